@@ -25,6 +25,7 @@ from daemon.core.records import ShadowRow
 from daemon.core.risk.claim import forgive, note_model
 from daemon.core.risk.guards import check_blind, loss_to_reset
 from daemon.core.risk.marks import fetch_equity
+from daemon.core.session import week_of
 from daemon.core.state import (
     BROKER_MODES,
     TAPE_MODES,
@@ -309,6 +310,8 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         )
         draft.close_session_at(former.close_ns)
         return
+    if former is not None and week_of(former.date) != week_of(event.session.date):
+        draft.basket = replace(draft.basket, indivisible=UNSET)  # an asset's flag may change: one order asks again
     draft.session = replace(
         draft.session,
         session=event.session,

@@ -41,6 +41,12 @@ def new_york_text(time_ns: int) -> str:
     return local.strftime("%Y-%m-%d %H:%M:%S")
 
 
+def week_of(day: str) -> tuple[int, int]:
+    """Return year and number of the ISO week, which begins on Monday, of a date such as "2024-07-01"."""
+    year, week, _ = date.fromisoformat(day).isocalendar()
+    return year, week
+
+
 def parse_window(window: str) -> tuple[int, int]:
     """Parse `"HH:MM-HH:MM"` as minutes of the day, start before end, at most 24:00. Raises ValueError otherwise."""
     match = _WINDOW.fullmatch(window)

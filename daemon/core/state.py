@@ -299,7 +299,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
     fractions: bool | UnsetType = UNSET  # whether `fractions = "auto"` takes them, from the first basket on
     goals: dict[str, Quantity] | UnsetType = UNSET  # of the basket under way: what it wants of its symbols
-    indivisible: tuple[str, ...] | UnsetType = UNSET  # symbols of which the broker takes whole shares alone
+    indivisible: tuple[str, ...] | UnsetType = UNSET  # symbols refused in fractions this week: whole shares alone
     split_ns: dict[str, int] | UnsetType = UNSET
     """Of a desk by the bar: from which open on the newest split counts, negative where the strategy did not take it."""
     lieu: tuple[Activity, ...] | UnsetType = UNSET  # cash in lieu that the ledger told before its split

@@ -268,7 +268,7 @@ def _coverable(draft: Draft, position: Position) -> Quantity:
     if symbol in broker.available:  # nothing of the symbol moved since
         others = max(broker.foreign_held.get(symbol, 0), 0)
         free = min(free, broker.available[symbol] - others - on_its_way(draft, symbol, -1))
-    elif rested:
+    elif rested and draft.identity.mode in BROKER_MODES:
         return min(free, 0)  # the broker's figure has to say that there is more
     return free
 
@@ -304,7 +304,7 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
     if not whole and symbol in draft.basket.whole_only:
         why = "the broker takes no order for a fraction of it"
     if quantity > 0 and not why and not rests:
-        seen, why = _least_price(draft, symbol), _turned_away(draft, symbol)
+        seen, why = _least_price(draft, symbol), _turned_away(draft, symbol, whole=whole)
         price = Decimal(0) if seen is None else stop_price(draft, position, rules)
         if not why and seen is not None and seen > price > 0:
             _rest(draft, symbol, whole_of(quantity) or quantity, price, limit_price(position, price, rules))
@@ -313,9 +313,18 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
             exit_by_rule(draft, symbol, "stop_loss")
         why = why or f"its price is unknown, or at {price} USD"
     if (late_ns if rests else _bare_for_ns(draft, position)) >= UNCOVERED_NS:
-        why = why or "orders of others hold it, or the broker has less"
+        why = why or _held_back(draft, symbol, rests=rests)
         what = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
         draft.alarm("unprotected", f"{what}: no stop rests at the broker; {why}", once=True, about=symbol)
+
+
+def _held_back(draft: Draft, symbol: str, *, rests: bool) -> str:
+    """Return why nothing of the symbol is free for a stop, where no other cause is known."""
+    if rests:
+        return "the one that rests covers less, and none could rest in its place"
+    if resting(draft, symbol) and symbol not in draft.broker.available:
+        return "no report says that the broker has more than its other stop covers"
+    return "orders of others hold it, or the broker has less"
 
 
 def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:
@@ -349,9 +358,12 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     return ""
 
 
-def _turned_away(draft: Draft, symbol: str) -> str:
-    """Return why no further stop is tried yet, "" where one is: the broker or others did not let the last ones rest."""
-    stops = _ended(draft, symbol)
+def _turned_away(draft: Draft, symbol: str, *, whole: bool) -> str:
+    """Return why no further stop is tried yet, "" where one is: the broker or others did not let the last ones rest.
+
+    What becomes of a fraction's stops says nothing about those of whole shares.
+    """
+    stops = [order for order in _ended(draft, symbol) if _is_whole(order) == whole]
     last = stops[-1] if stops else None
     if last is not None and draft.now_ns - last.news_ns < _wait_ns(stops):
         return f"the last one was {last.status}"
@@ -457,13 +469,15 @@ def _rest(draft: Draft, symbol: str, quantity: Quantity, price: Decimal, limit: 
 def lift(draft: Draft, work: Work) -> bool:
     """Take the stops of the work's symbol away for its order; True while that has to wait for their end.
 
-    A stop of no more than what a trim leaves stays. One whose cancel stays unanswered keeps an exit back no longer than
-    any order that hangs, and then the broker's own call is tried. One that was rested again beside the exit, because
-    that did not sell, stays for a while.
+    Stops of no more than what a trim leaves stay, the largest first. One whose cancel stays unanswered keeps an exit
+    back no longer than any order that hangs, and then the broker's own call is tried. One that was rested again beside
+    the exit, because that did not sell, stays for a while.
     """
-    waits = False
-    for order in resting(draft, work.symbol):
-        if order.absent or (work.purpose == EXIT and order.remaining <= work.goal):
+    waits, left = False, work.goal if work.purpose == EXIT else 0
+    there = [order for order in resting(draft, work.symbol) if not order.absent]
+    for order in sorted(there, key=lambda order: order.remaining, reverse=True):
+        if order.remaining <= left:
+            left -= order.remaining
             continue
         if not (_is_beside(draft, order, work) and draft.now_ns - order.submitted_ns < KEPT_NS):
             draft.cancel(order.client_order_id)

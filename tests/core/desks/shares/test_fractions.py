@@ -9,18 +9,19 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import RaiseAlarm, SubmitOrder
+from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Paper, Protection, Risk, Trading
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import BasketRow
 from daemon.core.state import State, encode_state
 from daemon.core.step import Core
+from strategies.kit.contract import Session
 from strategies.kit.quantity import Part, exact
 from tests.support.core.account import Account, line
 from tests.support.core.baskets import decided, tuesday
-from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, daily_desk, orders
 from tests.support.core.daily_live import live, with_shares
-from tests.support.core.desk import TUESDAY, alarms, of
+from tests.support.core.desk import MONDAY, TUESDAY, alarms, of
 
 ON = Trading(basket=Basket(fractions="on"))
 OFF = Trading(basket=Basket(fractions="off"))
@@ -215,6 +216,18 @@ def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_share
     assert sent == [("AAA", 12, "100.2000")]
     assert d.state.basket.indivisible == ("AAA",)
     assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset is no fault of the desk
+
+
+@pytest.mark.parametrize(("session", "asked"), [(MONDAY, "12.5"), (TUESDAY, "12")])
+def test_a_fraction_that_was_refused_is_asked_for_again_in_the_next_week(session: Session, asked: str) -> None:
+    d = daily_desk(ON)
+    if session == TUESDAY:
+        d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    former = d.state.session if session == TUESDAY else replace(d.state.session, session=LAST_FRIDAY)
+    d.state = replace(d.state, session=former, basket=replace(d.state.basket, indivisible=("AAA",)))
+    d.begin(session)
+    decided(d, 12.5, KEEP, KEEP)
+    assert [(order[0], str(order[1])) for order in orders(d.quotes(0, **AT_100))] == [("AAA", asked)]
 
 
 @pytest.mark.parametrize(("step", "indivisible"), [("0.5", ()), ("0.0001", ("AAA",))])
@@ -426,7 +439,8 @@ def test_the_paper_broker_fills_a_fraction_takes_none_into_the_auction_and_ends_
     assert [order.client_order_id for order in state.orders] == ["w"]
 
 
-def test_a_fraction_has_a_second_stop_beside_that_of_the_whole_shares() -> None:
+def covered() -> tuple[DailyDesk, Account, list[SubmitOrder]]:
+    """A desk that holds 10.25 AAA on Tuesday, whose two stops rest; the stops that it sent for it that day."""
     rules = Protection(rest_at_broker=True, disaster_stop=0.2)
     d = with_shares(account := Account(), Trading(basket=Basket(fractions="on"), protection=rules), AAA=10)
     (whole,) = d.state.orders.values()  # rests since Monday
@@ -442,8 +456,70 @@ def test_a_fraction_has_a_second_stop_beside_that_of_the_whole_shares() -> None:
             account.take(stop, d.state.now_ns)
             d.put(ev.OrderAccepted(d.state.now_ns, stop.client_order_id, f"id-{stop.client_order_id}"))
             sent.append(stop)
+    return d, account, sent
+
+
+def test_a_fraction_has_a_second_stop_beside_that_of_the_whole_shares() -> None:
+    d, _, sent = covered()
     assert [(stop.quantity, stop.stop_price) for stop in sent] == [(q("0.25"), Decimal(80))]
     assert sorted(order.quantity for order in d.state.orders.values()) == [q("0.25"), 10]
+
+
+@pytest.mark.parametrize("part", ["0.25", "0.1"])
+def test_a_sale_of_less_than_the_fraction_takes_its_stop_away_and_leaves_that_of_the_whole_shares(part: str) -> None:
+    d, account, (stop,) = covered()
+    d.prompt = account.report
+    d.put(ev.CloseRequested(d.at(5), "AAA", q(part), "less of it", "ann"))
+    assert [cancel.client_order_id for cancel in of(d.effects, CancelOrder)] == [stop.client_order_id]
+    account.end(stop.client_order_id)
+    d.put(ev.OrderCanceled(d.at(5.1), stop.client_order_id))
+    d.quotes(5.3, **AT_100)
+    sales = [order for order in of(d.effects, SubmitOrder) if order.side < 0 and order.stop_price is UNSET]
+    assert [order.quantity for order in sales] == [q(part)]
+
+
+def test_refusals_of_the_fraction_s_stop_keep_none_of_the_whole_shares_away() -> None:
+    """Others take the whole one away. It rests again after a minute; a fraction's, refused twice, waits for two."""
+    d, account, (stop,) = covered()
+    (whole,) = [name for name in d.state.orders if name != stop.client_order_id]
+    refused = replace(d.state.orders[stop.client_order_id], status="rejected", news_ns=d.at(5))
+    twice = {name: replace(refused, client_order_id=name) for name in (stop.client_order_id, "e1-shelf-9-2-0")}
+    d.state = replace(d.state, orders={whole: d.state.orders[whole]}, closed={**d.state.closed, **twice})
+    for name in (whole, stop.client_order_id):
+        account.end(name)
+    d.put(ev.OrderCanceled(d.at(5.1), whole), account.report(d.at(5.2)))
+    sent = of(d.put(account.report(d.at(6.2))) + d.quotes(6.3, **AT_100), SubmitOrder)
+    assert [order.quantity for order in sent] == [10]
+
+
+def test_in_a_dry_run_the_fraction_has_its_second_stop_too() -> None:
+    rules = Protection(rest_at_broker=True, disaster_stop=0.2)
+    d = daily_desk(Trading(basket=Basket(fractions="on"), protection=rules))
+    decided(d, 10.25, KEEP, KEEP)
+    for order in of(d.quotes(0, **AT_100), SubmitOrder):
+        d.fill(order.client_order_id, order.quantity, "100")
+    for minute in range(1, 6):
+        d.quotes(minute, **AT_100)
+    assert sorted(order.quantity for order in d.state.orders.values()) == [q("0.25"), 10]
+    assert "unprotected" not in alarms(d.effects)
+
+
+def test_without_a_report_beside_the_whole_stop_the_alarm_says_that_a_report_is_missing() -> None:
+    rules = Protection(rest_at_broker=True, disaster_stop=0.2)
+    d = live(account := Account(), Trading(basket=Basket(fractions="on"), protection=rules))
+    decided(d, 10.25, KEEP, KEEP)
+    for order in of(d.quotes(0, **AT_100), SubmitOrder):
+        d.put(account.fill(account.take(order, d.state.now_ns), order.quantity, "100", d.state.now_ns))
+    d.put(account.report(d.at(1)))
+    d.quotes(2, **AT_100)
+    (whole,) = d.state.orders
+    d.put(ev.OrderAccepted(d.state.now_ns, whole, "id"))
+    for minute in range(3, 7):
+        d.quotes(minute, **AT_100)
+    found = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "unprotected"]
+    assert [alarm.detail.partition("; ")[2] for alarm in found] == [
+        "no report says that the broker has more than its other stop covers"
+    ]
 
 
 def replace_broker(trading: Trading, rule: str) -> Trading:
