@@ -18,15 +18,12 @@ GATE_PAGE = (REPOSITORY / "docs" / "GATES.md").read_text()
 
 
 @cache
-def _calls() -> tuple[tuple[str, tuple[tuple[object, str], ...]], ...]:
-    """All calls in the daemon: the name, and of each positional argument its literal and its attribute's name."""
+def _calls() -> tuple[tuple[str, tuple[object, ...]], ...]:
+    """All calls in the daemon: the name, and the literal of each positional argument."""
     return tuple(
         (
             getattr(node.func, "id", getattr(node.func, "attr", "")),
-            tuple(
-                (given.value if isinstance(given, ast.Constant) else None, getattr(given, "attr", ""))
-                for given in node.args
-            ),
+            tuple(given.value if isinstance(given, ast.Constant) else None for given in node.args),
         )
         for path in (REPOSITORY / "daemon").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
@@ -34,12 +31,10 @@ def _calls() -> tuple[tuple[str, tuple[tuple[object, str], ...]], ...]:
     )
 
 
-def _named_in_calls(function: str, argument: int, after: str = "") -> set[str]:
-    """String literals given to a function of this name anywhere in the daemon; `after` an attribute of that name."""
+def _named_in_calls(function: str, argument: int) -> set[str]:
+    """String literals given to a function of this name anywhere in the daemon."""
     given = [arguments for name, arguments in _calls() if name == function and len(arguments) > argument]
-    if after:
-        given = [arguments for arguments in given if arguments[argument - 1][1] == after]
-    return {value for arguments in given if isinstance(value := arguments[argument][0], str)}
+    return {value for arguments in given if isinstance(value := arguments[argument], str)}
 
 
 def _headings(pattern: str, manual: str = OPERATIONS) -> set[str]:
@@ -58,10 +53,7 @@ def test_every_halt_reason_has_a_heading_in_the_manual_and_no_other_has_one() ->
 def test_every_alarm_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
     noticed = {name for name, event in LOG_EVENTS.items() if event.alarm}
     raised = (
-        _named_in_calls("alarm", 0)
-        | _named_in_calls("alarm", 1, after="_notice")
-        | _named_in_calls("RaiseAlarm", 0)
-        | noticed
+        _named_in_calls("alarm", 0) | _named_in_calls("_notice", 0) | _named_in_calls("RaiseAlarm", 0) | noticed
     ) - {LOSSES}
     assert _headings("alarm `([a-z_]+)`") == raised
 

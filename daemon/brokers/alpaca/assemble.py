@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed, DailyHistory, OwnDesk, ShareQuotes
-from daemon.brokers.alpaca.market.feed import LiveFeed, Options, ReadQuotes, StreamRecorder, Timing
+from daemon.brokers.alpaca.market.feed import LiveFeed, Options, ReadQuotes, StreamRecorder
 from daemon.brokers.alpaca.market.history import BarHistory
+from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import (
     Access,
@@ -57,6 +57,9 @@ from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, ShareStrategy, Spec, Strategy
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from strategies.registry import by_kind
+
+if TYPE_CHECKING:
+    from daemon.brokers.alpaca.trading.activity_stream import ActivityLine, ActivityStream
 
 NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also of keys of another service
 DONE = ("200", "204", "207")
@@ -219,112 +222,12 @@ def _asked(rows: list[Raw]) -> BulkResult:
     return BulkResult(len(rows), tuple(refused))
 
 
-if TYPE_CHECKING:
-    from daemon.brokers.alpaca.trading.activity_stream import ActivityLine, ActivityStream
-
-
-Feed = LiveFeed | DailyFeed
 USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
 
 
 def scale_of(settings: DeskSettings) -> float:
     """Return by how much the waits are longer than the usual ones."""
     return settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
-
-
-@dataclass(frozen=True, slots=True)
-class Feeds:
-    """What feeds are made of. `put` takes their events; `listings` makes the client of the contracts' list."""
-
-    settings: DeskSettings
-    keys: Credentials
-    clock: Clock
-    put: Put
-    log: EventLogger
-    market: MarketData
-    listings: Callable[[], TradingReads]
-
-    def market_feed(self, desk: FeedDesk) -> Feed:
-        """Return the feed for the strategy's decisions: at each bar, or once a session."""
-        if AUTO in (self.settings.feed.name, self.settings.feed.options):
-            raise ValueError(f"feed is {AUTO!r}: its name is chosen before a desk is made (feed_choice)")
-        return by_kind(
-            desk.strategy,
-            option=lambda strategy: self._option_feed(desk, strategy),
-            shares=lambda strategy: self._share_feed(desk, strategy),
-            days=lambda strategy: self._daily_feed(desk, strategy),
-        )
-
-    def _option_feed(self, desk: FeedDesk, strategy: Strategy) -> Feed:
-        """Return streams and history of the underlying, with its option chain."""
-        settings, market = self.settings, self.market
-        symbol, feed = strategy.spec.symbols[0], settings.feed.options
-        chain = ChainReader(self.listings(), market, symbol, settings.contracts, feed, self.log)
-        options = Options(chain, self._endpoint("option_stream_url"), self._recorder(desk))
-        return self._bar_feed(desk, strategy.spec, lambda symbols: market.latest_option_quotes(symbols, feed), options)
-
-    def _share_feed(self, desk: FeedDesk, strategy: ShareStrategy) -> Feed:
-        """Return streams, history and quotes of the strategy's symbols."""
-        return self._bar_feed(
-            desk, strategy.spec, lambda symbols: self.market.latest_quotes(symbols, self.settings.feed.name)
-        )
-
-    def _bar_feed(
-        self, desk: FeedDesk, spec: Spec, read_quotes: ReadQuotes, options: Options | None = None
-    ) -> LiveFeed:
-        return LiveFeed(
-            self.clock,
-            desk.calendar,
-            spec,
-            self.put,
-            self.log,
-            history=BarHistory(self.market, desk.cache_dir, self.settings.feed.name, MINUTE_NS // SECOND_NS, self.log),
-            read_quotes=read_quotes,
-            stock=self._endpoint("stream_url"),
-            options=options,
-            timing=self._timing(),
-        )
-
-    def _recorder(self, desk: FeedDesk) -> StreamRecorder | None:
-        """Return what records the option quotes, where `[record]` has it."""
-        settings = self.settings
-        if not settings.record.enabled:
-            return None
-        from daemon.brokers.alpaca.recorder import recorder_for
-
-        return recorder_for(settings, desk.cache_dir.with_name("quotes"), self.clock, self.log)
-
-    def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> Feed:
-        """Return history and quotes of a daily strategy's symbols."""
-        name, symbols = self.settings.feed.name, strategy.spec.symbols
-
-        def wanted() -> tuple[frozenset[str], frozenset[str]]:
-            return quoted_symbols(desk.state())
-
-        return DailyFeed(
-            self.clock,
-            desk.calendar,
-            OwnDesk(strategy, self.settings.basket, desk.state, desk.settled),
-            self.put,
-            self.log,
-            history=DailyHistory(self.market, name, symbols, self.log),
-            quotes=ShareQuotes(self.market, name, self.clock, desk.calendar, self.put, self.log, wanted),
-            days=self.listings().calendar,
-            timing=self._timing(),
-        )
-
-    def _timing(self) -> Timing:
-        settings, scale = self.settings, scale_of(self.settings)
-        return Timing(
-            silence_ns=settings.feed.silence_s * SECOND_NS,
-            repair_s=settings.feed.repair_s,
-            retry_first_s=0.5 * scale,
-            retry_most_s=USUAL_BACKOFF_S * scale,
-            stagger_s=0.5 * scale,
-        )
-
-    def _endpoint(self, name: str) -> Endpoint:
-        return endpoint(self.settings, self.keys, self.settings.address(name))
 
 
 def endpoint(settings: DeskSettings, keys: Credentials, url: str) -> Endpoint:
@@ -447,8 +350,81 @@ class AlpacaConnection:
 
     def market_feed(self, desk: FeedDesk) -> MarketFeed:
         """Return the feed for the strategy's decisions: at each bar, or once a session."""
-        feeds = Feeds(self._settings, self._keys, self._clock, self._put, self._log, self._market, self._listings)
-        return feeds.market_feed(desk)
+        if AUTO in (self._settings.feed.name, self._settings.feed.options):
+            raise ValueError(f"feed is {AUTO!r}: its name is chosen before a desk is made (feed_choice)")
+        return by_kind(
+            desk.strategy,
+            option=lambda strategy: self._option_feed(desk, strategy),
+            shares=lambda strategy: self._share_feed(desk, strategy),
+            days=lambda strategy: self._daily_feed(desk, strategy),
+        )
+
+    def _option_feed(self, desk: FeedDesk, strategy: Strategy) -> MarketFeed:
+        """Return streams and history of the underlying, with its option chain."""
+        settings, market = self._settings, self._market
+        symbol, feed = strategy.spec.symbols[0], settings.feed.options
+        chain = ChainReader(self._listings(), market, symbol, settings.contracts, feed, self._log)
+        options = Options(chain, self._endpoint("option_stream_url"), self._recorder(desk))
+        return self._bar_feed(desk, strategy.spec, lambda symbols: market.latest_option_quotes(symbols, feed), options)
+
+    def _share_feed(self, desk: FeedDesk, strategy: ShareStrategy) -> MarketFeed:
+        """Return streams, history and quotes of the strategy's symbols."""
+        return self._bar_feed(
+            desk, strategy.spec, lambda symbols: self._market.latest_quotes(symbols, self._settings.feed.name)
+        )
+
+    def _bar_feed(
+        self, desk: FeedDesk, spec: Spec, read_quotes: ReadQuotes, options: Options | None = None
+    ) -> LiveFeed:
+        name = self._settings.feed.name
+        return LiveFeed(
+            self._clock,
+            desk.calendar,
+            spec,
+            self._put,
+            self._log,
+            history=BarHistory(self._market, desk.cache_dir, name, MINUTE_NS // SECOND_NS, self._log),
+            read_quotes=read_quotes,
+            stock=self._endpoint("stream_url"),
+            options=options,
+            timing=self._timing(),
+        )
+
+    def _recorder(self, desk: FeedDesk) -> StreamRecorder | None:
+        """Return what records the option quotes, where `[record]` has it."""
+        if not self._settings.record.enabled:
+            return None
+        from daemon.brokers.alpaca.recorder import recorder_for
+
+        return recorder_for(self._settings, desk.cache_dir.with_name("quotes"), self._clock, self._log)
+
+    def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> MarketFeed:
+        """Return history and quotes of a daily strategy's symbols."""
+        name, market, clock, put, log = self._settings.feed.name, self._market, self._clock, self._put, self._log
+        return DailyFeed(
+            clock,
+            desk.calendar,
+            OwnDesk(strategy, self._settings.basket, desk.state, desk.settled),
+            put,
+            log,
+            history=DailyHistory(market, name, strategy.spec.symbols, log),
+            quotes=ShareQuotes(market, name, clock, desk.calendar, put, log, lambda: quoted_symbols(desk.state())),
+            days=self._listings().calendar,
+            timing=self._timing(),
+        )
+
+    def _timing(self) -> Timing:
+        table, scale = self._settings.feed, self._scale
+        return Timing(
+            silence_ns=table.silence_s * SECOND_NS,
+            repair_s=table.repair_s,
+            retry_first_s=0.5 * scale,
+            retry_most_s=USUAL_BACKOFF_S * scale,
+            stagger_s=0.5 * scale,
+        )
+
+    def _endpoint(self, name: str) -> Endpoint:
+        return endpoint(self._settings, self._keys, self._settings.address(name))
 
     def _listings(self) -> TradingReads:
         return TradingReads(self._read_access, self._list_queue)

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from daemon.brokers.alpaca.market.chain import ChainReader
-from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
+from daemon.brokers.alpaca.market.feed import LiveFeed, Options
 from daemon.brokers.alpaca.market.history import BarHistory
+from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import Access, market_queue
 from daemon.brokers.alpaca.rest.client import Deadlines as RestDeadlines

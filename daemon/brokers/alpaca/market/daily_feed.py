@@ -45,7 +45,6 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 WORKING_NS = 5 * SECOND_NS
 HELD_NS = MINUTE_NS
 LEAST_NAP_S = 0.05  # however fast a simulated clock runs
-SYMBOLS_MAX = 100  # of one request
 
 Wanted = Callable[[], tuple[frozenset[str], frozenset[str]]]
 
@@ -84,9 +83,7 @@ class ShareQuotes:
     async def ask(self, symbols: Iterable[str]) -> None:
         """Request the newest quotes of these symbols and emit them. Raises RestError."""
         names = tuple(symbols)
-        raw: dict[str, Raw] = {}
-        for first in range(0, len(names), SYMBOLS_MAX):
-            raw |= await self._reads.latest_quotes(names[first : first + SYMBOLS_MAX], self._feed)
+        raw = await self._reads.latest_quotes(names, self._feed)
         quotes = [quote for symbol in names if (quote := self._read(symbol, raw.get(symbol))) is not None]
         self.counts["quotes"] += len(quotes)
         if quotes:
@@ -148,7 +145,6 @@ class ShareQuotes:
 # after the close: the closing auction is in the day's bar; later changes are found by comparison
 SETTLED_NS = 5 * MINUTE_NS
 STALE_NS = 15 * MINUTE_NS  # a symbol without trades for this long has no running bar: it may be halted
-# sessions fetched beyond those that a strategy keeps: holes in a symbol's history
 GRID = 1.000001e-4  # USD: the source rounds; differences up to this do not count
 
 Bars = tuple[Bar, ...]
@@ -440,8 +436,7 @@ class DailyFeed:
             tries += 1
         self._counts["missed"] += 1
         problem = undecidable(self._desk.state().basket) or problem or "its bars came too late"
-        detail = f"no basket for {session.date}: {problem}"
-        alarm(self._notice, "basket_missed", detail)
+        self._notice("basket_missed", f"no basket for {session.date}: {problem}")
 
     def _broker_may_agree(self, until_ns: int) -> bool:
         """Return True while a basket would be denied only because a report is pending, and there is time for one.
@@ -527,7 +522,7 @@ class DailyFeed:
         """Raise an alarm for each set of symbols without a bar; a symbol that recovered may alarm again."""
         if self._missing - self._named:
             names = ", ".join(sorted(self._missing))
-            alarm(self._notice, "symbols_missing", f"no bar of {session.date}: {names}: halted, delisted or not given")
+            self._notice("symbols_missing", f"no bar of {session.date}: {names}: halted, delisted or not given")
         self._named = self._missing
 
     async def _update(self, newest: Session, past: Sequence[Session] = (), *, again: bool = False) -> bool:
@@ -583,6 +578,7 @@ class DailyFeed:
         await asyncio.sleep(self._timing.retry_s(tries, self._rng.random()))
 
     def _notice(self, name: str, detail: str) -> None:
+        """Raise an alarm through the step."""
         self._put(TroubleNoticed(self._clock.now_ns(), name, detail))
 
     # --- quotes and the run ---------------------------------------------------------------------------------------
@@ -597,8 +593,3 @@ class DailyFeed:
     async def run(self) -> None:
         """Poll quotes of worked and held symbols until cancelled."""
         await self._quotes.run()
-
-
-def alarm(notice: Callable[[str, str], None], name: str, detail: str) -> None:
-    """Raise an alarm of this name, which has its heading in docs/OPERATIONS.md, through the step."""
-    notice(name, detail)

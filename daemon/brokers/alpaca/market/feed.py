@@ -43,8 +43,6 @@ from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session, Spec
 from strategies.kit.units import SECOND_NS
 
-__all__ = ["LiveFeed", "Options", "Timing"]
-
 CHANNEL = "quotes"
 CENT = Decimal("0.01")
 FINE = Decimal("0.0001")  # USD: shares below a dollar

@@ -1,4 +1,4 @@
-"""One symbol's bars of the running session: streamed, merged with REST's where some are missing, with a silence watch.
+"""Each symbol's bars of the running session: streamed, merged with REST's where some are missing, with a silence watch.
 
 A bar goes out once, in order, followed at once by the quotes that close it; bars missing from the stream are read over
 REST before later bars go on. `begin` and `finish` set the running session. Stream and REST have minutes; wider bars are
@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -414,7 +415,10 @@ class LiveBars:
             before = self.counts["bars"]
             try:
                 async with asyncio.timeout(self._timing.repair_s):
-                    bars = await self._retry(session, lambda: self._so_far(session, merge.last_ns))
+                    bars = await self._retry(
+                        session,
+                        lambda: self._history.so_far(self.symbol, session, merge.last_ns, self._clock.now_ns()),
+                    )
             except TimeoutError:
                 self._log("repair_abandoned", symbol=self.symbol, reason=reason, after_s=self._timing.repair_s)
             if merge is not self._merge:
@@ -426,16 +430,10 @@ class LiveBars:
             if count:
                 self._log("repaired", symbol=self.symbol, reason=reason, fetched=len(bars), given=count)
 
-    async def _so_far(self, session: Session, from_ns: int) -> tuple[Bar, ...]:
-        return await self._history.so_far(self.symbol, session, from_ns, self._clock.now_ns())
-
     async def _retry(self, session: Session, read: Callable[[], Awaitable[tuple[Bar, ...]]]) -> tuple[Bar, ...]:
-        def log(error: RestError, wait_s: float) -> None:
-            self._log_unanswered(error, session, wait_s)
+        return await self._timing.until_answered(read, self._rng, partial(self._log_unanswered, session))
 
-        return await self._timing.until_answered(read, self._rng, log)
-
-    def _log_unanswered(self, error: RestError, session: Session, wait_s: float) -> None:
+    def _log_unanswered(self, session: Session, error: RestError, wait_s: float) -> None:
         if isinstance(error, Refused) and error.status in NOT_FOUND:
             self._log("symbol_refused", symbol=self.symbol, problem=str(error))
             return

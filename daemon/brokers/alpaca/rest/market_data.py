@@ -60,32 +60,15 @@ class MarketData:
 
     async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> {latestTrade, latestQuote, minuteBar, dailyBar, prevDailyBar}, without unknown symbols."""
-        by_symbol: dict[str, Raw] = {}
-        for some in _hundreds(symbols):
-            answer = an_object(
-                await self._stocks.get("/stocks/snapshots", {"symbols": some, "feed": feed}), "snapshots"
-            )
-            by_symbol |= {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
-        return by_symbol
+        return await _newest(self._stocks, "/stocks/snapshots", symbols, feed, "snapshot")
 
     async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> the newest quote {t, bp, bs, ap, as, ...} of each stock; those without one are absent."""
-        by_symbol: dict[str, Raw] = {}
-        for some in _hundreds(symbols):
-            answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": some, "feed": feed})
-            quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
-            by_symbol |= {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
-        return by_symbol
+        return await _newest(self._stocks, "/stocks/quotes/latest", symbols, feed, "quote", "quotes")
 
     async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
-        """Return symbol -> newest quote; contracts without one are absent. 100 symbols a request."""
-        by_symbol: dict[str, Raw] = {}
-        for some in _hundreds(symbols):
-            query = {"symbols": some, "feed": feed}
-            answer = an_object(await self._options.get("/options/quotes/latest", query), "quotes")
-            quotes = an_object(answer.get("quotes") or {}, "quotes")
-            by_symbol |= {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
-        return by_symbol
+        """Return symbol -> the newest quote of each contract; those without one are absent."""
+        return await _newest(self._options, "/options/quotes/latest", symbols, feed, "quote", "quotes")
 
     async def any_snapshot(self, underlying: str, feed: str) -> bool:
         """Return whether the chain has a contract; one row alone is asked for."""
@@ -106,6 +89,18 @@ class MarketData:
         }
         pages = await self._options.pages(f"/options/snapshots/{underlying}", query, "snapshots")
         return {symbol: row for page in pages for symbol, row in an_object(page or {}, "snapshots").items()}
+
+
+async def _newest(
+    client: QueuedClient, path: str, symbols: tuple[str, ...], feed: str, what: str, key: str = ""
+) -> dict[str, Raw]:
+    """Return symbol -> row of the answers, or of what they have under `key`; symbols without one are absent."""
+    by_symbol: dict[str, Raw] = {}
+    for some in _hundreds(symbols):
+        answer = an_object(await client.get(path, {"symbols": some, "feed": feed}), f"{what}s")
+        rows = an_object(answer.get(key) or {}, f"{what}s") if key else answer
+        by_symbol |= {symbol: an_object(row, what) for symbol, row in rows.items() if row}
+    return by_symbol
 
 
 def _hundreds(symbols: tuple[str, ...]) -> Iterator[str]:

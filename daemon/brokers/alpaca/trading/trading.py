@@ -203,25 +203,24 @@ class TradingOrders:
             wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
         rests = not isinstance(order.stop_price, UnsetType)  # it takes no turn from an exit
         urgency = CallPriority.ENTRY if opening or rests else CallPriority.EXIT
-        send = self._close if order.closing else self._post
-        answer = await self._client.ask(partial(send, order, withdrawn), urgency, wait_s=wait_s)
+        answer = await self._client.ask(partial(self._send, order, withdrawn), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")
 
-    def _post(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
+    def _send(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
+        """Post it; or DELETE /v2/positions/{symbol}?qty=: the broker's order against so much, under a name of its own.
+
+        Runs in the queue's thread.
+        """
         if withdrawn():
             raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
+        if order.closing:
+            return self._client.client.delete(f"/positions/{order.symbol}", {"qty": str(order.quantity)})
         now = self._client.queue.clock.now_ns()
         if (opens(order) or order.auction) and now > order.valid_until_ns:
             raise Lapsed(
                 f"order {order.client_order_id} was valid until {order.valid_until_ns}, now is {now}: not sent"
             )
         return self._client.client.post("/orders", submission(order))
-
-    def _close(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
-        """DELETE /v2/positions/{symbol}?qty=: the broker's order against that much of it, under a name of its own."""
-        if withdrawn():
-            raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
-        return self._client.client.delete(f"/positions/{order.symbol}", {"qty": str(order.quantity)})
 
     async def cancel(self, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request only; the trade stream brings the result."""
