@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.alpaca_api.wire import ZERO, Json, multiplier
 from daemon.brokers.alpaca import wire
@@ -25,6 +26,7 @@ from daemon.core.broker.ledger import (
     INCOME,
     INTEREST,
     REPLACING,
+    SHARES_OF_CONTRACT,
     SPLITS,
     TRANSFERS,
     WITHHELD,
@@ -337,29 +339,37 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
 def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone.
 
-    Of an exercise of some `main`'s are the first: no other can ask for one of what several hold.
+    Of an exercise of some `main`'s are the first: no other can ask for one of what several hold. What ended before its
+    lines came is told by them, in as many as there are.
     """
-    early = books.settled.pop(line.symbol, None)
-    if early is not None:
-        ended = {name: -quantity for name, quantity in early.items()}
-        if early_shares(books, line.symbol) is None:
-            _note_ended(books, line, ended)
-        if line.amount:  # cash in the place of shares: the contracts themselves are gone already
-            return _in_cash(apportioned(line.amount, {name: abs(count) for name, count in ended.items()}))
-        return Division({name: LinePart(count) for name, count in ended.items()}, early=True)
-    side = -1 if line.quantity < 0 else 1
-    held = {name: quantity for name, quantity in books.holders(line.symbol).items() if quantity * side < 0}
-    total = abs(sum(held.values(), ZERO))
+    early = books.settled.get(line.symbol)
+    held = {name: count for name, count in (early or books.holders(line.symbol)).items() if count * line.quantity <= 0}
+    total = sum((abs(count) for count in held.values()), ZERO)
     if not total:
         return Division({}, f"{line.kind} {line.symbol}: {line.quantity} contracts, and nobody holds any")
-    gone = min(abs(line.quantity) or total, total)
-    weights = {name: abs(quantity) for name, quantity in held.items()}
-    first = min(gone, weights.pop(MAIN, ZERO)) if line.kind == "OPEXC" and len(held) > 1 else ZERO
-    shares = {**apportioned(gone - first, weights, Decimal(1)), **({MAIN: first} if first else {})}
-    ended = {name: side * count for name, count in shares.items() if count}
-    _note_ended(books, line, ended)
+    gone = _some_of(held, min(abs(line.quantity) or total, total), mains_first=line.kind == "OPEXC")
+    ended = {name: -count for name, count in gone.items()}
     cash = apportioned(line.amount, {name: abs(count) for name, count in ended.items()})
-    return Division({name: LinePart(count, cash.get(name, ZERO)) for name, count in ended.items()})
+    if early is None:
+        _note_ended(books, line, ended)
+        return Division({name: LinePart(count, cash.get(name, ZERO)) for name, count in ended.items()})
+    left = {name: count - gone.get(name, ZERO) for name, count in early.items()}
+    books.settled[line.symbol] = {name: count for name, count in left.items() if count}
+    if not books.settled[line.symbol]:
+        del books.settled[line.symbol]
+    if early_shares(books, line.symbol) is None:
+        _note_ended(books, line, ended)
+    if line.amount:  # cash in the place of shares: the contracts themselves are gone already
+        return _in_cash(cash)
+    return Division({name: LinePart(count) for name, count in ended.items()}, early=True)
+
+
+def _some_of(held: Mapping[str, Decimal], count: Decimal, *, mains_first: bool) -> dict[str, Decimal]:
+    """Return how many of the contracts `held` are each one's when `count` of them go."""
+    weights = {name: abs(quantity) for name, quantity in held.items()}
+    first = min(count, weights.pop(MAIN, ZERO)) if mains_first else ZERO
+    some = {**(apportioned(count - first, weights, Decimal(1)) if weights else {}), **({MAIN: first} if first else {})}
+    return {name: number if held[name] > 0 else -number for name, number in some.items() if number}
 
 
 def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
@@ -398,25 +408,56 @@ def _strike(symbol: str) -> Decimal | None:
     return None if contract is None else contract.strike
 
 
+def _paid(line: LedgerLine) -> Decimal | None:
+    """Return what a share of the line cost, USD: by its cash, else by its price, which may be the market's."""
+    return abs(line.amount / line.quantity) if line.amount and line.quantity else line.price
+
+
 def _note_ended(books: Ledgers, line: LedgerLine, ended: Mapping[str, Decimal]) -> None:
     contract = parse_occ(line.symbol)
     if contract is not None and line.kind in ("OPEXC", "OPASN"):
-        parts = {name: LinePart(count) for name, count in ended.items()}
+        parts = {name: LinePart(count * contract.right) for name, count in ended.items()}
         books.moving.append(Moving(SHARE_LEG, line.date, f"{contract.root} {contract.strike:f}", parts))
+
+
+def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
+    """Return, and take out, the parts of shares that were booked before their line; None where none were.
+
+    Those of one contract may come in several lines.
+    """
+    alike = [m for m in books.moving if m.kind == EARLY and root_of(m.symbol) == line.symbol]
+    alike = [m for m in alike if (paid := _paid(line)) is None or _strike(m.symbol) in (None, paid)]
+    alike = [m for m in alike if m.total * line.quantity > 0 and abs(m.total) >= abs(line.quantity)]
+    if not alike:
+        return None
+    early = min(alike, key=lambda m: abs(m.total))
+    books.moving.remove(early)
+    contracts = {name: part.quantity / SHARES_OF_CONTRACT for name, part in early.parts.items()}
+    gone = _some_of(contracts, abs(line.quantity) / SHARES_OF_CONTRACT, mains_first=True)
+    rest = {name: count - gone.get(name, ZERO) for name, count in contracts.items()}
+    if any(rest.values()):
+        books.moving.append(replace(early, parts=_shares_for(early, contracts, rest)))
+    return _shares_for(early, contracts, gone)
+
+
+def _shares_for(early: Moving, whole: Mapping[str, Decimal], some: Mapping[str, Decimal]) -> dict[str, LinePart]:
+    """Return the shares that were booked early for `some` of the contracts."""
+    return {
+        name: LinePart(
+            part.quantity * count / whole[name], part.amount * count / whole[name], part.cost * count / whole[name]
+        )
+        for name, part in early.parts.items()
+        if (count := some.get(name, ZERO))
+    }
 
 
 def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
     """The shares of an exercise or an assignment, by whose contracts ended for them."""
-    alike = [
-        m for m in books.moving if m.kind == EARLY and (root_of(m.symbol), m.total) == (line.symbol, line.quantity)
-    ]
-    early = next((m for m in alike if line.price is None or _strike(m.symbol) in (None, line.price)), None)
-    if early is not None:
-        books.moving.remove(early)
-        return Division(early.parts, early=True)
+    if (early := _told_early(books, line)) is not None:
+        return Division(early, early=True)
     alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
-    if line.price is not None:
-        alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == line.price] or alike
+    alike = [m for m in alike if m.total * line.quantity < 0] or alike  # a call's shares come where a put's leave
+    alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == _paid(line)] or alike
     alike = [m for m in alike if abs(m.total) * 100 == abs(line.quantity)]
     if not alike:
         doubt = f"{line.kind} {line.symbol}: {line.quantity} shares, and no contract ended for them"

@@ -1031,12 +1031,12 @@ def _share_line(shares: int, strike: int, number: int) -> Json:
     return {**_end_line("SPY", number, "OPTRD", str(shares)), "price": str(strike), "net_amount": cash}
 
 
-def _night(machine: Bookkeeper, shares: int, cash: int, lines: list[Json], minute: int = 0) -> None:
+def _night(machine: Bookkeeper, shares: int, cash: int, lines: list[Json], minute: int = 0) -> list[AnyGatewayEffect]:
     """A report of Tuesday morning: the account has so many shares, and so much cash more than before the night."""
     rows: list[Json] = [{"symbol": "SPY", "qty": str(shares), "side": "long", "avg_entry_price": "1"}]
     news = [line for line in lines if _is_news(machine.books, line)]
     at_ns = OPEN_NS + DAY_NS + minute * 60 * SECOND_NS
-    machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows if shares else [], [], news))
+    return machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows if shares else [], [], news))
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -1081,6 +1081,50 @@ def test_two_contracts_that_became_shares_before_their_lines_are_each_its_holder
     assert books.holders("SPY") == {"a": dec(100), "b": dec(200)}
     assert (books.accounts["a"].cash, books.accounts["b"].cash) == (dec(10000 - 100 - 49500), dec(-200 - 98000))
     assert (books.main.cash, books.differences, books.moving) == (dec(40000), {}, [])
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+def test_shares_of_one_contract_that_several_lines_bring_are_booked_once(*, in_time: bool) -> None:
+    machine = _machine()
+    books = machine.books
+    books.book("a", LOW, LinePart(dec(2), dec(-200), dec(200)))
+    books.book(MAIN, LOW, LinePart(dec(1), dec(-100), dec(100)))
+    cash = 50000 - 300 - 147000
+    lines = [_end_line(LOW, 1), _end_line(LOW, 2, quantity="-2"), _share_line(100, 490, 3), _share_line(200, 490, 4)]
+    if not in_time:
+        _night(machine, 300, cash, [])
+    _night(machine, 300, cash, lines, 1)
+    assert (books.holders("SPY"), books.differences, books.moving) == ({"a": dec(200), MAIN: dec(100)}, {}, [])
+    assert (books.accounts["a"].cash, books.main.cash) == (dec(9800 - 98000), dec(39900 - 49000))
+    told = [(row["activity_type"], row["qty"]) for row in (line.fields for line in books.accounts["a"].activities)]
+    assert told == [("OPEXC", "-2"), ("OPTRD", "200")]
+
+
+def test_shares_that_a_call_brings_and_a_put_takes_at_one_strike_are_each_ones() -> None:
+    machine = _machine()
+    books = machine.books
+    for name, contract in (("a", LOW), (MAIN, LOW.replace("C", "P"))):
+        books.book(name, contract, LinePart(dec(1), dec(-100), dec(100)))
+    lines = [
+        _end_line(LOW, 1),
+        _end_line(LOW.replace("C", "P"), 2),
+        _share_line(-100, 490, 3),
+        _share_line(100, 490, 4),
+    ]
+    _night(machine, 0, 50000 - 200, lines)
+    assert (books.holders("SPY"), books.differences) == ({"a": dec(100), MAIN: dec(-100)}, {})
+
+
+def test_a_contract_that_a_person_exercised_and_others_let_lapse_is_the_persons_though_its_lines_are_late() -> None:
+    machine = _machine()
+    books = machine.books
+    for name in ("a", MAIN):
+        books.book(name, LOW, LinePart(dec(1), dec(-100), dec(100)))
+    cash = 50000 - 200 - 49000
+    _night(machine, 100, cash, [])  # one of two
+    warned = _night(machine, 100, cash, [_end_line(LOW, 1), _end_line(LOW, 2, "OPEXP"), _share_line(100, 490, 3)], 1)
+    assert (books.holders("SPY"), books.differences, books.moving) == ({MAIN: dec(100)}, {}, [])
+    assert [effect for effect in warned if isinstance(effect, Warn)] == []
 
 
 def test_where_positions_do_not_say_which_contract_became_shares_the_lines_do() -> None:

@@ -24,7 +24,7 @@ from daemon.core.broker.fills import is_ours, note_part, note_touched, set_total
 from daemon.core.broker.protection import on_removed
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
-from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ
+from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, parse_name
 from daemon.core.session import new_york_date
@@ -473,15 +473,15 @@ def settle_disputes(draft: Draft) -> None:
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
-def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> int:
-    """Return how many of the desk's contracts end by the line, after those of the others: they chose to, we never do.
+def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> tuple[int, int]:
+    """Return how many contracts of desk and others end by the line; theirs go first: they chose to, we never do.
 
     An exercise or assignment notes how many shares each side is owed by it.
     """
     foreign, own = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
     count = whole_of(abs(exact(line.quantity)) or own + abs(foreign))
     if not own and not foreign and _is_settled(draft, line.symbol, count):
-        return 0
+        return 0, 0
     theirs = min(count, whole_of(abs(foreign))) if foreign else count if not own and draft.broker.foreign_held else 0
     ours = min(count - theirs, whole_of(own))
     if foreign:
@@ -492,14 +492,40 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> i
         before = owners.owed.get(line.symbol, (0, 0))
         owed = {**owners.owed, line.symbol: (before[0] + ours, before[1] + theirs)}
         _note(draft, replace(owners, owed=owed))
-    return ours
+    return ours, theirs
+
+
+def cash_of_the_desk(draft: Draft, line: Activity, ours: Quantity, theirs: Quantity) -> Decimal:
+    """Book the others' part of the cash of contracts, and return the desk's: of what is gone by the last close."""
+    closes = draft.broker.owners.closes.get(line.symbol, ())
+    ended = next(((one.own, one.others) for one in reversed(closes) if one.own or one.others), (1, 0))
+    own, others = (ours, theirs) if ours or theirs else ended
+    desks: Decimal = (line.amount * abs(own) / (abs(own) + abs(others))).quantize(CENT, rounding=ROUND_FLOOR)
+    if desks != line.amount:
+        transfer(draft, line.amount - desks)
+    return desks
 
 
 def _is_settled(draft: Draft, symbol: str, count: int) -> bool:
     """Return whether the shares of so many contracts were booked from the positions."""
-    contract = parse_occ(symbol)
-    shares = {abs(shares) for root, shares in draft.broker.settled if contract is not None and root == contract.root}
-    return count * OPTION_MULTIPLIER in shares
+    shares = count * OPTION_MULTIPLIER
+    return any(settled_without(draft, root_of(symbol), moved) is not None for moved in (shares, -shares))
+
+
+def settled_without(draft: Draft, root: str, shares: int) -> tuple[tuple[str, int], ...] | None:
+    """Return what was booked from the positions, but for the shares of a line; None where it was not so many.
+
+    The shares of one contract may come in several lines, those of several in any order.
+    """
+    settled = list(draft.broker.settled)
+    if (root, shares) in settled:
+        settled.remove((root, shares))
+        return tuple(settled)
+    alike = [one for one in settled if one[0] == root and one[1] * shares > 0]
+    left = sum(one[1] for one in alike) - shares
+    if left * shares < 0 or not alike:
+        return None
+    return (*(one for one in settled if one not in alike), *([(root, left)] if left else []))
 
 
 def whole_shares(line: Activity) -> int:
@@ -514,7 +540,7 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     have, nobody knows.
     """
     broker = draft.broker
-    if (line.symbol, whole_shares(line)) in broker.settled:
+    if settled_without(draft, line.symbol, whole_shares(line)) is not None:
         return line
     contract = _ended_for(draft, line)
     if contract is not None:
@@ -536,9 +562,13 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
 
 
 def _ended_for(draft: Draft, line: Activity) -> str | None:
-    """Return the contract that ended for these shares, by its strike and then their number; None where none did."""
+    """Return the contract that ended for these shares, by its strike and then their number; None where none did.
+
+    Shares that come are a call's before they are a short put's, and so the other way round.
+    """
     owed, shares = draft.broker.owners.owed, abs(whole_shares(line))
     ended = [symbol for symbol in owed if _of_root(line.symbol, (symbol,))]
+    ended = [symbol for symbol in ended if option_terms(symbol)[1] * line.quantity > 0] or ended
     priced = [symbol for symbol in ended if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)]
     if not priced and len(ended) > 1:
         return None

@@ -16,11 +16,13 @@ from msgspec.structs import replace
 from daemon.core.book import COST_GRID, move_shares, rescaled, without_income
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.foreign import (
+    cash_of_the_desk,
     contracts_of_the_desk,
     dispute,
     fraction_paid,
     hold_foreign,
     part_of,
+    settled_without,
     share_of,
     shares_of_the_desk,
     take_fraction,
@@ -72,6 +74,8 @@ REPLACING = SPLITS | REORGANISED | {CONTRACT_CHANGED}
 """Kinds whose lines take what is held and bring other shares or contracts for it."""
 AMENDED_FILL = "AMENDED_FILL"  # what a bust or correction of a fill changes; its order may be forgotten
 SHARES_OF_CONTRACT = 100
+CASH_NEAR = Decimal(50)  # USD: two strikes of one contract are further apart, a day's fees are less
+CHOICES_MAX = 4096  # of contracts that may have become shares
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
 
@@ -160,18 +164,13 @@ def _book(draft: Draft, line: Activity) -> None:
         draft.desk.holds.reorganise(draft, line)
     elif line.kind in FEES or line.kind in INCOME:
         _book_income(draft, line)
-    elif line.kind == CONTRACT_CASH:
-        draft.put_book(income(draft.book, line.amount))
-        if line.quantity:
-            _end_contract(draft, line)
-        revalue(draft)
     elif line.kind in TRANSFERS:
         transfer(draft, line.amount)
     elif line.kind in SPLITS and parse_occ(line.symbol) is None:
         draft.desk.holds.split(draft, line, ZERO)
     elif line.kind in REORGANISED and draft.desk.holds.reorganise(draft, line):
         pass  # the desk booked it
-    elif line.kind in CONTRACT_ENDS:
+    elif line.kind in CONTRACT_ENDS or line.kind == CONTRACT_CASH:
         _end_contract(draft, line)
     elif line.kind == "OPTRD":
         _move_shares(draft, line)
@@ -240,10 +239,16 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
 
 
 def _end_contract(draft: Draft, line: Activity) -> None:
-    """End contracts: as many as the line has, or all of them. Shares come as a line of their own."""
-    quantity = draft.held(line.symbol)
-    contract = parse_occ(line.symbol)
-    ended = contracts_of_the_desk(draft, line, exercised=line.kind in EXERCISED)
+    """End contracts: as many as the line has, or all. Their shares come as a line of their own, cash with this one."""
+    quantity, others = draft.held(line.symbol), draft.broker.foreign_held.get(line.symbol, 0)
+    contract, delivers = parse_occ(line.symbol), line.kind in EXERCISED and not line.amount
+    ended, theirs = 0, 0
+    if line.quantity or line.kind != CONTRACT_CASH:
+        ended, theirs = contracts_of_the_desk(draft, line, exercised=delivers)
+    if line.amount:
+        own = cash_of_the_desk(draft, line, *((ended, theirs) if ended or theirs else (quantity, others)))
+        draft.put_book(income(draft.book, own))
+        revalue(draft)
     if not ended or contract is None:
         return
     if ended < abs(quantity):
@@ -251,7 +256,7 @@ def _end_contract(draft: Draft, line: Activity) -> None:
     else:
         over = ContractExpired(line.time_ns, line.symbol, whole_of(quantity), contract.root, 0, contract.strike)
         on_contract_expired(draft, over)
-    if line.kind in EXERCISED:
+    if delivers:
         draft.halt("shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
 
 
@@ -270,10 +275,8 @@ def _end_some(draft: Draft, symbol: str, ended: int) -> None:
 def _move_shares(draft: Draft, line: Activity) -> None:
     """Book the share leg of an exercise or assignment, unless it was booked from the positions already."""
     shares = whole_shares(line)
-    if (line.symbol, shares) in draft.broker.settled:
-        left = list(draft.broker.settled)
-        left.remove((line.symbol, shares))
-        draft.broker = replace(draft.broker, settled=tuple(left))
+    if (settled := settled_without(draft, line.symbol, shares)) is not None:
+        draft.broker = replace(draft.broker, settled=settled)
         return
     draft.put_book(move_shares(draft.book, line.symbol, shares, line.amount, line.time_ns))
     if draft.held(line.symbol):
@@ -281,17 +284,18 @@ def _move_shares(draft: Draft, line: Activity) -> None:
     revalue(draft)
 
 
-def settle_without_ledger(draft: Draft, theirs: Mapping[str, Quantity]) -> bool:
+def settle_without_ledger(draft: Draft, theirs: Mapping[str, Quantity], cash: Decimal) -> bool:
     """Settle expired options that the broker no longer holds although its ledger has no line yet (paper: a day later).
 
-    Shares at the broker beyond the book, as many as contracts of desk and others stand for, show an exercise. Where
-    that does not say which of them became shares, they wait for their lines; where an order works that may have sold
-    them, for its end. Returns True when something was settled.
+    Shares at the broker beyond the book, as many as contracts of desk and others stand for, show an exercise, and so
+    does the account's `cash`, USD. Where these do not say which of them became shares, they wait for their lines; where
+    an order works that may have sold them, for its end. Returns True when something was settled.
     """
-    over, done = _gone(draft, theirs), False
-    for root in sorted({over[symbol].root for symbol in ended_unsettled(draft, theirs)}):
-        contracts = {symbol: contract for symbol, contract in over.items() if contract.root == root}
-        became = _exercised(draft, contracts, theirs.get(root, 0) - draft.expected(root))
+    over, done, of_roots = _gone(draft, theirs), False, dict[str, dict[str, OccContract]]()
+    for symbol, contract in sorted(over.items()):
+        of_roots.setdefault(contract.root, {})[symbol] = contract
+    for root, contracts in sorted(of_roots.items(), key=lambda item: _is_of_both(draft, item[1])):
+        became = _exercised(draft, contracts, theirs.get(root, 0) - draft.expected(root), cash - draft.book.cash)
         if became is None or any(order.symbol in contracts for order in draft.orders.values()):
             continue
         for symbol, contract in contracts.items():
@@ -317,16 +321,31 @@ def _gone(draft: Draft, theirs: Mapping[str, Quantity]) -> dict[str, OccContract
     return gone
 
 
-def _exercised(draft: Draft, contracts: Mapping[str, OccContract], beyond: Quantity) -> frozenset[str] | None:
-    """Return the contracts that became `beyond` shares; None where no choice of them, or more than one, comes to it."""
-    choices: dict[Quantity, list[frozenset[str]]] = {0: [frozenset()]}
+def _is_of_both(draft: Draft, contracts: Mapping[str, OccContract]) -> bool:
+    """Return whether desk and others hold some of the contracts."""
+    return any(map(draft.held, contracts)) and any(draft.broker.foreign_held.get(symbol, 0) for symbol in contracts)
+
+
+def _exercised(
+    draft: Draft, contracts: Mapping[str, OccContract], beyond: Quantity, paid: Decimal
+) -> frozenset[str] | None:
+    """Return the contracts that became `beyond` shares; None where no choice of them, or more than one, comes to it.
+
+    Where it is in doubt the cash that is `paid` beyond the book tells, USD: a person may have exercised some alone.
+    """
+    choices: dict[tuple[Quantity, Decimal], list[frozenset[str]]] = {(0, ZERO): [frozenset()]}
     for symbol, contract in contracts.items():
         shares = contract.right * SHARES_OF_CONTRACT * whole_of(draft.expected(symbol))
-        for total, some in list(choices.items()) if shares else ():
+        for (total, cost), some in list(choices.items()) if shares else ():
+            key = (total + shares, cost + shares * contract.strike)
             more = [choice | {symbol} for choice in some]
-            choices[total + shares] = [*choices.get(total + shares, []), *more]
-        choices = {total: some[:2] for total, some in choices.items()}  # two are as good as many
-    fitting = choices.get(beyond, [])
+            choices[key] = [*choices.get(key, []), *more][:2]  # two are as good as many
+        if len(choices) > CHOICES_MAX:
+            return None
+    by_shares = {cost: some for (total, cost), some in choices.items() if total == beyond}
+    fitting = [choice for some in by_shares.values() for choice in some]
+    if len(fitting) > 1 or _is_of_both(draft, contracts):
+        fitting = [choice for cost, some in by_shares.items() if abs(paid + cost) < CASH_NEAR for choice in some]
     return fitting[0] if len(fitting) == 1 else None
 
 

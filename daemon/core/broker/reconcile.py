@@ -422,7 +422,8 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     theirs = {p.symbol: p for p in event.positions}
     quantities = {symbol: exact(p.quantity) for symbol, p in theirs.items()}
     count_fractions(draft, event.positions, judged=True)
-    if settle_without_ledger(draft, quantities):
+    waiting = _told_cash(draft) - draft.book.cash
+    if settle_without_ledger(draft, quantities, event.cash - waiting):
         draft.alarm("settled_without_ledger", "; ".join(differences))
     book, foreign = draft.book, draft.broker.foreign_held
     symbols = sorted(theirs.keys() | book.positions.keys() | foreign.keys())

@@ -100,12 +100,39 @@ def test_a_line_that_amends_an_earlier_one_is_told_once_and_books_nothing(status
     assert (alarms(d.effects), d.state.book.fees) == (["ledger_amended"], Decimal("0.30"))
 
 
-def test_contracts_that_are_taken_for_cash_end_with_it() -> None:
+@pytest.mark.parametrize("kind", ["OPCSH", "OPEXC"])
+@pytest.mark.parametrize("in_time", [True, False])
+def test_contracts_that_are_taken_for_cash_end_with_it(kind: str, *, in_time: bool) -> None:
     d = left_open(account := Account())
     del account.positions[CALL]
-    account.book(line("OPCSH", CALL, -1, "150"))  # bought at 2.00, 100 shares each
-    agreed(d, account, 391)
-    assert (d.held, d.state.book.realized, alarms(d.effects)) == ({}, Decimal(-50), [])
+    account.cash += 150  # bought at 2.00, 100 shares each
+    if not in_time:
+        d.put(account.report(d.at(391)), account.report(d.at(391, 11)))
+    account.lines.append(line(kind, CALL, -1, "150"))
+    agreed(d, account, 392)
+    assert (d.held, d.state.book.realized, d.halted()) == ({}, Decimal(-50), "")
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_cash_of_contracts_of_both_is_each_one_s(*, in_time: bool) -> None:
+    d, account = with_a_person(CALL)
+    account.positions = {}
+    account.cash += 600
+    if not in_time:
+        d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
+    account.lines.append(line("OPCSH", CALL, -4, "600"))
+    agreed(d, account, 393)
+    assert (d.state.book.realized, d.state.book.transfers) == (Decimal(-200 + 150), Decimal(450))
+
+
+def test_cash_of_a_person_s_index_option_is_no_gain_and_is_booked_once() -> None:
+    d, account = with_a_person(index := "SPXW240702C05000000")
+    del account.positions[index]
+    account.cash += 5000  # no shares come of it
+    d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
+    account.lines.append(line("OPEXC", index, -3, "5000"))
+    agreed(d, account, 393)
+    assert (d.state.book.realized, d.state.book.transfers) == (Decimal(0), Decimal(5000))
 
 
 # --- splits -------------------------------------------------------------------------------------------------------
@@ -296,15 +323,33 @@ def test_shares_of_others_that_lie_beside_are_not_taken_for_an_exercise_nor_hide
     assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100}, {"SPY": 100})
 
 
-def beside_a_person(symbol: str, shares: int, cash: int) -> tuple[Desk, Account]:
-    """A person has three contracts too; so many shares are there for all of them in the evening, without a line."""
-    d = left_open(account := Account("250000"), Broker(foreign_orders="ignore"))
-    account.fill(account.by_hand("by-hand", symbol, 1, 3, d.at(391)), 3, "2.00", d.at(391))
+def with_a_person(symbol: str) -> tuple[Desk, Account]:
+    """A person has three contracts beside the desk's one, when the session is over."""
+    account = Account("250000")
+    account.positions[symbol] = (3, Decimal(2))
+    d = left_open(account, Broker(foreign_orders="ignore"))
     d.put(account.report(d.at(391, 5)))
+    return d, account
+
+
+def beside_a_person(symbol: str, shares: int, cash: int) -> tuple[Desk, Account]:
+    """So many shares are there for the contracts of both in the evening, without a line."""
+    d, account = with_a_person(symbol)
     account.positions = {"SPY": (shares, Decimal(500))}
     account.cash -= cash
     d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
     return d, account
+
+
+def test_shares_that_were_settled_early_are_passed_over_in_as_many_lines_as_they_have() -> None:
+    d, account = beside_a_person(CALL, 400, 200_000)
+    d.begin(HALF_DAY, "2024-07-05")
+    for contracts in (3, 1):  # three were asked for by hand, one was exercised at its end
+        account.lines += [line("OPEXC", CALL, -contracts)]
+        account.lines += [line("OPTRD", "SPY", 100 * contracts, str(-50_000 * contracts))]
+    agreed(d, account, -5)
+    assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100}, {"SPY": 300})
+    assert list(d.state.broker.settled) == []
 
 
 @pytest.mark.parametrize("symbol", [CALL, CALL.replace("500", "490")])
@@ -332,6 +377,17 @@ def test_where_positions_do_not_say_whose_contracts_became_shares_the_lines_do()
     account.lines += [line("OPEXC", CALL, -2), line("OPEXP", CALL, -2), line("OPTRD", "SPY", 200, "-100000")]
     agreed(d, account, -5)
     assert (d.held, d.state.broker.foreign_held) == ({}, {"SPY": 200})  # who exercised some alone is the person
+
+
+def test_the_cash_says_that_a_person_s_contract_became_the_shares_and_not_the_desk_s() -> None:
+    d, account = beside_a_person(CALL.replace("500", "490"), 100, 49_000)  # one of three, at 490
+    assert (d.held[CALL], d.state.risk.reconciled) == (1, False)
+    d.begin(HALF_DAY, "2024-07-05")
+    other = CALL.replace("500", "490")
+    account.lines += [line("OPEXC", other, -1), line("OPEXP", other, -2), line("OPEXP", CALL, -1)]
+    account.lines += [line("OPTRD", "SPY", 100, "-49000")]
+    agreed(d, account, -5)
+    assert (d.held, d.state.broker.foreign_held) == ({}, {"SPY": 100})
 
 
 # --- the shares afterwards ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, at_broker, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import with_shares
-from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, SECOND, TUESDAY, Desk, alarms, of, sent
+from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, PUT, SECOND, TUESDAY, Desk, alarms, of, sent
 
 IGNORE = Trading(broker=Broker(foreign_orders="ignore", on_blind="alarm"), basket=Basket(position_weight_max=2.0))
 
@@ -325,6 +325,20 @@ def test_contracts_of_both_exercised_on_one_day_leave_each_the_shares_of_its_own
     assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100 * contracts}, {"SPY": 300})
     assert (d.state.book.cash, d.state.book.positions["SPY"].cost) == (account.cash, Decimal(50000 * contracts))
     assert halted(d) == "shares_from_exercise"
+
+
+def test_shares_of_a_call_and_of_a_person_s_put_at_one_strike_are_each_one_s() -> None:
+    d, account, contracts = with_contracts(PUT, 10)
+    account.book(line("OPEXC", CALL, -contracts))
+    account.book(line("OPEXC", PUT, -10))
+    account.book(line("OPTRD", "SPY", -1000, "500000"))
+    account.positions = {"SPY": (-1000, Decimal(500))}
+    d.put(account.report(d.at(3)))
+    assert (contracts, d.held, d.state.broker.foreign_held) == (10, {}, {"SPY": -1000})
+    account.book(line("OPTRD", "SPY", 1000, "-500000"))
+    account.positions = {}
+    d.put(account.report(d.at(4)))
+    assert (d.held, d.state.book.cash, d.state.risk.reconciled) == ({}, account.cash, True)
 
 
 def test_shares_that_come_before_the_line_of_their_contracts_are_not_the_desk_s() -> None:
