@@ -5,19 +5,16 @@ Nothing here computes an expected value. Days are those of `tests.support.core.d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
+from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.events import (
     BarClosed,
     BrokerSnapshot,
-    ClockTicked,
-    Event,
     ModelVerified,
     OrderFilled,
     PolicyAnswered,
@@ -30,10 +27,8 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
-from daemon.core.orders import Order
-from daemon.core.records import DecisionRow, Row
-from daemon.core.state import Identity, State, encode_state
-from daemon.core.step import Core
+from daemon.core.records import DecisionRow
+from daemon.core.state import Identity
 from strategies.kit.contract import (
     Answer,
     Bar,
@@ -48,7 +43,7 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.quantity import Quantity
-from tests.support.core.desk import DAY, MINUTE, MONDAY, SESSIONS, adds_up, moves_add_up, of
+from tests.support.core.desk import DAY, MINUTE, MONDAY, SESSIONS, PlayedDesk, of
 
 MIDNIGHT = 34_200 * 1_000_000_000  # from midnight in New York to the open
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -135,53 +130,12 @@ class Choosy(Shelf):
         return super().decide(state, answer, view)
 
 
-class DailyDesk:
+class DailyDesk(PlayedDesk):
     """A core and its state over the days. `put` steps events; what they cause is in `effects` and `rows`."""
 
-    def __init__(
-        self,
-        trading: Trading | None = None,
-        *,
-        mode: str = "replay",
-        strategy: Shelf | None = None,
-    ) -> None:
+    def __init__(self, trading: Trading | None = None, *, mode: str = "replay", strategy: Shelf | None = None) -> None:
         self.strategy = strategy or Shelf()
-        self.core = Core(self.strategy)
-        self.state: State[Any] = self.core.start(msgspec.structs.replace(IDENTITY, mode=mode), trading or Trading())
-        self.session = MONDAY
-        self.effects: list[AnyEffect] = []
-        self.rows: list[Row] = []
-        self.reload = False  # every state goes through JSON before the next step
-        self.prompt: Callable[[int], Event] | None = None
-
-    def put(self, *events: Event) -> list[AnyEffect]:
-        """Step the events; returns the effects of all of them.
-
-        Where an exit requests a report, `prompt` makes it, a nanosecond later; None: no report comes.
-        """
-        effects: list[AnyEffect] = []
-        for event in events:
-            stepped = self._step(event)
-            while self.prompt is not None and any(effect.at_once for effect in of(stepped, AskBroker)):
-                effects += stepped
-                stepped = self._step(self.prompt(self.state.now_ns + 1))
-            effects += stepped
-        self.effects += effects
-        return effects
-
-    def _step(self, event: Event) -> list[AnyEffect]:
-        step = self.core.step(self.state, event)
-        adds_up(self.state, event, step.state)
-        moves_add_up(self.state, event, step)
-        self.state = step.state
-        if self.reload:
-            self.state = self.core.decoder().decode(encode_state(self.state))
-        self.rows += step.rows
-        return list(step.effects)
-
-    def at(self, minute: float, second: int = 0) -> int:
-        """Nanoseconds UTC that many minutes and seconds after the session's open."""
-        return self.session.open_ns + round(minute * MINUTE) + second * 1_000_000_000
+        super().__init__(self.strategy, msgspec.structs.replace(IDENTITY, mode=mode), trading)
 
     def fund(self, cash: str = "10000") -> DailyDesk:
         """An empty account with this cash, and a verified model."""
@@ -225,9 +179,6 @@ class DailyDesk:
         now = self.at(minute)
         return self.put(QuotesReceived(now, 0, tuple(quote(s, price, now) for s, price in prices.items())))
 
-    def tick(self, minute: float, second: int = 0) -> list[AnyEffect]:
-        return self.put(ClockTicked(self.at(minute, second)))
-
     def fill(
         self, name: str, cumulative: Quantity, price: str, *, fees: str = "0", correction: int = 0
     ) -> list[AnyEffect]:
@@ -256,13 +207,6 @@ class DailyDesk:
         return self
 
     # --- looking --------------------------------------------------------------------------------------------------
-
-    @property
-    def held(self) -> dict[str, Quantity]:
-        return {symbol: position.quantity for symbol, position in self.state.book.positions.items()}
-
-    def order(self, name: str) -> Order:
-        return {**self.state.closed, **self.state.orders}[name]
 
     def working(self) -> list[tuple[str, Quantity]]:
         """Symbol and signed remaining quantity of the working orders, oldest first."""

@@ -145,19 +145,17 @@ def logits(action: int, confidence: float = 0.9) -> tuple[float, ...]:
     return tuple(confidence if i == action else 0.0 for i in range(6))
 
 
-class Desk:
-    """A core and its state in one session. `put` steps events; what they cause is in `effects` and `rows`."""
+class PlayedDesk:
+    """A core and its state. `put` steps events; what they cause is in `effects` and `rows`."""
 
-    def __init__(self, trading: Trading | None = None, *, mode: str = "replay", warm_after: int = 1) -> None:
-        self.core = Core(Pointer(warm_after))
-        self.state: State[Any] = self.core.start(msgspec.structs.replace(IDENTITY, mode=mode), trading or Trading())
+    def __init__(self, strategy: Any, identity: Identity, trading: Trading | None) -> None:
+        self.core = Core(strategy)
+        self.state: State[Any] = self.core.start(identity, trading or Trading())
         self.session = MONDAY
         self.effects: list[AnyEffect] = []
         self.rows: list[Row] = []
         self.reload = False  # every state goes through JSON before the next step
         self.prompt: Callable[[int], Event] | None = None
-
-    # --- putting events in ----------------------------------------------------------------------------------------
 
     def put(self, *events: Event) -> list[AnyEffect]:
         """Step the events; returns the effects of all of them.
@@ -187,6 +185,29 @@ class Desk:
     def at(self, minute: float, second: int = 0) -> int:
         """Nanoseconds UTC that many minutes and seconds after the session's open."""
         return self.session.open_ns + round(minute * MINUTE) + second * SECOND
+
+    def tick(self, minute: float, second: int = 0) -> list[AnyEffect]:
+        return self.put(ClockTicked(self.at(minute, second)))
+
+    @property
+    def held(self) -> dict[str, Quantity]:
+        return {symbol: position.quantity for symbol, position in self.state.book.positions.items()}
+
+    def orders(self) -> dict[str, Order]:
+        """Working orders and those that ended in this session."""
+        return {**self.state.closed, **self.state.orders}
+
+    def order(self, name: str) -> Order:
+        return self.orders()[name]
+
+
+class Desk(PlayedDesk):
+    """A desk of options in one session."""
+
+    def __init__(self, trading: Trading | None = None, *, mode: str = "replay", warm_after: int = 1) -> None:
+        super().__init__(Pointer(warm_after), msgspec.structs.replace(IDENTITY, mode=mode), trading)
+
+    # --- putting events in ----------------------------------------------------------------------------------------
 
     def fund(self, cash: str = "10000", model: str = "sip") -> Desk:
         """An empty account with this cash, and a verified model."""
@@ -222,9 +243,6 @@ class Desk:
     def confirmed(self, minute: float, *quotes: Quote, second: int = 0) -> list[AnyEffect]:
         """The same quotes twice, a second apart: what a guarded desk believes."""
         return self.quotes(minute, *quotes, second=second) + self.quotes(minute, *quotes, second=second + 1)
-
-    def tick(self, minute: float, second: int = 0) -> list[AnyEffect]:
-        return self.put(ClockTicked(self.at(minute, second)))
 
     def answer(self, action: int, confidence: float = 0.9) -> list[AnyEffect]:
         """Answer the open question at once."""
@@ -284,10 +302,6 @@ class Desk:
 
     # --- looking --------------------------------------------------------------------------------------------------
 
-    @property
-    def held(self) -> dict[str, Quantity]:
-        return {symbol: position.quantity for symbol, position in self.state.book.positions.items()}
-
     def halted(self) -> str:
         """The halt's reason, "" when not halted."""
         halt = self.state.risk.halt
@@ -297,13 +311,6 @@ class Desk:
         """The pause's reason, "" when not paused."""
         pause = self.state.risk.pause
         return pause.reason if pause else ""
-
-    def orders(self) -> dict[str, Order]:
-        """Working orders and those that ended in this session."""
-        return {**self.state.closed, **self.state.orders}
-
-    def order(self, name: str) -> Order:
-        return self.orders()[name]
 
     def decisions(self) -> list[DecisionRow]:
         return [row for row in self.rows if isinstance(row, DecisionRow)]
