@@ -5,9 +5,6 @@ The loop of a GPU runs here on the CPU with its two kernels written out; a test 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,33 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.support.examples import examples
+from tests.support.rl.layers import assert_close, gradients_of, normals
 from training.rl.recurrent import gru
 from training.rl.recurrent.gru import Gru, looped
-
-
-@pytest.fixture(autouse=True)
-def exact_products() -> Iterator[None]:
-    """The comparisons are about the layer, not about who multiplies."""
-    backends: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
-    switch = backends.mkldnn.matmul
-    before, switch.fp32_precision = switch.fp32_precision, "ieee"
-    yield
-    switch.fp32_precision = before
-
-
-def _gradients(run: Callable[[], Tensor], inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
-    output = run()
-    return output.detach(), list(torch.autograd.grad((output * weight).sum(), inputs))
-
-
-def _close(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float = 1e-5) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
-        scale = max(1.0, float(other.abs().max()))
-        assert float((mine - other).abs().max()) <= tolerance * scale
-
-
-def _inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 @settings(max_examples=examples(25))
@@ -60,7 +33,7 @@ def test_outputs_and_gradients_are_those_of_torch_s_cell_with_the_state_zeroed_w
     layer = Gru(inputs, hidden, torch.Generator().manual_seed(steps + 10 * batch))
     cell = nn.GRUCell(inputs, hidden)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.layers.state_dict().items()})
-    rows, state = _inputs(steps, batch, inputs).requires_grad_(), _inputs(batch, hidden, seed=2).requires_grad_()
+    rows, state = normals(steps, batch, inputs).requires_grad_(), normals(batch, hidden, seed=2).requires_grad_()
 
     def by_cell() -> Tensor:
         outputs, now = [], state
@@ -69,18 +42,18 @@ def test_outputs_and_gradients_are_those_of_torch_s_cell_with_the_state_zeroed_w
             outputs.append(now)
         return torch.stack(outputs)
 
-    weight = _inputs(steps, batch, hidden, seed=1)
-    ours = _gradients(lambda: layer.sequence(rows, state, starts), [rows, state, *layer.layers.parameters()], weight)
-    expected = _gradients(by_cell, [rows, state, *cell.parameters()], weight)
-    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    weight = normals(steps, batch, hidden, seed=1)
+    ours = gradients_of(lambda: layer.sequence(rows, state, starts), [rows, state, *layer.layers.parameters()], weight)
+    expected = gradients_of(by_cell, [rows, state, *cell.parameters()], weight)
+    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
 def test_under_autocast_results_and_gradients_keep_the_type_and_the_bits() -> None:
     layer = Gru(8, 16, torch.Generator().manual_seed(0))
-    rows, weight = _inputs(6, 5, 8).bfloat16().float(), _inputs(6, 5, 16, seed=1)
-    state, starts = _inputs(5, 16, seed=2), torch.zeros(6, 5, dtype=torch.bool)
+    rows, weight = normals(6, 5, 8).bfloat16().float(), normals(6, 5, 16, seed=1)
+    state, starts = normals(5, 16, seed=2), torch.zeros(6, 5, dtype=torch.bool)
     inputs = list(layer.parameters())
-    expected = _gradients(lambda: layer.sequence(rows, state, starts), inputs, weight)
+    expected = gradients_of(lambda: layer.sequence(rows, state, starts), inputs, weight)
     with torch.autocast("cpu", torch.bfloat16):
         output = layer.sequence(rows.bfloat16(), state, starts)
         with torch.no_grad():
@@ -89,18 +62,18 @@ def test_under_autocast_results_and_gradients_keep_the_type_and_the_bits() -> No
     assert output.dtype == stepped.dtype == torch.float32
     for ours, other in zip([output.detach(), *gradients], [expected[0], *expected[1]], strict=True):
         assert torch.equal(ours, other)
-    _close([stepped], [expected[0][0]], tolerance=1e-6)
+    assert_close([stepped], [expected[0][0]], tolerance=1e-6)
 
 
 def test_no_gradient_flows_across_a_reset_and_none_of_the_state_before_it_is_seen() -> None:
     layer = Gru(3, 4, torch.Generator().manual_seed(0))
-    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 4, seed=1).requires_grad_()
+    rows, state = normals(5, 2, 3).requires_grad_(), normals(2, 4, seed=1).requires_grad_()
     starts = torch.zeros(5, 2, dtype=torch.bool)
     starts[2] = True
     after = layer.sequence(rows, state, starts)[2:]
     fresh = layer.sequence(rows[2:], torch.zeros(2, 4), torch.zeros(3, 2, dtype=torch.bool))
     of_rows, of_state = torch.autograd.grad(after.sum(), [rows, state])
-    _close([after.detach()], [fresh.detach()], tolerance=1e-6)  # the products of more steps may round otherwise
+    assert_close([after.detach()], [fresh.detach()], tolerance=1e-6)  # the products of more steps may round otherwise
     assert not of_rows[:2].any()
     assert of_rows[2:].any()
     assert not of_state.any()
@@ -144,23 +117,23 @@ def test_the_loop_of_a_gpu_is_the_sequence_and_has_its_gradients(monkeypatch: py
     for name, bias in layer.layers.named_parameters():
         if "bias" in name:
             nn.init.normal_(bias, generator=torch.Generator().manual_seed(1))
-    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 4, seed=1).requires_grad_()
-    parameters, weight = list(layer.layers.parameters()), _inputs(5, 2, 4, seed=2)
-    ours = _gradients(lambda: looped(rows, state, BEGINS, *parameters), [rows, state, *parameters], weight)
-    expected = _gradients(lambda: layer.sequence(rows, state, BEGINS), [rows, state, *parameters], weight)
-    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    rows, state = normals(5, 2, 3).requires_grad_(), normals(2, 4, seed=1).requires_grad_()
+    parameters, weight = list(layer.layers.parameters()), normals(5, 2, 4, seed=2)
+    ours = gradients_of(lambda: looped(rows, state, BEGINS, *parameters), [rows, state, *parameters], weight)
+    expected = gradients_of(lambda: layer.sequence(rows, state, BEGINS), [rows, state, *parameters], weight)
+    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_device_the_sequence_and_its_gradients_are_the_cpu_s() -> None:
     here, there = (Gru(128, 128, torch.Generator().manual_seed(0)).to(device) for device in ("cpu", "cuda"))
     starts = torch.rand(32, 64, generator=torch.Generator().manual_seed(3)) < 0.05
-    rows, state, weight = _inputs(32, 64, 128), _inputs(64, 128, seed=1).tanh(), _inputs(32, 64, 128, seed=2)
+    rows, state, weight = normals(32, 64, 128), normals(64, 128, seed=1).tanh(), normals(32, 64, 128, seed=2)
 
     def found(layer: Gru, device: str) -> list[Tensor]:
         seen, before = (each.to(device).requires_grad_() for each in (rows, state))
         inputs, fresh = [seen, before, *layer.layers.parameters()], starts.to(device)
-        output, gradients = _gradients(lambda: layer.sequence(seen, before, fresh), inputs, weight.to(device))
+        output, gradients = gradients_of(lambda: layer.sequence(seen, before, fresh), inputs, weight.to(device))
         return [each.cpu() for each in (output, *gradients)]
 
     for ours, other in zip(found(there, "cuda"), found(here, "cpu"), strict=True):
@@ -169,20 +142,20 @@ def test_on_a_device_the_sequence_and_its_gradients_are_the_cpu_s() -> None:
 
 def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
     layer = Gru(3, 4, torch.Generator().manual_seed(0))
-    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 4, seed=1).requires_grad_()
+    rows, state = normals(5, 2, 3).requires_grad_(), normals(2, 4, seed=1).requires_grad_()
     starts = BEGINS
-    inputs, weight = [rows, state, *layer.parameters()], _inputs(5, 2, 4, seed=2)
-    ours = _gradients(lambda: layer.sequence(rows, state, starts), inputs, weight)
-    expected = _gradients(lambda: one_by_one(layer, rows, state, starts), inputs, weight)
-    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    inputs, weight = [rows, state, *layer.parameters()], normals(5, 2, 4, seed=2)
+    ours = gradients_of(lambda: layer.sequence(rows, state, starts), inputs, weight)
+    expected = gradients_of(lambda: one_by_one(layer, rows, state, starts), inputs, weight)
+    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
 def test_with_and_without_gradients_steps_are_the_sequence_within_a_millionth() -> None:
     layer = Gru(128, 128, torch.Generator().manual_seed(0))
-    rows, state = _inputs(64, 6, 128), _inputs(6, 128, seed=1).tanh()
+    rows, state = normals(64, 6, 128), normals(6, 128, seed=1).tanh()
     starts = torch.zeros(64, 6, dtype=torch.bool)
     starts[20, :3] = True
     whole = layer.sequence(rows, state, starts).detach()
     with torch.no_grad():
-        _close([one_by_one(layer, rows, state, starts)], [whole], tolerance=1e-6)
-    _close([one_by_one(layer, rows, state, starts).detach()], [whole], tolerance=1e-6)
+        assert_close([one_by_one(layer, rows, state, starts)], [whole], tolerance=1e-6)
+    assert_close([one_by_one(layer, rows, state, starts).detach()], [whole], tolerance=1e-6)

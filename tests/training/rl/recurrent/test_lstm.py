@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,33 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.support.examples import examples
+from tests.support.rl.layers import assert_close, gradients_of, normals
 from training.rl.recurrent import lstm_kernel
 from training.rl.recurrent.lstm import Lstm, recurrence
-
-
-@pytest.fixture(autouse=True)
-def exact_products() -> Iterator[None]:
-    """The comparisons are about the layer, not about who multiplies."""
-    backends: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
-    switch = backends.mkldnn.matmul
-    before, switch.fp32_precision = switch.fp32_precision, "ieee"
-    yield
-    switch.fp32_precision = before
-
-
-def _gradients(run: Callable[[], Tensor], inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
-    output = run()
-    return output.detach(), list(torch.autograd.grad((output * weight).sum(), inputs))
-
-
-def _close(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float = 1e-5) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
-        scale = max(1.0, float(other.abs().max()))
-        assert float((mine - other).abs().max()) <= tolerance * scale
-
-
-def _inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 @settings(max_examples=examples(25))
@@ -56,19 +29,19 @@ def test_outputs_and_all_gradients_are_those_of_torch(
 ) -> None:
     torch.manual_seed(steps + 10 * batch)
     theirs = nn.LSTM(inputs, hidden, layers, batch_first=True)
-    rows = _inputs(batch, steps, inputs).requires_grad_()
-    weight = _inputs(steps, batch, hidden, seed=1) if every else _inputs(batch, hidden, seed=1)
+    rows = normals(batch, steps, inputs).requires_grad_()
+    weight = normals(steps, batch, hidden, seed=1) if every else normals(batch, hidden, seed=1)
     tensors, parameters = [rows, *theirs.parameters()], list(theirs.parameters())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lstm_kernel, "CHUNK", chunk)
-        ours = _gradients(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), tensors, weight)
+        ours = gradients_of(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), tensors, weight)
 
     def outputs() -> Tensor:
         output: Tensor = theirs(rows)[0]
         return output.transpose(0, 1) if every else output[:, -1]
 
-    expected = _gradients(outputs, tensors, weight)
-    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    expected = gradients_of(outputs, tensors, weight)
+    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
 @pytest.mark.parametrize("every", [False, True])
@@ -77,7 +50,7 @@ def test_gradients_agree_with_finite_differences(layers: int, every: bool) -> No
     torch.manual_seed(3)
     module = nn.LSTM(2, 3, layers, dtype=torch.float64)
     parameters = [parameter.detach().requires_grad_() for parameter in module.parameters()]
-    rows = _inputs(4, 2, 2, dtype=torch.float64).requires_grad_()
+    rows = normals(4, 2, 2, dtype=torch.float64).requires_grad_()
 
     def run(rows: Tensor, *parameters: Tensor) -> Tensor:
         return recurrence(rows, parameters, every=every)
@@ -90,25 +63,25 @@ def test_the_scalpers_size_agrees_with_float64_over_several_chunks() -> None:
     module = nn.LSTM(23, 64, 2, batch_first=True)
     exact = nn.LSTM(23, 64, 2, batch_first=True, dtype=torch.float64)
     exact.load_state_dict(module.state_dict())
-    rows, weight = _inputs(700, 20, 23), _inputs(700, 64, seed=1) / 700
-    ours = _gradients(
+    rows, weight = normals(700, 20, 23), normals(700, 64, seed=1) / 700
+    ours = gradients_of(
         lambda: recurrence(rows.transpose(0, 1), list(module.parameters())), list(module.parameters()), weight
     )
-    expected = _gradients(lambda: exact(rows.double())[0][:, -1], list(exact.parameters()), weight.double())
-    _close([ours[0].double(), *(gradient.double() for gradient in ours[1])], [expected[0], *expected[1]])
+    expected = gradients_of(lambda: exact(rows.double())[0][:, -1], list(exact.parameters()), weight.double())
+    assert_close([ours[0].double(), *(gradient.double() for gradient in ours[1])], [expected[0], *expected[1]])
 
 
 def test_extreme_inputs_saturate_and_stay_finite() -> None:
     torch.manual_seed(0)
     module = nn.LSTM(2, 3, 2, batch_first=True)
     rows = torch.tensor([[[1e4, -1e4], [-1e9, 1e9], [3e30, 3e30]]])
-    ours = _gradients(
+    ours = gradients_of(
         lambda: recurrence(rows.transpose(0, 1), list(module.parameters())),
         list(module.parameters()),
         torch.ones(1, 3),
     )
-    expected = _gradients(lambda: module(rows)[0][:, -1], list(module.parameters()), torch.ones(1, 3))
-    _close([ours[0]], [expected[0]])
+    expected = gradients_of(lambda: module(rows)[0][:, -1], list(module.parameters()), torch.ones(1, 3))
+    assert_close([ours[0]], [expected[0]])
     assert all(bool(torch.isfinite(gradient).all()) for gradient in ours[1])
 
 
@@ -116,15 +89,15 @@ def test_under_autocast_the_products_are_bfloat16_and_the_result_stays_near() ->
     torch.manual_seed(0)
     module = nn.LSTM(23, 64, 2, batch_first=True)
     parameters = list(module.parameters())
-    rows, weight = _inputs(50, 20, 23), _inputs(50, 64, seed=1)
-    expected = _gradients(lambda: module(rows)[0][:, -1], parameters, weight)
+    rows, weight = normals(50, 20, 23), normals(50, 64, seed=1)
+    expected = gradients_of(lambda: module(rows)[0][:, -1], parameters, weight)
     for given_rows in (rows, rows.bfloat16()):
         with torch.autocast("cpu", torch.bfloat16):
             output = recurrence(given_rows.transpose(0, 1), parameters)
         gradients = torch.autograd.grad((output * weight).sum(), parameters)
         assert output.dtype == torch.float32
         assert float((output.detach() - expected[0]).abs().max()) > 1e-6
-        _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
+        assert_close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
 
 
 @pytest.mark.parametrize(("steps", "batch", "inputs", "hidden"), [(20, 50, 23, 64), (7, 33, 5, 8), (3, 7, 3, 5)])
@@ -138,7 +111,7 @@ def test_what_lies_in_memory_that_was_never_written_reaches_no_result(
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN
     try:
         with torch.autocast("cpu", products, enabled=products != torch.float32):
-            output = recurrence(_inputs(steps, batch, inputs), list(module.parameters()))
+            output = recurrence(normals(steps, batch, inputs), list(module.parameters()))
         gradients = torch.autograd.grad(output.sum(), list(module.parameters()))
     finally:
         torch.use_deterministic_algorithms(before)
@@ -147,7 +120,7 @@ def test_what_lies_in_memory_that_was_never_written_reaches_no_result(
 
 def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.LSTM(3, 4, 2, batch_first=True)
-    parameters, rows = list(module.parameters()), _inputs(6, 5, 3)
+    parameters, rows = list(module.parameters()), normals(6, 5, 3)
     loss = recurrence(rows.transpose(0, 1), parameters).square().sum()
     first = torch.autograd.grad(loss, parameters, retain_graph=True)
     between = recurrence(rows.transpose(0, 1) + 1.0, parameters).sum()  # takes the buffers that were given back
@@ -162,7 +135,7 @@ def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monke
 
 def test_buffers_first_used_in_inference_mode_serve_training_too() -> None:
     layer = Lstm(3, 5, 1, torch.Generator().manual_seed(0))
-    rows, parameters = _inputs(7, 2, 3), list(layer.parameters())
+    rows, parameters = normals(7, 2, 3), list(layer.parameters())
     with torch.inference_mode():
         expected = recurrence(rows, parameters, every=True).clone()
     output = recurrence(rows, parameters, every=True)
@@ -173,20 +146,20 @@ def test_buffers_first_used_in_inference_mode_serve_training_too() -> None:
 def test_two_runs_before_their_backwards_do_not_share_buffers() -> None:
     module = nn.LSTM(3, 4, 1, batch_first=True)
     parameters = list(module.parameters())
-    one, two = _inputs(2, 5, 3), _inputs(2, 5, 3, seed=1)
+    one, two = normals(2, 5, 3), normals(2, 5, 3, seed=1)
     together = recurrence(one.transpose(0, 1), parameters).sum() + recurrence(two.transpose(0, 1), parameters).sum()
     ours = torch.autograd.grad(together, parameters)
     expected = torch.autograd.grad(module(one)[0][:, -1].sum() + module(two)[0][:, -1].sum(), parameters)
-    _close(list(ours), list(expected))
+    assert_close(list(ours), list(expected))
 
 
 def test_with_and_without_gradients_the_layer_gives_the_same_within_rounding() -> None:
     layer = Lstm(23, 64, 2, torch.Generator().manual_seed(0))
-    rows = _inputs(40, 20, 23)
+    rows = normals(40, 20, 23)
     with torch.no_grad():
         alone = layer(rows)
     assert layer(rows).requires_grad
-    _close([layer(rows).detach()], [alone])
+    assert_close([layer(rows).detach()], [alone])
 
 
 @pytest.mark.parametrize(("layers", "steps"), [(3, 2), (1, 0)])
