@@ -10,7 +10,7 @@ import hashlib
 import re
 import uuid
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ import msgspec
 from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.trading.report import amends, execution_of
+from daemon.brokers.alpaca.trading.report import LedgerFill, amends, execution_of
 from daemon.core.session import new_york_date
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST, floor_to
@@ -51,13 +51,14 @@ class NotedLine(msgspec.Struct):
 
 
 class DayFill(msgspec.Struct, frozen=True):
-    """A fill as fees are divided by it."""
+    """A fill as fees are divided by it; `order` is the broker's id of its order."""
 
     account: str
     symbol: str
     side: int
     quantity: Decimal
     price: Decimal
+    order: str = ""
 
 
 class LinePart(msgspec.Struct, frozen=True):
@@ -423,9 +424,8 @@ class Ledgers(msgspec.Struct):
         self.uneven += bool(spent % CENT)
         if not is_pair(order.symbol):
             account.change(order.symbol, order.sign * quantity, spent)
-            trade = DayFill(order.account, order.symbol, order.sign, quantity, price)
             date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: it may be days late
-            self.trades.setdefault(date, []).append(trade)
+            self.trades.setdefault(date, []).append(day_fill(order, quantity, price))
             self.note_held(order.symbol, {order.account: order.sign * quantity}, date)
         self.note(account, line)
         self._note_unbooked(order)
@@ -446,23 +446,21 @@ class Ledgers(msgspec.Struct):
         return any(execution_of(shown.id) == name for shown in self.accounts[order.account].activities)
 
     def amend(
-        self, order: GatewayOrder, quantity: Decimal, cost: Decimal, known: Iterable[Decimal], amended_ns: int
+        self, order: GatewayOrder, stands: Iterable[LedgerFill], known: Iterable[Decimal], amended_ns: int
     ) -> LinePart:
-        """Make an order's fills stand at `quantity` and `cost` (price x quantity); returns what changed.
+        """Make these what stands of an order's fills; returns what changed. Each counts for its own day.
 
-        `known` are the cumulative quantities of all fills that these figures contain: none is booked again.
+        `known` are the cumulative quantities of all fills that were taken into account: none is booked again.
         """
         before = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
-        trades = self.trades_of(order)
+        fills = [fill for fill in stands if fill.quantity]
+        quantity, cost = sum((f.quantity for f in fills), ZERO), sum((f.quantity * f.price for f in fills), ZERO)
         size, account = dollars(order.symbol), self.accounts[order.account]
         change = ZERO if is_pair(order.symbol) else order.sign * (quantity - before[0])
         spent = order.sign * (cost - before[1]) * size
         contained = dict.fromkeys((*order.fills, *map(text, known)), (ZERO, ZERO))
         order.fills = contained | {"amended": (quantity, cost / quantity if quantity else ZERO)}
         order.amended_ns = amended_ns
-        if len({date for date, _ in trades}) == 1:  # of one over several days nobody knows here which day's changed
-            stands = [DayFill(order.account, order.symbol, order.sign, quantity, cost / quantity)] if quantity else []
-            self.retrade(trades, stands)
         account.cash -= spent
         self.uneven += bool(cost * size % CENT or before[1] * size % CENT)
         held = account.holdings.get(order.symbol)
@@ -471,26 +469,39 @@ class Ledgers(msgspec.Struct):
         elif held is not None and held.qty * order.sign > 0:
             account.hold(replace(held, average=held.average + spent / (held.qty * size)))
         self.changed_ns = self.now_ns
-        self.note_held(order.symbol, {order.account: change})
+        if not is_pair(order.symbol):
+            dated = [(new_york_date(f.filled_ns).isoformat(), day_fill(order, f.quantity, f.price)) for f in fills]
+            self._let_stand(order, before[0], dated)
         self._note_unbooked(order)
         return LinePart(change, -spent)
 
     def trades_of(self, order: GatewayOrder) -> list[tuple[str, DayFill]]:
         """Return an order's fills among those that fees are divided by, each with its date."""
-        found = []
-        for quantity, price in order.fills.values():
-            fill = DayFill(order.account, order.symbol, order.sign, quantity, price)
-            found += [(date, fill) for date, trades in reversed(self.trades.items()) if fill in trades][:1]
-        return found
+        return [(date, fill) for date, fills in self.trades.items() for fill in fills if fill.order == order.id]
 
-    def retrade(self, trades: Iterable[tuple[str, DayFill]], others: Iterable[DayFill]) -> None:
-        """Put other fills in the place of these."""
-        dates = []
-        for date, fill in trades:
-            self.trades[date].remove(fill)
-            dates.append(date)
-        for date, fill in zip(dates, others, strict=False):
-            self.trades[date].append(fill)
+    def retrade(self, order: GatewayOrder, others: Iterable[tuple[str, DayFill]]) -> None:
+        """Put other fills, each with its date, in the place of an order's."""
+        for date in {date for date, _ in self.trades_of(order)}:
+            self.trades[date] = [fill for fill in self.trades[date] if fill.order != order.id]
+        for date, fill in others:
+            self.trades.setdefault(date, []).append(fill)
+
+    def _let_stand(self, order: GatewayOrder, before: Decimal, stands: Sequence[tuple[str, DayFill]]) -> None:
+        """Put what stands of an order, each fill with its date, in the place of its fills of `before` in all.
+
+        Who held changes on the fills' own days. Where these are not all here any more, it changes today alone.
+        """
+        former, moved = self.trades_of(order), dict[str, Decimal]()
+        all_here = sum((fill.quantity for _, fill in former), ZERO) == before
+        for sign, fills in ((-order.sign, former), (order.sign, stands)):
+            for date, fill in fills:
+                moved[date] = moved.get(date, ZERO) + sign * fill.quantity
+        if all_here:
+            self.retrade(order, stands)
+        else:
+            moved = {"": order.sign * (sum((fill.quantity for _, fill in stands), ZERO) - before)}
+        for date, quantity in moved.items():
+            self.note_held(order.symbol, {order.account: quantity}, date)
 
     def book(self, account: str, symbol: str, part: LinePart, date: str = "") -> None:
         """Book a part of a ledger line; `date` is whose close it counts for (today)."""
@@ -632,6 +643,11 @@ class Ledgers(msgspec.Struct):
             self.held[symbol] = entries[max(place - 1, 0) :]
             if len(self.held[symbol]) == 1 and not self.held[symbol][0][1]:
                 del self.held[symbol]
+
+
+def day_fill(order: GatewayOrder, quantity: Decimal, price: Decimal) -> DayFill:
+    """Return a fill of an order as fees are divided by it."""
+    return DayFill(order.account, order.symbol, order.sign, quantity, price, order.id)
 
 
 def is_coin(symbol: str) -> bool:

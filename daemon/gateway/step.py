@@ -278,7 +278,7 @@ class Bookkeeper:
         if giver is taker:
             return
         trades = books.trades_of(strange)
-        books.retrade(trades, [replace(fill, account=to.account) for _, fill in trades])
+        books.retrade(strange, [(date, replace(fill, account=to.account)) for date, fill in trades])
         for quantity, price in strange.fills.values():
             spent = strange.sign * quantity * price * size
             giver.cash += spent
@@ -475,7 +475,7 @@ class Bookkeeper:
             return
         known = [ledger_fill(row).cumulative for row in lines if not amends(row)]
         amended_ns = max((amendment.time_ns for amendment in stands.amendments), default=order.amended_ns)
-        changed = books.amend(order, *stands.stands, known, amended_ns)
+        changed = books.amend(order, stands.fills, known, amended_ns)
         account = books.accounts[order.account]
         shown = {execution_of(line.id) for line in account.activities}
         for row in lines:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.gateway.books import GatewayOrder, Ledgers, SubAccount, name_of_call
-from daemon.gateway.events import CloseTaken, OrderAnswered, Reported, Updated
+from daemon.gateway.events import CloseTaken, FillsRead, OrderAnswered, Reported, Updated
 from daemon.gateway.parts import LedgerLine, divide
 from daemon.gateway.rules import beyond_means
 from daemon.gateway.step import Bookkeeper
 from simulator.trading.settlement import amend_fill
 from simulator.trading.venue import Rules
-from strategies.kit.units import MINUTE_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS
 from tests.support.gateway_stage import CALL, OPEN_NS, SESSIONS, Stage, broker, gateway_on, stage, table
 
 CLOSE_NS = SESSIONS[0].close_ns
@@ -415,6 +416,15 @@ def test_a_persons_own_sale_pays_its_fee_beside_a_close_call_whose_news_came_bef
     assert paying(machine) == {"main": Decimal("-0.04"), "a": Decimal("-0.02")}
 
 
+def sale(order_id: str, quantity: str, day: int = 2, cumulative: str = "300", **more: str) -> dict[str, str]:
+    """The ledger's line of a sale at 50.00 on this day of June."""
+    return {
+        "id": f"202506{day:02d}100000000::{order_id}{day}", "activity_type": "FILL", "order_id": order_id,
+        "symbol": "SPY", "side": "sell", "qty": quantity, "price": "50", "cum_qty": cumulative,
+        "transaction_time": f"2025-06-{day:02d}T14:00:00Z", "type": "fill", **more,
+    }  # fmt: skip
+
+
 def test_a_busted_sale_pays_no_fee() -> None:
     machine = selling("a", "b")
     books = machine.books
@@ -422,10 +432,30 @@ def test_a_busted_sale_pays_no_fee() -> None:
         books.keep(GatewayOrder(name, f"{name}-1", "SPY", "sell", "new", OPEN_NS, id=name, quantity=Decimal(300)))
         books.names[name] = f"{name}-1"
         machine.step(Updated(OPEN_NS, sold(name, f"{name}-1", 300)))
-    books.amend(books.orders["a-1"], Decimal(100), Decimal(5000), (), OPEN_NS)  # 200 of 300 are taken back
+    filled = sale("a", "300")
+    correction = sale("a", "100", 3, previous_id=filled["id"], status="correct")  # 200 of 300 are taken back
+    machine.step(FillsRead(OPEN_NS, "a", [filled, correction]))
     assert paying(machine) == {"a": Decimal("-0.02"), "b": Decimal("-0.04")}  # 0.015 and 0.045
-    books.amend(books.orders["a-1"], Decimal(0), Decimal(0), (), OPEN_NS)
+    bust = sale("a", "100", 4, previous_id=correction["id"], status="canceled")
+    machine.step(FillsRead(OPEN_NS, "a", [filled, correction, bust]))
     assert paying(machine) == {"b": Decimal("-0.06")}
+
+
+@pytest.mark.parametrize("gone", [2, 3])
+def test_a_bust_of_one_of_two_equal_fills_counts_for_the_day_of_that_fill(gone: int) -> None:
+    machine = selling("a", "b")  # a order that rests fills at its limit, and one day is often like the other
+    books, fills = machine.books, [sale("1", "100", 2, "100"), sale("1", "100", 3, "200")]
+    books.keep(GatewayOrder("a", "a-1", "SPY", "sell", "new", OPEN_NS, id="1", quantity=Decimal(200)))
+    books.names["1"] = "a-1"
+    report = Reported(OPEN_NS + DAY_NS, OPEN_NS + DAY_NS, {"cash": "0"}, [], [], fills)
+    machine.step(report)
+    bust = sale("1", "100", 4, "100", previous_id=fills[gone - 2]["id"], status="canceled")
+    machine.step(FillsRead(OPEN_NS + 2 * DAY_NS, "1", [*fills, bust]))
+    payers = {day: divide(books, replace(FEE, date=f"2025-06-{day:02d}"), "").parts.keys() for day in (2, 3)}
+    assert payers == {gone: {"main"}, 5 - gone: {"a"}}
+    sold_by = [books.held_before("SPY", f"2025-06-{day:02d}").get("a", Decimal(0)) for day in (3, 4)]
+    assert sold_by == ([Decimal(0), Decimal(-100)] if gone == 2 else [Decimal(-100), Decimal(-100)])
+    assert books.accounts["a"].quantity("SPY") == 200
 
 
 def test_a_split_that_is_taken_back_leaves_what_a_share_cost() -> None:

@@ -827,7 +827,7 @@ async def test_what_filled_while_it_was_dead_counts_on_its_own_day(tmp_path: Pat
         alpaca.clock.jump_to(OPEN_NS + DAY_NS + 5 * 60 * SECOND_NS)  # Tuesday, 9:35
         async with gateway_on(alpaca, tmp_path) as s:
             assert s.held("b") == {"SPY": dec(2)}
-            assert s.books.trades == {"2025-06-02": [DayFill("b", "SPY", 1, dec(2), dec(490))]}
+            assert s.books.trades == {"2025-06-02": [DayFill("b", "SPY", 1, dec(2), dec(490), rests.id)]}
             assert s.books.held_before("SPY", "2025-06-03") == {"b": dec(2)}
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import RestError
@@ -125,11 +126,15 @@ class Amendment(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """An order's fills by the ledger: sums of quantity and of price x quantity, as filled and as they stand now."""
+    """An order's fills by the ledger: sums of quantity and of price x quantity, as filled and as they stand now.
+
+    `fills` has each as it stands now; of one that was taken back the quantity is 0.
+    """
 
     filled: tuple[Decimal, Decimal]
     stands: tuple[Decimal, Decimal]
     amendments: tuple[Amendment, ...]
+    fills: tuple[LedgerFill, ...]
 
 
 def amends(row: Mapping[str, object]) -> bool:
@@ -198,7 +203,8 @@ def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) ->
             now[amended] = after
             names[execution_of(line)] = amended
     stands = (sum(q for q, _ in now.values()), sum(q * p for q, p in now.values()))
-    return Standing(filled, _decimals(stands), tuple(amendments))
+    each = (replace(fill, quantity=now[fill.id][0], price=now[fill.id][1]) for fill in fills)
+    return Standing(filled, _decimals(stands), tuple(amendments), tuple(each))
 
 
 def _decimals(pair: tuple[Decimal | int, Decimal | int]) -> tuple[Decimal, Decimal]:
