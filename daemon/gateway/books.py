@@ -270,8 +270,17 @@ class Ledgers(msgspec.Struct):
     @property
     def is_needed(self) -> bool:
         """Whether a desk holds something, or has an order that may still fill."""
-        held = any(account.holdings for name, account in self.accounts.items() if name != MAIN)
-        return held or any(order.account != MAIN for order in self.open_orders())
+        return any(self.works(name) for name in self.accounts if name != MAIN)
+
+    def works(self, account: str) -> bool:
+        """Return whether a sub-account holds something, or has an order that may still fill."""
+        holds = account in self.accounts and bool(self.accounts[account].holdings)
+        return holds or any(order.account == account for order in self.open_orders())
+
+    def guards_beside(self, new: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the prefixes of a start, and those of before whose sub-accounts hold something: their guards act."""
+        prefixes = dict(new)
+        return [*new, *(pair for pair in self.guards if pair[0] not in prefixes and self.works(pair[1]))]
 
     @property
     def halted_before(self) -> str:

@@ -159,12 +159,14 @@ def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
         if table.capital != began:
             cure = "what it has changes by `rltrader-gateway transfer` alone"
             words.append(f"sub_account.{name}.capital is {table.capital}, and it began with {began}: {cure}")
-    for name in books.accounts.keys() - settings.sub_accounts.keys() - {MAIN}:
-        orders = sum(order.account == name for order in books.open_orders())
-        held = ", ".join(f"{holding.qty} {symbol}" for symbol, holding in books.accounts[name].holdings.items())
-        if held or orders:
-            cure = f"no desk reaches it: `rltrader-gateway panic {name}` closes it, or put it back into the file"
-            words.append(f"{name} is not in the file, holds {held or 'nothing'} and has {orders} orders: {cure}")
+    for name in sorted(books.accounts.keys() - settings.sub_accounts.keys() - {MAIN}):
+        account, orders = books.accounts[name], sum(order.account == name for order in books.open_orders())
+        held = [f"{holding.qty} {symbol}" for symbol, holding in account.holdings.items()]
+        if held or orders or account.cash:
+            what = f"holds {', '.join([*held, f'{account.cash:.2f} USD'])} and has {orders} orders"
+            closes = f"`rltrader-gateway panic {name}` closes it, then " if held or orders else ""
+            cure = f"{closes}`rltrader-gateway transfer {name} {MAIN}` moves its cash; or put it back into the file"
+            words.append(f"{name} is not in the file, {what}: no desk reaches it: {cure}")
     return words
 
 
@@ -571,7 +573,7 @@ def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kept: str = "") ->
         raise ConfigError(f"the journal is of account {books.number}, gateway.account_number is {expected}")
     before = dict(books.guards)
     for prefix, name in settings.guards:
-        if (owner := before.get(prefix, name)) != name and owner in settings.sub_accounts:
+        if (owner := before.get(prefix, name)) != name and (owner in settings.sub_accounts or books.works(owner)):
             words = f"which {owner} had at the last start, and its guard may still use: give {name} another one"
             raise ConfigError(f"sub_account.{name}.guard_prefix is {prefix[:-1]!r}, {words}")
     if books.number:

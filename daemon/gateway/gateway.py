@@ -164,7 +164,8 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
         await self._is_of_this_account()
-        await self.do(GatewayStarted(self.now_ns(), self.journal.code, list(self.settings.guards)))
+        guards = self.books.guards_beside(self.settings.guards)
+        await self.do(GatewayStarted(self.now_ns(), self.journal.code, guards))
         if (damage := self.journal.damage(self.now_ns())) is not None:
             await self.do(damage)
             self._has_halted()
@@ -698,7 +699,8 @@ class Gateway:
     def _is_free(self, account: str, name: str) -> None:
         """Raise the refusal of a name that is used; its owner may use one again that never reached the broker."""
         known = self.books.orders.get(name) if name else None
-        guards = any(name.startswith(prefix) and owner != account for prefix, owner in self.settings.guards)
+        prefixes = self.books.guards_beside(self.settings.guards)
+        guards = any(name.startswith(prefix) and owner != account for prefix, owner in prefixes)
         if guards or (known is not None and (known.status != LOST or known.account != account)):
             raise Refusal(422, 42210000, "client_order_id must be unique")
 

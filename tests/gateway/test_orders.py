@@ -127,6 +127,21 @@ async def test_a_guards_prefix_that_comes_later_makes_no_former_order_its_sub_ac
             assert (s.held("main"), s.verified().difference) == ({"SPY": Decimal(5)}, "")
 
 
+async def test_a_guard_whose_sub_account_left_the_file_sells_what_that_one_holds(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path, table("a", guard_prefix="guarda"), table("b")) as s:
+            await s.place("a", 5)
+            await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        async with gateway_on(alpaca, tmp_path, table("b")) as s:
+            assert (await s.refused("b", 1, client_order_id="guarda-SPY-1-2-0"))[0] == 422
+            s.broker.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id="guarda-SPY-2-2-0")
+            await s.until(lambda: not s.held("a"))
+            assert s.held("main") == {}
+            await s.settled()
+        async with gateway_on(alpaca, tmp_path, table("b")) as s:
+            assert s.books.guards == []  # it holds nothing any more
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 

@@ -23,11 +23,14 @@ import pytest_asyncio
 from daemon.brokers.api import BrokerError
 from daemon.config.kept_feed import kept_feed
 from daemon.config.load import KEYS, ConfigError, Credentials, load
+from daemon.config.tables import DeskSettings
 from daemon.gateway import command
-from daemon.gateway.books import Ledgers
+from daemon.gateway.books import Ledgers, SubAccount
 from daemon.gateway.command import ask, check, closed, show, until_signalled, with_feeds
 from daemon.gateway.config import (
+    AccountLimits,
     GatewaySettings,
+    GatewayTable,
     client_keys,
     key_files,
     load_gateway,
@@ -183,7 +186,18 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
             "c begins with 1000 USD of main's",
         ]
         assert words[2].startswith("sub_account.a.capital is 60000, and it began with 20000: ")
-        assert words[3].startswith("b is not in the file, holds 2 SPY and has 0 orders: ")
+        assert words[3].startswith("b is not in the file, holds 2 SPY, 18999.98 USD and has 0 orders: ")  # of 500.01
+        assert "panic b" in words[3]
+
+
+def test_a_sub_account_that_left_the_file_with_cash_alone_is_named() -> None:
+    cash = Decimal("12000.50")
+    books = Ledgers(accounts={"a": SubAccount("a", "1-a", cash=cash), "b": SubAccount("b", "1-b")})
+    desk = DeskSettings.model_validate({"desk": {"name": "gateway"}})
+    settings = GatewaySettings(GatewayTable(state_dir="none"), AccountLimits(), {}, desk)
+    (words,) = command.unlike_file(settings, books)
+    assert words.startswith("a is not in the file, holds 12000.50 USD and has 0 orders: ")
+    assert ("transfer a main" in words, "panic" in words) == (True, False)
 
 
 async def test_a_new_journal_over_what_a_desk_holds_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +408,12 @@ async def test_a_guards_prefix_goes_to_no_other_sub_account_at_once(tmp_path: Pa
             command._refuse_unlike(settings, books)
         command._refuse_unlike(settings, Ledgers(guards=[("desk-", "rebalancer")]))
         command._refuse_unlike(settings, Ledgers())  # nobody has had it since the last start
+        left = SubAccount("left", "1-left")
+        books = Ledgers(guards=[("desk-", "left")], accounts={"left": left})
+        command._refuse_unlike(settings, books)
+        left.change("SPY", Decimal(1), Decimal(500))  # its guard may still sell that
+        with pytest.raises(ConfigError, match="guard_prefix is 'desk', which left had"):
+            command._refuse_unlike(settings, books)
 
 
 @pytest.mark.parametrize(("capital", "given"), [("20000", "0.00"), ("10000", "10000.00")])
