@@ -340,8 +340,17 @@ class Ledgers(msgspec.Struct):
 
     def held_for_orders(self, account: str, symbol: str) -> Decimal:
         """Return how much of a long holding its own sales keep: the working ones, and what ended ones sold unbooked."""
-        sales = (o for o in self.working(symbol) if o.account == account and o.side == "sell")
-        return sum((order.left for order in sales), ZERO) + self.filled_unbooked(symbol, "sell", account)
+        return self._kept(symbol, account) + self.filled_unbooked(symbol, "sell", account)
+
+    def _kept(self, symbol: str, account: str = "", without: GatewayOrder | None = None) -> Decimal:
+        """Return what working sales of a sub-account ("": of all) keep, but for `without`.
+
+        Of an order and the one that comes in its place the broker has one at a time: the greater counts.
+        """
+        sales = (o for o in self.working(symbol) if o.side == "sell" and o is not without)
+        orders = {order.name: order for order in sales if account in ("", order.account)}
+        twice = (min(o.left, orders[o.replaces].left) for o in orders.values() if o.replaces in orders)
+        return sum((order.left for order in orders.values()), ZERO) - sum(twice, ZERO)
 
     def filled_unbooked(self, symbol: str, side: str, account: str = "") -> Decimal:
         """Return what ended orders of a sub-account ("": of all) filled that is not booked: its news is on its way."""
@@ -354,9 +363,8 @@ class Ledgers(msgspec.Struct):
         The account has less where `main` sold what others hold. Where shares became fewer, and no line says so yet, a
         holding is its part of them. The sale `without` counts as gone.
         """
-        sales = [order for order in self.working(symbol) if order.side == "sell" and order is not without]
-        own = self._part_of_fewer(account, symbol) - sum((o.left for o in sales if o.account == account), ZERO)
-        there = self._there(symbol) - sum((order.left for order in sales), ZERO)
+        own = self._part_of_fewer(account, symbol) - self._kept(symbol, account, without)
+        there = self._there(symbol) - self._kept(symbol, "", without)
         own -= self.filled_unbooked(symbol, "sell", account)
         there -= self.filled_unbooked(symbol, "sell")
         return max(min(own, there), ZERO)

@@ -310,8 +310,8 @@ class Bookkeeper:
         symbol, reserve = wire.text(row.get("symbol")), _reserve_of(row)
         order = GatewayOrder(account, name, symbol, side, "", created_ns, reserve=reserve)
         if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:
-            order.account = replaced.account
-        if account == MAIN and order.symbol:
+            order.account, order.replaces = replaced.account, replaced.name
+        if order.account == MAIN and order.symbol:
             order.account = self._sold_out(order, row)
         known_ns = books.reported_ns if self.whole_until_ns is None else self.whole_until_ns
         if created_ns < known_ns - DAY_NS:  # one that the books had, or that ended before them

@@ -375,6 +375,38 @@ async def test_a_change_that_the_broker_takes_back_leaves_the_old_order(tmp_path
         await s.until(lambda: not s.held("a"))
 
 
+async def test_a_change_on_its_way_keeps_nothing_of_a_siblings_shares(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        for name in ("a", "b"):
+            await hold(s, name, 5)
+        old = await s.place("a", 5, "sell", type="stop", stop_price="400")
+        s.broker.faults.add("http_slow", where={"method": "PATCH"}, seconds=3, moment="before")
+        changes = {"stop_price": "410", "qty": "4"}
+        changed = asyncio.create_task(s.ask("a", "PATCH", f"/v2/orders/{old['id']}", changes))
+        await s.until(lambda: len(s.books.live) == 2)
+        assert (await s.ask("b", "GET", "/v2/positions"))[1][0]["qty_available"] == "5"
+        assert s.books.free("a", "SPY") == 0  # of both orders the greater counts
+        await s.place("b", 5, "sell")
+        await s.until(lambda: not s.held("b"))
+        assert (await changed)[0] == 200
+        await s.settled()
+
+
+async def test_what_a_person_puts_in_the_place_of_a_desks_order_is_the_desks(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        for name in ("a", "b"):
+            await hold(s, name, 5)
+        old = await s.place("a", 5, "sell", type="limit", limit_price="510")
+        account = s.broker.account
+        new = s.broker.matching.replace(account, account.orders[old["id"]], {"limit_price": "505"})
+        await s.until(lambda: new.id in s.books.names)
+        await s.until(lambda: list(s.books.live) == [new.client_order_id])
+        s.broker.matching.fill(account, new, dec(5), dec(505), s.broker.clock.now_ns())
+        await s.until(lambda: not s.held("a"))
+        assert (s.held("b"), s.held("main")) == ({"SPY": dec(5)}, {})
+        await s.settled()
+
+
 async def test_two_close_a_symbol_at_once_and_both_are_out(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 3)
