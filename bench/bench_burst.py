@@ -25,7 +25,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from bench.bench_latency import percentiles
-from daemon.app.desk import Start, assemble, prepare_interpreter
+from daemon.app.desk import Start, prepare_interpreter
 from daemon.core.events import (
     BarClosed,
     Event,
@@ -39,7 +39,7 @@ from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Machine, Step
 from daemon.engine import engine as engine_module
-from daemon.engine.engine import Intake
+from daemon.engine.engine import Engine, Intake
 from daemon.engine.recover import Recovered, code_digest
 from daemon.journal.journal import Journal
 from daemon.journal.rows import genesis
@@ -195,15 +195,16 @@ async def measure(desk_count: int, burst_count: int, folder: Path) -> dict[str, 
     journal = Journal.create(folder / "journal.sqlite", meta)
     writer = JournalWriter(journal)
     recovered = Recovered(desks, 0, genesis(meta), "", None, anchored=True, fed=0, replayed=0)
-    engine = assemble(
-        Start(IDENTITY, Trading(), model, code_digest()),
+    engine = Engine(
         recovered,
         writer,
-        intake,
         policy,
+        intake,
+        code=code_digest(),
         group_events=2048,
         snapshot_events=NEVER,
-    ).engine
+        observe=lambda _event, _step: None,
+    )
     running = asyncio.create_task(engine.run([]), name="engine")
     await engine.started.wait()
     minutes: list[list[Event]] = [

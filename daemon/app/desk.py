@@ -21,7 +21,7 @@ from daemon.core.limits import AUTO, Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
 from daemon.core.strategy_rules import not_promoted_words, promoted_under, unkept
-from daemon.engine.engine import CandidateAnswers, Engine, EventSource, Outside, Policy
+from daemon.engine.engine import Engine, EventSource, Outside
 from daemon.engine.recover import Recovered, code_digest, identity_of, libraries, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir, rotate_when_due
 from daemon.host.hang import last_hang, shown_stack
@@ -103,47 +103,6 @@ class AssembledDesk:
         return self.engine.run(self.start.events(at_ns))
 
 
-def _unobserved(_event: Event, _step: Step) -> None:
-    """Observe nothing."""
-
-
-def assemble(
-    start: Start,
-    recovered: Recovered,
-    writer: JournalWriter,
-    source: EventSource,
-    policy: Policy,
-    *,
-    group_events: int,
-    snapshot_events: int,
-    observe: Callable[[Event, Step], None] = _unobserved,
-    outside: Outside | None = None,
-    shadow: CandidateAnswers | None = None,
-    boundary: Callable[[str], None] | None = None,
-    serve: Callable[[AskPolicy], None] | None = None,
-) -> AssembledDesk:
-    """Wire one engine. The caller owns `writer` and closes it.
-
-    `outside` is a real broker (None: a paper broker, or none), `shadow` a candidate model, `boundary` a hook of
-    crash tests, `serve` takes the questions that another process answers.
-    """
-    engine = Engine(
-        recovered,
-        writer,
-        policy,
-        source,
-        code=start.code,
-        group_events=group_events,
-        snapshot_events=snapshot_events,
-        observe=observe,
-        outside=outside,
-        shadow=shadow,
-        boundary=boundary,
-        serve=serve,
-    )
-    return AssembledDesk(engine, start)
-
-
 def prepare_interpreter() -> None:
     """Set the garbage collector and thread switching for a running desk."""
     gc.collect()
@@ -200,7 +159,10 @@ class OpenDesk:
         account_number: str = "",
         serve: Callable[[AskPolicy], None] | None = None,
     ) -> AssembledDesk:
-        """Wire the engine. `account_number` is the expected one, "" for any; see `assemble` for `serve`."""
+        """Wire the engine. `outside` is a real broker (None: a paper broker, or none).
+
+        `account_number` is the expected one, "" for any; `serve` takes the questions that another process answers.
+        """
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
         hung = shown_stack(last_hang(self.state_dir.path), "desks/guarded.py", "models/runtime.py")
@@ -208,12 +170,12 @@ class OpenDesk:
         start = Start(
             identity, settings.trading(), model, self.code, account_number, origins, refused, hung, settings.mistakes
         )
-        return assemble(
-            start,
+        engine = Engine(
             self.recovered,
             self.writer,
-            source,
             self.models,
+            source,
+            code=self.code,
             group_events=settings.journal.group_events,
             snapshot_events=settings.journal.snapshot_events,
             observe=observe,
@@ -221,6 +183,7 @@ class OpenDesk:
             shadow=self.models,
             serve=serve,
         )
+        return AssembledDesk(engine, start)
 
     def close(self) -> None:
         """Close the journal and release the folder."""

@@ -183,12 +183,7 @@ def _metrics(
     outbox: Outbox | None,
 ) -> Metrics:
     """Return the metrics of the desk `name`. `waiting` returns the events in the intake, and the dropped ones."""
-    from daemon.operator.metrics.metrics import DeskLabels, Metrics, MqttCounts, ScrapeSources
-
-    def counted() -> MqttCounts:
-        assert outbox is not None
-        counts = outbox.counts()
-        return MqttCounts(counts.waiting, counts.published, counts.dropped)
+    from daemon.operator.metrics.metrics import DeskLabels, Metrics, ScrapeSources
 
     spec, models = opened.checked.strategy.spec, opened.models
     identity = engine.machine.state.identity
@@ -200,7 +195,7 @@ def _metrics(
         engine.latency,
         lag,
         waiting,
-        counted if outbox is not None else None,
+        outbox.counts if outbox is not None else None,
         lambda: models.shadow.version if models.shadow is not None else "",
     )
     return Metrics(desk, sources)

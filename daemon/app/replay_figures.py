@@ -30,11 +30,6 @@ from daemon.tapes.zones import half_hours, hours_off, sessions_off
 from strategies.kit.quantity import from_json
 from strategies.kit.units import DAY_S
 
-PAGE = 5000  # rows of the journal
-_COMPARED = (
-    "SELECT id, payload FROM events WHERE id > ? AND kind IN "
-    "('SessionScheduled', 'ContractsListed', 'BarClosed', 'OrderFilled') ORDER BY id LIMIT ?"
-)
 _EVENTS = msgspec.json.Decoder(SessionScheduled | ContractsListed | BarClosed | OrderFilled, dec_hook=from_json)
 CURVE_POINTS = 600  # of the end summary's equity curve
 
@@ -83,24 +78,22 @@ def at_black_scholes(reader: JournalReader, paper: Paper) -> FillComparison:
 
     A session without a volatility has no such price.
     """
-    comparison, closes, last = FillComparison(), (0, 0.0), 0
+    comparison, closes = FillComparison(), (0, 0.0)
     session: SessionScheduled | None = None
     market: SessionMarket | None = None
-    while rows := reader.query(_COMPARED, (last, PAGE)):
-        last = rows[-1]["id"]
-        for row in rows:
-            match _EVENTS.decode(row["payload"]):
-                case SessionScheduled() as scheduled:
-                    session, market = scheduled, None
-                case ContractsListed() as listed if session is not None and listed.volatility is not None:
-                    expiries = expiries_from(session.session, session.upcoming)
-                    market = SessionMarket(session.session, expiries, listed.volatility, 0)
-                case BarClosed() as closed:
-                    closes = closed.time_ns, closed.bar.close
-                case OrderFilled() as fill if market is not None and closes[0] == fill.filled_ns:
-                    cents = market.cents(fill.symbol, closes[1], fill.filled_ns, paper)
-                    if cents is not None:
-                        comparison = _with(comparison, fill, cents)
+    for payload in reader.payloads("SessionScheduled", "ContractsListed", "BarClosed", "OrderFilled"):
+        match _EVENTS.decode(payload):
+            case SessionScheduled() as scheduled:
+                session, market = scheduled, None
+            case ContractsListed() as listed if session is not None and listed.volatility is not None:
+                expiries = expiries_from(session.session, session.upcoming)
+                market = SessionMarket(session.session, expiries, listed.volatility, 0)
+            case BarClosed() as closed:
+                closes = closed.time_ns, closed.bar.close
+            case OrderFilled() as fill if market is not None and closes[0] == fill.filled_ns:
+                cents = market.cents(fill.symbol, closes[1], fill.filled_ns, paper)
+                if cents is not None:
+                    comparison = _with(comparison, fill, cents)
     return comparison
 
 

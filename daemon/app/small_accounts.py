@@ -39,11 +39,6 @@ FRACTIONS = tuple(step / 100 for step in range(5, 101, 5))
 ENOUGH = 0.9  # of the entries: a setting by which so many fit is named, else the best
 EVERY_MIN = 30  # of a session: an entry of each side is tried
 HINTED = 400  # of the entries that cost too much: as many, evenly, are priced for the hint
-_PAGE = 5000
-_EVENTS = (
-    "SELECT id, payload FROM events WHERE id > ? AND kind IN ('SessionScheduled', 'ContractsListed', 'BarClosed') "
-    "ORDER BY id LIMIT ?"
-)
 _event = msgspec.json.Decoder(SessionScheduled | ContractsListed | BarClosed, dec_hook=from_json)
 _gates = msgspec.json.Decoder(dict[str, str])
 _target = msgspec.json.Decoder(Target)
@@ -230,10 +225,7 @@ def _quote(trading: Trading, entry: _Entry, scene: _Scene) -> Quote | None:
 
 def _journaled(reader: JournalReader) -> Iterator[Event]:
     """The journal's events that scenes are made of."""
-    last = 0
-    while rows := reader.query(_EVENTS, (last, _PAGE)):
-        last = rows[-1]["id"]
-        yield from (_event.decode(row["payload"]) for row in rows)
+    return map(_event.decode, reader.payloads("SessionScheduled", "ContractsListed", "BarClosed"))
 
 
 def _scenes(events: Iterable[Event], times: Collection[int] | None = None) -> Iterator[tuple[int, _Scene]]:

@@ -77,6 +77,7 @@ from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
 from daemon.operator.metrics.server import serve as serve_metrics
+from daemon.operator.status import first_named
 from rltrader import called
 
 FAILED = 1
@@ -411,10 +412,6 @@ def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] 
     return content
 
 
-SHOWN_MOST = 5
-"""Positions of one line; the others are counted."""
-
-
 def show(status: dict[str, Any]) -> str:
     """Return a status as a table: sub-accounts, their sum, the broker's figures."""
     lines = [f"{'':14}{'cash':>16}{'equity':>16}{'orders':>8}  positions"]
@@ -433,9 +430,7 @@ def show(status: dict[str, Any]) -> str:
 
 
 def _held(positions: dict[str, str]) -> str:
-    held = [f"{quantity} {symbol}" for symbol, quantity in positions.items() if quantity != "0"]
-    more = len(held) - SHOWN_MOST
-    return ", ".join(held[:SHOWN_MOST] + ([f"{more} more"] if more > 0 else []))
+    return first_named([f"{quantity} {symbol}" for symbol, quantity in positions.items() if quantity != "0"])
 
 
 def closed(rows: list[dict[str, Any]]) -> str:

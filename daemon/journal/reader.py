@@ -95,6 +95,14 @@ class JournalReader:
         cursor.row_factory = sqlite3.Row
         return cursor.execute(sql, parameters).fetchall()
 
+    def payloads(self, *kinds: str, page: int = 5000) -> Iterator[str]:
+        """Yield the payloads of all events of these kinds, oldest first; each page is a transaction of its own."""
+        last, named = 0, ", ".join(f"'{kind}'" for kind in kinds)
+        sql = f"SELECT id, payload FROM events WHERE id > ? AND kind IN ({named}) ORDER BY id LIMIT ?"
+        while rows := self.query(sql, (last, page)):
+            last = rows[-1]["id"]
+            yield from (row["payload"] for row in rows)
+
     def newest_of(self, *kinds: str) -> str | None:
         """Return the newest event's payload among these kinds of `INDEXED`, even from before a rotation."""
         newest = [

@@ -149,7 +149,7 @@ class AlarmCommand:
     def raise_for(self, mode: str, alarm: str, detail: str, now_ns: int) -> None:
         """Queue an alarm of a program that has no desk's state, such as a guard; nothing without a command."""
         if self._command:
-            self.put(_line(self._desk, "", mode, alarm, detail, now_ns, halted=False))
+            self.put(line_for(self._desk, "", mode, alarm, detail, now_ns, halted=False))
 
     def put(self, line: AlarmLine, *, halts: bool = False) -> None:
         """Queue one alarm; `halts`: a halt began with it."""
@@ -243,11 +243,12 @@ class AlarmCommand:
 def _line_of(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[AlarmLine, bool]:
     """Return the alarm's line, and whether the alarm is a halt that began with this step."""
     halt, about = state.risk.halt, state.identity
-    line = _line(desk, about.strategy, about.mode, effect.name, effect.detail, state.now_ns, halted=halt is not None)
+    line = line_for(desk, about.strategy, about.mode, effect.name, effect.detail, state.now_ns, halted=halt is not None)
     return line, halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
 
 
-def _line(desk: str, strategy: str, mode: str, alarm: str, detail: str, now_ns: int, *, halted: bool) -> AlarmLine:
+def line_for(desk: str, strategy: str, mode: str, alarm: str, detail: str, now_ns: int, *, halted: bool) -> AlarmLine:
+    """Return an alarm's line at `now_ns`, nanoseconds UTC."""
     return AlarmLine(
         v=1,
         desk=desk,

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 
 from daemon.host.safe_decode import Unreadable, typed
+from daemon.operator.status import first_named
 
 STATUS_FILE = "status.json"
 """In the gateway's folder; written each second."""
 BYTES_MOST = 4 << 20
 STALE_S = 10.0
-SHOWN_MOST = 5  # positions of one line; the others are counted
 
 
 class SubAccountStatus(msgspec.Struct, frozen=True):
@@ -105,15 +105,13 @@ def gateway_view(folder: Path, now_s: float) -> GatewayView:
 
 
 def _line(row: SubAccountStatus) -> GatewayLine:
-    held = [f"{quantity} {symbol}" for symbol, quantity in row.positions.items()]
-    more = len(held) - SHOWN_MOST
     return GatewayLine(
         kind="sub-account",
         name=row.name,
         cash_usd=float(row.cash),
         equity_usd=float(row.equity),
         orders=row.open_orders,
-        holds=", ".join(held[:SHOWN_MOST] + ([f"{more} more"] if more > 0 else [])) or "flat",
+        holds=first_named([f"{quantity} {symbol}" for symbol, quantity in row.positions.items()]) or "flat",
         suspended=row.suspended,
     )
 

@@ -8,7 +8,7 @@ Pure: a state in, a structure out. Money is USD as text, times are nanoseconds U
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeVar, cast, get_origin, get_type_hints
@@ -411,9 +411,13 @@ def in_one_line(status: DeskStatus) -> str:
 
 def holdings_in_words(status: DeskStatus) -> str:
     """Return the first positions by name and the count of the rest; "" for none."""
-    named = [f"{held.quantity} {held.symbol}" for held in status.positions[:NAMED_MOST]]
-    more = len(status.positions) - NAMED_MOST
-    return ", ".join(named + [f"{more} more"] * (more > 0))
+    return first_named([f"{held.quantity} {held.symbol}" for held in status.positions])
+
+
+def first_named(names: Sequence[str]) -> str:
+    """Return the first names and the count of the rest; "" for none."""
+    more = len(names) - NAMED_MOST
+    return ", ".join([*names[:NAMED_MOST], *[f"{more} more"] * (more > 0)])
 
 
 def resume_words(loss: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import MANIFEST_FILE, Golden, Manifest, Training
 from strategies.kit.own.stand_in import StandIn, spec_of
 from strategies.registry import configured, typed
+
+T = TypeVar("T")
 
 
 def choose_model(
@@ -70,18 +72,30 @@ def state_if_held(settings: DeskSettings) -> State[Any] | None:
 
     Raises MayPass when it cannot be read at the moment.
     """
+    state = _of_journal(settings, lambda reader: recovered_desk(reader, settings.trading()).machine.state)
+    return state if state is not None and state.exposed else None
+
+
+def _of_journal(settings: DeskSettings, read: Callable[[JournalReader], T]) -> T | None:
+    """Return what `read` finds in this desk's journal; None without one, or where a start is not possible on it.
+
+    Raises MayPass when it cannot be read at the moment.
+    """
     path, desk = settings.paths.state_dir, settings.desk
-    try:
+
+    def attempt() -> T | None:
         meta = peek(path)
         if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
             return None
         with closing(JournalReader(standing(path))) as reader, reading(reader.path):
-            state = retry_while_busy(lambda: recovered_desk(reader, settings.trading())).machine.state
+            return read(reader)
+
+    try:
+        return retry_while_busy(attempt)
     except MayPass:
         raise
     except (StateDirError, JournalError, OSError, msgspec.DecodeError):
-        return None  # no start is possible on it anyway
-    return state if state.exposed else None
+        return None
 
 
 def check_still_held(settings: DeskSettings) -> None:
@@ -159,27 +173,14 @@ def _verified(
 
 
 def _answered_last(settings: DeskSettings) -> _Answered | None:
-    """Return it from the desk's journal; None for no journal or an unreadable one, which later checks report.
+    """Return it from the desk's journal, as `_of_journal`."""
 
-    Raises MayPass when it cannot be read at the moment.
-    """
-    try:
-        payload = retry_while_busy(lambda: _newest_answer(settings))
+    def newest(reader: JournalReader) -> _Answered | None:
+        payload = reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
         event = decode_event(payload) if payload else None
-    except MayPass:
-        raise
-    except (StateDirError, JournalError, OSError, msgspec.DecodeError):
-        return None
-    return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
+        return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
 
-
-def _newest_answer(settings: DeskSettings) -> str | None:
-    path, desk = settings.paths.state_dir, settings.desk
-    meta = peek(path)
-    if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
-        return None
-    with closing(JournalReader(standing(path))) as reader, reading(reader.path):
-        return reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
+    return _of_journal(settings, newest)
 
 
 WHO, WHY = "rltraderd", "the first version"

@@ -15,7 +15,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,8 @@ from daemon.host.state_place import STATE_DIR
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, Snapshot, symbols_of
 from daemon.models.runtime import NO_MODEL
-from daemon.operator.alarm_command import AlarmCommand, AlarmLine
+from daemon.operator.alarm_command import AlarmCommand, line_for
 from daemon.operator.log import Log
-from strategies.kit.units import SECOND_NS
 from strategies.registry import stand_in
 
 ALARM = "configuration"
@@ -64,7 +62,7 @@ def settings_of_a_held_desk(
 
     Args:
         config: the configuration with mistakes; None for the environment and `overrides` alone.
-        given: the command line's keys, as `load` takes them.
+        overrides: the command line's keys, as `load` takes them.
         refused: why it was refused.
 
     Raises:
@@ -246,19 +244,7 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
         if not alarms.command or (told.exists() and _told_lately(told, problem)):
             return
         told.write_text(problem, encoding="utf-8")
-        now_ns = time.time_ns()
-        line = AlarmLine(
-            v=1,
-            desk=place,
-            strategy="",
-            mode="",
-            alarm=ALARM,
-            detail=problem,
-            time_ns=now_ns,
-            time=datetime.fromtimestamp(now_ns // SECOND_NS, UTC).isoformat(),
-            halted=True,
-            missed=0,
-        )
+        line = line_for(place, "", "", ALARM, problem, time.time_ns(), halted=True)
         failed = asyncio.run(AlarmCommand(alarms.command, 1, alarms.timeout_s, line.desk, log).run_for(line))
         if failed:
             log("alarm_command_failed", alarm=ALARM, problem=failed)

@@ -26,8 +26,6 @@ from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS
 
 SOURCE = "journal"
 MADE_UP = "the option market of a replay (Black-Scholes)"
-_PAGE = 5000
-_SELECT = "SELECT id, payload FROM events WHERE id > ? AND kind IN ('BarClosed', 'QuotesReceived') ORDER BY id LIMIT ?"
 _DECODER = msgspec.json.Decoder(QuotesReceived | BarClosed)
 
 
@@ -109,11 +107,7 @@ def _events(parts: list[Path]) -> Iterator[QuotesReceived | BarClosed]:
     """Yield the journal's bars and quotes in order, those of rotated files first."""
     for path in parts:
         with closing(JournalReader(path)) as reader:
-            last = 0
-            while rows := reader.query(_SELECT, (last, _PAGE)):
-                last = rows[-1]["id"]
-                for row in rows:
-                    yield _DECODER.decode(row["payload"])
+            yield from map(_DECODER.decode, reader.payloads("BarClosed", "QuotesReceived"))
 
 
 def _day(time_ns: int) -> int:

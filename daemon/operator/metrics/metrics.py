@@ -26,6 +26,7 @@ from daemon.core.step import Step
 from daemon.host.latency import Buckets, Latency
 from daemon.operator.metrics.exposition import ALARMS, OTHER, Exposition
 from daemon.operator.metrics.loop_lag import LoopLag, wal_bytes
+from daemon.operator.mqtt.outbox import Counts
 from daemon.operator.status import challenger_of, claim_of, status_of
 from strategies.kit.units import DAY_S, SECOND_NS
 
@@ -44,14 +45,6 @@ STREAMS = {
 """Log event of a lost connection -> the connection's label."""
 
 
-class MqttCounts(NamedTuple):
-    """The MQTT client's messages: waiting, published, dropped."""
-
-    queued: int
-    published: int
-    dropped: int
-
-
 class ScrapeSources(NamedTuple):
     """Sources of a scrape outside of steps; each is called on the scrape's thread and only reads plain values."""
 
@@ -60,7 +53,7 @@ class ScrapeSources(NamedTuple):
     latency: Latency
     lag: LoopLag
     intake: Callable[[], tuple[int, int]]  # events that wait, events dropped
-    mqtt: Callable[[], MqttCounts] | None = None
+    mqtt: Callable[[], Counts] | None = None
     shadow: Callable[[], str] | None = None  # version of the shadow model, "" for none
 
 
@@ -220,7 +213,7 @@ class Metrics(Collector):
         scrape.add("rltrader_intake_dropped_total", dropped)
         if self._sources.mqtt is not None:
             mqtt = self._sources.mqtt()
-            scrape.add("rltrader_mqtt_queued", mqtt.queued)
+            scrape.add("rltrader_mqtt_queued", mqtt.waiting)
             scrape.add("rltrader_mqtt_published_total", mqtt.published)
             scrape.add("rltrader_mqtt_dropped_total", mqtt.dropped)
 

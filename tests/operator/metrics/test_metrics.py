@@ -43,8 +43,9 @@ from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.metrics import server
 from daemon.operator.metrics.exposition import ALARMS, METRICS
 from daemon.operator.metrics.loop_lag import LoopLag
-from daemon.operator.metrics.metrics import DeskLabels, Metrics, MqttCounts, ScrapeSources
+from daemon.operator.metrics.metrics import DeskLabels, Metrics, ScrapeSources
 from daemon.operator.metrics.server import MetricsError, serve
+from daemon.operator.mqtt.outbox import Counts
 from strategies.kit.contract import Bar
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import Desk as ReplayDesk
@@ -264,7 +265,8 @@ def test_lost_connections_are_counted_by_whose_they_are(stage: Stage) -> None:
 
 
 def test_intake_mqtt_and_drift_are_told_as_they_were_given(stage: Stage, tmp_path: Path) -> None:
-    metrics = metrics_of(stage.machine, tmp_path / FILE, mqtt=lambda: MqttCounts(queued=4, published=50, dropped=6))
+    counts = Counts(offered=66, published=50, dropped=6, conflated=5, refused=1, waiting=4)
+    metrics = metrics_of(stage.machine, tmp_path / FILE, mqtt=lambda: counts)
     assert value(metrics, "rltrader_intake_depth") == 3
     assert value(metrics, "rltrader_intake_dropped_total") == 2
     assert value(metrics, "rltrader_mqtt_queued") == 4

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from daemon.app.desk import Start, assemble
+from daemon.app.desk import AssembledDesk, Start
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.engine import Engine, Intake, Outside
@@ -80,16 +80,19 @@ async def at_work(
         stepped.append(event)
         submitters[0].observe(event, step)
 
-    assembled = assemble(
+    assembled = AssembledDesk(
+        Engine(
+            recovered,
+            writer,
+            replay.policy,
+            intake,
+            code=code,
+            group_events=64,
+            snapshot_events=100_000,
+            observe=observe,
+            outside=outside,
+        ),
         Start(identity, trading, replay.model, code),
-        recovered,
-        writer,
-        intake,
-        replay.policy,
-        group_events=64,
-        snapshot_events=100_000,
-        observe=observe,
-        outside=outside,
     )
     engine = assembled.engine
     submitters.append(Submitter(engine, intake.put, lambda: engine.machine.state.now_ns))

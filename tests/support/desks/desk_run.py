@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from daemon.app.desk import Start, assemble
+from daemon.app.desk import AssembledDesk, Start
 from daemon.app.replay_start import TapeReplay, prepare_replay
 from daemon.config.load import DeskSettings, load
 from daemon.core.effects import AnyEffect
@@ -153,18 +153,21 @@ class Desk:
             recovered = recover(state_dir.journal.reader(), machine, code)
             tape = Tape(replay.source(recovered.fed, recovered.machine))
             writer = JournalWriter(state_dir.journal, ballast_mib)
-            assembled = assemble(
+            assembled = AssembledDesk(
+                Engine(
+                    recovered,
+                    writer,
+                    replay.policy,
+                    source(tape) if source else tape,
+                    code=code,
+                    group_events=group_events,
+                    snapshot_events=snapshot_events,
+                    observe=observe or _unobserved,
+                    outside=outside,
+                    shadow=shadow,
+                    boundary=boundary,
+                ),
                 Start(identity, trading, replay.model, code),
-                recovered,
-                writer,
-                source(tape) if source else tape,
-                replay.policy,
-                group_events=group_events,
-                snapshot_events=snapshot_events,
-                observe=observe or _unobserved,
-                outside=outside,
-                shadow=shadow,
-                boundary=boundary,
             )
             recorded.engine = assembled.engine
             if engine_made:

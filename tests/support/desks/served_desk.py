@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from daemon.app.desk import Start, assemble
+from daemon.app.desk import AssembledDesk, Start
 from daemon.core.effects import AskPolicy, RaiseAlarm, SubmitOrder
 from daemon.core.events import (
     BarClosed,
@@ -28,6 +28,7 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Paper, Risk, Served, Sizing, Trading
 from daemon.core.step import Step
+from daemon.engine.engine import Engine
 from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
 from daemon.experience.experience import stream_name
@@ -166,17 +167,20 @@ async def served_desk(folder: Path, models_dir: Path, server: RedisServer) -> As
         made.logged.log,
         deadline_s=DEADLINE_S,
     )
-    desk = assemble(
+    desk = AssembledDesk(
+        Engine(
+            recovered,
+            writer,
+            models,
+            made,
+            code=code,
+            group_events=64,
+            snapshot_events=50,
+            observe=made.observe,
+            shadow=models,
+            serve=served.ask,
+        ),
         Start(identity, RULES, loaded, code),
-        recovered,
-        writer,
-        made,
-        models,
-        group_events=64,
-        snapshot_events=50,
-        observe=made.observe,
-        shadow=models,
-        serve=served.ask,
     )
     served.start()
     running = asyncio.create_task(desk.run(MONDAY.open_ns - MINUTE))

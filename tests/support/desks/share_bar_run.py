@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from daemon.app.desk import Start, assemble
+from daemon.app.desk import AssembledDesk, Start
 from daemon.core.events import Event
 from daemon.core.limits import Paper, Trading
 from daemon.core.step import Step
-from daemon.engine.engine import CandidateAnswers, Policy
+from daemon.engine.engine import CandidateAnswers, Engine, Policy
 from daemon.engine.recover import fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.calendar import SessionCalendar
@@ -54,17 +54,20 @@ class Toy:
         recovered = recover(state_dir.journal.reader(), machine, code)
         source = Tape(TapeSource(self.tape, self.info, self.calendar, recovered.fed))
         writer, crashed = JournalWriter(state_dir.journal, 0), False
-        desk = assemble(
+        desk = AssembledDesk(
+            Engine(
+                recovered,
+                writer,
+                policy or EveryThird(),
+                source,
+                code=code,
+                group_events=group,
+                snapshot_events=snapshots,
+                observe=observe or (lambda _event, _step: None),
+                boundary=boundary,
+                shadow=shadow,
+            ),
             Start(identity, RULES, plain(), code),
-            recovered,
-            writer,
-            source,
-            policy or EveryThird(),
-            group_events=group,
-            snapshot_events=snapshots,
-            observe=observe or (lambda _event, _step: None),
-            boundary=boundary,
-            shadow=shadow,
         )
         try:
             asyncio.run(desk.run())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.app.desk import Start, assemble
+from daemon.app.desk import AssembledDesk, Start
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     Event,
@@ -155,17 +155,20 @@ async def running(
         for observer in observers:
             observer(event, step)
 
-    assembled = assemble(
+    assembled = AssembledDesk(
+        Engine(
+            recovered,
+            writer,
+            recorder,
+            intake,
+            code=code,
+            group_events=64,
+            snapshot_events=2_000,
+            observe=observe,
+            shadow=models,
+            serve=serve,
+        ),
         Start(identity, trading, replay.model, code),
-        recovered,
-        writer,
-        intake,
-        recorder,
-        group_events=64,
-        snapshot_events=2_000,
-        observe=observe,
-        shadow=models,
-        serve=serve,
     )
     engine = assembled.engine
     submitter = Submitter(engine, intake.put, lambda: engine.machine.state.now_ns)
