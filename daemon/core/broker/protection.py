@@ -177,7 +177,8 @@ def _could_be_better(draft: Draft, order: Order, bare: Quantity, rules: Protecti
     due = not follows or order.valid_until_ns < _close_ns(draft)  # it follows the closes: once a session
     old = draft.now_ns - order.submitted_ns > RENEWED_NS
     missing = bare >= 1 if _is_whole(order) else 0 < bare < 1
-    more = missing and not order.filled and _coverable(draft, position) > 0
+    told = order.symbol in draft.broker.available or draft.identity.mode not in BROKER_MODES
+    more = missing and told and not order.filled and _coverable(draft, position) > 0
     if not (due or old or more):
         return False
     if not (old or more or follows) and not _is_moved(order, stop_price(draft, position, rules)):
@@ -268,8 +269,6 @@ def _coverable(draft: Draft, position: Position) -> Quantity:
     if symbol in broker.available:  # nothing of the symbol moved since
         others = max(broker.foreign_held.get(symbol, 0), 0)
         free = min(free, broker.available[symbol] - others - on_its_way(draft, symbol, -1))
-    elif rested and draft.identity.mode in BROKER_MODES:
-        return min(free, 0)  # the broker's figure has to say that there is more
     return free
 
 
@@ -313,18 +312,10 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
             exit_by_rule(draft, symbol, "stop_loss")
         why = why or f"its price is unknown, or at {price} USD"
     if (late_ns if rests else _bare_for_ns(draft, position)) >= UNCOVERED_NS:
-        why = why or _held_back(draft, symbol, rests=rests)
+        others = "orders of others hold it, or the broker has less"
+        why = why or ("the one that rests covers less, and none can rest in its place" if rests else others)
         what = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
         draft.alarm("unprotected", f"{what}: no stop rests at the broker; {why}", once=True, about=symbol)
-
-
-def _held_back(draft: Draft, symbol: str, *, rests: bool) -> str:
-    """Return why nothing of the symbol is free for a stop, where no other cause is known."""
-    if rests:
-        return "the one that rests covers less, and none could rest in its place"
-    if resting(draft, symbol) and symbol not in draft.broker.available:
-        return "no report says that the broker has more than its other stop covers"
-    return "orders of others hold it, or the broker has less"
 
 
 def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:

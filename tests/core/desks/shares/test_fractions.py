@@ -504,22 +504,15 @@ def test_in_a_dry_run_the_fraction_has_its_second_stop_too() -> None:
     assert "unprotected" not in alarms(d.effects)
 
 
-def test_without_a_report_beside_the_whole_stop_the_alarm_says_that_a_report_is_missing() -> None:
-    rules = Protection(rest_at_broker=True, disaster_stop=0.2)
-    d = live(account := Account(), Trading(basket=Basket(fractions="on"), protection=rules))
-    decided(d, 10.25, KEEP, KEEP)
-    for order in of(d.quotes(0, **AT_100), SubmitOrder):
-        d.put(account.fill(account.take(order, d.state.now_ns), order.quantity, "100", d.state.now_ns))
-    d.put(account.report(d.at(1)))
-    d.quotes(2, **AT_100)
-    (whole,) = d.state.orders
-    d.put(ev.OrderAccepted(d.state.now_ns, whole, "id"))
-    for minute in range(3, 7):
-        d.quotes(minute, **AT_100)
-    found = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "unprotected"]
-    assert [alarm.detail.partition("; ")[2] for alarm in found] == [
-        "no report says that the broker has more than its other stop covers"
-    ]
+def test_two_stops_that_follow_the_price_wait_for_no_report_of_each_other() -> None:
+    """The whole shares' stop was moved: what it covered is free by the book, though no report came since."""
+    d, account, (stop,) = covered()
+    (whole,) = [name for name in d.state.orders if name != stop.client_order_id]
+    moved = replace(d.state.orders[whole], cancel_asked_ns=d.at(5))
+    d.state = replace(d.state, orders={**d.state.orders, whole: moved})
+    account.end(whole)
+    sent = of(d.put(ev.OrderCanceled(d.at(5.1), whole)) + d.quotes(5.2, **AT_100), SubmitOrder)
+    assert [order.quantity for order in sent] == [10]
 
 
 def replace_broker(trading: Trading, rule: str) -> Trading:
