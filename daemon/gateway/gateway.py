@@ -377,14 +377,22 @@ class Gateway:
             close_ns = wire.time_ns(clock.get("next_close"), "next_close")
             if clock.get("is_open") is not True or close_ns - self.now_ns() > SELL_OUT_NS:
                 return
-            rows = await self.upstream.market.latest_quotes(tuple(roots), self.settings.upstream.feed.name)
-            spots = {root: spot for root, row in rows.items() if (spot := middle_of_row(row, WIDE_SHARE)) is not None}
+            spots = {root: spot for root in roots if (spot := await self._spot(root)) is not None}
             for name, symbol in beyond_means(self.books, spots, new_york_date(self.now_ns()).isoformat()):
                 await self._sell_one_out(name, symbol)
         except (BrokerError, wire.Malformed) as problem:
             self._log("gateway_look_up_failed", problem=f"contracts that end today: {problem}")
         finally:
             self._selling_out = False
+
+    async def _spot(self, root: str) -> Decimal | None:
+        """Return an underlying's price, USD; None without one. Each is asked for alone: an index has no quote."""
+        try:
+            rows = await self.upstream.market.latest_quotes((root,), self.settings.upstream.feed.name)
+            return middle_of_row(rows[root], WIDE_SHARE) if root in rows else None
+        except (BrokerError, wire.Malformed) as problem:
+            self._log("gateway_look_up_failed", problem=f"{root}, whose contracts end today: {problem}")
+            return None
 
     async def _sell_one_out(self, name: str, symbol: str) -> None:
         """Sell a sub-account's contract by the close call, once its own orders in it are gone."""

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from daemon.gateway.books import GatewayOrder, Ledgers, SubAccount, name_of_call
+from daemon.brokers.alpaca.rest.client import Refused
+from daemon.gateway.books import GatewayOrder, Ledgers, LinePart, SubAccount, name_of_call
 from daemon.gateway.events import CloseTaken, FillsRead, OrderAnswered, Reported, Updated
 from daemon.gateway.parts import LedgerLine, divide
 from daemon.gateway.rules import beyond_means
@@ -315,6 +316,26 @@ async def test_a_quote_of_one_side_is_no_price_by_which_a_contract_is_sold_or_le
         await s.until(lambda: s.held("a").keys() == {out})
         assert s.broker.faults.met["quote_one_sided"] == 2
         assert {order.symbol for order in s.books.orders.values() if order.side == "sell"} == {IN_THE_MONEY}
+
+
+async def test_an_index_without_a_quote_keeps_no_other_contract_from_being_sold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path, table("a", "20000"), cash="300000") as s:
+        await s.place("a", 1, symbol=IN_THE_MONEY, type="limit", limit_price="20")
+        await s.until(lambda: bool(s.held("a")))
+        s.books.book("a", "SPXW250602C05000000", LinePart(Decimal(1)))
+        market = s.gateway.upstream.market
+        ask = market.latest_quotes
+
+        async def stocks_alone(symbols: tuple[str, ...], feed: str) -> dict[str, Any]:
+            if "SPXW" in symbols:
+                raise Refused(400, None, "invalid symbol: SPXW", {})
+            return await ask(symbols, feed)
+
+        monkeypatch.setattr(market, "latest_quotes", stocks_alone)
+        await pass_to(s, SOON_NS)
+        await s.until(lambda: s.held("a").keys() == {"SPXW250602C05000000"})
 
 
 async def test_what_the_broker_sells_of_its_own_accord_is_the_holders(tmp_path: Path) -> None:
