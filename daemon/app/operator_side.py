@@ -150,7 +150,7 @@ class Measuring:
         outbox: Outbox | None,
         log: Log,
         notify: Notify,
-        drifted: Callable[[str, str], None] | None = None,
+        drifted: Callable[[str, str], None] | None,
     ) -> None:
         settings, journal = opened.checked.settings, opened.state_dir.path / FILE
         self.works: list[tuple[str, Work]] = [("wal watch", WalWatch(journal, settings.alarms.wal_mib, notify).run)]

@@ -34,7 +34,7 @@ class ClockCheck:
         clock: Clock,
         log: EventLogger,
         limit_s: float,
-        journal_ns: Callable[[], int] = lambda: 0,
+        journal_ns: Callable[[], int],
     ) -> None:
         self._ask, self._clock, self._log = ask, clock, log
         self._limit_s, self._journal_ns = limit_s, journal_ns

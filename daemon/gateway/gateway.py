@@ -50,6 +50,7 @@ from daemon.gateway.events import (
     ReplaceTaken,
     Reported,
     Resumed,
+    RowsLeftOut,
     Suspended,
     Transferred,
     Updated,
@@ -59,10 +60,10 @@ from daemon.gateway.journal import GatewayJournal
 from daemon.gateway.rules import (
     WIDE_SHARE,
     OrderView,
-    account_power,
     beyond_means,
     buying_power,
     day_loss,
+    free_cash,
     has_one_name,
     judge,
     may_exercise,
@@ -91,6 +92,11 @@ EXIT_GAP_S = 0.25  # where an exit waits for the next one
 REPORT_WAIT_S = 3.0  # of an exit for a report: a desk waits five seconds for the answer to its order
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
+KEPT_KEYS = (
+    "symbol", "side", "type", "time_in_force", "limit_price", "stop_price", "trail_price", "trail_percent",
+    "extended_hours",
+)  # fmt: skip
+"""Of an order, what the one in its place has too, unless it is changed."""
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
 SELL_OUT_MIN = 11 * 60  # of New York's day: earlier no market closes soon
 SELL_OUT_NS = 45 * MINUTE_NS  # before the close: desks leave contracts of the day an hour before it
@@ -167,8 +173,7 @@ class Gateway:
         guards = self.books.guards_beside(self.settings.guards)
         await self.do(GatewayStarted(self.now_ns(), self.journal.code, guards))
         if (damage := self.journal.damage(self.now_ns())) is not None:
-            await self.do(damage)
-            self._has_halted()
+            await self._halt(damage)
         if self.settings.mistake:
             await self._halt_by_mistake()
         for order in self.books.open_orders():
@@ -524,9 +529,8 @@ class Gateway:
         row = shown.figures(
             lambda held: self.price(held.symbol) or held.average, blocked=blocked, reserved=books.reserved(account)
         )
-        row |= dict.fromkeys(
-            ("buying_power", "non_marginable_buying_power", "options_buying_power"), f"{self._power(account):.2f}"
-        )
+        names = ("buying_power", "non_marginable_buying_power", "options_buying_power")
+        row |= dict.fromkeys(names, f"{buying_power(books, account):.2f}")
         return row | {"gateway": self.statement()}
 
     def statement(self) -> Json:
@@ -538,9 +542,6 @@ class Gateway:
             "trading_url": upstream.address("trading_url"),
             "real_time": not (upstream.clock.sim_start or upstream.clock.socket),
         }
-
-    def _power(self, account: str) -> Decimal:
-        return min(buying_power(self.books, account), account_power(self.books))
 
     def price(self, symbol: str) -> Decimal | None:
         """Return the newest known price, USD a share; where books and broker are apart, of when they were not."""
@@ -734,15 +735,13 @@ class Gateway:
 
     async def _taken(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:
         """Journal an order that passed, send it, journal the outcome; returns the broker's row."""
-        effects = self.journal.take(event)
-        await self.journal.durable()
-        self._act(effects)
+        await self.do(event)
         self.orders_sent[event.account] = self.orders_sent.get(event.account, 0) + 1
         return await asyncio.shield(self._leave(event, urgency))
 
     async def _leave(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:
-        order, wait_s = self.books.orders[event.name], self.settings.gateway.answer_s
-        name = event.name
+        name, wait_s = event.name, self.settings.gateway.answer_s
+        order = self.books.orders[name]
         if order.against and not await self._swept(order.against):
             answer = refusal("wash_trade")
             await self.do(OrderRefused(self.now_ns(), name, answer.status, answer.code, answer.message, {}))
@@ -920,20 +919,7 @@ class Gateway:
     async def replace(self, account: str, order_id: str, changes: Json) -> Json:
         """PATCH /v2/orders/{id}: judged as the order that comes of it."""
         old = self._own(account, order_id)
-        kept = {
-            key: old.row.get(key)
-            for key in (
-                "symbol",
-                "side",
-                "type",
-                "time_in_force",
-                "limit_price",
-                "stop_price",
-                "trail_price",
-                "trail_percent",
-                "extended_hours",
-            )
-        }
+        kept = {key: old.row.get(key) for key in KEPT_KEYS}
         known = plain(changes, CHANGED_KEYS)
         if known.get("trail") is not None:
             kept["trail_price" if old.row.get("trail_price") else "trail_percent"] = known["trail"]
@@ -1071,13 +1057,13 @@ class Gateway:
         await self._once_read()
         self._sole_holder(account, symbol)
         may_exercise(self._view(), account, symbol)
-        await self._asked(self.upstream.exercise(symbol))
+        await self._asked(self.upstream.instruct(symbol, "exercise"))
 
     async def do_not_exercise(self, account: str, symbol: str) -> None:
         """POST …/do-not-exercise: as `exercise`."""
         await self._once_read()
         self._sole_holder(account, symbol)
-        await self._asked(self.upstream.do_not_exercise(symbol))
+        await self._asked(self.upstream.instruct(symbol, "do-not-exercise"))
         await self.do(LapseChosen(self.now_ns(), account, symbol))
 
     def _sole_holder(self, account: str, symbol: str) -> None:
@@ -1104,7 +1090,7 @@ class Gateway:
             raise ValueError("expected two sub-accounts, and cash or a quantity above 0")
         if cash and source == MAIN and "cash" in books.differences:  # a withdrawal: it would be another's
             raise ValueError(f"{books.differences['cash'][1]}: cash of {MAIN} moves once both agree")
-        free = buying_power(books, source)
+        free = free_cash(books, source)
         if cash > free:
             raise ValueError(f"{source} has {free:.2f} USD that no order keeps, asked for {cash}")
         if quantity:
@@ -1156,7 +1142,7 @@ class Gateway:
         self._commanded[ALL] = Halted(self.now_ns(), reason, detail, by)
         await self._halt(self._commanded[ALL])
 
-    async def _halt(self, event: Halted) -> None:
+    async def _halt(self, event: Halted | RowsLeftOut) -> None:
         await self.do(event)
         self._has_halted()
 

@@ -71,7 +71,7 @@ class Different(Exception):
 class GatewayJournal:
     """The machine with its journal. `fresh` is true before its first event."""
 
-    def __init__(self, state: StateDir, ballast_mib: int = 0) -> None:
+    def __init__(self, state: StateDir, ballast_mib: int) -> None:
         reader = state.journal.reader()
         self.code = code_digest()
         self.machine, last_id, head, self._left_out = _recovered(reader)
@@ -357,7 +357,6 @@ class GatewayVerified(msgspec.Struct):
     rows: int = 0
     stepped: int = 0
     snapshots: int = 0
-    other_code: int = 0
     difference: str = ""
 
 
@@ -399,7 +398,6 @@ class _Verification:
         if code == own:
             _require(encoded_effects(effects) == entry.effects, f"row {entry.id}: its effects differ")
         report.stepped += code == own
-        report.other_code += code != own
         if snapshot is not None:
             same = snapshot.code != own or code != own or digest(machine.books) == snapshot.digest
             _require(snapshot.whole and same, f"row {entry.id}: its snapshot differs")

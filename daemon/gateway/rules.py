@@ -18,13 +18,12 @@ from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.core.instruments.option_market import is_contract, parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
-from daemon.gateway.books import LOST, GatewayOrder, Ledgers
+from daemon.gateway.books import CENT, LOST, GatewayOrder, Ledgers
 from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
 WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # of the middle; the middle of a wider quote is no price
-CENT = Decimal("0.01")  # in the money by less, a contract is not exercised
 DENIED = "gateway: "
 """How the words of a limit of the gateway begin."""
 
@@ -97,7 +96,7 @@ def may_exercise(view: OrderView, account: str, symbol: str) -> None:
     if contract.right > 0:
         if books.accounts[account].suspended:
             raise refusal("not_authorized")
-        cost, power = shares * contract.strike, min(buying_power(books, account), account_power(books))
+        cost, power = shares * contract.strike, buying_power(books, account)
         if cost > power:
             raise forbidden("insufficient buying power", buying_power=f"{power:.2f}", cost_basis=text(cost))
     elif shares > (free := books.free(account, contract.root)):
@@ -112,14 +111,14 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
     """
     found, left = [], account_power(books)
     for name, account in books.accounts.items():
-        power, shares = buying_power(books, name), dict[str, Decimal]()
+        power, shares = free_cash(books, name), dict[str, Decimal]()
         for symbol, holding in sorted(account.holdings.items()):
             contract, units = parse_occ(symbol), holding.qty * multiplier(symbol)
             if name == MAIN or contract is None or contract.expiry != date or units <= 0 or symbol in books.lapses:
                 continue
             spot = spots.get(contract.root)
             if spot is None or contract.right * (spot - contract.strike) < CENT:
-                continue
+                continue  # by less it is not exercised
             free = shares.setdefault(contract.root, books.free(name, contract.root))
             cost = units * contract.strike
             if contract.right > 0 and cost <= min(power, left):
@@ -168,7 +167,7 @@ def _denied(words: str) -> Refusal:
 def _reserve_price(view: OrderView, order: Ticket) -> Decimal:
     """Return its limit; without one what it costs now, or at its stop where that is more."""
     price = order.limit_price or max(order.stop_price or ZERO, view.prices.get(order.symbol, ZERO))
-    return price if price > 0 else Decimal("0.01")
+    return price if price > 0 else CENT
 
 
 def _units(order: Ticket, price: Decimal) -> Decimal:
@@ -240,12 +239,10 @@ def only_call_passes(books: Ledgers, order: Ticket) -> bool:
 def _crossing(order: Ticket, other: GatewayOrder) -> str:
     if other.kind in ("market", "stop"):
         return "opposite side market/stop order exists"
-    if order.type in ("market", "stop"):
-        return "opposite side limit order exists"
     limit, theirs = order.limit_price, other.price("limit_price")
-    if limit is None or theirs is None:
+    if order.type in ("market", "stop") or limit is None or theirs is None or (limit - theirs) * order.sign >= 0:
         return "opposite side limit order exists"
-    return "opposite side limit order exists" if (limit - theirs) * order.sign >= 0 else ""
+    return ""
 
 
 # --- never short ------------------------------------------------------------------------------------------------------
@@ -317,21 +314,21 @@ def _cost(order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> tuple
 def only_figure_denies(view: OrderView, account: str, order: Ticket, replaced: GatewayOrder | None) -> bool:
     """Return whether the account's figure of the last report alone cannot pay a purchase: the sub-account could."""
     cost, back = _cost(order, _reserve_price(view, order), replaced)
-    return order.sign > 0 and account_power(view.books) < cost - back <= buying_power(view.books, account)
+    return order.sign > 0 and account_power(view.books) < cost - back <= free_cash(view.books, account)
 
 
 def _of_its_kind(table: SubAccountTable, order: Ticket) -> None:
     kind = "shares" if order.contract is None else "options"
     if kind not in table.kinds:
         raise _denied(f"sub_account.{table.name}.kinds is {list(table.kinds)}: no {kind}")
-    root = order.symbol if order.contract is None else order.contract.root
+    root = root_of(order.symbol)
     if table.symbols and root not in table.symbols:
         raise _denied(f"sub_account.{table.name}.symbols has no {root}")
 
 
 def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, back: Decimal) -> None:
-    """The lesser of the sub-account's cash and of what the account has left."""
-    power = min(buying_power(view.books, account), account_power(view.books)) + back
+    """What it costs is within the sub-account's buying power."""
+    power = buying_power(view.books, account) + back
     if cost <= power:
         return
     if order.contract is None:
@@ -340,7 +337,12 @@ def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, ba
 
 
 def buying_power(books: Ledgers, account: str) -> Decimal:
-    """Return USD that a sub-account may still spend: its cash without what its own purchases keep."""
+    """Return USD that a sub-account may still spend: the lesser of its free cash and of what the account has left."""
+    return min(free_cash(books, account), account_power(books))
+
+
+def free_cash(books: Ledgers, account: str) -> Decimal:
+    """Return USD of a sub-account that its own purchases do not keep."""
     return max(books.accounts[account].cash - books.reserved(account), ZERO)
 
 
@@ -357,7 +359,7 @@ def account_power(books: Ledgers) -> Decimal:
 def _within_limits(view: OrderView, account: str, order: Ticket, added: Decimal, whole: Decimal) -> None:
     """The sub-account's and the account's limits; `added` USD are new, of an order that is `whole` USD in all."""
     limits, table, books = view.limits, view.tables[account], view.books
-    root = order.symbol if order.contract is None else order.contract.root
+    root = root_of(order.symbol)
     if table.order_max and whole > table.order_max:
         raise _denied(f"{whole:.2f} USD in one order, sub_account.{table.name}.order_max is {table.order_max}")
     if table.exposure_max:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from daemon.alpaca_api.wire import Json, text
 from daemon.brokers.alpaca import wire
@@ -123,15 +123,9 @@ class Upstream:
         delete = partial(self._sender.client.delete, f"/orders/{order_id}")
         await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s)
 
-    async def exercise(self, symbol: str) -> None:
-        """POST /v2/positions/{symbol}/exercise: the account's whole position."""
-        post = partial(self._sender.client.post, f"/positions/{symbol}/exercise")
-        await self._sender.ask(post, CallPriority.ENTRY)
-
-    async def do_not_exercise(self, symbol: str) -> None:
-        """POST /v2/positions/{symbol}/do-not-exercise."""
-        post = partial(self._sender.client.post, f"/positions/{symbol}/do-not-exercise")
-        await self._sender.ask(post, CallPriority.ENTRY)
+    async def instruct(self, symbol: str, what: Literal["exercise", "do-not-exercise"]) -> None:
+        """POST /v2/positions/{symbol}/{what}: of the account's whole position."""
+        await self._sender.ask(partial(self._sender.client.post, f"/positions/{symbol}/{what}"), CallPriority.ENTRY)
 
     # --- what is passed through ---------------------------------------------------------------------------------------
 

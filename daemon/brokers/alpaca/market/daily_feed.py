@@ -343,11 +343,10 @@ class DailyFeed:
         *,
         history: DailyHistory,
         quotes: ShareQuotes,
-        days: BrokerDays | None = None,
-        timing: Timing | None = None,
-        rng: random.Random | None = None,
+        days: BrokerDays,
+        timing: Timing,
     ) -> None:
-        """`days` is the broker's own calendar; without it each session of `calendar` was held."""
+        """`days` is the broker's own calendar."""
         self._days = days
         self.close_grace_s = SETTLED_NS // SECOND_NS
         self._clock = clock
@@ -359,8 +358,8 @@ class DailyFeed:
         self._log = log
         self._history = history
         self._quotes = quotes
-        self._timing = timing or Timing()
-        self._rng = rng or random.SystemRandom()
+        self._timing = timing
+        self._rng = random.SystemRandom()
         self._one = asyncio.Lock()  # serialises fetch and emission: none is compared with an older state
         self._scheduled: SessionScheduled | None = None
         self._complete_to = ""  # date of the newest session whose bars were fetched and emitted
@@ -503,8 +502,6 @@ class DailyFeed:
 
     async def _was_not_held(self, day: Session, session: Session) -> bool:
         """Leave a day without any bar out where the broker's calendar has its neighbours and not it; return whether."""
-        if self._days is None:
-            return False
         earlier = self._before(day).date
         try:
             held = {row.get("date") for row in await self._days(earlier, session.date)}

@@ -203,8 +203,8 @@ class LiveQuotes:
         conflate_ns: int,
         silence_ns: int,
         breath_s: float,
-        shares: tuple[str, ...] = (),
-        recorder: StreamRecorder | None = None,
+        shares: tuple[str, ...],
+        recorder: StreamRecorder | None,
     ) -> None:
         self.book = QuoteBook(clock.now_ns, FINE if shares else CENT)
         self.socket = open_socket(self._take)
@@ -394,9 +394,8 @@ class LiveFeed:
         history: BarHistory,
         read_quotes: ReadQuotes,
         stock: Endpoint,
-        options: Options | None = None,
-        timing: Timing | None = None,
-        rng: random.Random | None = None,
+        options: Options | None,
+        timing: Timing,
     ) -> None:
         self.close_grace_s = CLOSE_GRACE_S
         self._clock = clock
@@ -409,8 +408,8 @@ class LiveFeed:
         self._options = options
         self._history = history
         self._recorder = None if options is None else options.recorder
-        self._timing = timing or Timing()
-        self._rng = rng or random.SystemRandom()
+        self._timing = timing
+        self._rng = random.SystemRandom()
         self._scheduled: SessionScheduled | None = None
         self._bars = StockBars(
             clock,

@@ -25,7 +25,7 @@ from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quot
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.pacing import back_off_s
-from strategies.kit.contract import MINUTES, Bar, Grid, Session
+from strategies.kit.contract import Bar, Grid, Session
 from strategies.kit.timeframes import joined
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -226,7 +226,7 @@ class LiveBars:
         announce: Callable[[Session], object],
         take_quotes: Callable[[str], tuple[Quote, ...]],
         reconnect: Callable[[str], None],
-        grid: Grid = MINUTES,
+        grid: Grid,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.spot = 0.0  # the last close known, 0 for none
