@@ -337,7 +337,7 @@ def test_shares_of_a_call_and_of_a_person_s_put_at_one_strike_are_each_one_s() -
     assert (contracts, d.held, d.state.broker.foreign_held) == (10, {}, {"SPY": -1000})
     account.book(line("OPTRD", "SPY", 1000, "-500000"))
     account.positions = {}
-    d.put(account.report(d.at(4)))
+    d.put(account.report(d.at(4)), account.report(d.at(4, 20)))
     assert (d.held, d.state.book.cash, d.state.risk.reconciled) == ({}, account.cash, True)
 
 
