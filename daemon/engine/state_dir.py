@@ -237,7 +237,9 @@ def check_follows(old: Path, new: Path) -> None:
             ends.append(reader.query(f"SELECT * FROM events ORDER BY id {order} LIMIT 1"))
     rows = [Entry._make(tuple(rows_at_end[0])) for rows_at_end in ends if rows_at_end]
     if len(rows) != 2 or rows[0] != rows[1]:
-        raise JournalError(f"{new}: does not go on where {old} ends: these are not two parts of one journal")
+        raise JournalError(
+            f"{new}: does not go on where {old} ends: the file between them is gone, or these are not of one journal"
+        )
 
 
 LOCK_FILE = "lock"
@@ -286,27 +288,38 @@ def open_state_dir(path: Path, identity: dict[str, str], epoch: str) -> StateDir
     when the directory is not writable or belongs to another identity; JournalError and WriteFailed. Passing faults are
     MayPass too; for a directory or a journal held by another process it waits a while first.
     """
-    lock = retry_while_busy(lambda: _locked(path))
+    with _usable(path):
+        lock = retry_while_busy(lambda: _locked(path))
+        try:
+            return retry_while_busy(lambda: _opened(path, lock, identity, epoch))
+        except BaseException:
+            lock.close()
+            raise
+
+
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Turn the system's errors with the directory into StateDirError, or StateDirBusy where they may pass."""
     try:
-        return retry_while_busy(lambda: _opened(path, lock, identity, epoch))
-    except BaseException:
-        lock.close()
-        raise
+        yield
+    except OSError as error:
+        file = Path(error.filename).name if isinstance(error.filename, str) else ""
+        where = path / file if file not in ("", path.name) else path
+        raise (StateDirBusy if may_pass(error, path) else StateDirError)(
+            f"{where}: cannot use this state directory: {error.strerror}; check owner and disk"
+        ) from error
 
 
 def _locked(path: Path) -> IO[str]:
     """Return the directory's lock file; makes it, with the directory, if missing."""
+    folder = open_own_folder(path, make_mode=0o750)
     try:
-        folder = open_own_folder(path, make_mode=0o750)
-        try:
-            lock = os.fdopen(open_own(folder, LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+", errors="replace")
-        finally:
-            os.close(folder)
-        _lock(path, lock)
-    except OSError as error:
-        raise (StateDirBusy if may_pass(error, path) else StateDirError)(
-            f"{path}: cannot use this state directory: {error.strerror}; check owner and disk"
-        ) from error
+        lock = os.fdopen(open_own(folder, LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+", errors="replace")
+    except NotOwnError as error:
+        raise NotOwnError(error.errno, error.strerror, LOCK_FILE) from None
+    finally:
+        os.close(folder)
+    _lock(path, lock)
     return lock
 
 

@@ -35,6 +35,7 @@ from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, creden
 from daemon.core.limits import AUTO
 from daemon.core.orders import parse_name
 from daemon.core.session import new_york_text
+from daemon.engine.state_dir import standing
 from daemon.gateway.books import Ledgers
 from daemon.gateway.config import (
     GatewaySettings,
@@ -72,7 +73,6 @@ from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import VirtualLoop, look_s
 from daemon.host.version import add_version
-from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
@@ -490,7 +490,7 @@ def _done(options: argparse.Namespace) -> int:
             sys.stdout.write(desk_file(settings, options.name, options.strategy))
             return 0
         case "verify":
-            report = verify(options.file or Path(settings.gateway.state_dir) / FILE)
+            report = verify(options.file or standing(Path(settings.gateway.state_dir)))
             found = report.difference or f"{report.stepped} events stepped again, identical"
             sys.stdout.write(f"{report.rows} rows, {report.snapshots} snapshots: {found}\n")
             return FAILED if report.difference else 0
@@ -551,7 +551,7 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
 
 def _journaled(settings: GatewaySettings) -> tuple[Ledgers, str]:
     """Return the books of a gateway's journal, and whether it is of a paper or a live account ("": there is none)."""
-    file = Path(settings.gateway.state_dir) / FILE
+    file = standing(Path(settings.gateway.state_dir))
     return (read_books(file), kept_for(file)) if file.exists() else (Ledgers(), "")
 
 

@@ -6,6 +6,7 @@ A thread looks at the step in real time. Where code in C keeps the interpreter t
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import re
@@ -26,17 +27,18 @@ class HangGuard:
     """Ends the process with exit code 1 when one step takes longer than `limit_s` seconds of real time.
 
     `stepping` returns a number that differs from step to step, 0 between two steps. Only looks at the same step count,
-    so a process that was stopped or suspended meanwhile is not taken for one that hangs. Raises OSError and NotOwnError
-    where its file in `folder` cannot be opened.
+    so a process that was stopped or suspended meanwhile is not taken for one that hangs. Where its file in `folder`
+    cannot be opened, `unrecorded` says why: the next start does not know of a hang then.
     """
 
     def __init__(self, folder: Path, limit_s: float, stepping: Callable[[], int]) -> None:
         self._stepping, self._looks = stepping, max(1, round(limit_s / LOOK_S))
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.unrecorded = ""
         try:
-            self._file = open_own(directory, FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        finally:
-            os.close(directory)
+            self._file = _record(folder, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        except OSError as error:
+            self.unrecorded = f"{folder / FILE}: {error.strerror}"
+            self._file = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hang", daemon=True)
 
@@ -47,7 +49,8 @@ class HangGuard:
 
     def forget(self) -> None:
         """Empty the record of an earlier run: it is in the journal."""
-        os.ftruncate(self._file, 0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
 
     def close(self) -> None:
         """End the watch."""
@@ -73,15 +76,26 @@ class HangGuard:
         faulthandler.dump_traceback_later(LAST_S, exit=True, file=self._file)
 
     def _end(self) -> None:
-        faulthandler.dump_traceback(self._file, all_threads=True)
-        os.fsync(self._file)
-        os._exit(1)
+        try:
+            faulthandler.dump_traceback(self._file, all_threads=True)
+            os.fsync(self._file)
+        finally:  # a disk that does not take the record keeps nothing alive
+            os._exit(1)
+
+
+def _record(folder: Path, flags: int) -> int:
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_own(directory, FILE, flags)
+    finally:
+        os.close(directory)
 
 
 def last_hang(folder: Path) -> str:
     """Return the stack in which the last run hung, innermost frame first; "" where none did."""
     try:
-        return (folder / FILE).read_text(errors="replace")[-100_000:]
+        with os.fdopen(_record(folder, os.O_RDONLY), errors="replace") as file:
+            return file.read()[-100_000:]
     except OSError:
         return ""
 

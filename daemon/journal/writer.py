@@ -117,6 +117,11 @@ async def _finished(future: Future[None]) -> None:
     await asyncio.shield(asyncio.wrap_future(future))
 
 
+def _frees(file: os.stat_result) -> int:
+    """Return how many of its bytes removing a file gives back: a copy may be full of holes, or have another name."""
+    return min(file.st_size, file.st_blocks * 512) if file.st_nlink == 1 else 0
+
+
 def _make_ballast(path: Path, mib: int) -> None:
     """Reserve `mib` MiB next to the journal. Raises JournalError without it: a halt could not be journaled.
 
@@ -130,9 +135,10 @@ def _make_ballast(path: Path, mib: int) -> None:
                 f"{path}: not a plain file, and the daemon keeps its reserve for the day the disk is full there: "
                 f"move it away, then start again"
             )
-        if present is not None and present.st_size == size:
+        if present is not None and _frees(present) == size == present.st_size:
             return
-        with path.open("wb") as file:
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
         with contextlib.suppress(OSError):

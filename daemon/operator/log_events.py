@@ -641,6 +641,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
         ("problem",),
         "The reserve for a full disk cannot be made; a desk that holds something, or a gateway, starts without one.",
     ),
+    "hang_unrecorded": LogEvent(
+        "error",
+        ("problem",),
+        "The record of a hang cannot be written: should the daemon hang and end, its next start does not know where.",
+    ),
     "start_failed": LogEvent(
         "error",
         ("problem",),

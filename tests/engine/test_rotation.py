@@ -113,7 +113,7 @@ def test_a_part_of_another_journal_does_not_fit(desk: Desk, half: Path, tape: Pa
     shutil.copy(theirs, ours)
     result = rltraderctl("verify", "--state-dir", half, cwd=tmp_path)
     assert result.returncode == 2
-    assert "these are not two parts of one journal" in result.stderr
+    assert "or these are not of one journal" in result.stderr
 
 
 def test_a_changed_row_of_a_rotated_journal_is_found(desk: Desk, half: Path, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_an_unfinished_file_never_takes_the_place_of_a_journal_that_it_does_not_
         rotate(path)
     shutil.move(half / FILE, half / "journal.rotating")
     shutil.copy(other / ROTATED / next((other / ROTATED).iterdir()).name, half / ROTATED / "000000000001-x.sqlite")
-    with pytest.raises(JournalError, match="these are not two parts of one journal"):
+    with pytest.raises(JournalError, match="or these are not of one journal"):
         start(half, 0)
     shutil.rmtree(half / ROTATED)
     with pytest.raises(JournalError, match="put that file back"):

@@ -24,6 +24,7 @@ from daemon.brokers.api import BrokerError
 from daemon.config.kept_feed import kept_feed
 from daemon.config.load import KEYS, ConfigError, Credentials, load
 from daemon.config.tables import DeskSettings
+from daemon.engine.state_dir import ROTATING
 from daemon.gateway import command
 from daemon.gateway.books import Ledgers, SubAccount
 from daemon.gateway.command import ask, check, closed, show, until_signalled, with_feeds
@@ -380,6 +381,10 @@ async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its
             await until(lambda: alpaca.account.quantity("SPY") == 3)
             move = {"source": "main", "target": "rebalancer", "cash": "0", "symbol": "SPY", "quantity": "3"}
             await asyncio.to_thread(ask, settings, "POST", "/transfer", {**move, "by": "anna", "why": ""})
+        journal = tmp_path / "gateway" / FILE
+        killed = journal.rename(journal.with_suffix(ROTATING))  # a rotation that was killed before its last step
+        assert words in command._fitting(load_or_last(file), file).mistake
+        killed.rename(journal)
         for _ in range(2):
             settings = command._fitting(load_or_last(file), file)
             assert words in settings.mistake

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.host.hang import FILE, last_hang, shown_stack
-from daemon.host.own_files import NotOwnError
+from daemon.host.hang import FILE, HangGuard, last_hang, shown_stack
 from tests.support.paths import REPOSITORY
 
 WATCHED = """
@@ -83,14 +82,18 @@ def test_a_process_that_was_stopped_in_a_step_goes_on(tmp_path: Path) -> None:
         assert suspended.wait(DEADLINE_S) == 0
 
 
-def test_the_record_of_another_user_s_link_is_not_written(tmp_path: Path) -> None:
-    from daemon.host.hang import HangGuard
-
+def test_the_record_of_another_user_s_link_is_not_written_and_ends_a_hang_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("kept")
     (tmp_path / FILE).symlink_to(tmp_path / "target")
-    with pytest.raises((NotOwnError, OSError)):
-        HangGuard(tmp_path, 1.0, lambda: 0)
+    with process(tmp_path, "time.sleep(600)") as hanging:
+        assert hanging.wait(DEADLINE_S) == 1
     assert (tmp_path / "target").read_text() == "kept"
+    guard = HangGuard(tmp_path, 1.0, lambda: 0)
+    guard.close()
+    assert guard.unrecorded == f"{tmp_path / FILE}: it is no plain file: move it away"
+    (tmp_path / FILE).unlink()
+    os.mkfifo(tmp_path / FILE)
+    assert last_hang(tmp_path) == ""
 
 
 def test_a_stack_that_was_in_no_file_asked_for_is_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from daemon.engine.state_dir import (
     LOCK_FILE,
+    ROTATING,
     StateDir,
     StateDirBusy,
     check_identity,
@@ -154,6 +156,30 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
     with pytest.raises(StateDirError, match="cannot use this state directory: File exists; check owner and disk"):
         open_state_dir(tmp_path / "state", WANTED, "e90c4")
     assert (tmp_path / "state").read_text() == "a file"
+
+
+def test_a_disk_that_fails_within_a_start_may_pass_and_lets_the_lock_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    close(open_state_dir(tmp_path, WANTED, "e90c4"))
+    (tmp_path / FILE).with_suffix(ROTATING).touch()  # of a rotation that was killed
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(StateDirBusy, match="cannot use this state directory: Input/output error"):
+            open_state_dir(tmp_path, WANTED, "e90c4")
+    close(open_state_dir(tmp_path, WANTED, "e90c4"))
+
+
+@pytest.mark.parametrize("name", [LOCK_FILE, "journal.rotating"])
+def test_a_folder_in_a_file_s_place_is_named(tmp_path: Path, name: str) -> None:
+    close(open_state_dir(tmp_path, WANTED, "e90c4"))
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(StateDirError, match=f"{tmp_path / name}: cannot use this state directory: "):
+        open_state_dir(tmp_path, WANTED, "e90c4")
 
 
 def test_a_damaged_journal_lets_the_lock_go(tmp_path: Path) -> None:

@@ -199,6 +199,23 @@ def test_the_ballast_is_made_anew_where_it_is_missing_or_of_another_size(journal
     assert (tmp_path / BALLAST_FILE).stat().st_size == 2 * 1024 * 1024
 
 
+@pytest.mark.parametrize("copy", ["holes", "another name"])
+def test_a_ballast_that_would_free_nothing_is_made_anew(journal: Journal, tmp_path: Path, copy: str) -> None:
+    """As a backup brings it back: a copy skips what is empty, and may share the file with the folder that it copied."""
+    ballast, mib = tmp_path / BALLAST_FILE, 1024 * 1024
+    if copy == "holes":
+        with ballast.open("wb") as file:
+            file.truncate(mib)
+    else:
+        ballast.write_bytes(bytes(mib))
+        os.link(ballast, tmp_path / "copy")
+    JournalWriter(journal, ballast_mib=1).close()
+    made = ballast.stat()
+    assert (made.st_size, made.st_nlink) == (mib, 1)
+    assert made.st_blocks * 512 >= mib
+    assert copy == "holes" or (tmp_path / "copy").stat().st_size == mib
+
+
 def test_a_disk_too_small_for_the_ballast_is_refused_because_a_halt_could_not_be_journaled(
     journal: Journal, tmp_path: Path
 ) -> None:

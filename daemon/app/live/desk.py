@@ -421,6 +421,8 @@ class LiveDesk:
         self.desk = opened.assemble(self.intake, self._observe, trading, number, serve)
         self.engine = self.desk.engine
         self._hang = HangGuard(folder, live.settings.policy.hang_s, lambda: self.engine.stepping_ns)
+        if self._hang.unrecorded:
+            log("hang_unrecorded", problem=self._hang.unrecorded)
         ports = DeskPorts(
             self.intake.put,
             clock.now_ns,

@@ -196,7 +196,6 @@ def wait_for_first(
 
     Raises:
         ConfigError: the settings name no strategy.
-        OSError: the store cannot be written.
     """
     if not settings.policy.wait_for_first or standing(settings.paths.state_dir).exists():
         return
@@ -227,7 +226,7 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
             check_rules(model, strategy, settings.trading())
             judged = model.manifest_digest
             point(shelf, CURRENT, version, who=WHO, why=WHY, now_ns=time.time_ns(), judged=judged)
-        except ModelError as error:
+        except (ModelError, OSError) as error:
             problem = str(error)
             continue
         log("first_model", version=version)

@@ -229,15 +229,18 @@ def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(held
     (line,) = alarm_file.read_text().splitlines()
     assert json.loads(line)["alarm"] == "configuration"
     assert "desk.nmae" in json.loads(line)["detail"]
-    (played.state_dir / "ballast").unlink()
-    (played.state_dir / "ballast").mkdir()  # what is no plain file there keeps no desk that holds something back
+    for name in ("ballast", "hung"):  # what is no plain file there keeps no desk that holds something back
+        (played.state_dir / name).unlink()
+        (played.state_dir / name).mkdir()
     played.start(tables=(TYPO,))
     played.until_true(lambda: "configuration" in [row["reason"] for row in played.read_log("halted")], "the halt")
     starts = played.journaled("RunStarted")
     assert starts[-1]["trading"] == starts[0]["trading"]
     assert starts[-1]["origins"]["the last start, in the journal"]
     assert "not a plain file" in str(played.read_log("no_ballast"))
-    (played.state_dir / "ballast").rmdir()
+    assert "it is no plain file: move it away" in str(played.read_log("hang_unrecorded"))
+    for name in ("ballast", "hung"):
+        (played.state_dir / name).rmdir()
     played.until_true(lambda: not played.held(), "it is left")
     assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
     played.daemons[-1].terminate()
