@@ -139,6 +139,26 @@ def test_shares_of_others_are_covered_by_no_stop_and_hold_none_back() -> None:
     assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
 
 
+def test_a_person_s_stop_of_the_person_s_own_shares_keeps_none_of_the_desk_s_away() -> None:
+    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="ignore")))
+    desk.account.by_hand("hand", "SPY", 1, 7, desk.at(1, 10))
+    desk.put(desk.account.fill("hand", 7, "100", desk.at(1, 11)), desk.account.report(desk.at(1, 12)))
+    desk.account.by_hand("own", "SPY", -1, 7, desk.at(1, 30))
+    removed(desk, names, 2)
+    met = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+
+
+def test_of_more_than_a_person_s_own_shares_that_a_person_sells_the_rest_is_covered() -> None:
+    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="ignore")))
+    desk.account.by_hand("hand", "SPY", 1, 7, desk.at(1, 10))
+    desk.put(desk.account.fill("hand", 7, "100", desk.at(1, 11)), desk.account.report(desk.at(1, 12)))
+    removed(desk, names, 2)
+    desk.account.by_hand("more", "SPY", -1, 9, desk.at(2, 2))
+    met = desk.put(desk.account.report(desk.at(2, 3))) + minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 8)]
+
+
 def test_once_others_took_three_away_none_rests_until_a_person_resumes() -> None:
     desk, names = protected()
     minute, heard = 2, list[AnyEffect]()

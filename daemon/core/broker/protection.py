@@ -267,8 +267,7 @@ def _coverable(draft: Draft, position: Position) -> Quantity:
     if work is not None and _is_under_way(draft, work):
         free = min(free, work.goal - rested)
     if symbol in broker.available:  # nothing of the symbol moved since
-        others = max(broker.foreign_held.get(symbol, 0), 0)
-        free = min(free, broker.available[symbol] - others - on_its_way(draft, symbol, -1))
+        free = min(free, broker.available[symbol] - on_its_way(draft, symbol, -1))
     return free
 
 
