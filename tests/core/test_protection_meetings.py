@@ -385,6 +385,21 @@ def test_what_opens_below_its_disaster_stop_leaves_by_two_prices() -> None:
     assert [move.reason for move in d.state.works.values()] == ["stop_loss"]
 
 
+@pytest.mark.parametrize("close", [126.0, 200.0])
+def test_one_wrong_close_far_above_the_price_sells_nothing_and_the_one_before_it_counts(close: float) -> None:
+    """The closes are 100 of Friday and a wrong one of Monday; all the time the price is 100."""
+    d, account, name = daily()
+    account.end(name)
+    d.put(ev.OrderCanceled(d.at(2), name))
+    d.end(AAA=close, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    met = d.put(account.report(d.at(-20)))
+    for second in range(0, 240, 10):
+        met += d.quotes(second / 60, AAA="100") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(met), d.state.works) == ([], {})
+    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(10, Decimal("80.00"))]
+
+
 def test_what_opens_below_its_disaster_stop_is_not_bought_until_a_stop_could_rest() -> None:
     """Bought at 79 with its stop at 80, 20 % below the close of 100, it would be sold at once."""
     account = Account()

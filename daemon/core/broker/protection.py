@@ -92,11 +92,18 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
 
 
 def _below_close(draft: Draft, symbol: str, rules: Protection) -> Decimal:
-    """Return the price in USD as far below the last official close as `disaster_stop` says; 0 where it is not known."""
+    """Return the price in USD as far below the last official close as `disaster_stop` says; 0 where it is not known.
+
+    A close so far above both the one before it and the price stands alone: one wrong bar would sell all that is held.
+    The one before it counts.
+    """
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
-        bars = draft.desk.decides.known(draft).get(symbol) if rules.disaster_stop else ()
-        if bars:
-            return _on_grid(symbol, Decimal(str(bars[-1].close)) * (1 - Decimal(str(rules.disaster_stop))))
+        bars = draft.desk.decides.known(draft).get(symbol, ()) if rules.disaster_stop else ()
+        closes, part = [Decimal(str(bar.close)) for bar in bars[-2:]], 1 - Decimal(str(rules.disaster_stop))
+        stops = [_on_grid(symbol, close * part) for close in closes]
+        mark = draft.marks.get(symbol)
+        alone = len(closes) > 1 and mark is not None and max(closes[0], mark) <= stops[1]
+        return stops[0 if alone else -1] if stops else Decimal(0)
     return Decimal(0)
 
 
