@@ -35,7 +35,6 @@ from strategies.kit.units import SECOND_NS
 if TYPE_CHECKING:
     from daemon.models.claim_watch import ClaimWatch
     from daemon.operator.guard_link import GuardLink
-    from daemon.operator.heartbeat import Heartbeat
     from daemon.operator.metrics.metrics import Metrics
     from daemon.operator.mqtt.outbox import Outbox
     from daemon.operator.remote_commands import Judge
@@ -122,16 +121,6 @@ class Telemetry:
         )
         self.run = client.run
         self.observers = (("telemetry", Announcer(self.outbox, bar_ns).observe),)
-
-    def publish_head(self, row: int, head: str) -> None:
-        """Publish the chain's head. On the trading loop's thread."""
-        from daemon.operator.mqtt.messages import ChainHead
-
-        self.outbox.put_retained("chain", ChainHead(row, head))
-
-    def publish_heartbeat(self, beat: Heartbeat) -> None:
-        """Publish it in place of an older one. On the trading loop's thread."""
-        self.outbox.put_retained("heartbeat", beat)
 
 
 Notify = Callable[..., None]
@@ -362,7 +351,7 @@ class OperatorSide:
             return None
         from daemon.operator.guard_link import GuardLink
 
-        publish = None if self._telemetry is None else self._telemetry.publish_heartbeat
+        publish = None if self._telemetry is None else partial(self._telemetry.outbox.put_retained, "heartbeat")
         settings = self._opened.checked.settings
         return GuardLink(settings.guard, name, key, self.submitter, publish, notify, settings.clock.rate)
 
@@ -397,7 +386,9 @@ class OperatorSide:
     def publish_head(self, row: int, head: str) -> None:
         """Publish the chain's head over MQTT if that is enabled. On the trading loop's thread."""
         if self._telemetry is not None:
-            self._telemetry.publish_head(row, head)
+            from daemon.operator.mqtt.messages import ChainHead
+
+            self._telemetry.outbox.put_retained("chain", ChainHead(row, head))
 
     # --- the trading loop -----------------------------------------------------------------------------------------
 

@@ -59,7 +59,8 @@ class Announcer:
         state = step.state
         for effect in step.effects:
             if type(effect) is RaiseAlarm:
-                outbox.put("alarms", Alarm(effect, state.seq, state.now_ns, state.risk.halt is not None))
+                halted = state.risk.halt is not None
+                outbox.put("alarms", Alarm(effect.name, effect.detail, state.seq, state.now_ns, halted))
         if self._published is None or _differs(self._published, state):
             self._published = state
             outbox.put_retained("status", state)

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 import daemon.core.events as ev
 from daemon.brokers import api
-from daemon.brokers.sessions import sessions_before
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.instruments.option_market import occ_symbol, option_terms
@@ -66,7 +65,7 @@ class ToyFeed:
 
     async def catch_up(self, known: api.Known, *, exposed: bool = False) -> Session:
         now_ns, self._last_ns = self._clock.now_ns(), known.last_bar_ns
-        for session in reversed(sessions_before(known, self._calendar, now_ns)[:SESSIONS_BEFORE]):
+        for session in reversed(api.sessions_before(known, self._calendar, now_ns)[:SESSIONS_BEFORE]):
             self._announce(session)
             self._put_bars(session, now_ns, past=True)
             self._put(ev.SessionEnded(self._clock.now_ns(), session.date))

@@ -448,10 +448,6 @@ class LiveDesk:
     def _state(self) -> State[Any]:
         return self.engine.machine.state
 
-    async def check_clock(self) -> None:
-        """Compare the clocks before the first time stamp; go on without a timely answer."""
-        await self._broker.check_clock()
-
     def _observe(self, event: Event, step: Step) -> None:
         self._log.step(event, step)
         self.operator.observe(event, step)
@@ -460,6 +456,7 @@ class LiveDesk:
 
     async def run(self) -> None:
         """Run until the engine ends. Raises what ended engine, journal, feed or broker."""
+        await self._broker.check_clock()  # before any event is stamped with it
         began_ns = self._live.clock.now_ns()
         stops = stop_at_signals(self._stop)
         self._stand_down.at_start()
@@ -555,7 +552,6 @@ async def run_live(live: Live, log: Log) -> str:
         desk.heads.publish(recovered.last_id, recovered.head.hex())
         for snapshot in recovered.passed_over:
             desk.notify("snapshot_passed_over", snapshot=snapshot)
-        await desk.check_clock()  # before any event is stamped with it
         await desk.run()
         state, engine = desk.engine.machine.state, desk.engine
         log("run_ended", events=state.seq, state_digest=engine.state_digest(), stopped_by=engine.stopped_by)

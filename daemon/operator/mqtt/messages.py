@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from daemon.core.effects import RaiseAlarm
 from daemon.core.events import BarClosed, CandidateRefused, LadderMoved, ModelPromoted, ModelRefused, ModelVerified
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.state import State
@@ -217,7 +216,8 @@ class KnownBar(msgspec.Struct, frozen=True, gc=False):
 class Alarm(msgspec.Struct, frozen=True, gc=False):
     """An alarm as the trading loop leaves it."""
 
-    effect: RaiseAlarm
+    alarm: str
+    detail: str
     seq: int
     time_ns: int
     halted: bool
@@ -279,10 +279,6 @@ def _status(state: State[Any], desk: str) -> StatusMessage:
     return StatusMessage(desk=desk, online=True, status=status_of(state, desk))
 
 
-def _chain(chain: ChainHead, desk: str) -> ChainMessage:
-    return ChainMessage(desk=desk, row=chain.row, head=chain.head)
-
-
 def _as_it_is(beat: Heartbeat, _: str) -> Heartbeat:
     return beat
 
@@ -294,20 +290,8 @@ def _bar(known: KnownBar, desk: str) -> BarMessage:
 
 
 def _decision(row: DecisionRow, desk: str) -> DecisionMessage:
-    return DecisionMessage(
-        desk=desk,
-        decision=row.decision,
-        kind=row.kind,
-        bar_ns=row.bar_ns,
-        time_ns=row.time_ns,
-        action=row.action,
-        resolved=row.resolved,
-        confidence=row.confidence,
-        probabilities=None if row.probabilities is None else _FLOATS.decode(row.probabilities),
-        outcome=row.outcome,
-        work=row.work,
-        model=row.model,
-    )
+    shown = None if row.probabilities is None else _FLOATS.decode(row.probabilities)
+    return DecisionMessage(desk=desk, **_shared(DecisionMessage, row) | {"probabilities": shown})
 
 
 def _denial(row: DecisionRow, desk: str) -> DenialMessage:
@@ -316,58 +300,26 @@ def _denial(row: DecisionRow, desk: str) -> DenialMessage:
     return DenialMessage(desk=desk, decision=row.decision, time_ns=row.time_ns, denials=denials)
 
 
-def _whole(kind: Callable[..., Message]) -> Callable[[Any, str], Message]:
-    """Return the maker of a message that has the fields of its thing."""
-    return lambda thing, desk: kind(desk=desk, **msgspec.structs.asdict(thing))
+def _shared(kind: type[Message], thing: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields of a message that its thing has too."""
+    return {name: getattr(thing, name) for name in kind.__struct_fields__ if name in thing.__struct_fields__}
 
 
-def _step(step: LadderMoved, desk: str) -> LadderMessage:
-    """Return a step of the ladder without what the daemon alone compares."""
-    told = msgspec.structs.asdict(step)
-    return LadderMessage(desk=desk, **{name: told[name] for name in told if not name.endswith("manifest")})
+def _whole(kind: type[Message]) -> Callable[[Any, str], Message]:
+    """Return the maker of a message whose fields are all of its thing."""
+    return lambda thing, desk: kind(desk=desk, **_shared(kind, thing))
 
 
-def _alarm(alarm: Alarm, desk: str) -> AlarmMessage:
-    return AlarmMessage(
-        desk=desk,
-        alarm=alarm.effect.name,
-        detail=alarm.effect.detail,
-        seq=alarm.seq,
-        time_ns=alarm.time_ns,
-        halted=alarm.halted,
-    )
-
-
-def _verified(event: ModelVerified, desk: str) -> ModelMessage:
-    return ModelMessage(
-        desk=desk, what="verified", time_ns=event.time_ns, version=event.version, promoted=event.promoted
-    )
-
-
-def _promoted(event: ModelPromoted, desk: str) -> ModelMessage:
-    return ModelMessage(
-        desk=desk,
-        what="promoted",
-        time_ns=event.time_ns,
-        version=event.version,
-        previous=event.previous,
-        promoted=event.promoted,
-    )
-
-
-def _candidate_refused(event: CandidateRefused, desk: str) -> ModelMessage:
-    return ModelMessage(desk=desk, what="refused", time_ns=event.time_ns, version=event.version, reason=event.reason)
-
-
-def _model_refused(event: ModelRefused, desk: str) -> ModelMessage:
-    return ModelMessage(desk=desk, what="refused", time_ns=event.time_ns, version="", reason=event.reason)
+def _model(what: Literal["verified", "promoted", "refused"]) -> Callable[[Any, str], ModelMessage]:
+    """Return the maker of the news of a model; one that was refused before it was read has no version."""
+    return lambda event, desk: ModelMessage(desk=desk, what=what, **{"version": ""} | _shared(ModelMessage, event))
 
 
 _FLOATS = msgspec.json.Decoder(tuple[float, ...])
 _GATES = msgspec.json.Decoder(dict[str, str | None])
 _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
     ("status", State): _status,
-    ("chain", ChainHead): _chain,
+    ("chain", ChainHead): _whole(ChainMessage),
     ("heartbeat", Heartbeat): _as_it_is,
     ("bars", KnownBar): _bar,
     ("decisions", DecisionRow): _decision,
@@ -375,12 +327,12 @@ _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
     ("orders", OrderRow): _whole(OrderMessage),
     ("fills", FillRow): _whole(FillMessage),
     ("equity", EquityRow): _whole(EquityMessage),
-    ("ladder", LadderMoved): _step,
-    ("alarms", Alarm): _alarm,
-    ("models", ModelVerified): _verified,
-    ("models", ModelPromoted): _promoted,
-    ("models", CandidateRefused): _candidate_refused,
-    ("models", ModelRefused): _model_refused,
+    ("ladder", LadderMoved): _whole(LadderMessage),
+    ("alarms", Alarm): _whole(AlarmMessage),
+    ("models", ModelVerified): _model("verified"),
+    ("models", ModelPromoted): _model("promoted"),
+    ("models", CandidateRefused): _model("refused"),
+    ("models", ModelRefused): _model("refused"),
 }
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.core.effects import RaiseAlarm
 from daemon.core.events import (
     BarClosed,
     CandidateRefused,
@@ -242,4 +241,4 @@ def test_an_answer_to_a_command_fits_its_schema() -> None:
 
 def test_what_nobody_leaves_under_a_topic_is_an_error() -> None:
     with pytest.raises(KeyError):
-        message_of("bars", Alarm(RaiseAlarm("a", "b"), 1, 2, False), "paper-1")
+        message_of("bars", Alarm("a", "b", 1, 2, False), "paper-1")

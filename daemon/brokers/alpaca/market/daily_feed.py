@@ -18,8 +18,7 @@ from typing import Any, Protocol
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.rest.client import Raw, RestError
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
-from daemon.brokers.api import EventLogger, Known
-from daemon.brokers.sessions import open_session
+from daemon.brokers.api import EventLogger, Known, open_session
 from daemon.core.desks.guarded import kept_bars
 from daemon.core.events import (
     BarClosed,

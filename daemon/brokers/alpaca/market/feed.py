@@ -24,8 +24,7 @@ from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.live_bars import Minutes, StockBars, Timing
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, Silence, State, instant_ns
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.api import EventLogger, Known
-from daemon.brokers.sessions import open_session, sessions_before
+from daemon.brokers.api import EventLogger, Known, open_session, sessions_before
 from daemon.core.events import (
     Contract,
     Event,
