@@ -211,16 +211,18 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
 
 
 def _writer(settings: DeskSettings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:
-    """Return the writer. A desk that holds something goes on without its reserve for a full disk."""
+    """Return the writer. A desk that holds something goes on without its reserve for a full disk.
+
+    Where there may be room later, only a halted one does: it takes no new risk, and a resume asks for the reserve.
+    """
+    state, mib = recovered.machine.state, settings.journal.ballast_mib
     try:
-        return JournalWriter(state_dir.journal, settings.journal.ballast_mib)
-    except JournalBusy:
-        raise
+        return JournalWriter(state_dir.journal, mib)
     except JournalError as error:
-        if not recovered.machine.state.exposed:
+        if not state.exposed or (isinstance(error, JournalBusy) and state.risk.halt is None):
             raise
         log("no_ballast", problem=str(error))
-        return JournalWriter(state_dir.journal)
+        return JournalWriter(state_dir.journal, mib, spent=True)
 
 
 def _recovered(settings: DeskSettings, state_dir: StateDir) -> Recovered:

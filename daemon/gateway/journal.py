@@ -87,14 +87,18 @@ class GatewayJournal:
         self._snapshot_seq = self.machine.books.seq
 
     def _writer_with(self, ballast_mib: int) -> JournalWriter:
-        """Return the writer; without its reserve where that cannot be made, since desks may hold something."""
+        """Return the writer; without its reserve where that cannot be made, since desks may hold something.
+
+        Where there may be room later, only a halted one does: it takes no new risk, and a resume asks for the reserve.
+        """
+        goes_on = self.books.is_needed and self.books.halt is not None
         try:
             return JournalWriter(self._state.journal, ballast_mib)
-        except JournalBusy:
-            raise
         except JournalError as error:
+            if isinstance(error, JournalBusy) and not goes_on:
+                raise
             self.unreserved = str(error)
-            return JournalWriter(self._state.journal)
+            return JournalWriter(self._state.journal, ballast_mib, spent=True)
 
     @property
     def books(self) -> Ledgers:

@@ -26,9 +26,12 @@ IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
 
 
 class JournalWriter:
-    """Commits on a thread of its own. `pressed` turns true when a full disk took the ballast: halt now."""
+    """Commits on a thread of its own. `pressed` turns true when a full disk took the ballast: halt now.
 
-    def __init__(self, journal: Journal, ballast_mib: int = 0) -> None:
+    `spent`: it begins without its ballast, which `reserve` makes again.
+    """
+
+    def __init__(self, journal: Journal, ballast_mib: int = 0, *, spent: bool = False) -> None:
         self.journal = journal
         self.pressed = False
         self._broken: WriteFailed | None = None
@@ -36,7 +39,9 @@ class JournalWriter:
         self._ballast = journal.path.with_name(BALLAST_FILE)
         self._pool = one_thread("journal-writer")
         self._pending: deque[Future[None]] = deque()
-        if ballast_mib:
+        if spent:
+            journal.append_only()
+        elif ballast_mib:
             _make_ballast(self._ballast, ballast_mib)
 
     async def write(self, batch: CommitBatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +21,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.desks.desk_run import execute
-from tests.support.gateway_stage import broker, gateway_on, table
+from tests.support.gateway_stage import broker, gateway_on, stage, table
 
 
 async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: Path) -> None:
@@ -201,6 +203,24 @@ async def test_a_start_rotates_what_grew_and_first_tells_of_a_damaged_row(tmp_pa
         async with gateway_on(alpaca, tmp_path) as s:
             await s.settled()
             assert s.verified().difference == ""  # the damage is in the file before
+
+
+async def test_a_halted_gateway_of_desks_that_hold_something_starts_without_room_for_its_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with stage(tmp_path) as s:
+        await s.place("a", 3)
+        await s.until(lambda: bool(s.books.accounts["a"].holdings))
+        await s.gateway.halt("operator", "a word", "anna")
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    journal = open_journal(tmp_path, "paper", 1)
+    assert "cannot reserve 1 MiB" in journal.unreserved
+    with pytest.raises(JournalError, match="cannot reserve 1 MiB"):
+        await journal.reserve()  # so no resume
+    await journal.close()
 
 
 async def test_a_reserve_that_cannot_be_made_keeps_no_gateway_from_its_desks(tmp_path: Path) -> None:

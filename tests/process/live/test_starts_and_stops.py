@@ -82,6 +82,32 @@ def test_a_kill_with_a_position_and_a_working_order_is_survived_and_nothing_is_s
         assert verified(played, capsys)
 
 
+def test_a_halted_desk_that_holds_something_leaves_without_room_for_its_reserve(
+    bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a full disk that took the reserve: who is killed then finds no room to make it again."""
+
+    def told(*words: str) -> int:
+        return ctl.main([*words, "--state-dir", str(played.state_dir), "--reason", "a full disk"])
+
+    with ExitStack() as stack:
+        played = staged(stack, bundled, tmp_path, lively)
+        daemon = played.start()
+        played.until_true(lambda: holding(played), "a position")
+        assert told("halt") == 0
+        daemon.kill()
+        daemon.wait(10)
+        (played.state_dir / "ballast").unlink()
+        before = len(played.read_log("reconciled"))
+        played.start(tables=({"journal": {"ballast_mib": 1_048_576}},))
+        played.until_true(lambda: len(played.read_log("reconciled")) > before, "book and broker agree")
+        assert "cannot reserve 1048576 MiB" in str(played.read_log("no_ballast"))
+        assert told("resume") != 0
+        assert "cannot reserve 1048576 MiB" in capsys.readouterr().err
+        assert told("flatten") == 0
+        played.until_true(lambda: not played.held(), "the position was closed")
+
+
 def test_a_clean_stop_keeps_the_position_or_flattens_it_as_configured(
     bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
