@@ -120,7 +120,7 @@ class Guard:
         )
         memory = self._remembered()
         self.watch = Watch(rules, now_s(), memory.beat, fenced=memory.fenced)
-        self._kept, self._kept_s = memory, now_s()
+        self._kept, self._kept_s, self._forgets = memory, now_s(), False
         self._rules, self._soon, self._news = rules, asyncio.Event(), asyncio.Event()
         self._orders: asyncio.Queue[Action] = asyncio.Queue()
         command = settings.alarms
@@ -293,15 +293,21 @@ class Guard:
         return memory
 
     def _remember(self) -> None:
-        """Write it where it changed; a changed counter alone waits a minute."""
+        """Write it where it changed; a changed counter alone waits a minute. A disk that fails is tried again."""
         beat, kept = self.watch.beat, self._kept
         if self.watch.fenced == kept.fenced:
             lately = self._now_s() - self._kept_s < KEPT_EVERY_S
             if beat is kept.beat or (lately and _content(beat) == _content(kept.beat)):
                 return
-        self._kept, self._kept_s = Memory(beat, self.watch.fenced), self._now_s()
-        with contextlib.suppress(OSError):  # it goes on without
-            write_whole(self._file, msgspec.json.encode(self._kept, enc_hook=to_json), 0o600)
+        memory, self._kept_s = Memory(beat, self.watch.fenced), self._now_s()
+        try:
+            write_whole(self._file, msgspec.json.encode(memory, enc_hook=to_json), 0o600)
+        except OSError as error:  # it goes on without
+            if not self._forgets:
+                self._log("guard_forgets", problem=str(error))
+            self._forgets = True
+        else:
+            self._kept, self._forgets = memory, False
 
 
 def _content(beat: Heartbeat | None) -> object:

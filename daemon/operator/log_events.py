@@ -141,6 +141,9 @@ GUARD_EVENTS: dict[str, LogEvent] = {
     "guard_clock": LogEvent("warning", ("detail",), "The guard's clock and the broker's differ.", alarm=True),
     "guard_answered": LogEvent("info", ("what", "answer"), "What the broker answered to one of the guard's requests."),
     "guard_path": LogEvent("warning", ("path", "problem"), "A path cannot be used; tried again."),
+    "guard_forgets": LogEvent(
+        "warning", ("problem",), "What the guard remembers cannot be written; tried again. Its next start knows less."
+    ),
 }
 
 

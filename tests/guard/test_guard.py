@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 from collections.abc import Collection, Sequence
 from decimal import Decimal
@@ -17,6 +18,7 @@ from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import AccountLook
 from daemon.config.load import NO_STRATEGY, DeskSettings, load
 from daemon.core.effects import SubmitOrder
+from daemon.guard import command
 from daemon.guard.command import TABLES, Guard
 from daemon.guard.watch import Cancel, Close, Fence
 from daemon.host.time.clock import Clock
@@ -71,10 +73,11 @@ class Host:
         self.folder, self.now_s = folder, 1000.0
         self.account = Account()
         self.clock = Clock.real()
+        self.log = io.StringIO()
         self.guard = self.started()
 
     def started(self) -> Guard:
-        log = Log("error", "json", stream=io.StringIO())
+        log = Log("warning", "json", stream=self.log)
         return Guard(
             settings_of(self.folder), self.account, KEY, None, self.folder / "kept.json", log, self.clock,
             lambda: self.now_s,
@@ -112,6 +115,24 @@ async def test_a_guard_that_restarts_knows_its_own_fence(host: Host) -> None:
     again.watch.fenced = False
     again._remember()
     assert not host.started().watch.fenced
+
+
+async def test_a_fence_that_a_full_disk_did_not_keep_is_kept_once_there_is_room(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    host.guard.heard("folder", host.beat())
+    host.guard.watch.fenced = True  # the desk is silent from here on
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "write_whole", full)
+        for _ in range(3):
+            host.guard._remember()
+    assert not host.started().watch.fenced
+    host.guard._remember()
+    assert host.started().watch.fenced
+    assert host.log.getvalue().count("guard_forgets") == 1
 
 
 @pytest.mark.parametrize(
