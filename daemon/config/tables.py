@@ -145,7 +145,7 @@ class FeedTable:
 
 @dataclass(frozen=True, slots=True)
 class RecordTable:
-    """Which option quotes a running desk records (`daemon.brokers.alpaca.recorder`)."""
+    """Which option quotes a running desk records (`daemon.brokers.alpaca.market.recorder`)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     enabled: bool = False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed, DailyHistory, OwnDesk, ShareQuotes
-from daemon.brokers.alpaca.market.feed import LiveFeed, Options, ReadQuotes, StreamRecorder
+from daemon.brokers.alpaca.market.feed import LiveFeed, Options, ReadQuotes
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
@@ -59,6 +59,7 @@ from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from strategies.registry import by_kind
 
 if TYPE_CHECKING:
+    from daemon.brokers.alpaca.market.recorder import OptionRecorder
     from daemon.brokers.alpaca.trading.activity_stream import ActivityLine, ActivityStream
 
 NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also of keys of another service
@@ -390,11 +391,11 @@ class AlpacaConnection:
             timing=self._timing(),
         )
 
-    def _recorder(self, desk: FeedDesk) -> StreamRecorder | None:
+    def _recorder(self, desk: FeedDesk) -> OptionRecorder | None:
         """Return what records the option quotes, where `[record]` has it."""
         if not self._settings.record.enabled:
             return None
-        from daemon.brokers.alpaca.recorder import recorder_for
+        from daemon.brokers.alpaca.market.recorder import recorder_for
 
         return recorder_for(self._settings, desk.cache_dir.with_name("quotes"), self._clock, self._log)
 

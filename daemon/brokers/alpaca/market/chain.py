@@ -9,9 +9,11 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 from daemon.brokers.alpaca.rest.client import RestError
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import EventLogger
 from daemon.core.events import Contract, ContractsListed, SessionScheduled
 from daemon.core.instruments.option_market import parse_occ
@@ -23,35 +25,13 @@ DIGITS_MOST = 12  # of an open interest
 SHARES = 100  # of an ordinary contract; others are adjusted
 
 
-class ContractReads(Protocol):
-    """Listed contracts, all pages. Dates are `YYYY-MM-DD`, both ends included. Raises RestError."""
-
-    async def option_contracts(
-        self, underlying: str, expiry_from: str, expiry_to: str, strike_from: Decimal, strike_to: Decimal
-    ) -> list[dict[str, Any]]: ...
-
-
-class ChainReads(Protocol):
-    """Snapshots by OCC symbol, all pages. Raises RestError."""
-
-    async def option_chain(
-        self,
-        underlying: str,
-        expiry_from: str,
-        expiry_to: str,
-        strike_from: Decimal,
-        strike_to: Decimal,
-        feed: str,
-    ) -> dict[str, dict[str, Any]]: ...
-
-
 class ChainReader:
     """Reads the chain of one underlying by the trading rules."""
 
     def __init__(
         self,
-        contracts: ContractReads,
-        market: ChainReads,
+        contracts: TradingReads,
+        market: MarketData,
         underlying: str,
         rule: Contracts,
         feed: str,

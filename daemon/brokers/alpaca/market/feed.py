@@ -15,14 +15,14 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from decimal import Decimal
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.live_bars import Minutes, StockBars, Timing
-from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, Silence, State, instant_ns
+from daemon.brokers.alpaca.market.socket import QUOTES, Endpoint, MarketSocket, Silence, State, instant_ns
 from daemon.brokers.alpaca.rest.client import RestError
 from daemon.brokers.api import EventLogger, Known, open_session, sessions_before
 from daemon.core.events import (
@@ -42,7 +42,9 @@ from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session, Spec
 from strategies.kit.units import SECOND_NS
 
-CHANNEL = "quotes"
+if TYPE_CHECKING:
+    from daemon.brokers.alpaca.market.recorder import OptionRecorder
+
 CENT = Decimal("0.01")
 FINE = Decimal("0.0001")  # USD: shares below a dollar
 _ZERO = Decimal(0)
@@ -75,34 +77,6 @@ def with_neighbours(contracts: Iterable[Contract], symbols: Collection[str]) -> 
         for strike in rungs[max(0, at - SIDE_STRIKES) : at + SIDE_STRIKES + 1]:
             chosen.update(ladder[strike])
     return frozenset(chosen)
-
-
-class StreamRecorder(Protocol):
-    """Records what the stream carries, next to the desk. No method raises or waits."""
-
-    def attach(self, socket: MarketSocket, last_bar: Callable[[], tuple[int, float]]) -> None:
-        """Use this stream; `last_bar` returns start and close of the underlying's newest minute."""
-
-    def streamed(self, symbols: frozenset[str]) -> None:
-        """Note what the desk streams."""
-
-    def begin(self, session: Session) -> None:
-        """Record this session from now on."""
-
-    def listed(self, contracts: tuple[Contract, ...]) -> None:
-        """Choose contracts from this listing."""
-
-    def take(self, symbol: str, message: dict[str, Any]) -> None:
-        """Take a quote of the stream."""
-
-    def on_state(self, state: State) -> None:
-        """Note a connect or a lost connection."""
-
-    def end(self, session: Session) -> None:
-        """Make the session's file."""
-
-    async def run(self) -> None:
-        """Record until cancelled."""
 
 
 class QuoteBook:
@@ -203,7 +177,7 @@ class LiveQuotes:
         silence_ns: int,
         breath_s: float,
         shares: tuple[str, ...],
-        recorder: StreamRecorder | None,
+        recorder: OptionRecorder | None,
     ) -> None:
         self.book = QuoteBook(clock.now_ns, FINE if shares else CENT)
         self.socket = open_socket(self._take)
@@ -270,9 +244,9 @@ class LiveQuotes:
         new, gone = symbols - self._streamed, self._streamed - symbols
         self._streamed = symbols
         if new:
-            self.socket.subscribe(CHANNEL, new)
+            self.socket.subscribe(QUOTES, new)
         if gone:
-            self.socket.unsubscribe(CHANNEL, gone)
+            self.socket.unsubscribe(QUOTES, gone)
             self.book.keep_only(symbols)
         if self._recorder is not None:
             self._recorder.streamed(symbols)
@@ -371,7 +345,7 @@ class Options(NamedTuple):
 
     chain: ChainReader
     stream: Endpoint
-    recorder: StreamRecorder | None = None
+    recorder: OptionRecorder | None = None
 
 
 class LiveFeed:

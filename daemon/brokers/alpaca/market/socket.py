@@ -419,6 +419,7 @@ class MarketSocket:
 
 
 CHANNELS = ("bars", "updatedBars", "statuses")
+QUOTES = "quotes"  # the channel of shares' and of contracts' quotes
 HALTED = frozenset(("H", "P", "2"))  # tape C and O: halt, volatility pause; tape A and B: halt
 RESUMED = frozenset(("T", "3"))
 

@@ -10,10 +10,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from daemon.brokers.alpaca import recorder as module
-from daemon.brokers.alpaca.market.feed import CHANNEL
-from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket
-from daemon.brokers.alpaca.recorder import OptionRecorder, near
+from daemon.brokers.alpaca.market import recorder as module
+from daemon.brokers.alpaca.market.recorder import OptionRecorder, near
+from daemon.brokers.alpaca.market.socket import QUOTES, Endpoint, MarketSocket
 from daemon.config.tables import RecordTable
 from daemon.core.events import Contract
 from daemon.core.instruments.option_market import occ_symbol
@@ -143,7 +142,7 @@ def test_the_desk_comes_first() -> None:
 def test_a_refusal_and_a_flood_halve_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     side = Side(strikes=10, expiries=2, symbols_max=100)
     assert len(side.spare) == 60
-    side.socket.refused = frozenset({(CHANNEL, next(iter(side.spare)))})
+    side.socket.refused = frozenset({(QUOTES, next(iter(side.spare)))})
     side.pass_to(65)
     assert len(side.spare) == 30
     monkeypatch.setattr(module, "MESSAGES_MOST", 5)

@@ -13,8 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from daemon.brokers.alpaca.market.feed import CHANNEL
-from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
+from daemon.brokers.alpaca.market.socket import QUOTES, MarketSocket, State, instant_ns
 from daemon.brokers.api import EventLogger
 from daemon.config.checks import quotes_made_up_by
 from daemon.config.load import DeskSettings
@@ -74,7 +73,7 @@ class OptionRecorder:
         self.failed = True
         self._log("recording_stopped", reason=f"{type(error).__name__}: {error}")
         if self._socket is not None:
-            self._socket.spare(CHANNEL, ())
+            self._socket.spare(QUOTES, ())
 
     def attach(self, socket: MarketSocket, last_bar: Callable[[], tuple[int, float]]) -> None:
         """Use this stream; `last_bar` returns start and close of the underlying's newest minute."""
@@ -175,7 +174,7 @@ class OptionRecorder:
         if self._recording.problem or self._session is None:
             self._stream(frozenset())
             return
-        if self._socket is not None and any((CHANNEL, symbol) in self._socket.refused for symbol in self._spare):
+        if self._socket is not None and any((QUOTES, symbol) in self._socket.refused for symbol in self._spare):
             self._narrow("the stream has no room for them")
         spot = self._last_bar()[1]
         nearest = near(self._contracts, spot, self._rule.strikes, self._rule.expiries, self._spare)
@@ -192,7 +191,7 @@ class OptionRecorder:
         self._spare = symbols - self._desks
         self._book.keep_only(self._spare | self._desks)
         if self._socket is not None:
-            self._socket.spare(CHANNEL, self._spare)
+            self._socket.spare(QUOTES, self._spare)
 
     def _report(self) -> None:
         """Log what the thread finished, and why it stopped."""
