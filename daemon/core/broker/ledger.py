@@ -35,6 +35,7 @@ from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.splits import was_taken_over
+from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
 
@@ -311,14 +312,20 @@ def ended_unsettled(draft: Draft, theirs: Mapping[str, Quantity]) -> list[str]:
 
 def _gone(draft: Draft, theirs: Mapping[str, Quantity]) -> dict[str, OccContract]:
     """Return expired options of the desk and of others that the broker no longer holds."""
-    session, gone = draft.session.session, dict[str, OccContract]()
+    gone = dict[str, OccContract]()
     for symbol in {**draft.book.positions, **draft.broker.foreign_held}:
         contract = parse_occ(symbol)
-        if session is None or contract is None or theirs.get(symbol, 0):
-            continue
-        if contract.expiry < session.date or (contract.expiry == session.date and draft.session.ended):
+        if contract is not None and not theirs.get(symbol, 0) and _is_over(draft, contract.expiry):
             gone[symbol] = contract
     return gone
+
+
+def _is_over(draft: Draft, expiry: str) -> bool:
+    """Return whether the last session of contracts is over; after a start nobody may have told of its end yet."""
+    session = draft.session.session
+    if session is None or expiry < max(session.date, new_york_date(draft.now_ns).isoformat()):
+        return session is not None
+    return expiry == session.date and (draft.session.ended or draft.now_ns >= session.close_ns)
 
 
 def _is_of_both(draft: Draft, contracts: Mapping[str, OccContract]) -> bool:

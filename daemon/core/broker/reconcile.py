@@ -70,7 +70,7 @@ from daemon.core.risk.splits import (
 )
 from daemon.core.session import new_york_date, new_york_text
 from daemon.core.state import ADJUSTED_MAX, BROKER_MODES, ZERO, Adjusted, Position, Suspicion
-from strategies.kit.quantity import Quantity, exact, whole_of
+from strategies.kit.quantity import Quantity, exact, total, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 T = TypeVar("T")
@@ -398,15 +398,23 @@ def differing_orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
 def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
     """Halt at once on a short position that is not in the book: more was sold than was held.
 
-    Shares that a held option may have delivered are judged with the other differences.
+    Shares that a held option may have delivered, or others' contracts taken, are judged with the other differences.
     """
     roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
     for position in event.positions:
         symbol = position.symbol
         expected = draft.expected(symbol)
-        if position.quantity < min(expected, 0) and can_hold(draft, symbol) and symbol not in roots:
+        least = min(expected, 0) - _taken_by_others(draft, symbol)
+        if position.quantity < least and can_hold(draft, symbol) and symbol not in roots:
             draft.risk = replace(draft.risk, reconciled=False)
             draft.halt("short_position", f"{symbol}: broker {position.quantity}, book {expected}")
+
+
+def _taken_by_others(draft: Draft, root: str) -> Quantity:
+    """Return how many shares the puts of others take when they are exercised, and their short calls."""
+    held = ((parse_occ(symbol), quantity) for symbol, quantity in draft.broker.foreign_held.items())
+    takes = (-one.right * quantity for one, quantity in held if one is not None and one.root == root)
+    return OPTION_MULTIPLIER * total(each for each in takes if each > 0)
 
 
 def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> None:

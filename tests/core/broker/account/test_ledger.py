@@ -21,6 +21,7 @@ from tests.support.core.desk import (
     CALL,
     HALF_DAY,
     PUT,
+    SECOND,
     TUESDAY,
     Desk,
     alarms,
@@ -300,6 +301,37 @@ def test_an_option_that_vanished_on_the_day_after_its_expiry_is_settled_too() ->
     del account.positions[CALL]
     d.put(account.report(d.at(-9)), account.report(d.at(-8)))
     assert (d.held, d.halted(), d.state.risk.reconciled) == ({}, "", True)
+
+
+@pytest.mark.parametrize("hours", [7, 20])  # of Tuesday's evening, and of the next morning
+def test_an_option_that_vanished_while_the_daemon_was_dead_is_settled_before_the_feed_ends_its_session(
+    hours: int,
+) -> None:
+    d = at_broker(account := Account(), trading=Trading(sizing=Sizing(max_contracts=1)))
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 1, "2.00", d.at(1)))
+    d.begin(TUESDAY, "2024-07-03")
+    d.put(account.report(d.at(300)))
+    del account.positions[CALL]
+    at_ns = d.at(60 * hours)
+    d.put(ev.RunStarted(at_ns, "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
+    d.put(account.report(at_ns + SECOND), account.report(at_ns + 12 * SECOND))
+    assert (d.held, d.halted(), d.state.risk.reconciled) == ({}, "", True)
+
+
+def test_a_person_s_put_that_takes_shares_before_its_line_is_no_short_position_of_the_desk() -> None:
+    d, account = with_a_person(PUT)
+    account.book(line("OPEXP", CALL, -1))
+    account.positions = {PUT: (3, Decimal(2))}
+    agreed(d, account, 391, 30)
+    account.positions = {"SPY": (-300, Decimal(500))}
+    account.cash += 150_000
+    d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
+    assert (d.held, d.state.broker.foreign_held, d.halted()) == ({}, {"SPY": -300}, "")
+    account.positions["SPY"] = (-301, Decimal(500))
+    d.put(account.report(d.at(393)))
+    assert d.halted() == "short_position"
 
 
 def test_an_option_that_vanished_before_its_expiry_is_settled_by_nobody() -> None:
