@@ -132,16 +132,16 @@ class Watch:
         """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. One that is not newer counts not.
 
         A new one of an earlier life counts too: the later one was a second desk of this name, and this one lives on.
+        Where it came late it tells nothing of what is held: it was held up, or the desk's clock was set back.
         """
         known = self.beat
         age_s = (clock_ns - beat.time_ns) / SECOND_NS
         fresh = abs(age_s) <= FRESH_S * self._rules.rate
         if beat.counter <= self._lives.get(beat.life, 0):
             return
-        if not fresh and known is not None and beat.life < known.life:
-            return  # an older life's message, sent again
         self._lives[beat.life] = beat.counter
-        self.beat = beat
+        if fresh or known is None or beat.life >= known.life:
+            self.beat = beat
         if fresh:
             self._heard_s, self._fenced_once, self._closes = now_s, False, False
             self._raised.pop("guard_unprotected", None)

@@ -18,7 +18,7 @@ from daemon.core.events import BrokerOrder
 from daemon.guard.watch import Cancel, Close, Fence, Rest, Watch
 from daemon.operator.heartbeat import Held
 from strategies.kit.quantity import exact
-from tests.support.guarded_world import NAMES, RULES, DeskHost, World
+from tests.support.guarded_world import NAMES, RULES, SECOND, DeskHost, World
 
 HOUR = 3600.0
 LATEST = RULES.act_s + 2 * RULES.look_s + 10  # it acts by then: two looks, and the turns of this world
@@ -378,6 +378,17 @@ def test_heartbeats_that_were_held_up_or_bear_a_wrong_time_are_neither_life_nor_
     world = World()
     world.run(60)
     world.desk.clock_s = -1800.0
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_doubts" in world.guard.alarms()
+
+
+@pytest.mark.parametrize("day_s", [-86_400.0, 86_400.0])
+def test_a_desk_that_starts_again_with_a_clock_of_another_day_is_left_alone(day_s: float) -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    world.desk.clock_s = day_s
+    world.desk.restart(world.now_ns + round(day_s) * SECOND)
     world.run(HOUR)
     assert world.guard.acts() == []
     assert "guard_doubts" in world.guard.alarms()
