@@ -578,6 +578,12 @@ class Ledgers(msgspec.Struct):
             after = {name: held.get(name, ZERO) + changes.get(name, ZERO) for name in held.keys() | changes.keys()}
             entries[number] = (day, {name: quantity for name, quantity in sorted(after.items()) if quantity})
 
+    def rename_held(self, old: str, new: str, date: str) -> None:
+        """Let who held a share before this date have held it under its new name: dividends come weeks later."""
+        former = [(day, held) for day, held in self.held.get(old, []) if day < date]
+        if former and new not in self.held:
+            self.held[new] = [*former, (date, {})]
+
     def holders(self, symbol: str) -> dict[str, Decimal]:
         """Return who holds how much of a symbol now, by sub-account."""
         return {name: a.quantity(symbol) for name, a in self.accounts.items() if a.quantity(symbol)}

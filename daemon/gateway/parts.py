@@ -38,6 +38,7 @@ from strategies.kit.quantity import FINEST
 
 SHARE_LEG = "OPTRD"
 LAPSED = "OPEXP"
+NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 EARLY = "early OPTRD"
 """The kind of `Moving` of shares that were booked for a contract before its line came."""
 UNKNOWN_LINE = "gateway_line_unowned"
@@ -93,7 +94,7 @@ def line_of(row: Json) -> LedgerLine:
 
 
 def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
-    """Return whose the line is. It changes only what a later line of the same action needs (`Ledgers.moving`)."""
+    """Return whose the line is. It changes only what a later line needs (`Ledgers.moving`, `Ledgers.held`)."""
     if line.kind == CRYPTO_FEE:
         return Division({MAIN: LinePart(amount=line.amount)})  # what it takes in coins, the broker's position has
     if line.kind in FEES:
@@ -320,6 +321,8 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
         return _taken(books, line, {name: quantity for name, quantity in some.items() if quantity})
     before = _moving(books, line) if line.quantity > 0 else None
     if before is not None:
+        if line.kind in NEW_NAME:
+            books.rename_held(before.symbol, line.symbol, line.date)
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
         new = _shares_of(books, old, line.quantity)

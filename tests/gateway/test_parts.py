@@ -10,7 +10,7 @@ from daemon.alpaca_api.wire import Json
 from daemon.gateway.books import DayFill, Ledgers, LinePart, SubAccount
 from daemon.gateway.events import MAIN
 from daemon.gateway.parts import Division, LedgerLine, apportioned, divide, line_of
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import DAY_NS, SECOND_NS
 
 NOON_NS = 1_709_139_600 * SECOND_NS  # 2024-02-28 12:00 in New York
 DAY, NEXT_DAY = "2024-02-28", "2024-02-29"
@@ -182,6 +182,21 @@ def test_a_new_name_moves_each_holding_with_what_it_cost() -> None:
     come = divide(made, line("NC", "META", "6.5"), "")
     assert booked(made, come, "META") == {"a": dec(4), MAIN: dec("2.5")}
     assert made.accounts["a"].holdings["META"].average == dec(100)
+
+
+def test_a_dividend_that_was_earned_under_the_former_name_is_who_held_then() -> None:
+    made = books(a={"FB": 3}, b={"FB": 1})
+    made.now_ns += DAY_NS
+    gone = divide(made, line("NC", "FB", "-4", date=NEXT_DAY), "")
+    for name, part in gone.parts.items():
+        made.book(name, "FB", part, NEXT_DAY)
+    come = divide(made, line("NC", "META", "4", date=NEXT_DAY), "")
+    for name, part in come.parts.items():
+        made.book(name, "META", part, NEXT_DAY)
+    made.book("a", "META", LinePart(dec(-3)))  # a sells under the new name
+    paid = divide(made, line("DIV", "META", "4", "8.00", date="2024-03-15"), NEXT_DAY)
+    assert (cash_of(paid), paid.doubt) == ({"a": dec("6.00"), "b": dec("2.00")}, "")
+    assert made.held_before("META", "2024-03-01") == {"b": dec(1)}
 
 
 def test_a_merger_for_cash_pays_each_for_its_shares() -> None:
