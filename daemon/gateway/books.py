@@ -302,9 +302,12 @@ class Ledgers(msgspec.Struct):
         return [self.orders[name] for name in self.live]
 
     def entries(self) -> list[str]:
-        """Return the names of sub-accounts' open orders that add risk: no purchase of what one is short by."""
+        """Return the names of sub-accounts' open orders that add risk: no purchase of what one is short by.
+
+        By name: books that are made again from a snapshot have these orders in another order.
+        """
         orders = (order for order in self.open_orders() if order.opens and order.account != MAIN)
-        return [order.name for order in orders if self.accounts[order.account].quantity(order.symbol) >= 0]
+        return sorted(order.name for order in orders if self.accounts[order.account].quantity(order.symbol) >= 0)
 
     def taken_since(self, ns: int) -> Iterator[GatewayOrder]:
         """Yield the orders of all sub-accounts but `main` that were taken at `ns` or later, newest first."""

@@ -210,6 +210,17 @@ async def test_a_halt_cancels_what_sub_accounts_still_buy_and_nothing_else(tmp_p
         assert s.verified().difference == ""
 
 
+async def test_the_journal_is_proven_after_a_halt_whatever_the_orders_were_called(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            for name in ("z", "a"):
+                await s.place("b", 1, type="limit", limit_price="400", time_in_force="gtc", client_order_id=name)
+        async with gateway_on(alpaca, tmp_path) as s:  # by a snapshot
+            await s.gateway.halt("operator", "a test", "anna")
+            await s.until(lambda: not s.books.live)
+        assert s.verified().difference == ""
+
+
 async def test_a_halt_leaves_what_a_sub_account_buys_back(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         s.books.accounts["a"].change("SPY", Decimal(-1), Decimal(-500))  # as after a bust
