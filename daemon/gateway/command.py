@@ -135,7 +135,10 @@ def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Tr
     whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved(MAIN)
     if whole and whole > free:
         parts = ", ".join(f"{name} {usd}" for name, usd in fresh.items())
-        raise ConfigError(f"{MAIN} has {free} USD that no order keeps, new sub-accounts ask for {whole} ({parts})")
+        left = [name for name in gone_from_file(settings, books) if books.accounts[name].cash > 0]
+        moves = "".join(f", or by the former file `rltrader-gateway transfer {name} {MAIN}` first" for name in left)
+        words = f"{MAIN} has {free} USD that no order keeps, new sub-accounts ask for {whole} ({parts})"
+        raise ConfigError(f"{words}: lower their capital{moves}")
     return [
         Transferred(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()
     ]
@@ -152,6 +155,11 @@ def as_there_is(moves: list[Transferred], cash: Decimal, books: Ledgers) -> list
     return [structs.replace(moved, cash=Decimal(0)) for moved in moves]
 
 
+def gone_from_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
+    """Return the sub-accounts that have books and are not in the file any more."""
+    return sorted(books.accounts.keys() - settings.sub_accounts.keys() - {MAIN})
+
+
 def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
     """Return, in words, where the file says another thing of sub-accounts than they have; that changes nothing."""
     words = []
@@ -160,7 +168,7 @@ def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
         if table.capital != began:
             cure = "what it has changes by `rltrader-gateway transfer` alone"
             words.append(f"sub_account.{name}.capital is {table.capital}, and it began with {began}: {cure}")
-    for name in sorted(books.accounts.keys() - settings.sub_accounts.keys() - {MAIN}):
+    for name in gone_from_file(settings, books):
         account, orders = books.accounts[name], sum(order.account == name for order in books.open_orders())
         held = [f"{holding.qty} {symbol}" for symbol, holding in account.holdings.items()]
         if held or orders or account.cash:

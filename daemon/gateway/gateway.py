@@ -26,7 +26,7 @@ from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import ConfigError
 from daemon.core.handlers import LOOKED_NS, SEEN
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import is_contract, parse_occ
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, is_coin, name_of_call, submitted_ns_of
 from daemon.gateway.config import GatewaySettings
@@ -1103,8 +1103,12 @@ class Gateway:
                 raise ValueError(f"{source} has {text(held)} {symbol} that no order keeps, asked for {text(quantity)}")
             if quantity != round(quantity, PLACES):
                 raise ValueError(f"{text(quantity)} {symbol}: expected at most {PLACES} decimals")
-            if target != MAIN and quantity % 1 and not books.accounts[target].fractions:
-                raise ValueError(f"{text(quantity)} {symbol}: {target} trades whole shares alone")
+            if is_contract(symbol) and quantity % 1:
+                raise ValueError(f"{text(quantity)} {symbol}: contracts move whole")
+            left = books.accounts[source].quantity(symbol) - quantity
+            for name, part in ((target, quantity), (source, left)):
+                if name != MAIN and part % 1 and not books.accounts[name].fractions:
+                    raise ValueError(f"{text(quantity)} {symbol}: {name} trades whole shares alone")
         await self.do(Transferred(self.now_ns(), source, target, cash, symbol, quantity, by, why))
         what = [f"{cash} USD"] if cash else []
         what += [f"{text(quantity)} {symbol}"] if quantity else []

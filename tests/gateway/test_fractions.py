@@ -16,7 +16,7 @@ from daemon.core.session import new_york_date
 from simulator.prices.corporate_actions import Split
 from simulator.trading.settlement import _book_split
 from simulator.trading.venue import Rules
-from tests.support.gateway_stage import Stage, broker, gateway_on, stage
+from tests.support.gateway_stage import CALL, Stage, broker, gateway_on, stage
 
 HALF = Decimal("0.5")
 
@@ -180,11 +180,23 @@ async def test_a_fraction_is_moved_to_who_trades_fractions(tmp_path: Path) -> No
         move = s.gateway.transfer
         with pytest.raises(ValueError, match=r"0\.5 SPY: a trades whole shares alone"):
             await move("main", "a", Decimal(0), "SPY", HALF, "me", "try")
+        await move("main", "b", Decimal(0), "SPY", Decimal(1), "me", "try")
+        with pytest.raises(ValueError, match=r"0\.5 SPY: b trades whole shares alone"):
+            await move("b", "main", Decimal(0), "SPY", HALF, "me", "try")
+        await move("b", "main", Decimal(0), "SPY", Decimal(1), "me", "try")
         await buys(s, "a", "0.25")
         with pytest.raises(ValueError, match="expected at most 9 decimals"):
             await move("main", "a", Decimal(0), "SPY", Decimal("0.1234567891"), "me", "try")
         await move("main", "a", Decimal(0), "SPY", HALF, "me", "try")
         assert (s.held("a"), s.held("main")) == ({"SPY": Decimal("0.75")}, {"SPY": Decimal(1)})
+
+
+async def test_a_part_of_a_contract_moves_to_nobody(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 1, symbol=CALL, type="limit", limit_price="99")
+        await s.until(lambda: s.held("a") == {CALL: Decimal(1)})
+        with pytest.raises(ValueError, match="contracts move whole"):  # nobody could sell the rest
+            await s.gateway.transfer("a", "main", Decimal(0), CALL, HALF, "me", "try")
 
 
 async def test_a_bust_whose_lines_cannot_be_read_at_once_is_booked_when_they_can(tmp_path: Path) -> None:

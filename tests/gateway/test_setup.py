@@ -199,6 +199,9 @@ def test_a_sub_account_that_left_the_file_with_cash_alone_is_named() -> None:
     (words,) = command.unlike_file(settings, books)
     assert words.startswith("a is not in the file, holds 12000.50 USD and has 0 orders: ")
     assert ("transfer a main" in words, "panic" in words) == (True, False)
+    renamed = dataclasses.replace(settings, sub_accounts={"c": table("c", "12000")})
+    with pytest.raises(ConfigError, match=r"ask for 12000 .* lower their capital, or .* transfer a main"):
+        command.newcomers(renamed, books, 0)
 
 
 async def test_a_new_journal_over_what_a_desk_holds_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
