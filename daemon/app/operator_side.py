@@ -87,42 +87,6 @@ def signed_keys(settings: DeskSettings) -> BrokerKeys:
     return BrokerKeys(password, keys)
 
 
-class Telemetry:
-    """The MQTT client of one desk, called `name` in topics, and its outbox."""
-
-    def __init__(
-        self,
-        settings: DeskSettings,
-        name: str,
-        keys: BrokerKeys,
-        judge: Judge | None,
-        submitter: Submitter,
-        log: Log,
-        hears_guard: Callable[[bytes], None] | None,
-        bar_ns: int,
-    ) -> None:
-        from daemon.operator.announce import Announcer
-        from daemon.operator.mqtt.connection import MqttBroker, MqttSettings
-        from daemon.operator.mqtt.mqtt import MqttSide
-        from daemon.operator.mqtt.outbox import Outbox
-
-        table = settings.mqtt
-        broker = MqttBroker.of(table)
-        self.outbox = Outbox(table.queue)
-        client = MqttSide(
-            MqttSettings(broker, name, table.prefix, table.commands),
-            keys.password,
-            judge,
-            self.outbox,
-            submitter.submit_from_thread,
-            lambda: submitter.state,
-            log,
-            hears_guard,
-        )
-        self.run = client.run
-        self.observers = (("telemetry", Announcer(self.outbox, bar_ns).observe),)
-
-
 Notify = Callable[..., None]
 
 
@@ -275,12 +239,9 @@ class OperatorSide:
         ]
         self._works: list[tuple[str, Work]] = [("models", lifecycle.run)]
         if climber is not None:
-            self._observers.append(("ladder", climber.observe))
-            self._works.append(("ladder", climber.run))
-        if not replay:
             watch = self._claim_watch(lifecycle)
-            self._observers.append(("claim", watch.observe))
-            self._works.append(("claim", watch.run))
+            self._observers += [("ladder", climber.observe), ("claim", watch.observe)]
+            self._works += [("ladder", climber.run), ("claim", watch.run)]
         side: list[tuple[str, Work]] = []
         judge = self._judge(name, keys.commands, ports.host_ns)
         if settings.control.signed and judge is not None:
@@ -289,13 +250,7 @@ class OperatorSide:
         if settings.control.enabled:
             control = ControlServer(settings.paths.state_dir, self.submitter, settings.desk.name, log)
             self._works.append(("control", control.run))
-        self._telemetry: Telemetry | None = None
-        if settings.mqtt.enabled:
-            hears = None if keys.guard is None else self._hear_guard
-            bar_ns = opened.checked.strategy.spec.bar_interval_s * SECOND_NS
-            self._telemetry = Telemetry(settings, name, keys, judge, self.submitter, log, hears, bar_ns)
-            self._observers += self._telemetry.observers
-            side.append(("mqtt", self._telemetry.run))
+        self._outbox = self._telemetry(name, keys, judge, side) if settings.mqtt.enabled else None
         self._guard = self._guard_link(name, keys.guard, notify)
         if self._guard is not None:
             self._works.append(("guard link", self._guard.run))
@@ -304,9 +259,10 @@ class OperatorSide:
             alarms = AlarmCommand(alarm.command, alarm.per_minute, alarm.timeout_s, name, log)
             self._observers.append(("alarm command", alarms.observe))
             side.append(("alarm command", alarms.run))
-        outbox = self._telemetry.outbox if self._telemetry is not None else None
         drifted = climber.drifted if climber is not None else None
-        self._measuring = Measuring(opened, name, engine, self.submitter, ports.waiting, outbox, log, notify, drifted)
+        self._measuring = Measuring(
+            opened, name, engine, self.submitter, ports.waiting, self._outbox, log, notify, drifted
+        )
         self._observers += self._measuring.observers
         self._works += self._measuring.works
         self._side = SideThread(side, self.failed) if side else None
@@ -330,6 +286,31 @@ class OperatorSide:
             log=self._log,
         )
 
+    def _telemetry(self, name: str, keys: BrokerKeys, judge: Judge | None, side: list[tuple[str, Work]]) -> Outbox:
+        """Add the MQTT client, which calls the desk `name` in topics, to the works of the side thread; its outbox."""
+        from daemon.operator.announce import Announcer
+        from daemon.operator.mqtt.connection import MqttBroker, MqttSettings
+        from daemon.operator.mqtt.mqtt import MqttSide
+        from daemon.operator.mqtt.outbox import Outbox
+
+        checked, submitter = self._opened.checked, self.submitter
+        table = checked.settings.mqtt
+        outbox = Outbox(table.queue)
+        client = MqttSide(
+            MqttSettings(MqttBroker.of(table), name, table.prefix, table.commands),
+            keys.password,
+            judge,
+            outbox,
+            submitter.submit_from_thread,
+            lambda: submitter.state,
+            self._log,
+            None if keys.guard is None else self._hear_guard,
+        )
+        bar_ns = checked.strategy.spec.bar_interval_s * SECOND_NS
+        self._observers.append(("telemetry", Announcer(outbox, bar_ns).observe))
+        side.append(("mqtt", client.run))
+        return outbox
+
     def _judge(self, name: str, keys: Mapping[str, Key], host_ns: Callable[[], int]) -> Judge | None:
         """Return the judge of signed commands, None without a key."""
         if not keys:
@@ -351,7 +332,7 @@ class OperatorSide:
             return None
         from daemon.operator.guard_link import GuardLink
 
-        publish = None if self._telemetry is None else partial(self._telemetry.outbox.put_retained, "heartbeat")
+        publish = None if self._outbox is None else partial(self._outbox.put_retained, "heartbeat")
         settings = self._opened.checked.settings
         return GuardLink(settings.guard, name, key, self.submitter, publish, notify, settings.clock.rate)
 
@@ -385,10 +366,10 @@ class OperatorSide:
 
     def publish_head(self, row: int, head: str) -> None:
         """Publish the chain's head over MQTT if that is enabled. On the trading loop's thread."""
-        if self._telemetry is not None:
+        if self._outbox is not None:
             from daemon.operator.mqtt.messages import ChainHead
 
-            self._telemetry.outbox.put_retained("chain", ChainHead(row, head))
+            self._outbox.put_retained("chain", ChainHead(row, head))
 
     # --- the trading loop -----------------------------------------------------------------------------------------
 

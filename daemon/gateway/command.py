@@ -62,7 +62,7 @@ from daemon.gateway.journal import (
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
 from daemon.gateway.setup import SetupRequest, desk_file, init, shared_symbols
-from daemon.gateway.upstream import ACCOUNT_KEYS, POSITION_KEYS, Upstream
+from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.failures import innermost
@@ -103,8 +103,8 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
     return Opened(
         now_ns,
         number,
-        {key: account[key] for key in ACCOUNT_KEYS if key in account},
-        [{key: row[key] for key in POSITION_KEYS if key in row} for row in positions],
+        account,
+        positions,
         orders,
         [str(line["id"]) for line in lines],
         capital,

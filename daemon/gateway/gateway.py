@@ -751,8 +751,8 @@ class Gateway:
             readable_order(row)
         except Refused as refused:
             told = refusal_of(refused)
-            if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):
-                await self._without_answer(order)  # it may be this very order
+            if refused.of_name:
+                await self._without_answer(order)
             else:
                 await self.do(OrderRefused(self.now_ns(), name, told.status, told.code, told.message, told.extra))
             raise told from None

@@ -16,6 +16,7 @@ from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, refusal, un
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.trading.link import GATEWAY
 from daemon.core.instruments.option_market import is_contract, parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
 from daemon.gateway.books import CENT, LOST, GatewayOrder, Ledgers
@@ -24,8 +25,6 @@ from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
 WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # of the middle; the middle of a wider quote is no price
-DENIED = "gateway: "
-"""How the words of a limit of the gateway begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,7 @@ def closed_symbols(books: Ledgers) -> frozenset[str]:
 
 
 def _denied(words: str) -> Refusal:
-    return forbidden(f"{DENIED}{words}")
+    return forbidden(f"{GATEWAY}{words}")
 
 
 def _reserve_price(view: OrderView, order: Ticket) -> Decimal:

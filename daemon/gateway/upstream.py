@@ -156,7 +156,7 @@ class Upstream:
             held = sorted((str(row.get("symbol")), str(row.get("qty"))) for row in positions)
             now = (account.get("cash"), held, orders, [line.get("id") for line in lines])
             if now == before:
-                return account, positions, orders, lines
+                return *_cut(account, positions), orders, lines
             before = now
         raise BrokerError("the account does not hold still for a first reading: try again when nothing trades in it")
 
@@ -185,8 +185,7 @@ class Upstream:
         return Reported(
             self._clock.now_ns(),
             asked_ns,
-            {key: account[key] for key in ACCOUNT_KEYS if key in account},
-            [{key: row[key] for key in POSITION_KEYS if key in row} for row in positions],
+            *_cut(account, positions),
             [row for order_id, row in orders.items() if known.get(order_id) != row],
             lines,
             {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
@@ -268,6 +267,12 @@ class Upstream:
         """End the threads of the request queues."""
         for queue in (*self._queues, self._market_queue):
             await queue.close()
+
+
+def _cut(account: Json, positions: Sequence[Json]) -> tuple[Json, list[Json]]:
+    """Return of account and positions what a report keeps."""
+    kept = {key: account[key] for key in ACCOUNT_KEYS if key in account}
+    return kept, [{key: row[key] for key in POSITION_KEYS if key in row} for row in positions]
 
 
 def _by_id(rows: Sequence[Json]) -> dict[str, Json]:

@@ -56,6 +56,11 @@ class Refused(RestError, BrokerRefused):
         self.message = message
         self.extra = extra
 
+    @property
+    def of_name(self) -> bool:
+        """Whether the order's name is taken: it may be that very order."""
+        return self.status == 409 or (self.status == 422 and "must be unique" in self.message)
+
 
 class Throttled(RestError):
     """429: the rate limit. `retry_after_s` is from the header, None without one."""

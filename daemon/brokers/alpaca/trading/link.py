@@ -188,7 +188,7 @@ class OwnOrders:
 
     def _refusal(self, name: str, refused: Refused) -> Event:
         """Return the event of a refusal: definite, unless the name is taken, because the order may be there already."""
-        if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):
+        if refused.of_name:
             self.look_up_soon(name)
             return OrderUnknown(self._clock.now_ns(), name)
         if refused.status == 403 and refused.message.startswith(GATEWAY):
