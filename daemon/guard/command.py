@@ -23,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from daemon.brokers.api import BrokerError, GuardedAccount
-from daemon.brokers.panic import panic
+from daemon.brokers.panic import Show, panic
 from daemon.brokers.registry import guarded_account
 from daemon.config.load import (
     DEFAULT_CONFIG,
@@ -237,13 +237,26 @@ class Guard:
                     await self._account.fence(on=on)
                 case _:
                     what = "close everything"
-                    await panic(self._account.admin, partial(self._show, what), deadline_s=CLOSING_S)
+                    await self._close(action, partial(self._show, what))
         except BrokerError as error:
             self._log("guard_answered", what=what, answer=str(error))
             if isinstance(action, Rest):
                 self.watch.refused(action.order, str(error))
         else:
             self._log("guard_answered", what=what, answer="done")
+
+    async def _close(self, action: Action, show: Show) -> None:
+        """Close everything, and ask for nothing more once the desk is heard."""
+        closing = asyncio.ensure_future(panic(self._account.admin, show, deadline_s=CLOSING_S))
+        try:
+            while not (await asyncio.wait({closing}, timeout=TURN_S))[0]:
+                if not self.watch.still_wants(action, self._now_s()):
+                    show("no more: the desk is heard")
+                    return
+            await closing
+        finally:
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
 
     def _show(self, what: str, answer: str) -> None:
         self._log("guard_answered", what=what, answer=answer)

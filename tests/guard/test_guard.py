@@ -97,6 +97,32 @@ class Host:
         )
         return signed(beat, KEY)
 
+    def silent(self) -> Guard:
+        """The guard, whose desk fell silent while its own message comes back."""
+        self.guard.heard("folder", self.beat())
+        for _ in range(40):
+            self.now_s += 10
+            self.guard.watch.echoed("folder", self.now_s)
+            self.guard.watch.turn(self.now_s)
+        return self.guard
+
+
+class Refusing:
+    """A broker that takes no call to close everything; it tells of each."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def cancel_all(self) -> None:
+        raise Unanswered("POST: no answer")
+
+    async def close_all(self) -> None:
+        self.asked += 1
+        raise Unanswered("DELETE: no answer")
+
+    async def left(self) -> tuple[str, ...]:
+        return ("10 SPY",)
+
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
@@ -146,12 +172,7 @@ async def test_a_memory_that_is_torn_is_none(kept: bytes, host: Host) -> None:
 
 
 async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_back(host: Host) -> None:
-    guard, account = host.guard, host.account
-    guard.heard("folder", host.beat())
-    for _ in range(40):  # it falls silent, while the guard's own message comes back
-        host.now_s += 10
-        guard.watch.echoed("folder", host.now_s)
-        guard.watch.turn(host.now_s)
+    guard, account = host.silent(), host.account
     account.answers.clear()
     for action in (Cancel("a", "a"), Cancel("b", "b"), Close(), Fence(True), Fence(False)):
         guard._orders.put_nowait(action)
@@ -163,6 +184,19 @@ async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_b
     acting.cancel()
     await asyncio.gather(acting, return_exceptions=True)
     assert account.asked == ["cancel a", "fence False"]  # a fence is lifted whoever lives: an exit needs its way
+
+
+async def test_a_close_that_the_broker_does_not_take_yet_ends_once_the_desk_is_heard(host: Host) -> None:
+    guard, broker = host.silent(), Refusing()
+    host.account.admin = broker
+    guard._orders.put_nowait(Close())
+    acting = asyncio.ensure_future(guard._act_on())
+    await until(lambda: broker.asked == 2)
+    guard.heard("folder", host.beat(2))
+    await guard._orders.join()
+    acting.cancel()
+    await asyncio.gather(acting, return_exceptions=True)
+    assert broker.asked <= 4  # in forty seconds it would ask forty times
 
 
 async def test_its_own_message_that_comes_back_twice_is_one_echo(host: Host) -> None:
