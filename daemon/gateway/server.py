@@ -152,7 +152,8 @@ class GatewayServer:
         app = web.Application(middlewares=[self._middleware], client_max_size=BODY_MAX)
         app.router.add_routes(TradingRest(self.gateway, ACCOUNT).routes())
         app.router.add_routes(self.trade_stream.routes())
-        app.router.add_routes(self._activity_stream().routes())
+        activities = ActivityStreamServer(self.gateway, self.clients.authentic, most=ACTIVITY_STREAMS)
+        app.router.add_routes(activities.routes())
         app.router.add_routes(self.relay.stream_routes())
         app.router.add_routes([web.get(f"{path}{{rest:(/.*)?}}", self._pass) for path in PASSED])
         app.router.add_routes([web.get("/v2/stocks/{rest:.*}", self._data), web.get("/v1beta1/{rest:.*}", self._data)])
@@ -166,9 +167,6 @@ class GatewayServer:
         if self._control is not None:
             await self._open_control(self._control)
         return self
-
-    def _activity_stream(self) -> ActivityStreamServer[str]:
-        return ActivityStreamServer(self.gateway, self.clients.authentic, most=ACTIVITY_STREAMS)
 
     async def _open_control(self, path: Path) -> None:
         """Open the operator's socket: its owner alone may use it."""

@@ -105,10 +105,10 @@ class AlpacaAdmin:
 
         access = self._reads.access
         answer = await probe(access, since_ns, until_ns, access.deadlines.whole_s)
-        if answer.problem:
-            return LedgerStream(answer.problem, 0, 0)
+        if isinstance(answer, str):
+            return LedgerStream(answer, 0, 0)
         executions = {execution_of(wire.text(row.get("id"))) for row in await self._reads.activities(since_ns - DAY_NS)}
-        return LedgerStream("", len(answer.lines), sum(line.ref_id in executions for line in answer.lines))
+        return LedgerStream("", len(answer), sum(line.ref_id in executions for line in answer))
 
     async def clock(self) -> BrokerClock:
         """GET /v2/clock."""

@@ -75,11 +75,7 @@ class Unanswered(RestError):
 
 
 class NotSent(RestError):
-    """It never left the process: its turn did not come in time, or its queue was full or closed."""
-
-
-class Lapsed(NotSent):
-    """It never left the process: the order's validity had passed when its turn came."""
+    """It never left the process: its turn came too late for it or never, or its queue was full or closed."""
 
 
 class MethodRefused(NotSent):
@@ -98,14 +94,6 @@ class CallPriority(IntEnum):
     EXIT = 0  # exits and cancels
     ENTRY = 1
     READ = 2
-
-
-class NotStarted(Exception):
-    """The call never left: the queue was full or closed, or its deadline passed while it waited."""
-
-
-class StillRunning(Exception):
-    """The call's deadline passed while it ran: it may or may not take effect."""
 
 
 @dataclass(slots=True, eq=False)
@@ -149,7 +137,7 @@ class RequestQueue:
     async def call(
         self, work: Callable[[], T], urgency: CallPriority, deadline_s: float, wait_s: float | None = None
     ) -> T:
-        """Run `work` in the queue's thread at its turn. Raises NotStarted, StillRunning, and errors of `work`.
+        """Run `work` in the queue's thread at its turn. Raises NotSent, Unanswered, and errors of `work`.
 
         With `wait_s` it waits that long for its turn, however full the queue is, and the deadline begins with its turn.
         A cancelled caller leaves the queue; a running call ends without a receiver.
@@ -173,8 +161,8 @@ class RequestQueue:
         finally:
             call.answer.cancel()  # leaves the queue; nothing where it is done
         if call.started.is_set():
-            raise StillRunning(f"queue {self.name}: no answer within {deadline_s} s")
-        raise NotStarted(f"queue {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
+            raise Unanswered(f"queue {self.name}: no answer within {deadline_s} s")
+        raise NotSent(f"queue {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Apply the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
@@ -192,7 +180,7 @@ class RequestQueue:
         self._closed = True
         for _, _, call in self._queue:
             if not call.answer.done():
-                call.answer.set_exception(NotStarted(f"queue {self.name} was closed; nothing was sent"))
+                call.answer.set_exception(NotSent(f"queue {self.name} was closed; nothing was sent"))
         self._wake.set()
         if self._dispatcher is not None:
             await self._dispatcher
@@ -202,14 +190,14 @@ class RequestQueue:
 
     def _admit(self, *, full_too: bool) -> None:
         if self._closed:
-            raise NotStarted(f"queue {self.name} is closed; nothing was sent")
+            raise NotSent(f"queue {self.name} is closed; nothing was sent")
         if full_too:
             return
         if len(self._queue) >= self._capacity:
             self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
             heapq.heapify(self._queue)
         if len(self._queue) >= self._capacity:
-            raise NotStarted(f"queue {self.name}: {len(self._queue)} calls wait already; nothing was sent")
+            raise NotSent(f"queue {self.name}: {len(self._queue)} calls wait already; nothing was sent")
 
     async def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -489,13 +477,7 @@ class QueuedClient:
     ) -> object:
         """Return the raw answer, None for an empty body; `wait_s` as the queue's. Raises RestError."""
         deadline_s = self._deadlines.pages_s if many else self._deadlines.call_s
-        try:
-            return await self.queue.call(partial(_exchange, work, self._hide), urgency, deadline_s, wait_s)
-        except NotStarted as error:
-            failure: RestError = NotSent(str(error))
-        except StillRunning as error:
-            failure = Unanswered(str(error))
-        raise failure
+        return await self.queue.call(partial(_exchange, work, self._hide), urgency, deadline_s, wait_s)
 
     async def get(
         self,

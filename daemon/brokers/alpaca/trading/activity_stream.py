@@ -184,22 +184,13 @@ def ulid_ns(ulid: str) -> int:
     return ms * MILLISECOND_NS
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityProbe:
-    """What the service answered to a replay of some time: the lines, or why there are none."""
-
-    lines: tuple[ActivityLine, ...]
-    problem: str
-
-
-async def probe(access: Access, since_ns: int, until_ns: int, deadline_s: float) -> ActivityProbe:
-    """Ask for the lines between two times; the answer ends by itself. Raises nothing."""
+async def probe(access: Access, since_ns: int, until_ns: int, deadline_s: float) -> list[ActivityLine] | str:
+    """Return the lines between two times, or why there are none; the answer ends by itself. Raises nothing."""
     query = {"since": time_text(since_ns), "until": time_text(until_ns)}
     try:
         async with asyncio.timeout(deadline_s):
-            lines = [activity_line(data, until_ns) async for data in events(access, query, deadline_s, deadline_s)]
+            return [activity_line(data, until_ns) async for data in events(access, query, deadline_s, deadline_s)]
     except _Refused as refused:
-        return ActivityProbe((), str(refused))
+        return str(refused)
     except (aiohttp.ClientError, OSError, ValueError, Malformed) as error:  # TimeoutError is an OSError
-        return ActivityProbe((), f"{type(error).__name__}: {error}"[:200])
-    return ActivityProbe(tuple(lines), "")
+        return f"{type(error).__name__}: {error}"[:200]

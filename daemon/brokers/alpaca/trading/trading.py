@@ -19,7 +19,6 @@ from daemon.brokers.alpaca.rest.client import (
     TRADING,
     Access,
     CallPriority,
-    Lapsed,
     NotSent,
     QueuedClient,
     Raw,
@@ -217,7 +216,7 @@ class TradingOrders:
             return self._client.client.delete(f"/positions/{order.symbol}", {"qty": str(order.quantity)})
         now = self._client.queue.clock.now_ns()
         if (opens(order) or order.auction) and now > order.valid_until_ns:
-            raise Lapsed(
+            raise NotSent(
                 f"order {order.client_order_id} was valid until {order.valid_until_ns}, now is {now}: not sent"
             )
         return self._client.client.post("/orders", submission(order))

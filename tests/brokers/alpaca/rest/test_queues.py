@@ -14,9 +14,9 @@ import pytest
 
 from daemon.brokers.alpaca.rest.client import (
     CallPriority,
-    NotStarted,
+    NotSent,
     RequestQueue,
-    StillRunning,
+    Unanswered,
     account_queues,
     listing_queue,
     market_queue,
@@ -115,7 +115,7 @@ async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_i
     await asyncio.sleep(0.01)
     exits = asyncio.create_task(lane.call(lambda: "left", CallPriority.EXIT, 0.01, math.inf))
     entry = asyncio.create_task(lane.call(lambda: "left", CallPriority.ENTRY, 5, 0.02))
-    with pytest.raises(NotStarted, match=r"its turn did not come within 0\.02 s; nothing was sent"):
+    with pytest.raises(NotSent, match=r"its turn did not come within 0\.02 s; nothing was sent"):
         await entry
     for call in crowd:
         call.cancel()
@@ -143,7 +143,7 @@ async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(la
     gate.set()
     await asyncio.wait([first, *calls])
     assert done == ["exit 1", "exit 2"]  # then two tokens are left, which are for exits alone
-    assert [isinstance(call.exception(), NotStarted) for call in calls] == [True, True, False, False]
+    assert [isinstance(call.exception(), NotSent) for call in calls] == [True, True, False, False]
 
 
 async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) -> None:
@@ -170,11 +170,11 @@ async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) ->
 async def test_the_reserve_is_for_exits_alone(lane: RequestQueue) -> None:
     for _ in range(3):
         await go(lane, CallPriority.ENTRY)
-    with pytest.raises(NotStarted, match="its turn did not come"):
+    with pytest.raises(NotSent, match="its turn did not come"):
         await go(lane, CallPriority.ENTRY, 0.05)
     await go(lane)
     await go(lane)
-    with pytest.raises(NotStarted):
+    with pytest.raises(NotSent):
         await go(lane, deadline_s=0.05)
 
 
@@ -183,7 +183,7 @@ async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: RequestQ
         await go(lane)
     hands.pass_s(10)  # six a minute: one
     await go(lane)
-    with pytest.raises(NotStarted):
+    with pytest.raises(NotSent):
         await go(lane, deadline_s=0.05)
 
 
@@ -191,7 +191,7 @@ async def test_a_call_that_waits_in_vain_never_runs(lane: RequestQueue) -> None:
     gate, ran = Gate(), list[int]()
     blocking = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
     await asyncio.sleep(0)
-    with pytest.raises(NotStarted, match="nothing was sent"):
+    with pytest.raises(NotSent, match="nothing was sent"):
         await lane.call(lambda: ran.append(1), CallPriority.EXIT, 0.05)
     cancelled = asyncio.create_task(lane.call(lambda: ran.append(2), CallPriority.EXIT, 5))
     await asyncio.sleep(0)
@@ -204,7 +204,7 @@ async def test_a_call_that_waits_in_vain_never_runs(lane: RequestQueue) -> None:
 
 async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(lane: RequestQueue) -> None:
     gate = Gate()
-    with pytest.raises(StillRunning, match="no answer within"):
+    with pytest.raises(Unanswered, match="no answer within"):
         await lane.call(gate.wait, CallPriority.EXIT, 0.05)
     gate.set()
     await go(lane)
@@ -226,7 +226,7 @@ async def test_a_full_queue_refuses_and_forgets_what_nobody_waits_for(lane: Requ
     calls = [asyncio.create_task(lane.call(nothing, CallPriority.EXIT, 5)) for _ in range(256)]
     await asyncio.sleep(0.01)
     try:
-        with pytest.raises(NotStarted, match="256 calls wait"):
+        with pytest.raises(NotSent, match="256 calls wait"):
             await go(lane)
     finally:
         gate.set()
@@ -247,9 +247,9 @@ async def test_closing_refuses_what_waits_and_joins_the_thread(lane: RequestQueu
     gate.set()
     await lane.close()
     assert await running
-    with pytest.raises(NotStarted, match="was closed"):
+    with pytest.raises(NotSent, match="was closed"):
         await waiting
-    with pytest.raises(NotStarted, match="is closed"):
+    with pytest.raises(NotSent, match="is closed"):
         await go(lane)
     assert "queue-test_0" not in {thread.name for thread in threading.enumerate()}
 
@@ -284,7 +284,7 @@ async def test_the_lane_pauses_as_the_broker_says(
     lane.observe(status, headers)
     if paused_s:
         hands.pass_s(paused_s - 0.001)
-        with pytest.raises(NotStarted):
+        with pytest.raises(NotSent):
             await go(lane, deadline_s=0.02)
         hands.pass_s(0.001)
     await go(lane)

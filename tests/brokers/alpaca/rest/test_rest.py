@@ -21,7 +21,6 @@ from daemon.brokers.alpaca.rest.client import (
     Access,
     BoundClient,
     Deadlines,
-    Lapsed,
     MethodRefused,
     NotSent,
     Refused,
@@ -161,7 +160,7 @@ async def test_more_activities_than_a_page_holds_come_each_once() -> None:
 
 async def test_an_entry_whose_time_has_passed_is_not_sent_but_an_exit_is() -> None:
     async with desk() as it:
-        with pytest.raises(Lapsed, match="not sent"):
+        with pytest.raises(NotSent, match="not sent"):
             await it.orders.submit(buy(valid_s=60))
         assert it.posts() == 0
         with pytest.raises(Refused):  # it reached the broker, where nothing is held

@@ -116,7 +116,7 @@ async def test_keys_that_may_not_listen_lose_nothing_but_the_hurry(status: int) 
         access = Access(it.desk.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET)
         it.desk.server.faults.add("activity_refused", status=status)
         answer = await probe(access, it.desk.clock.now_ns() - DAY_NS, it.desk.clock.now_ns(), 2.0)
-        assert (answer.lines, answer.problem) == ((), f"HTTP {status}")
+        assert answer == f"HTTP {status}"
         note_fee(it)
         await eventually(lambda: fees(it) == [Decimal("-0.03")])
 

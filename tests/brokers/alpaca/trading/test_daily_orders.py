@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.client import Access, Lapsed, account_queues
+from daemon.brokers.alpaca.rest.client import Access, NotSent, account_queues
 from daemon.brokers.alpaca.trading.trading import TradingOrders, opens, submission
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
@@ -68,7 +68,7 @@ async def test_an_order_for_an_auction_that_is_over_never_leaves() -> None:
     clock = Clock.real(lambda: 1_001)
     lanes = account_queues(clock)
     orders = TradingOrders(Access("http://127.0.0.1:9", "key", "secret"), lanes[0])
-    with pytest.raises(Lapsed, match="was valid until 1000, now is 1001: not sent"):
+    with pytest.raises(NotSent, match="was valid until 1000, now is 1001: not sent"):
         await orders.submit(order(-1, auction=True))
     for lane in lanes:
         await lane.close()
