@@ -158,8 +158,11 @@ def rotate(state_dir: Path) -> Rotation:
         raise
     old = folder / f"{first:012}-{row:012}.sqlite"
     journal.rename(old)
-    sync(folder, state_dir)  # the old file's new name is durable before another takes its place
-    finish(state_dir)  # a start does it if this process ends here
+    try:
+        sync(folder, state_dir)  # the old file's new name is durable before another takes its place
+        finish(state_dir)  # a start does it if this process ends here
+    except OSError as error:
+        raise JournalError(f"{journal}: its rotation is not complete: {error}; the next start completes it") from error
     return Rotation(old, row, head.hex(), before.st_size, journal.stat().st_size)
 
 
@@ -272,8 +275,9 @@ class StateDir:
         self._lock = lock
 
     def reopen(self) -> None:
-        """Open the current journal after a rotation; the lock stays. Raises JournalError."""
-        finish(self.path)
+        """Open the current journal after a rotation; the lock stays. Raises StateDirError, JournalError."""
+        with _usable(self.path):
+            finish(self.path)
         self.journal = Journal(self.path / FILE)
 
     def close(self) -> None:

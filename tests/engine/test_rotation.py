@@ -190,6 +190,25 @@ def test_a_rotation_that_fails_leaves_the_journal_as_it_was(half: Path, monkeypa
     assert [path.name for path in half.glob("*.rotating")] == []
 
 
+def test_a_disk_that_fails_at_its_last_step_is_told_so_and_the_next_start_completes_it(
+    desk: Desk, half: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, renamed = table(half, "events")[-1][0], Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.suffix == ".rotating":
+            raise OSError(5, "Input/output error")
+        return renamed(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(JournalError, match=r"its rotation is not complete: .* the next start completes it"):
+            rotate(half)
+    assert not (half / FILE).exists()
+    assert desk.run(half).failure is None
+    assert table(half, "events")[0][0] == last
+
+
 def test_a_rotation_that_is_killed_between_its_last_steps_is_finished_by_the_next_start(
     desk: Desk, half: Path, tmp_path: Path
 ) -> None:

@@ -173,7 +173,7 @@ def made_in(folder: Path) -> Made:
     """Return what a folder was made with. Raises OtherFolder where that cannot be read."""
     try:
         return msgspec.json.decode((folder / COLD_FILE).read_bytes(), type=Made)
-    except (FileNotFoundError, msgspec.DecodeError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise OtherFolder(
             f"{folder / COLD_FILE} cannot be read ({error}): restore it, or begin anew with an empty --own-dir"
         ) from None

@@ -19,6 +19,7 @@ import msgspec
 from daemon.experience.link import Link, RedisError, add_arguments, link_of, password
 from daemon.host.credential import CredentialProblem
 from daemon.host.ed25519 import signature_of
+from daemon.host.passing import may_pass
 from daemon.host.service import Service
 from daemon.host.time.calendar import CalendarError
 from daemon.host.version import add_version
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _checked(options)
         rewards = RewardAgent(_weights(options.reward))
     except (CredentialProblem, OSError, ValueError) as error:
-        return _refused(error)
+        return _refused(error, 1 if may_pass(error, options.own_dir) else 2)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -243,9 +244,9 @@ def _weights(pairs: Sequence[tuple[str, float]]) -> dict[str, float] | None:
     return dict(pairs) or None
 
 
-def _refused(error: Exception) -> int:
+def _refused(error: Exception, code: int = 2) -> int:
     sys.stderr.write(f"rltrader-trainer: {error}\n")
-    return 2
+    return code
 
 
 def _positive(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -31,7 +32,7 @@ from tests.support.outside.stream import LIMIT_S, Logged, redis_anywhere
 from tests.support.rl.stream_learner import A_SESSION, make_experiences, put
 from tests.support.rl.trainer_work import work
 from training.desks.online.cold_start import REPLAY_FILE
-from training.online.beginning import COLD_FILE, REPLAY, OtherFolder
+from training.online.beginning import COLD_FILE, REPLAY, OtherFolder, made_in
 from training.online.command import main
 from training.online.consume import newest_stream
 from training.online.lease import Lease
@@ -339,6 +340,33 @@ def test_wrong_numbers_are_named(
         main(arguments(tmp_path, bars, server, *given))
     assert left.value.code == 2
     assert given[0] in capsys.readouterr().err
+
+
+def test_a_disk_that_fails_before_it_begins_ends_it_with_code_1(
+    tmp_path: Path,
+    bars: Path,
+    server: RedisServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By code 2 systemd starts it no more."""
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("training.online.command.read_file", fail)
+    assert main(arguments(tmp_path, bars, server, "--model-config", "model.toml")) == 1
+    assert "Input/output error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"{", b'{"plan":"\xff"}'])
+def test_what_a_folder_was_made_with_is_named_with_the_cure_where_it_is_damaged(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / COLD_FILE).write_bytes(content)
+    with pytest.raises(OtherFolder, match=f"{COLD_FILE} cannot be read .*: restore it, or begin anew"):
+        made_in(tmp_path)
 
 
 def test_what_may_pass_ends_it_with_code_1_and_is_logged(
