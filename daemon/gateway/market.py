@@ -329,7 +329,9 @@ class RelaySessions(DataSessions[RelayClient]):
         on_message: Callable[[str, DataMessage], None],
     ) -> None:
         limits = {path: symbols_max for path in CHANNELS if path.startswith("/v2/")}
-        super().__init__(accounts, RelayClient, limits=limits, on_wanted=self._wanted_is)
+        super().__init__(
+            accounts, RelayClient, limits=limits, on_wanted=lambda path, channels: self.lines[path].want(channels)
+        )
         self._log, self._symbols_max = log, symbols_max
         self._tasks: set[asyncio.Task[None]] = set()
         self._shutting: dict[str, asyncio.TimerHandle] = {}
@@ -419,9 +421,6 @@ class RelaySessions(DataSessions[RelayClient]):
         self._shutting.pop(path, None)
         if not self._has_clients(path):
             self.lines[path].shut()
-
-    def _wanted_is(self, path: str, channels: Channels) -> None:
-        self.lines[path].want(channels)
 
     def _refused(self, path: str, code: int) -> None:
         """Pass on what the broker says of its own accord, as it would to the clients."""

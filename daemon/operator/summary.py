@@ -228,10 +228,6 @@ def _usd(value: float) -> str:
     return f"{value:+,.2f}".replace("-", MINUS)
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", MINUS)
-
-
 def _part(share: float) -> str:
     return f"{100 * share:+.2f} %".replace("-", MINUS)
 
@@ -276,7 +272,8 @@ def show(
     table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {fell}")
     if summary.daily is not None:
         figures = summary.daily
-        table.add_row("", f"{_part(figures.annual_return)} a year, Sharpe ratio {_number(figures.sharpe)}")
+        sharpe = f"{figures.sharpe:.2f}".replace("-", MINUS)
+        table.add_row("", f"{_part(figures.annual_return)} a year, Sharpe ratio {sharpe}")
     table.add_row("", sparkline([float(v) for v in equity]))
     if summary.halted:
         table.add_row("halted", f"[red]{summary.halted}[/red] (docs/OPERATIONS.md; ends with rltraderctl resume)")

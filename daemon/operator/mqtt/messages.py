@@ -275,14 +275,6 @@ def telemetry_of(counts: Counts, reconnects: int, desk: str) -> TelemetryMessage
     )
 
 
-def _status(state: State[Any], desk: str) -> StatusMessage:
-    return StatusMessage(desk=desk, online=True, status=status_of(state, desk))
-
-
-def _as_it_is(beat: Heartbeat, _: str) -> Heartbeat:
-    return beat
-
-
 def _bar(known: KnownBar, desk: str) -> BarMessage:
     event, lag_ms = known.event, max(known.event.time_ns - known.end_ns, 0) / 1e6
     bar = event.bar
@@ -318,9 +310,9 @@ def _model(what: Literal["verified", "promoted", "refused"]) -> Callable[[Any, s
 _FLOATS = msgspec.json.Decoder(tuple[float, ...])
 _GATES = msgspec.json.Decoder(dict[str, str | None])
 _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
-    ("status", State): _status,
+    ("status", State): lambda state, desk: StatusMessage(desk=desk, online=True, status=status_of(state, desk)),
     ("chain", ChainHead): _whole(ChainMessage),
-    ("heartbeat", Heartbeat): _as_it_is,
+    ("heartbeat", Heartbeat): lambda beat, _: beat,
     ("bars", KnownBar): _bar,
     ("decisions", DecisionRow): _decision,
     ("denials", DecisionRow): _denial,

@@ -20,7 +20,7 @@ import msgspec
 from daemon.brokers.alpaca.market.socket import read_bar
 from daemon.brokers.alpaca.wire import time_ns
 from daemon.brokers.api import EventLogger
-from daemon.core.events import BarRejected, SharesSplit
+from daemon.core.events import SharesSplit
 from daemon.core.risk.splits import NEAR, RATIOS, SPLIT_RATIO, factor
 from daemon.host.time.calendar import midnight_ns
 from strategies.kit.contract import Bar, Session
@@ -122,7 +122,7 @@ class BarHistory:
                     if begin <= bar.start_ns <= last:
                         good[bar.start_ns] = bar
                     continue
-                problem = _problem_of(bar)
+                problem = f"{bar.reason}: {bar.detail} at {bar.start_ns}"
             self._log("history_bar_bad", symbol=symbol, date=session.date, problem=problem)
         return tuple(good[start] for start in sorted(good))
 
@@ -190,7 +190,3 @@ def _exact(ratio: float) -> float:
     """Return the ratio of a split without the rounding of the prices that it was found by."""
     nearest = min(RATIOS, key=lambda exact: factor(exact, ratio))
     return nearest if factor(nearest, ratio) <= 1.0 + NEAR else ratio
-
-
-def _problem_of(bar: BarRejected) -> str:
-    return f"{bar.reason}: {bar.detail} at {bar.start_ns}"
