@@ -520,7 +520,7 @@ class Bookkeeper:
         books.take_coins(
             [AlpacaPosition(p.symbol, p.quantity, p.average_price) for p in positions if p.symbol in coins]
         )
-        for row in event.orders:
+        for row in sorted(event.orders, key=_made_ns):  # what came in the place of another is that one's owner's
             if wire.text(row.get("symbol")):
                 books.show(self._order_of(row), row)
         for order_id in event.gone:
@@ -738,6 +738,10 @@ def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
 def _reserve_of(row: Json) -> Decimal:
     """Return what a purchase keeps from the buying power, USD a share, where its own row names a price."""
     return wire.optional_decimal(row, "limit_price") or wire.optional_decimal(row, "stop_price") or ZERO
+
+
+def _made_ns(row: Json) -> int:
+    return wire.first_moment_ns(row, "created_at", "submitted_at") or 0
 
 
 def _turn(line: LedgerLine) -> int:

@@ -407,6 +407,22 @@ async def test_what_a_person_puts_in_the_place_of_a_desks_order_is_the_desks(tmp
         await s.settled()
 
 
+async def test_what_a_person_changed_twice_while_it_was_dead_is_the_desks(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await hold(s, "a", 5)
+            rests = await s.place("a", 5, "sell", type="limit", limit_price="510", time_in_force="gtc")
+        order = alpaca.account.orders[rests["id"]]
+        for price in ("508", "505"):
+            alpaca.clock.jump_to(alpaca.clock.now_ns() + MINUTE_NS)
+            order = alpaca.matching.replace(alpaca.account, order, {"limit_price": price})
+        async with gateway_on(alpaca, tmp_path) as s:  # a list has the open one first
+            alpaca.matching.fill(alpaca.account, order, dec(5), dec(505), alpaca.clock.now_ns())
+            await s.until(lambda: not s.held("a"))
+            assert s.held("main") == {}
+            await s.settled()
+
+
 async def test_two_close_a_symbol_at_once_and_both_are_out(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 3)
