@@ -298,6 +298,8 @@ class Bookkeeper:
         if not order.known:
             order.status = status
             self.books.keep(order)
+        if order.replaces and not order.open:  # the former order stays, and may be of more than is held now
+            self._end_uncovered(order.account, order.symbol)
 
     def _adopt(self, row: Json) -> GatewayOrder:
         """Take in an order that the books do not have: `main`'s, or the one's whose guard or desk made its name."""
@@ -410,6 +412,7 @@ class Bookkeeper:
                 if order.known:
                     order.row = {**order.row, "status": REJECTED}
                 self.books.keep(order)
+        self._end_uncovered(old.account, old.symbol)
 
     def _fill_from(self, order: GatewayOrder, update: Json, row: Json) -> None:
         cumulative = wire.decimal(row.get("filled_qty"), "filled_qty")

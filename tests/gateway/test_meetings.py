@@ -30,8 +30,10 @@ from daemon.gateway.events import (
     GatewayStarted,
     Opened,
     OrderAnswered,
+    OrderRefused,
     OrderTaken,
     ReadFills,
+    ReplaceTaken,
     Reported,
     Transferred,
     Updated,
@@ -1248,6 +1250,18 @@ def test_a_stop_of_more_than_a_reverse_split_left_ends() -> None:
     split |= {"date": "2025-06-02", "status": "executed", "net_amount": "0"}
     assert CancelSibling("stop-1") in _report(machine, OPEN_NS + SECOND_NS, [], [split])
     assert books.holders("SPY") == {"a": dec(1), MAIN: dec(1)}  # 10 for 1: of its own stop's ten one is a's
+
+
+def test_a_stop_of_more_than_is_held_ends_where_the_smaller_one_in_its_place_is_refused() -> None:
+    machine = _machine(SPY="10")
+    machine.books.book("a", "SPY", LinePart(dec(10), dec(-1000), dec(1000)))
+    body: Json = {"symbol": "SPY", "side": "sell", "qty": "10", "type": "stop", "stop_price": "50"}
+    machine.step(OrderTaken(OPEN_NS, "a", "stop-1", body, dec(0)))
+    machine.step(OrderAnswered(OPEN_NS, "stop-1", {**body, "id": "1", "client_order_id": "stop-1", "status": "new"}))
+    machine.step(ReplaceTaken(OPEN_NS, "a", "stop-2", "stop-1", {"qty": "3"}, dec(0)))
+    machine.books.book("a", "SPY", LinePart(dec(-7), dec(700), dec(-700)))  # as a bust does, and three are left
+    refused = OrderRefused(OPEN_NS, "stop-2", 422, None, "cannot replace order", {})
+    assert machine.step(refused) == [CancelSibling("stop-1")]
 
 
 def test_a_split_is_of_what_was_held_before_it_though_one_has_sold_since() -> None:
