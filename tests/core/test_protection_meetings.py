@@ -119,6 +119,18 @@ def test_an_adopted_order_of_one_share_leaves_no_nine_without_a_stop() -> None:
     assert working_sells(desk, "SPY") == 10
 
 
+def test_an_exit_that_an_adopted_stop_holds_back_is_told() -> None:
+    """A person moved the desk's stop, which makes another order of it."""
+    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="adopt")))
+    desk.account.end(names["SPY"], "replaced")
+    moved = desk.account.take(SubmitOrder("moved", "SPY", -1, 10, None, "", 0), desk.at(2))
+    desk.account.orders[moved] = structs.replace(desk.account.orders[moved], stop_price=Decimal(70))
+    desk.put(desk.account.report(desk.at(2, 2)))
+    minutes(desk, 3, 5)
+    met = desk.put(ev.CloseRequested(desk.at(6), "SPY", 0, "out", "ann")) + minutes(desk, 7, 9)
+    assert (sales(met), "exit_held_up" in alarms(met)) == ([], True)
+
+
 def test_shares_that_a_person_sold_are_covered_by_no_stop() -> None:
     desk, names = protected()
     removed(desk, names, 2)

@@ -373,8 +373,8 @@ def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
 
 
 def note_held_up(draft: Draft, symbol: str, surplus: Quantity, hanging: Sequence[Order]) -> None:
-    """Report that nothing is free to be sold, unless the hanging orders were reported already."""
-    if not hanging:
+    """Report that nothing is free to be sold, unless the desk's own hanging orders were reported already."""
+    if all(order.purpose == "foreign" for order in hanging):
         why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
         draft.alarm("exit_held_up", why, once=True, about=symbol)
 
