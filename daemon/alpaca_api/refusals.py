@@ -61,9 +61,9 @@ class Refusal(Exception):
         return {**({} if self.code is None else {"code": self.code}), "message": self.message, **self.extra}
 
 
-def refusal(name: str) -> Refusal:
+def refusal(name: str, **extra: Any) -> Refusal:
     """The documented refusal of that name. Raises KeyError for another name."""
-    return Refusal(*REFUSALS[name])
+    return Refusal(*REFUSALS[name], **extra)
 
 
 def invalid(message: str) -> Refusal:

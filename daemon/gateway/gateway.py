@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from daemon.alpaca_api.books import AccountBooks as ShownBooks
 from daemon.alpaca_api.books import ActivityRow
-from daemon.alpaca_api.refusals import Refusal, invalid, refusal, unprocessable
+from daemon.alpaca_api.refusals import Refusal, forbidden, invalid, no_order, refusal, unprocessable
 from daemon.alpaca_api.tickets import FURTHER_ORDERS, Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
@@ -711,7 +711,7 @@ class Gateway:
         prefixes = self.books.guards_beside(self.settings.guards)
         guards = any(name.startswith(prefix) and owner != account for prefix, owner in prefixes)
         if guards or (known is not None and (known.status != LOST or known.account != account)):
-            raise Refusal(422, 42210000, "client_order_id must be unique")
+            raise refusal("duplicate_id")
 
     async def _priced(self, order: Ticket) -> None:
         """Ask for a price where a purchase names none and none is fresh."""
@@ -884,7 +884,7 @@ class Gateway:
     def _own(self, account: str, order_id: str) -> GatewayOrder:
         order = self.order(account, order_id)
         if order is None:
-            raise Refusal(404, 40410000, f"order not found for {order_id}")
+            raise no_order(order_id)
         return order
 
     async def cancel(self, account: str, order_id: str) -> None:
@@ -980,7 +980,7 @@ class Gateway:
                 while symbol in self._closing.values():
                     await self._changed.wait()
         if symbol in self._closing.values():
-            raise Refusal(403, 40310000, f"gateway: a close call for {symbol} has no answer yet")
+            raise forbidden(f"gateway: a close call for {symbol} has no answer yet")
 
     async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
         """Send the close call; without a quantity of what is held, as far as the account has it left."""
@@ -992,7 +992,7 @@ class Gateway:
         amount = amount if quantity is None else quantity
         if quantity is None and percent is None and amount <= 0:
             words = f"(requested: {text(abs(held))}, available: 0)"
-            raise Refusal(403, 40310000, f"insufficient qty available for order {words}")
+            raise forbidden(f"insufficient qty available for order {words}")
         if amount <= 0:
             raise invalid("qty must be > 0")
         side = "sell" if held > 0 else "buy"

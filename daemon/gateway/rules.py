@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, refusal, unprocessable
+from daemon.alpaca_api.refusals import Refusal, forbidden, refusal, unprocessable
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
@@ -97,7 +97,7 @@ def may_exercise(view: OrderView, account: str, symbol: str) -> None:
             raise refusal("not_authorized")
         cost, power = shares * contract.strike, buying_power(books, account)
         if cost > power:
-            raise forbidden("insufficient buying power", buying_power=f"{power:.2f}", cost_basis=text(cost))
+            raise refusal("buying_power", buying_power=f"{power:.2f}", cost_basis=text(cost))
     elif shares > (free := books.free(account, contract.root)):
         raise forbidden(f"insufficient qty available for order (requested: {text(shares)}, available: {text(free)})")
 
@@ -193,10 +193,8 @@ def _no_crossing(
             continue
         if by_call and other.account == MAIN:
             continue
-        status, code, message = REFUSALS["wash_trade"]
-        if other.account == account:
-            raise Refusal(status, code, message, existing_order_id=other.id, reject_reason=reason)
-        raise Refusal(status, code, message, reject_reason=reason)
+        extra = {"existing_order_id": other.id} if other.account == account else {}
+        raise refusal("wash_trade", **extra, reject_reason=reason)
     return tuple(sweeps)
 
 
@@ -331,7 +329,7 @@ def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, ba
     if cost <= power:
         return
     if order.contract is None:
-        raise forbidden("insufficient buying power", buying_power=f"{power:.2f}", cost_basis=text(cost))
+        raise refusal("buying_power", buying_power=f"{power:.2f}", cost_basis=text(cost))
     raise forbidden(f"insufficient options buying power (required: {text(cost)}, available: {power:.2f})")
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from decimal import Decimal
 
 from daemon.alpaca_api.books import AlpacaPosition
-from daemon.alpaca_api.refusals import REFUSALS, Refusal, forbidden, invalid, refusal, unprocessable
+from daemon.alpaca_api.refusals import forbidden, invalid, refusal, unprocessable
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, multiplier, text
 from daemon.core.instruments.option_market import OccContract
@@ -198,7 +198,7 @@ def _no_crossing(request: Ticket, intent: str, account: Account) -> None:
             raise refusal("buy_while_shorting")
         reason = _crossing(request, order)
         if reason:
-            raise Refusal(*REFUSALS["wash_trade"], existing_order_id=order.id, reject_reason=reason)
+            raise refusal("wash_trade", existing_order_id=order.id, reject_reason=reason)
 
 
 def _crossing(request: Ticket, order: AlpacaOrder) -> str:
