@@ -166,15 +166,17 @@ class GatewayJournal:
         self._snapshot_seq = books.seq
 
     async def close(self) -> None:
-        """Write a last snapshot, and end the writer."""
-        if self.machine.books.seq > self._snapshot_seq:
-            self._snapshot()
-            async with self._lock:
-                batch, self._batch = self._batch, CommitBatch()
-                await self._writer.write(batch)
-                await self._writer.durable()
-        self._writer.close()
-        self._state.close()
+        """Write a last snapshot, and end the writer. Raises WriteFailed: then it is closed all the same."""
+        try:
+            if self.machine.books.seq > self._snapshot_seq:
+                self._snapshot()
+                async with self._lock:
+                    batch, self._batch = self._batch, CommitBatch()
+                    await self._writer.write(batch)
+                    await self._writer.durable()
+        finally:
+            self._writer.close()
+            self._state.close()
 
 
 def open_journal(folder: Path, account: str, ballast_mib: int = 0) -> GatewayJournal:

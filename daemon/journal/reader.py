@@ -196,6 +196,22 @@ def with_quantities(db: sqlite3.Connection) -> sqlite3.Connection:
     return db
 
 
+def _schema_row(db: sqlite3.Connection, path: Path) -> Any:
+    """Return the row with the schema's number. Who only reads cannot take back what a killed process began to write.
+
+    SQLite does that with the first look of one that may write.
+    """
+    query = "SELECT value FROM meta WHERE key = 'schema'"
+    try:
+        return db.execute(query).fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as writer:
+            writer.execute(query)
+        return db.execute(query).fetchone()
+
+
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open an existing journal. Raises JournalError for a file that is none, broken, or of a newer version."""
     if not path.exists():
@@ -215,7 +231,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         else:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
-        row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        row = _schema_row(db, path)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
     version = int(row[0]) if row and row[0].isdecimal() else 0

@@ -349,6 +349,27 @@ def test_a_reader_that_outlasts_the_closing_loses_nothing_and_may_go_on(
     assert (form_of(file), beside(file)) == ("plain", set())
 
 
+def test_what_a_process_that_died_within_a_commit_to_the_plain_file_began_is_taken_back_for_readers_too(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """As at a start, before the log begins. A gateway, and a desk with a mistake, read before anything is written."""
+    file, chain = tmp_path / FILE, HashChain()
+    journal.commit(ticks(chain, 1, 500))
+    journal.close()
+    program = (
+        "import os, signal, sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1], isolation_level=None); db.execute('PRAGMA cache_size = 1')\n"
+        "db.execute('BEGIN IMMEDIATE'); db.execute('UPDATE events SET payload = payload || payload')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(file)], check=False)
+    assert (ended.returncode, beside(file)) == (-signal.SIGKILL, {"-journal"})
+    reader = JournalReader(file)
+    assert [entry.event.time_ns for entry in reader.entries()] == [10 * seq for seq in range(1, 501)]
+    reader.close()
+    assert (form_of(file), beside(file)) == ("plain", set())
+
+
 def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(journal: Journal, tmp_path: Path) -> None:
     file, chain = tmp_path / FILE, HashChain()
     journal.commit(ticks(chain, 1, 5))
