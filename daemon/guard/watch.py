@@ -384,7 +384,8 @@ class Watch:
                 bare[symbol] = f"{missing} are without a stop, and the desk told none"
             elif (has != expected and not left_over and not (shared and has > expected)) or (had != has and not shared):
                 found = f"the account has {has}, expected are {expected}"
-                bare[symbol] = f"{found}: a split, another name, or a person"
+                why = "a split" if parse_occ(symbol) is None else "its end, an exercise that leaves shares"
+                bare[symbol] = f"{found}: {why}, another name, or a person"
             elif look.changed is None:
                 bare[symbol] = "whether a corporate action changed what its price means is not known"
             elif symbol in look.changed:

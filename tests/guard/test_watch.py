@@ -15,7 +15,7 @@ from msgspec.structs import replace as with_fields
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
-from daemon.guard.watch import Cancel, Close, Fence, Rest, Watch
+from daemon.guard.watch import Alarm, Cancel, Close, Fence, Rest, Watch
 from daemon.operator.heartbeat import Held
 from strategies.kit.quantity import exact
 from tests.support.guarded_world import NAMES, RULES, SECOND, DeskHost, World
@@ -286,6 +286,17 @@ def test_an_option_s_stop_waits_for_the_open_market() -> None:
     (rest,) = world.guard.acts()
     assert isinstance(rest, Rest)
     assert (rest.order.limit_price, rest.order.intent) == (Decimal("0.55"), "sell_to_close")
+
+
+def test_of_a_contract_that_is_gone_the_alarm_says_that_an_exercise_may_have_left_shares() -> None:
+    world = World(held=0)
+    world.desk.holds = {"SPY270115C00500000": Held(3, 0, Decimal("1.10"), Decimal("0.55"))}
+    world.broker.positions = {"SPY": 300}
+    dies(world)
+    assert world.guard.acts() == []
+    told = [action for _, action in world.guard.done if isinstance(action, Alarm)]
+    (why,) = [alarm.detail for alarm in told if alarm.name == "guard_unprotected"]
+    assert "the account has 0, expected are 3: its end, an exercise that leaves shares" in why
 
 
 # --- silence that is none ---------------------------------------------------------------------------------------------

@@ -453,6 +453,25 @@ def test_shares_from_an_exercise_are_closed_at_the_next_open_and_new_risk_waits_
     assert "halted" in d.state.stats.denials
 
 
+def test_shares_that_are_bought_back_while_a_report_is_on_its_way_are_no_short_position() -> None:
+    d = left_open(account := Account("60000"), action=BUY_PUT)
+    del account.positions[PUT]
+    account.positions["SPY"] = (-100, Decimal(500))
+    account.book(line("OPEXC", PUT, -1))
+    account.book(line("OPTRD", "SPY", -100, "50000"))
+    agreed(d, account, 391)
+    d.begin(HALF_DAY, "2024-07-05")
+    name = account.take(sent(d.tick(0)), d.state.now_ns)
+    before = account.report(d.at(0, 1))
+    d.put(account.fill(name, 100, "500.00", d.at(0, 5)))
+    d.put(before)
+    assert [halted.reason for halted in d.state.risk.halts] == ["shares_from_exercise"]
+    agreed(d, account, 0, 10)
+    account.positions["SPY"] = (-100, Decimal(500))
+    d.put(account.report(d.at(0, 20)))
+    assert [halted.reason for halted in d.state.risk.halts] == ["shares_from_exercise", "short_position"]
+
+
 def test_shares_are_held_where_the_configuration_says_so_and_deny_new_risk() -> None:
     d = exercised(account := Account("60000"))
     d.begin(HALF_DAY, "2024-07-05")
