@@ -238,7 +238,10 @@ class Publisher:
             after = b"%d" % self._sent if first is None else first[1].get(FIELDS[1], b"")
             if after.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which
                 self._mark = msgspec.structs.replace(self._mark, passed=int(after))
-        self._save()
+        try:
+            self._save()
+        except OSError as error:  # the stream's end says as much: what waits is sent all the same
+            self._tell(error)
 
     def _passed(self) -> int:
         """Return a row up to which the trainer acknowledged every entry; no newer one without a trainer."""
@@ -259,17 +262,22 @@ class Publisher:
     # --- failures -----------------------------------------------------------------------------------------------------
 
     def _failed(self, error: Exception) -> float:
-        """Log a problem whose kind was not met for `QUIET_S`; returns the wait before the next attempt."""
+        """Log a problem; returns the wait before the next attempt."""
         self._checked, self._tidied = False, 0.0
         self._failures += 1
+        self._delayed |= self._tell(error)
+        return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
+
+    def _tell(self, error: Exception) -> bool:
+        """Log a problem whose kind was not met for `QUIET_S`; returns whether it was logged."""
         text = str(error).rpartition(_IN_PIPELINE)[2]  # before it are the request's rows and bytes
         kind = f"{type(error).__name__} {wording(text)}"
         now = time.monotonic()
-        if now - self._problems.get(kind, -QUIET_S) >= QUIET_S:
+        new = now - self._problems.get(kind, -QUIET_S) >= QUIET_S
+        if new:
             self._log("experience_delayed", problem=text)
-            self._delayed = True
         self._problems[kind] = now
-        return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
+        return new
 
     def _forget(self) -> None:
         if self._walk is not None:

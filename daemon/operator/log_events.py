@@ -24,7 +24,8 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
     "experience_delayed": LogEvent(
         "warning",
         ("problem",),
-        "Redis or the journal cannot be used: nothing is published until it can; tried again, at last every 30 s.",
+        "Redis or the journal cannot be used: nothing is published until it can; tried again, at last every 30 s. "
+        "Or the publisher's own checkpoint cannot be written, which keeps nothing back.",
     ),
     "experience_resumed": LogEvent("info", ("row",), "Publishing goes on; `row` is the newest in the stream."),
     "experience_resent": LogEvent(

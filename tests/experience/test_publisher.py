@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -109,6 +110,21 @@ def test_without_its_checkpoint_it_goes_on_where_the_stream_ends(
         again.close()
         assert again.published == 0
     is_whole(client, state)
+
+
+def test_a_full_disk_of_its_own_keeps_no_experience_back(
+    publisher: Publisher, client: Any, state: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(publisher_module, "write_whole", full)
+    monkeypatch.setattr(publisher_module, "TIDY_S", 0.0)
+    monkeypatch.setattr("daemon.experience.walk.ROWS_AT_ONCE", 6)
+    publish_all(publisher)
+    publisher.close()
+    is_whole(client, state)
+    assert [line["problem"] for line in logged.lines("experience_delayed")] == ["[Errno 28] No space left on device"]
 
 
 def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(
