@@ -241,7 +241,7 @@ class Publisher:
         try:
             self._save()
         except OSError as error:  # the stream's end says as much: what waits is sent all the same
-            self._tell(error)
+            self._report_problem(error)
 
     def _passed(self) -> int:
         """Return a row up to which the trainer acknowledged every entry; no newer one without a trainer."""
@@ -265,10 +265,10 @@ class Publisher:
         """Log a problem; returns the wait before the next attempt."""
         self._checked, self._tidied = False, 0.0
         self._failures += 1
-        self._delayed |= self._tell(error)
+        self._delayed |= self._report_problem(error)
         return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
 
-    def _tell(self, error: Exception) -> bool:
+    def _report_problem(self, error: Exception) -> bool:
         """Log a problem whose kind was not met for `QUIET_S`; returns whether it was logged."""
         text = str(error).rpartition(_IN_PIPELINE)[2]  # before it are the request's rows and bytes
         kind = f"{type(error).__name__} {wording(text)}"
