@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from daemon.app.live.model_choice import wait_for_first
 from daemon.config.load import DeskSettings
@@ -69,6 +72,20 @@ def test_a_version_that_is_refused_is_named_once_and_waited_over(tmp_path: Path)
     wait_for_first(models, logged.log, Service(), pause=waits)
     (line,) = logged.lines("no_model")
     assert "policy digest" in line["reason"]
+    assert (store / NAME / CURRENT).read_text() == "good\n"
+
+
+def test_a_full_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    logged, store = Logged(), tmp_path / "store"
+    models = of_store(tmp_path)
+    put_version(store, "good")
+    with monkeypatch.context() as patch:
+        patch.setattr("daemon.models.pointer.write_whole", full)
+        wait_for_first(models, logged.log, Service(), pause=Waits(patch.undo))
+    assert "No space left" in logged.lines("no_model")[0]["reason"]
     assert (store / NAME / CURRENT).read_text() == "good\n"
 
 
