@@ -64,7 +64,7 @@ def test_the_last_session_is_tested_spans_are_apart_and_no_test_session_is_teste
 
 def test_folds_that_need_more_sessions_than_there_are_say_how_many() -> None:
     # 40 + 5 + 10 + 5 + 3 x 20; of 100 sessions two tests fit behind the 60 that the first needs
-    with pytest.raises(HistoryError, match=r"100 usable sessions; 3 folds .* need 120, there can be 2"):
+    with pytest.raises(HistoryError, match=r"100 usable sessions; folds = 3 needs 120 .*, there can be 2"):
         walk(dates(100), RULE, 3)
 
 
@@ -89,7 +89,9 @@ def test_tests_by_years_begin_with_them_and_the_last_goes_on_to_the_end_of_the_f
     assert folds[1].train == tuple(every[: begin - 200])
     # 2014 begins after 500 sessions, of which 50 + 100 + 50 lie between; 2013 is too early to be tested
     assert walk(every, rule, 5)[0].test[0] == "2014-01-01"
-    with pytest.raises(HistoryError, match=r"need 400 before the first tested year \(2014 or later\), there can be 5"):
+    with pytest.raises(
+        HistoryError, match=r"folds = 6 needs 400 before the first tested year \(2014 or later\) .*, there can be 5"
+    ):
         walk(every, rule, 6)
 
 
