@@ -308,7 +308,7 @@ def _usable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         file = Path(error.filename).name if isinstance(error.filename, str) else ""
-        where = path / file if file not in ("", path.name) else path
+        where = path / file if file and os.path.lexists(path / file) else path
         raise (StateDirBusy if may_pass(error, path) else StateDirError)(
             f"{where}: cannot use this state directory: {error.strerror}; check owner and disk"
         ) from error
