@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from daemon.alpaca_api.wire import ZERO, Json, multiplier
 from daemon.brokers.alpaca import wire
+from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
     CONTRACT_CASH,
@@ -26,7 +27,6 @@ from daemon.core.broker.ledger import (
     INCOME,
     INTEREST,
     REPLACING,
-    SHARES_OF_CONTRACT,
     SPLITS,
     TRANSFERS,
     WITHHELD,
@@ -385,7 +385,7 @@ def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
     for root in sorted({contract.root for contract in contracts.values()}):
         beyond = books.broker_held.get(root, ZERO) - sum(books.holders(root).values(), ZERO)
         shares = {
-            symbol: sum(books.holders(symbol).values(), ZERO) * 100 * contract.right
+            symbol: sum(books.holders(symbol).values(), ZERO) * OPTION_MULTIPLIER * contract.right
             for symbol, contract in contracts.items()
             if contract.root == root
         }
@@ -435,8 +435,8 @@ def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
         return None
     early = min(alike, key=lambda m: abs(m.total))
     books.moving.remove(early)
-    contracts = {name: part.quantity / SHARES_OF_CONTRACT for name, part in early.parts.items()}
-    gone = _some_of(contracts, abs(line.quantity) / SHARES_OF_CONTRACT, mains_first=True)
+    contracts = {name: part.quantity / OPTION_MULTIPLIER for name, part in early.parts.items()}
+    gone = _some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, mains_first=True)
     rest = {name: count - gone.get(name, ZERO) for name, count in contracts.items()}
     if any(rest.values()):
         books.moving.append(replace(early, parts=_shares_for(early, contracts, rest)))
@@ -461,7 +461,7 @@ def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
     alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
     alike = [m for m in alike if m.total * line.quantity < 0] or alike  # a call's shares come where a put's leave
     alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == _paid(line)] or alike
-    alike = [m for m in alike if abs(m.total) * 100 == abs(line.quantity)]
+    alike = [m for m in alike if abs(m.total) * OPTION_MULTIPLIER == abs(line.quantity)]
     if not alike:
         doubt = f"{line.kind} {line.symbol}: {line.quantity} shares, and no contract ended for them"
         return Division({MAIN: LinePart(line.quantity, line.amount, -line.amount)}, doubt)

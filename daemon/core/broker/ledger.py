@@ -13,7 +13,7 @@ from decimal import Decimal
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import COST_GRID, move_shares, rescaled, without_income
+from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescaled, without_income
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.foreign import (
     cash_of_the_desk,
@@ -74,7 +74,6 @@ REORGANISED = frozenset(("NC", "SC", "MA", "REO", "VOF", WORTHLESS, "SPIN", "SSO
 REPLACING = SPLITS | REORGANISED | {CONTRACT_CHANGED}
 """Kinds whose lines take what is held and bring other shares or contracts for it."""
 AMENDED_FILL = "AMENDED_FILL"  # what a bust or correction of a fill changes; its order may be forgotten
-SHARES_OF_CONTRACT = 100
 CASH_NEAR = Decimal(50)  # USD: two strikes of one contract are further apart, a day's fees are less
 CHOICES_MAX = 4096  # of contracts that may have become shares
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
@@ -216,7 +215,7 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
     book, contract, quantity = draft.book, parse_occ(line.symbol), exact(line.quantity)
     opened = Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
     if contract is not None:
-        opened = replace(opened, right=contract.right, multiplier=SHARES_OF_CONTRACT, expiry=contract.expiry)
+        opened = replace(opened, right=contract.right, multiplier=OPTION_MULTIPLIER, expiry=contract.expiry)
     position = book.positions.get(line.symbol) or opened
     draft.alarm("trade_corrected", f"{line.order}: {quantity:+d} {line.symbol} and {line.amount:+} USD, an older order")
     if position.quantity + quantity < 0 <= position.quantity:
@@ -342,7 +341,7 @@ def _exercised(
     """
     choices: dict[tuple[Quantity, Decimal], list[frozenset[str]]] = {(0, ZERO): [frozenset()]}
     for symbol, contract in contracts.items():
-        shares = contract.right * SHARES_OF_CONTRACT * whole_of(draft.expected(symbol))
+        shares = contract.right * OPTION_MULTIPLIER * whole_of(draft.expected(symbol))
         for (total, cost), some in list(choices.items()) if shares else ():
             key = (total + shares, cost + shares * contract.strike)
             more = [choice | {symbol} for choice in some]
@@ -359,7 +358,7 @@ def _exercised(
 def _settle(draft: Draft, symbol: str, contract: OccContract, *, exercised: bool) -> None:
     """End the contracts of desk and others; each has the shares of its own."""
     own, others = whole_of(draft.held(symbol)), whole_of(draft.broker.foreign_held.get(symbol, 0))
-    each = contract.right * SHARES_OF_CONTRACT if exercised else 0
+    each = contract.right * OPTION_MULTIPLIER if exercised else 0
     if exercised:
         shares = (contract.root, each * (own + others))
         draft.broker = replace(draft.broker, settled=(*draft.broker.settled, shares))
