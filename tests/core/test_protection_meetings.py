@@ -48,6 +48,14 @@ def protected(rules: Trading = RESTS) -> tuple[Desk, dict[str, str]]:
     return resting.protected(rules)
 
 
+def beside_a_person() -> tuple[Desk, dict[str, str]]:
+    """The same beside a person's seven shares, which are ignored."""
+    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="ignore")))
+    desk.account.by_hand("hand", "SPY", 1, 7, desk.at(1, 10))
+    desk.put(desk.account.fill("hand", 7, "100", desk.at(1, 11)), desk.account.report(desk.at(1, 12)))
+    return desk, names
+
+
 def cancels(effects: list[AnyEffect]) -> list[str]:
     return [effect.client_order_id for effect in of(effects, CancelOrder)]
 
@@ -142,9 +150,7 @@ def test_shares_that_a_person_sold_are_covered_by_no_stop() -> None:
 
 
 def test_shares_of_others_are_covered_by_no_stop_and_hold_none_back() -> None:
-    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="ignore")))
-    desk.account.by_hand("hand", "SPY", 1, 7, desk.at(1, 10))
-    desk.put(desk.account.fill("hand", 7, "100", desk.at(1, 11)), desk.account.report(desk.at(1, 12)))
+    desk, names = beside_a_person()
     assert desk.state.broker.foreign_held == {"SPY": 7}
     removed(desk, names, 2)
     met = minutes(desk, 3, 5)
@@ -152,9 +158,7 @@ def test_shares_of_others_are_covered_by_no_stop_and_hold_none_back() -> None:
 
 
 def test_a_person_s_stop_of_the_person_s_own_shares_keeps_none_of_the_desk_s_away() -> None:
-    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="ignore")))
-    desk.account.by_hand("hand", "SPY", 1, 7, desk.at(1, 10))
-    desk.put(desk.account.fill("hand", 7, "100", desk.at(1, 11)), desk.account.report(desk.at(1, 12)))
+    desk, names = beside_a_person()
     desk.account.by_hand("own", "SPY", -1, 7, desk.at(1, 30))
     removed(desk, names, 2)
     met = minutes(desk, 3, 5)
@@ -162,9 +166,7 @@ def test_a_person_s_stop_of_the_person_s_own_shares_keeps_none_of_the_desk_s_awa
 
 
 def test_of_more_than_a_person_s_own_shares_that_a_person_sells_the_rest_is_covered() -> None:
-    desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="ignore")))
-    desk.account.by_hand("hand", "SPY", 1, 7, desk.at(1, 10))
-    desk.put(desk.account.fill("hand", 7, "100", desk.at(1, 11)), desk.account.report(desk.at(1, 12)))
+    desk, names = beside_a_person()
     removed(desk, names, 2)
     desk.account.by_hand("more", "SPY", -1, 9, desk.at(2, 2))
     met = desk.put(desk.account.report(desk.at(2, 3))) + minutes(desk, 3, 5)
