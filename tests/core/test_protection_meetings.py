@@ -16,11 +16,11 @@ from daemon.core import events as ev
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
-from daemon.core.limits import Broker, Trading
+from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.step import Core
 from tests.support.core import resting
 from tests.support.core.account import Account, line
-from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, DailyDesk
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, DailyDesk, daily_desk
 from tests.support.core.daily_desk import bar as daily_bar
 from tests.support.core.daily_live import live
 from tests.support.core.desk import CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, of, quote
@@ -711,3 +711,25 @@ def test_shares_bought_long_after_the_last_ones_left_have_their_two_minutes_too(
     (buy,) = desk.take(desk.answer(1.0, 1.0))
     met = desk.put(desk.account.fill(buy, 4, "100", desk.state.now_ns + 1))
     assert "unprotected" not in alarms(met + minutes(desk, 9, 10))
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_the_buy_that_a_tapes_print_is_about_to_fill_is_no_alarm_and_one_that_it_left_is(filled: bool) -> None:
+    """A tape's prints are a minute apart: one buy of 12 AAA that begins at the first is filled by the third."""
+    d = daily_desk(replace(resting.DISASTER, basket=Basket(auction=False))).holds(AAA=10)
+    d.begin(TUESDAY)
+    d.due()
+    d.answer(12, KEEP, KEEP)
+    d.prints(0, AAA="100")
+    d.quotes(0, AAA="100")
+    for name in [name for name, order in d.state.orders.items() if order.purpose == "protection"]:
+        d.put(ev.OrderCanceled(d.state.now_ns, name))
+    d.prints(1, AAA="100")
+    d.quotes(1, AAA="100")
+    assert d.working() == [("AAA", 2)]
+    told = alarms(d.prints(2, AAA="100"))
+    if filled:
+        (buy,) = d.state.orders
+        told += alarms(d.fill(buy, 2, "100"))
+    met = d.quotes(2, AAA="100")
+    assert (told, "unprotected" in alarms(met), len(stops(met))) == (([], False, 1) if filled else ([], True, 0))

@@ -317,11 +317,18 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
         if seen is not None and price and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")
         why = why or f"its price is unknown, or at {price} USD"
-    if (late_ns if rests else _bare_for_ns(draft, position)) >= UNCOVERED_NS:
+    if (late_ns if rests else _bare_for_ns(draft, position)) >= UNCOVERED_NS and not _has_fills_to_come(draft):
         others = "orders of others hold it, or the broker has less"
         why = why or ("the one that rests covers less, and none can rest in its place" if rests else others)
         what = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
         draft.alarm("unprotected", f"{what}: no stop rests at the broker; {why}", once=True, about=symbol)
+
+
+def _has_fills_to_come(draft: Draft) -> bool:
+    """Return whether a tape's moment is not over: its fills come before its quotes, on which a stop can rest."""
+    return (
+        draft.identity.by_tape and max((quote.quoted_ns for quote in draft.quotes.values()), default=0) < draft.now_ns
+    )
 
 
 def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:
