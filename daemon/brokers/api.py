@@ -21,6 +21,7 @@ import msgspec
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition, Event
+from daemon.core.session import as_traded
 from daemon.core.state import BrokerState, Identity, State
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
@@ -105,6 +106,10 @@ class FeedDesk:
     cache_dir: Path  # for bars of the past; it may not exist yet
     state: Callable[[], State[Any]]
     settled: Callable[[], Awaitable[None]]
+
+    def as_traded(self, session: Session) -> Session:
+        """Return a session of the calendar with the close that it has by now."""
+        return as_traded(session, self.state().session.session)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ NEW_YORK = ZoneInfo("America/New_York")
 _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
 
 
+def as_traded(session: Session, running: Session | None) -> Session:
+    """Return a session of the calendar as the state has it: `running`, where it is that one, closes with the market."""
+    return running if running is not None and running.date == session.date else session
+
+
 def minutes_to(deadline_ns: int, now_ns: int) -> float:
     """Return the minutes from now to the deadline, negative when it has passed."""
     return (deadline_ns - now_ns) / MINUTE_NS

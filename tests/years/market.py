@@ -98,6 +98,12 @@ class MovedMarket(Market):
         self.bars = {**self.bars, name: minutes}
         self.starts = {**self.starts, name: MinuteStarts(minutes)}
 
+    def close_early(self, date: str, minutes: int) -> None:
+        """Let this session end so many minutes after its open, which no calendar says."""
+        index = self._dates[date]
+        session = self.sessions[index]
+        self.sessions[index] = replace(session, close_ns=session.open_ns + minutes * MINUTE_NS)
+
     # --- prices -------------------------------------------------------------------------------------------------------
 
     def fair(self, symbol: str, now_ns: int) -> tuple[Decimal, Decimal] | None:

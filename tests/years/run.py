@@ -176,6 +176,8 @@ class Run:
         for section, key, value in schedule.tables:
             self.tables.setdefault(section, {})[key] = value
         own = self.tables.pop("world", {})
+        if "closes_after_min" in own:
+            self.plan.market.close_early(schedule.first, cast("int", own["closes_after_min"]))
         self.by_fractions = bool(own.get("fractions_by_hand", False))  # what a person buys and sells
         cash = Decimal(str(own.get("cash_usd", self.plan.cash)))
         account = Account("PKYEARS0000000000000", SECRET, cash=cash, account_number="PA3YEARS0001")

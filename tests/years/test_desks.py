@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -13,9 +14,10 @@ import pytest
 from daemon.core import handlers
 from daemon.core.broker import exits
 from daemon.core.draft import Draft
+from daemon.core.session import new_york_text
 from tests.support.paths import REPOSITORY
 from tests.years.__main__ import Running, lived
-from tests.years.desks import DESKS, ONLINE, RATES, REBALANCER, SCALPER, desk_of
+from tests.years.desks import DESKS, ONLINE, RATES, REBALANCER, SCALPER, SWITCHER, desk_of
 from tests.years.focused import FOCUSED, PATIENT
 from tests.years.models import FIVE_MINUTES, STORE
 from tests.years.models.policies import make
@@ -32,6 +34,19 @@ def test_a_desk_lives_through_two_sessions_and_is_killed(name: str) -> None:
     assert outcome.problems == ()
     assert outcome.fills > 0
     assert outcome.lives >= 3
+
+
+@pytest.mark.parametrize("name", [SCALPER, ONLINE, SWITCHER])
+def test_a_market_that_closes_before_the_calendar_ends_the_day_for_every_part_of_a_desk(name: str) -> None:
+    early: tuple[Row, ...] = (("world", "closes_after_min", 210), ("basket", "decide", "before_close"))  # until 13:00
+    outcome = lived(Schedule(name, 7, "2024-07-08", 1, early[: 2 if name == SWITCHER else 1], ()))
+    assert outcome.problems == ()
+    alarms = [json.loads(text)["alarm"] for _, kind, text in outcome.story if kind == "alarm"]
+    assert alarms == ["market_closed"]
+    logged = [(new_york_text(ns)[11:], json.loads(text)) for ns, kind, text in outcome.story if kind == "log"]
+    times = {fields["event"]: at for at, fields in logged if fields["event"] in ("feed_counts", "basket_decided")}
+    expected = {"feed_counts": "13:05:00", "basket_decided": "12:50:00"}  # ten minutes before; five for the day's bars
+    assert times == (expected if name == SWITCHER else {"feed_counts": "13:00:10"})
 
 
 def test_what_a_desk_s_streams_tell_is_heard() -> None:

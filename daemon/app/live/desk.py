@@ -432,6 +432,7 @@ class LiveDesk:
         )
         self.operator = OperatorSide(opened, self.engine, keys, ports, log, self.notify)
         self.heads = HeadPublisher(self.engine, self.operator, log)
+        self._traded: Session | None = None
         self._stand_down = StandDown(folder, live, self.engine, self.intake, self.ticks)
         self._jobs = SessionJobs(
             live,
@@ -452,6 +453,9 @@ class LiveDesk:
         self._log.step(event, step)
         self.operator.observe(event, step)
         self._broker.observe(event, step)
+        if step.state.session.session is not self._traded:
+            self._traded = step.state.session.session
+            self._jobs.follow(self._traded)
         self.ticks.observe(event, step.state)
 
     async def run(self) -> None:

@@ -12,7 +12,7 @@ from daemon.app.live.prepare import Live
 from daemon.brokers.api import MarketFeed
 from daemon.config.load import DeskSettings
 from daemon.core.events import ClockTicked
-from daemon.core.session import new_york_text
+from daemon.core.session import as_traded, new_york_text
 from daemon.engine.engine import Engine, Intake
 from daemon.engine.state_dir import report_path
 from daemon.host.time.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
@@ -47,9 +47,11 @@ class SessionJobs:
         self._log, self._notify, self._probe, self._publish_head = log, notify, probe, publish_head
         self.schedule = Schedule(live.clock, lambda name, problem: notify("job_failed", job=name, problem=problem))
         self._times = _day_times(live, feed.close_grace_s)
+        self._traded: Session | None = None
 
     def plan(self, session: Session) -> None:
         """Put the session's jobs on the schedule; those already due run at once, in order."""
+        session = as_traded(session, self._traded)
         for job in plan(session, self._times):
             self.schedule.at(job.at_ns, job.name, partial(self._do, job, session))
         self._log(
@@ -58,6 +60,16 @@ class SessionJobs:
             opens=new_york_text(session.open_ns),
             closes=new_york_text(session.close_ns),
         )
+
+    def follow(self, traded: Session | None) -> None:
+        """Take the state's session over when it changed: where its close moved, the jobs that wait follow it."""
+        self._traded = traded
+        if traded is None:
+            return
+        waiting = dict(self.schedule.pending())
+        for job in plan(traded, self._times):
+            if waiting.get(job.name, job.at_ns) != job.at_ns:
+                self.schedule.at(job.at_ns, job.name, partial(self._do, job, traded))
 
     def plan_late_report(self, session: Session) -> None:
         """Plan the end of day of a session that closed while no daemon ran, unless its report exists."""

@@ -389,6 +389,7 @@ class AlpacaConnection:
             stock=self._endpoint("stream_url"),
             options=options,
             timing=self._timing(),
+            as_traded=desk.as_traded,
         )
 
     def _recorder(self, desk: FeedDesk) -> OptionRecorder | None:

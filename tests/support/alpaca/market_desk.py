@@ -126,6 +126,7 @@ class MarketDesk:
             stock=Endpoint(server.stream_url, *keys, DEADLINES, BACK_OFF),
             options=chained if spec.holds == "option" else None,
             timing=timing,
+            as_traded=lambda session: session,
         )
 
     def bars(self) -> list[Bar]:

@@ -34,6 +34,7 @@ from daemon.core.events import (
 from daemon.core.instruments.quotes import fault_names, values_text
 from daemon.core.limits import Basket
 from daemon.core.risk.splits import undecidable
+from daemon.core.session import as_traded
 from daemon.core.state import State
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.host.time.clock import Clock
@@ -464,7 +465,7 @@ class DailyFeed:
 
     def _announce(self, session: Session) -> SessionScheduled:
         """Emit `SessionScheduled` once for each session."""
-        if self._scheduled is None or self._scheduled.session != session:
+        if self._scheduled is None or self._scheduled.session.date != session.date:
             self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
             self._put(self._scheduled)
         return self._scheduled
@@ -472,7 +473,8 @@ class DailyFeed:
     # --- the history ----------------------------------------------------------------------------------------------
 
     def _final(self, now_ns: int) -> list[Session]:
-        return [session for session in self._calendar.sessions if is_final(session, now_ns)]
+        running = self._desk.state().session.session
+        return [session for session in self._calendar.sessions if is_final(as_traded(session, running), now_ns)]
 
     def _before(self, session: Session) -> Session:
         return self._calendar.around(session.date)[2][-1]

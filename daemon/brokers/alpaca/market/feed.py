@@ -369,7 +369,9 @@ class LiveFeed:
         stock: Endpoint,
         options: Options | None,
         timing: Timing,
+        as_traded: Callable[[Session], Session],
     ) -> None:
+        """`as_traded` gives a session of the calendar the close that it has by now."""
         self.close_grace_s = CLOSE_GRACE_S
         self._clock = clock
         self._calendar = calendar
@@ -395,6 +397,7 @@ class LiveFeed:
             timing=self._timing,
             rng=self._rng,
             announce=self._announce,
+            as_traded=as_traded,
             take_quotes=self._closing,
             grid=spec.grid,
         )
@@ -557,7 +560,7 @@ class LiveFeed:
 
     def _announce(self, session: Session) -> SessionScheduled:
         """Emit `SessionScheduled` once for each session and begin its sequence of bars."""
-        if self._scheduled is not None and self._scheduled.session == session:
+        if self._scheduled is not None and self._scheduled.session.date == session.date:
             return self._scheduled
         self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
         self._bars.begin(session)

@@ -112,7 +112,7 @@ class BarBuilder:
     """
 
     def __init__(self, session: Session, grid: Grid) -> None:
-        self._session = session
+        self.session = session
         self._grid = grid
         self._out_ns = session.open_ns - 1  # start of the newest bar that went out
         self._minutes: dict[int, dict[int, Bar]] = {}  # by the bar's start
@@ -148,7 +148,7 @@ class BarBuilder:
         return [self._close(start) for start in self._waiting() if self._end_ns(start) + TORN_NS <= now_ns]
 
     def _note(self, minute: Bar) -> int:
-        start = self._grid.at(minute.start_ns, self._session)[0]
+        start = self._grid.at(minute.start_ns, self.session)[0]
         self._minutes.setdefault(start, {})[minute.start_ns] = minute
         return start
 
@@ -159,7 +159,7 @@ class BarBuilder:
         return self._end_ns(start) - MINUTE_NS in self._minutes[start]
 
     def _end_ns(self, start: int) -> int:
-        return self._grid.at(start, self._session)[1]
+        return self._grid.at(start, self.session)[1]
 
     def _close(self, start: int) -> Bar:
         self._out_ns = start
@@ -224,6 +224,7 @@ class LiveBars:
         timing: Timing,
         rng: random.Random,
         announce: Callable[[Session], object],
+        as_traded: Callable[[Session], Session],
         take_quotes: Callable[[str], tuple[Quote, ...]],
         reconnect: Callable[[str], None],
         grid: Grid,
@@ -239,6 +240,7 @@ class LiveBars:
         self._timing = timing
         self._rng = rng
         self._announce = announce
+        self._as_traded = as_traded
         self._take_quotes = take_quotes
         self._reconnect = reconnect
         self._grid = grid
@@ -254,13 +256,19 @@ class LiveBars:
     @property
     def in_session(self) -> bool:
         """Return whether the begun session is running now."""
-        session = self._session
+        session = self._traded()
         return session is not None and not self._over and session.open_ns <= self._clock.now_ns() < session.close_ns
 
     @property
     def newest(self) -> tuple[int, float]:
         """Return start and close of the newest minute of the session; the last close known before there is one."""
         return self._merge.last_ns, self.spot
+
+    def _traded(self) -> Session | None:
+        """Return the begun session, with the close that it has by now."""
+        if self._session is not None:
+            self._session = self._builder.session = self._as_traded(self._session)
+        return self._session
 
     def begin(self, session: Session) -> None:
         """Emit bars of this session from now on."""
@@ -271,8 +279,9 @@ class LiveBars:
 
     async def finish(self, session: Session) -> None:
         """Emit no bar of the session after this; first fetch its last one if missing."""
-        if self._session == session:
-            if self._merge.holding or self._merge.last_ns < session.close_ns - MINUTE_NS:
+        begun = self._traded()
+        if begun is not None and begun.date == session.date:
+            if self._merge.holding or self._merge.last_ns < begun.close_ns - MINUTE_NS:
                 await self._repair("end of session")
             self._close_torn()  # also where nothing had to be repaired
             self._over = True
@@ -407,7 +416,7 @@ class LiveBars:
     async def _repair(self, reason: str) -> None:
         """Fill the gap between the last emitted bar and now from REST, then release held bars."""
         async with self._repairing:
-            merge, session = self._merge, self._session
+            merge, session = self._merge, self._traded()
             if session is None or self._over:
                 return
             merge.hold()
@@ -452,7 +461,7 @@ class LiveBars:
         minute."""
         silence = Silence(self._timing.silence_ns + LATE_NS, self._clock.now_ns())
         while True:
-            session = self._session
+            session = self._traded()
             newest_ns = max(session.open_ns, self._streamed_ns) if session is not None and self.in_session else None
             silent = silence.looks
             again_ns = silence.look(self._clock.now_ns(), newest_ns)
@@ -487,6 +496,7 @@ class StockBars:
         timing: Timing,
         rng: random.Random,
         announce: Callable[[Session], object],
+        as_traded: Callable[[Session], Session],
         take_quotes: Callable[[str], tuple[Quote, ...]],
         grid: Grid,
     ) -> None:
@@ -515,6 +525,7 @@ class StockBars:
                 timing=timing,
                 rng=rng,
                 announce=announce,
+                as_traded=as_traded,
                 take_quotes=take_quotes,
                 reconnect=self.stream.socket.force_reconnect,
                 grid=grid,

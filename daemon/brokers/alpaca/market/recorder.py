@@ -133,7 +133,7 @@ class OptionRecorder:
     @_contained
     def end(self, session: Session) -> None:
         """Record the session's last minutes and make its file."""
-        if session == self._session:
+        if self._session is not None and session.date == self._session.date:
             self._close_due(session.close_ns)
             self._session, self._contracts = None, ()
             self._stream(frozenset())
