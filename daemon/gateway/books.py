@@ -21,18 +21,23 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import LedgerFill, amends, execution_of
+from daemon.core.instruments.option_market import root_of
 from daemon.core.session import new_york_date
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST, floor_to
-from strategies.kit.units import MILLISECOND_NS, SECOND_NS
+from strategies.kit.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 
+CASH = "cash"
+"""How a difference of cash is named among those of symbols."""
 CENT = Decimal("0.01")
 ORDERS_DAYS = 8  # an ended order stays so long: clients look back a weekend with holidays
 LINES_DAYS = 45  # activities, and the parts of the ledger's lines: a correction comes later than its line
+LINE_DAYS = 2  # a line that explains a difference comes by then: on paper one of a contract comes a day later
 HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
 SENDING, UNKNOWN = "sending", "unknown"
 """Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
 CANCELED, EXPIRED = "canceled", "expired"
+AMENDING_NS = 2 * MINUTE_NS
 COST_NEAR = Decimal("0.02")  # of a cost: the broker rounds its averages
 SHARES = "JNLS"
 """The kind of the line of shares that move from one sub-account to another."""
@@ -341,6 +346,12 @@ class Ledgers(msgspec.Struct):
         self.live.pop(name, None)
         self.unbooked.pop(name, None)
 
+    def being_amended(self) -> list[GatewayOrder]:
+        """Return the orders whose amended fills are being read, for two minutes at most: then what is known counts."""
+        since_ns = self.now_ns - AMENDING_NS
+        orders = [self.order_by_id(order_id) for order_id, at_ns in self.amending.items() if at_ns > since_ns]
+        return [order for order in orders if order is not None]
+
     def held_for_orders(self, account: str, symbol: str) -> Decimal:
         """Return how much of a long holding its own sales keep: the working ones, and what ended ones sold unbooked."""
         return self._kept(symbol, account) + self.filled_unbooked(symbol, "sell", account)
@@ -403,7 +414,30 @@ class Ledgers(msgspec.Struct):
         """Return whether fewer shares cost more each and together the same, but for a fraction that is paid out."""
         average, former = self.broker_averages.get(symbol, ZERO), self.agreed_averages.get(symbol, ZERO)
         near = former * before * COST_NEAR + average
-        return average > former * (1 + COST_NEAR) and abs(average * there - former * before) <= near
+        return abs(average - former) > former * COST_NEAR and abs(average * there - former * before) <= near
+
+    def may_explain(self, what: str) -> str:
+        """Return what may still explain a difference of cash or of a symbol, in words; "" for nothing.
+
+        A line comes within two days: what has lasted longer waits for nothing.
+        """
+        began = new_york_date(self.differences[what][0])
+        if new_york_date(self.now_ns) - began >= timedelta(days=LINE_DAYS):
+            return ""
+        unknown = [order for order in self.open_orders() if order.status in (SENDING, UNKNOWN)]
+        orders = [*unknown, *(self.orders[name] for name in self.unbooked), *self.being_amended()]
+        if news := next((order.name for order in orders if what in (CASH, order.symbol)), ""):
+            return f"news of order {news} is on its way: try again in a moment"
+        if what == CASH:
+            return ""
+        until = f"until {began + timedelta(days=LINE_DAYS)} its line may come"
+        if any(what in (symbol, root_of(symbol)) for symbol in self.settled):
+            return f"a contract ended that may have become {what}: {until}"
+        since = (new_york_date(self.now_ns) - timedelta(days=LINE_DAYS)).isoformat()
+        if gone := next((moving.symbol for moving in self.moving if moving.date > since), ""):
+            return f"{gone} was taken away, and what came for it may be {what}: {until}"
+        before, there = sum(self.holders(what).values(), ZERO), self.broker_held.get(what, ZERO)
+        return f"it looks like a split, as all cost what they did: {until}" * self._cost_as_before(what, before, there)
 
     def reserved(self, account: str) -> Decimal:
         """Return USD that a sub-account's working purchases keep from its cash."""
@@ -555,6 +589,13 @@ class Ledgers(msgspec.Struct):
         if self.day[0]:
             self.day = (self.day[0], self.day[1] + (source == MAIN) * value - (target == MAIN) * value)
         return cost
+
+    def take_in(self, account: str, part: LinePart, symbol: str) -> None:
+        """Book what came from outside without a line; that is neither gain nor loss of the day."""
+        before = self.worth(account, self.marks)
+        self.book(account, symbol, part)
+        if self.day[0] and account != MAIN:
+            self.day = (self.day[0], self.day[1] + self.worth(account, self.marks) - before)
 
     def note(self, account: SubAccount, fields: Json) -> None:
         """Add a row to a sub-account's activities, at its own time where it has one, else now."""

@@ -431,6 +431,8 @@ def show(status: dict[str, Any]) -> str:
         row = status[name]
         lines.append(f"{name:14}{row['cash']:>16}{row['equity']:>16}{'':>8}  {_held(row['positions'])}")
     lines += [f"DIFFERENCE: {words}" for words in status["differences"]]
+    if status["doubts"]:
+        lines.append("no new risk until they agree; `rltrader-gateway accept` gives away what no line will explain")
     if status["halt"] is not None:
         lines.append(f"HALT: {status['halt']['reason']}: {status['halt']['detail']}")
     lines.append(status["away"] or "the broker is there")
@@ -517,6 +519,10 @@ def _done(options: argparse.Namespace) -> int:
                 "quantity": options.quantity, "by": person(), "why": options.why,
             }  # fmt: skip
             return _print_result("transfer", show(ask(settings, "POST", "/transfer", body)))
+        case "accept":
+            body = {"what": options.what, "figure": options.figure, "account": options.account}
+            body |= {"by": person(), "why": options.why}
+            return _print_result("accept", show(ask(settings, "POST", "/accept", body)))
         case "halt" | "resume":
             body = {"by": person(), "why": options.why, "seen": getattr(options, "seen", "")}
             return _print_result(options.command, show(ask(settings, "POST", f"/{options.command}", body)))
@@ -641,6 +647,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     move.add_argument("--symbol", default="", help="of the shares that are moved (none)")
     move.add_argument("--quantity", default="0", help="how many of them (%(default)s)")
     move.add_argument("--why", default="", metavar="WORDS", help=_WHY)
+    words = "give a sub-account what its line will never explain of a difference with the broker, journaled"
+    accept = _command(commands, "accept", words)
+    accept.add_argument("what", help="the symbol that differs, or `cash`")
+    accept.add_argument("figure", help="how much of it the broker has, as you have seen there: SPY 12, cash 10234.51")
+    accept.add_argument("--account", default=MAIN, metavar="NAME", help="whose it is, or was (%(default)s)")
+    accept.add_argument("--why", default="", metavar="WORDS", help=_WHY)
     halt = _command(commands, "halt", "allow no new risk to anybody")
     resume = _command(commands, "resume", "allow new risk again")
     for command in (halt, resume):

@@ -146,6 +146,17 @@ class Transferred(GatewayEvent, frozen=True):
     why: str
 
 
+class DifferenceAccepted(GatewayEvent, frozen=True):
+    """A person gave a sub-account what no line explains: `change` of `what`, a symbol at `price` USD, or cash."""
+
+    account: str
+    what: str
+    change: Decimal
+    price: Decimal
+    by: str
+    why: str
+
+
 class Suspended(GatewayEvent, frozen=True):
     """A sub-account's fence: it takes no new orders while `on`."""
 
@@ -210,6 +221,7 @@ AnyGatewayEvent = (
     | Reported
     | FillsRead
     | Transferred
+    | DifferenceAccepted
     | Suspended
     | LapseChosen
     | Halted

@@ -28,7 +28,7 @@ from daemon.config.load import ConfigError
 from daemon.core.handlers import LOOKED_NS, SEEN
 from daemon.core.instruments.option_market import is_contract, parse_occ
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.gateway.books import LOST, GatewayOrder, Ledgers, NotedLine, is_coin, name_of_call, submitted_ns_of
+from daemon.gateway.books import CASH, LOST, GatewayOrder, Ledgers, NotedLine, is_coin, name_of_call, submitted_ns_of
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
     MAIN,
@@ -36,6 +36,7 @@ from daemon.gateway.events import (
     AnyGatewayEvent,
     CancelSibling,
     CloseTaken,
+    DifferenceAccepted,
     FillsRead,
     GatewayStarted,
     Halted,
@@ -1113,6 +1114,44 @@ class Gateway:
         what = [f"{cash} USD"] if cash else []
         what += [f"{text(quantity)} {symbol}"] if quantity else []
         self._log("gateway_moved", source=source, target=target, what=" and ".join(what), by=by, why=why)
+
+    async def accept(self, what: str, figure: Decimal, account: str, by: str, why: str) -> None:
+        """Give a sub-account the difference in `what`, a symbol or "cash", since the broker has `figure` of it.
+
+        Raises ValueError, with the figures, where books and broker do not differ by it, where something may still
+        explain it, and where that sub-account cannot have less.
+        """
+        books = self.books
+        if account not in books.accounts:
+            raise ValueError(f"{account} is no sub-account: expected one of {', '.join(books.accounts)}")
+        _, words = books.differences.get(what, (0, ""))
+        if not words:
+            there = "; ".join(words for _, words in books.differences.values()) or "they differ in nothing"
+            raise ValueError(f"{what}: books and broker agree on it, as far as a report tells: {there}")
+        if self._unread or books.changed_ns >= books.reported_ns or words not in books.doubts:
+            raise ValueError(f"{words}: it is too new, and news may be on its way: try again in a moment")
+        cash, held = books.sums()
+        if what == CASH:
+            theirs, change, price = books.broker_cash, books.broker_cash - cash, ZERO
+        else:
+            theirs = books.broker_held.get(what, ZERO)
+            change, price = theirs - held.get(what, ZERO), books.broker_averages.get(what, ZERO)
+        if figure != theirs:
+            raise ValueError(f"{words}: the broker has {text(theirs)} now, and not {text(figure)}: look again")
+        if left := books.may_explain(what):
+            raise ValueError(f"{words}: {left}")
+        mine = books.accounts[account]
+        has = mine.cash if what == CASH else mine.quantity(what)
+        if has + change < 0 and (account != MAIN or (what != CASH and theirs >= 0)):
+            holders = ", ".join(f"{name} has {text(quantity)}" for name, quantity in books.holders(what).items())
+            raise ValueError(f"{words}: {account} has {text(has)}: name whose it was with --account: {holders}")
+        if account != MAIN and what != CASH:
+            if is_coin(what):
+                raise ValueError(f"{what}: crypto is {MAIN}'s alone")
+            if (has + change) % 1 and not mine.fractions:
+                raise ValueError(f"{words}: {account} trades whole shares alone")
+        await self.do(DifferenceAccepted(self.now_ns(), account, what, change, price, by, why))
+        self._log("gateway_accepted", sub_account=account, what=words, by=by, why=why)
 
     async def panic(self, account: str, by: str) -> list[Json]:
         """Cancel and close all of a sub-account, which its fence then keeps flat; returns a row for each position.

@@ -275,6 +275,7 @@ class Operator:
         return [
             web.get("/status", self.status),
             web.post("/transfer", self.transfer),
+            web.post("/accept", self.accept),
             web.post("/halt", self.halt),
             web.post("/resume", self.resume),
             web.post("/panic", self.panic),
@@ -297,6 +298,18 @@ class Operator:
             str(body["source"]), str(body["target"]), cash, str(body.get("symbol", "")), quantity,
             str(body.get("by", "")), str(body.get("why", "")),
         )  # fmt: skip
+        return web.json_response(status_of(self._gateway))
+
+    async def accept(self, request: web.Request) -> web.Response:
+        """Give a sub-account what books and broker differ by."""
+        body = await request.json()
+        try:
+            figure = Decimal(str(body["figure"]))
+        except InvalidOperation:
+            raise ValueError(f"{body['figure']}: expected what the broker has, such as 12 or 10234.51") from None
+        await self._gateway.accept(
+            str(body["what"]), figure, str(body["account"]), str(body.get("by", "")), str(body.get("why", ""))
+        )
         return web.json_response(status_of(self._gateway))
 
     async def halt(self, request: web.Request) -> web.Response:

@@ -25,6 +25,7 @@ from daemon.core.orders import parse_name
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
     CANCELED,
+    CASH,
     CENT,
     EXPIRED,
     LOST,
@@ -48,6 +49,7 @@ from daemon.gateway.events import (
     AnyGatewayEvent,
     CancelSibling,
     CloseTaken,
+    DifferenceAccepted,
     FillsRead,
     GatewayStarted,
     Halted,
@@ -75,7 +77,6 @@ from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 CRYPTO = "crypto"  # the class of a coin's asset
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
-AMENDING_NS = 2 * MINUTE_NS
 CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more
 FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
@@ -116,6 +117,8 @@ class Bookkeeper:
                 self._open(event)
             case Transferred():
                 self._move(event)
+            case DifferenceAccepted():
+                self._accept(event)
             case Suspended(account=account, on=on):
                 books.accounts[account].suspended = on
             case LapseChosen(account=account, symbol=symbol):
@@ -164,6 +167,7 @@ class Bookkeeper:
         for row in event.orders:
             order = self._adopt(row)
             order.base = wire.optional_decimal(row, "filled_qty") or ZERO
+            books.keep(order)  # all that it filled is in what the account holds
         books.lines = dict.fromkeys(event.lines, (event.time_ns, {}))
         for name, capital in event.capital.items():
             self._fund(name, capital)
@@ -185,14 +189,30 @@ class Bookkeeper:
         cost = books.move(event.source, event.target, event.cash, event.symbol, event.quantity)
         for name, sign in ((event.source, -1), (event.target, 1)):
             if event.cash:
-                self._note_moved(name, TRANSFER, event.why, sign * event.cash, {})
+                self._note_moved(name, event.why, cash=sign * event.cash)
             if event.quantity:
                 price = abs(cost / event.quantity / multiplier(event.symbol))
-                shares = {"symbol": event.symbol, "qty": text(sign * event.quantity), "price": text(price)}
-                self._note_moved(name, SHARES, event.why, ZERO, shares)
+                self._note_moved(name, event.why, event.symbol, sign * event.quantity, price)
 
-    def _note_moved(self, name: str, kind: str, why: str, cash: Decimal, shares: Json) -> None:
-        books = self.books
+    def _accept(self, event: DifferenceAccepted) -> None:
+        """Book what no line explains, as a journal from outside; books and broker agree on it from here on."""
+        books, account, change = self.books, event.account, event.change
+        if event.what == CASH:
+            books.take_in(account, LinePart(amount=change), "")
+            self._note_moved(account, event.why, cash=change)
+        else:
+            books.take_in(account, LinePart(change, cost=change * event.price * multiplier(event.what)), event.what)
+            self._note_moved(account, event.why, event.what, change, event.price)
+            self._end_uncovered(account, event.what)
+        _, words = books.differences.pop(event.what, (0, ""))
+        books.doubts = tuple(doubt for doubt in books.doubts if doubt != words)
+
+    def _note_moved(
+        self, name: str, why: str, symbol: str = "", quantity: Decimal = ZERO, price: Decimal = ZERO, *,
+        cash: Decimal = ZERO,
+    ) -> None:  # fmt: skip
+        books, kind = self.books, SHARES if symbol else TRANSFER
+        shares = {"symbol": symbol, "qty": text(quantity), "price": text(price)} if symbol else {}
         fields: Json = {
             "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{books.seq} {name} {kind}')}",
             "activity_type": kind,
@@ -454,12 +474,6 @@ class Bookkeeper:
         self.books.amending.setdefault(order_id, self.books.now_ns)
         self._do(ReadFills(order_id))
 
-    def _being_amended(self) -> list[GatewayOrder]:
-        """Return the orders whose amended fills are being read, for two minutes at most: then what is known counts."""
-        books, since_ns = self.books, self.books.now_ns - AMENDING_NS
-        orders = [books.order_by_id(order_id) for order_id, at_ns in books.amending.items() if at_ns > since_ns]
-        return [order for order in orders if order is not None]
-
     def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
         """Make an order's fills what all of its lines say that stands."""
         books, order = self.books, self.books.order_by_id(order_id)
@@ -495,7 +509,7 @@ class Bookkeeper:
         While amended fills of its orders are being read, what it holds is not known: it is asked again after that.
         """
         books = self.books
-        if any((order.account, order.symbol) == (account, symbol) for order in self._being_amended()):
+        if any((order.account, order.symbol) == (account, symbol) for order in self.books.being_amended()):
             return
         sales = [o for o in books.working(symbol) if (o.account, o.side) == (account, "sell") and account != MAIN]
         old = {order.replaces for order in sales}
@@ -670,7 +684,7 @@ class Bookkeeper:
         cash, held = books.sums()
         found: dict[str, str] = {}
         if abs(cash - books.broker_cash) >= CENT:
-            found["cash"] = f"cash {cash:.2f} in the sub-accounts, {books.broker_cash} at the broker"
+            found[CASH] = f"cash {cash:.2f} in the sub-accounts, {books.broker_cash} at the broker"
         for symbol in sorted(held.keys() | books.broker_held.keys()):
             ours, theirs = held.get(symbol, ZERO), books.broker_held.get(symbol, ZERO)
             if ours != theirs:
@@ -711,7 +725,7 @@ class Bookkeeper:
         if any(row["activity_type"] != "FILL" for row in event.lines):
             return
         beyond = books.broker_cash - books.sums()[0]
-        if books.changed_ns >= asked_ns or self._being_amended() or abs(beyond) > books.uneven * CENT:
+        if books.changed_ns >= asked_ns or self.books.being_amended() or abs(beyond) > books.uneven * CENT:
             return  # the news of a fill may be on its way, or it is more than rounding
         books.main.cash += beyond
         books.uneven = 0

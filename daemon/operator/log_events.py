@@ -179,6 +179,11 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_moved": LogEvent(
         "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."
     ),
+    "gateway_accepted": LogEvent(
+        "warning",
+        ("sub_account", "what", "by", "why"),
+        "A person gave a sub-account what books and broker differed by: no line explained it.",
+    ),
     "gateway_file_differs": LogEvent(
         "warning",
         ("detail",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from daemon.gateway.events import CloseTaken, FillsRead, OrderAnswered, Reported
 from daemon.gateway.parts import LedgerLine, divide
 from daemon.gateway.rules import beyond_means
 from daemon.gateway.step import Bookkeeper
+from simulator.server import AlpacaServer
 from simulator.trading.settlement import amend_fill
 from simulator.trading.venue import Rules
-from strategies.kit.units import DAY_NS, MINUTE_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from tests.support.gateway_stage import CALL, OPEN_NS, SESSIONS, Stage, broker, gateway_on, stage, table
 
 CLOSE_NS = SESSIONS[0].close_ns
@@ -247,6 +249,107 @@ async def test_a_difference_that_nothing_explains_denies_new_risk_and_is_named(t
         s.broker.account.cash += Decimal("0.01")
         await s.gateway.reported(30)
         await s.place("b", 1)
+
+
+async def differs(s: Stage) -> str:
+    """Two reports, ten seconds apart, show the only difference that there is: it lasts. Returns it in words."""
+    await s.gateway.reported(30)
+    assert not s.books.doubts
+    await pass_to(s, s.gateway.now_ns() + 11 * SECOND_NS)
+    (words,) = s.books.doubts
+    return words
+
+
+async def test_what_no_line_explains_is_mains_by_a_persons_word_and_all_trade_again(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 2)
+        s.broker.account.cash -= Decimal("7.25")
+        await s.gateway.reported(30)
+        with pytest.raises(ValueError, match=r"98992\.73 at the broker: it is too new"):
+            await s.gateway.accept("cash", Decimal("98992.73"), "main", "anna", "")
+        words = await differs(s)
+        for what, figure, account, wrong in (
+            ("SPY", "2", "main", "books and broker agree on it, as far as a report tells: cash 98999.98 in"),
+            ("cash", "98992.74", "main", "the broker has 98992.73 now, and not 98992.74: look again"),
+            ("cash", "98992.73", "c", "c is no sub-account: expected one of main, a, b"),
+        ):
+            with pytest.raises(ValueError, match=wrong):
+                await s.gateway.accept(what, Decimal(figure), account, "anna", "")
+        assert words in (await s.refused("b", 1))[2]
+        await s.gateway.accept("cash", Decimal("98992.73"), "main", "anna", "a fee on the page, and no line")
+        assert (s.books.main.cash, s.books.accounts["a"].cash) == (Decimal("59992.75"), Decimal("18999.98"))
+        (line,) = s.books.main.activities
+        assert (line.fields["activity_type"], line.fields["net_amount"]) == ("JNLC", "-7.25")
+        assert line.fields["description"] == "a fee on the page, and no line"
+        await s.place("b", 1)
+        await s.until(lambda: s.held("b") == {"SPY": Decimal(1)})
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+async def test_shares_of_a_bust_from_before_the_opening_are_gone_by_a_persons_word(tmp_path: Path) -> None:
+    def prepared(broker: AlpacaServer) -> None:
+        broker.by_hand("place", symbol="SPY", qty="3", side="buy")
+
+    async with stage(tmp_path, prepared=prepared) as s:
+        await s.until(lambda: s.broker.account.quantity("SPY") == 3)
+        await hold(s, "a", 2)
+        account = s.broker.account
+        account.positions["SPY"] = dataclasses.replace(
+            account.positions["SPY"], qty=Decimal(4)
+        )  # one share of before is busted
+        assert await differs(s) == "SPY 5 in the sub-accounts, 4 at the broker"
+        await s.place("a", 1, "sell")  # the way out stays
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(1)})
+        with pytest.raises(ValueError, match="it is too new, and news may be on its way"):
+            await s.gateway.accept("SPY", Decimal(3), "main", "anna", "bust")
+        await s.gateway.reported(30)
+        cash = s.books.accounts["a"].cash
+        await s.gateway.accept("SPY", Decimal(3), "main", "anna", "bust")
+        assert (s.held("a"), s.held("main")) == ({"SPY": Decimal(1)}, {"SPY": Decimal(2)})
+        assert s.books.accounts["a"].cash == cash
+        await s.settled()
+        await s.place("b", 1)
+        assert s.verified().difference == ""
+
+
+async def test_shares_that_main_cannot_lack_are_taken_from_whom_a_person_names(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 5)
+        await hold(s, "b", 4)
+        await s.place("a", 5, "sell", type="limit", limit_price="900", time_in_force="gtc")
+        s.broker.account.positions["SPY"] = dataclasses.replace(s.broker.account.positions["SPY"], qty=Decimal(7))
+        words = await differs(s)
+        with pytest.raises(ValueError, match="main has 0: name whose it was with --account: a has 5, b has 4"):
+            await s.gateway.accept("SPY", Decimal(7), "main", "anna", "")
+        await s.gateway.accept("SPY", Decimal(7), "a", "anna", "taken by the broker")
+        assert (s.held("a"), s.held("b"), s.held("main")) == ({"SPY": Decimal(3)}, {"SPY": Decimal(4)}, {})
+        (line,) = [x for x in s.books.accounts["a"].activities if x.fields["activity_type"] == "JNLS"]
+        assert (line.fields["qty"], line.fields["symbol"]) == ("-2", "SPY")
+        await s.until(lambda: not s.books.working("SPY"))  # the sale of five would have sold two of b's
+        assert words not in s.books.doubts
+        assert s.books.day[1] == 40000 - 2 * s.books.marks["SPY"]  # neither gain nor loss of the day
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+@pytest.mark.parametrize("ratio", ["2", "0.5"])
+async def test_a_split_whose_line_is_to_come_is_nobodys_to_accept_for_two_days(tmp_path: Path, ratio: str) -> None:
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 4)
+        await s.gateway.reported(30)
+        held = s.broker.account.positions["SPY"]
+        shares = 4 * Decimal(ratio)
+        s.broker.account.positions["SPY"] = dataclasses.replace(held, qty=shares, average=held.average / Decimal(ratio))
+        await differs(s)
+        for days in (0, 1):
+            await pass_to(s, OPEN_NS + days * DAY_NS + 20 * MINUTE_NS)
+            with pytest.raises(ValueError, match="looks like a split, as all cost what they did: until 2025-06-04 its"):
+                await s.gateway.accept("SPY", shares, "a", "anna", "")
+        await pass_to(s, OPEN_NS + 2 * DAY_NS + 20 * MINUTE_NS)
+        await s.gateway.accept("SPY", shares, "a", "anna", "no line came")
+        assert s.held("a") == {"SPY": shares}
+        await s.settled()
 
 
 async def test_what_fills_after_an_amendment_is_booked_and_an_old_fill_that_comes_again_is_not(tmp_path: Path) -> None:

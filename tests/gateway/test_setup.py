@@ -501,6 +501,10 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
             move = ["--config", str(file), "transfer", "main", "scalper", "--cash", "1,000"]
             assert await asyncio.to_thread(command.main, move) == 2
             assert "cash and quantity are numbers" in capsys.readouterr().err
+            for figure, wrong in (("1,000", "1,000: expected what the broker has"), ("1000", "they differ in nothing")):
+                word = ["--config", str(file), "accept", "cash", figure, "--why", "no line"]
+                assert await asyncio.to_thread(command.main, word) == 2
+                assert wrong in capsys.readouterr().err
             monkeypatch.chdir(tmp_path)  # where a file that is gone would be looked for
             assert await asyncio.to_thread(command.main, ["--config", "gatway.toml", "resume"]) == 2
             status = await asyncio.to_thread(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -50,7 +51,19 @@ from tests.years import acts, together
 from tests.years.desk import DeskLives, take_the_place_of_threads
 from tests.years.desks import CASH_USD, SCALPER, UNDERLYING, market_of, tables
 from tests.years.gateway.lives import NAME, GatewayLives
-from tests.years.gateway.plan import ACTS, BOUNDARY, BROKER, COMPANY, FLIP, GATEWAY, OF_A_DESK, PERSON, Happening, Plan
+from tests.years.gateway.plan import (
+    ACTS,
+    BOUNDARY,
+    BROKER,
+    COMPANY,
+    FLIP,
+    GATEWAY,
+    OF_A_DESK,
+    PERSON,
+    UNTOLD,
+    Happening,
+    Plan,
+)
 from tests.years.holders import Holders, fold
 from tests.years.loop import OWNER, Killed, StandsStill, running
 from tests.years.market import is_option
@@ -208,6 +221,7 @@ class Floor(Person):
         self.off = False  # the host is
         self.apart_ns = 0
         self.panics = self.flipped = 0
+        self.untold = False  # money is gone that no line tells, and no person has said so yet
         self.splits: list[tuple[str, int, int]] = []  # in parts: of what, when the books change, and the ledger's line
         self.called: dict[str, str] = {}  # orders of the broker's own call to close, and the desk that sent it
         cash = Decimal(MAINS_USD + sum(CASH_USD[name] for name in plan.desks))
@@ -493,7 +507,12 @@ class Floor(Person):
     async def _flip(self, chance: random.Random) -> None:
         """Flip a bit of the gateway's journal under a kill; a person resumes. What moved inside nobody else knows."""
         self.lives.kill(again=False)
-        but = ("Opened", "Transferred", *(("Reported",) if chance.random() < 0.7 else ()))  # most rows are reports
+        but = (
+            "Opened",
+            "Transferred",
+            "DifferenceAccepted",
+            *(("Reported",) if chance.random() < 0.7 else ()),
+        )  # most rows are reports
         row = acts.flip_a_bit(self.lives.state_dir, chance, "events", but)
         self.flipped += row is not None
         self.lives.start()
@@ -526,6 +545,15 @@ class Floor(Person):
                 self._ask("halted", lambda it: it.halt("operator", "as planned", "ann"))
                 await asyncio.sleep(chance.uniform(60.0, 3600.0))
                 self._ask("resumed", lambda it: it.resume("ann", "as planned"))
+            case _ if what == UNTOLD:
+                lost = Decimal(chance.randint(1, 9_000)) / 100
+                self.account.cash -= lost
+                self.untold = True
+                told = self.person[UNTOLD]
+                while self.person[UNTOLD] == told:  # until no fill, death or late line is in its way
+                    await asyncio.sleep(chance.uniform(30.0, 300.0))
+                    self._ask(UNTOLD, functools.partial(_accept, lost))
+                self.untold = False
             case "panic of the account":
                 self.panics += 1
                 self._ask("panic of all", lambda it: it.panic(ALL, "ann"))
@@ -611,9 +639,10 @@ class Floor(Person):
                 station.problem("book", gateway_verdict.worded(apart))
 
     def _sum_apart(self, status: dict[str, Any]) -> list[str]:
-        """Where the sub-accounts are not together what the server has, but for a split whose line is to come."""
+        """Where the sub-accounts are not together what the server has, but for what a line, or a person, is to tell."""
         apart, now_ns = gateway_verdict.sum_apart(status, self.account), self.now_ns()
         owed = {symbol for symbol, books_ns, line_ns in self.splits if books_ns <= now_ns < line_ns}
+        owed |= {"cash"} if self.untold else set()
         return [it for it in apart if not owed or it.split(":")[0] not in owed | {"cash"}]
 
     def _book_apart(self, station: Station, status: dict[str, Any]) -> list[str]:
@@ -763,6 +792,14 @@ class Floor(Person):
                     station.problem("replay", report.difference[:500])
         except JournalError as error:
             station.problem("replay", str(error))
+
+
+async def _accept(lost: Decimal, gateway: Gateway) -> None:
+    """A person finds the account short of exactly this much, and says that it was `main`'s."""
+    figure = gateway.books.broker_cash
+    if gateway.books.sums()[0] - figure != lost:
+        raise ValueError("there is more to it: look again later")
+    await gateway.accept("cash", figure, MAIN, "ann", "gone by the broker's page, and no line says why")
 
 
 def _apart(state: Any, part: Any) -> list[str]:

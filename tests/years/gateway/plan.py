@@ -36,6 +36,8 @@ SPLIT = "split in parts"
 SPLITS = 0.5  # of the runs: something comes between the parts of a split; drawn apart, so that all else is what it was
 FLIP = "row flipped"
 FLIPS = 0.4  # of the runs: a bit of the gateway's journal flips; drawn apart too
+UNTOLD = "cash without a line"
+UNTOLDS = 0.4  # of the runs: money goes that no line will tell; drawn apart too
 LIMITED = 0.4  # of the runs: the account, or a desk, has limits at the gateway
 
 
@@ -84,7 +86,7 @@ def draw(seed: int, days: int = 0) -> Plan:
             happenings += [_at(day, who, chance.choice(some), chance) for _ in range(count)]
     for day in range(days):
         happenings += [_at(day, PERSON, "trade", chance) for _ in range(chance.randint(*HANDS))]
-    happenings += _splits(seed, days) + _flips(seed, days)
+    happenings += _splits(seed, days) + _flips(seed, days) + _untold(seed, days)
     order = tuple(sorted(happenings, key=lambda it: (it.day, it.minute)))
     at_broker = chance.random() < AT_BROKER
     return Plan(seed, first, days, desks, at_broker, order, _limits(desks, chance), chance.random() < 0.6)
@@ -102,6 +104,13 @@ def _flips(seed: int, days: int) -> list[Happening]:
     if chance.random() >= FLIPS:
         return []
     return [_at(chance.randrange(days), GATEWAY, FLIP, chance)]
+
+
+def _untold(seed: int, days: int) -> list[Happening]:
+    chance = random.Random(f"untold behind a gateway {seed}")
+    if chance.random() >= UNTOLDS:
+        return []
+    return [_at(chance.randrange(days), PERSON, UNTOLD, chance)]
 
 
 def _limits(desks: tuple[str, ...], chance: random.Random) -> tuple[tuple[str, str, Any], ...]:
