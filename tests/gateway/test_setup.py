@@ -231,6 +231,7 @@ def test_a_status_in_words_has_a_line_for_each_and_counts_what_is_too_long() -> 
         "sum": {"cash": "1.00", "equity": "8.00", "positions": held},
         "broker": {"cash": "1.00", "equity": "8.00", "positions": {"S0": "0", "S1": "1"}},
         "differences": ["S0 1 in the sub-accounts, 0 at the broker"],
+        "doubts": ["S0 1 in the sub-accounts, 0 at the broker"],
         "halt": None,
         "away": "",
     }
@@ -238,6 +239,7 @@ def test_a_status_in_words_has_a_line_for_each_and_counts_what_is_too_long() -> 
     assert lines[1].split("  ")[-1] == "1 S0, 1 S1, 1 S2, 1 S3, 1 S4, 2 more"
     assert lines[3].endswith("  1 S1")
     assert lines[4] == "DIFFERENCE: S0 1 in the sub-accounts, 0 at the broker"
+    assert lines[5].startswith("no new risk until they agree; `rltrader-gateway accept`")
 
 
 def test_a_panic_in_words_says_what_could_not_be_closed() -> None:
