@@ -187,7 +187,7 @@ class Faults:
         self.exposed: Callable[[str | None], bool] = lambda _key: False
         self.on_add: Callable[[], None] = lambda: None
         self._random = random.Random(seed)
-        self._waiting: list[Fault] = []
+        self._waiting: list[Fault] = []  # replaced, never changed: who goes through it needs no copy
         self._lock = threading.RLock()  # scripts are written from other threads too
 
     def add(
@@ -215,7 +215,7 @@ class Faults:
             times = 1
         fault = Fault(kind, times, after, from_ns, until_ns, chance, dict(where or {}), parameters)
         with self._lock:
-            self._waiting.append(fault)
+            self._waiting = [*self._waiting, fault]
         self.on_add()
         return fault
 
@@ -251,13 +251,16 @@ class Faults:
 
     def waiting(self, *kinds: str) -> tuple[Fault, ...]:
         """The faults that wait, of all kinds or of `kinds`."""
-        return tuple(fault for fault in self._waiting if not kinds or fault.kind in kinds)
+        return tuple([fault for fault in self._waiting if fault.kind in kinds] if kinds else self._waiting)
 
     def _find(self, kind: str, context: Context, *, use: bool) -> Fault | None:
         now_ns = self.now_ns()
         with self._lock:
-            self._waiting = [f for f in self._waiting if f.until_ns is None or now_ns < f.until_ns]
-            waiting = list(self._waiting)
+            for fault in self._waiting:
+                if fault.until_ns is not None and now_ns >= fault.until_ns:
+                    self._waiting = [f for f in self._waiting if f.until_ns is None or now_ns < f.until_ns]
+                    break
+            waiting = self._waiting
         for fault in waiting:
             if fault.kind != kind or not fault.meets(context):
                 continue

@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import msgspec
 from aiohttp import web
-from msgspec.structs import replace
 
 from daemon.alpaca_api.queries import reply
 from simulator.data import contracts_rest
@@ -117,32 +116,37 @@ def _aggregated(
             return rows
         for bar in rows:
             groups.setdefault(bar.start_ns // width * width, []).append(bar)
+    elif count == 1 and unit in {"D", "Day"}:
+        return _days(venue, symbol, start_ns, end_ns, now_ns, steps)
     else:  # of regular hours
-        adjustments, single = tuple(steps), count == 1 and unit in {"D", "Day"}
-        days: list[Bar] = []
         for session in venue.market.sessions:
             label = _period_ns(session.date, unit, count)
             if start_ns <= label <= end_ns and session.open_ns < now_ns:
                 day = day_bar(venue, symbol, session, now_ns)
-                if day is not None and single:
-                    days.append(_of_day(day, session.date, label, adjustments))
-                elif day is not None:
-                    groups.setdefault(label, []).append(adjusted(day, session.date, adjustments))
-        if single:
-            return days
+                if day is not None:
+                    groups.setdefault(label, []).append(adjusted(day, session.date, steps))
     bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
     return [bar for bar in bars if bar is not None]
 
 
-@lru_cache(maxsize=65_536)  # a history of days is asked for again and again
-def _row(bar: Bar) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(bar_row(bar)))
+def _days(
+    venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns: int, steps: Sequence[BackAdjustment]
+) -> list[Bar]:
+    """The bars of days, labelled by their midnights: a history of them is asked for again and again."""
+    sessions = venue.market.sessions
+    first = bisect_left(sessions, start_ns, key=_midnight_ns)
+    asked = sessions[first : bisect_right(sessions, min(end_ns, now_ns), lo=first, key=_midnight_ns)]
+    days = ((session.date, day_bar(venue, symbol, session, now_ns)) for session in asked if session.open_ns < now_ns)
+    return [adjusted(bar, day, steps) if steps else bar for day, bar in days if bar is not None]
+
+
+def _midnight_ns(session: Session) -> int:
+    return midnight_ns(session.date)
 
 
 @lru_cache(maxsize=65_536)
-def _of_day(bar: Bar, day: str, label: int, steps: tuple[BackAdjustment, ...]) -> Bar:
-    """The bar of a day as adjusted, under its label."""
-    return replace(adjusted(bar, day, steps), start_ns=label)
+def _row(bar: Bar) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(bar_row(bar)))
 
 
 @lru_cache(maxsize=4096)  # every symbol asks for the same days
@@ -158,13 +162,14 @@ def _period_ns(day: str, unit: str, count: int) -> int:
 def day_bar(venue: Brokerage, symbol: str, session: Session, now_ns: int) -> Bar | None:
     """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
     market = venue.market
-    late = {"stream": "rest", "symbol": symbol, "date": session.date}
-    if venue.faults.waiting("day_bar_missing") and venue.faults.take("day_bar_missing", late) is not None:
-        return None
-    ended = now_ns >= session.close_ns + BAR_DELAY_NS
-    taped = symbol in market.bars and symbol not in market.derived
-    if market.days is not None and ended and not (taped and market.session_bars(session.date, symbol)):
-        return market.days.bar(symbol, session.date)
+    if venue.faults.waiting("day_bar_missing"):
+        late = {"stream": "rest", "symbol": symbol, "date": session.date}
+        if venue.faults.take("day_bar_missing", late) is not None:
+            return None
+    if market.days is not None and now_ns >= session.close_ns + BAR_DELAY_NS:
+        taped = symbol in market.bars and symbol not in market.derived
+        if not (taped and market.session_bars(session.date, symbol)):
+            return market.days.bar(symbol, session.date)
     return merged(known_bars(venue, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
 
 

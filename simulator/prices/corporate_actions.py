@@ -106,8 +106,11 @@ def adjusted(bar: Bar, day: str, steps: Sequence[BackAdjustment]) -> Bar:
     for step in steps:
         if day < step.date:
             price, volume = price * step.price, volume * step.volume
-    if price == volume == 1.0:
-        return bar
+    return bar if price == volume == 1.0 else _times(bar, price, volume)
+
+
+@lru_cache(maxsize=65_536)
+def _times(bar: Bar, price: float, volume: float) -> Bar:
     names = ("open", "high", "low", "close")
     prices = {name: round(getattr(bar, name) * price, DECIMALS) for name in names}
     return replace(bar, volume=float(round(bar.volume * volume)), **prices)
