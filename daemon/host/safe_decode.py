@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgpack
@@ -71,12 +72,9 @@ def bounded(value: T) -> T:
     """Return the value. Raises Unreadable for too many levels of arrays and objects."""
     level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(LEVELS_MOST):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, _CONTAINERS) and inner  # an empty one has nothing inside
-        ]
+        parts = [*chain.from_iterable(outer.values() if isinstance(outer, dict) else outer for outer in level)]
+        kinds = {kind for kind in set(map(type, parts)) if issubclass(kind, _CONTAINERS)}  # none at the last level
+        level = [part for part in parts if type(part) in kinds and part] if kinds else []  # in an empty one is nothing
         if not level:
             return value
     raise Unreadable(f"nested more than {LEVELS_MOST} levels deep")

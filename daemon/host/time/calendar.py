@@ -132,6 +132,7 @@ def _moment(now_ns: int) -> str:
         return f"{now_ns} ns"
 
 
+@lru_cache(maxsize=4096)  # a history of days asks for the same ones again and again
 def midnight_ns(day: str) -> int:
     """Return midnight New York that begins `day` (`YYYY-MM-DD`), in nanoseconds UTC: the start of a one-day bar."""
     return int(datetime.combine(_date(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS

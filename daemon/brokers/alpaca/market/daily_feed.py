@@ -13,6 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any, Protocol
 
 from daemon.brokers.alpaca.market.live_bars import Timing
@@ -211,35 +212,29 @@ class DailyHistory:
     def _judged(self, rows: Sequence[Raw], symbol: str) -> list[Bar]:
         """Return the good bars, in the order of rows; report each bad one. All are checked in one call."""
         read = [_read(row) for row in rows]
-        reasons = iter(fault_names([it.prices for it in read if isinstance(it, _Row)]))
+        reasons = iter(fault_names([it[1] for it in read if not isinstance(it, str)]))
         good: list[Bar] = []
         for row, it in zip(rows, read, strict=True):
             if isinstance(it, str):
                 self._refuse(symbol, "", it)
             elif reason := next(reasons):
-                self._refuse(symbol, str(row.get("t")), f"{reason}: {values_text(it.prices)}")
+                self._refuse(symbol, str(row.get("t")), f"{reason}: {values_text(it[1])}")
             else:
-                good.append(Bar(symbol, it.start_ns, *it.prices))
+                good.append(Bar(symbol, it[0], *it[1]))
         return good
 
     def _refuse(self, symbol: str, date: str, problem: str) -> None:
         self._log("history_bar_bad", symbol=symbol, date=date, problem=problem)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A parsed row: open, high, low, close and volume."""
-
-    start_ns: int
-    prices: list[float]
+_PRICES = itemgetter("o", "h", "l", "c", "v")
 
 
-def _read(row: Raw) -> _Row | str:
-    """Parse a row, or return its fault."""
+def _read(row: Raw) -> tuple[int, list[float]] | str:
+    """Parse a row as its start and open, high, low, close and volume, or return its fault."""
     try:
-        values = row["o"], row["h"], row["l"], row["c"], row["v"]
-        prices = [value if type(value) is float else _number(value) for value in values]
-        return _Row(time_ns(row.get("t"), "t"), prices)
+        prices = [value if type(value) is float else _number(value) for value in _PRICES(row)]
+        return time_ns(row.get("t"), "t"), prices
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         return f"{type(error).__name__}: {error} in {str(row)[:200]}"
 
@@ -278,7 +273,7 @@ def news(former: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, clo
 
 def _same(old: Bars, new: Bars) -> bool:
     """Return whether both hold the same sessions at the same prices, but for the source's rounding."""
-    return len(old) == len(new) and all(map(_alike, old, new))
+    return old == new or (len(old) == len(new) and all(map(_alike, old, new)))
 
 
 def _alike(old: Bar, new: Bar) -> bool:

@@ -29,7 +29,7 @@ from requests.adapters import HTTPAdapter
 
 from daemon.brokers.alpaca.wire import text
 from daemon.brokers.api import BrokerError, BrokerRefused
-from daemon.host.safe_decode import Unreadable, json_value, writable
+from daemon.host.safe_decode import Unreadable, bounded, json_value, writable
 from daemon.pacing import TokenBucket
 from strategies.kit.units import SECOND_NS
 
@@ -355,15 +355,16 @@ class BoundClient(RESTClient):
 
 
 def json_of(response: requests.Response) -> object:
-    """Return the body's JSON value, None for an empty body. Raises ValueError for what is no JSON.
+    """Return the body's JSON value, None for an empty body. Raises ValueError for no JSON, and as `writable` does.
 
     The fast decoder is strict; what it refuses (NaN, half a surrogate pair, another encoding) the library judges.
     """
     body = response.content
     try:
-        return msgspec.json.decode(body) if body else None
+        value = msgspec.json.decode(body) if body else None
     except (msgspec.MsgspecError, RecursionError):
-        return response.json()
+        return writable(response.json())
+    return bounded(value)
 
 
 class BoundSession(requests.Session):
@@ -419,7 +420,7 @@ PAGES_MAX = 1000
 def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
     """Run in the queue's thread. Raises outside of the handler, so that the error keeps no request with its headers."""
     try:
-        return writable(work())
+        return work()
     except StatusError as error:
         failure = _failure(error.response, hide)
     except requests.Timeout as error:
