@@ -176,6 +176,7 @@ class YearsLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[int, int, _Timer]] = []  # when they end, first asked first ended
         self._number = itertools.count()
         self._clock_resolution = 1e-6
+        self.get_debug = bool  # type: ignore[method-assign]  # never: each future asks, and this answers without a frame
         self.participant = LoopTime(self)
         self.ahead_ns = 0  # of the desk's host's wall clock
         self.listeners: dict[int, Any] = {}  # by port

@@ -41,16 +41,12 @@ def faults(prices: npt.NDArray[np.float64], off_grid: npt.NDArray[np.int64]) -> 
     nanoseconds of each start behind the session's grid of bars.
     """
     opened, high, low, close, volume = prices
-    return np.select(
-        [
-            ~np.isfinite(prices).all(axis=0),
-            (prices[:4] <= 0).any(axis=0),
-            (high < low) | (np.minimum(opened, close) < low) | (np.maximum(opened, close) > high),
-            volume < 0,
-            off_grid != 0,
-        ],
-        [1, 2, 3, 4, 5],
-    )
+    found = np.where(off_grid != 0, 5, 0)  # the last one written is the first in order
+    found[volume < 0] = 4
+    found[(high < low) | (np.minimum(opened, close) < low) | (np.maximum(opened, close) > high)] = 3
+    found[(prices[:4] <= 0).any(axis=0)] = 2
+    found[~np.isfinite(prices).all(axis=0)] = 1
+    return found
 
 
 def fault_names(rows: Sequence[Sequence[float]]) -> list[str]:

@@ -47,7 +47,9 @@ class LeapWatch:
         with self._lock:
             if self._host_ns is not None:
                 passed_ns = steady_ns - self._steady_ns
-                self._judge(host_ns - self._host_ns - passed_ns, passed_ns)
+                gained_ns = host_ns - self._host_ns - passed_ns
+                if passed_ns or gained_ns:
+                    self._judge(gained_ns, passed_ns)
             self._host_ns, self._steady_ns = host_ns, steady_ns
             return host_ns - self.lead_ns
 
