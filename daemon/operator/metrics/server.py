@@ -1,15 +1,20 @@
-"""The metrics' HTTP server: prometheus_client's application on the loopback address, in a separate thread."""
+"""The metrics' HTTP server: prometheus_client's application on the loopback address, in a thread and a loop of its own.
+
+A client is answered once its request is there: whoever is silent, or asks byte by byte, keeps nobody waiting.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import http.client
+import io
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from urllib.parse import unquote
+from wsgiref.handlers import SimpleHandler
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
@@ -18,7 +23,9 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
-CLIENT_TIMEOUT_S = 5.0  # for a client to ask and to take the answer: the others wait for it
+CLIENT_TIMEOUT_S = 5.0  # for a client to ask, and to take the answer
+CLIENTS_MOST = 16  # at once: of more the oldest is dropped, so that they take no files from trading
+HEAD_MOST = 16 * 1024  # bytes of a request
 
 
 class MetricsError(OSError):
@@ -27,51 +34,80 @@ class MetricsError(OSError):
 
 async def serve(registry: CollectorRegistry, port: int, log: Callable[..., None]) -> None:
     """Serve on the loopback address until cancelled. Raises MetricsError where the port cannot be had."""
-    server = await asyncio.to_thread(_listen, port, registry)
-    threading.Thread(target=_serve, args=(server,), name="metrics", daemon=True).start()
+    listening = _listen(port)
+    scrapes, loop = _Scrapes(_application(registry)), asyncio.SelectorEventLoop()
+    url = f"http://{ADDRESS}:{listening.getsockname()[1]}/metrics"
+    threading.Thread(target=_run, args=(loop, scrapes.serve(listening)), name="metrics", daemon=True).start()
     try:
-        log("metrics_listening", url=f"http://{ADDRESS}:{server.server_port}/metrics")
+        log("metrics_listening", url=url)
         await asyncio.Event().wait()
-    finally:  # the server's thread polls for its end twice a second: nothing waits for it
-        threading.Thread(target=server.shutdown, name="metrics end", daemon=True).start()
+    finally:
+        loop.call_soon_threadsafe(scrapes.over.set)
 
 
-class _Request(WSGIRequestHandler):
-    """One scrape. A client that is silent, or sends byte by byte, is dropped after a timeout; nothing is logged."""
-
-    def setup(self) -> None:
-        """Begin, and see to its end."""
-        super().setup()
-        self._end = threading.Timer(CLIENT_TIMEOUT_S, self._drop)
-        self._end.daemon = True
-        self._end.start()
-
-    def finish(self) -> None:
-        """End in time."""
-        self._end.cancel()
-        super().finish()
-
-    def _drop(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone already
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *_: object) -> None:
-        """Do nothing: scrapes are not logged."""
+def _run(loop: asyncio.AbstractEventLoop, served: Coroutine[None, None, None]) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(served)
 
 
-class _Server(WSGIServer):
-    """One client at a time: many clients take no threads and no files from trading."""
+class _Scrapes:
+    """Answers one request a connection, until `over` is set. Used in its own loop."""
 
-    def handle_error(self, *_: object) -> None:
-        """Do nothing: a client that went away is not logged."""
+    def __init__(self, application: WSGIApplication) -> None:
+        self.over = asyncio.Event()
+        self._application = application
+        self._clients: dict[asyncio.StreamWriter, None] = {}  # the oldest first
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve until it is over."""
+        async with await asyncio.start_server(self._client, sock=listening, limit=HEAD_MOST):
+            await self.over.wait()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a client, or drop it; nothing is logged."""
+        if len(self._clients) >= CLIENTS_MOST:
+            oldest = next(iter(self._clients))
+            del self._clients[oldest]
+            oldest.transport.abort()
+        self._clients[writer] = None
+        try:
+            async with asyncio.timeout(CLIENT_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.transport.set_write_buffer_limits(high=0)
+                writer.write(self._answer(head))
+                await writer.drain()
+        except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError, http.client.HTTPException):
+            pass
+        finally:
+            self._clients.pop(writer, None)
+            writer.transport.abort()
+
+    def _answer(self, head: bytes) -> bytes:
+        """Return the application's answer to a request without a body. Raises HTTPException."""
+        request, _, lines = head.partition(b"\r\n")
+        method, target, *_ = [*request.decode("latin-1").split(), "", ""]
+        path, _, query = target.partition("?")
+        environ = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": unquote(path, "latin-1"),
+            "QUERY_STRING": query,
+            "SERVER_PROTOCOL": "HTTP/1.0",
+            "SERVER_NAME": ADDRESS,
+        }
+        for name, value in http.client.parse_headers(io.BytesIO(lines)).items():
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+        answer = io.BytesIO()
+        SimpleHandler(io.BytesIO(), answer, io.StringIO(), environ).run(self._application)
+        return answer.getvalue()
 
 
-def _listen(port: int, registry: CollectorRegistry) -> WSGIServer:
+def _listen(port: int) -> socket.socket:
     try:
-        return make_server(ADDRESS, port, _application(registry), _Server, _Request)
+        return socket.create_server((ADDRESS, port))
     except OSError as error:
+        reason = error.strerror or error
         raise MetricsError(
-            f"metrics cannot be served at {ADDRESS}:{port}: {error.strerror or error}: expected a free port: end "
+            f"metrics cannot be served at {ADDRESS}:{port}: {reason}: expected a free port: end "
             f"what has it, or choose another metrics.port"
         ) from error
 
@@ -95,8 +131,3 @@ def _application(registry: CollectorRegistry) -> WSGIApplication:
         return answer
 
     return application
-
-
-def _serve(server: WSGIServer) -> None:
-    with server:
-        server.serve_forever()
