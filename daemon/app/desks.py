@@ -18,7 +18,7 @@ from daemon.config.limits_shown import journaled_origins, limits_of
 from daemon.core.limits import Limit
 from daemon.core.step import Machine
 from daemon.engine.recover import recovered_desk
-from daemon.engine.state_dir import locked_by
+from daemon.engine.state_dir import locked_by, standing
 from daemon.host.own_files import StateDirError, as_owner
 from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
@@ -36,7 +36,7 @@ ROOT = Path("/var/lib/rltrader")  # the units' state directories
 def configured_desk() -> Path | None:
     """Return the state directory of ./config.toml and the environment where it has a journal. Raises StateDirError."""
     path = configured_state_dir()
-    return path if (path / FILE).exists() else None
+    return path if standing(path).exists() else None
 
 
 class Journaled(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from daemon.host.own_files import StateDirError
 from daemon.host.state_place import STATE_DIR, WHOLE_PATH
 from daemon.host.whole_files import unread
 from daemon.journal.journal import FILE
+from daemon.journal.reader import ROTATING
 
 TABLE = "desk"
 DESKS_HELP = "the desks of this desks.toml, or all that have a journal in this folder or one level below it"
@@ -78,7 +79,8 @@ def desks_at(place: Path) -> tuple[NamedDesk, ...]:
     if place.is_file():
         return read_desks(place)
     try:
-        folders = [path.parent for pattern in (FILE, f"*/{FILE}") for path in place.glob(pattern)]
+        names = (FILE, str(Path(FILE).with_suffix(ROTATING)))
+        folders = {path.parent for name in names for pattern in (name, f"*/{name}") for path in place.glob(pattern)}
     except OSError as error:
         raise StateDirError(
             f"{place}: cannot be read: {error.strerror}: run it as root or as the desks' user"

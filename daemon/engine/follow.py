@@ -17,7 +17,7 @@ from daemon.core.state import State
 from daemon.core.step import Machine, Step
 from daemon.engine.recover import adopt_trading, code_digest, leave_out, machine_of, restore
 from daemon.journal.journal import FILE
-from daemon.journal.reader import JournalReader
+from daemon.journal.reader import JournalReader, file_there
 from daemon.journal.rows import Entry, JournalError, base_of, chain_start, decode_event, encode_effects, is_whole
 
 ROWS_AT_ONCE = 2000
@@ -50,7 +50,7 @@ class Follower:
         self.generation = 0
         self._machine: Machine | None = None
         self._reader: JournalReader | None = None
-        self._file: tuple[int, int] | None = None  # device and inode of the open journal
+        self._file: tuple[str, int, int] | None = None  # name, device and inode of the open journal
         self._row: bytes | None = None  # hash of row `last_id`; None: not read yet
         self._head = b""  # hash of the last chained row
         self._code = ""  # digest of this code, for the journal's strategy
@@ -102,10 +102,11 @@ class Follower:
     def _opened(self) -> JournalReader:
         """Return the reader of the current journal; a new one when another file took its place."""
         try:
-            stat = self.path.stat()
+            path = file_there(self.path)
+            stat = path.stat()
         except FileNotFoundError:
             raise JournalError(f"{self.path}: no journal here; is this the right state directory?") from None
-        file = (stat.st_dev, stat.st_ino)
+        file = (path.name, stat.st_dev, stat.st_ino)  # a log is found by the name with which its file was opened
         if self._reader is not None and file == self._file:
             return self._reader
         self._close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,7 +24,7 @@ from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open
 from daemon.host.passing import MayPass, may_pass, retry_while_busy
 from daemon.host.whole_files import sync
 from daemon.journal.journal import FILE, READ_MODELS, SCHEMA, Journal
-from daemon.journal.reader import JournalReader, reading
+from daemon.journal.reader import ROTATING, JournalReader, file_there, reading
 from daemon.journal.rows import (
     STRATEGY_FROM,
     STRATEGY_SPEC,
@@ -39,7 +40,8 @@ from daemon.journal.rows import (
 )
 from strategies.kit.contract import Session
 
-ROTATED, ROTATING = "rotated", ".rotating"
+ROTATED = "rotated"
+_NAMED = re.compile(r"\d{12,}-\d{12,}\.sqlite")  # a rotated file, by its first and its last row
 _SINCE = {"orders": "updated_ns"}  # the column that dates a read model's rows: time_ns, but for these
 
 
@@ -168,9 +170,7 @@ def rotate(state_dir: Path) -> Rotation:
 
 def standing(state_dir: Path) -> Path:
     """Return the journal's file; after a killed rotation, the one that will take its place."""
-    journal = state_dir / FILE
-    part = journal.with_suffix(ROTATING)
-    return part if part.exists() and not journal.exists() else journal
+    return file_there(state_dir / FILE)
 
 
 def finish(state_dir: Path) -> None:
@@ -193,8 +193,9 @@ def finish(state_dir: Path) -> None:
 
 
 def parts_of(journal: Path) -> list[Path]:
-    """Return the existing files of a journal, oldest first; its own is the last."""
-    return [*sorted((journal.parent / ROTATED).glob("*.sqlite")), journal]
+    """Return the existing files of a journal, oldest first; its own is the last. Files of other names are not its."""
+    rotated = (journal.parent / ROTATED).glob("*.sqlite")
+    return [*sorted(file for file in rotated if _NAMED.fullmatch(file.name)), journal]
 
 
 def part_of(journal: Path, time_ns: int) -> Path:

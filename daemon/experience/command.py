@@ -57,8 +57,6 @@ def _check(state_dir: Path, link: Link) -> int:
 
     Raises CredentialProblem, JournalError, KeyError, ValueError.
     """
-    if not (state_dir / FILE).exists():
-        raise ValueError(f"{state_dir}: no journal here; is this the right --state-dir?")
     with closing(JournalReader(state_dir / FILE)) as reader, reading(reader.path):
         desk = reader.meta()["desk"]
     secret, origin = credential(CREDENTIAL)

@@ -18,6 +18,7 @@ from strategies.registry import remember
 
 SCHEMA_VERSION = 1
 NEWEST = 2**63 - 1  # above every row
+ROTATING = ".rotating"  # ends the name of the file that takes the journal's place with a rotation's last step
 
 
 class JournalReader:
@@ -212,8 +213,16 @@ def _schema_row(db: sqlite3.Connection, path: Path) -> Any:
         return db.execute(query).fetchone()
 
 
+def file_there(journal: Path) -> Path:
+    """Return the journal's file; after a rotation that was killed before its last step, the one to take its place."""
+    part = journal.with_suffix(ROTATING)
+    return part if part.exists() and not journal.exists() else journal
+
+
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open an existing journal. Raises JournalError for a file that is none, broken, or of a newer version."""
+    if read_only:
+        path = file_there(path)
     if not path.exists():
         raise JournalError(f"{path}: no journal here; is this the right --state-dir?")
     try:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from daemon.core.session import new_york_text
-from daemon.engine.state_dir import locked_by
+from daemon.engine.state_dir import locked_by, standing
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
 from daemon.journal.journal import FILE
@@ -100,7 +100,7 @@ class LocalDesk:
     def _stopped(self) -> bool:
         """Return whether a desk is there and no daemon runs it."""
         try:
-            return (self._state_dir / FILE).exists() and not locked_by(self._state_dir)
+            return standing(self._state_dir).exists() and not locked_by(self._state_dir)
         except (StateDirError, OSError):
             return False
 

@@ -196,7 +196,7 @@ def test_the_journal_s_bars_are_read_once_and_then_on(played: Played, tmp_path: 
 
 
 def test_bars_on_both_sides_of_a_rotation_are_read_also_by_one_who_was_behind(played: Played, tmp_path: Path) -> None:
-    journal, old = tmp_path / "journal.sqlite", tmp_path / ROTATED / "0001.sqlite"
+    journal, old = tmp_path / "journal.sqlite", tmp_path / ROTATED / f"{1:012}-{2:012}.sqlite"
     every = bars_by_sql(played.path / "journal.sqlite")
     with closing(sqlite3.connect(played.path / "journal.sqlite")) as db:
         (last,) = db.execute("SELECT max(id) FROM events").fetchone()

@@ -220,6 +220,41 @@ def test_a_rotation_that_is_killed_between_its_last_steps_is_finished_by_the_nex
     assert verified(half).difference == ""
 
 
+def test_what_looks_at_a_desk_sees_it_whole_after_a_rotation_that_was_killed(
+    desk: Desk, half: Path, tmp_path: Path
+) -> None:
+    rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+    looks = (
+        ("status", "--state-dir"),
+        ("status", "--desks"),
+        ("verify", "--state-dir"),
+        ("decisions", "--state-dir"),
+        ("trades", "--state-dir"),
+    )
+    whole = [rltraderctl(*look, half, cwd=tmp_path) for look in looks]
+    (half / FILE).rename(half / "journal.rotating")  # as it stands before its last rename
+    for look, before in zip(looks, whole, strict=True):
+        now = rltraderctl(*look, half, cwd=tmp_path)
+        assert (now.returncode, now.stdout) == (0, before.stdout), (look, now.stderr)
+    follower = Follower(half)
+    seq = caught_up(follower)
+    assert not (half / FILE).exists()  # who only looks completes nothing
+    desk.run(half)
+    assert caught_up(follower) > seq > 0
+    follower.close()
+
+
+def test_a_file_of_another_name_beside_the_rotated_ones_is_none_of_them(desk: Desk, half: Path, tmp_path: Path) -> None:
+    rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+    shutil.copy(half / FILE, half / ROTATED / "journal-2026-01-05.sqlite")  # a copy, as the manual names them
+    (half / ROTATED / "notes.sqlite").write_text("no database")
+    for look in ("verify", "events"):
+        done = rltraderctl(look, "--state-dir", half, cwd=tmp_path)
+        assert done.returncode == 0, (look, done.stderr)
+    (half / FILE).rename(half / "journal.rotating")
+    assert desk.run(half).failure is None
+
+
 def caught_up(follower: Follower) -> int:
     """Follow to the newest row; returns the sequence."""
     for _ in range(1000):

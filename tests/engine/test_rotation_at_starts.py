@@ -179,7 +179,8 @@ def test_an_unfinished_file_never_takes_the_place_of_a_journal_that_it_does_not_
     for path in (half, other):
         rotate(path)
     shutil.move(half / FILE, half / "journal.rotating")
-    shutil.copy(other / ROTATED / next((other / ROTATED).iterdir()).name, half / ROTATED / "000000000001-x.sqlite")
+    (theirs,) = (other / ROTATED).iterdir()
+    shutil.copy(theirs, half / ROTATED / f"{2:012}-{2:012}.sqlite")
     with pytest.raises(JournalError, match="or these are not of one journal"):
         start(half, 0)
     shutil.rmtree(half / ROTATED)

@@ -24,7 +24,6 @@ from daemon.brokers.api import BrokerError
 from daemon.config.kept_feed import kept_feed
 from daemon.config.load import KEYS, ConfigError, Credentials, load
 from daemon.config.tables import DeskSettings
-from daemon.engine.state_dir import ROTATING
 from daemon.gateway import command
 from daemon.gateway.books import Ledgers, SubAccount
 from daemon.gateway.command import ask, check, closed, show, until_signalled, with_feeds
@@ -46,6 +45,7 @@ from daemon.gateway.upstream import Upstream
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock, LeapWatch
 from daemon.journal.journal import FILE
+from daemon.journal.reader import ROTATING
 from daemon.journal.rows import JournalBusy, JournalError, WriteFailed
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account

@@ -14,7 +14,6 @@ import pytest
 
 from daemon.engine.state_dir import (
     LOCK_FILE,
-    ROTATING,
     StateDir,
     StateDirBusy,
     check_identity,
@@ -26,6 +25,7 @@ from daemon.engine.state_dir import (
 from daemon.host import passing
 from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
+from daemon.journal.reader import ROTATING
 from daemon.journal.rows import JournalError
 from tests.support.paths import REPOSITORY
 
