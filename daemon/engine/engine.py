@@ -278,7 +278,7 @@ class Engine:
         if self._raised is not None:
             event, error = self._raised
             await self._mark_raised(event, error)
-            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {_what(error)}") from error
+            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {_blamed(error)[0]}") from error
         await self._commit()
         if self._leaving is None or self._outside is None:
             return
@@ -400,8 +400,8 @@ class Engine:
     async def _mark_raised(self, event: Event, error: Exception) -> None:
         """Commit earlier events, then the event alone, marked with the error."""
         await self._commit()
-        by_strategy = {"strategy": True} if _is_of_strategy(error) else {}
-        mark = msgspec.json.encode({"raised": _what(error), **by_strategy}).decode()
+        what, by_strategy = _blamed(error)
+        mark = msgspec.json.encode({"raised": what} | ({"strategy": True} if by_strategy else {})).decode()
         self._batch.entries.append(self._chain.entry(None, event, mark))
         await self._commit()
         await self._writer.durable()
@@ -424,10 +424,10 @@ class Engine:
         try:
             step = self.machine.apply(event)
         except Exception as error:
-            what = _what(error)
+            what, by_strategy = _blamed(error)
             detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
             now_ns = self.machine.state.now_ns
-            await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=_is_of_strategy(error)))
+            await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=by_strategy))
             mark = msgspec.json.encode({"quarantined": what}).decode()
             self._seal()
             self._batch.entries.append(self._chain.entry(None, event, mark))
@@ -436,29 +436,24 @@ class Engine:
             await self._settle()
 
 
-def _what(error: Exception) -> str:
-    """Return an error in words; where the strategy raised it, with the line of its file."""
+def _blamed(error: Exception) -> tuple[str, bool]:
+    """Return an error in words, with the line of the strategy's file that raised it; and whether it is the strategy's.
+
+    It is where the strategy raised, or where what it had just returned could not be used.
+    """
     guard = file = place = ""
+    asked = False
     for frame, line in walk_tb(error.__traceback__):
-        here = frame.f_code.co_filename
+        here, owner = frame.f_code.co_filename, frame.f_locals.get("self")
         if guard and not file and here != guard:
             file = here
-        if isinstance(frame.f_locals.get("self"), GuardedStrategy):
+        if isinstance(owner, GuardedStrategy):
             guard = here
+        elif frame.f_code.co_name in _ASKING and isinstance(getattr(owner, "_strategy", None), GuardedStrategy):
+            asked = True
         if file and here == file:
             place = f" ({file}, line {line})"
-    return f"{type(error).__name__}: {error}{place}"
-
-
-def _is_of_strategy(error: Exception) -> bool:
-    """Return whether the strategy raised, or what it had just returned could not be used."""
-    for frame, _ in walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, GuardedStrategy):
-            return True
-        if frame.f_code.co_name in _ASKING and isinstance(getattr(owner, "_strategy", None), GuardedStrategy):
-            return True
-    return False
+    return f"{type(error).__name__}: {error}{place}", asked or bool(guard)
 
 
 _ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a desk that take the strategy's answer
