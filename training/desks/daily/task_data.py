@@ -23,8 +23,49 @@ from training.export.reference import AnswerRecorder, Watched
 from training.study.study import OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures, figures
 
 
+class OneAccountOfDays:
+    """What data of daily bars answer alike: one account goes through all sessions. Each has these, and a `desk`."""
+
+    table: DailyTable
+    trading: Trading
+
+    def desk(self, span: Span) -> Desk:
+        """The desk before these sessions."""
+        raise NotImplementedError
+
+    @property
+    def info(self) -> DailyTable:
+        """The file."""
+        return self.table
+
+    @property
+    def days(self) -> Collection[str]:
+        """The sessions before whose open the strategy is warm, ascending."""
+        return self.table.dates[self.table.first_decision :]
+
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
+        """See `TaskData`; of one account, so returns compound."""
+        return figures(results, float(self.trading.paper.cash_usd), compounds=True)
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`; next to it what the strategy's `held` names."""
+        dates = [span.dates for span in spans]
+        desk = self.desk(replace(spans[0], dates=[date for each in dates for date in each]))
+        return OneAccount(relay(policies, desk, dates), *self.held(desk))
+
+    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
+        """See `TaskData`."""
+        return at_sizes(policy, self.desk(span))
+
+    @staticmethod
+    def held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
+        """Who has an account next to that of the policies through the desk's sessions, and what it earned."""
+        del desk
+        return "", ()
+
+
 @dataclass(frozen=True, slots=True)
-class DailyTaskData:
+class DailyTaskData(OneAccountOfDays):
     """Daily bars made ready, and what every desk that decides once a session has in common; see `TaskData`.
 
     A strategy adds `network`, `environment`, `compare` and `probes`; the other answers go through the dry run.
@@ -45,33 +86,13 @@ class DailyTaskData:
         strategy = daily_strategy(name, symbols)
         return cls(path, read_table(path, strategy, table_cache()), strategy, trading)
 
-    @property
-    def info(self) -> DailyTable:
-        """The file."""
-        return self.table
-
-    @property
-    def days(self) -> Collection[str]:
-        """The sessions before whose open the strategy is warm, ascending."""
-        return self.table.dates[self.table.first_decision :]
-
     def evaluator(self, span: Span, device: str) -> Evaluator:
         """See `TaskData`; it is played on the CPU, whatever trains."""
         return lambda policy: self.test(on_cpu(policy, device), span).sessions
 
-    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
-        """See `TaskData`; of one account, so returns compound."""
-        return figures(results, float(self.trading.paper.cash_usd), compounds=True)
-
     def test(self, policy: nn.Module, span: Span) -> PlayResult:
         """See `TaskData`."""
         return dry_run(policy, self.desk(span))
-
-    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
-        """See `TaskData`; next to it what the strategy's `held` names."""
-        dates = [span.dates for span in spans]
-        desk = self.desk(replace(spans[0], dates=[date for each in dates for date in each]))
-        return OneAccount(relay(policies, desk, dates), *self.held(desk))
 
     def alike_but_for_rules(self, spans: Sequence[Span]) -> bool:
         """See `PlaysTogether`."""
@@ -83,16 +104,6 @@ class DailyTaskData:
         """See `PlaysTogether`."""
         rules = [by_variant(span.trading, span.variant) for span in spans]
         return relay_each(policy, self.table, spans[0].dates, self.strategy, rules, check_stop)
-
-    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
-        """See `TaskData`."""
-        return at_sizes(policy, self.desk(span))
-
-    @staticmethod
-    def held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
-        """Who has an account next to that of the policies through the desk's sessions, and what it earned."""
-        del desk
-        return "", ()
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`; of a policy without a memory."""

@@ -24,14 +24,14 @@ from daemon.core.step import Core, Machine
 from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Float32Array, Spec
 from training.data.daily_table import DailyTable
+from training.desks.daily.task_data import OneAccountOfDays
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
 from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
 from training.evaluate import days as daily
 from training.evaluate.bars import BarDesk, SessionStart
-from training.evaluate.days import dry_run, relay
+from training.evaluate.days import dry_run
 from training.evaluate.machine import Player
 from training.evaluate.players import CERTAIN, Late, choosing, constant, with_costs
-from training.evaluate.sizes import at_sizes
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import AnswerRecorder, Watched
 from training.rl.protocols import Environment
@@ -228,8 +228,8 @@ EPISODE_SESSIONS = 60  # of a daily desk
 
 
 @dataclass(frozen=True, slots=True)
-class OwnDays(Common):
-    """Daily bars; one account goes through all sessions."""
+class OwnDays(Common, OneAccountOfDays):
+    """Daily bars."""
 
     table: DailyTable
     strategy: DailyStrategy
@@ -242,47 +242,24 @@ class OwnDays(Common):
         """The strategy's."""
         return self.strategy.spec
 
-    @property
-    def info(self) -> DailyTable:
-        """The file."""
-        return self.table
-
-    @property
-    def days(self) -> Collection[str]:
-        """The sessions before whose open the strategy is warm, ascending."""
-        return self.table.dates[self.table.first_decision :]
-
-    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
-        """See `TaskData`; of one account, so returns compound."""
-        return figures(results, float(self.trading.paper.cash_usd), compounds=True)
-
     def play(self, player: Player, span: Span) -> PlayResult:
         """See `OwnData`."""
         check_answer(player, self.spec)
-        return dry_run(player, self._desk(span.dates, span.trading))
-
-    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
-        """See `TaskData`."""
-        dates = [span.dates for span in spans]
-        desk = self._desk([date for each in dates for date in each], spans[0].trading)
-        return OneAccount(relay(policies, desk, dates))
-
-    def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
-        """See `TaskData`."""
-        return at_sizes(policy, self._desk(span.dates, span.trading))
+        return dry_run(player, self.desk(span))
 
     def episode(self, span: Span, number: int) -> Episode:
         """See `OwnData`: so many sessions from this one on."""
-        desk = self._desk(span.dates[number : number + EPISODE_SESSIONS], span.trading)
+        desk = self.desk(replace(span, dates=span.dates[number : number + EPISODE_SESSIONS]))
         market = SharePaperBroker(desk.trading, self.spec.symbols)
         machine = Machine(Core(self.strategy, trades=False), desk.state, market, desk.market_state)
         days = range(desk.first, desk.last + 1)
         return Episode(machine, chain.from_iterable(daily.feed(self.table, day, desk.trading) for day in days))
 
-    def _desk(self, dates: Sequence[str], trading: Trading) -> daily.Desk:
-        key = (dates[0], dates[-1], trading)
+    def desk(self, span: Span) -> daily.Desk:
+        """The desk before these sessions."""
+        key = (span.dates[0], span.dates[-1], span.trading)
         if key not in self.ready:
-            self.ready[key] = daily.desk_before(self.table, dates, self.strategy, trading)
+            self.ready[key] = daily.desk_before(self.table, span.dates, self.strategy, span.trading)
         return self.ready[key]
 
 
