@@ -216,7 +216,7 @@ def _schema_row(db: sqlite3.Connection, path: Path) -> Any:
 def file_there(journal: Path) -> Path:
     """Return the journal's file; after a rotation that was killed before its last step, the one to take its place."""
     part = journal.with_suffix(ROTATING)
-    return part if part.exists() and not journal.exists() else journal
+    return journal if journal.exists() or not part.exists() else part
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
