@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from functools import partial
@@ -67,6 +68,15 @@ def test_equal_seeds_tell_the_same_story_whatever_the_order_of_sets() -> None:
         digests.add(told.stdout.splitlines()[-1])
     assert len(digests) == 1
     assert digests.pop().startswith("digest ")
+
+
+def test_how_much_is_free_on_this_machine_is_no_part_of_a_story() -> None:
+    refused = (Happening(0, 60.0, "disk read-only", 1), Happening(0, 90.0, "disk out of room", 2))
+    outcome = lived(Schedule(SWITCHER, 7, FIRST, 1, (), refused))
+    free = {word for _, _, text in outcome.story for word in re.findall(r"(\d+) MiB are free", text)}
+    assert free <= {"0", "65536"}
+    assert free
+    assert outcome.problems == ()
 
 
 def _lived_in(schedule: Schedule, folder: Path, _: Path) -> Outcome:
