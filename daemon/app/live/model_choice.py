@@ -1,4 +1,4 @@
-"""Choose the model that a live desk starts with: the configured one, the last one that answered, or none.
+"""Choose the model that a live desk starts with: the configured one, the last that answered, its champion, or none.
 
 None is for a desk that holds something, or has an order at work: exits by a rule need no model, and somebody has to
 watch. It starts halted, asks nobody, and takes a model as soon as the store has one and a person resumes.
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.events import ModelPromoted, ModelVerified
-from daemon.core.state import State
+from daemon.core.state import LadderState, State
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import enter, peek, standing
 from daemon.host.own_files import StateDirError
@@ -27,6 +28,7 @@ from daemon.host.service import Service
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import STRATEGY_SPEC, JournalError, decode_event
 from daemon.models.ladder.cards import holds_of
+from daemon.models.ladder.rules import CANARY, falls
 from daemon.models.pointer import CURRENT, ModelError, foreign, point
 from daemon.models.runtime import NO_MODEL, NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load, versions
@@ -133,20 +135,22 @@ def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> 
     if isinstance(strategy, StandIn):
         raise ModelError("strategy", f"{strategy.spec.name} cannot be imported, and without it no model is asked")
     last = None if dry_run else _answered_last(settings)
-    refused = ""
     try:
-        model, policy = _verified(settings, strategy, settings.policy.version, last)
+        return *_verified(settings, strategy, settings.policy.version, last), ""
     except ModelError as error:
         if last is None:
             raise
-        try:
+        with contextlib.suppress(ModelError):
             model, policy = _verified(settings, strategy, last.version, last)
-        except ModelError:
-            raise error from None
-        if model.digest != last.digest:  # the same name, another policy
+            if model.digest == last.digest:
+                return model, policy, str(error)
+            # the same name, another policy
+        if (champion := _champion_of(settings, last.version)) is None:
             raise
-        refused = str(error)
-    return model, policy, refused
+        try:
+            return *_verified(settings, strategy, champion.champion, last, champion.champion_manifest), str(error)
+        except ModelError as none:
+            raise ModelError(error.check, f"{error.text}; nor its champion {champion.champion}: {none}") from error
 
 
 class _Answered(NamedTuple):
@@ -157,15 +161,15 @@ class _Answered(NamedTuple):
 
 
 def _verified(
-    settings: DeskSettings, strategy: AnyStrategy, version: str, last: _Answered | None
+    settings: DeskSettings, strategy: AnyStrategy, version: str, last: _Answered | None, judged: str = ""
 ) -> tuple[LoadedModel, OnnxPolicy]:
-    """Load a version after all checks. Raises ModelError.
+    """Load a version after all checks; `judged` is its manifest's digest, "" for any. Raises ModelError.
 
     A version that is new to this journal is tried in a child process first, unless the desk is fresh and trades on
     paper: then no position can be left unwatched.
     """
     chosen = settings.policy
-    model = load(settings.paths.models_dir, strategy, version, chosen.public_key)
+    model = load(settings.paths.models_dir, strategy, version, chosen.public_key, judged)
     check_rules(model, strategy, settings.trading())
     if (last is not None or settings.desk.account == "live") and (model.version, model.digest) != last:
         try_model(model, symbols=configured(strategy.spec), config=strategy.spec.config)
@@ -181,6 +185,15 @@ def _answered_last(settings: DeskSettings) -> _Answered | None:
         return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
 
     return _of_journal(settings, newest)
+
+
+def _champion_of(settings: DeskSettings, version: str) -> LadderState | None:
+    """Return the climb of the canary that answered last, whose champion takes its place; None where it is no canary."""
+    state = _of_journal(settings, lambda reader: recovered_desk(reader, settings.trading()).machine.state)
+    ladder = UNSET if state is None else state.ladder
+    if ladder is UNSET or ladder.version != version:
+        return None
+    return ladder if ladder.step in CANARY or falls(ladder) else None
 
 
 WHO, WHY = "rltraderd", "the first version"

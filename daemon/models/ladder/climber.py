@@ -175,9 +175,11 @@ class Climber:
         if ladder is not UNSET and ladder.step == CHAMPION:
             await self._note_champion(ladder)
         if ladder is UNSET or ladder.step not in CLIMBING:
-            idle = holds.frozen or _falls(ladder) or not self._answers()
+            idle = holds.frozen or rules_of.falls(ladder) or not self._answers()
             return not idle and await self._propose(holds)
         move = self._leaves(ladder, holds)
+        if move is not None and move.reason == "by_hand" and await self._is_stood_in_for(ladder):
+            return False
         if move is not None:
             self._replaying.give_up()
             await self._move(ladder, move)
@@ -233,11 +235,18 @@ class Climber:
             return LadderMove(CHAMPION, "by_hand", "it was promoted by hand")
         if ladder.step in CANARY and running == ladder.version and self._was_changed(ladder):
             return LadderMove(ROLLED_BACK, "version_changed", "what answers is not what was judged by its card")
+        version, found = self._due or ("", None)
+        if found is not None and version == ladder.version:
+            return found
         expected = ("", ladder.version) if "base" in ladder.figures else ("", ladder.version, ladder.champion)
         if running not in expected:
             return LadderMove(_out(ladder), "by_hand", f"{running} answers, and not by the ladder")
-        version, found = self._due or ("", None)
-        return found if version == ladder.version else None
+        return None
+
+    async def _is_stood_in_for(self, ladder: LadderState) -> bool:
+        """Return whether the champion answers because the start could not load the canary: its refusal follows."""
+        ours = ladder.step in CANARY and self._answers() == ladder.champion and not self._desk.lifecycle.pinned
+        return ours and await asyncio.to_thread(self._current) == ladder.version
 
     def _was_changed(self, ladder: LadderState) -> bool:
         """Return whether the version that answers has another manifest than the one that climbs, as far as is known."""
@@ -409,7 +418,7 @@ class Climber:
             return
         self._desk.lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)
         now = await asyncio.to_thread(self._current)
-        if _falls(ladder):
+        if rules_of.falls(ladder):
             if now in ("", ladder.version):
                 now = await self._put_back(ladder)
             running = self._answers()
@@ -493,11 +502,6 @@ def _unjudged(state: State[Any]) -> tuple[State[Any], ...]:
     if ladder is UNSET or ladder.step not in CANARY or session is None or not state.session.ended:
         return ()
     return (state,) if ladder.figures.get(TRADED, session.open_ns) < session.open_ns else ()
-
-
-def _falls(ladder: LadderState | UnsetType) -> bool:
-    """Return whether a version was rolled back and still answers: nothing is proposed before another one does."""
-    return ladder is not UNSET and ladder.step == ROLLED_BACK and "left" not in ladder.figures
 
 
 def _broken(state: State[Any], version: str) -> str:

@@ -10,10 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec import UNSET, UnsetType
+
 from daemon.config.tables import LadderTable
 from daemon.core.broker.fills import at_cost
 from daemon.core.gates import LOSSES
-from daemon.core.state import Book, RiskState, Stats
+from daemon.core.state import Book, LadderState, RiskState, Stats
 from daemon.models.ladder.replay_gate import Replayed
 from strategies.kit.card import DEVIATIONS_MOST, STAKES, Card
 
@@ -33,6 +35,11 @@ class LadderMove(NamedTuple):
     to_step: str
     reason: str
     detail: str
+
+
+def falls(ladder: LadderState | UnsetType) -> bool:
+    """Return whether a version was rolled back and still answers: nothing is proposed before another one does."""
+    return ladder is not UNSET and ladder.step == ROLLED_BACK and "left" not in ladder.figures
 
 
 def judged(card: Card, champion: str, rules: LadderTable) -> LadderMove:

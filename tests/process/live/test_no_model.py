@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from daemon.app.offline.command import command_offline
 from daemon.cli import ctl
+from daemon.core.events import LadderMoved
+from daemon.models.pointer import CURRENT, named, point
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import Tape, new_york_ns, stage
+from tests.support.desks.stage import Stage, Tape, new_york_ns, stage
+from tests.support.models.swaps import damage as flip
+from tests.support.models.swaps import publish
 
 DAY = "2024-11-29"  # closes at 13:00
 
@@ -97,3 +102,49 @@ def test_a_desk_that_holds_nothing_refuses_to_start_without_its_model(
         again = played.start()
         assert again.wait(60) == 2
         assert "refused" in json.dumps(again.read_log()[-1])
+
+
+def stopped(played: Stage) -> None:
+    """Start, run until book and broker agree, and stop in order."""
+    before = len(played.read_log("reconciled"))
+    daemon = played.start()
+    played.until_true(lambda: len(played.read_log("reconciled")) > before, "book and broker agree")
+    daemon.terminate()
+    assert daemon.wait(60) == 0
+
+
+@pytest.mark.parametrize("champion", ["whole", "broken too"])
+def test_a_flat_desk_whose_canary_is_broken_starts_on_its_champion_or_says_that_neither_can_be_loaded(
+    bundled: Tape, lively: Path, tmp_path: Path, champion: str
+) -> None:
+    """The canary `v2` answered with a tenth of the size; its file is damaged while the desk is stopped."""
+    models = tmp_path / "models"
+    shutil.copytree(lively, models, symlinks=True)
+    shelf = models / "option_scalper"
+    with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as played:
+        stopped(played)
+        folder = publish(models, "v2", 2)
+        point(shelf, CURRENT, "v2", who="ladder", why="test", now_ns=0, canary=True)
+        climbs = ("v2", "shadow", "canary_10", "lively", 0.1, 0, "shadow_passed", "ahead")
+        command_offline(played.state_dir, lambda now_ns: LadderMoved(now_ns, *climbs))
+        stopped(played)
+        state = played.books().state
+        assert (state.model.version, "base" in state.ladder.figures) == ("v2", True)
+        flip(folder)
+        if champion == "broken too":
+            flip(shelf / "lively")
+            again = played.start()
+            assert again.wait(60) == 2
+            said = json.dumps(again.read_log()[-1])
+            assert str(folder) in said
+            assert "its champion lively" in said
+            return
+        daemon = played.start()
+        played.until_true(lambda: named(shelf, CURRENT) == "lively", "the champion is current again")
+        played.until_true(lambda: played.journaled("LadderMoved")[-1]["reason"] == "left", "the canary is gone")
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+        moves = [(move["to_step"], move["reason"]) for move in played.journaled("LadderMoved")]
+        assert moves[-2:] == [("rolled_back", "verification"), ("rolled_back", "left")]
+        state = played.books().state
+        assert (state.model.version, state.risk.halt) == ("lively", None)
