@@ -32,7 +32,7 @@ CASH = "cash"
 CENT = Decimal("0.01")
 ORDERS_DAYS = 8  # an ended order stays so long: clients look back a weekend with holidays
 LINES_DAYS = 45  # activities, and the parts of the ledger's lines: a correction comes later than its line
-LINE_DAYS = 2  # a line that explains a difference comes by then: on paper one of a contract comes a day later
+EXPLAINS_DAYS = 2  # a line that explains a difference comes by then: on paper one of a contract comes a day later
 HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
 SENDING, UNKNOWN = "sending", "unknown"
 """Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
@@ -422,7 +422,7 @@ class Ledgers(msgspec.Struct):
         A line comes within two days: what has lasted longer waits for nothing.
         """
         began = new_york_date(self.differences[what][0])
-        if new_york_date(self.now_ns) - began >= timedelta(days=LINE_DAYS):
+        if new_york_date(self.now_ns) - began >= timedelta(days=EXPLAINS_DAYS):
             return ""
         unknown = [order for order in self.open_orders() if order.status in (SENDING, UNKNOWN)]
         orders = [*unknown, *(self.orders[name] for name in self.unbooked), *self.being_amended()]
@@ -430,14 +430,16 @@ class Ledgers(msgspec.Struct):
             return f"news of order {news} is on its way: try again in a moment"
         if what == CASH:
             return ""
-        until = f"until {began + timedelta(days=LINE_DAYS)} its line may come"
+        until = f"until {began + timedelta(days=EXPLAINS_DAYS)} its line may come"
         if any(what in (symbol, root_of(symbol)) for symbol in self.settled):
             return f"a contract ended that may have become {what}: {until}"
-        since = (new_york_date(self.now_ns) - timedelta(days=LINE_DAYS)).isoformat()
+        since = (new_york_date(self.now_ns) - timedelta(days=EXPLAINS_DAYS)).isoformat()
         if gone := next((moving.symbol for moving in self.moving if moving.date > since), ""):
             return f"{gone} was taken away, and what came for it may be {what}: {until}"
         before, there = sum(self.holders(what).values(), ZERO), self.broker_held.get(what, ZERO)
-        return f"it looks like a split, as all cost what they did: {until}" * self._cost_as_before(what, before, there)
+        if self._cost_as_before(what, before, there):
+            return f"it looks like a split, as all cost what they did: {until}"
+        return ""
 
     def reserved(self, account: str) -> Decimal:
         """Return USD that a sub-account's working purchases keep from its cash."""

@@ -1089,8 +1089,8 @@ class Gateway:
             raise ValueError("expected USD in whole cents, and a number")
         if source == target or cash < 0 or quantity < 0 or not (cash or quantity):
             raise ValueError("expected two sub-accounts, and cash or a quantity above 0")
-        if cash and source == MAIN and "cash" in books.differences:  # a withdrawal: it would be another's
-            raise ValueError(f"{books.differences['cash'][1]}: cash of {MAIN} moves once both agree")
+        if cash and source == MAIN and CASH in books.differences:  # a withdrawal: it would be another's
+            raise ValueError(f"{books.differences[CASH][1]}: cash of {MAIN} moves once both agree")
         free = free_cash(books, source)
         if cash > free:
             raise ValueError(f"{source} has {free:.2f} USD that no order keeps, asked for {cash}")

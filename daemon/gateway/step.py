@@ -509,7 +509,7 @@ class Bookkeeper:
         While amended fills of its orders are being read, what it holds is not known: it is asked again after that.
         """
         books = self.books
-        if any((order.account, order.symbol) == (account, symbol) for order in self.books.being_amended()):
+        if any((order.account, order.symbol) == (account, symbol) for order in books.being_amended()):
             return
         sales = [o for o in books.working(symbol) if (o.account, o.side) == (account, "sell") and account != MAIN]
         old = {order.replaces for order in sales}
@@ -725,7 +725,7 @@ class Bookkeeper:
         if any(row["activity_type"] != "FILL" for row in event.lines):
             return
         beyond = books.broker_cash - books.sums()[0]
-        if books.changed_ns >= asked_ns or self.books.being_amended() or abs(beyond) > books.uneven * CENT:
+        if books.changed_ns >= asked_ns or books.being_amended() or abs(beyond) > books.uneven * CENT:
             return  # the news of a fill may be on its way, or it is more than rounding
         books.main.cash += beyond
         books.uneven = 0
