@@ -432,7 +432,6 @@ class LiveDesk:
         )
         self.operator = OperatorSide(opened, self.engine, keys, ports, log, self.notify)
         self.heads = HeadPublisher(self.engine, self.operator, log)
-        self._traded: Session | None = None
         self._stand_down = StandDown(folder, live, self.engine, self.intake, self.ticks)
         self._jobs = SessionJobs(
             live,
@@ -453,9 +452,8 @@ class LiveDesk:
         self._log.step(event, step)
         self.operator.observe(event, step)
         self._broker.observe(event, step)
-        if step.state.session.session is not self._traded:
-            self._traded = step.state.session.session
-            self._jobs.follow(self._traded)
+        if step.state.session.session is not self._jobs.traded:
+            self._jobs.follow(step.state.session.session)
         self.ticks.observe(event, step.state)
 
     async def run(self) -> None:

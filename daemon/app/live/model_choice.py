@@ -142,9 +142,8 @@ def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> 
             raise
         with contextlib.suppress(ModelError):
             model, policy = _verified(settings, strategy, last.version, last)
-            if model.digest == last.digest:
+            if model.digest == last.digest:  # else it is another policy of the same name
                 return model, policy, str(error)
-            # the same name, another policy
         if (champion := _champion_of(settings, last.version)) is None:
             raise
         try:

@@ -47,11 +47,11 @@ class SessionJobs:
         self._log, self._notify, self._probe, self._publish_head = log, notify, probe, publish_head
         self.schedule = Schedule(live.clock, lambda name, problem: notify("job_failed", job=name, problem=problem))
         self._times = _day_times(live, feed.close_grace_s)
-        self._traded: Session | None = None
+        self.traded: Session | None = None  # the state's session, as the jobs go by it
 
     def plan(self, session: Session) -> None:
         """Put the session's jobs on the schedule; those already due run at once, in order."""
-        session = as_traded(session, self._traded)
+        session = as_traded(session, self.traded)
         for job in plan(session, self._times):
             self.schedule.at(job.at_ns, job.name, partial(self._do, job, session))
         self._log(
@@ -62,8 +62,8 @@ class SessionJobs:
         )
 
     def follow(self, traded: Session | None) -> None:
-        """Take the state's session over when it changed: where its close moved, the jobs that wait follow it."""
-        self._traded = traded
+        """Take the state's session over where it changed: if its close moved, the jobs that wait follow it."""
+        self.traded = traded
         if traded is None:
             return
         waiting = dict(self.schedule.pending())
