@@ -43,6 +43,7 @@ from tests.support.paths import REPOSITORY
 SECRET = "loopback-secret-of-this-test"
 EMPTY, BUSY, BEGINNER = "PKLOOPEMPTY", "PKLOOPBUSY", "PKLOOPBEGINNER"
 LIMIT_S = 120.0
+PRESSED_AGAIN_S = 20.0
 AT_TERMINAL = """import fcntl, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C is then a signal, and keys are read from it unseen
 from rltrader.front import main
@@ -417,7 +418,7 @@ class Terminal:
 
     def __init__(self, folder: Path, variables: dict[str, str]) -> None:
         around = {name: text for name, text in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-        self.shown, self._met = "", 0
+        self.shown, self._met, self._left = "", 0, False
         self._terminal, its_side = pty.openpty()
         around |= {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "TERM": "dumb", **variables}
         self._child = subprocess.Popen(
@@ -439,15 +440,30 @@ class Terminal:
         self.wait_for(words)
         os.write(self._terminal, text.encode())
 
-    def _read(self) -> bool:
-        if not select.select([self._terminal], [], [], LIMIT_S)[0]:
+    def stop(self, words: str, key: str) -> None:
+        """Wait for a question and press a key that ends it, again where it was not heard.
+
+        A signal that comes after the interpreter's last look and before its `read` waits for the next key.
+        """
+        self.wait_for(words)
+        for _ in range(int(LIMIT_S / PRESSED_AGAIN_S)):
+            os.write(self._terminal, key.encode())
+            while self._read(PRESSED_AGAIN_S):
+                pass
+            if self._left:
+                return
+        raise AssertionError(f"{key!r} did not end it: {self.shown}")
+
+    def _read(self, limit_s: float = LIMIT_S) -> bool:
+        if self._left or not select.select([self._terminal], [], [], limit_s)[0]:
             return False
         try:
             data = os.read(self._terminal, 4096)
         except OSError:  # the child has left the terminal
-            return False
+            data = b""
+        self._left = not data
         self.shown += data.decode(errors="replace")
-        return bool(data)
+        return not self._left
 
     def end(self) -> int:
         """Read to the end; return the exit code."""
@@ -482,7 +498,7 @@ def test_a_person_is_asked_and_may_be_wrong_at_first(desk: Path, broker: Running
 def test_ctrl_c_and_ctrl_d_at_a_question_write_nothing(ends: str, desk: Path, broker: RunningServer) -> None:
     terminal = Terminal(desk, addresses(broker))
     terminal.answer("Account [paper/live/none] (none):", "none\n")
-    terminal.answer("Strategy: a number, a name, or your file (3):", ends)
+    terminal.stop("Strategy: a number, a name, or your file (3):", ends)
     assert terminal.end() == 130, terminal.shown
     assert "no configuration and no key was written" in terminal.shown
     assert list(desk.iterdir()) == []
