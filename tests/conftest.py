@@ -177,15 +177,16 @@ def _import_all(files: list[Path]) -> None:
 
 @contextlib.contextmanager
 def untraced() -> Iterator[None]:
-    """Pause the measuring of coverage, where there is one."""
-    if (running := coverage.Coverage.current()) is None:
-        yield
-        return
-    running.stop()
+    """Pause all measuring of coverage; in a process of pytest-xdist, pytest-cov has begun twice."""
+    stopped = []
+    while (running := coverage.Coverage.current()) is not None:
+        running.stop()  # the one below it goes on by itself
+        stopped.append(running)
     try:
         yield
     finally:
-        running.start()
+        for paused in reversed(stopped):
+            paused.start()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
