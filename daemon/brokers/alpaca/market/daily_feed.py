@@ -315,6 +315,8 @@ MISSING_MAX = 0.2  # of the symbols: with more of them missing the last session'
 SESSIONS_BACK = 10  # missed sessions that are emitted one by one; older ones come as history
 MARGIN = 10  # sessions requested beyond those that the strategy keeps
 GRACE_NS = 2 * MINUTE_NS  # how late the day's bars may come after they should be final
+READ_AGAIN_NS = MINUTE_NS  # while a decision waits for the broker alone: late bars may show the split it waits for
+UNRECONCILED = "book and broker did not agree"
 LAST_ASK_NS = MINUTE_NS  # before the deadline: a decision waits for the broker until then
 
 
@@ -417,15 +419,17 @@ class DailyFeed:
             return  # an earlier run of this journal decided
         self._announce(session)
         until_ns = deadline_ns(session, self._desk.basket)
-        problem, tries = "the daemon started too late", 0
-        while self._clock.now_ns() < until_ns:
-            running, problem = await self._all_that_is_needed(session, again=tries > 0)
-            problem = problem or undecidable(self._desk.state().basket)
-            if not problem and self._broker_may_agree(until_ns):
-                problem = "book and broker did not agree"
-            if not problem and self._clock.now_ns() < until_ns:
-                self._put(RebalanceDue(self._clock.now_ns(), session.date, running))
-                return
+        problem, tries, read_ns = "the daemon started too late", 0, 0
+        while (now_ns := self._clock.now_ns()) < until_ns:
+            if problem != UNRECONCILED or not self._broker_may_agree(until_ns) or now_ns >= read_ns + READ_AGAIN_NS:
+                running, problem = await self._all_that_is_needed(session, again=tries > 0)
+                read_ns = now_ns
+                problem = problem or undecidable(self._desk.state().basket)
+                if not problem and self._broker_may_agree(until_ns):
+                    problem = UNRECONCILED
+                if not problem and self._clock.now_ns() < until_ns:
+                    self._put(RebalanceDue(self._clock.now_ns(), session.date, running))
+                    return
             await self._pause(tries)
             tries += 1
         self._counts["missed"] += 1

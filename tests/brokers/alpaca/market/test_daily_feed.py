@@ -193,6 +193,25 @@ async def test_a_decision_waits_while_book_and_broker_do_not_agree() -> None:
     assert due.time_ns < session(DAY).open_ns - 5 * MINUTE
 
 
+async def test_waiting_for_the_broker_alone_it_reads_the_bars_each_minute_and_before_it_decides() -> None:
+    played = Played(morning())
+    agreed = played.state.risk
+    played.state = replace(played.state, risk=replace(agreed, reconciled=False))
+    waiting = asyncio.create_task(played.feed.decide(session(DAY)))
+    for second in range(0, 150, 10):
+        await asyncio.sleep(0.01)  # many tries
+        if second == 70:
+            assert len(played.source.asked) == 2
+            played.source.factors["IWM"] = 0.5  # a split that the bars show late
+        played.source.now_ns += MINUTE // 6
+    assert len(played.source.asked) == 3
+    assert {event.symbol for event in played.of(HistoryAdjusted) if event.time_ns > morning() + MINUTE} == {"IWM"}
+    played.state = replace(played.state, risk=agreed)
+    await waiting
+    assert len(played.source.asked) == 4
+    assert len(played.of(RebalanceDue)) == 1
+
+
 async def test_a_policy_is_asked_at_last_although_book_and_broker_do_not_agree() -> None:
     played = Played(morning())
     played.source.takes_ns = MINUTE
