@@ -114,8 +114,8 @@ class Updated(GatewayEvent, frozen=True):
 class Reported(GatewayEvent, frozen=True):
     """The account as read from `asked_ns` on: its figures, positions, orders, and the ledger's lines that are news.
 
-    `ex_dates` has the announced ex-date of a dividend's line by its id, "" where none is known. `gone` are ids of
-    working orders that the broker no longer knows.
+    `ex_dates` has the announced ex-date of a dividend's line by its id, `ratios` the announced "new/old" of a line of a
+    split or merger; "" where none is known. `gone` are ids of working orders that the broker no longer knows.
     """
 
     asked_ns: int
@@ -125,6 +125,7 @@ class Reported(GatewayEvent, frozen=True):
     lines: list[Json]
     ex_dates: dict[str, str] = {}
     gone: list[str] = []
+    ratios: dict[str, str] = {}
 
 
 class FillsRead(GatewayEvent, frozen=True):

@@ -250,13 +250,13 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     if before is not None and line.quantity > 0:
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
-        new = _shares_of(books, old, line.quantity)
+        new = _shares_of(books, old, line.quantity, books.ratios.get(line.id, ""))
         return Division({name: LinePart(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
     held = then or held  # what was traded since is in the new shares
     total = sum(held.values(), ZERO)
     if not total:
         return Division({MAIN: LinePart(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
-    new = _shares_of(books, held, total + line.quantity)
+    new = _shares_of(books, held, total + line.quantity, books.ratios.get(line.id, ""))
     names = held.keys() | new.keys()
     change = {name: new.get(name, ZERO) - held.get(name, ZERO) for name in sorted(names)}
     return Division({name: LinePart(quantity, rescales=True) for name, quantity in change.items()})
@@ -267,18 +267,26 @@ def _apart_since(books: Ledgers, symbol: str, otherwise: int) -> int:
     return books.differences.get(symbol, (otherwise, ""))[0]
 
 
-def _shares_of(books: Ledgers, old: Mapping[str, Decimal], total: Decimal) -> dict[str, Decimal]:
+def _shares_of(books: Ledgers, old: Mapping[str, Decimal], total: Decimal, announced: str) -> dict[str, Decimal]:
     """Return who has how much of `total` shares that come for `old` ones, in their parts.
 
-    Who trades whole shares gets whole ones. What is left of them is `main`'s; where nobody left anything, the part
-    finer than nine decimals is the greatest holder's.
+    Who trades whole shares gets whole ones, by the `announced` "new/old" where `total` is that of it but for a fraction
+    that the broker pays in cash. What is left of them is `main`'s; where nobody left anything, the part finer than nine
+    decimals is the greatest holder's.
     """
-    before, new = sum(old.values(), ZERO), dict[str, Decimal]()
-    whole = [name for name, held in old.items() if not (books.accounts[name].fractions or held % 1)]
-    for name, held in sorted(old.items()):
-        if name != MAIN:
-            step = Decimal(1) if name in whole else FINEST
-            new[name] = (held * total / before / step).to_integral_value(ROUND_FLOOR) * step
+    before = sum(old.values(), ZERO)
+    new_rate, old_rate = (Decimal(rate) for rate in announced.split("/")) if announced else (total, before)
+    if abs(before * new_rate / old_rate - total) >= 1:  # the announcement is of something else
+        new_rate, old_rate = total, before
+    due = {name: held * new_rate / old_rate for name, held in sorted(old.items())}
+    short = min(due.pop(MAIN, ZERO), ZERO)
+    whole = [name for name in due if not (books.accounts[name].fractions or old[name] % 1)]
+    new = {name: due[name].to_integral_value(ROUND_FLOOR) for name in whole}
+    others, there = [name for name in due if name not in whole], total - short - sum(new.values(), ZERO)
+    wanted = sum((due[name] for name in others), ZERO)
+    for name in others:
+        part = due[name] if wanted <= there else due[name] * there / wanted
+        new[name] = (part / FINEST).to_integral_value(ROUND_FLOOR) * FINEST
     left = total - sum(new.values(), ZERO)
     if whole or MAIN in old:
         return {**new, MAIN: left} if left or MAIN in old else new
@@ -325,7 +333,7 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
             books.rename_held(before.symbol, line.symbol, line.date)
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
-        new = _shares_of(books, old, line.quantity)
+        new = _shares_of(books, old, line.quantity, books.ratios.get(line.id, ""))
         cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in old.items()})
         return Division(
             {

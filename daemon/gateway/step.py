@@ -548,6 +548,7 @@ class Bookkeeper:
         fills = [row for row in event.lines if row.get("activity_type") == "FILL"]
         for row in sorted(fills, key=lambda row: str(row.get("id"))):
             self._ledger_fill(row)
+        books.ratios |= {line: ratio for line, ratio in event.ratios.items() if ratio and line not in books.lines}
         lines = [(row, event.ex_dates.get(str(row["id"]), "")) for row in event.lines if row["activity_type"] != "FILL"]
         if self.whole_until_ns is not None:
             books.lines_later += [(books.now_ns, *line) for line in lines]
@@ -598,6 +599,7 @@ class Bookkeeper:
             return
         self._take_back(line)
         division = divide(books, line, ex_date)
+        books.ratios.pop(line.id, None)
         books.lines[line.id] = (books.now_ns, division.parts)
         if division.doubt:
             self._do(Warn(UNKNOWN_LINE, division.doubt))

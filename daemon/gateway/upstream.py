@@ -6,7 +6,7 @@ events, and what it is to send stands in the journal first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -31,7 +31,7 @@ from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
-from daemon.core.broker.ledger import DIVIDENDS
+from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS
 from daemon.gateway.books import Ledgers
 from daemon.gateway.events import Reported
 from daemon.gateway.parts import line_of
@@ -52,6 +52,8 @@ SENT_KEYS = (
 )  # fmt: skip
 """Of a client's order, what is passed on; `ticket` refuses what is not here and would change its meaning."""
 CHANGED_KEYS = ("qty", "time_in_force", "limit_price", "stop_price", "trail", "client_order_id")
+RESHAPING = SPLITS | REORGANISED
+"""Lines in which shares come for others, at a rate that was announced."""
 MISSING_ANSWERS = 3
 SCARCE = 30  # calls that are left for those who have not used their share
 STILL_READS = 6  # of an account that is opened: two alike are of one moment
@@ -85,7 +87,7 @@ class Upstream:
             version: QueuedClient(data, self._market_queue, READING, version) for version in ("v2", "v1beta1")
         }
         self.market = MarketData(data, self._market_queue)
-        self._ex_dates: dict[tuple[str, str], str] = {}
+        self._announced: dict[tuple[str, str, str], str] = {}  # the log's name, symbol, date -> the answer
         self._unreadable: set[str] = set()  # lines of the ledger that were logged
 
     @property
@@ -188,8 +190,17 @@ class Upstream:
             *_cut(account, positions),
             [row for order_id, row in orders.items() if known.get(order_id) != row],
             lines,
-            {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
+            {
+                str(line["id"]): await self._told("ex_date_unknown", line, self.reads.ex_date)
+                for line in lines
+                if line.get("activity_type") in DIVIDENDS
+            },
             gone,
+            {
+                str(line["id"]): await self._told("ratio_unknown", line, self.reads.ratio)
+                for line in lines
+                if line.get("activity_type") in RESHAPING
+            },
         )
 
     async def _left_out(
@@ -223,18 +234,21 @@ class Upstream:
             return False
         return True
 
-    async def _ex_date(self, line: Json) -> str:
-        """Return the announced ex-date of a dividend's line, "" where none or several are known."""
-        symbol, paid = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
-        if not symbol or not paid:
+    async def _told(self, unknown: str, line: Json, read: Callable[[str, date], Awaitable[str]]) -> str:
+        """Return what announcements say of a line's symbol at its date, "" where they say nothing, or several things.
+
+        `unknown` is what is logged where they cannot be read.
+        """
+        symbol, day = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
+        if not symbol or not day:
             return ""
-        if (symbol, paid) not in self._ex_dates:
+        if (unknown, symbol, day) not in self._announced:
             try:
-                self._ex_dates[symbol, paid] = await self.reads.ex_date(symbol, date.fromisoformat(paid))
+                self._announced[unknown, symbol, day] = await read(symbol, date.fromisoformat(day))
             except (BrokerError, wire.Malformed) as problem:
-                self._log("ex_date_unknown", symbol=symbol, problem=str(problem))
+                self._log(unknown, symbol=symbol, problem=str(problem))
                 return ""
-        return self._ex_dates[symbol, paid]
+        return self._announced[unknown, symbol, day]
 
     # --- the streams --------------------------------------------------------------------------------------------------
 

@@ -170,6 +170,42 @@ def test_a_reverse_split_in_one_line_rescales_what_a_share_cost() -> None:
     assert made.accounts["a"].holdings["SPY"].average == dec(1250)
 
 
+@pytest.mark.parametrize("lines", [["-14.5", "43"], ["28.5"]])
+@pytest.mark.parametrize(
+    ("announced", "a", "b", "main"),
+    [
+        ("3/1", 27, 9, "7"),  # 3 for 1 of 9, 3 and 2.5; the broker gives 43 shares of 43.5, and cash for the half
+        ("", 26, 8, "9"),  # not announced: 43 of 14.5 is less than 3 for 1
+        ("2/1", 26, 8, "9"),  # an announcement that is not of this line
+    ],
+)
+def test_a_split_that_the_broker_rounds_is_by_what_was_announced(
+    lines: list[str], announced: str, a: int, b: int, main: str
+) -> None:
+    made = books(a={"SPY": 9}, b={"SPY": 3}, main={"SPY": "2.5"})
+    for quantity in lines:
+        told = line("SPLIT", "SPY", quantity)
+        made.ratios[told.id] = announced
+        held = booked(made, divide(made, told, ""), "SPY")
+    assert held == {"a": dec(a), "b": dec(b), MAIN: dec(main)}
+
+
+def test_of_a_split_that_the_broker_rounds_the_fraction_is_less_and_whole_shares_are_not() -> None:
+    made = trading_fractions(books(a={"SPY": 9}, b={"SPY": "2.5"}), "b")
+    told = line("SPLIT", "SPY", "22.5")  # 3 for 1 of 11.5 is 34.5: the broker gives 34, and cash for b's half
+    made.ratios[told.id] = "3/1"
+    assert booked(made, divide(made, told, ""), "SPY") == {"a": dec(27), "b": dec(7)}
+
+
+def test_what_main_is_short_of_takes_nothing_from_who_holds_fractions() -> None:
+    made = trading_fractions(books(a={"SPY": 9}, b={"SPY": "1.5"}, main={"SPY": -1}), "b")
+    assert booked(made, divide(made, line("SPLIT", "SPY", "19"), ""), "SPY") == {  # 3 for 1 of 9.5
+        "a": dec(27),
+        "b": dec("4.5"),
+        MAIN: dec(-3),
+    }
+
+
 def test_cash_for_a_fraction_is_whose_the_fraction_is() -> None:
     made = books(a={"SPY": 7}, main={"SPY": "5.5"})
     division = divide(made, line("CIL", "SPY", "-0.5", "33.00"), "")

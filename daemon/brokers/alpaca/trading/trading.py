@@ -28,12 +28,13 @@ from daemon.brokers.alpaca.rest.client import (
     a_list,
     an_object,
 )
-from daemon.brokers.alpaca.wire import text, time_ns, time_text
+from daemon.brokers.alpaca.wire import optional_decimal, text, time_ns, time_text
 from daemon.core.effects import SubmitOrder
 from daemon.core.instruments.option_market import is_contract
 from strategies.kit.units import MILLISECOND_NS
 
 PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
+BOOKED_LATE = timedelta(days=5)  # the ledger's line after the ex-date of the split
 
 # --- reading the account ------------------------------------------------------------------------------------------
 
@@ -136,6 +137,26 @@ class TradingReads:
         rows = a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
         dates = {text(row.get("ex_date")) for row in rows}
         return dates.pop() if len(dates) == 1 else ""
+
+    async def ratio(self, symbol: str, day: date) -> str:
+        """Return "new/old" of the split or merger of `symbol` that the ledger has at this New York date.
+
+        "" where none or several are announced, or one without both rates. Raises RestError and Malformed.
+        """
+        query = {
+            "ca_types": "split,merger",
+            "date_type": "ex_date",
+            "since": (day - BOOKED_LATE).isoformat(),
+            "until": day.isoformat(),
+        }
+        rows = a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
+        rates = {
+            (optional_decimal(row, "new_rate") or 0, optional_decimal(row, "old_rate") or 0)
+            for row in rows
+            if symbol in (row.get("initiating_symbol"), row.get("target_symbol"))
+        }
+        new, old = rates.pop() if len(rates) == 1 else (0, 0)
+        return f"{new}/{old}" if new > 0 < old else ""
 
     async def shares_changed(self, day: str) -> list[Raw]:
         """Return the splits, spin-offs and mergers with this ex-date (New York), of all shares."""

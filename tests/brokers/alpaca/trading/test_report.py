@@ -6,6 +6,7 @@ A report must be whole after a start, carry only what is new later, and fail rat
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -350,3 +351,29 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
     assert named == [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
     assert [len(some) for some in lines] == [0, 3, 0]
     assert {(line.quantity, line.amount) for line in lines[1]} == {(Decimal(0), Decimal(0))}
+
+
+@pytest.mark.parametrize(
+    ("rows", "ratio"),
+    [
+        ([SPLIT_ROW | {"old_rate": "1", "new_rate": "3"}, MERGER_ROW | {"old_rate": "1", "new_rate": "0.5"}], "3/1"),
+        ([SPLIT_ROW | {"old_rate": 10, "new_rate": 1}] * 2, "1/10"),
+        ([MERGER_ROW | {"target_symbol": "SPY", "old_rate": "1", "new_rate": "0.8125"}], "0.8125/1"),
+        ([SPLIT_ROW | {"old_rate": "1", "new_rate": "3"}, SPLIT_ROW | {"old_rate": "1", "new_rate": "2"}], ""),
+        ([SPLIT_ROW | {"old_rate": "1", "new_rate": None}], ""),
+        ([SPLIT_ROW | {"old_rate": "0", "new_rate": "3"}], ""),
+        ([MERGER_ROW | {"old_rate": "1", "new_rate": "0.5"}], ""),
+        ([], ""),
+    ],
+)
+async def test_the_ratio_of_a_split_is_that_of_its_one_announcement(
+    rows: list[Any], ratio: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk() as it:
+
+        async def told(path: str, query: dict[str, str]) -> list[Any]:
+            assert (path, query["since"], query["until"]) == (ANNOUNCEMENTS[3:], "2024-06-28", "2024-07-03")
+            return rows
+
+        monkeypatch.setattr(it.reads._client, "get", told)
+        assert await it.reads.ratio("SPY", date(2024, 7, 3)) == ratio
