@@ -87,7 +87,7 @@ class Upstream:
             version: QueuedClient(data, self._market_queue, READING, version) for version in ("v2", "v1beta1")
         }
         self.market = MarketData(data, self._market_queue)
-        self._announced: dict[tuple[str, str, str], str] = {}  # the log's name, symbol, date -> the answer
+        self._answers: dict[tuple[str, str, str], str] = {}  # of announcements, by what was asked, symbol and date
         self._unreadable: set[str] = set()  # lines of the ledger that were logged
 
     @property
@@ -190,17 +190,9 @@ class Upstream:
             *_cut(account, positions),
             [row for order_id, row in orders.items() if known.get(order_id) != row],
             lines,
-            {
-                str(line["id"]): await self._told("ex_date_unknown", line, self.reads.ex_date)
-                for line in lines
-                if line.get("activity_type") in DIVIDENDS
-            },
+            {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
             gone,
-            {
-                str(line["id"]): await self._told("ratio_unknown", line, self.reads.ratio)
-                for line in lines
-                if line.get("activity_type") in RESHAPING
-            },
+            {str(line["id"]): await self._ratio(line) for line in lines if line.get("activity_type") in RESHAPING},
         )
 
     async def _left_out(
@@ -234,21 +226,31 @@ class Upstream:
             return False
         return True
 
-    async def _told(self, unknown: str, line: Json, read: Callable[[str, date], Awaitable[str]]) -> str:
-        """Return what announcements say of a line's symbol at its date, "" where they say nothing, or several things.
+    async def _ex_date(self, line: Json) -> str:
+        """Return the announced ex-date of a dividend's line, "" where none or several are known."""
+        try:
+            return await self._announced(self.reads.ex_date, line)
+        except (BrokerError, wire.Malformed) as problem:
+            self._log("ex_date_unknown", symbol=str(line.get("symbol")), problem=str(problem))
+            return ""
 
-        `unknown` is what is logged where they cannot be read.
-        """
+    async def _ratio(self, line: Json) -> str:
+        """Return the announced "new/old" of a line of a split or merger, "" where none or several are known."""
+        try:
+            return await self._announced(self.reads.ratio, line)
+        except (BrokerError, wire.Malformed) as problem:
+            self._log("ratio_unknown", symbol=str(line.get("symbol")), problem=str(problem))
+            return ""
+
+    async def _announced(self, read: Callable[[str, date], Awaitable[str]], line: Json) -> str:
+        """Return what is read of a line's symbol at its date, once for all lines of both. Raises as `read`."""
         symbol, day = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
         if not symbol or not day:
             return ""
-        if (unknown, symbol, day) not in self._announced:
-            try:
-                self._announced[unknown, symbol, day] = await read(symbol, date.fromisoformat(day))
-            except (BrokerError, wire.Malformed) as problem:
-                self._log(unknown, symbol=symbol, problem=str(problem))
-                return ""
-        return self._announced[unknown, symbol, day]
+        asked = read.__name__, symbol, day
+        if asked not in self._answers:
+            self._answers[asked] = await read(symbol, date.fromisoformat(day))
+        return self._answers[asked]
 
     # --- the streams --------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,27 @@ async def test_a_split_of_what_a_person_holds_too(tmp_path: Path) -> None:
         await s.settled()
         rows = (await s.ask("a", "GET", "/v2/account/activities", activity_types="SPLIT"))[1]
         assert [(row["symbol"], row["qty"]) for row in rows] == [("SPY", "2")]
+        assert s.verified().difference == ""
+
+
+async def test_what_was_announced_of_a_split_is_asked_once_for_both_of_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, date]] = []
+    async with stage(tmp_path) as s:
+
+        async def ratio(symbol: str, day: date) -> str:
+            asked.append((symbol, day))
+            return "3/2"
+
+        monkeypatch.setattr(s.gateway.upstream.reads, "ratio", ratio)
+        await hold(s, "a", 5)
+        s.broker.faults.add("split", symbol="SPY", ratio="1.5")
+        await s.until(lambda: s.broker.account.quantity("SPY") == Decimal("7.5"))
+        await s.gateway.reported(30)
+        assert (s.held("a"), s.held("main")) == ({"SPY": Decimal(7)}, {"SPY": Decimal("0.5")})
+        assert asked == [("SPY", date(2025, 6, 2))]
+        assert s.books.ratios == {}
         assert s.verified().difference == ""
 
 
