@@ -91,14 +91,14 @@ class Prepared:
         self.kind.passive.play(learner)
         return self.kind.policy(network, 0, learner.state_dict())
 
-    def task(self, request: Request, name: str = "") -> Task[Any, Any]:
-        """What a task of this request works with; its files are the trial's, or those of this name."""
+    def task(self, request: Request, keeper: TrialFolder | None = None) -> Task[Any, Any]:
+        """What a task of this request works with; its files are `keeper`'s, the trial's for None."""
         return Task(
             request,
             request.plan,
             self.data,
             self.trading,
-            self.task_folder(name or request.name),
+            self.trial_folder(request) if keeper is None else keeper,
             self.done,
             self.begin(request),
         )

@@ -35,7 +35,7 @@ from training.study.study import Fold, NetworkChange, OneAccount, PlayResult, Se
 
 def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
     """Do a task that comes before all trials, or go on with it."""
-    work = prepared.task(requests_of(prepared.settings)[0], task)
+    work = prepared.task(requests_of(prepared.settings)[0], prepared.task_folder(task))
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     prepared.kind.procedure.prior(task, replace(work, control=control, listen=emit))
 
@@ -53,7 +53,7 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
         emit(f"{request.name} begins anew: what is there was made by other code")
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
-    task = replace(prepared.task(request), keeper=folder, control=control, listen=emit, group=group)
+    task = replace(prepared.task(request, folder), control=control, listen=emit, group=group)
     with reported(request.name, emit):
         trained = prepared.kind.procedure.trial(task, fold)
     if group.rank:
@@ -108,7 +108,7 @@ def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> N
     if folder.finished() is not None:
         return
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
-    task = replace(prepared.task(request), keeper=folder, control=control, listen=emit)
+    task = replace(prepared.task(request, folder), control=control, listen=emit)
     trained = prepared.kind.procedure.trial(task, every)
     folder.save_weights(trained.weights)
     folder.finish(_trial(request, trained, PlayResult(())))

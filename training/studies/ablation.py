@@ -122,7 +122,7 @@ def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) 
     )  # fmt: skip
     (fold,) = trained_from((ready.folds[cell.fold],), practice.from_date)
     trading, control = trading_of(run.strategy, run.config, arm.rules), CheckpointTimer(flag, run.checkpoint_s)
-    task = replace(p.task(request), trading=trading, keeper=keeper, control=control, listen=emit)
+    task = replace(p.task(request, keeper), trading=trading, control=control, listen=emit)
     trained = p.kind.procedure.trial(task, fold)
     policy, growth = p.policy(request, trained.weights), []
     returns: tuple[float, ...] = ()

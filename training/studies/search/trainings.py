@@ -67,7 +67,7 @@ class TrialSetup:
 
         decided = [msgspec.to_builtins(plan), request.steps, request.precision, span.validate[0]]
         keeper = self._kept(request.name, decided)
-        task = replace(self.prepared.task(request), keeper=keeper, done=done, control=control)
+        task = replace(self.prepared.task(request, keeper), done=done, control=control)
         for name in procedure.needed(plan, span):
             kept = self._kept(name, plan.common)
             with alone(kept.path / TRAINING_LOCK):
