@@ -250,13 +250,13 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     if before is not None and line.quantity > 0:
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
-        new = _shares_of(books, old, line.quantity, books.ratios.get(line.id, ""))
+        new = _shares_of(books, line, old, line.quantity)
         return Division({name: LinePart(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
     held = then or held  # what was traded since is in the new shares
     total = sum(held.values(), ZERO)
     if not total:
         return Division({MAIN: LinePart(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
-    new = _shares_of(books, held, total + line.quantity, books.ratios.get(line.id, ""))
+    new = _shares_of(books, line, held, total + line.quantity)
     names = held.keys() | new.keys()
     change = {name: new.get(name, ZERO) - held.get(name, ZERO) for name in sorted(names)}
     return Division({name: LinePart(quantity, rescales=True) for name, quantity in change.items()})
@@ -267,14 +267,14 @@ def _apart_since(books: Ledgers, symbol: str, otherwise: int) -> int:
     return books.differences.get(symbol, (otherwise, ""))[0]
 
 
-def _shares_of(books: Ledgers, old: Mapping[str, Decimal], total: Decimal, announced: str) -> dict[str, Decimal]:
+def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], total: Decimal) -> dict[str, Decimal]:
     """Return who has how much of `total` shares that come for `old` ones, in their parts.
 
-    Who trades whole shares gets whole ones, by the `announced` "new/old" where `total` is that of it but for a fraction
-    that the broker pays in cash. What is left of them is `main`'s; where nobody left anything, the part finer than nine
-    decimals is the greatest holder's.
+    Who trades whole shares gets whole ones, by the line's announced ratio where `total` is that of it but for a
+    fraction that the broker pays in cash. What is left of them is `main`'s; where nothing is left, the part finer than
+    nine decimals is the greatest holder's.
     """
-    before = sum(old.values(), ZERO)
+    before, announced = sum(old.values(), ZERO), books.ratios.get(line.id, "")
     new_rate, old_rate = (Decimal(rate) for rate in announced.split("/")) if announced else (total, before)
     if abs(before * new_rate / old_rate - total) >= 1:  # the announcement is of something else
         new_rate, old_rate = total, before
@@ -333,7 +333,7 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
             books.rename_held(before.symbol, line.symbol, line.date)
         old = {name: -part.quantity for name, part in before.parts.items()}
         costs = {name: -part.cost for name, part in before.parts.items()}
-        new = _shares_of(books, old, line.quantity, books.ratios.get(line.id, ""))
+        new = _shares_of(books, line, old, line.quantity)
         cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in old.items()})
         return Division(
             {

@@ -228,28 +228,34 @@ class Upstream:
 
     async def _ex_date(self, line: Json) -> str:
         """Return the announced ex-date of a dividend's line, "" where none or several are known."""
-        try:
-            return await self._announced(self.reads.ex_date, line)
-        except (BrokerError, wire.Malformed) as problem:
-            self._log("ex_date_unknown", symbol=str(line.get("symbol")), problem=str(problem))
-            return ""
+
+        def unknown(symbol: str, problem: str) -> None:
+            self._log("ex_date_unknown", symbol=symbol, problem=problem)
+
+        return await self._announced(self.reads.ex_date, line, unknown)
 
     async def _ratio(self, line: Json) -> str:
         """Return the announced "new/old" of a line of a split or merger, "" where none or several are known."""
-        try:
-            return await self._announced(self.reads.ratio, line)
-        except (BrokerError, wire.Malformed) as problem:
-            self._log("ratio_unknown", symbol=str(line.get("symbol")), problem=str(problem))
-            return ""
 
-    async def _announced(self, read: Callable[[str, date], Awaitable[str]], line: Json) -> str:
-        """Return what is read of a line's symbol at its date, once for all lines of both. Raises as `read`."""
+        def unknown(symbol: str, problem: str) -> None:
+            self._log("ratio_unknown", symbol=symbol, problem=problem)
+
+        return await self._announced(self.reads.ratio, line, unknown)
+
+    async def _announced(
+        self, read: Callable[[str, date], Awaitable[str]], line: Json, unknown: Callable[[str, str], None]
+    ) -> str:
+        """Return what is read of a line's symbol at its date, once for all lines of both; "" where that fails."""
         symbol, day = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
         if not symbol or not day:
             return ""
         asked = read.__name__, symbol, day
         if asked not in self._answers:
-            self._answers[asked] = await read(symbol, date.fromisoformat(day))
+            try:
+                self._answers[asked] = await read(symbol, date.fromisoformat(day))
+            except (BrokerError, wire.Malformed) as problem:
+                unknown(symbol, str(problem))
+                return ""
         return self._answers[asked]
 
     # --- the streams --------------------------------------------------------------------------------------------------

@@ -184,17 +184,17 @@ def test_a_split_that_the_broker_rounds_is_by_what_was_announced(
 ) -> None:
     made = books(a={"SPY": 9}, b={"SPY": 3}, main={"SPY": "2.5"})
     for quantity in lines:
-        told = line("SPLIT", "SPY", quantity)
-        made.ratios[told.id] = announced
-        held = booked(made, divide(made, told, ""), "SPY")
+        row = line("SPLIT", "SPY", quantity)
+        made.ratios[row.id] = announced
+        held = booked(made, divide(made, row, ""), "SPY")
     assert held == {"a": dec(a), "b": dec(b), MAIN: dec(main)}
 
 
 def test_of_a_split_that_the_broker_rounds_the_fraction_is_less_and_whole_shares_are_not() -> None:
     made = trading_fractions(books(a={"SPY": 9}, b={"SPY": "2.5"}), "b")
-    told = line("SPLIT", "SPY", "22.5")  # 3 for 1 of 11.5 is 34.5: the broker gives 34, and cash for b's half
-    made.ratios[told.id] = "3/1"
-    assert booked(made, divide(made, told, ""), "SPY") == {"a": dec(27), "b": dec(7)}
+    row = line("SPLIT", "SPY", "22.5")  # 3 for 1 of 11.5 is 34.5: the broker gives 34, and cash for b's half
+    made.ratios[row.id] = "3/1"
+    assert booked(made, divide(made, row, ""), "SPY") == {"a": dec(27), "b": dec(7)}
 
 
 def test_what_main_is_short_of_takes_nothing_from_who_holds_fractions() -> None:

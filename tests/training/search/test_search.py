@@ -106,10 +106,8 @@ def _notes(book: TrialBook) -> list[str]:
 @pytest.fixture(scope="module")
 def searched(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
     """Two trials of two real trainings. The folder in which the command is given stays empty."""
-    search, here = (
-        _search(bars, tmp_path_factory.mktemp("searched"), trials=2, steps=12_288),
-        tmp_path_factory.mktemp("here"),
-    )
+    search = _search(bars, tmp_path_factory.mktemp("searched"), trials=2, steps=12_288)
+    here = tmp_path_factory.mktemp("here")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         found = run_search(search, lambda _: None)

@@ -421,7 +421,8 @@ class DailyFeed:
         until_ns = deadline_ns(session, self._desk.basket)
         problem, tries, read_ns = "the daemon started too late", 0, 0
         while (now_ns := self._clock.now_ns()) < until_ns:
-            if problem != UNRECONCILED or not self._broker_may_agree(until_ns) or now_ns >= read_ns + READ_AGAIN_NS:
+            waits = problem == UNRECONCILED and self._broker_may_agree(until_ns)
+            if not waits or now_ns >= read_ns + READ_AGAIN_NS:
                 running, problem = await self._all_that_is_needed(session, again=tries > 0)
                 read_ns = now_ns
                 problem = problem or undecidable(self._desk.state().basket)

@@ -127,14 +127,8 @@ class TradingReads:
 
         "" where none or several are announced. Raises RestError and Malformed.
         """
-        query = {
-            "ca_types": "dividend",
-            "symbol": symbol,
-            "date_type": "payable_date",
-            "since": (paid - PAID_LATE).isoformat(),
-            "until": paid.isoformat(),
-        }
-        rows = a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
+        since, until = (paid - PAID_LATE).isoformat(), paid.isoformat()
+        rows = await self._announcements("dividend", "payable_date", since, until, symbol=symbol)
         dates = {text(row.get("ex_date")) for row in rows}
         return dates.pop() if len(dates) == 1 else ""
 
@@ -143,24 +137,22 @@ class TradingReads:
 
         "" where none or several are announced, or one without both rates. Raises RestError and Malformed.
         """
-        query = {
-            "ca_types": "split,merger",
-            "date_type": "ex_date",
-            "since": (day - BOOKED_LATE).isoformat(),
-            "until": day.isoformat(),
-        }
-        rows = a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
+        since, until = (day - BOOKED_LATE).isoformat(), day.isoformat()
         rates = {
             (optional_decimal(row, "new_rate") or 0, optional_decimal(row, "old_rate") or 0)
-            for row in rows
+            for row in await self._announcements("split,merger", "ex_date", since, until)
             if symbol in (row.get("initiating_symbol"), row.get("target_symbol"))
         }
         new, old = rates.pop() if len(rates) == 1 else (0, 0)
-        return f"{new}/{old}" if new > 0 < old else ""
+        return f"{new}/{old}" if new > 0 and old > 0 else ""
 
     async def shares_changed(self, day: str) -> list[Raw]:
         """Return the splits, spin-offs and mergers with this ex-date (New York), of all shares."""
-        query = {"ca_types": "split,spinoff,merger", "date_type": "ex_date", "since": day, "until": day}
+        return await self._announcements("split,spinoff,merger", "ex_date", day, day)
+
+    async def _announcements(self, kinds: str, by: str, since: str, until: str, **more: str) -> list[Raw]:
+        """Return the corporate actions of these kinds whose date `by` lies between two days, both included."""
+        query = {"ca_types": kinds, "date_type": by, "since": since, "until": until, **more}
         return a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
 
     async def order_fills(self, order_id: str) -> list[Raw]:

@@ -371,9 +371,9 @@ async def test_the_ratio_of_a_split_is_that_of_its_one_announcement(
 ) -> None:
     async with desk() as it:
 
-        async def told(path: str, query: dict[str, str]) -> list[Any]:
+        async def answered(path: str, query: dict[str, str]) -> list[Any]:
             assert (path, query["since"], query["until"]) == (ANNOUNCEMENTS[3:], "2024-06-28", "2024-07-03")
             return rows
 
-        monkeypatch.setattr(it.reads._client, "get", told)
+        monkeypatch.setattr(it.reads._client, "get", answered)
         assert await it.reads.ratio("SPY", date(2024, 7, 3)) == ratio
