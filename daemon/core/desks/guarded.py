@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import isfinite, prod
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, TypeVar
 
 import msgspec
@@ -112,7 +112,8 @@ class GuardedStrategy:
         """
         if self._known is None or self._known[0] is not draft.strategy:
             try:
-                self._known = draft.strategy, kept_bars(self._strategy, draft.strategy)
+                checked = {} if self._known is None else self._known[1]
+                self._known = draft.strategy, kept_bars(self._strategy, draft.strategy, checked)
             except Exception:
                 if not draft.risk.strategy_off:
                     raise
@@ -120,15 +121,22 @@ class GuardedStrategy:
         return self._known[1]
 
 
-def kept_bars(strategy: Any, state: Any) -> Mapping[str, tuple[Bar, ...]]:
-    """Return the bars that a daily strategy keeps. Raises what it raises, and TypeError for no mapping to bars."""
+def kept_bars(
+    strategy: Any, state: Any, checked: Mapping[str, tuple[Bar, ...]] = MappingProxyType({})
+) -> Mapping[str, tuple[Bar, ...]]:
+    """Return the bars that a daily strategy keeps. Raises what it raises, and TypeError for no mapping to bars.
+
+    A tuple that is in `checked` too is not looked through again.
+    """
     bars: Any = strategy.known(state)
     if not isinstance(bars, Mapping):
         raise TypeError(f"known returned {type(bars).__name__}: a mapping of symbols to bars is expected")
     for symbol, history in bars.items():
+        if history is checked.get(symbol) and isinstance(history, tuple):
+            continue
         if not (isinstance(history, tuple | list) and all(isinstance(bar, Bar) for bar in history)):
             raise TypeError(f"known returned {str(history)[:100]} for {symbol}: a tuple of bars is expected")
-    return bars
+    return dict(bars)
 
 
 def _keep(draft: Draft, state: Any, call: str) -> None:

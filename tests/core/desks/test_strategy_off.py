@@ -117,6 +117,17 @@ def test_bars_that_are_no_mapping_of_symbols_to_bars_are_the_strategy_s_error(re
     assert guarded.known(draft(off=True)) == {}
 
 
+def test_bars_that_change_in_a_mapping_that_was_looked_through_are_looked_through_again() -> None:
+    bars: dict[str, Any] = {"SPY": (BAR,), "QQQ": (BAR,)}
+    guarded = GuardedStrategy(Returning(bars))
+    first, later = draft(), draft()
+    later.strategy = replace(first.strategy)
+    assert guarded.known(first) == {"SPY": (BAR,), "QQQ": (BAR,)}
+    bars["QQQ"] = (BAR, 500.5)
+    with pytest.raises(TypeError, match=r"known returned .* for QQQ"):
+        guarded.known(later)
+
+
 NAN = Observation(np.array([1.0, np.nan], dtype="<f4").tobytes(), (1, 2))
 INFINITE = Observation(np.array([1.0, -np.inf], dtype="<f4").tobytes(), (1, 2))
 FLOATS = np.array([1.0, 2.0], dtype="<f4")

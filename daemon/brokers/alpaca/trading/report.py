@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -319,6 +319,28 @@ def _equal(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool
     return one[0] == other[0] and abs(one[1] - other[1]) <= GRID + one[0] * AVERAGE_GRID / 2
 
 
+class Reread(Generic[T]):
+    """Parses the rows of repeated reads: one that is as it was in the read before is not parsed again."""
+
+    def __init__(self, parse: Callable[[object], T]) -> None:
+        self._parse = parse
+        self._former: dict[str, tuple[Raw, T]] = {}  # id -> row and value
+        self._now: dict[str, tuple[Raw, T]] = {}
+
+    def begin(self) -> None:
+        """Begin a read; what the one before it did not have is forgotten."""
+        self._former, self._now = self._now, {}
+
+    def __call__(self, row: Raw) -> T:
+        """Return a row's value. Raises as `parse`."""
+        name = wire.text(row.get("id"))
+        known = self._now.get(name) or self._former.get(name)
+        if known is None or known[0] != row:
+            known = row, self._parse(row)
+        self._now[name] = known
+        return known[1]
+
+
 class Reporter:
     """Makes reports. It remembers what it reported in this process, so that later ones carry only news."""
 
@@ -347,9 +369,10 @@ class Reporter:
         self._agreed_ns = agreed_ns
         self._named = named
         self._strange = strange
+        self._order, self._fill = Reread(wire.order), Reread(ledger_fill)
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
-        self._given_fills: set[tuple[str, Quantity]] = set()  # order id, cumulative quantity
+        self._given_fills: dict[str, tuple[list[LedgerFill], set[Quantity]]] = {}  # order id -> and sums of quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
         self._amended: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
         self._named_fills: dict[str, list[str]] = {}  # order id -> executions that a stream named as amended
@@ -360,7 +383,7 @@ class Reporter:
 
     def forget(self) -> None:
         """Make the next report full again, from the New York day before today or before the last agreement."""
-        self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
+        self._given_orders, self._given_fills, self._given_lines = set(), {}, set()
         self._unreadable = set()
 
     def name_amended(self, order_id: str, execution: str) -> None:
@@ -398,7 +421,8 @@ class Reporter:
         rows = await self._reads.open_orders()
         self._rests = any(row.get("type") in RESTING for row in rows)
         rows += await self._reads.orders_since(since_ns)
-        orders = {order.order_id: order for order in map(self._named, map(wire.order, rows))}
+        self._order.begin()
+        orders = {order.order_id: order for order in map(self._named, map(self._order, rows))}
         self._names |= {order_id: order.client_order_id for order_id, order in orders.items()}
         return orders
 
@@ -412,7 +436,8 @@ class Reporter:
         rows = [row for row in lines if row.get("activity_type") == "FILL"]
         rest = [row for row in lines if row.get("activity_type") != "FILL"]
         fills: dict[str, list[LedgerFill]] = defaultdict(list)
-        for fill in self._readable(rows, ledger_fill):
+        self._fill.begin()
+        for fill in self._readable(rows, self._fill):
             fills[fill.order_id].append(fill)
         self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
         of_order: dict[str, list[Raw]] = defaultdict(list)
@@ -507,7 +532,7 @@ class Reporter:
         row = await self._reads.order_by_id(order_id)
         return "" if row is None else self._named(wire.order(row)).client_order_id
 
-    def _readable(self, rows: Iterable[Raw], parse: Callable[[object], T]) -> list[T]:
+    def _readable(self, rows: Iterable[Raw], parse: Callable[[Raw], T]) -> list[T]:
         values = []
         for row in rows:
             try:
@@ -566,16 +591,19 @@ class Reporter:
         An order whose fills do not add up is logged and left out: its own figures are among the orders.
         """
         fresh: list[OrderFilled] = []
-        reported: set[tuple[str, Quantity]] = set()
+        reported: dict[str, tuple[list[LedgerFill], set[Quantity]]] = {}
         for order_id, of_order in fills.items():
+            former, given = self._given_fills.get(order_id, ([], set()))
+            if of_order == former:
+                reported[order_id] = former, given
+                continue
             try:
                 summed = order_fills(of_order, self._names[order_id], now_ns)
             except Malformed as odd:
                 self._log_unreadable(self._names[order_id], odd)
                 continue
-            keys = [(order_id, fill.cumulative_quantity) for fill in summed]
-            fresh += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]
-            reported |= set(keys)
+            fresh += [fill for fill in summed if fill.cumulative_quantity not in given]
+            reported[order_id] = of_order, {fill.cumulative_quantity for fill in summed}
         self._given_fills = reported
         return tuple(sorted(fresh, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
 

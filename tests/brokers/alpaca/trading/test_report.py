@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.alpaca.trading.report import blocked, funds_of
+from daemon.brokers.alpaca.trading.report import Reread, blocked, funds_of
 from daemon.brokers.alpaca.wire import Malformed
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerReported, Funds
@@ -74,6 +74,31 @@ async def test_a_later_report_carries_only_what_is_new_and_all_again_when_told_t
     (working,) = third.open_orders
     assert (working.client_order_id, working.side, working.limit_price) == ("e1-scalper-1-0-2", -1, Decimal(900))
     assert third.positions[0].available == 0  # held back for the working order
+
+
+def test_a_row_of_a_read_is_parsed_again_only_where_it_changed() -> None:
+    parsed: list[Any] = []
+
+    def parse(row: object) -> int:
+        parsed.append(row)
+        if row == {"id": "bad"}:
+            raise Malformed("it is bad")
+        return len(parsed)
+
+    read = Reread(parse)
+    one, other = {"id": "1", "qty": "1"}, {"id": "2", "qty": "1"}
+    for rows, values in (
+        ([one, other], [1, 2]),
+        ([dict(one), dict(other), dict(one)], [1, 2, 1]),  # as they were
+        ([{"id": "1", "qty": "2"}], [3]),  # one changed, the other is gone
+        ([{"id": "1", "qty": "2"}, other], [3, 4]),  # and back
+    ):
+        read.begin()
+        assert [read(row) for row in rows] == values
+    for calls in (5, 6):
+        with pytest.raises(Malformed):
+            read({"id": "bad"})
+        assert len(parsed) == calls
 
 
 async def test_a_foreign_order_is_among_the_orders_and_its_fills_are_not_among_ours() -> None:
