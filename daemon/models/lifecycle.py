@@ -248,7 +248,7 @@ class Lifecycle:
     def report_refused(self, version: str, reason: str) -> None:
         """Journal that a version is refused; it raises an alarm."""
         text = printable(" ".join(reason.split()), REASON_MOST)
-        self._submitter.put(CandidateRefused(self._submitter.now_ns(), version, text))
+        self._submitter.put(lambda at_ns: CandidateRefused(at_ns, version, text))
 
 
 @dataclass(frozen=True, slots=True)

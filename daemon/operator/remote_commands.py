@@ -7,13 +7,14 @@ flood fills no journal.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ WAIT_MOST_NS = 96 * HOUR_NS  # for the start of a stopped desk: over a long week
 IDS_KEPT_NS = WAIT_MOST_NS + HOUR_NS  # Telegram keeps an update for 24 hours
 AT_START = ("pause", "halt", "close", "flatten")
 """Commands that may wait for the start: each leaves less risk, whenever it comes."""
-REFUSAL_EVERY_NS = 10 * SECOND_NS
+REFUSAL_EVERY_S = 10.0
 CHANNEL = "mqtt"
 _BY_PHONE = (CloseRequested, FlattenRequested, HaltRequested, PauseRequested, ResumeRequested)
 _ID = re.compile(r"^[a-z]+/[a-z0-9._-]+ #([0-9a-f]{16})$")
@@ -184,35 +185,32 @@ class Judge:
 
 
 class Refusals:
-    """Journals refusals through `submit`, at most one in ten seconds; the next one counts those in between.
+    """Journals refused commands through `submit`: at most one in ten seconds of the running loop, with a count.
 
-    `now_ns` may be any clock that goes forward.
+    The newest of those in between is journaled when its time has come. Used on the loop's thread alone.
     """
 
-    def __init__(self, submit: Callable[[EventAt], object], now_ns: Callable[[], int], channel: str = CHANNEL) -> None:
-        self._submit, self._now_ns, self._channel = submit, now_ns, channel
-        self._next_ns = 0
-        self._pending: deque[str] = deque(maxlen=1)  # the newest
-        self._others = 0
+    def __init__(self, submit: Callable[[EventAt], object], channel: str) -> None:
+        self._submit, self._channel = submit, channel
+        self._newest, self._others = "", 0
+        self._next_s = -inf
+        self._timer: asyncio.TimerHandle | None = None
 
     def note(self, reason: str) -> None:
-        """Count a refused command and report it when due."""
-        self._others += len(self._pending)
-        self._pending.append(reason)
-        self.report_when_due()
+        """Count a refused command, and journal it now or when it is due."""
+        if self._timer is not None:
+            self._others += 1
+        self._newest = reason
+        loop = asyncio.get_running_loop()
+        if self._timer is None and loop.time() < self._next_s:
+            self._timer = loop.call_at(self._next_s, self._report)
+        elif self._timer is None:
+            self._report()
 
-    def due_ns(self) -> int | None:
-        """Return nanoseconds until `report_when_due` journals, None when nothing waits."""
-        return max(self._next_ns - self._now_ns(), 0) if self._pending else None
-
-    def report_when_due(self) -> None:
-        """Journal the waiting refusals, unless the last report is too recent."""
-        now_ns = self._now_ns()
-        if not self._pending or now_ns < self._next_ns:
-            return
-        reason, others = self._pending.pop(), self._others
-        self._others, self._next_ns = 0, now_ns + REFUSAL_EVERY_NS
-        text = f"{reason} (and {others} others)" if others else reason
+    def _report(self) -> None:
+        text = f"{self._newest} (and {self._others} others)" if self._others else self._newest
+        self._timer, self._others = None, 0
+        self._next_s = asyncio.get_running_loop().time() + REFUSAL_EVERY_S
         self._submit(lambda at_ns: CommandRefused(at_ns, self._channel, text))
 
 

@@ -58,9 +58,9 @@ class Submitter:
         """Return the desk after the last step: frozen, so any thread may read it."""
         return self._engine.machine.state
 
-    def put(self, event: Event) -> None:
-        """Submit an event without waiting for its step."""
-        self._put(event)
+    def put(self, event_at: Callable[[int], Event]) -> None:
+        """Submit the event that `event_at(now_ns)` makes, without waiting for its step."""
+        self._put(event_at(self.now_ns()))
 
     async def submit(self, event_at: Callable[[int], Event], deadline_s: float | None = DEADLINE_S) -> DurableEvent:
         """Submit the event that `event_at(now_ns)` makes; return once it is stepped and durable.

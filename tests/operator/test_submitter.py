@@ -80,7 +80,7 @@ async def test_two_equal_events_are_two(desk: Desk, tmp_path: Path) -> None:
 
 async def test_an_event_that_no_one_waits_for_goes_in_all_the_same(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path) as work:
-        work.submitter.put(ReloadRequested(0, "x", "a"))
+        work.submitter.put(at_any_time(ReloadRequested(0, "x", "a")))
         await work.quiet()
         assert isinstance(work.stepped[-1], ReloadRequested)
 

@@ -15,13 +15,11 @@ import re
 import socket
 import stat
 import struct
-import time
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import msgspec
 
-from daemon.core.events import CommandRefused
 from daemon.host.own_files import open_own_folder, open_plain
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.host.time.virtual_time import look_s
@@ -38,7 +36,7 @@ from daemon.operator.control.client import (
     address,
     is_there,
 )
-from daemon.operator.remote_commands import SIZE_MOST, CommandRefusal, EventAt, Judge, Refusals
+from daemon.operator.remote_commands import SIZE_MOST, CommandRefusal, Judge, Refusals
 from daemon.operator.status import status_of
 from daemon.operator.submitter import Submitter
 from strategies.kit.quantity import to_json
@@ -48,7 +46,6 @@ CHANNEL, SIGNED = "control", "signed"
 CLIENTS_MOST = 8
 CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
 WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
-REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
 WAITING_MOST = 100  # files of commands that wait for a start, in one batch
 WAITING_BATCHES = 100
 _LEFT = re.compile(r"[0-9a-f]{32}\.json")
@@ -185,10 +182,9 @@ class ControlServer:
         self._submitter, self._log = submitter, log
         self._commands = Commands(submitter, desk, log)
         self._allowed = frozenset((os.geteuid(), 0) if allowed is None else allowed)
+        self._refusals = Refusals(submitter.put, CHANNEL)
         self._socket = CommandSocket(state_dir, SOCKET, 0o600, self._answer, self._refuse, self._stranger)
         self._users: dict[int, str] = {}
-        self._refused_at: float | None = None
-        self._refused_since = 0
 
     async def run(self) -> None:
         """Serve until cancelled. Raises ControlError when the socket cannot be had."""
@@ -211,14 +207,7 @@ class ControlServer:
         return await self._commands.carried_out(Command(request.command, request.reason, who), CHANNEL)
 
     def _refuse(self, reason: str) -> CommandAnswer:
-        """Raise an alarm, at most one in `REFUSED_EVERY_S` that counts the others."""
-        now = time.monotonic()
-        if self._refused_at is not None and now - self._refused_at < REFUSED_EVERY_S:
-            self._refused_since += 1
-        else:
-            others = f" ({self._refused_since} more before it)" if self._refused_since else ""
-            self._submitter.put(CommandRefused(self._submitter.now_ns(), CHANNEL, reason + others))
-            self._refused_at, self._refused_since = now, 0
+        self._refusals.note(reason)
         return CommandAnswer(ok=False, error=reason)
 
 
@@ -233,17 +222,13 @@ class SignedServer:
     ) -> None:
         self._state_dir, self._submitter, self._judge, self._log = state_dir, submitter, judge, log
         self._commands = Commands(submitter, desk, log)
-        self._refusals = Refusals(self._alarm, time.monotonic_ns, SIGNED)
+        self._refusals = Refusals(submitter.put, SIGNED)
         self._socket = CommandSocket(state_dir, SIGNED_SOCKET, 0o660, self._answer, self._refuse)
 
     async def run(self) -> None:
         """Carry out what waited, then serve until cancelled. Raises ControlError when the socket cannot be had."""
         await self._carry_out_waiting()
-        reporting = asyncio.get_running_loop().create_task(self._report())
-        try:
-            await self._socket.run(self._log)
-        finally:
-            reporting.cancel()
+        await self._socket.run(self._log)
 
     async def _answer(self, line: bytes, _: int) -> CommandAnswer:
         verdict = self._judge.judge(line, channel=SIGNED)
@@ -280,15 +265,6 @@ class SignedServer:
     def _refuse(self, reason: str) -> CommandAnswer:
         self._refusals.note(reason)
         return CommandAnswer(ok=False, error=reason)
-
-    async def _report(self) -> None:
-        """Journal the refusals that waited."""
-        while True:
-            await asyncio.sleep((self._refusals.due_ns() or SECOND_NS) / SECOND_NS)
-            self._refusals.report_when_due()
-
-    def _alarm(self, event_at: EventAt) -> None:
-        self._submitter.put(event_at(self._submitter.now_ns()))
 
 
 # --- what waits for a start -------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -36,10 +35,9 @@ class CommandTopic:
 
     def __init__(self, settings: MqttSettings, judge: Judge, submit: Submit, log: Callable[..., None]) -> None:
         self._settings, self._judge, self._submit, self._log = settings, judge, submit, log
-        self._refusals = Refusals(submit, time.monotonic_ns)
+        self._refusals = Refusals(submit, CHANNEL)
         self._encode = msgspec.json.Encoder(enc_hook=to_json).encode
         self._under_way: set[asyncio.Task[None]] = set()
-        self._reporting: asyncio.TimerHandle | None = None
 
     async def subscribed(self, client: Client) -> bool:
         """Subscribe to commands; False where the broker refuses."""
@@ -52,13 +50,13 @@ class CommandTopic:
         """Handle one message on the command topic."""
         payload: Any = message.payload
         if len(self._under_way) >= COMMANDS_MOST:
-            self._refuse(f"more than {COMMANDS_MOST} commands are under way")
+            self._refusals.note(f"more than {COMMANDS_MOST} commands are under way")
             return
         verdict = self._judge.judge(payload, retained=bool(message.retain))
         if isinstance(verdict, Accepted):
             work = self._carry_out(client, message, verdict)
         else:
-            self._refuse(verdict.reason)
+            self._refusals.note(verdict.reason)
             if not verdict.genuine:
                 return
             work = self._answer(client, message, ResponseMessage(ok=False, error=verdict.reason))
@@ -99,13 +97,3 @@ class CommandTopic:
         with contextlib.suppress(MqttError):  # the command was carried out all the same
             answering = properties(correlation=correlation)
             await client.publish(topic, self._encode(response), qos=1, properties=answering)
-
-    def _refuse(self, reason: str) -> None:
-        self._refusals.note(reason)
-        due_ns = self._refusals.due_ns()
-        if due_ns is not None and self._reporting is None:
-            self._reporting = asyncio.get_running_loop().call_later(due_ns / SECOND_NS + 0.01, self._report_refusals)
-
-    def _report_refusals(self) -> None:
-        self._reporting = None
-        self._refusals.report_when_due()

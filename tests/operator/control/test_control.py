@@ -21,6 +21,7 @@ import pytest
 import uvloop
 
 from daemon.core.events import CommandRefused
+from daemon.operator import remote_commands
 from daemon.operator.control import control
 from daemon.operator.control.client import SOCKET, CommandRequest, ControlError, address, ask
 from daemon.operator.control.control import ControlServer, listen
@@ -266,15 +267,15 @@ async def _as_nobody(path: Path) -> str:
 async def test_refusals_in_a_row_are_one_alarm_and_counted_in_the_next(
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(remote_commands, "REFUSAL_EVERY_S", 1.0)
     for _ in range(4):
         await exchange(state, b"x\n")
-    monkeypatch.setattr(control, "REFUSED_EVERY_S", 0.0)
-    await exchange(state, b"x\n")
+    await asyncio.sleep(1.5)
     await exchange(state, line("pause"))  # behind them all
     reasons = [event["reason"] for event in journaled(state, "CommandRefused")]
     assert len(reasons) == 2
-    assert "more before it" not in reasons[0]
-    assert reasons[1].endswith("(3 more before it)")
+    assert "others" not in reasons[0]
+    assert reasons[1].endswith("(and 2 others)")
 
 
 # --- clients that misbehave ---------------------------------------------------------------------------------------

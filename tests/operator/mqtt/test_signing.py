@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
@@ -18,6 +19,7 @@ from daemon.host.time.clock import LeapWatch
 from daemon.operator.commands import NAMES
 from daemon.operator.remote_commands import Accepted, CommandRefusal, Judge, Refusals
 from daemon.operator.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
+from tests.support.simulator.lone_loop import LoneLoop
 
 S = 1_000_000_000
 NOW_NS = 1_732_600_000 * S
@@ -225,17 +227,23 @@ def test_no_bytes_ever_make_the_judge_raise(payload: bytes) -> None:
 
 
 def test_refusals_are_journaled_once_in_ten_seconds_with_a_count_of_the_others() -> None:
-    clock = Clock()
     events: list[Event] = []
-    refusals = Refusals(lambda event_at: events.append(event_at(5)), clock)
-    for reason in ("first", "second", "third"):
-        refusals.note(reason)
-    assert events == [CommandRefused(5, "mqtt", "first")]
-    assert refusals.due_ns() == 10 * S
-    clock.now_ns += 10 * S
-    refusals.report_when_due()
-    assert events[1:] == [CommandRefused(5, "mqtt", "third (and 1 others)")]
-    assert refusals.due_ns() is None
+
+    async def refused() -> None:
+        refusals = Refusals(lambda event_at: events.append(event_at(5)), "signed")
+        for reason in ("first", "second", "third"):
+            refusals.note(reason)
+        assert events == [CommandRefused(5, "signed", "first")]
+        await asyncio.sleep(9.9)
+        assert len(events) == 1
+        await asyncio.sleep(0.2)  # what waited is told without another
+        assert events[1:] == [CommandRefused(5, "signed", "third (and 1 others)")]
+        await asyncio.sleep(10.0)
+        refusals.note("fourth")
+
+    with asyncio.Runner(loop_factory=LoneLoop) as runner:
+        runner.run(refused())
+    assert events[2:] == [CommandRefused(5, "signed", "fourth")]
 
 
 def test_keys_are_read_from_lines_and_commas() -> None:
