@@ -1,20 +1,17 @@
 """Accept a signed command only when it is of a known key that may sign it, for this desk, in time, and new.
 
 `Judge` decides and sends nothing; one judges what comes by MQTT and by the signed socket. A sender without a key costs
-one HMAC and gets no answer. A refusal is journaled at most once in ten seconds, with a count of the others, so that a
-flood fills no journal.
+one HMAC and gets no answer.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +20,6 @@ import msgspec
 from daemon.core.events import (
     ClockReset,
     CloseRequested,
-    CommandRefused,
     Event,
     FlattenRequested,
     HaltRequested,
@@ -36,6 +32,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
 from daemon.operator.signing import SCOPES, Key, SignedCommand, is_genuine
+from daemon.operator.submitter import EventAt
 from strategies.kit.units import HOUR_NS, SECOND_NS
 
 SIZE_MOST = 4096  # bytes of a command
@@ -47,13 +44,10 @@ WAIT_MOST_NS = 96 * HOUR_NS  # for the start of a stopped desk: over a long week
 IDS_KEPT_NS = WAIT_MOST_NS + HOUR_NS  # Telegram keeps an update for 24 hours
 AT_START = ("pause", "halt", "close", "flatten")
 """Commands that may wait for the start: each leaves less risk, whenever it comes."""
-REFUSAL_EVERY_S = 10.0
 CHANNEL = "mqtt"
 _BY_PHONE = (CloseRequested, FlattenRequested, HaltRequested, PauseRequested, ResumeRequested)
 _ID = re.compile(r"^[a-z]+/[a-z0-9._-]+ #([0-9a-f]{16})$")
 ID_DIGITS = 16  # of the nonce of a command by a key with a scope, journaled as `signed/NAME #DIGITS`
-
-EventAt = Callable[[int], Event]
 
 
 class Accepted(NamedTuple):
@@ -182,36 +176,6 @@ class Judge:
         if len(self._nonces) >= NONCES_MOST:
             return f"more than {NONCES_MOST} commands within their lifetimes: wait a minute"
         return ""
-
-
-class Refusals:
-    """Journals refused commands through `submit`: at most one in ten seconds of the running loop, with a count.
-
-    The newest of those in between is journaled when its time has come. Used on the loop's thread alone.
-    """
-
-    def __init__(self, submit: Callable[[EventAt], object], channel: str) -> None:
-        self._submit, self._channel = submit, channel
-        self._newest, self._others = "", 0
-        self._next_s = -inf
-        self._timer: asyncio.TimerHandle | None = None
-
-    def note(self, reason: str) -> None:
-        """Count a refused command, and journal it now or when it is due."""
-        if self._timer is not None:
-            self._others += 1
-        self._newest = reason
-        loop = asyncio.get_running_loop()
-        if self._timer is None and loop.time() < self._next_s:
-            self._timer = loop.call_at(self._next_s, self._report)
-        elif self._timer is None:
-            self._report()
-
-    def _report(self) -> None:
-        text = f"{self._newest} (and {self._others} others)" if self._others else self._newest
-        self._timer, self._others = None, 0
-        self._next_s = asyncio.get_running_loop().time() + REFUSAL_EVERY_S
-        self._submit(lambda at_ns: CommandRefused(at_ns, self._channel, text))
 
 
 def journaled_ids(journals: Iterable[Path]) -> Iterator[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from math import inf
 from typing import Any, NamedTuple
 
-from daemon.core.events import ClockReset, Event, ResumeRequested
+from daemon.core.events import ClockReset, CommandRefused, Event, ResumeRequested
 from daemon.core.state import State
 from daemon.core.step import Machine, Step
 from daemon.engine.engine import Engine
@@ -19,6 +20,10 @@ from daemon.journal.rows import JournalError
 from daemon.operator.commands import CommandError
 
 DEADLINE_S = 10.0  # for a command to wait for the engine
+REFUSAL_EVERY_S = 10.0  # between two refused commands in the journal: a flood fills none
+
+EventAt = Callable[[int], Event]
+"""Makes an event of this time, in nanoseconds UTC."""
 
 
 class DurableEvent(NamedTuple):
@@ -58,11 +63,11 @@ class Submitter:
         """Return the desk after the last step: frozen, so any thread may read it."""
         return self._engine.machine.state
 
-    def put(self, event_at: Callable[[int], Event]) -> None:
+    def put(self, event_at: EventAt) -> None:
         """Submit the event that `event_at(now_ns)` makes, without waiting for its step."""
         self._put(event_at(self.now_ns()))
 
-    async def submit(self, event_at: Callable[[int], Event], deadline_s: float | None = DEADLINE_S) -> DurableEvent:
+    async def submit(self, event_at: EventAt, deadline_s: float | None = DEADLINE_S) -> DurableEvent:
         """Submit the event that `event_at(now_ns)` makes; return once it is stepped and durable.
 
         Raises TimeoutError at the deadline: the event may still be carried out. With `deadline_s` None it waits
@@ -91,7 +96,7 @@ class Submitter:
         except JournalError as error:
             raise CommandError(str(error)) from None
 
-    def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[DurableEvent]:
+    def submit_from_thread(self, event_at: EventAt) -> Future[DurableEvent]:
         """`submit` from another thread; the future raises RuntimeError once the loop has ended."""
         submitted = self.submit(event_at)
         try:
@@ -106,3 +111,33 @@ class Submitter:
         """See every step: resolve the future of a `submit` that waits for this event."""
         if self._waiting and (waiting := self._waiting.get(id(event))) is not None and not waiting.done():
             waiting.set_result((self._engine.last_row, step))
+
+
+class Refusals:
+    """Journals refused commands through `submit`: at most one in ten seconds of the running loop, with a count.
+
+    The newest of those in between is journaled when its time has come. Used on the loop's thread alone.
+    """
+
+    def __init__(self, submit: Callable[[EventAt], object], channel: str) -> None:
+        self._submit, self._channel = submit, channel
+        self._newest, self._others = "", 0
+        self._next_s = -inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, reason: str) -> None:
+        """Count a refused command, and journal it now or when it is due."""
+        if self._timer is not None:
+            self._others += 1
+        self._newest = reason
+        loop = asyncio.get_running_loop()
+        if self._timer is None and loop.time() < self._next_s:
+            self._timer = loop.call_at(self._next_s, self._report)
+        elif self._timer is None:
+            self._report()
+
+    def _report(self) -> None:
+        text = f"{self._newest} (and {self._others} others)" if self._others else self._newest
+        self._timer, self._others = None, 0
+        self._next_s = asyncio.get_running_loop().time() + REFUSAL_EVERY_S
+        self._submit(lambda at_ns: CommandRefused(at_ns, self._channel, text))

@@ -36,9 +36,9 @@ from daemon.operator.control.client import (
     address,
     is_there,
 )
-from daemon.operator.remote_commands import SIZE_MOST, CommandRefusal, Judge, Refusals
+from daemon.operator.remote_commands import SIZE_MOST, CommandRefusal, Judge
 from daemon.operator.status import status_of
-from daemon.operator.submitter import Submitter
+from daemon.operator.submitter import Refusals, Submitter
 from strategies.kit.quantity import to_json
 from strategies.kit.units import SECOND_NS
 

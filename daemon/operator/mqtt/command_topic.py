@@ -12,13 +12,12 @@ import msgspec
 from aiomqtt import Client, Message, MqttError
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from daemon.core.events import Event
 from daemon.operator.commands import CommandError, refused_by
 from daemon.operator.mqtt.connection import MqttSettings, properties, still_wanted
 from daemon.operator.mqtt.messages import ResponseMessage
-from daemon.operator.remote_commands import CHANNEL, Accepted, Judge, Refusals
+from daemon.operator.remote_commands import CHANNEL, Accepted, Judge
 from daemon.operator.status import status_of
-from daemon.operator.submitter import DurableEvent
+from daemon.operator.submitter import DurableEvent, EventAt, Refusals
 from strategies.kit.quantity import to_json
 from strategies.kit.units import SECOND_NS
 
@@ -26,7 +25,7 @@ COMMANDS_MOST = 64  # carried out at the same moment
 RESPONSE_TOPIC_MOST = 256
 CORRELATION_MOST = 256
 
-Submit = Callable[[Callable[[int], Event]], Future[DurableEvent]]
+Submit = Callable[[EventAt], Future[DurableEvent]]
 """`Submitter.submit_from_thread`."""
 
 

@@ -21,7 +21,7 @@ import pytest
 import uvloop
 
 from daemon.core.events import CommandRefused
-from daemon.operator import remote_commands
+from daemon.operator import submitter
 from daemon.operator.control import control
 from daemon.operator.control.client import SOCKET, CommandRequest, ControlError, address, ask
 from daemon.operator.control.control import ControlServer, listen
@@ -267,7 +267,7 @@ async def _as_nobody(path: Path) -> str:
 async def test_refusals_in_a_row_are_one_alarm_and_counted_in_the_next(
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_commands, "REFUSAL_EVERY_S", 1.0)
+    monkeypatch.setattr(submitter, "REFUSAL_EVERY_S", 1.0)
     for _ in range(4):
         await exchange(state, b"x\n")
     await asyncio.sleep(1.5)

@@ -17,8 +17,9 @@ from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeReque
 from daemon.host.time.clock import Clock as HostClock
 from daemon.host.time.clock import LeapWatch
 from daemon.operator.commands import NAMES
-from daemon.operator.remote_commands import Accepted, CommandRefusal, Judge, Refusals
+from daemon.operator.remote_commands import Accepted, CommandRefusal, Judge
 from daemon.operator.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
+from daemon.operator.submitter import Refusals
 from tests.support.simulator.lone_loop import LoneLoop
 
 S = 1_000_000_000
