@@ -32,7 +32,7 @@ load_profile()
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # programs have their bare names
 os.environ.pop("PYTEST_ADDOPTS", None)  # the user's, which this pytest has read: none for one that a test starts
 
-COVERING = tuple(REPOSITORY / "tests" / name for name in ("core", "strategies", "training/desks/online/test_market.py"))
+COVERING = tuple(REPOSITORY / "tests" / name for name in ("core", "strategies"))
 """The tests whose coverage counts: those that test the pure code for its own sake. Tracing nearly doubles its cost."""
 
 COVERED = (REPOSITORY / "daemon" / "core", REPOSITORY / "strategies")

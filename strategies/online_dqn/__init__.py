@@ -130,19 +130,23 @@ class OnlineDqn:
         Bars outside of the session and of other symbols are left out. `ValueError` without a portfolio.
         """
         state = self._at_session(state, view)
-        session = view.session
-        fresh = {bar.symbol: bar for bar in bars if session.open_ns <= bar.start_ns < session.close_ns and usable(bar)}
+        session, symbols = view.session, self.spec.symbols
+        fresh = {
+            bar.symbol: bar
+            for bar in bars
+            if bar.symbol in symbols and session.open_ns <= bar.start_ns < session.close_ns and usable(bar)
+        }
         series = tuple(
             [
                 rows + _packed(fresh[symbol]) if symbol in fresh else rows
-                for symbol, rows in zip(self.spec.symbols, state.series, strict=True)
+                for symbol, rows in zip(symbols, state.series, strict=True)
             ]
         )
         short = [count < self.spec.history_bars for count in state.before]
         masked = tuple(
             [
                 SHORT if lacking else "" if symbol in fresh else NO_BAR
-                for symbol, lacking in zip(self.spec.symbols, short, strict=True)
+                for symbol, lacking in zip(symbols, short, strict=True)
             ]
         )
         state = msgspec.structs.replace(state, series=series, masked=masked)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from strategies.online_dqn.model_config import TEXT_MAX, ModelConfig, ModelConfigError, of_text
-from strategies.online_dqn.state_vector import feature_names, history_bars, parse, shipped
+from strategies.online_dqn.model_config import SHIPPED, TEXT_MAX, ModelConfig, ModelConfigError, of_text
+from strategies.online_dqn.state_vector import feature_names, history_bars, parse, read_file, shipped
 
 RSI = "{name: RSI, scale: {center: 50, divide_by: 20}}"
 
@@ -117,3 +119,13 @@ def test_history_is_four_look_backs_and_the_window() -> None:
     """RSI(14) looks 14 back; a z-score over 30 needs 29 more: 2 + 4 * 14, and 2 + 4 * 14 + 29."""
     assert history_bars(parsed()) == 58
     assert history_bars(parsed("{name: RSI, scale: {by: zscore, window: 30}}")) == 87
+
+
+def test_a_file_is_read_and_one_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert read_file(SHIPPED) == shipped()
+    (long := tmp_path / "long.yaml").write_bytes(b"#" * (TEXT_MAX + 1))
+    with pytest.raises(ModelConfigError, match=str(long)):
+        read_file(long)
+    for unreadable in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ModelConfigError, match=f"{unreadable} cannot be read .*: name a readable YAML file"):
+            read_file(unreadable)
