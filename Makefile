@@ -85,8 +85,13 @@ help:
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon-$(RUNTIME)
 	@.venv/bin/python -c 'import sys; v = sys.version_info; v[:2] == (3, 11) or sys.exit(f"make: .venv has Python {v[0]}.{v[1]}, with which daemon and demo run; training and tests need 3.11: install python3.11 and python3.11-venv, then make clean")'
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
-	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,mcp,notebooks]'
+	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),dev,years,training,scale,online,notify,mcp,notebooks]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
+	@touch $@
+
+# The years need no training: they run with Python 3.13 too.
+.venv/.installed-years: pyproject.toml constraints.txt .venv/.installed-daemon-$(RUNTIME)
+	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),years]'
 	@touch $@
 
 training: .venv/.installed-tests
@@ -222,16 +227,16 @@ chaos-desks: .venv/.installed-tests
 chaos-gateway: .venv/.installed-tests
 	.venv/bin/python -m tests.chaos.gateway $(GATEWAY_ARGS)
 
-years: .venv/.installed-tests
+years: .venv/.installed-years
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years --years $(or $(YEARS),1) --seed $(or $(SEED),1) $(YEARS_ARGS)
 
-years-gateway: .venv/.installed-tests
+years-gateway: .venv/.installed-years
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years.gateway $(YEARS_ARGS)
 
-years-find: .venv/.installed-tests
+years-find: .venv/.installed-years
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 .venv/bin/python -m tests.years --find $(FIND) --seed $(or $(SEED),1) $(FIND_ARGS)
 
-order-life: .venv/.installed-tests
+order-life: .venv/.installed-years
 	.venv/bin/python -m tests.years.order_life $(LIFE_ARGS)
 
 # On a trading host (docs/TRADING_HOST.md). DESTDIR stages the whole tree under another root, for a package.
