@@ -251,7 +251,9 @@ def _deliver(
     account.trade(PositionChange(contract.root, shares, contract.strike, at_ns))
     words = "Option Exercise" if kind == "OPEXC" else "Option Assignment"
     _note(matching, account, at_ns, kind, position.symbol, -quantity * sign, words)
-    _note(matching, account, at_ns, "OPTRD", contract.root, shares, f"Option Trade, {words}", price=contract.strike)
+    name, words = account.activities[-1].id.rpartition("::")[2], f"Option Trade, {words}"
+    same = name if matching.venue.rules.one_id else ""
+    _note(matching, account, at_ns, "OPTRD", contract.root, shares, words, price=contract.strike, name=same)
 
 
 def _note(
@@ -264,13 +266,14 @@ def _note(
     description: str,
     *,
     price: Decimal | None = None,
+    name: str = "",
 ) -> None:
     visible_ns = at_ns
     if matching.venue.rules.late_activities:
         visible_ns = midnight_ns((date.fromisoformat(new_york_date(at_ns)) + timedelta(days=1)).isoformat())
     cash = ZERO if price is None else -quantity * price
     more = {"symbol": symbol, "qty": text(quantity)} | ({} if price is None else {"price": text(price)})
-    _dated_row(account, kind, cash, at_ns, description, more, visible_ns=visible_ns)
+    _dated_row(account, kind, cash, at_ns, description, more, visible_ns=visible_ns, name=name)
 
 
 def _can_exercise(matching: Matching, account: Account, position: AlpacaPosition, contract: OccContract) -> bool:
@@ -317,10 +320,12 @@ def _dated_row(
     more: Mapping[str, str],
     *,
     visible_ns: int | None = None,
+    name: str = "",
 ) -> None:
     """Note an activity that has a date alone and no time; `amount` is what it says of the cash, in USD."""
     fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": text(amount)}
-    account.note(at_ns, {**fields, "description": description, "status": "executed", **more}, visible_ns=visible_ns)
+    fields |= {"description": description, "status": "executed", **more}
+    account.note(at_ns, fields, visible_ns=visible_ns, name=name)
 
 
 def _transfer(account: Account, amount: Decimal, at_ns: int) -> None:

@@ -33,6 +33,7 @@ class Rules:
     binary_trade_frames: bool = True  # as paper does
     dead_session_s: float = 90.0  # how long a session is held whose client vanished without a close frame
     late_activities: bool = False  # paper shows expiry, exercise and assignment on the next day only
+    one_id: bool = False  # an exercise and its shares bear one id, as in Alpaca's documentation of these lines
     fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
     taf_per_share: Decimal = Decimal(
         0

@@ -112,9 +112,10 @@ async def test_a_deposit_is_mains(tmp_path: Path) -> None:
         await s.settled()
 
 
+@pytest.mark.parametrize("one_id", [False, True])
 @pytest.mark.parametrize("late", [False, True])
-async def test_contracts_in_the_money_become_their_holders_shares(tmp_path: Path, late: bool) -> None:
-    rules = Rules(fill_sizes=FILLS, dead_session_s=1.0, late_activities=late)
+async def test_contracts_in_the_money_become_their_holders_shares(tmp_path: Path, late: bool, one_id: bool) -> None:
+    rules = Rules(fill_sizes=FILLS, dead_session_s=1.0, late_activities=late, one_id=one_id)
     contract = "SPY250602C00499000"
     async with stage(tmp_path, rules=rules, cash="300000") as s:
         await s.gateway.transfer("main", "a", Decimal(100000), "", Decimal(0), "anna", "room")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from functools import partial
 
@@ -161,15 +161,15 @@ class TradingReads:
         return [row for row in rows if row.get("order_id") == order_id and row.get("activity_type") == "FILL"]
 
     async def _activities(self, selection: Raw) -> list[Raw]:
-        lines: dict[str, Raw] = {}
+        lines: dict[tuple[str, str], Raw] = {}
         token: str | None = None
         for _ in range(PAGES_MAX):
             query = {**selection, "direction": "asc", "page_size": 100, "page_token": token}
             page = a_list(await self._client.get("/account/activities", query), "activities")
-            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in lines}
+            new = {name: row for row in page if (name := _name_of(row)) not in lines}
             lines |= new
             if len(page) < 100:
-                return list(lines.values())
+                return _of_one_id_each(lines)
             if not new:
                 break
             token = text(page[-1].get("id"))
@@ -190,6 +190,21 @@ class TradingReads:
         }
         pages = await self._client.pages("/options/contracts", query, "option_contracts")
         return [row for page in pages for row in a_list(page or [], "option_contracts")]
+
+
+def _name_of(line: Raw) -> tuple[str, str]:
+    return text(line.get("id")), text(line.get("activity_type"))
+
+
+def _of_one_id_each(lines: Mapping[tuple[str, str], Raw]) -> list[Raw]:
+    """Return lines by id and kind, each with an id of its own.
+
+    Alpaca documents an exercise (OPEXC, OPASN) and its shares (OPTRD) under one id: the kind is added to the latter's.
+    """
+    kinds: dict[str, list[str]] = {}
+    for line, kind in lines:
+        kinds.setdefault(line, []).append(kind)
+    return [row if kind == min(kinds[line]) else {**row, "id": f"{line} {kind}"} for (line, kind), row in lines.items()]
 
 
 # --- orders -------------------------------------------------------------------------------------------------------

@@ -158,6 +158,17 @@ async def test_more_activities_than_a_page_holds_come_each_once() -> None:
         assert it.count("GET", "/v2/account/activities") == 3
 
 
+async def test_an_exercise_and_its_shares_of_one_id_are_two_lines() -> None:
+    async with desk() as it:
+        kinds = ("OPEXC", "OPTRD", "FEE")
+        for kind, name in zip(kinds, ("one", "one", "two"), strict=True):
+            it.server.account.note(OPEN_NS + MINUTE_NS, {"activity_type": kind, "net_amount": "0"}, name=name)
+        label = "20240702093100000::"
+        ids = [f"{label}one", f"{label}one OPTRD", f"{label}two"]
+        rows = await it.reads.activities(OPEN_NS)
+        assert [(row["activity_type"], row["id"]) for row in rows] == list(zip(kinds, ids, strict=True))
+
+
 async def test_an_entry_whose_time_has_passed_is_not_sent_but_an_exit_is() -> None:
     async with desk() as it:
         with pytest.raises(NotSent, match="not sent"):
