@@ -115,7 +115,8 @@ class Reported(GatewayEvent, frozen=True):
     """The account as read from `asked_ns` on: its figures, positions, orders, and the ledger's lines that are news.
 
     `ex_dates` has the announced ex-date of a dividend's line by its id, `ratios` the announced "new/old" of a line of a
-    split or merger; "" where none is known. `gone` are ids of working orders that the broker no longer knows.
+    split or merger; "" where none is known. `gone` are ids of working orders that the broker no longer knows. `closed`:
+    by the broker's clock today's session is over; asked where a contract of today is no longer there.
     """
 
     asked_ns: int
@@ -126,6 +127,7 @@ class Reported(GatewayEvent, frozen=True):
     ex_dates: dict[str, str] = {}
     gone: list[str] = []
     ratios: dict[str, str] = {}
+    closed: bool = False
 
 
 class FillsRead(GatewayEvent, frozen=True):

@@ -77,7 +77,7 @@ from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 CRYPTO = "crypto"  # the class of a coin's asset
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
-CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more
+CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more, whatever the broker's clock says
 FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
@@ -555,7 +555,7 @@ class Bookkeeper:
             return
         self._book_lines([*(later[1:] for later in books.lines_later), *lines])
         books.lines_later = []
-        self._settle_without_ledger(event.asked_ns)
+        self._settle_without_ledger(event)
         self._compare(event)
         if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
@@ -630,21 +630,21 @@ class Bookkeeper:
             return ZERO
         return (line.quantity * part.amount / line.amount).quantize(Decimal("1e-9")).normalize()
 
-    def _settle_without_ledger(self, asked_ns: int) -> None:
+    def _settle_without_ledger(self, event: Reported) -> None:
         """End expired contracts that the broker no longer holds, before their line: on paper it comes a day later.
 
         Shares beyond the books, as many as the contracts stand for, show an exercise at the strike.
         What is gone may as well have been sold: while news of that may be on its way, a contract waits for it.
         """
         books, today = self.books, new_york_date(self.books.now_ns)
-        closed = new_york_minute(books.now_ns) >= CLOSED_MIN
+        closed = event.closed or new_york_minute(books.now_ns) >= CLOSED_MIN
         over = (today + timedelta(days=int(closed))).isoformat()
         contracts = {}
         for symbol in sorted({s for a in books.accounts.values() for s in a.holdings}):
             contract = parse_occ(symbol)
             if contract is None or symbol in books.broker_held or contract.expiry >= over:
                 continue
-            if not self._awaits_fill(symbol, asked_ns):
+            if not self._awaits_fill(symbol, event.asked_ns):
                 contracts[symbol] = contract
         became_shares = exercises(books, contracts)
         for symbol, contract in contracts.items():

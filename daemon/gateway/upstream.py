@@ -32,6 +32,8 @@ from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import new_york_date
 from daemon.gateway.books import Ledgers
 from daemon.gateway.events import Reported
 from daemon.gateway.parts import line_of
@@ -193,7 +195,21 @@ class Upstream:
             {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
             gone,
             {str(line["id"]): await self._ratio(line) for line in lines if line.get("activity_type") in RESHAPING},
+            await self._has_closed(books, positions),
         )
+
+    async def _has_closed(self, books: Ledgers, positions: Sequence[Json]) -> bool:
+        """Return whether today's session is over; the broker is asked where it no longer has a contract of today."""
+        today, there = new_york_date(self._clock.now_ns()), {row["symbol"] for row in positions}
+        gone = {symbol for account in books.accounts.values() for symbol in account.holdings} - there
+        if not any((it := parse_occ(symbol)) and it.expiry == today.isoformat() for symbol in gone):
+            return False
+        try:
+            clock = await self.reads.clock()
+            next_close_ns = wire.time_ns(clock.get("next_close"), "next_close")
+        except (BrokerError, wire.Malformed):
+            return False
+        return clock.get("is_open") is False and new_york_date(next_close_ns) > today
 
     async def _left_out(
         self, books: Ledgers, orders: Mapping[str, Json], lines: Sequence[Json]

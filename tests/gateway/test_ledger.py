@@ -22,7 +22,7 @@ from simulator.server import AlpacaServer
 from simulator.trading.settlement import amend_fill
 from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
-from tests.support.gateway_stage import CALL, OPEN_NS, SESSIONS, Stage, broker, gateway_on, stage, table
+from tests.support.gateway_stage import CALL, HALF_DAY, OPEN_NS, SESSIONS, Stage, broker, gateway_on, stage, table
 
 CLOSE_NS = SESSIONS[0].close_ns
 FILLS = (1000, 1000)
@@ -129,6 +129,26 @@ async def test_contracts_in_the_money_become_their_holders_shares(tmp_path: Path
         await pass_to(s, SESSIONS[1].open_ns + 5 * MINUTE_NS)  # the ledger's lines come by now: nothing twice
         assert s.books.accounts["a"].cash == cash
         assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(200)}, {"SPY": Decimal(100)})
+        await s.settled()
+        assert s.verified().difference == ""
+
+
+async def test_contracts_of_a_half_day_are_over_at_its_close(tmp_path: Path) -> None:
+    rules = Rules(fill_sizes=FILLS, dead_session_s=1.0, late_activities=True)  # their lines come a day later
+    lapses, exercised = "SPY250602C00510000", "SPY250602C00499000"
+    async with stage(tmp_path, rules=rules, cash="300000", sessions=HALF_DAY) as s:
+        await s.gateway.transfer("main", "a", Decimal(100000), "", Decimal(0), "anna", "room")
+        await hold(s, "a", 1, exercised)
+        await s.place("b", 2, symbol=lapses, type="limit", limit_price="1")
+        await s.until(lambda: lapses in s.held("b"))
+        close_ns = HALF_DAY[0].close_ns
+        await pass_to(s, close_ns - MINUTE_NS)
+        assert (list(s.held("a")), list(s.held("b"))) == ([exercised], [lapses])
+        await pass_to(s, close_ns + MINUTE_NS)
+        assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(100)}, {})
+        await s.settled()
+        await pass_to(s, SESSIONS[1].open_ns + 5 * MINUTE_NS)  # the lines: nothing twice
+        assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(100)}, {})
         await s.settled()
         assert s.verified().difference == ""
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,18 @@ SESSIONS = [
     Session("2025-06-02", OPEN_NS, OPEN_NS + 390 * MINUTE_NS),
     Session("2025-06-03", OPEN_NS + 1440 * MINUTE_NS, OPEN_NS + 1830 * MINUTE_NS),
 ]
+HALF_DAY = [Session("2025-06-02", OPEN_NS, OPEN_NS + 210 * MINUTE_NS), SESSIONS[1]]
 CALL = "SPY250602C00500000"
 KEYS = {name: ClientKeys(f"GWKEY{name.upper()}000000", f"secret-of-{name}-0000000000") for name in ("a", "b")}
 PATIENCE_S = 30.0
 
 
-def market(*symbols: str) -> Market:
+def market(*symbols: str, sessions: Sequence[Session] = SESSIONS) -> Market:
     """A day of minutes at 500.00 for SPY and each other symbol."""
-    names = ("SPY", *symbols)
-    bars = [
-        Bar(name, OPEN_NS + m * MINUTE_NS, 500.0, 500.0, 500.0, 500.0, 1000.0) for name in names for m in range(390)
-    ]
-    return Market.from_bars(bars, sessions=SESSIONS)
+    names, first = ("SPY", *symbols), sessions[0]
+    starts = range(first.open_ns, first.close_ns, MINUTE_NS)
+    bars = [Bar(name, start_ns, 500.0, 500.0, 500.0, 500.0, 1000.0) for name in names for start_ns in starts]
+    return Market.from_bars(bars, sessions=sessions)
 
 
 def table(name: str, capital: str = "20000", **more: Any) -> SubAccountTable:
@@ -232,6 +232,7 @@ async def stage(
     prepared: Callable[[AlpacaServer], object] = lambda _broker: None,
     rules: Rules | None = None,
     symbols: tuple[str, ...] = (),
+    sessions: Sequence[Session] = SESSIONS,
     rate: float = 1.0,
     **more: Any,
 ) -> AsyncIterator[Stage]:
@@ -239,7 +240,7 @@ async def stage(
     account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(cash), margin=1)
     rules = rules or Rules(fill_sizes=(1000, 1000), dead_session_s=1.0)
     clock = clock_of_loop(OPEN_NS + 10 * MINUTE_NS, rate)
-    async with AlpacaServer(market(*symbols), clock, accounts=[account], rules=rules) as broker:
+    async with AlpacaServer(market(*symbols, sessions=sessions), clock, accounts=[account], rules=rules) as broker:
         prepared(broker)
         async with gateway_on(broker, folder, *subs, **more) as made:
             yield made
