@@ -259,6 +259,7 @@ class Ledgers(msgspec.Struct):
     amending: dict[str, int] = {}  # the broker's ids of orders whose amended fills are being read -> since when
     lines_later: list[tuple[int, Json, str]] = []  # when seen, line, ex-date: they wait for fills of rows left out
     ratios: dict[str, str] = {}  # id of a line that waits -> its announced "new/old"
+    spun: dict[str, list[tuple[str, str, str]]] = {}  # the same of a spin-off -> symbol, ex-date, "new/old" of each
     unbooked: dict[str, str] = {}  # name -> symbol, of ended orders that filled beyond what is booked
     coins: tuple[str, ...] = ()  # crypto that `main` holds, by the last report
 

@@ -115,8 +115,9 @@ class Reported(GatewayEvent, frozen=True):
     """The account as read from `asked_ns` on: its figures, positions, orders, and the ledger's lines that are news.
 
     `ex_dates` has the announced ex-date of a dividend's line by its id, `ratios` the announced "new/old" of a line of a
-    split or merger; "" where none is known. `gone` are ids of working orders that the broker no longer knows. `closed`:
-    by the broker's clock today's session is over; asked where a contract of today is no longer there.
+    split or merger; "" where none is known. `spun` has who may have spun off a line's shares by its id: symbol, ex-date
+    and "new/old" of each one announced. `gone` are ids of working orders that the broker no longer knows. `closed`: by
+    the broker's clock today's session is over; asked where a contract of today is no longer there.
     """
 
     asked_ns: int
@@ -128,6 +129,7 @@ class Reported(GatewayEvent, frozen=True):
     gone: list[str] = []
     ratios: dict[str, str] = {}
     closed: bool = False
+    spun: dict[str, list[tuple[str, str, str]]] = {}
 
 
 class FillsRead(GatewayEvent, frozen=True):

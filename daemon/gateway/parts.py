@@ -343,8 +343,27 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
         )
     if not line.quantity and line.amount and held:
         return _in_cash(apportioned(line.amount, held))
+    if (spun := _spun_off(books, line)) is not None:
+        return spun
     doubt = f"{line.kind} {line.symbol}: {line.quantity} units, {line.amount} USD, and whose they are is not known"
     return Division({MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}, doubt)
+
+
+def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
+    """Shares of a spin-off, by who held the parent at the close before its ex-date.
+
+    None where no announced parent, or more than one, was held in the number that brings so many shares.
+    """
+    fitting = []
+    for parent, ex_date, ratio in books.spun.get(line.id, ()):
+        held, (new, old) = books.held_before(parent, ex_date), map(Decimal, ratio.split("/"))
+        if held and abs(sum(held.values()) * new / old - line.quantity) < 1 and (held, ratio) not in fitting:
+            fitting.append((held, ratio))
+    if line.quantity <= 0 or len(fitting) != 1:
+        return None
+    held, books.ratios[line.id] = fitting[0]
+    new_shares = _shares_of(books, line, held, line.quantity)
+    return Division({name: LinePart(quantity) for name, quantity in sorted(new_shares.items()) if quantity})
 
 
 def _contracts(books: Ledgers, line: LedgerLine) -> Division:

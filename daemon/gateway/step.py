@@ -549,6 +549,7 @@ class Bookkeeper:
         for row in sorted(fills, key=lambda row: str(row.get("id"))):
             self._ledger_fill(row)
         books.ratios |= {line: ratio for line, ratio in event.ratios.items() if ratio and line not in books.lines}
+        books.spun |= {line: some for line, some in event.spun.items() if some and line not in books.lines}
         lines = [(row, event.ex_dates.get(str(row["id"]), "")) for row in event.lines if row["activity_type"] != "FILL"]
         if self.whole_until_ns is not None:
             books.lines_later += [(books.now_ns, *line) for line in lines]
@@ -600,6 +601,7 @@ class Bookkeeper:
         self._take_back(line)
         division = divide(books, line, ex_date)
         books.ratios.pop(line.id, None)
+        books.spun.pop(line.id, None)
         books.lines[line.id] = (books.now_ns, division.parts)
         if division.doubt:
             self._do(Warn(UNKNOWN_LINE, division.doubt))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from daemon.alpaca_api.wire import Json, text
 from daemon.brokers.alpaca import wire
@@ -31,7 +31,7 @@ from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
-from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS
+from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date
 from daemon.gateway.books import Ledgers
@@ -41,6 +41,7 @@ from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
 from strategies.kit.units import DAY_NS
 
+T = TypeVar("T")
 ACCOUNT_KEYS = (
     "account_number", "status", "cash", "buying_power", "non_marginable_buying_power", "options_buying_power", "equity",
     "multiplier", "maintenance_margin", "trading_blocked", "account_blocked", "trade_suspended_by_user",
@@ -89,7 +90,7 @@ class Upstream:
             version: QueuedClient(data, self._market_queue, READING, version) for version in ("v2", "v1beta1")
         }
         self.market = MarketData(data, self._market_queue)
-        self._answers: dict[tuple[str, str, str], str] = {}  # of announcements, by what was asked, symbol and date
+        self._answers: dict[tuple[str, str, str], Any] = {}  # of announcements, by what was asked, symbol and date
         self._unreadable: set[str] = set()  # lines of the ledger that were logged
 
     @property
@@ -196,6 +197,7 @@ class Upstream:
             gone,
             {str(line["id"]): await self._ratio(line) for line in lines if line.get("activity_type") in RESHAPING},
             await self._has_closed(books, positions),
+            {str(line["id"]): await self._spun(line) for line in lines if line.get("activity_type") in SPUN_OFF},
         )
 
     async def _has_closed(self, books: Ledgers, positions: Sequence[Json]) -> bool:
@@ -248,7 +250,7 @@ class Upstream:
         def unknown(symbol: str, problem: str) -> None:
             self._log("ex_date_unknown", symbol=symbol, problem=problem)
 
-        return await self._announced(self.reads.ex_date, line, unknown)
+        return await self._announced(self.reads.ex_date, line, unknown) or ""
 
     async def _ratio(self, line: Json) -> str:
         """Return the announced "new/old" of a line of a split or merger, "" where none or several are known."""
@@ -256,23 +258,32 @@ class Upstream:
         def unknown(symbol: str, problem: str) -> None:
             self._log("ratio_unknown", symbol=symbol, problem=problem)
 
-        return await self._announced(self.reads.ratio, line, unknown)
+        return await self._announced(self.reads.ratio, line, unknown) or ""
+
+    async def _spun(self, line: Json) -> list[tuple[str, str, str]]:
+        """Return who may have spun off the shares of a line."""
+
+        def unknown(symbol: str, problem: str) -> None:
+            self._log("ratio_unknown", symbol=symbol, problem=problem)
+
+        return await self._announced(self.reads.spin_offs, line, unknown) or []
 
     async def _announced(
-        self, read: Callable[[str, date], Awaitable[str]], line: Json, unknown: Callable[[str, str], None]
-    ) -> str:
-        """Return what is read of a line's symbol at its date, once for all lines of both; "" where that fails."""
+        self, read: Callable[[str, date], Awaitable[T]], line: Json, unknown: Callable[[str, str], None]
+    ) -> T | None:
+        """Return what is read of a line's symbol at its date, once for all lines of both; None where that fails."""
         symbol, day = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
         if not symbol or not day:
-            return ""
+            return None
         asked = read.__name__, symbol, day
         if asked not in self._answers:
             try:
                 self._answers[asked] = await read(symbol, date.fromisoformat(day))
             except (BrokerError, wire.Malformed) as problem:
                 unknown(symbol, str(problem))
-                return ""
-        return self._answers[asked]
+                return None
+        answer: T = self._answers[asked]
+        return answer
 
     # --- the streams --------------------------------------------------------------------------------------------------
 

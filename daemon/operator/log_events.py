@@ -525,7 +525,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
         alarm=True,
     ),
     "ex_date_unknown": LogEvent("warning", ("symbol", "problem"), "The announcement of a dividend could not be read."),
-    "ratio_unknown": LogEvent("warning", ("symbol", "problem"), "The announcement of a split could not be read."),
+    "ratio_unknown": LogEvent(
+        "warning", ("symbol", "problem"), "The announcement of a split or spin-off could not be read."
+    ),
     "announcements_unread": LogEvent(
         "warning",
         ("problem",),

@@ -85,6 +85,30 @@ async def test_what_was_announced_of_a_split_is_asked_once_for_both_of_its_lines
         assert s.verified().difference == ""
 
 
+async def test_shares_of_a_spin_off_come_to_who_held_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path) as s:
+
+        async def spin_offs(symbol: str, day: date) -> list[tuple[str, str, str]]:
+            assert (symbol, day) == ("OFF", date(2025, 6, 2))
+            return [("SPY", "2025-06-03", "1/2")]  # its shares come a day before the ex-date
+
+        monkeypatch.setattr(s.gateway.upstream.reads, "spin_offs", spin_offs)
+        s.broker.by_hand("place", symbol="SPY", qty="3", side="buy")
+        await hold(s, "a", 5)
+        await hold(s, "b", 4)
+        s.broker.faults.add("ledger_line", activity_type="SPIN", symbol="OFF", quantity="6")
+        await s.until(lambda: s.broker.account.quantity("OFF") == 6)
+        await s.gateway.reported(30)
+        # one for two of 5, 4 and 3: whole shares for a and b
+        assert [s.held(name).get("OFF") for name in ("a", "b", "main")] == [Decimal(2), Decimal(2), Decimal(2)]
+        await s.settled()
+        assert (s.books.spun, s.books.ratios) == ({}, {})
+        assert (await s.ask("a", "GET", "/v2/account/activities", activity_types="SPIN"))[1][0]["qty"] == "2"
+        assert s.verified().difference == ""
+
+
 async def test_a_dividend_is_paid_to_who_held(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)

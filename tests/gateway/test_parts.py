@@ -212,6 +212,36 @@ def test_cash_for_a_fraction_is_whose_the_fraction_is() -> None:
     assert division.parts == {MAIN: LinePart(dec("-0.5"), dec("33.00"))}
 
 
+PARENT = ("OLD", DAY, "1/3")
+
+
+@pytest.mark.parametrize(
+    ("announced", "quantity", "parts"),
+    [
+        # 1 for 3 of 10, 5 and 4 is 6.33, of which the broker gives 6: 3.33 are 3 whole ones, b trades fractions
+        ([PARENT], "6", {"a": dec(3), "b": dec("1.666666666"), MAIN: dec("1.333333334")}),
+        ([PARENT, ("OTHER", DAY, "1/3")], "6", {"a": dec(3), "b": dec("1.666666666"), MAIN: dec("1.333333334")}),
+        ([("OLD", NEXT_DAY, "1/3"), PARENT], "6", {"a": dec(3), "b": dec("1.666666666"), MAIN: dec("1.333333334")}),
+        ([("TWIN", DAY, "1/3"), PARENT], "6", {MAIN: dec(6)}),  # of two parents nobody knows which
+        ([("OLD", NEXT_DAY, "1/3")], "8", {"a": dec(5), "b": dec("1.666666666"), MAIN: dec("1.333333334")}),
+        ([PARENT], "8", {MAIN: dec(8)}),  # so many are not of what was held
+        ([], "6", {MAIN: dec(6)}),
+    ],
+)
+def test_shares_of_a_spin_off_are_who_held_the_parent_before_its_ex_date(
+    announced: list[tuple[str, str, str]], quantity: str, parts: dict[str, Decimal]
+) -> None:
+    made = trading_fractions(books(a={"OLD": 10}, b={"OLD": 5}, main={"OLD": 4}), "b")
+    made.held["OLD"] = [("2024-02-27", made.held["OLD"][0][1])]  # held since the day before
+    made.held["TWIN"] = [("2024-02-27", {"b": dec(19)})]
+    made.book("a", "OLD", LinePart(dec(5)))  # bought today, at the price without them
+    row = line("SPIN", "NEW", quantity)
+    made.spun[row.id] = announced
+    division = divide(made, row, "")
+    assert booked(made, division, "NEW") == parts
+    assert (division.doubt == "") == (len(parts) > 1)
+
+
 def test_a_new_name_moves_each_holding_with_what_it_cost() -> None:
     made = books(a={"FB": 4}, main={"FB": "2.5"})
     assert booked(made, divide(made, line("NC", "FB", "-6.5"), ""), "FB") == {}

@@ -34,7 +34,7 @@ from daemon.core.instruments.option_market import is_contract
 from strategies.kit.units import MILLISECOND_NS
 
 PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
-BOOKED_LATE = timedelta(days=5)  # the ledger's line after the ex-date of the split
+BOOKED_LATE = timedelta(days=5)  # the ledger's line after the ex-date of the split; around that of a spin-off
 
 # --- reading the account ------------------------------------------------------------------------------------------
 
@@ -145,6 +145,21 @@ class TradingReads:
         }
         new, old = rates.pop() if len(rates) == 1 else (0, 0)
         return f"{new}/{old}" if new > 0 and old > 0 else ""
+
+    async def spin_offs(self, symbol: str, day: date) -> list[tuple[str, str, str]]:
+        """Return who may have spun off what the ledger has at this New York date: symbol, ex-date and "new/old".
+
+        Of each spin-off near that date all names but `symbol`: Alpaca has a parent now as the one party, now as the
+        other. The shares may come before their ex-date. Raises RestError and Malformed.
+        """
+        since, until = (day - BOOKED_LATE).isoformat(), (day + BOOKED_LATE).isoformat()
+        found = set[tuple[str, str, str]]()
+        for row in await self._announcements("spinoff", "ex_date", since, until):
+            new, old = optional_decimal(row, "new_rate") or 0, optional_decimal(row, "old_rate") or 0
+            parties = {text(row.get("initiating_symbol")), text(row.get("target_symbol"))} - {"", symbol}
+            if new > 0 and old > 0:
+                found |= {(party, text(row.get("ex_date")), f"{new}/{old}") for party in parties}
+        return sorted(found)
 
     async def shares_changed(self, day: str) -> list[Raw]:
         """Return the splits, spin-offs and mergers with this ex-date (New York), of all shares."""

@@ -402,3 +402,25 @@ async def test_the_ratio_of_a_split_is_that_of_its_one_announcement(
 
         monkeypatch.setattr(it.reads._client, "get", answered)
         assert await it.reads.ratio("SPY", date(2024, 7, 3)) == ratio
+
+
+async def test_either_party_of_a_spin_off_may_be_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    # as Alpaca announced Fortrea's of 2023: the parent in the place of the new share, and nobody in the parent's
+    fortrea = {"ca_type": "spinoff", "initiating_symbol": "", "target_symbol": "LH", "ex_date": "2023-07-03"}
+    rates = {"old_rate": "1", "new_rate": "1"}
+    rows = [
+        fortrea | rates,
+        fortrea | rates,  # announced again
+        {"initiating_symbol": "OLD", "target_symbol": "FTRE", "ex_date": "2023-07-05", "old_rate": 2, "new_rate": 1},
+        fortrea | {"target_symbol": "ODD", "old_rate": "0", "new_rate": "1"},
+    ]
+    async with desk() as it:
+
+        async def answered(path: str, query: dict[str, str]) -> list[Any]:
+            asked = (path, query["ca_types"], query["since"], query["until"])
+            assert asked == (ANNOUNCEMENTS[3:], "spinoff", "2023-06-25", "2023-07-05")
+            return rows
+
+        monkeypatch.setattr(it.reads._client, "get", answered)
+        parents = await it.reads.spin_offs("FTRE", date(2023, 6, 30))
+        assert parents == [("LH", "2023-07-03", "1/1"), ("OLD", "2023-07-05", "1/2")]
