@@ -92,7 +92,7 @@ REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # where an exit waits for the next one
 REPORT_WAIT_S = 3.0  # of an exit for a report: a desk waits five seconds for the answer to its order
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-CLOCKS_S = 300  # by which the broker's clock may be behind, where an order is looked for by its time
+CLOCKS_NS = DAY_NS  # by which the broker's clock may be behind, where an order is looked for by its time
 KEPT_KEYS = (
     "symbol", "side", "type", "time_in_force", "limit_price", "stop_price", "trail_price", "trail_percent",
     "extended_hours",
@@ -838,7 +838,7 @@ class Gateway:
         self._closing[name] = order.symbol
 
         async def alike() -> list[Json]:
-            rows = await self.upstream.reads.orders_since(order.created_ns - CLOCKS_S * SECOND_NS)
+            rows = await self.upstream.reads.orders_since(order.created_ns - CLOCKS_NS)
             heard = [update["order"] for update in self._held_back]  # a list may not have it yet
             seen = {str(row["id"]): row for row in (*heard, *rows)}
             return [row for row in seen.values() if self._is_of_call(order, row)]
@@ -1257,7 +1257,7 @@ def is_of(order: GatewayOrder, row: Json) -> bool:
     """
     readable_order(row)
     alike = (row.get("symbol"), row.get("side")) == (order.symbol, order.side)
-    return alike and submitted_ns_of(row, order.created_ns) >= order.created_ns - DAY_NS
+    return alike and submitted_ns_of(row, order.created_ns) >= order.created_ns - CLOCKS_NS
 
 
 def refusal_of(refused: Refused) -> Refusal:

@@ -682,16 +682,17 @@ async def test_what_was_sold_and_is_not_booked_yet_is_not_sold_again(tmp_path: P
         await s.settled()
 
 
-@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize(("left", "ahead_s"), [(True, 0), (False, 0), (True, 3 * 3600)])
 async def test_a_gateway_that_dies_in_an_exit_by_call_finds_it_or_knows_that_it_never_left(
-    tmp_path: Path, *, left: bool
+    tmp_path: Path, *, left: bool, ahead_s: int
 ) -> None:
     async with broker(rules=CALLS_CROSS) as alpaca:
         async with gateway_on(alpaca, tmp_path) as s:
             await hold(s, "a", 5)
             theirs = a_person_waits(s)
             await s.until(lambda: theirs in s.books.names)
-            event = CloseTaken(s.gateway.now_ns(), "a", "out-1", "SPY", "sell", dec(3), for_order=True)
+            at_ns = s.gateway.now_ns() + ahead_s * SECOND_NS  # of a clock that was wrong
+            event = CloseTaken(at_ns, "a", "out-1", "SPY", "sell", dec(3), for_order=True)
             s.gateway.journal.take(event)
             await s.gateway.journal.durable()  # and here it dies
         await asyncio.sleep(0)
