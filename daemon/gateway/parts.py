@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
 
 import msgspec
 from msgspec.structs import replace
@@ -32,6 +33,7 @@ from daemon.core.broker.ledger import (
     WITHHELD,
 )
 from daemon.core.instruments.option_market import OccContract, is_contract, parse_occ, root_of
+from daemon.core.risk.splits import PARTS_MAX, WHOLE_MAX
 from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, stamped_ns
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
@@ -271,13 +273,13 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
     """Return who has how much of `total` shares that come for `old` ones, in their parts.
 
     Who trades whole shares gets whole ones, by the line's announced ratio where `total` is that of it but for a
-    fraction that the broker pays in cash. What is left of them is `main`'s; where nothing is left, the part finer than
-    nine decimals is the greatest holder's.
+    fraction that the broker pays in cash; without one by the one plain ratio that comes to it. What is left of them is
+    `main`'s; where nothing is left, the part finer than nine decimals is the greatest holder's.
     """
     before, announced = sum(old.values(), ZERO), books.ratios.get(line.id, "")
-    new_rate, old_rate = (Decimal(rate) for rate in announced.split("/")) if announced else (total, before)
+    new_rate, old_rate = (Decimal(rate) for rate in announced.split("/")) if announced else (ZERO, Decimal(1))
     if abs(before * new_rate / old_rate - total) >= 1:  # the announcement is of something else
-        new_rate, old_rate = total, before
+        new_rate, old_rate = _plain_ratio(before, total) or (total, before)
     due = {name: held * new_rate / old_rate for name, held in sorted(old.items())}
     short = min(due.pop(MAIN, ZERO), ZERO)
     whole = [name for name in due if not (books.accounts[name].fractions or old[name] % 1)]
@@ -292,6 +294,25 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
         return {**new, MAIN: left} if left or MAIN in old else new
     new[max(new, key=lambda name: (new[name], name))] += left
     return new
+
+
+def _plain_ratio(before: Decimal, total: Decimal) -> tuple[Decimal, Decimal] | None:
+    """Return the one ratio of a split, new shares for old ones, that makes `total` of `before`; None for none or more.
+
+    The broker cuts `total` to nine decimals, or to whole shares where it pays the fraction in cash.
+    """
+    over = {pair: before * pair[0] / pair[1] - total for pair in _PLAIN}
+    exact = [pair for pair, fraction in over.items() if 0 <= fraction < FINEST]
+    cut = [pair for pair, fraction in over.items() if 0 <= fraction < 1 and not total % 1]
+    return next((some[0] for some in (exact, cut) if len(some) == 1), None)
+
+
+_PARTS = [Fraction(n, m) for n in range(1, PARTS_MAX + 1) for m in range(1, PARTS_MAX + 1)]
+_WHOLE = [Fraction(n) for n in range(1, WHOLE_MAX + 1)]
+_PLAIN = [
+    (Decimal(it.numerator), Decimal(it.denominator))
+    for it in sorted({*_PARTS, *_WHOLE, *(1 / it for it in _WHOLE)} - {Fraction(1)})
+]
 
 
 def _taken(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> Division:

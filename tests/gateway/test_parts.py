@@ -171,23 +171,31 @@ def test_a_reverse_split_in_one_line_rescales_what_a_share_cost() -> None:
 
 
 @pytest.mark.parametrize("lines", [["-14.5", "43"], ["28.5"]])
-@pytest.mark.parametrize(
-    ("announced", "a", "b", "main"),
-    [
-        ("3/1", 27, 9, "7"),  # 3 for 1 of 9, 3 and 2.5; the broker gives 43 shares of 43.5, and cash for the half
-        ("", 26, 8, "9"),  # not announced: 43 of 14.5 is less than 3 for 1
-        ("2/1", 26, 8, "9"),  # an announcement that is not of this line
-    ],
-)
-def test_a_split_that_the_broker_rounds_is_by_what_was_announced(
-    lines: list[str], announced: str, a: int, b: int, main: str
-) -> None:
+@pytest.mark.parametrize("announced", ["3/1", "", "2/1"])  # one is not of this line
+def test_a_split_that_the_broker_rounds_gives_each_its_whole_shares(lines: list[str], announced: str) -> None:
     made = books(a={"SPY": 9}, b={"SPY": 3}, main={"SPY": "2.5"})
     for quantity in lines:
         row = line("SPLIT", "SPY", quantity)
         made.ratios[row.id] = announced
         held = booked(made, divide(made, row, ""), "SPY")
-    assert held == {"a": dec(a), "b": dec(b), MAIN: dec(main)}
+    # 3 for 1 of 9, 3 and 2.5; the broker gives 43 shares of 43.5, and cash for the half
+    assert held == {"a": dec(27), "b": dec(9), MAIN: dec(7)}
+
+
+@pytest.mark.parametrize(("announced", "a"), [("", 0), ("1/10", 1)])
+def test_of_a_split_that_several_ratios_explain_the_announced_one_counts(announced: str, a: int) -> None:
+    made = books(a={"SPY": 10}, main={"SPY": "42.928"})
+    row = line("SPLIT", "SPY", "-47.928")  # five are left: 1 for 10 is 5.29, and 1 for 9 is 5.88
+    made.ratios[row.id] = announced
+    held = booked(made, divide(made, row, ""), "SPY")
+    assert (held.get("a", 0), held[MAIN]) == (a, 5 - a)
+
+
+def test_a_split_that_is_cut_to_nine_decimals_takes_no_share_from_who_has_whole_ones() -> None:
+    made = trading_fractions(books(a={"SPY": 3}, b={"SPY": "5.087"}, main={"SPY": 5}), "b")
+    # 1 for 3 of 13.087 is 4.362333333…: a has 1 of its 3, and b 1.695666666…
+    held = booked(made, divide(made, line("SPLIT", "SPY", "-8.724666667"), ""), "SPY")
+    assert held == {"a": dec(1), "b": dec("1.695666666"), MAIN: dec("1.666666667")}
 
 
 def test_of_a_split_that_the_broker_rounds_the_fraction_is_less_and_whole_shares_are_not() -> None:
