@@ -277,8 +277,8 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
     `main`'s; where nothing is left, the part finer than nine decimals is the greatest holder's.
     """
     before, announced = sum(old.values(), ZERO), books.ratios.get(line.id, "")
-    new_rate, old_rate = (Decimal(rate) for rate in announced.split("/")) if announced else (ZERO, Decimal(1))
-    if abs(before * new_rate / old_rate - total) >= 1:  # the announcement is of something else
+    new_rate, old_rate = (Decimal(rate) for rate in announced.split("/")) if announced else (total, before)
+    if not announced or abs(before * new_rate / old_rate - total) >= 1:  # or the announcement is of something else
         new_rate, old_rate = _plain_ratio(before, total) or (total, before)
     due = {name: held * new_rate / old_rate for name, held in sorted(old.items())}
     short = min(due.pop(MAIN, ZERO), ZERO)

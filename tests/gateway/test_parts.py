@@ -191,6 +191,13 @@ def test_of_a_split_that_several_ratios_explain_the_announced_one_counts(announc
     assert (held.get("a", 0), held[MAIN]) == (a, 5 - a)
 
 
+def test_of_a_split_that_leaves_less_than_a_share_who_trades_fractions_has_a_part() -> None:
+    made = trading_fractions(books(a={"SPY": 2}, b={"SPY": "13.458"}), "b")
+    # 1 for 20 of 15.458 is 0.7729, of which 0.6729 are b's
+    held = booked(made, divide(made, line("SPLIT", "SPY", "-14.6851"), ""), "SPY")
+    assert held == {"b": dec("0.6729"), MAIN: dec("0.1")}
+
+
 def test_a_split_that_is_cut_to_nine_decimals_takes_no_share_from_who_has_whole_ones() -> None:
     made = trading_fractions(books(a={"SPY": 3}, b={"SPY": "5.087"}, main={"SPY": 5}), "b")
     # 1 for 3 of 13.087 is 4.362333333…: a has 1 of its 3, and b 1.695666666…
