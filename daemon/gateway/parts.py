@@ -398,7 +398,7 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     total = sum((abs(count) for count in held.values()), ZERO)
     if not total:
         return Division({}, f"{line.kind} {line.symbol}: {line.quantity} contracts, and nobody holds any")
-    gone = _some_of(held, min(abs(line.quantity) or total, total), mains_first=line.kind == "OPEXC")
+    gone = some_of(held, min(abs(line.quantity) or total, total), mains_first=line.kind == "OPEXC")
     ended = {name: -count for name, count in gone.items()}
     cash = apportioned(line.amount, {name: abs(count) for name, count in ended.items()})
     if early is None:
@@ -415,7 +415,7 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     return Division({name: LinePart(count) for name, count in ended.items()}, early=True)
 
 
-def _some_of(held: Mapping[str, Decimal], count: Decimal, *, mains_first: bool) -> dict[str, Decimal]:
+def some_of(held: Mapping[str, Decimal], count: Decimal, *, mains_first: bool = False) -> dict[str, Decimal]:
     """Return how many of the contracts `held` are each one's when `count` of them go."""
     weights = {name: abs(quantity) for name, quantity in held.items()}
     first = min(count, weights.pop(MAIN, ZERO)) if mains_first else ZERO
@@ -484,7 +484,7 @@ def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
     early = min(alike, key=lambda m: abs(m.total))
     books.moving.remove(early)
     contracts = {name: part.quantity / OPTION_MULTIPLIER for name, part in early.parts.items()}
-    gone = _some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, mains_first=True)
+    gone = some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, mains_first=True)
     rest = {name: count - gone.get(name, ZERO) for name, count in contracts.items()}
     if any(rest.values()):
         books.moving.append(replace(early, parts=_shares_for(early, contracts, rest)))

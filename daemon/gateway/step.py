@@ -18,7 +18,7 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fill, standing
-from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, turn
+from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, turn
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.orders import parse_name
@@ -72,7 +72,17 @@ from daemon.gateway.events import (
     Updated,
     Warn,
 )
-from daemon.gateway.parts import EARLY, LAPSED, UNKNOWN_LINE, LedgerLine, divide, early_shares, exercises, line_of
+from daemon.gateway.parts import (
+    EARLY,
+    LAPSED,
+    UNKNOWN_LINE,
+    LedgerLine,
+    divide,
+    early_shares,
+    exercises,
+    line_of,
+    some_of,
+)
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 CRYPTO = "crypto"  # the class of a coin's asset
@@ -212,6 +222,8 @@ class Bookkeeper:
         cash: Decimal = ZERO,
     ) -> None:  # fmt: skip
         books, kind = self.books, SHARES if symbol else TRANSFER
+        if symbol and cash:
+            kind = CONTRACT_CASH
         shares = {"symbol": symbol, "qty": text(quantity), "price": text(price)} if symbol else {}
         fields: Json = {
             "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{books.seq} {name} {kind}')}",
@@ -641,6 +653,10 @@ class Bookkeeper:
         books, today = self.books, new_york_date(self.books.now_ns)
         closed = event.closed or new_york_minute(books.now_ns) >= CLOSED_MIN
         over = (today + timedelta(days=int(closed))).isoformat()
+        for symbol in [symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0]:
+            contract = parse_occ(symbol)
+            if contract is not None and contract.expiry <= today.isoformat():
+                self._pay_sold(symbol, event.asked_ns)
         contracts = {}
         for symbol in sorted({s for a in books.accounts.values() for s in a.holdings}):
             contract = parse_occ(symbol)
@@ -662,6 +678,24 @@ class Bookkeeper:
                 early = Moving(EARLY, contract.expiry, symbol, legs)
                 books.moving.append(early)
                 self._do(Warn("gateway_exercised", f"{symbol}: {text(early.total)} {contract.root} for it"))
+
+    def _pay_sold(self, symbol: str, asked_ns: int) -> None:
+        """Let who holds a contract on its last day have sold what `main` is short of, for what that brought.
+
+        The broker's own sale of what several could not exercise names nobody, nor does a person's of a desk's.
+        """
+        books, short = self.books, self.books.main.holdings[symbol]
+        held = {name: count for name, count in books.holders(symbol).items() if count > 0}
+        if not held or self._awaits_fill(symbol, asked_ns):
+            return
+        for name, count in some_of(held, min(-short.qty, sum(held.values()))).items():
+            paid = (count * short.average * multiplier(symbol)).quantize(CENT)
+            books.book(name, symbol, LinePart(-count, paid))
+            books.book(MAIN, symbol, LinePart(count, -paid))
+            self._note_moved(name, f"sold by nobody's order at {text(short.average)}", symbol, -count, cash=paid)
+            self._do(
+                Warn("gateway_sells_out", f"{name}: {text(count)} {symbol}, sold by nobody's order for {paid} USD")
+            )
 
     def _awaits_fill(self, symbol: str, asked_ns: int) -> bool:
         """Return whether books, or a report of `asked_ns`, may lack a fill of a contract or of its shares."""

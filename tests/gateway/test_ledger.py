@@ -532,6 +532,31 @@ async def test_what_the_broker_sells_of_its_own_accord_is_the_holders(tmp_path: 
             assert s.verified().difference == ""
 
 
+async def test_what_the_broker_sells_of_several_is_each_ones(tmp_path: Path) -> None:
+    put = IN_THE_MONEY.replace("C00490000", "P00510000")
+    async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
+        for name, count in (("a", 1), ("b", 2)):
+            await s.place(name, count, symbol=put, type="limit", limit_price="20")
+        await s.until(lambda: bool(s.held("a")) and s.held("b") == {put: Decimal(2)})
+        cash = {name: s.books.accounts[name].cash for name in ("a", "b")}
+        alpaca.clock.jump_to(CLOSE_NS - 59 * MINUTE_NS)
+        alpaca.back_office.advance(CLOSE_NS - 59 * MINUTE_NS)
+        await s.until(lambda: not alpaca.account.positions)
+        await s.gateway.reported(30)
+        await s.gateway.reported(30)
+        assert (s.held("a"), s.held("b"), s.held("main"), s.books.main.cash) == ({}, {}, {}, Decimal(60000))
+        brought = alpaca.account.trades[-1].price * 100
+        assert s.books.accounts["a"].cash == cash["a"] + brought
+        assert s.books.accounts["b"].cash == cash["b"] + 2 * brought
+        await s.settled()
+        rows = (await s.ask("b", "GET", "/v2/account/activities", activity_types="OPCSH"))[1]
+        assert [(row["symbol"], row["qty"], Decimal(row["net_amount"])) for row in rows] == [(put, "-2", 2 * brought)]
+        await pass_to(s, SESSIONS[1].open_ns + 5 * MINUTE_NS)
+        await s.settled()
+        assert (s.held("a"), s.held("b"), s.books.settled) == ({}, {}, {})
+        assert s.verified().difference == ""
+
+
 async def test_a_contract_that_is_not_to_be_exercised_is_left_alone(tmp_path: Path) -> None:
     async with broker() as alpaca:
         async with gateway_on(alpaca, tmp_path) as s:

@@ -1039,7 +1039,7 @@ async def test_the_account_is_opened_as_of_one_moment(tmp_path: Path) -> None:
             assert s.held("main") == {"SPY": dec(3)}
 
 
-def test_contracts_that_a_person_sold_end_with_nothing() -> None:
+def test_contracts_that_a_person_sold_end_and_what_they_brought_is_their_holders() -> None:
     machine = _machine()
     books = machine.books
     books.book("a", CALL, LinePart(dec(2), dec(-200), dec(200)))
@@ -1048,7 +1048,7 @@ def test_contracts_that_a_person_sold_end_with_nothing() -> None:
     _report(machine, tuesday_ns, [], [])
     # the broker holds none of them: nothing was exercised, and no shares come of it
     assert (books.holders(CALL), books.holders("SPY")) == ({}, {})
-    assert (books.accounts["a"].cash, books.main.cash) == (dec(9800), dec(40220))
+    assert (books.accounts["a"].cash, books.main.cash, books.settled) == (dec(10020), dec(40000), {})
 
 
 def test_a_contract_that_was_sold_at_the_bell_waits_for_the_news_of_its_fill() -> None:
