@@ -208,8 +208,13 @@ class SharedStream:
         self._publish(self.path, messages)
 
     def _keep(self, message: DataMessage) -> None:
-        """Keep a minute for who comes later; an updated one takes its place."""
+        """Keep a minute for who comes later; an updated one takes its place.
+
+        One of the future is not kept: who had it would take all until then for bars from before it.
+        """
         if message.channel not in ("bars", "updatedBars") or message.symbol not in self._bars:
+            return
+        if message.time_ns > self._heard_ns:
             return
         rows = self._bars[message.symbol].rows
         if message.channel == "bars" or message.time_ns in rows:

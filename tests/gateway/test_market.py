@@ -220,6 +220,20 @@ async def test_who_comes_later_gets_the_bars_since_the_open_each_once_before_new
         assert sum(request.path.startswith("/v2/stocks/bars") for request in s.broker.requests) == asked == 1
 
 
+async def test_who_comes_after_a_bar_of_the_future_hears_the_bars_of_the_present(tmp_path: Path) -> None:
+    async with stage(tmp_path, rate=60) as s, entered(s, "a") as one:
+        await one.ask(subscribe(bars=["SPY"]))
+        await bars_until(one, 12)
+        s.broker.faults.add("bar_ahead", minutes=30)
+        heard = await bars_until(one, 15)
+        (ahead,) = [minute for minute in heard if minute > 30]
+        async with entered(s, "b") as two:
+            await two.ask(subscribe(bars=["SPY"]))
+            heard = await bars_until(two, 18)
+            assert heard == list(range(19))
+            assert ahead in await bars_until(two, ahead)  # its own bar, when its minute is over
+
+
 async def test_bars_go_on_where_the_history_gives_no_answer(tmp_path: Path) -> None:
     async with stage(tmp_path, rate=60) as s, entered(s, "a") as one:
         s.broker.faults.add("http_error", status=500, where={"path": "/v2/stocks/bars"})
