@@ -126,14 +126,17 @@ class SharedStream:
             self._lost()
             self._tell_news()
 
-    def renew_silent(self) -> None:
-        """Open it anew where it was silent for long: a client that comes back then left because of that."""
-        if self._was_silent or self._is_silent():
-            self._log("gateway_stream_silent", path=self.path)
-            self._was_silent = False
-            self._heard_ns = self._clock.now_ns()
-            self.shut()
-            self._lost()
+    def was_silent(self) -> bool:
+        """Return whether it was silent for long: a client that comes back then left because of that."""
+        return self._was_silent or self._is_silent()
+
+    def renew(self) -> None:
+        """Open it anew."""
+        self._log("gateway_stream_silent", path=self.path)
+        self._was_silent = False
+        self._heard_ns = self._clock.now_ns()
+        self.shut()
+        self._lost()
 
     def _is_silent(self) -> bool:
         now_ns = self._clock.now_ns()
@@ -337,7 +340,7 @@ class RelaySessions(DataSessions[RelayClient]):
         super().__init__(
             accounts, RelayClient, limits=limits, on_wanted=lambda path, channels: self.lines[path].want(channels)
         )
-        self._log, self._symbols_max = log, symbols_max
+        self._upstream, self._log, self._symbols_max = upstream, log, symbols_max
         self._tasks: set[asyncio.Task[None]] = set()
         self._shutting: dict[str, asyncio.TimerHandle] = {}
         urls = {path: upstream.market_url(path) for path in CHANNELS}
@@ -357,7 +360,8 @@ class RelaySessions(DataSessions[RelayClient]):
         if (timer := self._shutting.pop(session.path, None)) is not None:
             timer.cancel()
         line = self.lines[session.path]
-        line.renew_silent()
+        if line.was_silent() and await self._is_open() and line.was_silent():
+            line.renew()
         socket = line.open()
         await line.until(lambda: socket.up or socket.denied in DENIED or line.socket is not socket, OPEN_S)
         if not socket.up and socket.denied in DENIED:
@@ -366,6 +370,13 @@ class RelaySessions(DataSessions[RelayClient]):
         if not socket.up:
             session.close(WSCloseCode.INTERNAL_ERROR)
         return 0
+
+    async def _is_open(self) -> bool:
+        """Return whether the market is open, as where nobody says so: on a half day's afternoon silence is no fault."""
+        with contextlib.suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(OPEN_S):
+                return (await self._upstream.reads.clock()).get("is_open") is not False
+        return True
 
     async def granted(self, session: RelayClient) -> int:
         """Wait until the broker has granted what is new; its refusal is the client's, and a close where it is away."""

@@ -688,7 +688,7 @@ class Bookkeeper:
         held = {name: count for name, count in books.holders(symbol).items() if count > 0}
         if not held or self._awaits_fill(symbol, asked_ns):
             return
-        for name, count in some_of(held, min(-short.qty, sum(held.values()))).items():
+        for name, count in some_of(held, min(-short.qty, sum(held.values(), ZERO))).items():
             paid = (count * short.average * multiplier(symbol)).quantize(CENT)
             books.book(name, symbol, LinePart(-count, paid))
             books.book(MAIN, symbol, LinePart(count, -paid))

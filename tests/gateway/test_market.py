@@ -28,7 +28,7 @@ from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from tests.support.alpaca.market_desk import LogRecorder, MarketDesk
-from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, stage
+from tests.support.gateway_stage import CALL, HALF_DAY, KEYS, OPEN_NS, Stage, stage
 from tests.support.simulator.stream_clients import (
     AUTHENTICATED,
     CONNECTED,
@@ -321,6 +321,19 @@ async def test_a_stream_that_turned_deaf_is_opened_anew_when_a_client_comes_back
             await one.ask(subscribe(quotes=["SPY"]))
             assert (await one.hear())[0]["S"] == "SPY"
         assert s.log.of("gateway_stream_silent") == [{"path": SIP}]
+
+
+async def test_on_a_half_days_afternoon_a_silent_stream_is_left_to_who_has_it(tmp_path: Path) -> None:
+    async with stage(tmp_path, rate=60, sessions=HALF_DAY) as s:
+        s.broker.clock.jump_to(HALF_DAY[0].close_ns + 30 * MINUTE_NS)
+        async with entered(s, "a") as one:
+            await one.ask(subscribe(quotes=["SPY"]))
+            (line,) = upstream(s)
+            await asyncio.sleep(2)  # two minutes of the market
+            async with entered(s, "b") as two:
+                await two.ask(subscribe(quotes=["SPY"]))
+                assert upstream(s) == [line]
+                assert one.socket.close_code is None
 
 
 async def test_a_slow_client_is_told_407_and_nobody_else_is_disturbed(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_of_a_split_that_several_ratios_explain_the_announced_one_counts(announc
     row = line("SPLIT", "SPY", "-47.928")  # five are left: 1 for 10 is 5.29, and 1 for 9 is 5.88
     made.ratios[row.id] = announced
     held = booked(made, divide(made, row, ""), "SPY")
-    assert (held.get("a", 0), held[MAIN]) == (a, 5 - a)
+    assert (held.get("a", dec(0)), held[MAIN]) == (dec(a), dec(5 - a))
 
 
 def test_of_a_split_that_leaves_less_than_a_share_who_trades_fractions_has_a_part() -> None:
