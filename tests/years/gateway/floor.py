@@ -231,7 +231,8 @@ class Floor(Person):
             "PKYEARS0000000000000", SECRET.format("broker"), cash=cash, account_number="PA3YEARS0001"
         )
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
-        rules = Rules(seed=plan.seed, fill_sizes=(1, 4), calls_cross=True, gtc_ends_days=plan.seed % 2 > 0)
+        odd = plan.seed % 2 > 0
+        rules = Rules(seed=plan.seed, fill_sizes=(1, 4), calls_cross=True, gtc_ends_days=odd, one_id=odd)
         self.world = World(folder, plan.seed, start_ns, market, self.account, rules, self.faults)
         self.readers: list[Account] = []
         for name in plan.desks if plan.at_broker else ():
