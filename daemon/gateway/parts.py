@@ -328,10 +328,15 @@ def _taken(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> D
 
 
 def _moving(books: Ledgers, line: LedgerLine, symbol: str = "") -> Moving | None:
-    """Return, and take out, what an earlier line of this action took away; None where that is not certain."""
+    """Return, and take out, what an earlier line of this action took away; None where that is not certain.
+
+    Of several it is the one that brings so many shares at the announced ratio; without one, as many as were taken.
+    """
     alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date) and symbol in ("", m.symbol)]
     if len(alike) > 1 and not symbol:
-        alike = [m for m in alike if -m.total == line.quantity]
+        announced = books.ratios.get(line.id, "")
+        new, old = map(Decimal, (announced or "1/1").split("/"))
+        alike = [m for m in alike if abs(m.total * new / old + line.quantity) < (1 if announced else FINEST)]
     if len(alike) != 1:
         return None
     books.moving.remove(alike[0])

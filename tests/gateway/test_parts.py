@@ -290,6 +290,15 @@ def test_a_merger_for_cash_pays_each_for_its_shares() -> None:
 CALL = "SPY240301C00400000"
 
 
+def test_of_two_mergers_of_one_day_the_shares_come_at_their_own_announced_rate() -> None:
+    made = books(a={"CASH": 10}, b={"OLD": 20})
+    for row in (line("MA", "CASH", "-10", "1000"), line("MA", "OLD", "-20")):
+        booked(made, divide(made, row, ""), row.symbol)
+    come = line("MA", "NEW", "10")  # one for two of OLD, and as many as of CASH
+    made.ratios[come.id] = "1/2"
+    assert booked(made, divide(made, come, ""), "NEW") == {"b": dec(10)}
+
+
 def test_exercised_contracts_and_their_shares_are_their_holders() -> None:
     made = books(a={CALL: 2}, b={CALL: 1})
     ended = divide(made, line("OPEXC", CALL, "-3"), "")
