@@ -322,6 +322,7 @@ class AccountLook:
     """
 
     number: str
+    broker_ns: int  # the time of the look, by the broker's clock
     ahead_s: float  # of the broker's clock before this host's
     market_open: bool | None
     fenced: bool  # it takes no new orders, by a setting of the account

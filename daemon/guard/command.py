@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.brokers.api import BrokerError, GuardedAccount
 from daemon.brokers.panic import Show, panic
@@ -39,7 +40,7 @@ from daemon.config.load import (
 )
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.guard.paths import FolderPath, MqttPath
-from daemon.guard.watch import Action, Alarm, Cancel, Fence, Rest, Rules, Watch
+from daemon.guard.watch import NOTHING, Action, Alarm, Cancel, Fence, Memory, Rest, Rules, Watch
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
@@ -62,13 +63,6 @@ DAYS_MAX = 90  # whose corporate actions are asked for: a stop rests no longer
 CLOSING_S = 40.0  # for one call to close everything
 KEPT_EVERY_S = 60.0  # between two writes of what the guard remembers, where nothing but the counter changed
 FAILED = 1
-
-
-class Memory(msgspec.Struct):
-    """What outlives the guard's process: the signed heartbeat as it came, and whether the fence is this guard's."""
-
-    beat: Heartbeat | None = None
-    fenced: bool = False
 
 
 _MEMORY = msgspec.json.Decoder(Memory, dec_hook=from_json)  # made before there are threads: see `prepare_types`
@@ -118,9 +112,8 @@ class Guard:
             table.fence,
             max(settings.clock.rate, 1.0),
         )
-        memory = self._remembered()
-        self.watch = Watch(rules, now_s(), memory.beat, fenced=memory.fenced)
-        self._kept, self._kept_s, self._forgets = memory, now_s(), False
+        self._kept, self._kept_s, self._forgets = self._remembered(), now_s(), False
+        self.watch = Watch(rules, now_s(), self._kept)
         self._rules, self._soon, self._news = rules, asyncio.Event(), asyncio.Event()
         self._orders: asyncio.Queue[Action] = asyncio.Queue()
         command = settings.alarms
@@ -299,20 +292,20 @@ class Guard:
         try:
             memory: Memory = typed(_MEMORY.decode, self._file.read_bytes())
         except (OSError, Unreadable):
-            return Memory()
+            return NOTHING
         beat = memory.beat
         if beat is not None and genuine(payload_of(beat), Heartbeat, self._desk, self._key) is None:
-            return Memory(fenced=memory.fenced)
+            return replace(memory, beat=None)
         return memory
 
     def _remember(self) -> None:
         """Write it where it changed; a changed counter alone waits a minute. A disk that fails is tried again."""
-        beat, kept = self.watch.beat, self._kept
-        if self.watch.fenced == kept.fenced:
+        memory, kept = self.watch.memory, self._kept
+        if replace(memory, beat=kept.beat) == kept:
             lately = self._now_s() - self._kept_s < KEPT_EVERY_S
-            if beat is kept.beat or (lately and _content(beat) == _content(kept.beat)):
+            if memory.beat is kept.beat or (lately and _content(memory.beat) == _content(kept.beat)):
                 return
-        memory, self._kept_s = Memory(beat, self.watch.fenced), self._now_s()
+        self._kept_s = self._now_s()
         try:
             write_whole(self._file, msgspec.json.encode(memory, enc_hook=to_json), 0o600)
         except OSError as error:  # it goes on without

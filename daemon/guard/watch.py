@@ -12,7 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import count
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from daemon.brokers.api import AccountLook
 from daemon.core.effects import SubmitOrder
@@ -87,6 +90,21 @@ class Fence(NamedTuple):
 Action = Alarm | Cancel | Rest | Close | Fence
 
 
+class Memory(msgspec.Struct, frozen=True):
+    """What outlives the guard's process: the signed heartbeat as it came, and whether the fence is this guard's.
+
+    Of this silence: whether a fence was seen, which a person may have lifted since, and whether it closed everything.
+    """
+
+    beat: Heartbeat | None = None
+    fenced: bool = False
+    fenced_once: bool = False
+    closes: bool = False
+
+
+NOTHING = Memory()
+
+
 class _Part(NamedTuple):
     """What one stop covers: whole shares or contracts, or the fraction of a share, which has a stop of its own."""
 
@@ -102,11 +120,11 @@ class _Seen(NamedTuple):
 
 
 class Watch:
-    """One guard of one desk. `beat` and `fenced` are what an earlier run of the guard kept."""
+    """One guard of one desk. `kept` is what an earlier run of the guard remembered."""
 
-    def __init__(self, rules: Rules, began_s: float, beat: Heartbeat | None = None, *, fenced: bool = False) -> None:
-        self._rules = rules
-        self.beat, self.fenced = beat, fenced
+    def __init__(self, rules: Rules, began_s: float, kept: Memory = NOTHING) -> None:
+        self._rules, beat = rules, kept.beat
+        self.beat, self.fenced, self._fenced_once, self._closes = beat, kept.fenced, kept.fenced_once, kept.closes
         self._lives = {} if beat is None else {beat.life: beat.counter}  # of each, the newest heartbeat's counter
         self._began_s = self._turned_s = self._awake_s = began_s
         self._heard_s: float | None = None  # when the desk was last heard; None until then
@@ -119,9 +137,7 @@ class Watch:
         self._settled_s = began_s  # when the last look that was judged was asked for
         self._acted_s = began_s  # when it last asked for something, or had an answer
         self._closed_s = began_s - CLOSE_AGAIN_S
-        self._closes = False  # it did so in this silence
         self._fenced_s = began_s  # when it last asked for the fence
-        self._fenced_once = False  # it was seen in this silence: a person may have lifted it
         self._rested = defaultdict[_Part, list[float]](list)  # when it sent a stop of each in this silence
         self._refused: dict[_Part, str] = {}  # the broker's words about its last stop
         self.state = "began"
@@ -172,6 +188,11 @@ class Watch:
     def carried_out(self, now_s: float) -> None:
         """Note that something that it asked for has its answer: only looks from now on show what came of it."""
         self._acted_s = now_s
+
+    @property
+    def memory(self) -> Memory:
+        """What the next run of this guard has to know."""
+        return Memory(self.beat, self.fenced, self._fenced_once, self._closes)
 
     # --- what follows -----------------------------------------------------------------------------------------------
 
@@ -301,12 +322,14 @@ class Watch:
 
         An order that left just after the last heartbeat says nothing.
         """
-        beat, never = self.beat, self._began_s - self._rules.act_s
-        if beat is None or self._heard_s is None or not self._looks:
-            return never
-        own = [o.submitted_ns for o in self._looks[-1].look.orders if o.client_order_id.startswith(beat.names)]
-        since_s = (max(own, default=0) - beat.time_ns) / SECOND_NS / self._rules.rate
-        return self._heard_s + since_s if since_s > self._rules.alarm_s else never
+        rules, beat = self._rules, self.beat
+        if beat is None or not self._looks:
+            return self._began_s - rules.act_s
+        look, asked_s = self._looks[-1]
+        own = [o.submitted_ns for o in look.orders if o.client_order_id.startswith(beat.names)]
+        newest_ns, second_ns = max(own, default=0), SECOND_NS * rules.rate
+        unheard = newest_ns - beat.time_ns > rules.alarm_s * second_ns
+        return asked_s - (look.broker_ns - newest_ns) / second_ns if unheard else self._began_s - rules.act_s
 
     def _own_fence(self, look: AccountLook | None) -> list[Action]:
         """Lift the guard's own fence where something is held after all: an exit must find its way."""
@@ -369,7 +392,7 @@ class Watch:
         beat, stops, bare = self.beat, [], dict[str, str]()
         assert beat is not None
         there, before, shared = _held_there(look), _held_there(former), self._is_shared(look)
-        bare_before = self._uncovered(former)
+        bare_before, taken = self._uncovered(former), {order.client_order_id for order in look.orders}
         for symbol, uncovered in self._uncovered(look).items():
             known = beat.holds.get(symbol)
             missing = min(uncovered, bare_before.get(symbol, 0))
@@ -400,10 +423,12 @@ class Watch:
                         bare[symbol] = f"of {quantity} no stop stays: {why}"
                         continue
                     rested = self._rested[part]
-                    name = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-{len(rested)}"
+                    stem = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-"
+                    names = (f"{stem}{number}{'f' * part.fraction}" for number in count(len(rested)))
                     rested.append(now_s)
                     self._refused.pop(part, None)
-                    stops.append(_stop(name + "f" * part.fraction, symbol, quantity, known.stop, known.limit))
+                    name = next(name for name in names if name not in taken)
+                    stops.append(_stop(name, symbol, quantity, known.stop, known.limit))
         return stops, bare
 
     def _surplus(self, look: AccountLook) -> list[BrokerOrder]:

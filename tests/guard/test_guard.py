@@ -43,7 +43,7 @@ class Account:
         self.answers.set()
 
     async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
-        return AccountLook("PA1", 0.0, True, self.fenced, (), (), frozenset())
+        return AccountLook("PA1", 0, 0.0, True, self.fenced, (), (), frozenset())
 
     async def rest(self, stop: SubmitOrder) -> None:
         self.asked.append(f"rest {stop.client_order_id}")
@@ -141,6 +141,25 @@ async def test_a_guard_that_restarts_knows_its_own_fence(host: Host) -> None:
     again.watch.fenced = False
     again._remember()
     assert not host.started().watch.fenced
+
+
+async def test_a_guard_that_restarts_knows_that_there_was_a_fence_in_this_silence_and_not_of_an_earlier_one(
+    host: Host,
+) -> None:
+    guard = host.silent()
+    host.account.fenced = True
+    for _ in range(2):
+        host.now_s += 10
+        await guard.look()
+        guard.watch.echoed("folder", host.now_s)
+        guard.watch.turn(host.now_s)
+    guard._remember()
+    again = host.started()
+    assert again.watch.memory == guard.watch.memory
+    assert again.watch.memory.fenced_once
+    again.heard("folder", host.beat(2))
+    again._remember()
+    assert not host.started().watch.memory.fenced_once
 
 
 async def test_a_fence_that_a_full_disk_did_not_keep_is_kept_once_there_is_room(

@@ -15,7 +15,7 @@ from msgspec.structs import replace as with_fields
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
-from daemon.guard.watch import Alarm, Cancel, Close, Fence, Rest, Watch
+from daemon.guard.watch import Alarm, Cancel, Close, Fence, Memory, Rest, Watch
 from daemon.operator.heartbeat import Held
 from strategies.kit.quantity import exact
 from tests.support.guarded_world import NAMES, RULES, SECOND, DeskHost, World
@@ -478,9 +478,9 @@ def test_a_look_that_was_asked_for_before_its_stop_was_sent_brings_no_second_sto
     world = World(others=30)
     world.run(60)
     dead(world)
-    before, asked_s = world.broker.look(), 0.0
+    before, asked_s = world.broker.look(world.now_ns), 0.0
     while not world.guard.acts():
-        before, asked_s = world.broker.look(), world.now_s + 1
+        before, asked_s = world.broker.look(world.now_ns), world.now_s + 1
         world.run(5)
     world.guard.watch.looked(before, asked_s)  # its answer comes after the stop was sent
     world.run(HOUR)
@@ -714,12 +714,17 @@ def test_a_person_s_sale_for_dollars_makes_nothing_bare() -> None:
 # --- guards that come and go ------------------------------------------------------------------------------------------
 
 
+def begins_again(world: World) -> None:
+    """The guard's process ends, and another one begins with what it remembered."""
+    world.guard.watch = Watch(world.rules, world.now_s, world.guard.watch.memory)
+
+
 def test_a_guard_that_begins_after_the_death_protects_by_what_it_kept_and_without_that_only_tells() -> None:
     world = World()
     world.run(60)
     kept = world.guard.watch.beat
     dead(world)
-    world.guard.watch = Watch(RULES, world.now_s, kept)
+    world.guard.watch = Watch(RULES, world.now_s, Memory(kept))
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 10}
     other = World()
@@ -731,10 +736,66 @@ def test_a_guard_that_begins_after_the_death_protects_by_what_it_kept_and_withou
 def test_a_guard_that_restarts_after_it_acted_does_not_act_twice() -> None:
     world = World()
     dies(world)
-    world.guard.watch = Watch(RULES, world.now_s, world.guard.watch.beat)
+    begins_again(world)
     world.run(HOUR)
     assert len(world.guard.acts()) == 1
     assert world.broker.stops() == {"SPY": 10}
+
+
+def test_a_guard_that_restarts_leaves_a_desk_alone_that_sends_orders_unheard() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)  # for the guard: its heartbeat is cut, and it trades on
+    for _ in range(10):
+        world.broker.end(world.own("QQQ", 1, 5))
+        world.run(120)
+        begins_again(world)
+        world.broker.end(world.own("QQQ", 1, 5))
+        world.run(240)
+    assert world.guard.acts() == []
+    assert "guard_doubts" in world.guard.alarms()
+    world.run(HOUR)
+    assert Close() in world.guard.acts()
+
+
+def test_a_fence_that_a_person_lifted_stays_lifted_after_the_guard_s_restart() -> None:
+    world = World(held=0)
+    dies(world)
+    world.broker.fenced = False
+    world.run(60)
+    begins_again(world)
+    world.run(HOUR)
+    assert world.guard.acts() == [Fence(True)]
+    world.desk.restart(world.now_ns)
+    world.run(300)
+    dies(world)  # another silence
+    assert world.broker.fenced
+
+
+def test_what_a_close_left_over_is_covered_by_a_guard_that_restarted() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)
+    world.guard.executes = False
+    world.run(600)
+    world.broker.positions = {"SPY": 4}  # the broker's own orders sold six
+    world.broker.is_open, world.guard.executes = False, True
+    begins_again(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 4}
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_a_guard_that_restarted_gives_a_stop_a_name_that_none_of_its_earlier_ones_has(taken: int) -> None:
+    world = World()
+    dies(world)
+    for _ in range(taken):
+        (stop,) = world.broker.working(-1)
+        world.broker.end(stop.client_order_id)  # somebody takes it away
+        begins_again(world)
+        world.run(RULES.act_s + 2 * RULES.look_s)
+        assert world.broker.stops() == {"SPY": 10}
+    assert len(world.guard.acts()) == taken + 1  # the broker refused none
 
 
 def test_two_guards_rest_one_stop_together() -> None:

@@ -77,14 +77,13 @@ class Broker:
         left = (order.quantity - order.filled for order in self.working(-1) if order.symbol == symbol)
         return exact(sum(left, ZERO))
 
-    def look(self) -> AccountLook:
+    def look(self, now_ns: int) -> AccountLook:
         held = tuple(
             BrokerPosition(symbol, Decimal(count), Decimal(100), Decimal(count - self._selling(symbol)))
             for symbol, count in self.positions.items()
         )
-        return AccountLook(
-            self.number, self.ahead_s, self.is_open, self.fenced, held, tuple(self.orders.values()), self.changed
-        )
+        orders = tuple(self.orders.values())
+        return AccountLook(self.number, now_ns, self.ahead_s, self.is_open, self.fenced, held, orders, self.changed)
 
 
 @dataclass
@@ -211,7 +210,7 @@ class World:
     def _asked(self, guard: GuardHost, step: int) -> list[Action]:
         if step % 6 == 0:
             if self.broker.up and guard.sees_broker:
-                guard.watch.looked(self.broker.look(), self.now_s)
+                guard.watch.looked(self.broker.look(self.now_ns), self.now_s)
             else:
                 guard.watch.not_looked("no answer")
         return guard.watch.turn(self.now_s)

@@ -49,6 +49,7 @@ class AlpacaGuarded:
         account = await self._reads.account()
         return AccountLook(
             number=wire.required_text(account, "account_number"),
+            broker_ns=clock.now_ns,
             ahead_s=(clock.now_ns - between_ns) / SECOND_NS,
             market_open=clock.is_open,
             fenced=account.get(FENCE) is True,
