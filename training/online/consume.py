@@ -25,23 +25,24 @@ class NotReady(Exception):
     """The stream cannot be read in its order now: it does not exist yet, or another consumer holds entries of it."""
 
 
-def newest_stream(client: Any, desk: str, known: str, newest_ns: int, now_ns: int) -> tuple[str, bool]:
-    """Return the desk's stream with the newest decision, "" for none, and whether the known one exists.
+def later_streams(client: Any, desk: str, known: str, newest_ns: int, now_ns: int) -> tuple[list[str], bool]:
+    """Return the desk's streams that come after the known one, the newest last, and whether the known one exists.
 
-    A journal of another epoch has another stream. The known one stays where no other has a decision newer than its own
-    newest one, and than `newest_ns`, the bar of the newest that was seen of it, whose entry may be trimmed; where it is
-    gone, any other takes its place. A decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
+    A journal of another epoch has another stream, and more than one may begin while no trainer runs. They come after
+    it where their newest decision is newer than its own newest one, and than `newest_ns`, the bar of the newest that
+    was seen of it, whose entry may be trimmed; where it is gone, or none is known, only the newest of all does. A
+    decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
     """
     bars = {name: _newest_bar_ns(client, name) for name in _names(client, desk)}
     latest = now_ns + AHEAD_NS
     own = (newest_ns, bars[known]) if known in bars else ()
     least = max((bar for bar in own if bar < latest), default=-1)
-    others = [(bar, name) for name, bar in bars.items() if name != known and least < bar < latest]
-    return max(others, default=(0, known))[1], known in bars
+    others = sorted((bar, name) for name, bar in bars.items() if name != known and least < bar < latest)
+    return [name for _, name in (others if known in bars else others[-1:])], known in bars
 
 
 def stream_ahead(client: Any, desk: str, known: str, now_ns: int) -> str:
-    """Return another stream whose newest decision `newest_stream` passes over: it is ahead of the clock; "" for none.
+    """Return another stream whose newest decision `later_streams` passes over: it is ahead of the clock; "" for none.
 
     Raises RedisError.
     """

@@ -30,7 +30,7 @@ from strategies.registry import strategy
 from training.export.shelf import ExportError
 from training.online.beginning import Begun, TrainerSettings, begin
 from training.online.candidates import Candidates, Origin
-from training.online.consume import Consumer, backlog, newest_stream, stream_ahead
+from training.online.consume import Consumer, backlog, later_streams, stream_ahead
 from training.online.judging import nothing_logged
 from training.online.labels import HeadLabels
 from training.online.lease import LOOK_S as LEASE_LOOK_S
@@ -271,18 +271,18 @@ class LearningProcess:
             trainer.save()
 
     def _look_for_streams(self, trainer: StreamTrainer, serving: AnswerService) -> None:
-        """Serve the desk's newest journal, and turn to its stream once all of the former one is learned."""
+        """Serve the newest journal, and turn to the stream that follows once all of the former one is learned."""
         now = time.monotonic()
         if now - self._looked < (LOOK_S if trainer.stream else WAIT_FIRST_S):
             return
         self._looked = now
         with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
             known = trainer.stream, trainer.newest_ns
-            found, exists = newest_stream(self._client, self._options.desk, *known, time.time_ns())
-            self._serve(serving, found)
-            if found != trainer.stream and (trainer.caught_up or not exists):
-                trainer.turn_to(found)
-                self._log("stream_found", stream=found)
+            later, exists = later_streams(self._client, self._options.desk, *known, time.time_ns())
+            self._serve(serving, [trainer.stream, *later][-1])
+            if later and (trainer.caught_up or not exists):
+                trainer.turn_to(later[0])
+                self._log("stream_found", stream=later[0])
             ahead = stream_ahead(self._client, self._options.desk, trainer.stream, time.time_ns())
             if ahead and ahead != self._ahead:
                 problem = f"{ahead} has decisions ahead of this host's clock, and is passed over: set the clock right"

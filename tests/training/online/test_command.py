@@ -34,7 +34,7 @@ from tests.support.rl.trainer_work import work
 from training.desks.online.cold_start import REPLAY_FILE
 from training.online.beginning import COLD_FILE, REPLAY, OtherFolder, made_in
 from training.online.command import main
-from training.online.consume import newest_stream
+from training.online.consume import later_streams
 from training.online.lease import Lease
 from training.online.trainer import CHECKPOINT, FROZEN
 from training.online.work import NoFirstVersion, Pulse
@@ -42,7 +42,7 @@ from training.runs.folder import RunFolderError, alone
 from training.runs.ledger import Ledger, ledger_path
 
 DESK = "toy"
-FIRST, SECOND = stream_name(DESK, "e1"), stream_name(DESK, "e2")
+FIRST, SECOND, THIRD = EPOCHS = [stream_name(DESK, epoch) for epoch in ("e1", "e2", "e3")]
 WIDTH = OnlineDqn().spec.observation_shape[0]
 
 
@@ -85,19 +85,25 @@ def wide(experiences: list[Experience], later_ns: int = 0) -> list[Experience]:
     ]
 
 
-def test_the_newest_stream_is_the_one_with_the_newest_decision(client: Any, server: RedisServer) -> None:
+def test_the_streams_that_follow_are_those_with_newer_decisions_in_their_order(
+    client: Any, server: RedisServer
+) -> None:
     with server.client("rltrader-trainer") as connection:
-        assert newest_stream(connection, DESK, "", -1, NOW_NS) == ("", False)
+        assert later_streams(connection, DESK, "", -1, NOW_NS) == ([], False)
         put(client, FIRST, make_experiences(3))
         put(client, stream_name("toys", "e9"), [replace(e, bar_ns=10**9) for e in make_experiences(3)])  # another desk
         client.xadd(stream_name(DESK, "e0"), {"a": "b"}, id="999-0")  # nothing that can be read
-        assert newest_stream(connection, DESK, "", -1, NOW_NS) == (FIRST, False)
-        assert newest_stream(connection, DESK, FIRST, 2, NOW_NS) == (FIRST, True)
+        assert later_streams(connection, DESK, "", -1, NOW_NS) == ([FIRST], False)
+        assert later_streams(connection, DESK, FIRST, 2, NOW_NS) == ([], True)
         put(client, SECOND, [replace(e, bar_ns=e.bar_ns + 3) for e in make_experiences(1)])
-        assert newest_stream(connection, DESK, FIRST, 2, NOW_NS) == (SECOND, True)
-        assert newest_stream(connection, DESK, FIRST, 3, NOW_NS) == (FIRST, True)  # all of a stream may be trimmed
+        assert later_streams(connection, DESK, FIRST, 2, NOW_NS) == ([SECOND], True)
+        assert later_streams(connection, DESK, FIRST, 3, NOW_NS) == ([], True)  # all of a stream may be trimmed
+        put(client, THIRD, [replace(e, bar_ns=e.bar_ns + 9) for e in make_experiences(1)])
+        assert later_streams(connection, DESK, FIRST, 2, NOW_NS) == ([SECOND, THIRD], True)
+        assert later_streams(connection, DESK, SECOND, 3, NOW_NS) == ([THIRD], True)
+        assert later_streams(connection, DESK, "", -1, NOW_NS) == ([THIRD], False)
         client.delete(FIRST)
-        assert newest_stream(connection, DESK, FIRST, 99, NOW_NS) == (SECOND, False)
+        assert later_streams(connection, DESK, FIRST, 99, NOW_NS) == ([THIRD], False)
 
 
 # --- one process at work ----------------------------------------------------------------------------------------------
@@ -160,6 +166,31 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
     assert not (shelf / "current").exists()
     the_cold_start_is_counted_once(tmp_path / "store", version)
     other_settings_and_another_desk_are_refused(tmp_path, bars, client, server)
+
+
+def test_epochs_that_began_while_it_was_dead_are_learned_in_their_order_and_the_newest_is_served_at_once(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer
+) -> None:
+    logged, given = Logged(), arguments(tmp_path, bars, server)
+    put(client, FIRST, wide(make_experiences(20)))
+    with server.client("rltrader-trainer") as own_client:
+        work(given, own_client, logged, iter([lambda: logged.lines("stream_found") != []]))
+        assert [line["stream"] for line in logged.lines("stream_found")] == [FIRST]
+        for place, stream in enumerate(EPOCHS[1:], 1):
+            put(client, stream, wide(make_experiences(A_SESSION * place, seed=place), later_ns=1000 * place))
+        _, desk, epoch, _ = THIRD.split(":")
+        (version,) = versions(tmp_path / "store", "online_dqn")
+        client.xadd(questions_name(desk, epoch), written(Question(4, version, bytes(4 * WIDTH), (1, WIDTH))))
+        found: list[int] = []  # streams that were found when the answer came
+
+        def steps() -> Iterator[Callable[[], bool]]:
+            yield lambda: client.xlen(answers_name(desk, epoch)) == 1
+            found.append(len(logged.lines("stream_found")))
+            yield lambda: [group["pending"] for group in client.xinfo_groups(THIRD)] == [0]
+
+        work(given, own_client, logged, steps())
+    assert [line["stream"] for line in logged.lines("stream_found")] == EPOCHS
+    assert sum(line["transitions"] for line in logged.lines("learned")) == 20 + 3 * A_SESSION
 
 
 def test_the_desk_s_newest_journal_is_served_though_its_former_one_is_not_learned_yet(

@@ -21,7 +21,7 @@ from tests.support.desks.desk_run import Crash
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
 from tests.support.rl.stream_learner import A_SESSION, TinyLearner, make_experiences, put
-from training.online.consume import CONSUMER, Consumer, newest_stream
+from training.online.consume import CONSUMER, Consumer, later_streams
 from training.online.reward import RewardAgent
 from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, StreamTrainer
 
@@ -337,13 +337,13 @@ def test_a_second_stream_of_the_far_future_and_one_of_another_name_draw_nobody_a
     late = replace(experiences[0], bar_ns=now_ns + 90 * 365 * 86_400 * 10**9)
     put(client, stream_name(desk_name, "e9"), [late])
     client.xadd(f"rltrader:{desk_name}:e1:more:experience", to_entry(experiences[0], 0), id=b"3-0")
-    assert newest_stream(client, desk_name, "", -1, now_ns) == (STREAM, False)
+    assert later_streams(client, desk_name, "", -1, now_ns) == ([STREAM], False)
     ahead_ns = now_ns + 8 * 3600 * 10**9
     put(client, stream_name(desk_name, "e8"), [replace(late, bar_ns=ahead_ns)])
-    assert newest_stream(client, desk_name, STREAM, 5, now_ns) == (STREAM, True)
+    assert later_streams(client, desk_name, STREAM, 5, now_ns) == ([], True)
     newer = stream_name(desk_name, "e7")  # a bar ahead in the known stream keeps nobody from the next one
     put(client, newer, [replace(experiences[1], bar_ns=now_ns + 10)])
-    assert newest_stream(client, desk_name, STREAM, ahead_ns, now_ns) == (newer, True)
+    assert later_streams(client, desk_name, STREAM, ahead_ns, now_ns) == ([newer], True)
 
 
 def test_what_a_dead_consumer_held_comes_first(
