@@ -77,6 +77,8 @@ class Climber:
     def observe(self, event: Event, step: Step) -> None:
         """Gather what the step says about the challenger; a breach wakes the climber at once."""
         state, ladder = step.state, step.state.ladder
+        if type(event) is ModelPromoted:  # who answers now may be a canary of another journal
+            self._wake.set()
         if ladder is UNSET or ladder.step not in CLIMBING:
             return
         if ladder.step == SHADOW:
@@ -87,7 +89,7 @@ class Climber:
             case SessionEnded():
                 self._ended.append(state)
                 self._wake.set()
-            case ModelPromoted() | ClaimJudged():
+            case ClaimJudged():
                 self._wake.set()
             case _:
                 pass

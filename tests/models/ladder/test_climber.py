@@ -36,12 +36,13 @@ from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.ladder.climber import Climber
-from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, before, named
+from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, before, named, point
 from daemon.models.runtime import NO_MODEL, NoPolicy
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports
 from strategies.kit import card as cards
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
+from tests.support.desks.desk_at_work import until
 from tests.support.desks.desk_run import Desk, records, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, vouch, with_card
 from tests.support.models.climbing import RULES, Climb, climber_of
@@ -747,6 +748,35 @@ def test_what_was_found_of_one_version_takes_no_other_off_the_ladder(tmp_path: P
         assert climb.step == "v3 shadow"
 
     climbed(tmp_path, play)
+
+
+def test_a_canary_of_another_journal_that_comes_to_answer_in_a_session_does_not_wait_for_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file was damaged at the start, so the champion answers; then it is whole again. No look comes by itself."""
+    monkeypatch.setattr(climber, "BROKER_MODES", ("replay",))
+    store, shelf = tmp_path / "store", tmp_path / "store" / "option_scalper"
+
+    async def play(climb: Climb) -> None:
+        folder = publish(store, "v2", 2)
+        damage(folder)
+        point(shelf, CURRENT, "v2", who=climber.WHO, why="test", now_ns=0, canary=True)
+        looking = asyncio.create_task(climb.climber.run())
+        await climb.run.lifecycle.look()
+        assert climb.run.models.running.version == "v1"
+        damage(folder)  # the same bit turned back
+        await climb.run.lifecycle.look()
+        assert climb.run.models.running.version == "v2"
+        await until(lambda: climb.step == "v2 rolled_back")
+        ladder = climb.run.submitter.state.ladder
+        assert isinstance(ladder, LadderState)
+        assert ladder.share == 0.1
+        await until(lambda: named(shelf, CURRENT) == "v1")
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+    moves = climbed(tmp_path, play)
+    assert steps(moves)[0] == ("rolled_back", "canary_unknown")
 
 
 @pytest.mark.parametrize(
