@@ -24,7 +24,7 @@ from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open
 from daemon.host.passing import MayPass, may_pass, retry_while_busy
 from daemon.host.whole_files import sync
 from daemon.journal.journal import FILE, READ_MODELS, SCHEMA, Journal
-from daemon.journal.reader import ROTATING, JournalReader, file_there, reading
+from daemon.journal.reader import ROTATED, ROTATING, JournalReader, file_there, reading
 from daemon.journal.rows import (
     STRATEGY_FROM,
     STRATEGY_SPEC,
@@ -40,7 +40,6 @@ from daemon.journal.rows import (
 )
 from strategies.kit.contract import Session
 
-ROTATED = "rotated"
 _NAMED = re.compile(r"\d{12,}-\d{12,}\.sqlite")  # a rotated file, by its first and its last row
 _SINCE = {"orders": "updated_ns"}  # the column that dates a read model's rows: time_ns, but for these
 

@@ -18,6 +18,7 @@ from strategies.registry import remember
 
 SCHEMA_VERSION = 1
 NEWEST = 2**63 - 1  # above every row
+ROTATED = "rotated"  # the folder of the files before this one
 ROTATING = ".rotating"  # ends the name of the file that takes the journal's place with a rotation's last step
 
 
@@ -76,16 +77,41 @@ class JournalReader:
         return [Snapshot._make(row) for row in self._db.execute(f"SELECT {columns} FROM snapshots ORDER BY event_id")]
 
     def newest_snapshots(self) -> Iterator[Snapshot | int]:
-        """Yield the snapshots, newest first; of an unreadable one its event row's id."""
+        """Yield the snapshots, newest first; of an unreadable one its event row's id.
+
+        The last is that of the file before this one, where it is there: a rotation took it over as its begin.
+        """
         for (event_id,) in self._db.execute("SELECT event_id FROM snapshots ORDER BY event_id DESC").fetchall():
-            columns = ", ".join(Snapshot._fields)
             try:
-                row = self._db.execute(f"SELECT {columns} FROM snapshots WHERE event_id = ?", (event_id,)).fetchone()
+                snapshot = self.snapshot_at(event_id)
             except sqlite3.DatabaseError as error:
                 if may_pass(error, self.path):
                     raise
-                row = None
-            yield int(event_id) if row is None else Snapshot._make(row)
+                snapshot = None
+            yield int(event_id) if snapshot is None else snapshot
+        base = base_of(self.meta())
+        former = None if base is None else self._of_the_file_before(base.row + 1)
+        if former is not None:
+            yield former
+
+    def snapshot_at(self, event_id: int) -> Snapshot | None:
+        """Return the snapshot at an event's row; None without one."""
+        columns = ", ".join(Snapshot._fields)
+        row = self._db.execute(f"SELECT {columns} FROM snapshots WHERE event_id = ?", (event_id,)).fetchone()
+        return None if row is None else Snapshot._make(row)
+
+    def _of_the_file_before(self, first: int) -> Snapshot | None:
+        """Return the snapshot at this file's first row from the file that ends with it; None without that."""
+        for path in (self.path.parent / ROTATED).glob(f"*-{first:012}.sqlite"):
+            try:
+                with contextlib.closing(JournalReader(path)) as former, reading(path):
+                    if former.last_entry() == next(self.entries(first - 1, page=1), None):
+                        return former.snapshot_at(first)
+            except JournalBusy:
+                raise
+            except JournalError:  # damaged too, or no journal
+                continue
+        return None
 
     def digests(self) -> dict[int, str]:
         return dict(self._db.execute("SELECT seq, digest FROM digests"))

@@ -31,7 +31,7 @@ from daemon.dashboard.bar_history import (
     bucketed,
     step_of,
 )
-from daemon.engine.state_dir import ROTATED
+from daemon.journal.reader import ROTATED
 from strategies.kit.contract import Bar
 from strategies.kit.units import DAY_S
 from tests.support.dashboards import Played, Served

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from daemon.engine.follow import Follower
-from daemon.engine.state_dir import ROTATED, check_follows, rotate
+from daemon.engine.state_dir import check_follows, rotate
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.reader import JournalReader
+from daemon.journal.reader import ROTATED, JournalReader
 from daemon.journal.rows import Base, JournalError, base_of
 from daemon.reports.archive import archive, disk_is_low
 from daemon.reports.end_of_day import newest_head, write_report
@@ -135,10 +135,33 @@ def test_every_row_of_a_rotated_journal_is_stepped_again_however_many_snapshots_
     assert "with which this file begins, is missing" in verified(half).difference
 
 
-def test_without_a_whole_snapshot_a_rotated_journal_names_the_file_before(half: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["UPDATE snapshots SET digest = 'x'", "DELETE FROM snapshots"])
+def test_without_a_whole_snapshot_a_rotated_journal_goes_on_from_that_of_the_file_before(
+    half: Path, tmp_path: Path, lost: str
+) -> None:
+    before = state_digest(half)
     rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-    execute(half, "UPDATE snapshots SET digest = 'x'")
+    execute(half, lost)
+    assert state_digest(half) == before
+    (former,) = (half / ROTATED).iterdir()
+    others = bytearray(former.read_bytes())
+    others[:16] = bytes(16)  # no SQLite file any more
+    former.write_bytes(others)
     with pytest.raises(JournalError, match=r"no snapshot can be used .* are in the file before this one"):
+        state_digest(half)
+    former.unlink()
+    with pytest.raises(JournalError, match=r"no snapshot can be used .* are in the file before this one"):
+        state_digest(half)
+
+
+def test_a_file_of_another_journal_gives_no_snapshot(half: Path, tape: Path, tmp_path: Path) -> None:
+    other = stopped(Desk(tape, sizing__max_contracts=2), tmp_path / "other", 700)
+    for each in (half, other):
+        rltraderctl("rotate", "--state-dir", each, cwd=tmp_path)
+    (former,), (theirs,) = ((each / ROTATED).iterdir() for each in (half, other))
+    shutil.copy(theirs, former)
+    execute(half, "DELETE FROM snapshots")
+    with pytest.raises(JournalError, match="no snapshot can be used"):
         state_digest(half)
 
 

@@ -19,9 +19,9 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.dashboard.pages.price import NotThere, price_page
 from daemon.engine import state_dir as segments
-from daemon.engine.state_dir import ROTATED, grown, open_state_dir, parts_of, peek, rotate, rotate_when_due
+from daemon.engine.state_dir import grown, open_state_dir, parts_of, peek, rotate, rotate_when_due
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.reader import JournalReader
+from daemon.journal.reader import ROTATED, JournalReader
 from daemon.journal.rows import JournalError
 from daemon.reports.end_of_day import write_report
 from tests.support.desks.desk_run import Desk, execute, recovered, rltraderctl, state_digest, table, verified

@@ -175,7 +175,10 @@ async def test_a_journal_is_rotated_at_rest_and_goes_on_with_its_chain_orders_an
             assert (report.difference, report.rows) == ("", report.stepped + 1)  # it begins with the last row before
             with contextlib.closing(JournalReader(tmp_path / FILE)) as reader:
                 assert next(reader.entries()).id == rotation.row
+        books = read_books(tmp_path / FILE)
         execute(tmp_path, "DELETE FROM snapshots")
+        assert read_books(tmp_path / FILE) == books  # from that of the file before
+        rotation.old.rename(tmp_path / "elsewhere.sqlite")
         with pytest.raises(
             JournalError, match=f"no snapshot can be used; rows up to {rotation.row - 1} are in the file"
         ):

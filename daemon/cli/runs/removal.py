@@ -16,11 +16,11 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.engine.state_dir import LOCK_FILE, REPORTS, ROTATED
+from daemon.engine.state_dir import LOCK_FILE, REPORTS
 from daemon.host.own_files import open_own, open_own_folder
 from daemon.host.whole_files import sync
 from daemon.journal.journal import FILE
-from daemon.journal.reader import ROTATING, JournalReader, reading
+from daemon.journal.reader import ROTATED, ROTATING, JournalReader, reading
 from daemon.journal.writer import BALLAST_FILE
 from daemon.library.dry_run import MODES, meta_of
 from daemon.library.library import LibraryError, kind_file
