@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from daemon.host.whole_files import sync
 from strategies.kit.manifest import MANIFEST_FILE, decode
+
+WORKSHOP, REPLACED = ".export-", "replaced"
+LEFT_S = 24 * 3600.0  # no export takes so long: its process was killed
 
 
 class ExportError(Exception):
@@ -28,17 +33,26 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
         OSError: the shelf cannot be written; what was there stays. What `write` raises leaves nothing behind either.
     """
     shelf.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=".export-", dir=shelf))
+    _clear(shelf)
+    workshop = Path(tempfile.mkdtemp(prefix=WORKSHOP, dir=shelf))
     try:
         folder = workshop / "version"
         folder.mkdir(mode=0o755)
         final = shelf / write(folder)
         sync(folder)
-        _put(folder, final, workshop / "replaced")
+        _put(folder, final, workshop / REPLACED)
         sync(shelf)
     finally:
         shutil.rmtree(workshop)
     return final
+
+
+def _clear(shelf: Path) -> None:
+    """Remove what killed exports left, but for a version that one had put aside: nothing else may hold it."""
+    for left in shelf.glob(f"{WORKSHOP}*"):
+        with suppress(OSError):  # another one removes it too
+            if time.time() - left.stat().st_mtime > LEFT_S and not (left / REPLACED).exists():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _put(folder: Path, final: Path, aside: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,7 +31,7 @@ from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy
 from training.export.export import Exported, Release, export, run_onnx, run_onnx_sequence
-from training.export.shelf import ExportError
+from training.export.shelf import ExportError, put_version
 from training.export.version import activate
 from training.rl.layers import Scaling
 from training.study.folds import single
@@ -218,6 +219,27 @@ def test_a_policy_that_fails_its_checks_leaves_nothing_behind_and_the_old_versio
         export(module, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
     assert (good.parent / "current").read_text() == f"{good.name}\n"
+
+
+@pytest.mark.parametrize("holds", ["version", "replaced"])
+def test_what_a_killed_export_left_goes_a_day_later_but_a_version_that_it_had_put_aside(
+    tmp_path: Path, holds: str
+) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from training.export.shelf import put_version\n"
+        "put_version(Path(sys.argv[1]), lambda folder: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    run = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=REPOSITORY, check=False)
+    assert run.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    (left / holds).mkdir(exist_ok=True)
+    assert put_version(tmp_path, lambda _: "v1").name == "v1"
+    assert left.exists()  # it may be at work
+    day_s = 25 * 3600
+    os.utime(left, (left.stat().st_atime - day_s, left.stat().st_mtime - day_s))
+    put_version(tmp_path, lambda _: "v2")
+    assert left.exists() == (holds == "replaced")
+    assert {path.name for path in tmp_path.iterdir()} - {left.name} == {"v1", "v2"}
 
 
 class Steep(nn.Module):
