@@ -206,8 +206,11 @@ def sum_line(totals: Totals) -> str:
         marked = "" if totals.open_usd is None else f", {_usd(totals.open_usd)} USD at the newest marks"
         text += f" Open: {totals.open:,}{marked}, {open_parts(totals)}. Realised in all: {realised(totals)}."
     if totals.other_usd:
-        text += f" Not in a trade: {_usd(totals.other_usd)} USD (fees of the ledger, dividends, interest)."
+        text += f" Not in a trade: {_usd(totals.other_usd)} USD ({NOT_OF_A_TRADE})."
     return text
+
+
+NOT_OF_A_TRADE = "fees of the ledger, dividends, interest"
 
 
 def open_parts(totals: Totals) -> str:

@@ -120,7 +120,10 @@ def _cost(day: Day) -> str:
     cost = quality.slippage_usd
     worse = f"{money(abs(cost))} USD ({number(abs(quality.slippage_bp), 1)} bp) {'worse' if cost > 0 else 'better'}"
     than = "The fills were as good as" if not cost else f"The fills were {worse} than"
-    fees = f", and fees took {money(quality.fees_usd)} USD" if quality.fees_usd else ""
+    by_the_day = day.fees_by_the_day
+    taken = quality.fees_usd + by_the_day
+    fees = f", and fees took {money(taken)} USD" if taken else ""
+    fees += f", {money(by_the_day)} USD of it booked by the day" if by_the_day else ""
     return f" {than} {reference(quality)}{fees}."
 
 

@@ -252,6 +252,12 @@ def test_fees_that_the_ledger_books_by_the_day_are_on_its_page(tmp_path: Path) -
     assert [words for name, words in rows.items() if name.startswith("Fees")] == ["0.00 USD", "0.37 USD"]
 
 
+def test_the_first_sentence_counts_the_fees_of_the_day_too(tmp_path: Path) -> None:
+    day, _ = day_of(tmp_path, a_trade(), A_TRADES_ROWS)
+    said = first_sentence(msgspec.structs.replace(day, fees_by_the_day=D("0.03")))  # 0.12 came with the fills
+    assert "and fees took 0.15 USD, 0.03 USD of it booked by the day." in said
+
+
 def test_a_loss_that_is_booked_before_the_open_is_the_days(tmp_path: Path) -> None:
     """A stop sold while the daemon was down, and the equity was recorded at nine."""
     more: list[Row] = [EquityRow(OPEN - 30 * MINUTE, "9700.00", "9700.00", "-300.00", 0.0)]

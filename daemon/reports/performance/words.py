@@ -9,7 +9,7 @@ from daemon.journal.trades import Totals
 from daemon.page_kit.svg import MINUS
 from daemon.reports.performance.figures import Performance, Period
 from daemon.reports.performance.ratios import Drawdown
-from daemon.reports.trade_tables import gain, lasted, realised, unrealised
+from daemon.reports.trade_tables import NOT_OF_A_TRADE, gain, lasted, realised, unrealised
 from daemon.reports.words import NONE, money, number, plural
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -21,7 +21,7 @@ def share(value: float | None, digits: int = 2, *, sign: bool = True) -> str:
     """Return a fraction as a percentage with its sign, a dash where it is not known."""
     if value is None:
         return NONE
-    text = f"{100 * value:{'+' if sign else ''}.{digits}f} %"
+    text = f"{100 * value + 0.0:{'+' if sign else ''}.{digits}f} %"  # + 0.0: no minus before a zero
     return text.replace("-", MINUS)
 
 
@@ -41,10 +41,11 @@ def span_words(figures: Performance) -> str:
         return "No session with a recorded equity lies in this span."
     text = f"{figures.first} to {figures.last}, {_counted(figures)}."
     if figures.sessions < FEW:
+        told = "" if figures.sharpe_error is None else ": see the error of the Sharpe ratio"
         text += (
             f" With fewer than {FEWEST} sessions a ratio says nothing, so none is shown."
             if figures.sessions < FEWEST
-            else " So few sessions tell little: see the error of the Sharpe ratio."
+            else f" So few sessions tell little{told}."
         )
     return text
 
@@ -97,6 +98,7 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
         ("Worst day", f"{share(worst.share)}\n{worst.name}" if worst else NONE),
         ("Closed trades", f"{trades.trades:,}\n{gain(trades.pnl_usd)} USD after {usd(trades.fees_usd)} USD of fees"),
         *([("Still open", _still_open(trades)), ("Realised", _realised(trades))] if trades.open else []),
+        *([("Not in a trade", f"{gain(trades.other_usd)} USD\n{NOT_OF_A_TRADE}")] if trades.other_usd else []),
         ("Win rate", share(trades.win_rate, 1, sign=False) + of),
         ("Profit factor", ratio(trades.profit_factor) + of),
         ("Expectancy", NONE if trades.expectancy_usd is None else f"{gain(trades.expectancy_usd)} USD{of}"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.journal.equity import EquityDay
+from daemon.journal.trades import Totals
 from daemon.reports.performance.figures import (
     Performance,
     Period,
@@ -24,6 +25,7 @@ from daemon.reports.performance.figures import (
     summed,
 )
 from daemon.reports.performance.ratios import Drawdown
+from daemon.reports.performance.words import rows, span_words
 from tests.support.examples import examples
 
 HOUR = 3600 * 10**9
@@ -230,3 +232,16 @@ def test_the_sum_of_two_desks_counts_a_later_desk_s_capital_as_a_transfer() -> N
         ("2024-03-06", 10.0),
     ]
     assert (figures.end_usd, figures.transfers_usd) == (1_100.0, 1_000.0)
+
+
+def test_a_desk_that_never_traded_has_no_fall_and_no_ratio_to_look_at() -> None:
+    idle = Performance(first="2024-10-22", last="2024-12-03", sessions=30, max_drawdown=0.0, marked_drawdown=0.0)
+    assert dict(rows(idle))["Largest drawdown"] == "0.00 %\nat day ends, 0.00 % within days"
+    assert span_words(idle) == "2024-10-22 to 2024-12-03, 30 sessions. So few sessions tell little."
+    assert span_words(replace(idle, sharpe_error=1.0)).endswith("little: see the error of the Sharpe ratio.")
+
+
+def test_the_rows_name_what_belongs_to_no_trade_so_that_they_add_up() -> None:
+    booked = Performance(trades=Totals(other_usd=-7.39))
+    assert dict(rows(booked))["Not in a trade"] == "▼ −7.39 USD\nfees of the ledger, dividends, interest"
+    assert "Not in a trade" not in dict(rows(Performance()))
