@@ -11,7 +11,7 @@ from daemon.config.load import load
 from daemon.config.tables import LadderTable
 from simulator.online.processes import configuration
 from simulator.online.show import DeskAt
-from training.online.command import parser
+from training.online.__main__ import parser
 
 SHORTER = {"promotion", "shadow_sessions", "canary_sessions"}
 

@@ -10,7 +10,7 @@ from typing import Any
 from daemon.host.service import Service
 from strategies.online_dqn.state_vector import read_file, shipped
 from tests.support.outside.stream import LIMIT_S, Logged
-from training.online.command import parser
+from training.online.__main__ import parser
 from training.online.reward import RewardAgent
 from training.online.work import LearningProcess, Pulse
 

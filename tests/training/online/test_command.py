@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,8 +34,9 @@ from tests.support.outside.stream import LIMIT_S, Logged, redis_anywhere
 from tests.support.rl.stream_learner import A_SESSION, make_experiences, put
 from tests.support.rl.trainer_work import work
 from training.desks.online.cold_start import REPLAY_FILE
+from training.desks.online.network import COLD_PRESETS
+from training.online.__main__ import main
 from training.online.beginning import COLD_FILE, REPLAY, OtherFolder, made_in
-from training.online.command import main
 from training.online.consume import later_streams
 from training.online.lease import Lease
 from training.online.trainer import CHECKPOINT, FROZEN
@@ -336,6 +339,7 @@ def test_a_cold_start_waits_for_a_redis_that_is_away_at_its_end(
     [
         (["--redis", "redis://10.0.0.1"], "use rediss://10.0.0.1:6379"),
         (["--desk", "*"], r"--desk is '*': expected the desk's name"),
+        (["--preset", "none"], "--preset is 'none': expected one of cold, quick, smoke"),
         (["--bars", "/nowhere"], "--bars /nowhere: no such file"),
         (["--store", "/nowhere"], "--models-dir /nowhere: no such folder"),
         (["--model-config", "/nowhere"], "No such file or directory"),
@@ -361,9 +365,7 @@ def test_a_signing_key_that_the_daemon_does_not_know_is_named(
     assert f"is the key of {key}, which is not in --public-key: add it there and to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "given", [["--threads", "0"], ["--publish-every", "x"], ["--reward", "gain=x"], ["--preset", "none"]]
-)
+@pytest.mark.parametrize("given", [["--threads", "0"], ["--publish-every", "x"], ["--reward", "gain=x"]])
 def test_wrong_numbers_are_named(
     given: list[str], tmp_path: Path, bars: Path, server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,3 +433,15 @@ def test_ready_comes_at_once_and_the_watchdog_is_fed_while_there_is_progress(
         while received[-1] != b"STOPPING=1":
             received.append(listener.recv(100))
         assert set(received[:-1]) <= {b"WATCHDOG=1"}
+
+
+def test_help_and_wrong_words_need_no_library_of_learning() -> None:
+    script = (
+        "import sys, training.online.__main__ as entry\ntry: entry.main(sys.argv[1:])\n"
+        "finally: sys.exit(9) if 'torch' in sys.modules else None"
+    )
+    for given, code in (("--help", 0), ("--desk", 2)):
+        process = subprocess.run([sys.executable, "-c", script, given], capture_output=True, text=True, check=False)
+        assert process.returncode == code, process.stderr
+        assert "usage: " in process.stdout + process.stderr
+        assert code or all(name in process.stdout for name in COLD_PRESETS)
