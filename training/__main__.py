@@ -20,6 +20,13 @@ def main() -> int:
     except KeyboardInterrupt:  # while libraries are loaded, which takes seconds
         sys.stderr.write("train-and-export: stopped; give the same command again to go on\n")
         return STOPPED
+    except Exception as error:
+        from daemon.core.desks.guarded import blamed
+        from training.cli.main import wrong
+
+        if blamed(error)[1]:  # of any type: the line in the strategy's file says more than ours
+            return wrong(error)
+        raise
 
 
 def _open() -> int:

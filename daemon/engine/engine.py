@@ -12,13 +12,12 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from traceback import walk_tb
 from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.desks.guarded import GuardedStrategy
+from daemon.core.desks.guarded import blamed
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, LiftFence, SubmitOrder
 from daemon.core.events import (
     STARTUP_EVENTS,
@@ -278,7 +277,7 @@ class Engine:
         if self._raised is not None:
             event, error = self._raised
             await self._mark_raised(event, error)
-            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {_blamed(error)[0]}") from error
+            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {blamed(error)[0]}") from error
         await self._commit()
         if self._leaving is None or self._outside is None:
             return
@@ -400,7 +399,7 @@ class Engine:
     async def _mark_raised(self, event: Event, error: Exception) -> None:
         """Commit earlier events, then the event alone, marked with the error."""
         await self._commit()
-        what, by_strategy = _blamed(error)
+        what, by_strategy = blamed(error)
         mark = msgspec.json.encode({"raised": what} | ({"strategy": True} if by_strategy else {})).decode()
         self._batch.entries.append(self._chain.entry(None, event, mark))
         await self._commit()
@@ -424,7 +423,7 @@ class Engine:
         try:
             step = self.machine.apply(event)
         except Exception as error:
-            what, by_strategy = _blamed(error)
+            what, by_strategy = blamed(error)
             detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
             now_ns = self.machine.state.now_ns
             await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=by_strategy))
@@ -434,29 +433,6 @@ class Engine:
             return
         if self._gather(event, step):
             await self._settle()
-
-
-def _blamed(error: Exception) -> tuple[str, bool]:
-    """Return an error in words, with the line of the strategy's file that raised it; and whether it is the strategy's.
-
-    It is where the strategy raised, or where what it had just returned could not be used.
-    """
-    guard = file = place = ""
-    asked = False
-    for frame, line in walk_tb(error.__traceback__):
-        here, owner = frame.f_code.co_filename, frame.f_locals.get("self")
-        if guard and not file and here != guard:
-            file = here
-        if isinstance(owner, GuardedStrategy):
-            guard = here
-        elif frame.f_code.co_name in _ASKING and isinstance(getattr(owner, "_strategy", None), GuardedStrategy):
-            asked = True
-        if file and here == file:
-            place = f" ({file}, line {line})"
-    return f"{type(error).__name__}: {error}{place}", asked or bool(guard)
-
-
-_ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a desk that take the strategy's answer
 
 
 def _libraries_of(startup: Sequence[RunStarted | ModelVerified | ModelRefused | HaltRequested]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from itertools import pairwise
-from math import inf
+from math import inf, isfinite
 from struct import Struct as Layout
 from typing import Generic, Protocol, TypeVar
 
@@ -195,7 +195,15 @@ def basket_of_weights(symbols: Sequence[str], weights: Sequence[float], portfoli
     A symbol's goal is weight x equity / price shares, float64, cut to steps; a weight that would change by less than
     `portfolio.band` stays, and so does a symbol without a price. Sells come first, each kind in the order of `symbols`.
     No legs while the equity is not above 0.
+
+    Raises:
+        ValueError: not a finite weight for each symbol of the portfolio.
     """
+    if not (len(symbols) == len(weights) == len(portfolio.shares) and isfinite(sum(weights))):
+        raise ValueError(
+            f"weights are {tuple(weights)} for {', '.join(symbols)}: expected a finite number for each of the "
+            f"strategy's {len(portfolio.shares)} symbols"
+        )
     equity = portfolio.equity
     if not equity > 0.0:
         return Basket()

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from daemon.core.desks.guarded import blamed
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.desks.trial import Diverged
@@ -56,9 +57,11 @@ def add_models_dir(command: Any, text: str, former: str) -> None:
     command.add_argument(former, dest="models_dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def wrong(error: BaseException) -> int:
+def wrong(error: Exception) -> int:
     """Report a fault of a file or an argument as one line on standard error; returns the exit code."""
-    text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a library raised
+    what, by_strategy = blamed(error)
+    text = f"the strategy failed: {what}: correct it there" if by_strategy else str(error)
+    text = " ".join(text.split()) or type(error).__name__  # one line, whatever a library raised
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

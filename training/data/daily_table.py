@@ -24,6 +24,7 @@ from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
+from daemon.tapes.files import TapeError
 from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
 from strategies.kit.entry import BoolArray, Columns, Float64Array
@@ -63,6 +64,11 @@ class DailyTable:
     def first_decision(self) -> int:
         """The first session before whose open the strategy is warm: where training begins."""
         return int(np.argmax(self.warm)) + 1 if self.warm.any() else len(self.sessions)
+
+    @property
+    def without_bars(self) -> tuple[str, ...]:
+        """The symbols that the file has no good bar of."""
+        return tuple(symbol for place, symbol in enumerate(self.symbols) if not self.present[:, place].any())
 
     def weekday(self, day: int) -> int:
         """0 Monday to 4 Friday of a session; of the one after the last, the next weekday."""
@@ -108,7 +114,8 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     """Read a bars file as a replay is fed from it, or what `store` keeps of the same bytes, contract and code.
 
     Raises:
-        TapeError: the file cannot be read, or has no bar of the strategy's symbols.
+        TapeError: the file cannot be read, or has no bar of the strategy's symbols, or of one without which the
+            strategy can decide on no day.
         CalendarError: its dates are not known.
     """
     spec = strategy.spec
@@ -124,6 +131,12 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     bars, sessions, _ = days_of(source, spec.symbols)
     table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
     table = replace(table, remark=source.counts.remark)
+    if table.without_bars and not table.warm.any():
+        lost, there = ", ".join(table.without_bars), ", ".join(sorted(set(spec.symbols) - set(table.without_bars)))
+        raise TapeError(
+            f"{path} has no bar of {lost}, but of {there}: {spec.name} can decide on no day without it: correct the "
+            "strategy's symbols, or give a file that has them all"
+        )
     if kept is not None:
         _keep(kept, table)
     return table

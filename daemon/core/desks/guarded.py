@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import isfinite, prod
+from traceback import walk_tb
 from types import MappingProxyType, UnionType
 from typing import Any, TypeVar
 
@@ -137,6 +138,30 @@ def kept_bars(
         if not (isinstance(history, tuple | list) and all(isinstance(bar, Bar) for bar in history)):
             raise TypeError(f"known returned {str(history)[:100]} for {symbol}: a tuple of bars is expected")
     return dict(bars)
+
+
+def blamed(error: Exception) -> tuple[str, bool]:
+    """Return an error in words, with the line of the strategy's file that raised it; and whether it is the strategy's.
+
+    It is where the strategy raised, or where what it had just returned could not be used.
+    """
+    guard = file = place = ""
+    asked = False
+    for frame, line in walk_tb(error.__traceback__):
+        here, owner = frame.f_code.co_filename, frame.f_locals.get("self")
+        if guard and not file and here != guard:
+            file = here
+        if isinstance(owner, GuardedStrategy):
+            call = frame.f_code.co_name
+            guard, place = here, "" if str(error).startswith(call) else f" (what {call} returned)"
+        elif frame.f_code.co_name in _ASKING and isinstance(getattr(owner, "_strategy", None), GuardedStrategy):
+            asked = True
+        if file and here == file:
+            place = f" ({file}, line {line})"
+    return f"{type(error).__name__}: {error}{place}", asked or bool(guard)
+
+
+_ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a desk that take the strategy's answer
 
 
 def _keep(draft: Draft, state: Any, call: str) -> None:

@@ -206,3 +206,31 @@ def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(package
         export_rule(task, "sip", lambda _: None)
     assert json.loads(manifest.read_bytes())["contract_hash"] == "0" * len(contract)
     assert {path.name for path in version.parent.iterdir()} == {version.name, LEDGER_FILE}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("return state, kit.Rebalance(choice, name, basket)", "return None", "NoneType object (what decide returned)"),
+        ("name = ACTIONS[choice.action]", "raise KeyError('tenth')", "KeyError: 'tenth' (PLACE, line LINE)"),
+        ("PORTFOLIOS[name], kit", "(float('nan'), 1.0), kit", "weights are (nan, 1.0) for SPY, QQQ: expected a finite"),
+        ("PORTFOLIOS[name], kit", "(0.5,), kit", "weights are (0.5,) for SPY, QQQ: expected a finite number for each"),
+        ('SYMBOLS = ("SPY", "QQQ")', 'SYMBOLS = ("SPY", "QQQX")', "tape.csv.gz has no bar of QQQX, but of SPY: wrong_"),
+    ],
+)
+def test_a_mistake_in_a_strategy_is_one_line_that_names_it(
+    right: str, wrong: str, said: str, packages: Path, tmp_path: Path
+) -> None:
+    made = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8")
+    assert right in made
+    (tmp_path / "wrong_rule.py").write_text(made.replace(right, wrong).replace('"ru_session"', '"wrong_rule"'))
+    tape = str(packages / "ru_session" / "tape.csv.gz")
+    line = [sys.executable, "-m", "training", "--strategy", "wrong_rule.py", "--bars", tape]
+    environment = {"PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path)}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    line_of = str(made[: made.index(right)].count("\n") + 1)
+    assert (
+        said.replace("PLACE", str(tmp_path / "wrong_rule.py")).replace("LINE", line_of) in done.stderr.splitlines()[-1]
+    )

@@ -45,8 +45,7 @@ class RegimeTaskData(DailyTaskData):
     def of_funds(cls, path: Path, trading: Trading, symbols: tuple[str, ...]) -> RegimeTaskData:
         """The bars of these funds. Raises ValueError for one that the file has no bar of, and as `read`."""
         found = cls.read(regime_switcher.SPEC.name, path, trading, symbols)
-        lost = [symbol for place, symbol in enumerate(symbols) if not found.table.present[:, place].any()]
-        if lost:
+        if lost := found.table.without_bars:
             raise ValueError(f"{path} has no bar of {', '.join(lost)}: expected bars of {', '.join(symbols)}")
         return found
 
