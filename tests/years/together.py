@@ -94,10 +94,11 @@ def _next_date(run: Run) -> str:
     return later[0].date if later else ""
 
 
-def _befall(run: Run, action: Split | Dividend | Rename) -> None:
-    """Let this happen to the company on the morning of its date."""
-    run.befallen.add(action.symbol)
-    _in_market(run.world, action)
+def _acts_now(run: Run, symbol: str) -> bool:
+    """Whether the company of a share may act, which it does once in a run: then the share is taken for this action."""
+    free = bool(symbol) and not run.moved(symbol)
+    run.befallen |= {symbol} if free else set()
+    return free
 
 
 def _in_market(world: World, action: Split | Dividend | Rename, books_ns: int = 0) -> None:
@@ -209,7 +210,7 @@ def _in_both(kind: str) -> Callable[[Run, random.Random], Awaitable[None]]:
     async def over_night(run: Run, chance: random.Random) -> None:
         """A person has shares of what the desk holds over night; on the next morning their company acts."""
         symbol, day = await _both_hold(run, chance), _next_date(run)
-        if not symbol or not day:
+        if not day or not _acts_now(run, symbol):
             return
         await asyncio.sleep(600.0)
         await acts.command(run, "resume")  # the person's trade has halted it
@@ -220,7 +221,7 @@ def _in_both(kind: str) -> Callable[[Run, random.Random], Awaitable[None]]:
         }[kind]
         if kind == "new name":
             run.befallen.add(new_name(symbol))
-        _befall(run, action)
+        _in_market(run.world, action)
 
     return over_night
 
@@ -520,9 +521,9 @@ async def _split_line_late(run: Run, chance: random.Random) -> None:
     """A split over night, whose line comes after the deadline of the next decision."""
     symbol = await until(run, lambda: _open(run) and _share(run, chance), 8 * 3600.0)
     day = _next_date(run)
-    if not symbol or not day:
+    if not day or not _acts_now(run, symbol):
         return
-    _befall(run, Split(symbol, day, Decimal(chance.choice(("2", "3"))), True))
+    _in_market(run.world, Split(symbol, day, Decimal(chance.choice(("2", "3"))), True))
     session = run.world.market.session_of(day)
     assert session is not None
     hidden_ns = session.close_ns + 20 * 3600 * SECOND_NS
@@ -574,12 +575,11 @@ def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]
         """A split over night: announcement, books, line and new bars each at its own time, and something between."""
         symbol = await until(run, lambda: _open(run) and _share(run, chance), 8 * 3600.0)
         day = _next_date(run)
-        session = run.world.market.session_of(day) if symbol and day else None
-        if session is None:
+        session = run.world.market.session_of(day) if day else None
+        if session is None or not _acts_now(run, symbol):
             return
         split, books_ns, _ = split_in_parts(run.world, run.faults, chance, symbol, session)
         run.splits.append((split, books_ns))
-        run.befallen.add(symbol)
         await run.world.until(while_split(session, chance))
         await _meets(run, chance, symbol, beside=beside)
 

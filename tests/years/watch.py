@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import UnsetType
 
@@ -92,7 +92,7 @@ CLOSE_S = 900  # what a person closes has left
 TIME_STOP_S = 360  # beyond its time: a bar, an exit that is priced again
 ENDED_S = 900
 REFUSALS = 3  # alarms of one refusal in a session: the first, the tenth, the hundredth
-SETTLED_NS = 400 * SECOND_NS  # after its last trade a book is compared
+SETTLED_NS = 400 * SECOND_NS  # after its last trade a book is compared, or once a report came since
 PAID = frozenset(("DIV", "SPIN", "CGD"))
 HALF_CENT = Decimal("0.005")
 CHEAP = Decimal("0.9")  # of the least that the rules allow
@@ -118,6 +118,7 @@ class Watch:
         self._traded = frozenset(strategy(run.schedule.desk).spec.symbols)
         self._now = Holders({}, {})  # by the server's trades
         self._changed_ns = 0
+        self._settled_ns = max(SETTLED_NS, (cast("int", run.tables["alpaca"]["report_every_s"]) + 60) * SECOND_NS)
         self._base: tuple[frozenset[object], Holders] = frozenset(), Holders({}, {})  # trades folded, who holds by them
         self._seen: tuple[int, int, int] = (0, 0, 0)
         self._at_close: dict[str, Holders] = {}  # by date
@@ -288,9 +289,9 @@ class Watch:
         """After a while without news the book has no more than what is the desk's."""
         run, state = self._run, self._state
         calm = run.willing() and state.risk.reconciled and not self._at_work(state)
-        if not calm or run.adopts or run.now_ns() - max(self._changed_ns, run.by_hand_ns) < SETTLED_NS:
+        if not calm or run.adopts or run.now_ns() - max(self._changed_ns, run.by_hand_ns) < self._settled_ns:
             return
-        if not run.alive_since(self._changed_ns) and not run.alive_since(run.now_ns() - SETTLED_NS):
+        if not run.alive_since(self._changed_ns) and not run.alive_since(run.now_ns() - self._settled_ns):
             return
         for symbol, position in state.book.positions.items():
             there = run.world.account.quantity(symbol)
