@@ -187,7 +187,7 @@ class Merged:
         table, _, word = key.partition(".")
         common = self._common.get(key, value)
         if common != value:
-            both = f"{word} = {_shown(common)} in [{table}] and {word} = {_shown(value)} in [{strategy}.{table}]"
+            both = f"{word} = {shown(common)} in [{table}] and {word} = {shown(value)} in [{strategy}.{table}]"
             expected = f"expected one value for a desk of {strategy}: remove one of them"
             self.problems.append(f"{key} is written twice in {self._file}: {both}: {expected}")
             return
@@ -224,7 +224,7 @@ class Merged:
             return
         if key in RETIRED:
             if value not in (0, "0"):
-                self.problems.append(f"{key} is {_shown(value)} (from {origin}): {RETIRED[key]}")
+                self.problems.append(f"{key} is {shown(value)} (from {origin}): {RETIRED[key]}")
             return
         if key not in self._defaults:
             self._refuse(key, origin, self._defaults)
@@ -233,14 +233,14 @@ class Merged:
             return
         self.origins[key], self._ranks[key] = origin, rank
         if isinstance(value, bool) and not isinstance(self._defaults[key], bool) and self._defaults[key] != AUTO:
-            self.problems.append(self.problem(key, value, f"a value like {_shown(self._defaults[key])}"))
+            self.problems.append(self.problem(key, value, f"a value like {shown(self._defaults[key])}"))
         section, _, name = key.partition(".")
         self.tables.setdefault(section, {})[name] = value
 
     def problem(self, key: str, value: object, expected: str) -> str:
         origin = self.origins.get(key, "default")
-        default = _shown(self._defaults[key]) if key in self._defaults else "none"
-        text = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
+        default = shown(self._defaults[key]) if key in self._defaults else "none"
+        text = _public(shown(value)) if key.startswith("alpaca.") else shown(value)
         if origin.startswith("default"):
             return f"{key} is {text} (from {origin}): expected {expected}: set it in the configuration"
         return f"{key} is {text} (from {origin}): expected {expected}: change it there (default: {default})"
@@ -310,7 +310,8 @@ def _listed(text: str) -> object:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as a file has it."""
     return str(value) if not isinstance(value, str | tuple | list) else json.dumps(value, ensure_ascii=False)
 
 

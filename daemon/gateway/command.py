@@ -43,6 +43,7 @@ from daemon.gateway.config import (
     keep_start,
     key_files,
     last_start,
+    limits_in_cents,
     load_gateway,
     load_or_last,
     make_keys,
@@ -342,6 +343,7 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ke
     finally:
         await upstream.close()
     findings += [(True, words) for words in shared_symbols(settings.sub_accounts.values())]
+    findings += [(False, words) for words in limits_in_cents(settings)]
     with contextlib.closing(socket.socket()) as probe:
         try:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

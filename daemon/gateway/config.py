@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from daemon.config.checks import of_any_key
 from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, load
-from daemon.config.sources import explained, refusal
+from daemon.config.sources import explained, refusal, shown
 from daemon.config.tables import DeskSettings
 from daemon.gateway.events import MAIN
 from daemon.host.whole_files import unread, write_whole
@@ -107,6 +107,17 @@ class GatewaySettings:
         return tuple((f"{t.guard_prefix}-", name) for name, t in self.sub_accounts.items() if t.guard_prefix)
 
 
+def limits_in_cents(settings: GatewaySettings) -> list[str]:
+    """Return what is said of limits below one USD: who writes 0.02 means 2 %, and allows two cents."""
+    tables = {"account": settings.account, **{f"sub_account.{n}": t for n, t in settings.sub_accounts.items()}}
+    return [
+        f"{title}.{key} is {value}: these are USD, no part of the account: write the amount, or 0 for none"
+        for title, table in tables.items()
+        for key, value in table
+        if isinstance(value, Decimal) and key.endswith("_max") and 0 < value < 1
+    ]
+
+
 def load_gateway(path: Path) -> GatewaySettings:
     """Read the file. Raises ConfigError."""
     try:
@@ -167,14 +178,14 @@ def keep_start(folder: Path, settings: GatewaySettings) -> None:
 
 def _table(path: Path, title: str, kind: type[Any], values: object, **more: object) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {title} is {values!r}: expected a table: write [{title}]")
+        raise ConfigError(f"{path}: {title} is {shown(values)}: expected a table: write [{title}]")
     problems = list(_odd(kind.model_fields, values))
     if not problems:
         try:
             return kind(**{**more, **values})
         except ValidationError as error:
             problems = [
-                f"{key} is {value!r}: expected {expected}: correct it" for key, value, expected in explained(error)
+                f"{key} is {shown(value)}: expected {expected}: correct it" for key, value, expected in explained(error)
             ]
     raise refusal(f"{path}: {title}.{problem}" for problem in problems)
 
@@ -186,9 +197,9 @@ def _odd(known: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
             nearest = get_close_matches(key, known, n=1, cutoff=0.0)[0]
             yield f"{key} is unknown: did you mean {nearest}? Correct or remove it"
         elif isinstance(value, bool):
-            yield f"{key} is {str(value).lower()}: expected no switch: correct it"
+            yield f"{key} is {str(value).lower()}: expected a value of its own, not true or false: correct it"
         elif expected := of_any_key(value):
-            yield f"{key} is {value!r}: expected {expected}: correct it"
+            yield f"{key} is {shown(value)}: expected {expected}: correct it"
 
 
 def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterator[str]:

@@ -33,6 +33,7 @@ from daemon.gateway.config import (
     GatewayTable,
     client_keys,
     key_files,
+    limits_in_cents,
     load_gateway,
     load_or_last,
     make_keys,
@@ -178,6 +179,7 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
             settings = s.gateway.settings
         monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
         tables = {"a": table("a", "60000"), "c": table("c", "1000")}
+        settings = dataclasses.replace(settings, account=AccountLimits(day_loss_max=Decimal("0.02")))
         books = read_books(tmp_path / FILE)
         said = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), books, "paper")
         words = [words for right, words in said if right]
@@ -189,6 +191,7 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
         assert words[2].startswith("sub_account.a.capital is 60000, and it began with 20000: ")
         assert words[3].startswith("b is not in the file, holds 2 SPY, 18999.98 USD and has 0 orders: ")  # of 500.01
         assert "panic b" in words[3]
+        assert [words for right, words in said if not right and "day_loss_max is 0.02" in words]
 
 
 def test_a_sub_account_that_left_the_file_with_cash_alone_is_named() -> None:
@@ -215,6 +218,15 @@ async def test_a_new_journal_over_what_a_desk_holds_says_so(tmp_path: Path, monk
         (named,) = (words for words in said if "no desk can sell it" in words)
         assert named.startswith("SPY, of which a desk has orders, is main's in this new journal")
         assert "gateway.state_dir" in named
+
+
+def test_a_limit_that_is_meant_as_a_part_is_named_by_the_check(tmp_path: Path) -> None:
+    account = "[account]\nday_loss_max = 0.02\ngross_exposure_max = 0\n"
+    (tmp_path / "gateway.toml").write_text(f"{account}[sub_account.a]\norder_max = 0.5\nexposure_max = 1\n")
+    assert limits_in_cents(load_gateway(tmp_path / "gateway.toml")) == [
+        "account.day_loss_max is 0.02: these are USD, no part of the account: write the amount, or 0 for none",
+        "sub_account.a.order_max is 0.5: these are USD, no part of the account: write the amount, or 0 for none",
+    ]
 
 
 def test_a_sub_account_in_other_words_is_refused_with_an_example() -> None:
@@ -568,10 +580,10 @@ async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkey
     ("text", "message"),
     [
         ("[gateway]\nprt = 1\n", "gateway.prt is unknown: did you mean port? Correct or remove it"),
-        ("[gateway]\nport = true\n", "gateway.port is true: expected no switch"),
-        ('[gateway]\nstate_dir = ""\n', "gateway.state_dir is '': expected text that should have at least 1 character"),
-        ('[gateway]\nstate_dir = "~/g"\n', "gateway.state_dir is '~/g': expected a whole path"),
-        ("[account]\nday_loss_max = nan\n", "account.day_loss_max is Decimal('NaN'): expected a finite number"),
+        ("[gateway]\nport = true\n", "gateway.port is true: expected a value of its own, not true or false"),
+        ('[gateway]\nstate_dir = ""\n', 'gateway.state_dir is "": expected text that should have at least 1 character'),
+        ('[gateway]\nstate_dir = "~/g"\n', 'gateway.state_dir is "~/g": expected a whole path'),
+        ("[account]\nday_loss_max = nan\n", "account.day_loss_max is NaN: expected a finite number"),
         (
             "[sub_account.a]\ncapital = -1\n",
             "sub_account.a.capital is -1: expected at least 0: correct it",
