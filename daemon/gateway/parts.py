@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
-from fractions import Fraction
 
 import msgspec
 from msgspec.structs import replace
@@ -33,7 +32,7 @@ from daemon.core.broker.ledger import (
     WITHHELD,
 )
 from daemon.core.instruments.option_market import OccContract, is_contract, parse_occ, root_of
-from daemon.core.risk.splits import PARTS_MAX, WHOLE_MAX
+from daemon.core.risk.splits import PLAIN
 from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, stamped_ns
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
@@ -277,7 +276,7 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
     `main`'s; where nothing is left, the part finer than nine decimals is the greatest holder's.
     """
     before, announced = sum(old.values(), ZERO), books.ratios.get(line.id, "")
-    new_rate, old_rate = (Decimal(rate) for rate in announced.split("/")) if announced else (total, before)
+    new_rate, old_rate = _rates(announced) if announced else (total, before)
     if not announced or abs(before * new_rate / old_rate - total) >= 1:  # or the announcement is of something else
         new_rate, old_rate = _plain_ratio(before, total) or (total, before)
     due = {name: held * new_rate / old_rate for name, held in sorted(old.items())}
@@ -307,12 +306,13 @@ def _plain_ratio(before: Decimal, total: Decimal) -> tuple[Decimal, Decimal] | N
     return next((some[0] for some in (exact, cut) if len(some) == 1), None)
 
 
-_PARTS = [Fraction(n, m) for n in range(1, PARTS_MAX + 1) for m in range(1, PARTS_MAX + 1)]
-_WHOLE = [Fraction(n) for n in range(1, WHOLE_MAX + 1)]
-_PLAIN = [
-    (Decimal(it.numerator), Decimal(it.denominator))
-    for it in sorted({*_PARTS, *_WHOLE, *(1 / it for it in _WHOLE)} - {Fraction(1)})
-]
+_PLAIN = [(Decimal(it.numerator), Decimal(it.denominator)) for it in sorted(PLAIN)]
+
+
+def _rates(announced: str) -> tuple[Decimal, Decimal]:
+    """Return the new shares and the old ones of an announced "new/old"."""
+    new, old = map(Decimal, announced.split("/"))
+    return new, old
 
 
 def _taken(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> Division:
@@ -335,7 +335,7 @@ def _moving(books: Ledgers, line: LedgerLine, symbol: str = "") -> Moving | None
     alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date) and symbol in ("", m.symbol)]
     if len(alike) > 1 and not symbol:
         announced = books.ratios.get(line.id, "")
-        new, old = map(Decimal, (announced or "1/1").split("/"))
+        new, old = _rates(announced or "1/1")
         alike = [m for m in alike if abs(m.total * new / old + line.quantity) < (1 if announced else FINEST)]
     if len(alike) != 1:
         return None
@@ -382,7 +382,7 @@ def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
     """
     fitting = []
     for parent, ex_date, ratio in books.spun.get(line.id, ()):
-        held, (new, old) = books.held_before(parent, ex_date), map(Decimal, ratio.split("/"))
+        held, (new, old) = books.held_before(parent, ex_date), _rates(ratio)
         if held and abs(sum(held.values()) * new / old - line.quantity) < 1 and (held, ratio) not in fitting:
             fitting.append((held, ratio))
     if line.quantity <= 0 or len(fitting) != 1:

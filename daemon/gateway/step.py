@@ -221,9 +221,8 @@ class Bookkeeper:
         self, name: str, why: str, symbol: str = "", quantity: Decimal = ZERO, price: Decimal = ZERO, *,
         cash: Decimal = ZERO,
     ) -> None:  # fmt: skip
-        books, kind = self.books, SHARES if symbol else TRANSFER
-        if symbol and cash:
-            kind = CONTRACT_CASH
+        books = self.books
+        kind = TRANSFER if not symbol else CONTRACT_CASH if cash else SHARES
         shares = {"symbol": symbol, "qty": text(quantity), "price": text(price)} if symbol else {}
         fields: Json = {
             "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{books.seq} {name} {kind}')}",

@@ -254,19 +254,14 @@ class Upstream:
 
     async def _ratio(self, line: Json) -> str:
         """Return the announced "new/old" of a line of a split or merger, "" where none or several are known."""
-
-        def unknown(symbol: str, problem: str) -> None:
-            self._log("ratio_unknown", symbol=symbol, problem=problem)
-
-        return await self._announced(self.reads.ratio, line, unknown) or ""
+        return await self._announced(self.reads.ratio, line, self._log_ratio_unknown) or ""
 
     async def _spun(self, line: Json) -> list[tuple[str, str, str]]:
         """Return who may have spun off the shares of a line."""
+        return await self._announced(self.reads.spin_offs, line, self._log_ratio_unknown) or []
 
-        def unknown(symbol: str, problem: str) -> None:
-            self._log("ratio_unknown", symbol=symbol, problem=problem)
-
-        return await self._announced(self.reads.spin_offs, line, unknown) or []
+    def _log_ratio_unknown(self, symbol: str, problem: str) -> None:
+        self._log("ratio_unknown", symbol=symbol, problem=problem)
 
     async def _announced(
         self, read: Callable[[str, date], Awaitable[T]], line: Json, unknown: Callable[[str, str], None]

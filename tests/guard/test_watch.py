@@ -645,15 +645,21 @@ def test_a_broker_that_refuses_for_a_while_is_asked_again_later() -> None:
     assert world.broker.stops() == {"SPY": 10}
 
 
-def test_what_a_close_left_over_is_covered_when_the_market_shuts() -> None:
+def close_leaves_four() -> World:
+    """The desk's host died, and its guard closed; the broker's own orders sold six, and the market shut."""
     world = World(replace(RULES, act="close"))
     world.run(60)
     dead(world)
     world.guard.executes = False
     world.run(600)
     assert Close() in world.guard.acts()
-    world.broker.positions = {"SPY": 4}  # the broker's own orders sold six
+    world.broker.positions = {"SPY": 4}
     world.broker.is_open, world.guard.executes = False, True
+    return world
+
+
+def test_what_a_close_left_over_is_covered_when_the_market_shuts() -> None:
+    world = close_leaves_four()
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 4}
 
@@ -773,13 +779,7 @@ def test_a_fence_that_a_person_lifted_stays_lifted_after_the_guard_s_restart() -
 
 
 def test_what_a_close_left_over_is_covered_by_a_guard_that_restarted() -> None:
-    world = World(replace(RULES, act="close"))
-    world.run(60)
-    dead(world)
-    world.guard.executes = False
-    world.run(600)
-    world.broker.positions = {"SPY": 4}  # the broker's own orders sold six
-    world.broker.is_open, world.guard.executes = False, True
+    world = close_leaves_four()
     begins_again(world)
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 4}

@@ -58,9 +58,7 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
-        self.turns = (
-            0  # callbacks that ran, but for those that Python 3.11 alone has: `asyncio.wait_for` ends by a partial
-        )
+        self.turns = 0  # callbacks that ran, but for partials: `asyncio.wait_for` ends by one on Python 3.11 alone
         self.kill_at = 0  # the turn before which it dies; 0: none
         self.on_death: list[Callable[[], None]] = []  # what its kernel does
         self.when_killed: Callable[[], None] = lambda: None

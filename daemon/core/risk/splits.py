@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 from msgspec.structs import replace
 
@@ -25,11 +26,13 @@ ANNOUNCED = "announced"  # status of a line about what is to come: nothing is bo
 OPENS_MIN = 9 * 60 + 30  # of New York's day
 SPLIT_RATIO = 1.2  # lowest ratio of prices or shares in a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
-RATIOS = frozenset(
-    [float(n) for n in range(2, WHOLE_MAX + 1)]
-    + [1.0 / n for n in range(2, WHOLE_MAX + 1)]
-    + [a / b for a in range(1, PARTS_MAX + 1) for b in range(1, PARTS_MAX + 1) if max(a / b, b / a) >= SPLIT_RATIO]
+PLAIN = frozenset(
+    [Fraction(n) for n in range(2, WHOLE_MAX + 1)]
+    + [Fraction(1, n) for n in range(2, WHOLE_MAX + 1)]
+    + [Fraction(a, b) for a in range(1, PARTS_MAX + 1) for b in range(1, PARTS_MAX + 1) if a != b]
 )
+"""New shares for each old one, in splits that happen."""
+RATIOS = frozenset(float(it) for it in PLAIN if max(it, 1 / it) >= SPLIT_RATIO)
 _OWN_RATIOS = tuple(sorted(RATIOS))
 COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
 _SHARED_RATIOS = (*COMMON, *(1 / ratio for ratio in COMMON))  # of shares that others hold too
