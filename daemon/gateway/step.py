@@ -224,8 +224,9 @@ class Bookkeeper:
         books = self.books
         kind = TRANSFER if not symbol else CONTRACT_CASH if cash else SHARES
         shares = {"symbol": symbol, "qty": text(quantity), "price": text(price)} if symbol else {}
+        words = f"{books.seq} {name} {kind}" + (f" {symbol}" if kind == CONTRACT_CASH else "")  # several in one report
         fields: Json = {
-            "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{books.seq} {name} {kind}')}",
+            "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, words)}",
             "activity_type": kind,
             "date": new_york_date(books.now_ns).isoformat(),
             "net_amount": text(cash),

@@ -557,6 +557,23 @@ async def test_what_the_broker_sells_of_several_is_each_ones(tmp_path: Path) -> 
         assert s.verified().difference == ""
 
 
+async def test_what_the_broker_sells_of_two_contracts_has_a_line_of_each(tmp_path: Path) -> None:
+    puts = sorted(IN_THE_MONEY.replace("C00490000", f"P{strike:05}000") for strike in (508, 510))
+    async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
+        for name in ("a", "b"):
+            for put in puts:
+                await s.place(name, 1, symbol=put, type="limit", limit_price="20")
+        await s.until(lambda: all(s.held(name) == dict.fromkeys(puts, Decimal(1)) for name in ("a", "b")))
+        alpaca.clock.jump_to(CLOSE_NS - 59 * MINUTE_NS)
+        alpaca.back_office.advance(CLOSE_NS - 59 * MINUTE_NS)
+        await s.until(lambda: not alpaca.account.positions)
+        await s.gateway.reported(30)
+        await s.until(lambda: (s.held("a"), s.held("b"), s.held("main")) == ({}, {}, {}))
+        rows = (await s.ask("b", "GET", "/v2/account/activities", activity_types="OPCSH"))[1]
+        assert sorted(row["symbol"] for row in rows) == puts
+        assert len({row["id"] for row in rows}) == 2
+
+
 async def test_a_contract_that_is_not_to_be_exercised_is_left_alone(tmp_path: Path) -> None:
     async with broker() as alpaca:
         async with gateway_on(alpaca, tmp_path) as s:
