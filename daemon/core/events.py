@@ -78,6 +78,14 @@ class BarRejected(Event, frozen=True, tag=True):
     detail: str
 
 
+class TradingStatusChanged(Event, frozen=True, tag=True):
+    """The exchange halted trading in a share, or began it again. `reason` is its own words."""
+
+    symbol: str
+    halted: bool
+    reason: str
+
+
 class Quote(msgspec.Struct, frozen=True, gc=False):
     """The best bid and ask of one option in USD a share; `bid` 0 means no bid, `ask` 0 no offer.
 
@@ -606,6 +614,7 @@ AnyEvent = (
     | PartClosed
     | BarCorrected
     | BarRejected
+    | TradingStatusChanged
     | QuotesReceived
     | PricesPrinted
     | RebalanceDue

@@ -19,10 +19,18 @@ from msgspec import UNSET, UnsetType
 
 from daemon.core.book import fall_from, limited_peak, session_loss, worth_at
 from daemon.core.events import Contract, Quote
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.limits import Basket, Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute, parse_window
+from daemon.core.session import (
+    LATER,
+    flatten_from_ns,
+    in_window,
+    minutes_to,
+    new_york_minute,
+    new_york_text,
+    parse_window,
+)
 from daemon.core.state import ZERO, Book, ClaimState, Identity, Model, Position, RiskState, SessionState
 from strategies.kit.contract import Grid, Leg
 from strategies.kit.quantity import Quantity
@@ -70,6 +78,14 @@ def market_closed(view: RiskView, _: Intent) -> str | None:
 
 def blind(view: RiskView, _: Intent) -> str | None:
     return view.blind or None
+
+
+def trading_halted(view: RiskView, intent: Intent) -> str | None:
+    if isinstance(view.session.trading_halts, UnsetType):
+        return None
+    root = root_of(intent.symbol)
+    halt = view.session.trading_halt(root)
+    return f"its exchange halted {root} at {new_york_text(halt.since_ns)[11:]}: {halt.reason}" if halt else None
 
 
 def calendar_unknown(view: RiskView, _: Intent) -> str | None:

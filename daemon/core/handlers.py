@@ -23,7 +23,7 @@ from daemon.core.moves import Cause
 from daemon.core.orders import FENCE, Order, Work, advance
 from daemon.core.records import ShadowRow
 from daemon.core.risk.claim import forgive, note_model
-from daemon.core.risk.guards import check_blind, loss_to_reset
+from daemon.core.risk.guards import check_blind, loss_to_reset, note_trading
 from daemon.core.risk.marks import fetch_equity
 from daemon.core.session import week_of
 from daemon.core.state import (
@@ -288,6 +288,10 @@ def on_bar_rejected(draft: Draft, event: ev.BarRejected) -> None:
     draft.count_rejected(event.reason, event.symbol)
 
 
+def on_trading_status(draft: Draft, event: ev.TradingStatusChanged) -> None:
+    note_trading(draft, event.symbol, halted=event.halted, reason=event.reason)
+
+
 def on_nothing(_: Draft, __: ev.Event) -> None:
     """Do nothing: for events that concern another kind of desk or the shell only."""
 
@@ -321,6 +325,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         ended=False,
         previous=event.previous[-1].date if event.previous else former.date if former is not None else "",
         calendar_close_ns=UNSET,
+        trading_halts=UNSET,
     )
     last = {work.order_id for work in draft.works.values()}
     old_ns = min(draft.now_ns, draft.broker.agreed_ns or draft.now_ns) - REPORTED_AGAIN_NS

@@ -112,6 +112,14 @@ class OptionChain(msgspec.Struct, frozen=True, gc=False):
     volatility: float | None
 
 
+class TradingHalt(msgspec.Struct, frozen=True, gc=False):
+    """The halt of a share by its exchange; `until_ns` is 0 while it lasts."""
+
+    since_ns: int
+    reason: str
+    until_ns: int = 0
+
+
 class SessionState(msgspec.Struct, frozen=True, gc=False):
     """The session that runs or comes next; `starts` are the last bars' starts, newest last, for the gap rule."""
 
@@ -124,6 +132,17 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
     ended: bool = False
     previous: str = ""  # the date of the session before it, "" where it is not known
     calendar_close_ns: int | UnsetType = UNSET  # where the broker's market closes earlier than in the calendar
+    trading_halts: dict[str, TradingHalt] | UnsetType = UNSET  # of this session, by share: the newest of each
+
+    def trading_halt(self, root: str) -> TradingHalt | None:
+        """Return the halt of a share that lasts, None without one."""
+        halt = None if isinstance(self.trading_halts, UnsetType) else self.trading_halts.get(root)
+        return halt if halt is not None and not halt.until_ns else None
+
+    def reopened_ns(self, root: str) -> int:
+        """Return when a share's newest halt ended; 0 without one, and while it lasts."""
+        halt = None if isinstance(self.trading_halts, UnsetType) else self.trading_halts.get(root)
+        return halt.until_ns if halt is not None else 0
 
 
 class RiskState(msgspec.Struct, frozen=True, gc=False):

@@ -213,6 +213,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.BrokerSnapshot: on_broker_snapshot,
     ev.SessionScheduled: on_session_scheduled,
     ev.BarRejected: handlers.on_bar_rejected,
+    ev.TradingStatusChanged: handlers.on_trading_status,
     ev.ClockTicked: handlers.on_clock_ticked,
     ev.PolicyAnswered: on_policy_answered,
     ev.PolicyFailed: on_policy_failed,

@@ -178,6 +178,8 @@ def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns
     starts = venue.market.starts.get(symbol, [])
     newest_ns = min(end_ns, now_ns - MINUTE_NS - BAR_DELAY_NS)
     rows = venue.market.bars.get(symbol, [])[bisect_left(starts, start_ns) : bisect_right(starts, newest_ns)]
+    if symbol in venue.market.halts:
+        rows = [bar for bar in rows if venue.market.has_bar(symbol, bar.start_ns)]
     changed = venue.corrections
     if not changed:
         return rows
@@ -260,6 +262,8 @@ def _latest(
 def _latest_bar(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
     starts = venue.market.starts.get(symbol, [])
     index = bisect_right(starts, now_ns - MINUTE_NS - BAR_DELAY_NS) - 1
+    while index >= 0 and not venue.market.has_bar(symbol, starts[index]):
+        index -= 1
     if index < 0:
         return None
     return bar_row(known_bars(venue, symbol, starts[index], starts[index], now_ns)[0])

@@ -77,6 +77,7 @@ class Timeline:
     def _tick(self, at_ns: int) -> None:
         """A path point: quotes and trades to each session, priced once. Points that are overdue are left out."""
         self.hub.strike()
+        self._halt(at_ns)
         if self.venue.clock.now_ns() >= at_ns + POINT_NS:
             return
         cache: dict[tuple[str, str], DataMessage | None] = {}
@@ -92,6 +93,25 @@ class Timeline:
                             cache[kind, symbol] = self._point_message(kind, symbol, session.stream, at_ns)
                         messages.append(cache[kind, symbol])
             session.deliver(message for message in messages if message is not None)
+
+    def _halt(self, at_ns: int) -> None:
+        """Let the exchange halt a share where the script has it, and go on later; the channel of statuses says both."""
+        if (fault := self.venue.faults.take("trading_halt")) is None:
+            return
+        symbol = str(fault.get("symbol", self.venue.market.symbol))
+        until_ns = at_ns + int(float(fault.get("minutes", 8)) * MINUTE_NS)
+        self.venue.market.halt_trading(symbol, at_ns, until_ns)
+        told = {
+            "sc": fault.get("code", "H"),
+            "sm": "Trading Halt",
+            "rc": "LUDP",
+            "rm": "Volatility Pause",
+            "z": "C",
+        }
+        self.hub.publish_stocks([DataMessage("s", symbol, at_ns, told)])
+        over = {"sc": "T", "sm": "Trading Resumption", "rc": "", "rm": "", "z": "C"}
+        resume = partial(self.hub.publish_stocks, [DataMessage("s", symbol, until_ns, over)])
+        self._at(until_ns, _TICK, resume)
 
     def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> DataMessage | None:
         market = self.venue.market
@@ -134,7 +154,7 @@ class Timeline:
             if not self._is_sent(symbol):
                 continue
             index = bisect_left(starts, start_ns)
-            if index < len(starts) and starts[index] == start_ns:
+            if index < len(starts) and starts[index] == start_ns and self.venue.market.has_bar(symbol, start_ns):
                 messages += self._bar_messages(self.venue.market.bars[symbol][index])
                 messages += self._daily(symbol, start_ns) if daily else []
         self.hub.publish_stocks(messages)

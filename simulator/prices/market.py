@@ -89,6 +89,7 @@ class Market:
         self._session: Session | None = None  # the one last asked for
         self._listed: dict[str, tuple[int, int]] = {}  # options: listed from this session (index) until this time
         self._listings: dict[str, list[dict[str, Any]]] = {}
+        self.halts: dict[str, list[tuple[int, int]]] = {}  # by share: from when until when its exchange halts it
 
     @classmethod
     def from_bars(
@@ -111,6 +112,11 @@ class Market:
             times = [bar.start_ns for bar in bars]
             sessions = calendar_sessions(new_york_date(min(times)), new_york_date(max(times)))
         return cls(bars, symbol, sessions=sessions, **settings)
+
+    def halt_trading(self, symbol: str, from_ns: int, until_ns: int) -> None:
+        """Let the exchange halt a share, and its options, between two times: no fill, and nothing new to see of it."""
+        self.halts.setdefault(symbol, []).append((from_ns, until_ns))
+        self._points.pop(symbol, None)
 
     # --- prices -----------------------------------------------------------------------------------------------------
 
@@ -230,11 +236,17 @@ class Market:
         return grid(bars[0].open) if bars and bars[0].start_ns <= now_ns else None
 
     def trading(self, symbol: str, now_ns: int) -> bool:
-        """Whether orders may fill: a share of the daily prices only in a session of which it has a bar."""
+        """Whether orders may fill: in no halt; a share of the daily prices only in a session of which it has a bar."""
+        if self.halts and self._before_halt(option_market.root_of(symbol), now_ns) != now_ns:
+            return False
         if symbol not in self.derived or self.days is None:
             return True
         session = self.session_at(now_ns)
         return session is not None and self.days.bar(symbol, session.date) is not None
+
+    def has_bar(self, symbol: str, start_ns: int) -> bool:
+        """Whether a minute of a share's tape was traded: not one that a halt has whole."""
+        return not any(since <= start_ns <= until - MINUTE_NS for since, until in self.halts.get(symbol, ()))
 
     def tradable(self, symbol: str, now_ns: int) -> bool:
         """Whether orders are taken: not for a share that is halted, delisted or renamed."""
@@ -298,8 +310,16 @@ class Market:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _before_halt(self, symbol: str, now_ns: int) -> int:
+        """The last moment before the halt of a share that lasts at `now_ns`; that itself where none does."""
+        return min(
+            (since - 1 for since, until in self.halts.get(symbol, ()) if since <= now_ns < until), default=now_ns
+        )
+
     def _point(self, symbol: str, now_ns: int) -> tuple[int, Decimal] | None:
         """Time and price of the last path point at `now_ns`."""
+        if self.halts:
+            now_ns = self._before_halt(symbol, now_ns)
         point = self._points.get(symbol)
         if point is not None and 0 <= now_ns - point[0] < POINT_NS:
             return point

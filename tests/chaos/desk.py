@@ -187,8 +187,10 @@ class Desk:
         return True
 
     def halted_for(self) -> set[str]:
-        """The reasons of all halts that the log names."""
-        return {str(event["reason"]) for event in self._process.read_log() if event["event"] == "halted"}
+        """The reasons of all halts that the log names; one that stands behind another is told by its alarm alone."""
+        names = {"halted": "reason", "alarm": "alarm"}
+        log = self._process.read_log()
+        return {str(line[names[str(line["event"])]]) for line in log if line["event"] in names}
 
     def passed_over(self) -> list[str]:
         """Snapshots that could not be used, as the log names them."""

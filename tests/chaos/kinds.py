@@ -144,6 +144,9 @@ def _market() -> Iterator[Kind]:
     for bid, ask in ((0.30, 0.80), (0.15, 0.725), (0.025, 0.75), (0.0, 0.725)):
         wide = _line("quote_wide", where={"stream": "option"}, times=10_000, lasts_s=1800, bid=bid, ask=ask)
         yield Kind(f"quote_wide: {bid:g} to {ask:g} of the price", "wide quote", _fixed(wide))
+    for minutes in (4, 20):
+        name = f"trading halt of {minutes} minutes"
+        yield Kind(name, "halt of the exchange", _fixed(_line("trading_halt", minutes=minutes)))
     for kind in ("greeks_missing", "odd_symbol"):
         kept = _prepare("order_held_back", times=3, seconds=900)  # an exit still works when the chain is listed again
         yield Kind(kind, "odd chain", _fixed(kept, _line(kind, times=3)), act="kill")

@@ -215,6 +215,53 @@ def test_an_adopted_short_option_is_bought_back_whole_and_the_next_long_one_can_
     assert (d.held, d.state.works) == ({}, {})
 
 
+# --- halts of the exchange ----------------------------------------------------------------------------------------
+
+
+def exchange(d: Desk, minute: float, second: float, *, halts: bool) -> None:
+    d.put(ev.TradingStatusChanged(d.at(minute, second), "SPY", halts, "Trading Halt LUDP"))
+
+
+def tick_on(d: Desk, account: Account, first: int, last: int) -> list[object]:
+    """Ticks and reports of these minutes, each ten seconds; returns all effects."""
+    effects: list[object] = []
+    for minute in range(first, last):
+        d.put(account.report(d.at(minute)))
+        effects += [effect for second in range(0, 60, 10) for effect in d.tick(minute, second)]
+    return effects
+
+
+def test_an_exit_in_a_halt_of_the_exchange_rests_at_its_limit_and_is_priced_anew_once_it_trades() -> None:
+    d = holding(account := Account(), HALT)
+    d.bar(1)
+    first = sent(d.answer(EXIT))
+    d.accept(account.take(first, d.state.now_ns))
+    assert first.limit_price is not None
+    exchange(d, 2, 30, halts=True)
+    effects = tick_on(d, account, 3, 30)
+    assert (of(effects, CancelOrder), of(effects, SubmitOrder), alarms(effects), d.halted()) == ([], [], [], "")
+    exchange(d, 30, 0, halts=False)
+    d.quotes(30, quote(CALL, "1.50", "1.54"))
+    assert of(d.tick(30, 50), CancelOrder) == []  # its minute began anew
+    effects = d.put(account.report(d.at(31)))
+    assert [cancel.client_order_id for cancel in of(effects, CancelOrder)] == [first.client_order_id]
+
+
+def test_an_exit_that_is_decided_in_a_halt_waits_for_a_price_of_after_it_and_at_most_five_seconds() -> None:
+    for quoted in (True, False):
+        d = holding(account := Account(), HALT)
+        d.bar(1)
+        exchange(d, 2, 0, halts=True)
+        tick_on(d, account, 2, 15)  # by then no quote is of now
+        d.put(ev.FlattenRequested(d.at(15), "by hand", "ann"))
+        assert of(tick_on(d, account, 15, 20), SubmitOrder) == []
+        exchange(d, 20, 0, halts=False)
+        d.put(account.report(d.at(20, 1)))
+        assert of(d.tick(20, 4), SubmitOrder) == []
+        order = sent(d.quotes(20, quote(CALL, "1.50", "1.54"), second=4) if quoted else d.tick(20, 5))
+        assert (order.symbol, order.side, order.limit_price is None) == (CALL, -1, not quoted)
+
+
 def test_what_was_taken_over_at_noon_is_not_blind_before_its_first_quotes_can_have_come() -> None:
     d = at_broker(account := Account(), ADOPT)
     for minute in range(30):

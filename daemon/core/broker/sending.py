@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, PROTECTION, Draft
 from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.gates import Intent
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
 from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
 from daemon.core.state import BROKER_MODES
@@ -277,10 +277,25 @@ GIVEN_UP_NS = 2 * CANCEL_STUCK_NS  # and after this the position is closed by th
 
 
 def worked_ns(draft: Draft, order: Order) -> int:
-    """Return how long the order could trade; an auction order trades from the open on."""
-    session = draft.session.session
+    """Return how long the order could trade; an auction order trades from the open on, and none in a halt."""
+    session, root = draft.session.session, root_of(order.symbol)
     since_ns = max(order.submitted_ns, session.open_ns) if session is not None else order.submitted_ns
-    return draft.now_ns - since_ns
+    halt = draft.session.trading_halt(root)
+    if halt is not None:
+        return max(halt.since_ns - since_ns, 0)
+    return draft.now_ns - max(since_ns, draft.session.reopened_ns(root))
+
+
+def awaits_trading(draft: Draft, symbol: str) -> bool:
+    """Return True in a halt of the exchange, and in the first seconds after it, without a quote of now.
+
+    Nothing can be sold meanwhile, and a market order would take whatever price comes first.
+    """
+    root, quote = root_of(symbol), draft.fresh(draft.quotes.get(symbol))
+    if draft.session.trading_halt(root) is not None:
+        return quote is None
+    reopened_ns = draft.session.reopened_ns(root)
+    return (quote is None or quote.quoted_ns < reopened_ns) and draft.now_ns - reopened_ns < QUOTE_WAIT_NS
 
 
 def reprice_ns(draft: Draft) -> int:

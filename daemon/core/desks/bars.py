@@ -31,7 +31,7 @@ from daemon.core.events import (
     SharesSplit,
 )
 from daemon.core.risk.claim import note_close
-from daemon.core.risk.guards import check_blind, revalue
+from daemon.core.risk.guards import check_blind, note_trading, revalue
 from daemon.core.risk.marks import take_quotes
 from daemon.core.risk.splits import note_told
 from daemon.core.state import Ask
@@ -89,6 +89,10 @@ class AtEachBar:
         session = state.session
         if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
             return
+        if not isinstance(state.trading_halts, UnsetType):
+            halt = state.trading_halt(bar.symbol)
+            if halt is not None and bar.start_ns >= halt.since_ns:  # it traded since: the word of it did not come
+                note_trading(draft, bar.symbol, halted=False)
         if self._several and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
             if self._leaps(draft, bar):
                 draft.count_rejected("leap", bar.symbol)

@@ -21,6 +21,7 @@ from daemon.core.broker.exits import exit_at_stop, exit_by_rule, exit_in_time, r
 from daemon.core.broker.protection import lift, resting
 from daemon.core.broker.sending import (
     QUOTE_WAIT_NS,
+    awaits_trading,
     held_up,
     in_the_way,
     may_send,
@@ -151,7 +152,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         if not hanging:
             draft.close_work(work)
         return
-    if not may_send(draft) or held_up(draft, work.symbol, side):
+    if not may_send(draft) or awaits_trading(draft, work.symbol) or held_up(draft, work.symbol, side):
         return
     if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
         return  # retried one re-price interval later

@@ -33,6 +33,7 @@ GATES: tuple[Gate, ...] = (
     ),
     Gate("market_closed", gates.market_closed),
     Gate("blind", gates.blind),
+    Gate("trading_halted", gates.trading_halted, Applies.ENTRY, decides="bar", needs_order=True),
     Gate("near_open", gates.near_open, decides="bar", ends_ns=gates.opening_over),
     Gate("near_close", gates.near_close, decides="bar"),
     Gate("no_trade_window", gates.no_trade_window, decides="bar", ends_ns=gates.window_over),

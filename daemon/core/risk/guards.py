@@ -19,10 +19,11 @@ from daemon.core.draft import LEAVING, PROTECTION, Draft, names_of, wording
 from daemon.core.effects import AskBroker, RaiseAlarm
 from daemon.core.events import Funds, Quote
 from daemon.core.gates import LOSSES, RiskView, reject_rate
+from daemon.core.instruments.option_market import root_of
 from daemon.core.limits import Sizing
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
 from daemon.core.risk.marks import fetch_equity, mark_book, wide_since
-from daemon.core.state import BROKER_MODES, ZERO, Pause, Position, State
+from daemon.core.state import BROKER_MODES, ZERO, Pause, Position, State, TradingHalt
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
@@ -133,11 +134,23 @@ def look_up_overdue(draft: Draft) -> None:
             draft.look_up(order)
 
 
+def note_trading(draft: Draft, symbol: str, *, halted: bool, reason: str = "") -> None:
+    """Note that an exchange halted a share, or that it trades again. What says nothing new changes nothing."""
+    session = draft.session
+    lasting = session.trading_halt(symbol)
+    if halted == (lasting is not None):
+        return
+    halt = TradingHalt(draft.now_ns, reason) if lasting is None else replace(lasting, until_ns=draft.now_ns)
+    known = {} if isinstance(session.trading_halts, UnsetType) else session.trading_halts
+    draft.session = replace(session, trading_halts={**known, symbol: halt})
+
+
 def check_blind(draft: Draft) -> None:
     """Check in a session for lost data: report a desk that stays unreconciled, and apply `on_blind`.
 
     `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long. A desk that decides
-    once a session needs no bars meanwhile, and is not sold out for want of quotes: where others leave, it says so.
+    once a session needs no bars meanwhile, and is not sold out for want of quotes: where others leave, it says so. What
+    its exchange has halted is not lost: nothing can be seen or sold of it, and stops go on once it trades again.
     """
     session, rules = draft.session.session, draft.trading.broker
     if draft.identity.by_tape or session is None or draft.session.ended:
@@ -152,7 +165,8 @@ def check_blind(draft: Draft) -> None:
     if wide := wide_since(draft, draft.now_ns - rules.blind_min * MINUTE_NS, since_ns):
         detail = f"quotes of {', '.join(wide)} are too wide for {rules.blind_min} minutes: stops use the model's price"
         draft.alarm("blind", detail, once=True, about="wide")
-    lost, unseen = _lost(draft, held, since_ns, since_ns)
+    trading = [position for position in held if draft.session.trading_halt(root_of(position.symbol)) is None]
+    lost, unseen = _lost(draft, trading, since_ns, since_ns)
     if not lost:
         return
     at_once = not draft.desk.decides.rebalances
@@ -188,7 +202,7 @@ def _lost(draft: Draft, held: list[Position], since_ns: int, quoted_since_ns: in
     """Return what was lost for `blind_min` minutes, and the positions whose quotes are; nothing earlier counts."""
     limit_ns, at_once = draft.trading.broker.blind_min * MINUTE_NS, not draft.desk.decides.rebalances
     lost = []
-    if at_once and draft.now_ns - _bar_due_ns(draft, held, since_ns) >= limit_ns:
+    if at_once and held and draft.now_ns - _bar_due_ns(draft, held, since_ns) >= limit_ns:
         lost.append("bars")
     by_minute_ns = max(limit_ns, ONCE_A_MINUTE_NS)
     quoted_ns = limit_ns if at_once else by_minute_ns
@@ -213,6 +227,7 @@ def _bar_due_ns(draft: Draft, held: list[Position], since_ns: int) -> int:
     newest = draft.basket.newest  # where a desk has several symbols
     bar_ns = min(newest.get(position.symbol, 0) for position in held) if newest else draft.session.last_bar_ns
     interval_ns = draft.spec.bar_interval_s * SECOND_NS
+    since_ns = max(since_ns, *(draft.session.reopened_ns(root_of(position.symbol)) for position in held))
     return max(bar_ns + interval_ns, since_ns) + interval_ns - MINUTE_NS
 
 
@@ -234,9 +249,10 @@ def _worth_usd(draft: Draft, position: Position) -> Decimal:
 
 
 def _seen_ns(draft: Draft, position: Position) -> int:
-    """Return when the position was last quoted; without a quote, its opening (or takeover)."""
+    """Return when the position was last quoted; without a quote, its opening (or takeover), or the end of a halt."""
     quote = draft.quotes.get(position.symbol)
-    return max(quote.quoted_ns if quote is not None else 0, position.opened_ns)
+    reopened_ns = draft.session.reopened_ns(root_of(position.symbol))
+    return max(quote.quoted_ns if quote is not None else 0, position.opened_ns, reopened_ns)
 
 
 def _report_unreconciled(draft: Draft, from_ns: int) -> None:

@@ -95,6 +95,54 @@ def test_nothing_is_lost_while_everything_comes() -> None:
         assert alarms(d.tick(minute + 1, 30)) == []
 
 
+def halts(d: Desk, minute: int, *, halted: bool = True) -> None:
+    d.put(ev.TradingStatusChanged(d.at(minute), "SPY", halted, "Trading Halt LUDP"))
+
+
+def test_what_its_exchange_halted_is_not_lost_and_has_five_minutes_once_it_trades_again() -> None:
+    d, account = holding()
+    halts(d, 2)
+    for minute in range(2, 30):
+        d.put(account.report(d.at(minute, 1)))
+        assert alarms(d.tick(minute, 2)) == []
+    halts(d, 30, halted=False)
+    for minute in range(30, 36):
+        d.put(account.report(d.at(minute, 1)))
+        assert alarms(d.tick(minute, 30)) == (["blind"] if minute == 35 else [])
+    assert d.halted() == "blind"
+
+
+def test_reports_that_stop_in_a_halt_of_the_exchange_are_lost_all_the_same() -> None:
+    d, _ = holding()
+    halts(d, 2)
+    assert alarms(d.tick(5, 59)) == []
+    text = str(d.tick(6))
+    assert f"blind: reconciliation lost for 5 minutes while {CALL} is held" in text.replace("', detail='", ": ")
+
+
+@pytest.mark.parametrize("bar_start", [2, 3])
+def test_a_bar_that_began_after_a_halt_ends_it_and_none_that_began_before(bar_start: int) -> None:
+    d, account = holding()
+    d.bar(1)
+    d.put(ev.TradingStatusChanged(d.at(2, 30), "SPY", True, "Trading Halt LUDP"))
+    for start in range(2, bar_start + 1):
+        d.bar(start)
+    halted = bar_start == 2
+    assert (d.state.session.trading_halt("SPY") is not None) == halted
+    for minute in range(bar_start + 1, bar_start + 7):
+        d.put(account.report(d.at(minute, 31)))
+        d.tick(minute, 32)
+    assert d.halted() == ("" if halted else "blind")
+
+
+def test_a_halt_of_the_exchange_ends_with_its_session_for_want_of_any_word_of_the_night() -> None:
+    d, _ = holding()
+    halts(d, 2)
+    assert d.state.session.trading_halt("SPY") is not None
+    d.put(ev.SessionScheduled(d.at(400), TUESDAY, SESSIONS[2:]))
+    assert d.state.session.trading_halt("SPY") is None
+
+
 def test_a_desk_without_a_position_is_blind_to_nothing() -> None:
     d = at_broker(Account())
     d.bar(0)

@@ -15,7 +15,7 @@ from daemon.core.desks.registry import OPTION_GATES
 from daemon.core.gates import LOSSES, Applies, Gate, Intent, RiskView, ask_gates, reject_rate
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.state import Book, BrokenClaim, ClaimState, Halt, Model, Pause, RiskState, SessionState
+from daemon.core.state import Book, BrokenClaim, ClaimState, Halt, Model, Pause, RiskState, SessionState, TradingHalt
 from strategies.kit.contract import Grid
 from tests.support.core.desk import CALL, MINUTE, MONDAY, PUT, SECOND, contract, quote
 from tests.support.core.risk_view import (
@@ -48,6 +48,10 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "account_blocked": (at(), at(blocked="trading_blocked")),
     "market_closed": (at(), at(closed=True)),
     "blind": (at(), at(blind="quotes lost for 5 minutes while SPY is held")),
+    "trading_halted": (
+        at(session={"trading_halts": {"SPY": TradingHalt(NOW - 2, "LUDP", NOW - 1), "QQQ": TradingHalt(1, "LUDP")}}),
+        at(session={"trading_halts": {"SPY": TradingHalt(NOW - 2, "LUDP")}}),
+    ),
     "calendar_unknown": (at(), at(session={"session": None})),
     "outside_session": (at(now_ns=CLOSE - 1), at(now_ns=CLOSE)),
     "near_open": (
@@ -164,6 +168,7 @@ NUMBER: dict[str, str] = {
 """The limit of each gate that has a number; the others ask a yes or no."""
 WITHOUT_NUMBER = {
     "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "blind", "calendar_unknown",
+    "trading_halted",
     "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
     "buying_power", "claim_broken", "shares_held", "owner_unknown", "duplicate_intent", "opposite_order", "oversell",
     "closed_by_hand",

@@ -172,7 +172,7 @@ class LiveQuotes:
         log: EventLogger,
         *,
         clock: Clock,
-        in_session: Callable[[], bool],
+        expects_quotes: Callable[[str], bool],
         conflate_ns: int,
         silence_ns: int,
         breath_s: float,
@@ -185,7 +185,7 @@ class LiveQuotes:
         self._put = put
         self._log = log
         self._clock = clock
-        self._in_session = in_session
+        self._expects_quotes = expects_quotes
         self._conflate_ns = conflate_ns
         self._silence_ns = silence_ns
         self._breath_s = breath_s
@@ -290,9 +290,11 @@ class LiveQuotes:
         """
         silence = Silence(self._silence_ns, self._clock.now_ns())
         while True:
-            expected = self._streamed and self._in_session()
-            newest_ns = min(self._came_ns.get(symbol, 0) for symbol in self._shares or ("",))
-            again_ns = silence.look(self._clock.now_ns(), newest_ns if expected else None)
+            now_ns, names = self._clock.now_ns(), self._shares or ("",)
+            expected = {name for name in names if self._streamed and self._expects_quotes(name)}
+            self._came_ns |= {name: now_ns for name in names if name not in expected}  # its silence begins from here
+            newest_ns = min((self._came_ns.get(name, 0) for name in expected), default=None)
+            again_ns = silence.look(now_ns, newest_ns)
             if silence.looks:
                 self._ask_for(self._streamed)
             if silence.loud:
@@ -407,7 +409,7 @@ class LiveFeed:
             put,
             log,
             clock=clock,
-            in_session=self._in_session,
+            expects_quotes=self._expects_quotes,
             conflate_ns=self._timing.conflate_ns,
             silence_ns=self._timing.silence_ns,
             breath_s=self._timing.breath_s,
@@ -431,8 +433,8 @@ class LiveFeed:
         """Return the quotes that close a bar of `symbol`: its own, or those of all contracts."""
         return self._quotes.book.take((symbol,) if self._options is None else None)
 
-    def _in_session(self) -> bool:
-        return self._bars.in_session
+    def _expects_quotes(self, symbol: str) -> bool:
+        return self._bars.expects_quotes(symbol)
 
     # --- sessions -------------------------------------------------------------------------------------------------
 

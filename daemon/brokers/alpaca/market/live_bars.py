@@ -21,7 +21,15 @@ from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.socket import Endpoint, Silence, State, StockStream, TradingStatus
 from daemon.brokers.alpaca.rest.client import Refused, RestError
 from daemon.brokers.api import EventLogger, Known
-from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
+from daemon.core.events import (
+    BarClosed,
+    BarCorrected,
+    BarRejected,
+    Event,
+    Quote,
+    QuotesReceived,
+    TradingStatusChanged,
+)
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.pacing import back_off_s
@@ -249,6 +257,7 @@ class LiveBars:
         self._merge = BarMerge(0)
         self._builder = BarBuilder(Session("", 0, 0), grid)
         self._streamed_ns = 0  # end of the newest streamed bar
+        self._halted_ns = 0  # since when its exchange halts it, as far as the stream said
         self._repair_asked = asyncio.Event()
         self._repair_reason = ""
         self._repairing = asyncio.Lock()
@@ -258,6 +267,11 @@ class LiveBars:
         """Return whether the begun session is running now."""
         session = self._traded()
         return session is not None and not self._over and session.open_ns <= self._clock.now_ns() < session.close_ns
+
+    @property
+    def expects_quotes(self) -> bool:
+        """Return whether quotes should come now: in a session, and in no halt of its exchange."""
+        return self.in_session and not self._halted_ns
 
     @property
     def newest(self) -> tuple[int, float]:
@@ -273,7 +287,7 @@ class LiveBars:
     def begin(self, session: Session) -> None:
         """Emit bars of this session from now on."""
         self._session = session
-        self._over = False
+        self._over, self._halted_ns = False, 0
         self._merge = BarMerge(session.open_ns - MINUTE_NS)
         self._builder = BarBuilder(session, self._grid)
 
@@ -347,7 +361,11 @@ class LiveBars:
         self._give([rejected])
 
     def on_status(self, status: TradingStatus) -> None:
-        """Log a change of the trading status."""
+        """Log a change of the trading status, and emit a halt and its end: meanwhile silence is no fault."""
+        if status.halted is not None:
+            self._halted_ns = self._clock.now_ns() if status.halted else 0
+            words = " ".join(part for part in (status.text, status.reason) if part)
+            self._put(TradingStatusChanged(self._clock.now_ns(), self.symbol, status.halted, words))
         self._log(
             "trading_status",
             symbol=status.symbol,
@@ -358,7 +376,14 @@ class LiveBars:
         )
 
     def on_state(self, state: State) -> None:
-        """Handle a connect: bars may be missing, so new ones wait until REST was read."""
+        """Handle a connect: bars may be missing, so new ones wait until REST was read.
+
+        A halt is known as long as the connection lives that told it: the word of its end may be lost with it.
+        """
+        if state == "down" and self._halted_ns:
+            self._halted_ns = 0
+            words = "the stream that told the halt is gone"
+            self._put(TradingStatusChanged(self._clock.now_ns(), self.symbol, False, words))
         if state == "up":
             self._merge.hold()
             self._ask_repair("connected")
@@ -370,6 +395,8 @@ class LiveBars:
                     self.counts["late"] += 1  # its session was ended without it
                     self._log("bar_late", symbol=event.bar.symbol, start_ns=event.bar.start_ns)
                 case BarClosed():
+                    if event.bar.start_ns >= self._halted_ns:
+                        self._halted_ns = 0  # it trades
                     self.counts["bars"] += 1
                     self.spot = event.bar.close
                     self._emit(self._builder.take(event))
@@ -470,7 +497,7 @@ class LiveBars:
                 self._ask_repair("silence")
             elif silent and newest_ns is not None:
                 self._log("feed_heard_again", symbol=self.symbol, minutes=silent)
-            if silence.loud:
+            if silence.loud and not self._halted_ns:
                 self._log("feed_silent", symbol=self.symbol, quiet_s=silence.quiet_ns // SECOND_NS)
                 self._reconnect("no bar came although its minute is over")
             await asyncio.sleep(self._timing.breath_s)
@@ -544,10 +571,9 @@ class StockBars:
         """Return start and close of the first symbol's newest minute (see `LiveBars.newest`)."""
         return self._first.newest
 
-    @property
-    def in_session(self) -> bool:
-        """Return whether the begun session is running now."""
-        return self._first.in_session
+    def expects_quotes(self, symbol: str) -> bool:
+        """Return whether quotes of a share, or of the first one's contracts, should come now."""
+        return self._each.get(symbol, self._first).expects_quotes
 
     @property
     def counts(self) -> Counter[str]:
@@ -610,7 +636,8 @@ class StockBars:
         self._each.get(rejected.symbol, self._first).on_rejected(rejected)
 
     def _on_status(self, status: TradingStatus) -> None:
-        self._first.on_status(status)
+        if (bars := self._each.get(status.symbol)) is not None:
+            bars.on_status(status)
 
     def _on_state(self, state: State) -> None:
         for bars in self._each.values():

@@ -19,6 +19,7 @@ from daemon.core.broker.sending import (
     AUCTION_ENDS_NS,
     QUOTE_WAIT_NS,
     Leave,
+    awaits_trading,
     hanging_orders,
     held_up,
     in_the_way,
@@ -278,6 +279,8 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
         return _sell(draft, work, surplus, None, auction=True)
     if not may_send(draft):
         return False
+    if awaits_trading(draft, work.symbol):
+        return True
     if order is not None and order.status == REJECTED and not _old(draft, order):
         return True  # retried one re-price interval later
     return held_up(draft, work.symbol, -1) or lift(draft, work) or _sell_now(draft, work, surplus) or soon

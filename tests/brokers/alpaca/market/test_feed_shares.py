@@ -16,7 +16,14 @@ import msgspec
 import pytest
 
 from daemon.brokers.api import Known
-from daemon.core.events import BarClosed, BarCorrected, ContractsListed, QuotesReceived, SessionEnded
+from daemon.core.events import (
+    BarClosed,
+    BarCorrected,
+    ContractsListed,
+    QuotesReceived,
+    SessionEnded,
+    TradingStatusChanged,
+)
 from simulator.prices.market import Market
 from strategies.kit.contract import Bar
 from strategies.online_dqn import OnlineDqn
@@ -107,6 +114,26 @@ async def test_a_symbol_that_loses_a_minute_gets_it_over_rest_and_holds_the_othe
         assert {entry["symbol"] for entry in it.log.of("repaired") if entry["reason"] == "a minute is missing"} == {
             "QQQ"
         }
+
+
+async def test_a_share_that_its_exchange_halts_is_told_and_its_silence_opens_no_stream_again(tmp_path: Path) -> None:
+    async with live(tmp_path, market=market.__wrapped__()) as it:  # whose tape the halt changes
+        await reach(it, "QQQ", 1)
+        it.server.faults.add("trading_halt", symbol="QQQ", minutes=7)
+        await it.until(lambda: len(it.of(TradingStatusChanged)) == 2)
+        halt, resume = it.of(TradingStatusChanged)
+        assert [(event.symbol, event.halted, event.reason) for event in (halt, resume)] == [
+            ("QQQ", True, "Trading Halt LUDP Volatility Pause"),
+            ("QQQ", False, "Trading Resumption"),
+        ]
+        assert resume.time_ns - halt.time_ns == pytest.approx(7 * MINUTE, abs=30 * SECOND)
+        await it.until(lambda: max(of_day(it, "QQQ")) * MINUTE + DAY.open_ns >= resume.time_ns)
+        whole = [minute for minute in range(of_day(it, "QQQ")[-1]) if minute not in of_day(it, "QQQ")]
+        assert len(whole) in (6, 7)  # the minute in which it began had trades
+        assert of_day(it, "SPY") == list(range(len(of_day(it, "SPY"))))
+        quoted = [q.quoted_ns for event in it.of(QuotesReceived) for q in event.quotes if q.symbol == "QQQ"]
+        assert not [ns for ns in quoted if halt.time_ns + 15 * SECOND < ns < resume.time_ns - 15 * SECOND]
+        assert "QQQ" not in [entry["symbol"] for entry in it.log.of("feed_silent")]
 
 
 async def test_a_late_trade_corrects_the_bar_of_its_symbol_alone(tmp_path: Path) -> None:
