@@ -58,7 +58,7 @@ KINDS: dict[str, str] = {
     "quote_absurd": "the quote is `bid` (0.01) by `ask` (as it is) USD",
     "quote_wide": "the quote's bid and ask are these parts of its mid: `bid` (0.3), `ask` (0.8)",
     "quote_ahead": "the quote is stamped `ahead_s` (59) seconds in the future",
-    "trading_halt": "no trade, bar or quote of `symbol` (the tape's) and its options for `minutes` (8); `code` (H)",
+    "trading_halt": "no trade, bar or quote of a share (the tape's) and its options for `minutes` (8); `code` (H)",
     "greeks_missing": "snapshots come without Greeks and implied volatility",
     "odd_symbol": "a chain has a symbol that is no OCC symbol",
     # REST, any path: context stream ("rest"), method, path, key

@@ -58,6 +58,7 @@ def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     if event.mode not in TAPE_MODES:  # a real broker may have moved on; the replay's market lives in this journal
         draft.broker = replace(draft.broker, started_ns=draft.now_ns)
         draft.risk = replace(draft.risk, reconciled=False)
+        draft.session = replace(draft.session, trading_halts=UNSET)  # the stream that told them is gone
     if event.mode in BROKER_MODES:
         for order in tuple(draft.orders.values()):
             if order.in_hand:  # its process is gone: whether the order left is unknown

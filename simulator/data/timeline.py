@@ -15,7 +15,7 @@ from typing import Any
 from daemon.alpaca_api.messages import DataMessage
 from simulator.data.fields import bar_fields, merged, missing_side, never_trades, quote_fields, trade_fields
 from simulator.data.stream import TEST_SYMBOL, FaultyHub
-from simulator.faults import Context
+from simulator.faults import Context, Fault
 from simulator.prices.market import BAR_DELAY_NS, POINT_NS
 from simulator.prices.tape import midnight_ns, new_york_date
 from strategies.kit.contract import Bar
@@ -96,9 +96,11 @@ class Timeline:
 
     def _halt(self, at_ns: int) -> None:
         """Let the exchange halt a share where the script has it, and go on later; the channel of statuses says both."""
-        if (fault := self.venue.faults.take("trading_halt")) is None:
-            return
-        symbol = str(fault.get("symbol", self.venue.market.symbol))
+        for symbol in sorted({str(it.where.get("symbol", "")) for it in self.venue.faults.waiting("trading_halt")}):
+            if fault := self.venue.faults.take("trading_halt", {"stream": "stock", "symbol": symbol}):
+                self._halt_one(symbol or self.venue.market.symbol, fault, at_ns)
+
+    def _halt_one(self, symbol: str, fault: Fault, at_ns: int) -> None:
         until_ns = at_ns + int(float(fault.get("minutes", 8)) * MINUTE_NS)
         self.venue.market.halt_trading(symbol, at_ns, until_ns)
         told = {

@@ -146,7 +146,7 @@ def _market() -> Iterator[Kind]:
         yield Kind(f"quote_wide: {bid:g} to {ask:g} of the price", "wide quote", _fixed(wide))
     for minutes in (4, 20):
         name = f"trading halt of {minutes} minutes"
-        yield Kind(name, "halt of the exchange", _fixed(_line("trading_halt", minutes=minutes)))
+        yield Kind(name, "market closed", _fixed(_line("trading_halt", minutes=minutes)))
     for kind in ("greeks_missing", "odd_symbol"):
         kept = _prepare("order_held_back", times=3, seconds=900)  # an exit still works when the chain is listed again
         yield Kind(kind, "odd chain", _fixed(kept, _line(kind, times=3)), act="kill")

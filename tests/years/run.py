@@ -233,11 +233,16 @@ class Run:
 
     def only_quotes(self) -> bool:
         """Whether of all faults only wide quotes are under way."""
-        return all(fault.kind.startswith("quote_wide") for fault in self.faults.waiting())
+        return all(fault.kind.startswith("quote_wide") for fault in self.faults.waiting()) and not self._is_halted()
 
     def willing(self) -> bool:
         """Whether nothing is armed against the desk."""
-        return not self.faults.waiting() and self.now_ns() > self.calm_ns
+        return not self.faults.waiting() and self.now_ns() > self.calm_ns and not self._is_halted()
+
+    def _is_halted(self) -> bool:
+        """Whether an exchange halts a share, or did ten minutes ago."""
+        now_ns, halts = self.now_ns(), self.world.market.halts.values()
+        return any(since <= now_ns < until + 600 * SECOND_NS for each in halts for since, until in each)
 
     def stands(self) -> bool:
         """Whether the desk stands down, or its account is not to be traded."""

@@ -79,6 +79,16 @@ def test_how_much_is_free_on_this_machine_is_no_part_of_a_story() -> None:
     assert outcome.problems == ()
 
 
+def test_halts_of_the_exchange_longer_than_blindness_takes_halt_no_desk_and_leave_no_exit_stuck() -> None:
+    halts = tuple(Happening(0, 25.0 + 60 * number, "trading halt of 20 minutes", number) for number in range(5))
+    rows = (("broker", "blind_min", 5), ("alpaca", "report_every_s", 60), ("world", "attended", False))
+    outcome = lived(Schedule(SCALPER, 5, FIRST, 1, rows, halts))
+    assert outcome.problems == ()
+    assert outcome.met["gate trading_halted"] > 0
+    assert not {"halt blind", "alarm blind", "alarm exit_stuck", "alarm feed_silent"} & outcome.met.keys()
+    assert outcome.fills > 20
+
+
 def _lived_in(schedule: Schedule, folder: Path, _: Path) -> Outcome:
     return live(schedule, folder)
 

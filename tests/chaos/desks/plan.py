@@ -38,7 +38,7 @@ QUOTES = {"method": "GET", "path": "/v2/stocks/quotes/latest"}
 REJECTIONS = frozenset({"reject_rate"})
 OF_ONE_DESK = ("fee", "fee_late", "locked")  # acts of the campaign of one desk
 BEFORE_THE_KEY = ("upgrade_refused", "mute_after_connect", "connection_limit", "clock_skew", "market_closed")
-OF_THE_MARKET = ("bar_", "quote_", "greeks_missing", "odd_symbol")
+OF_THE_MARKET = ("bar_", "quote_", "trading_halt", "greeks_missing", "odd_symbol")
 NOWHERE = BEFORE_THE_KEY + OF_THE_MARKET
 """How faults begin whose place in the server does not know the account: they befall whoever comes first."""
 
@@ -160,6 +160,7 @@ SHARES: dict[str, Own] = dict(
         _own("one share: no quotes for a while", "quotes missing", DAY, _line("quote_gap", OF_ONE, times=90)),
         _own("one share: crossed quotes", "broken quote", DAY, _line("quote_crossed", OF_ONE, times=12)),
         _own("one share: one-sided quotes", "broken quote", DAY, _line("quote_one_sided", OF_ONE, times=12)),
+        _own("one share: halted", "market closed", DAY, _line("trading_halt", OF_ONE, minutes=9)),
         _own("one share: a bid of a cent", "broken quote", DAY, _line("quote_absurd", OF_ONE, times=3)),
     )
 )

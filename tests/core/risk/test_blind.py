@@ -135,11 +135,15 @@ def test_a_bar_that_began_after_a_halt_ends_it_and_none_that_began_before(bar_st
     assert d.halted() == ("" if halted else "blind")
 
 
-def test_a_halt_of_the_exchange_ends_with_its_session_for_want_of_any_word_of_the_night() -> None:
+@pytest.mark.parametrize("ends", ["night", "start"])
+def test_a_halt_of_the_exchange_is_not_known_after_a_night_nor_after_a_start(ends: str) -> None:
     d, _ = holding()
     halts(d, 2)
     assert d.state.session.trading_halt("SPY") is not None
-    d.put(ev.SessionScheduled(d.at(400), TUESDAY, SESSIONS[2:]))
+    if ends == "night":
+        d.put(ev.SessionScheduled(d.at(400), TUESDAY, SESSIONS[2:]))
+    else:
+        d.put(ev.RunStarted(d.at(3), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
     assert d.state.session.trading_halt("SPY") is None
 
 

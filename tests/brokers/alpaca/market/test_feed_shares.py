@@ -119,7 +119,7 @@ async def test_a_symbol_that_loses_a_minute_gets_it_over_rest_and_holds_the_othe
 async def test_a_share_that_its_exchange_halts_is_told_and_its_silence_opens_no_stream_again(tmp_path: Path) -> None:
     async with live(tmp_path, market=market.__wrapped__()) as it:  # whose tape the halt changes
         await reach(it, "QQQ", 1)
-        it.server.faults.add("trading_halt", symbol="QQQ", minutes=7)
+        it.server.faults.add("trading_halt", where={"symbol": "QQQ"}, minutes=7)
         await it.until(lambda: len(it.of(TradingStatusChanged)) == 2)
         halt, resume = it.of(TradingStatusChanged)
         assert [(event.symbol, event.halted, event.reason) for event in (halt, resume)] == [
