@@ -40,6 +40,7 @@ LIVE_HOST = "api.alpaca.markets"
 CLOSE_PATHS = 2  # by which a guard that closes positions must hear the desk
 REPORTS_S = 120  # seconds before which the core counts no report as lost, however short broker.blind_min is
 LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
+VOLATILITY_MAX = 1.0  # that an overlay may aim at: more caps nothing, and who writes 10 means 10 %
 NUMBER_MAX = 10**15  # of any key: more means nothing, and later arithmetic need not bear it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -202,6 +203,9 @@ def _wrong_stops(settings: DeskSettings) -> Iterator[Problem]:
 def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
     """Yield a risk overlay for a desk without daily closes, without the head that it reads, or with too few bars."""
     rules, strategy = settings.basket, settings.desk.strategy
+    if rules.volatility_target > VOLATILITY_MAX:
+        expected = f"at most {VOLATILITY_MAX}: a part of the portfolio's value a year, 0.1 is 10 %"
+        yield "basket.volatility_target", rules.volatility_target, expected
     if not rules.volatility_target or not is_known(strategy):
         return
     spec, forecast = entry(strategy).make().spec, rules.volatility_forecast

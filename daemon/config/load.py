@@ -153,4 +153,4 @@ def load(
     problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings, only)]
     if problems:
         raise refusal(problems)
-    return settings.came_from(merged.origins)
+    return settings.came_from(merged.origins, merged.hidden)

@@ -26,6 +26,7 @@ from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, name
 
 ENVIRONMENT_PREFIX = "RLTRADER_"
 OTHER_VARIABLES = ("RLTRADER_DATA", VARIABLE)  # not settings: recorded data for the tests; files of strategies
+NEAR = 0.85  # of a variable's letters: what a known one has in common with it, where that one was meant
 STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, highest last
 NOT_OF_A_STRATEGY = frozenset(
     ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
@@ -38,6 +39,7 @@ RETIRED = {
 """Keys of older files, and what to do about one that limits something. Others are ignored."""
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS", "GUARD_KEY")
+_LIKE_OURS = re.compile("__|^rl_?t", re.IGNORECASE)  # what a misspelt variable still has of ours
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
 _SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
 
@@ -59,6 +61,7 @@ class Merged:
         self._defaults = {f"{section}.{key}": value for section, keys in known.items() for key, value in keys.items()}
         self._sections = tuple(known)
         self.origins: dict[str, str] = {}
+        self.hidden: dict[str, str] = {}  # key -> the file whose other value the environment hides
         self._ranks: dict[str, int] = {}
         self._common: dict[str, object] = {}  # keys of the file's tables for all strategies, by dotted key
         self._of_strategies: dict[str, dict[str, object]] = {}  # keys of its tables for one strategy
@@ -196,9 +199,13 @@ class Merged:
     def add_environment(self, variables: Mapping[str, str]) -> None:
         keys = {_variable(key): key for key in (*self._defaults, *RETIRED)}
         for name, text in sorted(variables.items()):
-            if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_VARIABLES:
+            if name in OTHER_VARIABLES:
                 continue
-            if name in keys:
+            if not name.startswith(ENVIRONMENT_PREFIX):
+                meant = get_close_matches(name.upper(), keys, n=1, cutoff=NEAR) if _LIKE_OURS.search(name) else []
+                if meant and self._counts(keys[meant[0]].partition(".")[0]):
+                    self._refuse(name, "the environment", meant)
+            elif name in keys:
                 key = keys[name]
                 self.put(
                     key,
@@ -229,12 +236,14 @@ class Merged:
         if key not in self._defaults:
             self._refuse(key, origin, self._defaults)
             return
-        if self._ranks.get(key, -1) > rank:
+        before, (section, _, name) = self._ranks.get(key, -1), key.partition(".")
+        if before > rank:
             return
+        if (before, rank) == (FILE, ENVIRONMENT) and value != self.tables[section][name]:
+            self.hidden[key] = self.origins[key]
         self.origins[key], self._ranks[key] = origin, rank
         if isinstance(value, bool) and not isinstance(self._defaults[key], bool) and self._defaults[key] != AUTO:
             self.problems.append(self.problem(key, value, f"a value like {shown(self._defaults[key])}"))
-        section, _, name = key.partition(".")
         self.tables.setdefault(section, {})[name] = value
 
     def problem(self, key: str, value: object, expected: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Final, Literal, LiteralString, Self, cas
 
 from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
 from daemon.core.limits import (
@@ -37,7 +37,7 @@ from daemon.host.state_place import STATE_DIR
 SYMBOLS_MAX = 500
 
 
-def _like(pattern: str, words: LiteralString) -> AfterValidator:
+def like(pattern: str, words: LiteralString) -> AfterValidator:
     """Refuse a text that does not match, by words that say what does."""
 
     def check(text: str) -> str:
@@ -50,10 +50,9 @@ def _like(pattern: str, words: LiteralString) -> AfterValidator:
 
 _NAME = r"[a-z0-9][a-z0-9._-]{0,39}"
 _NAMED: Final = "1 to 40 small letters, digits, '.', '_' and '-', with a letter or a digit first"
-_Name = Annotated[str, _like(_NAME, _NAMED)]
-_Symbol = Annotated[
-    str, _like(r"[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?", "a symbol in capital letters, such as SPY or BRK.B")
-]
+_Name = Annotated[str, like(_NAME, _NAMED)]
+SYMBOL = r"[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?"
+SymbolText = Annotated[str, like(SYMBOL, "a symbol in capital letters, such as SPY or BRK.B")]
 _Positive = Annotated[int, Ge(1)]
 _Moment = Annotated[str, BeforeValidator(lambda raw: str(raw) if isinstance(raw, datetime | int | float) else raw)]
 _Seconds = Annotated[float, Gt(0), Le(3600)]
@@ -76,12 +75,12 @@ class DeskTable:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: _Name = "paper-1"
     strategy: str = "option_scalper"
-    symbols: Annotated[tuple[_Symbol, ...], Field(max_length=SYMBOLS_MAX)] = ()
+    symbols: Annotated[tuple[SymbolText, ...], Field(max_length=SYMBOLS_MAX)] = ()
     model_config: str = ""
     parameters: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     broker: _Name = "alpaca"
     account: Literal["paper", "live"] = "paper"
-    account_number: Annotated[str, _like(r"[A-Za-z0-9_-]{0,80}", "the account's number, such as PA3ABCDEFGHI")] = ""
+    account_number: Annotated[str, like(r"[A-Za-z0-9_-]{0,80}", "the account's number, such as PA3ABCDEFGHI")] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +101,14 @@ class PolicyTable:
     version: _Name = "current"
     wait_for_first: bool = False
     poll_s: Annotated[int, Ge(0)] = 30
-    public_key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{43}=(,[A-Za-z0-9+/]{43}=)*)?$")] = ""
-    shadow: Annotated[str, _like(f"({_NAME})?", _NAMED)] = ""
+    public_key: Annotated[
+        str,
+        like(
+            r"([A-Za-z0-9+/]{43}=(,[A-Za-z0-9+/]{43}=)*)?",
+            "public keys as `rltraderctl models keygen` prints them, with commas between",
+        ),
+    ] = ""
+    shadow: Annotated[str, like(f"({_NAME})?", _NAMED)] = ""
     provider: Literal["auto", "cuda", "cpu"] = "auto"
     threads: Annotated[int, Ge(1), Le(256)] = 1
     hang_s: Annotated[int, Ge(1), Le(45)] = 20
@@ -215,8 +220,16 @@ class MqttTable:
     port: Annotated[int, Ge(1), Le(65535)] = 8883
     tls: bool = True
     ca_file: str = ""
-    username: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{0,100}$")] = ""
-    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}(/[A-Za-z0-9_-]{1,40}){0,4}$")] = "rltrader"
+    username: Annotated[
+        str, like(r"[!-~]{0,100}", "at most 100 letters, digits and signs of ASCII, without a space")
+    ] = ""
+    prefix: Annotated[
+        str,
+        like(
+            r"[A-Za-z0-9_-]{1,40}(/[A-Za-z0-9_-]{1,40}){0,4}",
+            "1 to 5 words with '/' between them, each of 1 to 40 letters, digits, '_' and '-'",
+        ),
+    ] = "rltrader"
     queue: _Positive = 10_000
     keepalive_s: Annotated[int, Ge(5), Le(600)] = 30
     commands: bool = False
@@ -227,7 +240,9 @@ class GuardTable:
     """The guard on another host: how it and the desk hear each other, and what it may do."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    prefix: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9]{0,19})?$")] = ""
+    prefix: Annotated[
+        str, like(r"([a-z][a-z0-9]{0,19})?", "1 to 20 small letters and digits, a letter first; empty: no guard")
+    ] = ""
     drop_dir: str = ""
     beat_s: Annotated[int, Ge(1), Le(60)] = 10
     silence_s: Annotated[int, Ge(3), Le(3600)] = 60
@@ -334,6 +349,7 @@ class DeskSettings(BaseModel):
     paper: Paper = Field(default_factory=Paper)
     exploration: Exploration = Field(default_factory=Exploration)
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _hidden: dict[str, str] = PrivateAttr(default_factory=dict)
     _mistakes: str = PrivateAttr(default="")
 
     def __eq__(self, other: object) -> bool:
@@ -343,10 +359,26 @@ class DeskSettings(BaseModel):
     def __hash__(self) -> int:
         return hash(tuple(dict(self).values()))
 
-    def came_from(self, origins: Mapping[str, str]) -> Self:
-        """Return these settings with the source of each dotted key that is no common default."""
+    def came_from(self, origins: Mapping[str, str], hidden: Mapping[str, str] | None = None) -> Self:
+        """Return these settings with the source of each dotted key that is no common default.
+
+        `hidden` has the file of each value that the environment hides; None: as before.
+        """
         self._origins = dict(origins)
+        self._hidden = self._hidden if hidden is None else dict(hidden)
         return self
+
+    @property
+    def hidden_address(self) -> str:
+        """Say that the environment hides the file's address of the broker, and the cure; "" where it does not."""
+        file = self._hidden.get("alpaca.trading_url", "")
+        variables = [self.origin(key).split()[-1] for key in self._hidden if key.startswith("alpaca.")]
+        return f"{variables[-1]} hides the address in {file}: unset {' '.join(variables)}" if file else ""
+
+    @property
+    def right_keys(self) -> str:
+        """The cure where the broker refuses the keys."""
+        return self.hidden_address or "use the keys made for this environment"
 
     def origins(self) -> dict[str, str]:
         """Return the sources of all dotted keys that are no common default."""

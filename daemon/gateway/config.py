@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.config.checks import of_any_key
 from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, load
 from daemon.config.sources import explained, refusal, shown
-from daemon.config.tables import DeskSettings
+from daemon.config.tables import DeskSettings, SymbolText, like
 from daemon.gateway.events import MAIN
 from daemon.host.whole_files import unread, write_whole
 
@@ -36,12 +36,11 @@ _KEY_TEXT = re.compile(r"[!-~]{16,}")
 CREDENTIAL = "sub"
 """The name under which the unit loads the folder of the keys: systemd puts `_` for each `/` below it."""
 _Usd = Annotated[Decimal, Ge(0)]
-_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,29}$")]
+NAMED: Final = "1 to 30 small letters, digits, '_' and '-', with a letter or a digit first"
+_Name = Annotated[str, like(r"[a-z0-9][a-z0-9_-]{0,29}", NAMED)]
 LAST_START = "last_start.toml"
 """In the state directory: the file of the last start that had no mistake."""
 _STATE_DIR = re.compile(r"""^\s*state_dir\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
-SYMBOL = r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?$"
-_Symbol = Annotated[str, StringConstraints(pattern=SYMBOL)]
 
 
 class GatewayTable(BaseModel):
@@ -49,7 +48,7 @@ class GatewayTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     account: Literal["paper", "live"] = "paper"
-    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
+    account_number: Annotated[str, like(r"[A-Za-z0-9]{0,40}", "the account's number, such as PA3ABCDEFGHI")] = ""
     port: Annotated[int, Ge(0), Field(le=65535)] = 8433
     state_dir: Annotated[str, Field(min_length=1)] = "gateway"
     keys_dir: Annotated[str, Field(min_length=1)] = (
@@ -81,10 +80,10 @@ class SubAccountTable(BaseModel):
     name: _Name
     capital: _Usd = Decimal(0)
     kinds: tuple[KIND, ...] = ("shares",)
-    symbols: tuple[_Symbol, ...] = ()
+    symbols: tuple[SymbolText, ...] = ()
     order_max: _Usd = Decimal(0)
     exposure_max: _Usd = Decimal(0)
-    guard_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,40}$")] = ""
+    guard_prefix: Annotated[str, like(r"[A-Za-z0-9._-]{0,40}", "at most 40 letters, digits, '.', '_' and '-'")] = ""
 
 
 @dataclass(frozen=True, slots=True)

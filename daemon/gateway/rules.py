@@ -17,10 +17,11 @@ from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.link import GATEWAY
+from daemon.config.tables import SYMBOL
 from daemon.core.instruments.option_market import is_contract, parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
 from daemon.gateway.books import CENT, LOST, GatewayOrder, Ledgers
-from daemon.gateway.config import SYMBOL, AccountLimits, SubAccountTable
+from daemon.gateway.config import AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 

@@ -11,10 +11,13 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from daemon.brokers.alpaca import wire
 from daemon.config.checks import values
 from daemon.config.clock import clock_of
 from daemon.config.load import ADDRESSES, NO_STRATEGY, ConfigError, Credentials, defaults, load
+from daemon.config.sources import explained, shown
 from daemon.config.tables import DeskSettings
 from daemon.gateway.config import SHARED_TABLES, GatewaySettings, SubAccountTable, key_files, load_gateway, make_keys
 from daemon.gateway.events import MAIN
@@ -95,7 +98,7 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     if whole > cash:
         raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole}: lower it")
     keys_dir = order.keys_dir or f"{order.state_dir}/keys"
-    shown = TEMPLATE.format(
+    written_text = TEMPLATE.format(
         account=kind,
         number=number,
         port=order.port,
@@ -104,7 +107,7 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
         subs="".join(_shown(sub) for sub in subs),
         tables=tables_of(settings, ("alpaca", "clock", "feed")),
     )
-    write_whole(order.file, shown.encode(), 0o640)
+    write_whole(order.file, written_text.encode(), 0o640)
     words = [f"account {number}: {cash} USD, holds {_held(positions)}; all of it but the capital is {MAIN}'s"]
     if subs:
         written = load_gateway(order.file)
@@ -169,9 +172,11 @@ def parse_sub(text: str) -> SubAccountTable:
         kinds = tuple(filter(None, parts[2].split(","))) if len(parts) > 2 else ("shares",)
         symbols = tuple(filter(None, parts[3].split(","))) if len(parts) > 3 else ()
         return SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
-    except (IndexError, InvalidOperation, ValueError):
-        expected = "NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
-        raise ConfigError(f"--sub {text}: expected {expected}") from None
+    except (IndexError, InvalidOperation, ValidationError) as error:
+        wrong = list(explained(error)) if isinstance(error, ValidationError) else []
+        named = [f"{key} is {shown(value)}: expected {expected}" for key, value, expected in wrong]
+        form = "expected NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
+        raise ConfigError(f"--sub {text}: " + "; ".join([*named, form])) from None
 
 
 def _shown(sub: SubAccountTable) -> str:

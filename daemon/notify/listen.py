@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import time
 import tomllib
@@ -37,6 +38,8 @@ WAITING_MOST = 100  # answers; later ones are left out
 SEEN_MOST = 1000  # updates
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 T = TypeVar("T")
+NAMED = "1 to 40 letters, digits, '.', '_' and '-'"
+_PATTERN = re.compile("`str` matching regex '.*'")
 _DRAW = random.SystemRandom()
 
 
@@ -79,7 +82,7 @@ def listening(file: Path) -> Listening:
     try:
         table = msgspec.convert(tomllib.loads(file.read_text()), _File)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
+        why = error.strerror if isinstance(error, OSError) else _PATTERN.sub(NAMED, str(error))
         raise ListenProblem(f"{file}: {why}: docs/MONITORING.md shows such a file") from None
     for what, entries in (("[[sender]]", table.sender), ("[[desk]]", table.desk)):
         if not entries:

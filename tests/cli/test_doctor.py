@@ -253,6 +253,17 @@ def test_wrong_keys_fail_and_are_not_shown(desk: Desk) -> None:
     assert {"account", "options level", "clock"}.isdisjoint(desk.checks)
 
 
+def test_an_address_that_the_environment_hides_is_named_and_is_the_cure_of_refused_keys(desk: Desk) -> None:
+    other = desk.server.trading_url.replace("127.0.0.1", "localhost")
+    desk.monkeypatch.setenv("RLTRADER_ALPACA__TRADING_URL", other)
+    desk.check(code=2, secret="wrong-secret-000000000000")
+    file = desk.folder / "config.toml"
+    cure = f"RLTRADER_ALPACA__TRADING_URL hides the address in {file}: unset RLTRADER_ALPACA__TRADING_URL"
+    verdict, text = desk.checks["addresses"]
+    assert (verdict, text.endswith(f"; {cure}")) == ("warn", True)
+    assert desk.checks["keys"][1].endswith(f": {cure}")
+
+
 def test_a_service_that_cannot_be_reached_fails_with_the_rest_examined(desk: Desk) -> None:
     nowhere = dict.fromkeys(("trading_url", "data_url"), "http://127.0.0.1:9")
     desk.check({"alpaca": nowhere}, code=2)

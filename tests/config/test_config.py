@@ -442,6 +442,15 @@ def test_a_no_trade_window_is_two_times_in_order(window: str, good: bool) -> Non
     [
         ("RLTRADER_RISK__CONFIDNCE_MIN", "0.5", "is unknown: did you mean RLTRADER_RISK__CONFIDENCE_MIN?"),
         ("RLTRADER_RISK_CONFIDENCE_MIN", "0.5", "is unknown: did you mean RLTRADER_RISK__CONFIDENCE_MIN?"),
+        ("RLTRADR_RISK__CONFIDENCE_MIN", "0.5", "is unknown: did you mean RLTRADER_RISK__CONFIDENCE_MIN?"),
+        ("RL_TRADER_DESK__ACCOUNT", "live", "is unknown: did you mean RLTRADER_DESK__ACCOUNT?"),
+        ("rltrader_risk__gap_min", "3", "rltrader_risk__gap_min (from the environment) is unknown: did you mean"),
+        ("TRADER_RISK__DAILY_LOSS_MAX", "0.1", "is unknown: did you mean RLTRADER_RISK__DAILY_LOSS_MAX?"),
+        ("RLTRADER_BASKET__VOLATILITY_TARGET", "1.5", "expected at most 1.0: a part of the portfolio's value a year"),
+        ("RLTRADER_MQTT__PREFIX", "a b", "expected 1 to 5 words with '/' between them"),
+        ("RLTRADER_MQTT__USERNAME", "a b", "expected at most 100 letters, digits and signs of ASCII, without a space"),
+        ("RLTRADER_GUARD__PREFIX", "A", "expected 1 to 20 small letters and digits, a letter first; empty: no guard"),
+        ("RLTRADER_POLICY__PUBLIC_KEY", "abc", "expected public keys as `rltraderctl models keygen` prints them"),
         ("RLTRADER_RISK", "{}", "RLTRADER_RISK (from the environment) is unknown"),
         (
             "RLTRADER_RISK__GAP_MIN",
@@ -462,6 +471,15 @@ def test_a_bad_environment_variable_is_refused_by_name(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(None, {})
+
+
+def test_a_variable_of_another_program_is_let_pass() -> None:
+    for name in ("TRADER_HOME", "RLLIB_TEST__GAP_MIN", "DJANGO_LOG__LEVEL", "RLTRADR", "__CF_USER_TEXT_ENCODING"):
+        assert load(None, {}, {name: "1"}) == DeskSettings()
+
+
+def test_a_misspelt_variable_of_a_table_that_does_not_count_is_let_pass() -> None:
+    assert load(None, {}, {"RLTRADR_RISK__GAP_MIN": "1"}, only=("paths",)).paths == DeskSettings().paths
 
 
 def test_the_variable_of_the_tests_own_data_is_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,6 +235,22 @@ def test_a_sub_account_in_other_words_is_refused_with_an_example() -> None:
             parse_sub(text)
 
 
+def test_a_name_that_no_sub_account_may_have_is_refused_by_words_that_say_which_may(tmp_path: Path) -> None:
+    which = "1 to 30 small letters, digits, '_' and '-', with a letter or a digit first"
+    with pytest.raises(ConfigError, match=rf'^--sub A_B:1: name is "A_B": expected {which}; expected NAME:CAPITAL'):
+        parse_sub("A_B:1")
+    for written, message in (
+        ('["sub_account"."A B"]', f'name is "A B": expected {which}: correct it'),
+        ('[sub_account.a]\nsymbols = ["spy"]', "expected a symbol in capital letters, such as SPY or BRK.B"),
+        ('[sub_account.a]\nguard_prefix = "a b"', "expected at most 40 letters, digits, '.', '_' and '-'"),
+        ('[gateway]\naccount_number = "PA 1"\n[sub_account.a]', "expected the account's number, such as PA3ABCDEFGHI"),
+    ):
+        (tmp_path / "gateway.toml").write_text(written)
+        with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+            load_gateway(tmp_path / "gateway.toml")
+        assert "pattern" not in str(caught.value)
+
+
 def test_a_status_in_words_has_a_line_for_each_and_counts_what_is_too_long() -> None:
     held = {f"S{number}": "1" for number in range(7)}
     row = {"name": "a", "cash": "1.00", "equity": "8.00", "open_orders": 2, "positions": held, "suspended": False}

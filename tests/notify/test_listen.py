@@ -269,7 +269,11 @@ def test_a_token_that_telegram_refuses_is_said_once_and_ends_the_program(server:
     ("change", "credentials", "problem"),
     [
         (("[[sender]]", "[[senders]]"), {}, "phone.toml: Object contains unknown field `senders`"),
-        (('name = "desk-1"', 'name = "a/b"'), {}, "matching regex"),
+        (
+            ('name = "desk-1"', 'name = "a/b"'),
+            {},
+            "phone.toml: Expected 1 to 40 letters, digits, '.', '_' and '-' - at `$.desk[0].name`",
+        ),
         (('api = "{api}"', 'api = "http://example.org"'), {}, "expected https://, the token travels there"),
         (("", ""), {"PHONE_KEYS": f"handset:{HEX}"}, "key handset may do everything: expected NAME:HEX:phone"),
         (("", ""), {"PHONE_KEYS": ""}, "there is no PHONE_KEYS, and the environment has none: write NAME:HEX:phone"),

@@ -58,8 +58,8 @@ async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -
             return FeedChoice(settings.with_feed(journaled, OPTION_FEEDS[0]), how, asked=False)
         if isinstance(error, BrokerRefused) and error.of_keys:
             raise ConfigError(
-                f"feed is {AUTO!r} and the broker refuses the keys for every feed ({error}): use the keys made for "
-                f"this environment, or {CURE}"
+                f"feed is {AUTO!r} and the broker refuses the keys for every feed ({error}): "
+                f"{settings.right_keys}, or {CURE}"
             ) from error
         raise FeedUnknown(
             f"feed is {AUTO!r} and the account's data plan cannot be asked ({error}): it is tried again, or {CURE}"

@@ -142,7 +142,8 @@ async def _wrong_account(settings: DeskSettings, admin: Admin) -> str:
         cure = "nothing was touched; give the right keys"
         return f"the keys open account {number}, desk.account_number is {expected}: {cure}"
     if isinstance(problem, BrokerRefused) and problem.of_keys:
-        return f"the broker refuses the keys ({problem}): nothing was touched; give those of this account"
+        cure = settings.hidden_address or "give those of this account"
+        return f"the broker refuses the keys ({problem}): nothing was touched; {cure}"
     print_line(f"account number: not checked: {problem}; going on")
     return ""
 

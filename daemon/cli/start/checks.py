@@ -213,9 +213,7 @@ async def account_findings(
         account = await admin.account()
     except BrokerRefused as refused:
         where = broker.service(settings).split("/")[2]
-        return [
-            CheckLine("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")
-        ], ""
+        return [CheckLine("keys", FAIL, f"{where} refuses them ({refused}): {settings.right_keys}")], ""
     except BrokerError as error:
         return [
             CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")

@@ -138,6 +138,8 @@ async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tupl
 def _addresses(settings: DeskSettings, broker: Broker) -> CheckLine:
     hosts = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
     text = f"{hosts}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else hosts
+    if hidden := settings.hidden_address:
+        return CheckLine("addresses", WARN, f"{text}; {hidden}")
     return CheckLine("addresses", OK, text)
 
 
