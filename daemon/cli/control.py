@@ -21,7 +21,7 @@ from daemon.brokers.api import BrokerError, alone
 from daemon.brokers.registry import broker_of, trial_of
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.config.checks import LIVE_HOST
-from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load
+from daemon.config.load import DEFAULT_CONFIG, NO_KEYS, ConfigError, Credentials, DeskSettings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError, person
@@ -56,6 +56,7 @@ async def _broker_time(settings: DeskSettings, keys: Credentials) -> int:
 SENT_AS = {"reload": "reload-model"}
 ASKS = {"flatten": "FLATTEN", CLOSE: "CLOSE"}  # what a person types to confirm
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
+OF_A_TAPE = "this dry run is stopped: what this asks for happens if it goes on, never after its tape's end"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -130,7 +131,7 @@ def _with_keys(options: argparse.Namespace) -> tuple[DeskSettings, Credentials]:
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     settings, keys = load(config, {}), credentials()
     if not keys.complete:
-        raise ConfigError("no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment")
+        raise ConfigError(NO_KEYS)
     return settings, keys
 
 
@@ -153,7 +154,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     answer = _asked(options, holder) if holder else _offline(options)
     _lead_on(options, answer.status, running=bool(holder))
     with result_of(f"rltraderctl: the {name} (event {answer.seq:,})"):
-        _show(answer, console, "" if holder else AT_START)
+        _show(answer, console, "" if holder else OF_A_TAPE if _over_a_tape(answer.status) else AT_START)
     return 1 if answer.refused else 0
 
 
@@ -165,8 +166,17 @@ def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running:
         lead_on(options, *resume_words(status.loss_to_reset), "--reason", "TEXT")
     elif running:
         lead_on(options, "status", "--watch")
+    elif _over_a_tape(status):
+        lead_on(options, "status")
     else:
-        lead_on(options, "--check", program="rltraderd")
+        dry = ["--dry-run"] if status is not None and status.mode == "dry_run" else []
+        lead_on(options, *dry, "--check", program="rltraderd")
+
+
+def _over_a_tape(status: DeskStatus | None) -> bool:
+    from daemon.app.replay_start import RECORDED_QUOTES, REPLAY
+
+    return status is not None and status.mode in (REPLAY, RECORDED_QUOTES)
 
 
 def panic(options: argparse.Namespace, _console: Console) -> int:

@@ -35,6 +35,7 @@ __all__ = (
     "DEFAULT_CONFIG",
     "EXIT_CODE",
     "KEYS",
+    "NO_KEYS",
     "NO_STRATEGY",
     "ConfigError",
     "Credentials",
@@ -50,6 +51,10 @@ __all__ = (
 EXIT_CODE = 2
 NO_STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": "", "desk.parameters": ()}
 """Overrides in place of the desk's own, for a program that knows no strategy: a file of one's own need not be there."""
+NO_KEYS = (
+    f"no broker keys: set {' and '.join(KEYS)} in the environment, or CREDENTIALS_DIRECTORY to the folder with "
+    "files of these names"
+)
 _KEY = re.compile(r"[!-~]+")  # text that a header can carry: no line break, no quotation mark
 
 

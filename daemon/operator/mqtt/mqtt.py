@@ -43,6 +43,8 @@ CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at
 HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # after a connection of this length the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
+CUT_OFTEN = 3  # short connections, one after the other: of two clients of one name each ends the other's
+_NAMESAKE = ": is there another desk of this name? Each ends the other's connection: give each its own desk.name"
 NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall not give a weak password away
 
 
@@ -78,7 +80,7 @@ class MqttSide:
 
     async def run(self) -> None:
         """Connect, publish and listen until cancelled."""
-        failures = 0
+        failures = cut = 0
         while True:
             began = time.monotonic()
             up = False
@@ -92,8 +94,10 @@ class MqttSide:
                 self._outbox.give_back(self._hand.values())
                 self._hand.clear()
             self.reconnects += up
-            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
-            await self._wait(reason, failures)
+            steady = time.monotonic() - began > STEADY_S
+            failures = 1 if steady else failures + 1
+            cut = cut + 1 if up and not steady else 0
+            await self._wait(f"{reason}{_NAMESAKE * (cut >= CUT_OFTEN)}", failures)
 
     async def _wait(self, reason: str, failures: int) -> None:
         """Back off: the ceiling doubles with each failure, the wait is drawn below it (full jitter, with a floor)."""

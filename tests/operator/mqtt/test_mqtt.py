@@ -575,6 +575,19 @@ async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
         assert connection.entries("mqtt_lost") == []
 
 
+async def test_two_desks_of_one_name_are_told_that_each_ends_the_other(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as first:
+        await first.up()
+        for times in (1, 2, 3):  # Mosquitto 2.0 closes the connection without a word: one cut alone may be the network
+            async with connected(broker.broker(), broker.passwords["paper-1"], first.side.identifier):
+                await _soon(partial(_has_lost, first, times))
+            await first.up(times + 1)
+    told = [entry["reason"].endswith("give each its own desk.name") for entry in first.entries("mqtt_lost")]
+    assert (told[0], told[-1]) == (False, True)
+
+
 # --- rltraderctl remote -------------------------------------------------------------------------------------------
 
 

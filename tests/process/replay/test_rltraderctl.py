@@ -24,6 +24,7 @@ import pytest
 from rich.console import Console
 
 from daemon.cli import ctl
+from daemon.cli.control import OF_A_TAPE
 from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.step import Step
@@ -233,7 +234,7 @@ def test_halt_and_resume_are_journaled_with_reason_and_person_and_hold_for_the_n
     ann = f"offline/ann (uid {os.getuid()})"
     assert text.splitlines() == [
         f"journaled as event {count + 1}; halted: operator: [/red] lunch [bold] (by {ann})",
-        "holds nothing; no order at work; the daemon is stopped: what this asks for happens at its next start",
+        f"holds nothing; no order at work; {OF_A_TAPE}",
     ]
     status = output_of(capsys, "status", "--state-dir", state)
     assert f"operator: [/red] lunch [bold] (by {ann}), since " in status
@@ -269,7 +270,7 @@ def test_a_command_names_the_one_that_leads_on_and_a_look_does_so_at_a_terminal_
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert follows("status") == f"next: rltraderctl resume --reason TEXT --state-dir {state}\n"
     assert follows("status", "--json") == ""
-    assert follows("resume", "--reason", "x") == f"next: rltraderd --check --state-dir {state}\n"
+    assert follows("resume", "--reason", "x") == f"next: rltraderctl status --state-dir {state}\n"
     assert follows("events") == f"next: rltraderctl decisions --state-dir {state}\n"
 
 
@@ -402,7 +403,7 @@ def test_pause_and_flatten_of_a_stopped_desk_wait_for_its_next_start(
     output_of(capsys, "pause", "--state-dir", state, "--reason", "news", "--who", "ann")
     lines = output_of(capsys, "flatten", "--state-dir", state, "--reason", "news", "--who", "ann").splitlines()
     assert "halted: flatten: news (by offline/ann" in lines[0]
-    assert lines[1].endswith("; the daemon is stopped: what this asks for happens at its next start")
+    assert "; this dry run is stopped: what this asks for happens if it goes on" in lines[1]
     assert re.match(r"holds \d+ SPY", lines[1])
     assert desk.run(state).failure is None
     exits = [row for row in table(state, "orders") if row[2] == "exit" and row[3] == "operator"]
