@@ -35,12 +35,16 @@ CURVE_POINTS = 600  # of the end summary's equity curve
 
 
 def equity_curve(reader: JournalReader) -> list[Decimal]:
-    """Return at most `CURVE_POINTS` equity values, evenly spaced over the rows, with the last one."""
-    rows = int(reader.query("SELECT count(*) AS rows FROM equity")[0]["rows"])
+    """Return at most `CURVE_POINTS` equity values, evenly spaced over the rows, with the last one.
+
+    They begin with the row before the first fill, as the sessions of the result do: nothing could be earned before.
+    """
+    began = "(SELECT coalesce(max(time_ns), 0) FROM equity WHERE time_ns < (SELECT min(time_ns) FROM fills))"
+    rows = int(reader.query(f"SELECT count(*) AS rows FROM equity WHERE time_ns >= {began}")[0]["rows"])
     every = max(1, -(-rows // CURVE_POINTS))
     picked = reader.query(
         "SELECT equity_usd FROM (SELECT equity_usd, row_number() OVER (ORDER BY time_ns DESC) AS place, time_ns "
-        "FROM equity) WHERE (place - 1) % ? = 0 ORDER BY time_ns",
+        f"FROM equity WHERE time_ns >= {began}) WHERE (place - 1) % ? = 0 ORDER BY time_ns",
         (every,),
     )
     return [Decimal(row["equity_usd"]) for row in picked]
@@ -133,6 +137,7 @@ def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalRe
 
 
 IMPLIED = "option quotes"  # how `convert --from implied-bars` begins to name what its bars are made of
+FAR_APART = 0.25  # of the equity: more is no rounding to shares
 ANOTHER = "It is the strategy's passive one: RLTRADER_POLICY__VERSION=VERSION runs another (rltraderctl models list)."
 
 
@@ -248,6 +253,11 @@ def _remarks(
     yield from _left_out(replay, counts)
     if counts.rejection:
         yield counts.rejection
+    if baskets.apart > FAR_APART:
+        yield (
+            f"The weights held were {100 * baskets.apart:.0f} % of the equity from those wanted, mean of all baskets: "
+            "weights that sum to more than 1, or whole shares in a small account (rltraderctl decisions --bar TIME)."
+        )
     if baskets.unsent:
         yield (
             f"{baskets.unsent:,} of {baskets.ordered:,} ordered baskets sent no order: {WHY_NO_CHANGE}; "

@@ -154,8 +154,10 @@ def _rules_of_the_tests(manifest: Manifest, trading: Trading) -> str:
     if tested is None or not (differing := _differing(tested, trading)):
         theirs = manifest.rules.get(DIGEST, "none")[:12]
         return f"the rules of its tests (digest {theirs}); this desk has others ({rules_digest(trading)[:12]})"
-    keys = [f"[{key.partition('.')[0]}] {_line(key, one)}" for key, (one, _) in differing.items()]
-    return f"{_listed(keys)}; this desk has {_listed([_in_toml(here) for _, here in differing.values()])}"
+    pairs = differing.items()
+    return _listed(
+        [f"[{key.partition('.')[0]}] {_line(key, one)} (this desk: {_in_toml(here)})" for key, (one, here) in pairs]
+    )
 
 
 def _line(key: str, text: str) -> str:

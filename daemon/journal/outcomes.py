@@ -50,10 +50,11 @@ def shown_outcome(under_way: Iterable[int] = ()) -> str:
 
 
 class Baskets(NamedTuple):
-    """How many baskets were ordered, and how many of them sent no order."""
+    """How many baskets were ordered, how many of them sent no order, and how far all ended from the weights wanted."""
 
     ordered: int = 0
     unsent: int = 0
+    apart: float = 0.0  # mean, a part of the equity
 
 
 def read_baskets(reader: JournalReader, under_way: Iterable[int] = ()) -> Baskets:
@@ -62,7 +63,9 @@ def read_baskets(reader: JournalReader, under_way: Iterable[int] = ()) -> Basket
         f"SELECT {shown_outcome(under_way)} AS shown FROM decisions AS d WHERE outcome = 'ordered' AND work LIKE '%.'"
     )
     (row,) = reader.query(f"SELECT count(*) AS ordered, total(shown = '{NO_CHANGE}') AS unsent FROM ({baskets})")
-    return Baskets(row["ordered"], int(row["unsent"]))
+    there = reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'")
+    apart = reader.query("SELECT coalesce(avg(apart), 0.0) AS mean FROM baskets")[0]["mean"] if there else 0.0
+    return Baskets(row["ordered"], int(row["unsent"]), apart)
 
 
 def basket_reached(reader: JournalReader, decision: int) -> str:

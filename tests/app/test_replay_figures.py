@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from daemon.app.replay_figures import CURVE_POINTS, at_black_scholes, equity_curve
 from daemon.core.events import BarClosed, ContractsListed, Event, OrderFilled, SessionScheduled
 from daemon.core.limits import Paper
-from daemon.core.records import EquityRow
+from daemon.core.records import EquityRow, FillRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from strategies.kit.contract import Bar, Session
@@ -32,6 +32,17 @@ def test_the_equity_curve_has_few_points_evenly_chosen_and_ends_with_the_last(
     journal.close()
     assert curve == [Decimal(number) for number in range(rows)][::-1][::every][::-1]
     assert len(curve) <= CURVE_POINTS
+
+
+def test_the_equity_curve_begins_before_the_first_fill_as_the_result_beside_it_does(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / FILE, {})
+    batch = CommitBatch()
+    batch.rows.extend(EquityRow(number, str(number), "0", "0", 0.0) for number in range(10))
+    batch.rows.append(FillRow("a", 0, 1, "SPY", 1, 1, "1", "0", 7, 7))
+    journal.commit(batch)
+    curve = equity_curve(journal.reader())
+    journal.close()
+    assert curve == [Decimal(6), Decimal(7), Decimal(8), Decimal(9)]
 
 
 CALL, FAR = "SPY240816C00500000", "SPY240920C00500000"  # worth 50.00 at 550 and next to no volatility; no known expiry

@@ -46,6 +46,9 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     assert remarks(replay, TapeCounts(), untraded, 10, Baskets(), (), used)[0].startswith(
         "No trade: the policy's wishes were denied by no_quote 538, order_quantity 35; docs/GATES.md"
     )
+    far, near = (remarks(replay, TapeCounts(), state, 10, Baskets(4, 0, apart), (), used) for apart in (1.0, 0.2))
+    told = "The weights held were 100 % of the equity from those wanted, mean of all baskets: weights that sum to more"
+    assert [line.startswith(told) for line in far] == [True, *(False for _ in near)]
     idle = replace(state, stats=replace(state.stats, bars=10, decisions=600))
     for exported, words in (
         ("passive", "It is the strategy's passive one: RLTRADER_POLICY__VERSION"),

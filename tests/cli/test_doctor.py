@@ -556,7 +556,7 @@ def test_a_model_that_is_not_there_fails_and_the_rest_is_examined(desk: Desk) ->
     assert desk.checks["keys"][0] == "ok"
 
 
-HOLDS_ELSEWHERE = "it holds with [basket] auction = false; this desk has true"
+HOLDS_ELSEWHERE = "it holds with [basket] auction = false (this desk: true)"
 
 
 @pytest.mark.parametrize(

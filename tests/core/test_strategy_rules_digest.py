@@ -65,7 +65,7 @@ def test_where_a_manifest_has_the_keys_of_its_tests_the_words_name_them() -> Non
     assert keys == {"risk.drawdown_max": "0.2"}
     trained = _manifest(strategy="regime_switcher", rules={"digest": rules_digest(rules)}, desk=keys)
     theirs = f"{usual.risk.drawdown_max:g}"
-    assert f": [risk] drawdown_max = 0.2; this desk has {theirs}: " in other_rules(trained, usual)
+    assert f": [risk] drawdown_max = 0.2 (this desk: {theirs}): " in other_rules(trained, usual)
 
 
 def test_an_overlay_that_is_off_leaves_the_digest_of_a_release_without_it() -> None:
@@ -165,8 +165,9 @@ def _loaded(lines: tuple[str, ...], tmp_path: Path) -> Trading:
 def test_the_lines_that_are_named_make_the_claim_hold(tmp_path: Path) -> None:
     desk = _loaded((), tmp_path)
     assert unkept(_tested(), desk, ()) == (
-        "no claim of risk is made: it holds with [risk] drawdown_max = 0.3, [basket] auction = false, [basket] "
-        f"volatility_target = 0.1; this desk has {SWITCHER.risk.drawdown_max:g}, true, 0"
+        "no claim of risk is made: it holds with [risk] drawdown_max = 0.3 (this desk: "
+        f"{SWITCHER.risk.drawdown_max:g}), [basket] auction = false (this desk: true), [basket] "
+        "volatility_target = 0.1 (this desk: 0)"
     )
     lines = lines_to_claim(_tested(), desk)
     assert lines == ("[risk]", "drawdown_max = 0.3", "[basket]", "auction = false", "volatility_target = 0.1")

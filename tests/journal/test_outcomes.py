@@ -156,6 +156,8 @@ def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any
     empty.table("decisions", "decision, outcome, work", *decided)
     empty.table("orders", "work", ("1.AAA",), ("20.AAA",))
     assert (read_baskets(empty), read_baskets(empty, (3,))) == (Baskets(3, 2), Baskets(3, 1))
+    empty.table("baskets", "decision, apart", (1, 0.5), (2, 1.0))
+    assert read_baskets(empty) == Baskets(3, 2, 0.75)
 
 
 @pytest.mark.parametrize(

@@ -313,8 +313,8 @@ def test_under_other_rules_the_claim_does_not_hold_and_nobody_watches_it(warm: P
     ("target", "symbols", "why"),
     [
         (0.1, ("AAA", "BBB"), ""),
-        (0.0, ("AAA", "BBB"), "it holds with [basket] volatility_target = 0.1; this desk has 0"),
-        (0.12, ("AAA", "BBB"), "it holds with [basket] volatility_target = 0.1; this desk has 0.12"),
+        (0.0, ("AAA", "BBB"), "it holds with [basket] volatility_target = 0.1 (this desk: 0)"),
+        (0.12, ("AAA", "BBB"), "it holds with [basket] volatility_target = 0.1 (this desk: 0.12)"),
         (
             0.1,
             ("AAA", "CCC"),
