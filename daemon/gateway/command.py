@@ -396,6 +396,9 @@ class _Local(http.client.HTTPConnection):
             self.sock.connect(short)
 
 
+_ALL_THE_SAME = "; without it, rltraderctl panic with the account's own keys closes all that the account holds"
+
+
 def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """Ask the running gateway; returns its JSON.
 
@@ -411,7 +414,8 @@ def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] 
         content = json.loads(answer.read() or b"null")
     except (OSError, ValueError, http.client.HTTPException) as error:
         if not is_there:
-            cure = "run it as the gateway's user or as root" if isinstance(error, PermissionError) else "does it run?"
+            cure = "rltrader-gateway starts it" + _ALL_THE_SAME * (path == "/panic")
+            cure = "run it as the gateway's user or as root" if isinstance(error, PermissionError) else cure
             raise ConfigError(f"{file}: no gateway answers there ({error}): {cure}") from None
         cure = "the command may still be carried out; look at `rltrader-gateway status` before you repeat it"
         raise OSError(f"{file}: the gateway took this and gave no answer ({error}): {cure}") from None

@@ -24,6 +24,7 @@ from daemon.gateway.events import MAIN
 from daemon.gateway.upstream import Upstream
 from daemon.host.whole_files import write_whole
 from daemon.operator.log import Log
+from strategies.registry import is_known, names
 
 TEMPLATE = """# One account, several strategies (docs/GATEWAY.md). The account's own keys never stand here: they are the
 # environment variables or credentials APCA_API_KEY_ID and APCA_API_SECRET_KEY of the gateway alone.
@@ -206,7 +207,13 @@ def shared_symbols(tables: Iterable[SubAccountTable]) -> list[str]:
 
 
 def desk_file(settings: GatewaySettings, name: str, strategy: str) -> str:
-    """Return the config.toml of a desk that trades sub-account `name` by `strategy` ("": to be filled in)."""
+    """Return the config.toml of a desk that trades sub-account `name` by `strategy` ("": to be filled in).
+
+    Raises ConfigError for a name that no strategy has; a file may be on the desk's host alone.
+    """
+    if strategy and "/" not in strategy and ".py" not in strategy and not is_known(strategy):
+        expected = f"one of {', '.join(names())}, or a file of yours: path/to/file.py"
+        raise ConfigError(f"--strategy {strategy}: expected {expected}")
     gateway, upstream = settings.gateway, settings.upstream
     addresses = served_at(f"http://127.0.0.1:{gateway.port}")
     assert addresses.keys() == ADDRESSES.keys()
