@@ -206,7 +206,9 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     earned = f"{percent(figures.net_return)} after costs {over}"
     deflated = f"deflated Sharpe {ratio}{_of_the_lead(findings)}{_better_parts(findings)}"
     if figures.trades == 0:
-        return f"Never traded, so it equals always flat: it earned nothing {over}."
+        denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(findings.denials.items(), key=lambda d: -d[1]))
+        why = f" Denied by {denied}." if denied else ""
+        return f"Never traded, so it equals always flat: it earned nothing {over}.{why}"
     if ahead:
         names = listed([f"{line.name} ({percent(line.figures.net_return)})" for line in ahead], "or")
         return f"Does not beat {names} after costs: {percent(figures.net_return)} {over}; {deflated}."

@@ -90,6 +90,14 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
     found = find(study)
     words = page_words(files(study, found)["report.html"].decode())
     assert found.verdict.startswith("Never traded, so it equals always flat")
+    assert "Denied" not in found.verdict
+    denied = tuple(
+        msgspec.structs.replace(
+            trial, test=msgspec.structs.replace(trial.test, denials={"basket_legs": 2, "spread": 3})
+        )
+        for trial in trials
+    )
+    assert " sessions. Denied by spread " in find(msgspec.structs.replace(study, trials=denied)).verdict
     assert "No baseline was played" in words
     assert "The policy made no trade" in words
     assert "No learning curve was recorded." in words
