@@ -10,6 +10,7 @@ import gc
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from daemon.config.limits_shown import origins_of
@@ -23,9 +24,9 @@ from daemon.core.step import Step
 from daemon.core.strategy_rules import not_promoted_words, promoted_under, unkept
 from daemon.engine.engine import Engine, EventSource, Outside
 from daemon.engine.recover import Recovered, code_digest, identity_of, libraries, recovered_desk
-from daemon.engine.state_dir import StateDir, open_state_dir, rotate_when_due
+from daemon.engine.state_dir import StateDir, open_state_dir, process_of, rotate_when_due
 from daemon.host.hang import last_hang, shown_stack
-from daemon.host.passing import retry_while_busy
+from daemon.host.passing import LOCKED_S, retry_while_busy
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.rows import JournalBusy, JournalError, made_with
 from daemon.journal.writer import JournalWriter
@@ -197,6 +198,7 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
     Raises StateDirError, JournalError, MayPass; then nothing stays open.
     """
     settings, code = checked.settings, code_digest(checked.strategy.spec.name)
+    say_held(settings.paths.state_dir, log)
     state_dir = open_state_dir(settings.paths.state_dir, meta, epoch)
     try:
         recovered = _recovered(settings, state_dir)
@@ -208,6 +210,12 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
         state_dir.close()
         raise
     return OpenDesk(checked, state_dir, recovered, writer, Models(checked.policy, checked.model), code)
+
+
+def say_held(path: Path, log: Log) -> None:
+    """Log who has the state directory: a start waits for him, and says nothing meanwhile."""
+    if holder := process_of(path):
+        log("state_dir_held", state_dir=str(path), process=holder, wait_s=LOCKED_S)
 
 
 def _writer(settings: DeskSettings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:

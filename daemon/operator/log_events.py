@@ -323,6 +323,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "A snapshot could not be used, and why: recovery began at an older one, or at the first event.",
         alarm=True,
     ),
+    "state_dir_held": LogEvent(
+        "warning",
+        ("state_dir", "process", "wait_s"),
+        "Another process has the state directory: the start waits for its end so long, then it is refused.",
+    ),
     "rules_changed": LogEvent(
         "warning",
         ("tables",),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from daemon.app.desk import CheckedDesk, OpenDesk, open_desk
+from daemon.app.desk import CheckedDesk, OpenDesk, open_desk, say_held
 from daemon.app.live.model_choice import choose_model
 from daemon.brokers.api import Broker
 from daemon.brokers.registry import broker_of
@@ -89,6 +89,7 @@ def _first_date(strategy: AnyStrategy, now_ns: int) -> str:
 
 def open_live(live: Live, log: Log) -> tuple[AccountLock, OpenDesk]:
     """Lock account and directory, recover the desk. Raises as `account_lock` and `open_desk` do."""
+    say_held(live.settings.paths.state_dir, log)
     account = account_lock(live)
     try:
         rotate_mib = live.settings.journal.rotate_mib

@@ -120,7 +120,10 @@ def test_a_directory_that_stays_held_is_exit_code_1_and_names_the_holder(
     finally:
         held.journal.close()
         held.close()
-    (entry,) = [line for line in log_of(capsys.readouterr().err) if line["event"] == "start_failed"]
+    logged = log_of(capsys.readouterr().err)
+    (waits,) = [line for line in logged if line["event"] == "state_dir_held"]
+    assert (waits["process"], waits["state_dir"]) == (str(os.getpid()), str(state))
+    (entry,) = [line for line in logged if line["event"] == "start_failed"]
     assert f"another process ({os.getpid()}) uses this state directory" in entry["problem"]
 
 
