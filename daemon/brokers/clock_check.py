@@ -1,4 +1,4 @@
-"""Compares this host's clock with the broker's: with each report, at the start, and after a held-back leap.
+"""Compares this host's clock with the broker's: with reports, at the start, and after a held-back leap.
 
 It settles which of host and monotonic clock is right (`host/time/clock.py`). It sets no time that neither of them has,
 except at a start without other evidence.
@@ -41,6 +41,8 @@ class ClockCheck:
         self._agrees = False  # whether the broker's clock agreed with ours at the last check
         self._unsettled = True  # not yet known which clock is right
         self._leaps = 0
+        self._told_ns = 0  # when the broker last told its time
+        self.lag_s = 0.0  # by which the time taken was ahead, and goes back slowly; a new start is right at once
         self._ahead_logged = False
         self.market_open: bool | None = None  # by the broker's clock, at the last check
         self.next_open_ns = 0
@@ -66,8 +68,22 @@ class ClockCheck:
         if self._unsettled and abs(ahead_ns) - doubt_ns > far_ns and self._clock.watch is not None:
             self._clock.correct(ahead_ns)
             self._agrees = ahead_ns > 0  # time goes back slowly
+            self.lag_s = max(-ahead_ns / SECOND_NS, 0.0)
             self._log("clock_corrected", by_s=round(ahead_ns / SECOND_NS, 1))
         self._unsettled = False
+
+    async def measure_when_due(self, every_s: float) -> None:
+        """Measure where the newest answer is so old, or where it is not known which clock is right.
+
+        Raises BrokerError for no answer, where that is not known.
+        """
+        self._look_at_watch()
+        if self._unsettled or abs(self._clock.now_ns() - self._told_ns) >= every_s * SECOND_NS:
+            try:
+                await self.measure()
+            except BrokerError:
+                if self._unsettled:
+                    raise
 
     async def at_start(self, within_s: float) -> None:
         """Before the first event: if the host's clock is far off, use the broker's. Without an answer go on."""
@@ -108,7 +124,7 @@ class ClockCheck:
         """Return how far the broker's clock is ahead of ours, and the doubt: half of the request's duration."""
         asked_ns = self._clock.now_ns()
         theirs = await self._ask()
-        answered_ns = self._clock.now_ns()
+        answered_ns = self._told_ns = self._clock.now_ns()
         self.market_open = theirs.is_open
         self.next_open_ns = theirs.next_open_ns or self.next_open_ns
         same = theirs.next_close_ns == self._told_close_ns

@@ -26,8 +26,8 @@ from typing import Any
 from msgspec import structs
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import broker_clock, feeds_of_plan
-from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
+from daemon.brokers.alpaca.assemble import feeds_of_plan
+from daemon.brokers.api import BrokerError, EventLogger
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.clock import clock_of
 from daemon.config.kept_feed import kept_feed, write_feed
@@ -209,7 +209,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
         for words in (*map(str, problems), *unlike_file(settings, journal.books)):
             log("gateway_file_differs", detail=words)
         settings = await with_feeds(settings, upstream, folder, log)
-        gateway = Gateway(settings, journal, upstream, clock, log)
+        gateway = Gateway(settings, journal, upstream, clock, log, check)
         clients = Clients(gateway, pairs)
         relay = MarketRelay(gateway, clients, log)
         control = folder / CONTROL_SOCKET
@@ -238,10 +238,9 @@ def clock_check(
 ) -> ClockCheck:
     """Return what compares the clocks: of a leap that the broker's clock confirms the gateway's time takes part."""
 
-    async def asked() -> BrokerClock:
-        return broker_clock(await upstream.reads.clock())
-
-    return ClockCheck(asked, clock, log, settings.upstream.alpaca.clock_skew_max_s, lambda: journal.books.now_ns)
+    return ClockCheck(
+        upstream.clock, clock, log, settings.upstream.alpaca.clock_skew_max_s, lambda: journal.books.now_ns
+    )
 
 
 async def _open(

@@ -24,6 +24,7 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
 from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.api import BrokerError, EventLogger
+from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
 from daemon.core.handlers import LOOKED_NS, SEEN
 from daemon.core.instruments.option_market import is_contract, parse_occ
@@ -75,6 +76,7 @@ from daemon.gateway.rules import (
 )
 from daemon.gateway.step import FILLS, prices_of
 from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_fill, readable_order
+from daemon.host.passing import MayPass
 from daemon.host.time.clock import Clock
 from daemon.journal.rows import JournalError
 from daemon.operator.alarm_command import AlarmCommand
@@ -114,8 +116,10 @@ class Gateway:
         upstream: Upstream,
         clock: Clock,
         log: EventLogger,
+        check: ClockCheck,
     ) -> None:
         self.settings, self.journal, self.upstream, self.clock = settings, journal, upstream, clock
+        self._check = check
         self.prices: dict[str, tuple[int, Decimal]] = {}  # when, and USD a share
         self._log, command = log, settings.upstream.alarms
         self._alarms = AlarmCommand(command.command, command.per_minute, command.timeout_s, "gateway", log)
@@ -327,9 +331,10 @@ class Gateway:
         """Report after each connect, each minute and on request.
 
         While the stream is gone there is one where a way out waits for it; it makes nothing whole, since it could hide
-        a hole.
+        a hole. None comes at a time that was not compared with the broker's.
         """
-        failures, every_ns = 0, self.settings.upstream.alpaca.report_every_s * SECOND_NS
+        failures, every_s = 0, self.settings.upstream.alpaca.report_every_s
+        every_ns = every_s * SECOND_NS
         while True:
             while not (self._listening or self._awaited.is_set()):
                 self._wanted.clear()
@@ -340,6 +345,8 @@ class Gateway:
             self._figure_is_old = False
             self._begun += 1
             try:
+                await self._check.measure_when_due(every_s)
+                self._began_in_time()
                 event = await self.upstream.report(self.books)
                 self._same_account(event.account)
             except (BrokerError, wire.Malformed) as error:
@@ -379,9 +386,8 @@ class Gateway:
         Where the account itself has not the means, the broker sells by an order that names nobody.
         """
         try:
-            roots, clock = sorted(self._ends_today()), await self.upstream.reads.clock()
-            close_ns = wire.time_ns(clock.get("next_close"), "next_close")
-            if clock.get("is_open") is not True or close_ns - self.now_ns() > SELL_OUT_NS:
+            roots, clock = sorted(self._ends_today()), await self.upstream.clock()
+            if clock.is_open is not True or not 0 < clock.next_close_ns - clock.now_ns <= SELL_OUT_NS:
                 return
             spots = {root: spot for root in roots if (spot := await self._spot(root)) is not None}
             for name, symbol in beyond_means(self.books, spots, new_york_date(self.now_ns()).isoformat()):
@@ -417,6 +423,12 @@ class Gateway:
             await self.close(name, symbol, None, None)
         except Refusal as refused:
             self._log("gateway_sells_out", detail=f"{name}: {symbol} was not sold, tried again in a minute: {refused}")
+
+    def _began_in_time(self) -> None:
+        """Raise MayPass where this life began ahead of the broker's time, which it could not ask then."""
+        if self._unread and self._check.lag_s:
+            words = f"the time taken at the start was {self._check.lag_s:.0f} s ahead of the broker's"
+            raise MayPass(f"{words}, which did not answer then: the next start goes on by the broker's")
 
     def _without_closing(self, event: Reported) -> Reported:
         """Leave out orders, with their fills, that an unanswered close call may have made: else they were `main`'s."""

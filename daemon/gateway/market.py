@@ -375,7 +375,7 @@ class RelaySessions(DataSessions[RelayClient]):
         """Return whether the market is open, as where nobody says so: on a half day's afternoon silence is no fault."""
         with contextlib.suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(OPEN_S):
-                return (await self._upstream.reads.clock()).get("is_open") is not False
+                return (await self._upstream.clock()).is_open is not False
         return True
 
     async def granted(self, session: RelayClient) -> int:

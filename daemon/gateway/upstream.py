@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from daemon.alpaca_api.wire import Json, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import accesses, endpoint, trade_stream
+from daemon.brokers.alpaca.assemble import accesses, broker_clock, endpoint, trade_stream
 from daemon.brokers.alpaca.market.socket import MarketSocket, State
 from daemon.brokers.alpaca.rest.client import (
     READING,
@@ -29,7 +29,7 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingReads
-from daemon.brokers.api import BrokerError, EventLogger
+from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
 from daemon.core.instruments.option_market import parse_occ
@@ -144,6 +144,10 @@ class Upstream:
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
+    async def clock(self) -> BrokerClock:
+        """Return the broker's time, and its market. Raises BrokerError."""
+        return broker_clock(await self.reads.clock())
+
     async def account(self) -> tuple[Json, list[Json], list[Json], list[Json]]:
         """Return account, positions, orders since yesterday and those open, and the ledger's lines since yesterday.
 
@@ -207,11 +211,10 @@ class Upstream:
         if not any((it := parse_occ(symbol)) and it.expiry == today.isoformat() for symbol in gone):
             return False
         try:
-            clock = await self.reads.clock()
-            next_close_ns = wire.time_ns(clock.get("next_close"), "next_close")
-        except (BrokerError, wire.Malformed):
+            clock = await self.clock()
+        except BrokerError:
             return False
-        return clock.get("is_open") is False and new_york_date(next_close_ns) > today
+        return clock.is_open is False and new_york_date(clock.next_close_ns) > today
 
     async def _left_out(
         self, books: Ledgers, orders: Mapping[str, Json], lines: Sequence[Json]

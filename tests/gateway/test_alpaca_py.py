@@ -139,7 +139,7 @@ async def test_clock_calendar_contracts_and_market_data_are_the_brokers(tmp_path
         one = client(s, "a")
         assert (await call(one.get_clock)).is_open
         days = await call(one.get_calendar, GetCalendarRequest(start=None, end=None))
-        assert [str(day.date) for day in days] == ["2025-06-02", "2025-06-03"]
+        assert [str(day.date) for day in days] == ["2025-06-02", "2025-06-03", "2025-06-04"]
         contracts = await call(one.get_option_contracts, GetOptionContractsRequest(underlying_symbols=["SPY"]))
         assert CALL in {contract.symbol for contract in contracts.option_contracts}
         keys = (KEYS["a"].key, KEYS["a"].secret)

@@ -43,6 +43,7 @@ from daemon.gateway.journal import read_books
 from daemon.gateway.server import CONTROL_SOCKET
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
 from daemon.gateway.upstream import Upstream
+from daemon.host.passing import MayPass
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock, LeapWatch
 from daemon.journal.journal import FILE
@@ -582,6 +583,36 @@ async def test_a_host_s_clock_that_is_hours_off_is_not_the_gateway_s(tmp_path: P
                 off_h.append(then_h)
                 await asyncio.sleep(5)
                 assert abs(clock.now_ns() - right()) < SECOND_NS
+
+
+@pytest.mark.parametrize("wrong_h", [-8, 8])
+async def test_a_start_that_the_broker_s_clock_did_not_answer_reports_nothing_before_it_does(
+    tmp_path: Path, wrong_h: int
+) -> None:
+    """Time that was ahead goes back slowly: the process ends, and the next start goes on by the right one at once."""
+    async with broker() as alpaca:
+        file, right = await at(alpaca, tmp_path), alpaca.clock.now_ns
+        settings = load_gateway(file)
+        clock = Clock.real(lambda: right() + wrong_h * HOUR_NS, right, LeapWatch())
+        alpaca.faults.add("http_error", where={"path": "/v2/clock"}, times=1000, status=503)
+        folder = Path(settings.gateway.state_dir)
+        running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+        await until(lambda: running.done() or alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
+        await asyncio.sleep(5)
+        assert not (await asyncio.to_thread(ask, settings, "GET", "/status"))["ready"]
+        alpaca.faults.clear()
+        if wrong_h > 0:
+            with pytest.raises(MayPass, match="28800 s ahead of the broker's"):
+                await running
+            clock = Clock.real(lambda: right() + wrong_h * HOUR_NS, right, LeapWatch())
+        else:
+            await asyncio.sleep(60)
+            assert (await asyncio.to_thread(ask, settings, "GET", "/status"))["ready"]
+            assert abs(clock.now_ns() - right()) < SECOND_NS
+            running.cancel()
+            await asyncio.wait({running})
+        async with serving(alpaca, settings, clock):
+            assert abs(clock.now_ns() - right()) < SECOND_NS
 
 
 async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:

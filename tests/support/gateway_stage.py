@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from daemon.config.load import Credentials
 from daemon.config.tables import DeskSettings
 from daemon.gateway.books import Ledgers
-from daemon.gateway.command import newcomers, opening
+from daemon.gateway.command import clock_check, newcomers, opening
 from daemon.gateway.config import AccountLimits, ClientKeys, GatewaySettings, GatewayTable, SubAccountTable
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.journal import GatewayVerified, open_journal, verify
@@ -42,8 +42,9 @@ OPEN_NS = 1_748_871_000 * 1_000_000_000  # 2025-06-02 13:30 UTC
 SESSIONS = [
     Session("2025-06-02", OPEN_NS, OPEN_NS + 390 * MINUTE_NS),
     Session("2025-06-03", OPEN_NS + 1440 * MINUTE_NS, OPEN_NS + 1830 * MINUTE_NS),
+    Session("2025-06-04", OPEN_NS + 2880 * MINUTE_NS, OPEN_NS + 3270 * MINUTE_NS),  # the clock names the next open
 ]
-HALF_DAY = [Session("2025-06-02", OPEN_NS, OPEN_NS + 210 * MINUTE_NS), SESSIONS[1]]
+HALF_DAY = [Session("2025-06-02", OPEN_NS, OPEN_NS + 210 * MINUTE_NS), *SESSIONS[1:]]
 CALL = "SPY250602C00500000"
 KEYS = {name: ClientKeys(f"GWKEY{name.upper()}000000", f"secret-of-{name}-0000000000") for name in ("a", "b")}
 PATIENCE_S = 30.0
@@ -167,7 +168,8 @@ async def gateway_on(
         for moved in newcomers(settings, journal.books, clock.now_ns()):
             journal.take(moved)
         await journal.durable()
-        gateway = Gateway(settings, journal, upstream, clock, log)
+        check = clock_check(settings, journal, upstream, clock, log)
+        gateway = Gateway(settings, journal, upstream, clock, log, check)
         clients = Clients(gateway, {name: KEYS[name] for name in tables})
         relay = MarketRelay(gateway, clients, log)
         async with (
