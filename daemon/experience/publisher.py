@@ -38,11 +38,12 @@ _IN_PIPELINE = " of pipeline caused error: "  # how the library words a request 
 
 
 class PublisherCheckpoint(msgspec.Struct, frozen=True):
-    """The publisher's checkpoint. Rows of the journal of `epoch`."""
+    """The publisher's checkpoint. Rows of the journal of `epoch`; `former`: streams of earlier ones, to be trimmed."""
 
     epoch: str = ""
     published: int = 0  # the newest row that the stream had
     passed: int = 0  # the newest row that the trainer acknowledged: this and older ones need not come again
+    former: frozenset[str] = frozenset()
 
 
 class StreamForeign(Exception):
@@ -117,9 +118,10 @@ class Publisher:
         with closing(JournalReader(self._state_dir / FILE)) as reader, reading(reader.path):
             meta = reader.meta()
         epoch, strategy = meta["epoch"], strategy_of(meta)
-        if self._mark.epoch != epoch:
-            self._mark = PublisherCheckpoint(epoch)
         self._stream = stream_name(meta["desk"], epoch)
+        if self._mark.epoch != epoch:
+            left = {*self._mark.former, stream_name(meta["desk"], self._mark.epoch)} if self._mark.epoch else set()
+            self._mark = PublisherCheckpoint(epoch, former=frozenset(left - {self._stream}))
         self._experiences = Experiences(strategy.spec)
         self._begin(self._mark.published)
 
@@ -225,15 +227,18 @@ class Publisher:
     def _tidy(self) -> None:
         """Trim what the trainer acknowledged, and keep the checkpoint, every `TIDY_S` seconds."""
         now = time.monotonic()
-        if now - self._tidied < TIDY_S or not self._exists:
+        if now - self._tidied < TIDY_S:
             return
         self._tidied = now
+        self._tidy_former()
+        if not self._exists:
+            return
         if self._last_row() != self._sent:  # one that emptied the stream broke no connection
             self._checked = False
             return
-        passed = self._passed()
+        passed = self._passed(self._stream, self._mark.passed)
         if passed > self._mark.passed:
-            self._redis.xtrim(self._stream, minid=b"%d-0" % (passed + 1), approximate=False)
+            self._trim(self._stream, passed)
             first = self._redis.xinfo_stream(self._stream)["first-entry"]
             after = b"%d" % self._sent if first is None else first[1].get(FIELDS[1], b"")
             if after.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which
@@ -243,15 +248,31 @@ class Publisher:
         except OSError as error:  # the stream's end says as much: what waits is sent all the same
             self._report_problem(error)
 
-    def _passed(self) -> int:
-        """Return a row up to which the trainer acknowledged every entry; no newer one without a trainer."""
-        for group in self._redis.xinfo_groups(self._stream):
+    def _tidy_former(self) -> None:
+        """Trim streams of earlier epochs as the trainer acknowledges them, until nothing is left of them."""
+        for stream in self._mark.former:
+            try:
+                self._trim(stream, self._passed(stream, 0))
+                over = not self._redis.xlen(stream)
+            except ResponseError as error:
+                if "no such key" not in str(error):
+                    raise
+                over = True
+            if over:
+                self._mark = msgspec.structs.replace(self._mark, former=self._mark.former - {stream})
+
+    def _trim(self, stream: str, passed: int) -> None:
+        self._redis.xtrim(stream, minid=b"%d-0" % (passed + 1), approximate=False)
+
+    def _passed(self, stream: str, least: int) -> int:
+        """Return a row up to which the trainer acknowledged every entry; `least` without a trainer."""
+        for group in self._redis.xinfo_groups(stream):
             if group["name"] == GROUP.encode():
                 if not group["pending"]:
                     return row_of(group["last-delivered-id"])
-                oldest = self._redis.xpending(self._stream, GROUP)["min"]
-                return self._mark.passed if oldest is None else row_of(oldest) - 1
-        return self._mark.passed
+                oldest = self._redis.xpending(stream, GROUP)["min"]
+                return least if oldest is None else row_of(oldest) - 1
+        return least
 
     def _save(self) -> None:
         mark = msgspec.structs.replace(self._mark, published=self._sent)

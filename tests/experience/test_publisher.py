@@ -438,6 +438,42 @@ def test_a_journal_of_another_epoch_has_a_stream_of_its_own(
     assert count(client) == 76
 
 
+def test_of_a_former_epoch_too_what_the_trainer_acknowledged_is_trimmed_and_makes_room(
+    publisher: Publisher, client: Any, state: Path, toy: Toy, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    publish_all(publisher)
+    rows = [e.row for e in walked(state)]
+    shutil.rmtree(state)
+    assert toy.run(state, epoch="e2")
+    client.config_set("maxmemory", 1)  # full before the new stream's first entry
+    until(lambda: (publisher.turn(), logged.lines("experience_new_journal") != [])[1])
+    publisher.close()
+    again = made_for(state, tmp_path, server, logged)  # it knows the former stream by its checkpoint
+    again.turn()
+    assert count(client) == 76
+    client.config_set("maxmemory", 0)
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.config_set("maxmemory", 1)
+    read = client.xreadgroup(GROUP, "t", {STREAM: ">"}, count=70)[0][1]
+    client.xack(STREAM, GROUP, *(identifier for identifier, _ in read[:60]))
+    again.turn()
+    assert [e.row for e, _ in entries(client)] == rows[60:]
+    client.config_set("maxmemory", 0)
+    publish_all(again)
+    client.xack(STREAM, GROUP, *(identifier for identifier, _ in read[60:]))
+    client.xreadgroup(GROUP, "t", {STREAM: ">"})
+    client.xack(STREAM, GROUP, *(b"%d-0" % row for row in rows[70:]))
+    again.turn()
+    assert count(client) == 0
+    again.turn()
+    client.xadd(STREAM, {"of": "another"})  # it is left alone from now on
+    client.xreadgroup(GROUP, "t", {STREAM: ">"}, noack=True)
+    again.turn()
+    assert count(client) == 1
+    assert [e for e, _ in entries(client, stream_name("toy", "e2"))] == walked(state, epoch="e2")
+    again.close()
+
+
 def test_a_journal_that_is_away_delays(publisher: Publisher, client: Any, state: Path, logged: Logged) -> None:
     state.rename(state.with_name("away"))
     assert publisher.turn() > 0.0
