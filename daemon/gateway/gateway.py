@@ -544,7 +544,8 @@ class Gateway:
         )
         names = ("buying_power", "non_marginable_buying_power", "options_buying_power")
         row |= dict.fromkeys(names, f"{buying_power(books, account):.2f}")
-        return row | {"gateway": self.statement()}
+        prefix = self.settings.sub_accounts[account].guard_prefix
+        return row | {"gateway": {**self.statement(), "guard_prefix": prefix}}
 
     def statement(self) -> Json:
         """Return what the gateway states about the account behind it."""

@@ -103,7 +103,6 @@ class Guard:
         self._echoed = dict.fromkeys(self._problems, 0)  # the newest of its own messages that came back
         rules = Rules(
             tuple(path.name for path in paths),
-            table.prefix,
             table.act,
             table.beat_s,
             table.alarm_s,

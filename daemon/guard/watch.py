@@ -42,7 +42,6 @@ class Rules:
     """`[guard]` as the watch needs it, and the names of the configured paths."""
 
     paths: tuple[str, ...]
-    prefix: str
     act: Literal["alarm", "protect", "close"]
     beat_s: float
     alarm_s: float
@@ -423,7 +422,7 @@ class Watch:
                         bare[symbol] = f"of {quantity} no stop stays: {why}"
                         continue
                     rested = self._rested[part]
-                    stem = f"{self._rules.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-"
+                    stem = f"{beat.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-"
                     names = (f"{stem}{number}{'f' * part.fraction}" for number in count(len(rested)))
                     rested.append(now_s)
                     self._refused.pop(part, None)
@@ -450,7 +449,7 @@ class Watch:
     def _names(self) -> tuple[str, str]:
         """Return how the names of the desk's orders begin, and those of its guards."""
         assert self.beat is not None
-        return self.beat.names, f"{self._rules.prefix}-"
+        return self.beat.names, f"{self.beat.prefix}-"
 
     def _is_guards(self, order: BrokerOrder) -> bool:
         return order.client_order_id.startswith(self._names()[1])

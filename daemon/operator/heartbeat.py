@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from daemon.config.load import ConfigError, operator_secrets
 from daemon.config.tables import GuardTable
-from daemon.core.broker.protection import cover_of
+from daemon.core.broker.protection import cover_of, guard_prefix
 from daemon.core.draft import DeskKind, Draft
 from daemon.core.orders import name_prefix
 from daemon.core.state import State
@@ -55,13 +55,14 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat(_Signed, frozen=True, kw_only=True):
     """`heartbeat`: the desk lives.
 
-    `names` begins the names of its orders; `orders` are those that work, with what was filled of each. `leaving`: it
-    was stopped by a person, and nothing follows.
+    `names` begins the names of its orders, `prefix` those of its guard's; `orders` are those that work, with what was
+    filled of each. `leaving`: it was stopped by a person, and nothing follows.
     """
 
     schema: Literal["heartbeat"] = "heartbeat"
     account: str
     names: str
+    prefix: str
     leaving: bool
     holds: dict[str, Held]
     orders: dict[str, Quantity]
@@ -95,7 +96,7 @@ def heartbeat_of(
     state: State[Any], kind: DeskKind, desk: str, life: int, counter: int, time_ns: int, *, leaving: bool
 ) -> Heartbeat:
     """Return the unsigned heartbeat of a desk in this state."""
-    covers = cover_of(Draft(state, kind))
+    draft = Draft(state, kind)
     return Heartbeat(
         desk=desk,
         life=life,
@@ -103,8 +104,9 @@ def heartbeat_of(
         time_ns=time_ns,
         account=state.broker.account,
         names=name_prefix(state.identity.epoch, state.identity.strategy),
+        prefix=guard_prefix(draft),
         leaving=leaving,
-        holds={symbol: Held(*cover) for symbol, cover in covers.items()},
+        holds={symbol: Held(*cover) for symbol, cover in cover_of(draft).items()},
         orders={name: order.filled for name, order in state.orders.items() if order.purpose != "foreign"},
     )
 

@@ -169,3 +169,9 @@ async def test_a_report_with_an_order_that_has_no_id_is_asked_for_again(tmp_path
         await s.until(lambda: any("id is None" in str(row["problem"]) for row in s.log.of("gateway_report_failed")))
         reads.open_orders = whole  # type: ignore[method-assign]
         await s.settled()
+
+
+async def test_each_desk_is_told_its_own_guards_prefix(tmp_path: Path) -> None:
+    async with stage(tmp_path, table("a", guard_prefix="watch"), table("b")) as s:
+        rows = {name: (await s.ask(name, "GET", "/v2/account"))[1] for name in ("a", "b")}
+        assert {name: row["gateway"]["guard_prefix"] for name, row in rows.items()} == {"a": "watch", "b": ""}

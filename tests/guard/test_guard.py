@@ -91,6 +91,7 @@ class Host:
             time_ns=self.clock.now_ns(),
             account="PA1",
             names="e1-online_dqn-",
+            prefix="guard",
             leaving=False,
             holds={"SPY": Held(10, 0, Decimal("55.00"), None)},
             orders={},

@@ -29,6 +29,7 @@ BEAT = Heartbeat(
     time_ns=5,
     account="PA1",
     names="e1-online_dqn-",
+    prefix="guard",
     leaving=False,
     holds={
         "SPY": Held(10, 2, Decimal("55.00"), None),

@@ -969,3 +969,16 @@ def test_fewer_than_the_desk_holds_is_a_doubt_with_sub_accounts_too() -> None:
     world.run(HOUR)
     assert world.guard.acts() == []
     assert "guard_unprotected" in world.guard.alarms()
+
+
+def test_its_orders_bear_the_name_that_the_desk_expects_whatever_its_own_file_says() -> None:
+    world = World()
+    world.desk.prefix = "watchman"
+    world.run(60)
+    world.desk.runs = False
+    world.run(600)
+    assert [name.split("-")[0] for name in (order.client_order_id for order in world.broker.working(-1))] == [
+        "watchman"
+    ]
+    world.run(3600)
+    assert world.broker.stops() == {"SPY": 10}  # it knows its own again, and rests no second one

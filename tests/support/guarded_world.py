@@ -21,7 +21,7 @@ from strategies.kit.quantity import Quantity, exact
 SECOND = 1_000_000_000
 EPOCH_NS = 1_800_000_000 * SECOND
 TURN_S = 5.0
-RULES = Rules(("MQTT", "folder"), "guard", "protect", 10.0, 45.0, 300.0, 30.0, fence=True)
+RULES = Rules(("MQTT", "folder"), "protect", 10.0, 45.0, 300.0, 30.0, fence=True)
 NAMES = "e1-share_bars-"
 ZERO = Decimal(0)
 
@@ -99,6 +99,7 @@ class DeskHost:
     leaving: bool = False
     restarts: int = 0
     account: str = "PA1"
+    prefix: str = "guard"  # of its guard's orders
 
     def beat(self, now_ns: int, broker: Broker) -> Heartbeat:
         self.counter += 1
@@ -110,6 +111,7 @@ class DeskHost:
             time_ns=now_ns + round(self.clock_s * SECOND),
             account=self.account,
             names=NAMES,
+            prefix=self.prefix,
             leaving=self.leaving,
             holds=self.holds,
             orders={order.client_order_id: exact(order.filled) for order in working},

@@ -88,7 +88,7 @@ class AlpacaAdmin:
         level = str(raw.get("options_trading_level"))
         return AccountSummary(
             number=str(raw.get("account_number")),
-            blocked=strange(self._settings, raw) or blocked(raw),
+            blocked=", ".join(filter(None, (strange(self._settings, raw), blocked(raw)))),
             cash=str(raw.get("cash")),
             equity=str(raw.get("equity")),
             options_level=int(level) if level.isascii() and level.isdecimal() else None,
@@ -192,6 +192,10 @@ def strange(settings: DeskSettings, account: Raw) -> str:
         return f'the gateway serves a {kind or "?"} account, desk.account is "{settings.desk.account}"'
     if stated.get("real_time") is not False and (clock.sim_start or clock.socket or clock.rate != 1.0):
         return "the gateway's account is in real time, [clock] is not: take its keys out"
+    prefix, told = settings.guard.prefix, wire.text(stated.get("guard_prefix"))
+    if prefix and told != prefix:
+        cure = "what the guard rests would be another's: make both the same"
+        return f'guard.prefix is "{prefix}", and guard_prefix of the gateway\'s sub-account is "{told}": {cure}'
     return ""
 
 

@@ -528,9 +528,15 @@ def on_removed(draft: Draft, order: Order) -> bool:
 # --- the guard on another host ----------------------------------------------------------------------------------------
 
 
+def guard_prefix(draft: Draft) -> str:
+    """Return how the names of the guard's orders begin; "" where no guard watches the desk."""
+    prefix = draft.trading.guard_prefix
+    return "" if isinstance(prefix, UnsetType) else prefix
+
+
 def is_guarded(draft: Draft) -> bool:
     """Return whether a guard watches the desk."""
-    return not isinstance(draft.trading.guard_prefix, UnsetType)
+    return bool(guard_prefix(draft))
 
 
 def lift_fence(draft: Draft) -> None:
@@ -549,8 +555,7 @@ def lift_fence_again(draft: Draft) -> None:
 
 def is_of_guard(draft: Draft, report: BrokerOrder) -> bool:
     """Return whether the order bears the guard's prefix and is a stop."""
-    prefix = draft.trading.guard_prefix
-    named = not isinstance(prefix, UnsetType) and report.client_order_id.startswith(f"{prefix}-")
+    named = is_guarded(draft) and report.client_order_id.startswith(f"{guard_prefix(draft)}-")
     return named and report.side < 0 and not isinstance(report.stop_price, UnsetType)
 
 

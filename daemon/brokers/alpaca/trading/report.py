@@ -573,7 +573,7 @@ class Reporter:
             asked_ns=asked_ns,
             account=number,
             cash=cash,
-            blocked=self._strange(account) or blocked(account),
+            blocked=", ".join(filter(None, (self._strange(account), blocked(account)))),
             positions=positions,
             open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submitted)),
             ended_orders=tuple(sorted(new_ended, key=_submitted)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,3 +33,25 @@ def test_the_statement_must_be_what_is_configured(
 ) -> None:
     settings = DeskSettings.model_validate({"desk": {"account": desk, "account_number": "1-a"}, "clock": clock})
     assert strange(settings, {"status": "ACTIVE", "gateway": stated}) == words
+
+
+@pytest.mark.parametrize(
+    ("prefix", "stated", "fits"),
+    [
+        ("guard", {"guard_prefix": "guard"}, True),
+        ("guard", {"guard_prefix": "watch"}, False),
+        ("guard", {"guard_prefix": ""}, False),
+        ("guard", {}, False),
+        ("", {"guard_prefix": "guard"}, True),  # no guard watches this desk
+    ],
+)
+def test_a_guard_whose_stops_the_gateway_would_take_for_anothers_keeps_new_risk_away(
+    prefix: str, stated: dict[str, object], fits: bool, tmp_path: Path
+) -> None:
+    guard = {"prefix": prefix, "drop_dir": str(tmp_path)} if prefix else {}
+    settings = DeskSettings.model_validate({"desk": {"account_number": "1-a"}, "guard": guard})
+    words = strange(settings, {"status": "ACTIVE", "gateway": PAPER | stated})
+    told = stated.get("guard_prefix", "")
+    named = f'guard.prefix is "guard", and guard_prefix of the gateway\'s sub-account is "{told}"'
+    assert words == "" if fits else words.startswith(named)
+    assert strange(settings, {"status": "ACTIVE"}) == ""  # no gateway
