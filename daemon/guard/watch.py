@@ -490,11 +490,14 @@ class Watch:
         if look is None:
             held = ", ".join(f"{one.quantity} {symbol}" for symbol, one in beat.holds.items()) or "nothing"
             return f"the account cannot be looked at; by its last heartbeat it held {held}"
-        ours, there = self._held(look), _held_there(look)
-        held = _shown(position for position in look.positions if ours.get(position.symbol))
+        ours, there, shared = self._held(look), _held_there(look), self._is_shared(look)
+        seen = {symbol: count if not shared else ours[symbol] for symbol, count in there.items() if ours.get(symbol)}
+        held = ", ".join(f"{count} {symbol}" for symbol, count in seen.items())
         gone = ", ".join(f"{count} {symbol}" for symbol, count in ours.items() if count > 0 and symbol not in there)
         working = [o.client_order_id for o in _open(look) if o.side > 0 and o.client_order_id.startswith(beat.names)]
-        stops = [order for order in _open(look) if order.side < 0 and isinstance(order.stop_price, Decimal)]
+        names = self._names() if shared else ""
+        sales = [o for o in _open(look) if o.side < 0 and o.client_order_id.startswith(names)]
+        stops = [order for order in sales if isinstance(order.stop_price, Decimal)]
         parts = [f"holds {held}"] if held else []
         parts += [f"{len(stops)} stops rest"] if held else []
         parts += [f"has not {gone}, which the desk held, but {_shown(look.positions)}"] if gone and there else []

@@ -944,6 +944,8 @@ def test_a_siblings_stop_covers_nothing_of_this_desk() -> None:
     (rest,) = world.guard.acts()
     assert isinstance(rest, Rest)
     assert rest.order.quantity == 10
+    told = next(a for _, a in world.guard.done if isinstance(a, Alarm) and a.name == "desk_silent")
+    assert told.detail.endswith(": holds 10 SPY; 0 stops rest")  # of 17 in the account, with the sibling's stop
 
 
 def test_a_flat_sub_account_fences_nobody_and_nothing_of_others_is_closed() -> None:
@@ -977,8 +979,6 @@ def test_its_orders_bear_the_name_that_the_desk_expects_whatever_its_own_file_sa
     world.run(60)
     world.desk.runs = False
     world.run(600)
-    assert [name.split("-")[0] for name in (order.client_order_id for order in world.broker.working(-1))] == [
-        "watchman"
-    ]
+    assert [order.client_order_id.split("-")[0] for order in world.broker.working(-1)] == ["watchman"]
     world.run(3600)
     assert world.broker.stops() == {"SPY": 10}  # it knows its own again, and rests no second one
