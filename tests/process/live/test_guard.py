@@ -5,26 +5,40 @@ Time runs sixty times as fast as real time, and the guard waits in real seconds.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from daemon.config.load import KEYS as KEY_NAMES
+from daemon.gateway.config import GatewaySettings, client_keys, load_gateway
+from daemon.gateway.journal import verify
+from daemon.gateway.setup import SetupRequest, init, served_at
+from daemon.journal.journal import FILE
 from rltrader import module_command
+from strategies.kit.quantity import Quantity
 from tests.support.desks.desk_run import rltraderctl
+from tests.support.desks.live_desk import Daemon
 from tests.support.desks.online_day import online_stage
 from tests.support.desks.stage import KEYS, Stage, Table, until
+from tests.support.gateway_stage import keys_of
 from tests.support.models.online_models import put_momentum
+from tests.support.ports import free_port
 
 KEY = "5a" * 32
 SECRETS = {**KEYS, "GUARD_KEY": KEY}
 QUICK = {"beat_s": 1, "silence_s": 5, "alarm_s": 5, "act_s": 20, "look_s": 5}
 RATE = 60.0
+NONE: Mapping[str, str] = {}
+NOBODY: Mapping[str, int] = {}
 ON_ITS_WAY_S = 0.5  # a request that was sent before the daemon was stopped
 
 
@@ -35,14 +49,14 @@ def watched(folder: Path, act: str) -> Table:
 
 
 @contextlib.contextmanager
-def guarding(played: Stage) -> Iterator[Path]:
-    """`rltrader-guard` with the desk's own configuration; yields the file of its log."""
+def guarding(played: Stage, addresses: Mapping[str, str] = NONE) -> Iterator[Path]:
+    """`rltrader-guard` with the desk's own configuration, but for these addresses; yields the file of its log."""
     log = played.folder / "guard.log"
     command = module_command(
         "daemon.guard", "--config", played.folder / "config.toml", "--state-dir", played.folder / "guard"
     )
     with log.open("w") as out:
-        process = subprocess.Popen(command, stderr=out, env={**os.environ, **SECRETS})
+        process = subprocess.Popen(command, stderr=out, env={**os.environ, **SECRETS, **addresses})
         try:
             yield log
             assert process.poll() is None, log.read_text()
@@ -69,7 +83,7 @@ def remembered(played: Stage) -> dict[str, int]:
     return {}
 
 
-def killed_while_told(played: Stage) -> bool:
+def killed_while_told(played: Stage, others: Mapping[str, int] = NOBODY) -> bool:
     """Kill the daemon if all that it holds, and nothing else, was told to the guard; it goes on otherwise.
 
     It stands still while this is looked at: it trades each minute, which is a second here. What it sent before is
@@ -77,24 +91,31 @@ def killed_while_told(played: Stage) -> bool:
     """
     daemon = played.daemons[-1]
     daemon.pause(stopped=True)
-    if is_told(played):
+    if is_told(played, others):
         time.sleep(ON_ITS_WAY_S)
-        if is_told(played):
+        if is_told(played, others):
             kill(played)
             return True
     daemon.pause(stopped=False)
     return False
 
 
-def is_told(played: Stage) -> bool:
-    """Whether the guard knows all that is held, with stops for all of it and no other order at work."""
-    held = played.held()
-    return remembered(played) == held != {} and not working(played, "buy") and covered(played)
+def is_told(played: Stage, others: Mapping[str, int]) -> bool:
+    """Whether the guard knows all that the desk holds, with stops for all of it and no other order at work."""
+    held = of_desk(played, others)
+    return remembered(played) == held != {} and not working(played, "buy") and covered(played, others)
 
 
-def covered(played: Stage) -> bool:
-    """Whether orders to sell just what is held are at work."""
-    return sorted(working(played, "sell").values()) == sorted(played.held().values())
+def covered(played: Stage, others: Mapping[str, int] = NOBODY) -> bool:
+    """Whether orders to sell just what the desk holds are at work."""
+    return sorted(working(played, "sell").values()) == sorted(of_desk(played, others).values())
+
+
+def of_desk(played: Stage, others: Mapping[str, int]) -> dict[str, Quantity]:
+    """What the server's book holds beside `others`."""
+    return {
+        symbol: held - others.get(symbol, 0) for symbol, held in played.held().items() if held != others.get(symbol)
+    }
 
 
 def cancel_all(played: Stage) -> None:
@@ -141,3 +162,64 @@ def test_a_flat_account_of_a_killed_daemon_is_fenced_until_a_resume(tmp_path: Pa
             until(lambda: "fenced" in played.halts(), "it stands halted")
             rltraderctl("resume", "--state-dir", played.state_dir, "--reason", "the host is back", cwd=tmp_path)
             until(lambda: not played.account.configuration["suspend_trade"], "the fence is lifted")
+
+
+def test_behind_a_gateway_a_guards_stop_is_its_desks_again_after_the_host_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person holds the symbol too: none of that is touched."""
+    rules: Table = {**watched(tmp_path, "protect"), "sizing": {"stop_loss": 0.2, "take_profit": 5.0}}
+    with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as played:
+        for symbol, quantity in PERSONS.items():
+            played.server.by_hand("place", symbol=symbol, qty=str(quantity), side="buy")
+        until(lambda: played.held() == PERSONS, "a person holds both")
+        settings = behind(played, tmp_path, monkeypatch)
+        pair = client_keys(settings)["a"]
+        secrets = {"GUARD_KEY": KEY, **dict(zip(KEY_NAMES, (pair.key, pair.secret), strict=True))}
+        at_gateway: Table = {"alpaca": served_at(f"http://127.0.0.1:{settings.gateway.port}")}
+        at_broker = served_at(played.server.trading_url)
+        gateway = begun(played, tmp_path)
+        played.start(environment=secrets, tables=(at_gateway,))
+        until(lambda: bool(of_desk(played, PERSONS)) and bool(working(played, "sell")), "a share, and its stop")
+        with guarding(played, {f"RLTRADER_ALPACA__{name.upper()}": url for name, url in at_broker.items()}):
+            until(lambda: killed_while_told(played, PERSONS), "the guard knows what is held when the host dies")
+            gateway.kill()
+            gateway.wait(10)
+            played.server.call(partial(cancel_all, played))
+            until(lambda: covered(played, PERSONS), "the guard's stops rest")
+            gateway = begun(played, tmp_path)
+            played.start(environment=secrets, tables=(at_gateway,))
+            until(lambda: "guard_acted" in [line["alarm"] for line in played.read_log("alarm")], "it takes them over")
+        assert played.halts() == []
+        daemon = played.daemons[-1]
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+        assert all(played.held()[symbol] >= quantity for symbol, quantity in PERSONS.items())
+        gateway.terminate()
+        assert gateway.wait(60) == 0
+        assert verify(Path(settings.gateway.state_dir) / FILE).difference == ""
+
+
+PERSONS = {"SPY": 7, "QQQ": 7}
+
+
+def behind(played: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> GatewaySettings:
+    """The file and keys of a gateway in front of the stage's server, with the sub-account `a`."""
+    for key, value in played.clock.settings().items():
+        monkeypatch.setenv(f"RLTRADER_CLOCK__{key.upper()}", str(value))
+    file, state = folder / "gateway.toml", str(folder / "gateway")
+    request = SetupRequest(file, ("a:40000:shares",), False, played.server.trading_url, free_port(), state)
+    asyncio.run(init(request, keys_of(played.server.server)))
+    text = file.read_text()
+    assert text.count('guard_prefix = ""') == 1
+    file.write_text(text.replace('guard_prefix = ""', 'guard_prefix = "guard"'))
+    return load_gateway(file)
+
+
+def begun(played: Stage, folder: Path) -> Daemon:
+    """The gateway's process; it is ended with the stage."""
+    variables = {**KEYS, "RUNTIME_DIRECTORY": str(folder)}
+    arguments = ["--config", str(folder / "gateway.toml")]
+    gateway = Daemon(arguments, variables, folder / "gateway.log", clock=played.clock, program="daemon.gateway.command")
+    played.daemons.insert(0, gateway)
+    return gateway
