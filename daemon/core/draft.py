@@ -378,6 +378,10 @@ class Draft:
         rule, chosen = self.trading.basket.fractions, self.basket.fractions
         return self.desk.holds.by_basket and (rule == "on" or (rule == "auto" and chosen is True))
 
+    def divides(self, symbol: str) -> bool:
+        """Return whether the desk trades fractions of this symbol: not those of which the broker takes none."""
+        return self.fractional and symbol not in self.basket.whole_only
+
     def expected(self, symbol: str) -> Quantity:
         """Return what the account holds by all that is known: the desk's, others', and fractions that lie beside."""
         crumb = self.broker.unexplained.get(symbol, 0)

@@ -205,8 +205,9 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         _refuse_close(draft, symbol, event.who, f"this desk holds {named}{cure}")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
-    if left % 1 and draft.contract_of(symbol) is not None:
-        why = f"quantity is {event.quantity}, and contracts are whole: name a whole number, or none for all"
+    if left % 1 and event.quantity % 1 and not draft.divides(symbol):
+        whole = "contracts are whole" if draft.contract_of(symbol) is not None else f"{symbol} trades whole here"
+        why = f"quantity is {event.quantity}, and {whole}: name a whole number, or none for all"
         _refuse_close(draft, symbol, event.who, why)
         return
     session = draft.session.session

@@ -5,9 +5,18 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
-from daemon.core.events import AcceptBrokerRequested, CloseRequested, HaltRequested, ResumeRequested, SessionEnded
+from daemon.core.events import (
+    AcceptBrokerRequested,
+    CloseRequested,
+    HaltRequested,
+    OrderRejected,
+    ResumeRequested,
+    SessionEnded,
+)
 from daemon.core.limits import Basket, Protection, Trading
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
@@ -18,6 +27,7 @@ from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, TUESDAY, Desk, ala
 
 AT_100 = dict.fromkeys(SYMBOLS, "100")
 NO_AUCTION = Trading(basket=Basket(auction=False))
+IN_FRACTIONS = Trading(basket=Basket(auction=False, fractions="on"))
 
 
 def close(d: DailyDesk | Desk, symbol: str, at_ns: int, quantity: Quantity = 0) -> list[object]:
@@ -34,10 +44,58 @@ def test_all_of_a_position_is_sold_and_nothing_else() -> None:
 
 def test_a_part_is_sold_and_never_more_than_is_held() -> None:
     for asked, sold in ((exact("2.5"), exact("2.5")), (99, 10)):
-        d = tuesday(NO_AUCTION, AAA=10)
+        d = tuesday(IN_FRACTIONS, AAA=10)
         close(d, "AAA", d.at(1), asked)
         d.quotes(1, **AT_100)
         assert [order.quantity for order in of(d.effects, SubmitOrder)][-1] == sold
+
+
+@pytest.mark.parametrize(("trading", "refused"), [(NO_AUCTION, ()), (IN_FRACTIONS, ("AAA",))])
+def test_a_fraction_of_what_trades_whole_is_refused_and_a_whole_part_leaves(
+    trading: Trading, refused: tuple[str, ...]
+) -> None:
+    d = tuesday(trading, AAA=10)
+    d.state = replace(d.state, basket=replace(d.state.basket, indivisible=refused))
+    (alarm,) = close(d, "AAA", d.at(1), exact("2.5"))
+    assert isinstance(alarm, RaiseAlarm)
+    cure = "quantity is 2.5, and AAA trades whole here: name a whole number, or none for all"
+    assert (alarm.name, alarm.detail) == ("command_refused", f"close AAA (by ann): {cure}")
+    assert d.state.works == {}
+    close(d, "AAA", d.at(1), 2)
+    d.quotes(1, **AT_100)
+    assert of(d.effects, SubmitOrder)[-1].quantity == 2
+
+
+def test_a_part_of_a_share_that_the_broker_sells_in_no_way_stays_under_the_stop_and_a_person_is_told() -> None:
+    rules = Trading(basket=IN_FRACTIONS.basket, protection=Protection(rest_at_broker=True, disaster_stop=0.2))
+    d = with_shares(account := Account(), rules, AAA=10)
+    close(d, "AAA", d.at(0), exact("2.5"))
+    sales: list[tuple[str, bool]] = []
+    for second in range(0, 480, 10):
+        d.quotes(second / 60, **AT_100)
+        d.put(account.report(d.at(0, second + 1)))
+        sent = {order.client_order_id: order for order in of(d.effects, SubmitOrder)}
+        for name, order in list(d.state.orders.items()):
+            if name not in account.orders:
+                account.take(sent[name], d.state.now_ns)
+            elif not order.cancel_asked_ns:
+                continue
+            if order.cancel_asked_ns:
+                account.end(name)
+            if order.stop_price is not UNSET:
+                continue
+            sales.append((str(order.quantity), order.closing))
+            if order.quantity % 1:
+                account.end(name, "rejected")
+                d.put(OrderRejected(d.state.now_ns, name, 'asset "AAA" is not fractionable'))
+            else:
+                d.put(account.fill(name, order.quantity, "100", d.state.now_ns))
+    assert sales == [("2.5", False), ("2", False), ("0.5", True)]
+    told = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "exit_stuck"]
+    kept = "0.5 AAA stay with the 7.5 that are kept: the broker takes no order of so little"
+    assert told[1:] == [f"{kept}; rltraderctl close AAA sells all of them"]
+    stops = [order.quantity for order in d.state.orders.values() if order.stop_price is not UNSET]
+    assert (d.state.works, d.held, stops) == ({}, {"AAA": 8}, [8])
 
 
 def test_the_policy_does_not_buy_it_back_this_session_and_may_in_the_next() -> None:

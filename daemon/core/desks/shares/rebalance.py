@@ -269,7 +269,7 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     soon = any(not _old(draft, working, SALE_INTERVALS) for working in (*well, *hanging))
     if well:
         return soon
-    if surplus <= 0 or (work.goal and work.reason == POLICY and _is_rest(draft, work, surplus)):
+    if surplus <= 0 or (work.goal and (_is_rest(draft, work, surplus) or _is_left(draft, work, surplus))):
         if not hanging:
             draft.close_work(work)
         return False
@@ -287,8 +287,22 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
 
 
 def _is_rest(draft: Draft, work: Work, quantity: Quantity) -> bool:
-    """Return whether so little is what an order left: too small for another one."""
-    return work.attempt >= 0 and is_too_small(draft, work.symbol, quantity)
+    """Return whether so little is what the policy's order left: too small for another one."""
+    return work.reason == POLICY and work.attempt >= 0 and is_too_small(draft, work.symbol, quantity)
+
+
+def _is_left(draft: Draft, work: Work, quantity: Quantity) -> bool:
+    """Return whether a part below one share stays: the broker takes no order of it, and refused its own call. Say so.
+
+    A stop covers it with what is kept; another attempt each minute would only take that stop away.
+    """
+    symbol, last = work.symbol, draft.find_order(work.order_id) if work.order_id else None
+    refused = last is not None and last.closing and last.status == REJECTED
+    if not refused or quantity >= 1 or not is_indivisible(draft, symbol):
+        return False
+    kept = f"{quantity} {symbol} stay with the {work.goal} that are kept: the broker takes no order of so little"
+    draft.alarm("exit_stuck", f"{kept}; rltraderctl close {symbol} sells all of them")
+    return True
 
 
 def _old(draft: Draft, order: Order, times: int = 1) -> bool:

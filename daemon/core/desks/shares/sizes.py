@@ -115,8 +115,7 @@ def is_indivisible(draft: Draft, symbol: str) -> bool:
 
 def steps_a_share(draft: Draft, symbol: str) -> int:
     """Return in how many steps the desk counts a share of this symbol: 1 where it holds whole ones."""
-    divides = draft.fractional and not is_indivisible(draft, symbol)
-    return draft.trading.basket.steps_a_share if divides else 1
+    return draft.trading.basket.steps_a_share if draft.divides(symbol) else 1
 
 
 def step_of(draft: Draft, symbol: str) -> Quantity:
