@@ -15,7 +15,7 @@ from msgspec import structs
 from daemon.core import events as ev
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.draft import Draft
-from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
+from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.step import Core
 from tests.support.core import resting
@@ -651,6 +651,42 @@ def test_a_stop_that_sold_all_it_held_before_a_split_of_the_rest_is_booked_first
     d.put(account.report(d.at(60, 1)), account.report(d.at(60, 12)))
     assert (d.held, d.state.book.cash, d.state.book.realized) == ({"AAA": 12}, Decimal(9316), Decimal(-84))
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
+def renamed(d: DailyDesk, account: Account, name: str) -> None:
+    """AAA is called NEW from Tuesday on, and the broker keeps the stop under the new name."""
+    account.positions["NEW"] = account.positions.pop("AAA")
+    account.orders[name] = structs.replace(account.orders[name], symbol="NEW")
+    for symbol, count in (("AAA", -10), ("NEW", 10)):
+        account.book(structs.replace(line("NC", symbol, count), time_ns=TUESDAY.open_ns - MIDNIGHT))
+    d.begin(TUESDAY)
+    d.put(ev.RunStarted(d.at(-60), "live", "d", "shelf", "e1", "c", "sip", d.state.trading))
+
+
+def test_a_stop_that_the_broker_keeps_under_a_new_name_is_the_desk_s_own_and_ends() -> None:
+    d, account, name = daily()
+    renamed(d, account, name)
+    met = d.put(account.report(d.at(-50)))
+    assert (cancels(met), d.held, d.state.risk.halt) == ([name], {"NEW": 10}, None)
+    (told, became) = [alarm.detail for alarm in of(met, RaiseAlarm) if alarm.name == "shares_renamed"]
+    assert told == f"{name} (-1 10 AAA): the broker has it as NEW now; it is cancelled"
+    assert became.startswith("10 AAA became 10 NEW")
+    account.end(name)
+    d.put(account.report(d.at(-40)))
+    assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
+    met = d.put(ev.CloseRequested(d.at(1), "NEW", 0, "out", "ann"), account.report(d.at(1, 1))) + d.tick(1, 2)
+    assert [(order.symbol, order.quantity) for order in sales(met)] == [("NEW", 10)]
+
+
+def test_a_stop_that_sold_under_a_new_name_while_the_daemon_was_down_sold_the_desk_s_shares() -> None:
+    """10 that cost 1,000 are sold at 79."""
+    d, account, name = daily()
+    renamed(d, account, name)
+    account.fill(name, 10, "79", TUESDAY.open_ns)
+    for minute in (1, 2):
+        d.put(account.report(d.at(minute)))
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(9790), Decimal(-210))
+    assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
 
 
 @pytest.mark.parametrize("days", [0, 3])

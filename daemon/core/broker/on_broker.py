@@ -174,6 +174,8 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
     if order.closing and report.quantity != order.quantity:  # the broker's own call chooses the quantity
         order = replace(order, quantity=exact(report.quantity))
         draft.put_order(order)
+    if has_new_name(order, report):
+        order = _renamed(draft, order, report)
     if not _matches(draft, order, report):
         _mismatch(draft, order, report)
         return
@@ -247,6 +249,25 @@ def _take_for_call(draft: Draft, call: Order, report: BrokerOrder) -> None:
         draft.closed = {name: order for name, order in draft.closed.items() if name != call.client_order_id}
         call = replace(call, status=UNKNOWN)
     draft.look_up(replace(call, order_id=report.order_id))
+
+
+def has_new_name(order: Order, report: BrokerOrder) -> bool:
+    """Return whether the broker keeps the order under another symbol: by the broker's id it is the same order."""
+    return report.symbol != order.symbol and bool(order.order_id) and report.order_id == order.order_id
+
+
+def _renamed(draft: Draft, order: Order, report: BrokerOrder) -> Order:
+    """Follow an order that the broker keeps under its company's new symbol.
+
+    It ends like any order over a new name: what it was meant for may be other shares.
+    """
+    name = order.client_order_id
+    detail = f"{name} ({order.side:+d} {order.remaining} {order.symbol}): the broker has it as {report.symbol} now"
+    draft.alarm("shares_renamed", f"{detail}; it is cancelled" if order.working else detail)
+    draft.put_order(replace(order, symbol=report.symbol))
+    if order.working:
+        draft.cancel(name)
+    return (draft.orders if order.working else draft.closed)[name]
 
 
 def _mismatch(draft: Draft, order: Order, report: BrokerOrder) -> None:

@@ -33,6 +33,7 @@ from daemon.core.broker.foreign import (
 from daemon.core.broker.ledger import (
     AMENDED,
     CASH_IN_LIEU,
+    REORGANISED,
     SPLITS,
     book_activity,
     cause_of,
@@ -40,7 +41,14 @@ from daemon.core.broker.ledger import (
     settle_without_ledger,
     turn,
 )
-from daemon.core.broker.on_broker import CLOCK_NS, absorb, count_refused_exits, on_order_news, under_our_names
+from daemon.core.broker.on_broker import (
+    CLOCK_NS,
+    absorb,
+    count_refused_exits,
+    has_new_name,
+    on_order_news,
+    under_our_names,
+)
 from daemon.core.broker.protection import end_former, is_guarded, is_of_former, is_of_guard, lift_fence
 from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder
@@ -648,24 +656,35 @@ def _told_cash(draft: Draft) -> Decimal:
 
 
 def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
-    """Book a split before what filled after it: a stop that rested over it sold shares of the new kind.
+    """Book a split or a new name before what filled after it: a stop that rested over it sold the new shares."""
+    told = [line for line in event.activities if line.status not in (ANNOUNCED, "pending")]
+    for symbol in {line.symbol: None for line in told if line.kind in SPLITS and line.symbol in draft.book.positions}:
+        lines = [line for line in told if line.symbol == symbol and line.kind in SPLITS]
+        _book_before_fills(draft, event, lines, symbol, symbol)
+    for order in (*event.ended_orders, *event.open_orders):
+        ours = draft.find_order(order.client_order_id)
+        if ours is not None and order.filled > ours.filled and has_new_name(ours, order):
+            names = (ours.symbol, order.symbol)
+            lines = [line for line in told if line.symbol in names and line.kind in REORGANISED]
+            _book_before_fills(draft, event, lines, *names)
 
-    What the report says to have filled before the split is booked before it. A fill without its time came last.
+
+def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity], was: str, now: str) -> None:
+    """Book these lines of shares that were called `was` before the fills of `now`, where something filled anew.
+
+    What the report says to have filled before the lines is booked before them. A fill without its time came last.
     """
-    lines = [line for line in event.activities if line.kind in SPLITS and line.status not in (ANNOUNCED, "pending")]
-    for symbol in {line.symbol: None for line in lines if line.symbol in draft.book.positions}:
-        splits = sorted((line for line in lines if line.symbol == symbol), key=turn)
-        since_ns = min(line.time_ns for line in splits)
-        before = [fill for fill in event.fills if fill.symbol == symbol and fill.filled_ns < since_ns]
-        filled = {order.client_order_id: order.filled for order in _filled_anew(draft, event, symbol)}
-        for fill in before:
-            if draft.find_order(fill.client_order_id) is not None:
-                on_order_filled(draft, fill)
-            if filled.get(fill.client_order_id, -1) == fill.cumulative_quantity:
-                del filled[fill.client_order_id]  # all of it filled before
-        if filled:
-            for line in splits:
-                _book_once(draft, line)
+    since_ns = min((line.time_ns for line in lines), default=0)
+    before = [fill for fill in event.fills if fill.symbol == was and fill.filled_ns < since_ns]
+    filled = {order.client_order_id: order.filled for order in _filled_anew(draft, event, now)}
+    for fill in before:
+        if draft.find_order(fill.client_order_id) is not None:
+            on_order_filled(draft, fill)
+        if filled.get(fill.client_order_id, -1) == fill.cumulative_quantity:
+            del filled[fill.client_order_id]  # all of it filled before
+    if filled:
+        for line in sorted(lines, key=turn):
+            _book_once(draft, line)
 
 
 def _filled_anew(draft: Draft, event: BrokerReported, symbol: str) -> list[BrokerOrder]:
