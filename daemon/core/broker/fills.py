@@ -11,16 +11,18 @@ from decimal import Decimal
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, BookedFill, book_fill, carried, is_news, quantity_after
+from daemon.core.book import CENT, OPTION_MULTIPLIER, BookedFill, book_fill, carried, is_news, quantity_after
 from daemon.core.broker.exits import reduce_excess
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, BrokerReported, OrderFilled
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.marks import mark_book, marked
+from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Part, Quantity, exact
 
@@ -220,8 +222,11 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     """Book what is new in the totals; False when the book cannot hold it: that halts and is never booked later."""
     if was_refused(draft, event.client_order_id, event.correction, event.cumulative_quantity):
         return False
-    if quantity_after(draft.book, order, event) >= 0:
+    missing = -quantity_after(draft.book, order, event)
+    if missing <= 0:
         booked = book_fill(draft.book, order, event, draft.contract_of(event.symbol))
+    elif event.side > 0 and has_lapsed(draft, event.symbol):
+        booked = _take_back_lapsed(draft, order, event, missing)
     elif event.side > 0 > draft.held(event.symbol):
         booked = _buy_back(draft, order, event)
     else:
@@ -240,6 +245,27 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     revalue(draft)
     reduce_excess(draft, order, booked.quantity)
     return True
+
+
+def has_lapsed(draft: Draft, symbol: str) -> bool:
+    """Return whether the last session of a contract is over; after a start nobody may have told of its end yet."""
+    contract, session = parse_occ(symbol), draft.session.session
+    if contract is None or session is None:
+        return False
+    if contract.expiry < max(session.date, new_york_date(draft.now_ns).isoformat()):
+        return True
+    return contract.expiry == session.date and (draft.session.ended or draft.now_ns >= session.close_ns)
+
+
+def _take_back_lapsed(draft: Draft, order: Order, event: OrderFilled, missing: Quantity) -> BookedFill:
+    """Book the bust of a purchase whose contracts lapsed: nobody owes them, and what was paid comes back."""
+    book, contract = draft.book, draft.contract_of(event.symbol)
+    assert contract is not None
+    ended = Position(event.symbol, contract.right, 0, ZERO, OPTION_MULTIPLIER, event.filled_ns, contract.expiry)
+    held = book.positions.get(event.symbol) or ended
+    with_them = {**book.positions, event.symbol: replace(held, quantity=held.quantity + missing)}
+    booked = book_fill(replace(book, positions=with_them), order, event, contract)
+    return BookedFill(booked.book, booked.order, booked.quantity, None)  # its end was counted
 
 
 def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> BookedFill:

@@ -14,7 +14,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescaled, without_income
-from daemon.core.broker.fills import transfer
+from daemon.core.broker.fills import has_lapsed, transfer
 from daemon.core.broker.foreign import (
     cash_of_the_desk,
     contracts_of_the_desk,
@@ -35,7 +35,6 @@ from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.splits import was_taken_over
-from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
 
@@ -219,6 +218,8 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
         opened = replace(opened, right=contract.right, multiplier=OPTION_MULTIPLIER, expiry=contract.expiry)
     position = book.positions.get(line.symbol) or opened
     draft.alarm("trade_corrected", f"{line.order}: {quantity:+d} {line.symbol} and {line.amount:+} USD, an older order")
+    if has_lapsed(draft, line.symbol):
+        quantity = max(quantity, -max(position.quantity, 0))  # what lapsed is owed by nobody: its cash alone comes back
     if position.quantity + quantity < 0 <= position.quantity:
         draft.risk = replace(draft.risk, reconciled=False)
         detail = f"{line.order}: {quantity:+d} {line.symbol} of an older order were busted, held {position.quantity}"
@@ -315,17 +316,9 @@ def _gone(draft: Draft, theirs: Mapping[str, Quantity]) -> dict[str, OccContract
     gone = dict[str, OccContract]()
     for symbol in {**draft.book.positions, **draft.broker.foreign_held}:
         contract = parse_occ(symbol)
-        if contract is not None and not theirs.get(symbol, 0) and _is_over(draft, contract.expiry):
+        if contract is not None and not theirs.get(symbol, 0) and has_lapsed(draft, symbol):
             gone[symbol] = contract
     return gone
-
-
-def _is_over(draft: Draft, expiry: str) -> bool:
-    """Return whether the last session of contracts is over; after a start nobody may have told of its end yet."""
-    session = draft.session.session
-    if session is None or expiry < max(session.date, new_york_date(draft.now_ns).isoformat()):
-        return session is not None
-    return expiry == session.date and (draft.session.ended or draft.now_ns >= session.close_ns)
 
 
 def _is_of_both(draft: Draft, contracts: Mapping[str, OccContract]) -> bool:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.broker.ledger import FEES, INCOME, TRANSFERS
 from daemon.core.effects import SubmitOrder
-from daemon.core.limits import Broker, Sizing, Trading
+from daemon.core.limits import Broker, Contracts, Sizing, Trading
 from tests.support.core.account import Account, agreed, at_broker, line
 from tests.support.core.desk import (
     BUY_CALL,
@@ -193,6 +193,39 @@ def test_an_option_that_expired_worthless_loses_its_cost_once() -> None:
     agreed(d, account, 392)
     assert (d.held, d.state.book.realized, d.state.stats.trades, d.halted()) == ({}, Decimal(-200), 1, "")
     assert d.state.works == {}
+
+
+def test_a_bust_of_a_purchase_that_lapsed_days_ago_brings_its_cash_back_and_halts_nothing() -> None:
+    d = left_open(account := Account())
+    del account.positions[CALL]
+    account.book(line("OPEXP", CALL, -1))
+    agreed(d, account, 391)
+    older = replace(line("AMENDED_FILL", CALL, -1, "200", status=""), order="e1-pointer-0-0-0", side=1, id="older 1")
+    account.book(older)
+    for minute in (392, 393):
+        agreed(d, account, minute)
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(10000), Decimal(0))
+    assert (d.halted(), d.state.stats.trades, alarms(d.effects).count("trade_corrected")) == ("", 1, 1)
+
+
+def test_a_bust_of_a_purchase_that_lapsed_today_brings_its_cash_back_and_halts_nothing() -> None:
+    trading = Trading(sizing=Sizing(max_contracts=1), contracts=Contracts(min_days=0))
+    d = at_broker(account := Account(), trading=trading)
+    d.begin(TUESDAY, "2024-07-02")
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 1, "2.00", d.at(1)), ev.SessionEnded(d.at(390), "2024-07-02"))
+    del account.positions[CALL]
+    account.book(line("OPEXP", CALL, -1))
+    agreed(d, account, 391)
+    d.put(ev.TradeCorrected(d.at(392), name, "x1", 0, Decimal(0), "trade_bust"))
+    account.cash += 200
+    account.fills.clear()
+    account.orders[name] = replace(account.orders[name], filled=Decimal(0), average_price=None, status="canceled")
+    for minute in (393, 394):
+        agreed(d, account, minute)
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(10000), Decimal(0))
+    assert (d.halted(), d.state.stats.trades) == ("", 1)
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["option first", "shares first"])
