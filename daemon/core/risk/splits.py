@@ -7,7 +7,7 @@ bars of other shares than those held. What is missing stands in `BasketState`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -15,7 +15,7 @@ from fractions import Fraction
 from msgspec.structs import replace
 
 from daemon.core.book import paid
-from daemon.core.draft import Draft
+from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
 from daemon.core.session import new_york_date, new_york_minute
@@ -189,10 +189,7 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
         symbol for symbol in apart if symbol in splits or symbol in paid or is_split(draft, symbol, theirs.get(symbol))
     )
     draft.basket = replace(basket, apart=apart, to_come=to_come, splits=splits, sure=sure)
-    return {
-        symbol: f"{symbol}: broker {_there(theirs.get(symbol))}, book {ours[symbol].quantity}, no line in the ledger"
-        for symbol in to_come
-    }
+    return {symbol: _awaited(draft, symbol, theirs.get(symbol)) for symbol in to_come}
 
 
 def _there(position: BrokerPosition | None) -> Quantity:
@@ -208,11 +205,17 @@ def split_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> De
     """Return how many shares a split made of the book's, by the broker's position; None where that shows no split.
 
     They are at a split's ratio, and cost what ours cost. A fraction that lies beside is from before or from the split.
-    What others hold beside cost what nobody here knows: then a common ratio of all shares is enough.
+    What others hold beside cost what nobody here knows: then a common ratio of all shares is enough. Of several ratios
+    it is that of the fewest shares, which leaves the least cash to come.
     """
+    return next((after for _, after in _splits_into(draft, symbol, position)), None)
+
+
+def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> Iterator[tuple[float, Decimal]]:
+    """Yield each ratio that explains the broker's position, the smallest first, with the shares that it makes."""
     ours, others = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
-        return None
+        return
     there, price, mine = position.quantity, position.average_price, ours.quantity + others
     ratios = _SHARED_RATIOS if others else _OWN_RATIOS
     for before in dict.fromkeys((mine, draft.expected(symbol))):
@@ -222,8 +225,20 @@ def split_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> De
             fraction = _fraction(before, there, ratio, draft.fractional)
             if fraction is not None and (others or apart <= price * Decimal(fraction)):
                 after = round(Decimal(float(before) * ratio), 8)  # a ratio is a float
-                return there if abs(after - there) <= EXACT else after
-    return None
+                yield ratio, there if abs(after - there) <= EXACT else after
+
+
+def _awaited(draft: Draft, symbol: str, position: BrokerPosition | None) -> str:
+    """Return what to tell of a split without its line; of one that several ratios explain also which, and the cure."""
+    held = draft.book.positions[symbol].quantity
+    detail = f"{symbol}: broker {_there(position)}, book {held}, no line in the ledger"
+    ratios = sorted({ratio for ratio, _ in _splits_into(draft, symbol, position)})
+    if len(ratios) < 2:
+        return detail
+    named = [Fraction(ratio).limit_denominator(WHOLE_MAX) for ratio in ratios]
+    words = names_of([f"{ratio.numerator} for {ratio.denominator}" for ratio in named])
+    cure = "no new risk until its line comes; if it does not, rltraderctl accept-broker takes what the broker has"
+    return f"{detail}; it may be {words}: {cure}"
 
 
 def _fraction(before: Quantity, there: Decimal, ratio: float, fractional: bool) -> float | None:

@@ -118,6 +118,9 @@ def _leave(draft: Draft, line: Activity, count: Quantity) -> None:
         )
         if not left.quantity:
             _end(draft, line.symbol)
+        if not line.amount:
+            lost = f"{count} {line.symbol} were removed as worthless: the {cost:.2f} USD that they cost are lost"
+            draft.effects.append(RaiseAlarm("shares_renamed", lost))
         return
     draft.put_book(income(draft.book, line.amount))
     if count:

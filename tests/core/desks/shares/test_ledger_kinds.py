@@ -49,8 +49,8 @@ SHARES: tuple[ShareRow, ...] = (  # kind, shares, cash, what is held after it, r
     ("REO", -60, "7200", {"BBB": 10}, "1200", []),  # REOSC: shares for cash, 60 x 20 above the cost
     ("REO", -20, "1900", {"AAA": 40, "BBB": 10}, "-100", []),  # a part of them, as in a partial call
     ("VOF", -60, "6300", {"BBB": 10}, "300", []),
-    ("REORG", -60, "0", {"BBB": 10}, "-6000", ["daily_loss"]),  # sub-type WRM: removed as worthless
-    ("REORG", -2, "0", {"AAA": 58, "BBB": 10}, "-200", []),
+    ("REORG", -60, "0", {"BBB": 10}, "-6000", ["shares_renamed", "daily_loss"]),  # sub-type WRM: removed as worthless
+    ("REORG", -2, "0", {"AAA": 58, "BBB": 10}, "-200", ["shares_renamed"]),
 )  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.book import session_loss
+from daemon.core.effects import RaiseAlarm
 from daemon.core.limits import Basket, Trading
 from daemon.core.state import Leaver
 from tests.support.core.account import line
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
-from tests.support.core.desk import TUESDAY, alarms, canceling
+from tests.support.core.desk import TUESDAY, alarms, canceling, of
 
 
 def held_over_night(mode: str = "replay") -> DailyDesk:
@@ -331,7 +332,9 @@ def test_shares_that_come_for_as_many_that_are_owed_leave_no_position() -> None:
 
 def test_a_worthless_removal_loses_the_cost_of_the_shares() -> None:
     d = held_over_night()
-    report_lines(d, line("REORG", "BBB", -10))
+    assert report_lines(d, line("REORG", "BBB", -10)) == ["shares_renamed", "daily_loss"]
+    (told,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "shares_renamed"]
+    assert told == "10 BBB were removed as worthless: the 1000.00 USD that they cost are lost"
     book = d.state.book  # ten shares at 100.00 are gone, for nothing
     assert (d.held, book.cash, book.realized, book.equity) == (
         {"AAA": 60}, Decimal(3000), Decimal(-1000), Decimal(9000),

@@ -13,12 +13,12 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import AskBroker, AskPolicy, SubmitOrder
+from daemon.core.effects import AskBroker, AskPolicy, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Trading
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
-from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
+from tests.support.core.daily_desk import LAST_FRIDAY, SYMBOLS, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, buy, live, with_shares
 from tests.support.core.desk import DAY, HALF_DAY, MONDAY, alarms, of
 from tests.support.core.fractions_desk import FRACTIONS
@@ -518,3 +518,21 @@ def test_a_split_that_the_bars_tell_too_is_by_the_positions_each_s_own(
         assert [reported(d, account, minute) for minute in (2, 3)] == [[], []]
         assert (d.held, d.state.broker.foreign_held) == ({"BBB": 40}, {"AAA": 20})
         assert (d.state.book.realized, d.state.risk.halt, d.state.risk.reconciled) == (Decimal(0), None, True)
+
+
+def test_a_reverse_split_that_several_ratios_explain_names_them_and_what_settles_it_and_takes_no_new_risk() -> None:
+    """60 at 100 became 1 at 4,000: 1 for 40, and half a share, 2,000, comes as cash. 1 for 31 leaves 1 as well."""
+    d = with_shares(account := Account(), AAA=60)
+    account.positions["AAA"] = (1, Decimal(4000))
+    (told,) = of(d.put(account.report(d.at(-19))), RaiseAlarm)
+    begun = "AAA: broker 1, book 60, no line in the ledger; it may be 1 for 40, 1 for 39, "
+    assert (told.name, told.detail[: len(begun)]) == ("split_awaited", begun)
+    assert told.detail.endswith("if it does not, rltraderctl accept-broker takes what the broker has")
+    sent = d.due() + d.quotes(1, **dict.fromkeys(SYMBOLS, "100")) + d.put(account.report(d.at(2)))
+    assert (of(sent, SubmitOrder), of(sent, AskPolicy), d.state.risk.reconciled) == ([], [], False)
+    d.put(ev.AcceptBrokerRequested(d.at(3), "1 for 40", "ann"), account.report(d.at(4)))
+    assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 1}, Decimal(4000), Decimal(8000))
+    account.book(line("CIL", "AAA", 0, "2000"))
+    d.put(ev.ResumeRequested(d.at(5), "settled", "ann"), account.report(d.at(6)), account.report(d.at(7)))
+    d.quotes(8, AAA="4000")
+    assert (d.state.book.equity, d.state.risk.halt, d.state.risk.reconciled) == (WHOLE, None, True)
