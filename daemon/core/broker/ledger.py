@@ -201,6 +201,8 @@ def _book_unknown(draft: Draft, line: Activity) -> None:
     elif line.amount:
         transfer(draft, line.amount)
     shares = f"; its quantity {line.quantity} was not" if line.quantity else ""
+    if line.kind == CONTRACT_CHANGED and line.quantity:
+        shares += "; contracts were adjusted: close what came for them at the broker, then rltraderctl accept-broker"
     draft.alarm("unknown_activity", f"{line.kind} {line.symbol}: {line.amount} USD was booked{shares}")
 
 

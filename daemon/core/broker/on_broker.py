@@ -41,6 +41,7 @@ from daemon.core.events import (
     OrderUnknown,
     TradeCorrected,
 )
+from daemon.core.instruments.option_market import is_contract
 from daemon.core.moves import RECONCILED, Cause
 from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, UNKNOWN, Order, advance, parse_name
 from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
@@ -252,8 +253,12 @@ def _take_for_call(draft: Draft, call: Order, report: BrokerOrder) -> None:
 
 
 def has_new_name(order: Order, report: BrokerOrder) -> bool:
-    """Return whether the broker keeps the order under another symbol: by the broker's id it is the same order."""
-    return report.symbol != order.symbol and bool(order.order_id) and report.order_id == order.order_id
+    """Return whether the broker keeps an order of shares under another symbol: by the broker's id it is the same order.
+
+    An adjusted contract delivers what its symbol does not say: nothing of it can be booked.
+    """
+    same = bool(order.order_id) and report.order_id == order.order_id
+    return same and report.symbol != order.symbol and not is_contract(report.symbol)
 
 
 def _renamed(draft: Draft, order: Order, report: BrokerOrder) -> Order:

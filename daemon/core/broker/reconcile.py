@@ -200,9 +200,11 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     before, broker = draft.book, draft.broker
     asked = [(work, draft.held(work.symbol) - work.goal) for work in draft.works.values()]
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
+    cannot: list[str] = []
     for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
         if not take_over(draft, symbol, theirs.get(symbol), rule):
             take_over(draft, symbol, theirs.get(symbol), "ignore")
+            cannot.append(f"{exact(theirs[symbol].quantity)} {symbol}")
     for work, quantity in asked:  # no more of what is held now than a person asked to close
         draft.works = {**draft.works, work.key: replace(work, goal=max(draft.held(work.symbol) - quantity, 0))}
     draft.put_book(replace(draft.book, cash=event.cash))
@@ -213,7 +215,8 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     )
     draft.basket = replace(draft.basket, lieu=UNSET)  # its cash is there
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
-    draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
+    left = f"; {names_of(cannot)}: a person's from now on, this desk cannot hold that" if cannot else ""
+    draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD){left}")
 
 
 def _accept_splits(draft: Draft, event: BrokerReported) -> None:

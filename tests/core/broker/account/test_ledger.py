@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.broker.ledger import FEES, INCOME, TRANSFERS
-from daemon.core.effects import SubmitOrder
+from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Broker, Contracts, Sizing, Trading
 from tests.support.core.account import Account, agreed, at_broker, line
 from tests.support.core.desk import (
@@ -247,6 +247,29 @@ def test_an_exercise_or_assignment_and_its_share_leg_come_to_the_same_in_both_or
     assert (d.held, position.cost, d.state.book.realized) == ({"SPY": shares}, 500 * Decimal(shares), Decimal(-200))
     assert d.halted() == "shares_from_exercise"
     agreed(d, account, 392)
+
+
+def test_an_adjusted_contract_is_told_with_what_to_do_and_is_a_person_s_once_accepted() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    account.positions[new := f"SPY1{CALL[3:]}"] = account.positions.pop(CALL)
+    for symbol, count in ((CALL, -9), (new, 9)):
+        account.book(line("OPCA", symbol, count))
+    d.put(account.report(d.at(2)), account.report(d.at(2, 11)))
+    told = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "unknown_activity"]
+    cure = "contracts were adjusted: close what came for them at the broker, then rltraderctl accept-broker"
+    assert [detail.partition("; ")[2].partition("; ")[2] or detail for detail in told] == [cure, cure]
+    assert (d.halted(), sent_sales(d), d.state.risk.reconciled) == ("reconciliation", [], False)
+    d.put(ev.AcceptBrokerRequested(d.at(3), "adjusted", "ann"), account.report(d.at(4)))
+    (accepted,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "broker_accepted"]
+    assert accepted.endswith(f"; 9 {new}: a person's from now on, this desk cannot hold that")
+    assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == ({}, {new: 9}, account.cash)
+
+
+def sent_sales(d: Desk) -> list[str]:
+    return [order.symbol for order in of(d.effects, SubmitOrder) if order.side < 0]
 
 
 def test_a_part_of_the_contracts_ends_with_its_part_of_the_cost() -> None:

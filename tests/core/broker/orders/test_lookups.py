@@ -186,6 +186,15 @@ def test_an_order_found_under_our_name_that_is_not_what_was_sent_halts_and_books
     assert "sent +1 9 " + CALL in str(d.state.risk.halt)
 
 
+def test_an_order_of_a_contract_that_was_adjusted_is_not_followed_because_nobody_knows_what_it_delivers() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.found(name, d.at(1, 1)))
+    adjusted = replace(account.orders[name], symbol=f"SPY1{CALL[3:]}", filled=Decimal(9), average_price=Decimal(2))
+    d.put(ev.OrderFound(d.at(1, 6), adjusted))
+    assert (d.halted(), d.held, d.state.book.cash) == ("order_mismatch", {}, Decimal(10000))
+
+
 @pytest.mark.parametrize(("early_s", "halted"), [(600, ""), (601, "order_mismatch")])
 def test_an_order_that_was_submitted_long_before_ours_is_another_one(early_s: int, halted: str) -> None:
     d = at_broker(account := Account())
