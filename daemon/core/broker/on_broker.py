@@ -267,10 +267,10 @@ def _renamed(draft: Draft, order: Order, report: BrokerOrder) -> Order:
     It ends like any order over a new name: what it was meant for may be other shares.
     """
     name = order.client_order_id
-    detail = f"{name} ({order.side:+d} {order.remaining} {order.symbol}): the broker has it as {report.symbol} now"
-    draft.alarm("shares_renamed", f"{detail}; it is cancelled" if order.working else detail)
     draft.put_order(replace(order, symbol=report.symbol))
     if order.working:
+        detail = f"{name} ({order.side:+d} {order.remaining} {order.symbol}): the broker has it as {report.symbol} now"
+        draft.alarm("shares_renamed", f"{detail}; it is cancelled")
         draft.cancel(name)
     return (draft.orders if order.working else draft.closed)[name]
 
