@@ -1,7 +1,7 @@
 """Compares this host's clock with the broker's: with reports, at the start, and after a held-back leap.
 
 It settles which of host and monotonic clock is right (`host/time/clock.py`). It sets no time that neither of them has,
-except at a start without other evidence.
+except at a start without other evidence: what the broker said alone then ends once its clock and the host's agree.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class ClockCheck:
         self._look_at_watch()
         self._agrees = abs(ahead_ns) - doubt_ns <= LEAP_NS
         far_ns = LEAP_NS if self._leaps else START_NS
-        if self._unsettled and abs(ahead_ns) - doubt_ns > far_ns and self._clock.watch is not None:
+        believes = self._unsettled and abs(ahead_ns) - doubt_ns > far_ns and self._clock.watch is not None
+        if believes or (not self._agrees and abs(ahead_ns - self._clock.held_back_ns) - doubt_ns <= LEAP_NS):
             self._clock.correct(ahead_ns)
             self._agrees = ahead_ns > 0  # time goes back slowly
             self.lag_s = max(-ahead_ns / SECOND_NS, 0.0)

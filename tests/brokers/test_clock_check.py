@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
+
 from daemon.host.time.clock import Clock, LeapWatch
 from tests.support.alpaca.account_side import clock_check
 from tests.support.alpaca.reports import LogRecorder
@@ -94,6 +96,38 @@ async def test_a_start_with_a_clock_eight_hours_ahead_goes_by_the_broker_s_befor
         await s.check.at_start(10)
         assert abs(s.off_ns()) < SECOND_NS
         assert (s.names(), s.check.fault()) == (["clock_wrong"], "")
+
+
+@pytest.mark.parametrize("wrong_h", [-3, 3])
+async def test_what_the_broker_s_clock_said_wrong_at_a_start_ends_once_it_agrees_with_the_host_s(wrong_h: int) -> None:
+    async with setting() as s:
+        s.it.server.faults.add("clock_skew", times=2, skew_s=3600 * wrong_h)
+        await s.check.at_start(10)
+        await s.check.measure()  # still wrong
+        assert abs(s.off_ns() - wrong_h * HOUR_NS) < SECOND_NS
+        await s.check.measure()
+        before_ns, at_ns = s.clock.now_ns(), s.it.clock.now_ns()
+        assert s.names() == ["clock_wrong", "clock_skew", "clock_corrected"]
+        if wrong_h < 0:
+            assert abs(s.off_ns()) < SECOND_NS
+            assert s.check.fault() == ""
+        else:  # time never goes back: it goes on at half speed until the host has caught up
+            await eventually(lambda: s.it.clock.now_ns() - at_ns > 2 * SECOND_NS)
+            passed_ns = s.it.clock.now_ns() - at_ns
+            assert abs(s.clock.now_ns() - before_ns - passed_ns // 2) < SECOND_NS // 2
+
+
+async def test_a_host_s_clock_that_is_wrong_alone_is_not_followed_after_a_start() -> None:
+    async with setting() as s:
+        s.moved_ns = 8 * HOUR_NS
+        s.clock = s.fresh_clock()
+        s.check = clock_check(s.it.reads, s.clock, s.log)
+        await s.check.at_start(10)
+        s.it.server.faults.add("clock_skew", times=1, skew_s=3600)
+        await s.check.measure()
+        await s.check.measure()
+        assert abs(s.off_ns()) < SECOND_NS
+        assert (s.names(), s.check.fault()) == (["clock_wrong", "clock_skew"], "")
 
 
 async def test_a_start_without_an_answer_goes_on_and_says_so() -> None:

@@ -177,6 +177,11 @@ class Clock:
         self._newest_ns, self._newest_steady_ns = real_ns, steady_ns
         return real_ns
 
+    @property
+    def held_back_ns(self) -> int:
+        """How far the host's clock is ahead of this one: by leaps that were held back, and by what corrected it."""
+        return 0 if self.watch is None else self.watch.lead_ns * self._gained // self._passed
+
     def correct(self, ahead_ns: int, *, at_once: bool = False) -> None:
         """Follow a clock that is `ahead_ns` of this one; needs a watch. Back it goes at half speed, or `at_once`.
 
