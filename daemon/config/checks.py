@@ -41,6 +41,8 @@ CLOSE_PATHS = 2  # by which a guard that closes positions must hear the desk
 REPORTS_S = 120  # seconds before which the core counts no report as lost, however short broker.blind_min is
 LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
 VOLATILITY_MAX = 1.0  # that an overlay may aim at: more caps nothing, and who writes 10 means 10 %
+WEIGHTS = ("order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
+WEIGHT_MAX = 10  # of them: more is no limit, and who writes 105 means 105 %
 NUMBER_MAX = 10**15  # of any key: more means nothing, and later arithmetic need not bear it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -111,6 +113,9 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
     basket = settings.basket
     if 1 % basket.order_step:
         yield "basket.order_step", basket.order_step, "a part of 1 without a rest, such as 0.0001"
+    for key in WEIGHTS:
+        if getattr(basket, key) > WEIGHT_MAX:
+            yield f"basket.{key}", getattr(basket, key), f"at most {WEIGHT_MAX}: a part of the equity, 1.05 is 105 %"
     if basket.fractions == "on" and is_known(settings.desk.strategy) and _trades_options(settings.desk.strategy):
         yield "basket.fractions", basket.fractions, f'"auto": {settings.desk.strategy} trades whole contracts'
     if basket.decide == "before_close" and basket.end_before_close_min >= basket.before_close_min:

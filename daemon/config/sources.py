@@ -321,6 +321,8 @@ def _listed(text: str) -> object:
 
 def shown(value: object) -> str:
     """Return a value as a file has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value) if not isinstance(value, str | tuple | list) else json.dumps(value, ensure_ascii=False)
 
 

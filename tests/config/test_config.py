@@ -259,7 +259,7 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
         ("[risk]\nstale_bar_s = 0\n", "risk.stale_bar_s is 0 (from {file}): expected more than 0"),
         ('[risk]\nstale_bar_s = "soon"\n', 'risk.stale_bar_s is "soon" (from {file}): expected a whole number'),
         ("[risk]\nstale_bar_s = 1.5\n", "risk.stale_bar_s is 1.5 (from {file}): expected a whole number"),
-        ("[risk]\nstale_bar_s = true\n", "risk.stale_bar_s is True (from {file}): expected a value like 90"),
+        ("[risk]\nstale_bar_s = true\n", "risk.stale_bar_s is true (from {file}): expected a value like 90"),
         ("[risk]\nspread_max = nan\n", "risk.spread_max is nan (from {file}): expected"),
         ("[sizing]\ntake_profit = inf\n", "sizing.take_profit is inf (from {file}): expected a finite number"),
         (
@@ -447,6 +447,8 @@ def test_a_no_trade_window_is_two_times_in_order(window: str, good: bool) -> Non
         ("rltrader_risk__gap_min", "3", "rltrader_risk__gap_min (from the environment) is unknown: did you mean"),
         ("TRADER_RISK__DAILY_LOSS_MAX", "0.1", "is unknown: did you mean RLTRADER_RISK__DAILY_LOSS_MAX?"),
         ("RLTRADER_BASKET__VOLATILITY_TARGET", "1.5", "expected at most 1.0: a part of the portfolio's value a year"),
+        ("RLTRADER_BASKET__GROSS_WEIGHT_MAX", "105", "expected at most 10: a part of the equity, 1.05 is 105 %"),
+        ("RLTRADER_BASKET__TURNOVER_MAX", "11", "basket.turnover_max is 11.0 (from environment"),
         ("RLTRADER_MQTT__PREFIX", "a b", "expected 1 to 5 words with '/' between them"),
         ("RLTRADER_MQTT__USERNAME", "a b", "expected at most 100 letters, digits and signs of ASCII, without a space"),
         ("RLTRADER_GUARD__PREFIX", "A", "expected 1 to 20 small letters and digits, a letter first; empty: no guard"),
@@ -883,9 +885,9 @@ def test_a_key_of_the_environment_that_is_none_is_refused_without_its_content(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('[mqtt]\nhost = "broker.example.net"\ntls = false\n', "mqtt.tls is False"),
+        ('[mqtt]\nhost = "broker.example.net"\ntls = false\n', "mqtt.tls is false"),
         ('[mqtt]\nhost = "user@broker"\n', "mqtt.host is"),
-        ("[mqtt]\ncommands = true\n", "mqtt.commands is True"),
+        ("[mqtt]\ncommands = true\n", "mqtt.commands is true"),
         ('[alarms]\ncommand = ["notify"]\n', "alarms.command is"),
         ("[drift]\nleast = 3000\n", "drift.least is 3000"),
         ('[policy]\nversion = "v9"\n[drift]\nclaim_broken = "former_version"\n', 'policy.version is "v9"'),
