@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import AskBroker, CancelOrder, SubmitOrder
+from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Sizing, Trading
 from daemon.core.orders import EXPIRED
 from tests.support.core.account import Account, agreed, at_broker
@@ -218,13 +218,13 @@ def test_an_adopted_short_option_is_bought_back_whole_and_the_next_long_one_can_
 # --- halts of the exchange ----------------------------------------------------------------------------------------
 
 
-def exchange(d: Desk, minute: float, second: float, *, halts: bool) -> None:
+def exchange(d: Desk, minute: float, second: int, *, halts: bool) -> None:
     d.put(ev.TradingStatusChanged(d.at(minute, second), "SPY", halts, "Trading Halt LUDP"))
 
 
-def tick_on(d: Desk, account: Account, first: int, last: int) -> list[object]:
+def tick_on(d: Desk, account: Account, first: int, last: int) -> list[AnyEffect]:
     """Ticks and reports of these minutes, each ten seconds; returns all effects."""
-    effects: list[object] = []
+    effects: list[AnyEffect] = []
     for minute in range(first, last):
         d.put(account.report(d.at(minute)))
         effects += [effect for second in range(0, 60, 10) for effect in d.tick(minute, second)]
