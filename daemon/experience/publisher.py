@@ -229,10 +229,10 @@ class Publisher:
         now = time.monotonic()
         if now - self._tidied < TIDY_S:
             return
-        self._tidied = now
         self._tidy_former()
         if not self._exists:
             return
+        self._tidied = now
         if self._last_row() != self._sent:  # one that emptied the stream broke no connection
             self._checked = False
             return

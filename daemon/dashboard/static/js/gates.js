@@ -19,6 +19,7 @@ const NAMES = {
   near_close: ["time to the close", "enough", "too short"],
   market_closed: ["closure that the broker reports", "none", "closed"],
   blind: ["what is held", "seen", "not seen"],
+  trading_halted: ["halt by the exchange", "none", "halted"],
   no_trade_window: ["no-trade window", "none now", "within one"],
   warm_up: ["bars for the indicators", "enough", "too few"],
   stale_bar: ["newest bar", "fresh", "too old"],
