@@ -198,7 +198,6 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
     Raises StateDirError, JournalError, MayPass; then nothing stays open.
     """
     settings, code = checked.settings, code_digest(checked.strategy.spec.name)
-    say_held(settings.paths.state_dir, log)
     state_dir = open_state_dir(settings.paths.state_dir, meta, epoch)
     try:
         recovered = _recovered(settings, state_dir)

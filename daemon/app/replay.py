@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from daemon.app.desk import AssembledDesk, OpenDesk, announce, open_desk, prepare_interpreter
+from daemon.app.desk import AssembledDesk, OpenDesk, announce, open_desk, prepare_interpreter, say_held
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
 from daemon.app.replay_figures import equity_curve, halt_date, quotes_used, remarks, session_ends
 from daemon.app.replay_start import TapeReplay
@@ -105,6 +105,7 @@ class ReplayRun:
 def open_replay(replay: TapeReplay, log: Log, speed: float | None) -> ReplayRun:
     """Open the state directory, recover and wire the desk. The caller closes `opened`."""
     keys = broker_keys(replay.settings)
+    say_held(replay.settings.paths.state_dir, log)
     opened = open_desk(replay, replay.meta(), replay.epoch(), log)
     try:
         return _wired(replay, opened, log, speed, keys)

@@ -88,7 +88,7 @@ class AlpacaAdmin:
         level = str(raw.get("options_trading_level"))
         return AccountSummary(
             number=str(raw.get("account_number")),
-            blocked=", ".join(filter(None, (strange(self._settings, raw), blocked(raw)))),
+            blocked=blocked(raw, strange(self._settings, raw)),
             cash=str(raw.get("cash")),
             equity=str(raw.get("equity")),
             options_level=int(level) if level.isascii() and level.isdecimal() else None,

@@ -573,7 +573,7 @@ class Reporter:
             asked_ns=asked_ns,
             account=number,
             cash=cash,
-            blocked=", ".join(filter(None, (self._strange(account), blocked(account)))),
+            blocked=blocked(account, self._strange(account)),
             positions=positions,
             open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submitted)),
             ended_orders=tuple(sorted(new_ended, key=_submitted)),
@@ -668,12 +668,14 @@ def funds_of(account: Raw) -> Funds:
     )
 
 
-def blocked(account: Raw) -> str:
+def blocked(account: Raw, strange: str = "") -> str:
     """Return why the account may not trade, from its status and its three flags; `""` when it may.
 
-    The flag that a person sets is followed by the name of its setting.
+    `strange` is why it cannot be the configured one, "" where it can. The flag that a person sets is followed by the
+    name of its setting.
     """
-    reasons = [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
+    reasons = [strange] if strange else []
+    reasons += [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
     flags = ("trading_blocked", "account_blocked", FENCE)
     reasons += [flag for flag in flags if account.get(flag) not in (False, None)]
     return ", ".join(reasons).replace(FENCE, f"{FENCE} (the account's setting suspend_trade)")
