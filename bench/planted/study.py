@@ -181,13 +181,13 @@ def rule_lead(market: str, asked: Settings) -> float | None:
     return float(np.mean(leads))
 
 
-def trained(market: str, kind: str, seed: int, presets: str) -> dict[str, Any]:
-    """Train one market, and return what its report says."""
+def trained(market: str, kind: str, seed: int, presets: str, device: str = "cpu") -> dict[str, Any]:
+    """Train one market on this device, and return what its report says."""
     began, core = time.perf_counter(), sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as home, Path(os.devnull).open("w", encoding="utf-8") as nothing:
         folder = Path(home)
         write(market, folder / "bars.csv", seed, edge=kind == "edge")
-        settings = settings_of(market, folder, presets=presets)
+        settings = replace(settings_of(market, folder, presets=presets), device=device)
         with redirect_stderr(nothing):
             found = train_and_export(settings, lambda _: None).findings
             rule = rule_lead(market, settings)
@@ -197,6 +197,7 @@ def trained(market: str, kind: str, seed: int, presets: str) -> dict[str, Any]:
         **figures(found),
         "rule": rule,
         "preset": settings.preset or f"{settings.base or next(iter(settings.kind.presets))}, changed",
+        **({} if device == "cpu" else {"device": device}),
         **seconds,
     }
 
@@ -218,13 +219,13 @@ def figures(found: Findings) -> dict[str, Any]:
     }
 
 
-def studied(keys: Sequence[str], *, presets: str, processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def studied(keys: Sequence[str], *, presets: str, processes: int, device: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The markets of these keys, so many at once, each in a process of its own."""
     for first in range(0, len(keys), processes):
         together = keys[first : first + processes]
         for key in together:
             progress(key)
-        waiting = [apart(trained, *_parts(key), presets) for key in together]
+        waiting = [apart(trained, *_parts(key), presets, device) for key in together]
         yield from zip(together, (result() for result in waiting), strict=True)
 
 
@@ -280,6 +281,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     line.add_argument("--strategy", action="append", choices=list(MARKETS), help="several times (all)")
     line.add_argument("--markets", type=int, help=f"of each kind and strategy ({MARKETS_EACH}; forecast_ensemble: 5)")
     line.add_argument("--processes", type=int, default=2, help="(%(default)s)")
+    line.add_argument("--device", default="cpu", help="that trains: cpu, cuda (%(default)s)")
     line.add_argument(
         "--into", type=Path, metavar="FILE", help="keeps each market as it is done; goes on there (--short: FILE-short)"
     )
@@ -301,7 +303,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     into = given.into
     if into is not None and given.presets != SHIPPED:
         into = into.with_name(f"{into.name}-{given.presets}")
-    work = partial(studied, presets=given.presets, processes=given.processes)
+    work = partial(studied, presets=given.presets, processes=given.processes, device=given.device)
     try:
         parts = dict(resumed(into, plan, keys, work))
     except OtherStudy as error:

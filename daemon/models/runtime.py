@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from math import isfinite
 from typing import Any, Literal
 
@@ -63,10 +65,11 @@ class OnnxPolicy:
         "_continuous",
         "_heads",
         "_hidden",
+        "_inputs",
         "_logits",
         "_next_hidden",
         "_observation",
-        "_run",
+        "_session",
         "_shape",
         "digest",
         "provider",
@@ -82,8 +85,9 @@ class OnnxPolicy:
         self.version = version
         self.digest = digest  # of the graph's bytes
         self.provider: str = session.get_providers()[0]
-        self._run = session.run_with_iobinding
+        self._session = session
         self._binding = session.io_binding()
+        self._inputs: list[tuple[str, Any]] = []
         self.rows = spec.rows  # of one answer
         self._shape = spec.asked_shape
         self._observation = self._bound("input", "observation", spec.observation_shape)
@@ -144,9 +148,22 @@ class OnnxPolicy:
     def _bound(self, kind: Literal["input", "output"], name: str, shape: tuple[int, ...]) -> _Buffer:
         buffer = _Buffer(self.rows, shape)
         value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer.shaped)
-        bind = self._binding.bind_ortvalue_input if kind == "input" else self._binding.bind_ortvalue_output
-        bind(name, value)
+        if kind == "input":
+            self._inputs.append((name, value))
+            self._binding.bind_ortvalue_input(name, value)
+        else:
+            self._binding.bind_ortvalue_output(name, value)
         return buffer
+
+    def _run(self) -> None:
+        """Answer what the inputs' buffers hold. A GPU has copies of them, which binding makes: it is done each time."""
+        if self.provider != CPU:
+            for name, value in self._inputs:
+                self._binding.bind_ortvalue_input(name, value)
+            self._binding.synchronize_inputs()
+        self._session.run_with_iobinding(self._binding)
+        if self.provider != CPU:
+            self._binding.synchronize_outputs()
 
     def _infer(self, observation: Observation) -> Answer:
         """Return the answer. ValueError when not finite or of another size."""
@@ -159,7 +176,7 @@ class OnnxPolicy:
             raise ValueError(
                 f"hidden state of {len(observation.hidden)} bytes, expected none: the policy has no memory"
             )
-        self._run(self._binding)
+        self._run()
         logits = self._logits.values.tolist()
         if not isfinite(sum(logits)):  # of float32 values in float64: finite if and only if all are
             raise ValueError(f"logits {logits}, expected finite ones: the model is broken for this observation")
@@ -271,6 +288,9 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
     if provider == "cuda" and not cuda:
         found = ", ".join(onnxruntime.get_available_providers())
         raise ModelError("provider", f"policy.provider is cuda, found only {found}: {cure}")
+    if cuda:
+        with redirect_stdout(StringIO()):  # it prints what it does not find; `runs_on` tells below
+            onnxruntime.preload_dlls()  # CUDA libraries that pip installed; those of the system are found without it
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -403,6 +403,19 @@ def test_a_hidden_state_is_fed_back_by_the_caller_and_carries_what_was_seen() ->
         assert event.logits == pytest.approx(expected @ OUT, abs=1e-5)
 
 
+@pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu and a CUDA device")
+def test_a_gpu_answers_each_observation_and_carries_what_was_seen() -> None:
+    runtime = OnnxPolicy.open(remembered(), Remembering(), "cuda", 1)
+    assert runtime.provider == CUDA
+    hidden, expected = bytes(4 * MEMORY), np.zeros(MEMORY)
+    for observation in GOLDEN:
+        event = runtime.answer(ask(observation.array(), hidden), 7)
+        assert isinstance(event, PolicyAnswered)
+        hidden, expected = event.hidden, expected / 2 + observation.array().reshape(-1).astype(np.float64) @ INTO
+        assert np.frombuffer(hidden, dtype="<f4") == pytest.approx(expected, abs=1e-5)
+        assert event.logits == pytest.approx(expected @ OUT, abs=1e-5)
+
+
 def test_without_a_hidden_state_a_policy_with_a_memory_starts_from_zeros() -> None:
     runtime = remembering()
     runtime.answer(ask(GOLDEN[1].array(), np.ones(MEMORY, dtype="<f4").tobytes()), 7)
