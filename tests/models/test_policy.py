@@ -403,6 +403,36 @@ def test_a_hidden_state_is_fed_back_by_the_caller_and_carries_what_was_seen() ->
         assert event.logits == pytest.approx(expected @ OUT, abs=1e-5)
 
 
+class Copying:
+    """A session that copies an input when it is bound, as one on a GPU does; outputs stay where they are."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def get_providers(self) -> list[str]:
+        return [CUDA]
+
+    def io_binding(self) -> Any:
+        binding = self._session.io_binding()
+        bind = binding.bind_ortvalue_input
+        binding.bind_ortvalue_input = lambda name, value: bind(
+            name, onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy().copy())
+        )
+        return binding
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
+
+
+def test_where_inputs_are_copied_each_answer_is_of_its_own_observation() -> None:
+    session = onnxruntime.InferenceSession(mlp(LAYERS), providers=[CPU])
+    here, copied = (OnnxPolicy(one, SPEC, "v1") for one in (session, Copying(session)))
+    for observation in GOLDEN:
+        question = ask(observation.array())
+        assert copied.answer(question, 7) == here.answer(question, 7)
+    assert here.answer(ask(GOLDEN[0].array()), 7) != here.answer(ask(GOLDEN[1].array()), 7)
+
+
 @pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu and a CUDA device")
 def test_a_gpu_answers_each_observation_and_carries_what_was_seen() -> None:
     runtime = OnnxPolicy.open(remembered(), Remembering(), "cuda", 1)
