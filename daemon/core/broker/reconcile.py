@@ -75,6 +75,7 @@ from daemon.core.risk.splits import (
     note_taken_over,
     only_splits_differ,
     split_into,
+    splits_others_short,
 )
 from daemon.core.session import new_york_date, new_york_text
 from daemon.core.state import ADJUSTED_MAX, BROKER_MODES, ZERO, Adjusted, Position, Suspicion
@@ -409,14 +410,16 @@ def differing_orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
 def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
     """Halt at once on a short position that is not in the book: more was sold than was held.
 
-    Shares that a held option may have delivered, or others' contracts taken, are judged with the other differences;
-    what filled since the report was requested, by the next one.
+    Shares that a held option may have delivered, or others' contracts taken, are judged with the other differences, and
+    so are others' short shares that a split multiplied; what filled since the report was requested, by the next one.
     """
     roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
     for position in event.positions:
         symbol = position.symbol
         expected = draft.expected(symbol)
         least = min(expected, 0) - _taken_by_others(draft, symbol)
+        if splits_others_short(draft, symbol, position.quantity):
+            continue
         if position.quantity < least and can_hold(draft, symbol) and symbol not in {*roots, *draft.broker.filled}:
             draft.risk = replace(draft.risk, reconciled=False)
             draft.halt("short_position", f"{symbol}: broker {position.quantity}, book {expected}")

@@ -211,6 +211,14 @@ def split_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> De
     return next((after for _, after in _splits_into(draft, symbol, position)), None)
 
 
+def splits_others_short(draft: Draft, symbol: str, there: Decimal) -> bool:
+    """Return whether so many short shares are those of others, the desk holding none, at a common split's ratio."""
+    others = -draft.broker.foreign_held.get(symbol, 0)
+    if draft.held(symbol) or others <= 0:
+        return False
+    return any(_fraction(others, -there, ratio, draft.fractional) is not None for ratio in _SHARED_RATIOS)
+
+
 def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> Iterator[tuple[float, Decimal]]:
     """Yield each ratio that explains the broker's position, the smallest first, with the shares that it makes."""
     ours, others = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)

@@ -390,6 +390,22 @@ def test_a_person_s_put_that_takes_shares_before_its_line_is_no_short_position_o
     assert d.halted() == "short_position"
 
 
+def test_a_split_of_a_person_s_short_shares_is_no_short_sale_of_the_desk() -> None:
+    d, account = with_a_person(PUT)
+    account.book(line("OPEXP", CALL, -1))
+    account.positions = {PUT: (3, Decimal(2))}
+    agreed(d, account, 391, 30)
+    account.positions = {"SPY": (-300, Decimal(500))}
+    account.cash += 150_000
+    d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
+    account.positions["SPY"] = (-600, Decimal(250))
+    d.put(account.report(d.at(393)))
+    assert (d.halted(), d.state.risk.reconciled) == ("", False)
+    account.book(line("SPLIT", "SPY", -300))
+    d.put(account.report(d.at(394)), account.report(d.at(394, 11)))
+    assert (d.held, d.state.broker.foreign_held, d.halted(), d.state.risk.reconciled) == ({}, {"SPY": -600}, "", True)
+
+
 def test_an_option_that_vanished_before_its_expiry_is_settled_by_nobody() -> None:
     d = at_broker(account := Account())
     d.bar(0)
