@@ -80,7 +80,7 @@ def _in_years(asked: Settings) -> Settings:
 
 
 def _shipped_switcher(bars: Path, store: Path) -> Settings:
-    return settings_for("regime_switcher", bars, store, preset="passive")
+    return _in_years(settings_for("regime_switcher", bars, store, preset="steep"))
 
 
 def _shipped_forecaster(bars: Path, store: Path) -> Settings:
