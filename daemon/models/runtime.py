@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from functools import cache
 from io import StringIO
 from math import isfinite
 from typing import Any, Literal
@@ -281,16 +282,26 @@ def _first_difference(found: Sequence[float], expected: Sequence[float], toleran
     return None
 
 
+@cache
+def _load_cuda() -> None:
+    """Load the CUDA libraries that pip installed; those of the system are found without it.
+
+    It prints what it does not find, and the session then tells that it is not on the GPU. Done once, with the first
+    model of a start: nothing else prints then.
+    """
+    with redirect_stdout(StringIO()):
+        onnxruntime.preload_dlls()
+
+
 def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
     """Return an `onnxruntime.InferenceSession` over the verified bytes on the requested provider."""
     cuda = provider != "cpu" and CUDA in onnxruntime.get_available_providers()
-    cure = "install the extra gpu (onnxruntime-gpu) and its CUDA libraries, or set policy.provider to auto or cpu"
+    cure = "install the extra gpu (onnxruntime-gpu) and NVIDIA's driver, or set policy.provider to auto or cpu"
     if provider == "cuda" and not cuda:
         found = ", ".join(onnxruntime.get_available_providers())
         raise ModelError("provider", f"policy.provider is cuda, found only {found}: {cure}")
     if cuda:
-        with redirect_stdout(StringIO()):  # it prints what it does not find; `runs_on` tells below
-            onnxruntime.preload_dlls()  # CUDA libraries that pip installed; those of the system are found without it
+        _load_cuda()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
