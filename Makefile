@@ -146,7 +146,7 @@ format: .venv/.installed-tests
 	.venv/bin/ruff format .
 
 bench: .venv/.installed-tests
-	@for bench in burst daily dashboard latency metrics mqtt publisher replay trades; do .venv/bin/python -m "bench.bench_$$bench"; done
+	@for bench in answers burst daily dashboard latency metrics mqtt publisher replay trades; do .venv/bin/python -m "bench.bench_$$bench"; done
 	@.venv/bin/python -m bench.live.recovery
 	@.venv/bin/python -m bench.live.exits
 	@.venv/bin/python -m bench.live.protection

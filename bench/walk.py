@@ -108,26 +108,26 @@ def _name(code: CodeType) -> str:
 def mark_borders(trace: Trace) -> None:
     """Mark each frame that a stream receives, each order that leaves, each event of the core."""
     connection = importlib.import_module("websockets.asyncio.connection").Connection
-    adapter = importlib.import_module("requests.adapters").HTTPAdapter
+    pool = importlib.import_module("urllib3").PoolManager
     core = importlib.import_module("daemon.core.step").Core
-    receive, send, step = connection.recv, adapter.send, core.step
+    receive, send, step = connection.recv, pool.urlopen, core.step
 
     async def receiving(socket: Any, *arguments: Any, **more: Any) -> Any:
         frame = await receive(socket, *arguments, **more)
         trace.mark(f"frame {_content(frame)}")
         return frame
 
-    def sending(http: Any, request: Any, *arguments: Any, **more: Any) -> Any:
-        if request.method == "POST" and request.path_url.endswith("/orders"):
-            order = json.loads(request.body)
+    def sending(http: Any, method: str, url: str, **how: Any) -> Any:
+        if method == "POST" and url.endswith("/orders"):
+            order = json.loads(how["body"])
             trace.mark(f"order {order['side']} {order['symbol']}")
-        return send(http, request, *arguments, **more)
+        return send(http, method, url, **how)
 
     def stepping(machine: Any, state: Any, event: Any, *facts: Any) -> Any:
         trace.mark(f"event {type(event).__name__}")
         return step(machine, state, event, *facts)
 
-    connection.recv, adapter.send, core.step = receiving, sending, stepping
+    connection.recv, pool.urlopen, core.step = receiving, sending, stepping
 
 
 def _content(frame: str | bytes) -> str:

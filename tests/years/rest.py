@@ -9,36 +9,33 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import io
-import json
 from collections.abc import Mapping
 from functools import lru_cache
-from types import SimpleNamespace
-from typing import Any, cast
-from urllib.parse import urlencode, urlsplit
+from typing import Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
-import requests
 from aiohttp import HttpVersion11, web
 from aiohttp.http_parser import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
-from requests.structures import CaseInsensitiveDict
+from urllib3 import PoolManager
+from urllib3.exceptions import ProtocolError
 from yarl import URL
 
-from daemon.brokers.alpaca.rest.client import BoundSession
 from simulator.server import HTTP_FAULTS, AlpacaServer
 from tests.years.loop import OWNER, Process, YearsLoop, wait_in_work
 from tests.years.wires import WAY_US, Listener, Network
 
 PEER = ("127.0.0.1", 0)
-LONG_WAY = requests.Session.send
-LONG_REQUEST = requests.Session.request
+LONG_WAY = PoolManager.urlopen
 
 
-class _Asked(SimpleNamespace):
-    """A request on the short way: what `requests` would make a PreparedRequest of."""
+class _Asked(NamedTuple):
+    """A request on the short way."""
 
     method: str
     url: str
-    options: dict[str, Any]
+    headers: Mapping[str, str]
+    body: bytes | None
 
 
 class _Protocol:
@@ -67,10 +64,10 @@ class ShortWay:
             return False
         return port != self._server.port or not self._server.faults.waiting(*HTTP_FAULTS)
 
-    def send(self, asked: _Asked) -> requests.Response | None:
+    def send(self, asked: _Asked) -> _Heard | None:
         """Send, and wait within work of a thread; None where the way has closed before the server heard of it.
 
-        Raises requests.ConnectionError where the server dies meanwhile.
+        Raises ProtocolError where the server dies meanwhile.
         """
         loop, port = self._loop, port_of(asked.url)
         answer: asyncio.Future[web.Response | None] = loop.create_future()
@@ -82,7 +79,7 @@ class ShortWay:
 
         def reset() -> None:
             if not answer.done():
-                answer.set_exception(requests.ConnectionError("Connection reset by peer"))
+                answer.set_exception(ProtocolError("Connection reset by peer"))
 
         def arrive() -> None:
             listener: Listener | None = loop.listeners.get(port)
@@ -112,7 +109,7 @@ class ShortWay:
 
         loop.outside(self._way_ns(), arrive, context=self._nobody)
         reply = wait_in_work(answer)
-        return None if reply is None else _response(asked, reply)
+        return None if reply is None else _Heard(reply)
 
     def _owes(self, owner: Process) -> dict[asyncio.Future[Any], None]:
         """The answers that this process owes; they are reset when it dies."""
@@ -133,12 +130,8 @@ class ShortWay:
 
 def _request(asked: _Asked, loop: YearsLoop) -> web.Request:
     """The request as the server's routes see it."""
-    host, target, url = _target(asked.url, tuple((asked.options.get("params") or {}).items()))
-    headers = CIMultiDict({"Host": host, **asked.options.get("headers", {})})
-    body = b""
-    if asked.options.get("json") is not None:
-        body = json.dumps(asked.options["json"], allow_nan=False).encode()
-        headers["Content-Type"] = "application/json"
+    host, target, url = _target(asked.url)
+    headers, body = CIMultiDict({"Host": host, **asked.headers}), asked.body or b""
     message = RawRequestMessage(
         asked.method, target, HttpVersion11, CIMultiDictProxy(headers), (), False, None, False, False, url,
     )  # fmt: skip
@@ -149,39 +142,26 @@ def _request(asked: _Asked, loop: YearsLoop) -> web.Request:
 
 
 @lru_cache(maxsize=4096)  # the same questions, again and again
-def _target(address: str, params: tuple[tuple[str, Any], ...]) -> tuple[str, str, URL]:
+def _target(address: str) -> tuple[str, str, URL]:
     """Host, target and URL of a request."""
     parts = urlsplit(address)
-    query = urlencode([(name, value) for name, value in params if value is not None])
-    query = "&".join(filter(None, (parts.query, query)))
-    target = f"{parts.path or '/'}?{query}" if query else parts.path or "/"
+    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     return parts.netloc, target, URL(target, encoded=True)
 
 
-def _response(asked: _Asked, reply: web.Response) -> requests.Response:
-    """The answer as `requests` gives it, with its body still to be read."""
-    response = requests.Response()
-    body = reply.body
-    assert body is None or isinstance(body, bytes | bytearray)
-    response.status_code = reply.status
-    response.headers = CaseInsensitiveDict(reply.headers)
-    response.encoding = "utf-8"
-    response.url = asked.url
-    response.reason = reply.reason
-    response.raw = _Body(bytes(body or b""))
-    return response
+class _Heard(io.BytesIO):
+    """An answer as urllib3 gives it, with its body still to be read."""
 
-
-class _Body(io.BytesIO):
-    """A body as urllib3 lets one read it."""
+    def __init__(self, reply: web.Response) -> None:
+        body = reply.body
+        assert body is None or isinstance(body, bytes | bytearray)
+        super().__init__(body or b"")
+        self.status, self.headers = reply.status, reply.headers
 
     def read1(self, size: int | None = -1, *, decode_content: bool = True) -> bytes:
         """The next part."""
         del decode_content
         return super().read1(-1 if size is None else size)
-
-    def release_conn(self) -> None:
-        """There is no connection."""
 
 
 @lru_cache(maxsize=64)
@@ -198,25 +178,8 @@ def lay_short_way(loop: YearsLoop, network: Network, server: AlpacaServer) -> No
     """Let the REST clients of this process take the short way to `server`, and to others of its network."""
     way = ShortWay(loop, network, server)
 
-    def request(self: BoundSession, method: str, url: str, **options: Any) -> requests.Response:
-        if not way.open(port_of(url)):
-            return LONG_REQUEST(self, method, url, **options)
-        options.pop("allow_redirects", None)
-        asked: Any = _Asked(method=method.upper(), url=url, options=options)
-        return self.send(asked)
+    def urlopen(self: PoolManager, method: str, url: str, **how: Any) -> Any:
+        heard = way.send(_Asked(method, url, how["headers"], how["body"])) if way.open(port_of(url)) else None
+        return LONG_WAY(self, method, url, **how) if heard is None else heard
 
-    def send(self: requests.Session, asked: Any, **settings: Any) -> requests.Response:
-        if not isinstance(asked, _Asked):
-            return LONG_WAY(self, asked, **settings)
-        response = way.send(asked)
-        if response is not None:
-            return response
-        made = requests.Request(asked.method, asked.url, **_of(asked.options))
-        return LONG_WAY(self, self.prepare_request(made), **settings)
-
-    BoundSession.request = request  # type: ignore[method-assign,assignment]
-    requests.Session.send = send  # type: ignore[method-assign,assignment]
-
-
-def _of(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key in ("headers", "params", "json")}
+    PoolManager.urlopen = urlopen  # type: ignore[assignment]

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-import requests
 from pydantic import SecretStr
+from urllib3.exceptions import HTTPError
 
 from daemon.brokers.alpaca.assemble import accesses
 from daemon.brokers.alpaca.rest.client import (
+    READING,
     Access,
     BoundClient,
     Deadlines,
     MethodRefused,
     NotSent,
+    QueuedClient,
     Refused,
     RequestQueue,
     RestError,
+    StatusError,
     Throttled,
     Unanswered,
 )
@@ -37,6 +41,7 @@ from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.alpaca.rest_desk import CALL, MINUTE_NS, NAME, OPEN_NS, PATIENT, SHORT, UNANSWERED, buy, desk
+from tests.support.outside.mosquitto import certificates
 
 WHOLE_SOON = Deadlines(connect_s=60.0, read_s=60.0, whole_s=0.5, call_s=60.0, pages_s=60.0)
 
@@ -90,6 +95,26 @@ def test_each_method_of_the_library_goes_through_the_bounded_session(method: str
     client = BoundClient(Access("http://127.0.0.1:9", "key", "secret"), queue, frozenset())
     with pytest.raises(MethodRefused, match=f"^{method.upper()} through a client"):
         getattr(client, method)("/orders")
+
+
+async def test_a_broker_that_is_not_there_and_a_stranger_s_certificate_are_no_connection(tmp_path: Any) -> None:
+    certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "broker.crt", tmp_path / "broker.key")
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    clock = Clock.real()
+    queue = RequestQueue("test", TokenBucket(clock.now_ns, 60, 60), clock)
+    for url, problem in (
+        (f"https://127.0.0.1:{port}", "certificate verify failed"),
+        ("http://127.0.0.1:9", "Connection refused"),
+        ("http://broker.invalid", "Failed to resolve"),
+    ):
+        with pytest.raises(Unanswered, match=f"^no connection: .*{problem}"):
+            await QueuedClient(Access(url, "key", "secret"), queue, READING).get("/account")
+    await queue.close()
+    server.close()
+    await server.wait_closed()
 
 
 # --- the server's answers, by the door ----------------------------------------------------------------------------
@@ -438,7 +463,7 @@ async def test_no_key_is_in_any_error_or_repr() -> None:
                 text = render(caught.value) + repr(reads) + repr(orders) + repr(reads._client)
                 assert DEFAULT_KEY not in text
                 assert DEFAULT_SECRET not in text
-                assert not isinstance(caught.value.__context__, requests.RequestException)
+                assert not isinstance(caught.value.__context__, StatusError | HTTPError)
     access = Access("http://127.0.0.1:1", DEFAULT_KEY, DEFAULT_SECRET)
     assert repr(access) == str(access) == "Access(url='http://127.0.0.1:1')"
 
