@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
@@ -69,6 +70,7 @@ MEMBERS_MAX = 100  # policies in one graph
 AGAIN = "export the model again"
 
 PASSIVE, UNPROVEN = "passive", "unproven"
+ALLOW_PASSIVE = "--allow-passive"
 _PROOF_WORDS = {
     PASSIVE: "it is the strategy's passive policy, because no lead of a learned one is proven",
     UNPROVEN: "it was learned, and no lead over the best baseline is proven",
@@ -125,7 +127,7 @@ def load(
         )
     root = models_dir.resolve()
     if version in POINTERS:
-        _check_chosen(shelf, version)
+        _check_chosen(models_dir, strategy, version)
         version = pointed(shelf, version, f"write a version's name into it or set policy.version; {_known(shelf)}")
     else:
         version = checked_name(version, "policy.version")
@@ -166,16 +168,36 @@ def load(
     )
 
 
-def _check_chosen(shelf: Path, pointer: str) -> None:
+def _check_chosen(models_dir: Path, strategy: AnyStrategy, pointer: str) -> None:
     """Raise ModelError where versions are there and the pointer is not: the text is the command to type."""
-    shelved = versions(shelf.parent, shelf.name)
+    name = strategy.spec.name
+    shelf, shelved = models_dir / name, versions(models_dir, name)
     if not shelved or os.path.lexists(shelf / pointer):
         return
-    verb, state = ("activate", "active") if pointer == CURRENT else (pointer, f"the {pointer}")
-    where = f"--strategy {shlex.quote(typed(shelf.name))} --models-dir {shelf.parent}"
-    more = f" (others: {', '.join(shelved[:-1])})" if len(shelved) > 1 else ""
-    command = f'rltraderctl models {verb} {shelved[-1]} {where} --reason "..."'
-    raise ModelError(MISSING, f"no version in {shelf} is {state} yet, so type: {command}{more}")
+    fitting, state = newest_fitting(models_dir, strategy), "active" if pointer == CURRENT else f"the {pointer}"
+    version = fitting.version if fitting else shelved[-1]
+    idle = pointer == CURRENT and fitting is not None and never_traded(fitting.manifest)
+    verb, why = "activate" if pointer == CURRENT else pointer, ' --reason "..."'
+    if fitting is None:
+        verb, state, why = "check", f"{state}, and none passes the checks for this desk", ""
+    flag = f" {ALLOW_PASSIVE}" if idle else ""
+    command = f"rltraderctl models {verb} {version} --strategy {shlex.quote(typed(name))} --models-dir {models_dir}"
+    more = f" (others: {', '.join(other for other in shelved if other != version)})" if len(shelved) > 1 else ""
+    never = "; it never traded in its test" if idle else ""
+    raise ModelError(MISSING, f"no version in {shelf} is {state} yet, so type: {command}{flag}{why}{never}{more}")
+
+
+def newest_fitting(models_dir: Path, strategy: AnyStrategy) -> LoadedModel | None:
+    """The newest version that passes the store's checks for this strategy; None where none does."""
+    for version in reversed(versions(models_dir, strategy.spec.name)):
+        with suppress(ModelError):
+            return load(models_dir, strategy, version)
+    return None
+
+
+def never_traded(manifest: Manifest) -> bool:
+    """Return whether a learned policy did nothing in its test: it is activated with `--allow-passive` alone."""
+    return trades_in_test(manifest) == 0 and not is_passive(manifest)
 
 
 def trades_in_test(manifest: Manifest) -> int | None:

@@ -110,6 +110,10 @@ def test_a_version_that_never_traded_in_its_test_is_activated_on_a_further_reque
     code, _, error = run("activate", "b", "--reason", "x", *options)
     assert (code, current(store)) == (0 if active else REFUSED, active)
     assert ("add --allow-passive" in error) == (not active)
+    if not active:  # what `list` leads on with names the flag, and no version that is refused, such as `damaged`
+        shutil.rmtree(store / "option_scalper" / "malicious")
+        flag = "--allow-passive --reason TEXT"
+        assert run("list")[2] == f"next: rltraderctl models activate b {flag} --models-dir {store}\n"
 
 
 def test_the_passive_policy_is_activated_although_it_never_trades(run: Run, store: Path) -> None:

@@ -91,6 +91,7 @@ def test_a_command_that_is_none_is_answered_with_the_nearest() -> None:
     ("arguments", "message"),
     [
         (("events", "--kind", "OrderFiled"), "did you mean OrderFilled?"),
+        (("events", "--kind", "Nosuch"), "'Nosuch' is no kind of event: expected one of "),
         (("events", "--limit", "0"), "'0' is no count; expected 1 or more"),
         (("events", "--limit", "-1"), "'-1' is no count; expected 1 or more"),
         (("decisions", "--outcome", "foo"), "invalid choice: 'foo'"),

@@ -149,6 +149,26 @@ def test_a_store_without_an_active_version_names_the_command_to_type(folder: Pat
     )
 
 
+def test_a_store_without_an_active_version_names_the_newest_that_fits_and_what_its_activation_needs(
+    folder: Path, scalper: AnyStrategy
+) -> None:
+    """v2 was made for another meaning of the numbers; v1 never traded in its test."""
+    shelf = folder.parent
+    (shelf / "current").unlink()
+    shutil.copytree(folder, shelf / "v2")
+    manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    for version, changed in (("v1", {"metrics": {"test": {"trades": 0}}}), ("v2", {"contract_hash": "another"})):
+        (shelf / version / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": version} | changed))
+    where = f"--strategy {scalper.spec.name} --models-dir {shelf.parent}"
+    never = "it never traded in its test"
+    assert refusal(folder, scalper)[1].partition("so type: ")[2] == (
+        f'rltraderctl models activate v1 {where} --allow-passive --reason "..."; {never} (others: v2)'
+    )
+    shutil.rmtree(shelf / "v1")
+    said = f"and none passes the checks for this desk yet, so type: rltraderctl models check v2 {where}"
+    assert refusal(folder, scalper)[1].endswith(said)
+
+
 def test_the_command_to_type_names_the_file_of_a_strategy_that_is_known_by_its_file_alone(tmp_path: Path) -> None:
     file = write_strategy(tmp_path / "my strategy.py", "toy_of_a_file")
     (tmp_path / "store" / "toy_of_a_file" / "v1").mkdir(parents=True)

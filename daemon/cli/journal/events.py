@@ -56,8 +56,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     where, values = ["1 = 1"], []
     if options.kind:
         if options.kind not in _KINDS:
-            nearest = get_close_matches(options.kind, _KINDS, n=1, cutoff=0.0)[0]
-            raise NotFound(f"--kind {options.kind!r} is no kind of event: did you mean {nearest}?")
+            near = get_close_matches(options.kind, _KINDS, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_KINDS)}"
+            raise NotFound(f"--kind {options.kind!r} is no kind of event: {meant}")
         where.append("kind = ?")
         values.append(options.kind)
     if options.after is not None:

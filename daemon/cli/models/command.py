@@ -39,7 +39,7 @@ from daemon.models.pointer import (
     pointed,
 )
 from daemon.models.signature import SIGNATURE_FILE, sign
-from daemon.models.store import LoadedModel, is_passive, trades_in_test
+from daemon.models.store import ALLOW_PASSIVE, LoadedModel, never_traded
 from daemon.models.store import load as load_model
 from strategies.kit.manifest import MANIFEST_FILE
 from strategies.registry import configured
@@ -93,7 +93,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
             subparser.add_argument("--who", default="", help="who asks for it (default: this user); it is written down")
         if word == "activate":
             passive = "also a version that never traded in its test"
-            subparser.add_argument("--allow-passive", action="store_true", help=passive)
+            subparser.add_argument(ALLOW_PASSIVE, action="store_true", help=passive)
         if word == "sign":
             subparser.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key")
 
@@ -146,12 +146,11 @@ def _lead_to_activation(store: ModelStore, options: argparse.Namespace, version:
 
 def _activate(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     model = load_model(store.models_dir, store.strategy, options.version)
-    idle = trades_in_test(model.manifest) == 0 and not is_passive(model.manifest)
-    if idle and not options.allow_passive:
+    if never_traded(model.manifest) and not options.allow_passive:
         raise ModelError(
             "passive",
             f"{model.version} never traded in its test, so a desk with it would do nothing: train longer or with "
-            f"another seed, or add --allow-passive",
+            f"another seed, or add {ALLOW_PASSIVE}",
         )
     return _name(store, CURRENT, options.version, options, console)
 

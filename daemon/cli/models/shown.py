@@ -16,7 +16,7 @@ from daemon.host.printable import printable
 from daemon.models.ladder.cards import card_of, former_holds
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, changes, named
 from daemon.models.signature import SIGNATURE_FILE
-from daemon.models.store import LoadedModel, claim_words, versions
+from daemon.models.store import ALLOW_PASSIVE, LoadedModel, claim_words, never_traded, newest_fitting, versions
 from daemon.models.store import load as load_model
 from strategies.kit.card import CARD_FILE
 from strategies.registry import configured
@@ -48,8 +48,13 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
         shelves = sorted(path.name for path in store.models_dir.glob("*") if versions(store.models_dir, path.name))
         others = f"; for those of {', '.join(shelves)} add --strategy NAME" if shelves else ""
         raise NotPossible(f"{store.shelf} holds no version: train and export a model, or correct --models-dir{others}")
-    newest, active = names[-1], pointers[CURRENT]
-    words = ["show", active] if active in names else ["activate", newest, "--reason", "TEXT"]
+    if (active := pointers[CURRENT]) in names:
+        words = ["show", active]
+    elif fitting := newest_fitting(store.models_dir, store.strategy):
+        more = [ALLOW_PASSIVE] if never_traded(fitting.manifest) else []
+        words = ["activate", fitting.version, *more, "--reason", "TEXT"]
+    else:
+        words = ["check", names[-1]]
     lead_on(options, "models", *words, about=("models_dir", "strategy", "config"))
     console.print(table)
     for pointer, name in pointers.items():

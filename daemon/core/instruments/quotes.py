@@ -82,6 +82,15 @@ class QuoteGuard(NamedTuple):
     step_usd: Decimal
 
 
+def sides_fault(bid: Decimal, ask: Decimal) -> str:
+    """Name what is wrong with a quote's sides (USD, 0 no such side), "" where one of them at least is a price."""
+    if bid < 0 or ask < 0:
+        return "negative"
+    if not bid and not ask:
+        return "empty"
+    return "crossed" if bid > ask > 0 else ""
+
+
 def share_guard(rules: Basket) -> QuoteGuard:
     """Return the guard of a share desk: its collar on either side of the mid, and between two prices."""
     collar = Decimal(str(rules.price_collar))

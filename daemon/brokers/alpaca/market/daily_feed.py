@@ -32,7 +32,7 @@ from daemon.core.events import (
     SessionScheduled,
     TroubleNoticed,
 )
-from daemon.core.instruments.quotes import fault_names, values_text
+from daemon.core.instruments.quotes import fault_names, sides_fault, values_text
 from daemon.core.limits import Basket
 from daemon.core.risk.splits import undecidable
 from daemon.core.session import as_traded
@@ -91,7 +91,7 @@ class ShareQuotes:
             self._put(QuotesReceived(self._clock.now_ns(), 0, tuple(quotes)))
 
     def _read(self, symbol: str, row: Raw | None) -> Quote | None:
-        """Return a usable quote; None for a missing, unreadable, one-sided or crossed one."""
+        """Return a usable quote, of one side too; None for one that is missing, unreadable, empty or crossed."""
         if row is None:
             return None
         try:
@@ -100,7 +100,7 @@ class ShareQuotes:
         except Malformed:
             self.counts["quotes_bad"] += 1
             return None
-        if bid < 0 or ask < 0 or bid > ask > 0 or bid == ask == 0:
+        if sides_fault(bid, ask):
             self.counts["quotes_bad"] += 1
             return None
         middle = (bid + ask) / 2 if bid and ask else max(bid, ask, Decimal(0))

@@ -36,7 +36,7 @@ from daemon.core.events import (
     SharesSplit,
 )
 from daemon.core.instruments.option_market import is_contract
-from daemon.core.instruments.quotes import FUTURE_NS
+from daemon.core.instruments.quotes import FUTURE_NS, sides_fault
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session, Spec
@@ -84,7 +84,7 @@ class QuoteBook:
 
     def __init__(self, now_ns: Callable[[], int] | None = None, grid: Decimal = CENT) -> None:
         """With `now_ns`, drop quotes from the future: one would stay fresh and make all later ones older."""
-        self.counts: Counter[str] = Counter()  # dropped quotes by reason (see `_judge`)
+        self.counts: Counter[str] = Counter()  # dropped quotes by reason
         self._now_ns = now_ns
         self._grid = grid
         self._quotes: dict[str, Quote] = {}
@@ -95,36 +95,25 @@ class QuoteBook:
 
     def add(self, symbol: str, bid: object, ask: object, quoted_ns: int) -> str:
         """Add a quote (USD a share, 0 no such side); return the reason when it is dropped, else ""."""
-        prices = _price(bid, self._grid), _price(ask, self._grid)
-        reason = self._judge(symbol, prices, quoted_ns)
-        if reason:
-            self.counts[reason] += 1
-            return reason
-        low, high = prices
-        assert low is not None
-        assert high is not None
+        low, high, last = _price(bid, self._grid), _price(ask, self._grid), self._quotes.get(symbol)
+        if low is None or high is None:
+            return self._dropped("not_finite")
+        if fault := sides_fault(low, high):
+            return self._dropped(fault)
+        if self._now_ns is not None and quoted_ns > self._now_ns() + FUTURE_NS:
+            return self._dropped("early")
+        if last is not None and quoted_ns < last.quoted_ns:
+            return self._dropped("older")
         middle = (low + high) / 2
-        last = self._quotes.get(symbol)
         lowest = middle if last is None else min(last.low, middle)
         highest = middle if last is None else max(last.high, middle)
         self._quotes[symbol] = Quote(symbol, low, high, lowest, highest, quoted_ns)
         self._news.add(symbol)
         return ""
 
-    def _judge(self, symbol: str, prices: tuple[Decimal | None, Decimal | None], quoted_ns: int) -> str:
-        bid, ask = prices
-        if bid is None or ask is None:
-            return "not_finite"
-        if bid < 0 or ask < 0:
-            return "negative"
-        if not bid and not ask:
-            return "empty"
-        if bid > ask > 0:
-            return "crossed"
-        if self._now_ns is not None and quoted_ns > self._now_ns() + FUTURE_NS:
-            return "early"
-        last = self._quotes.get(symbol)
-        return "older" if last is not None and quoted_ns < last.quoted_ns else ""
+    def _dropped(self, reason: str) -> str:
+        self.counts[reason] += 1
+        return reason
 
     def take(self, symbols: Iterable[str] | None = None) -> tuple[Quote, ...]:
         """Return the newest quotes of these symbols (None: all), in their order, and reset their ranges."""
