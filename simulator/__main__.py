@@ -31,7 +31,7 @@ from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 BEFORE_OPEN_NS = 10 * MINUTE_NS
-BEFORE_OPEN_DAILY_NS = 40 * MINUTE_NS  # a daily desk decides before the open
+BEFORE_OPEN_DAILY_NS = 90 * MINUTE_NS  # its desk decides at 9:15, and a person needs a minute to start it
 AFTER_CLOSE_NS = 60 * MINUTE_NS  # for what a daemon does at the end of a day
 SPEED_MAX = 100_000  # of the daemon's clock.rate
 LOOK_S = 0.5  # real seconds between two looks at the log of requests
@@ -65,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
     cents = "what rounds cash to cents, since Alpaca's way is not known (%(default)s)"
     options.add_argument("--cash-rounding", choices=ROUNDINGS, default="none", help=cents)
     options.add_argument(
-        "--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)"
+        "--sim-start",
+        help="where simulated time begins, ISO 8601 with a zone (10 min before the open, 90 with a daily desk)",
     )
     return options
 

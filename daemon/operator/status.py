@@ -142,7 +142,7 @@ def way_out(state: State[Any]) -> str:
     if state.broker.accept_ns:
         return "the book takes over the broker's next report; then: rltraderctl resume --reason TEXT"
     if waits_for_broker(state.broker, state.risk):
-        return f"when the account is as it shall be: {ACCEPT}; then resume"
+        return f"when the account is as it should be: {ACCEPT}; then resume"
     return ""
 
 

@@ -72,9 +72,9 @@ UNDERLYING: dict[str, Callable[[Spec], str]] = {"bar": lambda spec: spec.symbols
 class _Pass:
     """What one pass over the session's rows gathers."""
 
-    def __init__(self, underlying: str) -> None:
+    def __init__(self, underlying: str, date: str = "") -> None:
         self.watch = Watch()
-        self.underlying = underlying
+        self.underlying, self.date = underlying, date
         self.events = self.unread = self.last_ns = self.last_id = 0
         self.moved_id = 0  # of the last row that may have changed what is held, or whether the desk is halted
         self.ended = False
@@ -128,8 +128,8 @@ class _Pass:
                 self.bars.append((bar.start_ns, now, bar.close))
             case BarRejected():
                 self.rejected.append(Notice(now, event.reason, f"{event.symbol}: {event.detail}"))
-            case SessionEnded():
-                self.ended = True
+            case SessionEnded(date=self.date):
+                self.ended = True  # a desk that starts in the morning is told the end of the session before, too
             case ModelVerified() | ModelPromoted():
                 verb = "verified" if isinstance(event, ModelVerified) else f"took over from {event.previous or 'none'}"
                 promoted = "promoted" if event.promoted else "not promoted"
@@ -184,7 +184,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
     underlying = UNDERLYING[spec.decides](spec)
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
-    done = _Pass(underlying)
+    done = _Pass(underlying, session.date)
     for payload in prices_before(reader, begin, span[0], session, underlying):
         with suppress(msgspec.MsgspecError):  # a damaged row: a price is missing
             done.watch.see_price(decode_event(payload))

@@ -85,6 +85,8 @@ def first_sentence(day: Day) -> str:
         when += f", a half day that {'closes' if not day.ended else 'closed'} at {clock(day.session.close_ns)},"
     if not day.ended:
         until = f"up to {clock(day.last_ns)} New York" if day.last_ns else "before its first event"
+        if day.equity and (known := clock(day.equity[-1][0])) != clock(day.last_ns):
+            until += f"; the equity as of {known}"  # it is recorded while something is held, and at the end
         when = f"{when.rstrip(',')}, so far ({until}),"
     return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}{_denied(day)}"
 

@@ -638,7 +638,7 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
             (desk,), (total,) = answer["desks"], answer["totals"]
             desk = {**desk, "holds": "flat", "alarms": 0, "session": "2024-01-05", "money": "paper account"}
             lines: dict[str, dict[str, Any]] = {
-                "calm": {"running": True},
+                "calm": {"running": True, "equity_usd": 10_076.29},
                 "over": {},
                 "odd": {"holds": "4 SPY241121C00479000"},
                 "tape": {"money": "recorded data", "holds": "4 SPY241121C00479000"},
@@ -652,6 +652,8 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
             answer["desks"] = [{**desk, "name": name, **line} for name, line in lines.items()]
             answer["desks"][0]["session"] = "2024-01-04"
             answer["totals"] = [{**total, "money": "paper account", "desks": 4, "counted": 3, "day_usd": 12.0}]
+        elif isinstance(answer, dict) and answer and all(isinstance(value, list) for value in answer.values()):
+            answer = {"calm": [10_000.0, 9_997.0]}  # the recorded equity, which ends before the newest mark
         return answer
 
     page = opened("fleet", READY["fleet"], answers=changed(several, lambda now: now)).page
@@ -672,6 +674,8 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
     assert cells[1:] == ["–"] * len(cells[1:])
     expect(page.locator('tr[data-fleet="held"]')).to_contain_text("operator: why, by anna")
     expect(page.locator('tr[data-fleet="odd"]')).to_contain_text("4 SPY 21 Nov 24 479 call")
+    course = page.locator('tr[data-fleet="calm"] svg')
+    expect(course).to_have_attribute("aria-label", "Equity from $10,000.00 to $10,076.29")
     assert named(page, "P&L") == "not comparable"
     expect(page.locator("#totals .gain, #totals .loss")).to_have_count(0)
     expect(page.locator("#totals")).to_contain_text("4 Jan 2024 to 5 Jan 2024")

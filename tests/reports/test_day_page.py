@@ -213,6 +213,18 @@ def test_a_running_day_says_so_and_what_it_came_to_so_far(tmp_path: Path) -> Non
     assert "negative SPY: low -1" in text
 
 
+def test_the_end_of_the_session_before_ends_no_day_and_an_older_equity_bears_its_time(tmp_path: Path) -> None:
+    """A desk that starts in the morning is told of both; the equity was recorded while it held something."""
+    before = (SessionEnded(OPEN - 30 * MINUTE, "2024-12-02"), ())
+    steps = [before, *a_trade(), bar(9, 602.0)]
+    day, _ = day_of(tmp_path, steps, A_TRADES_ROWS)
+    assert not day.ended
+    told = "so far (up to 09:40 New York; the equity as of 09:36), the desk gained 19.88 USD"
+    assert told in first_sentence(day)
+    day, _ = day_of(tmp_path / "over", [*steps, (SessionEnded(SESSION.close_ns, SESSION.date), ())], A_TRADES_ROWS)
+    assert (day.ended, "so far" in first_sentence(day)) == (True, False)
+
+
 def test_the_denials_and_decisions_are_counted_as_the_rows_say(tmp_path: Path) -> None:
     day, _ = day_of(tmp_path, a_trade(), A_TRADES_ROWS)
     assert day.denials == (("low_confidence", 2), ("near_close", 1))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from simulator.__main__ import main
+from simulator.__main__ import main, start_ns, taped
+from simulator.desks_by_hand import market_of
+from strategies.kit.units import MINUTE_NS
 
 
 def test_a_used_port_names_the_option(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +80,10 @@ def refused(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         return main()
     except SystemExit as ended:
         return int(ended.code or 0)
+
+
+def test_a_person_has_a_minute_to_start_a_daily_desk_before_it_decides_at_sixty_times_real_time() -> None:
+    """It decides a quarter of an hour before the open (docs/GUIDE.md)."""
+    market = market_of(["regime"], None, [])
+    decided_ns = taped(market)[-1].open_ns - 15 * MINUTE_NS
+    assert decided_ns - start_ns(market, None, None) >= 60 * MINUTE_NS

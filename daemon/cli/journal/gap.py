@@ -9,6 +9,7 @@ import argparse
 import sys
 from contextlib import closing
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -113,6 +114,10 @@ def _show(gap: Gap, console: Console) -> None:
     print_table(console, table, "after s", "bp")
 
 
+def _apart(cost_usd: Decimal) -> str:
+    return f"{money(abs(cost_usd))} USD {'less' if cost_usd < 0 else 'more'}"
+
+
 def _show_sum(summary: GapSummary, console: Console) -> None:
     """Print the sums by reason, and the mean with its interval."""
     table = Table("orders", "cost USD", "why")
@@ -123,11 +128,11 @@ def _show_sum(summary: GapSummary, console: Console) -> None:
     alike = "" if summary.alike is None else f"; {summary.alike:.0%} filled as much on both sides".replace("%", " %")
     cost = "none filled on both sides, so no price is compared"
     if summary.cost_bp is not None:
-        bp = f"{number(summary.cost_bp, 1)} bp of what both filled"
-        cost = f"real fills cost {money(summary.cost_usd)} USD more than on paper, {bp}"
+        bp = f"{number(abs(summary.cost_bp), 1)} bp of what both filled"
+        cost = f"real fills cost {_apart(summary.cost_usd)} than on paper, {bp}"
     console.print(f"sessions: {len(summary.sessions):,}, orders: {summary.orders:,}{alike}; {cost}", soft_wrap=True)
     fees = f"{money(summary.live_fees_usd)} USD at the broker, {money(summary.paper_fees_usd)} USD on paper"
-    net = "" if summary.cost_bp is None else f"; with those of what both filled: {money(summary.net_usd)} USD more"
+    net = "" if summary.cost_bp is None else f"; with those of what both filled: {_apart(summary.net_usd)}"
     console.print(f"fees, not in these costs: {fees}{net}", soft_wrap=True)
     if summary.low_usd is not None and summary.high_usd is not None:
         console.print(

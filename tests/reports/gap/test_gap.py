@@ -191,6 +191,18 @@ def test_a_day_without_a_fill_on_both_sides_does_not_dilute_the_mean() -> None:
     assert summary_of([of_day("2024-08-19", 10), empty]).mean_usd == 10.0
 
 
+@pytest.mark.parametrize(
+    ("cost", "words"), [(10, "10.00 USD more than on paper"), (-10, "10.00 USD less than on paper")]
+)
+def test_what_cost_less_than_on_paper_is_called_less(
+    cost: int, words: str, state_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summed = summary_of([of_day("2024-08-19", cost)])
+    monkeypatch.setattr("daemon.cli.journal.gap.summary_of", lambda _: summed)
+    assert ctl.main(["gap", "--state-dir", str(state_dir), "--day", "2024-08-15"]) == 0
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--day", "2024-08-15"]) == 0
     output = " ".join(capsys.readouterr().out.split())

@@ -155,7 +155,7 @@ function lines(all, address, courses, caption) {
   const sorted = [...all].sort((a, b) => state(a)[0] - state(b)[0] || b.alarms - a.alarms);
   const kinds = new Set(all.filter((line) => !line.problem).map((line) => line.money));
   const known = (line, value) => (line.problem ? "–" : value());
-  const course = ({ name }) => (courses[name]?.length > 1 ? spark(courses[name], `Equity from ${usd(courses[name][0])} to ${usd(courses[name].at(-1))}`) : "–");
+  const course = ({ name, equity_usd: now }) => (courses[name]?.length ? spark([...courses[name], now], `Equity from ${usd(courses[name][0])} to ${usd(now)}`) : "–");
   return table(
     caption,
     [
