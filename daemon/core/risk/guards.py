@@ -108,8 +108,10 @@ def note_fate(draft: Draft, before: Order) -> None:
 
 
 def note_outcome(draft: Draft, *, rejected: bool) -> None:
-    """Count the outcome of an order; too many rejections halt."""
+    """Count the outcome of an order; too many rejections halt. A halted desk sends exits alone: theirs halt no more."""
     limits = draft.trading.risk
+    if rejected and draft.risk.halt is not None:
+        return
     draft.risk = replace(draft.risk, outcomes=(*draft.risk.outcomes, rejected)[-limits.reject_rate_orders :])
     rate = reject_rate(draft.risk, limits)
     if rate is not None and rate >= limits.reject_rate_max:

@@ -124,7 +124,7 @@ def test_a_status_that_passes_cancels_an_entry_that_works_and_holds_back_no_exit
 def refused_exits(d: Desk, account: Account, count: int, blocked: str) -> None:
     """As many exits refused, each followed by a report a second later, as the account stands then."""
     d.prompt = None
-    d.put(ev.FlattenRequested(d.at(2), "x", "ann"))
+    d.put(ev.CloseRequested(d.at(2), CALL, 0, "x", "ann"))
     for attempt in range(count):
         (name,) = d.state.orders
         now = d.state.now_ns
@@ -144,7 +144,18 @@ def test_exits_that_are_refused_while_a_status_passes_halt_nothing(blocked: str)
 def test_exits_that_are_refused_by_an_account_that_may_trade_halt_as_before() -> None:
     d = holding(account := Account(), trading=Trading(risk=Risk(reject_rate_orders=3)))
     refused_exits(d, account, 3, "")
-    assert (d.state.risk.outcomes, "reject_rate" in alarms(d.effects)) == ((True,) * 3, True)
+    assert (d.state.risk.outcomes, "reject_rate" in alarms(d.effects)) == (
+        (False, True, True),
+        True,
+    )  # then it is halted
+
+
+def test_refused_exits_of_a_halted_desk_are_no_second_halt() -> None:
+    d = holding(account := Account(), trading=Trading(risk=Risk(reject_rate_orders=3)))
+    d.put(ev.HaltRequested(d.at(1, 30), "operator", "x", "ann"))
+    refused_exits(d, account, 12, "")
+    halts = [halt.reason for halt in d.state.risk.halts]
+    assert (halts, d.state.risk.outcomes) == (["operator"], (False,))  # of the entry alone
 
 
 def test_a_closed_account_halts_and_what_happened_in_it_is_still_booked() -> None:
