@@ -295,14 +295,18 @@ def _end(draft: Draft, order: Order) -> None:
 
 
 def _matches(draft: Draft, order: Order, report: BrokerOrder) -> bool:
-    """Return True when symbol, side, quantity, intent (where sent) and time agree with what was sent."""
+    """Return True when symbol, side, quantity, intent (where sent) and time agree with what was sent.
+
+    An order whose id the broker told with its acceptance is ours at any time: the desk's clock may have been ahead.
+    """
     intent = draft.desk.holds.intent(order.side, order.purpose)
+    same = bool(order.order_id) and order.order_id == report.order_id
     return (
         (report.symbol, report.side) == (order.symbol, order.side)
         and report.filled <= report.quantity
         and (report.quantity == order.quantity or order.closing)  # a fraction goes with it
         and (not intent or report.intent in ("", intent))
-        and report.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
+        and (same or report.submitted_ns >= order.submitted_ns - SENT_EARLY_NS)
     )
 
 

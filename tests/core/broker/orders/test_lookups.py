@@ -204,6 +204,16 @@ def test_an_order_that_was_submitted_long_before_ours_is_another_one(early_s: in
     assert d.halted() == halted
 
 
+def test_an_order_whose_id_came_with_its_acceptance_is_ours_however_far_ahead_the_desk_s_clock_was() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    found = replace(account.orders[name], submitted_ns=d.order(name).submitted_ns - 3 * 3600 * SECOND)
+    d.put(ev.OrderAccepted(d.at(1, 5), name, found.order_id), ev.OrderFound(d.at(1, 6), found))
+    assert (d.halted(), d.order(name).working) == ("", True)
+    d.put(ev.OrderFound(d.at(1, 7), replace(found, order_id="another")))
+    assert d.halted() == "order_mismatch"
+
+
 def test_an_intent_that_the_broker_does_not_tell_is_no_difference() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
