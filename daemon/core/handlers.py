@@ -15,6 +15,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded, lift_fence, lift_fence_again
+from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
@@ -203,6 +204,9 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         named = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
         cure = f"; it buys no shares back: buy them at the broker, then {ACCEPT}" if held else ""
         _refuse_close(draft, symbol, event.who, f"this desk holds {named}{cure}")
+        return
+    if has_lapsed(draft, symbol):
+        _refuse_close(draft, symbol, event.who, "its last session is over: the broker's ledger ends it")
         return
     left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
     if left % 1 and event.quantity % 1 and not draft.divides(symbol):

@@ -13,16 +13,15 @@ from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, BookedFill, book_fill, carried, is_news, quantity_after
 from daemon.core.broker.exits import reduce_excess
+from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, BrokerReported, OrderFilled
-from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.marks import mark_book, marked
-from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Part, Quantity, exact
 
@@ -245,16 +244,6 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     revalue(draft)
     reduce_excess(draft, order, booked.quantity)
     return True
-
-
-def has_lapsed(draft: Draft, symbol: str) -> bool:
-    """Return whether the last session of a contract is over; after a start nobody may have told of its end yet."""
-    contract, session = parse_occ(symbol), draft.session.session
-    if contract is None or session is None:
-        return False
-    if contract.expiry < max(session.date, new_york_date(draft.now_ns).isoformat()):
-        return True
-    return contract.expiry == session.date and (draft.session.ended or draft.now_ns >= session.close_ns)
 
 
 def _take_back_lapsed(draft: Draft, order: Order, event: OrderFilled, missing: Quantity) -> BookedFill:

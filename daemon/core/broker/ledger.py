@@ -14,7 +14,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescaled, without_income
-from daemon.core.broker.fills import has_lapsed, transfer
+from daemon.core.broker.fills import transfer
 from daemon.core.broker.foreign import (
     cash_of_the_desk,
     contracts_of_the_desk,
@@ -29,6 +29,7 @@ from daemon.core.broker.foreign import (
     whole_shares,
 )
 from daemon.core.broker.on_broker import on_contract_expired
+from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import OccContract, parse_occ

@@ -17,6 +17,7 @@ from daemon.core.gates import Intent
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
 from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
+from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES
 from strategies.kit.quantity import Part, Quantity, total
 from strategies.kit.units import SECOND_NS
@@ -52,6 +53,8 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     what hanging orders (`hanging`) still hold back.
     """
     symbol, broker = work.symbol, draft.broker
+    if has_lapsed(draft, symbol):
+        return Leave(0)  # nobody buys it: the ledger's line ends it, or a report without it
     gone = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0  # others sold it of the desk's position
     kept = _kept(draft, symbol, side, surplus)
     working = draft.working(symbol, side) + gone - kept
@@ -187,6 +190,16 @@ def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
     if type(quantity) is Part and not against and not hanging_orders(draft, symbol, -1):
         cause = "the broker takes no order of this fraction"
     draft.alarm("exit_stuck", f"{quantity} {symbol}: {cause}; {how}", once=True, about=f"close {symbol}")
+
+
+def has_lapsed(draft: Draft, symbol: str) -> bool:
+    """Return whether the last session of a contract is over; after a start nobody may have told of its end yet."""
+    contract, session = parse_occ(symbol), draft.session.session
+    if contract is None or session is None:
+        return False
+    if contract.expiry < max(session.date, new_york_date(draft.now_ns).isoformat()):
+        return True
+    return contract.expiry == session.date and (draft.session.ended or draft.now_ns >= session.close_ns)
 
 
 AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; US auctions close to new orders at 9:28 New York

@@ -356,8 +356,9 @@ def check_stops(draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
 
 
 def option_symbols(draft: Draft) -> list[str]:
-    """Return the options held."""
-    return [symbol for symbol, position in draft.book.positions.items() if position.right]
+    """Return the options held, without those of earlier sessions: nobody buys them, and the ledger ends them."""
+    date = "" if draft.session.session is None else draft.session.session.date
+    return [symbol for symbol, it in draft.book.positions.items() if it.right and not "" < it.expiry < date]
 
 
 def flatten(draft: Draft, session: Session) -> None:
@@ -366,7 +367,7 @@ def flatten(draft: Draft, session: Session) -> None:
         if not position.right:
             if draft.trading.broker.exercised_shares == "close":
                 exit_by_rule(draft, symbol, "shares_from_exercise")
-        else:
+        elif not "" < position.expiry < session.date:
             exit_in_time(draft, position, session)
 
 
@@ -548,7 +549,8 @@ class OneOption:
         return option_symbols(draft)
 
     def leavable(self, draft: Draft) -> list[str]:
-        return list(draft.book.positions)  # shares of an exercise too
+        shares = [symbol for symbol, position in draft.book.positions.items() if not position.right]  # of an exercise
+        return [*option_symbols(draft), *shares]
 
     def flatten(self, draft: Draft, session: Session) -> None:
         flatten(draft, session)

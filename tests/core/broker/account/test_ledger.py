@@ -359,6 +359,30 @@ def test_an_option_that_vanished_on_the_day_after_its_expiry_is_settled_too() ->
     assert (d.held, d.halted(), d.state.risk.reconciled) == ({}, "", True)
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_what_lapsed_is_not_sold_on_the_next_morning_whoever_asks_and_no_alarm_calls_it_held_too_long(
+    *, listed: bool
+) -> None:
+    """The broker's books may list it for another day. Its line comes at 10:30."""
+    d = left_open(account := Account())
+    d.prompt = None
+    d.begin(HALF_DAY, "2024-07-05")
+    left = len(d.effects)
+    d.put(ev.FlattenRequested(d.at(-5), "x", "ann"), ev.CloseRequested(d.at(-4), CALL, 0, "x", "ann"))
+    for minute in range(12):  # no report for so long
+        d.tick(minute)
+    if not listed:
+        del account.positions[CALL]
+    for minute in range(12, 60):
+        d.put(account.report(d.at(minute)), account.report(d.at(minute, 15)))
+    account.positions.pop(CALL, None)
+    account.book(line("OPEXP", CALL, -1))
+    agreed(d, account, 60)
+    told = set(alarms(d.effects[left:])) - {"settled_without_ledger", "unreconciled"}
+    assert (of(d.effects[left:], SubmitOrder), told) == ([], {"flatten", "command_refused"})
+    assert (d.held, d.state.works, [halt.reason for halt in d.state.risk.halts]) == ({}, {}, ["flatten"])
+
+
 @pytest.mark.parametrize("hours", [7, 20])  # of Tuesday's evening, and of the next morning
 def test_an_option_that_vanished_while_the_daemon_was_dead_is_settled_before_the_feed_ends_its_session(
     hours: int,
