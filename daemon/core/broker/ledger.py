@@ -35,7 +35,7 @@ from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.splits import was_taken_over
+from daemon.core.risk.splits import was_counted, was_taken_over
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
 
@@ -124,7 +124,11 @@ def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
 
 
 def book_activity(draft: Draft, line: Activity) -> None:
-    """Book one line of the ledger."""
+    """Book one line of the ledger. Shares that were taken over with the broker's positions are not booked again."""
+    if line.kind in REORGANISED and was_counted(draft, line):
+        line = replace(line, quantity=ZERO)
+        if not line.amount:
+            return
     if line.status in AMENDED:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind in SPLITS and was_taken_over(draft, line):

@@ -71,6 +71,7 @@ from daemon.core.risk.splits import (
     end_waits,
     is_split,
     note_announced,
+    note_counted,
     note_positions,
     note_taken_over,
     only_splits_differ,
@@ -138,6 +139,8 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     False for what the desk cannot hold, another underlying's shares: it stays a difference.
     """
     quantity = exact(position.quantity) if position is not None else 0
+    if rule != "ignore" and not can_hold(draft, symbol):
+        return False
     beside = draft.broker.unexplained
     if symbol in beside:  # the whole figure is taken over
         draft.broker = replace(draft.broker, beside={s: crumb for s, crumb in beside.items() if s != symbol})
@@ -148,8 +151,6 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
         if left != own:
             keep_own(draft, symbol, left)
         return True
-    if position is not None and not can_hold(draft, symbol):
-        return False
     hold_foreign(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
     if position is None:
         with draft.because(ADOPTED):
@@ -203,9 +204,11 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
     cannot: list[str] = []
     for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
+        if (exact(theirs[symbol].quantity) if symbol in theirs else 0) != draft.expected(symbol):
+            note_counted(draft, symbol)
         if not take_over(draft, symbol, theirs.get(symbol), rule):
             take_over(draft, symbol, theirs.get(symbol), "ignore")
-            cannot.append(f"{exact(theirs[symbol].quantity)} {symbol}")
+            cannot += [f"{others} {symbol}" for others in (draft.broker.foreign_held.get(symbol, 0),) if others]
     for work, quantity in asked:  # no more of what is held now than a person asked to close
         draft.works = {**draft.works, work.key: replace(work, goal=max(draft.held(work.symbol) - quantity, 0))}
     draft.put_book(replace(draft.book, cash=event.cash))
@@ -226,6 +229,8 @@ def _accept_splits(draft: Draft, event: BrokerReported) -> None:
         note_positions(draft, event.positions)
         to_come, by_market = draft.basket.to_come, draft.basket.splits
         end_waits(draft)
+        for symbol in to_come:
+            note_taken_over(draft, symbol)
         _split_by_positions(draft, event.positions, to_come, by_market)
 
 
@@ -460,9 +465,14 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         others = [symbol for symbol in differing if symbol not in draft.basket.to_come]
         if ended_unsettled(draft, quantities):
             others = []  # shares and cash of an exercise: whose they are the lines will say
-        if rule == "ignore" and event.cash == _told_cash(draft):  # nobody was paid for what is not there
-            others = [symbol for symbol in others if not _lacks_own(draft, symbol, theirs.get(symbol))]
+        if event.cash == _told_cash(draft):  # nobody was paid for what is not there
+            missing = {symbol for symbol in others if _lacks_own(draft, symbol, theirs.get(symbol))}
+            replaced = missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in others)
+            gone = others if replaced else missing if rule == "ignore" else ()  # what replaced it its lines will say
+            others = [symbol for symbol in others if symbol not in gone]
         taken = [symbol for symbol in others if take_over(draft, symbol, theirs.get(symbol), rule)]
+        for symbol in taken:
+            note_counted(draft, symbol)
         if taken:
             draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
             draft.put_book(replace(draft.book, cash=draft.book.cash + event.cash - _told_cash(draft)))

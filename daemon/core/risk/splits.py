@@ -168,6 +168,18 @@ def _taken_over(symbol: str) -> str:
     return f"{symbol} split by positions "
 
 
+def note_counted(draft: Draft, symbol: str) -> None:
+    """Note that the broker's quantity of the symbol was taken over: it has what lines of its day will tell."""
+    draft.first_time(f"{symbol} taken over {new_york_date(draft.now_ns).isoformat()}")
+
+
+def was_counted(draft: Draft, line: Activity) -> bool:
+    """Return whether the shares of a line were taken over with the broker's positions, on its day or later."""
+    name = f"{line.symbol} taken over "
+    since = f"{name}{new_york_date(line.time_ns).isoformat()}"
+    return any(seen.startswith(name) and seen >= since for seen in draft.broker.seen)
+
+
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
     """Compare the broker's positions with the book: a symbol whose quantity differs keeps its mark until both agree.
 

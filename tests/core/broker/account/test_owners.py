@@ -20,6 +20,7 @@ from tests.support.core.account import Account, at_broker, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, PUT, SECOND, TUESDAY, Desk, alarms, of, sent
+from tests.support.core.others import RULES
 
 IGNORE = Trading(broker=Broker(foreign_orders="ignore", on_blind="alarm"), basket=Basket(position_weight_max=2.0))
 
@@ -246,6 +247,77 @@ def test_new_names_of_what_each_holds_alone_stay_with_each(order: int) -> None:
     d = renamed(*(of_today("NC", symbol, quantity) for symbol, quantity in NAMES[::order]))
     assert holdings(d) == ({"AAX": 50}, {"ZZY": 10})
     assert (d.state.book.equity, d.state.book.transfers, d.state.risk.reconciled) == (Decimal(10000), Decimal(0), True)
+
+
+BECAME = {"NC": ("AAX", 1), "MA": ("BBB", 2)}  # a new name, and a merger of two for one
+
+
+def reorganised(account: Account, kind: str, step: str) -> None:
+    """What the account shows of AAA's new name or merger: its positions or the ledger's lines."""
+    symbol, ratio = BECAME[kind]
+    if step == "positions":
+        count, _ = account.positions.pop("AAA")
+        account.positions[symbol] = (exact(Decimal(count) / ratio), Decimal(100 * ratio))
+    else:
+        count = 150 if "ZZZ" in account.positions else 50
+        account.book(of_today(kind, "AAA", str(-count)))
+        account.book(of_today(kind, symbol, str(count // ratio)))
+
+
+@pytest.mark.parametrize("kind", BECAME)
+@pytest.mark.parametrize("steps", [("positions", "lines"), ("lines", "positions")])
+@pytest.mark.parametrize(("rule", "others"), [("ignore", 0), ("ignore", 100), ("adopt", 0)])
+def test_what_became_of_shares_is_whose_they_were_whether_lines_or_positions_come_first(
+    kind: str, steps: tuple[str, str], rule: str, others: int
+) -> None:
+    account = Account()
+    account.positions |= {"AAA": (others, Decimal(100)), "ZZZ": (7, Decimal(1))} if others else {}
+    d = with_shares(account, Trading(broker=RULES[rule]), AAA=50)
+    d.reload = True
+    for minute, step in zip((-18, -12), steps, strict=True):
+        reorganised(account, kind, step)
+        d.put(account.report(d.at(minute)), account.report(d.at(minute, 15)), account.report(d.at(minute, 30)))
+    symbol, ratio = BECAME[kind]
+    theirs = {symbol: others // ratio, "ZZZ": 7} if others else {}
+    assert holdings(d) == ({symbol: 50 // ratio}, theirs)
+    assert (d.state.book.cash, d.state.book.transfers, d.state.risk.reconciled) == (account.cash, Decimal(0), True)
+    assert "reconciliation" in [halt.reason for halt in d.state.risk.halts]  # until a person has looked
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore", "adopt"])
+@pytest.mark.parametrize("kind", BECAME)
+def test_what_a_person_accepted_in_place_of_shares_is_not_booked_again_by_its_lines(rule: str, kind: str) -> None:
+    d = with_shares(account := Account(), Trading(broker=RULES[rule]), AAA=50)
+    reorganised(account, kind, "positions")
+    d.put(account.report(d.at(-18)), account.report(d.at(-18, 15)))
+    d.put(ev.AcceptBrokerRequested(d.at(-17), "the company's page says so", "ann"), account.report(d.at(-16)))
+    accepted = holdings(d)
+    reorganised(account, kind, "lines")
+    d.put(account.report(d.at(-12)), account.report(d.at(-12, 15)))
+    symbol, ratio = BECAME[kind]
+    assert holdings(d) == accepted
+    assert [count for side in accepted for count in side.items()] == [(symbol, 50 // ratio)]
+    assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True)
+
+
+def test_a_split_that_a_person_accepted_beside_others_shares_is_not_booked_again_by_its_line() -> None:
+    d, account = beside()
+    account.positions["AAA"] = (300, Decimal(50))
+    d.put(account.report(d.at(-18)), account.report(d.at(-18, 15)))
+    d.put(ev.AcceptBrokerRequested(d.at(-17), "seen", "ann"), account.report(d.at(-16)))
+    assert holdings(d) == ({"AAA": 50}, {"AAA": 250})  # whose the new ones are nothing says
+    book(d, account, -12, None, of_today("SPLIT", "AAA", "-150"), of_today("SPLIT", "AAA", "300"))
+    assert (*holdings(d), d.state.risk.reconciled) == ({"AAA": 50}, {"AAA": 250}, True)
+
+
+def test_adopting_gives_up_no_shares_of_a_spin_off_that_the_positions_do_not_show_yet() -> None:
+    d = with_shares(account := Account(), Trading(broker=Broker(foreign_orders="adopt")), AAA=50)
+    account.book(of_today("SPIN", "OFF", "10"))
+    d.put(account.report(d.at(-18)), account.report(d.at(-18, 15)))
+    assert (d.held, halted(d)) == ({"AAA": 50, "OFF": 10}, "reconciliation")
+    account.positions["OFF"] = (10, Decimal(0))
+    d.put(account.report(d.at(-12)))
+    assert (d.held, d.state.risk.reconciled) == ({"AAA": 50, "OFF": 10}, True)
 
 
 def test_shares_of_a_spin_off_are_nobody_s_gain_and_the_desk_says_so() -> None:
