@@ -22,6 +22,7 @@ from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.marks import mark_book, marked
+from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Part, Quantity, exact
 
@@ -416,6 +417,11 @@ def is_ours(draft: Draft, client_order_id: str) -> bool:
     return client_order_id.startswith(name_prefix(draft.identity.epoch, draft.identity.strategy))
 
 
+def late_fill(draft: Draft, symbol: str) -> str:
+    """Return the name under which a fill of today is remembered whose order, the desk's own, is forgotten."""
+    return f"{symbol} filled late {new_york_date(draft.now_ns).isoformat()}"
+
+
 def on_unknown_order(draft: Draft, client_order_id: str, symbol: str = "") -> None:
     """Handle news about an order that is not in the state: from an earlier session, or a foreign one.
 
@@ -424,6 +430,8 @@ def on_unknown_order(draft: Draft, client_order_id: str, symbol: str = "") -> No
     if symbol:
         note_touched(draft, symbol, f"a fill of an order that this journal does not know: {client_order_id}")
     if is_ours(draft, client_order_id):
+        if symbol:
+            draft.first_time(late_fill(draft, symbol))
         draft.effects.append(AskBroker(f"news about a forgotten order: {client_order_id}"))
         return
     draft.risk = replace(draft.risk, reconciled=False)

@@ -18,7 +18,15 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, begin_book
-from daemon.core.broker.fills import is_ours, on_order_filled, settle_cost, take_available, transfer, without_gain
+from daemon.core.broker.fills import (
+    is_ours,
+    late_fill,
+    on_order_filled,
+    settle_cost,
+    take_available,
+    transfer,
+    without_gain,
+)
 from daemon.core.broker.foreign import (
     can_hold,
     end_unheld_sale,
@@ -470,6 +478,8 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
             replaced = missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in others)
             gone = others if replaced else missing if rule == "ignore" else ()  # what replaced it its lines will say
             others = [symbol for symbol in others if symbol not in gone]
+        if rule == "ignore":  # it may be the desk's own that filled
+            others = [symbol for symbol in others if late_fill(draft, symbol) not in draft.broker.seen]
         taken = [symbol for symbol in others if take_over(draft, symbol, theirs.get(symbol), rule)]
         for symbol in taken:
             note_counted(draft, symbol)

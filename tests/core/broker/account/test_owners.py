@@ -249,6 +249,25 @@ def test_new_names_of_what_each_holds_alone_stay_with_each(order: int) -> None:
     assert (d.state.book.equity, d.state.book.transfers, d.state.risk.reconciled) == (Decimal(10000), Decimal(0), True)
 
 
+@pytest.mark.parametrize(("goal", "there"), [(80, 180), (10, 110)])
+def test_a_print_that_comes_the_morning_after_its_order_was_said_to_be_expired_is_no_person_s_trade(
+    goal: int, there: int
+) -> None:
+    """Nor does the desk sell on, from what the person holds, what it sold itself."""
+    d, account = beside()
+    d.due()
+    d.answer(goal, *(KEEP for _ in SYMBOLS[1:]))
+    [order] = of(d.effects + d.quotes(0, AAA="100"), SubmitOrder)[-1:]
+    name = account.take(order, d.state.now_ns)
+    d.put(ev.OrderExpired(d.at(1), name))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(HALF_DAY)
+    d.put(account.fill(name, order.quantity, "101", d.at(-25)))
+    book(d, account, -20, None)
+    assert account.positions["AAA"][0] == there
+    assert (holdings(d), halted(d)) == (({"AAA": 50}, {"AAA": 100}), "reconciliation")
+
+
 BECAME = {"NC": ("AAX", 1), "MA": ("BBB", 2)}  # a new name, and a merger of two for one
 
 
