@@ -5,7 +5,7 @@ Expected values: SPY splits two for one at 04:00, or pays 0.50 USD a share; the 
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 
 import pytest
@@ -73,3 +73,33 @@ def test_a_dividend_is_earned_for_the_desk_s_own_shares_and_is_a_transfer_for_th
             one for event in played.journaled("BrokerReported") for one in event["activities"] if one["kind"] == "DIV"
         ][-1:]
         assert line["ex_date"] == NEXT_DAY
+
+
+def test_a_split_and_a_dividend_of_one_morning_are_each_s_own_over_kills_in_between(
+    models: Path, tmp_path: Path
+) -> None:
+    happen = {
+        "splits": (Split("SPY", NEXT_DAY, Decimal(2)),),
+        "dividends": (Dividend("SPY", NEXT_DAY, Decimal("0.50")),),
+    }
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, IGNORE, days=made_up(**happen)) as played:
+        shares = both_bought(played)
+        jump(played, NEXT_DAY, BEGIN)
+        for seconds in (0.7, 1.9, 4.0):
+            daemon = played.start()
+            played.clock.pass_s(seconds)
+            daemon.kill()
+            daemon.wait(60)
+        played.start()
+        played.until_true(lambda: bool(played.held().get("QQQ")), "QQQ is bought")
+        played.until_time(new_york_ns(NEXT_DAY, "09:45"))
+        stop(played)
+        sells = [(post["symbol"], int(post["qty"])) for post in played.posts() if post["side"] == "sell"]
+        assert (sells, played.held()["SPY"]) == ([("SPY", 2 * shares)], 2 * OTHERS)
+        books = played.books()
+        earned = sum(Decimal(row["realized_usd"]) for row in books.moves if row["reason"] == "dividend")
+        reports = [event["activities"] for event in played.journaled("BrokerReported")]
+        paid = next(Decimal(one["amount"]) for lines in reports for one in lines if one["kind"] == "DIV")
+        assert earned == (paid * shares / (shares + OTHERS)).quantize(Decimal("0.01"), ROUND_FLOOR)
+        assert (books.state.broker.foreign_held, books.state.risk.halt) == ({"SPY": 2 * OTHERS}, None)
+        assert books.state.book.cash == played.account.cash
