@@ -366,8 +366,8 @@ class Watch:
                 actions += [Alarm("guard_acts", what), Fence(True)]
             self.state = "fenced" if look.fenced or self.fenced else "silent"
             return actions
-        both = look.positions and former.positions
-        if rules.act == "close" and not shared and both and look.market_open and not beat.leaving:
+        both, holds = look.positions and former.positions, any(self._held(look).values())
+        if rules.act == "close" and holds and not shared and both and look.market_open and not beat.leaving:
             if now_s - self._closed_s >= CLOSE_AGAIN_S:
                 self._closed_s, self._closes = now_s, True
                 actions += [Alarm("guard_acts", f"it closes everything: {_shown(look.positions)}"), Close()]
@@ -396,11 +396,11 @@ class Watch:
             known = beat.holds.get(symbol)
             missing = min(uncovered, bare_before.get(symbol, 0))
             has, had = there.get(symbol, 0), before.get(symbol, 0)
-            if missing <= 0 or (not has and (self._closes or not there)):
-                continue  # covered, or closed
             expected = self._held(look)[symbol] + (known.others if known is not None else 0)
             if type(expected) is int:  # a fraction, as a reinvested dividend leaves it, is not the desk's
-                has, had = whole_of(has), whole_of(had)
+                has, had, missing = whole_of(has), whole_of(had), whole_of(missing)
+            if missing <= 0 or (not has and (self._closes or not there)):
+                continue  # covered, or closed
             left_over = self._closes and 0 < has < expected  # by the guard's own call
             if known is None or known.stop is None:
                 bare[symbol] = f"{missing} are without a stop, and the desk told none"

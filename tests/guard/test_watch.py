@@ -6,9 +6,11 @@ Times in the assertions are the rules' own: alarm after 45 s, acts after 300 s, 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import Literal
 
 import pytest
 from msgspec.structs import replace as with_fields
@@ -17,7 +19,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
 from daemon.guard.watch import Alarm, Cancel, Close, Fence, Memory, Rest, Watch
 from daemon.operator.heartbeat import Held
-from strategies.kit.quantity import exact
+from strategies.kit.quantity import Quantity, exact
 from tests.support.guarded_world import NAMES, RULES, SECOND, DeskHost, World
 
 HOUR = 3600.0
@@ -189,6 +191,18 @@ def test_close_is_asked_for_again_while_something_is_held_but_not_each_second() 
     closes = [at_s for at_s, action in world.guard.done if action == Close()]
     assert len(closes) > 20
     assert min(later - sooner for sooner, later in pairwise(closes)) >= 45
+
+
+def test_of_a_flat_desk_s_dead_host_a_person_s_shares_are_not_closed() -> None:
+    world = World(replace(RULES, act="close"), others=5)
+    world.broker.positions |= {"VOO": 500}
+    stop = world.own("SPY", -1, 10, stop="55.00")
+    world.run(60)
+    dead(world)
+    world.broker.fill(stop, 10)  # the desk's part was sold at the broker
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert world.broker.positions == {"SPY": 5, "VOO": 500}
 
 
 def test_a_desk_that_a_person_stopped_is_protected_and_neither_closed_nor_fenced() -> None:
@@ -664,6 +678,17 @@ def test_what_a_close_left_over_is_covered_when_the_market_shuts() -> None:
     assert world.broker.stops() == {"SPY": 4}
 
 
+@pytest.mark.parametrize(("left", "covered"), [("3.37", 3), ("0.37", 0)])
+def test_a_fraction_beside_a_desk_of_whole_shares_that_a_close_left_over_is_not_its_own(
+    left: str, covered: int
+) -> None:
+    world = close_leaves_four()
+    world.broker.positions = {"SPY": exact(left)}
+    world.run(HOUR)
+    assert world.broker.stops().get("SPY", 0) == covered
+    assert "guard_unprotected" not in world.guard.alarms()
+
+
 def test_what_its_close_sold_is_no_renaming_and_what_is_stuck_is_covered_at_the_end() -> None:
     world = World(replace(RULES, act="close"))
     world.desk.holds = {**world.desk.holds, "QQQ": Held(5, 0, Decimal("40.00"), None)}
@@ -720,11 +745,6 @@ def test_a_person_s_sale_for_dollars_makes_nothing_bare() -> None:
 # --- guards that come and go ------------------------------------------------------------------------------------------
 
 
-def begins_again(world: World) -> None:
-    """The guard's process ends, and another one begins with what it remembered."""
-    world.guard.watch = Watch(world.rules, world.now_s, world.guard.watch.memory)
-
-
 def test_a_guard_that_begins_after_the_death_protects_by_what_it_kept_and_without_that_only_tells() -> None:
     world = World()
     world.run(60)
@@ -742,10 +762,75 @@ def test_a_guard_that_begins_after_the_death_protects_by_what_it_kept_and_withou
 def test_a_guard_that_restarts_after_it_acted_does_not_act_twice() -> None:
     world = World()
     dies(world)
-    begins_again(world)
+    world.begins_again(world.guard)
     world.run(HOUR)
     assert len(world.guard.acts()) == 1
     assert world.broker.stops() == {"SPY": 10}
+
+
+def entries_and_missing_stops(world: World) -> None:
+    """The host dies while two entries work, of which one is filling, and two stops are missing; one share is halved."""
+    half = exact("10.5")
+    world.desk.holds = {
+        "SPY": Held(half, 0, Decimal("55.00"), None),
+        "QQQ": Held(5, 3, Decimal("40.00"), None),
+        "IWM": Held(4, 0, Decimal("20.00"), None),
+    }
+    world.broker.positions = {"SPY": half, "QQQ": 8, "IWM": 4}
+    world.own("IWM", -1, 4, stop="20.00")
+    filling = world.own("SPY", 1, 2)
+    world.own("QQQ", 1, 5)
+    world.run(200)
+    dead(world)
+    world.broker.fill(filling, 1)
+    world.run(HOUR)
+
+
+def the_market_opens(world: World) -> None:
+    world.broker.is_open = False
+    entries_and_missing_stops(world)
+    world.broker.is_open = True
+    world.run(HOUR)
+
+
+def a_bust_after_the_fence(world: World) -> None:
+    """The desk's stop sold all when its host died; an hour later that sale is taken back."""
+    stop = world.own("SPY", -1, 10, stop="55.00")
+    world.run(200)
+    dead(world)
+    world.broker.fill(stop, 10)
+    world.run(HOUR)
+    assert world.broker.fenced
+    world.broker.positions = {"SPY": 10}
+    world.broker.orders[stop] = with_fields(world.broker.orders[stop], filled=Decimal(0), status="canceled")
+    world.run(HOUR)
+
+
+@pytest.mark.parametrize(
+    ("act", "story", "requests", "end"),
+    [
+        ("protect", entries_and_missing_stops, 5, ({"SPY": exact("11.5"), "QQQ": 5, "IWM": 4}, False)),
+        ("close", entries_and_missing_stops, 5, ({}, True)),
+        ("close", the_market_opens, 8, ({}, True)),
+        ("protect", a_bust_after_the_fence, 3, ({"SPY": 10}, False)),
+    ],
+)
+def test_a_guard_that_is_killed_before_or_after_any_request_leaves_what_one_does_that_is_not(
+    act: Literal["protect", "close"],
+    story: Callable[[World], None],
+    requests: int,
+    end: tuple[dict[str, Quantity], bool],
+) -> None:
+    """The end is what its stops sell, and whether the account is fenced; a close is a cancel of all and a close."""
+    for kill in (None, *product(range(requests), (False, True))):
+        world = World(replace(RULES, act=act))
+        world.kill = kill
+        story(world)
+        found = ({symbol: left for symbol, left in world.broker.stops().items() if left}, world.broker.fenced)
+        assert (found, world.broker.working(1)) == (end, []), kill
+        assert (act == "close") == (world.broker.positions == {}), kill
+        assert world.guard.refused == 0, kill  # no stop a second time
+        assert world.requests - requests in ({0} if kill is None else {0, 1, 2}), kill  # a close may begin again
 
 
 def test_a_guard_that_restarts_leaves_a_desk_alone_that_sends_orders_unheard() -> None:
@@ -755,7 +840,7 @@ def test_a_guard_that_restarts_leaves_a_desk_alone_that_sends_orders_unheard() -
     for _ in range(10):
         world.broker.end(world.own("QQQ", 1, 5))
         world.run(120)
-        begins_again(world)
+        world.begins_again(world.guard)
         world.broker.end(world.own("QQQ", 1, 5))
         world.run(240)
     assert world.guard.acts() == []
@@ -769,7 +854,7 @@ def test_a_fence_that_a_person_lifted_stays_lifted_after_the_guard_s_restart() -
     dies(world)
     world.broker.fenced = False
     world.run(60)
-    begins_again(world)
+    world.begins_again(world.guard)
     world.run(HOUR)
     assert world.guard.acts() == [Fence(True)]
     world.desk.restart(world.now_ns)
@@ -780,7 +865,7 @@ def test_a_fence_that_a_person_lifted_stays_lifted_after_the_guard_s_restart() -
 
 def test_what_a_close_left_over_is_covered_by_a_guard_that_restarted() -> None:
     world = close_leaves_four()
-    begins_again(world)
+    world.begins_again(world.guard)
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 4}
 
@@ -792,7 +877,7 @@ def test_a_guard_that_restarted_gives_a_stop_a_name_that_none_of_its_earlier_one
     for _ in range(taken):
         (stop,) = world.broker.working(-1)
         world.broker.end(stop.client_order_id)  # somebody takes it away
-        begins_again(world)
+        world.begins_again(world.guard)
         world.run(RULES.act_s + 2 * RULES.look_s)
         assert world.broker.stops() == {"SPY": 10}
     assert len(world.guard.acts()) == taken + 1  # the broker refused none

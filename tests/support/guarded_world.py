@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from daemon.brokers.api import AccountLook
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
-from daemon.guard.watch import Action, Alarm, Cancel, Close, Fence, Rest, Rules, Watch
+from daemon.guard.watch import NOTHING, Action, Alarm, Cancel, Close, Fence, Memory, Rest, Rules, Watch
 from daemon.operator.heartbeat import Heartbeat, Held
 from strategies.kit.quantity import Quantity, exact
 
@@ -135,6 +135,8 @@ class GuardHost:
     runs: bool = True
     done: list[tuple[float, Action]] = field(default_factory=list)
     executes: bool = True
+    kept: Memory = NOTHING  # on its disk: of the same content a heartbeat may be a minute old
+    refused: int = 0  # of its requests
 
     def alarms(self) -> list[str]:
         return [action.name for _, action in self.done if isinstance(action, Alarm)]
@@ -158,6 +160,8 @@ class World:
         self.guards = [GuardHost(Watch(rules, self.now_s)) for _ in range(guards)]
         self.guard = self.guards[0]
         self.at_once = False  # whether all guards look at one moment, and are done after it
+        self.requests = 0  # that the guards made
+        self.kill: tuple[int, bool] | None = None  # the request at which its guard is killed, and whether after it
 
     @property
     def now_ns(self) -> int:
@@ -215,13 +219,35 @@ class World:
                 guard.watch.looked(self.broker.look(self.now_ns), self.now_s)
             else:
                 guard.watch.not_looked("no answer")
-        return guard.watch.turn(self.now_s)
+        actions, memory = guard.watch.turn(self.now_s), guard.watch.memory
+        if self.now_s % 60 == 0 or replace(memory, beat=guard.kept.beat) != guard.kept:
+            guard.kept = memory
+        return actions
+
+    def begins_again(self, guard: GuardHost) -> None:
+        """The guard's process ends, and another one begins with what is on its disk."""
+        guard.watch = Watch(self.rules, self.now_s, guard.kept)
 
     def _carry_out(self, todo: list[tuple[GuardHost, Action]]) -> None:
         for guard, action in todo:
             guard.done.append((self.now_s, action))
-            if self.broker.up and guard.sees_broker and guard.executes:
-                self._do(guard, action)
+            if isinstance(action, Alarm) or not (self.broker.up and guard.sees_broker and guard.executes):
+                continue
+            steps = (self._cancel_all, self._close_all) if isinstance(action, Close) else (self._do,)
+            for step in steps:
+                number, self.requests = self.requests, self.requests + 1
+                if self.kill != (number, False):
+                    step(guard, action)
+                if self.kill in {(number, False), (number, True)}:
+                    self.begins_again(guard)
+                    return
+
+    def _cancel_all(self, *_: object) -> None:
+        for working in (*self.broker.working(1), *self.broker.working(-1)):
+            self.broker.end(working.client_order_id)
+
+    def _close_all(self, *_: object) -> None:
+        self.broker.positions = {}
 
     def _do(self, guard: GuardHost, action: Action) -> None:
         broker = self.broker
@@ -232,11 +258,8 @@ class World:
             case Rest(order=order):
                 assert order.side < 0
                 if not broker.put(order, self.now_ns):
+                    guard.refused += 1
                     guard.watch.refused(order, "insufficient qty available for order")
-            case Close():
-                for working in (*broker.working(1), *broker.working(-1)):
-                    broker.end(working.client_order_id)
-                broker.positions = {}
             case Fence(on=on):
                 broker.fenced = on
             case _:
