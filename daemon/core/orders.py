@@ -201,6 +201,7 @@ class OrderName(NamedTuple):
 
 
 _NAME = re.compile(r"(.+)-([0-9]{1,12})-([0-9]{1,12})-([0-9]{1,12})")
+_STEM = re.compile(r"[0-9a-f]{10}-\w*[g-z_]\w*")  # an epoch, and a strategy with a sign that no UUID has
 
 
 def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:
@@ -217,6 +218,12 @@ def parse_name(client_order_id: str) -> OrderName | None:
     """Return the parts of an order's name, as `client_order_id` joins them; None of a name that no desk gives."""
     parsed = _NAME.fullmatch(client_order_id)
     return None if parsed is None else OrderName(parsed[1], int(parsed[2]), int(parsed[3]), int(parsed[4]))
+
+
+def is_desks(client_order_id: str) -> bool:
+    """Return whether only a desk gives an order such a name: a UUID or a date at the end of a word is none."""
+    parsed = parse_name(client_order_id)
+    return parsed is not None and _STEM.fullmatch(parsed.stem) is not None
 
 
 def advance(order: Order, happened: str) -> Order:

@@ -28,6 +28,7 @@ from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
 from daemon.core.handlers import LOOKED_NS, SEEN
 from daemon.core.instruments.option_market import is_contract, parse_occ
+from daemon.core.orders import is_desks
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import CASH, LOST, GatewayOrder, Ledgers, NotedLine, is_coin, name_of_call, submitted_ns_of
 from daemon.gateway.config import GatewaySettings
@@ -146,6 +147,7 @@ class Gateway:
         self._awaited = asyncio.Event()  # one that an exit waits for
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
+        self._began_ns = clock.now_ns()
         self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
@@ -302,7 +304,9 @@ class Gateway:
             self._came.clear()
             updates, self._incoming = self._incoming, []
             for update in updates:
+                strange = self._strange_desk(update["order"])
                 self._act(self.journal.take(Updated(self.now_ns(), update)))
+                await self._halt_for(strange)
 
     def _on_stream(self, listening: bool, detail: str) -> None:
         self._listening = listening
@@ -450,7 +454,9 @@ class Gateway:
             wanted.cancel()
 
     async def _take_report(self, event: Reported) -> None:
+        strange = next(filter(None, map(self._strange_desk, event.orders)), "")
         await self.do(event)
+        await self._halt_for(strange)
         self._unread = False
         for symbol, price in prices_of(event.positions).items():
             self.prices[symbol] = (event.asked_ns, price)
@@ -459,6 +465,26 @@ class Gateway:
         async with self._reported:
             self._taken_in = self._begun
             self._reported.notify_all()
+
+    def _strange_desk(self, row: Json) -> str:
+        """Return, in words, that a desk sent this order past the gateway in this life; "" of any other.
+
+        The lock of the account is this host's: a second gateway on another one shows itself by its desks' orders.
+        """
+        name, books = wire.text(row.get("client_order_id")), self.books
+        since_ns = max(self._began_ns, self.now_ns() - DAY_NS)  # the books forget what ended long ago
+        known = row["id"] in books.names or name in books.orders
+        if known or not is_desks(name) or submitted_ns_of(row, 0) < since_ns:
+            return ""
+        what = f"{name} ({wire.text(row.get('side'))} {wire.text(row.get('symbol'))}) is a desk's, and came past this"
+        return f"{what} gateway: another gateway has this account's keys, on another host, or a desk has them: stop it"
+
+    async def _halt_for(self, strange: str) -> None:
+        """Take no new risk once another desk or gateway trades the account: the limits do not hold over both."""
+        halt = self.books.halt
+        if strange and (halt is None or halt[0] != "foreign_order"):
+            words = strange + self.books.halted_before
+            await self._halt(Halted(self.now_ns(), "foreign_order", words, "gateway"))
 
     def _lost(self) -> str:
         """Return what all sub-accounts lost today, in words, where it is the limit or more; "" below it."""

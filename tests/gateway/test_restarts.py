@@ -100,6 +100,39 @@ async def test_an_older_copy_of_its_journal_gives_newer_orders_to_the_desks_that
             await s.settled()
 
 
+PAST = "64fd716922-online_dqn-7-0-0"  # a name that a desk gives
+
+
+async def test_a_desk_that_trades_past_it_ends_new_risk_for_all_until_a_person_resumes(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id=PAST.replace("-7-", "-6-"))
+        await asyncio.sleep(1)
+        async with gateway_on(alpaca, tmp_path) as s:  # what a desk ordered before the gateway came is no trouble
+            for name in ("spy-2025-06-02", "0a1b2c3d-1a2b-4123-9123-123456789012"):
+                alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id=name)
+            await s.place("a", 5)
+            await s.settled()
+            assert s.halted() == ""
+            alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id=PAST)
+            await s.until(lambda: s.halted() == "foreign_order")
+            assert f"{PAST} (buy SPY) is a desk's" in str(s.log.of("gateway_halted"))
+            assert (await s.refused("b", 1))[0] == 403
+            await s.place("a", 2, "sell")
+            await s.gateway.resume("anna", "that desk has the gateway's address now")
+            await s.settled()
+            await s.place("b", 1)  # the same order counts once
+            alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id=PAST.replace("-7-", "-8-"))
+            await s.until(lambda: s.halted() == "foreign_order")
+            assert s.held("main") == {"SPY": Decimal(5)}
+
+
+async def test_a_desk_s_order_past_it_that_the_stream_did_not_tell_is_found_by_the_next_report(tmp_path: Path) -> None:
+    async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
+        alpaca.faults.add("data_null", times=10)  # each of its updates
+        alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id=PAST)
+        await s.until(lambda: s.halted() == "foreign_order")
+
+
 async def test_what_others_sold_while_it_was_dead_is_not_sold_again_before_the_first_report(tmp_path: Path) -> None:
     subs = table("a", guard_prefix="guarda"), table("b")
     async with broker() as alpaca:
