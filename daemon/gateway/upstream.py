@@ -28,7 +28,7 @@ from daemon.brokers.alpaca.rest.client import (
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
-from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.brokers.alpaca.trading.trading import Announced, TradingReads
 from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
@@ -90,7 +90,7 @@ class Upstream:
             version: QueuedClient(data, self._market_queue, READING, version) for version in ("v2", "v1beta1")
         }
         self.market = MarketData(data, self._market_queue)
-        self._answers: dict[tuple[str, str, str], Any] = {}  # of announcements, by what was asked, symbol and date
+        self._announcements = Announced()
         self._unreadable: set[str] = set()  # lines of the ledger that were logged
 
     @property
@@ -269,19 +269,11 @@ class Upstream:
     async def _announced(
         self, read: Callable[[str, date], Awaitable[T]], line: Json, unknown: Callable[[str, str], None]
     ) -> T | None:
-        """Return what is read of a line's symbol at its date, once for all lines of both; None where that fails."""
+        """Return what is announced of a line's symbol at its date; None where that fails."""
         symbol, day = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
         if not symbol or not day:
             return None
-        asked = read.__name__, symbol, day
-        if asked not in self._answers:
-            try:
-                self._answers[asked] = await read(symbol, date.fromisoformat(day))
-            except (BrokerError, wire.Malformed) as problem:
-                unknown(symbol, str(problem))
-                return None
-        answer: T = self._answers[asked]
-        return answer
+        return await self._announcements.of(read, symbol, date.fromisoformat(day), unknown)
 
     # --- the streams --------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import RestError
+from daemon.brokers.alpaca.trading.trading import Announced
 from daemon.brokers.alpaca.wire import (
     ENDED,
     NEW_YORK,
@@ -379,7 +380,7 @@ class Reporter:
         self._unreadable: set[str] = set()  # lines logged already
         self._rests = False  # a stop rested at the last read
         self._announced: tuple[tuple[date, bool], list[Activity]] | None = None  # when they were read
-        self._ex_dates: dict[tuple[str, date], str] = {}  # symbol and the date of a dividend's line -> its ex-date
+        self._announcements = Announced()  # of dividends
 
     def forget(self) -> None:
         """Make the next report full again, from the New York day before today or before the last agreement."""
@@ -457,14 +458,13 @@ class Reporter:
         """Return a dividend's line with the ex-date that was announced; others, and unknown ones, as they are."""
         if line.kind not in DIVIDENDS or not line.symbol:
             return line
+
+        def failed(symbol: str, problem: str) -> None:
+            self._log("ex_date_unknown", symbol=symbol, problem=problem)
+
         paid = new_york_date(line.time_ns)
-        if (line.symbol, paid) not in self._ex_dates:
-            try:
-                self._ex_dates[line.symbol, paid] = await self._reads.ex_date(line.symbol, paid)
-            except (RestError, Malformed) as problem:
-                self._log("ex_date_unknown", symbol=line.symbol, problem=str(problem))
-                self._ex_dates[line.symbol, paid] = ""
-        return msgspec.structs.replace(line, ex_date=self._ex_dates[line.symbol, paid])
+        ex_date = await self._announcements.of(self._reads.ex_date, line.symbol, paid, failed)
+        return msgspec.structs.replace(line, ex_date=ex_date or "")
 
     async def _changes_of_today(self, asked_ns: int) -> list[Activity]:
         """Return the splits, spin-offs and mergers of New York's day as lines that announce them.

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, timedelta
 from functools import partial
+from typing import Any, TypeVar
 
 from msgspec import UnsetType
 
@@ -29,10 +30,12 @@ from daemon.brokers.alpaca.rest.client import (
     an_object,
 )
 from daemon.brokers.alpaca.wire import optional_decimal, text, time_ns, time_text
+from daemon.brokers.api import BrokerError
 from daemon.core.effects import SubmitOrder
 from daemon.core.instruments.option_market import is_contract
 from strategies.kit.units import MILLISECOND_NS
 
+T = TypeVar("T")
 PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
 BOOKED_LATE = timedelta(days=5)  # the ledger's line after the ex-date of the split; around that of a spin-off
 
@@ -223,6 +226,30 @@ def _of_one_id_each(lines: Mapping[tuple[str, str], Raw]) -> list[Raw]:
 
 
 # --- orders -------------------------------------------------------------------------------------------------------
+
+
+class Announced:
+    """What the broker announced of the ledger's lines: asked once for a symbol and date, again where that failed."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, str, date], Any] = {}
+        self._told: set[tuple[str, str, date]] = set()  # what failed
+
+    async def of(
+        self, read: Callable[[str, date], Awaitable[T]], symbol: str, day: date, failed: Callable[[str, str], None]
+    ) -> T | None:
+        """Return what `read` says; None where it fails, which `failed` hears once: symbol, problem."""
+        asked = read.__name__, symbol, day
+        if asked not in self._answers:
+            try:
+                self._answers[asked] = await read(symbol, day)
+            except BrokerError as problem:
+                if asked not in self._told:
+                    self._told.add(asked)
+                    failed(symbol, str(problem))
+                return None
+        answer: T = self._answers[asked]
+        return answer
 
 
 class TradingOrders:

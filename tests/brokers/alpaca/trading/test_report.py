@@ -356,6 +356,31 @@ async def test_announcements_are_read_once_where_a_stop_rests_and_nowhere_else()
         assert it.count("GET", ANNOUNCEMENTS) == 1
 
 
+async def test_an_ex_date_that_could_not_be_read_is_asked_for_again_and_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with desk() as it:
+        row = {"activity_type": "DIV", "symbol": "SPY", "net_amount": "5"} | DATE
+        it.server.account.note(it.server.clock.now_ns(), row)
+        asked: list[str] = []
+
+        async def ex_date(symbol: str, paid: date) -> str:
+            asked.append(symbol)
+            if len(asked) < 3:
+                raise Malformed("not now")
+            return "2024-07-01"
+
+        monkeypatch.setattr(it.reads, "ex_date", ex_date)
+        recorder = LogRecorder()
+        making, found = reporter(it, recorder), []
+        for _ in range(4):
+            making.forget()
+            found += [line.ex_date for line in (await making.report()).activities if line.kind == "DIV"]
+    assert found == ["", "", "2024-07-01", "2024-07-01"]
+    assert len(asked) == 3
+    assert [name for name, _ in recorder.events if name == "ex_date_unknown"] == ["ex_date_unknown"]
+
+
 async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with desk(rate=60) as it:
         await rested(it)
