@@ -21,6 +21,7 @@ from strategies.kit.units import SECOND_NS
 
 LAST_S = 1.0  # that the last heartbeat may take
 LIVES_MAX = 7
+STALLED_BEATS = 3  # between two looks: this host stood still, so nothing was heard that may have been said
 
 
 class GuardLink:
@@ -45,7 +46,7 @@ class GuardLink:
         self._fresh_ns = FRESH_S * max(rate, 1.0) * SECOND_NS
         self._folder = Path(table.drop_dir) if table.drop_dir else None
         self._life, self._counter = submitter.now_ns(), 0
-        self._heard_s = monotonic()
+        self._heard_s = self._looked_s = monotonic()
         self._counters: dict[int, int] = {}  # of each life of a guard, the newest message's; there may be two guards
         self._silent = False
         self._exchange: asyncio.Task[None] | None = None
@@ -109,8 +110,11 @@ class GuardLink:
             writing.join(LAST_S)
 
     def _look(self) -> None:
-        """Alarm once when the guard is silent; it may speak again."""
-        silent_s = self._monotonic() - self._heard_s
+        """Alarm once when the guard is silent; it may speak again. A loop that stood still has not listened."""
+        now_s = self._monotonic()
+        if now_s - self._looked_s > STALLED_BEATS * self._table.beat_s:
+            self._heard_s = now_s
+        self._looked_s, silent_s = now_s, now_s - self._heard_s
         silent = silent_s > self._table.silence_s
         if silent and not self._silent:
             self._notify("guard_silent", silent_s=round(silent_s), limit_s=self._table.silence_s)

@@ -81,6 +81,16 @@ async def test_a_guard_that_is_heard_is_no_alarm_and_one_that_falls_silent_is_on
     assert [name for name, _ in desk.log] == ["guard_silent", "guard_heard"]
 
 
+async def test_a_desk_whose_host_stood_still_gives_its_guard_the_whole_time_again() -> None:
+    desk, counter = Desk(), iter(range(1, 1000))
+    await live(desk, 100, lambda: desk.link.hear(desk.guard_says(next(counter))))
+    desk.now_s += 3600  # the host was frozen, or the loop hung
+    await live(desk, 50)
+    assert desk.log == []
+    await live(desk, 30)
+    assert [name for name, _ in desk.log] == ["guard_silent"]
+
+
 async def test_what_is_repeated_old_or_not_signed_is_no_guard() -> None:
     desk = Desk()
     once = desk.guard_says(1)
