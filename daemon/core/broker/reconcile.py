@@ -8,7 +8,7 @@ positions (one symbol by `foreign_orders`, all when a person accepts them) is ne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from itertools import chain, combinations
@@ -470,17 +470,8 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
-        others = [symbol for symbol in differing if symbol not in draft.basket.to_come]
-        if ended_unsettled(draft, quantities):
-            others = []  # shares and cash of an exercise: whose they are the lines will say
-        if event.cash == _told_cash(draft):  # nobody was paid for what is not there
-            missing = {symbol for symbol in others if _lacks_own(draft, symbol, theirs.get(symbol))}
-            replaced = missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in others)
-            gone = others if replaced else missing if rule == "ignore" else ()  # what replaced it its lines will say
-            others = [symbol for symbol in others if symbol not in gone]
-        if rule == "ignore":  # it may be the desk's own that filled
-            others = [symbol for symbol in others if late_fill(draft, symbol) not in draft.broker.seen]
-        taken = [symbol for symbol in others if take_over(draft, symbol, theirs.get(symbol), rule)]
+        whose = _of_others(draft, differing, quantities, paid=event.cash != _told_cash(draft))
+        taken = [symbol for symbol in whose if take_over(draft, symbol, theirs.get(symbol), rule)]
         for symbol in taken:
             note_counted(draft, symbol)
         if taken:
@@ -498,10 +489,28 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         transfer(draft, cash)
 
 
-def _lacks_own(draft: Draft, symbol: str, there: BrokerPosition | None) -> bool:
+def _of_others(draft: Draft, differing: Sequence[str], there: Mapping[str, Quantity], *, paid: bool) -> Sequence[str]:
+    """Return the symbols whose difference no line will explain, and that may be others' doing.
+
+    Not a split or an exercise whose line is to come; not, where nobody was paid, the desk's own that is missing, nor
+    what may have replaced it; beside others not one in which a late fill may have been the desk's.
+    """
+    if ended_unsettled(draft, there):
+        return ()  # shares and cash of an exercise: whose they are the lines will say
+    others = [symbol for symbol in differing if symbol not in draft.basket.to_come]
+    missing = set() if paid else {symbol for symbol in others if _lacks_own(draft, symbol, there.get(symbol, 0))}
+    if missing and any(there.get(symbol, 0) > draft.expected(symbol) for symbol in others):
+        return ()
+    if draft.trading.broker.foreign_orders != "ignore":
+        return others
+    late = {symbol for symbol in others if late_fill(draft, symbol) in draft.broker.seen}
+    return [symbol for symbol in others if symbol not in missing | late]
+
+
+def _lacks_own(draft: Draft, symbol: str, there: Quantity) -> bool:
     """Return whether less than the desk's own is there."""
-    own, quantity = draft.held(symbol), ZERO if there is None else there.quantity
-    return bool(abs(own) > max(quantity if own > 0 else -quantity, 0))
+    own = draft.held(symbol)
+    return bool(abs(own) > max(there if own > 0 else -there, 0))
 
 
 def _adjust(draft: Draft, cash: Decimal) -> None:
