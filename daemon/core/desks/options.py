@@ -358,7 +358,12 @@ def check_stops(draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
 def option_symbols(draft: Draft) -> list[str]:
     """Return the options held, without those of earlier sessions: nobody buys them, and the ledger ends them."""
     date = "" if draft.session.session is None else draft.session.session.date
-    return [symbol for symbol, it in draft.book.positions.items() if it.right and not "" < it.expiry < date]
+    return [symbol for symbol, it in draft.book.positions.items() if it.right and not _is_past(it, date)]
+
+
+def _is_past(position: Position, date: str) -> bool:
+    """Return whether the contract's last session was before this date; "" knows of none."""
+    return "" < position.expiry < date
 
 
 def flatten(draft: Draft, session: Session) -> None:
@@ -367,7 +372,7 @@ def flatten(draft: Draft, session: Session) -> None:
         if not position.right:
             if draft.trading.broker.exercised_shares == "close":
                 exit_by_rule(draft, symbol, "shares_from_exercise")
-        elif not "" < position.expiry < session.date:
+        elif not _is_past(position, session.date):
             exit_in_time(draft, position, session)
 
 

@@ -400,7 +400,8 @@ def test_an_option_that_vanished_while_the_daemon_was_dead_is_settled_before_the
     assert (d.held, d.halted(), d.state.risk.reconciled) == ({}, "", True)
 
 
-def test_a_person_s_put_that_takes_shares_before_its_line_is_no_short_position_of_the_desk() -> None:
+def with_shares_that_a_person_owes() -> tuple[Desk, Account]:
+    """A person's puts are exercised beside the desk, so the account is short 300 shares; their line is to come."""
     d, account = with_a_person(PUT)
     account.book(line("OPEXP", CALL, -1))
     account.positions = {PUT: (3, Decimal(2))}
@@ -408,6 +409,11 @@ def test_a_person_s_put_that_takes_shares_before_its_line_is_no_short_position_o
     account.positions = {"SPY": (-300, Decimal(500))}
     account.cash += 150_000
     d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
+    return d, account
+
+
+def test_a_person_s_put_that_takes_shares_before_its_line_is_no_short_position_of_the_desk() -> None:
+    d, account = with_shares_that_a_person_owes()
     assert (d.held, d.state.broker.foreign_held, d.halted()) == ({}, {"SPY": -300}, "")
     account.positions["SPY"] = (-301, Decimal(500))
     d.put(account.report(d.at(393)))
@@ -415,13 +421,7 @@ def test_a_person_s_put_that_takes_shares_before_its_line_is_no_short_position_o
 
 
 def test_a_split_of_a_person_s_short_shares_is_no_short_sale_of_the_desk() -> None:
-    d, account = with_a_person(PUT)
-    account.book(line("OPEXP", CALL, -1))
-    account.positions = {PUT: (3, Decimal(2))}
-    agreed(d, account, 391, 30)
-    account.positions = {"SPY": (-300, Decimal(500))}
-    account.cash += 150_000
-    d.put(account.report(d.at(392)), account.report(d.at(392, 11)))
+    d, account = with_shares_that_a_person_owes()
     account.positions["SPY"] = (-600, Decimal(250))
     d.put(account.report(d.at(393)))
     assert (d.halted(), d.state.risk.reconciled) == ("", False)
