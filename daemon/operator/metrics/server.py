@@ -59,9 +59,12 @@ class _Scrapes:
         self._clients: dict[asyncio.StreamWriter, None] = {}  # the oldest first
 
     async def serve(self, listening: socket.socket) -> None:
-        """Serve until it is over."""
+        """Serve until it is over. Whoever was accepted by then is still answered: none is left with an open socket."""
         async with await asyncio.start_server(self._client, sock=listening, limit=HEAD_MOST):
             await self.over.wait()
+            asyncio.get_running_loop().remove_reader(listening)  # to close while accepting would leave one open
+            while clients := asyncio.all_tasks() - {asyncio.current_task()}:  # each ends within CLIENT_TIMEOUT_S
+                await asyncio.wait(clients)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer a client, or drop it; nothing is logged."""

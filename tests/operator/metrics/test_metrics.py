@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -513,6 +514,20 @@ async def test_after_the_end_nobody_answers(stage: Stage) -> None:
                 return
         await asyncio.sleep(0.05)
     pytest.fail("the server answers although it was ended")
+
+
+async def test_who_was_connected_at_the_end_is_answered(stage: Stage) -> None:
+    async with served(stage.metrics) as url:
+        address = urllib.parse.urlsplit(url)
+        early = await asyncio.to_thread(socket.create_connection, (address.hostname, address.port), 180)
+        assert "rltrader_equity_usd" in await asyncio.to_thread(fetched, url)  # the early one was accepted before this
+    with early:
+        for thread in threading.enumerate():
+            if thread.name == "metrics":
+                await asyncio.to_thread(thread.join, 1)
+        early.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        answer = await asyncio.to_thread(early.makefile("rb").read)
+    assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
 
 
 async def test_a_scrape_that_raises_says_why_and_ends_neither_server_nor_desk(stage: Stage, tmp_path: Path) -> None:
