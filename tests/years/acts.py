@@ -44,7 +44,7 @@ async def happen(run: Run, it: Happening) -> None:
         await arm(run, it, chance)
         return
     name, _, rest = it.what.partition(" ")
-    of_file = name in ("typo", "model") or it.what == "exits of zero minutes"
+    of_file = name in ("typo", "model", "settings") or it.what == "exits of zero minutes"
     async with run.one_file if of_file else contextlib.nullcontext():  # what is put back is what was there
         await _do(run, chance, it.what, name, rest)
     run.met[f"did {it.what}"] += 1

@@ -1,4 +1,4 @@
-"""The desk's host: its disk, which is full or read-only for a while, and the release that is installed on it."""
+"""The desk's host: its disk (full, read-only or lost), its settings, and the release that is installed on it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from daemon.config.load import load
+from daemon.config.sources import ConfigError
 from daemon.engine import recover
 from daemon.journal import writer
-from daemon.journal.journal import Journal
+from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import WriteFailed
 from daemon.journal.writer import BALLAST_FILE
 from strategies.kit.units import SECOND_NS
+from tests.chaos.desks.plan import DAILY, SCALPER
 from tests.years import acts
+from tests.years.schedule import BY_BAR, EVERY, OF_SHARES, RULES
 
 if TYPE_CHECKING:
     from tests.years.run import Run
@@ -32,6 +36,22 @@ FULL, READ_ONLY = "database or disk is full", "attempt to write a readonly datab
 LEAVES_S = 900.0  # within which a desk with a full disk has left what it holds
 LEAVES_MOST = 1200  # looks: it may have to wait for an open
 RELEASES = 3
+SETTINGS: dict[tuple[str, str], tuple[tuple[str, ...], tuple[object, ...]]] = {
+    ("broker", "foreign_orders"): (EVERY, RULES),
+    ("broker", "on_stop"): (EVERY, ("keep", "flatten")),
+    ("journal", "snapshot_events"): (EVERY, (100, 2000)),
+    ("risk", "daily_loss_max"): (EVERY, (0.005, 0.02, 0.1)),
+    ("protection", "rest_at_broker"): (EVERY, (True, False)),
+    ("protection", "disaster_stop"): (DAILY, (0.0, 0.05, 0.2)),
+    ("sizing", "trailing_stop"): (BY_BAR, (0.0, 0.01, 0.2)),
+    ("sizing", "time_stop_min"): (BY_BAR, (0, 3, 45)),
+    ("sizing", "max_contracts"): ((SCALPER,), (1, 4)),
+    ("basket", "fractions"): (OF_SHARES, ("on", "off", "auto")),
+    ("basket", "gross_weight_max"): (OF_SHARES, (0.3, 1.05)),
+    ("basket", "volatility_target"): (DAILY, (0.0, 0.1)),
+    ("basket", "auction"): (DAILY, (True, False)),
+}
+"""What a person changes between two lives, for the desks that have it, and to what."""
 DISK = 1 << 37
 
 
@@ -163,10 +183,56 @@ async def _upgrade_unclean(run: Run, chance: random.Random) -> None:
     await acts.command(run, "resume")
 
 
+async def _settings_changed(run: Run, chance: random.Random) -> None:
+    """Stopped, or killed, and started with other settings, whatever it holds: a person resumes."""
+    if chance.random() < 0.5:
+        run.desk.stop()
+        await asyncio.sleep(120.0)
+    if run.desk.running:
+        run.desk.kill(again=False)
+    for _ in range(chance.randint(1, 3)):
+        fitting = [key for key, (desks, _) in SETTINGS.items() if run.schedule.desk in desks]
+        (section, key), whole = chance.choice(fitting), run.config.read_text()
+        value = chance.choice(SETTINGS[section, key][1])
+        run.config.write_text(run.world.config_with({section: {key: value}}))
+        try:
+            load(run.config, {})
+        except ConfigError:  # no mistakes here
+            run.config.write_text(whole)
+            continue
+        run.change(section, key, value)
+    await run.away(5.0)
+    await asyncio.sleep(300.0)
+    await acts.command(run, "resume")
+
+
+async def _backup_restored(run: Run, chance: random.Random) -> None:
+    """The disk is lost, and a copy of the journal from before is put in its place: a person accepts what is there."""
+    journal, copy = run.desk.state_dir / FILE, run.world.folder / f"backup-{chance.randrange(10**9)}.sqlite"
+    if not journal.exists():
+        return
+    with contextlib.closing(sqlite3.connect(journal)) as there:
+        there.execute("VACUUM INTO ?", (str(copy),))
+    await asyncio.sleep(chance.choice((30.0, 600.0, 3 * 3600.0)) * chance.uniform(0.5, 1.5))
+    async with run.host.one:
+        run.desk.kill(again=False)
+        shutil.rmtree(run.desk.state_dir, ignore_errors=True)
+        run.desk.state_dir.mkdir()
+        copy.rename(journal)
+        run.restored()
+        await run.away(chance.uniform(5.0, 600.0))
+        await asyncio.sleep(300.0)
+        await acts.command(run, "accept-broker")
+        await asyncio.sleep(120.0)
+        await acts.command(run, "resume")
+
+
 HOST: dict[str, Act] = {
     "disk out of room": _disk_out_of_room,
     "disk read-only": _disk_read_only,
     "upgrade": _upgrade,
     "upgrade unclean": _upgrade_unclean,
+    "settings changed": _settings_changed,
+    "backup restored": _backup_restored,
 }
 """Every act of the host by its name in a schedule."""

@@ -44,7 +44,7 @@ from tests.years.host import Host
 from tests.years.loop import OWNER, Process, StandsStill, running
 from tests.years.met import count_lives
 from tests.years.models import BY_MINUTE, STORE
-from tests.years.schedule import FAMILIES, Happening, Schedule, kind_of
+from tests.years.schedule import BY_BAR, FAMILIES, Happening, Schedule, kind_of
 from tests.years.watch import Problem, Watch
 from tests.years.world import World
 
@@ -63,7 +63,6 @@ STEPPED_AGAIN = 3  # one run in so many has its journal stepped again in the end
 UNTRADED = frozenset(("delisted", "halted"))
 AS_PLANNED = "as planned"  # a command of the run's own person
 SECRET = "years-secret-0000000000000000000000000000"
-BY_BAR = frozenset(("option_scalper", "online_dqn"))
 BY_LIMIT = frozenset(("daily_loss", "drawdown"))  # the market's own way may meet them
 EXPLAINED: dict[str, frozenset[str]] = {
     "process": frozenset(("flatten",)),
@@ -90,6 +89,7 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "basket": frozenset(("operator", "blind", "blind_hold")),
     "disk out of room": frozenset(("disk_full",)),
     "upgrade unclean": frozenset(("code_changed",)),
+    "backup restored": frozenset(("foreign_order", "reconciliation", "cash_difference", "accept_broker")),
     "split in parts": frozenset(("flatten", "accept_broker")),
     "split in parts beside": frozenset(("reconciliation", "short_position")),
 }
@@ -193,7 +193,6 @@ class Run:
         live_desk.HOLDING_TICK_NS = cast("int", own.get("holding_tick_s", 5)) * SECOND_NS
         self.stop_loss = float(str(self.tables.get("sizing", {}).get("stop_loss", self.stop_loss)))
         self.stop_loss = self.stop_loss if schedule.desk == SCALPER else 0.0
-        self.time_stop_min = cast("int", self.tables.get("sizing", {}).get("time_stop_min", 0))
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -217,6 +216,17 @@ class Run:
         """Whether the desk takes others' holdings over."""
         return bool(self.tables.get("broker", {}).get("foreign_orders") == "adopt")
 
+    @property
+    def time_stop_min(self) -> int:
+        """Minutes after which a position has to leave, 0 for none."""
+        return cast("int", self.tables.get("sizing", {}).get("time_stop_min", 0))
+
+    def change(self, section: str, key: str, value: object) -> None:
+        """Let the desk's next life have this setting."""
+        self.tables.setdefault(section, {})[key] = value
+        self.world.change(section, key, value)
+        self.world.story.note("setting", {"key": f"{section}.{key}", "value": value})
+
     def now_ns(self) -> int:
         """The time."""
         return self.world.loop.now_ns
@@ -226,6 +236,12 @@ class Run:
         if all((it.rule, it.text) != (rule, text) for it in self.problems):
             self.problems.append(Problem(rule, self.now_ns(), text))
             self.world.story.note("problem", {"rule": rule, "text": text})
+
+    def restored(self) -> None:
+        """The desk goes on from a copy of its journal: what it did since then is a person's to it."""
+        self.persons += 1
+        self.by_hand_ns = self.now_ns()
+        self.trouble_until(3600)
 
     def trouble_until(self, seconds: int) -> None:
         """Trouble is under way for so long, and for a while after it."""

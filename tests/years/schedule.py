@@ -33,6 +33,7 @@ COMMANDS = ("pause", "resume", "halt", "flatten", "accept-broker", "resume-reset
 Row = tuple[str, str, Any]
 OF_SHARES = (*DAILY, ONLINE)
 EVERY = (SCALPER, *OF_SHARES)
+BY_BAR = (SCALPER, ONLINE)
 RICHLY = 0.85  # of the sessions have a trouble of `RICH`, where none is under way
 DENSE = 0.6  # of the runs have many happenings; the others are quiet enough to judge what comes together
 
@@ -118,6 +119,10 @@ OF_HOST = ("disk out of room", "disk read-only", "upgrade", "upgrade unclean")
 """What the host's disk and releases do; drawn apart too."""
 
 
+OF_PERSON = ("settings changed", "settings changed", "backup restored")
+"""What the person who looks after the host does; drawn apart too."""
+
+
 OF_MONEY = (
     "ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share", "unknown line", "worthless",
 )  # fmt: skip
@@ -184,6 +189,7 @@ def draw(desk: str, seed: int) -> Schedule:
     tables += trailing(desk, seed)
     _draw_rich(desk, days, chance, happenings, tables, nights)
     happenings += [*closes(desk, seed, days), *splits(desk, seed, days), *of_host(desk, seed, days)]
+    happenings += of_host(desk, seed, days, "person", OF_PERSON)
     if WIDE in tables:  # it leaves room for no stop below it
         tables = [("protection", "distance", 1.0) if row[:2] == ("protection", "distance") else row for row in tables]
     happenings.sort(key=lambda it: (it.day, it.minute))
@@ -261,14 +267,14 @@ def splits(desk: str, seed: int, days: int) -> list[Happening]:
     return [Happening(chance.randrange(days - 1), 30.0, chance.choice(SPLITS), chance.randrange(10**6))]
 
 
-def of_host(desk: str, seed: int, days: int) -> list[Happening]:
-    """A full or read-only disk, or another release, in a third of the runs."""
-    chance = random.Random(f"host {desk} {seed}")
+def of_host(desk: str, seed: int, days: int, name: str = "host", whats: tuple[str, ...] = OF_HOST) -> list[Happening]:
+    """A full or read-only disk or another release, or what a person does with the host, in a third of the runs."""
+    chance = random.Random(f"{name} {desk} {seed}")
     if chance.random() > 1 / 3:
         return []
     lead = 60.0 if desk in DAILY else 5.0
     moments = [(chance.randrange(days), chance.uniform(-lead, DAY_MIN)) for _ in range(_count(chance, 1.5))]
-    return [Happening(day, round(at, 3), chance.choice(OF_HOST), chance.randrange(10**6)) for day, at in moments]
+    return [Happening(day, round(at, 3), chance.choice(whats), chance.randrange(10**6)) for day, at in moments]
 
 
 def fractions(desk: str, seed: int) -> tuple[Row, ...]:

@@ -12,7 +12,7 @@ from tests.years.desks import DESKS
 from tests.years.find import MOST, Tree, broken, found, likely, schedules
 from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
 from tests.years.host import HOST
-from tests.years.schedule import FAMILIES, OF_HOST, RICH, SPLITS, Happening, kind_of
+from tests.years.schedule import FAMILIES, OF_HOST, OF_PERSON, RICH, SPLITS, Happening, kind_of
 from tests.years.together import TOGETHER
 
 SHORT = (  # one session of one desk each
@@ -35,7 +35,7 @@ def test_each_defect_has_its_desks_its_happenings_and_a_life_that_meets_it() -> 
 def test_all_that_comes_together_is_drawn_for_desks_that_there_are() -> None:
     drawn = {what: desks for family in RICH.values() for what, desks in family.items()}
     assert {*drawn, *SPLITS} == TOGETHER.keys()
-    assert set(OF_HOST) == HOST.keys()
+    assert {*OF_HOST, *OF_PERSON} == HOST.keys()
     assert {desk for desks in drawn.values() for desk in desks} <= set(DESKS)
 
 

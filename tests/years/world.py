@@ -125,6 +125,10 @@ class World:
             {**self._tables, **{name: {**self._tables.get(name, {}), **keys} for name, keys in tables.items()}}
         )
 
+    def change(self, section: str, key: str, value: object) -> None:
+        """Let the desk's configuration have this setting from now on."""
+        self._tables.setdefault(section, {})[key] = value
+
     def _told(self, line: Any) -> str:
         self.desk.alarms.append(line)
         self.story.note("alarm", {"alarm": line.alarm, "detail": line.detail})
