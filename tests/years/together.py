@@ -300,7 +300,7 @@ async def _no_report(run: Run, chance: random.Random, *, beside: bool) -> None:
     await asyncio.sleep(CALL_S)
     market, account = run.world.market, run.world.account
     sold = {order.symbol for order in account.orders.values() if order.sign < 0 and order.created_ns >= began_ns}
-    waits = [one for one in own if one not in sold and market.tradable(one, run.now_ns()) and one in account.positions]
+    waits = [one for one in own if one not in sold and market.tradable(one, run.now_ns()) and account.quantity(one) > 0]
     if waits and run.alive_since(began_ns) and _open(run) and not run.world.network.down:
         run.problem("not_left", f"{', '.join(waits)} wait {CALL_S} s for a report that does not come")
     await asyncio.sleep(seconds + 300.0)
