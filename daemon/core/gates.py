@@ -320,6 +320,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     blind: str = ""  # what the desk does not see of what it holds
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
     disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known
+    others_short: frozenset[str] = frozenset()  # symbols in which others are short, by the broker's last report
     claim: ClaimState | UnsetType = UNSET
 
 
@@ -400,6 +401,14 @@ def owner_unknown(view: RiskView, intent: Intent) -> str | None:
     contract = parse_occ(intent.symbol)
     symbol = intent.symbol if contract is None else contract.root
     return f"a line of the ledger about {symbol} has no known owner" if symbol in view.disputed else None
+
+
+def others_short(view: RiskView, intent: Intent) -> str | None:
+    """Deny a purchase of what others are short in: the account would hold less than was bought, and sell no more."""
+    symbol = intent.symbol
+    return (
+        f"others are short in {symbol}: a purchase would close their position" if symbol in view.others_short else None
+    )
 
 
 def closed_by_hand(view: RiskView, intent: Intent) -> str | None:

@@ -91,6 +91,7 @@ GATES: tuple[Gate, ...] = (
     Gate("intraday_margin", gates.intraday_margin, Applies.ENTRY, holds="shares"),
     Gate("owner_unknown", gates.owner_unknown, Applies.ENTRY, holds="shares", needs_order=True),
     Gate("owner_unknown", gates.owner_unknown, holds="option", needs_order=True),
+    Gate("others_short", gates.others_short, Applies.ENTRY, needs_order=True),
     Gate("closed_by_hand", gates.closed_by_hand, Applies.ENTRY, holds="shares", needs_order=True),
     Gate("closed_by_hand", gates.closed_by_hand, holds="option", needs_order=True),
     # losses

@@ -126,6 +126,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
     "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
     "owner_unknown": (at(disputed=("AAA",)), at(disputed=("SPY",))),
+    "others_short": (at(others_short=frozenset((PUT, "SPY"))), at(others_short=frozenset((CALL,)))),
     "closed_by_hand": (at(risk={"by_hand": {"AAA": ""}}), at(risk={"by_hand": {"SPY": ""}})),
     "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
     "opposite_order": (
@@ -171,7 +172,7 @@ WITHOUT_NUMBER = {
     "trading_halted",
     "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
     "buying_power", "claim_broken", "shares_held", "owner_unknown", "duplicate_intent", "opposite_order", "oversell",
-    "closed_by_hand",
+    "closed_by_hand", "others_short",
 }  # fmt: skip
 BY_NAME = {gate.name: gate for gate in OPTION_GATES}
 

@@ -15,7 +15,7 @@ from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Risk, Trading
 from daemon.operator.status import way_out
 from tests.support.core.account import Account, agreed, at_broker
-from tests.support.core.daily_desk import KEEP, DailyDesk
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import IGNORE as IGNORE_OTHERS
 from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, TUESDAY, Desk, alarms, of, quote, sent
@@ -569,6 +569,19 @@ def test_a_short_position_that_was_accepted_halts_no_more() -> None:
     d.put(account.report(d.at(1)), ev.AcceptBrokerRequested(d.at(2), "known", "ann"), account.report(d.at(2.1)))
     d.put(ev.ResumeRequested(d.at(3), "known", "ann"), account.report(d.at(3.1)))
     assert (halted(d), d.held) == ("", {"AAA": -5})
+
+
+def test_where_others_are_short_nothing_is_bought_because_it_could_not_be_sold() -> None:
+    d = live(account := Account(), IGNORE_OTHERS)
+    account.positions["AAA"] = (-5, Decimal(100))
+    account.cash += 500
+    d.put(account.report(d.at(-19)), ev.AcceptBrokerRequested(d.at(-18), "known", "ann"), account.report(d.at(-17)))
+    d.put(ev.ResumeRequested(d.at(-16), "known", "ann"), account.report(d.at(-15.5)))
+    d.due()
+    d.answer(*(10 for _ in SYMBOLS))
+    bought = of(d.quotes(0, **dict.fromkeys(SYMBOLS, "100")), SubmitOrder)
+    assert {order.symbol for order in bought} == {*SYMBOLS} - {"AAA"}
+    assert (halted(d), d.held) == ("", {})
 
 
 # --- fractions ----------------------------------------------------------------------------------------------------
