@@ -599,7 +599,8 @@ class Watch:
             late_ns = max(due_ns, run.calm_ns) + TIME_STOP_S * SECOND_NS
             there = run.world.account.quantity(symbol) > 0 and run.world.market.trading(symbol, now_ns)
             there = there and symbol not in kept_back(run)
-            trickles = position.quantity < 1 and symbol in self._leaving(state)  # its fills are ever smaller parts
+            leaves = any(work.symbol == symbol for work in state.works.values())
+            trickles = position.quantity < 1 and leaves  # its fills are ever smaller parts
             if there and not trickles and now_ns > late_ns and run.alive_since(late_ns - TIME_STOP_S * SECOND_NS):
                 run.problem("time_stop", f"{symbol} is held {TIME_STOP_S} s beyond {run.time_stop_min} minutes")
 
