@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from daemon.host.loopback import listen
 from daemon.host.version import add_version, in_this_shell
 from rltrader import called
 from simulator.clock import SimClock
@@ -221,11 +222,8 @@ def show_environment(variables: str, file: Path | None, *, gateway: bool = False
 async def bind(server: AlpacaServer, port: int) -> None:
     """Listen on `port` too, and name it in the addresses; nothing happens for 0. Raises OSError naming the option."""
     if port and server._runner is not None:
-        try:
-            await web.TCPSite(server._runner, "127.0.0.1", port).start()
-        except (OSError, OverflowError) as error:
-            problem = str(error).rpartition(": ")[2].rstrip(".")
-            raise OSError(f"port {port}: {problem}: choose another with --port, or 0 for a free one") from error
+        listening = listen("port", port, "choose another with --port, or 0 for a free one")
+        await web.SockSite(server._runner, listening).start()
         server.port = port
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
 
 from daemon.dashboard.desks import FollowedDesk, add_options, chosen
-from daemon.dashboard.server import Dashboard, listen, names, serve
+from daemon.dashboard.server import Dashboard, names, open_door, serve
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
 from daemon.host.version import add_version
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         desks = chosen(options)
-        listening = listen(options.port)
+        listening = open_door(options.port)
     except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
         return 2

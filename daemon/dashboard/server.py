@@ -36,6 +36,7 @@ from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.pages.runs import RunShelf
 from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
+from daemon.host.loopback import listen
 from daemon.operator.gateway_view import gateway_view
 from strategies.kit.quantity import to_json
 
@@ -258,21 +259,10 @@ def names(desks: Sequence[FollowedDesk]) -> str:
 CONNECTIONS_MOST = 256
 
 
-def listen(port: int) -> socket.socket:
-    """Open a socket on 127.0.0.1; port 0 takes a free one. The kernel drops a peer that does not read.
-
-    Raises:
-        OSError: the port cannot be had; the text names it and the cure.
-    """
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def open_door(port: int) -> socket.socket:
+    """Listen on the loopback address; the kernel drops a peer that does not read. Raises as `listen`."""
+    listening = listen("port", port, "choose another with --port, or 0 for a free one")
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 2000))
-    try:
-        listening.bind(("127.0.0.1", port))
-        listening.listen(128)
-    except OSError as error:
-        listening.close()
-        raise OSError(f"port {port}: {error.strerror}: choose another with --port, or 0 for a free one") from error
     return listening
 
 

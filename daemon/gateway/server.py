@@ -33,11 +33,11 @@ from daemon.gateway.config import ClientKeys
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.market import STREAM_PATHS, MarketRelay, SharedQuestions
+from daemon.host.loopback import listen
 from daemon.host.time.virtual_time import look_s, while_clients_wait
 from daemon.operator.control.client import LOOK_S, SOCKET, address, is_there
 
 ACCOUNT = web.RequestKey("account", str)
-LOOPBACK = "127.0.0.1"
 CONTROL_SOCKET = SOCKET
 PASSED = ("/v2/clock", "/v2/calendar", "/v2/assets", "/v2/options/contracts")
 """Paths of the trading service that concern no account: passed through, kept for a moment."""
@@ -162,7 +162,8 @@ class GatewayServer:
         self._runners.append(runner)
         assert runner.server is not None
         door = Door(runner.server, self.clients.used, self._busy)
-        self._listening = await asyncio.get_running_loop().create_server(door, LOOPBACK, self.port)
+        port = listen("gateway.port", self.port, "end what has it, or choose another")
+        self._listening = await asyncio.get_running_loop().create_server(door, sock=port)
         self.port = self._listening.sockets[0].getsockname()[1]
         if self._control is not None:
             await self._open_control(self._control)

@@ -364,7 +364,8 @@ async def test_a_port_that_is_still_in_use_ends_a_start_with_exit_code_1(left: P
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, line = await asyncio.to_thread(ended, changed(left, "port = 0", f"port = {port}"))
-        assert (code, "address already in use" in line) == (1, True), line
+        expected = f"gateway.port {port}: Address already in use: end what has it, or choose another"
+        assert (code, expected in line) == (1, True), line
 
 
 async def test_a_mistake_of_a_person_ends_a_start_with_exit_code_2(left: Path) -> None:

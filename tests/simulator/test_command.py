@@ -20,14 +20,14 @@ def test_a_used_port_names_the_option(capsys: pytest.CaptureFixture[str], monkey
         port = taken.getsockname()[1]
         monkeypatch.setattr(sys, "argv", ["rltrader-simulator", "--port", str(port)])
         assert main() == 2
-    expected = f"rltrader-simulator: port {port}: address already in use: choose another with --port"
+    expected = f"rltrader-simulator: port {port}: Address already in use: choose another with --port"
     assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--port", "70000"), "port 70000: port must be 0-65535: choose another with --port"),
+        (("--port", "70000"), "port 70000: expected 0 to 65535: choose another with --port"),
         (("--speed", "1e400"), "argument --speed: '1e400' is no speed; expected a number above 0, at most 100,000"),
         (("--speed", "fast"), "argument --speed: 'fast' is no speed"),
         (("--env", "none/there"), "--env none/there: No such file or directory: name a file in a folder that is there"),

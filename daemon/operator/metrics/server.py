@@ -18,23 +18,20 @@ from wsgiref.handlers import SimpleHandler
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from daemon.host.loopback import ADDRESS, listen
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-ADDRESS = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
 CLIENT_TIMEOUT_S = 5.0  # for a client to ask, and to take the answer
 CLIENTS_MOST = 16  # at once: of more the oldest is dropped, so that they take no files from trading
 HEAD_MOST = 16 * 1024  # bytes of a request
 
 
-class MetricsError(OSError):
-    """The metrics cannot be served; the text names the address and the cure."""
-
-
 async def serve(registry: CollectorRegistry, port: int, log: Callable[..., None]) -> None:
-    """Serve on the loopback address until cancelled. Raises MetricsError where the port cannot be had."""
-    listening = _listen(port)
+    """Serve on the loopback address until cancelled. Raises OSError where the port cannot be had."""
+    listening = listen("metrics.port", port, "end what has it, or choose another")
     scrapes, loop = _Scrapes(_application(registry)), asyncio.SelectorEventLoop()
     url = f"http://{ADDRESS}:{listening.getsockname()[1]}/metrics"
     threading.Thread(target=_run, args=(loop, scrapes.serve(listening)), name="metrics", daemon=True).start()
@@ -102,17 +99,6 @@ class _Scrapes:
         answer = io.BytesIO()
         SimpleHandler(io.BytesIO(), answer, io.StringIO(), environ).run(self._application)
         return answer.getvalue()
-
-
-def _listen(port: int) -> socket.socket:
-    try:
-        return socket.create_server((ADDRESS, port))
-    except OSError as error:
-        reason = error.strerror or error
-        raise MetricsError(
-            f"metrics cannot be served at {ADDRESS}:{port}: {reason}: expected a free port: end "
-            f"what has it, or choose another metrics.port"
-        ) from error
 
 
 def _application(registry: CollectorRegistry) -> WSGIApplication:
