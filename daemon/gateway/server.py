@@ -33,7 +33,7 @@ from daemon.gateway.config import ClientKeys
 from daemon.gateway.events import MAIN
 from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.market import STREAM_PATHS, MarketRelay, SharedQuestions
-from daemon.host.loopback import listen
+from daemon.host.loopback import ADDRESS, not_had
 from daemon.host.time.virtual_time import look_s, while_clients_wait
 from daemon.operator.control.client import LOOK_S, SOCKET, address, is_there
 
@@ -162,8 +162,10 @@ class GatewayServer:
         self._runners.append(runner)
         assert runner.server is not None
         door = Door(runner.server, self.clients.used, self._busy)
-        port = listen("gateway.port", self.port, "end what has it, or choose another")
-        self._listening = await asyncio.get_running_loop().create_server(door, sock=port)
+        try:
+            self._listening = await asyncio.get_running_loop().create_server(door, ADDRESS, self.port)
+        except OSError as error:
+            raise not_had("gateway.port", self.port, error, "end what has it, or choose another") from error
         self.port = self._listening.sockets[0].getsockname()[1]
         if self._control is not None:
             await self._open_control(self._control)

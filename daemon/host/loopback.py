@@ -20,4 +20,9 @@ def listen(key: str, port: int, cure: str) -> socket.socket:
     try:
         return socket.create_server((ADDRESS, port), backlog=128)
     except OSError as error:
-        raise OSError(f"{key} {port}: {os.strerror(error.errno or 0)}: {cure}") from error
+        raise not_had(key, port, error, cure) from error
+
+
+def not_had(key: str, port: int, error: OSError, cure: str) -> OSError:
+    """Return the error of a port that cannot be had: it names `key`, the port, the reason and the cure."""
+    return OSError(f"{key} {port}: {os.strerror(error.errno or 0)}: {cure}")

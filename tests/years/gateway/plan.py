@@ -38,6 +38,8 @@ FLIP = "row flipped"
 FLIPS = 0.4  # of the runs: a bit of the gateway's journal flips; drawn apart too
 UNTOLD = "cash without a line"
 UNTOLDS = 0.4  # of the runs: money goes that no line will tell; drawn apart too
+SETTINGS, LEFT_OUT = "settings changed", "a desk left out"
+CHANGES = 0.4  # of the runs: a person changes the gateway's file between two lives; drawn apart too
 LIMITED = 0.4  # of the runs: the account, or a desk, has limits at the gateway
 
 
@@ -86,7 +88,7 @@ def draw(seed: int, days: int = 0) -> Plan:
             happenings += [_at(day, who, chance.choice(some), chance) for _ in range(count)]
     for day in range(days):
         happenings += [_at(day, PERSON, "trade", chance) for _ in range(chance.randint(*HANDS))]
-    happenings += _splits(seed, days) + _flips(seed, days) + _untold(seed, days)
+    happenings += _splits(seed, days) + _flips(seed, days) + _untold(seed, days) + _changes(seed, days)
     order = tuple(sorted(happenings, key=lambda it: (it.day, it.minute)))
     at_broker = chance.random() < AT_BROKER
     return Plan(seed, first, days, desks, at_broker, order, _limits(desks, chance), chance.random() < 0.6)
@@ -113,10 +115,21 @@ def _untold(seed: int, days: int) -> list[Happening]:
     return [_at(chance.randrange(days), PERSON, UNTOLD, chance)]
 
 
+def _changes(seed: int, days: int) -> list[Happening]:
+    chance = random.Random(f"changes behind a gateway {seed}")
+    if chance.random() >= CHANGES:
+        return []
+    whats = (SETTINGS, SETTINGS, LEFT_OUT)
+    return [_at(chance.randrange(days), GATEWAY, chance.choice(whats), chance) for _ in range(chance.randint(1, 2))]
+
+
 def _limits(desks: tuple[str, ...], chance: random.Random) -> tuple[tuple[str, str, Any], ...]:
+    """Limits at the gateway in some of the runs."""
+    return limits(desks, chance) if chance.random() < LIMITED else ()
+
+
+def limits(desks: tuple[str, ...], chance: random.Random) -> tuple[tuple[str, str, Any], ...]:
     """Limits at the gateway, some of which these desks meet."""
-    if chance.random() >= LIMITED:
-        return ()
     one = f"sub_account.{chance.choice(desks)}"
     rows = (
         ("account", "gross_exposure_max", chance.choice((100_000, 200_000))),
