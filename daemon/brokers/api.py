@@ -35,9 +35,9 @@ class BrokerError(Exception):
 
 
 class BrokerRefused(BrokerError):
-    """A definite refusal. `of_keys` is true where the keys themselves are refused."""
+    """A definite refusal. `of_keys` is true where the keys are refused, `unknown_keys` where nobody has such keys."""
 
-    of_keys = False
+    of_keys = unknown_keys = False
 
 
 class BrokerUnreadable(BrokerError, ValueError):

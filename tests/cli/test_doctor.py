@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 from msgspec.structs import replace
 
+from daemon.app.live import model_choice
 from daemon.cli import daemon as cli
 from daemon.config.load import load
 from daemon.core.strategy_rules import desk_keys, rules_digest, with_rules
@@ -245,6 +246,15 @@ def test_a_dry_run_is_said_to_send_nothing(desk: Desk) -> None:
 # --- the account --------------------------------------------------------------------------------------------------
 
 
+def test_a_desk_that_holds_something_and_has_no_model_is_told_how_it_would_start(desk: Desk) -> None:
+    desk.monkeypatch.setattr(model_choice, "state_if_held", lambda _: object())
+    desk.check({"paths": {"models_dir": str(desk.folder / "nowhere")}}, code=0)
+    verdict, text = desk.checks["model"]
+    assert (verdict, text.startswith("it starts halted (no_model)"), "verified" in text) == ("warn", True, False)
+    assert f"{desk.folder / 'nowhere'}" in text
+    assert "correct paths.models_dir" in text
+
+
 def test_wrong_keys_fail_and_are_not_shown(desk: Desk) -> None:
     desk.check(code=2, secret="wrong-secret-000000000000")
     verdict, text = desk.checks["keys"]
@@ -440,6 +450,14 @@ def test_a_feed_that_the_plan_does_not_have_fails_with_the_broker_s_words(desk: 
     desk.check({"feed": {"name": "iex"}}, code=0)
     assert desk.checks["feed iex"][0] == "ok"
     assert "it was trained on feed sip, this desk uses iex" in desk.checks["model"][1]
+
+
+def test_market_data_that_know_no_such_keys_blame_the_keys_and_not_the_plan(desk: Desk) -> None:
+    desk.server.faults.add("http_error", status=401, where={"path": "/v2/stocks/*"})
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["feed sip"]
+    text = desk.checks["feed sip"][1]
+    assert (text.startswith("401"), text.endswith(": use the keys made for this environment")) == (True, True)
 
 
 def test_option_quotes_that_are_refused_fail(desk: Desk) -> None:

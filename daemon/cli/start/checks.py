@@ -319,17 +319,18 @@ async def feeds_findings(
         prices.update({symbol: float(spot), **{contract: float(ask) for contract, ask in asks.items()}})
         return f"{len(asks)} contracts near the money this week"
 
-    cure = _cure("name", settings.feed.name, STOCK_FEEDS)
-    of_options = _cure("options", settings.feed.options, OPTION_FEEDS)
     return [
-        await _entitled(f"feed {settings.feed.name}", quote, cure),
-        await _entitled("history", bars, cure),
-        await _entitled(f"options {settings.feed.options}", options, of_options),
+        await _entitled(f"feed {settings.feed.name}", quote, settings, "name", STOCK_FEEDS),
+        await _entitled("history", bars, settings, "name", STOCK_FEEDS),
+        await _entitled(f"options {settings.feed.options}", options, settings, "options", OPTION_FEEDS),
     ], prices
 
 
-def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:
+def _cure(refused: BrokerRefused, settings: DeskSettings, key: str, feeds: tuple[str, str]) -> str:
     """What to do where the broker refuses this feed."""
+    if refused.unknown_keys:
+        return settings.right_keys
+    feed = getattr(settings.feed, key)
     cure = f'set it to "{feeds[1]}" (free) or "auto", or subscribe' if feed != feeds[1] else "look at the plan"
     return f'feed.{key} = "{feed}" is not in the account\'s data plan: {cure}'
 
@@ -346,8 +347,7 @@ async def _share_feeds(
         prices.update({symbol: float(bid) for symbol, bid in (await admin.quotes(symbols)).items()})
         return f"quotes of {len(prices)} of {len(symbols)} symbols"
 
-    cure = _cure("name", feed, STOCK_FEEDS)
-    lines = [await _entitled(f"feed {feed}", quotes, cure)]
+    lines = [await _entitled(f"feed {feed}", quotes, settings, "name", STOCK_FEEDS)]
     bars: dict[str, int] = {}
 
     async def days() -> str:
@@ -359,18 +359,21 @@ async def _share_feeds(
             bars[symbol] = await admin.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS)
         return f"minute bars of {sum(map(bool, bars.values()))} of {len(symbols)} symbols in the last days"
 
-    history = await _entitled("history", {"bar": minutes, "session": days}[spec.decides], cure)
+    bars_of = {"bar": minutes, "session": days}[spec.decides]
+    history = await _entitled("history", bars_of, settings, "name", STOCK_FEEDS)
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
         history = CheckLine("history", WARN, text)
     return [*lines, history], prices
 
 
-async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> CheckLine:
+async def _entitled(
+    subject: str, ask: Callable[[], Awaitable[str]], settings: DeskSettings, key: str, feeds: tuple[str, str]
+) -> CheckLine:
     try:
         return CheckLine(subject, OK, await ask())
     except BrokerRefused as refused:
-        return CheckLine(subject, FAIL, f"{refused}: {cure}")
+        return CheckLine(subject, FAIL, f"{refused}: {_cure(refused, settings, key, feeds)}")
     except BrokerUnreadable as problem:
         return CheckLine(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
     except BrokerError as error:

@@ -40,6 +40,7 @@ from daemon.core.strategy_rules import not_promoted_words
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
+from daemon.models.runtime import NO_MODEL
 from daemon.models.store import ModelError, claim_words, how_to_claim, proof_words, warnings
 from strategies.kit.manifest import RISK
 from strategies.registry import configured
@@ -164,6 +165,8 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
         live = prepare_live(settings, keys, dry_run=dry_run)
     except (ModelError, CalendarError) as error:
         return None, CheckLine("model", FAIL, str(error))
+    if live.model.version == NO_MODEL:
+        return live, CheckLine("model", WARN, f"it starts halted (no_model), with exits by rules alone: {live.refused}")
     manifest = live.model.manifest
     text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
     problems = []

@@ -53,7 +53,7 @@ class Refused(RestError, BrokerRefused):
         super().__init__(f"{status} {'-' if code is None else code} {message}")
         self.of_service = of_service
         self.status = status
-        self.of_keys = status in (401, 403)
+        self.unknown_keys, self.of_keys = status == 401, status in (401, 403)
         self.code = code
         self.message = message
         self.extra = extra
