@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.config.limits_shown import by_origin
+from daemon.core.orders import in_words
 from daemon.core.session import new_york_text
 from daemon.operator.fleet import PAPER, REAL, Fleet, FleetLine
 from daemon.operator.status import DeskStatus, rows
@@ -77,7 +78,7 @@ def _money_rows(grid: Table, desk: DeskStatus) -> None:
         grid.add_row("last basket", f"due {desk.last_basket}, given up: {given_up or 'nothing'}")
     for order in desk.working:
         price = f"{order.limit_usd or 'market'} once it is at {order.stop_usd}" if order.stop_usd else order.limit_usd
-        text = f"{order.side:+d} x {order.quantity} {order.symbol} at {price or 'market'}"
+        text = f"{in_words(order.side, order.quantity, order.symbol)} at {price or 'market'}"
         kind = "resting stop" if order.stop_usd else "order"
         grid.add_row(kind, f"{order.client_order_id}: {text}, {order.status}")
 

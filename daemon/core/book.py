@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.events import Contract, ContractExpired, OrderFilled, Quote
-from daemon.core.orders import Order
+from daemon.core.orders import Order, in_words
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity
 
@@ -56,7 +56,7 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
     if quantity_after(book, order, fill) < 0:
         held = book.positions.get(fill.symbol)
         raise ValueError(
-            f"fill {fill.side:+d} {fill.cumulative_quantity} {fill.symbol} of {fill.client_order_id} against "
+            f"fill {in_words(fill.side, fill.cumulative_quantity, fill.symbol)} of {fill.client_order_id} against "
             f"{held.quantity if held else 0} held; a sale never exceeds the position"
         )
     quantity = fill.cumulative_quantity - order.filled

@@ -22,7 +22,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.instruments.quotes import QuoteGuard
 from daemon.core.limits import Trading
 from daemon.core.moves import RECONCILED, Cause, Move
-from daemon.core.orders import CANCELING, Order, Work, advance
+from daemon.core.orders import CANCELING, Order, Work, advance, in_words
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
@@ -319,7 +319,7 @@ class Draft:
         self.put_order(replace(canceling, cancel_asked_ns=self.now_ns, cancel_since_ns=since_ns))
         self.effects.append(CancelOrder(client_order_id))
         if self.now_ns - since_ns >= CANCEL_STUCK_NS and order.purpose != "exit":  # an exit's is `exit_stuck`
-            why = f"{client_order_id} ({order.side:+d} {order.remaining} {order.symbol}) does not end"
+            why = f"{client_order_id} ({in_words(order.side, order.remaining, order.symbol)}) does not end"
             self.alarm("cancel_stuck", why, once=True, about=client_order_id)
 
     def leaves(self, effect: AnyEffect) -> bool:

@@ -112,6 +112,14 @@ FENCE = "trade_suspended_by_user"
 """In a report's reasons why the account may not trade: a setting of the account keeps new orders out."""
 
 
+SIDES = {1: "buy", -1: "sell"}
+
+
+def in_words(side: int, quantity: Quantity | Decimal, symbol: str) -> str:
+    """Return what is ordered as a person reads it, such as `sell 7 SPY241204C00459000`."""
+    return f"{SIDES.get(side, side)} {quantity} {symbol}"
+
+
 class Order(msgspec.Struct, frozen=True, gc=False):
     """One order of ours. `cost` is the sum of price x quantity filled, in USD a share times contracts."""
 

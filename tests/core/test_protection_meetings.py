@@ -669,7 +669,7 @@ def test_a_stop_that_the_broker_keeps_under_a_new_name_is_the_desk_s_own_and_end
     met = d.put(account.report(d.at(-50)))
     assert (cancels(met), d.held, d.state.risk.halt) == ([name], {"NEW": 10}, None)
     (told, became) = [alarm.detail for alarm in of(met, RaiseAlarm) if alarm.name == "shares_renamed"]
-    assert told == f"{name} (-1 10 AAA): the broker has it as NEW now; it is cancelled"
+    assert told == f"{name} (sell 10 AAA): the broker has it as NEW now; it is cancelled"
     assert became.startswith("10 AAA became 10 NEW")
     account.end(name)
     d.put(account.report(d.at(-40)))

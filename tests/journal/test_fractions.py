@@ -201,7 +201,7 @@ def test_what_was_given_up_is_told_with_its_sign(desk: JournaledDesk) -> None:
 def test_a_decision_is_explained_with_its_fractions(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bar = "2024-06-28"
     text = told(capsys, "decisions", "--bar", bar, "--state-dir", str(file.parent))
-    assert "+1 x 0.3335" in text
+    assert "buy 0.3335" in text
     assert text.index(" 9.5 ") < text.index(" 2.75 ")  # in the order of what was filled so far
 
 

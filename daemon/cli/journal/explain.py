@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on, print_table
 from daemon.core.draft import PROTECTION
+from daemon.core.orders import SIDES
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.outcomes import (
@@ -285,7 +286,7 @@ def _explain_work(reader: JournalReader, row: sqlite3.Row, console: Console) -> 
         (
             o["client_order_id"],
             o["symbol"],
-            f"{o['side']:+d} x {o['quantity']}",
+            f"{SIDES[o['side']]} {o['quantity']}",
             "stop" if o["purpose"] == PROTECTION else o["limit_price"] or "market",
             o["status"],
             str(o["filled"]),

@@ -18,7 +18,7 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, BrokerReported, OrderFilled
 from daemon.core.moves import Cause
-from daemon.core.orders import Order, advance, name_prefix
+from daemon.core.orders import Order, advance, in_words, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.marks import mark_book, marked
@@ -288,8 +288,8 @@ def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
     draft.risk = replace(draft.risk, reconciled=False)
     draft.halt(
         "fill_mismatch",
-        f"{event.client_order_id}: filled {event.side:+d} {event.cumulative_quantity} {event.symbol}, ordered "
-        f"{order.side:+d} {order.quantity} {order.symbol}, held {draft.book.positions.get(event.symbol)}",
+        f"{event.client_order_id}: filled {in_words(event.side, event.cumulative_quantity, event.symbol)}, ordered "
+        f"{in_words(order.side, order.quantity, order.symbol)}, held {draft.book.positions.get(event.symbol)}",
     )
 
 

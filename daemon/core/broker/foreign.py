@@ -26,7 +26,7 @@ from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
-from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, parse_name
+from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, in_words, parse_name
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, whole_of
@@ -137,7 +137,7 @@ def _refuse(draft: Draft, report: BrokerOrder, *whys: str) -> bool:
 
 
 def _describe(report: BrokerOrder) -> str:
-    return f"{report.side:+d} {report.quantity} {report.symbol}, {report.status}, filled {report.filled}"
+    return f"{in_words(report.side, report.quantity, report.symbol)}, {report.status}, filled {report.filled}"
 
 
 def _report_foreign(draft: Draft, text: str) -> None:

@@ -43,7 +43,7 @@ from daemon.core.events import (
 )
 from daemon.core.instruments.option_market import is_contract
 from daemon.core.moves import RECONCILED, Cause
-from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, UNKNOWN, Order, advance, parse_name
+from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, UNKNOWN, Order, advance, in_words, parse_name
 from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
 from daemon.core.state import BROKER_MODES, ZERO
 from strategies.kit.quantity import Part, Quantity, exact, whole_of
@@ -269,7 +269,8 @@ def _renamed(draft: Draft, order: Order, report: BrokerOrder) -> Order:
     name = order.client_order_id
     draft.put_order(replace(order, symbol=report.symbol))
     if order.working:
-        detail = f"{name} ({order.side:+d} {order.remaining} {order.symbol}): the broker has it as {report.symbol} now"
+        what = in_words(order.side, order.remaining, order.symbol)
+        detail = f"{name} ({what}): the broker has it as {report.symbol} now"
         draft.alarm("shares_renamed", f"{detail}; it is cancelled")
         draft.cancel(name)
     return (draft.orders if order.working else draft.closed)[name]
@@ -281,8 +282,8 @@ def _mismatch(draft: Draft, order: Order, report: BrokerOrder) -> None:
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt(
             "order_mismatch",
-            f"{report.client_order_id}: sent {order.side:+d} {order.quantity} {order.symbol}, the broker has "
-            f"{report.side:+d} {report.quantity} {report.symbol} ({report.intent or 'no intent'})",
+            f"{report.client_order_id}: sent {in_words(order.side, order.quantity, order.symbol)}, the broker has "
+            f"{in_words(report.side, report.quantity, report.symbol)} ({report.intent or 'no intent'})",
         )
     if report.status in ENDED or not order.known:
         _end(draft, order)

@@ -16,7 +16,7 @@ from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.gates import Intent
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
-from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
+from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id, in_words
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES
 from strategies.kit.quantity import Part, Quantity, total
@@ -413,5 +413,6 @@ def in_the_way(draft: Draft) -> dict[str, Order]:
 
 
 def _report(draft: Draft, order: Order, why: str) -> None:
-    detail = f"{order.client_order_id} ({order.side:+d} {order.remaining} {order.symbol}, {order.status}) {why}"
+    what = in_words(order.side, order.remaining, order.symbol)
+    detail = f"{order.client_order_id} ({what}, {order.status}) {why}"
     draft.alarm("exit_stuck", detail, once=True, about=f"{order.symbol} {why}")  # not of each of its attempts

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from daemon.core.desks.registry import GATES
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import AnyEvent, BarClosed, Event
+from daemon.core.orders import SIDES
 from daemon.core.session import bar_end_ns
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -32,7 +33,6 @@ from strategies.kit.units import DAY_S, SECOND_NS
 
 BAR_LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 DECISION_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-SIDES = {1: "buy", -1: "sell"}
 GATE_NAMES = tuple(dict.fromkeys(("no_quote", *(gate.name for gate in GATES))))
 STREAMS = {
     "stream_lost": "market",

@@ -183,7 +183,7 @@ def test_an_order_found_under_our_name_that_is_not_what_was_sent_halts_and_books
     name = submitted(d, account)
     d.put(ev.OrderFound(d.at(1, 6), replace(account.orders[name], **other)))
     assert (d.halted(), d.state.risk.reconciled, d.held) == ("order_mismatch", False, {})
-    assert "sent +1 9 " + CALL in str(d.state.risk.halt)
+    assert "sent buy 9 " + CALL in str(d.state.risk.halt)
 
 
 def test_an_order_of_a_contract_that_was_adjusted_is_not_followed_because_nobody_knows_what_it_delivers() -> None:
