@@ -77,7 +77,6 @@ def _read(path: Path, read: Callable[[bytes], T]) -> T:
 
 def page(runs: Sequence[FinishedRun]) -> str:
     """The whole document. Same reports, same text."""
-    tested = {(run.findings.data_sha256, run.findings.first_session, run.findings.last_session) for run in runs}
     return render(
         TEMPLATE,
         names=[run.name for run in runs],
@@ -85,8 +84,17 @@ def page(runs: Sequence[FinishedRun]) -> str:
         rows=rows_of(runs),
         different=different(runs),
         plot=_plot(runs),
-        same=len(tested) == 1,
+        comparable=comparable(runs),
     )
+
+
+def comparable(runs: Sequence[FinishedRun]) -> str:
+    """Return what may be read from the figures side by side, as a sentence."""
+    tested = {(run.findings.data_sha256, run.findings.first_session, run.findings.last_session) for run in runs}
+    if len(tested) > 1:
+        return "These runs were tested on different sessions or files: their figures cannot be compared one to one."
+    same = "All runs were tested on the same sessions of the same file."
+    return f"{same} Whoever picks one of them by these figures has chosen on test sessions."
 
 
 def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:

@@ -319,7 +319,7 @@ def _learnt(f: Findings, study: Study) -> str:
     one = f.learnt
     assert one is not None, "asked for a study that measured it"
     steps = f"{one.gradient_steps:,} gradient steps to the chosen checkpoint"
-    part = share(one.explained_variance)
+    part = share(max(one.explained_variance or 0.0, 0.0))  # worse than the mean: it explains nothing
     critic = f"; its forecast of the reward explains {part} of what that varied" if one.explained_variance else ""
     several = f", the mean of {f.members} seeds," if f.members > 1 else ""
     return (

@@ -7,7 +7,7 @@ the policy and the passive baselines: others are cut where they leave it, and na
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from statistics import median
 
 from markupsafe import Markup
@@ -76,20 +76,21 @@ def _cut(one: IntervalRow, frame: Range) -> IntervalRow:
 
 
 def _pieces(points: Sequence[Point], frame: Range) -> list[list[Point]]:
-    """Return the parts of a line within the range, each up to its edge; a point at it where there is none."""
-    pieces: list[list[Point]] = [[]]
-    for index, (x, value) in enumerate(points):
-        inside = _within(value, frame) == value
-        if index and inside != (_within(points[index - 1][1], frame) == points[index - 1][1]):
-            before_x, before = points[index - 1]
-            edge = _within(before if inside else value, frame)
-            pieces[-1].append((before_x + (edge - before) / (value - before) * (x - before_x), edge))
-        if inside:
-            pieces[-1].append((x, value))
-        elif pieces[-1]:
-            pieces.append([])
-    x, value = points[-1]
-    return [piece for piece in pieces if piece] or [[(x, _within(value, frame))]]
+    """Return the parts of a line within the range, each up to its edge; the last one ends where the line does, at the
+    edge beyond which that is."""
+    pieces: list[list[Point]] = []
+    for (x, value), (next_x, following) in pairwise(points):
+        begin, end = _within(value, frame), _within(following, frame)
+        if begin == end and (begin, end) != (value, following):
+            continue
+        at, until = (x + (y - value) / ((following - value) or 1.0) * (next_x - x) for y in (begin, end))
+        if not pieces or pieces[-1][-1] != (at, begin):
+            pieces.append([(at, begin)])
+        pieces[-1].append((until if end != following else next_x, end))
+    last_x, last = points[-1]
+    if not pieces or pieces[-1][-1][1] != _within(last, frame):
+        pieces.append([(last_x, _within(last, frame))])
+    return pieces
 
 
 def result_rows(f: Findings) -> list[Row]:

@@ -47,6 +47,7 @@ def test_runs_are_a_table_a_plot_and_the_settings_that_differ(
     page = (tmp_path / "c.html").read_text()
     assert "first: policy" in page
     assert "All runs were tested on the same sessions" in page
+    assert "All runs were tested on the same sessions" in output.err
     assert re.search(r"coefficients\.epochs</th>\s*<td>\s*4\s*</td>\s*<td>\s*5\s*</td>", page)
     assert re.search(r"rules</th>\s*<td>\s*000000000000", page)
     assert "made_with" not in page
@@ -56,6 +57,19 @@ def test_runs_are_a_table_a_plot_and_the_settings_that_differ(
     assert [(row["run"], row["trial"][-5:], row["reward"]) for row in rows] == [
         ("first", "seed0", "0.5"), ("second", "seed0", "0.5"), ("second", "seed1", "1.5"),
     ]  # fmt: skip
+
+
+def test_figures_of_other_sessions_are_called_so_on_the_terminal_too(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(runs[0], other)
+    report = json.loads((other / "report.json").read_text())
+    (other / "report.json").write_text(json.dumps(report | {"data_sha256": "0" * 64}))
+    page = tmp_path / "c.html"
+    assert main(["compare", str(runs[0]), str(other), "--out", str(page)]) == 0
+    for text in (page.read_text(), capsys.readouterr().err):
+        assert "their figures cannot be compared one to one" in text
 
 
 def test_a_folder_without_a_report_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

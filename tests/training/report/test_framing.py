@@ -19,6 +19,14 @@ def test_a_line_that_leaves_the_range_ends_at_its_edge_and_names_its_last_value(
     assert last.points[-1][1] == -0.2
 
 
+def test_a_line_that_comes_back_across_the_whole_range_is_named_where_it_ends() -> None:
+    rule = Curve("simple rule", "rule", [(0, 0.0), (1, -0.4), (2, 1.2), (3, 2.0)])
+    policy, down, up = framed_curves([POLICY, rule])
+    assert (policy, down.label, up.label) == (POLICY, "", "simple rule +200 %")
+    assert [(round(x, 6), round(y, 6)) for x, y in down.points] == [(0, 0.0), (0.5, -0.2)]
+    assert [(round(x, 6), round(y, 6)) for x, y in up.points] == [(1.125, -0.2), (1.625, 0.6)]
+
+
 def test_a_line_within_the_range_stays_whole_and_a_passive_one_makes_it() -> None:
     near = Curve("random", "random", [(0, 0.0), (2, 0.59)])
     held = Curve("buy and hold", "hold", [(0, 0.0), (2, 5.0)])

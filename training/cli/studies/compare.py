@@ -10,7 +10,7 @@ from pathlib import Path
 from daemon.host.whole_files import write_whole
 from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
-from training.report.compare import page, read_runs, rows_of, updates_csv
+from training.report.compare import comparable, page, read_runs, rows_of, updates_csv
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,5 +38,6 @@ def main(arguments: Sequence[str]) -> int:
     widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
     for row in cells:
         sys.stderr.write("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    sys.stderr.write(f"{comparable(runs)}\n")
     sys.stdout.write(f"{chosen.out}\n")
     return DONE
