@@ -92,7 +92,8 @@ def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...
     for key in keys_of(strategy):
         table, _, name = key.partition(".")
         value = trading.risk.premium_max_usd if key == PREMIUM else values(getattr(trading, table))[name]
-        text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
+        text = str(value).lower() if isinstance(value, bool) else str(value)  # as a file has it
+        text = ", ".join(value) or "none" if isinstance(value, tuple) else text
         limits.append(Limit(key, text, came_from.get(key, DEFAULT)))
     return tuple(limits)
 

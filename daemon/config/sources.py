@@ -197,7 +197,7 @@ class Merged:
         self.put(key, value, f"{self._file}, [{strategy}.{table}]", FILE)
 
     def add_environment(self, variables: Mapping[str, str]) -> None:
-        keys = {_variable(key): key for key in (*self._defaults, *RETIRED)}
+        keys = {variable(key): key for key in (*self._defaults, *RETIRED)}
         for name, text in sorted(variables.items()):
             if name in OTHER_VARIABLES:
                 continue
@@ -213,8 +213,14 @@ class Merged:
                     f"environment {name}",
                     ENVIRONMENT,
                 )
-            elif self._counts(name.removeprefix(ENVIRONMENT_PREFIX).partition("__")[0].lower()):
+            elif self._counts(self._table_meant(name, keys)):
                 self._refuse(name, "the environment", (*keys, *OTHER_VARIABLES))
+
+    def _table_meant(self, name: str, keys: Mapping[str, str]) -> str:
+        """Return the table of an unknown variable: its own, or that of the known variable that it all but is."""
+        table = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")[0].lower()
+        near = [] if table in self._sections else get_close_matches(name, keys, n=1, cutoff=NEAR)
+        return keys[near[0]].partition(".")[0] if near else table
 
     def _counts(self, section: str) -> bool:
         """Return whether the values of this table are asked for."""
@@ -305,7 +311,8 @@ def refusal(problems: Iterable[str]) -> ConfigError:
     return ConfigError(text)
 
 
-def _variable(key: str) -> str:
+def variable(key: str) -> str:
+    """Return the environment variable of a dotted key."""
     return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 

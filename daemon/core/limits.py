@@ -192,7 +192,7 @@ class Basket:
     fractions: Literal["auto", "on", "off"] = "auto"  # of shares, where an asset allows them; auto: by the first equity
     order_step: Annotated[Decimal, Ge(FINEST), Le(1)] = Decimal("0.0001")  # shares: a goal of a basket is a multiple
     min_order_usd: Usd = Decimal(1)  # a basket's order of a fraction below this is left out; no exit is
-    volatility_target: Annotated[float, Ge(0), Lt(10)] = 0.0  # annual, of the portfolio; 0: no overlay
+    volatility_target: Annotated[float, Ge(0)] = 0.0  # annual, of the portfolio; 0: no overlay
     volatility_forecast: Literal["ewma", "har", "model"] = "ewma"  # see `daemon.core.risk.overlay`
     volatility_span: Annotated[int, Ge(2), Le(250)] = 20  # sessions of the moving average
     volatility_band: Annotated[float, Ge(0), Lt(1)] = 0.1  # part of the cap by which holdings may exceed it

@@ -208,6 +208,7 @@ def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
     assert "risk.daily_loss_max 0.03" in by_place[f"from {desk.folder / 'config.toml'}"]
     assert by_place["from environment RLTRADER_RISK__DRAWDOWN_MAX"] == "risk.drawdown_max 0.05"
     assert "sizing.max_contracts 10" in by_place["from default"]
+    assert "risk.daily_loss_flatten true" in by_place["from default"]
 
 
 def test_an_account_that_may_sell_short_is_warned_of_until_it_refuses(desk: Desk) -> None:

@@ -447,6 +447,7 @@ def test_a_no_trade_window_is_two_times_in_order(window: str, good: bool) -> Non
         ("rltrader_risk__gap_min", "3", "rltrader_risk__gap_min (from the environment) is unknown: did you mean"),
         ("TRADER_RISK__DAILY_LOSS_MAX", "0.1", "is unknown: did you mean RLTRADER_RISK__DAILY_LOSS_MAX?"),
         ("RLTRADER_BASKET__VOLATILITY_TARGET", "1.5", "expected at most 1.0: a part of the portfolio's value a year"),
+        ("RLTRADER_BASKET__VOLATILITY_TARGET", "10", "expected at most 1.0: a part of the portfolio's value a year"),
         ("RLTRADER_BASKET__GROSS_WEIGHT_MAX", "105", "expected at most 10: a part of the equity, 1.05 is 105 %"),
         ("RLTRADER_BASKET__TURNOVER_MAX", "11", "basket.turnover_max is 11.0 (from environment"),
         ("RLTRADER_MQTT__PREFIX", "a b", "expected 1 to 5 words with '/' between them"),
@@ -482,6 +483,13 @@ def test_a_variable_of_another_program_is_let_pass() -> None:
 
 def test_a_misspelt_variable_of_a_table_that_does_not_count_is_let_pass() -> None:
     assert load(None, {}, {"RLTRADR_RISK__GAP_MIN": "1"}, only=("paths",)).paths == DeskSettings().paths
+
+
+@pytest.mark.parametrize("name", ["RLTRADER_ALARM__COMMAND", "RLTRADER_ALRMS__COMMAND", "RLTRADERD_ALARMS__COMMAND"])
+def test_a_misspelt_table_of_a_variable_counts_as_the_one_that_it_all_but_is(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} .* is unknown: did you mean RLTRADER_ALARMS__COMMAND"):
+        load(None, {}, {name: "tell"}, only=("guard", "alarms"))
+    assert load(None, {}, {name: "tell", "RLTRADER_MINE__FAST": "1"}, only=("paths",)).paths == DeskSettings().paths
 
 
 def test_the_variable_of_the_tests_own_data_is_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
