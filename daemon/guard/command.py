@@ -23,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from daemon.brokers.api import BrokerError, GuardedAccount
+from daemon.brokers.api import BrokerError, BrokerRefused, GuardedAccount
 from daemon.brokers.panic import Show, panic
 from daemon.brokers.registry import guarded_account
 from daemon.config.load import (
@@ -199,7 +199,8 @@ class Guard:
         try:
             look = await self._account.look(since_ns, beat.orders if beat is not None else (), days)
         except BrokerError as error:
-            self.watch.not_looked(str(error))
+            unknown = isinstance(error, BrokerRefused) and error.unknown_keys
+            self.watch.not_looked(f"{error}: {self._settings.right_keys}" if unknown else str(error))
             return
         self._ahead_ns = round(look.ahead_s * SECOND_NS)
         self.watch.looked(look, asked_s)

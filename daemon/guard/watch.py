@@ -499,7 +499,7 @@ class Watch:
         sales = [o for o in _open(look) if o.side < 0 and o.client_order_id.startswith(names)]
         stops = [order for order in sales if isinstance(order.stop_price, Decimal)]
         parts = [f"holds {held}"] if held else []
-        parts += [f"{len(stops)} stops rest"] if held else []
+        parts += [f"stops at rest: {len(stops)}"] if held else []
         parts += [f"has not {gone}, which the desk held, but {_shown(look.positions)}"] if gone and there else []
         parts += [f"{', '.join(working)} can still buy"] if working else []
         return "; ".join(parts)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from daemon.brokers.alpaca.guarded import AlpacaGuarded
-from daemon.brokers.alpaca.rest.client import Unanswered
+from daemon.brokers.alpaca.rest.client import Refused, Unanswered
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import AccountLook
 from daemon.config.load import NO_STRATEGY, DeskSettings, load
@@ -64,6 +64,18 @@ def settings_of(folder: Path) -> DeskSettings:
     path = folder / "config.toml"
     path.write_text(f'[guard]\nprefix = "guard"\ndrop_dir = "{folder}"\nact = "protect"\n')
     return load(path, NO_STRATEGY, only=TABLES)
+
+
+async def test_keys_that_the_broker_does_not_know_are_named_as_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> AccountLook:
+        raise Refused(401, None, "unauthorized.", {})
+
+    host = Host(tmp_path)
+    monkeypatch.setattr(host.account, "look", refused)
+    found = await host.guard.try_out(0.01)
+    assert (False, "account: 401 - unauthorized.: use the keys made for this environment") in found
 
 
 class Host:

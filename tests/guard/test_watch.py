@@ -67,7 +67,7 @@ def test_a_stop_that_rests_already_is_left_alone() -> None:
     dies(world)
     assert world.guard.acts() == []
     assert world.guard.alarms() == ["desk_silent"]
-    assert "1 stops rest" in str(world.guard.done)
+    assert "stops at rest: 1" in str(world.guard.done)
 
 
 def test_of_a_position_that_a_stop_covers_in_part_the_rest_is_covered() -> None:
@@ -1030,7 +1030,7 @@ def test_a_siblings_stop_covers_nothing_of_this_desk() -> None:
     assert isinstance(rest, Rest)
     assert rest.order.quantity == 10
     told = next(a for _, a in world.guard.done if isinstance(a, Alarm) and a.name == "desk_silent")
-    assert told.detail.endswith(": holds 10 SPY; 0 stops rest")  # of 17 in the account, with the sibling's stop
+    assert told.detail.endswith(": holds 10 SPY; stops at rest: 0")  # of 17 in the account, with the sibling's stop
 
 
 def test_a_flat_sub_account_fences_nobody_and_nothing_of_others_is_closed() -> None:
