@@ -47,10 +47,11 @@ from daemon.gateway.config import (
     load_gateway,
     load_or_last,
     make_keys,
+    state_dir_of,
     usable_keys,
 )
 from daemon.gateway.events import MAIN, Opened, Transferred
-from daemon.gateway.gateway import Gateway
+from daemon.gateway.gateway import ALL, Gateway
 from daemon.gateway.journal import (
     GatewayJournal,
     kept_for,
@@ -429,17 +430,19 @@ def show(status: dict[str, Any]) -> str:
     """Return a status as a table: sub-accounts, their sum, the broker's figures."""
     lines = [f"{'':14}{'cash':>16}{'equity':>16}{'orders':>8}  positions"]
     for row in status["accounts"]:
-        fence = "  (suspended)" if row["suspended"] else ""
         figures = f"{row['cash']:>16}{row['equity']:>16}{row['open_orders']:>8}"
-        lines.append(f"{row['name']:14}{figures}  {_held(row['positions'])}{fence}")
+        lines.append(f"{row['name']:14}{figures}  {_held(row['positions'])}")
     for name in ("sum", "broker"):
         row = status[name]
         lines.append(f"{name:14}{row['cash']:>16}{row['equity']:>16}{'':>8}  {_held(row['positions'])}")
     lines += [f"DIFFERENCE: {words}" for words in status["differences"]]
     if status["doubts"]:
         lines.append("no new risk until they agree; `rltrader-gateway accept` gives away what no line will explain")
-    if status["halt"] is not None:
-        lines.append(f"HALT: {status['halt']['reason']}: {status['halt']['detail']}")
+    if (halt := status["halt"]) is not None:
+        ends = "the New York day" if halt["reason"] == "day_loss" else "`rltrader-gateway resume`"
+        lines.append(f"HALT: {halt['reason']}: {halt['detail']}; {ends} ends it")
+    fenced = [row["name"] for row in status["accounts"] if row["suspended"]]
+    lines += [f"FENCED: {name} takes no new risk until `rltrader-gateway lift {name}`" for name in fenced]
     lines.append(status["away"] or "the broker is there")
     return "\n".join(lines) + "\n"
 
@@ -466,7 +469,8 @@ def closed(rows: list[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltrader-gateway`; returns the exit code: 0, 1 for a failed check, 2 for wrong use.
 
-    1 is also what may pass, a disk, a lock, a broker that is away: systemd starts the gateway again.
+    1 is also what may pass, a disk, a lock, a broker that is away, and each mistake while a desk holds something:
+    systemd starts the gateway again.
     """
     options = _options(arguments)
     problem: Exception
@@ -474,12 +478,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _done(options)
     except MayPass as error:
         problem, code = error, FAILED
-    except (ConfigError, StateDirError, JournalError) as error:
+    except ConfigError as error:
+        problem, code = error, FAILED if _starts_for_a_desk(options) else EXIT_CODE
+    except (StateDirError, JournalError) as error:
         problem, code = error, EXIT_CODE
     except (BrokerError, wire.Malformed, WriteFailed, OSError) as error:
         problem, code = error, FAILED
     sys.stderr.write(f"rltrader-gateway: {str(problem) or type(problem).__name__}\n")
     return code
+
+
+def _starts_for_a_desk(options: argparse.Namespace) -> bool:
+    """Return whether this is a start, and a desk behind the gateway holds something or has an order."""
+    if options.command or options.check:
+        return False
+    try:
+        file = standing(state_dir_of(options.config))
+        return file.exists() and read_books(file).is_needed
+    except (StateDirError, JournalError, OSError):
+        return False
 
 
 def _done(options: argparse.Namespace) -> int:
@@ -521,22 +538,23 @@ def _done(options: argparse.Namespace) -> int:
         case "transfer":
             body = {
                 "source": options.source, "target": options.target, "cash": options.cash, "symbol": options.symbol,
-                "quantity": options.quantity, "by": person(), "why": options.why,
+                "quantity": options.quantity, "by": _who(options), "why": options.why,
             }  # fmt: skip
             return _print_result("transfer", show(ask(settings, "POST", "/transfer", body)))
         case "accept":
             body = {"what": options.what, "figure": options.figure, "account": options.account}
-            body |= {"by": person(), "why": options.why}
+            body |= {"by": _who(options), "why": options.why}
             return _print_result("accept", show(ask(settings, "POST", "/accept", body)))
         case "halt" | "resume":
-            body = {"by": person(), "why": options.why, "seen": getattr(options, "seen", "")}
+            body = {"by": _who(options), "why": options.why, "seen": getattr(options, "seen", "")}
             return _print_result(options.command, show(ask(settings, "POST", f"/{options.command}", body)))
         case "lift":
-            body = {"account": options.name, "by": person(), "seen": options.seen}
+            body = {"account": options.name, "by": _who(options), "seen": options.seen}
             return _print_result("lift", show(ask(settings, "POST", "/lift", body)))
         case "panic":
-            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": person()})
-            _print_result("panic", closed(rows))
+            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": _who(options)})
+            stays = f"{options.name} takes no new risk until `rltrader-gateway lift {options.name}`\n"
+            _print_result("panic", closed(rows) + stays * (options.name != ALL))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
         findings = asyncio.run(check(settings, _account_keys(), *_journaled(settings)))
@@ -545,6 +563,10 @@ def _done(options: argparse.Namespace) -> int:
         return 0 if all(right for right, _ in findings) else FAILED
     settings = _fitting(settings, options.config)
     return _run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute())
+
+
+def _who(options: argparse.Namespace) -> str:
+    return options.who.strip() or person()
 
 
 def _print_result(command: str, text: str) -> int:
@@ -667,6 +689,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     close.add_argument("name", help="the sub-account, or `account`")
     lift = _command(commands, "lift", "lift the fence that a panic left on a sub-account")
     lift.add_argument("name", help=_NAMED)
+    for command in (move, accept, halt, resume, close, lift):
+        command.add_argument("--who", default="", metavar="NAME", help="who asks for it (this user); it is journaled")
     for command in (resume, lift):
         command.add_argument("--seen", default="", metavar="NS", help="the time of your look, as a refusal names it")
     proof = _command(commands, "verify", "step the journal again and compare")

@@ -23,8 +23,8 @@ from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.config.checks import of_any_key
-from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, load
-from daemon.config.sources import explained, refusal, shown
+from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, defaults, load
+from daemon.config.sources import explained, refusal, shown, variable
 from daemon.config.tables import DeskSettings, SymbolText, like
 from daemon.gateway.events import MAIN
 from daemon.host.whole_files import unread, write_whole
@@ -40,6 +40,8 @@ NAMED: Final = "1 to 30 small letters, digits, '_' and '-', with a letter or a d
 _Name = Annotated[str, like(r"[a-z0-9][a-z0-9_-]{0,29}", NAMED)]
 LAST_START = "last_start.toml"
 """In the state directory: the file of the last start that had no mistake."""
+_OF_THE_FILE = tuple(f"RLTRADER_{table}__" for table in ("GATEWAY", "ACCOUNT", "SUB_ACCOUNT"))
+"""How variables begin that would be limits, were they read: a desk's are."""
 _STATE_DIR = re.compile(r"""^\s*state_dir\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
 
 
@@ -117,8 +119,9 @@ def limits_in_cents(settings: GatewaySettings) -> list[str]:
     ]
 
 
-def load_gateway(path: Path) -> GatewaySettings:
-    """Read the file. Raises ConfigError."""
+def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> GatewaySettings:
+    """Read the file; `environment` takes the place of the process's. Raises ConfigError."""
+    environment = os.environ if environment is None else environment
     try:
         text = path.read_text(encoding="utf-8")
         tables: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
@@ -131,6 +134,9 @@ def load_gateway(path: Path) -> GatewaySettings:
     strange = sorted(tables.keys() - set(known))
     if strange:
         raise ConfigError(f"{path}: [{strange[0]}] is no table of a gateway: expected one of {', '.join(known)}")
+    for name in sorted(environment):
+        if name.startswith(_OF_THE_FILE):
+            raise ConfigError(f"{name} (from the environment) counts for nothing: write it into {path} and unset it")
     gateway = _table(path, "gateway", GatewayTable, tables.get("gateway", {}))
     account = _table(path, "account", AccountLimits, tables.get("account", {}))
     named = tables.get("sub_account", {})
@@ -142,7 +148,7 @@ def load_gateway(path: Path) -> GatewaySettings:
     problems = list(_wrong(gateway, subs))
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
-    return GatewaySettings(gateway, account, subs, _upstream(path, gateway), text)
+    return GatewaySettings(gateway, account, subs, _upstream(path, gateway, environment), text)
 
 
 def load_or_last(path: Path) -> GatewaySettings:
@@ -154,18 +160,27 @@ def load_or_last(path: Path) -> GatewaySettings:
 
 
 def last_start(path: Path, refused: ConfigError) -> GatewaySettings:
-    """Return the settings of the last start: desks that hold something need a gateway. Raises `refused` without one."""
+    """Return the settings of the last start: desks that hold something need a gateway. Raises `refused` without one.
+
+    Of the environment only what is known counts.
+    """
+    folder = state_dir_of(path)
+    known = {variable(f"{table}.{key}") for table, keys in defaults().items() for key in keys}
+    try:
+        last = load_gateway(folder / LAST_START, {name: os.environ[name] for name in known & os.environ.keys()})
+    except ConfigError:
+        raise refused from None
+    where = last.gateway.model_copy(update={"state_dir": str(folder)})  # it may have been moved since
+    return replace(last, gateway=where, mistake=str(refused))
+
+
+def state_dir_of(path: Path) -> Path:
+    """Return the state directory that a file names, whatever else is wrong with it."""
     try:
         found = _STATE_DIR.search(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         found = None
-    folder = found[1] if found else GatewayTable().state_dir
-    try:
-        last = load_gateway(Path(folder) / LAST_START)
-    except ConfigError:
-        raise refused from None
-    where = last.gateway.model_copy(update={"state_dir": folder})  # it may have been moved since
-    return replace(last, gateway=where, mistake=str(refused))
+    return Path(found[1] if found else GatewayTable().state_dir)
 
 
 def keep_start(folder: Path, settings: GatewaySettings) -> None:
@@ -221,11 +236,11 @@ def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterat
                 yield f"sub_account.{name}.guard_prefix is {longer!r}: {words}"
 
 
-def _upstream(path: Path, gateway: GatewayTable) -> DeskSettings:
+def _upstream(path: Path, gateway: GatewayTable, environment: Mapping[str, str]) -> DeskSettings:
     """Return a desk's settings with the tables that both have: from the file, then the environment, as a desk's."""
     desk = {"name": "gateway", "account": gateway.account, "account_number": gateway.account_number}
     overrides = {f"desk.{key}": value for key, value in desk.items()}
-    return load(path, {**overrides, **NO_STRATEGY}, only=(*SHARED_TABLES, "desk"))
+    return load(path, {**overrides, **NO_STRATEGY}, environment, only=(*SHARED_TABLES, "desk"))
 
 
 # --- keys of the sub-accounts -----------------------------------------------------------------------------------------

@@ -318,7 +318,8 @@ class Operator:
     async def halt(self, request: web.Request) -> web.Response:
         """No new risk to anybody."""
         body = await request.json()
-        await self._gateway.halt("operator", str(body.get("why", "")), str(body.get("by", "")))
+        by = str(body.get("by", ""))
+        await self._gateway.halt("operator", f"{body.get('why') or 'no reason given'} (by {by})", by)
         return web.json_response(status_of(self._gateway))
 
     async def resume(self, request: web.Request) -> web.Response:

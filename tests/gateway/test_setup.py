@@ -274,6 +274,30 @@ def test_a_status_in_words_has_a_line_for_each_and_counts_what_is_too_long() -> 
     assert lines[5].startswith("no new risk until they agree; `rltrader-gateway accept`")
 
 
+@pytest.mark.parametrize(
+    ("reason", "ends"), [("operator", "`rltrader-gateway resume` ends it"), ("day_loss", "the New York day ends it")]
+)
+def test_a_status_in_words_says_what_ends_a_halt_and_a_fence(reason: str, ends: str) -> None:
+    row = {"name": "a", "cash": "1.00", "equity": "8.00", "open_orders": 2, "positions": {}, "suspended": True}
+    halt = {"reason": reason, "detail": "news (by anna)"}
+    lines = show(
+        {"accounts": [row], "sum": row, "broker": row, "differences": [], "doubts": [], "halt": halt, "away": ""}
+    ).splitlines()
+    assert f"HALT: {reason}: news (by anna); {ends}" in lines
+    assert "FENCED: a takes no new risk until `rltrader-gateway lift a`" in lines
+
+
+def test_a_limit_in_the_environment_is_refused_because_it_would_count_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gateway.toml").write_text("[sub_account.a]\ncapital = 5\n")
+    for name in ("RLTRADER_ACCOUNT__DAY_LOSS_MAX", "RLTRADER_SUB_ACCOUNT__A__ORDER_MAX", "RLTRADER_GATEWAY__PORT"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "500")
+            with pytest.raises(ConfigError, match=f"{name} .* counts for nothing: write it into .*gateway.toml"):
+                load_gateway(tmp_path / "gateway.toml")
+
+
 def test_a_panic_in_words_says_what_could_not_be_closed() -> None:
     rows = [
         {"symbol": "SPY", "status": 200, "body": {"side": "sell", "qty": "3"}},
@@ -439,6 +463,30 @@ async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its
             assert status["halt"]["reason"] == "configuration"  # until a person resumes
 
 
+async def test_a_mistake_in_the_environment_keeps_no_desk_that_holds_something_from_its_exits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        start = ["--config", str(file)]
+        alpaca.by_hand("place", symbol="SPY", qty="3", side="buy")
+        async with serving(alpaca, load_gateway(file)):
+            await until(lambda: alpaca.account.quantity("SPY") == 3)
+            with monkeypatch.context() as patch:
+                patch.delenv(KEYS[0])
+                assert await asyncio.to_thread(command.main, start) == 2  # nobody holds anything
+            move = {"source": "main", "target": "rebalancer", "cash": "0", "symbol": "SPY", "quantity": "3"}
+            await asyncio.to_thread(ask, load_gateway(file), "POST", "/transfer", {**move, "by": "anna", "why": ""})
+        for name in ("RLTRADER_ACCOUNT__DAY_LOSS_MAX", "RLTRADER_ALPACA__TRADING_UR", "RLTRADER_ALARM__COMMAND"):
+            with monkeypatch.context() as patch:
+                patch.setenv(name, "500")
+                assert name in command._fitting(load_or_last(file), file).mistake
+        monkeypatch.delenv(KEYS[0])
+        assert await asyncio.to_thread(command.main, start) == 1  # and systemd tries again
+        assert await asyncio.to_thread(command.main, [*start, "--check"]) == 2
+        assert "the account's keys are missing" in capsys.readouterr().err
+
+
 async def test_a_guards_prefix_goes_to_no_other_sub_account_at_once(tmp_path: Path) -> None:
     async with broker() as alpaca:
         file = await at(alpaca, tmp_path)
@@ -530,7 +578,8 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
         file = await at(alpaca, tmp_path)
         async with serving(alpaca, load_gateway(file)):
             changed(file, "port = 0", "ports = 0")
-            assert await asyncio.to_thread(command.main, ["--config", str(file), "halt", "--why", "look"]) == 0
+            halt = ["--config", str(file), "halt", "--why", "look", "--who", "anna"]
+            assert await asyncio.to_thread(command.main, halt) == 0
             assert "by the file of the last start" in capsys.readouterr().err
             assert await asyncio.to_thread(command.main, ["--config", str(file), "--check"]) == 2
             move = ["--config", str(file), "transfer", "main", "scalper", "--cash", "1,000"]
@@ -545,7 +594,7 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
             status = await asyncio.to_thread(
                 ask, load_gateway(tmp_path / "gateway" / "last_start.toml"), "GET", "/status"
             )
-            assert status["halt"]["reason"] == "operator"
+            assert status["halt"] == {"reason": "operator", "detail": "look (by anna)"}
 
 
 async def test_a_command_that_was_taken_and_not_answered_is_not_called_undone(
