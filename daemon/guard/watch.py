@@ -16,12 +16,13 @@ from itertools import count
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from daemon.brokers.api import AccountLook
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.orders import ENDED
+from daemon.core.orders import ENDED, is_desks
 from daemon.operator.heartbeat import FRESH_S, Heartbeat
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import SECOND_NS
@@ -396,9 +397,13 @@ class Watch:
             known = beat.holds.get(symbol)
             missing = min(uncovered, bare_before.get(symbol, 0))
             has, had = there.get(symbol, 0), before.get(symbol, 0)
-            expected = self._held(look)[symbol] + (known.others if known is not None else 0)
+            called = min(self._called(look, symbol), missing) if shared else 0
+            missing -= called
+            expected = self._held(look)[symbol] - called + (known.others if known is not None else 0)
             if type(expected) is int:  # a fraction, as a reinvested dividend leaves it, is not the desk's
                 has, had, missing = whole_of(has), whole_of(had), whole_of(missing)
+            if called and has > expected:
+                bare[symbol] = f"{called} were sold by a call that names no owner: they may be its own, or another's"
             if missing <= 0 or (not has and (self._closes or not there)):
                 continue  # covered, or closed
             left_over = self._closes and 0 < has < expected  # by the guard's own call
@@ -482,6 +487,19 @@ class Watch:
             if known is not None or (ours and order.submitted_ns > beat.time_ns):
                 held[order.symbol] += order.side * (exact(order.filled) - (known or 0))
         return held
+
+    def _called(self, look: AccountLook, symbol: str) -> Quantity:
+        """Return how much of a symbol the broker's close call may have sold of this desk's, unheard.
+
+        The broker names such an order: of several sub-accounts it may be anybody's, but not of one that held less.
+        """
+        held, sold = self._held(look)[symbol], exact(0)
+        for order in look.orders:
+            named = is_desks(order.client_order_id) or order.client_order_id.startswith(self._names())
+            if order.symbol == symbol and order.side < 0 and not named and order.stop_price is UNSET:
+                count = exact(order.filled if order.status in ENDED else order.quantity)
+                sold += count if count <= held else 0
+        return exact(sold)
 
     def _exposure(self, look: AccountLook | None) -> str:
         """Return what is at risk, in words; "" for nothing."""

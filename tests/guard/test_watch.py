@@ -1067,3 +1067,36 @@ def test_its_orders_bear_the_name_that_the_desk_expects_whatever_its_own_file_sa
     assert [order.client_order_id.split("-")[0] for order in world.broker.working(-1)] == ["watchman"]
     world.run(3600)
     assert world.broker.stops() == {"SPY": 10}  # it knows its own again, and rests no second one
+
+
+@pytest.mark.parametrize(
+    ("sold", "rests"),
+    [
+        pytest.param(10, [], id="all that the desk held, or a sibling"),
+        pytest.param(4, [6], id="a part"),
+        pytest.param(11, [10], id="more than the desk held: another's"),
+    ],
+)
+def test_a_sale_that_bears_no_desks_name_may_be_its_own_by_the_close_call(sold: int, rests: list[int]) -> None:
+    """The broker names the order of that call; the gateway alone knows whose it was."""
+    world = shared(SPY=17)
+    world.run(60)
+    call = SubmitOrder("0f3c9a52-77aa-4c6e-9d0e-5a1b2c3d4e5f", "SPY", -1, sold, None, "", 0)
+    assert world.broker.put(call, world.now_ns)
+    world.broker.fill(call.client_order_id, sold)
+    dead(world)
+    world.run(HOUR)
+    assert [act.order.quantity for act in world.guard.acts() if isinstance(act, Rest)] == rests
+    assert ("guard_unprotected" in world.guard.alarms()) is (sold <= 10)
+
+
+def test_a_siblings_own_sale_leaves_this_desk_its_whole_stop() -> None:
+    world = shared(SPY=17)
+    world.run(60)
+    sale = SubmitOrder("0123456789-option_scalper-1-2-0", "SPY", -1, 7, None, "", 0)
+    assert world.broker.put(sale, world.now_ns)
+    world.broker.fill(sale.client_order_id, 7)
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    assert "guard_unprotected" not in world.guard.alarms()
