@@ -173,9 +173,10 @@ def _beyond_scope(draft: Draft) -> str:
 
 def waits_for_broker(broker: BrokerState, risk: RiskState) -> bool:
     """Return whether the broker's report is to become the book before the desk goes on, or just does."""
+    accepted_ns = max((it.again_ns or it.since_ns for it in risk.halts if it.reason == "accept_broker"), default=0)
     standing = broker.suspicion is not None and risk.halt is not None
-    halted = risk.halt is not None and risk.halt.reason in BY_ACCEPTING
-    return bool(broker.accept_ns or broker.stood_down or standing or halted)
+    ends_so = [it for it in risk.halts[:1] if it.reason in BY_ACCEPTING and (it.again_ns or it.since_ns) > accepted_ns]
+    return bool(broker.accept_ns or broker.stood_down or standing or ends_so)
 
 
 def on_pause(draft: Draft, event: ev.PauseRequested) -> None:

@@ -455,6 +455,23 @@ def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted(
     assert (halted(d), d.state.risk.reconciled, d.state.broker.stood_down) == ("", True, False)
 
 
+def test_once_the_broker_s_word_was_accepted_the_way_out_of_a_difference_is_a_resume_until_it_comes_again() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    account.positions["AAA"] = (7, Decimal(100))  # nobody says how three of them left
+    for minute in (5, 6, 7):
+        d.put(account.report(d.at(minute)))
+    assert (halted(d), "accept-broker" in way_out(d.state)) == ("reconciliation", True)
+    d.put(ev.AcceptBrokerRequested(d.at(7.1), "checked", "ann"))
+    assert "next report" in way_out(d.state)
+    d.put(account.report(d.at(7.2)))
+    assert (halted(d), d.held, way_out(d.state)) == ("reconciliation", {"AAA": 7}, "")
+    account.positions["AAA"] = (5, Decimal(100))
+    for minute in (8, 9, 10):
+        d.put(account.report(d.at(minute)))
+    assert "accept-broker" in way_out(d.state)
+
+
 def test_a_word_that_was_accepted_before_a_panic_is_none_about_what_it_leaves() -> None:
     d = with_shares(account := Account(), AAA=10)
     d.put(account.report(d.at(1)))
