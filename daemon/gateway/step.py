@@ -570,6 +570,10 @@ class Bookkeeper:
         books.lines_later = []
         self._settle_without_ledger(event)
         self._compare(event)
+        newest = books.changed_ns < event.asked_ns
+        for account, symbol in sorted({(order.account, order.symbol) for order in books.open_orders()}):
+            if lines or (newest and symbol not in books.differences):  # a guard's stop was judged by nobody here
+                self._end_uncovered(account, symbol)
         if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
             self._begin_day()
@@ -580,8 +584,6 @@ class Bookkeeper:
         lines = [(line_of(row), row, ex_date) for row, ex_date in rows]
         for line, row, ex_date in sorted(lines, key=lambda each: (_turn(each[0]), each[0].id)):
             self._line(line, row, ex_date)
-        for account, symbol in sorted({(o.account, o.symbol) for o in self.books.open_orders()} if lines else ()):
-            self._end_uncovered(account, symbol)
 
     def _ledger_fill(self, row: Json) -> None:
         """Book a fill of the ledger, unless the stream brought it."""

@@ -174,6 +174,34 @@ async def test_a_panic_right_after_a_start_finds_what_a_guard_rested_while_it_wa
             assert alpaca.account.by_client_id["guarda-1"].status == "canceled"
 
 
+async def test_a_guards_stop_of_more_than_its_sub_account_holds_ends_and_keeps_nothing_of_a_sibling_back(
+    tmp_path: Path,
+) -> None:
+    """What the guard does not know: `a` sold five of its eight by the close call, or they were moved, just before."""
+    subs = table("a", guard_prefix="guarda"), table("b", guard_prefix="guardb")
+    stop = {"symbol": "SPY", "side": "sell", "type": "stop", "stop_price": "400", "time_in_force": "gtc"}
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path, *subs) as s:
+            await s.place("a", 3)
+            await s.place("b", 10)
+            await s.until(lambda: (len(s.held("a")), len(s.held("b"))) == (1, 1))
+        for name, quantity in (("guarda-1", "3"), ("guarda-2", "5")):
+            alpaca.by_hand("place", qty=quantity, client_order_id=name, **stop)
+            await asyncio.sleep(1)
+        async with gateway_on(alpaca, tmp_path, *subs) as s:
+            await s.until(lambda: not alpaca.account.by_client_id["guarda-2"].open)
+            alpaca.by_hand("place", qty="4", client_order_id="guarda-3", **stop)
+            await s.until(lambda: "guarda-3" in s.books.orders)
+            await s.settled()
+            await s.until(lambda: not alpaca.account.by_client_id["guarda-3"].open)
+            await s.settled()
+            assert alpaca.account.by_client_id["guarda-1"].open
+            await s.place("b", 10, "sell")
+            await s.until(lambda: not s.held("b"))
+            await s.settled()
+            assert s.verified().difference == ""
+
+
 async def test_every_row_is_hashed_and_stepped_again(tmp_path: Path) -> None:
     async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
         for _ in range(5):
