@@ -477,14 +477,17 @@ class Watch:
         return bare
 
     def _held(self, look: AccountLook) -> Mapping[str, Quantity]:
-        """Return what the desk holds of each symbol: by its last heartbeat, and its orders' fills since."""
+        """Return what the desk holds of each symbol: by its last heartbeat, and its orders' fills since.
+
+        The heartbeat has all that filled before it, so the times of two clocks decide nothing.
+        """
         beat = self.beat
         assert beat is not None
         held: dict[str, Quantity] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
         for order in look.orders:
             name, known = order.client_order_id, beat.orders.get(order.client_order_id)
             ours = name.startswith(self._names())
-            if known is not None or (ours and order.submitted_ns > beat.time_ns):
+            if known is not None or (ours and order.submitted_ns > beat.time_ns - round(FRESH_S * SECOND_NS)):
                 held[order.symbol] += order.side * (exact(order.filled) - (known or 0))
         return held
 

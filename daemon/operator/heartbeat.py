@@ -26,10 +26,12 @@ from daemon.host.safe_decode import typed
 from daemon.host.whole_files import write_whole
 from daemon.operator.signing import KEY_LEAST, Key, KeyRefused, parse_key
 from strategies.kit.quantity import Quantity, from_json, to_json
+from strategies.kit.units import SECOND_NS
 
 BYTES_MAX = 256 * 1024  # of a message; one of 500 positions has 40,000
 QUANTITY_MAX = 40  # characters of a quantity
 FRESH_S = 60.0  # by which a message's time may differ from the hearer's: an older one was held up on its way
+LATELY_NS = round(2 * FRESH_S) * SECOND_NS  # what ended before that was sent before the last heartbeat by any clock
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -55,8 +57,8 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat(_Signed, frozen=True, kw_only=True):
     """`heartbeat`: the desk lives.
 
-    `names` begins the names of its orders, `prefix` those of its guard's; `orders` are those that work, with what was
-    filled of each. `leaving`: it was stopped by a person, and nothing follows.
+    `names` begins the names of its orders, `prefix` those of its guard's; `orders` are those that work or lately
+    filled, with what was filled of each. `leaving`: it was stopped by a person, and nothing follows.
     """
 
     schema: Literal["heartbeat"] = "heartbeat"
@@ -96,7 +98,9 @@ def heartbeat_of(
     state: State[Any], kind: DeskKind, desk: str, life: int, counter: int, time_ns: int, *, leaving: bool
 ) -> Heartbeat:
     """Return the unsigned heartbeat of a desk in this state."""
-    draft = Draft(state, kind)
+    draft, since_ns = Draft(state, kind), state.now_ns - LATELY_NS
+    lately = [o for o in state.closed.values() if o.news_ns > since_ns and o.filled and not o.closing]
+    told = (*state.orders.values(), *lately)
     return Heartbeat(
         desk=desk,
         life=life,
@@ -107,7 +111,7 @@ def heartbeat_of(
         prefix=guard_prefix(draft),
         leaving=leaving,
         holds={symbol: Held(*cover) for symbol, cover in cover_of(draft).items()},
-        orders={name: order.filled for name, order in state.orders.items() if order.purpose != "foreign"},
+        orders={order.client_order_id: order.filled for order in told if order.purpose != "foreign"},
     )
 
 

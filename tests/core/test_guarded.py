@@ -272,7 +272,11 @@ def test_the_heartbeat_has_what_is_held_and_the_stop_below_it() -> None:
         "SPY": (10, 0, STOP, None),
         "QQQ": (10, 0, STOP, None),
     }
-    assert beat.orders == dict.fromkeys(names.values(), 0)
+    bought = {"e1-share_bars-1-0-0": 10, "e1-share_bars-1-1-0": 10}  # of each ten, two minutes and less ago
+    assert beat.orders == {**dict.fromkeys(names.values(), 0), **bought}
+    desk.tick(20, 0)
+    later = heartbeat_of(desk.state, desk.core.desk, "paper-1", 1, 3, 4, leaving=False)
+    assert later.orders == dict.fromkeys(names.values(), 0)
     assert beat.names == "e1-share_bars-"
     assert beat.account == "PA3TEST"
 

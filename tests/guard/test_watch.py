@@ -115,6 +115,20 @@ def test_shares_added_after_the_last_heartbeat_are_covered_by_the_stop_that_is_k
     assert world.broker.orders[mine].status == "canceled"
 
 
+@pytest.mark.parametrize("clock_s", [-20.0, -3.0, 0.0, 3.0, 20.0])
+def test_what_was_traded_around_the_last_heartbeat_counts_once_whatever_the_desk_s_clock_says(clock_s: float) -> None:
+    world = World()
+    world.desk.clock_s = clock_s
+    world.run(60)
+    world.broker.fill(world.own("SPY", 1, 5), 5)
+    world.desk.holds = {"SPY": Held(15, 0, Decimal("55.00"), None)}  # the next heartbeat has it
+    world.run(10)
+    world.broker.fill(world.own("SPY", -1, 4), 4)  # and none has this
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 11}
+
+
 def test_a_flat_account_of_a_dead_desk_is_fenced_and_a_person_s_lifting_it_is_final() -> None:
     world = World(held=0)
     dies(world)

@@ -100,10 +100,13 @@ class DeskHost:
     restarts: int = 0
     account: str = "PA1"
     prefix: str = "guard"  # of its guard's orders
+    ended: dict[str, int] = field(default_factory=dict)  # when it first knew that an order of its own had ended
 
     def beat(self, now_ns: int, broker: Broker) -> Heartbeat:
         self.counter += 1
         working = [order for side in (1, -1) for order in broker.working(side) if self.knows(order.client_order_id)]
+        over = [order for order in broker.orders.values() if order not in working and self.knows(order.client_order_id)]
+        lately = [o for o in over if now_ns - self.ended.setdefault(o.client_order_id, now_ns) < 120 * SECOND]
         return Heartbeat(
             desk="d1",
             life=self.life,
@@ -114,7 +117,7 @@ class DeskHost:
             prefix=self.prefix,
             leaving=self.leaving,
             holds=self.holds,
-            orders={order.client_order_id: exact(order.filled) for order in working},
+            orders={order.client_order_id: exact(order.filled) for order in (*working, *lately)},
         )
 
     def knows(self, name: str) -> bool:
