@@ -36,6 +36,7 @@ STOPS_MAX = 3  # of a symbol, within the times below
 TAKEN_S = 20 * 3600.0  # somebody takes them away; one for the day is needed again in the next session
 REFUSED_S = 600.0  # the broker refuses them: it may be for a while only
 FOR_EVER_NS = 2**62
+UNPROTECTED = "guard_unprotected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Watch:
             self.beat = beat
         if fresh:
             self._heard_s, self._fenced_once, self._closes = now_s, False, False
-            self._raised.pop("guard_unprotected", None)
+            self._unprotected({}, now_s)
             self._rested.clear()
             self._refused.clear()
         else:
@@ -268,6 +269,15 @@ class Watch:
             self._raised[name] = now_s
             return [Alarm(name, detail)]
         return []
+
+    def _unprotected(self, bare: Mapping[str, str], now_s: float) -> list[Action]:
+        """Return the alarm of what stays without a stop: at once where a symbol came to it, each hour for the rest."""
+        keys = [f"{UNPROTECTED} {symbol}" for symbol in bare]
+        self._raised = {key: at for key, at in self._raised.items() if not key.startswith(UNPROTECTED) or key in keys}
+        if all(now_s - self._raised.get(key, -AGAIN_S) < AGAIN_S for key in keys):
+            return []
+        self._raised |= dict.fromkeys(keys, now_s)
+        return [Alarm(UNPROTECTED, "; ".join(f"{symbol}: {why}" for symbol, why in bare.items()))]
 
     def _of_paths(self, blind: list[str], now_s: float) -> list[Action]:
         since_s = max((max(self._echo_s[path], self._began_s) for path in blind), default=now_s)
@@ -380,8 +390,7 @@ class Watch:
         done += [f"rests a stop of {stop.quantity} {stop.symbol} at {stop.stop_price}" for stop in stops]
         if done:
             actions.append(Alarm("guard_acts", "; ".join(f"it {what}" for what in done)))
-        what = "; ".join(f"{symbol}: {why}" for symbol, why in bare.items())
-        actions += self._case("guard_unprotected", bool(bare), what, now_s)
+        actions += self._unprotected(bare, now_s)
         self.state = "unprotected" if bare else "protected"
         return actions
 

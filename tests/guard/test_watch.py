@@ -735,6 +735,30 @@ def test_a_second_death_within_the_hour_tells_what_is_unprotected_again() -> Non
     assert len(world.guard.when("guard_unprotected")) == 2
 
 
+def said(world: World, name: str) -> list[str]:
+    """What the alarms of this name said."""
+    return [action.detail for _, action in world.guard.done if isinstance(action, Alarm) and action.name == name]
+
+
+def test_a_symbol_that_is_left_unprotected_later_is_told_at_once() -> None:
+    world = World()
+    world.desk.holds = {"SPY": Held(10, 0, None, None), "QQQ": Held(5, 0, Decimal("30.00"), None)}
+    world.broker.positions["QQQ"] = 5
+    stop = world.own("QQQ", -1, 5, stop="30.00")
+    world.run(60)
+    dead(world)
+    world.run(RULES.act_s + 600)
+    (first,) = said(world, "guard_unprotected")
+    assert first.startswith("SPY: ")
+    world.broker.end(stop)
+    world.broker.positions["QQQ"] = 3  # somebody sold two
+    world.run(2 * RULES.look_s + 10)
+    _, second = said(world, "guard_unprotected")
+    assert "QQQ: the account has 3" in second
+    world.run(1800)
+    assert world.guard.alarms().count("guard_unprotected") == 2
+
+
 def test_where_corporate_actions_are_not_known_entries_are_cancelled_and_no_stop_is_rested() -> None:
     world = World()
     mine = world.own("QQQ", 1, 5)
