@@ -474,12 +474,16 @@ class Watch:
         return sum(now_s - at_s < within_s for at_s in self._rested[part]) < STOPS_MAX
 
     def _uncovered(self, look: AccountLook) -> dict[str, Quantity]:
-        """Return what the desk holds of each symbol, and no order sells."""
+        """Return what the desk holds of each symbol, and no order sells: others sell what is theirs first."""
         bare, shared, names = dict(self._held(look)), self._is_shared(look), self._names()
+        theirs = {symbol: one.others for symbol, one in self.beat.holds.items()} if self.beat is not None else {}
         for order in _open(look):
-            ours = order.client_order_id.startswith(names)
-            if order.side < 0 and order.symbol in bare and (ours or not shared):
+            if order.side < 0 and order.symbol in bare and order.client_order_id.startswith(names):
                 bare[order.symbol] -= _rest_of(order)
+            elif order.side < 0 and order.symbol in bare and not shared:
+                left = exact(theirs.get(order.symbol, 0) - _rest_of(order))
+                bare[order.symbol] += min(left, 0)
+                theirs[order.symbol] = max(left, 0)
         for position in look.positions:
             if position.symbol in bare and position.available is not None:
                 bare[position.symbol] = min(bare[position.symbol], exact(position.available))

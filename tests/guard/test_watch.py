@@ -271,6 +271,15 @@ def test_a_person_s_own_sale_of_the_desk_s_shares_leaves_the_stop_to_what_is_fre
     assert world.guard.acts() == []
 
 
+@pytest.mark.parametrize(("theirs", "rests"), [(40, 10), (25, 10), (44, 6), (50, 0)])
+def test_a_person_s_sale_of_a_person_s_own_shares_covers_none_of_the_desk_s(theirs: int, rests: int) -> None:
+    world = World(others=40)
+    sale = SubmitOrder("by-hand", "SPY", -1, theirs, None, "", 0, stop_price=Decimal(40))
+    assert world.broker.put(sale, world.now_ns)
+    dies(world)
+    assert world.broker.stops() == {"SPY": theirs + rests}
+
+
 def test_a_stop_that_somebody_takes_away_rests_three_times_and_no_more() -> None:
     world = World()
     world.run(60)
