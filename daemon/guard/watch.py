@@ -21,7 +21,7 @@ from msgspec import UNSET
 from daemon.brokers.api import AccountLook
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.orders import ENDED, is_desks
 from daemon.operator.heartbeat import FRESH_S, Heartbeat
 from strategies.kit.quantity import Quantity, exact, whole_of
@@ -424,7 +424,7 @@ class Watch:
                 bare[symbol] = f"{found}: {why}, another name, or a person"
             elif look.changed is None:
                 bare[symbol] = "whether a corporate action changed what its price means is not known"
-            elif symbol in look.changed:
+            elif root_of(symbol) in look.changed:
                 bare[symbol] = "a corporate action may have changed what its price means"
             elif parse_occ(symbol) is not None and not look.market_open:
                 bare[symbol] = "a stop of an option is for the day, and the market is closed"

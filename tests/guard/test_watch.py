@@ -255,6 +255,17 @@ def test_an_announced_corporate_action_gets_no_stop_at_an_old_price() -> None:
     assert "guard_unprotected" in world.guard.alarms()
 
 
+def test_a_contract_gets_no_stop_at_an_old_price_where_its_underlying_changed() -> None:
+    """A split of SPY halves the price of its contracts, and lists them under other strikes later."""
+    world = World(held=0)
+    call = "SPY270115C00500000"
+    world.desk.holds, world.broker.positions = {call: Held(3, 0, Decimal("1.10"), None)}, {call: 3}
+    world.broker.changed = frozenset(("SPY",))
+    dies(world)
+    assert world.guard.acts() == []
+    assert f"{call}: a corporate action" in said(world, "guard_unprotected")[0]
+
+
 def test_of_a_person_s_shares_in_the_same_account_none_is_covered() -> None:
     world = World(others=30)
     dies(world)
