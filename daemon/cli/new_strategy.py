@@ -23,7 +23,6 @@ _POLICY = {
     RULES: "a rule, which is exported as it is",
     PPO: "how PPO trains it, with a reward and a network to change",
     SB3: "how Stable-Baselines3 trains it",
-    PLAIN: "a rule with declared parameters, in the strategy's own file: no torch is needed",
 }
 _GRAPH = "An ONNX file of your own takes the rule's place with `--import-onnx FILE` in the first command.\n\n"
 _PASSIVE = "The prices of the tape are random, so the policy may learn to hold nothing: hence `--allow-passive`.\n\n"
@@ -53,7 +52,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cadence", choices=("bar", "session"), required=True, help="when it decides")
     command.add_argument("--holds", choices=("option", "shares"), required=True, help="what it holds")
     template = "where its policy comes from: a rule, our PPO, Stable-Baselines3, or its own file (default: %(default)s)"
-    command.add_argument("--template", choices=tuple(_POLICY), default=RULES, help=template)
+    command.add_argument("--template", choices=(*_POLICY, PLAIN), default=RULES, help=template)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -100,7 +99,8 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         "cls": cls,
         "package": name.replace("_", "-"),
         "what": _WHAT[kind],
-        "policy": _POLICY[template],
+        "policy_row": "" if template == PLAIN else f"| `{name}_training.py` | the policy: {_POLICY[template]} |\n",
+        "its_rule": "; its policy is a rule with declared parameters: no torch is needed" if template == PLAIN else "",
         "of_the_desk": _OF_THE_DESK[kind],
         "imports": f"{_IMPORTS[kind]}, {cls}",
         "optional": '\n[project.optional-dependencies]\nsb3 = ["stable-baselines3"]\n' if template == SB3 else "",
@@ -117,7 +117,6 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
     words["averages"] = _AVERAGES[kind] if template == PLAIN else ""
     words["tests"] = _filled(f"test_{suffix}", words).rstrip("\n")
     training = {} if template == PLAIN else {f"{name}_training.py": _filled(f"training_{template}", words)}
-    words["policy_file"] = f"{name}.py" if template == PLAIN else f"{name}_training.py"
     return training | {
         f"{name}.py": _filled(f"strategy_{suffix}", words),
         f"test_{name}.py": _filled("test", words),

@@ -54,7 +54,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "strategy": described(replay.strategy),
         "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
         **({"too short": short} if (short := _short(replay)) else {}),
-        "synthetic": bool(replay.info.synthetic),
+        **({"synthetic": "yes: the bars are made up"} if replay.info.synthetic else {}),
         **({} if replay.quotes is None else {"option_quotes": _described(replay.quotes)}),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if manifest.promoted else "not promoted: allowed in a dry run only")

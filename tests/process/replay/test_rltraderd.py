@@ -340,7 +340,7 @@ def test_bad_bars_are_rejected_counted_and_journaled_and_the_run_goes_on(tmp_pat
 def test_without_a_tape_the_bundled_synthetic_one_is_named_as_synthetic(here: Path) -> None:
     finished = rltraderd("--dry-run", "--check", "--state-dir", here / "state", cwd=here)
     assert finished.returncode == 0, finished.stderr
-    assert re.search(r"synthetic +True", finished.stdout)
+    assert re.search(r"synthetic +yes: the bars are made up", finished.stdout)
     assert re.search(r"limits +from default: .*risk.stale_bar_s 90,", finished.stdout)
     assert json.loads(finished.stdout.splitlines()[-1]) == {"check": "ok"}
     assert list(here.iterdir()) == []
