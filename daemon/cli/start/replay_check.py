@@ -47,7 +47,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
     unproven, symbols = proof_words(manifest), configured(spec)
     claim, lines = claim_words(manifest, trading, symbols), how_to_claim(manifest, trading, symbols)
     other = warnings(manifest, spec, trading)
-    values = {
+    values: dict[str, str | tuple[str, ...]] = {
         "configuration": "ok",
         "desk": settings.desk.name,
         "mode": "replay (dry run)" + ("" if replay.quotes is None else " with recorded option quotes"),
