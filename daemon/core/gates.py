@@ -320,7 +320,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     blind: str = ""  # what the desk does not see of what it holds
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
     disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known
-    others_short: frozenset[str] = frozenset()  # symbols in which others are short, by the broker's last report
+    foreign_held: dict[str, Quantity] = {}  # what others hold of a symbol, negative where they are short
     claim: ClaimState | UnsetType = UNSET
 
 
@@ -405,10 +405,8 @@ def owner_unknown(view: RiskView, intent: Intent) -> str | None:
 
 def others_short(view: RiskView, intent: Intent) -> str | None:
     """Deny a purchase of what others are short in: the account would hold less than was bought, and sell no more."""
-    symbol = intent.symbol
-    return (
-        f"others are short in {symbol}: a purchase would close their position" if symbol in view.others_short else None
-    )
+    short = view.foreign_held.get(intent.symbol, 0) < 0
+    return f"others are short in {intent.symbol}: a purchase would close their position" if short else None
 
 
 def closed_by_hand(view: RiskView, intent: Intent) -> str | None:

@@ -68,6 +68,7 @@ from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.failures import innermost
+from daemon.host.loopback import listen
 from daemon.host.own_files import StateDirError, person
 from daemon.host.passing import MayPass
 from daemon.host.printable import result_of
@@ -344,13 +345,11 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ke
         await upstream.close()
     findings += [(True, words) for words in shared_symbols(settings.sub_accounts.values())]
     findings += [(False, words) for words in limits_in_cents(settings)]
-    with contextlib.closing(socket.socket()) as probe:
-        try:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", settings.gateway.port))
-            findings.append((True, f"port {settings.gateway.port} is free"))
-        except OSError as error:
-            findings.append((False, f"gateway.port {settings.gateway.port}: {error.strerror}: does a gateway run?"))
+    try:
+        listen("gateway.port", settings.gateway.port, "does a gateway run?").close()
+        findings.append((True, f"port {settings.gateway.port} is free"))
+    except OSError as error:
+        findings.append((False, str(error)))
     return findings
 
 
@@ -442,13 +441,17 @@ def show(status: dict[str, Any]) -> str:
         ends = "the New York day" if halt["reason"] == "day_loss" else "`rltrader-gateway resume`"
         lines.append(f"HALT: {halt['reason']}: {halt['detail']}; {ends} ends it")
     fenced = [row["name"] for row in status["accounts"] if row["suspended"]]
-    lines += [f"FENCED: {name} takes no new risk until `rltrader-gateway lift {name}`" for name in fenced]
+    lines += [f"FENCED: {_fenced(name)}" for name in fenced]
     lines.append(status["away"] or "the broker is there")
     return "\n".join(lines) + "\n"
 
 
 def _held(positions: dict[str, str]) -> str:
     return first_named([f"{quantity} {symbol}" for symbol, quantity in positions.items() if quantity != "0"])
+
+
+def _fenced(name: str) -> str:
+    return f"{name} takes no new risk until `rltrader-gateway lift {name}`"
 
 
 def closed(rows: list[dict[str, Any]]) -> str:
@@ -553,8 +556,7 @@ def _done(options: argparse.Namespace) -> int:
             return _print_result("lift", show(ask(settings, "POST", "/lift", body)))
         case "panic":
             rows = ask(settings, "POST", "/panic", {"account": options.name, "by": _who(options)})
-            stays = f"{options.name} takes no new risk until `rltrader-gateway lift {options.name}`\n"
-            _print_result("panic", closed(rows) + stays * (options.name != ALL))
+            _print_result("panic", closed(rows) + f"{_fenced(options.name)}\n" * (options.name != ALL))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
         findings = asyncio.run(check(settings, _account_keys(), *_journaled(settings)))

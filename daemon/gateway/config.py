@@ -40,7 +40,7 @@ NAMED: Final = "1 to 30 small letters, digits, '_' and '-', with a letter or a d
 _Name = Annotated[str, like(r"[a-z0-9][a-z0-9_-]{0,29}", NAMED)]
 LAST_START = "last_start.toml"
 """In the state directory: the file of the last start that had no mistake."""
-_OF_THE_FILE = tuple(f"RLTRADER_{table}__" for table in ("GATEWAY", "ACCOUNT", "SUB_ACCOUNT"))
+_OF_THE_FILE = tuple(f"{variable(table)}__" for table in ("gateway", "account", "sub_account"))
 """How variables begin that would be limits, were they read: a desk's are."""
 _STATE_DIR = re.compile(r"""^\s*state_dir\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
 

@@ -47,7 +47,7 @@ from daemon.host.time.clock import Clock
 from daemon.host.version import add_version
 from daemon.host.whole_files import write_whole
 from daemon.operator.alarm_command import AlarmCommand
-from daemon.operator.heartbeat import FRESH_S, GuardBeat, Heartbeat, genuine, guard_key, payload_of, signed
+from daemon.operator.heartbeat import FRESH_NS, GuardBeat, Heartbeat, genuine, guard_key, payload_of, signed
 from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
@@ -194,7 +194,7 @@ class Guard:
         """Look once."""
         beat, asked_s = self.watch.beat, self._now_s()
         silent = self.watch.silent_s(asked_s) >= self._rules.alarm_s
-        since_ns = self._broker_ns() if beat is None else beat.time_ns - round(FRESH_S * SECOND_NS)
+        since_ns = self._broker_ns() if beat is None else beat.time_ns - FRESH_NS
         days = changed_days(beat.time_ns, self._broker_ns()) if beat is not None and silent else ()
         try:
             look = await self._account.look(since_ns, beat.orders if beat is not None else (), days)

@@ -23,7 +23,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.orders import ENDED, is_desks
-from daemon.operator.heartbeat import FRESH_S, Heartbeat
+from daemon.operator.heartbeat import FRESH_NS, FRESH_S, Heartbeat
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import SECOND_NS
 
@@ -401,14 +401,15 @@ class Watch:
         beat, stops, bare = self.beat, [], dict[str, str]()
         assert beat is not None
         there, before, shared = _held_there(look), _held_there(former), self._is_shared(look)
-        bare_before, taken = self._uncovered(former), {order.client_order_id for order in look.orders}
+        held, bare_before = self._held(look), self._uncovered(former)
+        taken = {order.client_order_id for order in look.orders}
         for symbol, uncovered in self._uncovered(look).items():
             known = beat.holds.get(symbol)
             missing = min(uncovered, bare_before.get(symbol, 0))
             has, had = there.get(symbol, 0), before.get(symbol, 0)
-            called = min(self._called(look, symbol), missing) if shared else 0
+            called = min(self._called(look, symbol, held[symbol]), missing) if shared else 0
             missing -= called
-            expected = self._held(look)[symbol] - called + (known.others if known is not None else 0)
+            expected = held[symbol] - called + (known.others if known is not None else 0)
             if type(expected) is int:  # a fraction, as a reinvested dividend leaves it, is not the desk's
                 has, had, missing = whole_of(has), whole_of(had), whole_of(missing)
             if called and has > expected:
@@ -478,9 +479,11 @@ class Watch:
         bare, shared, names = dict(self._held(look)), self._is_shared(look), self._names()
         theirs = {symbol: one.others for symbol, one in self.beat.holds.items()} if self.beat is not None else {}
         for order in _open(look):
-            if order.side < 0 and order.symbol in bare and order.client_order_id.startswith(names):
+            if order.side >= 0 or order.symbol not in bare:
+                continue
+            if order.client_order_id.startswith(names):
                 bare[order.symbol] -= _rest_of(order)
-            elif order.side < 0 and order.symbol in bare and not shared:
+            elif not shared:
                 left = exact(theirs.get(order.symbol, 0) - _rest_of(order))
                 bare[order.symbol] += min(left, 0)
                 theirs[order.symbol] = max(left, 0)
@@ -500,16 +503,16 @@ class Watch:
         for order in look.orders:
             name, known = order.client_order_id, beat.orders.get(order.client_order_id)
             ours = name.startswith(self._names())
-            if known is not None or (ours and order.submitted_ns > beat.time_ns - round(FRESH_S * SECOND_NS)):
+            if known is not None or (ours and order.submitted_ns > beat.time_ns - FRESH_NS):
                 held[order.symbol] += order.side * (exact(order.filled) - (known or 0))
         return held
 
-    def _called(self, look: AccountLook, symbol: str) -> Quantity:
-        """Return how much of a symbol the broker's close call may have sold of this desk's, unheard.
+    def _called(self, look: AccountLook, symbol: str, held: Quantity) -> Quantity:
+        """Return how much of a symbol the broker's close call may have sold of the `held` of this desk, unheard.
 
         The broker names such an order: of several sub-accounts it may be anybody's, but not of one that held less.
         """
-        held, sold = self._held(look)[symbol], exact(0)
+        sold = exact(0)
         for order in look.orders:
             named = is_desks(order.client_order_id) or order.client_order_id.startswith(self._names())
             if order.symbol == symbol and order.side < 0 and not named and order.stop_price is UNSET:

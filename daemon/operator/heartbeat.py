@@ -31,7 +31,8 @@ from strategies.kit.units import SECOND_NS
 BYTES_MAX = 256 * 1024  # of a message; one of 500 positions has 40,000
 QUANTITY_MAX = 40  # characters of a quantity
 FRESH_S = 60.0  # by which a message's time may differ from the hearer's: an older one was held up on its way
-LATELY_NS = round(2 * FRESH_S) * SECOND_NS  # what ended before that was sent before the last heartbeat by any clock
+FRESH_NS = round(FRESH_S) * SECOND_NS
+LATELY_NS = 2 * FRESH_NS  # what ended before that was sent before the last heartbeat by any clock
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):

@@ -321,7 +321,7 @@ def risk_view(draft: Draft) -> RiskView:
         blind=blindness(draft) if draft.book.positions else "",
         cost_rate=cost_rate(draft),
         disputed=draft.broker.owners.disputed,
-        others_short=frozenset(symbol for symbol, held in draft.broker.foreign_held.items() if held < 0),
+        foreign_held=draft.broker.foreign_held,
         claim=draft.claim,
     )
 

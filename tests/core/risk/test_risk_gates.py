@@ -126,7 +126,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
     "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
     "owner_unknown": (at(disputed=("AAA",)), at(disputed=("SPY",))),
-    "others_short": (at(others_short=frozenset((PUT, "SPY"))), at(others_short=frozenset((CALL,)))),
+    "others_short": (at(foreign_held={PUT: -1, "SPY": -1, CALL: 1}), at(foreign_held={PUT: 1, CALL: -1})),
     "closed_by_hand": (at(risk={"by_hand": {"AAA": ""}}), at(risk={"by_hand": {"SPY": ""}})),
     "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
     "opposite_order": (
