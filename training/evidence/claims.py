@@ -10,11 +10,11 @@ from training.study.study import Study
 
 
 class Claim(NamedTuple):
-    """One claim of a reference in words, and how this study's figure for it is found; both are shown."""
+    """A claim of a reference in words, and the function that gives this study's figure as text; a report shows both."""
 
     name: str
     claimed: str
-    found: Callable[[Findings, Study], str]
+    figure_text: Callable[[Findings, Study], str]
 
 
 class StrategyClaims(NamedTuple):

@@ -35,7 +35,7 @@ class Criterion(NamedTuple):
     figure: Callable[[Findings], float | None]
     compare: Callable[[float, float], bool]
     threshold: float
-    shown: Callable[[float], str]
+    format_figure: Callable[[float], str]
 
 
 def _trades(findings: Findings) -> float:
@@ -46,8 +46,8 @@ def _trades(findings: Findings) -> float:
 
 def _lead(findings: Findings) -> float | None:
     """Net return less the best baseline's; None without baselines."""
-    others = [line.figures.net_return for line in findings.rivals]
-    return findings.policy.figures.net_return - max(others) if others else None
+    baseline_returns = [line.figures.net_return for line in findings.rivals]
+    return findings.policy.figures.net_return - max(baseline_returns) if baseline_returns else None
 
 
 def _lower_bound(findings: Findings) -> float | None:
@@ -145,7 +145,7 @@ CRITERIA: tuple[Criterion, ...] = (
         lambda f: f.refit or f.passive,
         operator.le,
         0,
-        lambda other: "other ones" if other else "the tested ones",
+        lambda count: "other ones" if count else "the tested ones",
     ),
     Criterion(
         "seeds",
@@ -231,14 +231,14 @@ def _risk(figure: Callable[[KeptRisk], float | None]) -> Callable[[Findings], fl
     return lambda findings: None if findings.risk is None else figure(findings.risk)
 
 
-def _outside(kept: KeptRisk) -> float:
+def _outside(risk: KeptRisk) -> float:
     """How far the level's interval reaches out of the stated one, as a part of the target; below 0: it does not."""
-    return max(kept.stated_low - kept.level.low, kept.level.high - kept.stated_high) / kept.target
+    return max(risk.stated_low - risk.level.low, risk.level.high - risk.stated_high) / risk.target
 
 
-def _apart(kept: KeptRisk) -> float:
+def _apart(risk: KeptRisk) -> float:
     """How far the passive policy's level is outside of the interval, as a part of the target; below 0: inside."""
-    return max(kept.level.low - kept.passive_level, kept.passive_level - kept.level.high) / kept.target
+    return max(risk.level.low - risk.passive_level, risk.passive_level - risk.level.high) / risk.target
 
 
 def _seeds_missing(findings: Findings) -> float:
@@ -254,7 +254,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "length",
         f"at least {DAILY_SESSIONS} test sessions",
-        _risk(lambda kept: float(kept.sessions)),
+        _risk(lambda risk: float(risk.sessions)),
         operator.ge,
         DAILY_SESSIONS,
         "{:,.0f}".format,
@@ -278,7 +278,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "stretches",
         "at least two thirds of all stretches of 60 sessions within 25 % of the target",
-        _risk(lambda kept: kept.inside),
+        _risk(lambda risk: risk.inside),
         operator.ge,
         STRETCHES,
         share,
@@ -286,7 +286,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "spread",
         "the spread of the volatility of 60 sessions at least a quarter below the passive policy's at that exposure",
-        _risk(lambda kept: None if kept.spread is None else kept.spread.estimate),
+        _risk(lambda risk: None if risk.spread is None else risk.spread.estimate),
         operator.le,
         -FALLS,
         lambda change: percent(change, 1),
@@ -294,7 +294,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "spread interval",
         "the interval of that change below 0",
-        _risk(lambda kept: None if kept.spread is None else kept.spread.high),
+        _risk(lambda risk: None if risk.spread is None else risk.spread.high),
         operator.lt,
         0.0,
         lambda high: f"upper end {percent(high, 1)}",
@@ -302,7 +302,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "drawdown",
         "the stated part of resampled years, without drift and at the upper end of the level, keeps the drawdown",
-        _risk(lambda kept: kept.drawdown_kept - kept.drawdown_probability),
+        _risk(lambda risk: risk.drawdown_kept - risk.drawdown_probability),
         operator.ge,
         0.0,
         lambda over: f"{percent(over)} against the stated part",
@@ -310,7 +310,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "sharpe",
         "no proven loss of Sharpe ratio against that passive policy: the 95 % interval of the change not below 0",
-        _risk(lambda kept: kept.sharpe_change_high),
+        _risk(lambda risk: risk.sharpe_change_high),
         operator.ge,
         0.0,
         lambda high: f"upper end {number(high)} a year",
@@ -318,7 +318,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "sharpe at twice the costs",
         "the same at twice the costs",
-        _risk(lambda kept: kept.sharpe_change_twice_high),
+        _risk(lambda risk: risk.sharpe_change_twice_high),
         operator.ge,
         0.0,
         lambda high: f"upper end {number(high)} a year",
@@ -326,7 +326,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "turnover",
         f"at most {TURNOVER:.0f} times the equity bought and sold a year",
-        _risk(lambda kept: kept.turnover),
+        _risk(lambda risk: risk.turnover),
         operator.le,
         TURNOVER,
         lambda times: f"{number(times, 1)} times",
@@ -334,7 +334,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
     Criterion(
         "costs",
         f"spreads and fees of at most {COST:.0%} of the equity a year".replace("%", " %"),
-        _risk(lambda kept: kept.cost),
+        _risk(lambda risk: risk.cost),
         operator.le,
         COST,
         share,
@@ -348,7 +348,7 @@ _RISK_WEIGHTS = Criterion(
     lambda f: f.imported or (f.refit and not f.passive),
     operator.le,
     0,
-    lambda other: "other ones" if other else "the tested ones",
+    lambda count: "other ones" if count else "the tested ones",
 )
 RISK_CRITERIA: tuple[Criterion, ...] = (
     CRITERIA[0],
@@ -377,24 +377,24 @@ def judge(findings: Findings, kind: str = LEAD) -> tuple[Judged, ...]:
     return tuple(_judged(criterion, findings) for criterion in (RISK_CRITERIA if kind == RISK else CRITERIA))
 
 
-def claim_of(findings: Findings, asked: str, stated: RiskStatement | None = None) -> StatedClaim | None:
-    """What a version with these findings claims: what was `asked` for, proven or not, else the better proven one.
+def claim_of(findings: Findings, requested: str, stated: RiskStatement | None = None) -> StatedClaim | None:
+    """The claim of a version with these findings: the `requested` one, proven or not; else the better proven one.
 
     A lead is claimed of what was learned alone, a risk where one was `stated`. None where nothing is claimed.
     """
     lead = None if findings.passive else _claimed_lead(findings)
     risk = None if stated is None else _claimed_risk(findings, stated)
-    if asked:
-        return lead if asked == LEAD else risk
-    return next((one for one in (lead, risk) if one is not None and one.proven), None)
+    if requested:
+        return lead if requested == LEAD else risk
+    return next((claim for claim in (lead, risk) if claim is not None and claim.proven), None)
 
 
 def _claimed_lead(findings: Findings) -> StatedClaim | None:
-    one = findings.lead
-    if one is None or findings.imported:
+    lead = findings.lead
+    if lead is None or findings.imported:
         return None
     failed = fails(findings, LEAD)
-    words = f"a lead over {one.baseline}: {percent(one.mean, 3)} a session, at least {percent(one.low, 3)} at 99 %"
+    words = f"a lead over {lead.baseline}: {percent(lead.mean, 3)} a session, at least {percent(lead.low, 3)} at 99 %"
     proven = f"not proven (fails {', '.join(failed)})" if failed else "proven"
     return StatedClaim(kind=LEAD, proven=not failed, sentence=f"Claims {words}, {proven}.")
 
@@ -423,6 +423,6 @@ def passes(criterion: Criterion, findings: Findings) -> bool:
 
 def _judged(criterion: Criterion, findings: Findings) -> Judged:
     figure = criterion.figure(findings)
-    known = figure is not None and math.isfinite(figure)
-    found = criterion.shown(figure) if known and figure is not None else "not known"
-    return Judged(criterion.name, criterion.rule, found, passes=passes(criterion, findings))
+    is_finite = figure is not None and math.isfinite(figure)
+    figure_text = criterion.format_figure(figure) if is_finite and figure is not None else "not known"
+    return Judged(criterion.name, criterion.rule, figure_text, passes=passes(criterion, findings))

@@ -56,7 +56,7 @@ def variation_of(answers: NDArray[np.float32]) -> float:
 
 def with_weight(dead: Sequence[bool]) -> tuple[int, ...]:
     """The places of the members that may have a weight: the living, or all where all are dead."""
-    return tuple(place for place, gone in enumerate(dead) if not gone or all(dead))
+    return tuple(place for place, is_dead in enumerate(dead) if not is_dead or all(dead))
 
 
 def counted(weights: Sequence[float], dead: Sequence[bool]) -> bool:

@@ -183,7 +183,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def untrained(self) -> bool:
         """Whether nothing was trained: the figures are those of a policy as it was made."""
-        return not any(one.steps for one in self.runs)
+        return not any(run.steps for run in self.runs)
 
 
 def told_apart(gap: Interval, sessions: int) -> bool:

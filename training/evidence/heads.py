@@ -57,7 +57,7 @@ class HeadScores(msgspec.Struct, frozen=True, kw_only=True):
     risk: RiskScores | None = None
 
 
-def read(extra: Mapping[str, Any]) -> HeadScores | None:
+def heads_of(extra: Mapping[str, Any]) -> HeadScores | None:
     """What a study holds of heads; None where there is nothing."""
     return msgspec.convert(extra[KEY], HeadScores) if KEY in extra else None
 
@@ -105,8 +105,8 @@ _Figure = Callable[[Float64Array], Float64Array]
 
 
 def _log_loss(probabilities: Float64Array, rises: Float64Array) -> Float64Array:
-    taken = np.where(rises > 0.0, probabilities, 1.0 - probabilities)
-    losses: Float64Array = -np.log(np.maximum(taken, SMALLEST))
+    outcome_probabilities = np.where(rises > 0.0, probabilities, 1.0 - probabilities)
+    losses: Float64Array = -np.log(np.maximum(outcome_probabilities, SMALLEST))
     return losses
 
 
@@ -125,5 +125,5 @@ def _root(column: int) -> _Figure:
     return lambda sums: np.sqrt(sums[:, column] / sums[:, 0])
 
 
-def _change(one: _Figure, other: _Figure) -> _Figure:
-    return lambda sums: one(sums) - other(sums)
+def _change(figure: _Figure, subtrahend: _Figure) -> _Figure:
+    return lambda sums: figure(sums) - subtrahend(sums)

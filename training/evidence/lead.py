@@ -51,7 +51,7 @@ def lead_of(
     """
     if not baselines:
         return None
-    name = max(baselines, key=lambda one: total(baselines[one], compounds=compounds))
+    name = max(baselines, key=lambda name: total(baselines[name], compounds=compounds))
     best, values = checked(baselines[name]), checked(policy)
     if best.shape != values.shape:
         raise ValueError(f"{len(values)} sessions against {len(best)} of {name}; expected the same sessions")

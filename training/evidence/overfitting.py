@@ -62,8 +62,8 @@ def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
     logits, weights = [], []
     for column in np.flatnonzero(best.any(axis=0)):
         rows = best[:, column]
-        mine, others = outside[rows, column], outside[rows]
-        rank = (others < mine[:, None]).sum(axis=1) + ((others == mine[:, None]).sum(axis=1) + 1) / 2
+        mine, rivals = outside[rows, column], outside[rows]
+        rank = (rivals < mine[:, None]).sum(axis=1) + ((rivals == mine[:, None]).sum(axis=1) + 1) / 2
         logits.append(np.log(rank / (trials + 1 - rank)))
         weights.append(shares[rows, column])
     logit, weight = np.concatenate(logits), np.concatenate(weights)
@@ -125,10 +125,10 @@ def _halves(values: Series, blocks: int) -> tuple[Series, Series]:
     squares = np.array([np.square(part).sum(axis=0) for part in parts])
     scale = np.abs(values).max(axis=0)
 
-    def ratios(taken: Series) -> Series:
-        count, total = (taken @ counts)[:, None], taken @ sums
+    def ratios(masks: Series) -> Series:
+        count, total = (masks @ counts)[:, None], masks @ sums
         mean = centre + total / count
-        deviation = np.sqrt(np.maximum(taken @ squares - total * total / count, 0.0) / (count - 1.0))
+        deviation = np.sqrt(np.maximum(masks @ squares - total * total / count, 0.0) / (count - 1.0))
         usable = deviation > 1e-9 * scale  # below it the difference of two large numbers is rounding
         values: Series = np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
         return values.round(10)  # so that equal trials tie

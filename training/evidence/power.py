@@ -52,7 +52,7 @@ DAYS = Cadence("days", compounds=True, lead_deviation=0.005)
 class Drawn(NamedTuple):
     """One simulated test."""
 
-    own: Series  # (sessions,)
+    policy: Series  # (sessions,)
     baselines: Mapping[str, Series]
     trials: Series  # (sessions, SEEDS); the policy is the first
 
@@ -93,17 +93,19 @@ def drawn(cadence: Cadence, sessions: int, ratio: float, random: np.random.Gener
 def first_failed(test: Drawn, compounds: bool) -> str:
     """The first criterion of `OF_RETURNS` that this test fails, in the table's order; "" where it passes all."""
     nets = {name: total(returns, compounds=compounds) for name, returns in test.baselines.items()}
-    gap = test.own - test.baselines[max(nets, key=lambda name: nets[name])]
+    gap = test.policy - test.baselines[max(nets, key=lambda name: nets[name])]
     if lower_bound(gap, math.cbrt(len(gap))) <= 0.0:  # decides alone, and most of noise ends here
         return "lead"
-    seen = SimpleNamespace(
-        policy=_player(test.own, compounds),
+    findings = SimpleNamespace(
+        policy=_player(test.policy, compounds),
         rivals=[_player(returns, compounds) for returns in test.baselines.values()],
-        lead=lead_of(test.own, test.baselines, test.trials, compounds=compounds),
+        lead=lead_of(test.policy, test.baselines, test.trials, compounds=compounds),
         compounds=compounds,
         imported=False,
     )
-    return next((one.name for one in _of_returns() if not passes(one, cast("Findings", seen))), "")
+    return next(
+        (criterion.name for criterion in _of_returns() if not passes(criterion, cast("Findings", findings))), ""
+    )
 
 
 def rate(cadence: Cadence, sessions: int, ratio: float, series: int, seed: int = 0) -> Rate:

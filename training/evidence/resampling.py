@@ -212,23 +212,23 @@ def seeds_interval(scores: Sequence[Series], *, seed: int = 0) -> Interval:
     return _percentiles(estimate, _middle(np.sort(samples, axis=1)), 1.0, _few_seeds(folds))
 
 
-def improvement_probability(scores: Sequence[Series], others: Sequence[Series], *, seed: int = 0) -> Interval:
-    """How often a run of `scores` beats one of `others` in the same fold; ties count half; the mean over folds.
+def improvement_probability(scores: Sequence[Series], rival_scores: Sequence[Series], *, seed: int = 0) -> Interval:
+    """How often a run of `scores` beats one of `rival_scores` in the same fold; ties count half; the mean over folds.
 
     Agarwal et al. 2021, section 4.3. Stratified bootstrap as in `seeds_interval`.
 
     Raises:
         ValueError: the numbers of folds differ.
     """
-    if len(scores) != len(others):
-        raise ValueError(f"{len(scores)} folds against {len(others)}; expected scores in the same folds")
+    if len(scores) != len(rival_scores):
+        raise ValueError(f"{len(scores)} folds against {len(rival_scores)}; expected scores in the same folds")
     random = np.random.default_rng(seed)
     estimates, samples = [], []
-    for part, other in zip(scores, others, strict=True):
-        ours, theirs = checked(part), checked(other)
+    for part, rival in zip(scores, rival_scores, strict=True):
+        ours, theirs = checked(part), checked(rival)
         estimates.append(float(_wins(ours[None], theirs[None])[0]))
         samples.append(_wins(_within(ours, random), _within(theirs, random)))
-    return _percentiles(float(np.mean(estimates)), np.mean(samples, axis=0), 1.0, _few_seeds([*scores, *others]))
+    return _percentiles(float(np.mean(estimates)), np.mean(samples, axis=0), 1.0, _few_seeds([*scores, *rival_scores]))
 
 
 def _within(part: Series, random: np.random.Generator) -> Series:

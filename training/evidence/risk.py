@@ -100,14 +100,18 @@ def kept_risk(series: RiskSeries, stated: RiskStatement, *, trials: int = 1, see
     _check(series, stated)
     exposure, theirs = float(series.exposure.mean()), float(series.passive_exposure.mean())
     separate = len(policy) / WINDOW
-    if separate < FEWEST_WINDOWS or theirs <= 0.0 or min(float(deviations(one)) for one in (policy, passive)) <= 0.0:
+    if (
+        separate < FEWEST_WINDOWS
+        or theirs <= 0.0
+        or min(float(deviations(returns)) for returns in (policy, passive)) <= 0.0
+    ):
         return None
     beside = passive * (exposure / theirs)
-    own, others = rolling_volatility(policy), rolling_volatility(beside)
+    volatility, beside_volatility = rolling_volatility(policy), rolling_volatility(beside)
     confidence = deflated_confidence(trials)
     low, high = stated.target * (1.0 - TOLERANCE), stated.target * (1.0 + TOLERANCE)
-    level = _level(own, confidence)
-    inside = float(((own >= low) & (own <= high)).mean())
+    level = _level(volatility, confidence)
+    inside = float(((volatility >= low) & (volatility <= high)).mean())
     change, upper, deviation = _sharpe_change(policy, beside)
     return KeptRisk(
         target=stated.target,
@@ -116,10 +120,10 @@ def kept_risk(series: RiskSeries, stated: RiskStatement, *, trials: int = 1, see
         sessions=len(policy),
         trials=trials,
         level=level,
-        passive_level=float(others.mean()),
+        passive_level=float(beside_volatility.mean()),
         inside=inside,
         probability=share_bound(inside, separate, confidence),
-        spread=_spread(own, others, confidence, seed),
+        spread=_spread(volatility, beside_volatility, confidence, seed),
         drawdown_stated=stated.drawdown,
         drawdown_seen=float(deepest(policy[None])[0]),
         drawdown_kept=_kept_years(policy, stated.drawdown, level, seed),
@@ -136,7 +140,7 @@ def kept_risk(series: RiskSeries, stated: RiskStatement, *, trials: int = 1, see
 def _check(series: RiskSeries, stated: RiskStatement) -> None:
     if not (stated.target > 0.0 and stated.drawdown > 0.0):
         raise ValueError(f"a stated risk of {stated}; expected a target volatility and a drawdown above 0")
-    lengths = [len(one) for one in series[:5]]
+    lengths = [len(values) for values in series[:5]]
     if len(set(lengths)) > 1:
         raise ValueError(f"series of {lengths} sessions; expected the same sessions of the policy and the passive one")
 
@@ -164,20 +168,24 @@ def _quantile(sessions: float, confidence: float) -> float:
     return float(t.ppf((1.0 + confidence) / 2.0, sessions - 1.0)) * math.sqrt(sessions / (sessions - 1.0))
 
 
-def _level(own: Series, confidence: float) -> Interval:
+def _level(volatility: Series, confidence: float) -> Interval:
     """The mean volatility over all stretches, with Student's interval of its resampled deviation."""
-    mean, separate = float(own.mean()), (len(own) + WINDOW - 1) / WINDOW
-    half = _quantile(separate, confidence) * resampled_deviation(own, BLOCK)
+    mean, separate = float(volatility.mean()), (len(volatility) + WINDOW - 1) / WINDOW
+    half = _quantile(separate, confidence) * resampled_deviation(volatility, BLOCK)
     return Interval(estimate=mean, low=mean - half, high=mean + half, level=confidence, block=BLOCK)
 
 
-def _spread(own: Series, others: Series, confidence: float, seed: int) -> Interval | None:
+def _spread(volatility: Series, beside_volatility: Series, confidence: float, seed: int) -> Interval | None:
     """The relative change of the distance between the 10 % and the 90 % quantile of all stretches, paired.
 
     Why not the deviation: one crash decides it, and its resampled interval holds the true ratio 75 to 88 times in 100
     on made-up markets of 756 to 2,016 sessions; that of the quantiles holds it 87 to 98 times.
     """
-    middle, thin, beside = float(_ratio(own[None], others[None])[0]), own[::EVERY], others[::EVERY]
+    middle, thin, beside = (
+        float(_ratio(volatility[None], beside_volatility[None])[0]),
+        volatility[::EVERY],
+        beside_volatility[::EVERY],
+    )
     random, draws = np.random.default_rng(seed), []
     for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * len(thin) // AT_ONCE)):
         index = resamples(len(thin), BLOCK / EVERY, len(rows), random)
@@ -185,14 +193,16 @@ def _spread(own: Series, others: Series, confidence: float, seed: int) -> Interv
     drawn = np.concatenate(draws)
     if not (math.isfinite(middle) and np.isfinite(drawn).all()):
         return None
-    half = _quantile((len(own) + WINDOW - 1) / WINDOW, confidence) * float(drawn.std(ddof=1))
+    half = _quantile((len(volatility) + WINDOW - 1) / WINDOW, confidence) * float(drawn.std(ddof=1))
     figures = [math.expm1(value) for value in (middle, middle - half, middle + half)]
     return Interval(estimate=figures[0], low=figures[1], high=figures[2], level=confidence, block=BLOCK)
 
 
-def _ratio(own: Series, others: Series) -> Series:
+def _ratio(volatility: Series, beside_volatility: Series) -> Series:
     """Logarithms, (n,), of the ratio of two spreads of stretches, (n, stretches); not finite where one is 0."""
-    spreads = [np.diff(np.quantile(each, (LOW, HIGH), axis=1), axis=0)[0] for each in (own, others)]
+    spreads = [
+        np.diff(np.quantile(stretches, (LOW, HIGH), axis=1), axis=0)[0] for stretches in (volatility, beside_volatility)
+    ]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.log(spreads[0]) - np.log(spreads[1]), dtype=np.float64)
 
@@ -223,8 +233,8 @@ def _sharpe_change(policy: Series, beside: Series) -> tuple[float, float, float]
     Delta method over resampled sessions, paired (Ledoit & Wolf 2008, J. Empirical Finance 15(5)). A ratio does not
     change with a constant share of cash.
     """
-    ratios = [float(sharpes(one)) for one in (policy, beside)]
-    influences = [_influence(one, ratio) for one, ratio in zip((policy, beside), ratios, strict=True)]
+    ratios = [float(sharpes(returns)) for returns in (policy, beside)]
+    influences = [_influence(returns, ratio) for returns, ratio in zip((policy, beside), ratios, strict=True)]
     deviation = annual(resampled_deviation(influences[0] - influences[1], math.cbrt(len(policy))))
     change = annual(ratios[0] - ratios[1])
     return change, change + _normal((1.0 + CONFIDENCE) / 2.0) * deviation, deviation
@@ -240,25 +250,25 @@ def _normal(probability: float) -> float:
     return NormalDist().inv_cdf(probability)
 
 
-def risk_claim(kept: KeptRisk, failed: tuple[str, ...]) -> StatedClaim:
+def risk_claim(risk: KeptRisk, failed: tuple[str, ...]) -> StatedClaim:
     """The claim for a manifest, with the sentence that a report begins with; `failed` names the criteria not met."""
     return StatedClaim(
         kind=RISK,
         proven=not failed,
-        sentence=claim_sentence(kept, failed),
-        volatility_target=kept.target,
-        volatility_low=kept.stated_low,
-        volatility_high=kept.stated_high,
+        sentence=claim_sentence(risk, failed),
+        volatility_target=risk.target,
+        volatility_low=risk.stated_low,
+        volatility_high=risk.stated_high,
         window_sessions=WINDOW,
-        probability=kept.probability,
-        drawdown_max=kept.drawdown_stated,
-        drawdown_probability=kept.drawdown_probability,
+        probability=risk.probability,
+        drawdown_max=risk.drawdown_stated,
+        drawdown_probability=risk.drawdown_probability,
         drawdown_sessions=DRAWDOWN_SESSIONS,
-        exposure_mean=kept.exposure,
-        sharpe_loss_seen=kept.sharpe_loss_seen,
-        level=kept.level.estimate,
-        level_low=kept.level.low,
-        level_high=kept.level.high,
+        exposure_mean=risk.exposure,
+        sharpe_loss_seen=risk.sharpe_loss_seen,
+        level=risk.level.estimate,
+        level_low=risk.level.low,
+        level_high=risk.level.high,
     )
 
 
@@ -279,30 +289,30 @@ def unknown_claim(stated: RiskStatement) -> StatedClaim:
     )
 
 
-def claim_sentence(kept: KeptRisk, failed: tuple[str, ...]) -> str:
+def claim_sentence(risk: KeptRisk, failed: tuple[str, ...]) -> str:
     """Which risk is claimed, and whether it is proven, in one sentence."""
     proven = f"not proven (fails {', '.join(failed)})" if failed else "proven"
     return (
-        f"Claims a risk, {proven}: a volatility of {share(kept.target)} a year, stretches of {WINDOW} sessions between "
-        f"{share(kept.stated_low)} and {share(kept.stated_high)} with probability {number(kept.probability)}, and no "
-        f"drawdown of a year beyond {share(kept.drawdown_stated)} with probability "
-        f"{number(kept.drawdown_probability)}."
+        f"Claims a risk, {proven}: a volatility of {share(risk.target)} a year, stretches of {WINDOW} sessions between "
+        f"{share(risk.stated_low)} and {share(risk.stated_high)} with probability {number(risk.probability)}, and no "
+        f"drawdown of a year beyond {share(risk.drawdown_stated)} with probability "
+        f"{number(risk.drawdown_probability)}."
     )
 
 
-def evidence_words(kept: KeptRisk) -> str:
+def evidence_words(risk: KeptRisk) -> str:
     """What the tests found of it, in a few sentences."""
     spread = "not known"
-    if kept.spread is not None:
-        low, high = percent(kept.spread.low, 0), percent(kept.spread.high, 0)
-        spread = f"{percent(kept.spread.estimate, 0)} against it ({low} to {high})"
-    lost = "proven" if kept.sharpe_change_high < 0.0 else "not proven"
+    if risk.spread is not None:
+        low, high = percent(risk.spread.low, 0), percent(risk.spread.high, 0)
+        spread = f"{percent(risk.spread.estimate, 0)} against it ({low} to {high})"
+    lost = "proven" if risk.sharpe_change_high < 0.0 else "not proven"
     return (
-        f"Risk over {kept.sessions:,} test sessions at a mean exposure of {share(kept.exposure)}: volatility "
-        f"{share(kept.level.estimate)} ({share(kept.level.low)} to {share(kept.level.high)}), of the passive policy "
-        f"without overlay at that exposure {share(kept.passive_level)}; spread of volatility {spread}; "
-        f"{share(kept.inside)} of the stretches inside; largest drawdown "
-        f"{share(kept.drawdown_seen)}. Sharpe ratio {number(kept.sharpe_change)} a year against it: a loss is {lost}; "
-        f"the smallest that this test would have found 4 times in 5 is {number(kept.sharpe_loss_seen)}. More Sharpe is "
+        f"Risk over {risk.sessions:,} test sessions at a mean exposure of {share(risk.exposure)}: volatility "
+        f"{share(risk.level.estimate)} ({share(risk.level.low)} to {share(risk.level.high)}), of the passive policy "
+        f"without overlay at that exposure {share(risk.passive_level)}; spread of volatility {spread}; "
+        f"{share(risk.inside)} of the stretches inside; largest drawdown "
+        f"{share(risk.drawdown_seen)}. Sharpe ratio {number(risk.sharpe_change)} a year against it: a loss is {lost}; "
+        f"the smallest that this test would have found 4 times in 5 is {number(risk.sharpe_loss_seen)}. More Sharpe is "
         "not claimed."
     )

@@ -77,19 +77,19 @@ def simulated(markets: int, sessions: int, random: np.random.Generator, *, clust
     """Markets and the fully invested policy under an overlay of `TARGET`."""
     first = max(WARM, returns_needed(EWMA, SPAN))
     moves = _moves(markets, first + sessions, random, clustered=clustered)
-    held, policy, exposure, traded = np.zeros((markets, 1)), [], [], []
+    weights, policy, exposure, traded = np.zeros((markets, 1)), [], [], []
     ones = np.ones((markets, 1))
     for day in range(first, first + sessions):
         past = moves[:, day - returns_needed(EWMA, SPAN) : day, None]
         cap = exposure_cap(TARGET, volatility(np, ones, past, EWMA, SPAN))
-        goal = capped(np, held, ones, ones, most=cap, band=BAND, whole=True, shares=False)
-        changed, invested, move = np.abs(goal - held)[:, 0], goal[:, 0], moves[:, day]
+        goal = capped(np, weights, ones, ones, most=cap, band=BAND, whole=True, shares=False)
+        changed, invested, move = np.abs(goal - weights)[:, 0], goal[:, 0], moves[:, day]
         earned = invested * move - COST * changed
         policy.append(earned)
         exposure.append(invested)
         traded.append(changed)
-        held = (invested * (1.0 + move) / (1.0 + earned))[:, None]
-    return OverlayRuns(moves[:, first:], *(np.column_stack(each) for each in (policy, exposure, traded)))
+        weights = (invested * (1.0 + move) / (1.0 + earned))[:, None]
+    return OverlayRuns(moves[:, first:], *(np.column_stack(columns) for columns in (policy, exposure, traded)))
 
 
 def _moves(markets: int, sessions: int, random: np.random.Generator, *, clustered: bool) -> Series:
@@ -190,7 +190,7 @@ def risk_rate(kind: RiskClaimKind, sessions: int, markets: int, *, trials: int =
 
 def failed_proofs(runs: OverlayRuns, nth: int, stated: RiskStatement, trials: int = 1) -> tuple[str, ...]:
     """The criteria of `RISK_PROOF` that the claim about one of the markets fails."""
-    market, policy, exposure, traded = (each[nth] for each in runs)
+    market, policy, exposure, traded = (part[nth] for part in runs)
     series = RiskSeries(
         policy=policy,
         exposure=exposure,
@@ -199,5 +199,5 @@ def failed_proofs(runs: OverlayRuns, nth: int, stated: RiskStatement, trials: in
         twice=policy - COST * traded,
         turnover=float(traded.mean()),
     )
-    seen = cast("Findings", SimpleNamespace(risk=kept_risk(series, stated, trials=trials)))
-    return tuple(criterion.name for criterion in RISK_PROOF if not passes(criterion, seen))
+    findings = cast("Findings", SimpleNamespace(risk=kept_risk(series, stated, trials=trials)))
+    return tuple(criterion.name for criterion in RISK_PROOF if not passes(criterion, findings))

@@ -55,12 +55,12 @@ def session_returns(results: Sequence[SessionResult], capital_usd: float) -> Ser
 
 def headline(study: Study) -> tuple[SessionResult, ...]:
     """What the procedure itself earned: the chosen trial of each fold on its test sessions, in the order of time."""
-    return tuple(result for one in chosen_results(study) for result in one.sessions)
+    return tuple(result for fold in chosen_results(study) for result in fold.sessions)
 
 
 def joined(folds: Sequence[PlayResult]) -> tuple[SessionResult, ...]:
     """All sessions of a player, fold after fold."""
-    return tuple(session for one in folds for session in one.sessions)
+    return tuple(session for fold in folds for session in fold.sessions)
 
 
 def chosen_results(study: Study) -> tuple[PlayResult, ...]:
@@ -78,11 +78,13 @@ def trial_matrix(study: Study, reward: str = "") -> tuple[tuple[str, ...], Serie
     for trial in study.trials:
         if reward not in {"", trial.reward}:
             continue
-        wanted, found = study.folds[trial.fold].test, tuple(result.date for result in trial.test.sessions)
-        if found != wanted:
+        fold_dates, trial_dates = study.folds[trial.fold].test, tuple(result.date for result in trial.test.sessions)
+        if trial_dates != fold_dates:
             raise ValueError(
-                f"the trial of fold {trial.fold}, reward {trial.reward} and seed {trial.seed} has {len(found)} test "
-                f"sessions {found[:1]}…; expected the fold's {len(wanted)} {wanted[:1]}…: run the study again"
+                f"the trial of fold {trial.fold}, reward {trial.reward} and seed {trial.seed} has {len(trial_dates)} "
+                "test "
+                f"sessions {trial_dates[:1]}…; expected the fold's {len(fold_dates)} {fold_dates[:1]}…: run the study "
+                "again"
             )
         folds = runs.setdefault(f"{trial.reward}, seed {trial.seed}", [[] for _ in study.folds])
         folds[trial.fold].append(session_returns(trial.test.sessions, study.capital_usd))

@@ -66,9 +66,9 @@ def _settings(path: Path) -> dict[str, Any]:
     return _read(path, lambda data: msgspec.json.decode(data, type=dict[str, Any])) if path.exists() else {}
 
 
-def _read(path: Path, read: Callable[[bytes], T]) -> T:
+def _read(path: Path, decode: Callable[[bytes], T]) -> T:
     try:
-        return read(path.read_bytes())
+        return decode(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file: {_EXPECTED}") from error
     except (OSError, ValueError, msgspec.DecodeError) as error:
@@ -93,8 +93,8 @@ def comparable(runs: Sequence[FinishedRun]) -> str:
     tested = {(run.findings.data_sha256, run.findings.first_session, run.findings.last_session) for run in runs}
     if len(tested) > 1:
         return "These runs were tested on different sessions or files: their figures cannot be compared one to one."
-    same = "All runs were tested on the same sessions of the same file."
-    return f"{same} Whoever picks one of them by these figures has chosen on test sessions."
+    sentence = "All runs were tested on the same sessions of the same file."
+    return f"{sentence} Whoever picks one of them by these figures has chosen on test sessions."
 
 
 def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
@@ -114,7 +114,10 @@ def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
         ("lead a session", *(percent(f.lead.mean, 3) if f.lead is not None else UNKNOWN for f in findings)),
         ("deflated Sharpe ratio", *(number(f.deflated.deflated) for f in findings)),
         ("rank correlation of validation and test", *(_known(f.rank_correlation) for f in findings)),
-        ("criteria passed", *(f"{sum(one.passes for one in f.criteria)} of {len(f.criteria)}" for f in findings)),
+        (
+            "criteria passed",
+            *(f"{sum(criterion.passes for criterion in f.criteria)} of {len(f.criteria)}" for f in findings),
+        ),
     ]
 
 
@@ -125,7 +128,7 @@ def _known(value: float | None) -> str:
 def different(runs: Sequence[FinishedRun]) -> list[Row]:
     """The settings in which the runs differ, those within a table by dotted names; a dash where a run has none."""
     settings = [{name: value for name, value in run.settings.items() if name not in LEFT_OUT} for run in runs]
-    return [*listed.different([dict(listed.dotted(one)) for one in settings], UNKNOWN)]
+    return [*listed.different([dict(listed.dotted(values)) for values in settings], UNKNOWN)]
 
 
 def _plot(runs: Sequence[FinishedRun]) -> plots.Figure:

@@ -66,7 +66,7 @@ def check(study: Study) -> None:
     _check_spans(study.folds)
     for index in range(count):
         _check_choice(study, index)
-    played = {**{one.name: one.folds for one in study.baselines}, **study.scenarios}
+    played = {**{baseline.name: baseline.folds for baseline in study.baselines}, **study.scenarios}
     if study.account:
         played["the account of all tests"] = study.account
     if study.one_account is not None:
@@ -77,7 +77,7 @@ def check(study: Study) -> None:
         runs = study.risk
         played |= {"the risk": runs.policy, "the risk at twice the costs": runs.twice, "its passive": runs.passive}
     for name, folds in played.items():
-        dates = tuple(tuple(session.date for session in one.sessions) for one in folds)
+        dates = tuple(tuple(session.date for session in fold.sessions) for fold in folds)
         if dates != tuple(fold.test for fold in study.folds):
             raise ValueError(f"{name} was played on other sessions than the test sessions of the {count} folds")
 
@@ -88,7 +88,7 @@ def _check_spans(folds: Sequence[Fold]) -> None:
         if not (fold.train and fold.validate and fold.test):
             raise ValueError(f"fold {index} has an empty span; expected sessions to train, validate and test on")
         for span in ((*fold.train, *fold.validate, *fold.test), (*tested, *fold.test)):
-            if any(later <= before for before, later in itertools.pairwise(span)):
+            if any(later <= earlier for earlier, later in itertools.pairwise(span)):
                 raise ValueError(
                     f"the spans of fold {index} overlap or are not in the order of time; expected train before "
                     "validate before test, and test sessions after those of the fold before"
@@ -135,8 +135,8 @@ def choosing(study: Study, returns: Series) -> Choosing:
     _, matrix = trial_matrix(study)
     _, own_runs = trial_matrix(study, study.reward)
     parts = parts_of(study.strategy)
-    rivals = [one for one in study.baselines if one.name not in parts]
-    played = {one.name: session_returns(joined(one.folds), study.capital_usd) for one in rivals}
+    rivals = [baseline for baseline in study.baselines if baseline.name not in parts]
+    played = {baseline.name: session_returns(joined(baseline.folds), study.capital_usd) for baseline in rivals}
     prior, ratios = len(study.prior_sharpes), sharpes(matrix.T)
     return Choosing(
         overfitting=backtest_overfitting(own_runs),
@@ -171,7 +171,10 @@ def find(study: Study) -> Findings:
 
     with phase("intervals by bootstrap"):
         policy = line("policy", "", results)
-        lines = [line(one.name, one.description, joined(one.folds)) for one in counted(study.baselines, "baselines")]
+        lines = [
+            line(baseline.name, baseline.description, joined(baseline.folds))
+            for baseline in counted(study.baselines, "baselines")
+        ]
         scenarios = [line(name, "", joined(study.scenarios[name])) for name in counted([*study.scenarios], "scenarios")]
     with phase("differences by bootstrap"):
         differences = _differences(study, returns)
@@ -267,8 +270,8 @@ def _trades_options(name: str) -> bool | None:
 def _differences(study: Study, returns: Series) -> dict[str, Interval]:
     """How much better than each baseline the policy is, a session; `returns` are the policy's."""
     return {
-        one.name: paired_difference(returns, session_returns(joined(one.folds), study.capital_usd))
-        for one in counted(study.baselines, "baselines")
+        baseline.name: paired_difference(returns, session_returns(joined(baseline.folds), study.capital_usd))
+        for baseline in counted(study.baselines, "baselines")
     }
 
 
@@ -295,30 +298,30 @@ def line_of(
 
 def account_line(study: Study) -> AccountLine | None:
     """The account through all tests; None where none was played."""
-    one, alone = study.one_account, tuple(trial.test for trial in study.headline)
-    folds = one.folds if one is not None else study.account
+    account, alone = study.one_account, tuple(trial.test for trial in study.headline)
+    folds = account.folds if account is not None else study.account
     if not folds and study.compounds and len(study.folds) == 1:
         folds = alone
     if not folds:
         return None
     sessions, halts = joined(folds), tuple(halt for part in folds for halt in part.halts)
     returns, began = session_returns(sessions, study.capital_usd), sessions[0].capital_usd or study.capital_usd
-    after = {session.date: session.trades for session in sessions if halts and session.date > halts[0].date}
-    held = session_returns(one.held, study.capital_usd) if one is not None and one.held else None
+    trades_after = {session.date: session.trades for session in sessions if halts and session.date > halts[0].date}
+    passive_returns = session_returns(account.held, study.capital_usd) if account is not None and account.held else None
     return AccountLine(
-        anew=one is not None,
+        anew=account is not None,
         capital_usd=began,
         end_usd=round(began + math.fsum(session.pnl_usd for session in sessions), 2),
         net_return=total(returns, compounds=True),
         max_drawdown=max_drawdown(returns, compounds=True),
         trades=sum(session.trades for session in sessions),
         halts=halts,
-        sessions_after=len(after),
-        trades_after=sum(after.values()),
-        trades_anew=sum(session.trades for session in joined(alone) if session.date in after),
-        passive=one.passive if one is not None and held is not None else "",
-        passive_return=0.0 if held is None else total(held, compounds=True),
-        passive_drawdown=0.0 if held is None else max_drawdown(held, compounds=True),
+        sessions_after=len(trades_after),
+        trades_after=sum(trades_after.values()),
+        trades_anew=sum(session.trades for session in joined(alone) if session.date in trades_after),
+        passive=account.passive if account is not None and passive_returns is not None else "",
+        passive_return=0.0 if passive_returns is None else total(passive_returns, compounds=True),
+        passive_drawdown=0.0 if passive_returns is None else max_drawdown(passive_returns, compounds=True),
     )
 
 
@@ -354,7 +357,9 @@ def fold_line(study: Study, index: int) -> FoldLine:
         validate_return=_net(trial.validate, study.capital_usd),
         net_return=_net(tested, study.capital_usd),
         trades=sum(session.trades for session in tested),
-        baselines={one.name: _net(one.folds[index].sessions, study.capital_usd) for one in study.baselines},
+        baselines={
+            baseline.name: _net(baseline.folds[index].sessions, study.capital_usd) for baseline in study.baselines
+        },
         random_p=random_p(study, [index]),
         over_passive=_over_passive(trial, study.capital_usd),
         agreement=trial.agreement,
@@ -365,13 +370,13 @@ def _over_passive(trial: Trial, capital_usd: float) -> Interval | None:
     """What validation sessions earned more than the passive policy on them, with an interval over sessions."""
     if not trial.passive:
         return None
-    own, theirs = (session_returns(results, capital_usd) for results in (trial.validate, trial.passive))
-    return paired_difference(own, theirs).times(len(own))
+    policy_returns, theirs = (session_returns(results, capital_usd) for results in (trial.validate, trial.passive))
+    return paired_difference(policy_returns, theirs).times(len(policy_returns))
 
 
-def _weekdays(last: str, following: str) -> int:
+def _weekdays(previous: str, following: str) -> int:
     """Mondays to Fridays strictly between two dates."""
-    return int(np.busday_count(np.datetime64(last) + 1, np.datetime64(following)))
+    return int(np.busday_count(np.datetime64(previous) + 1, np.datetime64(following)))
 
 
 def run_line(study: Study, index: int) -> TrialLine:
@@ -443,16 +448,17 @@ def random_p(study: Study, folds: Sequence[int]) -> float | None:
     results = [chosen_results(study)[index].sessions for index in folds]
     alike = [max(part) - min(part) < ALIKE_USD for part in draws]
     if not study.account:
-        sums = [math.fsum(one.pnl_usd for one in sessions) for sessions in results]
+        sums = [math.fsum(session.pnl_usd for session in sessions) for sessions in results]
         return random_p_value(
-            [part[0] if same else mine for part, same, mine in zip(draws, alike, sums, strict=True)], draws
+            [part[0] if alike_here else mine for part, alike_here, mine in zip(draws, alike, sums, strict=True)], draws
         )
-    after = study.capital_usd + np.cumsum(np.array(study.random_pnl_usd), axis=0)
-    before = np.vstack([np.full(after.shape[1], study.capital_usd), after[:-1]])
-    grown = np.log(np.maximum(after, ALL_LOST_USD) / np.maximum(before, ALL_LOST_USD))[list(folds)]
+    end_equity = study.capital_usd + np.cumsum(np.array(study.random_pnl_usd), axis=0)
+    start_equity = np.vstack([np.full(end_equity.shape[1], study.capital_usd), end_equity[:-1]])
+    grown = np.log(np.maximum(end_equity, ALL_LOST_USD) / np.maximum(start_equity, ALL_LOST_USD))[list(folds)]
     sums = [math.log1p(max(_net(sessions, study.capital_usd), ALL_BUT_LOST)) for sessions in results]
     return random_p_value(
-        [part[0] if same else mine for part, same, mine in zip(grown, alike, sums, strict=True)], grown.tolist()
+        [part[0] if alike_here else mine for part, alike_here, mine in zip(grown, alike, sums, strict=True)],
+        grown.tolist(),
     )
 
 
@@ -500,8 +506,8 @@ def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
 def least_learnt(study: Study) -> NetworkChange | None:
     """What the fold's policy learned whose answers moved least from its start; None where one was not measured."""
     changes = [trial.learnt for trial in study.headline]
-    measured = [one for one in changes if one is not None]
-    return min(measured, key=lambda one: one.kl or 0.0) if len(measured) == len(changes) else None
+    measured = [change for change in changes if change is not None]
+    return min(measured, key=lambda change: change.kl or 0.0) if len(measured) == len(changes) else None
 
 
 def denials(study: Study) -> dict[str, int]:

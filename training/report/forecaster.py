@@ -79,12 +79,15 @@ def changes(findings: ForecasterFindings) -> str:
     """What the temperatures changed over the tested years, in a sentence."""
     if findings.scores is None:
         return ""
-    named = (
+    intervals = (
         ("log loss", findings.scores.log_loss),
         ("Brier score", findings.scores.brier),
         ("calibration error", findings.scores.expected_calibration_error),
     )
-    texts = [f"{name} {number(one.estimate, 4)} ({number(one.low, 4)} to {number(one.high, 4)})" for name, one in named]
+    texts = [
+        f"{name} {number(interval.estimate, 4)} ({number(interval.low, 4)} to {number(interval.high, 4)})"
+        for name, interval in intervals
+    ]
     return f"What the temperature changed over the tested years, below zero is better: {listed(texts)}."
 
 
@@ -113,7 +116,7 @@ RISK_HEAD = (
 
 def risk_rows(findings: ForecasterFindings) -> list[Row]:
     """How good the variances were: a row for the tested years together, then one for each year."""
-    named = [("tested years", findings.risk), *((_name(year), year.risk) for year in findings.years)]
+    spans = [("tested years", findings.risk), *((_name(year), year.risk) for year in findings.years)]
     return [
         (
             name,
@@ -121,7 +124,7 @@ def risk_rows(findings: ForecasterFindings) -> list[Row]:
             *(_area(getattr(risk, figure)) for figure in ("qlike", "har", "ewma", "over_har", "over_ewma")),
             *(_area(getattr(risk, f"explained{figure}")) for figure in ("", "_har", "_ewma", "_over_har")),
         )
-        for name, risk in named
+        for name, risk in spans
         if risk is not None
     ]
 
@@ -131,9 +134,9 @@ def risk_words(risk: RiskScores | None) -> str:
     if risk is None:
         return ""
     parts = [
-        f"{name} by {number(-one.estimate, 3)} of QLIKE ({number(-one.high, 3)} to {number(-one.low, 3)}), "
-        f"{_below_nothing(one)}"
-        for name, one in (("HAR", risk.over_har), ("EWMA", risk.over_ewma))
+        f"{name} by {number(-change.estimate, 3)} of QLIKE ({number(-change.high, 3)} to {number(-change.low, 3)}), "
+        f"{_below_nothing(change)}"
+        for name, change in (("HAR", risk.over_har), ("EWMA", risk.over_ewma))
     ]
     return f"How much a price will move: the variance of the next 5 sessions beats {listed(parts)}."
 
@@ -149,8 +152,9 @@ def skill_words(skill: Skill | None) -> str:
     if skill is None:
         return ""
     parts = [
-        f"{what}: AUC {number(one.estimate, 3)} ({number(one.low, 3)} to {number(one.high, 3)}), {_above_half(one)}."
-        for what, one in (("Whether a price will move", skill.moves), ("Which way, where it moved", skill.sides))
+        f"{what}: AUC {number(area.estimate, 3)} ({number(area.low, 3)} to {number(area.high, 3)}), "
+        f"{_above_half(area)}."
+        for what, area in (("Whether a price will move", skill.moves), ("Which way, where it moved", skill.sides))
     ]
     return f"{' '.join(parts)} 0.5 knows nothing. "
 
@@ -200,13 +204,13 @@ def class_rows(findings: ForecasterFindings) -> list[Row]:
     areas = (None,) * len(CLASSES) if skill is None else (skill.moves, skill.buy, skill.sell)
     rows: list[Row] = []
     for place, (name, area) in enumerate(zip(CLASSES, areas, strict=True)):
-        came, said, right = sum(counts[place]), sum(row[place] for row in counts), counts[place][place]
+        came, forecast, right = sum(counts[place]), sum(row[place] for row in counts), counts[place][place]
         rows.append(
             (
                 name,
                 share(came / total),
-                share(said / total),
-                share(right / said if said else None),
+                share(forecast / total),
+                share(right / forecast if forecast else None),
                 share(right / came if came else None),
                 UNKNOWN if area is None else _area(area),
             )
@@ -216,7 +220,7 @@ def class_rows(findings: ForecasterFindings) -> list[Row]:
 
 def reliability_plot(figures: ForecasterPlots) -> Markup:
     """Confidence against how often it was right, over the tested years."""
-    bins = [(one.confidence, one.right, one.low, one.high) for one in figures.reliability]
+    bins = [(point.confidence, point.right, point.low, point.high) for point in figures.reliability]
     return plots.reliability(bins, "probability of the predicted class", "rows predicted rightly")
 
 
@@ -228,7 +232,7 @@ def by_year_plots(findings: ForecasterFindings) -> list[tuple[Markup, str]]:
     even = plots.Runs("", "ideal", [], [(0.3, 0.3), (1.0, 1.0)])
     commonest = () if base is None else (plots.Runs("base rate", "second-median", [], [(0.0, base), (1.0, base)]),)
     cost = f"{number(findings.cost * 100.0)} %"
-    shown = (
+    curves = (
         (_reliability, "predicted rightly", _SURE, "Reliability by year", f"Bins of {FEWEST} rows or more.", (even,)),
         (
             _of("accuracy"), "accuracy", _COVERED, "Accuracy over coverage",
@@ -245,7 +249,7 @@ def by_year_plots(findings: ForecasterFindings) -> list[tuple[Markup, str]]:
             "The same, added up over all trades of one unit of money each. They overlap, so this is no account.", (),
         ),
     )  # fmt: skip
-    plotted = [(_curves(findings, *one[:2], one[3], one[2], one[5]), one[3], one[4]) for one in shown]
+    plotted = [(_curves(findings, *curve[:2], curve[3], curve[2], curve[5]), curve[3], curve[4]) for curve in curves]
     return [(plot, f"{title}. {words} {thin}") for plot, title, words in plotted if plot]
 
 
@@ -269,7 +273,7 @@ def _value(point: CoveragePoint, name: str) -> float:
 
 
 def _reliability(figures: ForecasterPlots) -> list[tuple[float, float]]:
-    return [(one.confidence, one.right) for one in figures.reliability if one.rows >= FEWEST]
+    return [(point.confidence, point.right) for point in figures.reliability if point.rows >= FEWEST]
 
 
 def _curves(

@@ -44,8 +44,8 @@ def judged(study: Study, findings: Findings) -> Findings:
     criteria, reference = with_limits(judge(findings), findings), reference_of(study.strategy)
     halted = account_words(findings) if findings.account is not None and not findings.account.anew else ""
     known_today = reference.survivorship if reference is not None else ""
-    found = verdict(findings, criteria)
-    words = (*_claimed(claim, findings), study.exported, *_unclaimed(study, findings, claim), halted, found)
+    verdict_text = verdict(findings, criteria)
+    words = (*_claimed(claim, findings), study.exported, *_unclaimed(study, findings, claim), halted, verdict_text)
     return msgspec.structs.replace(
         findings,
         criteria=criteria,
@@ -65,8 +65,8 @@ def _claimed(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
     """What is claimed, and what the tests found of a risk."""
     if claim is None:
         return ()
-    known = findings.risk if claim.kind == RISK else None
-    return claim.sentence, *(() if known is None else (evidence_words(known),))
+    risk = findings.risk if claim.kind == RISK else None
+    return claim.sentence, *(() if risk is None else (evidence_words(risk),))
 
 
 def _unclaimed(study: Study, findings: Findings, claim: StatedClaim | None) -> tuple[str, ...]:
@@ -82,10 +82,10 @@ def _unclaimed(study: Study, findings: Findings, claim: StatedClaim | None) -> t
 def _twin(study: Study, findings: Findings) -> str:
     """Which baseline the policy did the same as in every session; "" for none, or where it did nothing."""
     sessions = [(session.pnl_usd, session.trades) for session in headline(study)]
-    for one in study.baselines:
-        same = [(session.pnl_usd, session.trades) for session in joined(one.folds)] == sessions
-        if same and one.name not in (*ACTIVE, *findings.parts) and findings.policy.figures.trades:
-            return f"It held {one.name} on every day: each session's profit is that of this baseline, to the cent."
+    for baseline in study.baselines:
+        is_same = [(session.pnl_usd, session.trades) for session in joined(baseline.folds)] == sessions
+        if is_same and baseline.name not in (*ACTIVE, *findings.parts) and findings.policy.figures.trades:
+            return f"It held {baseline.name} on every day: each session's profit is that of this baseline, to the cent."
     return ""
 
 
@@ -95,10 +95,10 @@ def _twin(study: Study, findings: Findings) -> str:
 def with_limits(criteria: Sequence[Judged], f: Findings) -> tuple[Judged, ...]:
     """Return the criteria with words that name figure and limit in one unit, where the figure is known."""
     return tuple(
-        msgspec.structs.replace(one, found=_WORDS[one.name](f))
-        if one.name in _WORDS and one.found != "not known"
-        else one
-        for one in criteria
+        msgspec.structs.replace(criterion, found=_WORDS[criterion.name](f))
+        if criterion.name in _WORDS and criterion.found != "not known"
+        else criterion
+        for criterion in criteria
     )
 
 
@@ -146,9 +146,11 @@ def _drawdown(f: Findings) -> str:
 
 
 def _moved(f: Findings) -> str:
-    one = f.learnt
-    assert one is not None, "asked for a run that measured it"
-    return f"by {number(one.kl, 3)} nats, vary by {number(one.variation, 3)}; needed: at least {number(MOVED)} each"
+    change = f.learnt
+    assert change is not None, "asked for a run that measured it"
+    return (
+        f"by {number(change.kl, 3)} nats, vary by {number(change.variation, 3)}; needed: at least {number(MOVED)} each"
+    )
 
 
 def _weights(f: Findings) -> str:
@@ -247,34 +249,41 @@ def _of_the_lead(findings: Findings) -> str:
 
 def _better_parts(findings: Findings) -> str:
     """Which of the policy's own parts earned more than the whole."""
-    net, parts = findings.policy.figures.net_return, [one for one in findings.baselines if one.name in findings.parts]
-    more = [f"{one.name} ({percent(one.figures.net_return)})" for one in parts if one.figures.net_return > net]
+    net, parts = (
+        findings.policy.figures.net_return,
+        [line for line in findings.baselines if line.name in findings.parts],
+    )
+    more = [f"{line.name} ({percent(line.figures.net_return)})" for line in parts if line.figures.net_return > net]
     return f"; of its own parts {listed(more)} earned more" if more else ""
 
 
 def account_words(findings: Findings) -> str:
     """What one account through all tests came to, with its halts; "" where the verdict's figures are that account's."""
-    one = findings.account
-    if one is None or not (one.anew or one.halts):
+    account = findings.account
+    if account is None or not (account.anew or account.halts):
         return ""
-    spent = f"{number(one.capital_usd, 0)} USD became {number(one.end_usd, 0)} ({percent(one.net_return)})"
-    beside = f"; {one.passive} {percent(one.passive_return)}" if one.passive else ""
+    spent = f"{number(account.capital_usd, 0)} USD became {number(account.end_usd, 0)} ({percent(account.net_return)})"
+    beside = f"; {account.passive} {percent(account.passive_return)}" if account.passive else ""
     return (
-        f"One account through all tests: {spent} with {counted(one.trades, 'trade')}, largest drawdown "
-        f"{MINUS * (one.max_drawdown > 0.0)}{share(one.max_drawdown)}{_halted(findings)}{beside}."
+        f"One account through all tests: {spent} with {counted(account.trades, 'trade')}, largest drawdown "
+        f"{MINUS * (account.max_drawdown > 0.0)}{share(account.max_drawdown)}{_halted(findings)}{beside}."
     )
 
 
 def _halted(findings: Findings) -> str:
     """When and why the account halted, and what it did after it."""
-    one = findings.account
-    if one is None or not one.halts:
+    account = findings.account
+    if account is None or not account.halts:
         return ""
-    halts = listed([f"{halt.date} ({halt.reason.replace('_', ' ')})" for halt in one.halts])
-    did = f"made {counted(one.trades_after, 'trade')}" if one.trades_after else "traded nothing"
-    after = f" and {did} in the {counted(one.sessions_after, 'session')} after it" if one.sessions_after else ""
-    others = f", where accounts that begin anew made {counted(one.trades_anew, 'trade')}" if one.trades_anew else ""
-    return f"; halted on {halts}{after}{others}"
+    halts = listed([f"{halt.date} ({halt.reason.replace('_', ' ')})" for halt in account.halts])
+    did = f"made {counted(account.trades_after, 'trade')}" if account.trades_after else "traded nothing"
+    later_trades = (
+        f" and {did} in the {counted(account.sessions_after, 'session')} after it" if account.sessions_after else ""
+    )
+    anew_trades = (
+        f", where accounts that begin anew made {counted(account.trades_anew, 'trade')}" if account.trades_anew else ""
+    )
+    return f"; halted on {halts}{later_trades}{anew_trades}"
 
 
 def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...]:
@@ -297,14 +306,14 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
     )
     symbols = [known_today] if known_today else []
     forecasters = forecaster_findings(study.extra)
-    told = [knowledge(forecasters)] if forecasters is not None and forecasters.skill is not None else []
+    knowledge_text = [knowledge(forecasters)] if forecasters is not None and forecasters.skill is not None else []
     refit = [study.refit] if study.refit else []
     learnt = [_learnt(f, study)] if f.learnt is not None else []
     anew = f"; the figures above are of accounts that begin anew with each {'fold' if f.compounds else 'session'}."
     account = [account_words(f).removesuffix(".") + anew] if f.account is not None and f.account.anew else []
     return (
         f"Tested: {_tested(f, study)} {opened}",
-        *told,
+        *knowledge_text,
         earned,
         *account,
         *refit,
@@ -316,17 +325,17 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
 
 def _learnt(f: Findings, study: Study) -> str:
     """How much was learned."""
-    one = f.learnt
-    assert one is not None, "asked for a study that measured it"
-    steps = f"{one.gradient_steps:,} gradient steps to the chosen checkpoint"
-    part = share(max(one.explained_variance or 0.0, 0.0))  # worse than the mean: it explains nothing
-    critic = f"; its forecast of the reward explains {part} of what that varied" if one.explained_variance else ""
+    change = f.learnt
+    assert change is not None, "asked for a study that measured it"
+    steps = f"{change.gradient_steps:,} gradient steps to the chosen checkpoint"
+    part = share(max(change.explained_variance or 0.0, 0.0))  # worse than the mean: it explains nothing
+    critic = f"; its forecast of the reward explains {part} of what that varied" if change.explained_variance else ""
     several = f", the mean of {f.members} seeds," if f.members > 1 else ""
     return (
         f"Learned: {steps}{' of the seed with the fewest' if several else ''}. The policy's answers{several} moved by "
-        f"{number(one.kl, 3)} (Kullback–Leibler divergence; 0 is not at all) from those of the network that it began "
-        f"as{_begun(study)}, have a mean size of {number(one.size, 3)} and deviate by {number(one.variation, 3)} over "
-        f"what it sees{critic}.{_dead(study)}"
+        f"{number(change.kl, 3)} (Kullback–Leibler divergence; 0 is not at all) from those of the network that it "
+        f"began as{_begun(study)}, have a mean size of {number(change.size, 3)} and deviate by "
+        f"{number(change.variation, 3)} over what it sees{critic}.{_dead(study)}"
     )
 
 
@@ -335,12 +344,12 @@ SHOWN_DEAD = 3  # trials that are named
 
 def _dead(study: Study) -> str:
     """Which trials of the headline are dead, in a sentence; "" where none is."""
-    gone = [trial for trial in study.trials if trial.reward == study.reward and dead_trial(trial)]
-    if not gone:
+    dead_trials = [trial for trial in study.trials if trial.reward == study.reward and dead_trial(trial)]
+    if not dead_trials:
         return ""
-    which = listed([f"fold {trial.fold + 1} seed {trial.seed}" for trial in gone[:SHOWN_DEAD]])
-    more = f" and {len(gone) - SHOWN_DEAD} more" if len(gone) > SHOWN_DEAD else ""
-    return f" Dead: {which}{more}, without weight beside a living one; of the first {dead_trial(gone[0])}."
+    which = listed([f"fold {trial.fold + 1} seed {trial.seed}" for trial in dead_trials[:SHOWN_DEAD]])
+    more = f" and {len(dead_trials) - SHOWN_DEAD} more" if len(dead_trials) > SHOWN_DEAD else ""
+    return f" Dead: {which}{more}, without weight beside a living one; of the first {dead_trial(dead_trials[0])}."
 
 
 def _begun(study: Study) -> str:

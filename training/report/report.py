@@ -21,7 +21,7 @@ from strategies.registry import entry, is_known
 from training.desks.registry import reference_of
 from training.evidence.criteria import kind_of_bars
 from training.evidence.findings import Findings, encode
-from training.evidence.heads import read as read_heads
+from training.evidence.heads import heads_of as read_heads
 from training.evidence.wording import counted, number, percent, share
 from training.forecast.findings import read
 from training.report import forecaster, results

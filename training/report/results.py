@@ -38,17 +38,17 @@ def framed_curves(curves: Sequence[Curve]) -> list[Curve]:
         if curve.label not in ACTIVE or all(frame[0] <= value <= frame[1] for _, value in curve.points):
             framed.append(curve)
             continue
-        *others, last = _pieces(curve.points, frame)
-        framed += [Curve("", curve.style, points) for points in others]
-        framed.append(Curve(_with_value(curve.label, curve.points[-1][1]), curve.style, last))
+        *pieces, final_piece = _pieces(curve.points, frame)
+        framed += [Curve("", curve.style, points) for points in pieces]
+        framed.append(Curve(_with_value(curve.label, curve.points[-1][1]), curve.style, final_piece))
     return framed
 
 
 def framed_spans(spans: Sequence[IntervalRow]) -> list[IntervalRow]:
     """Return the rows, those of `ACTIVE` cut to the range; the label of one whose value lies outside names that."""
-    others = [one for one in spans if one.label not in ACTIVE]
-    frame = _frame([value for one in others for value in (one.value, one.low, one.high) if value is not None])
-    return [one if one.label not in ACTIVE else _cut(one, frame) for one in spans]
+    policy_rows = [row for row in spans if row.label not in ACTIVE]
+    frame = _frame([value for row in policy_rows for value in (row.value, row.low, row.high) if value is not None])
+    return [row if row.label not in ACTIVE else _cut(row, frame) for row in spans]
 
 
 def _frame(values: Sequence[float]) -> Range:
@@ -65,13 +65,13 @@ def _with_value(label: str, value: float) -> str:
     return f"{label} {value:+.0%}".replace("-", MINUS).replace("%", " %")
 
 
-def _cut(one: IntervalRow, frame: Range) -> IntervalRow:
-    inside = _within(one.value, frame) == one.value
-    return one._replace(
-        label=one.label if inside else _with_value(one.label, one.value),
-        value=_within(one.value, frame),
-        low=None if one.low is None else _within(one.low, frame),
-        high=None if one.high is None else _within(one.high, frame),
+def _cut(row: IntervalRow, frame: Range) -> IntervalRow:
+    inside = _within(row.value, frame) == row.value
+    return row._replace(
+        label=row.label if inside else _with_value(row.label, row.value),
+        value=_within(row.value, frame),
+        low=None if row.low is None else _within(row.low, frame),
+        high=None if row.high is None else _within(row.high, frame),
     )
 
 
@@ -87,9 +87,9 @@ def _pieces(points: Sequence[Point], frame: Range) -> list[list[Point]]:
         if not pieces or pieces[-1][-1] != (at, begin):
             pieces.append([(at, begin)])
         pieces[-1].append((until if end != following else next_x, end))
-    last_x, last = points[-1]
-    if not pieces or pieces[-1][-1][1] != _within(last, frame):
-        pieces.append([(last_x, _within(last, frame))])
+    last_x, last_y = points[-1]
+    if not pieces or pieces[-1][-1][1] != _within(last_y, frame):
+        pieces.append([(last_x, _within(last_y, frame))])
     return pieces
 
 
@@ -142,10 +142,10 @@ def _ratio(line: PlayerLine, value: float, has_loss: bool) -> str:
     return number(value) if has_loss and line.figures.deviation > 0.0 else UNKNOWN
 
 
-def result_plot(f: Findings, own: str = "policy") -> Markup:
-    """Net returns with their intervals; `own` is the policy's name."""
+def result_plot(f: Findings, policy_name: str = "policy") -> Markup:
+    """Net returns with their intervals; `policy_name` is the policy's name."""
     styles = [(line.name, line, PLAYER_STYLES.get(line.name, "other")) for line in f.baselines]
-    return _net_returns(f, [(own, f.policy, "policy"), *styles], "Net return with 95 % interval")
+    return _net_returns(f, [(policy_name, f.policy, "policy"), *styles], "Net return with 95 % interval")
 
 
 def _net_returns(f: Findings, lines: Sequence[tuple[str, PlayerLine, str]], title: str) -> Markup:
@@ -157,20 +157,27 @@ def _net_returns(f: Findings, lines: Sequence[tuple[str, PlayerLine, str]], titl
     return plots.intervals(framed_spans(spans), label, title)
 
 
-def equity_plot(study: Study, f: Findings, own: str = "policy") -> plots.Figure:
+def equity_plot(study: Study, f: Findings, policy_name: str = "policy") -> plots.Figure:
     """Running sums over the test sessions, with a band of random traders where there are any."""
-    players = [(own, list(chosen_results(study)))]
+    players = [(policy_name, list(chosen_results(study)))]
     players += [
-        (one.name, list(one.folds)) for one in study.baselines if not (f.random_ranges and one.name == "random")
+        (baseline.name, list(baseline.folds))
+        for baseline in study.baselines
+        if not (f.random_ranges and baseline.name == "random")
     ]
     curves = [
-        plots.Curve(name, "policy" if name == own else PLAYER_STYLES.get(name, "other"), _running(played, study))
+        plots.Curve(
+            name, "policy" if name == policy_name else PLAYER_STYLES.get(name, "other"), _running(played, study)
+        )
         for name, played in players
     ]
     starts = list(accumulate((len(fold.test) for fold in study.folds), initial=0))
     band = None
     if f.random_ranges:
-        edges = [(0.0, 0.0, 0.0), *((float(at), *found) for at, found in zip(starts[1:], f.random_ranges, strict=True))]
+        edges = [
+            (0.0, 0.0, 0.0),
+            *((float(at), *ranges) for at, ranges in zip(starts[1:], f.random_ranges, strict=True)),
+        ]
         band = plots.Band("random", edges)
     return plots.in_both_widths(lambda width: plots.equity(framed_curves(curves), band, _dates(study), width))
 
@@ -186,13 +193,13 @@ def _dates(study: Study) -> list[tuple[float, str]]:
     return [*marks, (float(starts[-1]), tests[-1][-1])]
 
 
-def account_plot(study: Study, own: str = "policy") -> plots.Figure:
+def account_plot(study: Study, policy_name: str = "policy") -> plots.Figure:
     """The account through all tests, and the passive one next to it."""
-    one = study.one_account
-    assert one is not None, "asked for a study that has one"
-    curves = [plots.Curve(own, "policy", _grown(joined(one.folds), study))]
-    if one.held:
-        curves.append(plots.Curve(one.passive, "hold", _grown(one.held, study)))
+    account = study.one_account
+    assert account is not None, "asked for a study that has one"
+    curves = [plots.Curve(policy_name, "policy", _grown(joined(account.folds), study))]
+    if account.held:
+        curves.append(plots.Curve(account.passive, "hold", _grown(account.held, study)))
     title = "One account through all tests"
     return plots.in_both_widths(lambda width: plots.equity(curves, None, _dates(study), width, title))
 
@@ -202,7 +209,7 @@ def _grown(sessions: Sequence[SessionResult], study: Study) -> list[Point]:
 
 
 def _running(played: Sequence[PlayResult], study: Study) -> list[Point]:
-    sessions = [session for one in played for session in one.sessions]
+    sessions = [session for fold in played for session in fold.sessions]
     returns = running(session_returns(sessions, study.capital_usd), compounds=study.compounds)
     return list(enumerate((0.0, *returns.tolist())))
 
@@ -260,11 +267,11 @@ def chosen_rows(study: Study) -> list[Row]:
     return [
         (
             str(fold),
-            *(number(one[name]) for name in ("sac", "td3", "threshold")),
-            " ".join(f"{name.upper()} {share(part)}" for name, part in one.get("saturated", {}).items()),
-            "; ".join(f"{name.upper()}: {why}" for name, why in one.get("dead", {}).items()),
+            *(number(choice[name]) for name in ("sac", "td3", "threshold")),
+            " ".join(f"{name.upper()} {share(part)}" for name, part in choice.get("saturated", {}).items()),
+            "; ".join(f"{name.upper()}: {why}" for name, why in choice.get("dead", {}).items()),
         )
-        for fold, one in enumerate(study.extra["chosen"], 1)
+        for fold, choice in enumerate(study.extra["chosen"], 1)
     ]
 
 
@@ -371,19 +378,22 @@ def luck_plot(f: Findings) -> Markup:
         return Markup()
     title = "logit of the best run's rank out of sample"
     words = ("falls into the worse half", "stays in the better half")
-    bins = [plots.HistogramBin(*one) for one in f.overfitting.logits]
+    bins = [plots.HistogramBin(*logit_bin) for logit_bin in f.overfitting.logits]
     return plots.histogram(bins, 0.0, ("bad", "good"), title, title, words=words)
 
 
 def confidence_plot(f: Findings) -> Markup:
     """Confidence at entry against trades that earned."""
-    rows = [(one.confidence, one.won, one.low, one.high) for one in f.calibration.bins]
+    rows = [
+        (confidence_bin.confidence, confidence_bin.won, confidence_bin.low, confidence_bin.high)
+        for confidence_bin in f.calibration.bins
+    ]
     return plots.reliability(rows, "confidence at entry, mean of the bin", "trades that earned")
 
 
 def share_won(c: ConfidenceCalibration) -> float:
     """The share of all trades that earned."""
-    return sum(one.trades * one.won for one in c.bins) / c.trades
+    return sum(confidence_bin.trades * confidence_bin.won for confidence_bin in c.bins) / c.trades
 
 
 SIZES_HEAD = (
@@ -396,26 +406,26 @@ def size_rows(sizes: SizesPlayed) -> list[Row]:
     """What is exported on accounts of several sizes, a row each."""
     return [
         (
-            number(one.capital_usd, 0),
-            "yes" if one.fractions else "no",
-            percent(one.off, 4).lstrip("+"),
-            percent(one.off_most, 4).lstrip("+"),
-            number(one.orders, 1),
-            share(one.costs),
-            percent(one.day_fees, 4).lstrip("+") if round(one.day_fees, 6) else UNKNOWN,
-            percent(one.net_return),
-            f"{one.denials:,}",
+            number(account.capital_usd, 0),
+            "yes" if account.fractions else "no",
+            percent(account.off, 4).lstrip("+"),
+            percent(account.off_most, 4).lstrip("+"),
+            number(account.orders, 1),
+            share(account.costs),
+            percent(account.day_fees, 4).lstrip("+") if round(account.day_fees, 6) else UNKNOWN,
+            percent(account.net_return),
+            f"{account.denials:,}",
         )
-        for one in sizes.accounts
+        for account in sizes.accounts
     ]
 
 
 def denials_plot(f: Findings) -> Markup:
     """How often each gate denied what the policy wanted."""
     rows = sorted(f.denials.items(), key=lambda item: (-item[1], item[0]))
-    named = [plots.BarRow(gate.replace("_", " "), (float(count),), f"{count:,}") for gate, count in rows]
+    rows_shown = [plots.BarRow(gate.replace("_", " "), (float(count),), f"{count:,}") for gate, count in rows]
     title = f"Denials by gate of an {'order' if f.compounds else 'entry'}"
-    return plots.bars(named, ("count",), "", title, "", plots.NARROW)
+    return plots.bars(rows_shown, ("count",), "", title, "", plots.NARROW)
 
 
 def learning_plots(study: Study) -> list[tuple[Markup, str]]:
@@ -426,8 +436,8 @@ def learning_plots(study: Study) -> list[tuple[Markup, str]]:
     for name, show, label, title in (*_LEARNING, *(_OFF_POLICY if any(agents) else ())):
         groups, count = [], 0
         for agent, style in zip(agents, AGENT_STYLES, strict=False):
-            own = [[point for point in curve if point.agent == agent] for curve in curves]
-            thin = [line for line in (_line(points, name) for points in own) if line]
+            agent_curves = [[point for point in curve if point.agent == agent] for curve in curves]
+            thin = [line for line in (_line(points, name) for points in agent_curves) if line]
             if thin:
                 groups.append(plots.Runs(agent.upper(), style, thin, _median(thin)))
                 count = max(count, len(thin))
@@ -457,10 +467,10 @@ _OFF_POLICY = (
 
 def update_to_data(study: Study) -> str:
     """How many gradient steps each agent took for a transition, in a sentence; "" where no agent has a replay."""
-    last = {point.agent: point for trial in study.trials for point in trial.curve if point.agent}
+    last_points = {point.agent: point for trial in study.trials for point in trial.curve if point.agent}
     ratios = [
         f"{agent.upper()} {number(point.figures['update_to_data'], 4)} (after {point.steps:,} steps)"
-        for agent, point in last.items()
+        for agent, point in last_points.items()
     ]
     return f"Gradient steps of the critics for each transition: {', '.join(ratios)}." if ratios else ""
 
@@ -508,10 +518,10 @@ def scored(scores: HeadScores) -> str:
     """What was scored, in a sentence for each head."""
     texts = []
     if scores.direction is not None:
-        one = scores.direction
+        score = scores.direction
         texts.append(
-            f"direction: {one.rows:,} bars of {one.sessions} sessions, {share(one.came)} of them rose; base rate "
-            f"{share(one.base_rate)}, from the training sessions"
+            f"direction: {score.rows:,} bars of {score.sessions} sessions, {share(score.came)} of them rose; base rate "
+            f"{share(score.base_rate)}, from the training sessions"
         )
     if scores.risk is not None:
         two = scores.risk

@@ -7,7 +7,7 @@ from math import log, sqrt
 import numpy as np
 import pytest
 
-from training.evidence.heads import HeadScores, direction_scores, read, risk_scores
+from training.evidence.heads import HeadScores, direction_scores, heads_of, risk_scores
 from training.evidence.resampling import Interval
 from training.report.results import direction_words, score_rows, scored
 
@@ -56,5 +56,5 @@ def test_tables_have_a_row_for_each_score_and_none_without_a_head() -> None:
     assert score_rows(both)[1][1].startswith("0.1000\n")  # (0.04 + 0.16) / 2
     assert "a mean fall of 15.0 basis points came, 20.0 expected; base 15.0" in scored(both)
     assert score_rows(HeadScores()) == []
-    assert read({}) is None
+    assert heads_of({}) is None
     assert isinstance(one.brier, Interval)

@@ -41,7 +41,8 @@ def card_of(
         overlap=result.overlap,
         effective=result.effective,
         leads={
-            one.name: Lead(estimate=one.lead.estimate, low=one.lead.low, high=one.lead.high) for one in result.estimates
+            estimate.name: Lead(estimate=estimate.lead.estimate, low=estimate.lead.low, high=estimate.lead.high)
+            for estimate in result.estimates
         },
         cannot_be_said=result.cannot_be_said,
         session_mean=float(returns.mean()),

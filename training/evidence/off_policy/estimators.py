@@ -96,9 +96,9 @@ def tail(logged: Logged, target: Series, episodes: EpisodeRows, discount: float)
     slope = (states[:, :, None] * (states - discount * following)[:, None, :]).reshape(len(states), -1)
     fitted = by_session(np.concatenate([slope, states * logged.rewards[:, None]], axis=1), logged.sessions)
     first, length = episodes.rows[:, 0], episodes.inside.sum(axis=1)
-    last = episodes.rows[np.arange(len(length)), length - 1]
+    last_rows = episodes.rows[np.arange(len(length)), length - 1]
     weight = weights(logged, target, episodes)[:, -1:]
-    change = discount ** length[:, None] * following[last] - states[first]
+    change = discount ** length[:, None] * following[last_rows] - states[first]
     counted = [weight * change, states[first], weight, np.ones_like(weight)]
     parts = np.append(fitted, by_session(np.concatenate(counted, axis=1), logged.sessions[first]), axis=1)
     width = states.shape[1]
@@ -115,17 +115,17 @@ def tail(logged: Logged, target: Series, episodes: EpisodeRows, discount: float)
 
 def state_features(logged: Logged) -> Series:
     """Return the features of each decision, and these times the share of its run to come, float64 (n, 2 x features)."""
-    last = np.flatnonzero(last_ones(logged))
+    last_rows = np.flatnonzero(last_ones(logged))
     rows = np.arange(len(logged.actions))
-    to_come = last[np.searchsorted(last, rows)] - rows + 1.0
+    to_come = last_rows[np.searchsorted(last_rows, rows)] - rows + 1.0
     return np.append(logged.features, logged.features * (to_come / to_come.max())[:, None], axis=1)
 
 
-def together(one: tuple[Series, Figure], other: tuple[Series, Figure]) -> tuple[Series, Figure]:
+def together(first: tuple[Series, Figure], second: tuple[Series, Figure]) -> tuple[Series, Figure]:
     """Return the sum of two figures, over the sums of both."""
-    (parts, of_one), (others, of_other) = one, other
+    (parts, of_one), (more_parts, of_other) = first, second
     width = parts.shape[1]
-    return np.append(parts, others, axis=1), lambda sums: of_one(sums[:, :width]) + of_other(sums[:, width:])
+    return np.append(parts, more_parts, axis=1), lambda sums: of_one(sums[:, :width]) + of_other(sums[:, width:])
 
 
 # --- weighted importance sampling -------------------------------------------------------------------------------------
@@ -172,25 +172,29 @@ class Moments(NamedTuple):
 
 def moments(logged: Logged, target: Series, episodes: EpisodeRows) -> Moments:
     """Gather the moments of linear fitted Q evaluation by session."""
-    taken = np.zeros_like(target)
-    taken[np.arange(len(taken)), logged.actions] = 1.0
-    here, aimed = _paired(taken, logged.features), _paired(target, logged.features)
+    one_hot = np.zeros_like(target)
+    one_hot[np.arange(len(one_hot)), logged.actions] = 1.0
+    features, aimed = _paired(one_hot, logged.features), _paired(target, logged.features)
     firsts, lengths = episodes.rows[:, 0], episodes.inside.sum(axis=1)
     began = aimed[firsts][:, None, :] * (lengths[:, None] == np.arange(1, episodes.rows.shape[1] + 1))[:, :, None]
-    last, found = last_ones(logged), []
-    for rows in np.split(np.arange(len(taken)), np.flatnonzero(np.diff(logged.sessions)) + 1):
-        goes_on = rows[~last[rows]]
-        one, rest = here[rows], here[goes_on]
-        found.append((
-            one.T @ one,
-            one.T @ logged.rewards[rows],
-            rest.T @ rest,
-            rest.T @ logged.rewards[goes_on],
-            rest.T @ aimed[goes_on + 1],
+    is_last, by_session_moments = last_ones(logged), []
+    for rows in np.split(np.arange(len(one_hot)), np.flatnonzero(np.diff(logged.sessions)) + 1):
+        goes_on = rows[~is_last[rows]]
+        at_rows, at_followed = features[rows], features[goes_on]
+        by_session_moments.append((
+            at_rows.T @ at_rows,
+            at_rows.T @ logged.rewards[rows],
+            at_followed.T @ at_followed,
+            at_followed.T @ logged.rewards[goes_on],
+            at_followed.T @ aimed[goes_on + 1],
         ))  # fmt: skip
-    starts = by_session(began.reshape(len(firsts), -1), logged.sessions[firsts]).reshape(len(found), *began.shape[1:])
+    starts = by_session(began.reshape(len(firsts), -1), logged.sessions[firsts]).reshape(
+        len(by_session_moments), *began.shape[1:]
+    )
     count = by_session(np.ones((len(firsts), 1)), logged.sessions[firsts])[:, 0]
-    gram, earned, gram_followed, earned_followed, cross = (np.stack(part) for part in zip(*found, strict=True))
+    gram, earned, gram_followed, earned_followed, cross = (
+        np.stack(part) for part in zip(*by_session_moments, strict=True)
+    )
     return Moments(gram, earned, gram_followed, earned_followed, cross, starts, count)
 
 
@@ -211,8 +215,8 @@ def fqe(moments: Moments, discount: float) -> tuple[Series, Figure]:
     """Fitted Q evaluation (Le, Voloshin & Yue 2019), linear, refitted in each resample: sums, and the figure."""
 
     def figure(sums: Series) -> Series:
-        own = moments.of_sums(sums)
-        return np.asarray(np.einsum("bhd,hbd->b", own.starts, coefficients(own, discount)) / own.episodes)
+        drawn = moments.of_sums(sums)
+        return np.asarray(np.einsum("bhd,hbd->b", drawn.starts, coefficients(drawn, discount)) / drawn.episodes)
 
     return moments.flat(), figure
 
@@ -234,18 +238,23 @@ def doubly_robust(
 
     Q is fitted on the sessions of the other folds.
     """
-    values, taken = _cross_fitted(logged, target, episodes, moments, discount)
-    return corrected(logged, target, episodes, values, taken, discount)
+    values, action_values = _cross_fitted(logged, target, episodes, moments, discount)
+    return corrected(logged, target, episodes, values, action_values, discount)
 
 
 def corrected(
-    logged: Logged, target: Series, episodes: EpisodeRows, values: Series, taken: Series, discount: float
+    logged: Logged, target: Series, episodes: EpisodeRows, values: Series, action_values: Series, discount: float
 ) -> tuple[Series, Figure]:
     """Correct given values of the states, and Q of the actions taken, (m, horizon) each, by weighted rewards."""
     weight = weights(logged, target, episodes)
-    before = np.append(np.ones((len(weight), 1)), weight[:, :-1], axis=1)
+    previous_weight = np.append(np.ones((len(weight), 1)), weight[:, :-1], axis=1)
     rewards, inside = logged.rewards[episodes.rows], episodes.inside
-    columns = [weight * np.where(inside, rewards - taken, 0.0), weight, before * np.where(inside, values, 0.0), before]
+    columns = [
+        weight * np.where(inside, rewards - action_values, 0.0),
+        weight,
+        previous_weight * np.where(inside, values, 0.0),
+        previous_weight,
+    ]
     parts = by_session(np.concatenate(columns, axis=1), logged.sessions[episodes.rows[:, 0]])
     powers = discount ** np.arange(weight.shape[1])
 
@@ -263,14 +272,14 @@ def _cross_fitted(
     count, inside = len(moments.episodes), episodes.inside
     fold = np.arange(count) % min(FOLDS, count)
     flat = moments.flat()
-    others = np.stack([flat[fold != nth].sum(axis=0) for nth in range(fold.max() + 1)])
-    fitted = coefficients(moments.of_sums(others), discount)
+    without_fold = np.stack([flat[fold != nth].sum(axis=0) for nth in range(fold.max() + 1)])
+    fitted = coefficients(moments.of_sums(without_fold), discount)
     number = np.unique(logged.sessions, return_inverse=True)[1][episodes.rows[:, 0]]
     to_go = np.where(inside, inside.sum(axis=1)[:, None] - np.arange(inside.shape[1]), 1)
-    own = fitted[to_go - 1, fold[number][:, None]].reshape(*inside.shape, target.shape[1], -1)
-    q = np.einsum("mtaf,mtf->mta", own, logged.features[episodes.rows])
-    taken = np.take_along_axis(q, logged.actions[episodes.rows][:, :, None], axis=2)[:, :, 0]
-    return np.einsum("mta,mta->mt", q, target[episodes.rows]), taken
+    row_coefficients = fitted[to_go - 1, fold[number][:, None]].reshape(*inside.shape, target.shape[1], -1)
+    q = np.einsum("mtaf,mtf->mta", row_coefficients, logged.features[episodes.rows])
+    action_values = np.take_along_axis(q, logged.actions[episodes.rows][:, :, None], axis=2)[:, :, 0]
+    return np.einsum("mta,mta->mt", q, target[episodes.rows]), action_values
 
 
 def _paired(probabilities: Series, features: Series) -> Series:

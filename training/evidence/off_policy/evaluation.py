@@ -86,7 +86,7 @@ def evaluate(
     """
     _check(logged, challenger, champion)
     episodes, limits = episodes_of(logged, horizon), least or Least()
-    both = (challenger, champion)
+    policies = (challenger, champion)
     result = OffPolicy(
         decisions=len(logged.actions),
         sessions=len(np.unique(logged.sessions)),
@@ -94,12 +94,12 @@ def evaluate(
         horizon=horizon,
         discount=discount,
         exploration=float(1.0 - logged.behaviour.max(axis=1).mean()),
-        overlap=min(overlap_of(logged, target, limits.probability) for target in both),
-        effective=min(effective_of(logged, target, episodes) for target in both),
+        overlap=min(overlap_of(logged, target, limits.probability) for target in policies),
+        effective=min(effective_of(logged, target, episodes) for target in policies),
     )
     if reason := _missing(result, limits):
         return msgspec.structs.replace(result, cannot_be_said=reason)
-    estimates = _estimates(logged, both, episodes, discount, seed, draws)
+    estimates = _estimates(logged, policies, episodes, discount, seed, draws)
     return msgspec.structs.replace(result, estimates=estimates)
 
 
@@ -110,9 +110,9 @@ def overlap_of(logged: Logged, target: Series, least: float) -> float:
 
 def effective_of(logged: Logged, target: Series, episodes: EpisodeRows) -> float:
     """Return Kish's effective number of episodes by their last weights."""
-    last = weights(logged, target, episodes)[:, -1]
-    squares = float(np.square(last).sum())
-    return float(last.sum()) ** 2 / squares if squares > 0.0 else 0.0
+    final_weights = weights(logged, target, episodes)[:, -1]
+    squares = float(np.square(final_weights).sum())
+    return float(final_weights.sum()) ** 2 / squares if squares > 0.0 else 0.0
 
 
 def _missing(result: OffPolicy, least: Least) -> str:
@@ -129,17 +129,18 @@ def _missing(result: OffPolicy, least: Least) -> str:
 
 
 def _estimates(
-    logged: Logged, both: tuple[Series, Series], episodes: EpisodeRows, discount: float, seed: int, draws: int
+    logged: Logged, policies: tuple[Series, Series], episodes: EpisodeRows, discount: float, seed: int, draws: int
 ) -> tuple[EpisodeValue, ...]:
-    fitted = [moments(logged, target, episodes) for target in both]
+    fitted = [moments(logged, target, episodes) for target in policies]
     pairs = {
-        "wis": [wis(logged, target, episodes, discount) for target in both],
+        "wis": [wis(logged, target, episodes, discount) for target in policies],
         "dr": [
-            doubly_robust(logged, target, episodes, part, discount) for target, part in zip(both, fitted, strict=True)
+            doubly_robust(logged, target, episodes, part, discount)
+            for target, part in zip(policies, fitted, strict=True)
         ],
         "fqe": [fqe(part, discount) for part in fitted],
     }
-    ends = [tail(logged, target, episodes, discount) for target in both]
+    ends = [tail(logged, target, episodes, discount) for target in policies]
     pairs = {name: [together(*parts) for parts in zip(pair, ends, strict=True)] for name, pair in pairs.items()}
     earned = session_means(logged)
     return tuple(_estimate(name, pair, earned, seed, draws) for name, pair in pairs.items())
@@ -174,6 +175,6 @@ def _check(logged: Logged, *targets: Series) -> None:
     for probabilities in (logged.behaviour, *targets):
         if probabilities.min() < 0.0 or np.abs(probabilities.sum(axis=1) - 1.0).max() > SUM_OFF_MOST:
             raise ValueError("probabilities of the actions of a decision do not add up to 1")
-    taken = logged.behaviour[np.arange(count), logged.actions]
-    if not taken.min() > 0.0 or not math.isfinite(float(logged.rewards.sum() + logged.features.sum())):
+    action_probabilities = logged.behaviour[np.arange(count), logged.actions]
+    if not action_probabilities.min() > 0.0 or not math.isfinite(float(logged.rewards.sum() + logged.features.sum())):
         raise ValueError("an action of the log has the probability 0, or a reward or feature is not finite")
