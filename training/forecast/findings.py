@@ -96,21 +96,21 @@ def find(
         cost: of buying and selling, as a fraction of the value.
         facts: `parameters`, `members` and `confidence` of `ForecasterFindings`.
     """
-    parts = {each.year: _ForecastRows.of(material, bars, each) for each in forecasts}
+    parts = {forecast.year: _ForecastRows.of(material, bars, forecast) for forecast in forecasts}
     risks = risk_rows(material, bars, forecasts)
     years = [
         Year(
-            year=each.year,
-            tested=each.year in tested,
-            purged=each.purged,
-            scores=parts[each.year].scores(each.temperature),
-            figures=parts[each.year].figures(cost),
-            skill=parts[each.year].skill(),
-            gradient_steps=each.gradient_steps,
-            converged=each.converged,
-            risk=risks[each.year].scores() if each.year in risks else None,
+            year=forecast.year,
+            tested=forecast.year in tested,
+            purged=forecast.purged,
+            scores=parts[forecast.year].scores(forecast.temperature),
+            figures=parts[forecast.year].figures(cost),
+            skill=parts[forecast.year].skill(),
+            gradient_steps=forecast.gradient_steps,
+            converged=forecast.converged,
+            risk=risks[forecast.year].scores() if forecast.year in risks else None,
         )
-        for each in forecasts
+        for forecast in forecasts
     ]
     joined = _ForecastRows.joined([parts[year] for year in tested])
     return ForecasterFindings(
@@ -127,30 +127,30 @@ def find(
 
 
 def risk_rows(material: Material, bars: Float64Array, forecasts: Sequence[Forecast]) -> dict[int, RiskRows]:
-    """By year the rows whose variance came, beside the references; HAR is fitted on all that was known before."""
+    """Forecast and reference variances by year, of rows with a known variance; HAR is fitted on earlier rows."""
     if material.variance is None:
         return {}
     broken = jumps(bars)
     ewma, means = references(bars[3], broken)
-    found = {}
+    rows_by_year = {}
     usable = material.valid & np.isfinite(material.variance) & np.isfinite(means).all(axis=2) & np.isfinite(ewma)
-    for each in forecasts:
-        if each.variance is None:
+    for forecast in forecasts:
+        if forecast.variance is None:
             continue
         earlier = usable.copy()
-        earlier[max(int(each.rows[:, 0].min()) - SESSIONS, 0) :] = False
+        earlier[max(int(forecast.rows[:, 0].min()) - SESSIONS, 0) :] = False
         weights = (UNKNOWN_LOG, *(0.0,) * means.shape[2])
         if earlier.any():
             weights = fitted(means[earlier], material.variance[earlier], weights)
-        day, place = each.rows[usable[tuple(each.rows.T)]].T
-        found[each.year] = RiskRows(
+        day, place = forecast.rows[usable[tuple(forecast.rows.T)]].T
+        rows_by_year[forecast.year] = RiskRows(
             day,
             material.variance[day, place],
-            each.variance[usable[tuple(each.rows.T)]].astype(np.float64),
+            forecast.variance[usable[tuple(forecast.rows.T)]].astype(np.float64),
             np.exp(weights[0] + means[day, place] @ np.array(weights[1:])),
             ewma[day, place],
         )
-    return found
+    return rows_by_year
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +168,14 @@ class _ForecastRows:
     def of(cls, material: Material, bars: Float64Array, forecast: Forecast) -> _ForecastRows:
         labelled = material.labels.known[tuple(forecast.rows.T)]
         day, place = forecast.rows[labelled].T
-        after = forecast.probabilities[labelled].astype(np.float64)
-        grown = np.power(np.maximum(after, SMALLEST), forecast.temperature)  # softmax(z) of log p = z / temperature
+        calibrated = forecast.probabilities[labelled].astype(np.float64)
+        grown = np.power(
+            np.maximum(calibrated, SMALLEST), forecast.temperature
+        )  # softmax(z) of log p = z / temperature
         bought, sold = bars[0, day + 1, place], bars[3, material.labels.end[day, place], place]
         return cls(
             grown / grown.sum(axis=1, keepdims=True),
-            after,
+            calibrated,
             forecast.confidence[labelled].astype(np.float64),
             material.labels.classes[day, place].astype(np.int64),
             day,

@@ -79,15 +79,15 @@ def rows_of(fold: YearFold, labels: Labels, valid: BoolArray, embargo: int = 0) 
     return FoldRows(train, validate, _where(valid, fold.predict), cut_train + cut_validate, ends)
 
 
-def _kept(span: tuple[int, int], before: int, labels: Labels, valid: BoolArray) -> tuple[NDArray[np.int64], int]:
-    """Labelled rows of `span` whose labels end before the session `before`, and how many do not."""
+def _kept(span: tuple[int, int], session: int, labels: Labels, valid: BoolArray) -> tuple[NDArray[np.int64], int]:
+    """Labelled rows of `span` whose labels end before the session `session`, and how many do not."""
     usable = valid & labels.known
-    samples: BoolArray = usable & (labels.end < before)
+    samples: BoolArray = usable & (labels.end < session)
     rows = _where(samples, span)
     return rows, len(_where(usable, span)) - len(rows)
 
 
 def _where(mask: BoolArray, span: tuple[int, int]) -> NDArray[np.int64]:
-    first, after = span
-    rows: NDArray[np.int64] = np.argwhere(mask[first:after]) + np.array([[first, 0]])
+    first, end = span
+    rows: NDArray[np.int64] = np.argwhere(mask[first:end]) + np.array([[first, 0]])
     return rows

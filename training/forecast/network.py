@@ -53,7 +53,7 @@ class FeatureScaling:
 
     @classmethod
     def of(cls, rows: NDArray[np.float32], clip: float = CLIP) -> FeatureScaling:
-        """Those of rows, float32 (n, features), all finite; a feature that never changes keeps the scale 1."""
+        """The scaling of finite rows, float32 (n, features); a feature that never changes keeps the scale 1."""
         exact = rows.astype(np.float64)
         mean, deviation = exact.mean(axis=0), exact.std(axis=0)
         moves = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6)
@@ -167,16 +167,16 @@ class Forecaster(nn.Module):
         """What is forecast of raw sequences (batch, window, features)."""
         logits = self.logits(sequences)
         probabilities = torch.softmax(logits / self.temperature, dim=-1)
-        variance = self.variance(self.seen(sequences, logits))
+        variance = self.variance(self.variance_inputs(sequences, logits))
         return Forecasted(probabilities, confidence_of(probabilities, self.confidence), variance)
 
-    def seen(self, sequences: Tensor, logits: Tensor) -> Tensor:
+    def variance_inputs(self, sequences: Tensor, logits: Tensor) -> Tensor:
         """What variances are made of, (batch, width): what is known of them, and HOLD's logit, not calibrated."""
         return torch.cat([self.known(sequences), hold_logit(logits)], dim=1)
 
-    def variance(self, seen: Tensor) -> Tensor:
+    def variance(self, inputs: Tensor) -> Tensor:
         """Variances (batch,) of what they are made of, with the weights `risk`."""
-        return (self.risk[0] + (seen * self.risk[1:]).sum(dim=1)).exp().clamp(SMALLEST, LARGEST)
+        return (self.risk[0] + (inputs * self.risk[1:]).sum(dim=1)).exp().clamp(SMALLEST, LARGEST)
 
     def logits(self, sequences: Tensor) -> Tensor:
         """Logarithms of the members' mean probability, (batch, 3), before the temperature."""
@@ -194,5 +194,9 @@ def confidence_of(probabilities: Tensor, kind: str) -> Tensor:
 
 def confidence_at(share: float, kind: str) -> float:
     """The confidence of a class predicted with this probability, the others being alike; 0 of 0."""
-    rest = (1.0 - share) / 2.0
-    return float(confidence_of(torch.tensor([share, rest, rest], dtype=torch.float64), kind)) if share else 0.0
+    other_share = (1.0 - share) / 2.0
+    return (
+        float(confidence_of(torch.tensor([share, other_share, other_share], dtype=torch.float64), kind))
+        if share
+        else 0.0
+    )

@@ -73,8 +73,8 @@ class Panel:
     @property
     def valid(self) -> BoolArray:
         """Where there is a whole sequence to forecast from, bool (d, n)."""
-        found: BoolArray = self.reasons == GOOD
-        return found
+        valid: BoolArray = self.reasons == GOOD
+        return valid
 
     @property
     def broken(self) -> BoolArray:
@@ -98,11 +98,11 @@ class Panel:
             CalendarError: the dates of a file are not known.
         """
         sources = _checked([_source(path, symbols) for path in paths], symbols)
-        read = [_read(path, source) for path, source in zip(paths, sources, strict=True) if source.symbols]
-        dates = tuple(sorted({date for part in read for date in part[1]}))
+        parts_read = [_read(path, source) for path, source in zip(paths, sources, strict=True) if source.symbols]
+        dates = tuple(sorted({date for part in parts_read for date in part[1]}))
         place = {date: row for row, date in enumerate(dates)}
-        bars = [_spread(part[0], [place[date] for date in part[1]], len(dates), np.nan) for part in read]
-        refused = [_spread(part[2][None], [place[date] for date in part[1]], len(dates), 0) for part in read]
+        bars = [_spread(part[0], [place[date] for date in part[1]], len(dates), np.nan) for part in parts_read]
+        refused = [_spread(part[2][None], [place[date] for date in part[1]], len(dates), 0) for part in parts_read]
         names = tuple(symbol for source in sources for symbol in source.symbols)
         return cls.of(
             dates, names, np.concatenate(bars, axis=2), features, np.concatenate(refused, axis=2)[0], sources, window
@@ -120,9 +120,9 @@ class Panel:
         window: int = WINDOW,
     ) -> Panel:
         """A panel of bars that are at hand, float64 (5, d, n) with NaN where there is none."""
-        found = _features(np.array(dates, dtype="datetime64[D]"), bars, features)
+        columns = _features(np.array(dates, dtype="datetime64[D]"), bars, features)
         no = np.zeros(bars.shape[1:], dtype=np.bool_) if refused is None else refused
-        return cls(tuple(dates), tuple(symbols), bars, found, reasons(bars, no, found, window), sources)
+        return cls(tuple(dates), tuple(symbols), bars, columns, reasons(bars, no, columns, window), sources)
 
 
 def _source(path: Path, symbols: Sequence[str]) -> BarsFile:
@@ -140,8 +140,8 @@ def _source(path: Path, symbols: Sequence[str]) -> BarsFile:
     kind = "column" if file.adjustable else file.adjustment
     if kind not in ADJUSTMENTS:
         kind = "split" if on_cents > ON_CENTS * rows else "all"
-    wanted = tuple(symbol for symbol in sorted(names) if not symbols or symbol in symbols)
-    return BarsFile(path.name, file.digest(), wanted, ADJUSTMENTS[kind], file.synthetic)
+    chosen = tuple(symbol for symbol in sorted(names) if not symbols or symbol in symbols)
+    return BarsFile(path.name, file.digest(), chosen, ADJUSTMENTS[kind], file.synthetic)
 
 
 def _checked(sources: list[BarsFile], symbols: Sequence[str]) -> tuple[BarsFile, ...]:
@@ -175,24 +175,24 @@ def _read(path: Path, source: BarsFile) -> tuple[Float64Array, tuple[str, ...], 
 
 def _spread(values: NDArray[T], rows: list[int], days: int, fill: float) -> NDArray[T]:
     """(k, sessions of a file, n) as (k, `days`, n)."""
-    found = np.full((len(values), days, values.shape[2]), fill, dtype=values.dtype)
-    found[:, rows] = values
-    return found
+    spread = np.full((len(values), days, values.shape[2]), fill, dtype=values.dtype)
+    spread[:, rows] = values
+    return spread
 
 
 def _features(dates: NDArray[np.datetime64], bars: Float64Array, features: Features) -> NDArray[np.float32]:
     """Each symbol's features, of its own bars one behind the other, at the sessions of these bars."""
     present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
-    found: NDArray[np.float32] | None = None
+    columns: NDArray[np.float32] | None = None
     for place in range(bars.shape[2]):
         rows = np.flatnonzero(present[:, place])
         opened, high, low, close, volume = bars[:, rows, place]
         table = features(opened, high, low, close, volume, dates[rows])
-        if found is None:
-            found = np.full((len(dates), bars.shape[2], table.shape[1]), np.nan, dtype=np.float32)
-        found[rows, place] = table
-    assert found is not None, "a panel has a symbol"
-    return found
+        if columns is None:
+            columns = np.full((len(dates), bars.shape[2], table.shape[1]), np.nan, dtype=np.float32)
+        columns[rows, place] = table
+    assert columns is not None, "a panel has a symbol"
+    return columns
 
 
 class Windows:

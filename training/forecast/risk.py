@@ -47,19 +47,19 @@ def realised(close: Float64Array, broken: BoolArray) -> Float64Array:
         close: USD (d, n), NaN where there is no bar.
         broken: where a price cannot be compared with the one before, bool (d, n).
     """
-    found = np.full(close.shape, np.nan)
+    variance = np.full(close.shape, np.nan)
     if len(close) > SESSIONS:
-        found[:-SESSIONS] = _means(squared_returns(close, broken)[1:], SESSIONS)
-    return found
+        variance[:-SESSIONS] = _means(squared_returns(close, broken)[1:], SESSIONS)
+    return variance
 
 
 def squared_returns(close: Float64Array, broken: BoolArray) -> Float64Array:
     """Squared log returns, float64 (d, n); NaN where there is none."""
-    found = np.full(close.shape, np.nan)
+    squares = np.full(close.shape, np.nan)
     with np.errstate(invalid="ignore"):
-        found[1:] = np.square(np.log(close[1:] / close[:-1]))
-    found[broken] = np.nan
-    return found
+        squares[1:] = np.square(np.log(close[1:] / close[:-1]))
+    squares[broken] = np.nan
+    return squares
 
 
 def _means(values: Float64Array, rows: int) -> Float64Array:
@@ -113,17 +113,17 @@ class Known(nn.Module):
         rows = sequences.index_select(2, self.columns)
         days = day_variance(rows[:, :, :-1])
         means = [days[:, -span:].mean(dim=1) for span in SPANS]
-        seen = torch.stack([*means, rows[:, -1, -1].square()], dim=1)
-        return (seen.clamp(min=0.0) + FLOOR).log()
+        inputs = torch.stack([*means, rows[:, -1, -1].square()], dim=1)
+        return (inputs.clamp(min=0.0) + FLOOR).log()
 
 
 def hold_logit(logits: Tensor) -> Tensor:
     """ln(p / (1 - p)) of HOLD, (n, 1), of logits (n, 3)."""
-    others = [place for place in range(logits.shape[1]) if place != HOLD]
-    return (logits[:, HOLD] - logits[:, others].logsumexp(dim=1)).unsqueeze(1)
+    other_classes = [place for place in range(logits.shape[1]) if place != HOLD]
+    return (logits[:, HOLD] - logits[:, other_classes].logsumexp(dim=1)).unsqueeze(1)
 
 
-def fitted(seen: Float64Array, came: Float64Array, start: Sequence[float], ridge: float = 0.0) -> tuple[float, ...]:
+def fitted(inputs: Float64Array, came: Float64Array, start: Sequence[float], ridge: float = 0.0) -> tuple[float, ...]:
     """Weights w with the least mean QLIKE of exp(w[0] + seen · w[1:]), by Newton's method from `start`.
 
     Args:
@@ -134,23 +134,23 @@ def fitted(seen: Float64Array, came: Float64Array, start: Sequence[float], ridge
     Raises:
         ValueError: no row, or a number that is not finite.
     """
-    if not len(came) or not np.isfinite(seen).all() or not np.isfinite(came).all():
+    if not len(came) or not np.isfinite(inputs).all() or not np.isfinite(came).all():
         raise ValueError(
-            f"{len(came)} rows to fit a variance on, all finite: {bool(np.isfinite(seen).all())}; expected rows of "
+            f"{len(came)} rows to fit a variance on, all finite: {bool(np.isfinite(inputs).all())}; expected rows of "
             "sessions whose next prices are in the file: check the bars"
         )
-    table = np.column_stack([np.ones(len(came)), seen])
-    begun = np.asarray(start, dtype=np.float64)
+    table = np.column_stack([np.ones(len(came)), inputs])
+    start_weights = np.asarray(start, dtype=np.float64)
     pull, tiny = ridge * len(came), 1e-9 * len(came) * np.eye(table.shape[1])
 
     def loss(at: Float64Array) -> float:
         logs = table @ at
-        return float((came * np.exp(-logs) + logs).mean() + 0.5 * ridge * np.square(at - begun).sum())
+        return float((came * np.exp(-logs) + logs).mean() + 0.5 * ridge * np.square(at - start_weights).sum())
 
-    weights = begun
+    weights = start_weights
     for _ in range(_STEPS):
         ratio = came * np.exp(-(table @ weights))
-        slope = table.T @ (1.0 - ratio) + pull * (weights - begun)
+        slope = table.T @ (1.0 - ratio) + pull * (weights - start_weights)
         bend = (table * ratio[:, None]).T @ table + pull * np.eye(table.shape[1]) + tiny
         step, share, present = np.linalg.solve(bend, slope), 1.0, loss(weights)
         while share > 1e-6 and not loss(weights - share * step) < present:
@@ -201,11 +201,15 @@ class RiskRows:
         if not len(self.came):
             return None
         days, at = np.unique(self.sessions, return_inverse=True)
-        said = (self.forecast, self.har, self.ewma)
-        came, logs = np.log(self.came + FLOOR), [np.log(one + FLOOR) for one in said]
-        values = [np.ones(len(came)), *(qlike(self.came, one) for one in said), came, came * came]
-        values += [each for one in logs for each in (one, one * one, one * came)]
-        parts = np.stack([np.bincount(at, each, len(days)).astype(np.float64) for each in values], axis=1)
+        forecasts = (self.forecast, self.har, self.ewma)
+        came, logs = np.log(self.came + FLOOR), [np.log(forecast + FLOOR) for forecast in forecasts]
+        values = [np.ones(len(came)), *(qlike(self.came, forecast) for forecast in forecasts), came, came * came]
+        values += [
+            column
+            for log_forecast in logs
+            for column in (log_forecast, log_forecast * log_forecast, log_forecast * came)
+        ]
+        parts = np.stack([np.bincount(at, column, len(days)).astype(np.float64) for column in values], axis=1)
         figures = [
             *map(_loss, range(3)),
             lambda sums: _loss(0)(sums) - _loss(1)(sums),
@@ -214,8 +218,8 @@ class RiskRows:
             lambda sums: _correlation(0)(sums) - _correlation(1)(sums),
         ]
         better = (parts[:, 1] - parts[:, 2]) / parts[:, 0]
-        found = pooled_intervals(parts, figures, blocks_of=better, seed=seed, draws=RISK_DRAWS)
-        return RiskScores(rows=len(came), sessions=len(days), **dict(zip(_SCORES, found, strict=True)))
+        intervals = pooled_intervals(parts, figures, blocks_of=better, seed=seed, draws=RISK_DRAWS)
+        return RiskScores(rows=len(came), sessions=len(days), **dict(zip(_SCORES, intervals, strict=True)))
 
 
 def _loss(place: int) -> Callable[[Float64Array], Float64Array]:
@@ -227,9 +231,9 @@ def _correlation(place: int) -> Callable[[Float64Array], Float64Array]:
 
     def of(sums: Float64Array) -> Float64Array:
         count, came, came_square = sums[:, 0], sums[:, 4], sums[:, 5]
-        said, said_square, both = (sums[:, 6 + 3 * place + nth] for nth in range(3))
-        spreads = (count * came_square - came**2) * (count * said_square - said**2)
-        shared = np.square(count * both - came * said)
+        forecast_sum, said_square, cross = (sums[:, 6 + 3 * place + nth] for nth in range(3))
+        spreads = (count * came_square - came**2) * (count * said_square - forecast_sum**2)
+        shared = np.square(count * cross - came * forecast_sum)
         return np.divide(shared, spreads, out=np.zeros(len(sums)), where=spreads > 0.0)
 
     return of
@@ -238,5 +242,5 @@ def _correlation(place: int) -> Callable[[Float64Array], Float64Array]:
 def qlike(came: NDArray[np.float64], forecast: NDArray[np.float64]) -> Float64Array:
     """QLIKE of each row: ratio - ln(ratio) - 1 of what came over the forecast; 0 is perfect."""
     ratio = (came + FLOOR) / (forecast + FLOOR)
-    found: Float64Array = ratio - np.log(ratio) - 1.0
-    return found
+    losses: Float64Array = ratio - np.log(ratio) - 1.0
+    return losses

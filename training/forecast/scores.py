@@ -183,15 +183,17 @@ def _parts(probabilities: Float64Array, classes: NDArray[np.int64], sessions: ND
         raise ValueError("no row to score: expected labelled rows with a forecast")
     exact = probabilities.astype(np.float64)
     unique, at = np.unique(sessions, return_inverse=True)
-    taken, sure = exact[np.arange(len(classes)), classes], exact.max(axis=1)
+    likelihoods, sure = exact[np.arange(len(classes)), classes], exact.max(axis=1)
     right = (exact.argmax(axis=1) == classes).astype(np.float64)
     values = (
         np.ones(len(classes)),
-        -np.log(np.maximum(taken, SMALLEST)),
+        -np.log(np.maximum(likelihoods, SMALLEST)),
         np.square(exact - np.eye(len(CLASSES))[classes]).sum(axis=1),
         right,
         (classes == np.bincount(classes, minlength=len(CLASSES)).argmax()).astype(np.float64),
     )
     place = at * BINS + np.minimum((sure * BINS).astype(np.int64), BINS - 1)
     bins = np.bincount(place, sure - right, len(unique) * BINS).reshape(-1, BINS)
-    return np.concatenate([np.stack([np.bincount(at, each, len(unique)) for each in values], axis=1), bins], axis=1)
+    return np.concatenate(
+        [np.stack([np.bincount(at, values_row, len(unique)) for values_row in values], axis=1), bins], axis=1
+    )

@@ -51,12 +51,12 @@ def best_temperature(logits: Float64Array, classes: NDArray[np.int64]) -> float:
         )
     exact = logits.astype(np.float64)
     exact -= exact.max(axis=1, keepdims=True)
-    taken = float(exact[np.arange(len(classes)), classes].mean())
+    mean_taken = float(exact[np.arange(len(classes)), classes].mean())
 
     def slope(log_cold: float) -> float:
         """The slope of the log loss along 1 / temperature, in which the loss is convex."""
         shares = np.exp(exact * math.exp(log_cold))
-        return float(((shares * exact).sum(axis=1) / shares.sum(axis=1)).mean()) - taken
+        return float(((shares * exact).sum(axis=1) / shares.sum(axis=1)).mean()) - mean_taken
 
     low, high = -math.log(HOTTEST), -math.log(COLDEST)
     for _ in range(_HALVINGS):
@@ -98,13 +98,13 @@ class Material:
         """Rows (k, 2) with their classes."""
         return Samples(rows, self.labels.classes[rows[:, 0], rows[:, 1]])
 
-    def came(self, rows: NDArray[np.int64], before: int) -> tuple[NDArray[np.int64], Float64Array]:
-        """Those of rows (k, 2) whose variance is known before a session, and these variances."""
+    def came(self, rows: NDArray[np.int64], session: int) -> tuple[NDArray[np.int64], Float64Array]:
+        """Rows, of (k, 2), whose realised variance is known before `session`, and these variances."""
         if self.variance is None:
             return rows[:0], np.zeros(0)
-        early = rows[rows[:, 0] + SESSIONS < before]
-        found = self.variance[early[:, 0], early[:, 1]]
-        return early[np.isfinite(found)], found[np.isfinite(found)]
+        early = rows[rows[:, 0] + SESSIONS < session]
+        variances = self.variance[early[:, 0], early[:, 1]]
+        return early[np.isfinite(variances)], variances[np.isfinite(variances)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +149,14 @@ def train_member(
     trainer = MemberTrainer(network, material.windows, train, validate, plan.recipe, seed)
     checkpoint = None if folder is None else folder / f"forecaster-{fold.year}-{member + 1}.pt"
     identity = "" if folder is None else identity_of(trainer, material.windows, train, validate, seed)
-    found = fit(
+    trained = fit(
         trainer,
         checkpoint=checkpoint,
         identity=identity,
         pause=pause,
         tell=lambda progress: tell(fold.year, member, progress),
     )
-    return replace(found, known_until=last_known(material.labels, rows.train, rows.validate))
+    return replace(trained, known_until=last_known(material.labels, rows.train, rows.validate))
 
 
 def finish_fold(
@@ -175,19 +175,19 @@ def finish_fold(
     temperature = best_temperature(validate, classes.astype(np.int64))
     forecaster.temperature.fill_(temperature)
     calibrate_risk(forecaster, material, rows)
-    predicted, seen = _raw(forecaster, material, rows.predict)
+    predicted, variance_inputs = _raw(forecaster, material, rows.predict)
     probabilities = (predicted / forecaster.temperature).softmax(dim=-1)
     confidence = confidence_of(probabilities, forecaster.confidence)
-    known = max(last_known(material.labels, rows.validate), *(member.known_until for member in members))
+    known_until = max(last_known(material.labels, rows.validate), *(member.known_until for member in members))
     for part, end in zip((rows.train, rows.validate), rows.ends, strict=True):
-        known = max(known, int(material.came(part, end)[0][:, 0].max(initial=-1 - SESSIONS)) + SESSIONS)
+        known_until = max(known_until, int(material.came(part, end)[0][:, 0].max(initial=-1 - SESSIONS)) + SESSIONS)
     forecasts = FoldForecasts(
         fold.year,
-        known,
+        known_until,
         rows.predict,
         probabilities.cpu().numpy(),
         confidence.cpu().numpy(),
-        forecaster.variance(seen).cpu().numpy(),
+        forecaster.variance(variance_inputs).cpu().numpy(),
     )
     return FoldResult(
         fold=fold,
@@ -219,34 +219,34 @@ def calibrate_risk(forecaster: Forecaster, material: Material, rows: FoldRows) -
     )
     if not len(train) or not len(validate):
         return
-    known = answers(Known(material.risk_columns), material.windows, material.windows.places(train))
-    first = fitted(_exact(known), of_train, (UNKNOWN_LOG, *(0.0,) * known.shape[1]))
-    seen = _exact(_raw(forecaster, material, validate)[1])
-    forecaster.risk.copy_(torch.tensor(fitted(seen, of_validate, (*first, 0.0), RIDGE)))
+    inputs = answers(Known(material.risk_columns), material.windows, material.windows.places(train))
+    first = fitted(_exact(inputs), of_train, (UNKNOWN_LOG, *(0.0,) * inputs.shape[1]))
+    validate_inputs = _exact(_raw(forecaster, material, validate)[1])
+    forecaster.risk.copy_(torch.tensor(fitted(validate_inputs, of_validate, (*first, 0.0), RIDGE)))
 
 
 def _raw(forecaster: Forecaster, material: Material, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (k, 3), and what variances are made of, both before calibration."""
 
-    def both(sequences: torch.Tensor) -> torch.Tensor:
+    def outputs_of(sequences: torch.Tensor) -> torch.Tensor:
         logits = forecaster.logits(sequences)
-        return torch.cat([logits, forecaster.seen(sequences, logits)], dim=1)
+        return torch.cat([logits, forecaster.variance_inputs(sequences, logits)], dim=1)
 
-    found = answers(both, material.windows, material.windows.places(rows))
-    return found[:, : len(CLASSES)], found[:, len(CLASSES) :]
+    outputs = answers(outputs_of, material.windows, material.windows.places(rows))
+    return outputs[:, : len(CLASSES)], outputs[:, len(CLASSES) :]
 
 
 def _exact(values: torch.Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = values.double().cpu().numpy()
-    return found
+    array: NDArray[np.float64] = values.double().cpu().numpy()
+    return array
 
 
 def _compared(
     logits: NDArray[np.float64], material: Material, rows: NDArray[np.int64], temperature: float, seed: int
 ) -> Calibrated:
     classes = material.samples(rows).classes.astype(np.int64)
-    before, after = _softmax(logits), _softmax(logits / temperature)
-    return compared(before, after, classes, rows[:, 0], temperature, seed=seed)
+    raw, calibrated = _softmax(logits), _softmax(logits / temperature)
+    return compared(raw, calibrated, classes, rows[:, 0], temperature, seed=seed)
 
 
 def _tested(
@@ -260,5 +260,5 @@ def _tested(
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     grown = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: NDArray[np.float64] = grown / grown.sum(axis=1, keepdims=True)
-    return found
+    probabilities: NDArray[np.float64] = grown / grown.sum(axis=1, keepdims=True)
+    return probabilities

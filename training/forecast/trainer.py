@@ -86,8 +86,8 @@ class MemberTrainer:
         self._windows = self._exact.cast(torch.bfloat16) if recipe.precision == "bf16" else self._exact
         self._train, self._validate = self._at(train), self._at(validate)
         self._days = torch.from_numpy(train.rows[:, 0] % recipe.stride).to(device)
-        kept = validate.rows[:, 0] % recipe.stride == 0
-        self._look_at = torch.from_numpy(kept if kept.any() else np.ones_like(kept)).to(device)
+        rows_kept = validate.rows[:, 0] % recipe.stride == 0
+        self._look_at = torch.from_numpy(rows_kept if rows_kept.any() else np.ones_like(rows_kept)).to(device)
         self._weights = self.network.log_weights.exp()
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = list(network.parameters())
@@ -199,12 +199,12 @@ def fit(
         NotFiniteError: see `MemberTrainer.epoch`.
         OSError: a checkpoint could not be written; the one before it stays.
     """
-    kept = _restored(checkpoint, identity)
+    checkpoint_state = _restored(checkpoint, identity)
     curve: list[Epoch] = []
     best: dict[str, Tensor] = {}
-    if kept is not None:
-        trainer.load_state_dict(kept["trainer"])
-        best, curve = kept["best"], msgspec.json.decode(kept["curve"], type=list[Epoch])
+    if checkpoint_state is not None:
+        trainer.load_state_dict(checkpoint_state["trainer"])
+        best, curve = checkpoint_state["best"], msgspec.json.decode(checkpoint_state["curve"], type=list[Epoch])
     clock = _Clock(trainer, tell)
     recipe = trainer.recipe
     while trainer.epochs < recipe.epochs and not (
@@ -241,10 +241,10 @@ class _Clock:
     """Seconds left, by the pace of this process."""
 
     def __init__(self, trainer: MemberTrainer, tell: Tell) -> None:
-        each = [trainer.batches(epoch) for epoch in range(trainer.recipe.epochs)]
+        batches = [trainer.batches(epoch) for epoch in range(trainer.recipe.epochs)]
         self._tell = tell
-        self._total = sum(each)
-        self._done = self._before = sum(each[: trainer.epochs])
+        self._total = sum(batches)
+        self._done = self._before = sum(batches[: trainer.epochs])
         self._began = time.monotonic()
 
     def tick(self, loss: float) -> None:

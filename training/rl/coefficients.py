@@ -80,8 +80,8 @@ class Coefficients(Plan):
 
     def differences(self, usual: Self) -> dict[str, Any]:
         """See `Plan`: of all fields."""
-        others = asdict(usual)
-        return {name: value for name, value in asdict(self).items() if value != others[name]}
+        defaults = asdict(usual)
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,9 @@ BOUNDS = {
 
 def _problem(name: str, value: object) -> str:
     """What is wrong with a field; empty when nothing is."""
-    known = asdict(Coefficients())
-    if name not in known:
-        return unknown(name, known)
+    defaults = asdict(Coefficients())
+    if name not in defaults:
+        return unknown(name, defaults)
     if name == "schedule":
         expected = f"one of {', '.join(map(repr, SCHEDULES))}"
         good = value in SCHEDULES

@@ -57,26 +57,26 @@ class Dimension:
         return {self.name: value} | ({self.switch: True} if self.optional else {})
 
 
-def value_of(found: Any, name: str) -> Any:
+def value_of(value: Any, name: str) -> Any:
     """The field with this name, with dots for what lies in another."""
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
-def with_values(found: T, values: Mapping[str, Any]) -> T:
+def with_values(settings: T, values: Mapping[str, Any]) -> T:
     """The same with other values of the fields with these names."""
     for name, value in values.items():
-        found = _changed(found, name, value)
-    return found
+        settings = _changed(settings, name, value)
+    return settings
 
 
-def _changed(found: Any, name: str, value: Any) -> Any:
-    first, _, rest = name.partition(".")
-    inner = _changed(getattr(found, first), rest, value) if rest else value
-    if isinstance(found, msgspec.Struct):
-        return msgspec.structs.replace(found, **{first: inner})
-    return dataclasses.replace(found, **{first: inner})
+def _changed(settings: Any, name: str, value: Any) -> Any:
+    first, _, inner_name = name.partition(".")
+    inner = _changed(getattr(settings, first), inner_name, value) if inner_name else value
+    if isinstance(settings, msgspec.Struct):
+        return msgspec.structs.replace(settings, **{first: inner})
+    return dataclasses.replace(settings, **{first: inner})
 
 
 def whole_rollouts(steps: int, rollout: int) -> int:
@@ -138,12 +138,12 @@ class Plan:
         Raises:
             ValueError: a field is unknown, of the wrong type or out of bounds.
         """
-        known = {dimension.name: dimension for dimension in self.settable}
+        dimensions = {dimension.name: dimension for dimension in self.settable}
         for name, value in values.items():
-            if name not in known:
-                raise ValueError(f"{origin}: {unknown(name, known)}")
+            if name not in dimensions:
+                raise ValueError(f"{origin}: {unknown(name, dimensions)}")
             try:
-                known[name].fixed(None if isinstance(value, bool) else value)
+                dimensions[name].fixed(None if isinstance(value, bool) else value)
             except ValueError as error:
                 raise ValueError(f"{origin}: {error}") from error
             except TypeError as error:
@@ -159,8 +159,8 @@ class Plan:
 SEARCH_PART = 4  # of a run's transitions
 
 
-def unknown(name: str, known: Mapping[str, Any]) -> str:
+def unknown(name: str, names: Mapping[str, Any]) -> str:
     """What is wrong with a field of this name that no plan has, and the nearest one."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(known)}"
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(names)}"
     return f"unknown coefficient {name!r}: {hint}"

@@ -19,11 +19,11 @@ def log_deviations(network: object) -> Tensor | None:
     Raises:
         TypeError: `log_std` is something else than a tensor with one dimension.
     """
-    found = getattr(network, "log_std", None)
-    if found is not None and not (isinstance(found, Tensor) and found.dim() == 1):
-        what = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+    log_std = getattr(network, "log_std", None)
+    if log_std is not None and not (isinstance(log_std, Tensor) and log_std.dim() == 1):
+        what = f"of shape {tuple(log_std.shape)}" if isinstance(log_std, Tensor) else f"a {type(log_std).__name__}"
         raise TypeError(f"log_std is {what}: expected an nn.Parameter of shape (actions,)")
-    return found
+    return log_std
 
 
 def room_for_actions(rows: int, log_std: Tensor | None, device: torch.device) -> Tensor:
@@ -39,7 +39,7 @@ def within_bounds(actions: Tensor) -> Tensor:
 
 
 def sample(
-    outputs: Tensor, log_std: Tensor | None, generator: torch.Generator, *, each: bool = False
+    outputs: Tensor, log_std: Tensor | None, generator: torch.Generator, *, per_action: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Actions drawn by `generator`, int64 (n,) or float32 (n, actions) not clipped, and their log-probabilities (n,).
 
@@ -51,15 +51,19 @@ def sample(
     if log_std is None:
         log_all = torch.log_softmax(outputs, dim=-1)
         noise = torch.empty_like(log_all).exponential_(generator=generator)
-        taken = (log_all.exp() / noise).argmax(dim=-1, keepdim=True)  # the first of racing exponential clocks
-        return taken.squeeze(1), log_all.gather(1, taken).squeeze(1)
+        winners = (log_all.exp() / noise).argmax(dim=-1, keepdim=True)  # the first of racing exponential clocks
+        return winners.squeeze(1), log_all.gather(1, winners).squeeze(1)
     noise = torch.randn(outputs.shape, generator=generator, device=outputs.device)
     actions = torch.addcmul(outputs, noise, log_std.exp())
-    return actions, evaluate(outputs, log_std, actions, each=each)[0]  # of what is stored, as training will find it
+    return actions, evaluate(outputs, log_std, actions, per_action=per_action)[
+        0
+    ]  # of what is stored, as training will find it
 
 
-def evaluate(outputs: Tensor, log_std: Tensor | None, actions: Tensor, *, each: bool = False) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (rows,) of actions drawn before, of `each` (rows, actions); the mean entropy, () in nats.
+def evaluate(
+    outputs: Tensor, log_std: Tensor | None, actions: Tensor, *, per_action: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (rows,) of actions drawn before, of `per_action` (rows, actions); the mean entropy, () in nats.
 
     For numbers the density of independent normal distributions, log p = -sum((z^2 / 2 + log std + log(2 pi) / 2)) with
     z = (action - mean) / std, and H = sum(log std + (1 + log(2 pi)) / 2).
@@ -70,7 +74,7 @@ def evaluate(outputs: Tensor, log_std: Tensor | None, actions: Tensor, *, each: 
         return log_taken, -(log_all.exp() * log_all).sum(dim=0).mean()
     spread, count = log_std.sum(), log_std.shape[0]
     errors = (actions - outputs) * torch.exp(-log_std)
-    if each:
+    if per_action:
         return -0.5 * errors.square() - (log_std + LOG_ROOT_TWO_PI), spread + count * (0.5 + LOG_ROOT_TWO_PI)
     squares = errors.square().sum(dim=1)
     return -0.5 * squares - (spread + count * LOG_ROOT_TWO_PI), spread + count * (0.5 + LOG_ROOT_TWO_PI)

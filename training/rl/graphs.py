@@ -71,24 +71,24 @@ class Recorded(Generic[T]):
         return self._result[0]
 
     def _beside(self) -> T:
-        """One call on another stream than the default one, which cannot be recorded."""
+        """Call on a side stream: the default stream cannot be recorded."""
         self._calls += 1
-        here, side = torch.cuda.current_stream(), _side_stream(self._device)
-        side.wait_stream(here)
+        current, side = torch.cuda.current_stream(), _side_stream(self._device)
+        side.wait_stream(current)
         with torch.cuda.stream(side):
             result = self._work()
-        here.wait_stream(side)
+        current.wait_stream(side)
         return result
 
     def _recording(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        before = [dict(vars(owner)) for owner in self._owners]
+        attributes_before = [dict(vars(owner)) for owner in self._owners]
         try:
             with torch.cuda.graph(graph, stream=_side_stream(self._device)):
                 self._result = [self._work()]
-                keep_places(self._owners, before)
+                keep_places(self._owners, attributes_before)
         except NotRecordableError:
             raise
         except RuntimeError as error:
@@ -111,8 +111,8 @@ def replayable(environment: object) -> bool:
     return bool(getattr(environment, "replayable", False))
 
 
-def keep_places(owners: Sequence[object], before: Sequence[Mapping[str, Any]]) -> None:
-    """Copy tensors that were rebound into the ones `before`, and bind these again.
+def keep_places(owners: Sequence[object], attributes_before: Sequence[Mapping[str, Any]]) -> None:
+    """Copy tensors that were rebound into the ones `attributes_before`, and bind these again.
 
     Args:
         before: the attributes of each owner, by name, as they were.
@@ -122,7 +122,7 @@ def keep_places(owners: Sequence[object], before: Sequence[Mapping[str, Any]]) -
             shared one tensor and do so no more.
     """
     moves: list[tuple[Tensor, Tensor]] = []
-    for owner, attributes in zip(owners, before, strict=True):
+    for owner, attributes in zip(owners, attributes_before, strict=True):
         moves.extend(_rebound(owner, attributes))
     places = {place.data_ptr() for place, _ in moves}
     if len(places) < len(moves):
@@ -132,10 +132,10 @@ def keep_places(owners: Sequence[object], before: Sequence[Mapping[str, Any]]) -
         place.copy_(value)
 
 
-def _rebound(owner: object, before: Mapping[str, Any]) -> Iterable[tuple[Tensor, Tensor]]:
+def _rebound(owner: object, attributes_before: Mapping[str, Any]) -> Iterable[tuple[Tensor, Tensor]]:
     """Each tensor that was bound to an attribute of `owner`, with what is bound now; the former is bound again."""
     for name, value in list(vars(owner).items()):
-        was = before.get(name)
+        was = attributes_before.get(name)
         if value is was:
             continue
         if isinstance(value, Tensor) and isinstance(was, Tensor) and value.shape == was.shape:

@@ -43,8 +43,8 @@ def fast_precision() -> str:
     It follows from the CPU alone, so that a run that goes on elsewhere on the same kind of CPU takes the same. Where
     ATEN_CPU_CAPABILITY asks for a CPU without AVX-512, it is one.
     """
-    found = torch.cpu.get_capabilities()
-    multiplies = found.get("avx512_bf16") or found.get("amx_bf16")
+    capabilities = torch.cpu.get_capabilities()
+    multiplies = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return "bf16" if multiplies and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT") else "float32"
 
 
@@ -66,11 +66,11 @@ def bf16_cost() -> float:
     torch.set_num_threads(1)  # threads that wait for one another would count
     try:
         for _ in range(_TRIES):
-            for bf16, found in seconds.items():
+            for bf16, durations in seconds.items():
                 began = time.thread_time()
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                     layer(rows)
-                found.append(time.thread_time() - began)
+                durations.append(time.thread_time() - began)
     finally:
         torch.set_num_threads(threads)
     return min(seconds[True]) / min(seconds[False])
@@ -90,12 +90,12 @@ def slow_products(precision: str, device: str) -> str:
 def plain_float32() -> Iterator[None]:
     """Float32 products as torch comes with them, while this lasts: for answers that others have to come to as well."""
     switch = _BACKENDS.mkldnn.matmul
-    before = switch.fp32_precision
+    precision_before = switch.fp32_precision
     switch.fp32_precision = "ieee"
     try:
         yield
     finally:
-        switch.fp32_precision = before
+        switch.fp32_precision = precision_before
 
 
 def _error() -> float:
@@ -105,7 +105,7 @@ def _error() -> float:
     exact = left.double() @ right.double().T
     straight = torch.nn.functional.linear(left, right)
     turned = left.T.contiguous().T @ right.T
-    return float(max((found.double() - exact).abs().max() for found in (straight, turned))) / _TERMS
+    return float(max((product.double() - exact).abs().max() for product in (straight, turned))) / _TERMS
 
 
 def keep_freed_memory() -> bool:

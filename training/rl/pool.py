@@ -56,22 +56,22 @@ def stop_on_signals(flag: Flag | None = None) -> Iterator[Flag]:
     def set_flag(_number: int, _frame: object) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, set_flag) for number in STOP_SIGNALS}
+    handlers = {number: signal.signal(number, set_flag) for number in STOP_SIGNALS}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
     """Processes started while this lasts get SIGINT and SIGTERM only after `unblock_stop_signals`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
 
 
 def unblock_stop_signals() -> None:
@@ -133,13 +133,13 @@ class ProcessPool:
     def _worked_through(self, work: Work[T], tasks: Sequence[Any], flag: Flag, emit: Emit) -> list[T]:
         stayed = self._begun is not None
         try:
-            begun, futures = self._submitted(work, tasks)
+            running, futures = self._submitted(work, tasks)
         except BrokenProcessPool:
             if not stayed:
                 raise
             self.close()  # one ended while it had no task
-            begun, futures = self._submitted(work, tasks)
-        _listen(futures, begun.news, flag, begun.stop, emit)
+            running, futures = self._submitted(work, tasks)
+        _listen(futures, running.news, flag, running.stop, emit)
         failures = [error for error in map(_failed, futures) if error is not None]
         for error in failures:
             if not isinstance(error, Stopped | CancelledError | BrokenProcessPool):
@@ -152,15 +152,15 @@ class ProcessPool:
 
     def _submitted(self, work: Work[T], tasks: Sequence[Any]) -> tuple[_Begun, list[Future[T]]]:
         """The tasks under way; a process is started for each that finds none idle."""
-        begun = self._begun = self._begun or self._start()
+        running = self._begun = self._begun or self._start()
         with stop_signals_blocked():
-            return begun, [begun.executor.submit(_carry_out, work, task) for task in tasks]
+            return running, [running.executor.submit(_carry_out, work, task) for task in tasks]
 
     def _start(self) -> _Begun:
         context = multiprocessing.get_context("spawn")
         news, stop = context.Queue(), SharedFlag()
-        given = (*self._given, news, stop)
-        return _Begun(ProcessPoolExecutor(self._most, context, initializer=_begin, initargs=given), news, stop)
+        arguments = (*self._given, news, stop)
+        return _Begun(ProcessPoolExecutor(self._most, context, initializer=_begin, initargs=arguments), news, stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,8 @@ def losses(
     with _autocast(batch.observations.device, precision):
         outputs, values = _evaluate(network, batch)
     values = values.float()
-    each = batch.log_probabilities.dim() > 1
-    log_taken, entropy = evaluate(outputs.float(), log_deviations(network), batch.actions, each=each)
+    per_action = batch.log_probabilities.dim() > 1
+    log_taken, entropy = evaluate(outputs.float(), log_deviations(network), batch.actions, per_action=per_action)
     log_ratio = log_taken - batch.log_probabilities
     ratio = log_ratio.exp()
     advantages = batch.advantages
@@ -216,8 +216,8 @@ class Trainer:
     @property
     def answering(self) -> nn.Module:
         """The network that is played and kept: the one that learns, or the running mean of its weights."""
-        found: nn.Module = self.network if self._averaged is None else self._averaged.module
-        return found
+        network: nn.Module = self.network if self._averaged is None else self._averaged.module
+        return network
 
     @property
     def steps(self) -> int:
@@ -256,10 +256,11 @@ class Trainer:
             ValueError: it was made with another number of environments, or the one carries a state and the other not.
         """
         state = copy.deepcopy(state)
-        found, expected = state["starts"].shape[0], self._starts.shape[0]
-        if found != expected or (state["hidden"] is None) != (self._hidden is None):
+        environments, expected = state["starts"].shape[0], self._starts.shape[0]
+        if environments != expected or (state["hidden"] is None) != (self._hidden is None):
             raise ValueError(
-                f"the state is of {found} environments with{'out' if state['hidden'] is None else ''} a carried state, "
+                f"the state is of {environments} environments with{'out' if state['hidden'] is None else ''} a "
+                "carried state, "
                 f"expected {expected} with{'out' if self._hidden is None else ''}: use the settings it was made with"
             )
         self.updates, self.gradient_steps = state["updates"], state["gradient_steps"]
@@ -274,7 +275,7 @@ class Trainer:
         self._begin_recordings()  # the tensors are others
 
     def update(self) -> Progress:
-        """One rollout and its epochs.
+        """Collect one rollout and train on it for all epochs.
 
         Raises:
             NotFiniteError: a loss or a gradient norm was not finite; no step was taken from that minibatch on.
@@ -299,7 +300,7 @@ class Trainer:
 
     @torch.no_grad()
     def _collect(self) -> tuple[Batch, Tensor]:
-        """One rollout, and float32 (2,): the mean reward of a step and the critic's explained variance."""
+        """Collect one rollout. Returns it, and float32 (2,): mean reward of a step, the critic's explained variance."""
         c = self.coefficients
         shape = (c.rollout_steps, c.environments)
         rewards, values = torch.empty((2, *shape, *self._judged), device=self._device)
@@ -329,11 +330,11 @@ class Trainer:
 
     @torch.no_grad()
     def _moved(self) -> _Moved:
-        """One step of all environments."""
+        """Step all environments once."""
         prepared = self._prepare(self.environment.observe())
         outputs, values, following = self._forward(prepared, self._hidden)
         judged = bool(self._judged)
-        actions, log_probabilities = sample(outputs, log_deviations(self.network), self._generator, each=judged)
+        actions, log_probabilities = sample(outputs, log_deviations(self.network), self._generator, per_action=judged)
         step = self.environment.step(within_bounds(actions))
         rewards, ends = self._rewards(step, following)
         self._starts = ends.clone()
@@ -438,9 +439,9 @@ class Trainer:
         _step_unless(self._optimizer, self._broken)
 
     def _orders(self) -> Iterator[Tensor]:
-        """One epoch: a random order of transitions, with a carried state of whole segments ([3] detail L4, [6]).
+        """Yield one epoch's minibatches as segment places, int64 (segments,), as `minibatch` takes them; shuffled.
 
-        The places of a minibatch's segments, int64 (segments,), as `minibatch` takes them.
+        A segment is one transition, or with a carried state a whole sequence ([3] detail L4, [6]).
         """
         c, length = self.coefficients, self._sequence
         segments = c.environments * c.rollout_steps // length
@@ -460,7 +461,7 @@ def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor,
 
 
 def _step_unless(optimizer: Adam, broken: Tensor) -> None:
-    """One step, which the fused kernel leaves out where `broken` is 1: torch's way for `GradScaler`, without a wait."""
+    """Step, unless `broken` is 1: the fused kernel then skips it, as for torch's `GradScaler`, without a wait."""
     vars(optimizer)["found_inf"] = broken
     optimizer.step()
 

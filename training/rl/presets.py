@@ -58,7 +58,7 @@ class Preset:
 BOUNDS = {"universe": (0.02, 1.0), "turnover": (0.0, 1.0)}
 
 
-def practice_of(texts: Sequence[str], known: Sequence[str], strategy: str) -> Practice:
+def practice_of(texts: Sequence[str], keys: Sequence[str], strategy: str) -> Practice:
     """The practice of `KEY=VALUE` each, of the keys that the strategy has.
 
     Raises:
@@ -67,8 +67,8 @@ def practice_of(texts: Sequence[str], known: Sequence[str], strategy: str) -> Pr
     values: dict[str, str] = {}
     for text in texts:
         key, _, value = text.partition("=")
-        if key not in known:
-            expected = f"expected one of {', '.join(known)}" if known else "it has none"
+        if key not in keys:
+            expected = f"expected one of {', '.join(keys)}" if keys else "it has none"
             raise ValueError(f"--practice {text}: {strategy} has no {key!r}: {expected}")
         if values.setdefault(key, value) != value:
             raise ValueError(f"--practice {text}: {key} is {values[key]} as well: expected one value of it")
@@ -78,10 +78,10 @@ def practice_of(texts: Sequence[str], known: Sequence[str], strategy: str) -> Pr
 def checked(values: Mapping[str, Any]) -> Practice:
     """The practice of these values, as they are or as texts. Raises ValueError as `practice_of`."""
     try:
-        found = msgspec.convert(dict(values), type=Practice, strict=False)
+        practice = msgspec.convert(dict(values), type=Practice, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"--practice: {error}") from error
     for name, (low, high) in BOUNDS.items():
-        if not low <= getattr(found, name) <= high:
-            raise ValueError(f"--practice {name} is {getattr(found, name)}: expected {low:g} to {high:g}")
-    return found
+        if not low <= getattr(practice, name) <= high:
+            raise ValueError(f"--practice {name} is {getattr(practice, name)}: expected {low:g} to {high:g}")
+    return practice

@@ -41,7 +41,7 @@ class MemberLeftError(RuntimeError):
 class Collectives:
     """One process's end. All `size` processes create one with the same folder, best on a memory file system."""
 
-    def __init__(self, folder: Path, rank: int, size: int, gone: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, folder: Path, rank: int, size: int, is_gone: Callable[[], bool] = lambda: False) -> None:
         """Join.
 
         Args:
@@ -51,7 +51,7 @@ class Collectives:
         self.rank = rank
         self.size = size
         self._folder = folder
-        self._gone = gone
+        self._gone = is_gone
         self._round = 0
         shared = _shared(folder / "words", 4 * size * SLOT_BYTES)
         self._slots = memoryview(shared).cast("q")  # each rank's round, then its value, twice, then whether it left
@@ -80,9 +80,9 @@ class Collectives:
         """Return the bytes of all ranks at rank 0, an empty list elsewhere."""
         (self._folder / f"item-{self.rank}").write_bytes(item)
         self._barrier()
-        found = [(self._folder / f"item-{rank}").read_bytes() for rank in range(self.size)] if self.rank == 0 else []
+        items = [(self._folder / f"item-{rank}").read_bytes() for rank in range(self.size)] if self.rank == 0 else []
         self._barrier()  # no rank replaces an item before rank 0 has read it
-        return found
+        return items
 
     def leave(self) -> None:
         """Leave the group: processes that wait for this one raise `MemberLeftError`."""
@@ -101,13 +101,13 @@ class Collectives:
         """
         self._round += 1
         self._slots[self.rank] = self._round
-        looks, asked, ended = 0, time.monotonic(), False
+        looks, asked_at, ended = 0, time.monotonic(), False
         while True:
-            left = self._slots[3 * self.size :].tolist()  # before the rounds: who leaves may have been here just now
+            leaving = self._slots[3 * self.size :].tolist()  # before the rounds: who leaves may have been here just now
             rounds = self._slots[: self.size].tolist()
             if min(rounds) >= self._round:
                 return
-            if any(gone and there < self._round for there, gone in zip(rounds, left, strict=True)):
+            if any(leaves and round_number < self._round for round_number, leaves in zip(rounds, leaving, strict=True)):
                 raise MemberLeftError("a training process left before the others")
             if ended:
                 raise MemberLeftError("a training process ended before the others")
@@ -116,8 +116,8 @@ class Collectives:
                 os.sched_yield()
                 continue
             time.sleep(NAP_S)
-            if time.monotonic() - asked > LOOK_AFTER_S:
-                asked, ended = time.monotonic(), self._gone()
+            if time.monotonic() - asked_at > LOOK_AFTER_S:
+                asked_at, ended = time.monotonic(), self._gone()
 
 
 def _shared(path: Path, size: int) -> mmap.mmap:
@@ -158,14 +158,15 @@ class ProcessGroup:
             return [item]
         packed = io.BytesIO()
         torch.save(item, packed)
-        found = self._collectives.gather(packed.getvalue())
-        return [torch.load(io.BytesIO(each), weights_only=True) for each in found]
+        items = self._collectives.gather(packed.getvalue())
+        return [torch.load(io.BytesIO(item), weights_only=True) for item in items]
 
 
-def run_group(size: int, first: Callable[[ProcessGroup], T], others: Callable[..., Any], *arguments: Any) -> T:
-    """Run `first(group)` here and `others(group, *arguments)` in `size` - 1 new processes; return what `first` returns.
+def run_group(size: int, first: Callable[[ProcessGroup], T], member_work: Callable[..., Any], *arguments: Any) -> T:
+    """Run `first(group)` here and `member_work(group, *arguments)` in `size` - 1 new processes.
 
-    `others` and its arguments must be picklable. When one process fails, the next collective call of the others raises.
+    Returns what `first` returns. `member_work` and its arguments must be picklable. When a process fails, the next
+    collective call of each other process raises.
 
     Raises:
         RuntimeError: a process ended before the work was done.
@@ -174,14 +175,16 @@ def run_group(size: int, first: Callable[[ProcessGroup], T], others: Callable[..
     if size == 1:
         return first(ProcessGroup())
     context = multiprocessing.get_context("spawn")
-    before = set(multiprocessing.active_children())
+    children_before = set(multiprocessing.active_children())
     where = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="rltrader-group-", dir=where) as folder:
         pool = ProcessPoolExecutor(size - 1, context, initializer=_begin)
         with stop_signals_blocked():
-            members = [pool.submit(_member, Path(folder), rank, size, others, arguments) for rank in range(1, size)]
-        started = set(multiprocessing.active_children()) - before
-        collectives = Collectives(Path(folder), 0, size, gone=lambda: any(member.done() for member in members))
+            members = [
+                pool.submit(_member, Path(folder), rank, size, member_work, arguments) for rank in range(1, size)
+            ]
+        started = set(multiprocessing.active_children()) - children_before
+        collectives = Collectives(Path(folder), 0, size, is_gone=lambda: any(member.done() for member in members))
         try:
             return first(ProcessGroup(collectives))
         except MemberLeftError as error:
@@ -198,11 +201,11 @@ def run_group(size: int, first: Callable[[ProcessGroup], T], others: Callable[..
 def _reason(members: Sequence[Future[Any]], error: BaseException) -> BaseException:
     """Return the error that a member ended with, else `error`."""
     for member in members:
-        found = member.exception() if member.done() else None
-        if isinstance(found, BrokenProcessPool):
+        error_of_member = member.exception() if member.done() else None
+        if isinstance(error_of_member, BrokenProcessPool):
             return RuntimeError(ENDED)
-        if found is not None and not isinstance(found, Stopped):
-            return found
+        if error_of_member is not None and not isinstance(error_of_member, Stopped):
+            return error_of_member
     return error
 
 

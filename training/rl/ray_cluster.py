@@ -68,10 +68,10 @@ def connected(address: str, cores: int) -> Iterator[Any]:
         raise RuntimeError(f"--ray needs Ray ({error}): install it with {install_line('scale')}") from error
     if not local and address != "auto":
         _reach(address)
-    with _held(cores) if local else contextlib.nullcontext(address) as there:
+    with _held(cores) if local else contextlib.nullcontext(address) as cluster_address:
         try:
             with _own_handlers():
-                ray.init(address=there, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+                ray.init(address=cluster_address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         except (ConnectionError, ValueError) as error:
             raise RuntimeError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray local") from error
         try:
@@ -103,7 +103,7 @@ def _held(cores: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _started(cores: int) -> Iterator[str]:
-    """One start of Ray, which takes seconds and on a busy machine a minute.
+    """Start Ray once; this takes seconds, on a busy machine a minute.
 
     Raises:
         RuntimeError: it did not start.
@@ -172,12 +172,12 @@ def _one_start() -> Iterator[None]:
 @contextlib.contextmanager
 def _own_handlers() -> Iterator[None]:
     """Keep the handler of SIGTERM, which Ray replaces by one that exits at once."""
-    before = signal.getsignal(signal.SIGTERM)
+    handler_before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, handler_before)
 
 
 def _reach(address: str) -> None:

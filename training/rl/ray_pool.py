@@ -59,10 +59,10 @@ class Worker:
 
 @dataclass(slots=True)
 class _Process:
-    """One worker as its driver knows it."""
+    """A worker process as its driver sees it."""
 
     actor: Any
-    asked: Any = None  # the call of `messages` that is open
+    open_call: Any = None  # the call of `messages` that is open
     working: Any = None  # the call of `carry_out` that is open
     task: int = -1
     ready: bool = False  # it has answered once
@@ -110,7 +110,7 @@ class ClusterPool:
         self._room_for(0, 0)
 
     def start(self) -> None:
-        """One more process."""
+        """Start one more process."""
         kind = self.ray.remote(Worker).options(
             num_cpus=self._cores, num_gpus=self._gpus, max_concurrency=2, max_restarts=0
         )
@@ -127,10 +127,10 @@ class ClusterPool:
             self.start()
 
     def _most(self, cores: int) -> int:
-        """As many processes as the cluster has room for, one at least."""
-        there = self.ray.cluster_resources()
-        room = int(there.get("CPU", 0)) // cores
-        return max(1, min(room, int(there.get("GPU", 0))) if self._gpus else room)
+        """The number of processes that the cluster has room for, at least 1."""
+        resources = self.ray.cluster_resources()
+        room = int(resources.get("CPU", 0)) // cores
+        return max(1, min(room, int(resources.get("GPU", 0))) if self._gpus else room)
 
 
 class _Course:
@@ -144,7 +144,7 @@ class _Course:
         self._lost: dict[int, int] = {}  # how often, by task; -1 for processes without one
 
     def run(self) -> dict[int, _Answer]:
-        """Until every task has an answer, or all that began have ended after a stop or an error."""
+        """Wait until every task has an answer, or all started tasks have ended after a stop or an error."""
         while self._open:
             for process in self._processes:
                 self._give(process)
@@ -167,24 +167,24 @@ class _Course:
         if process.ready and process.working is None and self._waiting and not stopping:
             process.task = self._waiting.popleft()
             process.working = process.actor.carry_out.remote(self._work, self._tasks[process.task])
-        if process.asked is None:
-            process.asked = process.actor.messages.remote(stopping)
+        if process.open_call is None:
+            process.open_call = process.actor.messages.remote(stopping)
 
     def _listen(self) -> None:
         """Hear of what has ended meanwhile."""
-        calls = [call for p in self._processes for call in (p.working, p.asked) if call is not None]
-        done, _ = self._ray.wait(calls, num_returns=len(calls), timeout=POLL_S)
+        calls = [call for p in self._processes for call in (p.working, p.open_call) if call is not None]
+        ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=POLL_S)
         for process in list(self._processes):
             try:
-                self._hear(process, process.asked in done, process.working in done)
+                self._hear(process, process.open_call in ready, process.working in ready)
             except self._ray.exceptions.RayError as error:
                 self._replace(process, error)
 
     def _hear(self, process: _Process, answered: bool, ended: bool) -> None:
         """Pass messages on, the last ones before the task's end is known."""
         if answered or ended:
-            self._pass_on(self._ray.get(process.asked))
-            process.asked, process.ready = None, True
+            self._pass_on(self._ray.get(process.open_call))
+            process.open_call, process.ready = None, True
         if ended:
             try:
                 answer = _Answer(self._ray.get(process.working))

@@ -87,7 +87,7 @@ def test_who_waits_for_somebody_who_was_killed_is_told(tmp_path: Path) -> None:
 
     other = CONTEXT.Process(target=doomed)
     other.start()
-    collectives = Collectives(tmp_path, 0, 2, gone=lambda: not other.is_alive())
+    collectives = Collectives(tmp_path, 0, 2, is_gone=lambda: not other.is_alive())
     assert collectives.broadcast(7) == 7
     with pytest.raises(MemberLeftError, match="ended before the others"):
         collectives.broadcast(8)

@@ -28,12 +28,12 @@ class Pass:
     """
 
     def __init__(self, network: QNetwork, products: torch.dtype) -> None:
-        """Of this network, whose parameters stay the same objects; its hidden layers multiply in `products`."""
+        """Take `network`, whose parameters must stay the same objects; hidden layers multiply in `products`."""
 
         def linears(layers: Layers, groups: int = 1) -> list[Linear]:
             pairs = list(zip(layers.weights, layers.biases, strict=True))
             of_last = [1] * (len(pairs) - 1) + [groups]
-            return [Linear(*pair, each) for pair, each in zip(pairs, of_last, strict=True)]
+            return [Linear(*pair, is_last) for pair, is_last in zip(pairs, of_last, strict=True)]
 
         def single(layers: Layers | None) -> Linear | None:
             return None if layers is None else linears(layers)[0]
@@ -72,22 +72,22 @@ class Pass:
         if self._value is not None:
             by_advantages = by_values - by_values.mean(dim=1, keepdim=True)
         self._advantages.learn(by_advantages, hidden[:, -self._width :])
-        found = by_advantages @ self._advantages.weight
+        by_hidden = by_advantages @ self._advantages.weight
         if self._value is not None:
             by_value = by_values.sum(dim=1, keepdim=True)
             self._value.learn(by_value, hidden[:, : self._width])
-            found = torch.cat([by_value @ self._value.weight, found], dim=1)
+            by_hidden = torch.cat([by_value @ self._value.weight, by_hidden], dim=1)
         if self._of_heads is not None and by_heads is not None:
             self._of_heads.learn(by_heads, hidden)
-            found.addmm_(by_heads, self._of_heads.weight)
-        return found
+            by_hidden.addmm_(by_heads, self._of_heads.weight)
+        return by_hidden
 
 
 def _linear(hidden: Tensor, layer: Linear) -> Tensor:
     return layer.answer(hidden, layer.weight)
 
 
-def taken(values: Tensor, actions: Tensor) -> Tensor:
+def values_at(values: Tensor, actions: Tensor) -> Tensor:
     """The values of these actions, (n,)."""
     return values.gather(1, actions.unsqueeze(1)).squeeze(1)
 
@@ -112,13 +112,13 @@ def difference_loss(errors: Tensor, weights: Tensor | None = None) -> tuple[Tens
 
 def conservative_loss(values: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """How much the values of all actions stand above those of the actions taken: [6], equation 4; the gradient."""
-    above = (values.logsumexp(dim=1) - taken(values, actions)).mean()
+    above = (values.logsumexp(dim=1) - values_at(values, actions)).mean()
     return above, (values.softmax(dim=1) - into_taken(torch.ones_like(values[:, 0]), values, actions)) / len(values)
 
 
 def divergence(champion: Tensor, values: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Mean KL in nats from the champion's softmax over its Q values to this one's; the gradient by `values`."""
-    ours, theirs = (each.div(temperature).log_softmax(dim=1) for each in (values, champion))
+    ours, theirs = (numbers.div(temperature).log_softmax(dim=1) for numbers in (values, champion))
     chances = theirs.exp()
     mean = (chances * (theirs - ours)).sum(dim=1).mean()
     return mean, (ours.exp() - chances) / (temperature * len(values))
@@ -186,21 +186,21 @@ class Dqn(QLearner):
 
     @torch.no_grad()
     def update(self, batch: Choices) -> tuple[Tensor, Tensor]:
-        """One gradient step: `figures`, and the temporal-difference errors (n,).
+        """Take one gradient step. Returns `figures`, and the temporal-difference errors (n,).
 
         After a loss or a gradient that is not finite no weight changes.
         """
         self.updates += 1
         goals = self._goals(batch)
         values, heads = self._pass.answers(batch.observations)
-        chosen = taken(values, batch.actions)
+        chosen = values_at(values, batch.actions)
         errors = chosen - goals
         loss, by_errors = difference_loss(errors, batch.weights)
         by_values = into_taken(by_errors, values, batch.actions)
-        found, norm, terms = self._descend_further(batch, values, heads, loss, by_values)
+        total_loss, norm, terms = self._descend_further(batch, values, heads, loss, by_values)
         if self.updates % self._c.target_every == 0:
             follow(self._of_target, self._descend.numbers, self._c.smoothing)
-        return torch.stack([found, errors.abs().mean(), chosen.mean(), norm, *terms]), errors
+        return torch.stack([total_loss, errors.abs().mean(), chosen.mean(), norm, *terms]), errors
 
     def _descend_further(
         self, batch: Choices, values: Tensor, heads: Tensor, loss: Tensor, by_values: Tensor
@@ -229,8 +229,8 @@ class Dqn(QLearner):
 
         Of its own best action, [1], or of the network's, [2].
         """
-        after = self._target_pass.values(batch.following)
+        next_values = self._target_pass.values(batch.following)
         if not self._c.double:
-            return torch.addcmul(batch.rewards, batch.discounts, after.amax(dim=1))
+            return torch.addcmul(batch.rewards, batch.discounts, next_values.amax(dim=1))
         best = self._pass.values(batch.following).argmax(dim=1)
-        return torch.addcmul(batch.rewards, batch.discounts, taken(after, best))
+        return torch.addcmul(batch.rewards, batch.discounts, values_at(next_values, best))

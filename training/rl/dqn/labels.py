@@ -26,7 +26,7 @@ def labels_of(environment: Environment, heads: int, observations: Tensor) -> Ten
     """
     if not heads:
         return observations.new_empty(len(observations), 0)
-    found = environment.labels() if isinstance(environment, Labelled) else torch.empty(len(observations), 0)
-    if found.shape != (len(observations), heads):
-        raise ValueError(f"the environment has labels of {tuple(found.shape)}: expected {(len(observations), heads)}")
-    return found
+    labels = environment.labels() if isinstance(environment, Labelled) else torch.empty(len(observations), 0)
+    if labels.shape != (len(observations), heads):
+        raise ValueError(f"the environment has labels of {tuple(labels.shape)}: expected {(len(observations), heads)}")
+    return labels

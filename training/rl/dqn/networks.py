@@ -68,12 +68,12 @@ class QNetwork(nn.Module):
             raise ValueError(f"a head's kind is {unknown[0]!r}: expected one of {', '.join(KINDS)}")
         self.inputs, self.actions, self.heads = inputs, actions, tuple(heads)
         self.streams, self._normalised = 2 if dueling else 1, normalised
-        self.width = last = widths[-1]
+        self.width = last_width = widths[-1]
         self.scaling = scaling if scaling is not None else nn.Identity()
-        self.body = Layers((inputs, *widths[:-1], self.streams * last), seed=seed, normalised=normalised)
-        self.advantages = Layers((last, actions), seed=seed + 1)
-        self.value = Layers((last, 1), seed=seed + 2) if dueling else None
-        self.of_heads = Layers((self.streams * last, len(heads)), seed=seed + 3) if heads else None
+        self.body = Layers((inputs, *widths[:-1], self.streams * last_width), seed=seed, normalised=normalised)
+        self.advantages = Layers((last_width, actions), seed=seed + 1)
+        self.value = Layers((last_width, 1), seed=seed + 2) if dueling else None
+        self.of_heads = Layers((self.streams * last_width, len(heads)), seed=seed + 3) if heads else None
 
     def prepare(self, observations: Tensor) -> Tensor:
         """What does not change in training, once for each observation."""
@@ -99,8 +99,8 @@ class QNetwork(nn.Module):
 
     def _hidden(self, prepared: Tensor, products: torch.dtype) -> Tensor:
         """The last hidden layer, float32 (n, streams, width); each stream is normalised by itself."""
-        found = self.body.answer(prepared, products, last=products)
-        streams = found.view(-1, self.streams, self.width)
+        outputs = self.body.answer(prepared, products, last=products)
+        streams = outputs.view(-1, self.streams, self.width)
         return activated(streams, self._normalised).float()
 
     def _values(self, hidden: Tensor) -> Tensor:
@@ -116,8 +116,8 @@ def head_loss(heads: Sequence[Head], raw: Tensor, labels: Tensor) -> tuple[Tenso
 
     Both arguments are float32 (n, heads); an unknown label is NaN.
     """
-    known = ~labels.isnan()
-    shares = known / known.sum(dim=0).clamp(min=1)
+    is_known = ~labels.isnan()
+    shares = is_known / is_known.sum(dim=0).clamp(min=1)
     columns = zip(heads, raw.unbind(dim=1), labels.nan_to_num().unbind(dim=1), strict=True)
     losses, by_raw = zip(*(head.losses(*column) for head, *column in columns), strict=True)
     return (torch.stack(losses, dim=1) * shares).sum(), torch.stack(by_raw, dim=1) * shares

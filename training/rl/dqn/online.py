@@ -20,7 +20,7 @@ from torch import Tensor
 
 from strategies.kit.contract import Float32Array
 from training.rl.dqn.coefficients import DqnCoefficients
-from training.rl.dqn.dqn import Dqn, taken
+from training.rl.dqn.dqn import Dqn, values_at
 from training.rl.dqn.networks import QNetwork
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
 from training.rl.kernels import keep_freed_memory
@@ -123,7 +123,7 @@ class Agreement:
     def _differences(self, choices: Choices) -> Tensor:
         following = self._network.values(choices.following).amax(dim=1)
         goals = torch.addcmul(choices.rewards, choices.discounts, following)
-        return goals - taken(self._network.values(choices.observations), choices.actions)
+        return goals - values_at(self._network.values(choices.observations), choices.actions)
 
 
 class OnlineLearner:
@@ -189,16 +189,16 @@ class OnlineLearner:
             goes_on: whether what follows has a value: false at a true end.
             labels: what each head should have answered, NaN where it is not known.
         """
-        both = self.dqn.network.prepare(torch.stack([torch.as_tensor(observation), torch.as_tensor(following)]))
-        known = torch.tensor([labels], dtype=torch.float32)
+        prepared = self.dqn.network.prepare(torch.stack([torch.as_tensor(observation), torch.as_tensor(following)]))
+        label_row = torch.tensor([labels], dtype=torch.float32)
         step = OneStep(
-            both[:1],
+            prepared[:1],
             torch.tensor([action]),
             torch.tensor([reward * self._c.reward_scale], dtype=torch.float32),
-            both[1:],
+            prepared[1:],
             torch.tensor([float(goes_on)]),
             torch.tensor([ended]),
-            known.reshape(1, -1),
+            label_row.reshape(1, -1),
         )
         self.experiences += 1
         choices = self._lanes[lane].add(step)
@@ -247,26 +247,26 @@ class OnlineLearner:
         self._fresh.load_state_dict(state["fresh"])
         self._cold.load_state_dict(state["cold"])
         self.dqn.load_state_dict(state["dqn"])
-        for lane, kept in zip(self._lanes, state["lanes"], strict=True):
-            lane.load_state_dict(kept)
+        for lane, lane_state in zip(self._lanes, state["lanes"], strict=True):
+            lane.load_state_dict(lane_state)
         self._generator.set_state(state["generator"])
         self._agreement.load_state_dict(state["agreement"])
         self.experiences, self.gradient_steps = state["experiences"], state["gradient_steps"]
 
     def _descend(self) -> Tensor:
-        """One gradient step; each part learns its own errors."""
+        """Take one gradient step, and give each replay the errors of its own rows as priorities."""
         count = round(self._c.batch * self.cold_share)
-        wanted = ((self._cold, count), (self._fresh, self._c.batch - count))
+        counts = ((self._cold, count), (self._fresh, self._c.batch - count))
         drawn = [
-            (replay, replay.sample(rows, self._generator, self._online.importance)) for replay, rows in wanted if rows
+            (replay, replay.sample(rows, self._generator, self._online.importance)) for replay, rows in counts if rows
         ]
-        found, errors = self.dqn.update(joined([part for _, part in drawn]))
-        for (replay, part), own in zip(
+        figures, errors = self.dqn.update(joined([part for _, part in drawn]))
+        for (replay, part), part_errors in zip(
             drawn, torch.split(errors, [len(part.actions) for _, part in drawn]), strict=True
         ):
             if part.places is not None:
-                replay.reprioritise(part.places, own)
-        return found
+                replay.reprioritise(part.places, part_errors)
+        return figures
 
 
 def joined(parts: Sequence[Choices]) -> Choices:

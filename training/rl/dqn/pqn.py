@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.rl.dqn.coefficients import PqnCoefficients, epsilon_at
-from training.rl.dqn.dqn import QLearner, into_taken, taken
+from training.rl.dqn.dqn import QLearner, into_taken, values_at
 from training.rl.dqn.labels import labels_of
 from training.rl.dqn.networks import QNetwork, explore, head_loss
 from training.rl.off_policy.learner import EXPLAINED, Average, explained
@@ -19,7 +19,7 @@ from training.rl.off_policy.trainer import Figures, Part, Rounds, last_of
 from training.rl.protocols import Environment
 
 
-def trace_returns(rewards: Tensor, ended: Tensor, after: Tensor, *, discount: float, trace: float) -> Tensor:
+def trace_returns(rewards: Tensor, ended: Tensor, next_values: Tensor, *, discount: float, trace: float) -> Tensor:
     """Goals G_t = r_t + discount x (trace x G_{t+1} + (1 - trace) x V_{t+1}), as rewards; [7], section 3.3.
 
     Args:
@@ -28,9 +28,9 @@ def trace_returns(rewards: Tensor, ended: Tensor, after: Tensor, *, discount: fl
         after: float32 (steps, environments): V_{t+1}, the best value of what the step led to, before any reset; 0 after
             a true end. The last step's goal has V in place of G.
     """
-    goals = torch.addcmul(rewards, torch.full_like(after, discount), after)
+    goals = torch.addcmul(rewards, torch.full_like(next_values, discount), next_values)
     for index in range(len(rewards) - 2, -1, -1):
-        more = discount * trace * (goals[index + 1] - after[index])
+        more = discount * trace * (goals[index + 1] - next_values[index])
         goals[index] += torch.where(ended[index], 0.0, more)
     return goals
 
@@ -60,10 +60,10 @@ class Pqn(QLearner):
 
     @torch.no_grad()
     def update(self, observations: Tensor, actions: Tensor, goals: Tensor, labels: Tensor) -> Tensor:
-        """One gradient step on half the mean squared error, [7]; `figures`."""
+        """Take one gradient step on half the mean squared error, [7]. Returns `figures`."""
         self.updates += 1
         values, heads = self._pass.answers(observations)
-        chosen = taken(values, actions)
+        chosen = values_at(values, actions)
         errors = chosen - goals
         loss, by_heads, terms = 0.5 * errors.square().mean(), None, []
         if self.network.heads:
@@ -71,8 +71,8 @@ class Pqn(QLearner):
             loss, by_heads = loss + self._c.heads * term, self._c.heads * by_heads
             terms.append(term)
         self._pass.back(into_taken(errors / len(errors), values, actions), by_heads)
-        found, norm = self._descend.take(loss)
-        return torch.stack([found, errors.abs().mean(), chosen.mean(), norm, explained(chosen, goals), *terms])
+        total_loss, norm = self._descend.take(loss)
+        return torch.stack([total_loss, errors.abs().mean(), chosen.mean(), norm, explained(chosen, goals), *terms])
 
 
 class PqnTrainer(Rounds):
@@ -95,26 +95,28 @@ class PqnTrainer(Rounds):
         observed = network.prepare(self.environment.observe())
         values, steps = self.pqn.values(observed), []
         for _ in range(c.rollout_steps):
-            kept, observed, values = self._step(observed, values)
-            steps.append(kept)
-        observations, actions, rewards, ended, after, labels = (torch.stack(each) for each in zip(*steps, strict=True))
-        goals = trace_returns(rewards * c.reward_scale, ended, after, discount=c.discount, trace=c.trace)
-        flat = [each.flatten(0, 1) for each in (observations, actions, goals, labels)]
+            step, observed, values = self._step(observed, values)
+            steps.append(step)
+        observations, actions, rewards, ended, next_values, labels = (
+            torch.stack(column) for column in zip(*steps, strict=True)
+        )
+        goals = trace_returns(rewards * c.reward_scale, ended, next_values, discount=c.discount, trace=c.trace)
+        flat = [tensor.flatten(0, 1) for tensor in (observations, actions, goals, labels)]
         figures = Figures(self.pqn.figures, [])
         for _ in range(c.epochs):
             order = torch.randperm(len(flat[1]), generator=self._generator, device=flat[1].device)
             for rows in torch.split(order, c.batch):
                 self.gradient_steps += 1
-                figures.rows.append(self.pqn.update(*(each[rows] for each in flat)))
-        finite = 0.0 * (after.sum() + observations.sum())
+                figures.rows.append(self.pqn.update(*(tensor[rows] for tensor in flat)))
+        finite = 0.0 * (next_values.sum() + observations.sum())
         return [rewards.mean() + finite], (figures,)
 
     @torch.no_grad()
-    def _step(self, before: Tensor, values: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """One step of all environments, by these Q values: what is kept of it, the next observations, their values."""
+    def _step(self, observations: Tensor, values: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Step all environments by `values`. Returns the stored tensors, the next observations and their values."""
         network = self.pqn.network
-        labels = labels_of(self.environment, len(network.heads), before)
-        self._count(before)
+        labels = labels_of(self.environment, len(network.heads), observations)
+        self._count(observations)
         epsilon = epsilon_at(self.coefficients, self.updates / self.total_updates)
         actions = explore(values, epsilon, self._generator)
         step = self.environment.step(actions)
@@ -126,4 +128,4 @@ class PqnTrainer(Rounds):
             at_limit = self.pqn.values(network.prepare(last_of(step))).amax(dim=1)
             best, ended = torch.where(step.truncated, at_limit, best), ended | step.truncated
         best = torch.where(step.terminals, 0.0, best)
-        return (before, actions, step.rewards, ended, best, labels), observed, following
+        return (observations, actions, step.rewards, ended, best, labels), observed, following

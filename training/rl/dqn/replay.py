@@ -101,8 +101,8 @@ class SumTree:
 
     def __getitem__(self, places: Int64Array | slice) -> Float64Array:
         """The numbers at these places."""
-        found: Float64Array = self._nodes[self._leaves :][places]
-        return found
+        priorities: Float64Array = self._nodes[self._leaves :][places]
+        return priorities
 
     def __setitem__(self, places: Int64Array, numbers: Float64Array) -> None:
         """Change the numbers at these places."""
@@ -184,9 +184,9 @@ class ChoiceReplay(Ring):
             places = (self._next - 1 - ages) % self._rows.shape[0]
             return self.at(places)
         drawn = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
-        found = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # one of each equal part
-        weights = (self.size * self._tree[found] / self._tree.total) ** -importance
-        places = torch.from_numpy(found).to(self._rows.device)
+        indices = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # one of each equal part
+        weights = (self.size * self._tree[indices] / self._tree.total) ** -importance
+        places = torch.from_numpy(indices).to(self._rows.device)
         return self.at(places, torch.from_numpy((weights / weights.max()).astype(np.float32)).to(self._rows.device))
 
     def reprioritise(self, places: Tensor, errors: Tensor) -> None:
@@ -201,8 +201,8 @@ class ChoiceReplay(Ring):
 
     def state_dict(self) -> dict[str, Any]:
         """The transitions that are there, where the next ones go, and the priorities."""
-        found = super().state_dict() | {"largest": self._largest}
-        return found if self._tree is None else found | {"priorities": torch.from_numpy(self._tree[: self.size].copy())}
+        state = super().state_dict() | {"largest": self._largest}
+        return state if self._tree is None else state | {"priorities": torch.from_numpy(self._tree[: self.size].copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As `Ring`'s."""

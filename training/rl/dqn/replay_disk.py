@@ -36,14 +36,14 @@ class DiskReplay(ChoiceReplay):
             OSError: it cannot be made, for want of space for example.
         """
         rows, width = capacity + spare, sum(row_widths(inputs, heads))
-        wanted = rows * width * NUMBER_BYTES
+        expected_bytes = rows * width * NUMBER_BYTES
         if not path.exists():
-            _make(path, wanted)
-        found = path.stat().st_size
-        if found != wanted:
+            _make(path, expected_bytes)
+        file_bytes = path.stat().st_size
+        if file_bytes != expected_bytes:
             raise ValueError(
-                f"{path} has {found} bytes: expected {wanted}, {rows} rows of {width} numbers: use the settings it was "
-                "made with and its whole file, or begin anew with an empty folder"
+                f"{path} has {file_bytes} bytes: expected {expected_bytes}, {rows} rows of {width} numbers: use the "
+                "settings it was made with and its whole file, or begin anew with an empty folder"
             )
         self._file = np.memmap(path, dtype="<f4", mode="r+", shape=(rows, width))
         memory = torch.from_numpy(self._file)
@@ -68,8 +68,8 @@ class DiskReplay(ChoiceReplay):
         """Which rows count, and their priorities; the rows are in the file, which is written out first."""
         self._file.flush()
         self._since = 0
-        found = {"size": self.size, "next": self._next, "largest": self._largest}
-        return found if self._tree is None else found | {"priorities": torch.from_numpy(self._tree[:].copy())}
+        state = {"size": self.size, "next": self._next, "largest": self._largest}
+        return state if self._tree is None else state | {"priorities": torch.from_numpy(self._tree[:].copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`, the last one that was taken of this file.
@@ -83,9 +83,9 @@ class DiskReplay(ChoiceReplay):
         self.size, self._next, self._largest = state["size"], state["next"], state["largest"]
         self._since = 0
         if self._tree is not None:
-            kept = state["priorities"].numpy()[:rows]
+            priorities = state["priorities"].numpy()[:rows]
             self._tree = SumTree(rows)
-            self._tree[np.arange(rows)] = kept
+            self._tree[np.arange(rows)] = priorities
 
 
 def _make(path: Path, size: int) -> None:

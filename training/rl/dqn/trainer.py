@@ -76,26 +76,26 @@ class DqnTrainer(Rounds):
         batch = self._replay.sample(c.batch, self._generator, importance)
         assert batch.places is not None
         if self._record:
-            kept = self._batch = in_place_of(self._batch, batch)
-            found, errors = self._launch(number % c.target_every, lambda: dqn.update(kept))
+            static_batch = self._batch = in_place_of(self._batch, batch)
+            figures, errors = self._launch(number % c.target_every, lambda: dqn.update(static_batch))
             dqn.updates = number  # a replay counts nothing
         else:
-            found, errors = dqn.update(batch)
+            figures, errors = dqn.update(batch)
         self._replay.reprioritise(batch.places, errors)
-        return found
+        return figures
 
     @torch.no_grad()
     def _step(self) -> Tensor:
-        """One step of all environments into the replay; the mean reward, which is NaN after what is not finite."""
+        """Step all environments into the replay. Returns the mean reward, (); NaN where a number was not finite."""
         c = self.coefficients
         epsilon = epsilon_at(c, self.progress) if self._begun >= c.learning_starts else 1.0
         if self._record:
             self._epsilon.fill_(epsilon)
-            one, reward = copy.deepcopy(self._launch("step", lambda: self._moved(self._epsilon), self.environment))
+            step, reward = copy.deepcopy(self._launch("step", lambda: self._moved(self._epsilon), self.environment))
         else:
-            one, reward = self._moved(epsilon)
-        self._count(one.observations)
-        choices = self._returns.add(one)
+            step, reward = self._moved(epsilon)
+        self._count(step.observations)
+        choices = self._returns.add(step)
         if choices is not None:
             self._replay.add(choices)
         return reward
@@ -103,12 +103,14 @@ class DqnTrainer(Rounds):
     def _moved(self, epsilon: float | Tensor) -> tuple[OneStep, Tensor]:
         """A step with this share of uniform actions, and its mean reward, not scaled."""
         c, network = self.coefficients, self.dqn.network
-        before = network.prepare(self.environment.observe())
-        labels = labels_of(self.environment, len(network.heads), before)
-        actions = explore(self.dqn.values(before), epsilon, self._generator)
+        observations = network.prepare(self.environment.observe())
+        labels = labels_of(self.environment, len(network.heads), observations)
+        actions = explore(self.dqn.values(observations), epsilon, self._generator)
         step = self.environment.step(actions)
-        after = following(self.environment, network.prepare, step)
+        next_observations = following(self.environment, network.prepare, step)
         ended = step.terminals if step.truncated is None else step.terminals | step.truncated
-        goes_on = (~step.terminals).to(before.dtype)
-        one = OneStep(before, actions, step.rewards * c.reward_scale, after, goes_on, ended, labels)
-        return one, step.rewards.mean() + (0.0 * after).sum()
+        goes_on = (~step.terminals).to(observations.dtype)
+        one_step = OneStep(
+            observations, actions, step.rewards * c.reward_scale, next_observations, goes_on, ended, labels
+        )
+        return one_step, step.rewards.mean() + (0.0 * next_observations).sum()

@@ -160,17 +160,17 @@ class Guard:
 @torch.no_grad()
 def in_one_piece(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Move parameters of one type into one tensor (numbers,), in their order; each is a view of it from then on."""
-    found = list(parameters)
-    numbers = torch.cat([each.flatten() for each in found])
-    for parameter, view in zip(found, shaped(numbers, found), strict=True):
+    tensors = list(parameters)
+    numbers = torch.cat([tensor.flatten() for tensor in tensors])
+    for parameter, view in zip(tensors, shaped(numbers, tensors), strict=True):
         parameter.data = view
     return numbers
 
 
 def shaped(numbers: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     """Views of `numbers`, one after the other in the shapes of these parameters."""
-    parts = torch.split(numbers, [each.numel() for each in parameters])
-    return [part.view(each.shape) for part, each in zip(parts, parameters, strict=True)]
+    parts = torch.split(numbers, [parameter.numel() for parameter in parameters])
+    return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 class Descent:
@@ -226,8 +226,8 @@ class Descent:
         return loss, norm
 
     def state_dict(self) -> dict[str, Any]:
-        """As that of `torch.optim.Adam` on the same parameters, not copied."""
-        moments = zip(*(shaped(each, self._parameters) for each in (self._mean, self._square)), strict=True)
+        """The state as `torch.optim.Adam` has it for the same parameters, not copied."""
+        moments = zip(*(shaped(moment, self._parameters) for moment in (self._mean, self._square)), strict=True)
         state = {
             index: {"step": self._steps, "exp_avg": mean, "exp_avg_sq": square}
             for index, (mean, square) in enumerate(moments)
@@ -237,9 +237,9 @@ class Descent:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`; that of `torch.optim.Adam` before its first step has no moments."""
         self.rate = state["param_groups"][0]["lr"]
-        for name, own in (("exp_avg", self._mean), ("exp_avg_sq", self._square)):
-            own.zero_()
-            for index, view in enumerate(shaped(own, self._parameters)):
+        for name, moment in (("exp_avg", self._mean), ("exp_avg_sq", self._square)):
+            moment.zero_()
+            for index, view in enumerate(shaped(moment, self._parameters)):
                 if index in state["state"]:
                     view.copy_(state["state"][index][name])
         self._steps.copy_(state["state"][0]["step"] if state["state"] else self._steps.new_zeros(()))
@@ -326,9 +326,9 @@ class Learner:
             descent.load_state_dict(state["descents"][name])
 
     def _descent(self, name: str, parameters: Iterable[nn.Parameter], max_grad_norm: float | None = None) -> Descent:
-        found = Descent(parameters, self._rate, self._guard, self._average, max_grad_norm)
-        self._descents[name] = found
-        return found
+        descent = Descent(parameters, self._rate, self._guard, self._average, max_grad_norm)
+        self._descents[name] = descent
+        return descent
 
 
 class Agent(Learner, ABC):
@@ -357,7 +357,9 @@ class Agent(Learner, ABC):
         self._of_actor = self._descent("of_actor", actor.parameters(), c.max_grad_norm)
         self._of_targets = in_one_piece(self.targets.parameters())
         self._actor_pass = LayersPass(actor, self._products)
-        self._critics_pass, self._targets_pass = (CriticsPass(each, self._products) for each in (critics, self.targets))
+        self._critics_pass, self._targets_pass = (
+            CriticsPass(network, self._products) for network in (critics, self.targets)
+        )
 
     @abstractmethod
     def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:
@@ -365,7 +367,7 @@ class Agent(Learner, ABC):
 
     @abstractmethod
     def update(self, batch: Transitions, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """One gradient step of the critics: `figures`, and `of_actor` where the actor moved.
+        """Take one gradient step of the critics. Returns `figures`, and `of_actor` where the actor moved.
 
         After a loss or a gradient that is not finite no weight of actor and critics changes.
         """

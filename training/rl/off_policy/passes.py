@@ -100,7 +100,7 @@ class _Kept(NamedTuple):
 
     inputs: Tensor
     weight: Tensor  # in the type of the products
-    found: Tensor  # before normalisation
+    outputs: Tensor  # before normalisation
     mean: Tensor  # of each group
     scale: Tensor  # 1 / the standard deviation of each group
     active: Tensor  # the answers
@@ -115,24 +115,24 @@ class Hidden:
         self._kept: list[_Kept] = []
         if normalised:  # with ones torch normalises twice as fast as with no factor
             ones = {layer.width: layer.weight.new_ones(layer.width, dtype=products) for layer in layers}
-            self._factors = {width: (found, torch.zeros_like(found)) for width, found in ones.items()}
+            self._factors = {width: (factor, torch.zeros_like(factor)) for width, factor in ones.items()}
 
     def through(self, inputs: Tensor, *, keep: bool = False) -> Tensor:
         """The last layer's answers (..., width), in the parameters' type; keeps what `back` needs where asked for."""
-        active, kept = inputs.to(self._products), []
+        active, layer_inputs = inputs.to(self._products), []
         for layer in self._layers:
             before, weight = active, layer.weight.to(self._products)
-            found = mean = scale = layer.answer(before, weight)
+            outputs = mean = scale = layer.answer(before, weight)
             if self._normalised:
-                rows, factors = found.view(-1, layer.width), self._factors[layer.width]
+                rows, factors = outputs.view(-1, layer.width), self._factors[layer.width]
                 active, mean, scale = torch.native_layer_norm(rows, (layer.width,), *factors, EPSILON)
-                active = active.relu_().view_as(found)
+                active = active.relu_().view_as(outputs)
             else:
-                active = found.relu_()
+                active = outputs.relu_()
             if keep:
-                kept.append(_Kept(before, weight, found, mean, scale, active))
+                layer_inputs.append(_Kept(before, weight, outputs, mean, scale, active))
         if keep:
-            self._kept = kept
+            self._kept = layer_inputs
         return active.to(self._layers[0].weight.dtype)
 
     def back(self, by_answers: Tensor, *, learn: bool = True) -> Tensor:
@@ -140,15 +140,15 @@ class Hidden:
 
         Writes the gradients of the weights but for `learn` False; returns the gradient by the first layer's products.
         """
-        kept, self._kept = self._kept, []  # what is freed early is used again while the processor has it at hand
+        layers_kept, self._kept = self._kept, []  # what is freed early is used again while the processor has it at hand
         by_active = by_answers.to(self._products)
         for index in range(len(self._layers) - 1, -1, -1):
-            layer, of_layer = self._layers[index], kept.pop()
+            layer, of_layer = self._layers[index], layers_kept.pop()
             _relu_backward(by_active, of_layer.active, 0, grad_input=by_active)
             if self._normalised:
-                rows, factors = of_layer.found.view(-1, layer.width), self._factors[layer.width]
-                given = (by_active.view_as(rows), rows, (layer.width,), of_layer.mean, of_layer.scale, *factors)
-                by_active = _layer_norm_backward(*given, [True, False, False])[0].view_as(of_layer.found)
+                rows, factors = of_layer.outputs.view(-1, layer.width), self._factors[layer.width]
+                arguments = (by_active.view_as(rows), rows, (layer.width,), of_layer.mean, of_layer.scale, *factors)
+                by_active = _layer_norm_backward(*arguments, [True, False, False])[0].view_as(of_layer.outputs)
             if learn:
                 layer.learn(by_active, of_layer.inputs)
             if index:
@@ -169,7 +169,7 @@ class LayersPass:
 
     def __init__(self, network: Stack, products: torch.dtype) -> None:
         """Take a network whose parameters stay the same objects; its hidden layers multiply in the type `products`."""
-        *hidden, self._last = [Linear(*each) for each in zip(network.weights, network.biases, strict=True)]
+        *hidden, self._last = [Linear(*parameters) for parameters in zip(network.weights, network.biases, strict=True)]
         self._hidden = Hidden(hidden, products, normalised=network.normalised)
         self._inputs: Tensor = self._last.weight  # of the last layer, once they were kept
 
@@ -191,7 +191,7 @@ class CriticsPass:
 
     def __init__(self, network: Stack, products: torch.dtype) -> None:
         """As `LayersPass`."""
-        *hidden, self._last = [Pair(*each) for each in zip(network.weights, network.biases, strict=True)]
+        *hidden, self._last = [Pair(*parameters) for parameters in zip(network.weights, network.biases, strict=True)]
         self._first = hidden[0]
         self._hidden = Hidden(hidden, products, normalised=network.normalised)
         self._inputs: Tensor = self._last.weight  # of the last layers, once they were kept
@@ -203,8 +203,8 @@ class CriticsPass:
         if keep:
             self._inputs, self._actions = active, actions.shape[1]
         weight, bias = self._last.weight[:twins], self._last.bias[:twins]
-        found: Tensor = torch.linalg.vecdot(active, weight.transpose(1, 2))
-        return found.add_(bias.squeeze(2))
+        values: Tensor = torch.linalg.vecdot(active, weight.transpose(1, 2))
+        return values.add_(bias.squeeze(2))
 
     def back(self, by_values: Tensor) -> None:
         """Write the gradients of a loss from that by the values of both critics that were kept last, (2, n)."""

@@ -52,8 +52,8 @@ def back_through_squash(
     log_std: Tensor, noise: Tensor, actions: Tensor, by_actions: Tensor, by_each: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients by mean and log_std, from those by the actions and by each log-probability, (1,)."""
-    left = _left(actions)
-    by_mean = torch.addcmul(by_actions, actions / (left + _EDGE), by_each, value=2.0) * left
+    slack = _left(actions)
+    by_mean = torch.addcmul(by_actions, actions / (slack + _EDGE), by_each, value=2.0) * slack
     return by_mean, by_mean * log_std.exp() * noise - by_each
 
 
@@ -77,7 +77,7 @@ def actor_loss(log_probabilities: Tensor, values: Tensor, temperature: Tensor) -
 def temperature_loss(
     log_temperature: Tensor, log_probabilities: Tensor, target_entropy: float
 ) -> tuple[Tensor, Tensor]:
-    """As [1], equation 18, with log alpha for alpha, as [3] has it; the gradient by log alpha, ()."""
+    """The loss of [1], equation 18, by log alpha instead of alpha, as in [3]; and its gradient by log alpha, ()."""
     by_log = -(log_probabilities.mean() + target_entropy)
     return (log_temperature * by_log).squeeze(0), by_log
 
@@ -96,7 +96,7 @@ class Sac(Agent):
         precision: str = "float32",
         average: Average | None = None,
     ) -> None:
-        """As every agent, with a temperature that is learned too."""
+        """As `Agent`, with a temperature that is learned too."""
         super().__init__(actor, critics, coefficients, precision=precision, average=average)
         c, device = coefficients, next(actor.parameters()).device
         start = torch.full((1,), math.log(c.temperature), device=device)
@@ -119,7 +119,7 @@ class Sac(Agent):
 
     @torch.no_grad()
     def descend(self, batch: Transitions, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One gradient step with this noise, standard normal (2, n, actions): at the observations, and after them.
+        """Take one gradient step. `noise`: standard normal (2, n, actions), for observations and next observations.
 
         In the order of [3]: temperature, critics, actor, targets; all with the temperature from before.
         """
@@ -130,12 +130,12 @@ class Sac(Agent):
         loss, by_values = critic_loss(values, goals)
         self._critics_pass.back(by_values)
         loss, norm = self._of_critics.take(loss)
-        found = torch.stack([loss, values.mean(), norm, explained(values, goals)])
+        figures = torch.stack([loss, values.mean(), norm, explained(values, goals)])
         of_actor = None
         if self.updates % self._c.actor_delay == 0:
             of_actor = self._descend_actor(batch.observations, noise[0], temperature)
         follow(self._of_targets, self._of_critics.numbers, self._c.smoothing)
-        return found, of_actor
+        return figures, of_actor
 
     def _descend_actor(self, observations: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
         """A gradient step of actor and temperature; `of_actor`."""

@@ -45,7 +45,7 @@ class Td3(Agent):
         precision: str = "float32",
         average: Average | None = None,
     ) -> None:
-        """As every agent, with a target of the actor too."""
+        """As `Agent`, with a target network of the actor too."""
         super().__init__(actor, critics, coefficients, precision=precision, average=average)
         self._target_actor = copy.deepcopy(actor)
         self._of_target_actor = in_one_piece(self._target_actor.parameters())
@@ -66,20 +66,20 @@ class Td3(Agent):
 
     @torch.no_grad()
     def descend(self, batch: Transitions, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One gradient step with this noise, standard normal (n, actions), on the target's actions."""
+        """Take one gradient step. `noise`: standard normal (n, actions), added to the target's actions."""
         self.updates += 1
         goals = self._goals(batch, noise)
         values = self._critics_pass.values(batch.observations, batch.actions, keep=True)
         loss, by_values = critic_loss(values, goals)
         self._critics_pass.back(by_values)
         loss, norm = self._of_critics.take(loss)
-        found = torch.stack([loss, values.mean(), norm, explained(values, goals)])
+        figures = torch.stack([loss, values.mean(), norm, explained(values, goals)])
         if self.updates % self._c.actor_delay:
-            return found, None
+            return figures, None
         of_actor = self._descend_actor(batch.observations)
         follow(self._of_targets, self._of_critics.numbers, self._c.smoothing)
         follow(self._of_target_actor, self._of_actor.numbers, self._c.smoothing)
-        return found, of_actor
+        return figures, of_actor
 
     def _descend_actor(self, observations: Tensor) -> Tensor:
         """A gradient step of the actor; `of_actor`."""

@@ -82,10 +82,10 @@ class Figures(NamedTuple):
     rows: list[Tensor]
 
 
-def due_steps(c: Due, transitions: int, taken: int) -> int:
+def due_steps(c: Due, transitions: int, steps_taken: int) -> int:
     """Gradient steps that are due: by whole numbers, so that the ratio holds at any number of rows."""
     learned_from = max(0, transitions - max(c.learning_starts, 0))
-    return learned_from * c.gradient_steps // c.per_transitions - taken
+    return learned_from * c.gradient_steps // c.per_transitions - steps_taken
 
 
 class Rounds(ABC):
@@ -177,10 +177,10 @@ class Rounds(ABC):
         rewards, figures = self._round()
         reward = float(torch.stack(rewards).mean())
         self._check("mean reward or an observation", 0, reward)
-        found = {name: value for each in figures for name, value in self._averages(each).items()}
+        averages = {name: value for figure in figures for name, value in self._averages(figure).items()}
         self.updates += 1
         ratio = self.gradient_steps / self.steps
-        return OffPolicyProgress(self.steps, self.updates, self.gradient_steps, reward, rate, ratio, found)
+        return OffPolicyProgress(self.steps, self.updates, self.gradient_steps, reward, rate, ratio, averages)
 
     @abstractmethod
     def _parts(self) -> Mapping[str, Part]:
@@ -196,8 +196,8 @@ class Rounds(ABC):
             return work()
         if kind not in self._recorded:
             self._recorded[kind] = Recorded(work, self._learner.device, owners=owners, generators=(self._generator,))
-        found: T = self._recorded[kind]()
-        return found
+        result: T = self._recorded[kind]()
+        return result
 
     def _count(self, observations: Tensor) -> None:
         """Raise where the environments are not as many as expected, and count their step."""
@@ -225,11 +225,11 @@ class Rounds(ABC):
 
 
 def following(environment: Environment, prepare: Callable[[Tensor], Tensor], step: Step) -> Tensor:
-    """What the step led to, prepared: at a time limit `last`; after a true end it does not count."""
-    found = prepare(environment.observe())
+    """The next observations, prepared: at a time limit `last`; after a true end their value does not count."""
+    observations = prepare(environment.observe())
     if step.truncated is None:
-        return found
-    return torch.where(step.truncated.unsqueeze(1), prepare(last_of(step)), found)
+        return observations
+    return torch.where(step.truncated.unsqueeze(1), prepare(last_of(step)), observations)
 
 
 def last_of(step: Step) -> Tensor:
@@ -240,13 +240,13 @@ def last_of(step: Step) -> Tensor:
 
 
 def in_place_of(place: T | None, batch: T) -> T:
-    """The tensors of a batch in those of an earlier one, which it returns; in new ones where there is none."""
+    """Copy `batch` into the tensors of an earlier batch, which is returned; into new ones without an earlier one."""
     if place is None:
         return copy.deepcopy(batch)
     for field in fields(cast("DataclassInstance", batch)):
-        found = getattr(batch, field.name)
-        if found is not None:
-            getattr(place, field.name).copy_(found)
+        value = getattr(batch, field.name)
+        if value is not None:
+            getattr(place, field.name).copy_(value)
     return place
 
 
@@ -291,14 +291,16 @@ class OffPolicyTrainer(Rounds):
         batch = self._replay.sample(self.coefficients.batch, self._generator)
         if not self._record:
             return agent.update(batch, self._generator)
-        kept = self._batch = in_place_of(self._batch, batch)
-        found = self._launch(number % self.coefficients.actor_delay, lambda: agent.update(kept, self._generator))
+        static_batch = self._batch = in_place_of(self._batch, batch)
+        figures = self._launch(
+            number % self.coefficients.actor_delay, lambda: agent.update(static_batch, self._generator)
+        )
         agent.updates = number  # a replay counts nothing
-        return found
+        return figures
 
     @torch.no_grad()
     def _step(self) -> Tensor:
-        """One step of all environments into the replay; the mean reward, which is NaN after what is not finite."""
+        """Step all environments into the replay. Returns the mean reward, (); NaN where a number was not finite."""
         c = self.coefficients
         if self._begun < c.learning_starts:
             moved, reward = self._moved(self._uniform)
@@ -310,15 +312,15 @@ class OffPolicyTrainer(Rounds):
         return reward.clone()
 
     def _moved(self, act: Callable[[Tensor], Tensor]) -> tuple[Transitions, Tensor]:
-        """A step by these actions, and its mean reward, not scaled."""
+        """Step the environments by `act`. Returns the transitions and the mean reward before scaling, ()."""
         c, prepare = self.coefficients, self.agent.actor.prepare
-        before = prepare(self.environment.observe())
-        actions = act(before)
+        observations = prepare(self.environment.observe())
+        actions = act(observations)
         step = self.environment.step(actions)
-        after = following(self.environment, prepare, step)
-        goes_on = (~step.terminals).to(before.dtype)
-        moved = Transitions(before, after, actions, step.rewards * c.reward_scale, goes_on)
-        return moved, step.rewards.mean() + (0.0 * after).sum()
+        next_observations = following(self.environment, prepare, step)
+        goes_on = (~step.terminals).to(observations.dtype)
+        moved = Transitions(observations, next_observations, actions, step.rewards * c.reward_scale, goes_on)
+        return moved, step.rewards.mean() + (0.0 * next_observations).sum()
 
     def _uniform(self, prepared: Tensor) -> Tensor:
         """The first actions."""

@@ -54,18 +54,18 @@ class Gru(nn.Module):
             with torch.autocast(inputs.device.type, enabled=False):
                 return looped(inputs, state, starts, *self.layers.parameters())
         zeroed = [step for step, fresh in enumerate(starts.any(dim=1).tolist()) if fresh and step]
-        rows, found = inputs.transpose(0, 1), []
+        rows, parts = inputs.transpose(0, 1), []
         for first, last in pairwise((0, *zeroed, len(starts))):
             outputs = self._run(rows[:, first:last], state.masked_fill(starts[first].unsqueeze(1), 0.0))
-            found.append(outputs)
+            parts.append(outputs)
             state = outputs[:, -1]
-        return torch.cat(found, dim=1).transpose(0, 1)
+        return torch.cat(parts, dim=1).transpose(0, 1)
 
     def _run(self, rows: Tensor, state: Tensor) -> Tensor:
         """Outputs (batch, steps, hidden) over rows (batch, steps, inputs)."""
-        own = next(self.layers.parameters()).dtype
+        dtype = next(self.layers.parameters()).dtype
         with torch.autocast("cpu", enabled=False):
-            result: Tensor = self.layers(rows.to(own), state.to(own).unsqueeze(0))[0]
+            result: Tensor = self.layers(rows.to(dtype), state.to(dtype).unsqueeze(0))[0]
         return result
 
 
@@ -82,23 +82,23 @@ class _Loop(torch.autograd.Function):
     """Both products with the inputs, and all gradients of weights, are taken once over all steps."""
 
     @staticmethod
-    def forward(ctx: Any, *given: Tensor) -> Tensor:
-        inputs, state, starts, in_weight, weight, in_bias, bias = given
+    def forward(ctx: Any, *arguments: Tensor) -> Tensor:
+        inputs, state, starts, in_weight, weight, in_bias, bias = arguments
         steps, batch = starts.shape
         gates = torch.addmm(in_bias, inputs.flatten(0, 1), in_weight.T).view(steps, batch, -1)
         fresh, turned = starts.unsqueeze(2), weight.T
-        before, spaces, outputs = [], [], []
+        states, spaces, outputs = [], [], []
         for now, zeroed in zip(gates.unbind(0), fresh.unbind(0), strict=True):
-            before.append(state.masked_fill(zeroed, 0.0))
-            state, space = _cell(now, torch.addmm(bias, before[-1], turned), before[-1])
+            states.append(state.masked_fill(zeroed, 0.0))
+            state, space = _cell(now, torch.addmm(bias, states[-1], turned), states[-1])
             spaces.append(space)
             outputs.append(state)
-        ctx.save_for_backward(inputs, fresh, in_weight, weight, torch.stack(before), *spaces)
+        ctx.save_for_backward(inputs, fresh, in_weight, weight, torch.stack(states), *spaces)
         return torch.stack(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, fresh, in_weight, weight, before, *spaces = ctx.saved_tensors
+        inputs, fresh, in_weight, weight, states, *spaces = ctx.saved_tensors
         by_output = gradients[0]
         carried = torch.zeros_like(by_output[0])
         by_gates, by_hidden = [], []
@@ -107,7 +107,7 @@ class _Loop(torch.autograd.Function):
             by_gates.append(of_gates)
             by_hidden.append(of_hidden)
             carried = torch.addmm(direct, of_hidden, weight).masked_fill(fresh[index], 0.0)
-        of_gates, of_hidden = (torch.stack(each[::-1]).flatten(0, 1) for each in (by_gates, by_hidden))
+        of_gates, of_hidden = (torch.stack(gradients[::-1]).flatten(0, 1) for gradients in (by_gates, by_hidden))
         by_inputs = (of_gates @ in_weight).view_as(inputs) if ctx.needs_input_grad[0] else None
-        weights = (of_gates.T @ inputs.flatten(0, 1), of_hidden.T @ before.flatten(0, 1))
+        weights = (of_gates.T @ inputs.flatten(0, 1), of_hidden.T @ states.flatten(0, 1))
         return by_inputs, carried, None, *weights, of_gates.sum(0), of_hidden.sum(0)

@@ -68,8 +68,8 @@ class Workspace:
         self.states = torch.empty(layers, steps + 1, hidden, samples, dtype=cells)
         self.squashed = torch.empty(layers, steps, hidden, samples, dtype=cells)
         self.cells = [[self._cell(layer, step) for layer in range(layers)] for step in range(steps)]
-        kept = [self.reads, self.states, self.squashed, *self.gates, *(self.changes if self.differ else ())]
-        self.bytes = sum(tensor.nbytes for tensor in kept)
+        buffers = [self.reads, self.states, self.squashed, *self.gates, *(self.changes if self.differ else ())]
+        self.bytes = sum(tensor.nbytes for tensor in buffers)
         # read again at once, so shared by all steps
         self.raw = torch.empty(4 * hidden, samples, dtype=products)
         self.spare = torch.empty(hidden, samples, dtype=cells)
@@ -158,7 +158,7 @@ def _by_gate(wide: Tensor, order: Sequence[int], factors: Sequence[float]) -> Te
 
 
 def pack(parameters: Sequence[Tensor], products: torch.dtype) -> list[Weights]:
-    """From the order of `torch.nn.LSTM`: weight_ih, weight_hh, bias_ih, bias_hh of each layer; gates i, f, g, o."""
+    """Weights from the order of `torch.nn.LSTM`: weight_ih, weight_hh, bias_ih, bias_hh; gates i, f, g, o."""
     packed = []
     for layer in range(len(parameters) // 4):
         from_below, from_before, bias_below, bias_before = parameters[4 * layer : 4 * layer + 4]
@@ -182,10 +182,10 @@ def unpack(wide: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of a layer's four parameters from the product of `changes` and `reads`."""
     whole = _by_gate(wide, (0, 1, 3, 2), (-1.0, 0.5, 4.0, 1.0))
     hidden = whole.shape[0] // 4
-    before = -whole[:, -hidden:]
+    recurrent = -whole[:, -hidden:]
     if layer:
-        return -whole[:, 1:-hidden], before, whole[:, 0].clone(), whole[:, 0].clone()
-    return whole[:, : -hidden - 1].clone(), before, whole[:, -hidden - 1].clone(), whole[:, -hidden - 1].clone()
+        return -whole[:, 1:-hidden], recurrent, whole[:, 0].clone(), whole[:, 0].clone()
+    return whole[:, : -hidden - 1].clone(), recurrent, whole[:, -hidden - 1].clone(), whole[:, -hidden - 1].clone()
 
 
 CHUNK = 1024
@@ -292,8 +292,8 @@ def _run_backward(
 def _add_weight_gradients(work: Workspace, gradients: Sequence[Tensor]) -> None:
     """Add this chunk's part: one product a layer over all steps and samples."""
     for layer, gradient in enumerate(gradients):
-        read = work.reads[work.rows(layer), layer : layer + work.shape.steps]
-        gradient.add_(torch.mm(read.flatten(1), work.changes[layer].flatten(1).t()).t())
+        reads = work.reads[work.rows(layer), layer : layer + work.shape.steps]
+        gradient.add_(torch.mm(reads.flatten(1), work.changes[layer].flatten(1).t()).t())
 
 
 def _chunks(batch: int) -> list[slice]:
@@ -318,7 +318,7 @@ def all_forward(call: Call, inputs: Tensor, parameters: Sequence[Tensor]) -> tup
     hidden = parameters[1].shape[1]
     weights = pack(parameters, call.products)
     result = parameters[0].new_empty((steps, batch, hidden) if call.every else (batch, hidden))
-    kept: list[Workspace | None] = []
+    workspaces: list[Workspace | None] = []
     kept_bytes = 0
     for part in _chunks(batch):
         work = take(_shape(call, inputs, parameters, part))
@@ -328,11 +328,11 @@ def all_forward(call: Call, inputs: Tensor, parameters: Sequence[Tensor]) -> tup
             result[part] = -work.cells[-1][-1].y_after.t()
         kept_bytes += work.bytes
         if call.training and kept_bytes <= KEPT_BYTES:
-            kept.append(work)
+            workspaces.append(work)
         else:
             give_back(work)
-            kept.append(None)
-    return result, kept
+            workspaces.append(None)
+    return result, workspaces
 
 
 class Recurrence(torch.autograd.Function):
@@ -349,11 +349,11 @@ class Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *changes: Tensor) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         inputs, *parameters = ctx.saved_tensors
-        kept, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward fills them again
+        workspaces, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward fills them again
         weights = pack(parameters, call.products)
         gradients = [parameters[0].new_zeros(packed.forward.shape) for packed in weights]
         input_gradient = torch.empty_like(inputs) if ctx.needs_input_grad[1] else None
-        for part, ready in zip(_chunks(inputs.shape[1]), kept, strict=True):
+        for part, ready in zip(_chunks(inputs.shape[1]), workspaces, strict=True):
             work = ready
             if work is None:
                 work = take(_shape(call, inputs, parameters, part))
@@ -367,7 +367,7 @@ class Recurrence(torch.autograd.Function):
             )
             _add_weight_gradients(work, gradients)
             give_back(work)
-        found: list[Tensor] = []
+        weight_gradients: list[Tensor] = []
         for layer, gradient in enumerate(gradients):
-            found += unpack(gradient, layer)
-        return None, input_gradient, *found
+            weight_gradients += unpack(gradient, layer)
+        return None, input_gradient, *weight_gradients

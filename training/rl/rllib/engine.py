@@ -71,22 +71,22 @@ class TensorVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Step all rows; those whose episode ended in the last step begin a new one."""
-        taken = torch.as_tensor(np.asarray(actions, dtype=np.float32)).reshape(self.num_envs, -1)
-        step = self._environment.step(torch.where(self._ended.unsqueeze(1), 0.0, taken))
+        action_rows = torch.as_tensor(np.asarray(actions, dtype=np.float32)).reshape(self.num_envs, -1)
+        step = self._environment.step(torch.where(self._ended.unsqueeze(1), 0.0, action_rows))
         nothing = torch.zeros(self.num_envs, dtype=torch.bool)
-        begun, truncated = self._ended, nothing if step.truncated is None else step.truncated
-        rewards = torch.where(begun, 0.0, step.rewards * self._scale)
-        terminals, truncated = step.terminals & ~begun, truncated & ~begun
-        seen = self._environment.observe()
+        restarted, truncated = self._ended, nothing if step.truncated is None else step.truncated
+        rewards = torch.where(restarted, 0.0, step.rewards * self._scale)
+        terminals, truncated = step.terminals & ~restarted, truncated & ~restarted
+        observations = self._environment.observe()
         if step.last is not None:
-            seen = torch.where(truncated.unsqueeze(1), step.last, seen)
+            observations = torch.where(truncated.unsqueeze(1), step.last, observations)
         self._ended = terminals | truncated
-        return self._seen(seen), rewards.numpy(), terminals.numpy(), truncated.numpy(), {}
+        return self._seen(observations), rewards.numpy(), terminals.numpy(), truncated.numpy(), {}
 
     def _prepared(self, observations: Tensor) -> Tensor:
         with torch.no_grad():
-            found: Tensor = self._scaling(observations)
-        return found
+            scaled: Tensor = self._scaling(observations)
+        return scaled
 
     def _seen(self, observations: Tensor) -> Array:
         return self._prepared(observations).numpy().copy()
@@ -162,11 +162,11 @@ class RllibSac:
         Raises:
             NotFiniteError: a loss was not finite.
         """
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         while self.steps < (self.updates + 1) * self.coefficients.round_transitions:
-            found = self._algorithm.train()
-            self.steps = int(found["env_runners"]["num_env_steps_sampled_lifetime"])
-        learnt = found.get("learners", {}).get("default_policy", {})
+            result = self._algorithm.train()
+            self.steps = int(result["env_runners"]["num_env_steps_sampled_lifetime"])
+        learnt = result.get("learners", {}).get("default_policy", {})
         figures = {ours: float(learnt[name]) for name, ours in NAMES.items() if name in learnt}
         for name, value in figures.items():
             if not math.isfinite(value):
@@ -176,14 +176,14 @@ class RllibSac:
         self.updates += 1
         self.agent.actor.load_state_dict(self.weights(), strict=False)  # without scaling: RLlib's rows are prepared
         ratio = self.gradient_steps / self.steps
-        reward = _mean_reward(found["env_runners"]) / self.coefficients.reward_scale
+        reward = _mean_reward(result["env_runners"]) / self.coefficients.reward_scale
         return OffPolicyProgress(self.steps, self.updates, self.gradient_steps, reward, self._rate, ratio, figures)
 
     def weights(self) -> dict[str, Any]:
         """The layers of the actor as RLlib has learnt them."""
         learnt = self._algorithm.learner_group.get_weights()["default_policy"]
-        own = {name: value for name, value in learnt.items() if name.startswith(ACTOR)}
-        return {name.removeprefix(ACTOR): torch.as_tensor(value) for name, value in own.items()}
+        actor_weights = {name: value for name, value in learnt.items() if name.startswith(ACTOR)}
+        return {name.removeprefix(ACTOR): torch.as_tensor(value) for name, value in actor_weights.items()}
 
     def close(self) -> None:
         """End the runners."""
@@ -194,9 +194,9 @@ class RllibSac:
             folder.parent.rmdir()  # unless others are there
 
 
-def _mean_reward(told: dict[str, Any]) -> float:
+def _mean_reward(result: dict[str, Any]) -> float:
     """The mean reward of a step in the last episodes that ended; 0 before one has."""
-    earned, steps = (float(told.get(name, math.nan)) for name in ("episode_return_mean", "episode_len_mean"))
+    earned, steps = (float(result.get(name, math.nan)) for name in ("episode_return_mean", "episode_len_mean"))
     return earned / steps if math.isfinite(earned) and steps > 0.0 else 0.0
 
 
@@ -212,7 +212,7 @@ def _config(
     importlib.import_module("ray.tune.registry").register_env(PLACE, environment)
     rows = place.num_envs
     steps = max(1, c.per_transitions // (rows * runners))  # of all rows between two rounds of gradient steps
-    given = {
+    model_config = {
         "seed": seed, "normalised": c.normalised, "actor_widths": c.actor_widths, "critic_widths": c.critic_widths,
     }  # fmt: skip
     return (
@@ -226,7 +226,7 @@ def _config(
             gym_env_vectorize_mode="vector_entry_point", num_cpus_per_env_runner=1,
         )
         .learners(num_learners=0)
-        .rl_module(rl_module_spec=specs.RLModuleSpec(module_class=module.SacModule, model_config=given))
+        .rl_module(rl_module_spec=specs.RLModuleSpec(module_class=module.SacModule, model_config=model_config))
         .training(
             gamma=c.discount, tau=c.smoothing, initial_alpha=c.temperature, target_network_update_freq=0,
             target_entropy="auto" if c.target_entropy is None else c.target_entropy, n_step=1,

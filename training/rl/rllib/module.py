@@ -55,27 +55,27 @@ class Critic(nn.Module):
             parts = [nn.Parameter(part.detach()[:1].clone()) for part in getattr(critics, name)]
             setattr(critics, name, nn.ParameterList(parts))
 
-    def forward(self, seen: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         """Values, float32 (n, 1)."""
-        found: Tensor = self.critics(*seen, twins=1)
-        return found.squeeze(0).unsqueeze(1)
+        values: Tensor = self.critics(*inputs, twins=1)
+        return values.squeeze(0).unsqueeze(1)
 
 
 def setup(self: Any) -> None:
     """Make the networks; RLlib's runners need the actor alone."""
-    given = self.model_config
+    config = self.model_config
     inputs, actions = self.observation_space.shape[0], self.action_space.shape[0]
-    seed, normalised = given["seed"], given["normalised"]
+    seed, normalised = config["seed"], config["normalised"]
     self.twin_q = True
     self.pi_encoder = Seen()
-    actor = Actor(inputs, given["actor_widths"], seed=seed, actions=actions, spread=True, normalised=normalised)
+    actor = Actor(inputs, config["actor_widths"], seed=seed, actions=actions, spread=True, normalised=normalised)
     self.pi = Wish(actor)
     if self.inference_only:
         return
     self.qf_encoder, self.qf_twin_encoder = SeenAndDone(), SeenAndDone()
     self.qf, self.qf_twin = (
-        Critic(TwinCritics(inputs, given["critic_widths"], seed=own, actions=actions, normalised=normalised))
-        for own in (seed + 1, seed + 2)
+        Critic(TwinCritics(inputs, config["critic_widths"], seed=critic_seed, actions=actions, normalised=normalised))
+        for critic_seed in (seed + 1, seed + 2)
     )
 
 
