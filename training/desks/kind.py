@@ -163,7 +163,7 @@ class Keeper(Protocol):
 
     @property
     def path(self) -> Path:
-        """Its folder."""
+        """The folder of its files."""
 
     def save(self, checkpoint: Mapping[str, Any], /) -> None:
         """Replace the checkpoint: tensors and plain values only."""
@@ -326,7 +326,7 @@ class Procedure(ABC, Generic[D, P]):
 
     @property
     def players(self) -> Sequence[str]:
-        """Who plays the account of all tests: `POLICY`, the baselines, then the policy's scenarios.
+        """Names of the players of the account of all tests: `POLICY`, the baselines, the policy's scenarios.
 
         Nobody where each fold is compared alone, by `compare`.
         """
@@ -437,11 +437,11 @@ class TrainingKind:
         usual = next(iter(self.presets.values())).plan
         return self.procedure.load(path, trading, sources or Sources(), usual)
 
-    def refusal(self, given: Collection[str]) -> str:
+    def refusal(self, options: Collection[str]) -> str:
         """Why one of the given options of the command line is not for the strategy; "" where all are."""
         lacks = self.procedure.lacks()
-        found = next((name for name in given if name in lacks), "")
-        return f"--{found.replace('_', '-')} is not for {self.strategy}: {lacks[found]}" if found else ""
+        option = next((name for name in options if name in lacks), "")
+        return f"--{option.replace('_', '-')} is not for {self.strategy}: {lacks[option]}" if option else ""
 
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""
@@ -470,9 +470,9 @@ def on_cpu(policy: nn.Module, device: str) -> nn.Module:
     return policy if device == "cpu" else copy.deepcopy(policy).cpu()
 
 
-def _one_of(what: str, name: str, owner: str, known: Sequence[str]) -> str:
-    if name not in known:
-        raise ValueError(f"the {what} is called {name!r}: expected {', '.join(known)} for {owner}")
+def _one_of(what: str, name: str, owner: str, names: Sequence[str]) -> str:
+    if name not in names:
+        raise ValueError(f"the {what} is called {name!r}: expected {', '.join(names)} for {owner}")
     return name
 
 

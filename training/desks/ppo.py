@@ -91,13 +91,13 @@ class Ppo(Procedure[PpoData, Coefficients]):
 
     def lacks(self) -> Mapping[str, str]:
         """See `Procedure`."""
-        found = {
+        reasons = {
             "engine": "no SAC is trained for it",
             "members": "it is one network",
         }
-        found |= {} if self.open_universe else {"symbols": "it has its own symbols, all in one file"}
-        found |= {} if self.split is not None else {"reference_years": "its reference names no years"}
-        return found | ({} if self.quoted is not None else {"option_quotes": "it trades no options"})
+        reasons |= {} if self.open_universe else {"symbols": "it has its own symbols, all in one file"}
+        reasons |= {} if self.split is not None else {"reference_years": "its reference names no years"}
+        return reasons | ({} if self.quoted is not None else {"option_quotes": "it trades no options"})
 
     @property
     def practised(self) -> Sequence[str]:
@@ -198,7 +198,7 @@ def few_words(coefficients: Coefficients, steps: int) -> str:
 
 
 def spans_before(folds: Sequence[Fold], dates: Sequence[str]) -> tuple[Fold, ...]:
-    """As many spans to validate on as `folds`, one after the other, all before the first test session of any fold.
+    """Validation spans, one for each of `folds`, in sequence before the first test session of any fold.
 
     The last is the first fold's own; each earlier one ends where the next begins, and trains on as many sessions less.
     They have no test sessions. Raises `HistoryError` where nothing is left to train on.
@@ -293,10 +293,10 @@ class _TrialRun:
             task.begin(self._network)
         self.trainer = _trainer(task, Span(fold.train, request.reward, task.trading), self._network)
         self.best = _Best()
-        kept = task.keeper.checkpoint()
-        if kept is not None:
-            self.trainer.load_state_dict(kept["team"][group.rank])
-            self.best.load_state_dict(kept["best"])
+        checkpoint = task.keeper.checkpoint()
+        if checkpoint is not None:
+            self.trainer.load_state_dict(checkpoint["team"][group.rank])
+            self.best.load_state_dict(checkpoint["best"])
         self._began = self.steps
         self._every = max(CHECK_UPDATES, self.trainer.total_updates // looks)
         looked_at = Span(fold.validate, request.reward, task.trading, request.burn_in)
@@ -317,7 +317,7 @@ class _TrialRun:
         return network.policy
 
     def update(self) -> News | None:
-        """One update, and a look at the validation sessions when it is time; news in the first process."""
+        """Run one update, and the validation check when it is due; returns news in the first process, else None."""
         trainer = self.trainer
         try:
             progress = trainer.update()
@@ -354,7 +354,7 @@ class _TrialRun:
         best = self.best
         with phase("a look at the validation sessions"):
             results = evaluator(self._policy)
-        found = self._data.figures(results)
+        figures = self._data.figures(results)
         point = ValidationCheck(
             steps=self.steps,
             reward=sum(best.rewards) / len(best.rewards),
@@ -362,13 +362,13 @@ class _TrialRun:
             kl=progress.kl,
             clip_fraction=progress.clip_fraction,
             explained_variance=progress.explained_variance,
-            validate_return=found.net_return,
-            validate_trades=found.trades,
+            validate_return=figures.net_return,
+            validate_trades=figures.trades,
         )
         best.rewards.clear()
         best.curve.append(point)
         best.without += 1
-        earned = self._score(found.net_return, len(results))
+        earned = self._score(figures.net_return, len(results))
         if earned > best.earned:
             best.weights = copy.deepcopy(self.trainer.answering.state_dict())
             best.validate, best.steps, best.earned, best.without = results, self.steps, earned, 0
@@ -379,16 +379,20 @@ class _TrialRun:
         """What a checkpoint is chosen by: the net return, or of several accounts the mean log growth a session."""
         if not self._later:
             return net_return
-        found = [(net_return, sessions)]
+        spans = [(net_return, sessions)]
         for evaluator in self._later:
             results = evaluator(self._policy)
-            found.append((self._data.figures(results).net_return, len(results)))
-        return mean_growth(found)
+            spans.append((self._data.figures(results).net_return, len(results)))
+        return mean_growth(spans)
 
     def _diverged(self, error: NotFiniteError) -> str:
-        kept = self._keeper.checkpoint()
-        good = f"the last good checkpoint is at step {kept['steps']:,}" if kept else "there is no checkpoint yet"
-        where = f" in {self._keeper.path}" if kept else ""
+        checkpoint = self._keeper.checkpoint()
+        good = (
+            f"the last good checkpoint is at step {checkpoint['steps']:,}"
+            if checkpoint
+            else "there is no checkpoint yet"
+        )
+        where = f" in {self._keeper.path}" if checkpoint else ""
         return f"{self._request.name} stopped after step {self.steps:,}: {error}; {good}{where}"
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> TrainingKind:
-    """How the strategy of this name is trained.
+    """The `TrainingKind` of the strategy of this name.
 
     Args:
         config: the canonical text of a model configuration, "" for the shipped one.
@@ -24,15 +24,15 @@ def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> Training
     Raises:
         ValueError: no strategy has that name, it is not trained here, or it has no model configuration.
     """
-    found = _named(name)
-    if symbols and found.with_symbols is not None:
-        found = found.with_symbols(symbols)
+    training = _named(name)
+    if symbols and training.with_symbols is not None:
+        training = training.with_symbols(symbols)
     if not config:
-        return found
+        return training
     listed = entry(name)
-    if found.with_config is None or not (listed.with_config or listed.parameters):
+    if training.with_config is None or not (listed.with_config or listed.parameters):
         raise ValueError(f"{name} has no model configuration: leave --model-config out")
-    return found.with_config(config)
+    return training.with_config(config)
 
 
 def _named(name: str) -> TrainingKind:
@@ -48,15 +48,15 @@ def _named(name: str) -> TrainingKind:
         )
     if training == RULE:
         return rule_kind(strategy(name).spec)
-    found = own(name)
+    own_strategy = own(name)
     module, _, attribute = training.partition(":")
-    made = training_of(found) if found is not None else getattr(import_module(module), attribute)
-    if not isinstance(made, TrainingKind) or made.strategy != name:
+    training_kind = training_of(own_strategy) if own_strategy is not None else getattr(import_module(module), attribute)
+    if not isinstance(training_kind, TrainingKind) or training_kind.strategy != name:
         raise OwnStrategyError(
-            f"{module if found is None else found.file}: training={training!r} names {made!r:.80}, expected a "
-            f"TrainingKind of {name}: correct one of them"
+            f"{module if own_strategy is None else own_strategy.file}: training={training!r} names "
+            f"{training_kind!r:.80}, expected a TrainingKind of {name}: correct one of them"
         )
-    return made
+    return training_kind
 
 
 def reference_of(name: str) -> StrategyClaims | None:

@@ -20,7 +20,7 @@ class Diverged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a trial is asked for."""
+    """The request of a trial."""
 
     fold: int
     seed: int
@@ -41,7 +41,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """The name of its folder."""
         return f"refit-{self.reward}-seed{self.seed}" if self.refit else trial_name(self.fold, self.reward, self.seed)
 
 
@@ -52,7 +52,7 @@ def trial_name(fold: int, reward: str, seed: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How far a trial is: after every update, and with `point` after a look at the validation sessions."""
+    """Progress of a trial: after every update, with `point` after a validation check."""
 
     name: str
     steps: int
@@ -87,7 +87,7 @@ class Control(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a trial ended with. `weights` are those of the chosen checkpoint."""
+    """The result of a trial. `weights` are those of the chosen checkpoint."""
 
     weights: dict[str, Any]
     validate: tuple[SessionResult, ...]

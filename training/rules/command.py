@@ -21,7 +21,7 @@ from training.export.shelf import ExportError
 from training.rules.desk import is_rule
 from training.rules.export import export_rule
 from training.rules.search import search
-from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, named, played, written
+from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, played, values_text, write_study
 from training.runs.ledger import LedgerError
 from training.studies.grid import axis_of, cells_of
 from training.study.folds import HistoryError
@@ -36,10 +36,10 @@ ERRORS = (
 
 def of_rule(words: Sequence[str]) -> bool:
     """Whether these words are about a rule: its strategy is imported for that. Raises ValueError as `add`."""
-    found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    found.add_argument("--strategy")
-    chosen, rest = found.parse_known_args(list(words))
-    commands = [word for word in rest[:1] if not word.startswith("-")]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--strategy")
+    chosen, remaining = parser.parse_known_args(list(words))
+    commands = [word for word in remaining[:1] if not word.startswith("-")]
     if chosen.strategy is None or (commands and commands[0] not in (SEARCH, SWEEP)):
         return False
     return is_rule(add(chosen.strategy))
@@ -47,28 +47,28 @@ def of_rule(words: Sequence[str]) -> bool:
 
 def _parser(what: str) -> argparse.ArgumentParser:
     program = f"{called(PROGRAM)} {what}".strip()
-    found = argparse.ArgumentParser(prog=program, description="A rule: nothing is trained.", allow_abbrev=False)
-    found.add_argument("--strategy", required=True, metavar="NAME", help="a rule of yours, or its file")
-    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
-    add_span(found)
-    found.add_argument("--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="(%(default)s)")
-    found.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its rules and parameters (defaults)")
-    found.add_argument("--parameters", default="", metavar="NAME=VALUE,…", help="in place of the configuration's")
-    found.add_argument("--folds", type=int, default=3, help="walk-forward tests at the end of the file (%(default)s)")
+    parser = argparse.ArgumentParser(prog=program, description="A rule: nothing is trained.", allow_abbrev=False)
+    parser.add_argument("--strategy", required=True, metavar="NAME", help="a rule of yours, or its file")
+    parser.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
+    add_span(parser)
+    parser.add_argument("--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its rules and parameters (defaults)")
+    parser.add_argument("--parameters", default="", metavar="NAME=VALUE,…", help="in place of the configuration's")
+    parser.add_argument("--folds", type=int, default=3, help="walk-forward tests at the end of the file (%(default)s)")
     if what == SEARCH:
-        found.add_argument("--trials", type=int, default=50, help="sets of values (%(default)s)")
-        found.add_argument("--seed", type=int, default=1, help="of the suggestions (%(default)s)")
+        parser.add_argument("--trials", type=int, default=50, help="sets of values (%(default)s)")
+        parser.add_argument("--seed", type=int, default=1, help="of the suggestions (%(default)s)")
     if what == SWEEP:
         axis = "also KEY=VALUE,VALUE: parameters.NAME, or a key of the desk's rules; several times for all combinations"
-        found.add_argument(
+        parser.add_argument(
             "--set", required=True, action="append", metavar="KEY=LOW:HIGH:COUNT", dest="axes", help=axis
         )
     if what:
-        found.add_argument("--out", type=Path, metavar="DIR", help=f"(runs/{what}-<strategy>)")
+        parser.add_argument("--out", type=Path, metavar="DIR", help=f"(runs/{what}-<strategy>)")
     else:
-        found.add_argument("--feed", default="sip", help="the feed the bars come from (%(default)s)")
-        found.add_argument("--activate", action="store_true", help="let the store's `current` name the version")
-    return found
+        parser.add_argument("--feed", default="sip", help="the feed the bars come from (%(default)s)")
+        parser.add_argument("--activate", action="store_true", help="let the store's `current` name the version")
+    return parser
 
 
 def main(words: Sequence[str]) -> int:
@@ -82,8 +82,8 @@ def main(words: Sequence[str]) -> int:
     try:
         name = add(chosen.strategy)
         bars = chosen_bars(chosen, chosen.bars, strategy(name).spec) or chosen.bars
-        given = tuple(word for word in chosen.parameters.split(",") if word.strip())
-        task = RuleTask(name, bars, chosen.models_dir, chosen.config, given, chosen.folds)
+        sweep_axes = tuple(word for word in chosen.parameters.split(",") if word.strip())
+        task = RuleTask(name, bars, chosen.models_dir, chosen.config, sweep_axes, chosen.folds)
         return _COMMANDS[what](task, chosen)
     except ERRORS as error:
         sys.stderr.write(f"train-and-export: {' '.join(str(error).split())}\n")
@@ -111,18 +111,18 @@ def _searched(task: RuleTask, chosen: argparse.Namespace) -> int:
 def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
     axes = [axis_of(text, entry(task.strategy).parameters) for text in chosen.axes]
     dates, folds = folds_of(task)
-    found = []
+    trials = []
     for place, values in enumerate(({}, *cells_of(axes))):
-        found.append(played(task, values, dates))
-        _say(f"{place:>5}  {named(values)}")
-    return _told(judged(task, SWEEP, dates, folds, found), SWEEP, chosen)
+        trials.append(played(task, values, dates))
+        _say(f"{place:>5}  {values_text(values)}")
+    return _told(judged(task, SWEEP, dates, folds, trials), SWEEP, chosen)
 
 
 def _told(study: RuleStudy, what: str, chosen: argparse.Namespace) -> int:
     """Print the best trials and what they show; write the study."""
-    path = written(study, chosen.out or Path("runs") / f"{what}-{study.strategy}")
+    path = write_study(study, chosen.out or Path("runs") / f"{what}-{study.strategy}")
     for trial, ratio in study.ranked[:SHOWN]:
-        _say(f"Sharpe ratio {number(ratio)}  trades {trial.trades:>5,}  {named(trial.values)}")
+        _say(f"Sharpe ratio {number(ratio)}  trades {trial.trades:>5,}  {values_text(trial.values)}")
     _say(study.words)
     sys.stdout.write(f"{path}\n")
     return DONE

@@ -46,8 +46,8 @@ def rule_desk(name: str, bars: Path, trading: Trading, config: str = "") -> Rule
     """
     if not is_rule(name):
         raise ValueError(f"{name} is no rule: its StrategyEntry has training={entry(name).training!r}, not kit.RULE")
-    made: Any = strategy(name, (), config)
-    return _DESKS[made.spec.decides](made, bars, trading)
+    rule: Any = strategy(name, (), config)
+    return _DESKS[rule.spec.decides](rule, bars, trading)
 
 
 def is_rule(name: str) -> bool:
@@ -55,23 +55,23 @@ def is_rule(name: str) -> bool:
     return entry(name).training == RULE
 
 
-def _of_days(made: Any, bars: Path, _: Trading) -> RuleDesk:
-    table = read_table(bars, made)
+def _of_days(rule: Any, bars: Path, _: Trading) -> RuleDesk:
+    table = read_table(bars, rule)
 
     def play(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
-        return daily.dry_run(player, daily.desk_before(table, dates, made, trading))
+        return daily.dry_run(player, daily.desk_before(table, dates, rule, trading))
 
-    return RuleDesk(made, table.dates[table.first_decision :], table.sha256, table.synthetic, play)
+    return RuleDesk(rule, table.dates[table.first_decision :], table.sha256, table.synthetic, play)
 
 
-def _of_bars(made: Any, bars: Path, trading: Trading) -> RuleDesk:
-    read = minutes_of(bars, made.spec, trading)
-    desk = BarDesk(made, lambda _date, _trading: (read.source, len(read.dates)), always(made.spec, 0))
+def _of_bars(rule: Any, bars: Path, trading: Trading) -> RuleDesk:
+    minutes = minutes_of(bars, rule.spec, trading)
+    desk = BarDesk(rule, lambda _date, _trading: (minutes.source, len(minutes.dates)), always(rule.spec, 0))
 
     def play(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
         return desk.relay([player], [dates], trading)[0]
 
-    return RuleDesk(made, read.dates[read.before :], read.info.sha256, read.info.synthetic, play)
+    return RuleDesk(rule, minutes.dates[minutes.warmup_sessions :], minutes.info.sha256, minutes.info.synthetic, play)
 
 
 _DESKS: Mapping[str, Callable[[Any, Path, Trading], RuleDesk]] = {"session": _of_days, "bar": _of_bars}
@@ -82,13 +82,13 @@ def own_answer(spec: Spec) -> Numbers:
     count = len(spec.actions)
 
     def answer(observation: Float32Array) -> list[float]:
-        found: list[float] = observation.reshape(-1)[-count:].tolist()
-        return found
+        answers: list[float] = observation.reshape(-1)[-count:].tolist()
+        return answers
 
     return Numbers(answer)
 
 
 def always(spec: Spec, place: int) -> Numbers:
     """The baseline that takes the action of this place at each decision."""
-    answer = [CERTAIN * (other == place) for other in range(len(spec.actions))]
+    answer = [CERTAIN * (index == place) for index in range(len(spec.actions))]
     return Numbers(lambda _: answer)

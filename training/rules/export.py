@@ -43,13 +43,13 @@ def graph_of(spec: Spec) -> bytes:
         helper.make_node("Flatten", ["observation"], ["flat"], axis=1),
         helper.make_node("Slice", ["flat", "starts", "ends", "axes"], [answer_name(spec)]),
     ]
-    given = helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["batch", *spec.observation_shape])
+    observation = helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["batch", *spec.observation_shape])
     answer = helper.make_tensor_value_info(answer_name(spec), TensorProto.FLOAT, ["batch", count])
-    graph = helper.make_graph(nodes, "rule", [given], [answer], limits)
+    graph = helper.make_graph(nodes, "rule", [observation], [answer], limits)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
-    found: bytes = model.SerializeToString()
-    return found
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tuple[Path, str]:
@@ -74,14 +74,14 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     earned = {name: figures(results, capital, compounds=True) for name, results in played.items()}
     mine = earned[OWN]
     count_test(task, desk, fold.test, mine.session_return / mine.session_deviation if mine.session_deviation else 0.0)
-    others = {name: one for name, one in earned.items() if name != OWN}
-    best = max(others, key=lambda name: others[name].net_return)
-    lead = mine.net_return - others[best].net_return
+    baselines = {name: result for name, result in earned.items() if name != OWN}
+    best = max(baselines, key=lambda name: baselines[name].net_return)
+    lead = mine.net_return - baselines[best].net_return
     verdict = (
         f"{percent(mine.net_return)} after costs over {mine.sessions} test sessions"
         f"{' of made-up bars' if desk.synthetic else ''}, Sharpe ratio {number(mine.sharpe_annual)} a year; {best} has "
-        f"{percent(others[best].net_return)}. A rule's lead of {percent(lead)} is no proof: nothing was resampled; the "
-        "report of an environment with torch tests it"
+        f"{percent(baselines[best].net_return)}. A rule's lead of {percent(lead)} is no proof: nothing was resampled; "
+        "the report of an environment with torch tests it"
     )
     training = Training(
         file=task.bars.name,
@@ -110,8 +110,8 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
         observation_shape=spec.observation_shape,
         actions=spec.actions,
         golden=Golden(
-            observations=tuple(one.data for one in golden),
-            logits=tuple(tuple(answer(one.array())) for one in golden),
+            observations=tuple(example.data for example in golden),
+            logits=tuple(tuple(answer(example.array())) for example in golden),
         ),
         training=training,
         hyperparameters={"rule": True},

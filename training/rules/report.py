@@ -37,21 +37,21 @@ def rule_page(
     """
     training = manifest.training
     rows = []
-    for name, one in earned.items():
+    for name, result in earned.items():
         rows.append(
             [
                 name,
-                percent(one.net_return),
-                number(one.sharpe_annual),
-                percent(-one.max_drawdown),
-                f"{one.trades:,}",
-                f"{one.fees_usd:,.2f} USD",
-                f"{100 * one.exposure:.1f} %",
+                percent(result.net_return),
+                number(result.sharpe_annual),
+                percent(-result.max_drawdown),
+                f"{result.trades:,}",
+                f"{result.fees_usd:,.2f} USD",
+                f"{100 * result.exposure:.1f} %",
             ]
         )
     facts = [
         ("bars", f"{training.file}{', made up' if training.synthetic else ''}, SHA-256 {training.file_sha256[:12]}"),
-        *((f"sessions to {name}", f"{first} to {last}") for name, (first, last) in training.splits.items()),
+        *((f"sessions to {name}", f"{first} to {end}") for name, (first, end) in training.splits.items()),
         ("capital", f"{capital_usd:,.0f} USD"),
         ("contract", manifest.contract_hash[:12]),
         *((name, str(value)) for name, value in sorted(manifest.model_config.items())),
@@ -75,6 +75,6 @@ def _course(played: Mapping[str, Sequence[SessionResult]], capital_usd: float) -
             total *= 1.0 + earned
             points.append((float(place), total - 1.0))
         curves.append(Curve(name, style, points))
-    dates = [one.date for one in next(iter(played.values()))]
+    dates = [session.date for session in next(iter(played.values()))]
     marks = [(0.0, dates[0]), (float(len(dates)), dates[-1])]
     return in_both_widths(lambda width: equity(curves, None, marks, width, "Return over the test sessions"))

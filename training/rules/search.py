@@ -36,45 +36,47 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     dates, folds = folds_of(task)
-    before = [at for at, date in enumerate(dates) if date < folds[0].test[0]]
+    earlier = [at for at, date in enumerate(dates) if date < folds[0].test[0]]
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     usual = task.usual
     study.enqueue_trial({name: usual[name] for name in declared})
-    found: list[RuleTrial] = []
+    trials_played: list[RuleTrial] = []
     for place in range(trials):
         trial = study.ask()
-        values = {f"{OF_THE_STRATEGY}{name}": _suggested(trial, name, one) for name, one in declared.items()}
+        values = {
+            f"{OF_THE_STRATEGY}{name}": _suggested(trial, name, parameter) for name, parameter in declared.items()
+        }
         try:
             result = played(task, values if place else {}, dates)
         except ValueError as error:  # values that do not go together, such as a fast average that is the slow one
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             listen(f"{place + 1:>5}  left out: {error}")
             continue
-        worth = float(sharpes(np.array([result.returns])[:, before])[0])
+        worth = float(sharpes(np.array([result.returns])[:, earlier])[0])
         study.tell(trial, worth)
-        found.append(result)
-        shown = ", ".join(f"{key.removeprefix(OF_THE_STRATEGY)} {value:.4g}" for key, value in values.items())
-        listen(f"{place + 1:>5}  {shown}: Sharpe ratio {annual(worth):+.2f} a year before {folds[0].test[0]}")
-    return judged(task, "search", dates, folds, _different(found))
+        trials_played.append(result)
+        values_text = ", ".join(f"{key.removeprefix(OF_THE_STRATEGY)} {value:.4g}" for key, value in values.items())
+        listen(f"{place + 1:>5}  {values_text}: Sharpe ratio {annual(worth):+.2f} a year before {folds[0].test[0]}")
+    return judged(task, "search", dates, folds, _different(trials_played))
 
 
-def _suggested(trial: Any, name: str, one: Parameter) -> Value:
+def _suggested(trial: Any, name: str, parameter: Parameter) -> Value:
     """What Optuna suggests within the bounds. Raises ValueError for a number without bounds."""
-    if isinstance(one.default, bool):
+    if isinstance(parameter.default, bool):
         chosen: Value = trial.suggest_categorical(name, [False, True])
         return chosen
-    if not np.isfinite([one.low, one.high]).all():
+    if not np.isfinite([parameter.low, parameter.high]).all():
         raise ValueError(f"the parameter {name} has no bounds: a search needs both, as in Parameter(10, 2, 60)")
-    if isinstance(one.default, int):
-        number: Value = trial.suggest_int(name, int(one.low), int(one.high))
+    if isinstance(parameter.default, int):
+        number: Value = trial.suggest_int(name, int(parameter.low), int(parameter.high))
         return number
-    part: Value = trial.suggest_float(name, one.low, one.high)
+    part: Value = trial.suggest_float(name, parameter.low, parameter.high)
     return part
 
 
 def _different(trials: list[RuleTrial]) -> list[RuleTrial]:
     """The trials without repetitions: the same values are one trial."""
-    seen: dict[str, RuleTrial] = {}
+    distinct: dict[str, RuleTrial] = {}
     for trial in trials:
-        seen.setdefault(str(sorted(trial.values.items())), trial)
-    return list(seen.values())
+        distinct.setdefault(str(sorted(trial.values.items())), trial)
+    return list(distinct.values())

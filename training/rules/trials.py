@@ -104,7 +104,7 @@ class RuleStudy(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ranked(self) -> list[tuple[RuleTrial, float]]:
         """The trials with their annual Sharpe ratios, largest first."""
-        ratios = [annual(float(one)) for one in sharpes(np.array([trial.returns for trial in self.trials]))]
+        ratios = [annual(float(ratio)) for ratio in sharpes(np.array([trial.returns for trial in self.trials]))]
         return sorted(zip(self.trials, ratios, strict=True), key=lambda pair: -pair[1])
 
 
@@ -128,13 +128,13 @@ def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) ->
     trading = task.trading(parted(values)[1])
     desk = rule_desk(task.strategy, task.bars, trading, task.text(values))
     warm = tuple(date for date in dates if date in frozenset(desk.days))
-    found = desk.play(own_answer(desk.spec), warm, trading).sessions if warm else ()
+    sessions = desk.play(own_answer(desk.spec), warm, trading).sessions if warm else ()
     capital = float(trading.paper.cash_usd)
-    earned = dict(zip(warm, session_returns(found, capital).tolist(), strict=True)) if found else {}
+    earned = dict(zip(warm, session_returns(sessions, capital).tolist(), strict=True)) if sessions else {}
     return RuleTrial(
         values=dict(values),
         returns=tuple(earned.get(date, 0.0) for date in dates),
-        trades=sum(one.trades for one in found),
+        trades=sum(session.trades for session in sessions),
     )
 
 
@@ -153,12 +153,12 @@ def judged(
             kind="trial",
             sharpe=float(ratio),
             settings_sha256=settings_digest({**identity, "values": trial.values}),
-            note=f"{what} of a rule: {named(trial.values)}",
+            note=f"{what} of a rule: {values_text(trial.values)}",
         )
         for trial, ratio in zip(trials, ratios, strict=True)
     ]
     ledger = Ledger(ledger_path(task.store, task.strategy))
-    prior, _ = ledger.prior(dates, own=lines)
+    prior, _ = ledger.prior(dates, own_lines=lines)
     ledger.record(*lines)
     deflated = deflated_best(matrix, best, prior)
     walked = tuple(_walked(trials, matrix, dates, fold) for fold in folds)
@@ -191,8 +191,8 @@ def _line(task: RuleTask, desk: RuleDesk, dates: Sequence[str], study: str) -> L
 
 def _identity(what: str, task: RuleTask, desk: RuleDesk, dates: Sequence[str]) -> tuple[dict[str, Any], str]:
     """What decides the results, as JSON, and the name of the study."""
-    found = {"what": what, "bars": desk.sha256, "usual": task.usual, "dates": [dates[0], dates[-1], len(dates)]}
-    return found, f"{what}-{task.strategy}-{settings_digest(found)[:8]}"
+    identity = {"what": what, "bars": desk.sha256, "usual": task.usual, "dates": [dates[0], dates[-1], len(dates)]}
+    return identity, f"{what}-{task.strategy}-{settings_digest(identity)[:8]}"
 
 
 def count_test(task: RuleTask, desk: RuleDesk, dates: Sequence[str], ratio: float) -> None:
@@ -211,9 +211,9 @@ def count_test(task: RuleTask, desk: RuleDesk, dates: Sequence[str], ratio: floa
 def _walked(trials: Sequence[RuleTrial], matrix: Any, dates: Sequence[str], fold: Fold) -> WalkedFold:
     """The best values of the sessions up to the fold's validation, in its test."""
     place = {date: at for at, date in enumerate(dates)}
-    before = [place[date] for date in (*fold.train, *fold.validate) if date in place]
+    rows_before = [place[date] for date in (*fold.train, *fold.validate) if date in place]
     test = [place[date] for date in fold.test if date in place]
-    chosen = int(sharpes(matrix[before].T).argmax())
+    chosen = int(sharpes(matrix[rows_before].T).argmax())
     earned = matrix[test, chosen]
     return WalkedFold(
         first=fold.test[0],
@@ -233,30 +233,30 @@ def _words(
     overfitting: Overfitting,
 ) -> str:
     tests = "; ".join(
-        f"{fold.first} to {fold.last} with {named(fold.values)}: {percent(fold.net_return)}, Sharpe ratio "
+        f"{fold.first} to {fold.last} with {values_text(fold.values)}: {percent(fold.net_return)}, Sharpe ratio "
         f"{number(fold.sharpe_annual)}"
         for fold in walked
     )
     return (
         f"Walk-forward, each test with the values that the sessions before it chose: {tests}. The largest Sharpe ratio "
         f"of {counted(len(trials), 'trial')} on all sessions, {annual(float(ratios[best])):+.2f} a year, is that of "
-        f"{named(trials[best].values)}; without a change it is {annual(float(ratios[0])):+.2f}. "
+        f"{values_text(trials[best].values)}; without a change it is {annual(float(ratios[0])):+.2f}. "
         f"{luck_of(deflated, overfitting)} No configuration was changed."
     )
 
 
-def named(values: Mapping[str, Value]) -> str:
+def values_text(values: Mapping[str, Value]) -> str:
     """Values in words."""
-    shown = {key.removeprefix(OF_THE_STRATEGY): value for key, value in values.items()}
+    by_name = {key.removeprefix(OF_THE_STRATEGY): value for key, value in values.items()}
     return (
         ", ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in by_name.items()
         )
         or "no change"
     )
 
 
-def written(study: RuleStudy, folder: Path) -> Path:
+def write_study(study: RuleStudy, folder: Path) -> Path:
     """Write the study into its folder; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / RULE_FILE, msgspec.json.format(msgspec.json.encode(study), indent=1) + b"\n")

@@ -58,10 +58,10 @@ def regime_described(spec: DailySpec) -> dict[str, str]:
     funds = spec.symbols
     listed = ", ".join(funds[:-1]) + f" and {funds[-1]}" if len(funds) > 1 else funds[0]
     parts = {1: "All money in", 3: "A third each in"}.get(len(funds), f"1/{len(funds)} each in")
-    found = {f"ALL_{symbol}": f"All money in {symbol}, {_DAILY}." for symbol in funds}
-    found |= {EQUAL_WEIGHT: f"{parts} {listed}, {_DAILY}."}
-    found |= {INVERSE_VOLATILITY: f"Each fund in proportion to 1 / its volatility over 20 sessions, {_DAILY}."}
-    return {name: words for name, words in found.items() if name in spec.actions} | {
+    descriptions = {f"ALL_{symbol}": f"All money in {symbol}, {_DAILY}." for symbol in funds}
+    descriptions |= {EQUAL_WEIGHT: f"{parts} {listed}, {_DAILY}."}
+    descriptions |= {INVERSE_VOLATILITY: f"Each fund in proportion to 1 / its volatility over 20 sessions, {_DAILY}."}
+    return {name: words for name, words in descriptions.items() if name in spec.actions} | {
         HOLD: "EQUAL_WEIGHT at a fold's first tested open, then HOLD to its end.",
         RANDOM: "Takes the chosen policy's regimes a random number of sessions later (in a circle, so that the last "
         f"sessions' regimes come first): the same portfolios for as long, at other times. {_RANDOM}",
@@ -80,32 +80,32 @@ def rebalancer_baselines(
     """
     dates = desk.dates
     with phase(FLAT):
-        found = {FLAT: dry_run(flat, desk)}
+        results = {FLAT: dry_run(flat, desk)}
     check_stop()
-    found[HOLD_ALL] = owned(desk.table, dates, desk.trading, lambda day: day == 0)
+    results[HOLD_ALL] = owned(desk.table, dates, desk.trading, lambda day: day == 0)
     months = [date[:7] for date in dates]
-    found[MONTHLY] = owned(desk.table, dates, desk.trading, lambda day: day == 0 or months[day] != months[day - 1])
+    results[MONTHLY] = owned(desk.table, dates, desk.trading, lambda day: day == 0 or months[day] != months[day - 1])
     if funds is not None and set(dates) <= set(funds.dates):
-        found[SPY] = owned(funds, dates, desk.trading, lambda day: day == 0, symbols=("SPY",))
-    return found
+        results[SPY] = owned(funds, dates, desk.trading, lambda day: day == 0, symbols=("SPY",))
+    return results
 
 
 def regime_baselines(desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
     """`regime_switcher`'s baselines but the random one, on the desk's sessions."""
-    found: dict[str, PlayResult] = {}
+    results: dict[str, PlayResult] = {}
     spec = desk.strategy.spec
     for name in regime_described(spec):
         if name in {HOLD, RANDOM}:
             continue
         with phase(name):
-            found[name] = dry_run(always(spec.actions.index(name)), desk)
+            results[name] = dry_run(always(spec.actions.index(name)), desk)
         check_stop()
     with phase(HOLD):
-        return found | {HOLD: dry_run(StartingRegime(spec.actions.index(EQUAL_WEIGHT)), desk)}
+        return results | {HOLD: dry_run(StartingRegime(spec.actions.index(EQUAL_WEIGHT)), desk)}
 
 
 def rebalancer_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
-    """Who has an account next to that of `daily_rebalancer` through the desk's sessions, and what it earned."""
+    """Name and results of the reference account of `daily_rebalancer` over the desk's sessions."""
     return HOLD_ALL, owned(desk.table, desk.dates, desk.trading, lambda day: day == 0).sessions
 
 
@@ -130,38 +130,38 @@ def owned(
     closes = table.close_ticks[:, places] / TICKS
     opens = np.where(table.present, table.open_ticks, table.close_ticks)[:, places] / TICKS
     cash, rate = float(trading.paper.cash_usd), float(trading.paper.share_cost_rate)
-    held = np.zeros(len(places))
+    shares = np.zeros(len(places))
     results: list[SessionResult] = []
-    before = cash
+    cash_before = cash
     for number, day in enumerate(range(first, last + 1)):
         traded, cost = np.zeros(len(places)), 0.0
         if buys(number):
-            traded = _to_equal(cash, held, opens[day], table.present[day, places], rate)
+            traded = _to_equal(cash, shares, opens[day], table.present[day, places], rate)
             fees = fees_of_values(torch.from_numpy(traded[None]), torch.from_numpy(opens[day][None]), trading)
             cost = rate * float(np.abs(traded).sum()) + float(fees)
             cash -= float(traded.sum()) + cost
-            held = held + traded / np.where(opens[day] > 0.0, opens[day], 1.0)
-        worth = float(held @ closes[day])
+            shares = shares + traded / np.where(opens[day] > 0.0, opens[day], 1.0)
+        worth = float(shares @ closes[day])
         result = SessionResult(
             date=table.sessions[day].date,
-            pnl_usd=cash + worth - before,
+            pnl_usd=cash + worth - cash_before,
             trades=int(np.count_nonzero(traded)),
             wins=0,
             fees_usd=cost,
             premium_usd=float(np.abs(traded).sum()),
             held_min=round(SESSION_MIN * min(worth / (cash + worth), 1.0)),
             minutes=SESSION_MIN,
-            capital_usd=before,
+            capital_usd=cash_before,
         )
         results.append(result)
-        before = cash + worth
+        cash_before = cash + worth
     return PlayResult(tuple(results))
 
 
-def _to_equal(cash: float, held: Float64Array, opens: Float64Array, there: BoolArray, rate: float) -> Float64Array:
+def _to_equal(cash: float, shares: Float64Array, opens: Float64Array, present: BoolArray, rate: float) -> Float64Array:
     """USD to trade of each symbol, so that those with a bar have equal values and nothing is left after the costs."""
-    values = held * opens
-    tradable = there & (opens > 0.0)
+    values = shares * opens
+    tradable = present & (opens > 0.0)
     count = int(tradable.sum())
     if count == 0:
         return np.zeros_like(values)
@@ -182,31 +182,31 @@ def scenarios(
 
     `idle` answers where the late one has no answer yet. It serves any strategy that decides once a session.
     """
-    found: dict[str, PlayResult] = {}
+    results: dict[str, PlayResult] = {}
     for name, times in COSTS.items():
         with phase(name):
-            found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
+            results[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
         check_stop()
     with phase(ONE_BAR_LATE):
-        found[ONE_BAR_LATE] = dry_run(Late(policy, idle), desk)
+        results[ONE_BAR_LATE] = dry_run(Late(policy, idle), desk)
     check_stop()
-    return found
+    return results
 
 
 def rebalancer_scenarios(
     policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop
 ) -> dict[str, PlayResult]:
-    """Those of `scenarios`, and filled at the close it decided on: that cannot be traded, so it plays on tensors."""
-    found, rules = scenarios(policy, desk, flat, check_stop), desk.trading
+    """`scenarios`, and one filled at the close of the decision, which cannot be traded and so plays on tensors."""
+    results, rules = scenarios(policy, desk, flat, check_stop), desk.trading
     close = play_rebalancer(policy, desk.table, desk.dates, rules, variant=variant_of(rules), fill="same_close")
-    return {**found, SAME_CLOSE: PlayResult(close)}
+    return {**results, SAME_CLOSE: PlayResult(close)}
 
 
 def regime_scenarios(policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
-    """As `rebalancer_scenarios`, and with the hidden state zero again every 256 decisions."""
-    found = scenarios(policy, desk, always(HELD), check_stop)
+    """`rebalancer_scenarios`, and one that resets the hidden state to zero every 256 decisions."""
+    results = scenarios(policy, desk, always(HELD), check_stop)
     close = play_regime(policy, desk.table, desk.dates, desk.trading, fill="same_close")
-    found[SAME_CLOSE] = PlayResult(close)
+    results[SAME_CLOSE] = PlayResult(close)
     with phase(RESET):
-        found[RESET] = dry_run(MemoryResetSwitcher(policy, EPISODE), desk)
-    return found
+        results[RESET] = dry_run(MemoryResetSwitcher(policy, EPISODE), desk)
+    return results

@@ -35,18 +35,18 @@ def _over_spy(f: Findings, _: Study) -> str:
     spy = next((line for line in f.baselines if line.name in ("ALL_SPY", "SPY")), None)
     if spy is None:
         return UNKNOWN
-    own = f.policy.figures
-    return f"Sharpe {number(own.sharpe_annual)} against {number(spy.figures.sharpe_annual)}"
+    figures = f.policy.figures
+    return f"Sharpe {number(figures.sharpe_annual)} against {number(spy.figures.sharpe_annual)}"
 
 
 def _of_training(figure: Callable[[ValidationCheck], float]) -> Callable[[Findings, Study], str]:
     """A figure of the chosen trial's training, at its last look."""
 
-    def found(_: Findings, study: Study) -> str:
+    def figure_text(_: Findings, study: Study) -> str:
         curve = study.trials[study.chosen[-1]].curve
         return number(figure(curve[-1]), 3) if curve else UNKNOWN
 
-    return found
+    return figure_text
 
 
 def _speed(_: Findings, study: Study) -> str:

@@ -21,7 +21,7 @@ _SPAN = ("_first", "_last")
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How many accounts there are, and the sessions (indices into the table) that their episodes play."""
+    """The number of accounts, and the sessions (indices into the table) that their episodes play."""
 
     first: int
     last: int
@@ -69,26 +69,26 @@ class Episodes(ABC):
     @property
     def day(self) -> Tensor:
         """The session (index into the table) before whose open each account decides, int64 (n,)."""
-        found: Tensor = self._day + self._first
-        return found
+        day: Tensor = self._day + self._first
+        return day
 
     def _next_day(self) -> None:
         self._day, self._age = self._day + 1, self._age + 1
 
     def _stepped(self, rewards: Tensor) -> Step:
-        """What the step brought; whoever ran out of time begins again."""
+        """The step's result; accounts whose episode is over begin a new one."""
         over = self._day > self._last - self._first
         if self._course.episode is not None:
             over |= self._age >= self._course.episode
         terminals = torch.zeros(len(rewards), dtype=torch.bool, device=rewards.device)
         if self._looks and not bool(over.any()):
             return Step(rewards, terminals)
-        last = self.observe()
+        observations = self.observe()
         self._episode = self._episode + over
         self._age = self._age.masked_fill(over, 0)
         self._day = torch.where(over, self._starts(), self._day)
         self._open_again(over)
-        return Step(rewards, terminals, over.repeat_interleave(len(rewards) // self._count), last)
+        return Step(rewards, terminals, over.repeat_interleave(len(rewards) // self._count), observations)
 
     def begin_again(self) -> None:
         """New accounts everywhere, at the session that is next."""
@@ -115,11 +115,13 @@ class Episodes(ABC):
         Raises:
             ValueError: the state is of another number of environments or another span.
         """
-        wanted = {"environments": self._count, **{name.strip("_"): getattr(self, name) for name in _SPAN}}
+        expected = {"environments": self._count, **{name.strip("_"): getattr(self, name) for name in _SPAN}}
         rows = state[self.CHANGING[0].strip("_")].shape[0]
-        found = {"environments": rows, **{name.strip("_"): state[name.strip("_")] for name in _SPAN}}
-        if wanted != found:
-            raise ValueError(f"the market's state is of {found}, this one has {wanted}: give the same file and count")
+        given_state = {"environments": rows, **{name.strip("_"): state[name.strip("_")] for name in _SPAN}}
+        if expected != given_state:
+            raise ValueError(
+                f"the market's state is of {given_state}, this one has {expected}: give the same file and count"
+            )
         self._seed = int(state["seed"])
         for name in self.CHANGING:
             setattr(self, name, state[name.strip("_")].to(self.device, copy=True))

@@ -17,7 +17,7 @@ from training.data.daily_table import CLOSE, DailyTable
 
 
 class Overlay:
-    """What the trading rules' overlay leaves of the goals of accounts that decide before sessions `first` to `last`."""
+    """The risk overlay of the trading rules, for accounts that decide before sessions `first` to `last`."""
 
     def __init__(
         self,
@@ -55,19 +55,19 @@ class Overlay:
         carried = carried_closes(closes)
         returns = np.zeros_like(carried)
         returns[1:] = np.nan_to_num(carried[1:] / carried[:-1] - 1.0)
-        begun = np.zeros_like(table.present)
-        begun[needed:] = np.isfinite(carried[: max(len(carried) - needed, 0)])
+        has_begun = np.zeros_like(table.present)
+        has_begun[needed:] = np.isfinite(carried[: max(len(carried) - needed, 0)])
         begin = first - needed  # the session of the oldest return that is read
         window = np.concatenate([np.zeros((max(-begin, 0), returns.shape[1])), returns[max(begin, 0) : last + 1]])
         self._returns = torch.from_numpy(window).to(device)
-        self._known = torch.from_numpy(np.isfinite(closes) & begun)[first - 1 : last + 1].to(device)
+        self._known = torch.from_numpy(np.isfinite(closes) & has_begun)[first - 1 : last + 1].to(device)
         self._past = torch.arange(needed, device=device)
         self._variances = None if variances is None else torch.from_numpy(variances[first - 1 : last + 1]).to(device)
 
     def __call__(
         self,
         day: Tensor,
-        held: Tensor,
+        holdings: Tensor,
         goals: Tensor,
         prices: Tensor,
         equity: Tensor,
@@ -93,20 +93,22 @@ class Overlay:
         rules = self._rules
         rows = day.unsqueeze(1) + self._past  # the newest is the session before the one that is decided for
         returns = self._returns[rows]
-        known = self._known[day]
+        has_price = self._known[day]
         variances = None if self._variances is None else self._variances[day]
         if places is not None:
             returns = returns.gather(2, places.unsqueeze(1).expand(-1, rows.shape[1], -1))
-            known = known.gather(1, places)
+            has_price = has_price.gather(1, places)
             variances = None if variances is None else variances.gather(1, places)
-        wanted = goals > 0.0
+        has_goal = goals > 0.0
         annual = volatility(
             torch, mix_of(goals * prices), returns, rules.volatility_forecast, rules.volatility_span, variances
         )
         cap = exposure_cap(rules.volatility_target, annual)
-        sure = ~(wanted & ~(known & (prices > 0.0))).any(1) & annual.isfinite() & (annual > 0.0) & (equity > 0.0)
+        sure = ~(has_goal & ~(has_price & (prices > 0.0))).any(1) & annual.isfinite() & (annual > 0.0) & (equity > 0.0)
         most = torch.where(sure, cap * equity, 0.0)
-        cut = capped(torch, held, goals, prices, most=most, band=rules.volatility_band, whole=whole, shares=shares)
-        none = without_new_risk(torch, held, goals)
-        after: Tensor = torch.where(sure.unsqueeze(1), cut, torch.where(wanted.any(1, keepdim=True), none, goals))
-        return after
+        cut = capped(torch, holdings, goals, prices, most=most, band=rules.volatility_band, whole=whole, shares=shares)
+        none = without_new_risk(torch, holdings, goals)
+        capped_goals: Tensor = torch.where(
+            sure.unsqueeze(1), cut, torch.where(has_goal.any(1, keepdim=True), none, goals)
+        )
+        return capped_goals

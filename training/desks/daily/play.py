@@ -39,7 +39,7 @@ def play_rebalancer(
     variant: str = "shares",
     fill: str = "next_open",
 ) -> tuple[SessionResult, ...]:
-    """One account of the trading rules' paper cash through the sessions from the first of `dates` to the last.
+    """Play one account, which begins with the rules' paper cash, from the first session of `dates` to the last.
 
     `trades` are orders filled; wins are not known here and 0. Raises ValueError as `RebalancerMarket` does.
     """
@@ -47,9 +47,9 @@ def play_rebalancer(
     market = RebalancerMarket(table, first, last, trading, count=1, variant=variant, fill=fill, draws=False)
     results: list[SessionResult] = []
     for day in range(first, last + 1):
-        before = float(market.equity_usd)
+        equity_before = float(market.equity_usd)
         market.step(policy(market.observe()).clamp(-1.0, 1.0))
-        results.append(session_result(table.sessions[day].date, before, int(market.orders), market))
+        results.append(session_result(table.sessions[day].date, equity_before, int(market.orders), market))
     return tuple(results)
 
 
@@ -63,7 +63,7 @@ def play_regime(
     fill: str = "next_open",
     burn_in: int = 0,
 ) -> tuple[SessionResult, ...]:
-    """As `play_rebalancer`, in weights; the hidden state is carried from session to session.
+    """As `play_rebalancer`, for portfolio weights; the hidden state is carried from session to session.
 
     It goes through `burn_in` sessions before the first, with an account of its own.
     """
@@ -75,11 +75,11 @@ def play_regime(
     for day in range(begin, last + 1):
         if begin < day == first:
             market.begin_again()
-        before = float(market.equity_usd)
+        equity_before = float(market.equity_usd)
         logits, hidden = policy(market.observe(), hidden)
         market.step(logits.argmax(1))
         if day >= first:
-            results.append(session_result(table.sessions[day].date, before, int(market.moved.sum()), market))
+            results.append(session_result(table.sessions[day].date, equity_before, int(market.moved.sum()), market))
     return tuple(results)
 
 
@@ -97,8 +97,8 @@ class StartingRegime:
     def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Certain logits of the regime, then of HOLD."""
         regime, self._regime = self._regime, HOLD
-        logits, after = always(regime)(observations, hidden)
-        return logits, after
+        logits, next_state = always(regime)(observations, hidden)
+        return logits, next_state
 
 
 def flat(observations: Tensor) -> Tensor:
@@ -155,17 +155,17 @@ def one_hot_logits(regimes: Tensor) -> Tensor:
     return one_hot(regimes, len(SPEC.actions))
 
 
-def session_result(date: str, before: float, orders: int, market: ShareAccounts | RegimeMarket) -> SessionResult:
-    """What the last step of a market of one account brought."""
+def session_result(date: str, equity_before: float, orders: int, market: ShareAccounts | RegimeMarket) -> SessionResult:
+    """The result of the last step of a market of one account."""
     equity, cash = (float(value) for value in market.closing_usd)
     return SessionResult(
         date=date,
-        pnl_usd=equity - before,
+        pnl_usd=equity - equity_before,
         trades=orders,
         wins=0,
         fees_usd=float(market.costs_usd),
         premium_usd=float(market.traded_usd),
         held_min=round(SESSION_MIN * min(max(1.0 - cash / equity, 0.0), 1.0)) if equity > 0.0 else 0,
         minutes=SESSION_MIN,
-        capital_usd=before,
+        capital_usd=equity_before,
     )

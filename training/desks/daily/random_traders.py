@@ -53,14 +53,14 @@ def random_rebalancers(
     is the median of a few by net P&L; totals are net P&L in USD over all of the desk's sessions.
     """
     table, rules, variant = desk.table, desk.trading, variant_of(desk.trading)
-    seen: list[Tensor] = []
+    actions_seen: list[Tensor] = []
 
     def noted(observations: Tensor) -> Tensor:
-        seen.append(policy(observations).clamp(-1.0, 1.0))
-        return seen[-1]
+        actions_seen.append(policy(observations).clamp(-1.0, 1.0))
+        return actions_seen[-1]
 
     play_rebalancer(noted, table, desk.dates, rules, variant=variant)
-    actions = torch.cat(seen)
+    actions = torch.cat(actions_seen)
 
     def market_of(count: int) -> Market:
         return RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
@@ -79,15 +79,15 @@ def random_switchers(
     The totals are those of weights, not of whole shares.
     """
     table, rules = desk.table, desk.trading
-    seen: list[Tensor] = []
+    regimes_seen: list[Tensor] = []
 
     def noted(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         logits, hidden = policy(observations, hidden)
-        seen.append(logits.argmax(1))
+        regimes_seen.append(logits.argmax(1))
         return logits, hidden
 
     play_regime(noted, table, desk.dates, rules)
-    regimes = torch.cat(seen)
+    regimes = torch.cat(regimes_seen)
 
     def market_of(count: int) -> Market:
         return RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
@@ -95,10 +95,10 @@ def random_switchers(
     def answers_of(count: int, nth: int) -> Answers:
         return at_other_times(regimes, count, seed + nth)
 
-    def asked(following: Following) -> Switcher:
+    def switcher_of(following: Following) -> Switcher:
         return lambda _, hidden: (one_hot_logits(following()), hidden)
 
-    return _traders(desk, draws, market_of, answers_of, asked, check_stop)
+    return _traders(desk, draws, market_of, answers_of, switcher_of, check_stop)
 
 
 def _traders(
@@ -106,13 +106,13 @@ def _traders(
     draws: int,
     market_of: Callable[[int], Market],
     answers_of: Callable[[int, int], Answers],
-    asked: Callable[[Following], Player],
+    player_of: Callable[[Following], Player],
     check_stop: Callable[[], None],
 ) -> tuple[PlayResult, tuple[float, ...]]:
     """The median of a few random traders through the dry run, and the totals of `draws` others.
 
-    `market_of` has as many accounts, `answers_of` are those of as many traders with a number of their own, and `asked`
-    makes a policy of what the one trader does next.
+    `market_of(count)` makes a market of `count` accounts, `answers_of(count, nth)` the answers of `count` traders from
+    seed `nth`, and `player_of` a policy from the function that gives one trader's next answer.
     """
 
     def totals_of(count: int, nth: int) -> tuple[float, ...]:
@@ -121,7 +121,7 @@ def _traders(
     median, totals = median_and_totals(draws, totals_of, check_stop)
     answers, days = answers_of(1, median), count_up()
     with phase(RANDOM):
-        return dry_run(asked(lambda: answers(next(days))), desk), totals
+        return dry_run(player_of(lambda: answers(next(days))), desk), totals
 
 
 def of_other_stocks(actions: Tensor, count: int, seed: int) -> Answers:
@@ -137,10 +137,10 @@ def at_other_times(regimes: Tensor, count: int, seed: int) -> Answers:
     """
     days = len(regimes)
     place = torch.where(regimes != HOLD, torch.arange(days), -1).cummax(0).values
-    held = torch.where(place >= 0, regimes[place.clamp(min=0)], ALL_CASH)
-    later = torch.where(place >= 0, regimes, held)
+    first_regimes = torch.where(place >= 0, regimes[place.clamp(min=0)], ALL_CASH)
+    later = torch.where(place >= 0, regimes, first_regimes)
     shifts = torch.randint(0, days, (count,), generator=torch.Generator().manual_seed(seed))
-    return lambda day: (later if day else held)[(day + shifts) % days]
+    return lambda day: (later if day else first_regimes)[(day + shifts) % days]
 
 
 def net_totals(market: Market, answers: Answers, desk: Desk) -> tuple[float, ...]:

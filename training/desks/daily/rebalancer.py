@@ -48,12 +48,12 @@ SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and
 MLP, SHARED = "mlp", "shared"
 
 
-def _mlp(seen: Tensor, seed: int) -> RebalancerActorCritic:
-    return RebalancerActorCritic(fit_scaling(seen), seed)
+def _mlp(observations: Tensor, seed: int) -> RebalancerActorCritic:
+    return RebalancerActorCritic(fit_scaling(observations), seed)
 
 
-def _shared(seen: Tensor, seed: int) -> SharedActorCritic:
-    return SharedActorCritic(fit_shared_scaling(seen), seed, columns_of(seen).stocks)
+def _shared(observations: Tensor, seed: int) -> SharedActorCritic:
+    return SharedActorCritic(fit_shared_scaling(observations), seed, columns_of(observations).stocks)
 
 
 NETWORKS: dict[str, Callable[[Tensor, int], RebalancerActorCritic | SharedActorCritic]] = {
@@ -86,7 +86,7 @@ class RebalancerTaskData(DailyTaskData):
             device=settings.device,
             draws=not settings.practice.fixed_start,
             practice=settings.practice,
-            each=settings.each,
+            reward_per_stock=settings.each,
         )
 
     def evaluator(self, span: Span, device: str) -> Evaluator:
@@ -102,10 +102,10 @@ class RebalancerTaskData(DailyTaskData):
     ) -> Compared:
         """See `PpoData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
-        found = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
+        results = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
         traders = random_traders.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
-        found[random_traders.RANDOM], totals = traders
-        return Compared(found, totals, baselines.rebalancer_scenarios(policy, desk, check_stop))
+        results[random_traders.RANDOM], totals = traders
+        return Compared(results, totals, baselines.rebalancer_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; they are seen by accounts that trade at random from the first training session on."""
@@ -132,9 +132,11 @@ class RebalancerTaskData(DailyTaskData):
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
     del seed
     scaling = Scaling.identity(len(weights["policy.mean"]))
-    found = SharedPolicy(scaling) if network == SHARED else Policy(scaling)
-    found.load_state_dict({name[len(OF_POLICY) :]: one for name, one in weights.items() if name.startswith(OF_POLICY)})
-    return found.eval()
+    policy = SharedPolicy(scaling) if network == SHARED else Policy(scaling)
+    policy.load_state_dict(
+        {name[len(OF_POLICY) :]: tensor for name, tensor in weights.items() if name.startswith(OF_POLICY)}
+    )
+    return policy.eval()
 
 
 def _unit_of_action(span: Span) -> dict[str, str]:
@@ -226,7 +228,7 @@ def kind_of(symbols: tuple[str, ...]) -> TrainingKind:
             ablations=ABLATIONS,
         ),
         policy=_policy,
-        inputs=tuple(_pooled(one, symbols, spec.features) for one in STATIONARY),
+        inputs=tuple(_pooled(name, symbols, spec.features) for name in STATIONARY),
         unusable=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
         walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
         passive=Passive(

@@ -44,10 +44,10 @@ class RegimeTaskData(DailyTaskData):
     @classmethod
     def of_funds(cls, path: Path, trading: Trading, symbols: tuple[str, ...]) -> RegimeTaskData:
         """The bars of these funds. Raises ValueError for one that the file has no bar of, and as `read`."""
-        found = cls.read(regime_switcher.SPEC.name, path, trading, symbols)
-        if lost := found.table.without_bars:
+        data = cls.read(regime_switcher.SPEC.name, path, trading, symbols)
+        if lost := data.table.without_bars:
             raise ValueError(f"{path} has no bar of {', '.join(lost)}: expected bars of {', '.join(symbols)}")
-        return found
+        return data
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
         """See `PpoData`; nothing is scaled, as the features have one size already."""
@@ -72,10 +72,10 @@ class RegimeTaskData(DailyTaskData):
     ) -> Compared:
         """See `PpoData`."""
         desk = self.desk(span)
-        found = baselines.regime_baselines(desk, check_stop)
+        results = baselines.regime_baselines(desk, check_stop)
         traders = random_traders.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
-        found[random_traders.RANDOM], totals = traders
-        return Compared(found, totals, baselines.regime_scenarios(policy, desk, check_stop))
+        results[random_traders.RANDOM], totals = traders
+        return Compared(results, totals, baselines.regime_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`: one account that switches at random from the first training session on, in sequence."""
@@ -93,18 +93,18 @@ class RegimeTaskData(DailyTaskData):
         recorder = AnswerRecorder()
 
         def switcher(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-            logits, after = policy(observations, hidden)
+            logits, next_state = policy(observations, hidden)
             recorder.keep(observations, logits)
-            return logits, after
+            return logits, next_state
 
         play_regime(switcher, self.table, span.dates, span.trading)
         return recorder.watched()
 
 
 def _policy(funds: int, network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
-    found = RegimeActorCritic(seed, funds, LEFT_OUT[network])
-    found.load_state_dict(weights)
-    return found.eval().policy
+    network_made = RegimeActorCritic(seed, funds, LEFT_OUT[network])
+    network_made.load_state_dict(weights)
+    return network_made.eval().policy
 
 
 ROLLOUTS = Coefficients(

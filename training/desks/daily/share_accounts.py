@@ -55,8 +55,8 @@ class ShareAccounts(Episodes):
         step, tick = Fraction(CENTS, self._per_share), Fraction(CENTS * self._a_tick, self._usd)
         cents = {SHARES: step, SHARES_SOLD: step, PROCEEDS: tick}  # of a fee's rate: of a step, of a step at a tick
         self._fees = [
-            (on, (Fraction(getattr(trading.paper, key)) * each).as_integer_ratio())
-            for on, each in cents.items()
+            (on, (Fraction(getattr(trading.paper, key)) * fee).as_integer_ratio())
+            for on, fee in cents.items()
             for key in (CHARGED[on] if charges_days(trading.paper) else ())
         ]
 
@@ -88,8 +88,8 @@ class ShareAccounts(Episodes):
         """
         ticks = leaves * sold
         if self._per_share > 1:
-            rest = leaves % self._per_share
-            parts = rest if self._auction else leaves.masked_fill(rest == 0.0, 0.0)
+            fraction = leaves % self._per_share
+            parts = fraction if self._auction else leaves.masked_fill(fraction == 0.0, 0.0)
             ticks = ticks - parts * (sold - late)
         costs = self._cost(ticks)
         self._cost_each = costs
@@ -98,35 +98,35 @@ class ShareAccounts(Episodes):
         self._sales, self._sale_ticks = leaves, ticks
         self._costs_paid, self._traded = costs.sum(1), ticks.sum(1)
 
-    def _worth_an_order(self, change: Tensor, goal: Tensor, known: Tensor) -> Tensor:
+    def _worth_an_order(self, change: Tensor, goal: Tensor, prices_usd: Tensor) -> Tensor:
         """Steps to trade (n, symbols) for a goal, but for changes too small for an order at the closes known in USD.
 
         As `daemon.core.desks.shares.sizes.counted` leaves them out: a fraction worth less than `basket.min_order_usd`.
         """
         if self._per_share == 1:
             return change
-        worth = change * torch.where(known.isfinite(), (known * TICKS).round(), 0.0)
+        worth = change * torch.where(prices_usd.isfinite(), (prices_usd * TICKS).round(), 0.0)
         small = (worth < self._least_order) & (goal > 0.0) & (change % self._per_share > 0.0)
         return change.masked_fill(small, 0.0)
 
-    def _worth_selling(self, leaves: Tensor, goal: Tensor, known: Tensor) -> Tensor:
+    def _worth_selling(self, leaves: Tensor, goal: Tensor, prices_usd: Tensor) -> Tensor:
         """The same of steps to sell: beside whole shares in the auction a fraction too small for an order stays.
 
         As `daemon.core.desks.shares.sizes.worth_an_order` has it.
         """
-        leaves = self._worth_an_order(leaves, goal, known)
+        leaves = self._worth_an_order(leaves, goal, prices_usd)
         if self._per_share == 1 or not self._auction:
             return leaves
-        rest = leaves % self._per_share
-        alone = (leaves > rest) & (goal > 0.0)
-        return leaves - rest + self._worth_an_order(rest, alone.to(rest.dtype), known)
+        fraction = leaves % self._per_share
+        alone = (leaves > fraction) & (goal > 0.0)
+        return leaves - fraction + self._worth_an_order(fraction, alone.to(fraction.dtype), prices_usd)
 
-    def _buy(self, wanted: Tensor, paid: Tensor, limit: Tensor) -> None:
+    def _buy(self, buys: Tensor, paid: Tensor, limit: Tensor) -> None:
         """Buy what is wanted at the ticks `paid`; where the cash does not cover all limits, the same part of each.
 
         That ends the session's trades: its fees are booked.
         """
-        bought = self._paid_for(wanted, limit, self._cash)
+        bought = self._paid_for(buys, limit, self._cash)
         ticks = bought * paid
         costs = self._cost(ticks)
         self._held = self._held + bought
@@ -153,26 +153,28 @@ class ShareAccounts(Episodes):
         self._cost_each = self._cost_each + part * fees.unsqueeze(1)
 
     def _cost(self, ticks: Tensor) -> Tensor:
-        """What trading this many ticks costs in units of money: whole micro-dollars, half to even."""
+        """Cost of trading this many ticks, in units of money: whole micro-dollars, half to even."""
         micro = (ticks * self._cost_numerator / self._cost_denominator).round_()
         return micro if self._micro == 1 else micro * self._micro
 
-    def _paid_for(self, wanted: Tensor, ticks: Tensor, cash: Tensor) -> Tensor:
+    def _paid_for(self, buys: Tensor, ticks: Tensor, cash: Tensor) -> Tensor:
         """Steps that the cash, in units of money (n,), pays for at these ticks, cost included: see `shared`."""
-        traded = wanted * ticks
+        traded = buys * ticks
         costs = -(-(traded * self._cost_numerator) / self._cost_denominator).floor() * self._micro
         short = (traded * self._a_tick + costs).sum(1) > cash  # what the orders hold back
         rows = short.nonzero().squeeze(1) if self._looks else self._everyone
         if not rows.numel():
-            return wanted
-        some, prices, free = wanted.index_select(0, rows), ticks.index_select(0, rows), cash.index_select(0, rows)
-        each = -(-(prices * self._reserve_numerator) / self._reserve_denominator).floor()
+            return buys
+        some, prices, free = buys.index_select(0, rows), ticks.index_select(0, rows), cash.index_select(0, rows)
+        cost_per_step = -(-(prices * self._reserve_numerator) / self._reserve_denominator).floor()
         free = (free - self._slack * (some > 0.0).sum(1)).clamp(min=0.0)
-        found = shared_steps(some, each, free, self._per_share)
+        affordable = shared_steps(some, cost_per_step, free, self._per_share)
         if self._per_share > 1:  # a part of one may be too small for an order
-            small = (found < some) & (found * prices < self._least_order) & (found % self._per_share > 0.0)
-            found = found.masked_fill(small, 0.0)
-        return torch.where(short.unsqueeze(1), wanted.index_copy(0, rows, found), wanted)
+            small = (
+                (affordable < some) & (affordable * prices < self._least_order) & (affordable % self._per_share > 0.0)
+            )
+            affordable = affordable.masked_fill(small, 0.0)
+        return torch.where(short.unsqueeze(1), buys.index_copy(0, rows, affordable), buys)
 
     def _steps(self, shares: Tensor) -> Tensor:
         """Shares cut to whole steps, as `strategies.kit.quantity.steps_of` cuts them; float64."""
@@ -189,14 +191,14 @@ class ShareAccounts(Episodes):
     @property
     def equity_usd(self) -> Tensor:
         """Cash and shares at the last close in USD, float64 (n,)."""
-        found: Tensor = self._value / self._usd
-        return found
+        equity: Tensor = self._value / self._usd
+        return equity
 
     @property
     def cash_usd(self) -> Tensor:
         """Cash in USD, float64 (n,)."""
-        found: Tensor = self._cash / self._usd
-        return found
+        cash: Tensor = self._cash / self._usd
+        return cash
 
     @property
     def shares(self) -> Tensor:
@@ -219,25 +221,25 @@ class ShareAccounts(Episodes):
 
         The opening auction takes whole shares alone; without it a sale is one order.
         """
-        rest = self._sales % self._per_share
-        sales = (self._sales > rest).long() + (rest > 0.0) if self._auction else (self._sales > 0.0).long()
+        fraction = self._sales % self._per_share
+        sales = (self._sales > fraction).long() + (fraction > 0.0) if self._auction else (self._sales > 0.0).long()
         return (sales + (self._bought > 0.0)).sum(1)
 
     @property
     def costs_usd(self) -> Tensor:
         """Costs of the last step in USD, float64 (n,)."""
-        found: Tensor = self._costs_paid / self._usd
-        return found
+        costs: Tensor = self._costs_paid / self._usd
+        return costs
 
     @property
     def traded_usd(self) -> Tensor:
         """Value bought and sold in the last step in USD, float64 (n,)."""
-        found: Tensor = self._traded / (TICKS * self._per_share)
-        return found
+        traded: Tensor = self._traded / (TICKS * self._per_share)
+        return traded
 
 
 def steps_a_share(table: DailyTable, first: int, trading: Trading, symbols: int | None = None) -> int:
-    """In how many steps accounts of `symbols` symbols (all of the table) trade a share, from session `first` on.
+    """Steps per share that accounts of `symbols` symbols (all of the table) trade in, from session `first` on.
 
     The desk's own rule, at the first decision. Raises ValueError where the steps are finer than accounts are exact for.
     """
@@ -266,7 +268,7 @@ def check_span(table: DailyTable, first: int, last: int) -> None:
 def price_rows(
     table: DailyTable, first: int, last: int, trading: Trading, fill: str = "next_open"
 ) -> np.ndarray[Any, Any]:
-    """What the decisions before sessions `first` to `last` meet, float64 (sessions, 7, symbols).
+    """Prices and flags that decisions before sessions `first` to `last` trade at, float64 (sessions, 7, symbols).
 
     Of each symbol: whether it opens at all, the last known close in USD (infinite where none is known), and in whole
     ticks what sales get in the auction and after it, what buys pay, their limit, and the close to come. `fill`
@@ -275,8 +277,8 @@ def price_rows(
     marks = table.close_ticks[first - 1 : last + 1]
     sold = table.open_ticks[first : last + 1] if fill == "next_open" else marks[:-1]
     late, paid, limit = wait_ticks(sold, trading) if fill == "next_open" else (sold, sold, sold)
-    known = np.where(marks > 0, marks, np.inf)[:-1] / TICKS
-    return np.stack([sold > 0, known, sold, late, paid, limit, marks[1:]], axis=1)
+    decision_prices = np.where(marks > 0, marks, np.inf)[:-1] / TICKS
+    return np.stack([sold > 0, decision_prices, sold, late, paid, limit, marks[1:]], axis=1)
 
 
 def wait_ticks(prints: np.ndarray[Any, Any], trading: Trading) -> tuple[np.ndarray[Any, Any], ...]:
@@ -311,7 +313,7 @@ def fees_of_values(moved: Tensor, prices: Tensor, trading: Trading) -> Tensor:
     return torch.stack(cents).sum(0) / CENTS
 
 
-def shared_steps(wanted: Tensor, each: Tensor, free: Tensor, per_share: int) -> Tensor:
+def shared_steps(buys: Tensor, cost_per_step: Tensor, free: Tensor, per_share: int) -> Tensor:
     """Steps of each buy that short cash pays for, float64 (k, n); see `daemon.core.desks.shares.sizes.shared`.
 
     All are whole numbers: steps wanted and units of money that one costs (k, n), units that are there (k,), 0 or more.
@@ -319,24 +321,24 @@ def shared_steps(wanted: Tensor, each: Tensor, free: Tensor, per_share: int) -> 
     2^33 steps.
     """
     cent = units_a_usd(per_share) // CENTS
-    needed = (wanted * each).sum(1)
+    needed = (buys * cost_per_step).sum(1)
     part = ((free / cent).floor() * (1 << BITS) / (needed / cent).ceil().clamp(min=1.0)).floor()
     part = torch.where(needed > free, part, 1 << BITS)
-    product = wanted * part.unsqueeze(1)
-    kept = (product / (1 << BITS)).floor()
+    product = buys * part.unsqueeze(1)
+    whole_steps = (product / (1 << BITS)).floor()
     if per_share > 1:
-        return kept
-    remainder = torch.where(wanted > kept, product - kept * (1 << BITS), -1.0)
+        return whole_steps
+    remainder = torch.where(buys > whole_steps, product - whole_steps * (1 << BITS), -1.0)
     order = _by_size(remainder)
-    if wanted.device.type == "cpu":  # stocks that no account buys come last; counting them is cheap on a CPU
-        order = order[:, : int((wanted > kept).sum(1).max())]
-    left = free - (kept * each).sum(1)
-    prices, wants = each.gather(1, order).T.contiguous(), (wanted > kept).gather(1, order).T.contiguous()
+    if buys.device.type == "cpu":  # stocks that no account buys come last; counting them is cheap on a CPU
+        order = order[:, : int((buys > whole_steps).sum(1).max())]
+    cash_left = free - (whole_steps * cost_per_step).sum(1)
+    prices, wants = cost_per_step.gather(1, order).T.contiguous(), (buys > whole_steps).gather(1, order).T.contiguous()
     more = torch.zeros_like(prices)
-    for price, want, found in zip(prices.unbind(0), wants.unbind(0), more.unbind(0), strict=True):
-        torch.mul(want, price <= left, out=found)
-        left.addcmul_(found, price, value=-1)
-    return kept.scatter_add(1, order, more.T)
+    for price, want, affordable in zip(prices.unbind(0), wants.unbind(0), more.unbind(0), strict=True):
+        torch.mul(want, price <= cash_left, out=affordable)
+        cash_left.addcmul_(affordable, price, value=-1)
+    return whole_steps.scatter_add(1, order, more.T)
 
 
 def _by_size(values: Tensor) -> Tensor:

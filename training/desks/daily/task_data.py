@@ -24,7 +24,7 @@ from training.study.study import OneAccount, PlayResult, SessionFigures, Session
 
 
 class OneAccountOfDays:
-    """What data of daily bars answer alike: one account goes through all sessions. Each has these, and a `desk`."""
+    """Methods that all data of daily bars share: one account goes through all sessions. Subclasses add `desk`."""
 
     table: DailyTable
     trading: Trading
@@ -50,7 +50,7 @@ class OneAccountOfDays:
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`; next to it what the strategy's `held` names."""
         dates = [span.dates for span in spans]
-        desk = self.desk(replace(spans[0], dates=[date for each in dates for date in each]))
+        desk = self.desk(replace(spans[0], dates=[date for span_dates in dates for date in span_dates]))
         return OneAccount(relay(policies, desk, dates), *self.held(desk))
 
     def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
@@ -59,7 +59,7 @@ class OneAccountOfDays:
 
     @staticmethod
     def held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
-        """Who has an account next to that of the policies through the desk's sessions, and what it earned."""
+        """Name and results of the reference account over the desk's sessions; "" and () without one."""
         del desk
         return "", ()
 

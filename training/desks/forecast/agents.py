@@ -71,7 +71,7 @@ def accounts(
 
 @dataclass(frozen=True, slots=True)
 class AgentsResult:
-    """What a trial of the agents ends with."""
+    """The result of a trial of the agents."""
 
     agents: Ensemble
     threshold: float  # of the forecaster alone
@@ -93,21 +93,21 @@ class AgentsTrial:
         self._request, self._data, self._outlook, self._fold = request, data, outlook, fold
         self._keeper, self.plan = keeper, plan
         self.each = -(-request.steps // len(MEMBERS))
-        kept = keeper.checkpoint() or {}
-        self.finished: list[dict[str, Any]] = kept.get("finished", [])
-        self.seconds = float(kept.get("seconds", 0.0))
-        self._lines = int(kept.get("lines", 0))
-        self._open = kept.get("open")
+        checkpoint = keeper.checkpoint() or {}
+        self.finished: list[dict[str, Any]] = checkpoint.get("finished", [])
+        self.seconds = float(checkpoint.get("seconds", 0.0))
+        self._lines = int(checkpoint.get("lines", 0))
+        self._open = checkpoint.get("open")
 
     @property
     def steps(self) -> int:
         """Transitions of the agents that are done."""
-        return sum(int(done["steps"]) for done in self.finished)
+        return sum(int(agent["steps"]) for agent in self.finished)
 
     def run(self, control: Control, listen: Listener) -> None:
         """Train what is left. Raises `Stopped` after a checkpoint, `Diverged` for a loss that is not finite."""
         began, earlier = time.monotonic(), self.seconds
-        gone = self.steps + (int(self._open["steps"]) if self._open else 0)
+        steps_before = self.steps + (int(self._open["steps"]) if self._open else 0)
         with self._keeper.metrics(self._lines) as journal:
             while len(self.finished) < len(MEMBERS):
                 with contextlib.closing(_AgentRun(self, MEMBERS[len(self.finished)])) as course:
@@ -119,7 +119,7 @@ class AgentsTrial:
                         self.seconds = earlier + time.monotonic() - began
                         total = course.whole * len(MEMBERS)
                         steps = self.steps + course.trainer.steps
-                        listen(News(self._request.name, steps, total, point, course.without == 0, gone))
+                        listen(News(self._request.name, steps, total, point, course.without == 0, steps_before))
                         if control.stop() or control.checkpoint_due():
                             self._save(course.state_dict(), whole)
                             if control.stop():
@@ -133,7 +133,7 @@ class AgentsTrial:
         return self._maker(self._request.device)(environments, seed)
 
     def _maker(self, device: str) -> Make:
-        """What makes the accounts of so many rows with a seed, here or in a process of RLlib's."""
+        """A factory of markets (rows, seed), for this process or one of RLlib's."""
         data, plan = self._data, self.plan
         first, last = data.table.span(self._fold.train)
         size = min(plan.portfolio, len(data.table.symbols))
@@ -150,8 +150,8 @@ class AgentsTrial:
             from training.rl.rllib.engine import RllibSac
 
             make, runners = self._maker("cpu"), request.runners
-            found = RllibSac(make, c, scaling=self._scaling(), total_steps=self.each, seed=seed, runners=runners)
-            return found, None, None
+            engine = RllibSac(make, c, scaling=self._scaling(), total_steps=self.each, seed=seed, runners=runners)
+            return engine, None, None
         market = self.market(seed, c.environments)
         c = replace(c, environments=market.rows)
         agent = build(
@@ -162,7 +162,7 @@ class AgentsTrial:
         return trainer, market, self._open
 
     def look(self, agent: nn.Module) -> tuple[SessionResult, ...]:
-        """What an actor or an ensemble earns on the validation sessions."""
+        """The result of an actor or an ensemble on the validation sessions."""
         return self._play(wish_of(agent))
 
     def _play(self, wish: Rule) -> tuple[SessionResult, ...]:
@@ -171,18 +171,18 @@ class AgentsTrial:
 
     def wishes(self, agent: nn.Module) -> torch.Tensor:
         """What an actor wants on the validation sessions of the tradable symbols that its account then holds, (n,)."""
-        rule, found = wish_of(agent), []
+        rule, wishes = wish_of(agent), []
 
         def noted(rows: torch.Tensor) -> torch.Tensor:
             wish = rule(rows)
-            found.append(wish[rows[:, CONFIDENCE] > 0.0])
+            wishes.append(wish[rows[:, CONFIDENCE] > 0.0])
             return wish
 
         self._play(noted)
-        return torch.cat(found)
+        return torch.cat(wishes)
 
     def _alone(self, least: float) -> float:
-        """What the forecaster alone earns there by a threshold."""
+        """The result of the forecaster alone on the validation sessions, by a threshold."""
         data, rule = self._data, threshold_rule(least, weight_max(self._data.trading))
         return self.net(play(rule, data.table, self._outlook, self._fold.validate, data.trading))
 
@@ -202,10 +202,10 @@ class AgentsTrial:
 
     def choose(self) -> AgentsResult:
         """Weigh SAC and TD3 by the validation sessions, and choose the threshold of the forecaster alone there."""
-        actors = [self._actor(name, done["weights"]) for name, done in zip(MEMBERS, self.finished, strict=True)]
+        actors = [self._actor(name, agent["weights"]) for name, agent in zip(MEMBERS, self.finished, strict=True)]
         wishes = [self.wishes(actor).numpy() for actor in actors]
         dead = self._dead(wishes)
-        saturated = {name: saturation_of(own) for name, own in zip(MEMBERS, wishes, strict=True)}
+        saturated = {name: saturation_of(wish) for name, wish in zip(MEMBERS, wishes, strict=True)}
         shares, _ = choose_weights(
             lambda shares: self.net(self.look(Ensemble(actors, shares))),
             len(MEMBERS),
@@ -214,24 +214,26 @@ class AgentsTrial:
         agents = Ensemble(actors, shares)
         threshold = max(self.plan.least, key=self._alone)
         points = [
-            point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[ValidationCheck])
+            point
+            for agent in self.finished
+            for point in msgspec.json.decode(agent["curve"], type=list[ValidationCheck])
         ]
-        chosen_steps = sum(int(done["best_steps"]) for done in self.finished)
-        gradients = sum(int(done["gradient_steps"]) for done in self.finished)
+        chosen_steps = sum(int(agent["best_steps"]) for agent in self.finished)
+        gradients = sum(int(agent["gradient_steps"]) for agent in self.finished)
         return AgentsResult(
             agents, threshold, self.look(agents), tuple(points), self.steps, chosen_steps, gradients, dead, saturated
         )
 
     def _dead(self, wishes: Sequence[NDArray[np.float32]]) -> dict[str, str]:
-        """Why agents count as dead, by what each wants where its own wishes lead, and by its critic."""
-        found = {}
-        for name, own, done in zip(MEMBERS, wishes, self.finished, strict=True):
-            curve = msgspec.json.decode(done["curve"], type=list[ValidationCheck])
-            known = [point.figures[EXPLAINED] for point in curve if EXPLAINED in point.figures]
-            explained = known[-1] if known else None
-            if words := why_dead(variation_of(own[:, None]), explained):
-                found[name] = words
-        return found
+        """Reasons why agents count as dead, by name: constant wishes on their own path, or a useless critic."""
+        reasons = {}
+        for name, wish, agent in zip(MEMBERS, wishes, self.finished, strict=True):
+            curve = msgspec.json.decode(agent["curve"], type=list[ValidationCheck])
+            explained_values = [point.figures[EXPLAINED] for point in curve if EXPLAINED in point.figures]
+            explained = explained_values[-1] if explained_values else None
+            if words := why_dead(variation_of(wish[:, None]), explained):
+                reasons[name] = words
+        return reasons
 
     def _actor(self, name: str, weights: dict[str, Any]) -> Actor:
         c = self.plan.coefficients(name)
@@ -251,17 +253,17 @@ def seed_of(request: Request, place: int) -> int:
 
 
 def lift_of(request: Request) -> float:
-    """What is added to the means of an actor's first actions: much, where it begins at the passive policy."""
+    """The offset of an actor's first mean actions: large where it begins at the passive policy."""
     return LIFT if request.begins == PASSIVE else 0.0
 
 
 def first_agents(plan: ForecastPlan, request: Request, trained: Ensemble) -> Ensemble:
     """The agents with the weights that they were drawn with, of equal shares; the scaling is that of trained ones."""
-    found: list[Actor] = []
+    actors: list[Actor] = []
     for place, (name, member) in enumerate(zip(MEMBERS, trained.members, strict=True)):
         c = plan.coefficients(name)
         assert isinstance(member, Actor)
-        found.append(
+        actors.append(
             Actor(
                 AGENT_WIDTH,
                 c.actor_widths,
@@ -271,8 +273,8 @@ def first_agents(plan: ForecastPlan, request: Request, trained: Ensemble) -> Ens
                 scaling=member.scaling,
             )
         )
-        found[-1].lift(lift_of(request))
-    return Ensemble(found)
+        actors[-1].lift(lift_of(request))
+    return Ensemble(actors)
 
 
 class _AgentRun:
@@ -280,19 +282,19 @@ class _AgentRun:
 
     def __init__(self, work: AgentsTrial, name: str) -> None:
         self._work, self._name = work, name
-        self.trainer, self._market, kept = work.course_parts(name)
+        self.trainer, self._market, state = work.course_parts(name)
         self._every = max(1, self.trainer.total_updates // work.plan.looks)
         self._weights: dict[str, Any] = {}
         self._best_steps, self._earned, self.without = 0, float("-inf"), 0
         self._gradient_steps = 0  # until the chosen checkpoint
         self._curve: list[ValidationCheck] = []
         self._told: list[dict[str, float]] = []  # of each update since the last look
-        if kept is not None and isinstance(self.trainer, OffPolicyTrainer):
-            self.trainer.load_state_dict(kept["trainer"])
-            self._weights, self._best_steps, self._earned = kept["weights"], kept["best_steps"], kept["earned"]
-            self._gradient_steps = kept["gradient_steps"]
-            self._curve = msgspec.json.decode(kept["curve"], type=list[ValidationCheck])
-            self._told, self.without = [dict(each) for each in kept["told"]], kept["without"]
+        if state is not None and isinstance(self.trainer, OffPolicyTrainer):
+            self.trainer.load_state_dict(state["trainer"])
+            self._weights, self._best_steps, self._earned = state["weights"], state["best_steps"], state["earned"]
+            self._gradient_steps = state["gradient_steps"]
+            self._curve = msgspec.json.decode(state["curve"], type=list[ValidationCheck])
+            self._told, self.without = [dict(told_row) for told_row in state["told"]], state["without"]
         self._terms()
 
     def close(self) -> None:
@@ -312,7 +314,7 @@ class _AgentRun:
         return self.trainer.total_updates * (self.trainer.steps // self.trainer.updates)
 
     def update(self) -> tuple[dict[str, Any], ValidationCheck | None]:
-        """One update; what it did, and what a look at the validation sessions found when it was time."""
+        """Run one update. Returns its figures, and the validation check where one was due, else None."""
         trainer = self.trainer
         try:
             progress = trainer.update()
@@ -375,7 +377,7 @@ class _AgentRun:
         return self._kept() | state | {"steps": trainer.steps}
 
     def result(self) -> dict[str, Any]:
-        """What stays of the agent."""
+        """The trained agent as stored with the trial."""
         return self._kept() | {"name": self._name, "steps": self.trainer.steps}
 
 

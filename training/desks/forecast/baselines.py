@@ -56,7 +56,7 @@ BASELINES: Mapping[str, str] = {
 
 
 class Row(NamedTuple):
-    """What a variation decides by."""
+    """The inputs of a variation's decision."""
 
     answers: Answers
     account: Tensor  # (rows, 4): weight, unrealised return, age, cash share
@@ -92,8 +92,8 @@ def silent(policy: Player) -> Player:
     """The player that wants nothing, whatever the policy's network says beside it."""
 
     def answers(observation: Tensor) -> Answers:
-        said: Answers = policy(observation)
-        return said._replace(actions=torch.zeros_like(said.actions))
+        answers_given: Answers = policy(observation)
+        return answers_given._replace(actions=torch.zeros_like(answers_given.actions))
 
     return answers
 
@@ -142,7 +142,7 @@ class Account:
         self._dates = [date for dates in spans for date in dates]
 
     def play(self, player: str) -> Played:
-        """One of `PLAYERS`."""
+        """Play one of `PLAYERS` through all folds."""
         if player in COSTS:
             return Played(self._relay(_final, under(self._desk, with_costs(self._desk.trading, COSTS[player]))))
         if player in (daily.HOLD_ALL, daily.MONTHLY, daily.SPY):
@@ -165,16 +165,16 @@ class Account:
     ) -> tuple[PlayResult, ...]:
         most = weight_max(desk.trading)
 
-        def each() -> Iterator[Player]:
+        def players() -> Iterator[Player]:
             for policy, memory in zip(self._policies, self._memories, strict=True):
                 self._check_stop()
                 yield around(Variation(policy, maker(policy, most), memory))
 
-        return relay(each(), desk, self._spans)
+        return relay(players(), desk, self._spans)
 
     def _split(self, sessions: Sequence[SessionResult]) -> tuple[PlayResult, ...]:
-        rest = iter(sessions)
-        return tuple(PlayResult(tuple(islice(rest, len(dates)))) for dates in self._spans)
+        remaining = iter(sessions)
+        return tuple(PlayResult(tuple(islice(remaining, len(dates)))) for dates in self._spans)
 
     def _owned(self, player: str) -> PlayResult | None:
         """What only owns; None of SPY where there is no file."""
@@ -191,16 +191,16 @@ class Account:
         return daily.owned(self._desk.table, self._dates, self._desk.trading, buys)
 
     def _answers(self) -> list[Answers]:
-        """What the policies answered in each session."""
+        """The answers of the policies in each session."""
         answers: list[Answers] = []
         self._relay(_final, self._desk, lambda usual: _Noted(usual, answers))
         return answers
 
     def _random(self) -> Played:
         """Traders with the final actions dealt out to other symbols, once for all sessions: one of them, and all."""
-        said = self._answers()
-        finals = torch.stack([answers.final for answers in said])
-        desk, blind = self._desk, _outlook(said, self._desk)
+        day_answers = self._answers()
+        finals = torch.stack([answers.final for answers in day_answers])
+        desk, blind = self._desk, _outlook(day_answers, self._desk)
         last = desk.table.span(self._dates)[1]
 
         crowds: dict[int, Tensor] = {}
@@ -221,15 +221,15 @@ class Account:
         return Played(self._split(played), tuple(map(tuple, earned)))
 
     def _by_fold(self, market: ForecastMarket, answers: random_traders.Answers) -> Tensor:
-        """What each account of a market earns in each fold, USD (folds, accounts)."""
-        found, before, days = [], market.equity_usd, iter(range(len(self._dates)))
+        """Profit of each account of a market in each fold, USD (folds, accounts)."""
+        profits, equity_before, days = [], market.equity_usd, iter(range(len(self._dates)))
         for dates in self._spans:
             for day in islice(days, len(dates)):
                 market.step(answers(day).reshape(-1, 1))
-            after = market.closing_usd[0]
-            found.append(after - before)
-            before = after
-        return torch.stack(found)
+            equity_after = market.closing_usd[0]
+            profits.append(equity_after - equity_before)
+            equity_before = equity_after
+        return torch.stack(profits)
 
     def _same_close(self) -> Played:
         """The final actions filled at the close that they were decided on, which nobody can trade."""
@@ -245,7 +245,7 @@ Maker = Callable[[Policy, float], Decision]
 
 
 def _final(_: Policy, __: float) -> Decision:
-    """What the policy itself decides."""
+    """The final actions of the policy itself."""
     return lambda row: row.answers.final
 
 
@@ -279,12 +279,12 @@ def _seen(row: Row) -> Tensor:
 
 
 def _outlook(answers: list[Answers], desk: Desk) -> Outlook:
-    """What was forecast in the desk's sessions, and nothing elsewhere."""
+    """The forecasts of the desk's sessions as an `Outlook`; NaN in all other sessions."""
     days, symbols = len(desk.table.sessions), len(desk.table.symbols)
     probabilities = np.full((days, symbols, 3), 1.0 / 3.0, dtype=np.float32)
     confidence = np.full((days, symbols), 1.0 / 3.0, dtype=np.float32)
     variances = np.full((days, symbols), np.nan)
-    for day, each in enumerate(answers, start=desk.first - 1):
-        probabilities[day], confidence[day] = each.probabilities.numpy(), each.confidence.numpy()
-        variances[day] = each.variance.numpy()
+    for day, answer in enumerate(answers, start=desk.first - 1):
+        probabilities[day], confidence[day] = answer.probabilities.numpy(), answer.confidence.numpy()
+        variances[day] = answer.variance.numpy()
     return Outlook(probabilities, confidence, np.zeros((days, symbols, 0), dtype=np.float32), variances)

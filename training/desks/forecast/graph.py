@@ -35,13 +35,13 @@ class Ensemble(nn.Module):
         """
         super().__init__()
         self.members = nn.ModuleList(members)
-        found = torch.tensor([1.0] * len(members) if weights is None else list(weights))
-        if not members or len(found) != len(members) or bool((found < 0.0).any()) or float(found.sum()) <= 0.0:
+        values = torch.tensor([1.0] * len(members) if weights is None else list(weights))
+        if not members or len(values) != len(members) or bool((values < 0.0).any()) or float(values.sum()) <= 0.0:
             raise ValueError(
-                f"the weights of {len(members)} members are {found.tolist()}: expected one for each member, at least "
+                f"the weights of {len(members)} members are {values.tolist()}: expected one for each member, at least "
                 "one member, none below 0 and not all 0"
             )
-        self.register_buffer("weights", found / found.sum())
+        self.register_buffer("weights", values / values.sum())
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """The mean (n, actions), and each member's actions (members, n, actions)."""
@@ -66,8 +66,8 @@ def choose_weights(
         parts: weights are tried in steps of 1 / `parts`, more of which fit the validation span better than the truth.
         dead: members that get no weight beside a living one; None: none is.
     """
-    gone = (False,) * members if dead is None else dead
-    best = max((weights for weights in simplex(members, parts) if counted(weights, gone)), key=score)
+    is_dead = (False,) * members if dead is None else dead
+    best = max((weights for weights in simplex(members, parts) if counted(weights, is_dead)), key=score)
     return best, score(best)
 
 
@@ -99,7 +99,7 @@ class Answers(NamedTuple):
 
 
 class RowScaling(nn.Module):
-    """What an agent sees, scaled and clipped: features and forecasts in deviations from their mean.
+    """Scales and clips an agent's inputs: features and forecasts in deviations from their mean.
 
     The account's numbers are scaled by what they can be at most, so that a desk that holds for months is inside too.
     """
@@ -156,12 +156,12 @@ class Policy(nn.Module):
         return self.decided(observation, *self.forecast(observation))
 
     def forecast(self, observation: Tensor) -> Forecasted:
-        """What the forecaster says of each row."""
-        said: Forecasted = self.forecaster(observation[:, :SEQUENCE].reshape(-1, WINDOW, COUNT))
-        return said
+        """The forecast of each row."""
+        outputs: Forecasted = self.forecaster(observation[:, :SEQUENCE].reshape(-1, WINDOW, COUNT))
+        return outputs
 
     def decided(self, observation: Tensor, probabilities: Tensor, confidence: Tensor, variance: Tensor) -> Answers:
-        """What the agents make of a forecast."""
+        """The agents' decisions by a forecast."""
         newest = observation[:, SEQUENCE - COUNT : SEQUENCE].index_select(1, self.columns)
         account = observation[:, SEQUENCE : SEQUENCE + ACCOUNT]
         mean, wishes = self.agents(torch.cat([newest, probabilities, confidence.unsqueeze(1), account], dim=1))
@@ -185,9 +185,9 @@ class Passive(nn.Module):
 
     def forward(self, observation: Tensor) -> Answers:
         """As `Policy`."""
-        said = self.policy.forecast(observation)
-        wish = torch.ones_like(said.confidence)
-        return Answers(wish, *said, wish.clone(), wish.clone(), wish.clone(), wish.clone())
+        outputs = self.policy.forecast(observation)
+        wish = torch.ones_like(outputs.confidence)
+        return Answers(wish, *outputs, wish.clone(), wish.clone(), wish.clone(), wish.clone())
 
 
 def passive_of(trained: nn.Module) -> Passive:
@@ -209,7 +209,7 @@ def size_of(confidence: Tensor, variance: Tensor, risk_target: float = 0.0) -> T
 
 
 def weighted(wish: Tensor, size: Tensor) -> Tensor:
-    """What sizing leaves of a wish."""
+    """The target weights of wishes after sizing."""
     return wish.clamp(-1.0, 1.0) * size
 
 

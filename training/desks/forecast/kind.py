@@ -59,33 +59,33 @@ DECISION_MS = "decision_ms"  # of a study's `extra`: milliseconds by the number 
 
 
 def _accuracy(_: Findings, study: Study) -> str:
-    found = read(study.extra)
-    if found is None or found.scores is None:
+    findings = read(study.extra)
+    if findings is None or findings.scores is None:
         return UNKNOWN
-    own, base = found.scores.after.accuracy, found.scores.after.base_rate
+    accuracy, base = findings.scores.after.accuracy, findings.scores.after.base_rate
     return (
-        f"{share(own.estimate)} ({share(own.low)} to {share(own.high)}); always the commonest class: "
-        f"{share(base.estimate)}{_sides(found.skill)}"
+        f"{share(accuracy.estimate)} ({share(accuracy.low)} to {share(accuracy.high)}); always the commonest class: "
+        f"{share(base.estimate)}{_sides(findings.skill)}"
     )
 
 
-def _sides(found: Skill | None) -> str:
-    """What of it is a skill of direction."""
-    if found is None:
+def _sides(skill: Skill | None) -> str:
+    """The skill of direction alone, as text: BUY against SELL."""
+    if skill is None:
         return ""
-    one = found.sides
-    return f"; BUY against SELL, AUC {number(one.estimate, 3)} ({number(one.low, 3)} to {number(one.high, 3)})"
+    sides = skill.sides
+    return f"; BUY against SELL, AUC {number(sides.estimate, 3)} ({number(sides.low, 3)} to {number(sides.high, 3)})"
 
 
 def _milliseconds(_: Findings, study: Study) -> str:
-    found = study.extra.get(DECISION_MS, {})
-    texts = [f"{number(ms, 1)} ms for {rows} symbol{'s' * (rows != '1')}" for rows, ms in found.items()]
+    durations = study.extra.get(DECISION_MS, {})
+    texts = [f"{number(ms, 1)} ms for {rows} symbol{'s' * (rows != '1')}" for rows, ms in durations.items()]
     return f"{', '.join(texts)}, on a CPU without indicators" if texts else UNKNOWN
 
 
 def _parameters(_: Findings, study: Study) -> str:
-    found = read(study.extra)
-    return UNKNOWN if found is None else f"{found.parameters:,}"
+    findings = read(study.extra)
+    return UNKNOWN if findings is None else f"{findings.parameters:,}"
 
 
 REFERENCE = StrategyClaims(
@@ -170,9 +170,9 @@ def forecaster_of(plan: ForecastPlan, year: Mapping[str, Any]) -> Forecaster:
     """The forecaster that this year's task ended with."""
     sizes = plan.forecast.sizes
     nets = [ForecastNet(sizes, Frozen(FeatureScaling.none(sizes.features)), 0) for _ in range(plan.members)]
-    found = Forecaster(nets, plan.forecast.confidence, year["risk_columns"])
-    found.load_state_dict(year["forecaster"])
-    return found.eval()
+    forecaster = Forecaster(nets, plan.forecast.confidence, year["risk_columns"])
+    forecaster.load_state_dict(year["forecaster"])
+    return forecaster.eval()
 
 
 def member_task(
@@ -208,27 +208,29 @@ def year_task(
     plan: ForecastPlan, fold: YearFold, data: ForecastTaskData, done: Callable[[str], Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Average and calibrate the members of a year, and forecast it."""
-    kept = [done(MEMBER_TASK.format(year=fold.year, member=number)) for number in range(1, plan.members + 1)]
+    weights_kept = [done(MEMBER_TASK.format(year=fold.year, member=number)) for number in range(1, plan.members + 1)]
     members = [
-        FittedWeights(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...]), one["known_until"])
-        for one in kept
+        FittedWeights(
+            member["weights"], msgspec.json.decode(member["curve"], type=tuple[Epoch, ...]), member["known_until"]
+        )
+        for member in weights_kept
     ]
     result = finish_fold(data.material, plan.forecast, fold, members)
-    found = result.forecasts
+    forecasts = result.forecasts
     return {
         "year": fold.year,
-        "known_until": found.known_until,
-        "rows": torch.from_numpy(np.ascontiguousarray(found.rows)),
-        "probabilities": torch.from_numpy(found.probabilities),
-        "confidence": torch.from_numpy(found.confidence),
-        "variance": torch.from_numpy(found.variance),
+        "known_until": forecasts.known_until,
+        "rows": torch.from_numpy(np.ascontiguousarray(forecasts.rows)),
+        "probabilities": torch.from_numpy(forecasts.probabilities),
+        "confidence": torch.from_numpy(forecasts.confidence),
+        "variance": torch.from_numpy(forecasts.variance),
         "forecaster": result.forecaster.cpu().state_dict(),
         "risk_columns": result.forecaster.known.columns.tolist(),
         "validated": msgspec.json.encode(result.validated).decode(),
         "tested": msgspec.json.encode(result.tested).decode(),
         "purged": result.purged,
-        "gradient_steps": min(one["gradient_steps"] for one in kept),
-        "converged": all(one["converged"] for one in kept),
+        "gradient_steps": min(member["gradient_steps"] for member in weights_kept),
+        "converged": all(member["converged"] for member in weights_kept),
     }
 
 
@@ -277,9 +279,9 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
 
     def prior(self, name: str, task: Task[ForecastTaskData, ForecastPlan], /) -> None:
         """See `Procedure`."""
-        kept = task.keeper.checkpoint()
-        if kept is not None:
-            task.listen(News(name, kept["steps"], kept["steps"], began=kept["steps"]))
+        checkpoint = task.keeper.checkpoint()
+        if checkpoint is not None:
+            task.listen(News(name, checkpoint["steps"], checkpoint["steps"], began=checkpoint["steps"]))
             return
         plan, data = task.plan, task.data
         kind, year, *member = name.split("-")
@@ -341,8 +343,8 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
             return None
         trained = of_agents(policy)
         agents = first_agents(task.plan, task.request, trained.agents)
-        begun = Policy(trained.forecaster, agents, risk_target=trained.risk_target).eval()
-        return Start(begun, torch.tensor(task.plan.td3.exploration))
+        untrained = Policy(trained.forecaster, agents, risk_target=trained.risk_target).eval()
+        return Start(untrained, torch.tensor(task.plan.td3.exploration))
 
     def play(
         self,
@@ -372,36 +374,36 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
         of_folds = list(map(of_agents, policies))
         net = of_folds[-1].forecaster
         facts = {
-            "parameters": sum(one.numel() for one in net.members[0].parameters()),
+            "parameters": sum(parameter.numel() for parameter in net.members[0].parameters()),
             "members": len(net.members),
             "confidence": net.confidence,
         }
         years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in plan.years]
-        found = find(data.material, data.panel.bars, years, plan.tests, cost, facts)
+        findings = find(data.material, data.panel.bars, years, plan.tests, cost, facts)
         sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
         chosen = [
-            _shares(each) | {"threshold": float(each.threshold), "dead": each.dead, "saturated": each.saturated}
-            for each in of_folds
+            _shares(agents) | {"threshold": float(agents.threshold), "dead": agents.dead, "saturated": agents.saturated}
+            for agents in of_folds
         ]
-        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
+        return {KEY: msgspec.to_builtins(findings), DECISION_MS: sizes, "chosen": chosen}
 
     def figures(self, plan: ForecastPlan, policy: nn.Module, done: Done, /) -> Mapping[str, Any]:
         """See `Procedure`: what validation chose, and how good each year's forecasts were, calibrated or not."""
-        last, years = of_agents(policy), {year: done(YEAR_TASK.format(year=year)) for year in plan.years}
+        agents, years = of_agents(policy), {year: done(YEAR_TASK.format(year=year)) for year in plan.years}
         return {
             "chosen": {
                 "alpha": plan.alpha,
                 "alpha_is": ALPHA_IS,
                 "bonus": BONUS,
-                "shares": _shares(last),
-                "dead": last.dead,
-                "saturated": last.saturated,
-                "threshold": float(last.threshold),
+                "shares": _shares(agents),
+                "dead": agents.dead,
+                "saturated": agents.saturated,
+                "threshold": float(agents.threshold),
             },
             "forecaster": {
-                str(year): {name: found[name] for name in ("purged", "gradient_steps", "converged")}
-                | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
-                for year, found in years.items()
+                str(year): {name: figures_of_year[name] for name in ("purged", "gradient_steps", "converged")}
+                | {name: msgspec.json.decode(figures_of_year[name]) for name in ("validated", "tested")}
+                for year, figures_of_year in years.items()
             },
         }
 
@@ -423,7 +425,7 @@ def _policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
 
 
 def _rules(span: Span) -> dict[str, str]:
-    """What an action of 1 is worth, and which changes are not traded: the agents learnt with these."""
+    """The rules that the agents were trained with: weight of an action of 1, and the band without trades."""
     return {f"basket.{key}": str(getattr(span.trading.basket, key)) for key in ("weight_max", "band")}
 
 

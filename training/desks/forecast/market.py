@@ -42,7 +42,7 @@ AGE_UNIT, AGE_MAX = 20.0, 5.0  # sessions; in units
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the forecaster says of each symbol after each session's close, and what the agents see of the market."""
+    """Forecasts of each symbol after each session's close, and the agents' features of the market."""
 
     probabilities: Float32Array  # (d, n, 3): HOLD, BUY, SELL, out of sample; NaN where there is no forecast
     confidence: Float32Array  # (d, n)
@@ -118,22 +118,22 @@ class ForecastMarket(ShareAccounts):
         self._begin_everywhere()
 
     def _tables(self, table: DailyTable, outlook: Outlook, trading: Trading, fill: str, alpha: float) -> None:
-        """What is gathered from, a row for each decision and symbol: what is seen, and prices, flag, credit."""
+        """Make the lookup tables, a row for each decision and symbol: observation, prices, flag, credit."""
         first, last = self._first, self._last
-        seen = slice(first - 1, last + 1)  # one more: what is seen when the span is over
-        tradable = table.tradable[seen] > 0
-        forecast = np.concatenate([outlook.probabilities[seen], outlook.confidence[seen, :, None]], axis=2)
-        rows = np.concatenate([outlook.features[seen], forecast], axis=2)
+        span = slice(first - 1, last + 1)  # one more: what is seen when the span is over
+        tradable = table.tradable[span] > 0
+        forecast = np.concatenate([outlook.probabilities[span], outlook.confidence[span, :, None]], axis=2)
+        rows = np.concatenate([outlook.features[span], forecast], axis=2)
         self._seen = self._table(np.where(tradable[:, :, None], np.nan_to_num(rows), 0.0).astype(np.float32))
         prices = price_rows(table, first, last, trading, fill)
         credit = alpha * BONUS * outlook.confidence[first - 1 : last] * right(table, outlook, trading)[first - 1 : last]
         credit = np.where(tradable[:-1], np.nan_to_num(credit), 0.0)
-        each = np.concatenate([prices, tradable[:-1, None], credit[:, None]], axis=1)
-        self._prices = self._table(each.transpose(0, 2, 1).astype(np.float64))  # (sessions, symbols, 9)
-        self._marks = self._table(table.close_ticks[seen] / TICKS)
+        columns = np.concatenate([prices, tradable[:-1, None], credit[:, None]], axis=1)
+        self._prices = self._table(columns.transpose(0, 2, 1).astype(np.float64))  # (sessions, symbols, 9)
+        self._marks = self._table(table.close_ticks[span] / TICKS)
         self._overlay = Overlay(table, first, last, trading, self.device, outlook.variances)
         sizes = np.minimum(2.0 * outlook.confidence, 1.0) if outlook.sizes is None else outlook.sizes
-        self._sizes = self._table(np.where(tradable, np.nan_to_num(sizes[seen]), 0.0).astype(np.float32))
+        self._sizes = self._table(np.where(tradable, np.nan_to_num(sizes[span]), 0.0).astype(np.float32))
 
     def _begin_everywhere(self) -> None:
         self._open_accounts()
@@ -147,7 +147,7 @@ class ForecastMarket(ShareAccounts):
 
     @property
     def terms(self) -> Terms:
-        """What the last step's rewards were made of."""
+        """The terms of the last step's rewards."""
         return self._terms
 
     def take_terms(self) -> tuple[float, float, float]:
@@ -162,9 +162,9 @@ class ForecastMarket(ShareAccounts):
         return self._held.numel()
 
     def observe(self) -> Tensor:
-        """What the agents see, a new tensor of float32 (rows, columns)."""
-        seen = self._seen.flatten(0, 1).index_select(0, self._flat())
-        return torch.cat([seen, self._account().to(torch.float32).flatten(0, 1)], dim=1)
+        """The agents' observations, a new tensor of float32 (rows, columns)."""
+        rows_seen = self._seen.flatten(0, 1).index_select(0, self._flat())
+        return torch.cat([rows_seen, self._account().to(torch.float32).flatten(0, 1)], dim=1)
 
     def _flat(self) -> Tensor:
         """The places of all rows in a table of (sessions x symbols)."""
@@ -181,7 +181,7 @@ class ForecastMarket(ShareAccounts):
         return torch.stack([self.shares * marks / equity, gain, age, cash.expand_as(gain)], dim=2)
 
     def final_of(self, actions: Tensor) -> Tensor:
-        """What sizing leaves of actions (rows, 1), float32 (n, k)."""
+        """Actions (rows, 1) after sizing, float32 (n, k)."""
         wish = actions.to(torch.float32).view(self._held.shape).clamp(-1.0, 1.0)
         if self._trusting:
             return wish
@@ -194,51 +194,53 @@ class ForecastMarket(ShareAccounts):
     @torch.no_grad()
     def trade(self, final: Tensor) -> Step:
         """Trade final actions, float32 (n, k), in the next session; rewards float32 (rows,), who ran out of time."""
-        each = self._prices.flatten(0, 1).index_select(0, self._flat()).view(*self._held.shape, -1)
-        opens, known, sold, late, paid, limit, closes, flags, credit = each.unbind(2)
-        held, before = self._held, self._value.unsqueeze(1)
-        goal = self._worth_orders(held, self._goals(final, flags, known), known)
+        cells = self._prices.flatten(0, 1).index_select(0, self._flat()).view(*self._held.shape, -1)
+        opens, decision_prices, sold, late, paid, limit, closes, flags, credit = cells.unbind(2)
+        holdings, value_before = self._held, self._value.unsqueeze(1)
+        goal = self._worth_orders(holdings, self._goals(final, flags, decision_prices), decision_prices)
         if self._overlay.on:
-            prices = torch.where((known < inf) & (flags > 0.0), known, 0.0)  # one that is left alone is not known
+            prices = torch.where(
+                (decision_prices < inf) & (flags > 0.0), decision_prices, 0.0
+            )  # one that is left alone is not known
             prices = prices / self._per_share  # USD a step
-            goal = self._overlay(self._day, held, goal, prices, self.equity_usd, whole=True, places=self._places)
-            goal = self._worth_orders(held, goal, known)
-        leaves, wanted = (held - goal).clamp(min=0.0), (goal - held).clamp(min=0.0)
+            goal = self._overlay(self._day, holdings, goal, prices, self.equity_usd, whole=True, places=self._places)
+            goal = self._worth_orders(holdings, goal, decision_prices)
+        leaves, buys = (holdings - goal).clamp(min=0.0), (goal - holdings).clamp(min=0.0)
         self._sell(leaves * opens, sold, late)
-        self._buy(wanted * opens, paid, limit)
-        scale = 1.0 / (before * self._weight_max)
-        known = torch.where(known < inf, known, 0.0)
-        moved = self._held * closes - held * (known * TICKS) + (self._sales - self._bought) * sold
+        self._buy(buys * opens, paid, limit)
+        scale = 1.0 / (value_before * self._weight_max)
+        decision_prices = torch.where(decision_prices < inf, decision_prices, 0.0)
+        moved = self._held * closes - holdings * (decision_prices * TICKS) + (self._sales - self._bought) * sold
         waited = (self._bought * (paid - sold) + self._sales * sold - self._sale_ticks) * self._a_tick
         terms = moved * self._a_tick * scale, -(self._cost_each + waited) * scale, credit
         self._terms = Terms(*(term.to(torch.float32).flatten() for term in terms))
         self._summed.append(torch.stack(self._terms).mean(1))
-        self._remember(self._in_shares(held), known)
+        self._remember(self._in_shares(holdings), decision_prices)
         self._mark(closes)
         self._next_day()
         return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
 
-    def _worth_orders(self, held: Tensor, goal: Tensor, known: Tensor) -> Tensor:
+    def _worth_orders(self, holdings: Tensor, goal: Tensor, prices: Tensor) -> Tensor:
         """Goals, in steps, of which what is too small for an order stays as it is held."""
-        sold = self._worth_selling((held - goal).clamp(min=0.0), goal, known)
-        return held - sold + self._worth_an_order((goal - held).clamp(min=0.0), goal, known)
+        sold = self._worth_selling((holdings - goal).clamp(min=0.0), goal, prices)
+        return holdings - sold + self._worth_an_order((goal - holdings).clamp(min=0.0), goal, prices)
 
-    def _goals(self, final: Tensor, flags: Tensor, known: Tensor) -> Tensor:
+    def _goals(self, final: Tensor, flags: Tensor, prices: Tensor) -> Tensor:
         """Steps that the strategy wants to hold, float64 (n, k); of a symbol that stays, what is held."""
         equity = self.equity_usd.unsqueeze(1)
-        present = torch.where(known < inf, self.shares * known / equity, 0.0)
+        present = torch.where(prices < inf, self.shares * prices / equity, 0.0)
         weights = final.double().clamp(min=0.0) * self._weight_max * flags
         room = (1.0 - _in_sequence(present * (1.0 - flags))).clamp(min=0.0)
         total = _in_sequence(weights)
         weights = torch.where((total > room).unsqueeze(1), weights * (room / total).unsqueeze(1), weights)
         stays = (flags == 0) | (((weights - present).abs() < self._band) & (weights > 0.0))
-        return torch.where(stays, self._held, self._steps(weights * equity / known))
+        return torch.where(stays, self._held, self._steps(weights * equity / prices))
 
-    def _remember(self, held: Tensor, known: Tensor) -> None:
+    def _remember(self, holdings: Tensor, prices: Tensor) -> None:
         """At what prices the shares were wanted, and for how many sessions they have been held."""
         now = self.shares
-        paid = (held * self._basis + (now - held) * known) / now
-        basis = torch.where(now > held, paid, self._basis)
+        paid = (holdings * self._basis + (now - holdings) * prices) / now
+        basis = torch.where(now > holdings, paid, self._basis)
         self._basis = torch.where(now > 0.0, basis, 0.0)
         self._ages = torch.where(now > 0.0, self._ages + 1.0, 0.0)
 
@@ -275,8 +277,8 @@ def right(table: DailyTable, outlook: Outlook, trading: Trading) -> BoolArray:
     np.divide(closes[1:] - closes[:-1], closes[:-1], out=following[:-1], where=closes[:-1] > 0)
     outcome = np.where(following > cost, BUY, np.where(following < -cost, SELL, HOLD))
     outcome[-1] = -1
-    found: BoolArray = np.nan_to_num(outlook.probabilities, nan=-1.0).argmax(axis=2) == outcome
-    return found
+    hits: BoolArray = np.nan_to_num(outlook.probabilities, nan=-1.0).argmax(axis=2) == outcome
+    return hits
 
 
 def _in_sequence(values: Tensor) -> Tensor:
@@ -289,10 +291,10 @@ def _in_sequence(values: Tensor) -> Tensor:
 
 def _check_forecasts(table: DailyTable, outlook: Outlook, first: int, last: int) -> None:
     """Raise where a symbol that may be traded in the span has no forecast."""
-    wanted = (len(table.sessions), len(table.symbols), 3)
-    if outlook.probabilities.shape != wanted:
+    expected = (len(table.sessions), len(table.symbols), 3)
+    if outlook.probabilities.shape != expected:
         raise ValueError(
-            f"forecasts have the shape {outlook.probabilities.shape}; expected {wanted}, sessions and symbols of "
+            f"forecasts have the shape {outlook.probabilities.shape}; expected {expected}, sessions and symbols of "
             f"{table.file}: forecast the same file"
         )
     needed = table.tradable[first - 1 : last] > 0

@@ -59,14 +59,14 @@ class ForecastPlan(Plan):
 
     @property
     def forecast(self) -> ForecasterPlan:
-        """What the forecaster is asked for."""
+        """The settings of the forecast."""
         years = {"first_year": self.forecaster.first_year, "last_year": self.last_test}
         return msgspec.structs.replace(self.forecaster, members=self.members, **years)
 
     @property
     def least(self) -> tuple[float, ...]:
         """The thresholds in the unit of the confidence."""
-        return tuple(confidence_at(each, self.forecaster.confidence) for each in self.thresholds)
+        return tuple(confidence_at(threshold, self.forecaster.confidence) for threshold in self.thresholds)
 
     @property
     def years(self) -> range:
@@ -87,21 +87,21 @@ class ForecastPlan(Plan):
     def searched(self) -> tuple[Dimension, ...]:
         """See `ForecasterSettings`: of the forecaster, and of each agent."""
         batch = self.forecaster.recipe.batch
-        found = [
+        dimensions = [
             Dimension("forecaster.recipe.learning_rate", "the one that matters most", 2e-4, 5e-3, log=True),
             Dimension("forecaster.recipe.weight_decay", "against learning by heart", 1e-6, 1e-2, log=True),
             Dimension("forecaster.recipe.batch", "noise of a gradient", choices=(batch // 2, batch, batch * 2)),
         ]
         for agent in ("sac", "td3"):
-            own = self.coefficients(agent)
-            steps = tuple(sorted({1, 2, 4, own.gradient_steps}))
-            found += [
+            coefficients = self.coefficients(agent)
+            steps = tuple(sorted({1, 2, 4, coefficients.gradient_steps}))
+            dimensions += [
                 Dimension(f"{agent}.learning_rate", "the one that matters most", 1e-4, 1e-2, log=True),
                 Dimension(f"{agent}.discount", "0.9 looks 10 sessions ahead, 0.995 two hundred", 0.9, 0.995),
                 Dimension(f"{agent}.smoothing", "how fast targets follow", 2e-3, 0.1, log=True),
                 Dimension(f"{agent}.gradient_steps", "how much is learnt from what was seen", choices=steps),
             ]
-        return (*found, Dimension("td3.exploration", "noise on the actions", 0.05, 0.5))
+        return (*dimensions, Dimension("td3.exploration", "noise on the actions", 0.05, 0.5))
 
     @property
     def settable(self) -> tuple[Dimension, ...]:
@@ -186,11 +186,11 @@ def _walk_of(plan: ForecastPlan) -> Walk:
 
 def search_folds(dates: Sequence[str], plan: ForecastPlan, count: int) -> tuple[Fold, ...]:
     """See `Procedure.search_folds`: the years before the first tested one, as if each were tested: for validation."""
-    found = []
+    fold_list = []
     for test in range(plan.first_test - count + 1, plan.first_test + 1):
         fold = folds_of(dates, replace(plan, first_test=test, last_test=test))[0]
-        found.append(Fold(fold.train, fold.validate, ()))
-    return tuple(found)
+        fold_list.append(Fold(fold.train, fold.validate, ()))
+    return tuple(fold_list)
 
 
 def _smoke() -> ForecastPlan:

@@ -30,8 +30,8 @@ def wish_of(agent: nn.Module) -> Rule:
 
     def wish(rows: Tensor) -> Tensor:
         answered = agent(rows)
-        found: Tensor = (answered[0] if isinstance(answered, tuple) else answered)[:, 0]
-        return found
+        wishes: Tensor = (answered[0] if isinstance(answered, tuple) else answered)[:, 0]
+        return wishes
 
     return wish
 
@@ -62,7 +62,7 @@ def play(
     fill: str = "next_open",
     sized: bool = False,
 ) -> tuple[SessionResult, ...]:
-    """One account through the sessions from the first of `dates` to the last. Raises as `ForecastMarket` does.
+    """Play one account from the first session of `dates` to the last. Raises as `ForecastMarket` does.
 
     `sized`: the rule gives wishes, which sizing cuts; else final actions.
     """
@@ -70,19 +70,19 @@ def play(
     market = ForecastMarket(table, outlook, first, last, trading, count=1, fill=fill, draws=False)
     results: list[SessionResult] = []
     for day in range(first, last + 1):
-        before = float(market.equity_usd)
+        equity_before = float(market.equity_usd)
         actions = rule(market.observe()).unsqueeze(0)
         market.trade(market.final_of(actions) if sized else actions)
-        results.append(session_result(table.sessions[day].date, before, int(market.orders), market))
+        results.append(session_result(table.sessions[day].date, equity_before, int(market.orders), market))
     return tuple(results)
 
 
 def rows_of(market: ForecastMarket, steps: int, seed: int) -> Tensor:
-    """What accounts see that trade at random, float32 (n, columns); masked symbols are left out."""
+    """Observations of accounts that trade at random, float32 (n, columns), without masked symbols."""
     generator = torch.Generator().manual_seed(seed)
-    seen = []
+    observations = []
     for _ in range(steps):
-        seen.append(market.observe().cpu())
+        observations.append(market.observe().cpu())
         market.step((torch.rand(market.rows, 1, generator=generator) * 2.0 - 1.0).to(market.device))
-    rows = torch.cat(seen)
+    rows = torch.cat(observations)
     return rows[rows[:, CONFIDENCE] > 0.0]

@@ -46,10 +46,10 @@ class ForecastTaskData(DailyTaskData):
     heard: dict[str, baselines.Memory] = field(default_factory=dict)  # what networks said, for the players
 
     def outlook(self, forecasts: Forecasts, risk_target: float = 0.0) -> Outlook:
-        """What the agents are told of the universe after each session's close; `risk_target`: see `size_of`."""
+        """The agents' view of the universe after each session's close; `risk_target`: see `size_of`."""
         at = np.ix_(self.days_at, self.places)
         features = self.panel.features[np.ix_(self.days_at, self.places, np.array(COLUMNS))]
-        confidence, variance = (torch.from_numpy(each[at]) for each in (forecasts.confidence, forecasts.variance))
+        confidence, variance = (torch.from_numpy(values[at]) for values in (forecasts.confidence, forecasts.variance))
         sizes = size_of(confidence, variance, risk_target).numpy()
         variances = forecasts.variance[at].astype(np.float64)
         return Outlook(forecasts.probabilities[at], forecasts.confidence[at], features, variances, sizes)
@@ -72,9 +72,9 @@ class ForecastTaskData(DailyTaskData):
         """The account of all tests; SPY comes from the file of ETFs beside the bars, where there is one."""
         tests = [tuple(span.dates) for span in spans]
         desk = self.desk(replace(spans[0], dates=[date for dates in tests for date in dates]))
-        own = [policy for policy in policies if isinstance(policy, Policy)]
+        trained = [policy for policy in policies if isinstance(policy, Policy)]
         return baselines.Account(
-            own, desk, tests, path=self.path, seed=seed, memories=self.heard, check_stop=check_stop
+            trained, desk, tests, path=self.path, seed=seed, memories=self.heard, check_stop=check_stop
         )
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
@@ -88,8 +88,8 @@ class ForecastTaskData(DailyTaskData):
         sequences = windows.gather(windows.places(panel)).reshape(len(rows), SEQUENCE).cpu().numpy()
         account = random.uniform(0.0, 1.0, (len(rows), 6)).astype(np.float32)
         account[:, 5] = 1.0
-        found: Float32Array = np.concatenate([sequences, account], axis=1)
-        return found
+        rows_made: Float32Array = np.concatenate([sequences, account], axis=1)
+        return rows_made
 
 
 def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> ForecastTaskData:
@@ -126,10 +126,10 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
 def _joined(panel: Panel, spec: DailySpec) -> DailyTable:
     """The universe's table of several files."""
     calendar = calendar_of(panel.dates[0], panel.dates[-1])
-    known = {session.date: session for session in calendar.sessions}
+    sessions = {session.date: session for session in calendar.sessions}
     table = table_of(
         panel.bars[:, :, _found(spec.symbols, panel.symbols)],
-        [known[date] for date in panel.dates],
+        [sessions[date] for date in panel.dates],
         spec,
         file=", ".join(source.file for source in panel.sources),
         synthetic=next((source.synthetic for source in panel.sources if source.synthetic), ""),
@@ -137,7 +137,7 @@ def _joined(panel: Panel, spec: DailySpec) -> DailyTable:
     return replace(table, sha256=panel.sha256)
 
 
-def _found(wanted: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
-    """Where each of `wanted` stands among `names`."""
+def _found(chosen: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Index of each of `chosen` in `names`, int64 (len(chosen),)."""
     at = {name: place for place, name in enumerate(names)}
-    return np.array([at[name] for name in wanted], dtype=np.int64)
+    return np.array([at[name] for name in chosen], dtype=np.int64)

@@ -42,14 +42,14 @@ def play_one(
     seed: int,
     check_stop: Callable[[], None],
 ) -> Played:
-    """One of `PLAYERS` on the sessions of each fold; every session has its own account."""
-    found, random = [], []
+    """Play one of `PLAYERS` on the sessions of each fold; every session has its own account."""
+    results, random = [], []
     for policy, dates in zip(policies, spans, strict=True):
         check_stop()
         result, totals = _played(player, policy, data, dates, seed, check_stop)
-        found.append(result)
+        results.append(result)
         random.append(totals)
-    return Played(tuple(found), tuple(random) if player == RANDOM else ())
+    return Played(tuple(results), tuple(random) if player == RANDOM else ())
 
 
 def _played(
@@ -70,7 +70,7 @@ def _played(
 
 
 def _maker(player: str, policy: nn.Module) -> Callable[[], Player]:
-    """What makes the player of one session."""
+    """The factory of the player of one session."""
     if player == ONE_BAR_LATE:
         return lambda: Late(policy, flat)
     return lambda: hold_from_open if player == HOLD else policy

@@ -32,7 +32,7 @@ Report = Callable[[Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Cold:
-    """What the cold start ends with."""
+    """The result of the cold start."""
 
     network: QNetwork
     replay: ChoiceReplay
@@ -68,19 +68,19 @@ def cold_start(
     border = len(dates) - len(apart)
     if border < 1:
         raise HistoryError(f"{data.bars.file} has {len(dates)} usable sessions: expected two at least")
-    network, found = network_of(data.config, preset, seed), dict[str, float]()
+    network, last_figures = network_of(data.config, preset, seed), dict[str, float]()
     trainer = trainer_of(network, data, dates[:border], preset, seed, preset.steps)
     while not trainer.done:
         progress = trainer.update()
-        found = {"steps": float(progress.steps), "reward": progress.reward, **progress.figures}
-        report(found)
+        last_figures = {"steps": float(progress.steps), "reward": progress.reward, **progress.figures}
+        report(last_figures)
     network.eval()
     replay = cold_replay(network, preset, folder)
     _fill(replay, network, data.market(dates[:border], data.trading, count=ROWS, seed=seed + 1), preset, seed)
     results = play(network, data, apart, data.trading)
     capital = float(data.trading.paper.cash_usd)
     figures_apart = {f"apart {name}": float(value) for name, value in as_metrics(figures(results, capital)).items()}
-    return Cold(network, replay, apart, _returns(results, data), found | figures_apart)
+    return Cold(network, replay, apart, _returns(results, data), last_figures | figures_apart)
 
 
 def dates_apart(data: OnlineData, preset: ColdPreset) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def _fill(replay: ChoiceReplay, network: QNetwork, market: OnlineMarket, preset:
 
 
 def _row(choices: Choices, row: int) -> Choices:
-    """One transition of a step."""
+    """The transition of one row of a step."""
 
     def at(column: Tensor) -> Tensor:
         return column[row : row + 1]

@@ -81,7 +81,10 @@ class OnlineData:
         """The feed from the session on that warms the strategy for this one, and how many sessions lie before it."""
         bars, first = self.bars, self.days[date]
         opening = bars.scheduled[first].session.open_ns
-        begins = [int(each.start_ns[each.start_ns < opening][-self.spec.history_bars]) for each in bars.series]
+        begins = [
+            int(part_series.start_ns[part_series.start_ns < opening][-self.spec.history_bars])
+            for part_series in bars.series
+        ]
         start = sum(scheduled.session.close_ns <= min(begins) for scheduled in bars.scheduled)
         return chain.from_iterable(bars.feed(index) for index in range(start, len(bars.scheduled))), first - start
 
@@ -98,7 +101,7 @@ class OnlineData:
         return rows, sessions
 
     def flat_observations(self, rows: Int64Array) -> Float32Array:
-        """What is observed at these rows with nothing but cash, float32 (n, width)."""
+        """Observations at these rows of an account with nothing but cash, float32 (n, width)."""
         cash = float(self.trading.paper.cash_usd)
         fields = portfolio_fields(self.config.portfolio, shares=0, price=1.0, cash=cash, equity=cash, cost=0, age_min=0)
         return self._observations(rows, np.broadcast_to(fields, (len(rows), len(self.config.portfolio))))
@@ -152,7 +155,7 @@ def random_trader(enter: float, leave: float, seed: int, bar_min: int) -> Random
 def play(
     player: Player | RandomTrader, data: OnlineData, dates: Sequence[str], trading: Trading, draws: int = 1
 ) -> tuple[SessionResult, ...]:
-    """One episode of each session and symbol, `draws` times; sessions in their order, draw after draw.
+    """Play one episode of each session and symbol, `draws` times: sessions in order, draw after draw.
 
     With several symbols each one has a part of the account, and a session's result is their sum.
     """
@@ -167,16 +170,16 @@ def play(
     a = market.account
     table = np.stack([a.closed, a.wins, a.held_min]).reshape(3, draws, -1)
     money = np.stack([a.net_usd, a.costs_usd, a.traded_usd]).reshape(3, draws, -1)
-    each = len(data.spec.symbols)
-    found: list[SessionResult] = []
+    symbols = len(data.spec.symbols)
+    results: list[SessionResult] = []
     for draw in range(draws):
         for place, date in enumerate(dates):
-            part = slice(place * each, (place + 1) * each)
+            part = slice(place * symbols, (place + 1) * symbols)
             trades, wins = table[:2, draw, part].sum(axis=1).tolist()
             pnl, costs, traded = money[:, draw, part].sum(axis=1).tolist()
-            held, minutes = int(table[2, draw, part].max()), data.minutes(date)
-            found.append(SessionResult(date, pnl, trades, wins, costs, traded, held, minutes))
-    return tuple(found)
+            held_min, minutes = int(table[2, draw, part].max()), data.minutes(date)
+            results.append(SessionResult(date, pnl, trades, wins, costs, traded, held_min, minutes))
+    return tuple(results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,7 @@ class OnlineTaskData:
         trading: Trading,
         check_stop: Callable[[], None] = lambda: None,
     ) -> PlayResult:
-        """What players, a new one for each session, do on the desk under these rules."""
+        """Results of players, a new one for each session, on the desk under these rules."""
         if dates not in self.ready:
             self.ready[dates] = self.data.desk.before(dates, self.data.trading)
         played = self.data.desk.play_each(make, under(self.ready[dates], trading), trading, check_stop)
@@ -224,8 +227,8 @@ class OnlineTaskData:
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`; next to it one that holds from the open."""
         data, trading, dates = self.data, spans[0].trading, [tuple(span.dates) for span in spans]
-        held = data.desk.relay([hold_from_open] * len(dates), dates, trading)
-        sessions = tuple(session for each in held for session in each.sessions)
+        holder_results = data.desk.relay([hold_from_open] * len(dates), dates, trading)
+        sessions = tuple(session for result in holder_results for session in result.sessions)
         return OneAccount(data.desk.relay(policies, dates, trading), FROM_OPEN, sessions)
 
     def at_sizes(self, policy: nn.Module, span: Span) -> tuple[SizeFigures, ...]:
@@ -265,11 +268,11 @@ class OnlineTaskData:
         data, labels = self.data, self.data.history.labels
         (rows, sessions), (learnt, _) = data.rows(fold.test), data.rows(fold.train)
         answers = [answer.numpy() for answer in policy(torch.from_numpy(data.flat_observations(rows)))][1:]
-        found: dict[str, Any] = {}
+        head_scores: dict[str, Any] = {}
         for place, head in enumerate(data.spec.heads):
             score = {"direction": direction_scores, "risk": risk_scores}[head.name]
             base = float(np.nanmean(labels[learnt, place].astype(np.float64)))
-            known = ~np.isnan(labels[rows, place])
-            given, came = (values[known].astype(np.float64) for values in (answers[place], labels[rows, place]))
-            found[head.name] = score(given, came, sessions[known], base)
-        return HeadScores(**found)
+            is_known = ~np.isnan(labels[rows, place])
+            forecasts, came = (values[is_known].astype(np.float64) for values in (answers[place], labels[rows, place]))
+            head_scores[head.name] = score(forecasts, came, sessions[is_known], base)
+        return HeadScores(**head_scores)

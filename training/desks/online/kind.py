@@ -103,14 +103,14 @@ class Course:
         self._seen: list[dict[str, float]] = []  # figures of each update since the last look
         self._chosen_steps, self._earned, self._without, self._seconds = 0, -math.inf, 0, 0.0
         self._gradient_steps = 0  # until the chosen checkpoint
-        kept = keeper.checkpoint()
-        if kept is not None:
-            self._load(kept)
+        checkpoint = keeper.checkpoint()
+        if checkpoint is not None:
+            self._load(checkpoint)
 
     def run(self) -> Trained:
         """Train what is left. Raises `Stopped` after a checkpoint, `Diverged` for a loss that is not finite."""
         trainer, request, control = self._trainer, self._request, self._task.control
-        began, earlier, gone, stopped = time.monotonic(), self._seconds, trainer.steps, ""
+        began, earlier, steps_before, stopped = time.monotonic(), self._seconds, trainer.steps, ""
         with self._keeper.metrics(trainer.updates) as journal:
             while not trainer.done:
                 if 0 < request.patience <= self._without:
@@ -121,7 +121,7 @@ class Course:
                 self._seconds = earlier + time.monotonic() - began
                 total = trainer.total_updates * (trainer.steps // trainer.updates)
                 best = point is not None and self._without == 0
-                self._task.listen(News(request.name, trainer.steps, total, point, best, gone))
+                self._task.listen(News(request.name, trainer.steps, total, point, best, steps_before))
                 if control.stop() or control.checkpoint_due():
                     self._keeper.save(self._state())
                     if control.stop() and not trainer.done:
@@ -138,17 +138,17 @@ class Course:
         )
 
     def _update(self) -> tuple[dict[str, Any], ValidationCheck | None]:
-        """One update; what it did, and what a look found where it was time."""
+        """Run one update. Returns its figures, and the validation check where one was due, else None."""
         trainer = self._trainer
         try:
             progress = trainer.update()
         except NotFiniteError as error:
             raise Diverged(f"{self._request.name} stopped after step {trainer.steps:,}: {error}") from error
-        found = {"reward": progress.reward, "update_to_data": progress.update_to_data, **progress.figures}
-        self._seen.append(found)
+        figures = {"reward": progress.reward, "update_to_data": progress.update_to_data, **progress.figures}
+        self._seen.append(figures)
         looked = trainer.updates % self._every == 0 or trainer.done
         point = self._look() if looked else None
-        line: dict[str, Any] = {"agent": "pqn", "steps": progress.steps, **found}
+        line: dict[str, Any] = {"agent": "pqn", "steps": progress.steps, **figures}
         if point is not None:
             line |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
         return line, point
@@ -190,12 +190,16 @@ class Course:
             "plain": msgspec.json.encode(plain).decode(),
         }
 
-    def _load(self, kept: dict[str, Any]) -> None:
-        self._trainer.load_state_dict(kept["trainer"])
-        self._weights, self._earned, self._gradient_steps = kept["weights"], kept["earned"], kept["gradient_steps"]
+    def _load(self, checkpoint: dict[str, Any]) -> None:
+        self._trainer.load_state_dict(checkpoint["trainer"])
+        self._weights, self._earned, self._gradient_steps = (
+            checkpoint["weights"],
+            checkpoint["earned"],
+            checkpoint["gradient_steps"],
+        )
         plain = tuple[tuple[SessionResult, ...], list[ValidationCheck], list[dict[str, float]], int, int, float]
         self._validate, self._curve, self._seen, self._chosen_steps, self._without, self._seconds = msgspec.json.decode(
-            kept["plain"], type=plain
+            checkpoint["plain"], type=plain
         )
 
 
@@ -239,10 +243,10 @@ class FromHistory(Procedure[OnlineTaskData, OnlinePlan]):
 
     def search_folds(self, _: Sequence[str], __: OnlinePlan, folds: Sequence[Fold], count: int, /) -> tuple[Fold, ...]:
         """See `Procedure`: the fold without its test, or parts of what lies before the test."""
-        before = (*folds[0].train, *folds[0].validate)
+        dates = (*folds[0].train, *folds[0].validate)
         spans = Walk(train=1, validate=SPAN, test=SPAN, purge=self.walk.purge)
-        found = folds if count == 1 else walk(before, spans, count)
-        return tuple(Fold(one.train, one.validate, ()) for one in found)
+        fold_list = folds if count == 1 else walk(dates, spans, count)
+        return tuple(Fold(fold.train, fold.validate, ()) for fold in fold_list)
 
     def trial(self, task: Task[OnlineTaskData, OnlinePlan], fold: Fold, /) -> Trained:
         """See `Procedure`."""
@@ -282,7 +286,7 @@ class FromHistory(Procedure[OnlineTaskData, OnlinePlan]):
 
 def kind_of(config: ModelConfig) -> TrainingKind:
     """The training object for one model configuration: it fixes network, bars, inputs and folds."""
-    spec, own = spec_of(config), FromHistory(config)
+    spec, procedure = spec_of(config), FromHistory(config)
 
     def policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
         return network_of_weights(config, weights)
@@ -293,11 +297,11 @@ def kind_of(config: ModelConfig) -> TrainingKind:
         variants=("gain",),
         presets=PRESETS,
         baselines=BASELINES,
-        procedure=own,
+        procedure=procedure,
         policy=policy,
         inputs=each_column(spec, range(len(spec.features)), of_the_desk=PORTFOLIO),
         unusable=UNUSABLE,
-        walk=own.walk,
+        walk=procedure.walk,
         passive=Passive("holds nothing", of=passive_of),
         with_config=lambda text: kind_of(of_text(text)),
     )

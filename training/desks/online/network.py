@@ -32,7 +32,7 @@ def _online(widths: tuple[int, ...] = (128, 128)) -> DqnCoefficients:
 
 @dataclass(frozen=True, slots=True)
 class ColdPreset:
-    """What the cold start is asked for. PQN trains, then the policy fills a replay; `online` goes on learning from it.
+    """Settings of the cold start. PQN trains, then the policy fills a replay; `online` goes on learning from it.
 
     The network is the same for both, and so is what a reward is multiplied with.
     """
@@ -98,20 +98,20 @@ def passive_of(trained: nn.Module) -> QNetwork:
     """
     if not isinstance(trained, QNetwork):
         raise TypeError(f"the policy is a {type(trained).__name__}: expected a QNetwork")
-    found = copy.deepcopy(trained)
-    for layers in (found.advantages, found.value):
+    network = copy.deepcopy(trained)
+    for layers in (network.advantages, network.value):
         for values in () if layers is None else (layers.weights[-1], layers.biases[-1]):
             values.zero_()
-    found.advantages.biases[-1][HOLD] = 1.0
-    return found
+    network.advantages.biases[-1][HOLD] = 1.0
+    return network
 
 
 def network_of_weights(config: ModelConfig, weights: Mapping[str, Any]) -> QNetwork:
     """The network that these weights are of, in evaluation mode; the last layer is there twice (`QNetwork`)."""
     layers = sorted(name for name in weights if name.startswith("body.weights."))
-    *widths, last = [int(weights[name].shape[0]) for name in layers]
+    *widths, last_width = [int(weights[name].shape[0]) for name in layers]
     usual = COLD_PRESETS["cold"]
-    preset = replace(usual, pqn=replace(usual.pqn, widths=(*widths, last // 2)))
-    found = network_of(config, preset, 0)
-    found.load_state_dict(weights)
-    return found.eval()
+    preset = replace(usual, pqn=replace(usual.pqn, widths=(*widths, last_width // 2)))
+    network = network_of(config, preset, 0)
+    network.load_state_dict(weights)
+    return network.eval()

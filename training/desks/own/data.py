@@ -51,8 +51,8 @@ class SmallPolicy(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits, float32 (batch, actions); of a continuous policy actions in [-1, 1]."""
-        found: Tensor = self.layers(observation.flatten(1))
-        return torch.tanh(found) if self._continuous else found
+        outputs: Tensor = self.layers(observation.flatten(1))
+        return torch.tanh(outputs) if self._continuous else outputs
 
 
 class ActorCritic(nn.Module):
@@ -81,7 +81,7 @@ RANDOM_DRAWS = 5
 
 
 class Hooks(NamedTuple):
-    """What a user brings to the training of a strategy; each has a default."""
+    """The parts of training that a user may replace; each has a default."""
 
     reward: Callable[[Outcome], float] = gain
     network: Callable[[Spec], nn.Module] | None = None  # raw observations to logits, or to actions in [-1, 1]
@@ -106,14 +106,14 @@ class OwnData(Protocol):
         """The sessions that can be decided on, ascending."""
 
     def play(self, player: Player, span: Span) -> PlayResult:
-        """What a player does on these sessions through the dry run."""
+        """The result of a player on these sessions through the dry run."""
 
     def episode(self, span: Span, number: int) -> Episode:
         """The desk before the session of this number in the span, and the events from there on."""
 
 
 class Common:
-    """What both kinds of data answer alike."""
+    """Methods that both kinds of data share."""
 
     def desk_env(self: OwnData, span: Span) -> DeskEnv:
         """The desk on these sessions as a gymnasium environment, with the strategy's reward."""
@@ -125,10 +125,10 @@ class Common:
 
     def environment(self, span: Span, settings: EnvSettings) -> Environment:
         """See `PpoData`."""
-        own: Any = self
-        make = own.hooks.environment
-        one = (lambda: own.desk_env(span)) if make is None else (lambda: make(own, span))
-        return GymEnvironments(one, settings.count, settings.seed)
+        data: Any = self
+        make = data.hooks.environment
+        make_env = (lambda: data.desk_env(span)) if make is None else (lambda: make(data, span))
+        return GymEnvironments(make_env, settings.count, settings.seed)
 
     def evaluator(self: OwnData, span: Span, _device: str) -> Evaluator:
         """See `TaskData`."""
@@ -146,9 +146,9 @@ class Common:
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`: what a random player sees."""
-        own: Any = self
+        data: Any = self
         rows: list[Float32Array] = []
-        draw = random_player(own.spec, seed)
+        draw = random_player(data.spec, seed)
 
         def recorded(observations: Tensor) -> Tensor:
             rows.append(observations.numpy().copy())
@@ -157,17 +157,17 @@ class Common:
 
         for dates in (fold.test, fold.validate, fold.train):
             if len(rows) < count:
-                own.play(recorded, Span(dates, "", own.trading))
-        found: Float32Array = np.concatenate(rows)[:count]
-        return found
+                data.play(recorded, Span(dates, "", data.trading))
+        observations: Float32Array = np.concatenate(rows)[:count]
+        return observations
 
     def compare(
         self: OwnData, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
         """See `PpoData`: each action without end, random players, twice the costs, and one decision late."""
-        found: dict[str, PlayResult] = {}
+        results: dict[str, PlayResult] = {}
         for name, player in constant_players(self.spec).items():
-            found[name] = self.play(player, span)
+            results[name] = self.play(player, span)
             check_stop()
         draws = [self.play(random_player(self.spec, seed + number), span) for number in range(RANDOM_DRAWS)]
         check_stop()
@@ -175,8 +175,8 @@ class Common:
             COSTS_TWICE: self.play(policy, replace(span, trading=with_costs(span.trading, 2))),
             ONE_BAR_LATE: self.play(Late(policy, first_action(self.spec)), span),
         }
-        totals = tuple(sum(session.pnl_usd for session in each.sessions) for each in draws)
-        return Compared(found | {RANDOM: draws[0]}, totals, scenarios)
+        totals = tuple(sum(session.pnl_usd for session in draw_result.sessions) for draw_result in draws)
+        return Compared(results | {RANDOM: draws[0]}, totals, scenarios)
 
 
 def learner(spec: Spec, seed: int, hooks: Hooks) -> ActorCritic:
@@ -190,9 +190,9 @@ def check_answer(player: Player, spec: Spec) -> None:
     """Raise ValueError for a policy, a torch module, whose answers are not one number for each action."""
     if not isinstance(player, nn.Module):
         return
-    found = player(torch.zeros(2, *spec.observation_shape))
-    if not isinstance(found, Tensor) or tuple(found.shape) != (2, len(spec.actions)):
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    answer = player(torch.zeros(2, *spec.observation_shape))
+    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, len(spec.actions)):
+        shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
         raise ValueError(
             f"the policy of {spec.name} answers two observations with {shape}, expected a tensor of shape "
             f"{(2, len(spec.actions))}: one number for each of {', '.join(spec.actions)}"
@@ -270,7 +270,7 @@ class OwnMinutes(Common):
     tape: TapeInfo
     source: Iterable[Event]
     dates: tuple[str, ...]
-    before: int  # sessions that warm the desk up
+    warmup_sessions: int  # sessions that warm the desk up
     strategy: AnyStrategy
     trading: Trading
     hooks: Hooks
@@ -289,7 +289,7 @@ class OwnMinutes(Common):
     @property
     def days(self) -> Collection[str]:
         """The sessions that follow those which warm the desk up, ascending."""
-        return self.dates[self.before :]
+        return self.dates[self.warmup_sessions :]
 
     def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """See `TaskData`: returns add up where every session begins with the same capital, else they compound."""

@@ -74,8 +74,8 @@ class DeskEnv(gymnasium.Env[Float32Array, Any]):
         super().reset(seed=seed)
         chosen = (options or {}).get("episode")
         number = int(self.np_random.integers(self._episodes) if chosen is None else chosen)
-        for after in range(self._episodes):
-            self._machine, feed = self._begin((number + after) % self._episodes)
+        for offset in range(self._episodes):
+            self._machine, feed = self._begin((number + offset) % self._episodes)
             self._questions = questions(self._machine, feed)
             self._question = next(self._questions, None)
             if self._question is not None:
@@ -84,31 +84,31 @@ class DeskEnv(gymnasium.Env[Float32Array, Any]):
 
     def step(self, action: Any) -> tuple[Float32Array, float, bool, bool, dict[str, Any]]:
         """Answer the open question, and go on to the next one."""
-        machine, asked, question = self._machine, self._questions, self._question
+        machine, questions, question = self._machine, self._questions, self._question
         assert machine is not None
-        assert asked is not None
+        assert questions is not None
         assert question is not None, "the episode is over: reset first"
-        seen, before = self._observation(question), machine.state
+        observation, state_before = self._observation(question), machine.state
         logits = answer_of(self._spec, action)
         try:
-            self._question = asked.send(PolicyAnswered(machine.state.now_ns, question.decision, logits, b"", MODEL))
+            self._question = questions.send(PolicyAnswered(machine.state.now_ns, question.decision, logits, b"", MODEL))
         except StopIteration:
             self._question = None
-        after = machine.state
+        state_after = machine.state
         outcome = Outcome(
             action=-1 if self._spec.continuous else int(action),
-            equity_before=float(before.book.equity),
-            equity_after=float(after.book.equity),
-            fees=float(after.book.fees - before.book.fees),
-            trades=after.stats.trades - before.stats.trades,
+            equity_before=float(state_before.book.equity),
+            equity_after=float(state_after.book.equity),
+            fees=float(state_after.book.fees - state_before.book.fees),
+            trades=state_after.stats.trades - state_before.stats.trades,
         )
         over = self._question is None
-        following = seen if self._question is None else self._observation(self._question)
+        following = observation if self._question is None else self._observation(self._question)
         return following, float(self._reward(outcome)), over, False, {"equity_usd": outcome.equity_after}
 
     def _observation(self, question: AskPolicy) -> Float32Array:
-        found: Float32Array = question.observation.array().astype(np.float32)
-        return found
+        observation: Float32Array = question.observation.array().astype(np.float32)
+        return observation
 
 
 def answer_of(spec: Spec, action: Any) -> tuple[float, ...]:
@@ -151,34 +151,39 @@ class GymEnvironments:
     def step(self, actions: Tensor) -> Step:
         """See `Environment`; a finished environment begins its next episode."""
         rewards, ends, limits = [], [], []
-        last = []
+        last_observations = []
         for place, action in enumerate(actions.tolist()):
             self._taken[place].append(action)
-            seen, reward, terminated, truncated, _ = self._envs[place].step(_of_gym(action))
-            last.append(np.asarray(seen, dtype=np.float32))
+            observation, reward, terminated, truncated, _ = self._envs[place].step(_of_gym(action))
+            last_observations.append(np.asarray(observation, dtype=np.float32))
             rewards.append(float(reward))
             ends.append(bool(terminated))
             limits.append(bool(truncated))
             if terminated or truncated:
                 self._episodes[place] += 1
                 self._taken[place] = []
-                seen = self._reset(place)
-            self._seen[place] = seen
+                observation = self._reset(place)
+            self._seen[place] = observation
         if not any(limits):
             return Step(torch.tensor(rewards), torch.tensor(ends))
-        return Step(torch.tensor(rewards), torch.tensor(ends), torch.tensor(limits), torch.from_numpy(np.stack(last)))
+        return Step(
+            torch.tensor(rewards),
+            torch.tensor(ends),
+            torch.tensor(limits),
+            torch.from_numpy(np.stack(last_observations)),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes' numbers, and the actions taken in them."""
-        return {"episodes": list(self._episodes), "taken": [list(taken) for taken in self._taken]}
+        return {"episodes": list(self._episodes), "taken": [list(actions) for actions in self._taken]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Begin the same episodes and take the same actions."""
         self._episodes = list(state["episodes"])
-        self._taken = [list(taken) for taken in state["taken"]]
-        for place, taken in enumerate(self._taken):
+        self._taken = [list(actions) for actions in state["taken"]]
+        for place, actions in enumerate(self._taken):
             self._seen[place] = self._reset(place)
-            for action in taken:
+            for action in actions:
                 self._seen[place] = self._envs[place].step(_of_gym(action))[0]
 
     def _reset(self, place: int) -> Any:

@@ -81,19 +81,19 @@ def _kind(
 ) -> TrainingKind:
     """The training object for the parameters of this canonical text."""
     network, reward = hooks.network, hooks.reward
-    found = {name: f"Takes {name.removeprefix('always ')} at each decision." for name in constant_players(spec)}
+    descriptions = {name: f"Takes {name.removeprefix('always ')} at each decision." for name in constant_players(spec)}
 
     def policy(_network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
-        made = learner(spec, seed, hooks)
-        made.load_state_dict(weights)
-        return made.eval().policy
+        network = learner(spec, seed, hooks)
+        network.load_state_dict(weights)
+        return network.eval().policy
 
     return TrainingKind(
         strategy=spec.name,
         networks=("rule" if rule is not None else "own" if network is not None else "small",),
         variants=("own" if reward is not gain else "gain",),
         presets=presets or {"quick": QUICK},
-        baselines=found | {RANDOM: "Draws each action."},
+        baselines=descriptions | {RANDOM: "Draws each action."},
         procedure=Ppo(lambda path, trading: load(spec.name, path, trading, hooks, config)),
         policy=policy,
         inputs=_inputs(spec, of_the_desk),
@@ -134,8 +134,8 @@ def _days(strategy: Any, path: Path, trading: Trading, hooks: Hooks) -> OwnDays:
 
 
 def _minutes(strategy: Any, path: Path, trading: Trading, hooks: Hooks) -> OwnMinutes:
-    read = minutes_of(path, strategy.spec, trading)
-    return OwnMinutes(*read, strategy, trading, hooks)
+    minutes = minutes_of(path, strategy.spec, trading)
+    return OwnMinutes(*minutes, strategy, trading, hooks)
 
 
 _LOADS: dict[str, Callable[[Any, Path, Trading, Hooks], OwnDays | OwnMinutes]] = {"bar": _minutes, "session": _days}

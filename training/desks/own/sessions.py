@@ -42,7 +42,7 @@ class Minutes(NamedTuple):
     info: TapeInfo
     source: TapeSource
     dates: tuple[str, ...]
-    before: int
+    warmup_sessions: int
 
 
 def minutes_of(path: Path, spec: Spec, trading: Trading) -> Minutes:

@@ -40,7 +40,7 @@ def live_actions(logits: Tensor, flat: Tensor, confidence_min: float) -> Tensor:
 
 @torch.no_grad()
 def play(market: Market, player: Player, dates: Sequence[str], confidence_min: float) -> tuple[SessionResult, ...]:
-    """One episode of each environment of a market without auto-reset, the i-th on the market's session i mod dates."""
+    """Play one episode in each environment of a market without auto-reset, the i-th on session i mod dates."""
     count = market.row.shape[0]
     market.begin(torch.arange(count) % len(dates))
     first = market.row.clone()
@@ -98,28 +98,28 @@ def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> PlayRe
     """Shares for `capital_usd` bought at the open of the first session's 21st bar and held over all of `dates`."""
     history = data.history
     results: list[SessionResult] = []
-    before = 0.0
+    close_before = 0.0
     for index, day in enumerate(data.on(dates)):
         close = float(history.close[day.end - 1])
         paid = float(history.open[day.first + 20])
-        start = paid + 0.01 if index == 0 else before
+        start = paid + 0.01 if index == 0 else close_before
         pnl = capital_usd * (close / start - 1.0)
         minutes = day.end - day.first
-        held = minutes - 20 if index == 0 else minutes
-        last = index == len(dates) - 1
+        held_min = minutes - 20 if index == 0 else minutes
+        is_last = index == len(dates) - 1
         results.append(
             SessionResult(
                 date=day.session.date,
                 pnl_usd=pnl,
-                trades=int(last),
+                trades=int(is_last),
                 wins=0,
                 fees_usd=0.0,
                 premium_usd=capital_usd if index == 0 else 0.0,
-                held_min=held,
+                held_min=held_min,
                 minutes=minutes,
             )
         )
-        before = close
+        close_before = close
     won = int(sum(result.pnl_usd for result in results) > 0)
     results[-1] = replace(results[-1], wins=won)
     return PlayResult(tuple(results))
@@ -127,11 +127,11 @@ def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> PlayRe
 
 def held_through(data: Data, dates: Sequence[str], capital_usd: float) -> tuple[SessionResult, ...]:
     """The same shares on one account, whose worth is never restored."""
-    found, equity = [], capital_usd
+    results, equity = [], capital_usd
     for session in buy_and_hold(data, dates, capital_usd).sessions:
-        found.append(replace(session, pnl_usd=equity * session.pnl_usd / capital_usd, capital_usd=equity))
-        equity += found[-1].pnl_usd
-    return tuple(found)
+        results.append(replace(session, pnl_usd=equity * session.pnl_usd / capital_usd, capital_usd=equity))
+        equity += results[-1].pnl_usd
+    return tuple(results)
 
 
 def trader_like(policy: PlayResult, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> Player:
@@ -157,7 +157,7 @@ def random_totals(trader: Player, data: Data, dates: Sequence[str], trading: Tra
 def random_on_desk(trader: Player, desk: BarDesk, ready: Sequence[SessionStart], trading: Trading) -> PlayResult:
     """The median, by net P&L, of a few random traders through the dry run."""
     played = [desk.play(trader, ready, trading) for _ in counted(range(RANDOM_DESKS), "traders")]
-    return played[median_of([one.sessions for one in played])]
+    return played[median_of([result.sessions for result in played])]
 
 
 def standard(
@@ -165,11 +165,11 @@ def standard(
 ) -> dict[str, PlayResult]:
     """The baselines that need no policy."""
     with phase(FLAT):
-        found = {FLAT: desk.play(always_hold, ready, trading)}
-    found[HOLD_SHARES] = buy_and_hold(data, dates, float(trading.paper.cash_usd))
+        results = {FLAT: desk.play(always_hold, ready, trading)}
+    results[HOLD_SHARES] = buy_and_hold(data, dates, float(trading.paper.cash_usd))
     with phase(RULE):
-        found[RULE] = desk.play(moving_averages, ready, trading)
-    return found
+        results[RULE] = desk.play(moving_averages, ready, trading)
+    return results
 
 
 def scenarios(player: Player, desk: BarDesk, ready: Sequence[SessionStart], trading: Trading) -> dict[str, PlayResult]:
@@ -178,26 +178,26 @@ def scenarios(player: Player, desk: BarDesk, ready: Sequence[SessionStart], trad
     Prices are whole cents in all of them, so up to a cent of spread remains without costs. `ready` are the desks at the
     costs as they are.
     """
-    found = {}
+    results = {}
     for name, times in COSTS.items():
-        other = with_costs(trading, times)
+        changed_trading = with_costs(trading, times)
         with phase(name):
-            found[name] = desk.play(player, under(ready, other, times), other)
+            results[name] = desk.play(player, under(ready, changed_trading, times), changed_trading)
     with phase(ONE_BAR_LATE):
-        found[ONE_BAR_LATE] = desk.play_each(lambda: Late(player, always_hold), ready, trading)
-    return found
+        results[ONE_BAR_LATE] = desk.play_each(lambda: Late(player, always_hold), ready, trading)
+    return results
 
 
 def elsewhere(
     player: Player, desk: BarDesk, data: Data, dates: Sequence[str], trading: Trading
 ) -> dict[str, PlayResult]:
     """The same player on the data's other markets."""
-    found = {}
+    results = {}
     for name, venue in data.other_venues.items():
         with phase(name):
-            there = replace(desk, venue=venue)
-            found[name] = there.play(player, there.before(dates, trading), trading)
-    return found
+            other_desk = replace(desk, venue=venue)
+            results[name] = other_desk.play(player, other_desk.before(dates, trading), trading)
+    return results
 
 
 def _market_play(trader: Player, data: Data, dates: Sequence[str], trading: Trading) -> tuple[SessionResult, ...]:

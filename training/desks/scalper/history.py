@@ -154,7 +154,7 @@ def _flatten_row(session: Session, starts: Int64Array, spec: Spec, trading: Trad
 
 
 def _gaps(start_ns: Int64Array, starts: Int64Array, spec: Spec) -> Int64Array:
-    """For each row the most minutes missing between two neighbours of the window that ends there."""
+    """The longest gap in minutes between neighbouring bars of the window that ends at each row, int64 (rows,)."""
     missing = np.diff(start_ns, prepend=start_ns[0]) // MINUTE_NS - spec.bar_interval_s // 60
     missing[starts] = 0
     padded = np.concatenate([np.zeros(spec.window - 2, dtype=np.int64), missing])
@@ -172,7 +172,7 @@ DENIED = 2**62  # a cost that no budget has
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """What the market gathers. The cell of a contract at history row r is its lane + r; a cell's figures lie together.
+    """The market's prices. The cell of a contract at history row r is its lane + r; a cell's figures lie together.
 
     `lowest` and `highest` are the mids at the bar's extremes for that right: its range.
     """
@@ -222,16 +222,16 @@ def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
 
     Raises HistoryError as `quote_day`.
     """
-    found = quote_day(history, day, trading)
+    quotes = quote_day(history, day, trading)
     return DayPrices(
-        strikes=tuple(int(strike) for strike in found.strikes),
-        open_bid=found.open[0],
-        open_ask=found.open[1],
-        close_bid=found.close[0],
-        close_ask=found.close[1],
-        lowest=found.lowest[0] + found.lowest[1],
-        highest=found.highest[0] + found.highest[1],
-        nearest=found.nearest,
+        strikes=tuple(int(strike) for strike in quotes.strikes),
+        open_bid=quotes.open[0],
+        open_ask=quotes.open[1],
+        close_bid=quotes.close[0],
+        close_ask=quotes.close[1],
+        lowest=quotes.lowest[0] + quotes.lowest[1],
+        highest=quotes.highest[0] + quotes.highest[1],
+        nearest=quotes.nearest,
     )
 
 
@@ -255,9 +255,9 @@ def quote_day(history: History, day: TradingDay, trading: Trading) -> DayQuoted:
     at_close = np.array([nearest(listed, level) for level in close.tolist()], dtype=np.int64)
     lowest_index = int(at_close.min())
     strikes = listed[lowest_index : int(at_close.max()) + 1]
-    after = day.upcoming[: rule.min_days]
-    begin = [years_to_expiry(start, day.session, after) for start in history.start_ns[rows].tolist()]
-    end = [years_to_expiry(start + MINUTE_NS, day.session, after) for start in history.start_ns[rows].tolist()]
+    later_sessions = day.upcoming[: rule.min_days]
+    begin = [years_to_expiry(start, day.session, later_sessions) for start in history.start_ns[rows].tolist()]
+    end = [years_to_expiry(start + MINUTE_NS, day.session, later_sessions) for start in history.start_ns[rows].tolist()]
     rights = np.array(RIGHTS, dtype=np.float64).reshape(2, 1, 1)
     grid = np.array(strikes).reshape(1, -1, 1)
     low, high = history.low[rows], history.high[rows]

@@ -105,24 +105,26 @@ class ScalperTaskData:
         with phase("the test sessions are made ready"):
             ready = self._desks(span)
         desk, data, dates, trading = self.desk, self.data, span.dates, span.trading
-        found = baselines.standard(desk, ready, data, dates, trading)
+        results = baselines.standard(desk, ready, data, dates, trading)
         with phase("a random trader like the policy"):
             trader = baselines.trader_like(played, data, dates, trading, seed)
         with phase("random traders, dry run"):
-            found[baselines.RANDOM] = baselines.random_on_desk(trader, desk, ready, trading)
+            results[baselines.RANDOM] = baselines.random_on_desk(trader, desk, ready, trading)
         with phase("random traders, all"):
             totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
         check_stop()
-        others = baselines.scenarios(policy, desk, ready, trading)
-        others |= baselines.elsewhere(policy, desk, data, dates, trading)
-        return Compared(found, tuple(totals), others)
+        scenarios = baselines.scenarios(policy, desk, ready, trading)
+        scenarios |= baselines.elsewhere(policy, desk, data, dates, trading)
+        return Compared(results, tuple(totals), scenarios)
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`; next to it the shares of the underlying."""
         dates, data, trading = [span.dates for span in spans], self.data, spans[0].trading
         folds = self.desk.relay(policies, dates, trading)
-        held = baselines.held_through(data, [date for each in dates for date in each], self.capital_usd)
-        return OneAccount(folds, baselines.HOLD_SHARES, held)
+        share_sessions = baselines.held_through(
+            data, [date for fold_dates in dates for date in fold_dates], self.capital_usd
+        )
+        return OneAccount(folds, baselines.HOLD_SHARES, share_sessions)
 
     def alike_but_for_rules(self, spans: Sequence[Span]) -> bool:
         """See `PlaysTogether`: on modelled prices, where they warm up alike."""
@@ -172,9 +174,9 @@ def _quoted(path: Path, trading: Trading, source: QuoteSource) -> ScalperTaskDat
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
-    found = build(network, IDENTITY, seed)
-    found.load_state_dict(weights)  # the scaling is among them
-    return found.eval().policy
+    network_made = build(network, IDENTITY, seed)
+    network_made.load_state_dict(weights)  # the scaling is among them
+    return network_made.eval().policy
 
 
 KIND = TrainingKind(

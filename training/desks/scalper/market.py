@@ -71,8 +71,8 @@ def matrix_of(account: Account) -> Tensor:
 
 
 def meanings() -> list[list[int]]:
-    """By (side + 1) x 6 + action: whether it buys, which right (0 call, 1 put), what percent it sells."""
-    sold = {action: 100 - kept for action, kept in KEPT_PERCENT.items()} | {EXIT: 100}
+    """Rows (buys, right, percent sold) by the index (side + 1) x 6 + action; right: 0 call, 1 put."""
+    sold = {action: 100 - percent_kept for action, percent_kept in KEPT_PERCENT.items()} | {EXIT: 100}
     resolved = [action for side in (-1, 0, 1) for action in RESOLUTION[side]]
     return [[action in {BUY_CALL, BUY_PUT}, action == BUY_PUT, sold.get(action, 0)] for action in resolved]
 
@@ -111,8 +111,8 @@ class Broker:
         per_contract, of_sales = rate(ALL, paper) + rate(SOLD, paper), rate(PROCEEDS, paper)
         units, parts = per_contract / _FEE_UNIT, of_sales / _FEE_UNIT
         if units != int(units) or parts != int(parts):
-            found = f"{per_contract} a contract and {of_sales} of sales"
-            raise ValueError(f"fee rates: found {found}; expected whole multiples of {_FEE_UNIT}: round them")
+            rates = f"{per_contract} a contract and {of_sales} of sales"
+            raise ValueError(f"fee rates: found {rates}; expected whole multiples of {_FEE_UNIT}: round them")
         self._units, self._rate = int(units), int(parts)
 
     def book(self, account: Account, fill: Fill) -> Booked:
@@ -131,8 +131,8 @@ class Broker:
         lost = ended & (pnl < 0)
         in_a_row = torch.where(ended, (account.losses + 1) * lost, account.losses)
         pause = in_a_row >= self._losses_max
-        rest = fill.minute + self._rest_trade + lost * self._rest_longer
-        rest = torch.where(pause, torch.maximum(rest, fill.minute + self._pause_min), rest)
+        rests_until = fill.minute + self._rest_trade + lost * self._rest_longer
+        rests_until = torch.where(pause, torch.maximum(rests_until, fill.minute + self._pause_min), rests_until)
         after = Account(
             cash=account.cash + proceeds - paid - fee,
             contracts=contracts,
@@ -142,7 +142,7 @@ class Broker:
             trade_pnl=pnl,
             trade_cost=cost,
             realised=account.realised + gain,
-            rests_until=torch.where(ended, torch.maximum(account.rests_until, rest), account.rests_until),
+            rests_until=torch.where(ended, torch.maximum(account.rests_until, rests_until), account.rests_until),
             losses=in_a_row.masked_fill_(pause, 0),
             closed=account.closed + ended,
             wins=account.wins + (ended & (pnl > 0)),
@@ -189,15 +189,21 @@ def reference(realised_pnl: Tensor, capital: float, standing_after: Tensor) -> T
 
 
 def potential(
-    equity_change: Tensor, capital: float, before: Tensor, after: Tensor, *, terminal: Tensor, discount: float
+    equity_change: Tensor,
+    capital: float,
+    potential_before: Tensor,
+    potential_after: Tensor,
+    *,
+    terminal: Tensor,
+    discount: float,
 ) -> Tensor:
     """10 x change of equity / capital + discount x potential after - potential before; 0 after a terminal step.
 
     Shaping that leaves the best policy unchanged: Ng, Harada, Russell 1999, "Policy invariance under reward
-    transformations", theorem 1; the terminal state's potential must be 0. `before` and `after` are `standing` values.
+    transformations", theorem 1; the terminal state's potential must be 0. Both potentials are `standing` values.
     """
-    following = torch.where(terminal, torch.zeros_like(after), after)
-    return equity_change / capital * PNL_WEIGHT + discount * following - before
+    following = torch.where(terminal, torch.zeros_like(potential_after), potential_after)
+    return equity_change / capital * PNL_WEIGHT + discount * following - potential_before
 
 
 def trade_statistics(returns: Tensor, closed: Tensor) -> tuple[Tensor, Tensor]:
@@ -285,7 +291,7 @@ class Market:
             self._scatter_starts()
 
     def _tables(self, history: History, days: Sequence[TradingDay]) -> None:
-        """What is gathered from: features, what is known of a row, what an action means, where sessions begin."""
+        """Make the lookup tables: features, data of a row, meaning of an action, first rows of sessions."""
         features = np.zeros((len(history.close), len(SPEC.features)), dtype=np.float32)
         features[:, :MARKET_FEATURES] = history.features
         self._features = torch.from_numpy(features).to(self.device)
@@ -309,9 +315,9 @@ class Market:
         self._fresh_real = torch.tensor([[never.get(n, 0.0)] for n in _REAL], dtype=torch.float64, device=self.device)
         self._whole = self._fresh.repeat(1, count)
         self._real = self._fresh_real.repeat(1, count)
-        self._accounts, own = torch.split(self._whole, [len(COLUMNS), len(_OWN)])
+        self._accounts, state = torch.split(self._whole, [len(COLUMNS), len(_OWN)])
         self.account: Account = account_of(self._accounts)
-        self.row, self._last_row, self._lane, self._equity, self._peak, self._mark_peak = own.unbind(0)
+        self.row, self._last_row, self._lane, self._equity, self._peak, self._mark_peak = state.unbind(0)
         self._standing, self._skill, self._average, self._stop, self._target = self._real.unbind(0)
         self._levels = self._real.narrow(0, 2, 3)
         self.active = torch.zeros(count, dtype=torch.bool, device=self.device)
@@ -389,10 +395,12 @@ class Market:
         Raises:
             ValueError: the state is of another number of environments, sessions or bars.
         """
-        wanted = {"environments": self._count, "days": len(self._first_decision), "rows": len(self._features)}
-        found = {"environments": state["active"].shape[0], "days": state["days"], "rows": state["rows"]}
-        if wanted != found:
-            raise ValueError(f"the market's state is of {found}, this one has {wanted}: give the same file and count")
+        expected = {"environments": self._count, "days": len(self._first_decision), "rows": len(self._features)}
+        given_state = {"environments": state["active"].shape[0], "days": state["days"], "rows": state["rows"]}
+        if expected != given_state:
+            raise ValueError(
+                f"the market's state is of {given_state}, this one has {expected}: give the same file and count"
+            )
         self._seed = int(state["seed"])
         for name in self.changing:
             getattr(self, name).copy_(state[name.strip("_")])
@@ -435,15 +443,15 @@ class Market:
         booked = self._broker.book(before, Fill(bought, sold, ask, bid, right, minute))
         account, sizing = booked.account, self._trading.sizing
         self._put(self._accounts, 1, rows, matrix_of(account))
-        held = account.contracts > 0
+        has_position = account.contracts > 0
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
         stop = average * (1.0 - sizing.stop_loss) + TOUCH_USD
         if sizing.trails:  # what is left of a position keeps the stop that followed its price
             stop = torch.maximum(stop, average * (1.0 - sizing.trails) + TOUCH_USD)
             stop = torch.maximum(stop, self._of(self._stop, 0, rows))
-        stop = stop.masked_fill_(~held, float("-inf"))
-        target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~held, float("inf"))
+        stop = stop.masked_fill_(~has_position, float("-inf"))
+        target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~has_position, float("inf"))
         levels = torch.stack([average, stop, target])
         self._put(self._levels, 1, rows, levels)
         self._remember(rows, booked)
@@ -463,35 +471,35 @@ class Market:
     def _mark(self) -> None:
         """At this row's close: equity at the bid, limits and position columns at the mid, stops and target."""
         account, risk, sizing = self.account, self._trading.risk, self._trading.sizing
-        held = account.contracts > 0
+        has_position = account.contracts > 0
         cell = self._lane + self.row
-        bid, both = self._prices.closes.index_select(0, cell).unbind(1)
+        bid, spread_sum = self._prices.closes.index_select(0, cell).unbind(1)
         lowest, highest, mid = self._prices.mids.index_select(0, cell).unbind(1)
         shares = account.contracts * SHARES
         torch.add(account.cash, shares * bid, out=self._equity)
         torch.maximum(self._peak, self._equity, out=self._peak)
-        marked = account.cash + shares * both // 2
+        marked = account.cash + shares * spread_sum // 2
         torch.maximum(self._mark_peak, marked, out=self._mark_peak)
         day_lost = marked <= self._day_lost
         drawn_down = (self._mark_peak - marked).double() / self._mark_peak >= risk.drawdown_max
         account.rests_until.masked_fill_(day_lost | drawn_down, FOREVER)
         leaves = (lowest <= self._stop) | (highest >= self._target)
         if sizing.trails:  # the low counts against the stop of before the bar, the close against that of its high
-            follows = (highest * (1.0 - sizing.trails) + TOUCH_USD).masked_fill_(~held, float("-inf"))
+            follows = (highest * (1.0 - sizing.trails) + TOUCH_USD).masked_fill_(~has_position, float("-inf"))
             torch.maximum(self._stop, follows, out=self._stop)
             leaves |= mid <= self._stop
         if sizing.held_max_min:
             age_min = self._known.index_select(0, self.row).select(1, 0) - account.opened
-            leaves |= held & (age_min >= sizing.held_max_min)
+            leaves |= has_position & (age_min >= sizing.held_max_min)
         if risk.daily_loss_flatten:  # also where the drawdown halted first
-            leaves |= day_lost & held
+            leaves |= day_lost & has_position
         self._exit_due.copy_(leaves)
         value = (mid / self._average - 1.0).clamp(-1.0, 3.0)
         minutes = (self._known.index_select(0, self.row).select(1, 0) - account.opened).double() / 60.0
         columns = torch.stack([account.side.double(), value, minutes.clamp(0.0, 2.0)], dim=1)
-        newest = columns.masked_fill_(~held.unsqueeze(1), 0.0).to(torch.float32).unsqueeze(1)
+        newest = columns.masked_fill_(~has_position.unsqueeze(1), 0.0).to(torch.float32).unsqueeze(1)
         self._positions.copy_(torch.cat([self._positions.narrow(1, 1, WINDOW - 1), newest], dim=1))
-        account.held_min.add_(held)
+        account.held_min.add_(has_position)
 
     def _leave(self, terminal: Tensor) -> None:
         """Sell what is held where the session's flatten is due; it fills at the next row's open."""

@@ -168,13 +168,15 @@ HAND = {
 
 def judged(table: DailyTable, cash: str, practice: Practice | None = None) -> RebalancerMarket:
     last, rules = len(table.sessions) - 1, trading(cash, day_fees=False)
-    return RebalancerMarket(table, 2, last, rules, count=1, draws=False, practice=practice or Practice(), each=True)
+    return RebalancerMarket(
+        table, 2, last, rules, count=1, draws=False, practice=practice or Practice(), reward_per_stock=True
+    )
 
 
 def test_a_day_s_fees_are_borne_by_the_stocks_that_were_traded_and_are_the_account_s_together() -> None:
     table = written(HAND)
     free, paying = (
-        RebalancerMarket(table, 2, 3, trading("20000", day_fees=fees), count=1, draws=False, each=True)
+        RebalancerMarket(table, 2, 3, trading("20000", day_fees=fees), count=1, draws=False, reward_per_stock=True)
         for fees in (False, True)
     )
     actions = torch.zeros(1, 50)
@@ -251,7 +253,7 @@ def test_each_action_has_the_advantages_of_its_own_rewards() -> None:
 
 def test_the_log_probability_of_each_action_is_its_part_of_that_of_all() -> None:
     outputs, log_std = torch.tensor([[0.1, -0.4]]), torch.tensor([-0.5, 0.2])
-    taken, each = sample(outputs, log_std, torch.Generator().manual_seed(2), each=True)
+    taken, each = sample(outputs, log_std, torch.Generator().manual_seed(2), per_action=True)
     expected = [
         -0.5 * ((float(a) - float(m)) / math.exp(float(s))) ** 2 - float(s) - 0.5 * math.log(2 * math.pi)
         for a, m, s in zip(taken[0], outputs[0], log_std, strict=True)
@@ -259,7 +261,7 @@ def test_the_log_probability_of_each_action_is_its_part_of_that_of_all() -> None
     assert each[0].tolist() == pytest.approx(expected, rel=1e-5)
     whole, entropy = evaluate(outputs, log_std, taken)
     assert float(whole) == pytest.approx(sum(expected), rel=1e-5)
-    assert float(evaluate(outputs, log_std, taken, each=True)[1]) == float(entropy)
+    assert float(evaluate(outputs, log_std, taken, per_action=True)[1]) == float(entropy)
 
 
 class Signals:

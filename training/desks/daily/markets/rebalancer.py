@@ -46,24 +46,24 @@ class Layout:
         columns = torch.arange(at.width, device=orders.device).repeat(count, 1)
         for part in (at.closes, at.holdings, at.tradable):
             columns[:, part] = part.start + self._order
-        each = torch.arange(len(INDICATORS), device=orders.device)
+        offsets = torch.arange(len(INDICATORS), device=orders.device)
         begins = at.indicators.start + self._order * len(INDICATORS)
-        columns[:, at.indicators] = (begins.unsqueeze(2) + each).flatten(1)
+        columns[:, at.indicators] = (begins.unsqueeze(2) + offsets).flatten(1)
         self._columns = columns
 
-    def shown(self, observations: Tensor) -> Tensor:
-        """Raw observations, float32 (n, width), as the episode shows them; a stock that is left out is all zeros."""
+    def to_layout(self, observations: Tensor) -> Tensor:
+        """Reorder raw observations, float32 (n, width), to the episode's layout; a stock left out is all zeros."""
         for part in (self._places.closes, self._places.tradable):
             observations[:, part] *= self._open
         observations[:, self._places.indicators] *= self._open.repeat_interleave(len(INDICATORS), dim=1)
         return observations.gather(1, self._columns)
 
     def placed(self, values: Tensor) -> Tensor:
-        """Numbers of the stocks (n, stocks) by the places at which they are shown."""
+        """Reorder values of the stocks (n, stocks) to the episode's layout."""
         return values.gather(1, self._order)
 
-    def meant(self, actions: Tensor) -> Tensor:
-        """Actions (n, stocks) by their places, as those of the stocks; none of one that is left out."""
+    def to_stocks(self, actions: Tensor) -> Tensor:
+        """Reorder actions (n, stocks) from the layout to the order of the stocks; 0 for a stock left out."""
         return torch.zeros_like(actions).scatter(1, self._order, actions) * self._open
 
 
@@ -100,13 +100,13 @@ class RebalancerMarket(ShareAccounts):
         episode: int | None = None,
         draws: bool = True,
         practice: Practice = AS_THE_DESK,
-        each: bool = False,
+        reward_per_stock: bool = False,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
         `fill` "same_close" trades at the very close of the decision, which is impossible: for comparison only.
-        Without `draws` every episode begins at `first`. `practice` is for training alone. With `each` a step has a
-        reward of each stock, `_of_each`.
+        Without `draws` every episode begins at `first`. `practice` is for training alone. With `reward_per_stock` a
+        step returns rewards of shape (n, symbols), by `_of_each`, instead of (n,).
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or a name is unknown.
@@ -119,7 +119,7 @@ class RebalancerMarket(ShareAccounts):
             )
         course = Course(first, last, count, seed, device, episode, draws)
         super().__init__(course, trading, len(table.symbols), steps_a_share(table, first, trading))
-        self._band, self._each = trading.basket.band, each
+        self._band, self._each = trading.basket.band, reward_per_stock
         unit = unit_rules(trading.basket, variant)
         self._unit_shares, self._unit_usd = float(unit.shares_per_unit), float(unit.notional_per_unit_usd)
         self._unit_part = unit.equity_per_unit
@@ -131,16 +131,16 @@ class RebalancerMarket(ShareAccounts):
         self._lay_out()
 
     def _tables(self, table: DailyTable, trading: Trading, fill: str) -> None:
-        """What is gathered from, a row for each decision: the observation without the account, and prices."""
+        """Make the lookup tables, a row for each decision: the observation without the account, and prices."""
         first, rows = self._first, self._last - self._first + 2  # one more: what is seen when the span is over
-        before = slice(first - 1, self._last + 1)
+        decisions = slice(first - 1, self._last + 1)
         at = columns_for(self._symbols)
-        seen = np.zeros((rows, at.width), dtype=np.float32)
-        seen[:, : at.cash] = table.features[before]
-        seen[:, at.weekday] = [table.weekday(day) for day in range(first, self._last + 2)]
-        seen[:, at.tradable] = table.tradable[before]
+        rows_seen = np.zeros((rows, at.width), dtype=np.float32)
+        rows_seen[:, : at.cash] = table.features[decisions]
+        rows_seen[:, at.weekday] = [table.weekday(day) for day in range(first, self._last + 2)]
+        rows_seen[:, at.tradable] = table.tradable[decisions]
         self._places = at
-        self._seen = self._table(seen)
+        self._seen = self._table(rows_seen)
         prices = price_rows(table, first, self._last, trading, fill)
         flags = table.tradable[first - 1 : self._last, None] > 0
         self._prices = self._table(np.concatenate([prices, flags], axis=1))
@@ -150,63 +150,67 @@ class RebalancerMarket(ShareAccounts):
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, width)."""
         observations = self._seen.index_select(0, self._day)
-        cash, value, held = self.cash_usd, self.equity_usd, self.shares
+        cash, value, holdings = self.cash_usd, self.equity_usd, self.shares
         if self._unit_part:  # as `strategies.daily_rebalancer.account_scale`
             scale = torch.where(value > 0.0, SPEC.capital_usd / value, 1.0)
-            cash, value, held = cash * scale, value * scale, held * scale.unsqueeze(1)
+            cash, value, holdings = cash * scale, value * scale, holdings * scale.unsqueeze(1)
         observations[:, self._places.cash] = cash
         observations[:, self._places.value] = value
-        observations[:, self._places.holdings] = held
-        return observations if self._layout is None else self._layout.shown(observations)
+        observations[:, self._places.holdings] = holdings
+        return observations if self._layout is None else self._layout.to_layout(observations)
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
-        before, held, market = self._value, self._held, self._market.index_select(0, self._day)
-        opens, known, sold, late, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(1)
-        actions = actions if self._layout is None else self._layout.meant(actions)
+        value_before, holdings, market = self._value, self._held, self._market.index_select(0, self._day)
+        opens, decision_prices, sold, late, paid, limit, closes, flags = self._prices.index_select(0, self._day).unbind(
+            1
+        )
+        actions = actions if self._layout is None else self._layout.to_stocks(actions)
         actions = actions.double().clamp(-1.0, 1.0) * flags
         up = actions.clamp(min=0.0)
         leaves = self._steps(self.shares * -actions.clamp(max=0.0))
-        wanted = self._wanted(up, known, before)
+        buys = self._wanted(up, decision_prices, value_before)
         if self._band > 0.0:
             least = (self._band * self.equity_usd).unsqueeze(1)
-            leaves = leaves.masked_fill((self._in_shares(leaves) * known < least) & (leaves < self._held), 0.0)
-            wanted = wanted.masked_fill(self._in_shares(wanted) * known < least, 0.0)
-        leaves, wanted = self._worth_orders(leaves, wanted, known)
+            leaves = leaves.masked_fill(
+                (self._in_shares(leaves) * decision_prices < least) & (leaves < self._held), 0.0
+            )
+            buys = buys.masked_fill(self._in_shares(buys) * decision_prices < least, 0.0)
+        leaves, buys = self._worth_orders(leaves, buys, decision_prices)
         if self._overlay.on:
-            leaves, wanted = self._worth_orders(*self._under_the_cap(leaves, wanted, known), known)
+            leaves, buys = self._worth_orders(*self._under_the_cap(leaves, buys, decision_prices), decision_prices)
         self._sell(leaves * opens, sold, late)
-        self._buy(wanted * opens, paid, limit)
+        self._buy(buys * opens, paid, limit)
         self._mark(closes)
         self._next_day()
         if self._each:
-            return self._stepped(self._of_each(before, held, known, paid, closes, market))
-        gained = self._value - before
+            return self._stepped(self._of_each(value_before, holdings, decision_prices, paid, closes, market))
+        gained = self._value - value_before
         if self._practice.turnover:
             gained = gained - self._practice.turnover * self.traded_usd * self._usd
         if self._practice.over_market:
             gained = gained - self._capital * market
         return self._stepped((gained * (self._reward / self._usd)).to(torch.float32))
 
-    def _wanted(self, up: Tensor, known: Tensor, value: Tensor) -> Tensor:
+    def _wanted(self, up: Tensor, prices: Tensor, value: Tensor) -> Tensor:
         """Steps that these actions within [0, 1] buy, float64 (n, symbols), at known prices in USD."""
         if self._unit_part:
-            return self._steps(up * (self._unit_part * (value / self._usd)).unsqueeze(1) / known)
-        return self._steps(up * self._unit_usd / known if self._unit_usd else up * self._unit_shares)
+            return self._steps(up * (self._unit_part * (value / self._usd)).unsqueeze(1) / prices)
+        return self._steps(up * self._unit_usd / prices if self._unit_usd else up * self._unit_shares)
 
     def _of_each(
-        self, value: Tensor, held: Tensor, known: Tensor, paid: Tensor, closes: Tensor, market: Tensor
+        self, value: Tensor, holdings: Tensor, decision_prices: Tensor, paid: Tensor, closes: Tensor, market: Tensor
     ) -> Tensor:
-        """What each stock earned after its costs, float32 (n, symbols), over its equal part of the account's value.
+        """Reward of each stock, float32 (n, symbols): profit after costs over its equal part of the account's value.
 
-        `held` are the steps before the session. Together they are what the account earned. With `over_market` each is
-        less what its dollars would have earned otherwise: the market's return as far as the account is invested, since
-        cash is then short, and for the rest an equal part's return whatever is held, since cash is then at hand.
+        `holdings` are the steps before the session. The sum over stocks is what the account earned. With `over_market`
+        the alternative return of the same dollars is subtracted: the market's return for the invested part of the
+        account, where cash is short, and the market's return on an equal part for the rest, where cash is available.
         """
-        marks = torch.where(torch.isfinite(known), known * TICKS, 0.0)
+        marks = torch.where(torch.isfinite(decision_prices), decision_prices * TICKS, 0.0)
         bought_ticks = self._bought * paid
-        moved = self._held * closes - held * marks + self._sale_ticks - bought_ticks
+        moved = self._held * closes - holdings * marks + self._sale_ticks - bought_ticks
         profit = moved * self._a_tick - self._cost_each
         part = (value / self._symbols).unsqueeze(1)
         if self._practice.turnover:
@@ -215,20 +219,20 @@ class RebalancerMarket(ShareAccounts):
             exposed = self._held * marks * self._a_tick
             invested = (exposed.sum(1) / value).clamp(0.0, 1.0).unsqueeze(1)
             profit = profit - (invested * exposed + (1.0 - invested) * part) * market.unsqueeze(1)
-        found = (profit / part * EACH).to(torch.float32)
-        return found if self._layout is None else self._layout.placed(found)
+        rewards = (profit / part * EACH).to(torch.float32)
+        return rewards if self._layout is None else self._layout.placed(rewards)
 
-    def _worth_orders(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    def _worth_orders(self, leaves: Tensor, buys: Tensor, prices: Tensor) -> tuple[Tensor, Tensor]:
         """Sales and buys, in steps, without those too small for an order."""
-        sold = self._worth_selling(leaves, self._held - leaves, known)
-        return sold, self._worth_an_order(wanted, self._held + wanted, known)
+        sold = self._worth_selling(leaves, self._held - leaves, prices)
+        return sold, self._worth_an_order(buys, self._held + buys, prices)
 
-    def _under_the_cap(self, leaves: Tensor, wanted: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """What the risk overlay leaves of sales and buys, in steps; it may add sales."""
-        held, prices = self._held, torch.where(known < inf, known / self._per_share, 0.0)
-        goals = held - leaves + wanted
-        goals = self._overlay(self._day, held, goals, prices, self.equity_usd, whole=False)
-        return (held - goals).clamp(min=0.0), (goals - held).clamp(min=0.0)
+    def _under_the_cap(self, leaves: Tensor, buys: Tensor, decision_prices: Tensor) -> tuple[Tensor, Tensor]:
+        """Sales and buys under the risk overlay, in steps; it may add sales."""
+        holdings, prices = self._held, torch.where(decision_prices < inf, decision_prices / self._per_share, 0.0)
+        goals = holdings - leaves + buys
+        goals = self._overlay(self._day, holdings, goals, prices, self.equity_usd, whole=False)
+        return (holdings - goals).clamp(min=0.0), (goals - holdings).clamp(min=0.0)
 
     def _open_again(self, over: Tensor) -> None:
         super()._open_again(over)
@@ -240,7 +244,7 @@ class RebalancerMarket(ShareAccounts):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """How each account's episode shows the stocks; None: as they are."""
+        """The layout of stocks in each account's episode; None: the order of the table."""
         p = self._practice
         if p.permute or p.universe < 1.0:
             draws = [uniform(self._seed, stream, *self._each_stock()).view(self._count, -1) for stream in (1, 2)]
@@ -253,16 +257,16 @@ class RebalancerMarket(ShareAccounts):
 
 
 def market_returns(table: DailyTable, first: int, last: int) -> np.ndarray[Any, Any]:
-    """What the stocks return on average from close to close in sessions `first` to `last`, float64 (sessions,).
+    """Mean return of the stocks from close to close in sessions `first` to `last`, float64 (sessions,).
 
     A stock counts from its second known close on. No decision changes it, so a reward less a constant times it has the
     same optimum: docs/TRAINING.md has the proof.
     """
     closes = table.close_ticks[first - 1 : last + 1]
-    known = closes[:-1] > 0
-    returns = np.where(known, closes[1:] / np.where(known, closes[:-1], 1.0) - 1.0, 0.0)
-    found: np.ndarray[Any, Any] = returns.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    return found
+    has_close = closes[:-1] > 0
+    returns = np.where(has_close, closes[1:] / np.where(has_close, closes[:-1], 1.0) - 1.0, 0.0)
+    means: np.ndarray[Any, Any] = returns.sum(axis=1) / np.maximum(has_close.sum(axis=1), 1)
+    return means
 
 
 def by_variant(trading: Trading, variant: str = SHARES) -> Trading:

@@ -73,13 +73,13 @@ class RegimeMarket(Episodes):
         self._begin_everywhere()
 
     def _tables(self, table: DailyTable, fill: str) -> None:
-        """What is gathered from, a row for each decision: market columns, growth of night and day, portfolios."""
+        """Make the lookup tables, a row for each decision: market columns, growth of night and day, portfolios."""
         first, last = self._first, self._last
-        before = slice(first - 1, last + 1)
+        decisions = slice(first - 1, last + 1)
         places = layout(len(table.symbols))
         self._funds, self._places = len(table.symbols), places
-        seen = np.zeros((last - first + 2, WIDTH), dtype=np.float32)
-        seen[:, places.prices.start : places.volatilities.stop] = table.features[before]
+        rows_seen = np.zeros((last - first + 2, WIDTH), dtype=np.float32)
+        rows_seen[:, places.prices.start : places.volatilities.stop] = table.features[decisions]
         close = table.close_ticks
         opened = np.where(table.present, table.open_ticks, 0.0)
         opened = np.where(opened > 0, opened, close)[first : last + 1]
@@ -92,14 +92,14 @@ class RegimeMarket(Episodes):
         night = opened / was if fill == "next_open" else np.ones_like(opened)
         day = close[first : last + 1] / (opened if fill == "next_open" else was)
         whole = close[first : last + 1] / was
-        self._seen = self._table(seen)
+        self._seen = self._table(rows_seen)
         self._growth = self._table(np.stack([night, day, whole], axis=1))  # (rows, 3, funds)
         self._opens = self._table(opened / TICKS) if charges_days(self._trading.paper) else None  # USD a share
         regimes, none = [weights for _, weights in regimes_of(table.symbols)], (0.0,) * self._funds
-        self._regimes = self._table(np.array([each if isinstance(each, tuple) else none for each in regimes]))
-        parts = np.array([each if isinstance(each, float) else 0.0 for each in regimes])
+        self._regimes = self._table(np.array([regime if isinstance(regime, tuple) else none for regime in regimes]))
+        parts = np.array([regime if isinstance(regime, float) else 0.0 for regime in regimes])
         self._parts = self._table(parts) if parts.any() else None  # of the regimes that go by volatility
-        self._inverse = self._table(inverse_weights(seen[:, places.volatilities]))
+        self._inverse = self._table(inverse_weights(rows_seen[:, places.volatilities]))
 
     def _begin_everywhere(self) -> None:
         n, real = self._count, torch.float64
@@ -156,22 +156,22 @@ class RegimeMarket(Episodes):
 
         What cash does not cover then is missing from the weights that grow.
         """
-        wanted = self._regimes.index_select(0, actions)
+        weights = self._regimes.index_select(0, actions)
         stays = (actions == HOLD).unsqueeze(1)
         if self._parts is not None:
             part = self._parts.index_select(0, actions).unsqueeze(1)
-            wanted = torch.where(part > 0.0, part * self._inverse.index_select(0, self._day), wanted)
-            stays = stays | wanted.isnan()
-        stays = stays | ((wanted - drifted).abs() < self._band)
-        goal = torch.where(stays, drifted, wanted)
+            weights = torch.where(part > 0.0, part * self._inverse.index_select(0, self._day), weights)
+            stays = stays | weights.isnan()
+        stays = stays | ((weights - drifted).abs() < self._band)
+        goal = torch.where(stays, drifted, weights)
         if self._band > 0.0:
             grows = (goal - drifted).clamp(min=0.0)
             over = (goal.sum(1) - 1.0).clamp(min=0.0)
             goal = goal - grows * (over / grows.sum(1).clamp(min=1e-12)).clamp(max=1.0).unsqueeze(1)
         if not self._overlay.on:
             return goal
-        one = torch.ones_like(goal)  # weights are counted as shares of 1 USD in an account of 1 USD
-        return self._overlay(self._day, drifted, goal, one, one[:, 0], whole=True, shares=False)
+        ones = torch.ones_like(goal)  # weights are counted as shares of 1 USD in an account of 1 USD
+        return self._overlay(self._day, drifted, goal, ones, ones[:, 0], whole=True, shares=False)
 
     def _open_again(self, over: Tensor) -> None:
         """Accounts in cash with the capital where `over`, bool (n,)."""

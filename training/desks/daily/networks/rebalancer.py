@@ -24,7 +24,7 @@ _SMA_200 = INDICATORS.index("sma200")
 
 
 def columns_of(observations: Tensor) -> ObservationColumns:
-    """Where the numbers of raw observations (..., 16 n + 3) stand."""
+    """Column slices of raw observations (..., 16 n + 3)."""
     return columns_for((observations.shape[-1] - 3) // (3 + len(INDICATORS)))
 
 
@@ -58,11 +58,11 @@ class _Prices(nn.Module):
         return closes * _inverse(indicators[:, :, _SMA_200]), indicators * factors
 
 
-def _scaled(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (columns,) of the values (rows, columns) that are `known`; 1 for that of a constant."""
-    count = known.sum(dim=0)
-    mean = torch.where(known, values, 0.0).sum(dim=0) / count.clamp_min(1)
-    squares = torch.where(known, (values - mean).square(), 0.0).sum(dim=0)
+def _scaled(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (columns,) of the values (rows, columns) that are `mask`; 1 for that of a constant."""
+    count = mask.sum(dim=0)
+    mean = torch.where(mask, values, 0.0).sum(dim=0) / count.clamp_min(1)
+    squares = torch.where(mask, (values - mean).square(), 0.0).sum(dim=0)
     scale = (squares / (count - 1).clamp_min(1)).sqrt()
     return mean, torch.where(scale < 1e-8, 1.0, scale)  # a column that never changed
 
@@ -82,8 +82,8 @@ def fit_scaling(observations: Tensor) -> Scaling:
     check_rows(observations, "observations")
     at = columns_of(observations)
     market = Policy(Scaling.identity(at.width)).normalise(observations)[:, : at.cash].double()
-    known = observations[:, at.tradable] != 0.0
-    mean, scale = _scaled(market, torch.cat([known, known.repeat_interleave(len(INDICATORS), dim=1)], dim=1))
+    tradable = observations[:, at.tradable] != 0.0
+    mean, scale = _scaled(market, torch.cat([tradable, tradable.repeat_interleave(len(INDICATORS), dim=1)], dim=1))
     means, scales, clips = [0.0] * at.width, [1.0] * at.width, [NO_LIMIT] * at.width
     means[: at.cash], scales[: at.cash], clips[: at.cash] = mean.tolist(), scale.tolist(), [CLIP] * at.cash
     scales[at.holdings] = [1.0 / at.stocks] * at.stocks  # an equal share of the portfolio counts as 1
@@ -181,11 +181,11 @@ HELD, FLAG, FREE, WORTH, DAY = range(1 + len(INDICATORS), FEATURES)
 
 
 def fit_shared_scaling(observations: Tensor) -> Scaling:
-    """As `fit_scaling`, one mean and deviation of each feature for all stocks together, float (19,)."""
+    """As `fit_scaling`, with one mean and deviation of each feature over all stocks, float (19,)."""
     check_rows(observations, "observations")
     rows = SharedPolicy(Scaling.identity(FEATURES)).normalise(observations).flatten(0, 1).double()
-    known = (rows[:, FLAG] != 0.0).unsqueeze(1)
-    mean, scale = _scaled(rows[:, :HELD], known.expand(-1, HELD))
+    is_tradable = (rows[:, FLAG] != 0.0).unsqueeze(1)
+    mean, scale = _scaled(rows[:, :HELD], is_tradable.expand(-1, HELD))
     means, scales = [*mean.tolist(), 1.0, 0.0, 0.0, 1.0, 2.0], [*scale.tolist(), 1.0, 1.0, 1.0, 1.0, 2.0]
     return Scaling(tuple(means), tuple(scales), (CLIP,) * HELD + (NO_LIMIT,) * (FEATURES - HELD))
 
@@ -203,12 +203,12 @@ class _Encoder(nn.ModuleList):
 
     def forward(self, stocks: Tensor) -> Tensor:
         """A number of each stock, (batch, stocks), of prepared ones, (batch, stocks, 19)."""
-        own_1, all_1, own_2, all_2, last = self
+        own_1, all_1, own_2, all_2, output_layer = self
         flags = stocks[:, :, FLAG : FLAG + 1]
         part = flags / flags.sum(dim=1, keepdim=True).clamp(min=1.0)
         hidden = torch.relu(own_1(stocks) + all_1((stocks * part).sum(dim=1, keepdim=True)))
         hidden = torch.relu(own_2(hidden) + all_2((hidden * part).sum(dim=1, keepdim=True)))
-        numbers: Tensor = last(hidden)
+        numbers: Tensor = output_layer(hidden)
         return numbers.squeeze(2)
 
 
@@ -244,8 +244,8 @@ class SharedPolicy(nn.Module):
             ],
             dim=1,
         )
-        each = [closes, held, observation[:, at.tradable]]
-        close, holding, flag = (column.unsqueeze(2) for column in each)
+        columns = [closes, held, observation[:, at.tradable]]
+        close, holding, flag = (column.unsqueeze(2) for column in columns)
         return torch.cat([close, indicators, holding, flag, account.unsqueeze(1).expand(-1, at.stocks, -1)], dim=2)
 
     def prepare(self, observation: Tensor) -> Tensor:
@@ -323,14 +323,14 @@ class EqualMoney(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Actions, float32 (batch, stocks) in [0, 1], of raw observations, float32 (batch, 16 stocks + 3)."""
         at = columns_of(observation)
-        closes, held = observation[:, at.closes], observation[:, at.holdings]
+        closes, holdings = observation[:, at.closes], observation[:, at.holdings]
         cash, value = observation[:, at.cash : at.cash + 1], observation[:, at.value : at.value + 1].clamp(min=0.0)
-        known = (observation[:, at.tradable] != 0.0) & (closes > 0.0)
+        tradable = (observation[:, at.tradable] != 0.0) & (closes > 0.0)
         goal = value * (INVESTED / at.stocks)
-        waits = (~known & (held == 0.0)).to(goal.dtype).sum(dim=1, keepdim=True)
+        waits = (~tradable & (holdings == 0.0)).to(goal.dtype).sum(dim=1, keepdim=True)
         free = cash - (1.0 - INVESTED) * value - goal * waits
-        lacks = torch.where(known, (goal - held * closes).clamp(min=0.0), 0.0)
+        lacks = torch.where(tradable, (goal - holdings * closes).clamp(min=0.0), 0.0)
         in_all = lacks.sum(dim=1, keepdim=True)
         part = torch.where(in_all > 0.0, free / in_all.clamp(min=1e-6), 0.0).clamp(0.0, 1.0)
-        wanted = torch.where(free >= LEAST * value, lacks * part, 0.0)
-        return (wanted / self.unit_usd).clamp(max=1.0)
+        spend_usd = torch.where(free >= LEAST * value, lacks * part, 0.0)
+        return (spend_usd / self.unit_usd).clamp(max=1.0)

@@ -46,20 +46,20 @@ class Policy(nn.Module):
             observation: raw, float32 (batch, 64).
             hidden: float32 (batch, 128), the state that the day before left; zeros on the first day.
         """
-        following = self.gru.step(self.encoder(self.seen(observation)), self.before(hidden))
+        following = self.gru.step(self.encoder(self.mask_columns(observation)), self.initial_state(hidden))
         logits: Tensor = self.actor(following)
         return logits, following
 
-    def seen(self, observation: Tensor) -> Tensor:
-        """What it sees of observations (..., columns)."""
+    def mask_columns(self, observation: Tensor) -> Tensor:
+        """Observations (..., columns) with the columns that this network leaves out set to 0."""
         if self.unseen is None:
             return observation
-        shown = torch.ones(observation.shape[-1], dtype=observation.dtype, device=observation.device)
-        shown[self.unseen] = 0.0
-        return observation * shown
+        mask = torch.ones(observation.shape[-1], dtype=observation.dtype, device=observation.device)
+        mask[self.unseen] = 0.0
+        return observation * mask
 
-    def before(self, hidden: Tensor) -> Tensor:
-        """The state that a step begins with."""
+    def initial_state(self, hidden: Tensor) -> Tensor:
+        """The state that a step begins with: `hidden`, or zeros for a network without memory."""
         return hidden if self.remembers else hidden * 0.0  # the graph keeps its input
 
 
@@ -89,7 +89,7 @@ class RegimeActorCritic(nn.Module):
 
     def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step: logits (n, 16), values (n,), the next state (n, 128); `prepared` is (n, used)."""
-        following = self.policy.gru.step(self._encoded(prepared), self.policy.before(hidden))
+        following = self.policy.gru.step(self._encoded(prepared), self.policy.initial_state(hidden))
         return *self._heads(following), following
 
     def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,14 +103,14 @@ class RegimeActorCritic(nn.Module):
         return self._heads(self.policy.gru.sequence(self._encoded(prepared), hidden, starts))
 
     def _encoded(self, prepared: Tensor) -> Tensor:
-        """What the policy's encoder gives where the reserved columns are zeros."""
+        """The policy encoder's output for observations whose reserved columns are zeros."""
         encoder = self.policy.encoder
         weight, bias = (encoder.get_parameter(name) for name in ("0.weight", "0.bias"))
-        result: Tensor = encoder[1:](linear(self.policy.seen(prepared), weight[:, : self._used], bias))
+        result: Tensor = encoder[1:](linear(self.policy.mask_columns(prepared), weight[:, : self._used], bias))
         return result
 
     def _heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (..., 16) and values (...): one product, since a value's alone costs as much as all logits."""
         actor, critic = self.policy.actor, self.critic
-        found = linear(states, torch.cat([actor.weight, critic.weight]), torch.cat([actor.bias, critic.bias]))
-        return found[..., :ACTIONS], found[..., ACTIONS]
+        outputs = linear(states, torch.cat([actor.weight, critic.weight]), torch.cat([actor.bias, critic.bias]))
+        return outputs[..., :ACTIONS], outputs[..., ACTIONS]

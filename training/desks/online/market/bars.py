@@ -49,7 +49,7 @@ class Bars:
     remark: str = ""  # what of the files counts for nothing, where that is much
 
     def places(self, series: Series, index: int) -> tuple[int, int]:
-        """Where the bars of a session begin and end in a series."""
+        """First and end index of a session's bars in a series."""
         session = self.scheduled[index].session
         first, end = np.searchsorted(series.start_ns, [session.open_ns, session.close_ns])
         return int(first), int(end)
@@ -88,12 +88,12 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
         scan(path, symbols, spec.bar_interval_s, spec.bar_anchor) for path, symbols in zip(paths, parts, strict=True)
     ]
     calendar = calendar_of(min(i.first_date for i in infos), max(i.last_date for i in infos))
-    known: dict[str, SessionScheduled] = {}
-    found: dict[str, list[Bar]] = {symbol: [] for symbol in spec.symbols}
+    sessions: dict[str, SessionScheduled] = {}
+    bars_by_symbol: dict[str, list[Bar]] = {symbol: [] for symbol in spec.symbols}
     sources = [TapeSource(path, info, calendar) for path, info in zip(paths, infos, strict=True)]
     for source in sources:
-        _gather(source, known, found)
-    missing = [symbol for symbol, bars in found.items() if not bars]
+        _gather(source, sessions, bars_by_symbol)
+    missing = [symbol for symbol, bars in bars_by_symbol.items() if not bars]
     if missing:
         raise HistoryError(f"no regular-session bar of {', '.join(missing)}: choose another file")
     return Bars(
@@ -101,19 +101,19 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
         _digest(infos),
         next((info.synthetic for info in infos if info.synthetic), ""),
         spec.bar_interval_s,
-        tuple(known[date] for date in sorted(known)),
-        tuple(_series(symbol, bars) for symbol, bars in found.items()),
+        tuple(sessions[date] for date in sorted(sessions)),
+        tuple(_series(symbol, bars) for symbol, bars in bars_by_symbol.items()),
         " ".join(filter(None, (source.counts.remark for source in sources))),
     )
 
 
-def _gather(source: TapeSource, known: dict[str, SessionScheduled], found: dict[str, list[Bar]]) -> None:
+def _gather(source: TapeSource, sessions: dict[str, SessionScheduled], bars_by_symbol: dict[str, list[Bar]]) -> None:
     """Add the sessions and the good bars of a file."""
     for event in source:
         if isinstance(event, SessionScheduled):
-            known.setdefault(event.session.date, event)
+            sessions.setdefault(event.session.date, event)
         elif isinstance(event, BarClosed) and usable(event.bar):
-            found[event.bar.symbol].append(event.bar)
+            bars_by_symbol[event.bar.symbol].append(event.bar)
 
 
 def _series(symbol: str, bars: Sequence[Bar]) -> Series:

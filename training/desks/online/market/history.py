@@ -65,9 +65,9 @@ class History:
 
     def on(self, dates: Sequence[str]) -> tuple[TradingDay, ...]:
         """The sessions of these dates, of all symbols, by date."""
-        wanted = frozenset(dates)
-        found = [day for day in self.days if day.session.date in wanted]
-        return tuple(sorted(found, key=lambda day: day.session.date))
+        chosen = frozenset(dates)
+        days = [day for day in self.days if day.session.date in chosen]
+        return tuple(sorted(days, key=lambda day: day.session.date))
 
 
 def history_of(bars: Bars, spec: ShareSpec, config: ModelConfig, trading: Trading) -> History:
@@ -79,7 +79,7 @@ def history_of(bars: Bars, spec: ShareSpec, config: ModelConfig, trading: Tradin
         days.extend(part.days(first_row))
         newest.append(np.where(part.newest >= 0, part.newest + first_seen, -1))
         first_row, first_seen = first_row + len(part.minute), first_seen + len(part.seen)
-    found = History(
+    history = History(
         bar_min=spec.bar_interval_s // 60,
         minute=np.concatenate([part.minute for part in parts]),
         open=np.concatenate([part.open for part in parts]),
@@ -93,11 +93,11 @@ def history_of(bars: Bars, spec: ShareSpec, config: ModelConfig, trading: Tradin
         labels=np.concatenate([part.labels for part in parts]),
         days=tuple(days),
     )
-    if not found.dates:
+    if not history.dates:
         raise HistoryError(
             f"{bars.file} has no session with {spec.history_bars} bars of each symbol before it: give a longer file"
         )
-    return found
+    return history
 
 
 class _Symbol:
@@ -117,8 +117,8 @@ class _Symbol:
         self.labels = labels_of(series.values, [(first, end) for _, first, end in self._spans], config)
 
     def days(self, first_row: int) -> list[TradingDay]:
-        """Its sessions; `first_row` is its first row among those of all symbols."""
-        found = []
+        """The symbol's sessions; `first_row` is its first row in the tables of all symbols."""
+        days = []
         for session, first, end in self._spans:
             deadline = flatten_from_ns(session, "", self._trading.execution, self._spec.grid)
             deadline -= session.open_ns
@@ -127,8 +127,8 @@ class _Symbol:
             day = TradingDay(
                 session, self._series.symbol, first_row + first, first_row + end, first_row + flatten, bool(usable)
             )
-            found.append(day)
-        return found
+            days.append(day)
+        return days
 
     def _prices(self, trading: Trading) -> None:
         """Prices in ticks as the paper broker quotes them."""
@@ -172,9 +172,9 @@ class _Symbol:
         """Whether a price of these rows is so far from the close before it that the desk would doubt it."""
         most, values = self._trading.risk.bar_leap_max, self._series.values
         rows = slice(max(first, 1), end)
-        before = values[CLOSE, rows.start - 1 : end - 1]
+        previous = values[CLOSE, rows.start - 1 : end - 1]
         prices = values[:VOLUME, rows]
-        return bool((np.abs(prices - before) > most * np.maximum(prices, before)).any())
+        return bool((np.abs(prices - previous) > most * np.maximum(prices, previous)).any())
 
 
 def labels_of(values: Float64Array, spans: Sequence[tuple[int, int]], config: ModelConfig) -> npt.NDArray[np.float32]:
@@ -199,11 +199,11 @@ def _ahead(
     of: Callable[[Float64Array, int], Float64Array],
 ) -> npt.NDArray[np.float32]:
     """What `of` finds of each session's bars that have `bars` bars after them; NaN of the others."""
-    found = np.full(values.shape[1], np.nan, dtype=np.float32)
+    result = np.full(values.shape[1], np.nan, dtype=np.float32)
     for first, end in spans:
         if end - first > bars:
-            found[first : end - bars] = of(values[:, first:end], bars)
-    return found
+            result[first : end - bars] = of(values[:, first:end], bars)
+    return result
 
 
 def _rises(session: Float64Array, bars: int) -> Float64Array:

@@ -39,8 +39,8 @@ class Money:
         self.capital = int(trading.paper.cash_usd * self.usd)
         self._grid = self.usd // COST_GRID
         self._rate = Fraction(trading.paper.share_cost_rate)
-        each = 1 + self._rate
-        if self.capital * each.denominator > LARGEST:
+        with_cost = 1 + self._rate
+        if self.capital * with_cost.denominator > LARGEST:
             raise ValueError(
                 f"paper.cash_usd is {trading.paper.cash_usd} and basket.order_step {rules.order_step}: training counts "
                 'at most 2^62 parts of a cost: choose a larger order_step, or fractions = "off"'
@@ -51,16 +51,16 @@ class Money:
         share = Fraction(CENTS, per_share)
         cents = {SHARES: share, SHARES_SOLD: share, PROCEEDS: Fraction(CENTS, self.usd)}
         self._fees = [
-            (on, Fraction(getattr(trading.paper, key)) * each)
-            for on, each in cents.items()
+            (on, Fraction(getattr(trading.paper, key)) * fee)
+            for on, fee in cents.items()
             for key in (CHARGED[on] if charges_days(trading.paper) else ())
         ]
 
     def cost(self, traded: Int64Array) -> Int64Array:
-        """What trading this value costs, half to even of 1e-6 USD."""
+        """Cost of trading this value, rounded half to even to 1e-6 USD."""
         product, least = traded * self._rate.numerator, self._rate.denominator * self._grid
-        whole, rest = np.divmod(product, least)
-        up = (2 * rest > least) | ((2 * rest == least) & (whole % 2 == 1))
+        whole, remainder = np.divmod(product, least)
+        up = (2 * remainder > least) | ((2 * remainder == least) & (whole % 2 == 1))
         rounded: Int64Array = (whole + up) * self._grid
         return rounded
 
@@ -70,11 +70,11 @@ class Money:
         cents = np.zeros_like(shares)
         for on, rate in self._fees:
             cents += -(-bases[on] * rate.numerator // rate.denominator)
-        found: Int64Array = cents * (self.usd // CENTS)
-        return found
+        fees: Int64Array = cents * (self.usd // CENTS)
+        return fees
 
     def reserved(self, limit: Int64Array, steps: Int64Array) -> Int64Array:
-        """What a buy at this limit in ticks holds back."""
+        """Money that a buy at this limit in ticks reserves."""
         traded = limit * steps * self.a_tick
         return traded + rounded_up(traded, self._rate / self._grid) * self._grid
 
@@ -83,25 +83,25 @@ class Money:
 
         See `daemon.core.desks.shares.sizes.shared`: of fractions the part of the goal, else the whole shares that fit.
         """
-        each, a_share = self._rate + 1, self.a_tick * self.per_share
-        shares = np.maximum(cash, 0) * each.denominator // np.maximum(limit * a_share * each.numerator, 1)
+        with_cost, a_share = self._rate + 1, self.a_tick * self.per_share
+        shares = np.maximum(cash, 0) * with_cost.denominator // np.maximum(limit * a_share * with_cost.numerator, 1)
         steps = shares * self.per_share
         whole = np.where(self.reserved(limit, steps) <= cash, steps, np.maximum(steps - self.per_share, 0))
         if self.per_share == 1:
             return whole
         units = units_a_usd(self.per_share)
         cent, times = units // CENTS, self.usd // units
-        costs = rounded_up(limit, each * Fraction(units, TICKS * self.per_share))
-        there = np.maximum(cash // times - slack(self.per_share), 0) // cent
+        costs = rounded_up(limit, with_cost * Fraction(units, TICKS * self.per_share))
+        cents_available = np.maximum(cash // times - slack(self.per_share), 0) // cent
         needed = np.maximum(-(-goal * costs // cent), 1)
-        part = goal * np.minimum((there << BITS) // needed, 1 << BITS) >> BITS
+        part = goal * np.minimum((cents_available << BITS) // needed, 1 << BITS) >> BITS
         return np.where(divides, np.where(self._is_too_small(part, 2 * limit), 0, part), whole)
 
     def _is_too_small(self, steps: Int64Array, halves: Int64Array) -> BoolArray:
         """Whether so many steps at a price in half ticks are a fraction of shares that is worth no order."""
         worth = steps * halves * self._least.denominator < 2 * self._least.numerator
-        found: BoolArray = (steps % self.per_share > 0) & worth
-        return found
+        is_small: BoolArray = (steps % self.per_share > 0) & worth
+        return is_small
 
     def buy_limit(self, ask: Int64Array, middle: Int64Array) -> Int64Array:
         """Limit of a buy in ticks; `middle` in half ticks."""
@@ -125,16 +125,16 @@ class Money:
 
     def in_usd(self, units: Int64Array) -> Float64Array:
         """Money in USD."""
-        found: Float64Array = units / self.usd
-        return found
+        usd: Float64Array = units / self.usd
+        return usd
 
     def shares(self, steps: Int64Array) -> Float64Array:
         """Steps as shares."""
-        found: Float64Array = steps / self.per_share
-        return found
+        shares: Float64Array = steps / self.per_share
+        return shares
 
 
 def price_usd(half_ticks: Int64Array) -> Float64Array:
     """A price in USD a share."""
-    found: Float64Array = half_ticks / HALF
-    return found
+    prices: Float64Array = half_ticks / HALF
+    return prices

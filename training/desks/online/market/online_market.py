@@ -239,8 +239,8 @@ class OnlineMarket:
     @property
     def active(self) -> BoolArray:
         """Rows whose episode goes on."""
-        found: BoolArray = self._active > 0
-        return found
+        active: BoolArray = self._active > 0
+        return active
 
     def begin(self, days: Int64Array, which: BoolArray | None = None) -> None:
         """Start the rows `which` (all when None) on `days` (int64 (n,), indices into the days)."""
@@ -253,7 +253,7 @@ class OnlineMarket:
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, width)."""
         h, a = self._history, self.account
-        seen = h.seen[h.newest[self.row][:, None] + self._window].reshape(self._count, -1)
+        features = h.seen[h.newest[self.row][:, None] + self._window].reshape(self._count, -1)
         fields = portfolio_fields(
             self._config.portfolio,
             shares=self._money.shares(a.held),
@@ -263,7 +263,7 @@ class OnlineMarket:
             cost=a.entry / TICKS,
             age_min=h.minute[self.row] - a.opened,
         )
-        return torch.from_numpy(np.concatenate([seen, fields.astype(np.float32)], axis=1))
+        return torch.from_numpy(np.concatenate([features, fields.astype(np.float32)], axis=1))
 
     def labels(self) -> Tensor:
         """What each head should answer to the observations of now, float32 (n, heads); NaN where it is not known."""
@@ -275,7 +275,7 @@ class OnlineMarket:
         A reward is the gain as a part of the equity before it, after costs.
         """
         a, h, active = self.account, self._history, self.active
-        before = a.equity.copy()
+        equity_before = a.equity.copy()
         self._order(resolve(actions.numpy(), a.held > 0))
         self.row += self._active
         self._trade(active)
@@ -285,7 +285,7 @@ class OnlineMarket:
         terminal = active & (self.row == self._last_row)
         if terminal.any():
             self._leave(terminal)
-        rewards = np.where(active, (a.equity - before) / before, 0.0)
+        rewards = np.where(active, (a.equity - equity_before) / equity_before, 0.0)
         if self._auto_reset:
             if terminal.any():
                 self.begin(self._draw(), terminal)
@@ -363,8 +363,8 @@ class OnlineMarket:
     def _draw(self) -> Int64Array:
         """A session for the next episode of each row."""
         drawn = uniform(self._seed, 0, torch.arange(self._count), torch.from_numpy(self._episode)).numpy()
-        found: Int64Array = (drawn * len(self._first)).astype(np.int64)
-        return found
+        days: Int64Array = (drawn * len(self._first)).astype(np.int64)
+        return days
 
     def _scatter_starts(self) -> None:
         """Spread the first episodes over their sessions, so that the rows are not all at the same minute."""
@@ -374,12 +374,12 @@ class OnlineMarket:
 
 def _divides(history: History, trading: Trading, symbols: int) -> BoolArray:
     """Whether a desk that begins with a row's session trades fractions: its own rule, at the session's first close."""
-    rule, found = trading.basket.fractions, np.zeros(len(history.close), dtype=np.bool_)
+    rule, divides = trading.basket.fractions, np.zeros(len(history.close), dtype=np.bool_)
     prices: dict[str, list[float]] = {}
     for day in history.days:
         prices.setdefault(day.session.date, []).append(float(history.close[day.first] + history.ask[day.first]) / HALF)
     cash = float(trading.paper.cash_usd) / symbols
     fits = {date: rule == "on" or (rule == "auto" and fractions_fit(cash * len(of), of)) for date, of in prices.items()}
     for day in history.days:
-        found[day.first : day.end] = fits[day.session.date]
-    return found
+        divides[day.first : day.end] = fits[day.session.date]
+    return divides

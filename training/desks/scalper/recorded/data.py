@@ -56,13 +56,17 @@ class Recorded:
     def feed(self, machine: Machine, events: Iterable[Event]) -> Iterator[Event]:
         """See `Venue`; a session without quotes has its bars and no contract."""
         session, counts = QuotedSession(self._underlying, None, None), QuoteCounts()
-        for read in events:
-            event = read
-            if isinstance(read, SessionScheduled):
-                known = self._days.get(read.session.date)
-                event = read if known is None else msgspec.structs.replace(read, upcoming=known.scheduled.upcoming)
-                quotes = None if known is None else known.quotes
-                session = QuotedSession(self._underlying, quotes, None if known is None else known.listed)
+        for feed_event in events:
+            event = feed_event
+            if isinstance(feed_event, SessionScheduled):
+                quoted_day = self._days.get(feed_event.session.date)
+                event = (
+                    feed_event
+                    if quoted_day is None
+                    else msgspec.structs.replace(feed_event, upcoming=quoted_day.scheduled.upcoming)
+                )
+                quotes = None if quoted_day is None else quoted_day.quotes
+                session = QuotedSession(self._underlying, quotes, None if quoted_day is None else quoted_day.listed)
             yield event
             for following in session.following(event, machine.market_state, counts):
                 yield self._widened(following)
@@ -91,7 +95,7 @@ _ROWS = ("start_ns", "open", "high", "low", "close", "features", "minute", "gap"
 
 @dataclass(frozen=True, slots=True)
 class QuotedData(Data):
-    """As `Data`; its days have recorded quotes. Copies of sessions on modelled prices follow at the history's end."""
+    """`Data` whose days have recorded quotes. Copies of sessions on modelled prices follow at the history's end."""
 
     prices: QuoteTable
     quoted: dict[str, QuotedDay]
@@ -131,9 +135,11 @@ class QuotedData(Data):
 
     def training_market(self, dates: Sequence[str], from_date: str, trading: Trading, **more: Any) -> Market:
         """See `Data`; modelled sessions are all up to the last of `dates`, also those without quotes."""
-        made = [day for date, day in self.copies.items() if from_date <= date <= dates[-1]]
-        days = (*self.on(dates), *made)
-        return RecordedMarket(self.history, self.prices, days, trading, made=len(made), share=self.share, **more)
+        modelled_days = [day for date, day in self.copies.items() if from_date <= date <= dates[-1]]
+        days = (*self.on(dates), *modelled_days)
+        return RecordedMarket(
+            self.history, self.prices, days, trading, modelled=len(modelled_days), share=self.share, **more
+        )
 
 
 def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: QuoteSource) -> QuotedData:
@@ -162,9 +168,9 @@ def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: Quot
     copies: dict[str, TradingDay] = {}
     if source.synthetic_share > 0.0:
         prices = [modelled(history, day, trading) for day in usable]
-        history, made = with_copies(history, usable)
-        sessions += zip(made, prices, strict=True)
-        copies = {day.session.date: day for day in made}
+        history, modelled_days = with_copies(history, usable)
+        sessions += zip(modelled_days, prices, strict=True)
+        copies = {day.session.date: day for day in modelled_days}
     table = quote_table(history, sessions, trading)
     return QuotedData(info, bars, history, table, days, quoted, quotes, len(usable), source.synthetic_share, copies)
 

@@ -32,13 +32,13 @@ from training.study.folds import HistoryError
 
 @dataclass(frozen=True, slots=True)
 class QuotedDay:
-    """One session with recorded quotes. `found` counts the contract minutes near the money by what the file has."""
+    """One session with recorded quotes. `counts`: contract minutes near the money by the state of their quote."""
 
     scheduled: SessionScheduled  # with as many later sessions as the rules need
     listed: ContractsListed
     quotes: DayQuotes
     chain: OptionChain
-    found: Counter[str]  # recorded, standing, missing
+    counts: Counter[str]  # recorded, standing, missing
     near: tuple[tuple[float, ...], Int64Array]  # strikes near the money, and the nearest one's index at each close
 
 
@@ -59,7 +59,7 @@ def quoted_days(
     ends = {day.session.date: float(history.close[day.end - 1]) for day in history.days}
     closes = dict(quotes.closes or ends)
     usable = {day.session.date: day for day in history.usable}
-    found: dict[str, QuotedDay] = {}
+    days: dict[str, QuotedDay] = {}
     for session in quotes.file.sessions():
         day = usable.get(session.date)
         if day is None:
@@ -68,15 +68,17 @@ def quoted_days(
         event = SessionScheduled(day.session.open_ns, day.session, upcoming, previous)
         scheduled = later_sessions(event, calendar.sessions, trading)
         volatility = volatility_of(closes, scheduled, trading.paper)
-        made = _quoted_day(DayQuotes(session, day.session, quotes.root), scheduled, volatility, history, day, trading)
-        if made is not None:
-            found[session.date] = made
-    if not found:
+        quoted_day = _quoted_day(
+            DayQuotes(session, day.session, quotes.root), scheduled, volatility, history, day, trading
+        )
+        if quoted_day is not None:
+            days[session.date] = quoted_day
+    if not days:
         raise HistoryError(
             f"{quotes.file.path}: no session of the bars that can be traded has quotes within the rules' days; "
             "expected quotes and bars of the same sessions: pass files that overlap"
         )
-    return found
+    return days
 
 
 def _quoted_day(
@@ -95,53 +97,55 @@ def _quoted_day(
         return None
     at_close = [nearest(chain.strikes, level) for level in history.close[day.first : day.end].tolist()]
     first, last = min(at_close), max(at_close)
-    kept = slice(first, last + 1)
-    quotes.keep([contract.symbol for contract in (*chain.calls[kept], *chain.puts[kept])])
-    near = (chain.strikes[kept], np.array(at_close, dtype=np.int64) - first)
+    chosen = slice(first, last + 1)
+    quotes.keep([contract.symbol for contract in (*chain.calls[chosen], *chain.puts[chosen])])
+    near = (chain.strikes[chosen], np.array(at_close, dtype=np.int64) - first)
     return QuotedDay(scheduled, listed, quotes, chain, Counter(), near)
 
 
-def session_quotes(known: QuotedDay, history: History, day: TradingDay, trading: Trading) -> SessionQuotes:
+def session_quotes(quoted_day: QuotedDay, history: History, day: TradingDay, trading: Trading) -> SessionQuotes:
     """The session's quotes near the money, and the modelled prices where a minute has none.
 
     Raises:
         HistoryError: a price is no whole cent.
     """
-    strikes, at_close = known.near
+    strikes, at_close = quoted_day.near
     ends = history.start_ns[day.first : day.end] + MINUTE_NS
     shape = (2, len(strikes), day.end - day.first)
     usd = np.zeros((4, *shape))
     for right in range(2):
-        contracts = (known.chain.calls, known.chain.puts)[right]
-        first = known.chain.strikes.index(strikes[0])
+        contracts = (quoted_day.chain.calls, quoted_day.chain.puts)[right]
+        first = quoted_day.chain.strikes.index(strikes[0])
         for place in range(len(strikes)):
             symbol = contracts[first + place].symbol
-            rows, fresh = known.quotes.rows_at(symbol, ends)
-            usd[:, right, place] = np.where(rows >= 0, known.quotes.sides(rows, fresh), 0.0)
+            rows, fresh = quoted_day.quotes.rows_at(symbol, ends)
+            usd[:, right, place] = np.where(rows >= 0, quoted_day.quotes.sides(rows, fresh), 0.0)
             near = (at_close == place) & (ends < day.session.close_ns)
             counts = {"recorded": fresh, "standing": (rows >= 0) & ~fresh, "missing": rows < 0}
-            known.found.update({name: int(np.count_nonzero(mask & near)) for name, mask in counts.items()})
+            quoted_day.counts.update({name: int(np.count_nonzero(mask & near)) for name, mask in counts.items()})
     bid, ask = (np.rint(side * 100).astype(np.int64) for side in usd[:2])
     if np.abs(usd[:2] * 100 - (bid, ask)).max() > 1e-6:
         raise HistoryError(
             f"session {day.session.date}: option quotes with parts of a cent; training counts in cents: pass quotes of "
             "an exchange, not averages"
         )
-    return SessionQuotes(strikes, at_close, bid, ask, usd[2], usd[3], _model(known, history, day, trading))
+    return SessionQuotes(strikes, at_close, bid, ask, usd[2], usd[3], _model(quoted_day, history, day, trading))
 
 
-def _model(known: QuotedDay, history: History, day: TradingDay, trading: Trading) -> tuple[Int64Array, Int64Array]:
+def _model(quoted_day: QuotedDay, history: History, day: TradingDay, trading: Trading) -> tuple[Int64Array, Int64Array]:
     """Bid and ask of the option market at each close; 0 where the session's volatility is unknown."""
-    strikes, bars = known.near[0], slice(day.first, day.end)
-    if known.listed.volatility is None:
+    strikes, bars = quoted_day.near[0], slice(day.first, day.end)
+    if quoted_day.listed.volatility is None:
         none = np.zeros((2, len(strikes), day.end - day.first), dtype=np.int64)
         return none, none
-    expiries = [each.date for each in expiries_from(known.scheduled.session, known.scheduled.upcoming)]
-    after = known.scheduled.upcoming[: expiries.index(known.chain.expiry)]
-    years = [years_to_expiry(start + MINUTE_NS, day.session, after) for start in history.start_ns[bars].tolist()]
+    expiries = [expiry.date for expiry in expiries_from(quoted_day.scheduled.session, quoted_day.scheduled.upcoming)]
+    later_sessions = quoted_day.scheduled.upcoming[: expiries.index(quoted_day.chain.expiry)]
+    years = [
+        years_to_expiry(start + MINUTE_NS, day.session, later_sessions) for start in history.start_ns[bars].tolist()
+    ]
     rights = np.array(RIGHTS, dtype=np.float64).reshape(2, 1, 1)
     grid = np.array(strikes).reshape(1, -1, 1)
-    mids = price_array(history.close[bars], grid, np.array(years), known.listed.volatility, rights)
+    mids = price_array(history.close[bars], grid, np.array(years), quoted_day.listed.volatility, rights)
     return bid_ask_cents_array(mids, trading.paper)
 
 
@@ -149,5 +153,5 @@ def coverage(days: Mapping[str, QuotedDay], dates: Sequence[str]) -> dict[str, i
     """How many contract minutes near the money the file has for these sessions."""
     total: Counter[str] = Counter()
     for date in dates:
-        total.update(days[date].found)
+        total.update(days[date].counts)
     return {name: total[name] for name in ("recorded", "standing", "missing")}

@@ -63,30 +63,35 @@ class QuoteRules:
         self._at_mid = rules.exit_start == "mid"
         self._attempts = rules.exit_limit_attempts
 
-    def price(self, bid: Tensor, ask: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """The price that a quote in cents implies next to the `known` one, and where it implies any (bool)."""
+    def price(self, bid: Tensor, ask: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """The price in half cents that a quote in cents implies near `reference`, and where it implies one (bool)."""
         middle, wide = bid + ask, ask - bid
         narrow = (bid > 0) & (ask >= bid) & ((2 * wide <= self._narrow) | (2 * wide * MILLION <= self._width * middle))
-        bound = torch.maximum(known, 2 * bid)
+        bound = torch.maximum(reference, 2 * bid)
         bound = torch.where(ask > 0, torch.minimum(bound, 2 * ask), bound)
-        return torch.where(narrow, middle, bound), narrow | (bound != known)
+        return torch.where(narrow, middle, bound), narrow | (bound != reference)
 
-    def leaps(self, price: Tensor, known: Tensor) -> Tensor:
-        """Where a price is too far from the known one to count at once."""
-        return (price - known).abs() * MILLION > (torch.maximum(price, known) * self._leap).clamp(min=self._step)
+    def leaps(self, price: Tensor, reference: Tensor) -> Tensor:
+        """Where `price` is too far from `reference` to be accepted at once, bool."""
+        return (price - reference).abs() * MILLION > (torch.maximum(price, reference) * self._leap).clamp(
+            min=self._step
+        )
 
     def marked(
-        self, mark: Tensor, doubt: Tensor, known: Tensor, bid: Tensor, ask: Tensor, where: Tensor
+        self, mark: Tensor, doubt: Tensor, reference: Tensor, bid: Tensor, ask: Tensor, where: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The mark and the leap that waits, each 0 for none, after a quote `where` there is one; `known` is not 0."""
-        price, implies = self.price(bid, ask, known)
-        far = self.leaps(price, known)
-        again = (doubt > 0) & ((doubt - known) * (price - known) >= 0)
-        both = torch.where((price - known).abs() <= (doubt - known).abs(), price, doubt)
-        follows = self.leaps(price, both)
-        taken = torch.where(far & follows, both, price)
+        """The new mark and the new doubt (a leap to confirm), 0 for none, after the quotes of rows `where` is true.
+
+        `reference` is the price that leaps are measured from; it is never 0.
+        """
+        price, implies = self.price(bid, ask, reference)
+        far = self.leaps(price, reference)
+        again = (doubt > 0) & ((doubt - reference) * (price - reference) >= 0)
+        nearer = torch.where((price - reference).abs() <= (doubt - reference).abs(), price, doubt)
+        follows = self.leaps(price, nearer)
+        accepted = torch.where(far & follows, nearer, price)
         waits = far & (~again | follows)
-        new_mark = torch.where(where & implies & (~far | again), taken, mark)
+        new_mark = torch.where(where & implies & (~far | again), accepted, mark)
         return new_mark, torch.where(where & implies, price * waits, doubt)
 
     def entry_limit(self, ask: Tensor, bound: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ NONE, ENTRY, EXIT = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What each environment is about to trade, and what its position counts; all int64 (n,)."""
+    """Working orders and position counters of each environment; all int64 (n,)."""
 
     kind: Tensor  # NONE, ENTRY or EXIT
     order: Tensor  # contracts of the working order, 0 for none
@@ -151,7 +156,7 @@ class _Seen:
 
 
 class RecordedMarket(Market):
-    """As `Market`, on a `QuoteTable`. The last `made` sessions of `days` are drawn with the chance `share`."""
+    """`Market` on a `QuoteTable`. The last `modelled` sessions of `days` are drawn with the chance `share`."""
 
     changing: ClassVar[tuple[str, ...]] = (*Market.changing, "_works", "_busy", "_tails")
     replayable: ClassVar[bool] = False  # it looks whether a position is still held
@@ -163,14 +168,14 @@ class RecordedMarket(Market):
         days: Sequence[TradingDay],
         trading: Trading,
         *,
-        made: int = 0,
+        modelled: int = 0,
         share: float = 0.0,
         **more: Any,
     ) -> None:
         """See `Market`. Raises HistoryError as `QuoteRules`."""
         self._rules = QuoteRules(trading)
         self._hangs_min = -(-(trading.execution.exit_reprice_s + HANGS_NS // SECOND_NS) // 60)
-        self._made, self._share = made, share
+        self._made, self._share = modelled, share
         super().__init__(history, prices, days, trading, **more)
         assert isinstance(self._prices, QuoteTable)
         self._newest = self._prices.known
@@ -219,13 +224,17 @@ class RecordedMarket(Market):
         reducing &= (work.kind != EXIT) | (percent == 100)
         rows = self._rows(entering | reducing)
         if rows.numel():
-            before = account_of(self._accounts.index_select(1, rows))
+            account_before = account_of(self._accounts.index_select(1, rows))
             now, mine = self._at(rows, self.row.index_select(0, rows)), _work_of(self._works.index_select(1, rows))
-            mine = self._enter(mine, before, now, rows, entering.index_select(0, rows), right.index_select(0, rows))
-            part, asked = percent.index_select(0, rows), reducing.index_select(0, rows)
-            kept = before.contracts - torch.maximum(before.contracts * part // 100, torch.ones_like(part))
-            mine = _requested(mine, torch.where(part == 100, 0, kept), now.minute, asked)
-            mine = self._send_exits(mine, before, now, asked)
+            mine = self._enter(
+                mine, account_before, now, rows, entering.index_select(0, rows), right.index_select(0, rows)
+            )
+            part, is_request = percent.index_select(0, rows), reducing.index_select(0, rows)
+            remaining = account_before.contracts - torch.maximum(
+                account_before.contracts * part // 100, torch.ones_like(part)
+            )
+            mine = _requested(mine, torch.where(part == 100, 0, remaining), now.minute, is_request)
+            mine = self._send_exits(mine, account_before, now, is_request)
             self._put_work(rows, mine)
         self.row.add_(self.active)
 
@@ -237,8 +246,8 @@ class RecordedMarket(Market):
         bound = self._rules.entry_bound(bid, ask)
         limit = self._rules.entry_limit(ask, bound)
         cost = self._prices.costs.index_select(0, now.cell)
-        own = (now.paired > 0) & self._rules.may_pay(limit, bid, ask)
-        cost = torch.where(busy, torch.where(own, limit.clamp(min=1) * SHARES * MILLION, DENIED), cost)
+        has_price = (now.paired > 0) & self._rules.may_pay(limit, bid, ask)
+        cost = torch.where(busy, torch.where(has_price, limit.clamp(min=1) * SHARES * MILLION, DENIED), cost)
         sizing = self._trading.sizing
         quantity = (account.cash * self._budget // cost).clamp(0, sizing.max_contracts)
         goes = entering & (quantity >= sizing.min_contracts)
@@ -276,42 +285,42 @@ class RecordedMarket(Market):
         torch.maximum(self._peak, self._equity, out=self._peak)
 
     def _minute(self, rows: Tensor, row: Tensor, due: Tensor, real: Tensor, columns: Tensor | None) -> None:
-        """One row of the environments `rows` where `real`; `due` where the position must be left.
+        """Step the environments `rows` one row where `real` is true; where `due` is true the position must be left.
 
         The position columns of the observation, float32 (n, 3), are written into `columns`.
         """
-        before, work = account_of(self._accounts.index_select(1, rows)), _work_of(self._works.index_select(1, rows))
+        account, work = account_of(self._accounts.index_select(1, rows)), _work_of(self._works.index_select(1, rows))
         now = self._at(rows, row)
-        held = (before.contracts > 0) & real
-        work, reached = self._quoted(work, before, now, held)
-        halted, leaves, peak = self._valued(before, work, self._mark_peak.index_select(0, rows), held)
+        has_position = (account.contracts > 0) & real
+        work, reached = self._quoted(work, account, now, has_position)
+        halted, leaves, peak = self._valued(account, work, self._mark_peak.index_select(0, rows), has_position)
         if columns is not None:
-            columns.index_copy_(0, rows, _columns(before, work, now.minute, held))
-        work = _requested(work, torch.zeros_like(row), now.minute, held & (reached | leaves | due))
-        more, limit = self._next_to_hanging(work, before, now, real)
+            columns.index_copy_(0, rows, _columns(account, work, now.minute, has_position))
+        work = _requested(work, torch.zeros_like(row), now.minute, has_position & (reached | leaves | due))
+        more, limit = self._next_to_hanging(work, account, now, real)
         filled, bought, sold, fill = self._fills(work, now, real)
-        booked = self._broker.book(before, fill)
-        after = replace(
+        booked = self._broker.book(account, fill)
+        account_after = replace(
             booked.account,
-            opened=torch.where(bought, now.minute, before.opened),
-            held_min=before.held_min + held,
+            opened=torch.where(bought, now.minute, account.opened),
+            held_min=account.held_min + has_position,
             rests_until=booked.account.rests_until.masked_fill(halted, FOREVER),
         )
         self._remember(rows, booked)
-        fresh = bought | (after.contracts == 0)
+        fresh = bought | (account_after.contracts == 0)
         had_order = work.order > 0
         work = _changed(work, real & had_order, order=more)
         work = _changed(work, more > 0, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
         work = _changed(work, filled & fresh, mark=0, doubt=0)
-        halted, leaves, peak = self._valued(after, work, peak, filled)
-        after.rests_until.masked_fill_(halted, FOREVER)
+        halted, leaves, peak = self._valued(account_after, work, peak, filled)
+        account_after.rests_until.masked_fill_(halted, FOREVER)
         work = _changed(work, bought, kind=NONE)
-        held = (after.contracts > 0) & real
-        work = _requested(work, torch.zeros_like(row), now.minute, held & (leaves | due))
-        work = _changed(work, sold & (after.contracts <= work.goal), kind=NONE)
-        work = self._send_entries(work, after, now, real & had_order & ~bought)
-        work = self._send_exits(work, after, now, real)
-        self._accounts.index_copy_(1, rows, torch.where(real, matrix_of(after), matrix_of(before)))
+        has_position = (account_after.contracts > 0) & real
+        work = _requested(work, torch.zeros_like(row), now.minute, has_position & (leaves | due))
+        work = _changed(work, sold & (account_after.contracts <= work.goal), kind=NONE)
+        work = self._send_entries(work, account_after, now, real & had_order & ~bought)
+        work = self._send_exits(work, account_after, now, real)
+        self._accounts.index_copy_(1, rows, torch.where(real, matrix_of(account_after), matrix_of(account)))
         self._mark_peak.index_copy_(0, rows, torch.where(real, peak, self._mark_peak.index_select(0, rows)))
         old = _work_of(self._works.index_select(1, rows))
         self._put_work(rows, _changed(old, real, **{name: getattr(work, name) for name in _COLUMNS}))
@@ -321,22 +330,22 @@ class RecordedMarket(Market):
         cell = lane + row
         minute, entry_minute, call, put = self._known.index_select(0, row).unbind(1)
         pause = minute - self._known.index_select(0, (row - 1).clamp(min=0)).select(1, 0)
-        known = self._newest.index_select(0, cell)
-        bid, ask, paired, alone = (known.select(1, place) for place in (0, 1, 4, 5))
+        newest = self._newest.index_select(0, cell)
+        bid, ask, paired, alone = (newest.select(1, place) for place in (0, 1, 4, 5))
         return _Seen(minute, pause, entry_minute, (lane == call) | (lane == put), cell, bid, ask, paired, alone)
 
-    def _quoted(self, work: Work, account: Account, now: _Seen, held: Tensor) -> tuple[Work, Tensor]:
+    def _quoted(self, work: Work, account: Account, now: _Seen, has_position: Tensor) -> tuple[Work, Tensor]:
         """Move the marks by this minute's quotes; also returns where a stop or a target is reached."""
-        bid, both = self._prices.closes.index_select(0, now.cell).unbind(1)
+        bid, spread_sum = self._prices.closes.index_select(0, now.cell).unbind(1)
         low, high, _ = self._prices.mids.index_select(0, now.cell).unbind(1)
-        quoted = held & (both > 0)
-        known = _measure(work, account)
-        mark, doubt = self._rules.marked(work.mark, work.doubt, known, bid, both - bid, quoted)
-        price, own = mark.double() / HALF_CENTS, mark == both
+        quoted = has_position & (spread_sum > 0)
+        measure = _measure(work, account)
+        mark, doubt = self._rules.marked(work.mark, work.doubt, measure, bid, spread_sum - bid, quoted)
+        price, is_quote = mark.double() / HALF_CENTS, mark == spread_sum
         contracts, sizing = account.contracts.clamp(min=1), self._trading.sizing
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
-        down = torch.where(own, low, price) <= average * (1.0 - sizing.stop_loss) + TOUCH_USD
-        up = torch.where(own, high, price) >= average * (1.0 + sizing.take_profit) - TOUCH_USD
+        down = torch.where(is_quote, low, price) <= average * (1.0 - sizing.stop_loss) + TOUCH_USD
+        up = torch.where(is_quote, high, price) >= average * (1.0 + sizing.take_profit) - TOUCH_USD
         return replace(work, mark=mark, doubt=doubt), quoted & (mark > 0) & (down | up)
 
     def _valued(self, account: Account, work: Work, peak: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -409,8 +418,8 @@ class RecordedMarket(Market):
                 break
             rows = self._rows(open_)
             row = (self.row + torch.where(open_, later, 0)).index_select(0, rows)
-            here = open_.index_select(0, rows)
-            self._minute(rows, row, here, here, None)
+            is_open = open_.index_select(0, rows)
+            self._minute(rows, row, is_open, is_open, None)
         worth = _measure(work, account)
         ends = account.cash + account.contracts * (SHARES // 2) * worth
         self._equity.copy_(torch.where(terminal, ends, self._equity))
@@ -442,10 +451,10 @@ def _requested(work: Work, goal: Tensor, minute: Tensor, where: Tensor) -> Work:
     return _changed(work, where & under_way, goal=torch.minimum(work.goal, goal))
 
 
-def _columns(account: Account, work: Work, minute: Tensor, held: Tensor) -> Tensor:
+def _columns(account: Account, work: Work, minute: Tensor, has_position: Tensor) -> Tensor:
     """Side, return at the mark and age in hours of what is held, float32 (n, 3)."""
     value = work.mark.double() / (2 * account.entry).clamp(min=1) - 1.0
     value = torch.where(work.mark > 0, value, 0.0).clamp(-1.0, 3.0)
     age = ((minute - account.opened).double() / 60.0).clamp(0.0, 2.0)
     columns = torch.stack([account.side.double(), value, age], dim=1)
-    return columns.masked_fill(~held.unsqueeze(1), 0.0).to(torch.float32)
+    return columns.masked_fill(~has_position.unsqueeze(1), 0.0).to(torch.float32)

@@ -25,7 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class QuoteTable(PriceTable):
-    """As `PriceTable`, with other meanings, because a minute has one quote: that of its end.
+    """The columns of `PriceTable` with other meanings: a minute has one quote, that of its end.
 
     `opens` are the bid and ask at which a working order fills in that minute, 0 where there is none. `closes` are the
     last bid of the session so far, and bid + ask of the minute's own quote, 0 without one. `costs` are those of a
@@ -59,15 +59,15 @@ class SessionQuotes:
 
 def modelled(history: History, day: TradingDay, trading: Trading) -> SessionQuotes:
     """The quotes of the paper broker's option market at the end of each minute. Raises HistoryError."""
-    found = quote_day(history, day, trading)
-    bid, ask = found.close
-    both, middle = np.minimum(bid, ask) > 0, bid + ask
+    quotes = quote_day(history, day, trading)
+    bid, ask = quotes.close
+    has_quote, middle = np.minimum(bid, ask) > 0, bid + ask
     sides = []
-    for (low_bid, low_ask), most in ((found.lowest, np.minimum), (found.highest, np.maximum)):
-        reached = both & (low_bid > 0) & (low_ask > 0)
+    for (low_bid, low_ask), most in ((quotes.lowest, np.minimum), (quotes.highest, np.maximum)):
+        reached = has_quote & (low_bid > 0) & (low_ask > 0)
         sides.append(np.where(reached, most(middle, low_bid + low_ask), middle) / 200.0)
     none = np.zeros_like(bid)
-    return SessionQuotes(found.strikes, found.nearest, bid, ask, sides[0], sides[1], (none, none))
+    return SessionQuotes(quotes.strikes, quotes.nearest, bid, ask, sides[0], sides[1], (none, none))
 
 
 def quote_table(history: History, sessions: Sequence[tuple[TradingDay, SessionQuotes]], trading: Trading) -> QuoteTable:
@@ -82,8 +82,8 @@ def quote_table(history: History, sessions: Sequence[tuple[TradingDay, SessionQu
             lane = offset + (right * len(quotes.strikes) + quotes.nearest) * bars - day.first
             lanes[day.first : day.end, right] = lane
         offset += 2 * len(quotes.strikes) * bars
-    opens, closes, mids, costs, known = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return QuoteTable(opens, closes, mids, costs, torch.from_numpy(lanes), known)
+    opens, closes, mids, costs, newest = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return QuoteTable(opens, closes, mids, costs, torch.from_numpy(lanes), newest)
 
 
 def _cells(history: History, day: TradingDay, quotes: SessionQuotes, trading: Trading) -> tuple[Tensor, ...]:
@@ -96,11 +96,11 @@ def _cells(history: History, day: TradingDay, quotes: SessionQuotes, trading: Tr
     watched = np.broadcast_to(quotes.nearest == np.arange(len(quotes.strikes))[:, None], bid.shape)
     near = watched & young & (last > _last(~watched))  # asked without a break since that quote
     sides = [np.take_along_axis(side, np.maximum(last, 0), axis=-1) for side in (bid, ask)]
-    own, of_near = ([np.where(mask, side, 0) for side in sides] for mask in (young, near))
+    own_quotes, of_near = ([np.where(mask, side, 0) for side in sides] for mask in (young, near))
     spot = history.close[day.first : day.end]
     terms = (np.array(RIGHTS, dtype=np.float64).reshape(2, 1, 1), np.array(quotes.strikes).reshape(1, -1, 1), spot)
-    alone = _supported(own, None, terms, risk.spot_gap_max)
-    paired = _supported(own, of_near, terms, risk.spot_gap_max)
+    alone = _supported(own_quotes, None, terms, risk.spot_gap_max)
+    paired = _supported(own_quotes, of_near, terms, risk.spot_gap_max)
     supported = _supported(of_near, of_near, terms, risk.spot_gap_max)
     costs = entry_costs(torch.from_numpy(of_near[0]), torch.from_numpy(of_near[1]), trading)
     costs = torch.where(torch.from_numpy(near & supported & (of_near[1] > 0)), costs, DENIED)
@@ -112,7 +112,7 @@ def _cells(history: History, day: TradingDay, quotes: SessionQuotes, trading: Tr
         _columns(worth, bid + ask),
         _columns(quotes.low, quotes.high, (bid + ask) / 200.0),
         costs.reshape(-1),
-        _columns(*own, *of_near, paired.astype(np.int64), alone.astype(np.int64)),
+        _columns(*own_quotes, *of_near, paired.astype(np.int64), alone.astype(np.int64)),
     )
 
 
@@ -121,30 +121,30 @@ def _columns(*arrays: npt.NDArray[np.generic]) -> Tensor:
 
 
 def _last(mask: BoolArray) -> Int64Array:
-    """For each place of the last axis the newest one up to it where `mask` is true, -1 for none."""
+    """Index of the newest true value of `mask` up to each place of the last axis; -1 for none."""
     places = np.where(mask, np.arange(mask.shape[-1]), -1)
     newest: Int64Array = np.maximum.accumulate(places, axis=-1)
     return newest
 
 
 def _supported(
-    own: Sequence[Int64Array],
-    others: Sequence[Int64Array] | None,
+    own_quotes: Sequence[Int64Array],
+    pair_quotes: Sequence[Int64Array] | None,
     terms: tuple[Float64Array, Float64Array, Float64Array],
     gap: float,
 ) -> BoolArray:
-    """Where the gate `spot_unsupported` lets a contract pass; `others` are the quotes of both rights, None for none.
+    """Where the gate `spot_unsupported` lets a contract pass, bool. `pair_quotes`: of call and put; None: no pair.
 
     The same operations in the same order as the gate's.
     """
     right, strike, spot = terms
-    mid = (own[0] + own[1]) / 100.0 / 2
+    mid = (own_quotes[0] + own_quotes[1]) / 100.0 / 2
     value = mid - np.maximum(right * (spot - strike), 0.0)
     alone: BoolArray = (-gap * spot <= value) & (value <= TIME_VALUE_MAX * spot)
-    if others is None:
+    if pair_quotes is None:
         return alone
-    other = [side[::-1] for side in others]  # of the other right
-    both = (own[0] > 0) & (own[0] <= own[1]) & (other[0] > 0) & (other[0] <= other[1])
-    implied = strike + right * (mid - (other[0] + other[1]) / 100.0 / 2)
-    paired: BoolArray = np.where(both, np.abs(implied - spot) <= gap * spot, alone)
+    opposite = [side[::-1] for side in pair_quotes]  # of the other right
+    has_both = (own_quotes[0] > 0) & (own_quotes[0] <= own_quotes[1]) & (opposite[0] > 0) & (opposite[0] <= opposite[1])
+    implied = strike + right * (mid - (opposite[0] + opposite[1]) / 100.0 / 2)
+    paired: BoolArray = np.where(has_both, np.abs(implied - spot) <= gap * spot, alone)
     return paired
