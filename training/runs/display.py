@@ -41,10 +41,10 @@ class _Phase:
             self.counted_s, self.counted = 0.0, 0
         elif not self.counted:
             self.counted_s, self.counted = now_s, part.done
-        done = part.done - self.counted
-        if done <= 0 or part.done >= part.total:
+        count = part.done - self.counted
+        if count <= 0 or part.done >= part.total:
             return ""
-        seconds = (now_s - self.counted_s) / done * (part.total - part.done)
+        seconds = (now_s - self.counted_s) / count * (part.total - part.done)
         return f"{_duration(seconds)} left" if seconds >= 1.0 else ""  # never "0:00:00 left" of work that goes on
 
 
@@ -127,11 +127,11 @@ class Display:
                 f"{point.validate_trades:5d} trades  {_learnt(point)}{' best so far' if news.best else ''}"
             )
 
-    def _task_done(self, name: str, done: set[str]) -> None:
+    def _task_done(self, name: str, finished: set[str]) -> None:
         """A line for each task of a stage that is done, with the time that the others will take."""
-        done.add(name)
-        left = f"  {self.left} left" if len(done) < self._trials and self.left else ""
-        self._print(f"{len(done):>4}/{self._trials}  {name}{left}")
+        finished.add(name)
+        time_left = f"  {self.left} left" if len(finished) < self._trials and self.left else ""
+        self._print(f"{len(finished):>4}/{self._trials}  {name}{time_left}")
 
     def _trial(self, trial: Trial) -> None:
         self._done += 1
@@ -155,9 +155,9 @@ class Display:
         if self._task is None:
             self._task = self._bar.add_task(self._title, count="", speed="")
         speed = f"{self.speed:,.0f} {self._unit}/s  " if self.speed and self._unit == "steps" else ""
-        left = f"{self.left} left" if self.left not in {"", _duration(0.0)} and self.done < self.total else ""
+        time_left = f"{self.left} left" if self.left not in {"", _duration(0.0)} and self.done < self.total else ""
         count = f"{self.done:,.0f}/{self.total:,.0f} {self._unit}"
-        self._bar.update(self._task, completed=self.done, total=self.total, count=count, speed=speed + left)
+        self._bar.update(self._task, completed=self.done, total=self.total, count=count, speed=speed + time_left)
 
     @property
     def done(self) -> int:
@@ -178,8 +178,8 @@ class Display:
     def speed(self) -> float:
         """Steps a second since the first news, of all trials together; 0 before the second."""
         elapsed = time.monotonic() - self._began_s
-        done = self.done - sum(self._earlier.values())
-        return done / elapsed if self._began_s and elapsed > 0.0 and done > 0 else 0.0
+        steps = self.done - sum(self._earlier.values())
+        return steps / elapsed if self._began_s and elapsed > 0.0 and steps > 0 else 0.0
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
@@ -188,26 +188,26 @@ class Display:
         if part.task and self._in_lines is None and self._done < self._trials > 1:
             return
         key, now_s = (part.task, part.phase), time.monotonic()
-        found = self._phases.setdefault(key, _Phase(now_s, line_s=now_s))
+        phase = self._phases.setdefault(key, _Phase(now_s, line_s=now_s))
         title = f"{part.task}: {part.phase}" if part.task else part.phase
         if part.ended:
             del self._phases[key]
-            if found.bar is not None:
-                self._bar.remove_task(found.bar)
+            if phase.bar is not None:
+                self._bar.remove_task(phase.bar)
             has_line = bool(part.task) and self._in_lines is not None  # its task has one
-            if now_s - found.began_s >= SHORT_S and not has_line:
-                self._print(f"{title}: {_duration(now_s - found.began_s)}")
+            if now_s - phase.began_s >= SHORT_S and not has_line:
+                self._print(f"{title}: {_duration(now_s - phase.began_s)}")
             return
-        left = found.left(part, now_s)
+        time_left = phase.left(part, now_s)
         count = f"{part.done:,}/{part.total:,} {part.unit}" if part.total else ""
         if self._bar.disable:
-            if part.total and now_s - found.line_s >= LINE_EVERY_S:
-                found.line_s = now_s
-                self._print("  ".join(filter(None, (f"{title}: {count}", left))))
+            if part.total and now_s - phase.line_s >= LINE_EVERY_S:
+                phase.line_s = now_s
+                self._print("  ".join(filter(None, (f"{title}: {count}", time_left))))
             return
-        if found.bar is None:
-            found.bar = self._bar.add_task(title, total=None, count="", speed="")
-        self._bar.update(found.bar, completed=part.done, total=part.total or None, count=count, speed=left)
+        if phase.bar is None:
+            phase.bar = self._bar.add_task(title, total=None, count="", speed="")
+        self._bar.update(phase.bar, completed=part.done, total=part.total or None, count=count, speed=time_left)
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -221,8 +221,8 @@ def _learnt(point: ValidationCheck) -> str:
     """How the learning went at a look: of PPO, or of the agent with a replay that is under way."""
     if not point.agent:
         return f"entropy {point.entropy:.3f}  explained {point.explained_variance:+.2f}"
-    named = ("gain", "cost", "bonus", "critic loss", "Q mean", "update_to_data")
-    figures = "  ".join(f"{name} {point.figures[name]:.3g}" for name in named if name in point.figures)
+    shown_names = ("gain", "cost", "bonus", "critic loss", "Q mean", "update_to_data")
+    figures = "  ".join(f"{name} {point.figures[name]:.3g}" for name in shown_names if name in point.figures)
     return f"{point.agent}  {figures}".replace("update_to_data", "updates/step")
 
 

@@ -75,17 +75,17 @@ def code_version(strategy: str = "") -> str:
     modules = ("training.runs.tasks", *(STRATEGIES[name] for name in shipped), *(_module(name) for name in shipped))
     for path in sorted(_reached(root, {path for module in modules for path in _files_of(root, module)})):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
-    found = own(strategy) if strategy else None
-    for path in _of_own(found) if found is not None else ():
+    own_strategy = own(strategy) if strategy else None
+    for path in _of_own(own_strategy) if own_strategy is not None else ():
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def _of_own(found: OwnStrategy) -> tuple[Path, ...]:
+def _of_own(own_strategy: OwnStrategy) -> tuple[Path, ...]:
     """The files that a strategy of one's own is trained by."""
-    module = found.entry.training.partition(":")[0].replace(".", "/")
-    start = [path for path in (found.file, found.root / f"{module}.py") if path.is_file()]
-    return sources_of(start, found.root)
+    module = own_strategy.entry.training.partition(":")[0].replace(".", "/")
+    start = [path for path in (own_strategy.file, own_strategy.root / f"{module}.py") if path.is_file()]
+    return sources_of(start, own_strategy.root)
 
 
 def _module(strategy: str) -> str:
@@ -95,15 +95,15 @@ def _module(strategy: str) -> str:
 
 def _reached(root: Path, start: AbstractSet[Path]) -> set[Path]:
     """`start` and the files under `root` that they import, and those that these import."""
-    found, open_, known = set(start), list(start), set[str]()
+    files, open_, searched = set(start), list(start), set[str]()
     while open_:
-        names = set(_imported(open_.pop().read_bytes())) - known
-        known |= names
+        names = set(_imported(open_.pop().read_bytes())) - searched
+        searched |= names
         for name in names:
-            new = _files_of(root, name) - found
-            found |= new
+            new = _files_of(root, name) - files
+            files |= new
             open_ += new
-    return found
+    return files
 
 
 def _files_of(root: Path, module: str) -> set[Path]:
@@ -180,23 +180,23 @@ def open_run(folder: Path, identity: Mapping[str, Any], made_with: Mapping[str, 
     _refuse_foreign(folder)
     if restart:
         _clear(folder)
-    wanted = json.loads(json.dumps(identity))
+    settings = json.loads(json.dumps(identity))
     path = folder / RUN_FILE
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({**wanted, MADE_WITH: dict(made_with)}, indent=1).encode() + b"\n")
+        write_whole(path, json.dumps({**settings, MADE_WITH: dict(made_with)}, indent=1).encode() + b"\n")
         return
     try:
-        found = json.loads(path.read_bytes())
-        found.pop(MADE_WITH, None)
-        different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+        saved = json.loads(path.read_bytes())
+        saved.pop(MADE_WITH, None)
+        different = sorted(key for key in {*settings, *saved} if settings.get(key) != saved.get(key))
     except (ValueError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{path} is damaged ({error}): use another --run-dir, or --restart") from error
     if different:
         key = different[0]
         raise RunFolderError(
-            f"{folder} belongs to a run with {key} = {found.get(key)!r}, this one has {wanted.get(key)!r}: use another "
-            "--run-dir, or --restart to throw the old run away"
+            f"{folder} belongs to a run with {key} = {saved.get(key)!r}, this one has {settings.get(key)!r}: use "
+            "another --run-dir, or --restart to throw the old run away"
         )
 
 
@@ -213,18 +213,18 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what runs and searches write, but for the lock; anything else there, and nothing is removed."""
-    there = {path.name: path for path in folder.iterdir()} if folder.exists() else {}
-    for name in sorted(there):
+    entries = {path.name: path for path in folder.iterdir()} if folder.exists() else {}
+    for name in sorted(entries):
         if name not in OURS and not name.endswith(".part"):
             raise RunFolderError(
                 f"--restart would throw {folder} away, but {name} in it is no run's: move it, or use another --run-dir"
             )
-    there.pop(TRAINING_LOCK, None)
-    for name in sorted(there, key=lambda name: name == RUN_FILE):  # last: a killed restart can be given again
-        if there[name].is_dir() and not there[name].is_symlink():
-            shutil.rmtree(there[name])
+    entries.pop(TRAINING_LOCK, None)
+    for name in sorted(entries, key=lambda name: name == RUN_FILE):  # last: a killed restart can be given again
+        if entries[name].is_dir() and not entries[name].is_symlink():
+            shutil.rmtree(entries[name])
         else:
-            there[name].unlink()
+            entries[name].unlink()
 
 
 class _Finished(msgspec.Struct, frozen=True):
@@ -255,15 +255,15 @@ class TrialFolder:
         if not path.exists() or not (self.path / BEST_FILE).exists():
             return None
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=_Finished)
+            result = msgspec.json.decode(path.read_bytes(), type=_Finished)
         except msgspec.DecodeError as error:
             raise RunFolderError(f"{path} is damaged ({error}): remove it, and the trial begins anew") from error
-        return found.trial if found.identity == self._identity else None
+        return result.trial if result.identity == self._identity else None
 
     def finish(self, trial: Trial) -> None:
         """Keep the result; the checkpoint is not needed any more."""
-        found = _Finished(self._identity, trial)
-        write_whole(self.path / TRIAL_FILE, msgspec.json.format(msgspec.json.encode(found), indent=0) + b"\n")
+        result = _Finished(self._identity, trial)
+        write_whole(self.path / TRIAL_FILE, msgspec.json.format(msgspec.json.encode(result), indent=0) + b"\n")
         (self.path / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     def save(self, checkpoint: Mapping[str, Any]) -> None:
@@ -279,8 +279,8 @@ class TrialFolder:
         """Whether there is work in it that other code or settings did, so that the trial begins anew."""
         if self.finished() is not None:
             return False
-        left = (self.path / TRIAL_FILE).exists() or (self.path / CHECKPOINT_FILE).exists()
-        return left and self.checkpoint() is None
+        has_work = (self.path / TRIAL_FILE).exists() or (self.path / CHECKPOINT_FILE).exists()
+        return has_work and self.checkpoint() is None
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The checkpoint to go on from; None without one, or with one of other code or settings.
@@ -291,8 +291,8 @@ class TrialFolder:
         path = self.path / CHECKPOINT_FILE
         if not path.exists():
             return None
-        found = _unpacked(path)
-        return found if found.pop("identity", None) == self._identity else None
+        checkpoint = _unpacked(path)
+        return checkpoint if checkpoint.pop("identity", None) == self._identity else None
 
     def save_weights(self, weights: Mapping[str, Any]) -> None:
         """Keep the chosen weights."""

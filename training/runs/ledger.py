@@ -118,15 +118,15 @@ class Ledger:
                 torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
                 marked = (msgspec.structs.replace(lines[0], after_torn=torn), *lines[1:])
                 data = b"\n" * torn + b"".join(msgspec.json.encode(line) + b"\n" for line in marked)
-                written = os.write(file, data)
+                written_bytes = os.write(file, data)
                 os.fsync(file)
             if size == 0:
                 sync(self.path.parent)
         except OSError as error:
             raise LedgerError(f"{self.path} could not be written: {error}; expected a writable file") from error
-        if written != len(data):
+        if written_bytes != len(data):
             raise LedgerError(
-                f"{self.path} took {written} of {len(data)} bytes: is the disk full? Make room and append again"
+                f"{self.path} took {written_bytes} of {len(data)} bytes: is the disk full? Make room and append again"
             )
 
     def read(self) -> Contents:
@@ -149,16 +149,16 @@ class Ledger:
 
         Raises `LedgerError` as `read` and `append` do.
         """
-        known = {line.same for line in self.read().lines}
-        self.append(*(line for line in lines if line.same not in known))
+        recorded = {line.same for line in self.read().lines}
+        self.append(*(line for line in lines if line.same not in recorded))
 
-    def prior(self, test_dates: Collection[str], *, own: Collection[Line] = ()) -> tuple[tuple[float, ...], int]:
+    def prior(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> tuple[tuple[float, ...], int]:
         """Session Sharpe ratios of other trials, and the number of openings, on spans with any of these test dates.
 
-        Whatever file the bars were in: one with a day more is still the same data. What is the same as one of `own`
-        does not count. Raises `LedgerError` as `read` does.
+        The bars file does not matter: a file with one more day is still the same data. A line that is the `same` as one
+        of `own_lines` does not count. Raises `LedgerError` as `read` does.
         """
-        ours = {line.same for line in own}
+        ours = {line.same for line in own_lines}
         met = [line for line in self._on([(day, day) for day in test_dates]) if line.same not in ours]
         sharpes = tuple(line.sharpe for line in met if line.sharpe is not None)
         return sharpes, sum(line.kind == "opening" for line in met)
@@ -170,12 +170,12 @@ class Ledger:
         """
         return len({line.same for line in self._on(spans) if line.kind == "trial"})
 
-    def claims(self, test_dates: Collection[str], *, own: Collection[Line] = ()) -> int:
+    def claims(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> int:
         """How many risks others stated, or this run stated otherwise, on spans with any of these test dates.
 
         Raises `LedgerError` as `read` does.
         """
-        ours = {line.same for line in own}
+        ours = {line.same for line in own_lines}
         lines = self._on([(day, day) for day in test_dates])
         return len({line.same for line in lines if line.note.startswith(RISK_CLAIM) and line.same not in ours})
 
@@ -184,7 +184,7 @@ class Ledger:
         return [
             line
             for line in self.read().lines
-            if any(line.first <= last and first <= line.last for first, last in spans)
+            if any(line.first <= span_end and first <= line.last for first, span_end in spans)
         ]
 
     def _parsed(self, data: bytes) -> Contents:
@@ -198,8 +198,8 @@ class Ledger:
             try:
                 lines.append(msgspec.json.decode(text, type=Line))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                last = number == len(texts)
-                if not (unfinished if last else texts[number].startswith(AFTER_TORN)):
+                is_last = number == len(texts)
+                if not (unfinished if is_last else texts[number].startswith(AFTER_TORN)):
                     raise self._corrupt(number, error) from error
                 torn.append(number)
         return Contents(tuple(lines), tuple(torn))

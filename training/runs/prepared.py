@@ -49,8 +49,8 @@ class Prepared:
 
     def passive_span(self, dates: Sequence[str], variant: str) -> Span:
         """These sessions for the passive policy of what plays them by this variant: by its own, where it has one."""
-        own = "" if self.kind.passive is None else self.kind.passive.variant
-        return self.span(dates, own or variant)
+        own_variant = "" if self.kind.passive is None else self.kind.passive.variant
+        return self.span(dates, own_variant or variant)
 
     def policy(self, request: Request, weights: Mapping[str, Any]) -> nn.Module:
         """The module that is exported, raw observations to answers, with these weights of its network."""
@@ -58,7 +58,9 @@ class Prepared:
 
     def mean_policy(self, requests: Sequence[Request], weights: Sequence[Mapping[str, Any]]) -> nn.Module:
         """The policies of requests that differ by their seed as one, which answers with their mean."""
-        members = [self.policy(request, one) for request, one in zip(requests, weights, strict=True)]
+        members = [
+            self.policy(request, member_weights) for request, member_weights in zip(requests, weights, strict=True)
+        ]
         return together(members, self.machine.spec.recurrent_shape)
 
     def begin(self, request: Request) -> Callable[[Any], None] | None:
@@ -116,10 +118,10 @@ class Prepared:
     def done(self, task: str) -> dict[str, Any]:
         """What a task before the trials ended with. Raises RunFolderError where its file is gone."""
         folder = self.task_folder(task)
-        found = folder.checkpoint()
-        if found is None:
+        checkpoint = folder.checkpoint()
+        if checkpoint is None:
             raise RunFolderError(f"{folder.path} holds no result of {task}: give the same command again")
-        return found
+        return checkpoint
 
 
 def check_device(name: str) -> None:
@@ -139,10 +141,10 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     settings, folder, version = arguments
     make_deterministic()
     use_fast_float32()
-    known = settings.kind
-    if problem := known.refusal(settings.given):
+    kind = settings.kind
+    if problem := kind.refusal(settings.given):
         raise ValueError(problem)
-    known.check(settings.rewards, settings.network)
+    kind.check(settings.rewards, settings.network)
     if twice := sorted({symbol for symbol in settings.symbols if settings.symbols.count(symbol) > 1}):
         raise ValueError(f"--symbols names {', '.join(twice)} twice: expected each symbol once")
     strategy = registered(settings.strategy, settings.symbols, settings.model_config)
@@ -152,14 +154,14 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     warm = (
         warm_start(settings.out, settings.warm_start, strategy, settings.network, folds) if settings.warm_start else ()
     )
-    return Prepared(settings, known, strategy, trading, data, folds, folder, version, warm)
+    return Prepared(settings, kind, strategy, trading, data, folds, folder, version, warm)
 
 
 def loaded(settings: Settings, trading: Trading) -> TaskData:
     """The bars made ready. Raises what the procedure's `load` raises."""
     sources = Sources(settings.more_bars, settings.symbols, settings.quotes)
-    found: TaskData = settings.kind.procedure.load(settings.bars, trading, sources, settings.plan)
-    return found
+    data: TaskData = settings.kind.procedure.load(settings.bars, trading, sources, settings.plan)
+    return data
 
 
 def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared:
@@ -169,10 +171,10 @@ def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared
         RunFolderError: the bars file is no longer the one that the run began with.
     """
     prepared = prepare(arguments)
-    found = prepared.data.info.sha256
-    if found != sha256:
+    digest = prepared.data.info.sha256
+    if digest != sha256:
         raise RunFolderError(
-            f"{arguments[0].bars} changed while the run was at work: its SHA-256 is {found[:12]}, expected "
+            f"{arguments[0].bars} changed while the run was at work: its SHA-256 is {digest[:12]}, expected "
             f"{sha256[:12]}; put the old file back and give the same command again"
         )
     return prepared

@@ -39,9 +39,9 @@ class StepCount:
     @property
     def total(self) -> int:
         """Steps that the stage will have; tasks of unknown size count as those that are known."""
-        known = sum(self._totals.values())
-        each = self.given or (known // len(self._totals) if self._totals else 0)
-        return known + each * (self.tasks - len(self._totals))
+        counted_steps = sum(self._totals.values())
+        steps_per_task = self.given or (counted_steps // len(self._totals) if self._totals else 0)
+        return counted_steps + steps_per_task * (self.tasks - len(self._totals))
 
 
 class ProgressFile:

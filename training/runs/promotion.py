@@ -33,7 +33,7 @@ class Judgement(msgspec.Struct, frozen=True):
 
 
 class _Quotes(msgspec.Struct, frozen=True):
-    """Of a summary of `rltraderd --dry-run --option-quotes`: what was on file, and the fills."""
+    """Fields of the summary of `rltraderd --dry-run --option-quotes`: quotes on file, and fills."""
 
     synthetic: str
     sessions_quoted: int
@@ -58,19 +58,19 @@ def recorded_run(path: Path, manifest: Manifest) -> RecordedRun:
     """Read the summary, one JSON object, of a dry run on recorded option quotes. Raises PromotionError."""
     cure = "give the last line of standard output of rltraderd --dry-run --option-quotes"
     try:
-        found = msgspec.json.decode(_read(path), type=_Summary)
+        summary = msgspec.json.decode(_read(path), type=_Summary)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise PromotionError(f"{path} is no summary of a run ({error}): {cure}") from error
-    quotes = found.option_quotes
+    quotes = summary.option_quotes
     if quotes is None:
         raise PromotionError(f"{path} is of a run without recorded option quotes: {cure}")
     for what, value, expected in (
-        ("strategy", found.strategy, manifest.strategy),
-        ("model", found.model, manifest.version),
-        ("made-up bars", found.synthetic, False),
+        ("strategy", summary.strategy, manifest.strategy),
+        ("model", summary.model, manifest.version),
+        ("made-up bars", summary.synthetic, False),
         ("made-up quotes", quotes.synthetic, ""),
-        ("stopped by", found.stopped_by, ""),
-        ("digest of sizes, limits, gates and costs", found.rules, manifest.rules.get(DIGEST, found.rules)),
+        ("stopped by", summary.stopped_by, ""),
+        ("digest of sizes, limits, gates and costs", summary.rules, manifest.rules.get(DIGEST, summary.rules)),
     ):
         if value != expected:
             raise PromotionError(
@@ -84,14 +84,14 @@ def recorded_run(path: Path, manifest: Manifest) -> RecordedRun:
             f"sessions up to {learned}; expected later ones alone: run it on quotes after {learned}"
         )
     fills = quotes.fills_recorded + quotes.fills_modelled
-    return RecordedRun(quotes.sessions_quoted, fills, quotes.fills_modelled, found.realized_pnl_usd)
+    return RecordedRun(quotes.sessions_quoted, fills, quotes.fills_modelled, summary.realized_pnl_usd)
 
 
 def learned_until(manifest: Manifest) -> str:
     """Return the date of the last session that the version was trained or chosen on."""
     splits = manifest.training.splits
     spans = [splits[name] for name in ("train", "validate") if name in splits]
-    return max((last for _, last in spans), default=manifest.training.last_session)
+    return max((last_session for _, last_session in spans), default=manifest.training.last_session)
 
 
 def promote(version_folder: Path, recorded: Path | None = None, claim: str = "") -> Judgement:
@@ -107,7 +107,7 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
             criterion fails (one line each). The manifest stays as it was.
     """
     manifest, findings = _manifest(version_folder), _findings(version_folder)
-    found = hashlib.sha256(_read(version_folder / POLICY_FILE)).hexdigest()
+    digest = hashlib.sha256(_read(version_folder / POLICY_FILE)).hexdigest()
     for what, value, expected in (
         ("its folder is called", version_folder.resolve().name, manifest.version),
         (f"{REPORT_FILE} is of the strategy", findings.strategy, manifest.strategy),
@@ -116,7 +116,7 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
             _exported(findings.passive),
             _exported(manifest.metrics.get("exported") == "passive"),
         ),
-        (f"{POLICY_FILE} has digest", found, manifest.policy_sha256),
+        (f"{POLICY_FILE} has digest", digest, manifest.policy_sha256),
         (f"the policy of {REPORT_FILE} has digest", findings.policy_sha256, manifest.policy_sha256),
         (f"the bars of {REPORT_FILE} have digest", findings.data_sha256, manifest.training.file_sha256),
         *((f"{name} has digest", _digest(version_folder, name), vouched) for name, vouched in manifest.files.items()),
@@ -159,21 +159,21 @@ def _refuse_uncounted(store: Path, findings: Findings) -> None:
         )
 
 
-def _claimed(manifest: Manifest, findings: Findings, asked: str) -> str:
+def _claimed(manifest: Manifest, findings: Findings, requested: str) -> str:
     """The kind of claim to judge. Raises PromotionError where the version makes another one, or a risk without rules.
 
     A version promoted by a risk trades real money under the rules of its tests alone, so it has to name them.
     """
-    made = LEAD if manifest.claim is None else manifest.claim.kind
-    again = f"train again with --claim {asked or made}: the same run, nothing is trained twice"
-    if asked not in {"", made}:
-        claimed = "nothing" if manifest.claim is None else f"a {made}"
-        raise PromotionError(f"{manifest.version} claims {claimed}, expected a {asked}: {again}")
+    claim_kind = LEAD if manifest.claim is None else manifest.claim.kind
+    again = f"train again with --claim {requested or claim_kind}: the same run, nothing is trained twice"
+    if requested not in {"", claim_kind}:
+        claimed = "nothing" if manifest.claim is None else f"a {claim_kind}"
+        raise PromotionError(f"{manifest.version} claims {claimed}, expected a {requested}: {again}")
     if manifest.claim != findings.claim:
         raise PromotionError(f"{manifest.version}: {MANIFEST_FILE} and {REPORT_FILE} make other claims: {again}")
-    if made == RISK and not manifest.rules.get(DIGEST):
+    if claim_kind == RISK and not manifest.rules.get(DIGEST):
         raise PromotionError(f"{manifest.version} names no digest of the rules that its risk was tested by: {again}")
-    return made
+    return claim_kind
 
 
 def _exported(passive: bool) -> str:

@@ -134,10 +134,10 @@ def exported(
 def _learned(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bool = False) -> dict[str, Any]:
     """The figures of what was learned, for the manifest; `unproven` marks it as exported without a proven lead."""
     trial = study.headline[-1]
-    gone = {
-        f"seed {one.seed}": dead_trial(one)
-        for one in study.trials
-        if (one.fold, one.reward) == (trial.fold, trial.reward) and dead_trial(one)
+    dead_seeds = {
+        f"seed {other_trial.seed}": dead_trial(other_trial)
+        for other_trial in study.trials
+        if (other_trial.fold, other_trial.reward) == (trial.fold, trial.reward) and dead_trial(other_trial)
     }
     return {
         **({"exported": "unproven"} if unproven else {}),
@@ -145,7 +145,7 @@ def _learned(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bo
         "test_denials": dict(trial.test.denials),
         "validate": record.metrics(trial.validate),
         **({"learnt": msgspec.to_builtins(trial.learnt)} if trial.learnt is not None else {}),
-        **({"dead": gone} if gone else {}),
+        **({"dead": dead_seeds} if dead_seeds else {}),
         **({"account": record.metrics(joined(study.account))} if study.account else {}),
         **record.found(policy),
     }
@@ -153,13 +153,13 @@ def _learned(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bo
 
 def _of_passive(record: RunRecord, study: Study, policy: nn.Module, learned: nn.Module) -> dict[str, Any]:
     """The figures of the passive policy on the last fold's test sessions, and of what was learned."""
-    p, own = record.prepared, record.prepared.settings.passive
-    tested = study.headline[-1].test if own else p.data.test(policy, p.passive_span(p.folds[-1].test, study.reward))
+    p, is_own = record.prepared, record.prepared.settings.passive
+    tested = study.headline[-1].test if is_own else p.data.test(policy, p.passive_span(p.folds[-1].test, study.reward))
     return {
         "exported": "passive",
         "test": record.metrics(tested.sessions),
         "test_denials": dict(tested.denials),
-        **({} if own else {"learned": _learned(record, study, learned)}),
+        **({} if is_own else {"learned": _learned(record, study, learned)}),
     }
 
 
@@ -199,14 +199,14 @@ class RunRecord:
     def line(self, trial: Trial) -> Line:
         """A trial, which has seen its fold's test sessions."""
         fold = self.prepared.folds[trial.fold]
-        found = self.prepared.data.figures(trial.test.sessions)
-        deviation = found.session_deviation
+        figures = self.prepared.data.figures(trial.test.sessions)
+        deviation = figures.session_deviation
         who = f"mean of {trial.members} seeds" if trial.members > 1 else f"seed {trial.seed}"
         opened = self._opening(fold, f"fold {trial.fold + 1}, {trial.reward}, {who}")
         return msgspec.structs.replace(
             opened,
             kind="trial",
-            sharpe=found.session_return / deviation if deviation > 0.0 else 0.0,
+            sharpe=figures.session_return / deviation if deviation > 0.0 else 0.0,
             settings_sha256=self.digest,
         )
 
@@ -270,11 +270,11 @@ class RunRecord:
         played: dict[Trading, list[PlayResult]] = {p.trading: [], without: [], twice: []}
         with phase("the stated risk: tests with and without the overlay"):
             for fold in p.folds:
-                held = p.passive(study.network, fold.train, policy)
+                passive_policy = p.passive(study.network, fold.train, policy)
                 span = p.passive_span(fold.test, study.reward)
                 for trading, folds in played.items():
                     if passive or trading is without:
-                        folds.append(p.data.test(held or policy, replace(span, trading=trading)))
+                        folds.append(p.data.test(passive_policy or policy, replace(span, trading=trading)))
         if not passive:
             played |= {p.trading: list(chosen_results(study)), twice: list(study.scenarios[COSTS_TWICE])}
         dates = [date for fold in p.folds for date in fold.test]
@@ -286,7 +286,7 @@ class RunRecord:
             policy=tuple(played[p.trading]),
             twice=tuple(played[twice]),
             passive=tuple(played[without]),
-            earlier=len(study.prior_sharpes) + chosen_among + self.ledger.claims(dates, own=self.claims()),
+            earlier=len(study.prior_sharpes) + chosen_among + self.ledger.claims(dates, own_lines=self.claims()),
         )
 
     def sizes(self, study: Study, policy: nn.Module, *, passive: bool) -> SizesPlayed | None:
@@ -307,13 +307,13 @@ class RunRecord:
         means: Sequence[Trial],
         account: tuple[PlayResult, ...],
         extra: dict[str, Any],
-        one: OneAccount | None = None,
+        one_account: OneAccount | None = None,
     ) -> Study:
         """All trials, and what the chosen ones were compared with; also written into the run's folder."""
         settings, p = self.prepared.settings, self.prepared
         dates = [date for fold in p.folds for date in fold.test]
-        own = [*self.openings(), *self.claims(), *(self.line(trial) for trial in (*trials, *means))]
-        sharpes, openings = self.ledger.prior(dates, own=own)
+        own_lines = [*self.openings(), *self.claims(), *(self.line(trial) for trial in (*trials, *means))]
+        sharpes, openings = self.ledger.prior(dates, own_lines=own_lines)
         study = Study(
             strategy=settings.strategy,
             network=self.identity["network"],
@@ -330,19 +330,21 @@ class RunRecord:
             trials=tuple(trials),
             chosen=tuple(chosen),
             baselines=tuple(
-                Baseline(name, text, tuple(found.baselines[name] for found in compared))
+                Baseline(name, text, tuple(fold_result.baselines[name] for fold_result in compared))
                 for name, text in (*p.kind.baselines.items(), (UNTRAINED, UNTRAINED_WORDS))
-                if all(name in found.baselines for found in compared)
+                if all(name in fold_result.baselines for fold_result in compared)
             ),
-            random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
+            random_pnl_usd=tuple(fold_result.random_pnl_usd for fold_result in compared),
             prior_sharpes=sharpes,
             prior_openings=openings,
             counted_trials=self.ledger.trials([(fold.test[0], fold.test[-1]) for fold in p.folds]),
-            scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
+            scenarios={
+                name: tuple(fold_result.scenarios[name] for fold_result in compared) for name in compared[0].scenarios
+            },
             extra=extra,
             ensembles=tuple(means),
             account=account,
-            one_account=one,
+            one_account=one_account,
             refit=refit_words(tuple(p.data.days), p.folds) if settings.refit else "",
         )
         self.write(study)
@@ -363,8 +365,10 @@ class RunRecord:
 
     def metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
         """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
-        found = as_metrics(self.prepared.data.figures(results))
-        return {name: value for name, value in found.items() if name != "win_rate" or not self.prepared.kind.compounds}
+        metrics = as_metrics(self.prepared.data.figures(results))
+        return {
+            name: value for name, value in metrics.items() if name != "win_rate" or not self.prepared.kind.compounds
+        }
 
 
 def _resting(trading: Trading) -> dict[str, Any]:

@@ -148,9 +148,9 @@ class Run:
         if self._settings.averages:
             self._listen(f"testing the mean of {len(self._settings.seeds)} seeds, without dead ones")
             means = self._through(mean_one, groups)
-        kept: tuple[Weights, ...] = () if "warm_start" in p.kind.procedure.lacks() else tuple(weights[-1])
-        refit, kept = self._refit(groups[-1]) if self._settings.refit else (None, kept)
-        return self._told(trials, chosen, policies, means, refit, kept)
+        weights_kept: tuple[Weights, ...] = () if "warm_start" in p.kind.procedure.lacks() else tuple(weights[-1])
+        refit, weights_kept = self._refit(groups[-1]) if self._settings.refit else (None, weights_kept)
+        return self._told(trials, chosen, policies, means, refit, weights_kept)
 
     def _groups(self, requests: Sequence[Request], trials: Sequence[Trial], chosen: Sequence[int]) -> list[SeedGroup]:
         """The trials that each fold's policy is made of: the chosen one, or all living seeds of its reward."""
@@ -169,9 +169,9 @@ class Run:
             replace(request, steps=trial.chosen_steps, patience=0, refit=True)
             for request, trial in zip(group.requests, group.trials, strict=True)
         ]
-        self._listen(f"training once more on all sessions, {sum(each.steps for each in again):,} steps")
+        self._listen(f"training once more on all sessions, {sum(request.steps for request in again):,} steps")
         self._through(refit_one, again)
-        weights = tuple(self._prepared.trial_folder(each).weights() for each in again)
+        weights = tuple(self._prepared.trial_folder(request).weights() for request in again)
         return self._prepared.mean_policy(again, weights), weights
 
     def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
@@ -183,8 +183,8 @@ class Run:
     def passive(self) -> Outcome:
         """The same for the strategy's passive policy, which nothing trains, on the tests of all folds."""
         p, self._trains = self._prepared, False
-        made = [p.passive(self._settings.network, fold.train) for fold in p.folds]
-        policies = [policy for policy in made if policy is not None]
+        passives = [p.passive(self._settings.network, fold.train) for fold in p.folds]
+        policies = [policy for policy in passives if policy is not None]
         if len(policies) < len(p.folds):
             raise ValueError(
                 f"--passive is not for {self._settings.strategy}: it has no passive policy that is made without a "
@@ -230,11 +230,13 @@ class Run:
         self._listen("comparing the chosen policies with the baselines, through the dry run")
         tested = means or [trials[index] for index in chosen]
         account, compared = self._compared(tested, policies)
-        one = self._one_account(tested, policies)
+        one_account = self._one_account(tested, policies)
         with reported("", self._listen):
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
-                study = self._record.study(trials, chosen, compared, means=means, account=account, extra=extra, one=one)
+                study = self._record.study(
+                    trials, chosen, compared, means=means, account=account, extra=extra, one_account=one_account
+                )
             outcome = exported(self._record, study, policies[-1], refit, weights)
         if self._progress is not None:
             self._progress.ended(outcome.version.name)
@@ -251,7 +253,10 @@ class Run:
             picked = zip(tested, policies, strict=True)
             return (), self._through(
                 compare,
-                [FoldChoice(one.fold, one.seed, one.reward, network, policy, one.test) for one, policy in picked],
+                [
+                    FoldChoice(choice.fold, choice.seed, choice.reward, network, policy, choice.test)
+                    for choice, policy in picked
+                ],
             )
         self._listen(Stage("players", len(names), unit="players"))
         tasks = [Player(name, tuple(policies), tested[-1].seed) for name in names]

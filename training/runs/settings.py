@@ -55,15 +55,15 @@ def calibration_of(strategy: str, config: Path | None) -> dict[str, object]:
     settings = None if config is None else _settings(strategy, config)
     if settings is None or not settings.paths.calibration:
         return {}
-    made, paper = read_calibration(Path(settings.paths.calibration)), settings.trading().paper
-    values = {key: getattr(paper, key) for key in made.fitted.__struct_fields__}
-    return {"quotes": made.quotes, "roots": made.roots, "digest": made.digest, **values}
+    calibration, paper = read_calibration(Path(settings.paths.calibration)), settings.trading().paper
+    values = {key: getattr(paper, key) for key in calibration.fitted.__struct_fields__}
+    return {"quotes": calibration.quotes, "roots": calibration.roots, "digest": calibration.digest, **values}
 
 
 def model_config_of(strategy: str, config: Path | None) -> Path | None:
     """The file that `config` names for the state vector; None where it names none. Raises ValueError as above."""
-    named = "" if config is None else _settings(strategy, config).desk.model_config
-    return Path(named) if named else None
+    model_config = "" if config is None else _settings(strategy, config).desk.model_config
+    return Path(model_config) if model_config else None
 
 
 def parameters_of(strategy: str, config: Path | None) -> tuple[str, ...]:
@@ -156,13 +156,13 @@ class Settings:
     @property
     def walk(self) -> Walk:
         """How sessions are cut into folds: the strategy's rule with the sizes that were asked for."""
-        own = self.kind.walk
+        usual = self.kind.walk
         return Walk(
-            train=own.train if self.train_sessions is None else self.train_sessions,
-            validate=own.validate if self.validate_sessions is None else self.validate_sessions,
-            test=own.test if self.test_sessions is None else self.test_sessions,
-            purge=own.purge if self.purge_sessions is None else self.purge_sessions,
-            years=own.years and self.test_sessions is None,
+            train=usual.train if self.train_sessions is None else self.train_sessions,
+            validate=usual.validate if self.validate_sessions is None else self.validate_sessions,
+            test=usual.test if self.test_sessions is None else self.test_sessions,
+            purge=usual.purge if self.purge_sessions is None else self.purge_sessions,
+            years=usual.years and self.test_sessions is None,
         )
 
     @property
@@ -215,38 +215,38 @@ class Settings:
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
-        kept = {self.plan.setting if name == "plan" else name: value for name, value in asdict(self).items()}
-        kept[self.plan.setting] = msgspec.to_builtins(self.plan)
+        identity = {self.plan.setting if name == "plan" else name: value for name, value in asdict(self).items()}
+        identity[self.plan.setting] = msgspec.to_builtins(self.plan)
         for name in (
             "out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven", "config", "ensemble",
             "base", "sinks", "claim", "claim_drawdown",
         ):  # fmt: skip
-            del kept[name]
-        del kept["model_config_file"], kept["quotes"]
-        kept |= {"option_quotes": self.quotes.identity} if self.quotes is not None else {}
-        kept |= {"calibration": found} if (found := calibration_of(self.strategy, self.config)) else {}
+            del identity[name]
+        del identity["model_config_file"], identity["quotes"]
+        identity |= {"option_quotes": self.quotes.identity} if self.quotes is not None else {}
+        identity |= {"calibration": digested} if (digested := calibration_of(self.strategy, self.config)) else {}
         if self.model_config:
-            kept["model_config"] = hashlib.sha256(self.model_config.encode()).hexdigest()
+            identity["model_config"] = hashlib.sha256(self.model_config.encode()).hexdigest()
         for name in ("more_bars", "symbols", "model_config", "warm_start", "passive"):
-            if not kept[name]:
-                del kept[name]
+            if not identity[name]:
+                del identity[name]
         if self.engine == OWN:
-            del kept["engine"]
-        del kept["practice"]
-        kept |= {"practice": found} if (found := self.practice.changes) else {}
-        kept |= {"more_bars": [path.name for path in self.more_bars]} if self.more_bars else {}
+            del identity["engine"]
+        del identity["practice"]
+        identity |= {"practice": digested} if (digested := self.practice.changes) else {}
+        identity |= {"more_bars": [path.name for path in self.more_bars]} if self.more_bars else {}
         for name in ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
-            del kept[name]
+            del identity[name]
         trials = self.folds * len(self.seeds) * len(self.rewards)
-        found = {
-            **kept,
+        digested = {
+            **identity,
             "walk": self.walk._asdict(),
             "rules": rules_digest(trading_of(self.strategy, self.config)),
             "bars": self.bars.name,
             "bars_sha256": bars_sha256,
             "processes_a_trial": self.processes if trials == 1 or self.engine != OWN else 1,
         }
-        normal: dict[str, Any] = json.loads(json.dumps(found))
+        normal: dict[str, Any] = json.loads(json.dumps(digested))
         return normal
 
     @property
@@ -295,13 +295,13 @@ class Settings:
             options[name] = value if value != getattr(default, name) and name not in lacks else None
         if len(self.seeds) * len(self.rewards) * self.folds == 1 and self.processes != PROCESSES:
             options["processes"] = self.processes
-        given = " ".join(
+        option_texts = " ".join(
             f"--{name.replace('_', '-')} {value}".rstrip() for name, value in options.items() if value is not None
         )
         bars = " ".join(f"--bars {path.name}" for path in (self.bars, *self.more_bars))
         what = f"--strategy {self.strategy} {bars} --models-dir onnx_models"
         practice = " ".join(f"--practice {key}={str(value).lower()}" for key, value in self.practice.changes.items())
-        return " ".join(filter(None, (f"train-and-export {what}", given, practice)))
+        return " ".join(filter(None, (f"train-and-export {what}", option_texts, practice)))
 
 
 def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = None) -> Settings:
@@ -310,10 +310,10 @@ def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = N
     Raises:
         ValueError: the strategy or the preset is unknown.
     """
-    known = kind(strategy)
-    chosen = known.preset(preset or next(iter(known.presets)))
+    training_kind = kind(strategy)
+    chosen = training_kind.preset(preset or next(iter(training_kind.presets)))
     return Settings(
-        strategy, bars, out, steps=chosen.steps, rewards=known.variants[:1], network=known.networks[0],
+        strategy, bars, out, steps=chosen.steps, rewards=training_kind.variants[:1], network=training_kind.networks[0],
         plan=chosen.plan, begins=chosen.begins, folds=chosen.plan.folds,
     )  # fmt: skip
 
@@ -368,16 +368,16 @@ def headline_of(trials: Sequence[Trial], settings: Settings) -> str:
 
 
 def choose(trials: Sequence[Trial], settings: Settings, reward: str) -> tuple[int, ...]:
-    """For each fold a trial of this reward, by what it did on validation; the lowest seed on a tie.
+    """Index of the chosen trial of this reward for each fold, by validation; the lowest seed on a tie.
 
     By `best` the one that did best: of many, mostly the luckiest. By `iqm` a typical one: the nearest to the
     interquartile mean of its fold.
     """
-    found = []
+    chosen = []
     for fold in range(settings.folds):
-        own = [i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == reward]
-        own.sort(key=lambda index: trials[index].seed)
-        merits = [trials[index].merit for index in own]
+        indices = [i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == reward]
+        indices.sort(key=lambda index: trials[index].seed)
+        merits = [trials[index].merit for index in indices]
         place = typical(merits) if settings.select == IQM else merits.index(max(merits))
-        found.append(own[place])
-    return tuple(found)
+        chosen.append(indices[place])
+    return tuple(chosen)

@@ -44,11 +44,11 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
     folder = _watched(prepared, request, emit)
     group = group or ProcessGroup()
-    done = folder.finished()
-    if done is not None:
+    finished = folder.finished()
+    if finished is not None:
         if not group.rank:
-            emit(done)
-        return done
+            emit(finished)
+        return finished
     if folder.outdated and not group.rank:
         emit(f"{request.name} begins anew: what is there was made by other code")
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
@@ -59,14 +59,14 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     if group.rank:
         return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)
-    held = _passive_validation(prepared, request, fold)
-    lead = _validate_lead(prepared, trained, held) if held.sessions else None
+    passive = _passive_validation(prepared, request, fold)
+    lead = _validate_lead(prepared, trained, passive) if passive.sessions else None
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
     with reported(request.name, emit), phase("test sessions"):  # not stopped: its training would have to be repeated
         trial = msgspec.structs.replace(
             _trial(request, trained, prepared.data.test(policy, tested)),
             lead=lead,
-            passive=() if prepared.settings.averages else held.sessions,  # else the mean of the seeds has it
+            passive=() if prepared.settings.averages else passive.sessions,  # else the mean of the seeds has it
         )
     trial = msgspec.structs.replace(trial, learnt=learnt_by(prepared, request, trained, fold, policy))
     folder.finish(trial)
@@ -96,9 +96,9 @@ def _passive_validation(prepared: Prepared, request: Request, fold: Fold) -> Pla
     return PlayResult(prepared.data.evaluator(prepared.passive_span(fold.validate, request.reward), "cpu")(passive))
 
 
-def _validate_lead(prepared: Prepared, trained: Trained, held: PlayResult) -> float:
+def _validate_lead(prepared: Prepared, trained: Trained, passive: PlayResult) -> float:
     """What the trial earned on validation less the best of the passive policy and 0."""
-    theirs = prepared.data.figures(held.sessions).net_return
+    theirs = prepared.data.figures(passive.sessions).net_return
     return prepared.data.figures(trained.validate).net_return - max(theirs, 0.0)
 
 
@@ -131,9 +131,9 @@ class SeedGroup:
 def mean_one(prepared: Prepared, group: SeedGroup, flag: Flag, emit: Emit) -> Trial:
     """Let the mean of a fold's seeds play its validation and test sessions; what is done is read again."""
     folder, first = prepared.task_folder(group.name), group.requests[0]
-    done = folder.finished()
-    if done is not None:
-        return done
+    finished = folder.finished()
+    if finished is not None:
+        return finished
     _check_stop(flag, group.name)
     weights = [prepared.trial_folder(request).weights() for request in group.requests]
     policy, fold = prepared.mean_policy(group.requests, weights), prepared.folds[first.fold]
@@ -142,7 +142,7 @@ def mean_one(prepared: Prepared, group: SeedGroup, flag: Flag, emit: Emit) -> Tr
     beside = prepared.passive_span(fold.validate, first.reward)
     with reported(group.name, emit), phase("the mean of the seeds"):
         validate = prepared.data.evaluator(validated, "cpu")(policy)
-        held = () if passive is None else prepared.data.evaluator(beside, "cpu")(passive)
+        passive_sessions = () if passive is None else prepared.data.evaluator(beside, "cpu")(passive)
         test = prepared.data.test(policy, tested)
     mean = Trial(
         fold=first.fold,
@@ -158,7 +158,7 @@ def mean_one(prepared: Prepared, group: SeedGroup, flag: Flag, emit: Emit) -> Tr
         learnt=learnt_together(prepared, group.requests, group.trials, weights, policy),
         members=len(group.requests),
         agreement=agreement_of(prepared, group.requests, weights) if len(weights) > 1 else None,
-        passive=held,
+        passive=passive_sessions,
     )
     folder.save_weights({})
     folder.finish(mean)
@@ -205,15 +205,15 @@ def compare(prepared: Prepared, chosen: FoldChoice, flag: Flag, emit: Emit) -> C
     check_stop()
     tested = prepared.span(prepared.folds[chosen.fold].test, chosen.reward)
     with reported(name, emit, check_stop):
-        found = prepared.kind.procedure.compare(
+        result = prepared.kind.procedure.compare(
             chosen.policy, chosen.played, prepared.data, tested, chosen.seed, check_stop
         )
     train = prepared.folds[chosen.fold].train
     untrained = prepared.untrained(chosen.network, chosen.seed, train) if chosen.network else None
     if untrained is not None:
-        found.baselines[UNTRAINED] = prepared.data.test(untrained, tested)
+        result.baselines[UNTRAINED] = prepared.data.test(untrained, tested)
     emit(f"compared {name}")
-    return found
+    return result
 
 
 def _check_stop(flag: Flag, name: str) -> None:
@@ -224,7 +224,7 @@ def _check_stop(flag: Flag, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """One of a procedure's players, and the chosen policy of each fold."""
+    """A player of a procedure, and the chosen policy of each fold."""
 
     name: str
     policies: Sequence[nn.Module]
@@ -241,10 +241,10 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
 
     check_stop = functools.partial(_check_stop, flag, player.task)
     procedure, folder = prepared.kind.procedure, prepared.task_folder(player.task)
-    kept = folder.checkpoint()
-    if kept is not None:
+    checkpoint = folder.checkpoint()
+    if checkpoint is not None:
         emit(News(player.task, 1, 1, began=1))
-        return msgspec.json.decode(kept["played"], type=Played)
+        return msgspec.json.decode(checkpoint["played"], type=Played)
     check_stop()
     spans = [prepared.span(fold.test) for fold in prepared.folds]
     with reported(player.task, emit, check_stop), phase(player.name):
@@ -266,9 +266,9 @@ def relay_one(prepared: Prepared, relay: Relay, flag: Flag, emit: Emit) -> OneAc
     """Let the policies go through the tests of all folds on one account, or read what is done. Raises `Stopped`."""
     task = "one-account-mean" if prepared.settings.averages else "one-account"  # `--ensemble` begins no other run
     folder, check_stop = prepared.task_folder(task), functools.partial(_check_stop, flag, task)
-    kept = folder.checkpoint()
-    if kept is not None:
-        return msgspec.json.decode(kept["played"], type=OneAccount)
+    checkpoint = folder.checkpoint()
+    if checkpoint is not None:
+        return msgspec.json.decode(checkpoint["played"], type=OneAccount)
     check_stop()
     spans = [prepared.span(fold.test, relay.reward) for fold in prepared.folds]
     with reported(task, emit, check_stop), phase("one account through all tests"):
@@ -279,18 +279,18 @@ def relay_one(prepared: Prepared, relay: Relay, flag: Flag, emit: Emit) -> OneAc
 
 def by_fold(played: Mapping[str, Played], baselines: Collection[str]) -> list[Compared]:
     """What all players did, fold by fold; who could not play is left out."""
-    found = []
+    compared = []
     for fold in range(len(played[POLICY].folds)):
-        there = {name: each.folds[fold] for name, each in played.items() if each.folds and name != POLICY}
-        draws = [each.random_pnl_usd[fold] for each in played.values() if each.random_pnl_usd]
-        found.append(
+        results = {name: player.folds[fold] for name, player in played.items() if player.folds and name != POLICY}
+        draws = [player.random_pnl_usd[fold] for player in played.values() if player.random_pnl_usd]
+        compared.append(
             Compared(
-                {name: result for name, result in there.items() if name in baselines},
+                {name: result for name, result in results.items() if name in baselines},
                 draws[0] if draws else (),
-                {name: result for name, result in there.items() if name not in baselines},
+                {name: result for name, result in results.items() if name not in baselines},
             )
         )
-    return found
+    return compared
 
 
 def run_member(group: ProcessGroup, prepare: Callable[[], Prepared], request: Request) -> None:
@@ -339,8 +339,8 @@ def learnt_by(
     if start is None:
         return None
     kl, size, variation = compared(prepared, fold, request.seed, start.policy, policy, start.deviations)
-    last = {point.agent: point.explained_variance for point in trained.curve}  # of the critics of each agent
-    explained = math.fsum(last.values()) / len(last) if last else 0.0
+    last_explained = {point.agent: point.explained_variance for point in trained.curve}  # of the critics of each agent
+    explained = math.fsum(last_explained.values()) / len(last_explained) if last_explained else 0.0
     return NetworkChange(trained.gradient_steps, kl, size, variation, explained)
 
 
@@ -353,21 +353,21 @@ def learnt_together(
 ) -> NetworkChange | None:
     """What the mean of trials learned, against the mean of what they began as; steps are the fewest of one."""
     fold, learnt = prepared.folds[requests[0].fold], [trial.learnt for trial in trials]
-    known = [one for one in learnt if one is not None]
-    if len(known) < len(learnt):
+    changes = [change for change in learnt if change is not None]
+    if len(changes) < len(learnt):
         return None
     procedure = prepared.kind.procedure
-    begun = [
-        procedure.start(prepared.task(request), fold, policy, one)
-        for request, one in zip(requests, weights, strict=True)
+    starts_or_none = [
+        procedure.start(prepared.task(request), fold, policy, trained)
+        for request, trained in zip(requests, weights, strict=True)
     ]
-    starts = [start for start in begun if start is not None]
-    start = together([one.policy for one in starts], prepared.machine.spec.recurrent_shape)
-    explored = [one.deviations for one in starts if one.deviations is not None]
+    starts = [start for start in starts_or_none if start is not None]
+    start = together([start.policy for start in starts], prepared.machine.spec.recurrent_shape)
+    explored = [start.deviations for start in starts if start.deviations is not None]
     deviations = torch.stack(explored).mean(dim=0) if explored else None
     kl, size, variation = compared(prepared, fold, requests[0].seed, start, policy, deviations)
-    steps = min(one.gradient_steps for one in known)
-    explained = math.fsum(one.explained_variance for one in known) / len(known)
+    steps = min(change.gradient_steps for change in changes)
+    explained = math.fsum(change.explained_variance for change in changes) / len(changes)
     return NetworkChange(steps, kl, size, variation, explained)
 
 
@@ -376,13 +376,14 @@ def agreement_of(
 ) -> SeedAgreement:
     """Whether the seeds of a fold answer its observations in the same way."""
     first = requests[0]
-    seen = torch.from_numpy(prepared.data.probes(prepared.folds[first.fold], OBSERVATIONS, first.seed))
+    observations = torch.from_numpy(prepared.data.probes(prepared.folds[first.fold], OBSERVATIONS, first.seed))
     answers = [
-        _answers(prepared.policy(request, own), seen, prepared) for request, own in zip(requests, weights, strict=True)
+        _answers(prepared.policy(request, member_weights), observations, prepared)
+        for request, member_weights in zip(requests, weights, strict=True)
     ]
     if not prepared.machine.spec.continuous:
-        answers = [each.softmax(dim=1) for each in answers]
-    return agreement([each.double().numpy() for each in answers], first.seed)
+        answers = [logits.softmax(dim=1) for logits in answers]
+    return agreement([member.double().numpy() for member in answers], first.seed)
 
 
 def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> SeedAgreement:
@@ -395,13 +396,13 @@ def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> SeedAgreemen
         seed: of the shuffling.
     """
     random, apart = np.random.default_rng(seed), []
-    for each in answers:
-        deviations = each - each.mean(axis=0)
+    for member in answers:
+        deviations = member - member.mean(axis=0)
         apart.append(deviations / max(float(np.linalg.norm(deviations)), TINY))
     pairs = list(combinations(range(len(apart)), 2))
 
     def mean(shuffled: bool) -> float:
-        order = [random.permutation(len(each)) if shuffled else slice(None) for each in apart]
+        order = [random.permutation(len(member)) if shuffled else slice(None) for member in apart]
         return math.fsum(float((apart[a] * apart[b][order[b]]).sum()) for a, b in pairs) / len(pairs)
 
     by_chance = [mean(shuffled=True) for _ in range(SHUFFLES)]
@@ -412,8 +413,8 @@ def compared(
     prepared: Prepared, fold: Fold, seed: int, start: nn.Module, policy: nn.Module, deviations: Tensor | None
 ) -> tuple[float, float, float]:
     """`moved` over observations of a fold that are drawn by a seed."""
-    seen = torch.from_numpy(prepared.data.probes(fold, OBSERVATIONS, seed))
-    return moved(_answers(start, seen, prepared), _answers(policy, seen, prepared), deviations)
+    observations = torch.from_numpy(prepared.data.probes(fold, OBSERVATIONS, seed))
+    return moved(_answers(start, observations, prepared), _answers(policy, observations, prepared), deviations)
 
 
 def moved(before: Tensor, after: Tensor, deviations: Tensor | None) -> tuple[float, float, float]:
@@ -426,18 +427,18 @@ def moved(before: Tensor, after: Tensor, deviations: Tensor | None) -> tuple[flo
     """
     if deviations is not None:
         kl = ((after - before) / deviations).square().sum(dim=1).mean() / 2.0
-        shown, size = after, after.abs().mean()
+        answers, size = after, after.abs().mean()
     else:
         now, then = after.log_softmax(dim=1), before.log_softmax(dim=1)
         kl = (now.exp() * (now - then)).sum(dim=1).mean()
-        shown, size = now.exp(), now.exp().max(dim=1).values.mean()
-    spread = shown.std(dim=0).mean() if len(shown) >= FEWEST_VALUES else torch.zeros(())
+        answers, size = now.exp(), now.exp().max(dim=1).values.mean()
+    spread = answers.std(dim=0).mean() if len(answers) >= FEWEST_VALUES else torch.zeros(())
     return float(kl), float(size), float(spread)
 
 
 @torch.no_grad()
-def _answers(policy: nn.Module, seen: Tensor, prepared: Prepared) -> Tensor:
+def _answers(policy: nn.Module, observations: Tensor, prepared: Prepared) -> Tensor:
     hidden = prepared.machine.spec.recurrent_shape
-    found = policy(seen, torch.zeros(len(seen), *hidden)) if hidden else policy(seen)
-    answers: Tensor = found[0] if isinstance(found, tuple) else found
-    return answers.float().reshape(len(seen), -1)  # of a row for each symbol a single action
+    result = policy(observations, torch.zeros(len(observations), *hidden)) if hidden else policy(observations)
+    answers: Tensor = result[0] if isinstance(result, tuple) else result
+    return answers.float().reshape(len(observations), -1)  # of a row for each symbol a single action

@@ -111,9 +111,9 @@ def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) 
     p, run, arm = ready.prepared, ready.ablation.run, ready.ablation.all[cell.arm]
     decided = {"run": run.identity(p.data.info.sha256), "arm": asdict(arm), "code": p.version}
     keeper = TrialFolder(p.folder / TRIALS_FOLDER / cell.name, settings_digest(decided))
-    kept = keeper.checkpoint() or {}
-    if "measured" in kept:
-        return msgspec.json.decode(kept["measured"], type=Measured)
+    checkpoint = keeper.checkpoint() or {}
+    if "measured" in checkpoint:
+        return msgspec.json.decode(checkpoint["measured"], type=Measured)
     practice = checked({**run.practice.changes, **arm.practice})
     request = Request(
         cell.fold, cell.seed, run.rewards[0], arm.network or run.network, run.steps, run.precision, run.device,
@@ -131,10 +131,10 @@ def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) 
         growth.append(mean_growth([(p.data.figures(results).net_return, len(results))]))
         capital = float(trading.paper.cash_usd)
         returns = returns or tuple(session_returns(results, capital).tolist())
-    found = Measured(cell.arm, cell.fold, cell.seed, tuple(growth), returns, trained.chosen_steps)
-    keeper.save({"measured": msgspec.json.encode(found).decode()})
+    result = Measured(cell.arm, cell.fold, cell.seed, tuple(growth), returns, trained.chosen_steps)
+    keeper.save({"measured": msgspec.json.encode(result).decode()})
     emit(f"{cell.name}: {sum(growth) / len(growth) * SESSIONS_A_YEAR:+.2%} a year")
-    return found
+    return result
 
 
 class ArmVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,20 +156,20 @@ def judged(measured: Sequence[Measured], arms: Mapping[str, Arm]) -> tuple[ArmVe
 
 
 def _verdict(name: str, arm: Arm, measured: Sequence[Measured]) -> ArmVerdict:
-    own, base = (_of(which, measured) for which in (name, BASE))
-    growth = float(np.mean([np.mean(one.growth) for one in own])) * SESSIONS_A_YEAR
-    deviation = float(np.mean([np.std(one.growth) for one in own])) * SESSIONS_A_YEAR
+    trainings, base = (_of(which, measured) for which in (name, BASE))
+    growth = float(np.mean([np.mean(training.growth) for training in trainings])) * SESSIONS_A_YEAR
+    deviation = float(np.mean([np.std(training.growth) for training in trainings])) * SESSIONS_A_YEAR
     plain = ArmVerdict(arm=name, why=arm.why, growth=growth, over_starts=deviation)
     if name == BASE:
         return plain
     gaps: dict[int, list[float]] = {}
-    for ours, theirs in zip(own, base, strict=True):
+    for ours, theirs in zip(trainings, base, strict=True):
         gaps.setdefault(ours.fold, []).append(
             (float(np.mean(ours.growth)) - float(np.mean(theirs.growth))) * SESSIONS_A_YEAR
         )
-    seeds = seeds_interval([np.array(each) for each in gaps.values()])
-    sessions = paired_difference(_returns(own), _returns(base)).times(SESSIONS_A_YEAR)
-    if min(map(len, gaps.values())) < 2 or len(_returns(own)) < FEWEST:
+    seeds = seeds_interval([np.array(fold_gaps) for fold_gaps in gaps.values()])
+    sessions = paired_difference(_returns(trainings), _returns(base)).times(SESSIONS_A_YEAR)
+    if min(map(len, gaps.values())) < 2 or len(_returns(trainings)) < FEWEST:
         words = f"drop: not known from one seed, or from fewer than {FEWEST} sessions"
         return msgspec.structs.replace(plain, seeds=seeds, sessions=sessions, words=words)
     keep = seeds.low > 0.0 and sessions.low > 0.0
@@ -180,13 +180,15 @@ def _verdict(name: str, arm: Arm, measured: Sequence[Measured]) -> ArmVerdict:
 
 def _of(name: str, measured: Sequence[Measured]) -> list[Measured]:
     """A setting's trainings, by fold and seed."""
-    return sorted((one for one in measured if one.arm == name), key=lambda one: (one.fold, one.seed))
+    return sorted(
+        (training for training in measured if training.arm == name), key=lambda training: (training.fold, training.seed)
+    )
 
 
 def _returns(trainings: Sequence[Measured]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Returns of all sessions, fold by fold, each the mean over seeds."""
-    folds = sorted({one.fold for one in trainings})
-    means = [np.mean([one.returns for one in trainings if one.fold == fold], axis=0) for fold in folds]
+    folds = sorted({training.fold for training in trainings})
+    means = [np.mean([training.returns for training in trainings if training.fold == fold], axis=0) for fold in folds]
     return np.concatenate(means)
 
 
@@ -253,7 +255,7 @@ def _record(ready: AblationSetup, measured: Sequence[Measured], digest: str) -> 
     run = ready.ablation.run
     ledger = Ledger(ledger_path(run.out, run.strategy))
     for name in ready.ablation.all:
-        returns = [value for one in measured if one.arm == name for value in one.returns]
+        returns = [value for training in measured if training.arm == name for value in training.returns]
         line = trial_line(
             study_name("ablation", run.strategy, digest),
             run.strategy,

@@ -50,18 +50,20 @@ def axis_of(text: str, declared: Mapping[str, Parameter] | None = None) -> Axis:
     Raises:
         ValueError: an unknown key, a value of another type or given twice, or a range of less than two.
     """
-    key, _, given = text.partition("=")
-    parameters = {f"{OF_THE_STRATEGY}{name}": one for name, one in (declared or {}).items()}
-    own = _defaults() | {name: one.default for name, one in parameters.items()}
-    if key not in own:
-        near = difflib.get_close_matches(key, own, n=1)
+    key, _, values_text = text.partition("=")
+    parameters = {f"{OF_THE_STRATEGY}{name}": parameter for name, parameter in (declared or {}).items()}
+    defaults = _defaults() | {name: parameter.default for name, parameter in parameters.items()}
+    if key not in defaults:
+        near = difflib.get_close_matches(key, defaults, n=1)
         hint = (
-            f"did you mean {near[0]}?" if near else f"expected a key of {', '.join(TABLES)}, such as {next(iter(own))}"
+            f"did you mean {near[0]}?"
+            if near
+            else f"expected a key of {', '.join(TABLES)}, such as {next(iter(defaults))}"
         )
         raise ValueError(f"--set {text}: {key} is no rule that a sweep can change: {hint}")
-    kind = type(own[key])
-    parts = given.split(":")
-    texts = _range(text, parts) if len(parts) == 3 else [part.strip() for part in given.split(",")]
+    kind = type(defaults[key])
+    parts = values_text.split(":")
+    texts = _range(text, parts) if len(parts) == 3 else [part.strip() for part in values_text.split(",")]
     values = tuple(_value(text, value, kind) for value in texts)
     numbers = [Decimal(value) if kind is Decimal else value for value in map(str, values)]
     if len(set(numbers)) < len(numbers):
@@ -73,13 +75,13 @@ def axis_of(text: str, declared: Mapping[str, Parameter] | None = None) -> Axis:
 
 def _defaults() -> dict[str, Any]:
     rules = Trading()
-    found = {
+    defaults = {
         f"{table}.{field.name}": getattr(getattr(rules, table), field.name)
         for table in TABLES
         for field in fields_of(getattr(rules, table))
     }
-    found |= {"sizing.trailing_stop": 0.0, "sizing.time_stop_min": 0}  # unset by default
-    return {key: value for key, value in found.items() if key not in LEFT_OUT and not isinstance(value, tuple)}
+    defaults |= {"sizing.trailing_stop": 0.0, "sizing.time_stop_min": 0}  # unset by default
+    return {key: value for key, value in defaults.items() if key not in LEFT_OUT and not isinstance(value, tuple)}
 
 
 def _range(text: str, parts: Sequence[str]) -> list[str]:
@@ -104,8 +106,8 @@ def _value(text: str, value: str, kind: type) -> Value:
         if kind is Decimal:
             return str(Decimal(value))
     except (ValueError, KeyError, ArithmeticError):
-        wanted = {bool: "true or false", int: "whole numbers"}.get(kind, "numbers")
-        raise ValueError(f"--set {text}: found {value!r}, expected {wanted}") from None
+        kind_text = {bool: "true or false", int: "whole numbers"}.get(kind, "numbers")
+        raise ValueError(f"--set {text}: found {value!r}, expected {kind_text}") from None
     return value
 
 

@@ -83,7 +83,7 @@ class Cells(Generic[R, T]):
         return work_through(
             self.work,
             cells,
-            prepare=(lambda given: given) if single else operator.call,
+            prepare=(lambda setup: setup) if single else operator.call,
             argument=self.ready if single else self.again,
             processes=self.processes,
             flag=stop,

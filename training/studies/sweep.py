@@ -58,9 +58,12 @@ def heat_map(swept: Swept, across: Axis, down: Axis | None) -> dict[str, object]
     """Annual Sharpe ratios over one or two keys: the mean of all cells that agree in these, with its shade."""
     lines = []
     for value in down.values if down is not None else ("",):
-        own = [cell for cell in swept.cells if down is None or cell.rules[down.key] == value]
-        columns = [[cell.sharpe_annual for cell in own if cell.rules[across.key] == each] for each in across.values]
-        lines.append((str(value), [sum(found) / len(found) for found in columns]))
+        row_cells = [cell for cell in swept.cells if down is None or cell.rules[down.key] == value]
+        columns = [
+            [cell.sharpe_annual for cell in row_cells if cell.rules[across.key] == column_value]
+            for column_value in across.values
+        ]
+        lines.append((str(value), [sum(column) / len(column) for column in columns]))
     every = [value for _, values in lines for value in values]
     low, high = min(every), max(every)
     scale = (SHADES - 1) / (high - low) if high > low else 0.0
@@ -112,7 +115,7 @@ class SweepRequest:
 class SweepSetup:
     """What a process needs to play a cell."""
 
-    asked: SweepRequest
+    request: SweepRequest
     version: Version
     data: TaskData
     dates: tuple[str, ...]
@@ -121,10 +124,10 @@ class SweepSetup:
     @property
     def variant(self) -> str:
         """What one unit of an action is, or the reward that the policy was trained with; the passive policy's own."""
-        passive = kind(self.asked.strategy).passive
+        passive = kind(self.request.strategy).passive
         if self.version.manifest.metrics.get("exported") == "passive" and passive is not None and passive.variant:
             return passive.variant
-        rewards = self.version.manifest.hyperparameters.get("rewards") or kind(self.asked.strategy).variants
+        rewards = self.version.manifest.hyperparameters.get("rewards") or kind(self.request.strategy).variants
         return str(rewards[0])
 
     def identity(self) -> dict[str, Any]:
@@ -133,12 +136,12 @@ class SweepSetup:
             "policy": self.version.manifest.policy_sha256,
             "bars": self.data.info.sha256,
             "sessions": [self.dates[0], self.dates[-1], len(self.dates)],
-            "axes": [[axis.key, list(axis.values)] for axis in self.asked.axes],
+            "axes": [[axis.key, list(axis.values)] for axis in self.request.axes],
             "rules": repr(self.trading),
         }
 
 
-def make_ready(asked: SweepRequest) -> SweepSetup:
+def make_ready(request: SweepRequest) -> SweepSetup:
     """Read everything.
 
     Raises:
@@ -148,27 +151,27 @@ def make_ready(asked: SweepRequest) -> SweepSetup:
     """
     make_deterministic()
     version, trading = (
-        read_version(asked.store, asked.strategy, asked.version),
-        trading_of(asked.strategy, asked.config),
+        read_version(request.store, request.strategy, request.version),
+        trading_of(request.strategy, request.config),
     )
     fixed = version.manifest.rules.keys() - {DIGEST}
-    for axis in asked.axes:
+    for axis in request.axes:
         if axis.key in fixed:
             raise ValueError(f"--set {axis.key}: the model {version.folder.name} was trained with one value of it")
-    own = [axis.key for axis in asked.axes if axis.key.startswith(OF_THE_STRATEGY)]
-    if own and kind(asked.strategy).rule is None:
+    own_keys = [axis.key for axis in request.axes if axis.key.startswith(OF_THE_STRATEGY)]
+    if own_keys and kind(request.strategy).rule is None:
         raise ValueError(
-            f"--set {own[0]}: the policy of {asked.strategy} was trained with one value of it, and sees other numbers "
-            "with another: only a rule can be swept over it; train with --parameters for each value"
+            f"--set {own_keys[0]}: the policy of {request.strategy} was trained with one value of it, and sees other "
+            "numbers with another: only a rule can be swept over it; train with --parameters for each value"
         )
-    data = _loaded(asked, version, trading, config_text(version.manifest))
-    dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, asked.first, asked.last)
-    return SweepSetup(asked, version, data, dates, trading)
+    data = _loaded(request, version, trading, config_text(version.manifest))
+    dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, request.first, request.last)
+    return SweepSetup(request, version, data, dates, trading)
 
 
-def _loaded(asked: SweepRequest, version: Version, trading: Trading, config: str) -> TaskData:
+def _loaded(request: SweepRequest, version: Version, trading: Trading, config: str) -> TaskData:
     """The bars, made ready for the strategy with this configuration or these parameters."""
-    settings = dataclasses.replace(settings_for(asked.strategy, asked.bars, asked.store), model_config=config)
+    settings = dataclasses.replace(settings_for(request.strategy, request.bars, request.store), model_config=config)
     if "symbols" not in settings.kind.procedure.lacks():
         settings = dataclasses.replace(settings, symbols=version.manifest.symbols or ())
     return loaded(settings, trading)
@@ -176,25 +179,25 @@ def _loaded(asked: SweepRequest, version: Version, trading: Trading, config: str
 
 def _of_parameters(ready: SweepSetup, values: Mapping[str, Value]) -> TaskData:
     """The same bars for other parameters; a session that one of them is not warm for yet holds nothing."""
-    asked, declared = ready.asked, entry(ready.asked.strategy).parameters
-    there = values_of(declared, config_text(ready.version.manifest))
-    config = text_of(declared, {**there, **values})
-    data = _loaded(asked, ready.version, ready.trading, config)
+    request, declared = ready.request, entry(ready.request.strategy).parameters
+    present = values_of(declared, config_text(ready.version.manifest))
+    config = text_of(declared, {**present, **values})
+    data = _loaded(request, ready.version, ready.trading, config)
     late = [date for date in ready.dates if date not in frozenset(data.days)]
     if late:
-        given = ", ".join(f"{name} {value}" for name, value in values.items())
+        values_text = ", ".join(f"{name} {value}" for name, value in values.items())
         raise ValueError(
-            f"with {given} {asked.strategy} is not warm before {late[-1]}, and the sweep begins at {late[0]}: give "
-            "--first a later session, or smaller values"
+            f"with {values_text} {request.strategy} is not warm before {late[-1]}, and the sweep begins at {late[0]}: "
+            "give --first a later session, or smaller values"
         )
     return data
 
 
-def make_same(asked: SweepRequest, sha256: str) -> SweepSetup:
+def make_same(request: SweepRequest, sha256: str) -> SweepSetup:
     """Read everything once more, in a further process. Raises `RunFolderError` where the bars have changed."""
-    ready = make_ready(asked)
+    ready = make_ready(request)
     if ready.data.info.sha256 != sha256:
-        raise RunFolderError(f"{asked.bars} changed while the sweep was at work: give the same command again")
+        raise RunFolderError(f"{request.bars} changed while the sweep was at work: give the same command again")
     return ready
 
 
@@ -211,14 +214,14 @@ def sessions_of(
         first, last = test
     elif not first and not last:
         first = f"{manifest.training.last_session}~"  # after every text that begins so
-    found = tuple(day for day in days if (not first or day >= first) and (not last or day <= last))
-    if not found:
+    chosen = tuple(day for day in days if (not first or day >= first) and (not last or day <= last))
+    if not chosen:
         raise ValueError(
             f"no session from {first.rstrip('~') or 'the first'} to {last or 'the last'} can be decided on; the file "
             f"has {len(days)} from {days[0] if days else 'none'} to {days[-1] if days else 'none'}: give --first and "
             "--last"
         )
-    return found
+    return chosen
 
 
 def play_cells(ready: SweepSetup, batch: Sequence[Mapping[str, Value]], flag: Flag, emit: Emit) -> tuple[GridCell, ...]:
@@ -232,20 +235,24 @@ def play_cells(ready: SweepSetup, batch: Sequence[Mapping[str, Value]], flag: Fl
             raise Stopped("a cell")
 
     check_stop()
-    asked, data, policy = ready.asked, ready.data, Exported(ready.version.policy).eval()
+    request, data, policy = ready.request, ready.data, Exported(ready.version.policy).eval()
     parts = [parted(values) for values in batch]
-    rules = [trading_of(asked.strategy, asked.config, changed) if changed else ready.trading for _, changed in parts]
+    rules = [
+        trading_of(request.strategy, request.config, changed) if changed else ready.trading for _, changed in parts
+    ]
     spans = [Span(ready.dates, ready.variant, trading) for trading in rules]
-    together = len(batch) > 1 and not any(own for own, _ in parts)  # each parameter makes other observations
+    together = len(batch) > 1 and not any(
+        own_parameters for own_parameters, _ in parts
+    )  # each parameter makes other observations
     if together and policy.repeatable and isinstance(data, PlaysTogether) and data.alike_but_for_rules(spans):
         cells = [_cell(ready, *pair) for pair in zip(batch, data.relay_each(policy, spans, check_stop), strict=True)]
         for cell in cells:
             emit(cell)
         return tuple(cells)
     cells = []
-    for values, (own, _), span in zip(batch, parts, spans, strict=True):
+    for values, (own_parameters, _), span in zip(batch, parts, spans, strict=True):
         check_stop()
-        bars = _of_parameters(ready, own) if own else data
+        bars = _of_parameters(ready, own_parameters) if own_parameters else data
         cells.append(_cell(ready, values, _played_alone(bars, policy, span)))
         emit(cells[-1])
     return tuple(cells)
@@ -261,28 +268,28 @@ def _played_alone(data: Any, policy: Exported, span: Span) -> PlayResult:
 
 def _cell(ready: SweepSetup, rules: Mapping[str, Value], played: PlayResult) -> GridCell:
     capital = float(ready.trading.paper.cash_usd)
-    found = figures(played.sessions, capital, compounds=True)
+    result = figures(played.sessions, capital, compounds=True)
     return GridCell(
         rules=dict(rules),
         returns=tuple(session_returns(played.sessions, capital).tolist()),
-        net_return=found.net_return,
-        sharpe_annual=found.sharpe_annual,
-        max_drawdown=found.max_drawdown,
-        trades=found.trades,
+        net_return=result.net_return,
+        sharpe_annual=result.sharpe_annual,
+        max_drawdown=result.max_drawdown,
+        trades=result.trades,
         denials=dict(played.denials),
     )
 
 
 def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
     """What all cells show together; each is a line of the ledger, as each has seen the sessions."""
-    asked, manifest, cells = ready.asked, ready.version.manifest, played[1:]
+    request, manifest, cells = ready.request, ready.version.manifest, played[1:]
     matrix = np.array([cell.returns for cell in cells], dtype=np.float64).T
     ratios = sharpes(matrix.T)
     best = int(ratios.argmax())
     lines = [
         trial_line(
-            study_name("sweep", asked.strategy, digest),
-            asked.strategy,
+            study_name("sweep", request.strategy, digest),
+            request.strategy,
             ready.data.info.sha256,
             (ready.dates[0], ready.dates[-1]),
             sharpe=float(ratio),
@@ -291,21 +298,21 @@ def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
         )
         for cell, ratio in zip(cells, ratios, strict=True)
     ]
-    ledger = Ledger(ledger_path(asked.store, asked.strategy))
-    prior, _ = ledger.prior(ready.dates, own=lines)
+    ledger = Ledger(ledger_path(request.store, request.strategy))
+    prior, _ = ledger.prior(ready.dates, own_lines=lines)
     ledger.record(*lines)
     deflated = deflated_best(matrix, best, prior)
     spans = [manifest.training.splits[name] for name in ("train", "validate") if name in manifest.training.splits]
     overfitting = backtest_overfitting(matrix)
     return Swept(
-        strategy=asked.strategy,
+        strategy=request.strategy,
         version=manifest.version,
-        bars=asked.bars.name,
+        bars=request.bars.name,
         first=ready.dates[0],
         last=ready.dates[-1],
         sessions=len(ready.dates),
-        seen=sum(any(first <= day <= last for first, last in spans) for day in ready.dates),
-        keys=tuple(axis.key for axis in asked.axes),
+        seen=sum(any(first <= day <= span_end for first, span_end in spans) for day in ready.dates),
+        keys=tuple(axis.key for axis in request.axes),
         configured=played[0],
         cells=tuple(cells),
         best=best,
@@ -331,26 +338,26 @@ def _named(cell: GridCell) -> str:
 CELLS_FILE, PAGE_FILE = "cells.jsonl", "sweep.html"
 
 
-def run_sweep(asked: SweepRequest, listen: Listen, flag: Flag | None = None) -> tuple[Swept, Path]:
+def run_sweep(request: SweepRequest, listen: Listen, flag: Flag | None = None) -> tuple[Swept, Path]:
     """Play all cells, or those that a stopped sweep left; the result, also written, and its folder.
 
     Raises:
         Stopped: SIGTERM, SIGINT or `flag`; the same call goes on.
         LedgerError, RunFolderError, and what `make_ready` raises.
     """
-    cells = cells_of(asked.axes)
+    cells = cells_of(request.axes)
     for values in cells:  # a value out of bounds is reported before anything long begins
-        trading_of(asked.strategy, asked.config, parted(values)[1])
+        trading_of(request.strategy, request.config, parted(values)[1])
     with stop_on_signals(flag) as stop:
-        with reading(asked.bars, listen):
-            ready = make_ready(asked)
+        with reading(request.bars, listen):
+            ready = make_ready(request)
         digest = settings_digest(ready.identity())
-        folder = asked.folder or RUNS / study_name("sweep", asked.strategy, digest)
+        folder = request.folder or RUNS / study_name("sweep", request.strategy, digest)
         with locked(folder, "sweep", "--out"):
             played = _played(ready, cells, digest, folder, listen, stop)
             swept = judged(ready, played, digest)
             write_result(folder / SWEEP_FILE, swept)
-            write_whole(folder / PAGE_FILE, page(swept, asked.axes).encode())
+            write_whole(folder / PAGE_FILE, page(swept, request.axes).encode())
     return swept, folder
 
 
@@ -358,31 +365,35 @@ def _played(
     ready: SweepSetup, cells: Sequence[Mapping[str, Value]], digest: str, folder: Path, listen: Listen, stop: Flag
 ) -> list[GridCell]:
     """The cell without any change, then all cells in their order; each is kept as soon as it is done."""
-    path, wanted = folder / CELLS_FILE, [{}, *map(dict, cells)]
-    made = settings_digest({"sweep": digest, "code": code_version(ready.asked.strategy)})
-    kept = {_key(cell.rules): cell for cell in _kept(path) if cell.sweep == made}
-    left = [rules for rules in wanted if _key(rules) not in kept]
-    listen(f"{len(cells)} cells over {len(ready.dates)} sessions, {len(wanted) - len(left)} of them done; {folder}")
+    path, all_rules = folder / CELLS_FILE, [{}, *map(dict, cells)]
+    sweep_digest = settings_digest({"sweep": digest, "code": code_version(ready.request.strategy)})
+    finished = {_key(cell.rules): cell for cell in _kept(path) if cell.sweep == sweep_digest}
+    remaining = [rules for rules in all_rules if _key(rules) not in finished]
+    listen(
+        f"{len(cells)} cells over {len(ready.dates)} sessions, {len(all_rules) - len(remaining)} of them done; {folder}"
+    )
     with path.open("a+b", buffering=0) as book:
         if book.tell() and not path.read_bytes().endswith(b"\n"):  # a line that a kill cut off
             book.write(b"\n")
 
         def keep(news: Any) -> None:
             if isinstance(news, GridCell):
-                cell = msgspec.structs.replace(news, sweep=made)
-                kept[_key(cell.rules)] = cell
+                cell = msgspec.structs.replace(news, sweep=sweep_digest)
+                finished[_key(cell.rules)] = cell
                 book.write(msgspec.json.encode(cell) + b"\n")
             listen(news)
 
-        again = functools.partial(make_same, ready.asked, ready.data.info.sha256)
-        asked = ready.asked
-        Cells(play_cells, ready, again, asked.processes, asked.ray).through(_batches(left, asked), keep, stop)
-    return [kept[_key(rules)] for rules in wanted]
+        again = functools.partial(make_same, ready.request, ready.data.info.sha256)
+        request = ready.request
+        Cells(play_cells, ready, again, request.processes, request.ray).through(
+            _batches(remaining, request), keep, stop
+        )
+    return [finished[_key(rules)] for rules in all_rules]
 
 
-def _batches(cells: Sequence[dict[str, Value]], asked: SweepRequest) -> list[Sequence[dict[str, Value]]]:
+def _batches(cells: Sequence[dict[str, Value]], request: SweepRequest) -> list[Sequence[dict[str, Value]]]:
     """The cells in their order, in parts that are played together; a part for each process at least."""
-    size = min(asked.together, math.ceil(len(cells) / asked.processes)) or 1
+    size = min(request.together, math.ceil(len(cells) / request.processes)) or 1
     return [cells[begin : begin + size] for begin in range(0, len(cells), size)]
 
 
@@ -392,8 +403,8 @@ def _key(rules: Mapping[str, Value]) -> str:
 
 def _kept(path: Path) -> list[GridCell]:
     """The cells of an earlier start; a line that was cut off does not count."""
-    found = []
+    cells = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         with contextlib.suppress(msgspec.DecodeError):
-            found.append(msgspec.json.decode(line, type=GridCell))
-    return found
+            cells.append(msgspec.json.decode(line, type=GridCell))
+    return cells

@@ -90,14 +90,14 @@ def _fold(dates: Sequence[str], rule: Walk, begin: int, end: int) -> Fold:
 
 def trained_from(folds: Sequence[Fold], date: str) -> tuple[Fold, ...]:
     """The folds without the training sessions before a date ("": all of them). Raises HistoryError for too few."""
-    found = tuple(Fold(tuple(day for day in fold.train if day >= date), fold.validate, fold.test) for fold in folds)
-    fewest = min(len(fold.train) for fold in found)
+    shortened = tuple(Fold(tuple(day for day in fold.train if day >= date), fold.validate, fold.test) for fold in folds)
+    fewest = min(len(fold.train) for fold in shortened)
     if date and fewest < SESSIONS_MIN:
         raise HistoryError(
             f"from_date is {date}: {fewest} sessions are left to train on, at least {SESSIONS_MIN} are needed: give an "
             "earlier date or fewer folds"
         )
-    return found
+    return shortened
 
 
 def last_fold(dates: Sequence[str], rule: Walk, unusable: str = "that warm the desk up") -> Fold:
@@ -156,12 +156,12 @@ def by_years(dates: Sequence[str], split: YearSplit) -> Fold:
     spans = []
     for name, (first, last) in zip(YearSplit._fields, split, strict=True):
         until = last if name != "test" else 9999
-        found = tuple(date for date in dates if first <= int(date[:4]) <= until)
+        session_dates = tuple(date for date in dates if first <= int(date[:4]) <= until)
         needed = SESSIONS_A_YEAR * (last - first + 1) // 2
-        if len(found) < needed:
+        if len(session_dates) < needed:
             raise HistoryError(
-                f"too little history: {len(found)} usable sessions in the years that {name} ({first} to {last}), at "
-                f"least {needed} are needed: give a longer file, or leave --reference-years out"
+                f"too little history: {len(session_dates)} usable sessions in the years that {name} ({first} to "
+                f"{last}), at least {needed} are needed: give a longer file, or leave --reference-years out"
             )
-        spans.append(found)
+        spans.append(session_dates)
     return Fold(*spans)

@@ -96,8 +96,8 @@ def counted(pieces: Sequence[T], unit: str) -> Iterator[T]:
         return
     reporter.counting = True
     try:
-        for done, piece in enumerate(pieces):
-            reporter.emit(PhaseProgress(reporter.task, reporter.phase, done, len(pieces), unit))
+        for count, piece in enumerate(pieces):
+            reporter.emit(PhaseProgress(reporter.task, reporter.phase, count, len(pieces), unit))
             yield piece
             reporter.check_stop()
         reporter.emit(PhaseProgress(reporter.task, reporter.phase, len(pieces), len(pieces), unit))

@@ -206,7 +206,7 @@ class Trial(msgspec.Struct, frozen=True):
 
     @property
     def merit(self) -> float:
-        """By which it is compared with other seeds of its fold: the score, else what it earned, in USD."""
+        """The figure that seeds of a fold are compared by: the score, else the profit in USD."""
         return self.validated_usd if self.score is None else self.score
 
 

@@ -73,8 +73,8 @@ def test_each_statement_is_in_the_ledger_once_and_counts_for_others(settings: Se
     notes = [line.note.removeprefix(RISK_CLAIM).strip() for line in stated]
     assert notes == ["volatility 0.1, drawdown 0.2", "volatility 0.1, drawdown 0.25"]
     dates = [stated[0].first]
-    assert ledger.claims(dates, own=stated) == 0
-    assert ledger.claims(dates, own=stated[:1]) == 1
+    assert ledger.claims(dates, own_lines=stated) == 0
+    assert ledger.claims(dates, own_lines=stated[:1]) == 1
     assert ledger.claims(["1999-01-04"]) == 0
 
 

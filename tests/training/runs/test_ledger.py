@@ -92,7 +92,7 @@ def test_prior_trials_are_those_on_any_of_the_same_sessions_whatever_file_they_w
     )
     dates = ["2024-10-01", "2024-10-02", "2024-12-02"]
     assert ledger.prior(dates) == ((0.1, 0.2, 0.5), 3)
-    assert ledger.prior(dates, own=[_trial(0.2), _opening()]) == ((0.1, 0.5), 0)
+    assert ledger.prior(dates, own_lines=[_trial(0.2), _opening()]) == ((0.1, 0.5), 0)
     assert ledger.prior([]) == ((), 0)
 
 

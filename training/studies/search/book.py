@@ -61,39 +61,39 @@ class TrialBook:
 
     def add(self, trial: optuna.Trial, training: TrialTraining) -> bool:
         """Keep what a training earned; true when the trial is to be given up."""
-        done = [*trainings_of(trial.user_attrs), training]
-        trial.set_user_attr("trainings", msgspec.to_builtins(done))
-        trial.report(_running(done)[-1], len(done))
-        return len(done) < len(self.search.pairs) and trial.should_prune()
+        trainings = [*trainings_of(trial.user_attrs), training]
+        trial.set_user_attr("trainings", msgspec.to_builtins(trainings))
+        trial.report(_running(trainings)[-1], len(trainings))
+        return len(trainings) < len(self.search.pairs) and trial.should_prune()
 
     def close(self, trial: optuna.Trial, recipe: Plan, reason: str = "") -> TrialResult:
         """The trial has ended: first into the ledger, then the study, so that none is missing there."""
         trial.set_user_attr("coefficients", self.search.described(recipe))
         trial.set_user_attr("reason", reason)
-        done = trainings_of(trial.user_attrs)
-        complete = not reason and len(done) == len(self.search.pairs)
-        found = _found(trial.number, trial.user_attrs, complete=complete)
+        trainings = trainings_of(trial.user_attrs)
+        complete = not reason and len(trainings) == len(self.search.pairs)
+        result = _found(trial.number, trial.user_attrs, complete=complete)
         note = (
-            f"search, trial {found.number}, {found.state}: Sharpe ratio on validation sessions, {len(done)} trainings; "
-            "the span reaches to the tests it was chosen for"
+            f"search, trial {result.number}, {result.state}: Sharpe ratio on validation sessions, {len(trainings)} "
+            "trainings; the span reaches to the tests it was chosen for"
         )
         if (self.line.study, note) not in {(line.study, line.note) for line in self.ledger.read().lines}:
             digest = settings_digest({"search": self.line.settings_sha256, "coefficients": msgspec.to_builtins(recipe)})
             line = msgspec.structs.replace(
-                self.line, utc=utc_now(), sharpe=found.sharpe, settings_sha256=digest, note=note
+                self.line, utc=utc_now(), sharpe=result.sharpe, settings_sha256=digest, note=note
             )
             self.ledger.append(line)
         if complete:
-            self.study.tell(trial, found.validation_return)
+            self.study.tell(trial, result.validation_return)
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
-        return found
+        return result
 
     def finished(self) -> list[TrialResult]:
         """All trials that have ended, complete ones first, best first."""
         ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        found = [_found(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in ended]
-        return sorted(found, key=lambda f: (f.state != "complete", -f.validation_return, f.number))
+        results = [_found(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in ended]
+        return sorted(results, key=lambda f: (f.state != "complete", -f.validation_return, f.number))
 
     def take_up(self) -> None:
         """Enqueue the defaults of a new search; of an old one what was under way when it ended."""
@@ -101,11 +101,14 @@ class TrialBook:
         if not trials:
             start = self.search.start
             fixed = [dimension.fixed(value_of(start, dimension.name)) for dimension in self.search.space]
-            self.study.enqueue_trial({name: value for each in fixed for name, value in each.items()})
+            self.study.enqueue_trial({name: value for part in fixed for name, value in part.items()})
         for trial in trials:
             if trial.state is TrialState.RUNNING:
-                known = {"repeats": trial.user_attrs.get("repeats", trial.number), "trainings": []} | trial.user_attrs
-                self.study.enqueue_trial(trial.params, user_attrs=known)
+                attributes = {
+                    "repeats": trial.user_attrs.get("repeats", trial.number),
+                    "trainings": [],
+                } | trial.user_attrs
+                self.study.enqueue_trial(trial.params, user_attrs=attributes)
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -143,23 +146,26 @@ def trainings_of(attributes: Mapping[str, Any]) -> list[TrialTraining]:
     return msgspec.convert(attributes.get("trainings", []), list[TrialTraining])
 
 
-def _running(done: Sequence[TrialTraining]) -> list[float]:
+def _running(trainings: Sequence[TrialTraining]) -> list[float]:
     """The mean net return after each training."""
-    return [statistics.fmean(training.net_return for training in done[:count]) for count in range(1, len(done) + 1)]
+    return [
+        statistics.fmean(training.net_return for training in trainings[:count])
+        for count in range(1, len(trainings) + 1)
+    ]
 
 
 def _found(number: int, attributes: Mapping[str, Any], *, complete: bool) -> TrialResult:
     """A trial's figures; one that diverged in its first training has earned nothing."""
-    done, reason = trainings_of(attributes), attributes.get("reason", "")
-    returns = [value for training in done for value in training.returns]
-    seconds = math.fsum(training.seconds for training in done)
+    trainings, reason = trainings_of(attributes), attributes.get("reason", "")
+    returns = [value for training in trainings for value in training.returns]
+    seconds = math.fsum(training.seconds for training in trainings)
     return TrialResult(
         number=attributes.get("repeats", number),
         state="complete" if complete else "diverged" if reason.startswith("diverged") else "pruned",
-        validation_return=_running(done)[-1] if done else 0.0,
+        validation_return=_running(trainings)[-1] if trainings else 0.0,
         sharpe=sharpe(np.array(returns)) if len(returns) > 1 else 0.0,
-        steps_per_s=sum(training.steps for training in done) / seconds if seconds else 0.0,
-        trainings=len(done),
+        steps_per_s=sum(training.steps for training in trainings) / seconds if seconds else 0.0,
+        trainings=len(trainings),
         coefficients=attributes.get("coefficients", {}),
         reason=reason,
     )

@@ -52,8 +52,8 @@ def search_through_ray(
     if stop.is_set():
         raise Stopped(str(folder))
     if errors:
-        last = str(errors[0]).strip().splitlines()[-1]
-        raise RuntimeError(f"{len(errors)} trials failed in Ray ({last}): see {folder}; the same command goes on")
+        last_line = str(errors[0]).strip().splitlines()[-1]
+        raise RuntimeError(f"{len(errors)} trials failed in Ray ({last_line}): see {folder}; the same command goes on")
 
 
 def _tune(tune: Any, asking: Asking, version: str, folder: Path, count: int) -> Sequence[BaseException]:
@@ -95,21 +95,21 @@ def _tune(tune: Any, asking: Asking, version: str, folder: Path, count: int) -> 
 
 
 def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> None:
-    """One trial in a process of Ray: every training is reported as it ends, as JSON in `training`."""
+    """Train one trial in a process of Ray; each training is reported as it ends, as JSON in `training`."""
     tune: Any = importlib.import_module("ray.tune")
     ready = _ready(search, version)
     recipe = search.recipe(config["coefficients"])
-    done = list(config["returns"])
+    returns = list(config["returns"])
     never = threading.Event()
-    for fold, seed in search.pairs[len(done) :]:
+    for fold, seed in search.pairs[len(returns) :]:
         try:
             training = ready.train(recipe, fold, seed, never)
         except Diverged as error:
-            tune.report({"worth": -1.0, "trainings": len(done) + 1, "reason": f"diverged: {error}"})
+            tune.report({"worth": -1.0, "trainings": len(returns) + 1, "reason": f"diverged: {error}"})
             return
-        done.append(training.net_return)
+        returns.append(training.net_return)
         encoded = msgspec.json.encode(training).decode()
-        tune.report({"worth": sum(done) / len(done), "trainings": len(done), "training": encoded})
+        tune.report({"worth": sum(returns) / len(returns), "trainings": len(returns), "training": encoded})
 
 
 @functools.lru_cache(maxsize=1)
@@ -172,8 +172,8 @@ def _interfaces(tune: Any, asking: Asking) -> tuple[Any, Any]:
     searcher: Any = tune.search.Searcher
 
     def suggest(_: object, trial_id: str) -> Any:
-        found = asking.ask(trial_id)
-        return searcher.FINISHED if found is None else found
+        suggestion = asking.ask(trial_id)
+        return searcher.FINISHED if suggestion is None else suggestion
 
     def on_trial_result(_: object, trial_id: str, result: dict[str, Any]) -> None:
         asking.hear(trial_id, result)
@@ -190,6 +190,6 @@ def _interfaces(tune: Any, asking: Asking) -> tuple[Any, Any]:
 
     calls = (suggest, on_trial_result, on_trial_complete)
     methods = {call.__name__: call for call in calls} | {"save": nothing, "restore": nothing}
-    asked: Any = type("Asked", (searcher,), methods)
+    searcher_class: Any = type("Asked", (searcher,), methods)
     ending: Any = type("Ending", (tune.Callback,), {"on_step_begin": on_step_begin})
-    return asked(metric="worth", mode="max"), ending()
+    return searcher_class(metric="worth", mode="max"), ending()

@@ -54,13 +54,13 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def best(self) -> TrialResult | None:
         """The best complete trial."""
-        return next((found for found in self.trials if found.state == "complete"), None)
+        return next((trial for trial in self.trials if trial.state == "complete"), None)
 
 
 def results_of(ready: TrialSetup, book: TrialBook, folder: Path) -> Results:
     """A summary of the trials so far."""
     trials = book.finished()
-    deviation = statistics.stdev(found.sharpe for found in trials) if len(trials) > 1 else 0.0
+    deviation = statistics.stdev(trial.sharpe for trial in trials) if len(trials) > 1 else 0.0
     luck = expected_maximum(deviation, len(trials))
     best = trials[0].sharpe if trials else 0.0
     caution = (
@@ -124,13 +124,13 @@ def _quotes(run: Settings) -> list[str]:
         return []
     share = str(quotes.synthetic_share) if quotes.synthetic_share else ""
     closes = str(quotes.closes) if quotes.closes is not None else ""
-    given = {
+    options = {
         "--option-quotes": str(quotes.path),
         "--option-root": quotes.root,
         "--closes": closes,
         "--synthetic-share": share,
     }
-    return [word for option, value in given.items() if value for word in (option, value)]
+    return [word for option, value in options.items() if value for word in (option, value)]
 
 
 SEARCH_FILE = "search.json"
@@ -171,9 +171,9 @@ def one_trial(desk: SearchProcess, position: int, flag: Flag, emit: Emit) -> Tri
         if desk.book.add(trial, training):
             reason = "pruned: worse than the median"
             break
-    found = desk.book.close(trial, recipe, reason)
-    emit(found)
-    return found
+    result = desk.book.close(trial, recipe, reason)
+    emit(result)
+    return result
 
 
 def run_search(
@@ -199,10 +199,12 @@ def run_search(
         with _alone(folder):
             book = open_book(search, folder, ready)
             book.take_up()
-            done = len(book.finished())
+            done_count = len(book.finished())
             counted = "1 trial" if search.trials == 1 else f"{search.trials} trials"
-            listen(f"{counted} of {len(search.pairs)} trainings, {done} of them done; folder {folder}")
-            _go_on(search, SearchProcess(ready, book, ready.train), folder, range(done, search.trials), listen, stop)
+            listen(f"{counted} of {len(search.pairs)} trainings, {done_count} of them done; folder {folder}")
+            _go_on(
+                search, SearchProcess(ready, book, ready.train), folder, range(done_count, search.trials), listen, stop
+            )
             results = results_of(ready, book, folder)
             write_result(folder / SEARCH_FILE, results)
             if results.best is not None:

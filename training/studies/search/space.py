@@ -36,8 +36,8 @@ class Search:
     @property
     def usual(self) -> Plan:
         """The plan of the preset, which a file of coefficients changes."""
-        known = self.run.kind
-        return known.preset(self.preset or next(iter(known.presets))).plan.at(self.run.precision)
+        training_kind = self.run.kind
+        return training_kind.preset(self.preset or next(iter(training_kind.presets))).plan.at(self.run.precision)
 
     @property
     def start(self) -> Plan:

@@ -44,7 +44,7 @@ class TrialSetup:
     folder: Path = Path()  # of the search
 
     def train(self, recipe: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
-        """One training. Raises `Stopped` when `flag` is set, `Diverged` when a loss is not finite."""
+        """Run one training. Raises `Stopped` when `flag` is set, `Diverged` when a loss is not finite."""
         run, p = self.search.run, self.prepared
         request = Request(
             fold, seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience, recipe,
@@ -59,27 +59,27 @@ class TrialSetup:
         )
 
     def _trained(self, request: Request, span: Fold, control: Control) -> Trained:
-        """One training; what trials have in common is done once."""
+        """Run one training; the tasks that trials share are done once."""
         procedure, plan = self.prepared.kind.procedure, request.plan
 
-        def done(task: str) -> dict[str, Any]:
+        def result_of(task: str) -> dict[str, Any]:
             return self._kept(task, plan.common).checkpoint() or {}
 
         decided = [msgspec.to_builtins(plan), request.steps, request.precision, span.validate[0]]
         keeper = self._kept(request.name, decided)
-        task = replace(self.prepared.task(request, keeper), done=done, control=control)
+        task = replace(self.prepared.task(request, keeper), done=result_of, control=control)
         for name in procedure.needed(plan, span):
-            kept = self._kept(name, plan.common)
-            with alone(kept.path / TRAINING_LOCK):
-                procedure.prior(name, replace(task, keeper=kept))
+            files = self._kept(name, plan.common)
+            with alone(files.path / TRAINING_LOCK):
+                procedure.prior(name, replace(task, keeper=files))
         return procedure.trial(task, span)
 
     def _kept(self, task: str, decided: Any) -> TrialFolder:
         """The files of a task whose outcome `decided` (JSON) decides, with the bars and the code."""
-        own = settings_digest(
+        identity = settings_digest(
             {"decided": decided, "bars": self.prepared.data.info.sha256, "code": self.prepared.version}
         )
-        return TrialFolder(self.folder / TRIALS_FOLDER / f"{task}-{own[:12]}", own)
+        return TrialFolder(self.folder / TRIALS_FOLDER / f"{task}-{identity[:12]}", identity)
 
 
 def make_ready(search: Search, version: str) -> TrialSetup:
