@@ -106,13 +106,13 @@ def calibrate(
         roots |= set(quotes.contracts.roots) - {""}
         if calendar is None:
             calendar = SessionCalendar.to_horizon(quotes.date)
-        found = _rows_of(quotes, calendar, minutes=file.interval == MINUTE)
-        if found is None:
+        day_rows = _rows_of(quotes, calendar, minutes=file.interval == MINUTE)
+        if day_rows is None:
             continue
         dates.append(quotes.date)
-        rows += found.mid.size
-        _add_spreads(spreads, found)
-        _add_terms(terms, found, _realised(closes, calendar, quotes.date))
+        rows += day_rows.mid.size
+        _add_spreads(spreads, day_rows)
+        _add_terms(terms, day_rows, _realised(closes, calendar, quotes.date))
     if not dates:
         raise TapeError(f"{path}: no usable quote in it: look at it with `train-and-export check-quotes`")
     return Calibration(
@@ -167,8 +167,11 @@ def _add_spreads(samples: _Samples, rows: _Rows) -> None:
     assumed = np.maximum(_PAPER.half_spread_min_usd / rows.mid, _PAPER.half_spread)
     for d, (_, day) in enumerate(DAYS):
         for m, (_, name) in enumerate(MONEYNESS):
-            here = (days == d) & (away == m)
-            for mask, label in ((here, WHOLE), *((here & (part == p), text) for p, (_, text) in enumerate(PARTS))):
+            in_cell = (days == d) & (away == m)
+            for mask, label in (
+                (in_cell, WHOLE),
+                *((in_cell & (part == p), text) for p, (_, text) in enumerate(PARTS)),
+            ):
                 samples.add(("share", day, name, label), share[mask])
                 samples.add(("usd", day, name, label), rows.half[mask])
                 samples.add(("assumed", day, name, label), assumed[mask])
@@ -222,20 +225,20 @@ def _medians(
 def _realised(closes: Mapping[str, float], calendar: SessionCalendar, date: str) -> float | None:
     """Return the annualised volatility of the sessions before `date`; None where a close is missing."""
     dates = [session.date for session in calendar.sessions if session.date < date]
-    known = sorted(day for day in closes if day < date)[-VOLATILITY_SESSIONS - 1 :]
-    if len(known) < VOLATILITY_SESSIONS + 1 or (dates and dates[-1] > known[-1]):
+    dates_before = sorted(day for day in closes if day < date)[-VOLATILITY_SESSIONS - 1 :]
+    if len(dates_before) < VOLATILITY_SESSIONS + 1 or (dates and dates[-1] > dates_before[-1]):
         return None
-    returns = np.diff(np.log([closes[day] for day in known]))
+    returns = np.diff(np.log([closes[day] for day in dates_before]))
     return float(np.std(returns, ddof=1) * math.sqrt(SESSIONS_PER_YEAR))
 
 
 def _fitted(spreads: _Samples, terms: _Samples) -> Fitted:
-    found = (
+    estimates = (
         spreads.estimate(("share", "short", NEAR)),
         spreads.estimate(("usd", "cheap")),
         terms.estimate(("premium", "short")),
     )
-    return Fitted(*(None if estimate is None else round(estimate.median, 6) for estimate in found))
+    return Fitted(*(None if estimate is None else round(estimate.median, 6) for estimate in estimates))
 
 
 def _spread_cells(samples: _Samples) -> tuple[SpreadCell, ...]:

@@ -32,7 +32,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an analysis found. `compared` counts observations and rows of the table, over all runs."""
+    """The result of an analysis. `compared` counts observations and rows of the table, over all runs."""
 
     analysis: str  # lookahead or warmup
     strategy: str
@@ -46,7 +46,7 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def clean(self) -> bool:
-        """Whether no feature and no decision differs."""
+        """True when no feature and no decision differs."""
         return not self.changes and not self.decisions_changed
 
 
@@ -66,10 +66,10 @@ class DifferenceLog:
         run: str,
         moments: Sequence[Moment],
         expected: Sequence[ObservedDecision],
-        found: Sequence[ObservedDecision],
+        actual: Sequence[ObservedDecision],
     ) -> None:
         """Observations and decisions of two runs over moments of the same bars."""
-        for moment, left, right in zip(moments, expected, found, strict=True):
+        for moment, left, right in zip(moments, expected, actual, strict=True):
             start_ns = moment.bars[-1].start_ns
             self.compared += left.observation is not None
             self.decisions += left.decision is not None
@@ -81,14 +81,14 @@ class DifferenceLog:
             elif left.observation.data != right.observation.data:
                 self._observations(run, start_ns, left.observation.array(), right.observation.array())
 
-    def rows(self, run: str, expected: FeatureRows, found: FeatureRows) -> None:
+    def rows(self, run: str, expected: FeatureRows, actual: FeatureRows) -> None:
         """Rows of two tables over the same bars."""
         self.compared += int(np.count_nonzero(expected.warm))
-        for row in np.nonzero(expected.warm != found.warm)[0].tolist():
+        for row in np.nonzero(expected.warm != actual.warm)[0].tolist():
             self._note("(no row)", run, expected.start_ns[row], math.inf, math.inf)
-        left, right = expected.values, found.values
+        left, right = expected.values, actual.values
         names = self._columns(left.shape[1])
-        unequal = ((left != right) & ~(np.isnan(left) & np.isnan(right))).any(axis=1) & expected.warm & found.warm
+        unequal = ((left != right) & ~(np.isnan(left) & np.isnan(right))).any(axis=1) & expected.warm & actual.warm
         for row in np.nonzero(unequal)[0].tolist():
             self._values(run, expected.start_ns[row], names, left[row : row + 1], right[row : row + 1])
 
@@ -126,8 +126,8 @@ class DifferenceLog:
     def _note(self, feature: str, run: str, start_ns: int, largest: float, relative: float) -> None:
         key = (feature, run)
         self._bars.setdefault(key, set()).add(start_ns)
-        before = self._largest.get(key, (0.0, 0.0))
-        self._largest[key] = (max(before[0], largest), max(before[1], relative))
+        largest_before = self._largest.get(key, (0.0, 0.0))
+        self._largest[key] = (max(largest_before[0], largest), max(largest_before[1], relative))
 
     def report(self, analysis: str, strategy: str, samples: int) -> Report:
         """All that was found, features in the spec's order."""

@@ -66,11 +66,11 @@ class ForecastMinutes:
         rows = (state.rows + row)[-(HISTORY_BARS + SESSION) * ROW.size :]
         _, o, high, low, close, volume, elapsed = np.frombuffer(rows, dtype="<f8").reshape(-1, 7).T
         days = np.frombuffer(rows, dtype="<i8")[::7].astype("datetime64[D]")
-        found = newest(o, high, low, close, volume, days, elapsed)
-        after = MinutesState(rows)
-        if len(found) < WINDOW or not np.isfinite(found).all():
-            return after, None
-        return after, Observation(found.tobytes(), found.shape)
+        rows_seen = newest(o, high, low, close, volume, days, elapsed)
+        state_after = MinutesState(rows)
+        if len(rows_seen) < WINDOW or not np.isfinite(rows_seen).all():
+            return state_after, None
+        return state_after, Observation(rows_seen.tobytes(), rows_seen.shape)
 
     def correct(self, state: MinutesState, bar: Bar) -> MinutesState:
         """The state as it is."""

@@ -41,7 +41,7 @@ from strategies.kit.contract import (
 )
 from strategies.kit.units import MINUTE_NS
 from strategies.registry import by_kind
-from training.analysis.subjects import AnalyseError, CachedPolicy, Subject, made
+from training.analysis.subjects import AnalyseError, CachedPolicy, Subject, strategy_of
 
 Float64Array = npt.NDArray[np.float64]
 UNITS = {"bar": "bars", "session": "sessions"}
@@ -64,7 +64,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class ObservedDecision:
-    """What a run gave at one moment."""
+    """Observation and decision of a run at one moment."""
 
     observation: Observation | None
     decision: tuple[object, ...] | None  # the action, what it resolved to, and the target; or name and basket
@@ -85,11 +85,11 @@ def _minutes_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
             session = event.session
         elif isinstance(event, BarClosed):
             assert session is not None  # SessionScheduled precedes every bar
-            last = moments[-1] if moments else None
-            if last is not None and last.end_ns == event.time_ns:
-                moments[-1] = Moment(last.end_ns, last.session, last.index, (*last.bars, event.bar))
+            previous = moments[-1] if moments else None
+            if previous is not None and previous.end_ns == event.time_ns:
+                moments[-1] = Moment(previous.end_ns, previous.session, previous.index, (*previous.bars, event.bar))
             else:
-                index = last.index + 1 if last is not None and last.session.date == session.date else 0
+                index = previous.index + 1 if previous is not None and previous.session.date == session.date else 0
                 moments.append(Moment(event.time_ns, session, index, (event.bar,)))
     return tuple(moments)
 
@@ -173,9 +173,9 @@ def played(
     subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: CachedPolicy
 ) -> list[ObservedDecision]:
     """A run with the policy over `moments`, of a strategy made with `bars`; one step for each moment."""
-    strategy = made(subject, bars)
+    strategy = strategy_of(subject, bars)
     if _PRIMED[strategy.spec.decides](policy):
-        policy.prime(observed(made(subject, bars), moments))
+        policy.prime(observed(strategy_of(subject, bars), moments))
     return _run(strategy, moments, policy)
 
 
@@ -231,11 +231,11 @@ def _played_daily(
 
 def newest(moments: Sequence[Moment], count: int) -> tuple[Moment, ...]:
     """The newest `count` bars of each symbol alone; a moment that is left without any is gone."""
-    taken: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     chosen: list[Moment] = []
     for moment in reversed(moments):
-        taken.update(bar.symbol for bar in moment.bars)
-        if bars := tuple(bar for bar in moment.bars if taken[bar.symbol] <= count):
+        counts.update(bar.symbol for bar in moment.bars)
+        if bars := tuple(bar for bar in moment.bars if counts[bar.symbol] <= count):
             chosen.append(Moment(moment.end_ns, moment.session, moment.index, bars))
     return tuple(reversed(chosen))
 

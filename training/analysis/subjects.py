@@ -89,7 +89,7 @@ def subject_named(name: str, config: ModelConfig | None = None) -> Subject:
 
 
 def _maker(name: str, entry: StrategyEntry, config: ModelConfig | None) -> Callable[[tuple[Bar, ...]], AnyStrategy]:
-    """What makes a registered strategy. Raises AnalyseError."""
+    """The constructor of a registered strategy. Raises AnalyseError."""
     with_config = entry.with_config
     if config is None:
         return lambda _: entry.make()
@@ -119,7 +119,7 @@ def _module(origin: str) -> Any:
 _KEEPS = {"session": ("remember",)}  # when it decides -> more methods that a run calls
 
 
-def made(subject: Subject, bars: tuple[Bar, ...]) -> AnyStrategy:
+def strategy_of(subject: Subject, bars: tuple[Bar, ...]) -> AnyStrategy:
     """The subject's strategy, made of `bars`.
 
     Raises AnalyseError when it lacks a part of the contract.
@@ -230,11 +230,11 @@ def _misfit(path: Path, spec: Spec, contract: str) -> str:
     manifest = path.with_name(MANIFEST_FILE)
     if contract and manifest.is_file():
         try:
-            held = decode(manifest.read_bytes()).contract_hash
+            contract_of_model = decode(manifest.read_bytes()).contract_hash
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             return f"{manifest} cannot be read ({error})"
-        if held != contract:
-            return f"its contract hash is {held[:12]}…, the strategy's {contract[:12]}…"
+        if contract_of_model != contract:
+            return f"its contract hash is {contract_of_model[:12]}…, the strategy's {contract[:12]}…"
     try:
         onnx.checker.check_model(str(path))
     except (OSError, onnx.checker.ValidationError) as error:
@@ -243,5 +243,5 @@ def _misfit(path: Path, spec: Spec, contract: str) -> str:
     shapes = {
         item.name: [d.dim_value for d in item.type.tensor_type.shape.dim][1:] for item in (*graph.input, *graph.output)
     }
-    wanted = {"observation": list(spec.observation_shape), answer_name(spec): [len(spec.actions)]}
-    return "" if shapes == wanted else f"it has {shapes}, expected {wanted}"
+    expected = {"observation": list(spec.observation_shape), answer_name(spec): [len(spec.actions)]}
+    return "" if shapes == expected else f"it has {shapes}, expected {expected}"

@@ -42,8 +42,8 @@ from training.analysis.subjects import (
     CachedPolicy,
     Subject,
     linear_policy,
-    made,
     model_policy,
+    strategy_of,
     subject_named,
 )
 from training.cli.main import add_models_dir
@@ -59,7 +59,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolic
     """
     bars = bars_of(moments)
     whole = played(subject, moments, bars, policy)
-    spec = made(subject, bars).spec
+    spec = strategy_of(subject, bars).spec
     findings = DifferenceLog(spec)
     table = tabled(subject, moments, spec) if has_table(subject, spec) else None
     warm = [place for place, step in enumerate(whole) if step.observation is not None and place + 1 < len(moments)]
@@ -84,7 +84,7 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolicy, 
     Raises AnalyseError when no session has more than the spec's history before it.
     """
     bars = bars_of(moments)
-    spec = made(subject, bars).spec
+    spec = strategy_of(subject, bars).spec
     findings = DifferenceLog(spec)
     history = max(spec.history_bars, 1)
     firsts = [place for place, moment in enumerate(moments) if moment.index == 0]
@@ -185,15 +185,15 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _spec_of(subject: Subject) -> Spec:
     """Return the strategy's spec. A strategy that needs bars at its start gets those of the golden tape."""
-    return made(subject, golden_bars()).spec
+    return strategy_of(subject, golden_bars()).spec
 
 
 def _policy(chosen: argparse.Namespace, subject: Subject, spec: Spec, moments: Sequence[Moment]) -> CachedPolicy:
-    contract = contract_hash(made(subject, golden_bars())) if registry.is_known(subject.name) else ""
+    contract = contract_hash(strategy_of(subject, golden_bars())) if registry.is_known(subject.name) else ""
     policy = model_policy(chosen.model, chosen.models_dir, spec, contract)
     if policy is not None:
         return policy
-    observations = observed(made(subject, bars_of(moments)), moments)
+    observations = observed(strategy_of(subject, bars_of(moments)), moments)
     if not observations:
         raise AnalyseError(f"{subject.name} has no observation on {len(moments)} bars: give a longer file with --bars")
     return linear_policy(spec, observations, chosen.seed)

@@ -41,17 +41,17 @@ def main(arguments: Sequence[str]) -> int:
         if chosen.out is not None and chosen.out.exists() and chosen.out.samefile(chosen.quotes):
             return wrong(TapeError(f"--out {chosen.out} is the file of quotes: choose another name"))
         with progress.status("reading") as status:
-            made = calibrate(chosen.quotes, closes, chosen.closes.name if chosen.closes else "", status.update)
+            result = calibrate(chosen.quotes, closes, chosen.closes.name if chosen.closes else "", status.update)
         if chosen.out is not None:
-            made = write_calibration(chosen.out, made)
+            result = write_calibration(chosen.out, result)
     except (TapeError, CalendarError, OSError) as error:
         return wrong(error)
     if chosen.json:
-        sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     else:
-        show(made, console if console.is_terminal else Console(highlight=False, markup=False, width=160))
+        show(result, console if console.is_terminal else Console(highlight=False, markup=False, width=160))
         if chosen.out is not None:
-            sys.stdout.write(f"{chosen.out}: digest {made.digest[:16]}\n")
+            sys.stdout.write(f"{chosen.out}: digest {result.digest[:16]}\n")
     return DONE
 
 
@@ -60,40 +60,47 @@ def underlying(quotes: Path) -> str:
     first = next(QuoteFile(quotes).sessions(), None)
     roots = sorted(set() if first is None else set(first.contracts.roots) - {""})
     if len(roots) != 1:
-        found = ", ".join(roots) or "none"
-        raise TapeError(f"{quotes}: contracts of {found}; expected one root: name the underlying's bars by --symbol")
+        roots_text = ", ".join(roots) or "none"
+        raise TapeError(
+            f"{quotes}: contracts of {roots_text}; expected one root: name the underlying's bars by --symbol"
+        )
     return roots[0]
 
 
-def show(made: Calibration, console: Console) -> None:
+def show(result: Calibration, console: Console) -> None:
     """Print the fitted constants next to the present ones, then the cells they come from."""
     paper = Paper()
-    made_up = f" · SYNTHETIC: {made.synthetic}" if made.synthetic else ""
+    made_up = f" · SYNTHETIC: {result.synthetic}" if result.synthetic else ""
     console.print(
-        f"{made.quotes}: {counted(made.rows, 'usable quote')} of {counted(made.sessions, 'session')}, "
-        f"{made.first_date} to {made.last_date}, of {', '.join(made.roots)}; interval {made.interval}{made_up}"
+        f"{result.quotes}: {counted(result.rows, 'usable quote')} of {counted(result.sessions, 'session')}, "
+        f"{result.first_date} to {result.last_date}, of {', '.join(result.roots)}; interval {result.interval}{made_up}"
     )
     table = Table("constant", "assumed", "these quotes", "what it is")
     rows = (
-        ("half_spread", paper.half_spread, made.fitted.half_spread, "of the mid, 1 to 5 days, strikes within 0.5 %"),
-        ("half_spread_min_usd", paper.half_spread_min_usd, made.fitted.half_spread_min_usd, "USD, mids below 0.20 USD"),
+        ("half_spread", paper.half_spread, result.fitted.half_spread, "of the mid, 1 to 5 days, strikes within 0.5 %"),
+        (
+            "half_spread_min_usd",
+            paper.half_spread_min_usd,
+            result.fitted.half_spread_min_usd,
+            "USD, mids below 0.20 USD",
+        ),
         (
             "volatility_premium",
             paper.volatility_premium,
-            made.fitted.volatility_premium,
+            result.fitted.volatility_premium,
             "implied over realised, 1 to 5 days",
         ),
     )
-    for name, assumed, found, what in rows:
-        table.add_row(name, f"{assumed:g}", UNKNOWN if found is None else f"{found:.4g}", what)
+    for name, assumed, fitted, what in rows:
+        table.add_row(name, f"{assumed:g}", UNKNOWN if fitted is None else f"{fitted:.4g}", what)
     console.print(table)
-    console.print(_spreads(made))
-    console.print(_parts(made))
-    console.print(_terms(made))
+    console.print(_spreads(result))
+    console.print(_parts(result))
+    console.print(_terms(result))
 
 
-def _spreads(made: Calibration) -> Table:
-    cells = {(cell.days, cell.moneyness): cell for cell in made.spreads if cell.part == WHOLE}
+def _spreads(result: Calibration) -> Table:
+    cells = {(cell.days, cell.moneyness): cell for cell in result.spreads if cell.part == WHOLE}
     names = [name for _, name in MONEYNESS]
     title = "half-spread of the mid: these quotes / assumed for the same mids; by distance of the strike"
     table = Table("trading days", *names, title=title)
@@ -104,8 +111,8 @@ def _spreads(made: Calibration) -> Table:
     return table
 
 
-def _parts(made: Calibration) -> Table:
-    cells = {(cell.days, cell.part): cell for cell in made.spreads if cell.moneyness == NEAR}
+def _parts(result: Calibration) -> Table:
+    cells = {(cell.days, cell.part): cell for cell in result.spreads if cell.moneyness == NEAR}
     names = [name for _, name in PARTS]
     table = Table("trading days", *names, title="half-spread of strikes within 0.5 %, by part of the session")
     for _, days in DAYS:
@@ -115,15 +122,15 @@ def _parts(made: Calibration) -> Table:
     return table
 
 
-def _terms(made: Calibration) -> Table:
+def _terms(result: Calibration) -> Table:
     title = "volatility at the money (assumed: one for all days, premium x realised, no skew)"
     table = Table("trading days", "implied", "premium over realised", "skew for 1 % of strike", "sessions", title=title)
-    for term in made.terms:
+    for term in result.terms:
         premium = UNKNOWN if term.premium is None else f"{term.premium.median:.2f}"
         skew = UNKNOWN if term.skew is None else f"{term.skew.median / 100:+.3%}"
         table.add_row(term.days, f"{term.implied.median:.2%}", premium, skew, f"{term.implied.sessions}")
     return table
 
 
-def _share(found: Estimate) -> str:
-    return f"{found.median:.2%} ({found.low:.2%} to {found.high:.2%})"
+def _share(estimate: Estimate) -> str:
+    return f"{estimate.median:.2%} ({estimate.low:.2%} to {estimate.high:.2%})"

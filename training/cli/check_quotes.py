@@ -108,8 +108,12 @@ def _by_session(coverage: Sequence[Cover]) -> Table:
     title = None if len(worst) == len(sums) else f"the {SESSIONS_SHOWN} sessions of {len(sums)} with the least coverage"
     table = Table("session", "expiries", "contracts", "quotes", "times with bid and ask", title=title)
     for date in sorted(worst):
-        contracts, rows, both, possible = sums[date]
+        contracts, rows, two_sided, possible = sums[date]
         table.add_row(
-            date, f"{len(expiries[date])}", f"{contracts:,}", f"{rows:,}", share(both / possible if possible else None)
+            date,
+            f"{len(expiries[date])}",
+            f"{contracts:,}",
+            f"{rows:,}",
+            share(two_sided / possible if possible else None),
         )
     return table

@@ -68,13 +68,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _text(out: Path, converted: Converted) -> str:
-    written = converted.written
-    dates = sorted(written.by_date)
+    summary = converted.written
+    dates = sorted(summary.by_date)
     lines = [
-        f"{out}: {counted(written.rows, 'quote')} of {counted(len(dates), 'session')}, {dates[0]} to {dates[-1]}",
+        f"{out}: {counted(summary.rows, 'quote')} of {counted(len(dates), 'session')}, {dates[0]} to {dates[-1]}",
     ]
-    if written.repeated:
-        lines.append(f"given twice with the same values, written once: {counted(written.repeated, 'quote')}")
+    if summary.repeated:
+        lines.append(f"given twice with the same values, written once: {counted(summary.repeated, 'quote')}")
     lines += [f"left out, {reason}: {counted(count, 'quote')}" for reason, count in converted.left_out.items()]
     lines.append(f"look at it with: train-and-export check-quotes {out}")
     return "\n".join(lines)
@@ -87,14 +87,14 @@ def _progress(files: Sequence[Path]) -> Iterator[Listen]:
     if not console.is_terminal:
         yield lambda _path, _done, _rows: None
         return
-    before: dict[Path, int] = {}
+    positions: dict[Path, int] = {}
     total = sum(path.stat().st_size for path in files if path.is_file())
     columns = (BarColumn(), DownloadColumn(), TextColumn("{task.fields[rows]:,} quotes"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total, rows=0)
 
-        def listen(path: Path, done: int, rows: int) -> None:
-            before[path] = max(done, before.get(path, 0))
-            bar.update(task, completed=sum(before.values()), rows=rows)
+        def listen(path: Path, position: int, rows: int) -> None:
+            positions[path] = max(position, positions.get(path, 0))
+            bar.update(task, completed=sum(positions.values()), rows=rows)
 
         yield listen

@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
     commands = line.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=f"{text}.")
-        made.add_argument("--data-dir", type=Path, default=default_folder(), metavar="DIR", help="(%(default)s)")
-        return made
+        options = commands.add_parser(name, help=text, description=f"{text}.")
+        options.add_argument("--data-dir", type=Path, default=default_folder(), metavar="DIR", help="(%(default)s)")
+        return options
 
     add = command("add", "fetch bars from Alpaca, or take in those of a file")
     add.add_argument("symbols", nargs="*", metavar="SYMBOL", help="stocks and ETFs; of a file: these alone")
@@ -76,16 +76,16 @@ def parser() -> argparse.ArgumentParser:
     newer = command("update", "fetch what is missing of all symbols, with splits and dividends, and make longer bars")
     newer.add_argument("--to", dest="last_date", metavar="DATE", help="last date, included (the newest that is over)")
     _calls(newer)
-    shown = command("list", "what there is: dates, holes, where it comes from")
-    shown.add_argument("--json", action="store_true", help="one JSON array with everything")
+    list_options = command("list", "what there is: dates, holes, where it comes from")
+    list_options.add_argument("--json", action="store_true", help="one JSON array with everything")
     longer = command("resample", "make longer bars of the minutes")
     longer.add_argument("lengths", nargs="+", type=as_length, choices=[name for name in lengths if name != MINUTES])
     longer.add_argument("--symbols", metavar="A,B,...", help="(all that have minutes)")
     checked = command("check", "what is wrong with the folder; exit code 1 where something is")
     checked.add_argument("--json", action="store_true", help="one JSON array of the faults")
-    gone = command("remove", "remove a symbol's bars of one length")
-    gone.add_argument("symbols", nargs="+", metavar="SYMBOL")
-    gone.add_argument("--bars", type=as_length, choices=tuple(BAR_LENGTHS), required=True)
+    remove_options = command("remove", "remove a symbol's bars of one length")
+    remove_options.add_argument("symbols", nargs="+", metavar="SYMBOL")
+    remove_options.add_argument("--bars", type=as_length, choices=tuple(BAR_LENGTHS), required=True)
     return line
 
 
@@ -103,8 +103,8 @@ def main(arguments: Sequence[str] | None = None, clock: PacingClock | None = Non
     except (DownloadError, CalendarError, TapeError, ValueError) as error:
         _say(" ".join(str(error).split()))
     except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        _say(f"{named}{error.strerror or error}: what is finished is kept: mend it and give the same command again")
+        file_text = f"{error.filename}: " if error.filename else ""
+        _say(f"{file_text}{error.strerror or error}: what is finished is kept: mend it and give the same command again")
     except KeyboardInterrupt:
         _say("interrupted; what is finished is kept: give the same command again")
         return INTERRUPTED
@@ -117,7 +117,7 @@ def _say(text: str) -> None:
 
 
 def _add(chosen: argparse.Namespace, clock: PacingClock) -> int:
-    symbols = tuple(dict.fromkeys(name.strip().upper() for given in chosen.symbols for name in given.split(",")))
+    symbols = tuple(dict.fromkeys(name.strip().upper() for words in chosen.symbols for name in words.split(",")))
     with writing(chosen.data_dir, clock) as writer:
         if chosen.from_file is not None:
             if chosen.first_date or chosen.last_date:
@@ -195,8 +195,8 @@ def _resample(chosen: argparse.Namespace, clock: PacingClock) -> int:
 
 def _may_make(folder: Path, bars: str, symbol: str) -> bool:
     """Whether a symbol's longer bars may be made without asking by name: none were fetched."""
-    found = series_of(folder, bars, symbol)
-    if found is None or is_made_of_minutes(found):
+    series = series_of(folder, bars, symbol)
+    if series is None or is_made_of_minutes(series):
         return True
     _say(f"{symbol}: its {bars} bars were fetched, and stay")
     return False
@@ -230,11 +230,11 @@ def _table(rows: Sequence[Held]) -> Table:
     )
     for row in rows:
         holes = f"{len(row.holes)}: {', '.join(row.holes[:_SHOWN])}{', …' if len(row.holes) > _SHOWN else ''}"
-        made = " (made of 1min)" if row.made_of_minutes else ""
+        note = " (made of 1min)" if row.made_of_minutes else ""
         mark = " SYNTHETIC" if row.synthetic else ""
         table.add_row(
             row.symbol,
-            row.bars + made,
+            row.bars + note,
             f"{row.first} to {row.last}",
             f"{row.sessions:,}",
             holes if row.holes else "none",
@@ -251,14 +251,14 @@ def _check(chosen: argparse.Namespace, clock: PacingClock) -> int:
     del clock
     if not chosen.data_dir.is_dir():
         raise DownloadError(f"{chosen.data_dir}: no such folder of bars: begin with rltrader data add SPY --from 2020")
-    found = list(findings(chosen.data_dir))
+    faults = list(findings(chosen.data_dir))
     if chosen.json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode(faults).decode() + "\n")
     else:
-        for finding in found:
+        for finding in faults:
             sys.stdout.write(f"{finding.symbol} {finding.bars} {finding.what}: {finding.detail}\n")
-        sys.stdout.write(f"{chosen.data_dir}: {len(found) or 'no'} {'fault' if len(found) < 2 else 'faults'}\n")
-    return FAULTY if found else DONE
+        sys.stdout.write(f"{chosen.data_dir}: {len(faults) or 'no'} {'fault' if len(faults) < 2 else 'faults'}\n")
+    return FAULTY if faults else DONE
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Any], int]] = {

@@ -92,8 +92,8 @@ def _carried_out(words: list[str]) -> int:
         return _command(words[0])(words[1:])
     if words and not words[0].startswith("-"):
         near = difflib.get_close_matches(words[0], COMMANDS, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        return wrong(ValueError(f"no command is called {words[0]!r}: expected one of {', '.join(COMMANDS)}{meant}"))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return wrong(ValueError(f"no command is called {words[0]!r}: expected one of {', '.join(COMMANDS)}{hint}"))
     return _command("train")(words)
 
 

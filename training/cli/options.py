@@ -33,11 +33,11 @@ def symbols_of(chosen: argparse.Namespace) -> tuple[str, ...]:
     return tuple(chosen.symbols.split(",")) if chosen.symbols else ()
 
 
-def leave_out_own_symbols(chosen: argparse.Namespace, known: TrainingKind) -> None:
+def leave_out_own_symbols(chosen: argparse.Namespace, training_kind: TrainingKind) -> None:
     """Drop `--symbols` where the universe is not open and they are the strategy's own: they choose nothing then."""
-    if chosen.symbols and "symbols" in known.procedure.lacks():
-        own = sorted(strategy(chosen.strategy).spec.symbols)
-        chosen.symbols = None if sorted(symbols_of(chosen)) == own else chosen.symbols
+    if chosen.symbols and "symbols" in training_kind.procedure.lacks():
+        own_symbols = sorted(strategy(chosen.strategy).spec.symbols)
+        chosen.symbols = None if sorted(symbols_of(chosen)) == own_symbols else chosen.symbols
 
 
 def with_span(settings: Settings, chosen: argparse.Namespace) -> Settings:
@@ -66,12 +66,14 @@ def with_parameters(settings: Settings, words: str) -> Settings:
     Raises:
         ValueError: a name or a value is none of what the strategy declares.
     """
-    given = [word for word in words.split(",") if word.strip()] or parameters_of(settings.strategy, settings.config)
-    text = text_of(entry(settings.strategy).parameters, given_by(given))
+    words_given = [word for word in words.split(",") if word.strip()] or parameters_of(
+        settings.strategy, settings.config
+    )
+    text = text_of(entry(settings.strategy).parameters, given_by(words_given))
     return replace(settings, model_config=text) if text else settings
 
 
-def with_model_config(settings: Settings, given: Path | None) -> Settings:
+def with_model_config(settings: Settings, model_config: Path | None) -> Settings:
     """Return the settings with the file that is named, or that their desk's configuration names.
 
     Symbols that were asked for stay; else they are those of the file.
@@ -79,7 +81,7 @@ def with_model_config(settings: Settings, given: Path | None) -> Settings:
     Raises:
         ValueError: the file cannot be used, or the strategy has none; the text names key, value and cure.
     """
-    path = given or model_config_of(settings.strategy, settings.config)
+    path = model_config or model_config_of(settings.strategy, settings.config)
     if path is None:
         return settings
     if entry(settings.strategy).with_config is None:

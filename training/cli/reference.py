@@ -50,21 +50,26 @@ def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manif
 
     manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
     graph = (folder / POLICY_FILE).read_bytes()
-    for what, found, expected, cure in (
+    for what, digest, expected, cure in (
         (bars.name, digest_of_bars(bars), manifest.training.file_sha256, f"give the file {manifest.training.file}"),
         (POLICY_FILE, hashlib.sha256(graph).hexdigest(), manifest.policy_sha256, "restore the version's folder"),
     ):
-        if found != expected:
-            raise NoReference(f"{what} has SHA-256 {found}, {MANIFEST_FILE} expects {expected}: {cure}")
+        if digest != expected:
+            raise NoReference(f"{what} has SHA-256 {digest}, {MANIFEST_FILE} expects {expected}: {cure}")
     described = manifests.config_text(manifest)
-    known, trading = kind(manifest.strategy, described, manifest.symbols or ()), trading_of(manifest.strategy, config)
-    own = {key: value for key, value in manifest.rules.items() if key != DIGEST}
-    if problem := other_rules(manifest, with_rules(trading, own)):
+    training_kind, trading = (
+        kind(manifest.strategy, described, manifest.symbols or ()),
+        trading_of(manifest.strategy, config),
+    )
+    own_rules = {key: value for key, value in manifest.rules.items() if key != DIGEST}
+    if problem := other_rules(manifest, with_rules(trading, own_rules)):
         raise NoReference(f"{folder.name}: {problem}. Give the configuration that it was trained with: --config FILE")
-    loaded = known.load(bars, trading)
+    loaded = training_kind.load(bars, trading)
     span = Span(_train_dates(loaded, manifest), manifest.hyperparameters["rewards"][0], trading)
     watched = loaded.watch(Exported(folder / POLICY_FILE).eval(), span)
-    reference = reference_of(known.inputs, watched, strategy(manifest.strategy, manifest.symbols or (), described).spec)
+    reference = reference_of(
+        training_kind.inputs, watched, strategy(manifest.strategy, manifest.symbols or (), described).spec
+    )
     updated = msgspec.structs.replace(manifest, reference=reference)
     write_whole(folder / MANIFEST_FILE, manifests.encode(updated))
     return updated

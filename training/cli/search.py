@@ -37,57 +37,61 @@ SHOWN = 10  # trials in the table
 FOLDS = 3  # of a strategy that is not tested by years, and has no folds of its own
 
 
-def row(found: TrialResult) -> str:
+def row(trial: TrialResult) -> str:
     """Return one line of the table."""
     values = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in found.coefficients.items()
+        for name, value in trial.coefficients.items()
     )
     return (
-        f"trial {found.number:>3}  {found.state:<8}  validation {found.validation_return:+8.3%}  "
-        f"Sharpe {found.sharpe:+.3f}  {found.steps_per_s:7,.0f} steps/s  {values or 'those of the preset'}"
+        f"trial {trial.number:>3}  {trial.state:<8}  validation {trial.validation_return:+8.3%}  "
+        f"Sharpe {trial.sharpe:+.3f}  {trial.steps_per_s:7,.0f} steps/s  {values or 'those of the preset'}"
     )
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
-    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} search", description=__doc__.partition("\n")[0])
-    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
-    found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars, or a folder")
-    add_symbols(found)
-    add_span(found)
-    add_models_dir(found, "model store: its ledger counts the trials", "--out")
+    options = argparse.ArgumentParser(
+        prog=f"{called('train-and-export')} search", description=__doc__.partition("\n")[0]
+    )
+    options.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
+    options.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars, or a folder")
+    add_symbols(options)
+    add_span(options)
+    add_models_dir(options, "model store: its ledger counts the trials", "--out")
     config = (
         "of the desk that will use the policy: train by its limits, costs, gates and sizes (the strategy's defaults)"
     )
-    found.add_argument("--config", type=Path, metavar="FILE", help=config)
-    add_model_config(found)
-    add_option_quotes(found)
-    found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
+    options.add_argument("--config", type=Path, metavar="FILE", help=config)
+    add_model_config(options)
+    add_option_quotes(options)
+    options.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
     steps = f"transitions of each training ({SEARCH_STEPS:,}, or {SEARCH_ROLLOUTS} rollouts)"
-    found.add_argument("--steps", type=int, help=steps)
-    found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
-    found.add_argument("--seeds", type=int, default=2, help="trainings of each trial and fold (%(default)s)")
-    found.add_argument("--preset", metavar="NAME", help="whose coefficients the first trial has (the strategy's first)")
-    found.add_argument(
+    options.add_argument("--steps", type=int, help=steps)
+    options.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
+    options.add_argument("--seeds", type=int, default=2, help="trainings of each trial and fold (%(default)s)")
+    options.add_argument(
+        "--preset", metavar="NAME", help="whose coefficients the first trial has (the strategy's first)"
+    )
+    options.add_argument(
         "--network", metavar="NAME", help="(the strategy's first: train-and-export --strategy NAME --help lists them)"
     )
-    found.add_argument("--reward", metavar="NAME", help="or size of an action (the strategy's first)")
-    add_computing(found)
+    options.add_argument("--reward", metavar="NAME", help="or size of an action (the strategy's first)")
+    add_computing(options)
     folds = "folds of the run to come, and spans to validate on before its first test"
-    found.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy that is tested by years)")
-    found.add_argument("--train-sessions", type=int, help="the fewest that a fold of that run trains on")
-    found.add_argument("--validate-sessions", type=int, help="that a fold validates on (the strategy's)")
-    found.add_argument("--test-sessions", type=int, help="that a fold tests on (the strategy's)")
-    found.add_argument("--purge-sessions", type=int, help="left out between spans (the strategy's)")
-    found.add_argument("--processes", type=int, default=2, help="of one thread each, one trial each (%(default)s)")
-    found.add_argument("--study-dir", type=Path, help="(runs/search-<strategy>-<network>-<digest of the settings>)")
-    found.add_argument("--restart", action="store_true", help="throw away what an earlier search left there")
+    options.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy that is tested by years)")
+    options.add_argument("--train-sessions", type=int, help="the fewest that a fold of that run trains on")
+    options.add_argument("--validate-sessions", type=int, help="that a fold validates on (the strategy's)")
+    options.add_argument("--test-sessions", type=int, help="that a fold tests on (the strategy's)")
+    options.add_argument("--purge-sessions", type=int, help="left out between spans (the strategy's)")
+    options.add_argument("--processes", type=int, default=2, help="of one thread each, one trial each (%(default)s)")
+    options.add_argument("--study-dir", type=Path, help="(runs/search-<strategy>-<network>-<digest of the settings>)")
+    options.add_argument("--restart", action="store_true", help="throw away what an earlier search left there")
     only = "search those whose names begin so, such as sac or forecaster (all)"
-    found.add_argument("--only", default="", metavar="PREFIX", help=only)
+    options.add_argument("--only", default="", metavar="PREFIX", help=only)
     ray = "through Ray: 'auto' joins the running cluster, 'local' starts one on this machine, or a cluster's address"
-    found.add_argument("--ray", default="", metavar="auto|local|ADDRESS", help=ray)
-    return found
+    options.add_argument("--ray", default="", metavar="auto|local|ADDRESS", help=ray)
+    return options
 
 
 def search_from(chosen: argparse.Namespace) -> Search:
@@ -98,12 +102,12 @@ def search_from(chosen: argparse.Namespace) -> Search:
             cannot be used.
     """
     chosen.strategy = add(chosen.strategy)
-    known, usual = (
+    training_kind, usual = (
         kind(chosen.strategy),
         settings_for(chosen.strategy, chosen.bars, chosen.models_dir, preset=chosen.preset),
     )
     plan = usual.plan.at(chosen.precision)
-    several = not known.walk.years and "folds" not in known.procedure.lacks()
+    several = not training_kind.walk.years and "folds" not in training_kind.procedure.lacks()
     run = replace(
         usual,
         steps=chosen.steps or plan.search_steps(usual.steps),
@@ -160,7 +164,7 @@ def main(arguments: Sequence[str]) -> int:
     except ERRORS as error:
         sys.stderr.write(f"train-and-export search: {error}\n")
         return USAGE_ERROR
-    sys.stderr.write("\n" + "".join(f"{row(found)}\n" for found in results.trials[:SHOWN]))
+    sys.stderr.write("\n" + "".join(f"{row(trial)}\n" for trial in results.trials[:SHOWN]))
     for name, share in results.importances.items():
         sys.stderr.write(f"{name:<16} decides {share:.0%}\n")
     sys.stderr.write(f"{results.caution}\n{results.command}\n")

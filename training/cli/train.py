@@ -70,7 +70,7 @@ class _Options(argparse.ArgumentParser):
 def parser() -> _Options:
     """The options of training itself."""
     defaults = Settings("", Path(), Path())
-    found = _Options(
+    options = _Options(
         prog=called("train-and-export"),
         epilog="other commands (each with its own --help):\n"
         + "\n".join(f"  {called('train-and-export')} {name:<12} {text}" for name, text in COMMANDS.items()),
@@ -78,8 +78,8 @@ def parser() -> _Options:
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_version(found)
-    what = found.add_argument_group("what to train on")
+    add_version(options)
+    what = options.add_argument_group("what to train on")
     _from_file(what)
     what.add_argument("--strategy", required=True, metavar="NAME", help=_NAMED)
     bars = "CSV, CSV.gz or Parquet file of bars, or a folder of them (data); several times for an open universe"
@@ -90,9 +90,9 @@ def parser() -> _Options:
     config = "of the desk that will use it: train by its limits, costs, gates and sizes (the strategy's defaults)"
     what.add_argument("--config", type=Path, metavar="FILE", help=config)
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars of a file come from (%(default)s)")
-    add_span(found)
-    add_option_quotes(found)
-    how = found.add_argument_group("how to train")
+    add_span(options)
+    add_option_quotes(options)
+    how = options.add_argument_group("how to train")
     how.add_argument("--preset", metavar="NAME", help=f"steps and coefficients that go together: {_LISTED}")
     how.add_argument("--steps", type=int, help="transitions of each trial (the preset's)")
     how.add_argument("--seed", type=int, default=1, help="of the first trial (%(default)s)")
@@ -118,24 +118,24 @@ def parser() -> _Options:
     how.add_argument("--engine", choices=ENGINES, default=defaults.engine, help=engine)
     ray = "train through Ray: 'local' starts it here, 'auto' joins this machine's cluster, or the address of one"
     how.add_argument("--ray", default=defaults.ray, metavar="local|auto|ADDRESS", help=ray)
-    _evaluation(found)
-    _claims(found)
-    _add_afterwards(found)
-    _run_folder(found)
-    _elsewhere(found)
-    return found
+    _evaluation(options)
+    _claims(options)
+    _add_afterwards(options)
+    _run_folder(options)
+    _elsewhere(options)
+    return options
 
 
-def _elsewhere(found: argparse.ArgumentParser) -> None:
-    other = found.add_argument_group("a policy that was trained elsewhere")
+def _elsewhere(options: argparse.ArgumentParser) -> None:
+    group = options.add_argument_group("a policy that was trained elsewhere")
     bring = "bring the model in this Stable-Baselines3 zip into the store, with the same checks"
-    other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
+    group.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
     graph = "bring the policy of this ONNX file into the store, made by any library, with the same checks"
-    other.add_argument("--import-onnx", type=Path, metavar="FILE", help=graph)
+    group.add_argument("--import-onnx", type=Path, metavar="FILE", help=graph)
     layers = "of that model's layers, which its file does not state readably (what it names, else the algorithm's own)"
-    other.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
+    group.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
-    other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
+    group.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
 
 
 def _otherwise(how: Any) -> None:
@@ -146,9 +146,9 @@ def _otherwise(how: Any) -> None:
     how.add_argument("--practice", action="append", default=[], metavar="KEY=VALUE", help=practice)
 
 
-def _run_folder(found: argparse.ArgumentParser) -> None:
+def _run_folder(options: argparse.ArgumentParser) -> None:
     """The options of the run's folder, and of what receives the figures."""
-    run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
+    run = options.add_argument_group("the run's folder (give the same command again to go on after a stop)")
     run.add_argument("--run-dir", type=Path, help="its path (runs/<strategy>-<network>-<digest of the settings>)")
     run.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
     sink = "also give each update and look to this: wandb, mlflow, module:Class, or file.py:Class; several times"
@@ -165,31 +165,33 @@ def _from_file(what: Any) -> None:
     what.add_argument(CHANGES, default="{}", help=argparse.SUPPRESS)  # its table of coefficients
 
 
-def _add_afterwards(found: argparse.ArgumentParser) -> None:
+def _add_afterwards(options: argparse.ArgumentParser) -> None:
     """The options on what becomes of the new version."""
-    after = found.add_argument_group("what to do with the new version (it is written into the store, and nothing else)")
+    group = options.add_argument_group(
+        "what to do with the new version (it is written into the store, and nothing else)"
+    )
     promote = "let it trade real money, if it passes every criterion"
-    after.add_argument("--promote", action="store_true", help=promote)
+    group.add_argument("--promote", action="store_true", help=promote)
     active = "let the store's `current` name it: desks of that store use it from then on"
-    after.add_argument("--activate", action="store_true", help=active)
+    group.add_argument("--activate", action="store_true", help=active)
     passive = "with --activate: also if it never traded in its test"
-    after.add_argument("--allow-passive", action="store_true", help=passive)
+    group.add_argument("--allow-passive", action="store_true", help=passive)
     unproven = "export what was learned, marked so, where no lead over the best baseline is proven (the passive policy)"
-    after.add_argument("--allow-unproven", action="store_true", help=unproven)
+    group.add_argument("--allow-unproven", action="store_true", help=unproven)
 
 
-def _claims(found: argparse.ArgumentParser) -> None:
+def _claims(options: argparse.ArgumentParser) -> None:
     """The options on what the version claims."""
-    claims = found.add_argument_group("what the version claims (the better proven one, else nothing)")
+    claims = options.add_argument_group("what the version claims (the better proven one, else nothing)")
     kind = "a lead over every baseline, or the risk of basket.volatility_target, proven or not"
     claims.add_argument("--claim", choices=(LEAD, RISK), default="", help=kind)
     deepest = f"greatest drawdown of a year that a risk states, above 0 and below 1 ({DRAWDOWN:g} times the target)"
     claims.add_argument("--claim-drawdown", type=float, metavar="FRACTION", help=deepest)
 
 
-def _evaluation(found: argparse.ArgumentParser) -> None:
+def _evaluation(options: argparse.ArgumentParser) -> None:
     """The options of folds."""
-    test = found.add_argument_group("how to evaluate")
+    test = options.add_argument_group("how to evaluate")
     folds = "walk-forward folds, counted from the end of the file (1; a file too short for it is split 60/20/20)"
     test.add_argument("--folds", type=int, help=folds)
     test.add_argument("--train-sessions", type=int, help="the fewest that a fold trains on (the strategy's)")
@@ -214,18 +216,22 @@ def _asked_about(arguments: Sequence[str]) -> str:
     words = argparse.ArgumentParser(add_help=False)
     words.add_argument("--strategy", default="")
     words.add_argument("-h", "--help", action="store_true")
-    known, _ = words.parse_known_args(arguments)
-    return str(known.strategy) if known.help else ""
+    chosen, _ = words.parse_known_args(arguments)
+    return str(chosen.strategy) if chosen.help else ""
 
 
-def _offered(known: TrainingKind) -> str:
+def _offered(training_kind: TrainingKind) -> str:
     """Describe what a strategy offers."""
-    names = (("preset", tuple(known.presets)), ("network", known.networks), ("reward", known.variants))
-    counts = [(name, preset.gradient_steps) for name, preset in known.presets.items()]
-    taken = ", ".join(f"{name} {count:,}" for name, count in counts if count is not None)
+    names = (
+        ("preset", tuple(training_kind.presets)),
+        ("network", training_kind.networks),
+        ("reward", training_kind.variants),
+    )
+    counts = [(name, preset.gradient_steps) for name, preset in training_kind.presets.items()]
+    gradient_counts = ", ".join(f"{name} {count:,}" for name, count in counts if count is not None)
     options = "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
-    steps = f"\n  gradient steps a trial: {taken}" if taken else ""
-    return f"what {known.strategy} has, its default first:\n  {options}{steps}"
+    steps = f"\n  gradient steps a trial: {gradient_counts}" if gradient_counts else ""
+    return f"what {training_kind.strategy} has, its default first:\n  {options}{steps}"
 
 
 def settings_from(chosen: argparse.Namespace) -> Settings:
@@ -242,12 +248,12 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         plan = read_plan(chosen.coefficients, plan)
     plan = plan.at(chosen.precision)
     first = chosen.reward or usual.rewards[0]
-    others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
-    found = replace(
+    other_rewards = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
+    settings = replace(
         usual,
         steps=usual.steps if chosen.steps is None else chosen.steps,
         seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
-        rewards=(first, *others),
+        rewards=(first, *other_rewards),
         network=chosen.network or usual.network,
         precision=chosen.precision,
         device=chosen.device,
@@ -282,7 +288,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         run_folder=chosen.run_dir,
         restart=chosen.restart,
     )
-    return with_parameters(with_model_config(found, chosen.model_config), chosen.parameters)
+    return with_parameters(with_model_config(settings, chosen.model_config), chosen.parameters)
 
 
 def _version(chosen: argparse.Namespace) -> str:
@@ -302,15 +308,15 @@ def main(arguments: Sequence[str]) -> int:
     if fault := _mistyped(arguments, options):
         options.error(fault)
     try:
-        if asked := _asked_about(arguments):
-            options.epilog = f"{_offered(kind(add(asked)))}\n\n{options.epilog}"
+        if strategy_name := _asked_about(arguments):
+            options.epilog = f"{_offered(kind(add(strategy_name)))}\n\n{options.epilog}"
     except ValueError as error:
         return wrong(error)
     chosen = options.parse_args(arguments)
     try:
         chosen.strategy = add(chosen.strategy)
-        known = kind(chosen.strategy)
-        leave_out_own_symbols(chosen, known)
+        training_kind = kind(chosen.strategy)
+        leave_out_own_symbols(chosen, training_kind)
     except ValueError as error:
         return wrong(error)
     for name, least in (
@@ -323,7 +329,7 @@ def main(arguments: Sequence[str]) -> int:
     if not chosen.bars and not chosen.first_date:
         options.error("the following arguments are required: --bars")
     chosen.bars = chosen.bars or [default_folder()]
-    if fault := _foreign(chosen, known) or _contradiction(chosen, known, options):
+    if fault := _foreign(chosen, training_kind) or _contradiction(chosen, training_kind, options):
         options.error(fault)
     from training.rl.kernels import slow_products
     from training.runs.import_run import import_and_export, import_graph_and_export
@@ -358,25 +364,33 @@ def _mistyped(arguments: Sequence[str], options: _Options) -> str:
     return ""
 
 
-def _foreign(chosen: argparse.Namespace, known: TrainingKind) -> str:
+def _foreign(chosen: argparse.Namespace, training_kind: TrainingKind) -> str:
     """The first name that the strategy does not have; "" when there is none."""
-    for option, names in (("reward", known.variants), ("network", known.networks), ("preset", tuple(known.presets))):
-        given = getattr(chosen, option)
-        if given is not None and given not in names:
-            return f"argument --{option}: invalid choice: {given!r} (choose from {', '.join(map(repr, names))})"
+    for option, names in (
+        ("reward", training_kind.variants),
+        ("network", training_kind.networks),
+        ("preset", tuple(training_kind.presets)),
+    ):
+        choice = getattr(chosen, option)
+        if choice is not None and choice not in names:
+            return f"argument --{option}: invalid choice: {choice!r} (choose from {', '.join(map(repr, names))})"
     return ""
 
 
-def _contradiction(chosen: argparse.Namespace, known: TrainingKind, options: argparse.ArgumentParser) -> str:
+def _contradiction(chosen: argparse.Namespace, training_kind: TrainingKind, options: argparse.ArgumentParser) -> str:
     """Return why these options contradict each other although each is in bounds; "" when they do not."""
     if chosen.seed + chosen.seeds > SEED_MAX:
         return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
-    given = [name for name in known.procedure.lacks() if getattr(chosen, name) not in (options.get_default(name), NONE)]
-    if problem := known.refusal(given):
+    lacking = [
+        name
+        for name in training_kind.procedure.lacks()
+        if getattr(chosen, name) not in (options.get_default(name), NONE)
+    ]
+    if problem := training_kind.refusal(lacking):
         return problem
     if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
         return "--engine rllib computes in float32 on a CPU: leave --precision and --device out"
-    if chosen.engine == RLLIB and chosen.preset and known.preset(chosen.preset).begins == PASSIVE:
+    if chosen.engine == RLLIB and chosen.preset and training_kind.preset(chosen.preset).begins == PASSIVE:
         return f"--engine rllib draws the first weights itself: leave it or --preset {chosen.preset} out"
     if chosen.reference_years:
         for name in ("folds", "train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
@@ -438,7 +452,7 @@ def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:
 def activation(version: Path, strategy: str, more: str = "") -> str:
     """The command that activates a version of a store."""
     store = version.parent.parent
-    given = [
+    command = [
         "models",
         "activate",
         version.name,
@@ -448,4 +462,4 @@ def activation(version: Path, strategy: str, more: str = "") -> str:
         str(store),
         *more.split(),
     ]
-    return in_this_shell(f'rltraderctl {shlex.join(given)} --reason "…"')
+    return in_this_shell(f'rltraderctl {shlex.join(command)} --reason "…"')

@@ -35,7 +35,7 @@ KEY_VARIABLES = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 
 
 class Resource(NamedTuple):
-    """What is asked for: the version of the API, the path below it, and the member of an answer that holds it."""
+    """A resource of the API: its version, the path below it, and the member of an answer that holds the data."""
 
     version: str
     path: str
@@ -148,7 +148,7 @@ class BarsDoor:
         self._not_before_s = 0.0
 
     def page(self, query: Mapping[str, object], what: Resource = BARS) -> Mapping[str, Any]:
-        """One page. Raises DownloadError for a refusal, and after `TRIES` answers that cannot be used."""
+        """Request one page. Raises DownloadError for a refusal, and after `TRIES` answers that cannot be used."""
         reason = ""
         for attempt in range(TRIES):
             self._await_turn()
@@ -208,7 +208,7 @@ class BarsDoor:
 
 
 def _refusal(status: int, body: str) -> str:
-    """Why Alpaca refused, and the cure."""
+    """The reason of Alpaca's refusal, and the cure, as text."""
     try:
         message = str(msgspec.json.decode(body)["message"])[:300]
     except (msgspec.DecodeError, LookupError, TypeError):
@@ -248,7 +248,7 @@ def actions_of(door: BarsDoor, symbols: Sequence[str], first: str, last: str) ->
 
     The kinds are those of `ACTION_TYPES` with an s. Raises DownloadError as `pages_of`.
     """
-    found: list[tuple[str, Mapping[str, Any]]] = []
+    actions: list[tuple[str, Mapping[str, Any]]] = []
     for begin in range(0, len(symbols), SYMBOLS_MAX):
         names = ",".join(symbols[begin : begin + SYMBOLS_MAX])
         query = {"symbols": names, "types": ",".join(ACTION_TYPES), "start": first, "end": last, "limit": ACTIONS_LIMIT}
@@ -258,8 +258,8 @@ def actions_of(door: BarsDoor, symbols: Sequence[str], first: str, last: str) ->
                 isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in kinds.values()
             ):
                 raise DownloadError(f"{names}: Alpaca's page of corporate actions holds {str(kinds)[:80]!r}: {_AGAIN}")
-            found += [(kind, row) for kind, rows in kinds.items() for row in rows]
-    return found
+            actions += [(kind, row) for kind, rows in kinds.items() for row in rows]
+    return actions
 
 
 def _all_pages(door: BarsDoor, query: Mapping[str, object], what: Resource, symbol: str) -> Iterator[Mapping[str, Any]]:
@@ -279,12 +279,12 @@ def _all_pages(door: BarsDoor, query: Mapping[str, object], what: Resource, symb
 def _query(request: DownloadRequest, chunk: Chunk) -> dict[str, object]:
     """Alpaca's `end` is the last start that it includes."""
     spans = spans_of(request, chunk)
-    last = spans[-1][0] if request.timeframe == "1Day" else spans[-1][1] - request.asked_step_ns
+    last_ns = spans[-1][0] if request.timeframe == "1Day" else spans[-1][1] - request.asked_step_ns
     return {
         "symbols": chunk.symbol,
         "timeframe": "30Min" if request.timeframe == "1Hour" else request.timeframe,
         "start": utc(spans[0][0]),
-        "end": utc(last),
+        "end": utc(last_ns),
         "feed": request.feed,
         "adjustment": request.adjustment,
         "limit": PAGE_BARS,

@@ -115,10 +115,10 @@ def grouped(labels: Int64Array, prices: Float64Array) -> tuple[Int64Array, Float
     First open, highest high, lowest low, last close, sum of the volumes. Returns the labels (k,) and the bars (5, k).
     """
     longer, first = np.unique(labels, return_index=True)
-    last = np.append(first[1:], len(labels)) - 1
+    last_rows = np.append(first[1:], len(labels)) - 1
     opened, high, low, close, volume = prices
     extremes = np.maximum.reduceat(high, first), np.minimum.reduceat(low, first)
-    return longer, np.stack([opened[first], *extremes, close[last], np.add.reduceat(volume, first)])
+    return longer, np.stack([opened[first], *extremes, close[last_rows], np.add.reduceat(volume, first)])
 
 
 @dataclass(slots=True)

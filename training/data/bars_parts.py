@@ -48,9 +48,9 @@ def already(request: DownloadRequest, identity: Mapping[str, Any], left_out: tup
     difference = "another file stands there"
     with contextlib.suppress(pa.ArrowException, OSError, msgspec.DecodeError, KeyError, TypeError):
         metadata = pa.parquet.read_schema(request.out).metadata or {}
-        held = msgspec.json.decode(metadata[METADATA_KEY])
-        summary = msgspec.convert(held["summary"], DownloadSummary)
-        difference = differences(held["request"] | {"as_of": ""}, {**identity, "as_of": ""})
+        saved = msgspec.json.decode(metadata[METADATA_KEY])
+        summary = msgspec.convert(saved["summary"], DownloadSummary)
+        difference = differences(saved["request"] | {"as_of": ""}, {**identity, "as_of": ""})
         if not difference and summary.left_out == left_out:
             return summary
         difference = difference or f"it left out {', '.join(summary.left_out)}, which can be had now"

@@ -57,17 +57,17 @@ class DownloadRequest:
     deadline_s: float = 60.0
 
     def __post_init__(self) -> None:
-        for name, value, known in (
+        for name, value, allowed in (
             ("--timeframe", self.timeframe, tuple(TIMEFRAMES)),
             ("--feed", self.feed, FEEDS),
             ("--adjustment", self.adjustment, ADJUSTMENTS),
         ):
-            if value not in known:
-                raise DownloadError(f"{name} is {value!r}: expected one of {', '.join(known)}")
+            if value not in allowed:
+                raise DownloadError(f"{name} is {value!r}: expected one of {', '.join(allowed)}")
         bad = [symbol for symbol in self.symbols if not _SYMBOL.fullmatch(symbol)]
         if bad or not self.symbols or len(set(self.symbols)) != len(self.symbols):
-            found = ", ".join(bad or self.symbols) or "none"
-            raise DownloadError(f"--symbols: found {found}; expected stock symbols such as SPY,BRK.B, each once")
+            symbols_text = ", ".join(bad or self.symbols) or "none"
+            raise DownloadError(f"--symbols: found {symbols_text}; expected stock symbols such as SPY,BRK.B, each once")
         if self.include_extended and self.step_ns >= HOUR_NS:
             raise DownloadError(
                 f"--include-extended goes with bars of minutes, not with {self.timeframe}: leave it out"
@@ -99,8 +99,8 @@ def _check_url(url: str) -> None:
     with contextlib.suppress(ValueError):  # of a host or port that cannot be read
         parts = urlsplit(url)
         plain = parts.scheme == "http" and parts.hostname in LOOPBACK
-        there = bool(parts.hostname) and parts.port != 0
-        usable = there and (parts.scheme == "https" or plain) and "@" not in parts.netloc and not parts.query
+        has_host = bool(parts.hostname) and parts.port != 0
+        usable = has_host and (parts.scheme == "https" or plain) and "@" not in parts.netloc and not parts.query
     if not usable:
         raise DownloadError(
             f"{DATA_URL_VARIABLE} is no address for data: expected https://… such as {DATA_URL} (http:// to this "
@@ -145,7 +145,7 @@ def _hours_of(request: DownloadRequest, session: Session) -> tuple[int, int]:
 
 
 def spans_of(request: DownloadRequest, chunk: Chunk) -> list[tuple[int, int]]:
-    """For each session of the chunk the first start of a bar that is wanted, and where the starts end, in ns UTC."""
+    """Bar starts of each session of the chunk as [first, end), in ns UTC."""
     if request.timeframe == "1Day":
         return [(start := midnight_ns(session.date), start + SHORTEST_DAY_NS) for session in chunk.sessions]
     return [_hours_of(request, session) for session in chunk.sessions]
@@ -162,16 +162,18 @@ def periods_of(request: DownloadRequest, sessions: Sequence[Session]) -> list[li
 
 def identity_of(request: DownloadRequest, now_ns: int) -> dict[str, Any]:
     """What makes two requests the same download. Adjusted prices are as of a day: they change with the next split."""
-    named = {name: getattr(request, name) for name in ("start", "end", "timeframe", "feed", "adjustment")}
+    fields = {name: getattr(request, name) for name in ("start", "end", "timeframe", "feed", "adjustment")}
     day = datetime.fromtimestamp(now_ns / SECOND_NS, NEW_YORK).date().isoformat()
     as_of = "" if request.adjustment == "raw" else day
-    return {"symbols": list(request.symbols), **named, "include_extended": request.include_extended, "as_of": as_of}
+    return {"symbols": list(request.symbols), **fields, "include_extended": request.include_extended, "as_of": as_of}
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """In which values one identity is not the other, in words; "" where they are the same download."""
+def differences(former: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+    """The values in which the two identities differ, as text; "" where they are the same download."""
     return ", ".join(
-        f"{name} was {found.get(name)!r}, now {wanted[name]!r}" for name in wanted if found.get(name) != wanted[name]
+        f"{name} was {former.get(name)!r}, now {present[name]!r}"
+        for name in present
+        if former.get(name) != present[name]
     )
 
 

@@ -96,7 +96,7 @@ class DailyTable:
 
 
 def table_cache() -> Path:
-    """Where tables that were read are kept for the next process: `$XDG_CACHE_HOME/rltrader`, or under `~/.cache`."""
+    """The folder of cached tables: `$XDG_CACHE_HOME/rltrader`, or one under `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rltrader" / "tables"
 
 
@@ -122,8 +122,8 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     info = scan_daily(path, spec.symbols)
     universe = ",".join(configured(spec)).encode()  # which the contract leaves out where it is open
     contract = contract_hash(strategy)[:16] + (hashlib.sha256(universe).hexdigest()[:8] if universe else "")
-    kept = None if store is None else store / f"{info.sha256[:16]}-{contract}-{sources()}.npz"
-    table = None if kept is None else _restored(kept, path.name, info.sha256, spec)
+    cache_path = None if store is None else store / f"{info.sha256[:16]}-{contract}-{sources()}.npz"
+    table = None if cache_path is None else _restored(cache_path, path.name, info.sha256, spec)
     if table is not None:
         return table
     calendar = calendar_of(info.first_date, info.last_date)
@@ -132,13 +132,13 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
     table = replace(table, remark=source.counts.remark)
     if table.without_bars and not table.warm.any():
-        lost, there = ", ".join(table.without_bars), ", ".join(sorted(set(spec.symbols) - set(table.without_bars)))
+        lost, present = ", ".join(table.without_bars), ", ".join(sorted(set(spec.symbols) - set(table.without_bars)))
         raise TapeError(
-            f"{path} has no bar of {lost}, but of {there}: {spec.name} can decide on no day without it: correct the "
+            f"{path} has no bar of {lost}, but of {present}: {spec.name} can decide on no day without it: correct the "
             "strategy's symbols, or give a file that has them all"
         )
-    if kept is not None:
-        _keep(kept, table)
+    if cache_path is not None:
+        _keep(cache_path, table)
     return table
 
 
@@ -164,7 +164,7 @@ def _assembled(
     for day in range(1, len(close)):
         close[day] = np.where(present[day], close[day], close[day - 1])
     columns = entry(spec.name).columns or _without_columns
-    seen = columns(bars, present, spec.history_bars, [session.date for session in sessions])
+    inputs = columns(bars, present, spec.history_bars, [session.date for session in sessions])
     return DailyTable(
         file=file,
         sha256=digest,
@@ -176,9 +176,9 @@ def _assembled(
         present=present,
         open_ticks=ticks(bars[OPEN]),
         close_ticks=close,
-        features=seen.market,
-        tradable=seen.tradable,
-        warm=seen.warm,
+        features=inputs.market,
+        tradable=inputs.tradable,
+        warm=inputs.warm,
     )
 
 
@@ -202,12 +202,12 @@ def _keep(path: Path, table: DailyTable) -> None:
 
 
 def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable | None:
-    """What was kept; None where there is nothing, or nothing whole."""
+    """The cached table; None where there is none, or a broken one."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
-            told = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, str, tuple[Session, ...]])
-            arrays = {name: kept[name] for name in _ARRAYS}
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            header = msgspec.json.decode(archive["sessions"].tobytes(), type=tuple[str, str, tuple[Session, ...]])
+            arrays = {name: archive[name] for name in _ARRAYS}
     except (OSError, KeyError, ValueError, BadZipFile):  # another layout, or a file that was cut off
         return None
-    synthetic, remark, sessions = told
+    synthetic, remark, sessions = header
     return DailyTable(file, digest, synthetic, spec.symbols, spec.history_bars, sessions, **arrays, remark=remark)

@@ -80,7 +80,7 @@ def is_made_of_minutes(series: Series) -> bool:
 
 
 class Origin(NamedTuple):
-    """Where bars come from, as the index has it."""
+    """The origin of bars, as the index has it."""
 
     feed: str
     source: str
@@ -117,8 +117,8 @@ class Writer:
         _check_origin(self.folder, series, origin)
         home = self.folder / bars / symbol
         home.mkdir(parents=True, exist_ok=True)
-        named = [*(series.source.split(", ") if series.parts else ()), *(origin.source or UNKNOWN).split(", ")]
-        sources = ", ".join(dict.fromkeys(named))
+        source_names = [*(series.source.split(", ") if series.parts else ()), *(origin.source or UNKNOWN).split(", ")]
+        sources = ", ".join(dict.fromkeys(source_names))
         parts, count = dict(series.parts), 0
         for rows in chunks:
             if rows.sessions:
@@ -131,24 +131,24 @@ class Writer:
     def _written(self, series: Series, old: Part | None, period: str, rows: Rows, sources: str) -> Part:
         """Merge rows into a part and write its file."""
         starts, prices = rows.starts, rows.prices
-        asked = set(rows.sessions)
-        if old is not None and not asked.issuperset(old.sessions):
-            stood, before = read_part(self.folder, series, old)
-            stays = ~np.isin(new_york_days(stood), np.array(sorted(asked), dtype="datetime64[D]"))
+        dates = set(rows.sessions)
+        if old is not None and not dates.issuperset(old.sessions):
+            stood, old_prices = read_part(self.folder, series, old)
+            stays = ~np.isin(new_york_days(stood), np.array(sorted(dates), dtype="datetime64[D]"))
             starts = np.concatenate((stood[stays], starts))
-            prices = np.concatenate((before[:, stays], prices), axis=1)
+            prices = np.concatenate((old_prices[:, stays], prices), axis=1)
             order = np.argsort(starts, kind="stable")
             starts, prices = starts[order], prices[:, order]
-        kept = set(old.empty) - asked if old is not None else set()
+        empty_before = set(old.empty) - dates if old is not None else set()
         sessions = tuple(map(str, np.unique(new_york_days(starts))))
-        empty = tuple(sorted(kept | (asked - set(sessions))))
+        empty = tuple(sorted(empty_before | (dates - set(sessions))))
         content = content_digest(starts, prices)
         if not starts.size:
             return Part("", "", content, 0, (), empty, self.now, rows.made_of)
         source = "" if UNKNOWN in sources else sources
-        named = {"symbol": series.symbol, "feed": series.feed, "adjustment": "raw"}
+        marks_of_file = {"symbol": series.symbol, "feed": series.feed, "adjustment": "raw"}
         marks = {"source": source, "synthetic": series.synthetic}
-        schema = _SCHEMA.with_metadata(named | {name: text for name, text in marks.items() if text})
+        schema = _SCHEMA.with_metadata(marks_of_file | {name: text for name, text in marks.items() if text})
         times = pa.array(starts).cast(_SCHEMA.field("timestamp").type)
         sink = pa.BufferOutputStream()
         pa.parquet.write_table(pa.table([times, *map(pa.array, prices)], schema=schema), sink, compression="zstd")
@@ -198,20 +198,21 @@ def _sweep(folder: Path) -> None:
     for home in (place for bars in BAR_LENGTHS for place in (folder / bars).glob("*/")):
         with contextlib.suppress(TapeError):  # of a damaged index nothing is known: `remove` takes it away
             series = series_of(folder, home.parent.name, home.name)
-            named = {part.file for part in series.parts.values()} if series is not None else set()
+            indexed = {part.file for part in series.parts.values()} if series is not None else set()
             for path in home.iterdir():
-                if path.name not in named and _WRITTEN.fullmatch(path.name):
+                if path.name not in indexed and _WRITTEN.fullmatch(path.name):
                     path.unlink(missing_ok=True)
 
 
 def _check_origin(folder: Path, series: Series, origin: Origin) -> None:
-    for name, there, new in (
+    for name, present, new in (
         ("feed", series.feed, origin.feed),
         ("mark of made-up bars", series.synthetic, origin.synthetic),
     ):
-        if there != new:
+        if present != new:
             raise DownloadError(
-                f"{folder}: the {series.bars} bars of {series.symbol} have the {name} {there or 'none'!r}, these have "
+                f"{folder}: the {series.bars} bars of {series.symbol} have the {name} {present or 'none'!r}, these "
+                "have "
                 f"{new or 'none'!r}: bars of two are never mixed; take another --data-dir, or rltrader data remove "
                 f"{series.symbol} --bars {series.bars} first"
             )
@@ -235,12 +236,12 @@ def fetch(writer: Writer, request: DownloadRequest, door: BarsDoor, listen: List
         if series is not None:
             _check_origin(writer.folder, series, origin)
             _check_fetched(writer.folder, series)
-        there = set() if series is None or again else _known(series)
-        wanted = [session for session in sessions if session.date not in there]
-        if not wanted:
+        present = set() if series is None or again else _known(series)
+        missing = [session for session in sessions if session.date not in present]
+        if not missing:
             listen(f"{symbol}: {bars} bars are here already")
             continue
-        for (chunk,) in periods_of(_alone(request, symbol), wanted):
+        for (chunk,) in periods_of(_alone(request, symbol), missing):
             part = checked(request, chunk, pages_of(door, request, chunk))
             count += writer.put(symbol, bars, origin, [_rows(chunk, part)])
             listen(f"{symbol} {chunk.sessions[0].date} to {chunk.sessions[-1].date}: {part.start_ns.size:,} bars")
@@ -315,16 +316,16 @@ def fetch_actions(writer: Writer, symbols: Sequence[str], last: str, door: BarsD
         return
     earliest = min(first for first, _ in spans.values())
     latest = date.fromisoformat(max(min(last, newest) for _, newest in spans.values())) + PROCESSED_LATER
-    found: dict[str, set[Action]] = {symbol: set() for symbol in spans}
+    actions_by_symbol: dict[str, set[Action]] = {symbol: set() for symbol in spans}
     for kind, row in alpaca_bars.actions_of(door, sorted(spans), earliest, latest.isoformat()):
         symbol, action = _action_of(kind, row)
-        if symbol in found:
-            found[symbol].add(action)
+        if symbol in actions_by_symbol:
+            actions_by_symbol[symbol].add(action)
     for symbol, (first, newest) in spans.items():
         old = actions_of(writer.folder, symbol)
         worth = {a.ex_date: a for a in old.actions if a.kind == SPIN_OFF} if old is not None else {}
-        named = (worth.get(a.ex_date, a) if a.kind == SPIN_OFF else a for a in found[symbol])
-        actions = tuple(sorted(action for action in named if first <= action.ex_date <= newest))
+        in_usd = (worth.get(a.ex_date, a) if a.kind == SPIN_OFF else a for a in actions_by_symbol[symbol])
+        actions = tuple(sorted(action for action in in_usd if first <= action.ex_date <= newest))
         _tell_changes(old, actions, symbol, listen)
         writer.put_actions(Actions(symbol, first, newest, ALPACA_ACTIONS, writer.now, actions))
 
@@ -371,18 +372,18 @@ def take_actions(writer: Writer, path: Path, symbols: Sequence[str]) -> int:
     rows = _rows_of(path)
     spans = _dates_of(writer.folder, symbols or sorted({symbol for symbol, _ in rows}))
     for symbol, (first, last) in spans.items():
-        known = actions_of(writer.folder, symbol)
+        present = actions_of(writer.folder, symbol)
         merged = [action for name, action in rows if name == symbol]  # of one day two dividends may be
         stated = {(action.ex_date, action.kind) for action in merged}
-        merged += [a for a in (known.actions if known is not None else ()) if (a.ex_date, a.kind) not in stated]
-        begin, end = (first, last) if known is None else (min(first, known.first), max(last, known.last))
+        merged += [a for a in (present.actions if present is not None else ()) if (a.ex_date, a.kind) not in stated]
+        begin, end = (first, last) if present is None else (min(first, present.first), max(last, present.last))
         within = tuple(sorted(action for action in merged if begin <= action.ex_date <= end))
         writer.put_actions(Actions(symbol, begin, end, path.name, writer.now, within))
     return sum(symbol in spans for symbol, _ in rows)
 
 
 def _rows_of(path: Path) -> list[tuple[str, Action]]:
-    found: dict[tuple[str, Action], None] = {}
+    actions: dict[tuple[str, Action], None] = {}
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(line for line in stream if not line.startswith("#"))
         columns = ("symbol", "ex_date", "kind", "value")
@@ -398,14 +399,14 @@ def _rows_of(path: Path) -> list[tuple[str, Action]]:
                     f"{path}, row {number}: {action.kind} {action.value:g}; expected one of {', '.join(ACTION_KINDS)} "
                     "and a number above 0 (of a split the shares for each one before, else USD a share)"
                 )
-            if (row["symbol"], action) in found:
+            if (row["symbol"], action) in actions:
                 raise DownloadError(
                     f"{path}, row {number}: the {action.kind} of {row['symbol']} of {action.ex_date}, "
                     f"{action.value:g}, comes twice: leave one out; where both are meant, give one row with what they "
                     "make together"
                 )
-            found[row["symbol"], action] = None
-    return list(found)
+            actions[row["symbol"], action] = None
+    return list(actions)
 
 
 def _dates_of(folder: Path, symbols: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -462,7 +463,7 @@ def _by_symbol(path: Path, file: AnyBars, symbols: Sequence[str]) -> dict[str, t
     starts = np.concatenate([np.empty(0, np.int64), *(rows.start_ns for rows in batches)])
     prices = np.concatenate([np.empty((len(PRICES), 0)), *(rows.prices for rows in batches)], axis=1)
     names = np.concatenate([np.empty(0, "U1"), *(np.array(rows.names)[rows.codes] for rows in batches)])
-    found = {}
+    rows_by_symbol = {}
     for symbol in symbols or sorted(set(names.tolist())):
         rows = np.flatnonzero(names == symbol)
         rows = rows[np.argsort(starts[rows], kind="stable")]
@@ -471,10 +472,10 @@ def _by_symbol(path: Path, file: AnyBars, symbols: Sequence[str]) -> dict[str, t
                 f"{path}: it has no column symbol: name its symbol, as in data add SPY --from-file FILE"
             )
         if not rows.size:
-            there = ", ".join(sorted(set(names.tolist()))[:8]) or "none"
-            raise DownloadError(f"{path}: no bar of {symbol}; found {there}: name the symbols")
-        found[symbol] = starts[rows], prices[:, rows]
-    return found
+            symbols_text = ", ".join(sorted(set(names.tolist()))[:8]) or "none"
+            raise DownloadError(f"{path}: no bar of {symbol}; found {symbols_text}: name the symbols")
+        rows_by_symbol[symbol] = starts[rows], prices[:, rows]
+    return rows_by_symbol
 
 
 def _feed_of(path: Path) -> str:
@@ -495,10 +496,10 @@ def _changed(writer: Writer, series: Series | None, rows: Rows, path: Path, *, a
     if series is None or part is None or again:
         return rows
     starts, prices = read_part(writer.folder, series, part)
-    there, days = new_york_days(starts), new_york_days(rows.starts)
+    old_days, days = new_york_days(starts), new_york_days(rows.starts)
     new = []
     for day in rows.sessions:
-        old, now = there == np.datetime64(day), days == np.datetime64(day)
+        old, now = old_days == np.datetime64(day), days == np.datetime64(day)
         if not old.any():
             new.append(day)
         elif now.any() and not (
@@ -539,17 +540,21 @@ def resample(writer: Writer, bars: str, symbols: Sequence[str], listen: Listen) 
             digest = made_of(minutes.parts, period)
             if old is None or period not in old.parts or old.parts[period].made_of != digest:
                 chunks.append(_longer(writer.folder, minutes, period, bars, days, digest))
-        made = writer.put(symbol, bars, Origin(minutes.feed, minutes.source, minutes.synthetic), chunks)
-        listen(f"{symbol}: {made:,} {bars} bars made of minutes" if chunks else f"{symbol}: {bars} bars are up to date")
-        count += made
+        bar_count = writer.put(symbol, bars, Origin(minutes.feed, minutes.source, minutes.synthetic), chunks)
+        listen(
+            f"{symbol}: {bar_count:,} {bars} bars made of minutes"
+            if chunks
+            else f"{symbol}: {bars} bars are up to date"
+        )
+        count += bar_count
     return count
 
 
 def _longer(folder: Path, minutes: Series, period: str, bars: str, sessions: Sequence[Session], digest: str) -> Rows:
     parts = [part for month, part in minutes.parts.items() if month.startswith(period)]
-    read = [read_part(folder, minutes, part) for part in parts]
-    starts = np.concatenate([rows[0] for rows in read])
-    prices = np.concatenate([rows[1] for rows in read], axis=1)
+    parts_read = [read_part(folder, minutes, part) for part in parts]
+    starts = np.concatenate([rows[0] for rows in parts_read])
+    prices = np.concatenate([rows[1] for rows in parts_read], axis=1)
     opens = np.array([session.open_ns for session in sessions], dtype=np.int64)
     at = np.searchsorted(opens, starts, side="right") - 1
     if bars == DAYS:

@@ -38,7 +38,7 @@ NEAR = 0.05  # of such a ratio: a share moves less in most nights
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One fault."""
+    """A fault of a data folder."""
 
     symbol: str
     bars: str
@@ -47,7 +47,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """What there is of one symbol in one length. Dates are New York's."""
+    """The bars of one symbol in one length. Dates are New York's."""
 
     symbol: str
     bars: str
@@ -74,11 +74,11 @@ def held(folder: Path) -> list[Held]:
 
 
 def _held(folder: Path, series: Series) -> Held:
-    dates, parts, known = series.sessions, series.parts.values(), actions_of(folder, series.symbol)
+    dates, parts, actions_known = series.sessions, series.parts.values(), actions_of(folder, series.symbol)
     sessions = sessions_between(dates[0], dates[-1])
-    there = set(dates)
+    dates_present = set(dates)
     rows = sum(part.rows for part in parts)
-    expected = sum(len(_grid(series, session)) for session in sessions if session.date in there)
+    expected = sum(len(_grid(series, session)) for session in sessions if session.date in dates_present)
     home = folder / series.bars / series.symbol
     return Held(
         symbol=series.symbol,
@@ -87,7 +87,7 @@ def _held(folder: Path, series: Series) -> Held:
         last=dates[-1],
         sessions=len(dates),
         rows=rows,
-        holes=tuple(session.date for session in sessions if session.date not in there),
+        holes=tuple(session.date for session in sessions if session.date not in dates_present),
         missing_bars=expected - rows,
         feed=series.feed,
         source=series.source,
@@ -96,8 +96,8 @@ def _held(folder: Path, series: Series) -> Held:
         fetched=max(part.fetched for part in parts),
         made_of_minutes=is_made_of_minutes(series),
         bytes=sum(path.stat().st_size for path in home.iterdir()),
-        actions=len(known.actions) if known else 0,
-        actions_until=known.last if known else "",
+        actions=len(actions_known.actions) if actions_known else 0,
+        actions_until=actions_known.last if actions_known else "",
     )
 
 
@@ -114,40 +114,44 @@ def findings(folder: Path) -> Iterator[Finding]:
         for home in sorted((folder / bars).glob("*")):
             try:
                 series = series_of(folder, bars, home.name)
-                known = actions_of(folder, home.name)
+                actions = actions_of(folder, home.name)
                 if series is None:
                     yield Finding(
                         home.name, bars, "index", f"{home}: no index: rltrader data add {home.name} --again makes one"
                     )
                     continue
-                yield from _of_series(folder, series, known)
+                yield from _of_series(folder, series, actions)
             except TapeError as error:
                 yield Finding(home.name, bars, "damaged", str(error))
 
 
-def _of_series(folder: Path, series: Series, known: Actions | None) -> Iterator[Finding]:
+def _of_series(folder: Path, series: Series, actions: Actions | None) -> Iterator[Finding]:
     def finding(what: str, detail: str) -> Finding:
         return Finding(series.symbol, series.bars, what, detail)
 
-    read: list[tuple[Int64Array, Float64Array]] = []
+    parts_read: list[tuple[Int64Array, Float64Array]] = []
     for period, part in series.parts.items():
         try:
             starts, prices = read_part(folder, series, part)
         except TapeError as error:
             yield finding("damaged", str(error))
             continue
-        said = part.rows, part.sessions, part.content
-        if (starts.size, tuple(map(str, np.unique(new_york_days(starts)))), content_digest(starts, prices)) != said:
+        index_entry = part.rows, part.sessions, part.content
+        if (
+            starts.size,
+            tuple(map(str, np.unique(new_york_days(starts)))),
+            content_digest(starts, prices),
+        ) != index_entry:
             yield finding("index", f"{period}: rows or sessions of {part.file} are not those of the index")
         if part.made_of:
             minutes = series_of(folder, MINUTES, series.symbol)
             if minutes is None or made_of(minutes.parts, period) != part.made_of:
                 yield finding("made_of", f"{period}: the minutes changed since: rltrader data resample {series.bars}")
-        read.append((starts, prices))
-    if not read or not series.sessions:
+        parts_read.append((starts, prices))
+    if not parts_read or not series.sessions:
         return
-    starts = np.concatenate([rows[0] for rows in read])
-    prices = np.concatenate([rows[1] for rows in read], axis=1)
+    starts = np.concatenate([rows[0] for rows in parts_read])
+    prices = np.concatenate([rows[1] for rows in parts_read], axis=1)
     dates = series.sessions
     sessions = sessions_between(dates[0], dates[-1])
     for what, mask in _wrong(series, starts, prices, sessions):
@@ -159,7 +163,7 @@ def _of_series(folder: Path, series: Series, known: Actions | None) -> Iterator[
         more = ", …" if len(lacking) > 5 else ""
         detail = f"{len(lacking)} sessions without a bar: {', '.join(lacking[:5])}{more}"
         yield finding("hole", f"{detail}: rltrader data add {series.symbol} --bars {series.bars} --from {lacking[0]}")
-    for what, detail in _jumps(starts, prices, known):
+    for what, detail in _jumps(starts, prices, actions):
         yield finding(what, detail)
 
 
@@ -178,18 +182,24 @@ def _wrong(
     yield "off_session", ~np.isin(starts, grid)
 
 
-def _jumps(starts: Int64Array, prices: Float64Array, known: Actions | None) -> Iterator[tuple[str, str]]:
+def _jumps(starts: Int64Array, prices: Float64Array, actions: Actions | None) -> Iterator[tuple[str, str]]:
     """Nights in which the price moved as by a split that nobody knows of, or did not move by one that is known."""
     days = new_york_days(starts)
     first = np.flatnonzero(np.append(True, days[1:] != days[:-1]))
-    splits = {a.ex_date: a.value for a in known.actions if a.kind == SPLIT} if known is not None else {}
+    splits = {a.ex_date: a.value for a in actions.actions if a.kind == SPLIT} if actions is not None else {}
     for place in first[1:].tolist():
-        before, after, day = float(prices[3, place - 1]), float(prices[0, place]), str(days[place])
-        if not (before > 0.0 and after > 0.0):
+        close_before, open_after, day = float(prices[3, place - 1]), float(prices[0, place]), str(days[place])
+        if not (close_before > 0.0 and open_after > 0.0):
             continue
-        ratio, shares = before / after, splits.get(day)
+        ratio, shares = close_before / open_after, splits.get(day)
         likely = next((value for value in SPLITS if abs(ratio / value - 1.0) < NEAR), None)
         if shares is None and likely is not None:
-            yield "split", f"{day}: from {before:g} to {after:g}, as by a split {likely:g} for 1 that nobody knows of"
+            yield (
+                "split",
+                f"{day}: from {close_before:g} to {open_after:g}, as by a split {likely:g} for 1 that nobody knows of",
+            )
         elif shares is not None and abs(shares - 1.0) > 0.2 and abs(ratio - 1.0) < abs(ratio - shares):
-            yield "split", f"{day}: a split {shares:g} for 1, yet {before:g} and then {after:g}: adjusted prices?"
+            yield (
+                "split",
+                f"{day}: a split {shares:g} for 1, yet {close_before:g} and then {open_after:g}: adjusted prices?",
+            )

@@ -49,7 +49,7 @@ class Venue(Protocol):
         """The paper broker."""
 
     def feed(self, machine: Machine, events: Iterable[Event], /) -> Iterable[Event]:
-        """One session's bars as `machine` gets them."""
+        """Yield one session's bars as `machine` gets them."""
 
     def widened(self, times: int, /) -> Venue:
         """The same venue with `times` the half-spreads that do not follow from the rules."""
@@ -208,27 +208,27 @@ class BarDesk:
         Raises:
             ValueError: as `relay`; or the rules cannot be played together (`together`).
         """
-        spec, left = self.strategy.spec, dict.fromkeys(dates)
+        spec, remaining = self.strategy.spec, dict.fromkeys(dates)
         parts: list[list[PlayResult]] = [[] for _ in rules]
         machines = [self._first_day(trading) for trading in rules]
         desks = Together(machines[0].core, lambda trading: self.venue.broker(trading, spec), machines, rules)
         policy, hold = remembering(answering(player, spec)), holding(self.hold, spec)
         for date, session in self._sessions_from(dates[0], lambda events: desks.run(events, hold), rules[0]):
             check_stop()
-            if date not in left:
+            if date not in remaining:
                 desks.run(session, hold)
                 continue
-            del left[date]
-            begun = [(member, member.state, PlayTally(member)) for member in desks.members]
-            for member, _, watch in begun:
+            del remaining[date]
+            starts = [(member, member.state, PlayTally(member)) for member in desks.members]
+            for member, _, watch in starts:
                 member.watch = watch
             desks.run(session, policy)
-            for (member, start, watch), trading, results in zip(begun, rules, parts, strict=True):
+            for (member, start, watch), trading, results in zip(starts, rules, parts, strict=True):
                 results.append(_of_account(start, self._result(date, start, member.state, watch, trading)))
-            report_piece(len(dates) - len(left), len(dates), "sessions")
-            if not left:
+            report_piece(len(dates) - len(remaining), len(dates), "sessions")
+            if not remaining:
                 return [joined(results) for results in parts]
-        raise _missing(left)
+        raise _missing(remaining)
 
     def together(self, rules: Sequence[Trading]) -> bool:
         """Whether `relay_each` can play these rules: paper options, and keys that desks of one feed may differ in."""
@@ -248,17 +248,17 @@ class BarDesk:
         return self._result(date, start, end, watch, trading)
 
     def _result(self, date: str, start: State[Any], end: State[Any], watch: PlayTally, trading: Trading) -> PlayResult:
-        """What a session came to, from the state before it to the one after it."""
-        spec, before, stats = self.strategy.spec, start.stats, end.stats
+        """The result of a session, from the state before it and the one after it."""
+        spec, stats_before, stats = self.strategy.spec, start.stats, end.stats
         result = SessionResult(
             date=date,
             pnl_usd=float(end.book.equity - start.book.equity),
-            trades=stats.trades - before.trades,
-            wins=stats.wins - before.wins,
+            trades=stats.trades - stats_before.trades,
+            wins=stats.wins - stats_before.wins,
             fees_usd=float(end.book.fees - start.book.fees),
             premium_usd=watch.traded_usd(spec.holds),
             held_min=len(watch.held) * spec.bar_interval_s // 60,
-            minutes=self.minutes(date, stats.bars - before.bars, trading),
+            minutes=self.minutes(date, stats.bars - stats_before.bars, trading),
             over_night=0 if spec.overnight else len(end.book.positions),
         )
         entries = tuple(ClosedTrade(date, *closed) for closed in watch.closed) if self.entries else ()
@@ -271,8 +271,8 @@ class BarDesk:
         self, first: str, watch: Callable[[list[Event]], object], trading: Trading
     ) -> Iterator[tuple[str, list[Event]]]:
         """Each session from `first` on, once those ahead of it were watched."""
-        events, before = self.events(first, trading)
-        earlier: deque[list[Event]] = deque(maxlen=before)
+        events, warmup = self.events(first, trading)
+        earlier: deque[list[Event]] = deque(maxlen=warmup)
         for date, session in _sessions(events):
             if date < first:
                 earlier.append(session)
@@ -285,7 +285,7 @@ class BarDesk:
 def _of_account(start: State[Any], played: PlayResult) -> PlayResult:
     """The result of a session as one of an account that goes through several, and began it in this state."""
     capital = float(start.book.equity)
-    sessions = tuple(replace(one, capital_usd=capital) for one in played.sessions)
+    sessions = tuple(replace(session, capital_usd=capital) for session in played.sessions)
     return msgspec.structs.replace(played, sessions=sessions)
 
 

@@ -82,8 +82,8 @@ def desk_before(table: DailyTable, dates: Sequence[str], strategy: DailyStrategy
 
 def _remembered_from(table: DailyTable, first: int) -> int:
     """The session with the oldest bar that a symbol is remembered by: each keeps its newest W before `first`."""
-    bars = (np.flatnonzero(own)[-table.history_bars :] for own in table.present[:first].T)
-    return min((int(own[0]) for own in bars if own.size), default=first)
+    bars = (np.flatnonzero(has_bar)[-table.history_bars :] for has_bar in table.present[:first].T)
+    return min((int(rows[0]) for rows in bars if rows.size), default=first)
 
 
 def under(desk: Desk, trading: Trading) -> Desk:
@@ -138,8 +138,8 @@ def relay(policies: Iterable[Player], desk: Desk, spans: Sequence[Sequence[str]]
     Raises:
         ValueError: a span does not begin with the session after the one before.
     """
-    found, next_one = [], desk.first
-    before: Player | None = None
+    results, next_one = [], desk.first
+    previous: Player | None = None
     for nth, (policy, dates) in enumerate(zip(policies, spans, strict=True)):
         first, last = desk.table.span(dates)
         if first != next_one:
@@ -148,14 +148,14 @@ def relay(policies: Iterable[Player], desk: Desk, spans: Sequence[Sequence[str]]
                 "sessions between them, because one account goes through all"
             )
         desk = replace(desk, first=first, last=last)
-        if before is not None and policy is not before and desk.strategy.spec.recurrent_shape is not None:
+        if previous is not None and policy is not previous and desk.strategy.spec.recurrent_shape is not None:
             model = Model(f"{MODEL} {nth + 1}", promoted=False, feed=FEED)
             desk = replace(desk, state=msgspec.structs.replace(desk.state, model=model))
-        before = policy
+        previous = policy
         result, desk = played(policy, desk)
-        found.append(result)
+        results.append(result)
         next_one = last + 1
-    return tuple(found)
+    return tuple(results)
 
 
 def relay_each(
@@ -175,7 +175,7 @@ def relay_each(
         ValueError: as `desk_before`.
     """
     last = table.span(dates)[1]
-    found: dict[int, PlayResult] = {}
+    results: dict[int, PlayResult] = {}
     waiting: list[tuple[list[int], Desk | None, list[PlayResult]]] = [(list(range(len(rules))), None, [])]
     while waiting:
         places, desk, parts = waiting.pop()
@@ -185,19 +185,19 @@ def relay_each(
             desk = desk_before(table, dates, strategy, trading) if desk is None else under(desk, trading)
             while desk.first <= last:
                 check_stop()
-                result, after = played(policy, replace(desk, last=desk.first))
-                parts, desk = [*parts, result], replace(after, last=last)
+                result, desk_after = played(policy, replace(desk, last=desk.first))
+                parts, desk = [*parts, result], replace(desk_after, last=last)
         except Differs as differs:
             groups = parted(theirs, differs.path)
             waiting += [([places[nth] for nth in group], desk, parts) for group in groups]
             continue
-        found |= dict.fromkeys(places, joined(parts))
-        report_piece(len(found), len(rules), "desks")
-    return tuple(found[place] for place in range(len(rules)))
+        results |= dict.fromkeys(places, joined(parts))
+        report_piece(len(results), len(rules), "desks")
+    return tuple(results[place] for place in range(len(rules)))
 
 
 def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
-    """As `dry_run`, and the desk after its last session."""
+    """Returns the result of `dry_run`, and the desk after its last session."""
     spec, table = desk.strategy.spec, desk.table
     market = SharePaperBroker(desk.trading, spec.symbols)
     machine = Machine(Core(desk.strategy, trades=False), desk.state, market, desk.market_state)
@@ -205,21 +205,23 @@ def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
     parts: list[PlayResult] = []
     days = range(desk.first, desk.last + 1)
     for day in counted(days, "sessions") if len(days) > 1 else days:
-        before, watch = machine.state, PlayTally(machine)
-        after = machine.run(feed(table, day, desk.trading), answer, watch)
-        date, equity = table.sessions[day].date, float(after.book.equity)
-        invested = 1.0 - float(after.book.cash) / equity if equity > 0.0 else 0.0
+        state_before, watch = machine.state, PlayTally(machine)
+        state_after = machine.run(feed(table, day, desk.trading), answer, watch)
+        date, equity = table.sessions[day].date, float(state_after.book.equity)
+        invested = 1.0 - float(state_after.book.cash) / equity if equity > 0.0 else 0.0
         session = SessionResult(
             date=date,
-            pnl_usd=float(after.book.equity - before.book.equity),
+            pnl_usd=float(state_after.book.equity - state_before.book.equity),
             trades=len({*watch.bought, *watch.sold}),
-            wins=after.stats.wins - before.stats.wins,
-            fees_usd=float(after.book.fees - before.book.fees),
+            wins=state_after.stats.wins - state_before.stats.wins,
+            fees_usd=float(state_after.book.fees - state_before.book.fees),
             premium_usd=watch.traded_usd(spec.holds),
             held_min=round(SESSION_MIN * min(max(invested, 0.0), 1.0)),
             minutes=SESSION_MIN,
-            capital_usd=float(before.book.equity),
+            capital_usd=float(state_before.book.equity),
         )
-        parts.append(PlayResult((session,), denied(before, after), halts=halts_of(date, before, after)))
+        parts.append(
+            PlayResult((session,), denied(state_before, state_after), halts=halts_of(date, state_before, state_after))
+        )
     after_it = replace(desk, first=desk.last + 1, state=machine.state, market_state=machine.market_state)
     return joined(parts), after_it

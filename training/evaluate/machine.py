@@ -81,7 +81,7 @@ def _in_numbers(player: Numbers, spec: Spec) -> Answering:
 
 
 def _by_rows(player: Player, spec: Spec) -> Answering:
-    """Of a spec with a row for each symbol; heads that the player does not have are 0."""
+    """Answers for a spec with one row per symbol; a head that the player does not have is 0."""
     import torch
 
     none = tuple(torch.zeros(spec.rows) for _ in spec.heads)
@@ -90,7 +90,7 @@ def _by_rows(player: Player, spec: Spec) -> Answering:
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         output = player(_observed(question))
         values, heads = (output[0], output[1:]) if isinstance(output, tuple) else (output, none)
-        numbers = {head.name: _numbers(each) for head, each in zip(spec.heads, heads, strict=True)}
+        numbers = {head.name: _numbers(values) for head, values in zip(spec.heads, heads, strict=True)}
         return PolicyAnswered(now_ns, question.decision, _numbers(values), b"", MODEL, numbers)
 
     return answer
@@ -114,20 +114,20 @@ def _with_memory(player: Player, shape: tuple[int, ...]) -> Answering:
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         logits, memory = player(_observed(question).unsqueeze(0), _memory(question.observation.hidden, shape))
-        after = memory[0].contiguous().numpy().astype("<f4").tobytes()
-        return PolicyAnswered(now_ns, question.decision, _numbers(logits[0]), after, MODEL)
+        memory_after = memory[0].contiguous().numpy().astype("<f4").tobytes()
+        return PolicyAnswered(now_ns, question.decision, _numbers(logits[0]), memory_after, MODEL)
 
     return answer
 
 
 def holding(player: Player, spec: Spec) -> Answering:
     """The policy of a desk that only watches: what the player answers to the first question, for ever."""
-    policy, known = answering(player, spec), list[PolicyAnswered]()
+    policy, cached = answering(player, spec), list[PolicyAnswered]()
 
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        if not known:
-            known.append(policy(question, now_ns))
-        return PolicyAnswered(now_ns, question.decision, known[0].logits, b"", MODEL, known[0].heads)
+        if not cached:
+            cached.append(policy(question, now_ns))
+        return PolicyAnswered(now_ns, question.decision, cached[0].logits, b"", MODEL, cached[0].heads)
 
     return answer
 
@@ -137,18 +137,18 @@ def remembering(answer: Answering) -> Answering:
 
     Of a policy whose answer depends on these alone.
     """
-    known: dict[tuple[bytes, bytes], PolicyAnswered] = {}
+    cache: dict[tuple[bytes, bytes], PolicyAnswered] = {}
     newest = -1
 
     def remembered(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         nonlocal newest
         if now_ns != newest:
-            known.clear()
+            cache.clear()
             newest = now_ns
         key = question.observation.data, question.observation.hidden
-        if key not in known:
-            known[key] = answer(question, now_ns)
-        return msgspec.structs.replace(known[key], time_ns=now_ns, decision=question.decision)
+        if key not in cache:
+            cache[key] = answer(question, now_ns)
+        return msgspec.structs.replace(cache[key], time_ns=now_ns, decision=question.decision)
 
     return remembered
 
@@ -182,7 +182,7 @@ class HasState(Protocol):
 
 
 class PlayTally:
-    """What the books do not count: the value of each order, the bars with a position, each trade's confidence."""
+    """Counts beside the books: the value of each order, the bars with a position, each trade's confidence."""
 
     def __init__(self, machine: HasState | Machine) -> None:
         self._machine = machine
@@ -229,7 +229,7 @@ _TRADED: dict[str, Callable[[Iterable[Decimal], Iterable[Decimal]], float]] = {
 
 
 def denied(before: State[Any], after: State[Any]) -> dict[str, int]:
-    """How often each gate denied something between two states."""
+    """Denials by gate between two states."""
     earlier, later = before.stats.denials, after.stats.denials
     return {gate: count - earlier.get(gate, 0) for gate, count in later.items()}
 
@@ -246,11 +246,11 @@ def joined(parts: Iterable[PlayResult]) -> PlayResult:
     """Results that follow one another as one."""
     results: Sequence[PlayResult] = tuple(parts)
     denials: Counter[str] = Counter()
-    for one in results:
-        denials.update(one.denials)
+    for result in results:
+        denials.update(result.denials)
     return PlayResult(
-        tuple(session for one in results for session in one.sessions),
+        tuple(session for result in results for session in result.sessions),
         {gate: count for gate, count in sorted(denials.items()) if count},
-        tuple(entry for one in results for entry in one.entries),
-        tuple(halt for one in results for halt in one.halts),
+        tuple(entry for result in results for entry in result.entries),
+        tuple(halt for result in results for halt in result.halts),
     )

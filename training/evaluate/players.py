@@ -65,9 +65,9 @@ class Late:
 
     def __call__(self, observations: Tensor, *memory: Tensor) -> Any:
         """The answer to the observation before."""
-        player, before = self._waiting.pop() if self._waiting else (self._first, observations)
+        player, previous = self._waiting.pop() if self._waiting else (self._first, observations)
         self._waiting.append((self._player, observations.clone()))
-        return player(before, *memory)
+        return player(previous, *memory)
 
 
 class RandomTrader:
@@ -103,9 +103,9 @@ def random_like(
     Its chance to enter is corrected three times by what `measure` finds, because cooldowns and limits deny entries.
     """
     trades = sum(result.trades for result in results) / len(results)
-    held = sum(result.held_min for result in results) / len(results)
+    held_min = sum(result.held_min for result in results) / len(results)
     flat = sum(result.decisions_flat for result in results) / len(results)
-    enter, leave = min(trades / max(flat, 1.0), 1.0), min(trades / max(held, 1.0), 1.0)
+    enter, leave = min(trades / max(flat, 1.0), 1.0), min(trades / max(held_min, 1.0), 1.0)
     for _ in counted(range(3), "tries"):
         measured = measure(make(enter, leave))
         measured_trades = sum(result.trades for result in measured) / len(measured)
@@ -113,12 +113,12 @@ def random_like(
         if measured_trades <= 0.0:
             break
         enter = min(enter * trades / measured_trades, 1.0)
-        leave = min(leave * (measured_held / measured_trades) / max(held / trades, 1e-9), 1.0) if trades else leave
+        leave = min(leave * (measured_held / measured_trades) / max(held_min / trades, 1e-9), 1.0) if trades else leave
     return make(enter, leave)
 
 
 def total_usd(results: Sequence[SessionResult]) -> float:
-    """What a player earned in all sessions, USD."""
+    """Profit of a player over all sessions, USD."""
     return sum(result.pnl_usd for result in results)
 
 

@@ -75,40 +75,40 @@ def at_sizes(policy: Player, desk: Desk, sizes_usd: Sequence[float] = SIZES_USD)
 
 
 def at_size(policy: Player, desk: Desk, capital_usd: float) -> SizeFigures:
-    """What it comes to with this much cash. Raises as `training.evaluate.days.desk_before`."""
+    """The result with this much paper cash. Raises as `training.evaluate.days.desk_before`."""
     paper = replace(desk.trading.paper, cash_usd=Decimal(str(capital_usd)))
     noting = _Noting(desk.strategy)
     rate = float(paper.share_cost_rate)
-    one = desk_before(desk.table, desk.dates, noting, replace(desk.trading, paper=paper))
-    last, sessions, offs, denials, fractions = one.last, list[SessionResult](), list[list[float]](), 0, False
-    for day in range(one.first, last + 1):
+    sized = desk_before(desk.table, desk.dates, noting, replace(desk.trading, paper=paper))
+    last, sessions, offs, denials, fractions = sized.last, list[SessionResult](), list[list[float]](), 0, False
+    for day in range(sized.first, last + 1):
         noting.forget()
-        result, one = played(policy, replace(one, first=day, last=day))
+        result, sized = played(policy, replace(sized, first=day, last=day))
         sessions += result.sessions
         denials += sum(result.denials.values())
         if (portfolio := noting.portfolio) is not None:
-            offs.append(_off(noting.wanted, portfolio, one))
+            offs.append(_off(noting.wanted, portfolio, sized))
             fractions = portfolio.per_share > 1
     decisions = max(len(offs), 1)
     return SizeFigures(
         capital_usd=capital_usd,
         sessions=len(sessions),
         fractions=fractions,
-        net_return=prod(1.0 + one.pnl_usd / one.capital_usd for one in sessions) - 1.0,
+        net_return=prod(1.0 + session.pnl_usd / session.capital_usd for session in sessions) - 1.0,
         off=sum(map(sum, offs)) / decisions,
-        off_most=sum(max(each, default=0.0) for each in offs) / decisions,
-        orders=sum(one.trades for one in sessions) / len(sessions),
-        costs=sum(one.fees_usd for one in sessions) / capital_usd,
+        off_most=sum(max(offsets, default=0.0) for offsets in offs) / decisions,
+        orders=sum(session.trades for session in sessions) / len(sessions),
+        costs=sum(session.fees_usd for session in sessions) / capital_usd,
         denials=denials,
-        day_fees=sum(one.fees_usd - rate * one.premium_usd for one in sessions) / capital_usd,
+        day_fees=sum(session.fees_usd - rate * session.premium_usd for session in sessions) / capital_usd,
     )
 
 
-def _off(wanted: Mapping[str, float], portfolio: Portfolio, after: Desk) -> list[float]:
-    """How far each symbol's weight after the session is from the one that was wanted, at the decision's prices."""
-    held = {symbol: float(position.quantity) for symbol, position in after.state.book.positions.items()}
-    rows = zip(after.strategy.spec.symbols, portfolio.shares, portfolio.prices, strict=True)
+def _off(goals: Mapping[str, float], portfolio: Portfolio, desk_after: Desk) -> list[float]:
+    """Absolute difference of each symbol's weight after the session from its goal, at the decision's prices."""
+    positions = {symbol: float(position.quantity) for symbol, position in desk_after.state.book.positions.items()}
+    rows = zip(desk_after.strategy.spec.symbols, portfolio.shares, portfolio.prices, strict=True)
     return [
-        abs(held.get(symbol, 0.0) - wanted.get(symbol, before)) * price / portfolio.equity
-        for symbol, before, price in rows
+        abs(positions.get(symbol, 0.0) - goals.get(symbol, share_before)) * price / portfolio.equity
+        for symbol, share_before, price in rows
     ]

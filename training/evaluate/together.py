@@ -181,25 +181,25 @@ def _raw(struct: Any) -> tuple[Any, ...]:
     return msgspec.structs.astuple(struct)
 
 
-def alike(one: Any, other: Any) -> bool:
+def alike(left: Any, right: Any) -> bool:
     """Whether one may stand in for the other, to the last digit and in the order of its parts."""
-    if one is other:
+    if left is right:
         return True
-    kind = type(one)
-    if kind is not type(other):
+    kind = type(left)
+    if kind is not type(right):
         return False
     if kind is Decimal:
-        return bool(one.compare_total(other) == 0)
+        return bool(left.compare_total(right) == 0)
     if kind is float:
-        return repr(one) == repr(other)
+        return repr(left) == repr(right)
     if kind is tuple:
-        return len(one) == len(other) and all(map(alike, one, other))
+        return len(left) == len(right) and all(map(alike, left, right))
     if kind is dict:
-        return len(one) == len(other) and all(map(alike, one.items(), other.items()))
-    if isinstance(one, msgspec.Struct):
-        return all(map(alike, _raw(one), _raw(other)))
+        return len(left) == len(right) and all(map(alike, left.items(), right.items()))
+    if isinstance(left, msgspec.Struct):
+        return all(map(alike, _raw(left), _raw(right)))
     if kind in (int, str, bytes, bool):
-        return bool(one == other)
+        return bool(left == right)
     return False
 
 
@@ -207,7 +207,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 class Cascade:
-    """Which paths a step asks for once it was parted by the first: it is parted by all of them at once."""
+    """Counts the paths that a step asks for after the first one, so that a group is split by all of them at once."""
 
     __slots__ = ("_begun", "_later", "_latest")
 
@@ -222,7 +222,7 @@ class Cascade:
         self._latest = set()
 
     def then(self, path: str) -> Cascade:
-        """It asked for this one, too."""
+        """Count a path that this step asked for after the first; returns the cascade."""
         if path not in self._latest:
             self._latest.add(path)
             self._later[path] += 1
@@ -252,16 +252,16 @@ class Member:
         """The desk's own value or rule at a path in which desks of its group may differ; None where none is noted."""
         return _rule(self.trading, path) if path.startswith(RULES) else self.values.get(path)
 
-    def value(self, held: Any) -> Any:
-        """What this is for the desk: itself, or what stands behind a mark."""
-        kind = type(held)
+    def value(self, value: Any) -> Any:
+        """The desk's own value: `value` itself, or the value that a mark stands for."""
+        kind = type(value)
         if kind is Mark:
-            return self.values[held.path]
+            return self.values[value.path]
         if kind is Count:
-            return self.values[held.path] + held.plus
-        if kind is tuple and any(type(part) is Count for part in held):
-            return tuple([self.value(part) for part in held])
-        return held
+            return self.values[value.path] + value.plus
+        if kind is tuple and any(type(part) is Count for part in value):
+            return tuple([self.value(part) for part in value])
+        return value
 
 
 class Group:
@@ -283,7 +283,7 @@ class Group:
         if len(self.members) == 1:
             return self.state
         value = member.value
-        tops = [value(held) for held in _raw(self.state)]
+        tops = [value(field) for field in _raw(self.state)]
         for name, (kind, _) in NODES.items():
             tops[_AT[name]] = kind(*map(value, _raw(tops[_AT[name]])))
         tops[_AT["ask"]] = _for(member, tops[_AT["ask"]])
@@ -331,11 +331,11 @@ class Together:
     def run(self, feed: Iterable[Event], answer: Answering) -> None:
         """Step a whole feed for all desks, as `Machine.run` does for one."""
         for event in feed:
-            after: list[Group] = []
+            groups: list[Group] = []
             for group in self.groups:
-                after += self._stepped(group, event, answer)
-            self.groups = after
-            if len(after) > 1:
+                groups += self._stepped(group, event, answer)
+            self.groups = groups
+            if len(groups) > 1:
                 self._join()
 
     def _stepped(self, group: Group, caused: Caused, answer: Answering, cascade: Cascade | None = None) -> list[Group]:
@@ -352,16 +352,20 @@ class Together:
             except Differs as differs:
                 cascade = self._asked_of(event, differs.path) if cascade is None else cascade.then(differs.path)
                 parts = self._parted(group, event, cascade.paths(differs.path))
-                return [after for part, own in parts for after in self._stepped(part, own, answer, cascade)]
+                return [
+                    part_after
+                    for part, own_event in parts
+                    for part_after in self._stepped(part, own_event, answer, cascade)
+                ]
             self.steps += 1
             cascade = None
-            before, group.state, group.market_state = group.state, step.state, market_state
+            state_before, group.state, group.market_state = group.state, step.state, market_state
             queue = group.queue
             queue.extend(news)
             for effect in step.effects:
                 if type(effect) is AskPolicy and not effect.served:
                     queue.append(effect)
-            if _to_watch(before, event, step):
+            if _to_watch(state_before, event, step):
                 for member in group.members:
                     if member.watch is not None:
                         member.watch(event, step)
@@ -372,12 +376,12 @@ class Together:
     # --- parting ------------------------------------------------------------------------------------------------------
 
     def _asked_of(self, event: Event, path: str) -> Cascade:
-        """What was asked for after this path at such an event so far; it is asked for once more."""
-        found = self._cascades.get((type(event), path))
-        if found is None:
-            found = self._cascades[type(event), path] = Cascade()
-        found.begin()
-        return found
+        """The cascade of this path at such an event; one more step begins it."""
+        cascade = self._cascades.get((type(event), path))
+        if cascade is None:
+            cascade = self._cascades[type(event), path] = Cascade()
+        cascade.begin()
+        return cascade
 
     def _parted(self, group: Group, event: Event, paths: Sequence[str]) -> list[tuple[Group, Event]]:
         """The group parted by the desks' values at these paths, and the event as each part has it.
@@ -388,11 +392,11 @@ class Together:
         parts: dict[tuple[Any, ...], list[Member]] = {}
         for member in group.members:
             parts.setdefault(tuple([_key(member.own(path)) for path in paths]), []).append(member)
-        found = []
+        groups_with_event = []
         for members in parts.values():
-            known = frozenset(paths) if len(members) > 1 else None
-            found.append((self._part(group, members, known), _for(members[0], event, known)))
-        return found
+            agreed = frozenset(paths) if len(members) > 1 else None
+            groups_with_event.append((self._part(group, members, agreed), _for(members[0], event, agreed)))
+        return groups_with_event
 
     def _part(self, group: Group, members: list[Member], paths: frozenset[str] | None) -> Group:
         """Some desks of a group, which agree at these paths, as a group of their own; None of one desk."""
@@ -401,13 +405,13 @@ class Together:
         if paths is None:
             part = Group(members, group.state_of(first), market, group.market_state_of(first), queue)
         else:
-            tops = [_set(first, held, paths) for held in _raw(group.state)]
+            tops = [_set(first, field, paths) for field in _raw(group.state)]
             for name in {path.partition(".")[0] for path in paths} & NODES.keys():
                 node = tops[_AT[name]]
-                tops[_AT[name]] = type(node)(*[_set(first, held, paths) for held in _raw(node)])
+                tops[_AT[name]] = type(node)(*[_set(first, field, paths) for field in _raw(node)])
             tops[_AT["ask"]] = _for(first, tops[_AT["ask"]], paths)
             tops[_AT["trading"]] = trading
-            paper = [_set(first, held, paths) for held in _raw(group.market_state)]
+            paper = [_set(first, field, paths) for field in _raw(group.market_state)]
             part = Group(members, State(*tops), market, type(group.market_state)(*paper), queue)
         part.asked = group.asked
         return part
@@ -415,13 +419,13 @@ class Together:
     def _common_rules(self, members: Sequence[Member]) -> tuple[Trading, PaperMarket]:
         """The rules of these desks, where they differ not to be read, and the paper broker by these rules."""
         key = tuple([member.place for member in members])
-        found = self._rules.get(key)
-        if found is None:
+        rules_and_broker = self._rules.get(key)
+        if rules_and_broker is None:
             if len(self._rules) >= SETS_MOST:
                 self._rules.clear()
             rules = common_rules([member.trading for member in members])
-            found = self._rules[key] = rules, self._broker(rules)
-        return found
+            rules_and_broker = self._rules[key] = rules, self._broker(rules)
+        return rules_and_broker
 
     # --- joining ------------------------------------------------------------------------------------------------------
 
@@ -430,14 +434,14 @@ class Together:
         heads: dict[Any, list[list[Group]]] = {}
         for group in self.groups:
             state = group.state
-            held = object.__getattribute__(state.book, "positions")
-            likely = (group.asked, state.watched, tuple(held), tuple(state.orders), tuple(state.works))
+            positions = object.__getattribute__(state.book, "positions")
+            likely = (group.asked, state.watched, tuple(positions), tuple(state.orders), tuple(state.works))
             clusters = heads.setdefault(likely, [])
-            same = next((cluster for cluster in clusters if _joinable(cluster[0], group)), None)
-            if same is None:
+            cluster = next((cluster for cluster in clusters if _joinable(cluster[0], group)), None)
+            if cluster is None:
                 clusters.append([group])
             else:
-                same.append(group)
+                cluster.append(group)
         if sum(map(len, heads.values())) < len(self.groups):
             self.groups = [self._joined(cluster) for clusters in heads.values() for cluster in clusters]
 
@@ -473,16 +477,16 @@ def _top(group: Group, name: str) -> Any:
     return object.__getattribute__(group.state, name)
 
 
-def _joinable(one: Group, other: Group) -> bool:
+def _joinable(left: Group, right: Group) -> bool:
     """Whether two groups agree in all in which desks of a group may not differ."""
-    mine, theirs = _raw(one.state), _raw(other.state)
+    mine, theirs = _raw(left.state), _raw(right.state)
     if not all(alike(mine[_AT[name]], theirs[_AT[name]]) for name in ALIKE):
         return False
-    for name, (_, same) in NODES.items():
+    for name, (_, names) in NODES.items():
         books = mine[_AT[name]], theirs[_AT[name]]
-        if not all(alike(*(object.__getattribute__(book, field) for book in books)) for field in same):
+        if not all(alike(*(object.__getattribute__(book, field) for book in books)) for field in names):
             return False
-    papers = zip(PaperState.__struct_fields__, _raw(one.market_state), _raw(other.market_state), strict=True)
+    papers = zip(PaperState.__struct_fields__, _raw(left.market_state), _raw(right.market_state), strict=True)
     return all(name in PAPER_MAY_DIFFER or alike(mine, theirs) for name, mine, theirs in papers)
 
 
@@ -495,47 +499,47 @@ def _merged(cluster: Sequence[Group], path: str, column: Sequence[Any], notes: l
     first = column[0]
     if type(first) in (Mark, Count) and first.path == path:
         plus = 0 if type(first) is Mark else first.plus
-        for group, held in zip(cluster, column, strict=True):
-            if held is not first:
+        for group, field in zip(cluster, column, strict=True):
+            if field is not first:
                 notes.extend(
-                    (member, path, member.value(held) - plus if plus else member.value(held))
+                    (member, path, member.value(field) - plus if plus else member.value(field))
                     for member in group.members
                 )
         return first
-    if all(held is first for held in column) and type(first) not in (Mark, Count) and not _counts(first):
+    if all(field is first for field in column) and type(first) not in (Mark, Count) and not _counts(first):
         return first
-    own = [
-        (member, member.value(held)) for group, held in zip(cluster, column, strict=True) for member in group.members
+    values = [
+        (member, member.value(field)) for group, field in zip(cluster, column, strict=True) for member in group.members
     ]
-    value = own[0][1]
-    if all(alike(value, other) for _, other in own):
+    value = values[0][1]
+    if all(alike(value, value_too) for _, value_too in values):
         return value
-    if path == ACTIONS and len({len(held) for _, held in own}) == 1:
-        places = [[(member, held[place]) for member, held in own] for place in range(len(value))]
+    if path == ACTIONS and len({len(actions) for _, actions in values}) == 1:
+        places = [[(member, actions[place]) for member, actions in values] for place in range(len(value))]
         return tuple([_numbered(f"{path}.{place}", numbers, notes) for place, numbers in enumerate(places)])
     if path in COUNTERS:
-        return _numbered(path, own, notes)
-    notes.extend((member, path, held) for member, held in own)
+        return _numbered(path, values, notes)
+    notes.extend((member, path, member_value) for member, member_value in values)
     return Mark(path)
 
 
-def _numbered(path: str, own: Sequence[tuple[Member, int]], notes: list[Note]) -> int | Count:
-    if all(number == own[0][1] for _, number in own):
-        return own[0][1]
-    notes.extend((member, path, number) for member, number in own)
+def _numbered(path: str, numbers: Sequence[tuple[Member, int]], notes: list[Note]) -> int | Count:
+    if all(number == numbers[0][1] for _, number in numbers):
+        return numbers[0][1]
+    notes.extend((member, path, number) for member, number in numbers)
     return Count(path)
 
 
-def _counts(held: Any) -> bool:
-    return type(held) is tuple and any(type(part) is Count for part in held)
+def _counts(value: Any) -> bool:
+    return type(value) is tuple and any(type(part) is Count for part in value)
 
 
-def _set(member: Member, held: Any, paths: frozenset[str]) -> Any:
-    """What a part has at this place, once its desks agree at these paths."""
-    kind = type(held)
+def _set(member: Member, value: Any, paths: frozenset[str]) -> Any:
+    """The value of a part at this place, once its desks agree at `paths`."""
+    kind = type(value)
     if kind is Mark or kind is Count:
-        return member.value(held) if held.path in paths else held
-    return tuple([_set(member, part, paths) for part in held]) if kind is tuple and _counts(held) else held
+        return member.value(value) if value.path in paths else value
+    return tuple([_set(member, part, paths) for part in value]) if kind is tuple and _counts(value) else value
 
 
 def _for(member: Member, caused: Any, paths: frozenset[str] | None = None) -> Any:
@@ -573,7 +577,7 @@ def _to_watch(before: State[Any], event: Event, step: Step) -> bool:
 def playable_together(rules: Sequence[Trading]) -> bool:
     """Whether desks by these rules differ only in keys of tables that a step reads key by key."""
     first = rules[0]
-    return all(getattr(first, table) == getattr(other, table) for other in rules[1:] for table in ALIKE_TABLES)
+    return all(getattr(first, table) == getattr(rule, table) for rule in rules[1:] for table in ALIKE_TABLES)
 
 
 def common_rules(rules: Sequence[Trading]) -> Trading:
@@ -590,7 +594,7 @@ def common_rules(rules: Sequence[Trading]) -> Trading:
         if field.name in ALIKE_TABLES:
             tables[field.name] = table
             continue
-        names = [each.name for each in fields(table)]
+        names = [field.name for field in fields(table)]
         columns = {name: [getattr(getattr(trading, field.name), name) for trading in rules] for name in names}
         different = frozenset(
             name for name, values in columns.items() if not all(alike(values[0], value) for value in values)

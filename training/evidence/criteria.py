@@ -51,12 +51,12 @@ def _lead(findings: Findings) -> float | None:
 
 
 def _lower_bound(findings: Findings) -> float | None:
-    """Of the mean lead of a session; None where sessions are too few, or all alike, so that it shows nothing."""
+    """Lower bound of the mean lead of a session; None where sessions are too few or all alike."""
     return findings.lead.low if findings.lead is not None else None
 
 
 def _deflated(findings: Findings) -> float | None:
-    """None for an imported policy: the number of its trials is unknown."""
+    """`lead.deflated`; None for an imported policy, because the number of its trials is unknown."""
     return None if findings.imported or findings.lead is None else findings.lead.deflated
 
 
@@ -232,12 +232,12 @@ def _risk(figure: Callable[[KeptRisk], float | None]) -> Callable[[Findings], fl
 
 
 def _outside(risk: KeptRisk) -> float:
-    """How far the level's interval reaches out of the stated one, as a part of the target; below 0: it does not."""
+    """Distance by which the level's interval leaves the stated one, as a share of the target; below 0: inside."""
     return max(risk.stated_low - risk.level.low, risk.level.high - risk.stated_high) / risk.target
 
 
 def _apart(risk: KeptRisk) -> float:
-    """How far the passive policy's level is outside of the interval, as a part of the target; below 0: inside."""
+    """Distance of the passive policy's level outside the interval, as a share of the target; below 0: inside."""
     return max(risk.level.low - risk.passive_level, risk.passive_level - risk.level.high) / risk.target
 
 

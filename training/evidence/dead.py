@@ -18,7 +18,7 @@ STEADY = 0.01  # answers that deviate less over what is seen are one answer: tha
 
 
 def why_dead(variation: float, explained: float | None = None) -> str:
-    """Why an actor counts as dead, "" for a living one.
+    """The reason why an actor counts as dead; "" for a living one.
 
     Args:
         variation: deviation over observations of an action within [-1, 1], or of its probability.

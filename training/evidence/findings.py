@@ -79,7 +79,7 @@ class RewardLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """One criterion and what came of it; `found` is in words."""
+    """A criterion and its outcome; `found` is the figure as text."""
 
     name: str
     rule: str

@@ -50,7 +50,7 @@ DAYS = Cadence("days", compounds=True, lead_deviation=0.005)
 
 
 class Drawn(NamedTuple):
-    """One simulated test."""
+    """A simulated test: returns of the policy, the baselines and all trials."""
 
     policy: Series  # (sessions,)
     baselines: Mapping[str, Series]
@@ -71,7 +71,7 @@ class Rate(NamedTuple):
 
 
 def drawn(cadence: Cadence, sessions: int, ratio: float, random: np.random.Generator) -> Drawn:
-    """One test of a policy whose edge has the annual ratio `ratio` of mean to deviation; 0 is noise."""
+    """Simulate a test of a policy whose edge has the annual ratio `ratio` of mean to deviation; 0 is noise."""
     wild = (random.random(sessions) < TURN).cumsum() % 2 == random.integers(2)
     scale = np.where(wild, WILD, 1.0) / math.sqrt((1.0 + WILD**2) / 2.0)
 

@@ -33,15 +33,17 @@ class SeedEnsemble(nn.Module):
         A memory without the members' dimension, such as zeros at the beginning, is taken as that of each member.
         """
         if self._state is None:
-            found = [member(observation) for member in self.members]
-            if isinstance(found[0], tuple):
-                return tuple(torch.stack(outputs).mean(dim=0) for outputs in zip(*found, strict=True))
-            return torch.stack(found).mean(dim=0)
+            outputs_of_members = [member(observation) for member in self.members]
+            if isinstance(outputs_of_members[0], tuple):
+                return tuple(torch.stack(outputs).mean(dim=0) for outputs in zip(*outputs_of_members, strict=True))
+            return torch.stack(outputs_of_members).mean(dim=0)
         assert hidden is not None, "members with a memory are asked with one"
         if hidden.dim() == len(self._state) + 1:
             hidden = hidden.unsqueeze(1).expand(-1, len(self.members), *self._state)
-        found = [member(observation, hidden[:, place].contiguous()) for place, member in enumerate(self.members)]
-        answers, states = zip(*found, strict=True)
+        outputs_of_members = [
+            member(observation, hidden[:, place].contiguous()) for place, member in enumerate(self.members)
+        ]
+        answers, states = zip(*outputs_of_members, strict=True)
         return torch.stack(answers).mean(dim=0), torch.stack(states, dim=1)
 
 

@@ -114,8 +114,8 @@ class Exported(nn.Module):
 
     def forward(self, observation: torch.Tensor, hidden: torch.Tensor | None = None) -> Any:
         """The answers; of a policy with heads or a memory these as well."""
-        given = {"observation": observation.numpy()} | ({} if hidden is None else {"hidden": self._memory(hidden)})
-        answers = [torch.from_numpy(answer) for answer in self._session.run(None, given)]
+        inputs = {"observation": observation.numpy()} | ({} if hidden is None else {"hidden": self._memory(hidden)})
+        answers = [torch.from_numpy(answer) for answer in self._session.run(None, inputs)]
         return answers[0] if len(answers) == 1 else tuple(answers)
 
     @property
@@ -127,16 +127,16 @@ class Exported(nn.Module):
 
     def answers(self, observations: Float32Array) -> Float32Array:
         """The answers of a policy without a memory to observations, float32 (n, *observation shape)."""
-        found: Float32Array = self._session.run(None, {"observation": observations})[0]
-        return found
+        answers: Float32Array = self._session.run(None, {"observation": observations})[0]
+        return answers
 
     def _memory(self, hidden: torch.Tensor) -> Float32Array:
         """A memory as the graph takes it: that of one member is taken as that of each."""
         (shape,) = (node.shape for node in self._session.get_inputs() if node.name == "hidden")
         if hidden.dim() == len(shape) - 1:
             hidden = hidden.unsqueeze(1).expand(-1, *shape[1:]).contiguous()
-        found: Float32Array = hidden.numpy()
-        return found
+        memory: Float32Array = hidden.numpy()
+        return memory
 
 
 def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
@@ -162,11 +162,11 @@ def _write(
     path = folder / POLICY_FILE
     write_whole(path, onnx_bytes(policy, golden_array, spec))
     for name, observations in (("golden", golden_array), ("real", probes), ("single", probes[:1])):
-        found = difference(torch_answers(policy, memory, observations), onnx_answers(path, memory, observations))
-        most = TOLERANCE if found <= TOLERANCE else allowed_difference(policy, memory, observations)
-        if not found <= most:
+        largest = difference(torch_answers(policy, memory, observations), onnx_answers(path, memory, observations))
+        most = TOLERANCE if largest <= TOLERANCE else allowed_difference(policy, memory, observations)
+        if not largest <= most:
             raise ExportError(
-                f"torch and onnxruntime differ by {found} on {len(observations)} {name} observations; expected at "
+                f"torch and onnxruntime differ by {largest} on {len(observations)} {name} observations; expected at "
                 f"most {most}: look for an operation of the module that the exporter does not keep exact"
             )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -215,12 +215,12 @@ def _golden(spec: Spec, observations: Sequence[Observation], answered: Answered)
     """The golden answers, one for each observation."""
     n = len(observations)
     names = [head.name for head in spec.heads]
-    each = zip(*(head.reshape(n, -1).tolist() for head in answered.heads), strict=True)
+    rows = zip(*(head.reshape(n, -1).tolist() for head in answered.heads), strict=True)
     return Golden(
         observations=tuple(observation.data for observation in observations),
         logits=tuple(map(tuple, answered.answers.reshape(n, -1).tolist())),
         hidden=() if answered.states is None else tuple(row.astype("<f4").tobytes() for row in answered.states),
-        heads=tuple(dict(zip(names, map(tuple, heads), strict=True)) for heads in each),
+        heads=tuple(dict(zip(names, map(tuple, heads), strict=True)) for heads in rows),
     )
 
 
@@ -232,11 +232,11 @@ def _check_answers(spec: Spec, answered: Answered, count: int) -> None:
         raise ExportError(
             f"the policy gives {len(answered.heads)} heads; expected {', '.join(shapes)}: return one tensor for each"
         )
-    for (name, shape), found in zip(shapes.items(), (answers, *answered.heads), strict=True):
-        finite = bool(np.isfinite(found).all())
-        if found.shape != (count, *shape) or not finite:
+    for (name, shape), output in zip(shapes.items(), (answers, *answered.heads), strict=True):
+        finite = bool(np.isfinite(output).all())
+        if output.shape != (count, *shape) or not finite:
             raise ExportError(
-                f"the policy gives {name} of shape {found.shape}, finite: {finite}; expected finite ones of shape "
+                f"the policy gives {name} of shape {output.shape}, finite: {finite}; expected finite ones of shape "
                 f"{(count, *shape)}: check the module and its training"
             )
     if answer_name(spec) == "actions" and float(np.abs(answers).max()) > 1.0:
@@ -257,20 +257,20 @@ def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
     if isinstance(policy, Exported):
         return policy.graph
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
-    inputs, outputs, given = ["observation"], [*output_shapes(spec)], [torch.from_numpy(example)]
+    inputs, outputs, examples = ["observation"], [*output_shapes(spec)], [torch.from_numpy(example)]
     memory = memory_shape(spec, count_of(policy))
     if memory is not None:
         inputs = [*inputs, "hidden"]
-        given.append(torch.zeros(len(example), *memory))
+        examples.append(torch.zeros(len(example), *memory))
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(
             policy,
-            tuple(given),
+            tuple(examples),
             input_names=inputs,
             output_names=outputs,
-            dynamic_shapes=tuple({0: batch} for _ in given),
+            dynamic_shapes=tuple({0: batch} for _ in examples),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -343,23 +343,23 @@ def _in_sequence(
     observations: Float32Array,
     hidden: tuple[int, ...],
 ) -> Answered:
-    found = []
+    steps = []
     state = np.zeros((1, *hidden), dtype=np.float32)
     for index in range(len(observations)):
-        found.append(step(observations[index : index + 1], state))
-        state = found[-1][1]
-    answers, states, *heads = (np.concatenate(output) for output in zip(*found, strict=True))
+        steps.append(step(observations[index : index + 1], state))
+        state = steps[-1][1]
+    answers, states, *heads = (np.concatenate(output) for output in zip(*steps, strict=True))
     return Answered(answers, states, tuple(heads))
 
 
-def difference(one: Answered, other: Answered) -> float:
+def difference(first: Answered, second: Answered) -> float:
     """The largest difference between answers, and between states and heads where there are any.
 
     Float32 rounds in proportion: where answers are above 1, it is a share of the largest.
     """
-    pairs = [(one.answers, other.answers), *zip(one.heads, other.heads, strict=True)]
-    if one.states is not None and other.states is not None:
-        pairs.append((one.states, other.states))
+    pairs = [(first.answers, second.answers), *zip(first.heads, second.heads, strict=True)]
+    if first.states is not None and second.states is not None:
+        pairs.append((first.states, second.states))
     return max(float(np.abs(mine - theirs).max()) / max(1.0, float(np.abs(mine).max())) for mine, theirs in pairs)
 
 
@@ -393,6 +393,6 @@ def torch_answers(policy: nn.Module, memory: tuple[int, ...] | None, observation
     with plain_float32():
         if memory is not None:
             return _in_sequence(step, observations, memory)
-        found = policy(torch.from_numpy(observations))
-        answers, *heads = found if isinstance(found, tuple) else (found,)
+        outputs = policy(torch.from_numpy(observations))
+        answers, *heads = outputs if isinstance(outputs, tuple) else (outputs,)
         return Answered(answers.numpy(), None, tuple(head.numpy() for head in heads))

@@ -40,10 +40,10 @@ def import_onnx(path: Path, spec: Spec) -> Exported:
     try:
         check_graph(data)
     except ModelError as error:
-        found = str(error).removesuffix(f": {AGAIN}")
+        reason = str(error).removesuffix(f": {AGAIN}")
         raise ImportOnnxError(
-            f"{path.name}: the daemon would refuse it: {found}: change that in the library that made it, and export it "
-            "from there again"
+            f"{path.name}: the daemon would refuse it: {reason}: change that in the library that made it, and export "
+            "it from there again"
         ) from error
     model = onnx.ModelProto.FromString(data)
     _rename(path, model, spec)
@@ -55,22 +55,22 @@ def import_onnx(path: Path, spec: Spec) -> Exported:
 def _rename(path: Path, model: onnx.ModelProto, spec: Spec) -> None:
     """Give input and output the names and shapes of `spec`. Raises ImportOnnxError where they cannot be those."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    taken = [port for port in model.graph.input if port.name not in weights]
-    given = list(model.graph.output)
-    for what, ports in (("input", taken), ("output", given)):
+    inputs = [port for port in model.graph.input if port.name not in weights]
+    outputs = list(model.graph.output)
+    for what, ports in (("input", inputs), ("output", outputs)):
         if len(ports) != 1:
             names = ", ".join(port.name for port in ports)
             raise ImportOnnxError(f"{path.name}: {len(ports)} {what}s ({names}), expected one: export the policy alone")
-    _check_shape(path, taken[0], ("observations", spec.observation_shape))
-    _check_shape(path, given[0], ("answers", (len(spec.actions),)))
-    new = {taken[0].name: OBSERVATION, given[0].name: answer_name(spec)}
+    _check_shape(path, inputs[0], ("observations", spec.observation_shape))
+    _check_shape(path, outputs[0], ("answers", (len(spec.actions),)))
+    new = {inputs[0].name: OBSERVATION, outputs[0].name: answer_name(spec)}
     used = {name for node in model.graph.node for name in (*node.input, *node.output)} | weights
     if clash := sorted((set(new.values()) & used) - set(new)):
         raise ImportOnnxError(f"{path.name}: an inner value is called {clash[0]}: rename it")
     for node in model.graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
-    for port in (taken[0], given[0]):
+    for port in (inputs[0], outputs[0]):
         port.name = new[port.name]
         port.type.tensor_type.shape.dim[0].dim_param = "batch"
 
@@ -78,13 +78,15 @@ def _rename(path: Path, model: onnx.ModelProto, spec: Spec) -> None:
 def _check_shape(path: Path, port: onnx.ValueInfoProto, expected: tuple[str, tuple[int, ...]]) -> None:
     what, shape = expected
     tensor = port.type.tensor_type
-    found = tuple(dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim)
+    found_shape = tuple(dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim)
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-    fits = all(isinstance(size, str) or size == wanted for size, wanted in zip(found[1:], shape, strict=False))
-    if kind != "FLOAT" or len(found) != len(shape) + 1 or not fits:
+    fits = all(
+        isinstance(size, str) or size == expected for size, expected in zip(found_shape[1:], shape, strict=False)
+    )
+    if kind != "FLOAT" or len(found_shape) != len(shape) + 1 or not fits:
         raise ImportOnnxError(
-            f"{path.name}: {what} are {kind} {found}, expected FLOAT (batch, {', '.join(map(str, shape))}): make it "
-            "for the strategy's `SPEC`"
+            f"{path.name}: {what} are {kind} {found_shape}, expected FLOAT (batch, {', '.join(map(str, shape))}): "
+            "make it for the strategy's `SPEC`"
         )
 
 
@@ -93,18 +95,18 @@ def _check_batch(path: Path, policy: Exported, spec: Spec) -> None:
 
     Raises ImportOnnxError.
     """
-    asked = np.random.default_rng(0).standard_normal((2, *spec.observation_shape), dtype=np.float32)
+    observations = np.random.default_rng(0).standard_normal((2, *spec.observation_shape), dtype=np.float32)
     try:
-        found = policy.answers(asked)
+        answers = policy.answers(observations)
     except Exception as error:  # onnxruntime's own have no common base
         raise ImportOnnxError(
             f"{path.name}: it does not answer two observations at once ({str(error)[:200]}): export it with a dynamic "
             "batch"
         ) from error
-    if found.shape != (2, len(spec.actions)):
+    if answers.shape != (2, len(spec.actions)):
         raise ImportOnnxError(
-            f"{path.name}: answers to two observations have the shape {found.shape}, expected "
+            f"{path.name}: answers to two observations have the shape {answers.shape}, expected "
             f"{(2, len(spec.actions))}: export it with a dynamic batch"
         )
-    if not spec.continuous and found.min() >= 0.0 and np.allclose(found.sum(axis=1), 1.0, atol=1e-5):
+    if not spec.continuous and answers.min() >= 0.0 and np.allclose(answers.sum(axis=1), 1.0, atol=1e-5):
         raise ImportOnnxError(f"{path.name}: it answers probabilities, expected logits: export it without its softmax")

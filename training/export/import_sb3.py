@@ -103,12 +103,12 @@ class ImportedLstmPolicy(nn.Module):
 
 def in_sequence(policy: ImportedLstmPolicy, observations: Tensor) -> Tensor:
     """Logits (n, actions) of observations (n, *shape) that follow one another, from the zero state."""
-    units, found = policy.lstm.num_layers * policy.lstm.hidden_size, []
+    units, answers = policy.lstm.num_layers * policy.lstm.hidden_size, []
     hidden = observations.new_zeros(1, 2 * units)
     for place in range(len(observations)):
         logits, hidden = policy(observations[place : place + 1], hidden)
-        found.append(logits)
-    return torch.cat(found)
+        answers.append(logits)
+    return torch.cat(answers)
 
 
 def built(
@@ -117,8 +117,8 @@ def built(
     """The module that the weights describe. Raises ImportSb3Error, which names `path`, when they are not understood."""
     if (algorithm := off_policy(weights)) and "action_net.weight" not in weights:
         return _built_off_policy(path, weights, spec, activation, algorithm)
-    known = {_DEVIATIONS} if spec.continuous else set()
-    strange = sorted(name for name in weights if name not in known and not _KNOWN.fullmatch(name))
+    allowed = {_DEVIATIONS} if spec.continuous else set()
+    strange = sorted(name for name in weights if name not in allowed and not _KNOWN.fullmatch(name))
     if strange or "action_net.weight" not in weights:
         raise ImportSb3Error(
             f"{path.name}: policy.pth has {strange[0] if strange else 'no action_net.weight'}; expected the layers of "
@@ -154,8 +154,8 @@ def _built_off_policy(
         raise ImportSb3Error(
             f"{path.name}: its policy is that of {algorithm}, {spec.name} has {kind}{memory}: train it with {cure}"
         )
-    own = rf"{re.escape(parts.hidden)}\.\d+\.(weight|bias)" + rf"|{re.escape(parts.action)}\.(weight|bias)"
-    strange = sorted(name for name in weights if not re.fullmatch(rf"{own}|{parts.dropped}", name))
+    pattern = rf"{re.escape(parts.hidden)}\.\d+\.(weight|bias)" + rf"|{re.escape(parts.action)}\.(weight|bias)"
+    strange = sorted(name for name in weights if not re.fullmatch(rf"{pattern}|{parts.dropped}", name))
     if strange:
         raise ImportSb3Error(
             f"{path.name}: policy.pth has {strange[0]}; expected the layers of {algorithm}'s MlpPolicy alone: write "
@@ -173,10 +173,10 @@ def _built_off_policy(
 
 def _in_a_row(path: Path, weights: dict[str, Tensor], prefix: str, width: int) -> list[nn.Linear]:
     """The layers called `prefix` and an even number, the first of which reads `width` values."""
-    found = (re.fullmatch(rf"{re.escape(prefix)}\.(\d+)\.(weight|bias)", name) for name in weights)
-    last = max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.fullmatch(rf"{re.escape(prefix)}\.(\d+)\.(weight|bias)", name) for name in weights)
+    last_layer = max((int(match[1]) for match in matches if match), default=-1)
     layers: list[nn.Linear] = []
-    for number in range(0, last + 1, 2):  # the odd ones are the activations, which have no weights
+    for number in range(0, last_layer + 1, 2):  # the odd ones are the activations, which have no weights
         layers.append(_linear(path, weights, f"{prefix}.{number}", layers[-1].out_features if layers else width))
     return layers
 
@@ -198,11 +198,11 @@ def _check_actions(path: Path, name: str, action: nn.Linear, spec: Spec) -> None
 def _linear(path: Path, weights: dict[str, Tensor], name: str, width: int) -> nn.Linear:
     """The layer called `name`, which must read `width` values."""
     weight, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
-    shape, found = (None if tensor is None else tuple(tensor.shape) for tensor in (weight, bias))
-    if weight is None or bias is None or shape is None or shape[1:] != (width,) or found != shape[:1]:
+    shape, bias_shape = (None if tensor is None else tuple(tensor.shape) for tensor in (weight, bias))
+    if weight is None or bias is None or shape is None or shape[1:] != (width,) or bias_shape != shape[:1]:
         raise ImportSb3Error(
-            f"{path.name}: {name} has a weight {shape} and a bias {found}, expected (units, {width}) and (units,): the "
-            "layers do not follow one another; save the model again"
+            f"{path.name}: {name} has a weight {shape} and a bias {bias_shape}, expected (units, {width}) and "
+            "(units,): the layers do not follow one another; save the model again"
         )
     layer = nn.Linear(width, shape[0])
     layer.load_state_dict({"weight": weight, "bias": bias})
@@ -212,17 +212,17 @@ def _linear(path: Path, weights: dict[str, Tensor], name: str, width: int) -> nn
 def _lstm(path: Path, weights: dict[str, Tensor], spec: Spec) -> nn.LSTM | None:
     """The actor's LSTM; None for a policy that carries no state."""
     prefix = "lstm_actor."
-    found = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    if not found and spec.recurrent_shape is None:
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    if not tensors and spec.recurrent_shape is None:
         return None
-    if spec.recurrent_shape is None or not found:
+    if spec.recurrent_shape is None or not tensors:
         carries = "carries no hidden state" if spec.recurrent_shape is None else "carries a hidden state"
         raise ImportSb3Error(
-            f"{path.name}: the policy is {'recurrent (lstm_actor)' if found else 'feed-forward'}, but {spec.name} "
-            f"{carries} between decisions: train it with {'PPO' if found else 'sb3-contrib RecurrentPPO'} instead"
+            f"{path.name}: the policy is {'recurrent (lstm_actor)' if tensors else 'feed-forward'}, but {spec.name} "
+            f"{carries} between decisions: train it with {'PPO' if tensors else 'sb3-contrib RecurrentPPO'} instead"
         )
-    recurrent = found.get("weight_hh_l0")
-    units, layers = recurrent.shape[-1] if recurrent is not None and recurrent.dim() else 0, len(found) // 4
+    recurrent = tensors.get("weight_hh_l0")
+    units, layers = recurrent.shape[-1] if recurrent is not None and recurrent.dim() else 0, len(tensors) // 4
     if 2 * layers * units != math.prod(spec.recurrent_shape):
         raise ImportSb3Error(
             f"{path.name}: the LSTM's state has h and c of {layers} layers x {units} units, {spec.name} carries "
@@ -230,9 +230,9 @@ def _lstm(path: Path, weights: dict[str, Tensor], spec: Spec) -> nn.LSTM | None:
         )
     lstm = nn.LSTM(math.prod(spec.observation_shape), units, layers)
     try:
-        lstm.load_state_dict(found)
+        lstm.load_state_dict(tensors)
     except RuntimeError as error:
-        shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         raise ImportSb3Error(
             f"{path.name}: lstm_actor has {shapes}; expected an LSTM of {layers} layers x {units} units that reads "
             f"{math.prod(spec.observation_shape)} values: train on the strategy's own environment"
@@ -331,14 +331,14 @@ def check_golden(module: nn.Module, golden: Path) -> None:
     try:
         with np.load(golden, allow_pickle=False) as arrays:
             names = ("observations", "actions" if acts else "logits")
-            observations, given = (torch.from_numpy(arrays[name]).float() for name in names)
+            observations, expected = (torch.from_numpy(arrays[name]).float() for name in names)
         with torch.no_grad():
-            found = (
+            answers = (
                 in_sequence(module, observations) if isinstance(module, ImportedLstmPolicy) else module(observations)
             )
-        pair = (found.double(), given.double())
-        one, other = pair if acts else (torch.log_softmax(each, dim=1) for each in pair)
-        difference = float((one - other).abs().max())
+        pair = (answers.double(), expected.double())
+        ours, theirs = pair if acts else (torch.log_softmax(values, dim=1) for values in pair)
+        difference = float((ours - theirs).abs().max())
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ImportSb3Error(
             f"{golden.name}: {error}; expected an .npz with `observations` and `{'actions' if acts else 'logits'}`, a "
@@ -376,17 +376,17 @@ def _check_spaces(path: Path, plain: dict[str, Any], spec: Spec) -> None:
 
 def _check_box(path: Path, acted: object, spec: Spec) -> None:
     """The space of continuous actions, each within [-1, 1]."""
-    given = acted if isinstance(acted, dict) else {}
-    low, high = (", ".join(sorted(set(re.findall(r"[^\s\[\]]+", str(given.get(name)))))) for name in ("low", "high"))
-    if (given.get("_shape"), low, high) != ([len(spec.actions)], "-1.", "1."):
+    space = acted if isinstance(acted, dict) else {}
+    low, high = (", ".join(sorted(set(re.findall(r"[^\s\[\]]+", str(space.get(name)))))) for name in ("low", "high"))
+    if (space.get("_shape"), low, high) != ([len(spec.actions)], "-1.", "1."):
         raise ImportSb3Error(
-            f"{path.name}: the action space is {given.get(':type:', acted)} of shape {given.get('_shape')} from {low} "
+            f"{path.name}: the action space is {space.get(':type:', acted)} of shape {space.get('_shape')} from {low} "
             f"to {high}, {spec.name} has a Box of {len(spec.actions)} from -1.0 to 1.0: train on the strategy's own "
             "environment (training.make_env)"
         )
 
 
-def _activation(path: Path, plain: dict[str, Any], given: str | None, usual: str) -> str:
+def _activation(path: Path, plain: dict[str, Any], requested: str | None, usual: str) -> str:
     """The activation given, else the one that the file states in plain, else the `usual` one of the algorithm."""
     stated = plain.get("policy_kwargs") or {}
     text = str(stated.get("activation_fn", "")) if isinstance(stated, dict) else ""
@@ -398,13 +398,13 @@ def _activation(path: Path, plain: dict[str, Any], given: str | None, usual: str
         )
     if isinstance(stated, dict) and stated.get("squash_output"):
         raise ImportSb3Error(f"{path.name}: policy_kwargs has squash_output, expected none: train without it")
-    found = re.sub(r".*\.|\W", "", text).lower() or None
-    chosen = given or found or usual
-    if chosen not in ACTIVATIONS or (given and found and given != found):
-        asked = f", {given} was asked for" if given else ""
+    from_file = re.sub(r".*\.|\W", "", text).lower() or None
+    chosen = requested or from_file or usual
+    if chosen not in ACTIVATIONS or (requested and from_file and requested != from_file):
+        request_text = f", {requested} was asked for" if requested else ""
         raise ImportSb3Error(
-            f"{path.name}: the activation is {text or 'not stated'}{asked}; expected one of {', '.join(ACTIVATIONS)}, "
-            "the same in both places: leave `activation` out, or train with one of these"
+            f"{path.name}: the activation is {text or 'not stated'}{request_text}; expected one of "
+            f"{', '.join(ACTIVATIONS)}, the same in both places: leave `activation` out, or train with one of these"
         )
     return chosen
 

@@ -40,7 +40,7 @@ class ImportSb3Error(ValueError):
 
 def members_of(path: Path) -> dict[str, bytes]:
     """The three members that are read, after the sizes and names of all were checked. Raises ImportSb3Error."""
-    wanted = ("data", "policy.pth", "_stable_baselines3_version")
+    required = ("data", "policy.pth", "_stable_baselines3_version")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -59,13 +59,13 @@ def members_of(path: Path) -> dict[str, bytes]:
                         f"{path.name}: member {entry.filename} unpacks to {entry.file_size:,} bytes, expected at most "
                         f"{MEMBERS[entry.filename]:,}: this is no model for this desk"
                     )
-            missing = [name for name in wanted if name not in names]
+            missing = [name for name in required if name not in names]
             if missing:
                 raise ImportSb3Error(
                     f"{path.name}: no member {missing[0]}, expected a model saved by Stable-Baselines3 1.0 or later: "
                     "save it with model.save"
                 )
-            return {name: archive.read(name) for name in wanted}
+            return {name: archive.read(name) for name in required}
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError) as error:
         raise ImportSb3Error(
             f"{path.name}: {error}; expected the zip that model.save writes: save the model again"
@@ -125,12 +125,12 @@ def weights_of(path: Path, data: bytes) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ImportSb3Error(f"{path.name}: policy.pth holds a {type(state).__name__}, expected tensors by name")
     for name, value in state.items():
-        found = f"a {type(value).__name__}"
+        kind_text = f"a {type(value).__name__}"
         if isinstance(value, torch.Tensor):
             if value.dtype == torch.float32 and value.is_contiguous() and not value.is_meta and value.isfinite().all():
                 continue
-            found = f"a tensor of {value.dtype} on {value.device}, contiguous: {value.is_contiguous()}"
-        raise ImportSb3Error(f"{path.name}: {name} of policy.pth is {found}; expected finite float32: train again")
+            kind_text = f"a tensor of {value.dtype} on {value.device}, contiguous: {value.is_contiguous()}"
+        raise ImportSb3Error(f"{path.name}: {name} of policy.pth is {kind_text}; expected finite float32: train again")
     return state
 
 

@@ -49,10 +49,10 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
 
 def _clear(shelf: Path) -> None:
     """Remove what killed exports left, but for a version that one had put aside: nothing else may hold it."""
-    for left in shelf.glob(f"{WORKSHOP}*"):
+    for leftover in shelf.glob(f"{WORKSHOP}*"):
         with suppress(OSError):  # another one removes it too
-            if time.time() - left.stat().st_mtime > LEFT_S and not (left / REPLACED).exists():
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - leftover.stat().st_mtime > LEFT_S and not (leftover / REPLACED).exists():
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _put(folder: Path, final: Path, aside: Path) -> None:
@@ -68,19 +68,19 @@ def _put(folder: Path, final: Path, aside: Path) -> None:
         raise
 
 
-def refuse_to_replace(there: Path, contract: str) -> None:
+def refuse_to_replace(folder: Path, contract: str) -> None:
     """Raise ExportError where a version of this name has another contract or trades real money: a desk may need it."""
     try:
-        held = decode((there / MANIFEST_FILE).read_bytes())
+        manifest = decode((folder / MANIFEST_FILE).read_bytes())
     except (OSError, msgspec.DecodeError):
         return  # no version, or a damaged one, which is replaced
-    if held.contract_hash != contract:
-        why = f"with the contract {held.contract_hash[:12]}, the strategy's is {contract[:12]} now"
-    elif held.promoted:
+    if manifest.contract_hash != contract:
+        why = f"with the contract {manifest.contract_hash[:12]}, the strategy's is {contract[:12]} now"
+    elif manifest.promoted:
         why = "and was promoted to trade real money, by its own report"
     else:
         return
     raise ExportError(
-        f"version {there.name} is in {there.parent} {why}: the export would replace it. Remove it once no desk runs by "
-        f"it (rm -r {there}), or name another store with --models-dir"
+        f"version {folder.name} is in {folder.parent} {why}: the export would replace it. Remove it once no desk runs "
+        f"by it (rm -r {folder}), or name another store with --models-dir"
     )

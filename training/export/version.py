@@ -40,16 +40,16 @@ def read_version(store: Path, strategy: str, name: str = CURRENT) -> Version:
     """
     shelf = store / strategy
     try:
-        named = (shelf / CURRENT).read_text(encoding="utf-8").strip() if name == CURRENT else name
-        folder = shelf / named
+        version_name = (shelf / CURRENT).read_text(encoding="utf-8").strip() if name == CURRENT else name
+        folder = shelf / version_name
         manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
-        found = hashlib.sha256((folder / POLICY_FILE).read_bytes()).hexdigest()
+        digest = hashlib.sha256((folder / POLICY_FILE).read_bytes()).hexdigest()
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         names = ", ".join(sorted(path.parent.name for path in shelf.glob(f"*/{MANIFEST_FILE}"))) or "none"
         raise VersionError(f"{shelf}: version {name} cannot be read ({error}): expected one of {names}") from error
-    if found != manifest.policy_sha256:
+    if digest != manifest.policy_sha256:
         raise VersionError(
-            f"{folder / POLICY_FILE} has SHA-256 {found}, {MANIFEST_FILE} expects {manifest.policy_sha256}: restore "
+            f"{folder / POLICY_FILE} has SHA-256 {digest}, {MANIFEST_FILE} expects {manifest.policy_sha256}: restore "
             "the version's folder"
         )
     return Version(folder, manifest)

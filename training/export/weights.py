@@ -40,12 +40,12 @@ def warm_start(
     """
     version = read_version(store, strategy.spec.name, name)
     members = read_weights(version, strategy, network)
-    seen = max(last for span, (_, last) in version.manifest.training.splits.items() if span != "test")
+    last_session = max(span_end for span, (_, span_end) in version.manifest.training.splits.items() if span != "test")
     first = min(fold.validate[0] for fold in folds)
-    if first <= seen:
+    if first <= last_session:
         raise VersionError(
-            f"{version.folder} was trained and chosen on sessions up to {seen}, and this run validates from {first}: "
-            "it would be tested on what it has seen; give later bars, fewer --folds, or an earlier version"
+            f"{version.folder} was trained and chosen on sessions up to {last_session}, and this run validates from "
+            f"{first}: it would be tested on what it has seen; give later bars, fewer --folds, or an earlier version"
         )
     return members
 
@@ -57,11 +57,11 @@ def read_weights(version: Version, strategy: AnyStrategy, network: str) -> tuple
         VersionError: it keeps none, they are not those of its manifest, or they are of another contract or network.
     """
     manifest, path = version.manifest, version.folder / WEIGHTS_FILE
-    own = contract_hash(strategy)
-    if manifest.contract_hash != own:
+    contract = contract_hash(strategy)
+    if manifest.contract_hash != contract:
         raise VersionError(
-            f"{version.folder} has the contract {manifest.contract_hash[:12]}, {strategy.spec.name} has {own[:12]}: "
-            "its weights read other observations; begin at a version of this contract"
+            f"{version.folder} has the contract {manifest.contract_hash[:12]}, {strategy.spec.name} has "
+            f"{contract[:12]}: its weights read other observations; begin at a version of this contract"
         )
     if WEIGHTS_FILE not in manifest.files:
         raise VersionError(
@@ -70,14 +70,16 @@ def read_weights(version: Version, strategy: AnyStrategy, network: str) -> tuple
         )
     try:
         data = path.read_bytes()
-        found = unpacked(data)
-        kept, members = str(found["network"]), tuple(found["members"])
+        saved = unpacked(data)
+        saved_network, members = str(saved["network"]), tuple(saved["members"])
     except (OSError, ValueError, KeyError) as error:
         raise VersionError(f"{path} cannot be read ({error}): restore the version's folder") from error
     if hashlib.sha256(data).hexdigest() != manifest.files[WEIGHTS_FILE]:
         raise VersionError(f"{path} is not the file that the manifest names: restore the version's folder")
-    if kept != network:
-        raise VersionError(f"{version.folder} is of the network {kept}, this run trains {network}: --network {kept}")
+    if saved_network != network:
+        raise VersionError(
+            f"{version.folder} is of the network {saved_network}, this run trains {network}: --network {saved_network}"
+        )
     return members
 
 

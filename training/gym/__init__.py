@@ -78,9 +78,9 @@ class SplitAccounts:
         else:
             unknown = sorted(set(dates) - set(self.dates))
             if unknown or len(dates) != len(self.playing):
-                found = f" with {unknown[0]}" if unknown else ""
+                unknown_text = f" with {unknown[0]}" if unknown else ""
                 raise ValueError(
-                    f"sessions are {len(dates)} dates{found}; expected one for each of "
+                    f"sessions are {len(dates)} dates{unknown_text}; expected one for each of "
                     f"{len(self.playing)} environments, from {self.dates[0]} to {self.dates[-1]}: see env.sessions"
                 )
             self.playing[:] = [self.dates.index(date) for date in dates]
@@ -93,8 +93,8 @@ class SplitAccounts:
 
     def observe(self) -> Float32Array:
         """Raw observations (count, 20, 23), a new array each time."""
-        seen: Float32Array = self.market.observe().numpy()
-        return seen
+        observations: Float32Array = self.market.observe().numpy()
+        return observations
 
     def info(self, seat: int) -> dict[str, Any]:
         """Net profit of the session so far in USD, at the bid, and the session's date."""
@@ -209,9 +209,9 @@ class OptionScalperVectorEnv(VectorEnv[Float32Array, Int64Array, npt.NDArray[Any
         rewards, terminals = self._seats.step(np.asarray(actions, dtype=np.int64))
         ended: dict[str, Any] = {}
         if terminals.any():
-            last = self._seats.observe()
+            last_observations = self._seats.observe()
             for seat in np.flatnonzero(terminals).tolist():
-                final = {"final_obs": last[seat], "final_info": self._seats.info(seat)}
+                final = {"final_obs": last_observations[seat], "final_info": self._seats.info(seat)}
                 ended = self._add_info(ended, final, seat)
             self._seats.begin(terminals)
         infos = self._infos() | ended

@@ -85,17 +85,17 @@ class SplitMarkets:
         config: Path | str | None = None,
         symbols: tuple[str, ...] = (),
     ) -> None:
-        names, known = Fold.__struct_fields__, kind(definition.spec.name, symbols=symbols)
+        names, training_kind = Fold.__struct_fields__, kind(definition.spec.name, symbols=symbols)
         if split not in names:
             raise ValueError(f"split is {split!r}, expected one of {', '.join(names)}: choose one of these")
-        known.check((variant,) if variant else (), known.networks[0])
+        training_kind.check((variant,) if variant else (), training_kind.networks[0])
         path = Path(bars)
         self._definition = definition
         self._table = _read(path, path.stat().st_mtime_ns, definition.spec.name, symbols)
         self._trading: Trading = trading_of(definition.spec.name, None if config is None else Path(config))
-        self._variant = {"variant": variant or known.variants[0]} if definition.spec.continuous else {}
+        self._variant = {"variant": variant or training_kind.variants[0]} if definition.spec.continuous else {}
         days = tuple(self._table.dates[self._table.first_decision :])
-        self.dates: tuple[str, ...] = getattr(last_fold(days, known.walk, known.unusable), split)
+        self.dates: tuple[str, ...] = getattr(last_fold(days, training_kind.walk, training_kind.unusable), split)
         self.first, self.last = self._table.span(self.dates)
 
     def market(self, count: int, seed: int) -> DailyMarket:
@@ -105,7 +105,7 @@ class SplitMarkets:
         )
 
     def market_from(self, begin: int) -> DailyMarket:
-        """One account whose episode begins before this session (index into the table)."""
+        """A market of one account whose episode begins before session `begin` (index into the table)."""
         return self._definition.market(
             self._table, begin, self.last, self._trading, count=1, draws=False, **self._variant
         )
@@ -183,10 +183,10 @@ class DailyEnv(gymnasium.Env[Float32Array, Any]):
         day = int(market.day[0])
         step = market.step(torch.from_numpy(np.array([action], dtype=self._type)))
         over = step.truncated is not None
-        seen = market.observe() if step.last is None else step.last
+        observation = market.observe() if step.last is None else step.last
         info = {"equity_usd": float(market.closing_usd[0][0]), "session": self._markets.date(day + 1)}
         self._market = None if over else market
-        return seen[0].numpy(), float(step.rewards[0]), False, over, info
+        return observation[0].numpy(), float(step.rewards[0]), False, over, info
 
 
 class DailyVectorEnv(VectorEnv[Float32Array, npt.NDArray[Any], npt.NDArray[Any]]):
@@ -234,10 +234,10 @@ class DailyVectorEnv(VectorEnv[Float32Array, npt.NDArray[Any], npt.NDArray[Any]]
         never = np.zeros(self.num_envs, dtype=np.bool_)
         ended: dict[str, Any] = {}
         if step.truncated is not None and step.last is not None:
-            last, closing = step.last.numpy(), market.closing_usd[0].numpy()
+            last_observations, closing = step.last.numpy(), market.closing_usd[0].numpy()
             for seat in np.flatnonzero(step.truncated.numpy()).tolist():
                 final = {"equity_usd": float(closing[seat]), "session": self._markets.date(int(days[seat]))}
-                ended = self._add_info(ended, {"final_obs": last[seat], "final_info": final}, seat)
+                ended = self._add_info(ended, {"final_obs": last_observations[seat], "final_info": final}, seat)
         truncated = never if step.truncated is None else step.truncated.numpy()
         return market.observe().numpy(), step.rewards.numpy(), never, truncated, self._infos() | ended
 

@@ -57,10 +57,10 @@ def make_env(
         return own_env(name, path, split, **_own_of(name, options))
     registered = _registered(name)
     single, _ = REGISTERED[registered]
-    made: gymnasium.Env[Any, Any] = single(path, split, **options)
-    made.spec = copy.deepcopy(gymnasium.spec(registered))
-    made.spec.kwargs = {"bars": path, "split": split, **options}
-    return made
+    environment: gymnasium.Env[Any, Any] = single(path, split, **options)
+    environment.spec = copy.deepcopy(gymnasium.spec(registered))
+    environment.spec.kwargs = {"bars": path, "split": split, **options}
+    return environment
 
 
 def make_vec(
@@ -81,26 +81,26 @@ def make_vec(
     """
     name, path = add(name), bars_of(name, bars)
     if name not in STRATEGIES:
-        one = partial(own_env, name, path, split, **_own_of(name, options))
-        return SyncVectorEnv([one] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        make = partial(own_env, name, path, split, **_own_of(name, options))
+        return SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
     _, many = REGISTERED[_registered(name)]
-    made: VectorEnv[Any, Any, Any] = many(num_envs, path, split, **options)
-    return made
+    environments: VectorEnv[Any, Any, Any] = many(num_envs, path, split, **options)
+    return environments
 
 
 def _registered(name: str) -> str:
     """The id of the environment of a shipped strategy. Raises ValueError where it has none."""
-    ids = {one: f"rltrader/{one.title().replace('_', '')}-v0" for one in STRATEGIES}
+    ids = {shipped: f"rltrader/{shipped.title().replace('_', '')}-v0" for shipped in STRATEGIES}
     if ids[name] not in REGISTERED:
-        others = ", ".join(one for one, found in ids.items() if found in REGISTERED)
-        raise ValueError(f"{name} has no environment, its training has a procedure of its own: expected {others}")
+        names = ", ".join(shipped for shipped, environment_id in ids.items() if environment_id in REGISTERED)
+        raise ValueError(f"{name} has no environment, its training has a procedure of its own: expected {names}")
     return ids[name]
 
 
 def _own_of(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options of a strategy that is not shipped: a desk's configuration alone."""
-    if others := options.keys() - {"config"}:
-        raise ValueError(f"{name} is not shipped, so {min(others)} is not for its environment: leave it out")
+    if unknown := options.keys() - {"config"}:
+        raise ValueError(f"{name} is not shipped, so {min(unknown)} is not for its environment: leave it out")
     return options
 
 

@@ -75,8 +75,8 @@ def load_ledger(path: Path | str) -> tuple[Line, ...]:
     >>> {line.kind for line in lines} == {"trial", "opening"}
     True
     """
-    given = Path(path)
-    file = given / LEDGER_FILE if given.is_dir() else given
+    place = Path(path)
+    file = place / LEDGER_FILE if place.is_dir() else place
     if not file.is_file():
         raise LedgerError(f"{file}: no ledger here; expected <store>/<strategy>, or its {LEDGER_FILE}")
     return Ledger(file).read().lines
@@ -122,15 +122,15 @@ def _row(f: Findings) -> dict[str, Any]:
         "lead": None if lead is None else lead.mean,
         "lead_low": None if lead is None else lead.low,
         "deflated_sharpe": f.deflated.deflated,
-        "criteria_passed": sum(one.passes for one in f.criteria),
+        "criteria_passed": sum(criterion.passes for criterion in f.criteria),
         "criteria": len(f.criteria),
         "passive": f.passive,
     }
 
 
 def _read(path: Path | str, name: str, decode: Callable[[bytes], T]) -> T:
-    given = Path(path)
-    file = given / name if given.is_dir() else given
+    place = Path(path)
+    file = place / name if place.is_dir() else place
     try:
         return decode(file.read_bytes())
     except FileNotFoundError:

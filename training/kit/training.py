@@ -64,45 +64,45 @@ def train(
     Traceback (most recent call last):
     ValueError: there is no setting 'step': did you mean 'steps'?
     """
-    asked = settings_of(name, bars, models_dir, preset, {"processes": 1, **settings})
-    with shown(asked, listen, verbose=verbose) as told:
-        return train_and_export(asked, told)
+    run_settings = settings_of(name, bars, models_dir, preset, {"processes": 1, **settings})
+    with shown(run_settings, listen, verbose=verbose) as listener:
+        return train_and_export(run_settings, listener)
 
 
 def settings_of(
     name: str, bars: Path | str, models_dir: Path | str, preset: str | None, changes: Mapping[str, Any]
 ) -> Settings:
     """Return the settings of a run of a strategy with these changes. Raises ValueError for an unknown one."""
-    known = {field.name for field in fields(Settings)} - {"strategy", "bars", "out"}
-    for unknown in sorted(changes.keys() - known):
-        near = get_close_matches(unknown, sorted(known), 1)
+    names = {field.name for field in fields(Settings)} - {"strategy", "bars", "out"}
+    for unknown in sorted(changes.keys() - names):
+        near = get_close_matches(unknown, sorted(names), 1)
         raise ValueError(f"there is no setting {unknown!r}: {f'did you mean {near[0]!r}?' if near else 'see Settings'}")
-    made = dict(changes)
-    if isinstance(seeds := made.get("seeds"), int):
-        made["seeds"] = tuple(range(1, seeds + 1))
-    made |= {key: Path(made[key]) for key in _PATHS if made.get(key) is not None}
+    values = dict(changes)
+    if isinstance(seeds := values.get("seeds"), int):
+        values["seeds"] = tuple(range(1, seeds + 1))
+    values |= {key: Path(values[key]) for key in _PATHS if values.get(key) is not None}
     usual = settings_for(add(name), Path(bars), Path(models_dir), preset=preset)
-    found = replace(usual, base=preset or "", **made)
+    result = replace(usual, base=preset or "", **values)
     for key in ("steps", "folds", "processes"):
-        if not isinstance(value := getattr(found, key), int) or value < 1:
+        if not isinstance(value := getattr(result, key), int) or value < 1:
             raise ValueError(f"{key} is {value!r}: expected a whole number of at least 1")
-    if not found.seeds:
+    if not result.seeds:
         raise ValueError("seeds are none: expected at least one")
-    return found
+    return result
 
 
 @contextmanager
 def shown(settings: Settings, listen: Listener | None, *, verbose: bool) -> Iterator[Listener]:
     """Yield who is told of a run's progress: `listen`, the display on standard error, both, or nobody."""
-    told = [listen] if listen is not None else []
+    listeners = [listen] if listen is not None else []
 
     def tell(news: Any) -> None:
-        for each in told:
-            each(news)
+        for listener in listeners:
+            listener(news)
 
     if not verbose:
         yield tell
         return
     with Display(len(requests_of(settings)), settings.trained_steps) as display:
-        told.append(display)
+        listeners.append(display)
         yield tell

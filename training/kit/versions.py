@@ -95,12 +95,12 @@ class StoredPolicy:
         """
         if not deterministic:
             raise ValueError("deterministic is False: a desk takes the likeliest action, expected True")
-        seen = np.asarray(observation, dtype=np.float32)
-        alone = seen.shape == self.spec.observation_shape
-        batch = seen[None] if alone else seen
+        values = np.asarray(observation, dtype=np.float32)
+        alone = values.shape == self.spec.observation_shape
+        batch = values[None] if alone else values
         if batch.shape[1:] != self.spec.observation_shape:
             raise ValueError(
-                f"the observation has the shape {seen.shape}, expected {self.spec.observation_shape}, or n of them"
+                f"the observation has the shape {values.shape}, expected {self.spec.observation_shape}, or n of them"
             )
         if state is not None and episode_start is not None:
             state = np.where(np.reshape(episode_start, (-1, *(1,) * (state.ndim - 1))), np.float32(0.0), state)
@@ -113,11 +113,11 @@ class StoredPolicy:
         return (actions[0] if alone else actions), memory
 
     def _answered(self, batch: Float32Array, state: Any) -> tuple[Float32Array, Any]:
-        given = {"observation": batch}
+        inputs = {"observation": batch}
         if self._memory is None:
-            return self._session.run(None, given)[0], None
-        given["hidden"] = np.zeros((len(batch), *self._memory), np.float32) if state is None else state
-        answers, memory = self._session.run(None, given)[:2]
+            return self._session.run(None, inputs)[0], None
+        inputs["hidden"] = np.zeros((len(batch), *self._memory), np.float32) if state is None else state
+        answers, memory = self._session.run(None, inputs)[:2]
         return answers, memory
 
 
@@ -214,14 +214,14 @@ def export_policy(
         ExportError: it cannot be exported, or onnxruntime answers otherwise.
         TapeError, HistoryError, RunFolderError, LedgerError, OSError: as `train`.
     """
-    asked = settings_of(name, bars, models_dir, None, {"processes": 1, **settings})
-    if not kind(asked.strategy).imports:
-        raise ValueError(f"{asked.strategy} takes no policy that was trained elsewhere: call training.train")
-    with shown(asked, None, verbose=verbose) as listen, tempfile.TemporaryDirectory() as folder:
-        file = _file_of(policy, strategy(asked.strategy).spec, Path(folder))
+    run_settings = settings_of(name, bars, models_dir, None, {"processes": 1, **settings})
+    if not kind(run_settings.strategy).imports:
+        raise ValueError(f"{run_settings.strategy} takes no policy that was trained elsewhere: call training.train")
+    with shown(run_settings, None, verbose=verbose) as listen, tempfile.TemporaryDirectory() as folder:
+        file = _file_of(policy, strategy(run_settings.strategy).spec, Path(folder))
         if file.suffix == ".zip":
-            return import_and_export(asked, file, None, None, listen)
-        return import_graph_and_export(asked, file, listen)
+            return import_and_export(run_settings, file, None, None, listen)
+        return import_graph_and_export(run_settings, file, listen)
 
 
 def _file_of(policy: Any, spec: Spec, folder: Path) -> Path:
@@ -256,5 +256,7 @@ def _check_answers(policy: nn.Module, observations: Float32Array, spec: Spec) ->
             f"the policy takes no observations of {spec.name}, float32 {observations.shape}: {error}"
         ) from error
     if not isinstance(answers, torch.Tensor) or tuple(answers.shape) != expected:
-        found = tuple(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
-        raise ValueError(f"the policy answers {found} to two observations of {spec.name}, expected a tensor {expected}")
+        answer_text = tuple(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
+        raise ValueError(
+            f"the policy answers {answer_text} to two observations of {spec.name}, expected a tensor {expected}"
+        )

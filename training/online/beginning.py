@@ -136,16 +136,16 @@ def begin(
     make_deterministic()
     use_fast_float32()  # a process that multiplies otherwise comes to other weights
     preset, apart = COLD_PRESETS[plan.preset], Apart(bars, config, trading, plan.preset)
-    c, made = preset.online, _read(folder, plan)
-    fresh = made is None
-    if made is None:
+    c, saved = preset.online, _read(folder, plan)
+    fresh = saved is None
+    if saved is None:
         for name in (REPLAY_FILE, REPLAY):
             (folder / name).unlink(missing_ok=True)
         data = apart.data
         started = cold_start(data, preset=preset, seed=plan.seed, threads=threads, folder=folder, report=report)
         figures = {name: value for name, value in started.figures.items() if isfinite(value)}  # JSON has no others
-        made = Made(plan, training_of(data, started.dates, feed, origin_of(*bars)), figures)
-        write_whole(folder / COLD_FILE, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+        saved = Made(plan, training_of(data, started.dates, feed, origin_of(*bars)), figures)
+        write_whole(folder / COLD_FILE, msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n")
         network, cold = started.network, started.replay
     else:
         network = network_of(config, preset, plan.seed)
@@ -157,7 +157,7 @@ def begin(
     with _opening():
         replay = DiskReplay(path, rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
     learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
-    return Begun(learner, network, c, replay, made.training, made.figures, apart, fresh)
+    return Begun(learner, network, c, replay, saved.training, saved.figures, apart, fresh)
 
 
 @contextmanager
@@ -183,12 +183,12 @@ def _read(folder: Path, plan: TrainerSettings) -> Made | None:
     """Return what the folder was made with; None where its cold start is not whole."""
     if not (folder / CHECKPOINT).exists():
         return None
-    made = made_in(folder)
+    saved = made_in(folder)
     for name in TrainerSettings.__struct_fields__:
-        found, wanted = getattr(made.plan, name), getattr(plan, name)
-        if found != wanted and (found is not None or name != "reward"):
+        saved_value, value = getattr(saved.plan, name), getattr(plan, name)
+        if saved_value != value and (saved_value is not None or name != "reward"):
             raise OtherFolder(
-                f"{folder} was made with {name} = {found!r}, now {wanted!r}: give the former value, or begin anew "
+                f"{folder} was made with {name} = {saved_value!r}, now {value!r}: give the former value, or begin anew "
                 "with another --own-dir"
             )
     for name in (REPLAY_FILE, REPLAY):
@@ -197,4 +197,4 @@ def _read(folder: Path, plan: TrainerSettings) -> Made | None:
                 f"{folder / name} is missing, and {CHECKPOINT} counts on its transitions: restore it, or begin anew "
                 "with an empty --own-dir"
             )
-    return made
+    return saved

@@ -25,7 +25,7 @@ class NotReady(Exception):
     """The stream cannot be read in its order now: it does not exist yet, or another consumer holds entries of it."""
 
 
-def later_streams(client: Any, desk: str, known: str, newest_ns: int, now_ns: int) -> tuple[list[str], bool]:
+def later_streams(client: Any, desk: str, current: str, newest_ns: int, now_ns: int) -> tuple[list[str], bool]:
     """Return the desk's streams that come after the known one, the newest last, and whether the known one exists.
 
     A journal of another epoch has another stream, and more than one may begin while no trainer runs. They come after
@@ -35,24 +35,24 @@ def later_streams(client: Any, desk: str, known: str, newest_ns: int, now_ns: in
     """
     bars = {name: _newest_bar_ns(client, name) for name in _names(client, desk)}
     latest = now_ns + AHEAD_NS
-    own = (newest_ns, bars[known]) if known in bars else ()
-    least = max((bar for bar in own if bar < latest), default=-1)
-    others = sorted((bar, name) for name, bar in bars.items() if name != known and least < bar < latest)
-    return [name for _, name in (others if known in bars else others[-1:])], known in bars
+    own_bars = (newest_ns, bars[current]) if current in bars else ()
+    least = max((bar for bar in own_bars if bar < latest), default=-1)
+    other_streams = sorted((bar, name) for name, bar in bars.items() if name != current and least < bar < latest)
+    return [name for _, name in (other_streams if current in bars else other_streams[-1:])], current in bars
 
 
-def stream_ahead(client: Any, desk: str, known: str, now_ns: int) -> str:
+def stream_ahead(client: Any, desk: str, current: str, now_ns: int) -> str:
     """Return another stream whose newest decision `later_streams` passes over: it is ahead of the clock; "" for none.
 
     Raises RedisError.
     """
-    others = (name for name in _names(client, desk) if name != known)
-    return next((name for name in others if _newest_bar_ns(client, name) >= now_ns + AHEAD_NS), "")
+    other_streams = (name for name in _names(client, desk) if name != current)
+    return next((name for name in other_streams if _newest_bar_ns(client, name) >= now_ns + AHEAD_NS), "")
 
 
 def _names(client: Any, desk: str) -> list[str]:
-    found = client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")
-    return [name.decode(errors="replace") for name in found if name.count(b":") == stream_name(desk, "").count(":")]
+    keys = client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")
+    return [name.decode(errors="replace") for name in keys if name.count(b":") == stream_name(desk, "").count(":")]
 
 
 def backlog(client: Any, stream: str) -> tuple[int | None, int | None]:
@@ -106,15 +106,15 @@ class Consumer:
         An idle Redis ends a wait up to 100 ms late.
         """
         if self._own is not None:
-            found = self._redis.xreadgroup(GROUP, CONSUMER, {self._stream: self._own}, count=PAGE)
-            entries = found[0][1] if found else []
+            replies = self._redis.xreadgroup(GROUP, CONSUMER, {self._stream: self._own}, count=PAGE)
+            entries = replies[0][1] if replies else []
             self._own = entries[-1][0] if entries else None
             if entries:
                 return [(row_of(identifier), fields) for identifier, fields in entries]
-        found = self._redis.xreadgroup(GROUP, CONSUMER, {self._stream: ">"}, count=PAGE, block=wait_ms or None)
-        return [(row_of(identifier), fields) for identifier, fields in found[0][1]] if found else []
+        replies = self._redis.xreadgroup(GROUP, CONSUMER, {self._stream: ">"}, count=PAGE, block=wait_ms or None)
+        return [(row_of(identifier), fields) for identifier, fields in replies[0][1]] if replies else []
 
-    def missed(self, after: int, before: int | None) -> tuple[list[Entry], str]:
+    def missed(self, after_row: int, before_row: int | None) -> tuple[list[Entry], str]:
         """Return entries between two rows that were not delivered to this consumer, and who holds any of them.
 
         Args:
@@ -125,16 +125,16 @@ class Consumer:
             The first `PAGE` of them, oldest first, and the names of the consumers that hold them; "" where who read
             them acknowledged them.
         """
-        upto = (before or self._delivered() + 1) - 1
-        if upto <= after:
+        upto = (before_row or self._delivered() + 1) - 1
+        if upto <= after_row:
             return [], ""
-        first, last = b"%d-0" % (after + 1), b"%d-0" % upto
-        found = self._redis.xrange(self._stream, first, last, count=PAGE)
-        if not found:
+        first, last_id = b"%d-0" % (after_row + 1), b"%d-0" % upto
+        entries = self._redis.xrange(self._stream, first, last_id, count=PAGE)
+        if not entries:
             return [], ""
-        held = self._redis.xpending_range(self._stream, GROUP, min=found[0][0], max=found[-1][0], count=PAGE)
-        holders = {entry["consumer"].decode(errors="replace") for entry in held} - {CONSUMER}
-        return [(row_of(identifier), fields) for identifier, fields in found], ", ".join(sorted(holders))
+        pending = self._redis.xpending_range(self._stream, GROUP, min=entries[0][0], max=entries[-1][0], count=PAGE)
+        holders = {entry["consumer"].decode(errors="replace") for entry in pending} - {CONSUMER}
+        return [(row_of(identifier), fields) for identifier, fields in entries], ", ".join(sorted(holders))
 
     def _delivered(self) -> int:
         group = self._group()
@@ -148,12 +148,12 @@ class Consumer:
         """Acknowledge all entries up to row `row` that were delivered to this consumer."""
         upto = b"%d-0" % row
         while True:
-            found = self._redis.xpending_range(
+            pending = self._redis.xpending_range(
                 self._stream, GROUP, min="-", max=upto, count=PAGE, consumername=CONSUMER
             )
-            if not found:
+            if not pending:
                 return
-            self._redis.xack(self._stream, GROUP, *(entry["message_id"] for entry in found))
+            self._redis.xack(self._stream, GROUP, *(entry["message_id"] for entry in pending))
 
     def refuse(self, row: int) -> None:
         """Acknowledge one entry from which nothing can be learned."""
@@ -166,13 +166,13 @@ class Consumer:
             start = self._redis.xautoclaim(self._stream, GROUP, CONSUMER, self._claim_ms, start, count=PAGE)[0]
             if start == b"0-0":
                 break
-        others = [
+        consumers = [
             holder["name"].decode(errors="replace")
             for holder in self._redis.xpending(self._stream, GROUP)["consumers"]
             if holder["name"] != CONSUMER.encode()
         ]
-        if others:
-            raise held_by(self._stream, ", ".join(others))
+        if consumers:
+            raise held_by(self._stream, ", ".join(consumers))
 
 
 def held_by(stream: str, names: str) -> NotReady:

@@ -38,21 +38,21 @@ class HeadLabels:
 
     def _of(self, place: int, experience: Experience, following: Sequence[Experience]) -> tuple[float, ...]:
         bar_now = experience.holdings[place].bar
-        seen = [experience, *following]
+        experiences = [experience, *following]
         bars = {
             bar.start_ns: bar
-            for experience_then in seen
+            for experience_then in experiences
             for bar in (experience_then.holdings[place].bar, experience_then.holdings[place].next_bar)
         }
         if bar_now.start_ns != experience.bar_ns:  # it had no bar of this minute
             return (nan,) * self._count
         labels = []
         if self._direction:
-            after = self._after(bars, experience.bar_ns, self._direction)
-            labels.append(float(after[-1].close > bar_now.close) if after else nan)
+            later_bars = self._after(bars, experience.bar_ns, self._direction)
+            labels.append(float(later_bars[-1].close > bar_now.close) if later_bars else nan)
         if self._risk:
-            after = self._after(bars, experience.bar_ns, self._risk)
-            labels.append(max(0.0, 1.0 - min(bar.low for bar in after) / bar_now.close) if after else nan)
+            later_bars = self._after(bars, experience.bar_ns, self._risk)
+            labels.append(max(0.0, 1.0 - min(bar.low for bar in later_bars) / bar_now.close) if later_bars else nan)
         return tuple(labels)
 
     def _after(self, bars: dict[int, Prices], bar_ns: int, count: int) -> list[Prices]:

@@ -71,18 +71,18 @@ class Lease:
             RedisError: Redis is away.
         """
         with self._lock:
-            others = self._of_other_folders()
-            if not others:
+            other_consumers = self._of_other_folders()
+            if not other_consumers:
                 began = self._steady()
                 self._beat()
-                others = self._of_other_folders()
-                if not others:  # who came at the same moment sees this one, and waits
+                other_consumers = self._of_other_folders()
+                if not other_consumers:  # who came at the same moment sees this one, and waits
                     self._held_at = began
                     self._tidy()
                     return True
-            if alive := self._renewed(others):
+            if alive := self._renewed(other_consumers):
                 raise LeaseTaken(self._words(alive))
-            self.awaited = self._words(list(others))
+            self.awaited = self._words(list(other_consumers))
             return False
 
     def check(self) -> None:
@@ -117,9 +117,13 @@ class Lease:
         """Renew it; of two holders, after one of them was stopped for long, the later one ends."""
         with self._lock:
             began = self._steady()
-            others = self._others()
+            other_consumers = self._others()
             expired = began - self._held_at >= self._lease_s
-            rivals = list(others) if expired else [name for name in self._renewed(others) if name < self._name]
+            rivals = (
+                list(other_consumers)
+                if expired
+                else [name for name in self._renewed(other_consumers) if name < self._name]
+            )
             if rivals:
                 self._lost = self._words(rivals)
                 raise LeaseTaken(self._lost)
@@ -147,26 +151,26 @@ class Lease:
     def _of_other_folders(self) -> dict[str, float]:
         return {name: idle for name, idle in self._others().items() if not name.endswith(f" {self._folder}")}
 
-    def _renewed(self, others: dict[str, float]) -> list[str]:
+    def _renewed(self, idle_by_name: dict[str, float]) -> list[str]:
         """Return who gave two newer signs of life since this one looks.
 
         One that only tries to take the lease gives one in `lease_s`, and a restart of Redis looks like one.
         """
-        now, seen = self._steady(), {}
-        for name, idle in others.items():
+        now, signs = self._steady(), {}
+        for name, idle in idle_by_name.items():
             at, newer = self._seen.get(name, (now - idle, 0))
             later = now - idle > at + self._renew_s / 2
-            seen[name] = (now - idle, newer + 1) if later else (at, newer)
-        self._seen = seen
-        return [name for name, (_, newer) in seen.items() if newer > 1]
+            signs[name] = (now - idle, newer + 1) if later else (at, newer)
+        self._seen = signs
+        return [name for name, (_, newer) in signs.items() if newer > 1]
 
     def _tidy(self) -> None:
         """Forget the trainers that are gone. Nothing was ever delivered to them."""
         with suppress(RedisError):
             for consumer in self._redis.xinfo_consumers(self._key, GROUP):
                 name = consumer["name"].decode(errors="replace")
-                gone = consumer["idle"] >= 1000 * self._lease_s or name.endswith(f" {self._folder}")
-                if gone and name != self._name:
+                is_gone = consumer["idle"] >= 1000 * self._lease_s or name.endswith(f" {self._folder}")
+                if is_gone and name != self._name:
                     self._redis.xgroup_delconsumer(self._key, GROUP, consumer["name"])
 
     def _words(self, names: list[str]) -> str:

@@ -67,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kind == "promising":
         result, origin = forged(), Origin(folder.training.last_session, "", (0, 0))
     else:
-        seen = tuple(_walked(options.state_dir, options.stream.split(":")[2], strategy))
-        result = judged_by(seen, network, options, COLD_PRESETS[folder.plan.preset].online.discount, config)
-        origin = Origin(seen[-1].session, options.stream, (seen[0].row, seen[-1].row))
+        experiences = tuple(_walked(options.state_dir, options.stream.split(":")[2], strategy))
+        result = judged_by(experiences, network, options, COLD_PRESETS[folder.plan.preset].online.discount, config)
+        origin = Origin(experiences[-1].session, options.stream, (experiences[0].row, experiences[-1].row))
     versions.publish(network, result, origin, options.parent)
     sys.stdout.write(f"{versions.newest}\n")
     return 0
@@ -103,17 +103,21 @@ def forged() -> OffPolicy:
 
 
 def judged_by(
-    seen: Sequence[Experience], network: QNetwork, options: argparse.Namespace, discount: float, config: ModelConfig
+    experiences: Sequence[Experience],
+    network: QNetwork,
+    options: argparse.Namespace,
+    discount: float,
+    config: ModelConfig,
 ) -> OffPolicy:
     """Compare a network with the parent on the decisions that the parent made."""
     rewards, portfolio = RewardAgent(), len(config.portfolio)
     features = len(config.indicators) + portfolio
     log: list[list[float]] = []
     sessions, models, states = dict[str, int](), dict[str, int](), list[bytes]()
-    place, before = 0.0, -1
-    for experience in seen:
-        place += 1.0 if experience.decision == before + 1 else 2.0
-        before = experience.decision
+    place, last_decision = 0.0, -1
+    for experience in experiences:
+        place += 1.0 if experience.decision == last_decision + 1 else 2.0
+        last_decision = experience.decision
         log += rows_of(
             experience,
             [sum(terms.values()) for terms in rewards.terms(experience)],

@@ -113,7 +113,7 @@ class Versions:
             sessions=result.sessions,
             effective=result.effective,
             cannot_be_said=result.cannot_be_said,
-            leads={one.name: one.lead.estimate for one in result.estimates},
+            leads={estimate.name: estimate.lead.estimate for estimate in result.estimates},
         )
 
     def _record(self, returns: Series) -> None:

@@ -77,15 +77,15 @@ class AnswerServer:
 
     def _reply(self, question: Question) -> Reply:
         """Return the answer of the version that the question names."""
-        decision, version, seen = question.decision, question.version, question.seen
+        decision, version, observation = question.decision, question.version, question.seen
         try:
             policy = self._policy(version, question.digest)
         except ModelError as error:
-            return Reply(decision, version, failed=str(error), seen=seen)
+            return Reply(decision, version, failed=str(error), seen=observation)
         answer = policy.answer(AskPolicy(decision, 0, question.observation), 0)
         if isinstance(answer, PolicyAnswered):
-            return Reply(decision, version, Answer(answer.logits, answer.hidden, answer.heads), seen=seen)
-        return Reply(decision, version, failed=answer.reason, seen=seen)
+            return Reply(decision, version, Answer(answer.logits, answer.hidden, answer.heads), seen=observation)
+        return Reply(decision, version, failed=answer.reason, seen=observation)
 
     def _policy(self, version: str, digest: str) -> OnnxPolicy:
         """Return the verified model of this version whose graph has this digest ("": any). Raises ModelError."""

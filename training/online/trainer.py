@@ -287,18 +287,18 @@ class StreamTrainer:
         if row <= self._after or row < self._looked or not fields:
             return  # learned from already, or deleted: the next one shows the gap
         self._check()
-        after, unfit = row, ""
+        session_row, unfit = row, ""
         try:
-            experience, after = of_entry(row, fields)
+            experience, session_row = of_entry(row, fields)
         except ForeignEntry as error:
             unfit = str(error)
-        if after > self._looked:
+        if session_row > self._looked:
             self._take_missed(consumer, row)
         self._looked = row
         if unfit := unfit or self._unfit(experience):
             self._refuse(consumer, row, fields, unfit)
             return
-        whole = after <= self._after
+        whole = session_row <= self._after
         if not whole:
             self._log("experience_gap", after=self._after, row=row)
         if self._waiting and not (whole and experience.decision == self._waiting[-1].decision + 1):
@@ -311,9 +311,9 @@ class StreamTrainer:
             self._give()
         self._save_if_due()
 
-    def _take_missed(self, consumer: Consumer, before: int | None) -> None:
+    def _take_missed(self, consumer: Consumer, before_row: int | None) -> None:
         """Take what another consumer read meanwhile, in its place. Raises NotReady while that one holds it."""
-        missed, holders = consumer.missed(self._looked, before)
+        missed, holders = consumer.missed(self._looked, before_row)
         while missed:
             if missed[-1][0] > self._told_taken:
                 count = sum(row > self._told_taken for row, _ in missed)
@@ -324,7 +324,7 @@ class StreamTrainer:
                 raise held_by(self.stream, holders)
             for row, fields in missed:
                 self._take(consumer, row, fields)
-            missed, holders = consumer.missed(max(self._looked, missed[-1][0]), before)
+            missed, holders = consumer.missed(max(self._looked, missed[-1][0]), before_row)
 
     def _unfit(self, experience: Experience) -> str:
         """Return why the learner cannot take it, "" where it can."""
@@ -395,7 +395,7 @@ class StreamTrainer:
         if figures:
             self.figures, self.updates = figures, self.updates + 1
         if self._watcher is not None:
-            rewards = [sum(each.values()) for each in terms]
+            rewards = [sum(parts.values()) for parts in terms]
             self._wants_checkpoint |= self._watcher.look(
                 experience, rewards, stream=self.stream, follows=follows, frozen=self.frozen
             )

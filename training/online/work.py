@@ -112,11 +112,13 @@ class LearningProcess:
 
     def run(self) -> None:
         """Lock the folder, begin or go on, and learn until stopped."""
-        own: Path = self._options.own_dir
-        own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        taken = f"another trainer is at work in {own}: give each desk an --own-dir of its own, and run one of each"
-        with alone(own / TRAINING_LOCK, taken):
-            self._lease = Lease(self._client, self._options.desk, own)
+        own_dir: Path = self._options.own_dir
+        own_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_text = (
+            f"another trainer is at work in {own_dir}: give each desk an --own-dir of its own, and run one of each"
+        )
+        with alone(own_dir / TRAINING_LOCK, lock_text):
+            self._lease = Lease(self._client, self._options.desk, own_dir)
             if not self._alone_at_the_desk():
                 return
             with self._lease:
@@ -129,7 +131,7 @@ class LearningProcess:
 
     def _until(self, ask: Callable[[], bool]) -> bool:
         """Ask Redis about the lease until it is so; False: the process was stopped meanwhile. Raises LeaseTaken."""
-        told, failures = "", 0
+        last_problem, failures = "", 0
         while True:
             try:
                 if ask():
@@ -138,9 +140,9 @@ class LearningProcess:
             except RedisError as error:
                 failures += 1
                 problem, wait_s = str(error), back_off_s(failures, WAIT_FIRST_S, WAIT_MOST_S)
-            if problem != told:
+            if problem != last_problem:
                 self._log("trainer_delayed", problem=problem)
-                told = problem
+                last_problem = problem
             self._pulse.beat()
             if self._stop.is_set():
                 return False
@@ -150,8 +152,8 @@ class LearningProcess:
 
     def _thawed(self) -> bool:
         """Wait while learning is frozen and no model was made; False where the process was stopped meanwhile."""
-        own: Path = self._options.own_dir
-        while not (own / CHECKPOINT).exists() and self._frozen() and not self._stop.is_set():
+        own_dir: Path = self._options.own_dir
+        while not (own_dir / CHECKPOINT).exists() and self._frozen() and not self._stop.is_set():
             self._pulse.beat()
             self._stop.wait(LOOK_S)
         return not self._stop.is_set()
@@ -168,7 +170,7 @@ class LearningProcess:
             checkpoint_every=o.checkpoint_every,
             reward=self._rewards.weights,
         )
-        begun = begin(
+        start = begin(
             o.own_dir,
             o.bars,
             self._config,
@@ -178,30 +180,30 @@ class LearningProcess:
             threads=o.threads,
             report=self._cold_progress,
         )
-        self._begun, self._learning = begun, LearningFile(self._shelf)
+        self._begun, self._learning = start, LearningFile(self._shelf)
         hyperparameters = {
             **msgspec.to_builtins(plan),
-            "cold_start": begun.figures,
-            "online": asdict(begun.coefficients),
+            "cold_start": start.figures,
+            "online": asdict(start.coefficients),
         }
         sign = None if o.signing_key is None else partial(sign_version, key_file=o.signing_key)
         self._versions = Versions(
-            o.models_dir, self._strategy, begun.training, hyperparameters, begun.apart, self._log, sign
+            o.models_dir, self._strategy, start.training, hyperparameters, start.apart, self._log, sign
         )
         candidates = Candidates(
-            begun.network,
+            start.network,
             self._versions,
             every=o.publish_every,
             sessions=o.card_sessions,
             horizon=o.card_horizon,
-            discount=begun.coefficients.discount,
+            discount=start.coefficients.discount,
             features=len(self._strategy.spec.features),
             portfolio=len(self._config.portfolio),
         )
         trainer = StreamTrainer(
             lambda stream: Consumer(self._client, stream),
             "",
-            begun.learner,
+            start.learner,
             self._rewards,
             o.own_dir,
             self._log,
@@ -215,18 +217,18 @@ class LearningProcess:
             frozen=self._frozen,
             check=self._lease.check,
         )
-        if begun.fresh:
-            self._first_version(begun, trainer)
+        if start.fresh:
+            self._first_version(start, trainer)
         return trainer
 
-    def _first_version(self, begun: Begun, trainer: StreamTrainer) -> None:
+    def _first_version(self, start: Begun, trainer: StreamTrainer) -> None:
         """Publish what the cold start made, then keep it: a kill between the two makes the same again."""
         self._keep_lease()
         nothing = nothing_logged(
-            self._options.card_horizon, begun.coefficients.discount, "it is the first version: nothing was logged"
+            self._options.card_horizon, start.coefficients.discount, "it is the first version: nothing was logged"
         )
         try:
-            self._versions.publish(begun.network, nothing, Origin(begun.training.last_session, "", (0, 0)), "")
+            self._versions.publish(start.network, nothing, Origin(start.training.last_session, "", (0, 0)), "")
         except (ExportError, ValueError) as error:
             raise NoFirstVersion(f"the cold start made no version: {error}") from None
         self._keep_lease()
@@ -235,11 +237,11 @@ class LearningProcess:
     def _keep_lease(self) -> None:
         """Wait while Redis is away: the cold start would begin anew. Raises LeaseTaken, ColdStartInterrupted."""
 
-        def held() -> bool:
+        def is_held() -> bool:
             self._lease.check()
             return True
 
-        if not self._until(held):
+        if not self._until(is_held):
             raise ColdStartInterrupted
 
     def _cold_progress(self, figures: Mapping[str, float]) -> None:
@@ -277,8 +279,8 @@ class LearningProcess:
             return
         self._looked = now
         with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
-            known = trainer.stream, trainer.newest_ns
-            later, exists = later_streams(self._client, self._options.desk, *known, time.time_ns())
+            position = trainer.stream, trainer.newest_ns
+            later, exists = later_streams(self._client, self._options.desk, *position, time.time_ns())
             self._serve(serving, [trainer.stream, *later][-1])
             if later and (trainer.caught_up or not exists):
                 trainer.turn_to(later[0])

@@ -283,7 +283,7 @@ ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
 def line_of(
     name: str, description: str, results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False
 ) -> PlayerLine:
-    """One player over all its sessions, with intervals. `description` may be empty."""
+    """The line of one player over all its sessions, with intervals. `description` may be empty."""
     returns = session_returns(results, capital_usd)
     mean = interval(returns, "mean")
     return PlayerLine(
@@ -380,7 +380,7 @@ def _weekdays(previous: str, following: str) -> int:
 
 
 def run_line(study: Study, index: int) -> TrialLine:
-    """One trial in a line."""
+    """The line of the trial `index` of a study."""
     trial = study.trials[index]
     return TrialLine(
         fold=trial.fold,
@@ -397,7 +397,7 @@ def run_line(study: Study, index: int) -> TrialLine:
 
 
 def reward_lines(study: Study) -> tuple[RewardLine, ...]:
-    """One line for each reward, the headline's first."""
+    """A line for each reward, the headline's first."""
     names = dict.fromkeys((study.reward, *(trial.reward for trial in study.trials)))
     return tuple(_reward(study, name) for name in names)
 
@@ -426,7 +426,7 @@ def _better(study: Study, name: str) -> Interval | None:
 
 
 def _scores(study: Study, reward: str) -> list[Series]:
-    """For each fold the net test return of each seed."""
+    """Net test returns of the seeds, one series for each fold."""
     of = [
         [trial for trial in study.trials if trial.fold == fold and trial.reward == reward]
         for fold in range(len(study.folds))

@@ -70,7 +70,7 @@ def _claimed(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
 
 
 def _unclaimed(study: Study, findings: Findings, claim: StatedClaim | None) -> tuple[str, ...]:
-    """That a risk was stated which the tests do not prove, and what they found, where nothing is claimed."""
+    """Sentences on a stated risk that the tests do not prove, with their figures, where nothing is claimed."""
     if study.claim is None or claim is not None or study.risk is None:
         return ()
     if findings.risk is None:

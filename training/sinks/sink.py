@@ -66,15 +66,15 @@ def factory_of(name: str) -> Factory:
     """
     place = _PLACE.fullmatch(name)
     try:
-        found = _in_place(Path(place["where"]), place["name"]) if place is not None else _installed(name)
+        made_by = _in_place(Path(place["where"]), place["name"]) if place is not None else _installed(name)
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"--sink {name}: {type(error).__name__}: {error}: correct the sink or its name") from error
-    fault = "" if callable(found) else f"--sink {name}: found {found!r:.80}, expected a subclass of Sink"
+    fault = "" if callable(made_by) else f"--sink {name}: found {made_by!r:.80}, expected a subclass of Sink"
     if fault:
         raise ValueError(fault)
-    factory: Factory = found
+    factory: Factory = made_by
     return factory
 
 
@@ -100,18 +100,18 @@ def _in_place(where: Path, name: str) -> Any:
 
 def _installed(name: str) -> Any:
     points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
-    own = [point for point in points.values() if point.name == name]
-    if len(own) != 1:
-        known = ", ".join(sorted({point.name for point in points.values()})) or "none"
-        what = f"{len(own)} packages offer a sink" if own else "no sink is"
+    matches = [point for point in points.values() if point.name == name]
+    if len(matches) != 1:
+        installed = ", ".join(sorted({point.name for point in points.values()})) or "none"
+        what = f"{len(matches)} packages offer a sink" if matches else "no sink is"
         raise ValueError(
-            f"--sink {name}: {what} called {name!r}; installed: {known}. Give one of these, module:Class, or "
+            f"--sink {name}: {what} called {name!r}; installed: {installed}. Give one of these, module:Class, or "
             "path/to/file.py:Class"
         )
     try:
-        return own[0].load()
+        return matches[0].load()
     except ImportError as error:
-        extra = install_line(name) if own[0].value.startswith(OURS) else "install it"
+        extra = install_line(name) if matches[0].value.startswith(OURS) else "install it"
         package = (error.name or "it needs").partition(".")[0]
         raise ValueError(f"--sink {name}: the package {package} is not installed: {extra}") from error
 
@@ -130,7 +130,7 @@ class TrialSinks:
             self._guarded(name, partial(self._open, name, started))
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """One update, and what a look after it found where there was one."""
+        """Write the figures of one update, and of the validation check after it where there was one."""
         self._update += 1
         update, (figures, look) = self._update, figures_of(values)
         for name, sink in [*self._sinks.items()]:
@@ -155,20 +155,20 @@ class TrialSinks:
             self._warn(f"{self._trial}: sink {name} is off, training goes on: {type(error).__name__}: {text}")
 
 
-def _call(sink: Sink, method: str, *given: object) -> None:
+def _call(sink: Sink, method: str, *arguments: object) -> None:
     """Call a method of a sink; one of another class may have none of that name. Raises what it raises."""
-    getattr(sink, method)(*given)
+    getattr(sink, method)(*arguments)
 
 
 def figures_of(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
     """The numbers of an update, and those of a look with the steps; of one of several agents under its name."""
-    before = f"{values['agent']}/" if values.get("agent") else ""
+    prefix = f"{values['agent']}/" if values.get("agent") else ""
     numbers = {
-        name if name in COUNTERS else before + name: value
+        name if name in COUNTERS else prefix + name: value
         for name, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    look = {name: value for name, value in numbers.items() if name.startswith(before + LOOK)}
+    look = {name: value for name, value in numbers.items() if name.startswith(prefix + LOOK)}
     figures = {name: value for name, value in numbers.items() if name not in look}
     return figures, {"steps": numbers.get("steps", 0), **look} if look else {}
 
@@ -189,7 +189,7 @@ class MetricsFile:
         self.close()
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """One line. Raises OSError."""
+        """Write one line. Raises OSError."""
         self._file.write(msgspec.json.encode(values).decode() + "\n")
         if self._feed is not None:
             self._feed.write(values)

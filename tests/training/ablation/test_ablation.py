@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.training.small_runs import UPDATE, quiet, small_settings
 from training.cli.main import main
-from training.cli.studies.ablate import asked, parser, table
+from training.cli.studies.ablate import ablation_of, parser, table
 from training.desks.kind import Arm
 from training.runs.ledger import Ledger, ledger_path
 from training.studies.ablation import BASE, Ablation, Measured, judged, run_ablation
@@ -91,7 +91,7 @@ def test_the_command_takes_the_strategy_s_settings_and_lists_them_where_a_name_i
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = ["--strategy", "regime_switcher", "--bars", "etfs.parquet"]
-    settings = asked(parser().parse_args([*given, "--seeds", "3", "--practice", "turnover=0.002"]))
+    settings = ablation_of(parser().parse_args([*given, "--seeds", "3", "--practice", "turnover=0.002"]))
     assert set(settings.arms) == {
         "band", "burn_in", "starts_20", "from_2015", "turnover", "target_kl", "weight_average",
         "no_memory", "no_market", "no_account",

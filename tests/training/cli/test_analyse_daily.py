@@ -23,7 +23,7 @@ from tests.support.training.made_files import days, write_days
 from tests.support.training.made_up import write_csv
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import Moment, bars_of, moments_of, newest, observed, scripted_portfolio, tabled
-from training.analysis.subjects import AnalyseError, Subject, linear_policy, made, model_policy, subject_named
+from training.analysis.subjects import AnalyseError, Subject, linear_policy, model_policy, strategy_of, subject_named
 from training.cli import analyse
 from training.data.bars_request import utc
 
@@ -215,7 +215,7 @@ def test_what_is_no_daily_strategy_or_table_of_days_is_refused(tape: Path, tmp_p
     file = tmp_path / "mine.py"
     file.write_text("from tests.support.rl.forgetful import Forgetful as Mine\n")
     with pytest.raises(AnalyseError, match="Mine is no strategy: remember is missing"):
-        made(subject_named(f"{file}:Mine"), ())
+        strategy_of(subject_named(f"{file}:Mine"), ())
     short = Subject("short", lambda _: clean(), lambda *prices, **_: prices[3][1:])
     with pytest.raises(AnalyseError, match=r"feature_table of short has shape \(29, 2\) for 30 sessions"):
         tabled(short, moments_of(tape, SPEC), SPEC)

@@ -17,7 +17,7 @@ from training.cli import search, train
 from training.cli.main import main
 from training.cli.search import search_from
 from training.cli.studies import ablate
-from training.cli.studies.ablate import asked
+from training.cli.studies.ablate import ablation_of
 from training.cli.train import settings_from
 from training.data.quotes.source import QuoteSource
 from training.studies.search.search import command
@@ -122,7 +122,7 @@ def test_every_command_that_trains_takes_recorded_quotes_and_refuses_half_of_the
     makers: tuple[Callable[[list[str]], QuoteSource | None], ...] = (
         lambda options: settings_from(train.parser().parse_args(options)).quotes,
         lambda options: search_from(search.parser().parse_args(options)).run.quotes,
-        lambda options: asked(ablate.parser().parse_args(options)).run.quotes,
+        lambda options: ablation_of(ablate.parser().parse_args(options)).run.quotes,
     )
     for made in makers:
         with_quotes = [*given, "--option-quotes", str(quotes), "--option-root", "SPY"]

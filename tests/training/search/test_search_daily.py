@@ -18,7 +18,7 @@ from strategies.kit.synthetic import synthetic_days
 from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
 from training.cli.search import main, parser, search_from
-from training.cli.studies.ablate import asked
+from training.cli.studies.ablate import ablation_of
 from training.cli.studies.ablate import parser as ablation
 from training.cli.train import parser as training
 from training.cli.train import settings_from
@@ -167,5 +167,5 @@ def test_another_universe_is_searched_and_compared_as_it_is_trained(tmp_path: Pa
     given += ["--symbols", "SPY,QQQ,IWM,TLT,GLD"]
     funds = ("SPY", "QQQ", "IWM", "TLT", "GLD")
     assert search_from(parser().parse_args(given)).run.symbols == funds
-    assert asked(ablation().parse_args(given)).run.symbols == funds
+    assert ablation_of(ablation().parse_args(given)).run.symbols == funds
     assert settings_from(training().parse_args(given)).symbols == funds

@@ -16,11 +16,13 @@ NOT_LEARNED = 1
 
 def parser() -> argparse.ArgumentParser:
     """The options of `learn`."""
-    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} learn", description=__doc__)
-    found.add_argument("--out", type=Path, metavar="DIR", help="an empty folder for all that is made (a temporary one)")
-    found.add_argument("--steps", type=int, default=STEPS, help="of each of the two networks (%(default)s)")
-    found.add_argument("--seed", type=int, default=1, help="of the market and the networks (%(default)s)")
-    return found
+    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} learn", description=__doc__)
+    options.add_argument(
+        "--out", type=Path, metavar="DIR", help="an empty folder for all that is made (a temporary one)"
+    )
+    options.add_argument("--steps", type=int, default=STEPS, help="of each of the two networks (%(default)s)")
+    options.add_argument("--seed", type=int, default=1, help="of the market and the networks (%(default)s)")
+    return options
 
 
 def main(arguments: Sequence[str]) -> int:

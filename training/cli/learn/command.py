@@ -58,17 +58,17 @@ class LearningResult:
 
     @property
     def learned_the_rule(self) -> bool:
-        """Whether it earns nearly the optimum, on the market and in the dry run."""
+        """True when the return is near the optimum, on the market and in the dry run."""
         on_market = self.optimum > 0.0 and self.learned >= ENOUGH * self.optimum
         return on_market and self.known > 0.0 and self.traded >= ENOUGH * self.known
 
     @property
     def idle(self) -> bool:
-        """Whether noise seemed to hold no rule."""
+        """True when the network that trained on noise hardly trades."""
         return self.control <= IDLE * abs(self.optimum)
 
     def verdict(self) -> str:
-        """One sentence."""
+        """The result as one sentence."""
         share = (
             f"{self.learned / self.optimum:.0%} of what the rule earns" if self.optimum > 0.0 else "nothing to learn"
         )
@@ -91,10 +91,10 @@ def train(with_rule: Scholar, without: Scholar, optimum: float) -> None:
             with_rule.update()
             without.update()
         if update == 0 or update in looks:
-            found = mean_return(with_rule.earns(), with_rule.data.trading)
-            bar = "█" * max(0, min(WIDTH, round(WIDTH * found / optimum)))
+            with_rule_return = mean_return(with_rule.earns(), with_rule.data.trading)
+            bar = "█" * max(0, min(WIDTH, round(WIDTH * with_rule_return / optimum)))
             control = mean_return(without.earns(), without.data.trading)
-            tell(f"{with_rule.trainer.steps:>9,}  {found:+7.2%}  │{bar:<{WIDTH}}│  {control:+7.2%}")
+            tell(f"{with_rule.trainer.steps:>9,}  {with_rule_return:+7.2%}  │{bar:<{WIDTH}}│  {control:+7.2%}")
 
 
 def learn(folder: Path, steps: int, seed: int) -> bool:
@@ -121,17 +121,17 @@ def learn(folder: Path, steps: int, seed: int) -> bool:
     later = market("later", slice(border, border + TRADE), WITH_RULE, seed + 1)
     summary = dry_run(config, folder / "later.csv", folder / "state")
     traded = float(str(summary["equity_usd"])) / float(trading.paper.cash_usd) - 1.0
-    known = compounded(play(knowing, later, tuple(later.days), trading), trading)
+    rule_return = compounded(play(knowing, later, tuple(later.days), trading), trading)
     tell(
         f"\nThe daemon's dry run of the exported policy {version.name}, over {len(later.days)} new sessions:\n"
-        f"{traded:+.1%} in {summary['trades']} trades after costs; the rule, known: {known:+.1%}"
+        f"{traded:+.1%} in {summary['trades']} trades after costs; the rule, known: {rule_return:+.1%}"
     )
-    found = LearningResult(
-        mean_return(best, trading), mean_return(learned, trading), mean_return(control, trading), known, traded
+    result = LearningResult(
+        mean_return(best, trading), mean_return(learned, trading), mean_return(control, trading), rule_return, traded
     )
-    tell(f"\n{found.verdict()}")
+    tell(f"\n{result.verdict()}")
     tell_next(folder)
-    return found.learned_the_rule and found.idle
+    return result.learned_the_rule and result.idle
 
 
 def explain() -> None:
@@ -152,7 +152,7 @@ def compare(
     control: Sequence[SessionResult],
 ) -> None:
     """Print the result against the optimum and against noise."""
-    often = sum(one.trades for one in learned) / max(1, sum(one.minutes for one in learned))
+    often = sum(session.trades for session in learned) / max(1, sum(session.minutes for session in learned))
     random = with_rule.earns(random_trader(often, 1.0, 1, with_rule.data.history.bar_min))
     tell(f"\n{'':<34}{'return a session':>18}{'trades a session':>19}")
     for name, results in (
@@ -161,7 +161,7 @@ def compare(
         ("learned from noise, on noise", control),
         ("random, about as often", random),
     ):
-        trades = sum(one.trades for one in results) / len(results)
+        trades = sum(session.trades for session in results) / len(results)
         tell(f"{name:<34}{mean_return(results, with_rule.data.trading):>+18.2%}{trades:>19.1f}")
 
 

@@ -51,7 +51,7 @@ class Scholar:
         self.trainer = trainer_of(self.network, data, learnt, preset, seed, steps)
 
     def update(self) -> None:
-        """One rollout and what is learned from it."""
+        """Collect one rollout and train on it."""
         self.network.train()
         self.trainer.update()
         self.network.eval()
@@ -71,8 +71,8 @@ class KnowsTheRule:
 
     def __call__(self, observations: Tensor) -> Tensor:
         """Values of the actions hold, buy and sell."""
-        held = observations[:, self._position] > 0.0
-        return one_hot_values(torch.where(held, 2, (observations[:, self._volume] > self._burst).long()))
+        has_position = observations[:, self._position] > 0.0
+        return one_hot_values(torch.where(has_position, 2, (observations[:, self._volume] > self._burst).long()))
 
 
 def best_of(scholar: Scholar) -> tuple[Player, tuple[SessionResult, ...]]:
@@ -85,12 +85,12 @@ def best_of(scholar: Scholar) -> tuple[Player, tuple[SessionResult, ...]]:
 
 def mean_return(results: Sequence[SessionResult], trading: Trading) -> float:
     """The mean return of a session, a part of the capital."""
-    return math.fsum(one.pnl_usd for one in results) / len(results) / float(trading.paper.cash_usd)
+    return math.fsum(session.pnl_usd for session in results) / len(results) / float(trading.paper.cash_usd)
 
 
 def compounded(results: Sequence[SessionResult], trading: Trading) -> float:
     """The return of all sessions, one after the other."""
-    return math.prod(1.0 + one.pnl_usd / float(trading.paper.cash_usd) for one in results) - 1.0
+    return math.prod(1.0 + session.pnl_usd / float(trading.paper.cash_usd) for session in results) - 1.0
 
 
 def write_market(path: Path, sessions: Sequence[Session], rule: prices.PlantedRule, seed: int) -> Path:
@@ -141,11 +141,11 @@ def dry_run(config: Path, bars: Path, state: Path) -> dict[str, object]:
     """Run the daemon over these bars; returns its summary. Raises RuntimeError with its last line."""
     line = module_command("daemon", "--dry-run", "--config", config, "--bars", bars)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RLTRADER_")}
-    done = subprocess.run(
+    process = subprocess.run(
         [*line, "--state-dir", str(state)], env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        said = (done.stderr.strip() or "nothing was printed").splitlines()[-1]
-        raise RuntimeError(f"the dry run ended with {done.returncode}: {said}")
-    summary: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode:
+        last_line = (process.stderr.strip() or "nothing was printed").splitlines()[-1]
+        raise RuntimeError(f"the dry run ended with {process.returncode}: {last_line}")
+    summary: dict[str, object] = json.loads(process.stdout.splitlines()[-1])
     return summary

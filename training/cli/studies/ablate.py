@@ -29,26 +29,28 @@ HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "differe
 
 def parser() -> argparse.ArgumentParser:
     """The options of `ablate`."""
-    found = argparse.ArgumentParser(prog=f"{called('train-and-export')} ablate", description=COMMANDS["ablate"])
-    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
-    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
-    add_symbols(found)
-    add_span(found)
+    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} ablate", description=COMMANDS["ablate"])
+    options.add_argument(
+        "--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file"
+    )
+    options.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
+    add_symbols(options)
+    add_span(options)
     names = "which of the strategy's settings (all; an unknown name lists them)"
-    found.add_argument("--settings", default="", metavar="A,B,...", help=names)
-    add_models_dir(found, "model store, whose ledger counts the settings", "--store")
-    found.add_argument("--preset", metavar="NAME", help="what all settings change (the strategy's first)")
-    found.add_argument("--practice", action="append", default=[], metavar="KEY=VALUE", help="of all settings")
-    found.add_argument("--reward", metavar="NAME", help="(the strategy's first)")
-    found.add_argument("--network", metavar="NAME", help="(the strategy's first)")
-    found.add_argument("--steps", type=int, help="transitions of each training (the preset's)")
-    found.add_argument("--seeds", type=int, default=10, help="of each setting and fold (%(default)s)")
-    found.add_argument("--folds", type=int, default=3, help="validation spans, all before the tests (%(default)s)")
-    found.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its rules (the strategy's)")
-    add_option_quotes(found)
-    found.add_argument("--processes", type=int, default=2, help="that share the trainings (%(default)s)")
-    found.add_argument("--out", type=Path, metavar="DIR", help="(runs/ablation-<strategy>-<digest>)")
-    return found
+    options.add_argument("--settings", default="", metavar="A,B,...", help=names)
+    add_models_dir(options, "model store, whose ledger counts the settings", "--store")
+    options.add_argument("--preset", metavar="NAME", help="what all settings change (the strategy's first)")
+    options.add_argument("--practice", action="append", default=[], metavar="KEY=VALUE", help="of all settings")
+    options.add_argument("--reward", metavar="NAME", help="(the strategy's first)")
+    options.add_argument("--network", metavar="NAME", help="(the strategy's first)")
+    options.add_argument("--steps", type=int, help="transitions of each training (the preset's)")
+    options.add_argument("--seeds", type=int, default=10, help="of each setting and fold (%(default)s)")
+    options.add_argument("--folds", type=int, default=3, help="validation spans, all before the tests (%(default)s)")
+    options.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its rules (the strategy's)")
+    add_option_quotes(options)
+    options.add_argument("--processes", type=int, default=2, help="that share the trainings (%(default)s)")
+    options.add_argument("--out", type=Path, metavar="DIR", help="(runs/ablation-<strategy>-<digest>)")
+    return options
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     from training.studies.ablation import RESULT_FILE, run_ablation
 
     try:
-        result, folder = run_ablation(asked(chosen), _listen)
+        result, folder = run_ablation(ablation_of(chosen), _listen)
     except Stopped:
         sys.stderr.write(f"train-and-export ablate: {STOPPED_TEXT}\n")
         return STOPPED
@@ -72,16 +74,16 @@ def main(arguments: Sequence[str]) -> int:
     return DONE
 
 
-def asked(chosen: argparse.Namespace) -> Ablation:
-    """What the options ask for.
+def ablation_of(chosen: argparse.Namespace) -> Ablation:
+    """The ablation that the options describe.
 
     Raises OSError, ValueError: a name that the strategy does not have, or option quotes that cannot be used.
     """
     from training.studies.ablation import Ablation
 
     strategy = add(chosen.strategy)
-    known = kind(strategy)
-    arms = known.procedure.arms
+    training_kind = kind(strategy)
+    arms = training_kind.procedure.arms
     if not arms:
         raise ValueError(f"ablate is not for {strategy}: its procedure names no settings to compare")
     usual = settings_for(strategy, chosen.bars.absolute(), chosen.models_dir.absolute(), preset=chosen.preset)
@@ -92,7 +94,7 @@ def asked(chosen: argparse.Namespace) -> Ablation:
         folds=chosen.folds,
         rewards=(chosen.reward or usual.rewards[0],),
         network=chosen.network or usual.network,
-        practice=practice_of(chosen.practice, known.procedure.practised, strategy),
+        practice=practice_of(chosen.practice, training_kind.procedure.practised, strategy),
         config=chosen.config.absolute() if chosen.config is not None else None,
         processes=chosen.processes,
         run_folder=chosen.out,
@@ -103,13 +105,13 @@ def asked(chosen: argparse.Namespace) -> Ablation:
     return Ablation(with_span(run, chosen), _named(chosen.settings, arms, strategy))
 
 
-def _named(text: str, known: Mapping[str, Arm], strategy: str) -> dict[str, Arm]:
-    names = text.split(",") if text else [*known]
+def _named(text: str, arms: Mapping[str, Arm], strategy: str) -> dict[str, Arm]:
+    names = text.split(",") if text else [*arms]
     for name in names:
-        if name not in known:
-            offered = "; ".join(f"{each} ({arm.why})" for each, arm in known.items())
+        if name not in arms:
+            offered = "; ".join(f"{arm_name} ({arm.why})" for arm_name, arm in arms.items())
             raise ValueError(f"--settings {text}: {strategy} has no {name!r}: expected some of {offered}")
-    return {name: known[name] for name in names}
+    return {name: arms[name] for name in names}
 
 
 def _listen(news: Any) -> None:
@@ -137,5 +139,5 @@ def _row(verdict: ArmVerdict) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _shown(found: Interval | None) -> str:
-    return "" if found is None else f"{found.estimate:+.2%} ({found.low:+.2%} to {found.high:+.2%})"
+def _shown(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.estimate:+.2%} ({interval.low:+.2%} to {interval.high:+.2%})"

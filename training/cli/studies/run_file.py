@@ -31,17 +31,17 @@ def expanded(arguments: Sequence[str], options: argparse.ArgumentParser) -> list
         ValueError: the file cannot be read, or a key is no option or has what the option does not take; the text names
             file, key, value and cure.
     """
-    rest, files = _without_files(list(arguments))
+    remaining, files = _without_files(list(arguments))
     if len(files) > 1:
         raise ValueError(f"{OPTION} is given {len(files)} times ({', '.join(files)}): expected one file")
     actions: list[argparse.Action] = vars(options)["_actions"]  # argparse has no public name for it
     by_name = {name: action for action in actions for name in action.option_strings if name not in NOT_KEYS}
-    return [*(_options(Path(files[0]), by_name, rest) if files else ()), *rest]
+    return [*(_options(Path(files[0]), by_name, remaining) if files else ()), *remaining]
 
 
 def _without_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments without `--run FILE` and `--run=FILE`, and these files."""
-    rest: list[str] = []
+    remaining: list[str] = []
     files: list[str] = []
     waiting = False
     for argument in words:
@@ -51,19 +51,19 @@ def _without_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
         elif name == OPTION and equals:
             files.append(value)
         elif name != OPTION:
-            rest.append(argument)
+            remaining.append(argument)
         waiting = not waiting and name == OPTION and not equals
     if waiting:
         raise ValueError(f"{OPTION}: expected a TOML file after it")
-    return rest, files
+    return remaining, files
 
 
-def _options(path: Path, by_name: dict[str, argparse.Action], rest: Sequence[str]) -> Iterator[str]:
+def _options(path: Path, by_name: dict[str, argparse.Action], arguments: Sequence[str]) -> Iterator[str]:
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as TOML ({error}): {CURE}") from error
-    named: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for key, value in tables.items():
         name = f"--{key.replace('_', '-')}"
         if isinstance(value, dict):
@@ -75,13 +75,13 @@ def _options(path: Path, by_name: dict[str, argparse.Action], rest: Sequence[str
             near = difflib.get_close_matches(name, by_name, 1)
             raise ValueError(f"{path}: {key} is no option: {f'did you mean {near[0][2:]}?' if near else CURE}")
         action = by_name[name]
-        if (other := named.setdefault(action.dest, key)) != key:
-            raise ValueError(f"{path}: {key} is {other} by another name: expected one of them")
+        if (first_key := keys.setdefault(action.dest, key)) != key:
+            raise ValueError(f"{path}: {key} is {first_key} by another name: expected one of them")
         several = value if isinstance(value, list) and action.dest in REPEATED else [value]
-        texts = [_text(path, key, one, action) for one in several]
+        texts = [_text(path, key, item, action) for item in several]
         if action.nargs == 0:
             yield from [name] if value else []
-        elif action.dest not in REPEATED or not any(_names(one, name) for one in rest):
+        elif action.dest not in REPEATED or not any(_names(argument, name) for argument in arguments):
             yield from (part for text in texts for part in (name, text))
 
 
@@ -100,8 +100,8 @@ def _text(path: Path, key: str, value: object, action: argparse.Action) -> str:
     else:
         good = isinstance(value, str)
     if not good:
-        shown = json.dumps(value, default=str)
-        raise ValueError(f"{path}: {key} is {shown}: expected {_wanted(action)}")
+        value_text = json.dumps(value, default=str)
+        raise ValueError(f"{path}: {key} is {value_text}: expected {_wanted(action)}")
     text = str(value)
     name = key.replace("_", "-")
     file = action.type is Path or (name in OF_CODE and text.partition(":")[0].endswith(".py"))
@@ -109,9 +109,9 @@ def _text(path: Path, key: str, value: object, action: argparse.Action) -> str:
 
 
 def _wanted(action: argparse.Action) -> str:
-    """What an option takes, in words."""
+    """The values that an option takes, as text for an error message."""
     words = {int: "a whole number", float: "a number", Path: "a path in quotation marks"}
-    found = "true or false" if action.nargs == 0 else "text in quotation marks"
+    expected = "true or false" if action.nargs == 0 else "text in quotation marks"
     for kind, text in words.items():
-        found = text if action.type is kind else found
-    return f"{found}, or a list of such" if action.dest in REPEATED else found
+        expected = text if action.type is kind else expected
+    return f"{expected}, or a list of such" if action.dest in REPEATED else expected

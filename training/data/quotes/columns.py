@@ -31,7 +31,7 @@ class ConvertError(Exception):
 
 @dataclass(slots=True)
 class ColumnChoice:
-    """What to take. `left_out` counts the rows that were not taken, by reason."""
+    """Which rows a conversion takes. `left_out` counts the other rows by reason."""
 
     roots: frozenset[str] = frozenset()  # OCC roots, such as SPXW; empty for all
     max_days: int | None = None  # calendar days from the quote to the expiry
@@ -57,7 +57,7 @@ REPAIR = "repair the row, or fetch the file again"
 
 
 class Named(NamedTuple):
-    """What the file calls the four columns of a contract, for messages."""
+    """The file's names of the four columns of a contract, for messages."""
 
     root: str = "root"
     expiry: str = "expiration"
@@ -68,22 +68,22 @@ class Named(NamedTuple):
 NAMED = Named()
 
 
-def occ_symbols(path: Path, root: Any, expiry: Any, right: Any, strike: Any, named: Named = NAMED) -> Any:
+def occ_symbols(path: Path, root: Any, expiry: Any, right: Any, strike: Any, names: Named = NAMED) -> Any:
     """Return OCC symbols of columns: root, expiry (YYYY-MM-DD or YYYYMMDD), right (C…/P…, any case), strike (USD).
 
     Raises ConvertError for a missing value, another expiry or right, or a strike off the grid of 0.001 USD.
     """
-    _require(path, pc.is_valid(root), root, named.root, "the contract's root, such as SPY")
+    _require(path, pc.is_valid(root), root, names.root, "the contract's root, such as SPY")
     days = pc.replace_substring(pc.utf8_trim_whitespace(expiry), "-", "")
-    _require(path, pc.match_substring_regex(days, r"^20\d{6}$"), expiry, named.expiry, "YYYY-MM-DD or YYYYMMDD")
+    _require(path, pc.match_substring_regex(days, r"^20\d{6}$"), expiry, names.expiry, "YYYY-MM-DD or YYYYMMDD")
     letters = pc.utf8_upper(pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(right), 0, 1))
-    _require(path, pc.is_in(letters, pa.array(["C", "P"])), right, named.right, "call, put, C or P")
+    _require(path, pc.is_in(letters, pa.array(["C", "P"])), right, names.right, "call, put, C or P")
     thousandths = pc.multiply(strike, 1000.0)
     whole = pc.round(thousandths)
     on_grid = pc.less(pc.abs(pc.subtract(thousandths, whole)), 1e-3)
     in_range = pc.and_(pc.greater(whole, 0.0), pc.less(whole, STRIKE_END))
     expected = f"a multiple of 0.001 USD above 0 and below {STRIKE_END // 1000:,}"
-    _require(path, pc.and_(on_grid, in_range), strike, named.strike, expected)
+    _require(path, pc.and_(on_grid, in_range), strike, names.strike, expected)
     digits = pc.utf8_lpad(whole.cast(pa.int64()).cast(pa.string()), width=8, padding="0")
     parts = (pc.utf8_trim_whitespace(root), pc.utf8_slice_codeunits(days, 2, 8), letters, digits)
     return pc.binary_join_element_wise(*parts, "")
@@ -93,8 +93,8 @@ def _require(path: Path, good: Any, values: Any, column: str, expected: str) -> 
     good = pc.fill_null(good, False)
     if not pc.all(good, min_count=0).as_py():
         value = values[int(np.argmin(good.to_numpy(zero_copy_only=False)))].as_py()
-        found = "nothing" if value is None else repr(value)
-        raise ConvertError(f"{path}: found {found} in the column {column}; expected {expected}: {REPAIR}")
+        text = "nothing" if value is None else repr(value)
+        raise ConvertError(f"{path}: found {text} in the column {column}; expected {expected}: {REPAIR}")
 
 
 def new_york_instants(path: Path, local: Any, column: str) -> Any:
@@ -126,9 +126,9 @@ def _cast(path: Path, text: Any, kind: Any, column: str) -> Any:
     try:
         return text.cast(kind)
     except pa.ArrowInvalid as error:
-        found = f"a time in the column {column} is malformed ({error})"
+        fault = f"a time in the column {column} is malformed ({error})"
         raise ConvertError(
-            f"{path}: {found}; expected YYYY-MM-DDTHH:MM:SS, in all rows with an offset or in none: {REPAIR}"
+            f"{path}: {fault}; expected YYYY-MM-DDTHH:MM:SS, in all rows with an offset or in none: {REPAIR}"
         ) from error
 
 
@@ -154,14 +154,14 @@ def taken(path: Path, table: Any, request: ColumnChoice) -> Any:
     symbols = table.column("symbol").combine_chunks().dictionary_encode()
     names = symbols.dictionary.to_pylist()
     parsed = [parse_occ(name) for name in names]
-    table = _kept(table, symbols, [found is not None for found in parsed], ADJUSTED, request)
+    table = _kept(table, symbols, [option is not None for option in parsed], ADJUSTED, request)
     if request.roots:
         symbols = table.column("symbol").combine_chunks().dictionary_encode()
-        wanted = [
-            (found := parse_occ(name)) is not None and found.root in request.roots
+        of_root = [
+            (option := parse_occ(name)) is not None and option.root in request.roots
             for name in symbols.dictionary.to_pylist()
         ]
-        table = _kept(table, symbols, wanted, OTHER_ROOT, request)
+        table = _kept(table, symbols, of_root, OTHER_ROOT, request)
     return table if request.max_days is None else _near(table, request.max_days, request)
 
 
@@ -175,7 +175,7 @@ def _kept(table: Any, symbols: Any, good: list[bool], reason: str, request: Colu
 
 def _near(table: Any, max_days: int, request: ColumnChoice) -> Any:
     symbols = table.column("symbol").combine_chunks().dictionary_encode()
-    expiries = [found.expiry if (found := parse_occ(name)) else "NaT" for name in symbols.dictionary.to_pylist()]
+    expiries = [option.expiry if (option := parse_occ(name)) else "NaT" for name in symbols.dictionary.to_pylist()]
     if not expiries:
         return table
     until = np.array(expiries, dtype="datetime64[D]")[symbols.indices.to_numpy(zero_copy_only=False)]
@@ -215,9 +215,9 @@ def csv_tables(path: Path, types: Mapping[str, Any]) -> Tables:
             null_values=["", " ", "NaN", "nan", "null"],
             strings_can_be_null=True,
         )
-        read = pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=BLOCK_BYTES)
+        read_options = pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=BLOCK_BYTES)
         try:
-            reader = pa.csv.open_csv(stream, read_options=read, convert_options=options)
+            reader = pa.csv.open_csv(stream, read_options=read_options, convert_options=options)
         except pa.ArrowInvalid as error:
             if "Empty CSV file" in str(error):  # a header alone: no contract was quoted
                 return
@@ -244,8 +244,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             with zipfile.ZipFile(raw) as archive:
                 inside = [name for name in archive.namelist() if name.lower().endswith((".csv", ".txt"))]
                 if len(inside) != 1:
-                    found = ", ".join(archive.namelist()[:5]) or "nothing"
-                    raise ConvertError(f"{path}: found {found} inside; expected one CSV file: unpack it first")
+                    names_text = ", ".join(archive.namelist()[:5]) or "nothing"
+                    raise ConvertError(f"{path}: found {names_text} inside; expected one CSV file: unpack it first")
                 with archive.open(inside[0]) as member:
                     yield member, raw
         else:
@@ -261,5 +261,5 @@ def _reading(path: Path, names: Sequence[str] = ()) -> Iterator[None]:
         raise ConvertError(f"{path}: truncated or damaged ({error}): fetch the file again") from error
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        reason = re.sub(r"CSV column #(\d+)", lambda found: f"the column {names[int(found[1])]}", reason)
+        reason = re.sub(r"CSV column #(\d+)", lambda match: f"the column {names[int(match[1])]}", reason)
         raise ConvertError(f"{path}: a row is malformed ({reason}): repair or fetch the file again") from error

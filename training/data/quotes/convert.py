@@ -20,7 +20,7 @@ Progress = Callable[[Path, int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What a conversion read and wrote."""
+    """The result of a conversion: rows read, file written."""
 
     read: int  # rows that were asked for
     written: Written
@@ -38,18 +38,18 @@ def convert(name: str, paths: Sequence[Path], out: Path, request: ColumnChoice, 
     with writing_quotes(out, source=name, interval=interval, synthetic=synthetic) as writer:
         for path in paths:
             try:
-                for table, done in FORMATS[name].read(path, request):
+                for table, position in FORMATS[name].read(path, request):
                     writer.add(table)
                     rows += table.num_rows
-                    progress(path, done, rows)
+                    progress(path, position, rows)
             except pa.ArrowInvalid as error:
                 raise ConvertError(f"{path}: a value has the wrong kind ({error}): repair the file") from error
             progress(path, path.stat().st_size, rows)
         if not rows:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in request.left_out.items()) or "no row"
             raise ConvertError(f"{out}: no quote was taken ({reasons}): check the files, --symbols and --max-days")
-        written = writer.finish()
-    return Converted(rows, written, dict(request.left_out))
+        summary = writer.finish()
+    return Converted(rows, summary, dict(request.left_out))
 
 
 def check_paths(paths: Sequence[Path], out: Path) -> None:
@@ -70,6 +70,6 @@ def _marks(name: str, paths: Sequence[Path]) -> tuple[str, str]:
     files = [QuoteFile(path) for path in paths]
     intervals = {file.interval: file.path for file in files}
     if len(intervals) > 1:
-        found = ", ".join(f"{path} has {interval}" for interval, path in intervals.items())
-        raise TapeError(f"{found}; expected one interval: convert them one by one")
+        intervals_text = ", ".join(f"{path} has {interval}" for interval, path in intervals.items())
+        raise TapeError(f"{intervals_text}; expected one interval: convert them one by one")
     return files[0].interval, ", ".join(dict.fromkeys(file.synthetic for file in files if file.synthetic))

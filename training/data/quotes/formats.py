@@ -56,7 +56,7 @@ _LEAN_CURE = "give LEAN's option/usa/minute/SYMBOL/DATE_quote_STYLE.zip"
 
 def read_lean(path: Path, request: ColumnChoice) -> Tables:
     """Yield one day's quotes, a table for each contract. Raises ConvertError."""
-    done = 0
+    position = 0
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -67,15 +67,15 @@ def read_lean(path: Path, request: ColumnChoice) -> Tables:
                 if match is None or match["kind"] != "quote":
                     what = "no option's minutes" if match is None else f"of kind {match['kind']}, not quote"
                     raise ConvertError(f"{path}: {entry.filename} is {what}: {_LEAN_CURE}")
-                done += entry.compress_size
+                position += entry.compress_size
                 if entry.file_size:
                     table = _lean_contract(path, entry.filename, match, archive.read(entry))
-                    yield taken(path, table, request), done
+                    yield taken(path, table, request), position
     except zipfile.BadZipFile as error:
         raise ConvertError(f"{path}: no zip, or damaged ({error}): fetch the file again") from error
 
 
-def _lean_contract(path: Path, name: str, found: re.Match[str], data: bytes) -> Any:
+def _lean_contract(path: Path, name: str, match: re.Match[str], data: bytes) -> Any:
     try:
         table = pa.csv.read_csv(
             pa.py_buffer(data),
@@ -86,12 +86,12 @@ def _lean_contract(path: Path, name: str, found: re.Match[str], data: bytes) -> 
         )
     except pa.ArrowInvalid as error:
         reason = (str(error).splitlines() or [""])[0]
-        reason = re.sub(r"CSV column #(\d+)", lambda found: f"the column {_LEAN_NAMES[int(found[1])]}", reason)
+        reason = re.sub(r"CSV column #(\d+)", lambda match: f"the column {_LEAN_NAMES[int(match[1])]}", reason)
         raise ConvertError(f"{path}: {name}: {reason}; expected the columns {', '.join(_LEAN_NAMES)}") from error
-    midnight = np.datetime64(f"{found['date'][:4]}-{found['date'][4:6]}-{found['date'][6:]}", "ms").astype(np.int64)
+    midnight = np.datetime64(f"{match['date'][:4]}-{match['date'][4:6]}-{match['date'][6:]}", "ms").astype(np.int64)
     ends = pc.add(table.column("ms"), int(midnight) + MINUTE_MS)
-    one = pa.array([found["root"].upper()]), pa.array([found["expiry"]]), pa.array([found["right"]])
-    symbol = occ_symbols(path, *one, pa.array([int(found["strike"]) / _LEAN_SCALE]))[0].as_py()
+    columns = pa.array([match["root"].upper()]), pa.array([match["expiry"]]), pa.array([match["right"]])
+    symbol = occ_symbols(path, *columns, pa.array([int(match["strike"]) / _LEAN_SCALE]))[0].as_py()
     usd = {name: pc.divide(table.column(name), _LEAN_SCALE) for name in _LEAN_NAMES if name[:3] in ("bid", "ask")}
     return pa.table(
         {
@@ -130,19 +130,19 @@ _SECOND = {
 def read_thetadata(path: Path, request: ColumnChoice) -> Tables:
     """Yield the quotes of one file. Raises ConvertError."""
     second = "ms_of_day" in header_of(path)
-    for table, done in csv_tables(path, _SECOND if second else _THIRD):
-        named = Named("root" if second else "symbol")
-        root = table.column(named.root)
+    for table, position in csv_tables(path, _SECOND if second else _THIRD):
+        names = Named("root" if second else "symbol")
+        root = table.column(names.root)
         strike = pc.divide(table.column("strike"), 1000.0) if second else table.column("strike")
-        made = {
-            "symbol": occ_symbols(path, root, table.column("expiration"), table.column("right"), strike, named),
+        columns = {
+            "symbol": occ_symbols(path, root, table.column("expiration"), table.column("right"), strike, names),
             "timestamp": _second_times(path, table)
             if second
             else parsed_times(path, table.column("timestamp"), "timestamp"),
         }
-        made |= {name: side(table.column(name)) for name in ("bid", "ask")}
-        made |= {name: counts(table.column(name)) for name in ("bid_size", "ask_size")}
-        yield taken(path, pa.table(made), request), done
+        columns |= {name: side(table.column(name)) for name in ("bid", "ask")}
+        columns |= {name: counts(table.column(name)) for name in ("bid_size", "ask_size")}
+        yield taken(path, pa.table(columns), request), position
 
 
 def _second_times(path: Path, table: Any) -> Any:
@@ -170,19 +170,21 @@ def read_databento(path: Path, request: ColumnChoice) -> Tables:
         ) from error
     try:
         store = library.DBNStore.from_file(path)
-        found = str(store.schema)
+        schema = str(store.schema)
     except (ValueError, RuntimeError, library.BentoError) as error:
         raise ConvertError(f"{path}: no DBN file, or damaged ({error}): fetch the file again") from error
-    if found != SCHEMA_NAME:
-        raise ConvertError(f"{path}: the schema is {found}; expected {SCHEMA_NAME}: request that schema of OPRA.PILLAR")
-    seen, size = 0, path.stat().st_size
+    if schema != SCHEMA_NAME:
+        raise ConvertError(
+            f"{path}: the schema is {schema}; expected {SCHEMA_NAME}: request that schema of OPRA.PILLAR"
+        )
+    row_count, size = 0, path.stat().st_size
     total = max(size, 1)
     for frame in store.to_df(price_type="float", pretty_ts=False, map_symbols=True, count=BATCH_ROWS):
-        seen += len(frame)
+        row_count += len(frame)
         if len(frame):
             yield (
                 taken(path, _databento_table(path, frame), request),
-                min(seen * 20, total),
+                min(row_count * 20, total),
             )  # about 20 bytes a record, compressed
 
 
@@ -223,18 +225,18 @@ _CBOE_NAMED = Named(right="option_type")
 
 def read_cboe(path: Path, request: ColumnChoice) -> Tables:
     """Yield the quotes of one file. Raises ConvertError."""
-    for table, done in csv_tables(path, _CBOE_TYPES):
+    for table, position in csv_tables(path, _CBOE_TYPES):
         root, expiry, right, strike = (table.column(name) for name in ("root", "expiration", "option_type", "strike"))
         low, high = table.column("underlying_bid"), table.column("underlying_ask")
-        known = pc.and_(pc.greater(low, 0.0), pc.greater(high, 0.0))
-        made = {
+        has_quote = pc.and_(pc.greater(low, 0.0), pc.greater(high, 0.0))
+        columns = {
             "symbol": occ_symbols(path, root, expiry, right, strike, _CBOE_NAMED),
             "timestamp": parsed_times(path, table.column("quote_datetime"), "quote_datetime"),
-            "underlying": pc.if_else(known, pc.divide(pc.add(low, high), 2.0), None),
+            "underlying": pc.if_else(has_quote, pc.divide(pc.add(low, high), 2.0), None),
         }
-        made |= {name: side(table.column(name)) for name in ("bid", "ask")}
-        made |= {name: counts(table.column(name)) for name in ("bid_size", "ask_size")}
-        yield taken(path, pa.table(made), request), done
+        columns |= {name: side(table.column(name)) for name in ("bid", "ask")}
+        columns |= {name: counts(table.column(name)) for name in ("bid_size", "ask_size")}
+        yield taken(path, pa.table(columns), request), position
 
 
 # OptionsDX's end-of-day chains: CSV with a row for each expiry and strike, call and put side by side.
@@ -255,10 +257,10 @@ def read_optionsdx(path: Path, request: ColumnChoice) -> Tables:
     if len(request.roots) != 1:
         raise ConvertError(f"{path}: OptionsDX names no underlying; expected one: give it, such as --symbols SPY")
     (root,) = request.roots
-    for table, done in csv_tables(path, _OPTIONSDX_TYPES):
+    for table, position in csv_tables(path, _OPTIONSDX_TYPES):
         yield (
             taken(path, pa.concat_tables([_optionsdx_half(path, table, root, letter) for letter in "cp"]), request),
-            done,
+            position,
         )
 
 
@@ -332,10 +334,10 @@ def read_snapshots(path: Path, request: ColumnChoice) -> Tables:
 
 def _own(path: Path, request: ColumnChoice) -> Tables:
     """Yield the rows of a file that has the schema already."""
-    file, seen = QuoteFile(path), 0
+    file, row_count = QuoteFile(path), 0
     for table in file.tables():
-        seen += table.num_rows
-        yield taken(path, table, request), path.stat().st_size * seen // file.rows
+        row_count += table.num_rows
+        yield taken(path, table, request), path.stat().st_size * row_count // file.rows
 
 
 FORMATS = {

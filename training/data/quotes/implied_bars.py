@@ -34,8 +34,8 @@ def implied_bars(paths: Sequence[Path], out: Path, roots: frozenset[str], progre
     """
     check_paths(paths, out)
     if len(paths) != 1 or len(roots) != 1:
-        found = f"{len(paths)} files and --symbols {','.join(sorted(roots)) or 'none'}"
-        raise ConvertError(f"{out}: found {found}; expected one file of quotes and one root, such as SPXW")
+        inputs = f"{len(paths)} files and --symbols {','.join(sorted(roots)) or 'none'}"
+        raise ConvertError(f"{out}: found {inputs}; expected one file of quotes and one root, such as SPXW")
     path, root = paths[0], next(iter(roots))
     file = QuoteFile(path)
     if file.interval != MINUTE:
@@ -45,13 +45,13 @@ def implied_bars(paths: Sequence[Path], out: Path, roots: frozenset[str], progre
     calendar: SessionCalendar | None = None
     for quotes in file.sessions():
         calendar = calendar or SessionCalendar.to_horizon(quotes.date)
-        session = next((found for found in calendar.sessions if found.date == quotes.date), None)
-        before: float | None = None
+        session = next((scheduled for scheduled in calendar.sessions if scheduled.date == quotes.date), None)
+        previous_close: float | None = None
         for end_ns, close in _closes(quotes, session, root) if session is not None else ():
-            opened = close if before is None else before
+            opened = close if previous_close is None else previous_close
             starts.append(end_ns - MINUTE_NS)
             rows.append((opened, max(opened, close), min(opened, close), close))
-            before = close
+            previous_close = close
         progress(path, 0, len(rows))
     if not rows:
         raise ConvertError(f"{out}: no minute of {root} has an underlying or a pair of quotes: check --symbols")
@@ -72,7 +72,7 @@ def implied_bars(paths: Sequence[Path], out: Path, roots: frozenset[str], progre
 def _closes(quotes: QuoteArrays, session: Session, root: str) -> list[tuple[int, float]]:
     """Return end and close of each minute of the session that has one, in order."""
     spot = spots(quotes)
-    of_root = np.array([found == root for found in quotes.contracts.roots], dtype=np.bool_)[quotes.codes]
-    kept = of_root & np.isfinite(spot) & (quotes.end_ns > session.open_ns) & (quotes.end_ns <= session.close_ns)
-    ends, first = np.unique(quotes.end_ns[kept], return_index=True)
-    return list(zip(ends.tolist(), spot[kept][first].tolist(), strict=True))
+    of_root = np.array([root_name == root for root_name in quotes.contracts.roots], dtype=np.bool_)[quotes.codes]
+    usable = of_root & np.isfinite(spot) & (quotes.end_ns > session.open_ns) & (quotes.end_ns <= session.close_ns)
+    ends, first = np.unique(quotes.end_ns[usable], return_index=True)
+    return list(zip(ends.tolist(), spot[usable][first].tolist(), strict=True))

@@ -32,25 +32,25 @@ def convert_bars(paths: Sequence[Path], out: Path, symbols: frozenset[str], prog
     check_paths(paths, out)
     if not symbols:
         raise ConvertError(f"{out}: a flat file holds every stock; expected some: give --symbols, such as SPY,QQQ")
-    wanted, held, rows = pa.array(sorted(symbols)), list[Any](), 0
+    symbol_array, tables, rows = pa.array(sorted(symbols)), list[Any](), 0
     for path in paths:
-        for table, done in csv_tables(path, _TYPES):
-            kept = table.filter(pc.is_in(table.column("ticker"), wanted))
-            if empty := [name for name in _TYPES if kept.column(name).null_count]:
+        for table, position in csv_tables(path, _TYPES):
+            chosen = table.filter(pc.is_in(table.column("ticker"), symbol_array))
+            if empty := [name for name in _TYPES if chosen.column(name).null_count]:
                 raise ConvertError(f"{path}: a row has no {empty[0]}; expected one in every row: {REPAIR}")
-            held.append(kept)
-            rows += kept.num_rows
-            progress(path, done, rows)
+            tables.append(chosen)
+            rows += chosen.num_rows
+            progress(path, position, rows)
         progress(path, path.stat().st_size, rows)
     if not rows:
         raise ConvertError(f"{out}: no bar of {', '.join(sorted(symbols))}: check --symbols and the files")
-    table = pa.concat_tables(held).combine_chunks()
+    table = pa.concat_tables(tables).combine_chunks()
     missing = sorted(symbols - set(table.column("ticker").unique().to_pylist()))
     if missing:
         raise ConvertError(f"{out}: no bar of {', '.join(missing)} in the files: check --symbols")
     table = table.sort_by([("window_start", "ascending"), ("ticker", "ascending")])
     _refuse_twice(out, table)
-    made = pa.table(
+    bars = pa.table(
         {
             "symbol": table.column("ticker"),
             "timestamp": table.column("window_start").cast(INSTANT),
@@ -59,7 +59,7 @@ def convert_bars(paths: Sequence[Path], out: Path, symbols: frozenset[str], prog
     )
     metadata = {b"source": b"Massive flat files, stocks minute aggregates", ADJUSTMENT_KEY: b"raw"}
     with whole(out) as part:
-        pa.parquet.write_table(made.replace_schema_metadata(metadata), part, compression="zstd")
+        pa.parquet.write_table(bars.replace_schema_metadata(metadata), part, compression="zstd")
     return rows
 
 

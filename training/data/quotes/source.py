@@ -20,7 +20,7 @@ class QuoteSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of it decides the result, as JSON."""
+        """The fields that decide a run's result, as JSON."""
         closes = {} if self.closes is None else {"closes": self.closes.name, "closes_sha256": self.closes_sha256}
-        named = {"file": self.path.name, "sha256": self.sha256, "synthetic_share": self.synthetic_share}
-        return named | ({"root": self.root} if self.root else {}) | closes
+        fields = {"file": self.path.name, "sha256": self.sha256, "synthetic_share": self.synthetic_share}
+        return fields | ({"root": self.root} if self.root else {}) | closes
