@@ -27,31 +27,31 @@ from strategies.registry import names, strategy
 MODELS = Path(__file__).resolve().parents[1] / "onnx_models"
 
 
-def answered(policy: OnnxPolicy, asked: list[Observation]) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
+def answered(policy: OnnxPolicy, observations: list[Observation]) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
     """All answers in a row, float64 (n,), and the p50 and p99 of their microseconds."""
-    took, found = [], []
-    for number, observation in enumerate(asked):
+    took, answers = [], []
+    for number, observation in enumerate(observations):
         question = AskPolicy(number, number + 1, observation)
         began = time.perf_counter()
         answer = policy.answer(question, number)
         took.append(time.perf_counter() - began)
         assert isinstance(answer, PolicyAnswered), answer
-        found.append(np.array([*answer.logits, *np.frombuffer(answer.hidden, "<f4")], dtype=np.float64))
+        answers.append(np.array([*answer.logits, *np.frombuffer(answer.hidden, "<f4")], dtype=np.float64))
     p50, p99 = np.percentile(np.array(took[len(took) // 10 :]) * 1e6, [50, 99]).tolist()
-    return np.concatenate(found), {"p50_us": round(p50, 1), "p99_us": round(p99, 1)}
+    return np.concatenate(answers), {"p50_us": round(p50, 1), "p99_us": round(p99, 1)}
 
 
 def compared(asks: AnyStrategy, version: str, provider: Provider, answers: int) -> dict[str, Any]:
-    """One model on both."""
+    """Figures of one model on the CPU and on `provider`."""
     model = load(MODELS, asks, version)
     if asks.spec.rows_are_symbols:
         asks = strategy(asks.spec.name, GOLDEN_SYMBOLS)
-    asked = list(islice(cycle(golden_observations(asks)), answers))
-    cpu, took = answered(OnnxPolicy.open(model, asks, "cpu"), asked)
+    observations = list(islice(cycle(golden_observations(asks)), answers))
+    cpu, took = answered(OnnxPolicy.open(model, asks, "cpu"), observations)
     if provider == "cpu":
         return {"cpu": took}
-    other, elsewhere = answered(OnnxPolicy.open(model, asks, provider), asked)
-    return {"cpu": took, provider: elsewhere, "difference": float(np.abs(cpu - other).max())}
+    provider_answers, elsewhere = answered(OnnxPolicy.open(model, asks, provider), observations)
+    return {"cpu": took, provider: elsewhere, "difference": float(np.abs(cpu - provider_answers).max())}
 
 
 def main() -> None:
@@ -59,13 +59,15 @@ def main() -> None:
     line = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     line.add_argument("--provider", choices=["cpu", "cuda"], default="cpu")
     line.add_argument("--answers", type=int, default=2000)
-    given = line.parse_args()
-    found = {}
+    options = line.parse_args()
+    figures = {}
     for name in names():
         for version in versions(MODELS, name):
-            found[f"{name} {version}"] = one = compared(strategy(name), version, given.provider, given.answers)
-            print(f"{name + ' ' + version:56}{json.dumps(one)}", flush=True)
-    print(json.dumps({"bench": "answers", **found}))
+            figures[f"{name} {version}"] = model_figures = compared(
+                strategy(name), version, options.provider, options.answers
+            )
+            print(f"{name + ' ' + version:56}{json.dumps(model_figures)}", flush=True)
+    print(json.dumps({"bench": "answers", **figures}))
 
 
 if __name__ == "__main__":

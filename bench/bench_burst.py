@@ -159,18 +159,18 @@ async def bursts(desks: Desks, intake: Intake, minutes: list[list[Event]]) -> di
     walls: list[float] = []
     worked: list[float] = []  # by the loop's thread: the lag without what other processes take
     ticker = asyncio.create_task(tick(lags, worked), name="tick")
-    before = desks.answered
+    answered_before = desks.answered
     for number, events in enumerate(minutes, start=1):
         began = time.monotonic()
         for event in events:
             intake.put(event)
-        walls.append(await desks.answered_all(before + number * len(desks.desks)) - began)
+        walls.append(await desks.answered_all(answered_before + number * len(desks.desks)) - began)
         await asyncio.sleep(5 * TICK_S)
     ticker.cancel()
     wall_s = sum(walls) / len(walls)
     return {
-        "decided": desks.answered - before,
-        "lost": len(minutes) * len(desks.desks) - (desks.answered - before),
+        "decided": desks.answered - answered_before,
+        "lost": len(minutes) * len(desks.desks) - (desks.answered - answered_before),
         "burst_ms": round(wall_s * 1e3, 1),
         "us_per_decision": round(wall_s / len(desks.desks) * 1e6, 1),
         "lag": percentiles(lags),
@@ -238,10 +238,10 @@ async def measure(desk_count: int, burst_count: int, folder: Path) -> dict[str, 
 def main() -> None:
     """Print all figures as one JSON object; exit code 1 when a bar was lost."""
     with tempfile.TemporaryDirectory() as folder:
-        told = uvloop.run(measure(DESKS, BURSTS, Path(folder)))
-    figures = {"bench": "burst", "streams": DESKS, "bursts": BURSTS, "cores": os.cpu_count(), **told}
+        measured = uvloop.run(measure(DESKS, BURSTS, Path(folder)))
+    figures = {"bench": "burst", "streams": DESKS, "bursts": BURSTS, "cores": os.cpu_count(), **measured}
     sys.stdout.write(json.dumps(figures) + "\n")
-    if told["lost"] or told["bars_stepped"] != told["bars_put"]:
+    if measured["lost"] or measured["bars_stepped"] != measured["bars_put"]:
         sys.exit("bench: bars were lost")
 
 

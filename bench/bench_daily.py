@@ -49,8 +49,8 @@ Float64Array = npt.NDArray[np.float64]
 
 def percentiles(times: Sequence[float]) -> dict[str, float]:
     """p50 and p99 of times in seconds, as microseconds."""
-    found = np.percentile(np.array(times) * 1e6, (50, 99))
-    return {"p50_us": round(float(found[0]), 1), "p99_us": round(float(found[1]), 1)}
+    quantiles = np.percentile(np.array(times) * 1e6, (50, 99))
+    return {"p50_us": round(float(quantiles[0]), 1), "p99_us": round(float(quantiles[1]), 1)}
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -96,11 +96,11 @@ def decisions() -> dict[str, Any]:
         for name in ("remember", "bars_to_arrays", "indicators", "vector", "policy", "decide", "observe_whole", "talib")
     }
 
-    def timed(name: str, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    def timed(name: str, call: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         began = time.process_time_ns()
-        found = call(*args, **named)
+        result = call(*args, **keywords)
         stages[name].append((time.process_time_ns() - began) / 1e9)
-        return found
+        return result
 
     for number in range(DECISIONS):
         first = (HISTORY_BARS + number) * STOCKS
@@ -117,7 +117,7 @@ def decisions() -> dict[str, Any]:
         timed("talib", bare_loop, arrays)
     reference = stages.pop("talib")
     figures: dict[str, Any] = {name: percentiles(times) for name, times in stages.items()}
-    whole = [sum(each) for each in zip(stages["observe_whole"], stages["policy"], stages["decide"], strict=True)]
+    whole = [sum(total) for total in zip(stages["observe_whole"], stages["policy"], stages["decide"], strict=True)]
     return {
         **figures,
         "decision": percentiles(whole),
@@ -158,8 +158,8 @@ def many_symbols() -> dict[str, Any]:
     spec = msgspec.structs.replace(SPEC, symbols=tuple(f"S{number}" for number in range(MANY)))
     some = synthetic_days(2, spec.symbols[:STOCKS], [DAY_NS * day for day in range(HISTORY_BARS)])
     few = msgspec.structs.replace(SPEC, symbols=spec.symbols[:STOCKS])
-    known = remembered(few, no_bars(few), some)
-    series: Series = known * (MANY // STOCKS)
+    base = remembered(few, no_bars(few), some)
+    series: Series = base * (MANY // STOCKS)
     newest = tuple(synthetic_days(3, spec.symbols, [DAY_NS * HISTORY_BARS]))
     remember_s = min(seconds(lambda: remembered(spec, series, newest)) for _ in range(3))
     series = remembered(spec, series, newest)
@@ -224,7 +224,7 @@ def whole_history() -> dict[str, Any]:
 def main() -> None:
     """Print all figures as one JSON object."""
     oracle([np.random.default_rng(5).uniform(90, 110, (4, HISTORY_BARS))])  # imports and warms
-    found = {
+    figures = {
         "bench": "daily",
         "threads": 1,
         "decisions": DECISIONS,
@@ -232,7 +232,7 @@ def main() -> None:
         "many_symbols": many_symbols(),
         "whole_history": whole_history(),
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

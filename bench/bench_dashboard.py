@@ -39,10 +39,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--state-dir", type=Path, help="a journal of your own")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        state_dir = options.state_dir or play(Path(made) / "desk")
-        told = {**of_journal(state_dir), **following(state_dir, Path(made)), **serving(state_dir, Path(made))}
-    print(json.dumps(told, indent=1))
+    with tempfile.TemporaryDirectory() as temporary:
+        state_dir = options.state_dir or play(Path(temporary) / "desk")
+        figures = {
+            **of_journal(state_dir),
+            **following(state_dir, Path(temporary)),
+            **serving(state_dir, Path(temporary)),
+        }
+    print(json.dumps(figures, indent=1))
     return 0
 
 
@@ -108,22 +112,22 @@ def serving(state_dir: Path, folder: Path) -> dict[str, Any]:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline().split("http://127.0.0.1:")[1].split("/")[0])
-        told: dict[str, Any] = {"start_to_listen_ms": _since(began)}
+        figures: dict[str, Any] = {"start_to_listen_ms": _since(began)}
         for name, path in (("page", "/"), ("now", "/api/now"), ("price", "/api/price"), ("equity", "/api/equity")):
-            told[f"first_{name}_ms"] = _timed(port, path)
-        told["start_to_first_now_ms"] = _since(began)
-        told["next_now_ms"] = statistics.median(_timed(port, "/api/now") for _ in range(50))
-        told["page_and_files_ms"] = _whole_page(port)
-        told.update(_slow_pages(port, process.pid, copy / FILE))
+            figures[f"first_{name}_ms"] = _timed(port, path)
+        figures["start_to_first_now_ms"] = _since(began)
+        figures["next_now_ms"] = statistics.median(_timed(port, "/api/now") for _ in range(50))
+        figures["page_and_files_ms"] = _whole_page(port)
+        figures.update(_slow_pages(port, process.pid, copy / FILE))
         decision = json.loads(_get(port, "/api/decisions?limit=1"))["lines"][0]["decision"]
-        told["newest_observation_ms"] = _observation(port, decision)
-        told["oldest_observation_ms"] = _observation(port, 1)
-        told["rss_mib"] = _rss_mib(process.pid)
+        figures["newest_observation_ms"] = _observation(port, decision)
+        figures["oldest_observation_ms"] = _observation(port, 1)
+        figures["rss_mib"] = _rss_mib(process.pid)
     finally:
         process.terminate()
         process.wait(10)
-    told["cpu_s_of_all_this"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, 2)
-    return told
+    figures["cpu_s_of_all_this"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, 2)
+    return figures
 
 
 def _whole_page(port: int) -> float:
@@ -138,7 +142,7 @@ def _whole_page(port: int) -> float:
 
 def _slow_pages(port: int, pid: int, file: Path) -> dict[str, Any]:
     """SLOW pages ask for the stream and read nothing while the state changes: how much memory that takes."""
-    before = _rss_mib(pid)
+    rss_before = _rss_mib(pid)
     with ExitStack() as stack:
         for _ in range(SLOW):
             page = stack.enter_context(closing(socket.socket()))
@@ -158,13 +162,13 @@ def _slow_pages(port: int, pid: int, file: Path) -> dict[str, Any]:
     return {
         "slow_pages": SLOW,
         "slow_pages_told_still": streams,
-        "slow_pages_rss_growth_mib": round(during - before, 1),
+        "slow_pages_rss_growth_mib": round(during - rss_before, 1),
         "now_beside_them_ms": beside,
     }
 
 
 def _observation(port: int, decision: int) -> float:
-    """From the first question on until observation and contributions are there."""
+    """Milliseconds from the first question until observation and contributions are there."""
     began = time.perf_counter()
     while json.loads(_get(port, f"/api/decision/{decision}"))["pending"]:
         time.sleep(0.01)

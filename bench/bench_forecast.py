@@ -40,12 +40,16 @@ def histories(symbols: int | None = None) -> dict[str, History]:
         days = weekdays("2018-01-02", 1132)
         return {f"S{number}": walk(number, days) for number in range(symbols or 475)}
     rows = pd.read_parquet(DATA / FILE)
-    found = {}
-    for symbol, own in list(rows.groupby("symbol"))[:symbols]:
-        columns = [np.ascontiguousarray(own[n], dtype=np.float64) for n in ("open", "high", "low", "close", "volume")]
+    series = {}
+    for symbol, stock_rows in list(rows.groupby("symbol"))[:symbols]:
+        columns = [
+            np.ascontiguousarray(stock_rows[n], dtype=np.float64) for n in ("open", "high", "low", "close", "volume")
+        ]
         o, high, low, close, volume = columns
-        found[str(symbol)] = History(o, high, low, close, volume, np.array(own["date"].tolist(), dtype="datetime64[D]"))
-    return found
+        series[str(symbol)] = History(
+            o, high, low, close, volume, np.array(stock_rows["date"].tolist(), dtype="datetime64[D]")
+        )
+    return series
 
 
 def tiled(history: History) -> History:
@@ -79,14 +83,14 @@ def in_blocks(some: Sequence[History]) -> None:
 
 def best(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
     """Wall and processor seconds of each way, the best of some rounds in turn."""
-    found = dict.fromkeys(ways, (np.inf, np.inf))
+    seconds = dict.fromkeys(ways, (np.inf, np.inf))
     for _ in range(rounds):
         for name, way in ways.items():
-            wall, own = time.perf_counter(), time.process_time()
+            wall, processor = time.perf_counter(), time.process_time()
             way()
-            taken = time.perf_counter() - wall, time.process_time() - own
-            found[name] = min(found[name][0], taken[0]), min(found[name][1], taken[1])
-    return found
+            duration = time.perf_counter() - wall, time.process_time() - processor
+            seconds[name] = min(seconds[name][0], duration[0]), min(seconds[name][1], duration[1])
+    return seconds
 
 
 def features(some: Sequence[History], rounds: int = ROUNDS) -> dict[str, object]:
@@ -100,33 +104,33 @@ def features(some: Sequence[History], rounds: int = ROUNDS) -> dict[str, object]
         },
         rounds,
     )
-    wall, own = {name: pair[0] for name, pair in took.items()}, {name: pair[1] for name, pair in took.items()}
+    wall, processor = {name: pair[0] for name, pair in took.items()}, {name: pair[1] for name, pair in took.items()}
     return {
         "rows": sum(len(history.dates) for history in some),
         "cores": len(os.sched_getaffinity(0)),
         "seconds": {name: round(value, 3) for name, value in wall.items()},
-        "processor_seconds": {name: round(value, 3) for name, value in own.items()},
+        "processor_seconds": {name: round(value, 3) for name, value in processor.items()},
         "ratio_all_cores": round(wall["all cores"] / wall["bare"], 3),
-        "ratio_one_thread": round(own["one thread"] / own["bare"], 3),
-        "ratio_of_the_blocks": round(own["bare in blocks"] / own["bare"], 3),
+        "ratio_one_thread": round(processor["one thread"] / processor["bare"], 3),
+        "ratio_of_the_blocks": round(processor["bare in blocks"] / processor["bare"], 3),
     }
 
 
-def decision(known: dict[str, History], date: str, rounds: int = ROUNDS) -> dict[str, float]:
+def decision(stocks: dict[str, History], date: str, rounds: int = ROUNDS) -> dict[str, float]:
     """Wall and processor seconds to observe all symbols after this date, and to decide by an answer."""
-    desk = ForecastEnsemble(tuple(known))
-    state = ForecastState(tuple(packed(history, date) for history in known.values()))
+    desk = ForecastEnsemble(tuple(stocks))
+    state = ForecastState(tuple(packed(history, date) for history in stocks.values()))
     start = int(np.datetime64(date).astype("datetime64[ns]").astype(np.int64)) + DAY_NS
-    n = len(known)
+    n = len(stocks)
     view = View(start, Session(date, start, start + 7 * HOUR_NS), portfolio=Portfolio(1e5, 1e5, (0,) * n, (50.0,) * n))
 
     def decide() -> None:
-        after, observation = desk.observe(state, (), view)
+        state_after, observation = desk.observe(state, (), view)
         assert observation is not None
-        desk.decide(after, Answer((0.1,) * n), view)
+        desk.decide(state_after, Answer((0.1,) * n), view)
 
-    wall, own = best({"": decide}, rounds)[""]
-    return {"seconds": round(wall, 4), "processor_seconds": round(own, 4)}
+    wall, processor = best({"": decide}, rounds)[""]
+    return {"seconds": round(wall, 4), "processor_seconds": round(processor, 4)}
 
 
 def packed(history: History, date: str) -> bytes:
@@ -140,13 +144,13 @@ def packed(history: History, date: str) -> bytes:
 
 def main(symbols: int | None = None, rounds: int = ROUNDS) -> int:
     """Print the figures."""
-    known = histories(symbols)
-    found = {
-        "features": features([tiled(history) for history in known.values()], rounds),
-        "decision": {name: decision(known, date, rounds) for name, date in DAYS.items()},
-        "decision_symbols": len(known),
+    stocks = histories(symbols)
+    figures = {
+        "features": features([tiled(history) for history in stocks.values()], rounds),
+        "decision": {name: decision(stocks, date, rounds) for name, date in DAYS.items()},
+        "decision_symbols": len(stocks),
     }
-    json.dump(found, sys.stdout, indent=1)
+    json.dump(figures, sys.stdout, indent=1)
     sys.stdout.write("\n")
     return 0
 

@@ -105,10 +105,10 @@ class Stamped:
             self._heard[id(handler)] = time.monotonic()
             hear(handler, data)
 
-        async def submitting(rest: TradingRest[Any], request: web.Request) -> web.Response:
+        async def submitting(trading: TradingRest[Any], request: web.Request) -> web.Response:
             name, connection = json.loads(await request.text())["client_order_id"], id(request.protocol)
             self.arrived[name], self.connected[name] = self._heard[connection], self._opened[connection]
-            return await submit(rest, request)
+            return await submit(trading, request)
 
         def opened(handler: RequestHandler, transport: asyncio.BaseTransport) -> None:
             self._opened[id(handler)] = time.monotonic()
@@ -124,7 +124,7 @@ class Stamped:
 
 
 def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
-    """One session; what was stamped goes back through the pipe."""
+    """Serve one session; the time stamps go back through the pipe."""
     import simulator.server
 
     simulator.server.KEEP_S = KEEP_S
@@ -204,12 +204,12 @@ class Watch:
                 if isinstance(effect, SubmitOrder):
                     self._stamp("released", effect.client_order_id)
 
-        self._wrap(StockStream, "_take", before=bar_received)
-        self._wrap(Intake, "put", before=bar_put)
-        self._wrap(Engine, "_gather", after=stepped)
-        self._wrap(BrokerLink, "release", before=released)
+        self._wrap(StockStream, "_take", call_before=bar_received)
+        self._wrap(Intake, "put", call_before=bar_put)
+        self._wrap(Engine, "_gather", call_after=stepped)
+        self._wrap(BrokerLink, "release", call_before=released)
         self._wrap(
-            TradingOrders, "_post", before=lambda _orders, order, *_: self._stamp("posting", order.client_order_id)
+            TradingOrders, "_post", call_before=lambda _orders, order, *_: self._stamp("posting", order.client_order_id)
         )
         self._time(Journal, "commit")
         self._alternate(OnnxPolicy)
@@ -217,15 +217,17 @@ class Watch:
     def _stamp(self, stage: str, name: str) -> None:
         self.stamps[stage].setdefault(name, time.monotonic())
 
-    def _wrap(self, owner: type, name: str, before: Callable[..., None] | None = None, after: Any = None) -> None:
+    def _wrap(
+        self, owner: type, name: str, call_before: Callable[..., None] | None = None, call_after: Any = None
+    ) -> None:
         call = getattr(owner, name)
 
         def wrapped(*arguments: Any) -> Any:
-            if before is not None:
-                before(*arguments)
+            if call_before is not None:
+                call_before(*arguments)
             result = call(*arguments)
-            if after is not None:
-                after(*arguments)
+            if call_after is not None:
+                call_after(*arguments)
             return result
 
         setattr(owner, name, wrapped)
@@ -252,10 +254,10 @@ class Watch:
         def alternating(policy: object, question: Any, now_ns: int) -> Any:
             answered, data = answer(policy, question, now_ns), question.observation.data
             logits = [0.0] * len(ACTIONS)
-            held = struct.unpack_from("<f", data, len(data) + side_at)[0]
+            has_position = struct.unpack_from("<f", data, len(data) + side_at)[0]
             self._answers += 1
             idles = self._answers % (self._idle_bars + PURCHASES) < self._idle_bars
-            logits[EXIT if held else HOLD if idles else BUY_CALL] = 8.0
+            logits[EXIT if has_position else HOLD if idles else BUY_CALL] = 8.0
             return msgspec.structs.replace(answered, logits=tuple(logits))
 
         setattr(owner, name, alternating)
@@ -269,8 +271,8 @@ def _daemon(config: str, result: str, idle_bars: int) -> None:
     watch = Watch(idle_bars)
     watch.install()
     code = rltraderd(["--config", config])
-    told = {"stamps": watch.stamps, "bar_of": watch.bar_of, "commits": watch.commits, "exit_code": code}
-    Path(result).write_text(json.dumps(told))
+    stamped = {"stamps": watch.stamps, "bar_of": watch.bar_of, "commits": watch.commits, "exit_code": code}
+    Path(result).write_text(json.dumps(stamped))
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -303,29 +305,29 @@ def measure(tape: Path, folder: Path, idle_bars: int = 0) -> dict[str, Any]:
     server.join(30)
     if not result.exists():
         raise RuntimeError(f"rltraderd ended with {daemon.exitcode} and left no time stamps")
-    told = json.loads(result.read_text())
-    chains = list(_chains(told, served))
+    stamped = json.loads(result.read_text())
+    chains = list(_chains(stamped, served))
     if idle_bars:
-        return after_idle(chains) | {"exit_code": told["exit_code"]}
+        return after_idle(chains) | {"exit_code": stamped["exit_code"]}
     p99 = float(np.percentile([chain["arrived"] - chain["sent"] for chain in chains], 99))
     return {
         "orders": len(chains),
         "bar_to_order_p99_of_fsyncs_p99": round(p99 / float(np.percentile(disk, 99)), 2),
         **{name: percentiles([c[end] - c[begin] for c in chains]) for name, (begin, end) in STAGES.items()},
-        "commit_and_fsync": percentiles(told["commits"]),
+        "commit_and_fsync": percentiles(stamped["commits"]),
         "reference_bare_round_trip": percentiles(bare),
         "reference_fsync_4k": percentiles(disk),
-        "exit_code": told["exit_code"],
+        "exit_code": stamped["exit_code"],
     }
 
 
-def _chains(told: dict[str, Any], served: Stamps) -> list[dict[str, float]]:
-    """For each order that a bar caused, the moments from the bar's sending to the order's arrival."""
-    by_bar = {"sent": served["sent"], **{name: told["stamps"][name] for name in ("received", "put")}}
+def _chains(stamped: dict[str, Any], served: Stamps) -> list[dict[str, float]]:
+    """The moments from a bar's sending to the arrival of the order that it caused, one dict per order."""
+    by_bar = {"sent": served["sent"], **{name: stamped["stamps"][name] for name in ("received", "put")}}
     by_order = {name: served[name] for name in ("arrived", "connected")}
-    by_order |= {name: told["stamps"][name] for name in ("stepped", "released", "posting")}
+    by_order |= {name: stamped["stamps"][name] for name in ("stepped", "released", "posting")}
     chains = []
-    for name, bar in told["bar_of"].items():
+    for name, bar in stamped["bar_of"].items():
         if all(bar in stamps for stamps in by_bar.values()) and all(name in stamps for stamps in by_order.values()):
             chain = {stage: stamps[bar] for stage, stamps in by_bar.items()}
             chains.append(chain | {stage: stamps[name] for stage, stamps in by_order.items()})
@@ -338,8 +340,8 @@ def after_idle(chains: list[dict[str, float]]) -> dict[str, Any]:
     hour_s = IDLE_BARS * 60 / RATE
     firsts = [
         number
-        for number, (before, chain) in enumerate(itertools.pairwise(ordered), 1)
-        if chain["sent"] - before["sent"] > hour_s * 0.9 and number + 2 < len(ordered)
+        for number, (previous, chain) in enumerate(itertools.pairwise(ordered), 1)
+        if chain["sent"] - previous["sent"] > hour_s * 0.9 and number + 2 < len(ordered)
     ]
     took = [chain["arrived"] - chain["sent"] for chain in ordered]
     return {

@@ -82,7 +82,7 @@ def features(history: History) -> None:
 def market_rates(history: History, prices: PriceTable, count: int) -> dict[str, float]:
     """Environment steps/s, each with its observation: random actions (most of all trades), and hardly any trade."""
     actions = torch.randint(0, 6, (64, count), generator=torch.Generator().manual_seed(1))
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for kind, part in (("random", 1.0), ("calm", 0.01)):
         market = Market(history, prices, history.usable, TRADING, count=count, seed=1)
         some = actions * (torch.rand(actions.shape, generator=torch.Generator().manual_seed(2)) < part)
@@ -93,8 +93,8 @@ def market_rates(history: History, prices: PriceTable, count: int) -> dict[str, 
                 market.observe()
 
         run()
-        found[f"{kind}_steps_per_s"] = round(64 * count / processor_s(run, 5))
-    return found
+        rates[f"{kind}_steps_per_s"] = round(64 * count / processor_s(run, 5))
+    return rates
 
 
 def cart_pole_rate(count: int) -> int:
@@ -130,14 +130,14 @@ def main() -> None:
         tape = synthetic_minutes(Path(folder) / "year.parquet", YEAR)
         history, prices, figures = tables(tape)
         dummy = dummy_vec_env_rate(tape)
-    found: dict[str, Any] = {"bench": "market", "threads": 1, **figures}
+    report: dict[str, Any] = {"bench": "market", "threads": 1, **figures}
     for count in COUNTS:
-        found[f"environments_{count}"] = {
+        report[f"environments_{count}"] = {
             **market_rates(history, prices, count),
             "reference_cart_pole_steps_per_s": cart_pole_rate(count),
         }
-    found["reference_dummy_vec_env_8_steps_per_s"] = dummy
-    sys.stdout.write(json.dumps(found) + "\n")
+    report["reference_dummy_vec_env_8_steps_per_s"] = dummy
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

@@ -110,14 +110,14 @@ def _rss_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], None]) -> Told:
-    """Replay with MQTT on; `begun` is called on a thread of its own when the desk is under way."""
-    told = Told(Outbox(LIMIT))
-    announcer = Announcer(told.outbox)
+def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, when_begun: Callable[[], None]) -> Told:
+    """Replay with MQTT on; `when_begun` is called on a thread of its own when the desk is under way."""
+    side = Told(Outbox(LIMIT))
+    announcer = Announcer(side.outbox)
     engines: list[Engine] = []
     sources: list[Paced] = []
     submitters: list[Submitter] = []
-    beside = threading.Thread(target=begun)
+    beside = threading.Thread(target=when_begun)
 
     def submit(event_at: Callable[[int], Event]) -> Future[DurableEvent]:
         return submitters[0].submit_from_thread(event_at)
@@ -126,20 +126,20 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
         sources.append(Paced(tape, FED_PER_S))
         return sources[0]
 
-    def made(engine: Engine) -> None:
+    def engine_made(engine: Engine) -> None:
         engines.append(engine)
         settings = MqttSettings(mosquitto.broker(), "paper-1", commands=True, wait_least_s=0.2, wait_most_s=1.0)
-        told.side = MqttSide(
+        side.side = MqttSide(
             settings,
             mosquitto.passwords["paper-1"],
             Judge("paper-1", parse_keys(f"ops:{KEY}"), time.time_ns),
-            told.outbox,
+            side.outbox,
             submit,
             lambda: engine.machine.state,
-            lambda name, **fields: told.log.append((name, fields)),
+            lambda name, **fields: side.log.append((name, fields)),
         )
         side_thread.append(
-            SideThread([("mqtt", told.side.run)], lambda name, problem: told.log.append((name, {"": problem})))
+            SideThread([("mqtt", side.side.run)], lambda name, problem: side.log.append((name, {"": problem})))
         )
         side_thread[0].start()
 
@@ -149,25 +149,25 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
             submitters.append(Submitter(engine, sources[0].put, lambda: engine.machine.state.now_ns))
             beside.start()
         if type(event) is HaltRequested:
-            told.halted_ns.append(time.perf_counter_ns())
+            side.halted_ns.append(time.perf_counter_ns())
         submitters[0].observe(event, step)
         announcer.observe(event, step)
         if step.state.seq % 2000 == 0:
-            told.rss_kib.append(_rss_kib())
+            side.rss_kib.append(_rss_kib())
 
     side_thread: list[SideThread] = []
     began = time.monotonic()
-    told.recorded = desk.run(folder, observe=observe, source=source, engine_made=made)
-    told.wall_s = time.monotonic() - began
+    side.recorded = desk.run(folder, observe=observe, source=source, engine_made=engine_made)
+    side.wall_s = time.monotonic() - began
     beside.join()
     end = time.monotonic() + 10.0
-    while told.outbox.counts().waiting and time.monotonic() < end:
+    while side.outbox.counts().waiting and time.monotonic() < end:
         time.sleep(0.05)
     if not side_thread[0].stop(10.0):
         raise AssertionError("the side thread does not end")
-    if told.recorded.failure is not None:
-        raise told.recorded.failure
-    return told
+    if side.recorded.failure is not None:
+        raise side.recorded.failure
+    return side
 
 
 def outages(folder: Path, desk: Desk, reference: str) -> dict[str, Any]:
@@ -186,24 +186,24 @@ def outages(folder: Path, desk: Desk, reference: str) -> dict[str, Any]:
                 time.sleep(OUTAGE_S)
                 mosquitto.start()
 
-        told = paced(desk, folder / "state", mosquitto, trouble)
-    counts = told.outbox.counts()
+        replay = paced(desk, folder / "state", mosquitto, trouble)
+    counts = replay.outbox.counts()
     accounted = counts.published + counts.dropped + counts.conflated + counts.refused + counts.waiting
-    if told.recorded.digest != reference:
-        raise AssertionError(f"with MQTT the state is {told.recorded.digest}, without it {reference}")
+    if replay.recorded.digest != reference:
+        raise AssertionError(f"with MQTT the state is {replay.recorded.digest}, without it {reference}")
     if accounted != counts.offered:
         raise AssertionError(f"{counts} does not add up")
-    assert told.side is not None
+    assert replay.side is not None
     return {
         "state_digest_equal": True,
-        "seconds": round(told.wall_s, 1),
-        "messages_per_s": round(counts.offered / told.wall_s),
+        "seconds": round(replay.wall_s, 1),
+        "messages_per_s": round(counts.offered / replay.wall_s),
         **counts._asdict(),
         "accounted": accounted,
         "outbox_limit": LIMIT,
-        "reconnects": told.side.reconnects,
-        "mqtt_up": sum(name == "mqtt_up" for name, _ in told.log),
-        "rss_mib": [round(kib / 1024, 1) for kib in (told.rss_kib[0], max(told.rss_kib), told.rss_kib[-1])],
+        "reconnects": replay.side.reconnects,
+        "mqtt_up": sum(name == "mqtt_up" for name, _ in replay.log),
+        "rss_mib": [round(kib / 1024, 1) for kib in (replay.rss_kib[0], max(replay.rss_kib), replay.rss_kib[-1])],
     }
 
 
@@ -219,7 +219,7 @@ async def _operate(route: Route, key: Any, halts: int, sent: Any) -> None:
     from daemon.operator.mqtt.connection import connected, properties
 
     response = "rltrader/paper-1/response/operator/bench"
-    told: list[int] = []
+    moments: list[int] = []
     rounds: list[int] = []
     async with connected(route.broker, route.password) as client:
         await client.subscribe(response, qos=1)
@@ -234,13 +234,13 @@ async def _operate(route: Route, key: Any, halts: int, sent: Any) -> None:
                 if not answer.ok:
                     raise AssertionError(f"{number}: {answer.error}")
                 if name == "halt":
-                    told.append(began)
+                    moments.append(began)
                     rounds.append(time.perf_counter_ns() - began)
-    sent.put((told, rounds))
+    sent.put((moments, rounds))
 
 
 def halts(folder: Path, desk: Desk) -> dict[str, Any]:
-    """From the publish of a signed halt in another process to the step after which nothing new is ordered."""
+    """Latency from the publish of a signed halt in another process to the step that stops new orders."""
     spawn = multiprocessing.get_context("spawn")
     sent = spawn.Queue()
     got: list[tuple[list[int], list[int]]] = []
@@ -254,11 +254,11 @@ def halts(folder: Path, desk: Desk) -> dict[str, Any]:
             got.append(sent.get(timeout=120))
             process.join()
 
-        told = paced(desk, folder / "state", mosquitto, operator)
+        replay = paced(desk, folder / "state", mosquitto, operator)
     published_ns, rounds_ns = got[0]
-    if not len(published_ns) == len(told.halted_ns) == HALTS:
-        raise AssertionError(f"{len(told.halted_ns)} halts of {HALTS}")
-    ms = (np.array(told.halted_ns) - np.array(published_ns)) / 1e6
+    if not len(published_ns) == len(replay.halted_ns) == HALTS:
+        raise AssertionError(f"{len(replay.halted_ns)} halts of {HALTS}")
+    ms = (np.array(replay.halted_ns) - np.array(published_ns)) / 1e6
     round_ms = np.array(rounds_ns) / 1e6
     p50, p99 = np.percentile(ms, [50, 99])
     round_p50, round_p99 = np.percentile(round_ms, [50, 99])
@@ -269,7 +269,7 @@ def halts(folder: Path, desk: Desk) -> dict[str, Any]:
         "halted_ms_max": round(float(ms.max()), 2),
         "answered_ms_p50": round(float(round_p50), 2),
         "answered_ms_p99": round(float(round_p99), 2),
-        "messages_per_s": round(told.outbox.counts().offered / told.wall_s),
+        "messages_per_s": round(replay.outbox.counts().offered / replay.wall_s),
     }
 
 

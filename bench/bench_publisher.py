@@ -54,14 +54,14 @@ def fsyncs_per_s(folder: Path, size: int) -> float:
 
 def xadds_per_s(client: Any, experiences: list[Experience]) -> float:
     """The same entries, ready made, in transactions of the publisher's size."""
-    made = [(b"%d-0" % e.row, to_entry(e, 0)) for e in experiences]
+    entries = [(b"%d-0" % e.row, to_entry(e, 0)) for e in experiences]
     began = time.perf_counter()
-    for start in range(0, len(made), BATCH):
+    for start in range(0, len(entries), BATCH):
         pipeline = client.pipeline(transaction=True)
-        for identifier, entry in made[start : start + BATCH]:
+        for identifier, entry in entries[start : start + BATCH]:
             pipeline.xadd("bare", entry, id=identifier)
         pipeline.execute()
-    return len(made) / (time.perf_counter() - began)
+    return len(entries) / (time.perf_counter() - began)
 
 
 def measured(folder: Path, sessions: int = SESSIONS, bars: int = BARS) -> dict[str, float]:
@@ -98,7 +98,7 @@ def decisions(folder: Path, turns: int = TURNS, bars: int = BARS) -> dict[str, f
     desk = Desk(tape, desk__strategy=NAME, paths__models_dir=store, policy__version=VERSION)
     with running(folder / "redis") as server:
         took = asyncio.run(_decided(desk, folder, server))
-    figures: dict[str, float] = {"decisions": sum(len(each) for each in took.values())}
+    figures: dict[str, float] = {"decisions": sum(len(times) for times in took.values())}
     for side, seconds in took.items():
         p50, p99 = np.percentile(np.array(seconds) * 1e6, [50, 99]).tolist()
         figures |= {f"{side}_us_p50": round(p50), f"{side}_us_p99": round(p99)}
@@ -115,10 +115,10 @@ async def _decided(desk: Desk, folder: Path, server: RedisServer) -> dict[str, l
         publisher = _publisher(folder, state, server)
         try:
             for event in run.tape:
-                asked, began = run.submitter.state.stats.decisions, time.perf_counter()
+                decisions_before, began = run.submitter.state.stats.decisions, time.perf_counter()
                 run.intake.put(event)
                 await run.quiet()
-                if run.submitter.state.stats.decisions > asked and isinstance(event, BarClosed):
+                if run.submitter.state.stats.decisions > decisions_before and isinstance(event, BarClosed):
                     took["without" if turn % 2 else "with"].append(time.perf_counter() - began)
                     await asyncio.sleep(EVERY_S)
                 if isinstance(event, SessionEnded):

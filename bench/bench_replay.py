@@ -62,11 +62,11 @@ class Stages:
         seconds, inner = self.seconds, self._inner
         seconds[name] = 0.0
 
-        def measured(*arguments: Any, **named: Any) -> Any:
+        def measured(*arguments: Any, **keywords: Any) -> Any:
             inner.append(0.0)
             began = time.perf_counter()
             try:
-                return call(*arguments, **named)
+                return call(*arguments, **keywords)
             finally:
                 took = time.perf_counter() - began
                 seconds[name] += took - inner.pop()
@@ -95,22 +95,22 @@ def throughput(tape: Path) -> dict[str, Any]:
 def run_daemon(tape: Path, state_dir: Path, variables: dict[str, str]) -> dict[str, Any]:
     """Play the tape by a process of its own; its summary. Raises RuntimeError where it fails."""
     command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape), "--state-dir", str(state_dir)]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"rltraderd ended with {done.returncode}: {done.stderr[-2000:]}")
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        raise RuntimeError(f"rltraderd ended with {process.returncode}: {process.stderr[-2000:]}")
+    summary: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return summary
 
 
 def environment(*, shipped: bool = False, level: str = "error") -> dict[str, str]:
     """Variables of a daemon process: the fixture policy trading freely, or the shipped one under the defaults."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the project anew, which no user's does
-    kept["RLTRADER_LOG__LEVEL"] = level
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the project anew, which no user's does
+    variables["RLTRADER_LOG__LEVEL"] = level
     if shipped:
-        return kept | {VERSION: trading_version()}
-    told = {f"RLTRADER_{key.upper().replace('.', '__')}": str(value) for key, value in FREE_TRADING.items()}
-    return {**kept, **told, "RLTRADER_PATHS__MODELS_DIR": str(FIXTURE)}
+        return variables | {VERSION: trading_version()}
+    settings = {f"RLTRADER_{key.upper().replace('.', '__')}": str(value) for key, value in FREE_TRADING.items()}
+    return {**variables, **settings, "RLTRADER_PATHS__MODELS_DIR": str(FIXTURE)}
 
 
 def trading_version() -> str:
@@ -175,8 +175,8 @@ def stages(tape: Path) -> dict[str, Any]:
         for owner, name, original in originals:
             setattr(owner, name, original)
     by_stage = {name: round(seconds / summary.bars * 1e6, 2) for name, seconds in watch.seconds.items()}
-    rest = (total - sum(watch.seconds.values())) / summary.bars * 1e6
-    return {"us_per_bar": {**by_stage, "engine_and_feed": round(rest, 2)}}
+    remaining = (total - sum(watch.seconds.values())) / summary.bars * 1e6
+    return {"us_per_bar": {**by_stage, "engine_and_feed": round(remaining, 2)}}
 
 
 def memory() -> dict[str, Any]:
@@ -191,17 +191,17 @@ def memory() -> dict[str, Any]:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        seen = [_resident_mb(process.pid)]
+        resident = [_resident_mb(process.pid)]
         while process.poll() is None:
-            seen.append(_resident_mb(process.pid) or seen[-1])
+            resident.append(_resident_mb(process.pid) or resident[-1])
             time.sleep(0.05)
         summary = json.loads(process.communicate()[0].splitlines()[-1])
-    half, end = statistics.median(seen[len(seen) // 2 :][:20]), statistics.median(seen[-20:])
+    half, end = statistics.median(resident[len(resident) // 2 :][:20]), statistics.median(resident[-20:])
     return {
         "memory_bars": summary["bars"],
         "resident_mb_at_half": round(half, 1),
         "resident_mb_at_end": round(end, 1),
-        "resident_mb_peak": round(max(seen), 1),
+        "resident_mb_peak": round(max(resident), 1),
         "memory_growth_second_half": round(end / half - 1, 4),
     }
 

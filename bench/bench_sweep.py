@@ -35,7 +35,7 @@ SWEEPS: Mapping[str, tuple[str, ...]] = {
 def core_seconds() -> float:
     """Processor time of this process and its children so far."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def timed(ready: SweepSetup, batch: Sequence[Mapping[str, Value]]) -> tuple[tuple[GridCell, ...], float]:
@@ -51,16 +51,16 @@ def measured(ready: SweepSetup, axes: Sequence[str], alone: int) -> tuple[dict[s
     batch = cells_of([axis_of(text) for text in axes])
     together, seconds = timed(ready, batch)
     chosen = [round(place * (len(batch) - 1) / max(alone - 1, 1)) for place in range(min(alone, len(batch)))]
-    each = {place: timed(ready, [batch[place]]) for place in dict.fromkeys(chosen)}
-    replay = sum(took for _, took in each.values()) / len(each)
-    differ = sum(cells != (together[place],) for place, (cells, _) in each.items())
+    single = {place: timed(ready, [batch[place]]) for place in dict.fromkeys(chosen)}
+    replay = sum(took for _, took in single.values()) / len(single)
+    differ = sum(cells != (together[place],) for place, (cells, _) in single.items())
     return {
         "axes": list(axes),
         "cells": len(batch),
         "core_s_together": round(seconds, 1),
         "core_s_of_a_replay": round(replay, 2),
         "replays_that_the_cells_cost": round(seconds / replay, 1),
-        "cells_played_both_ways": len(each),
+        "cells_played_both_ways": len(single),
         "of_these_different": differ,
         "trades": [min(cell.trades for cell in together), max(cell.trades for cell in together)],
         "different_results": len({cell.returns for cell in together}),
@@ -76,16 +76,16 @@ def main() -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         bars = recorded_minutes() or synthetic_minutes(Path(folder) / "bars.parquet", 100_000)
-        asked = SweepRequest(
+        request = SweepRequest(
             STRATEGY, bars, REPOSITORY / "onnx_models", (), trading_version(), first="2000-01-01", last=chosen.last
         )
-        ready = make_ready(asked)
+        ready = make_ready(request)
         about = {"bars": bars.name, "sessions": len(ready.dates), "first": ready.dates[0], "last": ready.dates[-1]}
         sys.stdout.write(json.dumps({**about, **machine()}) + "\n")
         for name, axes in SWEEPS.items():
-            found, differ = measured(ready, axes, chosen.alone)
+            figures, differ = measured(ready, axes, chosen.alone)
             wrong += differ
-            sys.stdout.write(json.dumps({"sweep": name, **found}) + "\n")
+            sys.stdout.write(json.dumps({"sweep": name, **figures}) + "\n")
             sys.stdout.flush()
     return 1 if wrong else 0
 

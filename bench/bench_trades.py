@@ -45,12 +45,12 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=0, help="rows of 600 bytes that no list of trades reads")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = made(Path(folder), options.trades, options.decisions, options.events)
+        path = make_journal(Path(folder), options.trades, options.decisions, options.events)
         print(json.dumps({**vars(options), **measured(path, options.trades)}, indent=1))
     return 0
 
 
-def made(folder: Path, trades: int, decisions: int, events: int) -> Path:
+def make_journal(folder: Path, trades: int, decisions: int, events: int) -> Path:
     """Write a journal with that many trades, 1,000 s apart, and decisions, a minute apart."""
     path, drawn = folder / FILE, random.Random(1)
     journal = Journal.create(path, {})
@@ -89,8 +89,8 @@ def _trade(number: int, drawn: random.Random) -> list[Row]:
 
 
 def _move(
-    opened_ns: int, symbol: str, seq: int, at_ns: int, step: str, quantity: int, held: int, entered: Decimal,
-    left: Decimal, gain: Decimal,
+    opened_ns: int, symbol: str, seq: int, at_ns: int, step: str, quantity: int, held_quantity: int, entered: Decimal,
+    left_usd: Decimal, gain: Decimal,
 ) -> MoveRow:  # fmt: skip
     return MoveRow(
         opened_ns=opened_ns,
@@ -104,10 +104,10 @@ def _move(
         decision=seq + 1,
         client_order_id=f"e-online_dqn-{seq + 1}-0-0",
         quantity=quantity,
-        held=held,
+        held=held_quantity,
         multiplier=1,
         entered_usd=str(entered),
-        left_usd=str(left),
+        left_usd=str(left_usd),
         realized_usd=str(gain),
         fees_usd="0.02",
         pnl_usd=str(gain),
@@ -142,9 +142,9 @@ def measured(path: Path, trades: int) -> dict[str, Any]:
         "all_ms": Wanted(),
     }
     with closing(JournalReader(path)) as reader:
-        told = {name: _ms(lambda wanted=wanted: read_trades(reader, wanted)) for name, wanted in lists.items()}  # type: ignore[misc]
-        told["reference_moves_grouped_ms"] = _ms(lambda: reader.query(REFERENCE))
-    return told
+        times_ms = {name: _ms(lambda query=query: read_trades(reader, query)) for name, query in lists.items()}  # type: ignore[misc]
+        times_ms["reference_moves_grouped_ms"] = _ms(lambda: reader.query(REFERENCE))
+    return times_ms
 
 
 def _ms(work: Callable[[], object]) -> float:

@@ -34,15 +34,15 @@ REGIMES = ("EQUAL_WEIGHT", "INVERSE_VOLATILITY", "ALL_SPY")
 
 def write_funds(path: Path, data: Path) -> Path:
     """Write the bars of all five funds, adjusted, as one file that training reads."""
-    own = pa.parquet.read_table(data / "etf_daily_2010_2022.parquet")
-    factor = pc.divide(own["adj_close"], own["close"])
+    etfs = pa.parquet.read_table(data / "etf_daily_2010_2022.parquet")
+    factor = pc.divide(etfs["adj_close"], etfs["close"])
     for name in ("open", "high", "low", "close"):
-        own = own.set_column(own.schema.get_field_index(name), name, pc.multiply(own[name], factor))
-    others = pa.parquet.read_table(data / "etf_other_daily_adj_2010_2022.parquet")
-    others = others.filter(pc.is_in(others["symbol"], pa.array(OTHERS)))
+        etfs = etfs.set_column(etfs.schema.get_field_index(name), name, pc.multiply(etfs[name], factor))
+    other_etfs = pa.parquet.read_table(data / "etf_other_daily_adj_2010_2022.parquet")
+    other_etfs = other_etfs.filter(pc.is_in(other_etfs["symbol"], pa.array(OTHERS)))
     columns = ["symbol", "timestamp", "open", "high", "low", "close", "volume"]
-    both = pa.concat_tables([own.select(columns), others.select(columns)], promote_options="permissive")
-    pa.parquet.write_table(both.sort_by([("timestamp", "ascending"), ("symbol", "ascending")]), path)
+    all_etfs = pa.concat_tables([etfs.select(columns), other_etfs.select(columns)], promote_options="permissive")
+    pa.parquet.write_table(all_etfs.sort_by([("timestamp", "ascending"), ("symbol", "ascending")]), path)
     return path
 
 
@@ -53,7 +53,7 @@ def played(table: DailyTable, funds: tuple[str, ...], dates: list[str]) -> Itera
     desk = desk_before(table, dates, strategy, rules)
     for name in REGIMES:
         if name in strategy.spec.actions:
-            found = figures(
+            result = figures(
                 dry_run(always(strategy.spec.actions.index(name)), desk).sessions,
                 float(rules.paper.cash_usd),
                 compounds=True,
@@ -61,10 +61,10 @@ def played(table: DailyTable, funds: tuple[str, ...], dates: list[str]) -> Itera
             yield {
                 "funds": list(funds),
                 "regime": name,
-                "net_return": round(found.net_return, 4),
-                "max_drawdown": round(found.max_drawdown, 4),
-                "sharpe_annual": round(found.sharpe_annual, 3),
-                "turnover": round(found.turnover, 5),
+                "net_return": round(result.net_return, 4),
+                "max_drawdown": round(result.max_drawdown, 4),
+                "sharpe_annual": round(result.sharpe_annual, 3),
+                "turnover": round(result.turnover, 5),
             }
 
 
@@ -74,19 +74,19 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     line.add_argument("--first", default="2015-01-02", metavar="DATE", help="(%(default)s)")
     line.add_argument("--last", default="2022-12-30", metavar="DATE", help="(%(default)s)")
     line.add_argument("--into", type=Path, metavar="FILE", help="keeps the bars of the five funds (Parquet)")
-    given = line.parse_args(arguments)
+    options = line.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as home:
-        path = write_funds(given.into or Path(home) / "funds.parquet", Path(os.environ["RLTRADER_DATA"]))
+        path = write_funds(options.into or Path(home) / "funds.parquet", Path(os.environ["RLTRADER_DATA"]))
         for funds in LISTS:
             table = read_table(path, daily_strategy("regime_switcher", funds))
-            rows += played(table, funds, [date for date in table.dates if given.first <= date <= given.last])
+            rows += played(table, funds, [date for date in table.dates if options.first <= date <= options.last])
     print("| funds | regime | net return | largest drawdown | Sharpe, annual | turnover a session |")
     print("|---|---|---|---|---|---|")
-    for one in rows:
+    for row in rows:
         print(
-            f"| {', '.join(one['funds'])} | {one['regime']} | {one['net_return']:+.1%} | {one['max_drawdown']:.1%} | "
-            f"{one['sharpe_annual']:.2f} | {one['turnover']:.2%} |"
+            f"| {', '.join(row['funds'])} | {row['regime']} | {row['net_return']:+.1%} | {row['max_drawdown']:.1%} | "
+            f"{row['sharpe_annual']:.2f} | {row['turnover']:.2%} |"
         )
     print(json.dumps(rows), flush=True)
     return rows

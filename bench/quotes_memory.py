@@ -42,10 +42,10 @@ def day_table(session: Session, later: tuple[Session, ...], spot: float, random:
     path = spot * np.exp(np.cumsum(random.normal(0, VOLATILITY / np.sqrt(YEAR_MIN), minutes)))
     strikes = round(spot) - STRIKES // 2 + np.arange(STRIKES, dtype=np.float64)
     rights = np.array([1.0, -1.0])
-    left = np.arange(minutes)[::-1]
+    minutes_left = np.arange(minutes)[::-1]
     columns: dict[str, list[object]] = {name: [] for name in ("expiration", "strike", "right", "bid", "ask")}
     for number, expiry in enumerate(later[:EXPIRIES], start=1):
-        years = (left + 390 * number)[None, None, :] / YEAR_MIN
+        years = (minutes_left + 390 * number)[None, None, :] / YEAR_MIN
         mids = price_array(path[None, None, :], strikes[None, :, None], years, VOLATILITY, rights[:, None, None])
         bid, ask = bid_ask_cents_array(mids, Paper())
         shape = bid.shape
@@ -59,7 +59,7 @@ def day_table(session: Session, later: tuple[Session, ...], spot: float, random:
     ends = np.datetime64(session.open_ns, "ns") + np.arange(1, minutes + 1) * np.timedelta64(MINUTE_NS, "ns")
     local = pa.array(ends).cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("ms", str(NEW_YORK)))
     texts = np.array(pa.compute.strftime(local, "%Y-%m-%dT%H:%M:%S").to_pylist())
-    made = {
+    by_name = {
         **joined,
         "symbol": np.full(count, "SPY"),
         "timestamp": np.tile(texts, count // minutes),
@@ -67,7 +67,7 @@ def day_table(session: Session, later: tuple[Session, ...], spot: float, random:
         **{name: np.full(count, 7) for name in ("bid_exchange", "ask_exchange")},
         **{name: np.full(count, 50) for name in ("bid_condition", "ask_condition")},
     }
-    return pa.table({name: made[name] for name in HEADER})
+    return pa.table({name: by_name[name] for name in HEADER})
 
 
 def make(out: Path, size_bytes: int) -> tuple[int, int]:
@@ -96,11 +96,11 @@ def measured(*arguments: str) -> dict[str, float]:
         [sys.executable, "-m", "training", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    told = process.stderr.read().decode()
+    error_text = process.stderr.read().decode()
     _, status, used = os.wait4(process.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, 1):  # 1: faults were found
-        raise SystemExit(f"{' '.join(arguments)}: exit code {code}: {told[-2000:]}")
+        raise SystemExit(f"{' '.join(arguments)}: exit code {code}: {error_text[-2000:]}")
     return {
         "seconds": round(time.perf_counter() - began, 1),
         "processor_s": round(used.ru_utime + used.ru_stime, 1),
@@ -121,12 +121,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         csv, quotes, fitted = (Path(folder) / name for name in ("quotes.csv", "quotes.parquet", "calibration.json"))
         rows, sessions = make(csv, int(chosen.gb * GB))
-        found: dict[str, object] = {"gb": round(csv.stat().st_size / GB, 3), "rows": rows, "sessions": sessions}
-        found["convert"] = measured("convert", "--from", "thetadata", str(csv), "--out", str(quotes))
+        figures: dict[str, object] = {"gb": round(csv.stat().st_size / GB, 3), "rows": rows, "sessions": sessions}
+        figures["convert"] = measured("convert", "--from", "thetadata", str(csv), "--out", str(quotes))
         csv.unlink()
-        found["check"] = measured("check-quotes", str(quotes), "--json")
-        found["calibrate"] = measured("calibrate", "--quotes", str(quotes), "--out", str(fitted))
-    print(json.dumps(found))
+        figures["check"] = measured("check-quotes", str(quotes), "--json")
+        figures["calibrate"] = measured("calibrate", "--quotes", str(quotes), "--out", str(fitted))
+    print(json.dumps(figures))
     return 0
 
 

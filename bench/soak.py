@@ -69,7 +69,7 @@ class Watched:
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs."""
+        """The exit code; None while it runs."""
         return self._process.exitcode
 
     def stop(self, timeout_s: float = 30.0) -> int | None:
@@ -100,11 +100,11 @@ class Watched:
         )
 
     def _tasks(self) -> int:
-        before = self._answer.stat().st_mtime_ns
+        written_before = self._answer.stat().st_mtime_ns
         os.kill(self.pid, signal.SIGUSR1)
         for _ in range(100):
             time.sleep(0.02)
-            if self._answer.stat().st_mtime_ns != before:
+            if self._answer.stat().st_mtime_ns != written_before:
                 break
         return int(self._answer.read_text() or 0)
 
@@ -125,9 +125,9 @@ def _become_rltraderd(config: str, log: str, answer: str) -> None:
 
 def connections(port: int) -> int:
     """Established connections that end at this port of 127.0.0.1, seen from the server's side."""
-    own = f"0100007F:{port:04X}"
+    address = f"0100007F:{port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[1] == own and row[3] == ESTABLISHED for row in rows)
+    return sum(row[1] == address and row[3] == ESTABLISHED for row in rows)
 
 
 def taped_sessions(market: Market) -> list[Session]:
@@ -191,8 +191,8 @@ def growth(looks: list[Look]) -> dict[str, Any]:
         "memory_growth": round(last.resident_mb / warm.resident_mb - 1, 4),
     }
     for name in ("descriptors", "threads", "tasks", "sockets"):
-        seen = [int(getattr(look, name)) for look in looks]
-        figures[name] = {"first": seen[0], "least": min(seen), "most": max(seen), "last": seen[-1]}
+        values = [int(getattr(look, name)) for look in looks]
+        figures[name] = {"first": values[0], "least": min(values), "most": max(values), "last": values[-1]}
     return figures
 
 

@@ -28,22 +28,22 @@ def recorded_minutes() -> Path | None:
 def synthetic_minutes(path: Path, bars: int) -> Path:
     """Write at least `bars` seeded synthetic one-minute bars of whole sessions as a labelled Parquet file."""
     sessions = SessionCalendar.load(FIRST, LAST).sessions
-    wanted, minutes = [], 0
+    chosen, minutes = [], 0
     for session in sessions:
         if minutes >= bars:
             break
-        wanted.append(session)
+        chosen.append(session)
         minutes += (session.close_ns - session.open_ns) // 60_000_000_000
-    made = list(synthetic_sessions(SEED, wanted))
+    bars_made = list(synthetic_sessions(SEED, chosen))
     table = pa.table(
         {
-            "symbol": [bar.symbol for bar in made],
-            "timestamp": pa.array([bar.start_ns for bar in made], pa.timestamp("ns", "UTC")),
-            "open": [bar.open for bar in made],
-            "high": [bar.high for bar in made],
-            "low": [bar.low for bar in made],
-            "close": [bar.close for bar in made],
-            "volume": [bar.volume for bar in made],
+            "symbol": [bar.symbol for bar in bars_made],
+            "timestamp": pa.array([bar.start_ns for bar in bars_made], pa.timestamp("ns", "UTC")),
+            "open": [bar.open for bar in bars_made],
+            "high": [bar.high for bar in bars_made],
+            "low": [bar.low for bar in bars_made],
+            "close": [bar.close for bar in bars_made],
+            "volume": [bar.volume for bar in bars_made],
         }
     )
     pq.write_table(table.replace_schema_metadata({SYNTHETIC_KEY: b"synthetic bars for benchmarks"}), path)

@@ -38,14 +38,14 @@ def main() -> None:
         sys.exit("bench: the replays differ")
 
 
-def compared(name: str, other: Path, pairs: int) -> dict[str, Any]:
+def compared(name: str, other_tree: Path, pairs: int) -> dict[str, Any]:
     """The figures of one tape. The first pair warms up and is not counted."""
-    ratios, ours_us, same = [], [], True
+    ratios, ours_us, is_same = [], [], True
     for number in range(pairs + 1):
-        trees = (OURS, other) if number % 2 else (other, OURS)
+        trees = (OURS, other_tree) if number % 2 else (other_tree, OURS)
         replays = {tree: replayed(name, tree) for tree in trees}
-        ours, theirs = replays[OURS], replays[other]
-        same &= (ours["head"], ours["digest"]) == (theirs["head"], theirs["digest"])
+        ours, theirs = replays[OURS], replays[other_tree]
+        is_same &= (ours["head"], ours["digest"]) == (theirs["head"], theirs["digest"])
         if number:
             ratios.append(theirs["cpu_s"] / ours["cpu_s"])
             ours_us.append(ours["cpu_s"] / ours["bars"] * 1e6)
@@ -53,7 +53,7 @@ def compared(name: str, other: Path, pairs: int) -> dict[str, Any]:
         "ratio": round(statistics.median(ratios), 3),
         "range": [round(min(ratios), 3), round(max(ratios), 3)],
         "us_per_bar": round(statistics.median(ours_us), 1),
-        "same": same,
+        "same": is_same,
     }
 
 
@@ -61,12 +61,12 @@ def replayed(name: str, tree: Path) -> dict[str, Any]:
     """One replay by the code in `tree`, by a process of its own. Raises RuntimeError where it fails."""
     variables = {key: value for key, value in os.environ.items() if key[:9] != "RLTRADER_" or key == "RLTRADER_DATA"}
     command = [sys.executable, __file__, name]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=tree, env={**variables, "PYTHONPATH": str(tree)}, capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        raise RuntimeError(f"the replay by {tree} ended with {done.returncode}: {done.stderr[-2000:]}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode != 0:
+        raise RuntimeError(f"the replay by {tree} ended with {process.returncode}: {process.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return figures
 
 

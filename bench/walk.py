@@ -171,18 +171,18 @@ class Walk:
 
 def walk(name: str, rows: Iterator[tuple[str, str, str | None]]) -> Walk:
     """Follow (thread, kind, what is read next: a function or None) one after the other."""
-    made, last = Walk(name), ""
+    result, last = Walk(name), ""
     for _, kind, what in rows:
         if what is None:
             continue
         file = what.partition(":")[0]
         if kind == "c":
-            made.functions[what] = made.functions.get(what, 0) + 1
+            result.functions[what] = result.functions.get(what, 0) + 1
         if file != last:
-            made.changes += bool(last)
-            made.files[file] = made.files.get(file, 0) + 1
+            result.changes += bool(last)
+            result.files[file] = result.files.get(file, 0) + 1
             last = file
-    return made
+    return result
 
 
 def path_of(
@@ -202,7 +202,7 @@ def path_of(
     for number in range(end):
         thread, kind, what = rows[number]
         stack = stacks.setdefault(thread, [])
-        seen = number >= begin and threads(thread)
+        is_reading = number >= begin and threads(thread)
         if number == begin:
             yield from ((thread, "c", function) for function in stack)
         if kind == "m":
@@ -213,14 +213,14 @@ def path_of(
             stack.append(what)
             if thread not in hidden and leave_out is not None and leave_out(what, len(stack)):
                 hidden[thread] = len(stack)
-            elif seen and thread not in hidden:
+            elif is_reading and thread not in hidden:
                 yield thread, "c", what
         elif stack:
             stack.pop()
             if thread in hidden:
                 if len(stack) < max(hidden[thread], 1):
                     del hidden[thread]
-            elif seen:
+            elif is_reading:
                 yield thread, "r", stack[-1] if stack else None
 
 
@@ -364,7 +364,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rltrader-walk.") as name:
         folder = Path(name)
         walks = [minute_walks, daily_walks, *([] if options.without_training else [training_walk])]
-        for walked in (one for walk_of in walks for one in walk_of(folder)):
+        for walked in (walk_done for walk_of in walks for walk_done in walk_of(folder)):
             print(walked.figures(), flush=True)
             if options.list:
                 for number, (file, entered) in enumerate(walked.files.items(), 1):

@@ -48,9 +48,9 @@ class Arrivals:
     def install(self) -> None:
         submit = TradingRest.submit
 
-        async def submitting(rest: TradingRest[Any], request: web.Request) -> web.Response:
+        async def submitting(trading: TradingRest[Any], request: web.Request) -> web.Response:
             self.at[json.loads(await request.text())["client_order_id"]] = time.monotonic()
-            return await submit(rest, request)
+            return await submit(trading, request)
 
         TradingRest.submit = submitting  # type: ignore[method-assign,assignment]
 
@@ -64,13 +64,13 @@ async def measure(exits: int, round_trip_s: float) -> dict[str, Any]:
     drawn = random.Random(1)
     async with linked(Timeouts()) as it:
         it.desk.server.by_hand("place", symbol="SPY", qty=str(SHARES), side="buy", time_in_force="day", type="market")
-        core, held = await _holding(it)
+        core, holding = await _holding(it)
         it.desk.server.faults.add("order_refused", times=1_000_000, status=403, code=40310000, message="kept")
         if round_trip_s:
             it.desk.server.faults.add("http_slow", times=1_000_000, seconds=round_trip_s)
         for number in range(exits):
             await asyncio.sleep(GAP_S if number % 2 else drawn.uniform(0.0, GAP_S))
-            waited.append(await _exit(it, core, held, f"e1-scalper-{number}-1-0", arrivals))
+            waited.append(await _exit(it, core, holding, f"e1-scalper-{number}-1-0", arrivals))
             began = time.monotonic()
             await it.desk.reads.positions()
             with contextlib.suppress(BrokerError):
@@ -104,12 +104,12 @@ async def _holding(it: Linked) -> tuple[Core, State[Any]]:
     return core, state
 
 
-async def _exit(it: Linked, core: Core, held: State[Any], name: str, arrivals: Arrivals) -> float:
+async def _exit(it: Linked, core: Core, holding: State[Any], name: str, arrivals: Arrivals) -> float:
     """Decide an exit; seconds until its order arrives at the broker."""
     reports = len(it.of(ev.BrokerReported))
     began = time.monotonic()
     event = ev.FlattenRequested(it.desk.clock.now_ns(), "bench", "bench")
-    step = core.step(held, event)
+    step = core.step(holding, event)
     it.link.stepped(event, step.effects)
     orders: list[SubmitOrder] = []
     while not orders:

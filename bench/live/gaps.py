@@ -85,8 +85,8 @@ async def played(path: Path, stop: int) -> Outcome:
                 now = session.open_ns + minute * MINUTE_NS + SECOND_NS
                 clock.jump_to(now)
                 server.matching.match_points(now)
-                held = account.quantity("SPY")
-                end = account.cash + held * Decimal(str(path(day, minute))) - start
+                shares = account.quantity("SPY")
+                end = account.cash + shares * Decimal(str(path(day, minute))) - start
                 worst = min(worst, end)
         sold = [trade.price for trade in account.trades if trade.quantity < 0]
     return Outcome(float(sold[0]) if sold else None, float(worst), float(end))
@@ -106,27 +106,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="figures as JSON")
     wants_json = parser.parse_args().json
-    found = {
+    outcomes = {
         tape: {name: asyncio.run(played(path, stop)) for name, stop in STOPS.items()} for tape, path in TAPES.items()
     }
     if wants_json:
-        rows = {tape: {name: vars_of(one) for name, one in row.items()} for tape, row in found.items()}
+        rows = {tape: {name: vars_of(outcome) for name, outcome in row.items()} for tape, row in outcomes.items()}
         sys.stdout.write(json.dumps({"bench": "gaps", "tapes": rows}) + "\n")
         return
     sys.stdout.write(f"| the share | {' | '.join(STOPS)} |\n|---|{'---|' * len(STOPS)}\n")
-    for tape, row in found.items():
+    for tape, row in outcomes.items():
         sys.stdout.write(f"| {tape} | {' | '.join(map(words, row.values()))} |\n")
 
 
-def vars_of(one: Outcome) -> dict[str, float | None]:
+def vars_of(outcome: Outcome) -> dict[str, float | None]:
     """Return the fields by name."""
-    return {"sold_at": one.sold_at, "worst": one.worst, "end": one.end}
+    return {"sold_at": outcome.sold_at, "worst": outcome.worst, "end": outcome.end}
 
 
-def words(one: Outcome) -> str:
+def words(outcome: Outcome) -> str:
     """Return what happened as a table's cell."""
-    sold = "" if one.sold_at is None else f", sold at {one.sold_at:.2f}"
-    return f"{one.end:+,.0f}{sold}"
+    sold = "" if outcome.sold_at is None else f", sold at {outcome.sold_at:.2f}"
+    return f"{outcome.end:+,.0f}{sold}"
 
 
 if __name__ == "__main__":

@@ -54,10 +54,10 @@ def stamp_arrivals() -> None:
     """Note when the bytes of an order are at the broker, by its name."""
     submit = TradingRest.submit
 
-    async def submitting(rest: TradingRest[Any], request: web.Request) -> web.Response:
+    async def submitting(trading: TradingRest[Any], request: web.Request) -> web.Response:
         now = time.monotonic()
         ARRIVED[json.loads(await request.text())["client_order_id"]] = now
-        return await submit(rest, request)
+        return await submit(trading, request)
 
     TradingRest.submit = submitting  # type: ignore[method-assign,assignment]
 
@@ -142,10 +142,10 @@ async def _in_turns(
                 order = SubmitOrder(name, "SPY", 1, 1, Decimal("400.00"), "", 2**62)
                 began = time.monotonic()
                 await ways[way][1].submit(order)
-                done = time.monotonic()
+                answered = time.monotonic()
                 if number >= 5:  # connections and caches are warm
                     took[way, "to_broker"].append(ARRIVED[name] - began)
-                    took[way, "answered"].append(done - began)
+                    took[way, "answered"].append(answered - began)
                 await asyncio.sleep(PAIR_S / 2)
             began = time.monotonic()
             file.write(PAGE)
@@ -176,8 +176,8 @@ class Listener:
             key, secret = self._keys
             await socket.send(msgpack.packb({"action": "auth", "key": key, "secret": secret}))
             await socket.recv()
-            wanted = {"action": "subscribe", "bars": self._symbols, "quotes": self._symbols}
-            await socket.send(msgpack.packb(wanted))
+            subscription = {"action": "subscribe", "bars": self._symbols, "quotes": self._symbols}
+            await socket.send(msgpack.packb(subscription))
             async for frame in socket:
                 now = time.time()
                 for message in msgpack.unpackb(frame):
@@ -204,9 +204,9 @@ async def load(folder: Path, seconds: float) -> dict[str, Any]:
         tasks = [asyncio.create_task(listener.run()) for listener in (*through, direct)]
         try:
             await asyncio.gather(*(listener.subscribed.wait() for listener in (*through, direct)))
-            since_ns, began, before = clock.now_ns() + MINUTE_NS, time.monotonic(), _processor_s(gateway.pid)
+            since_ns, began, processor_before = clock.now_ns() + MINUTE_NS, time.monotonic(), _processor_s(gateway.pid)
             await asyncio.sleep(seconds)
-            used, until_ns = _processor_s(gateway.pid) - before, clock.now_ns() - 2 * MINUTE_NS
+            used, until_ns = _processor_s(gateway.pid) - processor_before, clock.now_ns() - 2 * MINUTE_NS
             lasted = time.monotonic() - began
         finally:
             for task in tasks:
@@ -218,8 +218,8 @@ async def load(folder: Path, seconds: float) -> dict[str, Any]:
     lost = sum((s, m) not in it.came for it, part in zip(through, parts, strict=True) for s in part for m in minutes)
 
     def late(listener: Listener) -> list[float]:
-        told = {m: clock.anchor_unix_s + (m + MINUTE_NS - clock.sim_start_ns) / SPEED / 1e9 for m in minutes}
-        return [at - told[minute] for (_, minute), at in listener.came.items() if minute in told]
+        sent_at = {m: clock.anchor_unix_s + (m + MINUTE_NS - clock.sim_start_ns) / SPEED / 1e9 for m in minutes}
+        return [at - sent_at[minute] for (_, minute), at in listener.came.items() if minute in sent_at]
 
     return {
         "sub_accounts": SUBS,

@@ -56,17 +56,17 @@ class Moments:
     def install(self) -> None:
         submit, fill = TradingRest.submit, Matching.fill
 
-        async def submitting(rest: TradingRest[Any], request: web.Request) -> web.Response:
+        async def submitting(trading: TradingRest[Any], request: web.Request) -> web.Response:
             body = json.loads(await request.text())
             kind = "stop" if body.get("stop_price") else body["side"]
             self.at[f"{kind} arrived"] = time.monotonic()
-            answer = await submit(rest, request)
+            answer = await submit(trading, request)
             self.at[f"{kind} accepted"] = time.monotonic()
             return answer
 
-        def filling(it: Matching, account: Account, order: AlpacaOrder, *rest: Any) -> None:
+        def filling(it: Matching, account: Account, order: AlpacaOrder, *arguments: Any) -> None:
             self.at[f"{order.side} filled"] = time.monotonic()
-            fill(it, account, order, *rest)
+            fill(it, account, order, *arguments)
 
         TradingRest.submit = submitting  # type: ignore[method-assign,assignment]
         Matching.fill = filling  # type: ignore[method-assign,assignment]
@@ -99,8 +99,8 @@ class Desk:
                 await self.put(self.it.events[self.taken - 1])
             if time.monotonic() - quoted > QUOTED_S and not self.buying:
                 quoted, now, price = time.monotonic(), self.it.desk.clock.now_ns(), Decimal("545.00")
-                one = ev.Quote("SPY", price - Decimal("0.01"), price + Decimal("0.01"), price, price, now)
-                await self.put(ev.QuotesReceived(now, 0, (one,)))
+                quote = ev.Quote("SPY", price - Decimal("0.01"), price + Decimal("0.01"), price, price, now)
+                await self.put(ev.QuotesReceived(now, 0, (quote,)))
                 await self.put(ev.ClockTicked(now))
             await asyncio.sleep(0.0002)
 
@@ -122,7 +122,7 @@ async def measure(rounds: int, round_trip_s: float) -> dict[str, Any]:
     moments = Moments()
     moments.install()
     covered: list[float] = []
-    left: dict[str, list[float]] = {"with_a_stop": [], "without_one": []}
+    exit_times: dict[str, list[float]] = {"with_a_stop": [], "without_one": []}
     bare: list[float] = []
     drawn = random.Random(1)
     async with linked(Timeouts()) as it:
@@ -140,7 +140,7 @@ async def measure(rounds: int, round_trip_s: float) -> dict[str, Any]:
                 covered.append(await moments.of("stop accepted", filled) - filled)
             await _until(lambda: bool(desk.state.book.positions))
             await asyncio.sleep(drawn.uniform(0.0, GAP_S))
-            left[kind].append(await _left(desk, moments))
+            exit_times[kind].append(await _left(desk, moments))
             began = time.monotonic()
             await it.desk.reads.positions()
             bare.append(time.monotonic() - began)
@@ -150,7 +150,7 @@ async def measure(rounds: int, round_trip_s: float) -> dict[str, Any]:
         "rounds": rounds,
         "round_trip_ms": round_trip_s * 1e3,
         "fill_to_accepted_stop": percentiles(covered),
-        **{f"exit_to_the_sale's_bytes_{kind}": percentiles(took) for kind, took in left.items()},
+        **{f"exit_to_the_sale's_bytes_{kind}": percentiles(took) for kind, took in exit_times.items()},
         "reference_one_read": percentiles(bare),
     }
 
@@ -161,8 +161,8 @@ def _with(protection: Any) -> Trading:
 
 async def _begin(desk: Desk) -> None:
     """Reconcile the flat account."""
-    begun = ev.ClockTicked(desk.it.desk.clock.now_ns())
-    desk.it.link.stepped(begun, [AskBroker("the beginning", at_once=True)])
+    first_tick = ev.ClockTicked(desk.it.desk.clock.now_ns())
+    desk.it.link.stepped(first_tick, [AskBroker("the beginning", at_once=True)])
     count = len(desk.it.of(ev.BrokerReported))
     await _until(lambda: len(desk.it.of(ev.BrokerReported)) > count)
     now = desk.it.desk.clock.now_ns()

@@ -51,18 +51,18 @@ def after_a_kill(tape: Path, folder: Path, events: int, since: int, runs: int) -
     took, fresh = [], []
     for run in range(runs):
         shutil.copytree(folder / "day", folder / str(run), ignore=shutil.ignore_patterns("*.sock"))
-        again, seconds, said = started(tape, folder / str(run))
+        again, seconds, started_event = started(tape, folder / str(run))
         killed(again)
         took.append(seconds)
         again, seconds, _ = started(tape, folder / f"fresh{run}")
         killed(again)
         fresh.append(seconds)
     with closing(sqlite3.connect(folder / "day" / FILE)) as db:
-        newest, last = db.execute("SELECT (SELECT max(seq) FROM snapshots), max(seq) FROM events").fetchone()
+        newest, last_event = db.execute("SELECT (SELECT max(seq) FROM snapshots), max(seq) FROM events").fetchone()
     return {
-        "events": last,
-        "events_after_the_snapshot": last - newest,
-        "resumed_at_event": said["resumed_at_event"],
+        "events": last_event,
+        "events_after_the_snapshot": last_event - newest,
+        "resumed_at_event": started_event["resumed_at_event"],
         "start_s": [round(seconds, 3) for seconds in sorted(took)],
         "start_s_median": round(statistics.median(took), 3),
         "reference_fresh_start_s": round(statistics.median(fresh), 3),
@@ -85,8 +85,8 @@ def _until_killed(tape: str, state_dir: str, events: int, since: int) -> None:
         nonlocal newest
         commit(journal, batch)
         newest = max([newest, *(snapshot.seq for snapshot in batch.snapshots)])
-        last = max((entry.seq or 0 for entry in batch.entries), default=0)
-        if last >= events and last - newest >= since - GROUP_EVENTS:
+        last_event = max((entry.seq or 0 for entry in batch.entries), default=0)
+        if last_event >= events and last_event - newest >= since - GROUP_EVENTS:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Journal.commit = committed  # type: ignore[method-assign,assignment]
@@ -108,11 +108,11 @@ def year_and_week(tape: Path, folder: Path, runs: int) -> dict[str, Any]:
             killed(again)
             took[name].append(seconds)
     figures: dict[str, Any] = {}
-    for name, found in took.items():
+    for name, open_times in took.items():
         with closing(sqlite3.connect(folder / name / FILE)) as db:
             figures[f"{name}_events"] = db.execute("SELECT max(seq) FROM events").fetchone()[0]
         figures[f"{name}_mb"] = round((folder / name / FILE).stat().st_size / 1e6, 1)
-        figures[f"{name}_opens_s"] = round(statistics.median(found), 3)
+        figures[f"{name}_opens_s"] = round(statistics.median(open_times), 3)
     return figures
 
 
@@ -125,10 +125,10 @@ def started(tape: Path, state_dir: Path) -> tuple[subprocess.Popen[str], float, 
     )
     line = process.stderr.readline() if process.stderr else ""
     seconds = time.perf_counter() - began
-    begun: dict[str, Any] = json.loads(line or "{}")
-    if begun.get("event") != "run_started":
+    event: dict[str, Any] = json.loads(line or "{}")
+    if event.get("event") != "run_started":
         raise RuntimeError(f"rltraderd did not start: {line}")
-    return process, seconds, begun
+    return process, seconds, event
 
 
 def killed(process: subprocess.Popen[str]) -> None:
@@ -149,9 +149,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tape = recorded_minutes() or synthetic_minutes(folder / "tape.parquet", 98_000)
-        after = after_a_kill(tape, folder / "killed", EVENTS, since, RUNS)
+        figures_of_kill = after_a_kill(tape, folder / "killed", EVENTS, since, RUNS)
         opened = year_and_week(tape, folder / "opened", RUNS)
-    figures = {"bench": "recovery", "tape": tape.name, **machine(), "after_a_kill": after, "opened": opened}
+    figures = {"bench": "recovery", "tape": tape.name, **machine(), "after_a_kill": figures_of_kill, "opened": opened}
     sys.stdout.write(json.dumps(figures) + "\n")
 
 

@@ -53,8 +53,8 @@ def main() -> None:
     """Play and print."""
     with tempfile.TemporaryDirectory() as name:
         models = swapping(Path(name) / "models")
-        found = [played(cash, models, Path(name) / str(cash)) for cash in CASH_USD]
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        figures = [played(cash, models, Path(name) / str(cash)) for cash in CASH_USD]
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

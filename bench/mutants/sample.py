@@ -128,23 +128,23 @@ class _Sample:
         """Try what is left of the sample; the figures of all of it."""
         self._passed = self._lines()
         mutants = self._drawn()
-        tried = {each.mutant: each for each in self._read() if each.outcome != "error"}
-        left = [mutant for mutant in mutants if mutant not in tried]
-        _say(f"{len(mutants)} changes, {len(mutants) - len(left)} tried before; folder {self._folder}")
-        with self._kept.open("a", encoding="utf-8") as kept, ThreadPoolExecutor(len(self._trees)) as pool:
+        tried = {trial.mutant: trial for trial in self._read() if trial.outcome != "error"}
+        remaining = [mutant for mutant in mutants if mutant not in tried]
+        _say(f"{len(mutants)} changes, {len(mutants) - len(remaining)} tried before; folder {self._folder}")
+        with self._kept.open("a", encoding="utf-8") as journal, ThreadPoolExecutor(len(self._trees)) as pool:
             free = list(self._trees)
-            for found in pool.map(lambda mutant: self._in_a_tree(mutant, free), left):
-                kept.write(json.dumps(asdict(found)) + "\n")
-                kept.flush()
-                tried[found.mutant] = found
-                if found.outcome != "killed":
-                    _say(f"{found.outcome} ({found.tests} tests): {found.mutant.name} {found.by}\n{found.diff}")
+            for trial in pool.map(lambda mutant: self._in_a_tree(mutant, free), remaining):
+                journal.write(json.dumps(asdict(trial)) + "\n")
+                journal.flush()
+                tried[trial.mutant] = trial
+                if trial.outcome != "killed":
+                    _say(f"{trial.outcome} ({trial.tests} tests): {trial.mutant.name} {trial.by}\n{trial.diff}")
         every = [tried[mutant] for mutant in mutants]
         areas = {}
         for area in AREAS:
-            counts = Counter(each.outcome for each in every if each.mutant.area == area)
+            counts = Counter(trial.outcome for trial in every if trial.mutant.area == area)
             areas[area] = {**counts, "killed_share": round(counts["killed"] / max(counts.total(), 1), 3)}
-        share = sum(each.outcome == "killed" for each in every) / max(len(every), 1)
+        share = sum(trial.outcome == "killed" for trial in every) / max(len(every), 1)
         return {"bench": "mutants", "mutants": len(every), "killed_share": round(share, 3), "areas": areas}
 
     def _in_a_tree(self, mutant: Mutant, free: list[Path]) -> Tried:
@@ -161,13 +161,13 @@ class _Sample:
         lines = self._folder / "lines.coverage"
         if not (self._folder / "seconds.json").exists():
             _say(f"tracing {', '.join(TESTS)}")
-            done = self._pytest(self._trees[0], "-p", "bench.mutants.tracing", *TESTS)
-            if done.returncode != 0:
-                sys.exit(f"the tests fail without any change:\n{done.stdout[-3000:]}")
+            process = self._pytest(self._trees[0], "-p", "bench.mutants.tracing", *TESTS)
+            if process.returncode != 0:
+                sys.exit(f"the tests fail without any change:\n{process.stdout[-3000:]}")
         self._seconds: dict[str, float] = json.loads((self._folder / "seconds.json").read_text(encoding="utf-8"))
-        found = coverage.CoverageData(str(lines))
-        found.read()
-        return found
+        coverage_data = coverage.CoverageData(str(lines))
+        coverage_data.read()
+        return coverage_data
 
     def _pytest(self, tree: Path, *arguments: str, limit_s: float = 0.0) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(tree), "MUTANTS_FOLDER": str(self._folder)}
@@ -188,7 +188,7 @@ class _Sample:
     # --- the sample ---------------------------------------------------------------------------------------------------
 
     def _drawn(self) -> list[Mutant]:
-        """As many of each area, drawn by the seed: lines first, then a change of each."""
+        """The same number of mutants of each area, drawn by the seed: lines first, then a mutant of each."""
         chance, tree = random.Random(self._seed), self._trees[0]
         places: dict[str, dict[tuple[str, int], list[Mutant]]] = {area: {} for area in AREAS}
         sources = {str(path.relative_to(tree)): path.read_text("utf-8") for path in (tree / "daemon").rglob("*.py")}
@@ -204,8 +204,8 @@ class _Sample:
     def _read(self) -> Iterator[Tried]:
         if self._kept.exists():
             for line in self._kept.read_text(encoding="utf-8").splitlines():
-                found = json.loads(line)
-                yield Tried(Mutant(**found.pop("mutant")), **found)
+                fields = json.loads(line)
+                yield Tried(Mutant(**fields.pop("mutant")), **fields)
 
     # --- one change ---------------------------------------------------------------------------------------------------
 
@@ -217,13 +217,13 @@ class _Sample:
         tests = self._tests_of(mutant)
         if not tests:
             return Tried(mutant, "unreached", 0, 0.0, "", diff)
-        named = tree / "tests_of_a_line.txt"
-        named.write_text("\n".join(tests), encoding="utf-8")
+        test_list = tree / "tests_of_a_line.txt"
+        test_list.write_text("\n".join(tests), encoding="utf-8")
         limit = MARGIN_S + SLOWER * sum(self._seconds[test] for test in tests)
         _write(path, changed)
         try:
-            done = self._pytest(tree, f"@{named}", limit_s=limit)
-            outcome, by = _judged(done.returncode, done.stdout)
+            process = self._pytest(tree, f"@{test_list}", limit_s=limit)
+            outcome, by = _judged(process.returncode, process.stdout)
         except subprocess.TimeoutExpired:
             outcome, by = "killed", f"waited for more than {IDLE * limit:.0f} s"
         finally:
@@ -239,10 +239,10 @@ class _Sample:
         if file is None:
             return []
         by_line = self._passed.contexts_by_lineno(file)
-        found = {test for line in range(mutant.line, mutant.last + 1) for test in by_line.get(line, ())}
+        tests = {test for line in range(mutant.line, mutant.last + 1) for test in by_line.get(line, ())}
         if mutant.at_import:
-            found = {test for tests in by_line.values() for test in tests}
-        ordered = sorted(found & self._seconds.keys(), key=lambda test: (self._seconds[test], test))
+            tests = {test for tests in by_line.values() for test in tests}
+        ordered = sorted(tests & self._seconds.keys(), key=lambda test: (self._seconds[test], test))
         until = list(accumulate(self._seconds[test] for test in ordered))
         return [test for test, spent in zip(ordered, until, strict=True) if spent <= MOST_S]
 
@@ -258,16 +258,16 @@ def _limit(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 
 
-def _judged(code: int, said: str) -> tuple[str, str]:
+def _judged(code: int, output: str) -> tuple[str, str]:
     """The outcome of a run of pytest by its exit code, and the test that failed or what went wrong."""
-    last = next((line for line in said.splitlines() if line.startswith(("FAILED", *NOT_IMPORTED))), "")[:200]
+    failure = next((line for line in output.splitlines() if line.startswith(("FAILED", *NOT_IMPORTED))), "")[:200]
     if code == 0:
         return "survived", ""
     if code == -signal.SIGXCPU:
         return "killed", "took ten times as much processor time"
-    if code == TESTS_FAILED or last:
-        return "killed", last
-    return "error", f"pytest ended with {code}: {said[-200:]}"
+    if code == TESTS_FAILED or failure:
+        return "killed", failure
+    return "error", f"pytest ended with {code}: {output[-200:]}"
 
 
 def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
@@ -293,7 +293,7 @@ def _one_of_each(
     chance.shuffle(order)
     for line in order:
         chance.shuffle(lines[line])
-        yield from islice((each for each in lines[line] if _changed(each, sources[each.file])), 1)
+        yield from islice((mutant for mutant in lines[line] if _changed(mutant, sources[mutant.file])), 1)
 
 
 def _changed(mutant: Mutant, source: str) -> str:
@@ -308,7 +308,7 @@ def _changed(mutant: Mutant, source: str) -> str:
 
 def _idle(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Where nothing happens that a test could see: annotations, and the keywords of classes (`frozen`, `gc`)."""
-    found = []
+    spans = []
     for node in ast.walk(ast.parse(source)):
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         if isinstance(node, ast.ClassDef):
@@ -316,22 +316,22 @@ def _idle(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         for part in parts:
             if isinstance(part, ast.expr):
                 end = (part.end_lineno or part.lineno, part.end_col_offset or part.col_offset)
-                found.append(((part.lineno, part.col_offset), end))
-    return found
+                spans.append(((part.lineno, part.col_offset), end))
+    return spans
 
 
 def _lines_of_functions(source: str) -> set[int]:
     """The lines of bodies, without signatures: defaults and decorators run at the import."""
-    found: set[int] = set()
+    lines: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            found |= set(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
-    return found
+            lines |= set(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    process = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return process.stdout.strip()
 
 
 def _say(text: str) -> None:

@@ -124,13 +124,15 @@ def measured(state_dir: Path) -> dict[str, Any]:
         port = int(process.stdout.readline().split("http://127.0.0.1:")[1].split("/")[0])
         listens_ms = _since(began)
         _ask(port, "now")
-        told: dict[str, Any] = {"rows": counted, "starts_to_listen_ms": listens_ms, "opens_ms": _since(began)}
-        told["opens_cpu_ms"] = _cpu_ms(process.pid)
-        told["pages"] = {name: _page(port, process.pid, path.format(decision=decision)) for name, path in PAGES.items()}
+        figures: dict[str, Any] = {"rows": counted, "starts_to_listen_ms": listens_ms, "opens_ms": _since(began)}
+        figures["opens_cpu_ms"] = _cpu_ms(process.pid)
+        figures["pages"] = {
+            name: _page(port, process.pid, path.format(decision=decision)) for name, path in PAGES.items()
+        }
     finally:
         process.terminate()
         process.wait(10)
-    return told
+    return figures
 
 
 def _ask(port: int, path: str) -> None:

@@ -39,16 +39,16 @@ def main() -> int:
             for _ in range(options.visits):
                 bare.append(visit(browser, f"{address}/api/desks", "pre"))
                 first.append(visit(browser, f"{address}/#/now", MONEY))
-    paints = [statistics.median(one["painted_ms"] for one in visits) for visits in (bare, first)]
-    told = {
+    paints = [statistics.median(visit["painted_ms"] for visit in visits) for visits in (bare, first)]
+    figures = {
         "visits": options.visits,
         "bare_paint_ms": round(paints[0]),
         "first_paint_ms": round(paints[1]),
         "times_the_bare_page": round(paints[1] / paints[0], 2),
-        "money_ms": round(statistics.median(one["ready_ms"] for one in first)),
-        "requests": max(one["requests"] for one in first),
+        "money_ms": round(statistics.median(visit["ready_ms"] for visit in first)),
+        "requests": max(visit["requests"] for visit in first),
     }
-    print(json.dumps(told, indent=1))
+    print(json.dumps(figures, indent=1))
     return 0
 
 

@@ -75,24 +75,26 @@ class Round:
         runs = {"rltrader": {**ours, "python": self._version}}
         for peer in self._peers:
             for recorded in (False, True):
-                found = _json(self._command(peer, 0, str(self._next()) if recorded else ""))
-                label = f"NautilusTrader {found['version']}" + (", recorded" if recorded else "")
-                if (found["bars"], found["fills"]) != (ours["bars"], found["answers"] // self._every):
-                    raise RuntimeError(f"{label} did other work: {found}, ours {ours['bars']} bars")
-                runs[label] = found
+                figures = _json(self._command(peer, 0, str(self._next()) if recorded else ""))
+                label = f"NautilusTrader {figures['version']}" + (", recorded" if recorded else "")
+                if (figures["bars"], figures["fills"]) != (ours["bars"], figures["answers"] // self._every):
+                    raise RuntimeError(f"{label} did other work: {figures}, ours {ours['bars']} bars")
+                runs[label] = figures
         return runs
 
     def killed(self) -> dict[str, int]:
         """Label -> bars on the disk after SIGKILL at the last bar but one of the tape."""
         last = pq.read_metadata(self.tape).num_rows - 1
-        kept = {"bars": last}
+        rows_kept = {"bars": last}
         for peer in self._peers:
             record = self._next()
-            done = subprocess.run(self._command(peer, last, str(record)), capture_output=True, text=True, check=False)
-            if done.returncode != -signal.SIGKILL:
-                raise RuntimeError(f"{peer} did not kill itself: {done.returncode}, {done.stderr[-2000:]}")
-            kept[peer.parents[1].name] = sum(_rows(path) for path in record.rglob("bar*/**/*.feather"))
-        return kept
+            process = subprocess.run(
+                self._command(peer, last, str(record)), capture_output=True, text=True, check=False
+            )
+            if process.returncode != -signal.SIGKILL:
+                raise RuntimeError(f"{peer} did not kill itself: {process.returncode}, {process.stderr[-2000:]}")
+            rows_kept[peer.parents[1].name] = sum(_rows(path) for path in record.rglob("bar*/**/*.feather"))
+        return rows_kept
 
     def _command(self, peer: Path, last: int, record: str) -> list[str]:
         model = SHELF / trading_version() / "policy.onnx"
@@ -106,19 +108,22 @@ class Round:
     def _replay(self, tape: Path) -> dict[str, Any]:
         """Our run under the defaults and the shipped policy, with the processor seconds of its whole process."""
         command = [str(self._ours), "-m", "daemon", "--dry-run", "--bars", str(tape), "--state-dir", str(self._next())]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
         summary = _json(command)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return {**summary, "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+        usage_after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            **summary,
+            "cpu_s": usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime,
+        }
 
 
 def summarize(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """`runs`: medians by label; `ratio` is our bars a second over the run's of the same round, with its range."""
     runs = {}
     for label, first in rounds[0].items():
-        same = [found[label] for found in rounds]
-        ratios = [found[label]["wall_s"] / found["rltrader"]["wall_s"] for found in rounds]
-        of_cpu = [found[label]["cpu_s"] / found["rltrader"]["cpu_s"] for found in rounds]
+        same = [figures[label] for figures in rounds]
+        ratios = [figures[label]["wall_s"] / figures["rltrader"]["wall_s"] for figures in rounds]
+        of_cpu = [figures[label]["cpu_s"] / figures["rltrader"]["cpu_s"] for figures in rounds]
         runs[label] = {
             "python": first["python"],
             "bars": first["bars"],
@@ -129,7 +134,7 @@ def summarize(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
             "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
             "ratio_cpu": round(statistics.median(of_cpu), 3),
         }
-    ours = [found["rltrader"] for found in rounds]
+    ours = [figures["rltrader"] for figures in rounds]
     decision = {name: statistics.median(run[name] for run in ours) for name in ("decision_us_p50", "decision_us_p99")}
     return {"runs": runs, **decision}
 
@@ -158,18 +163,18 @@ def _rows(feather: Path) -> int:
 
 
 def _json(command: list[str]) -> dict[str, Any]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-    done = subprocess.run(
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    process = subprocess.run(
         command,
-        env={**kept, VERSION: trading_version(), "RLTRADER_LOG__LEVEL": "error"},
+        env={**variables, VERSION: trading_version(), "RLTRADER_LOG__LEVEL": "error"},
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[:2]} ended with {done.returncode}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    if process.returncode != 0:
+        raise RuntimeError(f"{command[:2]} ended with {process.returncode}: {process.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return figures
 
 
 if __name__ == "__main__":

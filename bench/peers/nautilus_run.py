@@ -181,7 +181,7 @@ def main() -> None:
     run.add_strategy(strategy)
     used, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     run.run()
-    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    wall, usage_after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     figures = {
         "version": nautilus_trader.__version__,
         "python": platform.python_version(),
@@ -190,7 +190,7 @@ def main() -> None:
         "orders": strategy.orders,
         "fills": len(run.trader.generate_fills_report() if not RUST else run.generate_fills_report()),
         "wall_s": round(wall, 3),
-        "cpu_s": round(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, 3),
+        "cpu_s": round(usage_after.ru_utime + usage_after.ru_stime - used.ru_utime - used.ru_stime, 3),
         "record_bytes": sum(path.stat().st_size for path in Path(record).rglob("*") if path.is_file()) if record else 0,
     }
     sys.stdout.write(json.dumps(figures) + "\n")

@@ -65,8 +65,8 @@ def rebalanced(seed: int, edge: bool) -> Iterator[Bar]:
     halves = random.permutation(np.repeat((1.0, -1.0), stocks // 2))
     leads = np.where(_turns(random, REBALANCED, 12, 28) % 2 == 0, 0.004, -0.004)[:, None] * halves
     market = random.normal(0.0003, 0.006, (REBALANCED, 1))
-    own = random.normal(0.0, 0.004, (REBALANCED, stocks))
-    yield from _days(daily_rebalancer.SYMBOLS, market + own + (leads if edge else 0.0), random)
+    noise = random.normal(0.0, 0.004, (REBALANCED, stocks))
+    yield from _days(daily_rebalancer.SYMBOLS, market + noise + (leads if edge else 0.0), random)
 
 
 def leaders(seed: int, edge: bool) -> Iterator[Bar]:
@@ -90,14 +90,14 @@ def pairs(seed: int, edge: bool) -> Iterator[Bar]:
     """Yield days of 25 pairs of stocks. The edge: two of a pair drift 6 % apart and come back together."""
     random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
     places = random.permutation(stocks)
-    one, other = places[: stocks // 2], places[stocks // 2 :]
+    firsts, seconds = places[: stocks // 2], places[stocks // 2 :]
     groups = np.empty(stocks, dtype=np.int64)
-    groups[one] = groups[other] = np.arange(stocks // 2)
+    groups[firsts] = groups[seconds] = np.arange(stocks // 2)
     returns = _stocks(random, groups)
     if edge:
         apart = _returning(random, stocks // 2)
-        returns[:, one] += apart
-        returns[:, other] -= apart
+        returns[:, firsts] += apart
+        returns[:, seconds] -= apart
     yield from _days(daily_rebalancer.SYMBOLS, returns, random)
 
 
@@ -123,8 +123,8 @@ def switched(seed: int, edge: bool) -> Iterator[Bar]:
     leader = _turns(random, SWITCHED, 8, 16) % funds  # in turn: who holds one fund does not earn by luck
     leads = np.where(np.arange(funds) == leader[:, None], 0.006, -0.003)
     market = random.normal(0.0003, 0.008, (SWITCHED, 1))
-    own = random.normal(0.0, 0.003, (SWITCHED, funds))
-    yield from _days(regime_switcher.SYMBOLS, market + own + (leads if edge else 0.0), random)
+    noise = random.normal(0.0, 0.003, (SWITCHED, funds))
+    yield from _days(regime_switcher.SYMBOLS, market + noise + (leads if edge else 0.0), random)
 
 
 def forecast(seed: int, edge: bool) -> Iterator[Bar]:
@@ -136,8 +136,8 @@ def forecast(seed: int, edge: bool) -> Iterator[Bar]:
     random, stocks = np.random.default_rng(seed), len(FORECAST)
     turns = np.stack([_turns(random, FORECASTED, 20, 40) for _ in range(stocks // 2)], axis=1)
     ways = np.where((turns + random.integers(2, size=stocks // 2)) % 2 == 0, 0.006, -0.006)
-    own = random.normal(0.0, 0.008, (FORECASTED, stocks))
-    returns = own + (np.hstack([ways, -ways]) if edge else 0.0)
+    noise = random.normal(0.0, 0.008, (FORECASTED, stocks))
+    returns = noise + (np.hstack([ways, -ways]) if edge else 0.0)
     yield from _days(FORECAST, returns - returns.mean(axis=0), random)
 
 
@@ -154,7 +154,7 @@ MARKETS: Mapping[str, Callable[[int, bool], Iterator[Bar]]] = {
 
 
 def _sessions(first: str, last: str) -> tuple[Session, ...]:
-    return tuple(each for each in SessionCalendar.load(first, last).sessions if first <= each.date <= last)
+    return tuple(session for session in SessionCalendar.load(first, last).sessions if first <= session.date <= last)
 
 
 def _turns(random: np.random.Generator, sessions: int, fewest: int, most: int) -> NDArray[np.int64]:
@@ -167,8 +167,8 @@ def _days(symbols: Sequence[str], returns: Returns, random: np.random.Generator)
     """Yield days whose logarithmic returns these are, float64 (sessions, symbols); a fifth of each comes at night."""
     sessions = _sessions("2010-01-04", "2022-12-30")[: len(returns)]
     closes = random.uniform(50.0, 200.0, len(symbols)) * np.exp(returns.cumsum(axis=0))
-    before = np.vstack([closes[:1] / np.exp(returns[:1]), closes[:-1]])
-    opens = before * (closes / before) ** 0.2
+    previous_closes = np.vstack([closes[:1] / np.exp(returns[:1]), closes[:-1]])
+    opens = previous_closes * (closes / previous_closes) ** 0.2
     for day, session in enumerate(sessions):
         start_ns = midnight_ns(session.date)
         for symbol, opened, close in zip(symbols, opens[day].tolist(), closes[day].tolist(), strict=True):

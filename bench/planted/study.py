@@ -59,24 +59,24 @@ NOT_OF_A_MARKET = frozenset({"data", "seeds", "length", "recorded options"})
 def settings_of(market: str, folder: Path, *, presets: str) -> Settings:
     """How this market is trained: by the shipped versions' preset, or one of `SHORT` or `QUICK`."""
     bars, store = folder / "bars.csv", folder / "store"
-    found = (_SHIPPED if presets == SHIPPED else _SHORT)[market](bars, store)
+    settings = (_SHIPPED if presets == SHIPPED else _SHORT)[market](bars, store)
     if presets == QUICK:
-        found = replace(found, steps=min(found.steps, 8192))
+        settings = replace(settings, steps=min(settings.steps, 8192))
     seeds = {QUICK: 1, SHORT: SEEDS, SHIPPED: SEEDS_OF.get(market, SEEDS)}[presets]
     return replace(
-        found, seeds=tuple(range(1, seeds + 1)), processes=1, run_folder=folder / "run", checkpoint_s=3600.0,
+        settings, seeds=tuple(range(1, seeds + 1)), processes=1, run_folder=folder / "run", checkpoint_s=3600.0,
         allow_unproven=True,
     )  # fmt: skip
 
 
 def _shipped_rebalancer(bars: Path, store: Path) -> Settings:
-    asked = settings_for("daily_rebalancer", bars, store, preset="shared")
-    return _in_years(replace(asked, network="shared", practice=Practice(over_market=True)))
+    settings = settings_for("daily_rebalancer", bars, store, preset="shared")
+    return _in_years(replace(settings, network="shared", practice=Practice(over_market=True)))
 
 
-def _in_years(asked: Settings) -> Settings:
+def _in_years(settings: Settings) -> Settings:
     """Eight years to train on, one to choose in, two for the test: a made-up market is shorter than its calendar."""
-    return replace(asked, train_sessions=2000, validate_sessions=252, test_sessions=504, purge_sessions=5)
+    return replace(settings, train_sessions=2000, validate_sessions=252, test_sessions=504, purge_sessions=5)
 
 
 def _shipped_switcher(bars: Path, store: Path) -> Settings:
@@ -84,8 +84,8 @@ def _shipped_switcher(bars: Path, store: Path) -> Settings:
 
 
 def _shipped_forecaster(bars: Path, store: Path) -> Settings:
-    asked = settings_for("forecast_ensemble", bars, store)
-    return replace(asked, plan=asked.plan.at(BF16), symbols=FORECAST, precision=BF16)
+    settings = settings_for("forecast_ensemble", bars, store)
+    return replace(settings, plan=settings.plan.at(BF16), symbols=FORECAST, precision=BF16)
 
 
 def _shipped_online(bars: Path, store: Path) -> Settings:
@@ -104,32 +104,32 @@ def _scalper(bars: Path, store: Path) -> Settings:
 
 
 def _rebalancer(bars: Path, store: Path) -> Settings:
-    asked = settings_for("daily_rebalancer", bars, store, preset="passive")
-    return _in_years(replace(asked, practice=Practice(over_market=True)))
+    settings = settings_for("daily_rebalancer", bars, store, preset="passive")
+    return _in_years(replace(settings, practice=Practice(over_market=True)))
 
 
 def _switcher(bars: Path, store: Path) -> Settings:
-    asked = settings_for("regime_switcher", bars, store)
+    settings = settings_for("regime_switcher", bars, store)
     changes = {"environments": 64, "batch": 512, "learning_rate": 2e-3, "entropy": 0.002}
-    return _in_years(replace(asked, steps=500_000, plan=with_values(asked.plan, changes)))
+    return _in_years(replace(settings, steps=500_000, plan=with_values(settings.plan, changes)))
 
 
 def _forecaster(bars: Path, store: Path) -> Settings:
-    asked = settings_for("forecast_ensemble", bars, store, preset="smoke")
+    settings = settings_for("forecast_ensemble", bars, store, preset="smoke")
     plan = FORECAST_PRESETS["smoke"].plan
     assert isinstance(plan, ForecastPlan)
     recipe = msgspec.structs.replace(plan.forecaster.recipe, epochs=8, stride=3)
     forecaster = msgspec.structs.replace(plan.forecaster, first_year=2018, recipe=recipe)
-    asked = replace(asked, plan=replace(plan, forecaster=forecaster, sessions=None, looks=8))
-    return replace(asked, steps=60_000, symbols=FORECAST)
+    settings = replace(settings, plan=replace(plan, forecaster=forecaster, sessions=None, looks=8))
+    return replace(settings, steps=60_000, symbols=FORECAST)
 
 
 def _online(bars: Path, store: Path) -> Settings:
     config = msgspec.structs.replace(read_file(MODEL), symbols=("SPY",))
-    asked = settings_for("online_dqn", bars, store)
+    settings = settings_for("online_dqn", bars, store)
     plan = OnlinePlan(cold=COLD_PRESETS["quick"], looks=8)
     return replace(
-        asked, steps=200_000, plan=plan, config=_rules_beside(bars), model_config=config.text,
+        settings, steps=200_000, plan=plan, config=_rules_beside(bars), model_config=config.text,
         model_config_file="model.yaml", symbols=("SPY",),
     )  # fmt: skip
 
@@ -155,14 +155,14 @@ _SHORT: dict[str, Callable[[Path, Path], Settings]] = {
 }
 
 
-def rule_lead(market: str, asked: Settings) -> float | None:
+def rule_lead(market: str, settings: Settings) -> float | None:
     """What the known rule earns more than buy and hold in a session of the test, as a part of the account before it.
 
     It answers with orders of the strategy: buy for one unit at most, or sell a part. None where no rule is known.
     """
     if market not in ACROSS:
         return None
-    task = prepare((asked, Path(), ""))
+    task = prepare((settings, Path(), ""))
     span = task.span(task.folds[-1].test)
 
     def rule(observations: Tensor) -> Tensor:
@@ -173,10 +173,10 @@ def rule_lead(market: str, asked: Settings) -> float | None:
 
     data: Any = task.data
     played = data.evaluator(span, "cpu")(rule)
-    _, held = data.held(data.desk(span))
+    _, passive_sessions = data.held(data.desk(span))
     leads = [
-        one.pnl_usd / one.capital_usd - other.pnl_usd / other.capital_usd
-        for one, other in zip(played, held, strict=True)
+        session.pnl_usd / session.capital_usd - passive.pnl_usd / passive.capital_usd
+        for session, passive in zip(played, passive_sessions, strict=True)
     ]
     return float(np.mean(leads))
 
@@ -189,12 +189,12 @@ def trained(market: str, kind: str, seed: int, presets: str, device: str = "cpu"
         write(market, folder / "bars.csv", seed, edge=kind == "edge")
         settings = replace(settings_of(market, folder, presets=presets), device=device)
         with redirect_stderr(nothing):
-            found = train_and_export(settings, lambda _: None).findings
+            findings = train_and_export(settings, lambda _: None).findings
             rule = rule_lead(market, settings)
     core_s = sum(os.times()[:4]) - core  # of this process and of those that it waited for
     seconds = {"seconds": round(time.perf_counter() - began, 1), "core_s": round(core_s, 1)}
     return {
-        **figures(found),
+        **figures(findings),
         "rule": rule,
         "preset": settings.preset or f"{settings.base or next(iter(settings.kind.presets))}, changed",
         **({} if device == "cpu" else {"device": device}),
@@ -202,17 +202,21 @@ def trained(market: str, kind: str, seed: int, presets: str, device: str = "cpu"
     }
 
 
-def figures(found: Findings) -> dict[str, Any]:
+def figures(findings: Findings) -> dict[str, Any]:
     """What of a report the verdict rests on, and the lead over the best baseline that is no part of the policy."""
-    learnt, lead = found.learnt, found.lead
-    failed = [one.name for one in found.criteria if not one.passes and one.name not in NOT_OF_A_MARKET]
+    learnt, lead = findings.learnt, findings.lead
+    failed = [
+        criterion.name
+        for criterion in findings.criteria
+        if not criterion.passes and criterion.name not in NOT_OF_A_MARKET
+    ]
     return {
         "lead": None if lead is None else lead.mean,
         "low": None if lead is None else lead.low,
-        "net": found.policy.figures.net_return,
-        "trades": found.policy.figures.trades,
+        "net": findings.policy.figures.net_return,
+        "trades": findings.policy.figures.trades,
         "best": None if lead is None else lead.baseline,
-        "validated": float(np.mean([run.validate_return for run in found.runs])),
+        "validated": float(np.mean([run.validate_return for run in findings.runs])),
         "kl": None if learnt is None else learnt.kl,
         "gradient_steps": None if learnt is None else learnt.gradient_steps,
         "failed": failed,
@@ -234,44 +238,45 @@ def _parts(key: str) -> tuple[str, str, int]:
     return strategy, kind, int(seed)
 
 
-def _is_proven(one: dict[str, Any]) -> bool:
-    return not any(criterion.name in one["failed"] for criterion in LEAD_PROOF)
+def _is_proven(market_figures: dict[str, Any]) -> bool:
+    return not any(criterion.name in market_figures["failed"] for criterion in LEAD_PROOF)
 
 
 def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
     """What all markets of a strategy say."""
     edges, noise = ([parts[key] for key in parts if key.split()[:2] == [strategy, kind]] for kind in ("edge", "noise"))
-    leads = np.array([one["lead"] or 0.0 for one in noise])
+    leads = np.array([part["lead"] or 0.0 for part in noise])
     few = len(leads) < 2  # of one market there is no interval
     spread = 0.0 if few else float(leads.std(ddof=1) / np.sqrt(len(leads)) * t.ppf(0.975, len(leads) - 1))
     return {
         "edges": len(edges),
         "edges_proven": sum(map(_is_proven, edges)),
-        "edges_passed": sum(not one["failed"] for one in edges),
+        "edges_passed": sum(not part["failed"] for part in edges),
         "noise": len(noise),
         "noise_proven": sum(map(_is_proven, noise)),
-        "noise_passed": sum(not one["failed"] for one in noise),
+        "noise_passed": sum(not part["failed"] for part in noise),
         "noise_lead": [round(float(leads.mean() + side * spread), 6) for side in (-1, 0, 1)],
-        "preset": "/".join(sorted({one["preset"] for one in (*edges, *noise)})),
+        "preset": "/".join(sorted({part["preset"] for part in (*edges, *noise)})),
         "biased": bool(leads.mean() - spread > 0.0) and not few,
-        "core_s": round(sum(one["core_s"] for one in (*edges, *noise)), 1),
+        "core_s": round(sum(part["core_s"] for part in (*edges, *noise)), 1),
     }
 
 
-def table(found: dict[str, dict[str, Any]]) -> Iterable[str]:
+def table(verdicts: dict[str, dict[str, Any]]) -> Iterable[str]:
     """The verdicts as lines of Markdown."""
     yield (
         "| strategy | preset | edges proven | edges that pass | noise proven | noise that passes | "
         "lead on noise, a session | core-seconds |"
     )
     yield "|---|---|---|---|---|---|---|---|"
-    for name, one in found.items():
-        low, mean, high = (f"{value * 100:+.3f} %" for value in one["noise_lead"])
-        known = f" ({low} to {high})" if one["noise"] > 1 else ""
+    for name, judgement in verdicts.items():
+        low, mean, high = (f"{value * 100:+.3f} %" for value in judgement["noise_lead"])
+        spread = f" ({low} to {high})" if judgement["noise"] > 1 else ""
         yield (
-            f"| `{name}` | {one['preset']} | {one['edges_proven']} of {one['edges']} | {one['edges_passed']} | "
-            f"{one['noise_proven']} of {one['noise']} | {one['noise_passed']} | {mean}{known} | "
-            f"{one['core_s']:,.0f} |"
+            f"| `{name}` | {judgement['preset']} | {judgement['edges_proven']} of {judgement['edges']} | "
+            f"{judgement['edges_passed']} | "
+            f"{judgement['noise_proven']} of {judgement['noise']} | {judgement['noise_passed']} | {mean}{spread} | "
+            f"{judgement['core_s']:,.0f} |"
         )
 
 
@@ -291,26 +296,26 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "--quick", dest="presets", action="store_const", const=QUICK, help="a smoke run: figures mean nothing"
     )
     line.set_defaults(presets=SHIPPED)
-    given = line.parse_args(arguments)
-    names = given.strategy or list(MARKETS)
+    options = line.parse_args(arguments)
+    names = options.strategy or list(MARKETS)
     keys = [
         f"{name} {kind} {seed}"
         for name in names
-        for seed in range(given.markets or MARKETS_OF.get(name, MARKETS_EACH))
+        for seed in range(options.markets or MARKETS_OF.get(name, MARKETS_EACH))
         for kind in ("edge", "noise")
     ]
-    plan = {"study": "planted", "presets": given.presets}
-    into = given.into
-    if into is not None and given.presets != SHIPPED:
-        into = into.with_name(f"{into.name}-{given.presets}")
-    work = partial(studied, presets=given.presets, processes=given.processes, device=given.device)
+    plan = {"study": "planted", "presets": options.presets}
+    into = options.into
+    if into is not None and options.presets != SHIPPED:
+        into = into.with_name(f"{into.name}-{options.presets}")
+    work = partial(studied, presets=options.presets, processes=options.processes, device=options.device)
     try:
         parts = dict(resumed(into, plan, keys, work))
     except OtherStudy as error:
         sys.exit(str(error))
-    found = {name: verdict(parts, name) for name in names}
-    print(*table(found), sep="\n", flush=True)
-    figures = {**plan, "markets": parts, "verdicts": found}
+    verdicts = {name: verdict(parts, name) for name in names}
+    print(*table(verdicts), sep="\n", flush=True)
+    figures = {**plan, "markets": parts, "verdicts": verdicts}
     print(json.dumps(figures), flush=True)
     return figures
 

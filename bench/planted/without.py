@@ -26,10 +26,10 @@ WITHOUT = ("no_memory", "no_market", "no_account")
 def without(folder: Path, market: int, seeds: int, processes: int) -> AblationResult:
     """Train all on this market."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = settings_of(STRATEGY, folder, presets=SHORT)
-    if not asked.bars.exists():
-        write(STRATEGY, asked.bars, market, edge=True)
-    run = replace(asked, seeds=tuple(range(1, seeds + 1)), processes=processes)
+    settings = settings_of(STRATEGY, folder, presets=SHORT)
+    if not settings.bars.exists():
+        write(STRATEGY, settings.bars, market, edge=True)
+    run = replace(settings, seeds=tuple(range(1, seeds + 1)), processes=processes)
     arms = run.kind.procedure.arms
     return run_ablation(Ablation(run, {name: arms[name] for name in WITHOUT}), _tell)[0]
 
@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> AblationResult:
     line.add_argument("--seeds", type=int, default=2, help="(%(default)s)")
     line.add_argument("--processes", type=int, default=2, help="(%(default)s)")
     line.add_argument("--into", type=Path, metavar="DIR", help="of this market: it is kept and gone on with there")
-    given = line.parse_args(arguments)
+    options = line.parse_args(arguments)
     with tempfile.TemporaryDirectory() as home:
-        result = without(given.into or Path(home), given.market, given.seeds, given.processes)
+        result = without(options.into or Path(home), options.market, options.seeds, options.processes)
     print(table(result))
     return result
 

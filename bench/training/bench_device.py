@@ -75,10 +75,10 @@ class Case:
         return f"{self.desk}: {shape}, {self.precision}{how}"
 
 
-def case(desk: str, environments: int, steps: int, batch: int, **other: Any) -> Case:
+def case(desk: str, environments: int, steps: int, batch: int, **changes: Any) -> Case:
     """`desk` by its preset, but for the sizes of a rollout and of a minibatch."""
     start = PRESET if desk == SWITCHER.name else Coefficients()
-    return Case(desk, replace(start, environments=environments, rollout_steps=steps, batch=batch), **other)
+    return Case(desk, replace(start, environments=environments, rollout_steps=steps, batch=batch), **changes)
 
 
 CASES = (
@@ -119,18 +119,18 @@ class Timed(Trainer):
 
     def _collect(self) -> Any:
         began = self._now()
-        found = super()._collect()
+        rollout = super()._collect()
         self.collecting_s += self._now() - began
-        return found
+        return rollout
 
     def _improve(self, rollout: Any) -> Any:
         began = self._now()
-        found = super()._improve(rollout)
+        figures = super()._improve(rollout)
         self.improving_s += self._now() - began
-        return found
+        return figures
 
     def only_rollout(self) -> int:
-        """One rollout; its steps of all environments."""
+        """Collect one rollout; returns its number of steps of all environments."""
         self._collect()
         return self.coefficients.rollout_steps
 
@@ -167,37 +167,37 @@ def trainer(desk: str, c: Coefficients, device: str, seed: int = 1, steps: int =
 
 def speed(device: str, cases: tuple[Case, ...], windows: int, cap_s: float) -> dict[str, Any]:
     """Transitions a second of each case, best and median of the windows, and where the seconds went."""
-    found: dict[str, Any] = {}
-    for one in cases:
+    figures_by_case: dict[str, Any] = {}
+    for case_ in cases:
         gc.collect()
         began = time.perf_counter()
-        found[one.words] = figures = measured(one, device, windows, cap_s)
+        figures_by_case[case_.words] = figures = measured(case_, device, windows, cap_s)
         figures["spent_s"] = round(time.perf_counter() - began, 1)
-        print(f"{one.words:84}{json.dumps(figures)}", flush=True)
-    return found
+        print(f"{case_.words:84}{json.dumps(figures)}", flush=True)
+    return figures_by_case
 
 
-def measured(one: Case, device: str, windows: int, cap_s: float) -> dict[str, Any]:
+def measured(case_: Case, device: str, windows: int, cap_s: float) -> dict[str, Any]:
     """Three updates, in which what is recorded is recorded, then as many as `windows` or `cap_s` allow."""
-    c = one.coefficients
-    made = trainer(one.desk, c, device, record=one.record, precision=one.precision)
-    begun = time.perf_counter()
+    c = case_.coefficients
+    timed = trainer(case_.desk, c, device, record=case_.record, precision=case_.precision)
+    start_s = time.perf_counter()
     for _ in range(3):
-        made.update()
-    first_s = time.perf_counter() - begun
-    made.collecting_s = made.improving_s = 0.0
+        timed.update()
+    first_s = time.perf_counter() - start_s
+    timed.collecting_s = timed.improving_s = 0.0
     rates: list[float] = []
-    while len(rates) < windows and (not rates or time.perf_counter() - begun < cap_s):
+    while len(rates) < windows and (not rates or time.perf_counter() - start_s < cap_s):
         start = time.perf_counter()
-        made.update()
+        timed.update()
         rates.append(c.environments * c.rollout_steps / (time.perf_counter() - start))
     updates = len(rates)
     figures = {
         "best": round(max(rates)),
         "median": round(statistics.median(rates)),
         "updates": updates,
-        "rollout_ms": round(1e3 * made.collecting_s / updates, 1),
-        "epochs_ms": round(1e3 * made.improving_s / updates, 1),
+        "rollout_ms": round(1e3 * timed.collecting_s / updates, 1),
+        "epochs_ms": round(1e3 * timed.improving_s / updates, 1),
         "first_three_s": round(first_s, 2),
     }
     if device.startswith("cuda"):
@@ -208,29 +208,29 @@ def measured(one: Case, device: str, windows: int, cap_s: float) -> dict[str, An
 
 def profile(device: str, cases: tuple[Case, ...]) -> dict[str, Any]:
     """Kernels (on a CPU: operators) of a step of all environments and of a minibatch, and those that take longest."""
-    found: dict[str, Any] = {}
+    profiles: dict[str, Any] = {}
     activity = torch.profiler.ProfilerActivity
     kinds = [activity.CPU, activity.CUDA] if device.startswith("cuda") else [activity.CPU]
-    for one in cases:
-        small = replace(one.coefficients, epochs=1, rollout_steps=one.coefficients.sequence)
-        made = trainer(one.desk, small, device, record=False, precision=one.precision)
-        made.update()
-        for part, work in (("rollout", made.only_rollout), ("epoch", made.only_epoch)):
-            with torch.profiler.profile(activities=kinds) as seen:
+    for case_ in cases:
+        small = replace(case_.coefficients, epochs=1, rollout_steps=case_.coefficients.sequence)
+        timed = trainer(case_.desk, small, device, record=False, precision=case_.precision)
+        timed.update()
+        for part, work in (("rollout", timed.only_rollout), ("epoch", timed.only_epoch)):
+            with torch.profiler.profile(activities=kinds) as profile_:
                 began = time.perf_counter()
                 pieces = work()
                 wall_s = time.perf_counter() - began
-            found[f"{one.words} {part}"] = summed(seen, device, pieces, wall_s)
-            print(f"{one.words} {part}: {json.dumps(found[f'{one.words} {part}'])}", flush=True)
-    return found
+            profiles[f"{case_.words} {part}"] = summed(profile_, device, pieces, wall_s)
+            print(f"{case_.words} {part}: {json.dumps(profiles[f'{case_.words} {part}'])}", flush=True)
+    return profiles
 
 
-def summed(seen: Any, device: str, pieces: int, wall_s: float) -> dict[str, Any]:
+def summed(profile_: Any, device: str, pieces: int, wall_s: float) -> dict[str, Any]:
     """What a profile has: kernels a piece, their microseconds, and the five that take most of them."""
     if device.startswith("cuda"):
-        events = [event for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        events = [event for event in profile_.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     else:
-        events = [event for event in seen.events() if event.name.startswith("aten::")]
+        events = [event for event in profile_.events() if event.name.startswith("aten::")]
     spent: dict[str, list[float]] = {}
     for event in events:
         took = event.device_time if device.startswith("cuda") else event.self_cpu_time_total
@@ -239,9 +239,11 @@ def summed(seen: Any, device: str, pieces: int, wall_s: float) -> dict[str, Any]
     return {
         "pieces": pieces,
         "kernels_each": round(len(events) / pieces, 1),
-        "busy_us_each": round(sum(sum(each) for each in spent.values()) / pieces, 1),
+        "busy_us_each": round(sum(sum(durations) for durations in spent.values()) / pieces, 1),
         "wall_us_each": round(1e6 * wall_s / pieces, 1),
-        "most": {name: [round(len(each) / pieces, 1), round(sum(each) / pieces, 1)] for name, each in most},
+        "most": {
+            name: [round(len(durations) / pieces, 1), round(sum(durations) / pieces, 1)] for name, durations in most
+        },
     }
 
 
@@ -260,32 +262,32 @@ class Standardised(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Float32 (n, inputs)."""
-        found: Tensor = ((rows - self.mean) / self.scale).clamp(-5.0, 5.0)
-        return found
+        scaled: Tensor = ((rows - self.mean) / self.scale).clamp(-5.0, 5.0)
+        return scaled
 
 
 def agents(device: str, environments: int, rounds: int) -> dict[str, Any]:
     """Transitions and gradient steps a second of SAC, TD3 and DQN by their recipe `few_large`."""
-    found: dict[str, Any] = {}
-    made: Any
+    rates: dict[str, Any] = {}
+    timed: Any
     for name in ("sac", "td3", "dqn", "dqn without priorities"):
-        made = choosing(device, environments, name) if name.startswith("dqn") else sizing(device, environments, name)
-        while not made.gradient_steps:
-            made.update()
+        timed = choosing(device, environments, name) if name.startswith("dqn") else sizing(device, environments, name)
+        while not timed.gradient_steps:
+            timed.update()
         waited(device)
-        began, steps, taken = time.perf_counter(), made.steps, made.gradient_steps
+        began, steps, steps_before = time.perf_counter(), timed.steps, timed.gradient_steps
         for _ in range(rounds):
-            progress = made.update()
+            progress = timed.update()
         waited(device)
         spent_s = time.perf_counter() - began
-        found[name] = figures = {
+        rates[name] = figures = {
             "environments": environments,
-            "steps_per_s": round((made.steps - steps) / spent_s),
-            "gradient_steps_per_s": round((made.gradient_steps - taken) / spent_s),
+            "steps_per_s": round((timed.steps - steps) / spent_s),
+            "gradient_steps_per_s": round((timed.gradient_steps - steps_before) / spent_s),
             "reward": progress.reward,
         }
         print(f"{name:40}{json.dumps(figures)}", flush=True)
-    return found
+    return rates
 
 
 def sizing(device: str, environments: int, name: str) -> OffPolicyTrainer:
@@ -328,45 +330,46 @@ LEARNED = (case(SWITCHER.name, 512, 32, 2048), case(SCALPER, 256, 64, 4096))
 
 def curves(device: str, cases: tuple[Case, ...], updates: int, seeds: int) -> dict[str, Any]:
     """Mean rewards of every update, by case and seed; on a CPU the seeds run beside each other, one thread each."""
-    courses = [(one, seed, device, updates) for one in cases for seed in range(1, seeds + 1)]
+    courses = [(case_, seed, device, updates) for case_ in cases for seed in range(1, seeds + 1)]
     if device == "cpu":
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(len(courses), os.cpu_count() or 1), mp_context=context) as pool:
-            done = list(pool.map(curve, *zip(*courses, strict=True)))
+            rewards_of_courses = list(pool.map(curve, *zip(*courses, strict=True)))
     else:
-        done = [curve(*course) for course in courses]
-    found: dict[str, Any] = {}
-    for (one, *_), rewards in zip(courses, done, strict=True):
-        found.setdefault(one.words, []).append(rewards)
-    return found
+        rewards_of_courses = [curve(*course) for course in courses]
+    by_case: dict[str, Any] = {}
+    for (case_, *_), rewards in zip(courses, rewards_of_courses, strict=True):
+        by_case.setdefault(case_.words, []).append(rewards)
+    return by_case
 
 
-def curve(one: Case, seed: int, device: str, updates: int) -> list[float]:
+def curve(case_: Case, seed: int, device: str, updates: int) -> list[float]:
     """The mean reward of a step in each update."""
-    c = replace(one.coefficients, epochs=4)
+    c = replace(case_.coefficients, epochs=4)
     steps = updates * c.environments * c.rollout_steps
-    made = trainer(one.desk, c, device, seed, steps)
-    return [made.update().reward for _ in range(updates)]
+    timed = trainer(case_.desk, c, device, seed, steps)
+    return [timed.update().reward for _ in range(updates)]
 
 
-def differences(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
-    """By case, at five times of the course: the means over seeds, their difference, and half its interval of 95 %."""
-    found: dict[str, Any] = {}
-    for words in here:
-        updates = len(here[words][0])
+def differences(curves_here: dict[str, Any], curves_there: dict[str, Any]) -> dict[str, Any]:
+    """Means over seeds, their difference and half its 95 % interval, by case, at five times of the course."""
+    by_case: dict[str, Any] = {}
+    for words in curves_here:
+        updates = len(curves_here[words][0])
         width = max(1, updates // 5)
         rows = []
         for first in range(0, updates - width + 1, width):
             ours, theirs = (
-                [statistics.fmean(seed[first : first + width]) for seed in side[words]] for side in (here, there)
+                [statistics.fmean(seed[first : first + width]) for seed in side[words]]
+                for side in (curves_here, curves_there)
             )
             error = math.sqrt(sum(statistics.variance(side) / len(side) for side in (ours, theirs)))
             freedom = len(ours) + len(theirs) - 2
             means = [statistics.fmean(side) for side in (ours, theirs)]
             rows.append([*means, means[0] - means[1], float(student.ppf(0.975, freedom)) * error])
             print(f"{words} from update {first}: {' '.join(f'{value:.4g}' for value in rows[-1])}", flush=True)
-        found[words] = rows
-    return found
+        by_case[words] = rows
+    return by_case
 
 
 PARTS = ("speed", "profile", "agents", "curves")
@@ -394,24 +397,24 @@ def main() -> None:
     parser.add_argument("--no-plain", action="store_true", help="no case of speed that launches kernels one by one")
     parser.add_argument("--seeds", type=int, default=5, help="of curves")
     parser.add_argument("--against", type=Path, help="the last line of a run of `curves` on another device")
-    asked = parser.parse_args()
-    device, quick = asked.device, asked.quick
-    found: dict[str, Any] = {"bench": "device", "torch": torch.__version__, "device": name_of(device)}
-    print(f"{found['device']}, torch {torch.__version__}: {how_computed('float32', device)}", flush=True)
-    cases = tuple(one for one in (TINY if quick else CASES) if asked.only in one.words)
-    cases = tuple(one for one in cases if one.record or not asked.no_plain)
-    if "speed" in asked.part:
-        found["speed"] = speed(device, cases, 1 if quick else asked.windows, asked.cap_s)
-    if "profile" in asked.part:
-        found["profile"] = profile(device, TINY if quick else PROFILED)
-    if "agents" in asked.part:
-        found["agents"] = agents(device, QUICK_ENVIRONMENTS if quick else AGENT_ENVIRONMENTS, 1 if quick else 20)
-    if "curves" in asked.part:
-        found["curves"] = curves(device, TINY if quick else LEARNED, 2 if quick else UPDATES, asked.seeds)
-        if asked.against:
-            others = json.loads(asked.against.read_text().splitlines()[-1])["curves"]
-            found["differences"] = differences(found["curves"], others)
-    print(json.dumps(found))
+    options = parser.parse_args()
+    device, quick = options.device, options.quick
+    report: dict[str, Any] = {"bench": "device", "torch": torch.__version__, "device": name_of(device)}
+    print(f"{report['device']}, torch {torch.__version__}: {how_computed('float32', device)}", flush=True)
+    cases = tuple(case_ for case_ in (TINY if quick else CASES) if options.only in case_.words)
+    cases = tuple(case_ for case_ in cases if case_.record or not options.no_plain)
+    if "speed" in options.part:
+        report["speed"] = speed(device, cases, 1 if quick else options.windows, options.cap_s)
+    if "profile" in options.part:
+        report["profile"] = profile(device, TINY if quick else PROFILED)
+    if "agents" in options.part:
+        report["agents"] = agents(device, QUICK_ENVIRONMENTS if quick else AGENT_ENVIRONMENTS, 1 if quick else 20)
+    if "curves" in options.part:
+        report["curves"] = curves(device, TINY if quick else LEARNED, 2 if quick else UPDATES, options.seeds)
+        if options.against:
+            other_curves = json.loads(options.against.read_text().splitlines()[-1])["curves"]
+            report["differences"] = differences(report["curves"], other_curves)
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -112,12 +112,12 @@ def starting(group: ProcessGroup, precision: str, seed: int, steps: int, size: S
     """A cold start of this process's share."""
     make_deterministic()
     use_fast_float32()
-    c, own = size.start, seed * group.size + group.rank
+    c, own_seed = size.start, seed * group.size + group.rank
     share = replace(c, environments=c.environments // group.size, batch=c.batch // group.size)
     average = group.average if group.size > 1 else None
     pqn = build_pqn(WINDOW * FEATURES, share, actions=ACTIONS, seed=seed, precision=precision, average=average)
-    place = Flat(market("planted", share.environments, own, c.discount))
-    return PqnTrainer(pqn, place, share, total_steps=steps // group.size, seed=own)
+    place = Flat(market("planted", share.environments, own_seed, c.discount))
+    return PqnTrainer(pqn, place, share, total_steps=steps // group.size, seed=own_seed)
 
 
 def start_speed(group: ProcessGroup, precision: str, size: Size) -> Rate:
@@ -131,13 +131,13 @@ def start_course(group: ProcessGroup, precision: str, seed: int, size: Size) -> 
     trainer = starting(group, precision, seed, size.start_steps, size)
 
     def work() -> int:
-        begun = trainer.steps
-        while not trainer.done and (trainer.steps - begun) * group.size < size.look:
+        steps_before = trainer.steps
+        while not trainer.done and (trainer.steps - steps_before) * group.size < size.look:
             trainer.update()
         return trainer.steps * group.size
 
     network = trainer.pqn.network
-    score = partial(evaluated, lambda seen: network.values(seen.flatten(1)).argmax(dim=1))
+    score = partial(evaluated, lambda observations: network.values(observations.flatten(1)).argmax(dim=1))
     return course(work, score if group.rank == 0 else lambda: 0.0, size.start_steps, group)
 
 
@@ -145,20 +145,20 @@ def start_work(group: ProcessGroup, size: Size) -> dict[str, Any]:
     """Cold starts and PPO, in processes that start once."""
     if group.rank:
         torch.set_num_threads(1)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     brisk = BRISK if size is not QUICK else replace(BRISK, environments=16, rollout_steps=8, batch=64)
     for precision in dict.fromkeys(("float32", fast_precision())):
         if group.rank == 0:
             progress(f"the cold start and PPO, {precision}, processes: {group.size}")
         steps, look = size.start_steps, size.look
-        found[f"pqn {precision} speed"] = start_speed(group, precision, size)
-        found[f"ppo {precision} speed"] = ppo_speed(group, "planted", "mlp", brisk, precision, size.windows)
+        figures[f"pqn {precision} speed"] = start_speed(group, precision, size)
+        figures[f"ppo {precision} speed"] = ppo_speed(group, "planted", "mlp", brisk, precision, size.windows)
         seeds = range(size.seeds)
-        found[f"pqn {precision} course"] = [start_course(group, precision, seed, size) for seed in seeds]
-        found[f"ppo {precision} course"] = [
+        figures[f"pqn {precision} course"] = [start_course(group, precision, seed, size) for seed in seeds]
+        figures[f"ppo {precision} course"] = [
             ppo_course(group, brisk, precision, seed, steps, look, False) for seed in seeds
         ]
-    return found
+    return figures
 
 
 def lead(size: Size) -> dict[str, Any]:
@@ -230,9 +230,9 @@ def theirs(c: DqnCoefficients | None, seed: int) -> Any:
     """Stable-Baselines3's DQN: its defaults, or the work of `c`."""
     rows = 1 if c is None else c.environments
     place = TensorVecEnv(Scaled(TASK, rows, seed), rows, (INPUTS,), 3)
-    given: dict[str, Any] = {"gamma": DISCOUNT, "seed": seed, "device": "cpu"}
+    arguments: dict[str, Any] = {"gamma": DISCOUNT, "seed": seed, "device": "cpu"}
     if c is not None:
-        given |= {
+        arguments |= {
             "learning_rate": c.learning_rate,
             "batch_size": c.batch,
             "train_freq": c.per_transitions // c.environments,
@@ -242,7 +242,7 @@ def theirs(c: DqnCoefficients | None, seed: int) -> Any:
             "tau": c.smoothing,
             "target_update_interval": c.environments,
         }
-    return DQN("MlpPolicy", place, **given)
+    return DQN("MlpPolicy", place, **arguments)
 
 
 def their_speed(c: DqnCoefficients | None, size: Size) -> Rate:
@@ -251,9 +251,9 @@ def their_speed(c: DqnCoefficients | None, size: Size) -> Rate:
     model.learn(model.learning_starts + model.n_envs)
 
     def work() -> int:
-        before = model.num_timesteps
+        steps_before = model.num_timesteps
         model.learn(size.rounds * (64 if c is None else 1024), reset_num_timesteps=False)
-        return int(model.num_timesteps - before)
+        return int(model.num_timesteps - steps_before)
 
     return measured(work, size.windows, cap_s=size.cap_s)
 
@@ -271,22 +271,22 @@ def their_course(c: DqnCoefficients | None, seed: int, size: Size) -> Course:
     return course(work, score, 10**9, ProcessGroup(), cap_s=size.cap_s)
 
 
-def ratio(mine: float | None, other: float | None) -> float | None:
+def ratio(mine: float | None, theirs: float | None) -> float | None:
     """Mine over the other's, where both are there."""
-    return None if mine is None or not other else round(mine / other, 3)
+    return None if mine is None or not theirs else round(mine / theirs, 3)
 
 
 def run_start(size: Size) -> dict[str, Any]:
     """The cold start against PPO."""
-    found, figures = alone(lead, size), {}
+    measured, figures = alone(lead, size), {}
     for precision in dict.fromkeys(("float32", fast_precision())):
         for name in ("pqn", "ppo"):
-            rate, middle = found[f"{name} {precision} speed"], median(found[f"{name} {precision} course"])
+            rate, middle = measured[f"{name} {precision} speed"], median(measured[f"{name} {precision} course"])
             figures[f"{name}_{precision}_steps_per_s"] = round(rate.best)
             figures[f"{name}_{precision}_steps_per_core_second"] = round(rate.by_processor)
             figures[f"{name}_{precision}_course"] = asdict(middle)
         of_pqn, of_ppo = (figures[f"{name}_{precision}_course"] for name in ("pqn", "ppo"))
-        core_s = [None if each["seconds"] is None else each["core_s"] for each in (of_pqn, of_ppo)]
+        core_s = [None if course["seconds"] is None else course["core_s"] for course in (of_pqn, of_ppo)]
         figures[f"pqn_{precision}_share_of_ppo_core_seconds"] = ratio(*core_s)
     return figures
 
@@ -302,20 +302,20 @@ def run_online(size: Size) -> dict[str, Any]:
     }
     rates: dict[str, list[Rate]] = {name: [] for name in sides}
     for turn in range(size.passes):
-        for name, (speed, _, given) in sides.items():
+        for name, (speed, _, arguments) in sides.items():
             progress(f"{name}, pass {turn + 1}")
-            rates[name].append(alone(speed, *given, size))
-    for name, (_, towards, given) in sides.items():
+            rates[name].append(alone(speed, *arguments, size))
+    for name, (_, towards, arguments) in sides.items():
         progress(f"{name} to the score")
-        middle = median([alone(towards, *given, seed, size) for seed in range(size.seeds)])
+        middle = median([alone(towards, *arguments, seed, size) for seed in range(size.seeds)])
         figures[f"{name}_steps_per_s"] = round(max(rate.best for rate in rates[name]))
         figures[f"{name}_steps_per_core_second"] = round(max(rate.by_processor for rate in rates[name]))
         figures[f"{name}_course"] = asdict(middle)
-    for mine, other in (("matched", "sb3_matched"), ("few_large", "sb3_default")):
-        key, courses = "steps_per_core_second", [figures[f"{name}_course"] for name in (mine, other)]
-        figures[f"{mine}_over_{other}_speed"] = ratio(figures[f"{mine}_{key}"], figures[f"{other}_{key}"])
-        seconds = [None if each["seconds"] is None else each["core_s"] for each in courses]
-        figures[f"{mine}_share_of_{other}_core_seconds"] = ratio(*seconds)
+    for mine, peer in (("matched", "sb3_matched"), ("few_large", "sb3_default")):
+        key, courses = "steps_per_core_second", [figures[f"{name}_course"] for name in (mine, peer)]
+        figures[f"{mine}_over_{peer}_speed"] = ratio(figures[f"{mine}_{key}"], figures[f"{peer}_{key}"])
+        seconds = [None if course["seconds"] is None else course["core_s"] for course in courses]
+        figures[f"{mine}_share_of_{peer}_core_seconds"] = ratio(*seconds)
     return figures
 
 
@@ -327,14 +327,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
     parser.add_argument("--only", choices=PARTS, action="append", help="a part alone; by default all")
-    given = parser.parse_args(arguments)
-    size = QUICK if given.quick else Size()
+    options = parser.parse_args(arguments)
+    size = QUICK if options.quick else Size()
     torch.set_num_threads(1)
     torch.optim.Adam([nn.Parameter(torch.zeros(1))]).step()  # torch imports much at the first one: once, before copies
-    figures: dict[str, Any] = {"benchmark": "dqn", "quick": given.quick, "score": SCORE, "precision": fast_precision()}
+    figures: dict[str, Any] = {
+        "benchmark": "dqn",
+        "quick": options.quick,
+        "score": SCORE,
+        "precision": fast_precision(),
+    }
     figures["versions"] = versions()
     figures["processes"] = PROCESSES
-    for part in given.only or PARTS:
+    for part in options.only or PARTS:
         figures |= PARTS[part](size)
     return show(figures)
 

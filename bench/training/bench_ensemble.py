@@ -43,18 +43,20 @@ def measure(name: str, members: int, answers: int, folder: Path) -> dict[str, An
     of, network = NETWORKS[name]
     maker = strategy(of)
     policy = together([network(seed).eval().policy for seed in range(members)], maker.spec.recurrent_shape)
-    seen = np.stack([one.array() for one in golden_observations(maker)]).reshape(-1, *maker.spec.observation_shape)
+    observations = np.stack([example.array() for example in golden_observations(maker)]).reshape(
+        -1, *maker.spec.observation_shape
+    )
     path = folder / "policy.onnx"
-    path.write_bytes(onnx_bytes(policy, seen, maker.spec))
+    path.write_bytes(onnx_bytes(policy, observations, maker.spec))
     session = session_of(path)
-    given = {"observation": seen[:1]}
+    inputs = {"observation": observations[:1]}
     for node in session.get_inputs():
         if node.name == "hidden":
-            given["hidden"] = np.zeros((1, *node.shape[1:]), np.float32)
+            inputs["hidden"] = np.zeros((1, *node.shape[1:]), np.float32)
     took = []
     for _ in range(answers):
         began = time.perf_counter()
-        session.run(None, given)
+        session.run(None, inputs)
         took.append(time.perf_counter() - began)
     p50, p99 = (round(float(value) * 1e6, 1) for value in np.quantile(took, (0.5, 0.99)))
     size, nodes = path.stat().st_size, len(onnx.load(path).graph.node)

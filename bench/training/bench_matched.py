@@ -141,9 +141,9 @@ def their_off_policy(name: str, size: Size) -> Rate:
     model.learn(c.learning_starts + c.environments)
 
     def work() -> int:
-        before = model.num_timesteps
+        steps_before = model.num_timesteps
         model.learn(size.rounds * c.round_transitions, reset_num_timesteps=False)
-        return int(model.num_timesteps - before)
+        return int(model.num_timesteps - steps_before)
 
     return measured(work, size.windows)
 
@@ -181,12 +181,12 @@ def compared(name: str, size: Size) -> dict[str, Any]:
         for precision in precisions:
             rates.setdefault(precision, []).append(alone(our_speed, name, precision, size).by_processor)
         rates.setdefault("sb3", []).append(alone(their_speed, name, size).by_processor)
-    found: dict[str, Any] = {f"{name}_{side}_steps_per_core_second": round(max(of)) for side, of in rates.items()}
+    figures: dict[str, Any] = {f"{name}_{side}_steps_per_core_second": round(max(of)) for side, of in rates.items()}
     for precision in precisions:
-        ratios = [mine / other for mine, other in zip(rates[precision], rates["sb3"], strict=True)]
-        found[f"{name}_{precision}_times_sb3"] = round(statistics.median(ratios), 2)
-        found[f"{name}_{precision}_pairs"] = [round(ratio, 2) for ratio in ratios]
-    return found
+        ratios = [mine / theirs for mine, theirs in zip(rates[precision], rates["sb3"], strict=True)]
+        figures[f"{name}_{precision}_times_sb3"] = round(statistics.median(ratios), 2)
+        figures[f"{name}_{precision}_pairs"] = [round(ratio, 2) for ratio in ratios]
+    return figures
 
 
 class Parts:
@@ -201,13 +201,13 @@ class Parts:
         """Count the calls of a function or method under `part` from now on, but for those by the part `within`."""
         inner = getattr(owner, attribute)
 
-        def timed(*given: Any, **named: Any) -> Any:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
             if self._open[-1] == within:
-                return inner(*given, **named)
+                return inner(*arguments, **keywords)
             self._turn()
             self._open.append(part)
             try:
-                return inner(*given, **named)
+                return inner(*arguments, **keywords)
             finally:
                 self._turn()
                 self._open.pop()
@@ -222,7 +222,9 @@ class Parts:
         """The share of each part, the largest first."""
         self._turn()
         whole = sum(self.seconds.values())
-        return {part: round(found / whole, 3) for part, found in sorted(self.seconds.items(), key=lambda of: -of[1])}
+        return {
+            part: round(seconds / whole, 3) for part, seconds in sorted(self.seconds.items(), key=lambda of: -of[1])
+        }
 
     def _turn(self) -> None:
         now = time.process_time()
@@ -249,31 +251,31 @@ PARTS = (
 
 def parts(name: str, precision: str, size: Size) -> dict[str, float]:
     """Where an update goes: the share of its processor time."""
-    trainer, found = our_trainer(name, precision, size), Parts()
+    trainer, timers = our_trainer(name, precision, size), Parts()
     while not trainer.gradient_steps:
         trainer.update()
     for owner, attribute, part in PARTS:
-        found.wrap(owner, attribute, part)
+        timers.wrap(owner, attribute, part)
     for attribute in ("observe", "step"):
-        found.wrap(trainer.environment, attribute, "market")
+        timers.wrap(trainer.environment, attribute, "market")
     if isinstance(trainer, Trainer):
-        found.wrap(trainer.network, "forward", "collect: policy", within="forward, loss")
+        timers.wrap(trainer.network, "forward", "collect: policy", within="forward, loss")
     else:
         learner = trainer.dqn if isinstance(trainer, DqnTrainer) else trainer.agent
-        found.wrap(learner, "values" if isinstance(learner, Dqn) else "act", "collect: policy")
-        found.wrap(learner, "update", "forward, backward")
-    found.begin()
+        timers.wrap(learner, "values" if isinstance(learner, Dqn) else "act", "collect: policy")
+        timers.wrap(learner, "update", "forward, backward")
+    timers.begin()
     for _ in range(size.rounds if isinstance(trainer, Rounds) else size.windows):
         trainer.update()
-    return found.shares()
+    return timers.shares()
 
 
 def curve(name: str, seed: int, size: Size) -> tuple[int | None, float]:
     """The steps until the score, and the last score, in float32: the recipe `few_large`; of PPO brisk settings."""
     precision = "float32"
     if name == "option_scalper":
-        found = train_ours.our_course(ProcessGroup(), size.brisk, precision, seed, size.curve, 8192, to_the_end=True)
-        return found.steps, round(found.last, 4)
+        result = train_ours.our_course(ProcessGroup(), size.brisk, precision, seed, size.curve, 8192, to_the_end=True)
+        return result.steps, round(result.last, 4)
     if name == "dqn":
         dqn = bench_dqn.online(bench_dqn.large(), precision, seed)
         score = partial(share_of_flipping, bench_dqn.TASK, dqn.dqn.network.values, 1.0, sessions=64)
@@ -288,8 +290,8 @@ def curve(name: str, seed: int, size: Size) -> tuple[int | None, float]:
             trainer.update()
         return trainer.steps
 
-    found = course(work, score, size.curve, ProcessGroup(), to_the_end=True)
-    return found.steps, round(found.last, 4)
+    result = course(work, score, size.curve, ProcessGroup(), to_the_end=True)
+    return result.steps, round(result.last, 4)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -301,27 +303,27 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--curves", type=int, metavar="SEEDS", help="what ours learns, by so many seeds, not the ratios"
     )
-    given = parser.parse_args(arguments)
-    size = QUICK if given.quick else Size()
-    names = given.only or NAMES
+    options = parser.parse_args(arguments)
+    size = QUICK if options.quick else Size()
+    names = options.only or NAMES
     torch.set_num_threads(1)
     torch.optim.Adam([nn.Parameter(torch.zeros(1))]).step()  # torch imports much at the first one: once, before copies
-    if given.curves and "option_scalper" in names:
+    if options.curves and "option_scalper" in names:
         optimum()
     if where(size) == "option" and "option_scalper" in names:
         data()
     train_daily.tables(DailySize(recorded=recorded(size)))
-    figures: dict[str, Any] = {"benchmark": "matched", "quick": given.quick, "precision": fast_precision()}
+    figures: dict[str, Any] = {"benchmark": "matched", "quick": options.quick, "precision": fast_precision()}
     figures["versions"] = versions()
     figures |= {"market": where(size), "daily_market": "recorded" if recorded(size) else "made up"}
     for name in names:
-        if given.curves and name not in {REBALANCER.name, SWITCHER.name}:  # whose optimum nobody knows
-            runs = [alone(curve, name, seed, size) for seed in range(given.curves)]
+        if options.curves and name not in {REBALANCER.name, SWITCHER.name}:  # whose optimum nobody knows
+            runs = [alone(curve, name, seed, size) for seed in range(options.curves)]
             figures[f"{name}_curve_steps"], figures[f"{name}_curve_scores"] = map(list, zip(*runs, strict=True))
-        elif given.parts:
+        elif options.parts:
             for precision in dict.fromkeys(("float32", fast_precision())):
                 figures[f"{name}_{precision}_parts"] = alone(partial(parts, name, precision, size))
-        elif not given.curves:
+        elif not options.curves:
             figures |= compared(name, size)
     return show(figures)
 

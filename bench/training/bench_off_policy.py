@@ -114,11 +114,11 @@ def ours(group: ProcessGroup, name: str, precision: str, seed: int, size: Size) 
     """A trainer of this process's share."""
     make_deterministic()
     use_fast_float32()
-    c, own = shared(coefficients(name, size), group.size), seed * group.size + group.rank
+    c, own_seed = shared(coefficients(name, size), group.size), seed * group.size + group.rank
     average = group.average if group.size > 1 else None
     agent = build(name, TASK.inputs, c, seed=seed, precision=precision, average=average)
-    place = PlantedSizing(TASK, c.environments, own)
-    return OffPolicyTrainer(agent, place, c, total_steps=10**9, seed=own)
+    place = PlantedSizing(TASK, c.environments, own_seed)
+    return OffPolicyTrainer(agent, place, c, total_steps=10**9, seed=own_seed)
 
 
 def our_speed(group: ProcessGroup, name: str, precision: str, size: Size) -> Rate:
@@ -145,15 +145,15 @@ def group_work(group: ProcessGroup, size: Size) -> dict[str, Any]:
     """All of ours, in processes that start once."""
     if group.rank:
         torch.set_num_threads(1)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name in NAMES:
         for precision in dict.fromkeys(("float32", fast_precision())):
             key = f"{name}_{precision}"
             if group.rank == 0:
                 progress(f"ours, {key}, processes: {group.size}")
-            found[f"{key} speed"] = our_speed(group, name, precision, size)
-            found[f"{key} course"] = [our_course(group, name, precision, seed, size) for seed in range(size.seeds)]
-    return found
+            figures[f"{key} speed"] = our_speed(group, name, precision, size)
+            figures[f"{key} course"] = [our_course(group, name, precision, seed, size) for seed in range(size.seeds)]
+    return figures
 
 
 def lead(size: Size, processes: int) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def their_course(name: str, peer: Peer, threads: int, seed: int, size: Size) -> 
         return int(model.num_timesteps)
 
     def acting(observed: Tensor) -> Tensor:
-        found: Tensor = model.actor(observed, deterministic=True) if name == "sac" else model.actor(observed)
-        return found
+        actions: Tensor = model.actor(observed, deterministic=True) if name == "sac" else model.actor(observed)
+        return actions
 
     return course(work, partial(share_of_optimum, TASK, acting), 10**9, ProcessGroup(), cap_s=size.cap_s)
 
@@ -213,20 +213,20 @@ def their_speed(name: str, peer: Peer, threads: int, size: Size) -> Rate:
     steps = peer.environments * max(1, size.rounds * 25 // peer.gradient_steps)
 
     def work() -> int:
-        before = model.num_timesteps
+        steps_before = model.num_timesteps
         model.learn(steps, reset_num_timesteps=False)
-        return int(model.num_timesteps - before)
+        return int(model.num_timesteps - steps_before)
 
     return measured(work, size.windows, cap_s=size.cap_s)
 
 
-def shown(key: str, words: str, found: Course, figures: dict[str, Any]) -> Course:
-    """One line and one figure; the course itself."""
-    reached = f"{found.seconds:.2f} s, {found.core_s:.2f} core-s, {found.steps:,} steps" if found.seconds else ""
-    print(f"{words:84}{reached or f'not reached in {found.spent_s:.1f} s':>40}", flush=True)
-    figures[key] = None if found.seconds is None else round(found.seconds, 3)
-    figures.setdefault("courses", {})[key] = asdict(found)
-    return found
+def show_course(key: str, words: str, result: Course, figures: dict[str, Any]) -> Course:
+    """Print one line and add one figure; returns the course."""
+    reached = f"{result.seconds:.2f} s, {result.core_s:.2f} core-s, {result.steps:,} steps" if result.seconds else ""
+    print(f"{words:84}{reached or f'not reached in {result.spent_s:.1f} s':>40}", flush=True)
+    figures[key] = None if result.seconds is None else round(result.seconds, 3)
+    figures.setdefault("courses", {})[key] = asdict(result)
+    return result
 
 
 def run(size: Size) -> dict[str, Any]:
@@ -245,8 +245,8 @@ def run(size: Size) -> dict[str, Any]:
             figures[f"{key}_steps_per_s"] = round(rate.best)
             figures[f"{key}_steps_per_core_second"] = round(rate.by_processor)
             for processes, group in groups.items():
-                found, text = median(group[f"{key} course"]), f"{words}, processes: {processes}, to the score"
-                best.append(shown(f"{key}_{processes}processes_seconds", text, found, figures))
+                middle, text = median(group[f"{key} course"]), f"{words}, processes: {processes}, to the score"
+                best.append(show_course(f"{key}_{processes}processes_seconds", text, middle, figures))
         against(name, min(best, key=seconds_to_score), size, figures)
     return figures
 
@@ -259,22 +259,22 @@ def against(name: str, mine: Course, size: Size, figures: dict[str, Any]) -> Non
     words = f"SB3 {name}, defaults: {DEFAULT.words}"
     print(f"{words:84}{rate.best:>16,.0f} steps/s", flush=True)
     runs = [alone(their_course, name, DEFAULT, 1, seed, size) for seed in range(size.seeds)]
-    default = shown(f"sb3_{name}_default_seconds", f"{words}, to the score", median(runs), figures)
+    default = show_course(f"sb3_{name}_default_seconds", f"{words}, to the score", median(runs), figures)
     tuned = []
     for index, peer in enumerate(TUNED[: size.tuned]):
         for threads in size.threads:
             runs = [alone(their_course, name, peer, threads, seed, size) for seed in range(size.seeds)]
             key = f"sb3_{name}_tuned{index}_{threads}threads_seconds"
-            tuned.append(shown(key, f"SB3 {name}, {threads} threads: {peer.words}", median(runs), figures))
-    for key, other in (("default", default), ("tuned", min(tuned, key=seconds_to_score))):
-        compared(f"{name}_share_of_sb3_{key}", mine, other, figures)
+            tuned.append(show_course(key, f"SB3 {name}, {threads} threads: {peer.words}", median(runs), figures))
+    for key, rival in (("default", default), ("tuned", min(tuned, key=seconds_to_score))):
+        compared(f"{name}_share_of_sb3_{key}", mine, rival, figures)
 
 
-def compared(key: str, mine: Course, other: Course, figures: dict[str, Any]) -> None:
+def compared(key: str, mine: Course, theirs: Course, figures: dict[str, Any]) -> None:
     """Our seconds as a share of theirs: none where ours never got there, an upper bound where theirs did not."""
-    bound = "" if other.seconds is not None else "_at_most"
-    wall = None if mine.seconds is None else round(mine.seconds / (other.seconds or other.spent_s), 3)
-    core = None if mine.seconds is None else round(mine.core_s / other.core_s, 3)
+    bound = "" if theirs.seconds is not None else "_at_most"
+    wall = None if mine.seconds is None else round(mine.seconds / (theirs.seconds or theirs.spent_s), 3)
+    core = None if mine.seconds is None else round(mine.core_s / theirs.core_s, 3)
     figures[f"{key}_seconds"], figures[f"{key}_core_seconds"], figures[f"{key}_bound"] = wall, core, bound
     print(f"{f'{key}{bound}, seconds and core-seconds':84}{wall!s:>20}{core!s:>20}", flush=True)
 

@@ -31,11 +31,11 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=10_000, help="for each line (%(default)s)")
     parser.add_argument("--markets", type=int, default=40, help="of each line of a risk (%(default)s)")
     parser.add_argument("--claim", choices=(LEAD, RISK), help="one of the two tables alone")
-    asked = parser.parse_args()
-    if asked.claim != RISK:
-        _leads(asked.series)
-    if asked.claim != LEAD:
-        _risks(asked.markets)
+    options = parser.parse_args()
+    if options.claim != RISK:
+        _leads(options.series)
+    if options.claim != LEAD:
+        _risks(options.markets)
 
 
 def _leads(count: int) -> None:
@@ -43,9 +43,9 @@ def _leads(count: int) -> None:
     sys.stdout.write("|---|---|---|---|---|---|\n")
     for cadence, sessions, ratios in CELLS:
         for ratio in ratios:
-            found = rate(cadence, sessions, ratio, count)
-            failed = max(found.failed, key=lambda name: found.failed[name], default="–")
-            line = f"| {cadence.name} | {sessions:,} | {cadence.edge} | {ratio:g} | {found.share:.2%} | {failed} |\n"
+            measured = rate(cadence, sessions, ratio, count)
+            failed = max(measured.failed, key=lambda name: measured.failed[name], default="–")
+            line = f"| {cadence.name} | {sessions:,} | {cadence.edge} | {ratio:g} | {measured.share:.2%} | {failed} |\n"
             sys.stdout.write(line.replace("%", " %"))
             sys.stdout.flush()
 
@@ -55,9 +55,9 @@ def _risks(count: int) -> None:
     sys.stdout.write("|---|---|---|---|---|\n")
     for kind in KINDS:
         for sessions, trials in RISK_CELLS if kind.true else RISK_CELLS[1:2]:
-            found = risk_rate(kind, sessions, count, trials=trials)
-            failed = max(found.failed, key=lambda name: found.failed[name], default="–")
-            cells = (kind.name, f"{sessions:,}", str(trials), f"{found.proven} of {found.markets}", failed)
+            measured = risk_rate(kind, sessions, count, trials=trials)
+            failed = max(measured.failed, key=lambda name: measured.failed[name], default="–")
+            cells = (kind.name, f"{sessions:,}", str(trials), f"{measured.proven} of {measured.markets}", failed)
             sys.stdout.write(f"| {' | '.join(cells)} |\n")
             sys.stdout.flush()
 

@@ -36,7 +36,7 @@ class Result:
 
 
 def ours(seed: int) -> Result:
-    """By our engine, one thread."""
+    """Train with our engine on one thread."""
     began = time.perf_counter()
     agent = build("sac", INPUTS, FEW_LARGE, seed=seed)
     environment = place(FEW_LARGE.environments, seed)
@@ -47,7 +47,7 @@ def ours(seed: int) -> Result:
 
 
 def theirs(seed: int) -> Result:
-    """By RLlib, in the Ray that is connected; its start is not timed."""
+    """Train with RLlib in the connected Ray; its start is not timed."""
     trainer = RllibSac(place, FEW_LARGE, scaling=None, total_steps=TRANSITIONS, seed=seed, runners=RUNNERS)
     began = time.perf_counter()
     while not trainer.done:
@@ -57,8 +57,8 @@ def theirs(seed: int) -> Result:
     return Result(share_of_optimum(BANDIT, trainer.agent.actor), seconds, trainer.steps, trainer.gradient_steps)
 
 
-def shown(name: str, results: list[Result]) -> dict[str, object]:
-    """One line; its figures."""
+def show_results(name: str, results: list[Result]) -> dict[str, object]:
+    """Print one line; returns its figures."""
     shares = [result.share for result in results]
     spread = statistics.stdev(shares) if len(shares) > 1 else 0.0
     ratio = statistics.fmean(result.gradient_steps / result.steps for result in results)
@@ -77,12 +77,12 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     parser.add_argument("--seeds", type=int, default=5, help="of each engine (%(default)s)")
     seeds = range(parser.parse_args(arguments).seeds)
     torch.set_num_threads(1)
-    found: dict[str, object] = {"benchmark": "rllib", "transitions": TRANSITIONS}
-    found["ours"] = shown("ours", [ours(seed) for seed in seeds])
+    figures: dict[str, object] = {"benchmark": "rllib", "transitions": TRANSITIONS}
+    figures["ours"] = show_results("ours", [ours(seed) for seed in seeds])
     with connected("local", RUNNERS):
-        found["rllib"] = shown("RLlib", [theirs(seed) for seed in seeds])
-    print(json.dumps(found), flush=True)
-    return found
+        figures["rllib"] = show_results("RLlib", [theirs(seed) for seed in seeds])
+    print(json.dumps(figures), flush=True)
+    return figures
 
 
 if __name__ == "__main__":

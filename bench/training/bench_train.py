@@ -68,32 +68,34 @@ class Table:
         self.figures: dict[str, Any] = {}
         print(f"{'transitions a second':64}{'best':>10}{'median':>10}{'a core-s':>10}", flush=True)
 
-    def rate(self, key: str, words: str, found: Rate) -> float:
-        """One line and one figure: the best window's."""
-        print(f"{words:64}{found.best:>10,.0f}{found.median:>10,.0f}{found.by_processor:>10,.0f}", flush=True)
-        self.figures[key] = round(found.best)
-        self.figures.setdefault("noise", {})[key] = round(found.median / found.best, 3)
-        self.figures.setdefault("per_core_second", {})[key] = round(found.by_processor)
-        return found.best
+    def rate(self, key: str, words: str, measured: Rate) -> float:
+        """Print one line and add one figure: the best window's."""
+        print(f"{words:64}{measured.best:>10,.0f}{measured.median:>10,.0f}{measured.by_processor:>10,.0f}", flush=True)
+        self.figures[key] = round(measured.best)
+        self.figures.setdefault("noise", {})[key] = round(measured.median / measured.best, 3)
+        self.figures.setdefault("per_core_second", {})[key] = round(measured.by_processor)
+        return measured.best
 
-    def peer(self, key: str, words: str, threads: tuple[int, ...], measure: Callable[..., Rate], *given: Any) -> int:
+    def peer(
+        self, key: str, words: str, threads: tuple[int, ...], measure: Callable[..., Rate], *arguments: Any
+    ) -> int:
         """A peer with each number of threads, its last argument; the best counts, and which it was is returned.
 
         Where its threads wait for each other for more than twice the first one's time, that is all there is to know.
         """
-        found: dict[int, Rate] = {}
+        rates: dict[int, Rate] = {}
         start, patience_s = time.perf_counter(), None
         for count in threads:
             progress(f"{words}, {count} threads")
-            rate = apart(measure, *given, count)(patience_s)
+            rate = apart(measure, *arguments, count)(patience_s)
             if rate is not None:
-                found[count] = rate
+                rates[count] = rate
             patience_s = patience_s or 2 * (time.perf_counter() - start)
-        best = max(found, key=lambda count: found[count].best)
-        others = (
-            f", {count}: {found[count].best:,.0f}" if count in found else f", {count}: too slow" for count in threads
+        best = max(rates, key=lambda count: rates[count].best)
+        other_rates = (
+            f", {count}: {rates[count].best:,.0f}" if count in rates else f", {count}: too slow" for count in threads
         )
-        self.rate(key, f"{words} (threads{''.join(others)[1:]})", found[best])
+        self.rate(key, f"{words} (threads{''.join(other_rates)[1:]})", rates[best])
         return best
 
     def figure(self, key: str, words: str, value: Any) -> None:
@@ -101,14 +103,14 @@ class Table:
         self.figures[key] = value
         print(f"{words:64}{value if isinstance(value, str) else f'{value:,.4g}':>10}", flush=True)
 
-    def course(self, key: str, words: str, found: Course) -> None:
+    def course(self, key: str, words: str, result: Course) -> None:
         """Seconds until the score, or that it was not reached."""
-        reached = f"{found.seconds:.1f} s, {found.steps:,} steps" if found.seconds is not None else ""
+        reached = f"{result.seconds:.1f} s, {result.steps:,} steps" if result.seconds is not None else ""
         print(
-            f"{words:64}{reached or f'not reached in {found.spent_s:.0f} s (score {found.last:.2f})':>30}", flush=True
+            f"{words:64}{reached or f'not reached in {result.spent_s:.0f} s (score {result.last:.2f})':>30}", flush=True
         )
-        self.figures[key] = None if found.seconds is None else round(found.seconds, 2)
-        self.figures.setdefault("courses", {})[key] = asdict(found)
+        self.figures[key] = None if result.seconds is None else round(result.seconds, 2)
+        self.figures.setdefault("courses", {})[key] = asdict(result)
 
 
 def against_sb3(table: Table, size: Size, where: str) -> int:
@@ -128,8 +130,8 @@ def against_sb3(table: Table, size: Size, where: str) -> int:
     table.peer(
         "sb3_matched_fast_steps_per_s", "SB3 as ours, our kernels", size.threads, sb3_lifted, size.work, size.windows
     )
-    for found in (table.figures, table.figures["per_core_second"]):  # the market on which it did better
-        found["sb3_matched_steps_per_s"] = max(found[name], found["sb3_matched_option_steps_per_s"])
+    for figures in (table.figures, table.figures["per_core_second"]):  # the market on which it did better
+        figures["sb3_matched_steps_per_s"] = max(figures[name], figures["sb3_matched_option_steps_per_s"])
     return threads
 
 
@@ -138,8 +140,8 @@ def carried(table: Table, size: Size, group: dict[str, Any]) -> None:
     for key, name in (("carried", "float32"), ("carried_bf16", "bf16")):
         words = f"ours, {name}, {PROCESSES} processes, carried GRU 128"
         table.rate(f"{key}_steps_per_s", words, group[f"{name} carried"])
-    found = alone(carried_speed, ProcessGroup(), size.carried, "float32", size.windows)
-    table.rate("carried_one_process_steps_per_s", "ours, float32, 1 process, carried GRU 128", found)
+    carried_rate = alone(carried_speed, ProcessGroup(), size.carried, "float32", size.windows)
+    table.rate("carried_one_process_steps_per_s", "ours, float32, 1 process, carried GRU 128", carried_rate)
     figures = table.figures
     whole = size.carried
     for part, pieces in ((4, 8), (1, 2), (1, 1)):
@@ -165,8 +167,8 @@ def daily(table: Table, size: DailySize, group: dict[str, Any]) -> None:
     )
     for key, words, name, c, precision in rows[: size.rows]:
         progress(f"{words}, {name}")
-        found = alone(train_daily.ours, ProcessGroup(), name, c, precision, size)
-        table.rate(f"{key}_steps_per_s", f"{words}, {name}", found)
+        our_rate = alone(train_daily.ours, ProcessGroup(), name, c, precision, size)
+        table.rate(f"{key}_steps_per_s", f"{words}, {name}", our_rate)
     daily_peers(table, size)
     for mine_of, peer in (
         ("rebalancer", "rebalancer_matched"),
@@ -203,8 +205,8 @@ def daily_peers(table: Table, size: DailySize) -> None:
         words = f"RecurrentPPO, {SWITCHER.name}, {c.environments} environments, batch {c.batch}"
         table.peer(f"sb3_switcher_{key}_steps_per_s", words, size.threads, funds_peer, c, size)
         for rates in (table.figures, table.figures["per_core_second"]):  # the sizes that suit it best
-            found = rates[f"sb3_switcher_{key}_steps_per_s"]
-            rates["sb3_switcher_steps_per_s"] = max(found, rates.get("sb3_switcher_steps_per_s", 0))
+            peer_rate = rates[f"sb3_switcher_{key}_steps_per_s"]
+            rates["sb3_switcher_steps_per_s"] = max(peer_rate, rates.get("sb3_switcher_steps_per_s", 0))
 
 
 def to_the_score(table: Table, size: Size, group: dict[str, Any], threads: int) -> None:
@@ -219,15 +221,15 @@ def to_the_score(table: Table, size: Size, group: dict[str, Any], threads: int) 
             alone(our_course, ProcessGroup(), size.brisk, name, seed, size.brisk_steps, look, True) for seed in seeds
         ]
         mine[f"{name}_seconds_matched"], mine[f"{name}_seconds_brisk"] = group[f"{name} course"], median(runs)
-        last = round(statistics.mean(run.last for run in runs), 4)
-        table.figure(f"{name}_score", f"score after {size.brisk_steps:,} brisk steps, {name}, mean", last)
+        last_score = round(statistics.mean(run.last for run in runs), 4)
+        table.figure(f"{name}_score", f"score after {size.brisk_steps:,} brisk steps, {name}, mean", last_score)
     peers["sb3_seconds_matched"] = alone(sb3_course, size.work, threads, 1, size.score_steps, look, 2 * size.cap_s)
     runs = [alone(sb3_course, size.brisk, threads, seed, size.brisk_steps, look, size.cap_s) for seed in seeds]
     peers["sb3_seconds_brisk"] = median(runs)
     single = replace(WORK, environments=1, rollout_steps=size.single_steps, batch=64)
     peers["sb3_seconds_default"] = alone(sb3_course, single, 1, 1, 10**9, look, size.cap_s)
-    for key, found in (mine | peers).items():
-        table.course(key, key.replace("_", " "), found)
+    for key, result in (mine | peers).items():
+        table.course(key, key.replace("_", " "), result)
     table.course("seconds_to_score", "ours, the best", min(mine.values(), key=seconds_to_score))
     table.course("sb3_seconds_to_score", "Stable-Baselines3, the best", min(peers.values(), key=seconds_to_score))
 
@@ -236,14 +238,14 @@ def one_core(table: Table, size: Size, where: str) -> None:
     """What each lever gives, on the planted market, one process."""
     ways = (("mkl", "float32", False), ("onednn", "float32", True), ("bf16", "bf16", True))
     for name, precision, kernels in ways:
-        found = alone(our_speed, ProcessGroup(), "planted", "mlp", size.work, precision, size.windows, kernels)
+        core_rate = alone(our_speed, ProcessGroup(), "planted", "mlp", size.work, precision, size.windows, kernels)
         words = f"ours, {precision}, {'fast' if kernels else 'default'} kernels, 1 process"
-        table.rate(f"one_process_{name}_steps_per_s", words, found)
+        table.rate(f"one_process_{name}_steps_per_s", words, core_rate)
     for key, value in alone(small_levers, size.work, size.windows).items():
         table.figure(key, key.replace("_", " "), value)
     for place in dict.fromkeys((where, "planted")):
-        found = alone(environment_speed, place, size.work.environments, size.windows)
-        table.rate(f"environment_{place}_steps_per_s", f"environments alone, {place} market, 1 process", found)
+        core_rate = alone(environment_speed, place, size.work.environments, size.windows)
+        table.rate(f"environment_{place}_steps_per_s", f"environments alone, {place} market, 1 process", core_rate)
 
 
 def limits(table: Table, size: Size) -> None:
@@ -269,12 +271,14 @@ def run(size: Size, where: str, of_daily: DailySize, daily_alone: bool) -> dict[
     if daily_alone:
         return table.figures
     for precision in ("float32", "bf16"):
-        for key, words, found in (
+        for key, words, precision_rate in (
             ("", f"{where} market", group[precision]),
             ("_planted", "planted market", group[f"{precision} planted"]),
             ("_lstm", "LSTM", group[f"{precision} lstm"]),
         ):
-            table.rate(f"{precision}{key}_steps_per_s", f"ours, {precision}, {PROCESSES} processes, {words}", found)
+            table.rate(
+                f"{precision}{key}_steps_per_s", f"ours, {precision}, {PROCESSES} processes, {words}", precision_rate
+            )
     table.figures["lstm_steps_per_s"] = table.figures["float32_lstm_steps_per_s"]
     one_core(table, size, where)
     threads = against_sb3(table, size, where)
@@ -291,8 +295,8 @@ def run(size: Size, where: str, of_daily: DailySize, daily_alone: bool) -> dict[
         ("carried_ratio", "carried_steps_per_s", "sb3_recurrent_steps_per_s"),
     ):
         table.figure(key, key.replace("_", " "), round(figures[part] / figures[whole], 2))
-    each = figures["per_core_second"]  # what the other programs of a busy machine disturb less
-    ratio = round(each["float32_planted_steps_per_s"] / each["sb3_matched_steps_per_s"], 2)
+    per_core = figures["per_core_second"]  # what the other programs of a busy machine disturb less
+    ratio = round(per_core["float32_planted_steps_per_s"] / per_core["sb3_matched_steps_per_s"], 2)
     table.figure("times_sb3_matched_per_core_second", "times sb3 matched, per core-second", ratio)
     return figures
 

@@ -86,16 +86,16 @@ class Noisy(Desk):
     def play(self, sessions: int) -> None:
         """Go through whole sessions at `EPSILON`."""
         for _ in range(sessions * NOISE.steps):
-            seen, session = self.market.observe(), len(self._log) // NOISE.steps
+            observations, session = self.market.observe(), len(self._log) // NOISE.steps
             with torch.no_grad():
-                best = int(self._champion.values(seen).argmax())
+                best = int(self._champion.values(observations).argmax())
             behaviour = [EPSILON / 3.0] * 3
             behaviour[best] += 1.0 - EPSILON
             action, reward = self._decide(self._champion)
             place = len(self._log) + session  # it grows by two from session to session
             about = [float(session), 0.0, float(place), 0.0, float(action), reward]
-            self._log.append([*about, *behaviour, *seen[0, 1:3].tolist()])
-            self._seen.append(seen[0])
+            self._log.append([*about, *behaviour, *observations[0, 1:3].tolist()])
+            self._seen.append(observations[0])
 
     def judged(self, network: QNetwork, since: int, sessions: int) -> OffPolicy:
         """What so many sessions after the first `since` say about a version that was taken there."""
@@ -109,19 +109,19 @@ class Noisy(Desk):
 def of_noise(seed: int, size: Size) -> list[list[Any]]:
     """The versions of one desk: step, reason and words of the ladder about each card."""
     make_deterministic()
-    desk, taken, found = Noisy(champion(seed, steps=size.steps, market=NOISE), seed), [], []
+    desk, versions, moves = Noisy(champion(seed, steps=size.steps, market=NOISE), seed), [], []
     for session in range(1, size.sessions + 1):
         desk.play(1)
         if session % size.every == 0 and session + size.card <= size.sessions:
-            taken.append((session, copy.deepcopy(desk.learner.dqn.network)))
-        for since, network in taken:
+            versions.append((session, copy.deepcopy(desk.learner.dqn.network)))
+        for since, network in versions:
             if session == since + size.card:
                 move = rules.judged(card_of(desk.judged(network, since, size.card)), "champion", LadderTable())
-                found.append([move.to_step, move.reason, move.detail])
-    return found
+                moves.append([move.to_step, move.reason, move.detail])
+    return moves
 
 
-def card_of(found: OffPolicy) -> Card:
+def card_of(result: OffPolicy) -> Card:
     """The card with these figures; its band, which is not in question here, passes."""
     return Card(
         format=CARD_FORMAT,
@@ -129,15 +129,16 @@ def card_of(found: OffPolicy) -> Card:
         parent="champion",
         trainer="",
         stream="noise",
-        decisions=found.decisions,
-        sessions=found.sessions,
-        exploration=found.exploration,
-        overlap=found.overlap,
-        effective=found.effective,
+        decisions=result.decisions,
+        sessions=result.sessions,
+        exploration=result.exploration,
+        overlap=result.overlap,
+        effective=result.effective,
         leads={
-            one.name: Lead(estimate=one.lead.estimate, low=one.lead.low, high=one.lead.high) for one in found.estimates
+            estimate.name: Lead(estimate=estimate.lead.estimate, low=estimate.lead.low, high=estimate.lead.high)
+            for estimate in result.estimates
         },
-        cannot_be_said=found.cannot_be_said,
+        cannot_be_said=result.cannot_be_said,
         session_mean=0.0,
         session_deviation=1.0,
         band=tuple(stake * stake / 2.0 for stake in STAKES),
@@ -159,26 +160,26 @@ def verdict(parts: list[Any], *, noise: bool, size: Size) -> dict[str, Any]:
     if noise:
         versions = [version for part in parts for version in part]
         passed = sum(step != rules.REFUSED for step, _, _ in versions)
-        said = f"{passed} of {len(versions)} challengers passed their card on noise"
-        return {"versions": versions, "passed": passed, "holds": passed == 0, "verdict": said}
+        sentence = f"{passed} of {len(versions)} challengers passed their card on noise"
+        return {"versions": versions, "passed": passed, "holds": passed == 0, "verdict": sentence}
     shares = np.array([part["online"] for part in parts])  # (seeds, sessions)
     frozen = max(part["frozen"] for part in parts)
     reached = [int(np.argmax(row >= SCORE)) + 1 if (row >= SCORE).any() else None for row in shares]
-    held = shares[:, -size.last :].mean(axis=1)
-    recovered = sum(first is not None and mean >= SCORE for first, mean in zip(reached, held, strict=True))
-    said = (
+    mean_shares = shares[:, -size.last :].mean(axis=1)
+    recovered = sum(first is not None and mean >= SCORE for first, mean in zip(reached, mean_shares, strict=True))
+    sentence = (
         f"{recovered} of {len(parts)} learners reached {SCORE:.0%} of the new optimum and held it in the mean of the "
         f"last {size.last} sessions; at the end of the last one {sum(shares[:, -1] >= SCORE)} of {len(parts)}; "
         f"the best frozen champion stands at {frozen:.0%}"
     )
     return {
         "reached_in_session": reached,
-        "last_sessions": held.round(3).tolist(),
+        "last_sessions": mean_shares.round(3).tolist(),
         "at_the_end": shares[:, -1].round(3).tolist(),
         "frozen": round(frozen, 3),
         "recovered": recovered / len(parts),
         "holds": recovered == len(parts) and frozen < SCORE,
-        "verdict": said,
+        "verdict": sentence,
     }
 
 
@@ -189,17 +190,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     line.add_argument("--seeds", type=int, default=10)
     line.add_argument("--into", type=Path, metavar="FILE", help="keeps each seed as it is done; goes on there")
     line.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
-    given = line.parse_args(arguments)
-    size = QUICK if given.quick else Size()
+    options = line.parse_args(arguments)
+    size = QUICK if options.quick else Size()
     torch.set_num_threads(1)
     torch.optim.Adam([nn.Parameter(torch.zeros(1))]).step()  # torch imports much at the first one: once, before copies
-    plan = {"study": "noise" if given.noise else "flips", **asdict(size)}
-    work = partial(studied, noise=given.noise, size=size)
+    plan = {"study": "noise" if options.noise else "flips", **asdict(size)}
+    work = partial(studied, noise=options.noise, size=size)
     try:
-        parts = [part for _, part in resumed(given.into, plan, range(given.seeds), work)]
+        parts = [part for _, part in resumed(options.into, plan, range(options.seeds), work)]
     except OtherStudy as error:
         sys.exit(str(error))
-    figures = {**plan, "seeds": given.seeds, **verdict(parts, noise=given.noise, size=size)}
+    figures = {**plan, "seeds": options.seeds, **verdict(parts, noise=options.noise, size=size)}
     print(figures["verdict"], flush=True)
     print(json.dumps(figures), flush=True)
     return figures

@@ -78,9 +78,9 @@ def counted(chunks: list[int], *, processes: int) -> Iterator[tuple[int, Counts]
 def verdict(figures: dict[str, dict[str, float]], count: int) -> dict[str, Any]:
     """Whether each interval holds the truth as often as it says, and which ones do not."""
     outside = [name for name, figure in figures.items() if not LEAST <= figure["coverage"] <= MOST]
-    found = [figure["coverage"] for figure in figures.values()]
-    said = f"{count:,} logs: intervals of 95 % hold the truth in {min(found):.1%} to {max(found):.1%}"
-    return {"holds": not outside, "outside": outside, "verdict": said}
+    coverages = [figure["coverage"] for figure in figures.values()]
+    sentence = f"{count:,} logs: intervals of 95 % hold the truth in {min(coverages):.1%} to {max(coverages):.1%}"
+    return {"holds": not outside, "outside": outside, "verdict": sentence}
 
 
 def main() -> None:
@@ -103,8 +103,8 @@ def main() -> None:
     count = len(firsts) * CHUNK
     effective = {name: round(total.pop(f"{name} effective")[0] / count) for name in MARKETS}
     figures = {
-        name: {"coverage": round(held / count, 4), "bias": round(off / count, 5), "width": round(wide / count, 4)}
-        for name, (held, off, wide) in total.items()
+        name: {"coverage": round(hits / count, 4), "bias": round(off / count, 5), "width": round(wide / count, 4)}
+        for name, (hits, off, wide) in total.items()
     }
     judged = verdict(figures, count)
     print(judged["verdict"])

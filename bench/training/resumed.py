@@ -31,9 +31,9 @@ def resumed(
         OtherStudy: the file's parts were made with another plan.
         OSError: it cannot be read or written.
     """
-    wanted, done = list(keys), _read(path, plan)
-    yield from ((key, done[key]) for key in wanted if key in done)
-    for key, part in work([key for key in wanted if key not in done]):
+    all_keys, parts = list(keys), _read(path, plan)
+    yield from ((key, parts[key]) for key in all_keys if key in parts)
+    for key, part in work([key for key in all_keys if key not in parts]):
         if path is not None:
             with path.open("a") as file:
                 file.write(json.dumps({"plan": plan, "key": key, "part": part}) + "\n")
@@ -51,10 +51,10 @@ def _read(path: Path | None, plan: dict[str, Any]) -> dict[Any, Any]:
     if text and not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
         path.write_text(text)
-    found = {}
+    parts = {}
     for line in text.splitlines():
-        one = json.loads(line)
-        if one["plan"] != plan:
-            raise OtherStudy(f"{path} was made with {one['plan']}, now {plan}: name another file, or remove this one")
-        found[one["key"]] = one["part"]
-    return found
+        entry = json.loads(line)
+        if entry["plan"] != plan:
+            raise OtherStudy(f"{path} was made with {entry['plan']}, now {plan}: name another file, or remove this one")
+        parts[entry["key"]] = entry["part"]
+    return parts

@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("--agent", choices=("sac", "td3"), default="td3")
     parser.add_argument("--steps", type=int, default=300_000)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    asked = parser.parse_args()
-    changes = {key: json.loads(value) for key, value in (one.split("=", 1) for one in asked.set)}
-    data = prepare((settings_for(SPEC.name, asked.bars, Path()), Path(), "")).data
+    options = parser.parse_args()
+    changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in options.set)}
+    data = prepare((settings_for(SPEC.name, options.bars, Path()), Path(), "")).data
     assert isinstance(data, ForecastTaskData)
     outlook, plan = _outlook(data), ForecastPlan()
 
@@ -57,26 +57,26 @@ def main() -> None:
             count=max(1, rows // plan.portfolio), portfolio=plan.portfolio, seed=seed, episode=plan.episode,
         )  # fmt: skip
 
-    c = replace(plan.coefficients(asked.agent), **changes)
+    c = replace(plan.coefficients(options.agent), **changes)
     accounts = market(LEARNS, c.environments, 1000)
     c = replace(c, environments=accounts.rows)
     scaling = RowScaling.of(rows_of(market(LEARNS, 1024, 1), 64, 1), weight_max(data.rules))
-    agent = build(asked.agent, AGENT_WIDTH, c, seed=1001, precision="bf16", scaling=scaling)
-    trainer, explained = OffPolicyTrainer(agent, accounts, c, total_steps=asked.steps, seed=1001), []
+    agent = build(options.agent, AGENT_WIDTH, c, seed=1001, precision="bf16", scaling=scaling)
+    trainer, explained = OffPolicyTrainer(agent, accounts, c, total_steps=options.steps, seed=1001), []
     while not trainer.done:
         explained.append(trainer.update().figures.get(EXPLAINED, 0.0))
-    seen = rows_of(market(LOOKED_AT, 16, 5), 150, 5)
+    observations = rows_of(market(LOOKED_AT, 16, 5), 150, 5)
     with torch.no_grad():
-        squashed = agent.actor.mean(agent.actor.prepare(seen))
-    found = {
-        "agent": asked.agent,
+        squashed = agent.actor.mean(agent.actor.prepare(observations))
+    figures = {
+        "agent": options.agent,
         "changes": changes,
         "steps": trainer.steps,
         "size": round(float(squashed.abs().mean()), 2),
         "beyond_0.99": round(float((squashed.tanh().abs() > 0.99).float().mean()), 3),
         "explained_variance": round(float(np.mean(explained[-LAST:])), 3),
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 def _outlook(data: ForecastTaskData) -> Outlook:
@@ -84,17 +84,17 @@ def _outlook(data: ForecastTaskData) -> Outlook:
     shelf = USUAL / SPEC.name
     session = session_of((shelf / (shelf / "current").read_text().strip() / POLICY_FILE).read_bytes())
     dates, valid = data.table.dates, data.panel.valid[np.ix_(data.days_at, data.places)]
-    asked = np.array([LEARNS[0][:4] <= date[:4] <= LOOKED_AT[1][:4] for date in dates])
-    rows = np.argwhere(valid & asked[:, None])
+    is_asked = np.array([LEARNS[0][:4] <= date[:4] <= LOOKED_AT[1][:4] for date in dates])
+    rows = np.argwhere(valid & is_asked[:, None])
 
-    def said(sequences: torch.Tensor) -> torch.Tensor:
+    def forecast(sequences: torch.Tensor) -> torch.Tensor:
         observation = torch.cat([sequences.flatten(1), torch.zeros(len(sequences), len(ACCOUNT))], dim=1)
         return torch.from_numpy(session.run(["probabilities"], {"observation": observation.numpy()})[0])
 
     windows = data.material.windows
     places = windows.places(np.stack([data.days_at[rows[:, 0]], data.places[rows[:, 1]]], axis=1))
     probabilities = np.full((*valid.shape, 3), np.nan, dtype=np.float32)
-    probabilities[tuple(rows.T)] = answers(said, windows, places).numpy()
+    probabilities[tuple(rows.T)] = answers(forecast, windows, places).numpy()
     features = data.panel.features[np.ix_(data.days_at, data.places, np.array(COLUMNS))]
     return Outlook(probabilities, probabilities.max(axis=2), features)
 

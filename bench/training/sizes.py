@@ -38,19 +38,19 @@ def main() -> None:
     parser.add_argument("--cash", type=int, nargs="*", default=list(SIZES_USD), help="USD")
     parser.add_argument("--fractions", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--tested", action="store_true", help="by the rules of the version's tests: a risk overlay")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    strategy, rules = daily_strategy(asked.strategy), trading_for(asked.strategy)
+    strategy, rules = daily_strategy(options.strategy), trading_for(options.strategy)
     model = load(USUAL, strategy)
-    rules = with_rules(rules, model.manifest.desk if asked.tested else {})
-    rules = replace(rules, basket=replace(rules.basket, fractions=asked.fractions))
-    table = read_table(asked.bars, strategy)
-    first = bisect_left(table.dates, asked.first)
-    desk = desk_before(table, table.dates[first : first + asked.sessions], strategy, rules)
+    rules = with_rules(rules, model.manifest.desk if options.tested else {})
+    rules = replace(rules, basket=replace(rules.basket, fractions=options.fractions))
+    table = read_table(options.bars, strategy)
+    first = bisect_left(table.dates, options.first)
+    desk = desk_before(table, table.dates[first : first + options.sessions], strategy, rules)
     policy: Any = Exported(model.path / POLICY_FILE).eval()
-    sizes = [msgspec.to_builtins(found) for found in at_sizes(policy, desk, asked.cash)]
-    found = {"strategy": asked.strategy, "version": model.version, "from": desk.dates[0], "to": desk.dates[-1]}
-    sys.stdout.write(json.dumps({**found, "sizes": sizes}, indent=1) + "\n")
+    sizes = [msgspec.to_builtins(size_result) for size_result in at_sizes(policy, desk, options.cash)]
+    report = {"strategy": options.strategy, "version": model.version, "from": desk.dates[0], "to": desk.dates[-1]}
+    sys.stdout.write(json.dumps({**report, "sizes": sizes}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

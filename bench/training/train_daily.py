@@ -159,33 +159,33 @@ def trainer(group: ProcessGroup, name: str, c: Coefficients, precision: str, siz
 
 def ours(group: ProcessGroup, name: str, c: Coefficients, precision: str, size: DailySize) -> Rate:
     """Whole updates of a strategy, this group's share."""
-    made = trainer(group, name, c, precision, size)
+    ppo_trainer = trainer(group, name, c, precision, size)
 
     def work() -> int:
-        made.update()
+        ppo_trainer.update()
         return c.environments * c.rollout_steps
 
     return measured(work, size.windows, group.size, float("inf") if group.size > 1 else size.cap_s)
 
 
-def team_work(group: ProcessGroup, size: DailySize, given: dict[str, DailyTable]) -> dict[str, Rate]:
+def team_work(group: ProcessGroup, size: DailySize, tables_given: dict[str, DailyTable]) -> dict[str, Rate]:
     """All that is measured with several processes, in one group: they start once."""
     if group.rank:
         torch.set_num_threads(1)
-    _tables.update(given)
-    found = {}
+    _tables.update(tables_given)
+    rates = {}
     for name, c in ((REBALANCER.name, size.wide), (SWITCHER.name, size.switching)):
         for precision in ("float32", "bf16"):
             if not group.rank:
                 progress(f"ours, {precision}, {group.size} processes, {name}")
-            found[f"{name} {precision}"] = ours(group, name, c, precision, size)
-    return found
+            rates[f"{name} {precision}"] = ours(group, name, c, precision, size)
+    return rates
 
 
 def lead(size: DailySize) -> dict[str, Rate]:
     """`team_work` in this process and its others."""
-    given = tables(size)
-    return run_group(PROCESSES, partial(team_work, size=size, given=given), team_work, size, given)
+    tables_given = tables(size)
+    return run_group(PROCESSES, partial(team_work, size=size, tables_given=tables_given), team_work, size, tables_given)
 
 
 def stocks_peer(c: Coefficients, size: DailySize, threads: int) -> Rate:
@@ -209,8 +209,8 @@ class SameEncoder(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Float32 (batch, 128)."""
-        found: Tensor = self.encoder(observations)
-        return found
+        outputs: Tensor = self.encoder(observations)
+        return outputs
 
 
 def funds_peer(c: Coefficients, size: DailySize, threads: int) -> Rate:

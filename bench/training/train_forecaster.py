@@ -39,8 +39,8 @@ class Plain(nn.Module):
 
     def forward(self, sequences: Tensor) -> Tensor:
         """Logits."""
-        found = torch.relu(self.second(torch.relu(self.first(sequences.transpose(1, 2)))))
-        outputs = self.lstm(found.transpose(1, 2))[0]
+        features = torch.relu(self.second(torch.relu(self.first(sequences.transpose(1, 2)))))
+        outputs = self.lstm(features.transpose(1, 2))[0]
         logits: Tensor = self.head((torch.softmax(self.score(outputs), dim=1) * outputs).sum(dim=1))
         return logits
 
@@ -91,22 +91,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--quick", action="store_true")
-    asked = parser.parse_args()
-    windows = 1 if asked.quick else 8
+    options = parser.parse_args()
+    windows = 1 if options.quick else 8
     cases: dict[str, tuple[Callable[..., Rate], tuple[str, ...]]] = {
         "plain": (plain, ()),
         "float32": (ours, ("float32",)),
         "bf16": (ours, ("bf16",)),
     }
-    found: dict[str, Rate] = {}
-    for name, (work, given) in cases.items():
+    rates: dict[str, Rate] = {}
+    for name, (work, arguments) in cases.items():
         progress(f"the forecaster, {name}")
-        found[name] = alone(work, asked.batch, windows, *given)
-        rate = found[name]
+        rates[name] = alone(work, options.batch, windows, *arguments)
+        rate = rates[name]
         print(f"{name:12}{rate.best:>10,.0f}{rate.median:>10,.0f}{rate.by_processor:>10,.0f}", flush=True)
-    figures = {f"{name}_a_core_second": round(rate.by_processor) for name, rate in found.items()}
-    ratios = {f"{n}_ratio": round(found[n].by_processor / found["plain"].by_processor, 2) for n in ("float32", "bf16")}
-    print(json.dumps({"forecaster": {"batch": asked.batch} | figures | ratios}))
+    figures = {f"{name}_a_core_second": round(rate.by_processor) for name, rate in rates.items()}
+    ratios = {f"{n}_ratio": round(rates[n].by_processor / rates["plain"].by_processor, 2) for n in ("float32", "bf16")}
+    print(json.dumps({"forecaster": {"batch": options.batch} | figures | ratios}))
 
 
 if __name__ == "__main__":

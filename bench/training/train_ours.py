@@ -134,29 +134,29 @@ def _ours_updated(trainer: Trainer, updates: int, processes: int) -> int:
 
 
 def team_work(
-    group: ProcessGroup, size: Size, where: str, of_daily: DailySize, given: dict[str, DailyTable]
+    group: ProcessGroup, size: Size, where: str, of_daily: DailySize, tables_given: dict[str, DailyTable]
 ) -> dict[str, Any]:
     """All that is measured with several processes, in one group: they start once."""
     if group.rank:
         torch.set_num_threads(1)
-    found: dict[str, Any] = dict(train_daily.team_work(group, of_daily, given))
+    figures: dict[str, Any] = dict(train_daily.team_work(group, of_daily, tables_given))
     for precision in ("float32", "bf16"):
-        found[f"{precision}"] = our_speed(group, where, "mlp", size.work, precision, size.windows)
-        found[f"{precision} planted"] = our_speed(group, "planted", "mlp", size.work, precision, size.windows)
-        found[f"{precision} lstm"] = our_speed(group, "planted", "lstm", size.recurrent, precision, size.windows)
-        found[f"{precision} carried"] = carried_speed(group, size.carried, precision, size.windows)
-        found[f"{precision} course"] = our_course(
+        figures[f"{precision}"] = our_speed(group, where, "mlp", size.work, precision, size.windows)
+        figures[f"{precision} planted"] = our_speed(group, "planted", "mlp", size.work, precision, size.windows)
+        figures[f"{precision} lstm"] = our_speed(group, "planted", "lstm", size.recurrent, precision, size.windows)
+        figures[f"{precision} carried"] = carried_speed(group, size.carried, precision, size.windows)
+        figures[f"{precision} course"] = our_course(
             group, size.work, precision, 1, size.score_steps, size.look_steps, to_the_end=False
         )
         gc.collect()
-    return found
+    return figures
 
 
 def lead(size: Size, where: str, of_daily: DailySize) -> dict[str, Any]:
     """`team_work` in this process and its others."""
-    given = train_daily.tables(of_daily)
-    first = partial(team_work, size=size, where=where, of_daily=of_daily, given=given)
-    return run_group(PROCESSES, first, team_work, size, where, of_daily, given)
+    tables_given = train_daily.tables(of_daily)
+    first = partial(team_work, size=size, where=where, of_daily=of_daily, tables_given=tables_given)
+    return run_group(PROCESSES, first, team_work, size, where, of_daily, tables_given)
 
 
 def environment_speed(where: str, count: int, windows: int) -> Rate:
@@ -179,20 +179,20 @@ def small_levers(c: Coefficients, windows: int) -> dict[str, float]:
     make_deterministic()
     keep_freed_memory()
     network = build("mlp", IDENTITY, 1)
-    found = {}
+    times = {}
     for name, fused in (("adam_us", False), ("adam_fused_us", True)):
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-9, fused=fused)
         for parameter in network.parameters():
             parameter.grad = torch.ones_like(parameter)
-        found[name] = _microseconds(optimizer.step, windows)
+        times[name] = _microseconds(optimizer.step, windows)
     observations = torch.zeros(c.environments, WINDOW, FEATURES)
 
     def scaling() -> None:
         for _ in range(c.rollout_steps):
             network.prepare(observations)
 
-    found["scaling_of_a_rollout_us"] = _microseconds(scaling, windows)
-    return found
+    times["scaling_of_a_rollout_us"] = _microseconds(scaling, windows)
+    return times
 
 
 def _microseconds(work: Callable[[], object], windows: int) -> float:
@@ -211,13 +211,13 @@ def peak_gflops(kernels: bool, rows: int, windows: int) -> float:
     if kernels:
         use_fast_float32()
     best = 0.0
-    for left, inner, right in ((rows, rows, rows), (4 * rows, 460, 256), (4 * rows, 256, 128)):
-        x, y = torch.randn(left, inner), torch.randn(inner, right)
+    for rows_left, inner, right in ((rows, rows, rows), (4 * rows, 460, 256), (4 * rows, 256, 128)):
+        x, y = torch.randn(rows_left, inner), torch.randn(inner, right)
         torch.mm(x, y)
         for _ in range(10 * windows):
             start = time.perf_counter()
             torch.mm(x, y)
-            best = max(best, 2e-9 * left * inner * right / (time.perf_counter() - start))
+            best = max(best, 2e-9 * rows_left * inner * right / (time.perf_counter() - start))
     return best
 
 

@@ -34,8 +34,8 @@ class SameTrunk(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """The feature vector (batch, 64)."""
-        found: Tensor = self.policy.features(self.policy.prepare(observations))
-        return found
+        features: Tensor = self.policy.features(self.policy.prepare(observations))
+        return features
 
 
 class SameLstm(BaseFeaturesExtractor):
@@ -49,8 +49,8 @@ class SameLstm(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """The last output (batch, 64)."""
         rows = self.scaled(observations).view(-1, WINDOW, FEATURES)
-        found: Tensor = self.lstm(rows)[0][:, -1]
-        return found
+        outputs: Tensor = self.lstm(rows)[0][:, -1]
+        return outputs
 
 
 class SameEncoder(BaseFeaturesExtractor):
@@ -62,8 +62,8 @@ class SameEncoder(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Float32 (batch, 128)."""
-        found: Tensor = self.encoder(observations)
-        return found
+        outputs: Tensor = self.encoder(observations)
+        return outputs
 
 
 def sb3(where: str, extractor: type[BaseFeaturesExtractor], c: Coefficients, threads: int, seed: int = 1) -> PPO:
@@ -91,8 +91,8 @@ def _named(c: Coefficients) -> dict[str, Any]:
 
 def _learned(model: PPO | RecurrentPPO, updates: int = 1) -> int:
     """Steps done so far, after some more updates."""
-    each = model.n_steps * model.n_envs
-    model.learn(updates * each, reset_num_timesteps=False)
+    steps_per_update = model.n_steps * model.n_envs
+    model.learn(updates * steps_per_update, reset_num_timesteps=False)
     return int(model.num_timesteps)
 
 
@@ -124,8 +124,8 @@ def recurrent_speed(c: Coefficients, windows: int, threads: int) -> Rate:
 
 def _speed(model: PPO | RecurrentPPO, windows: int, cap_s: float = float("inf")) -> Rate:
     def work() -> int:
-        before = model.num_timesteps
-        return _learned(model) - before
+        steps_before = model.num_timesteps
+        return _learned(model) - steps_before
 
     return measured(work, windows, cap_s=cap_s)
 

@@ -128,12 +128,12 @@ def measured(work: Callable[[], int], windows: int, processes: int = 1, cap_s: f
 
     No window begins after `cap_s`, but one is measured. (Several processes have to agree, so they need the default.)
     """
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     work()
     rates: list[float] = []
     by_processor: list[float] = []
     for _ in range(windows):
-        if rates and time.perf_counter() - begun > cap_s:
+        if rates and time.perf_counter() - start_s > cap_s:
             break
         wall, processor = time.perf_counter(), time.process_time()
         steps = work()
@@ -146,10 +146,10 @@ def update_rate(trainer: Any, rounds: int, windows: int, processes: int = 1, cap
     """The rate of a trainer's whole updates, rollout included, `rounds` of them in each window."""
 
     def work() -> int:
-        before = int(trainer.steps)
+        steps_before = int(trainer.steps)
         for _ in range(rounds):
             trainer.update()
-        return (int(trainer.steps) - before) * processes
+        return (int(trainer.steps) - steps_before) * processes
 
     return measured(work, windows, processes, cap_s)
 
@@ -233,15 +233,15 @@ def course(
     cap_s: float = float("inf"),
 ) -> Course:
     """Work and look, by turns, until the score is reached or `steps` or `cap_s` are spent."""
-    spent, core_s, done, seconds, at, last = 0.0, 0.0, 0, None, None, 0.0
-    while done < steps and spent < cap_s and (seconds is None or to_the_end):
+    spent, core_s, steps_done, seconds, at, last = 0.0, 0.0, 0, None, None, 0.0
+    while steps_done < steps and spent < cap_s and (seconds is None or to_the_end):
         start, processor = time.perf_counter(), time.process_time()
-        done = work()
+        steps_done = work()
         spent += time.perf_counter() - start
         core_s += (time.process_time() - processor) * group.size if seconds is None else 0.0
         last = score()
         if seconds is None and group.broadcast(int(last >= SCORE)):
-            seconds, at = spent, done
+            seconds, at = spent, steps_done
     return Course(seconds, at, spent, last, core_s)
 
 

@@ -35,25 +35,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bars", type=Path, required=True)
     parser.add_argument("--version", default="", help="of the shipped store; the current one without it")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    panel = Panel.load((asked.bars,), features.table)
+    panel = Panel.load((options.bars,), features.table)
     variance = realised(panel.bars[3], panel.broken)
     labels = triple_barrier(panel.bars, Barriers(), panel.broken)
     material = Material(panel.dates, Windows(panel.features, features.WINDOW), labels, panel.valid, variance, COLUMNS)
-    known = _known(material)
+    inputs = _known(material)
     by_year = {}
     for year in range(FIRST, LAST + 1):
         rows = _rows(material, year)
-        (scored,) = risk_rows(material, panel.bars, [_said(year, rows, _expected(material, known, rows))]).values()
-        found = scored.scores()
-        assert found is not None
+        (scored,) = risk_rows(material, panel.bars, [_said(year, rows, _expected(material, inputs, rows))]).values()
+        scores = scored.scores()
+        assert scores is not None
         by_year[year] = {
-            name: round(one.estimate, 4)
-            for name, one in (("ewma", found.ewma), ("har", found.har), ("without a forecaster", found.qlike))
+            name: round(interval.estimate, 4)
+            for name, interval in (("ewma", scores.ewma), ("har", scores.har), ("without a forecaster", scores.qlike))
         }
     shelf = USUAL / SPEC.name
-    folder = shelf / (asked.version or (shelf / "current").read_text().strip())
+    folder = shelf / (options.version or (shelf / "current").read_text().strip())
     year = int(decode((folder / MANIFEST_FILE).read_bytes()).training.splits["test"][0][:4])
     rows = _rows(material, year)
     (scored,) = risk_rows(material, panel.bars, [_said(year, rows, _head(material, folder, rows))]).values()
@@ -63,27 +63,27 @@ def main() -> None:
 
 def _rows(material: Material, year: int) -> NDArray[np.int64]:
     days = np.array([date.startswith(str(year)) for date in material.dates])
-    found: NDArray[np.int64] = np.argwhere(material.valid & days[:, None])
-    return found
+    indices: NDArray[np.int64] = np.argwhere(material.valid & days[:, None])
+    return indices
 
 
 def _known(material: Material) -> NDArray[np.float64]:
     """What is known of each row's variance, float64 (d, n, 5); NaN where there is no sequence."""
     rows = np.argwhere(material.valid)
-    found = np.full((*material.valid.shape, 5), np.nan)
-    said = answers(Known(material.risk_columns), material.windows, material.windows.places(rows))
-    found[tuple(rows.T)] = said.double().numpy()
-    return found
+    inputs = np.full((*material.valid.shape, 5), np.nan)
+    answered = answers(Known(material.risk_columns), material.windows, material.windows.places(rows))
+    inputs[tuple(rows.T)] = answered.double().numpy()
+    return inputs
 
 
-def _expected(material: Material, known: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def _expected(material: Material, inputs: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Variances of rows by what is known alone, with the weights of all rows before them."""
     assert material.variance is not None
     earlier = material.valid & np.isfinite(material.variance)
     earlier[int(rows[:, 0].min()) - SESSIONS :] = False
-    weights = fitted(known[earlier], material.variance[earlier], (UNKNOWN_LOG, *(0.0,) * 5))
-    found: NDArray[np.float64] = np.exp(weights[0] + known[tuple(rows.T)] @ np.array(weights[1:]))
-    return found
+    weights = fitted(inputs[earlier], material.variance[earlier], (UNKNOWN_LOG, *(0.0,) * 5))
+    variances: NDArray[np.float64] = np.exp(weights[0] + inputs[tuple(rows.T)] @ np.array(weights[1:]))
+    return variances
 
 
 def _head(material: Material, folder: Path, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -91,12 +91,14 @@ def _head(material: Material, folder: Path, rows: NDArray[np.int64]) -> NDArray[
     session = session_of((folder / POLICY_FILE).read_bytes())
     account = torch.zeros(1, len(ACCOUNT))
 
-    def said(sequences: torch.Tensor) -> torch.Tensor:
+    def variance_of(sequences: torch.Tensor) -> torch.Tensor:
         observation = torch.cat([sequences.flatten(1), account.expand(len(sequences), -1)], dim=1)
         return torch.from_numpy(session.run(["variance"], {"observation": observation.numpy()})[0])
 
-    found: NDArray[np.float64] = answers(said, material.windows, material.windows.places(rows)).double().numpy()
-    return found
+    variances: NDArray[np.float64] = (
+        answers(variance_of, material.windows, material.windows.places(rows)).double().numpy()
+    )
+    return variances
 
 
 def _said(year: int, rows: NDArray[np.int64], variance: NDArray[np.float64]) -> Forecast:
