@@ -21,7 +21,7 @@ from daemon.core.strategy_rules import TABLES, trading_for
 from daemon.journal.outcomes import WHY_NO_CHANGE, Baskets
 from daemon.journal.reader import JournalReader
 from daemon.models.store import is_passive
-from daemon.operator.summary import QuotesUsed, daily_figures
+from daemon.operator.summary import QuotesUsed, daily_figures, sharpe_words
 from daemon.tapes import bundled
 from daemon.tapes.bars import origin_of
 from daemon.tapes.minutes import TapeCounts
@@ -173,7 +173,7 @@ def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[s
     yield (
         f"Halted by {halt.reason} on {date} ({halt.detail}): the last {sessions:,} of {len(ends) - 1:,} sessions, up "
         f"to {ends[-1][0]}, took no new risk, and the figures include them. Up to that day the account made {earned}, "
-        f"{100 * figures.annual_return:+.2f} % a year, Sharpe ratio {figures.sharpe:.2f}. docs/OPERATIONS.md has the "
+        f"{100 * figures.annual_return:+.2f} % a year{sharpe_words(figures)}. docs/OPERATIONS.md has the "
         "halt."
     )
 

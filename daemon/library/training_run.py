@@ -189,7 +189,7 @@ def _figures_of(report: _Report) -> RunFigures:
         capital_usd=report.capital_usd,
         share=found.net_return,
         annual=found.annual_return,
-        sharpe=found.sharpe_annual,
+        sharpe=found.sharpe_annual or None,  # a report has 0 where no session's return differed
         max_drawdown=found.max_drawdown,
         trades=found.trades,
     )

@@ -30,7 +30,7 @@ class Daily(msgspec.Struct, frozen=True):
     first: str  # New York dates of the first and the last of these sessions, "" where there is none
     last: str
     annual_return: float  # compounded, 252 sessions a year
-    sharpe: float  # mean / deviation of the sessions' returns x sqrt(252), no interest; 0 below two, or without any
+    sharpe: float | None  # mean / deviation of the sessions' returns x sqrt(252), no interest; None where nothing moved
     halted: int = 0  # of these sessions, at the end: after the one of the halt that still stands
 
 
@@ -104,13 +104,13 @@ def daily_figures(closes: Sequence[tuple[str, float]], halted_on: str = "") -> D
     """
     returns = [after / before - 1.0 for (_, before), (_, after) in pairwise(closes)]
     if not returns:
-        return Daily(0, "", "", 0.0, 0.0)
+        return Daily(0, "", "", 0.0, None)
     growth = closes[-1][1] / closes[0][1]
     annual = growth ** (SESSIONS_A_YEAR / len(returns)) - 1.0 if growth > 0 else -1.0
     deviation = stdev(returns) if len(returns) > 1 else 0.0
-    sharpe = fmean(returns) / deviation * SESSIONS_A_YEAR**0.5 if deviation else 0.0
+    sharpe = round(fmean(returns) / deviation * SESSIONS_A_YEAR**0.5, 4) if deviation > 1e-12 else None
     halted = sum(date > halted_on for date, _ in closes[1:]) if halted_on else 0
-    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), round(sharpe, 4), halted)
+    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), sharpe, halted)
 
 
 def summarise(
@@ -228,6 +228,11 @@ def _usd(value: float) -> str:
     return f"{value:+,.2f}".replace("-", MINUS)
 
 
+def sharpe_words(figures: Daily) -> str:
+    """Return ", Sharpe ratio …", nothing where no return differed from another."""
+    return "" if figures.sharpe is None else f", Sharpe ratio {figures.sharpe:.2f}"
+
+
 def _part(share: float) -> str:
     return f"{100 * share:+.2f} %".replace("-", MINUS)
 
@@ -272,8 +277,7 @@ def show(
     table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {fell}")
     if summary.daily is not None:
         figures = summary.daily
-        sharpe = f"{figures.sharpe:.2f}".replace("-", MINUS)
-        table.add_row("", f"{_part(figures.annual_return)} a year, Sharpe ratio {sharpe}")
+        table.add_row("", f"{_part(figures.annual_return)} a year{sharpe_words(figures)}".replace("-", MINUS))
     table.add_row("", sparkline([float(v) for v in equity]))
     if summary.halted:
         table.add_row("halted", f"[red]{summary.halted}[/red] (docs/OPERATIONS.md; ends with rltraderctl resume)")

@@ -295,3 +295,13 @@ def test_a_fall_is_measured_from_the_highest_value_so_far() -> None:
     assert course_of((1, 2, 3), (0.0, 1.0, 0.5)).falls == (0.0, 0.0, 0.25)
     assert course_of((1, 2, 3), (0.0, 1.0, 0.5), compounds=False).falls == (0.0, 0.0, 0.5)
     assert course_of((1,), (-0.1,)).falls == pytest.approx((0.1,))
+
+
+def test_a_training_that_never_traded_has_no_sharpe_ratio(tmp_path: Path) -> None:
+    file = training(tmp_path / "run") / "report.json"
+    report = json.loads(file.read_text())
+    report["policy"]["figures"].update(net_return=0.0, sharpe_annual=0.0, trades=0)
+    file.write_text(json.dumps(report))
+    (run,) = library_of([tmp_path / "run"]).runs
+    assert run.figures is not None
+    assert (run.figures.trades, run.figures.sharpe) == (0, None)

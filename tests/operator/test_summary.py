@@ -98,8 +98,9 @@ def test_a_daily_desk_s_figures_are_worked_out_by_hand() -> None:
 @pytest.mark.parametrize("equities", [(), (100.0,), (100.0, 100.0), (100.0, 100.0, 100.0)])
 def test_a_daily_desk_that_earned_nothing_has_figures_of_zero(equities: tuple[float, ...]) -> None:
     figures = daily_figures([(f"2024-07-0{day}", equity) for day, equity in enumerate(equities, 1)])
-    assert (figures.sessions, figures.annual_return, figures.sharpe) == (max(len(equities) - 1, 0), 0.0, 0.0)
+    assert (figures.sessions, figures.annual_return, figures.sharpe) == (max(len(equities) - 1, 0), 0.0, None)
     assert daily_figures([("2024-07-01", 5.0), ("2024-07-02", 0.0)]).annual_return == -1.0
+    assert daily_figures([("2024-07-01", 1.0), ("2024-07-02", 1.1), ("2024-07-03", 1.21)]).sharpe is None  # ten % each
 
 
 def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
@@ -109,8 +110,11 @@ def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
     )
     with console.capture() as captured:
         show(console, run_summary, [Decimal(1)])
-        show(console, msgspec.structs.replace(run_summary, daily=Daily(0, "", "", 0.0, 0.0), decisions=0), [Decimal(1)])
+        show(
+            console, msgspec.structs.replace(run_summary, daily=Daily(0, "", "", 0.0, None), decisions=0), [Decimal(1)]
+        )
     text = captured.get()
+    assert text.count("Sharpe ratio") == 1
     for part in (
         "68 with decisions, 2020-12-31 to 2021-04-09",
         "+15.22 % a year, Sharpe ratio 1.21",
