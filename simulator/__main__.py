@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from daemon.host.loopback import listen
-from daemon.host.version import add_version, in_this_shell
+from daemon.host.version import CommandLine, add_version, in_this_shell
 from rltrader import called
 from simulator.clock import SimClock
 from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, market_of, names_of
@@ -40,9 +40,7 @@ LOOK_S = 0.5  # real seconds between two looks at the log of requests
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    options = argparse.ArgumentParser(
-        prog=called("rltrader-simulator"), description="Serve a recorded day as Alpaca would."
-    )
+    options = CommandLine(prog=called("rltrader-simulator"), description="Serve a recorded day as Alpaca would.")
     add_version(options)
     options.add_argument(
         "--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)"

@@ -20,7 +20,7 @@ from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import configured_state_dir
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.journal.journal import FILE
 from daemon.journal.reader import unreadable
 from daemon.journal.rows import JournalError, WriteFailed
@@ -100,9 +100,7 @@ OWN_DEFAULT = ("status", "panic", "try-protection")
 
 def parser(chosen: str, prog: str = "rltraderctl") -> argparse.ArgumentParser:
     """The command line of rltraderctl, with the options of the chosen command alone."""
-    line = argparse.ArgumentParser(
-        prog=prog, description="Look into a state directory and prove it; command its desk; panic."
-    )
+    line = CommandLine(prog=prog, description="Look into a state directory and prove it; command its desk; panic.")
     add_version(line)
     commands = line.add_subparsers(dest="command")
     for name, (place, text) in COMMANDS.items():

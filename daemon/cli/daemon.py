@@ -17,7 +17,7 @@ from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.models.shipped import to_read
 from daemon.operator.log import Log
 from daemon.tapes import bundled
@@ -29,7 +29,7 @@ from rltrader import called
 
 def parser() -> argparse.ArgumentParser:
     """The command line of rltraderd."""
-    line = argparse.ArgumentParser(
+    line = CommandLine(
         prog=called("rltraderd"),
         description="Trade a policy at a broker. With --dry-run: on the live feed without sending an order, or over "
         "recorded bars (with --bars, or without keys).",

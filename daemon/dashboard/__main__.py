@@ -20,7 +20,7 @@ from daemon.dashboard.desks import FollowedDesk, add_options, chosen
 from daemon.dashboard.server import Dashboard, names, open_door, serve
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.library.library import PLACES_HELP, RUNS, usual_places
 from daemon.models.shipped import to_read
 from rltrader import called
@@ -71,9 +71,7 @@ def _runs() -> list[Path]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=called("rltrader-dashboard"), description="The read-only page about your desks."
-    )
+    parser = CommandLine(prog=called("rltrader-dashboard"), description="The read-only page about your desks.")
     add_version(parser)
     add_options(parser)
     behind = "folder of a gateway (its state_dir): its account on the page of all desks; may be given repeatedly"

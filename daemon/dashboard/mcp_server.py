@@ -8,7 +8,6 @@ dashboard's user, who has no key and may write nothing (docs/DASHBOARD.md). Exit
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
@@ -33,7 +32,7 @@ from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.models.shipped import to_read
 from rltrader import HOME, called
 from rltrader.install import install_line
@@ -55,7 +54,7 @@ _HEADING = re.compile(r"#{1,4} +(.+)")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until standard input ends."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog=called("rltrader-mcp"),
         description="Let an assistant read desks, models and manuals by the Model Context Protocol; it cannot act.",
     )

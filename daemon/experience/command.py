@@ -20,7 +20,7 @@ from daemon.experience.link import CREDENTIAL, Link, add_arguments, link_of, pas
 from daemon.experience.publisher import Publisher
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.service import Service
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError
@@ -85,7 +85,7 @@ def _publish(publisher: Publisher, service: Service, log: Log, stop: threading.E
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog=called("rltrader-publisher"), description="Carry a desk's experience from its journal to a Redis stream."
     )
     add_version(parser)

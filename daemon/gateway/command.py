@@ -75,7 +75,7 @@ from daemon.host.printable import result_of
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import VirtualLoop, look_s
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
@@ -643,7 +643,7 @@ _NAMED, _WHY = "of the sub-account", "the reason; it is journaled"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    line = argparse.ArgumentParser(
+    line = CommandLine(
         prog=called("rltrader-gateway"),
         description="One account, several strategies: holds the account's keys, and serves each sub-account as Alpaca "
         "would. docs/GATEWAY.md explains it.",

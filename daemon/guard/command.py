@@ -44,7 +44,7 @@ from daemon.guard.watch import NOTHING, Action, Alarm, Cancel, Fence, Memory, Re
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.host.whole_files import write_whole
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.heartbeat import FRESH_NS, GuardBeat, Heartbeat, genuine, guard_key, payload_of, signed
@@ -408,7 +408,7 @@ async def _main(prepared: Prepared, *, check: bool) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    line = argparse.ArgumentParser(
+    line = CommandLine(
         prog=called("rltrader-guard"),
         description="Watches one desk from another host, and protects it when its host is gone. docs/GUARD.md "
         "explains it.",

@@ -1,17 +1,49 @@
-"""What is installed: its version, and its programs as a shell finds them."""
+"""What is installed: its version, its programs as a shell finds them, and how they refuse what they do not know."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from rltrader import called
+
+
+class CommandLine(argparse.ArgumentParser):
+    """The parser of a program, and of each of its commands: it names the option that was meant.
+
+    argparse would ask for what is missing first, and print the usage of the program, which lists no option of its
+    commands.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse what is not known, with the nearest option."""
+        words = sys.argv[1:] if args is None else list(args)
+        passes_on = any(action.nargs == argparse.REMAINDER for action in self._actions)  # to a program that it starts
+        for word in () if passes_on else itertools.takewhile(lambda word: word != "--", words):
+            if word.startswith("--"):
+                self._require_known(word.partition("=")[0])
+            elif self._subparsers is not None:
+                break  # what follows is the command's
+        options, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self.error(f"{unknown[0]!r} is one argument too many; {self.prog} --help lists all")
+        return options, unknown
+
+    def _require_known(self, name: str) -> None:
+        """Raise SystemExit for an option that neither is one nor is short for one."""
+        if any(option.startswith(name) for option in self._option_string_actions):
+            return
+        near = get_close_matches(name, self._option_string_actions, 1)
+        meant = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists all"
+        self.error(f"no option is called {name!r}; {meant}")
 
 
 class _Print(argparse.Action):

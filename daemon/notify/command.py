@@ -24,7 +24,7 @@ from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
 from daemon.host.service import Service
 from daemon.host.state_place import configured_state_dir
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from daemon.notify.listen import KEYS, TOKEN, TOKEN_REFUSED, ListenProblem, listen, listening
@@ -300,7 +300,7 @@ def _kinds(text: str) -> list[str]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    line = argparse.ArgumentParser(
+    line = CommandLine(
         prog=called("rltrader-notify"),
         description="Messages about a desk to Telegram, Discord, ntfy, mail and other services. docs/MONITORING.md "
         "explains it.",

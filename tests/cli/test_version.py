@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli import ctl
 from daemon.host.version import in_this_shell
 from tests.support.paths import REPOSITORY
 
@@ -26,6 +27,42 @@ def test_every_command_prints_its_name_and_the_version(
         sys.exit(getattr(import_module(module), function)())
     assert ended.value.code in (0, None)
     assert capsys.readouterr().out == f"{command} {PROJECT['version']}\n"
+
+
+@pytest.mark.parametrize(
+    "command", sorted(PROJECT["scripts"].keys() - {"rltrader", "rltrader-trainer", "train-and-export"})
+)
+def test_every_command_names_the_option_that_was_meant(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, _, function = PROJECT["scripts"][command].partition(":")
+    monkeypatch.setattr(sys, "argv", [command, "--vresion"])
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(getattr(import_module(module), function)())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("no option is called '--vresion'; did you mean --version?\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        ("trades --limti 3", "no option is called '--limti'; did you mean --limit?"),
+        ("trades --xyzzy=5", "no option is called '--xyzzy'; rltraderctl trades --help lists all"),
+        ("trades 3", "'3' is one argument too many; rltraderctl trades --help lists all"),
+        ("trades -x", "'-x' is one argument too many; rltraderctl trades --help lists all"),
+        ("close --whoo me", "no option is called '--whoo'; did you mean --who?"),  # before the symbol that is missing
+    ],
+)
+def test_an_unknown_option_ends_with_the_usage_of_its_command(
+    words: str, refusal: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"rltraderctl {words.split(maxsplit=1)[0]}"
+    with pytest.raises(SystemExit) as ended:
+        ctl.main(words.split(), "rltraderctl")
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith(f"usage: {command} [-h]")
+    assert told.endswith(f"{command}: error: {refusal}\n")
 
 
 def test_a_command_to_type_works_in_this_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import CommandLine
 from daemon.tapes import bundled
 from daemon.tapes.files import TapeError
 from daemon.tapes.span_options import add_span, chosen_bars
@@ -201,8 +202,6 @@ def _policy(chosen: argparse.Namespace, subject: Subject, spec: Spec, moments: S
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train-and-export analyse …`; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"{called('train-and-export')} analyse", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = CommandLine(prog=f"{called('train-and-export')} analyse", description=(__doc__ or "").partition("\n")[0])
     add_arguments(parser)
     return run(parser.parse_args(arguments))

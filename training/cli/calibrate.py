@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from daemon.core.limits import Paper
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import CommandLine
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import Calibration, Estimate, write_calibration
 from daemon.tapes.quotes.reader import QuoteFile
@@ -25,7 +25,7 @@ from training.evidence.wording import UNKNOWN, counted
 
 def main(arguments: Sequence[str]) -> int:
     """`train-and-export calibrate …`; returns the exit code: 0, or 2 with one line on standard error."""
-    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} calibrate", description=COMMANDS["calibrate"])
+    options = CommandLine(prog=f"{called('train-and-export')} calibrate", description=COMMANDS["calibrate"])
     options.add_argument("--quotes", required=True, type=Path, metavar="FILE", help="option quotes (docs/DATA.md)")
     options.add_argument(
         "--closes", type=Path, metavar="FILE", help="bars of the underlying, 20 sessions before included"

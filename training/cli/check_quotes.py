@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import CommandLine
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.coverage import MONEYNESS_NAMES, Cover, QuoteReport, report_on
 from daemon.tapes.quotes.day import STANDING
@@ -28,9 +28,7 @@ _DAYS = ((0, 0), (1, 1), (2, 5), (6, 14), (15, 45), (46, None))
 
 def main(arguments: Sequence[str]) -> int:
     """`train-and-export check-quotes FILE`; returns 0, 1 when there are faults, 2 when the file is unusable."""
-    options = argparse.ArgumentParser(
-        prog=f"{called('train-and-export')} check-quotes", description=COMMANDS["check-quotes"]
-    )
+    options = CommandLine(prog=f"{called('train-and-export')} check-quotes", description=COMMANDS["check-quotes"])
     options.add_argument("file", type=Path, help="a file of option quotes (docs/DATA.md)")
     options.add_argument("--json", action="store_true", help="one JSON object with everything")
     chosen = options.parse_args(arguments)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import CommandLine
 from daemon.tapes.files import TapeError
 from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     formats = FORMATS | BARS
     texts = "; ".join(f"{name}: {getattr(what, 'text', what)}" for name, what in formats.items())
-    options = argparse.ArgumentParser(
+    options = CommandLine(
         prog=f"{called('train-and-export')} convert", description=COMMANDS["convert"], epilog=f"Formats. {texts}."
     )
     options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the vendor's files, all of one format")

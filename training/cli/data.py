@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.host.time.calendar import NEW_YORK, CalendarError
+from daemon.host.version import CommandLine
 from daemon.tapes.bar_folder import BAR_LENGTHS, all_series, default_folder, series_of
 from daemon.tapes.files import TapeError
 from daemon.tapes.span_options import as_length
@@ -47,7 +48,7 @@ _SHOWN = 3  # holes of a row
 
 def parser() -> argparse.ArgumentParser:
     """The options of all commands."""
-    line = argparse.ArgumentParser(
+    line = CommandLine(
         prog="rltrader data",
         description="Bars that live in one folder, for dry run, training and research (docs/DATA.md).",
         epilog=f"Keys: {' and '.join(KEY_VARIABLES)} in the environment; {DATA_URL_VARIABLE} for another server.",

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import CommandLine
 from daemon.tapes.files import TapeError
 from rltrader import called
 from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, Keys, Listen, PacingClock, pages_of
@@ -177,7 +178,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`train-and-export download …`; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog=f"{called('train-and-export')} download",
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"Keys: {' and '.join(KEY_VARIABLES)} in the environment; {DATA_URL_VARIABLE} for another server.",

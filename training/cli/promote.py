@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from daemon.host.version import CommandLine
 from rltrader import called
 from strategies.kit.manifest import LEAD, MANIFEST_FILE, RISK
 from training.cli.main import COMMANDS, DONE, NOT_PROMOTED, wrong
@@ -17,7 +17,7 @@ EXAMPLE = "onnx_models/option_scalper/2024-12-31-0badcafe"
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 1 not promoted, 2 no version of the store."""
-    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} promote", description=COMMANDS["promote"])
+    options = CommandLine(prog=f"{called('train-and-export')} promote", description=COMMANDS["promote"])
     options.add_argument("version", type=Path, metavar="FOLDER", help=f"of the version, such as {EXAMPLE}")
     options.add_argument(
         "--recorded",

@@ -6,7 +6,6 @@ contract hash, policy digest and golden answers stay.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from daemon.core.strategy_rules import DIGEST, other_rules, with_rules
+from daemon.host.version import CommandLine
 from daemon.host.whole_files import write_whole
 from daemon.tapes.bars import digest_of_bars
 from rltrader import called
@@ -82,7 +82,7 @@ def _train_dates(data: TaskData, manifest: Manifest) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 2 for what cannot be read or compared."""
-    options = argparse.ArgumentParser(
+    options = CommandLine(
         prog=f"{called('train-and-export')} reference",
         description="put the distributions of features and actions in training into the manifest of a version",
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from daemon.host.version import CommandLine
 from daemon.library.run_files import STUDY_FILE
 from rltrader import called
 from strategies.registry import add, entry
@@ -18,7 +18,7 @@ from training.study.study import Study, decode
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 2 no folder of a finished run."""
-    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} report", description=COMMANDS["report"])
+    options = CommandLine(prog=f"{called('train-and-export')} report", description=COMMANDS["report"])
     options.add_argument("run", type=Path, metavar="FOLDER", help="of a finished run, such as runs/<its name>")
     moved = "file of the run's strategy, where it is one of your own that is not installed"
     options.add_argument("--strategy", metavar="FILE.py", help=moved)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daemon.host.version import CommandLine
 from daemon.tapes.span_options import add_span
 from rltrader import called
 from strategies.registry import STRATEGIES, add
@@ -51,9 +52,7 @@ def row(trial: TrialResult) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
-    options = argparse.ArgumentParser(
-        prog=f"{called('train-and-export')} search", description=__doc__.partition("\n")[0]
-    )
+    options = CommandLine(prog=f"{called('train-and-export')} search", description=__doc__.partition("\n")[0])
     options.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
     options.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars, or a folder")
     add_symbols(options)

@@ -6,7 +6,6 @@ The command does this when no other command is named; `training.runs.run` has th
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import shlex
 import sys
@@ -15,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.host.version import add_version, in_this_shell
+from daemon.host.version import CommandLine, add_version, in_this_shell
 from daemon.tapes.bar_folder import default_folder
 from daemon.tapes.span_options import add_span
 from rltrader import called
@@ -58,19 +57,10 @@ _LISTED = "--strategy NAME --help lists them"
 _NAMED = f"one of {', '.join(STRATEGIES)}, an installed one of yours, or its file: path/to/file.py"
 
 
-class _Options(argparse.ArgumentParser):
-    """The parser."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Each option as it is typed."""
-        return tuple(sorted(self._option_string_actions))
-
-
-def parser() -> _Options:
+def parser() -> CommandLine:
     """The options of training itself."""
     defaults = Settings("", Path(), Path())
-    options = _Options(
+    options = CommandLine(
         prog=called("train-and-export"),
         epilog="other commands (each with its own --help):\n"
         + "\n".join(f"  {called('train-and-export')} {name:<12} {text}" for name, text in COMMANDS.items()),
@@ -305,8 +295,6 @@ def main(arguments: Sequence[str]) -> int:
         arguments = expanded(arguments, options)
     except ValueError as error:
         return wrong(error)
-    if fault := _mistyped(arguments, options):
-        options.error(fault)
     try:
         if strategy_name := _asked_about(arguments):
             options.epilog = f"{_offered(kind(add(strategy_name)))}\n\n{options.epilog}"
@@ -353,15 +341,6 @@ def main(arguments: Sequence[str]) -> int:
     except ERRORS as error:
         return wrong(error)
     return _ended(outcome, chosen)
-
-
-def _mistyped(arguments: Sequence[str], options: _Options) -> str:
-    """Return the first unknown option with the nearest known one; it is reported before a missing option."""
-    for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
-        if not any(option.startswith(name) for option in options.names):  # argparse takes what is short for one
-            near = difflib.get_close_matches(name, options.names, 1)
-            return f"there is no {name}: {f'did you mean {near[0]}?' if near else 'see --help'}"
-    return ""
 
 
 def _foreign(chosen: argparse.Namespace, training_kind: TrainingKind) -> str:

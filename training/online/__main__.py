@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from daemon.experience.link import add_arguments
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from rltrader import called
 from rltrader.install import install_line
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of rltrader-trainer."""
-    line = argparse.ArgumentParser(
+    line = CommandLine(
         prog=called("rltrader-trainer"),
         description="Make a first model from recorded bars, then learn from a desk's experience, and add versions with "
         "their cards to the model store. docs/ONLINE.md explains it.",

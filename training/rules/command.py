@@ -10,6 +10,7 @@ from pathlib import Path
 
 from daemon.config.load import ConfigError
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import CommandLine
 from daemon.library.run_files import REPORT_PAGE
 from daemon.models.pointer import CURRENT, ModelError, point
 from daemon.tapes.files import TapeError
@@ -47,7 +48,7 @@ def of_rule(words: Sequence[str]) -> bool:
 
 def _parser(what: str) -> argparse.ArgumentParser:
     program = f"{called(PROGRAM)} {what}".strip()
-    parser = argparse.ArgumentParser(prog=program, description="A rule: nothing is trained.", allow_abbrev=False)
+    parser = CommandLine(prog=program, description="A rule: nothing is trained.", allow_abbrev=False)
     parser.add_argument("--strategy", required=True, metavar="NAME", help="a rule of yours, or its file")
     parser.add_argument("--bars", required=True, type=Path, metavar="FILE", help="file or folder of bars")
     add_span(parser)

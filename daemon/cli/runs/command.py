@@ -22,7 +22,7 @@ from daemon.cli.arguments import JournalConsole, NotFound, a_date, print_table
 from daemon.cli.runs import change, compare, start
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from daemon.journal.rows import JournalError
 from daemon.library.compare import figure_rows
 from daemon.library.library import PLACES_HELP, Library, LibraryError, chosen, course, library_of, usual_places
@@ -58,7 +58,7 @@ SORTS: dict[str, tuple[Callable[[ListedRun], Any], bool]] = {
 
 def parser() -> argparse.ArgumentParser:
     """The options of all commands."""
-    line = argparse.ArgumentParser(
+    line = CommandLine(
         prog="rltrader runs",
         description="The library of dry runs and trainings: without a command it lists them, the newest first.",
         epilog="ID is a run's name in the list, or its folder.",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from daemon.host.pod.keeper import MARGIN_S, OPERATOR_ERRED, Supervisor, Times, boot_time, handle_signals
 from daemon.host.pod.lease import ApiError, ApiServer, Tenure
-from daemon.host.version import add_version
+from daemon.host.version import CommandLine, add_version
 from rltrader import called
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -23,9 +23,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     times = Times()
-    line = argparse.ArgumentParser(
-        prog=called("rltrader-pod"), description="Run a program in a container as systemd does."
-    )
+    line = CommandLine(prog=called("rltrader-pod"), description="Run a program in a container as systemd does.")
     add_version(line)
     line.add_argument("--run-dir", type=Path, default=Path("/run/rltrader"), help="of socket and probes (%(default)s)")
     line.add_argument("--lease", metavar="NAME", default="", help="run only while this Lease of the namespace is held")

@@ -268,9 +268,12 @@ def test_an_argument_out_of_bounds_ends_with_exit_code_2(argument: list[str], ba
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        (["--stpes", "300000"], "there is no --stpes: did you mean --steps?"),
-        (["--strategi=option_scalper", "--bars", "b.csv"], "there is no --strategi: did you mean --strategy?"),
-        (["--zzz"], "there is no --zzz: see --help"),
+        (["--stpes", "300000"], "no option is called '--stpes'; did you mean --steps?"),
+        (
+            ["--strategi=option_scalper", "--bars", "b.csv"],
+            "no option is called '--strategi'; did you mean --strategy?",
+        ),
+        (["--zzz"], "no option is called '--zzz'; train-and-export --help lists all"),
     ],
 )
 def test_a_mistyped_option_is_named_with_the_nearest_one_below_two_lines_of_usage(

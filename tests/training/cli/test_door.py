@@ -46,7 +46,7 @@ def test_options_are_read_and_refused_before_torch_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True)
     refused = [line for line in done.stderr.splitlines() if "error: " in line]
     assert [line.partition("error: ")[2].partition(" (")[0] for line in refused] == [
-        "there is no --bras: did you mean --bars?",
+        "no option is called '--bras'; did you mean --bars?",
         "argument --precision: 'int8': expected one of float32, bf16, auto",
         "the following arguments are required: --strategy",
     ]

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from daemon.host.version import CommandLine
 from rltrader import called
 from training.cli.main import DONE, ERRORS, wrong
 
@@ -16,7 +17,7 @@ NOT_LEARNED = 1
 
 def parser() -> argparse.ArgumentParser:
     """The options of `learn`."""
-    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} learn", description=__doc__)
+    options = CommandLine(prog=f"{called('train-and-export')} learn", description=__doc__)
     options.add_argument(
         "--out", type=Path, metavar="DIR", help="an empty folder for all that is made (a temporary one)"
     )

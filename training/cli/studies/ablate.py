@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.host.version import CommandLine
 from daemon.tapes.span_options import add_span
 from rltrader import called
 from strategies.registry import STRATEGIES, add
@@ -29,7 +30,7 @@ HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "differe
 
 def parser() -> argparse.ArgumentParser:
     """The options of `ablate`."""
-    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} ablate", description=COMMANDS["ablate"])
+    options = CommandLine(prog=f"{called('train-and-export')} ablate", description=COMMANDS["ablate"])
     options.add_argument(
         "--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file"
     )

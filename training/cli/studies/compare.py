@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from daemon.host.version import CommandLine
 from daemon.host.whole_files import write_whole
 from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
@@ -15,7 +16,7 @@ from training.report.compare import comparable, page, read_runs, rows_of, update
 
 def parser() -> argparse.ArgumentParser:
     """The options of `compare`."""
-    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} compare", description=COMMANDS["compare"])
+    options = CommandLine(prog=f"{called('train-and-export')} compare", description=COMMANDS["compare"])
     options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run, or of a version")
     page_help = "the page (%(default)s)"
     options.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help=page_help)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from daemon.host.version import CommandLine
 from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
 from strategies.registry import STRATEGIES, add, entry, strategy
@@ -20,7 +21,7 @@ SHOWN = 15  # cells in the table
 
 def parser() -> argparse.ArgumentParser:
     """The options of `sweep`."""
-    options = argparse.ArgumentParser(prog=f"{called('train-and-export')} sweep", description=COMMANDS["sweep"])
+    options = CommandLine(prog=f"{called('train-and-export')} sweep", description=COMMANDS["sweep"])
     options.add_argument(
         "--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file"
     )
