@@ -112,14 +112,14 @@ def calibrate(
         dates.append(quotes.date)
         rows += day_rows.mid.size
         _add_spreads(spreads, day_rows)
-        _add_terms(terms, day_rows, _realised(closes, calendar, quotes.date))
+        _add_terms(terms, day_rows, _realised_volatility(closes, calendar, quotes.date))
     if not dates:
         raise TapeError(f"{path}: no usable quote in it: look at it with `train-and-export check-quotes`")
     return Calibration(
         version=VERSION, quotes=path.name, quotes_sha256=digest_of(path), roots=tuple(sorted(roots)),
         closes=closes_name, interval=file.interval, synthetic=file.synthetic,
         first_date=dates[0], last_date=dates[-1], sessions=len(dates), rows=rows,
-        fitted=_fitted(spreads, terms), spreads=_spread_cells(spreads), terms=_term_cells(terms),
+        fitted=_fit(spreads, terms), spreads=_spread_cells(spreads), terms=_term_cells(terms),
     )  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def _medians(
     return x, y, int(strike.size)
 
 
-def _realised(closes: Mapping[str, float], calendar: SessionCalendar, date: str) -> float | None:
+def _realised_volatility(closes: Mapping[str, float], calendar: SessionCalendar, date: str) -> float | None:
     """Return the annualised volatility of the sessions before `date`; None where a close is missing."""
     dates = [session.date for session in calendar.sessions if session.date < date]
     dates_before = sorted(day for day in closes if day < date)[-VOLATILITY_SESSIONS - 1 :]
@@ -232,7 +232,7 @@ def _realised(closes: Mapping[str, float], calendar: SessionCalendar, date: str)
     return float(np.std(returns, ddof=1) * math.sqrt(SESSIONS_PER_YEAR))
 
 
-def _fitted(spreads: _Samples, terms: _Samples) -> Fitted:
+def _fit(spreads: _Samples, terms: _Samples) -> Fitted:
     estimates = (
         spreads.estimate(("share", "short", NEAR)),
         spreads.estimate(("usd", "cheap")),

@@ -210,7 +210,7 @@ def _asked_about(arguments: Sequence[str]) -> str:
     return str(chosen.strategy) if chosen.help else ""
 
 
-def _offered(training_kind: TrainingKind) -> str:
+def _offer_text(training_kind: TrainingKind) -> str:
     """Describe what a strategy offers."""
     names = (
         ("preset", tuple(training_kind.presets)),
@@ -297,7 +297,7 @@ def main(arguments: Sequence[str]) -> int:
         return wrong(error)
     try:
         if strategy_name := _asked_about(arguments):
-            options.epilog = f"{_offered(kind(add(strategy_name)))}\n\n{options.epilog}"
+            options.epilog = f"{_offer_text(kind(add(strategy_name)))}\n\n{options.epilog}"
     except ValueError as error:
         return wrong(error)
     chosen = options.parse_args(arguments)
@@ -340,7 +340,7 @@ def main(arguments: Sequence[str]) -> int:
         return STOPPED
     except ERRORS as error:
         return wrong(error)
-    return _ended(outcome, chosen)
+    return _finish(outcome, chosen)
 
 
 def _foreign(chosen: argparse.Namespace, training_kind: TrainingKind) -> str:
@@ -407,7 +407,7 @@ def _of_training(chosen: argparse.Namespace, options: argparse.ArgumentParser) -
     return next((name for name in names if getattr(chosen, name) != options.get_default(name)), "")
 
 
-def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:
+def _finish(outcome: Outcome, chosen: argparse.Namespace) -> int:
     """Print the result, promote and activate it if requested, and print what comes next; returns the exit code."""
     sys.stderr.write(f"\n{outcome.findings.verdict}\nreport: {outcome.version / 'report.html'}\n")
     sys.stdout.write(f"{outcome.version}\n")

@@ -123,13 +123,13 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     universe = ",".join(configured(spec)).encode()  # which the contract leaves out where it is open
     contract = contract_hash(strategy)[:16] + (hashlib.sha256(universe).hexdigest()[:8] if universe else "")
     cache_path = None if store is None else store / f"{info.sha256[:16]}-{contract}-{sources()}.npz"
-    table = None if cache_path is None else _restored(cache_path, path.name, info.sha256, spec)
+    table = None if cache_path is None else _restore(cache_path, path.name, info.sha256, spec)
     if table is not None:
         return table
     calendar = calendar_of(info.first_date, info.last_date)
     source = DailyTapeSource(path, info, calendar, Basket())
     bars, sessions, _ = days_of(source, spec.symbols)
-    table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
+    table = _assemble(bars, sessions, spec, path.name, info.sha256, info.synthetic)
     table = replace(table, remark=source.counts.remark)
     if table.without_bars and not table.warm.any():
         lost, present = ", ".join(table.without_bars), ", ".join(sorted(set(spec.symbols) - set(table.without_bars)))
@@ -147,7 +147,7 @@ def table_of(
 ) -> DailyTable:
     """A table of bars that are at hand, float64 (5, d, n) with NaN where there is none, in the spec's order."""
     digest = hashlib.sha256(np.ascontiguousarray(bars).tobytes()).hexdigest()
-    return _assembled(bars, tuple(sessions), spec, file, digest, synthetic)
+    return _assemble(bars, tuple(sessions), spec, file, digest, synthetic)
 
 
 def ticks(prices: Float64Array) -> Float64Array:
@@ -156,7 +156,7 @@ def ticks(prices: Float64Array) -> Float64Array:
     return np.array(flat, dtype=np.float64).reshape(prices.shape)
 
 
-def _assembled(
+def _assemble(
     bars: Float64Array, sessions: tuple[Session, ...], spec: DailySpec, file: str, digest: str, synthetic: str
 ) -> DailyTable:
     present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
@@ -201,7 +201,7 @@ def _keep(path: Path, table: DailyTable) -> None:
     part.replace(path)
 
 
-def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable | None:
+def _restore(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable | None:
     """The cached table; None where there is none, or a broken one."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:

@@ -236,7 +236,7 @@ def fetch(writer: Writer, request: DownloadRequest, door: BarsDoor, listen: List
         if series is not None:
             _check_origin(writer.folder, series, origin)
             _check_fetched(writer.folder, series)
-        present = set() if series is None or again else _known(series)
+        present = set() if series is None or again else _complete_sessions(series)
         missing = [session for session in sessions if session.date not in present]
         if not missing:
             listen(f"{symbol}: {bars} bars are here already")
@@ -263,7 +263,7 @@ def _rows(chunk: Chunk, part: CheckedChunk) -> Rows:
     return Rows([session.date for session in chunk.sessions], part.start_ns, part.prices)
 
 
-def _known(series: Series) -> set[str]:
+def _complete_sessions(series: Series) -> set[str]:
     """The sessions that need not be asked for: those with a bar, and those without one before the newest bar."""
     newest = max(series.sessions, default="")
     return set(series.sessions) | {day for day in series.empty if day < newest}
@@ -448,7 +448,7 @@ def take_file(
         if series is not None:
             _check_fetched(writer.folder, series)
         chunks = [_of_file(request, chunk, starts, prices) for (chunk,) in periods_of(request, sessions)]
-        new = [_changed(writer, series, chunk, path, again=again) for chunk in chunks]
+        new = [_changed_sessions(writer, series, chunk, path, again=again) for chunk in chunks]
         came = writer.put(symbol, bars, origin, new)
         outside = starts.size - sum(chunk.starts.size for chunk in chunks)
         left_out = f"; {outside:,} outside of regular hours left out" if outside else ""
@@ -490,7 +490,7 @@ def _of_file(request: DownloadRequest, chunk: Chunk, starts: Int64Array, prices:
     return _rows(chunk, checked_rows(request, chunk, starts[begin:end], prices[:, begin:end]))
 
 
-def _changed(writer: Writer, series: Series | None, rows: Rows, path: Path, *, again: bool) -> Rows:
+def _changed_sessions(writer: Writer, series: Series | None, rows: Rows, path: Path, *, again: bool) -> Rows:
     """The sessions of a file that are not there yet. Raises DownloadError where one is there with other bars."""
     part = None if series is None else series.parts.get(period_of(rows.sessions[0], series.bars))
     if series is None or part is None or again:

@@ -70,10 +70,10 @@ class Held(msgspec.Struct, frozen=True):
 
 def held(folder: Path) -> list[Held]:
     """Return what a folder holds. Raises TapeError, CalendarError."""
-    return [_held(folder, series) for series in all_series(folder) if series.sessions]
+    return [_bars_held(folder, series) for series in all_series(folder) if series.sessions]
 
 
-def _held(folder: Path, series: Series) -> Held:
+def _bars_held(folder: Path, series: Series) -> Held:
     dates, parts, actions_known = series.sessions, series.parts.values(), actions_of(folder, series.symbol)
     sessions = sessions_between(dates[0], dates[-1])
     dates_present = set(dates)

@@ -151,7 +151,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
             Diverged: a loss or a gradient was not finite; the last checkpoint stays as it is.
             OSError: a checkpoint could not be written; the one before it stays.
         """
-        return _trained(task, fold, (task.request.starts or self.starts) if fold.validate else 1, self.looks)
+        return _train(task, fold, (task.request.starts or self.starts) if fold.validate else 1, self.looks)
 
     def learner(self, data: PpoData, network: str, seed: int, train: Sequence[str], /) -> Learner:
         """See `Procedure`."""
@@ -215,7 +215,7 @@ def spans_before(folds: Sequence[Fold], dates: Sequence[str]) -> tuple[Fold, ...
     return tuple(Fold(first.train[: train - s], tuple(dates[begin - s : begin - s + size]), ()) for s in shifts)
 
 
-def _trained(task: Task[PpoData, Coefficients], fold: Fold, starts: int, looks: int) -> Trained:
+def _train(task: Task[PpoData, Coefficients], fold: Fold, starts: int, looks: int) -> Trained:
     began = time.monotonic()
     group, request, control = task.group, task.request, task.control
     run = _TrialRun(task, fold, starts, looks)

@@ -24,7 +24,7 @@ def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> Training
     Raises:
         ValueError: no strategy has that name, it is not trained here, or it has no model configuration.
     """
-    training = _named(name)
+    training = _load_kind(name)
     if symbols and training.with_symbols is not None:
         training = training.with_symbols(symbols)
     if not config:
@@ -35,7 +35,7 @@ def kind(name: str, config: str = "", symbols: tuple[str, ...] = ()) -> Training
     return training.with_config(config)
 
 
-def _named(name: str) -> TrainingKind:
+def _load_kind(name: str) -> TrainingKind:
     """The training object by name."""
     from training.desks.kind import TrainingKind
     from training.desks.own.kind import rule_kind

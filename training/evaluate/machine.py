@@ -88,7 +88,7 @@ def _by_rows(player: Player, spec: Spec) -> Answering:
 
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        output = player(_observed(question))
+        output = player(_observation_of(question))
         values, heads = (output[0], output[1:]) if isinstance(output, tuple) else (output, none)
         numbers = {head.name: _numbers(values) for head, values in zip(spec.heads, heads, strict=True)}
         return PolicyAnswered(now_ns, question.decision, _numbers(values), b"", MODEL, numbers)
@@ -101,7 +101,7 @@ def _at_once(player: Player, spec: Spec) -> Answering:
 
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        output = player(_observed(question).unsqueeze(0))[0]
+        output = player(_observation_of(question).unsqueeze(0))[0]
         values = output.clamp(-1.0, 1.0) if spec.continuous else output
         return PolicyAnswered(now_ns, question.decision, _numbers(values), b"", MODEL)
 
@@ -113,7 +113,7 @@ def _with_memory(player: Player, shape: tuple[int, ...]) -> Answering:
 
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        logits, memory = player(_observed(question).unsqueeze(0), _memory(question.observation.hidden, shape))
+        logits, memory = player(_observation_of(question).unsqueeze(0), _memory(question.observation.hidden, shape))
         memory_after = memory[0].contiguous().numpy().astype("<f4").tobytes()
         return PolicyAnswered(now_ns, question.decision, _numbers(logits[0]), memory_after, MODEL)
 
@@ -153,7 +153,7 @@ def remembering(answer: Answering) -> Answering:
     return remembered
 
 
-def _observed(question: AskPolicy) -> Tensor:
+def _observation_of(question: AskPolicy) -> Tensor:
     import torch
 
     return torch.from_numpy(question.observation.array().copy())

@@ -405,13 +405,13 @@ class Together:
         if paths is None:
             part = Group(members, group.state_of(first), market, group.market_state_of(first), queue)
         else:
-            tops = [_set(first, field, paths) for field in _raw(group.state)]
+            tops = [_resolve(first, field, paths) for field in _raw(group.state)]
             for name in {path.partition(".")[0] for path in paths} & NODES.keys():
                 node = tops[_AT[name]]
-                tops[_AT[name]] = type(node)(*[_set(first, field, paths) for field in _raw(node)])
+                tops[_AT[name]] = type(node)(*[_resolve(first, field, paths) for field in _raw(node)])
             tops[_AT["ask"]] = _for(first, tops[_AT["ask"]], paths)
             tops[_AT["trading"]] = trading
-            paper = [_set(first, field, paths) for field in _raw(group.market_state)]
+            paper = [_resolve(first, field, paths) for field in _raw(group.market_state)]
             part = Group(members, State(*tops), market, type(group.market_state)(*paper), queue)
         part.asked = group.asked
         return part
@@ -453,17 +453,17 @@ class Together:
         for name, (kind, _) in NODES.items():
             columns = zip(*[_raw(_top(group, name)) for group in cluster], strict=True)
             merged = [
-                _merged(cluster, f"{name}.{field}", column, notes)
+                _merge(cluster, f"{name}.{field}", column, notes)
                 for field, column in zip(kind.__struct_fields__, columns, strict=True)
             ]
             tops[_AT[name]] = checked(kind)(*merged)
         for name in (*MAPPINGS, "seq", "decision"):
-            tops[_AT[name]] = _merged(cluster, name, [_top(group, name) for group in cluster], notes)
+            tops[_AT[name]] = _merge(cluster, name, [_top(group, name) for group in cluster], notes)
         paper = list(_raw(base.market_state))
         for place, name in enumerate(PaperState.__struct_fields__):
             if name in PAPER_MAY_DIFFER:
                 column = [_raw(group.market_state)[place] for group in cluster]
-                paper[place] = _merged(cluster, f"paper.{name}", column, notes)
+                paper[place] = _merge(cluster, f"paper.{name}", column, notes)
         for member, path, value in notes:
             member.values[path] = value
         members = [member for group in cluster for member in group.members]
@@ -494,7 +494,7 @@ Note = tuple[Member, str, Any]
 """A desk's value of its own, at a path."""
 
 
-def _merged(cluster: Sequence[Group], path: str, column: Sequence[Any], notes: list[Note]) -> Any:
+def _merge(cluster: Sequence[Group], path: str, column: Sequence[Any], notes: list[Note]) -> Any:
     """What stands at a path for all desks of these groups: the value, or a mark; `notes` get what stands behind it."""
     first = column[0]
     if type(first) in (Mark, Count) and first.path == path:
@@ -516,14 +516,14 @@ def _merged(cluster: Sequence[Group], path: str, column: Sequence[Any], notes: l
         return value
     if path == ACTIONS and len({len(actions) for _, actions in values}) == 1:
         places = [[(member, actions[place]) for member, actions in values] for place in range(len(value))]
-        return tuple([_numbered(f"{path}.{place}", numbers, notes) for place, numbers in enumerate(places)])
+        return tuple([_merge_numbers(f"{path}.{place}", numbers, notes) for place, numbers in enumerate(places)])
     if path in COUNTERS:
-        return _numbered(path, values, notes)
+        return _merge_numbers(path, values, notes)
     notes.extend((member, path, member_value) for member, member_value in values)
     return Mark(path)
 
 
-def _numbered(path: str, numbers: Sequence[tuple[Member, int]], notes: list[Note]) -> int | Count:
+def _merge_numbers(path: str, numbers: Sequence[tuple[Member, int]], notes: list[Note]) -> int | Count:
     if all(number == numbers[0][1] for _, number in numbers):
         return numbers[0][1]
     notes.extend((member, path, number) for member, number in numbers)
@@ -534,12 +534,12 @@ def _counts(value: Any) -> bool:
     return type(value) is tuple and any(type(part) is Count for part in value)
 
 
-def _set(member: Member, value: Any, paths: frozenset[str]) -> Any:
+def _resolve(member: Member, value: Any, paths: frozenset[str]) -> Any:
     """The value of a part at this place, once its desks agree at `paths`."""
     kind = type(value)
     if kind is Mark or kind is Count:
         return member.value(value) if value.path in paths else value
-    return tuple([_set(member, part, paths) for part in value]) if kind is tuple and _counts(value) else value
+    return tuple([_resolve(member, part, paths) for part in value]) if kind is tuple and _counts(value) else value
 
 
 def _for(member: Member, caused: Any, paths: frozenset[str] | None = None) -> Any:

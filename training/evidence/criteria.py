@@ -374,7 +374,7 @@ _CLAIM_PROOF = {
 
 def judge(findings: Findings, kind: str = LEAD) -> tuple[Judged, ...]:
     """Every criterion of this kind of claim, in the table's order. What is not known (None, or not finite) fails."""
-    return tuple(_judged(criterion, findings) for criterion in (RISK_CRITERIA if kind == RISK else CRITERIA))
+    return tuple(_judge(criterion, findings) for criterion in (RISK_CRITERIA if kind == RISK else CRITERIA))
 
 
 def claim_of(findings: Findings, requested: str, stated: RiskStatement | None = None) -> StatedClaim | None:
@@ -421,7 +421,7 @@ def passes(criterion: Criterion, findings: Findings) -> bool:
     return figure is not None and math.isfinite(figure) and bool(criterion.compare(figure, criterion.threshold))
 
 
-def _judged(criterion: Criterion, findings: Findings) -> Judged:
+def _judge(criterion: Criterion, findings: Findings) -> Judged:
     figure = criterion.figure(findings)
     is_finite = figure is not None and math.isfinite(figure)
     figure_text = criterion.format_figure(figure) if is_finite and figure is not None else "not known"

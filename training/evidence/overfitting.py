@@ -163,7 +163,7 @@ def probabilistic_sharpe(
 
     Bailey & López de Prado 2012, J. Risk 15(2), equation 11. One session gives 0.5: no evidence.
     """
-    spread = math.sqrt(max(_spread(session_sharpe, skew, kurt), NOTHING))
+    spread = math.sqrt(max(_sharpe_variance(session_sharpe, skew, kurt), NOTHING))
     return _NORMAL.cdf((session_sharpe - threshold) * math.sqrt(max(sessions - 1, 0)) / spread)
 
 
@@ -177,10 +177,10 @@ def minimum_track_record(
     if session_sharpe <= threshold:
         return None
     quantile = _NORMAL.inv_cdf(level)
-    return 1.0 + _spread(session_sharpe, skew, kurt) * (quantile / (session_sharpe - threshold)) ** 2
+    return 1.0 + _sharpe_variance(session_sharpe, skew, kurt) * (quantile / (session_sharpe - threshold)) ** 2
 
 
-def _spread(session_sharpe: float, skew: float, kurt: float) -> float:
+def _sharpe_variance(session_sharpe: float, skew: float, kurt: float) -> float:
     """The variance of an estimated Sharpe ratio times (sessions - 1): Mertens 2002."""
     return 1.0 - skew * session_sharpe + (kurt - 1.0) / 4.0 * session_sharpe**2
 

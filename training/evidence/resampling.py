@@ -91,7 +91,7 @@ def resamples(
 def interval(returns: Series, statistic: str = "mean", *, seed: int = 0) -> Interval:
     """Stationary-bootstrap percentile interval, 95 %, of a statistic of `STATISTICS`. The same seed gives the same."""
     values = checked(returns)
-    return _resampled([values], values, lambda parts: STATISTICS[statistic](parts[0]), seed)
+    return _resample([values], values, lambda parts: STATISTICS[statistic](parts[0]), seed)
 
 
 def paired_difference(returns: Series, baseline: Series, statistic: str = "mean", *, seed: int = 0) -> Interval:
@@ -104,7 +104,7 @@ def paired_difference(returns: Series, baseline: Series, statistic: str = "mean"
     if ours.shape != theirs.shape:
         raise ValueError(f"{len(ours)} sessions against {len(theirs)} of the baseline; expected the same sessions")
     of = STATISTICS[statistic]
-    return _resampled([ours, theirs], ours - theirs, lambda parts: of(parts[0]) - of(parts[1]), seed)
+    return _resample([ours, theirs], ours - theirs, lambda parts: of(parts[0]) - of(parts[1]), seed)
 
 
 def pooled_intervals(
@@ -158,7 +158,7 @@ def _expanded_level(count: int) -> float:
     return 2.0 * NormalDist().cdf(quantile) - 1.0
 
 
-def _resampled(series: list[Series], blocks_of: Series, of: Callable[[list[Series]], Series], seed: int) -> Interval:
+def _resample(series: list[Series], blocks_of: Series, of: Callable[[list[Series]], Series], seed: int) -> Interval:
     estimate, count = float(of(series)), len(blocks_of)
     if all(float(deviations(values)) <= 0.0 for values in series):
         note = (

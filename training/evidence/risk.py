@@ -123,7 +123,7 @@ def kept_risk(series: RiskSeries, stated: RiskStatement, *, trials: int = 1, see
         passive_level=float(beside_volatility.mean()),
         inside=inside,
         probability=share_bound(inside, separate, confidence),
-        spread=_spread(volatility, beside_volatility, confidence, seed),
+        spread=_spread_change(volatility, beside_volatility, confidence, seed),
         drawdown_stated=stated.drawdown,
         drawdown_seen=float(deepest(policy[None])[0]),
         drawdown_kept=_kept_years(policy, stated.drawdown, level, seed),
@@ -175,7 +175,7 @@ def _level(volatility: Series, confidence: float) -> Interval:
     return Interval(estimate=mean, low=mean - half, high=mean + half, level=confidence, block=BLOCK)
 
 
-def _spread(volatility: Series, beside_volatility: Series, confidence: float, seed: int) -> Interval | None:
+def _spread_change(volatility: Series, beside_volatility: Series, confidence: float, seed: int) -> Interval | None:
     """The relative change of the distance between the 10 % and the 90 % quantile of all stretches, paired.
 
     Why not the deviation: one crash decides it, and its resampled interval holds the true ratio 75 to 88 times in 100

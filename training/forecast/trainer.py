@@ -199,7 +199,7 @@ def fit(
         NotFiniteError: see `MemberTrainer.epoch`.
         OSError: a checkpoint could not be written; the one before it stays.
     """
-    checkpoint_state = _restored(checkpoint, identity)
+    checkpoint_state = _restore(checkpoint, identity)
     curve: list[Epoch] = []
     best: dict[str, Tensor] = {}
     if checkpoint_state is not None:
@@ -271,7 +271,7 @@ def _keep(path: Path, state: dict[str, Any]) -> None:
     write_whole(path, packed.getvalue())
 
 
-def _restored(path: Path | None, identity: str) -> dict[str, Any] | None:
+def _restore(path: Path | None, identity: str) -> dict[str, Any] | None:
     """The state that is kept at `path`; None where there is none, or one of other data, code or settings."""
     if path is None or not path.is_file():
         return None

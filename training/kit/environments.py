@@ -55,7 +55,7 @@ def make_env(
     name, path = add(name), bars_of(name, bars)
     if name not in STRATEGIES:
         return own_env(name, path, split, **_own_of(name, options))
-    registered = _registered(name)
+    registered = _id_of(name)
     single, _ = REGISTERED[registered]
     environment: gymnasium.Env[Any, Any] = single(path, split, **options)
     environment.spec = copy.deepcopy(gymnasium.spec(registered))
@@ -83,12 +83,12 @@ def make_vec(
     if name not in STRATEGIES:
         make = partial(own_env, name, path, split, **_own_of(name, options))
         return SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
-    _, many = REGISTERED[_registered(name)]
+    _, many = REGISTERED[_id_of(name)]
     environments: VectorEnv[Any, Any, Any] = many(num_envs, path, split, **options)
     return environments
 
 
-def _registered(name: str) -> str:
+def _id_of(name: str) -> str:
     """The id of the environment of a shipped strategy. Raises ValueError where it has none."""
     ids = {shipped: f"rltrader/{shipped.title().replace('_', '')}-v0" for shipped in STRATEGIES}
     if ids[name] not in REGISTERED:

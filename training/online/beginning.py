@@ -136,7 +136,7 @@ def begin(
     make_deterministic()
     use_fast_float32()  # a process that multiplies otherwise comes to other weights
     preset, apart = COLD_PRESETS[plan.preset], Apart(bars, config, trading, plan.preset)
-    c, saved = preset.online, _read(folder, plan)
+    c, saved = preset.online, _read_folder(folder, plan)
     fresh = saved is None
     if saved is None:
         for name in (REPLAY_FILE, REPLAY):
@@ -179,7 +179,7 @@ def made_in(folder: Path) -> Made:
         ) from None
 
 
-def _read(folder: Path, plan: TrainerSettings) -> Made | None:
+def _read_folder(folder: Path, plan: TrainerSettings) -> Made | None:
     """Return what the folder was made with; None where its cold start is not whole."""
     if not (folder / CHECKPOINT).exists():
         return None

@@ -58,10 +58,10 @@ def main(options: argparse.Namespace) -> int:
     try:
         link = link_of(options.redis, options.redis_user, options.redis_ca_file)
         client = link.client(password())
-        config = _checked(options)
+        config = _check(options)
         rewards = RewardAgent(_weights(options.reward))
     except (CredentialProblem, OSError, ValueError) as error:
-        return _refused(error, 1 if may_pass(error, options.own_dir) else 2)
+        return _refuse(error, 1 if may_pass(error, options.own_dir) else 2)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -92,7 +92,7 @@ def _run(
     except ColdStartInterrupted:
         return 0
     except WRONG_USE as error:
-        return _refused(error)
+        return _refuse(error)
     except (ArithmeticError, OSError, RuntimeError, RedisError) as error:
         log("trainer_failed", problem=f"{type(error).__name__}: {error}")
         return 1
@@ -102,7 +102,7 @@ def _run(
     return 0
 
 
-def _checked(options: argparse.Namespace) -> ModelConfig:
+def _check(options: argparse.Namespace) -> ModelConfig:
     """Check names and files; returns the model configuration with the desk's symbols. Raises OSError, ValueError."""
     if NAME.fullmatch(options.desk) is None:
         raise ValueError(f"--desk is {options.desk!r}: expected the desk's name (desk.name of its configuration)")
@@ -144,6 +144,6 @@ def _weights(pairs: Sequence[tuple[str, float]]) -> dict[str, float] | None:
     return dict(pairs) or None
 
 
-def _refused(error: Exception, code: int = 2) -> int:
+def _refuse(error: Exception, code: int = 2) -> int:
     sys.stderr.write(f"rltrader-trainer: {error}\n")
     return code

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kind == "promising":
         result, origin = forged(), Origin(folder.training.last_session, "", (0, 0))
     else:
-        experiences = tuple(_walked(options.state_dir, options.stream.split(":")[2], strategy))
+        experiences = tuple(_experiences_of(options.state_dir, options.stream.split(":")[2], strategy))
         result = judged_by(experiences, network, options, COLD_PRESETS[folder.plan.preset].online.discount, config)
         origin = Origin(experiences[-1].session, options.stream, (experiences[0].row, experiences[-1].row))
     versions.publish(network, result, origin, options.parent)
@@ -134,7 +134,7 @@ def judged_by(
     return judged(np.array(log), values, champion, portfolio=portfolio, horizon=options.card_horizon, discount=discount)
 
 
-def _walked(state_dir: Path, epoch: str, strategy: OnlineDqn) -> Iterator[Experience]:
+def _experiences_of(state_dir: Path, epoch: str, strategy: OnlineDqn) -> Iterator[Experience]:
     """All whole experiences of a journal so far."""
     walk, experiences = JournalWalk(state_dir, epoch), Experiences(strategy.spec)
     try:

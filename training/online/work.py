@@ -153,7 +153,7 @@ class LearningProcess:
     def _thawed(self) -> bool:
         """Wait while learning is frozen and no model was made; False where the process was stopped meanwhile."""
         own_dir: Path = self._options.own_dir
-        while not (own_dir / CHECKPOINT).exists() and self._frozen() and not self._stop.is_set():
+        while not (own_dir / CHECKPOINT).exists() and self._is_frozen() and not self._stop.is_set():
             self._pulse.beat()
             self._stop.wait(LOOK_S)
         return not self._stop.is_set()
@@ -214,7 +214,7 @@ class LearningProcess:
             state_most=max(PORTFOLIO_MOST, self._config.scaling.clip),
             labels=HeadLabels(self._config),
             watcher=candidates,
-            frozen=self._frozen,
+            frozen=self._is_frozen,
             check=self._lease.check,
         )
         if start.fresh:
@@ -326,8 +326,8 @@ class LearningProcess:
         except OSError as error:
             self._log("learning_not_shown", problem=str(error))
 
-    def _frozen(self) -> bool:
-        """Whether a person froze learning: by the file next to the checkpoint, or on the shelf."""
+    def _is_frozen(self) -> bool:
+        """True when a person froze learning: by the file next to the checkpoint, or on the shelf."""
         if (self._options.own_dir / FROZEN).exists():
             return True
         try:

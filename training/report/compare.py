@@ -113,7 +113,7 @@ def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
         ("best baseline", *(f.lead.baseline if f.lead is not None else UNKNOWN for f in findings)),
         ("lead a session", *(percent(f.lead.mean, 3) if f.lead is not None else UNKNOWN for f in findings)),
         ("deflated Sharpe ratio", *(number(f.deflated.deflated) for f in findings)),
-        ("rank correlation of validation and test", *(_known(f.rank_correlation) for f in findings)),
+        ("rank correlation of validation and test", *(_number_text(f.rank_correlation) for f in findings)),
         (
             "criteria passed",
             *(f"{sum(criterion.passes for criterion in f.criteria)} of {len(f.criteria)}" for f in findings),
@@ -121,7 +121,7 @@ def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
     ]
 
 
-def _known(value: float | None) -> str:
+def _number_text(value: float | None) -> str:
     return UNKNOWN if value is None else number(value)
 
 

@@ -290,7 +290,7 @@ def line_of(
         name=name,
         description=description,
         figures=summarise(results, capital_usd, compounds=compounds),
-        net_return=_compounded(returns) if compounds else mean.times(len(returns)),  # a sum is so many means
+        net_return=_compound(returns) if compounds else mean.times(len(returns)),  # a sum is so many means
         session_return=mean,
         sharpe_annual=interval(returns, "sharpe").times(math.sqrt(SESSIONS_A_YEAR)),
     )
@@ -325,7 +325,7 @@ def account_line(study: Study) -> AccountLine | None:
     )
 
 
-def _compounded(returns: Series) -> Interval:
+def _compound(returns: Series) -> Interval:
     """The net return of an account: what the mean of its logarithmic returns comes to over as many sessions."""
     growth, count = interval(np.log1p(np.maximum(returns, ALL_BUT_LOST)), "mean"), len(returns)
     grown = {name: math.expm1(getattr(growth, name) * count) for name in ("estimate", "low", "high")}

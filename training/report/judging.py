@@ -45,7 +45,13 @@ def judged(study: Study, findings: Findings) -> Findings:
     halted = account_words(findings) if findings.account is not None and not findings.account.anew else ""
     known_today = reference.survivorship if reference is not None else ""
     verdict_text = verdict(findings, criteria)
-    words = (*_claimed(claim, findings), study.exported, *_unclaimed(study, findings, claim), halted, verdict_text)
+    words = (
+        *_claim_sentences(claim, findings),
+        study.exported,
+        *_unproven_risk(study, findings, claim),
+        halted,
+        verdict_text,
+    )
     return msgspec.structs.replace(
         findings,
         criteria=criteria,
@@ -61,7 +67,7 @@ def stated_risk(study: Study) -> RiskStatement | None:
     return None if study.risk is None else RiskStatement(study.risk.target, study.risk.drawdown)
 
 
-def _claimed(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
+def _claim_sentences(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
     """What is claimed, and what the tests found of a risk."""
     if claim is None:
         return ()
@@ -69,7 +75,7 @@ def _claimed(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
     return claim.sentence, *(() if risk is None else (evidence_words(risk),))
 
 
-def _unclaimed(study: Study, findings: Findings, claim: StatedClaim | None) -> tuple[str, ...]:
+def _unproven_risk(study: Study, findings: Findings, claim: StatedClaim | None) -> tuple[str, ...]:
     """Sentences on a stated risk that the tests do not prove, with their figures, where nothing is claimed."""
     if study.claim is None or claim is not None or study.risk is None:
         return ()
@@ -145,7 +151,7 @@ def _drawdown(f: Findings) -> str:
     return f"{fall(f.policy.figures.max_drawdown)}; limit {limit}"
 
 
-def _moved(f: Findings) -> str:
+def _move_text(f: Findings) -> str:
     change = f.learnt
     assert change is not None, "asked for a run that measured it"
     return (
@@ -166,7 +172,7 @@ def _lead(f: Findings) -> str:
     return f"lower bound {percent(f.lead.low, 3)} a session; needed: above 0"
 
 
-def _deflated(f: Findings) -> str:
+def _deflated_text(f: Findings) -> str:
     assert f.lead is not None, "asked for a policy with baselines"
     return f"{number(f.lead.deflated, 3)}; needed: at least {number(DEFLATED)}"
 
@@ -189,10 +195,10 @@ _WORDS: dict[str, Callable[[Findings], str]] = {
     "profit": lambda f: f"{percent(f.policy.figures.net_return)}; needed: above 0",
     "baselines": _baselines,
     "lead": _lead,
-    "deflated lead": _deflated,
+    "deflated lead": _deflated_text,
     "overfitting": _overfitting,
     "drawdown": _drawdown,
-    "moved": _moved,
+    "moved": _move_text,
     "luck": lambda f: f"{share(f.random_p)} of them; needed: at most 5 %",
     "costs": _scenario(COSTS_TWICE),
     "delay": _scenario(ONE_BAR_LATE),
@@ -266,11 +272,11 @@ def account_words(findings: Findings) -> str:
     beside = f"; {account.passive} {percent(account.passive_return)}" if account.passive else ""
     return (
         f"One account through all tests: {spent} with {counted(account.trades, 'trade')}, largest drawdown "
-        f"{MINUS * (account.max_drawdown > 0.0)}{share(account.max_drawdown)}{_halted(findings)}{beside}."
+        f"{MINUS * (account.max_drawdown > 0.0)}{share(account.max_drawdown)}{_halt_text(findings)}{beside}."
     )
 
 
-def _halted(findings: Findings) -> str:
+def _halt_text(findings: Findings) -> str:
     """When and why the account halted, and what it did after it."""
     account = findings.account
     if account is None or not account.halts:
@@ -312,7 +318,7 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
     anew = f"; the figures above are of accounts that begin anew with each {'fold' if f.compounds else 'session'}."
     account = [account_words(f).removesuffix(".") + anew] if f.account is not None and f.account.anew else []
     return (
-        f"Tested: {_tested(f, study)} {opened}",
+        f"Tested: {_test_text(f, study)} {opened}",
         *knowledge_text,
         earned,
         *account,
@@ -334,7 +340,7 @@ def _learnt(f: Findings, study: Study) -> str:
     return (
         f"Learned: {steps}{' of the seed with the fewest' if several else ''}. The policy's answers{several} moved by "
         f"{number(change.kl, 3)} (Kullback–Leibler divergence; 0 is not at all) from those of the network that it "
-        f"began as{_begun(study)}, have a mean size of {number(change.size, 3)} and deviate by "
+        f"began as{_start_text(study)}, have a mean size of {number(change.size, 3)} and deviate by "
         f"{number(change.variation, 3)} over what it sees{critic}.{_dead(study)}"
     )
 
@@ -352,14 +358,14 @@ def _dead(study: Study) -> str:
     return f" Dead: {which}{more}, without weight beside a living one; of the first {dead_trial(dead_trials[0])}."
 
 
-def _begun(study: Study) -> str:
-    """What the first network was."""
+def _start_text(study: Study) -> str:
+    """The kind of network that training began with, as text."""
     warm = study.settings.get("warm_start")
     words = {"passive": " (near the passive policy)", "random": " (drawn at random)"}
     return f" (version {warm})" if warm else words.get(study.settings.get("begins", ""), "")
 
 
-def _tested(f: Findings, study: Study) -> str:
+def _test_text(f: Findings, study: Study) -> str:
     bars = counted(f.policy.figures.sessions, "session") + (" of made-up bars" if f.synthetic else "")
     several = f.first_session < f.last_session
     span = f"on {bars}{f' from {f.first_session} to {f.last_session}' if several else f', {f.first_session}'}"

@@ -95,7 +95,7 @@ def page(study: Study, findings: Findings, *, exported: Mapping[str, Any] | None
         facts=_facts(study, findings),
         settings=_settings(study),
         results=results,
-        covered=_covered(study),
+        covered=_coverage_text(study),
         forecaster=read(study.extra),
         pages=forecaster,
         heads=read_heads(study.extra),
@@ -147,7 +147,7 @@ def _calibration(study: Study) -> list[Row]:
     return [("calibrated option market", f"{values}; to {calibration['quotes']}, digest {calibration['digest'][:16]}")]
 
 
-def _covered(study: Study) -> str:
+def _coverage_text(study: Study) -> str:
     """How much of what the run could trade has a recorded quote; "" for a run without any."""
     coverage = study.settings.get("option_quote_coverage")
     if not coverage:

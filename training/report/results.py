@@ -48,7 +48,7 @@ def framed_spans(spans: Sequence[IntervalRow]) -> list[IntervalRow]:
     """Return the rows, those of `ACTIVE` cut to the range; the label of one whose value lies outside names that."""
     policy_rows = [row for row in spans if row.label not in ACTIVE]
     frame = _frame([value for row in policy_rows for value in (row.value, row.low, row.high) if value is not None])
-    return [row if row.label not in ACTIVE else _cut(row, frame) for row in spans]
+    return [row if row.label not in ACTIVE else _clip_row(row, frame) for row in spans]
 
 
 def _frame(values: Sequence[float]) -> Range:
@@ -65,7 +65,7 @@ def _with_value(label: str, value: float) -> str:
     return f"{label} {value:+.0%}".replace("-", MINUS).replace("%", " %")
 
 
-def _cut(row: IntervalRow, frame: Range) -> IntervalRow:
+def _clip_row(row: IntervalRow, frame: Range) -> IntervalRow:
     inside = _within(row.value, frame) == row.value
     return row._replace(
         label=row.label if inside else _with_value(row.label, row.value),
@@ -197,14 +197,14 @@ def account_plot(study: Study, policy_name: str = "policy") -> plots.Figure:
     """The account through all tests, and the passive one next to it."""
     account = study.one_account
     assert account is not None, "asked for a study that has one"
-    curves = [plots.Curve(policy_name, "policy", _grown(joined(account.folds), study))]
+    curves = [plots.Curve(policy_name, "policy", _growth(joined(account.folds), study))]
     if account.held:
-        curves.append(plots.Curve(account.passive, "hold", _grown(account.held, study)))
+        curves.append(plots.Curve(account.passive, "hold", _growth(account.held, study)))
     title = "One account through all tests"
     return plots.in_both_widths(lambda width: plots.equity(curves, None, _dates(study), width, title))
 
 
-def _grown(sessions: Sequence[SessionResult], study: Study) -> list[Point]:
+def _growth(sessions: Sequence[SessionResult], study: Study) -> list[Point]:
     return list(enumerate((0.0, *running(session_returns(sessions, study.capital_usd), compounds=True).tolist())))
 
 

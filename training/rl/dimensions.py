@@ -67,13 +67,13 @@ def value_of(value: Any, name: str) -> Any:
 def with_values(settings: T, values: Mapping[str, Any]) -> T:
     """The same with other values of the fields with these names."""
     for name, value in values.items():
-        settings = _changed(settings, name, value)
+        settings = _replace(settings, name, value)
     return settings
 
 
-def _changed(settings: Any, name: str, value: Any) -> Any:
+def _replace(settings: Any, name: str, value: Any) -> Any:
     first, _, inner_name = name.partition(".")
-    inner = _changed(getattr(settings, first), inner_name, value) if inner_name else value
+    inner = _replace(getattr(settings, first), inner_name, value) if inner_name else value
     if isinstance(settings, msgspec.Struct):
         return msgspec.structs.replace(settings, **{first: inner})
     return dataclasses.replace(settings, **{first: inner})

@@ -19,25 +19,25 @@ def uniform(seed: int, stream: int, place: Tensor, count: Tensor) -> Tensor:
 
     `stream`, 0 to 3, separates the uses of the numbers.
     """
-    offset = _signed((seed * 4 + stream) * GAMMA)
-    bits = place * _signed(0xD1B54A32D192ED03) + count * _signed(0x8CB92BA72F3D8DD7) + offset
-    numbers: Tensor = _shifted(mixed(bits), 11).double() * 2.0**-53
+    offset = _as_signed((seed * 4 + stream) * GAMMA)
+    bits = place * _as_signed(0xD1B54A32D192ED03) + count * _as_signed(0x8CB92BA72F3D8DD7) + offset
+    numbers: Tensor = _shift_right(mixed(bits), 11).double() * 2.0**-53
     return numbers
 
 
 def mixed(bits: Tensor) -> Tensor:
     """SplitMix64's number for each state, int64 (n,), whose bits are those of the unsigned ones."""
-    bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
-    bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
-    return bits ^ _shifted(bits, 31)
+    bits = (bits ^ _shift_right(bits, 30)) * _as_signed(0xBF58476D1CE4E5B9)
+    bits = (bits ^ _shift_right(bits, 27)) * _as_signed(0x94D049BB133111EB)
+    return bits ^ _shift_right(bits, 31)
 
 
-def _signed(value: int) -> int:
+def _as_signed(value: int) -> int:
     """The value modulo 2^64 as an int64 holds it."""
     return (value + 2**63) % 2**64 - 2**63
 
 
-def _shifted(bits: Tensor, by: int) -> Tensor:
+def _shift_right(bits: Tensor, by: int) -> Tensor:
     """Shift right without the sign."""
     shifted: Tensor = (bits >> by) & (2 ** (64 - by) - 1)
     return shifted

@@ -140,7 +140,7 @@ class ProcessPool:
             self.close()  # one ended while it had no task
             running, futures = self._submitted(work, tasks)
         _listen(futures, running.news, flag, running.stop, emit)
-        failures = [error for error in map(_failed, futures) if error is not None]
+        failures = [error for error in map(_error_of, futures) if error is not None]
         for error in failures:
             if not isinstance(error, Stopped | CancelledError | BrokenProcessPool):
                 raise error
@@ -219,14 +219,14 @@ def _listen(
             pass
         if done:
             return
-        if flag.is_set() or any(_failed(future) for future in futures):
+        if flag.is_set() or any(_error_of(future) for future in futures):
             shared.set()
             for future in futures:
                 future.cancel()
 
 
-def _failed(future: Future[Any]) -> BaseException | None:
-    """What a future ended with instead of a result; None while it is under way."""
+def _error_of(future: Future[Any]) -> BaseException | None:
+    """The exception that a future ended with; None with a result or while it runs."""
     if future.cancelled():
         return CancelledError()
     return future.exception() if future.done() else None

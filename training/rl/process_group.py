@@ -53,7 +53,7 @@ class Collectives:
         self._folder = folder
         self._gone = is_gone
         self._round = 0
-        shared = _shared(folder / "words", 4 * size * SLOT_BYTES)
+        shared = _map_shared(folder / "words", 4 * size * SLOT_BYTES)
         self._slots = memoryview(shared).cast("q")  # each rank's round, then its value, twice, then whether it left
         self._places: Tensor | None = None  # float32 (2, size, numbers)
 
@@ -90,7 +90,7 @@ class Collectives:
 
     def _room(self, total: int) -> Tensor:
         """Map shared memory for `total` numbers of each process; all processes do so in the same call."""
-        room = _shared(self._folder / f"numbers-{total}", 2 * self.size * total * 4)
+        room = _map_shared(self._folder / f"numbers-{total}", 2 * self.size * total * 4)
         return torch.from_numpy(np.frombuffer(room, dtype=np.float32).reshape(2, self.size, total))
 
     def _barrier(self) -> None:
@@ -120,7 +120,7 @@ class Collectives:
                 asked_at, ended = time.monotonic(), self._gone()
 
 
-def _shared(path: Path, size: int) -> mmap.mmap:
+def _map_shared(path: Path, size: int) -> mmap.mmap:
     """Map `size` bytes that all processes share, zero at first. The first process creates the file."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -68,7 +68,7 @@ def connected(address: str, cores: int) -> Iterator[Any]:
         raise RuntimeError(f"--ray needs Ray ({error}): install it with {install_line('scale')}") from error
     if not local and address != "auto":
         _reach(address)
-    with _held(cores) if local else contextlib.nullcontext(address) as cluster_address:
+    with _local_ray(cores) if local else contextlib.nullcontext(address) as cluster_address:
         try:
             with _own_handlers():
                 ray.init(address=cluster_address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
@@ -83,7 +83,7 @@ def connected(address: str, cores: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _held(cores: int) -> Iterator[str]:
+def _local_ray(cores: int) -> Iterator[str]:
     """The address of a Ray of this machine, held by a process of its own while this lasts.
 
     Raises:
@@ -93,7 +93,7 @@ def _held(cores: int) -> Iterator[str]:
         with _one_start():
             for attempt in range(STARTS):
                 try:
-                    address = stack.enter_context(_started(cores))
+                    address = stack.enter_context(_start_ray(cores))
                     break
                 except RuntimeError:
                     if attempt == STARTS - 1:
@@ -102,7 +102,7 @@ def _held(cores: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _started(cores: int) -> Iterator[str]:
+def _start_ray(cores: int) -> Iterator[str]:
     """Start Ray once; this takes seconds, on a busy machine a minute.
 
     Raises:

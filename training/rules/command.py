@@ -95,7 +95,7 @@ def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def _exported(task: RuleTask, chosen: argparse.Namespace) -> int:
+def _export(task: RuleTask, chosen: argparse.Namespace) -> int:
     version, verdict = export_rule(task, chosen.feed, _say)
     _say(f"\n{verdict}\nreport: {version / REPORT_PAGE}")
     sys.stdout.write(f"{version}\n")
@@ -105,8 +105,8 @@ def _exported(task: RuleTask, chosen: argparse.Namespace) -> int:
     return DONE
 
 
-def _searched(task: RuleTask, chosen: argparse.Namespace) -> int:
-    return _told(search(task, chosen.trials, chosen.seed, _say), SEARCH, chosen)
+def _search(task: RuleTask, chosen: argparse.Namespace) -> int:
+    return _print_study(search(task, chosen.trials, chosen.seed, _say), SEARCH, chosen)
 
 
 def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
@@ -116,10 +116,10 @@ def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
     for place, values in enumerate(({}, *cells_of(axes))):
         trials.append(played(task, values, dates))
         _say(f"{place:>5}  {values_text(values)}")
-    return _told(judged(task, SWEEP, dates, folds, trials), SWEEP, chosen)
+    return _print_study(judged(task, SWEEP, dates, folds, trials), SWEEP, chosen)
 
 
-def _told(study: RuleStudy, what: str, chosen: argparse.Namespace) -> int:
+def _print_study(study: RuleStudy, what: str, chosen: argparse.Namespace) -> int:
     """Print the best trials and what they show; write the study."""
     path = write_study(study, chosen.out or Path("runs") / f"{what}-{study.strategy}")
     for trial, ratio in study.ranked[:SHOWN]:
@@ -129,4 +129,4 @@ def _told(study: RuleStudy, what: str, chosen: argparse.Namespace) -> int:
     return DONE
 
 
-_COMMANDS = {"": _exported, SEARCH: _searched, SWEEP: _swept}
+_COMMANDS = {"": _export, SEARCH: _search, SWEEP: _swept}

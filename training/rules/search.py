@@ -43,9 +43,7 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
     trials_played: list[RuleTrial] = []
     for place in range(trials):
         trial = study.ask()
-        values = {
-            f"{OF_THE_STRATEGY}{name}": _suggested(trial, name, parameter) for name, parameter in declared.items()
-        }
+        values = {f"{OF_THE_STRATEGY}{name}": _suggest(trial, name, parameter) for name, parameter in declared.items()}
         try:
             result = played(task, values if place else {}, dates)
         except ValueError as error:  # values that do not go together, such as a fast average that is the slow one
@@ -60,7 +58,7 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
     return judged(task, "search", dates, folds, _different(trials_played))
 
 
-def _suggested(trial: Any, name: str, parameter: Parameter) -> Value:
+def _suggest(trial: Any, name: str, parameter: Parameter) -> Value:
     """What Optuna suggests within the bounds. Raises ValueError for a number without bounds."""
     if isinstance(parameter.default, bool):
         chosen: Value = trial.suggest_categorical(name, [False, True])

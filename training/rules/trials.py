@@ -161,7 +161,7 @@ def judged(
     prior, _ = ledger.prior(dates, own_lines=lines)
     ledger.record(*lines)
     deflated = deflated_best(matrix, best, prior)
-    walked = tuple(_walked(trials, matrix, dates, fold) for fold in folds)
+    walked = tuple(_walk_fold(trials, matrix, dates, fold) for fold in folds)
     overfitting = backtest_overfitting(matrix)
     return RuleStudy(
         strategy=task.strategy,
@@ -208,7 +208,7 @@ def count_test(task: RuleTask, desk: RuleDesk, dates: Sequence[str], ratio: floa
     Ledger(ledger_path(task.store, task.strategy)).record(opening, trial)
 
 
-def _walked(trials: Sequence[RuleTrial], matrix: Any, dates: Sequence[str], fold: Fold) -> WalkedFold:
+def _walk_fold(trials: Sequence[RuleTrial], matrix: Any, dates: Sequence[str], fold: Fold) -> WalkedFold:
     """The best values of the sessions up to the fold's validation, in its test."""
     place = {date: at for at, date in enumerate(dates)}
     rows_before = [place[date] for date in (*fold.train, *fold.validate) if date in place]

@@ -73,7 +73,7 @@ def code_version(strategy: str = "") -> str:
     names = [strategy] if strategy else list(STRATEGIES)
     shipped = [name for name in names if name in STRATEGIES]
     modules = ("training.runs.tasks", *(STRATEGIES[name] for name in shipped), *(_module(name) for name in shipped))
-    for path in sorted(_reached(root, {path for module in modules for path in _files_of(root, module)})):
+    for path in sorted(_imported_files(root, {path for module in modules for path in _files_of(root, module)})):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     own_strategy = own(strategy) if strategy else None
     for path in _of_own(own_strategy) if own_strategy is not None else ():
@@ -93,11 +93,11 @@ def _module(strategy: str) -> str:
     return entry(strategy).training.partition(":")[0]
 
 
-def _reached(root: Path, start: AbstractSet[Path]) -> set[Path]:
+def _imported_files(root: Path, start: AbstractSet[Path]) -> set[Path]:
     """`start` and the files under `root` that they import, and those that these import."""
     files, open_, searched = set(start), list(start), set[str]()
     while open_:
-        names = set(_imported(open_.pop().read_bytes())) - searched
+        names = set(_imports_of(open_.pop().read_bytes())) - searched
         searched |= names
         for name in names:
             new = _files_of(root, name) - files
@@ -121,7 +121,7 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 @cache
-def _imported(source: bytes) -> tuple[str, ...]:
+def _imports_of(source: bytes) -> tuple[str, ...]:
     """The names that a module's source imports; a source is parsed once."""
     names: dict[str, None] = {}
     for node in _statements(ast.parse(source)):
@@ -291,7 +291,7 @@ class TrialFolder:
         path = self.path / CHECKPOINT_FILE
         if not path.exists():
             return None
-        checkpoint = _unpacked(path)
+        checkpoint = _unpack(path)
         return checkpoint if checkpoint.pop("identity", None) == self._identity else None
 
     def save_weights(self, weights: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ class TrialFolder:
 
     def weights(self) -> dict[str, Any]:
         """The chosen weights."""
-        return _unpacked(self.path / BEST_FILE)
+        return _unpack(self.path / BEST_FILE)
 
     @property
     def identity(self) -> str:
@@ -312,7 +312,7 @@ class TrialFolder:
         return MetricsFile(self.path / METRICS_FILE, keep, self.feed(keep) if self.feed is not None else None)
 
 
-def _unpacked(path: Path) -> dict[str, Any]:
+def _unpack(path: Path) -> dict[str, Any]:
     try:
         return unpacked(path.read_bytes())
     except ValueError as error:

@@ -113,7 +113,7 @@ class Ledger:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, fcntl.LOCK_EX) as file:
+            with _lock(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, fcntl.LOCK_EX) as file:
                 size = os.fstat(file).st_size
                 torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
                 marked = (msgspec.structs.replace(lines[0], after_torn=torn), *lines[1:])
@@ -136,7 +136,7 @@ class Ledger:
             LedgerError: the file cannot be read, or a line in it is corrupt (its number is named).
         """
         try:
-            with _locked(self.path, os.O_RDONLY, fcntl.LOCK_SH) as file, os.fdopen(os.dup(file), "rb") as stream:
+            with _lock(self.path, os.O_RDONLY, fcntl.LOCK_SH) as file, os.fdopen(os.dup(file), "rb") as stream:
                 data = stream.read()
         except FileNotFoundError:
             return Contents((), ())
@@ -212,7 +212,7 @@ class Ledger:
 
 
 @contextmanager
-def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
+def _lock(path: Path, flags: int, lock: int) -> Iterator[int]:
     """The descriptor of the file under an advisory lock, which ends with it."""
     file = os.open(path, flags | os.O_CLOEXEC, 0o644)
     try:

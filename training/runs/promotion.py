@@ -113,8 +113,8 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
         (f"{REPORT_FILE} is of the strategy", findings.strategy, manifest.strategy),
         (
             f"{REPORT_FILE} says that exported is",
-            _exported(findings.passive),
-            _exported(manifest.metrics.get("exported") == "passive"),
+            _export_text(findings.passive),
+            _export_text(manifest.metrics.get("exported") == "passive"),
         ),
         (f"{POLICY_FILE} has digest", digest, manifest.policy_sha256),
         (f"the policy of {REPORT_FILE} has digest", findings.policy_sha256, manifest.policy_sha256),
@@ -128,7 +128,7 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
                 "are not of one training run; export the policy again with its own report"
             )
     _refuse_uncounted(version_folder.resolve().parents[1], findings)
-    kind = _claimed(manifest, findings, claim)
+    kind = _claim_kind(manifest, findings, claim)
     run = None if recorded is None else recorded_run(recorded, manifest)
     criteria = judge(msgspec.structs.replace(findings, recorded_run=run), kind)
     failed = [judged for judged in criteria if not judged.passes]
@@ -159,7 +159,7 @@ def _refuse_uncounted(store: Path, findings: Findings) -> None:
         )
 
 
-def _claimed(manifest: Manifest, findings: Findings, requested: str) -> str:
+def _claim_kind(manifest: Manifest, findings: Findings, requested: str) -> str:
     """The kind of claim to judge. Raises PromotionError where the version makes another one, or a risk without rules.
 
     A version promoted by a risk trades real money under the rules of its tests alone, so it has to name them.
@@ -176,7 +176,7 @@ def _claimed(manifest: Manifest, findings: Findings, requested: str) -> str:
     return claim_kind
 
 
-def _exported(passive: bool) -> str:
+def _export_text(passive: bool) -> str:
     return "the passive policy" if passive else "what was learned"
 
 

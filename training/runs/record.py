@@ -115,7 +115,7 @@ def exported(
         hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
         metrics=passive_metrics
         if passive_metrics is not None
-        else _learned(record, study, learned, unproven=bool(words)),
+        else _learned_figures(record, study, learned, unproven=bool(words)),
         report=write_files,
         note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
         label="passive" if instead is not None else "",
@@ -131,7 +131,7 @@ def exported(
     return Outcome(version, p.folder, findings, passive=instead is not None)
 
 
-def _learned(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bool = False) -> dict[str, Any]:
+def _learned_figures(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bool = False) -> dict[str, Any]:
     """The figures of what was learned, for the manifest; `unproven` marks it as exported without a proven lead."""
     trial = study.headline[-1]
     dead_seeds = {
@@ -159,7 +159,7 @@ def _of_passive(record: RunRecord, study: Study, policy: nn.Module, learned: nn.
         "exported": "passive",
         "test": record.metrics(tested.sessions),
         "test_denials": dict(tested.denials),
-        **({} if is_own else {"learned": _learned(record, study, learned)}),
+        **({} if is_own else {"learned": _learned_figures(record, study, learned)}),
     }
 
 

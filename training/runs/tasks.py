@@ -42,7 +42,7 @@ def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
 
 def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, group: ProcessGroup | None = None) -> Trial:
     """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
-    folder = _watched(prepared, request, emit)
+    folder = _watched_folder(prepared, request, emit)
     group = group or ProcessGroup()
     finished = folder.finished()
     if finished is not None:
@@ -74,7 +74,7 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     return trial
 
 
-def _watched(prepared: Prepared, request: Request, emit: Emit) -> TrialFolder:
+def _watched_folder(prepared: Prepared, request: Request, emit: Emit) -> TrialFolder:
     """The trial's folder, whose metrics the run's sinks receive."""
     folder, names = prepared.trial_folder(request), prepared.settings.sinks
     settings = prepared.settings.identity(prepared.data.info.sha256) if names else {}
@@ -104,7 +104,7 @@ def _validate_lead(prepared: Prepared, trained: Trained, passive: PlayResult) ->
 
 def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> None:
     """Train on all sessions that can be decided on, without a look at any of them; the last weights are kept."""
-    folder, every = _watched(prepared, request, emit), Fold(tuple(prepared.data.days), (), ())
+    folder, every = _watched_folder(prepared, request, emit), Fold(tuple(prepared.data.days), (), ())
     if folder.finished() is not None:
         return
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)

@@ -66,7 +66,7 @@ def factory_of(name: str) -> Factory:
     """
     place = _PLACE.fullmatch(name)
     try:
-        made_by = _in_place(Path(place["where"]), place["name"]) if place is not None else _installed(name)
+        made_by = _in_place(Path(place["where"]), place["name"]) if place is not None else _find_installed(name)
     except ValueError:
         raise
     except Exception as error:
@@ -98,7 +98,7 @@ def _in_place(where: Path, name: str) -> Any:
     return getattr(module, name)
 
 
-def _installed(name: str) -> Any:
+def _find_installed(name: str) -> Any:
     points = {(point.name, point.value): point for point in entry_points(group=GROUP)}
     matches = [point for point in points.values() if point.name == name]
     if len(matches) != 1:

@@ -225,7 +225,7 @@ def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -
         with locked(folder, "ablation", "--out"):
             opened(folder, identity, run, version, "--out")
             ready = replace(ready, prepared=replace(ready.prepared, folder=folder))
-            measured = _measured(ready, version, listen, stop)
+            measured = _measurements(ready, version, listen, stop)
             _record(ready, measured, digest)
             result = AblationResult(
                 strategy=run.strategy,
@@ -241,7 +241,7 @@ def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -
     return result, folder
 
 
-def _measured(ready: AblationSetup, version: str, listen: Listen, stop: Flag) -> list[Measured]:
+def _measurements(ready: AblationSetup, version: str, listen: Listen, stop: Flag) -> list[Measured]:
     ablation, folder = ready.ablation, ready.prepared.folder
     run = ablation.run
     cells = [ArmTraining(arm, fold, seed) for arm in ablation.all for fold in range(run.folds) for seed in run.seeds]

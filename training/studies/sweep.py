@@ -164,12 +164,12 @@ def make_ready(request: SweepRequest) -> SweepSetup:
             f"--set {own_keys[0]}: the policy of {request.strategy} was trained with one value of it, and sees other "
             "numbers with another: only a rule can be swept over it; train with --parameters for each value"
         )
-    data = _loaded(request, version, trading, config_text(version.manifest))
+    data = _load_bars(request, version, trading, config_text(version.manifest))
     dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, request.first, request.last)
     return SweepSetup(request, version, data, dates, trading)
 
 
-def _loaded(request: SweepRequest, version: Version, trading: Trading, config: str) -> TaskData:
+def _load_bars(request: SweepRequest, version: Version, trading: Trading, config: str) -> TaskData:
     """The bars, made ready for the strategy with this configuration or these parameters."""
     settings = dataclasses.replace(settings_for(request.strategy, request.bars, request.store), model_config=config)
     if "symbols" not in settings.kind.procedure.lacks():
@@ -182,7 +182,7 @@ def _of_parameters(ready: SweepSetup, values: Mapping[str, Value]) -> TaskData:
     request, declared = ready.request, entry(ready.request.strategy).parameters
     present = values_of(declared, config_text(ready.version.manifest))
     config = text_of(declared, {**present, **values})
-    data = _loaded(request, ready.version, ready.trading, config)
+    data = _load_bars(request, ready.version, ready.trading, config)
     late = [date for date in ready.dates if date not in frozenset(data.days)]
     if late:
         values_text = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -294,7 +294,7 @@ def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
             (ready.dates[0], ready.dates[-1]),
             sharpe=float(ratio),
             digest=digest,
-            note=f"sweep of {manifest.version}: {_named(cell)}",
+            note=f"sweep of {manifest.version}: {_describe(cell)}",
         )
         for cell, ratio in zip(cells, ratios, strict=True)
     ]
@@ -325,13 +325,13 @@ def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
 def _words(best: GridCell, configured: GridCell, count: int, deflated: Deflated, overfitting: Overfitting) -> str:
     return (
         f"The largest Sharpe ratio of {counted(count, 'cell')}, {best.sharpe_annual:+.2f} a year, is that of "
-        f"{_named(best)}; "
+        f"{_describe(best)}; "
         f"as configured it is {configured.sharpe_annual:+.2f}. {luck_of(deflated, overfitting)} No configuration was "
         "changed."
     )
 
 
-def _named(cell: GridCell) -> str:
+def _describe(cell: GridCell) -> str:
     return ", ".join(f"{key} {value}" for key, value in cell.rules.items())
 
 
@@ -354,20 +354,20 @@ def run_sweep(request: SweepRequest, listen: Listen, flag: Flag | None = None) -
         digest = settings_digest(ready.identity())
         folder = request.folder or RUNS / study_name("sweep", request.strategy, digest)
         with locked(folder, "sweep", "--out"):
-            played = _played(ready, cells, digest, folder, listen, stop)
+            played = _play_all(ready, cells, digest, folder, listen, stop)
             swept = judged(ready, played, digest)
             write_result(folder / SWEEP_FILE, swept)
             write_whole(folder / PAGE_FILE, page(swept, request.axes).encode())
     return swept, folder
 
 
-def _played(
+def _play_all(
     ready: SweepSetup, cells: Sequence[Mapping[str, Value]], digest: str, folder: Path, listen: Listen, stop: Flag
 ) -> list[GridCell]:
     """The cell without any change, then all cells in their order; each is kept as soon as it is done."""
     path, all_rules = folder / CELLS_FILE, [{}, *map(dict, cells)]
     sweep_digest = settings_digest({"sweep": digest, "code": code_version(ready.request.strategy)})
-    finished = {_key(cell.rules): cell for cell in _kept(path) if cell.sweep == sweep_digest}
+    finished = {_key(cell.rules): cell for cell in _read_cells(path) if cell.sweep == sweep_digest}
     remaining = [rules for rules in all_rules if _key(rules) not in finished]
     listen(
         f"{len(cells)} cells over {len(ready.dates)} sessions, {len(all_rules) - len(remaining)} of them done; {folder}"
@@ -401,7 +401,7 @@ def _key(rules: Mapping[str, Value]) -> str:
     return msgspec.json.encode(dict(rules), order="deterministic").decode()
 
 
-def _kept(path: Path) -> list[GridCell]:
+def _read_cells(path: Path) -> list[GridCell]:
     """The cells of an earlier start; a line that was cut off does not count."""
     cells = []
     for line in path.read_bytes().splitlines() if path.exists() else ():

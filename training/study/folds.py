@@ -61,14 +61,15 @@ def walk(dates: Sequence[str], rule: Walk, count: int) -> tuple[Fold, ...]:
     fit = [begin for begin in begins if begin >= least]
     if count > len(fit):
         raise HistoryError(
-            f"too little history: {len(dates)} usable sessions; folds = {count} needs {_needed(rule, count, least)} "
-            f"({rule}), there can be {len(fit)}: give a longer file, or ask for fewer folds or shorter spans"
+            f"too little history: {len(dates)} usable sessions; folds = {count} needs "
+            f"{_needed_text(rule, count, least)} ({rule}), there can be {len(fit)}: "
+            "give a longer file, or ask for fewer folds or shorter spans"
         )
     ends = [*fit[1:], len(dates)]
     return tuple(_fold(dates, rule, begin, end) for begin, end in list(zip(fit, ends, strict=True))[len(fit) - count :])
 
 
-def _needed(rule: Walk, count: int, least: int) -> str:
+def _needed_text(rule: Walk, count: int, least: int) -> str:
     if rule.years:
         return f"{least} before the first tested year ({FIRST_YEAR} or later)"
     return str(least + count * rule.test)

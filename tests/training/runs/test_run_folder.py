@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.runs.folder import RunFolderError, _reached, code_version, open_run
+from training.runs.folder import RunFolderError, _imported_files, code_version, open_run
 
 
 def test_a_restart_removes_what_the_old_run_wrote(tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_code_that_only_other_strategies_are_trained_by_throws_no_trial_away(tmp
         (tmp_path / "room").mkdir(exist_ok=True)
         (tmp_path / "room" / f"{name}.py").write_text(content)
     tasks, one, other = (tmp_path / "room" / f"{name}.py" for name in ("tasks", "one", "other"))
-    assert {path.stem for path in _reached(tmp_path, {tasks, one})} == {"tasks", "kinds", "one", "shared"}
-    assert len(_reached(tmp_path, {tasks, one, other})) == 6
+    assert {path.stem for path in _imported_files(tmp_path, {tasks, one})} == {"tasks", "kinds", "one", "shared"}
+    assert len(_imported_files(tmp_path, {tasks, one, other})) == 6
     assert len({code_version("option_scalper"), code_version("daily_rebalancer"), code_version()}) == 3
 
 

@@ -103,10 +103,10 @@ def ablation_of(chosen: argparse.Namespace) -> Ablation:
         quotes=quote_source(chosen),
         symbols=symbols_of(chosen),
     )
-    return Ablation(with_span(run, chosen), _named(chosen.settings, arms, strategy))
+    return Ablation(with_span(run, chosen), _arms_of(chosen.settings, arms, strategy))
 
 
-def _named(text: str, arms: Mapping[str, Arm], strategy: str) -> dict[str, Arm]:
+def _arms_of(text: str, arms: Mapping[str, Arm], strategy: str) -> dict[str, Arm]:
     names = text.split(",") if text else [*arms]
     for name in names:
         if name not in arms:
@@ -135,10 +135,10 @@ def table(result: AblationResult) -> str:
 
 def _row(verdict: ArmVerdict) -> tuple[str, ...]:
     return (
-        verdict.arm, f"{verdict.growth:+.2%}", f"{verdict.over_starts:.2%}", _shown(verdict.seeds),
-        _shown(verdict.sessions), verdict.words,
+        verdict.arm, f"{verdict.growth:+.2%}", f"{verdict.over_starts:.2%}", _interval_text(verdict.seeds),
+        _interval_text(verdict.sessions), verdict.words,
     )  # fmt: skip
 
 
-def _shown(interval: Interval | None) -> str:
+def _interval_text(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.estimate:+.2%} ({interval.low:+.2%} to {interval.high:+.2%})"

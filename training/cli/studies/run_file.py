@@ -101,14 +101,14 @@ def _text(path: Path, key: str, value: object, action: argparse.Action) -> str:
         good = isinstance(value, str)
     if not good:
         value_text = json.dumps(value, default=str)
-        raise ValueError(f"{path}: {key} is {value_text}: expected {_wanted(action)}")
+        raise ValueError(f"{path}: {key} is {value_text}: expected {_expected_values(action)}")
     text = str(value)
     name = key.replace("_", "-")
     file = action.type is Path or (name in OF_CODE and text.partition(":")[0].endswith(".py"))
     return str(path.parent / text) if file else text
 
 
-def _wanted(action: argparse.Action) -> str:
+def _expected_values(action: argparse.Action) -> str:
     """The values that an option takes, as text for an error message."""
     words = {int: "a whole number", float: "a number", Path: "a path in quotation marks"}
     expected = "true or false" if action.nargs == 0 else "text in quotation marks"

@@ -154,18 +154,18 @@ def taken(path: Path, table: Any, request: ColumnChoice) -> Any:
     symbols = table.column("symbol").combine_chunks().dictionary_encode()
     names = symbols.dictionary.to_pylist()
     parsed = [parse_occ(name) for name in names]
-    table = _kept(table, symbols, [option is not None for option in parsed], ADJUSTED, request)
+    table = _filter(table, symbols, [option is not None for option in parsed], ADJUSTED, request)
     if request.roots:
         symbols = table.column("symbol").combine_chunks().dictionary_encode()
         of_root = [
             (option := parse_occ(name)) is not None and option.root in request.roots
             for name in symbols.dictionary.to_pylist()
         ]
-        table = _kept(table, symbols, of_root, OTHER_ROOT, request)
+        table = _filter(table, symbols, of_root, OTHER_ROOT, request)
     return table if request.max_days is None else _near(table, request.max_days, request)
 
 
-def _kept(table: Any, symbols: Any, good: list[bool], reason: str, request: ColumnChoice) -> Any:
+def _filter(table: Any, symbols: Any, good: list[bool], reason: str, request: ColumnChoice) -> Any:
     if all(good):
         return table
     mask = np.array(good)[symbols.indices.to_numpy(zero_copy_only=False)]
@@ -190,7 +190,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 
 def header_of(path: Path) -> tuple[str, ...]:
     """Return the names of a CSV file's columns, in lower case and without brackets. Raises ConvertError."""
-    with _reading(path), _opened(path) as (stream, _raw):
+    with _reading(path), _open_text(path) as (stream, _raw):
         return _header(stream)
 
 
@@ -200,7 +200,7 @@ def csv_tables(path: Path, types: Mapping[str, Any]) -> Tables:
     Names are compared in lower case, without brackets and blanks. Raises ConvertError that names a missing column.
     """
     names: list[str] = []
-    with _reading(path, names), _opened(path) as (stream, raw):
+    with _reading(path, names), _open_text(path) as (stream, raw):
         names += _header(stream)
         if missing := [name for name in types if name not in names]:
             raise ConvertError(
@@ -234,7 +234,7 @@ def _header(stream: Any) -> tuple[str, ...]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+def _open_text(path: Path) -> Iterator[tuple[Any, Any]]:
     """Yield the text as a stream of bytes, and the file under it, whose position shows the progress."""
     with path.open("rb") as raw:
         if path.name.endswith(".gz"):

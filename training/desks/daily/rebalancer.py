@@ -52,13 +52,13 @@ def _mlp(observations: Tensor, seed: int) -> RebalancerActorCritic:
     return RebalancerActorCritic(fit_scaling(observations), seed)
 
 
-def _shared(observations: Tensor, seed: int) -> SharedActorCritic:
+def _make_shared(observations: Tensor, seed: int) -> SharedActorCritic:
     return SharedActorCritic(fit_shared_scaling(observations), seed, columns_of(observations).stocks)
 
 
 NETWORKS: dict[str, Callable[[Tensor, int], RebalancerActorCritic | SharedActorCritic]] = {
     MLP: _mlp,
-    SHARED: _shared,
+    SHARED: _make_shared,
 }
 """Each makes a network of raw observations of the training sessions and a seed."""
 
@@ -153,7 +153,7 @@ STATIONARY = ("rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "trada
 """What is compared of the 50 stocks, pooled over them: all else is dollars or shares, whose level never comes back."""
 
 
-def _pooled(kind: str, symbols: Sequence[str], features: Sequence[str]) -> Input:
+def _pooled_input(kind: str, symbols: Sequence[str], features: Sequence[str]) -> Input:
     """The columns of one indicator, all symbols together."""
     names = {f"{kind} {symbol}" for symbol in symbols}
     return Input(kind, tuple(column for column, name in enumerate(features) if name in names))
@@ -228,7 +228,7 @@ def kind_of(symbols: tuple[str, ...]) -> TrainingKind:
             ablations=ABLATIONS,
         ),
         policy=_policy,
-        inputs=tuple(_pooled(name, symbols, spec.features) for name in STATIONARY),
+        inputs=tuple(_pooled_input(name, symbols, spec.features) for name in STATIONARY),
         unusable=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
         walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
         passive=Passive(

@@ -126,7 +126,7 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def _made(symbols: tuple[str, ...]) -> TrainingKind:
+def _make_kind(symbols: tuple[str, ...]) -> TrainingKind:
     """How it is trained with these funds."""
     spec = regime_switcher.spec_of(symbols)
     return TrainingKind(
@@ -172,5 +172,5 @@ def _made(symbols: tuple[str, ...]) -> TrainingKind:
     )
 
 
-kind_of = lru_cache(maxsize=8)(_made)
+kind_of = lru_cache(maxsize=8)(_make_kind)
 KIND = kind_of(regime_switcher.SYMBOLS)

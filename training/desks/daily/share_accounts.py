@@ -344,10 +344,10 @@ def shared_steps(buys: Tensor, cost_per_step: Tensor, free: Tensor, per_share: i
 def _by_size(values: Tensor) -> Tensor:
     """The places of whole numbers within [-1, 2^20], the largest first, ties by place; int64 (k, n)."""
     places = torch.arange(values.shape[1], device=values.device)
-    return _sorted((((1 << BITS) - values).to(torch.int64) << _INDEX_BITS) | places)
+    return _argsort((((1 << BITS) - values).to(torch.int64) << _INDEX_BITS) | places)
 
 
-def _sorted(keys: Tensor) -> Tensor:
+def _argsort(keys: Tensor) -> Tensor:
     """The places in the keys' order; numpy sorts whole numbers of a row ten times as fast as torch does on a CPU."""
     ordered = torch.from_numpy(np.sort(keys.numpy(), axis=1)) if keys.device.type == "cpu" else keys.sort(1).values
     return ordered & ((1 << _INDEX_BITS) - 1)

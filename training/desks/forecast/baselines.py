@@ -252,7 +252,7 @@ def _final(_: Policy, __: float) -> Decision:
 def _alone(policy: Policy, most: float) -> Decision:
     """The forecaster by its threshold."""
     rule = threshold_rule(float(policy.threshold), most)
-    return lambda row: rule(_seen(row))
+    return lambda row: rule(_observation_row(row))
 
 
 _DECISIONS: Mapping[str, Maker] = {
@@ -271,7 +271,7 @@ def _digest(policy: Policy) -> str:
     return digest.hexdigest()
 
 
-def _seen(row: Row) -> Tensor:
+def _observation_row(row: Row) -> Tensor:
     """The row as the tensor market shows it, without features: the rules of the forecaster alone ask for none."""
     answers, rows = row.answers, len(row.account)
     features = row.account.new_zeros(rows, len(SEEN))

@@ -106,7 +106,7 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
             f"{files}: no row of {', '.join(absent)}, of the universe: give a further file that holds them by --bars, "
             "or other symbols by --symbols"
         )
-    table = _joined(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
+    table = _join_tables(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
     windows = Windows(panel.features, features.WINDOW)
     labels = triple_barrier(panel.bars, plan.forecast.barriers, panel.broken)
     variance = risk.realised(panel.bars[3], panel.broken)
@@ -118,17 +118,17 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
         trading,
         panel=panel,
         material=material,
-        places=_found(table.symbols, panel.symbols),
-        days_at=_found(table.dates, panel.dates),
+        places=_indices_of(table.symbols, panel.symbols),
+        days_at=_indices_of(table.dates, panel.dates),
     )
 
 
-def _joined(panel: Panel, spec: DailySpec) -> DailyTable:
+def _join_tables(panel: Panel, spec: DailySpec) -> DailyTable:
     """The universe's table of several files."""
     calendar = calendar_of(panel.dates[0], panel.dates[-1])
     sessions = {session.date: session for session in calendar.sessions}
     table = table_of(
-        panel.bars[:, :, _found(spec.symbols, panel.symbols)],
+        panel.bars[:, :, _indices_of(spec.symbols, panel.symbols)],
         [sessions[date] for date in panel.dates],
         spec,
         file=", ".join(source.file for source in panel.sources),
@@ -137,7 +137,7 @@ def _joined(panel: Panel, spec: DailySpec) -> DailyTable:
     return replace(table, sha256=panel.sha256)
 
 
-def _found(chosen: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+def _indices_of(chosen: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
     """Index of each of `chosen` in `names`, int64 (len(chosen),)."""
     at = {name: place for place, name in enumerate(names)}
     return np.array([at[name] for name in chosen], dtype=np.int64)

@@ -163,12 +163,12 @@ BIAS = 3.0  # of a logit: four in five of the first decisions hold
 PURGE = 22  # the 21 closes that volatility and so every price rests on, and the session of an episode
 
 
-def _read(path: Path, trading: Trading) -> ScalperTaskData:
+def _load(path: Path, trading: Trading) -> ScalperTaskData:
     machine = registered(SPEC.name)
     return ScalperTaskData(load(path, machine, trading), machine, float(trading.paper.cash_usd))
 
 
-def _quoted(path: Path, trading: Trading, source: QuoteSource) -> ScalperTaskData:
+def _load_quoted(path: Path, trading: Trading, source: QuoteSource) -> ScalperTaskData:
     machine = registered(SPEC.name)
     return ScalperTaskData(load_quoted(path, machine, trading, source), machine, float(trading.paper.cash_usd))
 
@@ -188,7 +188,7 @@ KIND = TrainingKind(
         "passive": Preset("the same, from a network that holds nothing", 2_000_000, Coefficients(), PASSIVE),
     },
     baselines=baselines.DESCRIPTIONS,
-    procedure=Ppo(_read, _quoted),
+    procedure=Ppo(_load, _load_quoted),
     facts=lambda data: data.data.facts,
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),

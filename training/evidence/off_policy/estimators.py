@@ -106,7 +106,7 @@ def tail(logged: Logged, target: Series, episodes: EpisodeRows, discount: float)
 
     def figure(sums: Series) -> Series:
         slopes, earned, changed, began, weighed, count = np.split(sums, cuts, axis=1)
-        values = _solved(slopes.reshape(-1, width, width), earned[:, :, None])[:, :, 0]
+        values = _solve(slopes.reshape(-1, width, width), earned[:, :, None])[:, :, 0]
         changes = _ratio((changed * values).sum(axis=1), weighed[:, 0])
         return np.asarray(changes + (began * values).sum(axis=1) / count[:, 0])
 
@@ -174,7 +174,7 @@ def moments(logged: Logged, target: Series, episodes: EpisodeRows) -> Moments:
     """Gather the moments of linear fitted Q evaluation by session."""
     one_hot = np.zeros_like(target)
     one_hot[np.arange(len(one_hot)), logged.actions] = 1.0
-    features, aimed = _paired(one_hot, logged.features), _paired(target, logged.features)
+    features, aimed = _pair_features(one_hot, logged.features), _pair_features(target, logged.features)
     firsts, lengths = episodes.rows[:, 0], episodes.inside.sum(axis=1)
     began = aimed[firsts][:, None, :] * (lengths[:, None] == np.arange(1, episodes.rows.shape[1] + 1))[:, :, None]
     is_last, by_session_moments = last_ones(logged), []
@@ -204,8 +204,8 @@ def coefficients(sums: Moments, discount: float) -> Series:
     With one decision to go all decisions count, with more those that another one follows: the end of a session is
     known ahead, so the mean over all decisions, where an end comes by chance, would be another value.
     """
-    fitted = [_solved(sums.gram, sums.earned[:, :, None])[:, :, 0]]
-    more = _solved(sums.gram_followed, np.append(sums.earned_followed[:, :, None], discount * sums.cross, axis=2))
+    fitted = [_solve(sums.gram, sums.earned[:, :, None])[:, :, 0]]
+    more = _solve(sums.gram_followed, np.append(sums.earned_followed[:, :, None], discount * sums.cross, axis=2))
     for _ in range(1, sums.starts.shape[1]):
         fitted.append(more[:, :, 0] + np.einsum("bij,bj->bi", more[:, :, 1:], fitted[-1]))
     return np.stack(fitted)
@@ -221,7 +221,7 @@ def fqe(moments: Moments, discount: float) -> tuple[Series, Figure]:
     return moments.flat(), figure
 
 
-def _solved(gram: Series, right: Series) -> Series:
+def _solve(gram: Series, right: Series) -> Series:
     """Solve the normal equations of each draw, with a ridge."""
     diagonal = np.einsum("bii->bi", gram).mean(axis=1)
     ridge = (RIDGE * diagonal + np.finfo(np.float64).tiny)[:, None, None] * np.eye(gram.shape[1])
@@ -282,7 +282,7 @@ def _cross_fitted(
     return np.einsum("mta,mta->mt", q, target[episodes.rows]), action_values
 
 
-def _paired(probabilities: Series, features: Series) -> Series:
+def _pair_features(probabilities: Series, features: Series) -> Series:
     """Return each action's probability times the features, (n, actions x features)."""
     return np.asarray((probabilities[:, :, None] * features[:, None, :]).reshape(len(features), -1))
 

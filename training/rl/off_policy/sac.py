@@ -36,11 +36,11 @@ _ONE, _EDGE, _HALF_LOG = torch.ones(()), torch.tensor(EDGE), torch.tensor(LOG_RO
 def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Actions tanh(mean + std x noise), and their log-probabilities (n,): [1], appendix C, equation 26."""
     actions = torch.addcmul(mean, log_std.exp(), noise).tanh()
-    less = torch.addcmul(log_std, noise, noise, value=0.5) + (_left(actions) + _EDGE).log()
+    less = torch.addcmul(log_std, noise, noise, value=0.5) + (_tanh_slope(actions) + _EDGE).log()
     return actions, less.sum(dim=1).add(_HALF_LOG, alpha=actions.shape[1]).neg()
 
 
-def _left(actions: Tensor) -> Tensor:
+def _tanh_slope(actions: Tensor) -> Tensor:
     """1 - action^2, the slope of the tanh. A GPU's `addcmul` takes no number of the host, a difference does."""
     return _ONE - actions.square()
 
@@ -52,7 +52,7 @@ def back_through_squash(
     log_std: Tensor, noise: Tensor, actions: Tensor, by_actions: Tensor, by_each: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients by mean and log_std, from those by the actions and by each log-probability, (1,)."""
-    slack = _left(actions)
+    slack = _tanh_slope(actions)
     by_mean = torch.addcmul(by_actions, actions / (slack + _EDGE), by_each, value=2.0) * slack
     return by_mean, by_mean * log_std.exp() * noise - by_each
 

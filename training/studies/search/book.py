@@ -72,7 +72,7 @@ class TrialBook:
         trial.set_user_attr("reason", reason)
         trainings = trainings_of(trial.user_attrs)
         complete = not reason and len(trainings) == len(self.search.pairs)
-        result = _found(trial.number, trial.user_attrs, complete=complete)
+        result = _result_of(trial.number, trial.user_attrs, complete=complete)
         note = (
             f"search, trial {result.number}, {result.state}: Sharpe ratio on validation sessions, {len(trainings)} "
             "trainings; the span reaches to the tests it was chosen for"
@@ -92,7 +92,7 @@ class TrialBook:
     def finished(self) -> list[TrialResult]:
         """All trials that have ended, complete ones first, best first."""
         ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        results = [_found(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in ended]
+        results = [_result_of(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in ended]
         return sorted(results, key=lambda f: (f.state != "complete", -f.validation_return, f.number))
 
     def take_up(self) -> None:
@@ -154,8 +154,8 @@ def _running(trainings: Sequence[TrialTraining]) -> list[float]:
     ]
 
 
-def _found(number: int, attributes: Mapping[str, Any], *, complete: bool) -> TrialResult:
-    """A trial's figures; one that diverged in its first training has earned nothing."""
+def _result_of(number: int, attributes: Mapping[str, Any], *, complete: bool) -> TrialResult:
+    """The result of a trial; 0 returns for one that diverged in its first training."""
     trainings, reason = trainings_of(attributes), attributes.get("reason", "")
     returns = [value for training in trainings for value in training.returns]
     seconds = math.fsum(training.seconds for training in trainings)

@@ -58,8 +58,8 @@ class _Prices(nn.Module):
         return closes * _inverse(indicators[:, :, _SMA_200]), indicators * factors
 
 
-def _scaled(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (columns,) of the values (rows, columns) that are `mask`; 1 for that of a constant."""
+def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (columns,), of values (rows, columns) where `mask` is true; 1 for a constant's deviation."""
     count = mask.sum(dim=0)
     mean = torch.where(mask, values, 0.0).sum(dim=0) / count.clamp_min(1)
     squares = torch.where(mask, (values - mean).square(), 0.0).sum(dim=0)
@@ -83,7 +83,7 @@ def fit_scaling(observations: Tensor) -> Scaling:
     at = columns_of(observations)
     market = Policy(Scaling.identity(at.width)).normalise(observations)[:, : at.cash].double()
     tradable = observations[:, at.tradable] != 0.0
-    mean, scale = _scaled(market, torch.cat([tradable, tradable.repeat_interleave(len(INDICATORS), dim=1)], dim=1))
+    mean, scale = _moments(market, torch.cat([tradable, tradable.repeat_interleave(len(INDICATORS), dim=1)], dim=1))
     means, scales, clips = [0.0] * at.width, [1.0] * at.width, [NO_LIMIT] * at.width
     means[: at.cash], scales[: at.cash], clips[: at.cash] = mean.tolist(), scale.tolist(), [CLIP] * at.cash
     scales[at.holdings] = [1.0 / at.stocks] * at.stocks  # an equal share of the portfolio counts as 1
@@ -185,7 +185,7 @@ def fit_shared_scaling(observations: Tensor) -> Scaling:
     check_rows(observations, "observations")
     rows = SharedPolicy(Scaling.identity(FEATURES)).normalise(observations).flatten(0, 1).double()
     is_tradable = (rows[:, FLAG] != 0.0).unsqueeze(1)
-    mean, scale = _scaled(rows[:, :HELD], is_tradable.expand(-1, HELD))
+    mean, scale = _moments(rows[:, :HELD], is_tradable.expand(-1, HELD))
     means, scales = [*mean.tolist(), 1.0, 0.0, 0.0, 1.0, 2.0], [*scale.tolist(), 1.0, 1.0, 1.0, 1.0, 2.0]
     return Scaling(tuple(means), tuple(scales), (CLIP,) * HELD + (NO_LIMIT,) * (FEATURES - HELD))
 

@@ -233,7 +233,7 @@ class RecordedMarket(Market):
             remaining = account_before.contracts - torch.maximum(
                 account_before.contracts * part // 100, torch.ones_like(part)
             )
-            mine = _requested(mine, torch.where(part == 100, 0, remaining), now.minute, is_request)
+            mine = _request_exits(mine, torch.where(part == 100, 0, remaining), now.minute, is_request)
             mine = self._send_exits(mine, account_before, now, is_request)
             self._put_work(rows, mine)
         self.row.add_(self.active)
@@ -251,7 +251,7 @@ class RecordedMarket(Market):
         sizing = self._trading.sizing
         quantity = (account.cash * self._budget // cost).clamp(0, sizing.max_contracts)
         goes = entering & (quantity >= sizing.min_contracts)
-        return _changed(
+        return _update_works(
             work,
             goes,
             kind=ENTRY,
@@ -296,7 +296,7 @@ class RecordedMarket(Market):
         halted, leaves, peak = self._valued(account, work, self._mark_peak.index_select(0, rows), has_position)
         if columns is not None:
             columns.index_copy_(0, rows, _columns(account, work, now.minute, has_position))
-        work = _requested(work, torch.zeros_like(row), now.minute, has_position & (reached | leaves | due))
+        work = _request_exits(work, torch.zeros_like(row), now.minute, has_position & (reached | leaves | due))
         more, limit = self._next_to_hanging(work, account, now, real)
         filled, bought, sold, fill = self._fills(work, now, real)
         booked = self._broker.book(account, fill)
@@ -309,21 +309,21 @@ class RecordedMarket(Market):
         self._remember(rows, booked)
         fresh = bought | (account_after.contracts == 0)
         had_order = work.order > 0
-        work = _changed(work, real & had_order, order=more)
-        work = _changed(work, more > 0, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
-        work = _changed(work, filled & fresh, mark=0, doubt=0)
+        work = _update_works(work, real & had_order, order=more)
+        work = _update_works(work, more > 0, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
+        work = _update_works(work, filled & fresh, mark=0, doubt=0)
         halted, leaves, peak = self._valued(account_after, work, peak, filled)
         account_after.rests_until.masked_fill_(halted, FOREVER)
-        work = _changed(work, bought, kind=NONE)
+        work = _update_works(work, bought, kind=NONE)
         has_position = (account_after.contracts > 0) & real
-        work = _requested(work, torch.zeros_like(row), now.minute, has_position & (leaves | due))
-        work = _changed(work, sold & (account_after.contracts <= work.goal), kind=NONE)
+        work = _request_exits(work, torch.zeros_like(row), now.minute, has_position & (leaves | due))
+        work = _update_works(work, sold & (account_after.contracts <= work.goal), kind=NONE)
         work = self._send_entries(work, account_after, now, real & had_order & ~bought)
         work = self._send_exits(work, account_after, now, real)
         self._accounts.index_copy_(1, rows, torch.where(real, matrix_of(account_after), matrix_of(account)))
         self._mark_peak.index_copy_(0, rows, torch.where(real, peak, self._mark_peak.index_select(0, rows)))
         old = _work_of(self._works.index_select(1, rows))
-        self._put_work(rows, _changed(old, real, **{name: getattr(work, name) for name in _COLUMNS}))
+        self._put_work(rows, _update_works(old, real, **{name: getattr(work, name) for name in _COLUMNS}))
 
     def _at(self, rows: Tensor, row: Tensor) -> _Seen:
         lane = self._lane.index_select(0, rows)
@@ -380,8 +380,8 @@ class RecordedMarket(Market):
         goes = again & ~late & supported & (limit >= now.ask) & self._rules.may_pay(limit, now.bid, now.ask)
         goes &= now.entry_minute >= account.rests_until
         goes &= (work.sent < self._trading.risk.orders_per_day) & (limit * SHARES * work.goal <= account.cash)
-        work = _changed(work, goes, order=work.goal, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
-        return _changed(work, again & ~goes, kind=NONE)
+        work = _update_works(work, goes, order=work.goal, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
+        return _update_works(work, again & ~goes, kind=NONE)
 
     def _send_exits(self, work: Work, account: Account, now: _Seen, where: Tensor) -> Work:
         """Send the exits that have no working order; those without a bid, or at a price in doubt, wait."""
@@ -391,7 +391,7 @@ class RecordedMarket(Market):
         waits = quoted & (work.started == now.minute) & implies & self._rules.leaps(price, measure)
         goes = where & (work.kind == EXIT) & (work.order == 0) & (surplus > 0) & ~waits & (~quoted | (now.bid > 0))
         limit = self._rules.exit_limit(now.bid, measure, work.attempt) * quoted
-        return _changed(work, goes, order=surplus, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
+        return _update_works(work, goes, order=surplus, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
 
     def _next_to_hanging(self, work: Work, account: Account, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor]:
         """Contracts that an exit sends while an order of it hangs, for which the desk does not wait; their limit too.
@@ -434,7 +434,7 @@ def _work_of(matrix: Tensor) -> Work:
     return Work(*matrix.unbind(0))
 
 
-def _changed(work: Work, where: Tensor, **values: Tensor | int) -> Work:
+def _update_works(work: Work, where: Tensor, **values: Tensor | int) -> Work:
     """The works with these values `where` true."""
     return replace(work, **{name: torch.where(where, value, getattr(work, name)) for name, value in values.items()})
 
@@ -444,11 +444,11 @@ def _measure(work: Work, account: Account) -> Tensor:
     return torch.where(work.mark > 0, work.mark, 2 * account.entry)
 
 
-def _requested(work: Work, goal: Tensor, minute: Tensor, where: Tensor) -> Work:
+def _request_exits(work: Work, goal: Tensor, minute: Tensor, where: Tensor) -> Work:
     """The works with exits down to `goal` requested; an exit under way takes the lower goal."""
     under_way = work.kind == EXIT
-    work = _changed(work, where & ~under_way, kind=EXIT, order=0, attempt=0, started=minute, goal=goal)
-    return _changed(work, where & under_way, goal=torch.minimum(work.goal, goal))
+    work = _update_works(work, where & ~under_way, kind=EXIT, order=0, attempt=0, started=minute, goal=goal)
+    return _update_works(work, where & under_way, goal=torch.minimum(work.goal, goal))
 
 
 def _columns(account: Account, work: Work, minute: Tensor, has_position: Tensor) -> Tensor:

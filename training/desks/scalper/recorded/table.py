@@ -99,9 +99,9 @@ def _cells(history: History, day: TradingDay, quotes: SessionQuotes, trading: Tr
     own_quotes, of_near = ([np.where(mask, side, 0) for side in sides] for mask in (young, near))
     spot = history.close[day.first : day.end]
     terms = (np.array(RIGHTS, dtype=np.float64).reshape(2, 1, 1), np.array(quotes.strikes).reshape(1, -1, 1), spot)
-    alone = _supported(own_quotes, None, terms, risk.spot_gap_max)
-    paired = _supported(own_quotes, of_near, terms, risk.spot_gap_max)
-    supported = _supported(of_near, of_near, terms, risk.spot_gap_max)
+    alone = _is_supported(own_quotes, None, terms, risk.spot_gap_max)
+    paired = _is_supported(own_quotes, of_near, terms, risk.spot_gap_max)
+    supported = _is_supported(of_near, of_near, terms, risk.spot_gap_max)
     costs = entry_costs(torch.from_numpy(of_near[0]), torch.from_numpy(of_near[1]), trading)
     costs = torch.where(torch.from_numpy(near & supported & (of_near[1] > 0)), costs, DENIED)
     trades = minute < (day.session.close_ns - day.session.open_ns) // 60_000_000_000
@@ -127,7 +127,7 @@ def _last(mask: BoolArray) -> Int64Array:
     return newest
 
 
-def _supported(
+def _is_supported(
     own_quotes: Sequence[Int64Array],
     pair_quotes: Sequence[Int64Array] | None,
     terms: tuple[Float64Array, Float64Array, Float64Array],
