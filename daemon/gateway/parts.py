@@ -222,10 +222,17 @@ def _changed_hands(books: Ledgers, line: LedgerLine) -> bool:
 
 
 def _fraction(books: Ledgers, line: LedgerLine) -> Division:
-    """Cash for a fraction of a share, by whose fractions make it; `main`'s where nobody has one."""
+    """Cash for a fraction of a share, by who got less than its due of new shares, and by whose fractions it takes.
+
+    `main`'s where there is neither. Where nobody has a fraction, the line's quantity says what it pays for alone.
+    """
     holders = _holders(books, line)
     fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1 > 0}
-    shares, cash = apportioned(line.quantity, fractions, FINEST), apportioned(line.amount, fractions)
+    shares = apportioned(line.quantity, fractions, FINEST) if fractions else {}
+    due = dict(books.lieu.pop(line.symbol, ("", {}))[1])
+    for name, quantity in shares.items():
+        due[name] = due.get(name, ZERO) - quantity
+    cash = apportioned(line.amount, due if any(part > 0 for part in due.values()) else fractions)
     return Division({name: LinePart(shares.get(name, ZERO), cash.get(name, ZERO)) for name in sorted(shares | cash)})
 
 
@@ -280,10 +287,21 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
     if not announced or abs(before * new_rate / old_rate - total) >= 1:  # or the announcement is of something else
         new_rate, old_rate = _plain_ratio(before, total) or (total, before)
     due = {name: held * new_rate / old_rate for name, held in sorted(old.items())}
-    short = min(due.pop(MAIN, ZERO), ZERO)
-    whole = [name for name in due if not (books.accounts[name].fractions or old[name] % 1)]
+    new = _cut(books, old, due, total)
+    less = {name: due.get(name, ZERO) - new.get(name, ZERO) for name in sorted(due.keys() | new.keys())}
+    books.lieu.pop(line.symbol, None)
+    if any(part > FINEST for part in less.values()):
+        books.lieu[line.symbol] = (line.date, less)
+    return new
+
+
+def _cut(books: Ledgers, old: Mapping[str, Decimal], due: Mapping[str, Decimal], total: Decimal) -> dict[str, Decimal]:
+    """Return what each gets of `total` shares of those that are its due for the `old` ones, whole where it has such."""
+    short = min(due.get(MAIN, ZERO), ZERO)
+    names = [name for name in due if name != MAIN]
+    whole = [name for name in names if not (books.accounts[name].fractions or old[name] % 1)]
     new = {name: due[name].to_integral_value(ROUND_FLOOR) for name in whole}
-    others, there = [name for name in due if name not in whole], total - short - sum(new.values(), ZERO)
+    others, there = [name for name in names if name not in whole], total - short - sum(new.values(), ZERO)
     wanted = sum((due[name] for name in others), ZERO)
     for name in others:
         part = due[name] if wanted <= there else due[name] * there / wanted

@@ -360,9 +360,37 @@ def test_cash_for_a_fraction_is_by_whose_fractions_it_is_for() -> None:
     assert booked(made, division, "SPY") == {"a": dec("1.6"), "b": dec("2.4"), "c": dec(4)}
 
 
-def test_cash_for_a_fraction_that_nobody_has_is_mains() -> None:
-    division = divide(books(a={"SPY": 3}), line("CIL", "SPY", "0", "12.00"), "")
-    assert cash_of(division) == {MAIN: dec("12.00")}
+@pytest.mark.parametrize("names", ["0", "-0.5"])  # a share's fraction that the line is for
+def test_cash_for_a_fraction_that_nobody_has_is_mains(names: str) -> None:
+    division = divide(books(a={"SPY": 3}), line("CIL", "SPY", names, "12.00"), "")
+    assert division.parts == {MAIN: LinePart(amount=dec("12.00"))}
+
+
+@pytest.mark.parametrize(
+    ("main", "ratio", "split", "paid", "cash"),
+    [
+        # 1 for 10 of a's 25 and b's 12.5: 2.5 and 1.25. The broker gives 3 of 3.75: b has 1, as 2 are a's
+        ("0", "1/10", "-34.5", "0", {"a": "66.67", "b": "33.33"}),  # of the three quarters that are paid a half is a's
+        ("0", "1/10", "-34.5", "-0.75", {"a": "66.67", "b": "33.33"}),
+        ("0", "1/10", "-33.75", "-0.75", {"a": "66.67", "b": "33.33"}),  # it gives 3.75, and takes the fraction
+        # with main's 2 it gives 3 of 3.95: main has nothing of its 0.2; with 7 it gives 4 of 4.45, of which b has its
+        # 1.25, and main 0.75, which is more than its 0.7: what is paid is for a's half alone
+        ("2", "1/10", "-36.5", "0", {"a": "52.63", "b": "26.32", MAIN: "21.05"}),
+        ("7", "1/10", "-40.5", "0", {"a": "100"}),
+    ],
+)
+def test_cash_for_a_fraction_of_new_shares_is_for_who_got_less_than_its_due(
+    main: str, ratio: str, split: str, paid: str, cash: dict[str, str]
+) -> None:
+    made = trading_fractions(books(a={"SPY": 25}, b={"SPY": "12.5"}, main={"SPY": main}), "b")
+    row = line("SPLIT", "SPY", split)
+    made.ratios[row.id] = ratio
+    booked(made, divide(made, row, ""), "SPY")
+    division = divide(made, line("CIL", "SPY", paid, "100.00"), "")
+    assert {name: part for name, part in cash_of(division).items() if part} == {n: dec(c) for n, c in cash.items()}
+    there = booked(made, division, "SPY")
+    assert sum(there.values()) == int(sum(there.values()))
+    assert there["a"] == 2
 
 
 def test_a_dividend_is_divided_by_fractions() -> None:
