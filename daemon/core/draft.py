@@ -41,6 +41,7 @@ URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "
 CASES_MAX = 20  # cases of one alarm a session, whatever their wording
 CASE_LETTERS = 200
 _FIGURES = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+(\.\d+)?")
+NEAR_WHOLE = Decimal("1e-8")  # of a share: some holders' parts, each cut to nine decimals
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is repeated only after this
 CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # and raises an alarm when unanswered for this long
 
@@ -68,6 +69,7 @@ class Draft:
         "identity",
         "ladder",
         "leaps",
+        "lines",
         "marks",
         "model",
         "moves",
@@ -133,6 +135,7 @@ class Draft:
         self.cause = RECONCILED  # why the book moves
         self.moves: list[Move] = []
         self.observed = 0  # bars that the strategy saw in this step
+        self.lines: tuple[Activity, ...] = ()  # of the ledger, that the report under way tells
 
     def freeze(self) -> State[Any]:
         return State(
@@ -390,9 +393,14 @@ class Draft:
     def counted(self, shares: Decimal | int) -> Quantity:
         """Return what the desk counts of a number of shares: all of it with fractions, else the whole ones.
 
-        What its unit leaves over is no share of the desk; of a negative number it is counted towards 0.
+        What its unit leaves over is no share of the desk; of a negative number it is counted towards 0. A broker cuts
+        to nine decimals: what lacks no more than that of a whole share is one.
         """
-        return floor_to(shares, FINEST if self.fractional else 1)
+        if self.fractional:
+            return floor_to(shares, FINEST)
+        told = Decimal(shares)
+        near = told.to_integral_value()
+        return int(near) if abs(told - near) <= NEAR_WHOLE else floor_to(told, 1)
 
     def contract_of(self, symbol: str) -> Contract | None:
         """Return the contract of an OCC symbol, from the chain or parsed from the symbol; None for shares."""

@@ -32,7 +32,7 @@ from daemon.core.broker.ledger import (
     WITHHELD,
 )
 from daemon.core.instruments.option_market import OccContract, is_contract, parse_occ, root_of
-from daemon.core.risk.splits import PLAIN
+from daemon.core.risk.splits import plain_ratio
 from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, stamped_ns
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
@@ -285,7 +285,7 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
     before, announced = sum(old.values(), ZERO), books.ratios.get(line.id, "")
     new_rate, old_rate = _rates(announced) if announced else (total, before)
     if not announced or abs(before * new_rate / old_rate - total) >= 1:  # or the announcement is of something else
-        new_rate, old_rate = _plain_ratio(before, total) or (total, before)
+        new_rate, old_rate = plain_ratio(before, total) or (total, before)
     due = {name: held * new_rate / old_rate for name, held in sorted(old.items())}
     new = _cut(books, old, due, total)
     less = {name: due.get(name, ZERO) - new.get(name, ZERO) for name in sorted(due.keys() | new.keys())}
@@ -311,20 +311,6 @@ def _cut(books: Ledgers, old: Mapping[str, Decimal], due: Mapping[str, Decimal],
         return {**new, MAIN: left} if left or MAIN in old else new
     new[max(new, key=lambda name: (new[name], name))] += left
     return new
-
-
-def _plain_ratio(before: Decimal, total: Decimal) -> tuple[Decimal, Decimal] | None:
-    """Return the one ratio of a split, new shares for old ones, that makes `total` of `before`; None for none or more.
-
-    The broker cuts `total` to nine decimals, or to whole shares where it pays the fraction in cash.
-    """
-    over = {pair: before * pair[0] / pair[1] - total for pair in _PLAIN}
-    exact = [pair for pair, fraction in over.items() if 0 <= fraction < FINEST]
-    cut = [pair for pair, fraction in over.items() if 0 <= fraction < 1 and not total % 1]
-    return next((some[0] for some in (exact, cut) if len(some) == 1), None)
-
-
-_PLAIN = [(Decimal(it.numerator), Decimal(it.denominator)) for it in sorted(PLAIN)]
 
 
 def _rates(announced: str) -> tuple[Decimal, Decimal]:

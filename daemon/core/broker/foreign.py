@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -27,9 +28,10 @@ from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, in_words, parse_name
+from daemon.core.risk.splits import SPLIT_RATIO, plain_ratio
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
-from strategies.kit.quantity import FINEST, Quantity, exact, whole_of
+from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
 
 FOREIGN = "foreign"  # an order's purpose
 GRID = Decimal("0.0001")  # of a share of a cost
@@ -376,25 +378,93 @@ def part_of(draft: Draft, line: Activity, own: Quantity, others: Quantity, *, mo
 
     `moves`: the line takes all shares away, or brings what replaces them.
     """
+    old = _replaced_by(draft, line) if moves and line.quantity > 0 else line.symbol
     if moves and line.kind != "OPTRD":
         _note_move(draft, line, own, others)
     if not others:
         return line
+    cut = _cut_to_whole(draft, line, old, own, own + others, moves=moves) if own else None
+    if own:
+        line = _without_beside(draft, line, old, own + others, moves=moves)
     whole = own + others
     quantity, amount = line.quantity * own / whole, _cash_part(draft, line, own, whole)
     amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own else ZERO
-    if moves:
+    if cut is not None and not draft.fractional:
+        quantity = cut.due if moves else cut.due - own
+        _hold_of_cut(draft, line.symbol, cut, joins=line.symbol != old)
+    elif moves:
         hold_foreign(draft, line.symbol, draft.counted(line.quantity) - draft.counted(quantity))
     elif line.quantity:
         total = draft.held(line.symbol) + draft.broker.foreign_held.get(line.symbol, 0)
         desk = draft.counted(draft.held(line.symbol) + quantity) if own else 0
         after = draft.counted(total + line.quantity)
         hold_foreign(draft, line.symbol, after - desk - draft.broker.foreign_held.get(line.symbol, 0))
-    if line.quantity > 0 or (line.quantity and not moves):
+    if cut is not None:
+        less = own / whole if draft.fractional else (cut.due - draft.counted(cut.due)) / cut.paid
+        _note_lieu(draft, line.symbol, Decimal(less))
+    elif line.quantity > 0 or (line.quantity and not moves):
         _note_fractions(draft, line, own, whole, moves=moves)
     if line.amount != amount:
         transfer(draft, line.amount - amount)
     return replace(line, quantity=quantity, amount=amount) if own else None
+
+
+class _Cut(NamedTuple):
+    """How many new shares are due to the desk, and how many of all the broker pays for in place of giving them."""
+
+    due: Decimal
+    paid: Decimal
+    both: Decimal  # due to desk and others
+    there: Decimal  # new shares of the account
+
+
+def _cut_to_whole(draft: Draft, line: Activity, old: str, own: Quantity, held: Quantity, *, moves: bool) -> _Cut | None:
+    """Return what is due for `own` of the `held` shares where the broker cut the new ones to whole ones; else None."""
+    before = Decimal(held + max(draft.broker.unexplained.get(old, 0), 0))
+    total = line.quantity + (ZERO if moves else before)
+    if total <= 0 or total % 1 or not line.quantity or line.kind == "OPTRD":
+        return None
+    new, former = plain_ratio(before, total, SPLIT_RATIO) or (total, before)
+    paid = before * new / former - total
+    return _Cut(own * new / former, paid, held * new / former, total) if paid > FINEST else None
+
+
+def _hold_of_cut(draft: Draft, symbol: str, cut: _Cut, *, joins: bool) -> None:
+    """Hold whole shares of what is due to desk and others as these two's, and the rest as one that lies beside.
+
+    Under another name they join what others hold of that.
+    """
+    both = min(draft.counted(cut.both), exact(cut.there))
+    desk = min(draft.counted(cut.due), both)
+    hold_foreign(draft, symbol, both - desk - (0 if joins else draft.broker.foreign_held.get(symbol, 0)))
+    if joins:
+        return
+    beside = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
+    rest = exact(cut.there) - both
+    draft.broker = replace(draft.broker, beside={**beside, symbol: rest} if rest else beside)
+
+
+def _replaced_by(draft: Draft, line: Activity) -> str:
+    """Return the symbol of the shares that left for those that the line brings; its own where none is known."""
+    return next(reversed(_left_for(draft, line)), f"{line.kind} {line.symbol}").removeprefix(f"{line.kind} ")
+
+
+def _without_beside(draft: Draft, line: Activity, old: str, held: Quantity, *, moves: bool) -> Activity:
+    """Return the line of what desk and others `held` of `old`: a fraction that lies beside has its own part.
+
+    Where shares leave, the fraction stays until those come that replace it too.
+    """
+    beside = dict(draft.broker.unexplained)
+    crumb = beside.get(old, 0)
+    if crumb <= 0 or not line.quantity or line.kind == "OPTRD":
+        return line
+    if moves and line.quantity < 0:
+        return replace(line, quantity=line.quantity + crumb) if -line.quantity >= held + crumb else line
+    part = floor_to(line.quantity * crumb / (held + crumb), FINEST)
+    kept = 0 if moves else crumb
+    del beside[old]
+    draft.broker = replace(draft.broker, beside={**beside, line.symbol: beside.get(line.symbol, 0) + kept + part})
+    return replace(line, quantity=line.quantity - part)
 
 
 def _cash_part(draft: Draft, line: Activity, own: Quantity, whole: Quantity) -> Decimal:
@@ -436,8 +506,12 @@ def _note_fractions(draft: Draft, line: Activity, own: Quantity, whole: Quantity
     total = line.quantity if moves else whole + line.quantity
     all_of_it, desks = total % FRACTION, (total * own / whole) % FRACTION
     if all_of_it:
-        owners = draft.broker.owners
-        _note(draft, replace(owners, lieu={**owners.lieu, line.symbol: min(desks / all_of_it, FRACTION)}))
+        _note_lieu(draft, line.symbol, desks / all_of_it)
+
+
+def _note_lieu(draft: Draft, symbol: str, part: Decimal) -> None:
+    owners = draft.broker.owners
+    _note(draft, replace(owners, lieu={**owners.lieu, symbol: min(part, FRACTION)}))
 
 
 def _note_move(draft: Draft, line: Activity, own: Quantity, others: Quantity) -> None:
@@ -449,6 +523,16 @@ def _note_move(draft: Draft, line: Activity, own: Quantity, others: Quantity) ->
         moves = {name: parts for name, parts in moves.items() if name not in replaced}
     elif line.quantity < 0 and (others or draft.broker.foreign_held or owners.closes):
         moves = {**moves, f"{line.kind} {line.symbol}": (own, others) if others else (-draft.counted(line.quantity), 0)}
+    if moves != owners.moves:
+        _note(draft, replace(owners, moves=moves))
+
+
+def forget_leavers(draft: Draft, symbol: str) -> None:
+    """Forget shares of a symbol that left for others to come: the broker's figure was taken over."""
+    basket, owners = draft.basket, draft.broker.owners
+    if any(it.symbol == symbol for it in basket.leavers):
+        draft.basket = replace(basket, leavers=tuple(it for it in basket.leavers if it.symbol != symbol))
+    moves = {name: parts for name, parts in owners.moves.items() if name.partition(" ")[2] != symbol}
     if moves != owners.moves:
         _note(draft, replace(owners, moves=moves))
 

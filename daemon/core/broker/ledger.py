@@ -35,7 +35,7 @@ from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.splits import was_counted, was_taken_over
+from daemon.core.risk.splits import was_counted, was_left_out, was_taken_over
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
 
@@ -118,6 +118,7 @@ def turn(line: Activity) -> int:
 
 def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
     """Book the lines of the paper broker's ledger; the session's line of equity has them."""
+    draft.lines = event.activities
     for line in event.activities:
         book_activity(draft, line)
     draft.record_equity()
@@ -186,7 +187,7 @@ def _book(draft: Draft, line: Activity) -> None:
 def _book_income(draft: Draft, line: Activity) -> None:
     book = draft.book
     fees = book.fees - line.amount if line.kind in FEES else book.fees
-    if line.kind == CASH_IN_LIEU:  # its share was no longer counted, which was no loss
+    if line.kind == CASH_IN_LIEU and was_left_out(draft, line.symbol):  # which was no loss
         book = rescaled(book, book.equity, line.amount)
     elif line.kind in INCOME:
         book = without_income(book, line.amount)

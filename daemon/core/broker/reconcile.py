@@ -30,6 +30,7 @@ from daemon.core.broker.fills import (
 from daemon.core.broker.foreign import (
     can_hold,
     end_unheld_sale,
+    forget_leavers,
     fraction_paid,
     give_up_sold,
     hold_foreign,
@@ -87,7 +88,7 @@ from daemon.core.risk.splits import (
     splits_others_short,
 )
 from daemon.core.session import new_york_date, new_york_text
-from daemon.core.state import ADJUSTED_MAX, BROKER_MODES, ZERO, Adjusted, Position, Suspicion
+from daemon.core.state import ADJUSTED_MAX, BROKER_MODES, ZERO, Adjusted, Leaver, Position, Suspicion
 from strategies.kit.quantity import Quantity, exact, total, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -152,6 +153,7 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     beside = draft.broker.unexplained
     if symbol in beside:  # the whole figure is taken over
         draft.broker = replace(draft.broker, beside={s: crumb for s, crumb in beside.items() if s != symbol})
+    forget_leavers(draft, symbol)
     if rule == "ignore":
         own = draft.held(symbol)
         left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
@@ -617,6 +619,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     """Take over orders first, then their executions, then the ledger's other lines, each line once."""
     noted = draft.broker  # these orders were read before positions and cash, which include them
+    draft.lines = event.activities
     _split_before_fills(draft, event)
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
@@ -658,13 +661,31 @@ def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> No
     """
     early = draft.basket.early_lieu
     for line in early:
-        if draft.desk.holds.by_basket and line.symbol in draft.book.positions and _comes_early(draft, line, positions):
+        held = draft.desk.holds.by_basket and line.symbol in draft.book.positions
+        gone = _all_paid_out(draft, line.symbol, positions) if held else None
+        if held and gone is None and _comes_early(draft, line, positions):
             continue
         draft.basket = replace(draft.basket, lieu=tuple(other for other in draft.basket.early_lieu if other != line))
-        with draft.because(cause_of(line)):
-            book_activity(draft, line)
+        if gone is not None:
+            draft.basket = replace(draft.basket, leavers=tuple(it for it in draft.basket.leavers if it != gone))
+        told = line if gone is None else replace(line, kind=gone.kind, quantity=-Decimal(gone.quantity))
+        with draft.because(cause_of(told)):
+            book_activity(draft, told)
     if early and not draft.basket.early_lieu:
         draft.basket = replace(draft.basket, lieu=UNSET)
+
+
+def _all_paid_out(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ...] | None) -> Leaver | None:
+    """Return the desk's shares that a split took away and that were less than one new share: cash comes for all.
+
+    Not where others held some too: whose cash it is their fractions would say.
+    """
+    if positions is None or any(position.symbol == symbol for position in positions):
+        return None
+    if draft.broker.foreign_held.get(symbol) or symbol in draft.broker.owners.closes:
+        return None
+    taken = (it for it in draft.basket.leavers if it.symbol == symbol and it.kind in SPLITS)
+    return next((it for it in taken if it.quantity == draft.held(symbol)), None)
 
 
 def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:

@@ -20,7 +20,7 @@ from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import BROKER_MODES, ZERO, BasketState
-from strategies.kit.quantity import Quantity, exact
+from strategies.kit.quantity import FINEST, Quantity, exact
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
 OPENS_MIN = 9 * 60 + 30  # of New York's day
@@ -32,6 +32,7 @@ PLAIN = frozenset(
     + [Fraction(a, b) for a in range(1, PARTS_MAX + 1) for b in range(1, PARTS_MAX + 1) if a != b]
 )
 """New shares for each old one, in splits that happen."""
+_BY_SIZE = sorted(PLAIN)
 RATIOS = frozenset(float(it) for it in PLAIN if max(it, 1 / it) >= SPLIT_RATIO)
 _OWN_RATIOS = tuple(sorted(RATIOS))
 COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
@@ -40,6 +41,31 @@ NEAR = 0.02  # a dividend of the same day, and rounding
 COST_NEAR = Decimal("0.01")  # of the cost: the broker rounds its average price
 NIGHTS_MAX = 5  # from the broker's books of a split to the day that it is announced for, over a long weekend
 EXACT = 1e-8  # shares: quantities have nine places, and a ratio is a float
+
+
+def plain_ratio(before: Decimal, total: Decimal, least: float = 1.0) -> tuple[Decimal, Decimal] | None:
+    """Return the one ratio of a split, new shares for old ones, that makes `total` of `before`; None for none or more.
+
+    Where the broker pays a fraction in cash no ratio below `least` either way counts.
+    """
+    ratios = _plain_ratios(before, total, least)
+    return (Decimal(ratios[0].numerator), Decimal(ratios[0].denominator)) if len(ratios) == 1 else None
+
+
+def may_be_cut(before: Decimal, total: Decimal) -> bool:
+    """Return whether several ratios make `total` of `before`: neither its fraction is known then, nor the price."""
+    return len(_plain_ratios(before, total, SPLIT_RATIO)) > 1
+
+
+def _plain_ratios(before: Decimal, total: Decimal, least: float) -> list[Fraction]:
+    """Return the ratios of splits that make `total` of `before`, the smallest first.
+
+    The broker cuts `total` to nine decimals, or to whole shares where it pays the fraction in cash.
+    """
+    over = {it: before * it.numerator / it.denominator - total for it in _BY_SIZE}
+    exactly = [it for it, fraction in over.items() if 0 <= fraction < FINEST]
+    cut = [it for it, fraction in over.items() if 0 <= fraction < 1 and not total % 1 and max(it, 1 / it) >= least]
+    return exactly if len(exactly) == 1 else cut
 
 
 def factor(one: float, other: float) -> float:
@@ -115,6 +141,20 @@ def _was_booked(draft: Draft, symbol: str) -> bool:
 
 def _booked(symbol: str, day: date) -> str:
     return f"{symbol} split {day.isoformat()}"
+
+
+def note_left_out(draft: Draft, symbol: str) -> None:
+    """Remember that a fraction was dropped from the book, which its cash makes whole again."""
+    draft.first_time(_left_out(symbol))
+
+
+def was_left_out(draft: Draft, symbol: str) -> bool:
+    """Return whether a fraction of the symbol was dropped from the book: it counted as no loss."""
+    return _left_out(symbol) in draft.broker.seen
+
+
+def _left_out(symbol: str) -> str:
+    return f"{symbol} fraction left out"
 
 
 def note_announced(draft: Draft, line: Activity) -> None:
@@ -236,6 +276,8 @@ def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> 
     ours, others = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
         return
+    if abs(position.quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
+        return  # what the split that is booked left over
     there, price, mine = position.quantity, position.average_price, ours.quantity + others
     ratios = _SHARED_RATIOS if others else _OWN_RATIOS
     for before in dict.fromkeys((mine, draft.expected(symbol))):

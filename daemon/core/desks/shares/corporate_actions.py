@@ -39,9 +39,9 @@ def split_shares(draft: Draft, line: Activity, paid_out: Decimal) -> None:
 
     `paid_out` shares of the line are such a fraction on a desk with fractions too.
     """
-    before, mark = draft.held(line.symbol), draft.marks.get(line.symbol)
+    before, mark, leavers = draft.held(line.symbol), draft.marks.get(line.symbol), len(draft.basket.leavers)
     _split(draft, line, paid_out)
-    if draft.held(line.symbol) != before:  # a line of leaving shares is followed by one of arriving shares
+    if before and len(draft.basket.leavers) <= leavers:  # a line of leaving shares is followed by one of arriving ones
         splits.note_booked(draft, line.symbol, mark)
         splits.note_line(draft, line)
 
@@ -51,57 +51,114 @@ def _split(draft: Draft, line: Activity, paid_out: Decimal) -> None:
     if not before:
         return
     left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
-    if before + line.quantity <= 0 or left:  # two lines: all leave, then all come
+    of_both = before < -line.quantity < before + _beside(draft, line.symbol)
+    if (before <= -line.quantity and not of_both) or left:  # two lines: all leave, then all come
         reorganise(draft, line)
         return
     _stop_trading(draft, line.symbol)
-    after = before + _of_the_book(draft, line, line.symbol, before, adds=True)
-    whole = draft.counted(after - paid_out)
-    _follow_exit(draft, line.symbol, line.symbol, after, before)
+    due, got = _of_the_book(draft, line, line.symbol, before, adds=True)
+    whole = draft.counted(got - paid_out)
+    _follow_exit(draft, line.symbol, line.symbol, due, before)
     if line.symbol in draft.marks:
-        draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
-        _leave_out(draft, draft.marks[line.symbol] * (after - whole))
+        draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / due}
+        _leave_out(draft, line.symbol, draft.marks[line.symbol] * (due - whole))
     position = replace(draft.book.positions[line.symbol], quantity=whole)
     if not isinstance(position.high, UnsetType):
-        position = replace(position, high=position.high * before / after)
+        position = replace(position, high=position.high * before / due)
     draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: position}))
     if not whole:
         _end(draft, line.symbol)
     revalue(draft)
 
 
-def _of_the_book(draft: Draft, line: Activity, symbol: str, own: Quantity, *, adds: bool) -> Decimal:
-    """Return the part of the line's shares that belongs to `own` shares of `symbol` in the book.
+def _of_the_book(draft: Draft, line: Activity, symbol: str, own: Quantity, *, adds: bool) -> tuple[Decimal, Decimal]:
+    """Return how many shares are due for `own` shares of `symbol` in the book by the line, and how many they get.
 
     The rest is of the fraction of `symbol` that lies beside, which grows by it (`adds`) or is replaced by it. Of shares
-    that others hold too the line is the desk's part already.
+    that others hold too the line is the desk's part already. They get less than is due where the broker cuts the
+    account's shares to whole ones, and pays for what it cut. Of what several ratios explain the most is due that may
+    be: a higher price of the shares would be a loss once they are quoted.
     """
     broker, beside = draft.broker, dict(draft.broker.unexplained)
-    crumb = beside.get(symbol, 0)
-    if crumb <= 0 or own <= 0 or broker.foreign_held.get(symbol):
-        return line.quantity
-    mine = floor_to(line.quantity * own / (own + crumb), FINEST)
-    if not adds:
-        del beside[symbol]
-    beside[line.symbol] = beside.get(line.symbol, 0) + exact(line.quantity) - mine
-    draft.broker = replace(broker, beside=beside)
-    return Decimal(mine)
+    crumb = _beside(draft, symbol)
+    before = own + crumb
+    total = line.quantity + (before if adds else ZERO)
+    if own <= 0 or total <= 0:
+        return line.quantity + (own if adds else ZERO), line.quantity + (own if adds else ZERO)
+    new, old = splits.plain_ratio(before, total, splits.SPLIT_RATIO) or (total, before)
+    due, got = own * new / old, Decimal(floor_to(total * own / before, FINEST))
+    if not draft.fractional:
+        got = min(due, total)
+    if splits.may_be_cut(before, total):
+        due = own * (total + 1) / before
+    if crumb:
+        if not adds:
+            del beside[symbol]
+        left = exact((total - draft.counted(got)).quantize(FINEST))
+        draft.broker = replace(broker, beside={**beside, line.symbol: left})
+    return due, got
+
+
+def _beside(draft: Draft, symbol: str) -> Decimal:
+    """Return the fraction that lies beside; 0 where others hold too, and a line is the desk's part already."""
+    others, crumb = draft.broker.foreign_held.get(symbol), draft.broker.unexplained.get(symbol, 0)
+    return Decimal(crumb) if crumb > 0 and not others else ZERO
 
 
 def reorganise(draft: Draft, line: Activity) -> None:
-    """Book one line about shares that leave or come. Cash for shares sells them; cash alone is income."""
+    """Book one line about shares that leave or come. Cash for shares sells them; cash alone is income.
+
+    Of shares that are replaced by cash and other shares the cash is for a part of their worth.
+    """
     if line.quantity < 0:
-        _leave(draft, line, min(-draft.counted(line.quantity), max(draft.held(line.symbol), 0)))
+        held = max(draft.held(line.symbol), 0)
+        _leave(draft, line, held if held <= -line.quantity else -draft.counted(line.quantity))
     elif line.quantity > 0:
         _arrive(draft, line)
+    elif line.amount > 0 and _are_replaced(draft, line):
+        _pay_for_a_part(draft, line)
     else:
         draft.put_book(income(draft.book, line.amount))
     revalue(draft)
 
 
+def _are_replaced(draft: Draft, line: Activity) -> bool:
+    """Return whether the report tells shares that come for those of the line's symbol, which leave as a whole.
+
+    So it is where as many lines of the kind bring shares as take some.
+    """
+    alike = [other for other in draft.lines if other.kind == line.kind and other.status != splits.ANNOUNCED]
+    gone = [other for other in alike if other.quantity < 0]
+    of_it = sum((other.quantity for other in gone if other.symbol == line.symbol), ZERO)
+    come = sum(other.quantity > 0 for other in alike)
+    return 0 < draft.held(line.symbol) <= -of_it and len(gone) <= come and line.kind != WORTHLESS
+
+
+def _pay_for_a_part(draft: Draft, line: Activity) -> None:
+    """Book cash for a part of the worth of shares that others replace: these have what is left of cost and worth."""
+    symbol, book = line.symbol, draft.book
+    position, mark = book.positions[symbol], draft.marks.get(symbol, ZERO)
+    part = min(line.amount / (mark * position.quantity), Decimal(1)) if mark > 0 else Decimal(1)
+    cost = (position.cost * part).quantize(COST_GRID)
+    gain = line.amount - cost
+    paid = replace(position, cost=position.cost - cost, pnl=position.pnl + gain)
+    draft.put_book(
+        replace(
+            book,
+            cash=book.cash + line.amount,
+            realized=book.realized + gain,
+            positions={**book.positions, symbol: paid},
+        )
+    )
+    draft.marks = {**draft.marks, symbol: mark * (1 - part)}
+
+
 def _leave(draft: Draft, line: Activity, count: Quantity) -> None:
     """Book leaving shares: sold if paid for, lost if worthless, else held until their replacement arrives."""
     _stop_trading(draft, line.symbol)
+    if count and line.amount > 0 and _are_replaced(draft, line):
+        _pay_for_a_part(draft, line)
+        line = replace(line, amount=ZERO)
     if count and (line.amount > 0 or line.kind == WORTHLESS):
         position = draft.book.positions[line.symbol]
         cost = (position.cost * count / position.quantity).quantize(COST_GRID)
@@ -134,27 +191,28 @@ def _arrive(draft: Draft, line: Activity) -> None:
     Less than one share is dropped: its worth comes as cash.
     """
     leaver = _leaver_for(draft, line)
+    due = got = line.quantity
     if leaver is not None:
-        line = replace(line, quantity=_of_the_book(draft, line, leaver.symbol, leaver.quantity, adds=False))
-    count = draft.counted(line.quantity)
+        due, got = _of_the_book(draft, line, leaver.symbol, leaver.quantity, adds=False)
+    count = draft.counted(got)
     position = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
     cost, mark, high = ZERO, line.price, position.high
     if leaver is not None:
         old = draft.book.positions.get(leaver.symbol)
         joins = line.symbol != leaver.symbol and line.symbol in draft.book.positions
         if old is not None and not isinstance(old.high, UnsetType) and not joins:
-            high = old.high * leaver.quantity / line.quantity
+            high = old.high * leaver.quantity / due
         left = list(draft.basket.leavers)
         left.remove(leaver)
         draft.basket = replace(draft.basket, leavers=tuple(left))
         cost, value = _take_out(draft, leaver)
-        mark = value / line.quantity
-        _leave_out(draft, mark * (line.quantity - count))
+        mark = value / due
+        _leave_out(draft, line.symbol, mark * (due - count))
         position = draft.book.positions.get(line.symbol) or replace(position, quantity=0, cost=ZERO)
     draft.put_book(income(draft.book, line.amount))
     _stop_trading(draft, line.symbol)
     if leaver is not None:
-        _follow_exit(draft, leaver.symbol, line.symbol, line.quantity, leaver.quantity)
+        _follow_exit(draft, leaver.symbol, line.symbol, due, leaver.quantity)
     if not count:
         draft.put_book(replace(draft.book, realized=draft.book.realized - cost))
         return
@@ -203,9 +261,10 @@ def _end(draft: Draft, symbol: str) -> None:
     trade_closed(draft, replace(ended, cost=ZERO, pnl=ended.pnl - ended.cost))
 
 
-def _leave_out(draft: Draft, value: Decimal) -> None:
+def _leave_out(draft: Draft, symbol: str, value: Decimal) -> None:
     """Drop a fraction of `value` USD; it comes as cash, so until then it counts as no loss."""
     if value:
+        splits.note_left_out(draft, symbol)
         draft.put_book(rescaled(draft.book, draft.book.equity, -value))
 
 

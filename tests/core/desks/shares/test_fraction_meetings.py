@@ -9,6 +9,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.book import session_loss
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.state import Halt
@@ -17,7 +18,7 @@ from tests.support.core.account import Account, line
 from tests.support.core.baskets import decided
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders
 from tests.support.core.daily_live import live, with_shares
-from tests.support.core.desk import TUESDAY, alarms, of
+from tests.support.core.desk import SECOND, TUESDAY, alarms, of
 
 AT_100 = dict.fromkeys(SYMBOLS, "100")
 
@@ -37,7 +38,8 @@ def with_part(account: Account, held: str, rule: str = "halt") -> DailyDesk:
 
 
 def split(account: Account, kind: str, quantity: str) -> None:
-    account.book(replace(line(kind, "AAA"), id=f"{kind} {quantity}", quantity=Decimal(quantity)))
+    told = replace(line(kind, "AAA"), id=f"{kind} {quantity}", quantity=Decimal(quantity))
+    account.book(replace(told, time_ns=TUESDAY.open_ns - 34_200 * SECOND))
 
 
 # --- less than a share more, or less ----------------------------------------------------------------------------------
@@ -170,6 +172,99 @@ def test_a_split_gives_the_fraction_beside_its_own_part(
         Decimal(10_000),
         True,
     )
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+@pytest.mark.parametrize(
+    ("fractions", "before", "there", "after"),
+    [
+        # of desk, others and beside: each its own times the ratio
+        ("on", ("16", "37", "0.8"), "10.76", ("3.2", "7.4", "0.16")),  # 1 for 5
+        ("on", ("21", "6.8", "0.025"), "2.7825", ("2.1", "0.68", "0.0025")),  # 1 for 10
+        ("off", ("26", "27", "0.7"), "537", ("260", "270", "7")),  # 10 for 1
+        ("off", ("51", "2", "0"), "17.666666666", ("17", "0", "0.666666666")),  # 1 for 3, cut to nine decimals
+        ("off", ("27", "0", "0.9631"), "9.321033333", ("9", "0", "0.321033333")),
+        ("off", ("18", "0", "0.7273"), "23.409125", ("22", "0", "1.409125")),  # 5 for 4: half a share of the desk's too
+        ("off", ("32", "0", "0"), "1.6", ("1", "0", "0.6")),  # 1 for 20: what is left is no 8 for 5
+        ("off", ("3", "0", "0"), "3.75", ("3", "0", "0.75")),  # 5 for 4
+        ("off", ("2", "0", "0.5"), "0.125", ("0", "0", "0.125")),  # 1 for 20: nothing whole is left
+        # the broker cuts them to whole shares: a desk of whole ones has all of its own, and no more
+        ("off", ("48", "24", "0.85"), "109", ("72", "36", "1")),  # 3 for 2
+        ("off", ("54", "0", "0.95"), "10", ("10", "0", "0")),  # 1 for 5 is 10.8
+    ],
+)
+def test_a_split_gives_desk_and_others_and_what_lies_beside_each_its_own(
+    fractions: str, before: tuple[str, str, str], there: str, after: tuple[str, str, str], lines: int
+) -> None:
+    own, others, beside = (exact(part) for part in before)
+    account = Account("50000")
+    if others:
+        account.positions["AAA"] = (others, Decimal(100))
+    d = with_shares(account, by_rule("ignore", fractions), AAA=float(own))
+    total = Decimal(own + others + beside)
+    account.positions["AAA"] = (exact(total), Decimal(100))
+    reported(d, account, -20, -19, -18)
+    assert (d.held["AAA"], d.state.broker.unexplained.get("AAA", 0)) == (own, beside)
+    account.positions["AAA"] = (exact(there), 100 * total / Decimal(there))
+    for quantity in (Decimal(there) - total,) if lines == 1 else (-total, Decimal(there)):
+        split(account, "SPLIT", str(quantity))
+    reported(d, account, -17, -16, -15)
+    broker = d.state.broker
+    parts = (d.held.get("AAA", 0), broker.foreign_held.get("AAA", 0), broker.unexplained.get("AAA", 0))
+    assert parts == tuple(exact(part) for part in after)
+    assert (d.state.risk.halt, d.state.risk.reconciled, d.state.basket.to_come) == (None, True, ())
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("fractions", "own", "others", "there", "paid", "price", "desks"),
+    [
+        ("on", "19.7", 0, "6", "170", "300", "170"),  # 1 for 3 is 6.5666…: 0.5666… are paid
+        ("off", "20", 0, "6", "200", "300", "200"),
+        ("on", "34", 0, "3", "400", "1000", "400"),  # 1 for 10 is 3.4; 1 for 9 and 1 for 11 leave three as well
+        ("off", "25", 0, "2", "500", "1000", "500"),
+        ("off", "7", 27, "6", "400", "500", "200"),  # 1 for 5 is 1.4 and 5.4: 0.4 of the 0.8 are the desk's
+        ("on", "7", 27, "6", "400", "500", "82.35"),  # all are cut in proportion
+    ],
+)
+def test_new_shares_that_are_cut_to_whole_ones_and_paid_for_are_no_loss(
+    fractions: str, own: str, others: int, there: str, paid: str, price: str, desks: str, *, late: bool
+) -> None:
+    account = Account()
+    if others:
+        account.positions["AAA"] = (others, Decimal(100))
+    d = with_shares(account, by_rule("ignore", fractions), AAA=float(own))
+    cash, before = d.state.book.cash, exact(own) + others
+    account.positions["AAA"] = (exact(there), Decimal(100) * before / Decimal(there))
+    split(account, "SPLIT", str(Decimal(there) - before))
+    if not late:
+        account.book(line("CIL", "AAA", amount=paid))
+    reported(d, account, -17, -16)
+    for minute in range(0, 8, 2):  # so far away it may be another split, until a report has as many shares
+        d.quotes(minute, AAA=price)
+        reported(d, account, minute + 1)
+    assert d.state.marks["AAA"] == Decimal(price)
+    if late:
+        account.book(line("CIL", "AAA", amount=paid))
+        reported(d, account, 8, 9)
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+    assert d.state.book.cash - d.state.book.transfers - cash == Decimal(desks)
+    loss = session_loss(d.state.book)
+    assert loss is not None
+    # of what is cut in proportion with others the price is too high by what was cut: 583.33 USD for 500
+    assert loss < (0.009 if others and fractions == "on" else 1e-9)
+
+
+@pytest.mark.parametrize("fractions", ["on", "off"])
+def test_shares_that_a_reverse_split_makes_less_than_one_of_are_sold_for_the_cash(fractions: str) -> None:
+    d = with_shares(account := Account(), by_rule("halt", fractions), AAA=18)
+    del account.positions["AAA"]
+    split(account, "SPLIT", "-18")
+    account.book(line("CIL", "AAA", amount="1750"))
+    reported(d, account, -18, -17, -16)
+    book = d.state.book  # 1,800 USD were paid for the shares
+    assert (d.held, book.cash, book.realized) == ({}, account.cash, Decimal(-50))
+    assert (d.state.risk.halt, d.state.risk.reconciled, d.state.basket.leavers) == (None, True, ())
 
 
 # --- dust -------------------------------------------------------------------------------------------------------------

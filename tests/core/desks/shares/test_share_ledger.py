@@ -15,8 +15,9 @@ from daemon.core.book import session_loss
 from daemon.core.effects import RaiseAlarm
 from daemon.core.limits import Basket, Trading
 from daemon.core.state import Leaver
-from tests.support.core.account import line
+from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
+from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import TUESDAY, alarms, canceling, of
 
 
@@ -203,11 +204,37 @@ def test_a_flatten_leaves_also_what_the_desk_does_not_trade_any_more() -> None:
     assert sorted(orders(d.effects)[-2:]) == [("BBB", -10, None), ("NEW", -60, None)]
 
 
-def test_a_merger_for_cash_and_shares_sells_the_old_ones_for_the_cash_and_gives_the_new_ones() -> None:
+def test_a_merger_for_cash_and_shares_of_what_is_held_pays_for_a_part_and_the_rest_joins() -> None:
     d = held_over_night()
     assert report_lines(d, line("MA", "BBB", -10, "50"), line("MA", "AAA", 9)) == ["shares_renamed"]
-    book = d.state.book  # 1,000 USD of BBB became 50 USD and nine shares at 100
-    assert (d.held, book.realized, book.equity) == ({"AAA": 69}, Decimal(-950), Decimal(9950))
+    book = d.state.book  # of 1,000 USD of BBB 50 were paid, and the rest became nine shares at 100
+    assert (d.held, book.realized, book.equity) == ({"AAA": 69}, Decimal(0), Decimal(9950))
+    assert book.positions["AAA"].cost == 6950
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (line("MA", "AAA", -60, "3600"), line("MA", "NEW", 30)),
+        (line("MA", "AAA", 0, "3600"), line("MA", "AAA", -60), line("MA", "NEW", 30)),
+        (line("MA", "NEW", 30), line("MA", "AAA", -60), line("MA", "AAA", 0, "3600")),
+    ],
+)
+def test_a_merger_for_cash_and_shares_that_have_no_price_yet_is_no_loss_and_no_gain(
+    lines: tuple[ev.Activity, ...],
+) -> None:
+    d = held_over_night()
+    assert report_lines(d, *lines) == ["shares_renamed"]
+    book = d.state.book  # 6,000 USD of AAA became 3,600 in cash and thirty shares worth the other 2,400
+    assert (d.held, d.state.marks["NEW"], book.equity) == ({"BBB": 10, "NEW": 30}, Decimal(80), Decimal(10000))
+    assert (book.realized, book.positions["NEW"].cost) == (Decimal(0), Decimal(2400))
+
+
+def test_of_two_mergers_the_one_for_cash_alone_leaves_no_shares() -> None:
+    d = held_over_night()
+    report_lines(d, line("MA", "BBB", -10, "400"), line("MA", "AAA", -60), line("MA", "NEW", 30))
+    book = d.state.book
+    assert (d.held, book.realized, book.equity) == ({"NEW": 30}, Decimal(-600), Decimal(9400))
 
 
 def test_a_merger_for_cash_sells_the_shares_for_it() -> None:
@@ -282,6 +309,23 @@ def test_shares_that_left_and_were_sold_meanwhile_hand_on_nothing() -> None:
     d.state = replace(d.state, book=replace(d.state.book, positions=positions))
     d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", (), (), (), (), (line("NC", "NEW", 10),)))
     assert (d.held["NEW"], d.state.book.positions["NEW"].cost) == (10, Decimal(0))
+
+
+def test_shares_that_left_and_were_taken_over_by_a_person_hand_nothing_on() -> None:
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    del account.positions["BBB"]
+    account.book(line("REO", "BBB", -10))
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    assert d.state.risk.halt is not None  # what became of them is not known
+    d.put(ev.AcceptBrokerRequested(d.at(-17), "they are gone", "ann"), account.report(d.at(-16)))
+    assert (d.held, d.state.basket.leavers) == ({"AAA": 60}, ())
+    account.positions = {"NEW": (30, Decimal(200))}
+    account.book(line("REO", "AAA", -60))
+    account.book(line("REO", "NEW", 30))
+    d.put(account.report(d.at(-15)), account.report(d.at(-14)))
+    book = d.state.book  # they are AAA's, and not of what left before
+    assert (d.held, book.positions["NEW"].cost, d.state.marks["NEW"]) == ({"NEW": 30}, Decimal(6000), Decimal(200))
+    assert d.state.risk.reconciled
 
 
 def test_a_part_that_leaves_under_a_new_name_takes_its_part_of_the_cost() -> None:
