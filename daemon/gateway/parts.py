@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from daemon.alpaca_api.wire import ZERO, Json, multiplier
 from daemon.brokers.alpaca import wire
 from daemon.core.book import OPTION_MULTIPLIER
+from daemon.core.broker.foreign import NEW_NAME
 from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
     CONTRACT_CASH,
@@ -39,7 +40,6 @@ from strategies.kit.quantity import FINEST
 
 SHARE_LEG = "OPTRD"
 LAPSED = "OPEXP"
-NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 EARLY = "early OPTRD"
 """The kind of `Moving` of shares that were booked for a contract before its line came."""
 UNKNOWN_LINE = "gateway_line_unowned"

@@ -33,6 +33,7 @@ from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
 
+NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 FOREIGN = "foreign"  # an order's purpose
 GRID = Decimal("0.0001")  # of a share of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
@@ -523,18 +524,23 @@ def _note_move(draft: Draft, line: Activity, own: Quantity, others: Quantity) ->
         moves = {name: parts for name, parts in moves.items() if name not in replaced}
     elif line.quantity < 0 and (others or draft.broker.foreign_held or owners.closes):
         moves = {**moves, f"{line.kind} {line.symbol}": (own, others) if others else (-draft.counted(line.quantity), 0)}
-    if moves != owners.moves:
-        _note(draft, replace(owners, moves=moves))
+    closes = owners.closes
+    if line.quantity > 0 and line.kind in NEW_NAME and line.symbol not in closes:  # a dividend comes weeks later
+        former = closes.get(_replaced_by(draft, line), ())
+        closes = {**closes, line.symbol: former} if former else closes
+    if moves != owners.moves or closes is not owners.closes:
+        _note(draft, replace(owners, moves=moves, closes=closes))
 
 
 def forget_leavers(draft: Draft, symbol: str) -> None:
-    """Forget shares of a symbol that left for others to come: the broker's figure was taken over."""
+    """Forget shares of a symbol that left for others, or are owed by contracts: the broker's figure was taken over."""
     basket, owners = draft.basket, draft.broker.owners
     if any(it.symbol == symbol for it in basket.leavers):
         draft.basket = replace(basket, leavers=tuple(it for it in basket.leavers if it.symbol != symbol))
     moves = {name: parts for name, parts in owners.moves.items() if name.partition(" ")[2] != symbol}
-    if moves != owners.moves:
-        _note(draft, replace(owners, moves=moves))
+    owed = {contract: parts for contract, parts in owners.owed.items() if root_of(contract) != symbol}
+    if (moves, owed) != (owners.moves, owners.owed):
+        _note(draft, replace(owners, moves=moves, owed=owed))
 
 
 def dispute(draft: Draft, line: Activity) -> None:

@@ -126,6 +126,8 @@ def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
 
 def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger. Shares that were taken over with the broker's positions are not booked again."""
+    if line.kind == "OPTRD" and was_counted(draft, line):
+        return  # what was paid for them was taken over with them
     if line.kind in REORGANISED and was_counted(draft, line):
         line = replace(line, quantity=ZERO)
         if not line.amount:

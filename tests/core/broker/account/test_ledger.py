@@ -440,6 +440,23 @@ def test_an_option_that_vanished_before_its_expiry_is_settled_by_nobody() -> Non
     assert (d.halted(), d.held) == ("reconciliation", {CALL: 9})
 
 
+def test_the_line_of_shares_that_a_person_accepted_with_the_positions_is_passed_over() -> None:
+    account = Account()
+    d = at_broker(account, HOLD)
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 1, "2.00", d.at(1)), account.report(d.at(2)))
+    del account.positions[CALL]  # exercised early: its line, the shares and their cash, but no line of those
+    account.positions["SPY"] = (100, Decimal(500))
+    account.cash -= 50_000
+    account.lines.append(line("OPEXC", CALL, -1))
+    d.put(account.report(d.at(3)), ev.AcceptBrokerRequested(d.at(4), "they are there", "ann"), account.report(d.at(5)))
+    assert (d.held, d.state.book.cash, d.state.broker.owners.owed) == ({"SPY": 100}, account.cash, {})
+    account.lines.append(line("OPTRD", "SPY", 100, "-50000"))
+    agreed(d, account, 6)
+    assert d.held == {"SPY": 100}
+
+
 def test_shares_of_others_that_lie_beside_are_not_taken_for_an_exercise_nor_hide_one() -> None:
     account = Account("60000")
     account.positions["SPY"] = (100, Decimal(480))

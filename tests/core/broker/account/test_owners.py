@@ -219,6 +219,15 @@ def test_a_new_name_takes_both_s_shares_along() -> None:
     assert d.state.risk.reconciled
 
 
+def test_a_dividend_that_was_earned_under_the_former_name_is_who_held_then() -> None:
+    d, account = beside()
+    lines = of_today("NC", "AAA", "-150"), of_today("NC", "BBB", "150")
+    book(d, account, -10, 150, *lines, symbol="BBB")
+    before = d.state.book.realized
+    book(d, account, -5, None, of_today("DIV", "BBB", "0", "150.00", ex_date="2024-07-02"), symbol="BBB")
+    assert (d.state.book.realized - before, d.state.broker.owners.disputed) == (Decimal("50.00"), ())
+
+
 def test_a_desk_s_part_of_a_dividend_is_to_the_cent() -> None:
     d, account = beside(others=1000)
     before = d.state.book.realized
