@@ -31,7 +31,7 @@ STALL_S = 20.0  # between two turns: this host slept, so nothing was heard that 
 LOOK_S = 15.0  # that a look at the account may take
 CLOCK_S = 5.0  # by which this host's clock may differ from the broker's
 AGAIN_S = 3600.0  # an alarm whose cause lasts is raised again after this
-CLOSE_AGAIN_S = 45.0  # the broker's call to close everything, while something is held
+CLOSE_AGAIN_S, CLOSE_AGAIN_MOST_S = 60.0, 600.0  # the broker's call to close everything, twice as long each time
 STOPS_MAX = 3  # of a symbol, within the times below
 TAKEN_S = 20 * 3600.0  # somebody takes them away; one for the day is needed again in the next session
 REFUSED_S = 600.0  # the broker refuses them: it may be for a while only
@@ -137,7 +137,8 @@ class Watch:
         self._raised: dict[str, float] = {}  # open alarms, and when they were last raised
         self._settled_s = began_s  # when the last look that was judged was asked for
         self._acted_s = began_s  # when it last asked for something, or had an answer
-        self._closed_s = began_s - CLOSE_AGAIN_S
+        self._closed_s = began_s  # when it last asked to close everything
+        self._close_again_s = 0.0  # after which it asks again; 0: not asked yet in this silence
         self._fenced_s = began_s  # when it last asked for the fence
         self._rested = defaultdict[_Part, list[float]](list)  # when it sent a stop of each in this silence
         self._refused: dict[_Part, str] = {}  # the broker's words about its last stop
@@ -160,7 +161,7 @@ class Watch:
         if fresh or known is None or beat.life >= known.life:
             self.beat = beat
         if fresh:
-            self._heard_s, self._fenced_once, self._closes = now_s, False, False
+            self._heard_s, self._fenced_once, self._closes, self._close_again_s = now_s, False, False, 0.0
             self._unprotected({}, now_s)
             self._rested.clear()
             self._refused.clear()
@@ -292,7 +293,8 @@ class Watch:
         """Return alarms about the account and the clock."""
         waited = now_s - max(self._looks[-1].asked_s if self._looks else self._began_s, self._awake_s)
         lost = look is None and waited > 2 * self._rules.look_s + self._rules.alarm_s
-        actions = self._case("guard_account", lost, f"the account cannot be looked at: {self._problem}", now_s)
+        why = self._problem or "the broker still owes an answer"
+        actions = self._case("guard_account", lost, f"the account cannot be looked at: {why}", now_s)
         if look is not None:
             ahead = f"the broker's clock is {look.ahead_s:+.1f} s ahead of this host's"
             actions += self._case("guard_clock", abs(look.ahead_s) > CLOCK_S, ahead, now_s)
@@ -378,20 +380,24 @@ class Watch:
             self.state = "fenced" if look.fenced or self.fenced else "silent"
             return actions
         both, holds = look.positions and former.positions, any(self._held(look).values())
-        if rules.act == "close" and holds and not shared and both and look.market_open and not beat.leaving:
-            if now_s - self._closed_s >= CLOSE_AGAIN_S:
-                self._closed_s, self._closes = now_s, True
-                actions += [Alarm("guard_acts", f"it closes everything: {_shown(look.positions)}"), Close()]
+        closing = rules.act == "close" and holds and not shared and bool(both) and look.market_open and not beat.leaving
+        again = self._close_again_s > 0
+        stops, bare = self._missing(look, former, now_s) if again or not closing else ([], {})
+        if closing and not stops and now_s - self._closed_s >= self._close_again_s:
+            self._close_again_s = min(2 * self._close_again_s, CLOSE_AGAIN_MOST_S) if again else CLOSE_AGAIN_S
+            self._closed_s, self._closes = now_s, True
+            self._rested.clear()  # the call takes the stops away
+            what = f"it closes everything{' again' if again else ''}: {_shown(look.positions)}"
+            actions += [Alarm("guard_acts", what), Close()]
             self.state = "closing"
             return actions
-        stops, bare = self._missing(look, former, now_s)
         actions += [Rest(stop) for stop in stops]
         done = [f"cancels {order.client_order_id}" for order in (*entries, *over)]
         done += [f"rests a stop of {stop.quantity} {stop.symbol} at {stop.stop_price}" for stop in stops]
         if done:
             actions.append(Alarm("guard_acts", "; ".join(f"it {what}" for what in done)))
         actions += self._unprotected(bare, now_s)
-        self.state = "unprotected" if bare else "protected"
+        self.state = "closing" if closing else "unprotected" if bare else "protected"
         return actions
 
     def _missing(

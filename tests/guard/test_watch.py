@@ -17,10 +17,10 @@ from msgspec.structs import replace as with_fields
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
-from daemon.guard.watch import Alarm, Cancel, Close, Fence, Memory, Rest, Watch
+from daemon.guard.watch import Action, Alarm, Cancel, Close, Fence, Memory, Rest, Watch
 from daemon.operator.heartbeat import Held
 from strategies.kit.quantity import Quantity, exact
-from tests.support.guarded_world import NAMES, RULES, SECOND, DeskHost, World
+from tests.support.guarded_world import NAMES, RULES, SECOND, TURN_S, Broker, DeskHost, World
 
 HOUR = 3600.0
 LATEST = RULES.act_s + 2 * RULES.look_s + 10  # it acts by then: two looks, and the turns of this world
@@ -196,15 +196,37 @@ def test_close_by_choice_closes_in_a_market_that_is_open_and_rests_stops_until_t
     assert world.broker.fenced
 
 
-def test_close_is_asked_for_again_while_something_is_held_but_not_each_second() -> None:
+def test_close_is_asked_for_again_while_something_is_held_after_a_minute_then_two_up_to_ten() -> None:
+    """A close is judged by two looks, and a stop that is missing by two more."""
     world = World(replace(RULES, act="close"))
     world.run(60)
     dead(world)
-    world.guard.executes = False
-    world.run(HOUR)
+    world.broker.closes = False
+    world.run(2 * HOUR)
     closes = [at_s for at_s, action in world.guard.done if action == Close()]
-    assert len(closes) > 20
-    assert min(later - sooner for sooner, later in pairwise(closes)) >= 45
+    waits = [later - sooner for sooner, later in pairwise(closes)]
+    assert len(waits) > 8
+    for wait, least in zip(waits, (60, 120, 240, 480, *[600] * len(waits)), strict=False):
+        assert least <= wait <= least + 4 * RULES.look_s + 4 * TURN_S
+
+
+def test_what_the_broker_refuses_to_close_has_its_stop_until_the_next_try() -> None:
+    world = World(replace(RULES, act="close"))
+    stop = world.own("SPY", -1, 10, stop="55.00")
+    world.run(60)
+    dead(world)
+    world.broker.closes = False  # the call took the desk's stop away, and sold nothing
+    bare_s = 0.0
+    while world.now_s < 1060 + 4 * HOUR:
+        world.run(TURN_S)
+        bare_s += TURN_S * (world.broker.stops().get("SPY", 0) == 0)
+    assert world.broker.orders[stop].status == "canceled"
+    assert world.guard.acts().count(Close()) > 20
+    assert bare_s / (4 * HOUR) < 0.2
+    assert "guard_unprotected" not in world.guard.alarms()
+    world.broker.closes = True
+    world.run(700)
+    assert (world.broker.positions, world.broker.working(-1), world.broker.fenced) == ({}, [], True)
 
 
 def test_of_a_flat_desk_s_dead_host_a_person_s_shares_are_not_closed() -> None:
@@ -550,6 +572,19 @@ def test_an_answer_that_takes_long_to_a_stop_brings_no_second_one() -> None:
     world.guard.executes = True
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 10}
+
+
+def test_a_broker_that_owes_an_answer_is_told_as_that() -> None:
+    watch, alarms = Watch(RULES, 0.0), list[Action]()
+    watch.looked(Broker().look(0), 0.0)
+    for turn in range(40):
+        for path in RULES.paths:
+            watch.echoed(path, turn * TURN_S)
+        alarms += watch.turn(turn * TURN_S)
+    told = "the account cannot be looked at: the broker still owes an answer"
+    assert [alarm for alarm in alarms if isinstance(alarm, Alarm) and alarm.name == "guard_account"] == [
+        Alarm("guard_account", told)
+    ]
 
 
 def test_a_stop_that_is_missing_at_one_look_alone_is_no_missing_stop() -> None:

@@ -39,6 +39,7 @@ class Broker:
     ahead_s: float = 0.0
     changed: frozenset[str] | None = frozenset()
     refuses: bool = False
+    closes: bool = True  # False: it refuses to close a position, as for a day trader's protection
 
     def put(self, order: SubmitOrder, at_ns: int) -> bool:
         """Take an order; False where it refuses: a name twice, more than is free to sell, or a fenced account."""
@@ -250,7 +251,7 @@ class World:
             self.broker.end(working.client_order_id)
 
     def _close_all(self, *_: object) -> None:
-        self.broker.positions = {}
+        self.broker.positions = {} if self.broker.closes else self.broker.positions
 
     def _do(self, guard: GuardHost, action: Action) -> None:
         broker = self.broker
