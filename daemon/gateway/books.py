@@ -10,7 +10,7 @@ import hashlib
 import re
 import uuid
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -261,6 +261,7 @@ class Ledgers(msgspec.Struct):
     ratios: dict[str, str] = {}  # id of a line that waits -> its announced "new/old"
     spun: dict[str, list[tuple[str, str, str]]] = {}  # the same of a spin-off -> symbol, ex-date, "new/old" of each
     unbooked: dict[str, str] = {}  # name -> symbol, of ended orders that filled beyond what is booked
+    lieu: dict[str, tuple[str, dict[str, Decimal]]] = {}  # symbol -> date, and who got how much less than its due then
     coins: tuple[str, ...] = ()  # crypto that `main` holds, by the last report
 
     def __post_init__(self) -> None:
@@ -642,19 +643,22 @@ class Ledgers(msgspec.Struct):
         place = bisect_left(entries, date, key=lambda entry: entry[0])
         return dict(entries[place - 1][1]) if place else {}
 
-    def traded_since(self, symbol: str, ns: int) -> dict[str, Decimal]:
+    def traded_since(self, symbol: str, ns: int, kinds: Collection[str] = ("FILL", SHARES)) -> dict[str, Decimal]:
         """Return the signed quantity that each sub-account has bought, been given or sold since a time."""
         traded: dict[str, Decimal] = {}
         for name, account in self.accounts.items():
             for row in (line.fields for line in account.activities if line.time_ns >= ns):
-                if row.get("symbol") == symbol and row["activity_type"] in ("FILL", SHARES) and not amends(row):
+                if row.get("symbol") == symbol and row["activity_type"] in kinds and not amends(row):
                     sign = -1 if row.get("side") == "sell" else 1
                     traded[name] = traded.get(name, ZERO) + sign * Decimal(str(row["qty"]))
         return traded
 
     def held_at(self, symbol: str, ns: int) -> dict[str, Decimal]:
-        """Return who held how much at a time, by what was traded since."""
-        since = self.traded_since(symbol, ns)
+        """Return who held how much at a time, by what was traded since.
+
+        What a person moved since counts as if it had been so then: it was moved in the shares that the books have.
+        """
+        since = self.traded_since(symbol, ns, ("FILL",))
         names = self.accounts.keys() & (self.holders(symbol).keys() | since.keys())
         held = {name: self.accounts[name].quantity(symbol) - since.get(name, ZERO) for name in sorted(names)}
         return {name: quantity for name, quantity in held.items() if quantity}
@@ -709,6 +713,7 @@ class Ledgers(msgspec.Struct):
             account.activities = [a for a in account.activities if new_york_date(a.time_ns).isoformat() >= lines_from]
         self.trades = {date: trades for date, trades in self.trades.items() if date >= lines_from}
         self.moving = [moving for moving in self.moving if moving.date >= lines_from]
+        self.lieu = {symbol: one for symbol, one in self.lieu.items() if one[0] >= lines_from}
         for symbol, entries in list(self.held.items()):
             place = bisect_left(entries, held_from, key=lambda entry: entry[0])
             self.held[symbol] = entries[max(place - 1, 0) :]

@@ -1312,6 +1312,26 @@ def test_a_late_split_is_of_what_was_held_before_it_though_five_shares_changed_h
     assert machine.books.holders("SPY") == {"a": dec(15), "b": dec(20), MAIN: dec(5)}
 
 
+@pytest.mark.parametrize("written", ["20250603000000000", "20250603093500000"])  # at midnight, or when it comes
+@pytest.mark.parametrize("quantities", [("20",), ("-20", "40")])
+@pytest.mark.parametrize("seen", [True, False])  # by a report before the line
+def test_shares_that_move_on_the_morning_of_their_split_are_split_with_their_new_holder(
+    quantities: tuple[str, ...], written: str, *, seen: bool
+) -> None:
+    machine = _machine()
+    _fills(machine, "a", "buy", 20, OPEN_NS)
+    morning_ns = OPEN_NS + DAY_NS - 30 * MINUTE_NS
+    _broker_has(machine, 20, morning_ns - 60 * MINUTE_NS)
+    machine.step(Transferred(morning_ns - 30 * MINUTE_NS, "a", "b", dec(0), "SPY", dec(10), "me", "try"))
+    if seen:
+        _broker_has(machine, 40, morning_ns)
+    line: Json = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-03", "status": "executed"}
+    line |= {"net_amount": "0"}
+    lines = [{**line, "qty": quantity, "id": f"{written}::{n}"} for n, quantity in enumerate(quantities)]
+    _report(machine, morning_ns + 5 * MINUTE_NS, [], lines)
+    assert machine.books.holders("SPY") == {"a": dec(20), "b": dec(20)}  # 2 for 1 of ten each
+
+
 def test_a_split_of_the_evening_is_of_what_was_held_then_though_one_trades_in_the_morning() -> None:
     machine = _machine()
     _fills(machine, "a", "buy", 3, OPEN_NS)
