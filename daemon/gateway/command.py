@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -437,6 +437,7 @@ def show(status: dict[str, Any]) -> str:
     lines += [f"DIFFERENCE: {words}" for words in status["differences"]]
     if status["doubts"]:
         lines.append("no new risk until they agree; `rltrader-gateway accept` gives away what no line will explain")
+    lines += [f"SHORT: {words}" for words in _owed(status["accounts"])]
     if (halt := status["halt"]) is not None:
         ends = "the New York day" if halt["reason"] == "day_loss" else "`rltrader-gateway resume`"
         lines.append(f"HALT: {halt['reason']}: {halt['detail']}; {ends} ends it")
@@ -444,6 +445,20 @@ def show(status: dict[str, Any]) -> str:
     lines += [f"FENCED: {_fenced(name)}" for name in fenced]
     lines.append(status["away"] or "the broker is there")
     return "\n".join(lines) + "\n"
+
+
+def _owed(accounts: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield, in words, what `main` is short of while sub-accounts hold it, and what ends that."""
+    positions = {row["name"]: row["positions"] for row in accounts}
+    for symbol, quantity in positions.pop(MAIN, {}).items():
+        names = [name for name, held in positions.items() if Decimal(held.get(symbol, "0")) > 0]
+        if Decimal(quantity) < 0 and names:
+            missing = quantity.removeprefix("-")
+            move = f"rltrader-gateway transfer {names[0]} {MAIN} --symbol {symbol} --quantity {missing} --why WORDS"
+            yield (
+                f"a person sold {missing} {symbol} that {' or '.join(names)} holds by the books, and the account has "
+                f"less: buy them back, or `{move}`, and the cash that they brought the other way"
+            )
 
 
 def _held(positions: dict[str, str]) -> str:

@@ -570,6 +570,7 @@ class Bookkeeper:
         books.lines_later = []
         self._settle_without_ledger(event)
         self._compare(event)
+        self._tell_owed()
         newest = books.changed_ns < event.asked_ns
         for account, symbol in sorted({(order.account, order.symbol) for order in books.open_orders()}):
             if lines or (newest and symbol not in books.differences):  # a guard's stop was judged by nobody here
@@ -744,6 +745,22 @@ class Bookkeeper:
             if words not in books.doubts:
                 self._do(Warn("gateway_differs", words))
         books.doubts = lasting
+
+    def _tell_owed(self) -> None:
+        """Tell what `main` is short of while sub-accounts hold it: the account has less than they own."""
+        books, owed = self.books, dict[str, tuple[int, Decimal]]()
+        for symbol, holding in books.main.holdings.items():
+            held = [f"{name} {text(count)}" for name, count in books.holders(symbol).items() if count > 0]
+            if holding.qty >= 0 or not held:
+                continue
+            since_ns, told = books.owed.get(symbol, (books.now_ns, ZERO))
+            lasts = books.now_ns - since_ns >= LASTS_NS and symbol not in books.differences
+            if lasts and told != holding.qty:
+                told = holding.qty
+                words = f"{MAIN} is short of {text(-told)} {symbol}, by the books held: {', '.join(held)}"
+                self._do(Warn("gateway_main_short", words))
+            owed[symbol] = (since_ns, told)
+        books.owed = owed
 
     def _mark(self, prices: Mapping[str, Decimal], apart: Collection[str]) -> None:
         """Take a report's prices; where books and broker are apart, and where it has none, the former one stays.

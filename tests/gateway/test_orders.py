@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from daemon.brokers.alpaca import wire
 from daemon.gateway import server
+from daemon.gateway.command import show
 from daemon.gateway.config import AccountLimits
 from tests.support.gateway_stage import CALL, KEYS, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
@@ -429,6 +430,37 @@ async def test_what_a_person_sold_of_a_desks_shares_is_mains_short_and_the_desk_
         await s.until(lambda: not s.held("main"))
         await s.place("a", 4, "sell")
         await s.until(lambda: not s.held("a"))
+
+
+async def test_shares_of_a_desk_that_a_person_sold_are_told_until_they_are_there_again(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+
+        async def told_after_a_report() -> list[object]:
+            await asyncio.sleep(11)
+            await s.settled()
+            return [entry["detail"] for entry in s.log.of("gateway_main_short")]
+
+        for name in ("a", "b"):
+            await s.place(name, 5)
+        await s.until(lambda: s.held("a") == s.held("b") == {"SPY": Decimal(5)})
+        s.broker.by_hand("place", symbol="SPY", qty="4", side="sell")
+        await s.until(lambda: s.held("main") == {"SPY": Decimal(-4)})
+        await s.settled()
+        assert s.log.of("gateway_main_short") == []  # it may be news of a close call on its way
+        words = "main is short of 4 SPY, by the books held: a 5, b 5"
+        assert await told_after_a_report() == [words]
+        assert await told_after_a_report() == [words]
+        s.broker.by_hand("place", symbol="SPY", qty="1", side="sell")
+        assert await told_after_a_report() == [words, words.replace("4", "5", 1)]
+        lines = show(server.status_of(s.gateway)).splitlines()
+        (line,) = [line for line in lines if line.startswith("SHORT: ")]
+        assert "a person sold 5 SPY that a or b holds by the books" in line
+        assert "`rltrader-gateway transfer a main --symbol SPY --quantity 5 --why WORDS`" in line
+        await s.gateway.transfer("a", "main", Decimal(0), "SPY", Decimal(5), "anna", "sold by hand")
+        assert await told_after_a_report() == [words, words.replace("4", "5", 1)]
+        assert (s.held("a"), s.held("b"), s.held("main")) == ({}, {"SPY": Decimal(5)}, {})
+        assert "SHORT" not in show(server.status_of(s.gateway))
+        await s.place("b", 1)  # the symbol is open again
 
 
 async def test_a_sale_in_usd_is_refused_since_its_quantity_is_not_known(tmp_path: Path) -> None:
