@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import signal
 import sys
@@ -9,14 +10,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from daemon.host.version import CommandLine
 from simulator.online.processes import ShowError
 from simulator.online.show import Show, Story
 
 
 def main() -> int:
     """Play the show; exit code 0 where everything was seen, else 1."""
-    line = CommandLine(
+    line = argparse.ArgumentParser(
         prog="python -m simulator.online",
         description="A desk learns while it trades: a made-up market, a real Redis, all processes. Minutes.",
     )
