@@ -81,10 +81,13 @@ def blind(view: RiskView, _: Intent) -> str | None:
 
 
 def trading_halted(view: RiskView, intent: Intent) -> str | None:
-    if isinstance(view.session.trading_halts, UnsetType):
+    session = view.session
+    if not isinstance(session.untraded, UnsetType) and (refusal := session.why_untraded(intent.symbol)):
+        return f"the broker refused {intent.symbol} in this session: {refusal}"
+    if isinstance(session.trading_halts, UnsetType):
         return None
     root = root_of(intent.symbol)
-    halt = view.session.trading_halt(root)
+    halt = session.trading_halt(root)
     return f"its exchange halted {root} at {new_york_text(halt.since_ns)[11:]}: {halt.reason}" if halt else None
 
 

@@ -133,11 +133,16 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
     previous: str = ""  # the date of the session before it, "" where it is not known
     calendar_close_ns: int | UnsetType = UNSET  # where the broker's market closes earlier than in the calendar
     trading_halts: dict[str, TradingHalt] | UnsetType = UNSET  # of this session, by share: the newest of each
+    untraded: dict[str, str] | UnsetType = UNSET  # what the broker refuses to trade in this session, to its words
 
     def trading_halt(self, root: str) -> TradingHalt | None:
         """Return the halt of a share that lasts, None without one."""
         halt = None if isinstance(self.trading_halts, UnsetType) else self.trading_halts.get(root)
         return halt if halt is not None and not halt.until_ns else None
+
+    def why_untraded(self, symbol: str) -> str:
+        """Return the broker's words of why it does not trade the symbol, "" while it refused nothing for that."""
+        return "" if isinstance(self.untraded, UnsetType) else self.untraded.get(symbol, "")
 
     def reopened_ns(self, root: str) -> int:
         """Return when a share's newest halt ended; 0 without one, and while it lasts."""

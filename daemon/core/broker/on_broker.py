@@ -6,7 +6,7 @@ book and broker in `daemon.core.broker.reconcile`.
 
 from __future__ import annotations
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import book_expiry, move_shares
@@ -76,12 +76,16 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     if moved is order:
         return
     draft.put_order(moved)
+    if isinstance(event, OrderAccepted) and draft.session.why_untraded(order.symbol):
+        _put_untraded(draft, order.symbol, "")
     if moved.status == CANCELED:
         on_cancel_by_others(draft, order)
     by_rule = False
     if isinstance(event, OrderRejected):
-        refuses_fraction = _refuses_fraction(order, event.reason)
-        by_rule = event.denied is True or refuses_fraction
+        refuses_fraction, untraded = _refuses_fraction(order, event.reason), _is_untraded(draft, event.reason)
+        by_rule = event.denied is True or refuses_fraction or untraded
+        if untraded:
+            _note_untraded(draft, order, event.reason)
         if refuses_fraction and NOT_FRACTIONABLE in event.reason:
             in_whole_shares(draft, order)
         if event.denied is True:
@@ -103,6 +107,34 @@ NOT_FRACTIONABLE, LEAST_AMOUNT = "not fractionable", "minimal amount of order"  
 def _refuses_fraction(order: Order, reason: str) -> bool:
     """Return whether an order for a fraction was refused because it is one: of this asset, or so small."""
     return type(order.quantity) is Part and (NOT_FRACTIONABLE in reason or LEAST_AMOUNT in reason)
+
+
+UNTRADED = ("not tradable", "not active", "not found")  # what a refusal says of an asset that the broker does not trade
+
+
+def _is_untraded(draft: Draft, reason: str) -> bool:
+    """Return whether a real broker refused an order because it does not trade the asset, or has none of this name."""
+    of_asset = "asset" in reason or "symbol" in reason
+    return draft.identity.mode in BROKER_MODES and of_asset and any(words in reason for words in UNTRADED)
+
+
+def _note_untraded(draft: Draft, order: Order, reason: str) -> None:
+    """Buy nothing more of the symbol until it is traded again, and say what becomes of what is held."""
+    _put_untraded(draft, order.symbol, reason)
+    held = draft.held(order.symbol)
+    if order.side * held < 0:
+        detail = f"{abs(held)} {order.symbol}: {reason}; its exit is tried again until the broker trades it"
+        draft.alarm("exit_stuck", detail, once=True, about=f"untraded {order.symbol}")
+
+
+def _put_untraded(draft: Draft, symbol: str, reason: str) -> None:
+    """Keep the broker's words of why it does not trade the symbol; "" where it does again."""
+    session = draft.session
+    untraded = {} if isinstance(session.untraded, UnsetType) else dict(session.untraded)
+    untraded.pop(symbol, None)
+    if reason:
+        untraded[symbol] = reason
+    draft.session = replace(session, untraded=untraded or UNSET)
 
 
 def in_whole_shares(draft: Draft, order: Order) -> None:
@@ -144,7 +176,7 @@ def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
     """Count the exits that were refused between the last report's request and this one's.
 
     None is counted while the account may not trade, nor while an order on the other side does not end: both pass.
-    Nor is an order of a fraction: the next one leaves another way.
+    Nor is an order of a fraction: the next one leaves another way. Nor one in what the broker does not trade.
     """
     last = draft.broker
     if event.blocked or last.blocked:
@@ -152,7 +184,8 @@ def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
     for order in tuple(draft.closed.values()):
         refused = order.purpose == "exit" and order.status == REJECTED and not (order.filled or order.closing)
         news = last.asked_ns <= order.news_ns < event.asked_ns and type(order.quantity) is not Part
-        if refused and news and not hanging_orders(draft, order.symbol, -order.side):
+        tradable = not draft.session.why_untraded(order.symbol)
+        if refused and news and tradable and not hanging_orders(draft, order.symbol, -order.side):
             note_outcome(draft, rejected=True)
 
 

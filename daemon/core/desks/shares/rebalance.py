@@ -262,7 +262,15 @@ def _waiting_works(draft: Draft) -> tuple[Work, ...]:
 
 
 def _drive_sale(draft: Draft, work: Work) -> bool:
-    """Advance one sale; True while it may soon bring cash: an order works, or the next one waits its turn."""
+    """Advance one sale; True while it may soon bring cash: an order works, or the next one waits its turn.
+
+    What the broker does not trade brings none.
+    """
+    soon = _advance_sale(draft, work)
+    return soon and not draft.session.why_untraded(work.symbol)
+
+
+def _advance_sale(draft: Draft, work: Work) -> bool:
     surplus = draft.held(work.symbol) - work.goal
     order = draft.newest_attempt(work) if work.order_id else None
     well, hanging = tend_exits(draft, work.symbol, -1, surplus)
