@@ -153,6 +153,7 @@ class GatewayOrder(msgspec.Struct):
     against: tuple[str, ...] = ()
     gives_way: bool = False
     amended_ns: int = 0  # when the broker last took back or changed a fill of it
+    amended_fills: tuple[str, ...] = ()  # executions that the stream named as taken back or changed, in order
 
     @property
     def sign(self) -> int:

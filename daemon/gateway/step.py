@@ -424,6 +424,9 @@ class Bookkeeper:
         if event in FILLS:
             self._fill_from(order, update, row)
         elif event in AMENDMENTS:
+            named = wire.text(update.get("previous_execution_id")) or wire.text(update.get("execution_id"))
+            if named and named not in order.amended_fills:
+                order.amended_fills = (*order.amended_fills, named)
             self._read_fills(order.id)
         elif event == REPLACE_REJECTED:
             self._end_replacements(order)
@@ -498,7 +501,7 @@ class Bookkeeper:
             self._do(Warn("gateway_fill_amended", f"order {order_id}: an older fill changed; it is compared"))
             return
         try:
-            stands = standing(lines)
+            stands = standing(lines, order.amended_fills)
         except wire.Malformed as odd:
             self._do(Warn("gateway_fill_amended", f"order {order.name}: {odd}"))
             return

@@ -691,6 +691,20 @@ def test_a_bust_of_one_of_two_equal_fills_counts_for_the_day_of_that_fill(gone: 
     assert books.accounts["a"].quantity("SPY") == 200
 
 
+@pytest.mark.parametrize(("named", "gain"), [(2, 200), (3, 100)])
+def test_a_correction_is_of_the_fill_that_the_stream_named(named: int, gain: int) -> None:
+    machine = selling("a")  # two fills of 100, at 50.00 and 51.00; the ledger's line does not say which became 52.00
+    books, fills = machine.books, [sale("1", "100", 2, "100"), sale("1", "100", 3, "200", price="51")]
+    books.keep(GatewayOrder("a", "a-1", "SPY", "sell", "new", OPEN_NS, id="1", quantity=Decimal(200)))
+    books.names["1"] = "a-1"
+    machine.step(Reported(OPEN_NS + DAY_NS, OPEN_NS + DAY_NS, {"cash": "0"}, [], [], fills))
+    before, update = books.accounts["a"].cash, sold("1", "a-1", 200)
+    machine.step(Updated(OPEN_NS + DAY_NS, update | {"event": "trade_correct", "execution_id": f"1{named}"}))
+    corrected = sale("1", "100", 4, "200", price="52", status="correct")
+    machine.step(FillsRead(OPEN_NS + 2 * DAY_NS, "1", [*fills, corrected]))
+    assert books.accounts["a"].cash - before == gain
+
+
 def test_a_split_that_is_taken_back_leaves_what_a_share_cost() -> None:
     machine = selling("a")
     line = {
