@@ -83,7 +83,8 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     by_rule = False
     if isinstance(event, OrderRejected):
         refuses_fraction, untraded = _refuses_fraction(order, event.reason), _is_untraded(draft, event.reason)
-        by_rule = event.denied is True or refuses_fraction or untraded
+        repeated = _is_of_account(draft, event.reason) and not _note_unauthorized(draft, order, event.reason)
+        by_rule = event.denied is True or refuses_fraction or untraded or repeated
         if untraded:
             _note_untraded(draft, order, event.reason)
         if refuses_fraction and NOT_FRACTIONABLE in event.reason:
@@ -97,7 +98,7 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
-    if not by_rule:  # by a limit, or by what the asset allows: no order of this desk is wrong
+    if not by_rule:  # by a limit, or by what asset or account allow: no order of this desk is wrong
         _count_fate(draft, order)
 
 
@@ -110,6 +111,30 @@ def _refuses_fraction(order: Order, reason: str) -> bool:
 
 
 UNTRADED = ("not tradable", "not active", "not found")  # what a refusal says of an asset that the broker does not trade
+
+
+UNAUTHORIZED = "not authorized to trade"  # what a refusal says of an account that may not trade
+
+
+def _is_of_account(draft: Draft, reason: str) -> bool:
+    """Return whether a real broker refused an order because the account may not trade."""
+    return draft.identity.mode in BROKER_MODES and UNAUTHORIZED in reason
+
+
+def _note_unauthorized(draft: Draft, order: Order, reason: str) -> bool:
+    """Take no new risk until the next report; False where that was known before.
+
+    A basket's purchase waits: it is sent again when the account may trade.
+    """
+    work = draft.works.get(order.work)
+    if work is not None and order.purpose == "entry" and draft.desk.decides.rebalances:
+        draft.works = {**draft.works, work.key: replace(work, order_id="")}
+    if draft.broker.blocked:
+        return False
+    draft.broker = replace(draft.broker, blocked=reason)
+    draft.alarm("account_blocked", reason, once=True, about=reason)
+    draft.cancel_entries()
+    return True
 
 
 def _is_untraded(draft: Draft, reason: str) -> bool:
