@@ -27,13 +27,14 @@ from msgspec import structs
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import feeds_of_plan
+from daemon.brokers.alpaca.trading.report import blocked
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.clock import clock_of
 from daemon.config.kept_feed import kept_feed, write_feed
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
 from daemon.core.limits import AUTO
-from daemon.core.orders import parse_name
+from daemon.core.orders import FENCE, parse_name
 from daemon.core.session import new_york_text
 from daemon.engine.state_dir import standing
 from daemon.gateway.books import Ledgers
@@ -359,7 +360,8 @@ async def _account_findings(
     """Return what is at the broker, and what a start would give to whom. Raises as `opening` and `newcomers`."""
     if not books.number:  # nothing has begun
         event = await opening(settings, upstream, now_ns)
-        number, cash, positions = event.number, wire.decimal(event.account.get("cash"), "cash"), event.positions
+        account, positions, number = event.account, event.positions, event.number
+        cash = wire.decimal(account.get("cash"), "cash")
         left = cash - sum(event.capital.values(), Decimal(0))
         begins = [f"{name} begins with {usd} USD" for name, usd in event.capital.items()]
         begins.append(f"{MAIN} keeps {left} USD, all that is held, and {len(event.orders)} orders")
@@ -374,7 +376,8 @@ async def _account_findings(
         begins += unlike_file(settings, books)
     held = _held({str(row["symbol"]): str(row["qty"]) for row in positions}) or "nothing"
     what = f"{settings.gateway.account} account {number}: {cash} USD, holds {held}"
-    return [(True, words) for words in (what, *begins)]
+    trades = [(False, f"account {number} may not trade: {words}") for words in (blocked(account),) if words]
+    return [*((True, words) for words in (what, *begins)), *trades]
 
 
 # --- asking a running gateway -----------------------------------------------------------------------------------------
@@ -441,6 +444,9 @@ def show(status: dict[str, Any]) -> str:
     if (halt := status["halt"]) is not None:
         ends = "the New York day" if halt["reason"] == "day_loss" else "`rltrader-gateway resume`"
         lines.append(f"HALT: {halt['reason']}: {halt['detail']}; {ends} ends it")
+    if why := status.get("blocked"):  # a gateway of a former version does not say
+        lifts = f"`rltrader-gateway lift {ALL}` lifts that" if FENCE in why else "look at its page at the broker"
+        lines.append(f"BLOCKED: the account takes no orders, and maybe no exit: {why}; {lifts}")
     fenced = [row["name"] for row in status["accounts"] if row["suspended"]]
     lines += [f"FENCED: {_fenced(name)}" for name in fenced]
     lines.append(status["away"] or "the broker is there")
@@ -704,8 +710,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     words = "cancel and close all of one sub-account, or of the account (`account`), a person's holdings too"
     close = _command(commands, "panic", words)
     close.add_argument("name", help="the sub-account, or `account`")
-    lift = _command(commands, "lift", "lift the fence that a panic left on a sub-account")
-    lift.add_argument("name", help=_NAMED)
+    lift = _command(commands, "lift", "lift the fence that a panic left on a sub-account, or the account's own")
+    lift.add_argument("name", help="the sub-account, or `account`")
     for command in (move, accept, halt, resume, close, lift):
         command.add_argument("--who", default="", metavar="NAME", help="who asks for it (this user); it is journaled")
     for command in (resume, lift):

@@ -22,7 +22,7 @@ from daemon.alpaca_api.tickets import FURTHER_ORDERS, Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
-from daemon.brokers.alpaca.trading.report import amends, ledger_fill
+from daemon.brokers.alpaca.trading.report import amends, blocked, ledger_fill
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
@@ -148,6 +148,7 @@ class Gateway:
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
         self._began_ns = clock.now_ns()
+        self._told_blocked = ""  # of `blocked`, what a person was told
         self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
@@ -163,6 +164,12 @@ class Gateway:
     def books(self) -> Ledgers:
         """All sub-accounts."""
         return self.journal.books
+
+    @property
+    def blocked(self) -> str:
+        """Why the account itself takes no orders of anybody, by the last report; "" while it does."""
+        row = self.books.broker_account
+        return blocked(row) if row else ""
 
     def now_ns(self) -> int:
         """The gateway's time."""
@@ -458,6 +465,7 @@ class Gateway:
         await self.do(event)
         await self._halt_for(strange)
         self._unread = False
+        self._tell_blocked()
         for symbol, price in prices_of(event.positions).items():
             self.prices[symbol] = (event.asked_ns, price)
         if self.books.halt is None and (lost := self._lost()):
@@ -465,6 +473,13 @@ class Gateway:
         async with self._reported:
             self._taken_in = self._begun
             self._reported.notify_all()
+
+    def _tell_blocked(self) -> None:
+        """Tell that the account takes no orders, exits neither: each desk sees that alone its orders are refused."""
+        words, before = self.blocked, self._told_blocked
+        self._told_blocked = words
+        if words and words != before:
+            self._act([Warn("gateway_blocked", words)])
 
     def _strange_desk(self, row: Json) -> str:
         """Return, in words, that a desk sent this order past the gateway in this life; "" of any other.
@@ -564,9 +579,10 @@ class Gateway:
         level = str(books.broker_account.get("options_trading_level"))
         shown.level = int(level) if level.isdecimal() else 0
         shown.configuration = self.configuration(account)
-        blocked = bool(books.broker_account.get("trading_blocked") or books.broker_account.get("account_blocked"))
         row = shown.figures(
-            lambda held: self.price(held.symbol) or held.average, blocked=blocked, reserved=books.reserved(account)
+            lambda held: self.price(held.symbol) or held.average,
+            blocked=bool(self.blocked),
+            reserved=books.reserved(account),
         )
         names = ("buying_power", "non_marginable_buying_power", "options_buying_power")
         row |= dict.fromkeys(names, f"{buying_power(books, account):.2f}")
@@ -1245,10 +1261,25 @@ class Gateway:
             raise ValueError(f"{words}: look; {SEEN.format(now_ns)}")
 
     async def lift(self, account: str, by: str = "", seen_ns: int = 0) -> None:
-        """Lift the fence of a sub-account. Raises ValueError for one of somebody else's panic in the last minute."""
+        """Lift the fence of a sub-account, or the account's own (`ALL`).
+
+        Raises ValueError for one of somebody else's panic in the last minute, and where the broker does not lift it.
+        """
         self._refuse_unseen(account, by, seen_ns)
-        await self.do(Suspended(self.now_ns(), account, False))
+        if account == ALL:
+            await self._lift_of_account()
+        else:
+            await self.do(Suspended(self.now_ns(), account, False))
         self._log("gateway_lifted", sub_account=account)
+
+    async def _lift_of_account(self) -> None:
+        """Have the broker take orders of the account again, and read the account anew."""
+        try:
+            await self.upstream.lift_fence()
+        except (BrokerError, wire.Malformed) as error:
+            raise ValueError(f"the broker did not lift the account's fence: {error}: try again") from None
+        with contextlib.suppress(TimeoutError):  # the next report tells it all the same
+            await self.reported(self.settings.gateway.answer_s)
 
     async def resume(self, by: str, why: str, seen_ns: int = 0) -> None:
         """Allow new risk again; `seen_ns` is when the person looked.

@@ -338,11 +338,11 @@ class Operator:
         return web.json_response(await self._gateway.panic(name, str(body.get("by", ""))))
 
     async def lift(self, request: web.Request) -> web.Response:
-        """Lift the fence that a panic left on a sub-account."""
+        """Lift the fence that a panic left on a sub-account, or the account's own."""
         body = await request.json()
         name, names = str(body.get("account", "")), self._names()
-        if name not in names:
-            raise ValueError(f"{name or 'nothing'} has no fence: expected {', '.join(names)}")
+        if name not in (*names, ALL):
+            raise ValueError(f"{name or 'nothing'} has no fence: expected {', '.join(names)}, or {ALL} for its own")
         await self._gateway.lift(name, str(body.get("by", "")), _seen_ns(body))
         return web.json_response(status_of(self._gateway))
 
@@ -395,6 +395,7 @@ def status_of(gateway: Gateway) -> Json:
         "account": gateway.statement(),
         "ready": gateway.ready,
         "away": gateway.away(),
+        "blocked": gateway.blocked,
         "halt": None if books.halt is None else {"reason": books.halt[0], "detail": books.halt[1]},
         "reported_ns": books.reported_ns,
         "accounts": accounts,

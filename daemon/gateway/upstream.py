@@ -28,7 +28,7 @@ from daemon.brokers.alpaca.rest.client import (
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
-from daemon.brokers.alpaca.trading.trading import Announced, TradingReads
+from daemon.brokers.alpaca.trading.trading import Announced, TradingOrders, TradingReads
 from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
@@ -85,6 +85,7 @@ class Upstream:
         self._market_queue = RequestQueue("market", TokenBucket(clock.now_ns, 150, 50), clock)
         self._sender, self._changer = QueuedClient(sending, orders, TRADING), QueuedClient(sending, orders, SETTING)
         self.reads = TradingReads(reading, reads)
+        self._orders = TradingOrders(sending, orders)
         self._through = QueuedClient(reading, through, READING)
         self._data = {
             version: QueuedClient(data, self._market_queue, READING, version) for version in ("v2", "v1beta1")
@@ -131,6 +132,10 @@ class Upstream:
     async def instruct(self, symbol: str, what: Literal["exercise", "do-not-exercise"]) -> None:
         """POST /v2/positions/{symbol}/{what}: of the account's whole position."""
         await self._sender.ask(partial(self._sender.client.post, f"/positions/{symbol}/{what}"), CallPriority.ENTRY)
+
+    async def lift_fence(self) -> None:
+        """PATCH /v2/account/configurations: the account takes orders again."""
+        await self._orders.suspend(on=False)
 
     # --- what is passed through ---------------------------------------------------------------------------------------
 

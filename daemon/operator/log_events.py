@@ -200,6 +200,9 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
         "The sub-accounts do not add up to the broker's account: no new risk until they do.",
         alarm=True,
     ),
+    "gateway_blocked": LogEvent(
+        "error", ("detail",), "The broker takes no orders of the account: no sub-account can trade.", alarm=True
+    ),
     "gateway_main_short": LogEvent(
         "error", ("detail",), "A person sold shares of sub-accounts: the account has less than they hold.", alarm=True
     ),

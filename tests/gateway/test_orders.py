@@ -329,6 +329,31 @@ async def test_the_fence_of_a_sub_account_stops_it_alone(tmp_path: Path) -> None
         assert s.broker.account.configuration["suspend_trade"] is False
 
 
+async def test_a_fence_of_the_account_itself_is_told_to_all_and_lifted_by_a_person(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 2)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+        s.broker.account.configuration["suspend_trade"] = True  # as a guard's of before the gateway, or a person's
+        await s.gateway.reported(5.0)
+        assert (await s.refused("a", 2, "sell"))[:2] == (403, 40310000)  # the broker's word: the way out is shut
+        for name in ("a", "b"):
+            assert (await s.ask(name, "GET", "/v2/account"))[1]["trading_blocked"] is True
+        words = "trade_suspended_by_user (the account's setting suspend_trade)"
+        assert [entry["detail"] for entry in s.log.of("gateway_blocked")] == [words]
+        (line,) = [line for line in show(server.status_of(s.gateway)).splitlines() if line.startswith("BLOCKED: ")]
+        assert line.endswith(f"{words}; `rltrader-gateway lift account` lifts that")
+        s.broker.faults.add("http_error", where={"method": "PATCH"}, status=500)
+        with pytest.raises(ValueError, match=r"the broker did not lift the account's fence: .*: try again"):
+            await s.gateway.lift("account", "anna")
+        s.broker.faults.clear()
+        await s.gateway.lift("account", "anna")
+        assert "BLOCKED" not in show(server.status_of(s.gateway))
+        assert (await s.ask("a", "GET", "/v2/account"))[1]["trading_blocked"] is False
+        await s.place("a", 2, "sell")
+        await s.until(lambda: not s.held("a"))
+        assert len(s.log.of("gateway_blocked")) == 1
+
+
 # --- answers that do not come -----------------------------------------------------------------------------------------
 
 

@@ -218,7 +218,11 @@ async def test_a_new_journal_over_what_a_desk_holds_says_so(tmp_path: Path, monk
             await s.until(lambda: bool(s.held("b")))
             settings = s.gateway.settings
         monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
-        said = [words for _, words in await check(settings, keys_of(alpaca), Ledgers(), "")]
+        alpaca.account.configuration["suspend_trade"] = True
+        findings = await check(settings, keys_of(alpaca), Ledgers(), "")
+        said = [words for _, words in findings]
+        blocked = "may not trade: trade_suspended_by_user (the account's setting suspend_trade)"
+        assert (False, f"account {alpaca.account.account_number} {blocked}") in findings
         (named,) = (words for words in said if "no desk can sell it" in words)
         assert named.startswith("SPY, of which a desk has orders, is main's in this new journal")
         assert "gateway.state_dir" in named
