@@ -194,7 +194,12 @@ class GatewayOrder(msgspec.Struct):
     @property
     def taken(self) -> Decimal:
         """The quantity that it filled or may still fill."""
-        return self.filled + (self.left if self.open else self.unbooked)
+        return self.filled + self.to_come
+
+    @property
+    def to_come(self) -> Decimal:
+        """The quantity that is not booked and may still fill, or did."""
+        return self.left if self.open else self.unbooked
 
     @property
     def unbooked(self) -> Decimal:
@@ -446,10 +451,14 @@ class Ledgers(msgspec.Struct):
             return f"it looks like a split, as all cost what they did: {until}"
         return ""
 
+    def purchases(self, accounts: Collection[str]) -> list[GatewayOrder]:
+        """Return the purchases of sub-accounts that may still fill, or did and are not booked."""
+        orders = (*self.open_orders(), *(self.orders[name] for name in self.unbooked))
+        return [order for order in orders if order.account in accounts and order.opens]
+
     def reserved(self, account: str) -> Decimal:
-        """Return USD that a sub-account's working purchases keep from its cash."""
-        entries = (o for o in self.open_orders() if o.account == account and o.opens)
-        return sum((order.left * order.reserve * multiplier(order.symbol) for order in entries), ZERO)
+        """Return USD that a sub-account's purchases keep from its cash until they are booked."""
+        return sum((o.to_come * o.reserve * multiplier(o.symbol) for o in self.purchases((account,))), ZERO)
 
     def show(self, order: GatewayOrder, row: Json, *, amended: bool = False) -> bool:
         """Take the broker's newest row of an order; False for one that is older than what is known.

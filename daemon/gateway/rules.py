@@ -382,15 +382,15 @@ def _within_limits(view: OrderView, account: str, order: Ticket, added: Decimal,
 
 
 def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Decimal:
-    """Return USD in holdings and in working purchases of sub-accounts, of one underlying or of all."""
+    """Return USD in holdings and in purchases to come of sub-accounts, of one underlying or of all."""
     books, total = view.books, ZERO
     for name in accounts:
         for symbol, holding in books.accounts[name].holdings.items():
             if not root or root_of(symbol) == root:
                 total += abs(holding.qty) * view.prices.get(symbol, holding.average) * multiplier(symbol)
-    for order in books.open_orders():
-        if order.account in accounts and order.opens and (not root or root_of(order.symbol) == root):
-            total += order.left * order.reserve * multiplier(order.symbol)
+    for order in books.purchases(accounts):
+        if not root or root_of(order.symbol) == root:
+            total += order.to_come * order.reserve * multiplier(order.symbol)
     return total
 
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from daemon.alpaca_api.refusals import Refusal
 from daemon.alpaca_api.tickets import ticket
 from daemon.alpaca_api.wire import Json
 from daemon.config.load import ConfigError
@@ -40,7 +41,7 @@ from daemon.gateway.events import (
     Warn,
 )
 from daemon.gateway.gateway import is_of
-from daemon.gateway.rules import day_loss, has_one_name
+from daemon.gateway.rules import OrderView, buying_power, day_loss, has_one_name, judge
 from daemon.gateway.step import Bookkeeper
 from daemon.gateway.upstream import _is_news
 from daemon.host.time.clock import Clock
@@ -1037,6 +1038,28 @@ async def test_the_account_is_opened_as_of_one_moment(tmp_path: Path) -> None:
         async with gateway_on(alpaca, tmp_path) as s:
             await s.settled()
             assert s.held("main") == {"SPY": dec(3)}
+
+
+def test_a_purchase_whose_fill_is_not_told_yet_keeps_its_cash_and_counts_in_the_limits() -> None:
+    machine = _machine()
+    books = machine.books
+    body: Json = {"symbol": "SPY", "side": "buy", "qty": "90", "type": "limit", "limit_price": "100"}
+    machine.step(OrderTaken(OPEN_NS, "a", "in-1", body, dec(100)))
+    row: Json = {**body, "id": "1", "client_order_id": "in-1", "filled_qty": "90", "status": "filled"}
+    row |= {"submitted_at": "2025-06-02T13:30:00Z", "updated_at": "2025-06-02T13:30:01Z"}
+    fill: Json = {"id": "20250602093001000::e1", "activity_type": "FILL", "order_id": "1", "symbol": "SPY"}
+    fill |= {"side": "buy", "qty": "90", "price": "99", "cum_qty": "90", "transaction_time": "2025-06-02T13:30:01Z"}
+    limits = AccountLimits(gross_exposure_max=dec(9500))
+    view = OrderView(books, {"SPY": dec(100)}, limits, {"a": table("a")}, OPEN_NS)
+    again = ticket({**body, "qty": "6", "time_in_force": "day"})
+    for lines, power in (([], 1000), ([fill], 1090)):  # the order is told before its fill's line, as Alpaca does
+        at_ns = OPEN_NS + MINUTE_NS * (1 + len(lines))
+        held = [{"symbol": "SPY", "qty": "90", "side": "long", "avg_entry_price": "99"}]
+        machine.step(Reported(at_ns, at_ns, {"cash": str(50000 - 90 * 99)}, held, [row], lines))
+        assert buying_power(books, "a") == power  # of 10,000 USD
+        with pytest.raises(Refusal, match=r"gross exposure 9600\.00 USD"):
+            judge(view, "a", again)
+    assert books.holders("SPY") == {"a": dec(90)}
 
 
 def test_contracts_that_a_person_sold_end_and_what_they_brought_is_their_holders() -> None:
