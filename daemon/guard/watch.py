@@ -344,14 +344,15 @@ class Watch:
         return asked_s - (look.broker_ns - newest_ns) / second_ns if unheard else self._began_s - rules.act_s
 
     def _own_fence(self, look: AccountLook | None) -> list[Action]:
-        """Lift the guard's own fence where something is held after all: an exit must find its way."""
+        """Lift the guard's own fence where something is held after all, or others trade: an exit must find its way."""
         if look is None or not self.fenced:
             return []
         if not look.fenced:  # the broker did not take it, or a person lifted it
             self.fenced = self._looks[-1].asked_s < self._fenced_s + LOOK_S
-        elif look.positions and self._looks[-1].asked_s > self._settled_s:
+        elif (look.positions or self._is_shared(look)) and self._looks[-1].asked_s > self._settled_s:
             self._settled_s = self._looks[-1].asked_s
-            what = f"it lifts its fence: the account holds {_shown(look.positions)}"
+            held = f"the account holds {_shown(look.positions)}"
+            what = f"it lifts its fence: {held if look.positions else 'others trade in the account by now'}"
             return [Alarm("guard_acts", what), Fence(False)]
         return []
 
@@ -371,7 +372,7 @@ class Watch:
         if shared and not any(self._held(look).values()) and not entries:
             self.state = "silent"
             return actions
-        if not look.positions and not former.positions and not entries:
+        if not (shared or look.positions or former.positions or entries):
             if rules.fence and not look.fenced and not beat.leaving and not self._fenced_once:
                 self.fenced = True
                 self._fenced_s = now_s

@@ -1141,6 +1141,33 @@ def test_a_flat_sub_account_fences_nobody_and_nothing_of_others_is_closed() -> N
         assert {type(act) for act in world.guard.acts()} == {Rest}
 
 
+@pytest.mark.parametrize("act", ["protect", "close"])
+def test_a_sub_account_that_was_sold_by_the_gateways_call_fences_nobody(act: Literal["protect", "close"]) -> None:
+    world = World(replace(RULES, act=act))
+    world.desk.account = "PA1-scalper"
+    dies(world)
+    call = SubmitOrder("0f3c9a52-77aa-4c6e-9d0e-5a1b2c3d4e5f", "SPY", -1, 10, None, "", 0)
+    (stop,) = world.broker.working(-1)
+    world.broker.end(stop.client_order_id)  # as a person's panic of this sub-account does, whose holding was all
+    assert world.broker.put(call, world.now_ns)
+    world.broker.fill(call.client_order_id, 10)
+    acts = world.guard.acts()
+    world.run(HOUR)
+    assert (world.broker.positions, world.guard.acts(), world.broker.fenced) == ({}, acts, False)
+
+
+def test_a_fence_from_when_the_desk_had_the_account_alone_is_lifted() -> None:
+    world = World(held=0)
+    dies(world)
+    assert world.guard.acts() == [Fence(True)]
+    world.desk.account = "PA1-scalper"  # it trades through a gateway from now on
+    world.desk.runs = True
+    world.run(60)
+    assert world.guard.acts() == [Fence(True), Fence(False)]
+    lifts = [a.detail for _, a in world.guard.done if isinstance(a, Alarm) and "lifts" in a.detail]
+    assert lifts == ["it lifts its fence: others trade in the account by now"]
+
+
 def test_fewer_than_the_desk_holds_is_a_doubt_with_sub_accounts_too() -> None:
     world = shared()
     world.run(60)
