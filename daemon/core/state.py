@@ -281,6 +281,7 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
     kind: str  # of the ledger's line
     symbol: str
     quantity: Quantity
+    since_ns: int | UnsetType = UNSET  # when the line was booked; in journals of before it is not known
 
 
 class Goal(Leg, frozen=True, gc=False):

@@ -70,7 +70,8 @@ CONTRACT_CASH = "OPCSH"  # cash for contracts
 WORTHLESS = "REORG"  # shares removed for nothing; reorganisations are REO
 CONTRACT_CHANGED = "OPCA"  # contracts that a corporate action takes, and those that come for them
 SPUN_OFF = ("SPIN", "SSO")  # shares that come, and none leave for them
-REORGANISED = frozenset(("NC", "SC", "MA", "REO", "VOF", WORTHLESS, *SPUN_OFF))
+MERGED = ("MA", "REO", "VOF")  # shares that leave, for cash or others or both
+REORGANISED = frozenset(("NC", "SC", *MERGED, WORTHLESS, *SPUN_OFF))
 """Names, symbols, mergers, offers, spin-offs."""
 REPLACING = SPLITS | REORGANISED | {CONTRACT_CHANGED}
 """Kinds whose lines take what is held and bring other shares or contracts for it."""

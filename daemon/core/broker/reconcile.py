@@ -83,7 +83,8 @@ from daemon.core.risk.splits import (
     note_counted,
     note_positions,
     note_taken_over,
-    only_splits_differ,
+    only_awaited_differ,
+    replaced,
     split_into,
     splits_others_short,
 )
@@ -835,14 +836,14 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
         return
     suspicion = draft.broker.suspicion
-    if _await_splits(draft, event, differences):
+    if _await_lines(draft, event, differences):
         return
     stood = suspicion is not None and suspicion.differences == differences
     if differences and suspicion is not None and stood and event.asked_ns - suspicion.since_ns >= SETTLE_NS:
         judge(draft, event, differences)
         differences = tuple(all_differences(draft, event))
         _sight(draft, event)
-        if _await_splits(draft, event, differences):
+        if _await_lines(draft, event, differences):
             return
         if differences:
             draft.risk = replace(draft.risk, reconciled=False)
@@ -859,13 +860,16 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
         draft.effects.append(AskBroker("; ".join(differences)))
 
 
-def _await_splits(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> bool:
-    """Return whether splits alone differ, which the ledger's line will explain: no verdict before it arrives.
+def _await_lines(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> bool:
+    """Return whether splits, or shares that left for others, alone differ: no verdict before the ledger's line arrives.
 
     The positions are known meanwhile, so the desk is not blind.
     """
-    if not only_splits_differ(draft.basket, differences):
+    if not only_awaited_differ(draft, event.positions, differences):
         return False
+    for symbol in sorted(replaced(draft, event.positions) & draft.book.positions.keys()):
+        left = f"{symbol} left by a corporate action, and no line tells yet what comes for it; no new risk until then"
+        draft.alarm("shares_renamed", left, once=True, about=f"left {symbol}")
     suspicion = Suspicion(differences, event.asked_ns)
     draft.broker = replace(draft.broker, suspicion=suspicion, sighted_ns=draft.now_ns)
     draft.risk = replace(draft.risk, reconciled=False)

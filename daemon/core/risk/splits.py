@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import paid
@@ -19,7 +20,7 @@ from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.core.state import BROKER_MODES, ZERO, BasketState
+from daemon.core.state import BROKER_MODES, ZERO, BasketState, Leaver
 from strategies.kit.quantity import FINEST, Quantity, exact
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
@@ -368,9 +369,32 @@ def undecidable(basket: BasketState) -> str:
     return ""
 
 
-def only_splits_differ(basket: BasketState, differences: Iterable[str]) -> bool:
-    """Return True when all differences of a report are pending splits, or the cash of a fraction."""
-    return bool(basket.to_come) and {text.partition(":")[0] for text in differences} <= {*basket.to_come, "cash"}
+def only_awaited_differ(draft: Draft, positions: Iterable[BrokerPosition], differences: Iterable[str]) -> bool:
+    """Return True when all differences of a report are of what lines to come explain, or the cash of a fraction.
+
+    Those are splits, and what comes for shares that left.
+    """
+    awaited = {*draft.basket.to_come, *replaced(draft, positions)}
+    return bool(awaited) and {text.partition(":")[0] for text in differences} <= {*awaited, "cash"}
+
+
+def replaced(draft: Draft, positions: Iterable[BrokerPosition]) -> set[str]:
+    """Return the shares that left, whose replacement no line tells yet, and what nobody held that is there now.
+
+    For some nights only: a merger's lines come together, or one after the other.
+    """
+    if not draft.basket.leavers:
+        return set()
+    there = {position.symbol: exact(position.quantity) for position in positions}
+    left = {it.symbol for it in draft.basket.leavers if _is_fresh(draft, it)}
+    gone = {symbol for symbol in left if there.get(symbol, 0) < draft.expected(symbol)}
+    new = {symbol for symbol, quantity in there.items() if quantity > 0 and not draft.expected(symbol)}
+    return gone | new if gone else set()
+
+
+def _is_fresh(draft: Draft, leaver: Leaver) -> bool:
+    since_ns = 0 if isinstance(leaver.since_ns, UnsetType) else leaver.since_ns
+    return (new_york_date(draft.now_ns) - new_york_date(since_ns)).days < NIGHTS_MAX
 
 
 def _without(symbols: tuple[str, ...], symbol: str) -> tuple[str, ...]:

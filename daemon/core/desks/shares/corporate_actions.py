@@ -13,13 +13,13 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled
-from daemon.core.broker.ledger import WORTHLESS, income
+from daemon.core.broker.ledger import MERGED, WORTHLESS, income
 from daemon.core.draft import EXIT, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity, BrokerPosition
 from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue, trade_closed
-from daemon.core.state import ZERO, Leaver, Position
+from daemon.core.state import BROKER_MODES, ZERO, Leaver, Position
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to
 
 
@@ -134,6 +134,16 @@ def _are_replaced(draft: Draft, line: Activity) -> bool:
     return 0 < draft.held(line.symbol) <= -of_it and len(gone) <= come and line.kind != WORTHLESS
 
 
+PAID_LEAST = 1 / Decimal(str(splits.SPLIT_RATIO))  # of what shares are worth: less cash is not all that comes for them
+
+
+def _is_paid_in_part(draft: Draft, line: Activity, count: Quantity) -> bool:
+    """Return whether all shares left for so little cash that others will come for them, by a line of a later report."""
+    worth = draft.marks.get(line.symbol, ZERO) * count
+    of_all = count == draft.held(line.symbol) and line.kind in MERGED
+    return of_all and draft.identity.mode in BROKER_MODES and line.amount < PAID_LEAST * worth
+
+
 def _pay_for_a_part(draft: Draft, line: Activity) -> None:
     """Book cash for a part of the worth of shares that others replace: these have what is left of cost and worth."""
     symbol, book = line.symbol, draft.book
@@ -156,7 +166,7 @@ def _pay_for_a_part(draft: Draft, line: Activity) -> None:
 def _leave(draft: Draft, line: Activity, count: Quantity) -> None:
     """Book leaving shares: sold if paid for, lost if worthless, else held until their replacement arrives."""
     _stop_trading(draft, line.symbol)
-    if count and line.amount > 0 and _are_replaced(draft, line):
+    if count and line.amount > 0 and (_are_replaced(draft, line) or _is_paid_in_part(draft, line, count)):
         _pay_for_a_part(draft, line)
         line = replace(line, amount=ZERO)
     if count and (line.amount > 0 or line.kind == WORTHLESS):
@@ -181,7 +191,7 @@ def _leave(draft: Draft, line: Activity, count: Quantity) -> None:
         return
     draft.put_book(income(draft.book, line.amount))
     if count:
-        leavers = (*draft.basket.leavers, Leaver(line.kind, line.symbol, count))
+        leavers = (*draft.basket.leavers, Leaver(line.kind, line.symbol, count, draft.now_ns))
         draft.basket = replace(draft.basket, leavers=leavers)
 
 

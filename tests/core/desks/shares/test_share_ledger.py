@@ -14,11 +14,12 @@ from daemon.core import events as ev
 from daemon.core.book import session_loss
 from daemon.core.effects import RaiseAlarm
 from daemon.core.limits import Basket, Trading
+from daemon.core.risk.splits import NIGHTS_MAX
 from daemon.core.state import Leaver
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
 from tests.support.core.daily_live import with_shares
-from tests.support.core.desk import TUESDAY, alarms, canceling, of
+from tests.support.core.desk import DAY, TUESDAY, alarms, canceling, of
 
 
 def held_over_night(mode: str = "replay") -> DailyDesk:
@@ -300,6 +301,52 @@ def test_several_new_names_of_one_report_find_their_own_shares() -> None:
     assert {s: p.cost for s, p in d.state.book.positions.items()} == {"BB2": Decimal(1000), "AA2": Decimal(6000)}
 
 
+def test_a_merger_that_two_reports_tell_is_no_loss_and_halts_nothing() -> None:
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    del account.positions["AAA"]
+    account.book(line("MA", "AAA", -60, "3600"))  # of 6,000 USD; the other 2,400 come as shares
+    told = alarms(d.put(account.report(d.at(-19)), account.report(d.at(-18)), account.report(d.at(1))))
+    book = d.state.book
+    assert (told, d.state.risk.halt, d.state.risk.reconciled) == (["shares_renamed"], None, False)
+    assert (book.cash, book.equity, session_loss(book)) == (account.cash, Decimal(10000), 0.0)
+    account.positions["NEW"] = (30, Decimal(80))
+    d.put(account.report(d.at(2)), account.report(d.at(3)))  # its line is still to come
+    assert (d.state.risk.halt, d.state.book.equity) == (None, Decimal(10000))
+    account.book(line("MA", "NEW", 30))
+    d.put(account.report(d.at(4)))
+    book = d.state.book
+    assert (d.held, d.state.marks["NEW"], book.equity) == ({"BBB": 10, "NEW": 30}, Decimal(80), Decimal(10000))
+    assert (book.realized, book.positions["NEW"].cost) == (Decimal(0), Decimal(2400))
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
+@pytest.mark.parametrize("cash", ["5100", "0"])
+def test_shares_that_left_are_paid_for_or_waited_for_some_nights(cash: str) -> None:
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    del account.positions["AAA"]
+    account.book(line("MA", "AAA", -60, cash))
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    if cash != "0":  # five sixths of what they were worth is all that comes
+        assert (d.held, d.state.book.realized, d.state.risk.reconciled) == ({"BBB": 10}, Decimal(-900), True)
+        return
+    for day in range(1, 7):  # the ledger has nothing else
+        d.put(account.report(d.at(-20) + day * DAY), account.report(d.at(-19) + day * DAY))
+        assert (d.state.risk.halt is None) == (day < NIGHTS_MAX)
+        assert not d.state.risk.reconciled
+    assert d.state.risk.halt is not None
+    assert (d.state.risk.halt.reason, d.state.risk.halt.detail) == ("reconciliation", "AAA: broker 0, book 60")
+
+
+def test_what_differs_beside_shares_that_left_is_judged_at_once() -> None:
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    del account.positions["AAA"]
+    account.positions["BBB"] = (8, Decimal(100))
+    account.book(line("MA", "AAA", -60))
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    assert d.state.risk.halt is not None
+    assert d.state.risk.halt.reason == "reconciliation"
+
+
 def test_shares_that_left_and_were_sold_meanwhile_hand_on_nothing() -> None:
     d = held_over_night()
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
@@ -316,7 +363,7 @@ def test_shares_that_left_and_were_taken_over_by_a_person_hand_nothing_on() -> N
     del account.positions["BBB"]
     account.book(line("REO", "BBB", -10))
     d.put(account.report(d.at(-19)), account.report(d.at(-18)))
-    assert d.state.risk.halt is not None  # what became of them is not known
+    assert not d.state.risk.reconciled  # what became of them is not known
     d.put(ev.AcceptBrokerRequested(d.at(-17), "they are gone", "ann"), account.report(d.at(-16)))
     assert (d.held, d.state.basket.leavers) == ({"AAA": 60}, ())
     account.positions = {"NEW": (30, Decimal(200))}
