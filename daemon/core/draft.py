@@ -478,7 +478,16 @@ def wording(detail: str) -> str:
 def _again(halt: Halt, new: Halt) -> Halt:
     """Return a halt that stands, with the time of the new one where that is the same in other words."""
     comes = halt.reason == new.reason and wording(halt.detail) != wording(new.detail)
-    return replace(halt, again_ns=new.since_ns) if comes else halt
+    if not comes:
+        return halt
+    others_ns = halt.others_ns if _person(halt.detail) == _person(new.detail) else new.since_ns
+    return replace(halt, again_ns=new.since_ns, others_ns=others_ns)
+
+
+def _person(detail: str) -> str:
+    """Return who commanded a halt, by its words, whatever channel was used; "" where they name nobody."""
+    by = detail.rpartition(" (by ")[2] if detail.endswith(")") else ""
+    return by.partition("/")[2] or by
 
 
 def _is_of(case: str, name: str) -> bool:

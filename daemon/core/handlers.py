@@ -137,9 +137,11 @@ def _unseen(draft: Draft, event: ev.ResumeRequested) -> str:
     if not isinstance(seen_ns, UnsetType):
         late = _since(draft, seen_ns, risk.halts, risk.pause)
         return f"it was asked for before this {'; '.join(late)}: look again" if late else ""
-    halts = [h for h in risk.halts if h.reason in COMMANDED and (h.again_ns or _by_another(h.detail, event.who))]
+    since_ns = draft.now_ns - LOOKED_NS
+    commanded = [halt for halt in risk.halts if halt.reason in COMMANDED]
+    halts = [h for h in commanded if _by_another(h.detail, event.who) or (h.others_ns or 0) > since_ns]
     paused = risk.pause is not None and not risk.pause.until_ns and _by_another(risk.pause.reason, event.who)
-    late = _since(draft, draft.now_ns - LOOKED_NS, halts, risk.pause if paused else None, claims=False)
+    late = _since(draft, since_ns, halts, risk.pause if paused else None, claims=False)
     if not late:
         return ""
     return f"somebody else set this in the last minute: {'; '.join(late)}: look; {SEEN.format(draft.now_ns)}"

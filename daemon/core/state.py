@@ -54,6 +54,7 @@ class Halt(msgspec.Struct, frozen=True, gc=False):
     detail: str
     since_ns: int
     again_ns: int | UnsetType = UNSET  # when it last came again, in other words
+    others_ns: int | UnsetType = UNSET  # when it last came so from another person than at first
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False):

@@ -178,6 +178,19 @@ def test_a_resume_ends_nothing_that_somebody_else_commanded_a_moment_before(kind
     assert (minute.state.risk.halt, minute.state.risk.pause) == (None, None)
 
 
+@pytest.mark.parametrize("again", ["halt", "flatten"])
+def test_a_resume_ends_at_once_what_one_commanded_twice(again: str) -> None:
+    minute, ann = desk(), "control/ann (uid 0)"
+    for at, reason in ((1, "first"), (3, "in other words")):
+        by_socket = f"offline/{ann.partition('/')[2]}" if at == 1 else ann
+        halt = HaltRequested(minute.at(at), "operator", reason, by_socket)
+        minute.put(halt if again == "halt" else FlattenRequested(minute.at(at), reason, by_socket))
+    bob = ResumeRequested(minute.at(3) + 1, "back", "control/bob (uid 0)")
+    assert alarms(minute.put(bob)) == ["resume_refused"]
+    minute.put(ResumeRequested(minute.at(3) + 2, "back", ann))
+    assert minute.state.risk.halt is None
+
+
 @pytest.mark.parametrize(("who", "after"), [("offline/bob (uid 0)", 1), ("control/ann (uid 0)", MINUTE)])
 def test_a_resume_ends_one_s_own_halt_at_once_and_another_s_after_a_minute(who: str, after: int) -> None:
     minute = desk()
