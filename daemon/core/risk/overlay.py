@@ -10,6 +10,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
+import numpy as np
+
 from daemon.core.instruments.option_market import SESSIONS_PER_YEAR
 
 SPANS = 3  # sessions that the moving average reads, in spans: 99.75 % of its weight at a span of 20
@@ -50,11 +52,11 @@ def volatility(xp: Any, mix: Any, returns: Any, forecast: str, span: int, varian
     weights = average_weights(span, count)
     if forecast == MODEL:
         past = _over_time(returns * returns, weights)
-        mix = xp.where(mix > 0.0, mix * xp.sqrt(variances / past), mix)
+        mix = xp.where(mix > 0.0, mix * _root(xp, variances / past), mix)
     moves = _total(mix[:, None, :] * returns)
     squares = moves * moves
     daily = _har(xp, squares) if forecast == HAR else _over_time(squares, weights)
-    return xp.sqrt(daily) * sqrt(SESSIONS_PER_YEAR)
+    return _root(xp, daily) * sqrt(SESSIONS_PER_YEAR)
 
 
 def mix_of(worth: Any) -> Any:
@@ -111,6 +113,13 @@ def without_new_risk(xp: Any, held: Any, goals: Any) -> Any:
 
 def _whole(xp: Any, values: Any, shares: bool) -> Any:
     return xp.floor(values) if shares else values
+
+
+def _root(xp: Any, values: Any) -> Any:
+    """Return the square root, correctly rounded: torch's on a CPU is one bit off in places, by processor (MKL's)."""
+    if xp is np or values.device.type != "cpu":
+        return xp.sqrt(values)
+    return xp.from_numpy(np.sqrt(values.numpy()))
 
 
 def _total(values: Any) -> Any:
