@@ -52,6 +52,7 @@ class StatusFile(msgspec.Struct, frozen=True):
     broker: AccountFigures
     halt: dict[str, str] | None = None
     differences: tuple[str, ...] = ()
+    blocked: str = ""
 
 
 class GatewayLine(msgspec.Struct, frozen=True):
@@ -91,12 +92,13 @@ def gateway_view(folder: Path, now_s: float) -> GatewayView:
         why = error.strerror if isinstance(error, OSError) else "its status file cannot be read"
         return GatewayView(str(folder), "", "", "unreadable", str(why), None)
     silent = lag_s > STALE_S
+    why = status.away or (f"the account takes no orders: {status.blocked}" if status.blocked else "")
     return GatewayView(
         folder=str(folder),
         account=status.account.account_number,
         money="real money" if status.account.account == "live" else "paper account",
         state="silent" if silent else "ready" if status.ready else "away",
-        detail="it has written no status since: does it run?" if silent else status.away,
+        detail="it has written no status since: does it run?" if silent else why,
         lag_s=lag_s,
         lines=lines,
         differences=status.differences,
