@@ -517,12 +517,15 @@ class Watch:
     def _called(self, look: AccountLook, symbol: str, held: Quantity) -> Quantity:
         """Return how much of a symbol the broker's close call may have sold of the `held` of this desk, unheard.
 
-        The broker names such an order: of several sub-accounts it may be anybody's, but not of one that held less.
+        The broker names such an order: of several sub-accounts it may be anybody's, but not of one that held less. It
+        is at the market, or, past a person's order, with a limit: one with a limit from before was no unheard call.
         """
-        sold = exact(0)
+        assert self.beat is not None
+        sold, since_ns = exact(0), self.beat.time_ns - FRESH_NS
         for order in look.orders:
             named = is_desks(order.client_order_id) or order.client_order_id.startswith(self._names())
-            if order.symbol == symbol and order.side < 0 and not named and order.stop_price is UNSET:
+            is_call = order.stop_price is UNSET and (order.limit_price is None or order.submitted_ns > since_ns)
+            if order.symbol == symbol and order.side < 0 and not named and is_call:
                 count = exact(order.filled if order.status in ENDED else order.quantity)
                 sold += count if count <= held else 0
         return exact(sold)

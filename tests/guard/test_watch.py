@@ -1210,6 +1210,28 @@ def test_a_sale_that_bears_no_desks_name_may_be_its_own_by_the_close_call(sold: 
     assert ("guard_unprotected" in world.guard.alarms()) is (sold <= 10)
 
 
+def test_a_persons_sale_that_rests_since_before_the_last_heartbeat_is_no_close_call() -> None:
+    world = shared(SPY=7)
+    profit = SubmitOrder("7d1c9a52-77aa-4c6e-9d0e-5a1b2c3d4e5f", "SPY", -1, 7, Decimal(600), "", 0)
+    assert world.broker.put(profit, world.now_ns)
+    world.run(600)
+    dead(world)
+    world.run(HOUR)
+    assert [act.order.quantity for act in world.guard.acts() if isinstance(act, Rest)] == [10]
+    assert "guard_unprotected" not in world.guard.alarms()
+
+
+def test_a_sale_at_the_market_that_waits_for_the_open_may_be_its_own_by_the_close_call() -> None:
+    world = shared(SPY=17)
+    call = SubmitOrder("7d1c9a52-77aa-4c6e-9d0e-5a1b2c3d4e5f", "SPY", -1, 10, None, "", 0)
+    assert world.broker.put(call, world.now_ns)
+    world.run(600)
+    dead(world)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert "guard_unprotected" in world.guard.alarms()
+
+
 def test_a_siblings_own_sale_leaves_this_desk_its_whole_stop() -> None:
     world = shared(SPY=17)
     world.run(60)
