@@ -149,8 +149,15 @@ def mark_options(draft: Draft, book: Book) -> Book:
 
 
 def mark_shares(draft: Draft, book: Book) -> Book:
-    """Return the book at the marks, on the fine grid of a desk of shares."""
-    return mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))
+    """Return the book at the marks, on the fine grid of a desk of shares.
+
+    While the fall of a share waits for a report there is no new peak: what was spun off from it may be priced already.
+    """
+    marked = mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))
+    leapt = draft.basket.leapt
+    if not leapt or max(leapt.values()) < draft.broker.asked_ns:
+        return marked
+    return replace(marked, peak=book.peak, guard_peak=book.guard_peak)
 
 
 SPLIT_MOVE = 0.2  # of the underlying since the last narrow quote; as much as a split of 5 for 4

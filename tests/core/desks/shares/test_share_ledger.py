@@ -269,6 +269,25 @@ def test_a_spin_off_costs_nothing_and_is_valued_at_its_line_s_price() -> None:
     assert (d.state.marks["ODD"], d.state.book.equity) == (Decimal(0), Decimal(10120))
 
 
+def test_shares_that_are_quoted_before_their_parent_s_fall_is_believed_are_no_peak() -> None:
+    """60 AAA at 100 became 60 at 70 and 30 OFF at 60: 10,000 USD before and after, and never a fall from more."""
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    account.positions["OFF"] = (30, Decimal(0))
+    account.book(line("SPIN", "OFF", 30))  # of which neither line nor book has a price
+    d.put(account.report(d.at(-15)))
+    for minute in (0.5, 1.0, 1.5, 2.5):  # a report between the third and the fourth
+        d.quotes(minute, AAA="70", BBB="100", OFF="60")
+        if minute == 1.5:
+            assert d.state.marks["AAA"] == Decimal(100)
+            d.put(account.report(d.at(2)))
+    book = d.state.book
+    assert (d.state.marks["AAA"], d.state.marks["OFF"], book.equity) == (Decimal(70), Decimal(60), Decimal(10000))
+    assert (book.peak, book.max_drawdown, d.state.risk.halt) == (Decimal(10000), 0.0, None)
+    d.quotes(3.5, AAA="80", BBB="100", OFF="60")  # what is gained afterwards is a peak again
+    d.quotes(4.5, AAA="80", BBB="100", OFF="60")
+    assert d.state.book.peak == Decimal(10600)
+
+
 def test_cash_of_a_corporate_action_without_shares_is_income() -> None:
     d = held_over_night()
     assert report_lines(d, line("REO", "AAA", 0, "12.50")) == []
