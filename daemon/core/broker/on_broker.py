@@ -200,11 +200,12 @@ def _count_fate(draft: Draft, before: Order) -> None:
 def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
     """Count the exits that were refused between the last report's request and this one's.
 
-    None is counted while the account may not trade, nor while an order on the other side does not end: both pass.
+    None is counted while the account may not trade, while the broker's market is closed, nor while an order on the
+    other side does not end: all pass.
     Nor is an order of a fraction: the next one leaves another way. Nor one in what the broker does not trade.
     """
     last = draft.broker
-    if event.blocked or last.blocked:
+    if event.blocked or last.blocked or last.closed or event.market_open is False:
         return
     for order in tuple(draft.closed.values()):
         refused = order.purpose == "exit" and order.status == REJECTED and not (order.filled or order.closing)

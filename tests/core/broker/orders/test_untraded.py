@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from msgspec import structs
 
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskBroker, RaiseAlarm, SubmitOrder
-from tests.support.core.account import Account
+from tests.support.core.account import NUMBER, Account
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import of
@@ -52,6 +53,18 @@ class Broker:
 
     def sales(self, symbol: str) -> int:
         return sum(order.symbol == symbol and order.side < 0 for order in self.sent)
+
+
+class ClosingAccount(Account):
+    """The same account, whose broker's clock says whether its market is open."""
+
+    def __init__(self, account: Account, *, is_open: bool) -> None:
+        super().__init__()
+        vars(self).update(vars(account))
+        self.is_open = is_open
+
+    def report(self, at_ns: int, *, blocked: str = "", account: str = NUMBER) -> ev.BrokerReported:
+        return structs.replace(super().report(at_ns, blocked=blocked, account=account), market_open=self.is_open)
 
 
 def minutes(d: Desk, broker: Broker, minutes: range, spy: float) -> None:
@@ -119,6 +132,17 @@ def test_a_refusal_for_another_reason_counts_and_halts_as_before() -> None:
     broker = Broker(d, d.account, "SPY", "403 account is not authorized to trade {}")
     minutes(d, broker, range(12), spy=1.0)
     assert d.halted().startswith("reject_rate")
+
+
+@pytest.mark.parametrize(("is_open", "halts"), [(False, False), (True, True)])
+def test_exits_that_a_closed_market_refuses_halt_nothing(is_open: bool, halts: bool) -> None:
+    d = Desk()
+    d.holds()
+    d.account = ClosingAccount(d.account, is_open=is_open)
+    broker = Broker(d, d.account, "SPY", "422 options market orders are only allowed during market hours")
+    minutes(d, broker, range(1, 20), spy=0.0)
+    assert broker.sales("SPY") > 10
+    assert d.halted().startswith("reject_rate") == halts
 
 
 def test_the_next_session_asks_again() -> None:
