@@ -227,6 +227,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     blocked: str = ""  # why the account may not trade by the last report, "" when it may
     funds: Funds | None = None  # by the last report
     closed: bool = False  # its market is closed in a session of our calendar, by the last report
+    opened_ns: int | UnsetType = UNSET  # when a report last said that its market is open again
     wrong: bool = False  # the keys opened another account at the last report: nothing is sent there
     started_ns: int = 0  # when this process took the journal over
     reported_ns: int = 0  # when the last report of the right account came

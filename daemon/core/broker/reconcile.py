@@ -355,6 +355,8 @@ def _note_market(draft: Draft, event: BrokerReported) -> None:
         within = session.open_ns + CLOCK_NS <= asked_ns < session.close_ns - CLOCK_NS
         later = asked_ns < session.open_ns and event.next_open_ns > session.open_ns + CLOCK_NS
         closed = (within and not event.market_open) or later
+    if draft.broker.closed and not closed:
+        draft.broker = replace(draft.broker, opened_ns=draft.now_ns)
     draft.broker = replace(draft.broker, closed=closed)
     if closed:
         opens = new_york_text(event.next_open_ns) if event.next_open_ns else "unknown"

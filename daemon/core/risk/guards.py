@@ -152,15 +152,18 @@ def check_blind(draft: Draft) -> None:
 
     `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long. A desk that decides
     once a session needs no bars meanwhile, and is not sold out for want of quotes: where others leave, it says so. What
-    its exchange has halted is not lost: nothing can be seen or sold of it, and stops go on once it trades again.
+    its exchange has halted is not lost: nothing can be seen or sold of it, and stops go on once it trades again. So it
+    is while the broker's market is closed, by a report of now.
     """
     session, rules = draft.session.session, draft.trading.broker
     if draft.identity.by_tape or session is None or draft.session.ended:
         return  # a tape is never lost
     if not session.open_ns <= draft.now_ns < session.close_ns:
         return
-    since_ns = max(session.open_ns, draft.broker.started_ns)  # a start needs some time
+    since_ns = max(session.open_ns, draft.broker.started_ns, draft.broker.opened_ns or 0)  # a start needs some time
     _report_unreconciled(draft, since_ns)
+    if draft.broker.closed and draft.now_ns - draft.broker.asked_ns < ONCE_A_MINUTE_NS:
+        return
     held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
     if not held:
         return

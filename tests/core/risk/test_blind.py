@@ -120,6 +120,29 @@ def test_reports_that_stop_in_a_halt_of_the_exchange_are_lost_all_the_same() -> 
     assert f"blind: reconciliation lost for 5 minutes while {CALL} is held" in text.replace("', detail='", ": ")
 
 
+def closed(account: Account, at_ns: int, *, is_open: bool = False) -> ev.BrokerReported:
+    report = account.report(at_ns)
+    return msgspec.structs.replace(report, market_open=is_open, next_open_ns=TUESDAY.open_ns)
+
+
+def test_a_market_that_the_broker_has_closed_is_not_lost_and_has_five_minutes_once_it_opens() -> None:
+    d, account = holding()
+    for minute in range(2, 30):
+        d.put(closed(account, d.at(minute, 1)))
+        assert alarms(d.tick(minute, 2)) == []
+    for minute in range(30, 36):
+        d.put(closed(account, d.at(minute, 1), is_open=True))
+        assert alarms(d.tick(minute, 30)) == (["blind"] if minute == 35 else [])
+    assert d.halted() == "blind"
+
+
+def test_reports_that_stop_while_the_market_is_closed_are_lost_all_the_same() -> None:
+    d, account = holding()
+    d.put(closed(account, d.at(4)))
+    assert alarms(d.tick(5, 59)) == []
+    assert "blind" in str(d.tick(6))
+
+
 @pytest.mark.parametrize("bar_start", [2, 3])
 def test_a_bar_that_began_after_a_halt_ends_it_and_none_that_began_before(bar_start: int) -> None:
     d, account = holding()
