@@ -870,8 +870,9 @@ def _await_lines(draft: Draft, event: BrokerReported, differences: tuple[str, ..
     if not only_awaited_differ(draft, event.positions, differences):
         return False
     for symbol in sorted(replaced(draft, event.positions) & draft.book.positions.keys()):
-        left = f"{symbol} left by a corporate action, and no line tells yet what comes for it; no new risk until then"
-        draft.alarm("shares_renamed", left, once=True, about=f"left {symbol}")
+        left = f"{symbol} left by a corporate action, and no line tells yet what comes for it: no new risk until then"
+        cure = "if nothing comes, rltraderctl accept-broker takes what the broker has"
+        draft.alarm("shares_renamed", f"{left}; {cure}", once=True, about=f"left {symbol}")
     suspicion = Suspicion(differences, event.asked_ns)
     draft.broker = replace(draft.broker, suspicion=suspicion, sighted_ns=draft.now_ns)
     draft.risk = replace(draft.risk, reconciled=False)
