@@ -139,7 +139,7 @@ def _unseen(draft: Draft, event: ev.ResumeRequested) -> str:
         return f"it was asked for before this {'; '.join(late)}: look again" if late else ""
     since_ns = draft.now_ns - LOOKED_NS
     commanded = [halt for halt in risk.halts if halt.reason in COMMANDED]
-    halts = [h for h in commanded if _by_another(h.detail, event.who) or (h.others_ns or 0) > since_ns]
+    halts = [h for h in commanded if _by_another(h.detail, event.who) or (h.others_ns or since_ns) > since_ns]
     paused = risk.pause is not None and not risk.pause.until_ns and _by_another(risk.pause.reason, event.who)
     late = _since(draft, since_ns, halts, risk.pause if paused else None, claims=False)
     if not late:
