@@ -209,7 +209,8 @@ class CriticsPass:
     def back(self, by_values: Tensor) -> None:
         """Write the gradients of a loss from that by the values of both critics that were kept last, (2, n)."""
         of_weight, of_bias = _gradients(self._last.weight, self._last.bias)
-        torch.bmm(by_values.unsqueeze(1), self._inputs, out=of_weight.transpose(1, 2))
+        # not into of_weight.transpose(1, 2): oneDNN leaves such a row as it was
+        torch.bmm(self._inputs.transpose(1, 2), by_values.unsqueeze(2), out=of_weight)
         torch.sum(by_values, 1, out=of_bias.view(-1))
         self._hidden.back(by_values.unsqueeze(2) * self._last.weight.transpose(1, 2))
 
