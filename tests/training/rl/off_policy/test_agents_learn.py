@@ -10,6 +10,7 @@ import torch
 
 from tests.support.rl.planted_sizing import BANDIT, INPUTS, MDP, PlantedSizing, Sizing, best_rule, share_of_optimum
 from tests.support.rl.trained import train_agent
+from training.rl.kernels import use_fast_float32
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
@@ -58,6 +59,7 @@ def linear(of_signal: float, of_held: float, observed: torch.Tensor) -> torch.Te
 )
 def test_an_agent_earns_95_percent_of_the_optimum(name: str, precision: str, sizing: Sizing) -> None:
     make_deterministic()
+    use_fast_float32()  # as a run does
     c = replace(QUICK, discount=sizing.discount)
     agent = build(name, INPUTS, c, seed=1, precision=precision)
     trainer = OffPolicyTrainer(agent, PlantedSizing(sizing, c.environments, 1), c, total_steps=40_000, seed=1)

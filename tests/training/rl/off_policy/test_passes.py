@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -82,23 +81,17 @@ def test_a_pass_through_critics_finds_autograd_s_gradients(widths: tuple[int, ..
 
 
 def test_the_last_layer_of_critics_learns_by_the_fast_products_too() -> None:
-    backends: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
-    switch = backends.mkldnn.matmul
-    before = switch.fp32_precision
-    try:
-        use_fast_float32()
-        critics = TwinCritics(INPUTS, (24, 48), seed=1, actions=ACTIONS)
-        parameters, prepared = watched(critics), random(512, INPUTS, dtype=torch.float32)
-        actions, by_values = random(512, ACTIONS, dtype=torch.float32), random(2, 512, seed=2, dtype=torch.float32)
-        expected = torch.autograd.grad((critics(prepared, actions) * by_values).sum(), parameters)
-        way = CriticsPass(critics, torch.float32)
-        with torch.no_grad():
-            way.values(prepared, actions, keep=True)
-            way.back(by_values)
-        for parameter, gradient in zip(parameters, expected, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-3)
-    finally:
-        switch.fp32_precision = before
+    use_fast_float32()
+    critics = TwinCritics(INPUTS, (24, 48), seed=1, actions=ACTIONS)
+    parameters, prepared = watched(critics), random(512, INPUTS, dtype=torch.float32)
+    actions, by_values = random(512, ACTIONS, dtype=torch.float32), random(2, 512, seed=2, dtype=torch.float32)
+    expected = torch.autograd.grad((critics(prepared, actions) * by_values).sum(), parameters)
+    way = CriticsPass(critics, torch.float32)
+    with torch.no_grad():
+        way.values(prepared, actions, keep=True)
+        way.back(by_values)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-3)
 
 
 def test_in_bfloat16_passes_answer_and_learn_what_they_do_in_float32_to_its_digits() -> None:
