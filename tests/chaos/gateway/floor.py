@@ -79,6 +79,7 @@ class Floor(Person):
     program: subprocess.Popen[bytes] | None = None  # on alpaca-py, beside the desks
     program_keys: tuple[str, str] = ("", "")
     apart_ns: int = 0  # since when sum and broker differ, 0: they agree
+    looked_ns: int = 0  # when they were last compared
     looks: Counter[str] = field(default_factory=Counter)  # comparisons of sum and broker, by their outcome
 
     def now_ns(self) -> int:
