@@ -58,16 +58,6 @@ def one_registry() -> Iterator[None]:
         yield
 
 
-BACKENDS: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
-PRODUCTS = BACKENDS.mkldnn.matmul.fp32_precision
-
-
-@pytest.fixture(autouse=True)
-def torch_products() -> None:
-    """Products as torch comes with them: a run in this process may have chosen others."""
-    BACKENDS.mkldnn.matmul.fp32_precision = PRODUCTS
-
-
 @pytest.fixture(scope="module")
 def one_export() -> Iterator[None]:
     """Keep the graph of each policy, for a file whose runs end in the same one again and again.

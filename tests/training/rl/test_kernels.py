@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ from training.rl import kernels
 from training.rl.kernels import bf16_cost, fast_precision, keep_freed_memory, plain_float32, use_fast_float32
 
 MKLDNN: Any = torch.backends.mkldnn
+
+
+@pytest.fixture(autouse=True)
+def _products_as_before() -> Iterator[None]:
+    before = MKLDNN.matmul.fp32_precision
+    yield
+    MKLDNN.matmul.fp32_precision = before
 
 
 def test_products_keep_the_digits_of_float32_whichever_library_is_chosen() -> None:
