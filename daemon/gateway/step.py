@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.trading.report import amends, execution_of, ledger_fill, standing
+from daemon.brokers.alpaca.trading.report import amended_execution, amends, execution_of, ledger_fill, standing
 from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, turn
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
@@ -424,7 +424,7 @@ class Bookkeeper:
         if event in FILLS:
             self._fill_from(order, update, row)
         elif event in AMENDMENTS:
-            named = wire.text(update.get("previous_execution_id")) or wire.text(update.get("execution_id"))
+            named = amended_execution(update)
             if named and named not in order.amended_fills:
                 order.amended_fills = (*order.amended_fills, named)
             self._read_fills(order.id)

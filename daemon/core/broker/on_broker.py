@@ -110,9 +110,6 @@ def _refuses_fraction(order: Order, reason: str) -> bool:
     return type(order.quantity) is Part and (NOT_FRACTIONABLE in reason or LEAST_AMOUNT in reason)
 
 
-UNTRADED = ("not tradable", "not active", "not found")  # what a refusal says of an asset that the broker does not trade
-
-
 UNAUTHORIZED = "not authorized to trade"  # what a refusal says of an account that may not trade
 
 
@@ -135,6 +132,9 @@ def _note_unauthorized(draft: Draft, order: Order, reason: str) -> bool:
     draft.alarm("account_blocked", reason, once=True, about=reason)
     draft.cancel_entries()
     return True
+
+
+UNTRADED = ("not tradable", "not active", "not found")  # what a refusal says of an asset that the broker does not trade
 
 
 def _is_untraded(draft: Draft, reason: str) -> bool:

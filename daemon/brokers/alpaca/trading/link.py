@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import NotSent, Refused, RestError
-from daemon.brokers.alpaca.trading.report import BUST, CORRECTION, Reporter, execution_of
+from daemon.brokers.alpaca.trading.report import BUST, CORRECTION, Reporter, amended_execution, execution_of
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.alpaca.wire import ENDED, Malformed, text
 from daemon.brokers.api import BrokerError, EventLogger, Put
@@ -481,8 +481,7 @@ class BrokerLink:
         if isinstance(data, dict):
             self._own.remember(wire.order(data["order"]))
             if data["event"] in (BUST, CORRECTION):
-                named = data.get("previous_execution_id") or data.get("execution_id")
-                self._reporter.name_amended(wire.text(data["order"].get("id")), wire.text(named))
+                self._reporter.name_amended(wire.text(data["order"].get("id")), amended_execution(data))
         for event in events:
             self._put(event)
 

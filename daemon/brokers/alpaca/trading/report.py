@@ -217,6 +217,11 @@ def execution_of(line: str) -> str:
     return line.rpartition("::")[2]
 
 
+def amended_execution(update: Mapping[str, object]) -> str:
+    """Return the execution that a stream's bust or correction names, "" where it names none."""
+    return text(update.get("previous_execution_id") or update.get("execution_id"))
+
+
 def _amended_by(
     row: Mapping[str, object],
     now: Mapping[str, tuple[Decimal, Decimal]],
