@@ -129,9 +129,14 @@ def _note_unauthorized(draft: Draft, order: Order, reason: str) -> bool:
     if draft.broker.blocked:
         return False
     draft.broker = replace(draft.broker, blocked=reason)
-    draft.alarm("account_blocked", reason, once=True, about=reason)
-    draft.cancel_entries()
+    end_entries(draft, reason)
     return True
+
+
+def end_entries(draft: Draft, blocked: str) -> None:
+    """Cancel the entries of an account that may not trade, and say once why it may not."""
+    draft.alarm("account_blocked", blocked, once=True, about=blocked)
+    draft.cancel_entries()
 
 
 UNTRADED = ("not tradable", "not active", "not found")  # what a refusal says of an asset that the broker does not trade

@@ -54,6 +54,7 @@ from daemon.core.broker.on_broker import (
     CLOCK_NS,
     absorb,
     count_refused_exits,
+    end_entries,
     has_new_name,
     on_order_news,
     under_our_names,
@@ -340,8 +341,7 @@ def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
     if CLOSED & set(blocked.split(", ")):
         draft.halt("account_blocked", blocked)
     elif blocked:
-        draft.alarm("account_blocked", blocked, once=True, about=blocked)
-        draft.cancel_entries()
+        end_entries(draft, blocked)
     elif former:
         draft.case_over("account_blocked")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, PROTECTION, Draft
@@ -263,7 +264,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
     on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
     draft.works = {**draft.works, work.key: on_its_way}
-    if not draft.session.why_untraded(intent.symbol):
+    if isinstance(draft.session.untraded, UnsetType) or intent.symbol not in draft.session.untraded:
         draft.count_sent()  # what is refused in any case takes no order from the others
     draft.effects.append(sent)
 
