@@ -120,12 +120,12 @@ def test_a_stock_that_cannot_be_traded_is_left_alone_and_moves_no_other_answer()
     with torch.no_grad():
         answers = network.policy(raw)
     assert answers[:, 2].tolist() == [0.0, 0.0]
-    same = {"rtol": 0.0, "atol": 1e-6}  # two rows of one batch may differ in the last bits, by processor
-    assert torch.allclose(answers[0], answers[1], **same)
+    # two rows of one batch may differ in the last bits, by processor
+    assert torch.allclose(answers[0], answers[1], rtol=0.0, atol=1e-6)
     raw[1, at.tradable.start + 2] = 1.0
     with torch.no_grad():
         known = network.policy(raw)[1, :2]  # part of the others' mean now
-    assert not torch.allclose(known, answers[1, :2], **same)
+    assert not torch.allclose(known, answers[1, :2], rtol=0.0, atol=1e-6)
 
 
 def test_the_scaling_pools_all_tradable_stocks_and_fixes_the_account() -> None:
