@@ -210,26 +210,26 @@ def basket_of(
     buys: list[tuple[float, int, Leg]] = []
     least, unit, per_share = portfolio.band * portfolio.equity, portfolio.unit_usd, portfolio.per_share
     rows = zip(symbols, actions, flags, portfolio.shares, portfolio.prices, strict=True)
-    for place, (symbol, action, flag, held, price) in enumerate(rows):
+    for place, (symbol, action, flag, shares, price) in enumerate(rows):
         if isnan(action):
             raise ValueError(f"action of {symbol} is {action}, expected a number in [-1, 1]: check the model's output")
-        clipped = min(max(action, -1.0), 1.0)
+        fraction = min(max(action, -1.0), 1.0)
         if not flag:
             continue
-        steps = steps_of(held, per_share)
-        if clipped < 0.0:
-            sold = steps_of(held * -clipped, per_share)
-            small = 0.0 < shares_of(sold, per_share) * price < least
-            if held > 0 and (sold == steps or (sold > 0 and not small)):
-                sells.append(Leg(symbol, shares_of(steps - sold, per_share)))
+        steps = steps_of(shares, per_share)
+        if fraction < 0.0:
+            shares_sold = steps_of(shares * -fraction, per_share)
+            small = 0.0 < shares_of(shares_sold, per_share) * price < least
+            if shares > 0 and (shares_sold == steps or (shares_sold > 0 and not small)):
+                sells.append(Leg(symbol, shares_of(steps - shares_sold, per_share)))
         else:
-            bought = steps_of(_bought(clipped, price, unit, portfolio.shares_per_unit), per_share)
-            if bought > 0 and not shares_of(bought, per_share) * price < least:
-                buys.append((-clipped, place, Leg(symbol, shares_of(steps + bought, per_share))))
+            shares_bought = steps_of(_shares_to_buy(fraction, price, unit, portfolio.shares_per_unit), per_share)
+            if shares_bought > 0 and not shares_of(shares_bought, per_share) * price < least:
+                buys.append((-fraction, place, Leg(symbol, shares_of(steps + shares_bought, per_share))))
     return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
 
 
-def _bought(action: float, price: float, unit_usd: float | None, unit_shares: int) -> float:
+def _shares_to_buy(action: float, price: float, unit_usd: float | None, unit_shares: int) -> float:
     """Return the shares that a positive action buys at `price` USD; 0 without a price."""
     if not 0.0 < price < inf:
         return 0.0

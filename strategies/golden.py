@@ -77,12 +77,14 @@ def golden_bars(symbol: str = "SPY") -> tuple[Bar, ...]:
 def golden_view(session: Session, bar: int) -> View:
     """Return the desk's view at the close of the session's bar of this index: 40 bars flat, 40 long calls, 40 long
     puts, ...."""
-    since = bar % 40
+    bars_since_entry = bar % 40
     side = (0, +1, -1)[bar // 40 % 3]
     now_ns = session.open_ns + (bar + 1) * MINUTE_NS
     if side == 0:
         return View(now_ns=now_ns, session=session)
-    return View(now_ns, session, side, position_return=(since - 10) / 20, position_age_min=float(since))
+    return View(
+        now_ns, session, side, position_return=(bars_since_entry - 10) / 20, position_age_min=float(bars_since_entry)
+    )
 
 
 def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
@@ -100,9 +102,9 @@ def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
     sessions = []
     for number, (start, bars) in enumerate(tape):
         session = Session(midnights[start], start + 19 * HOUR_NS // 2, start + 16 * HOUR_NS)
-        after = number - spec.history_bars  # sessions since all symbols had W bars
-        place = -1 if spec.rows_are_symbols else after * 7 % len(spec.symbols)
-        absent = spec.symbols[place] if after >= 0 else None
+        sessions_after = number - spec.history_bars  # sessions since all symbols had W bars
+        place = -1 if spec.rows_are_symbols else sessions_after * 7 % len(spec.symbols)
+        absent = spec.symbols[place] if sessions_after >= 0 else None
         sessions.append((session, tuple(bar for bar in bars if bar.symbol != absent)))
     return tuple(sessions)
 
@@ -112,7 +114,7 @@ def golden_portfolio(spec: DailySpec, prices: Mapping[str, float], decision: int
     cents = [round(prices[symbol] * 100) for symbol in spec.symbols]
     shares = tuple(decision * (17 * place + 5) % 31 for place in range(len(spec.symbols)))
     cash = spec.capital_usd * 100 - 1_234_567 * decision
-    equity = cash + sum(held * price for held, price in zip(shares, cents, strict=True))
+    equity = cash + sum(count * price for count, price in zip(shares, cents, strict=True))
     return Portfolio(cash / 100, equity / 100, shares, tuple(price / 100 for price in cents))
 
 
@@ -146,12 +148,12 @@ def check_golden(strategy: AnyStrategy) -> None:
     The text has where its code failed, and the holes of its tape, which are there on purpose.
     """
     spec = strategy.spec
-    asked = msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS) if spec.rows_are_symbols else spec
+    golden_spec = msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS) if spec.rows_are_symbols else spec
     try:
-        found = golden_observations(strategy)
-        faults = [one.fault(asked) for one in found]
+        observations = golden_observations(strategy)
+        faults = [one.fault(golden_spec) for one in observations]
         faulty = next((number for number, fault in enumerate(faults) if fault), None)
-        problem = "" if faulty is None else f"its observation {faulty + 1} of {len(found)} has {faults[faulty]}"
+        problem = "" if faulty is None else f"its observation {faulty + 1} of {len(observations)} has {faults[faulty]}"
     except Exception as error:  # noqa: BLE001  whatever the user's code raises
         frames = [one for one in extract_tb(error.__traceback__) if one.filename != __file__]
         where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
@@ -181,7 +183,7 @@ def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:
             observations.append(observation)
         state = strategy.remember(state, bars)
         prices.update((bar.symbol, bar.close) for bar in bars)
-    _check_kept(strategy, state)
+    _check_state(strategy, state)
     return tuple(observations)
 
 
@@ -202,7 +204,7 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
                     "expected one: let history_bars fit into the first session, or lengthen the tape"
                 )
             observations.append(observation)
-    _check_kept(strategy, state)
+    _check_state(strategy, state)
     return tuple(observations)
 
 
@@ -262,7 +264,7 @@ def _bar_observations(
 ) -> tuple[Observation, ...]:
     spec, state = strategy.spec, strategy.start()
     prices = dict.fromkeys(spec.symbols, 0.0)
-    sessions, found = golden_share_bars(spec), []
+    sessions, observations = golden_share_bars(spec), []
     for session, times in sessions:
         for number, bars in enumerate(times):
             prices.update((bar.symbol, bar.close) for bar in bars)
@@ -272,12 +274,12 @@ def _bar_observations(
                 continue
             if observation is None:
                 raise ValueError(f"{spec.name} has no observation at golden bar {number}, expected one after W bars")
-            found.append(observation)
-    _check_kept(strategy, state)
-    return tuple(found)
+            observations.append(observation)
+    _check_state(strategy, state)
+    return tuple(observations)
 
 
-def _check_kept(strategy: BarStrategy | DailyStrategy, state: Any) -> None:
+def _check_state(strategy: BarStrategy | DailyStrategy, state: Any) -> None:
     """Raise ValueError for a state that no start of a desk could read again."""
     if fault := unreadable(state, strategy.state_type):
         raise ValueError(fault)
@@ -286,13 +288,15 @@ def _check_kept(strategy: BarStrategy | DailyStrategy, state: Any) -> None:
 def _share_portfolio(spec: Spec, prices: Mapping[str, float], number: int, now_ns: int) -> Portfolio:
     """Return the portfolio at a golden bar: cash alone at the first, then each symbol held or not, in turn."""
     shares = tuple([number * (place + 1) % 5 * 10 for place in range(len(spec.symbols))])
-    worth = sum(held * prices[symbol] for symbol, held in zip(spec.symbols, shares, strict=True))
-    costs = tuple([prices[symbol] * 0.995 if held else 0.0 for symbol, held in zip(spec.symbols, shares, strict=True)])
-    opened = tuple([now_ns - number * MINUTE_NS if held else 0 for held in shares])
-    return Portfolio(10_000.0, 10_000.0 + worth, shares, tuple(prices.values()), costs=costs, opened_ns=opened)
+    worth = sum(count * prices[symbol] for symbol, count in zip(spec.symbols, shares, strict=True))
+    costs = tuple(
+        [prices[symbol] * 0.995 if count else 0.0 for symbol, count in zip(spec.symbols, shares, strict=True)]
+    )
+    opened_ns = tuple([now_ns - number * MINUTE_NS if count else 0 for count in shares])
+    return Portfolio(10_000.0, 10_000.0 + worth, shares, tuple(prices.values()), costs=costs, opened_ns=opened_ns)
 
 
-def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
+def contract_digest(spec: Spec, declaration: Mapping[str, object]) -> str:
     """Return SHA-256 (hex) over the canonical JSON of the spec and of its declaration.
 
     Heads, rows, a model configuration, an anchor of bars, further timeframes and nights count where there are any; the
@@ -306,7 +310,7 @@ def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
         del fields["bar_anchor"]
     del fields["symbols" if spec.rows_are_symbols else "rows_are_symbols"]
     numbers = msgspec.Raw(msgspec.json.encode(fields))  # its fields keep their order
-    return sha256(msgspec.json.encode({"spec": numbers, "declared": declared}, order="deterministic")).hexdigest()
+    return sha256(msgspec.json.encode({"spec": numbers, "declared": declaration}, order="deterministic")).hexdigest()
 
 
 def contract_hash(strategy: AnyStrategy) -> str:

@@ -374,7 +374,7 @@ DECLARATION: dict[str, object] = {
     "periods": PERIODS,
     "rows": "history_bars before the session's open, then this session's bars; a window's rows are all of this session",
     "sampling": SAMPLING,
-    "resolution": [(side, [ACTIONS[action] for action in meant]) for side, meant in RESOLUTION.items()],
+    "resolution": [(side, [ACTIONS[action] for action in actions]) for side, actions in RESOLUTION.items()],
     "kept_percent": [(ACTIONS[action], percent) for action, percent in KEPT_PERCENT.items()],
 }
 """The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
@@ -392,12 +392,12 @@ class ScalperState(msgspec.Struct, frozen=True, gc=False):
 class OptionScalper:
     """The strategy over `ScalperState`; see `strategies.kit.contract.Strategy`."""
 
-    __slots__ = ("_seen", "_stream")
+    __slots__ = ("_last_bar", "_stream")
     spec = SPEC
     state_type = ScalperState
 
     def __init__(self) -> None:
-        self._seen: _SeenBar | None = None  # the newest bar of `_stream`
+        self._last_bar: _SeenBar | None = None  # the newest bar of `_stream`
         self._stream: SessionStream | None = None
 
     def start(self) -> ScalperState:
@@ -426,30 +426,37 @@ class OptionScalper:
 
     def correct(self, state: ScalperState, bar: Bar) -> ScalperState:
         """Replace the bar of the same symbol and start; an unknown start changes nothing. Emitted rows stand."""
-        return msgspec.structs.replace(state, history=_corrected(state.history, bar), bars=_corrected(state.bars, bar))
+        return msgspec.structs.replace(
+            state, history=_replace_bar(state.history, bar), bars=_replace_bar(state.bars, bar)
+        )
 
     def decide(self, state: ScalperState, answer: Answer, view: View) -> tuple[ScalperState, Decision]:
         """Sample at the spec's temperature and resolve against the side held. State unchanged."""
         choice = choose(answer.logits, SPEC.temperature)
-        resolved = RESOLUTION[view.side][choice.action]
-        return state, Decision(choice=choice, resolved=resolved, target=TARGETS[view.side][resolved])
+        actions = RESOLUTION[view.side][choice.action]
+        return state, Decision(choice=choice, resolved=actions, target=TARGETS[view.side][actions])
 
     def _append(self, state: ScalperState, session: Session, bar: Bar, view: View) -> ScalperState:
         """Append a bar. Its columns 0-19 depend on bars alone: desks that share these compute them once."""
         history, bars = state.history, state.bars
         if len(history) < HISTORY_BARS:
             return msgspec.structs.replace(state, bars=bars + (bar,))
-        seen, stream = self._seen, self._stream
-        if seen is None or seen.history is not history or seen.before is not bars or seen.bar is not bar:
-            if stream is None or seen is None or seen.history is not history or seen.after is not bars:
+        last_bar, stream = self._last_bar, self._stream
+        if (
+            last_bar is None
+            or last_bar.history is not history
+            or last_bar.before is not bars
+            or last_bar.bar is not bar
+        ):
+            if stream is None or last_bar is None or last_bar.history is not history or last_bar.after is not bars:
                 stream = SessionStream(history, session)
                 for earlier in bars:
                     stream.update(earlier)
-            self._seen = None  # if the next line raises, the stream matches no bars
+            self._last_bar = None  # if the next line raises, the stream matches no bars
             market = stream.update(bar)
-            self._stream, self._seen = stream, (seen := _SeenBar(history, bars, bar, bars + (bar,), market))
-        row = ROW.pack(*seen.market, *position_features(view.side, view.position_return, view.position_age_min))
-        return ScalperState(session, history, seen.after, (*state.rows[1 - WINDOW :], row))
+            self._stream, self._last_bar = stream, (last_bar := _SeenBar(history, bars, bar, bars + (bar,), market))
+        row = ROW.pack(*last_bar.market, *position_features(view.side, view.position_return, view.position_age_min))
+        return ScalperState(session, history, last_bar.after, (*state.rows[1 - WINDOW :], row))
 
 
 class _SeenBar(NamedTuple):
@@ -462,7 +469,7 @@ class _SeenBar(NamedTuple):
     market: tuple[float, ...]  # columns 0-19
 
 
-def _corrected(bars: tuple[Bar, ...], bar: Bar) -> tuple[Bar, ...]:
+def _replace_bar(bars: tuple[Bar, ...], bar: Bar) -> tuple[Bar, ...]:
     return tuple(bar if (b.start_ns, b.symbol) == (bar.start_ns, bar.symbol) else b for b in bars)
 
 

@@ -243,7 +243,7 @@ def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
     """Return the weights of cash and each fund at the portfolio's prices; all 0 while its equity is not above 0."""
     if not portfolio.equity > 0.0:
         return (0.0,) * (len(portfolio.shares) + 1)
-    values = (held * price for held, price in zip(portfolio.shares, portfolio.prices, strict=True))
+    values = (shares * price for shares, price in zip(portfolio.shares, portfolio.prices, strict=True))
     return (portfolio.cash / portfolio.equity, *(value / portfolio.equity for value in values))
 
 
@@ -331,8 +331,8 @@ def _volatilities(state: RegimeState) -> Sequence[float]:
     if not all(count(rows) > VOLATILITY_RETURNS for rows in state.series):
         return ()
     closes = np.stack([prices(rows)[3][-VOLATILITY_RETURNS - 1 :] for rows in state.series])
-    rounded: list[float] = fund_volatilities(closes).astype(np.float32).tolist()
-    return rounded
+    volatilities: list[float] = fund_volatilities(closes).astype(np.float32).tolist()
+    return volatilities
 
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequence[str]) -> Columns:

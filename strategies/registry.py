@@ -38,8 +38,8 @@ T = TypeVar("T")
 VARIABLE = "RLTRADER_OWN_STRATEGIES"
 """Environment: name -> place of the files that were added, as JSON. It lets child processes find them."""
 
-_own: dict[str, OwnStrategy] = {}
-_remembered: dict[str, str] = {}  # name -> place, as a state directory has it; not imported yet
+_own_strategies: dict[str, OwnStrategy] = {}
+_places: dict[str, str] = {}  # name -> place, as a state directory has it; not imported yet
 
 
 def entry(name: str) -> StrategyEntry:
@@ -60,12 +60,12 @@ def names() -> tuple[str, ...]:
     """Return all known names: shipped ones first, then added and installed ones. Imports none of them."""
     from strategies.kit.own.load import installed
 
-    return (*STRATEGIES, *sorted({*_own, *_remembered, *_of_environment(), *installed()} - {*STRATEGIES}))
+    return (*STRATEGIES, *sorted({*_own_strategies, *_places, *_of_environment(), *installed()} - {*STRATEGIES}))
 
 
 def is_known(name: str) -> bool:
     """Return whether a strategy has this name. Imports nothing."""
-    return name in STRATEGIES or name in _own or name in names()
+    return name in STRATEGIES or name in _own_strategies or name in names()
 
 
 def own(name: str) -> OwnStrategy | None:
@@ -73,18 +73,18 @@ def own(name: str) -> OwnStrategy | None:
 
     Raises OwnStrategyError where it cannot be imported.
     """
-    if name in STRATEGIES or name in _own:
-        return _own.get(name)
+    if name in STRATEGIES or name in _own_strategies:
+        return _own_strategies.get(name)
     from strategies.kit.own.load import installed, of_file, of_package
 
     place, by_user = _of_environment().get(name, ""), True
     if not place:
-        place, by_user = _remembered.get(name, ""), False
+        place, by_user = _places.get(name, ""), False
     if place and not place.startswith(INSTALLED):
-        return _kept(name, of_file(place, named_by_user=by_user))
+        return _register(name, of_file(place, named_by_user=by_user))
     points = installed().get(name)
     if points:
-        return _kept(name, of_package(name, points))
+        return _register(name, of_package(name, points))
     if place:
         raise OwnStrategyError(
             f"the strategy {name!r} came with a package that offers it in the group {GROUP}, and none does here: "
@@ -109,28 +109,30 @@ def add(text: str) -> str:
             f"{own_strategy.file}: spec.name is {own_strategy.name!r}, the name of a shipped strategy: "
             "choose another name"
         )
-    there = _own.get(own_strategy.name)
-    if there is not None and there.place != own_strategy.place:
+    known_strategy = _own_strategies.get(own_strategy.name)
+    if known_strategy is not None and known_strategy.place != own_strategy.place:
         raise OwnStrategyError(
-            f"{own_strategy.file}: {own_strategy.name!r} is already the name of {there.shown}: "
+            f"{own_strategy.file}: {own_strategy.name!r} is already the name of {known_strategy.shown}: "
             "give one of them another name"
         )
-    if there is None:
-        _kept(own_strategy.name, own_strategy)
+    if known_strategy is None:
+        _register(own_strategy.name, own_strategy)
         os.environ[VARIABLE] = places()
     return own_strategy.name
 
 
 def typed(name: str) -> str:
     """Return what a command line calls this strategy: its name, or the file of one that is known by its file alone."""
-    own_strategy = _own.get(name)
+    own_strategy = _own_strategies.get(name)
     return name if own_strategy is None or own_strategy.package else own_strategy.place.removesuffix(":STRATEGY")
 
 
 def places() -> str:
     """Return the files of the strategies that were imported from one, as `VARIABLE` holds them for a child process."""
     files = {
-        name: own_strategy.place for name, own_strategy in _own.items() if not own_strategy.place.startswith(INSTALLED)
+        name: own_strategy.place
+        for name, own_strategy in _own_strategies.items()
+        if not own_strategy.place.startswith(INSTALLED)
     }
     return json.dumps(_of_environment() | files)
 
@@ -138,13 +140,13 @@ def places() -> str:
 def remember(name: str, place: str) -> None:
     """Note where a state directory found its strategy. It is imported when it is asked for."""
     if name not in STRATEGIES and place:
-        _remembered[name] = place
+        _places[name] = place
 
 
-def same_file(name: str, remembered: str) -> bool:
+def same_file(name: str, old_name: str) -> bool:
     """Return whether a state directory found the strategy that it remembers where another one was imported from now."""
-    own_strategy = _own.get(name)
-    return own_strategy is not None and own_strategy.place == _remembered.get(remembered)
+    own_strategy = _own_strategies.get(name)
+    return own_strategy is not None and own_strategy.place == _places.get(old_name)
 
 
 def stand_in(place: str, spec: str, symbols: tuple[str, ...] = ()) -> str:
@@ -157,16 +159,16 @@ def stand_in(place: str, spec: str, symbols: tuple[str, ...] = ()) -> str:
     stands_in = maker.stand_in(place, spec, symbols)
     if stands_in.name in STRATEGIES:
         raise ValueError(f"{stands_in.name} is the name of a shipped strategy")
-    return _kept(stands_in.name, stands_in).name
+    return _register(stands_in.name, stands_in).name
 
 
-def _kept(name: str, own_strategy: OwnStrategy) -> OwnStrategy:
+def _register(name: str, own_strategy: OwnStrategy) -> OwnStrategy:
     if own_strategy.name != name:
         raise OwnStrategyError(
             f"{own_strategy.file}: spec.name is {own_strategy.name!r}, expected {name!r}: the file was changed; "
             f"name the file of {name} with --strategy path/to/file.py"
         )
-    _own[name] = own_strategy
+    _own_strategies[name] = own_strategy
     return own_strategy
 
 
@@ -217,76 +219,76 @@ def strategy(name: str, symbols: tuple[str, ...] = (), config: str = "") -> AnyS
     `config` is the canonical text of a model configuration, "" for the shipped one. `ValueError` as `entry`, for
     symbols given to a strategy whose symbols are its own, and for a configuration given to one without.
     """
-    return _made(name, symbols, config)
+    return _make(name, symbols, config)
 
 
 def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
     """Return a new strategy that decides once a session. `ValueError` for another, and as `strategy`."""
-    strategy = _made(name, symbols)
+    strategy = _make(name, symbols)
     if once_a_session(strategy):
         return strategy
-    daily = [other for other in (*STRATEGIES, *_own) if once_a_session(entry(other).make())]
+    daily = [other for other in (*STRATEGIES, *_own_strategies) if once_a_session(entry(other).make())]
     raise ValueError(f"strategy is {name!r}, expected one that decides daily: choose one of {', '.join(daily)}")
 
 
-def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
-    listed = entry(name)
-    if listed.with_config is not None:
-        return listed.with_config(config, symbols)
-    if listed.with_parameters is not None and not symbols:
-        return _with_parameters(name, listed, config) if config else listed.make()
+def _make(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
+    strategy_entry = entry(name)
+    if strategy_entry.with_config is not None:
+        return strategy_entry.with_config(config, symbols)
+    if strategy_entry.with_parameters is not None and not symbols:
+        return _with_parameters(name, strategy_entry, config) if config else strategy_entry.make()
     if config:
         raise ValueError(f"{name} has no model configuration, found one given to it: name none")
     if not symbols:
-        return listed.make()
-    if listed.with_symbols is None:
-        default = ", ".join(listed.make().spec.symbols)
+        return strategy_entry.make()
+    if strategy_entry.with_symbols is None:
+        default = ", ".join(strategy_entry.make().spec.symbols)
         raise ValueError(f"{name} trades its own symbols ({default}), found others given to it: name none")
-    return _with_symbols(name, listed, symbols)
+    return _with_symbols(name, strategy_entry, symbols)
 
 
-def _given(name: str, listed: StrategyEntry, make: Callable[[], Any], given: object) -> AnyStrategy:
+def _call(name: str, strategy_entry: StrategyEntry, make: Callable[[], Any], argument: object) -> AnyStrategy:
     """Return what `make` makes of what a desk gave. OwnStrategyError where that is not the strategy of this name."""
     from strategies.kit.own.declared import strategy_fault
 
     try:
-        made: AnyStrategy = make()
+        strategy: AnyStrategy = make()
     except Exception as error:
-        what = f"{type(error).__name__}: {error}: correct how it is made"
-        raise OwnStrategyError(f"{name} cannot be made with {given}: {what}") from error
-    fault = strategy_fault(listed, made)
-    if not fault and made.spec.name != name:
-        fault = f"spec.name is {made.spec.name!r}: give it one name"
+        cause = f"{type(error).__name__}: {error}: correct how it is made"
+        raise OwnStrategyError(f"{name} cannot be made with {argument}: {cause}") from error
+    fault = strategy_fault(strategy_entry, strategy)
+    if not fault and strategy.spec.name != name:
+        fault = f"spec.name is {strategy.spec.name!r}: give it one name"
     if fault:
-        raise OwnStrategyError(f"{name} cannot be made with {given}: {fault}")
-    return made
+        raise OwnStrategyError(f"{name} cannot be made with {argument}: {fault}")
+    return strategy
 
 
-def _with_parameters(name: str, listed: StrategyEntry, config: str) -> AnyStrategy:
+def _with_parameters(name: str, strategy_entry: StrategyEntry, config: str) -> AnyStrategy:
     """Make the strategy with the parameters of this text, which is its spec's `config`. OwnStrategyError as `own`."""
-    assert listed.with_parameters is not None
-    values, with_parameters = values_of(listed.parameters, config), listed.with_parameters
+    assert strategy_entry.with_parameters is not None
+    values, with_parameters = values_of(strategy_entry.parameters, config), strategy_entry.with_parameters
 
     def make() -> Any:
-        made: Any = with_parameters(values)
-        made.spec = replace(made.spec, config=config)
-        return made
+        strategy: Any = with_parameters(values)
+        strategy.spec = replace(strategy.spec, config=config)
+        return strategy
 
-    return _given(name, listed, make, dict(values))
+    return _call(name, strategy_entry, make, dict(values))
 
 
-def _with_symbols(name: str, listed: StrategyEntry, symbols: tuple[str, ...]) -> AnyStrategy:
+def _with_symbols(name: str, strategy_entry: StrategyEntry, symbols: tuple[str, ...]) -> AnyStrategy:
     """Make the strategy for these symbols. OwnStrategyError as `own`, also where it is made for others."""
-    assert listed.with_symbols is not None
-    own_strategy = _own.get(name)
+    assert strategy_entry.with_symbols is not None
+    own_strategy = _own_strategies.get(name)
     if own_strategy is None or not own_strategy.sources:  # what stands in for a file has the symbols of the journal
-        return listed.with_symbols(symbols)
-    made = _given(name, listed, partial(listed.with_symbols, symbols), symbols)
-    if made.spec.symbols != symbols:
+        return strategy_entry.with_symbols(symbols)
+    strategy = _call(name, strategy_entry, partial(strategy_entry.with_symbols, symbols), symbols)
+    if strategy.spec.symbols != symbols:
         raise OwnStrategyError(
-            f"{name} cannot be made with {symbols}: its spec.symbols is {made.spec.symbols}: correct with_symbols"
+            f"{name} cannot be made with {symbols}: its spec.symbols is {strategy.spec.symbols}: correct with_symbols"
         )
-    return made
+    return strategy
 
 
 def declaration(name: str, symbols: tuple[str, ...] = ()) -> Mapping[str, object]:
@@ -294,8 +296,12 @@ def declaration(name: str, symbols: tuple[str, ...] = ()) -> Mapping[str, object
 
     `ValueError` as `entry`.
     """
-    listed = entry(name)
-    return listed.declared(symbols) if symbols and listed.declared is not None else listed.declaration
+    strategy_entry = entry(name)
+    return (
+        strategy_entry.declared(symbols)
+        if symbols and strategy_entry.declared is not None
+        else strategy_entry.declaration
+    )
 
 
 def configured(spec: Spec) -> tuple[str, ...]:
@@ -305,7 +311,11 @@ def configured(spec: Spec) -> tuple[str, ...]:
     """
     if spec.rows_are_symbols:
         return spec.symbols
-    listed = entry(spec.name) if is_known(spec.name) else None
-    if listed is None or listed.with_symbols is None or spec.symbols == listed.make().spec.symbols:
+    strategy_entry = entry(spec.name) if is_known(spec.name) else None
+    if (
+        strategy_entry is None
+        or strategy_entry.with_symbols is None
+        or spec.symbols == strategy_entry.make().spec.symbols
+    ):
         return ()
     return spec.symbols

@@ -151,8 +151,8 @@ def market_of(series: Series) -> tuple[Float32Array, npt.NDArray[np.uint8]]:
     bars = newest_bars(series)
     features = np.full((*bars.shape[1:], COUNT), np.nan, dtype=np.float32)
     if len(features) >= WINDOW:
-        settled = np.array([count(rows) >= LEAD + WINDOW for rows in series])  # before, some row has not
-        whole = np.flatnonzero(np.isfinite(bars[:, -WINDOW:]).all(axis=(0, 1)) & settled).tolist()
+        is_complete = np.array([count(rows) >= LEAD + WINDOW for rows in series])  # before, some row has not
+        whole = np.flatnonzero(np.isfinite(bars[:, -WINDOW:]).all(axis=(0, 1)) & is_complete).tolist()
         histories = [(*_columns(series[place]), _dates(_starts(series[place]))) for place in whole]
         for place, rows in zip(whole, together(newest, histories), strict=True):
             features[-WINDOW:, place] = rows
@@ -174,10 +174,12 @@ def newest_bars(series: Series) -> Float64Array:
     starts = [_starts(rows)[-WINDOW - 1 :] for rows in series]
     sessions = np.unique(np.concatenate([*starts, np.zeros(1, dtype=np.int64)]))[-WINDOW - 1 :]
     bars = np.full((5, len(sessions), len(series)), np.nan)
-    for place, mine in enumerate(starts):
-        begun = mine[mine >= sessions[0]]
-        rows = series[place][len(series[place]) - len(begun) * ROW.size :]  # none: it ended before these sessions
-        bars[:, np.searchsorted(sessions, begun), place] = _columns(rows)
+    for place, symbol_starts in enumerate(starts):
+        session_starts = symbol_starts[symbol_starts >= sessions[0]]
+        rows = series[place][
+            len(series[place]) - len(session_starts) * ROW.size :
+        ]  # none: it ended before these sessions
+        bars[:, np.searchsorted(sessions, session_starts), place] = _columns(rows)
     return bars
 
 
@@ -202,12 +204,12 @@ def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastStat
     What is held more than at the decision before was bought at that decision's prices, as far as they were known.
     """
     none = (0,) * len(portfolio.shares)
-    paid = zip(state.held or none, portfolio.shares, state.basis or none, state.prices or portfolio.prices, strict=True)
+    rows = zip(state.held or none, portfolio.shares, state.basis or none, state.prices or portfolio.prices, strict=True)
     basis = tuple(
-        basis_of(had, held, old, price or now)
-        for (had, held, old, price), now in zip(paid, portfolio.prices, strict=True)
+        basis_of(had, shares, old, price or now)
+        for (had, shares, old, price), now in zip(rows, portfolio.prices, strict=True)
     )
-    ages = tuple(age + 1 if held else 0 for age, held in zip(state.ages or none, portfolio.shares, strict=True))
+    ages = tuple(age + 1 if shares else 0 for age, shares in zip(state.ages or none, portfolio.shares, strict=True))
     peak = max(state.peak, portfolio.equity)
     out = np.zeros((len(none), len(ACCOUNT) - 1))
     out[:, 0] = weights_of(portfolio)
@@ -218,17 +220,17 @@ def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastStat
     out[:, 2] = [min(age / 20.0, 5.0) for age in ages]
     out[:, 3] = portfolio.cash / portfolio.equity if portfolio.equity > 0.0 else 0.0
     out[:, 4] = 1.0 - portfolio.equity / peak if peak > 0.0 else 0.0
-    after = msgspec.structs.replace(
+    new_state = msgspec.structs.replace(
         state, held=portfolio.shares, prices=portfolio.prices, basis=basis, ages=ages, peak=peak
     )
-    return after, out
+    return new_state, out
 
 
-def basis_of(had: float, held: float, basis: float, price: float) -> float:
-    """The average price of `held` shares in USD, where `had` of them cost `basis` and any more `price`; 0 for none."""
-    if not held:
+def basis_of(had: float, shares: float, basis: float, price: float) -> float:
+    """The average price of these shares in USD, where `had` of them cost `basis` and any more `price`; 0 for none."""
+    if not shares:
         return 0.0
-    return (had * basis + (held - had) * price) / held if held > had else basis
+    return (had * basis + (shares - had) * price) / shares if shares > had else basis
 
 
 def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
@@ -236,17 +238,17 @@ def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
     if not portfolio.equity > 0.0:
         return (0.0,) * len(portfolio.shares)
     return tuple(
-        held * price / portfolio.equity for held, price in zip(portfolio.shares, portfolio.prices, strict=True)
+        shares * price / portfolio.equity for shares, price in zip(portfolio.shares, portfolio.prices, strict=True)
     )
 
 
 def wanted_weights(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]) -> tuple[float, ...]:
     """The weight that each free symbol shall have, 0 for the others, which keep theirs and the room that it takes."""
     targets = [
-        max(action, 0.0) * portfolio.weight_max if mine else 0.0 for action, mine in zip(final, free, strict=True)
+        max(action, 0.0) * portfolio.weight_max if is_free else 0.0 for action, is_free in zip(final, free, strict=True)
     ]
-    fixed = sum(weight for weight, mine in zip(weights_of(portfolio), free, strict=True) if not mine)
-    room, total = max(1.0 - fixed, 0.0), sum(targets)
+    fixed_weight = sum(weight for weight, is_free in zip(weights_of(portfolio), free, strict=True) if not is_free)
+    room, total = max(1.0 - fixed_weight, 0.0), sum(targets)
     return tuple(weight * (room / total) for weight in targets) if total > room else tuple(targets)
 
 
@@ -262,13 +264,13 @@ def basket_of(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]
     sells: list[Leg] = []
     buys: list[tuple[float, Leg]] = []
     rows = zip(symbols, targets, weights_of(portfolio), portfolio.shares, portfolio.prices, free, strict=True)
-    for symbol, weight, present, held, price, mine in rows:
-        if not mine or (weight != 0.0 and abs(weight - present) < portfolio.band):
+    for symbol, weight, present, shares, price, is_free in rows:
+        if not is_free or (weight != 0.0 and abs(weight - present) < portfolio.band):
             continue
         goal = cut(weight * portfolio.equity / price, portfolio)
-        if goal < held:
+        if goal < shares:
             sells.append(Leg(symbol, goal))
-        elif goal > held:
+        elif goal > shares:
             buys.append((weight, Leg(symbol, goal)))
     buys.sort(key=lambda buy: -buy[0])  # stable: equal weights stay in the order of symbols
     return Basket((*sells, *(leg for _, leg in buys)))
@@ -305,8 +307,8 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
         out[:, :SEQUENCE] = sequences.reshape(len(codes), SEQUENCE)
         out[:, SEQUENCE:-1] = account
         out[:, -1] = codes == GOOD
-        masked = tuple(REASONS[code] for code in codes.tolist())
-        return msgspec.structs.replace(state, masked=masked), Observation(out.tobytes(), out.shape)
+        mask_reasons = tuple(REASONS[code] for code in codes.tolist())
+        return msgspec.structs.replace(state, masked=mask_reasons), Observation(out.tobytes(), out.shape)
 
     def decide(self, state: ForecastState, answer: Answer, view: View) -> tuple[ForecastState, Rebalance]:
         """The final actions as a basket, by `basket_of`, and why symbols are left alone."""
@@ -325,9 +327,9 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
 def columns_of(bars: Float64Array, present: BoolArray, window: int, dates: Sequence[str]) -> Columns:
     """See `strategies.kit.entry.StrategyEntry.columns`; `market` has each symbol's newest features, 0 where masked."""
     assert window == HISTORY_BARS, f"the features are defined for {HISTORY_BARS} bars"
-    masked = np.where(present, bars, np.nan)
-    features = history_features(masked, dates)
-    tradable = reasons(masked, np.zeros(present.shape, dtype=np.bool_), features, WINDOW) == GOOD
+    visible_bars = np.where(present, bars, np.nan)
+    features = history_features(visible_bars, dates)
+    tradable = reasons(visible_bars, np.zeros(present.shape, dtype=np.bool_), features, WINDOW) == GOOD
     market = np.where(tradable[:, :, None], features, np.float32(0.0)).reshape(len(present), -1)
     return Columns(market, tradable.astype(np.float32), tradable.any(axis=1))
 
@@ -363,8 +365,8 @@ def feature_table(
     )
 
 
-def _passed(heads: Mapping[str, tuple[float, ...]]) -> float:
-    """The part of a wish that passed; a journal of versions without the head `size` knows the source's rule alone."""
+def _size_factor(heads: Mapping[str, tuple[float, ...]]) -> float:
+    """The factor of the head `size`; a journal of versions without it knows the source's rule alone."""
     size = heads.get("size", ())
     return size[0] if size else min(2.0 * heads["confidence"][0], 1.0)
 
@@ -378,5 +380,5 @@ STRATEGY = StrategyEntry(
     table=feature_table,
     with_symbols=ForecastEnsemble,
     columns=columns_of,
-    trust=_passed,
+    trust=_size_factor,
 )

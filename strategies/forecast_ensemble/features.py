@@ -256,9 +256,9 @@ def _calendar(dates: bytes, elapsed: bytes | None) -> tuple[tuple[int, ...], Flo
     first = days.astype("datetime64[Y]")
     length = (_number(first + 1) - _number(first)).astype(np.float64)
     angle = 2.0 * pi * (_number(days) - _number(first) + over) / length
-    left = _weekdays(_number(days.astype("datetime64[M]") + 1)) - _weekdays(_number(days) + 1) + (1.0 - over)
+    days_left = _weekdays(_number(days.astype("datetime64[M]") + 1)) - _weekdays(_number(days) + 1) + (1.0 - over)
     edges = (0, *(np.flatnonzero(blocks[1:] != blocks[:-1]) + 1).tolist(), len(days))
-    return edges, np.stack((SIN(angle), COS(angle), left))
+    return edges, np.stack((SIN(angle), COS(angle), days_left))
 
 
 def _number(dates: DayArray) -> npt.NDArray[np.int64]:

@@ -31,7 +31,7 @@ def jumps(bars: Float64Array) -> BoolArray:
 
     Such a price was most likely not adjusted. A true fall by a half is masked as well, which costs its rows.
     """
-    last = _carried(bars[3])
+    last = _carry_forward(bars[3])
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = bars[0, 1:] / last[:-1]
         ratio = np.maximum(ratio, 1.0 / ratio)
@@ -42,7 +42,7 @@ def jumps(bars: Float64Array) -> BoolArray:
 
 
 def reasons(
-    bars: Float64Array, refused: BoolArray, features: NDArray[np.float32], window: int, silent: int = 60
+    bars: Float64Array, refusals: BoolArray, features: NDArray[np.float32], window: int, silent: int = 60
 ) -> NDArray[np.uint8]:
     """The reason of every row, a code of `REASONS`, uint8 (d, n); `GOOD` where there is a whole sequence.
 
@@ -58,17 +58,17 @@ def reasons(
     ever = np.logical_or.accumulate(present, axis=0)
     later = np.logical_or.accumulate(present[::-1], axis=0)[::-1]
     holes = ever & ~present
-    unsettled: BoolArray = ~np.logical_and.reduce(np.isfinite(features), axis=2)
+    is_incomplete: BoolArray = ~np.logical_and.reduce(np.isfinite(features), axis=2)
     traded = np.where(present, bars[4], 0.0) > 0.0
     conditions = {
         NOT_LISTED: ~ever,
         ENDED: holes & ~later,
-        BAD_BAR: _lately(holes & refused, window),
+        BAD_BAR: _lately(holes & refusals, window),
         GAP: _lately(holes, window),
         JUMP: _lately(jumps(bars), window),
         NO_VOLUME: _rows_of(ever, silent) & ~_lately(traded, silent),
         SHORT: _lately(~ever, window) | ~_rows_of(ever, window),
-        FEATURES: _lately(unsettled, window),
+        FEATURES: _lately(is_incomplete, window),
     }
     return np.select(list(conditions.values()), list(conditions), GOOD).astype(np.uint8)
 
@@ -76,8 +76,8 @@ def reasons(
 def _lately(where: BoolArray, rows: int) -> BoolArray:
     """Whether it holds in one of the last `rows` sessions, this one included."""
     total = np.cumsum(where, axis=0, dtype=np.int64)
-    before = np.concatenate([np.zeros((min(rows, len(where)), where.shape[1]), dtype=np.int64), total[:-rows]])
-    recent: BoolArray = total > before
+    earlier_total = np.concatenate([np.zeros((min(rows, len(where)), where.shape[1]), dtype=np.int64), total[:-rows]])
+    recent: BoolArray = total > earlier_total
     return recent
 
 
@@ -87,7 +87,7 @@ def _rows_of(ever: BoolArray, rows: int) -> BoolArray:
     return enough
 
 
-def _carried(close: Float64Array) -> Float64Array:
+def _carry_forward(close: Float64Array) -> Float64Array:
     """The last known close of each row; NaN before the first."""
     row = np.where(np.isfinite(close), np.arange(len(close))[:, None], -1)
     last = np.maximum.accumulate(row, axis=0)

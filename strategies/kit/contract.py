@@ -308,9 +308,9 @@ def _check_timeframe(spec: Spec, frame: Timeframe) -> None:
         raise ValueError(
             f"{where}: anchor is {frame.anchor!r}: expected 'open', or 'hour' with minutes that divide an hour"
         )
-    own = Grid(own_s, spec.bar_anchor)
+    own_grid = Grid(own_s, spec.bar_anchor)
     other = frame.anchor if length_s < DAY_S else spec.bar_anchor
-    offset_s = 0 if own.anchor == other else HOUR_S // 2  # the open is at half past an hour
+    offset_s = 0 if own_grid.anchor == other else HOUR_S // 2  # the open is at half past an hour
     if length_s < DAY_S and (length_s % own_s or offset_s % own_s):
         raise ValueError(
             f"{where} from the {frame.anchor}: bars of {own_s // MINUTE_S} minutes from the {spec.bar_anchor} do not "
@@ -516,8 +516,8 @@ class Observation:
                 return f"{type(value).__name__} as Observation.{name}: give bytes, .tobytes()"
         shape, size = spec.asked_shape, 4 * prod(spec.asked_shape)
         if self.shape != shape or len(self.data) != size:
-            made = f"{len(self.data)} bytes of shape {self.shape}"
-            return f"{made}, where {size} of {shape} are expected: give spec.observation_shape, as .astype('<f4')"
+            size_text = f"{len(self.data)} bytes of shape {self.shape}"
+            return f"{size_text}, where {size} of {shape} are expected: give spec.observation_shape, as .astype('<f4')"
         if self.hidden and spec.recurrent_shape is None:
             return f"{len(self.hidden)} bytes as Observation.hidden, where spec.recurrent_shape is None: give b''"
         values = np.frombuffer(self.data, "<f4")

@@ -57,24 +57,24 @@ def remembered(spec: Spec, series: Series, bars: Iterable[Bar]) -> Series:
         return series
     size = spec.history_bars * ROW.size
     return tuple(
-        _merged(rows, fresh[symbol])[-size:] if symbol in fresh else rows
+        _merge(rows, fresh[symbol])[-size:] if symbol in fresh else rows
         for symbol, rows in zip(spec.symbols, series, strict=True)
     )
 
 
 def readjusted(spec: Spec, series: Series, symbol: str, bars: Iterable[Bar]) -> Series:
     """Return `series` with all bars of `symbol` replaced by `bars`; unknown symbols change nothing."""
-    emptied = tuple(b"" if name == symbol else rows for name, rows in zip(spec.symbols, series, strict=True))
-    return remembered(spec, emptied, (bar for bar in bars if bar.symbol == symbol))
+    other_series = tuple(b"" if name == symbol else rows for name, rows in zip(spec.symbols, series, strict=True))
+    return remembered(spec, other_series, (bar for bar in bars if bar.symbol == symbol))
 
 
 def known_bars(spec: Spec, series: Series) -> Mapping[str, tuple[Bar, ...]]:
     """Return the bars by symbol, oldest first; symbols without any are absent."""
-    return {symbol: _unpacked(symbol, rows) for symbol, rows in zip(spec.symbols, series, strict=True) if rows}
+    return {symbol: _unpack(symbol, rows) for symbol, rows in zip(spec.symbols, series, strict=True) if rows}
 
 
 @lru_cache(maxsize=128)  # a feed and a desk's stops ask for the same bars all day
-def _unpacked(symbol: str, rows: bytes) -> tuple[Bar, ...]:
+def _unpack(symbol: str, rows: bytes) -> tuple[Bar, ...]:
     return tuple(Bar(symbol, *row) for row in ROW.iter_unpack(rows))
 
 
@@ -133,8 +133,8 @@ class KeepsMinutes(Generic[S]):
 
 def of_new_shares(bar: Bar, ratio: float) -> Bar:
     """Return a bar of shares each of which became `ratio`: prices divided by it, the volume multiplied."""
-    opened, high, low, close = (price / ratio for price in (bar.open, bar.high, bar.low, bar.close))
-    return Bar(bar.symbol, bar.start_ns, opened, high, low, close, bar.volume * ratio)
+    open_price, high, low, close = (price / ratio for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar(bar.symbol, bar.start_ns, open_price, high, low, close, bar.volume * ratio)
 
 
 def split_bars(bars: Iterable[Bar], symbol: str, ratio: float, from_ns: int) -> list[Bar]:
@@ -145,7 +145,7 @@ def split_bars(bars: Iterable[Bar], symbol: str, ratio: float, from_ns: int) -> 
 def split_rows(spec: Spec, series: Series, symbol: str, ratio: float, from_ns: int) -> Series:
     """Return `series` as `split_bars` leaves its bars."""
     return tuple(
-        _merged(b"", split_bars(_unpacked(name, rows), symbol, ratio, from_ns)) if rows and name == symbol else rows
+        _merge(b"", split_bars(_unpack(name, rows), symbol, ratio, from_ns)) if rows and name == symbol else rows
         for name, rows in zip(spec.symbols, series, strict=True)
     )
 
@@ -175,10 +175,10 @@ def portfolio_of(spec: Spec, view: View) -> Portfolio:
     portfolio = view.portfolio
     if portfolio is None:
         raise ValueError(f"view of {view.session.date} has no portfolio, {spec.name} expects one: set View.portfolio")
-    found = len(portfolio.shares), len(portfolio.prices)
-    if found != (len(spec.symbols), len(spec.symbols)):
+    counts = len(portfolio.shares), len(portfolio.prices)
+    if counts != (len(spec.symbols), len(spec.symbols)):
         raise ValueError(
-            f"portfolio has shares and prices of {found} symbols, {spec.name} expects {len(spec.symbols)} of each: "
+            f"portfolio has shares and prices of {counts} symbols, {spec.name} expects {len(spec.symbols)} of each: "
             "give them in the spec's order"
         )
     return portfolio
@@ -209,12 +209,12 @@ def basket_of_weights(symbols: Sequence[str], weights: Sequence[float], portfoli
         return Basket()
     sells: list[Leg] = []
     buys: list[Leg] = []
-    for symbol, weight, held, price in zip(symbols, weights, portfolio.shares, portfolio.prices, strict=True):
-        if not 0.0 < price < inf or abs(weight - held * price / equity) < portfolio.band:
+    for symbol, weight, shares, price in zip(symbols, weights, portfolio.shares, portfolio.prices, strict=True):
+        if not 0.0 < price < inf or abs(weight - shares * price / equity) < portfolio.band:
             continue
         goal = cut(weight * equity / price, portfolio)
-        if goal != held:
-            (sells if goal < held else buys).append(Leg(symbol, goal))
+        if goal != shares:
+            (sells if goal < shares else buys).append(Leg(symbol, goal))
     return Basket((*sells, *buys))
 
 
@@ -223,7 +223,7 @@ def weekday_of(view: View) -> int:
     return date.fromisoformat(view.session.date).weekday()
 
 
-def _merged(rows: bytes, bars: list[Bar]) -> bytes:
+def _merge(rows: bytes, bars: list[Bar]) -> bytes:
     """Merge `rows` and `bars` in order of time; of one start the later wins."""
     new = [(b.start_ns, ROW.pack(b.start_ns, b.open, b.high, b.low, b.close, b.volume)) for b in bars]
     if newest_start_ns(rows) < new[0][0] and all(a < b for (a, _), (b, _) in pairwise(new)):

@@ -20,8 +20,10 @@ from strategies.kit.daily import PRICE_MAX, PRICE_MIN
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 # TA-Lib's own functions, without the wrapper that looks for a pandas Series among the arguments of each call
-BBANDS, MACD, RSI, CCI, DX = (unwrap(each) for each in (talib.BBANDS, talib.MACD, talib.RSI, talib.CCI, talib.DX))
-SMA, ATR, WILLR, STOCHF = (unwrap(each) for each in (talib.SMA, talib.ATR, talib.WILLR, talib.STOCHF))
+BBANDS, MACD, RSI, CCI, DX = (
+    unwrap(function) for function in (talib.BBANDS, talib.MACD, talib.RSI, talib.CCI, talib.DX)
+)
+SMA, ATR, WILLR, STOCHF = (unwrap(function) for function in (talib.SMA, talib.ATR, talib.WILLR, talib.STOCHF))
 
 
 class DailyPeriods(msgspec.Struct, frozen=True):
@@ -171,16 +173,16 @@ def rebalancer_table(
     if present is not None:
         good &= np.asarray(present, dtype=np.bool_)
     days, n = c.shape
-    closes, shown = np.zeros((days, n)), np.zeros((days, n, INDICATOR_COUNT))
+    closes, indicators = np.zeros((days, n)), np.zeros((days, n, INDICATOR_COUNT))
     for stock in range(n):
-        own = good[:, stock]
-        hh, ll, cc = (np.ascontiguousarray(x[own, stock]) for x in (h, low_, c))
-        closes[:, stock] = _last_known(cc, own)
-        shown[:, stock] = _last_known(indicator_history(hh, ll, cc, window), own)
+        is_valid = good[:, stock]
+        hh, ll, cc = (np.ascontiguousarray(x[is_valid, stock]) for x in (h, low_, c))
+        closes[:, stock] = _carry_forward(cc, is_valid)
+        indicators[:, stock] = _carry_forward(indicator_history(hh, ll, cc, window), is_valid)
     flags = good & (np.cumsum(good, axis=0) >= window)
-    market = np.concatenate((closes, shown.reshape(days, n * INDICATOR_COUNT)), axis=1)
+    market = np.concatenate((closes, indicators.reshape(days, n * INDICATOR_COUNT)), axis=1)
     some = np.asarray(good.any(axis=1))  # a day without any bar is no session: the flags of the last one stand
-    tradable = _last_known(flags[some].astype(np.float64), some)
+    tradable = _carry_forward(flags[some].astype(np.float64), some)
     return RebalancerTable(market.astype(np.float32), tradable.astype(np.float32))
 
 
@@ -197,12 +199,12 @@ def regime_table(close: npt.ArrayLike, present: npt.ArrayLike | None = None) -> 
     days, n = c.shape
     out = np.zeros((days, 3, n))
     for fund in range(n):
-        own = good[:, fund]
-        closes = c[own, fund]
+        is_valid = good[:, fund]
+        closes = c[is_valid, fund]
         values = np.zeros((len(closes), 3))
         if len(closes) >= FUND_WINDOW:
             values[FUND_WINDOW - 1 :] = fund_features(np.lib.stride_tricks.sliding_window_view(closes, FUND_WINDOW))
-        out[:, :, fund] = _last_known(values, own)
+        out[:, :, fund] = _carry_forward(values, is_valid)
     warm = np.cumsum(good, axis=0).min(axis=1) >= FUND_WINDOW
     return np.where(warm[:, None], out.reshape(days, 3 * n), 0.0).astype(np.float32)
 
@@ -244,9 +246,9 @@ def _cci(high: Float64Array, low: Float64Array, close: Float64Array, window: int
     return out
 
 
-def _last_known(values: Float64Array, own: BoolArray) -> Float64Array:
-    """Carry `values` of days where `own` is true forward to all days; 0 before the first."""
-    return np.concatenate((np.zeros((1, *values.shape[1:])), values))[np.cumsum(own)]
+def _carry_forward(values: Float64Array, is_valid: BoolArray) -> Float64Array:
+    """Carry `values` of days where `is_valid` is true forward to all days; 0 before the first."""
+    return np.concatenate((np.zeros((1, *values.shape[1:])), values))[np.cumsum(is_valid)]
 
 
 def _finite(values: Float64Array) -> Float64Array:

@@ -175,11 +175,11 @@ def memory_shape(spec: Spec, members: int = 1) -> tuple[int, ...] | None:
 
 def output_shapes(spec: Spec, members: int = 1) -> dict[str, tuple[int, ...]]:
     """The graph's outputs in their order: name -> shape without the batch."""
-    found: dict[str, tuple[int, ...]] = {answer_name(spec): _answer_shape(spec)}
+    shapes: dict[str, tuple[int, ...]] = {answer_name(spec): _answer_shape(spec)}
     memory = memory_shape(spec, members)
     if memory is not None:
-        found["next_hidden"] = memory
-    return found | {head.name: head.shape for head in spec.heads}
+        shapes["next_hidden"] = memory
+    return shapes | {head.name: head.shape for head in spec.heads}
 
 
 def _answer_shape(spec: Spec) -> tuple[int, ...]:

@@ -36,8 +36,12 @@ class Parameter(msgspec.Struct, frozen=True):
         """What a value has to be, in words."""
         if isinstance(self.default, bool):
             return "true or false"
-        what = "a whole number" if isinstance(self.default, int) else "a number"
-        return what if math.isinf(self.low) and math.isinf(self.high) else f"{what} from {self.low:g} to {self.high:g}"
+        type_text = "a whole number" if isinstance(self.default, int) else "a number"
+        return (
+            type_text
+            if math.isinf(self.low) and math.isinf(self.high)
+            else f"{type_text} from {self.low:g} to {self.high:g}"
+        )
 
     def taken(self, value: object) -> Value | None:
         """Return the value as this parameter's type; None where it is none, or out of bounds."""
@@ -56,31 +60,31 @@ class Parameter(msgspec.Struct, frozen=True):
         return float(value)
 
 
-def text_of(declared: Mapping[str, Parameter], given: Mapping[str, object]) -> str:
+def text_of(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> str:
     """Return the canonical text of these values. Raises ValueError for an unknown name or a value that is none."""
-    changed = {}
-    for name, value in given.items():
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, 1)
-            cure = f"did you mean {near[0]}?" if near else f"it has {', '.join(declared) or 'none'}"
+    changes = {}
+    for name, value in values.items():
+        if name not in parameters:
+            near = difflib.get_close_matches(name, parameters, 1)
+            cure = f"did you mean {near[0]}?" if near else f"it has {', '.join(parameters) or 'none'}"
             raise ValueError(f"the strategy declares no parameter {name}: {cure}")
-        found = declared[name].taken(value)
-        if found is None:
-            raise ValueError(f"the parameter {name} is {value}, expected {declared[name].expected}")
-        if found != declared[name].default:
-            changed[name] = found
-    return json.dumps(changed, sort_keys=True, separators=(",", ":")) if changed else ""
+        parsed_value = parameters[name].taken(value)
+        if parsed_value is None:
+            raise ValueError(f"the parameter {name} is {value}, expected {parameters[name].expected}")
+        if parsed_value != parameters[name].default:
+            changes[name] = parsed_value
+    return json.dumps(changes, sort_keys=True, separators=(",", ":")) if changes else ""
 
 
 def given_by(words: Iterable[str]) -> dict[str, str]:
     """Return name -> value of words such as `fast=20`. Raises ValueError for another word, or a name twice."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for word in words:
         name, equals, value = (part.strip() for part in word.partition("="))
-        if not equals or not name or name in found:
+        if not equals or not name or name in values:
             raise ValueError(f"{word!r}: expected each parameter once, as NAME=VALUE, such as fast=20")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def words_given(text: str) -> list[str]:
@@ -88,17 +92,17 @@ def words_given(text: str) -> list[str]:
     return [f"{name}={json.dumps(value)}" for name, value in (json.loads(text) if text else {}).items()]
 
 
-def values_of(declared: Mapping[str, Parameter], text: str) -> dict[str, Value]:
+def values_of(parameters: Mapping[str, Parameter], text: str) -> dict[str, Value]:
     """Return the value of each parameter by a canonical text. Raises ValueError as `text_of`."""
-    given = json.loads(text) if text else {}
-    text_of(declared, given)
-    return {name: one.default for name, one in declared.items()} | given
+    json_values = json.loads(text) if text else {}
+    text_of(parameters, json_values)
+    return {name: one.default for name, one in parameters.items()} | json_values
 
 
-def words_of(declared: Mapping[str, Parameter], text: str) -> str:
+def words_of(parameters: Mapping[str, Parameter], text: str) -> str:
     """Return each parameter with its value on one line, a changed one with its default."""
-    values = values_of(declared, text)
+    values = values_of(parameters, text)
     return ", ".join(
         f"{name} {values[name]}" + (f" (default {one.default})" if values[name] != one.default else "")
-        for name, one in declared.items()
+        for name, one in parameters.items()
     )

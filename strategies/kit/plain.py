@@ -35,8 +35,8 @@ def not_plain(value: Any, where: str) -> str:
     if isinstance(value, Struct):
         return _first((f"{where}.{name}", getattr(value, name)) for name in value.__struct_fields__)
     if isinstance(value, Mapping):
-        return _first((f"{where}[{key!r}]", item) for key, item in value.items()) or _encoded(value, where)
-    return _encoded(value, where)
+        return _first((f"{where}[{key!r}]", item) for key, item in value.items()) or _encode_value(value, where)
+    return _encode_value(value, where)
 
 
 def unreadable(state: Any, kind: type[Any]) -> str:
@@ -56,7 +56,7 @@ def _first(parts: Any) -> str:
     return next((fault for where, item in parts if (fault := not_plain(item, where))), "")
 
 
-def _encoded(value: Any, where: str) -> str:
+def _encode_value(value: Any, where: str) -> str:
     try:
         _encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError):

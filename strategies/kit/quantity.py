@@ -182,9 +182,9 @@ def from_json(kind: Any, value: Any) -> Any:
     if kind is not Quantity:
         raise NotImplementedError(kind)
     if type(value) is str:
-        found = exact(value)
-        if str(found) == value and type(found) is Part:
-            return found
+        quantity = exact(value)
+        if str(quantity) == value and type(quantity) is Part:
+            return quantity
     elif type(value) is int:
         return value
     raise ValueError(f"quantity is {value!r}: expected a whole number, or the plain text of a fraction")

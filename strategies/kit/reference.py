@@ -53,18 +53,18 @@ def shares_of(values: npt.ArrayLike, edges: Sequence[float]) -> Float64Array:
     return np.asarray(counts / len(flat), dtype=np.float64)
 
 
-def psi(expected: npt.ArrayLike, found: npt.ArrayLike) -> Float64Array:
+def psi(expected: npt.ArrayLike, actual: npt.ArrayLike) -> Float64Array:
     """Return the population stability index of shares, float64 (...), over their last axis, which is the bins'.
 
     Sum of (found - expected) x ln(found / expected), each share at least `FLOOR` (Siddiqi 2006, Credit Risk Scorecards,
     chapter 10, where below 0.1 is no change, 0.1 to 0.25 a small one and above 0.25 a shift).
     """
     one = np.maximum(np.asarray(expected, dtype=np.float64), FLOOR)
-    other = np.maximum(np.asarray(found, dtype=np.float64), FLOOR)
+    other = np.maximum(np.asarray(actual, dtype=np.float64), FLOOR)
     return np.asarray(((other - one) * np.log(other / one)).sum(axis=-1))
 
 
-def chance_level(bins: int, found: int, expected: int) -> float:
+def chance_level(bins: int, actual: int, expected: int) -> float:
     """Return the index that two samples of one distribution exceed once in a hundred; `bins` are not empty.
 
     Without drift the index divided by 1/found + 1/expected is about chi-square with bins - 1 degrees of freedom
@@ -76,7 +76,7 @@ def chance_level(bins: int, found: int, expected: int) -> float:
         return 0.0
     part = 2.0 / (9.0 * freedom)
     quantile = freedom * (1.0 - part + _NORMAL_99 * part**0.5) ** 3
-    return float(quantile * (1.0 / found + 1.0 / expected))
+    return float(quantile * (1.0 / actual + 1.0 / expected))
 
 
 def usual_level(within: Sequence[tuple[int, float]], rows: int) -> float:

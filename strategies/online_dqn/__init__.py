@@ -96,10 +96,10 @@ def spec_of(config: ModelConfig, symbols: tuple[str, ...] = ()) -> ShareSpec:
     )
 
 
-def resolve(action: npt.ArrayLike, held: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def resolve(action: npt.ArrayLike, holdings: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return what an action means: BUY while held and SELL while flat are HOLD. One rule for live and training."""
     actions = np.asarray(action, dtype=np.int64)
-    return np.where(actions == np.where(np.asarray(held, dtype=bool), BUY, SELL), HOLD, actions)
+    return np.where(actions == np.where(np.asarray(holdings, dtype=bool), BUY, SELL), HOLD, actions)
 
 
 def goal_of(portfolio: Portfolio, price: float) -> int | float:
@@ -138,18 +138,18 @@ class OnlineDqn:
         }
         series = tuple(
             [
-                rows + _packed(fresh[symbol]) if symbol in fresh else rows
+                rows + _pack(fresh[symbol]) if symbol in fresh else rows
                 for symbol, rows in zip(symbols, state.series, strict=True)
             ]
         )
         short = [count < self.spec.history_bars for count in state.before]
-        masked = tuple(
+        masked_rows = tuple(
             [
                 SHORT if lacking else "" if symbol in fresh else NO_BAR
                 for symbol, lacking in zip(symbols, short, strict=True)
             ]
         )
-        state = msgspec.structs.replace(state, series=series, masked=masked)
+        state = msgspec.structs.replace(state, series=series, masked=masked_rows)
         if not fresh or all(short):
             return state, None
         market = [self._market(rows) if not lacking else None for rows, lacking in zip(series, short, strict=True)]
@@ -163,12 +163,12 @@ class OnlineDqn:
         place = self.spec.symbols.index(bar.symbol)
         rows = {ROW.unpack_from(state.series[place], at)[0]: at for at in range(0, len(state.series[place]), ROW.size)}
         history = state.before[place] * ROW.size
-        known, mine = rows.get(bar.start_ns), state.series[place]
-        at = known if known is not None else sum(1 for start in rows if start < bar.start_ns) * ROW.size
-        if known is None and at < history:
+        old_row, series = rows.get(bar.start_ns), state.series[place]
+        at = old_row if old_row is not None else sum(1 for start in rows if start < bar.start_ns) * ROW.size
+        if old_row is None and at < history:
             return state  # older than this session: its history stands
-        after = mine[:at] + _packed(bar) + mine[at + (ROW.size if known is not None else 0) :]
-        return msgspec.structs.replace(state, series=(*state.series[:place], after, *state.series[place + 1 :]))
+        new_series = series[:at] + _pack(bar) + series[at + (ROW.size if old_row is not None else 0) :]
+        return msgspec.structs.replace(state, series=(*state.series[:place], new_series, *state.series[place + 1 :]))
 
     def split(self, state: OnlineState, symbol: str, ratio: float, from_ns: int) -> OnlineState:
         """Keep the bars of `symbol` before `from_ns` as of new shares, `ratio` for each old one."""
@@ -180,9 +180,9 @@ class OnlineDqn:
         choices = []
         for place, symbol in enumerate(self.spec.symbols):
             legs: list[Leg | None] = [None, None, None]
-            held, price = portfolio.shares[place], portfolio.prices[place]
+            shares, price = portfolio.shares[place], portfolio.prices[place]
             if not self._left_alone(state, portfolio, place):
-                if held > 0:
+                if shares > 0:
                     legs[SELL] = Leg(symbol, 0)
                 elif goal := goal_of(portfolio, price):
                     legs[BUY] = Leg(symbol, goal)
@@ -202,8 +202,12 @@ class OnlineDqn:
             for place, symbol in enumerate(self.spec.symbols)
             if (reason := self._left_alone(state, portfolio, place))
         }
-        named = [ACTIONS[action] for action in actions]
-        words = named if len(named) == 1 else [f"{name} {o.symbol}" for name, o in zip(named, options, strict=True)]
+        action_names = [ACTIONS[action] for action in actions]
+        words = (
+            action_names
+            if len(action_names) == 1
+            else [f"{name} {o.symbol}" for name, o in zip(action_names, options, strict=True)]
+        )
         return state, Rebalance(None, ", ".join(words), Basket(legs), notes, actions)
 
     # --- parts ----------------------------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ class OnlineDqn:
 
     def _fields(self, view: View) -> Float64Array:
         portfolio = _portfolio(view)
-        opened = np.asarray(portfolio.opened_ns or (view.now_ns,) * len(portfolio.shares), dtype=np.int64)
+        opened_ns = np.asarray(portfolio.opened_ns or (view.now_ns,) * len(portfolio.shares), dtype=np.int64)
         return portfolio_fields(
             self._config.portfolio,
             shares=portfolio.shares,
@@ -230,7 +234,7 @@ class OnlineDqn:
             cash=portfolio.cash,
             equity=portfolio.equity,
             cost=portfolio.costs or portfolio.prices,
-            age_min=(view.now_ns - opened + MINUTE_NS // 2) // MINUTE_NS,
+            age_min=(view.now_ns - opened_ns + MINUTE_NS // 2) // MINUTE_NS,
         )
 
     def _left_alone(self, state: OnlineState, portfolio: Portfolio, place: int) -> str:
@@ -255,7 +259,7 @@ def with_config(text: str, symbols: tuple[str, ...]) -> OnlineDqn:
     return OnlineDqn(of_text(text) if text else None, symbols)
 
 
-def _packed(bar: Bar) -> bytes:
+def _pack(bar: Bar) -> bytes:
     return ROW.pack(bar.start_ns, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 

@@ -118,7 +118,7 @@ def shape_of(data: bytes, name: str) -> ModelConfig:
     if len(data) > TEXT_MAX:
         raise ModelConfigError(f"{name} has {len(data)} bytes, expected at most {TEXT_MAX}: shorten it")
     try:
-        raw = _loaded(data)
+        raw = _load(data)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ModelConfigError(f"{name} is no YAML: {' '.join(str(error).split())}: correct that line") from error
     if not isinstance(raw, dict):
@@ -129,21 +129,21 @@ def shape_of(data: bytes, name: str) -> ModelConfig:
         config = msgspec.convert(raw, ModelConfig)
     except msgspec.ValidationError as error:
         raise ModelConfigError(f"{name}: {_problem(str(error), raw)}") from error
-    for key, given in (("portfolio", config.portfolio), ("symbols", config.symbols)):
-        if len(set(given)) != len(given):
-            raise ModelConfigError(f"{name}: {key} names one twice: {', '.join(given)}: name each once")
+    for key, names in (("portfolio", config.portfolio), ("symbols", config.symbols)):
+        if len(set(names)) != len(names):
+            raise ModelConfigError(f"{name}: {key} names one twice: {', '.join(names)}: name each once")
     for field in config.portfolio:
         check_name(field, PORTFOLIO, f"{name}: portfolio")
     return config
 
 
-def check_name(given: object, known: Iterable[str], where: str) -> None:
+def check_name(value: object, known_names: Iterable[str], where: str) -> None:
     """Raise ModelConfigError for an unknown name, with the nearest known one."""
-    names = tuple(known)
-    if given not in names:
-        nearest = get_close_matches(str(given), names, n=1, cutoff=0.0)
+    names = tuple(known_names)
+    if value not in names:
+        nearest = get_close_matches(str(value), names, n=1, cutoff=0.0)
         cure = f"did you mean {nearest[0]}?" if nearest else "remove it"
-        raise ModelConfigError(f"{where}: {given!r} is unknown: {cure}")
+        raise ModelConfigError(f"{where}: {value!r} is unknown: {cure}")
 
 
 def _check_names(raw: Any, kind: Any, name: str, at: str) -> None:
@@ -175,28 +175,28 @@ def _check_finite(raw: Any, name: str, at: str) -> None:
 
 def _problem(text: str, raw: Any) -> str:
     """Return key, value and cure of what msgspec found below `raw`; of a name or a choice also the nearest one."""
-    what, _, path = text.partition(" - at `$.")
+    cause, _, path = text.partition(" - at `$.")
     path = path.removesuffix("`")
     hint: Any = ModelConfig
     for name, number in re.findall(r"(\w+)|\[(\d*)", path):
         inner = _struct_in(hint)
         hint = get_type_hints(inner).get(name, hint) if name and inner else hint
         raw = raw[name] if name else raw[int(number)] if number else raw
-    if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", cause):
         return f"{path or 'the file'} has no {missing[1]}: add it"
-    shown = repr(raw) if len(repr(raw)) <= SHOWN_MAX else f"{repr(raw)[:SHOWN_MAX]}…"
+    value_text = repr(raw) if len(repr(raw)) <= SHOWN_MAX else f"{repr(raw)[:SHOWN_MAX]}…"
     if get_origin(hint) is not Literal:
-        return f"{path} is {shown}: {what}: correct it"
+        return f"{path} is {value_text}: {cause}: correct it"
     choices = get_args(hint)
-    return f"{path} is {shown}, expected {' or '.join(map(str, choices))}{_nearest(raw, choices)}"
+    return f"{path} is {value_text}, expected {' or '.join(map(str, choices))}{_nearest(raw, choices)}"
 
 
-def _nearest(given: Any, choices: tuple[Any, ...]) -> str:
+def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
     """Return the question after the nearest choice, "" where none is near."""
-    if isinstance(given, str) and isinstance(choices[0], str):
-        return f": did you mean {get_close_matches(given, choices, n=1, cutoff=0.0)[0]}?"
-    if isinstance(given, int | float) and isinstance(choices[0], int):
-        return f": did you mean {min(choices, key=lambda choice: abs(choice - given))}?"
+    if isinstance(value, str) and isinstance(choices[0], str):
+        return f": did you mean {get_close_matches(value, choices, n=1, cutoff=0.0)[0]}?"
+    if isinstance(value, int | float) and isinstance(choices[0], int):
+        return f": did you mean {min(choices, key=lambda choice: abs(choice - value))}?"
     return ""
 
 
@@ -204,10 +204,10 @@ def _struct_in(hint: Any) -> Any:
     """Return the struct that a field holds, alone or many times; None for a plain value."""
     if isinstance(hint, type) and get_origin(hint) is None:
         return hint if issubclass(hint, msgspec.Struct) else None
-    return next((found for part in get_args(hint) if (found := _struct_in(part)) is not None), None)
+    return next((struct for part in get_args(hint) if (struct := _struct_in(part)) is not None), None)
 
 
-def _loaded(data: bytes) -> Any:
+def _load(data: bytes) -> Any:
     loader = _Loader(data)
     try:
         return loader.get_single_data()

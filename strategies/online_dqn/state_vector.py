@@ -62,7 +62,7 @@ def parse(data: bytes, name: str) -> ModelConfig:
         shape, indicators=tuple(_written_out(one, f"{name}: indicators[{n}]") for n, one in enumerate(shape.indicators))
     )
     names = feature_names(config)
-    twice = [each for each in names if names.count(each) > 1]
+    twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ModelConfigError(f"{name}: indicators: {twice[0]} stands twice: remove one")
     if history_bars(config) > HISTORY_MAX:
@@ -109,13 +109,13 @@ def market_rows(config: ModelConfig, bars: Float64Array, last: int | None = None
     """
     count = bars.shape[1] if last is None else last
     columns = np.empty((count, len(config.indicators)))
-    computed: dict[Any, Any] = {}  # two outputs of one function are computed once
+    outputs: dict[Any, Any] = {}  # two outputs of one function are computed once
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for place, one in enumerate(config.indicators):
             call = (one.name, one.inputs, *one.parameters.values())
-            if call not in computed:
-                computed[call] = _computed(one, bars)
-            columns[:, place] = _scaled(one, computed[call], bars, count)
+            if call not in outputs:
+                outputs[call] = _compute(one, bars)
+            columns[:, place] = _scale(one, outputs[call], bars, count)
     columns[~np.isfinite(columns)] = 0.0
     return np.clip(columns, -config.scaling.clip, config.scaling.clip, out=columns)
 
@@ -126,20 +126,20 @@ def market_rows(config: ModelConfig, bars: Float64Array, last: int | None = None
 def _column(one: Indicator, bars: Float64Array, count: int) -> Float64Array:
     """Return the last `count` values of a scaled indicator; NaN or infinite where there is none."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return _scaled(one, _computed(one, bars), bars, count)
+        return _scale(one, _compute(one, bars), bars, count)
 
 
-def _computed(one: Indicator, bars: Float64Array) -> Any:
+def _compute(one: Indicator, bars: Float64Array) -> Any:
     """Return what TA-Lib makes of the bars: an array, or one for each output."""
     return _function(one.name)(*[bars[INPUTS.index(name)] for name in one.inputs], **one.parameters)
 
 
-def _scaled(one: Indicator, raw: Any, bars: Float64Array, count: int) -> Float64Array:
+def _scale(one: Indicator, raw: Any, bars: Float64Array, count: int) -> Float64Array:
     if isinstance(raw, tuple):
         raw = raw[_outputs(one.name).index(one.output)]
     base = _base(one.scale, np.asarray(raw, dtype=np.float64), bars[INPUTS.index("close")], count)
-    scaled: Float64Array = (base - one.scale.center) / one.scale.divide_by
-    return scaled
+    column: Float64Array = (base - one.scale.center) / one.scale.divide_by
+    return column
 
 
 def _base(scale: Scale, raw: Float64Array, close: Float64Array, count: int) -> Float64Array:
@@ -268,8 +268,8 @@ def _moved(one: Indicator, bars: Float64Array, usual: Float64Array, count: int) 
     for rows in (slice(0, 4), slice(4, 5)):
         other = bars.copy()
         other[rows] *= LEVEL
-        moved = _column(one, other, count)
-        if not np.allclose(moved, usual, rtol=SAME, atol=SAME * one.scale.divide_by, equal_nan=True):
+        moved_column = _column(one, other, count)
+        if not np.allclose(moved_column, usual, rtol=SAME, atol=SAME * one.scale.divide_by, equal_nan=True):
             return True
     return False
 
@@ -310,19 +310,19 @@ def portfolio_fields(
         cost: average price paid for what is held, USD a share.
         age_min: whole minutes since its first fill.
     """
-    held, now, money, worth, paid, age = arrays = [
+    holding, price_now, money, net_worth, average_cost, age = arrays = [
         np.asarray(x, dtype=np.float64) for x in (shares, price, cash, equity, cost, age_min)
     ]
-    positive = worth > 0.0
-    part = 1.0 / np.where(positive, worth, np.inf)
-    bought = (held > 0.0) & (paid > 0.0) & (now > 0.0)
-    gain = np.where(bought, now / np.where(bought, paid, 1.0) - 1.0, 0.0)
+    positive = net_worth > 0.0
+    part = 1.0 / np.where(positive, net_worth, np.inf)
+    has_cost = (holding > 0.0) & (average_cost > 0.0) & (price_now > 0.0)
+    gain = np.where(has_cost, price_now / np.where(has_cost, average_cost, 1.0) - 1.0, 0.0)
     columns = {
-        "position": (held > 0.0).astype(np.float64),
+        "position": (holding > 0.0).astype(np.float64),
         "cash_share": money * part,
-        "inventory_value": held * now * part,
+        "inventory_value": holding * price_now * part,
         "unrealised_return": np.clip(gain, RETURN_LEAST, RETURN_MOST),
-        "age": np.where(held > 0.0, np.clip(age / AGE_UNIT_MIN, 0.0, AGE_MOST), 0.0),
+        "age": np.where(holding > 0.0, np.clip(age / AGE_UNIT_MIN, 0.0, AGE_MOST), 0.0),
     }
     values = np.empty((*np.broadcast(*arrays).shape, len(fields)))
     for place, name in enumerate(fields):

@@ -80,7 +80,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setattr(sys, "stdin", None)
-    monkeypatch.setattr(registry, "_own", dict(registry._own))  # a strategy of one test is none of the next
+    monkeypatch.setattr(
+        registry, "_own_strategies", dict(registry._own_strategies)
+    )  # a strategy of one test is none of the next
     monkeypatch.setenv(registry.VARIABLE, "{}")
     folder = tmp_path / "desk"
     folder.mkdir()

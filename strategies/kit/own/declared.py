@@ -45,8 +45,8 @@ def strategy_fault(entry: StrategyEntry, strategy: Any) -> str:
     parts = ("state_type", "start", "observe", "decide", *KEEPS.get(getattr(spec, "decides", ""), KEEPS["bar"]))
     lacking = [name for name in parts if not hasattr(strategy, name)]
     if lacking or not isinstance(spec, Spec):
-        what = ", ".join(lacking) or "a spec of type Spec"
-        return f"{type(strategy).__name__} is no strategy: {what} is missing: see strategies/kit/contract.py"
+        lack_text = ", ".join(lacking) or "a spec of type Spec"
+        return f"{type(strategy).__name__} is no strategy: {lack_text} is missing: see strategies/kit/contract.py"
     if fault := _of_types(spec) or _of_values(spec) or _of_entry(entry, spec):
         return fault
     if spec.by_row and not hasattr(strategy, "options"):
@@ -66,9 +66,9 @@ def _of_types(spec: Spec) -> str:
     try:
         msgspec.convert(fields, type(spec))
     except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at ")
+        cause, _, place = str(error).partition(" - at ")
         name = re.split(r"[.\[`]", place.removeprefix("`$."))[0]
-        return _said(name, fields.get(name), (what[:1].lower() + what[1:]).replace("array", "tuple"))
+        return _error_text(name, fields.get(name), (cause[:1].lower() + cause[1:]).replace("array", "tuple"))
     return ""
 
 
@@ -76,11 +76,11 @@ def _of_values(spec: Spec) -> str:
     for name, holds, expected in _SPEC:
         value = getattr(spec, name)
         if not holds(value, spec):
-            return _said(name, value, f"expected {expected}")
+            return _error_text(name, value, f"expected {expected}")
     return ""
 
 
-def _said(name: str, value: object, expected: str) -> str:
+def _error_text(name: str, value: object, expected: str) -> str:
     return f"spec.{name} is {value!r:.200}: {expected}: correct it in the spec"
 
 

@@ -54,10 +54,10 @@ class OwnStrategy(NamedTuple):
 
 def installed() -> dict[str, tuple[EntryPoint, ...]]:
     """Return the installed entry points by name. More than one of a name is a clash. Imports nothing."""
-    found: dict[str, dict[str, EntryPoint]] = {}
+    points: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        found.setdefault(point.name, {}).setdefault(f"{_package(point)} {point.value}", point)
-    return {name: tuple(points.values()) for name, points in found.items()}
+        points.setdefault(point.name, {}).setdefault(f"{_package(point)} {point.value}", point)
+    return {name: tuple(points.values()) for name, points in points.items()}
 
 
 def _package(point: EntryPoint) -> str:
@@ -76,16 +76,16 @@ def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
     path = Path(match["file"]).expanduser().resolve()
     if not path.is_file():
         raise OwnStrategyError(f"{path}: no such file: correct the path, or name it with --strategy path/to/file.py")
-    root, dotted = _module_of(path)
+    root, module_name = _module_of(path)
     if not named_by_user:
         _refuse_foreign(path, root)
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    _refuse_taken(path, dotted)
+    _refuse_name_clash(path, module_name)
     _let_libraries_in(path, root)
-    module = _imported(lambda: _module_at(path, dotted), path)
+    module = _import(lambda: _module_at(path, module_name), path)
     entry, name = _entry_of(module, match["name"] or "", path)
-    return _found(entry, f"{path}:{name}", "", path, root)
+    return _make_strategy(entry, f"{path}:{name}", "", path, root)
 
 
 def of_package(name: str, points: tuple[EntryPoint, ...]) -> OwnStrategy:
@@ -97,45 +97,45 @@ def of_package(name: str, points: tuple[EntryPoint, ...]) -> OwnStrategy:
         )
     point = points[0]
     with contextlib.suppress(ImportError, OSError, SyntaxError):  # the import reports it
-        there = Path(getattr(importlib.util.find_spec(point.module), "origin", None) or "")
-        _let_libraries_in(there, _module_of(there)[0])
-    module = _imported(lambda: importlib.import_module(point.module), Path(point.module))
+        source = Path(getattr(importlib.util.find_spec(point.module), "origin", None) or "")
+        _let_libraries_in(source, _module_of(source)[0])
+    module = _import(lambda: importlib.import_module(point.module), Path(point.module))
     path = Path(getattr(module, "__file__", None) or point.module)
     entry, _ = _entry_of(module, point.attr, path)
-    found = _found(entry, f"{INSTALLED}{name}", packages[0], path, _module_of(path)[0])
-    if found.name != name:
+    strategy = _make_strategy(entry, f"{INSTALLED}{name}", packages[0], path, _module_of(path)[0])
+    if strategy.name != name:
         raise OwnStrategyError(
-            f"package {packages[0]}: its entry point is {name!r} and its spec.name is {found.name!r}: "
+            f"package {packages[0]}: its entry point is {name!r} and its spec.name is {strategy.name!r}: "
             "give both the same name"
         )
-    return found
+    return strategy
 
 
-def training_of(own: OwnStrategy) -> Any:
+def training_of(strategy: OwnStrategy) -> Any:
     """Import the object that `StrategyEntry.training` names. Raises OwnStrategyError."""
-    module_name, _, attribute = own.entry.training.partition(":")
-    module = _imported(lambda: importlib.import_module(module_name), own.file.parent / f"{module_name}.py")
-    found = getattr(module, attribute or "KIND", None)
-    if found is None:
+    module_name, _, attribute = strategy.entry.training.partition(":")
+    module = _import(lambda: importlib.import_module(module_name), strategy.file.parent / f"{module_name}.py")
+    kind = getattr(module, attribute or "KIND", None)
+    if kind is None:
         raise OwnStrategyError(
-            f"{module.__file__}: has no {attribute or 'KIND'}, which training={own.entry.training!r} of {own.file} "
-            "names: correct one of them"
+            f"{module.__file__}: has no {attribute or 'KIND'}, which training={strategy.entry.training!r} of "
+            f"{strategy.file} names: correct one of them"
         )
-    return found
+    return kind
 
 
 def sources_of(start: Iterable[Path], root: Path) -> tuple[Path, ...]:
     """Return these files and the files below `root` that they import, and those that these import, by path."""
-    found, open_ = set(start), list(start)
+    sources, open_ = set(start), list(start)
     while open_:
         path = open_.pop()
         for name in _imports(ast.parse(path.read_bytes()), path, root):
             stem = root / name.replace(".", "/")
-            for there in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
-                if there not in found and there.is_file():
-                    found.add(there)
-                    open_.append(there)
-    return tuple(sorted(found))
+            for file in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
+                if file not in sources and file.is_file():
+                    sources.add(file)
+                    open_.append(file)
+    return tuple(sorted(sources))
 
 
 def _imports(tree: ast.Module, path: Path, root: Path) -> Iterable[str]:
@@ -145,8 +145,8 @@ def _imports(tree: ast.Module, path: Path, root: Path) -> Iterable[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            before = package[: len(package) - node.level + 1] if node.level else ()
-            origin = ".".join((*before, *([node.module] if node.module else [])))
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join((*parents, *([node.module] if node.module else [])))
             names = [origin, *(f"{origin}.{alias.name}".lstrip(".") for alias in node.names)]
         else:
             continue
@@ -158,9 +158,11 @@ def _imports(tree: ast.Module, path: Path, root: Path) -> Iterable[str]:
 def libraries_of(path: Path, root: Path) -> tuple[str, ...]:
     """Return the libraries that the file, and its own files, import: neither Python's nor those of the kit."""
     sources = sources_of([path], root)
-    tops = {name.partition(".")[0] for each in sources for name in _imports(ast.parse(each.read_bytes()), each, root)}
-    mine = {each.relative_to(root).parts[0].removesuffix(".py") for each in sources}
-    return tuple(sorted(tops - OURS - mine - sys.stdlib_module_names))
+    tops = {
+        name.partition(".")[0] for source in sources for name in _imports(ast.parse(source.read_bytes()), source, root)
+    }
+    own_tops = {source.relative_to(root).parts[0].removesuffix(".py") for source in sources}
+    return tuple(sorted(tops - OURS - own_tops - sys.stdlib_module_names))
 
 
 def _let_libraries_in(path: Path, root: Path) -> None:
@@ -170,11 +172,11 @@ def _let_libraries_in(path: Path, root: Path) -> None:
     """
     with contextlib.suppress(SyntaxError, UnicodeDecodeError):  # the import reports it
         if libraries_of(path, root):
-            sys.meta_path[:] = [each for each in sys.meta_path if not getattr(each, "for_shipped_alone", False)]
+            sys.meta_path[:] = [finder for finder in sys.meta_path if not getattr(finder, "for_shipped_alone", False)]
 
 
-def _found(entry: StrategyEntry, place: str, package: str, path: Path, root: Path) -> OwnStrategy:
-    name = _checked(entry, path)
+def _make_strategy(entry: StrategyEntry, place: str, package: str, path: Path, root: Path) -> OwnStrategy:
+    name = _check(entry, path)
     sources = sources_of([path], root)
     digest = sha256()
     for source in sources:
@@ -190,7 +192,7 @@ def _module_of(path: Path) -> tuple[Path, str]:
     return root, ".".join(parts)
 
 
-def _imported(load: Callable[[], ModuleType], path: Path) -> ModuleType:
+def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
     """Return the loaded module. Raises OwnStrategyError with the line at which the user's code failed."""
     importlib.invalidate_caches()
     try:
@@ -198,8 +200,8 @@ def _imported(load: Callable[[], ModuleType], path: Path) -> ModuleType:
     except SyntaxError as error:
         raise OwnStrategyError(f"{error.filename}, line {error.lineno}: {error.msg}: correct that line") from error
     except (Exception, SystemExit) as error:
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
-        where = f"{own[-1].filename}, line {own[-1].lineno}" if own else str(path)
+        own_frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+        where = f"{own_frames[-1].filename}, line {own_frames[-1].lineno}" if own_frames else str(path)
         cure = "correct it there"
         if isinstance(error, ModuleNotFoundError) and error.name:
             cure = f"install {error.name.partition('.')[0]}, or correct the import"
@@ -214,33 +216,37 @@ def _is_own(filename: str) -> bool:
     return not filename.startswith(_NOT_OWN)
 
 
-def _refuse_taken(path: Path, dotted: str) -> None:
+def _refuse_name_clash(path: Path, module_name: str) -> None:
     """Raise OwnStrategyError where another module, of Python or of a library, has the file's name."""
-    taken = getattr(sys.modules.get(dotted), "__file__", None) or ""
-    if dotted not in sys.modules and "." not in dotted:
-        found = importlib.util.find_spec(dotted)
-        origin = (found.origin or "") if found is not None else ""
+    other_file = getattr(sys.modules.get(module_name), "__file__", None) or ""
+    if module_name not in sys.modules and "." not in module_name:
+        other_spec = importlib.util.find_spec(module_name)
+        origin = (other_spec.origin or "") if other_spec is not None else ""
         libraries = (sys.prefix, sys.base_prefix, "built-in", "frozen")
-        taken = origin if origin.startswith(libraries) else ""
-    if taken and Path(taken).resolve() != path:
-        raise OwnStrategyError(f"{path}: the module name {dotted!r} is already taken by {taken}: rename the file")
+        other_file = origin if origin.startswith(libraries) else ""
+    if other_file and Path(other_file).resolve() != path:
+        raise OwnStrategyError(
+            f"{path}: the module name {module_name!r} is already taken by {other_file}: rename the file"
+        )
 
 
-def _module_at(path: Path, dotted: str) -> ModuleType:
+def _module_at(path: Path, module_name: str) -> ModuleType:
     """Import the file itself, whatever else on the path has its name; of a package by the package."""
-    if dotted in sys.modules or "." in dotted:
-        found = importlib.import_module(dotted)
-        if Path(found.__file__ or "").resolve() != path:
-            raise ImportError(f"the package of {dotted} is already taken by {found.__file__}: rename the folder")
-        return found
-    spec = importlib.util.spec_from_file_location(dotted, path)
+    if module_name in sys.modules or "." in module_name:
+        loaded_module = importlib.import_module(module_name)
+        if Path(loaded_module.__file__ or "").resolve() != path:
+            raise ImportError(
+                f"the package of {module_name} is already taken by {loaded_module.__file__}: rename the folder"
+            )
+        return loaded_module
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[dotted] = importlib.util.module_from_spec(spec)
+    module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[dotted]
+        del sys.modules[module_name]
         raise
     return module
 
@@ -252,10 +258,11 @@ def _refuse_foreign(path: Path, root: Path) -> None:
         sources = sources_of([path], root)
     for place in (*sources, *path.parents):
         info = place.stat()
-        others = bool(info.st_mode & stat.S_IWOTH)
+        others_write = bool(info.st_mode & stat.S_IWOTH)
         if place in path.parents and place != path.parent:
-            others = others and not info.st_mode & stat.S_ISVTX  # such as /tmp: nobody moves another's folder away
-        if info.st_uid not in (os.geteuid(), 0) or others:
+            # such as /tmp: nobody moves another's folder away
+            others_write = others_write and not info.st_mode & stat.S_ISVTX
+        if info.st_uid not in (os.geteuid(), 0) or others_write:
             raise OwnStrategyError(
                 f"{path}: another user may write to {place}, so the state directory's word is not enough to run it: "
                 f"name it yourself with --strategy {path}"
@@ -266,8 +273,10 @@ def _entry_of(module: ModuleType, attribute: str, path: Path) -> tuple[StrategyE
     """Return the entry that `attribute` names in the module, by default `STRATEGY`, and its name there."""
     target = getattr(module, attribute or DEFAULT_NAME, None)
     if target is None:
-        there = [name for name, value in vars(module).items() if isinstance(value, StrategyEntry) or _is_class(value)]
-        hint = f"name one of {', '.join(there)}" if there else "give it STRATEGY = StrategyEntry(...)"
+        candidates = [
+            name for name, value in vars(module).items() if isinstance(value, StrategyEntry) or _is_class(value)
+        ]
+        hint = f"name one of {', '.join(candidates)}" if candidates else "give it STRATEGY = StrategyEntry(...)"
         raise OwnStrategyError(f"{path}: has no {attribute or DEFAULT_NAME}: {hint}")
     if isinstance(target, StrategyEntry):
         return target, attribute or DEFAULT_NAME
@@ -287,7 +296,7 @@ def _is_class(value: object) -> bool:
     return inspect.isclass(value) and hasattr(value, "spec") and hasattr(value, "observe")
 
 
-def _checked(entry: StrategyEntry, path: Path) -> str:
+def _check(entry: StrategyEntry, path: Path) -> str:
     """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
     try:
         strategy = entry.make()

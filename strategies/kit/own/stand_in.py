@@ -42,7 +42,7 @@ def spec_of(text: str) -> Spec:
     """Return the spec that `spec_text` wrote. Raises ValueError for another text."""
     try:
         spec_fields: dict[str, Any] = msgspec.json.decode(text)
-        base = next(each for each in _BASES if each.__name__ == spec_fields["base"])
+        base = next(cls for cls in _BASES if cls.__name__ == spec_fields["base"])
         return msgspec.convert(spec_fields["fields"], base)
     except (msgspec.MsgspecError, KeyError, TypeError, StopIteration) as error:
         raise ValueError(f"the journal's {text[:80]!r} is no spec of a strategy: {error}") from None
@@ -71,8 +71,8 @@ def stand_in(place: str, text: str, symbols: tuple[str, ...] = ()) -> OwnStrateg
 
 
 def _standing_in(spec: Spec) -> AnyStrategy:
-    made: Any = StandIn(spec)
-    strategy: AnyStrategy = made
+    stand_in: Any = StandIn(spec)
+    strategy: AnyStrategy = stand_in
     return strategy
 
 

@@ -36,8 +36,8 @@ def forgotten_again() -> Iterator[pytest.MonkeyPatch]:
     """Leave registry, modules, path and environment as they were."""
     modules = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_own", {})
-        patch.setattr(registry, "_remembered", {})
+        patch.setattr(registry, "_own_strategies", {})
+        patch.setattr(registry, "_places", {})
         patch.setattr(sys, "path", [*sys.path])
         patch.setenv(registry.VARIABLE, "{}")
         yield patch
