@@ -220,13 +220,13 @@ def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
     elif forecast == MODEL and VARIANCE not in [head.name for head in spec.heads]:
         expected = f'"ewma" or "har": the policies of {strategy} have no head named {VARIANCE}'
         yield "basket.volatility_forecast", forecast, expected
-    elif spec.history_bars <= (needed := returns_needed(forecast, rules.volatility_span)):
-        kept = f"{strategy} keeps {spec.history_bars} bars of a symbol"
+    elif spec.history_bars <= (count_needed := returns_needed(forecast, rules.volatility_span)):
+        bars_text = f"{strategy} keeps {spec.history_bars} bars of a symbol"
         if forecast == HAR:
-            yield "basket.volatility_forecast", forecast, f'"ewma": {kept}, and HAR reads {needed + 1}'
+            yield "basket.volatility_forecast", forecast, f'"ewma": {bars_text}, and HAR reads {count_needed + 1}'
         else:
             most = (spec.history_bars - 1) // SPANS
-            expected = f"at most {most}: {kept}, and {SPANS} spans and one are read ({needed + 1})"
+            expected = f"at most {most}: {bars_text}, and {SPANS} spans and one are read ({count_needed + 1})"
             yield "basket.volatility_span", rules.volatility_span, expected
 
 
@@ -346,18 +346,18 @@ def _wrong_clock(settings: DeskSettings) -> Iterator[Problem]:
     """Yield a simulated clock that is not allowed, or incomplete."""
     clock, standing = settings.clock, ClockTable()
     names = ("sim_start", "anchor_unix_s", "rate", "socket")
-    changed = next((name for name in names if _differs(clock, standing, name)), None)
-    if changed is None:
+    changed_name = next((name for name in names if _differs(clock, standing, name)), None)
+    if changed_name is None:
         return
     if settings.desk.broker == ALPACA and not all(
         _host(_split(settings.address(name))) in LOOPBACK for name in ADDRESSES
     ):
         expected = "its default: simulated time is only for a server on this machine, at every address of alpaca"
-        yield f"clock.{changed}", getattr(clock, changed), expected
+        yield f"clock.{changed_name}", getattr(clock, changed_name), expected
         return
     if clock.socket:
-        if changed != "socket":
-            yield f"clock.{changed}", getattr(clock, changed), "its default where clock.socket gives the time"
+        if changed_name != "socket":
+            yield f"clock.{changed_name}", getattr(clock, changed_name), "its default where clock.socket gives the time"
         return
     if sim_start_ns(clock) is None:
         expected = "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00, or seconds since 1970"

@@ -139,23 +139,23 @@ def load(
     (`paths.state_dir`) to command line values; None means not given. Raises ConfigError with one line for each problem
     found.
     """
-    merged = Merged(defaults(), only)
+    sources = Merged(defaults(), only)
     if config_file is not None:
-        merged.add_file(config_file)
-    merged.add_environment(os.environ if environment is None else environment)
+        sources.add_file(config_file)
+    sources.add_environment(os.environ if environment is None else environment)
     for key, value in overrides.items():
         if value is not None:
-            merged.put(key, value, "the command line", COMMAND_LINE)
-    merged.name_strategy()
-    merged.add_strategy()
-    merged.add_calibration()
-    if merged.problems:
-        raise refusal(merged.problems)
+            sources.put(key, value, "the command line", COMMAND_LINE)
+    sources.name_strategy()
+    sources.add_strategy()
+    sources.add_calibration()
+    if sources.problems:
+        raise refusal(sources.problems)
     try:
-        settings = DeskSettings.model_validate(merged.tables)
+        settings = DeskSettings.model_validate(sources.tables)
     except ValidationError as error:
-        raise refusal(merged.problem(*each) for each in explained(error)) from None
-    problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings, only)]
+        raise refusal(sources.problem(*parts) for parts in explained(error)) from None
+    problems = [sources.problem(key, value, expected) for key, value, expected in contradictions(settings, only)]
     if problems:
         raise refusal(problems)
-    return settings.came_from(merged.origins, merged.hidden)
+    return settings.came_from(sources.origins, sources.hidden)

@@ -51,21 +51,25 @@ class ConfigError(Exception):
 class Merged:
     """The merged sources: values, their origins, and problems so far."""
 
-    def __init__(self, known: Mapping[str, Mapping[str, object]], only: Collection[str] | None = None) -> None:
+    def __init__(self, known_keys: Mapping[str, Mapping[str, object]], only: Collection[str] | None = None) -> None:
         """Take values for all tables, or `only` for these. A table that nobody knows may mean any: it counts with all
         that a strategy decides by.
         """
         self._only = None if only is None else frozenset(only)
         self.tables: dict[str, dict[str, object]] = {}
         self.problems: list[str] = []
-        self._defaults = {f"{section}.{key}": value for section, keys in known.items() for key, value in keys.items()}
-        self._sections = tuple(known)
+        self._defaults = {
+            f"{section}.{key}": value for section, keys in known_keys.items() for key, value in keys.items()
+        }
+        self._sections = tuple(known_keys)
         self.origins: dict[str, str] = {}
         self.hidden: dict[str, str] = {}  # key -> the file whose other value the environment hides
         self._ranks: dict[str, int] = {}
         self._common: dict[str, object] = {}  # keys of the file's tables for all strategies, by dotted key
         self._of_strategies: dict[str, dict[str, object]] = {}  # keys of its tables for one strategy
-        self._unknown: list[tuple[str, object, str]] = []  # tables of strategies that are not shipped, or of nothing
+        self._unknown_tables: list[
+            tuple[str, object, str]
+        ] = []  # tables of strategies that are not shipped, or of nothing
         self._file = ""
 
     def add_file(self, path: Path) -> None:
@@ -87,7 +91,7 @@ class Merged:
                     continue
                 self.problems.append(f"{section} is {keys!r} (from {path}): expected a table: write [{section}]")
             else:
-                self._unknown.append((section, keys, str(path)))
+                self._unknown_tables.append((section, keys, str(path)))
 
     def name_strategy(self) -> None:
         """Import a strategy of one's own and put its name in place of its file; then judge the unknown tables.
@@ -95,23 +99,23 @@ class Merged:
         The state directory remembers the file. Raises ConfigError for a file that cannot be used.
         """
         desk = self.tables.get("desk", {})
-        text, remembered = desk.get("strategy"), ""
+        text, old_name = desk.get("strategy"), ""
         if text is None or (isinstance(text, str) and not is_known(text)):
-            remembered = self._remembered()
-            if text is None and remembered:
-                self.put("desk.strategy", remembered, "the state directory", STRATEGY_DEFAULT)
-                text = remembered
+            old_name = self._name_in_journal()
+            if text is None and old_name:
+                self.put("desk.strategy", old_name, "the state directory", STRATEGY_DEFAULT)
+                text = old_name
         if isinstance(text, str):
             try:
                 self.tables.setdefault("desk", {})["strategy"] = name = add(text)
-                if name != remembered and same_file(name, remembered):
-                    own(remembered)  # which says that its file has another name now
+                if name != old_name and same_file(name, old_name):
+                    own(old_name)  # which says that its file has another name now
             except OwnStrategyError as error:
                 origin = self.origins.get("desk.strategy", "the state directory")
                 raise ConfigError(f"desk.strategy (from {origin}): {error}") from error
             except ValueError:
                 pass  # an unknown name: the checks report it
-        for section, keys, path in self._unknown if self._counts(UNKNOWN_COUNT_WITH) else ():
+        for section, keys, path in self._unknown_tables if self._counts(UNKNOWN_COUNT_WITH) else ():
             if isinstance(keys, dict) and is_known(section):
                 self._add_table_of(section, keys, path)
                 continue
@@ -119,7 +123,7 @@ class Merged:
             for key in secrets or [""]:
                 self._refuse(f"{section}.{key}" if key else section, path, (*self._sections, *names()))
 
-    def _remembered(self) -> str:
+    def _name_in_journal(self) -> str:
         """Return the own strategy of the state directory's journal, "" for none; the registry notes its file."""
         path = Path(str(self.tables.get("paths", {}).get("state_dir") or self._defaults["paths.state_dir"]))
         try:
@@ -142,10 +146,10 @@ class Merged:
                 if not self._counts(table):
                     continue
                 if (name not in self._defaults and name not in RETIRED) or table in NOT_OF_A_STRATEGY:
-                    allowed = [
+                    allowed_keys = [
                         default for default in self._defaults if default.partition(".")[0] not in NOT_OF_A_STRATEGY
                     ]
-                    self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{default}" for default in allowed])
+                    self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{default}" for default in allowed_keys])
                 else:
                     table_of[name] = value
 
@@ -190,9 +194,9 @@ class Merged:
         table, _, word = key.partition(".")
         common = self._common.get(key, value)
         if common != value:
-            both = f"{word} = {shown(common)} in [{table}] and {word} = {shown(value)} in [{strategy}.{table}]"
+            both_text = f"{word} = {shown(common)} in [{table}] and {word} = {shown(value)} in [{strategy}.{table}]"
             expected = f"expected one value for a desk of {strategy}: remove one of them"
-            self.problems.append(f"{key} is written twice in {self._file}: {both}: {expected}")
+            self.problems.append(f"{key} is written twice in {self._file}: {both_text}: {expected}")
             return
         self.put(key, value, f"{self._file}, [{strategy}.{table}]", FILE)
 
@@ -202,14 +206,14 @@ class Merged:
             if name in OTHER_VARIABLES:
                 continue
             if not name.startswith(ENVIRONMENT_PREFIX):
-                meant = get_close_matches(name.upper(), keys, n=1, cutoff=NEAR) if _LIKE_OURS.search(name) else []
-                if meant and self._counts(keys[meant[0]].partition(".")[0]):
-                    self._refuse(name, "the environment", meant)
+                matches = get_close_matches(name.upper(), keys, n=1, cutoff=NEAR) if _LIKE_OURS.search(name) else []
+                if matches and self._counts(keys[matches[0]].partition(".")[0]):
+                    self._refuse(name, "the environment", matches)
             elif name in keys:
                 key = keys[name]
                 self.put(
                     key,
-                    _listed(text) if isinstance(self._defaults.get(key), tuple) else text,
+                    _parse_list(text) if isinstance(self._defaults.get(key), tuple) else text,
                     f"environment {name}",
                     ENVIRONMENT,
                 )
@@ -242,10 +246,10 @@ class Merged:
         if key not in self._defaults:
             self._refuse(key, origin, self._defaults)
             return
-        before, (section, _, name) = self._ranks.get(key, -1), key.partition(".")
-        if before > rank:
+        rank_before, (section, _, name) = self._ranks.get(key, -1), key.partition(".")
+        if rank_before > rank:
             return
-        if (before, rank) == (FILE, ENVIRONMENT) and value != self.tables[section][name]:
+        if (rank_before, rank) == (FILE, ENVIRONMENT) and value != self.tables[section][name]:
             self.hidden[key] = self.origins[key]
         self.origins[key], self._ranks[key] = origin, rank
         if isinstance(value, bool) and not isinstance(self._defaults[key], bool) and self._defaults[key] != AUTO:
@@ -260,14 +264,14 @@ class Merged:
             return f"{key} is {text} (from {origin}): expected {expected}: set it in the configuration"
         return f"{key} is {text} (from {origin}): expected {expected}: change it there (default: {default})"
 
-    def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
+    def _refuse(self, key: str, origin: str, known_keys: Iterable[str]) -> None:
         if _SECRET.search(key):
             self.problems.append(
                 f"{key} (from {origin}) is a secret: expected only in the environment variables "
                 f"{', '.join((*KEYS, *OPERATOR_SECRETS))}: remove it there, and replace it if others could read it"
             )
             return
-        nearest = get_close_matches(key, list(known), n=1, cutoff=0.0)[0]
+        nearest = get_close_matches(key, list(known_keys), n=1, cutoff=0.0)[0]
         self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
 
 
@@ -316,7 +320,7 @@ def variable(key: str) -> str:
     return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 
-def _listed(text: str) -> object:
+def _parse_list(text: str) -> object:
     """Parse a list from the environment: JSON (`["09:30-09:45"]`) or words with commas between them."""
     if text.lstrip().startswith("["):
         try:

@@ -17,8 +17,8 @@ from strategies.registry import strategy as strategy_named
 def strategy_of(settings: DeskSettings) -> AnyStrategy:
     """Return the desk's strategy. Raises ConfigError for a model configuration that cannot be used."""
     desk = settings.desk
-    if (declared := entry(desk.strategy).parameters) and not desk.symbols:
-        return strategy_named(desk.strategy, (), text_of(declared, given_by(desk.parameters)))
+    if (parameters := entry(desk.strategy).parameters) and not desk.symbols:
+        return strategy_named(desk.strategy, (), text_of(parameters, given_by(desk.parameters)))
     if entry(desk.strategy).with_config is None:
         return strategy_named(desk.strategy, desk.symbols)
     try:
@@ -33,7 +33,7 @@ def described(strategy: AnyStrategy) -> str:
     strategy_files = own(strategy.spec.name)
     if strategy_files is None:
         return strategy.spec.name
-    contract, declared = contract_hash(strategy)[:12], strategy_files.entry.parameters
-    if declared:
-        contract += f", parameters: {words_of(declared, strategy.spec.config)}"
+    contract, parameters = contract_hash(strategy)[:12], strategy_files.entry.parameters
+    if parameters:
+        contract += f", parameters: {words_of(parameters, strategy.spec.config)}"
     return f"{strategy_files.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"

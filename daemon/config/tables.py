@@ -409,12 +409,12 @@ class DeskSettings(BaseModel):
             basket=self.basket,
             paper=self.paper,
             exploration=self.exploration if self.exploration != Exploration() else UNSET,
-            served=self._served() if self.policy.answers == "served" else UNSET,
+            served=self._served_settings() if self.policy.answers == "served" else UNSET,
             protection=protection(self.desk.strategy, self.protection),
             guard_prefix=self.guard.prefix or UNSET,
         )
 
-    def _served(self) -> Served:
+    def _served_settings(self) -> Served:
         """Return the wait in the desk's time: who answers takes real milliseconds, however fast the clock runs."""
         return Served(round(self.policy.served_deadline_ms * max(self.clock.rate, 1.0)))
 
@@ -422,8 +422,8 @@ class DeskSettings(BaseModel):
         """Return the same settings where each feed that is `auto` has its name."""
         feed = self.feed
         stocks = cast("StockFeed", name) if feed.name == AUTO else feed.name
-        chained = cast("OptionFeed", options) if feed.options == AUTO else feed.options
-        return self.model_copy(update={"feed": replace(feed, name=stocks, options=chained)})
+        option_feed = cast("OptionFeed", options) if feed.options == AUTO else feed.options
+        return self.model_copy(update={"feed": replace(feed, name=stocks, options=option_feed)})
 
     def address(self, name: str) -> str:
         """Return an address of `[alpaca]` by its key, with the feed's name filled in."""

@@ -31,11 +31,14 @@ def shown(models_dir: Path, strategy: str) -> str:
     passive = f"{CURRENT}  by the passive policy {current}, the active one: no lead of a learned one is proven"
     if trades_in_test(facts) != 0:
         return passive
-    others = {version: manifest(version) for version in versions(models_dir, strategy)}
-    learned = [version for version, one in others.items() if not is_passive(one) and trades_in_test(one) != 0]
-    if not learned:
+    manifests = {version: manifest(version) for version in versions(models_dir, strategy)}
+    learned_versions = [
+        version for version, one in manifests.items() if not is_passive(one) and trades_in_test(one) != 0
+    ]
+    if not learned_versions:
         return passive
-    return f"{learned[-1]}  by the learned policy {learned[-1]}, no lead proven: the active one never trades"
+    newest = learned_versions[-1]
+    return f"{newest}  by the learned policy {newest}, no lead proven: the active one never trades"
 
 
 if __name__ == "__main__":

@@ -71,20 +71,20 @@ class ClaimWatch:
         await self._align()
 
     async def _judge(self, state: State[Any], verdict: rules.Verdict) -> None:
-        watched = state.claim
-        assert isinstance(watched, ClaimState)
+        claim = state.claim
+        assert isinstance(claim, ClaimState)
         consequence = self._consequence if verdict.verdict in rules.BROKEN else ""
         former = await self._former_if_any(state) if consequence == rules.FORMER_VERSION else ""
-        full = watched.claim is not None and len(watched.returns) >= watched.claim.window_sessions
+        full = claim.claim is not None and len(claim.returns) >= claim.claim.window_sessions
         await self._desk.submitter.submit(
             lambda now_ns: ClaimJudged(
                 now_ns,
-                watched.version,
+                claim.version,
                 verdict.verdict,
                 verdict.detail,
-                watched.sessions,
-                rules.volatility(watched.returns) if full else 0.0,
-                rules.fall(watched, state.book),
+                claim.sessions,
+                rules.volatility(claim.returns) if full else 0.0,
+                rules.fall(claim, state.book),
                 consequence,
                 former,
             ),
@@ -105,41 +105,51 @@ class ClaimWatch:
         None that a person holds back. Raises ModelError where it cannot be read which these are, OSError.
         """
         shelf = self._desk.shelf
-        broken = state.claim.broken if isinstance(state.claim, ClaimState) else {}
-        out = {self._desk.models.running.version, *broken, *_fallen(state), *holds_of(shelf).held}
+        broken_claims = state.claim.broken if isinstance(state.claim, ClaimState) else {}
+        out = {self._desk.models.running.version, *broken_claims, *_versions_off_ladder(state), *holds_of(shelf).held}
         with contextlib.suppress(ModelError):
             version = before(shelf)
             if version not in out and self._may_answer(version, state):
                 return version
-        others = reversed(versions(self._desk.models_dir, self._desk.strategy.spec.name))
-        return next((name for name in others if name not in out and self._may_answer(name, state, passive=True)), "")
+        version_names = reversed(versions(self._desk.models_dir, self._desk.strategy.spec.name))
+        return next(
+            (name for name in version_names if name not in out and self._may_answer(name, state, passive=True)), ""
+        )
 
     def _may_answer(self, version: str, state: State[Any], *, passive: bool = False) -> bool:
         """Return whether the store's checks, but for the trial, let a version answer in the running one's place."""
         try:
-            loaded = load(self._desk.models_dir, self._desk.strategy, version, self._desk.public_key)
-            check_rules(loaded, self._desk.strategy, self._trading)
+            model = load(self._desk.models_dir, self._desk.strategy, version, self._desk.public_key)
+            check_rules(model, self._desk.strategy, self._trading)
         except ModelError:
             return False
         real = state.identity.account == "live" and self._desk.models.running.manifest.promoted
-        return (is_passive(loaded.manifest) or not passive) and (loaded.manifest.promoted or not real)
+        return (is_passive(model.manifest) or not passive) and (model.manifest.promoted or not real)
 
     async def _align(self) -> None:
         """Let `current` name the former version where the one that answers broke its claim; by hand it stays."""
-        running, watched = self._desk.models.running.version, self._desk.submitter.state.claim
-        broken = watched.broken.get(running) if isinstance(watched, ClaimState) else None
-        if broken is None or not broken.former:
+        running, claim = self._desk.models.running.version, self._desk.submitter.state.claim
+        broken_claim = claim.broken.get(running) if isinstance(claim, ClaimState) else None
+        if broken_claim is None or not broken_claim.former:
             return
         shelf = self._desk.shelf
         if await asyncio.to_thread(named, shelf, CURRENT) == running:
-            await asyncio.to_thread(self._point, shelf, running, broken)
+            await asyncio.to_thread(self._point, shelf, running, broken_claim)
             self._desk.lifecycle.wake()
 
-    def _point(self, shelf: Path, version: str, broken: BrokenClaim) -> None:
-        why, back = f"{version}: {broken.detail}", False
+    def _point(self, shelf: Path, version: str, broken_claim: BrokenClaim) -> None:
+        why, back = f"{version}: {broken_claim.detail}", False
         with contextlib.suppress(ModelError):
-            back = before(shelf) == broken.former
-        point(shelf, CURRENT, broken.former, who=WHO, why=why, now_ns=self._desk.submitter.now_ns(), rollback=back)
+            back = before(shelf) == broken_claim.former
+        point(
+            shelf,
+            CURRENT,
+            broken_claim.former,
+            author=WHO,
+            why=why,
+            now_ns=self._desk.submitter.now_ns(),
+            rollback=back,
+        )
 
     def _hold(self, problem: str) -> None:
         """Log once why nothing follows; the version takes no new risk meanwhile."""
@@ -148,7 +158,7 @@ class ClaimWatch:
             self._desk.log("claim_held", reason=printable(problem, REASON_MOST))
 
 
-def _fallen(state: State[Any]) -> set[str]:
+def _versions_off_ladder(state: State[Any]) -> set[str]:
     """Return the versions that left the ladder, but for the champion of the newest one."""
     ladder = state.ladder
     return {*ladder.judged} - {ladder.champion} if isinstance(ladder, LadderState) else set()

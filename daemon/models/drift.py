@@ -86,9 +86,9 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         return None
     spec = strategy_named(manifest.strategy, manifest.symbols, config_text(manifest)).spec
     rows, answers = _arrays(decisions, spec, manifest)
-    acted = answers.reshape(len(answers), -1) if spec.continuous else answers.argmax(axis=-1)
+    action_values = answers.reshape(len(answers), -1) if spec.continuous else answers.argmax(axis=-1)
     features = [
-        _found(histogram, rows[:, :, list(histogram.columns)].reshape(len(rows), -1), reference.samples)
+        _measure(histogram, rows[:, :, list(histogram.columns)].reshape(len(rows), -1), reference.samples)
         for histogram in reference.features
     ]
     return DriftResult(
@@ -97,7 +97,7 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         first_ns=decisions[-1]["bar_ns"],
         last_ns=decisions[0]["bar_ns"],
         features=tuple(sorted(features, key=lambda drift: -drift.psi)),
-        actions=_found(reference.actions, acted, reference.samples),
+        actions=_measure(reference.actions, action_values, reference.samples),
     )
 
 
@@ -136,8 +136,8 @@ class DriftWatch:
         self._every_s = every_min * 60.0
         self._log = log
         self._pause = pause
-        self._unknown: set[str] = set()  # versions without a reference, reported once
-        self._paused: set[tuple[str, str]] = set()  # version and date for which the desk was paused
+        self._without_reference: set[str] = set()  # versions without a reference, reported once
+        self._pauses: set[tuple[str, str]] = set()  # version and date for which the desk was paused
 
     async def run(self) -> None:
         """Measure for ever; returns at once when switched off. Raises what `measure` does."""
@@ -151,8 +151,8 @@ class DriftWatch:
         if manifest is None:
             return
         if manifest.reference is None:
-            if manifest.version not in self._unknown:
-                self._unknown.add(manifest.version)
+            if manifest.version not in self._without_reference:
+                self._without_reference.add(manifest.version)
                 self._log("drift_unmeasured", model=manifest.version, reason="its manifest holds no reference")
             return
         drift = await asyncio.to_thread(measure, self._journal, manifest, limits.window, limits.least)
@@ -176,8 +176,8 @@ class DriftWatch:
         detail = f"index over {drift.decisions} decisions: {far}"
         self._log("drift", model=drift.model, detail=detail)
         key = (drift.model, new_york_text(drift.last_ns)[:10])
-        if self._pause is not None and key not in self._paused:
-            self._paused.add(key)
+        if self._pause is not None and key not in self._pauses:
+            self._pauses.add(key)
             if await asyncio.to_thread(_paused_last, self._journal, drift.model) < key[1]:
                 await self._pause(f"{_reason(drift.model)}{detail}"[:500])
 
@@ -212,14 +212,14 @@ def _arrays(decisions: list[sqlite3.Row], spec: Spec, manifest: Manifest) -> tup
     return rows.astype(np.float64), np.asarray(answers, dtype=np.float64).reshape(len(data), count, -1)
 
 
-def _found(reference: Histogram, values: Float64Array, samples: int) -> QuantityDrift:
+def _measure(reference: Histogram, values: Float64Array, samples: int) -> QuantityDrift:
     """Measure one quantity, (decisions, pooled): pooled values of one decision correlate and count as one."""
     shares = shares_of(values, reference.edges)
-    filled = sum(expected > 0.0 or found > 0.0 for expected, found in zip(reference.shares, shares, strict=True))
+    bins = sum(expected > 0.0 or share > 0.0 for expected, share in zip(reference.shares, shares, strict=True))
     return QuantityDrift(
         name=reference.name,
         psi=float(psi(reference.shares, shares)),
-        by_chance=chance_level(filled, len(values), samples),
+        by_chance=chance_level(bins, len(values), samples),
         in_training=usual_level(reference.within, len(values)),
         of_the_desk=reference.of_the_desk,
         expected=reference.shares,

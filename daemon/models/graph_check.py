@@ -82,51 +82,51 @@ def check_graph(data: bytes) -> None:
         ModelError: its `check` is "graph size", "graph format", "graph version", "graph domain", "graph parts", "graph
             operator", "graph attribute", "graph weights", "graph structure" or "graph shapes".
     """
-    model = _parsed(data)
+    model = _parse(data)
     _check_versions(model)
     _check_parts(model)
     weights = {tensor.name: _check_tensor(tensor) for tensor in model.graph.initializer}
-    held = sum(weights[tensor.name] * ITEM_BYTES[tensor.data_type] for tensor in model.graph.initializer)
-    if len(data) > 2 * held + BYTES_OTHER_MAX:
-        raise _refused("size", f"the model has {len(data)} bytes and only {held} of weights: something else fills it")
+    bytes_held = sum(weights[tensor.name] * ITEM_BYTES[tensor.data_type] for tensor in model.graph.initializer)
+    if len(data) > 2 * bytes_held + BYTES_OTHER_MAX:
+        raise _error(
+            "size", f"the model has {len(data)} bytes and only {bytes_held} of weights: something else fills it"
+        )
     _check_nodes(model.graph.node)
     ports = {port.name: _check_port(port) for port in (*model.graph.input, *model.graph.output)}
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise _refused("structure", f"the graph is no valid ONNX ({_short(error)})") from None
+        raise _error("structure", f"the graph is no valid ONNX ({_short(error)})") from None
     _check_sizes(model, weights | ports)
 
 
-def _parsed(data: bytes) -> onnx.ModelProto:
+def _parse(data: bytes) -> onnx.ModelProto:
     if len(data) > BYTES_MAX:
-        raise _refused("size", f"the graph has {len(data)} bytes, expected at most {BYTES_MAX}")
+        raise _error("size", f"the graph has {len(data)} bytes, expected at most {BYTES_MAX}")
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except MemoryError:
         raise
     except _FAILURES as error:
-        raise _refused(
-            "format", f"the bytes are no ONNX model ({_short(error)}): damaged, or nested too deep"
-        ) from None
+        raise _error("format", f"the bytes are no ONNX model ({_short(error)}): damaged, or nested too deep") from None
     return model
 
 
 def _check_versions(model: onnx.ModelProto) -> None:
     if model.ir_version not in IR_VERSIONS:
-        found, least, most = model.ir_version, IR_VERSIONS.start, IR_VERSIONS.stop - 1
-        raise _refused("version", f"IR version {found}, expected {least} to {most}")
+        version, least, most = model.ir_version, IR_VERSIONS.start, IR_VERSIONS.stop - 1
+        raise _error("version", f"IR version {version}, expected {least} to {most}")
     domains = [(opset.domain, opset.version) for opset in model.opset_import]
     if len(domains) != 1 or domains[0][0] not in DEFAULT_DOMAINS:
-        raise _refused("domain", f"operator sets {_short(domains)}, expected the one of ONNX itself")
+        raise _error("domain", f"operator sets {_short(domains)}, expected the one of ONNX itself")
     if domains[0][1] not in OPSETS:
-        raise _refused("version", f"operator set {domains[0][1]}, expected {OPSETS.start} to {OPSETS.stop - 1}")
+        raise _error("version", f"operator set {domains[0][1]}, expected {OPSETS.start} to {OPSETS.stop - 1}")
 
 
 def _check_parts(model: onnx.ModelProto) -> None:
     """Require a single graph of nodes and dense weights, and limit their number."""
     graph = model.graph
-    for what, count in (
+    for part, count in (
         ("functions", len(model.functions)),
         ("training information", len(model.training_info)),
         ("sparse weights", len(graph.sparse_initializer)),
@@ -134,9 +134,9 @@ def _check_parts(model: onnx.ModelProto) -> None:
         ("device configurations", len(getattr(model, "configuration", ()))),
     ):
         if count:
-            raise _refused("parts", f"the model has {what} ({count}), expected one plain graph with none")
+            raise _error("parts", f"the model has {part} ({count}), expected one plain graph with none")
     names = sum(len(node.input) + len(node.output) for node in graph.node)
-    for what, count, most in (
+    for part, count, most in (
         ("nodes", len(graph.node), NODES_MAX),
         ("weights", len(graph.initializer), NODES_MAX),
         ("inputs and outputs of nodes", names, NAMES_MAX),
@@ -144,30 +144,30 @@ def _check_parts(model: onnx.ModelProto) -> None:
         ("outputs", len(graph.output), OUTPUTS_MAX),
     ):
         if count > most:
-            raise _refused("parts", f"the graph has {count} {what}, expected at most {most}")
+            raise _error("parts", f"the graph has {count} {part}, expected at most {most}")
     if not graph.node:
-        raise _refused("parts", "the graph has no node, expected a policy")
+        raise _error("parts", "the graph has no node, expected a policy")
 
 
 def _check_tensor(tensor: onnx.TensorProto) -> int:
     """Require a whole, dense, finite weight inside of the model; return its number of elements."""
     name = _short(tensor.name)
     if tensor.external_data or tensor.data_location != TensorProto.DEFAULT:
-        raise _refused("weights", f"{name} keeps its values outside of the model, expected all weights inside")
+        raise _error("weights", f"{name} keeps its values outside of the model, expected all weights inside")
     if tensor.data_type not in ITEM_BYTES or tensor.string_data or tensor.HasField("segment"):
-        raise _refused("weights", f"{name} has data type {tensor.data_type}, expected float, double, int or bool")
+        raise _error("weights", f"{name} has data type {tensor.data_type}, expected float, double, int or bool")
     elements = _elements(tensor.dims, f"weight {name}")
     raw = tensor.HasField("raw_data")
-    held = len(tensor.raw_data) / ITEM_BYTES[tensor.data_type] if raw else _typed(tensor)
-    if held != elements:
-        raise _refused("weights", f"{name} says {elements} elements and holds {held:g}: its size is a lie")
+    size = len(tensor.raw_data) / ITEM_BYTES[tensor.data_type] if raw else _typed_elements(tensor)
+    if size != elements:
+        raise _error("weights", f"{name} says {elements} elements and holds {size:g}: its size is a lie")
     values = onnx.numpy_helper.to_array(tensor)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise _refused("weights", f"{name} holds NaN or infinity, expected finite weights")
+        raise _error("weights", f"{name} holds NaN or infinity, expected finite weights")
     return elements
 
 
-def _typed(tensor: onnx.TensorProto) -> int:
+def _typed_elements(tensor: onnx.TensorProto) -> int:
     """Return the elements in the tensor's typed field."""
     match tensor.data_type:
         case TensorProto.FLOAT:
@@ -183,41 +183,39 @@ def _typed(tensor: onnx.TensorProto) -> int:
 def _check_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
     for node in nodes:
         if node.domain not in DEFAULT_DOMAINS:
-            raise _refused(
-                "domain", f"operator {_short(node.op_type)} of domain {_short(node.domain)}, expected ONNX's"
-            )
+            raise _error("domain", f"operator {_short(node.op_type)} of domain {_short(node.domain)}, expected ONNX's")
         if node.op_type not in ALLOWED:
-            raise _refused("operator", f"operator {_short(node.op_type)} is none that a policy needs")
+            raise _error("operator", f"operator {_short(node.op_type)} is none that a policy needs")
         for attribute in node.attribute:
             _check_attribute(node.op_type, attribute)
 
 
 def _check_attribute(operator: str, attribute: onnx.AttributeProto) -> None:
-    what, kind = f"attribute {_short(attribute.name)} of {operator}", attribute.type
+    subject, kind = f"attribute {_short(attribute.name)} of {operator}", attribute.type
     if attribute.ref_attr_name or attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse_tensor"):
-        raise _refused("attribute", f"{what} holds a graph, a sparse tensor or a reference")
+        raise _error("attribute", f"{subject} holds a graph, a sparse tensor or a reference")
     if kind == AttributeProto.TENSOR:
         _check_tensor(attribute.t)
     elif kind in _TEXT and attribute.name in TEXT_ATTRIBUTES:
         texts = [attribute.s, *attribute.strings]
         if len(texts) > RANK_MAX or any(len(text) > TEXT_MAX for text in texts):
-            raise _refused("attribute", f"{what} is too long a text")
+            raise _error("attribute", f"{subject} is too long a text")
     elif kind not in _PLAIN:
-        raise _refused("attribute", f"{what} is of type {kind}, expected numbers or a plain tensor")
+        raise _error("attribute", f"{subject} is of type {kind}, expected numbers or a plain tensor")
     if max(len(attribute.ints), len(attribute.floats), len(attribute.tensors)) > LIST_MAX:
-        raise _refused("attribute", f"{what} has more than {LIST_MAX} numbers")
+        raise _error("attribute", f"{subject} has more than {LIST_MAX} numbers")
 
 
 def _check_port(port: onnx.ValueInfoProto) -> int:
     """Check an input or output: float32, the batch as first dimension; return its elements at batch size 1."""
     name, tensor = _short(port.name), port.type.tensor_type
     if port.type.WhichOneof("value") != "tensor_type" or tensor.elem_type != TensorProto.FLOAT:
-        raise _refused("structure", f"{name} is no tensor of float32")
+        raise _error("structure", f"{name} is no tensor of float32")
     dims = tensor.shape.dim
     if not dims or (dims[0].HasField("dim_value") and dims[0].dim_value != 1):
-        raise _refused("shapes", f"{name} has no batch dimension that is free or 1")
+        raise _error("shapes", f"{name} has no batch dimension that is free or 1")
     if any(not dim.HasField("dim_value") for dim in dims[1:]):
-        raise _refused("shapes", f"{name} has free dimensions beside the batch, expected one")
+        raise _error("shapes", f"{name} has free dimensions beside the batch, expected one")
     return _elements([dim.dim_value for dim in dims[1:]], name)
 
 
@@ -227,23 +225,23 @@ def _check_sizes(model: onnx.ModelProto, given_sizes: dict[str, int]) -> None:
     del graph.value_info[:]  # the model's own claims on inner sizes
     for port in graph.input:
         port.type.tensor_type.shape.dim[0].dim_value = 1
-    declared = {port.name for port in graph.output}
+    port_names = {port.name for port in graph.output}
     for port in graph.output:
         port.type.tensor_type.ClearField("shape")  # nor on its outputs: infer them like any other tensor
-    types = _inferred(model)
-    sizes = {name: size for name, size in given_sizes.items() if name not in declared}
+    types = _infer_types(model)
+    sizes = {name: size for name, size in given_sizes.items() if name not in port_names}
     for node in graph.node:
         for output in filter(None, node.output):
             if output not in sizes:
-                sizes[output] = _made(node, output, types.get(output), sizes)
+                sizes[output] = _output_elements(node, output, types.get(output), sizes)
             if node.op_type in GROWING and sizes[output] > GROWN_MAX:
-                found = f"{node.op_type} makes {sizes[output]} elements"
-                raise _refused("shapes", f"{found}, expected at most {GROWN_MAX}")
+                size_text = f"{node.op_type} makes {sizes[output]} elements"
+                raise _error("shapes", f"{size_text}, expected at most {GROWN_MAX}")
     if (total := sum(sizes.values())) > ELEMENTS_SUM_MAX:
-        raise _refused("shapes", f"all tensors have {total} elements, expected at most {ELEMENTS_SUM_MAX}")
+        raise _error("shapes", f"all tensors have {total} elements, expected at most {ELEMENTS_SUM_MAX}")
 
 
-def _inferred(model: onnx.ModelProto) -> dict[str, Any]:
+def _infer_types(model: onnx.ModelProto) -> dict[str, Any]:
     """Return each tensor's type as ONNX infers it. Changes `model`.
 
     Inference does not always follow the sizes that a Reshape is given by other nodes. It keeps the number of elements:
@@ -252,22 +250,25 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Any]:
     reshapes = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"}
     for _ in range(ROUNDS_MAX):
         try:
-            inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+            inferred_model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-            raise _refused("shapes", f"sizes cannot be told ({_short(error)})") from None
-        types = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
-        free = [value for value in inferred.graph.value_info if value.name in reshapes]
-        solved = [value for value in free if _solved(types[value.name], types.get(reshapes[value.name]))]
-        if not solved:
+            raise _error("shapes", f"sizes cannot be told ({_short(error)})") from None
+        types = {
+            value.name: value.type.tensor_type
+            for value in (*inferred_model.graph.value_info, *inferred_model.graph.output)
+        }
+        free = [value for value in inferred_model.graph.value_info if value.name in reshapes]
+        solved_values = [value for value in free if _solved(types[value.name], types.get(reshapes[value.name]))]
+        if not solved_values:
             break
-        model.graph.value_info.extend(solved)
+        model.graph.value_info.extend(solved_values)
     return types
 
 
-def _solved(reshaped: Any, inputs: Any) -> bool:
-    """Fill in the one size that `reshaped` lacks, from all those of what it is made of; whether there was one."""
-    free = [dim for dim in reshaped.shape.dim if not dim.HasField("dim_value")]
-    sizes = [dim.dim_value for dim in reshaped.shape.dim if dim.HasField("dim_value")]
+def _solved(output_type: Any, inputs: Any) -> bool:
+    """Fill in the one size that `output_type` lacks, from those of its inputs; True where there was one."""
+    free = [dim for dim in output_type.shape.dim if not dim.HasField("dim_value")]
+    sizes = [dim.dim_value for dim in output_type.shape.dim if dim.HasField("dim_value")]
     whole = inputs is not None and inputs.HasField("shape") and all(d.HasField("dim_value") for d in inputs.shape.dim)
     if len(free) != 1 or not whole:
         return False
@@ -276,7 +277,7 @@ def _solved(reshaped: Any, inputs: Any) -> bool:
     return not rest
 
 
-def _made(node: onnx.NodeProto, output: str, tensor_type: Any, sizes: dict[str, int]) -> int:
+def _output_elements(node: onnx.NodeProto, output: str, tensor_type: Any, sizes: dict[str, int]) -> int:
     """Return the elements, at most, of a tensor that the node makes."""
     dims = None if tensor_type is None or not tensor_type.HasField("shape") else tensor_type.shape.dim
     if dims is not None and all(dim.HasField("dim_value") for dim in dims):
@@ -285,26 +286,26 @@ def _made(node: onnx.NodeProto, output: str, tensor_type: Any, sizes: dict[str, 
         return sizes[node.input[0]]
     if node.op_type == "Gather" and all(name in sizes for name in node.input):
         return _elements([sizes[name] for name in node.input], _short(output))  # each index picks a part of the data
-    raise _refused("shapes", f"the size of {_short(output)}, made by {node.op_type}, cannot be told before it runs")
+    raise _error("shapes", f"the size of {_short(output)}, made by {node.op_type}, cannot be told before it runs")
 
 
-def _elements(dims: Sequence[int], what: str) -> int:
+def _elements(dims: Sequence[int], subject: str) -> int:
     """Return the product of positive dimensions, 1 of none."""
     if len(dims) > RANK_MAX or any(dim < 1 for dim in dims):
-        raise _refused(
-            "shapes", f"{what} has dimensions {_short(list(dims[:RANK_MAX]))}, expected up to 8 positive ones"
+        raise _error(
+            "shapes", f"{subject} has dimensions {_short(list(dims[:RANK_MAX]))}, expected up to 8 positive ones"
         )
     elements = math.prod(dims)
     if elements > ELEMENTS_MAX:
-        raise _refused("shapes", f"{what} has {elements} elements, expected at most {ELEMENTS_MAX}")
+        raise _error("shapes", f"{subject} has {elements} elements, expected at most {ELEMENTS_MAX}")
     return elements
 
 
-def _short(found: object) -> str:
+def _short(value: object) -> str:
     """Return a text for the finding in one line of limited length, whatever the graph holds."""
-    text = repr(found) if isinstance(found, str) else " ".join(str(found).split())
+    text = repr(value) if isinstance(value, str) else " ".join(str(value).split())
     return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}…"
 
 
-def _refused(check: str, found: str) -> ModelError:
-    return ModelError(f"graph {check}", f"{found}: {AGAIN}")
+def _error(check: str, fault: str) -> ModelError:
+    return ModelError(f"graph {check}", f"{fault}: {AGAIN}")

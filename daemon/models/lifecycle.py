@@ -73,15 +73,15 @@ class Lifecycle:
         trial_s: float = 60.0,
     ) -> None:
         self._models_dir, self._strategy = models_dir, strategy
-        self._wanted: dict[Role, str] = {"live": version, "shadow": shadow}
+        self._versions: dict[Role, str] = {"live": version, "shadow": shadow}
         self._configured_shadow = shadow
-        self._judged = ""  # the digest that the manifest of the version that climbs must have, "" for any
+        self._judged_digest = ""  # the digest that the manifest of the version that climbs must have, "" for any
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
         self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
         self._submitter, self._models, self._log = submitter, models, log
-        self._settled: dict[Role, tuple[Sight | _Missing, str] | None] = {"live": None, "shadow": None}
-        self._refused: set[tuple[Role, Sight | _Missing]] = set()
+        self._outcomes: dict[Role, tuple[Sight | _Missing, str] | None] = {"live": None, "shadow": None}
+        self._refusals: set[tuple[Role, Sight | _Missing]] = set()
         self._wake = asyncio.Event()
         models.on_shadow_off = self._shadow_off
 
@@ -97,27 +97,27 @@ class Lifecycle:
     def observe(self, event: Event, _: Step) -> None:
         """Check now on a reload request, even what was refused before."""
         if type(event) is ReloadRequested:
-            self._refused.clear()
-            self._settled = {"live": None, "shadow": None}
+            self._refusals.clear()
+            self._outcomes = {"live": None, "shadow": None}
             self._wake.set()
 
     @property
     def pinned(self) -> str:
         """The version that `policy.version` names, whatever `current` does; "" where it follows that."""
-        return "" if self._wanted["live"] == CURRENT else self._wanted["live"]
+        return "" if self._versions["live"] == CURRENT else self._versions["live"]
 
     def wake(self) -> None:
         """Check the store now."""
         self._wake.set()
 
-    def climb(self, version: str, judged: str = "") -> None:
+    def climb(self, version: str, judged_digest: str = "") -> None:
         """Let this version answer in shadow, in place of the configured one; "" for the configured one again.
 
-        `judged` is the digest that its manifest must have, "" for any.
+        `judged_digest` is the digest that its manifest must have, "" for any.
         """
-        candidate, self._judged = version or self._configured_shadow, judged if version else ""
-        if candidate != self._wanted["shadow"]:
-            self._wanted["shadow"], self._settled["shadow"] = candidate, None
+        candidate, self._judged_digest = version or self._configured_shadow, judged_digest if version else ""
+        if candidate != self._versions["shadow"]:
+            self._versions["shadow"], self._outcomes["shadow"] = candidate, None
             if not candidate:
                 self._models.drop_candidate()
             self._wake.set()
@@ -129,53 +129,53 @@ class Lifecycle:
 
     async def _settle(self, role: Role) -> bool:
         """Follow one name; True when the store changed meanwhile and must be checked again."""
-        if not self._wanted[role]:
+        if not self._versions[role]:
             return False
-        seen = await asyncio.to_thread(self._sight, role)
-        now = (seen, self._models.running.version)
-        if self._settled[role] == now:
+        sight = await asyncio.to_thread(self._sight, role)
+        now = (sight, self._models.running.version)
+        if self._outcomes[role] == now:
             return False
-        if self._nothing_to_do(role, seen):
-            self._settled[role] = now
+        if self._nothing_to_do(role, sight):
+            self._outcomes[role] = now
             return False
         try:
-            if isinstance(seen, _Missing):
-                raise ModelError("pointer", seen.problem)
-            policy, loaded = await self._verified(role, seen.version)
+            if isinstance(sight, _Missing):
+                raise ModelError("pointer", sight.problem)
+            policy, model = await self._verify(role, sight.version)
         except _FAILURES as error:
-            if await asyncio.to_thread(self._sight, role) != seen:
+            if await asyncio.to_thread(self._sight, role) != sight:
                 return True
-            self._settled[role] = now
-            self._refuse(role, seen, error)
+            self._outcomes[role] = now
+            self._refuse(role, sight, error)
             return False
-        if await asyncio.to_thread(self._sight, role) != seen:
+        if await asyncio.to_thread(self._sight, role) != sight:
             return True  # the newest name wins
-        self._settled[role] = now
+        self._outcomes[role] = now
         if role == "shadow":
-            self._models.set_candidate(policy, loaded)
-            self._log("candidate_ready", version=loaded.version)
+            self._models.set_candidate(policy, model)
+            self._log("candidate_ready", version=model.version)
         else:
-            await self._activate(policy, loaded)
+            await self._activate(policy, model)
         return False
 
-    def _nothing_to_do(self, role: Role, seen: Sight | _Missing) -> bool:
+    def _nothing_to_do(self, role: Role, sight: Sight | _Missing) -> bool:
         """Return whether the named version runs already, was refused before, or is not needed."""
         running = self._models.running
-        if role == "shadow" and isinstance(seen, _Missing) and not seen.version:  # no candidate
+        if role == "shadow" and isinstance(sight, _Missing) and not sight.version:  # no candidate
             self._models.drop_candidate()
             return True
-        if isinstance(seen, Sight):
-            if role == "shadow" and seen.version == running.version:
+        if isinstance(sight, Sight):
+            if role == "shadow" and sight.version == running.version:
                 self._models.drop_candidate()
                 return True
             candidate = self._models.shadow
             model = running if role == "live" else candidate
-            if model is not None and (model.version, model.manifest_digest) == (seen.version, seen.manifest_digest):
+            if model is not None and (model.version, model.manifest_digest) == (sight.version, sight.manifest_digest):
                 return True
-        return (role, seen) in self._refused
+        return (role, sight) in self._refusals
 
     def _sight(self, role: Role) -> Sight | _Missing:
-        version, shelf = self._wanted[role], self._models_dir / self._strategy.spec.name
+        version, shelf = self._versions[role], self._models_dir / self._strategy.spec.name
         try:
             return sight(self._models_dir, self._strategy.spec.name, version)
         except ModelError as error:
@@ -185,63 +185,63 @@ class Lifecycle:
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    async def _verified(self, role: Role, version: str) -> tuple[OnnxPolicy, LoadedModel]:
+    async def _verify(self, role: Role, version: str) -> tuple[OnnxPolicy, LoadedModel]:
         """Return the version's policy after all checks. Raises ModelError."""
         trial = TrialProcess(self._trial_s)
         try:
-            loaded = await asyncio.to_thread(self._loaded, version, self._judged if role == "shadow" else "")
-            self._check_promoted(role, loaded)
+            model = await asyncio.to_thread(self._load, version, self._judged_digest if role == "shadow" else "")
+            self._check_promoted(role, model)
             spec = self._strategy.spec
-            await asyncio.to_thread(trial.run, loaded, configured(spec), spec.config)
-            return await asyncio.to_thread(self._open, loaded), loaded
+            await asyncio.to_thread(trial.run, model, configured(spec), spec.config)
+            return await asyncio.to_thread(self._open, model), model
         finally:
             trial.kill()  # if this was cancelled, its thread ends with it
 
-    def _loaded(self, version: str, judged: str) -> LoadedModel:
-        loaded = load(self._models_dir, self._strategy, version, self._public_key, judged)
-        check_rules(loaded, self._strategy, self._trading)
-        return loaded
+    def _load(self, version: str, judged_digest: str) -> LoadedModel:
+        model = load(self._models_dir, self._strategy, version, self._public_key, judged_digest)
+        check_rules(model, self._strategy, self._trading)
+        return model
 
-    def _check_promoted(self, role: Role, loaded: LoadedModel) -> None:
+    def _check_promoted(self, role: Role, model: LoadedModel) -> None:
         """With real money, refuse to replace a version that may open positions by one that may not."""
         running, real = self._models.running, self._submitter.state.identity.account == "live"
         symbols = configured(self._strategy.spec)
-        denied = not_promoted_words(loaded.manifest, self._trading, symbols)
-        if role == "live" and real and denied and promoted_under(running.manifest, self._trading, symbols):
+        denial = not_promoted_words(model.manifest, self._trading, symbols)
+        if role == "live" and real and denial and promoted_under(running.manifest, self._trading, symbols):
             raise ModelError(
                 "not promoted",
-                f"{loaded.version}: {denied}, and {running.version} may trade: on a live account it would deny every "
+                f"{model.version}: {denial}, and {running.version} may trade: on a live account it would deny every "
                 f"entry; promote it by its report (train-and-export promote), or name another",
             )
 
     # --- results ------------------------------------------------------------------------------------------------------
 
-    async def _activate(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
+    async def _activate(self, policy: OnnxPolicy, model: LoadedModel) -> None:
         """Stage it and submit the event; returns when it was stepped."""
-        self._models.stage(policy, loaded)
-        previous, manifest = self._models.running.version, loaded.manifest
+        self._models.stage(policy, model)
+        previous, manifest = self._models.running.version, model.manifest
         symbols = configured(self._strategy.spec)
         claim, why = stated_claim(manifest, self._trading, symbols)
         if why:
-            self._log("model_warning", version=loaded.version, reason=why)
-        promoted = promoted_under(manifest, self._trading, symbols)
+            self._log("model_warning", version=model.version, reason=why)
+        promotion = promoted_under(manifest, self._trading, symbols)
         await self._submitter.submit(
             lambda now_ns: ModelPromoted(
-                now_ns, loaded.version, loaded.digest, promoted, manifest.training.feed, previous, claim
+                now_ns, model.version, model.digest, promotion, manifest.training.feed, previous, claim
             ),
             # however busy the engine is: staging another one now would leave this event without a policy
             deadline_s=None,
         )
 
-    def _refuse(self, role: Role, seen: Sight | _Missing, error: Exception) -> None:
-        self._refused.add((role, seen))
+    def _refuse(self, role: Role, sight: Sight | _Missing, error: Exception) -> None:
+        self._refusals.add((role, sight))
         text = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-        self.report_refused(seen.version, text)
+        self.report_refused(sight.version, text)
 
     def _shadow_off(self, version: str, reason: str) -> None:
-        settled = self._settled["shadow"]
-        if settled is not None:
-            self._refused.add(("shadow", settled[0]))
+        outcome = self._outcomes["shadow"]
+        if outcome is not None:
+            self._refusals.add(("shadow", outcome[0]))
         with contextlib.suppress(IntakeFull):  # trading meets a full intake too, and ends the process
             self.report_refused(version, reason)
 

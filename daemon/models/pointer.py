@@ -105,9 +105,11 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
                 f"{path} leads to {real}, expected a file within {root}: replace the link by the file itself",
             )
         with _plain(real, os.O_RDONLY) as file:
-            opened = Path(f"/proc/self/fd/{file.fileno()}").readlink()
-            if not opened.is_relative_to(root):  # a folder on the way became a link meanwhile
-                raise ModelError("file outside of the store", f"{path} led to {opened}, expected a file within {root}")
+            open_path = Path(f"/proc/self/fd/{file.fileno()}").readlink()
+            if not open_path.is_relative_to(root):  # a folder on the way became a link meanwhile
+                raise ModelError(
+                    "file outside of the store", f"{path} led to {open_path}, expected a file within {root}"
+                )
             data = file.read(limit + 1)
     except _NoFile:
         raise ModelError(MISSING, f"{path} is no plain file, expected one: {cure}") from None
@@ -161,12 +163,12 @@ def vouched(shelf: Path, version: str) -> str:
     """Return the digest that a version's manifest had when a pointer named it last; "" where that is not known."""
     if not shelf.stat().st_mode & stat.S_ISVTX:
         return ""
-    return next((change.digest for change in reversed(_told(shelf)) if change.after == version), "")
+    return next((change.digest for change in reversed(_read_history(shelf)) if change.after == version), "")
 
 
-def check_judged(manifest: Path, digest: str, judged: str) -> None:
-    """Raise ModelError where a manifest's digest is not the one that was `judged` ("": any is right)."""
-    if judged and digest != judged:
+def check_judged(manifest: Path, digest: str, judged_digest: str) -> None:
+    """Raise ModelError where a manifest's digest is not `judged_digest` ("": any is right)."""
+    if judged_digest and digest != judged_digest:
         raise ModelError(
             JUDGED,
             f"{manifest} is not the one that was judged: it was changed since, so look at who writes to the store, and "
@@ -208,16 +210,16 @@ def point(
     pointer: str,
     version: str,
     *,
-    who: str,
+    author: str,
     why: str,
     now_ns: int,
     rollback: bool = False,
-    judged: str = "",
+    judged_digest: str = "",
     canary: bool = False,
 ) -> PointerChange:
     """Set the pointer to `version` ("" removes the pointer) and record who did it, when and why.
 
-    `judged` is the digest that the version's manifest must have, "" for any.
+    `judged_digest` is the digest that the version's manifest must have, "" for any.
 
     Raises:
         ModelError: the version is no plain name, has no folder, or is not the one that was judged.
@@ -233,10 +235,10 @@ def point(
             pointer,
             named(shelf, pointer),
             version,
-            who[:TEXT_MOST],
+            author[:TEXT_MOST],
             why[:TEXT_MOST],
             rollback,
-            _checked_digest(shelf, version, rollback, judged),
+            _digest_of(shelf, version, rollback, judged_digest),
             canary,
         )
         with _history(shelf / PROMOTIONS_FILE) as file:
@@ -251,14 +253,14 @@ def point(
     return change
 
 
-def _checked_digest(shelf: Path, version: str, rollback: bool, judged: str) -> str:
+def _digest_of(shelf: Path, version: str, rollback: bool, judged_digest: str) -> str:
     """Return the digest to record in a shared shelf. Raises ModelError: a version that changed since."""
     path, shared = shelf / version / MANIFEST_FILE, bool(shelf.stat().st_mode & stat.S_ISVTX)
-    if not version or (not judged and (not shared or not path.exists())):
+    if not version or (not judged_digest and (not shared or not path.exists())):
         return ""
     data = read_plain(path, shelf.parent.resolve(), MANIFEST_BYTES_MAX, "export it again")
     digest = sha256(data).hexdigest()
-    check_judged(path, digest, judged)
+    check_judged(path, digest, judged_digest)
     if not shared:
         return ""
     before_then = vouched(shelf, version)
@@ -278,17 +280,17 @@ def changes(shelf: Path) -> tuple[PointerChange, ...]:
 
     One that was written down and not made, or undone by hand, is left out: a full disk keeps a pointer where it was.
     """
-    history = _told(shelf)
-    then = {change.pointer: named(shelf, change.pointer) for change in history}
-    made: list[PointerChange] = []
+    history = _read_history(shelf)
+    current = {change.pointer: named(shelf, change.pointer) for change in history}
+    new_changes: list[PointerChange] = []
     for change in reversed(history):
-        if change.after == then[change.pointer] or change.before != then[change.pointer]:
-            made.append(change)
-            then[change.pointer] = change.before
-    return tuple(reversed(made))
+        if change.after == current[change.pointer] or change.before != current[change.pointer]:
+            new_changes.append(change)
+            current[change.pointer] = change.before
+    return tuple(reversed(new_changes))
 
 
-def _told(shelf: Path) -> tuple[PointerChange, ...]:
+def _read_history(shelf: Path) -> tuple[PointerChange, ...]:
     """Return what the history tells, oldest first. Unreadable (torn) lines are skipped."""
     if not (shelf / PROMOTIONS_FILE).exists() or foreign(shelf / PROMOTIONS_FILE):
         return ()
@@ -313,9 +315,9 @@ def before(shelf: Path) -> str:
     if len(stack) < 2 or stack[-1] != now:
         if not now:
             raise ModelError("rollback", f"{shelf / CURRENT} names no version: activate the one you want by its name")
-        found = f"nothing that leads to {now!r}" if not stack or stack[-1] != now else f"no version before {now!r}"
+        reason = f"nothing that leads to {now!r}" if not stack or stack[-1] != now else f"no version before {now!r}"
         raise ModelError(
-            "rollback", f"{path} tells {found}, expected the version before it: activate the one you want by its name"
+            "rollback", f"{path} tells {reason}, expected the version before it: activate the one you want by its name"
         )
     return checked_name(stack[-2], str(path))
 
@@ -330,13 +332,13 @@ def _led_to_current(history: tuple[PointerChange, ...]) -> list[str]:
     for change in history:
         if change.pointer != CURRENT:
             continue
-        left = canary if change.after != canary else ""
+        dropped_version = canary if change.after != canary else ""
         if change.rollback and stack[-2:-1] == [change.after]:
-            left = change.before
-        if left:
+            dropped_version = change.before
+        if dropped_version:
             stack.pop()
         for version in (change.before, change.after):
-            if version not in ("", left) and version not in stack[-1:]:
+            if version not in ("", dropped_version) and version not in stack[-1:]:
                 stack.append(version)
         canary = change.after if change.canary else ""
     return stack

@@ -68,7 +68,7 @@ class OnnxPolicy:
         "_hidden",
         "_inputs",
         "_logits",
-        "_next_hidden",
+        "_next_memory",
         "_observation",
         "_session",
         "_shape",
@@ -91,15 +91,15 @@ class OnnxPolicy:
         self._inputs: list[tuple[str, Any]] = []
         self.rows = spec.rows  # of one answer
         self._shape = spec.asked_shape
-        self._observation = self._bound("input", "observation", spec.observation_shape)
+        self._observation = self._bind("input", "observation", spec.observation_shape)
         self._continuous = spec.continuous
         self._hidden = None
         memory = memory_shape(spec, members)
         if memory is not None:
-            self._hidden = self._bound("input", "hidden", memory)
-        outputs = {name: self._bound("output", name, shape) for name, shape in output_shapes(spec, members).items()}
+            self._hidden = self._bind("input", "hidden", memory)
+        outputs = {name: self._bind("output", name, shape) for name, shape in output_shapes(spec, members).items()}
         self._logits = outputs[answer_name(spec)]
-        self._next_hidden = outputs.get("next_hidden")
+        self._next_memory = outputs.get("next_hidden")
         self._heads = {head.name: outputs[head.name] for head in spec.heads}
 
     @classmethod
@@ -123,8 +123,8 @@ class OnnxPolicy:
             policy = cls(session, spec, model.version, model.digest, members)
             policy._check_golden(model, _golden(strategy))
             return policy
-        proved = cls(session, msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS), model.version)
-        proved._check_golden(model, _golden(strategy))
+        golden_policy = cls(session, msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS), model.version)
+        golden_policy._check_golden(model, _golden(strategy))
         return cls(session, spec, model.version, model.digest)
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
@@ -146,7 +146,7 @@ class OnnxPolicy:
         self._infer(observation)
         return time.process_time() - began
 
-    def _bound(self, kind: Literal["input", "output"], name: str, shape: tuple[int, ...]) -> _Buffer:
+    def _bind(self, kind: Literal["input", "output"], name: str, shape: tuple[int, ...]) -> _Buffer:
         buffer = _Buffer(self.rows, shape)
         value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer.shaped)
         if kind == "input":
@@ -184,26 +184,34 @@ class OnnxPolicy:
         if self._continuous and not -ACTION_MOST <= min(logits) <= max(logits) <= ACTION_MOST:
             raise ValueError(f"actions from {min(logits)} to {max(logits)}, expected -1 to 1: export the model again")
         heads = {name: _finite(name, head) for name, head in self._heads.items()} if self._heads else {}
-        after = self._next_hidden
-        if after is None:
+        memory_after = self._next_memory
+        if memory_after is None:
             return Answer(tuple(logits), b"", heads)
-        if not isfinite(after.values.dot(after.values)):
+        if not isfinite(memory_after.values.dot(memory_after.values)):
             raise ValueError(
                 "next hidden state is not finite, expected finite values: the model is broken for this one"
             )
-        return Answer(tuple(logits), after.values.tobytes(), heads)
+        return Answer(tuple(logits), memory_after.values.tobytes(), heads)
 
     def _check_golden(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
         """Check the strategy's observations and the answers to them against the manifest."""
         golden = model.manifest.golden
-        for check, found in (("golden input", golden.observations), ("golden output", golden.logits)):
-            if len(found) != len(observations):
-                raise _differs(model, check, f"there are {len(found)}, expected {len(observations)}")
-        for number, (mine, theirs) in enumerate(zip(observations, golden.observations, strict=True)):
-            if len(theirs) != len(mine.data):
-                raise _differs(model, "golden input", f"{number} has {len(theirs)} bytes, expected {len(mine.data)}")
-            recorded = np.frombuffer(theirs, dtype="<f4").tolist()
-            difference = _first_difference(recorded, np.frombuffer(mine.data, "<f4").tolist(), INPUT_TOLERANCE)
+        for check, golden_values in (("golden input", golden.observations), ("golden output", golden.logits)):
+            if len(golden_values) != len(observations):
+                raise _differs(model, check, f"there are {len(golden_values)}, expected {len(observations)}")
+        for number, (own_observation, golden_observation) in enumerate(
+            zip(observations, golden.observations, strict=True)
+        ):
+            if len(golden_observation) != len(own_observation.data):
+                raise _differs(
+                    model,
+                    "golden input",
+                    f"{number} has {len(golden_observation)} bytes, expected {len(own_observation.data)}",
+                )
+            golden_row = np.frombuffer(golden_observation, dtype="<f4").tolist()
+            difference = _first_difference(
+                golden_row, np.frombuffer(own_observation.data, "<f4").tolist(), INPUT_TOLERANCE
+            )
             if difference:
                 raise _differs(model, "golden input", f"{number} differs: {difference}, this code's observation")
         self._check_answers(model, observations)
@@ -211,20 +219,20 @@ class OnnxPolicy:
     def _check_answers(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
         """Compare each golden answer. A recurrent policy answers them as one sequence from the zero state."""
         golden, hidden = model.manifest.golden, b""
-        if (found := len(golden.hidden)) != (expected := len(observations) if self._hidden is not None else 0):
-            raise _differs(model, "golden output", f"there are {found} hidden states, expected {expected}")
-        if (found := len(golden.heads)) != (expected := len(observations) if self._heads else 0):
-            raise _differs(model, "golden output", f"there are {found} answers of heads, expected {expected}")
-        for number, (mine, logits) in enumerate(zip(observations, golden.logits, strict=True)):
+        if (count := len(golden.hidden)) != (expected := len(observations) if self._hidden is not None else 0):
+            raise _differs(model, "golden output", f"there are {count} hidden states, expected {expected}")
+        if (count := len(golden.heads)) != (expected := len(observations) if self._heads else 0):
+            raise _differs(model, "golden output", f"there are {count} answers of heads, expected {expected}")
+        for number, (own_observation, logits) in enumerate(zip(observations, golden.logits, strict=True)):
             try:
-                answered = self._infer(Observation(mine.data, mine.shape, hidden))
+                answer = self._infer(Observation(own_observation.data, own_observation.shape, hidden))
             except _FAILURES as error:
                 raise _differs(model, "golden output", f"{number} fails: {error}") from error
-            hidden = answered.hidden
-            difference = _first_difference(answered.logits, logits, LOGIT_TOLERANCE)
+            hidden = answer.hidden
+            difference = _first_difference(answer.logits, logits, LOGIT_TOLERANCE)
             if not difference and self._hidden is not None:
                 difference = _first_difference(_numbers(hidden), _numbers(golden.hidden[number]), LOGIT_TOLERANCE)
-            for name, values in answered.heads.items():
+            for name, values in answer.heads.items():
                 head = golden.heads[number].get(name, ())
                 apart = _first_difference(values, head, LOGIT_TOLERANCE)
                 difference = difference or (f"{name}: {apart}" if apart else None)
@@ -239,8 +247,8 @@ def _golden(strategy: AnyStrategy) -> tuple[Observation, ...]:
     try:
         return golden_observations(strategy)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ModelError("golden", f"{strategy.spec.name} raises over the golden bars ({what}): mend it") from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ModelError("golden", f"{strategy.spec.name} raises over the golden bars ({cause}): mend it") from error
 
 
 def _finite(name: str, head: _Buffer) -> tuple[float, ...]:
@@ -256,14 +264,14 @@ def _numbers(data: bytes) -> list[float]:
     return [] if len(data) % 4 else np.frombuffer(data, dtype="<f4").tolist()
 
 
-def _fill(buffer: _Buffer, data: bytes, what: str) -> None:
+def _fill(buffer: _Buffer, data: bytes, name: str) -> None:
     """Copy float32 bytes into the buffer. ValueError when they are of another size or not finite."""
     if len(data) != buffer.size:
-        raise ValueError(f"{what} of {len(data)} bytes, expected {buffer.size}: the strategy's spec says otherwise")
+        raise ValueError(f"{name} of {len(data)} bytes, expected {buffer.size}: the strategy's spec says otherwise")
     buffer.bytes[:] = data
     if not isfinite(buffer.values.dot(buffer.values)):  # a ReLU would hide a NaN as 0
         raise ValueError(
-            f"{what} holds NaN, infinity or values beyond 1e17, expected finite features: look at the bars"
+            f"{name} holds NaN, infinity or values beyond 1e17, expected finite features: look at the bars"
         )
 
 
@@ -272,13 +280,13 @@ def _differs(model: LoadedModel, check: str, difference: str) -> ModelError:
     return ModelError(check, f"{model.path}: {check} {difference}: {cure}")
 
 
-def _first_difference(found: Sequence[float], expected: Sequence[float], tolerance: float) -> str | None:
+def _first_difference(actual: Sequence[float], expected: Sequence[float], tolerance: float) -> str | None:
     """Describe where two rows of numbers differ by more than `tolerance` (or are no numbers); None when nowhere."""
-    if len(found) != len(expected):
-        return f"found {len(found)} values, expected {len(expected)}"
-    for index, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
-        if not abs(mine - theirs) <= tolerance:
-            return f"found {mine!r} at {index}, expected {theirs!r} within {tolerance}"
+    if len(actual) != len(expected):
+        return f"found {len(actual)} values, expected {len(expected)}"
+    for index, (left, right) in enumerate(zip(actual, expected, strict=True)):
+        if not abs(left - right) <= tolerance:
+            return f"found {left!r} at {index}, expected {right!r} within {tolerance}"
     return None
 
 
@@ -298,8 +306,8 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
     cuda = provider != "cpu" and CUDA in onnxruntime.get_available_providers()
     cure = "install the extra gpu (onnxruntime-gpu) and NVIDIA's driver, or set policy.provider to auto or cpu"
     if provider == "cuda" and not cuda:
-        found = ", ".join(onnxruntime.get_available_providers())
-        raise ModelError("provider", f"policy.provider is cuda, found only {found}: {cure}")
+        providers = ", ".join(onnxruntime.get_available_providers())
+        raise ModelError("provider", f"policy.provider is cuda, found only {providers}: {cure}")
     if cuda:
         _load_cuda()
     options = onnxruntime.SessionOptions()
@@ -336,22 +344,24 @@ def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
     memory = memory_shape(spec, members)
     if memory is not None:
         inputs["hidden"] = memory
-    fixed = () if spec.rows_are_symbols else (1,)
+    fixed_axes = () if spec.rows_are_symbols else (1,)
     for kind, nodes, shapes in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
-        found = {node.name: (node.type, *node.shape) for node in nodes}
+        nodes_found = {node.name: (node.type, *node.shape) for node in nodes}
         expected = {name: ("tensor(float)", "batch", *shape) for name, shape in shapes.items()}
-        named = [*found] == [*expected] if spec.heads and kind == "outputs" else found.keys() == expected.keys()
-        same = named and all(
-            found[name][0] == "tensor(float)"
-            and len(found[name]) > 1
-            and (found[name][1] in fixed or not isinstance(found[name][1], int))
-            and found[name][2:] == expected[name][2:]
+        names_match = (
+            [*nodes_found] == [*expected] if spec.heads and kind == "outputs" else nodes_found.keys() == expected.keys()
+        )
+        same = names_match and all(
+            nodes_found[name][0] == "tensor(float)"
+            and len(nodes_found[name]) > 1
+            and (nodes_found[name][1] in fixed_axes or not isinstance(nodes_found[name][1], int))
+            and nodes_found[name][2:] == expected[name][2:]
             for name in expected
         )
         if not same:
             raise ModelError(
                 f"graph {kind}",
-                f"{model.path} has {found}, expected {expected}: export the model again with this code",
+                f"{model.path} has {nodes_found}, expected {expected}: export the model again with this code",
             )
 
 
@@ -381,13 +391,13 @@ class Models:
     """
 
     def __init__(
-        self, policy: OnnxPolicy | NoPolicy, loaded: LoadedModel, clock_ns: Callable[[], int] = time.perf_counter_ns
+        self, policy: OnnxPolicy | NoPolicy, model: LoadedModel, clock_ns: Callable[[], int] = time.perf_counter_ns
     ) -> None:
-        self.running = loaded
+        self.running = model
         self.shadow: LoadedModel | None = None
         self.on_shadow_off: Callable[[str, str], None] = lambda _version, _reason: None
         self._policy: OnnxPolicy | NoPolicy = policy
-        self._staged: tuple[OnnxPolicy, LoadedModel] | None = None
+        self._next: tuple[OnnxPolicy, LoadedModel] | None = None
         self._candidate: OnnxPolicy | None = None
         self._strikes = 0
         self._clock_ns = clock_ns
@@ -404,16 +414,16 @@ class Models:
         It uses the state's memory if that is of this version, else zeros. A candidate that fails, or takes more than 20
         ms (2 ms a symbol where rows are symbols and that is more), three times in a row, is switched off.
         """
-        policy, loaded = self._candidate, self.shadow
-        if policy is None or loaded is None:
+        policy, model = self._candidate, self.shadow
+        if policy is None or model is None:
             return None
         began = self._clock_ns()
         try:
-            answer = _asked(policy, question, state)
+            answer = _ask(policy, question, state)
         except _FAILURES as error:  # whatever is raised, the desk trades on
-            answer = ShadowFailed(state.now_ns, question.decision, _problem(error), loaded.version)
+            answer = ShadowFailed(state.now_ns, question.decision, _problem(error), model.version)
         took_ns = self._clock_ns() - began
-        self._judge(loaded.version, answer, took_ns, max(SLOW_NS, SLOW_ROW_NS * policy.rows))
+        self._judge(model.version, answer, took_ns, max(SLOW_NS, SLOW_ROW_NS * policy.rows))
         return answer
 
     def observe(self, event: Event, _: Step) -> None:
@@ -423,21 +433,21 @@ class Models:
         """
         if type(event) is not ModelPromoted:
             return
-        staged = self._staged
-        if staged is not None and _is(staged[1], event):
-            (self._policy, self.running), self._staged = staged, None
+        next_model = self._next
+        if next_model is not None and _is(next_model[1], event):
+            (self._policy, self.running), self._next = next_model, None
         elif not _is(self.running, event):  # after a crash the event may come again for the running policy
             raise RuntimeError(f"ModelPromoted names {event.version} ({event.digest[:8]}), and no such one was staged")
 
     # --- the lifecycle's side -------------------------------------------------------------------------------------
 
-    def stage(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
+    def stage(self, policy: OnnxPolicy, model: LoadedModel) -> None:
         """Hold a verified policy ready for the `ModelPromoted` that names it, replacing an earlier one."""
-        self._staged = (policy, loaded)
+        self._next = (policy, model)
 
-    def set_candidate(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
+    def set_candidate(self, policy: OnnxPolicy, model: LoadedModel) -> None:
         """Make a verified policy the candidate, from the next question on."""
-        self._candidate, self.shadow, self._strikes = policy, loaded, 0
+        self._candidate, self.shadow, self._strikes = policy, model, 0
 
     def drop_candidate(self) -> None:
         """Remove the candidate."""
@@ -457,7 +467,7 @@ class Models:
             self.on_shadow_off(version, f"switched off after {STRIKES} in a row: {problem}")
 
 
-def _asked(policy: OnnxPolicy, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
+def _ask(policy: OnnxPolicy, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
     """Return the policy's answer to the question's observation with its own memory."""
     live = question.observation
     memory = state.shadow.hidden if state.shadow.model == policy.version else b""
@@ -475,5 +485,5 @@ def _problem(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _is(loaded: LoadedModel, event: ModelPromoted) -> bool:
-    return (loaded.version, loaded.digest) == (event.version, event.digest)
+def _is(model: LoadedModel, event: ModelPromoted) -> bool:
+    return (model.version, model.digest) == (event.version, event.digest)

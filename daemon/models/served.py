@@ -57,7 +57,7 @@ class ServedAnswers:
         self._address, self._deadline_s = str(link), deadline_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._newest: tuple[Question, Future[None]] | None = None
-        self._changed = threading.Condition()
+        self._change = threading.Condition()
         self._ended = False
         self._last: bytes | str = "0"  # id of the newest reply seen; never compared with ids of the questions' stream
         self._failing = False
@@ -70,21 +70,23 @@ class ServedAnswers:
 
     def ask(self, question: AskPolicy) -> None:
         """Pass a question on; it takes the place of one that was not sent yet. Returns at once."""
-        seen, model, over = question.observation, self._model(), Future[None]()
-        asked = Question(question.decision, model.version, seen.data, seen.shape, seen.hidden, model.digest)
+        observation, model, over = question.observation, self._model(), Future[None]()
+        request = Question(
+            question.decision, model.version, observation.data, observation.shape, observation.hidden, model.digest
+        )
         time_waits_until_done(over)
-        with self._changed:
+        with self._change:
             former = self._newest
-            self._newest = asked, over
-            self._changed.notify_all()
+            self._newest = request, over
+            self._change.notify_all()
         if former is not None:
             former[1].set_result(None)
 
     def close(self) -> None:
         """End the thread; a request under way ends by its deadline."""
-        with self._changed:
+        with self._change:
             self._ended = True
-            self._changed.notify_all()
+            self._change.notify_all()
 
     # --- the thread ---------------------------------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ class ServedAnswers:
             while (newest := self._next()) is not None:
                 question, over = newest
                 try:
-                    reply = self._asked(client, question)
+                    reply = self._request(client, question)
                     if reply is not None:
                         self._failing = False
                         self._arrive(reply)
@@ -105,15 +107,15 @@ class ServedAnswers:
 
     def _next(self) -> tuple[Question, Future[None]] | None:
         """Wait for the next question; None at the end."""
-        with self._changed:
+        with self._change:
             while self._newest is None and not self._ended:
-                self._changed.wait()
+                self._change.wait()
             newest, self._newest = self._newest, None
         if newest is not None and self._ended:
             newest[1].set_result(None)
         return None if self._ended else newest
 
-    def _asked(self, client: Any, question: Question) -> Reply | None:
+    def _request(self, client: Any, question: Question) -> Reply | None:
         """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError."""
         until_s = time.monotonic() + self._deadline_s
         self._look(client, None)  # what is there already answers nothing that was not asked yet
@@ -142,12 +144,12 @@ class ServedAnswers:
     def _arrive(self, reply: Reply) -> None:
         """Bring the reply to the event loop; an answer that the step could not take is a failed one."""
         answer = reply.answer
-        failed = printable(reply.failed, REASON_MOST) if answer is None else unfit(answer, self._spec)
+        error_text = printable(reply.failed, REASON_MOST) if answer is None else unfit(answer, self._spec)
 
         def put() -> None:
             now_ns = self._now_ns()
-            if answer is None or failed:
-                self._put(PolicyFailed(now_ns, reply.decision, f"{reply.version}: {failed}"))
+            if answer is None or error_text:
+                self._put(PolicyFailed(now_ns, reply.decision, f"{reply.version}: {error_text}"))
             else:
                 self._put(
                     PolicyAnswered(now_ns, reply.decision, answer.logits, answer.hidden, reply.version, answer.heads)

@@ -100,9 +100,9 @@ class CopyResult(NamedTuple):
         """Return both together."""
         return CopyResult(self.gained + earlier.gained, self.fills + earlier.fills, self.modelled + earlier.modelled)
 
-    def since(self, before: CopyResult) -> CopyResult:
-        """Return what came after `before`."""
-        return CopyResult(self.gained - before.gained, self.fills - before.fills, self.modelled - before.modelled)
+    def since(self, earlier: CopyResult) -> CopyResult:
+        """Return what came after `earlier`."""
+        return CopyResult(self.gained - earlier.gained, self.fills - earlier.fills, self.modelled - earlier.modelled)
 
 
 class ShadowSession(NamedTuple):
@@ -130,10 +130,10 @@ class Copy:
             market_state = _account_of(state, core)
         market = core.desk.paper(state.trading, state.identity.mode)
         assert market is not None
-        self._emitted = frozenset(market.EMITS)
+        self._emits = frozenset(market.EMITS)
         self._answer_of = answer_of
         self._machine = machine = Machine(core, state, market, market_state)
-        self._modelled = 0
+        self._model_count = 0
         machine.queue.extend(at.queue)
         if real:
             machine.apply(broker_snapshot(market_state, state.now_ns))
@@ -142,8 +142,8 @@ class Copy:
     def result(self) -> CopyResult:
         """What it came to so far. No transfer is a gain."""
         state = self._machine.state
-        gained = state.book.realized + state.book.equity - at_cost(state.book)
-        return CopyResult(gained, state.stats.fills, self._modelled)
+        gain = state.book.realized + state.book.equity - at_cost(state.book)
+        return CopyResult(gain, state.stats.fills, self._model_count)
 
     def take(self, event: Event, live: State[Any]) -> None:
         """Step an answer, or what came from outside, and all that follows."""
@@ -151,7 +151,7 @@ class Copy:
         if answer is not None:
             self._answer(answer)
             return
-        if type(event) in _OF_THE_ACCOUNT or type(event) in self._emitted:
+        if type(event) in _OF_THE_ACCOUNT or type(event) in self._emits:
             return
         if machine.queue:
             self._answer(PolicyFailed(machine.state.now_ns, 0, "the journal has no answer to this question"))
@@ -160,7 +160,7 @@ class Copy:
             adopt_trading(machine)
             event = broker_snapshot(machine.market_state, event.time_ns)
         elif isinstance(event, QuotesReceived) and event.closes_bar_ns and machine.core.desk.spec.chained:
-            event = self._with_modelled(event, live)
+            event = self._with_model_quotes(event, live)
         machine.apply(event)
         self._drain()
 
@@ -180,30 +180,30 @@ class Copy:
             queue.popleft()
             self._machine.apply(event)
 
-    def _with_modelled(self, event: QuotesReceived, live: State[Any]) -> QuotesReceived:
+    def _with_model_quotes(self, event: QuotesReceived, live: State[Any]) -> QuotesReceived:
         """Add quotes of the contracts that this copy alone has in use."""
         state = self._machine.state
-        used = {*state.book.positions, *(order.symbol for order in state.orders.values())}
-        missing = used - live.quotes.keys() - {quote.symbol for quote in event.quotes}
+        symbols_used = {*state.book.positions, *(order.symbol for order in state.orders.values())}
+        missing = symbols_used - live.quotes.keys() - {quote.symbol for quote in event.quotes}
         quotes = [modelled_quote(live, symbol) for symbol in sorted(missing) if parse_occ(symbol) is not None]
-        modelled = [quote for quote in quotes if quote is not None]
-        self._modelled += len(modelled)
-        return replace(event, quotes=(*event.quotes, *modelled))
+        model_quotes = [quote for quote in quotes if quote is not None]
+        self._model_count += len(model_quotes)
+        return replace(event, quotes=(*event.quotes, *model_quotes))
 
 
 def _account_of(state: State[Any], core: Core) -> PaperState | SharePaperState:
     """Return a paper broker's books with what a desk has at a real broker; orders at work are left out."""
     book, session = state.book, state.session
-    held = {p.symbol: PaperPosition(p.symbol, p.quantity, p.cost / p.quantity) for p in book.positions.values()}
+    positions = {p.symbol: PaperPosition(p.symbol, p.quantity, p.cost / p.quantity) for p in book.positions.values()}
     if core.desk.holds.by_basket:
-        return SharePaperState(book.cash, holdings=held, session=session.session)
-    listed = (*state.chain.calls, *state.chain.puts) if state.chain is not None else ()
+        return SharePaperState(book.cash, holdings=positions, session=session.session)
+    contracts = (*state.chain.calls, *state.chain.puts) if state.chain is not None else ()
     return PaperState(
         book.cash,
-        holdings=tuple(held.values()),
+        holdings=tuple(positions.values()),
         session=session.session,
         upcoming=session.upcoming,
-        listed=tuple(contract.symbol for contract in listed),
+        listed=tuple(contract.symbol for contract in contracts),
     )
 
 
@@ -218,7 +218,7 @@ def modelled_quote(state: State[Any], symbol: str) -> Quote | None:
     """
     strike, right, expiry = option_terms(symbol)
     for neighbour in sorted(state.quotes.values(), key=lambda quote: option_terms(quote.symbol)[1] != right):
-        volatility, years = _implied(state, neighbour, expiry)
+        volatility, years = _implied_volatility(state, neighbour, expiry)
         if volatility is not None:
             cents = bid_ask_cents(price(state.session.spot, strike, years, volatility, right), state.trading.paper)
             bid, ask = map(usd, cents)
@@ -227,7 +227,7 @@ def modelled_quote(state: State[Any], symbol: str) -> Quote | None:
     return None
 
 
-def _implied(state: State[Any], quote: Quote, expiry: str) -> tuple[float | None, float]:
+def _implied_volatility(state: State[Any], quote: Quote, expiry: str) -> tuple[float | None, float]:
     """Return the volatility implied by a quote's mid, and its years to expiry; None for another expiry."""
     strike, right, last_day = option_terms(quote.symbol)
     session, spot = state.session.session, state.session.spot
@@ -260,10 +260,10 @@ class Shadow:
         self.base_usd = 0.0  # the equity where the first copies parted
         self._parting: Parting | None = None
         self._copies: tuple[Copy, Copy] | None = None
-        self._counted: tuple[CopyResult, CopyResult] | None = None
+        self._results_before: tuple[CopyResult, CopyResult] | None = None
         self._backlog: list[tuple[Event, State[Any]]] = []
         self._date = ""  # of the session under way, once the candidate was asked in it
-        self._answered = self._failed = 0  # in that session
+        self._answers = self._failures = 0  # in that session
 
     def observe(self, machine: Machine, event: Event, step: Step) -> None:
         """Take a step; the machine stands after it. Copies are stepped after an answer: the order left before."""
@@ -278,10 +278,10 @@ class Shadow:
             self._backlog.append((event, step.state))
         match event:
             case ShadowAnswered(model=self.model) if session is not None:
-                self._answered += 1
+                self._answers += 1
                 self._catch_up(session.date)
             case ShadowFailed(model=self.model) if session is not None:
-                self._failed += 1
+                self._failures += 1
                 self._catch_up(session.date)
             case SessionEnded():
                 self.end_session()
@@ -294,16 +294,18 @@ class Shadow:
 
     def end_session(self) -> None:
         """Count what the copies came to in the session under way."""
-        if not self._date or self._copies is None or self._counted is None:
+        if not self._date or self._copies is None or self._results_before is None:
             self._part(None)
         else:
             self._step_copies()
-            now, before = (self._copies[0].result, self._copies[1].result), self._counted
-            ended = ShadowSession(now[0].since(before[0]), now[1].since(before[1]), self._answered, self._failed)
+            now, results_before = (self._copies[0].result, self._copies[1].result), self._results_before
+            session_result = ShadowSession(
+                now[0].since(results_before[0]), now[1].since(results_before[1]), self._answers, self._failures
+            )
             earlier = self.sessions.get(self._date)
-            self.sessions[self._date] = ended if earlier is None else ended.after(earlier)
-            self._counted = now
-        self._date, self._answered, self._failed = "", 0, 0
+            self.sessions[self._date] = session_result if earlier is None else session_result.after(earlier)
+            self._results_before = now
+        self._date, self._answers, self._failures = "", 0, 0
 
     def _part(self, at: Parting | None) -> None:
         self._copies, self._parting, self._backlog = None, at, []
@@ -314,7 +316,7 @@ class Shadow:
         if self._copies is None and self._parting is not None:
             self.base_usd = self.base_usd or float(self._parting.state.book.equity)
             self._copies = (Copy(self._parting, _live), Copy(self._parting, self._candidate))
-            self._counted = (self._copies[0].result, self._copies[1].result)
+            self._results_before = (self._copies[0].result, self._copies[1].result)
             self._parting = None
         self._step_copies()
 

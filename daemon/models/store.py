@@ -105,13 +105,13 @@ class Sight:
 
 
 def load(
-    models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public_key: str = "", judged: str = ""
+    models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public_key: str = "", judged_digest: str = ""
 ) -> LoadedModel:
     """The strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
 
     Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
     manifest, its format and fields, strategy, version, contract hash, observation shape, actions, number of golden
-    answers, the policy file's digest, and the digests of the version's other files. `judged` is the digest that the
+    answers, the policy file's digest, and the digests of the version's other files. `judged_digest` is the one that the
     manifest must have, "" for any.
 
     Raises:
@@ -127,16 +127,18 @@ def load(
         )
     root = models_dir.resolve()
     if version in POINTERS:
-        _check_chosen(models_dir, strategy, version)
-        version = pointed(shelf, version, f"write a version's name into it or set policy.version; {_known(shelf)}")
+        _check_pointer(models_dir, strategy, version)
+        version = pointed(
+            shelf, version, f"write a version's name into it or set policy.version; {_versions_text(shelf)}"
+        )
     else:
         version = checked_name(version, "policy.version")
     folder = shelf / version
     if not _is_folder(folder):
-        raise ModelError("missing version", f"{folder} is no folder that can be read, {_known(shelf)}")
+        raise ModelError("missing version", f"{folder} is no folder that can be read, {_versions_text(shelf)}")
     data = read_plain(folder / MANIFEST_FILE, root, MANIFEST_BYTES_MAX, AGAIN)
-    check_judged(folder / MANIFEST_FILE, sha256(data).hexdigest(), judged)
-    if (promised := vouched(shelf, version)) and promised != sha256(data).hexdigest():
+    check_judged(folder / MANIFEST_FILE, sha256(data).hexdigest(), judged_digest)
+    if (expected_digest := vouched(shelf, version)) and expected_digest != sha256(data).hexdigest():
         raise ModelError(
             "promoted version",
             f"{folder / MANIFEST_FILE} is not the one that was promoted: it was changed since, so activate another "
@@ -168,21 +170,25 @@ def load(
     )
 
 
-def _check_chosen(models_dir: Path, strategy: AnyStrategy, pointer: str) -> None:
+def _check_pointer(models_dir: Path, strategy: AnyStrategy, pointer: str) -> None:
     """Raise ModelError where versions are there and the pointer is not: the text is the command to type."""
     name = strategy.spec.name
-    shelf, shelved = models_dir / name, versions(models_dir, name)
-    if not shelved or os.path.lexists(shelf / pointer):
+    shelf, version_names = models_dir / name, versions(models_dir, name)
+    if not version_names or os.path.lexists(shelf / pointer):
         return
     fitting, state = newest_fitting(models_dir, strategy), "active" if pointer == CURRENT else f"the {pointer}"
-    version = fitting.version if fitting else shelved[-1]
+    version = fitting.version if fitting else version_names[-1]
     idle = pointer == CURRENT and fitting is not None and never_traded(fitting.manifest)
     verb, why = "activate" if pointer == CURRENT else pointer, ' --reason "..."'
     if fitting is None:
         verb, state, why = "check", f"{state}, and none passes the checks for this desk", ""
     flag = f" {ALLOW_PASSIVE}" if idle else ""
     command = f"rltraderctl models {verb} {version} --strategy {shlex.quote(typed(name))} --models-dir {models_dir}"
-    more = f" (others: {', '.join(other for other in shelved if other != version)})" if len(shelved) > 1 else ""
+    more = (
+        f" (others: {', '.join(other for other in version_names if other != version)})"
+        if len(version_names) > 1
+        else ""
+    )
     never = "; it never traded in its test" if idle else ""
     raise ModelError(MISSING, f"no version in {shelf} is {state} yet, so type: {command}{flag}{why}{never}{more}")
 
@@ -202,8 +208,8 @@ def never_traded(manifest: Manifest) -> bool:
 
 def trades_in_test(manifest: Manifest) -> int | None:
     """Return how often the policy traded in the sessions it was tested on; None where the manifest does not say."""
-    tested = manifest.metrics.get("test")
-    trades = tested.get("trades") if isinstance(tested, dict) else None
+    test_metrics = manifest.metrics.get("test")
+    trades = test_metrics.get("trades") if isinstance(test_metrics, dict) else None
     return trades if isinstance(trades, int) else None
 
 
@@ -273,7 +279,7 @@ def sight(models_dir: Path, strategy: str, version: str) -> Sight:
     return Sight(
         name,
         sha256(data).hexdigest() if data else "",
-        tuple(_touched(folder / other) for other in (POLICY_FILE, SIGNATURE_FILE, *_named_files(data))),
+        tuple(_stamp(folder / other) for other in (POLICY_FILE, SIGNATURE_FILE, *_named_files(data))),
     )
 
 
@@ -286,7 +292,7 @@ def _named_files(manifest: bytes) -> tuple[str, ...]:
     return tuple(name for name in files if _FILE_NAME.fullmatch(name) is not None)[:FILES_MAX]
 
 
-def _touched(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, int, int]:
     try:
         info = path.stat()
     except OSError:
@@ -322,23 +328,23 @@ def other_symbols(manifest: Manifest, spec: Spec) -> str:
 
     No reason to refuse: where rows are symbols, one policy serves any.
     """
-    trained, desk = set(manifest.symbols), set(configured(spec))
-    if not trained or not desk or trained == desk:
+    model_symbols, desk = set(manifest.symbols), set(configured(spec))
+    if not model_symbols or not desk or model_symbols == desk:
         return ""
-    new, gone = sorted(desk - trained), sorted(trained - desk)
+    new, missing = sorted(desk - model_symbols), sorted(model_symbols - desk)
     parts = [
-        f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
-        for names, what in ((new, "that it never saw"), (gone, "of its own are left out"))
+        f"{len(names)} {problem} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+        for names, problem in ((new, "that it never saw"), (missing, "of its own are left out"))
         if names
     ]
-    return f"it was trained on {len(trained)} symbols, this desk has {len(desk)}: {'; '.join(parts)}"
+    return f"it was trained on {len(model_symbols)} symbols, this desk has {len(desk)}: {'; '.join(parts)}"
 
 
-def _same(found: str, expected: str) -> bool:
+def _same(actual: str, expected: str) -> bool:
     try:
-        return Decimal(found) == Decimal(expected)
+        return Decimal(actual) == Decimal(expected)
     except InvalidOperation:
-        return found == expected
+        return actual == expected
 
 
 def versions(models_dir: Path, strategy: str) -> tuple[str, ...]:
@@ -356,7 +362,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _known(shelf: Path) -> str:
+def _versions_text(shelf: Path) -> str:
     """Return the existing versions as text for an error."""
     names = ", ".join(versions(shelf.parent, shelf.name))
     return (
@@ -392,11 +398,11 @@ def _check_files(folder: Path, root: Path, manifest: Manifest) -> None:
             raise ModelError(
                 "file name", f"{folder / MANIFEST_FILE} names a file {name[:100]!r}, expected plain names: {AGAIN}"
             )
-        found = sha256(read_plain(folder / name, root, FILE_BYTES_MAX, AGAIN)).hexdigest()
-        if found != expected:
+        digest = sha256(read_plain(folder / name, root, FILE_BYTES_MAX, AGAIN)).hexdigest()
+        if digest != expected:
             raise ModelError(
                 "file digest",
-                f"{folder / name} has SHA-256 {found}, expected {expected[:64]} from the manifest: the file was "
+                f"{folder / name} has SHA-256 {digest}, expected {expected[:64]} from the manifest: the file was "
                 f"changed or is damaged, so restore the folder or export the model again",
             )
 
@@ -404,11 +410,11 @@ def _check_files(folder: Path, root: Path, manifest: Manifest) -> None:
 def _manifest(path: Path, data: bytes) -> Manifest:
     """Decode the manifest. Its format is checked first, so that a newer one is reported as newer, not broken."""
     try:
-        found = msgspec.json.decode(data, type=_Format).format
-        if found != FORMAT:
+        format_number = msgspec.json.decode(data, type=_Format).format
+        if format_number != FORMAT:
             raise ModelError(
                 "manifest format",
-                f"{path} has format {found}, expected {FORMAT}: export the model again with this code, "
+                f"{path} has format {format_number}, expected {FORMAT}: export the model again with this code, "
                 f"or run the code that wrote it",
             )
         return decode(data)
@@ -420,7 +426,7 @@ def _manifest(path: Path, data: bytes) -> Manifest:
 
 def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, version: str) -> None:
     spec = strategy.spec
-    again = "export the model again with this code, or run the code it was exported with"
+    export_again = "export the model again with this code, or run the code it was exported with"
     if spec.config and (differs := _config_differs(manifest.model_config, msgspec.json.decode(spec.config))):
         raise ModelError(
             "model configuration",
@@ -431,33 +437,34 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, versi
     if not spec.rows_are_symbols and manifest.strategy == spec.name and manifest.symbols != desk:
         raise ModelError(
             "symbols",
-            f"{path} was made for {_listed(manifest.symbols)}, desk.symbols is {_listed(desk)}: set desk.symbols to "
-            f"{list(manifest.symbols)}, or train a model for this list (train-and-export --symbols)",
+            f"{path} was made for {_symbols_text(manifest.symbols)}, desk.symbols is {_symbols_text(desk)}: "
+            f"set desk.symbols to {list(manifest.symbols)}, or "
+            "train a model for this list (train-and-export --symbols)",
         )
     checks = (
         ("strategy", manifest.strategy, spec.name, "put the model into its own strategy's folder"),
         ("version", manifest.version, version, "give the folder its version's name again"),
-        ("contract hash", manifest.contract_hash, contract_hash(strategy), again),
-        ("observation shape", manifest.observation_shape, spec.observation_shape, again),
-        ("actions", manifest.actions, spec.actions, again),
-        ("golden answers", len(manifest.golden.logits), len(manifest.golden.observations), again),
+        ("contract hash", manifest.contract_hash, contract_hash(strategy), export_again),
+        ("observation shape", manifest.observation_shape, spec.observation_shape, export_again),
+        ("actions", manifest.actions, spec.actions, export_again),
+        ("golden answers", len(manifest.golden.logits), len(manifest.golden.observations), export_again),
     )
-    for check, found, expected, cure in checks:
-        if found != expected:
-            raise ModelError(check, f"{path} says {found!r}, expected {expected!r}: {cure}")
+    for check, actual, expected, cure in checks:
+        if actual != expected:
+            raise ModelError(check, f"{path} says {actual!r}, expected {expected!r}: {cure}")
     if not 1 <= manifest.members <= MEMBERS_MAX:
-        raise ModelError("members", f"{path} says {manifest.members!r}, expected 1 to {MEMBERS_MAX}: {again}")
+        raise ModelError("members", f"{path} says {manifest.members!r}, expected 1 to {MEMBERS_MAX}: {export_again}")
 
 
-def _listed(symbols: Sequence[str]) -> str:
+def _symbols_text(symbols: Sequence[str]) -> str:
     return ", ".join(symbols) or "the strategy's own symbols"
 
 
-def _config_differs(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def _config_differs(model_config: Mapping[str, Any], own_config: Mapping[str, Any]) -> str:
     """Return the first key at which two model configurations differ, with both values; "" where none does."""
-    for key, value in ours.items():
-        if theirs.get(key) != value:
-            return f"{key} {_brief(theirs.get(key))}, this desk's model configuration has {_brief(value)}"
+    for key, value in own_config.items():
+        if model_config.get(key) != value:
+            return f"{key} {_brief(model_config.get(key))}, this desk's model configuration has {_brief(value)}"
     return ""
 
 

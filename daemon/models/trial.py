@@ -88,9 +88,9 @@ class TrialProcess:
         except (msgspec.DecodeError, UnicodeDecodeError):
             verdict = None
         if verdict is None:
-            ended = f"signal {-status}" if status < 0 else f"exit code {status}"
+            end_text = f"signal {-status}" if status < 0 else f"exit code {status}"
             problem = self._child.killed or (
-                f"{model.path} ended its trial by {ended}: it takes more than {MEMORY_MORE_MIB} MiB or {CPU_S} s of "
+                f"{model.path} ended its trial by {end_text}: it takes more than {MEMORY_MORE_MIB} MiB or {CPU_S} s of "
                 f"processor time, or breaks the runtime; export a smaller policy"
             )
             raise ModelError("trial", problem)
@@ -139,8 +139,8 @@ def _try(stream: IO[bytes], name: str, made_with: tuple[tuple[str, ...], str], p
     manifest, policy = decode(_exactly(stream, manifest_size)), _exactly(stream, policy_size)
     check_graph(policy)
     model = LoadedModel(manifest.version, path, manifest, manifest.policy_sha256, policy)
-    opened = OnnxPolicy.open(model, maker, "cpu", 1)
-    fastest = min(opened.cost_s(observation) for observation in observations)
+    onnx_policy = OnnxPolicy.open(model, maker, "cpu", 1)
+    fastest = min(onnx_policy.cost_s(observation) for observation in observations)
     if fastest >= most_s:
         raise ModelError(
             "speed",
@@ -154,8 +154,8 @@ def _about_all(golden: Observation, spec: Spec) -> Observation:
     if not spec.rows_are_symbols:
         return golden
     width = len(golden.data) // golden.shape[0]
-    again = -(-spec.rows // golden.shape[0])
-    return Observation((golden.data * again)[: width * spec.rows], spec.asked_shape)
+    repeats = -(-spec.rows // golden.shape[0])
+    return Observation((golden.data * repeats)[: width * spec.rows], spec.asked_shape)
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:

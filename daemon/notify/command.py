@@ -55,7 +55,7 @@ class Outgoing:
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
         self._grave: deque[Notification] = deque()
         self._waiting: deque[Notification] = deque()  # the others
-        self._dropped: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter()
 
     def put(self, message: Notification) -> None:
         """Take a message; above `WAITING_MOST` the oldest of the least urgent goes first."""
@@ -69,13 +69,13 @@ class Outgoing:
         if len(alike) >= WAITING_MOST:
             oldest = min((*alike, message), key=_urgency)  # the first of equals
             queue.remove(oldest)
-            self._dropped[oldest.what] += 1
+            self._drops[oldest.what] += 1
 
     def turn(self) -> None:
         """Send what may be sent now: one by one while the rate allows, the rest as one summary with the last of it."""
         while (self._grave or self._waiting) and not self._bucket.wait_ns():
             self._bucket.take()
-            if self._bucket.wait_ns() and (len(self._waiting) + bool(self._grave) > 1 or self._dropped):
+            if self._bucket.wait_ns() and (len(self._waiting) + bool(self._grave) > 1 or self._drops):
                 self._summary()
                 return
             message = (self._grave or self._waiting).popleft()
@@ -92,19 +92,19 @@ class Outgoing:
         else:
             first = max(reversed(waiting), key=_urgency)  # the newest of equals
             waiting.remove(first)
-        counts = Counter(message.what for message in waiting) + self._dropped
-        self._dropped.clear()
+        counts = Counter(message.what for message in waiting) + self._drops
+        self._drops.clear()
         body = first.body
         if counts:
-            named = [f"{count} x {what}" for what, count in counts.most_common(NAMED_MOST)]
+            parts = [f"{count} x {kind}" for kind, count in counts.most_common(NAMED_MOST)]
             more = len(counts) - NAMED_MOST
-            body += f"\nHeld back: {', '.join(named + [f'{more} other kinds'] * (more > 0))}"
+            body += f"\nHeld back: {', '.join(parts + [f'{more} other kinds'] * (more > 0))}"
         self._out(first.title, body)
 
     def _out(self, title: str, body: str) -> None:
-        failed = self._send(title, body)
-        if failed:
-            self._problem(failed)
+        failed_services = self._send(title, body)
+        if failed_services:
+            self._problem(failed_services)
 
 
 def _urgency(message: Notification) -> int:
@@ -186,13 +186,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _test(services)
         if options.command == "alarm":
             message = of_alarm(sys.stdin.read(LINE_MOST))
-            return _sent(services.send(message.title, message.body))
+            return _exit_code(services.send(message.title, message.body))
         return _follow(options, services)
     except MayPass as error:  # systemd starts it again
-        _refused(str(error))
+        _refuse(str(error))
         return NOT_SENT
     except (NotifyProblem, ListenProblem, StateDirError, JournalError, ValueError) as error:
-        return _refused(str(error))
+        return _refuse(str(error))
 
 
 def _listen(options: argparse.Namespace) -> int:
@@ -200,25 +200,27 @@ def _listen(options: argparse.Namespace) -> int:
     code = listen(listening(options.config), _say, _Complaints())
     if code == TOKEN_REFUSED and (options.urls is not None or credential(CREDENTIAL)[0]):
         text = f"Telegram refuses the bot's token. Nothing is heard until {TOKEN} is replaced."
-        _sent(Services(*addresses(options.urls)).send("rltrader: the phone is not heard", text))
+        _exit_code(Services(*addresses(options.urls)).send("rltrader: the phone is not heard", text))
     return code
 
 
 def _test(services: Services) -> int:
-    code = _sent(services.send("rltrader: a test message", "Messages about your desk will come this way."))
+    code = _exit_code(services.send("rltrader: a test message", "Messages about your desk will come this way."))
     if not code:
         sys.stdout.write(f"sent to {len(services)} service{'s' * (len(services) != 1)}\n")
     return code
 
 
-def _sent(failed: list[str]) -> int:
+def _exit_code(failed_services: list[str]) -> int:
     """Report the services that did not take a message; returns the exit code."""
-    if failed:
-        sys.stderr.write(f"rltrader-notify: not taken by {', '.join(failed)}: check its address and the network\n")
-    return NOT_SENT if failed else 0
+    if failed_services:
+        sys.stderr.write(
+            f"rltrader-notify: not taken by {', '.join(failed_services)}: check its address and the network\n"
+        )
+    return NOT_SENT if failed_services else 0
 
 
-def _refused(problem: str) -> int:
+def _refuse(problem: str) -> int:
     sys.stderr.write(f"rltrader-notify: {problem}\n")
     return WRONG_USE
 
@@ -277,12 +279,12 @@ class _Complaints:
     """Lines about problems on standard error, the same one once a minute."""
 
     def __init__(self) -> None:
-        self._told: dict[str, float] = {}
+        self._last_told: dict[str, float] = {}
 
     def __call__(self, problem: str) -> None:
         now_s = time.monotonic()
-        if now_s - self._told.get(problem, -PROBLEM_EVERY_S) >= PROBLEM_EVERY_S:
-            self._told[problem] = now_s
+        if now_s - self._last_told.get(problem, -PROBLEM_EVERY_S) >= PROBLEM_EVERY_S:
+            self._last_told[problem] = now_s
             sys.stderr.write(f"rltrader-notify: {problem}\n")
             sys.stderr.flush()
 
@@ -319,8 +321,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("--state-dir", type=Path, metavar="DIR", help=desk)
     kinds = f"what, with commas: {'; '.join(f'{kind} ({text})' for kind, text in KINDS.items())} (%(default)s)"
     command.add_argument("--send", default=ALARMS, metavar="KINDS", help=kinds)
-    told = "with trades, also what was entered, once no fill was added for --merge-s"
-    command.add_argument("--entries", action="store_true", help=told)
+    help_text = "with trades, also what was entered, once no fill was added for --merge-s"
+    command.add_argument("--entries", action="store_true", help=help_text)
     seconds = "seconds in which fills of one entry are one message, 1 to 600 (%(default)s)"
     command.add_argument("--merge-s", type=_count, default=round(MERGE_S), metavar="S", help=seconds)
     rate = "messages a minute, 1 or more; what is held back is summed up in the last one (%(default)s)"

@@ -54,7 +54,7 @@ class LocalDesk:
 
     def status(self) -> DeskStatus:
         """Ask the desk for its status. Raises DeskAway."""
-        answer = self._asked("status", "asked from the phone", secrets.token_bytes(16))
+        answer = self._ask("status", "asked from the phone", secrets.token_bytes(16))
         if answer.status is None:
             raise DeskAway(f"{self.name}: {printable(answer.error, 300)}")
         return answer.status
@@ -63,10 +63,10 @@ class LocalDesk:
         """Have the command carried out, or left for the next start; returns what came of it. Raises DeskAway."""
         nonce = sha256(f"{self._bot}:{wish}:{self.name}".encode()).digest()[:16]
         try:
-            answer = self._asked(command, reason, nonce)
+            answer = self._ask(command, reason, nonce)
         except DeskStopped:
             if at_start:
-                return self._left(command, reason, nonce)
+                return self._leave(command, reason, nonce)
             raise DeskAway(f"{self.name}: its daemon does not run any more. {NOT_KNOWN}") from None
         except DeskAway as problem:
             raise DeskAway(f"{problem} {NOT_KNOWN}") from None
@@ -76,9 +76,9 @@ class LocalDesk:
             return f"{self.name}: this does nothing: {printable(answer.refused, 600)}"
         return f"{self.name}: done (event {answer.seq:,}). {_stands(answer, command)}"
 
-    def _left(self, command: str, reason: str, nonce: bytes) -> str:
+    def _leave(self, command: str, reason: str, nonce: bytes) -> str:
         """Leave the command where the next start takes it up. Raises DeskAway."""
-        waiting = self._signed(command, reason, nonce, WAIT_MOST_NS)
+        waiting = self._sign(command, reason, nonce, WAIT_MOST_NS)
         try:
             leave(self._state_dir, waiting)
         except ControlError as error:
@@ -86,12 +86,12 @@ class LocalDesk:
         hours = WAIT_MOST_NS // HOUR_NS
         return f"{self.name}: left for its next start within {hours} h: {command}. Nothing is done before that."
 
-    def _signed(self, command: str, reason: str, nonce: bytes, lifetime_ns: int) -> SignedCommand:
+    def _sign(self, command: str, reason: str, nonce: bytes, lifetime_ns: int) -> SignedCommand:
         return signed(self._key, self._key_name, self.name, command, reason, self._now_ns(), lifetime_ns, nonce)
 
-    def _asked(self, command: str, reason: str, nonce: bytes) -> CommandAnswer:
+    def _ask(self, command: str, reason: str, nonce: bytes) -> CommandAnswer:
         try:
-            return ask(self._state_dir, self._signed(command, reason, nonce, LIFETIME_NS))
+            return ask(self._state_dir, self._sign(command, reason, nonce, LIFETIME_NS))
         except ControlError as error:
             if self._stopped():
                 raise DeskStopped(f"{self.name} gave no answer: its daemon does not run.") from None
@@ -108,11 +108,17 @@ class LocalDesk:
 
     def profit(self, span: str) -> str:
         """Say what was realised in the time, and what is open. Raises DeskAway."""
-        now_ns, days, opened, realised = self._read(span)
-        totals, open_now = days.totals, opened.totals
-        until = new_york_text(now_ns)[:10]
-        since = "all of its journal" if span == ALL else until if span == TODAY else f"{_monday(until)} to {until}"
-        lines = [f"{self.name}, {since}: {realised:+,.2f} USD realised"]
+        now_ns, days, open_trades, realised_usd = self._read(span)
+        totals, open_now = days.totals, open_trades.totals
+        last_date = new_york_text(now_ns)[:10]
+        span_text = (
+            "all of its journal"
+            if span == ALL
+            else last_date
+            if span == TODAY
+            else f"{_monday(last_date)} to {last_date}"
+        )
+        lines = [f"{self.name}, {span_text}: {realised_usd:+,.2f} USD realised"]
         if totals.trades:
             lines[0] += f"; {plural(totals.trades, 'trade')} closed, {totals.wins} won"
         if open_now.open:
@@ -124,12 +130,12 @@ class LocalDesk:
 
     def positions(self) -> str:
         """Say what is held and what it stands at. Raises DeskAway."""
-        now_ns, _, opened, _ = self._read(ALL)
-        lines = [_position(trade) for trade in opened.trades[:POSITIONS_MOST]]
-        more = len(opened.trades) - POSITIONS_MOST
+        now_ns, _, open_trades, _ = self._read(ALL)
+        lines = [_position(trade) for trade in open_trades.trades[:POSITIONS_MOST]]
+        more = len(open_trades.trades) - POSITIONS_MOST
         lines += [f"{more} more"] * (more > 0)
-        held = "\n".join(lines) or "Nothing is held."
-        return f"{self.name} at {new_york_text(now_ns)[:16]} New York:\n{held}"
+        lines_text = "\n".join(lines) or "Nothing is held."
+        return f"{self.name} at {new_york_text(now_ns)[:16]} New York:\n{lines_text}"
 
     def _read(self, span: str) -> tuple[int, TradeList, TradeList, float]:
         """Return the time of the newest event, the trades closed in the time, the open ones, and what was realised."""
@@ -140,9 +146,9 @@ class LocalDesk:
                 now_ns = newest.time_ns if newest is not None else 0
                 today = new_york_text(now_ns)[:10]
                 since_ns = 0 if span == ALL else day_begin(today if span == TODAY else _monday(today))
-                closed = read_trades(reader, Wanted(start_ns=since_ns, limit=1))
-                opened = read_trades(reader, Wanted(open_only=True))
-                return now_ns, closed, opened, realised_usd(reader, since_ns)
+                closed_trades = read_trades(reader, Wanted(start_ns=since_ns, limit=1))
+                open_trades = read_trades(reader, Wanted(open_only=True))
+                return now_ns, closed_trades, open_trades, realised_usd(reader, since_ns)
         except (JournalError, OSError) as error:
             raise DeskAway(f"{self.name}: its journal cannot be read: {printable(str(error), 300)}") from None
 
@@ -154,9 +160,9 @@ def _stands(answer: CommandAnswer, command: str) -> str:
         return ""
     trading, may = trading_in_words(status)
     state = "It trades" if may else trading.partition(":")[0].capitalize()
-    sent = answer.effects.count("SubmitOrder")
+    order_count = answer.effects.count("SubmitOrder")
     sells = command.partition(" ")[0] in (CLOSE, "flatten") and bool(status.positions)
-    orders = f", {plural(sent, 'order')} sent" if sent else ", the sale follows" if sells else ""
+    orders = f", {plural(order_count, 'order')} sent" if order_count else ", the sale follows" if sells else ""
     return f"{state}{orders}; holds {holdings_in_words(status) or 'nothing'}."
 
 
@@ -169,5 +175,5 @@ def _position(trade: Trade) -> str:
 
 
 def _monday(day: str) -> str:
-    that = date.fromisoformat(day)
-    return (that - timedelta(days=that.weekday())).isoformat()
+    date_given = date.fromisoformat(day)
+    return (date_given - timedelta(days=date_given.weekday())).isoformat()

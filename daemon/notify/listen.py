@@ -84,9 +84,9 @@ def listening(file: Path) -> Listening:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         why = error.strerror if isinstance(error, OSError) else _PATTERN.sub(NAMED, str(error))
         raise ListenProblem(f"{file}: {why}: docs/MONITORING.md shows such a file") from None
-    for what, entries in (("[[sender]]", table.sender), ("[[desk]]", table.desk)):
+    for table_name, entries in (("[[sender]]", table.sender), ("[[desk]]", table.desk)):
         if not entries:
-            raise ListenProblem(f"{file}: no {what}: expected one at least")
+            raise ListenProblem(f"{file}: no {table_name}: expected one at least")
     names = [desk.name for desk in table.desk]
     if len(set(names)) < len(names):
         raise ListenProblem(f"{file}: two desks have one name, of {', '.join(names)}: expected each once")
@@ -163,9 +163,9 @@ async def _until_signal(chosen: Listening, say: Callable[[str], None], complain:
         listener = Listener(chosen, say, complain, service)
         works = [loop.create_task(work) for work in (listener.poll(), listener.post(), stop.wait())]
         try:
-            ended, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+            ended_works, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
             service.stopping()
-            for work in ended:
+            for work in ended_works:
                 work.result()
         except TokenRefused as error:
             complain(f"{error}: nothing is heard until {TOKEN} is replaced and this program started again")
@@ -186,33 +186,33 @@ class Listener:
         self._chosen, self._bot, self._say, self._complain, self._service = (
             chosen, chosen.bot, say, complain, service,
         )  # fmt: skip
-        self._seen: dict[int, None] = {}
+        self._update_ids: dict[int, None] = {}
         self._out: asyncio.Queue[tuple[float, Outgoing]] = asyncio.Queue(WAITING_MOST)  # until when it is worth sending
 
     async def poll(self) -> None:
         """Ask for updates for good. Raises TokenRefused."""
         self._service.ready()
-        name = await self._again(self._bot.username)
+        name = await self._retry(self._bot.username)
         names = ", ".join(desk.name for desk in self._chosen.desks)
         self._say(f"listens as bot {name} for {names}")
         phone = Phone(self._chosen.senders, self._chosen.desks, name, boot_s, self._complain)
         offset = 0
         while True:
-            updates, now_s = await self._again(partial(self._bot.updates, offset))
+            updates, now_s = await self._retry(partial(self._bot.updates, offset))
             self._service.watchdog()
             for update in updates:
                 offset = update.update_id + 1
-                if update.update_id in self._seen:
+                if update.update_id in self._update_ids:
                     continue
-                self._seen[update.update_id] = None
-                if len(self._seen) > SEEN_MOST:
-                    del self._seen[next(iter(self._seen))]
+                self._update_ids[update.update_id] = None
+                if len(self._update_ids) > SEEN_MOST:
+                    del self._update_ids[next(iter(self._update_ids))]
                 incoming = incoming_of(update, now_s)
                 if incoming is not None:
-                    for outgoing in await self._taken(phone, incoming):
+                    for outgoing in await self._answer(phone, incoming):
                         self._put(outgoing)
 
-    async def _taken(self, phone: Phone, incoming: Incoming) -> list[Outgoing]:
+    async def _answer(self, phone: Phone, incoming: Incoming) -> list[Outgoing]:
         """Return what to send; of a message that brings an error up none, and the next ones are answered."""
         try:
             return await asyncio.to_thread(phone.take, incoming)
@@ -234,7 +234,7 @@ class Listener:
             failures = 0
             while boot_s() <= until_s:
                 try:
-                    await self._sent(outgoing)
+                    await self._send(outgoing)
                     break
                 except TokenRefused:
                     raise
@@ -246,13 +246,13 @@ class Listener:
                     self._complain(f"an answer is delayed: {error}")
                     await asyncio.sleep(_wait_s(error, failures))
 
-    async def _sent(self, outgoing: Outgoing) -> None:
+    async def _send(self, outgoing: Outgoing) -> None:
         if outgoing.press:
             await self._bot.answer(outgoing.press, outgoing.text)
         else:
             await self._bot.send(outgoing.chat, outgoing.text, outgoing.buttons)
 
-    async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer, slower with each failure. Raises TokenRefused."""
         failures = 0
         while True:

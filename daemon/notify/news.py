@@ -34,7 +34,7 @@ KINDS = {
 DETAIL_MOST = 600  # letters
 DAMAGED = "damaged_row"
 _UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter where SQLite's message quotes damaged bytes
-_Told = tuple[str, str, str]  # of a message: what, title without the desk, body
+_MessageKey = tuple[str, str, str]  # of a message: what, title without the desk, body
 _FIRST = "SELECT id FROM events WHERE time_ns >= ? ORDER BY id LIMIT 1"
 
 
@@ -118,16 +118,16 @@ class NewsReader:
         """The messages about trades after all new rows. A journal whose trades cannot be read has none from then on."""
         if self._trades is None:
             return
-        moved, self._moved = self._moved, False
+        has_moved, self._moved = self._moved, False
         try:
-            for what, title, body in self._trades.read(reader, moved=moved):
-                yield Notification(TRADES, what, f"{self.desk}: {title}", body)
+            for kind, title, body in self._trades.read(reader, moved=has_moved):
+                yield Notification(TRADES, kind, f"{self.desk}: {title}", body)
         except _UNREADABLE as error:
             if may_pass(error, self._journal):
                 self._moved = True
                 raise
             self._trades = None
-            yield self._damaged("what it says of trades", error)
+            yield self._damage_message("what it says of trades", error)
 
     def _past_damage(self, reader: JournalReader, error: Exception) -> Iterator[Notification]:
         """Yield the messages up to rows that SQLite cannot read; the next look begins at the first one after them.
@@ -146,12 +146,12 @@ class NewsReader:
             middle = (low + high) // 2
             low, high = (middle, high) if self._readable(reader, middle) is None else (low, middle)
         first, self._row = self._row + 1, high
-        yield self._damaged(f"rows {first} to {self._row}", error)
+        yield self._damage_message(f"rows {first} to {self._row}", error)
 
-    def _readable(self, reader: JournalReader, after: int) -> Entry | None:
+    def _readable(self, reader: JournalReader, last_row: int) -> Entry | None:
         """The first row after one; None where it cannot be read, or there is none."""
         try:
-            return next(reader.entries(after, page=1), None)
+            return next(reader.entries(last_row, page=1), None)
         except _UNREADABLE as error:
             if may_pass(error, self._journal):
                 raise
@@ -168,22 +168,22 @@ class NewsReader:
                 continue
             try:
                 messages += [
-                    Notification(kind, what, f"{self.desk}: {title}", body) for what, title, body in part(entry, reader)
+                    Notification(kind, key, f"{self.desk}: {title}", body) for key, title, body in part(entry, reader)
                 ]
             except Exception as error:
                 if may_pass(error, self._journal) or isinstance(error, MayPass):
                     raise
                 problems.append(error)
-        return [*messages, *(self._damaged(f"row {entry.id}", error) for error in problems[:1])]
+        return [*messages, *(self._damage_message(f"row {entry.id}", error) for error in problems[:1])]
 
-    def _damaged(self, which: str, error: Exception) -> Notification:
+    def _damage_message(self, rows_text: str, error: Exception) -> Notification:
         """The message about rows that were skipped."""
-        text = _text(f"{which} of the journal gave no message and was skipped: {type(error).__name__}: {error}")
+        text = _text(f"{rows_text} of the journal gave no message and was skipped: {type(error).__name__}: {error}")
         return Notification(
             ALARMS, DAMAGED, f"{self.desk}: {DAMAGED}", f"{text}\nrltraderctl verify looks at the whole journal."
         )
 
-    def _days(self, entry: Entry, reader: JournalReader) -> Iterator[_Told]:
+    def _days(self, entry: Entry, reader: JournalReader) -> Iterator[_MessageKey]:
         """The report of a session in sentences."""
         if entry.kind == "SessionEnded":
             date = _text(_fields(entry).get("date"))
@@ -199,13 +199,13 @@ def of_alarm(line: str) -> Notification:
     name, more = _text(alarm["alarm"]), []
     if alarm.get("halted") is True:
         more.append("The desk is halted: no new risk until it is resumed.")
-    if isinstance(missed := alarm.get("missed"), int) and missed > 0:
-        more.append(f"{missed} earlier alarm{'s' * (missed != 1)} had no message of their own.")
+    if isinstance(missed_count := alarm.get("missed"), int) and missed_count > 0:
+        more.append(f"{missed_count} earlier alarm{'s' * (missed_count != 1)} had no message of their own.")
     body = "\n".join((_text(alarm["detail"]), *more, _text(alarm["time"])))
     return Notification(ALARMS, name, f"{_text(alarm['desk'])}: {name}", body)
 
 
-def _alarms(entry: Entry, _: JournalReader) -> Iterator[_Told]:
+def _alarms(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
     """The alarms of a row's step; a row that was left out has marks instead."""
     effects = json.loads(entry.effects)
     for effect in effects if isinstance(effects, list) else ():
@@ -214,7 +214,7 @@ def _alarms(entry: Entry, _: JournalReader) -> Iterator[_Told]:
             yield name, name, f"{_text(effect.get('detail'))}\n{_when(entry)}"
 
 
-def _fills(entry: Entry, _: JournalReader) -> Iterator[_Told]:
+def _fills(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
     if entry.kind == "OrderFilled":
         fields = _fields(entry)
         side = "bought" if fields.get("side") == 1 else "sold"
@@ -222,7 +222,7 @@ def _fills(entry: Entry, _: JournalReader) -> Iterator[_Told]:
         yield "fill", _text(fill), _when(entry)
 
 
-def _models(entry: Entry, _: JournalReader) -> Iterator[_Told]:
+def _models(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
     if (change := _model(entry)) is not None:
         yield change[0], change[0], f"{change[1]}\n{_when(entry)}"
 

@@ -137,7 +137,7 @@ class Phone:
             return [Outgoing(sender.chat, f"More than {PER_MINUTE} messages a minute: the others get no answer.")]
         self._over.discard(sender)
         if incoming.press:
-            text = self._pressed(sender, incoming)
+            text = self._press(sender, incoming)
             return [Outgoing(sender.chat, text), Outgoing(sender.chat, "", press=incoming.press)]
         words = self._words(incoming.text)
         if not words:
@@ -151,9 +151,12 @@ class Phone:
         self.strangers += 1
         if self.strangers > 1:
             return []
-        who = f"user {incoming.user} in chat {incoming.chat}"
-        self._complain(f"a message of a sender that is not listed, {who}: no answer; further ones are counted")
-        text = f"Somebody who is not listed wrote to this bot ({who}). There was no answer. Others are only counted."
+        sender_text = f"user {incoming.user} in chat {incoming.chat}"
+        self._complain(f"a message of a sender that is not listed, {sender_text}: no answer; further ones are counted")
+        text = (
+            f"Somebody who is not listed wrote to this bot ({sender_text}). There was no answer. "
+            "Others are only counted."
+        )
         return [Outgoing(chat, text) for chat in dict.fromkeys(sender.chat for sender in self._senders.values())]
 
     def _within_rate(self, sender: Sender) -> bool:
@@ -178,16 +181,16 @@ class Phone:
         name, arguments = words[0], words[1:]
         try:
             if name == "yes":
-                return Outgoing(sender.chat, self._confirmed(sender, "".join(arguments).upper(), incoming))
+                return Outgoing(sender.chat, self._confirm(sender, "".join(arguments).upper(), incoming))
             if name in _ACTING:
                 return self._ask(sender, name, arguments)
-            return Outgoing(sender.chat, self._told(sender, name, arguments)[:TEXT_MOST])
+            return Outgoing(sender.chat, self._answer_command(sender, name, arguments)[:TEXT_MOST])
         except (DeskAway, CommandError) as problem:
             return Outgoing(sender.chat, f"{problem}"[:TEXT_MOST])
 
     # --- what only tells ----------------------------------------------------------------------------------------------
 
-    def _told(self, sender: Sender, name: str, arguments: Sequence[str]) -> str:
+    def _answer_command(self, sender: Sender, name: str, arguments: Sequence[str]) -> str:
         match name:
             case "status":
                 return self._status(sender)
@@ -237,30 +240,30 @@ class Phone:
         desk, upper, at_start = self._desk(sender), [word.upper() for word in arguments], False
         try:
             status = desk.status()
-            command, what = _closing(status, upper) if name == CLOSE else _consequence(name, status)
+            command, consequence = _closing(status, upper) if name == CLOSE else _consequence(name, status)
         except DeskStopped:
             if name not in AT_START:
                 raise
             symbol, quantity = closing(upper) if name == CLOSE else ("", 0)
             command = " ".join(filter(None, (name, symbol, str(quantity or ""))))
-            what, at_start = f"its daemon does not run. Do this when it starts: {command}?", True
+            consequence, at_start = f"its daemon does not run. Do this when it starts: {command}?", True
         code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
         self._open[sender] = _Question(code, desk.name, command, self._now_s(), at_start)
-        text = f"{desk.name}: {what}\nPress, or write /yes {code}, within {CONFIRM_S:.0f} s."
+        text = f"{desk.name}: {consequence}\nPress, or write /yes {code}, within {CONFIRM_S:.0f} s."
         return Outgoing(sender.chat, text, (("Yes", f"yes {code}"), ("No", f"no {code}")))
 
-    def _pressed(self, sender: Sender, incoming: Incoming) -> str:
+    def _press(self, sender: Sender, incoming: Incoming) -> str:
         word, _, code = incoming.text.partition(" ")
         if word == "yes":
             try:
-                return self._confirmed(sender, code, incoming)
+                return self._confirm(sender, code, incoming)
             except DeskAway as problem:
                 return f"{problem}"[:TEXT_MOST]
         if (question := self._open.get(sender)) is not None and question.code == code:
             del self._open[sender]
         return "Nothing was done."
 
-    def _confirmed(self, sender: Sender, code: str, incoming: Incoming) -> str:
+    def _confirm(self, sender: Sender, code: str, incoming: Incoming) -> str:
         """Have the command of this code carried out. Raises DeskAway."""
         question = self._open.get(sender)
         if question is None or not secrets.compare_digest(question.code.encode(), code.encode()):
@@ -293,23 +296,23 @@ def _span(arguments: Sequence[str]) -> str:
 def _closing(status: DeskStatus, arguments: Sequence[str]) -> tuple[str, str]:
     """Return the command and what it does in words. Raises DeskAway where it would do nothing, CommandError."""
     symbol, quantity = closing(arguments)
-    held = _holding(status, symbol)
-    if quantity > held.quantity:
-        raise DeskAway(f"{status.desk} holds only {held.quantity} {held.symbol}: /close {held.symbol}")
-    part: Quantity = quantity or held.quantity
-    words = f"sell {part} of {held.quantity}" if quantity else f"sell all {part}"
-    command = f"{CLOSE} {held.symbol} {quantity}" if quantity else f"{CLOSE} {held.symbol}"
-    return command, f"{words} {held.symbol}? None is bought back in this session."
+    holding = _holding(status, symbol)
+    if quantity > holding.quantity:
+        raise DeskAway(f"{status.desk} holds only {holding.quantity} {holding.symbol}: /close {holding.symbol}")
+    part: Quantity = quantity or holding.quantity
+    words = f"sell {part} of {holding.quantity}" if quantity else f"sell all {part}"
+    command = f"{CLOSE} {holding.symbol} {quantity}" if quantity else f"{CLOSE} {holding.symbol}"
+    return command, f"{words} {holding.symbol}? None is bought back in this session."
 
 
 def _holding(status: DeskStatus, symbol: str) -> Holding:
     """Return the position of this symbol, or the only one in options on it. Raises DeskAway."""
-    held = {one.symbol: one for one in status.positions}
-    meant = meant_by(symbol, held)
-    if len(meant) == 1:
-        return held[meant[0]]
-    if meant:
-        raise DeskAway("Which one? " + ", ".join(f"/close {name}" for name in meant))
+    positions = {one.symbol: one for one in status.positions}
+    matches = meant_by(symbol, positions)
+    if len(matches) == 1:
+        return positions[matches[0]]
+    if matches:
+        raise DeskAway("Which one? " + ", ".join(f"/close {name}" for name in matches))
     raise DeskAway(f"{status.desk} holds no {symbol}. It holds {holdings_in_words(status) or 'nothing'}.")
 
 
@@ -332,8 +335,8 @@ def _consequence(name: str, status: DeskStatus) -> tuple[str, str]:
 def in_words(status: DeskStatus) -> str:
     """Return a status in a few short lines."""
     if status.halt:
-        since = f" since {new_york_text(status.halt_since_ns)[:16]} New York" if status.halt_since_ns else ""
-        state = f"HALTED{since}: {status.halt}"
+        since_text = f" since {new_york_text(status.halt_since_ns)[:16]} New York" if status.halt_since_ns else ""
+        state = f"HALTED{since_text}: {status.halt}"
     else:
         trading, may = trading_in_words(status)
         state = "trades" if may else trading.replace("not reconciled", "compares its book with the broker's")

@@ -148,7 +148,7 @@ class Bot:
     async def username(self) -> str:
         """Return the bot's name. Raises TelegramError."""
         result, _ = await self._call("getMe", {})
-        return _decoded(_user, result).username
+        return _decode(_user, result).username
 
     async def updates(self, offset: int, poll_s: int = POLL_S) -> Updates:
         """Return the updates from `offset` on, once there are some or `poll_s` is over; all before it are confirmed.
@@ -157,7 +157,7 @@ class Bot:
         """
         fields = {"offset": offset, "timeout": poll_s, "allowed_updates": _ALLOWED}
         result, now_s = await self._call("getUpdates", fields, poll_s)
-        return Updates(tuple(map(_readable, _decoded(_raw_updates, result))), now_s)
+        return Updates(tuple(map(_readable, _decode(_raw_updates, result))), now_s)
 
     async def send(self, chat: int, text: str, buttons: Buttons = ()) -> None:
         """Send a message to a chat. Raises TelegramError."""
@@ -213,7 +213,7 @@ def _problem(method: str, status: int, retry_s: float | None) -> TelegramError:
     return TelegramError(f"{method}: Telegram has trouble ({status})")
 
 
-def _decoded(decode: Callable[[bytes], T], result: bytes) -> T:
+def _decode(decode: Callable[[bytes], T], result: bytes) -> T:
     try:
         return typed(decode, result)
     except Unreadable:
@@ -224,7 +224,7 @@ def _readable(raw: msgspec.Raw) -> Update:
     try:
         return typed(_update, bytes(raw))
     except Unreadable:
-        return Update(_decoded(_number, bytes(raw)).update_id)
+        return Update(_decode(_number, bytes(raw)).update_id)
 
 
 def _seconds(date: str) -> float:

@@ -68,10 +68,10 @@ class TradeNews:
         newest = reader.last_entry()
         self._newest_ns = 0 if newest is None else newest.time_ns
         before_ns = self._newest_ns + 1 if since_ns is None else since_ns
-        kept = read_trades(reader, Wanted(start_ns=max(min(before_ns, self._newest_ns) - BACK_NS, 0))).trades
-        self._told = {_key(trade): trade.left_ns for trade in kept if (trade.left_ns or before_ns) < before_ns}
-        opened = read_trades(reader, Wanted(open_only=True)).trades
-        self._entered = {_key(trade): trade.quantity for trade in opened if trade.opened_ns < before_ns}
+        trades = read_trades(reader, Wanted(start_ns=max(min(before_ns, self._newest_ns) - BACK_NS, 0))).trades
+        self._left_times = {_key(trade): trade.left_ns for trade in trades if (trade.left_ns or before_ns) < before_ns}
+        open_trades = read_trades(reader, Wanted(open_only=True)).trades
+        self._quantities = {_key(trade): trade.quantity for trade in open_trades if trade.opened_ns < before_ns}
         self._growing: dict[tuple[int, str], tuple[object, float]] = {}  # quantity, and since when it stands
         self._basket = _newest_basket(reader, before_ns)
         rows = reader.query(f"SELECT kind FROM events ORDER BY id DESC LIMIT {DUE_ROWS}")
@@ -90,37 +90,37 @@ class TradeNews:
             yield from self._openings(reader)
         trades = read_trades(reader, Wanted(start_ns=since_ns)).trades
         for trade in sorted((one for one in trades if one.left_ns is not None), key=lambda one: one.left_ns or 0):
-            if _key(trade) in self._told:
+            if _key(trade) in self._left_times:
                 continue
-            self._told[_key(trade)] = trade.left_ns
+            self._left_times[_key(trade)] = trade.left_ns
             self._growing.pop(_key(trade), None)
             if not self.daily or trade.why_left != "policy":
-                yield _closed(trade)
-        self._told = {key: left_ns for key, left_ns in self._told.items() if (left_ns or 0) >= since_ns}
+                yield _close_message(trade)
+        self._left_times = {key: left_ns for key, left_ns in self._left_times.items() if (left_ns or 0) >= since_ns}
 
     def _openings(self, reader: JournalReader) -> Iterator[TradeMessage]:
         """Yield the entries to which no fill was added for a while."""
-        now_s, opened = self._now_s(), read_trades(reader, Wanted(open_only=True)).trades
-        keys = {_key(trade) for trade in opened}
+        now_s, open_trades = self._now_s(), read_trades(reader, Wanted(open_only=True)).trades
+        keys = {_key(trade) for trade in open_trades}
         self._growing = {key: value for key, value in self._growing.items() if key in keys}
-        for trade in opened:
+        for trade in open_trades:
             key = _key(trade)
-            if self._entered.get(key) == trade.quantity:
+            if self._quantities.get(key) == trade.quantity:
                 continue
             quantity, since_s = self._growing.get(key, (None, now_s))
             if quantity != trade.quantity:
                 self._growing[key] = trade.quantity, now_s
             elif now_s - since_s >= self._merge_s:
                 del self._growing[key]
-                before = self._entered.get(key)
-                self._entered[key] = trade.quantity
-                yield _opened(trade, grown=before is not None)
+                quantity_before = self._quantities.get(key)
+                self._quantities[key] = trade.quantity
+                yield _open_message(trade, grown=quantity_before is not None)
 
     def _baskets(self, reader: JournalReader) -> Iterator[TradeMessage]:
         if not self.daily or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'"):
             return
-        done = "SELECT decision, time_ns FROM baskets WHERE decision > ? ORDER BY decision"
-        for basket in reader.query(done, (self._basket,)):
+        query = "SELECT decision, time_ns FROM baskets WHERE decision > ? ORDER BY decision"
+        for basket in reader.query(query, (self._basket,)):
             self._basket = basket["decision"]
             orders = reader.query(_ORDERS, (f"{self._basket}.*",))
             if orders:
@@ -143,15 +143,17 @@ def _newest_basket(reader: JournalReader, before_ns: int) -> int:
 
 
 def _basket(time_ns: int, orders: Sequence[sqlite3.Row], cash: str) -> TradeMessage:
-    bought, sold = (sum(Decimal(order["cost"]) for order in orders if order["side"] == side) for side in (1, -1))
-    unfilled = sum(order["unfilled"] for order in orders)
-    body = f"bought for {bought:,.2f} USD, sold for {sold:,.2f} USD"
-    body += f", {unfilled} without a fill" if unfilled else ""
+    cost_bought, cost_sold = (
+        sum(Decimal(order["cost"]) for order in orders if order["side"] == side) for side in (1, -1)
+    )
+    unfilled_count = sum(order["unfilled"] for order in orders)
+    body = f"bought for {cost_bought:,.2f} USD, sold for {cost_sold:,.2f} USD"
+    body += f", {unfilled_count} without a fill" if unfilled_count else ""
     body += f"\nCash after it {Decimal(cash):,.2f} USD." if cash else ""
     return TradeMessage("basket", f"basket of {plural(len(orders), 'order')}", f"{body}\n{_at(time_ns)}")
 
 
-def _closed(trade: Trade) -> TradeMessage:
+def _close_message(trade: Trade) -> TradeMessage:
     result = "result not known" if trade.pnl_usd is None else f"{trade.pnl_usd:+,.2f} USD"
     if trade.pnl_usd is not None and trade.pnl_pct is not None:
         result += f" ({trade.pnl_pct:+.1f} %)"
@@ -160,7 +162,7 @@ def _closed(trade: Trade) -> TradeMessage:
     return TradeMessage("trade", printable(f"{_name(trade)}: {result}", 200), f"{body}\n{_at(trade.left_ns or 0)}")
 
 
-def _opened(trade: Trade, *, grown: bool) -> TradeMessage:
+def _open_message(trade: Trade, *, grown: bool) -> TradeMessage:
     verb = "sold short" if trade.side == "short" else "bought"
     price = "" if trade.entry_price is None else f" at {trade.entry_price:,.2f}"
     more = ", more than before" if grown else ""

@@ -258,7 +258,7 @@ def test_with_real_money_no_unpromoted_version_takes_a_promoted_ones_place(tmp_p
     publish(folder, "good", 0, promoted=True)
     publish(folder, "bad", 1)
     publish(folder, "better", 2, promoted=True)
-    point(folder / "option_scalper", CURRENT, "good", who="test", why="test", now_ns=0)
+    point(folder / "option_scalper", CURRENT, "good", author="test", why="test", now_ns=0)
     desk = scalper_desk(tmp_path, folder, bars=2)
 
     async def play(run: Running) -> None:

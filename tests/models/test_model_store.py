@@ -532,7 +532,7 @@ def shelf(tmp_path: Path) -> Path:
 def point_to(
     shelf: Path, version: str, pointer: str = CURRENT, *, rollback: bool = False, canary: bool = False
 ) -> None:
-    point(shelf, pointer, version, who="who", why="why", now_ns=7, rollback=rollback, canary=canary)
+    point(shelf, pointer, version, author="who", why="why", now_ns=7, rollback=rollback, canary=canary)
 
 
 def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shelf: Path) -> None:
@@ -644,7 +644,7 @@ def test_a_canary_whose_rollback_a_full_disk_left_unmade_is_one_still(
     shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point_to(shelf, "a")
-    point(shelf, CURRENT, "b", who="ladder", why="why", now_ns=7, canary=True)
+    point(shelf, CURRENT, "b", author="ladder", why="why", now_ns=7, canary=True)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
@@ -691,7 +691,7 @@ def test_a_history_that_is_a_link_or_a_pipe_is_not_written_and_the_pointer_stays
     for put_there in (lambda path: path.symlink_to(elsewhere), os.mkfifo):
         put_there(shelf / PROMOTIONS_FILE)
         with pytest.raises(OSError, match=r"promotions\.jsonl cannot be written .* expected a plain file"):
-            point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+            point(shelf, CURRENT, folder.name, author="alice", why="a drill", now_ns=1)
         (shelf / PROMOTIONS_FILE).unlink()
     assert elsewhere.read_bytes() == b"somebody else's\n"
     assert (shelf / CURRENT).read_bytes() == before_all
@@ -703,7 +703,7 @@ def test_a_pointer_that_is_a_link_to_a_secret_brings_nothing_of_it_into_the_hist
     (shelf / CURRENT).unlink()
     (shelf / CURRENT).symlink_to(secret)
     assert named(shelf, CURRENT) == ""
-    point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+    point(shelf, CURRENT, folder.name, author="alice", why="a drill", now_ns=1)
     assert b"5a5a" not in (shelf / PROMOTIONS_FILE).read_bytes()
     assert secret.read_bytes() == b"ops-laptop:5a5a5a5a\n"
 
@@ -714,7 +714,7 @@ def test_what_lies_in_the_way_of_a_new_pointer_is_neither_waited_for_nor_followe
     part = shelf / f".{CURRENT}.{os.getpid()}.part"
     for put_there in (lambda path: path.symlink_to(elsewhere), lambda path: path.hardlink_to(elsewhere), os.mkfifo):
         put_there(part)
-        point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+        point(shelf, CURRENT, folder.name, author="alice", why="a drill", now_ns=1)
         assert (shelf / CURRENT).read_text() == f"{folder.name}\n"
         assert not (shelf / CURRENT).is_symlink()
     assert elsewhere.read_bytes() == b"somebody else's\n"

@@ -77,7 +77,7 @@ def published(shelf: Path, version: str, graph: bytes = GRAPH) -> None:
 
 
 def name(shelf: Path, version: str, *, rollback: bool = False) -> None:
-    point(shelf, CURRENT, version, who="ladder", why="a test", now_ns=1, rollback=rollback)
+    point(shelf, CURRENT, version, author="ladder", why="a test", now_ns=1, rollback=rollback)
 
 
 def test_the_trainer_cannot_put_a_shelf_of_its_own_in_the_place_of_the_real_one(shelf: Path) -> None:
@@ -143,10 +143,10 @@ def test_a_version_that_was_swapped_after_it_was_judged_is_not_named(shelf: Path
     assert as_trainer("mv v2 judged", shelf) == 0
     published(shelf, "v2", b"evil")
     with pytest.raises(ModelError, match="judged version"):
-        point(shelf, CURRENT, "v2", who="ladder", why="a test", now_ns=1, judged=judged)
+        point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=judged)
     assert (pointed(shelf, CURRENT), [change.after for change in changes(shelf)]) == ("v1", ["v1"])
     assert as_trainer("mv v2 evil; mv judged v2", shelf) == 0
-    point(shelf, CURRENT, "v2", who="ladder", why="a test", now_ns=1, judged=judged)
+    point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=judged)
     assert (pointed(shelf, CURRENT), changes(shelf)[-1].digest) == ("v2", judged)
     assert as_trainer("mv v2 judged; mv evil v2", shelf) == 0  # after the pointer moved
     with pytest.raises(ModelError, match="promoted version"):

@@ -66,6 +66,6 @@ def activate(version: Path, why: str) -> None:
         OSError: the store cannot be written; the pointer is unchanged.
     """
     try:
-        point(version.parent, CURRENT, version.name, who="train-and-export", why=why, now_ns=time.time_ns())
+        point(version.parent, CURRENT, version.name, author="train-and-export", why=why, now_ns=time.time_ns())
     except ModelError as error:
         raise ExportError(error.text) from error

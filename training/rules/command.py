@@ -100,7 +100,7 @@ def _export(task: RuleTask, chosen: argparse.Namespace) -> int:
     _say(f"\n{verdict}\nreport: {version / REPORT_PAGE}")
     sys.stdout.write(f"{version}\n")
     if chosen.activate:
-        point(version.parent, CURRENT, version.name, who=PROGRAM, why="exported: a rule", now_ns=time.time_ns())
+        point(version.parent, CURRENT, version.name, author=PROGRAM, why="exported: a rule", now_ns=time.time_ns())
         _say(f"exported and active: `current` in {version.parent} names it, and running desks follow it")
     return DONE
 

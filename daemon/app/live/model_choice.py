@@ -237,7 +237,7 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
             model = load(store, strategy, version, settings.policy.public_key)
             check_rules(model, strategy, settings.trading())
             judged = model.manifest_digest
-            point(shelf, CURRENT, version, who=WHO, why=WHY, now_ns=time.time_ns(), judged=judged)
+            point(shelf, CURRENT, version, author=WHO, why=WHY, now_ns=time.time_ns(), judged_digest=judged)
         except (ModelError, OSError) as error:
             problem = str(error)
             continue

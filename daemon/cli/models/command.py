@@ -183,7 +183,9 @@ def _name(
             _check_promoted(store, model)
         version, judged = model.version, model.manifest_digest
     now_ns = Clock.real().now_ns()
-    change = point(store.shelf, pointer, version, who=who, why=why, now_ns=now_ns, rollback=rollback, judged=judged)
+    change = point(
+        store.shelf, pointer, version, author=who, why=why, now_ns=now_ns, rollback=rollback, judged_digest=judged
+    )
     if pointer == CURRENT:
         lead_on(options, "reload", "--reason", "TEXT")
     elif version:

@@ -30,19 +30,19 @@ def read_card(folder: Path, manifest: Manifest) -> Card:
     Raises:
         ModelError: the manifest does not vouch for it, or it is unreadable or another version's.
     """
-    path, again = folder / CARD_FILE, "publish the version again by the trainer"
+    path, cure = folder / CARD_FILE, "publish the version again by the trainer"
     if CARD_FILE not in manifest.files:
-        raise ModelError("card", f"{path} is not named by the manifest: {again}")
-    data = read_plain(path, folder.parent.parent.resolve(), CARD_BYTES_MAX, again)
+        raise ModelError("card", f"{path} is not named by the manifest: {cure}")
+    data = read_plain(path, folder.parent.parent.resolve(), CARD_BYTES_MAX, cure)
     if sha256(data).hexdigest() != manifest.files[CARD_FILE]:
-        raise ModelError("file digest", f"{path} is not the one that the manifest vouches for: {again}")
+        raise ModelError("file digest", f"{path} is not the one that the manifest vouches for: {cure}")
     try:
         card = decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # nested a thousand times
-        raise ModelError("card", f"{path} is unreadable: {error}: {again}") from None
+        raise ModelError("card", f"{path} is unreadable: {error}: {cure}") from None
     if (card.format, card.version) != (FORMAT, folder.name):
-        found = f"format {card.format} of {card.version}"
-        raise ModelError("card", f"{path} has {found}, expected format {FORMAT} of {folder.name}: publish it again")
+        fault = f"format {card.format} of {card.version}"
+        raise ModelError("card", f"{path} has {fault}, expected format {FORMAT} of {folder.name}: publish it again")
     return card
 
 
@@ -57,22 +57,30 @@ def figures_of(card: Card) -> dict[str, float]:
 
 def carded(models_dir: Path, strategy: str) -> dict[str, int]:
     """Return the versions with a card, and when each card was written (ns)."""
-    shelf, found = models_dir / strategy, {}
+    shelf, times = models_dir / strategy, {}
     for version in versions(models_dir, strategy):
         with contextlib.suppress(OSError):
-            found[version] = (shelf / version / CARD_FILE).stat().st_mtime_ns
-    return found
+            times[version] = (shelf / version / CARD_FILE).stat().st_mtime_ns
+    return times
 
 
-def newest_with_card(models_dir: Path, strategy: str, judged: Collection[str], others: Collection[str]) -> str:
+def newest_with_card(
+    models_dir: Path, strategy: str, judged_versions: Collection[str], other_versions: Collection[str]
+) -> str:
     """Return the version whose card is the newest file, none of the judged and the others; "" without one.
 
     Where as many were judged as the journal remembers, older cards than theirs may be of versions that it forgot.
     """
     cards = carded(models_dir, strategy)
-    oldest = max((cards.get(version, 0) for version in judged), default=0) if len(judged) >= JUDGED_MAX else -1
-    left = [name for name, at in cards.items() if at > oldest and name not in judged and name not in others]
-    return max(left, key=lambda version: (cards[version], version), default="")
+    oldest = (
+        max((cards.get(version, 0) for version in judged_versions), default=0)
+        if len(judged_versions) >= JUDGED_MAX
+        else -1
+    )
+    candidates = [
+        name for name, at in cards.items() if at > oldest and name not in judged_versions and name not in other_versions
+    ]
+    return max(candidates, key=lambda version: (cards[version], version), default="")
 
 
 HOLDS_FILE = "holds.json"
@@ -107,13 +115,13 @@ def former_holds(shelf: Path) -> HoldReasons:
     return HoldReasons() if (shelf / HOLDS_FILE).is_dir() else holds_of(shelf)
 
 
-def change_holds(shelf: Path, changed: Callable[[HoldReasons], HoldReasons]) -> HoldReasons:
-    """Write what `changed` makes of the shelf's holds and return it: of two persons at once none undoes the other's.
+def change_holds(shelf: Path, change: Callable[[HoldReasons], HoldReasons]) -> HoldReasons:
+    """Write what `change` makes of the shelf's holds and return it: of two persons at once none undoes the other's.
 
-    Raises as `holds_of`, OSError, and what `changed` raises.
+    Raises as `holds_of`, OSError, and what `change` raises.
     """
     with alone(shelf):
-        holds = changed(former_holds(shelf))
+        holds = change(former_holds(shelf))
         write_holds(shelf, holds)
     return holds
 

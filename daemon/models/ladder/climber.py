@@ -60,12 +60,12 @@ class Climber:
         self._wake = asyncio.Event()
         self._due: tuple[str, LadderMove] | None = None  # found between two looks, and of which version
         self._shadow: Shadow | None = None  # of the version that climbs, since this process began
-        self._ended = deque(_unjudged(desk.submitter.state))  # states at the ends of sessions, to be judged
+        self._session_ends = deque(_session_end_at_start(desk.submitter.state))  # states, to be judged
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
-        self._unloaded: dict[str, Sight] = {}  # versions that this look could not load
-        self._unloaded_before: dict[str, Sight] = {}  # by the look before it
+        self._load_failures: dict[str, Sight] = {}  # versions that this look could not load
+        self._load_failures_before: dict[str, Sight] = {}  # by the look before it
         self._rightful = ""  # the version that answers by no other journal's ladder
         self._kept_back = ""  # the champion that cannot take its place again, once it was reported
         self._replaying = Replaying(
@@ -85,9 +85,9 @@ class Climber:
             self._observe_shadow(event, step, ladder.version)
         match event:
             case CandidateRefused(version=ladder.version, reason=reason):
-                self._found(ladder, LadderMove(_out(ladder), "verification", reason))
+                self._note_move(ladder, LadderMove(_out(ladder), "verification", reason))
             case SessionEnded():
-                self._ended.append(state)
+                self._session_ends.append(state)
                 self._wake.set()
             case ClaimJudged():
                 self._wake.set()
@@ -110,21 +110,21 @@ class Climber:
         """Roll the canary back when its features or actions drift."""
         ladder = self._desk.submitter.state.ladder
         if ladder is not UNSET and ladder.version == version and ladder.step in CANARY:
-            self._found(ladder, LadderMove(ROLLED_BACK, "canary_drift", detail))
+            self._note_move(ladder, LadderMove(ROLLED_BACK, "canary_drift", detail))
 
     def _check_drawdown(self, book: Book, ladder: LadderState) -> None:
-        gained = rules_of.gained(book)
-        self._peak = max(self._peak, gained, ladder.figures[PEAK])
-        capital = float(book.equity) - (gained - ladder.figures[GAINED])  # that at its promotion, and transfers since
-        move = rules_of.drawdown(gained, self._peak, capital, ladder.share, self._rules)
+        gain = rules_of.gained(book)
+        self._peak = max(self._peak, gain, ladder.figures[PEAK])
+        capital = float(book.equity) - (gain - ladder.figures[GAINED])  # that at its promotion, and transfers since
+        move = rules_of.drawdown(gain, self._peak, capital, ladder.share, self._rules)
         if move is not None:
-            self._found(ladder, move)
+            self._note_move(ladder, move)
         most = capital * self._rules.drawdown_max * ladder.share
         if self._peak - ladder.figures[PEAK] > PEAK_STEP * most and not self._peak_due:
             self._peak_due = True
             self._wake.set()
 
-    def _found(self, ladder: LadderState, move: LadderMove) -> None:
+    def _note_move(self, ladder: LadderState, move: LadderMove) -> None:
         """Note what is due: the first of a version counts."""
         if self._due is None or self._due[0] != ladder.version:
             self._due = ladder.version, move
@@ -156,7 +156,7 @@ class Climber:
         except ModelError as error:
             holds = HoldReasons(frozen=str(error))
             self._hold(str(error))
-        self._unloaded_before, self._unloaded = self._unloaded, {}
+        self._load_failures_before, self._load_failures = self._load_failures, {}
         while await self._step(holds):
             pass
         await self._align()
@@ -188,7 +188,7 @@ class Climber:
             self._due = None
             return True
         if ladder.step == REPLAY:
-            self._ended.clear()
+            self._session_ends.clear()
             return await self._replay(ladder)
         if ladder.step in CANARY and GAINED not in ladder.figures and self._answers() == ladder.version:
             await self._begin(ladder)
@@ -199,9 +199,13 @@ class Climber:
                 figures = {**ladder.figures, PEAK: self._peak}
                 await self._submit(ladder, ladder.step, ladder.sessions, figures, "peak", "the most it gained so far")
                 return True
-        if self._ended:
-            state = self._ended.popleft()
-            await (self._shadowed(ladder, state) if ladder.step == SHADOW else self._traded(ladder, state))
+        if self._session_ends:
+            state = self._session_ends.popleft()
+            await (
+                self._end_shadow_session(ladder, state)
+                if ladder.step == SHADOW
+                else self._end_canary_session(ladder, state)
+            )
             return True
         return False
 
@@ -215,9 +219,9 @@ class Climber:
         if change is None or change.after != running:
             self._rightful = running
             return None
-        judged = ladder.judged if ladder is not UNSET else ()
+        judged_versions = ladder.judged if ladder is not UNSET else ()
         manifest, share = self._desk.models.running.manifest_digest, min(CANARY.values())
-        return LadderState(running, "proposed", change.before, share, 0, {}, judged, manifest)
+        return LadderState(running, "proposed", change.before, share, 0, {}, judged_versions, manifest)
 
     async def _note_champion(self, ladder: LadderState) -> None:
         """Note in the history that a canary is none any more, before another one is proposed; a lost `current` too."""
@@ -231,15 +235,15 @@ class Climber:
         running = self._answers()
         if ladder.version in holds.held:
             return LadderMove(_out(ladder), "held_back", holds.held[ladder.version])
-        if ladder.step in CANARY and (broken := _broken(self._desk.submitter.state, ladder.version)):
-            return LadderMove(ROLLED_BACK, "canary_claim", broken)
+        if ladder.step in CANARY and (reason := _claim_fault(self._desk.submitter.state, ladder.version)):
+            return LadderMove(ROLLED_BACK, "canary_claim", reason)
         if ladder.step in (REPLAY, SHADOW) and running == ladder.version:
             return LadderMove(CHAMPION, "by_hand", "it was promoted by hand")
         if ladder.step in CANARY and running == ladder.version and self._was_changed(ladder):
             return LadderMove(ROLLED_BACK, "version_changed", "what answers is not what was judged by its card")
-        version, found = self._due or ("", None)
-        if found is not None and version == ladder.version:
-            return found
+        version, move = self._due or ("", None)
+        if move is not None and version == ladder.version:
+            return move
         expected = ("", ladder.version) if "base" in ladder.figures else ("", ladder.version, ladder.champion)
         if running not in expected:
             return LadderMove(_out(ladder), "by_hand", f"{running} answers, and not by the ladder")
@@ -262,22 +266,24 @@ class Climber:
     async def _propose(self, holds: HoldReasons) -> bool:
         """Judge the newest version with a card that was not judged yet; False without one."""
         state = self._desk.submitter.state
-        judged = state.ladder.judged if state.ladder is not UNSET else ()
+        judged_versions = state.ladder.judged if state.ladder is not UNSET else ()
         running = self._desk.models.running
         champion, manifest = running.version, ""
-        others = {*holds.held, champion, *self._unloaded}
+        excluded_versions = {*holds.held, champion, *self._load_failures}
         if state.ladder is not UNSET:
-            others.add(state.ladder.champion)  # it answered before; its own card is about another parent
+            excluded_versions.add(state.ladder.champion)  # it answered before; its own card is about another parent
         name = self._desk.strategy.spec.name
-        version = await asyncio.to_thread(newest_with_card, self._desk.models_dir, name, judged, others)
+        version = await asyncio.to_thread(
+            newest_with_card, self._desk.models_dir, name, judged_versions, excluded_versions
+        )
         if not version:
             return False
         files = await asyncio.to_thread(sight, self._desk.models_dir, name, version)
         try:
-            loaded = await asyncio.to_thread(
+            model = await asyncio.to_thread(
                 load, self._desk.models_dir, self._desk.strategy, version, self._desk.public_key
             )
-            card, manifest = await asyncio.to_thread(card_of, loaded), loaded.manifest_digest
+            card, manifest = await asyncio.to_thread(card_of, model), model.manifest_digest
             move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
             if self._waits(files, error):
@@ -285,17 +291,17 @@ class Climber:
             move, figures = LadderMove(REFUSED, "card_refused", str(error)), {}
         if move.to_step == REPLAY:
             figures["replay_to"] = float(state.seq)
-        proposed = LadderState(
-            version, "proposed", champion, 1.0, 0, figures, judged, manifest, running.manifest_digest
+        proposal = LadderState(
+            version, "proposed", champion, 1.0, 0, figures, judged_versions, manifest, running.manifest_digest
         )
-        await self._move(proposed, move)
+        await self._move(proposal, move)
         return True
 
     def _waits(self, files: Sight, error: ModelError) -> bool:
         """Return whether a version that cannot be loaded waits for its files: one is missing, or they still change."""
-        if error.check != MISSING and self._unloaded_before.get(files.version) == files:
+        if error.check != MISSING and self._load_failures_before.get(files.version) == files:
             return False
-        self._unloaded[files.version] = files
+        self._load_failures[files.version] = files
         self._hold(f"{files.version} waits until all its files are there: {error}")
         return True
 
@@ -318,24 +324,26 @@ class Climber:
         figures |= {GAINED: self._peak, PEAK: self._peak, TRADED: 0.0} | _questions(state)
         await self._submit(ladder, ladder.step, 0, figures, "answers", f"equity {base:.2f} at its promotion")
 
-    async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
+    async def _end_shadow_session(self, ladder: LadderState, state: State[Any]) -> None:
         """Count a session of the shadow in which it was asked, and judge it."""
         session, shadow = state.session.session, self._shadow
-        ended = shadow.sessions.pop(session.date, None) if shadow is not None and session is not None else None
-        if shadow is None or ended is None:
+        session_result = shadow.sessions.pop(session.date, None) if shadow is not None and session is not None else None
+        if shadow is None or session_result is None:
             return
-        reason = rules_of.idle(state.risk, state.now_ns, ended.answered + ended.failed, 0, self._rules)
+        reason = rules_of.idle(
+            state.risk, state.now_ns, session_result.answered + session_result.failed, 0, self._rules
+        )
         if reason:
             await self._left_out(ladder, ladder.figures, reason)
             return
-        asked = {
-            "answered": float(ended.answered),
-            "failed": float(ended.failed),
-            "champion_pnl": float(ended.live.gained) / shadow.base_usd,
-            "pnl": float(ended.candidate.gained) / shadow.base_usd,
+        new_figures = {
+            "answered": float(session_result.answered),
+            "failed": float(session_result.failed),
+            "champion_pnl": float(session_result.live.gained) / shadow.base_usd,
+            "pnl": float(session_result.candidate.gained) / shadow.base_usd,
         }
         figures = {**ladder.figures}
-        for name, value in asked.items():
+        for name, value in new_figures.items():
             figures[name] = figures.get(name, 0.0) + value
         sessions = ladder.sessions + 1
         move = rules_of.after_shadow(
@@ -346,27 +354,27 @@ class Climber:
             figures["champion_pnl"],
             self._rules,
         )
-        await self._counted(ladder, sessions, figures, move)
+        await self._record_session(ladder, sessions, figures, move)
 
-    async def _traded(self, ladder: LadderState, state: State[Any]) -> None:
+    async def _end_canary_session(self, ladder: LadderState, state: State[Any]) -> None:
         """Count a whole session of the canary, and judge it."""
         session, book = state.session.session, state.book
-        lost = session_loss(msgspec.structs.replace(book, guard_base=ZERO))  # whatever the limits count from
-        if session is None or GAINED not in ladder.figures or lost is None:
+        loss = session_loss(msgspec.structs.replace(book, guard_base=ZERO))  # whatever the limits count from
+        if session is None or GAINED not in ladder.figures or loss is None:
             return
         if ladder.figures["began_ns"] > session.open_ns or ladder.figures.get(TRADED, 0.0) >= session.open_ns:
             return
         now = _questions(state) | {TRADED: float(session.open_ns)}
         figures = {**ladder.figures, PEAK: max(self._peak, ladder.figures[PEAK]), **now}
-        asked = int(now[ASKED] - ladder.figures.get(ASKED, -1.0))
-        failed = int(now[FAILED] - ladder.figures.get(FAILED, now[FAILED]))
-        if reason := rules_of.idle(state.risk, state.now_ns, asked, failed, self._rules):
+        questions = int(now[ASKED] - ladder.figures.get(ASKED, -1.0))
+        failures = int(now[FAILED] - ladder.figures.get(FAILED, now[FAILED]))
+        if reason := rules_of.idle(state.risk, state.now_ns, questions, failures, self._rules):
             await self._left_out(ladder, figures, reason)
             return
-        figures |= rules_of.bet(ladder.figures, -lost, ladder.share) | {"session_return": -lost}
+        figures |= rules_of.bet(ladder.figures, -loss, ladder.share) | {"session_return": -loss}
         figures["evidence"] = rules_of.evidence_of(figures)
         sessions = ladder.sessions + (state.risk.halt is None)
-        await self._counted(
+        await self._record_session(
             ladder, sessions, figures, rules_of.after_canary(ladder.step, sessions, figures["evidence"], self._rules)
         )
 
@@ -374,7 +382,7 @@ class Climber:
         """Journal that a session shows nothing."""
         await self._submit(ladder, ladder.step, ladder.sessions, figures, "idle", f"{reason}: it does not count")
 
-    async def _counted(
+    async def _record_session(
         self, ladder: LadderState, sessions: int, figures: dict[str, float], move: LadderMove | None
     ) -> None:
         ladder = msgspec.structs.replace(ladder, sessions=sessions, figures=figures)
@@ -457,9 +465,9 @@ class Climber:
 
     def _chosen_by_hand(self, ladder: LadderState, now: str) -> str:
         """Return how a person lets another version than the challenger answer, "" where nobody does."""
-        pinned = self._desk.lifecycle.pinned
-        if pinned not in ("", ladder.version):
-            return f"policy.version is {pinned}"
+        pinned_version = self._desk.lifecycle.pinned
+        if pinned_version not in ("", ladder.version):
+            return f"policy.version is {pinned_version}"
         if now not in ("", ladder.champion):
             return f"current names {now}"
         moves = (change for change in reversed(changes(self._desk.shelf)) if change.pointer == CURRENT)
@@ -484,12 +492,12 @@ class Climber:
             self._desk.lifecycle.report_refused(ladder.champion, reason)
 
     async def _point(
-        self, ladder: LadderState, version: str, judged: str, *, rollback: bool = False, canary: bool = False
+        self, ladder: LadderState, version: str, digest: str, *, rollback: bool = False, canary: bool = False
     ) -> None:
         """Move `current`. Raises ModelError, OSError: it is as it was."""
         why, now_ns = f"{ladder.version}: {ladder.step}", self._desk.submitter.now_ns()
-        names = partial(point, self._desk.shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns)
-        await asyncio.to_thread(names, judged=judged, rollback=rollback, canary=canary)
+        names = partial(point, self._desk.shelf, CURRENT, version, author=WHO, why=why, now_ns=now_ns)
+        await asyncio.to_thread(names, judged_digest=digest, rollback=rollback, canary=canary)
         self._desk.lifecycle.wake()
 
 
@@ -498,7 +506,7 @@ def _questions(state: State[Any]) -> dict[str, float]:
     return {ASKED: float(state.decision), FAILED: float(rules_of.unanswered(state.stats))}
 
 
-def _unjudged(state: State[Any]) -> tuple[State[Any], ...]:
+def _session_end_at_start(state: State[Any]) -> tuple[State[Any], ...]:
     """Return the state of a start where a canary's session ended in it and was not judged: a daemon died in between."""
     ladder, session = state.ladder, state.session.session
     if ladder is UNSET or ladder.step not in CANARY or session is None or not state.session.ended:
@@ -506,10 +514,10 @@ def _unjudged(state: State[Any]) -> tuple[State[Any], ...]:
     return (state,) if ladder.figures.get(TRADED, session.open_ns) < session.open_ns else ()
 
 
-def _broken(state: State[Any], version: str) -> str:
+def _claim_fault(state: State[Any], version: str) -> str:
     """Return how the version broke its claim about risk, "" where it did not: it takes no risk, so it shows nothing."""
-    broken = state.claim.broken.get(version) if isinstance(state.claim, ClaimState) else None
-    return "" if broken is None else broken.detail
+    broken_claim = state.claim.broken.get(version) if isinstance(state.claim, ClaimState) else None
+    return "" if broken_claim is None else broken_claim.detail
 
 
 def _out(ladder: LadderState) -> str:

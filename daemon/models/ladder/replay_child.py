@@ -76,22 +76,22 @@ def main() -> None:
 
 def replayed(request: ReplayRequest) -> Replayed:
     """Replay both versions over the same bars. Raises ModelError, JournalError, sqlite3.Error, OSError, ValueError."""
-    who = request.identity
-    strategy = strategy_named(who.strategy, who.symbols, who.config)
-    recorded = recorded_sessions(request, strategy)
-    counted = recorded[-request.sessions :]
-    if not counted:
+    identity = request.identity
+    strategy = strategy_named(identity.strategy, identity.symbols, identity.config)
+    sessions = recorded_sessions(request, strategy)
+    counted_sessions = sessions[-request.sessions :]
+    if not counted_sessions:
         return Replayed()
-    theirs = _play(request, strategy, request.champion, recorded, counted[0])
-    ours = _play(request, strategy, request.challenger, recorded, counted[0])
+    champion_result = _play(request, strategy, request.champion, sessions, counted_sessions[0])
+    challenger_result = _play(request, strategy, request.challenger, sessions, counted_sessions[0])
     return Replayed(
-        sessions=len(counted),
-        asked=ours.asked,
-        failed=ours.failed,
-        pnl=ours.pnl,
-        champion_pnl=theirs.pnl,
-        trades=ours.trades,
-        champion_trades=theirs.trades,
+        sessions=len(counted_sessions),
+        asked=challenger_result.asked,
+        failed=challenger_result.failed,
+        pnl=challenger_result.pnl,
+        champion_pnl=champion_result.pnl,
+        trades=challenger_result.trades,
+        champion_trades=champion_result.trades,
     )
 
 
@@ -111,14 +111,14 @@ class _Player:
     def __init__(self, policy: OnnxPolicy, machine: Machine, first: str) -> None:
         self._policy, self._machine, self._first = policy, machine, first
         self._base: tuple[float, int] | None = None  # equity and fills before the first session
-        self._asked = self._failed = 0
+        self._questions = self._failures = 0
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyEvent:
         """Ask the policy."""
         answer = self._policy.answer(question, now_ns)
         if self._base is not None:
-            self._asked += 1
-            self._failed += isinstance(answer, PolicyFailed)
+            self._questions += 1
+            self._failures += isinstance(answer, PolicyFailed)
         return answer
 
     def watch(self, event: Event, step: Step) -> None:
@@ -131,11 +131,13 @@ class _Player:
         assert self._base is not None
         equity, fills = self._base
         state = self._machine.state
-        return _Played(self._asked, self._failed, float(state.book.equity) / equity - 1.0, state.stats.fills - fills)
+        return _Played(
+            self._questions, self._failures, float(state.book.equity) / equity - 1.0, state.stats.fills - fills
+        )
 
 
 def _play(
-    request: ReplayRequest, strategy: AnyStrategy, version: str, recorded: list[JournalSession], first: JournalSession
+    request: ReplayRequest, strategy: AnyStrategy, version: str, sessions: list[JournalSession], first: JournalSession
 ) -> _Played:
     """Replay all sessions with one version, and count from `first` on. Raises ModelError."""
     spec: Any = strategy.spec
@@ -144,25 +146,29 @@ def _play(
     check_rules(model, strategy, trading)
     if version == request.challenger:  # the champion passed its trial before it answered
         try_model(model, TRIAL_S, configured(spec), spec.config)
-    machine = _started(request, strategy, trading, model, recorded[0].events[0].time_ns)
+    machine = _start_machine(request, strategy, trading, model, sessions[0].events[0].time_ns)
     player = _Player(OnnxPolicy.open(model, strategy, "cpu", 1), machine, first.date)
-    events = (event for session in recorded for event in timed_as_on_a_tape(session.events, spec))
+    events = (event for session in sessions for event in timed_as_on_a_tape(session.events, spec))
     machine.run(events, player.answer, player.watch)
     return player.result()
 
 
-def _started(
+def _start_machine(
     request: ReplayRequest, strategy: AnyStrategy, trading: Trading, model: LoadedModel, now_ns: int
 ) -> Machine:
     """Return a desk in a replay that just started with this model, as the engine starts one."""
-    who = msgspec.structs.replace(request.identity, mode=REPLAY, account="paper")
-    machine = fresh_machine(strategy, who, trading)
-    code = code_digest(who.strategy)
-    machine.apply(RunStarted(now_ns, who.mode, who.account, who.strategy, who.epoch, code, who.feed, trading))
+    identity = msgspec.structs.replace(request.identity, mode=REPLAY, account="paper")
+    machine = fresh_machine(strategy, identity, trading)
+    code = code_digest(identity.strategy)
+    machine.apply(
+        RunStarted(
+            now_ns, identity.mode, identity.account, identity.strategy, identity.epoch, code, identity.feed, trading
+        )
+    )
     adopt_trading(machine)
     manifest = model.manifest
-    promoted = promoted_under(manifest, trading, configured(strategy.spec))
-    machine.apply(ModelVerified(now_ns, model.version, model.digest, promoted, manifest.training.feed))
+    promotion = promoted_under(manifest, trading, configured(strategy.spec))
+    machine.apply(ModelVerified(now_ns, model.version, model.digest, promotion, manifest.training.feed))
     machine.apply(broker_snapshot(machine.market_state, now_ns))
     return machine
 
@@ -193,14 +199,14 @@ def recorded_sessions(request: ReplayRequest, strategy: AnyStrategy) -> list[Jou
     Raises JournalError, sqlite3.Error.
     """
     rows: list[Event] = []  # newest first
-    looked, before = 0, 2**62  # rows, and the id below the last of them
+    rows_read, id_before = 0, 2**62  # rows, and the id below the last of them
     for part in reversed(parts_of(Path(request.journal))):
         with closing(JournalReader(part)) as reader, reading(part):
             newest, first = _bounds(reader)
-            before = min(before, newest)
-            while before >= first and looked < ROWS_MOST:
-                rows += _rows(reader, before, request.seq)
-                before, looked = max(before - ROWS_AT_ONCE, first - 1), looked + ROWS_AT_ONCE
+            id_before = min(id_before, newest)
+            while id_before >= first and rows_read < ROWS_MOST:
+                rows += _rows(reader, id_before, request.seq)
+                id_before, rows_read = max(id_before - ROWS_AT_ONCE, first - 1), rows_read + ROWS_AT_ONCE
                 sessions = _sessions(rows)
                 if _enough(sessions, request, strategy):
                     return sessions
@@ -237,9 +243,9 @@ def _sessions(rows: list[Event]) -> list[JournalSession]:
 
 def _enough(sessions: list[JournalSession], request: ReplayRequest, strategy: AnyStrategy) -> bool:
     """Return whether enough sessions are there; the oldest one may be cut and does not count."""
-    before = sessions[1 : -request.sessions]
-    warm = sum(session.bars for session in before) >= strategy.spec.history_bars * len(strategy.spec.symbols)
-    return warm and len(before) > request.trading.paper.volatility_sessions
+    earlier_sessions = sessions[1 : -request.sessions]
+    warm = sum(session.bars for session in earlier_sessions) >= strategy.spec.history_bars * len(strategy.spec.symbols)
+    return warm and len(earlier_sessions) > request.trading.paper.volatility_sessions
 
 
 # --- the time ---------------------------------------------------------------------------------------------------------
@@ -251,7 +257,7 @@ def timed_as_on_a_tape(events: list[Event], spec: Spec) -> Iterator[Event]:
     The order stays, so a bar that came late is not earlier than what came before it.
     """
     session: Session | None = None
-    now_ns, slot_ns, seen = 0, 0, set[str]()
+    now_ns, slot_ns, slots_seen = 0, 0, set[str]()
     for event in events:
         at_ns = event.time_ns
         match event:
@@ -260,19 +266,19 @@ def timed_as_on_a_tape(events: list[Event], spec: Spec) -> Iterator[Event]:
             case BarClosed(bar=bar) if session is not None and bar.start_ns >= slot_ns:
                 at_ns = min(bar.start_ns + spec.bar_span_s * SECOND_NS, session.close_ns)
                 if bar.start_ns > slot_ns:
-                    yield from _tick(seen, spec, now_ns, at_ns)
-                    slot_ns, seen = bar.start_ns, set()
-                seen.add(bar.symbol)
+                    yield from _tick(slots_seen, spec, now_ns, at_ns)
+                    slot_ns, slots_seen = bar.start_ns, set()
+                slots_seen.add(bar.symbol)
             case BarClosed() | BarCorrected() if session is not None:
                 at_ns = now_ns
             case SessionEnded() if session is not None:
-                yield from _tick(seen, spec, now_ns, session.close_ns)
-                seen = set()
+                yield from _tick(slots_seen, spec, now_ns, session.close_ns)
+                slots_seen = set()
         now_ns = max(now_ns, at_ns)
         yield msgspec.structs.replace(event, time_ns=now_ns)
 
 
-def _tick(seen: set[str], spec: Spec, now_ns: int, before_ns: int) -> Iterator[Event]:
+def _tick(slots_seen: set[str], spec: Spec, now_ns: int, before_ns: int) -> Iterator[Event]:
     """Yield the tick that ends the wait for further symbols, as `daemon.tapes.minutes` has it."""
-    if 0 < len(seen) < len(spec.symbols) and now_ns + MINUTE_WAIT_NS < before_ns:
+    if 0 < len(slots_seen) < len(spec.symbols) and now_ns + MINUTE_WAIT_NS < before_ns:
         yield ClockTicked(now_ns + MINUTE_WAIT_NS)

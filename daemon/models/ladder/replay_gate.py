@@ -82,16 +82,22 @@ class ReplayProcess:
 
 
 class Replaying:
-    """At most one replay. `done` is called on the event loop when it is over; then `look` returns what came of it."""
+    """At most one replay. `on_done` is called on the event loop at its end; then `look` returns what came of it."""
 
     def __init__(
-        self, models_dir: Path, journal: Path, sessions: int, public_key: str, done: Callable[[], None], log: WriteLog
+        self,
+        models_dir: Path,
+        journal: Path,
+        sessions: int,
+        public_key: str,
+        on_done: Callable[[], None],
+        log: WriteLog,
     ) -> None:
         self._models_dir, self._journal, self._sessions = models_dir, journal, sessions
-        self._public_key, self._done, self._log = public_key, done, log
+        self._public_key, self._on_done, self._log = public_key, on_done, log
         self._replay: ReplayProcess | None = None
         self._task: asyncio.Task[Replayed] | None = None
-        self._lost = 0
+        self._losses = 0
 
     def look(self, ladder: LadderState, state: State[Any]) -> Replayed | None:
         """Return what came of the replay; None while it runs. Start it where it does not."""
@@ -105,20 +111,20 @@ class Replaying:
         try:
             result = task.result()
         except ReplayLost as error:
-            self._lost += 1
-            if self._lost < TRIES:
+            self._losses += 1
+            if self._losses < TRIES:
                 self._log("ladder_replay_lost", version=ladder.version, problem=str(error))
                 self._start(ladder, state)
                 return None
             result = Replayed(problem=f"its process was lost {TRIES} times: {error}")
-        self._lost = 0
+        self._losses = 0
         return result
 
     def give_up(self) -> None:
         """End the replay that runs."""
         if self._replay is not None:
             self._replay.kill()
-        self._replay, self._task, self._lost = None, None, 0
+        self._replay, self._task, self._losses = None, None, 0
 
     async def wait(self) -> None:
         """Return when no replay runs."""
@@ -146,4 +152,4 @@ class Replaying:
         """Look at the result, so that one that was given up leaves no word."""
         if not task.cancelled():
             task.exception()
-        self._done()
+        self._on_done()

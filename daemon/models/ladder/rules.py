@@ -62,8 +62,8 @@ def judged(card: Card, champion: str, rules: LadderTable) -> LadderMove:
             f"sessions of {card.session_mean:.5f} with the deviation {card.session_deviation:.5f}",
         ),
     )
-    for name, passed, detail in checks:
-        if not passed:
+    for name, is_passed, detail in checks:
+        if not is_passed:
             return LadderMove(REFUSED, name, detail)
     return LadderMove(REPLAY if rules.replay_sessions else SHADOW, "card_passed", _lead(card, rules.estimator))
 
@@ -86,18 +86,18 @@ def after_replay(result: Replayed, rules: LadderTable) -> LadderMove:
 
 
 def after_shadow(
-    sessions: int, answered: int, failed: int, pnl: float, champion_pnl: float, rules: LadderTable
+    sessions: int, answers: int, failures: int, pnl: float, champion_pnl: float, rules: LadderTable
 ) -> LadderMove | None:
     """Judge the shadow after each session: its failures, then its copy of the desk against the champion's.
 
     `pnl` and `champion_pnl` are what both copies gained, as parts of the equity where they parted.
     """
-    if answered + failed and failed > rules.shadow_failures_max * (answered + failed):
-        return LadderMove(REFUSED, "shadow_failed", f"{failed} of {answered + failed} questions without an answer")
+    if answers + failures and failures > rules.shadow_failures_max * (answers + failures):
+        return LadderMove(REFUSED, "shadow_failed", f"{failures} of {answers + failures} questions without an answer")
     if sessions < rules.shadow_sessions:
         return None
     detail = f"{pnl:+.3%}, the champion's {champion_pnl:+.3%} in {sessions} sessions"
-    if not answered:
+    if not answers:
         return LadderMove(REFUSED, "shadow_failed", "it answered no question")
     if pnl < champion_pnl - rules.shadow_behind_max:
         return LadderMove(REFUSED, "shadow_behind", detail)
@@ -123,10 +123,12 @@ def gained(book: Book) -> float:
 
 def drawdown(gain: float, peak: float, capital: float, share: float, rules: LadderTable) -> LadderMove | None:
     """Judge the loss from the highest gain since the promotion, USD, as a part of the capital without that gain."""
-    lost, most = (peak - gain) / capital if capital > 0.0 else 1.0, rules.drawdown_max * share
-    if lost <= most:
+    loss_share, most = (peak - gain) / capital if capital > 0.0 else 1.0, rules.drawdown_max * share
+    if loss_share <= most:
         return None
-    return LadderMove(ROLLED_BACK, "canary_drawdown", f"{lost:.2%} of the equity lost since then, at most {most:.2%}")
+    return LadderMove(
+        ROLLED_BACK, "canary_drawdown", f"{loss_share:.2%} of the equity lost since then, at most {most:.2%}"
+    )
 
 
 def unanswered(stats: Stats) -> int:
@@ -134,15 +136,15 @@ def unanswered(stats: Stats) -> int:
     return sum(stats.denials.get(gate, 0) for gate in UNANSWERED)
 
 
-def idle(risk: RiskState, now_ns: int, asked: int, failed: int, rules: LadderTable) -> str:
+def idle(risk: RiskState, now_ns: int, questions: int, failures: int, rules: LadderTable) -> str:
     """Return why a session shows nothing about a challenger, "" where it does.
 
-    What its own losses stopped is no reason. `asked` are its questions, `failed` those without an answer.
+    What its own losses stopped is no reason. `questions` counts its questions, `failures` those without an answer.
     """
-    if not asked:
+    if not questions:
         return "no question was asked"
-    if failed > rules.shadow_failures_max * asked:
-        return f"{failed} of {asked} questions without an answer"
+    if failures > rules.shadow_failures_max * questions:
+        return f"{failures} of {questions} questions without an answer"
     pause, halt = risk.pause, risk.halt
     if halt is not None and halt.reason not in OWN_HALTS:
         return f"halt {halt.reason}"

@@ -493,8 +493,8 @@ def swap(store: Path, version: str, seed: int) -> Path:
 class Swapping(Climber):
     """A version that its trainer swaps after the last session of its shadow was judged, before the pointer moves."""
 
-    async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
-        await super()._shadowed(ladder, state)
+    async def _end_shadow_session(self, ladder: LadderState, state: State[Any]) -> None:
+        await super()._end_shadow_session(ladder, state)
         swap(self._desk.models_dir, "v2", 9)
 
 
@@ -689,7 +689,7 @@ def test_a_pin_lets_no_canary_in_and_an_alarm_says_that_a_pinned_one_that_fell_a
         if pinned == "v2":
             await climb.session()
             climb.climber.drifted("v2", "index 3.1")
-        climb.run.lifecycle._wanted["live"] = pinned  # as a start with `policy.version`
+        climb.run.lifecycle._versions["live"] = pinned  # as a start with `policy.version`
         for _ in range(2):
             await climb.session()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", pinned)
@@ -760,7 +760,7 @@ def test_a_canary_of_another_journal_that_comes_to_answer_in_a_session_does_not_
     async def play(climb: Climb) -> None:
         folder = publish(store, "v2", 2)
         damage(folder)
-        point(shelf, CURRENT, "v2", who=climber.WHO, why="test", now_ns=0, canary=True)
+        point(shelf, CURRENT, "v2", author=climber.WHO, why="test", now_ns=0, canary=True)
         looking = asyncio.create_task(climb.climber.run())
         await climb.run.lifecycle.look()
         assert climb.run.models.running.version == "v1"

@@ -124,7 +124,7 @@ def test_a_flat_desk_whose_canary_is_broken_starts_on_its_champion_or_says_that_
     with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as played:
         stopped(played)
         folder = publish(models, "v2", 2)
-        point(shelf, CURRENT, "v2", who="ladder", why="test", now_ns=0, canary=True)
+        point(shelf, CURRENT, "v2", author="ladder", why="test", now_ns=0, canary=True)
         climbs = ("v2", "shadow", "canary_10", "lively", 0.1, 0, "shadow_passed", "ahead")
         command_offline(played.state_dir, lambda now_ns: LadderMoved(now_ns, *climbs))
         stopped(played)

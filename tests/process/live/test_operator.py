@@ -123,7 +123,7 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
         send(played, "resume")
         played.until_true(partial(bought, played, before), "an entry after the pause")
 
-        point(store / "option_scalper", CURRENT, "second", who="alice", why="a test", now_ns=0)
+        point(store / "option_scalper", CURRENT, "second", author="alice", why="a test", now_ns=0)
         send(played, "reload")
         played.until_true(lambda: bool(played.journaled("ModelPromoted")), "the second version answers")
 
@@ -266,7 +266,7 @@ def test_nothing_beside_the_desk_holds_up_its_end_and_a_second_user_sees_it_afte
         send(played, "halt")
         until(lambda: alarmed.exists() and len(alarmed.read_text().split()) == 2, "the alarm's program began")
         played.until_true(partial(knows_flat, played), "the desk heard of its last exit")
-        point(store / "option_scalper", CURRENT, "second", who="alice", why="a test", now_ns=0)
+        point(store / "option_scalper", CURRENT, "second", author="alice", why="a test", now_ns=0)
         send(played, "reload")
         daemon.terminate()  # while a version is tried
         assert daemon.wait(STOP_S) == 0, played.log()[-2000:]

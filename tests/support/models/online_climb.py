@@ -25,7 +25,7 @@ def online_store(store: Path, slope: float = 0.5) -> Path:
     put_momentum(store, version="v2", slope=slope)
     put_momentum(store, version="v1")
     vouch(store / NAME / "v2", CARD)
-    point(store / NAME, CURRENT, "v1", who="test", why="test", now_ns=0)
+    point(store / NAME, CURRENT, "v1", author="test", why="test", now_ns=0)
     return store
 
 

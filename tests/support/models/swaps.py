@@ -68,7 +68,7 @@ def damage(folder: Path) -> None:
 
 def name(store: Path, version: str, pointer: str = CURRENT, strategy: str = "option_scalper") -> None:
     """Let a pointer of the store name the version."""
-    point(store / strategy, pointer, version, who="test", why="test", now_ns=0)
+    point(store / strategy, pointer, version, author="test", why="test", now_ns=0)
 
 
 @dataclass(slots=True)
