@@ -194,7 +194,7 @@ async def run_replay(
         daily=daily,
         remarks=notes,
         option_quotes=quoted,
-        exported=exported_as(replay.model.manifest),
+        export_path=exported_as(replay.model.manifest),
         claim=claim_words(replay.model.manifest, replay.settings.trading(), configured(spec)),
         trades_over_night=nights,
         entries_wanted=entries.wanted,

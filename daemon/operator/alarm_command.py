@@ -62,7 +62,7 @@ class _Queue:
         self._lock = threading.Lock()
         self._grave: dict[str, deque[AlarmLine]] = {}  # by name; the first name is the next one's turn
         self._lesser = {urgency: deque[AlarmLine](maxlen=WAITING_MOST) for urgency in (Urgency.WARNING, Urgency.NOTE)}
-        self._put = self._settled = 0  # alarms that came; those of them that were run or counted as missed
+        self._put = self._done_count = 0  # alarms that came; those of them that were run or counted as missed
 
     def __len__(self) -> int:
         with self._lock:
@@ -90,9 +90,9 @@ class _Queue:
         """
         with self._lock:
             line, urgency = self._next(scarce=scarce)
-            missed = self._put - self._settled - 1 - self._waiting()
-            self._settled += 1 + missed
-            return replace(line, missed=missed), urgency
+            missed_count = self._put - self._done_count - 1 - self._waiting()
+            self._done_count += 1 + missed_count
+            return replace(line, missed=missed_count), urgency
 
     def _next(self, *, scarce: bool) -> tuple[AlarmLine, Urgency]:
         if self._grave:
@@ -106,8 +106,8 @@ class _Queue:
         lines = self._lesser[urgency]
         line = lines.pop() if scarce else lines.popleft()
         if scarce:
-            for left in self._lesser.values():
-                left.clear()
+            for alarms_waiting in self._lesser.values():
+                alarms_waiting.clear()
         return line, urgency
 
     def _waiting(self) -> int:
@@ -134,7 +134,7 @@ class AlarmCommand:
         self._log, self._monotonic_ns = log, monotonic_ns
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
         self._queue = _Queue()
-        self._failed: list[tuple[int, int, AlarmLine]] = []  # grave ones: when again, runs so far, the alarm
+        self._retries: list[tuple[int, int, AlarmLine]] = []  # grave ones: when again, runs so far, the alarm
         self._wake: Callable[[], None] | None = None
 
     # --- the trading loop's thread --------------------------------------------------------------------------------
@@ -161,20 +161,20 @@ class AlarmCommand:
 
     async def run(self) -> None:
         """Start the program for each alarm, grave ones first, as often as the rate allows; until cancelled."""
-        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        loop, arrival = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
             with contextlib.suppress(RuntimeError):  # this thread's loop has ended
-                loop.call_soon_threadsafe(arrived.set)
+                loop.call_soon_threadsafe(arrival.set)
 
         self._wake = wake
         try:
             while True:
-                arrived.clear()
+                arrival.clear()
                 if not self._queue and not self._is_due():
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(NAP_S if self._failed else None):
-                            await arrived.wait()
+                        async with asyncio.timeout(NAP_S if self._retries else None):
+                            await arrival.wait()
                     continue
                 scarce = False
                 while wait_ns := self._bucket.wait_ns():
@@ -187,12 +187,12 @@ class AlarmCommand:
 
     def _is_due(self) -> bool:
         """Whether a grave alarm whose run failed waits for its next one, and its time has come."""
-        return bool(self._failed) and self._failed[0][0] <= self._monotonic_ns()
+        return bool(self._retries) and self._retries[0][0] <= self._monotonic_ns()
 
     async def _run_next(self, *, scarce: bool) -> None:
         """Run the program for the next alarm. A grave one whose run fails is kept for another run."""
         if self._is_due() and not self._queue.has_grave():
-            _, runs, line = self._failed.pop(0)
+            _, runs, line = self._retries.pop(0)
             urgency = Urgency.GRAVE
         else:
             (line, urgency), runs = self._queue.take(scarce=scarce), 0
@@ -202,8 +202,8 @@ class AlarmCommand:
         self._log("alarm_command_failed", alarm=line.alarm, problem=problem)
         if urgency is Urgency.GRAVE and runs + 1 < RUNS_MOST:
             again_ns = self._monotonic_ns() + round(back_off_s(runs + 1, AGAIN_S, AGAIN_MOST_S) * SECOND_NS)
-            self._failed.append((again_ns, runs + 1, line))
-            self._failed.sort(key=lambda again: again[0])
+            self._retries.append((again_ns, runs + 1, line))
+            self._retries.sort(key=lambda retry: retry[0])
 
     async def run_for(self, line: AlarmLine) -> str:
         """Run the program once; return the problem, "" for none."""

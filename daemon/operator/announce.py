@@ -32,11 +32,11 @@ _TOPIC: dict[type[Row], str] = {DecisionRow: "decisions", OrderRow: "orders", Fi
 class Announcer:
     """`observe` after every step, on the thread that alone puts into `outbox`. A bar has `bar_ns` nanoseconds."""
 
-    __slots__ = ("_bar_ns", "_outbox", "_published")
+    __slots__ = ("_bar_ns", "_last_state", "_outbox")
 
     def __init__(self, outbox: Outbox, bar_ns: int = MINUTE_NS) -> None:
         self._outbox, self._bar_ns = outbox, bar_ns
-        self._published: State[Any] | None = None  # the state of the last status
+        self._last_state: State[Any] | None = None  # the state of the last status
 
     def observe(self, event: Event, step: Step) -> None:
         """Put the step's rows, events and alarms into the outbox."""
@@ -61,24 +61,27 @@ class Announcer:
             if type(effect) is RaiseAlarm:
                 halted = state.risk.halt is not None
                 outbox.put("alarms", Alarm(effect.name, effect.detail, state.seq, state.now_ns, halted))
-        if self._published is None or _differs(self._published, state):
-            self._published = state
+        if self._last_state is None or _differs(self._last_state, state):
+            self._last_state = state
             outbox.put_retained("status", state)
 
 
-def _differs(published: State[Any], state: State[Any]) -> bool:
-    """Whether halt, pause, session, model, ladder, claim, reconciliation or stop changed since `published`."""
-    before_then = (published.model, published.ladder, published.claim)
-    if any(then is not now for then, now in zip(before_then, (state.model, state.ladder, state.claim), strict=True)):
-        return True
-    if published.session is not state.session and (
-        published.session.session is not state.session.session or published.session.ended is not state.session.ended
+def _differs(last_state: State[Any], state: State[Any]) -> bool:
+    """Whether halt, pause, session, model, ladder, claim, reconciliation or stop changed since `last_state`."""
+    last_parts = (last_state.model, last_state.ladder, last_state.claim)
+    if any(
+        last_part is not now
+        for last_part, now in zip(last_parts, (state.model, state.ladder, state.claim), strict=True)
     ):
         return True
-    before, now = published.risk, state.risk
-    return before is not now and (
-        before.halt is not now.halt
-        or before.pause is not now.pause
-        or before.reconciled is not now.reconciled
-        or before.stopping != now.stopping
+    if last_state.session is not state.session and (
+        last_state.session.session is not state.session.session or last_state.session.ended is not state.session.ended
+    ):
+        return True
+    risk_before, now = last_state.risk, state.risk
+    return risk_before is not now and (
+        risk_before.halt is not now.halt
+        or risk_before.pause is not now.pause
+        or risk_before.reconciled is not now.reconciled
+        or risk_before.stopping != now.stopping
     )

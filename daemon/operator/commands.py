@@ -58,37 +58,37 @@ class CommandError(ValueError):
 
 def event_of(command: Command) -> Callable[[int], Event]:
     """Return the maker of the command's event. Raises CommandError for an unknown name or an unusable reason."""
-    (name, *arguments), reason, who = command.name.split(" "), command.reason.strip(), command.who.strip()
+    (name, *arguments), reason, sender = command.name.split(" "), command.reason.strip(), command.who.strip()
     if name not in NAMES or (arguments and name not in (CLOSE, RESUME, RESET_LIMITS)):
         raise CommandError(f"command is {command.name[:40]!r}: expected one of {', '.join(NAMES)}: correct the name")
-    for what, text in (("reason", reason), ("who", who)):
+    for field, text in (("reason", reason), ("who", sender)):
         if not text or len(text) > REASON_MOST or not text.isprintable():
-            found = f"{len(text)} letters" if text.isprintable() else "text with control characters"
-            raise CommandError(f"{what} has {found}: expected 1 to {REASON_MOST} printable ones: say it in short")
+            fault = f"{len(text)} letters" if text.isprintable() else "text with control characters"
+            raise CommandError(f"{field} has {fault}: expected 1 to {REASON_MOST} printable ones: say it in short")
     match name:
         case "pause":
-            return lambda now_ns: PauseRequested(now_ns, reason, who)
+            return lambda now_ns: PauseRequested(now_ns, reason, sender)
         case "resume":
             seen_ns = _seen_ns(arguments)
-            return lambda now_ns: ResumeRequested(now_ns, reason, who, scope=command.scope or UNSET, seen_ns=seen_ns)
+            return lambda now_ns: ResumeRequested(now_ns, reason, sender, scope=command.scope or UNSET, seen_ns=seen_ns)
         case "resume-reset-limits":
             seen_ns = _seen_ns(arguments)
-            return lambda now_ns: ResumeRequested(now_ns, reason, who, reset_limits=True, seen_ns=seen_ns)
+            return lambda now_ns: ResumeRequested(now_ns, reason, sender, reset_limits=True, seen_ns=seen_ns)
         case "halt":
-            return lambda now_ns: HaltRequested(now_ns, "operator", reason, who)
+            return lambda now_ns: HaltRequested(now_ns, "operator", reason, sender)
         case "flatten":
-            return lambda now_ns: FlattenRequested(now_ns, reason, who)
+            return lambda now_ns: FlattenRequested(now_ns, reason, sender)
         case "close":
             symbol, quantity = closing(arguments)
-            return lambda now_ns: CloseRequested(now_ns, symbol, quantity, reason, who)
+            return lambda now_ns: CloseRequested(now_ns, symbol, quantity, reason, sender)
         case "accept-broker":
-            return lambda now_ns: AcceptBrokerRequested(now_ns, reason, who)
+            return lambda now_ns: AcceptBrokerRequested(now_ns, reason, sender)
         case "reset-clock":
-            return lambda now_ns: ClockReset(now_ns, reason, who)
+            return lambda now_ns: ClockReset(now_ns, reason, sender)
         case "reload-model":
-            return lambda now_ns: ReloadRequested(now_ns, reason, who)
+            return lambda now_ns: ReloadRequested(now_ns, reason, sender)
         case _:
-            return lambda now_ns: StatusRequested(now_ns, reason, who)
+            return lambda now_ns: StatusRequested(now_ns, reason, sender)
 
 
 def _seen_ns(arguments: Sequence[str]) -> int | UnsetType:
@@ -106,8 +106,8 @@ def closing(arguments: Sequence[str]) -> tuple[str, Quantity]:
     """Return the symbol that `close` names, and the quantity: 0 is all of it. Raises CommandError."""
     symbol, quantity = arguments[0] if arguments else "", arguments[1] if len(arguments) > 1 else ""
     if not _SYMBOL.fullmatch(symbol) or len(arguments) > 2:
-        found = " ".join(arguments)[:40]
-        raise CommandError(f"close is given {found!r}: expected a symbol, and maybe a quantity, such as SPY 12.5")
+        text = " ".join(arguments)[:40]
+        raise CommandError(f"close is given {text!r}: expected a symbol, and maybe a quantity, such as SPY 12.5")
     try:
         count = exact(quantity) if quantity else 0
     except ValueError as error:

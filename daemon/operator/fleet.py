@@ -69,9 +69,9 @@ class Fleet(msgspec.Struct, frozen=True):
 def fleet_of(desks: Sequence[tuple[str, DeskStatus]], now_s: float) -> Fleet:
     """Return the fleet of these names and statuses; `now_s` is this host's clock, seconds since 1970 UTC."""
     lines = tuple(line_of(name, status, now_s) for name, status in desks)
-    counted, remarks = _once(lines)
-    totals = tuple(total for money in ORDER for total in _totals(money, counted))
-    kinds = [money for money in ORDER if any(line.money == money for line in counted)]
+    lines_counted, remarks = _once(lines)
+    totals = tuple(total for money in ORDER for total in _totals(money, lines_counted))
+    kinds = [money for money in ORDER if any(line.money == money for line in lines_counted)]
     if len(kinds) > 1:
         remarks.append(f"Totals are kept apart: {', '.join(kinds)} are never added to each other.")
     return Fleet(lines, totals, tuple(remarks))
@@ -79,7 +79,7 @@ def fleet_of(desks: Sequence[tuple[str, DeskStatus]], now_s: float) -> Fleet:
 
 def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
     """Return a desk's line."""
-    equity, exposed = _number(status.equity_usd), _number(status.exposed_usd)
+    equity, exposure = _number(status.equity_usd), _number(status.exposed_usd)
     money = KINDS.get(status.mode, RECORDED)
     trading, may = trading_in_words(status)
     return FleetLine(
@@ -91,8 +91,8 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
         trading=trading,
         may_trade=may,
         equity_usd=equity,
-        exposed_usd=exposed,
-        exposure=_share(exposed, equity),
+        exposed_usd=exposure,
+        exposure=_share(exposure, equity),
         day_usd=_number(status.day_usd) if status.session else None,
         session=status.session,
         drawdown=status.drawdown,
@@ -112,10 +112,10 @@ def distinct(named: Sequence[tuple[str, ...]]) -> list[str]:
 
     The first ones are "" where a desk has none; the last is its folder's.
     """
-    often = [Counter(each[place] for each in named) for place in range(len(named[0]))] if named else []
+    often = [Counter(parts[place] for parts in named) for place in range(len(named[0]))] if named else []
     names: list[str] = []
-    for each in named:
-        label = next((name for name, count in zip(each, often, strict=True) if name and count[name] == 1), each[-1])
+    for parts in named:
+        label = next((name for name, count in zip(parts, often, strict=True) if name and count[name] == 1), parts[-1])
         chosen, number = label, 2
         while chosen in names:
             chosen, number = f"{label} ({number})", number + 1
@@ -126,21 +126,21 @@ def distinct(named: Sequence[tuple[str, ...]]) -> list[str]:
 def _once(lines: Sequence[FleetLine]) -> tuple[list[FleetLine], list[str]]:
     """Return the desks that count (one for each account: the running one, else of the newest event) and remarks."""
     by_account: dict[tuple[str, str], list[FleetLine]] = {}
-    counted, remarks = [], []
+    lines_counted, remarks = [], []
     for line in lines:
         if line.problem:
             remarks.append(f"{line.name} could not be read and counts in no total.")
         elif line.money in (REAL, PAPER) and " " in line.account:  # the broker has told its number
             by_account.setdefault((line.money, line.account), []).append(line)
         else:
-            counted.append(line)
-    for (_, account), shared in by_account.items():
-        newest = max(shared, key=lambda line: (line.running, line.time))
-        counted.append(newest)
-        if len(shared) > 1:
-            names = " and ".join(line.name for line in shared)
+            lines_counted.append(line)
+    for (_, account), account_lines in by_account.items():
+        newest = max(account_lines, key=lambda line: (line.running, line.time))
+        lines_counted.append(newest)
+        if len(account_lines) > 1:
+            names = " and ".join(line.name for line in account_lines)
             remarks.append(f"{names} are desks of one account ({account}): it counts once, as {newest.name} has it.")
-    return counted, remarks
+    return lines_counted, remarks
 
 
 def _totals(money: str, lines: Sequence[FleetLine]) -> Iterator[FleetTotal]:
@@ -153,7 +153,7 @@ def _totals(money: str, lines: Sequence[FleetLine]) -> Iterator[FleetTotal]:
 
 
 def _total(money: str, account: str, lines: Sequence[FleetLine]) -> FleetTotal:
-    equity, exposed = sum(line.equity_usd or 0.0 for line in lines), sum(line.exposed_usd or 0.0 for line in lines)
+    equity, exposure = sum(line.equity_usd or 0.0 for line in lines), sum(line.exposed_usd or 0.0 for line in lines)
     session = max(line.session for line in lines)
     of_day = [line.day_usd for line in lines if line.session == session and line.day_usd is not None]
     return FleetTotal(
@@ -161,8 +161,8 @@ def _total(money: str, account: str, lines: Sequence[FleetLine]) -> FleetTotal:
         account=account,
         desks=len(lines),
         equity_usd=round(equity, 2),
-        exposed_usd=round(exposed, 2),
-        exposure=_share(exposed, equity),
+        exposed_usd=round(exposure, 2),
+        exposure=_share(exposure, equity),
         day_usd=round(sum(of_day), 2) if of_day else None,
         session=session,
         counted=len(of_day),

@@ -87,7 +87,7 @@ def gateway_view(folder: Path, now_s: float) -> GatewayView:
         with (folder / STATUS_FILE).open("rb") as file:
             lag_s = abs(now_s - os.fstat(file.fileno()).st_mtime)  # ahead: the clock was set back since
             status: StatusFile = typed(msgspec.json.Decoder(StatusFile).decode, file.read(BYTES_MOST))
-        lines = (*(_line(row) for row in status.accounts), *_compared(status))
+        lines = (*(_line(row) for row in status.accounts), *_compare(status))
     except (OSError, Unreadable, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "its status file cannot be read"
         return GatewayView(str(folder), "", "", "unreadable", str(why), None)
@@ -118,10 +118,10 @@ def _line(row: SubAccountStatus) -> GatewayLine:
     )
 
 
-def _compared(status: StatusFile) -> tuple[GatewayLine, GatewayLine]:
-    both = (("sum", "all together", status.sum), ("broker", "by the broker", status.broker))
+def _compare(status: StatusFile) -> tuple[GatewayLine, GatewayLine]:
+    limits = (("sum", "all together", status.sum), ("broker", "by the broker", status.broker))
     first, second = (
         GatewayLine(kind, name, float(of.cash) if of.cash else None, float(of.equity) if of.equity else None)
-        for kind, name, of in both
+        for kind, name, of in limits
     )
     return first, second

@@ -101,7 +101,7 @@ def heartbeat_of(
     """Return the unsigned heartbeat of a desk in this state."""
     draft, since_ns = Draft(state, kind), state.now_ns - LATELY_NS
     lately = [o for o in state.closed.values() if o.news_ns > since_ns and o.filled and not o.closing]
-    told = (*state.orders.values(), *lately)
+    orders = (*state.orders.values(), *lately)
     return Heartbeat(
         desk=desk,
         life=life,
@@ -112,7 +112,7 @@ def heartbeat_of(
         prefix=guard_prefix(draft),
         leaving=leaving,
         holds={symbol: Held(*cover) for symbol, cover in cover_of(draft).items()},
-        orders={order.client_order_id: order.filled for order in told if order.purpose != "foreign"},
+        orders={order.client_order_id: order.filled for order in orders if order.purpose != "foreign"},
     )
 
 

@@ -67,7 +67,7 @@ class _Traded:
     costs_usd: dict[str, Decimal] = field(default_factory=dict)  # by order: cumulative
 
 
-def _seen(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _printable_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Return foreign text for a terminal, without line breaks and control codes, which JSON escapes by itself."""
     return {name: printable(value, LINE_MOST) if isinstance(value, str) else value for name, value in line.items()}
 
@@ -81,7 +81,7 @@ class Log:
         style: str = "auto",
         stream: TextIO | io.TextIOBase | None = None,
         also: Callable[[str], bool] = lambda _: False,  # is an event of this name written though it is below the level?
-        shown: frozenset[str] = frozenset(),  # events that the program shows by other means: written at debug
+        quiet_events: frozenset[str] = frozenset(),  # events that the program shows by other means: written at debug
     ) -> None:
         stream = cast(TextIO, stream if stream is not None else sys.stderr)
         pretty = style == "pretty" or (style == "auto" and stream.isatty())
@@ -89,14 +89,14 @@ class Log:
         processors: list[Any] = [times, structlog.processors.add_log_level]
         if pretty:
             processors += [
-                _seen,
+                _printable_line,
                 structlog.dev.ConsoleRenderer(pad_event_to=22, colors=stream.isatty(), sort_keys=False),
             ]
         else:
             processors.append(structlog.processors.JSONRenderer())
-        self._threshold, self._also, self._shown = LEVELS[level], also, shown
+        self._threshold, self._also, self._quiet_events = LEVELS[level], also, quiet_events
         self._reconciled = False
-        self._traded = _Traded()
+        self._basket_totals = _Traded()
         self._exits: dict[tuple[int, str], tuple[Quantity, Decimal]] = {}  # of open trades: quantity, value before fees
         self._quiet = NOTHING  # events that are one of many on this desk: written at debug
         self._many = EACH_REQUEST if pretty else EACH_ORDER  # those of a daily desk
@@ -109,15 +109,15 @@ class Log:
 
     def __call__(self, name: str, /, **fields: object) -> None:
         """Write one event."""
-        declared = LOG_EVENTS.get(name)
-        if declared is None or set(fields) != set(declared.fields):
-            expected = sorted(declared.fields) if declared else "a name of LOG_EVENTS"
+        event = LOG_EVENTS.get(name)
+        if event is None or set(fields) != set(event.fields):
+            expected = sorted(event.fields) if event else "a name of LOG_EVENTS"
             raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
         if self.on_event is not None:
             self.on_event(name)
         if self.market_time is not None:
             fields["simulated"] = self.market_time()
-        level = "debug" if name in self._quiet | self._shown else declared.level
+        level = "debug" if name in self._quiet | self._quiet_events else event.level
         if LEVELS[level] >= self._threshold or self._also(name):
             with contextlib.suppress(OSError):  # no reader is left: that stops no trading
                 getattr(self._logger, level)(name, **fields)
@@ -134,20 +134,20 @@ class Log:
             if type(effect) is not AskPolicy:
                 self._effect(effect, step.state.risk.halt)
         if daily:
-            self._decided(step)
-            self._basket_reached(step)
+            self._log_decisions(step)
+            self._log_basket_goals(step)
         for row in step.rows:
             if type(row) is MoveRow and row.opened_ns:
-                self._left(row)
+                self._log_exit(row)
 
     def _event(self, event: Event, step: Step, *, daily: bool) -> None:
         match event:
             case SessionScheduled():
-                self._traded = _Traded()
+                self._basket_totals = _Traded()
                 self("session_started", date=event.session.date, equity_usd=str(step.state.book.equity))
             case SessionEnded():
                 if daily:
-                    self._basket_traded(event.date, step)
+                    self._log_basket_trades(event.date, step)
                 book, stats = step.state.book, step.state.stats
                 self(
                     "session_ended",
@@ -157,9 +157,9 @@ class Log:
                     trades=stats.trades,
                 )
             case OrderFilled():
-                self._traded.fills += 1
-                self._traded.usd[event.side] += event.price * event.quantity
-                self._traded.costs_usd[event.client_order_id] = event.cumulative_fees
+                self._basket_totals.fills += 1
+                self._basket_totals.usd[event.side] += event.price * event.quantity
+                self._basket_totals.costs_usd[event.client_order_id] = event.cumulative_fees
                 self(
                     "order_filled",
                     client_order_id=event.client_order_id,
@@ -201,7 +201,7 @@ class Log:
             case RaiseAlarm():
                 self("alarm", alarm=effect.name, detail=effect.detail)
             case SubmitOrder():
-                self._traded.orders += 1
+                self._basket_totals.orders += 1
                 self(
                     "order_submitted",
                     client_order_id=effect.client_order_id,
@@ -214,13 +214,14 @@ class Log:
             case CancelOrder():
                 self("order_cancel_requested", client_order_id=effect.client_order_id)
 
-    def _left(self, row: MoveRow) -> None:
+    def _log_exit(self, row: MoveRow) -> None:
         """Sum up a trade's exits; log it with the last one."""
         key = row.opened_ns, row.symbol
-        before, value = self._exits.pop(key, (0, Decimal(0)))
-        quantity, value = before - left_of(row), value + Decimal(row.left_usd)
+        exits_before, value = self._exits.pop(key, (0, Decimal(0)))
+        quantity, value = exits_before - left_of(row), value + Decimal(row.left_usd)
         if row.step != LEAVE:
-            if quantity and (before or row.step == REDUCE):  # what is taken back may have been left before a restart
+            # what is taken back may have been left before a restart
+            if quantity and (exits_before or row.step == REDUCE):
                 self._exits[key] = quantity, value
             return
         self(
@@ -234,7 +235,7 @@ class Log:
             decision=row.decision,
         )
 
-    def _decided(self, step: Step) -> None:
+    def _log_decisions(self, step: Step) -> None:
         for row in step.rows:
             if isinstance(row, DecisionRow) and row.kind == "policy":
                 legs = len(msgspec.json.decode(row.target)) if row.target else 0
@@ -247,7 +248,7 @@ class Log:
                     legs=legs,
                 )
 
-    def _basket_reached(self, step: Step) -> None:
+    def _log_basket_goals(self, step: Step) -> None:
         for row in step.rows:
             if isinstance(row, BasketRow):
                 self(
@@ -258,18 +259,18 @@ class Log:
                     symbol=row.symbol,
                 )
 
-    def _basket_traded(self, date: str, step: Step) -> None:
-        traded, basket = self._traded, step.state.basket
+    def _log_basket_trades(self, date: str, step: Step) -> None:
+        totals, basket = self._basket_totals, step.state.basket
         given_up = basket.given_up if basket.date == date else {}
-        if traded.orders or traded.fills or given_up:
+        if totals.orders or totals.fills or given_up:
             self(
                 "basket_traded",
                 date=date,
-                orders=traded.orders,
-                fills=traded.fills,
-                bought_usd=str(traded.usd[1]),
-                sold_usd=str(traded.usd[-1]),
-                costs_usd=str(sum(traded.costs_usd.values(), Decimal(0))),
+                orders=totals.orders,
+                fills=totals.fills,
+                bought_usd=str(totals.usd[1]),
+                sold_usd=str(totals.usd[-1]),
+                costs_usd=str(sum(totals.costs_usd.values(), Decimal(0))),
                 given_up=given_up,
             )
 
@@ -277,8 +278,8 @@ class Log:
         """Log when book and broker begin to agree."""
         agree, book = step.state.risk.reconciled, step.state.book
         if agree and not self._reconciled:
-            held = [f"{position.quantity} {symbol}" for symbol, position in book.positions.items()]
-            self("reconciled", equity_usd=str(book.equity), positions=held)
+            position_texts = [f"{position.quantity} {symbol}" for symbol, position in book.positions.items()]
+            self("reconciled", equity_usd=str(book.equity), positions=position_texts)
         self._reconciled = agree
 
 
@@ -293,15 +294,15 @@ class LossyStream(io.TextIOBase):
         self._target = target
         self._lines: queue.Queue[str | None] = queue.Queue(capacity)
         self._part = ""
-        self._lost = 0  # counted by the writers
-        self._reported = 0  # counted by the thread
+        self._lost_count = 0  # counted by the writers
+        self._reported_count = 0  # counted by the thread
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
         """Lines that were lost and not reported yet."""
-        return self._lost - self._reported
+        return self._lost_count - self._reported_count
 
     def isatty(self) -> bool:
         """Return what the stream behind it returns."""
@@ -314,7 +315,7 @@ class LossyStream(io.TextIOBase):
             try:
                 self._lines.put_nowait(line + "\n")
             except queue.Full:
-                self._lost += 1
+                self._lost_count += 1
         return len(text)
 
     def flush(self) -> None:
@@ -334,9 +335,11 @@ class LossyStream(io.TextIOBase):
             try:
                 if line is not None:
                     self._target.write(line)
-                if lost := self.dropped:
-                    self._reported += lost
-                    self._target.write(json.dumps({"event": "log_dropped", "lines": lost, "level": "warning"}) + "\n")
+                if lost_count := self.dropped:
+                    self._reported_count += lost_count
+                    self._target.write(
+                        json.dumps({"event": "log_dropped", "lines": lost_count, "level": "warning"}) + "\n"
+                    )
                 self._target.flush()
             except (OSError, ValueError):  # no reader is left: that stops no trading
                 pass

@@ -74,7 +74,7 @@ class Judge:
     (`lead_back`); only the start of listening bounds that command, because it has no effect when repeated.
 
     A key with a scope is held by a program that may ask twice for what a person asked once. The nonce of its commands
-    names that wish, and its first digits stand in the journal: `done` are those of before (`journaled_ids`), and none
+    names that wish, and its first digits stand in the journal: `done_ids` are earlier ones (`journaled_ids`), and none
     of them is taken again.
     """
 
@@ -84,12 +84,12 @@ class Judge:
         keys: Mapping[str, Key],
         now_ns: Callable[[], int],
         known_ns: int = 0,
-        done: Iterable[str] = (),
+        done_ids: Iterable[str] = (),
     ) -> None:
         self._desk, self._keys, self._clock = desk, keys, now_ns
         self._latest_ns = 0
         self._nonces: dict[str, int] = {}  # to the command's expiry
-        self._done = dict.fromkeys(done)  # a set that knows its oldest
+        self._done_ids = dict.fromkeys(done_ids)  # a set that knows its oldest
         self._lock = threading.Lock()
         self._decoder = msgspec.json.Decoder(SignedCommand)
         self.listens_ns = self._now_ns()
@@ -113,65 +113,65 @@ class Judge:
         One that `waited` for this process's start may be older: one of `AT_START`, by a key with a scope.
         """
         with self._lock:
-            return self._judged(payload, retained, channel, waited)
+            return self._judge(payload, retained, channel, waited)
 
-    def _judged(self, payload: bytes, retained: bool, channel: str, waited: bool) -> Accepted | CommandRefusal:
+    def _judge(self, payload: bytes, retained: bool, channel: str, waited: bool) -> Accepted | CommandRefusal:
         if retained:
             return CommandRefusal("the message is retained: a command is sent once")
         if len(payload) > SIZE_MOST:
             return CommandRefusal(f"the message has {len(payload)} bytes: at most {SIZE_MOST} are read")
         try:
-            signed = typed(self._decoder.decode, payload)
-            key = self._keys.get(signed.key)
-            genuine = key is not None and is_genuine(signed, key)
+            request = typed(self._decoder.decode, payload)
+            key = self._keys.get(request.key)
+            genuine = key is not None and is_genuine(request, key)
         except (Unreadable, UnicodeError):
             return CommandRefusal("the message cannot be read")
         if key is None:
             return CommandRefusal("the key is not known here")
         if not genuine:
-            return CommandRefusal(f"the signature is not that of key {signed.key}")
-        problem = self._untimely(signed, waited)
-        if waited and not (key.scope and signed.command.partition(" ")[0] in AT_START):
+            return CommandRefusal(f"the signature is not that of key {request.key}")
+        problem = self._untimely(request, waited)
+        if waited and not (key.scope and request.command.partition(" ")[0] in AT_START):
             problem = f"only {', '.join(AT_START)} by a key with a scope may wait for a start"
-        if not key.may(signed.command):
+        if not key.may(request.command):
             problem = f"its scope is {key.scope}, which has only {', '.join(sorted(SCOPES[key.scope]))}"
         if problem:
-            return CommandRefusal(f"{signed.command!r} by key {signed.key}: {problem}", genuine=True)
-        who = f"{channel}/{signed.key}" + (f" #{signed.nonce[:ID_DIGITS]}" if key.scope else "")
-        command = Command(signed.command, signed.reason, who, key.scope)
+            return CommandRefusal(f"{request.command!r} by key {request.key}: {problem}", genuine=True)
+        sender = f"{channel}/{request.key}" + (f" #{request.nonce[:ID_DIGITS]}" if key.scope else "")
+        command = Command(request.command, request.reason, sender, key.scope)
         try:
             event_at = event_of(command)
         except CommandError as error:
-            return CommandRefusal(f"by key {signed.key}: {error}", genuine=True)
-        self._nonces[signed.nonce] = signed.expires_ns
+            return CommandRefusal(f"by key {request.key}: {error}", genuine=True)
+        self._nonces[request.nonce] = request.expires_ns
         if key.scope and command.name != "status":
-            self._done[signed.nonce[:ID_DIGITS]] = None
-            if len(self._done) > IDS_MOST:
-                del self._done[next(iter(self._done))]
-        return Accepted(event_at, command, max(signed.issued_ns - self._now_ns(), 0))
+            self._done_ids[request.nonce[:ID_DIGITS]] = None
+            if len(self._done_ids) > IDS_MOST:
+                del self._done_ids[next(iter(self._done_ids))]
+        return Accepted(event_at, command, max(request.issued_ns - self._now_ns(), 0))
 
     def _now_ns(self) -> int:
         """Return the clock's time, never decreasing: a forgotten nonce stays expired."""
         self._latest_ns = max(self._latest_ns, self._clock())
         return self._latest_ns
 
-    def _untimely(self, signed: SignedCommand, waited: bool) -> str:
+    def _untimely(self, request: SignedCommand, waited: bool) -> str:
         """Return why a genuine command does not count now, "" when it does."""
         now_ns = self._now_ns()
         self._nonces = {nonce: expires_ns for nonce, expires_ns in self._nonces.items() if expires_ns >= now_ns}
-        if signed.desk != self._desk:
-            return f"it is for desk {signed.desk!r}, this is {self._desk!r}"
+        if request.desk != self._desk:
+            return f"it is for desk {request.desk!r}, this is {self._desk!r}"
         most_ns = WAIT_MOST_NS if waited else LIFETIME_MOST_NS
-        if signed.expires_ns - signed.issued_ns > most_ns or signed.expires_ns < signed.issued_ns:
+        if request.expires_ns - request.issued_ns > most_ns or request.expires_ns < request.issued_ns:
             expected = f"expected 0 to {most_ns // SECOND_NS} s"
-            return f"it is valid for {_seconds(signed.expires_ns - signed.issued_ns)}: {expected}"
-        if signed.expires_ns < now_ns:
-            return f"it expired {_seconds(now_ns - signed.expires_ns)} ago: send it again, compare the clocks"
-        if signed.issued_ns > now_ns + FUTURE_MOST_NS:
-            return f"it was issued {_seconds(signed.issued_ns - now_ns)} in the future: compare the clocks"
-        if not waited and signed.issued_ns < (self.listens_ns if signed.command == RESET_CLOCK else self.since_ns):
+            return f"it is valid for {_seconds(request.expires_ns - request.issued_ns)}: {expected}"
+        if request.expires_ns < now_ns:
+            return f"it expired {_seconds(now_ns - request.expires_ns)} ago: send it again, compare the clocks"
+        if request.issued_ns > now_ns + FUTURE_MOST_NS:
+            return f"it was issued {_seconds(request.issued_ns - now_ns)} in the future: compare the clocks"
+        if not waited and request.issued_ns < (self.listens_ns if request.command == RESET_CLOCK else self.since_ns):
             return "it was issued before the daemon began to listen, or before its journal's end: send it again"
-        if signed.nonce in self._nonces or signed.nonce[:ID_DIGITS] in self._done:
+        if request.nonce in self._nonces or request.nonce[:ID_DIGITS] in self._done_ids:
             return "it came before: each command has a nonce of its own"
         if len(self._nonces) >= NONCES_MOST:
             return f"more than {NONCES_MOST} commands within their lifetimes: wait a minute"
@@ -197,11 +197,11 @@ def _ids(reader: JournalReader) -> Iterator[str]:
         low, high = (middle, high) if rows[0]["time_ns"] < newest.time_ns - IDS_KEPT_NS else (low, middle - 1)
     kinds = ", ".join(f"'{kind.__name__}'" for kind in _BY_PHONE)
     for row in reader.query(f"SELECT payload FROM events WHERE id > ? AND kind IN ({kinds}) ORDER BY id", (low,)):
-        found = None
+        match = None
         with contextlib.suppress(ValueError, AttributeError):
-            found = _ID.search(str(json.loads(row["payload"]).get("who", "")))
-        if found is not None:
-            yield found[1]
+            match = _ID.search(str(json.loads(row["payload"]).get("who", "")))
+        if match is not None:
+            yield match[1]
 
 
 def _seconds(duration_ns: int) -> str:

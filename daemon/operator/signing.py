@@ -67,13 +67,13 @@ def parse_keys(text: str) -> dict[str, Key]:
     keys: dict[str, Key] = {}
     for place, entry in enumerate(filter(None, (part.strip() for part in re.split(r"[,\n]", text))), 1):
         name, colon, rest = (part.strip() for part in entry.partition(":"))
-        digits, limited, scope = (part.strip() for part in rest.partition(":"))
+        digits, limit_text, scope = (part.strip() for part in rest.partition(":"))
         if not colon or not _NAME.fullmatch(name):
             raise KeyRefused(
                 f"command key {place}: expected name:hex, the name of a to z, digits, . _ - and at most 40 letters: "
                 f"write it so"
             )
-        if limited and scope not in SCOPES:
+        if limit_text and scope not in SCOPES:
             raise KeyRefused(
                 f"command key {place} has a scope that there is not: expected {', '.join(SCOPES)} after its second "
                 f"colon, or no second colon for a key that may do everything"
@@ -85,16 +85,16 @@ def parse_keys(text: str) -> dict[str, Key]:
     return keys
 
 
-def parse_key(digits: str, what: str, scope: str = "") -> Key:
-    """Return the key of hex digits. Raises KeyRefused, which calls it `what` and shows none of it."""
+def parse_key(digits: str, key_name: str, scope: str = "") -> Key:
+    """Return the key of hex digits. Raises KeyRefused, which calls it `key_name` and shows none of it."""
     try:
         value = bytes.fromhex(digits.strip())
     except ValueError:
         value = b""
     if len(value) < KEY_LEAST:
-        found = f"{len(value)} bytes" if value else "no hex digits"
+        size_text = f"{len(value)} bytes" if value else "no hex digits"
         raise KeyRefused(
-            f"{what} has {found}: expected at least {KEY_LEAST} bytes as hex: "
+            f"{key_name} has {size_text}: expected at least {KEY_LEAST} bytes as hex: "
             f"make one with `openssl rand -hex {KEY_LEAST}`"
         )
     return Key(value, scope)
@@ -119,10 +119,8 @@ def signed(
     key: Key, name: str, desk: str, command: str, reason: str, issued_ns: int, lifetime_ns: int, nonce: bytes
 ) -> SignedCommand:
     """Return the command signed with the key of this name; `nonce` are 16 random bytes, used once."""
-    unsigned = SignedCommand(
-        1, desk, command, reason, issued_ns, issued_ns + lifetime_ns, nonce.hex(), name, mac="0" * 64
-    )
-    return msgspec.structs.replace(unsigned, mac=key.mac(canonical(unsigned)))
+    blank = SignedCommand(1, desk, command, reason, issued_ns, issued_ns + lifetime_ns, nonce.hex(), name, mac="0" * 64)
+    return msgspec.structs.replace(blank, mac=key.mac(canonical(blank)))
 
 
 def is_genuine(command: SignedCommand, key: Key) -> bool:

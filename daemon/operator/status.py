@@ -99,23 +99,23 @@ def challenger_of(state: State[Any]) -> Challenger | None:
 
 def claim_of(state: State[Any]) -> ClaimStatus | None:
     """Return what the model states of its risk beside what the desk did; None where it proves no such claim."""
-    watched = state.claim
-    if not isinstance(watched, ClaimState) or watched.claim is None:
+    claim_state = state.claim
+    if not isinstance(claim_state, ClaimState) or claim_state.claim is None:
         return None
-    claim, broken = watched.claim, watched.broken.get(watched.version)
+    claim, broken_claim = claim_state.claim, claim_state.broken.get(claim_state.version)
     return ClaimStatus(
-        version=watched.version,
-        volatility=volatility(watched.returns),
+        version=claim_state.version,
+        volatility=volatility(claim_state.returns),
         volatility_low=claim.low,
         volatility_high=claim.high,
-        sessions=watched.sessions,
-        left_out=watched.left_out,
+        sessions=claim_state.sessions,
+        left_out=claim_state.left_out,
         window_sessions=claim.window_sessions,
-        drawdown=fall(watched, state.book),
+        drawdown=fall(claim_state, state.book),
         drawdown_max=claim.drawdown_max,
-        verdict=watched.verdict,
-        broken="" if broken is None else broken.detail,
-        former="" if broken is None else broken.former,
+        verdict=claim_state.verdict,
+        broken="" if broken_claim is None else broken_claim.detail,
+        former="" if broken_claim is None else broken_claim.former,
     )
 
 
@@ -124,10 +124,10 @@ def claim_row(state: State[Any]) -> str:
     claim = claim_of(state)
     if claim is None:
         return ""
-    stated = f"stated {claim.volatility_low:.1%} to {claim.volatility_high:.1%}"
-    shown = min(claim.sessions, claim.window_sessions)
-    found = f"volatility {claim.volatility:.1%} in {shown} sessions of {claim.window_sessions}, {stated}"
-    text = f"{found}; drawdown {claim.drawdown:.1%}, at most {claim.drawdown_max:.1%}"
+    range_text = f"stated {claim.volatility_low:.1%} to {claim.volatility_high:.1%}"
+    sessions = min(claim.sessions, claim.window_sessions)
+    result_text = f"volatility {claim.volatility:.1%} in {sessions} sessions of {claim.window_sessions}, {range_text}"
+    text = f"{result_text}; drawdown {claim.drawdown:.1%}, at most {claim.drawdown_max:.1%}"
     return f"BROKEN: {claim.broken}, no new risk until a resume; now {text}" if claim.broken else text
 
 
@@ -305,7 +305,7 @@ class DeskStatus:
     )
 
 
-STATED: dict[str, Stated] = {declared.name: declared.metadata[Stated] for declared in dataclasses.fields(DeskStatus)}
+STATED: dict[str, Stated] = {field.name: field.metadata[Stated] for field in dataclasses.fields(DeskStatus)}
 """Field -> its declaration."""
 _BLANK = DeskStatus(
     "", "", "", "", 0, 0, False, "", "", 0, "", "", False, "", "", "", 0.0, (), 0, "", False, 0, 0, 0, 0
@@ -318,14 +318,14 @@ def _pause(state: State[Any]) -> Pause | None:
     return pause if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns) else None
 
 
-def _holding(state: State[Any], held: Position) -> Holding:
+def _holding(state: State[Any], position: Position) -> Holding:
     return Holding(
-        symbol=held.symbol,
-        quantity=held.quantity,
-        cost_usd=f"{held.cost * held.multiplier:.2f}",
-        mark_usd=_mark(state, held.symbol),
-        price_usd=f"{held.cost / held.quantity:.4f}" if held.quantity else "",
-        opened_ns=held.opened_ns,
+        symbol=position.symbol,
+        quantity=position.quantity,
+        cost_usd=f"{position.cost * position.multiplier:.2f}",
+        mark_usd=_mark(state, position.symbol),
+        price_usd=f"{position.cost / position.quantity:.4f}" if position.quantity else "",
+        opened_ns=position.opened_ns,
     )
 
 
@@ -343,7 +343,7 @@ def _working(order: Order) -> WorkingOrder:
 
 def status_of(state: State[Any], desk: str) -> DeskStatus:
     """Return the status of a desk of this name."""
-    values = {name: declared.of(state) for name, declared in STATED.items() if declared.of is not None}
+    values = {name: field.of(state) for name, field in STATED.items() if field.of is not None}
     return DeskStatus(desk=desk, **values)
 
 
@@ -354,19 +354,19 @@ def unreadable_desk(state_dir: str, problem: str) -> DeskStatus:
 
 def rows(status: DeskStatus) -> Iterator[tuple[str, str]]:
     """Yield the fields that have a row of their own where they are known: its name and the value in words."""
-    for name, declared in STATED.items():
+    for name, stated_field in STATED.items():
         value = getattr(status, name)
-        if declared.row and (value or isinstance(value, int)):
-            yield declared.row, f"{value:,}" if isinstance(value, int | float) else str(value)
+        if stated_field.row and (value or isinstance(value, int)):
+            yield stated_field.row, f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def table() -> str:
     """Return the fields as a Markdown table: what docs/TELEMETRY.md shows."""
     hints = get_type_hints(DeskStatus)
     lines = ["| field | type | meaning |", "|---|---|---|"]
-    for name, declared in STATED.items():
+    for name, stated_field in STATED.items():
         kind = getattr(hints[name], "__name__", "") if get_origin(hints[name]) is None else str(hints[name])
-        lines.append(f"| `{name}` | {_TYPES.get(kind.partition('[')[0], 'object or null')} | {declared.meaning} |")
+        lines.append(f"| `{name}` | {_TYPES.get(kind.partition('[')[0], 'object or null')} | {stated_field.meaning} |")
     return "\n".join(lines)
 
 
@@ -405,13 +405,13 @@ def in_one_line(status: DeskStatus) -> str:
     trading, _ = trading_in_words(status)
     basket = f"; last basket {status.last_basket}" if status.last_basket else ""
     orders = f"; {status.orders} orders" if status.orders else ""
-    held = holdings_in_words(status) or "flat"
-    return f"{trading}; {held}; equity {status.equity_usd} USD{basket}{orders}; {status.bars} bars"
+    holdings = holdings_in_words(status) or "flat"
+    return f"{trading}; {holdings}; equity {status.equity_usd} USD{basket}{orders}; {status.bars} bars"
 
 
 def holdings_in_words(status: DeskStatus) -> str:
     """Return the first positions by name and the count of the rest; "" for none."""
-    return first_named([f"{held.quantity} {held.symbol}" for held in status.positions])
+    return first_named([f"{holding.quantity} {holding.symbol}" for holding in status.positions])
 
 
 def first_named(names: Sequence[str]) -> str:
@@ -433,7 +433,7 @@ def _mark(state: State[Any], symbol: str) -> str:
     return str((quote.bid + quote.ask) / 2) if quote is not None and quote.ask > 0 else ""
 
 
-def _worth(state: State[Any], held: Position) -> Decimal:
+def _worth(state: State[Any], position: Position) -> Decimal:
     """What a position is worth at its mark, without one what was paid for it; USD, never negative."""
-    mark = _mark(state, held.symbol)
-    return abs(Decimal(mark) * held.quantity if mark else held.cost) * held.multiplier
+    mark = _mark(state, position.symbol)
+    return abs(Decimal(mark) * position.quantity if mark else position.cost) * position.multiplier

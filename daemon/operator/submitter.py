@@ -77,14 +77,14 @@ class Submitter:
         event = event_at(self.now_ns())
         if isinstance(event, ClockReset) and (fault := self._clock_fault()):
             raise CommandError(f"the desk's time is not verified: {fault}")
-        stepped: asyncio.Future[tuple[int, Step]] = self._loop.create_future()
-        self._waiting[id(event)] = stepped
+        step_future: asyncio.Future[tuple[int, Step]] = self._loop.create_future()
+        self._waiting[id(event)] = step_future
         try:
             async with asyncio.timeout(deadline_s):
                 if isinstance(event, ResumeRequested):
                     await self._reserve()
                 self._put(event)
-                row, step = await stepped
+                row, step = await step_future
                 await self._engine.kept(row)
         finally:
             del self._waiting[id(event)]
@@ -98,14 +98,14 @@ class Submitter:
 
     def submit_from_thread(self, event_at: EventAt) -> Future[DurableEvent]:
         """`submit` from another thread; the future raises RuntimeError once the loop has ended."""
-        submitted = self.submit(event_at)
+        step_future = self.submit(event_at)
         try:
-            return asyncio.run_coroutine_threadsafe(submitted, self._loop)
+            return asyncio.run_coroutine_threadsafe(step_future, self._loop)
         except RuntimeError as error:
-            submitted.close()
-            ended: Future[DurableEvent] = Future()
-            ended.set_exception(error)
-            return ended
+            step_future.close()
+            durable: Future[DurableEvent] = Future()
+            durable.set_exception(error)
+            return durable
 
     def observe(self, event: Event, step: Step) -> None:
         """See every step: resolve the future of a `submit` that waits for this event."""
@@ -121,14 +121,14 @@ class Refusals:
 
     def __init__(self, submit: Callable[[EventAt], object], channel: str) -> None:
         self._submit, self._channel = submit, channel
-        self._newest, self._others = "", 0
+        self._newest, self._other_count = "", 0
         self._next_s = -inf
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, reason: str) -> None:
         """Count a refused command, and journal it now or when it is due."""
         if self._timer is not None:
-            self._others += 1
+            self._other_count += 1
         self._newest = reason
         loop = asyncio.get_running_loop()
         if self._timer is None and loop.time() < self._next_s:
@@ -137,7 +137,7 @@ class Refusals:
             self._report()
 
     def _report(self) -> None:
-        text = f"{self._newest} (and {self._others} others)" if self._others else self._newest
-        self._timer, self._others = None, 0
+        text = f"{self._newest} (and {self._other_count} others)" if self._other_count else self._newest
+        self._timer, self._other_count = None, 0
         self._next_s = asyncio.get_running_loop().time() + REFUSAL_EVERY_S
         self._submit(lambda at_ns: CommandRefused(at_ns, self._channel, text))

@@ -102,15 +102,15 @@ def daily_figures(closes: Sequence[tuple[str, float]], halted_on: str = "") -> D
 
     `halted_on` is the New York date of the halt that stands at the end, "" for none.
     """
-    returns = [after / before - 1.0 for (_, before), (_, after) in pairwise(closes)]
+    returns = [close / close_before - 1.0 for (_, close_before), (_, close) in pairwise(closes)]
     if not returns:
         return Daily(0, "", "", 0.0, None)
     growth = closes[-1][1] / closes[0][1]
     annual = growth ** (SESSIONS_A_YEAR / len(returns)) - 1.0 if growth > 0 else -1.0
     deviation = stdev(returns) if len(returns) > 1 else 0.0
     sharpe = round(fmean(returns) / deviation * SESSIONS_A_YEAR**0.5, 4) if deviation > 1e-12 else None
-    halted = sum(date > halted_on for date, _ in closes[1:]) if halted_on else 0
-    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), sharpe, halted)
+    halted_sessions = sum(date > halted_on for date, _ in closes[1:]) if halted_on else 0
+    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), sharpe, halted_sessions)
 
 
 def summarise(
@@ -126,7 +126,7 @@ def summarise(
     daily: Daily | None = None,
     remarks: tuple[str, ...] = (),
     option_quotes: QuotesUsed | None = None,
-    exported: str = "",
+    export_path: str = "",
     claim: str = "",
     trades_over_night: int = 0,
     entries_wanted: int = 0,
@@ -167,7 +167,7 @@ def summarise(
         daily=daily,
         remarks=remarks,
         option_quotes=option_quotes,
-        exported=exported,
+        exported=export_path,
         claim=claim,
         rules=rules_digest(state.trading),
         trades_over_night=trades_over_night,
@@ -180,29 +180,32 @@ def _sessions_text(daily: Daily) -> str:
     """Describe the sessions with decisions."""
     if not daily.sessions:
         return "none decided for"
-    halted = f", the last {daily.halted:,} of them halted" if daily.halted else ""
-    return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}{halted}"
+    halted_text = f", the last {daily.halted:,} of them halted" if daily.halted else ""
+    return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}{halted_text}"
 
 
-def _quotes_text(used: QuotesUsed) -> str:
+def _quotes_text(quotes_used: QuotesUsed) -> str:
     """Describe the recorded quotes and the fills."""
-    fills = f"{used.fills_recorded:,} fills at recorded quotes, {used.fills_modelled:,} at Black-Scholes"
-    part = (used.recorded + used.standing) / used.asked if used.asked else 0.0
-    cover = f"{part:.1%} of {used.asked:,} asked ({used.standing:,} standing)".replace("%", " %")
-    made_up = ", SYNTHETIC" if used.synthetic else ""
-    sessions = f"{used.sessions_quoted:,} of {used.sessions:,} sessions{_span(used)}"
-    return f"{escape(used.file)}{made_up}: {sessions}, {cover}; {fills}{_compared(used)}"
+    fills = f"{quotes_used.fills_recorded:,} fills at recorded quotes, {quotes_used.fills_modelled:,} at Black-Scholes"
+    part = (quotes_used.recorded + quotes_used.standing) / quotes_used.asked if quotes_used.asked else 0.0
+    cover = f"{part:.1%} of {quotes_used.asked:,} asked ({quotes_used.standing:,} standing)".replace("%", " %")
+    made_up = ", SYNTHETIC" if quotes_used.synthetic else ""
+    sessions = f"{quotes_used.sessions_quoted:,} of {quotes_used.sessions:,} sessions{_span(quotes_used)}"
+    return f"{escape(quotes_used.file)}{made_up}: {sessions}, {cover}; {fills}{_comparison_text(quotes_used)}"
 
 
-def _compared(used: QuotesUsed) -> str:
-    if not used.fills_compared:
+def _comparison_text(quotes_used: QuotesUsed) -> str:
+    if not quotes_used.fills_compared:
         return ""
-    paid, received = f"{used.paid_more_usd:+,.2f} USD paid", f"{-used.received_less_usd:+,.2f} USD received"
-    return f"; {used.fills_compared:,} next to Black-Scholes at the same minutes: {paid}, {received}"
+    paid_text, received_text = (
+        f"{quotes_used.paid_more_usd:+,.2f} USD paid",
+        f"{-quotes_used.received_less_usd:+,.2f} USD received",
+    )
+    return f"; {quotes_used.fills_compared:,} next to Black-Scholes at the same minutes: {paid_text}, {received_text}"
 
 
-def _span(used: QuotesUsed) -> str:
-    return f", {used.first_date} to {used.last_date}" if used.first_date else ""
+def _span(quotes_used: QuotesUsed) -> str:
+    return f", {quotes_used.first_date} to {quotes_used.last_date}" if quotes_used.first_date else ""
 
 
 def sparkline(values: Sequence[float], width: int = 56) -> str:
@@ -213,11 +216,11 @@ def sparkline(values: Sequence[float], width: int = 56) -> str:
     if not values:
         return ""
     step = max(1.0, len(values) / width)
-    picked = [values[min(len(values) - 1, int((i + 1) * step) - 1)] for i in range(min(width, len(values)))]
-    low, high = min(picked), max(picked)
+    samples = [values[min(len(values) - 1, int((i + 1) * step) - 1)] for i in range(min(width, len(values)))]
+    low, high = min(samples), max(samples)
     if high == low:
-        return BLOCKS[0] * len(picked)
-    return "".join(BLOCKS[int((v - low) / (high - low) * (len(BLOCKS) - 1))] for v in picked)
+        return BLOCKS[0] * len(samples)
+    return "".join(BLOCKS[int((v - low) / (high - low) * (len(BLOCKS) - 1))] for v in samples)
 
 
 def _duration(us: int) -> str:
@@ -250,8 +253,10 @@ def show(
     table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
     table.add_column(style="cyan")
     table.add_column()
-    listed = ", ".join(f"{name} {count:,}" for name, count in summary.actions.items() if count)
-    denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1]))
+    actions_text = ", ".join(f"{name} {count:,}" for name, count in summary.actions.items() if count)
+    denials_text = ", ".join(
+        f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1])
+    )
     unproven = _EXPORTED.get(summary.exported, "")
     if result:
         table.add_row("[bold]result[/bold]", f"[bold]{escape(result)}[/bold]")
@@ -261,14 +266,14 @@ def show(
     if summary.daily is not None:
         table.add_row("sessions", _sessions_text(summary.daily))
     table.add_row("bars", f"{summary.bars:,} ({summary.bars_rejected:,} rejected)")
-    decided = f"{summary.decisions:,}" if summary.decisions else "none"
-    table.add_row("decisions", f"{decided}: {listed}" if listed else decided)
+    decisions_text = f"{summary.decisions:,}" if summary.decisions else "none"
+    table.add_row("decisions", f"{decisions_text}: {actions_text}" if actions_text else decisions_text)
     table.add_row("orders, fills", f"{summary.orders:,}, {summary.fills:,} ({summary.partial_fills:,} partial)")
     flat = "" if open_usd is None else " (a trade is closed when flat; what is held is still open)"
     table.add_row("trades", f"{summary.trades:,} closed by the desk{flat}")
     if summary.option_quotes is not None:
         table.add_row("option quotes", _quotes_text(summary.option_quotes))
-    table.add_row("denials by gate", f"{denied} (docs/GATES.md)" if denied else "none")
+    table.add_row("denials by gate", f"{denials_text} (docs/GATES.md)" if denials_text else "none")
     still = "" if open_usd is None else f", with the parts sold of open trades; what is still held {_usd(open_usd)} USD"
     table.add_row(
         "realised P&L", f"{_usd(summary.realized_pnl_usd)} USD after {summary.fees_usd:,.2f} USD of fees{still}"

@@ -31,8 +31,8 @@ def archive(journal: Path, date: str, keep: int) -> Path | None:
     folder = journal.parent / ARCHIVE
     folder.mkdir(mode=0o750, exist_ok=True)
     path = folder / f"{date}.sqlite"
-    others = [other for other in sorted(folder.glob("*.sqlite")) if other != path]
-    first, share, begin = _since_last(journal, others[-1] if others else None)
+    other_files = [other for other in sorted(folder.glob("*.sqlite")) if other != path]
+    first, share, begin = _since_last(journal, other_files[-1] if other_files else None)
     size, free = int(journal.stat().st_size * share), shutil.disk_usage(folder).free
     if free < 2 * size:
         raise OSError(
@@ -50,10 +50,10 @@ def _since_last(journal: Path, newest: Path | None) -> tuple[int, float, Snapsho
     with closing(JournalReader(journal)) as reader:
         base, last = base_of(reader.meta()), reader.last_entry()
         begin = base.row + 1 if base is not None else 1
-        archived = _end_of(newest) if newest is not None else None
-        if last is None or archived is None:
+        archive_end = _end_of(newest) if newest is not None else None
+        if last is None or archive_end is None:
             return begin, 1.0, None
-        row, snapshot = archived
+        row, snapshot = archive_end
         same = reader.query("SELECT hash FROM events WHERE id = ?", (row.id,))
         if not same or bytes(same[0]["hash"]) != row.hash or snapshot.event_id <= begin:  # another's, or rotated away
             return begin, 1.0, None
@@ -77,10 +77,10 @@ def disk_is_low(journal: Path) -> tuple[int, int] | None:
     come needs room in the journal, and as much in its archive where there are any.
     """
     with closing(JournalReader(journal)) as reader:
-        ended = reader.query("SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'")[0]["n"]
+        session_count = reader.query("SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'")[0]["n"]
     folder, log = journal.parent, journal.with_name(f"{journal.name}-wal")
     archives = list((folder / ARCHIVE).glob("*.sqlite"))
     files = [log, *archives, *parts_of(journal)]
-    used, free = sum(path.stat().st_size for path in files if path.exists()), shutil.disk_usage(folder).free
-    session = grown(journal) / max(ended, 1) * (2 if archives else 1)
-    return (free >> 20, used >> 20) if free < DAYS_TO_COME * session else None
+    used_bytes, free = sum(path.stat().st_size for path in files if path.exists()), shutil.disk_usage(folder).free
+    session = grown(journal) / max(session_count, 1) * (2 if archives else 1)
+    return (free >> 20, used_bytes >> 20) if free < DAYS_TO_COME * session else None

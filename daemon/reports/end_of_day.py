@@ -154,7 +154,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
             span,
         )
         orders = reader.query(_ORDERS, (*span, *span, span[0]))
-        before, equity = equity_of(reader, session)
+        equity_before, equity = equity_of(reader, session)
         rows = (first_id(reader, span[0]), first_id(reader, span[1] + 1) - 1)  # times never decrease: no full scan
         alarms = reader.query(
             "SELECT time_ns, effects FROM events WHERE id BETWEEN ? AND ? AND effects LIKE '[%\"RaiseAlarm\"%' "
@@ -171,14 +171,14 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
             OrderCount(purpose, status, n)
             for (purpose, status), n in Counter((row["purpose"], row["status"]) for row in orders).items()
         ),
-        contracts_bought=_filled(orders, 1, options=True),
-        contracts_sold=_filled(orders, -1, options=True),
-        shares_bought=_filled(orders, 1, options=False),
-        shares_sold=_filled(orders, -1, options=False),
+        contracts_bought=_filled_quantity(orders, 1, options=True),
+        contracts_sold=_filled_quantity(orders, -1, options=True),
+        shares_bought=_filled_quantity(orders, 1, options=False),
+        shares_sold=_filled_quantity(orders, -1, options=False),
         fees_usd=str(sum((Decimal(row["fees_usd"]) for row in orders), Decimal(0))),
         equity_first_usd=equity[0]["equity_usd"] if equity else None,
         equity_last_usd=equity[-1]["equity_usd"] if equity else None,
-        realized_usd=_gain([*before, *equity]) if equity else None,
+        realized_usd=_gain([*equity_before, *equity]) if equity else None,
         execution=sums_of(day.quality) if day is not None else None,
         alarms=tuple(
             RaisedAlarm(row["time_ns"], name, detail) for row in alarms for name, detail in alarms_in(row["effects"])
@@ -194,10 +194,10 @@ def newest_head(journal: Path) -> tuple[int, str]:
         return row, reader.chain_head(row).hex()
 
 
-def _filled(orders: list[sqlite3.Row], side: int, *, options: bool) -> Quantity:
+def _filled_quantity(orders: list[sqlite3.Row], side: int, *, options: bool) -> Quantity:
     """Contracts or shares that the orders of one side filled; what the broker corrected is corrected here too."""
-    ours = (row for row in orders if row["side"] == side and (parse_occ(row["symbol"]) is not None) == options)
-    return total(of_column(row["filled"]) for row in ours)
+    own_rows = (row for row in orders if row["side"] == side and (parse_occ(row["symbol"]) is not None) == options)
+    return total(of_column(row["filled"]) for row in own_rows)
 
 
 def _gain(rows: list[sqlite3.Row]) -> str:
@@ -210,10 +210,10 @@ def write_report(journal: Path, session: Session) -> Path:
     Raises JournalError, OSError, sqlite3.Error where the report itself cannot be made or written.
     """
     path = report_path(journal, session)
-    day, page, failed = _page(journal, session)
+    day, page, failure = _page(journal, session)
     report = day_report(journal, session, day)
     path.parent.mkdir(mode=0o750, exist_ok=True)
-    _write_json(path, replace(report, page=f"not made: {failed}" if failed else path.with_suffix(".html").name))
+    _write_json(path, replace(report, page=f"not made: {failure}" if failure else path.with_suffix(".html").name))
     if page:
         try:
             whole_text(path.with_suffix(".html"), page)

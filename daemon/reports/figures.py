@@ -77,7 +77,7 @@ class _EquityPlot(NamedTuple):
 
 def _in_session(day: Day, _: Points) -> _EquityPlot:
     span = _span(day)
-    points = [point for point in _stepped(day) if span[0] <= point[0] <= span[1]]
+    points = [point for point in _equity_steps(day) if span[0] <= point[0] <= span[1]]
     words = "at every bar's close while something was held"
     return _EquityPlot(points, _halt_marks(day), span, "Equity in the session", words)
 
@@ -91,17 +91,17 @@ def _at_ends(_: Day, points: Points) -> _EquityPlot:
 _COURSES: dict[str, Callable[[Day, Points], _EquityPlot]] = {"bar": _in_session, "session": _at_ends}
 
 
-def _stepped(day: Day) -> list[tuple[int, float]]:
+def _equity_steps(day: Day) -> list[tuple[int, float]]:
     """Equity is recorded while something is held: in between it lies where the last exit left it.
 
     That is what it would be at the next record with what was bought meanwhile at cost (but for the fee of that).
     """
     points = [(at, float(value)) for at, value in day.equity]
     line = points[:1]
-    for index, ((before, _), point) in enumerate(pairwise(points), start=1):
-        if day.at_cost and point[0] - before > 2 * MINUTE_NS:
+    for index, ((time_before, _), point) in enumerate(pairwise(points), start=1):
+        if day.at_cost and point[0] - time_before > 2 * MINUTE_NS:
             flat = float(day.at_cost[index])
-            line += [(before + MINUTE_NS, flat), (point[0] - MINUTE_NS, flat)]
+            line += [(time_before + MINUTE_NS, flat), (point[0] - MINUTE_NS, flat)]
         line.append(point)
     return line
 
@@ -138,7 +138,7 @@ def prices(day: Day) -> Shown | None:
 
 def _mark(day: Day, order: OrderQuality) -> PlotMark | None:
     at = order.last_fill_ns
-    closes = [close for ended, close in day.bars if ended <= at] or [day.bars[0][1]]
+    closes = [close for end_ns, close in day.bars if end_ns <= at] or [day.bars[0][1]]
     if not order.filled or order.average is None or not day.session.open_ns <= at <= day.session.close_ns:
         return None
     verb = "bought" if order.side > 0 else "sold"
@@ -148,25 +148,25 @@ def _mark(day: Day, order: OrderQuality) -> PlotMark | None:
 
 def weights(day: Day) -> Shown | None:
     """Plot the weights of a desk that keeps shares overnight: before its decision and at the end."""
-    before, after = day.equity_before, day.equity[-1][1] if day.equity else None
-    if not day.overnight or not before or not after:
+    equity_before, equity_after = day.equity_before, day.equity[-1][1] if day.equity else None
+    if not day.overnight or not equity_before or not equity_after:
         return None
-    held = []
+    weights = []
     for one in day.held:
-        start = float(one.before * (one.price_before or 0) / before * 100)
-        end = float(one.quantity * (one.price or 0) / after * 100)
-        held.append((max(start, end), one.symbol, (start, end), one.quantity - one.before))
-    if not held:
+        start = float(one.before * (one.price_before or 0) / equity_before * 100)
+        end = float(one.quantity * (one.price or 0) / equity_after * 100)
+        weights.append((max(start, end), one.symbol, (start, end), one.quantity - one.before))
+    if not weights:
         return Shown(None, "The desk held cash alone.")
-    held.sort(key=lambda row: (-row[0], row[1]))
-    cash = (100.0 - sum(row[2][0] for row in held), 100.0 - sum(row[2][1] for row in held))
+    weights.sort(key=lambda row: (-row[0], row[1]))
+    cash = (100.0 - sum(row[2][0] for row in weights), 100.0 - sum(row[2][1] for row in weights))
     rows = [
         BarRow(
             name, values, f"{values[0]:.1f} \N{RIGHTWARDS ARROW} {values[1]:.1f} %" + (f" ({change:+,})" * bool(change))
         )
-        for _, name, values, change in (*held, (0.0, "cash", cash, 0))
+        for _, name, values, change in (*weights, (0.0, "cash", cash, 0))
     ]
-    summary = f"{sum(bool(row[3]) for row in held)} of {len(held)} holdings changed."
+    summary = f"{sum(bool(row[3]) for row in weights)} of {len(weights)} holdings changed."
     title = "Weight of each holding before the decision and at the end"
     plot = in_both_widths(lambda width: bars(rows, ("before", "after"), "% of the equity", title, summary, width))
     return Shown(

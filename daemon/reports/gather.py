@@ -117,9 +117,9 @@ class _Pass:
         now = event.time_ns
         match event:
             case PolicyAnswered(model=model):
-                self._answered(model, now, shadow=False)
+                self._note_answer(model, now, shadow=False)
             case ShadowAnswered(model=model):
-                self._answered(model, now, shadow=True)
+                self._note_answer(model, now, shadow=True)
             case OrderFilled() | TradeCorrected() | ContractExpired() | OrderFound() | LedgerBooked():
                 self.moved_id = entry.id
             case BrokerReported() if event.fills or event.activities or event.ended_orders:
@@ -132,8 +132,8 @@ class _Pass:
                 self.ended = True  # a desk that starts in the morning is told the end of the session before, too
             case ModelVerified() | ModelPromoted():
                 verb = "verified" if isinstance(event, ModelVerified) else f"took over from {event.previous or 'none'}"
-                promoted = "promoted" if event.promoted else "not promoted"
-                self.models.append(Notice(now, event.version, f"{verb}, {promoted}"))
+                promotion_text = "promoted" if event.promoted else "not promoted"
+                self.models.append(Notice(now, event.version, f"{verb}, {promotion_text}"))
             case HaltRequested():
                 self.moved_id = entry.id
                 self.halts.append(Notice(now, event.reason, event.detail, event.who))
@@ -159,7 +159,7 @@ class _Pass:
             case CommandRefused():
                 self.commands.append(Notice(now, "refused", event.reason, event.channel))
 
-    def _answered(self, model: str, now: int, *, shadow: bool) -> None:
+    def _note_answer(self, model: str, now: int, *, shadow: bool) -> None:
         former = self.answers.get((model, shadow))
         count, first_ns = (former.count, former.first_ns) if former else (0, now)
         self.answers[model, shadow] = AnswerCount(model, shadow, count + 1, first_ns, now)
@@ -184,25 +184,29 @@ def _read(reader: JournalReader, session: Session) -> Day:
     underlying = UNDERLYING[spec.decides](spec)
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
-    done = _Pass(underlying, session.date)
+    first_pass = _Pass(underlying, session.date)
     for payload in prices_before(reader, begin, span[0], session, underlying):
         with suppress(msgspec.MsgspecError):  # a damaged row: a price is missing
-            done.watch.see_price(decode_event(payload))
+            first_pass.watch.see_price(decode_event(payload))
     for row in reader.query(_EARLIER, span[:1] * 2):
-        done.watch.see_earlier(dict(row), _filled_before(reader, row["client_order_id"], span[0]))
+        first_pass.watch.see_earlier(dict(row), _filled_before(reader, row["client_order_id"], span[0]))
     for entry in rows_between(reader, begin, end):
-        done.take(entry)
+        first_pass.take(entry)
     night = _since_snapshot(reader, begin)
-    statuses = {name: _status(reader, name) for name in done.watch.names}
-    quality = done.watch.quality({name: status for name, status in statuses.items() if status})
+    statuses = {name: _status(reader, name) for name in first_pass.watch.names}
+    quality = first_pass.watch.quality({name: status for name, status in statuses.items() if status})
     decisions, denials = _decisions(reader, span)
-    before, equity = equity_of(reader, session)
-    transfers = transfers_between(reader, (before or equity)[0]["time_ns"], equity[-1]["time_ns"]) if equity else ZERO
+    equity_before, equity = equity_of(reader, session)
+    transfers = (
+        transfers_between(reader, (equity_before or equity)[0]["time_ns"], equity[-1]["time_ns"]) if equity else ZERO
+    )
     flat = next((row for row in equity if row["cash_usd"] == row["equity_usd"]), None)
     start = Decimal(flat["cash_usd"]) - Decimal(flat["realized_usd"]) if flat and not transfers else None
-    places = (max(done.moved_id, night.moved_id, 1), max(done.last_id, night.last_id))
-    held, halt, exact = holdings(reader, places, quality, session, span[1], done.prices or {}, done.watch.known)
-    gaps, expected = _gaps(done, session, spec.grid) if underlying else ((), 0)
+    places = (max(first_pass.moved_id, night.moved_id, 1), max(first_pass.last_id, night.last_id))
+    positions, halt, exact = holdings(
+        reader, places, quality, session, span[1], first_pass.prices or {}, first_pass.watch.known
+    )
+    gaps, expected = _gaps(first_pass, session, spec.grid) if underlying else ((), 0)
     return Day(
         desk=meta.get("desk", ""),
         strategy=meta["strategy"],
@@ -213,33 +217,33 @@ def _read(reader: JournalReader, session: Session) -> Day:
         tape=meta.get("tape", ""),
         synthetic=bool(meta.get("synthetic")),
         session=session,
-        events=done.events,
-        last_ns=done.last_ns,
-        ended=done.ended,
+        events=first_pass.events,
+        last_ns=first_pass.last_ns,
+        ended=first_pass.ended,
         quality=quality,
         decisions=decisions,
         denials=denials,
-        equity_before=Decimal(before[0]["equity_usd"]) if before else None,
+        equity_before=Decimal(equity_before[0]["equity_usd"]) if equity_before else None,
         equity=tuple((row["time_ns"], Decimal(row["equity_usd"])) for row in equity),
         at_cost=tuple(start + Decimal(row["realized_usd"]) for row in equity) if start is not None else (),
         history=_history(reader, session) if spec.compounds else (),
         transfers=transfers,
-        underlying=done.underlying,
-        bars=tuple((ended_ns, close) for start_ns, ended_ns, close in done.bars if _within(start_ns, session)),
+        underlying=first_pass.underlying,
+        bars=tuple((ended_ns, close) for start_ns, ended_ns, close in first_pass.bars if _within(start_ns, session)),
         expected_bars=expected,
         gaps=gaps,
-        rejected=tuple(done.rejected),
-        alarms=tuple(done.alarms),
-        commands=tuple(done.commands),
-        halts=(*_standing(night), *done.halts),
+        rejected=tuple(first_pass.rejected),
+        alarms=tuple(first_pass.alarms),
+        commands=tuple(first_pass.commands),
+        halts=(*_standing(night), *first_pass.halts),
         halt=halt,
-        models=tuple(done.models),
-        answers=tuple(done.answers.values()),
-        held=held,
+        models=tuple(first_pass.models),
+        answers=tuple(first_pass.answers.values()),
+        held=positions,
         exact=exact,
         trades=read_trades(reader, Wanted(start_ns=day_begin(session.date), end_ns=day_end(session.date))),
         fees_by_the_day=fees_by_the_day(reader, day_begin(session.date), day_end(session.date)),
-        unread=done.unread,
+        unread=first_pass.unread,
     )
 
 
@@ -255,8 +259,8 @@ def _since_snapshot(reader: JournalReader, begin: int) -> _Pass:
 def _standing(night: _Pass) -> tuple[Notice, ...]:
     """Return the newest halt, unless somebody asked to end it since."""
     newest = night.halts[-1:]
-    lifted = newest and any("resume" in one.name and one.time_ns >= newest[0].time_ns for one in night.commands)
-    return () if lifted else tuple(newest)
+    was_lifted = newest and any("resume" in one.name and one.time_ns >= newest[0].time_ns for one in night.commands)
+    return () if was_lifted else tuple(newest)
 
 
 _EARLIER = "SELECT * FROM orders WHERE +submitted_ns < ? AND updated_ns >= ? ORDER BY +submitted_ns"
@@ -311,16 +315,16 @@ def _within(start_ns: int, session: Session) -> bool:
     return session.open_ns <= start_ns < session.close_ns
 
 
-def _gaps(done: _Pass, session: Session, grid: Grid) -> tuple[tuple[tuple[int, int], ...], int]:
+def _gaps(first_pass: _Pass, session: Session, grid: Grid) -> tuple[tuple[tuple[int, int], ...], int]:
     """Runs of bars that did not come up to the newest event, and how many were expected until then."""
-    there = {start_ns for start_ns, _, _ in done.bars}
-    until, count = min(done.last_ns, session.close_ns), 0
+    starts = {start_ns for start_ns, _, _ in first_pass.bars}
+    newest_ns, count = min(first_pass.last_ns, session.close_ns), 0
     start_ns, end_ns = grid.at(session.open_ns, session)
     gaps: list[tuple[int, int]] = []
     whole = True  # the bar before is there
-    while end_ns <= until:
+    while end_ns <= newest_ns:
         count += 1
-        if start_ns in there:
+        if start_ns in starts:
             whole = True
         elif whole:
             gaps.append((start_ns, 1))

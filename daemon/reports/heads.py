@@ -98,13 +98,13 @@ def _constant_wishes(reader: JournalReader, decision: int, spec: Spec) -> dict[s
     )
     rows = _rows(reader, f"WHERE {same_model}", decision, decision, LOOKED_BACK)
     decisions = len({row["decision"] for row in rows})
-    said = [json.loads(row["heads"]) for row in rows if row["symbol"]]
-    found: dict[str, str] = {}
+    head_rows = [json.loads(row["heads"]) for row in rows if row["symbol"]]
+    names: dict[str, str] = {}
     for name in wishes:
-        numbers = [value for heads in said for value in _numbers(heads.get(name))]
-        if decisions >= LEAST and len(numbers) >= len(said) > decisions and max(numbers) - min(numbers) < SAME:
-            found[name] = f"{numbers[-1]:+.3f} for every symbol in the last {decisions} decisions: it looks at nothing"
-    return found
+        numbers = [value for heads in head_rows for value in _numbers(heads.get(name))]
+        if decisions >= LEAST and len(numbers) >= len(head_rows) > decisions and max(numbers) - min(numbers) < SAME:
+            names[name] = f"{numbers[-1]:+.3f} for every symbol in the last {decisions} decisions: it looks at nothing"
+    return names
 
 
 def _answered_by_passive(reader: JournalReader, decision: int) -> bool:
@@ -117,9 +117,9 @@ def _choices(reader: JournalReader, decision: int, heads: list[sqlite3.Row], spe
     if not spec.by_row:
         return
     values = {row["symbol"]: json.loads(row["answer"]) for row in heads}
-    drawn = {row["symbol"]: row for row in reader.query("SELECT * FROM choices WHERE decision = ?", (decision,))}
+    choices = {row["symbol"]: row for row in reader.query("SELECT * FROM choices WHERE decision = ?", (decision,))}
     for symbol in spec.symbols:
-        if (row := drawn.get(symbol)) is not None:
+        if (row := choices.get(symbol)) is not None:
             shares, worth = json.loads(row["behaviour"]), values.get(symbol, ())
             yield SymbolChoice(
                 symbol,
@@ -152,22 +152,22 @@ def _line(row: sqlite3.Row, spec: Spec, *, passive: bool, constant: Collection[s
     answer = json.loads(row["answer"]) if row["symbol"] and not spec.by_row else None
     heads = tuple(_numbers(values.get(head.name)) for head in spec.heads)
     trust = entry(spec.name).trust
-    passed = (
+    factor = (
         None
         if trust is None or passive
         else trust({head.name: numbers for head, numbers in zip(spec.heads, heads, strict=True)})
     )
 
     def taken_of(wish: float, answer: float) -> float:
-        return wish - answer if passed is None else wish * (1.0 - passed)
+        return wish - answer if factor is None else wish * (1.0 - factor)
 
-    taken = tuple(
+    readings = tuple(
         taken_of(numbers[0], answer)
         if head.wish and head.name not in constant and answer is not None and len(numbers) == 1
         else None
         for head, numbers in zip(spec.heads, heads, strict=True)
     )
-    return SymbolHeads(row["symbol"], answer, heads, taken, row["weight_before"], row["weight_after"], row["note"])
+    return SymbolHeads(row["symbol"], answer, heads, readings, row["weight_before"], row["weight_after"], row["note"])
 
 
 def _numbers(value: float | list[float] | None) -> tuple[float, ...]:

@@ -36,7 +36,7 @@ def prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Ses
     if not underlying:
         return [entry.payload for entry in rows_between(reader, oldest, begin)]
     payloads: list[str] = []
-    for symbol in _filled(reader, begin_ns, session.date, underlying):
+    for symbol in _filled_quantities(reader, begin_ns, session.date, underlying):
         rows = reader.query(
             "SELECT payload FROM events WHERE id BETWEEN ? AND ? AND kind = 'QuotesReceived' "
             "AND instr(payload, ?) ORDER BY id DESC LIMIT 1",
@@ -73,30 +73,36 @@ def holdings(
     )
     state = msgspec.json.decode(newest[0]["state"], type=_Known, dec_hook=from_json) if newest else None
     if state is not None:
-        after: dict[str, Quantity] = {symbol: position.quantity for symbol, position in state.book.positions.items()}
+        quantities: dict[str, Quantity] = {
+            symbol: position.quantity for symbol, position in state.book.positions.items()
+        }
     else:
-        after = _filled(reader, until_ns, session.date)
-    traded: dict[str, Quantity] = defaultdict(int)
+        quantities = _filled_quantities(reader, until_ns, session.date)
+    quantities_traded: dict[str, Quantity] = defaultdict(int)
     for order in quality.orders:
-        traded[order.symbol] += order.side * order.filled
-    expired = {symbol for symbol in traded if (contract := parse_occ(symbol)) and contract.expiry <= session.date}
-    symbols = sorted(symbol for symbol in {*after, *traded} if symbol in after or symbol not in expired)
-    held = tuple(
+        quantities_traded[order.symbol] += order.side * order.filled
+    expired_symbols = {
+        symbol for symbol in quantities_traded if (contract := parse_occ(symbol)) and contract.expiry <= session.date
+    }
+    symbols = sorted(
+        symbol for symbol in {*quantities, *quantities_traded} if symbol in quantities or symbol not in expired_symbols
+    )
+    positions = tuple(
         Held(
             symbol,
-            after.get(symbol, 0) - traded[symbol],
-            after.get(symbol, 0),
+            quantities.get(symbol, 0) - quantities_traded[symbol],
+            quantities.get(symbol, 0),
             first[symbol].price if symbol in first else None,
             last[symbol].price if symbol in last else None,
         )
         for symbol in symbols
-        if after.get(symbol, 0) or after.get(symbol, 0) - traded[symbol]
+        if quantities.get(symbol, 0) or quantities.get(symbol, 0) - quantities_traded[symbol]
     )
     halt = state.risk.halt if state is not None else None
-    return held, Notice(halt.since_ns, halt.reason, halt.detail) if halt else None, state is not None
+    return positions, Notice(halt.since_ns, halt.reason, halt.detail) if halt else None, state is not None
 
 
-def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, Quantity]:
+def _filled_quantities(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, Quantity]:
     """What all orders up to then filled, by symbol, without expired contracts.
 
     With an `underlying` its shares and contracts alone, those that expire on `date` among them: expired ones, which
@@ -111,10 +117,10 @@ def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "
         f"SELECT symbol, exact_sum(filled, side) AS n FROM orders WHERE {where} GROUP BY symbol", values
     )
     terms = {row["symbol"]: parse_occ(row["symbol"]) for row in rows}
-    gone = {
+    expired_symbols = {
         symbol
         for symbol, contract in terms.items()
         if contract and (contract.expiry < date or (contract.expiry == date and not underlying))
     }
-    held = {row["symbol"]: of_column(row["n"]) for row in rows if row["symbol"] not in gone}
-    return {symbol: quantity for symbol, quantity in held.items() if quantity}
+    quantities = {row["symbol"]: of_column(row["n"]) for row in rows if row["symbol"] not in expired_symbols}
+    return {symbol: quantity for symbol, quantity in quantities.items() if quantity}

@@ -33,10 +33,12 @@ def _words(row: sqlite3.Row) -> tuple[str, ...]:
         first = "Nothing is to be held, so nothing is capped."
     else:
         target, forecast = f"target {row['target']:.2%}", f"forecast {row['volatility']:.2%} ({row['forecast']})"
-        bound = f" = {target} / {forecast}" if row["cap"] < 1.0 else f": {forecast} is not above the {target}"
-        first = f"At most {row['cap']:.2%} of the equity may be invested{bound}."
+        bound_text = f" = {target} / {forecast}" if row["cap"] < 1.0 else f": {forecast} is not above the {target}"
+        first = f"At most {row['cap']:.2%} of the equity may be invested{bound_text}."
     second = f"Asked for: {_part(row['asked'])}; allowed: {_part(row['allowed'])}."
-    names = [f"{symbol} {of_column(asked):,} to {of_column(goal):,} shares" for symbol, (asked, goal) in cut.items()]
+    names = [
+        f"{symbol} {of_column(quantity):,} to {of_column(goal):,} shares" for symbol, (quantity, goal) in cut.items()
+    ]
     more = f" and {len(names) - CUT_SHOWN} more" if len(names) > CUT_SHOWN else ""
     third = f"Cut: {', '.join(names[:CUT_SHOWN])}{more}." if names else "Nothing was cut."
     return first, second, third

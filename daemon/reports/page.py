@@ -46,7 +46,7 @@ def day_page(day: Day) -> str:
         TEMPLATE,
         day=day,
         rows_max=ROWS_MAX,
-        happened=_happened,
+        happened=_notice_rows,
         instrument=instrument,
         title=DOT.join((day.desk, day.strategy, day.session.date)),
         about=about(day),
@@ -81,7 +81,7 @@ def day_page(day: Day) -> str:
     )  # fmt: skip
 
 
-def _happened(all_of_it: Iterable[Notice]) -> list[Row]:
+def _notice_rows(all_of_it: Iterable[Notice]) -> list[Row]:
     return [(clock(notice.time_ns, seconds=True), notice.name, notice.detail) for notice in islice(all_of_it, ROWS_MAX)]
 
 

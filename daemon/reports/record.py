@@ -162,17 +162,17 @@ def session_of(journal: Path, date: str | None = None) -> Iterator[tuple[Journal
 
     Raises JournalError where no file that is left holds it.
     """
-    refused, before = "", ""
+    refusal, reason_before = "", ""
     for path in reversed(parts_of(journal)):
         with closing(JournalReader(path)) as reader:
             try:
                 session = find_session(reader, date)
             except JournalError as error:
-                refused, before = refused or str(error), where_before(reader)
+                refusal, reason_before = refusal or str(error), where_before(reader)
                 continue
             yield reader, session
             return
-    raise JournalError(f"{refused}{before}")
+    raise JournalError(f"{refusal}{reason_before}")
 
 
 def first_id(reader: JournalReader, time_ns: int) -> int:
@@ -197,8 +197,8 @@ def equity_of(reader: JournalReader, session: Session) -> tuple[list[sqlite3.Row
     """Return the last record of the equity before the session's New York day, if there is one, and those of the day."""
     columns = "SELECT time_ns, equity_usd, cash_usd, realized_usd FROM equity WHERE time_ns"
     day_ns = day_begin(session.date), day_end(session.date)
-    before = reader.query(f"{columns} < ? ORDER BY time_ns DESC LIMIT 1", day_ns[:1])
-    return before, reader.query(f"{columns} BETWEEN ? AND ? ORDER BY time_ns", day_ns)
+    rows_before = reader.query(f"{columns} < ? ORDER BY time_ns DESC LIMIT 1", day_ns[:1])
+    return rows_before, reader.query(f"{columns} BETWEEN ? AND ? ORDER BY time_ns", day_ns)
 
 
 def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str]:
@@ -218,8 +218,8 @@ def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str
 
 def _alarms_in(reader: JournalReader, first: int, last: int) -> list[str]:
     """Return the names of the alarms of these rows."""
-    raised = "SELECT effects FROM events WHERE id BETWEEN ? AND ? AND effects LIKE '%\"RaiseAlarm\"%' ORDER BY id"
-    return [name for row in reader.query(raised, (first, last)) for name, _ in alarms_in(row["effects"])]
+    query = "SELECT effects FROM events WHERE id BETWEEN ? AND ? AND effects LIKE '%\"RaiseAlarm\"%' ORDER BY id"
+    return [name for row in reader.query(query, (first, last)) for name, _ in alarms_in(row["effects"])]
 
 
 def alarms_in(effects: str) -> list[tuple[str, str]]:

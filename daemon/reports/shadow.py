@@ -103,7 +103,7 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
         models = [row["model"] for row in reader.query("SELECT DISTINCT model FROM shadows ORDER BY model")]
         if not models:
             return ()
-        shadows, untold = _played(reader, models)
+        shadows, untold = _replay_candidates(reader, models)
         return tuple(_report(reader, model, shadows.get(model), untold) for model in models)
 
 
@@ -111,7 +111,7 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
 
 
 def _report(reader: JournalReader, model: str, shadow: Shadow | None, untold: str) -> ShadowReport:
-    pairs, failures, unmatched = _pairs(reader, model)
+    pairs, failures, unmatched_count = _pairs(reader, model)
     actions, confusion = _confusion(pairs, strategy_of(reader.meta()).spec.actions)
     hypothetical = _hypothetical(shadow) if shadow is not None and shadow.sessions else None
     sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
@@ -123,7 +123,7 @@ def _report(reader: JournalReader, model: str, shadow: Shadow | None, untold: st
         verdict=verdict_of(hypothetical, untold),
         decisions=len(pairs),
         failures=failures,
-        unmatched=unmatched,
+        unmatched=unmatched_count,
         agreement=agreement_of(confusion),
         kappa=kappa_of(confusion),
         actions=actions,
@@ -148,33 +148,33 @@ def _pairs(reader: JournalReader, model: str) -> tuple[list[_Pair], int, int]:
         (model,),
     )
     failures = sum(bool(row["problem"]) for row in rows)
-    answered = [row for row in rows if not row["problem"]]
+    answered_rows = [row for row in rows if not row["problem"]]
     pairs = [
         _Pair(
             live_model=row["live_model"],
             live=row["live_action"],
             shadow=row["action"],
-            confidences=_both(row["live_confidence"], row["confidence"]),
-            probabilities=_both(_numbers(row["live_probabilities"]), _numbers(row["probabilities"])),
+            confidences=_pair(row["live_confidence"], row["confidence"]),
+            probabilities=_pair(_numbers(row["live_probabilities"]), _numbers(row["probabilities"])),
             logits=(_numbers(row["live_logits"]) or (), _numbers(row["logits"]) or ()),
         )
-        for row in answered
+        for row in answered_rows
         if row["live_logits"] is not None
     ]
-    return pairs, failures, len(answered) - len(pairs)
+    return pairs, failures, len(answered_rows) - len(pairs)
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:
     return None if text is None else msgspec.json.decode(text, type=tuple[float, ...])
 
 
-def _both(live: Any, shadow: Any) -> Any:
+def _pair(live: Any, shadow: Any) -> Any:
     return None if live is None or shadow is None else (live, shadow)
 
 
 def _mean_difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], factor: float) -> float:
-    both = np.asarray(pairs, dtype=np.float64)
-    return float(np.abs(both[:, 0] - both[:, 1]).mean() * factor)
+    values = np.asarray(pairs, dtype=np.float64)
+    return float(np.abs(values[:, 0] - values[:, 1]).mean() * factor)
 
 
 def _confusion(pairs: Sequence[_Pair], order: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
@@ -184,8 +184,8 @@ def _confusion(pairs: Sequence[_Pair], order: Sequence[str]) -> tuple[tuple[str,
         signs = np.sign(np.array([pair.logits for pair in pairs])).astype(int) + 1
         chosen = np.stack([signs[:, 0].ravel(), signs[:, 1].ravel()])
     else:
-        seen = {name for pair in pairs for name in (pair.live, pair.shadow)}
-        actions = tuple(name for name in order if name in seen)
+        names = {name for pair in pairs for name in (pair.live, pair.shadow)}
+        actions = tuple(name for name in order if name in names)
         chosen = np.array([[actions.index(pair.live), actions.index(pair.shadow)] for pair in pairs], dtype=int).T
     counts = np.zeros((len(actions), len(actions)), dtype=int)
     if pairs:
@@ -216,7 +216,7 @@ def kappa_of(confusion: Sequence[Sequence[int]]) -> float | None:
 # --- the hypothetical result --------------------------------------------------------------------------------------
 
 
-def _played(reader: JournalReader, models: Sequence[str]) -> tuple[dict[str, Shadow], str]:
+def _replay_candidates(reader: JournalReader, models: Sequence[str]) -> tuple[dict[str, Shadow], str]:
     """Step the journal again with each candidate beside the live model; and why that cannot be, "" where it can."""
     machine = machine_of(reader)
     shadows = {model: Shadow(model) for model in models}
@@ -249,8 +249,8 @@ def _steps(reader: JournalReader, machine: Machine) -> Iterator[tuple[Event, Ste
 def _hypothetical(shadow: Shadow) -> Hypothetical:
     by_date = sorted(shadow.sessions.items())
     sessions = tuple(
-        SessionPair(date, round(float(both.live.gained), 6), round(float(both.candidate.gained), 6))
-        for date, both in by_date
+        SessionPair(date, round(float(profits.live.gained), 6), round(float(profits.candidate.gained), 6))
+        for date, profits in by_date
     )
     differences = np.array([pair.shadow_usd - pair.live_usd for pair in sessions], dtype=np.float64)
     block = max(len(sessions) ** (1.0 / 3.0), 1.0)

@@ -49,12 +49,12 @@ def lines(trades: Iterable[Trade]) -> tuple[dict[str, str | int | float | None],
 
 def line(trade: Trade) -> dict[str, str | int | float | None]:
     """Return a trade by the columns of the CSV, each as programs read it."""
-    return {name: _for_programs(declared.unit, getattr(trade, field)) for name, (field, declared) in LISTED.items()}
+    return {name: _for_programs(column.unit, getattr(trade, field)) for name, (field, column) in LISTED.items()}
 
 
 def own_columns(where: str) -> dict[str, Column]:
     """Return the columns that have one of their own in the tables of `where`: field -> its declaration."""
-    return {name: declared for name, declared in COLUMNS.items() if declared.heading and where in declared.shown}
+    return {name: column for name, column in COLUMNS.items() if column.heading and where in column.shown}
 
 
 def in_words(unit: str, value: Any) -> str:
@@ -81,7 +81,7 @@ def trades_contract() -> type:
     """Return the structure of `trades_shown` as its schema tells it: each column with its type."""
     types = get_type_hints(Trade)
     kinds = [
-        (name, str if declared.unit == trade_units.TIME else types[field]) for name, (field, declared) in LISTED.items()
+        (name, str if column.unit == trade_units.TIME else types[field]) for name, (field, column) in LISTED.items()
     ]
     row_type = msgspec.defstruct("TradeShown", kinds, namespace={"__doc__": "A trade, by the columns of the CSV."})
     fields = [("trades", GenericAlias(tuple, (row_type, ...))), ("totals", Totals)]
@@ -164,26 +164,33 @@ def open_of(trade: Trade) -> str:
 
 def so_far(trade: Trade) -> str:
     """Return what an open trade has made: at the newest mark, and by the part that was sold, with its price."""
-    sold = trade.quantity - abs(trade.held)
-    by = f" by {sold:,} {'bought back' if trade.side == 'short' else 'sold'} at {usd(trade.exit_price)}" if sold else ""
+    sold_quantity = trade.quantity - abs(trade.held)
+    by = (
+        f" by {sold_quantity:,} {'bought back' if trade.side == 'short' else 'sold'} at {usd(trade.exit_price)}"
+        if sold_quantity
+        else ""
+    )
     return f"unrealised {gain(unrealised(trade.pnl_usd, trade.realized_usd))}, realised {gain(trade.realized_usd)}{by}"
 
 
 def trade_row(trade: Trade) -> tuple[str, ...]:
     """Return a trade as the row of a report; what stands after a line feed is small."""
-    entered, left = clock(trade.entered_ns), clock(trade.left_ns) if trade.left_ns is not None else open_of(trade)
+    entry_text, exit_text = (
+        clock(trade.entered_ns),
+        clock(trade.left_ns) if trade.left_ns is not None else open_of(trade),
+    )
     if trade.held_s >= DAY_S / 2:
-        entered = new_york_text(trade.entered_ns)[:-3]
+        entry_text = new_york_text(trade.entered_ns)[:-3]
     cause = trade.entry_action or why(trade.why_entered)
     if trade.entry_confidence is not None:
         cause += f" {trade.entry_confidence:.2f}"
     return (
         what(trade),
         f"{gain(trade.pnl_usd)}\n{percent(trade.pnl_pct)}",
-        f"{entered} at {usd(trade.entry_price)}\n{cause}, decision {trade.entry_decision or NONE}",
-        f"{left} at {usd(trade.exit_price)}\n{left_by(trade)}, decision {trade.exit_decision or NONE}"
+        f"{entry_text} at {usd(trade.entry_price)}\n{cause}, decision {trade.entry_decision or NONE}",
+        f"{exit_text} at {usd(trade.exit_price)}\n{left_by(trade)}, decision {trade.exit_decision or NONE}"
         if trade.left_ns is not None
-        else f"{left}\n{so_far(trade)}",
+        else f"{exit_text}\n{so_far(trade)}",
         lasted(trade.held_s),
         f"{gain(trade.worst_usd)}\n{percent(trade.worst_pct)}",
         f"{gain(trade.best_usd)}\n{percent(trade.best_pct)}",
@@ -203,8 +210,8 @@ def sum_line(totals: Totals) -> str:
     parts.append(f"P&L {_usd(totals.pnl_usd)} USD after {_usd(totals.fees_usd, sign=False)} USD of fees")
     text = ", ".join(parts) + "."
     if totals.open:
-        marked = "" if totals.open_usd is None else f", {_usd(totals.open_usd)} USD at the newest marks"
-        text += f" Open: {totals.open:,}{marked}, {open_parts(totals)}. Realised in all: {realised(totals)}."
+        open_text = "" if totals.open_usd is None else f", {_usd(totals.open_usd)} USD at the newest marks"
+        text += f" Open: {totals.open:,}{open_text}, {open_parts(totals)}. Realised in all: {realised(totals)}."
     if totals.other_usd:
         text += f" Not in a trade: {_usd(totals.other_usd)} USD ({NOT_OF_A_TRADE})."
     return text

@@ -84,11 +84,11 @@ def first_sentence(day: Day) -> str:
     if day.half_day:
         when += f", a half day that {'closes' if not day.ended else 'closed'} at {clock(day.session.close_ns)},"
     if not day.ended:
-        until = f"up to {clock(day.last_ns)} New York" if day.last_ns else "before its first event"
-        if day.equity and (known := clock(day.equity[-1][0])) != clock(day.last_ns):
-            until += f"; the equity as of {known}"  # it is recorded while something is held, and at the end
-        when = f"{when.rstrip(',')}, so far ({until}),"
-    return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}{_denied(day)}"
+        end_text = f"up to {clock(day.last_ns)} New York" if day.last_ns else "before its first event"
+        if day.equity and (clock_text := clock(day.equity[-1][0])) != clock(day.last_ns):
+            end_text += f"; the equity as of {clock_text}"  # it is recorded while something is held, and at the end
+        when = f"{when.rstrip(',')}, so far ({end_text}),"
+    return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}{_denied_text(day)}"
 
 
 def _gain(day: Day) -> str:
@@ -106,9 +106,9 @@ def _orders(day: Day) -> str:
     quality = day.quality
     if not quality.orders:
         return "and sent no order" if day.gain is not None else "no order was sent"
-    filled = sum(order.filled == order.quantity for order in quality.orders)
+    filled_orders = sum(order.filled == order.quantity for order in quality.orders)
     partly = sum(0 < order.filled < order.quantity for order in quality.orders)
-    how = "all filled" if filled == len(quality.orders) else f"{filled:,} filled"
+    how = "all filled" if filled_orders == len(quality.orders) else f"{filled_orders:,} filled"
     if partly:
         how += f", {partly:,} in part"
     return f"with {plural(len(quality.orders), 'order')}, {how}"
@@ -123,21 +123,23 @@ def _cost(day: Day) -> str:
     worse = f"{money(abs(cost))} USD ({number(abs(quality.slippage_bp), 1)} bp) {'worse' if cost > 0 else 'better'}"
     than = "The fills were as good as" if not cost else f"The fills were {worse} than"
     by_the_day = day.fees_by_the_day
-    taken = quality.fees_usd + by_the_day
-    fees = f", and fees took {money(taken)} USD" if taken else ""
+    fees_usd = quality.fees_usd + by_the_day
+    fees = f", and fees took {money(fees_usd)} USD" if fees_usd else ""
     fees += f", {money(by_the_day)} USD of it booked by the day" if by_the_day else ""
     return f" {than} {reference(quality)}{fees}."
 
 
-def _denied(day: Day) -> str:
+def _denied_text(day: Day) -> str:
     """How many decisions a gate denied, of all that a gate was asked for, and which denied most."""
-    denied = sum(count for _, outcome, count in day.decisions if outcome == "denied")
-    if not denied or not day.denials:
+    denied_count = sum(count for _, outcome, count in day.decisions if outcome == "denied")
+    if not denied_count or not day.denials:
         return ""
-    entries = denied + sum(count for _, outcome, count in day.decisions if outcome == "ordered")
-    wished = plural(entries, "wanted basket") if day.overnight else plural(entries, "wanted entry", "wanted entries")
+    entries = denied_count + sum(count for _, outcome, count in day.decisions if outcome == "ordered")
+    wishes_text = (
+        plural(entries, "wanted basket") if day.overnight else plural(entries, "wanted entry", "wanted entries")
+    )
     most = f"{'mostly ' * (len(day.denials) > 1)}by the gate {day.denials[0][0]}"
-    return f" {denied:,} of {wished} {'was' if entries == 1 else 'were'} denied, {most}."
+    return f" {denied_count:,} of {wishes_text} {'was' if entries == 1 else 'were'} denied, {most}."
 
 
 def reference(quality: Quality) -> str:
@@ -149,15 +151,17 @@ def reference(quality: Quality) -> str:
 
 def further_sentences(day: Day) -> tuple[str, ...]:
     """Return the further facts: halts, open orders and positions, refused and missing bars."""
-    sentences = [_halted(halt, day) for halt in day.halts]
+    sentences = [_halt_text(halt, day) for halt in day.halts]
     if day.halt is not None:
         sentences.append(f"It is halted at the end, since {clock(day.halt.time_ns)}: {day.halt.name}.")
     elif day.halts:
-        lifted = day.exact or any(
+        was_lifted = day.exact or any(
             command.name == "resume" and command.time_ns >= day.halts[-1].time_ns for command in day.commands
         )
-        sentences.append("It was resumed." if lifted else "Whether it still is halted is not known from this journal.")
-    still = [held for held in day.held if held.quantity]
+        sentences.append(
+            "It was resumed." if was_lifted else "Whether it still is halted is not known from this journal."
+        )
+    still = [position for position in day.held if position.quantity]
     if still and not day.overnight:
         names = ", ".join(f"{held.quantity:+,} {instrument(held.symbol)}" for held in still)
         sentences.append(f"Still held {'at the end' if day.ended else 'now'}: {names}.")
@@ -175,7 +179,7 @@ def further_sentences(day: Day) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _halted(halt: Notice, day: Day) -> str:
+def _halt_text(halt: Notice, day: Day) -> str:
     date = new_york_text(halt.time_ns)[:10]
     when = clock(halt.time_ns) if date == day.session.date else f"{clock(halt.time_ns)} on {long_date(date)}"
     return f"It was halted at {when}: {halt.name}" + (f" ({halt.who})." if halt.who else ".")

@@ -43,7 +43,7 @@ def summary(*, halted: bool = False, wall_s: float = 2.0, counted: bool = True, 
         latency=latency,
         state_digest="d" * 64,
         stopped_by="",
-        exported=exported,
+        export_path=exported,
     )
 
 

@@ -77,7 +77,7 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
     with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
         if screen.is_terminal:
             hidden = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # below the table
-            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), shown=hidden)
+            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), quiet_events=hidden)
         else:
             log = Log(settings.log.level, settings.log.format)
         ended: list[tuple[Summary, list[Decimal], FinalResult]] = []

@@ -19,7 +19,7 @@ SYMBOLS_MOST = 60
 
 def performance_page(reader: JournalReader, named: str, benchmark: str) -> PerformancePage:
     """`GET /api/performance`. Raises JournalError, sqlite3.Error."""
-    performance = read_performance(reader, named=named, benchmark=Benchmark(benchmark) if benchmark else None)
+    performance = read_performance(reader, range_name=named, benchmark=Benchmark(benchmark) if benchmark else None)
     figures = performance.figures
     lines = figures.lines
     if named in WITHIN_DAYS and lines and not figures.transfers_usd:

@@ -144,18 +144,18 @@ def leave(state_dir: Path, command: SignedCommand) -> None:
 
 def _line(connection: socket.socket, within_s: float) -> bytes:
     """Read up to a newline or the end."""
-    until, line = time.monotonic() + within_s, b""
+    deadline, line = time.monotonic() + within_s, b""
     while not line.endswith(b"\n") and len(line) < ANSWER_MOST:
-        connection.settimeout(max(until - time.monotonic(), 0.001))
-        got = connection.recv(65536)
-        if not got:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        received_bytes = connection.recv(65536)
+        if not received_bytes:
             break
-        line += got
+        line += received_bytes
     return line
 
 
-def _cut_off(state_dir: Path, what: str) -> str:
+def _cut_off(state_dir: Path, subject: str) -> str:
     return (
-        f"{state_dir / SOCKET}: {what}: the daemon ended or dropped the command, which may still be carried out; look "
-        f"at `rltraderctl events --state-dir {state_dir}`"
+        f"{state_dir / SOCKET}: {subject}: the daemon ended or dropped the command, which may still be carried out; "
+        f"look at `rltraderctl events --state-dir {state_dir}`"
     )

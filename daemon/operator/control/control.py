@@ -159,14 +159,14 @@ class Commands:
         reason = command.reason.strip()
         self._log("command", command=command.name, channel=channel, who=command.who, reason=reason, seq=seq)
         effects = tuple(type(effect).__name__ for effect in step.effects)
-        refused = refused_by(step.effects)
+        refusal = refused_by(step.effects)
         return CommandAnswer(
-            ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects, refused=refused
+            ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects, refused=refusal
         )
 
 
 class ControlServer:
-    """Serves `state_dir`/control.sock for the desk of this name. `allowed` are the user ids that may command.
+    """Serves `state_dir`/control.sock for the desk of this name. `allowed_uids` may command.
 
     `log` is called as `log(event, **fields)`. Used on the event loop's thread alone.
     """
@@ -177,22 +177,22 @@ class ControlServer:
         submitter: Submitter,
         desk: str,
         log: Callable[..., None],
-        allowed: Collection[int] | None = None,
+        allowed_uids: Collection[int] | None = None,
     ) -> None:
         self._submitter, self._log = submitter, log
         self._commands = Commands(submitter, desk, log)
-        self._allowed = frozenset((os.geteuid(), 0) if allowed is None else allowed)
+        self._allowed_uids = frozenset((os.geteuid(), 0) if allowed_uids is None else allowed_uids)
         self._refusals = Refusals(submitter.put, CHANNEL)
         self._socket = CommandSocket(state_dir, SOCKET, 0o600, self._answer, self._refuse, self._stranger)
         self._users: dict[int, str] = {}
 
     async def run(self) -> None:
         """Serve until cancelled. Raises ControlError when the socket cannot be had."""
-        self._users = await asyncio.to_thread(_user_names, self._allowed)
+        self._users = await asyncio.to_thread(_user_names, self._allowed_uids)
         await self._socket.run(self._log)
 
     def _stranger(self, uid: int) -> str:
-        if uid in self._allowed:
+        if uid in self._allowed_uids:
             return ""
         return f"user id {uid} may not command this desk: its own user and root may"
 
@@ -200,11 +200,11 @@ class ControlServer:
         try:
             request = typed(_decode, line)
         except Unreadable as error:
-            found = "".join(filter(str.isprintable, str(error)))[:QUOTED_MOST]
-            return self._refuse(f"an unreadable line from user id {uid}: {found}")
-        claimed = request.who.strip() or self._users.get(uid, "")
-        who = f"{CHANNEL}/{claimed} (uid {uid})" if claimed else f"{CHANNEL} (uid {uid})"
-        return await self._commands.carried_out(Command(request.command, request.reason, who), CHANNEL)
+            quote = "".join(filter(str.isprintable, str(error)))[:QUOTED_MOST]
+            return self._refuse(f"an unreadable line from user id {uid}: {quote}")
+        sender_name = request.who.strip() or self._users.get(uid, "")
+        sender = f"{CHANNEL}/{sender_name} (uid {uid})" if sender_name else f"{CHANNEL} (uid {uid})"
+        return await self._commands.carried_out(Command(request.command, request.reason, sender), CHANNEL)
 
     def _refuse(self, reason: str) -> CommandAnswer:
         self._refusals.note(reason)
@@ -245,8 +245,8 @@ class SignedServer:
             except OSError as error:  # the socket is served all the same
                 self._refuse(f"what was left for this start cannot be read: {error.strerror}")
                 return
-            gone = [await self._is_done(name, payload) for name, payload in waiting]
-            if len(waiting) < WAITING_MOST or not any(gone):
+            finished_rows = [await self._is_done(name, payload) for name, payload in waiting]
+            if len(waiting) < WAITING_MOST or not any(finished_rows):
                 return
 
     async def _is_done(self, name: str, payload: bytes) -> bool:
@@ -278,18 +278,18 @@ def _waiting(folder: Path) -> list[tuple[str, bytes]]:
     """
     folder.mkdir(exist_ok=True)
     descriptor = open_own_folder(folder)
-    found: list[tuple[int, str, bytes]] = []
+    requests: list[tuple[int, str, bytes]] = []
     try:
         os.fchmod(descriptor, 0o1770)
         names = sorted(path.name for path in folder.iterdir() if _LEFT.fullmatch(path.name))
         for name in names:
-            if len(found) == WAITING_MOST:
+            if len(requests) == WAITING_MOST:
                 break
             with contextlib.suppress(OSError), os.fdopen(open_plain(descriptor, name, os.O_RDONLY), "rb") as file:
-                found.append((os.fstat(file.fileno()).st_mtime_ns, name, file.read(SIZE_MOST + 1)))
+                requests.append((os.fstat(file.fileno()).st_mtime_ns, name, file.read(SIZE_MOST + 1)))
     finally:
         os.close(descriptor)
-    return [(name, payload) for _, name, payload in sorted(found)]
+    return [(name, payload) for _, name, payload in sorted(requests)]
 
 
 # --- the socket ---------------------------------------------------------------------------------------------------
@@ -323,10 +323,12 @@ def listen(state_dir: Path, name: str = SOCKET, mode: int = 0o600) -> tuple[sock
     return server, (stat.st_dev, stat.st_ino)
 
 
-def _check_mode(place: Path, path: Path, found: int, mode: int) -> None:
-    if stat.S_IMODE(found) != mode:  # pragma: no cover - Linux keeps the mode of fchmod
+def _check_mode(place: Path, path: Path, actual_mode: int, mode: int) -> None:
+    if stat.S_IMODE(actual_mode) != mode:  # pragma: no cover - Linux keeps the mode of fchmod
         path.unlink()
-        raise ControlError(f"{place}: has mode {stat.S_IMODE(found):o}, expected {mode:o}: use another file system")
+        raise ControlError(
+            f"{place}: has mode {stat.S_IMODE(actual_mode):o}, expected {mode:o}: use another file system"
+        )
 
 
 def _clear(place: Path, path: str) -> None:

@@ -176,8 +176,8 @@ class Exposition:
     def __init__(self, desk: str, metrics: Mapping[str, Declared] = METRICS) -> None:
         self._desk, self._metrics = desk, metrics
         self._families = {
-            name: _FAMILIES[declared.kind](name, declared.meaning, labels=("desk", *declared.labels))
-            for name, declared in metrics.items()
+            name: _FAMILIES[metric.kind](name, metric.meaning, labels=("desk", *metric.labels))
+            for name, metric in metrics.items()
         }
 
     def add(self, name: str, value: float, **labels: str) -> None:
@@ -209,7 +209,7 @@ class Exposition:
 def table() -> str:
     """The vocabulary as a Markdown table: what docs/MONITORING.md shows."""
     lines = ["| metric | kind | labels (and `desk`) | meaning |", "|---|---|---|---|"]
-    for name, declared in (METRICS | GATEWAY_METRICS).items():
-        labels = ", ".join(f"`{label}`" for label in declared.labels)
-        lines.append(f"| `{name}` | {declared.kind} | {labels} | {declared.meaning} |")
+    for name, metric in (METRICS | GATEWAY_METRICS).items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{name}` | {metric.kind} | {labels} | {metric.meaning} |")
     return "\n".join(lines)

@@ -96,9 +96,9 @@ class Metrics(Collector):
             end_ns = bar_end_ns(event.bar.start_ns, self._bar_ns, step.state.session.session)
             self._bar_lag.add(max(event.time_ns - end_ns, 0) / SECOND_NS)
         if step.effects:
-            self._asked(step)
+            self._note_questions(step)
 
-    def _asked(self, step: Step) -> None:
+    def _note_questions(self, step: Step) -> None:
         for effect in step.effects:
             if isinstance(effect, RaiseAlarm):
                 self._alarms[effect.name if effect.name in self._alarms else OTHER] += 1
@@ -135,8 +135,8 @@ class Metrics(Collector):
     def _what_runs(self, scrape: Exposition, state: State[Any]) -> None:
         scrape.add("rltrader_build_info", 1, **self._build, python=platform.python_version())
         if state.model is not None:
-            promoted = "true" if state.model.promoted else "false"
-            scrape.add("rltrader_model_info", 1, version=state.model.version, promoted=promoted)
+            promoted_text = "true" if state.model.promoted else "false"
+            scrape.add("rltrader_model_info", 1, version=state.model.version, promoted=promoted_text)
         if self._sources.shadow is not None and (version := self._sources.shadow()):
             scrape.add("rltrader_shadow_info", 1, version=version)
         if (challenger := challenger_of(state)) is not None:
@@ -192,14 +192,16 @@ class Metrics(Collector):
 
     def _latency(self, scrape: Exposition) -> None:
         latency, lag = self._sources.latency, self._sources.lag
-        decided = latency.cumulative(DECISION_BOUNDS_S)
+        decision_counts = latency.cumulative(DECISION_BOUNDS_S)
         _add_buckets(scrape, "rltrader_bar_lag_seconds", self._bar_lag)
-        scrape.add_histogram("rltrader_decision_seconds", DECISION_BOUNDS_S, decided, latency.total_ns / SECOND_NS)
+        scrape.add_histogram(
+            "rltrader_decision_seconds", DECISION_BOUNDS_S, decision_counts, latency.total_ns / SECOND_NS
+        )
         _add_buckets(scrape, "rltrader_event_loop_lag_seconds", lag.buckets)
         scrape.add("rltrader_event_loop_lag_max_seconds", lag.newest_max_s())
 
     def _outside(self, scrape: Exposition, state: State[Any]) -> None:
-        waiting, dropped = self._sources.intake()
+        waiting, drop_count = self._sources.intake()
         scrape.add("rltrader_bar_interval_seconds", self._desk.bar_interval_s)
         if state.session.last_bar_ns:
             length_ns = self._bar_ns if self._minutes else 0
@@ -210,7 +212,7 @@ class Metrics(Collector):
         for stream, count in self._reconnects.items():
             scrape.add("rltrader_reconnects_total", count, stream=stream)
         scrape.add("rltrader_intake_depth", waiting)
-        scrape.add("rltrader_intake_dropped_total", dropped)
+        scrape.add("rltrader_intake_dropped_total", drop_count)
         if self._sources.mqtt is not None:
             mqtt = self._sources.mqtt()
             scrape.add("rltrader_mqtt_queued", mqtt.waiting)

@@ -42,9 +42,9 @@ async def serve(registry: CollectorRegistry, port: int, log: Callable[..., None]
         loop.call_soon_threadsafe(scrapes.over.set)
 
 
-def _run(loop: asyncio.AbstractEventLoop, served: Coroutine[None, None, None]) -> None:
+def _run(loop: asyncio.AbstractEventLoop, server: Coroutine[None, None, None]) -> None:
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(served)
+        runner.run(server)
 
 
 class _Scrapes:

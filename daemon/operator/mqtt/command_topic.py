@@ -67,7 +67,7 @@ class CommandTopic:
         command = accepted.command
         await asyncio.sleep(accepted.wait_ns / SECOND_NS)
         try:
-            done = await asyncio.wrap_future(self._submit(accepted.event_at))
+            durable_event = await asyncio.wrap_future(self._submit(accepted.event_at))
         except CommandError as error:
             await self._answer(client, message, ResponseMessage(ok=False, error=str(error)))
             return
@@ -78,11 +78,18 @@ class CommandTopic:
             await self._answer(client, message, ResponseMessage(ok=False, error=problem))
             return
         self._log(
-            "command", command=command.name, channel=CHANNEL, who=command.who, reason=command.reason, seq=done.seq
+            "command",
+            command=command.name,
+            channel=CHANNEL,
+            who=command.who,
+            reason=command.reason,
+            seq=durable_event.seq,
         )
-        status = status_of(done.step.state, self._settings.desk)
-        refused = refused_by(done.step.effects)
-        await self._answer(client, message, ResponseMessage(ok=True, seq=done.seq, status=status, refused=refused))
+        status = status_of(durable_event.step.state, self._settings.desk)
+        refusal = refused_by(durable_event.step.effects)
+        await self._answer(
+            client, message, ResponseMessage(ok=True, seq=durable_event.seq, status=status, refused=refusal)
+        )
 
     async def _answer(self, client: Client, message: Message, response: ResponseMessage) -> None:
         """Answer on the requested topic, if it is a response topic of this desk."""

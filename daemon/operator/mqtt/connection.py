@@ -90,8 +90,8 @@ class _MqttClient(Client):
     async def enter(self) -> None:
         """Connect. A cancellation waits for the thread that connects: else its socket comes up later and stays open."""
         self._thread_done = asyncio.Event()
-        lost = self._disconnected  # aiomqtt forgets a connection that is lost in the middle of this
-        lost.add_done_callback(_look)
+        on_disconnect = self._disconnected  # aiomqtt forgets a connection that is lost in the middle of this
+        on_disconnect.add_done_callback(_look)
         entering = asyncio.ensure_future(self.__aenter__())
         try:
             await asyncio.shield(entering)
@@ -100,7 +100,7 @@ class _MqttClient(Client):
             entering.cancel()
             await asyncio.gather(entering, return_exceptions=True)
             raise
-        if lost.done():
+        if on_disconnect.done():
             raise MqttError("the broker took the connection and closed it at once")
 
     def take_at_most(self, most: int) -> None:
@@ -193,8 +193,8 @@ def properties(
         packet.ResponseTopic = response_topic
     if correlation is not None:
         packet.CorrelationData = correlation
-    typed: Properties = packet
-    return typed
+    mqtt_properties: Properties = packet
+    return mqtt_properties
 
 
 def still_wanted() -> None:

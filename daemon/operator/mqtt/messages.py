@@ -275,15 +275,15 @@ def telemetry_of(counts: Counts, reconnects: int, desk: str) -> TelemetryMessage
     )
 
 
-def _bar(known: KnownBar, desk: str) -> BarMessage:
-    event, lag_ms = known.event, max(known.event.time_ns - known.end_ns, 0) / 1e6
+def _bar(known_bar: KnownBar, desk: str) -> BarMessage:
+    event, lag_ms = known_bar.event, max(known_bar.event.time_ns - known_bar.end_ns, 0) / 1e6
     bar = event.bar
     return BarMessage(desk=desk, symbol=bar.symbol, start_ns=bar.start_ns, known_ns=event.time_ns, lag_ms=lag_ms)
 
 
 def _decision(row: DecisionRow, desk: str) -> DecisionMessage:
-    shown = None if row.probabilities is None else _FLOATS.decode(row.probabilities)
-    return DecisionMessage(desk=desk, **_shared(DecisionMessage, row) | {"probabilities": shown})
+    probabilities = None if row.probabilities is None else _FLOATS.decode(row.probabilities)
+    return DecisionMessage(desk=desk, **_common_fields(DecisionMessage, row) | {"probabilities": probabilities})
 
 
 def _denial(row: DecisionRow, desk: str) -> DenialMessage:
@@ -292,19 +292,21 @@ def _denial(row: DecisionRow, desk: str) -> DenialMessage:
     return DenialMessage(desk=desk, decision=row.decision, time_ns=row.time_ns, denials=denials)
 
 
-def _shared(kind: type[Message], thing: msgspec.Struct) -> dict[str, Any]:
+def _common_fields(kind: type[Message], thing: msgspec.Struct) -> dict[str, Any]:
     """Return the fields of a message that its thing has too."""
     return {name: getattr(thing, name) for name in kind.__struct_fields__ if name in thing.__struct_fields__}
 
 
 def _whole(kind: type[Message]) -> Callable[[Any, str], Message]:
     """Return the maker of a message whose fields are all of its thing."""
-    return lambda thing, desk: kind(desk=desk, **_shared(kind, thing))
+    return lambda thing, desk: kind(desk=desk, **_common_fields(kind, thing))
 
 
-def _model(what: Literal["verified", "promoted", "refused"]) -> Callable[[Any, str], ModelMessage]:
+def _model(outcome: Literal["verified", "promoted", "refused"]) -> Callable[[Any, str], ModelMessage]:
     """Return the maker of the news of a model; one that was refused before it was read has no version."""
-    return lambda event, desk: ModelMessage(desk=desk, what=what, **{"version": ""} | _shared(ModelMessage, event))
+    return lambda event, desk: ModelMessage(
+        desk=desk, what=outcome, **{"version": ""} | _common_fields(ModelMessage, event)
+    )
 
 
 _FLOATS = msgspec.json.Decoder(tuple[float, ...])

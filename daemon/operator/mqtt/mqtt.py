@@ -73,8 +73,8 @@ class MqttSide:
         self._hears_guard = hears_guard  # takes each message of the desk's guard
         self._encode = msgspec.json.Encoder(enc_hook=to_json).encode
         self._hand: dict[int, Item] = {}  # taken out of the outbox and not confirmed, in their order
-        self._taken = 0
-        self._kept: dict[str, bytes] = {}  # the newest of retained topics: a broker that restarts has forgotten them
+        self._taken_count = 0
+        self._retained_payloads: dict[str, bytes] = {}  # by topic: a broker that restarts has forgotten them
         self._reason = ""  # why the connection was lost, as logged last
         self.reconnects = 0
 
@@ -105,13 +105,13 @@ class MqttSide:
         wait_s = max(least_s, back_off_s(failures + 1, least_s, most_s, _DRAW.random(), sure=0.0))
         if reason != self._reason:  # the same trouble again needs no further line
             self._reason = reason
-            dropped = self._outbox.counts().dropped
+            drop_count = self._outbox.counts().dropped
             self._log(
                 "mqtt_lost",
                 broker=str(self._settings.broker),
                 reason=reason,
                 wait_s=round(wait_s, 1),
-                dropped=dropped,
+                dropped=drop_count,
             )
         await asyncio.sleep(wait_s)
 
@@ -193,7 +193,7 @@ class MqttSide:
 
     async def _beat(self, client: Client) -> NoReturn:
         """Publish the retained topics, at the start and every half minute."""
-        for topic, payload in self._kept.items():
+        for topic, payload in self._retained_payloads.items():
             await self._publish(client, topic, payload)
         while True:
             telemetry = telemetry_of(self._outbox.counts(), self.reconnects, self._settings.desk)
@@ -207,8 +207,8 @@ class MqttSide:
         async with asyncio.TaskGroup() as confirmations:
             while True:
                 item = await self._outbox.get()
-                self._taken += 1
-                number = self._taken
+                self._taken_count += 1
+                number = self._taken_count
                 self._hand[number] = item
                 payload = self._payload(item)
                 if payload is None:
@@ -216,21 +216,21 @@ class MqttSide:
                     self._outbox.refused()
                 elif item.topic in CONFIRMED:
                     await window.acquire()
-                    confirmations.create_task(self._confirmed(client, item.topic, payload, number, window))
+                    confirmations.create_task(self._await_confirmation(client, item.topic, payload, number, window))
                 else:
                     await self._publish(client, item.topic, payload)
-                    self._done(number)
+                    self._forget_item(number)
 
-    async def _confirmed(
+    async def _await_confirmation(
         self, client: Client, topic: str, payload: bytes, number: int, window: asyncio.Semaphore
     ) -> None:
         try:
             await self._publish(client, topic, payload)
-            self._done(number)
+            self._forget_item(number)
         finally:
             window.release()
 
-    def _done(self, number: int) -> None:
+    def _forget_item(self, number: int) -> None:
         del self._hand[number]
         self._outbox.published()
 
@@ -243,7 +243,7 @@ class MqttSide:
         if len(payload) > PAYLOAD_MOST:
             return None
         if item.topic in _RETAINED and item.topic != "status":
-            self._kept[item.topic] = payload
+            self._retained_payloads[item.topic] = payload
         return payload
 
     def _message(self, item: Item) -> msgspec.Struct:
@@ -259,12 +259,12 @@ async def _first_failure(works: Sequence[Coroutine[Any, Any, NoReturn]]) -> NoRe
     """
     tasks = [asyncio.get_running_loop().create_task(work) for work in works]
     try:
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended_tasks, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    first = ended.pop()
+    first = ended_tasks.pop()
     error = None if first.cancelled() else first.exception()
     raise innermost(error or MqttError("a work ended that never does"))
 

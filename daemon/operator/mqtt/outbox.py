@@ -40,10 +40,10 @@ class Outbox:
     def __init__(self, limit: int) -> None:
         self._queue: deque[Item] = deque(maxlen=limit)
         self._newest: dict[str, Item] = {}
-        self._again: deque[Item] = deque()  # taken and not published: first in line
-        self._queued = self._retained = 0  # put; counted by the thread that puts
-        self._taken = self._retained_taken = self._hand = 0  # by the thread that takes
-        self._published = self._refused = self._again_conflated = 0
+        self._retries: deque[Item] = deque()  # taken and not published: first in line
+        self._queued_count = self._retained_count = 0  # put; counted by the thread that puts
+        self._taken_count = self._retained_taken_count = self._hand = 0  # by the thread that takes
+        self._published_count = self._refused_count = self._retries_conflated = 0
         self._turn = False
         self._armed = False
         self._wake: Callable[[], None] = _no_wake
@@ -53,7 +53,7 @@ class Outbox:
     def put(self, topic: str, thing: object) -> None:
         """Put an item; each one counts."""
         self._queue.append(Item(topic, thing, False))
-        self._queued += 1
+        self._queued_count += 1
         if self._armed:
             self._armed = False
             self._wake()
@@ -61,7 +61,7 @@ class Outbox:
     def put_retained(self, topic: str, thing: object) -> None:
         """Put the newest item of a retained topic; it is never dropped, only replaced."""
         self._newest[topic] = Item(topic, thing, True)
-        self._retained += 1
+        self._retained_count += 1
         if self._armed:
             self._armed = False
             self._wake()
@@ -74,15 +74,15 @@ class Outbox:
             await asyncio.sleep(REST_S)  # what comes in the meantime needs no wake-up
             if self._queue or self._newest:
                 continue
-            loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+            loop, arrival = asyncio.get_running_loop(), asyncio.Event()
 
-            def wake(loop: asyncio.AbstractEventLoop = loop, arrived: asyncio.Event = arrived) -> None:
+            def wake(loop: asyncio.AbstractEventLoop = loop, arrival: asyncio.Event = arrival) -> None:
                 with contextlib.suppress(RuntimeError):  # the side thread has ended
-                    loop.call_soon_threadsafe(arrived.set)
+                    loop.call_soon_threadsafe(arrival.set)
 
             self._wake, self._armed = wake, True
             if not self._queue and not self._newest:
-                await arrived.wait()
+                await arrival.wait()
             self._armed = False
         return item
 
@@ -90,24 +90,24 @@ class Outbox:
         """Return the waiting item of a retained topic, out of turn; None where none waits."""
         item = self._newest.pop(topic, None)
         if item is not None:
-            self._retained_taken += 1
+            self._retained_taken_count += 1
         else:
-            item = next((other for other in self._again if other.topic == topic), None)
+            item = next((other for other in self._retries if other.topic == topic), None)
             if item is None:
                 return None
-            self._again.remove(item)
+            self._retries.remove(item)
         self._hand += 1
         return item
 
     def published(self) -> None:
         """Count a taken item as published."""
         self._hand -= 1
-        self._published += 1
+        self._published_count += 1
 
     def refused(self) -> None:
         """Count a taken item that can never be published."""
         self._hand -= 1
-        self._refused += 1
+        self._refused_count += 1
 
     def give_back(self, items: Iterable[Item]) -> None:
         """Return items that were not published to the front; drop retained ones that have a newer one."""
@@ -115,38 +115,42 @@ class Outbox:
         for item in items:
             self._hand -= 1
             if item.retained and item.topic in self._newest:
-                self._again_conflated += 1
+                self._retries_conflated += 1
             else:
                 rest.append(item)
-        self._again.extendleft(reversed(rest))
+        self._retries.extendleft(reversed(rest))
 
     def counts(self) -> Counts:
         """Return the counts; exact while no put is under way."""
-        queued, taken, waiting = self._queued, self._taken, len(self._queue)
-        retained, retained_taken, newest = self._retained, self._retained_taken, len(self._newest)
+        queued_count, taken_count, waiting = self._queued_count, self._taken_count, len(self._queue)
+        retained_count, retained_taken_count, newest = (
+            self._retained_count,
+            self._retained_taken_count,
+            len(self._newest),
+        )
         return Counts(
-            offered=queued + retained,
-            published=self._published,
-            dropped=max(queued - taken - waiting, 0),
-            conflated=max(retained - retained_taken - newest, 0) + self._again_conflated,
-            refused=self._refused,
-            waiting=waiting + newest + len(self._again) + self._hand,
+            offered=queued_count + retained_count,
+            published=self._published_count,
+            dropped=max(queued_count - taken_count - waiting, 0),
+            conflated=max(retained_count - retained_taken_count - newest, 0) + self._retries_conflated,
+            refused=self._refused_count,
+            waiting=waiting + newest + len(self._retries) + self._hand,
         )
 
     def _take(self) -> Item | None:
-        while self._again:
-            item = self._again.popleft()
+        while self._retries:
+            item = self._retries.popleft()
             if item.retained and item.topic in self._newest:
-                self._again_conflated += 1
+                self._retries_conflated += 1
                 continue
             self._hand += 1
             return item
         if self._newest and not (self._queue and self._turn):
             item = self._newest.popitem()[1]
-            self._retained_taken += 1
+            self._retained_taken_count += 1
         elif self._queue:
             item = self._queue.popleft()
-            self._taken += 1
+            self._taken_count += 1
         else:
             return None
         self._turn = item.retained  # where both wait they take turns: neither delays the other

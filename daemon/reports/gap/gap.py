@@ -96,8 +96,12 @@ class Gap(msgspec.Struct, frozen=True):
     @property
     def net_usd(self) -> Decimal:
         """The cost with the fees of what both filled and those of the ledger."""
-        both = [line for line in self.lines if line.cost_usd is not None]
-        return self.cost_usd + self.ledger_fees_usd + sum((line.live_fees - line.paper_fees for line in both), ZERO)
+        common_lines = [line for line in self.lines if line.cost_usd is not None]
+        return (
+            self.cost_usd
+            + self.ledger_fees_usd
+            + sum((line.live_fees - line.paper_fees for line in common_lines), ZERO)
+        )
 
     @property
     def notional_usd(self) -> Decimal:
@@ -161,11 +165,11 @@ def ledger_fees(reader: JournalReader, session: Session) -> Decimal:
 def line_of(order: OrderQuality, paper: PaperOrder) -> GapLine:
     """Return an order next to what it came to on paper."""
     price = paper.cost / paper.filled if paper.filled else None
-    both = min(order.filled, paper.filled)
+    common_filled = min(order.filled, paper.filled)
     cost, notional = None, ZERO
-    if both and order.average is not None and price is not None:
-        cost = order.side * (order.average - price) * both * order.multiplier + ZERO  # no negative zero
-        notional = price * both * order.multiplier
+    if common_filled and order.average is not None and price is not None:
+        cost = order.side * (order.average - price) * common_filled * order.multiplier + ZERO  # no negative zero
+        notional = price * common_filled * order.multiplier
     return GapLine(
         client_order_id=order.client_order_id,
         symbol=order.symbol,

@@ -59,7 +59,7 @@ def with_recorded(
     Quotes of the journal itself are left out; those that close a bar keep their place, for fills without a quote.
     """
 
-    def quoted(end_ns: int) -> tuple[Quote, ...]:
+    def quotes_at(end_ns: int) -> tuple[Quote, ...]:
         symbols = [symbol for symbol in dict.fromkeys(working()) if parse_occ(symbol) is not None]
         quotes_of = (quotes.quote(symbol, end_ns)[0] for symbol in symbols)
         return tuple(quote for quote in quotes_of if quote is not None)
@@ -67,10 +67,10 @@ def with_recorded(
     end_ns = session.open_ns + MINUTE_NS
     for event, effects in events:
         while end_ns <= min(event.time_ns, session.close_ns):
-            yield QuotesReceived(end_ns, 0, quoted(end_ns)), ()
+            yield QuotesReceived(end_ns, 0, quotes_at(end_ns)), ()
             end_ns += MINUTE_NS
         if isinstance(event, QuotesReceived):
-            closing = quoted(event.closes_bar_ns + MINUTE_NS) if event.closes_bar_ns else ()
+            closing = quotes_at(event.closes_bar_ns + MINUTE_NS) if event.closes_bar_ns else ()
             yield replace(event, quotes=closing), effects
         else:
             yield event, effects
@@ -120,7 +120,7 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
                 if effect.client_order_id in orders:
                     continue  # sent again under its name
                 orders[effect.client_order_id] = PaperOrder()
-                state = _endowed(state, effect)
+                state = _endow(state, effect)
             first.append(effect)
         state, news = market.step(state, event, tuple(first))
         _note(orders, news)
@@ -130,28 +130,28 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
 def _events(reader: JournalReader, session: Session) -> Iterator[tuple[Event, tuple[AnyEffect, ...]]]:
     """Yield the session's events from its first schedule on, with the effects that left the desk."""
     begin, end = first_id(reader, session.open_ns - WARM_NS), first_id(reader, session.close_ns + REPORT_SPAN_NS)
-    begun = False
+    has_begun = False
     for entry in rows_between(reader, begin, end):
         event = decode_event(entry.payload)
         if isinstance(event, SessionScheduled):
-            if begun and event.session.date > session.date:
+            if has_begun and event.session.date > session.date:
                 return
-            begun = begun or event.session.date == session.date
-        if begun:
+            has_begun = has_begun or event.session.date == session.date
+        if has_begun:
             yield event, left_of(entry.effects)
 
 
-def _endowed(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperState | SharePaperState:
+def _endow(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperState | SharePaperState:
     """Return the state with cash for the order and, for a sale, with what it and the working ones sell."""
     state = replace(state, cash=PLENTY)
     if order.side > 0:
         return state
     working = sum(other.quantity for other in state.orders if other.symbol == order.symbol and other.side < 0)
-    held = PaperPosition(order.symbol, order.quantity + working, Decimal(0))
+    position = PaperPosition(order.symbol, order.quantity + working, Decimal(0))
     if isinstance(state, SharePaperState):
-        return replace(state, holdings={**state.holdings, order.symbol: held})
-    others = tuple(holding for holding in state.holdings if holding.symbol != order.symbol)
-    return replace(state, holdings=(*others, held))
+        return replace(state, holdings={**state.holdings, order.symbol: position})
+    other_holdings = tuple(holding for holding in state.holdings if holding.symbol != order.symbol)
+    return replace(state, holdings=(*other_holdings, position))
 
 
 def _note(orders: dict[str, PaperOrder], news: Sequence[Event]) -> None:

@@ -124,15 +124,17 @@ class DaySpan(NamedTuple):
 # --- which days -------------------------------------------------------------------------------------------------------
 
 
-def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_ns: int | None = None) -> DaySpan:
+def span_of(
+    days: Sequence[EquityDay], first_date: str = "", last_date: str = "", traded_ns: int | None = None
+) -> DaySpan:
     """Return the days from one date to another, "" for no bound.
 
-    Without `since` the sessions before the first trade (`traded_ns`) are left out: nothing could be earned there.
+    Without `first_date` the sessions before the first trade (`traded_ns`) are left out: nothing could be earned there.
     """
     names = [day.date for day in days]
-    beyond = bisect_right(names, until) if until else len(days)
-    if since:
-        return DaySpan(tuple(days), min(bisect_left(names, since), beyond), beyond)
+    beyond = bisect_right(names, last_date) if last_date else len(days)
+    if first_date:
+        return DaySpan(tuple(days), min(bisect_left(names, first_date), beyond), beyond)
     warm = 0
     if traded_ns is not None:
         warm = next((index for index, day in enumerate(days) if day.last_ns >= traded_ns), 0)
@@ -141,8 +143,8 @@ def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_
 
 
 def _earned(days: Sequence[EquityDay], index: int) -> bool:
-    before = days[index - 1].closed_usd if index else days[0].opened_usd
-    return days[index].closed_usd != before
+    closed_before = days[index - 1].closed_usd if index else days[0].opened_usd
+    return days[index].closed_usd != closed_before
 
 
 def begin_of(name: str, newest: str) -> str:
@@ -175,10 +177,10 @@ def returns_of(span: DaySpan) -> Series:
     chosen = span.chosen
     if not chosen:
         return np.zeros(0)
-    closed = np.array([day.closed_usd - day.transfers_usd for day in chosen])
-    before = span.before.closed_usd if span.before else chosen[0].opened_usd
-    starts = np.array([before, *(day.closed_usd for day in chosen[:-1])])
-    returns: Series = np.divide(closed, starts, out=np.ones_like(closed), where=starts > 0) - 1.0
+    closes = np.array([day.closed_usd - day.transfers_usd for day in chosen])
+    first_equity = span.before.closed_usd if span.before else chosen[0].opened_usd
+    starts = np.array([first_equity, *(day.closed_usd for day in chosen[:-1])])
+    returns: Series = np.divide(closes, starts, out=np.ones_like(closes), where=starts > 0) - 1.0
     return returns
 
 
@@ -209,8 +211,11 @@ def marked_drawdown(span: DaySpan) -> float | None:
 
 def _gains(span: DaySpan) -> list[float]:
     chosen = span.chosen
-    before = [span.before.closed_usd if span.before else chosen[0].opened_usd, *(day.closed_usd for day in chosen[:-1])]
-    return [day.closed_usd - day.transfers_usd - start for day, start in zip(chosen, before, strict=True)]
+    equities_before = [
+        span.before.closed_usd if span.before else chosen[0].opened_usd,
+        *(day.closed_usd for day in chosen[:-1]),
+    ]
+    return [day.closed_usd - day.transfers_usd - start for day, start in zip(chosen, equities_before, strict=True)]
 
 
 def _periods(names: Sequence[str], gains: Sequence[float], returns: Series) -> tuple[Period, ...]:
@@ -235,33 +240,33 @@ def monday(day: str) -> str:
 def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
     """Return the sums over trades, as the journal's own reckoning has them: closed ones, and those still open."""
     trades = tuple(trades)
-    closed = [trade for trade in trades if trade.left_ns is not None]
-    gains = [trade.pnl_usd or 0.0 for trade in closed]
-    won, lost = sum(gain for gain in gains if gain > 0), sum(gain for gain in gains if gain < 0)
+    closed_trades = [trade for trade in trades if trade.left_ns is not None]
+    gains = [trade.pnl_usd or 0.0 for trade in closed_trades]
+    winnings, losses = sum(gain for gain in gains if gain > 0), sum(gain for gain in gains if gain < 0)
     still = [trade for trade in trades if trade.left_ns is None]
-    marked = [trade.pnl_usd for trade in still if trade.pnl_usd is not None]
-    unrealised = [trade.unrealized_usd for trade in still if trade.unrealized_usd is not None]
-    number = len(closed)
+    open_profits = [trade.pnl_usd for trade in still if trade.pnl_usd is not None]
+    unrealised_usd = [trade.unrealized_usd for trade in still if trade.unrealized_usd is not None]
+    number = len(closed_trades)
     return Totals(
         trades=number,
         wins=sum(gain > 0 for gain in gains),
         losses=sum(gain < 0 for gain in gains),
         win_rate=sum(gain > 0 for gain in gains) / number if number else None,
-        profit_factor=won / -lost if lost else None,
-        expectancy_usd=(won + lost) / number if number else None,
-        held_s=sum(trade.held_s for trade in closed) / number if number else None,
-        pnl_usd=round(won + lost, 6),
-        fees_usd=round(sum(trade.fees_usd for trade in closed), 6),
+        profit_factor=winnings / -losses if losses else None,
+        expectancy_usd=(winnings + losses) / number if number else None,
+        held_s=sum(trade.held_s for trade in closed_trades) / number if number else None,
+        pnl_usd=round(winnings + losses, 6),
+        fees_usd=round(sum(trade.fees_usd for trade in closed_trades), 6),
         open=len(trades) - number,
-        open_usd=round(sum(marked), 6) if marked else None,
+        open_usd=round(sum(open_profits), 6) if open_profits else None,
         open_realized_usd=round(sum(trade.realized_usd for trade in still), 6),
-        open_unrealized_usd=round(sum(unrealised), 6) if unrealised else None,
+        open_unrealized_usd=round(sum(unrealised_usd), 6) if unrealised_usd else None,
         open_fees_usd=round(sum(trade.fees_usd for trade in still), 6),
         other_usd=other_usd,
     )
 
 
-def in_market(span: DaySpan, held: Iterable[tuple[int, int]]) -> float | None:
+def in_market(span: DaySpan, holding_times: Iterable[tuple[int, int]]) -> float | None:
     """Return the share of the sessions' time within any of these times (nanoseconds, from and to).
 
     A session lasts from its first record to its last, six and a half hours at most, and that where it has only one.
@@ -269,21 +274,21 @@ def in_market(span: DaySpan, held: Iterable[tuple[int, int]]) -> float | None:
     sessions = [(_session_start(day), day.last_ns) for day in span.chosen]
     if not sessions:
         return None
-    joined: list[list[int]] = []
-    for begin, end in sorted(held):
-        if joined and begin <= joined[-1][1]:
-            joined[-1][1] = max(joined[-1][1], end)
+    spans: list[list[int]] = []
+    for begin, end in sorted(holding_times):
+        if spans and begin <= spans[-1][1]:
+            spans[-1][1] = max(spans[-1][1], end)
         else:
-            joined.append([begin, end])
-    covered, place = 0, 0
+            spans.append([begin, end])
+    covered_ns, place = 0, 0
     for begin, end in sessions:
-        while place < len(joined) and joined[place][1] < begin:
+        while place < len(spans) and spans[place][1] < begin:
             place += 1
-        for start, stop in joined[place:]:
+        for start, stop in spans[place:]:
             if start >= end:
                 break
-            covered += max(0, min(stop, end) - max(start, begin))
-    return covered / sum(end - begin for begin, end in sessions)
+            covered_ns += max(0, min(stop, end) - max(start, begin))
+    return covered_ns / sum(end - begin for begin, end in sessions)
 
 
 def _session_start(day: EquityDay) -> int:
@@ -296,15 +301,15 @@ def _session_start(day: EquityDay) -> int:
 
 def performance(
     span: DaySpan,
-    held: Sequence[tuple[int, int]] = (),
+    holding_times: Sequence[tuple[int, int]] = (),
     totals: Totals = NO_TRADES,
     at_work: float | None = None,
     lines: Mapping[str, Series] | None = None,
 ) -> Performance:
     """Return all figures of a span.
 
-    `held` are the times of all positions, from and to in nanoseconds, `totals` the sums of the trades that ended in the
-    span. `lines` are daily returns of what is compared, (sessions,), by name.
+    `holding_times` are those of all positions, from and to in nanoseconds, `totals` the sums of the trades that ended
+    in the span. `lines` are daily returns of what is compared, (sessions,), by name.
     """
     chosen = span.chosen
     if not chosen:
@@ -312,9 +317,9 @@ def performance(
     names = [day.date for day in chosen]
     returns, gains = returns_of(span), _gains(span)
     days = _periods(names, gains, returns)
-    moved = [day.pnl_usd for day in days if abs(day.pnl_usd) >= 0.005]
+    active_days = [day.pnl_usd for day in days if abs(day.pnl_usd) >= 0.005]
     total = compounded(returns)
-    compared = tuple((lines or {}).items())
+    comparisons = tuple((lines or {}).items())
     spread = float(returns.std(ddof=1)) if returns.size > 1 else None
     begin_ns = span.before.last_ns if span.before else chosen[0].first_ns
     times = (begin_ns / 1e9, *(day.last_ns / 1e9 for day in chosen))
@@ -335,10 +340,10 @@ def performance(
         sortino=sortino(returns),
         max_drawdown=float(falls(returns).max()),
         marked_drawdown=marked_drawdown(span),
-        days_won=sum(gain > 0 for gain in moved) / len(moved) if moved else None,
+        days_won=sum(gain > 0 for gain in active_days) / len(active_days) if active_days else None,
         best=max(days, key=lambda day: day.share),
         worst=min(days, key=lambda day: day.share),
-        in_market=in_market(span, held),
+        in_market=in_market(span, holding_times),
         at_work=at_work,
         trades=totals,
         days=days,
@@ -347,11 +352,11 @@ def performance(
         years=_periods([name[:4] for name in names], gains, returns),
         drawdowns=drawdowns(names, returns),
         lines=tuple(
-            Line(name, times, (0.0, *compounded(line).tolist())) for name, line in (("equity", returns), *compared)
+            Line(name, times, (0.0, *compounded(line).tolist())) for name, line in (("equity", returns), *comparisons)
         ),
         compared=tuple(
             Compared(name, float(compounded(line)[-1]), float(falls(line).max()), sharpe(line))
-            for name, line in compared
+            for name, line in comparisons
         ),
     )
 
@@ -378,26 +383,26 @@ def summed(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
     totals: list[EquityDay] = []
     for name in dates:
         today = [days.get(name) for days in by_date]
-        begun = [index for index, day in enumerate(today) if day is not None and name == firsts[index]]
-        opened = sum(_opened(day, last[index]) for index, day in enumerate(today))
-        came = sum(day.opened_usd for index, day in enumerate(today) if day is not None and index in begun)
-        there = [day for day in today if day is not None]
+        indices = [index for index, day in enumerate(today) if day is not None and name == firsts[index]]
+        opened_usd = sum(_opened_usd(day, last[index]) for index, day in enumerate(today))
+        came = sum(day.opened_usd for index, day in enumerate(today) if day is not None and index in indices)
+        days_present = [day for day in today if day is not None]
         last = [day or last[index] for index, day in enumerate(today)]
-        closed = sum(day.closed_usd for day in last if day is not None)
+        closed_usd = sum(day.closed_usd for day in last if day is not None)
         totals.append(
             EquityDay(
                 date=name,
-                first_ns=min(day.first_ns for day in there),
-                last_ns=max(day.last_ns for day in there),
-                opened_usd=opened,
-                closed_usd=closed,
-                transfers_usd=sum(day.transfers_usd for day in there) + (came if totals else 0.0),
+                first_ns=min(day.first_ns for day in days_present),
+                last_ns=max(day.last_ns for day in days_present),
+                opened_usd=opened_usd,
+                closed_usd=closed_usd,
+                transfers_usd=sum(day.transfers_usd for day in days_present) + (came if totals else 0.0),
                 held=any(day is not None and day.held for day in last),
             )
         )
     return tuple(totals)
 
 
-def _opened(day: EquityDay | None, last: EquityDay | None) -> float:
+def _opened_usd(day: EquityDay | None, last: EquityDay | None) -> float:
     opened_usd = day.opened_usd if day is not None else 0.0
     return opened_usd if last is None else last.closed_usd

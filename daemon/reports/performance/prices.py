@@ -79,9 +79,9 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
         _ADD[decides](reader, closes, some, ends, days[0])
         splits |= _splits(reader, some)
     for split in splits:
-        before = _date(split.from_ns)
-        mine = closes.get(split.symbol, {})
-        mine.update({date: close / split.ratio for date, close in mine.items() if date < before})
+        date_before = _date(split.from_ns)
+        symbol_closes = closes.get(split.symbol, {})
+        symbol_closes.update({date: close / split.ratio for date, close in symbol_closes.items() if date < date_before})
     return closes
 
 
@@ -91,11 +91,11 @@ def _splits(reader: JournalReader, days: Sequence[EquityDay]) -> set[_Split]:
         "SELECT payload FROM events WHERE kind = 'SharesSplit' AND time_ns BETWEEN ? AND ?",
         (days[0].first_ns, days[-1].last_ns),
     )
-    found: set[_Split] = set()
+    splits: set[_Split] = set()
     for row in rows:
         with suppress(msgspec.DecodeError, UnicodeError):  # a damaged row: `verify` reports it
-            found.add(_split.decode(row["payload"]))
-    return {split for split in found if split.ratio > 0.0}
+            splits.add(_split.decode(row["payload"]))
+    return {split for split in splits if split.ratio > 0.0}
 
 
 def _by_part(journal: JournalReader, days: Sequence[EquityDay]) -> Iterator[tuple[JournalReader, Sequence[EquityDay]]]:
@@ -176,16 +176,16 @@ def _of_days(
     _add_before(reader, by_symbol, ends.values())
     missing = [day.first_ns for day in days if not all(day.date in closes for closes in by_symbol.values())]
     if missing:
-        decided = reader.query(
+        decision_rows = reader.query(
             "SELECT DISTINCT time_ns FROM decisions WHERE kind = 'policy' AND time_ns >= ? AND time_ns <= ?",
             (missing[0], days[-1].last_ns),
         )
-        _add_before(reader, by_symbol, [first_id(reader, row["time_ns"]) for row in decided])
+        _add_before(reader, by_symbol, [first_id(reader, row["time_ns"]) for row in decision_rows])
 
 
 def _add_before(reader: JournalReader, closes: Closes, places: Iterable[int]) -> None:
     back = 4 * len(closes) + SPARE
-    for first, beyond in _joined((place - back, place) for place in places):
+    for first, beyond in _join((place - back, place) for place in places):
         rows = reader.query(
             "SELECT kind = 'HistoryAdjusted' AS many, CAST(payload AS BLOB) AS payload FROM events "
             "WHERE id >= ? AND id < ? AND kind IN ('BarClosed', 'BarCorrected', 'HistoryAdjusted') ORDER BY id",
@@ -203,14 +203,14 @@ _ADD = {"bar": _of_bars, "session": _of_days}
 """When a desk decides -> what adds the closes of a file's days."""
 
 
-def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
+def _join(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    spans_joined: list[tuple[int, int]] = []
     for begin, end in sorted(spans):
-        if joined and begin <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        if spans_joined and begin <= spans_joined[-1][1]:
+            spans_joined[-1] = (spans_joined[-1][0], max(end, spans_joined[-1][1]))
         else:
-            joined.append((begin, end))
-    return joined
+            spans_joined.append((begin, end))
+    return spans_joined
 
 
 def _rescale(closes: dict[str, float], oldest: _BarClose) -> None:
@@ -237,7 +237,7 @@ def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
                 f"{path}: it has {len(rows.names)} symbols ({', '.join(rows.names[:8])} …): name one: {path}:SYMBOL"
             )
         label = symbol or rows.names[0]
-        chosen = np.isin(rows.codes, [place for place, listed in enumerate(rows.names) if listed == label])
+        chosen = np.isin(rows.codes, [place for place, name in enumerate(rows.names) if name == label])
         for start, close in zip(rows.start_ns[chosen].tolist(), rows.prices[3][chosen].tolist(), strict=True):
             if close > 0:
                 closes[new_york_text(start)[:10]] = close
@@ -271,6 +271,6 @@ def held_returns(closes: Sequence[Mapping[str, float]], span: DaySpan) -> Series
     if not values:
         return None
     index = np.mean(np.array(values), axis=0)
-    before = np.concatenate(([1.0], index[:-1]))
-    returns: Series = index / before - 1.0
+    index_before = np.concatenate(([1.0], index[:-1]))
+    returns: Series = index / index_before - 1.0
     return returns

@@ -72,41 +72,51 @@ def held_times(reader: JournalReader) -> list[tuple[int, int]]:
 
 
 def read_span(
-    days: Sequence[EquityDay], held: Sequence[tuple[int, int]], since: str, until: str, named: str
+    days: Sequence[EquityDay],
+    holding_times: Sequence[tuple[int, int]],
+    first_date: str,
+    last_date: str,
+    range_name: str,
 ) -> DaySpan:
     """Return the chosen days: from a date to another, or a range that ends with the newest day."""
-    if named and days:
-        since = begin_of(named, days[-1].date)
-    return span_of(days, since, until, min((opened for opened, _ in held), default=None))
+    if range_name and days:
+        first_date = begin_of(range_name, days[-1].date)
+    return span_of(days, first_date, last_date, min((opened_ns for opened_ns, _ in holding_times), default=None))
 
 
 def read_performance(
-    reader: JournalReader, since: str = "", until: str = "", named: str = "", benchmark: Benchmark | None = None
+    reader: JournalReader,
+    first_date: str = "",
+    last_date: str = "",
+    range_name: str = "",
+    benchmark: Benchmark | None = None,
 ) -> DeskPerformance:
     """Return a desk's figures over a span, or over one of `RANGES`. Raises JournalError, sqlite3.Error."""
-    return _desk(reader, since, until, named, benchmark)[0]
+    return _desk(reader, first_date, last_date, range_name, benchmark)[0]
 
 
 def read_alone(reader: JournalReader) -> Performance:
     """Return the figures of all days without anything compared: no strategy is imported. Raises sqlite3.Error."""
-    days, held = equity_days(reader), held_times(reader)
-    span = read_span(days, held, "", "", "")
+    days, holding_times = equity_days(reader), held_times(reader)
+    span = read_span(days, holding_times, "", "", "")
     start_ns, end_ns = span.times
-    return performance(span, held, read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns, limit=1)).totals)
+    return performance(
+        span, holding_times, read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns, limit=1)).totals
+    )
 
 
 def _desk(
-    reader: JournalReader, since: str, until: str, named: str, benchmark: Benchmark | None
+    reader: JournalReader, first_date: str, last_date: str, range_name: str, benchmark: Benchmark | None
 ) -> tuple[DeskPerformance, Sequence[EquityDay], list[tuple[int, int]], TradeList]:
-    meta, days, held = reader.meta(), equity_days(reader), held_times(reader)
-    span = read_span(days, held, since, until, named)
+    meta, days, holding_times = reader.meta(), equity_days(reader), held_times(reader)
+    span = read_span(days, holding_times, first_date, last_date, range_name)
     start_ns, end_ns = span.times
     trades = read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns))
     spec = spec_of(meta)
     symbols = spec.symbols if spec is not None else symbols_of(meta)
     closes = _closes(reader, spec, symbols, span)
     figures = performance(
-        span, held, trades.totals, at_work(reader, start_ns, end_ns), _lines(closes, span, benchmark, symbols)
+        span, holding_times, trades.totals, at_work(reader, start_ns, end_ns), _lines(closes, span, benchmark, symbols)
     )
     desk = DeskPerformance(
         desk=meta.get("desk", ""),
@@ -118,7 +128,7 @@ def _desk(
         account=meta.get("account", ""),
         tape=meta.get("tape", ""),
     )
-    return desk, days, held, trades
+    return desk, days, holding_times, trades
 
 
 def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: DaySpan) -> Closes:
@@ -135,8 +145,8 @@ def _lines(closes: Closes, span: DaySpan, benchmark: Benchmark | None, symbols: 
 
 
 def _hold_name(symbols: Sequence[str]) -> str:
-    named = ", ".join(symbols) if len(symbols) <= 3 else f"{len(symbols)} symbols"
-    return f"buy and hold of {named}"
+    name = ", ".join(symbols) if len(symbols) <= 3 else f"{len(symbols)} symbols"
+    return f"buy and hold of {name}"
 
 
 # --- several desks ----------------------------------------------------------------------------------------------------
@@ -151,9 +161,9 @@ class Sheet(msgspec.Struct, frozen=True):
 
 def read_sheet(
     state_dirs: Sequence[Path],
-    since: str = "",
-    until: str = "",
-    named: str = "",
+    first_date: str = "",
+    last_date: str = "",
+    range_name: str = "",
     benchmark: Benchmark | None = None,
     names: Sequence[str] = (),
 ) -> Sheet:
@@ -162,23 +172,24 @@ def read_sheet(
     The desks have these `names`, else their journals'; of two desks with one name each has its folder's. Raises
     JournalError.
     """
-    desks, all_days, all_held, all_found = [], [], [], []
+    desks, all_days, all_holding_times, all_trades = [], [], [], []
     for path in state_dirs:
         with closing(JournalReader(path / FILE)) as reader, reading(path / FILE):
-            desk, days, held, trades = _desk(reader, since, until, named, benchmark)
+            desk, days, holding_times, trades = _desk(reader, first_date, last_date, range_name, benchmark)
         desks.append(desk)
         all_days.append(days)
-        all_held += held
-        all_found.append(trades)
+        all_holding_times += holding_times
+        all_trades.append(trades)
     if len(desks) < 2:
         return Sheet(tuple(desks))
     names = names or distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
     desks = [replace(desk, desk=name) for desk, name in zip(desks, names, strict=True)]
-    span = read_span(summed(all_days), all_held, since, until, named)
+    span = read_span(summed(all_days), all_holding_times, first_date, last_date, range_name)
     totals = totals_of(
-        [trade for trades in all_found for trade in trades.trades], sum(trades.totals.other_usd for trades in all_found)
+        [trade for trades in all_trades for trade in trades.trades],
+        sum(trades.totals.other_usd for trades in all_trades),
     )
     lines = {}
     if benchmark is not None and benchmark.closes and (line := held_returns([benchmark.closes], span)) is not None:
         lines[benchmark.name] = line
-    return Sheet(tuple(desks), performance(span, all_held, totals, None, lines))
+    return Sheet(tuple(desks), performance(span, all_holding_times, totals, None, lines))

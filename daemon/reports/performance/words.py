@@ -39,18 +39,18 @@ def span_words(figures: Performance) -> str:
     """Return which days these are, in a sentence."""
     if not figures.sessions:
         return "No session with a recorded equity lies in this span."
-    text = f"{figures.first} to {figures.last}, {_counted(figures)}."
+    text = f"{figures.first} to {figures.last}, {_session_count_words(figures)}."
     if figures.sessions < FEW:
-        told = "" if figures.sharpe_error is None else ": see the error of the Sharpe ratio"
+        note = "" if figures.sharpe_error is None else ": see the error of the Sharpe ratio"
         text += (
             f" With fewer than {FEWEST} sessions a ratio says nothing, so none is shown."
             if figures.sessions < FEWEST
-            else f" So few sessions tell little{told}."
+            else f" So few sessions tell little{note}."
         )
     return text
 
 
-def _counted(figures: Performance) -> str:
+def _session_count_words(figures: Performance) -> str:
     """Return how many sessions the figures are of, and of how many where those before the first trade are left out."""
     if not figures.warm_up:
         return plural(figures.sessions, "session")
@@ -59,19 +59,18 @@ def _counted(figures: Performance) -> str:
 
 def result_words(figures: Performance) -> str:
     """Return what the account came to over at least one session, next to what it is compared with."""
-    others = "".join(f"; {one.name} {share(one.share)}" for one in figures.compared)
-    return (
-        f"{usd(figures.start_usd)} → {usd(figures.end_usd)} USD, {share(figures.share)} in {_counted(figures)}{others}"
-    )
+    comparisons = "".join(f"; {one.name} {share(one.share)}" for one in figures.compared)
+    count = _session_count_words(figures)
+    return f"{usd(figures.start_usd)} → {usd(figures.end_usd)} USD, {share(figures.share)} in {count}{comparisons}"
 
 
 def verdict(name: str, figures: Performance) -> str:
     """Return the result in one sentence, next to what it is compared with."""
     if not figures.sessions:
         return f"{name}: {span_words(figures)}"
-    others = "; ".join(f"{one.name} {share(one.share)}" for one in figures.compared)
+    comparisons = "; ".join(f"{one.name} {share(one.share)}" for one in figures.compared)
     amount = money(Decimal(repr(round(figures.pnl_usd, 2))), sign=True)
-    return f"{name}: {amount} USD, {share(figures.share)}{f' ({others})' if others else ''}."
+    return f"{name}: {amount} USD, {share(figures.share)}{f' ({comparisons})' if comparisons else ''}."
 
 
 def rows(figures: Performance) -> list[tuple[str, str]]:
@@ -97,7 +96,7 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
         ("Best day", f"{share(best.share)}\n{best.name}" if best else NONE),
         ("Worst day", f"{share(worst.share)}\n{worst.name}" if worst else NONE),
         ("Closed trades", f"{trades.trades:,}\n{gain(trades.pnl_usd)} USD after {usd(trades.fees_usd)} USD of fees"),
-        *([("Still open", _still_open(trades)), ("Realised", _realised(trades))] if trades.open else []),
+        *([("Still open", _still_open(trades)), ("Realised", _realised_words(trades))] if trades.open else []),
         *([("Not in a trade", f"{gain(trades.other_usd)} USD\n{NOT_OF_A_TRADE}")] if trades.other_usd else []),
         ("Win rate", share(trades.win_rate, 1, sign=False) + of),
         ("Profit factor", ratio(trades.profit_factor) + of),
@@ -118,13 +117,13 @@ def _of_days(figures: Performance, figure: float | None) -> str:
 
 def _still_open(trades: Totals) -> str:
     """Return how many trades are open and what they are worth more than they cost."""
-    marked = f"{gain(trades.open_usd)} USD\n" if trades.open_usd is not None else "not priced\n"
+    open_text = f"{gain(trades.open_usd)} USD\n" if trades.open_usd is not None else "not priced\n"
     rest = unrealised(trades.open_usd, trades.open_realized_usd)
     parts = f"realised {gain(trades.open_realized_usd)}, unrealised {gain(rest)}"
-    return f"{marked}{plural(trades.open, 'trade')}, at the newest price: {parts}"
+    return f"{open_text}{plural(trades.open, 'trade')}, at the newest price: {parts}"
 
 
-def _realised(trades: Totals) -> str:
+def _realised_words(trades: Totals) -> str:
     """Return what is realised: a trade is closed when flat, and open ones sold parts."""
     return f"{realised(trades)}\nclosed trades (flat again) and parts sold of open ones"
 

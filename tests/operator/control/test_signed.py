@@ -127,7 +127,7 @@ def test_the_ids_of_what_was_done_are_known_after_a_rotation_and_beside_damage(d
     parts_of(state / FILE)[0].write_bytes(b"damage")
     assert list(journaled_ids(parts_of(state / FILE))) == ["a" * 16]  # of the row that both have
     done = journaled_ids([state / FILE, state / "none"])
-    assert isinstance(Judge("desk-1", KEYS, time.time_ns, done=done), Judge)
+    assert isinstance(Judge("desk-1", KEYS, time.time_ns, done_ids=done), Judge)
 
 
 def test_what_waits_is_taken_where_systemd_forbids_bits_of_set_id_and_the_leaver_is_of_another_group(

@@ -288,7 +288,7 @@ def by_phone(judge: Judge, name: str, **changes: Any) -> Accepted | CommandRefus
 
 def scoped(done: tuple[str, ...] = ()) -> Judge:
     clock = Clock()
-    judge = Judge("paper-1", SCOPED, clock, done=done)
+    judge = Judge("paper-1", SCOPED, clock, done_ids=done)
     clock.now_ns = NOW_NS
     return judge
 
