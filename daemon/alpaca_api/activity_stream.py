@@ -134,8 +134,8 @@ class ActivityStreamServer(Generic[A]):
         try:
             span = IdSpan.of(request.query)
             self.backend.activities(account)
-        except Refusal as refused:
-            return web.json_response(refused.body(), status=refused.status)
+        except Refusal as refusal:
+            return web.json_response(refusal.body(), status=refusal.status)
         if self._most and self._open[key] >= self._most:
             return web.json_response({"message": "too many requests."}, status=429)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -157,18 +157,18 @@ class ActivityStreamServer(Generic[A]):
 
     async def _send(self, response: web.StreamResponse, account: A, span: IdSpan) -> None:
         rows = self.backend.activities(account)
-        sent = 0 if span.replays else len(rows)
-        ms = max((row.time_ns // 1_000_000 for row in rows[:sent]), default=0)
+        sent_count = 0 if span.replays else len(rows)
+        ms = max((row.time_ns // 1_000_000 for row in rows[:sent_count]), default=0)
         while True:
             rows, now_ns = self.backend.activities(account), self.backend.now_ns()
-            if len(rows) < sent:
+            if len(rows) < sent_count:
                 return  # old rows were dropped: what comes next is found by its id, on a new connection
-            while sent < len(rows) and (row := rows[sent]).visible_ns <= now_ns:
+            while sent_count < len(rows) and (row := rows[sent_count]).visible_ns <= now_ns:
                 ms = max(ms, row.time_ns // 1_000_000)  # ids sort as the rows were booked
-                event_id = ulid(ms, sent)
+                event_id = ulid(ms, sent_count)
                 if span.has(row, event_id) and not await self.write(response, account, row, event_id):
                     return
-                sent += 1
+                sent_count += 1
             if span.ends:
                 return
             await self.pause(account)

@@ -63,7 +63,7 @@ class AlpacaPosition:
         basis = self.average * self.qty * size
         value = price * self.qty * size
         gain = value - basis
-        before = self.average if self.lastday_price is None else self.lastday_price
+        previous_close = self.average if self.lastday_price is None else self.lastday_price
         return {
             "asset_id": asset_id(self.symbol),
             "symbol": self.symbol,
@@ -78,11 +78,11 @@ class AlpacaPosition:
             "cost_basis": text(basis.quantize(Decimal("1e-6"))),
             "unrealized_pl": text(gain.quantize(Decimal("1e-6"))),
             "unrealized_plpc": _ratio(gain, abs(basis)),
-            "unrealized_intraday_pl": text(((price - before) * self.qty * size).quantize(Decimal("1e-6"))),
-            "unrealized_intraday_plpc": _ratio((price - before) * self.qty, abs(before * self.qty)),
+            "unrealized_intraday_pl": text(((price - previous_close) * self.qty * size).quantize(Decimal("1e-6"))),
+            "unrealized_intraday_plpc": _ratio((price - previous_close) * self.qty, abs(previous_close * self.qty)),
             "current_price": text(price),
-            "lastday_price": text(before.quantize(Decimal("1e-6"))),
-            "change_today": _ratio(price - before, before),
+            "lastday_price": text(previous_close.quantize(Decimal("1e-6"))),
+            "change_today": _ratio(price - previous_close, previous_close),
         }
 
 
@@ -147,8 +147,8 @@ class AccountBooks:
 
     def quantity(self, symbol: str) -> Decimal:
         """The signed position, 0 without one."""
-        held = self.positions.get(symbol)
-        return ZERO if held is None else held.qty
+        position = self.positions.get(symbol)
+        return ZERO if position is None else position.qty
 
     def trade(self, trade: PositionChange) -> None:
         """Book a trade: cash and position move together, a position of zero is gone."""
@@ -167,10 +167,10 @@ class AccountBooks:
                 self._hold(trade)
 
     def _hold(self, trade: PositionChange) -> None:
-        held = self.positions.get(trade.symbol, AlpacaPosition(trade.symbol, ZERO, ZERO))
-        after = held.after(trade.quantity, trade.price)
-        if after.qty:
-            self.positions[trade.symbol] = after
+        position = self.positions.get(trade.symbol, AlpacaPosition(trade.symbol, ZERO, ZERO))
+        position_after = position.after(trade.quantity, trade.price)
+        if position_after.qty:
+            self.positions[trade.symbol] = position_after
         else:
             self.positions.pop(trade.symbol, None)
 
@@ -208,9 +208,9 @@ class AccountBooks:
         options = sum((value for symbol, value in values.items() if multiplier(symbol) == 100), ZERO)
         equity = self.cash + longs + shorts
         excess = max(equity - options - stock / 2 - reserved, ZERO)
-        settled = self.cash - unsettled - reserved
-        plain = max(min(settled, excess), ZERO)
-        power = excess * self.margin if self.margin > 1 else max(settled, ZERO)
+        settled_usd = self.cash - unsettled - reserved
+        plain = max(min(settled_usd, excess), ZERO)
+        power = excess * self.margin if self.margin > 1 else max(settled_usd, ZERO)
         return {
             "id": self.id,
             "account_number": self.account_number,

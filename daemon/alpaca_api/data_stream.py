@@ -66,11 +66,11 @@ Channels = Mapping[str, frozenset[str]]
 """Symbols by channel; `*` stands for all."""
 
 
-def refusal(stream: str, subscription: Mapping[str, object], offered: tuple[str, ...]) -> int | None:
+def refusal(stream: str, subscription: Mapping[str, object], channels: tuple[str, ...]) -> int | None:
     """The error that a subscription request of this stream meets, whatever is subscribed already."""
     pattern = _OPTION if stream == "option" else _STOCK
     for channel, symbols in subscription.items():
-        if channel not in offered:
+        if channel not in channels:
             return 410
         if channel in OF_TRADES or not isinstance(symbols, list):
             return 400
@@ -166,9 +166,9 @@ class DataStreamClient:
 
     def deliver(self, messages: Iterable[DataMessage]) -> None:
         """Send the data messages that were subscribed to, as one frame."""
-        subscribed = [message for message in messages if self.wants(message)]
-        if subscribed:
-            for data in self.frames(subscribed):
+        messages_wanted = [message for message in messages if self.wants(message)]
+        if messages_wanted:
+            for data in self.frames(messages_wanted):
                 self.send(data)
 
     def frames(self, messages: list[DataMessage]) -> Iterator[bytes]:
@@ -188,27 +188,27 @@ class DataStreamClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.hub.auth_timeout_s
         while self.closing is None:
-            left = max(deadline - loop.time(), 0.001) if self.must_authenticate() else None
+            seconds_left = max(deadline - loop.time(), 0.001) if self.must_authenticate() else None
             try:
-                received = await self.socket.receive(timeout=left)
+                message = await self.socket.receive(timeout=seconds_left)
             except TimeoutError:
                 self.error(404)
                 self.close(WSCloseCode.POLICY_VIOLATION)
                 return
-            match received.type:
+            match message.type:
                 case WSMsgType.CLOSING | WSMsgType.CLOSED | WSMsgType.ERROR:
                     return
-                case _ if self.ignores(received):
+                case _ if self.ignores(message):
                     pass
                 case WSMsgType.PING:
-                    await self.socket.pong(received.data)
+                    await self.socket.pong(message.data)
                 case WSMsgType.CLOSE:
                     self.parted = True
                     loop.call_later(CLOSE_TIMEOUT_S, self.cut)  # what it did not read keeps it open
                     await self.socket.close(drain=False)
                     return
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    await self.answer(received.data)
+                    await self.answer(message.data)
                 case _:
                     pass
 
@@ -216,9 +216,9 @@ class DataStreamClient:
         """Whether the client is to send its credentials in time."""
         return not self.key
 
-    def ignores(self, received: WSMessage) -> bool:
+    def ignores(self, message: WSMessage) -> bool:
         """Whether nothing is done about this message."""
-        del received
+        del message
         return False
 
     async def answer(self, data: bytes | str) -> None:
@@ -253,34 +253,36 @@ class DataStreamClient:
             self.error(406)
         else:
             self.key = key  # its place is taken while the hub opens
-            if refused := await self.hub.opened(self):
+            if error_code := await self.hub.opened(self):
                 self.key = ""
-                self.error(refused)
+                self.error(error_code)
                 return
             self.control({"T": "success", "msg": "authenticated"})
             self.hub.say(f"{self.stream} stream {self.path}: authenticated")
 
     async def subscribe(self, subscription: Mapping[str, object], add: bool) -> None:
         """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""
-        refused = refusal(self.stream, subscription, CHANNELS[self.path])
-        after = {name: set(symbols) for name, symbols in self.subscribed.items()}
-        if refused is None:
+        error_code = refusal(self.stream, subscription, CHANNELS[self.path])
+        channels_after = {name: set(symbols) for name, symbols in self.subscribed.items()}
+        if error_code is None:
             for channel, symbols in subscription.items():
                 names = set(map(str, symbols)) if isinstance(symbols, list) else set()
                 for name in (channel, *OF_TRADES) if channel == "trades" else (channel,):
-                    after[name] = after.get(name, set()) | names if add else after.get(name, set()) - names
-            too_many = self.stream == "option" and len(after.get("quotes", ())) > OPTION_QUOTES_MAX
-            if too_many or (add and not self.hub.has_room(self, after)):
-                refused = 405
-        if refused is None:
-            self.asked = after
+                    channels_after[name] = (
+                        channels_after.get(name, set()) | names if add else channels_after.get(name, set()) - names
+                    )
+            too_many = self.stream == "option" and len(channels_after.get("quotes", ())) > OPTION_QUOTES_MAX
+            if too_many or (add and not self.hub.has_room(self, channels_after)):
+                error_code = 405
+        if error_code is None:
+            self.asked = channels_after
             self.hub.subscriptions_changed(self.path)
-            refused = await self.hub.granted(self) or None
+            error_code = await self.hub.granted(self) or None
             self.asked = None
-        if refused is not None:
-            self.error(refused)
+        if error_code is not None:
+            self.error(error_code)
         else:
-            self.subscribed = after
+            self.subscribed = channels_after
             self.acknowledge()
         self.hub.subscriptions_changed(self.path)
 
@@ -291,8 +293,8 @@ class DataStreamClient:
 
     def acknowledge(self) -> None:
         """Send all that is subscribed now."""
-        subscribed = {name: sorted(self.subscribed.get(name, ())) for name in CHANNELS[self.path]}
-        self.control({"T": "subscription"} | subscribed)
+        channels = {name: sorted(self.subscribed.get(name, ())) for name in CHANNELS[self.path]}
+        self.control({"T": "subscription"} | channels)
         count = sum(map(len, self.subscribed.values()))
         self.hub.say(f"{self.stream} stream {self.path}: {count} subscriptions")
 
@@ -327,8 +329,10 @@ class DataSessions(Generic[C]):
         self._client = client
         self._limits = dict(limits or {})
         self._on_wanted = on_wanted
-        self._wanted: dict[str, Channels] = {}  # by path, as it was told last
-        self._held: dict[tuple[str, str], int] = {}  # (key, path) -> until when the vanished client's session lives
+        self._last_wanted: dict[str, Channels] = {}  # by path, as it was told last
+        self._held_sessions: dict[
+            tuple[str, str], int
+        ] = {}  # (key, path) -> until when the vanished client's session lives
 
     def routes(self) -> list[web.RouteDef]:
         """The stock and option streams; any path of CHANNELS."""
@@ -396,7 +400,7 @@ class DataSessions(Generic[C]):
             same = other is not session and (other.key, other.path) == (key, session.path)
             if same and not other.ended(now_ns):
                 return False
-        return now_ns >= self._held.get((key, session.path), 0)
+        return now_ns >= self._held_sessions.get((key, session.path), 0)
 
     async def opened(self, session: C) -> int:
         """Wait until an authentic session can be served; returns the error that refuses it, 0 for none."""
@@ -413,27 +417,29 @@ class DataSessions(Generic[C]):
         self.sessions.remove(session)
         if session.key and not session.parted:
             dead_ns = self.accounts.now_ns() + int(self.accounts.dead_session_s * SECOND_NS)
-            self._held[session.key, session.path] = session.dead_until_ns or dead_ns
+            self._held_sessions[session.key, session.path] = session.dead_until_ns or dead_ns
         self.say(f"{session.stream} stream {session.path}: {'closed' if session.parted else 'vanished'}")
         self.subscriptions_changed(session.path)
 
-    def has_room(self, session: C, after: Mapping[str, set[str]]) -> bool:
-        """Whether all sessions of the path are within its limit where this one has `after`."""
+    def has_room(self, session: C, channels_after: Mapping[str, set[str]]) -> bool:
+        """Whether all sessions of the path are within its limit where this one has `channels_after`."""
         limit = self._limits.get(session.path)
         if limit is None:
             return True
-        others = [other.wanted for other in self.sessions if other is not session and other.path == session.path]
-        symbols = set().union(*(names for those in (*others, after) for names in those.values()))
+        other_channels = [
+            other.wanted for other in self.sessions if other is not session and other.path == session.path
+        ]
+        symbols = set().union(*(names for channels in (*other_channels, channels_after) for names in channels.values()))
         return "*" not in symbols and len(symbols) <= limit
 
     def subscriptions_changed(self, path: str) -> None:
         """Tell what is wanted now, where it differs from what was told last."""
         if self._on_wanted is None:
             return
-        wanted = self.wanted(path)
-        if wanted != self._wanted.get(path, {}):
-            self._wanted[path] = wanted
-            self._on_wanted(path, wanted)
+        channels = self.wanted(path)
+        if channels != self._last_wanted.get(path, {}):
+            self._last_wanted[path] = channels
+            self._on_wanted(path, channels)
 
     async def on_the_way(self, session: C) -> None:
         """Wait for as long as frames to this client are under way before they are sent."""

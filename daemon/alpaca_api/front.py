@@ -37,7 +37,7 @@ class Front(Generic[A]):
         self._authentic = authentic
         self._now_ns = now_ns
         self._limits = {False: limit, True: data_limit}
-        self._spent: dict[tuple[str, bool], tuple[int, int]] = {}  # (key, data) -> (window, requests)
+        self._request_counts: dict[tuple[str, bool], tuple[int, int]] = {}  # (key, data) -> (window, requests)
 
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The handler's reply with the headers of the limit; 401 for wrong credentials, 429 beyond the limit."""
@@ -68,23 +68,23 @@ class Front(Generic[A]):
         """One request of the fixed minute: the three headers, and whether it is within the limit."""
         window = self._now_ns() // MINUTE_NS
         limit = self._limits[data]
-        former, used = self._spent.get((key, data), (window, 0))
-        used = 1 if former != window else used + 1
-        self._spent[key, data] = (window, used)
+        former, request_count = self._request_counts.get((key, data), (window, 0))
+        request_count = 1 if former != window else request_count + 1
+        self._request_counts[key, data] = (window, request_count)
         headers = {
             "X-Ratelimit-Limit": str(limit),
-            "X-Ratelimit-Remaining": str(max(limit - used, 0)),
+            "X-Ratelimit-Remaining": str(max(limit - request_count, 0)),
             "X-Ratelimit-Reset": str((window + 1) * 60),
         }
-        return headers, used <= limit
+        return headers, request_count <= limit
 
 
 async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The handler's reply; a refusal, an unknown path and a wrong method with the bodies that Alpaca has for them."""
     try:
         return await handler(request)
-    except Refusal as refused:
-        return web.json_response(refused.body(), status=refused.status)
+    except Refusal as refusal:
+        return web.json_response(refusal.body(), status=refusal.status)
     except web.HTTPNotFound:
         return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
     except web.HTTPMethodNotAllowed:

@@ -20,21 +20,21 @@ CHANNEL_OF |= {"l": "lulds", "c": "corrections", "x": "cancelErrors"}
 class DataMessage:
     """One data message: type, symbol, time and fields. `packed` and `text` are made once, when first needed."""
 
-    __slots__ = ("_packed", "_text", "channel", "fields", "symbol", "time_ns")
+    __slots__ = ("_msgpack", "_text", "channel", "fields", "symbol", "time_ns")
 
     def __init__(self, kind: str, symbol: str, time_ns: int, fields: Mapping[str, Any]) -> None:
         self.channel = CHANNEL_OF.get(kind, "")
         self.symbol = symbol
         self.time_ns = time_ns
         self.fields: Json = {"T": kind, "S": symbol, **fields}
-        self._packed = b""
+        self._msgpack = b""
         self._text = b""
 
     @property
     def packed(self) -> bytes:
         """The message in msgpack, `t` a Timestamp extension with nanoseconds."""
-        self._packed = self._packed or msgspec.msgpack.encode({**self.fields, "t": timestamp(self.time_ns)})
-        return self._packed
+        self._msgpack = self._msgpack or msgspec.msgpack.encode({**self.fields, "t": timestamp(self.time_ns)})
+        return self._msgpack
 
     @property
     def text(self) -> bytes:

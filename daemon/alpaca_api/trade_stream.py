@@ -81,7 +81,7 @@ class TradeSessions(Generic[C]):
                     await self.read(connection, message.data)
         finally:
             writer.cancel()
-            self._left(connection)
+            self._release(connection)
         return ws
 
     def came(self, request: web.Request, connection: C) -> None:
@@ -128,7 +128,7 @@ class TradeSessions(Generic[C]):
         connection.dead_until_ns = self.accounts.now_ns() + int(seconds * SECOND_NS)
         connection.listening = False
 
-    def _left(self, connection: C) -> None:
+    def _release(self, connection: C) -> None:
         """A close frame frees the session at once; without one (1006) it is held as dead."""
         if connection.dead_until_ns is not None:
             return
@@ -155,7 +155,7 @@ class TradeSessions(Generic[C]):
     async def read(self, connection: C, data: str | bytes) -> None:
         """One message of the client; what is none ends the session."""
         try:
-            action, fields = _parsed(data, packed=connection.packed)
+            action, fields = _parse(data, packed=connection.packed)
         except (ValueError, RecursionError, msgspec.DecodeError):
             self._reply(connection, {"action": "error", "data": {"error_message": "internal server error"}})
             await asyncio.sleep(0)
@@ -222,8 +222,8 @@ class TradeSessions(Generic[C]):
             if not self.hears(connection):
                 continue
             for frame in frames:
-                packed = msgspec.msgpack.encode(msgspec.json.decode(frame)) if connection.packed else frame
-                connection.outgoing.put_nowait(packed)
+                payload = msgspec.msgpack.encode(msgspec.json.decode(frame)) if connection.packed else frame
+                connection.outgoing.put_nowait(payload)
             self._cut_slow(connection)
 
     def hears(self, connection: C) -> bool:
@@ -262,7 +262,7 @@ def _cut_stranger(connection: TradeStreamClient) -> None:
         connection.transport.abort()
 
 
-def _parsed(data: str | bytes, *, packed: bool) -> tuple[str, Json]:
+def _parse(data: str | bytes, *, packed: bool) -> tuple[str, Json]:
     """Action and fields of a client's message. Raises ValueError, RecursionError or DecodeError for what is none."""
     message = msgspec.msgpack.decode(data) if packed and isinstance(data, bytes) else json.loads(data)
     action = message.get("action") if isinstance(message, dict) else None

@@ -83,17 +83,17 @@ class Known(msgspec.Struct, frozen=True):
         return self.newest.get(symbol, 0) if self.newest else self.last_bar_ns
 
 
-def open_session(known: Known, calendar: SessionCalendar, now_ns: int) -> Session | None:
+def open_session(known_bars: Known, calendar: SessionCalendar, now_ns: int) -> Session | None:
     """Return the session that the state has open after its hours: it must be finished first."""
-    if not known.session_date or known.ended:
+    if not known_bars.session_date or known_bars.ended:
         return None
-    sessions = (s for s in calendar.sessions if s.date == known.session_date and s.close_ns <= now_ns)
+    sessions = (s for s in calendar.sessions if s.date == known_bars.session_date and s.close_ns <= now_ns)
     return next(sessions, None)
 
 
-def sessions_before(known: Known, calendar: SessionCalendar, now_ns: int) -> list[Session]:
+def sessions_before(known_bars: Known, calendar: SessionCalendar, now_ns: int) -> list[Session]:
     """Return the sessions before now that the state lacks, newest first."""
-    past = [s for s in calendar.sessions if s.close_ns <= now_ns and s.date > known.session_date]
+    past = [s for s in calendar.sessions if s.close_ns <= now_ns and s.date > known_bars.session_date]
     return past[::-1]
 
 
@@ -138,7 +138,7 @@ class MarketFeed(Protocol):
     close_grace_s: int
     """Seconds of the clock after a session's close when its last bars are final and `end` is due."""
 
-    async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
+    async def catch_up(self, known_bars: Known, *, exposed: bool = False) -> Session:
         """Emit what the recovered state lacks, then the running session so far, or the next one's schedule.
 
         Called once, before all others. Returns the last scheduled session. It retries until the broker answers; where
@@ -396,12 +396,12 @@ class Broker(Protocol):
 
 def alone(broker: Broker, settings: DeskSettings, keys: Credentials, clock: Clock) -> Connection:
     """Return a connection for its admin side only: its events and log lines are dropped."""
-    return broker.connect(settings, keys, clock, _ignore, _unlogged)
+    return broker.connect(settings, keys, clock, _ignore, _log_nothing)
 
 
 def _ignore(_event: Event) -> None:
     """Drop an event."""
 
 
-def _unlogged(_name: str, /, **_fields: object) -> None:
+def _log_nothing(_name: str, /, **_fields: object) -> None:
     """Log nothing: the caller prints errors."""

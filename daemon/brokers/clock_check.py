@@ -58,7 +58,7 @@ class ClockCheck:
 
     async def measure(self) -> None:
         """Compare once, log a difference above the limit, settle an open leap. Raises BrokerError."""
-        ahead_ns, doubt_ns = await self._asked()
+        ahead_ns, doubt_ns = await self._measure()
         if abs(ahead_ns) - doubt_ns > self._limit_s * SECOND_NS:
             skew_s, doubt_s = round(ahead_ns / SECOND_NS, 3), round(doubt_ns / SECOND_NS, 3)
             self._log("clock_skew", skew_s=skew_s, doubt_s=doubt_s, limit_s=self._limit_s)
@@ -90,7 +90,7 @@ class ClockCheck:
         """Before the first event: if the host's clock is far off, use the broker's. Without an answer go on."""
         try:
             async with asyncio.timeout(within_s):
-                ahead_ns, doubt_ns = await self._asked()
+                ahead_ns, doubt_ns = await self._measure()
         except (BrokerError, TimeoutError) as error:
             self._log("clock_unverified", problem=str(error) or f"no answer within {within_s:g} s")
             return
@@ -121,16 +121,16 @@ class ClockCheck:
             await asyncio.sleep(nap_s)
             pause_s -= nap_s
 
-    async def _asked(self) -> tuple[int, int]:
+    async def _measure(self) -> tuple[int, int]:
         """Return how far the broker's clock is ahead of ours, and the doubt: half of the request's duration."""
         asked_ns = self._clock.now_ns()
-        theirs = await self._ask()
+        broker_ns = await self._ask()
         answered_ns = self._told_ns = self._clock.now_ns()
-        self.market_open = theirs.is_open
-        self.next_open_ns = theirs.next_open_ns or self.next_open_ns
-        same = theirs.next_close_ns == self._told_close_ns
-        self.next_close_ns, self._told_close_ns = theirs.next_close_ns if same else 0, theirs.next_close_ns
-        return skew_ns(theirs.now_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
+        self.market_open = broker_ns.is_open
+        self.next_open_ns = broker_ns.next_open_ns or self.next_open_ns
+        same = broker_ns.next_close_ns == self._told_close_ns
+        self.next_close_ns, self._told_close_ns = broker_ns.next_close_ns if same else 0, broker_ns.next_close_ns
+        return skew_ns(broker_ns.now_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
 
     def _look_at_watch(self) -> None:
         self._clock.now_ns()

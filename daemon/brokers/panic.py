@@ -28,38 +28,38 @@ async def panic(
     now_s = asyncio.get_running_loop().time
     until_s = now_s() + deadline_s
     while True:
-        cancelled = await _order(admin.cancel_all, "cancel", show)
-        closed = await _order(admin.close_all, "close", show)
-        wait_s = round_s if cancelled and closed else pause_s  # a failed step is repeated at once
+        is_cancelled = await _order(admin.cancel_all, "cancel", show)
+        is_closed = await _order(admin.close_all, "close", show)
+        wait_s = round_s if is_cancelled and is_closed else pause_s  # a failed step is repeated at once
         round_until_s = min(until_s, now_s() + wait_s)
         while True:
-            left = await _left(admin, show)
-            if left == ():
+            remains = await _remains(admin, show)
+            if remains == ():
                 show("flat: no open order, no position")
                 return True
             if now_s() >= round_until_s:
                 break
             await asyncio.sleep(pause_s)
         if now_s() >= until_s:
-            for line in left or ("the broker does not say what is left: look at its web page",):
+            for line in remains or ("the broker does not say what is left: look at its web page",):
                 show(f"NOT flat: {line}")
             return False
 
 
-async def _order(step: Callable[[], Awaitable[BulkResult]], what: str, show: Show) -> bool:
+async def _order(step: Callable[[], Awaitable[BulkResult]], action: str, show: Show) -> bool:
     """Request one step; print the answer, item by item. False when there was no answer."""
     try:
         result = await step()
     except BrokerError as error:
-        show(f"{what} all: failed: {error}")
+        show(f"{action} all: failed: {error}")
         return False
-    show(f"{what} all: asked for {result.count}")
-    for refused in result.refused:
-        show(f"{what} {refused}")
+    show(f"{action} all: asked for {result.count}")
+    for refusal in result.refused:
+        show(f"{action} {refusal}")
     return True
 
 
-async def _left(admin: Admin, show: Show) -> tuple[str, ...] | None:
+async def _remains(admin: Admin, show: Show) -> tuple[str, ...] | None:
     """Return a line for each open order and position; None without an answer."""
     try:
         return await admin.left()

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
         return 2
-    for problem in filter(None, map(_not_there, desks.values())):
+    for problem in filter(None, map(_absence_text, desks.values())):
         sys.stderr.write(f"rltrader-dashboard: {problem}\n")
     options.runs_dir = options.runs_dir or _runs()
     options.models_dir = to_read(options.models_dir)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _not_there(desk: FollowedDesk) -> str:
+def _absence_text(desk: FollowedDesk) -> str:
     """Return what keeps a desk from being shown now; "" where its journal is there."""
     try:
         if not desk.path.exists():

@@ -125,10 +125,10 @@ def spark(desk: FollowedDesk) -> tuple[float, ...]:
 
 def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/decisions`."""
-    before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
+    last_number, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
     outcome, until_ns = one_of(query, "outcome", FILTERS), end_of(query, "day")
     with desk.reader() as reader:
-        return decisions_page(desk.picture, reader, before, limit, outcome, until_ns)
+        return decisions_page(desk.picture, reader, last_number, limit, outcome, until_ns)
 
 
 def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
@@ -138,7 +138,7 @@ def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
     spec = picture.spec
     with desk.reader() as reader:
         row = decision_row(picture, reader, number)
-        lookup, explained, why = Lookup(), None, ""
+        lookup, contribution, why = Lookup(), None, ""
         if row["kind"] != "policy":
             why = "a rule decided, the policy was not asked"
         elif spec is None:
@@ -149,12 +149,14 @@ def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
             if row["logits"]:
                 logits = tuple(msgspec.json.decode(row["logits"]))
                 try:
-                    explained = around.explainer.explain(spec, row["model"], lookup.observation, logits, row["action"])
+                    contribution = around.explainer.explain(
+                        spec, row["model"], lookup.observation, logits, row["action"]
+                    )
                 except Unexplained as error:
                     why = f"contributions: {error}"
             else:
                 why = "contributions: the policy gave no answer"
-        return decision_page(picture, reader, row, lookup, explained, why)
+        return decision_page(picture, reader, row, lookup, contribution, why)
 
 
 def around(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
@@ -188,11 +190,11 @@ def trades_csv(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
 
 def performance(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/performance`."""
-    named = one_of(query, "range", RANGES, RANGES[-1])
+    range_name = one_of(query, "range", RANGES, RANGES[-1])
     spec = desk.picture.spec
     benchmark = one_of(query, "benchmark", spec.symbols if spec is not None else ())
     with desk.reader() as reader:
-        return performance_page(reader, named, benchmark)
+        return performance_page(reader, range_name, benchmark)
 
 
 def models(desk: FollowedDesk, _: Query, around: AnswerContext) -> Any:

@@ -151,30 +151,30 @@ class Series:
         """
         times = self._columns[0]
         first, beyond = bisect_left(times, begin), bisect_right(times, end)
-        seen = np.array(times[first:beyond])
-        if step_s is None or _count(seen, step_s) > POINTS_MOST:
-            step_s = step_of(seen, points)
+        visible_times = np.array(times[first:beyond])
+        if step_s is None or _count(visible_times, step_s) > POINTS_MOST:
+            step_s = step_of(visible_times, points)
         around = max(beyond - first, LEAST)
-        left, right = self._whole(max(first - around, 0), min(beyond + around, len(self)), step_s)
-        whole = bucketed(self.rows(left, right), step_s)
-        places = whole.places + left
+        first_place, right = self._whole(max(first - around, 0), min(beyond + around, len(self)), step_s)
+        whole = bucketed(self.rows(first_place, right), step_s)
+        places = whole.places + first_place
         inside = np.searchsorted(places[:-1], (first, beyond), side="left")
         spare = max(POINTS_MOST - int(inside[1] - inside[0]) - 2, 0) // 2
         low, high = max(int(inside[0]) - 1 - spare, 0), min(int(inside[1]) + 1 + spare, len(whole.values))
         return Buckets(step_s, places[low : high + 1], whole.values[low:high])
 
-    def _whole(self, left: int, right: int, step_s: int) -> tuple[int, int]:
+    def _whole(self, first_place: int, right: int, step_s: int) -> tuple[int, int]:
         """Widen a stretch of bars so that it cuts no bucket."""
-        if not step_s or left >= right:
-            return left, right
+        if not step_s or first_place >= right:
+            return first_place, right
         times, far = self._columns[0], step_s + DAY_S
-        before = bisect_left(times, times[left] - far)
-        after = bisect_right(times, times[right - 1] + far)
-        keys = keys_of(np.array(times[before:after]), step_s)
-        inner_left, inner_right = left - before, right - before
-        left = before + int(np.searchsorted(keys, keys[inner_left], side="left"))
-        right = before + int(np.searchsorted(keys, keys[inner_right - 1], side="right"))
-        return left, right
+        far_left = bisect_left(times, times[first_place] - far)
+        far_right = bisect_right(times, times[right - 1] + far)
+        keys = keys_of(np.array(times[far_left:far_right]), step_s)
+        inner_left, inner_right = first_place - far_left, right - far_left
+        first_place = far_left + int(np.searchsorted(keys, keys[inner_left], side="left"))
+        right = far_left + int(np.searchsorted(keys, keys[inner_right - 1], side="right"))
+        return first_place, right
 
 
 def bucketed(rows: Float64Array, step_s: int) -> Buckets:
@@ -185,7 +185,7 @@ def bucketed(rows: Float64Array, step_s: int) -> Buckets:
     keys = keys_of(rows[:, 0], step_s)
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     ends = np.append(starts[1:], count)
-    joined = np.column_stack(
+    bucket_rows = np.column_stack(
         (
             rows[starts, 0],
             rows[starts, 1],
@@ -195,15 +195,15 @@ def bucketed(rows: Float64Array, step_s: int) -> Buckets:
             np.add.reduceat(rows[:, 5], starts),
         )
     )
-    return Buckets(step_s, np.append(starts, count), joined)
+    return Buckets(step_s, np.append(starts, count), bucket_rows)
 
 
 def step_of(times: Float64Array, points: int) -> int:
     """Return the shortest length that makes at most so many buckets of these bars, 0 where the bars are few enough."""
     if len(times) <= points:
         return 0
-    own = float(np.min(np.diff(times)))
-    return next((step_s for step_s in STEPS if step_s > own and _count(times, step_s) <= points), YEAR_S)
+    own_step_s = float(np.min(np.diff(times)))
+    return next((step_s for step_s in STEPS if step_s > own_step_s and _count(times, step_s) <= points), YEAR_S)
 
 
 def _count(times: Float64Array, step_s: int) -> int:
@@ -279,12 +279,12 @@ class BarHistory:
         try:
             with closing(JournalReader(part)) as reader:
                 ends = reader.query("SELECT min(id) AS first, max(id) AS last FROM events")[0]
-                after, last = max(self._last_id, (ends["first"] or 1) - 1), ends["last"] or 0
-                while after < last:
-                    upto = min(after + AT_ONCE, last)
-                    for row in reader.query(_SQL, (after, upto)):
+                after_id, last = max(self._last_id, (ends["first"] or 1) - 1), ends["last"] or 0
+                while after_id < last:
+                    upto = min(after_id + AT_ONCE, last)
+                    for row in reader.query(_SQL, (after_id, upto)):
                         self._take(row)
-                    self._last_id = after = upto
+                    self._last_id = after_id = upto
         except (JournalError, sqlite3.Error, OSError):
             if part == self._journal:
                 raise  # a file before it that cannot be read leaves its bars out

@@ -95,17 +95,17 @@ class FollowedDesk:
     def _look(self) -> Picture:
         began = time.perf_counter()
         follower, former = self._follower, self.picture
-        until = began + LOOK_S
+        deadline = began + LOOK_S
         try:
-            while follower.advance(ROWS_AT_ONCE) and not follower.caught_up and time.perf_counter() < until:
+            while follower.advance(ROWS_AT_ONCE) and not follower.caught_up and time.perf_counter() < deadline:
                 pass
             problem = follower.problem
         except _BUGS as error:  # a bug in the step, or damage that looks like one: the other desks go on
             problem = f"cannot be followed beyond event row {follower.last_id}: {type(error).__name__}"
         caught_up = follower.caught_up
         follower.close()  # between two looks the journal is not held open
-        decision, newest, readable, unread = None, Newest(), False, ""
-        entered: dict[str, Quantity] = {}
+        decision, newest, readable, error_text = None, Newest(), False, ""
+        entry_quantities: dict[str, Quantity] = {}
         lines: Lines = ()
         same = follower.generation == former.generation
         try:
@@ -113,17 +113,17 @@ class FollowedDesk:
                 meta = reader.meta()
                 decision = newest_decision(reader, follower.state)
                 lines = newest_lines(reader, follower.state, decision, former.lines if same else ())
-                entered = entered_of(reader, follower.state)
+                entry_quantities = entered_of(reader, follower.state)
                 newest, readable = read_on(reader, former.newest if same else Newest()), True
         except _TROUBLE as error:
             meta, decision, newest = follower.meta, former.decision if same else None, former.newest
             lines = former.lines if same else ()
-            unread = str(error) if isinstance(error, JournalError) else f"{type(error).__name__}: {error}"
+            error_text = str(error) if isinstance(error, JournalError) else f"{type(error).__name__}: {error}"
         return Picture(
             desk=self.name,
             meta=meta,
             state=follower.state,
-            problem=problem or unread,
+            problem=problem or error_text,
             readable=readable,
             caught_up=caught_up,
             last_id=follower.last_id,
@@ -134,7 +134,7 @@ class FollowedDesk:
             decision=decision,
             lines=lines,
             newest=newest,
-            entered=entered,
+            entered=entry_quantities,
         )
 
 
@@ -178,15 +178,15 @@ def _names(path: Path) -> tuple[str, str, str]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Let a program be told which desks it shows, where their models are, and strategies of one's own."""
-    which = parser.add_mutually_exclusive_group()
+    options_group = parser.add_mutually_exclusive_group()
     one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"
-    which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
-    which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
+    options_group.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
+    options_group.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
     parser.add_argument(
         "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
     )
-    moved = "file of a strategy of your own, if the journals do not know where it is; may be given repeatedly"
-    parser.add_argument("--strategy", action="append", default=[], metavar="FILE.py", help=moved)
+    help_text = "file of a strategy of your own, if the journals do not know where it is; may be given repeatedly"
+    parser.add_argument("--strategy", action="append", default=[], metavar="FILE.py", help=help_text)
 
 
 def chosen(options: argparse.Namespace) -> dict[str, FollowedDesk]:

@@ -95,32 +95,32 @@ class ReadingDesk:
         return _plain(fleet_page(pictures, time.time()))
 
     def ask(
-        self, answer: api.Answer, desk: str, called: Mapping[str, str] = MappingProxyType({}), **query: str | int
+        self, answer: api.Answer, desk: str, query_names: Mapping[str, str] = MappingProxyType({}), **query: str | int
     ) -> Any:
         """One answer of the API; an empty `desk` is the only one there is.
 
-        `called` has the tool's own names of the query's values, for a refusal. Raises RefusedRequest.
+        `query_names` has the tool's own names of the query's values, for a refusal. Raises RefusedRequest.
         """
         try:
             return self._asking(answer, desk, query)()
         except RefusedRequest as error:
-            name, found, rest = error.text.partition(" is ")
-            raise RefusedRequest(error.status, f"{called.get(name, name)}{found}{rest}") from error
+            name, value, rest = error.text.partition(" is ")
+            raise RefusedRequest(error.status, f"{query_names.get(name, name)}{value}{rest}") from error
 
     def _asking(self, answer: api.Answer, desk: str, query: Mapping[str, str | int]) -> Callable[[], Any]:
         """Look at the journal now, and return what asks for the answer, again and again if need be."""
-        followed = self._named(desk)
-        own_code = self._code.digest(self._fresh(followed).picture.meta.get("strategy", ""))
-        context = api.AnswerContext(self._histories[followed.name], self._explainer, self._models_dir, own_code, 0)
+        desk_followed = self._desk_of(desk)
+        own_code = self._code.digest(self._fresh(desk_followed).picture.meta.get("strategy", ""))
+        context = api.AnswerContext(self._histories[desk_followed.name], self._explainer, self._models_dir, own_code, 0)
         values = {name: str(value) for name, value in query.items() if value not in ("", 0)}
-        return lambda: _plain(guarded(partial(answer, followed, values, context)))
+        return lambda: _plain(guarded(partial(answer, desk_followed, values, context)))
 
     def explain(self, desk: str, number: int) -> Any:
         """A decision in full; waits until its observation is computed. Raises RefusedRequest."""
-        until, ask = time.monotonic() + LOOK_S, self._asking(api.decision, desk, {"number": number})
+        deadline, ask = time.monotonic() + LOOK_S, self._asking(api.decision, desk, {"number": number})
         while True:
             page = ask()
-            if not page.get("pending") or time.monotonic() > until:
+            if not page.get("pending") or time.monotonic() > deadline:
                 return page
             time.sleep(0.1)
 
@@ -137,7 +137,7 @@ class ReadingDesk:
             raise RefusedRequest(404, f"report is {name[:80]!r}, expected a name of `reports`")
         return _part((self._models_dir / name).read_text(encoding="utf-8", errors="replace"), offset)
 
-    def _named(self, name: str) -> FollowedDesk:
+    def _desk_of(self, name: str) -> FollowedDesk:
         if not name and len(self._desks) == 1:
             return next(iter(self._desks.values()))
         if name not in self._desks:
@@ -146,8 +146,8 @@ class ReadingDesk:
 
     def _fresh(self, desk: FollowedDesk) -> FollowedDesk:
         """The desk with its journal followed to the end, or as far as `LOOK_S` reached."""
-        until = time.monotonic() + LOOK_S
-        while not desk.look().caught_up and not desk.picture.problem and time.monotonic() < until:
+        deadline = time.monotonic() + LOOK_S
+        while not desk.look().caught_up and not desk.picture.problem and time.monotonic() < deadline:
             pass
         return desk
 
@@ -164,27 +164,27 @@ class Manuals:
 
     def search(self, words: str) -> list[dict[str, str]]:
         """The sections that have all `words`, those with most of them first. Raises RefusedRequest."""
-        wanted = words.casefold().split()
-        if not wanted:
+        words_wanted = words.casefold().split()
+        if not words_wanted:
             raise RefusedRequest(400, "words are empty, expected what to look for, such as 'resting stop'")
-        found = []
+        matches = []
         for name in self.names():
             for title, text in self._sections(name):
-                folded = text.casefold()
-                counts = [folded.count(word) for word in wanted]
+                text_folded = text.casefold()
+                counts = [text_folded.count(word) for word in words_wanted]
                 if all(counts):
-                    heads = sum(word in title.casefold() for word in wanted)
-                    found.append((-heads, -sum(counts), name, title, text))
-        best = sorted(found)[:SECTIONS_MOST]
+                    heads = sum(word in title.casefold() for word in words_wanted)
+                    matches.append((-heads, -sum(counts), name, title, text))
+        best = sorted(matches)[:SECTIONS_MOST]
         return [{"manual": name, "section": title, "begins": text[:400]} for *_, name, title, text in best]
 
     def read(self, name: str, section: str, offset: int) -> dict[str, Any]:
         """A manual, or one section of it. Raises RefusedRequest."""
         if name not in self.names():
-            known = (
+            names_text = (
                 ", ".join(self.names()) or f"none: there are no manuals in {self._folder.name}/; name them by --manuals"
             )
-            raise RefusedRequest(404, f"manual is {name[:60]!r}, expected one of: {known}")
+            raise RefusedRequest(404, f"manual is {name[:60]!r}, expected one of: {names_text}")
         sections = dict(self._sections(name))
         if section and section not in sections:
             raise RefusedRequest(404, f"section is {section[:80]!r}, expected one of: {'; '.join(sections)}")
@@ -214,14 +214,14 @@ def server(desks: ReadingDesk, manuals: Manuals) -> Any:
     except ImportError as error:
         raise SystemExit(f"rltrader-mcp: {error}: {install_line('mcp')}") from error
 
-    made = MCPServer("rltrader", instructions=INSTRUCTIONS, version=metadata.version("rltrader"), log_level="WARNING")
+    server = MCPServer("rltrader", instructions=INSTRUCTIONS, version=metadata.version("rltrader"), log_level="WARNING")
     reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
     def as_tool(reading: Callable[..., Any]) -> Callable[..., str]:
         @wraps(reading)
-        def tool(*arguments: Any, **named: Any) -> str:
+        def tool(*arguments: Any, **keywords: Any) -> str:
             try:
-                return msgspec.json.encode(reading(*arguments, **named), enc_hook=to_json).decode()
+                return msgspec.json.encode(reading(*arguments, **keywords), enc_hook=to_json).decode()
             except RefusedRequest as error:
                 raise ToolError(error.text) from error
 
@@ -229,8 +229,8 @@ def server(desks: ReadingDesk, manuals: Manuals) -> Any:
         return tool
 
     for reading in Tools(desks, manuals).all():
-        made.add_tool(as_tool(reading), annotations=reads, structured_output=False)
-    return made
+        server.add_tool(as_tool(reading), annotations=reads, structured_output=False)
+    return server
 
 
 class Tools:
@@ -249,7 +249,7 @@ class Tools:
 
     def now(self, desk: str = "") -> Any:
         """One desk now: equity, cash, positions, open orders, the newest decision with its gates, halts, alarms."""
-        return self._desks.ask(lambda followed, _, __: api.now(followed), desk)
+        return self._desks.ask(lambda desk_followed, _, __: api.now(desk_followed), desk)
 
     def decisions(self, desk: str = "", outcome: str = "", day: str = "", before: int = 0, limit: int = 20) -> Any:
         """Decisions, newest first: number, time, model, action, outcome, and the gate that denied it.
@@ -271,8 +271,10 @@ class Tools:
         `begin` and `end` are New York dates, `result` is win, loss or open. 50 at a time: `offset` turns the page.
         """
         dates = {"from": begin, "to": end}
-        called = {"from": "begin", "to": "end"}
-        return self._desks.ask(api.trades, desk, called, symbol=symbol, result=result, limit=50, offset=offset, **dates)
+        query_names = {"from": "begin", "to": "end"}
+        return self._desks.ask(
+            api.trades, desk, query_names, symbol=symbol, result=result, limit=50, offset=offset, **dates
+        )
 
     def performance(self, desk: str = "", span: str = "") -> Any:
         """Return, drawdown, Sharpe ratio, costs and more over a span, next to buying and holding.

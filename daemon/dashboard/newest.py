@@ -113,15 +113,15 @@ _effects = msgspec.json.Decoder(list[_Effect], dec_hook=from_json)
 _payload = msgspec.json.Decoder(_Payload, dec_hook=from_json)
 
 
-def read_on(reader: JournalReader, seen: Newest) -> Newest:
-    """Add the journal's new rows to `seen`. Raises sqlite3.Error."""
+def read_on(reader: JournalReader, newest_before: Newest) -> Newest:
+    """Add the journal's new rows to `newest_before`. Raises sqlite3.Error."""
     newest = reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0
-    if newest < seen.last_id:
-        seen = Newest()  # another journal
-    after, base = seen.last_id or max(newest - FIRST_LOOK, 0), base_of(reader.meta())
-    if base is not None and after < base.row:
-        seen, after = _before(reader, seen, after, base.row), base.row
-    return msgspec.structs.replace(_read(reader, seen, after, newest), last_id=newest)
+    if newest < newest_before.last_id:
+        newest_before = Newest()  # another journal
+    after_id, base = newest_before.last_id or max(newest - FIRST_LOOK, 0), base_of(reader.meta())
+    if base is not None and after_id < base.row:
+        newest_before, after_id = _read_former_file(reader, newest_before, after_id, base.row), base.row
+    return msgspec.structs.replace(_read(reader, newest_before, after_id, newest), last_id=newest)
 
 
 def newest_decision(reader: JournalReader, state: State[Any] | None) -> dict[str, Any] | None:
@@ -190,13 +190,13 @@ def _line(reader: JournalReader, row: sqlite3.Row, did: BookChange | None, comin
         denied_by=tuple(name for name, reason in gates.items() if reason),
         model=row["model"] or "",
         why=reasons(reader, row, row["shown"]),
-        traded=_traded(orders),
+        traded=_trade_words(orders),
         realised_usd=did.realised_usd if did is not None else None,
         closed_usd=did.left_usd if did is not None and did.left else None,
     )
 
 
-def _traded(orders: Sequence[Ordered]) -> str:
+def _trade_words(orders: Sequence[Ordered]) -> str:
     """Return what was bought and sold in words, "" without an order."""
     if len(orders) == 1:
         (order,) = orders
@@ -207,12 +207,12 @@ def _traded(orders: Sequence[Ordered]) -> str:
 
 def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, Quantity]:
     """Return what was entered in all of each position, by symbol; {} without one, or in a journal without trades."""
-    opened = [held.opened_ns for held in state.book.positions.values()] if state is not None else []
-    if not opened or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
+    opened_ns = [position.opened_ns for position in state.book.positions.values()] if state is not None else []
+    if not opened_ns or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
         return {}
     rows = reader.query(
         "SELECT symbol, entered FROM round_trips WHERE opened_ns >= ? AND entered + left_again <> 0",
-        (min(opened),),
+        (min(opened_ns),),
     )
     return {row["symbol"]: abs(of_column(row["entered"])) for row in rows}
 
@@ -224,29 +224,29 @@ def raised_of(newest: Newest, state: State[Any] | None, mode: str) -> tuple[tupl
     event.
     """
     if mode in TAPE_MODES:
-        return _merged(newest.raised), ()
+        return _merge(newest.raised), ()
     of_day = raised_on(newest, state)
-    return of_day, _merged(newest.raised[len(of_day) :])
+    return of_day, _merge(newest.raised[len(of_day) :])
 
 
 def raised_on(newest: Newest, state: State[Any] | None) -> tuple[Raised, ...]:
     """Return what was raised on the newest New York day, newest first; () before the first event."""
     if state is None or not state.seq:
         return ()
-    since = day_begin(new_york_text(state.now_ns)[:10]) / SECOND_NS
-    return tuple(alarm for alarm in newest.raised if alarm.time >= since)
+    since_s = day_begin(new_york_text(state.now_ns)[:10]) / SECOND_NS
+    return tuple(alarm for alarm in newest.raised if alarm.time >= since_s)
 
 
-def _merged(raised: tuple[Raised, ...]) -> tuple[Raised, ...]:
+def _merge(alarms: tuple[Raised, ...]) -> tuple[Raised, ...]:
     """Join those of several days that are alike."""
     alike: dict[tuple[str, str], Raised] = {}
-    for alarm in raised:
+    for alarm in alarms:
         later = alike.get(key := _kind(alarm.name, alarm.detail))
-        alike[key] = alarm if later is None else _joined(alarm, later)
+        alike[key] = alarm if later is None else _join(alarm, later)
     return tuple(alike.values())
 
 
-def _joined(earlier: Raised, later: Raised) -> Raised:
+def _join(earlier: Raised, later: Raised) -> Raised:
     return Raised(later.name, later.detail, earlier.count + later.count, earlier.first, later.time)
 
 
@@ -255,15 +255,15 @@ def _kind(name: str, detail: str) -> tuple[str, str]:
     return name, NUMBERS.sub("#", detail)
 
 
-def _raise(raised: tuple[Raised, ...], alarm: AlarmView) -> tuple[Raised, ...]:
+def _raise(alarms: tuple[Raised, ...], alarm: AlarmView) -> tuple[Raised, ...]:
     """Add an alarm to those of its New York day."""
     one, day = Raised(alarm.name, alarm.detail, 1, alarm.time, alarm.time), _day(alarm.time)
-    for place, other in enumerate(raised):
+    for place, other in enumerate(alarms):
         if _day(other.time) != day:
             break
         if _kind(other.name, other.detail) == _kind(alarm.name, alarm.detail):
-            return (_joined(other, one), *raised[:place], *raised[place + 1 :])
-    return (one, *raised)[:KEPT]
+            return (_join(other, one), *alarms[:place], *alarms[place + 1 :])
+    return (one, *alarms)[:KEPT]
 
 
 def _day(time: float) -> str:
@@ -275,50 +275,50 @@ def under_way(state: State[Any] | None) -> frozenset[int]:
     return frozenset(work.decision for work in state.works.values()) if state is not None else frozenset()
 
 
-def _before(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:
-    """Add the rows up to `last` of the previous file to `seen`, if that file still exists."""
+def _read_former_file(reader: JournalReader, newest: Newest, after_id: int, last: int) -> Newest:
+    """Add the rows up to `last` of the previous file to `newest`, if that file still exists."""
     parts = parts_of(reader.path)
     with suppress(JournalError, OSError), closing(JournalReader(parts[max(len(parts) - 2, 0)])) as former:
-        return _read(former, seen, after, last)
-    return seen
+        return _read(former, newest, after_id, last)
+    return newest
 
 
-def _read(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:
-    while after < last:
-        upto = min(after + AT_ONCE, last)
-        for row in reader.query(_SQL, (after, upto, *_KINDS)):
-            seen = _with(seen, row["time_ns"] / 1e9, row["kind"], row["payload"], row["effects"])
-        after = upto
-    return seen
+def _read(reader: JournalReader, newest: Newest, after_id: int, last: int) -> Newest:
+    while after_id < last:
+        upto = min(after_id + AT_ONCE, last)
+        for row in reader.query(_SQL, (after_id, upto, *_KINDS)):
+            newest = _with(newest, row["time_ns"] / 1e9, row["kind"], row["payload"], row["effects"])
+        after_id = upto
+    return newest
 
 
-def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> Newest:
-    """Add this row to `seen`."""
-    alarms, commands, swaps, starts, code = seen.alarms, seen.commands, seen.swaps, seen.starts, seen.code
-    raised = seen.raised
+def _with(newest: Newest, time: float, kind: str, payload: str, effects: str) -> Newest:
+    """Add this row to `newest`."""
+    alarms, commands, swaps, starts, code = newest.alarms, newest.commands, newest.swaps, newest.starts, newest.code
+    new_alarms = newest.raised
     try:
         for effect in _effects.decode(effects) if effects.startswith("[") else ():
             if effect.type == "RaiseAlarm":
                 alarms = (AlarmView(time, effect.name, effect.detail), *alarms)[:KEPT]
-                raised = _raise(raised, alarms[0])
+                new_alarms = _raise(new_alarms, alarms[0])
         fields = _payload.decode(payload)
     except (msgspec.DecodeError, UnicodeError):
-        return seen  # a damaged row: the follower reports it
+        return newest  # a damaged row: the follower reports it
     if kind in COMMANDS:
         commands = (AlarmView(time, *_command(kind, fields)), *commands)[:KEPT]
     elif kind in SWAPS:
         swaps = (AlarmView(time, *_swap(kind, fields)), *swaps)[:KEPT]
     elif kind == START:
         starts, code = (time, *starts)[:STARTS_KEPT], fields.code
-    steps = _steps(seen.steps, _step(time, fields)) if kind == STEP else seen.steps
-    return Newest(seen.last_id, alarms, commands, swaps, starts, code, steps, raised)
+    steps = _steps(newest.steps, _step(time, fields)) if kind == STEP else newest.steps
+    return Newest(newest.last_id, alarms, commands, swaps, starts, code, steps, new_alarms)
 
 
-def _steps(seen: tuple[StepLine, ...], new: StepLine) -> tuple[StepLine, ...]:
+def _steps(lines: tuple[StepLine, ...], new: StepLine) -> tuple[StepLine, ...]:
     """Add a step of the ladder. A new peak of a canary's gain takes the place of the one right before."""
-    former = seen[0] if seen else None
+    former = lines[0] if lines else None
     peaks = former is not None and (former.version, former.reason) == (new.version, new.reason) == (new.version, "peak")
-    return (new, *(seen[1:] if peaks else seen))[:STEPS_KEPT]
+    return (new, *(lines[1:] if peaks else lines))[:STEPS_KEPT]
 
 
 def _step(time: float, fields: _Payload) -> StepLine:

@@ -125,9 +125,9 @@ def fleet_response(desks: Iterable[FollowedDesk], gateways: Iterable[Path]) -> R
     return json_response(fleet | {"gateways": [gateway_view(folder, now_s) for folder in gateways]})
 
 
-def file_response(answered: TextFile) -> Response:
-    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{answered.name}"'}
-    return Response(answered.text, headers=headers, media_type=answered.kind)
+def file_response(text_file: TextFile) -> Response:
+    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{text_file.name}"'}
+    return Response(text_file.text, headers=headers, media_type=text_file.kind)
 
 
 async def page(_: Request) -> Response:
@@ -139,18 +139,18 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return failed(status, "there is nothing here" if status == 404 else f"HTTP status {status}")
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refusal_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedRequest)
     return failed(error.status, error.text)
 
 
-async def _broken(_: Request, error: Exception) -> Response:
+async def _error_response(_: Request, error: Exception) -> Response:
     return failed(
         500, f"a bug in the dashboard ({type(error).__name__}): its log has the details; trading is not affected"
     )
 
 
-HANDLERS: dict[Any, Any] = {HTTPException: _http_error, RefusedRequest: _refused, Exception: _broken}
+HANDLERS: dict[Any, Any] = {HTTPException: _http_error, RefusedRequest: _refusal_response, Exception: _error_response}
 """Exception -> the coroutine that makes its response."""
 
 
@@ -241,8 +241,8 @@ class Dashboard:
         around = api.AnswerContext(channel.history, self._explainer, self.models_dir, own_code, self.streams.count)
         loop = asyncio.get_running_loop()
         call = partial(guarded, partial(answer, channel.desk, query, around))
-        answered = await loop.run_in_executor(self._pool, call)
-        return file_response(answered) if isinstance(answered, api.TextFile) else json_response(answered)
+        result = await loop.run_in_executor(self._pool, call)
+        return file_response(result) if isinstance(result, api.TextFile) else json_response(result)
 
     async def _stream(self, request: Request) -> ASGIApp:
         channel = self._channel(request)

@@ -45,19 +45,19 @@ class Channel:
         self._pool = pool
         self._digging = digging
         self._lock = asyncio.Lock()
-        self._looked = 0.0
-        self._shown: Now | None = None
+        self._last_look_s = 0.0
+        self._last_now: Now | None = None
 
     async def fresh(self) -> None:
         """Renew the picture if it is older than BETWEEN_S."""
         async with self._lock:
-            if time.monotonic() - self._looked < BETWEEN_S:
+            if time.monotonic() - self._last_look_s < BETWEEN_S:
                 return
             loop = asyncio.get_running_loop()
             now = await loop.run_in_executor(self._pool, self._look)
-            self._looked = time.monotonic()
-            if now is not None and (self._shown is None or _same(now) != _same(self._shown)):
-                self._shown = now
+            self._last_look_s = time.monotonic()
+            if now is not None and (self._last_now is None or _same(now) != _same(self._last_now)):
+                self._last_now = now
                 self.message = b"event: now\ndata: " + msgspec.json.encode(now, enc_hook=to_json) + b"\n\n"
                 former, self.changed = self.changed, asyncio.Event()
                 former.set()
@@ -116,19 +116,19 @@ class Stream:
         streams, channel = self._streams, self._channel
         streams.count += 1
         channel.clients += 1
-        gone = asyncio.ensure_future(_gone(receive))
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
             await _put(send, b"retry: %d\n\n" % RETRY_MS)
             await channel.fresh()
-            sent = b""
-            while not gone.done() and not streams.ending():
-                changed, message = channel.changed, channel.message
-                if message != sent:
-                    sent = message
+            last_message = b""
+            while not disconnect.done() and not streams.ending():
+                change, message = channel.changed, channel.message
+                if message != last_message:
+                    last_message = message
                     await _put(send, message)
                     await asyncio.sleep(BETWEEN_S)
-                elif not await _wait(changed, gone, streams):
+                elif not await _wait(change, disconnect, streams):
                     await _put(send, b": still here\n\n")
             await _put(send, b"", more=False)
         except (TimeoutError, OSError):
@@ -136,10 +136,10 @@ class Stream:
         finally:
             streams.count -= 1
             channel.clients -= 1
-            gone.cancel()
+            disconnect.cancel()
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -149,14 +149,14 @@ async def _put(send: Send, body: bytes, *, more: bool = True) -> None:
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def _wait(changed: asyncio.Event, gone: asyncio.Future[None], streams: OpenStreams) -> bool:
+async def _wait(change: asyncio.Event, disconnect: asyncio.Future[None], streams: OpenStreams) -> bool:
     """Wait for a change or the end of either side; False after HEARTBEAT_S."""
-    until = time.monotonic() + HEARTBEAT_S
-    while time.monotonic() < until:
-        if gone.done() or streams.ending():
+    deadline = time.monotonic() + HEARTBEAT_S
+    while time.monotonic() < deadline:
+        if disconnect.done() or streams.ending():
             return True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BETWEEN_S):
-                await changed.wait()
+                await change.wait()
             return True
     return False

@@ -183,8 +183,8 @@ def course(
 def _triangle(plot: Plot, mark: PlotMark) -> None:
     """An entry points up from below the value, an exit down from above it."""
     x, y = plot.px(mark.time_ns), plot.py(mark.value)
-    away = 1 if mark.style == "entry" else -1
-    tip, base = y + away * 4, y + away * 13
+    direction = 1 if mark.style == "entry" else -1
+    tip, base = y + direction * 4, y + direction * 13
     plot.polygon(((x, tip), (x - 5, base), (x + 5, base)), mark.style, mark.words)
 
 
@@ -240,8 +240,8 @@ def runs(
     lines = [line for group in groups for line in (*group.thin, group.thick) if line]
     low, high = padded([y for line in lines for _, y in line])
     last = max(x for line in lines for x, _ in line)
-    named = [group for group in groups if group.label and group.thick]
-    right = 20 + max((width_of(group.label) for group in named), default=0.0)
+    labelled_groups = [group for group in groups if group.label and group.thick]
+    right = 20 + max((width_of(group.label) for group in labelled_groups), default=0.0)
     size = (NARROW, 240)
     plot = Plot((begin, last), (low, high), size, left=tick_room(low, high, show), top=22, right=right)
     plot.line(plot.left, plot.floor, plot.edge, plot.floor, "grid")
@@ -251,8 +251,8 @@ def runs(
         plot.curve(line, "run")
     for group in groups:
         plot.curve(group.thick, group.style)
-    heights = [plot.py(group.thick[-1][1]) for group in named]
-    for y, group in zip(apart(heights, TEXT + 2, plot.top, plot.floor), named, strict=True):
+    heights = [plot.py(group.thick[-1][1]) for group in labelled_groups]
+    for y, group in zip(apart(heights, TEXT + 2, plot.top, plot.floor), labelled_groups, strict=True):
         plot.text(plot.edge + 5, y + 4, group.label, style=f"{group.style}-label")
     return plot.markup(title)
 
@@ -334,14 +334,14 @@ def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: 
 
 def bars(rows: Sequence[BarRow], styles: Sequence[str], unit: str, title: str, summary: str, width: int) -> Markup:
     """Horizontal bars from 0, one for each value of a row, in the order of `styles`."""
-    left = 12 + max(width_of(row.label) for row in rows)
+    left_px = 12 + max(width_of(row.label) for row in rows)
     right = 12 + max(width_of(row.words) for row in rows)
     high = max((value for row in rows for value in row.values), default=0.0)
     low = min(0.0, min((value for row in rows for value in row.values), default=0.0))
     thick = 14.0 if len(styles) == 1 else 7.0
     tall = thick * len(styles) + 8
     size = (width, 8 + tall * len(rows) + 16)
-    plot = Plot((low, max(high, 1e-9)), (0.0, 1.0), size, left=left, right=right, top=4, bottom=16)
+    plot = Plot((low, max(high, 1e-9)), (0.0, 1.0), size, left=left_px, right=right, top=4, bottom=16)
     if unit:
         plot.text(plot.width - 4, plot.height - 3, unit, "end", "axis")
     zero = plot.px(0)
@@ -393,8 +393,8 @@ def _rows(
     labels: Sequence[str], values: Sequence[float], tall: int, rest: int, label: str, width: int = NARROW
 ) -> Plot:
     """A plot for rows of the same height over one axis of percentages."""
-    left = 10 + max(map(width_of, labels))
+    left_px = 10 + max(map(width_of, labels))
     size = (width, rest + tall * len(labels))
-    plot = Plot(padded(values), (0.0, 1.0), size, left=left, right=16, top=4)
+    plot = Plot(padded(values), (0.0, 1.0), size, left=left_px, right=16, top=4)
     plot.x_axis(percent, label, grid=True)
     return plot

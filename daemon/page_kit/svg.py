@@ -193,14 +193,14 @@ class Plot:
 def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Positions near those wanted, in the same order, at least `gap` apart, within low to high where they fit."""
     order = sorted(range(len(places)), key=lambda index: places[index])
-    placed = [0.0] * len(places)
+    positions = [0.0] * len(places)
     previous = low - gap
     for index in order:
-        previous = placed[index] = max(places[index], previous + gap)
+        previous = positions[index] = max(places[index], previous + gap)
     following = high + gap
     for index in reversed(order):
-        following = placed[index] = min(placed[index], following - gap)
-    return placed
+        following = positions[index] = min(positions[index], following - gap)
+    return positions
 
 
 def _number(value: float) -> str:

@@ -83,7 +83,7 @@ def test_anchors_and_observations_stay_bounded(played: Played, monkeypatch: pyte
         for decision in sorted(expected)[::60]:
             assert digits(sought(history, decision)) == expected[decision]
         assert len(history._anchors) <= 2
-        assert len(history._found) <= 20
+        assert len(history._lookups) <= 20
 
 
 def test_a_journal_that_other_code_wrote_is_missing_and_not_wrong(played: Played, tmp_path: Path) -> None:

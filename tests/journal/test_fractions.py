@@ -29,7 +29,7 @@ from daemon.core.desks.registry import desk_of
 from daemon.core.moves import round_trip
 from daemon.core.records import FillRow, MoveRow, OrderRow, OverlayRow, Row
 from daemon.dashboard.desks import FollowedDesk, Picture
-from daemon.dashboard.newest import _traded
+from daemon.dashboard.newest import _trade_words
 from daemon.dashboard.pages.decisions import decision_page, decision_row
 from daemon.dashboard.pages.history import Lookup
 from daemon.dashboard.pages.now import now_of
@@ -327,7 +327,7 @@ def test_the_limits_weigh_what_is_held(picture: Picture) -> None:
 
 
 def test_one_order_is_told_in_words() -> None:
-    assert _traded((Ordered("AAA", -1, exact("1234.5"), exact("1234.25"), False),)) == "sell 1,234.25 AAA"
+    assert _trade_words((Ordered("AAA", -1, exact("1234.5"), exact("1234.25"), False),)) == "sell 1,234.25 AAA"
 
 
 def test_what_the_overlay_cut_is_told_in_words(tmp_path: Path) -> None:

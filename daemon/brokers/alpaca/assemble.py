@@ -142,11 +142,11 @@ class AlpacaAdmin:
 
     async def cancel_all(self) -> BulkResult:
         """DELETE /v2/orders."""
-        return _asked(await self._orders().cancel_all())
+        return _bulk_result(await self._orders().cancel_all())
 
     async def close_all(self) -> BulkResult:
         """DELETE /v2/positions, orders cancelled."""
-        return _asked(await self._orders().close_all())
+        return _bulk_result(await self._orders().close_all())
 
     async def left(self) -> tuple[str, ...]:
         """Return open orders, then positions."""
@@ -160,19 +160,19 @@ class AlpacaAdmin:
 
 async def feeds_of_plan(market: MarketData, symbol: str, *, options: bool) -> tuple[str, str]:
     """Return the feeds of shares and of options that the account may read, as `AlpacaAdmin.feeds`. Raises RestError."""
-    stocks = await _allowed(STOCK_FEEDS, lambda feed: market.latest_quotes((symbol,), feed))
+    stocks = await _first_allowed(STOCK_FEEDS, lambda feed: market.latest_quotes((symbol,), feed))
     if not options:
         return stocks, OPTION_FEEDS[0]
-    return stocks, await _allowed(OPTION_FEEDS, lambda feed: market.any_snapshot(symbol, feed))
+    return stocks, await _first_allowed(OPTION_FEEDS, lambda feed: market.any_snapshot(symbol, feed))
 
 
-async def _allowed(feeds: tuple[str, str], ask: Callable[[str], Awaitable[object]]) -> str:
+async def _first_allowed(feeds: tuple[str, str], ask: Callable[[str], Awaitable[object]]) -> str:
     """The first of these feeds that the account may read. Raises RestError; Refused where it may read neither."""
     by_subscription, free = feeds
     try:
         await ask(by_subscription)
-    except Refused as refused:
-        if refused.status != NOT_IN_PLAN:
+    except Refused as refusal:
+        if refusal.status != NOT_IN_PLAN:
             raise
         await ask(free)  # keys that are refused altogether are refused here, too
         return free
@@ -184,18 +184,20 @@ def strange(settings: DeskSettings, account: Raw) -> str:
 
     A desk behind it sees loopback addresses alone, so what the addresses prove at Alpaca is proven by its statement.
     """
-    stated = account.get("gateway")
-    if not isinstance(stated, dict):
+    gateway = account.get("gateway")
+    if not isinstance(gateway, dict):
         return ""
-    kind, clock = wire.text(stated.get("account")), settings.clock
+    kind, clock = wire.text(gateway.get("account")), settings.clock
     if kind != settings.desk.account:
         return f'the gateway serves a {kind or "?"} account, desk.account is "{settings.desk.account}"'
-    if stated.get("real_time") is not False and (clock.sim_start or clock.socket or clock.rate != 1.0):
+    if gateway.get("real_time") is not False and (clock.sim_start or clock.socket or clock.rate != 1.0):
         return "the gateway's account is in real time, [clock] is not: take its keys out"
-    prefix, told = settings.guard.prefix, wire.text(stated.get("guard_prefix"))
-    if prefix and told != prefix:
+    prefix, gateway_prefix = settings.guard.prefix, wire.text(gateway.get("guard_prefix"))
+    if prefix and gateway_prefix != prefix:
         cure = "what the guard rests would be another's: make both the same"
-        return f'guard.prefix is "{prefix}", and guard_prefix of the gateway\'s sub-account is "{told}": {cure}'
+        return (
+            f'guard.prefix is "{prefix}", and guard_prefix of the gateway\'s sub-account is "{gateway_prefix}": {cure}'
+        )
     return ""
 
 
@@ -216,15 +218,15 @@ def _bid(row: Raw) -> Decimal:
         return Decimal(0)
 
 
-def _asked(rows: list[Raw]) -> BulkResult:
+def _bulk_result(rows: list[Raw]) -> BulkResult:
     """Parse a row for each order or position: {symbol or id, status, body}."""
-    refused = []
+    refusals = []
     for row in rows:
         if str(row.get("status")) not in DONE:
             body = row.get("body")
             message = wire.text(body.get("message")) if isinstance(body, dict) else ""
-            refused.append(f"{row.get('symbol') or row.get('id')}: refused: {row.get('status')} {message}")
-    return BulkResult(len(rows), tuple(refused))
+            refusals.append(f"{row.get('symbol') or row.get('id')}: refused: {row.get('status')} {message}")
+    return BulkResult(len(rows), tuple(refusals))
 
 
 USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
@@ -452,7 +454,7 @@ class AlpacaConnection:
                 self._log,
                 desk.clocks,
                 agreed_ns=lambda: desk.broker().agreed_ns,
-                named=closings.named,
+                under_name=closings.named,
                 strange=partial(strange, settings),
             ),
             partial(trade_stream, settings, self._keys, self._log),

@@ -66,28 +66,28 @@ async def trial(settings: DeskSettings, keys: Credentials, symbol: str, show: Sh
             await it.fraction(symbol, feeds[0])
             await it.option(symbol, *feeds)
         finally:
-            left = await asyncio.shield(it.tidy(admin))
+            remains = await asyncio.shield(it.tidy(admin))
         for question, answer in it.settled.items():
             show(f"settled for paper: {question}: {answer}")
         show("settled for live money: nothing, a paper account binds nobody")
     except RestError as error:
         show(f"the trial ends here: {error}")
-        left = await it.tidy(admin)
+        remains = await it.tidy(admin)
     finally:
         for queue in (orders, reads, market):
             await queue.close()
-    for line in left:
+    for line in remains:
         show(f"NOT flat: {line}")
-    return LEFT if left else FLAT
+    return LEFT if remains else FLAT
 
 
 async def _hindrance(settings: DeskSettings, admin: AlpacaAdmin, reads: TradingReads) -> str:
     """Return why nothing may be tried on this account now, "" where it may."""
-    number, there = settings.desk.account_number, (await admin.account()).number
-    if number and number != there:
-        return f"these keys open account {there}, and desk.account_number is {number}: use that account's keys"
-    if left := await admin.left():
-        return f"the account is not flat ({left[0]}): close it, or use a paper account of its own"
+    number, number_there = settings.desk.account_number, (await admin.account()).number
+    if number and number != number_there:
+        return f"these keys open account {number_there}, and desk.account_number is {number}: use that account's keys"
+    if remains := await admin.left():
+        return f"the account is not flat ({remains[0]}): close it, or use a paper account of its own"
     if not (await reads.clock()).get("is_open"):
         return "the market is closed: try in regular hours, 9:30 to 16:00 in New York"
     return ""
@@ -99,8 +99,8 @@ class Trial:
     def __init__(self, client: QueuedClient, reads: TradingReads, prices: MarketData, show: Show) -> None:
         self._client, self._reads, self._prices, self._show = client, reads, prices, show
         self._name = f"try-{secrets.token_hex(4)}"
-        self._sent: list[str] = []  # ids of its orders
-        self._bought: set[str] = set()
+        self._sent_ids: list[str] = []  # ids of its orders
+        self._bought_symbols: set[str] = set()
         self._suspended = False
         self.settled: dict[str, str] = {}
 
@@ -116,59 +116,65 @@ class Trial:
         if stop is None:
             return
         await self._shows("its state", stop)
-        beside = {"type": "limit", "time_in_force": "day"}
-        await self._asked(
+        limit_fields = {"type": "limit", "time_in_force": "day"}
+        await self._note_answer(
             "a buy beside the stop",
-            self._order("a buy at half the price, far from the market", symbol, "buy", limit_price=half, **beside),
+            self._order(
+                "a buy at half the price, far from the market", symbol, "buy", limit_price=half, **limit_fields
+            ),
         )
-        await self._asked(
+        await self._note_answer(
             "a second sale of what the stop covers",
-            self._order("a sale at twice the price", symbol, "sell", limit_price=_grid(symbol, bid * 2), **beside),
+            self._order(
+                "a sale at twice the price", symbol, "sell", limit_price=_grid(symbol, bid * 2), **limit_fields
+            ),
         )
-        closed = await self._call("the close call beside the stop", "delete", f"/positions/{symbol}", {"qty": "1"})
-        self.settled["the close call while a stop holds the share"] = _words(closed)
-        if not isinstance(closed, Refused):
-            self._bought.discard(symbol)
+        answer = await self._call("the close call beside the stop", "delete", f"/positions/{symbol}", {"qty": "1"})
+        self.settled["the close call while a stop holds the share"] = _words(answer)
+        if not isinstance(answer, Refused):
+            self._bought_symbols.discard(symbol)
             return
-        stop = await self._moved(stop, _grid(symbol, bid / 2 - price_step(symbol, bid)))
-        await self._fenced(symbol, stop, half)
-        await self._cancelled(stop)
-        if symbol in self._bought:
+        stop = await self._move_stop(stop, _grid(symbol, bid / 2 - price_step(symbol, bid)))
+        await self._try_fence(symbol, stop, half)
+        await self._cancel(stop)
+        if symbol in self._bought_symbols:
             through = _grid(symbol, bid * 2)
             order = await self._order("a stop above the market", symbol, "sell", stop_price=through, **least)
             self.settled["a stop that the market is through"] = (
-                "refused" if order is None else await self._ended(order, WAIT_S)
+                "refused" if order is None else await self._wait_for_end(order, WAIT_S)
             )
             if order is not None and (await self._now(order)).get("status") == "filled":
-                self._bought.discard(symbol)
+                self._bought_symbols.discard(symbol)
 
-    async def _moved(self, stop: Raw, price: Decimal) -> Raw:
+    async def _move_stop(self, stop: Raw, price: Decimal) -> Raw:
         """Replace the stop's price; return the order that works then."""
         body = {"stop_price": str(price)}
         answer = await self._call("a replace of its price", "patch", f"/orders/{stop['id']}", body)
         if isinstance(answer, Refused):
             self.settled["PATCH of a stop"] = _words(answer)
             return stop
-        self._sent.append(str(answer["id"]))
-        before = await self._now(stop)
+        self._sent_ids.append(str(answer["id"]))
+        stop_before = await self._now(stop)
         name = "another" if answer["id"] != stop["id"] else "the same"
-        self.settled["PATCH of a stop"] = f"{name} id, the old one is {before.get('status')} after it"
+        self.settled["PATCH of a stop"] = f"{name} id, the old one is {stop_before.get('status')} after it"
         return answer
 
-    async def _fenced(self, symbol: str, stop: Raw, half: Decimal) -> None:
+    async def _try_fence(self, symbol: str, stop: Raw, half: Decimal) -> None:
         """Ask what the account's own fence, `suspend_trade`, does to a stop that rests and to ways out."""
         self._suspended = True
         fence = await self._call("suspend_trade on", "patch", "/account/configurations", {"suspend_trade": True})
         if isinstance(fence, Refused):
             self.settled["suspend_trade"] = _words(fence)
             return
-        beside = {"type": "limit", "time_in_force": "day", "limit_price": half}
-        await self._asked("a buy while suspended", self._order("a buy while suspended", symbol, "buy", **beside))
+        limit_fields = {"type": "limit", "time_in_force": "day", "limit_price": half}
+        await self._note_answer(
+            "a buy while suspended", self._order("a buy while suspended", symbol, "buy", **limit_fields)
+        )
         self.settled["a resting stop while suspended"] = str((await self._now(stop)).get("status"))
-        gone = await self._call("the close call while suspended", "delete", f"/positions/{symbol}", {"qty": "1"})
-        self.settled["the close call while suspended, with a stop"] = _words(gone)
-        if not isinstance(gone, Refused):
-            self._bought.discard(symbol)
+        answer = await self._call("the close call while suspended", "delete", f"/positions/{symbol}", {"qty": "1"})
+        self.settled["the close call while suspended, with a stop"] = _words(answer)
+        if not isinstance(answer, Refused):
+            self._bought_symbols.discard(symbol)
         await self._lift_fence()
 
     async def _lift_fence(self) -> None:
@@ -180,51 +186,51 @@ class Trial:
     async def fraction(self, symbol: str, feed: str) -> None:
         """Buy a fraction of nine decimals, ask which orders of it are taken and how its cash is rounded, and leave."""
         bid = await self._bid(symbol, feed)
-        if symbol in self._bought or not bid:
+        if symbol in self._bought_symbols or not bid:
             return
         flag = (await self._reads.asset(symbol)).get("fractionable")
         self.settled[f"{symbol} is fractionable"] = str(flag)
         cash, part = await self._cash(), {"qty": PART}
         if not await self._buys(symbol, {"type": "market", **part}):
             return
-        self.settled["the cash of a fraction"] = await self._spent(symbol, cash)
+        self.settled["the cash of a fraction"] = await self._cost_text(symbol, cash)
         half = _grid(symbol, bid / 2)
-        for until in ("day", "gtc"):
-            what = f"a stop of a fraction, {until}"
-            fields = {"type": "stop", "time_in_force": until, "stop_price": half}
-            await self._asked(what, self._order(what, symbol, "sell", **fields, **part))
-        what, auction = "a fraction for the auction", {"type": "market", "time_in_force": "opg"}
-        await self._asked(what, self._order(what, symbol, "sell", **auction, **part))
-        gone = await self._call("the close call of a part", "delete", f"/positions/{symbol}", {"qty": LEAST})
-        self.settled[f"the close call of {LEAST} of a share"] = _words(gone)
-        if not isinstance(gone, Refused):
-            await self._ended(gone, WAIT_S)
+        for time_in_force in ("day", "gtc"):
+            subject = f"a stop of a fraction, {time_in_force}"
+            fields = {"type": "stop", "time_in_force": time_in_force, "stop_price": half}
+            await self._note_answer(subject, self._order(subject, symbol, "sell", **fields, **part))
+        subject, auction = "a fraction for the auction", {"type": "market", "time_in_force": "opg"}
+        await self._note_answer(subject, self._order(subject, symbol, "sell", **auction, **part))
+        answer = await self._call("the close call of a part", "delete", f"/positions/{symbol}", {"qty": LEAST})
+        self.settled[f"the close call of {LEAST} of a share"] = _words(answer)
+        if not isinstance(answer, Refused):
+            await self._wait_for_end(answer, WAIT_S)
         least = await self._order("a buy of the least fraction", symbol, "buy", qty=LEAST, type="market", **DAY)
-        said = "refused" if least is None else await self._ended(least, WAIT_S)
-        self.settled[f"a buy of {LEAST} of a share"] = said
-        gone = await self._call("the close call of the rest", "delete", f"/positions/{symbol}")
-        if not isinstance(gone, Refused):
-            await self._ended(gone, WAIT_S)
-        left = [str(row.get("qty")) for row in await self._reads.positions() if row.get("symbol") == symbol]
-        self.settled["what the close call of a fraction leaves"] = left[0] if left else "nothing"
-        if not left:
-            self._bought.discard(symbol)
+        result_text = "refused" if least is None else await self._wait_for_end(least, WAIT_S)
+        self.settled[f"a buy of {LEAST} of a share"] = result_text
+        answer = await self._call("the close call of the rest", "delete", f"/positions/{symbol}")
+        if not isinstance(answer, Refused):
+            await self._wait_for_end(answer, WAIT_S)
+        quantities = [str(row.get("qty")) for row in await self._reads.positions() if row.get("symbol") == symbol]
+        self.settled["what the close call of a fraction leaves"] = quantities[0] if quantities else "nothing"
+        if not quantities:
+            self._bought_symbols.discard(symbol)
 
     async def _cash(self) -> Decimal:
         return Decimal(str((await self._reads.account()).get("cash")))
 
-    async def _spent(self, symbol: str, before: Decimal) -> str:
+    async def _cost_text(self, symbol: str, cash_before: Decimal) -> str:
         """Return what the broker took for the newest order, beside the exact sum of its fills."""
-        fills = await self._reads.order_fills(self._sent[-1])
+        fills = await self._reads.order_fills(self._sent_ids[-1])
         costs = [Decimal(str(fill["qty"])) * Decimal(str(fill["price"])) for fill in fills]
-        exact, spent = sum(costs, Decimal(0)), before - await self._cash()
+        exact, spent_usd = sum(costs, Decimal(0)), cash_before - await self._cash()
         ways = {
             "exact": exact,
             "rounded to cents": round(exact, 2),
             "each fill rounded to cents": sum((round(cost, 2) for cost in costs), Decimal(0)),
         }
-        how = next((way for way, paid in ways.items() if paid == spent), "in no way that was tried")
-        return f"{how}: {spent} USD for {PART} {symbol} in {len(fills)} fills of {exact} USD"
+        how = next((way for way, amount in ways.items() if amount == spent_usd), "in no way that was tried")
+        return f"{how}: {spent_usd} USD for {PART} {symbol} in {len(fills)} fills of {exact} USD"
 
     # --- an option ----------------------------------------------------------------------------------------------------
 
@@ -240,16 +246,18 @@ class Trial:
             return
         leaves: dict[str, Any] = {"position_intent": "sell_to_close"}
         half, quarter = _grid(symbol, bid / 2), _grid(symbol, bid / 4)
-        for kind, until, prices in (
+        for kind, time_in_force, prices in (
             ("stop", "gtc", {"stop_price": half}),
             ("stop", "day", {"stop_price": half}),
             ("stop_limit", "day", {"stop_price": half, "limit_price": quarter}),
         ):
-            what = f"a {kind} of the contract, {until}"
-            order = await self._order(what, symbol, "sell", type=kind, time_in_force=until, **prices, **leaves)
-            self.settled[what] = "refused" if order is None else str((await self._now(order)).get("status"))
+            subject = f"a {kind} of the contract, {time_in_force}"
+            order = await self._order(
+                subject, symbol, "sell", type=kind, time_in_force=time_in_force, **prices, **leaves
+            )
+            self.settled[subject] = "refused" if order is None else str((await self._now(order)).get("status"))
             if order is not None:
-                await self._cancelled(order)
+                await self._cancel(order)
         await self._elects(symbol, feed, leaves)
 
     async def _elects(self, symbol: str, feed: str, leaves: dict[str, Any]) -> None:
@@ -265,21 +273,21 @@ class Trial:
         if order is None:
             self.settled["an option's stop above the bid"] = "refused"
             return
-        status = await self._ended(order, WATCH_S)
+        status = await self._wait_for_end(order, WATCH_S)
         by = "the bid elected it" if status.startswith("filled") else f"the bid did not elect it within {WATCH_S:g} s"
-        trade = await self._traded(symbol, feed)
+        trade = await self._last_trade(symbol, feed)
         if trade and status.startswith("filled"):
             by = f"the bid elected it, or a trade at {trade}"
         self.settled["what elects an option's stop"] = f"{by} (it is {status}; the sides were {bid}/{ask})"
         if status.startswith("filled"):
-            self._bought.discard(symbol)
+            self._bought_symbols.discard(symbol)
 
-    async def _traded(self, symbol: str, feed: str) -> str:
+    async def _last_trade(self, symbol: str, feed: str) -> str:
         """Return price and time of the contract's newest trade, where one is shown."""
         contract = parse_occ(symbol)
         assert contract is not None
-        sought = (contract.root, contract.expiry, contract.expiry, contract.strike, contract.strike)
-        trade = (await self._prices.option_chain(*sought, feed)).get(symbol, {}).get("latestTrade") or {}
+        key = (contract.root, contract.expiry, contract.expiry, contract.strike, contract.strike)
+        trade = (await self._prices.option_chain(*key, feed)).get(symbol, {}).get("latestTrade") or {}
         return f"{trade['p']} of {trade['t']}" if trade else ""
 
     async def _contract(self, underlying: str, stocks: str, feed: str) -> tuple[str, Decimal, Decimal] | None:
@@ -290,50 +298,55 @@ class Trial:
             underlying, _later(today, 1), _later(today, DAYS), price * (1 - NEAR), price * (1 + NEAR), feed
         )
         sides = {name: row.get("latestQuote") or {} for name, row in chain.items()}
-        quoted = [(name, _price(side.get("bp")), _price(side.get("ap"))) for name, side in sides.items()]
-        roomy = [(name, bid, ask) for name, bid, ask in quoted if ask - bid >= 3 * price_step(name, bid)]
+        quotes = [(name, _price(side.get("bp")), _price(side.get("ap"))) for name, side in sides.items()]
+        roomy = [(name, bid, ask) for name, bid, ask in quotes if ask - bid >= 3 * price_step(name, bid)]
         fit = [(name, bid, ask) for name, bid, ask in roomy if PREMIUM[0] <= bid and ask <= PREMIUM[1]]
         return min(fit, key=lambda one: (one[2] - one[1]) / one[1], default=None)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, what: str, method: str, path: str, body: dict[str, Any] | None = None) -> Raw | Refused:
+    async def _call(self, subject: str, method: str, path: str, body: dict[str, Any] | None = None) -> Raw | Refused:
         """Send one request and show what came: the answer, or the broker's refusal. Raises RestError for no answer."""
         send = getattr(self._client.client, method)
         work = partial(send, path, body) if body is not None else partial(send, path)
         try:
             answer = await self._client.ask(work, CallPriority.EXIT)
         except Refused as error:
-            self._show(f"{what}: {_words(error)}")
+            self._show(f"{subject}: {_words(error)}")
             return error
-        row = an_object(answer or {}, what)
-        said = ", ".join(
+        row = an_object(answer or {}, subject)
+        answer_text = ", ".join(
             f"{key} {row[key]}" for key in ("status", "type", "time_in_force", "stop_price") if row.get(key)
         )
-        self._show(f"{what}: taken{': ' if said else ''}{said}")
+        self._show(f"{subject}: taken{': ' if answer_text else ''}{answer_text}")
         return row
 
-    async def _order(self, what: str, symbol: str, side: str, **fields: Any) -> Raw | None:
+    async def _order(self, subject: str, symbol: str, side: str, **fields: Any) -> Raw | None:
         """Send an order, of one where `qty` is not given; None where it is refused."""
         body = {key: str(value) for key, value in fields.items()}
-        named = {"symbol": symbol, "qty": "1", "side": side, "client_order_id": f"{self._name}-{len(self._sent)}"}
-        answer = await self._call(what, "post", "/orders", {**named, **body})
-        self._sent.append("" if isinstance(answer, Refused) else str(answer["id"]))
+        order_fields = {
+            "symbol": symbol,
+            "qty": "1",
+            "side": side,
+            "client_order_id": f"{self._name}-{len(self._sent_ids)}",
+        }
+        answer = await self._call(subject, "post", "/orders", {**order_fields, **body})
+        self._sent_ids.append("" if isinstance(answer, Refused) else str(answer["id"]))
         return None if isinstance(answer, Refused) else answer
 
-    async def _asked(self, question: str, order: Any) -> None:
+    async def _note_answer(self, question: str, order: Any) -> None:
         """Note whether the order is taken; one that was is cancelled."""
         answer = await order
         self.settled[question] = "refused" if answer is None else "taken"
         if answer is not None:
-            await self._cancelled(answer)
+            await self._cancel(answer)
 
     async def _buys(self, symbol: str, fields: dict[str, Any]) -> bool:
         """Buy one, or a part; False where that does not come about."""
-        self._bought.add(symbol)  # it is looked for at the end, whatever the answer
-        what = f"a buy of {fields.get('qty', 'one')} {symbol}"
-        order = await self._order(what, symbol, "buy", **DAY, **fields)
-        status = "refused" if order is None else await self._ended(order, WAIT_S)
+        self._bought_symbols.add(symbol)  # it is looked for at the end, whatever the answer
+        subject = f"a buy of {fields.get('qty', 'one')} {symbol}"
+        order = await self._order(subject, symbol, "buy", **DAY, **fields)
+        status = "refused" if order is None else await self._wait_for_end(order, WAIT_S)
         if status.startswith("filled"):
             return True
         self._show(f"{symbol} is not tried: the buy is {status}")
@@ -342,26 +355,26 @@ class Trial:
     async def _now(self, order: Raw) -> Raw:
         return await self._reads.order_by_id(str(order["id"])) or order
 
-    async def _shows(self, what: str, order: Raw) -> None:
-        self._show(f"{what}: {(await self._now(order)).get('status')}")
+    async def _shows(self, subject: str, order: Raw) -> None:
+        self._show(f"{subject}: {(await self._now(order)).get('status')}")
 
-    async def _ended(self, order: Raw, wait_s: float) -> str:
+    async def _wait_for_end(self, order: Raw, wait_s: float) -> str:
         """Return the order's status with the seconds that it took, once it ended or the wait is over."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
             row = await self._now(order)
-            status, passed = str(row.get("status")), loop.time() - began
-            if status in ("filled", "canceled", "expired", "rejected", "replaced") or passed >= wait_s:
+            status, elapsed_s = str(row.get("status")), loop.time() - began
+            if status in ("filled", "canceled", "expired", "rejected", "replaced") or elapsed_s >= wait_s:
                 price = f" at {row.get('filled_avg_price')}" if status == "filled" else ""
-                said = f"{status}{price} after {passed:.1f} s"
-                self._show(f"  it is {said}")
-                return said
+                status_text = f"{status}{price} after {elapsed_s:.1f} s"
+                self._show(f"  it is {status_text}")
+                return status_text
             await asyncio.sleep(POLL_S)
 
-    async def _cancelled(self, order: Raw) -> None:
+    async def _cancel(self, order: Raw) -> None:
         await self._call("  its cancel", "delete", f"/orders/{order['id']}")
-        await self._ended(order, WAIT_S)
+        await self._wait_for_end(order, WAIT_S)
 
     async def _bid(self, symbol: str, feed: str) -> Decimal:
         quotes = await self._prices.latest_quotes((symbol,), feed)
@@ -375,26 +388,29 @@ class Trial:
     async def tidy(self, admin: AlpacaAdmin) -> tuple[str, ...]:
         """Cancel its orders, sell what it bought, lift the fence; return a line for each thing that is left."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + 2 * WAIT_S
+        deadline = loop.time() + 2 * WAIT_S
         while True:
-            left: tuple[str, ...]
+            remains: tuple[str, ...]
             try:
                 if self._suspended:
                     await self._lift_fence()
                 for row in await self._reads.open_orders():
-                    if str(row.get("id")) in self._sent:
+                    if str(row.get("id")) in self._sent_ids:
                         await self._call("cancel what is left", "delete", f"/orders/{row['id']}")
                 for row in await self._reads.positions():
-                    if row.get("symbol") in self._bought and str(row.get("qty_available", "1")) != "0":
+                    if row.get("symbol") in self._bought_symbols and str(row.get("qty_available", "1")) != "0":
                         path, whole = f"/positions/{row['symbol']}", {"qty": str(row["qty"])}
                         await self._call("sell what is left", "delete", path, whole)
-                left = await admin.left()
+                remains = await admin.left()
             except RestError as error:
-                left = (f"the broker does not say what is left ({error}): look at its web page",)
+                remains = (f"the broker does not say what is left ({error}): look at its web page",)
             if self._suspended:
-                left = (*left, "suspend_trade is still on: PATCH /v2/account/configurations, or the broker's web page")
-            if not left or loop.time() >= until:
-                return left
+                remains = (
+                    *remains,
+                    "suspend_trade is still on: PATCH /v2/account/configurations, or the broker's web page",
+                )
+            if not remains or loop.time() >= deadline:
+                return remains
             await asyncio.sleep(2 * POLL_S)
 
 

@@ -133,11 +133,13 @@ def _instant_ns(text: str) -> int | None:
     offset = timedelta(0) if zulu else timedelta(hours=int(off_hours), minutes=int(off_minutes))
     try:
         zone = timezone(-offset if sign == "-" else offset)
-        since = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=zone) - _EPOCH
+        elapsed_time = (
+            datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=zone) - _EPOCH
+        )
     except (ValueError, OverflowError):
         return None
     nanoseconds = int((fraction or "")[:9].ljust(9, "0"))
-    return (since.days * 86_400 + since.seconds) * SECOND_NS + nanoseconds
+    return (elapsed_time.days * 86_400 + elapsed_time.seconds) * SECOND_NS + nanoseconds
 
 
 def moment_ns(value: object, key: str = "timestamp") -> int:
@@ -150,8 +152,8 @@ def moment_ns(value: object, key: str = "timestamp") -> int:
 
 def first_moment_ns(raw: Mapping[str, object], *keys: str) -> int | None:
     """Return the first of these times that is said; None without one: year 1 is Go's for none. Raises Malformed."""
-    said = (key for key in keys if raw.get(key) and not text(raw[key]).startswith("0001-01-01T00:00:00"))
-    return next((moment_ns(raw[key], key) for key in said), None)
+    keys_given = (key for key in keys if raw.get(key) and not text(raw[key]).startswith("0001-01-01T00:00:00"))
+    return next((moment_ns(raw[key], key) for key in keys_given), None)
 
 
 def time_text(ns: int) -> str:
@@ -252,17 +254,17 @@ def order(value: object) -> BrokerOrder:
     """
     raw = mapping(value, "order")
     stop = optional_decimal(raw, "stop_price")
-    ordered, filled = (optional_quantity(raw, key) or Decimal(0) for key in ("qty", "filled_qty"))
+    ordered_quantity, filled_quantity = (optional_quantity(raw, key) or Decimal(0) for key in ("qty", "filled_qty"))
     return BrokerOrder(
         client_order_id=text(raw.get("client_order_id")),
         order_id=required_text(raw, "id"),
         symbol=text(raw.get("symbol")),
         side=side_of(raw.get("side")),
-        quantity=ordered,
+        quantity=ordered_quantity,
         limit_price=optional_decimal(raw, "limit_price"),
         intent=text(raw.get("position_intent")),
-        status=_status_of(raw, whole=0 < ordered <= filled),
-        filled=filled,
+        status=_status_of(raw, whole=0 < ordered_quantity <= filled_quantity),
+        filled=filled_quantity,
         average_price=optional_decimal(raw, "filled_avg_price"),
         submitted_ns=first_moment_ns(raw, "submitted_at", "created_at") or 0,
         replaced_by=text(raw.get("replaced_by")),
@@ -280,11 +282,11 @@ def position(value: object) -> BrokerPosition:
     """Parse a position; short ones are negative whether by quantity or by side. Raises Malformed."""
     raw = mapping(value, "position")
     sign = -1 if raw.get("side") == "short" else 1
-    held = quantity(raw.get("qty"), "qty")
+    units_held = quantity(raw.get("qty"), "qty")
     available = optional_quantity(raw, "qty_available")
     return BrokerPosition(
         symbol=required_text(raw, "symbol"),
-        quantity=sign * abs(held) if sign < 0 else held,
+        quantity=sign * abs(units_held) if sign < 0 else units_held,
         average_price=decimal(raw.get("avg_entry_price"), "avg_entry_price"),
         available=None if available is None else sign * abs(available) if sign < 0 else available,
     )
@@ -292,17 +294,17 @@ def position(value: object) -> BrokerPosition:
 
 def positions(rows: Iterable[object]) -> tuple[BrokerPosition, ...]:
     """Parse positions; one of nothing is none. Raises Malformed."""
-    return tuple(held for held in map(position, rows) if held.quantity)
+    return tuple(one for one in map(position, rows) if one.quantity)
 
 
-def cost(symbol: str, filled: Decimal, average_price: Decimal | None) -> Decimal:
+def cost(symbol: str, filled_quantity: Decimal, average_price: Decimal | None) -> Decimal:
     """Return the sum of price x quantity from an order's average price, in USD a share times contracts.
 
     Options trade in whole cents, so their sum is one too and rounding to it restores what the average lost (exact while
     quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD, fractions not at all.
     """
-    total = filled * (average_price or Decimal(0))
-    if filled % 1 and not is_contract(symbol):
+    total = filled_quantity * (average_price or Decimal(0))
+    if filled_quantity % 1 and not is_contract(symbol):
         return total
     return total.quantize(Decimal("0.01") if is_contract(symbol) else Decimal("0.0001"))
 
@@ -337,7 +339,7 @@ def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tup
         case "accepted":
             return (OrderAccepted(now_ns, name, about.order_id),)
         case "filled":
-            return (_filled(raw, about, now_ns),)
+            return (_fill_event(raw, about, now_ns),)
         case "canceled":
             return _with_figures(report, OrderCanceled(now_ns, name))
         case "expired":
@@ -348,7 +350,7 @@ def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tup
         case "cancel_rejected":
             return (CancelRejected(now_ns, name, word),)
         case "corrected":
-            return (_corrected(raw, about, word, now_ns),)
+            return (_correction_event(raw, about, word, now_ns),)
         case "ignored":
             return ()
         case _:
@@ -359,7 +361,7 @@ def _with_figures(report: OrderFound, end: Event) -> tuple[Event, ...]:
     return (report, end) if report.order.filled or report.order.replaced_by else (end,)
 
 
-def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> OrderFilled:
+def _fill_event(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> OrderFilled:
     if about.average_price is None:
         raise Malformed("filled_avg_price is None: expected the average price of a filled order")
     return OrderFilled(
@@ -376,7 +378,7 @@ def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> Order
     )
 
 
-def _corrected(raw: Mapping[str, object], about: BrokerOrder, word: str, now_ns: int) -> TradeCorrected:
+def _correction_event(raw: Mapping[str, object], about: BrokerOrder, word: str, now_ns: int) -> TradeCorrected:
     return TradeCorrected(
         now_ns,
         client_order_id=about.client_order_id,

@@ -66,11 +66,13 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
     symbol = symbol_of(picture, spec, wish.symbol)
     sessions = tuple(sessions_of(reader)) if wish.sessions else ()
     names = (*_names(spec, symbol), *entry(spec.name).indicators)
-    own = "" if spec.chained else symbol  # of which fills are drawn
-    unknown = [name for name in wish.panes if name not in (VOLUME, CONTRACT, *names)]
-    if unknown:
-        raise NotThere(f"pane is {unknown[0][:40]!r}, expected one of {', '.join((VOLUME, CONTRACT, *names)[:60])}")
-    trade = _stepped(reader, wish, own) if wish.trade else None
+    symbol_drawn = "" if spec.chained else symbol  # of which fills are drawn
+    unknown_names = [name for name in wish.panes if name not in (VOLUME, CONTRACT, *names)]
+    if unknown_names:
+        raise NotThere(
+            f"pane is {unknown_names[0][:40]!r}, expected one of {', '.join((VOLUME, CONTRACT, *names)[:60])}"
+        )
+    trade = _next_trade(reader, wish, symbol_drawn) if wish.trade else None
     with desk.bars.reading(symbol, picture.generation) as series:
         if not len(series):
             return BarsPage(symbol, spec.symbols, 0.0, 0.0, 0.0, 0.0, 0, "", (), (), (), 0, (), (), sessions)
@@ -78,25 +80,25 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
         buckets = series.buckets(begin, end, wish.points, wish.step_s)
         lines = _indicators(series, spec, buckets, wish.panes)
         first, last = series.times[0], series.times[-1]
-        after = int(buckets.places[-1])
-        beyond = series.times[after] if after < len(series) else last + spec.bar_interval_s
+        place_after = int(buckets.places[-1])
+        beyond = series.times[place_after] if place_after < len(series) else last + spec.bar_interval_s
     times = buckets.values[:, 0]
     inside = times[(times >= begin) & (times <= end)]
-    seen = (float(inside[0]), float(inside[-1])) if len(inside) else (begin, end)
-    fills = fill_rows(reader, int(times[0]) * SECOND_NS, int(beyond) * SECOND_NS, own) if len(times) else []
-    until = next((float(time) for time in times if time > seen[1]), beyond)
-    inner = [fill for fill in fills if seen[0] <= fill["filled_ns"] / SECOND_NS < until]
+    visible_span = (float(inside[0]), float(inside[-1])) if len(inside) else (begin, end)
+    fills = fill_rows(reader, int(times[0]) * SECOND_NS, int(beyond) * SECOND_NS, symbol_drawn) if len(times) else []
+    line_end = next((float(time) for time in times if time > visible_span[1]), beyond)
+    inner = [fill for fill in fills if visible_span[0] <= fill["filled_ns"] / SECOND_NS < line_end]
     return BarsPage(
         symbol=symbol,
         symbols=spec.symbols,
         first=first,
         last=last,
-        begin=seen[0],
-        end=seen[1],
+        begin=visible_span[0],
+        end=visible_span[1],
         step=buckets.step_s,
         length=STEPS.get(buckets.step_s or spec.bar_interval_s, ""),
         bars=tuple(Candle(*row) for row in buckets.values.tolist()),
-        marks=tuple(_grouped(fills, times.tolist())),
+        marks=tuple(_group(fills, times.tolist())),
         fills=tuple(map(mark_of, inner[: -FILLS_MOST - 1 : -1])),
         fills_seen=len(inner),
         panes=(*_features(reader, spec, symbol, buckets, beyond, wish.panes), *lines),
@@ -135,7 +137,7 @@ def _span(series: Series, spec: Spec, wish: Wish, trade: TradeLine | None) -> tu
     return midnight_ns(day_of(int(times[-1]) * SECOND_NS)) / SECOND_NS, times[-1]
 
 
-def _stepped(reader: JournalReader, wish: Wish, symbol: str) -> TradeLine:
+def _next_trade(reader: JournalReader, wish: Wish, symbol: str) -> TradeLine:
     """Return the trade after or before a time. Raises NotThere, sqlite3.Error."""
     compare, order = (">", "ASC") if wish.trade == "next" else ("<", "DESC")
     at_ns = round(wish.at * SECOND_NS)
@@ -159,7 +161,7 @@ def _stepped(reader: JournalReader, wish: Wish, symbol: str) -> TradeLine:
 # --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
-def _grouped(fills: Sequence[sqlite3.Row], times: list[float]) -> Iterator[MarkGroup]:
+def _group(fills: Sequence[sqlite3.Row], times: list[float]) -> Iterator[MarkGroup]:
     """Join the fills of one kind within one bucket; in the order of the buckets."""
     groups: dict[tuple[int, str], tuple[int, sqlite3.Row]] = {}
     for fill in fills:
@@ -174,29 +176,31 @@ def _grouped(fills: Sequence[sqlite3.Row], times: list[float]) -> Iterator[MarkG
 
 def _names(spec: Spec, symbol: str) -> tuple[str, ...]:
     """Return the features that the policy saw of a symbol, or of none."""
-    others = tuple(f" {name}" for name in spec.symbols if name != symbol) if len(spec.symbols) > 1 else ()
-    return tuple(name.removesuffix(f" {symbol}") for name in spec.features if not name.endswith(others))
+    other_names = tuple(f" {name}" for name in spec.symbols if name != symbol) if len(spec.symbols) > 1 else ()
+    return tuple(name.removesuffix(f" {symbol}") for name in spec.features if not name.endswith(other_names))
 
 
 def _features(
-    reader: JournalReader, spec: Spec, symbol: str, buckets: Buckets, beyond: float, wanted: Sequence[str]
+    reader: JournalReader, spec: Spec, symbol: str, buckets: Buckets, beyond: float, columns_wanted: Sequence[str]
 ) -> Iterator[Pane]:
     """Yield the features as they stood in the policy's newest observation within each bucket."""
-    names = [name for name in _names(spec, symbol) if name in wanted]
+    names = [name for name in _names(spec, symbol) if name in columns_wanted]
     if not names or not len(buckets.values):
         return
     ends = [*buckets.values[1:, 0].tolist(), beyond]
-    rows = list(_observed(reader, buckets.values[:, 0].tolist(), ends))
+    rows = list(_newest_observations(reader, buckets.values[:, 0].tolist(), ends))
     values = [np.frombuffer(row, dtype="<f4") for _, row in rows]
     width = len(spec.features)
     begin = spec.symbols.index(symbol) * width if spec.rows_are_symbols else 0
     for name in names:
         column = begin + spec.features.index(name if name in spec.features else f"{name} {symbol}")
-        there = [(time, float(row[column])) for (time, _), row in zip(rows, values, strict=True) if len(row) > column]
-        yield Pane(name, "as the policy saw it", tuple(time for time, _ in there), tuple(value for _, value in there))
+        points = [(time, float(row[column])) for (time, _), row in zip(rows, values, strict=True) if len(row) > column]
+        yield Pane(name, "as the policy saw it", tuple(time for time, _ in points), tuple(value for _, value in points))
 
 
-def _observed(reader: JournalReader, starts: Sequence[float], ends: Sequence[float]) -> Iterator[tuple[float, bytes]]:
+def _newest_observations(
+    reader: JournalReader, starts: Sequence[float], ends: Sequence[float]
+) -> Iterator[tuple[float, bytes]]:
     """Yield the newest observation of each bucket that has one, with the bucket's time."""
     for begin, end in zip(starts, ends, strict=True):
         rows = reader.query(
@@ -208,9 +212,9 @@ def _observed(reader: JournalReader, starts: Sequence[float], ends: Sequence[flo
             yield begin, rows[0]["row"]
 
 
-def _indicators(series: Series, spec: Spec, buckets: Buckets, wanted: Sequence[str]) -> tuple[Pane, ...]:
+def _indicators(series: Series, spec: Spec, buckets: Buckets, names: Sequence[str]) -> tuple[Pane, ...]:
     """Return the strategy's indicators of all bars so far, each at the end of a bucket."""
-    lines = {name: line for name, line in entry(spec.name).indicators.items() if name in wanted}
+    lines = {name: line for name, line in entry(spec.name).indicators.items() if name in names}
     if not lines or not len(buckets.values):
         return ()
     rows: Float64Array = np.ascontiguousarray(series.rows(0, int(buckets.places[-1]))[:, 1:].T)
@@ -218,9 +222,9 @@ def _indicators(series: Series, spec: Spec, buckets: Buckets, wanted: Sequence[s
     panes = []
     for name, line in lines.items():
         values = line.of(rows)[ends]
-        known = np.isfinite(values)
+        is_known = np.isfinite(values)
         panes.append(
-            Pane(name, line.meaning, tuple(times[known].tolist()), tuple(values[known].tolist()), line.overlay)
+            Pane(name, line.meaning, tuple(times[is_known].tolist()), tuple(values[is_known].tolist()), line.overlay)
         )
     return tuple(panes)
 
@@ -247,9 +251,9 @@ def _contract(reader: JournalReader, times: list[float], beyond: float) -> Pane 
             quotes = _quotes.decode(event["payload"])
         except (msgspec.DecodeError, UnicodeError):
             continue  # a damaged row: the follower reports it
-        held = {row["symbol"] for row in trips if row["opened_ns"] <= quotes.time_ns <= row["left_ns"]}
+        symbols_held = {row["symbol"] for row in trips if row["opened_ns"] <= quotes.time_ns <= row["left_ns"]}
         for quote in quotes.quotes:
-            if quote.symbol in held and float(quote.ask) > 0:
+            if quote.symbol in symbols_held and float(quote.ask) > 0:
                 middle = (float(quote.bid) + float(quote.ask)) / 2
                 place = bisect_right(times, quotes.closes_bar_ns / SECOND_NS) - 1
                 points[times[max(place, 0)]] = (quote.symbol, middle)

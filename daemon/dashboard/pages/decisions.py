@@ -46,9 +46,9 @@ NOT_PUT = "not put to this order"
 
 
 def decisions_page(
-    picture: Picture, reader: JournalReader, before: int, limit: int, outcome: str, until_ns: int = LONGEST
+    picture: Picture, reader: JournalReader, last_number: int, limit: int, outcome: str, until_ns: int = LONGEST
 ) -> DecisionsPage:
-    """`GET /api/decisions`, newest first: below number `before`, or up to a time. Raises sqlite3.Error.
+    """`GET /api/decisions`, newest first: below `last_number`, or up to a time. Raises sqlite3.Error.
 
     Stops that rest are left out: a desk of fifty shares has fifty of them a day.
     """
@@ -66,13 +66,13 @@ def decisions_page(
     rows = reader.query(
         f"SELECT d.*, {shown_sql} AS shown FROM decisions AS d "
         f"WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
-        (before or newest or 2**62, *outcomes, limit),
+        (last_number or newest or 2**62, *outcomes, limit),
     )
     total = len(rows)
     every = reader.query("SELECT count(*) AS n FROM decisions WHERE time_ns <= ?", (until_ns,))[0]["n"]
     stops = "SELECT count(*) AS n FROM orders WHERE purpose = ? AND submitted_ns <= ?"
     of = every - reader.query(stops, (PROTECTION, until_ns))[0]["n"]
-    if outcomes and (before or total == limit):
+    if outcomes and (last_number or total == limit):
         some = f"SELECT 1 FROM decisions AS d WHERE decision < ?{chosen} LIMIT {COUNTED_MOST + 1}"
         total = reader.query(f"SELECT count(*) AS n FROM ({some})", (newest or 2**62, *outcomes))[0]["n"]
     elif not outcomes:
@@ -91,18 +91,23 @@ def decision_row(picture: Picture, reader: JournalReader, number: int) -> sqlite
 
 
 def decision_page(
-    picture: Picture, reader: JournalReader, row: sqlite3.Row, seen: Lookup, contribution: Contribution | None, why: str
+    picture: Picture,
+    reader: JournalReader,
+    row: sqlite3.Row,
+    lookup: Lookup,
+    contribution: Contribution | None,
+    why: str,
 ) -> DecisionPage:
     """`GET /api/decision/N`. `why`: why there is no contribution, "" where there is one."""
     spec, number = picture.spec, row["decision"]
-    features, rows, contribution = _seen(seen.observation, spec, row, contribution)
+    features, rows, contribution = _feature_rows(lookup.observation, spec, row, contribution)
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
-    before = reader.query("SELECT max(decision) AS n FROM decisions WHERE decision < ?", (number,))[0]["n"]
-    after = reader.query("SELECT min(decision) AS n FROM decisions WHERE decision > ?", (number,))[0]["n"]
+    number_before = reader.query("SELECT max(decision) AS n FROM decisions WHERE decision < ?", (number,))[0]["n"]
+    number_after = reader.query("SELECT min(decision) AS n FROM decisions WHERE decision > ?", (number,))[0]["n"]
     return DecisionPage(
         line=decision_lines(reader, [row], under_way(picture.state))[0],
-        previous=before or 0,
-        next=after or 0,
+        previous=number_before or 0,
+        next=number_after or 0,
         features=features,
         rows=rows,
         probabilities=shares_of(dict(row), spec),
@@ -111,33 +116,33 @@ def decision_page(
         gates=tuple(_gate(name, reason, picture.meta.get("mode", "")) for name, reason in gates.items()),
         orders=_orders(reader, row["work"]),
         contribution=contribution,
-        pending=seen.pending,
-        missing=seen.missing or why,
+        pending=lookup.pending,
+        missing=lookup.missing or why,
         shadow=_shadow(reader, number, row["action"]),
         heads=heads_at(reader, number, spec) if spec is not None else None,
         overlay=overlay_words(reader, number),
     )
 
 
-def _seen(
-    observation: Observation | None, spec: Spec | None, row: sqlite3.Row, explained: Contribution | None
+def _feature_rows(
+    observation: Observation | None, spec: Spec | None, row: sqlite3.Row, contribution: Contribution | None
 ) -> tuple[tuple[str, ...], Rows, Contribution | None]:
     """Names of features, rows of them (oldest first; one row where there is one dimension), and the contributions.
 
     Where rows are symbols: the newest numbers of the `SYMBOLS_MOST` symbols with the largest answers in one row.
     """
     if spec is None or observation is None or not spec.rows_are_symbols:
-        return spec.features if spec is not None else (), _rows_of(observation, spec), explained
+        return spec.features if spec is not None else (), _rows_of(observation, spec), contribution
     answers = np.abs(json.loads(row["logits"] or "[]") or [0.0] * spec.rows).reshape(spec.rows, -1).max(axis=1)
     largest = sorted(range(spec.rows), key=lambda place: -answers[place])[:SYMBOLS_MOST]
     newest = np.frombuffer(observation.newest(spec), dtype="<f4").reshape(spec.rows, -1).astype(np.float64)
     names = tuple(f"{feature} {spec.symbols[place]}" for place in largest for feature in spec.features)
-    if explained is not None:  # of one symbol: the others' inputs did nothing to its answer
+    if contribution is not None:  # of one symbol: the others' inputs did nothing to its answer
         parts = [0.0] * len(names)
-        at = [spec.symbols[place] for place in largest].index(explained.of.split(" ")[-1]) * len(spec.features)
-        parts[at : at + len(spec.features)] = explained.features
-        explained = msgspec.structs.replace(explained, cells=(tuple(parts),), features=tuple(parts))
-    return names, (tuple(newest[largest].reshape(-1).tolist()),), explained
+        at = [spec.symbols[place] for place in largest].index(contribution.of.split(" ")[-1]) * len(spec.features)
+        parts[at : at + len(spec.features)] = contribution.features
+        contribution = msgspec.structs.replace(contribution, cells=(tuple(parts),), features=tuple(parts))
+    return names, (tuple(newest[largest].reshape(-1).tolist()),), contribution
 
 
 def _rows_of(observation: Observation | None, spec: Spec | None) -> Rows:

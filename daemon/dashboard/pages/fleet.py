@@ -20,11 +20,11 @@ def _status(picture: Picture) -> DeskStatus:
     state = picture.state
     if state is None:
         return unreadable_desk("", picture.problem or "its journal is still being read")
-    raised = raised_on(picture.newest, state)
+    alarms = raised_on(picture.newest, state)
     return replace(
         status_of(state, picture.desk),
         process=picture.process,
         problem=picture.problem,
-        alarms=sum(alarm.count for alarm in raised),
-        alarm=raised[0].name if raised else "",
+        alarms=sum(alarm.count for alarm in alarms),
+        alarm=alarms[0].name if alarms else "",
     )

@@ -94,7 +94,7 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
             "SELECT kind, count(*) AS n FROM events WHERE id >= ? GROUP BY kind ORDER BY n DESC, kind", (from_id,)
         )
         kinds = tuple((row["kind"], row["n"]) for row in rows)
-    raised, _ = raised_of(picture.newest, picture.state, picture.meta.get("mode", ""))
+    alarms, _ = raised_of(picture.newest, picture.state, picture.meta.get("mode", ""))
     newest = reader.query("SELECT code FROM snapshots ORDER BY event_id DESC LIMIT 1")
     return HealthPage(
         running=bool(picture.process),
@@ -114,8 +114,8 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
         clients=clients,
         timings=timings_of(reader, picture.spec, picture.meta.get("mode", "")),
         troubles=tuple(troubles_of(picture, own_code)),
-        alarms=sum(alarm.count for alarm in raised),
-        raised=raised,
+        alarms=sum(alarm.count for alarm in alarms),
+        raised=alarms,
     )
 
 
@@ -141,9 +141,11 @@ def _risk(state: State[Any], *, reconciles: bool) -> Iterator[TroubleLine]:
     risk = state.risk
     resume = f"rltraderctl {' '.join(resume_words(loss_to_reset(state)))} --reason TEXT"
     if risk.halt is not None:
-        what = f"halted: {risk.halt.reason.replace('_', ' ')}{f' ({risk.halt.detail})' if risk.halt.detail else ''}"
+        halt_text = (
+            f"halted: {risk.halt.reason.replace('_', ' ')}{f' ({risk.halt.detail})' if risk.halt.detail else ''}"
+        )
         cure = f"docs/OPERATIONS.md, heading {risk.halt.reason}; then {resume}"
-        yield TroubleLine(what, risk.halt.since_ns / SECOND_NS, cure)
+        yield TroubleLine(halt_text, risk.halt.since_ns / SECOND_NS, cure)
     if risk.pause is not None and not risk.pause.until_ns:  # one with an end ends by itself
         yield TroubleLine(f"paused: {risk.pause.reason.replace('_', ' ')}", 0.0, resume)
     if reconciles and not risk.reconciled:
@@ -169,19 +171,19 @@ class _Accepted(msgspec.Struct):
     client_order_id: str
 
 
-_bar, _accepted = msgspec.json.Decoder(_Bar), msgspec.json.Decoder(_Accepted)
+_bar, _accepted_decoder = msgspec.json.Decoder(_Bar), msgspec.json.Decoder(_Accepted)
 
 
 def timings_of(reader: JournalReader, spec: Spec | None, mode: str) -> tuple[TimingLine, ...]:
     """Return what could be measured, none for recorded data, whose times are the tape's. Raises sqlite3.Error."""
     if spec is None or mode not in LIVE:
         return ()
-    measured = [(BROKER, list(_round_trips(reader)))]
+    timings = [(BROKER, list(_round_trips(reader)))]
     if not spec.before_open_ns:  # it decides at the ends of bars, not before the open
         length_ns = spec.bar_interval_s * SECOND_NS
         bars = [(DECISION, _decisions(reader, length_ns)), (ORDER, _orders(reader, length_ns))]
-        measured = [(FEED, list(_bars(reader, length_ns))), *((name, list(some)) for name, some in bars), *measured]
-    return tuple(_line(*name, some) for name, some in measured if some)
+        timings = [(FEED, list(_bars(reader, length_ns))), *((name, list(some)) for name, some in bars), *timings]
+    return tuple(_line(*name, some) for name, some in timings if some)
 
 
 def _newest(reader: JournalReader, kind: str) -> list[tuple[int, str]]:
@@ -223,14 +225,14 @@ def _orders(reader: JournalReader, length_ns: int) -> Iterator[int]:
 def _round_trips(reader: JournalReader) -> Iterator[int]:
     for time_ns, payload in _newest(reader, "OrderAccepted"):
         try:
-            name = _accepted.decode(payload).client_order_id
+            name = _accepted_decoder.decode(payload).client_order_id
         except msgspec.DecodeError:
             continue
         for row in reader.query("SELECT submitted_ns FROM orders WHERE client_order_id = ?", (name,)):
             yield time_ns - row["submitted_ns"]
 
 
-def _line(name: str, what: str, durations_ns: Sequence[int]) -> TimingLine:
-    ordered = sorted(max(duration, 0) / SECOND_NS for duration in durations_ns)
-    last = len(ordered) - 1
-    return TimingLine(name, what, len(ordered), ordered[last // 2], ordered[round(last * 0.99)], ordered[last])
+def _line(name: str, meaning: str, durations_ns: Sequence[int]) -> TimingLine:
+    seconds = sorted(max(duration, 0) / SECOND_NS for duration in durations_ns)
+    last = len(seconds) - 1
+    return TimingLine(name, meaning, len(seconds), seconds[last // 2], seconds[round(last * 0.99)], seconds[last])

@@ -103,7 +103,7 @@ class _SnapshotPart(msgspec.Struct):
     decision: int = 0
 
 
-_known = msgspec.json.Decoder(_SnapshotPart)
+_snapshot_decoder = msgspec.json.Decoder(_SnapshotPart)
 
 
 class DecisionHistory:
@@ -115,9 +115,9 @@ class DecisionHistory:
         self._lock = threading.Lock()
         self._generation = -1
         self._anchors: list[Anchor] = []  # by event row
-        self._found: OrderedDict[int, Lookup] = OrderedDict()  # newest use last
-        self._followed: OrderedDict[int, Experience] = OrderedDict()  # the same, of decisions with what followed
-        self._failed: dict[int, float] = {}  # decision -> when it is tried again
+        self._lookups: OrderedDict[int, Lookup] = OrderedDict()  # newest use last
+        self._transitions: OrderedDict[int, Experience] = OrderedDict()  # the same, of decisions with what followed
+        self._retry_times: dict[int, float] = {}  # decision -> when it is tried again
         self._job: Future[None] | None = None
         self._ending = False
 
@@ -125,9 +125,9 @@ class DecisionHistory:
         """Return the observation of a policy's decision; `pending` while it is computed."""
         with self._lock:
             self._renew(decision)
-            lookup = self._found.get(decision)
+            lookup = self._lookups.get(decision)
             if lookup is not None:
-                self._found.move_to_end(decision)
+                self._lookups.move_to_end(decision)
                 return lookup
             self._start_seeking(decision)
             return Lookup(pending=True)
@@ -139,13 +139,13 @@ class DecisionHistory:
         """
         with self._lock:
             self._renew(decision)
-            experience = self._followed.get(decision)
+            experience = self._transitions.get(decision)
             if experience is not None:
-                self._followed.move_to_end(decision)
+                self._transitions.move_to_end(decision)
                 return Transition(experience)
-            seen = self._found.get(decision, Lookup())
-            if seen.missing or decision in self._failed:
-                return Transition(missing=seen.missing or INCOMPLETE)
+            lookup = self._lookups.get(decision, Lookup())
+            if lookup.missing or decision in self._retry_times:
+                return Transition(missing=lookup.missing or INCOMPLETE)
             self._start_seeking(decision)
             return Transition(pending=True)
 
@@ -153,12 +153,12 @@ class DecisionHistory:
         """Forget what belongs to another journal, and a failure whose time is over."""
         if self._generation != self._desk.picture.generation:
             self._generation = self._desk.picture.generation
-            self._anchors, self._found, self._failed = [], OrderedDict(), {}
-            self._followed = OrderedDict()
-        if decision in self._failed and self._failed[decision] < time.monotonic():
-            del self._failed[decision]
-            if self._found.get(decision, Lookup()).missing:
-                del self._found[decision]
+            self._anchors, self._lookups, self._retry_times = [], OrderedDict(), {}
+            self._transitions = OrderedDict()
+        if decision in self._retry_times and self._retry_times[decision] < time.monotonic():
+            del self._retry_times[decision]
+            if self._lookups.get(decision, Lookup()).missing:
+                del self._lookups[decision]
 
     def _start_seeking(self, decision: int) -> None:
         if self._job is None or self._job.done():
@@ -172,12 +172,12 @@ class DecisionHistory:
         """Step to the question and a little beyond; keep every result."""
         try:
             with self._desk.reader() as newest, closing(JournalReader(file_of(newest, decision))) as reader:
-                machine, after = self._start(reader, decision)
-                where = "" if after else where_before(reader)
+                machine, after_id = self._start(reader, decision)
+                where = "" if after_id else where_before(reader)
                 if where:
                     self._keep(decision, Lookup(missing=f"its events are not in {reader.path.name}{where}"), generation)
                 else:
-                    self._step(reader, machine, after, decision, generation)
+                    self._step(reader, machine, after_id, decision, generation)
         except (Divergence, JournalError, sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
             why = f"the journal cannot be stepped again to this decision: {describe(error)}"
             self._keep(decision, Lookup(missing=why), generation)
@@ -185,7 +185,7 @@ class DecisionHistory:
 
     def _fail(self, decision: int) -> None:
         with self._lock:
-            self._failed[decision] = time.monotonic() + FAILED_S
+            self._retry_times[decision] = time.monotonic() + FAILED_S
 
     def _start(self, reader: JournalReader, decision: int) -> tuple[Machine, int]:
         """Return a machine at the nearest anchor before the question, and its event row."""
@@ -194,7 +194,11 @@ class DecisionHistory:
             anchor = max((a for a in self._anchors if a.decision < decision), key=_event_id, default=None)
         best = anchor.event_id if anchor is not None else 0
         for snapshot in reversed(reader.snapshots()):
-            if snapshot.event_id > best and snapshot.whole and _known.decode(snapshot.state).decision < decision:
+            if (
+                snapshot.event_id > best
+                and snapshot.whole
+                and _snapshot_decoder.decode(snapshot.state).decision < decision
+            ):
                 try:
                     restore(machine, snapshot)
                 except msgspec.ValidationError:
@@ -205,28 +209,32 @@ class DecisionHistory:
             adopt_trading(machine)
         return machine, best
 
-    def _step(self, reader: JournalReader, machine: Machine, after: int, decision: int, generation: int) -> None:
+    def _step(self, reader: JournalReader, machine: Machine, after_id: int, decision: int, generation: int) -> None:
         """Step to the question and on to the session's end: the next request is mostly near."""
-        found, beyond, experiences = False, 0, self._experiences(machine)
-        for entry in _entries(reader, after):
+        has_found, beyond, experiences = False, 0, self._experiences(machine)
+        for entry in _entries(reader, after_id):
             if self._ending:
                 return
             if entry.kind == "SessionScheduled":
                 self._anchor(machine, entry.id - 1, generation)
             step = stepped(machine, entry)
             for question in questions(step):
-                beyond += found
-                found = found or question.decision == decision
+                beyond += has_found
+                has_found = has_found or question.decision == decision
                 self._keep(question.decision, Lookup(question.observation), generation)
-            if step is not None and experiences is not None and (done := experiences.take(entry.id, step)) is not None:
-                self._keep_followed(done, generation)
-            if found and (beyond >= KEPT // 2 or entry.kind == "SessionEnded"):
+            if (
+                step is not None
+                and experiences is not None
+                and (experience := experiences.take(entry.id, step)) is not None
+            ):
+                self._keep_transition(experience, generation)
+            if has_found and (beyond >= KEPT // 2 or entry.kind == "SessionEnded"):
                 break
-            if not found and machine.state.decision >= decision:
+            if not has_found and machine.state.decision >= decision:
                 break
-        if found and experiences is not None and decision not in self._followed:
+        if has_found and experiences is not None and decision not in self._transitions:
             self._fail(decision)
-        if not found:
+        if not has_found:
             self._keep(decision, Lookup(missing="the journal holds no question to the policy for it"), generation)
 
     def _experiences(self, machine: Machine) -> Experiences | None:
@@ -238,10 +246,10 @@ class DecisionHistory:
         experiences.begin(machine.state)
         return experiences
 
-    def _keep_followed(self, done: Experience, generation: int) -> None:
+    def _keep_transition(self, experience: Experience, generation: int) -> None:
         with self._lock:
             if generation == self._generation:
-                _bounded(self._followed, done.decision, done, _size_followed)
+                _add_bounded(self._transitions, experience.decision, experience, _size_of)
 
     def _anchor(self, machine: Machine, event_id: int, generation: int) -> None:
         """Keep the machine's state as an anchor; drop every other one when there are too many."""
@@ -256,13 +264,15 @@ class DecisionHistory:
     def _keep(self, decision: int, lookup: Lookup, generation: int) -> None:
         with self._lock:
             if generation == self._generation:
-                _bounded(self._found, decision, lookup, _size)
+                _add_bounded(self._lookups, decision, lookup, _size)
 
 
-_Kept = TypeVar("_Kept")
+_Cached = TypeVar("_Cached")
 
 
-def _bounded(cache: OrderedDict[int, _Kept], decision: int, entry: _Kept, size: Callable[[_Kept], int]) -> None:
+def _add_bounded(
+    cache: OrderedDict[int, _Cached], decision: int, entry: _Cached, size: Callable[[_Cached], int]
+) -> None:
     """Add it as the newest; drop the oldest ones beyond the bounds."""
     cache[decision] = entry
     cache.move_to_end(decision)
@@ -275,7 +285,7 @@ def _size(lookup: Lookup) -> int:
     return len(lookup.observation.data) if lookup.observation is not None else 0
 
 
-def _size_followed(experience: Experience) -> int:
+def _size_of(experience: Experience) -> int:
     return len(experience.state) + len(experience.next_state)
 
 
@@ -283,5 +293,5 @@ def _event_id(anchor: Anchor) -> int:
     return anchor.event_id
 
 
-def _entries(reader: JournalReader, after: int) -> Iterator[Entry]:
-    return reader.entries(after, page=500)
+def _entries(reader: JournalReader, after_id: int) -> Iterator[Entry]:
+    return reader.entries(after_id, page=500)

@@ -55,7 +55,7 @@ def learning_page(picture: Picture, reader: JournalReader, models_dir: Path) -> 
         trainer=trainer,
         missing=missing,
         exploration=_rule(state),
-        explored=_explored(reader, spec),
+        explored=_count_explorations(reader, spec),
         rungs=_rungs(picture, models_dir, spec),
         held=tuple(sorted(holds.held.items()))[:RUNGS_MOST],
         frozen=holds.frozen,
@@ -133,22 +133,22 @@ def _newest_choice(reader: JournalReader) -> int:
     return (rows[0]["decision"] or 0) if rows else 0
 
 
-def _explored(reader: JournalReader, spec: Spec) -> tuple[ExploredSession, ...]:
+def _count_explorations(reader: JournalReader, spec: Spec) -> tuple[ExploredSession, ...]:
     """Count the newest choices by session, the newest first; the oldest session may be cut. Raises sqlite3.Error."""
     rows = _choices(
         reader,
         "SELECT time_ns, greedy, drawn, behaviour FROM choices ORDER BY decision DESC, symbol LIMIT ?",
         CHOICES_MOST,
     )
-    counted: dict[str, tuple[int, int, float]] = {}
+    counts: dict[str, tuple[int, int, float]] = {}
     for row in rows:
         date = day_of(row["time_ns"]).isoformat()
-        choices, explored, chance = counted.get(date, (0, 0, 0.0))
+        choices, explorations, chance = counts.get(date, (0, 0, 0.0))
         greedy = json.loads(row["behaviour"])[spec.actions.index(row["greedy"])]
-        counted[date] = (choices + 1, explored + (row["drawn"] != row["greedy"]), chance + 1.0 - greedy)
+        counts[date] = (choices + 1, explorations + (row["drawn"] != row["greedy"]), chance + 1.0 - greedy)
     return tuple(
         ExploredSession(date, choices, explored, chance / choices)
-        for date, (choices, explored, chance) in list(counted.items())[:SESSIONS_MOST]
+        for date, (choices, explored, chance) in list(counts.items())[:SESSIONS_MOST]
     )
 
 
@@ -165,11 +165,11 @@ def _holds(shelf: Path) -> HoldReasons:
 def _rungs(picture: Picture, models_dir: Path, spec: Spec) -> tuple[RungLine, ...]:
     """Return the versions with a card or a step, the newest first."""
     steps, shelf = picture.newest.steps, models_dir / spec.name
-    stepped = list(dict.fromkeys(step.version for step in steps))
+    versions = list(dict.fromkeys(step.version for step in steps))
     cards = carded(models_dir, spec.name)
-    waiting = sorted((name for name in cards if name not in stepped), key=lambda name: -cards[name])
+    waiting = sorted((name for name in cards if name not in versions), key=lambda name: -cards[name])
     running = picture.state.model.version if picture.state is not None and picture.state.model is not None else ""
-    names = [name for name in dict.fromkeys((*waiting, *stepped, running)) if name][:RUNGS_MOST]
+    names = [name for name in dict.fromkeys((*waiting, *versions, running)) if name][:RUNGS_MOST]
     return tuple(_rung(shelf, name, running, picture, name in cards) for name in names)
 
 

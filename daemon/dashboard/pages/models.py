@@ -56,9 +56,9 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
         _line(shelf / name, name, desk, current=name == current, candidate=name == candidate, running=name == running)
         for name in newest
     )
-    gone = () if not running or running in names else (_absent(running),)
+    absent_models = () if not running or running in names else (_absent(running),)
     store = f"{models_dir.name}/{strategy}"
-    return ModelsPage(store, (*gone, *lines), shadows, picture.newest.swaps, bool(picture.process))
+    return ModelsPage(store, (*absent_models, *lines), shadows, picture.newest.swaps, bool(picture.process))
 
 
 def _pointer(shelf: Path, name: str) -> str:

@@ -35,7 +35,7 @@ ALARMS = 20
 def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
     """`GET /api/now`. `reader` is asked only where nothing was followed. Raises sqlite3.Error then."""
     state, spec, row = picture.state, picture.spec, picture.decision or {}
-    decided: dict[str, Any] = {
+    decision: dict[str, Any] = {
         "decision": row.get("decision") or 0,
         "action": row.get("action") or "",
         "resolved": row.get("resolved") or "",
@@ -50,7 +50,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         "raised": raised_of(picture.newest, state, picture.meta.get("mode", ""))[0],
     }
     if state is None or spec is None or not followed(picture):
-        return _from_rows(picture, reader, decided)
+        return _from_rows(picture, reader, decision)
     status, session = status_of(state, picture.desk), state.session.session
     book = state.book
     return Now(
@@ -77,7 +77,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         model=status.model,
         promoted=status.model_promoted,
         gates=gates_now(state),
-        positions=tuple(_position(picture, state, spec, held) for held in book.positions.values()),
+        positions=tuple(_position(picture, state, spec, position) for position in book.positions.values()),
         orders=tuple(
             OpenOrder(
                 client_order_id=name,
@@ -101,7 +101,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         learns=learns(state, spec),
         claim_broken=status.claim.broken if status.claim is not None else "",
         rows=tuple(rows(status)),
-        **decided,
+        **decision,
     )
 
 
@@ -144,49 +144,51 @@ def _bar_end(state: State[Any], spec: Spec) -> float:
     return min(end, session.close_ns / 1e9) if session is not None and same_day else end
 
 
-def _position(picture: Picture, state: State[Any], spec: Spec, held: Held) -> PositionLine:
+def _position(picture: Picture, state: State[Any], spec: Spec, position: Held) -> PositionLine:
     """Mark a position at a share's last price, an option's mid, or its cost if neither is known."""
-    entry = held.cost / held.quantity if held.quantity else Decimal(0)
-    mark, quote = state.marks.get(held.symbol), state.quotes.get(held.symbol)
-    if (held.right or mark is None) and quote is not None and quote.ask > 0:
+    entry = position.cost / position.quantity if position.quantity else Decimal(0)
+    mark, quote = state.marks.get(position.symbol), state.quotes.get(position.symbol)
+    if (position.right or mark is None) and quote is not None and quote.ask > 0:
         mark = (quote.bid + quote.ask) / 2
     if mark is None:
         mark = entry
-    value, equity = mark * held.quantity * held.multiplier, state.book.equity
+    value, equity = mark * position.quantity * position.multiplier, state.book.equity
     rests = [
         float(order.stop_price)
         for order in state.orders.values()
-        if order.symbol == held.symbol and not isinstance(order.stop_price, UnsetType)
+        if order.symbol == position.symbol and not isinstance(order.stop_price, UnsetType)
     ]
-    sizing, has_stop = state.trading.sizing, bool(held.right) or spec.shares_stopped
+    sizing, has_stop = state.trading.sizing, bool(position.right) or spec.shares_stopped
     return PositionLine(
-        symbol=held.symbol,
-        quantity=held.quantity,
+        symbol=position.symbol,
+        quantity=position.quantity,
         entry=float(entry),
         mark=float(mark),
-        pnl_usd=float((mark * held.quantity - held.cost) * held.multiplier),
-        opened=held.opened_ns / 1e9,
-        stop=max(float(entry) * (1 - sizing.stop_loss), trail_of(held, sizing)) if has_stop and held.quantity else 0.0,
+        pnl_usd=float((mark * position.quantity - position.cost) * position.multiplier),
+        opened=position.opened_ns / 1e9,
+        stop=max(float(entry) * (1 - sizing.stop_loss), trail_of(position, sizing))
+        if has_stop and position.quantity
+        else 0.0,
         target=float(entry) * (1 + sizing.take_profit) if has_stop else 0.0,
         rests=max(rests, default=0.0),
         value_usd=float(value),
-        entered=picture.entered.get(held.symbol, 0),
-        realised_usd=float(held.pnl),
+        entered=picture.entered.get(position.symbol, 0),
+        realised_usd=float(position.pnl),
         weight=float(value / equity) if equity > 0 else None,
     )
 
 
-def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str, Any]) -> Now:
+def _from_rows(picture: Picture, reader: JournalReader | None, decision: dict[str, Any]) -> Now:
     """Build the answer from the read models alone: the last recorded money, the open trades and orders."""
     meta, equity = picture.meta, None
     orders: tuple[OpenOrder, ...] = ()
-    opened: tuple[Trade, ...] = ()
+    open_trades: tuple[Trade, ...] = ()
     if reader is not None:
         rows = reader.query("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
         equity = rows[0] if rows else None
-        opened = read_trades(reader, Wanted(open_only=True)).trades
-        ended = ",".join("?" * len(TERMINAL))
-        working = reader.query(f"SELECT * FROM orders WHERE status NOT IN ({ended})", tuple(TERMINAL))
+        open_trades = read_trades(reader, Wanted(open_only=True)).trades
+        placeholders = ",".join("?" * len(TERMINAL))
+        working = reader.query(f"SELECT * FROM orders WHERE status NOT IN ({placeholders})", tuple(TERMINAL))
         orders = tuple(
             OpenOrder(
                 row["client_order_id"],
@@ -225,29 +227,29 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str
         model=row.get("model") or "",
         promoted=False,
         gates=(),
-        positions=tuple(map(_position_of, opened)),
+        positions=tuple(map(_position_of, open_trades)),
         orders=orders,
         equity_usd=equity["equity_usd"] if equity else "",
         cash_usd=equity["cash_usd"] if equity else "",
         realized_usd=equity["realized_usd"] if equity else "",
         day_usd="",
         drawdown=equity["max_drawdown"] if equity else 0.0,
-        **decided,
+        **decision,
     )
 
 
 def _position_of(trade: Trade) -> PositionLine:
     """Return an open trade as what is held, at the mark of its newest profit, at its entry where none is known."""
-    gained, entry = trade.unrealized_usd or 0.0, trade.entry_price or 0.0
+    profit, entry = trade.unrealized_usd or 0.0, trade.entry_price or 0.0
     units = float(trade.held) * (OPTION_MULTIPLIER if trade.contract else 1)
     return PositionLine(
         symbol=trade.contract or trade.symbol,
         quantity=trade.held,
         entry=entry,
-        mark=entry + gained / units,
-        pnl_usd=gained,
+        mark=entry + profit / units,
+        pnl_usd=profit,
         opened=trade.opened_ns / 1e9,
-        value_usd=entry * units + gained,
+        value_usd=entry * units + profit,
         entered=trade.quantity,
         realised_usd=trade.realized_usd,
     )

@@ -79,14 +79,16 @@ class Runner:
         return np.concatenate(rows).astype(np.float64)
 
 
-def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float, ...], chosen: int) -> Contribution:
+def contribution(
+    runner: Runner, spec: Spec, observation: Observation, logits: tuple[float, ...], chosen: int
+) -> Contribution:
     """Return each input's contribution to output `chosen`: the answer with it minus without it.
 
     `logits` is what the journal holds; a model that answers otherwise explains nothing. Raises Unexplained.
     """
     if spec.rows_are_symbols:
-        return _of_a_row(runner, spec, seen, logits, chosen)
-    rows = seen.array().reshape(-1, len(spec.features)).astype(np.float32)
+        return _of_a_row(runner, spec, observation, logits, chosen)
+    rows = observation.array().reshape(-1, len(spec.features)).astype(np.float32)
     base, words = baseline(runner.reference, spec)
     count, width = rows.shape
     variants = np.repeat(rows[None], 1 + count * width + width, axis=0)
@@ -95,7 +97,7 @@ def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[fl
         variants[1 + cell, row, column] = base[column]
     for column in range(width):
         variants[1 + count * width + column, :, column] = base[column]
-    answers = runner.answers(variants.reshape(-1, *seen.shape), seen.hidden)
+    answers = runner.answers(variants.reshape(-1, *observation.shape), observation.hidden)
     if answers.shape[1] != len(logits) or not np.allclose(answers[0], logits, rtol=0, atol=SAME):
         raise Unexplained("the model of this version answers otherwise than the journal holds")
     change = answers[0, chosen] - answers[1:, chosen]
@@ -107,12 +109,14 @@ def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[fl
     )
 
 
-def _of_a_row(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float, ...], chosen: int) -> Contribution:
+def _of_a_row(
+    runner: Runner, spec: Spec, observation: Observation, logits: tuple[float, ...], chosen: int
+) -> Contribution:
     """The same where rows are symbols: what the newest numbers of the chosen symbol did to its own answer."""
     base, words = baseline(runner.reference, spec)
     width = len(spec.answers) // spec.rows
     place, column = divmod(chosen, width)
-    row, count = seen.array()[place].reshape(-1), len(spec.features)
+    row, count = observation.array()[place].reshape(-1), len(spec.features)
     variants = np.repeat(row[None], 1 + count, axis=0)
     newest = variants[1:, -count:]
     np.fill_diagonal(newest, base)
@@ -140,10 +144,10 @@ def baseline(reference: Reference | None, spec: Spec) -> tuple[Float32, str]:
 
 def median(histogram: Histogram) -> float:
     """Return the upper edge of the bin with the training's median; 0 without edges."""
-    reached = 0.0
+    weight_so_far = 0.0
     for edge, share in zip(histogram.edges, histogram.shares, strict=False):
-        reached += share
-        if reached >= 0.5 - 1e-9:
+        weight_so_far += share
+        if weight_so_far >= 0.5 - 1e-9:
             return edge
     return histogram.edges[-1] if histogram.edges else 0.0
 
@@ -161,11 +165,11 @@ def chosen_output(spec: Spec, action: str | None, logits: tuple[float, ...]) -> 
 
 def _moved_output(spec: Spec, actions: str) -> int:
     """Return the output of the first symbol that does not hold, of the first one where all do."""
-    named = [words.split(" ")[0] for words in actions.split(", ")]
-    if len(named) != spec.rows or not set(named) <= set(spec.actions):
+    action_names = [words.split(" ")[0] for words in actions.split(", ")]
+    if len(action_names) != spec.rows or not set(action_names) <= set(spec.actions):
         raise Unexplained("the decision names no action of the policy")
-    place = next((place for place, name in enumerate(named) if name != spec.actions[0]), 0)
-    return place * len(spec.actions) + spec.actions.index(named[place])
+    place = next((place for place, name in enumerate(action_names) if name != spec.actions[0]), 0)
+    return place * len(spec.actions) + spec.actions.index(action_names[place])
 
 
 class Explainer:
@@ -176,22 +180,22 @@ class Explainer:
         self._lock = threading.Lock()
         self._trying = threading.Lock()
         self._runners: OrderedDict[tuple[str, str], Runner] = OrderedDict()
-        self._made: OrderedDict[tuple[Any, ...], Contribution] = OrderedDict()
+        self._explanations: OrderedDict[tuple[Any, ...], Contribution] = OrderedDict()
 
     def explain(
-        self, spec: Spec, version: str, seen: Observation, logits: tuple[float, ...], action: str | None
+        self, spec: Spec, version: str, observation: Observation, logits: tuple[float, ...], action: str | None
     ) -> Contribution:
         """Return the contributions to this version's answer. Raises Unexplained."""
-        key = (spec.name, version, sha256(seen.data).digest(), seen.hidden, logits, action)
+        key = (spec.name, version, sha256(observation.data).digest(), observation.hidden, logits, action)
         with self._lock:
-            explanation = self._made.get(key)
+            explanation = self._explanations.get(key)
         if explanation is None:
             chosen = chosen_output(spec, action, logits)
-            explanation = contribution(self._runner(spec, version), spec, seen, logits, chosen)
+            explanation = contribution(self._runner(spec, version), spec, observation, logits, chosen)
             with self._lock:
-                self._made[key] = explanation
-                while len(self._made) > KEPT:
-                    self._made.popitem(last=False)
+                self._explanations[key] = explanation
+                while len(self._explanations) > KEPT:
+                    self._explanations.popitem(last=False)
         return explanation
 
     def _runner(self, spec: Spec, version: str) -> Runner:

@@ -17,15 +17,15 @@ DRAWDOWNS_MOST = 10
 SYMBOLS_MOST = 60
 
 
-def performance_page(reader: JournalReader, named: str, benchmark: str) -> PerformancePage:
+def performance_page(reader: JournalReader, range_name: str, benchmark: str) -> PerformancePage:
     """`GET /api/performance`. Raises JournalError, sqlite3.Error."""
-    performance = read_performance(reader, range_name=named, benchmark=Benchmark(benchmark) if benchmark else None)
+    performance = read_performance(reader, range_name=range_name, benchmark=Benchmark(benchmark) if benchmark else None)
     figures = performance.figures
     lines = figures.lines
-    if named in WITHIN_DAYS and lines and not figures.transfers_usd:
+    if range_name in WITHIN_DAYS and lines and not figures.transfers_usd:
         lines = (_within_days(reader, figures), *lines[1:])
     return PerformancePage(
-        range=named,
+        range=range_name,
         symbols=performance.symbols[:SYMBOLS_MOST],
         benchmark=benchmark,
         figures=msgspec.structs.replace(

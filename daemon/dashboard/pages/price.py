@@ -57,14 +57,14 @@ def day_of(time_ns: int) -> date:
 def sessions_of(reader: JournalReader) -> list[str]:
     """Return the dates with a recorded equity, oldest first: one look-up each, no scan."""
     dates: list[str] = []
-    after = 0
+    after_id = 0
     while True:
-        first_ns = reader.query("SELECT min(time_ns) AS t FROM equity WHERE time_ns >= ?", (after,))[0]["t"]
+        first_ns = reader.query("SELECT min(time_ns) AS t FROM equity WHERE time_ns >= ?", (after_id,))[0]["t"]
         if first_ns is None:
             return dates
         day = day_of(first_ns)
         dates.append(day.isoformat())
-        after = midnight_ns(day + timedelta(days=1))
+        after_id = midnight_ns(day + timedelta(days=1))
 
 
 def first_id(reader: JournalReader, time_ns: int) -> int:
@@ -105,9 +105,9 @@ def _of_session(_: Picture, reader: JournalReader, spec: Spec, symbol: str, sess
     return PricePage(symbol, spec.symbols, chosen, tuple(sessions), bars, fill_marks(reader, from_ns, until_ns))
 
 
-def symbol_of(picture: Picture, spec: Spec, asked: str) -> str:
+def symbol_of(picture: Picture, spec: Spec, symbol_wanted: str) -> str:
     """Return the symbol that is asked for, of "" the largest held, else the first. Raises NotThere for another's."""
-    symbol = asked or _largest_held(picture, spec) or spec.symbols[0]
+    symbol = symbol_wanted or _largest_held(picture, spec) or spec.symbols[0]
     if symbol not in spec.symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
     return symbol
@@ -116,8 +116,8 @@ def symbol_of(picture: Picture, spec: Spec, asked: str) -> str:
 def _largest_held(picture: Picture, spec: Spec) -> str:
     """Return the symbol of the desk with the most at cost, "" for none."""
     state: State[Any] | None = picture.state
-    held = state.book.positions.values() if state is not None else ()
-    positions = [position for position in held if position.symbol in spec.symbols]
+    book_positions = state.book.positions.values() if state is not None else ()
+    positions = [position for position in book_positions if position.symbol in spec.symbols]
     return max(positions, key=lambda position: abs(position.cost)).symbol if positions else ""
 
 
@@ -247,8 +247,8 @@ def spark_of(reader: JournalReader) -> tuple[float, ...]:
         return ()
     span_ns = ends["last"] - ends["first"]
     times = [ends["first"] + span_ns * point // (SPARK_POINTS - 1) for point in range(SPARK_POINTS)]
-    before = "SELECT equity_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1"
-    return tuple(float(reader.query(before, (time_ns,))[0]["equity_usd"]) for time_ns in times)
+    query = "SELECT equity_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1"
+    return tuple(float(reader.query(query, (time_ns,))[0]["equity_usd"]) for time_ns in times)
 
 
 def peaks_of(equity: list[float], peak: float) -> list[float]:
@@ -261,10 +261,10 @@ def peaks_of(equity: list[float], peak: float) -> list[float]:
     if peak <= 0 or not equity:
         return peaks
     begin = 1 + max((place for place, value in enumerate(equity) if value > peak + CENT), default=-1)
-    since = equity[begin:]
-    if since:
-        top = since.index(max(since))
-        peaks[begin:] = [*accumulate(since[:top], max), *[peak] * (len(since) - top)]
+    recent_equity = equity[begin:]
+    if recent_equity:
+        top = recent_equity.index(max(recent_equity))
+        peaks[begin:] = [*accumulate(recent_equity[:top], max), *[peak] * (len(recent_equity) - top)]
     return peaks
 
 

@@ -73,11 +73,11 @@ def unneeded(gate: str, mode: str) -> str:
 def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
     """Return the limits that have a figure to compare with, most used first."""
     risk, limits, book = state.risk, state.trading.risk, state.book
-    lost = session_loss(book) or 0.0
+    loss = session_loss(book) or 0.0
     drawdown = fall_from(limited_peak(book), book.equity)
     rate = reject_rate(risk, limits)
     lines = [
-        _part(f"loss {SINCE_RESET if book.guard_base else 'of the session'}", max(lost, 0.0), limits.daily_loss_max),
+        _part(f"loss {SINCE_RESET if book.guard_base else 'of the session'}", max(loss, 0.0), limits.daily_loss_max),
         _part(f"drawdown {SINCE_RESET if book.guard_peak else 'from the peak'}", drawdown, limits.drawdown_max),
         _part("rejected orders", rate or 0.0, limits.reject_rate_max),
         *_of_the_claim(state),
@@ -91,10 +91,10 @@ def _of_the_claim(state: State[Any]) -> list[LimitLine]:
     claim = claim_of(state)
     if claim is None:
         return []
-    shown = min(claim.sessions, claim.window_sessions)
+    count = min(claim.sessions, claim.window_sessions)
     return [
         _part(
-            f"volatility, {shown} of {claim.window_sessions} sessions, stated from {100 * claim.volatility_low:.2f} %",
+            f"volatility, {count} of {claim.window_sessions} sessions, stated from {100 * claim.volatility_low:.2f} %",
             claim.volatility,
             claim.volatility_high,
         ),
@@ -110,10 +110,10 @@ def _a_minute(state: State[Any]) -> int:
 def _of_shares(state: State[Any], spec: Spec) -> list[LimitLine]:
     basket, book, symbols = state.trading.basket, state.book, len(spec.symbols)
     worth = [float(abs(p.quantity) * state.marks.get(p.symbol, ZERO)) for p in book.positions.values()]
-    held, widest = sum(worth), max(worth, default=0.0)
+    value_held, widest = sum(worth), max(worth, default=0.0)
     equity = float(book.equity)
     return [
-        _part("all positions of the equity", held / equity if equity > 0 else 0.0, basket.gross_weight_max),
+        _part("all positions of the equity", value_held / equity if equity > 0 else 0.0, basket.gross_weight_max),
         _part("largest position of the equity", widest / equity if equity > 0 else 0.0, basket.position_weight_max),
         _count("orders of the last minute", _a_minute(state), share_gates.A_MINUTE * symbols),
         _count("orders of the session", state.risk.orders_today, share_gates.A_DAY * symbols),
@@ -161,8 +161,8 @@ def _usd(name: str, value: float, limit: float) -> LimitLine:
 def risk_page(picture: Picture) -> RiskPage:
     """`GET /api/risk`. Without a state only what stands in the journal."""
     state, spec, newest = picture.state, picture.spec, picture.newest
-    raised, earlier = raised_of(newest, state, picture.meta.get("mode", ""))
+    alarms, earlier = raised_of(newest, state, picture.meta.get("mode", ""))
     if state is None or spec is None:
-        return RiskPage((), (), (), newest.alarms, newest.commands, raised, earlier)
+        return RiskPage((), (), (), newest.alarms, newest.commands, alarms, earlier)
     denials = tuple(sorted(state.stats.denials.items(), key=lambda item: (-item[1], item[0])))
-    return RiskPage(gates_now(state), limits_now(state, spec), denials, newest.alarms, newest.commands, raised, earlier)
+    return RiskPage(gates_now(state), limits_now(state, spec), denials, newest.alarms, newest.commands, alarms, earlier)

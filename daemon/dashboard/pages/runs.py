@@ -21,25 +21,25 @@ class RunShelf:
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = tuple(places)
-        self._looked: Looked = {}
+        self._looks: Looked = {}
 
     def runs(self) -> Library:
         """`GET /api/runs`. Where a run lies on this host is left out."""
-        library = library_of(self._places, self._looked)
+        library = library_of(self._places, self._looks)
         return Library(tuple(msgspec.structs.replace(run, folder="") for run in library.runs), library.remarks)
 
     def comparison(self, names: Sequence[str]) -> Comparison:
         """`GET /api/runs/compare?id=…&id=…`. Raises LibraryError, JournalError, OSError."""
-        library = library_of(self._places, self._looked)
+        library = library_of(self._places, self._looks)
         try:
-            found = compare([chosen(library, name[:NAME_MOST], by_folder=False) for name in names])
+            comparison_result = compare([chosen(library, name[:NAME_MOST], by_folder=False) for name in names])
         except ValueError as error:  # a file that was good when the list was made
             raise LibraryError("a run cannot be read any more: look at the list again") from error
         return msgspec.structs.replace(
-            found,
-            runs=tuple(msgspec.structs.replace(run, folder="") for run in found.runs),
-            courses=tuple(map(thinned_course, found.courses)),
-            differences=found.differences[:ROWS_MOST],
+            comparison_result,
+            runs=tuple(msgspec.structs.replace(run, folder="") for run in comparison_result.runs),
+            courses=tuple(map(thinned_course, comparison_result.courses)),
+            differences=comparison_result.differences[:ROWS_MOST],
         )
 
 
@@ -49,5 +49,5 @@ def thinned_course(course: Course) -> Course:
     if count <= POINTS_MOST:
         return course
     deepest = max(range(count), key=course.falls.__getitem__)
-    kept = sorted({round(step * (count - 1) / (POINTS_MOST - 2)) for step in range(POINTS_MOST - 1)} | {deepest})
-    return Course(*(tuple(values[place] for place in kept) for values in (course.times, course.shares, course.falls)))
+    places = sorted({round(step * (count - 1) / (POINTS_MOST - 2)) for step in range(POINTS_MOST - 1)} | {deepest})
+    return Course(*(tuple(values[place] for place in places) for values in (course.times, course.shares, course.falls)))

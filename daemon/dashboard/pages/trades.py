@@ -75,7 +75,7 @@ def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbo
     trades = tuple(map(trade_line, trades_of_decision(reader, row["decision"], TRADES_MOST)))
     if spec is None:
         return AroundPage("", (), (), (), trades)
-    first = [*(trade.symbol for trade in trades), *_held(reader, row["time_ns"])]
+    first = [*(trade.symbol for trade in trades), *_symbols_held(reader, row["time_ns"])]
     places = {name: place for place, name in reversed(list(enumerate(first)))}
     symbols = tuple(sorted(spec.symbols, key=lambda name: places.get(name, len(first))))
     symbol = symbol or symbols[0]
@@ -87,7 +87,7 @@ def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbo
     return AroundPage(symbol, symbols, bars, marks, trades)
 
 
-def _held(reader: JournalReader, time_ns: int) -> list[str]:
+def _symbols_held(reader: JournalReader, time_ns: int) -> list[str]:
     """Return the symbols that were held at a time, the largest first."""
     with with_trades(reader) as query:
         symbols_sql = (

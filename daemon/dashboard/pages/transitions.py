@@ -36,13 +36,13 @@ def transition_page(picture: Picture, reader: JournalReader, number: int, transi
     if not rows:
         raise NotThere(f"no decision {number} of the policy in this journal")
     (line,) = decision_lines(reader, rows, coming)
-    before = reader.query(f"SELECT max(decision) AS n FROM decisions WHERE decision < ? AND {_ASKED}", (number,))
-    after = reader.query(f"SELECT min(decision) AS n FROM decisions WHERE decision > ? AND {_ASKED}", (number,))
+    rows_before = reader.query(f"SELECT max(decision) AS n FROM decisions WHERE decision < ? AND {_ASKED}", (number,))
+    rows_after = reader.query(f"SELECT min(decision) AS n FROM decisions WHERE decision > ? AND {_ASKED}", (number,))
     experience, spec = transition.experience, picture.spec
     return TransitionPage(
         decision=number,
-        previous=before[0]["n"] or 0,
-        next=after[0]["n"] or 0,
+        previous=rows_before[0]["n"] or 0,
+        next=rows_after[0]["n"] or 0,
         time=line.time,
         session=experience.session if experience is not None else "",
         model=line.model,
@@ -60,10 +60,12 @@ def transition_page(picture: Picture, reader: JournalReader, number: int, transi
 
 
 def _rows(reader: JournalReader, experience: Experience, spec: Spec) -> tuple[TransitionRow, ...]:
-    before, after = _newest(experience.state, spec), _newest(experience.next_state, spec)
+    values_before, values_after = _newest(experience.state, spec), _newest(experience.next_state, spec)
     heads = heads_at(reader, experience.decision, spec)
     choices = {choice.symbol: choice for choice in heads.choices} if heads is not None else {}
-    return tuple(_row(experience, spec, place, before, after, choices) for place in range(len(experience.chosen)))
+    return tuple(
+        _row(experience, spec, place, values_before, values_after, choices) for place in range(len(experience.chosen))
+    )
 
 
 def _newest(data: bytes, spec: Spec) -> np.ndarray | None:
@@ -77,30 +79,30 @@ def _row(
     experience: Experience,
     spec: Spec,
     place: int,
-    before: np.ndarray | None,
-    after: np.ndarray | None,
+    values_before: np.ndarray | None,
+    values_after: np.ndarray | None,
     choices: Mapping[str, SymbolChoice],
 ) -> TransitionRow:
-    chosen, held = experience.chosen[place], experience.holdings[place]
-    learned, choice = spec.actions[chosen.action], choices.get(held.symbol)
-    cells = () if before is None else zip(spec.features, before[place].tolist(), strict=True)
+    chosen, holding = experience.chosen[place], experience.holdings[place]
+    learned_action, choice = spec.actions[chosen.action], choices.get(holding.symbol)
+    cells = () if values_before is None else zip(spec.features, values_before[place].tolist(), strict=True)
     return TransitionRow(
-        symbol=held.symbol,
+        symbol=holding.symbol,
         state=tuple(
-            StateCell(feature, value, None if after is None else float(after[place, column]))
+            StateCell(feature, value, None if values_after is None else float(values_after[place, column]))
             for column, (feature, value) in enumerate(cells)
         ),
-        action=choice.drawn if choice is not None else learned,
-        learned=learned,
+        action=choice.drawn if choice is not None else learned_action,
+        learned=learned_action,
         greedy=choice.greedy if choice is not None else spec.actions[chosen.greedy],
         probabilities=tuple(
             choice.behaviour.items() if choice is not None else zip(spec.actions, chosen.probabilities, strict=True)
         ),
-        shares=held.shares,
-        next_shares=held.next_shares,
-        mark=held.mark,
-        next_mark=held.next_mark,
-        fees=held.fees,
-        gain=held.gain,
-        reward=held.gain / experience.equity if experience.equity > 0.0 else 0.0,
+        shares=holding.shares,
+        next_shares=holding.next_shares,
+        mark=holding.mark,
+        next_mark=holding.next_mark,
+        fees=holding.fees,
+        gain=holding.gain,
+        reward=holding.gain / experience.equity if experience.equity > 0.0 else 0.0,
     )

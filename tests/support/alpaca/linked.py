@@ -64,7 +64,7 @@ class Linked:
     async def answered(self) -> None:
         """Return when the order is accepted and its post was answered: the stream is often the first."""
         await self.until(OrderAccepted)
-        await eventually(lambda: not self.link._own._posting)
+        await eventually(lambda: not self.link._own_orders._posting)
 
 
 @contextlib.asynccontextmanager
@@ -95,7 +95,9 @@ async def linked(
         url = it.server.trade_stream_url
         open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, log=tell)
         closings = Closings()
-        reporter = Reporter(it.reads, it.clock, OURS, tell, clock_check(it.reads, it.clock, tell), named=closings.named)
+        reporter = Reporter(
+            it.reads, it.clock, OURS, tell, clock_check(it.reads, it.clock, tell), under_name=closings.named
+        )
         parts = (it.orders, it.reads, reporter, open_stream, OURS, timeouts, closings)
         access = Access(it.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET)
         waits = ActivityDeadlines(open_s=2, idle_s=30, first_pause_s=0.01, longest_pause_s=0.05, refused_s=0.1)

@@ -44,14 +44,12 @@ class ChainReader:
         self._feed = feed
         self._log = log
 
-    async def listed(
-        self, scheduled: SessionScheduled, spot: float, now_ns: Callable[[], int]
-    ) -> ContractsListed | None:
+    async def listed(self, session: SessionScheduled, spot: float, now_ns: Callable[[], int]) -> ContractsListed | None:
         """Return the contracts for a session around `spot` (USD); None without any. Raises RestError.
 
         `now_ns` is called when all is read: that is the event's time.
         """
-        days = (scheduled.session, *scheduled.upcoming)[self._rule.min_days : self._rule.max_days + 1]
+        days = (session.session, *session.upcoming)[self._rule.min_days : self._rule.max_days + 1]
         expiries = [session.date for session in days]
         if not expiries or not math.isfinite(spot) or spot <= 0:
             return None
@@ -64,7 +62,7 @@ class ChainReader:
         if expiry is None:
             return None
         volatility = await self._volatility(expiry, spot)
-        return ContractsListed(now_ns(), scheduled.session.date, contracts, volatility)
+        return ContractsListed(now_ns(), session.session.date, contracts, volatility)
 
     async def _volatility(self, expiry: str, spot: float) -> float | None:
         low, high = strikes_around(spot, MONEY_SPAN)
@@ -99,8 +97,8 @@ def read_contracts(
             odd.append(str(item.get("symbol")) if isinstance(item, Mapping) else type(item).__name__)
         elif contract.expiry in expiries:
             good[contract.symbol] = contract
-    ordered = sorted(good.values(), key=lambda c: (c.expiry, c.strike, -c.right))
-    return tuple(ordered), odd
+    contracts = sorted(good.values(), key=lambda c: (c.expiry, c.strike, -c.right))
+    return tuple(contracts), odd
 
 
 def _contract(item: object, underlying: str) -> Contract | None:
@@ -121,10 +119,10 @@ def _contract(item: object, underlying: str) -> Contract | None:
 
 def nearest_expiry(contracts: Iterable[Contract]) -> str | None:
     """Return the first expiry that has a strike with both rights."""
-    seen: dict[tuple[str, Decimal], set[int]] = {}
+    strikes: dict[tuple[str, Decimal], set[int]] = {}
     for contract in contracts:
-        seen.setdefault((contract.expiry, contract.strike), set()).add(contract.right)
-    return min((expiry for (expiry, _), rights in seen.items() if len(rights) > 1), default=None)
+        strikes.setdefault((contract.expiry, contract.strike), set()).add(contract.right)
+    return min((expiry for (expiry, _), rights in strikes.items() if len(rights) > 1), default=None)
 
 
 def implied_volatility(snapshots: Mapping[str, Any]) -> float | None:

@@ -51,7 +51,7 @@ Wanted = Callable[[], tuple[frozenset[str], frozenset[str]]]
 
 
 class ShareQuotes:
-    """Puts `QuotesReceived` between bars. `wanted` returns the worked and the held symbols. `counts`: quotes, bad."""
+    """Puts `QuotesReceived` between bars. `symbols_wanted`: those of orders and holdings. `counts`: quotes, bad."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ShareQuotes:
         calendar: SessionCalendar,
         put: Callable[[Event], None],
         log: EventLogger,
-        wanted: Wanted,
+        symbols_wanted: Wanted,
     ) -> None:
         self._reads = reads
         self._feed = feed
@@ -69,17 +69,17 @@ class ShareQuotes:
         self._calendar = calendar
         self._put = put
         self._log = log
-        self._wanted = wanted
-        self._attended: frozenset[str] = frozenset()
-        self._changed = asyncio.Event()
+        self._symbols_wanted = symbols_wanted
+        self._attended_symbols: frozenset[str] = frozenset()
+        self._change = asyncio.Event()
         self._failing = False
         self.counts = {"quotes": 0, "quotes_bad": 0}
 
     def attend(self, symbols: frozenset[str]) -> None:
         """Poll now if the set of held or worked symbols changed."""
-        if symbols != self._attended:
-            self._attended = symbols
-            self._changed.set()
+        if symbols != self._attended_symbols:
+            self._attended_symbols = symbols
+            self._change.set()
 
     async def ask(self, symbols: Iterable[str]) -> None:
         """Request the newest quotes of these symbols and emit them. Raises RestError."""
@@ -110,10 +110,10 @@ class ShareQuotes:
         """Poll quotes until cancelled."""
         held_due_ns = 0
         while True:
-            self._changed.clear()  # later changes are seen after the nap
+            self._change.clear()  # later changes are seen after the nap
             now_ns = self._clock.now_ns()
-            working, held = self._wanted()
-            symbols = working | held if now_ns >= held_due_ns else working
+            working, holdings = self._symbols_wanted()
+            symbols = working | holdings if now_ns >= held_due_ns else working
             if symbols and self._calendar.at(now_ns) is not None:
                 await self._ask_or_log(sorted(symbols))
                 if now_ns >= held_due_ns:
@@ -140,7 +140,7 @@ class ShareQuotes:
         await asyncio.sleep(LEAST_NAP_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(self._clock.real_s(due_ns - self._clock.now_ns()), 0.0)):
-                await self._changed.wait()
+                await self._change.wait()
 
 
 # after the close: the closing auction is in the day's bar; later changes are found by comparison
@@ -184,8 +184,8 @@ class DailyHistory:
         raw = await self._reads.day_bars(symbols, first, last, self._feed)
         history: dict[str, Bars] = {}
         for symbol in symbols:
-            judged = self._judged(raw.get(symbol, ()), symbol)
-            good = {bar.start_ns: bar for bar in judged if bar.start_ns in starts}
+            good_bars = self._good_bars(raw.get(symbol, ()), symbol)
+            good = {bar.start_ns: bar for bar in good_bars if bar.start_ns in starts}
             if good:
                 history[symbol] = tuple(good[start] for start in sorted(good))
         return history
@@ -200,7 +200,7 @@ class DailyHistory:
             row, trade = snapshot.get("dailyBar"), snapshot.get("latestTrade")
             if not isinstance(row, dict) or not isinstance(trade, dict):
                 continue
-            bar = next(iter(self._judged((row,), symbol)), None)
+            bar = next(iter(self._good_bars((row,), symbol)), None)
             try:
                 traded_ns = time_ns(trade.get("t"), "t")
             except Malformed:
@@ -209,7 +209,7 @@ class DailyHistory:
                 bars[symbol] = bar
         return bars
 
-    def _judged(self, rows: Sequence[Raw], symbol: str) -> list[Bar]:
+    def _good_bars(self, rows: Sequence[Raw], symbol: str) -> list[Bar]:
         """Return the good bars, in the order of rows; report each bad one. All are checked in one call."""
         read = [_read(row) for row in rows]
         reasons = iter(fault_names([it[1] for it in read if not isinstance(it, str)]))
@@ -253,22 +253,22 @@ class NewBars:
     closed: Bars  # bars of later sessions, by start, then in the order of symbols
 
 
-def news(former: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, closing_from_ns: int) -> NewBars:
+def news(former: Mapping[str, Bars], new_bars: Mapping[str, Bars], keep: int, closing_from_ns: int) -> NewBars:
     """Compare by symbol. `keep` is how many bars the strategy keeps (W).
 
     Bars that begin after the newest known one are `closed`, unless they begin before `closing_from_ns`: then they are
     history, and like a changed history replace all known bars. Known bars older than all fetched ones stay.
     """
-    adjusted: dict[str, Bars] = {}
-    closed: list[Bar] = []
-    for symbol, bars in fetched.items():
+    adjusted_bars: dict[str, Bars] = {}
+    closed_bars: list[Bar] = []
+    for symbol, bars in new_bars.items():
         old = former.get(symbol, ())
         newest = max(old[-1].start_ns if old else 0, closing_from_ns - 1)
         past = tuple(bar for bar in bars if bar.start_ns <= newest)[-keep:]
         if past and not _same(tuple(bar for bar in old if bar.start_ns >= past[0].start_ns), past):
-            adjusted[symbol] = past
-        closed += (bar for bar in bars if bar.start_ns > newest)
-    return NewBars(adjusted, tuple(sorted(closed, key=lambda bar: bar.start_ns)))
+            adjusted_bars[symbol] = past
+        closed_bars += (bar for bar in bars if bar.start_ns > newest)
+    return NewBars(adjusted_bars, tuple(sorted(closed_bars, key=lambda bar: bar.start_ns)))
 
 
 def _same(old: Bars, new: Bars) -> bool:
@@ -358,35 +358,35 @@ class DailyFeed:
         self._timing = timing
         self._rng = random.SystemRandom()
         self._one = asyncio.Lock()  # serialises fetch and emission: none is compared with an older state
-        self._scheduled: SessionScheduled | None = None
+        self._schedule_event: SessionScheduled | None = None
         self._complete_to = ""  # date of the newest session whose bars were fetched and emitted
         self._missing: frozenset[str] = frozenset()  # symbols without a bar of that session
-        self._named: frozenset[str] = frozenset()  # those of them that an alarm has named
-        self._ended: set[str] = set()
+        self._named_in_alarm: frozenset[str] = frozenset()  # those of them that an alarm has named
+        self._ended_sessions: set[str] = set()
         self._counts = {"bars": 0, "adjusted": 0, "missed": 0}
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
+    async def catch_up(self, known_bars: Known, *, exposed: bool = False) -> Session:
         """Emit what the recovered state lacks, then the running or next session's schedule; return that session.
 
         Missed sessions are emitted one by one with their bars, as far as REST gives them within `repair_s` real
         seconds; the rest comes before the next decision. Positions wait for nothing here.
         """
         del exposed  # a basket's orders rest at the broker, and nothing here waits long
-        unfinished = open_session(known, self._calendar, self._clock.now_ns())
-        if unfinished is not None:
-            await self._clock.sleep_until(unfinished.close_ns + SETTLED_NS)  # its bars are final then
+        open_one = open_session(known_bars, self._calendar, self._clock.now_ns())
+        if open_one is not None:
+            await self._clock.sleep_until(open_one.close_ns + SETTLED_NS)  # its bars are final then
         final = self._final(self._clock.now_ns())
-        since = known.session_date or (final[-2].date if len(final) > 1 else "")
-        missed = [session for session in final if session.date > since][-SESSIONS_BACK:]
-        past = ([] if unfinished is None else [unfinished]) + missed
+        since_date = known_bars.session_date or (final[-2].date if len(final) > 1 else "")
+        missed_sessions = [session for session in final if session.date > since_date][-SESSIONS_BACK:]
+        past = ([] if open_one is None else [open_one]) + missed_sessions
         if past:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.repair_s):
                     await self._fetch_until_emitted(past)
             for session in past:
-                if session.date not in self._ended:
+                if session.date not in self._ended_sessions:
                     self._announce(session)
                     self._end(session)
         now_ns = self._clock.now_ns()
@@ -405,9 +405,9 @@ class DailyFeed:
         Returns when that is done; the decision does not rely on it.
         """
         self._announce(session)
-        before, due_ns = self._before(session), decision_ns(session, self._desk.basket)
+        session_before, due_ns = self._session_before(session), decision_ns(session, self._desk.basket)
         tries = 0
-        while not await self._update(before, again=tries > 0) or self._missing - self._named:
+        while not await self._update(session_before, again=tries > 0) or self._missing - self._named_in_alarm:
             if self._clock.now_ns() >= due_ns:
                 return
             await self._pause(tries)
@@ -423,7 +423,7 @@ class DailyFeed:
         while (now_ns := self._clock.now_ns()) < until_ns:
             waits = problem == UNRECONCILED and self._broker_may_agree(until_ns)
             if not waits or now_ns >= read_ns + READ_AGAIN_NS:
-                running, problem = await self._all_that_is_needed(session, again=tries > 0)
+                running, problem = await self._data_for_decision(session, again=tries > 0)
                 read_ns = now_ns
                 problem = problem or undecidable(self._desk.state().basket)
                 if not problem and self._broker_may_agree(until_ns):
@@ -446,12 +446,12 @@ class DailyFeed:
 
     async def end(self, session: Session) -> None:
         """Emit the session's end, after its bars if they come in time; else they come before the next decision."""
-        if session.date in self._ended:
+        if session.date in self._ended_sessions:
             return
         until_ns = max(session.close_ns + SETTLED_NS + GRACE_NS, self._clock.now_ns())
         await self._clock.sleep_until(session.close_ns + SETTLED_NS)
         tries = 0
-        while not await self._update(session, again=tries > 0) or self._missing - self._named:
+        while not await self._update(session, again=tries > 0) or self._missing - self._named_in_alarm:
             if self._clock.now_ns() >= until_ns:
                 break
             await self._pause(tries)
@@ -460,15 +460,15 @@ class DailyFeed:
         self._log("feed_counts", date=session.date, counts=self._counts | self._quotes.counts)
 
     def _end(self, session: Session) -> None:
-        self._ended.add(session.date)
+        self._ended_sessions.add(session.date)
         self._put(SessionEnded(self._clock.now_ns(), session.date))
 
     def _announce(self, session: Session) -> SessionScheduled:
         """Emit `SessionScheduled` once for each session."""
-        if self._scheduled is None or self._scheduled.session.date != session.date:
-            self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
-            self._put(self._scheduled)
-        return self._scheduled
+        if self._schedule_event is None or self._schedule_event.session.date != session.date:
+            self._schedule_event = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
+            self._put(self._schedule_event)
+        return self._schedule_event
 
     # --- the history ----------------------------------------------------------------------------------------------
 
@@ -476,19 +476,19 @@ class DailyFeed:
         running = self._desk.state().session.session
         return [session for session in self._calendar.sessions if is_final(as_traded(session, running), now_ns)]
 
-    def _before(self, session: Session) -> Session:
+    def _session_before(self, session: Session) -> Session:
         return self._calendar.around(session.date)[2][-1]
 
-    async def _all_that_is_needed(self, session: Session, *, again: bool) -> tuple[Bars, str]:
+    async def _data_for_decision(self, session: Session, *, again: bool) -> tuple[Bars, str]:
         """Return the running bars where the desk decides on them, and what blocks a decision ("" for nothing)."""
-        before = self._before(session)
-        if (again or self._complete_to < before.date) and not await self._update(before):
-            return (), f"the daily bars up to {before.date} could not be fetched"
-        if len(self._missing) == len(self._symbols) and await self._was_not_held(before, session):
-            return await self._all_that_is_needed(session, again=False)
-        self._name_missing(before)
+        session_before = self._session_before(session)
+        if (again or self._complete_to < session_before.date) and not await self._update(session_before):
+            return (), f"the daily bars up to {session_before.date} could not be fetched"
+        if len(self._missing) == len(self._symbols) and await self._was_not_held(session_before, session):
+            return await self._data_for_decision(session, again=False)
+        self._name_missing(session_before)
         if len(self._missing) > int(MISSING_MAX * len(self._symbols)):
-            return (), f"{len(self._missing)} of {len(self._symbols)} symbols have no bar of {before.date}"
+            return (), f"{len(self._missing)} of {len(self._symbols)} symbols have no bar of {session_before.date}"
         if self._desk.basket.decide == "after_close":
             return (), ""
         try:
@@ -503,25 +503,25 @@ class DailyFeed:
 
     async def _was_not_held(self, day: Session, session: Session) -> bool:
         """Leave a day without any bar out where the broker's calendar has its neighbours and not it; return whether."""
-        earlier = self._before(day).date
+        earlier = self._session_before(day).date
         try:
-            held = {row.get("date") for row in await self._days(earlier, session.date)}
+            held_dates = {row.get("date") for row in await self._days(earlier, session.date)}
         except RestError as error:
             self._log("history_unavailable", symbol="the calendar", date=day.date, problem=str(error), wait_s=0.0)
             return False
-        if not {earlier, session.date} <= held or day.date in held:
+        if not {earlier, session.date} <= held_dates or day.date in held_dates:
             return False
         self._calendar = self._calendar.without(day.date)
-        self._complete_to, self._missing, self._scheduled = "", frozenset(), None
+        self._complete_to, self._missing, self._schedule_event = "", frozenset(), None
         self._announce(session)
         return True
 
     def _name_missing(self, session: Session) -> None:
         """Raise an alarm for each set of symbols without a bar; a symbol that recovered may alarm again."""
-        if self._missing - self._named:
+        if self._missing - self._named_in_alarm:
             names = ", ".join(sorted(self._missing))
             self._notice("symbols_missing", f"no bar of {session.date}: {names}: halted, delisted or not given")
-        self._named = self._missing
+        self._named_in_alarm = self._missing
 
     async def _update(self, newest: Session, past: Sequence[Session] = (), *, again: bool = False) -> bool:
         """Fetch the bars up to this session's and emit new ones; False when unavailable.
@@ -535,38 +535,38 @@ class DailyFeed:
                 return False
             lacking = tuple(sorted(self._missing)) if again and self._complete_to == newest.date else ()
             try:
-                fetched = await self._history.fetched(sessions, lacking or self._symbols)
+                bars = await self._history.fetched(sessions, lacking or self._symbols)
             except RestError as error:
                 many = f"{len(self._symbols)} symbols"
                 self._log("history_unavailable", symbol=many, date=newest.date, problem=str(error), wait_s=0.0)
                 return False
             await self._desk.settled()
-            self._emit_news(sessions, fetched, past)
+            self._emit_news(sessions, bars, past)
             last_ns = midnight_ns(newest.date)
-            have = {symbol for symbol, bars in fetched.items() if bars[-1].start_ns == last_ns}
+            have = {symbol for symbol, bars in bars.items() if bars[-1].start_ns == last_ns}
             self._missing = frozenset(lacking or self._symbols) - have
             self._complete_to = newest.date
         return True
 
-    def _emit_news(self, sessions: Sequence[Session], fetched: dict[str, Bars], past: Sequence[Session]) -> None:
+    def _emit_news(self, sessions: Sequence[Session], fresh_bars: dict[str, Bars], past: Sequence[Session]) -> None:
         """Emit changed histories first, then new bars in order of time, each of the `past` sessions around its own."""
         history = known_bars(self._desk.strategy, self._desk.state())
-        since = sessions[-SESSIONS_BACK:] if history else sessions[-1:]
-        changes = news(history, fetched, self._keep, midnight_ns(since[0].date))
+        sessions_since = sessions[-SESSIONS_BACK:] if history else sessions[-1:]
+        changes = news(history, fresh_bars, self._keep, midnight_ns(sessions_since[0].date))
         for symbol, bars in changes.adjusted.items():
             self._put(HistoryAdjusted(self._clock.now_ns(), symbol, bars))
             reason = "adjusted" if symbol in history else "history"
-            self._log("repaired", symbol=symbol, reason=reason, fetched=len(fetched[symbol]), given=len(bars))
+            self._log("repaired", symbol=symbol, reason=reason, fetched=len(fresh_bars[symbol]), given=len(bars))
         self._counts["adjusted"] += len(changes.adjusted)
         self._counts["bars"] += len(changes.closed)
-        left = list(changes.closed)
+        closings = list(changes.closed)
         for session in past:
             start_ns = midnight_ns(session.date)
             self._announce(session)
-            self._emit_bars(bar for bar in left if bar.start_ns <= start_ns)
+            self._emit_bars(bar for bar in closings if bar.start_ns <= start_ns)
             self._end(session)
-            left = [bar for bar in left if bar.start_ns > start_ns]
-        self._emit_bars(left)
+            closings = [bar for bar in closings if bar.start_ns > start_ns]
+        self._emit_bars(closings)
 
     def _emit_bars(self, bars: Iterable[Bar]) -> None:
         for bar in bars:

@@ -97,13 +97,13 @@ class QuoteBook:
         """Add a quote (USD a share, 0 no such side); return the reason when it is dropped, else ""."""
         low, high, last = _price(bid, self._grid), _price(ask, self._grid), self._quotes.get(symbol)
         if low is None or high is None:
-            return self._dropped("not_finite")
+            return self._drop("not_finite")
         if fault := sides_fault(low, high):
-            return self._dropped(fault)
+            return self._drop(fault)
         if self._now_ns is not None and quoted_ns > self._now_ns() + FUTURE_NS:
-            return self._dropped("early")
+            return self._drop("early")
         if last is not None and quoted_ns < last.quoted_ns:
-            return self._dropped("older")
+            return self._drop("older")
         middle = (low + high) / 2
         lowest = middle if last is None else min(last.low, middle)
         highest = middle if last is None else max(last.high, middle)
@@ -111,7 +111,7 @@ class QuoteBook:
         self._news.add(symbol)
         return ""
 
-    def _dropped(self, reason: str) -> str:
+    def _drop(self, reason: str) -> str:
         self.counts[reason] += 1
         return reason
 
@@ -131,9 +131,9 @@ class QuoteBook:
 
     def keep_only(self, symbols: Collection[str]) -> None:
         """Drop symbols that are no longer watched."""
-        for gone in self._quotes.keys() - set(symbols):
-            del self._quotes[gone]
-            self._news.discard(gone)
+        for symbol in self._quotes.keys() - set(symbols):
+            del self._quotes[symbol]
+            self._news.discard(symbol)
 
 
 def _price(value: object, grid: Decimal) -> Decimal | None:
@@ -180,35 +180,35 @@ class LiveQuotes:
         self._breath_s = breath_s
         self._shares = shares
         self._recorder = recorder
-        self._streamed: frozenset[str] = frozenset()
+        self._streamed_symbols: frozenset[str] = frozenset()
         self._came_ns: dict[str, int] = {}  # when the newest streamed quote of each share came; of contracts under ""
         self._contracts: tuple[Contract, ...] = ()
-        self._watched: tuple[str, ...] = ()
+        self._watched_symbols: tuple[str, ...] = ()
         self._watched_near: frozenset[str] = frozenset()  # with their neighbours in the listing
-        self._attended: frozenset[str] = frozenset()
-        self._unasked: set[str] = set()
+        self._attended_symbols: frozenset[str] = frozenset()
+        self._unasked_symbols: set[str] = set()
         self._quote_came = asyncio.Event()
-        self._asked = asyncio.Event()
+        self._request = asyncio.Event()
         self._restream()
 
     def note_listed(self, contracts: tuple[Contract, ...]) -> None:
         """Set the listing, from which neighbours come."""
         self._contracts = contracts
-        self._watched_near = with_neighbours(contracts, self._watched)
+        self._watched_near = with_neighbours(contracts, self._watched_symbols)
         self._restream()
 
     def watch(self, symbols: tuple[str, ...]) -> None:
         """Stream these contracts and their neighbours, so that a quote precedes the answer that needs it."""
-        if symbols != self._watched:
-            self._watched = symbols
+        if symbols != self._watched_symbols:
+            self._watched_symbols = symbols
             self._watched_near = with_neighbours(self._contracts, symbols)
             self._restream()
 
     def attend(self, symbols: frozenset[str]) -> None:
         """Stream these too, and emit their quotes between bars."""
-        if symbols == self._attended:
+        if symbols == self._attended_symbols:
             return  # called at every step
-        self._attended = symbols
+        self._attended_symbols = symbols
         self._restream()
         if self.book.news(symbols):
             self._quote_came.set()
@@ -217,7 +217,7 @@ class LiveQuotes:
         """Emit attended quotes and request first quotes, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._conflate(), name="quote conflater")
-            tasks.create_task(self._ask_unquoted(), name="first quotes")
+            tasks.create_task(self._ask_first_quotes(), name="first quotes")
             tasks.create_task(self._watch_silence(), name="quote silence watch")
 
     def _restream(self) -> None:
@@ -225,26 +225,26 @@ class LiveQuotes:
 
         Among contracts no share is asked for, such as one of an exercise: it has no quote there, and could cost theirs.
         """
-        symbols = self._watched_near | self._attended | frozenset(self._shares)
+        symbols = self._watched_near | self._attended_symbols | frozenset(self._shares)
         if not self._shares:
             symbols = frozenset(filter(is_contract, symbols))
-        if symbols == self._streamed:
+        if symbols == self._streamed_symbols:
             return
-        new, gone = symbols - self._streamed, self._streamed - symbols
-        self._streamed = symbols
+        new, old = symbols - self._streamed_symbols, self._streamed_symbols - symbols
+        self._streamed_symbols = symbols
         if new:
             self.socket.subscribe(QUOTES, new)
-        if gone:
-            self.socket.unsubscribe(QUOTES, gone)
+        if old:
+            self.socket.unsubscribe(QUOTES, old)
             self.book.keep_only(symbols)
         if self._recorder is not None:
             self._recorder.streamed(symbols)
         self._ask_for({symbol for symbol in new if symbol not in self.book})
 
     def _ask_for(self, symbols: Collection[str]) -> None:
-        self._unasked |= set(symbols)
-        if self._unasked:
-            self._asked.set()
+        self._unasked_symbols |= set(symbols)
+        if self._unasked_symbols:
+            self._request.set()
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["T"] != "q":
@@ -252,21 +252,21 @@ class LiveQuotes:
         symbol = str(message["S"])
         if self._recorder is not None:
             self._recorder.take(symbol, message)
-        if symbol not in self._streamed:
+        if symbol not in self._streamed_symbols:
             return  # buffered from before an unsubscribe
         if not self.book.add(symbol, message["bp"], message["ap"], instant_ns(message["t"])):
             self._came_ns[symbol if self._shares else ""] = self._clock.now_ns()
             self._on_quote(symbol)
 
     def _on_quote(self, symbol: str) -> None:
-        if symbol in self._attended:
+        if symbol in self._attended_symbols:
             self._quote_came.set()
 
     async def _conflate(self) -> None:
         while True:
             await self._quote_came.wait()
             self._quote_came.clear()
-            news = self.book.news(self._attended)
+            news = self.book.news(self._attended_symbols)
             if news:
                 now_ns = self._clock.now_ns()
                 self._put(QuotesReceived(now_ns, 0, self.book.take(news)))
@@ -280,26 +280,26 @@ class LiveQuotes:
         silence = Silence(self._silence_ns, self._clock.now_ns())
         while True:
             now_ns, names = self._clock.now_ns(), self._shares or ("",)
-            expected = {name for name in names if self._streamed and self._expects_quotes(name)}
+            expected = {name for name in names if self._streamed_symbols and self._expects_quotes(name)}
             self._came_ns |= {name: now_ns for name in names if name not in expected}  # its silence begins from here
             newest_ns = min((self._came_ns.get(name, 0) for name in expected), default=None)
             again_ns = silence.look(now_ns, newest_ns)
             if silence.looks:
-                self._ask_for(self._streamed)
+                self._ask_for(self._streamed_symbols)
             if silence.loud:
                 quiet_s = silence.quiet_ns // SECOND_NS
-                self._log("quotes_silent", contracts=len(self._streamed), quiet_s=quiet_s)
+                self._log("quotes_silent", contracts=len(self._streamed_symbols), quiet_s=quiet_s)
                 self.socket.force_reconnect("no quote came")
             await asyncio.sleep(self._breath_s)
             await self._clock.sleep_until(again_ns)
 
-    async def _ask_unquoted(self) -> None:
+    async def _ask_first_quotes(self) -> None:
         """Request a first quote over REST for newly streamed symbols; for all while the stream is silent."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
-            symbols = tuple(sorted(self._unasked & self._streamed))
-            self._unasked.clear()
+            await self._request.wait()
+            self._request.clear()
+            symbols = tuple(sorted(self._unasked_symbols & self._streamed_symbols))
+            self._unasked_symbols.clear()
             if not symbols:
                 continue
             try:
@@ -313,7 +313,7 @@ class LiveQuotes:
 
     def _note(self, symbol: str, raw: dict[str, Any]) -> bool:
         """Add REST's quote unless the stream's is newer; False when it cannot be read."""
-        if symbol not in self._streamed:
+        if symbol not in self._streamed_symbols:
             return True
         try:
             self.book.add(symbol, raw["bp"], raw["ap"], instant_ns(raw["t"]))
@@ -376,7 +376,7 @@ class LiveFeed:
         self._recorder = None if options is None else options.recorder
         self._timing = timing
         self._rng = random.SystemRandom()
-        self._scheduled: SessionScheduled | None = None
+        self._schedule_event: SessionScheduled | None = None
         self._bars = StockBars(
             clock,
             calendar,
@@ -427,7 +427,7 @@ class LiveFeed:
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
+    async def catch_up(self, known_bars: Known, *, exposed: bool = False) -> Session:
         """Emit what the recovered state lacks, then the running session so far, or the next one's schedule.
 
         Returns the last scheduled session; if it is over by then, the caller ends it. REST is retried until it answers.
@@ -438,18 +438,18 @@ class LiveFeed:
         until_s = asyncio.get_running_loop().time() + self._catch_up_s() if exposed else None
         while True:
             now_ns = self._clock.now_ns()
-            known = await self._catch_up_past(known, now_ns, until_s)
-            if open_session(known, self._calendar, self._clock.now_ns()) is None and not sessions_before(
-                known, self._calendar, self._clock.now_ns()
+            known_bars = await self._catch_up_past(known_bars, now_ns, until_s)
+            if open_session(known_bars, self._calendar, self._clock.now_ns()) is None and not sessions_before(
+                known_bars, self._calendar, self._clock.now_ns()
             ):
                 break  # else a session ended meanwhile
         running = self._calendar.at(now_ns)
-        scheduled = self._announce(running or self._calendar.next_after(now_ns))
+        schedule_event = self._announce(running or self._calendar.next_after(now_ns))
         with contextlib.suppress(TimeoutError):  # no start waits for it: the session's job asks again
             async with asyncio.timeout(self._timing.repair_s):
-                await self._tell_splits(scheduled.session)
+                await self._tell_splits(schedule_event.session)
         if running is not None:
-            self._bars.put_past(await self._bars.fetched(running, until_s), known)
+            self._bars.put_past(await self._bars.fetched(running, until_s), known_bars)
         if self._options is not None and not self._bars.spot:  # the state has all bars; the chain needs the last price
             past = sessions_before(Known("", True, 0), self._calendar, now_ns)
             if past:
@@ -457,7 +457,7 @@ class LiveFeed:
         if self._bars.abandoned:
             detail = f"no bars of {', '.join(self._bars.abandoned)} could be had at the start"
             self._put(HaltRequested(self._clock.now_ns(), "history_missing", detail, "feed"))
-        return scheduled.session
+        return schedule_event.session
 
     def _catch_up_s(self) -> float:
         """Return real seconds to wait for past bars while exposed: until the open, at least `repair_s`."""
@@ -466,33 +466,33 @@ class LiveFeed:
         until_open_s = 0.0 if running else self._clock.real_s(self._calendar.next_after(now_ns).open_ns - now_ns)
         return max(until_open_s, self._timing.repair_s)
 
-    async def _catch_up_past(self, known: Known, now_ns: int, until_s: float | None) -> Known:
+    async def _catch_up_past(self, known_bars: Known, now_ns: int, until_s: float | None) -> Known:
         """Finish the state's open session, then the latest ones that a warm strategy needs, oldest first."""
-        unfinished = open_session(known, self._calendar, now_ns)
-        missed = sessions_before(known, self._calendar, now_ns)
-        needed: list[tuple[Session, Minutes]] = []
+        open_one = open_session(known_bars, self._calendar, now_ns)
+        missed_sessions = sessions_before(known_bars, self._calendar, now_ns)
+        session_minutes: list[tuple[Session, Minutes]] = []
         count = 0
-        for session in missed[: self._sessions_back]:
+        for session in missed_sessions[: self._sessions_back]:
             if count >= self._history_bars or self._bars.abandoned:
                 break
             bars = await self._bars.fetched(session, until_s)
-            needed.append((session, bars))
+            session_minutes.append((session, bars))
             count += self._bars.count(bars)
         else:
-            if not known.session_date and count < self._history_bars:
+            if not known_bars.session_date and count < self._history_bars:
                 self._log("history_short", symbol=", ".join(self._symbols), bars=count, expected=self._history_bars)
-        if unfinished is not None:
-            needed.append((unfinished, await self._bars.fetched(unfinished, until_s)))
-        for session, bars in reversed(needed):
+        if open_one is not None:
+            session_minutes.append((open_one, await self._bars.fetched(open_one, until_s)))
+        for session, bars in reversed(session_minutes):
             self._announce(session)
-            known = self._bars.put_past(bars, known)
+            known_bars = self._bars.put_past(bars, known_bars)
             self._put(SessionEnded(self._clock.now_ns(), session.date))
-        newest = missed[0] if missed else unfinished
-        return known if newest is None else replace(known, session_date=newest.date, ended=True)
+        newest = missed_sessions[0] if missed_sessions else open_one
+        return known_bars if newest is None else replace(known_bars, session_date=newest.date, ended=True)
 
     async def schedule(self, session: Session) -> None:
         """Emit the session's schedule once, and its contracts as soon as they are listed; of shares their splits."""
-        scheduled = self._announce(session)
+        schedule_event = self._announce(session)
         if self._options is None:
             await self._tell_splits(session)
             if self._clock.now_ns() < session.open_ns - AGAIN_NS:  # day bars that were adjusted late
@@ -500,17 +500,17 @@ class LiveFeed:
                 await self._tell_splits(session)
             return
         tries = 0
-        while self._clock.now_ns() < session.close_ns and self._scheduled is scheduled:
+        while self._clock.now_ns() < session.close_ns and self._schedule_event is schedule_event:
             try:
-                listed = await self._options.chain.listed(scheduled, self._bars.spot, self._clock.now_ns)
+                listing = await self._options.chain.listed(schedule_event, self._bars.spot, self._clock.now_ns)
                 problem = "no contract of the configured expiries" if self._bars.spot else "no bar so far, so no price"
             except RestError as error:
-                listed, problem = None, str(error)
-            if listed is not None and self._scheduled is scheduled:
-                self._put(listed)
-                self._quotes.note_listed(listed.contracts)
+                listing, problem = None, str(error)
+            if listing is not None and self._schedule_event is schedule_event:
+                self._put(listing)
+                self._quotes.note_listed(listing.contracts)
                 if self._recorder is not None:
-                    self._recorder.listed(listed.contracts)
+                    self._recorder.listed(listing.contracts)
                 return
             wait_s = self._timing.retry_s(tries, self._rng.random())
             tries += 1
@@ -546,20 +546,20 @@ class LiveFeed:
         self._put(SessionEnded(self._clock.now_ns(), session.date))
         if self._recorder is not None:
             self._recorder.end(session)
-        dropped = {f"quote_{reason}": count for reason, count in self._quotes.book.counts.items()}
-        self._log("feed_counts", date=session.date, counts=dict(self._bars.counts) | dropped)
+        drop_counts = {f"quote_{reason}": count for reason, count in self._quotes.book.counts.items()}
+        self._log("feed_counts", date=session.date, counts=dict(self._bars.counts) | drop_counts)
 
     def _announce(self, session: Session) -> SessionScheduled:
         """Emit `SessionScheduled` once for each session and begin its sequence of bars."""
-        if self._scheduled is not None and self._scheduled.session.date == session.date:
-            return self._scheduled
-        self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
+        if self._schedule_event is not None and self._schedule_event.session.date == session.date:
+            return self._schedule_event
+        self._schedule_event = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
         self._bars.begin(session)
         self._quotes.note_listed(())
         if self._recorder is not None:
             self._recorder.begin(session)
-        self._put(self._scheduled)
-        return self._scheduled
+        self._put(self._schedule_event)
+        return self._schedule_event
 
     # --- quotes ---------------------------------------------------------------------------------------------------
 

@@ -65,9 +65,9 @@ class BarHistory:
         """Return all bars of a session that is over."""
         final = now_ns >= session.close_ns + SETTLED_NS
         if final:
-            cached = await asyncio.to_thread(self._load, symbol, session)
-            if cached is not None:
-                return cached
+            stored = await asyncio.to_thread(self._load, symbol, session)
+            if stored is not None:
+                return stored
         bars = await self.so_far(symbol, session, session.open_ns, now_ns)
         if final and bars:
             await asyncio.to_thread(self._store, symbol, session, bars)
@@ -82,7 +82,7 @@ class BarHistory:
         if complete <= 0 or last < begin:
             return ()
         raw = await self._reads.bars(symbol, begin, last, self._feed)
-        return self._checked(raw, symbol, session, begin, last, now_ns)
+        return self._check(raw, symbol, session, begin, last, now_ns)
 
     async def splits(self, symbols: tuple[str, ...], past: Sequence[Session], today: Session) -> list[SharesSplit]:
         """Return the splits that count from the open of one of these sessions on, the first of `past` left out.
@@ -90,25 +90,25 @@ class BarHistory:
         `past` are over, oldest first, and `today` follows them: what of their day bars was adjusted by then.
         """
         days = [midnight_ns(session.date) for session in past]
-        raw, adjusted = [
-            {symbol: _sums(rows) for symbol, rows in (await self._reads.day_bars(*asked)).items()}
-            for asked in [(symbols, days[0], days[-1], self._feed, kind) for kind in ("raw", "split")]
+        raw, adjusted_closes = [
+            {symbol: _sums(rows) for symbol, rows in (await self._reads.day_bars(*query)).items()}
+            for query in [(symbols, days[0], days[-1], self._feed, kind) for kind in ("raw", "split")]
         ]
-        found: list[SharesSplit] = []
+        splits: list[SharesSplit] = []
         opens = [session.open_ns for session in (*past[1:], today)]
         for symbol in symbols:
-            traded, now = raw.get(symbol, {}), adjusted.get(symbol, {})
-            after = 1.0  # new shares for each one of the session looked at
+            raw_closes, now = raw.get(symbol, {}), adjusted_closes.get(symbol, {})
+            shares_after = 1.0  # new shares for each one of the session looked at
             for day, open_ns in zip(reversed(days), reversed(opens), strict=True):
-                if day not in traded or day not in now:
+                if day not in raw_closes or day not in now:
                     continue  # it did not trade: what happened counts from the next session on that it traded before
-                before = traded[day] / now[day]
-                if factor(before, after) >= SPLIT_RATIO:
-                    found.append(SharesSplit(today.open_ns, symbol, _exact(before / after), open_ns))
-                after = before
-        return sorted(found, key=lambda split: split.from_ns)
+                ratio_before = raw_closes[day] / now[day]
+                if factor(ratio_before, shares_after) >= SPLIT_RATIO:
+                    splits.append(SharesSplit(today.open_ns, symbol, _exact(ratio_before / shares_after), open_ns))
+                shares_after = ratio_before
+        return sorted(splits, key=lambda split: split.from_ns)
 
-    def _checked(
+    def _check(
         self, raw: Sequence[dict[str, Any]], symbol: str, session: Session, begin: int, last: int, now_ns: int
     ) -> tuple[Bar, ...]:
         good: dict[int, Bar] = {}

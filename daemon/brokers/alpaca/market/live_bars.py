@@ -52,19 +52,19 @@ class BarMerge:
     in strictly ascending order of start.
     """
 
-    def __init__(self, last_ns: int, most_held: int = MOST_HELD) -> None:
+    def __init__(self, last_ns: int, most_waiting: int = MOST_HELD) -> None:
         self.last_ns = last_ns
         self.holding = False
         self.counts: Counter[str] = Counter()  # duplicate, overflow
-        self._most_held = most_held
-        self._given: dict[int, Bar] = {}  # the session's, to distinguish a repeat from a correction
-        self._held: dict[int, Bar] = {}
+        self._most_waiting = most_waiting
+        self._emitted: dict[int, Bar] = {}  # the session's, to distinguish a repeat from a correction
+        self._waiting_bars: dict[int, Bar] = {}
 
     def know(self, bars: Iterable[Bar], last_ns: int = 0) -> None:
         """Note bars emitted before this merge began; none up to `last_ns` is emitted again."""
         for bar in bars:
-            self._given[bar.start_ns] = bar
-        self.last_ns = max(self.last_ns, last_ns, *self._given)
+            self._emitted[bar.start_ns] = bar
+        self.last_ns = max(self.last_ns, last_ns, *self._emitted)
 
     def hold(self) -> None:
         """Begin a repair: hold new bars until `repaired` or `release`."""
@@ -73,21 +73,21 @@ class BarMerge:
     def add(self, bar: Bar, now_ns: int) -> list[Given]:
         """Add a streamed bar, first or updated: both are treated alike."""
         if bar.start_ns <= self.last_ns:
-            return self._again(bar, now_ns)
+            return self._correct(bar, now_ns)
         if not self.holding:
             return [self._give(bar, now_ns)]
-        if bar.start_ns not in self._held and len(self._held) >= self._most_held:
-            del self._held[min(self._held)]
+        if bar.start_ns not in self._waiting_bars and len(self._waiting_bars) >= self._most_waiting:
+            del self._waiting_bars[min(self._waiting_bars)]
             self.counts["overflow"] += 1
-        self._held[bar.start_ns] = bar
+        self._waiting_bars[bar.start_ns] = bar
         return []
 
     def repaired(self, bars: Sequence[Bar], now_ns: int) -> list[Given]:
         """Emit REST's bars, in any order, with the held ones, of which the streamed version wins; then go on."""
         late = [bar for bar in bars if bar.start_ns <= self.last_ns]
-        newer = {bar.start_ns: bar for bar in bars if bar.start_ns > self.last_ns} | self._held
-        events = [event for bar in late if bar.start_ns in self._given for event in self._again(bar, now_ns)]
-        self._held = {}
+        newer = {bar.start_ns: bar for bar in bars if bar.start_ns > self.last_ns} | self._waiting_bars
+        events = [event for bar in late if bar.start_ns in self._emitted for event in self._correct(bar, now_ns)]
+        self._waiting_bars = {}
         self.holding = False
         return [*events, *(self._give(newer[start], now_ns) for start in sorted(newer))]
 
@@ -97,18 +97,18 @@ class BarMerge:
 
     def _give(self, bar: Bar, now_ns: int) -> BarClosed:
         self.last_ns = bar.start_ns
-        self._given[bar.start_ns] = bar
+        self._emitted[bar.start_ns] = bar
         return BarClosed(now_ns, bar)
 
-    def _again(self, bar: Bar, now_ns: int) -> list[Given]:
-        earlier = self._given.get(bar.start_ns)
+    def _correct(self, bar: Bar, now_ns: int) -> list[Given]:
+        earlier = self._emitted.get(bar.start_ns)
         if earlier == bar:
             self.counts["duplicate"] += 1
             return []
         if earlier is None:
             detail = f"the bar came after a later one was given: its minute is {bar.start_ns}, the last {self.last_ns}"
             return [BarRejected(now_ns, bar.symbol, bar.start_ns, "out_of_order", detail)]
-        self._given[bar.start_ns] = bar
+        self._emitted[bar.start_ns] = bar
         return [BarCorrected(now_ns, bar)]
 
 
@@ -124,14 +124,14 @@ class BarBuilder:
         self._grid = grid
         self._out_ns = session.open_ns - 1  # start of the newest bar that went out
         self._minutes: dict[int, dict[int, Bar]] = {}  # by the bar's start
-        self._own: set[int] = set()  # bars that went out and whose minutes are all here
+        self._complete_bars: set[int] = set()  # bars that went out and whose minutes are all here
 
     def know(self, minutes: Iterable[Bar], last_ns: int, now_ns: int) -> list[Bar]:
         """Note the session's minutes so far; return the bars of them that began after `last_ns` and are whole."""
         for minute in minutes:
             self._note(minute)
         self._out_ns = max(self._out_ns, last_ns)
-        self._own.update(start for start in self._minutes if start <= self._out_ns)
+        self._complete_bars.update(start for start in self._minutes if start <= self._out_ns)
         whole = [start for start in self._waiting() if self._is_whole(start) or start < max(self._minutes)]
         return [*(self._close(start) for start in whole), *self.torn(now_ns)]
 
@@ -142,7 +142,7 @@ class BarBuilder:
             return [event]
         time_ns, start = event.time_ns, self._note(event.bar)
         out: list[BarClosed | BarCorrected] = []
-        if start in self._own:
+        if start in self._complete_bars:
             out.append(BarCorrected(time_ns, self._bar(start)))
         closing = [other for other in self._waiting() if other < start or (other == start and self._is_whole(start))]
         return [*out, *(BarClosed(time_ns, self._close(other)) for other in closing)]
@@ -171,7 +171,7 @@ class BarBuilder:
 
     def _close(self, start: int) -> Bar:
         self._out_ns = start
-        self._own.add(start)
+        self._complete_bars.add(start)
         return self._bar(start)
 
     def _bar(self, start: int) -> Bar:
@@ -258,14 +258,14 @@ class LiveBars:
         self._builder = BarBuilder(Session("", 0, 0), grid)
         self._streamed_ns = 0  # end of the newest streamed bar
         self._halted_ns = 0  # since when its exchange halts it, as far as the stream said
-        self._repair_asked = asyncio.Event()
+        self._repair_request = asyncio.Event()
         self._repair_reason = ""
         self._repairing = asyncio.Lock()
 
     @property
     def in_session(self) -> bool:
         """Return whether the begun session is running now."""
-        session = self._traded()
+        session = self._running_session()
         return session is not None and not self._over and session.open_ns <= self._clock.now_ns() < session.close_ns
 
     @property
@@ -278,7 +278,7 @@ class LiveBars:
         """Return start and close of the newest minute of the session; the last close known before there is one."""
         return self._merge.last_ns, self.spot
 
-    def _traded(self) -> Session | None:
+    def _running_session(self) -> Session | None:
         """Return the begun session, with the close that it has by now."""
         if self._session is not None:
             self._session = self._builder.session = self._as_traded(self._session)
@@ -293,11 +293,11 @@ class LiveBars:
 
     async def finish(self, session: Session) -> None:
         """Emit no bar of the session after this; first fetch its last one if missing."""
-        begun = self._traded()
-        if begun is not None and begun.date == session.date:
-            if self._merge.holding or self._merge.last_ns < begun.close_ns - MINUTE_NS:
+        running_session = self._running_session()
+        if running_session is not None and running_session.date == session.date:
+            if self._merge.holding or self._merge.last_ns < running_session.close_ns - MINUTE_NS:
                 await self._repair("end of session")
-            self._close_torn()  # also where nothing had to be repaired
+            self._close_torn_bar()  # also where nothing had to be repaired
             self._over = True
 
     def know(self, minutes: tuple[Bar, ...], last_ns: int) -> list[Bar]:
@@ -321,10 +321,10 @@ class LiveBars:
     async def run(self) -> None:
         """Repair and watch for silence until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repair_when_asked(), name="bar repair")
+            tasks.create_task(self._repair_on_request(), name="bar repair")
             tasks.create_task(self._watch_silence(), name="silence watch")
             if self._grid.length_ns > MINUTE_NS:
-                tasks.create_task(self._close_when_torn(), name="torn bars")
+                tasks.create_task(self._watch_torn_bars(), name="torn bars")
 
     # --- streamed -----------------------------------------------------------------------------------------------------
 
@@ -351,14 +351,14 @@ class LiveBars:
             self._ask_repair("a minute is missing")
         self._give(merge.add(bar, now_ns))
 
-    def on_rejected(self, rejected: BarRejected) -> None:
+    def on_rejected(self, event: BarRejected) -> None:
         """Handle a refused bar of the stream: REST may have a good one."""
-        early = rejected.start_ns + MINUTE_NS > self._clock.now_ns() + EARLY_NS
-        if rejected.reason != "wrong_symbol" and not early:
-            self._streamed_ns = max(self._streamed_ns, rejected.start_ns)
-            if rejected.start_ns > self._merge.last_ns:
+        early = event.start_ns + MINUTE_NS > self._clock.now_ns() + EARLY_NS
+        if event.reason != "wrong_symbol" and not early:
+            self._streamed_ns = max(self._streamed_ns, event.start_ns)
+            if event.start_ns > self._merge.last_ns:
                 self._ask_repair("a bar was refused")
-        self._give([rejected])
+        self._give([event])
 
     def on_status(self, status: TradingStatus) -> None:
         """Log a change of the trading status, and emit a halt and its end: meanwhile silence is no fault."""
@@ -414,7 +414,7 @@ class LiveBars:
             if isinstance(event, BarClosed):
                 self._put(QuotesReceived(event.time_ns, event.bar.start_ns, self._take_quotes(self.symbol)))
 
-    async def _close_when_torn(self) -> None:
+    async def _watch_torn_bars(self) -> None:
         """Look some seconds after each minute for a bar that lacks its last minute.
 
         Nothing was traded in it, or the stream lost it: REST knows. Then the bar goes out as it is.
@@ -427,9 +427,9 @@ class LiveBars:
                 await self._repair("a bar lacks its last minute")
             await self._clock.sleep_until(lacking_ns + TORN_NS - LACKING_NS)
             if not self._merge.holding:  # else its minutes may be on their way
-                self._close_torn()
+                self._close_torn_bar()
 
-    def _close_torn(self) -> None:
+    def _close_torn_bar(self) -> None:
         if not self._over:
             now_ns = self._clock.now_ns()
             self._emit([BarClosed(now_ns, bar) for bar in self._builder.torn(now_ns)])
@@ -438,17 +438,17 @@ class LiveBars:
 
     def _ask_repair(self, reason: str) -> None:
         self._repair_reason = reason
-        self._repair_asked.set()
+        self._repair_request.set()
 
     async def _repair(self, reason: str) -> None:
         """Fill the gap between the last emitted bar and now from REST, then release held bars."""
         async with self._repairing:
-            merge, session = self._merge, self._traded()
+            merge, session = self._merge, self._running_session()
             if session is None or self._over:
                 return
             merge.hold()
             bars: tuple[Bar, ...] = ()
-            before = self.counts["bars"]
+            count_before = self.counts["bars"]
             try:
                 async with asyncio.timeout(self._timing.repair_s):
                     bars = await self._retry(
@@ -461,25 +461,25 @@ class LiveBars:
                 return  # the next session began meanwhile
             self._give(merge.repaired(bars, self._clock.now_ns()))
             self.counts["repairs"] += 1
-            self._close_torn()
-            count = self.counts["bars"] - before
+            self._close_torn_bar()
+            count = self.counts["bars"] - count_before
             if count:
                 self._log("repaired", symbol=self.symbol, reason=reason, fetched=len(bars), given=count)
 
     async def _retry(self, session: Session, read: Callable[[], Awaitable[tuple[Bar, ...]]]) -> tuple[Bar, ...]:
-        return await self._timing.until_answered(read, self._rng, partial(self._log_unanswered, session))
+        return await self._timing.until_answered(read, self._rng, partial(self._log_no_answer, session))
 
-    def _log_unanswered(self, session: Session, error: RestError, wait_s: float) -> None:
+    def _log_no_answer(self, session: Session, error: RestError, wait_s: float) -> None:
         if isinstance(error, Refused) and error.status in NOT_FOUND:
             self._log("symbol_refused", symbol=self.symbol, problem=str(error))
             return
         problem, wait_s = str(error), round(wait_s, 2)
         self._log("history_unavailable", symbol=self.symbol, date=session.date, problem=problem, wait_s=wait_s)
 
-    async def _repair_when_asked(self) -> None:
+    async def _repair_on_request(self) -> None:
         while True:
-            await self._repair_asked.wait()
-            self._repair_asked.clear()
+            await self._repair_request.wait()
+            self._repair_request.clear()
             await self._repair(self._repair_reason)
             await asyncio.sleep(self._timing.breath_s)
 
@@ -488,7 +488,7 @@ class LiveBars:
         minute."""
         silence = Silence(self._timing.silence_ns + LATE_NS, self._clock.now_ns())
         while True:
-            session = self._traded()
+            session = self._running_session()
             newest_ns = max(session.open_ns, self._streamed_ns) if session is not None and self.in_session else None
             silent = silence.looks
             again_ns = silence.look(self._clock.now_ns(), newest_ns)
@@ -542,7 +542,7 @@ class StockBars:
             on_state=self._on_state,
             log=log,
         )
-        self._each = {
+        self._bars_by_symbol = {
             symbol: LiveBars(
                 clock,
                 symbol,
@@ -559,7 +559,7 @@ class StockBars:
             )
             for symbol in symbols
         }
-        self._first = self._each[symbols[0]]
+        self._first = self._bars_by_symbol[symbols[0]]
 
     @property
     def spot(self) -> float:
@@ -573,47 +573,47 @@ class StockBars:
 
     def expects_quotes(self, symbol: str) -> bool:
         """Return whether quotes of a share, or of the first one's contracts, should come now."""
-        return self._each.get(symbol, self._first).expects_quotes
+        return self._bars_by_symbol.get(symbol, self._first).expects_quotes
 
     @property
     def counts(self) -> Counter[str]:
         """The counts of all symbols together."""
-        return sum((bars.counts for bars in self._each.values()), Counter())
+        return sum((bars.counts for bars in self._bars_by_symbol.values()), Counter())
 
     @property
     def abandoned(self) -> list[str]:
         """Dates of sessions whose bars did not come in time, each once."""
-        return list(dict.fromkeys(date for bars in self._each.values() for date in bars.abandoned))
+        return list(dict.fromkeys(date for bars in self._bars_by_symbol.values() for date in bars.abandoned))
 
     def begin(self, session: Session) -> None:
         """Emit bars of this session from now on."""
-        for bars in self._each.values():
+        for bars in self._bars_by_symbol.values():
             bars.begin(session)
 
     async def finish(self, session: Session) -> None:
         """Emit no bar of the session after this; first fetch the last ones where missing."""
-        await asyncio.gather(*(bars.finish(session) for bars in self._each.values()))
+        await asyncio.gather(*(bars.finish(session) for bars in self._bars_by_symbol.values()))
 
     async def fetched(self, session: Session, until_s: float | None = None) -> Minutes:
         """Fetch all minutes of a session up to now, by symbol. See `LiveBars.fetched`."""
-        return {symbol: await bars.fetched(session, until_s) for symbol, bars in self._each.items()}
+        return {symbol: await bars.fetched(session, until_s) for symbol, bars in self._bars_by_symbol.items()}
 
     def count(self, minutes: Minutes) -> int:
         """Return about how many bars every symbol has of these minutes."""
         return min(map(len, minutes.values())) * MINUTE_NS // self._grid.length_ns
 
-    def put_past(self, minutes: Minutes, known: Known) -> Known:
+    def put_past(self, minutes: Minutes, known_bars: Known) -> Known:
         """Emit the bars that the state lacks, without quotes, which are unknown; return what it knows then."""
         now_ns, newest = self._clock.now_ns(), {}
         past: list[Bar] = []
-        for symbol, live in self._each.items():
-            mine = live.know(minutes[symbol], known.last_of(symbol))
-            past += mine
-            newest[symbol] = max([known.last_of(symbol), *(bar.start_ns for bar in mine)])
+        for symbol, live in self._bars_by_symbol.items():
+            own_bars = live.know(minutes[symbol], known_bars.last_of(symbol))
+            past += own_bars
+            newest[symbol] = max([known_bars.last_of(symbol), *(bar.start_ns for bar in own_bars)])
         for bar in sorted(past, key=lambda bar: bar.start_ns):
             self._put(BarClosed(now_ns, bar))
             self._put(QuotesReceived(now_ns, bar.start_ns, ()))
-        return replace(known, last_bar_ns=max(newest.values()), newest=newest)
+        return replace(known_bars, last_bar_ns=max(newest.values()), newest=newest)
 
     def learn_spot(self, minutes: Minutes) -> None:
         """Take the first symbol's last close from past minutes."""
@@ -624,21 +624,21 @@ class StockBars:
         """Stream, repair and watch for silence until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.stream.socket.run(), name="stock stream")
-            for symbol, bars in self._each.items():
+            for symbol, bars in self._bars_by_symbol.items():
                 tasks.create_task(bars.run(), name=f"bars of {symbol}")
 
     # --- streamed -----------------------------------------------------------------------------------------------------
 
     def _on_bar(self, bar: Bar, session: Session) -> None:
-        self._each[bar.symbol].on_bar(bar, session)
+        self._bars_by_symbol[bar.symbol].on_bar(bar, session)
 
-    def _on_rejected(self, rejected: BarRejected) -> None:
-        self._each.get(rejected.symbol, self._first).on_rejected(rejected)
+    def _on_rejected(self, event: BarRejected) -> None:
+        self._bars_by_symbol.get(event.symbol, self._first).on_rejected(event)
 
     def _on_status(self, status: TradingStatus) -> None:
-        if (bars := self._each.get(status.symbol)) is not None:
+        if (bars := self._bars_by_symbol.get(status.symbol)) is not None:
             bars.on_status(status)
 
     def _on_state(self, state: State) -> None:
-        for bars in self._each.values():
+        for bars in self._bars_by_symbol.values():
             bars.on_state(state)

@@ -33,13 +33,13 @@ STOP_S = 2.0  # for what waits for the disk
 P = ParamSpec("P")
 
 
-def _contained(
+def _contain(
     method: Callable[Concatenate[OptionRecorder, P], None],
 ) -> Callable[Concatenate[OptionRecorder, P], None]:
     """Return the method so that an error ends the recording and goes no further."""
 
     @wraps(method)
-    def contained(self: OptionRecorder, /, *args: P.args, **fields: P.kwargs) -> None:
+    def wrapper(self: OptionRecorder, /, *args: P.args, **fields: P.kwargs) -> None:
         if self.failed:
             return
         try:
@@ -47,7 +47,7 @@ def _contained(
         except Exception as error:
             self.fail(error)
 
-    return contained
+    return wrapper
 
 
 class OptionRecorder:
@@ -65,7 +65,7 @@ class OptionRecorder:
         self._spare: frozenset[str] = frozenset()  # those that only the recording streams
         self._room = rule.symbols_max - RESERVE
         self._messages = 0  # of spare symbols in this minute
-        self._reported = ""
+        self._last_report = ""
         self.failed = False
 
     def fail(self, error: Exception) -> None:
@@ -79,7 +79,7 @@ class OptionRecorder:
         """Use this stream; `last_bar` returns start and close of the underlying's newest minute."""
         self._socket, self._last_bar = socket, last_bar
 
-    @_contained
+    @_contain
     def streamed(self, symbols: frozenset[str]) -> None:
         """Note what the desk streams."""
         self._desks = symbols
@@ -88,7 +88,7 @@ class OptionRecorder:
         else:
             self._book.keep_only(self._spare | symbols)
 
-    @_contained
+    @_contain
     def begin(self, session: Session) -> None:
         """Record this session from now on; without contracts until `listed`."""
         now_ns = self._clock.now_ns()
@@ -99,7 +99,7 @@ class OptionRecorder:
         self._recording.begin(session.date)
         self._stream(frozenset())
 
-    @_contained
+    @_contain
     def listed(self, contracts: tuple[Contract, ...]) -> None:
         """Choose contracts from this listing."""
         self._contracts = contracts
@@ -107,7 +107,7 @@ class OptionRecorder:
         if contracts:
             self._log("recording_started", contracts=len(self._spare | self._desks), room=self._room)
 
-    @_contained
+    @_contain
     def take(self, symbol: str, message: dict[str, Any]) -> None:
         """Take a quote of the stream."""
         if symbol not in self._desks:
@@ -119,18 +119,18 @@ class OptionRecorder:
                 return
         try:
             sizes = _size(message.get("bs")), _size(message.get("as"))
-            seen = StreamQuote(float(message["bp"]), float(message["ap"]), *sizes, instant_ns(message["t"]))
-            self._book.add(symbol, seen)
+            quote = StreamQuote(float(message["bp"]), float(message["ap"]), *sizes, instant_ns(message["t"]))
+            self._book.add(symbol, quote)
         except (LookupError, TypeError, ValueError, ArithmeticError):
             self._book.counts["unreadable"] += 1
 
-    @_contained
+    @_contain
     def on_state(self, state: State) -> None:
         """Note a lost connection: quotes may be missing."""
         if state == "down":
             self._book.interrupt()
 
-    @_contained
+    @_contain
     def end(self, session: Session) -> None:
         """Record the session's last minutes and make its file."""
         if self._session is not None and session.date == self._session.date:
@@ -150,7 +150,7 @@ class OptionRecorder:
         finally:
             await asyncio.to_thread(self._recording.stop, STOP_S)
 
-    @_contained
+    @_contain
     def _each_minute(self) -> None:
         self._report()
         self._close_due(self._clock.now_ns() - GRACE_NS)
@@ -196,16 +196,20 @@ class OptionRecorder:
     def _report(self) -> None:
         """Log what the thread finished, and why it stopped."""
         while not self._recording.finished.empty():
-            done = self._recording.finished.get()
+            finished_file = self._recording.finished.get()
             self._log(
-                "recording_finished", file=str(done.path), rows=done.rows, minutes=done.minutes, damaged=done.damaged
+                "recording_finished",
+                file=str(finished_file.path),
+                rows=finished_file.rows,
+                minutes=finished_file.minutes,
+                damaged=finished_file.damaged,
             )
         while not self._recording.unfinished.empty():
             self._log("recording_unfinished", reason=self._recording.unfinished.get())
         problem = self._recording.problem
-        if problem and problem != self._reported:
+        if problem and problem != self._last_report:
             self._log("recording_stopped", reason=problem)
-        self._reported = problem
+        self._last_report = problem
 
 
 def recorder_for(settings: DeskSettings, folder: Path, clock: Clock, log: EventLogger) -> OptionRecorder:
@@ -221,24 +225,26 @@ def recorder_for(settings: DeskSettings, folder: Path, clock: Clock, log: EventL
 
 
 def near(
-    contracts: Iterable[Contract], spot: float, strikes: int, expiries: int, recorded: frozenset[str]
+    contracts: Iterable[Contract], spot: float, strikes: int, expiries: int, recorded_symbols: frozenset[str]
 ) -> tuple[str, ...]:
     """Return the contracts of so many strikes on each side of the spot and so many expiries, the nearest first.
 
-    Those of `recorded` stay while they are at most `STAY` strikes further away.
+    Those of `recorded_symbols` stay while they are at most `STAY` strikes further away.
     """
     by_expiry: dict[str, dict[Decimal, list[str]]] = {}
     for contract in contracts:
         by_expiry.setdefault(contract.expiry, {}).setdefault(contract.strike, []).append(contract.symbol)
-    ranked: list[tuple[int, str, str]] = []
+    candidates: list[tuple[int, str, str]] = []
     for expiry in sorted(by_expiry)[:expiries]:
         ladder = by_expiry[expiry]
         below = [strike for strike in sorted(ladder, reverse=True) if strike <= spot]
         above = [strike for strike in sorted(ladder) if strike > spot]
         for side in (below, above):
             for rank, strike in enumerate(side[: strikes + STAY]):
-                ranked += [(rank, expiry, name) for name in ladder[strike] if rank < strikes or name in recorded]
-    return tuple(name for _, _, name in sorted(ranked))
+                candidates += [
+                    (rank, expiry, name) for name in ladder[strike] if rank < strikes or name in recorded_symbols
+                ]
+    return tuple(name for _, _, name in sorted(candidates))
 
 
 def _size(value: object) -> int | None:

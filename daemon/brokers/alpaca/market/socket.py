@@ -149,35 +149,35 @@ class MarketSocket:
         self._log = log
         self._rng = rng or random.SystemRandom()
         self._sleep = sleep
-        self._wanted: set[Pair] = set()
+        self._wanted_pairs: set[Pair] = set()
         self._spare: frozenset[Pair] = frozenset()  # wanted only where the server has room for them
-        self._granted: set[Pair] = set()
-        self._changed = asyncio.Event()
+        self._granted_pairs: set[Pair] = set()
+        self._change = asyncio.Event()
         self._leave: asyncio.Future[str] | None = None
         self._reply: asyncio.Future[dict[str, Any]] | None = None
 
     def subscribe(self, channel: str, symbols: Iterable[str]) -> None:
         """Add these to the wanted set; refused ones are requested again."""
         pairs = {(channel, symbol) for symbol in symbols}
-        self._wanted |= pairs
+        self._wanted_pairs |= pairs
         self.refused -= pairs
-        self._changed.set()
+        self._change.set()
 
     def unsubscribe(self, channel: str, symbols: Iterable[str]) -> None:
         """Remove these from the wanted set."""
-        self._wanted -= {(channel, symbol) for symbol in symbols}
-        self._changed.set()
+        self._wanted_pairs -= {(channel, symbol) for symbol in symbols}
+        self._change.set()
 
     def spare(self, channel: str, symbols: Iterable[str]) -> None:
         """Set what to stream where the server has room after all that is wanted; refused ones are requested again."""
         self._spare = frozenset((channel, symbol) for symbol in symbols)
         self.refused -= self._spare
-        self._changed.set()
+        self._change.set()
 
     @property
     def granted(self) -> frozenset[Pair]:
         """The subscriptions that the server last acknowledged."""
-        return frozenset(self._granted)
+        return frozenset(self._granted_pairs)
 
     def force_reconnect(self, reason: str) -> None:
         """Drop the present connection, if it is past its handshake, and reconnect."""
@@ -189,7 +189,7 @@ class MarketSocket:
         loop, failures = asyncio.get_running_loop(), 0
         while True:
             began = loop.time()
-            trouble, reason = await self._once()
+            trouble, reason = await self._visit()
             self._on_news()
             failures = 1 if loop.time() - began >= self._endpoint.back_off.steady_s else failures + 1
             wait_s = self._endpoint.back_off.wait_s(trouble, failures, self._rng.random())
@@ -199,9 +199,9 @@ class MarketSocket:
 
     # --- one connection -------------------------------------------------------------------------------------------
 
-    async def _once(self) -> tuple[Trouble, str]:
+    async def _visit(self) -> tuple[Trouble, str]:
         """Connect and stay until the connection ends; return the cause."""
-        limits, denied = self._endpoint.deadlines, 0
+        limits, denials = self._endpoint.deadlines, 0
         self.counts["connects"] += 1
         try:
             async with connect(
@@ -222,7 +222,7 @@ class MarketSocket:
                 finally:
                     await socket.close()  # a clean close frame on every way out: else the server keeps the session
         except StreamError as error:
-            denied = error.code
+            denials = error.code
             return error.trouble, str(error)
         except InvalidStatus as error:
             status = error.response.status_code
@@ -233,8 +233,8 @@ class MarketSocket:
         except (WebSocketException, InvalidHandshake, OSError) as error:
             return "lost", f"{type(error).__name__}: {error}"
         finally:
-            self.denied = denied
-            self._granted = set()
+            self.denied = denials
+            self._granted_pairs = set()
             self.refused = frozenset()
             if self.up:
                 self.up = False
@@ -247,19 +247,19 @@ class MarketSocket:
         await socket.send(msgpack.packb(entry))
         await self._expect(socket, "authenticated", "the reply to the authentication")
 
-    async def _expect(self, socket: ClientConnection, msg: str, what: str) -> None:
+    async def _expect(self, socket: ClientConnection, msg: str, subject: str) -> None:
         limit_s = self._endpoint.deadlines.reply_s
         try:
             async with asyncio.timeout(limit_s):
                 frame = await socket.recv()
         except TimeoutError as error:
-            raise StreamError(f"{what} did not come within {limit_s:g} s") from error
+            raise StreamError(f"{subject} did not come within {limit_s:g} s") from error
         messages = self._unpack(frame)
         first = messages[0] if messages else {}
         if first.get("T") == "error":
             raise refusal(first)
         if first.get("T") != "success" or first.get("msg") != msg:
-            raise StreamError(f"{what} was {short(first)}, expected success {msg!r}")
+            raise StreamError(f"{subject} was {short(first)}, expected success {msg!r}")
 
     async def _stay(self, socket: ClientConnection) -> str:
         """Read and keep the subscriptions right until one of both fails or `force_reconnect`."""
@@ -320,11 +320,11 @@ class MarketSocket:
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             self._bad(f"{short(message)}: {type(error).__name__}: {error}")
 
-    def _bad(self, what: str, more: int = 1) -> None:
-        before = self.counts["bad"]
-        self.counts["bad"] = count = before + more
-        if count.bit_length() > before.bit_length():  # at the 1st, 2nd, 4th, 8th …: a flood stays readable
-            self._log("message_unreadable", url=self._endpoint.url, what=what, count=count)
+    def _bad(self, fault: str, more: int = 1) -> None:
+        count_before = self.counts["bad"]
+        self.counts["bad"] = count = count_before + more
+        if count.bit_length() > count_before.bit_length():  # at the 1st, 2nd, 4th, 8th …: a flood stays readable
+            self._log("message_unreadable", url=self._endpoint.url, what=fault, count=count)
 
     def _control(self, message: dict[str, Any]) -> None:
         if message.get("T") == "error" and code_of(message) not in REQUEST_CODES:
@@ -339,23 +339,23 @@ class MarketSocket:
 
     async def _keep_subscribed(self, socket: ClientConnection) -> None:
         while True:
-            self._changed.clear()
-            missing = self._wanted - self._granted - self.refused
+            self._change.clear()
+            missing = self._wanted_pairs - self._granted_pairs - self.refused
             if missing:
                 await self._ask_for(socket, sorted(missing))
-            gone = self._granted - self._wanted - self._spare
-            if gone:
-                await self._drop(socket, gone)
+            obsolete = self._granted_pairs - self._wanted_pairs - self._spare
+            if obsolete:
+                await self._drop(socket, obsolete)
             if not self.up:
                 self.up, self.denied = True, 0
-                self._log("stream_up", url=self._endpoint.url, subscribed=len(self._granted))
+                self._log("stream_up", url=self._endpoint.url, subscribed=len(self._granted_pairs))
                 self._on_state("up")
-            more = self._spare - self._granted - self.refused - self._wanted
+            more = self._spare - self._granted_pairs - self.refused - self._wanted_pairs
             if more and (await self._request(socket, "subscribe", sorted(more))).get("T") == "error":
                 self.refused |= more
             self._on_news()
-            if not self._changed.is_set():
-                await self._changed.wait()
+            if not self._change.is_set():
+                await self._change.wait()
 
     async def _ask_for(self, socket: ClientConnection, pairs: list[Pair]) -> None:
         """Subscribe. A refused request was dropped as a whole: halve it until the refused pair stands alone."""
@@ -364,13 +364,13 @@ class MarketSocket:
             part = waiting.pop()
             reply = await self._request(socket, "subscribe", part)
             if reply.get("T") != "error":
-                missing = [pair for pair in part if pair not in self._granted]
+                missing = [pair for pair in part if pair not in self._granted_pairs]
                 if missing:
                     self._refuse(missing, 0, "left out of the acknowledgement")
                 continue
             code, text = code_of(reply), str(reply.get("msg"))
-            if code == SYMBOL_LIMIT and self._granted - self._wanted:
-                await self._drop(socket, self._granted - self._wanted)  # makes room
+            if code == SYMBOL_LIMIT and self._granted_pairs - self._wanted_pairs:
+                await self._drop(socket, self._granted_pairs - self._wanted_pairs)  # makes room
                 waiting.append(part)
             elif len(part) > 1:
                 middle = len(part) // 2
@@ -386,7 +386,7 @@ class MarketSocket:
         """Unsubscribe. Messages of pairs that the server keeps are harmless."""
         pairs = sorted(pairs)
         await self._request(socket, "unsubscribe", pairs)
-        self._granted -= set(pairs)
+        self._granted_pairs -= set(pairs)
 
     async def _request(self, socket: ClientConnection, action: str, pairs: list[Pair]) -> dict[str, Any]:
         """Send one request and wait for its acknowledgement or error. Raises StreamError past the deadline."""
@@ -404,10 +404,10 @@ class MarketSocket:
         finally:
             self._reply = None
         if reply.get("T") == "subscription":  # the whole set, with unrequested channels
-            ours = self._granted.union(pairs)
-            listed = [(channel, symbols) for channel, symbols in reply.items() if isinstance(symbols, list)]
-            self._granted = {
-                (c, symbol) for c, symbols in listed for symbol in map(str, symbols) if (c, symbol) in ours
+            own_pairs = self._granted_pairs.union(pairs)
+            lists = [(channel, symbols) for channel, symbols in reply.items() if isinstance(symbols, list)]
+            self._granted_pairs = {
+                (c, symbol) for c, symbols in lists for symbol in map(str, symbols) if (c, symbol) in own_pairs
             }
         return reply
 
@@ -449,10 +449,10 @@ def read_bar(message: dict[str, Any], symbol: str, session: Session, interval_s:
     """
     start_ns = instant_ns(message["t"])
     prices = [_number(message[name]) for name in "ohlcv"]
-    named = str(message.get("S", symbol))
-    if named != symbol:
-        detail = f"{values_text(prices)}; the bar is of {named}, expected {symbol}"
-        return BarRejected(now_ns, named, start_ns, "wrong_symbol", detail)
+    name = str(message.get("S", symbol))
+    if name != symbol:
+        detail = f"{values_text(prices)}; the bar is of {name}, expected {symbol}"
+        return BarRejected(now_ns, name, start_ns, "wrong_symbol", detail)
     reason = fault(prices, (start_ns - session.open_ns) % (interval_s * SECOND_NS))
     if reason:
         return BarRejected(now_ns, symbol, start_ns, reason, values_text(prices))
@@ -508,7 +508,7 @@ class StockStream:
                 session = self._session_at(instant_ns(message["t"]))
                 if session is None:
                     return
-                symbol = self._symbols[0] if len(self._symbols) == 1 else self._named(message)
+                symbol = self._symbols[0] if len(self._symbols) == 1 else self._symbol_of(message)
                 bar = read_bar(message, symbol, session, self._interval_s, self._now_ns())
                 if isinstance(bar, BarRejected):
                     self._on_rejected(bar)
@@ -521,7 +521,7 @@ class StockStream:
             case _:
                 pass  # types that were not requested
 
-    def _named(self, message: dict[str, Any]) -> str:
+    def _symbol_of(self, message: dict[str, Any]) -> str:
         """Return which of several symbols the bar is expected to be of. Raises KeyError where it names none."""
         symbol = str(message["S"])
         return symbol if symbol in self._symbols else ", ".join(self._symbols)
@@ -540,9 +540,9 @@ def _ignore(_message: dict[str, Any]) -> None:
 def read_status(message: dict[str, Any]) -> TradingStatus:
     """Parse a raw trading status (`sc sm rc rm`). Raises KeyError without symbol or code."""
     code = str(message["sc"])
-    halted = True if code in HALTED else False if code in RESUMED else None
+    is_halted = True if code in HALTED else False if code in RESUMED else None
     reason = f"{message.get('rc', '')} {message.get('rm', '')}".strip()
-    return TradingStatus(str(message["S"]), code, str(message.get("sm", "")), reason, halted)
+    return TradingStatus(str(message["S"]), code, str(message.get("sm", "")), reason, is_halted)
 
 
 class Silence:

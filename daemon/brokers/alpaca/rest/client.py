@@ -121,7 +121,7 @@ class RequestQueue:
         self._reserve = reserve
         self._floor = floor
         self._oldest_each = oldest_each
-        self._taken = 0
+        self._calls_taken = 0
         self._capacity = 256
         self._queue: list[tuple[int, int, _Call]] = []
         self._number = itertools.count()
@@ -228,8 +228,8 @@ class RequestQueue:
             wait_ns = max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
             if wait_ns <= 0:
                 self._bucket.take()
-                self._taken += 1
-                if self._oldest_each and self._taken % self._oldest_each == 0:
+                self._calls_taken += 1
+                if self._oldest_each and self._calls_taken % self._oldest_each == 0:
                     return self._oldest()
                 return heapq.heappop(self._queue)[2]
             with contextlib.suppress(TimeoutError):
@@ -358,12 +358,12 @@ class BoundClient(RESTClient):
 
     def __init__(self, access: Access, queue: RequestQueue, methods: frozenset[str], version: str = V2) -> None:
         super().__init__(access.url, access.key, access.secret, api_version=version, raw_data=True)
-        self._bound = BoundSession(methods, access, queue)
+        self._bound_session = BoundSession(methods, access, queue)
 
     def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
         """Send once, whatever `retry` is; None for an empty body. Raises StatusError, and the session's errors."""
         del retry  # the library must not decide on resending
-        reply = self._bound.request(method, url, opts["headers"], opts.get("params"), opts.get("json"))
+        reply = self._bound_session.request(method, url, opts["headers"], opts.get("params"), opts.get("json"))
         if reply.status >= 400:
             raise StatusError(reply)
         return json_of(reply.body)
@@ -401,19 +401,19 @@ class BoundSession:
         Raises MethodRefused, Redirected, and errors of urllib3.
         """
         if method not in self._methods:
-            allowed = ", ".join(sorted(self._methods))
-            raise MethodRefused(f"{method} through a client for {allowed} only: nothing was sent")
+            methods_text = ", ".join(sorted(self._methods))
+            raise MethodRefused(f"{method} through a client for {methods_text} only: nothing was sent")
         until_s = time.monotonic() + self._deadlines.whole_s
         if params:
             query = urlencode([(name, value) for name, value in params.items() if value is not None], doseq=True)
             url = f"{url}?{query}" if query else url
-        sent, body = {**headers, "Accept-Encoding": "gzip, deflate"}, None
+        headers_sent, body = {**headers, "Accept-Encoding": "gzip, deflate"}, None
         if content is not None:
-            sent["Content-Type"] = "application/json"
+            headers_sent["Content-Type"] = "application/json"
             body = json.dumps(content, allow_nan=False).encode()
         timeout = Timeout(connect=self._deadlines.connect_s, read=self._deadlines.read_s)
         response = self._pool.urlopen(
-            method, url, redirect=False, headers=sent, body=body, timeout=timeout, preload_content=False
+            method, url, redirect=False, headers=headers_sent, body=body, timeout=timeout, preload_content=False
         )
         self._queue.observe(response.status, response.headers)
         reply = Reply(response.status, response.headers, _whole_body(response, until_s))
@@ -472,14 +472,14 @@ def _failure(reply: Reply, hide: Callable[[str], str]) -> RestError:
     if not 400 <= status < 500 or status == 408:
         return Unanswered(f"HTTP {status}")
     try:
-        decoded = json_value(body)
+        fields = json_value(body)
     except Unreadable:
-        decoded = None
-    if not isinstance(decoded, dict):
+        fields = None
+    if not isinstance(fields, dict):
         return Refused(status, None, hide(f"no JSON object but {body[:80]!r}"), {}, of_service=False)
-    code = decoded.get("code")
-    extra = {key: value for key, value in decoded.items() if key not in ("code", "message")}
-    message = hide(text(decoded.get("message"))[:500])
+    code = fields.get("code")
+    extra = {key: value for key, value in fields.items() if key not in ("code", "message")}
+    message = hide(text(fields.get("message"))[:500])
     return Refused(status, code if isinstance(code, int) else None, message, extra)
 
 
@@ -513,8 +513,8 @@ class QueuedClient:
         many: bool = False,
     ) -> object:
         """GET `path`; keys whose value is None are left out."""
-        sent = {key: value for key, value in (query or {}).items() if value is not None}
-        return await self.ask(partial(self.client.get, path, sent), urgency, many=many)
+        parameters = {key: value for key, value in (query or {}).items() if value is not None}
+        return await self.ask(partial(self.client.get, path, parameters), urgency, many=many)
 
     async def pages(self, path: str, query: Mapping[str, object], key: str) -> list[object]:
         """Return the value of `key` on every page, one entry a page."""

@@ -52,8 +52,8 @@ class MarketData:
     async def _stock_bars(self, symbols: tuple[str, ...], query: Raw, feed: str) -> dict[str, list[Raw]]:
         bars: dict[str, list[Raw]] = {}
         for some in _hundreds(symbols):
-            asked = {"symbols": some, **query, "feed": feed, "limit": 10_000, "sort": "asc"}
-            for page in await self._stocks.pages("/stocks/bars", asked, "bars"):
+            parameters = {"symbols": some, **query, "feed": feed, "limit": 10_000, "sort": "asc"}
+            for page in await self._stocks.pages("/stocks/bars", parameters, "bars"):
                 for symbol, rows in an_object(page or {}, "bars").items():
                     bars.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
         return bars
@@ -92,14 +92,14 @@ class MarketData:
 
 
 async def _newest(
-    client: QueuedClient, path: str, symbols: tuple[str, ...], feed: str, what: str, key: str = ""
+    client: QueuedClient, path: str, symbols: tuple[str, ...], feed: str, subject: str, key: str = ""
 ) -> dict[str, Raw]:
     """Return symbol -> row of the answers, or of what they have under `key`; symbols without one are absent."""
     by_symbol: dict[str, Raw] = {}
     for some in _hundreds(symbols):
-        answer = an_object(await client.get(path, {"symbols": some, "feed": feed}), f"{what}s")
-        rows = an_object(answer.get(key) or {}, f"{what}s") if key else answer
-        by_symbol |= {symbol: an_object(row, what) for symbol, row in rows.items() if row}
+        answer = an_object(await client.get(path, {"symbols": some, "feed": feed}), f"{subject}s")
+        rows = an_object(answer.get(key) or {}, f"{subject}s") if key else answer
+        by_symbol |= {symbol: an_object(row, subject) for symbol, row in rows.items() if row}
     return by_symbol
 
 

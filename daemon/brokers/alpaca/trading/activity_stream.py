@@ -86,14 +86,14 @@ class ActivityStream:
         failures = 0
         self._since_ns = self._now_ns()
         while True:
-            before = self._last
+            last_before = self._last
             try:
                 detail, least_s = await self._visit(), 0.0
-            except _Refused as refused:
-                detail, least_s = str(refused), self._deadlines.refused_s if refused.status in REFUSED else 0.0
+            except _Refused as refusal:
+                detail, least_s = str(refusal), self._deadlines.refused_s if refusal.status in REFUSED else 0.0
             except Exception as error:  # an observer: whatever it is, it ends this connection alone
                 detail, least_s = f"{type(error).__name__}: {error}"[:200], 0.0
-            failures = 1 if self._last != before else failures + 1
+            failures = 1 if self._last != last_before else failures + 1
             waits = self._deadlines
             pause_s = max(least_s, back_off_s(failures, waits.first_pause_s, waits.longest_pause_s, _JITTER.random()))
             self._log("activity_stream_lost", detail=detail, retry_s=round(pause_s, 1))
@@ -101,9 +101,9 @@ class ActivityStream:
 
     async def _visit(self) -> str:
         """Run one connection to its end, from after the newest known line on; returns why it ended."""
-        since = {"since_id": self._last} if self._last else {"since": time_text(self._since_ns)}
+        start = {"since_id": self._last} if self._last else {"since": time_text(self._since_ns)}
         unreadable = 0
-        async for data in events(self._access, since, self._deadlines.open_s, self._deadlines.idle_s, self._opened):
+        async for data in events(self._access, start, self._deadlines.open_s, self._deadlines.idle_s, self._log_open):
             try:
                 line = activity_line(data, self._now_ns())
             except Malformed as odd:
@@ -119,12 +119,12 @@ class ActivityStream:
                 self._on_line(line)
         return "ended by the broker"
 
-    def _opened(self) -> None:
+    def _log_open(self) -> None:
         self._log("activity_stream_listening")
 
 
 async def events(
-    access: Access, query: Mapping[str, str], open_s: float, idle_s: float, opened: Callable[[], None] = lambda: None
+    access: Access, query: Mapping[str, str], open_s: float, idle_s: float, on_open: Callable[[], None] = lambda: None
 ) -> AsyncIterator[str]:
     """Yield the data of each event of the answer to `query`. Raises _Refused, aiohttp's errors, OSError, ValueError."""
     headers = {
@@ -139,7 +139,7 @@ async def events(
     ):
         if response.status != 200 or response.content_type != "text/event-stream":
             raise _Refused(response.status)
-        opened()
+        on_open()
         part, size = [], 0
         while line := await response.content.readline():
             part.append(line)
@@ -190,7 +190,7 @@ async def probe(access: Access, since_ns: int, until_ns: int, deadline_s: float)
     try:
         async with asyncio.timeout(deadline_s):
             return [activity_line(data, until_ns) async for data in events(access, query, deadline_s, deadline_s)]
-    except _Refused as refused:
-        return str(refused)
+    except _Refused as refusal:
+        return str(refusal)
     except (aiohttp.ClientError, OSError, ValueError, Malformed) as error:  # TimeoutError is an OSError
         return f"{type(error).__name__}: {error}"[:200]

@@ -91,14 +91,14 @@ class OwnOrders:
         self._on_update = on_update
         self._order_ids: dict[str, str] = {}  # client order id -> the broker's id, for orders of ours that may be open
         self._posting: dict[str, asyncio.Task[Event]] = {}
-        self._posted: Counter[str] = Counter()  # how often each name was queued to be posted
+        self._post_counts: Counter[str] = Counter()  # how often each name was queued to be posted
         self._withdrawn: set[str] = set()  # cancelled before their post has left our queue
         self._missing: dict[str, OrderMissing] = {}  # events that the step has not taken yet
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._cancelling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bugs: list[BaseException] = []
-        self._broken = asyncio.Event()
+        self._breaks = asyncio.Event()
 
     def follow(self, order_ids: Mapping[str, str]) -> None:
         """Add orders of an earlier run that may be open: client order id -> the broker's id."""
@@ -111,7 +111,7 @@ class OwnOrders:
 
     async def bug(self) -> None:
         """Raise the first exception of a task that is no broker failure."""
-        await self._broken.wait()
+        await self._breaks.wait()
         raise self._bugs[0]
 
     async def close(self) -> None:
@@ -123,21 +123,21 @@ class OwnOrders:
     def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._forget_task)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _forget_task(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bugs.append(error)
-            self._broken.set()
+            self._breaks.set()
 
     # --- submissions and cancels ----------------------------------------------------------------------------------
 
     def submit(self, order: SubmitOrder) -> None:
         """Post the order, after an earlier post of its name has ended."""
         name = order.client_order_id
-        self._posted[name] += 1
+        self._post_counts[name] += 1
         self._posting[name] = self._spawn(self._submit(order, self._posting.get(name)), f"submit {name}")
 
     async def _submit(self, order: SubmitOrder, earlier: asyncio.Task[Event] | None) -> Event:
@@ -164,11 +164,11 @@ class OwnOrders:
             self._closings.begin(name, order.symbol)
         try:
             return self._reply(order, await self._orders.submit(order, lambda: name in self._withdrawn))
-        except NotSent as kept:
-            self._log("order_not_sent", client_order_id=name, reason=str(kept))
+        except NotSent as not_sent:
+            self._log("order_not_sent", client_order_id=name, reason=str(not_sent))
             return OrderExpired(self._clock.now_ns(), name)
-        except Refused as refused:
-            return self._refusal(name, refused)
+        except Refused as refusal:
+            return self._refusal(name, refusal)
         except (RestError, Malformed) as error:
             self._log("order_unanswered", client_order_id=name, problem=str(error))
             return OrderUnknown(self._clock.now_ns(), name)
@@ -186,14 +186,14 @@ class OwnOrders:
             return OrderAccepted(self._clock.now_ns(), name, order.order_id)
         return OrderFound(self._clock.now_ns(), order)
 
-    def _refusal(self, name: str, refused: Refused) -> Event:
+    def _refusal(self, name: str, refusal: Refused) -> Event:
         """Return the event of a refusal: definite, unless the name is taken, because the order may be there already."""
-        if refused.of_name:
+        if refusal.of_name:
             self.look_up_soon(name)
             return OrderUnknown(self._clock.now_ns(), name)
-        if refused.status == 403 and refused.message.startswith(GATEWAY):
-            return OrderRejected(self._clock.now_ns(), name, refused.message, denied=True)
-        return OrderRejected(self._clock.now_ns(), name, str(refused), existing=_existing(refused))
+        if refusal.status == 403 and refusal.message.startswith(GATEWAY):
+            return OrderRejected(self._clock.now_ns(), name, refusal.message, denied=True)
+        return OrderRejected(self._clock.now_ns(), name, str(refusal), existing=_existing(refusal))
 
     def cancel_soon(self, name: str) -> None:
         """Cancel, one at a time for each name: late news never fills the queue with cancels."""
@@ -214,8 +214,8 @@ class OwnOrders:
                 await self._orders.cancel(order_id)
             else:
                 self.look_up_soon(name)
-        except Refused as refused:
-            self._put(CancelRejected(self._clock.now_ns(), name, str(refused)))
+        except Refused as refusal:
+            self._put(CancelRejected(self._clock.now_ns(), name, str(refusal)))
             self.look_up_soon(name)
         except (RestError, Malformed) as error:
             self._log("cancel_unanswered", client_order_id=name, problem=str(error))
@@ -223,16 +223,16 @@ class OwnOrders:
         finally:
             del self._cancelling[name]
 
-    def lift_fence_soon(self, then: Callable[[], None]) -> None:
-        """Let the account take new orders again, once; `then` is called with the answer, whatever it is."""
-        self._spawn(self._lift_fence(then), "lift the fence")
+    def lift_fence_soon(self, on_lifted: Callable[[], None]) -> None:
+        """Let the account take new orders again, once; `on_lifted` is called with the answer, whatever it is."""
+        self._spawn(self._lift_fence(on_lifted), "lift the fence")
 
-    async def _lift_fence(self, then: Callable[[], None]) -> None:
+    async def _lift_fence(self, on_lifted: Callable[[], None]) -> None:
         try:
             await self._orders.suspend(on=False)
         except (RestError, Malformed) as error:
             self._log("fence_not_lifted", problem=str(error))
-        then()
+        on_lifted()
 
     async def _order_id(self, name: str) -> str:
         """Return the broker's id of an order that may be open; `""` when unknown or ended."""
@@ -268,7 +268,7 @@ class OwnOrders:
 
     async def _look_up(self, name: str) -> None:
         """Look up until the broker answers: with the order, or several times that it is missing."""
-        missing, failures, posts = 0, 0, self._posted[name]
+        missing, failures, posts = 0, 0, self._post_counts[name]
         while True:
             if (posting := self._posting.get(name)) is not None:
                 await asyncio.wait({posting})
@@ -276,8 +276,8 @@ class OwnOrders:
                     del self._looking[name]
                     return
                 continue  # another post may wait after it
-            if self._posted[name] != posts:
-                missing, posts = 0, self._posted[name]  # an answer from before a post does not count
+            if self._post_counts[name] != posts:
+                missing, posts = 0, self._post_counts[name]  # an answer from before a post does not count
             try:
                 order = await self._read(name)
             except (RestError, Malformed) as error:
@@ -291,7 +291,7 @@ class OwnOrders:
                 event: Event = OrderFound(self._clock.now_ns(), order)
                 break
             missing += 1
-            if self._posted[name] == posts and missing >= self._timeouts.missing_answers:
+            if self._post_counts[name] == posts and missing >= self._timeouts.missing_answers:
                 event = self._missing[name] = OrderMissing(self._clock.now_ns(), name)
                 break
             await asyncio.sleep(self._timeouts.missing_gap_s)
@@ -405,13 +405,15 @@ class BrokerLink:
         self._is_ours = is_ours
         self._timeouts = timeouts or Timeouts()
         self._closings = closings or Closings()
-        self._own = OwnOrders(clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_late)
+        self._own_orders = OwnOrders(
+            clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_late
+        )
         self._stream = open_stream(on_update=self._on_update, on_state=self._on_state)
         self._activities = open_activities(on_line=self._on_activity) if open_activities is not None else None
         self._listening = asyncio.Event()
         self._connection = 0  # counts losses of the stream
-        self._asked = asyncio.Event()
-        self._awaited = asyncio.Event()  # by an exit
+        self._question = asyncio.Event()
+        self._exit_question = asyncio.Event()  # by an exit
 
     # --- the engine's side ----------------------------------------------------------------------------------------
 
@@ -420,28 +422,28 @@ class BrokerLink:
         for effect in effects:
             match effect:
                 case SubmitOrder():
-                    self._own.submit(effect)
+                    self._own_orders.submit(effect)
                 case CancelOrder(client_order_id=name):
-                    self._own.cancel_soon(name)
+                    self._own_orders.cancel_soon(name)
                 case LiftFence():
-                    self._own.lift_fence_soon(self._asked.set)
+                    self._own_orders.lift_fence_soon(self._question.set)
                 case _:
                     pass
 
     def stepped(self, event: Event, effects: Sequence[AnyEffect]) -> None:
         """Execute the queries of a step: they change nothing at the broker and need no durability."""
         if isinstance(event, OrderMissing):
-            self._own.taken(event)
+            self._own_orders.taken(event)
         for effect in effects:
             match effect:
                 case LookUpOrder(client_order_id=name, order_id=order_id):
                     if not isinstance(order_id, UnsetType):
                         self._closings.follow({name: order_id})
-                    self._own.look_up_soon(name)
+                    self._own_orders.look_up_soon(name)
                 case AskBroker(at_once=at_once):
-                    self._asked.set()
+                    self._question.set()
                     if at_once:
-                        self._awaited.set()
+                        self._exit_question.set()
                 case _:
                     pass
 
@@ -450,7 +452,7 @@ class BrokerLink:
 
         `closings` are those that the broker's own call made, open or not.
         """
-        self._own.follow(order_ids)
+        self._own_orders.follow(order_ids)
         self._closings.follow(closings or {})
 
     async def run(self) -> None:
@@ -461,9 +463,9 @@ class BrokerLink:
                 group.create_task(self._report_on(), name="broker reports")
                 if self._activities is not None:
                     group.create_task(self._activities.run(), name="activity stream")
-                await self._own.bug()
+                await self._own_orders.bug()
         finally:
-            await self._own.close()
+            await self._own_orders.close()
 
     # --- the stream -----------------------------------------------------------------------------------------------
 
@@ -476,10 +478,10 @@ class BrokerLink:
         try:
             events = wire.trade_update(data, self._is_ours, self._clock.now_ns())
         except Malformed:
-            self._asked.set()
+            self._question.set()
             raise
         if isinstance(data, dict):
-            self._own.remember(wire.order(data["order"]))
+            self._own_orders.remember(wire.order(data["order"]))
             if data["event"] in (BUST, CORRECTION):
                 self._reporter.name_amended(wire.text(data["order"].get("id")), amended_execution(data))
         for event in events:
@@ -496,7 +498,7 @@ class BrokerLink:
         """Ask the ledger at once for a line of the second source; after an unreadable one, too. It books nothing."""
         if line is not None and line.amends:
             self._reporter.name_amended(line.order_id, execution_of(line.amends))
-        self._asked.set()
+        self._question.set()
 
     def _on_state(self, listening: bool, detail: str) -> None:
         if listening:
@@ -504,7 +506,7 @@ class BrokerLink:
             return
         self._listening.clear()
         self._connection += 1
-        self._asked.set()  # a report follows the next connect at once
+        self._question.set()  # a report follows the next connect at once
         self._put(BrokerLost(self._clock.now_ns(), f"trade stream: {detail}"))
 
     # --- reports --------------------------------------------------------------------------------------------------
@@ -517,8 +519,8 @@ class BrokerLink:
             connection, closings = self._connection, self._closings.begun
             if reported_in != connection:
                 self._reporter.forget()
-            self._asked.clear()
-            self._awaited.clear()
+            self._question.clear()
+            self._exit_question.clear()
             try:
                 report = await self._reporter.report()
             except BrokerError as error:
@@ -548,11 +550,11 @@ class BrokerLink:
             due = self._clock.sleep_until(self._clock.now_ns() + round(self._timeouts.report_every_s * SECOND_NS))
             await _first(self._listening.wait(), due)
             if not self._listening.is_set():
-                self._own.look_up_all()
+                self._own_orders.look_up_all()
 
     def _take_report(self, report: BrokerReported) -> None:
         for order in (*report.open_orders, *report.ended_orders):
-            self._own.remember(order)
+            self._own_orders.remember(order)
         self._put(report)
 
     async def _next_report(self) -> None:
@@ -564,15 +566,15 @@ class BrokerLink:
         least_s = min(self._timeouts.exit_gap_s, self._timeouts.report_gap_s)
         await self._clock.sleep_until(given_ns + round(least_s * SECOND_NS))
         gap = self._clock.sleep_until(given_ns + round(self._timeouts.report_gap_s * SECOND_NS))
-        await _first(self._awaited.wait(), gap)
+        await _first(self._exit_question.wait(), gap)
         minute = self._clock.sleep_until(given_ns + round(self._timeouts.report_every_s * SECOND_NS))
-        await _first(self._asked.wait(), minute)
+        await _first(self._question.wait(), minute)
 
 
-def _existing(refused: Refused) -> Quantity | UnsetType:
+def _existing(refusal: Refused) -> Quantity | UnsetType:
     """Return the quantity of the symbol that the account holds, where the refusal of a sale says it."""
     try:
-        existing = wire.optional_quantity(refused.extra, "existing_qty")
+        existing = wire.optional_quantity(refusal.extra, "existing_qty")
     except Malformed:
         return UNSET
     return UNSET if existing is None else exact(existing)

@@ -158,19 +158,20 @@ def _follow_on(lines: Mapping[str, Mapping[str, object]]) -> bool:
 
     The order of lines with the same time is not known: a fill that follows on goes first, then what amends one.
     """
-    before, waiting = Decimal(0), sorted(lines, key=_moment)
+    quantity_before, waiting = Decimal(0), sorted(lines, key=_moment)
     while waiting:
         together = [line for line in waiting if _moment(line) == _moment(waiting[0])]
-        after = {line: quantity(lines[line].get("cum_qty"), "cum_qty") for line in together}
+        quantities_after = {line: quantity(lines[line].get("cum_qty"), "cum_qty") for line in together}
         fits = [
             line
             for line in together
-            if not amends(lines[line]) and after[line] == before + quantity(lines[line].get("qty"), "qty")
+            if not amends(lines[line])
+            and quantities_after[line] == quantity_before + quantity(lines[line].get("qty"), "qty")
         ]
         following = fits or [line for line in together if amends(lines[line])]
         if not following:
             return False
-        before = after[following[0]]
+        quantity_before = quantities_after[following[0]]
         waiting.remove(following[0])
     return True
 
@@ -179,33 +180,33 @@ def _moment(line: str) -> str:
     return line.partition("::")[0]
 
 
-def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) -> Standing:
+def standing(rows: Iterable[Mapping[str, object]], executions: Sequence[str] = ()) -> Standing:
     """Return what stands of one order, from all of its FILL lines.
 
     An amending line names its fill by `previous_id`; else the only fill with its quantity is meant (of a bust also with
-    its price), or among several the one that `named` has: the executions that streams named as amended, in order.
+    its price), or among several the one that `executions` has: those that streams named as amended, in order.
     Raises Malformed where a line is unreadable or the fill that it amends is not certain.
     """
     lines = {required_text(row, "id"): row for row in rows}
-    filled = as_filled(lines.values())
+    sums = as_filled(lines.values())
     fills = [ledger_fill(row) for row in lines.values() if not amends(row)]
     now = {fill.id: (fill.quantity, fill.price) for fill in fills}
     by_id = {fill.id: fill for fill in fills}
     names = {execution_of(fill.id): fill.id for fill in fills}
-    amendments, hints = [], list(named)
+    amendments, hints = [], list(executions)
     for line, row in sorted(lines.items()):
         if amends(row):
             bust = row.get("status") == "canceled" or row.get("type") == BUST
-            stated, price = quantity(row.get("qty"), "qty"), decimal(row.get("price"), "price")
-            amended = _amended_by(row, now, names, stated, price if bust else None, hints)
-            after = (Decimal(0), price) if bust else (stated, price)
+            stated_quantity, price = quantity(row.get("qty"), "qty"), decimal(row.get("price"), "price")
+            line_amended = _amended_by(row, now, names, stated_quantity, price if bust else None, hints)
+            values_after = (Decimal(0), price) if bust else (stated_quantity, price)
             time = moment_ns(row.get("transaction_time"), "transaction_time")
-            amendments.append(Amendment(by_id[amended], now[amended], *after, time))
-            now[amended] = after
-            names[execution_of(line)] = amended
+            amendments.append(Amendment(by_id[line_amended], now[line_amended], *values_after, time))
+            now[line_amended] = values_after
+            names[execution_of(line)] = line_amended
     stands = (sum(q for q, _ in now.values()), sum(q * p for q, p in now.values()))
-    each = (replace(fill, quantity=now[fill.id][0], price=now[fill.id][1]) for fill in fills)
-    return Standing(filled, _decimals(stands), tuple(amendments), tuple(each))
+    current_fills = (replace(fill, quantity=now[fill.id][0], price=now[fill.id][1]) for fill in fills)
+    return Standing(sums, _decimals(stands), tuple(amendments), tuple(current_fills))
 
 
 def _decimals(pair: tuple[Decimal | int, Decimal | int]) -> tuple[Decimal, Decimal]:
@@ -226,16 +227,18 @@ def _amended_by(
     row: Mapping[str, object],
     now: Mapping[str, tuple[Decimal, Decimal]],
     names: Mapping[str, str],
-    stated: Decimal,
+    stated_quantity: Decimal,
     price: Decimal | None,
     hints: list[str],
 ) -> str:
     """Return the id of the fill that this line amends; a hint that decides is taken out."""
-    named = text(row.get("previous_id")) or text(row.get("previous_execution_id"))
-    if execution_of(named) in names:
-        return names[execution_of(named)]
-    alike = [line for line, (held, at) in now.items() if held == stated and price in (None, at)]
-    if not named and len({now[line] for line in alike}) == 1:
+    previous_id = text(row.get("previous_id")) or text(row.get("previous_execution_id"))
+    if execution_of(previous_id) in names:
+        return names[execution_of(previous_id)]
+    alike = [
+        line for line, (line_quantity, at) in now.items() if line_quantity == stated_quantity and price in (None, at)
+    ]
+    if not previous_id and len({now[line] for line in alike}) == 1:
         return alike[0]
     for hint in hints:
         if names.get(hint) in alike:
@@ -250,11 +253,11 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
     Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the fills
     do not add up to it: one is missing, or contracts are not whole.
     """
-    events, spent = [], Decimal(0)
+    events, spent_usd = [], Decimal(0)
     total: Quantity = 0
     for fill in sorted({fill.id: fill for fill in fills}.values(), key=lambda fill: fill.cumulative):
-        filled = units(fill.quantity, fill.symbol, "qty")
-        total, spent = total + filled, spent + fill.price * filled
+        quantity = units(fill.quantity, fill.symbol, "qty")
+        total, spent_usd = total + quantity, spent_usd + fill.price * quantity
         if total != fill.cumulative:
             raise Malformed(f"cum_qty of fill {fill.id} is {fill.cumulative}: expected {total}, the sum of its order's")
         events.append(
@@ -266,9 +269,9 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
                 price=fill.price,
                 filled_ns=fill.filled_ns,
                 cumulative_quantity=total,
-                cumulative_cost=spent,
+                cumulative_cost=spent_usd,
                 cumulative_fees=Decimal(0),  # regulatory fees come as FEE activities of their own
-                quantity=filled,
+                quantity=quantity,
             )
         )
     return tuple(events)
@@ -340,11 +343,11 @@ class Reread(Generic[T]):
     def __call__(self, row: Raw) -> T:
         """Return a row's value. Raises as `parse`."""
         name = wire.text(row.get("id"))
-        known = self._now.get(name) or self._former.get(name)
-        if known is None or known[0] != row:
-            known = row, self._parse(row)
-        self._now[name] = known
-        return known[1]
+        order = self._now.get(name) or self._former.get(name)
+        if order is None or order[0] != row:
+            order = row, self._parse(row)
+        self._now[name] = order
+        return order[1]
 
 
 class Reporter:
@@ -359,13 +362,13 @@ class Reporter:
         check: ClockComparison,
         *,
         agreed_ns: Callable[[], int] = lambda: 0,
-        named: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
+        under_name: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
         strange: Callable[[Raw], str] = lambda _account: "",
     ) -> None:
         """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never.
 
-        `named` gives an order of the broker's own call the journal's name, `strange` says why the account cannot be the
-        configured one.
+        `under_name` gives an order of the broker's own call the journal's name, `strange` says why the account cannot
+        be the configured one.
         """
         self._reads = reads
         self._clock = clock
@@ -373,18 +376,18 @@ class Reporter:
         self._log = log
         self._check = check
         self._agreed_ns = agreed_ns
-        self._named = named
+        self._under_name = under_name
         self._strange = strange
         self._order, self._fill = Reread(wire.order), Reread(ledger_fill)
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: dict[str, tuple[list[LedgerFill], set[Quantity]]] = {}  # order id -> and sums of quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
-        self._amended: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
+        self._amendments: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
         self._named_fills: dict[str, list[str]] = {}  # order id -> executions that a stream named as amended
         self._unreadable: set[str] = set()  # lines logged already
         self._rests = False  # a stop rested at the last read
-        self._announced: tuple[tuple[date, bool], list[Activity]] | None = None  # when they were read
+        self._announced_lines: tuple[tuple[date, bool], list[Activity]] | None = None  # when they were read
         self._announcements = Announced()  # of dividends
 
     def forget(self) -> None:
@@ -394,22 +397,22 @@ class Reporter:
 
     def name_amended(self, order_id: str, execution: str) -> None:
         """Note that a stream named this execution of an order as busted or corrected."""
-        named = self._named_fills.setdefault(order_id, [])
-        if execution and execution not in named:
-            named.append(execution)
+        executions = self._named_fills.setdefault(order_id, [])
+        if execution and execution not in executions:
+            executions.append(execution)
 
     async def report(self) -> BrokerReported:
         """Read a report now. Raises RestError, Malformed."""
         await self._check.measure()
         for _ in range(READS_MAX):
-            former = {order_id: amended.lines for order_id, amended in self._amended.items()}
+            former = {order_id: amendments.lines for order_id, amendments in self._amendments.items()}
             asked_ns = self._clock.now_ns()
             since_ns = self._since_ns(asked_ns)
             orders = await self._orders(since_ns)
             positions = wire.positions(await self._reads.positions())
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
-            amended = {order_id: amended.lines for order_id, amended in self._amended.items()}
+            amended = {order_id: amended.lines for order_id, amended in self._amendments.items()}
             if _belong_together(orders, fills) and amended == former:  # else the orders were read before a correction
                 break
         other = [*other, *await self._changes_of_today(asked_ns)]
@@ -428,7 +431,7 @@ class Reporter:
         self._rests = any(row.get("type") in RESTING for row in rows)
         rows += await self._reads.orders_since(since_ns)
         self._order.begin()
-        orders = {order.order_id: order for order in map(self._named, map(self._order, rows))}
+        orders = {order.order_id: order for order in map(self._under_name, map(self._order, rows))}
         self._names |= {order_id: order.client_order_id for order_id, order in orders.items()}
         return orders
 
@@ -449,26 +452,26 @@ class Reporter:
         of_order: dict[str, list[Raw]] = defaultdict(list)
         for row in rows:
             of_order[wire.text(row.get("order_id"))].append(row)
-        amended = {order_id: lines for order_id, lines in of_order.items() if any(map(amends, lines))}
-        ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
-        self._amended = {
+        amended_lines = {order_id: lines for order_id, lines in of_order.items() if any(map(amends, lines))}
+        own_names = {name for name in fills if name not in amended_lines and self._is_ours(self._names[name])}
+        self._amendments = {
             order_id: await self._amended_fills(order_id, lines)
-            for order_id, lines in amended.items()
+            for order_id, lines in amended_lines.items()
             if self._is_ours(self._names.get(order_id, ""))
         }
-        other = [await self._dated(line) for line in self._readable(rest, activity)] + self._amending_lines()
-        return {order_id: fills[order_id] for order_id in ours}, other
+        other = [await self._with_ex_date(line) for line in self._readable(rest, activity)] + self._amending_lines()
+        return {order_id: fills[order_id] for order_id in own_names}, other
 
-    async def _dated(self, line: Activity) -> Activity:
+    async def _with_ex_date(self, line: Activity) -> Activity:
         """Return a dividend's line with the ex-date that was announced; others, and unknown ones, as they are."""
         if line.kind not in DIVIDENDS or not line.symbol:
             return line
 
-        def failed(symbol: str, problem: str) -> None:
+        def report_failure(symbol: str, problem: str) -> None:
             self._log("ex_date_unknown", symbol=symbol, problem=problem)
 
-        paid = new_york_date(line.time_ns)
-        ex_date = await self._announcements.of(self._reads.ex_date, line.symbol, paid, failed)
+        payment_date = new_york_date(line.time_ns)
+        ex_date = await self._announcements.of(self._reads.ex_date, line.symbol, payment_date, report_failure)
         return msgspec.structs.replace(line, ex_date=ex_date or "")
 
     async def _changes_of_today(self, asked_ns: int) -> list[Activity]:
@@ -478,8 +481,8 @@ class Reporter:
         """
         day, minute = new_york_date(asked_ns), new_york_minute(asked_ns)
         when = day, minute >= BEFORE_OPEN_MIN
-        former = [] if self._announced is None or self._announced[0][0] != day else self._announced[1]
-        if not self._rests or (self._announced is not None and self._announced[0] == when):
+        former = [] if self._announced_lines is None or self._announced_lines[0][0] != day else self._announced_lines[1]
+        if not self._rests or (self._announced_lines is not None and self._announced_lines[0] == when):
             return former
         try:
             rows = await self._reads.shares_changed(day.isoformat())
@@ -487,42 +490,42 @@ class Reporter:
             self._log("announcements_unread", problem=str(problem))
             return former
         lines = [line for row in rows for line in _announcing(row, day.isoformat(), asked_ns)]
-        self._announced = when, lines
+        self._announced_lines = when, lines
         return lines
 
     async def _amended_fills(self, order_id: str, rows: list[Raw]) -> Amended:
         """Read all fills of an order when the ledger has a new line of it, and one amends a fill."""
         lines = frozenset(wire.text(row.get("id")) for row in rows)
-        former, named = self._amended.get(order_id), tuple(self._named_fills.get(order_id, ()))
-        if former is not None and (former.lines, former.named) == (lines, named):
+        former, executions = self._amendments.get(order_id), tuple(self._named_fills.get(order_id, ()))
+        if former is not None and (former.lines, former.named) == (lines, executions):
             return former
-        count, filled = sum(map(amends, rows)), None
+        count, sums = sum(map(amends, rows)), None
         try:
             all_rows = await self._reads.order_fills(order_id)
-            filled = as_filled(all_rows)
-            return Amended(lines, named, count, standing(all_rows, named), filled)
+            sums = as_filled(all_rows)
+            return Amended(lines, executions, count, standing(all_rows, executions), sums)
         except Malformed as odd:
             self._log_unreadable(order_id, odd)
-            return Amended(lines, named, count, None, filled)
+            return Amended(lines, executions, count, None, sums)
 
     def _amending_lines(self) -> list[Activity]:
         """Return what each bust and correction changes, for orders that the journal forgot."""
         activities = []
-        for order_id, of_order in self._amended.items():
-            for number, amended in enumerate(of_order.fills.amendments if of_order.fills else (), 1):
-                (had, paid), fill = amended.before, amended.fill
+        for order_id, of_order in self._amendments.items():
+            for number, amendment in enumerate(of_order.fills.amendments if of_order.fills else (), 1):
+                (had, cost_before), fill = amendment.before, amendment.fill
                 multiplier = 100 if is_contract(fill.symbol) else 1
-                change = amended.quantity * amended.price - had * paid
+                change = amendment.quantity * amendment.price - had * cost_before
                 activities.append(
                     Activity(
                         id=correction_name(self._names[order_id], number),
                         kind=AMENDED_FILL,
                         symbol=fill.symbol,
-                        quantity=fill.side * (amended.quantity - had),
-                        price=amended.price,
+                        quantity=fill.side * (amendment.quantity - had),
+                        price=amendment.price,
                         amount=-fill.side * change * multiplier,
                         status="",
-                        time_ns=amended.time_ns,
+                        time_ns=amendment.time_ns,
                         order=self._names[order_id],
                         side=fill.side,
                         filled_ns=fill.filled_ns,
@@ -535,7 +538,7 @@ class Reporter:
         if order_id in self._names:
             return self._names[order_id]
         row = await self._reads.order_by_id(order_id)
-        return "" if row is None else self._named(wire.order(row)).client_order_id
+        return "" if row is None else self._under_name(wire.order(row)).client_order_id
 
     def _readable(self, rows: Iterable[Raw], parse: Callable[[Raw], T]) -> list[T]:
         values = []
@@ -566,12 +569,12 @@ class Reporter:
         number = wire.text(account.get("account_number"))
         if not number:
             raise Malformed("account_number is missing: expected the account's number")
-        ended = {order for order in orders.values() if order.status in ENDED}
+        ended_orders = {order for order in orders.values() if order.status in ENDED}
         new_fills = self._new_fills(fills, now_ns) + self._corrections(orders, now_ns)
         new_lines = [line for line in lines if (line.id, line.status) not in self._given_lines]
-        new_ended = ended - self._given_orders
+        newly_ended = ended_orders - self._given_orders
         cash = wire.decimal(account.get("cash"), "cash")
-        self._given_orders = ended
+        self._given_orders = ended_orders
         self._given_lines = {(line.id, line.status) for line in lines}
         return BrokerReported(
             now_ns,
@@ -580,8 +583,8 @@ class Reporter:
             cash=cash,
             blocked=blocked(account, self._strange(account)),
             positions=positions,
-            open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submitted)),
-            ended_orders=tuple(sorted(new_ended, key=_submitted)),
+            open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submission)),
+            ended_orders=tuple(sorted(newly_ended, key=_submission)),
             fills=new_fills,
             activities=tuple(new_lines),
             funds=funds_of(account),
@@ -596,20 +599,20 @@ class Reporter:
         An order whose fills do not add up is logged and left out: its own figures are among the orders.
         """
         fresh: list[OrderFilled] = []
-        reported: dict[str, tuple[list[LedgerFill], set[Quantity]]] = {}
+        reports: dict[str, tuple[list[LedgerFill], set[Quantity]]] = {}
         for order_id, of_order in fills.items():
-            former, given = self._given_fills.get(order_id, ([], set()))
+            former, given_fills = self._given_fills.get(order_id, ([], set()))
             if of_order == former:
-                reported[order_id] = former, given
+                reports[order_id] = former, given_fills
                 continue
             try:
-                summed = order_fills(of_order, self._names[order_id], now_ns)
+                fill_events = order_fills(of_order, self._names[order_id], now_ns)
             except Malformed as odd:
                 self._log_unreadable(self._names[order_id], odd)
                 continue
-            fresh += [fill for fill in summed if fill.cumulative_quantity not in given]
-            reported[order_id] = of_order, {fill.cumulative_quantity for fill in summed}
-        self._given_fills = reported
+            fresh += [fill for fill in fill_events if fill.cumulative_quantity not in given_fills]
+            reports[order_id] = of_order, {fill.cumulative_quantity for fill in fill_events}
+        self._given_fills = reports
         return tuple(sorted(fresh, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
 
     def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
@@ -618,30 +621,30 @@ class Reporter:
         Nothing of one where nobody knows it: what an earlier life knew from a stream stays, and the cash is compared.
         """
         corrections = []
-        for order_id, amended in sorted(self._amended.items()):
+        for order_id, amendment in sorted(self._amendments.items()):
             order = orders.get(order_id)
-            stands = None if order is None else amended.of(order)
+            stands = None if order is None else amendment.of(order)
             if order is not None and stands is not None and (order.average_price is not None or not order.filled):
-                filled, cost = stands
+                quantity, cost = stands
                 corrections.append(
                     OrderFilled(
                         now_ns,
                         client_order_id=order.client_order_id,
                         symbol=order.symbol,
                         side=order.side,
-                        price=cost / filled if filled else Decimal(0),
+                        price=cost / quantity if quantity else Decimal(0),
                         filled_ns=now_ns,
-                        cumulative_quantity=units(filled, order.symbol, "filled_qty"),
+                        cumulative_quantity=units(quantity, order.symbol, "filled_qty"),
                         cumulative_cost=cost,
                         cumulative_fees=Decimal(0),
                         quantity=0,
-                        correction=len(amended.fills.amendments) if amended.fills else amended.count,
+                        correction=len(amendment.fills.amendments) if amendment.fills else amendment.count,
                     )
                 )
         return tuple(corrections)
 
 
-def _submitted(order: BrokerOrder) -> tuple[int, str]:
+def _submission(order: BrokerOrder) -> tuple[int, str]:
     return order.submitted_ns, order.order_id
 
 

@@ -81,8 +81,8 @@ class TradeStream:
         while True:
             began_s = now_s()
             detail, least_s = await self._visit()
-            lasted = self._listening and now_s() - began_s >= self._deadlines.longest_pause_s
-            failures = 1 if lasted else failures + 1
+            was_stable = self._listening and now_s() - began_s >= self._deadlines.longest_pause_s
+            failures = 1 if was_stable else failures + 1
             if self._listening:
                 self._listening = False
                 self._on_state(False, detail)
@@ -114,13 +114,13 @@ class TradeStream:
                 self._log("trade_stream_listening", url=self._url)
                 self._on_state(True, "")
                 async for frame in socket:
-                    self._taken(frame)
+                    self._take(frame)
                 return f"closed by the broker with code {socket.close_code}", 0.0
-        except Unauthorized as refused:
-            self._log("trade_stream_unauthorized", detail=str(refused))
-            return str(refused), waits.unauthorized_s
-        except InvalidStatus as refused:
-            status = refused.response.status_code
+        except Unauthorized as refusal:
+            self._log("trade_stream_unauthorized", detail=str(refusal))
+            return str(refusal), waits.unauthorized_s
+        except InvalidStatus as refusal:
+            status = refusal.response.status_code
             return f"HTTP {status} on the upgrade", waits.throttled_s if status == 429 else 0.0
         except NotListening as odd:
             return str(odd), 0.0
@@ -149,7 +149,7 @@ class TradeStream:
         try:
             async with asyncio.timeout(self._deadlines.reply_s):
                 while True:
-                    message = self._taken(await socket.recv())
+                    message = self._take(await socket.recv())
                     if message.get("stream") == stream and isinstance(message.get("data"), dict):
                         return mapping(message["data"], "data")
                     if message.get("stream") == "authorization":
@@ -159,7 +159,7 @@ class TradeStream:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    def _taken(self, frame: str | bytes) -> Mapping[str, object]:
+    def _take(self, frame: str | bytes) -> Mapping[str, object]:
         """Handle the update of a frame, text or binary; return its message, empty when unreadable."""
         try:
             message = _message(frame)

@@ -85,9 +85,9 @@ class TradingReads:
         """Read page by page. `after` is exclusive: a page starts a millisecond before the last one's end, without
         repeats."""
         orders: dict[str, Raw] = {}
-        after = None if since_ns is None else time_text(since_ns - 1)
+        after_text = None if since_ns is None else time_text(since_ns - 1)
         for _ in range(PAGES_MAX):
-            query = {"status": status, "limit": 500, "direction": "asc", "nested": "false", "after": after}
+            query = {"status": status, "limit": 500, "direction": "asc", "nested": "false", "after": after_text}
             page = a_list(await self._client.get("/orders", query), "orders")
             new = {text(row.get("id")): row for row in page if text(row.get("id")) not in orders}
             orders |= new
@@ -96,8 +96,8 @@ class TradingReads:
             if not new:
                 break
             last = page[-1].get("submitted_at") or page[-1].get("created_at")
-            after = time_text(time_ns(last, "submitted_at") - MILLISECOND_NS)
-        raise Unanswered(f"GET /orders: the pages do not end (after={after}, {len(orders)} orders)")
+            after_text = time_text(time_ns(last, "submitted_at") - MILLISECOND_NS)
+        raise Unanswered(f"GET /orders: the pages do not end (after={after_text}, {len(orders)} orders)")
 
     async def order_by_id(self, order_id: str) -> Raw | None:
         """Return the order of this id; None on the broker's 404."""
@@ -116,8 +116,8 @@ class TradingReads:
         try:
             return an_object(await self._client.get(path, query, urgency=urgency), "order")
         except Refused as error:
-            unknown = error.status == 404 and error.of_service and "endpoint" not in error.message
-            if unknown and (error.code == 40410000 or "not found" in error.message):
+            is_unknown = error.status == 404 and error.of_service and "endpoint" not in error.message
+            if is_unknown and (error.code == 40410000 or "not found" in error.message):
                 return None
             raise
 
@@ -125,13 +125,13 @@ class TradingReads:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
         return await self._activities({"after": time_text(after_ns)})
 
-    async def ex_date(self, symbol: str, paid: date) -> str:
+    async def ex_date(self, symbol: str, payment_date: date) -> str:
         """Return the announced ex-date of the dividend that the ledger has at this New York date.
 
         "" where none or several are announced. Raises RestError and Malformed.
         """
-        since, until = (paid - PAID_LATE).isoformat(), paid.isoformat()
-        rows = await self._announcements("dividend", "payable_date", since, until, symbol=symbol)
+        first_date, last_date = (payment_date - PAID_LATE).isoformat(), payment_date.isoformat()
+        rows = await self._announcements("dividend", "payable_date", first_date, last_date, symbol=symbol)
         dates = {text(row.get("ex_date")) for row in rows}
         return dates.pop() if len(dates) == 1 else ""
 
@@ -140,10 +140,10 @@ class TradingReads:
 
         "" where none or several are announced, or one without both rates. Raises RestError and Malformed.
         """
-        since, until = (day - BOOKED_LATE).isoformat(), day.isoformat()
+        first_date, last_date = (day - BOOKED_LATE).isoformat(), day.isoformat()
         rates = {
             (optional_decimal(row, "new_rate") or 0, optional_decimal(row, "old_rate") or 0)
-            for row in await self._announcements("split,merger", "ex_date", since, until)
+            for row in await self._announcements("split,merger", "ex_date", first_date, last_date)
             if symbol in (row.get("initiating_symbol"), row.get("target_symbol"))
         }
         new, old = rates.pop() if len(rates) == 1 else (0, 0)
@@ -155,22 +155,22 @@ class TradingReads:
         Of each spin-off near that date all names but `symbol`: Alpaca has a parent now as the one party, now as the
         other. The shares may come before their ex-date. Raises RestError and Malformed.
         """
-        since, until = (day - BOOKED_LATE).isoformat(), (day + BOOKED_LATE).isoformat()
-        found = set[tuple[str, str, str]]()
-        for row in await self._announcements("spinoff", "ex_date", since, until):
+        first_date, last_date = (day - BOOKED_LATE).isoformat(), (day + BOOKED_LATE).isoformat()
+        spin_offs = set[tuple[str, str, str]]()
+        for row in await self._announcements("spinoff", "ex_date", first_date, last_date):
             new, old = optional_decimal(row, "new_rate") or 0, optional_decimal(row, "old_rate") or 0
             parties = {text(row.get("initiating_symbol")), text(row.get("target_symbol"))} - {"", symbol}
             if new > 0 and old > 0:
-                found |= {(party, text(row.get("ex_date")), f"{new}/{old}") for party in parties}
-        return sorted(found)
+                spin_offs |= {(party, text(row.get("ex_date")), f"{new}/{old}") for party in parties}
+        return sorted(spin_offs)
 
     async def shares_changed(self, day: str) -> list[Raw]:
         """Return the splits, spin-offs and mergers with this ex-date (New York), of all shares."""
         return await self._announcements("split,spinoff,merger", "ex_date", day, day)
 
-    async def _announcements(self, kinds: str, by: str, since: str, until: str, **more: str) -> list[Raw]:
+    async def _announcements(self, kinds: str, by: str, first_date: str, last_date: str, **more: str) -> list[Raw]:
         """Return the corporate actions of these kinds whose date `by` lies between two days, both included."""
-        query = {"ca_types": kinds, "date_type": by, "since": since, "until": until, **more}
+        query = {"ca_types": kinds, "date_type": by, "since": first_date, "until": last_date, **more}
         return a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
 
     async def order_fills(self, order_id: str) -> list[Raw]:
@@ -187,7 +187,7 @@ class TradingReads:
             new = {name: row for row in page if (name := _name_of(row)) not in lines}
             lines |= new
             if len(page) < 100:
-                return _of_one_id_each(lines)
+                return _with_own_ids(lines)
             if not new:
                 break
             token = text(page[-1].get("id"))
@@ -214,7 +214,7 @@ def _name_of(line: Raw) -> tuple[str, str]:
     return text(line.get("id")), text(line.get("activity_type"))
 
 
-def _of_one_id_each(lines: Mapping[tuple[str, str], Raw]) -> list[Raw]:
+def _with_own_ids(lines: Mapping[tuple[str, str], Raw]) -> list[Raw]:
     """Return lines by id and kind, each with an id of its own.
 
     Alpaca documents an exercise (OPEXC, OPASN) and its shares (OPTRD) under one id: the kind is added to the latter's.
@@ -233,22 +233,22 @@ class Announced:
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str, date], Any] = {}
-        self._told: set[tuple[str, str, date]] = set()  # what failed
+        self._reported_failures: set[tuple[str, str, date]] = set()  # what failed
 
     async def of(
-        self, read: Callable[[str, date], Awaitable[T]], symbol: str, day: date, failed: Callable[[str, str], None]
+        self, read: Callable[[str, date], Awaitable[T]], symbol: str, day: date, on_failure: Callable[[str, str], None]
     ) -> T | None:
-        """Return what `read` says; None where it fails, which `failed` hears once: symbol, problem."""
-        asked = read.__name__, symbol, day
-        if asked not in self._answers:
+        """Return what `read` says; None where it fails, which `on_failure` hears once: symbol, problem."""
+        key = read.__name__, symbol, day
+        if key not in self._answers:
             try:
-                self._answers[asked] = await read(symbol, day)
+                self._answers[key] = await read(symbol, day)
             except BrokerError as problem:
-                if asked not in self._told:
-                    self._told.add(asked)
-                    failed(symbol, str(problem))
+                if key not in self._reported_failures:
+                    self._reported_failures.add(key)
+                    on_failure(symbol, str(problem))
                 return None
-        answer: T = self._answers[asked]
+        answer: T = self._answers[key]
         return answer
 
 
@@ -337,8 +337,8 @@ def submission(order: SubmitOrder) -> Raw:
     }
     if not isinstance(order.stop_price, UnsetType):
         kind = "stop" if order.limit_price is None else "stop_limit"
-        until = "gtc" if whole and not is_contract(order.symbol) else "day"
-        body |= {"type": kind, "time_in_force": until, "stop_price": format(order.stop_price, "f")}
+        time_in_force = "gtc" if whole and not is_contract(order.symbol) else "day"
+        body |= {"type": kind, "time_in_force": time_in_force, "stop_price": format(order.stop_price, "f")}
     if order.limit_price is not None:
         body["limit_price"] = format(order.limit_price, "f")
     if is_contract(order.symbol):

@@ -97,7 +97,7 @@ def test_without_rest_the_held_bars_go_on_alone() -> None:
 
 
 def test_what_is_held_is_bounded_and_the_oldest_goes_first() -> None:
-    merge = BarMerge(OPEN - MINUTE, most_held=2)
+    merge = BarMerge(OPEN - MINUTE, most_waiting=2)
     merge.hold()
     for minute in range(4):
         merge.add(bar(minute), 1)

@@ -41,15 +41,15 @@ LISTING = tuple(
 
 
 def test_the_nearest_strikes_of_the_nearest_expiries_come_first() -> None:
-    nearest = near(LISTING, 550.4, strikes=2, expiries=1, recorded=frozenset())
+    nearest = near(LISTING, 550.4, strikes=2, expiries=1, recorded_symbols=frozenset())
     assert set(nearest[:4]) == {name(NEXT, strike, right) for strike in (550, 551) for right in (1, -1)}
     assert set(nearest) == {name(NEXT, strike, right) for strike in (549, 550, 551, 552) for right in (1, -1)}
-    assert len(near(LISTING, 550.4, strikes=2, expiries=2, recorded=frozenset())) == 16
+    assert len(near(LISTING, 550.4, strikes=2, expiries=2, recorded_symbols=frozenset())) == 16
 
 
 def test_a_recorded_contract_stays_until_it_is_two_strikes_further_away() -> None:
     contracts = frozenset((name(NEXT, 546), name(NEXT, 547)))
-    nearest = near(LISTING, 550.4, strikes=2, expiries=1, recorded=contracts)
+    nearest = near(LISTING, 550.4, strikes=2, expiries=1, recorded_symbols=contracts)
     assert contracts & set(nearest) == {name(NEXT, 547)}
 
 

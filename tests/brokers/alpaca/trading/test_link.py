@@ -165,7 +165,7 @@ async def test_a_cancel_of_an_order_that_the_link_never_saw_asks_for_its_id_firs
     async with linked() as it:
         await it.desk.orders.submit(WORKING)
         await it.answered()
-        it.link._own._order_ids.clear()  # as after a restart
+        it.link._own_orders._order_ids.clear()  # as after a restart
         await it.link.release([CancelOrder(NAME)])
         await it.until(OrderCanceled)
         assert it.desk.count("GET", BY_NAME) == 1
@@ -175,7 +175,7 @@ async def test_a_cancel_that_is_asked_for_again_while_one_is_under_way_asks_the_
     async with linked() as it:
         await it.desk.orders.submit(WORKING)
         await it.answered()
-        it.link._own._order_ids.clear()  # as after a restart
+        it.link._own_orders._order_ids.clear()  # as after a restart
         it.desk.server.faults.add("http_slow", seconds=0.1, where={"method": "GET", "path": BY_NAME})
         for _ in range(20):
             await it.link.release([CancelOrder(NAME)])
@@ -336,9 +336,9 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
         key = it.desk.server.account.key
         it.desk.server.faults.add("http_error", times=1000, where={"path": "/v2/orders:by_client_order_id"})
         it.ask(LookUpOrder(NAME))
-        await eventually(lambda: bool(it.link._own._tasks))
+        await eventually(lambda: bool(it.link._own_orders._tasks))
         assert it.desk.server.trade_stream.listeners(key) == 1
-        tasks = set(it.link._own._tasks)
+        tasks = set(it.link._own_orders._tasks)
     assert all(task.done() for task in tasks)
     assert it.desk.server.trade_stream.listeners(key) == 0
 
