@@ -63,7 +63,7 @@ class Start:
 
     def _of_the_model(self, now_ns: int) -> tuple[RunStarted | ModelVerified | ModelRefused | HaltRequested, ...]:
         desk, model = self.identity, self.model
-        started = RunStarted(
+        run_started = RunStarted(
             now_ns,
             desk.mode,
             desk.account,
@@ -80,15 +80,15 @@ class Start:
             halt = HaltRequested(now_ns, "no_model", self.refused, "rltraderd", strategy=True)
             if self.mistakes:  # named first
                 halt = HaltRequested(now_ns, "configuration", self.mistakes, "rltraderd", strategy=True)
-            return started, ModelRefused(now_ns, self.refused), halt
+            return run_started, ModelRefused(now_ns, self.refused), halt
         manifest = model.manifest
         claim, _ = stated_claim(manifest, self.trading, desk.symbols)
-        promoted = promoted_under(manifest, self.trading, desk.symbols)
-        verified = ModelVerified(now_ns, model.version, model.digest, promoted, manifest.training.feed, claim)
+        is_promoted = promoted_under(manifest, self.trading, desk.symbols)
+        model_verified = ModelVerified(now_ns, model.version, model.digest, is_promoted, manifest.training.feed, claim)
         if self.hung:
             detail = f"the strategy or its model did not return in the last run: {self.hung}"
-            return started, verified, HaltRequested(now_ns, "quarantine", detail, "rltraderd", strategy=True)
-        return started, verified
+            return run_started, model_verified, HaltRequested(now_ns, "quarantine", detail, "rltraderd", strategy=True)
+        return run_started, model_verified
 
 
 @dataclass(slots=True)
@@ -167,9 +167,9 @@ class OpenDesk:
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
         hung = shown_stack(last_hang(self.state_dir.path), "desks/guarded.py", "models/runtime.py")
-        refused = self.checked.refused
+        refusal = self.checked.refused
         start = Start(
-            identity, settings.trading(), model, self.code, account_number, origins, refused, hung, settings.mistakes
+            identity, settings.trading(), model, self.code, account_number, origins, refusal, hung, settings.mistakes
         )
         engine = Engine(
             self.recovered,
@@ -192,23 +192,25 @@ class OpenDesk:
         self.state_dir.close()
 
 
-def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, *, rotate_mib: int = 0) -> OpenDesk:
+def open_desk(
+    checked_desk: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, *, rotate_mib: int = 0
+) -> OpenDesk:
     """Lock the folder and recover the desk. A journal that grew by `rotate_mib` or more (0: never) is rotated first.
 
     Raises StateDirError, JournalError, MayPass; then nothing stays open.
     """
-    settings, code = checked.settings, code_digest(checked.strategy.spec.name)
+    settings, code = checked_desk.settings, code_digest(checked_desk.strategy.spec.name)
     state_dir = open_state_dir(settings.paths.state_dir, meta, epoch)
     try:
-        recovered = _recovered(settings, state_dir)
-        if rotate_when_due(state_dir, recovered, rotate_mib, log):
-            recovered = _recovered(settings, state_dir)
-        writer = _writer(settings, state_dir, recovered, log)
+        recovery = _recover(settings, state_dir)
+        if rotate_when_due(state_dir, recovery, rotate_mib, log):
+            recovery = _recover(settings, state_dir)
+        writer = _writer(settings, state_dir, recovery, log)
     except BaseException:
         state_dir.journal.close()
         state_dir.close()
         raise
-    return OpenDesk(checked, state_dir, recovered, writer, Models(checked.policy, checked.model), code)
+    return OpenDesk(checked_desk, state_dir, recovery, writer, Models(checked_desk.policy, checked_desk.model), code)
 
 
 def say_held(path: Path, log: Log) -> None:
@@ -217,12 +219,12 @@ def say_held(path: Path, log: Log) -> None:
         log("state_dir_held", state_dir=str(path), process=holder, wait_s=LOCKED_S)
 
 
-def _writer(settings: DeskSettings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:
+def _writer(settings: DeskSettings, state_dir: StateDir, recovery: Recovered, log: Log) -> JournalWriter:
     """Return the writer. A desk that holds something goes on without its reserve for a full disk.
 
     Where there may be room later, only a halted one does: it takes no new risk, and a resume asks for the reserve.
     """
-    state, mib = recovered.machine.state, settings.journal.ballast_mib
+    state, mib = recovery.machine.state, settings.journal.ballast_mib
     try:
         return JournalWriter(state_dir.journal, mib)
     except JournalError as error:
@@ -232,21 +234,21 @@ def _writer(settings: DeskSettings, state_dir: StateDir, recovered: Recovered, l
         return JournalWriter(state_dir.journal, mib, spent=True)
 
 
-def _recovered(settings: DeskSettings, state_dir: StateDir) -> Recovered:
+def _recover(settings: DeskSettings, state_dir: StateDir) -> Recovered:
     reader = state_dir.journal.reader()
     return retry_while_busy(lambda: recovered_desk(reader, settings.trading()))
 
 
 def announce(desk: OpenDesk, log: Log) -> None:
     """Log what starts: desk and journal, model, changed rules, what was recovered."""
-    checked, recovered, meta = desk.checked, desk.recovered, desk.state_dir.meta
-    settings, model, machine = checked.settings, checked.model, recovered.machine
+    checked_desk, recovery, meta = desk.checked, desk.recovered, desk.state_dir.meta
+    settings, model, machine = checked_desk.settings, checked_desk.model, recovery.machine
     log(
         "run_started",
         desk=settings.desk.name,
         mode=meta["mode"],
         account=meta["account"],
-        strategy=checked.strategy.spec.name,
+        strategy=checked_desk.strategy.spec.name,
         tape=meta.get("tape", ""),
         synthetic=bool(meta.get("synthetic")),
         state_dir=str(desk.state_dir.path),
@@ -255,35 +257,35 @@ def announce(desk: OpenDesk, log: Log) -> None:
         resumed_at_event=machine.state.seq,
     )
     if model.digest:
-        _announce_model(checked, meta["feed"], log)
+        _announce_model(checked_desk, meta["feed"], log)
     else:
-        log("model_warning", version=model.version, reason=f"exits by rules alone: {checked.refused}")
-    trading, before = settings.trading(), machine.state.trading
-    if trading != before:
+        log("model_warning", version=model.version, reason=f"exits by rules alone: {checked_desk.refused}")
+    trading, trading_before = settings.trading(), machine.state.trading
+    if trading != trading_before:
         names = [field.name for field in dataclasses.fields(trading)]
-        log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(before, name)])
+        log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(trading_before, name)])
     if desk.state_dir.fresh is False:
-        log("recovered", events_replayed=recovered.replayed, under_way=len(machine.queue))
+        log("recovered", events_replayed=recovery.replayed, under_way=len(machine.queue))
 
 
-def _announce_model(checked: CheckedDesk, feed: str, log: Log) -> None:
+def _announce_model(checked_desk: CheckedDesk, feed: str, log: Log) -> None:
     """Log the model, and what a person should know of it."""
-    model, manifest, trading = checked.model, checked.model.manifest, checked.settings.trading()
-    symbols = configured(checked.strategy.spec)
-    denied = not_promoted_words(manifest, trading, symbols)
+    model, manifest, trading = checked_desk.model, checked_desk.model.manifest, checked_desk.settings.trading()
+    symbols = configured(checked_desk.strategy.spec)
+    denial = not_promoted_words(manifest, trading, symbols)
     log(
         "model_verified",
         version=model.version,
-        promoted=not denied,
+        promoted=not denial,
         feed=manifest.training.feed,
-        provider=checked.policy.provider,
+        provider=checked_desk.policy.provider,
     )
-    if denied:
+    if denial:
         unproven = proof_words(manifest)
-        log("model_warning", version=model.version, reason=f"{denied}{': ' + unproven if unproven else ''}")
+        log("model_warning", version=model.version, reason=f"{denial}{': ' + unproven if unproven else ''}")
     if manifest.training.feed != feed:
         reason = f"it was trained on feed {manifest.training.feed}, this desk uses {feed}"
         log("model_warning", version=model.version, reason=reason)
-    for other in (*warnings(manifest, checked.strategy.spec, trading), unkept(manifest, trading, symbols)):
+    for other in (*warnings(manifest, checked_desk.strategy.spec, trading), unkept(manifest, trading, symbols)):
         if other:
             log("model_warning", version=model.version, reason=other)

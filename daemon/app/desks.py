@@ -89,7 +89,7 @@ def desk_of(path: Path) -> DeskStatus:
         return unreadable_desk(str(path), f"{type(error).__name__}: {error}")
 
 
-def _seen(path: Path) -> DeskStatus:
+def _status_of(path: Path) -> DeskStatus:
     """Do as `desk_of`, but root reads as the folder's owner."""
     try:
         return msgspec.json.decode(
@@ -103,9 +103,9 @@ def _seen(path: Path) -> DeskStatus:
 
 def desks_of(place: Path) -> list[tuple[str, DeskStatus]]:
     """Return each desk's name and status, of a start file or of a folder. Raises StateDirError, ConfigError."""
-    named = checked_desks_at(place)
-    desks = [_seen(desk.state_dir) for desk in named]
+    desks_named = checked_desks_at(place)
+    desks = [_status_of(desk.state_dir) for desk in desks_named]
     if place.is_file():
-        return [(desk.name, replace(status, desk=desk.name)) for desk, status in zip(named, desks, strict=True)]
+        return [(desk.name, replace(status, desk=desk.name)) for desk, status in zip(desks_named, desks, strict=True)]
     names = distinct([(desk.desk, Path(desk.state_dir).name) for desk in desks])
     return list(zip(names, desks, strict=True))

@@ -95,7 +95,7 @@ class Measuring:
 
     def __init__(
         self,
-        opened: OpenDesk,
+        desk: OpenDesk,
         name: str,
         engine: Engine,
         submitter: Submitter,
@@ -103,31 +103,31 @@ class Measuring:
         outbox: Outbox | None,
         log: Log,
         notify: Notify,
-        drifted: Callable[[str, str], None] | None,
+        on_drift: Callable[[str, str], None] | None,
     ) -> None:
-        settings, journal = opened.checked.settings, opened.state_dir.path / FILE
+        settings, journal = desk.checked.settings, desk.state_dir.path / FILE
         self.works: list[tuple[str, Work]] = [("wal watch", WalWatch(journal, settings.alarms.wal_mib, notify).run)]
         self.observers: list[tuple[str, Callable[[Event, Step], None]]] = []
         self.count_log_event: Callable[[str], None] | None = None
         if not submitter.state.identity.by_tape:
-            shelf = settings.paths.models_dir / opened.checked.strategy.spec.name
+            shelf = settings.paths.models_dir / desk.checked.strategy.spec.name
             self.works.append(("learning watch", LearningWatch(shelf, notify).run))
         metrics = None
         if settings.metrics.enabled:
             from daemon.operator.metrics.server import serve
 
             lag = LoopLag()
-            metrics = _metrics(opened, name, engine, journal, lag, waiting, outbox)
+            metrics = _metrics(desk, name, engine, journal, lag, waiting, outbox)
             self.count_log_event = metrics.log_event
             self.observers.append(("metrics", metrics.observe))
             self.works.append(("loop lag", lag.run))
             self.works.append(("metrics", partial(serve, metrics.registry, settings.metrics.port, log)))
         if settings.drift.every_min and not submitter.state.identity.by_tape:
-            self.works.append(("drift", _drift_watch(opened, journal, submitter, notify, metrics, drifted)))
+            self.works.append(("drift", _drift_watch(desk, journal, submitter, notify, metrics, on_drift)))
 
 
 def _metrics(
-    opened: OpenDesk,
+    resources: OpenDesk,
     name: str,
     engine: Engine,
     journal: Path,
@@ -138,10 +138,10 @@ def _metrics(
     """Return the metrics of the desk `name`. `waiting` returns the events in the intake, and the dropped ones."""
     from daemon.operator.metrics.metrics import DeskLabels, Metrics, ScrapeSources
 
-    spec, models = opened.checked.strategy.spec, opened.models
+    spec, models = resources.checked.strategy.spec, resources.models
     identity = engine.machine.state.identity
     actions = () if spec.continuous else spec.actions
-    desk = DeskLabels(name, identity.strategy, identity.mode, opened.code, actions, spec.bar_interval_s)
+    desk = DeskLabels(name, identity.strategy, identity.mode, resources.code, actions, spec.bar_interval_s)
     sources = ScrapeSources(
         lambda: engine.machine.state,
         journal,
@@ -155,12 +155,12 @@ def _metrics(
 
 
 def _drift_watch(
-    opened: OpenDesk,
+    desk: OpenDesk,
     journal: Path,
     submitter: Submitter,
     notify: Notify,
     metrics: Metrics | None,
-    drifted: Callable[[str, str], None] | None,
+    on_drift: Callable[[str, str], None] | None,
 ) -> Work:
     """Compare live features and actions with those of training, every few minutes; pause the desk if configured.
 
@@ -168,14 +168,14 @@ def _drift_watch(
     """
     from daemon.models.drift import WHO, DriftLimits, DriftWatch
 
-    table = opened.checked.settings.drift
+    table = desk.checked.settings.drift
     limits = DriftLimits(table.window, table.least, table.feature_psi_max, table.action_psi_max)
 
-    def measured(name: str, **fields: Any) -> None:
+    def log_and_count(name: str, **fields: Any) -> None:
         if name == "drift_measured" and metrics is not None:
             metrics.drifted(fields["features_psi_max"], fields["action_psi"])
-        if name == "drift" and drifted is not None:
-            drifted(fields["model"], fields["detail"])
+        if name == "drift" and on_drift is not None:
+            on_drift(fields["model"], fields["detail"])
         notify(name, **fields)
 
     async def pause(reason: str) -> None:
@@ -183,10 +183,10 @@ def _drift_watch(
 
     watch = DriftWatch(
         journal,
-        lambda: opened.models.running.manifest,
+        lambda: desk.models.running.manifest,
         limits,
         every_min=table.every_min,
-        log=measured,
+        log=log_and_count,
         pause=pause if table.pause else None,
     )
     return watch.run
@@ -218,16 +218,16 @@ class OperatorSide:
 
     def __init__(
         self,
-        opened: OpenDesk,
+        desk: OpenDesk,
         engine: Engine,
         keys: BrokerKeys,
         ports: DeskPorts,
         log: Log,
         notify: Callable[..., None],
     ) -> None:
-        settings = opened.checked.settings
+        settings = desk.checked.settings
         self.submitter = Submitter(engine, ports.put, ports.now_ns, ports.clock_fault)
-        self._log, self._opened = log, opened
+        self._log, self._desk = log, desk
         replay = self.submitter.state.identity.by_tape
         name = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if replay else settings.desk.name
         lifecycle = self._lifecycle()
@@ -245,8 +245,8 @@ class OperatorSide:
         side: list[tuple[str, Work]] = []
         judge = self._judge(name, keys.commands, ports.host_ns)
         if settings.control.signed and judge is not None:
-            signed = SignedServer(settings.paths.state_dir, self.submitter, name, judge, log)
-            self._works.append(("signed commands", signed.run))
+            signed_server = SignedServer(settings.paths.state_dir, self.submitter, name, judge, log)
+            self._works.append(("signed commands", signed_server.run))
         if settings.control.enabled:
             control = ControlServer(settings.paths.state_dir, self.submitter, settings.desk.name, log)
             self._works.append(("control", control.run))
@@ -259,21 +259,21 @@ class OperatorSide:
             alarms = AlarmCommand(alarm.command, alarm.per_minute, alarm.timeout_s, name, log)
             self._observers.append(("alarm command", alarms.observe))
             side.append(("alarm command", alarms.run))
-        drifted = climber.drifted if climber is not None else None
+        on_drift = climber.drifted if climber is not None else None
         self._measuring = Measuring(
-            opened, name, engine, self.submitter, ports.waiting, self._outbox, log, notify, drifted
+            desk, name, engine, self.submitter, ports.waiting, self._outbox, log, notify, on_drift
         )
         self._observers += self._measuring.observers
         self._works += self._measuring.works
         self._side = SideThread(side, self.failed) if side else None
 
     def _lifecycle(self) -> Lifecycle:
-        checked = self._opened.checked
-        settings = checked.settings
+        checked_desk = self._desk.checked
+        settings = checked_desk.settings
         policy = settings.policy
         return Lifecycle(
             settings.paths.models_dir,
-            checked.strategy,
+            checked_desk.strategy,
             policy.version,
             policy.shadow,
             poll_s=policy.poll_s,
@@ -282,7 +282,7 @@ class OperatorSide:
             threads=policy.threads,
             trading=settings.trading(),
             submitter=self.submitter,
-            models=self._opened.models,
+            models=self._desk.models,
             log=self._log,
         )
 
@@ -293,8 +293,8 @@ class OperatorSide:
         from daemon.operator.mqtt.mqtt import MqttSide
         from daemon.operator.mqtt.outbox import Outbox
 
-        checked, submitter = self._opened.checked, self.submitter
-        table = checked.settings.mqtt
+        checked_desk, submitter = self._desk.checked, self.submitter
+        table = checked_desk.settings.mqtt
         outbox = Outbox(table.queue)
         client = MqttSide(
             MqttSettings(MqttBroker.of(table), name, table.prefix, table.commands),
@@ -306,7 +306,7 @@ class OperatorSide:
             self._log,
             None if keys.guard is None else self._hear_guard,
         )
-        bar_ns = checked.strategy.spec.bar_interval_s * SECOND_NS
+        bar_ns = checked_desk.strategy.spec.bar_interval_s * SECOND_NS
         self._observers.append(("telemetry", Announcer(outbox, bar_ns).observe))
         side.append(("mqtt", client.run))
         return outbox
@@ -317,12 +317,12 @@ class OperatorSide:
             return None
         from daemon.operator.remote_commands import Judge, journaled_ids
 
-        desk, done = self.submitter.state, []
+        desk, done_ids = self.submitter.state, []
         if any(key.scope for key in keys.values()):
-            journal = self._opened.checked.settings.paths.state_dir / FILE
-            done = list(journaled_ids(parts_of(journal)[-JOURNALS_READ:]))
+            journal = self._desk.checked.settings.paths.state_dir / FILE
+            done_ids = list(journaled_ids(parts_of(journal)[-JOURNALS_READ:]))
         known_ns = 0 if desk.identity.by_tape else desk.now_ns  # of a replay that is the tape's time
-        judge = Judge(name, keys, host_ns, known_ns, done)
+        judge = Judge(name, keys, host_ns, known_ns, done_ids)
         self._observers.append(("signed commands", judge.observe))
         return judge
 
@@ -333,7 +333,7 @@ class OperatorSide:
         from daemon.operator.guard_link import GuardLink
 
         publish = None if self._outbox is None else partial(self._outbox.put_retained, "heartbeat")
-        settings = self._opened.checked.settings
+        settings = self._desk.checked.settings
         return GuardLink(settings.guard, name, key, self.submitter, publish, notify, settings.clock.rate)
 
     def _hear_guard(self, payload: bytes) -> None:
@@ -341,28 +341,28 @@ class OperatorSide:
         if self._guard is not None:
             self._guard.hear(payload)
 
-    def _watched(self, lifecycle: Lifecycle) -> WatchedDesk:
-        checked = self._opened.checked
+    def _watched_desk(self, lifecycle: Lifecycle) -> WatchedDesk:
+        checked_desk = self._desk.checked
         return WatchedDesk(
-            checked.settings.paths.models_dir,
-            checked.strategy,
-            checked.settings.policy.poll_s,
-            checked.settings.policy.public_key,
+            checked_desk.settings.paths.models_dir,
+            checked_desk.strategy,
+            checked_desk.settings.policy.poll_s,
+            checked_desk.settings.policy.public_key,
             self.submitter,
-            self._opened.models,
+            self._desk.models,
             lifecycle,
             self._log,
         )
 
     def _climber(self, lifecycle: Lifecycle) -> Climber:
-        settings = self._opened.checked.settings
-        return Climber(self._watched(lifecycle), settings.ladder, settings.paths.state_dir / FILE)
+        settings = self._desk.checked.settings
+        return Climber(self._watched_desk(lifecycle), settings.ladder, settings.paths.state_dir / FILE)
 
     def _claim_watch(self, lifecycle: Lifecycle) -> ClaimWatch:
         from daemon.models.claim_watch import ClaimWatch
 
-        settings = self._opened.checked.settings
-        return ClaimWatch(self._watched(lifecycle), settings.drift.claim_broken, settings.trading())
+        settings = self._desk.checked.settings
+        return ClaimWatch(self._watched_desk(lifecycle), settings.drift.claim_broken, settings.trading())
 
     def publish_head(self, row: int, head: str) -> None:
         """Publish the chain's head over MQTT if that is enabled. On the trading loop's thread."""
@@ -378,7 +378,7 @@ class OperatorSide:
 
         An error in `Models`, which decides which model answers, ends the daemon instead; the next start recovers.
         """
-        self._opened.models.observe(event, step)
+        self._desk.models.observe(event, step)
         for name, observer in self._observers:
             try:
                 observer(event, step)

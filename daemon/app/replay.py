@@ -44,15 +44,15 @@ class ReplaySource:
         self._events = events
         self._speed = speed
         self._stopped = False
-        self._woken = asyncio.Event()
+        self._wake_event = asyncio.Event()
         self._put: deque[Event] = deque()
         self._origin: tuple[int, float] | None = None
-        self._held: Event | None = None  # read, but not due yet
+        self._next_event: Event | None = None  # read, but not due yet
 
     def put(self, event: Event) -> None:
         """Queue an event of the operator. Used on the event loop's thread only."""
         self._put.append(event)
-        self._woken.set()
+        self._wake_event.set()
 
     def poll(self) -> Event | None:
         """Return the next event if it is due, else None; without a speed every event is due."""
@@ -60,22 +60,22 @@ class ReplaySource:
             return self._put.popleft()
         if self._stopped and self._speed is not None:
             return None
-        event, self._held = self._held if self._held is not None else next(self._events, None), None
+        event, self._next_event = self._next_event if self._next_event is not None else next(self._events, None), None
         if event is None or self._speed is None or self._delay_s(event, self._speed) <= 0:
             return event
-        self._held = event
+        self._next_event = event
         return None
 
     async def next(self) -> Event | None:
         """Wait for the next event; None at the tape's end or after `stop`."""
         while True:
             event = self.poll()
-            if event is not None or self._held is None or self._speed is None or self._stopped:
+            if event is not None or self._next_event is None or self._speed is None or self._stopped:
                 return event
-            self._woken.clear()
+            self._wake_event.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self._delay_s(self._held, self._speed), 0.0)):
-                    await self._woken.wait()
+                async with asyncio.timeout(max(self._delay_s(self._next_event, self._speed), 0.0)):
+                    await self._wake_event.wait()
 
     def _delay_s(self, event: Event, speed: float) -> float:
         now = time.monotonic()
@@ -87,7 +87,7 @@ class ReplaySource:
     def stop(self) -> None:
         """Emit nothing more."""
         self._stopped = True
-        self._woken.set()
+        self._wake_event.set()
 
 
 @dataclass(slots=True)
@@ -103,37 +103,37 @@ class ReplayRun:
 
 
 def open_replay(replay: TapeReplay, log: Log, speed: float | None) -> ReplayRun:
-    """Open the state directory, recover and wire the desk. The caller closes `opened`."""
+    """Open the state directory, recover and wire the desk. The caller closes the desk."""
     keys = broker_keys(replay.settings)
     say_held(replay.settings.paths.state_dir, log)
-    opened = open_desk(replay, replay.meta(), replay.epoch(), log)
+    desk = open_desk(replay, replay.meta(), replay.epoch(), log)
     try:
-        return _wired(replay, opened, log, speed, keys)
+        return _wire(replay, desk, log, speed, keys)
     except BaseException:
-        opened.close()
+        desk.close()
         raise
 
 
-def _wired(replay: TapeReplay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
-    machine = opened.recovered.machine
-    tape = replay.source(opened.recovered.fed, machine)
+def _wire(replay: TapeReplay, resources: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
+    machine = resources.recovered.machine
+    tape = replay.source(resources.recovered.fed, machine)
     source = ReplaySource(iter(tape), speed)
 
     def observe(event: Event, step: Step) -> None:
         log.step(event, step)
         operator.observe(event, step)
 
-    desk = opened.assemble(source, observe)
+    desk = resources.assemble(source, observe)
     ports = DeskPorts(source.put, lambda: machine.state.now_ns, time.time_ns)
-    operator = OperatorSide(opened, desk.engine, keys, ports, log, log)
-    announce(opened, log)
-    for snapshot in opened.recovered.passed_over:
+    operator = OperatorSide(resources, desk.engine, keys, ports, log, log)
+    announce(resources, log)
+    for snapshot in resources.recovered.passed_over:
         log("snapshot_passed_over", snapshot=snapshot)
     if replay.info.symbol_assumed:
         log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
     if replay.info.adjusted:
         log("prices_adjusted", tape=replay.tape.name)
-    return ReplayRun(opened, desk, source, tape, machine.state.stats.bars, operator)
+    return ReplayRun(resources, desk, source, tape, machine.state.stats.bars, operator)
 
 
 async def run_replay(
@@ -166,13 +166,13 @@ async def run_replay(
             rejected=dict(counts.rejected),
         )
         bars_run = state.stats.bars - run.bars_before
-        quoted = quotes_used(replay, run.tape, engine.machine.market_state, reader)
-        if quoted is not None:
-            _log_quotes(log, quoted)
+        quote_use = quotes_used(replay, run.tape, engine.machine.market_state, reader)
+        if quote_use is not None:
+            _log_quotes(log, quote_use)
         nights = 0 if spec.overnight else over_night(reader, state.now_ns)
         baskets = read_baskets(reader, (work.decision for work in state.works.values()))
         entries = read_entries(reader, state.trading) if spec.chained else Entries()
-        notes = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
+        notes = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quote_use, nights)
         if entries.unaffordable and not engine.stopped_by:
             notes = (*notes, unaffordable_words(entries))
         for remark in notes:
@@ -193,7 +193,7 @@ async def run_replay(
         stopped_by=engine.stopped_by,
         daily=daily,
         remarks=notes,
-        option_quotes=quoted,
+        option_quotes=quote_use,
         export_path=exported_as(replay.model.manifest),
         claim=claim_words(replay.model.manifest, replay.settings.trading(), configured(spec)),
         trades_over_night=nights,
@@ -248,20 +248,20 @@ def _on_signals(engine: Engine, source: ReplaySource, log: Log) -> None:
         loop.add_signal_handler(number, stop, number.name)
 
 
-def _log_quotes(log: Log, used: QuotesUsed) -> None:
+def _log_quotes(log: Log, quote_use: QuotesUsed) -> None:
     log(
         "option_quotes_used",
-        file=used.file,
-        synthetic=used.synthetic,
-        sessions=used.sessions,
-        sessions_quoted=used.sessions_quoted,
-        first_date=used.first_date,
-        last_date=used.last_date,
-        asked=used.asked,
-        recorded=used.recorded,
-        standing=used.standing,
-        missing=used.missing,
-        faulty_rows=used.faulty_rows,
-        fills_recorded=used.fills_recorded,
-        fills_modelled=used.fills_modelled,
+        file=quote_use.file,
+        synthetic=quote_use.synthetic,
+        sessions=quote_use.sessions,
+        sessions_quoted=quote_use.sessions_quoted,
+        first_date=quote_use.first_date,
+        last_date=quote_use.last_date,
+        asked=quote_use.asked,
+        recorded=quote_use.recorded,
+        standing=quote_use.standing,
+        missing=quote_use.missing,
+        faulty_rows=quote_use.faulty_rows,
+        fills_recorded=quote_use.fills_recorded,
+        fills_modelled=quote_use.fills_modelled,
     )

@@ -42,12 +42,12 @@ def equity_curve(reader: JournalReader) -> list[Decimal]:
     began = "(SELECT coalesce(max(time_ns), 0) FROM equity WHERE time_ns < (SELECT min(time_ns) FROM fills))"
     rows = int(reader.query(f"SELECT count(*) AS rows FROM equity WHERE time_ns >= {began}")[0]["rows"])
     every = max(1, -(-rows // CURVE_POINTS))
-    picked = reader.query(
+    sample = reader.query(
         "SELECT equity_usd FROM (SELECT equity_usd, row_number() OVER (ORDER BY time_ns DESC) AS place, time_ns "
         f"FROM equity WHERE time_ns >= {began}) WHERE (place - 1) % ? = 0 ORDER BY time_ns",
         (every,),
     )
-    return [Decimal(row["equity_usd"]) for row in picked]
+    return [Decimal(row["equity_usd"]) for row in sample]
 
 
 def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
@@ -59,8 +59,8 @@ def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
         new_york_text(row["time_ns"])[:10]: float(row["equity_usd"])
         for row in reader.query("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
     }
-    decided, dates = new_york_text(first)[:10], sorted(ends)
-    return [(date, ends[date]) for date in dates[max(bisect_left(dates, decided) - 1, 0) :]]
+    date, dates = new_york_text(first)[:10], sorted(ends)
+    return [(date, ends[date]) for date in dates[max(bisect_left(dates, date) - 1, 0) :]]
 
 
 def halt_date(state: State[Any]) -> str:
@@ -87,13 +87,13 @@ def at_black_scholes(reader: JournalReader, paper: Paper) -> FillComparison:
     market: SessionMarket | None = None
     for payload in reader.payloads("SessionScheduled", "ContractsListed", "BarClosed", "OrderFilled"):
         match _EVENTS.decode(payload):
-            case SessionScheduled() as scheduled:
-                session, market = scheduled, None
-            case ContractsListed() as listed if session is not None and listed.volatility is not None:
+            case SessionScheduled() as schedule_event:
+                session, market = schedule_event, None
+            case ContractsListed() as listing if session is not None and listing.volatility is not None:
                 expiries = expiries_from(session.session, session.upcoming)
-                market = SessionMarket(session.session, expiries, listed.volatility, 0)
-            case BarClosed() as closed:
-                closes = closed.time_ns, closed.bar.close
+                market = SessionMarket(session.session, expiries, listing.volatility, 0)
+            case BarClosed() as bar_event:
+                closes = bar_event.time_ns, bar_event.bar.close
             case OrderFilled() as fill if market is not None and closes[0] == fill.filled_ns:
                 cents = market.cents(fill.symbol, closes[1], fill.filled_ns, paper)
                 if cents is not None:
@@ -115,7 +115,7 @@ def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalRe
     if replay.quotes is None or not isinstance(tape, QuotedTape):
         return None
     counts, file = tape.quote_counts, replay.quotes.file
-    compared = at_black_scholes(reader, replay.settings.paper)
+    comparison = at_black_scholes(reader, replay.settings.paper)
     return QuotesUsed(
         file=file.path.name,
         synthetic=file.synthetic,
@@ -130,9 +130,9 @@ def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalRe
         faulty_rows=counts.faulty,
         fills_recorded=market.fills_recorded,
         fills_modelled=market.fills_modelled,
-        fills_compared=compared.fills,
-        paid_more_usd=float(compared.paid_more),
-        received_less_usd=float(compared.received_less),
+        fills_compared=comparison.fills,
+        paid_more_usd=float(comparison.paid_more),
+        received_less_usd=float(comparison.received_less),
     )
 
 
@@ -148,7 +148,7 @@ def remarks(
     bars_run: int,
     baskets: Baskets,
     ends: Sequence[tuple[str, float]] = (),
-    quoted: QuotesUsed | None = None,
+    quote_use: QuotesUsed | None = None,
     nights: int = 0,
 ) -> tuple[str, ...]:
     """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide.
@@ -156,9 +156,14 @@ def remarks(
     `ends` are the equity at each session's end, see `session_ends`; `nights` the trades held over a night by a desk
     that is flat before the close.
     """
-    departures = () if quoted is None else _of_quotes(replay, quoted)
-    held = () if not nights else (_over_night(nights, state.stats.trades),)
-    return (*_remarks(replay, counts, state, bars_run, baskets), *held, *_of_halt(state, ends), *departures)
+    departures = () if quote_use is None else _of_quotes(replay, quote_use)
+    remarks_of_nights = () if not nights else (_over_night(nights, state.stats.trades),)
+    return (
+        *_remarks(replay, counts, state, bars_run, baskets),
+        *remarks_of_nights,
+        *_of_halt(state, ends),
+        *departures,
+    )
 
 
 def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[str]:
@@ -169,12 +174,12 @@ def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[s
         return
     alive = [end for end in ends if end[0] <= date]
     figures = daily_figures(alive)
-    earned = f"{100 * (alive[-1][1] / alive[0][1] - 1):+.2f} %" if alive and alive[0][1] > 0 else "nothing known"
+    return_text = f"{100 * (alive[-1][1] / alive[0][1] - 1):+.2f} %" if alive and alive[0][1] > 0 else "nothing known"
     yield (
         f"Halted by {halt.reason} on {date} ({halt.detail}): the last {sessions:,} of {len(ends) - 1:,} sessions, up "
-        f"to {ends[-1][0]}, took no new risk, and the figures include them. Up to that day the account made {earned}, "
-        f"{100 * figures.annual_return:+.2f} % a year{sharpe_words(figures)}. docs/OPERATIONS.md has the "
-        "halt."
+        f"to {ends[-1][0]}, took no new risk, and the figures include them. Up to that day the account made "
+        f"{return_text}, {100 * figures.annual_return:+.2f} % a year{sharpe_words(figures)}. docs/OPERATIONS.md has "
+        "the halt."
     )
 
 
@@ -185,26 +190,26 @@ def _over_night(nights: int, trades: int) -> str:
     )
 
 
-def _of_quotes(replay: TapeReplay, quoted: QuotesUsed) -> Iterator[str]:
+def _of_quotes(replay: TapeReplay, quote_use: QuotesUsed) -> Iterator[str]:
     """Yield in what the fills differ from fills at recorded quotes of the desk's own market."""
     underlying, quotes = replay.strategy.spec.symbols[0], replay.quotes
-    if quoted.synthetic:
-        yield f"The option quotes are made up ({quoted.synthetic}): the result says nothing about a market."
+    if quote_use.synthetic:
+        yield f"The option quotes are made up ({quote_use.synthetic}): the result says nothing about a market."
     if quotes is not None and quotes.root != underlying:
         yield (
             f"The contracts are of {quotes.root}, the bars were taken as {underlying}'s: {quotes.root} settles as if "
             f"exercised into {SHARES} shares of {underlying}."
         )
     yield from _departures(replay)
-    if quoted.sessions_quoted < quoted.sessions:
+    if quote_use.sessions_quoted < quote_use.sessions:
         yield (
-            f"{quoted.sessions - quoted.sessions_quoted:,} of {quoted.sessions:,} sessions have no option quote on "
-            f"file: nothing was traded there. Convert their quotes too."
+            f"{quote_use.sessions - quote_use.sessions_quoted:,} of {quote_use.sessions:,} sessions have no option "
+            f"quote on file: nothing was traded there. Convert their quotes too."
         )
-    if quoted.fills_modelled:
-        fills = quoted.fills_recorded + quoted.fills_modelled
+    if quote_use.fills_modelled:
+        fills = quote_use.fills_recorded + quote_use.fills_modelled
         yield (
-            f"{quoted.fills_modelled:,} of {fills:,} fills are at Black-Scholes prices, because the minute had no "
+            f"{quote_use.fills_modelled:,} of {fills:,} fills are at Black-Scholes prices, because the minute had no "
             f"quote of the contract: a file with every minute fills them at the market's."
         )
 
@@ -263,11 +268,12 @@ def _remarks(
             f"{baskets.unsent:,} of {baskets.ordered:,} ordered baskets sent no order: {WHY_NO_CHANGE}; "
             f"rltraderctl decisions names them."
         )
-    unquoted, needed = stats.denials.get("no_quote", 0), state.trading.paper.volatility_sessions
-    if unquoted and stats.fills and replay.quotes is None:
+    without_quote, sessions_needed = stats.denials.get("no_quote", 0), state.trading.paper.volatility_sessions
+    if without_quote and stats.fills and replay.quotes is None:
         yield (
-            f"{unquoted:,} wanted entries were denied by no_quote: no contract that fits had a quote. The replay's "
-            f"option market quotes from session {needed + 2} on: its volatility needs {needed} returns before it."
+            f"{without_quote:,} wanted entries were denied by no_quote: no contract that fits had a quote. The "
+            f"replay's option market quotes from session {sessions_needed + 2} on: its volatility needs "
+            f"{sessions_needed} returns before it."
         )
     if stats.bars and not stats.fills and (stats.denials or not baskets.unsent):
         yield _no_trade(replay, state)
@@ -281,16 +287,16 @@ def _left_out(replay: TapeReplay, counts: TapeCounts) -> Iterator[str]:
     half = half_hours(replay.tape, replay.strategy.spec.symbols)
     hours = hours_off(half, replay.calendar) if counts.mostly_left_out else 0
     if hours:
-        yield f"{left_out} {_moved(hours)} most would lie inside: write the times with their real zone."
+        yield f"{left_out} {_shift_text(hours)} most would lie inside: write the times with their real zone."
     elif off := sessions_off(half, replay.calendar):
         yield (
-            f"{left_out} {_moved(off.hours)} {off.sessions:,} of {replay.info.dates:,} sessions would lie inside "
+            f"{left_out} {_shift_text(off.hours)} {off.sessions:,} of {replay.info.dates:,} sessions would lie inside "
             f"whole, from {off.first} to {off.last}: their times miss a change to or from summer time. "
             "Write them with their real zone."
         )
 
 
-def _moved(hours: int) -> str:
+def _shift_text(hours: int) -> str:
     return f"{abs(hours)} hour{'s' * (abs(hours) != 1)} {'later' if hours > 0 else 'earlier'}"
 
 
@@ -305,14 +311,14 @@ def _no_trade(replay: TapeReplay, state: State[Any]) -> str:
     if not stats.denials:
         verdict = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
         return f"{verdict} {ANOTHER}" if is_passive(replay.model.manifest) else verdict
-    denied = sorted(stats.denials.items(), key=lambda found: -found[1])
-    needed = state.trading.paper.volatility_sessions + 1
-    if denied[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= needed:
+    denial_counts = sorted(stats.denials.items(), key=lambda denial: -denial[1])
+    sessions_needed = state.trading.paper.volatility_sessions + 1
+    if denial_counts[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= sessions_needed:
         return (
-            f"No trade: the replay's option market quotes after {needed} sessions, and the tape has "
+            f"No trade: the replay's option market quotes after {sessions_needed} sessions, and the tape has "
             f"{replay.info.dates}. Pass a longer tape."
         )
-    gates = ", ".join(f"{gate} {count:,}" for gate, count in denied)
+    gates = ", ".join(f"{gate} {count:,}" for gate, count in denial_counts)
     return (
         f"No trade: the policy's wishes were denied by {gates}; docs/GATES.md explains each gate, and rltraderctl "
         f"decisions lists them."

@@ -75,7 +75,7 @@ class TapeReplay(CheckedDesk):
     def epoch(self) -> str:
         """Return an epoch derived from tape, configuration and strategy: two replays give the same order ids."""
         spec = self.strategy.spec
-        named = "|".join((spec.name, *configured(spec), *([spec.config] if spec.config else ())))
+        name = "|".join((spec.name, *configured(spec), *([spec.config] if spec.config else ())))
         quotes = "" if self.quotes is None else f"{self.quotes.sha256}|{self.quotes.root}|{self.quotes.closes_name}|"
         trading = self.settings.trading()
         if not isinstance(trading.protection, UnsetType) and trading.protection.rest_at_broker == AUTO:
@@ -84,7 +84,7 @@ class TapeReplay(CheckedDesk):
         for table in TABLES:
             for key in changes_nothing(getattr(trading, table)):
                 rules[table].pop(key, None)
-        seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(rules)
+        seed = f"{self.info.sha256}|{name}|{quotes}".encode() + msgspec.json.encode(rules)
         return hashlib.sha256(seed).hexdigest()[:10]
 
 

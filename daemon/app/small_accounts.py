@@ -71,7 +71,7 @@ class _Scene(NamedTuple):
 
 def read_entries(reader: JournalReader, trading: Trading) -> Entries:
     """Count the journal's entries, and look for the setting that fits those which cost too much."""
-    wanted, missed = 0, list[_Entry]()
+    wish_count, missed_entries = 0, list[_Entry]()
     equity = [(row["time_ns"], Decimal(row["equity_usd"])) for row in reader.query(
         "SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"
     )]  # fmt: skip
@@ -80,37 +80,37 @@ def read_entries(reader: JournalReader, trading: Trading) -> Entries:
         "SELECT time_ns, target, gates, outcome FROM decisions WHERE kind = 'policy' "
         "AND outcome IN ('ordered', 'denied') AND gates LIKE '%\"order_quantity\":%' ORDER BY decision"
     ):
-        wanted += 1
-        denied = {gate: reason for gate, reason in _gates.decode(row["gates"]).items() if reason}
+        wish_count += 1
+        denials = {gate: reason for gate, reason in _gates.decode(row["gates"]).items() if reason}
         place = bisect_right(times, row["time_ns"]) - 1
-        if place >= 0 and _costs_too_much(denied):
-            missed.append(_Entry(row["time_ns"], _target.decode(row["target"]).side, equity[place][1]))
-    if not missed:
-        return Entries(wanted)
-    scenes = dict(_scenes(_journaled(reader), {entry.time_ns for entry in missed}))
-    priced = [(entry, scenes[entry.time_ns]) for entry in missed if entry.time_ns in scenes]
-    return Entries(wanted, len(missed), _hint(trading, priced))
+        if place >= 0 and _costs_too_much(denials):
+            missed_entries.append(_Entry(row["time_ns"], _target.decode(row["target"]).side, equity[place][1]))
+    if not missed_entries:
+        return Entries(wish_count)
+    scenes = dict(_scenes(_scene_events(reader), {entry.time_ns for entry in missed_entries}))
+    scenes_by_entry = [(entry, scenes[entry.time_ns]) for entry in missed_entries if entry.time_ns in scenes]
+    return Entries(wish_count, len(missed_entries), _hint(trading, scenes_by_entry))
 
 
 def tried_entries(feed: Iterable[Event], trading: Trading, underlying: str) -> Entries:
     """Try a call and a put with the paper cash at bars all over a tape, by its feed events; no policy is asked."""
-    tried = missed = 0
+    tries = missed_count = 0
     dear: list[tuple[_Entry, _Scene]] = []
-    for time_ns, scene in _scenes(_listed(feed, trading, underlying)):
+    for time_ns, scene in _scenes(_with_listings(feed, trading, underlying)):
         if (time_ns - scene.market.session.open_ns) % (EVERY_MIN * MINUTE_NS):
             continue
         for side in (1, -1):
             entry = _Entry(time_ns, side, trading.paper.cash_usd)
             if _quote(trading, entry, scene) is None:
                 continue
-            tried += 1
+            tries += 1
             if not _fits(trading, entry, scene):
-                missed += 1
+                missed_count += 1
                 dear.append((entry, scene))
-    return Entries(tried, missed, _hint(trading, dear[:: len(dear) // HINTED + 1]))
+    return Entries(tries, missed_count, _hint(trading, dear[:: len(dear) // HINTED + 1]))
 
 
-def _listed(feed: Iterable[Event], trading: Trading, underlying: str) -> Iterator[Event]:
+def _with_listings(feed: Iterable[Event], trading: Trading, underlying: str) -> Iterator[Event]:
     """A tape's events with the contracts that the paper broker lists for them."""
     broker = PaperBroker(trading, underlying)
     state = broker.start()
@@ -124,37 +124,37 @@ def tried_words(entries: Entries, cash_usd: Decimal) -> str:
     """Return what share of the entries tried on a tape cost too much, and what fits them; "" where none was priced."""
     if not entries.wanted:
         return ""
-    tried = f"a call and a put each {EVERY_MIN} minutes, by the modelled option market"
+    tries_text = f"a call and a put each {EVERY_MIN} minutes, by the modelled option market"
     part = f"{entries.unaffordable:,} of {entries.wanted:,} entries ({_part(entries.unaffordable, entries.wanted)})"
     if not entries.unaffordable:
-        return f"{cash_usd:,.2f} USD pay for each of {entries.wanted:,} entries on this tape: {tried}"
+        return f"{cash_usd:,.2f} USD pay for each of {entries.wanted:,} entries on this tape: {tries_text}"
     cure = f": {entries.hint}" if entries.hint else ": no single setting is known to fit them; add capital"
-    return f"{cash_usd:,.2f} USD: {part} cost more than one position may: {tried}{cure}"
+    return f"{cash_usd:,.2f} USD: {part} cost more than one position may: {tries_text}{cure}"
 
 
 def _part(count: int, of: int) -> str:
     return f"{count / of:.0%}".replace("%", " %")
 
 
-def _costs_too_much(denied: dict[str, str]) -> bool:
+def _costs_too_much(denials: dict[str, str]) -> bool:
     """Return whether the cost of an entry is what denies it: not that it is larger than an order may be."""
-    quantity = denied.get("order_quantity", "")
-    return quantity.startswith("quantity 0") or any(gate in denied for gate in SIZE[1:])
+    quantity = denials.get("order_quantity", "")
+    return quantity.startswith("quantity 0") or any(gate in denials for gate in SIZE[1:])
 
 
 def unaffordable_words(entries: Entries) -> str:
     """Return the remark about entries that cost too much, with what would have fitted."""
     part = _part(entries.unaffordable, entries.wanted)
-    found = f"By the modelled option market {entries.hint}." if entries.hint else "No quote tells what would fit."
+    hint_text = f"By the modelled option market {entries.hint}." if entries.hint else "No quote tells what would fit."
     return (
         f"{entries.unaffordable:,} of {entries.wanted:,} wanted entries ({part}) cost more than the account may "
-        f"spend on one position. {found}"
+        f"spend on one position. {hint_text}"
     )
 
 
-def _hint(trading: Trading, priced: Sequence[tuple[_Entry, _Scene]]) -> str:
+def _hint(trading: Trading, scenes_by_entry: Sequence[tuple[_Entry, _Scene]]) -> str:
     """Return by which one setting how many of the entries would have fitted, the most first; "" without a market."""
-    if not priced:
+    if not scenes_by_entry:
         return ""
     days, delta = trading.contracts.min_days, trading.contracts.delta_target
     by_delta = trading.contracts.strike == "delta"
@@ -182,12 +182,12 @@ def _hint(trading: Trading, priced: Sequence[tuple[_Entry, _Scene]]) -> str:
     }
     best: list[tuple[int, str]] = []
     for settings in rules.values():
-        fits = [(sum(_fits(rule, *one) for one in priced), name) for name, rule in settings]
-        enough = next((found for found in fits if found[0] >= ENOUGH * len(priced)), None)
+        fits = [(sum(_fits(rule, *one) for one in scenes_by_entry), name) for name, rule in settings]
+        enough = next((fit for fit in fits if fit[0] >= ENOUGH * len(scenes_by_entry)), None)
         if found := enough or max(fits, default=None, key=lambda fit: fit[0]):
             best.append(found)
-    ranked = sorted((found for found in best if found[0]), key=lambda found: -found[0])
-    return ", ".join(f"{name} fits {_part(count, len(priced))} of them" for count, name in ranked)
+    fits_by_count = sorted((fit for fit in best if fit[0]), key=lambda found: -found[0])
+    return ", ".join(f"{name} fits {_part(count, len(scenes_by_entry))} of them" for count, name in fits_by_count)
 
 
 def _fits(trading: Trading, entry: _Entry, scene: _Scene) -> bool:
@@ -195,8 +195,8 @@ def _fits(trading: Trading, entry: _Entry, scene: _Scene) -> bool:
     quote = _quote(trading, entry, scene)
     if quote is None:
         return False
-    bound = entry_bound(quote, trading.risk.price_collar)
-    limit = entry_limit(quote, trading.execution.entry_slack, bound)
+    price_bound = entry_bound(quote, trading.risk.price_collar)
+    limit = entry_limit(quote, trading.execution.entry_slack, price_bound)
     size = contracts_for(entry.equity, limit, trading.sizing)
     cost = limit * size * OPTION_MULTIPLIER
     narrow = quote.ask - quote.bid <= Decimal(str(trading.risk.spread_max)) * (quote.bid + quote.ask) / 2
@@ -223,7 +223,7 @@ def _quote(trading: Trading, entry: _Entry, scene: _Scene) -> Quote | None:
     return Quote(symbol=symbol, bid=bid, ask=ask, low=middle, high=middle, quoted_ns=entry.time_ns)
 
 
-def _journaled(reader: JournalReader) -> Iterator[Event]:
+def _scene_events(reader: JournalReader) -> Iterator[Event]:
     """The journal's events that scenes are made of."""
     return map(_event.decode, reader.payloads("SessionScheduled", "ContractsListed", "BarClosed"))
 
@@ -237,10 +237,10 @@ def _scenes(events: Iterable[Event], times: Collection[int] | None = None) -> It
         match event:
             case SessionScheduled() as session:
                 market = None
-            case ContractsListed() as listed if session is not None and listed.volatility is not None:
+            case ContractsListed() as listing if session is not None and listing.volatility is not None:
                 market = SessionMarket(
-                    session.session, expiries_from(session.session, session.upcoming), listed.volatility, 0
+                    session.session, expiries_from(session.session, session.upcoming), listing.volatility, 0
                 )
-                strikes = tuple(sorted({float(contract.strike) for contract in listed.contracts}))
-            case BarClosed() as closed if market is not None and (times is None or closed.time_ns in times):
-                yield closed.time_ns, _Scene(market, closed.bar.symbol, closed.bar.close, strikes)
+                strikes = tuple(sorted({float(contract.strike) for contract in listing.contracts}))
+            case BarClosed() as bar_event if market is not None and (times is None or bar_event.time_ns in times):
+                yield bar_event.time_ns, _Scene(market, bar_event.bar.symbol, bar_event.bar.close, strikes)

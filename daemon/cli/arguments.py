@@ -30,10 +30,10 @@ class NotFound(Exception):
 def add_state_dir(command: argparse.ArgumentParser, *, desks: str = "") -> None:
     """Add `--state-dir`: the one state directory that the command is about. With `desks`, a help, `--desks` as well."""
     text = "folder of the journal (default: paths.state_dir of ./config.toml and the environment)"
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
     if desks:
-        which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=desks)
+        group.add_argument("--desks", type=Path, metavar="FILE|DIR", help=desks)
     add_own_strategy(command)
 
 
@@ -50,9 +50,9 @@ class _StateDirs(argparse.Action):
 def add_state_dirs(command: argparse.ArgumentParser) -> None:
     """Add `--state-dir`, which may be repeated, or `--desks`: `state_dir` is the first, `state_dirs` has all."""
     text = "folder of a journal, may be repeated (default: paths.state_dir of ./config.toml and the environment)"
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--state-dir", type=Path, action=_StateDirs, metavar="DIR", help=text)
-    which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--state-dir", type=Path, action=_StateDirs, metavar="DIR", help=text)
+    group.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
     command.set_defaults(state_dirs=(), names=())
     add_own_strategy(command)
 
@@ -130,10 +130,10 @@ def lead_on(
     """Set the one command that leads on from here: `rltraderctl` prints it at the end, with the places in `about`."""
     places: dict[str, object] = getattr(options, "places", {})
     more = [part for name in about if name in places for part in (f"--{name.replace('_', '-')}", str(places[name]))]
-    options.next_command = " ".join([in_this_shell(program), *map(_quoted, words), *map(shlex.quote, more)])
+    options.next_command = " ".join([in_this_shell(program), *map(_quote, words), *map(shlex.quote, more)])
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     """A word for the shell; one in capitals is for a person to fill in."""
     return word if word.startswith("--") or word.isupper() else shlex.quote(word)
 
@@ -177,20 +177,22 @@ def print_table(console: Console, table: Table, *least: str) -> None:
 
     They go in this order; a line below names them. Cells are text; a column with `no_wrap` is as wide as its longest.
     """
-    gone: list[str] = []
-    while len(gone) < len(least) and _width([_least(column) for column in table.columns]) > console.width:
-        gone.append(least[len(gone)])
-        table.columns = [column for column in table.columns if column.header != gone[-1]]
+    names_dropped: list[str] = []
+    while len(names_dropped) < len(least) and _width([_least(column) for column in table.columns]) > console.width:
+        names_dropped.append(least[len(names_dropped)])
+        table.columns = [column for column in table.columns if column.header != names_dropped[-1]]
     _share_out(table, console.width)
     console.print(table)
-    if gone:
-        console.print(f"no room for: {', '.join(gone)}; a wider terminal, or a file or pipe, has them", soft_wrap=True)
+    if names_dropped:
+        console.print(
+            f"no room for: {', '.join(names_dropped)}; a wider terminal, or a file or pipe, has them", soft_wrap=True
+        )
 
 
 def _share_out(table: Table, width: int) -> None:
     """Give each column what it needs at least, and what is left to those that want the least more."""
-    left = width - _width([_least(column) for column in table.columns])
-    if left < 0:  # nothing helps: cells are cut
+    width_left = width - _width([_least(column) for column in table.columns])
+    if width_left < 0:  # nothing helps: cells are cut
         return
     groups = {
         index: max(map(cell_len, (str(column.header), *_lines(column)))) - _least(column)
@@ -199,8 +201,8 @@ def _share_out(table: Table, width: int) -> None:
     for column in table.columns:
         column.overflow = "fold"
     for index, more in sorted(groups.items(), key=lambda item: item[1]):
-        table.columns[index].width = _least(table.columns[index]) + min(more, left)
-        left -= min(more, left)
+        table.columns[index].width = _least(table.columns[index]) + min(more, width_left)
+        width_left -= min(more, width_left)
 
 
 def _width(widths: list[int]) -> int:

@@ -75,8 +75,8 @@ def add_resume(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count daily loss and drawdown from the present equity on: after a halt for either, nothing else resumes",
     )
-    seen = "the desk's time of your look, as a refusal names it: what began until then ends, and nothing else"
-    command.add_argument("--seen", default="", metavar="NS", help=seen)
+    help_text = "the desk's time of your look, as a refusal names it: what began until then ends, and nothing else"
+    command.add_argument("--seen", default="", metavar="NS", help=help_text)
 
 
 def add_flatten(command: argparse.ArgumentParser) -> None:
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         )
     if name in ASKS and not options.yes and not confirmed(ASKS[name]):
         raise NotFound("nothing was touched")
-    answer = _asked(options, holder) if holder else _offline(options)
+    answer = _ask(options, holder) if holder else _offline(options)
     _lead_on(options, answer.status, running=bool(holder))
     with result_of(f"rltraderctl: the {name} (event {answer.seq:,})"):
         _show(answer, console, "" if holder else OF_A_TAPE if _over_a_tape(answer.status) else AT_START)
@@ -187,8 +187,10 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
 
     print_line(f"the {settings.desk.account} account at {broker_of(settings).service(settings)}: cancel all, close all")
     if not options.yes and not has_terminal() and not started_by_systemd():
-        again = shlex.join(["rltraderctl", "panic", "--yes", *_places(options)])
-        raise NotFound(f"nothing was touched: there is no terminal to confirm this on, so --yes has to: {again}")
+        command_again = shlex.join(["rltraderctl", "panic", "--yes", *_places(options)])
+        raise NotFound(
+            f"nothing was touched: there is no terminal to confirm this on, so --yes has to: {command_again}"
+        )
     if not options.yes and not confirmed("PANIC"):
         raise NotFound("nothing was touched")
     return rescue(settings, keys, options.state_dir or settings.paths.state_dir)
@@ -247,11 +249,11 @@ def _running(state_dir: Path) -> str:
         ) from error
 
 
-def _asked(options: argparse.Namespace, holder: str) -> CommandAnswer:
+def _ask(options: argparse.Namespace, holder: str) -> CommandAnswer:
     """Ask the running daemon. Raises ControlError."""
     command = _sent_as(options)
     try:
-        answer = ask(options.state_dir, CommandRequest(1, command, options.reason, _who(options)))
+        answer = ask(options.state_dir, CommandRequest(1, command, options.reason, _sender(options)))
     except ControlError as error:
         raise ControlError(f"another daemon (process {holder}) runs here: {error}") from error
     if not answer.ok:
@@ -273,11 +275,11 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
     """Journal the command for a stopped desk."""
     from daemon.app.offline.command import command_offline
 
-    command = Command(_sent_as(options), options.reason, f"offline/{_who(options)} (uid {os.getuid()})")
+    command = Command(_sent_as(options), options.reason, f"offline/{_sender(options)} (uid {os.getuid()})")
     try:
         event_at = event_of(command)
         broker_ns = _broker_ns(options) if options.command == RESET_CLOCK else None
-        state, refused = command_offline(
+        state, refusal = command_offline(
             options.state_dir, lambda now_ns: event_at(now_ns if broker_ns is None else broker_ns)
         )
     except CommandError as error:
@@ -286,7 +288,7 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
         way_out = "; what cannot wait: rltraderctl panic closes everything without a journal"
         raise JournalError(f"{error}{way_out * (options.command in ASKS)}") from error
     desk = (peek(options.state_dir) or {}).get("desk", "")
-    return CommandAnswer(ok=True, seq=state.seq, status=status_of(state, desk), refused=refused)
+    return CommandAnswer(ok=True, seq=state.seq, status=status_of(state, desk), refused=refusal)
 
 
 def _broker_ns(options: argparse.Namespace) -> int:
@@ -295,7 +297,7 @@ def _broker_ns(options: argparse.Namespace) -> int:
     return broker_now_ns(*_with_keys(options))
 
 
-def _who(options: argparse.Namespace) -> str:
+def _sender(options: argparse.Namespace) -> str:
     return options.who.strip() or person()
 
 
@@ -322,7 +324,7 @@ def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:
         f"holds {holdings_in_words(status) or 'nothing'}",
         f"{status.orders} order{'s' * (status.orders != 1)} at work" if status.orders else "no order at work",
     ]
-    sent, canceled = effects.count("SubmitOrder"), effects.count("CancelOrder")
-    parts += [f"{sent} sent"] * bool(sent) + [f"{canceled} being cancelled"] * bool(canceled)
+    order_count, cancel_count = effects.count("SubmitOrder"), effects.count("CancelOrder")
+    parts += [f"{order_count} sent"] * bool(order_count) + [f"{cancel_count} being cancelled"] * bool(cancel_count)
     parts += ["waits for the broker's report"] * ("AskBroker" in effects)
     return parts

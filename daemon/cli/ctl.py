@@ -121,8 +121,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
     chosen = next((argument for argument in words if not argument.startswith("-")), "")
     if words and words[0] == chosen and chosen not in COMMANDS:
         near = get_close_matches(chosen, COMMANDS, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        sys.stderr.write(f"{prog}: no command is called {chosen!r}{meant}: {prog} --help lists all\n")
+        hint = f"; did you mean {near[0]}?" if near else ""
+        sys.stderr.write(f"{prog}: no command is called {chosen!r}{hint}: {prog} --help lists all\n")
         return EXIT_CODE
     line = parser(chosen, prog)
     options = line.parse_args(words)

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Log()("start_failed", problem=str(error))
         return TROUBLE
     except (ConfigError, TapeError, StateDirError) as error:
-        return _refused(options, Log(), str(error))
+        return _refuse(options, Log(), str(error))
     if tape is not None:
         if options.check:
             from daemon.cli.start.replay_check import check
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return examine(settings, keys, dry_run=options.dry_run)
     from daemon.cli.start import live
 
-    return live.run(settings, keys, dry_run=options.dry_run, refused=partial(_refused, options))
+    return live.run(settings, keys, dry_run=options.dry_run, on_refusal=partial(_refuse, options))
 
 
 def _known_broker(settings: DeskSettings) -> None:
@@ -134,12 +134,12 @@ def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
     try:
         settings = _settings(options)
         check_still_held(settings)
-    except ConfigError as refused:
+    except ConfigError as refusal:
         from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, tell_not_started
 
         config, overrides = _sources(options)
         try:
-            settings, mistakes = settings_of_a_held_desk(config, overrides, refused)
+            settings, mistakes = settings_of_a_held_desk(config, overrides, refusal)
         except NotWhole as error:
             tell_not_started(config, error, Log())
             raise
@@ -147,7 +147,7 @@ def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
     return settings
 
 
-def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:
+def _refuse(options: argparse.Namespace, log: Log, problem: str) -> int:
     """Refuse a start; one of a desk that holds something is tried again, and the operator is told."""
     if options.check or options.dry_run:
         return refuse(log, problem)
@@ -155,14 +155,14 @@ def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:
 
     config, overrides = _sources(options)
     try:
-        held = refused_while_held(config, overrides, problem)
+        holder_refusal = refused_while_held(config, overrides, problem)
     except MayPass as error:
         log("start_failed", problem=f"{problem}; {error}")
         return TROUBLE
-    if held is None:
+    if holder_refusal is None:
         return refuse(log, problem)
-    tell_not_started(config, held, log)
-    log("start_failed", problem=str(held))
+    tell_not_started(config, holder_refusal, log)
+    log("start_failed", problem=str(holder_refusal))
     return TROUBLE
 
 
@@ -200,8 +200,8 @@ def _tape(options: argparse.Namespace, settings: DeskSettings, keys: Credentials
     """Return the tape to replay, None for a live desk. Without --dry-run nothing is simulated."""
     if not options.dry_run:
         if options.bars is not None or options.first_date:
-            named = f"--bars {options.bars}" if options.bars is not None else f"--from {options.first_date}"
-            raise ConfigError(f"{named} needs --dry-run: a tape is never traded with a real broker")
+            option_text = f"--bars {options.bars}" if options.bars is not None else f"--from {options.first_date}"
+            raise ConfigError(f"{option_text} needs --dry-run: a tape is never traded with a real broker")
         if not keys.complete:
             raise ConfigError(f"{NO_KEYS}; at the simulator read the file that its --env wrote; or add --dry-run")
         return None

@@ -102,5 +102,5 @@ def _line(quantity: QuantityDrift, limit: float) -> tuple[str, str, str, str, st
         word = "BEYOND"
     else:
         word = "within what training saw" if quantity.psi > limit else ""
-    trained = f"{quantity.in_training:.4f}" if quantity.in_training else "–"
-    return quantity.name, f"{quantity.psi:.4f}", f"{quantity.by_chance:.4f}", trained, word
+    training_text = f"{quantity.in_training:.4f}" if quantity.in_training else "–"
+    return quantity.name, f"{quantity.psi:.4f}", f"{quantity.by_chance:.4f}", training_text, word

@@ -113,15 +113,15 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         suffix, words["imports"], words["what"] = f"{PLAIN}_{suffix}", cls, _PLAIN_WHAT.get(kind, words["what"])
         words["modules"], words["python"] = f'"{name}"', ">=3.11"
     else:
-        words["rule"] = _filled(f"rule_{suffix}", words)
+        words["rule"] = _fill(f"rule_{suffix}", words)
     words["averages"] = _AVERAGES[kind] if template == PLAIN else ""
-    words["tests"] = _filled(f"test_{suffix}", words).rstrip("\n")
-    training = {} if template == PLAIN else {f"{name}_training.py": _filled(f"training_{template}", words)}
+    words["tests"] = _fill(f"test_{suffix}", words).rstrip("\n")
+    training = {} if template == PLAIN else {f"{name}_training.py": _fill(f"training_{template}", words)}
     return training | {
-        f"{name}.py": _filled(f"strategy_{suffix}", words),
-        f"test_{name}.py": _filled("test", words),
-        "pyproject.toml": _filled("pyproject", words),
-        "README.md": _filled("readme", words),
+        f"{name}.py": _fill(f"strategy_{suffix}", words),
+        f"test_{name}.py": _fill("test", words),
+        "pyproject.toml": _fill("pyproject", words),
+        "README.md": _fill("readme", words),
     }
 
 
@@ -136,7 +136,7 @@ def _commands(name: str, template: str) -> list[str]:
     return [f"python {name}_training.py tape.csv.gz model.zip", f"{export} --import-sb3 model.zip"]
 
 
-def _filled(template: str, words: dict[str, str]) -> str:
+def _fill(template: str, words: dict[str, str]) -> str:
     return Template((TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")).substitute(words)
 
 
@@ -147,13 +147,13 @@ def _tape(path: Path, symbols: tuple[str, ...], more: tuple[str, ...] = ()) -> b
     """
     lines = gzip.decompress(path.read_bytes()).decode("ascii").splitlines(keepends=True)
     rows = [line for line in lines[2:] if line.startswith(tuple(f"{symbol}," for symbol in symbols))]
-    made = [_upside_down(row, symbol) for symbol in more for at, row in enumerate(rows) if at % 7]
-    rows = sorted((*rows, *made), key=lambda row: int(row.split(",")[1])) if made else rows
+    rows_made = [_upside_down(row, symbol) for symbol in more for at, row in enumerate(rows) if at % 7]
+    rows = sorted((*rows, *rows_made), key=lambda row: int(row.split(",")[1])) if rows_made else rows
     return gzip.compress("".join((*lines[:2], *rows)).encode(), compresslevel=9, mtime=0)
 
 
 def _upside_down(row: str, symbol: str) -> str:
     """Return a bar whose prices are 250,000 divided by those of the row: what rises there falls here."""
     _, start, *prices, volume = row.rstrip("\n").split(",")
-    opened, high, low, close = (f"{250_000 / float(price):.2f}" for price in prices)
-    return f"{symbol},{start},{opened},{low},{high},{close},{volume}\n"
+    open_price, high, low, close = (f"{250_000 / float(price):.2f}" for price in prices)
+    return f"{symbol},{start},{open_price},{low},{high},{close},{volume}\n"

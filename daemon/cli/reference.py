@@ -56,9 +56,9 @@ def fill(folder: Path) -> None:
     """Put the lists into the manuals of a folder, and write the schemas next to them. Raises OSError."""
     for manual in sorted(folder.glob("*.md")):
         text = manual.read_text()
-        filled = _PLACE.sub(lambda place: LISTS[place[1]](), text)
-        if filled != text:
-            manual.write_text(filled)
+        new_text = _PLACE.sub(lambda place: LISTS[place[1]](), text)
+        if new_text != text:
+            manual.write_text(new_text)
     (folder / SCHEMAS).mkdir(exist_ok=True)
     for name, text in schemas().items():
         (folder / SCHEMAS / name).write_text(text)

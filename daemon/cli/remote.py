@@ -76,12 +76,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     except CommandError as error:
         raise ConfigError(str(error)) from None
     settings = load(options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None), {})
-    held = operator_secrets()
-    text = held.mqtt_command_keys.get_secret_value() if held.mqtt_command_keys is not None else ""
+    secret_settings = operator_secrets()
+    text = secret_settings.mqtt_command_keys.get_secret_value() if secret_settings.mqtt_command_keys is not None else ""
     name, key = _key(options, text)
     table = settings.mqtt
     broker = MqttBroker.of(table, options.username)
-    password = held.mqtt_password.get_secret_value() if held.mqtt_password is not None else None
+    password = secret_settings.mqtt_password.get_secret_value() if secret_settings.mqtt_password is not None else None
     route = Route(broker, password, table.prefix, options.desk or settings.desk.name)
     command = signed(
         key,
@@ -181,7 +181,7 @@ def _show(answer: ResponseMessage, route: Route, name: str, console: Console) ->
     status = answer.status
     if status is not None:
         trading, _ = trading_in_words(status)
-        held, orders = holdings_in_words(status) or "nothing", f"{status.orders} orders at work"
-        console.print(printable(f"{trading}; holds {held}; {orders}; equity {status.equity_usd} USD"))
+        holdings, orders = holdings_in_words(status) or "nothing", f"{status.orders} orders at work"
+        console.print(printable(f"{trading}; holds {holdings}; {orders}; equity {status.equity_usd} USD"))
     if answer.refused:
         console.print(printable(f"this does nothing: {answer.refused}"))

@@ -51,7 +51,7 @@ def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
         ("candidate failed", f"{report.failures:,}"),
         ("only the candidate answered", f"{report.unmatched:,}"),
     ]
-    for what, value, form in (
+    for label, value, form in (
         ("agreement", report.agreement, ".2%"),
         ("Cohen's kappa", report.kappa, ".4f"),
         ("mean confidence, live", report.confidence_live, ".4f"),
@@ -60,7 +60,7 @@ def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
         ("mean absolute difference of an action", report.mean_difference, ".4f"),
     ):
         if value is not None:
-            lines.append((what, format(value, form)))
+            lines.append((label, format(value, form)))
     hypothetical = report.hypothetical
     if hypothetical is not None:
         lines += [

@@ -60,14 +60,14 @@ def _look(follower: Follower) -> None:
 
 def _lines(follower: Follower, every_s: float) -> None:
     """Print a line of JSON for each change: the desk's status, or why it cannot be followed."""
-    printed, facts = b"", _FromJournal(follower)
+    last_text, facts = b"", _FromJournal(follower)
     while True:
         _look(follower)
         line = _status_line(follower, facts.known())
-        if line != printed:
+        if line != last_text:
             sys.stdout.write(line.decode() + "\n")
             sys.stdout.flush()
-            printed = line
+            last_text = line
         time.sleep(every_s)
 
 
@@ -93,24 +93,24 @@ class _FromJournal:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._of: tuple[Trading | None, int, int] = None, 0, 0
-        self._known = Journaled()
+        self._facts = Journaled()
 
     def known(self) -> Journaled:
         """Return the facts as of the newest start and decision that were read."""
         machine = self._follower.machine
         if machine is None or self._follower.problem:
-            return self._known
-        before, now = self._of, (machine.state.trading, machine.state.stats.decisions, machine.state.seq)
-        if now[1:] == before[1:] and now[0] is before[0]:
-            return self._known
+            return self._facts
+        parts_before, now = self._of, (machine.state.trading, machine.state.stats.decisions, machine.state.seq)
+        if now[1:] == parts_before[1:] and now[0] is parts_before[0]:
+            return self._facts
         with closing(JournalReader(self._follower.path)) as reader:
-            if now[0] is before[0] and now[1] == before[1]:
+            if now[0] is parts_before[0] and now[1] == parts_before[1]:
                 alarms, alarm = alarms_of(reader, machine)
-                self._known = replace(self._known, alarms=alarms, alarm=alarm)
+                self._facts = replace(self._facts, alarms=alarms, alarm=alarm)
             else:
-                self._known = journaled(reader, machine)
+                self._facts = journaled(reader, machine)
         self._of = now
-        return self._known
+        return self._facts
 
 
 def live_table(follower: Follower, facts: Journaled) -> Table:
@@ -163,11 +163,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         return _as_json([desks.desk_of(path)])
     reader = JournalReader(path / FILE)
-    recovered = recovered_desk(reader)
-    status = desks.desk_status(path, reader.meta(), recovered.machine, desks.journaled(reader, recovered.machine))
+    recovery = recovered_desk(reader)
+    status = desks.desk_status(path, reader.meta(), recovery.machine, desks.journaled(reader, recovery.machine))
     _lead_on(options, status)
     console.print(table(status))
-    if (took := recovered.handover) is not None and not status.process:
+    if (took := recovery.handover) is not None and not status.process:
         reason = "journal_damaged" if took.damaged else "code_changed"
         console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")
     return 0
@@ -175,10 +175,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _show_all(options: argparse.Namespace, console: Console) -> int:
     """Print all desks and their totals; returns 0, or 1 when one could not be read."""
-    named = desks.desks_of(options.desks) if options.desks else _of_this_host()
+    desks_named = desks.desks_of(options.desks) if options.desks else _of_this_host()
     if options.json:
-        return _as_json([desk for _, desk in named])
-    fleet = fleet_of(named, time.time())
+        return _as_json([desk for _, desk in desks_named])
+    fleet = fleet_of(desks_named, time.time())
     print_table(console, fleet_table(fleet), "event", "strategy", "exposure", "holds", "alarms")
     if len(fleet.desks) > 1:
         print_table(console, totals_table(fleet), "exposure", "alarms")

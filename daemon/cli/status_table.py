@@ -33,8 +33,8 @@ def table(desk: DeskStatus) -> Table:
     for name, text in rows(desk):
         grid.add_row(name, text)
     grid.add_row("orders, fills", f"{desk.orders_sent:,}, {desk.fills:,} ({desk.partial_fills:,} partial)")
-    if (filled := desk.option_fills) is not None:
-        grid.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")
+    if (fills := desk.option_fills) is not None:
+        grid.add_row("option fills", f"{fills.recorded:,} at recorded quotes, {fills.modelled:,} at Black-Scholes")
     grid.add_row("trades", f"{desk.trades:,} closed by the desk, {desk.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(desk.denials.items(), key=lambda d: -d[1]))
     grid.add_row("denials", denials or "none")
@@ -46,16 +46,16 @@ def table(desk: DeskStatus) -> Table:
 def _trading_rows(grid: Table, desk: DeskStatus) -> None:
     """Show whether the desk may trade, and with which model."""
     reason, colon, detail = desk.halt.partition(": ")
-    since = f"{colon}{detail}, since {new_york_text(desk.halt_since_ns)}" if desk.halt else ""
-    grid.add_row("halt", Text.assemble((reason, "red"), since) if desk.halt else "no")
+    since_text = f"{colon}{detail}, since {new_york_text(desk.halt_since_ns)}" if desk.halt else ""
+    grid.add_row("halt", Text.assemble((reason, "red"), since_text) if desk.halt else "no")
     if desk.pause:
-        until = f", until {new_york_text(desk.paused_until_ns)}" if desk.paused_until_ns else ""
-        grid.add_row("pause", desk.pause + until)
-    reconciled = "yes" if desk.reconciled else f"no: {desk.differences}" if desk.differences else "no"
-    grid.add_row("reconciled", reconciled)
+        until_text = f", until {new_york_text(desk.paused_until_ns)}" if desk.paused_until_ns else ""
+        grid.add_row("pause", desk.pause + until_text)
+    reconciled_text = "yes" if desk.reconciled else f"no: {desk.differences}" if desk.differences else "no"
+    grid.add_row("reconciled", reconciled_text)
     if desk.limit_base_usd or desk.limit_peak_usd:
-        counted = ((desk.limit_base_usd, "the session's loss"), (desk.limit_peak_usd, "the drawdown"))
-        grid.add_row("limits reset", ", ".join(f"{what} counts from {usd} USD" for usd, what in counted if usd))
+        limit_bases = ((desk.limit_base_usd, "the session's loss"), (desk.limit_peak_usd, "the drawdown"))
+        grid.add_row("limits reset", ", ".join(f"{limit} counts from {usd} USD" for usd, limit in limit_bases if usd))
     if desk.then:
         grid.add_row("way out", desk.then)
     grid.add_row("model", desk.model + ("" if desk.model_promoted else " (not promoted)") if desk.model else "none")
@@ -66,13 +66,17 @@ def _trading_rows(grid: Table, desk: DeskStatus) -> None:
 
 def _money_rows(grid: Table, desk: DeskStatus) -> None:
     """Show money, positions and orders."""
-    equity, cash, realised, fees = map(Decimal, (desk.equity_usd, desk.cash_usd, desk.realized_usd, desk.fees_usd))
-    earned = f"realised {money(realised, sign=True)} after {money(fees)} of fees"  # as in the summary of a replay
-    grid.add_row("equity", f"{money(equity)} USD, cash {money(cash)}, {earned}")
-    for held in sorted(desk.positions, key=lambda held: held.symbol):
-        now = f", now {Decimal(held.mark_usd):.4f}" if held.mark_usd else ""
-        since = new_york_text(held.opened_ns)
-        grid.add_row("position", f"{held.quantity} {held.symbol} at {held.price_usd}{now}, since {since}")
+    equity, cash, realised_usd, fees = map(Decimal, (desk.equity_usd, desk.cash_usd, desk.realized_usd, desk.fees_usd))
+    profit_text = (
+        f"realised {money(realised_usd, sign=True)} after {money(fees)} of fees"  # as in the summary of a replay
+    )
+    grid.add_row("equity", f"{money(equity)} USD, cash {money(cash)}, {profit_text}")
+    for position in sorted(desk.positions, key=lambda held: held.symbol):
+        now = f", now {Decimal(position.mark_usd):.4f}" if position.mark_usd else ""
+        opened_text = new_york_text(position.opened_ns)
+        grid.add_row(
+            "position", f"{position.quantity} {position.symbol} at {position.price_usd}{now}, since {opened_text}"
+        )
     if desk.last_basket:
         given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in desk.given_up.items())
         grid.add_row("last basket", f"due {desk.last_basket}, given up: {given_up or 'nothing'}")

@@ -41,15 +41,15 @@ class LockFailedError(MayPass, StateDirError):
     """The lock cannot be made now: its disk is full, failing or read-only. Exit code 1."""
 
 
-def lock_folder(environment: Mapping[str, str] = os.environ, shared: Path = SHARED) -> Path:
-    """Return the folder of the locks: systemd's $RUNTIME_DIRECTORY, `shared` if it exists, else in this user's home.
+def lock_folder(environment: Mapping[str, str] = os.environ, shared_folder: Path = SHARED) -> Path:
+    """Return the folder of the locks: systemd's $RUNTIME_DIRECTORY, `shared_folder` if it exists, else in this home.
 
     No other user can create any of them beforehand, and a user's desks find the same one from any login.
     """
     folder = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if folder:
         return Path(folder)
-    return shared if shared.is_dir() else _home() / ".local" / "state" / "rltrader"
+    return shared_folder if shared_folder.is_dir() else _home() / ".local" / "state" / "rltrader"
 
 
 def _home() -> Path:
@@ -74,7 +74,7 @@ class AccountLock:
         self._folder = folder
         self._holder = holder
         self._service = service
-        self._held: dict[str, IO[str]] = {}
+        self._lock_files: dict[str, IO[str]] = {}
 
     def claim_key(self, key: str) -> None:
         """Lock the account of this key. Raises AccountTakenError, StateDirError where no lock can be made."""
@@ -104,16 +104,16 @@ class AccountLock:
 
     def close(self) -> None:
         """Release all locks. The files stay: a lock on a removed file would lock nothing."""
-        for lock in self._held.values():
+        for lock in self._lock_files.values():
             lock.close()
-        self._held.clear()
+        self._lock_files.clear()
 
     def _digest(self, kind: str, secret: str) -> str:
         text = f"rltrader|{self._service}|{kind}|{secret}"
         return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
     def _claim(self, claim: _Claim) -> None:
-        if claim.name in self._held:
+        if claim.name in self._lock_files:
             return
         name = f"{claim.name}.account"
         try:
@@ -139,7 +139,7 @@ class AccountLock:
         lock.truncate()
         lock.write(msgspec.json.encode(self._holder).decode())
         lock.flush()
-        self._held[claim.name] = lock
+        self._lock_files[claim.name] = lock
 
 
 @contextlib.contextmanager
@@ -151,10 +151,10 @@ def _in_folder(path: Path) -> Iterator[int]:
         os.close(folder)
 
 
-def _refusal(what: str, text: str) -> str:
+def _refusal(problem: str, text: str) -> str:
     return (
-        f"{what} is traded by another desk of this host ({_describe(text)}): one account has one desk: stop that one, "
-        f"or give this one an account and keys of its own"
+        f"{problem} is traded by another desk of this host ({_describe(text)}): one account has one desk: stop that "
+        f"one, or give this one an account and keys of its own"
     )
 
 

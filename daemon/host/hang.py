@@ -60,13 +60,13 @@ class HangGuard:
         os.close(self._file)
 
     def _watch(self) -> None:
-        seen, looks = 0, 0
+        last_turn, looks = 0, 0
         try:
             while not self._ends.wait(LOOK_S):
                 self._arm()
                 step = self._stepping()
-                looks = looks + 1 if step and step == seen else 0
-                seen = step
+                looks = looks + 1 if step and step == last_turn else 0
+                last_turn = step
                 if looks >= self._looks:
                     self._end()
         finally:

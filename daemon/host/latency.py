@@ -36,10 +36,10 @@ class Latency:
     def percentile(self, share: float) -> int:
         """Return the smallest bucket in microseconds that `share` (0 to 1) of the durations do not exceed; 0 without
         any."""
-        target, seen = share * self.count, 0
+        target, count_below = share * self.count, 0
         for us in sorted(self._counts):
-            seen += self._counts[us]
-            if seen >= target:
+            count_below += self._counts[us]
+            if count_below >= target:
                 return us
         return 0
 

@@ -130,15 +130,15 @@ def as_owner(path: Path, work: Callable[[], bytes]) -> bytes:
     into, out = os.pipe()
     child = os.fork()
     if child == 0:
-        done = 1
+        error_code = 1
         try:
             os.close(into)
             become_owner(path)
             with os.fdopen(out, "wb") as pipe:
                 pipe.write(work())
-            done = 0
+            error_code = 0
         finally:
-            os._exit(done)  # nothing of the parent is flushed or ended twice
+            os._exit(error_code)  # nothing of the parent is flushed or ended twice
     os.close(out)
     with os.fdopen(into, "rb") as pipe:
         data = pipe.read()

@@ -46,7 +46,7 @@ class Marker:
         os.close(file)
 
 
-def leave(folder: Path, who: str) -> Marker:
+def leave(folder: Path, asker_name: str) -> Marker:
     """Write the file, readable by the desk's user, and lock it. That of a panic that lives is enough.
 
     Raises OSError where no file can be made.
@@ -64,7 +64,7 @@ def leave(folder: Path, who: str) -> Marker:
     except OSError:  # another panic has the lock, or there is none here: the file is there
         os.close(file)
         return Marker(None)
-    _write(file, who)
+    _write(file, asker_name)
     return Marker(file)
 
 
@@ -97,18 +97,18 @@ def outcome(folder: Path) -> str | None:
     if not os.path.lexists(place):
         return None
     try:
-        who, line_end, result = _text(place, unlocked=True).partition("\n")
+        asker_line, line_end, result = _text(place, unlocked=True).partition("\n")
     except BlockingIOError:
         return None
     except OSError:
-        who, line_end, result = "somebody", "", ""
+        asker_line, line_end, result = "somebody", "", ""
     mode = os.lstat(place).st_mode
     if stat.S_ISREG(mode) and mode & FLAT_BIT:
         return FLAT
     if not line_end and abs(time.time() - os.lstat(place).st_mtime) < UNLOCKED_S:
         return None
-    asker, ended = ("".join(filter(str.isprintable, text)) for text in (who, result))
-    return ended if ended == FLAT else f"{asker or 'somebody'}: {ended or 'ended without a result'}"
+    asker, end_text = ("".join(filter(str.isprintable, text)) for text in (asker_line, result))
+    return end_text if end_text == FLAT else f"{asker or 'somebody'}: {end_text or 'ended without a result'}"
 
 
 def set_aside(folder: Path) -> None:
@@ -120,26 +120,26 @@ def set_aside(folder: Path) -> None:
 async def obey(
     folder: Path,
     stand_down: Callable[[str], None],
-    failed: Callable[[str], None],
+    on_failure: Callable[[str], None],
     durable: Callable[[], Awaitable[None]],
 ) -> None:
     """Poll for the file until cancelled: stand down first, and set the file aside when that is durable.
 
-    When its panic is over, `failed` gets why it failed, if it did, and the file goes.
+    When its panic is over, `on_failure` gets why it failed, if it did, and the file goes.
     """
-    handled, ended = "", False
+    handled_asker, ended = "", False
     while True:
-        who = noticed(folder)
-        if who and who != handled:
-            stand_down(who)
+        asker_now = noticed(folder)
+        if asker_now and asker_now != handled_asker:
+            stand_down(asker_now)
             await durable()
             set_aside(folder)
             ended = False
-        handled = noticed(folder)  # a file that cannot be moved is reported once
+        handled_asker = noticed(folder)  # a file that cannot be moved is reported once
         result = outcome(folder)
         if result is not None and not ended:
             if result != FLAT:
-                failed(result)
+                on_failure(result)
                 await durable()
             with contextlib.suppress(OSError):
                 (folder / ASIDE).unlink()

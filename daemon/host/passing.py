@@ -49,12 +49,12 @@ def may_pass(error: BaseException, path: Path) -> bool:
 
 def retry_while_busy(attempt: Callable[[], T]) -> T:
     """Return the result of `attempt`; retry while another process holds its resource, for LOCKED_S at most."""
-    until = time.monotonic() + LOCKED_S
+    deadline = time.monotonic() + LOCKED_S
     while True:
         try:
             return attempt()
         except MayPass as error:
-            if not busy(error.__cause__) or time.monotonic() > until:
+            if not busy(error.__cause__) or time.monotonic() > deadline:
                 raise
             time.sleep(LOOK_S)
 

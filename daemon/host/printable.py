@@ -26,7 +26,7 @@ def printable_lines(text: str) -> str:
 
 
 @contextlib.contextmanager
-def result_of(what: str) -> Iterator[None]:
+def result_of(subject: str) -> Iterator[None]:
     """Print what came of something that is done: a full disk or a reader that is gone makes no failure of it."""
     try:
         yield
@@ -34,4 +34,4 @@ def result_of(what: str) -> Iterator[None]:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"{what} is done; what came of it cannot be printed: {error.strerror}\n")
+            sys.stderr.write(f"{subject} is done; what came of it cannot be printed: {error.strerror}\n")

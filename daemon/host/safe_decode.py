@@ -40,12 +40,12 @@ def prepare_types() -> None:
 
 def typed(decode: Callable[[bytes], T], data: bytes) -> T:
     """Decode by a typed decoder, whose type bounds the nesting. Raises Unreadable."""
-    return _guarded(lambda: decode(data), len(data))
+    return _guard(lambda: decode(data), len(data))
 
 
 def json_value(data: bytes | str) -> object:
     """Decode any JSON value. Raises Unreadable."""
-    return bounded(_guarded(lambda: msgspec.json.decode(data), len(data)))
+    return bounded(_guard(lambda: msgspec.json.decode(data), len(data)))
 
 
 def msgpack_value(data: bytes) -> object:
@@ -56,7 +56,7 @@ def msgpack_value(data: bytes) -> object:
             data, timestamp=0, strict_map_key=False, unicode_errors="replace", max_array_len=MANY, max_map_len=MANY
         )
 
-    return bounded(_guarded(unpack, len(data)))
+    return bounded(_guard(unpack, len(data)))
 
 
 def writable(value: T) -> T:
@@ -80,7 +80,7 @@ def bounded(value: T) -> T:
     raise Unreadable(f"nested more than {LEVELS_MOST} levels deep")
 
 
-def _guarded(decode: Callable[[], T], size: int) -> T:
+def _guard(decode: Callable[[], T], size: int) -> T:
     try:
         return decode()
     except msgspec.ValidationError as error:

@@ -24,13 +24,13 @@ def configured_state_dir() -> Path:
     if folder := os.environ.get(VARIABLE):
         return Path(folder)
     try:
-        configured = tomllib.loads(CONFIG.read_text()).get("paths", {}).get("state_dir", str(STATE_DIR))
+        folder_text = tomllib.loads(CONFIG.read_text()).get("paths", {}).get("state_dir", str(STATE_DIR))
     except FileNotFoundError:
         return STATE_DIR
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError) as error:
         raise StateDirError(f"{CONFIG}: unreadable: {error}: mend it, or name the desk with --state-dir") from error
-    if not isinstance(configured, str) or not configured:
+    if not isinstance(folder_text, str) or not folder_text:
         raise StateDirError(
-            f"{CONFIG}: paths.state_dir is {configured!r}: expected a folder; or name it with --state-dir"
+            f"{CONFIG}: paths.state_dir is {folder_text!r}: expected a folder; or name it with --state-dir"
         )
-    return Path(configured)
+    return Path(folder_text)

@@ -29,21 +29,21 @@ class CommandLine(argparse.ArgumentParser):
         passes_on = any(action.nargs == argparse.REMAINDER for action in self._actions)  # to a program that it starts
         for word in () if passes_on else itertools.takewhile(lambda word: word != "--", words):
             if word.startswith("--"):
-                self._require_known(word.partition("=")[0])
+                self._check_option(word.partition("=")[0])
             elif self._subparsers is not None:
                 break  # what follows is the command's
-        options, unknown = super().parse_known_args(words, namespace)
-        if unknown:
-            self.error(f"{unknown[0]!r} is one argument too many; {self.prog} --help lists all")
-        return options, unknown
+        options, unknown_words = super().parse_known_args(words, namespace)
+        if unknown_words:
+            self.error(f"{unknown_words[0]!r} is one argument too many; {self.prog} --help lists all")
+        return options, unknown_words
 
-    def _require_known(self, name: str) -> None:
+    def _check_option(self, name: str) -> None:
         """Raise SystemExit for an option that neither is one nor is short for one."""
         if any(option.startswith(name) for option in self._option_string_actions):
             return
         near = get_close_matches(name, self._option_string_actions, 1)
-        meant = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists all"
-        self.error(f"no option is called {name!r}; {meant}")
+        hint = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists all"
+        self.error(f"no option is called {name!r}; {hint}")
 
 
 class _Print(argparse.Action):
@@ -76,13 +76,13 @@ def _program(name: str) -> str:
 
     The name alone where the shell's search leads to the same file, and where the file is not next to this Python.
     """
-    ours = Path(sys.executable).parent / name
+    own_program = Path(sys.executable).parent / name
     path = shutil.which(name)
-    if not ours.exists() or (path is not None and ours.samefile(path)):
+    if not own_program.exists() or (path is not None and own_program.samefile(path)):
         return name
     try:
-        near = os.path.relpath(ours)
+        near = os.path.relpath(own_program)
     except OSError:  # the working folder is gone
-        return shlex.quote(str(ours))
+        return shlex.quote(str(own_program))
     near = near if "/" in near else f"./{near}"
-    return shlex.quote(min(near, str(ours), key=len))
+    return shlex.quote(min(near, str(own_program), key=len))

@@ -224,10 +224,10 @@ class Lifecycle:
         claim, why = stated_claim(manifest, self._trading, symbols)
         if why:
             self._log("model_warning", version=model.version, reason=why)
-        promotion = promoted_under(manifest, self._trading, symbols)
+        is_promoted = promoted_under(manifest, self._trading, symbols)
         await self._submitter.submit(
             lambda now_ns: ModelPromoted(
-                now_ns, model.version, model.digest, promotion, manifest.training.feed, previous, claim
+                now_ns, model.version, model.digest, is_promoted, manifest.training.feed, previous, claim
             ),
             # however busy the engine is: staging another one now would leave this event without a policy
             deadline_s=None,

@@ -86,18 +86,20 @@ class BrokerSide:
         self.feed = self._connection.market_feed(FeedDesk(live.strategy, live.calendar, history, state, ticks.probe))
         self.trading: OrderGateway | None = None
         if not live.dry_run:
-            put = intake.put if account is None else partial(self._put_claimed, account)
+            put = intake.put if account is None else partial(self._put_and_lock, account)
             self.trading = self._connection.trading(
                 TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check)
             )
             orders_of_desk = [
                 order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"
             ]
-            ended = [order for order in initial.closed.values() if order.order_id]
-            closings = {order.client_order_id: order.order_id for order in (*orders_of_desk, *ended) if order.closing}
+            ended_orders = [order for order in initial.closed.values() if order.order_id]
+            closings = {
+                order.client_order_id: order.order_id for order in (*orders_of_desk, *ended_orders) if order.closing
+            }
             self.trading.follow({order.client_order_id: order.order_id for order in orders_of_desk}, closings)
 
-    def _put_claimed(self, account: AccountLock, event: Event) -> None:
+    def _put_and_lock(self, account: AccountLock, event: Event) -> None:
         """Put an event of the trading side into the intake; lock the account of a report first."""
         if isinstance(event, BrokerReported):
             account.claim_number(event.account)
@@ -115,8 +117,8 @@ class BrokerSide:
         if self.trading is not None:
             self.trading.stepped(event, step.effects)
         state = step.state
-        held = (*state.book.positions, *(order.symbol for order in state.orders.values()))
-        self.feed.attend(frozenset(held))
+        symbols = (*state.book.positions, *(order.symbol for order in state.orders.values()))
+        self.feed.attend(frozenset(symbols))
 
     async def catch_up(self) -> tuple[Session, Session | None]:
         """Add the events that the journal lacks; returns the current or next session, and the journal's last one."""
@@ -126,13 +128,13 @@ class BrokerSide:
                     await self._ticks.until(lambda state: state.broker.reported_ns >= state.broker.started_ns)
         state = self._state()
         session = state.session.session
-        known = Known("", ended=False, last_bar_ns=0)
+        known_bars = Known("", ended=False, last_bar_ns=0)
         if session is not None:
             newest = state.basket.newest if self._by_symbol else {}
-            known = Known(session.date, state.session.ended, state.session.last_bar_ns, newest)
+            known_bars = Known(session.date, state.session.ended, state.session.last_bar_ns, newest)
         if state.watched:
             self.feed.watch(state.watched)
-        return await self.feed.catch_up(known, exposed=bool(state.book.positions or state.orders)), session
+        return await self.feed.catch_up(known_bars, exposed=bool(state.book.positions or state.orders)), session
 
     async def close(self) -> None:
         """Close the connection."""
@@ -152,16 +154,16 @@ class Ticks:
     def __init__(self, clock: Clock, intake: Intake, writer: JournalWriter, state: Callable[[], State[Any]]) -> None:
         self._clock, self._intake, self._writer, self._state = clock, intake, writer, state
         self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
-        self._stepped = asyncio.Event()
+        self._step_event = asyncio.Event()
         self._tick_ns, self._busier = IDLE_TICK_NS, asyncio.Event()
 
     def observe(self, event: Event, state: State[Any]) -> None:
         """Must see every step."""
-        self._stepped.set()
+        self._step_event.set()
         if _tick_ns(state, event.time_ns) < self._tick_ns:
             self._busier.set()
-        if self._probes and (probed := self._probes.get(id(event))) is not None and not probed.done():
-            probed.set_result(None)
+        if self._probes and (probe := self._probes.get(id(event))) is not None and not probe.done():
+            probe.set_result(None)
 
     async def run(self) -> None:
         """Tick often while something waits for the time, else seldom."""
@@ -187,11 +189,11 @@ class Ticks:
     async def probe(self) -> None:
         """Return when a tick was stepped and everything before it is in the journal."""
         tick = ClockTicked(self._clock.now_ns())
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._probes[id(tick)] = done  # the watchdog and a stop may probe at the same time
+        probe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probes[id(tick)] = probe  # the watchdog and a stop may probe at the same time
         try:
             self._intake.put(tick)
-            await done
+            await probe
         finally:
             del self._probes[id(tick)]
         await self._writer.beat()
@@ -199,8 +201,8 @@ class Ticks:
     async def until(self, reached: Callable[[State[Any]], bool]) -> None:
         """Return after the first step whose state satisfies `reached`."""
         while not reached(self._state()):
-            self._stepped.clear()
-            await self._stepped.wait()
+            self._step_event.clear()
+            await self._step_event.wait()
 
 
 def _tick_ns(state: State[Any], now_ns: int) -> int:
@@ -214,9 +216,9 @@ def _tick_ns(state: State[Any], now_ns: int) -> int:
     return HOLDING_TICK_NS if state.book.positions and near else IDLE_TICK_NS
 
 
-def served_answers(live: Live, opened: OpenDesk, put: Put, log: EventLogger) -> ServedAnswers | None:
+def served_answers(live: Live, desk: OpenDesk, put: Put, log: EventLogger) -> ServedAnswers | None:
     """Return the client where `policy.answers` is "served", else None. Raises ConfigError."""
-    policy, meta, models = live.settings.policy, opened.state_dir.meta, opened.models
+    policy, meta, models = live.settings.policy, desk.state_dir.meta, desk.models
     if policy.answers != "served":
         return None
     try:
@@ -266,9 +268,9 @@ async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ti
             await ticks.until(lambda state: settled(state, flatten=flatten))
     except TimeoutError:
         log("stop_late", open=open_things(engine.machine.state))
-    held = [f"{p.quantity} {p.symbol}" for p in engine.machine.state.book.positions.values()]
-    if held and not live.dry_run:
-        log("positions_kept", positions=held)
+    position_texts = [f"{p.quantity} {p.symbol}" for p in engine.machine.state.book.positions.values()]
+    if position_texts and not live.dry_run:
+        log("positions_kept", positions=position_texts)
     intake.end()
 
 
@@ -283,22 +285,22 @@ class StandDown:
 
     def at_start(self) -> None:
         """Stand down if the file is there. Run it before any other outside event. A desk that sends nothing goes on."""
-        if not self._live.dry_run and (who := noticed(self._folder)):
-            self._stand_down(who)
+        if not self._live.dry_run and (asker := noticed(self._folder)):
+            self._stand_down(asker)
 
-    def _stand_down(self, who: str) -> None:
+    def _stand_down(self, asker: str) -> None:
         broker = self._engine.machine.state.broker
         if not broker.stood_down or broker.accept_ns or broker.panic_failed_ns:
-            self._intake.put(PanicNoticed(self._live.clock.now_ns(), who))
+            self._intake.put(PanicNoticed(self._live.clock.now_ns(), asker))
 
-    def _failed(self, why: str) -> None:
+    def _report_failure(self, why: str) -> None:
         self._intake.put(PanicFailed(self._live.clock.now_ns(), why))
 
     async def run(self) -> None:
         """Watch for the file."""
         if not self._live.dry_run:
             await self._engine.started.wait()
-            await obey(self._folder, self._stand_down, self._failed, self._ticks.probe)
+            await obey(self._folder, self._stand_down, self._report_failure, self._ticks.probe)
 
 
 def settled(state: State[Any], *, flatten: bool) -> bool:
@@ -321,8 +323,8 @@ def _uncovers(state: State[Any]) -> bool:
     """Return whether a stop is on its way or taken away, for an order that was not sent yet: so it would end bare."""
     if any(order.purpose == "protection" and order.status in (SUBMITTED, CANCELING) for order in state.orders.values()):
         return True
-    sold = {order.symbol for order in state.orders.values() if order.side < 0}
-    bare = {work.symbol for work in state.works.values() if work.purpose == "exit"} - sold
+    symbols_sold = {order.symbol for order in state.orders.values() if order.side < 0}
+    bare = {work.symbol for work in state.works.values() if work.purpose == "exit"} - symbols_sold
     return any(symbol in bare for symbol in state.book.positions)
 
 
@@ -357,14 +359,14 @@ class StatusLine:
     async def run(self) -> None:
         """Run until cancelled."""
         clock, name = self._live.clock, self._live.settings.desk.name
-        known_ns, logged = 0, 0
+        known_ns, logged_ns = 0, 0
         while True:
             state = self._engine.machine.state
             line = in_one_line(status_of(state, name))
             self._service.status(line)
             session, half_hours = state.session.session, clock.now_ns() // HALF_HOUR_NS
-            if half_hours > logged and session is not None and not state.session.ended:
-                logged = half_hours
+            if half_hours > logged_ns and session is not None and not state.session.ended:
+                logged_ns = half_hours
                 self._log("alive", status=line)
             back_ns = clock.stepped_back_ns
             if back_ns > known_ns + SECOND_NS:
@@ -378,13 +380,13 @@ class HeadPublisher:
 
     def __init__(self, engine: Engine, operator: OperatorSide, log: Log) -> None:
         self._engine, self._operator, self._log = engine, operator, log
-        self._published = -1  # the newest published row
+        self._published_row = -1  # the newest published row
 
     def publish(self, row: int, head: str) -> None:
         """Publish the head at a durable row; each row once."""
-        if row <= self._published:
+        if row <= self._published_row:
             return
-        self._published = row
+        self._published_row = row
         self._log("chain_head", row=row, head=head)
         self._operator.publish_head(row, head)
 
@@ -404,21 +406,21 @@ class LiveDesk:
     """One run of a live desk: owns the parts, and their order at start and stop."""
 
     def __init__(
-        self, live: Live, opened: OpenDesk, log: Log, keys: BrokerKeys, account: AccountLock | None = None
+        self, live: Live, desk: OpenDesk, log: Log, keys: BrokerKeys, account: AccountLock | None = None
     ) -> None:
         self.intake = Intake()
         self._live, self._log = live, log
         self._service = Service()
-        folder, clock, initial = opened.state_dir.path, live.clock, opened.recovered.machine.state
+        folder, clock, initial = desk.state_dir.path, live.clock, desk.recovered.machine.state
         self.notify = Notifier(log, self.intake, clock)
-        self.ticks = Ticks(clock, self.intake, opened.writer, self._state)
+        self.ticks = Ticks(clock, self.intake, desk.writer, self._state)
         self._broker = BrokerSide(
             live, account, folder / "history", self.intake, initial, self._state, self.ticks, self.notify
         )
         trading, number = self._broker.trading, live.settings.desk.account_number
-        self._served = served_answers(live, opened, self.intake.put, self.notify)
-        serve = None if self._served is None else self._served.ask
-        self.desk = opened.assemble(self.intake, self._observe, trading, number, serve)
+        self._served_answers = served_answers(live, desk, self.intake.put, self.notify)
+        serve = None if self._served_answers is None else self._served_answers.ask
+        self.desk = desk.assemble(self.intake, self._observe, trading, number, serve)
         self.engine = self.desk.engine
         self._hang = HangGuard(folder, live.settings.policy.hang_s, lambda: self.engine.stepping_ns)
         if self._hang.unrecorded:
@@ -430,7 +432,7 @@ class LiveDesk:
             lambda: (len(self.intake), self.intake.dropped),
             self._broker.clock_check.fault,
         )
-        self.operator = OperatorSide(opened, self.engine, keys, ports, log, self.notify)
+        self.operator = OperatorSide(desk, self.engine, keys, ports, log, self.notify)
         self.heads = HeadPublisher(self.engine, self.operator, log)
         self._stand_down = StandDown(folder, live, self.engine, self.intake, self.ticks)
         self._jobs = SessionJobs(
@@ -463,8 +465,8 @@ class LiveDesk:
         stops = stop_at_signals(self._stop)
         self._stand_down.at_start()
         self._jobs.schedule.start()
-        if self._served is not None:
-            self._served.start()
+        if self._served_answers is not None:
+            self._served_answers.start()
         self.operator.start()
         self._hang.start()
         try:
@@ -475,8 +477,8 @@ class LiveDesk:
             for task in stops:
                 task.cancel()
             self._jobs.schedule.stop()
-            if self._served is not None:
-                self._served.close()
+            if self._served_answers is not None:
+                self._served_answers.close()
             self.intake.end()
             await self._broker.close()
             await self.operator.close()
@@ -488,10 +490,10 @@ class LiveDesk:
         status = StatusLine(self._live, self.engine, self._service, self._log, self.notify)
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self.desk.run(began_ns), name="engine")
-            others = [group.create_task(self._market(), name="feed")]
+            tasks = [group.create_task(self._market(), name="feed")]
             if self._broker.trading is not None:
-                others.append(group.create_task(self._broker.trading.run(), name="broker"))
-            others.append(group.create_task(self.ticks.run(), name="ticks"))
+                tasks.append(group.create_task(self._broker.trading.run(), name="broker"))
+            tasks.append(group.create_task(self.ticks.run(), name="ticks"))
             watching = (
                 ("panic", self._stand_down.run),
                 ("watchdog", self._guard),
@@ -501,20 +503,20 @@ class LiveDesk:
                 *self.operator.works,
             )
             for name, work in watching:
-                others.append(group.create_task(supervised(name, work, self.operator.failed), name=name))
+                tasks.append(group.create_task(supervised(name, work, self.operator.failed), name=name))
             await engine  # its last commit is durable
             self.heads.publish(self.engine.last_row, self.engine.chain_head)
-            for task in others:
+            for task in tasks:
                 task.cancel()
 
     async def _market(self) -> None:
         """Add the events that the journal lacks, then stream; the schedule starts one session after another."""
         await self.engine.started.wait()
         self._service.ready()
-        current, before = await self._broker.catch_up()
+        current, session_before = await self._broker.catch_up()
         self._jobs.plan(current)
-        if before is not None and before.date != current.date:
-            self._jobs.plan_late_report(before)
+        if session_before is not None and session_before.date != current.date:
+            self._jobs.plan_late_report(session_before)
         await self._broker.feed.run()
 
     async def _guard(self) -> None:
@@ -537,27 +539,27 @@ async def run_live(live: Live, log: Log) -> str:
     keys = broker_keys(live.settings)
     chosen = await choose_feed(live.settings, live.credentials, live.clock)
     live.settings = chosen.settings
-    account, opened = open_live(live, log)
-    recovered = opened.recovered
+    account, resources = open_live(live, log)
+    recovery = resources.recovered
     try:
         if live.clock.is_simulated:
             log.market_time = lambda: new_york_text(live.clock.now_ns())
-        announce(opened, log)
+        announce(resources, log)
         if chosen.how:
-            keep_feed(opened.state_dir.path, chosen)
+            keep_feed(resources.state_dir.path, chosen)
             log("feed_chosen", name=live.settings.feed.name, options=live.settings.feed.options, how=chosen.how)
         if live.refused and live.model.digest:
             reason = f"it answered last and goes on, because {live.refused}"
             log("model_warning", version=live.model.version, reason=reason)
         prepare_interpreter()
-        desk = LiveDesk(live, opened, log, keys, account)
-        desk.heads.publish(recovered.last_id, recovered.head.hex())
-        for snapshot in recovered.passed_over:
+        desk = LiveDesk(live, resources, log, keys, account)
+        desk.heads.publish(recovery.last_id, recovery.head.hex())
+        for snapshot in recovery.passed_over:
             desk.notify("snapshot_passed_over", snapshot=snapshot)
         await desk.run()
         state, engine = desk.engine.machine.state, desk.engine
         log("run_ended", events=state.seq, state_digest=engine.state_digest(), stopped_by=engine.stopped_by)
         return engine.stopped_by
     finally:
-        opened.close()
+        resources.close()
         account.close()

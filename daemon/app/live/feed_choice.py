@@ -47,15 +47,15 @@ async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -
     """
     if AUTO not in (settings.feed.name, settings.feed.options):
         return FeedChoice(settings)
-    if (kept := kept_feed(settings.paths.state_dir)) is not None:
-        return FeedChoice(settings.with_feed(*kept), "as at this desk's first start")
-    journaled = _journaled(settings.paths.state_dir)
+    if (former_feed := kept_feed(settings.paths.state_dir)) is not None:
+        return FeedChoice(settings.with_feed(*former_feed), "as at this desk's first start")
+    journal_feed = _journal_feed(settings.paths.state_dir)
     try:
-        name, options = await _allowed(settings, keys, clock)
+        name, options = await _allowed_feeds(settings, keys, clock)
     except BrokerError as error:
-        if journaled:
+        if journal_feed:
             how = f"as this desk's journal has it; the account's data plan cannot be asked ({error})"
-            return FeedChoice(settings.with_feed(journaled, OPTION_FEEDS[0]), how, asked=False)
+            return FeedChoice(settings.with_feed(journal_feed, OPTION_FEEDS[0]), how, asked=False)
         if isinstance(error, BrokerRefused) and error.of_keys:
             raise ConfigError(
                 f"feed is {AUTO!r} and the broker refuses the keys for every feed ({error}): "
@@ -64,7 +64,7 @@ async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -
         raise FeedUnknown(
             f"feed is {AUTO!r} and the account's data plan cannot be asked ({error}): it is tried again, or {CURE}"
         ) from error
-    return FeedChoice(settings.with_feed(journaled or name, options), "by the account's data plan")
+    return FeedChoice(settings.with_feed(journal_feed or name, options), "by the account's data plan")
 
 
 def keep_feed(state_dir: Path, choice: FeedChoice) -> None:
@@ -73,7 +73,7 @@ def keep_feed(state_dir: Path, choice: FeedChoice) -> None:
         write_feed(state_dir, choice.settings.feed.name, choice.settings.feed.options)
 
 
-async def _allowed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[str, str]:
+async def _allowed_feeds(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[str, str]:
     """Ask the broker for the feeds of shares and of options. Raises BrokerError."""
     spec = strategy_of(settings).spec
     connection = alone(broker_of(settings), settings, keys, clock)
@@ -83,7 +83,7 @@ async def _allowed(settings: DeskSettings, keys: Credentials, clock: Clock) -> t
         await connection.close()
 
 
-def _journaled(state_dir: Path) -> str:
+def _journal_feed(state_dir: Path) -> str:
     """The feed that this folder's journal is bound to, "" without one."""
     with contextlib.suppress(JournalError, OSError):  # what is wrong with it is said where it is opened
         name = (peek(state_dir) or {}).get("feed", "")

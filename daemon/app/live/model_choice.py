@@ -111,23 +111,27 @@ def check_still_held(settings: DeskSettings) -> None:
         former, spec = spec_of(text), strategy_of(settings).spec
     except (StateDirError, JournalError, OSError, ValueError):
         return  # a start says so itself
-    if former.name != spec.name or (former.kind == spec.kind and _traded(former) <= _traded(spec)):
+    if former.name != spec.name or (former.kind == spec.kind and _symbols_of(former) <= _symbols_of(spec)):
         return
     state = state_if_held(settings)
     if state is None:
         return
-    held = {*state.book.positions, *(order.symbol for order in state.orders.values())}
-    left = held if former.kind != spec.kind or former.chained else held & _traded(former) - _traded(spec)
-    if left:
-        what = f"decides at each {spec.decides} and holds {spec.holds} of {', '.join(spec.symbols)}"
+    symbols_held = {*state.book.positions, *(order.symbol for order in state.orders.values())}
+    symbols_left = (
+        symbols_held
+        if former.kind != spec.kind or former.chained
+        else symbols_held & _symbols_of(former) - _symbols_of(spec)
+    )
+    if symbols_left:
+        description = f"decides at each {spec.decides} and holds {spec.holds} of {', '.join(spec.symbols)}"
         was = f"at each {former.decides}, {former.holds} of {', '.join(former.symbols)}"
         raise ConfigError(
-            f"{typed(spec.name)} {what}, and the desk holds {', '.join(sorted(left))} by its former spec ({was}): put "
-            "the file back, or sell that first"
+            f"{typed(spec.name)} {description}, and the desk holds {', '.join(sorted(symbols_left))} "
+            f"by its former spec ({was}): put the file back, or sell that first"
         )
 
 
-def _traded(spec: Spec) -> set[str]:
+def _symbols_of(spec: Spec) -> set[str]:
     return set(spec.symbols[:1] if spec.chained else spec.symbols)
 
 
@@ -136,18 +140,18 @@ def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> 
         raise ModelError("strategy", f"{strategy.spec.name} cannot be imported, and without it no model is asked")
     last = None if dry_run else _answered_last(settings)
     try:
-        return *_verified(settings, strategy, settings.policy.version, last), ""
+        return *_verify(settings, strategy, settings.policy.version, last), ""
     except ModelError as error:
         if last is None:
             raise
         with contextlib.suppress(ModelError):
-            model, policy = _verified(settings, strategy, last.version, last)
+            model, policy = _verify(settings, strategy, last.version, last)
             if model.digest == last.digest:  # else it is another policy of the same name
                 return model, policy, str(error)
         if (champion := _champion_of(settings, last.version)) is None:
             raise
         try:
-            return *_verified(settings, strategy, champion.champion, last, champion.champion_manifest), str(error)
+            return *_verify(settings, strategy, champion.champion, last, champion.champion_manifest), str(error)
         except ModelError as none:
             raise ModelError(error.check, f"{error.text}; nor its champion {champion.champion}: {none}") from error
 
@@ -159,16 +163,16 @@ class _Answered(NamedTuple):
     digest: str
 
 
-def _verified(
-    settings: DeskSettings, strategy: AnyStrategy, version: str, last: _Answered | None, judged: str = ""
+def _verify(
+    settings: DeskSettings, strategy: AnyStrategy, version: str, last: _Answered | None, judged_digest: str = ""
 ) -> tuple[LoadedModel, OnnxPolicy]:
-    """Load a version after all checks; `judged` is its manifest's digest, "" for any. Raises ModelError.
+    """Load a version after all checks; `judged_digest` is its manifest's, "" for any. Raises ModelError.
 
     A version that is new to this journal is tried in a child process first, unless the desk is fresh and trades on
     paper: then no position can be left unwatched.
     """
     chosen = settings.policy
-    model = load(settings.paths.models_dir, strategy, version, chosen.public_key, judged)
+    model = load(settings.paths.models_dir, strategy, version, chosen.public_key, judged_digest)
     check_rules(model, strategy, settings.trading())
     if (last is not None or settings.desk.account == "live") and (model.version, model.digest) != last:
         try_model(model, symbols=configured(strategy.spec), config=strategy.spec.config)
@@ -211,13 +215,13 @@ def wait_for_first(
     """
     if not settings.policy.wait_for_first or standing(settings.paths.state_dir).exists():
         return
-    strategy, told = strategy_of(settings), ""
+    strategy, problem_told = strategy_of(settings), ""
     while (problem := _look(settings, strategy, log)) is not None:
-        if problem != told:
+        if problem != problem_told:
             log("no_model", reason=problem)
             service.ready()
             service.status(f"no model: {problem}")
-            told = problem
+            problem_told = problem
         service.watchdog()
         pause(LOOK_S)
 
@@ -233,11 +237,11 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
     problem = f"{shelf} has no version yet: its trainer makes the first one"
     for version in _oldest_first(settings, name):
         try:
-            _check_not_held(shelf, version)
+            _check_holds(shelf, version)
             model = load(store, strategy, version, settings.policy.public_key)
             check_rules(model, strategy, settings.trading())
-            judged = model.manifest_digest
-            point(shelf, CURRENT, version, author=WHO, why=WHY, now_ns=time.time_ns(), judged_digest=judged)
+            judged_digest = model.manifest_digest
+            point(shelf, CURRENT, version, author=WHO, why=WHY, now_ns=time.time_ns(), judged_digest=judged_digest)
         except (ModelError, OSError) as error:
             problem = str(error)
             continue
@@ -246,15 +250,15 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
     return problem
 
 
-def _check_not_held(shelf: Path, version: str) -> None:
+def _check_holds(shelf: Path, version: str) -> None:
     """Raise ModelError where a person holds the version back, or that cannot be read."""
     if (why := holds_of(shelf).held.get(version)) is not None:
         raise ModelError("held back", f"{version}: {why}: release it, or activate it")
 
 
 def _oldest_first(settings: DeskSettings, strategy: str) -> list[str]:
-    shelf, versions_found = settings.paths.models_dir / strategy, []
+    shelf, version_times = settings.paths.models_dir / strategy, []
     for version in versions(settings.paths.models_dir, strategy):
         with contextlib.suppress(OSError):
-            versions_found.append(((shelf / version / MANIFEST_FILE).stat().st_mtime_ns, version))
-    return [version for _, version in sorted(versions_found)]
+            version_times.append(((shelf / version / MANIFEST_FILE).stat().st_mtime_ns, version))
+    return [version for _, version in sorted(version_times)]

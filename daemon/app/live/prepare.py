@@ -77,8 +77,8 @@ def prepare_live(
     clock = clock_of(settings) if clock is None else clock
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
     calendar.next_after(clock.now_ns())
-    model, policy, refused = choose_model(settings, strategy, dry_run=dry_run)
-    return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused=refused)
+    model, policy, refusal = choose_model(settings, strategy, dry_run=dry_run)
+    return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused=refusal)
 
 
 def _first_date(strategy: AnyStrategy, now_ns: int) -> str:

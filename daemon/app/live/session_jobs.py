@@ -61,15 +61,15 @@ class SessionJobs:
             closes=new_york_text(session.close_ns),
         )
 
-    def follow(self, traded: Session | None) -> None:
+    def follow(self, session: Session | None) -> None:
         """Take the state's session over where it changed: if its close moved, the jobs that wait follow it."""
-        self.traded = traded
-        if traded is None:
+        self.traded = session
+        if session is None:
             return
         waiting = dict(self.schedule.pending())
-        for job in plan(traded, self._times):
+        for job in plan(session, self._times):
             if waiting.get(job.name, job.at_ns) != job.at_ns:
-                self.schedule.at(job.at_ns, job.name, partial(self._do, job, traded))
+                self.schedule.at(job.at_ns, job.name, partial(self._do, job, session))
 
     def plan_late_report(self, session: Session) -> None:
         """Plan the end of day of a session that closed while no daemon ran, unless its report exists."""

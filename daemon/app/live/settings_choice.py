@@ -56,7 +56,7 @@ class NotWhole(MayPass):
 
 
 def settings_of_a_held_desk(
-    config: Path | None, overrides: Mapping[str, object], refused: ConfigError
+    config: Path | None, overrides: Mapping[str, object], refusal: ConfigError
 ) -> tuple[DeskSettings, str]:
     """Return settings that its exits can go on by, and what they are made of.
 
@@ -66,7 +66,7 @@ def settings_of_a_held_desk(
         refused: why it was refused.
 
     Raises:
-        ConfigError: `refused`, where the desk holds nothing.
+        ConfigError: `refusal`, where the desk holds nothing.
         StateDirError: root cannot become the owner of the state directory.
         NotWhole: it holds something, and its identity is not whole or is another one's.
         MayPass: the journal cannot be read now.
@@ -77,9 +77,9 @@ def settings_of_a_held_desk(
     except ConfigError as error:
         place = _place_that_holds(config, overrides)
         if place is None:
-            raise refused from None
-        given = _stand_in(config, overrides, place)
-        stands_in, overrides = bool(given), {**overrides, **given}
+            raise refusal from None
+        stand_in_settings = _stand_in(config, overrides, place)
+        stands_in, overrides = bool(stand_in_settings), {**overrides, **stand_in_settings}
         try:
             settings = _whole(config, overrides)
         except ConfigError:
@@ -87,14 +87,14 @@ def settings_of_a_held_desk(
     enter(settings.paths.state_dir)
     state = state_if_held(settings)
     if state is None:
-        raise refused
+        raise refusal
     number, account = settings.desk.account_number, state.broker.account
     if number and account and number != account:
         raise NotWhole(
             settings.paths.state_dir,
-            f"its account is {account}, desk.account_number is {number}, and the configuration has mistakes: {refused}",
+            f"its account is {account}, desk.account_number is {number}, and the configuration has mistakes: {refusal}",
         )
-    return _made_whole(config, overrides, settings, state, refused, stands_in=stands_in)
+    return _made_whole(config, overrides, settings, state, refusal, stands_in=stands_in)
 
 
 def _whole(config: Path | None, overrides: Mapping[str, object]) -> DeskSettings:
@@ -112,13 +112,18 @@ def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path)
     with suppress(StateDirError, JournalError, OSError, ValueError):
         meta = peek(place) or {}
         file, spec, symbols = meta.get(STRATEGY_FROM, ""), meta.get(STRATEGY_SPEC, ""), symbols_of(meta)
-        if spec and _wanted(config, overrides) in ("", meta["strategy"], file, file.removesuffix(":STRATEGY")):
+        if spec and _strategy_asked_for(config, overrides) in (
+            "",
+            meta["strategy"],
+            file,
+            file.removesuffix(":STRATEGY"),
+        ):
             name = stand_in(file, spec, symbols)
             return {"desk.strategy": name, "desk.symbols": list(symbols), "desk.parameters": []}
     return {}
 
 
-def _wanted(config: Path | None, overrides: Mapping[str, object]) -> str:
+def _strategy_asked_for(config: Path | None, overrides: Mapping[str, object]) -> str:
     """Return the strategy that is asked for, a file by its whole path; "" for the one that the journal has."""
     text = overrides.get("desk.strategy") or os.environ.get("RLTRADER_DESK__STRATEGY")
     if not text and config is not None:
@@ -132,19 +137,19 @@ def _made_whole(
     overrides: Mapping[str, object],
     settings: DeskSettings,
     state: State[Any],
-    refused: ConfigError,
+    refusal: ConfigError,
     *,
     stands_in: bool,
 ) -> tuple[DeskSettings, str]:
-    taken: tuple[str, ...] = WHOLE
+    keys_taken: tuple[str, ...] = WHOLE
     left_out = []
     for table in OTHERS:
         try:
-            settings = load(config, overrides, only=(*taken, table))
+            settings = load(config, overrides, only=(*keys_taken, table))
         except ConfigError:
             left_out.append(table)
         else:
-            taken = (*taken, table)
+            keys_taken = (*keys_taken, table)
     changes: dict[str, Any] = {
         "desk": replace(settings.desk, account_number=settings.desk.account_number or state.broker.account)
     }
@@ -154,8 +159,8 @@ def _made_whole(
         changes["policy"] = PolicyTable(version=NO_MODEL, poll_s=0)
     try:
         if stands_in:
-            raise refused  # its own defaults are not known
-        settings = load(config, overrides, only=(*taken, *TRADING))
+            raise refusal  # its own defaults are not known
+        settings = load(config, overrides, only=(*keys_taken, *TRADING))
         rules = "trading rules from the configuration, whole"
     except ConfigError:
         rules = f"trading rules from {JOURNAL}, whole"
@@ -163,7 +168,7 @@ def _made_whole(
         changes |= {name: table for name, table in tables_of.items() if table is not msgspec.UNSET}
         settings.came_from({**settings.origins(), **_origins(state.trading)})
     by_default = f"; by their defaults: [{'], ['.join(left_out)}]" if left_out else ""
-    return settings.model_copy(update=changes), f"{refused}; meanwhile: {rules}{by_default}"
+    return settings.model_copy(update=changes), f"{refusal}; meanwhile: {rules}{by_default}"
 
 
 def _origins(trading: Trading) -> dict[str, str]:
@@ -177,8 +182,8 @@ def _feed_of(settings: DeskSettings) -> Any:
 
 def _places(config: Path | None, overrides: Mapping[str, object]) -> Iterator[Path]:
     """Yield the state directories that a configuration which cannot be read may mean, the likeliest first."""
-    named = [overrides.get("paths.state_dir"), os.environ.get("RLTRADER_PATHS__STATE_DIR")]
-    if not any(named):
+    folders = [overrides.get("paths.state_dir"), os.environ.get("RLTRADER_PATHS__STATE_DIR")]
+    if not any(folders):
         text, tables = "", {}
         if config is not None:
             with suppress(OSError):
@@ -187,8 +192,8 @@ def _places(config: Path | None, overrides: Mapping[str, object]) -> Iterator[Pa
                 tables = tomllib.loads(text)
         paths = tables.get("paths")
         state_dir = paths.get("state_dir") if isinstance(paths, dict) else None
-        named = [state_dir] if state_dir else [*_FOLDER.findall(text), STATE_DIR]  # the key itself may be mistaken
-    yield from (Path(str(name)) for name in named if name)
+        folders = [state_dir] if state_dir else [*_FOLDER.findall(text), STATE_DIR]  # the key itself may be mistaken
+    yield from (Path(str(name)) for name in folders if name)
 
 
 def refused_while_held(config: Path | None, overrides: Mapping[str, object], problem: str) -> NotWhole | None:
@@ -240,14 +245,14 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
     """Raise the alarm of a start that is tried again: run `alarms.command`, once an hour for the same problem."""
     problem, place = _as_text(str(error)), _as_text(str(error.place))
     with suppress(ConfigError, OSError):
-        alarms, told = _alarms(config), error.place / TOLD_FILE
-        if not alarms.command or (told.exists() and _told_lately(told, problem)):
+        alarms, told_file = _alarms(config), error.place / TOLD_FILE
+        if not alarms.command or (told_file.exists() and _told_lately(told_file, problem)):
             return
-        told.write_text(problem, encoding="utf-8")
+        told_file.write_text(problem, encoding="utf-8")
         line = line_for(place, "", "", ALARM, problem, time.time_ns(), halted=True)
-        failed = asyncio.run(AlarmCommand(alarms.command, 1, alarms.timeout_s, line.desk, log).run_for(line))
-        if failed:
-            log("alarm_command_failed", alarm=ALARM, problem=failed)
+        failure = asyncio.run(AlarmCommand(alarms.command, 1, alarms.timeout_s, line.desk, log).run_for(line))
+        if failure:
+            log("alarm_command_failed", alarm=ALARM, problem=failure)
 
 
 def _alarms(config: Path | None) -> AlarmsTable:
@@ -265,13 +270,13 @@ def _alarms(config: Path | None) -> AlarmsTable:
         raise
 
 
-def _as_text(named: str) -> str:
+def _as_text(word: str) -> str:
     """Return what names a path as text that can be written: its bytes need not be any."""
-    return named.encode("utf-8", "backslashreplace").decode("utf-8")
+    return word.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _told_lately(told: Path, problem: str) -> bool:
+def _told_lately(told_file: Path, problem: str) -> bool:
     return (
-        told.read_text(encoding="utf-8", errors="replace") == problem
-        and abs(time.time() - told.stat().st_mtime) < TOLD_AGAIN_S  # ahead: the clock was set back
+        told_file.read_text(encoding="utf-8", errors="replace") == problem
+        and abs(time.time() - told_file.stat().st_mtime) < TOLD_AGAIN_S  # ahead: the clock was set back
     )

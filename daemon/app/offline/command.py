@@ -54,8 +54,8 @@ def rotate_offline(path: Path) -> Rotation:
             f"{path}: the desk runs (process {holder}): stop it, rotate, start it; with journal.rotate_mib it rotates "
             f"at its own starts"
         )
-    with stopped_desk(path) as (state_dir, recovered):
-        return rotate_recovered(state_dir, recovered)
+    with stopped_desk(path) as (state_dir, recovery):
+        return rotate_recovered(state_dir, recovery)
 
 
 def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[Any], str]:
@@ -67,46 +67,47 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[An
     start, a journal that other code wrote is taken over first, and a panic since the stop is journaled first.
     Raises StateDirError while a daemon runs, JournalError for a damaged journal.
     """
-    with stopped_desk(path) as (state_dir, recovered):
-        if not recovered.code:
+    with stopped_desk(path) as (state_dir, recovery):
+        if not recovery.code:
             raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
-        machine, journal = recovered.machine, state_dir.journal
-        before = taken_over(recovered, journal.reader())
-        batch, chain = CommitBatch(), HashChain(recovered.last_id + 1, recovered.head)
-        panicked = _panicked(path, machine)
-        for stepped in (*before, *panicked, event(machine.state.now_ns)):
-            refused = _into(batch, chain, machine, stepped)
-        if before and not machine.queue:
-            batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, _code(recovered), kept=True))
+        machine, journal = recovery.machine, state_dir.journal
+        first_events = taken_over(recovery, journal.reader())
+        batch, chain = CommitBatch(), HashChain(recovery.last_id + 1, recovery.head)
+        panic_events = _panic_events(path, machine)
+        for new_event in (*first_events, *panic_events, event(machine.state.now_ns)):
+            refusal = _into(batch, chain, machine, new_event)
+        if first_events and not machine.queue:
+            batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, _code(recovery), kept=True))
         journal.commit(batch)
-        if panicked:
+        if panic_events:
             set_aside(path)
-        return machine.state, refused
+        return machine.state, refusal
 
 
-def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
+def taken_over(recovery: Recovered, reader: JournalReader) -> list[Event]:
     """Return what to journal first if other code or other libraries wrote the last rows."""
-    code = _code(recovered)
-    if recovered.own(code, libraries()):
+    code = _code(recovery)
+    if recovery.own(code, libraries()):
         return []
     try:
         last = decode_event(reader.newest_of(RunStarted.__name__) or "")
     except msgspec.DecodeError as error:
         raise JournalError(f"{reader.path}: its newest start is damaged: {error}; run rltraderctl verify") from error
     assert isinstance(last, RunStarted)
-    started = replace(last, time_ns=recovered.machine.state.now_ns, code=code, libraries=libraries())  # else as it was
-    return [started] if recovered.handover is None else [started, recovered.handover]
+    # else as it was
+    run_started = replace(last, time_ns=recovery.machine.state.now_ns, code=code, libraries=libraries())
+    return [run_started] if recovery.handover is None else [run_started, recovery.handover]
 
 
-def _code(recovered: Recovered) -> str:
+def _code(recovery: Recovered) -> str:
     """Return the digest of the code that decides for this desk."""
-    return code_digest(recovered.machine.state.identity.strategy)
+    return code_digest(recovery.machine.state.identity.strategy)
 
 
-def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
+def _panic_events(path: Path, machine: Machine) -> list[PanicNoticed]:
     """Return the panic since this desk stopped: the command comes after it."""
-    who = noticed(path)
-    return [PanicNoticed(machine.state.now_ns, who)] if who and machine.market is None else []
+    asker = noticed(path)
+    return [PanicNoticed(machine.state.now_ns, asker)] if asker and machine.market is None else []
 
 
 def _into(batch: CommitBatch, chain: HashChain, machine: Machine, event: Event) -> str:

@@ -69,7 +69,7 @@ async def _closed(admin: Admin, state_dir: Path) -> bool:
         marker = await _stand_down(state_dir)
         flat = await panic(admin, print_line, deadline_s=DEADLINE_S)
     except asyncio.CancelledError:
-        await _interrupted(admin)
+        await _print_remains(admin)
     if marker is not None:
         marker.end(FLAT if flat else "not flat")
     if not flat:
@@ -81,17 +81,17 @@ async def _closed(admin: Admin, state_dir: Path) -> bool:
     return flat
 
 
-async def _interrupted(admin: Admin) -> None:
+async def _print_remains(admin: Admin) -> None:
     """Print what is left, as far as the broker says it in a short time."""
     _go_on()
     print_line("interrupted")
     try:
         async with asyncio.timeout(LEFT_TIMEOUT_S):
-            left = await admin.left()
+            remains = await admin.left()
     except (BrokerError, TimeoutError):
-        left = ("the broker does not say what is left: look at its web page",)
-    for line in left or ("no open order, no position, for now",):
-        print_line(f"NOT flat: {line}" if left else line)
+        remains = ("the broker does not say what is left: look at its web page",)
+    for line in remains or ("no open order, no position, for now",):
+        print_line(f"NOT flat: {line}" if remains else line)
 
 
 def _go_on() -> None:

@@ -104,11 +104,11 @@ def _as_keys(lines: Sequence[str]) -> Credentials:
 def try_keys(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) -> Account:
     """Ask the broker for the account, and for bids of these symbols. Raises NoAccount with a clear reason."""
     try:
-        return asyncio.run(_tried(settings, keys, symbols))
-    except BrokerRefused as refused:
+        return asyncio.run(_try(settings, keys, symbols))
+    except BrokerRefused as refusal:
         kind = settings.desk.account
         where = broker_of(settings).service(settings).split("/")[2]
-        raise NoAccount(f"{where} refuses these keys ({refused}): {_other(kind, keys)}", of_keys=True) from None
+        raise NoAccount(f"{where} refuses these keys ({refusal}): {_other(kind, keys)}", of_keys=True) from None
     except BrokerError as error:
         raise NoAccount(f"the broker cannot be asked ({error}): check the network, and try again") from None
 
@@ -122,16 +122,16 @@ def _other(kind: str, keys: Credentials) -> str:
     return f"copy both again from the page of the {kind} account; new keys make the former ones worthless"
 
 
-async def _tried(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) -> Account:
+async def _try(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) -> Account:
     settings = settings.with_feed(STOCK_FEEDS[1], OPTION_FEEDS[1])  # the free ones, which every account may read
     connection = alone(broker_of(settings), settings, keys, clock_of(settings))
     try:
         summary = await connection.admin.account()
-        others = await connection.admin.left()
+        leftovers = await connection.admin.left()
         try:
             bids = {symbol: float(bid) for symbol, bid in (await connection.admin.quotes(symbols)).items()}
         except BrokerError:  # what a strategy needs is then said without prices
             bids = {}
-        return Account(keys, summary, others, bids)
+        return Account(keys, summary, leftovers, bids)
     finally:
         await connection.close()

@@ -82,12 +82,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="the desk's folder (.)")
     account = "paper or live at the broker, or none: then the simulator is the broker"
     command.add_argument("--account", choices=(PAPER, LIVE, NONE), help=account)
-    piped = "read key ID and secret key from standard input, a line each; else the environment's, or they are asked for"
-    command.add_argument("--keys-stdin", action="store_true", help=piped)
-    kept = "where the keys are kept: in files for this user alone, as systemd's credentials, or nowhere (here)"
-    command.add_argument("--keep-keys", choices=(FILE, SYSTEMD, NOWHERE), help=kept)
-    others = "what the desk does about orders and positions of others: broker.foreign_orders"
-    command.add_argument("--foreign", choices=("halt", "ignore", "adopt"), help=others)
+    stdin_help = (
+        "read key ID and secret key from standard input, a line each; else the environment's, or they are asked for"
+    )
+    command.add_argument("--keys-stdin", action="store_true", help=stdin_help)
+    keys_help = "where the keys are kept: in files for this user alone, as systemd's credentials, or nowhere (here)"
+    command.add_argument("--keep-keys", choices=(FILE, SYSTEMD, NOWHERE), help=keys_help)
+    foreign_help = "what the desk does about orders and positions of others: broker.foreign_orders"
+    command.add_argument("--foreign", choices=("halt", "ignore", "adopt"), help=foreign_help)
     command.add_argument("--strategy", metavar="NAME", help="a strategy, or your file: path/to/file.py")
     bars = "bars of the first dry run: fetched from the broker, or the bundled, made-up ones"
     command.add_argument("--data", choices=(FETCH, BUNDLED), help=bars)
@@ -194,13 +196,13 @@ class _Init:
         bars = self._bars(settings, spec, account)
         number = account.summary.number if account is not None else ""
         choices = Choices(typed(name), spec, kind, number, foreign)
-        with stage(self.folder) as staged:
-            (staged / CONFIG).write_text(config_text(choices), encoding="utf-8")
-            put_models(staged, self.folder, spec.name)
-            summary = self._first_run(staged, spec, bars)
+        with stage(self.folder) as folder:
+            (folder / CONFIG).write_text(config_text(choices), encoding="utf-8")
+            put_models(folder, self.folder, spec.name)
+            summary = self._first_run(folder, spec, bars)
             if account is not None and self.kept == FILE:
-                put_keys(staged, account.keys)  # as late as can be: a kill leaves none in a hidden folder
-            put_into_place(staged, self.folder)
+                put_keys(folder, account.keys)  # as late as can be: a kill leaves none in a hidden folder
+            put_into_place(folder, self.folder)
             self.written = True
         os.chdir(self.folder)  # the commands below are for that folder
         self._say("")
@@ -253,15 +255,15 @@ class _Init:
             return kind, None
         if self.options.keys_stdin:
             keys, origin = piped_keys(), "standard input"
-        return kind, self._tried(kind, keys, origin)
+        return kind, self._try_keys(kind, keys, origin)
 
-    def _tried(self, kind: str, keys: Credentials | None, origin: str) -> Account:
+    def _try_keys(self, kind: str, keys: Credentials | None, origin: str) -> Account:
         """Try keys until the broker takes some; only a person gets another try."""
         settings, symbols = _broker_settings(kind), _all_shares()
         while True:
             try:
                 if keys is None:
-                    keys, origin = self._typed(kind), "typed"
+                    keys, origin = self._type_keys(kind), "typed"
                 elif origin != "typed":
                     self._say(f"keys: from {origin}")
                 account = try_keys(settings, keys, symbols)
@@ -281,7 +283,7 @@ class _Init:
                 self._choose_place(origin)
                 return account
 
-    def _typed(self, kind: str) -> Credentials:
+    def _type_keys(self, kind: str) -> Credentials:
         if not self.ask.asks:
             raise Unanswered(
                 f"no keys of the {kind} account: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment, or "
@@ -303,8 +305,8 @@ class _Init:
             )
             chosen = self.ask.choose("--keep-keys", "Keep them", (FILE, SYSTEMD, NOWHERE), usual)
         if chosen == FILE and (self.folder / FOLDER).exists():
-            there = self.folder / FOLDER
-            raise FolderProblem(f"{there} is there already, and nothing is overwritten: move it away")
+            place = self.folder / FOLDER
+            raise FolderProblem(f"{place} is there already, and nothing is overwritten: move it away")
         self.kept = chosen
 
     def _foreign(self, account: Account | None) -> str:
@@ -325,16 +327,16 @@ class _Init:
     def _strategy(self, account: Account | None) -> tuple[str, Spec]:
         """Return the strategy's name and spec."""
         if self.options.strategy is not None:
-            return self._known(self.options.strategy, account)
-        listed = [_Listed(name, spec := strategy(name).spec, _needs(spec, account)) for name in names()]
-        for number, (name, spec, needs) in enumerate(listed, start=1):
+            return self._strategy_of(self.options.strategy, account)
+        rows = [_Listed(name, spec := strategy(name).spec, _needs(spec, account)) for name in names()]
+        for number, (name, spec, needs) in enumerate(rows, start=1):
             self._explain(f"  {number}  {name:18}{about(spec)}; {needs}")
         while True:
-            usual = next(str(number) for number, one in enumerate(listed, start=1) if one.name == USUAL_STRATEGY)
+            usual = next(str(number) for number, one in enumerate(rows, start=1) if one.name == USUAL_STRATEGY)
             text = self.ask.text("--strategy", "Strategy: a number, a name, or your file", usual)
-            name = listed[int(text) - 1].name if text.isdecimal() and 0 < int(text) <= len(listed) else text
+            name = rows[int(text) - 1].name if text.isdecimal() and 0 < int(text) <= len(rows) else text
             try:
-                chosen = self._known(name, account)
+                chosen = self._strategy_of(name, account)
             except FolderProblem as problem:
                 self._say(f"{problem}")
                 continue
@@ -343,7 +345,7 @@ class _Init:
             if self.ask.agree("--strategy", "Choose it all the same?", usual=False):
                 return chosen
 
-    def _known(self, text: str, account: Account | None) -> tuple[str, Spec]:
+    def _strategy_of(self, text: str, account: Account | None) -> tuple[str, Spec]:
         try:
             name = add(text)
         except ValueError as error:
@@ -361,22 +363,22 @@ class _Init:
         """Return the file of bars for the first dry run; None for the bundled ones."""
         if self.options.no_dry_run or account is None or not _has_models(self.folder, spec.name):
             return None
-        wanted = wanted_bars(self.folder, spec, new_york_date(clock_of(settings).now_ns()))
+        span = wanted_bars(self.folder, spec, new_york_date(clock_of(settings).now_ns()))
         chosen: str | None = self.options.data
         if chosen is None:
             many = f"{len(spec.symbols)} symbols" if len(spec.symbols) > 4 else ", ".join(spec.symbols)
-            text = f"Fetch bars for a first dry run ({wanted.bars} of {many}, {wanted.first} to {wanted.last})?"
+            text = f"Fetch bars for a first dry run ({span.bars} of {many}, {span.first} to {span.last})?"
             chosen = FETCH if self.ask.agree("--data", text, usual=True) else BUNDLED
         if chosen == BUNDLED:
             return None
-        file = fetch_bars(wanted, account.keys, settings.alpaca.data_url)
+        file = fetch_bars(span, account.keys, settings.alpaca.data_url)
         if file is None:
             self._say("no bars: the first dry run is over the bundled, made-up ones")
         return file
 
     # --- what follows -------------------------------------------------------------------------------------------------
 
-    def _first_run(self, staged: Path, spec: Spec, bars: Path | None) -> dict[str, Any]:
+    def _first_run(self, folder: Path, spec: Spec, bars: Path | None) -> dict[str, Any]:
         """Return the summary of the first dry run, nothing where there is none."""
         if self.options.no_dry_run:
             return {}
@@ -389,7 +391,7 @@ class _Init:
             return {}
         over = f"{bars}" if bars is not None else "the bundled, made-up bars"
         with self.console.status(f"first dry run, over {over}"):
-            return put_first_run(staged, self.folder, spec, self.first, bars)
+            return put_first_run(folder, self.folder, spec, self.first, bars)
 
     def _check(self, account: Account) -> None:
         """Show what `rltraderd --check` finds that is not ok, and what the account's size means for the strategy."""
@@ -419,8 +421,8 @@ class _Init:
         look = f"{in_this_shell('rltrader-dashboard')} --state-dir {self.first if first else state_of(kind)}"
         commands = [("look at it", look)]
         if kind == NONE:
-            of_own = f"--strategy {shlex.quote(typed(name))}"
-            account = f"--accounts {entry(name).desk}" if name in STRATEGIES else of_own
+            strategy_option = f"--strategy {shlex.quote(typed(name))}"
+            account = f"--accounts {entry(name).desk}" if name in STRATEGIES else strategy_option
             commands.append(("start its broker", f"{in_this_shell('rltrader-simulator')} {account} --env sim.env"))
             commands.append(("run it, in a second terminal", f". ./sim.env.{entry(name).desk}; {run}"))
         else:
@@ -431,7 +433,7 @@ class _Init:
         self._say("next:")
         if self.folder != Path():
             self._say(f"  cd {shlex.quote(str(self.folder))}")
-        wide = max(len(what) for what, _ in commands) + 1
+        wide = max(len(label) for label, _ in commands) + 1
         for what, command in commands:
             self._say(f"  {what + ':':{wide}}  {command}")
 
@@ -479,8 +481,8 @@ def _has_models(folder: Path, name: str) -> bool:
 def _result(summary: dict[str, Any], state: Path) -> str:
     """Return the first dry run in a sentence."""
     made_up = ", whose prices are made up" if summary["synthetic"] else ""
-    halted = f"; it halted: {summary['halted']}" if summary["halted"] else ""
+    halt_text = f"; it halted: {summary['halted']}" if summary["halted"] else ""
     return (
         f"first dry run in {state}: {summary['bars']:,} bars of {summary['tape']}{made_up}: {summary['decisions']:,} "
-        f"decisions, {summary['fills']:,} fills, {float(summary['equity_usd']):,.2f} USD at its end{halted}"
+        f"decisions, {summary['fills']:,} fills, {float(summary['equity_usd']):,.2f} USD at its end{halt_text}"
     )

@@ -98,14 +98,14 @@ def state_of(account: str) -> Path:
 def about(spec: Spec) -> str:
     """Return in a few words what a strategy holds, and when it decides."""
     if spec.chained:
-        what = f"options on {spec.symbols[0]}"
+        description = f"options on {spec.symbols[0]}"
     elif len(spec.symbols) > 4:
-        what = f"{len(spec.symbols)} stocks"
+        description = f"{len(spec.symbols)} stocks"
     else:
-        what = ", ".join(spec.symbols)
+        description = ", ".join(spec.symbols)
     minutes = spec.bar_interval_s // MINUTE_S
     bars = "once a day" if spec.bar_interval_s == DAY_S else f"each {minutes} minutes" if minutes > 1 else "each minute"
-    return f"{what}, {bars}{'' if spec.overnight else ', flat by the close'}"
+    return f"{description}, {bars}{'' if spec.overnight else ', flat by the close'}"
 
 
 # --- bars -------------------------------------------------------------------------------------------------------------
@@ -122,18 +122,18 @@ def wanted_bars(folder: Path, spec: Spec, today: date) -> Span:
     return usual_span(spec, folder / "bars", begin.isoformat(), end.isoformat(), holes=True)
 
 
-def fetch_bars(wanted: Span, keys: Credentials, data_url: str) -> Path | None:
+def fetch_bars(span: Span, keys: Credentials, data_url: str) -> Path | None:
     """Fetch them into their folder, with progress on standard error; None where that failed, which it says.
 
     What is finished is kept there: the same call goes on with it. The keys are in the child's environment alone.
     """
     command = module_command(
-        "training", "data", "add", *wanted.symbols, "--bars", wanted.bars, "--from", wanted.first, "--to", wanted.last,
-        "--data-dir", wanted.folder,
+        "training", "data", "add", *span.symbols, "--bars", span.bars, "--from", span.first, "--to", span.last,
+        "--data-dir", span.folder,
     )  # fmt: skip
     secrets = dict(zip(KEYS, (keys.key, keys.secret), strict=True))
-    done = subprocess.run(command, env=os.environ | secrets | {"RLTRADER_ALPACA__DATA_URL": data_url}, check=False)
-    return wanted.path if done.returncode == 0 else None
+    process = subprocess.run(command, env=os.environ | secrets | {"RLTRADER_ALPACA__DATA_URL": data_url}, check=False)
+    return span.path if process.returncode == 0 else None
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -142,16 +142,16 @@ def fetch_bars(wanted: Span, keys: Credentials, data_url: str) -> Path | None:
 def check_folder(folder: Path) -> None:
     """Raise FolderProblem where the folder has a configuration already, or cannot be written to."""
     config = folder / CONFIG
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise FolderProblem(f"{there} is no folder: name another one")
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise FolderProblem(f"{existing} is no folder: name another one")
     if config.exists() or config.is_symlink():
         raise FolderProblem(
             f"{config} is there already, and nothing is overwritten: name another folder, such as `init ~/desk`, or "
             "move that file away"
         )
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise FolderProblem(f"{there} is not writable: name another folder, or mend its owner and mode")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FolderProblem(f"{existing} is not writable: name another folder, or mend its owner and mode")
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def stage(folder: Path) -> Iterator[Path]:
 
     Raises FolderProblem where the disk is full.
     """
-    made = [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
+    new_folders = [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=STAGE, dir=folder) as name:
@@ -171,16 +171,16 @@ def stage(folder: Path) -> Iterator[Path]:
         text = f"{folder.absolute()}: {error.strerror}: free some room there, or name another folder"
         raise FolderProblem(text) from error
     finally:
-        for place in made:  # the innermost first; one that was filled stays
+        for place in new_folders:  # the innermost first; one that was filled stays
             try:
                 place.rmdir()
             except OSError:
                 break
 
 
-def put_keys(staged: Path, keys: Credentials) -> None:
+def put_keys(stage_folder: Path, keys: Credentials) -> None:
     """Write both keys into the folder `keys`, for this user alone, and out of git's sight."""
-    place = staged / FOLDER
+    place = stage_folder / FOLDER
     place.mkdir(mode=0o700)
     for name, text in zip(KEYS, (keys.key, keys.secret), strict=True):
         write_whole(place / name, f"{text}\n".encode(), 0o600)
@@ -192,35 +192,35 @@ def shipped_store() -> Path | None:
     return next((store for store in (PACKAGED, HOME / USUAL) if store.is_dir()), None)
 
 
-def put_models(staged: Path, folder: Path, strategy: str) -> None:
+def put_models(stage_folder: Path, folder: Path, strategy: str) -> None:
     """Copy the strategy's shipped models, unless the folder has some; a strategy of one's own has none."""
     store = shipped_store()
     if store is not None and (store / strategy).is_dir() and not (folder / USUAL / strategy).exists():
-        shutil.copytree(store / strategy, staged / USUAL / strategy)
+        shutil.copytree(store / strategy, stage_folder / USUAL / strategy)
 
 
-def put_first_run(staged: Path, folder: Path, spec: Spec, state: Path, bars: Path | None) -> dict[str, Any]:
+def put_first_run(stage_folder: Path, folder: Path, spec: Spec, state: Path, bars: Path | None) -> dict[str, Any]:
     """Run the first dry run, by the version that `make demo` shows, and return its summary.
 
     Its journal is in `state`, within the folder. Without `bars` it is over the bundled tape. Raises FolderProblem with
     its last words where it fails.
     """
-    models = next(store for store in (staged / USUAL, folder / USUAL) if (store / spec.name).is_dir())
+    models = next(store for store in (stage_folder / USUAL, folder / USUAL) if (store / spec.name).is_dir())
     try:
         version = shown(models, spec.name).partition(" ")[0]
     except (OSError, ValueError) as error:
         raise FolderProblem(f"{models / spec.name}: its models cannot be read: {error}") from error
     command = [
-        *module_command("daemon", "--dry-run", "--config", staged / CONFIG, "--models-dir", models),
-        *("--state-dir", str(staged / state)), *(("--bars", str(bars)) if bars is not None else ()),
+        *module_command("daemon", "--dry-run", "--config", stage_folder / CONFIG, "--models-dir", models),
+        *("--state-dir", str(stage_folder / state)), *(("--bars", str(bars)) if bars is not None else ()),
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name not in KEYS}
     environment.pop("CREDENTIALS_DIRECTORY", None)  # with keys and without a tape it would be on the live feed
     environment["RLTRADER_POLICY__VERSION"] = version
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FolderProblem(f"the first dry run failed: {_last_problem(done.stderr)}")
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise FolderProblem(f"the first dry run failed: {_last_problem(process.stderr)}")
+    summary: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return summary
 
 
@@ -235,20 +235,20 @@ def _last_problem(log: str) -> str:
     return "it said nothing"
 
 
-def put_into_place(staged: Path, folder: Path) -> None:
+def put_into_place(stage_folder: Path, folder: Path) -> None:
     """Move what was made into the folder, the configuration last. Raises FolderProblem for what has come meanwhile.
 
     Where one cannot be moved, those before it go again.
     """
-    moved: list[Path] = []
+    new_places: list[Path] = []
     try:
-        for part in _parts(staged):
+        for part in _parts(stage_folder):
             target = folder / part
             target.parent.mkdir(mode=0o750, exist_ok=True)
-            _move(staged / part, target)
-            moved.append(target)
+            _move(stage_folder / part, target)
+            new_places.append(target)
     except BaseException:
-        for target in moved:
+        for target in new_places:
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         raise
 
@@ -270,11 +270,11 @@ def first_state(folder: Path) -> Path:
     return next(STATE / name for name in names if not (folder / STATE / name).exists())
 
 
-def _parts(staged: Path) -> Iterator[Path]:
+def _parts(stage_folder: Path) -> Iterator[Path]:
     for outer in (USUAL, STATE):
-        if (staged / outer).is_dir():
-            yield from (outer / inner.name for inner in sorted((staged / outer).iterdir()))
-    yield from (part for part in (Path(FOLDER), CONFIG) if (staged / part).exists())
+        if (stage_folder / outer).is_dir():
+            yield from (outer / inner.name for inner in sorted((stage_folder / outer).iterdir()))
+    yield from (part for part in (Path(FOLDER), CONFIG) if (stage_folder / part).exists())
 
 
 def overruled(environment: Mapping[str, str]) -> Sequence[str]:

@@ -57,8 +57,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.kind:
         if options.kind not in _KINDS:
             near = get_close_matches(options.kind, _KINDS, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_KINDS)}"
-            raise NotFound(f"--kind {options.kind!r} is no kind of event: {meant}")
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_KINDS)}"
+            raise NotFound(f"--kind {options.kind!r} is no kind of event: {hint}")
         where.append("kind = ?")
         values.append(options.kind)
     if options.after is not None:
@@ -69,15 +69,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound(f"no event in {options.state_dir} matches")
     if options.json:
         for row in rows:
-            line = EventLine(row["seq"], _loaded(row["payload"]), _loaded(row["effects"]))
+            line = EventLine(row["seq"], _load(row["payload"]), _load(row["effects"]))
             sys.stdout.write(json.dumps(msgspec.to_builtins(line, enc_hook=to_json)) + "\n")
         return 0
     table = Table("seq", "New York time", "event", "what", "effects")
     for row in rows:
-        payload = {k: v for k, v in _loaded(row["payload"]).items() if k not in ("type", "time_ns")}
-        effects = _loaded(row["effects"])
+        payload = {k: v for k, v in _load(row["payload"]).items() if k not in ("type", "time_ns")}
+        effects = _load(row["effects"])
         marks = effects.items() if isinstance(effects, dict) else ()
-        names = ", ".join([f"{mark}: {what}" for mark, what in marks] or [effect["type"] for effect in effects])
+        names = ", ".join([f"{mark}: {text}" for mark, text in marks] or [effect["type"] for effect in effects])
         seq = "start-up" if row["seq"] is None else f"{row['seq']:,}"
         table.add_row(seq, new_york_text(row["time_ns"]), row["kind"], _short(payload), names)
     console.print(table)
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _loaded(text: str) -> Any:
+def _load(text: str) -> Any:
     """Return a row's JSON; of a damaged one, its text."""
     try:
         return json.loads(text)
@@ -99,8 +99,8 @@ def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> lis
     parts, matches = parts_of(options.state_dir / FILE), dict[int, sqlite3.Row]()
     for path in parts if forward else reversed(parts):
         with closing(JournalReader(path)) as reader:
-            if forward and path == parts[0] and (before := base_of(reader.meta())) and options.after < before.seq:
-                sys.stderr.write(f"rltraderctl: {path}: it begins after event {before.seq:,}{where_before(reader)}\n")
+            if forward and path == parts[0] and (base := base_of(reader.meta())) and options.after < base.seq:
+                sys.stderr.write(f"rltraderctl: {path}: it begins after event {base.seq:,}{where_before(reader)}\n")
             rows = reader.query(
                 f"SELECT id, seq, time_ns, kind, payload, effects FROM events WHERE {where} "
                 f"ORDER BY id {'ASC' if forward else 'DESC'} LIMIT ?",

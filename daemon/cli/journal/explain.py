@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     table = Table("decision", "bar (New York)", "action", "resolved", "confidence", "outcome", "denied by")
     outcomes = _outcomes(reader, rows, coming)
     for row in rows[::-1]:
-        denied = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)
+        gates_text = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)
         confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
         table.add_row(
             str(row["decision"]),
@@ -85,13 +85,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
             row["resolved"],
             confidence,
             outcomes[row["decision"]],
-            denied,
+            gates_text,
         )
     print_table(console, table, "resolved", "denied by")
-    unsent = [str(row["decision"]) for row in rows[::-1] if _unsent(row)]
-    if unsent:
-        named = ", ".join(unsent[-NAMED:]) + (f" and {len(unsent) - NAMED} before" if len(unsent) > NAMED else "")
-        console.print(f"no order followed decision {named}: {WHY_NO_CHANGE}", soft_wrap=True)
+    unsent_decisions = [str(row["decision"]) for row in rows[::-1] if _unsent(row)]
+    if unsent_decisions:
+        decisions_text = ", ".join(unsent_decisions[-NAMED:]) + (
+            f" and {len(unsent_decisions) - NAMED} before" if len(unsent_decisions) > NAMED else ""
+        )
+        console.print(f"no order followed decision {decisions_text}: {WHY_NO_CHANGE}", soft_wrap=True)
     return 0
 
 
@@ -165,8 +167,8 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
         console.print(f"outcome: {outcomes[row['decision']]}")
         if words := overlay_words(reader, row["decision"]):
             console.print("risk overlay:", *words, highlight=False)
-        if reached := basket_reached(reader, row["decision"]):
-            console.print("basket:", reached, highlight=False)
+        if reach_text := basket_reached(reader, row["decision"]):
+            console.print("basket:", reach_text, highlight=False)
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
             console.print(
@@ -186,24 +188,24 @@ def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
     The first table has the columns of interest, the action of a continuous policy, and the shares that the basket
     wants to hold.
     """
-    seen: dict[str, dict[str, float]] = {}  # column -> symbol -> value
+    values_by_column: dict[str, dict[str, float]] = {}  # column -> symbol -> value
     alone: list[str] = []
-    named = [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features]
-    features = named if spec.rows_are_symbols else spec.features
+    feature_names = [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features]
+    features = feature_names if spec.rows_are_symbols else spec.features
     for feature, value in zip(features, np.frombuffer(row["row"], dtype="<f4").tolist(), strict=True):
         name, _, symbol = feature.rpartition(" ")
         if symbol in spec.symbols:
-            seen.setdefault(name, {})[symbol] = value
+            values_by_column.setdefault(name, {})[symbol] = value
         elif name != "reserved":
             alone.append(f"{feature} {value:g}")
     if spec.continuous and row["logits"]:
-        seen["action"] = dict(zip(spec.answers, json.loads(row["logits"]), strict=True))
+        values_by_column["action"] = dict(zip(spec.answers, json.loads(row["logits"]), strict=True))
     goals = {leg["symbol"]: f"{of_column(leg['goal']):,}" for leg in json.loads(row["target"] or "[]")}
-    columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))
+    columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *values_by_column) if name in values_by_column))
     tables = []
     for first in range(0, len(columns), COLUMNS):
         names = columns[first : first + COLUMNS]
-        lines = [(symbol, *(f"{seen[name][symbol]:,.6g}" for name in names)) for symbol in spec.symbols]
+        lines = [(symbol, *(f"{values_by_column[name][symbol]:,.6g}" for name in names)) for symbol in spec.symbols]
         if not first:
             lines = [(*line, goals.get(line[0], "")) for line in lines]
         tables.append(_table(("symbol", *names, *(("to hold",) if not first else ())), lines))
@@ -219,19 +221,19 @@ def _explain_heads(answers: DecisionHeads | None, console: Console) -> None:
     wishes = [place for place, column in enumerate(answers.columns) if column.wish]
     heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in answers.lines]
     console.print(_table(("symbol", *(column.name for column in answers.columns)), heads))
-    taken = [f"taken from {answers.columns[place].name}" for place in wishes]
+    headings = [f"taken from {answers.columns[place].name}" for place in wishes]
     lines = [
         (
             line.symbol,
-            _signed(line.answer),
-            *(_signed(line.taken[place]) for place in wishes),
+            _signed_text(line.answer),
+            *(_signed_text(line.taken[place]) for place in wishes),
             _weight(line.before),
             _weight(line.after),
             line.note,
         )
         for line in answers.lines
     ]
-    console.print(_table(("symbol", "answer", *taken, "weight before", "after", "left alone"), lines))
+    console.print(_table(("symbol", "answer", *headings, "weight before", "after", "left alone"), lines))
     for column in answers.columns:
         if column.constant:
             console.print(f"{column.name}: {column.meaning}", highlight=False)
@@ -243,7 +245,7 @@ def _choices_table(choices: tuple[SymbolChoice, ...]) -> Table:
     lines = [
         (
             one.symbol,
-            *(_signed(one.values.get(action)) for action in actions),
+            *(_signed_text(one.values.get(action)) for action in actions),
             one.greedy,
             one.drawn,
             *(f"{one.behaviour[action]:.4f}" for action in actions),
@@ -259,7 +261,7 @@ def _head(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.4f}" for value in values)
 
 
-def _signed(value: float | None) -> str:
+def _signed_text(value: float | None) -> str:
     return "" if value is None else f"{value:+.4f}"
 
 

@@ -36,8 +36,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--day", type=_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
     )
     command.add_argument("--days", type=_count, metavar="N", help="the newest N sessions up to that day, in sum")
-    recorded = "judge by recorded quotes instead of the journal's: a file, or a folder as `[record]` writes it"
-    command.add_argument("--option-quotes", type=Path, metavar="PATH", help=recorded)
+    help_text = "judge by recorded quotes instead of the journal's: a file, or a folder as `[record]` writes it"
+    command.add_argument("--option-quotes", type=Path, metavar="PATH", help=help_text)
     command.add_argument("--json", action="store_true", help="one JSON object a session, or their sum")
 
 

@@ -44,51 +44,51 @@ def export_quotes(state_dir: Path, out: Path, console: Console) -> int:
                 rows += table.num_rows
             if not rows:
                 raise NotFound(f"{state_dir} holds no option quote")
-            written = writer.finish()
+            summary = writer.finish()
     except TapeError as error:
         raise NotFound(str(error)) from error
     if synthetic:
         sys.stderr.write(f"rltraderctl: the quotes are made up by {synthetic}; the file says so\n")
-    dates = sorted(written.by_date)
-    console.print(f"{out}: {written.rows:,} quotes of {len(dates):,} sessions, {dates[0]} to {dates[-1]}")
+    dates = sorted(summary.by_date)
+    console.print(f"{out}: {summary.rows:,} quotes of {len(dates):,} sessions, {dates[0]} to {dates[-1]}")
     return 0
 
 
 def _tables(parts: list[Path]) -> Iterator[Any]:
     """Yield the last quote of each contract and minute, a New York date at a time."""
-    held: dict[tuple[str, int], Quote] = {}
+    quotes: dict[tuple[str, int], Quote] = {}
     bars: dict[str, dict[int, float]] = {}
     day = 0
     for event in _events(parts):
         if _day(event.time_ns) != day:
-            if held:
-                yield _table(held, bars)
-            held, bars, day = {}, {}, _day(event.time_ns)
+            if quotes:
+                yield _table(quotes, bars)
+            quotes, bars, day = {}, {}, _day(event.time_ns)
         match event:
             case BarClosed():
                 bars.setdefault(event.bar.symbol, {})[event.bar.start_ns] = event.bar.close
             case QuotesReceived():
                 for quote in event.quotes:
-                    _keep(held, quote, day)
-    if held:
-        yield _table(held, bars)
+                    _keep(quotes, quote, day)
+    if quotes:
+        yield _table(quotes, bars)
 
 
-def _keep(held: dict[tuple[str, int], Quote], quote: Quote, day: int) -> None:
+def _keep(quotes: dict[tuple[str, int], Quote], quote: Quote, day: int) -> None:
     """Keep an option's quote of this day under the end of the minute in which it was quoted, the latest of them."""
     if parse_occ(quote.symbol) is None or _day(quote.quoted_ns) != day:
         return
     key = quote.symbol, -(-quote.quoted_ns // MINUTE_NS) * MINUTE_NS
-    if key not in held or held[key].quoted_ns <= quote.quoted_ns:
-        held[key] = quote
+    if key not in quotes or quotes[key].quoted_ns <= quote.quoted_ns:
+        quotes[key] = quote
 
 
-def _table(held: dict[tuple[str, int], Quote], bars: dict[str, dict[int, float]]) -> Any:
+def _table(quotes: dict[tuple[str, int], Quote], bars: dict[str, dict[int, float]]) -> Any:
     """Return one day's quotes; the underlying is the close of its bar that ends with the quote's minute."""
     closes: dict[tuple[str, int], float] = {}
     for symbol, by_start in bars.items():
         starts = sorted(by_start)
-        width = min((after - before for before, after in pairwise(starts)), default=MINUTE_NS)
+        width = min((next_start - start for start, next_start in pairwise(starts)), default=MINUTE_NS)
         closes |= {(symbol, start + width): by_start[start] for start in starts}
     rows = [
         {
@@ -98,7 +98,7 @@ def _table(held: dict[tuple[str, int], Quote], bars: dict[str, dict[int, float]]
             "ask": float(quote.ask),
             "underlying": closes.get((occ.root, end_ns)) if (occ := parse_occ(symbol)) else None,
         }
-        for (symbol, end_ns), quote in held.items()
+        for (symbol, end_ns), quote in quotes.items()
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema([item for item in SCHEMA if item.name != "source"]))
 

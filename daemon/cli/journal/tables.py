@@ -66,11 +66,15 @@ def export_tables(journal: Path, folder: Path, console: Console) -> int:
 
 def _has_fractions(reader: JournalReader) -> bool:
     """Return whether any quantity of the journal is a fraction: its column holds text."""
-    there = {row["name"] for row in reader.query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    table_names = {row["name"] for row in reader.query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     for row_type in ROW_TYPES:
         names = [field.name for field in msgspec.structs.fields(row_type) if field.type is Quantity]
         texts = " OR ".join(f"typeof({name}) = 'text'" for name in names)
-        if names and row_type.TABLE in there and reader.query(f"SELECT 1 FROM {row_type.TABLE} WHERE {texts} LIMIT 1"):
+        if (
+            names
+            and row_type.TABLE in table_names
+            and reader.query(f"SELECT 1 FROM {row_type.TABLE} WHERE {texts} LIMIT 1")
+        ):
             return True
     return False
 
@@ -81,8 +85,8 @@ def _columns(row_type: type[Row | Trade], whole: bool) -> list[_Column]:
     return [_column(field.name, types[field.name], whole) for field in fields]
 
 
-def _column(name: str, declared: Any, whole: bool) -> _Column:
-    kind = declared if isinstance(declared, type) else declared.__args__[0]
+def _column(name: str, column_type: Any, whole: bool) -> _Column:
+    kind = column_type if isinstance(column_type, type) else column_type.__args__[0]
     if name.endswith("_ns"):
         return _Column(name, f"{name.removesuffix('_ns')}_utc", pa.timestamp("ns"), lambda value: value or None)
     if kind is str and name.endswith(_AMOUNTS):
@@ -102,10 +106,10 @@ def _pages(reader: JournalReader, row_type: type[Row]) -> Iterator[list[Any]]:
     page = (
         f"SELECT {', '.join(names)} FROM {row_type.TABLE} ORDER BY {', '.join(names[: row_type.KEY])} LIMIT ? OFFSET ?"
     )
-    written = 0
-    while rows := reader.query(page, (_PAGE, written)):
+    row_count = 0
+    while rows := reader.query(page, (_PAGE, row_count)):
         yield rows
-        written += len(rows)
+        row_count += len(rows)
 
 
 def _write(
@@ -123,7 +127,7 @@ def _write(
 
 def _array(column: _Column, rows: list[Any]) -> Any:
     values = (row[column.source] for row in rows)
-    made = column.made
-    if made is not None:
-        values = (None if value is None else made(value) for value in values)
+    make = column.made
+    if make is not None:
+        values = (None if value is None else make(value) for value in values)
     return pa.array(list(values), column.type)

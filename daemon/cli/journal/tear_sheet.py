@@ -54,9 +54,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def wanted(options: argparse.Namespace) -> bool:
     """Return whether a span is asked for, and not a session. Raises NotFound where both are."""
-    spanned = options.since or options.until or options.range or options.benchmark
+    has_span = options.since or options.until or options.range or options.benchmark
     several = len(options.state_dirs) > 1
-    if not spanned and not several:
+    if not has_span and not several:
         return False
     if options.day or options.csv:
         option = "--day" if options.day else "--csv"
@@ -99,10 +99,10 @@ def _names_file(text: str) -> bool:
 
 def _check(sheet: Sheet, benchmark: Benchmark | None) -> None:
     """Refuse a benchmark that no desk could be compared with."""
-    traded = [desk for desk in sheet.desks if desk.figures.sessions]
-    if benchmark is None or not traded or any(_has(desk.figures, benchmark.name) for desk in traded):
+    active_desks = [desk for desk in sheet.desks if desk.figures.sessions]
+    if benchmark is None or not active_desks or any(_has(desk.figures, benchmark.name) for desk in active_desks):
         return
-    begin = min(desk.figures.first for desk in traded)
+    begin = min(desk.figures.first for desk in active_desks)
     if benchmark.closes:
         raise NotFound(
             f"--benchmark: {benchmark.name} begins on {min(benchmark.closes)}, the span on {begin}: "
@@ -123,20 +123,20 @@ def _has(figures: Performance, name: str) -> bool:
 
 
 def _show(sheet: Sheet, console: Console) -> None:
-    named = [(f"{desk.desk} ({desk.strategy})", desk.figures) for desk in sheet.desks]
+    figures_by_name = [(f"{desk.desk} ({desk.strategy})", desk.figures) for desk in sheet.desks]
     for desk in sheet.desks:
         console.print(f"{desk.desk} · {desk.strategy} · {desk.kind}", soft_wrap=True, markup=False)
     if sheet.total is not None:
-        named.append(("all desks", sheet.total))
-    for name, figures in named:
+        figures_by_name.append(("all desks", sheet.total))
+    for name, figures in figures_by_name:
         console.print(verdict(name, figures), soft_wrap=True)
         if figures.sessions:
             console.print(span_words(figures), soft_wrap=True)
-    named = [(name, figures) for name, figures in named if figures.sessions]
-    if not named:
+    figures_by_name = [(name, figures) for name, figures in figures_by_name if figures.sessions]
+    if not figures_by_name:
         return
-    print_table(console, _figures(named))
-    for name, figures in named:
+    print_table(console, _figures(figures_by_name))
+    for name, figures in figures_by_name:
         if len(figures.compared) > 0:
             print_table(console, _table(COMPARED, compared_rows(figures), name))
         for half in _months(name, figures, console.width):
@@ -146,10 +146,10 @@ def _show(sheet: Sheet, console: Console) -> None:
             print_table(console, _table(FALLS, falls, name))
 
 
-def _figures(named: Sequence[tuple[str, Performance]]) -> Table:
-    columns = [dict(rows(figures)) for _, figures in named]
+def _figures(figures_by_name: Sequence[tuple[str, Performance]]) -> Table:
+    columns = [dict(rows(figures)) for _, figures in figures_by_name]
     names = list(dict.fromkeys(name for column in columns for name in column))
-    table = Table("", *(name for name, _ in named))
+    table = Table("", *(name for name, _ in figures_by_name))
     for column in table.columns[1:]:
         column.justify = "right"
     for name in names:

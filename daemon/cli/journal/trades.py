@@ -81,22 +81,20 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound(f"no trade in {options.state_dir} matches")
     else:
         lead_on(options, "decisions", "--outcome", "ordered")
-        ordered = trades.trades[::-1] if options.sort == "time" else trades.trades
-        print_table(
-            console, _table(ordered), *(declared.heading for declared in own_columns(TERMINAL).values()), *LEAST
-        )
-        for trade in ordered:
+        rows = trades.trades[::-1] if options.sort == "time" else trades.trades
+        print_table(console, _table(rows), *(column.heading for column in own_columns(TERMINAL).values()), *LEAST)
+        for trade in rows:
             if abs(trade.held) not in (0, trade.quantity):
                 console.print(f"{what(trade)}, {open_of(trade)}: {so_far(trade)}", soft_wrap=True)
         console.print(sum_line(trades.totals), soft_wrap=True)
-        if (matching := trades.totals.trades + trades.totals.open) > len(ordered):
-            console.print(f"{len(ordered)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
+        if (matching := trades.totals.trades + trades.totals.open) > len(rows):
+            console.print(f"{len(rows)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
     return 0
 
 
 def _table(trades: tuple[Trade, ...]) -> Table:
     more = own_columns(TERMINAL)
-    table = Table(*HEADINGS, *(declared.heading for declared in more.values()))
+    table = Table(*HEADINGS, *(column.heading for column in more.values()))
     for column in table.columns[3:9]:
         column.justify, column.no_wrap = "right", True
     for trade in trades:
@@ -120,7 +118,7 @@ def _table(trades: tuple[Trade, ...]) -> Table:
 
 
 def _why(trade: Trade) -> str:
-    entered = trade.entry_action or why(trade.why_entered)
+    entry_text = trade.entry_action or why(trade.why_entered)
     if trade.entry_confidence is not None:
-        entered += f" {trade.entry_confidence:.2f}"
-    return f"{entered} → {left_by(trade)}" if trade.left_ns is not None else entered
+        entry_text += f" {trade.entry_confidence:.2f}"
+    return f"{entry_text} → {left_by(trade)}" if trade.left_ns is not None else entry_text

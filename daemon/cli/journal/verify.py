@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("verify", total=total)
-        report = verify(path, own_code, strategy_named, lambda done: bar.update(task, completed=done))
+        report = verify(path, own_code, strategy_named, lambda row_count: bar.update(task, completed=row_count))
     if report.before:
         console.print(f"rows up to {report.before:,} are in the file before this one (folder rotated): verify that too")
     for code, rows in report.other_code.items():
@@ -76,9 +76,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _against(path: Path, published: str, console: Console, *, newest: bool) -> bool:
+def _against(path: Path, published_file: str, console: Console, *, newest: bool) -> bool:
     """Compare with published heads; False where one differs."""
-    comparison = compare(path, published, newest=newest)
+    comparison = compare(path, published_file, newest=newest)
     if comparison.difference:
         console.print(f"DIFFERENT: {comparison.difference}")
         return False

@@ -175,16 +175,23 @@ def _name(
     rollback: bool = False,
 ) -> int:
     """Check the version, then set the pointer to it."""
-    why, who = _checked_text("--reason", options.reason), _checked_text("--who", options.who.strip() or _user())
-    judged = ""
+    why, author = _checked_text("--reason", options.reason), _checked_text("--who", options.who.strip() or _user())
+    judged_digest = ""
     if version:
         model = store.proved(version)
         if pointer == CURRENT:
-            _check_promoted(store, model)
-        version, judged = model.version, model.manifest_digest
+            _check_promotion(store, model)
+        version, judged_digest = model.version, model.manifest_digest
     now_ns = Clock.real().now_ns()
     change = point(
-        store.shelf, pointer, version, author=who, why=why, now_ns=now_ns, rollback=rollback, judged_digest=judged
+        store.shelf,
+        pointer,
+        version,
+        author=author,
+        why=why,
+        now_ns=now_ns,
+        rollback=rollback,
+        judged_digest=judged_digest,
     )
     if pointer == CURRENT:
         lead_on(options, "reload", "--reason", "TEXT")
@@ -206,19 +213,19 @@ def _name(
             f"; a running daemon follows within policy.poll_s ({store.settings.policy.poll_s} s), or at once by "
             "rltraderctl reload"
         )
-    if version in (held := held_back(store)):
-        message += f"; it is held back from the ladder: {held[version]}"
+    if version in (holds := held_back(store)):
+        message += f"; it is held back from the ladder: {holds[version]}"
     with result_of(f"rltraderctl: models {options.word}"):
         console.print(message, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
+def _check_promotion(store: ModelStore, model: LoadedModel) -> None:
     """Refuse to replace a promoted version by an unpromoted one on a live account."""
     trading = store.settings.trading()
     symbols = configured(store.strategy.spec)
-    denied = not_promoted_words(model.manifest, trading, symbols)
-    if store.settings.desk.account != "live" or not denied:
+    denial = not_promoted_words(model.manifest, trading, symbols)
+    if store.settings.desk.account != "live" or not denial:
         return
     try:
         running = load_model(store.models_dir, store.strategy, CURRENT)
@@ -227,20 +234,20 @@ def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
     if promoted_under(running.manifest, trading, symbols):
         raise ModelError(
             "not promoted",
-            f"{model.version}: {denied}, and {running.version} may trade: on a live account it would deny every entry; "
+            f"{model.version}: {denial}, and {running.version} may trade: on a live account it would deny every entry; "
             f"promote it by its report (train-and-export promote), or name another",
         )
 
 
 def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     """Write the file that keeps versions off the ladder."""
-    who, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
+    author, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
     version = getattr(options, "version", "")
     version = pointed(store.shelf, version) if version in POINTERS else version
-    holds = change_holds(store.shelf, partial(_held_anew, options.word, version, f"{why} (by {who})"))
-    undone = {"hold": "release", "freeze": "thaw"}.get(options.word)
+    holds = change_holds(store.shelf, partial(_held_anew, options.word, version, f"{why} (by {author})"))
+    opposite = {"hold": "release", "freeze": "thaw"}.get(options.word)
     of = [version] if options.word == "hold" else []
-    lead_on(options, "models", *([undone, *of, "--reason", "TEXT"] if undone else ["list"]), about=STORE)
+    lead_on(options, "models", *([opposite, *of, "--reason", "TEXT"] if opposite else ["list"]), about=STORE)
     learning = f"frozen, {holds.frozen}" if holds.frozen else "goes on"
     text = f"learning: {learning}; held back: {', '.join(holds.held) or 'none'}"
     if options.word == "hold" and not (store.shelf / version).is_dir():
@@ -254,16 +261,16 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
 
 def _held_anew(word: str, version: str, reason: str, former: HoldReasons) -> HoldReasons:
     """Return the holds after one of the four commands. Raises ModelError, NotPossible."""
-    held = dict(former.held)
+    holds = dict(former.held)
     match word:
         case "hold":
-            held[checked_name(version, "the version")] = reason
+            holds[checked_name(version, "the version")] = reason
         case "release":
-            if held.pop(version, None) is None:
-                raise NotPossible(f"{version} is not held back: {', '.join(held) or 'no version'} is")
+            if holds.pop(version, None) is None:
+                raise NotPossible(f"{version} is not held back: {', '.join(holds) or 'no version'} is")
         case _:
-            return HoldReasons(reason if word == "freeze" else "", held)
-    return HoldReasons(former.frozen, held)
+            return HoldReasons(reason if word == "freeze" else "", holds)
+    return HoldReasons(former.frozen, holds)
 
 
 def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
@@ -283,10 +290,10 @@ def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> i
     return 0
 
 
-def _checked_text(what: str, text: str) -> str:
+def _checked_text(option: str, text: str) -> str:
     text = text.strip()
     if not text or len(text) > TEXT_MOST or not text.isprintable():
-        raise NotPossible(f"{what} has {len(text)} letters: expected 1 to {TEXT_MOST} printable ones")
+        raise NotPossible(f"{option} has {len(text)} letters: expected 1 to {TEXT_MOST} printable ones")
     return text
 
 

@@ -31,7 +31,7 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
     for title in ("version", "named by", "promoted", "trained until", "feed", "signed", "note"):
         table.add_column(title, overflow="fold")
     names = versions(store.models_dir, store.strategy.spec.name)
-    held = held_back(store)
+    holds = held_back(store)
     for version in names:
         marks = ", ".join(pointer for pointer, name in pointers.items() if name == version)
         with _as_row(table, version, marks) as row:
@@ -41,13 +41,15 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
                 "yes" if manifest.promoted else "no",
                 manifest.training.last_session,
                 manifest.training.feed,
-                _signed(store, version),
-                "; ".join(filter(None, (f"held back: {held[version]}" if version in held else "", manifest.note))),
+                _signature_text(store, version),
+                "; ".join(filter(None, (f"held back: {holds[version]}" if version in holds else "", manifest.note))),
             ]
     if not names:
         shelves = sorted(path.name for path in store.models_dir.glob("*") if versions(store.models_dir, path.name))
-        others = f"; for those of {', '.join(shelves)} add --strategy NAME" if shelves else ""
-        raise NotPossible(f"{store.shelf} holds no version: train and export a model, or correct --models-dir{others}")
+        other_shelves = f"; for those of {', '.join(shelves)} add --strategy NAME" if shelves else ""
+        raise NotPossible(
+            f"{store.shelf} holds no version: train and export a model, or correct --models-dir{other_shelves}"
+        )
     if (active := pointers[CURRENT]) in names:
         words = ["show", active]
     elif fitting := newest_fitting(store.models_dir, store.strategy):
@@ -82,7 +84,7 @@ def held_back(store: ModelStore) -> dict[str, str]:
         return {}
 
 
-def _signed(store: ModelStore, version: str) -> str:
+def _signature_text(store: ModelStore, version: str) -> str:
     """Describe the signature; with policy.public_key, whether it is that key's."""
     key = store.settings.policy.public_key
     if not (store.shelf / version / SIGNATURE_FILE).exists():
@@ -99,19 +101,19 @@ def _signed(store: ModelStore, version: str) -> str:
 def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     model = load_model(store.models_dir, store.strategy, options.version)
     lead_on(options, "models", "check", model.version, about=("models_dir", "strategy", "config"))
-    manifest, trained = model.manifest, model.manifest.training
+    manifest, training = model.manifest, model.manifest.training
     lines: list[tuple[str, object]] = [
         ("version", model.version),
         ("named by", ", ".join(p for p in POINTERS if named(store.shelf, p) == model.version) or "no pointer"),
         ("promoted", "yes" if manifest.promoted else "no: on a live account it would deny every entry"),
         ("policy", f"{len(model.policy):,} bytes, SHA-256 {model.digest}"),
         ("contract hash", manifest.contract_hash),
-        ("signed", _signed(store, model.version)),
+        ("signed", _signature_text(store, model.version)),
         (
             "trained on",
-            f"{trained.file}, {trained.sessions} sessions {trained.first_session} to {trained.last_session}",
+            f"{training.file}, {training.sessions} sessions {training.first_session} to {training.last_session}",
         ),
-        ("feed", f"{trained.feed}{', synthetic bars' if trained.synthetic else ''}"),
+        ("feed", f"{training.feed}{', synthetic bars' if training.synthetic else ''}"),
         ("files", ", ".join(manifest.files) or "none vouched for"),
         ("note", manifest.note),
         ("held back", held_back(store).get(model.version, "no")),

@@ -35,8 +35,8 @@ def tag(options: argparse.Namespace, console: Console) -> int:
         raise LibraryError(f"tag {wrong[0]!r}: expected a to z, digits, . _ -, at most 40 characters")
     folder = Path(run.folder)
     enter(folder)
-    there = set(read_tags(folder))
-    tags = there - set(options.tags) if options.remove else there | set(options.tags)
+    former_tags = set(read_tags(folder))
+    tags = former_tags - set(options.tags) if options.remove else former_tags | set(options.tags)
     if len(tags) > TAGS_MOST:
         raise LibraryError(f"{run.id} would have {len(tags)} tags: expected at most {TAGS_MOST}")
     write_tags(folder, tuple(sorted(tags)))
@@ -54,26 +54,26 @@ def delete(options: argparse.Namespace, console: Console) -> int:
     """Delete runs, each after a question. Returns 0, 1 where one was kept. Raises as `removal`."""
     library = library_of(options.places)
     runs = [chosen(library, name) for name in options.ids]
-    unread = next((run for run in runs if run.state == UNREADABLE), None)
-    if unread is not None:
-        raise LibraryError(f"{unread.id} cannot be read ({unread.problem}): look at it, and remove it by hand")
+    unreadable = next((run for run in runs if run.state == UNREADABLE), None)
+    if unreadable is not None:
+        raise LibraryError(f"{unreadable.id} cannot be read ({unreadable.problem}): look at it, and remove it by hand")
     if not options.yes and not sys.stdin.isatty():
         raise LibraryError("delete asks before it deletes, and there is no terminal: give --yes")
     kept = False
     for run in runs:
         folder = Path(run.folder)
         enter(folder)
-        with removal(folder, run.kind) as found:
-            files = sum(not is_folder for _, is_folder in found.entries)
+        with removal(folder, run.kind) as run_files:
+            files = sum(not is_folder for _, is_folder in run_files.entries)
             console.print(
                 f"{printable(run.id)}: {run.kind} of {run.strategy}, {printable(run.data)}\n"
-                f"{printable(run.folder)}: {files} files, {found.size / 2**20:,.1f} MiB"
+                f"{printable(run.folder)}: {files} files, {run_files.size / 2**20:,.1f} MiB"
             )
             if not options.yes and not _confirmed():
                 console.print("kept")
                 kept = True
                 continue
-            found.carry_out()
+            run_files.carry_out()
         console.print("deleted")
     return int(kept)
 

@@ -38,8 +38,8 @@ def _figure(name: str) -> Callable[[ListedRun], float]:
     """Return what sorts by a figure, the highest first; runs without it come last."""
 
     def value(run: ListedRun) -> float:
-        found = None if run.figures is None else getattr(run.figures, name)
-        return float("-inf") if found is None else float(found)
+        figure = None if run.figures is None else getattr(run.figures, name)
+        return float("-inf") if figure is None else float(figure)
 
     return value
 
@@ -71,18 +71,18 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--tag", action="append", default=[], metavar="TAG", help="with this tag; with several: with all")
     line.add_argument("--sort", choices=tuple(SORTS), default="when", help="by what the list is sorted (%(default)s)")
     line.add_argument("--json", action="store_true", help="one JSON object with everything")
-    line.set_defaults(run=_listed, command="")
+    line.set_defaults(run=_list, command="")
     commands = line.add_subparsers(dest="command")
 
     def command(name: str, text: str, run: Callable[[argparse.Namespace, Console], int]) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        _add_places(made, argparse.SUPPRESS)
-        made.set_defaults(run=run)
-        return made
+        options = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        _add_places(options, argparse.SUPPRESS)
+        options.set_defaults(run=run)
+        return options
 
-    shown = command("show", "one run: data, parameters, figures, and its equity", _shown)
-    shown.add_argument("id", metavar="ID")
-    shown.add_argument("--json", action="store_true", help="one JSON object with everything")
+    show_options = command("show", "one run: data, parameters, figures, and its equity", _show)
+    show_options.add_argument("id", metavar="ID")
+    show_options.add_argument("--json", action="store_true", help="one JSON object with everything")
     compare.add_options(
         command("compare", "two to five runs over each other: equity, drawdown, differences", compare.run)
     )
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _listed(options: argparse.Namespace, console: Console) -> int:
+def _list(options: argparse.Namespace, console: Console) -> int:
     library = library_of(options.places)
     value, largest = SORTS[options.sort]
     runs = sorted((run for run in library.runs if _fits(run, options)), key=value, reverse=largest)
@@ -193,11 +193,11 @@ def when(time_s: float) -> str:
         return NONE
 
 
-def _shown(options: argparse.Namespace, console: Console) -> int:
+def _show(options: argparse.Namespace, console: Console) -> int:
     run = chosen(library_of(options.places), options.id)
-    found = course(run)
+    run_course = course(run)
     if options.json:
-        _write_json({"run": run, "course": found})
+        _write_json({"run": run, "course": run_course})
         return DONE
     facts = [
         ("folder", run.folder),
@@ -217,8 +217,8 @@ def _shown(options: argparse.Namespace, console: Console) -> int:
     table.add_column("value", overflow="fold")
     for name, value in facts:
         table.add_row(name, printable(value))
-    if found.shares:
-        table.add_row("equity", sparkline(found.shares))
+    if run_course.shares:
+        table.add_row("equity", sparkline(run_course.shares))
     console.print(table)
     return DONE
 

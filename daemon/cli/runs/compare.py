@@ -77,13 +77,13 @@ def drawn(lines: Sequence[tuple[Sequence[float], Sequence[float]]], width: int, 
     begin, end, low, high = min(times), max(times), min(0.0, *values), max(0.0, *values)
     span = high - low or 1.0
     cells: list[list[tuple[str, str]]] = [[(" ", "")] * width for _ in range(height)]
-    for letter, colour, (when, shown) in zip(LETTERS, COLOURS, lines, strict=False):
+    for letter, colour, (when, line_values) in zip(LETTERS, COLOURS, lines, strict=False):
         for column in range(width):
             at = begin + (end - begin) * column / max(width - 1, 1)
             place = bisect_right(when, at + 1e-6) - 1
             if place < 0 or at > when[-1] + (end - begin) / width:
                 continue
-            place_of = round((high - shown[place]) / span * (height - 1))
+            place_of = round((high - line_values[place]) / span * (height - 1))
             taken = cells[place_of][column][0] != " "
             cells[place_of][column] = (SEVERAL, "bold") if taken else (letter, colour)
     zero = round(high / span * (height - 1))

@@ -61,13 +61,15 @@ class Removal:
         for path, is_folder in self.entries:
             if path not in later:
                 _remove(self.descriptor, path, is_folder=is_folder)
-        there = {path for path, _ in self.entries}
+        paths = {path for path, _ in self.entries}
         for path in later:  # a removal that was killed can be asked for again
-            if path in there:
+            if path in paths:
                 os.unlink(path, dir_fd=self.descriptor)
-        left = os.listdir(self.descriptor)  # noqa: PTH208  by its descriptor, not by a name
-        if left:
-            raise LibraryError(f"{self.folder}: the run is deleted; {left[0]} came into the folder meanwhile and stays")
+        remains = os.listdir(self.descriptor)  # noqa: PTH208  by its descriptor, not by a name
+        if remains:
+            raise LibraryError(
+                f"{self.folder}: the run is deleted; {remains[0]} came into the folder meanwhile and stays"
+            )
         self.folder.rmdir()
         sync(self.folder.parent)
 
@@ -82,25 +84,25 @@ def removal(folder: Path, kind: str) -> Iterator[Removal]:
     """
     dry = kind == DRY_RUN
     identity, lock = (FILE, LOCK_FILE) if dry else (kind_file(folder), TRAINING_LOCK)
-    known = OF_DRY_RUN if dry else OF_TRAINING
-    with ExitStack() as held:
+    name_pattern = OF_DRY_RUN if dry else OF_TRAINING
+    with ExitStack() as stack:
         descriptor = open_own_folder(folder)
-        held.callback(os.close, descriptor)
+        stack.callback(os.close, descriptor)
         if Path(f"/proc/self/fd/{descriptor}").readlink() != folder:
             raise LibraryError(f"{folder} is reached by a link: name the folder itself")
         if dry:
             _check_mode(folder)
         elif not stat.S_ISREG(os.stat(identity, dir_fd=descriptor, follow_symlinks=False).st_mode):
             raise LibraryError(f"{folder / identity} is no plain file: remove the folder by hand")
-        _entries(folder, descriptor, known)  # what is refused by it gets no lock's file either
-        held.callback(os.close, _locked(folder, descriptor, lock))
+        _entries(folder, descriptor, name_pattern)  # what is refused by it gets no lock's file either
+        stack.callback(os.close, _lock(folder, descriptor, lock))
         if dry:
             _check_mode(folder)  # once more, now that no process can change it
-        entries, size = _entries(folder, descriptor, known)
+        entries, size = _entries(folder, descriptor, name_pattern)
         yield Removal(folder, descriptor, tuple(entries), size, (identity, lock))
 
 
-def _locked(folder: Path, descriptor: int, name: str) -> int:
+def _lock(folder: Path, descriptor: int, name: str) -> int:
     """Return the descriptor of the run's lock, which is held while it is open."""
     lock = open_own(descriptor, name, os.O_RDWR | os.O_CREAT)
     try:
@@ -119,9 +121,9 @@ def _check_mode(folder: Path) -> None:
         raise LibraryError(f"{folder}: is the journal of a desk in mode {mode!r}, no dry run: nothing was deleted")
 
 
-def _entries(folder: Path, descriptor: int, known: re.Pattern[str]) -> tuple[list[tuple[str, bool]], int]:
+def _entries(folder: Path, descriptor: int, name_pattern: re.Pattern[str]) -> tuple[list[tuple[str, bool]], int]:
     """Return all that is in the folder, children first, and its size. Raises LibraryError for what is no run's."""
-    found: list[tuple[str, bool]] = []
+    entries: list[tuple[str, bool]] = []
     size = 0
     for place, folders, files, inner in os.fwalk(
         ".", topdown=False, follow_symlinks=False, dir_fd=descriptor, onerror=_raise
@@ -132,14 +134,14 @@ def _entries(folder: Path, descriptor: int, known: re.Pattern[str]) -> tuple[lis
             is_folder = stat.S_ISDIR(info.st_mode)
             if (
                 not (is_folder or stat.S_ISREG(info.st_mode))
-                or known.fullmatch(f"{path}/" if is_folder else path) is None
+                or name_pattern.fullmatch(f"{path}/" if is_folder else path) is None
             ):
                 raise LibraryError(f"{folder}: {path} in it is no run's: move it away first; nothing was deleted")
             if is_folder and os.fstat(descriptor).st_dev != info.st_dev:
                 raise LibraryError(f"{folder}: {path} in it is another file system: nothing was deleted")
-            found.append((path, is_folder))
+            entries.append((path, is_folder))
             size += 0 if is_folder else info.st_size
-    return found, size
+    return entries, size
 
 
 def _remove(descriptor: int, path: str, *, is_folder: bool) -> None:

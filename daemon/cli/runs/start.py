@@ -40,13 +40,13 @@ def add_start(command: argparse.ArgumentParser) -> None:
 
 def start(options: argparse.Namespace, console: Console) -> int:
     """Become the program that runs. Raises LibraryError for a name that is taken or wrong, OSError."""
-    own = OWN_FOLDER[options.what]
-    if any(word == own or word.startswith(f"{own}=") for word in options.rest):
-        raise LibraryError(f"{own} is chosen by --name and --runs-dir here: leave it out")
+    own_folder = OWN_FOLDER[options.what]
+    if any(word == own_folder or word.startswith(f"{own_folder}=") for word in options.rest):
+        raise LibraryError(f"{own_folder} is chosen by --name and --runs-dir here: leave it out")
     module, *words = MODULES[options.what]
     folder = _folder(options)
     if folder is not None:
-        words += [own, str(folder)]
+        words += [own_folder, str(folder)]
         console.print(f"run {folder.name} in {folder}; `rltrader runs watch {folder.name}` shows it elsewhere too")
     sys.stdout.flush()
     line = module_command(module, *words, *options.rest)
@@ -81,14 +81,14 @@ def add_watch(command: argparse.ArgumentParser) -> None:
 def watch(options: argparse.Namespace, console: Console) -> int:
     """Show a run's progress until it ends. Returns 0, 1 where it ended before its end. Raises LibraryError."""
     run = chosen(library_of(options.places), options.id)
-    last = _watched(run, console, time.sleep)
+    last = _watch(run, console, time.sleep)
     figures = last.figures
     came_to = "" if figures is None else f": return {figures.share:+.2%}, drawdown {figures.max_drawdown:.2%}"
     console.print(f"{printable(last.id)} {last.state}{came_to}")
     return int(last.state not in (RUNNING, FINISHED))
 
 
-def _watched(run: ListedRun, console: Console, sleep: Callable[[float], None]) -> ListedRun:
+def _watch(run: ListedRun, console: Console, sleep: Callable[[float], None]) -> ListedRun:
     """Return the run as it ended; where the output is no terminal a line stands for each new stage."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -97,7 +97,7 @@ def _watched(run: ListedRun, console: Console, sleep: Callable[[float], None]) -
         TextColumn("{task.fields[count]}"),
         TimeRemainingColumn(),
     )
-    told = ""
+    last_stage = ""
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(printable(run.id), total=None, count="")
         while run.state == RUNNING:
@@ -111,9 +111,9 @@ def _watched(run: ListedRun, console: Console, sleep: Callable[[float], None]) -
                     total=progress.total or None,
                     count=count,
                 )
-                if bar.disable and progress.stage != told:
-                    told = progress.stage
-                    console.print(f"{printable(told)} {count}".strip())
+                if bar.disable and progress.stage != last_stage:
+                    last_stage = progress.stage
+                    console.print(f"{printable(last_stage)} {count}".strip())
             sleep(EVERY_S)
             run = look_again(run)
     return run

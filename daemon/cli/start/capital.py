@@ -48,7 +48,7 @@ class _Begun(msgspec.Struct):
     stats: _Stats = msgspec.field(default_factory=_Stats)
 
 
-def _begun(state_dir: Path) -> _Begun | None:
+def _begin_of(state_dir: Path) -> _Begun | None:
     """Return what the newest state in this directory says of the account; None without one, or where it is unreadable.
 
     The line about the state directory reports what cannot be read.
@@ -76,7 +76,7 @@ def _equity(settings: DeskSettings, journal: _Begun | None, account: str = "") -
 
 
 def capital_finding(
-    settings: DeskSettings, symbols: Sequence[str], quoted: Mapping[str, float], account: str = ""
+    settings: DeskSettings, symbols: Sequence[str], quotes: Mapping[str, float], account: str = ""
 ) -> CheckLine:
     """Say whether the account holds its basket in whole shares, in fractions, or not all of it.
 
@@ -86,14 +86,14 @@ def capital_finding(
         quoted: USD a share by symbol, as far as known.
         account: the equity in USD as the broker writes it; "" for a desk whose account is made up.
     """
-    journal = _begun(settings.paths.state_dir)
-    equity, prices = _equity(settings, journal, account), {symbol: quoted.get(symbol, 0.0) for symbol in symbols}
-    count, priced = len(prices), {symbol: price for symbol, price in prices.items() if price > 0}
-    if not priced:
+    journal = _begin_of(settings.paths.state_dir)
+    equity, prices = _equity(settings, journal, account), {symbol: quotes.get(symbol, 0.0) for symbol in symbols}
+    count, usable_prices = len(prices), {symbol: price for symbol, price in prices.items() if price > 0}
+    if not usable_prices:
         return CheckLine(SUBJECT, WARN, "not checked: no symbol has a price now")
-    dearest = max(priced, key=priced.__getitem__)
+    dearest = max(usable_prices, key=usable_prices.__getitem__)
     of_all = f"{equity:,.2f} USD over {count} symbol{'s' * (count != 1)}, {equity / count:,.2f} USD each"
-    dear, few = f"{dearest} at {priced[dearest]:,.2f} USD", f"fewer than {FEWEST_SHARES:.0f} shares"
+    dear, few = f"{dearest} at {usable_prices[dearest]:,.2f} USD", f"fewer than {FEWEST_SHARES:.0f} shares"
     fractions, why = _fractions(settings, equity, journal, list(prices.values()))
     if fractions:
         why = why or f"because an equal part pays for {few} of {dear}"
@@ -104,13 +104,13 @@ def capital_finding(
         fewer = ", fewer desk.symbols" if chosen.with_symbols or chosen.with_config else ""
         cure = f'set basket.fractions = "on"{fewer}, or add that capital'
         return CheckLine(SUBJECT, WARN, f"{words} ({why or 'whole shares'}): {cure}")
-    shares = int(equity / count / priced[dearest])
+    shares = int(equity / count / usable_prices[dearest])
     why = why or f"an equal part pays for {shares:,} of {dear}"
     return CheckLine(SUBJECT, OK, f"{of_all}: whole shares, {why}")
 
 
 def entry_finding(
-    settings: DeskSettings, symbols: Sequence[str], quoted: Mapping[str, float], account: str = ""
+    settings: DeskSettings, symbols: Sequence[str], quotes: Mapping[str, float], account: str = ""
 ) -> CheckLine:
     """Say which of the entries at the money, a call and a put, the account pays for now, and what would fit the rest.
 
@@ -121,10 +121,10 @@ def entry_finding(
         account: as of `capital_finding`.
     """
     trading = settings.trading()
-    equity = Decimal(str(_equity(settings, _begun(settings.paths.state_dir), account)))
-    asks = [(contract, Decimal(str(ask))) for name, ask in quoted.items() if (contract := parse_occ(name)) and ask > 0]
+    equity = Decimal(str(_equity(settings, _begin_of(settings.paths.state_dir), account)))
+    asks = [(contract, Decimal(str(ask))) for name, ask in quotes.items() if (contract := parse_occ(name)) and ask > 0]
     dates = sorted({contract.expiry for contract, _ in asks})
-    spot, least = Decimal(str(quoted.get(symbols[0], 0.0))), trading.contracts.min_days
+    spot, least = Decimal(str(quotes.get(symbols[0], 0.0))), trading.contracts.min_days
     if len(dates) <= least:
         return CheckLine(SUBJECT, WARN, "not checked: no contract near the money has an ask now")
     of_day = [(contract, ask) for contract, ask in asks if contract.expiry == dates[least]]

@@ -70,18 +70,18 @@ def state_dir_findings(settings: DeskSettings, live: Live | None) -> list[CheckL
     """The state directory, who may read it, and the disk it is on."""
     path = settings.paths.state_dir
     try:
-        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:
         return [CheckLine("state directory", FAIL, f"{path}: {error.strerror}: choose another")]
-    if not there.is_dir():
-        return [CheckLine("state directory", FAIL, f"{path}: {there} is no folder: choose another")]
-    if not os.access(there, os.W_OK | os.X_OK):
-        lines = [CheckLine("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode")]
+    if not existing.is_dir():
+        return [CheckLine("state directory", FAIL, f"{path}: {existing} is no folder: choose another")]
+    if not os.access(existing, os.W_OK | os.X_OK):
+        lines = [CheckLine("state directory", FAIL, f"{path}: {existing} is not writable: check its owner and mode")]
     else:
         lines = [_journal(path, live)]
-    if there == path:
+    if existing == path:
         lines.append(_permissions(path))
-    free = shutil.disk_usage(there).free >> 20
+    free = shutil.disk_usage(existing).free >> 20
     verdict = OK if free >= FREE_MIB_GOOD else WARN if free >= FREE_MIB_LEAST else FAIL
     cure = "" if verdict == OK else f": make room, {FREE_MIB_GOOD:,} MiB are good for months"
     return [*lines, CheckLine("disk", verdict, f"{free:,} MiB free where the journal is{cure}")]
@@ -116,9 +116,9 @@ def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credential
 
 def _permissions(path: Path) -> CheckLine:
     """Check the modes; a folder that others cannot enter protects its files anyway."""
-    there = [file for file in (path, path / FILE) if file.exists()]
+    files = [file for file in (path, path / FILE) if file.exists()]
     if path.stat().st_mode & stat.S_IRWXO:
-        open_to_all = [file.name for file in there if file.stat().st_mode & stat.S_IRWXO]
+        open_to_all = [file.name for file in files if file.stat().st_mode & stat.S_IRWXO]
         text = f"{', '.join(open_to_all)}: open to every user: chmod -R o-rwx {path}"
         return CheckLine("permissions", WARN, text)
     return CheckLine("permissions", OK, "the state directory is closed to other users")
@@ -151,10 +151,12 @@ def operator_findings(settings: DeskSettings) -> list[CheckLine]:
     if mqtt.enabled:
         try:
             keys = signed_keys(settings)
-            taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
+            commands_text = (
+                f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
+            )
             missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
             text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
-            lines.append(CheckLine("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
+            lines.append(CheckLine("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {commands_text}{text}"))
         except ConfigError as error:
             lines.append(CheckLine("mqtt", FAIL, str(error)))
     elif settings.control.signed:
@@ -211,9 +213,9 @@ async def account_findings(
     """
     try:
         account = await admin.account()
-    except BrokerRefused as refused:
+    except BrokerRefused as refusal:
         where = broker.service(settings).split("/")[2]
-        return [CheckLine("keys", FAIL, f"{where} refuses them ({refused}): {settings.right_keys}")], ""
+        return [CheckLine("keys", FAIL, f"{where} refuses them ({refusal}): {settings.right_keys}")], ""
     except BrokerError as error:
         return [
             CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")
@@ -268,7 +270,7 @@ async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> CheckLine
 
 async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check whether the stream of the ledger's lines answers these keys; it is a second source and no must."""
-    now_ns, enabled = clock.now_ns(), settings.alpaca.activity_stream
+    now_ns, is_enabled = clock.now_ns(), settings.alpaca.activity_stream
     try:
         stream = await admin.ledger_stream(now_ns - STREAM_ASKED_NS, now_ns)
     except BrokerError as error:
@@ -277,12 +279,12 @@ async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Cl
         return []
     every = f"the ledger is read every {settings.alpaca.report_every_s} s without it"
     if stream.problem:
-        cure = ": set alpaca.activity_stream = false" if enabled else ""
+        cure = ": set alpaca.activity_stream = false" if is_enabled else ""
         text = f"does not answer these keys ({stream.problem}); {every}{cure}"
-        return [CheckLine("activity stream", WARN if enabled else OK, text)]
-    seen = f"answers: {stream.lines} lines of the last week, {stream.same} of them under the ledger's own ids"
-    how = "it is listened to" if enabled else "alpaca.activity_stream = true listens to it"
-    return [CheckLine("activity stream", OK, f"{seen}; {how}")]
+        return [CheckLine("activity stream", WARN if is_enabled else OK, text)]
+    result_text = f"answers: {stream.lines} lines of the last week, {stream.same} of them under the ledger's own ids"
+    how = "it is listened to" if is_enabled else "alpaca.activity_stream = true listens to it"
+    return [CheckLine("activity stream", OK, f"{result_text}; {how}")]
 
 
 async def feeds_findings(
@@ -308,8 +310,8 @@ async def feeds_findings(
     async def options() -> str:
         try:
             spot = (await admin.quotes((symbol,))).get(symbol)
-        except BrokerRefused as refused:  # the other line's fault
-            raise BrokerUnreadable(str(refused)) from refused
+        except BrokerRefused as refusal:  # the other line's fault
+            raise BrokerUnreadable(str(refusal)) from refusal
         if not spot:
             raise BrokerUnreadable(f"{symbol} has no bid")
         days = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
@@ -320,15 +322,15 @@ async def feeds_findings(
         return f"{len(asks)} contracts near the money this week"
 
     return [
-        await _entitled(f"feed {settings.feed.name}", quote, settings, "name", STOCK_FEEDS),
-        await _entitled("history", bars, settings, "name", STOCK_FEEDS),
-        await _entitled(f"options {settings.feed.options}", options, settings, "options", OPTION_FEEDS),
+        await _check_entitlement(f"feed {settings.feed.name}", quote, settings, "name", STOCK_FEEDS),
+        await _check_entitlement("history", bars, settings, "name", STOCK_FEEDS),
+        await _check_entitlement(f"options {settings.feed.options}", options, settings, "options", OPTION_FEEDS),
     ], prices
 
 
-def _cure(refused: BrokerRefused, settings: DeskSettings, key: str, feeds: tuple[str, str]) -> str:
+def _cure(refusal: BrokerRefused, settings: DeskSettings, key: str, feeds: tuple[str, str]) -> str:
     """What to do where the broker refuses this feed."""
-    if refused.unknown_keys:
+    if refusal.unknown_keys:
         return settings.right_keys
     feed = getattr(settings.feed, key)
     cure = f'set it to "{feeds[1]}" (free) or "auto", or subscribe' if feed != feeds[1] else "look at the plan"
@@ -347,7 +349,7 @@ async def _share_feeds(
         prices.update({symbol: float(bid) for symbol, bid in (await admin.quotes(symbols)).items()})
         return f"quotes of {len(prices)} of {len(symbols)} symbols"
 
-    lines = [await _entitled(f"feed {feed}", quotes, settings, "name", STOCK_FEEDS)]
+    lines = [await _check_entitlement(f"feed {feed}", quotes, settings, "name", STOCK_FEEDS)]
     bars: dict[str, int] = {}
 
     async def days() -> str:
@@ -360,20 +362,20 @@ async def _share_feeds(
         return f"minute bars of {sum(map(bool, bars.values()))} of {len(symbols)} symbols in the last days"
 
     bars_of = {"bar": minutes, "session": days}[spec.decides]
-    history = await _entitled("history", bars_of, settings, "name", STOCK_FEEDS)
+    history = await _check_entitlement("history", bars_of, settings, "name", STOCK_FEEDS)
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
         history = CheckLine("history", WARN, text)
     return [*lines, history], prices
 
 
-async def _entitled(
+async def _check_entitlement(
     subject: str, ask: Callable[[], Awaitable[str]], settings: DeskSettings, key: str, feeds: tuple[str, str]
 ) -> CheckLine:
     try:
         return CheckLine(subject, OK, await ask())
-    except BrokerRefused as refused:
-        return CheckLine(subject, FAIL, f"{refused}: {_cure(refused, settings, key, feeds)}")
+    except BrokerRefused as refusal:
+        return CheckLine(subject, FAIL, f"{refusal}: {_cure(refusal, settings, key, feeds)}")
     except BrokerUnreadable as problem:
         return CheckLine(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
     except BrokerError as error:

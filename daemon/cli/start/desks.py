@@ -49,7 +49,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run the desks until all have ended. Returns 0, or 2 when one refused to start. Raises ConfigError."""
-    desks = _wanted(checked_desks(options.desks), options.desk, options.desks)
+    desks = _choose(checked_desks(options.desks), options.desk, options.desks)
     if options.systemd:
         return _by_systemd(desks, options)
     for desk in desks:
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return Desks(desks, more, console).run(once=options.check or options.dry_run)
 
 
-def _wanted(desks: Sequence[NamedDesk], names: Sequence[str], path: Path) -> list[NamedDesk]:
+def _choose(desks: Sequence[NamedDesk], names: Sequence[str], path: Path) -> list[NamedDesk]:
     all_names = [desk.name for desk in desks]
     for name in names:
         if name not in all_names:
@@ -94,10 +94,10 @@ class Desks:
         self._more = more
         self._console = console
         self._running: dict[str, subprocess.Popen[str]] = {}
-        self._again: dict[str, float] = {desk.name: 0.0 for desk in desks}  # when each is started
+        self._start_times: dict[str, float] = {desk.name: 0.0 for desk in desks}  # when each is started
         self._readers: list[threading.Thread] = []
         self._stopping = False
-        self._asked: set[str] = set()
+        self._stop_requests: set[str] = set()
         self._refused = False
         self._prefix = max(len(desk.name) for desk in desks) + len(BETWEEN)
         self._for_a_person: dict[str, str] = {}
@@ -107,19 +107,19 @@ class Desks:
 
     def run(self, *, once: bool) -> int:
         """Run until all have ended; `once`: none is started again. Returns the exit code."""
-        before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+        handlers_before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while self._again or self._running:
+            while self._start_times or self._running:
                 for desk in self._desks:
-                    if self._again.get(desk.name, float("inf")) <= time.monotonic():
-                        del self._again[desk.name]
+                    if self._start_times.get(desk.name, float("inf")) <= time.monotonic():
+                        del self._start_times[desk.name]
                         self._start(desk)
                     self._look(desk.name, once=once)
                 if self._stopping:
                     self._end_all()
                 time.sleep(LOOK_S)
         finally:
-            for kind, handler in before.items():
+            for kind, handler in handlers_before.items():
                 signal.signal(kind, handler)
         for reader in self._readers:
             reader.join(5.0)
@@ -130,9 +130,9 @@ class Desks:
 
     def _end_all(self) -> None:
         """Start none again, and ask each that runs to end, once."""
-        self._again.clear()
-        for name in self._running.keys() - self._asked:
-            self._asked.add(name)
+        self._start_times.clear()
+        for name in self._running.keys() - self._stop_requests:
+            self._stop_requests.add(name)
             self._running[name].send_signal(signal.SIGTERM)
 
     def _start(self, desk: NamedDesk) -> None:
@@ -161,11 +161,11 @@ class Desks:
         del self._running[name]
         self._refused |= code == EXIT_CODE
         if code in (0, EXIT_CODE) or once or self._stopping:
-            ended = "refused to start: mend what it names" if code == EXIT_CODE else f"ended with exit code {code}"
-            self._say(name, ended)
+            end_text = "refused to start: mend what it names" if code == EXIT_CODE else f"ended with exit code {code}"
+            self._say(name, end_text)
             return
         self._say(name, f"ended with exit code {code}: started again in {AGAIN_S:g} s")
-        self._again[name] = time.monotonic() + AGAIN_S
+        self._start_times[name] = time.monotonic() + AGAIN_S
 
     def _pass_on(self, name: str, lines: IO[str]) -> None:
         with lines:
@@ -174,16 +174,16 @@ class Desks:
 
     def _say(self, name: str, text: str) -> None:
         colour = COLOURS[[desk.name for desk in self._desks].index(name) % len(COLOURS)]
-        before = f"{name:<{self._prefix - len(BETWEEN)}}{BETWEEN}"
-        line = Text.assemble((before, colour), Text.from_ansi(_CURSOR.sub("", text)))
+        prefix = f"{name:<{self._prefix - len(BETWEEN)}}{BETWEEN}"
+        line = Text.assemble((prefix, colour), Text.from_ansi(_CURSOR.sub("", text)))
         self._console.print(line, soft_wrap=True)
 
 
-def _environment(desk: NamedDesk, inherited: Mapping[str, str]) -> dict[str, str]:
+def _environment(desk: NamedDesk, environment: Mapping[str, str]) -> dict[str, str]:
     variables = {"RLTRADER_DESK__NAME": desk.name}
     if desk.credentials is not None:
         variables["CREDENTIALS_DIRECTORY"] = str(desk.credentials.absolute())
-    return {**inherited, **variables}
+    return {**environment, **variables}
 
 
 # --- as units -----------------------------------------------------------------------------------------------------
@@ -209,8 +209,8 @@ def _unlike_its_unit(desk: NamedDesk) -> list[str]:
     """List where the desk is not where its unit expects it."""
     places = {"config": (desk.config, UNITS / f"{desk.name}.toml"), "state_dir": (desk.state_dir, STATES / desk.name)}
     return [
-        f"{desk.name!r}: {key} is {str(found) if found else 'missing'!r}: its unit expects {expected}: move it there, "
-        "or start it without --systemd"
-        for key, (found, expected) in places.items()
-        if found is None or found.absolute() != expected
+        f"{desk.name!r}: {key} is {str(actual) if actual else 'missing'!r}: its unit expects {expected}: move it "
+        "there, or start it without --systemd"
+        for key, (actual, expected) in places.items()
+        if actual is None or actual.absolute() != expected
     ]

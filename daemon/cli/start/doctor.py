@@ -84,9 +84,9 @@ def examine(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> int:
     for finding in findings:
         text = finding.text.replace("\n", f"\n{'':<{width + 8}}")
         sys.stdout.write(f"{finding.subject:<{width}}  {finding.verdict:<4}  {text}\n")
-    failed = [finding.subject for finding in findings if finding.verdict == FAIL]
-    sys.stdout.write(json.dumps({"check": "failed" if failed else "ok", "failed": failed}) + "\n")
-    return EXIT_CODE if failed else 0
+    failed_subjects = [finding.subject for finding in findings if finding.verdict == FAIL]
+    sys.stdout.write(json.dumps({"check": "failed" if failed_subjects else "ok", "failed": failed_subjects}) + "\n")
+    return EXIT_CODE if failed_subjects else 0
 
 
 async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> list[CheckLine]:
@@ -170,17 +170,17 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
     manifest = live.model.manifest
     text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
     problems = []
-    if denied := not_promoted_words(manifest, settings.trading(), configured(live.strategy.spec)):
+    if denial := not_promoted_words(manifest, settings.trading(), configured(live.strategy.spec)):
         unproven = proof_words(manifest)
-        problems.append(f"{denied}{f' ({unproven})' if unproven else ''}")
+        problems.append(f"{denial}{f' ({unproven})' if unproven else ''}")
     if manifest.training.feed != settings.feed.name:
         problems.append(f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}")
     if problems:
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
         return live, CheckLine("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
-    if others := warnings(manifest, live.strategy.spec, settings.trading()):
-        return live, CheckLine("model", WARN, f"{text}; {others[0]}")
+    if other_warnings := warnings(manifest, live.strategy.spec, settings.trading()):
+        return live, CheckLine("model", WARN, f"{text}; {other_warnings[0]}")
     if live.refused:
         return live, CheckLine("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
     return live, CheckLine("model", OK, text)

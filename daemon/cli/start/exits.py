@@ -25,8 +25,8 @@ def refuse(log: Log, problem: str) -> int:
     return EXIT_CODE
 
 
-def exit_code(log: Log, work: Callable[[], int], refused: Callable[[Log, str], int] = refuse) -> int:
-    """Do the work and return its exit code; log a known failure and return its code, of a refusal that of `refused`."""
+def exit_code(log: Log, work: Callable[[], int], on_refusal: Callable[[Log, str], int] = refuse) -> int:
+    """Do the work and return its exit code; log a failure and return its code, of a refusal that of `on_refusal`."""
     from daemon.engine.engine import IntakeFull, StepFailed
 
     try:
@@ -34,7 +34,7 @@ def exit_code(log: Log, work: Callable[[], int], refused: Callable[[Log, str], i
     except MayPass as error:  # systemd starts the daemon again
         log("start_failed", problem=str(error))
     except REFUSALS as error:
-        return refused(log, str(error))
+        return on_refusal(log, str(error))
     except WriteFailed as error:
         log("journal_failed", problem=f"{error}; {MEND}")
     except (StepFailed, IntakeFull) as error:

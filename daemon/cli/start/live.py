@@ -21,9 +21,9 @@ from daemon.operator.log import Log, LossyStream
 
 
 def run(
-    settings: DeskSettings, keys: Credentials, *, dry_run: bool, refused: Callable[[Log, str], int] = refuse
+    settings: DeskSettings, keys: Credentials, *, dry_run: bool, on_refusal: Callable[[Log, str], int] = refuse
 ) -> int:
-    """Run until the desk stops; returns the exit code, of a refused start that of `refused`.
+    """Run until the desk stops; returns the exit code, of a refused start that of `on_refusal`.
 
     A terminal gets what leads on from a desk that stopped.
     """
@@ -35,13 +35,15 @@ def run(
         wait_for_first(settings, log, service)
         service.close()
         live = prepare_live(settings, keys, dry_run=dry_run)
-        joined = live.clock.participant
-        with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else uvloop.new_event_loop) as runner:
+        participant = live.clock.participant
+        with asyncio.Runner(
+            loop_factory=partial(VirtualLoop, participant) if participant else uvloop.new_event_loop
+        ) as runner:
             stopped_by = runner.run(run_live(live, log))
         return TROUBLE if stopped_by == "disk_full" else 0
 
     try:
-        code = exit_code(log, work, refused)
+        code = exit_code(log, work, on_refusal)
     finally:
         stream.finish()
     if not code and sys.stdout is not None and sys.stdout.isatty():

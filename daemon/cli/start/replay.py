@@ -80,35 +80,35 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
             log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), quiet_events=hidden)
         else:
             log = Log(settings.log.level, settings.log.format)
-        ended: list[tuple[Summary, list[Decimal], FinalResult]] = []
+        results: list[tuple[Summary, list[Decimal], FinalResult]] = []
 
         def work() -> int:
             replay = prepare_replay(settings, tape, chosen)
             task = bar.add_task(escape(replay.tape.name), total=replay.bars, equity="")
 
-            def drawn(state: State[object]) -> None:
+            def draw(state: State[object]) -> None:
                 bar.update(
                     task, completed=state.stats.bars + state.stats.bars_rejected, equity=f"{state.book.equity:,.2f} USD"
                 )
 
-            summary, curve = uvloop.run(run_replay(replay, log, speed, drawn if screen.is_terminal else None))
+            summary, curve = uvloop.run(run_replay(replay, log, speed, draw if screen.is_terminal else None))
             bar.refresh()  # a short run ends before the bar is drawn by its own thread
             bar.remove_task(task)
             if not summary.bars + summary.bars_rejected:
                 log("no_bars", tape=summary.tape, cure="pass bars labelled by their start, with the right zone")
-            ended.append((summary, curve, outcome_of(summary, settings.paths.state_dir)))
+            results.append((summary, curve, outcome_of(summary, settings.paths.state_dir)))
             return TROUBLE if summary.stopped_by == "disk_full" else 0
 
         code = exit_code(log, work)
-    for summary, curve, outcome in ended:
+    for summary, curve, outcome in results:
         print_summary(summary, curve, outcome, settings.paths.state_dir)
     return code
 
 
 def _first_trades() -> Callable[[str], bool]:
     """Return what lets the first closed trades and baskets be written above the progress bar."""
-    left = iter(range(TRADES_MOST))
-    return lambda name: name in TRADED and next(left, None) is not None
+    numbers_left = iter(range(TRADES_MOST))
+    return lambda name: name in TRADED and next(numbers_left, None) is not None
 
 
 def _quieter(level: str) -> str:

@@ -55,7 +55,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
         **({"too short": short} if (short := _short(replay)) else {}),
         **({"synthetic": "yes: the bars are made up"} if replay.info.synthetic else {}),
-        **({} if replay.quotes is None else {"option_quotes": _described(replay.quotes)}),
+        **({} if replay.quotes is None else {"option_quotes": _description(replay.quotes)}),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if manifest.promoted else "not promoted: allowed in a dry run only")
         + (f"; {unproven}" if unproven else ""),
@@ -79,8 +79,8 @@ def _short(replay: TapeReplay) -> str:
     spec, bars = replay.strategy.spec, replay.bars // len(replay.strategy.spec.symbols)
     if bars >= spec.history_bars:
         return ""
-    needed = f"{spec.name} needs {spec.history_bars:,} before its first decision"
-    return f"{WARN}: the tape has {bars:,} bars of a symbol, {needed}: pass a longer tape"
+    need_text = f"{spec.name} needs {spec.history_bars:,} before its first decision"
+    return f"{WARN}: the tape has {bars:,} bars of a symbol, {need_text}: pass a longer tape"
 
 
 def _capital(settings: DeskSettings, replay: TapeReplay, closes: Mapping[str, float]) -> str:
@@ -100,7 +100,7 @@ def _capital(settings: DeskSettings, replay: TapeReplay, closes: Mapping[str, fl
     return text if verdict == OK else f"{verdict}: {text}"
 
 
-def _described(quotes: OptionQuotes) -> str:
+def _description(quotes: OptionQuotes) -> str:
     made_up = f", SYNTHETIC: {quotes.file.synthetic}" if quotes.file.synthetic else ""
     return f"{quotes.file.path.name}, {quotes.file.rows} rows, contracts of {quotes.root}{made_up}"
 
@@ -108,10 +108,12 @@ def _described(quotes: OptionQuotes) -> str:
 def _check_folder(path: Path) -> None:
     """Raise StateDirError if the daemon can neither use nor create `path`. Writes nothing."""
     try:
-        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:
         raise StateDirError(f"{path}: cannot be a state directory: {error.strerror}; choose another") from error
-    if not there.is_dir():
-        raise StateDirError(f"{path}: cannot be a state directory: {there} is no folder; choose another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise StateDirError(f"{path}: cannot be a state directory: {there} is not writable; check its owner and mode")
+    if not existing.is_dir():
+        raise StateDirError(f"{path}: cannot be a state directory: {existing} is no folder; choose another")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StateDirError(
+            f"{path}: cannot be a state directory: {existing} is not writable; check its owner and mode"
+        )

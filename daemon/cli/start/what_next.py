@@ -28,5 +28,5 @@ def what_next(commands: Mapping[str, str], state_dir: Path) -> str:
     wide = max(map(len, commands)) + 1
     where = shlex.quote(str(state_dir))
     return "".join(
-        f"{what + ':':{wide}}  {in_this_shell(command)} --state-dir {where}\n" for what, command in commands.items()
+        f"{label + ':':{wide}}  {in_this_shell(command)} --state-dir {where}\n" for label, command in commands.items()
     )

@@ -48,7 +48,7 @@ class Tenure:
         self.until = -math.inf
         self.other = ""
         self._api, self._holder, self._duration_s, self._clock = api, holder, duration_s, clock
-        self._seen = ("", -math.inf)  # the other's record: resource version, and since when it stands
+        self._other_record = ("", -math.inf)  # the other's record: resource version, and since when it stands
 
     @property
     def held(self) -> bool:
@@ -63,12 +63,12 @@ class Tenure:
         if self.other and not self._run_out(lease, spec):
             self.until = -math.inf  # taken away by hand, or never held
             return False
-        before = self._clock()
+        time_before = self._clock()
         try:
-            self._api.write({**lease, "spec": self._mine(spec)})
+            self._api.write({**lease, "spec": self._own_spec(spec)})
         except Conflict:  # the next attempt reads who was first
             return self.held
-        self.until, self.other = before + self._duration_s, ""
+        self.until, self.other = time_before + self._duration_s, ""
         return True
 
     def release(self) -> None:
@@ -84,11 +84,11 @@ class Tenure:
     def _run_out(self, lease: Lease, spec: Mapping[str, Any]) -> bool:
         """Return whether the other's record has stood unchanged for its whole duration, as seen from here."""
         version, now = str((lease.get("metadata") or {}).get("resourceVersion", "")), self._clock()
-        if self._seen[0] != version:
-            self._seen = (version, now)
-        return now - self._seen[1] > max(self._duration_s, int(spec.get("leaseDurationSeconds") or 0))
+        if self._other_record[0] != version:
+            self._other_record = (version, now)
+        return now - self._other_record[1] > max(self._duration_s, int(spec.get("leaseDurationSeconds") or 0))
 
-    def _mine(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def _own_spec(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # for people: nothing here is decided by it
         renewed = spec.get("holderIdentity") == self._holder
         return {
@@ -135,8 +135,8 @@ class ApiServer:
         try:
             token = (self.account / "token").read_text().strip()  # the kubelet writes a new one every hour
             namespace = (self.account / "namespace").read_text().strip()
-            trusted = ssl.create_default_context(cafile=self.account / "ca.crt")
-            connection = http.client.HTTPSConnection(self.host, self.port, timeout=self.timeout_s, context=trusted)
+            context = ssl.create_default_context(cafile=self.account / "ca.crt")
+            connection = http.client.HTTPSConnection(self.host, self.port, timeout=self.timeout_s, context=context)
             path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{self.name}"
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             try:

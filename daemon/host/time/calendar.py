@@ -149,14 +149,14 @@ def _date(text: str) -> date:
 def _sessions_since(year: int) -> tuple[Session, ...]:
     """Return all known sessions from the beginning of `year`. Raises CalendarError."""
     name = f"sessions-{version('exchange_calendars')}-{year}-{_today()}.json"
-    sessions = _kept(name)
+    sessions = _read_cache(name)
     if not sessions:
-        sessions = _asked(year)
+        sessions = _ask(year)
         _keep(name, sessions)
     return sessions
 
 
-def _asked(year: int) -> tuple[Session, ...]:
+def _ask(year: int) -> tuple[Session, ...]:
     """Ask the library, in a process. Raises CalendarError."""
     program = module_command("daemon.host.time.calendar", f"{year}-01-01")
     try:
@@ -177,11 +177,11 @@ def _today() -> str:
 
 
 def _cache_folder() -> Path:
-    named = os.environ.get("CACHE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_CACHE_HOME", "")
-    return Path(named or "~/.cache").expanduser() / "rltrader"
+    folder_text = os.environ.get("CACHE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_CACHE_HOME", "")
+    return Path(folder_text or "~/.cache").expanduser() / "rltrader"
 
 
-def _kept(name: str) -> tuple[Session, ...]:
+def _read_cache(name: str) -> tuple[Session, ...]:
     """Read what was kept today by this user; empty where nothing is, or anything about it is odd."""
     try:
         folder = open_own_folder(_cache_folder())

@@ -95,10 +95,10 @@ class Clock:
 
     __slots__ = (
         "_anchor_ns",
-        "_gained",
         "_newest_ns",
         "_newest_steady_ns",
-        "_passed",
+        "_rate_denominator",
+        "_rate_numerator",
         "_sim_start_ns",
         "_source",
         "_steady",
@@ -122,7 +122,8 @@ class Clock:
         self._source = source
         self._anchor_ns = anchor_ns
         self._sim_start_ns = sim_start_ns
-        self._gained, self._passed = (1.0 if rate is None else rate).as_integer_ratio()  # exact, however long it runs
+        # exact, however long it runs
+        self._rate_numerator, self._rate_denominator = (1.0 if rate is None else rate).as_integer_ratio()
         self._steady = steady
         self.watch = watch
         self._newest_ns, self._newest_steady_ns = self._read()
@@ -180,7 +181,7 @@ class Clock:
     @property
     def held_back_ns(self) -> int:
         """How far the host's clock is ahead of this one: by leaps that were held back, and by what corrected it."""
-        return 0 if self.watch is None else self.watch.lead_ns * self._gained // self._passed
+        return 0 if self.watch is None else self.watch.lead_ns * self._rate_numerator // self._rate_denominator
 
     def correct(self, ahead_ns: int, *, at_once: bool = False) -> None:
         """Follow a clock that is `ahead_ns` of this one; needs a watch. Back it goes at half speed, or `at_once`.
@@ -188,13 +189,13 @@ class Clock:
         `at_once` lets time decrease: only before any event was stamped.
         """
         assert self.watch is not None
-        self.watch.go_on_by(ahead_ns * self._passed // self._gained)
+        self.watch.go_on_by(ahead_ns * self._rate_denominator // self._rate_numerator)
         if at_once:
             self._newest_ns, self._newest_steady_ns = self._read()
 
     def real_s(self, sim_ns: int) -> float:
         """Return the real seconds of a simulated duration."""
-        return sim_ns * self._passed / self._gained / SECOND_NS
+        return sim_ns * self._rate_denominator / self._rate_numerator / SECOND_NS
 
     def to_real_datetime(self, sim_ns: int) -> datetime:
         """Return the real moment (UTC) at which this clock shows `sim_ns`, rounded up to the microsecond."""
@@ -213,13 +214,13 @@ class Clock:
     def _simulate(self, real_ns: int) -> int:
         if not self.is_simulated:
             return real_ns
-        return self._sim_start_ns + (real_ns - self._anchor_ns) * self._gained // self._passed
+        return self._sim_start_ns + (real_ns - self._anchor_ns) * self._rate_numerator // self._rate_denominator
 
     def _real_ns(self, sim_ns: int) -> int:
         """Return the first real nanosecond at which `sim_ns` is shown."""
         if not self.is_simulated:
             return sim_ns
-        return self._anchor_ns - (self._sim_start_ns - sim_ns) * self._passed // self._gained
+        return self._anchor_ns - (self._sim_start_ns - sim_ns) * self._rate_denominator // self._rate_numerator
 
 
 def skew_ns(broker_ns: int, asked_ns: int, answered_ns: int) -> int:

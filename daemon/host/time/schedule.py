@@ -105,17 +105,17 @@ class Schedule:
     which `start` was called.
     """
 
-    __slots__ = ("_clock", "_held", "_log_problem", "_look", "_scheduler")
+    __slots__ = ("_clock", "_log_problem", "_look", "_scheduler", "_waiting_jobs")
 
     def __init__(self, clock: Clock, log_problem: Callable[[str, str], None]) -> None:
         self._clock = clock
         self._log_problem = log_problem
         self._look: asyncio.TimerHandle | None = None
-        self._held: dict[str, tuple[int, asyncio.TimerHandle]] = {}  # jobs of virtual time, until they are due
+        self._waiting_jobs: dict[str, tuple[int, asyncio.TimerHandle]] = {}  # jobs of virtual time, until they are due
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
-        self._scheduler.add_listener(self._raised, EVENT_JOB_ERROR)
+        self._scheduler.add_listener(self._report_error, EVENT_JOB_ERROR)
         self._scheduler.add_listener(self._left_out, EVENT_JOB_MAX_INSTANCES)
 
     def at(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
@@ -124,13 +124,13 @@ class Schedule:
             self._add(self._clock.to_real_datetime(sim_ns), sim_ns, name, job)
             return
         loop, left_s = asyncio.get_running_loop(), self._clock.real_s(sim_ns - self._clock.now_ns())
-        if name in self._held:
-            self._held[name][1].cancel()
-        self._held[name] = sim_ns, loop.call_at(loop.time() + left_s, self._due, sim_ns, name, job)
+        if name in self._waiting_jobs:
+            self._waiting_jobs[name][1].cancel()
+        self._waiting_jobs[name] = sim_ns, loop.call_at(loop.time() + left_s, self._due, sim_ns, name, job)
 
     def _due(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
         """Hand a job that is due in virtual time to the library, which knows the wall clock only."""
-        del self._held[name]
+        del self._waiting_jobs[name]
         self._add(datetime.now(UTC), sim_ns, name, job)
 
     def _add(self, due: datetime, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
@@ -154,13 +154,13 @@ class Schedule:
             return
         self._look.cancel()
         self._look = None
-        for _, handle in self._held.values():
+        for _, handle in self._waiting_jobs.values():
             handle.cancel()
         self._scheduler.shutdown(wait=False)
 
     def pending(self) -> tuple[tuple[str, int], ...]:
         """Return (name, nanoseconds UTC of the clock) of waiting jobs, in order of time."""
-        waiting = {name: sim_ns for name, (sim_ns, _) in self._held.items()}
+        waiting = {name: sim_ns for name, (sim_ns, _) in self._waiting_jobs.items()}
         waiting |= {job.id: int(job.args[0]) for job in self._scheduler.get_jobs()}
         return tuple(sorted(waiting.items(), key=lambda item: item[1]))
 
@@ -178,7 +178,7 @@ class Schedule:
         await self._clock.sleep_until(sim_ns)  # the host's wall clock may have leapt
         await job()
 
-    def _raised(self, event: JobExecutionEvent) -> None:
+    def _report_error(self, event: JobExecutionEvent) -> None:
         if not isinstance(event.exception, asyncio.CancelledError):  # that one is our own stop
             self._log_problem(event.job_id, f"{type(event.exception).__name__}: {event.exception}")
 

@@ -114,9 +114,9 @@ class Participant:
         self.socket.close()
 
 
-def wall_ns(joined: Participant) -> int:
+def wall_ns(participant: Participant) -> int:
     """Return the host's wall clock in virtual time: the time, unless it is set."""
-    return joined.now_ns()
+    return participant.now_ns()
 
 
 class _Selector(selectors.EpollSelector):
@@ -184,11 +184,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _count(self, work: Future[Any]) -> None:
         self.participant.outside += 1
 
-        def ended(_work: Future[Any]) -> None:
+        def on_end(_work: Future[Any]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop was closed before
                 self.call_soon_threadsafe(self._fewer)
 
-        work.add_done_callback(ended)
+        work.add_done_callback(on_end)
 
     def _fewer(self) -> None:
         self.participant.outside -= 1
@@ -199,25 +199,25 @@ def look_s(real_s: float) -> float:
 
     In virtual time each poll stops the clock. So they are rarer there, and those of all processes are at one time.
     """
-    joined: Participant | None = getattr(asyncio.get_running_loop(), "participant", None)
-    if joined is None:
+    participant: Participant | None = getattr(asyncio.get_running_loop(), "participant", None)
+    if participant is None:
         return real_s
-    step_ns = int(max(real_s, joined.look_s) * SECOND_NS)
-    return (step_ns - joined.now_ns() % step_ns) / SECOND_NS
+    step_ns = int(max(real_s, participant.look_s) * SECOND_NS)
+    return (step_ns - participant.now_ns() % step_ns) / SECOND_NS
 
 
 @contextlib.contextmanager
 def while_clients_wait() -> Iterator[None]:
     """Answer a client whose thread holds virtual time, if the running loop has it: time passes for the answer."""
-    joined: Participant | None = getattr(asyncio.get_running_loop(), "participant", None)
-    if joined is None or joined.alone:
+    participant: Participant | None = getattr(asyncio.get_running_loop(), "participant", None)
+    if participant is None or participant.alone:
         yield
         return
-    joined.outside -= 1
+    participant.outside -= 1
     try:
         yield
     finally:
-        joined.outside += 1
+        participant.outside += 1
 
 
 def one_thread(name: str) -> Executor:

@@ -167,8 +167,8 @@ def _start_machine(
     )
     adopt_trading(machine)
     manifest = model.manifest
-    promotion = promoted_under(manifest, trading, configured(strategy.spec))
-    machine.apply(ModelVerified(now_ns, model.version, model.digest, promotion, manifest.training.feed))
+    is_promoted = promoted_under(manifest, trading, configured(strategy.spec))
+    machine.apply(ModelVerified(now_ns, model.version, model.digest, is_promoted, manifest.training.feed))
     machine.apply(broker_snapshot(machine.market_state, now_ns))
     return machine
 
