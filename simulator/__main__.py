@@ -112,10 +112,10 @@ class PrintedStream(FaultyTradeStream):
         """Print one line for the update, then send it."""
         order = update["order"]
         limit = order["limit_price"] or "market"
-        traded = f", {update['qty']} at {update['price']}" if "price" in update else ""
+        trade_text = f", {update['qty']} at {update['price']}" if "price" in update else ""
         show(
             self.venue,
-            f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{traded}; "
+            f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{trade_text}; "
             f"filled {order['filled_qty']} ({order['client_order_id']})"
             + (f" of {self.venue.accounts[key].account_number}" if len(self.venue.accounts) > 1 else ""),
         )
@@ -142,11 +142,11 @@ class Lines(logging.Handler):
 
 async def look(server: AlpacaServer) -> None:
     """Print refused requests and the listeners of the trading stream as they change, for ever."""
-    seen = 0
+    seen_count = 0
     listening = dict.fromkeys(server.accounts, 0)
     while True:
         await asyncio.sleep(LOOK_S)
-        new, seen = server.requests[seen:], len(server.requests)
+        new, seen_count = server.requests[seen_count:], len(server.requests)
         for request in new:
             if not 200 <= request.status < 300:
                 show(server, refused(request))
@@ -212,9 +212,9 @@ def show_environment(variables: str, file: Path | None, *, gateway: bool = False
         file.write_text(variables)
     except OSError as error:
         raise OSError(f"--env {file}: {error.strerror}: name a file in a folder that is there") from error
-    named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
+    path_text = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
     program, arguments = ("rltrader-gateway", "init --sub SUB …") if gateway else ("rltraderd", "--state-dir DIR")
-    print(f"in another terminal: . {named} && {in_this_shell(program)} {arguments}\n", flush=True)
+    print(f"in another terminal: . {path_text} && {in_this_shell(program)} {arguments}\n", flush=True)
 
 
 async def bind(server: AlpacaServer, port: int) -> None:

@@ -42,8 +42,8 @@ class HandRunDesk:
 
 def desk_of(strategy: str) -> HandRunDesk:
     """The desk that a strategy's file asks for: its paper cash; on margin where it trades options."""
-    listed = entry(strategy)
-    spec, paper = listed.make().spec, listed.defaults.get("paper", {})
+    strategy_entry = entry(strategy)
+    spec, paper = strategy_entry.make().spec, strategy_entry.defaults.get("paper", {})
     cash = Decimal(str(paper.get("cash_usd", Paper().cash_usd)))
     return {
         ("bar", "option"): HandRunDesk(strategy, cash, 2, ()),
@@ -62,21 +62,23 @@ def add_own(text: str) -> str:
     """
     strategy = add(text)
     desk = desk_of(strategy)
-    name, there = entry(strategy).desk, own(strategy)
+    name, own_strategy = entry(strategy).desk, own(strategy)
     if name in DESKS and DESKS[name].strategy != strategy:
         raise ValueError(f"--strategy {text}: its desk is {name!r}, like that of {DESKS[name].strategy}: rename it")
-    is_file = there is not None and not there.place.startswith(INSTALLED)
-    DESKS[name] = dataclasses.replace(desk, strategy=there.place) if there is not None and is_file else desk
+    is_file = own_strategy is not None and not own_strategy.place.startswith(INSTALLED)
+    DESKS[name] = (
+        dataclasses.replace(desk, strategy=own_strategy.place) if own_strategy is not None and is_file else desk
+    )
     return name
 
 
 def names_of(text: str) -> list[str]:
     """The desks in a comma-separated list. Raises ValueError for an unknown or a repeated one."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in DESKS or names.count(name) > 1]
-    if unknown or not names:
+    wrong_names = [name for name in names if name not in DESKS or names.count(name) > 1]
+    if wrong_names or not names:
         raise ValueError(
-            f"--accounts {text}: found {unknown or 'none'}; expected each at most once of {', '.join(DESKS)}"
+            f"--accounts {text}: found {wrong_names or 'none'}; expected each at most once of {', '.join(DESKS)}"
         )
     return names
 
@@ -115,8 +117,8 @@ def market_of(names: Sequence[str], bars: Path | None, daily: Sequence[Path]) ->
         return Market.from_bars(tape)
     begin, last = new_york_date(tape[0].start_ns), new_york_date(tape[-1].start_ns)
     sessions = calendar_sessions((date.fromisoformat(begin) - HISTORY).isoformat(), last)
-    before = max(session.date for session in sessions if session.date < begin)
-    closes = {tape[0].symbol: (before, tape[0].open)} if tape[0].symbol in shares else {}
+    date_before = max(session.date for session in sessions if session.date < begin)
+    closes = {tape[0].symbol: (date_before, tape[0].open)} if tape[0].symbol in shares else {}
     days = DailyPrices.made_up(shares, sessions, last=last, closes=closes)
     return Market(tape, tape[0].symbol, sessions=sessions, days=days)
 

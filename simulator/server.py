@@ -149,11 +149,11 @@ class AlpacaServer(Brokerage):
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
         self.trade_stream.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        for result in ended:
+        for result in results:
             if isinstance(result, Exception) and error is None:
                 raise result
 
@@ -187,8 +187,8 @@ class FaultyFront(Front[Account]):
 
     def denied(self, request: web.Request, account: Account | None) -> int:
         """401 for wrong credentials, or what the script has."""
-        denied = self._faults.take("auth_failed", _context(request))
-        return super().denied(request, account) if denied is None else int(denied.get("status", 401))
+        denial = self._faults.take("auth_failed", _context(request))
+        return super().denied(request, account) if denial is None else int(denial.get("status", 401))
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The handler's reply, or what the script makes of it."""
@@ -196,8 +196,8 @@ class FaultyFront(Front[Account]):
         fault = next((f for kind in HTTP_FAULTS if (f := self._faults.take(kind, context)) is not None), None)
         if fault is None:
             return await answered(request, handler)
-        before = fault.get("moment", "before" if fault.kind in {"http_429", "http_error", "http_html"} else "after")
-        reply: web.StreamResponse | None = None if before == "before" else await answered(request, handler)
+        moment = fault.get("moment", "before" if fault.kind in {"http_429", "http_error", "http_html"} else "after")
+        reply: web.StreamResponse | None = None if moment == "before" else await answered(request, handler)
         return await _spoilt(request, handler, fault, reply)
 
 
@@ -246,17 +246,17 @@ async def _spoilt(
         case "http_empty_body":
             return web.Response(status=200)
         case "malformed_json":
-            broken = NESTED.decode() if fault.get("nested", False) else '{"id":"'
-            return web.Response(text=broken, content_type="application/json")
+            broken_body = NESTED.decode() if fault.get("nested", False) else '{"id":"'
+            return web.Response(text=broken_body, content_type="application/json")
         case "http_unknown_field":
-            return _changed(reply or await answered(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
+            return _change(reply or await answered(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
         case "quantity_exponent" | "quantity_too_fine":
             reply = reply or await answered(request, handler)
             if isinstance(reply, web.Response) and reply.text:
                 reply.text = json.dumps(respelt(fault.kind, json.loads(reply.text)))
         case _:
             name = str(fault.get("field", "status"))
-            return _changed(reply or await answered(request, handler), {name: f"{name}_of_tomorrow"})
+            return _change(reply or await answered(request, handler), {name: f"{name}_of_tomorrow"})
     return reply or await answered(request, handler)
 
 
@@ -276,7 +276,7 @@ async def _cut(request: web.Request) -> web.StreamResponse:
     return web.Response(status=500)
 
 
-def _changed(reply: web.StreamResponse, fields: dict[str, Any]) -> web.StreamResponse:
+def _change(reply: web.StreamResponse, fields: dict[str, Any]) -> web.StreamResponse:
     """The reply with `fields` in its object, or in the first object of its list."""
     if isinstance(reply, web.Response) and reply.text:
         body = json.loads(reply.text)

@@ -33,11 +33,11 @@ class RunningServer:
         self.trade_stream_url = server.trade_stream_url
         self._loop = loop
 
-    def call(self, function: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+    def call(self, function: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
         """Run `function` on the server's loop; returns its result, raises what it raises."""
 
         async def on_loop() -> Result:
-            return function(*arguments, **named)
+            return function(*arguments, **keywords)
 
         return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(START_LIMIT_S)
 
@@ -62,20 +62,20 @@ def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[Runnin
 
     Raises what the server's start raised; and at the end what one of its background tasks raised.
     """
-    started: Future[Running] = Future()
+    running: Future[Running] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="alpaca-server") as thread:
-        ended = thread.submit(_run, _serve(started, market, clock, settings), clock)
-        waited: set[Future[Any]] = {started, ended}
-        wait(waited, START_LIMIT_S, FIRST_COMPLETED)
-        if ended.done():
-            ended.result()
-        server, loop, stop = started.result(0)
+        end = thread.submit(_run, _serve(running, market, clock, settings), clock)
+        futures: set[Future[Any]] = {running, end}
+        wait(futures, START_LIMIT_S, FIRST_COMPLETED)
+        if end.done():
+            end.result()
+        server, loop, stop = running.result(0)
         try:
             yield RunningServer(server, loop)
         finally:
             loop.call_soon_threadsafe(stop.set)
             with clock.passing():
-                ended.result(START_LIMIT_S)
+                end.result(START_LIMIT_S)
 
 
 def _run(work: Coroutine[Any, Any, None], clock: SimClock) -> None:
@@ -84,9 +84,9 @@ def _run(work: Coroutine[Any, Any, None], clock: SimClock) -> None:
     clock.leave()
 
 
-async def _serve(started: Future[Running], market: Market, clock: SimClock, settings: dict[str, Any]) -> None:
+async def _serve(running: Future[Running], market: Market, clock: SimClock, settings: dict[str, Any]) -> None:
     async with AlpacaServer(market, clock, **settings) as server:
         stop = asyncio.Event()
-        started.set_result((server, asyncio.get_running_loop(), stop))
+        running.set_result((server, asyncio.get_running_loop(), stop))
         await stop.wait()
         clock.end_serving()

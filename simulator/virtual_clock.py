@@ -67,7 +67,7 @@ class ClockService:
         self._left_out: set[int] = set()  # pids
         self.look_ns = 0  # the driver looks for a change at multiples of this; 0: it waits for a time
         self._changed = True  # whether anybody but the driver did anything since it last worked
-        self._joined = 0
+        self._join_count = 0
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(self.path)
@@ -157,9 +157,9 @@ class ClockService:
         joining, _ = self._listener.accept()
         pid = int.from_bytes(joining.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
         name = joining.recv(64).decode()
-        self._joined += 1
+        self._join_count += 1
         self._changed = True
-        member = Member(self._joined, joining, pid, name, name.startswith("last:"))
+        member = Member(self._join_count, joining, pid, name, name.startswith("last:"))
         self._words[member.word] = 0
         socket.send_fds(joining, [SEAT.pack(member.word, WORDS)], [self._memory_fd])
         self._members[joining.fileno()] = member
@@ -201,8 +201,8 @@ class ClockService:
         """Release the next participant once no other has work to do before."""
         members = [member for member in self._members.values() if member.pid not in self._left_out]
         outside = sum(min(m.outside, 0) if m.pid in self._left_out else m.outside for m in self._members.values())
-        joined = self._left_out.issuperset(self._expected.values())
-        if not joined or outside > 0 or any(member.released for member in members):
+        all_joined = self._left_out.issuperset(self._expected.values())
+        if not all_joined or outside > 0 or any(member.released for member in members):
             return
         waiting = select.poll()  # first what came in, then whether they woke: one that wakes reports it before it reads
         for member in members:
@@ -228,13 +228,13 @@ class ClockService:
 
 def _least_tied(processors: set[int]) -> int:
     """The processor that the fewest processes are tied to, as those of other clocks are; of several any."""
-    tied = dict.fromkeys(sorted(processors), 0)
+    tie_counts = dict.fromkeys(sorted(processors), 0)
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(ProcessLookupError):
-            allowed = os.sched_getaffinity(int(process.name))
-            if len(allowed) == 1 and allowed <= processors:
-                tied[allowed.pop()] += 1
-    return min(tied, key=lambda processor: (tied[processor], random.random()))
+            processors_allowed = os.sched_getaffinity(int(process.name))
+            if len(processors_allowed) == 1 and processors_allowed <= processors:
+                tie_counts[processors_allowed.pop()] += 1
+    return min(tie_counts, key=lambda processor: (tie_counts[processor], random.random()))
 
 
 def _first(members: list[Member]) -> Member | None:
@@ -255,7 +255,7 @@ class VirtualClock(SimClock):
         self._driver = Participant(self.socket, "last:driver")
         self._server: Participant | None = None
         self._seed = seed
-        self._sent: dict[str, int] = {}
+        self._sent_counts: dict[str, int] = {}
 
     # --- for the server -----------------------------------------------------------------------------------------------
 
@@ -307,9 +307,9 @@ class VirtualClock(SimClock):
 
     async def on_the_way(self, key: str, *, asked: bool) -> None:
         """Let a message be under way for some milliseconds, drawn from seed, key and how many went before it."""
-        number = self._sent[key] = self._sent.get(key, 0) + 1
-        drawn = hashlib.blake2b(f"{self._seed}:{key}:{number}".encode(), digest_size=4).digest()
-        way_s = (1_000 + int.from_bytes(drawn, "little") % LATEST_US) / 1e6
+        number = self._sent_counts[key] = self._sent_counts.get(key, 0) + 1
+        digest = hashlib.blake2b(f"{self._seed}:{key}:{number}".encode(), digest_size=4).digest()
+        way_s = (1_000 + int.from_bytes(digest, "little") % LATEST_US) / 1e6
         await (self.hold(way_s) if asked else asyncio.sleep(way_s))
 
     # --- for the thread that drives -----------------------------------------------------------------------------------

@@ -70,14 +70,14 @@ def _check(state_dir: Path, link: Link) -> int:
 def _publish(publisher: Publisher, service: Service, log: Log, stop: threading.Event) -> None:
     """Take turns until `stop`; each one feeds the watchdog."""
     service.ready()
-    reported, count = time.monotonic(), 0
+    last_report_s, count = time.monotonic(), 0
     while not stop.is_set():
         wait_s = publisher.turn()
         service.watchdog()
         now = time.monotonic()
-        if publisher.published > count and now - reported >= REPORT_S:
+        if publisher.published > count and now - last_report_s >= REPORT_S:
             log("experience_published", entries=publisher.published - count, row=publisher.row)
-            reported, count = now, publisher.published
+            last_report_s, count = now, publisher.published
         if wait_s:
             stop.wait(wait_s)
     service.stopping()

@@ -53,18 +53,21 @@ def examine(link: Link, secret: str, origin: str, desk: str, commands: Mapping[s
     with closing(link.client(secret)) as client:
         try:
             client.ping()
-            refused = [text for name in commands if (text := _refusal(client, name, commands[name], user, desk))]
+            refusals = [text for name in commands if (text := _refusal(client, name, commands[name], user, desk))]
         except RedisError as error:
             return [RedisCheck(CHECKED, False, f"{link}: {_unreachable(error, user, origin, bool(secret))}")]
-        if refused:
-            return [RedisCheck(CHECKED, False, f"{link}: {'; '.join(refused)}")]
-        return [RedisCheck(CHECKED, True, f"{link}: user {user} may {', '.join(commands)}"), *_kept(client, user)]
+        if refusals:
+            return [RedisCheck(CHECKED, False, f"{link}: {'; '.join(refusals)}")]
+        return [
+            RedisCheck(CHECKED, True, f"{link}: user {user} may {', '.join(commands)}"),
+            *_check_persistence(client, user),
+        ]
 
 
 def _unreachable(error: RedisError, user: str, origin: str, has_secret: bool) -> str:
     if isinstance(error, exceptions.AuthenticationError):
-        what = "is refused with the password" if has_secret else f"needs a password, and {CREDENTIAL} is empty"
-        return f"user {user} {what} (from {origin}): put the user's own there, whose digest the file of users has"
+        problem = "is refused with the password" if has_secret else f"needs a password, and {CREDENTIAL} is empty"
+        return f"user {user} {problem} (from {origin}): put the user's own there, whose digest the file of users has"
     if isinstance(error, exceptions.BusyLoadingError):
         return "it still reads its log: wait, and check again"
     if isinstance(error, exceptions.TimeoutError):
@@ -73,11 +76,11 @@ def _unreachable(error: RedisError, user: str, origin: str, has_secret: bool) ->
     return f"{type(error).__name__}: {error}: {cure}"
 
 
-def _refusal(client: Any, name: str, tried: Tried, user: str, desk: str) -> str:
+def _refusal(client: Any, name: str, command: Tried, user: str, desk: str) -> str:
     """Why this command does not work, "" where it does. Raises RedisError without a server."""
     key = f"rltrader:{desk}:check"
     try:
-        tried(client, key)
+        command(client, key)
     except exceptions.NoPermissionError:
         return f"user {user} may not {name} on {key}: give it its line of {USERS_FILE}"
     except exceptions.OutOfMemoryError:
@@ -87,7 +90,7 @@ def _refusal(client: Any, name: str, tried: Tried, user: str, desk: str) -> str:
     return ""
 
 
-def _kept(client: Any, user: str) -> list[RedisCheck]:
+def _check_persistence(client: Any, user: str) -> list[RedisCheck]:
     """What the server does with what it holds."""
     try:
         info = client.info()

@@ -107,18 +107,18 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=to_json)
 _decoder = msgspec.msgpack.Decoder(Experience, dec_hook=from_json)
 
 
-def to_entry(experience: Experience, after: int) -> dict[bytes, bytes]:
-    """Return the fields of a stream's entry; `after` is the row of the entry before it, 0 for the first."""
-    return dict(zip(FIELDS, (b"%d" % SCHEMA, b"%d" % after, _encoder.encode(experience)), strict=True))
+def to_entry(experience: Experience, after_id: int) -> dict[bytes, bytes]:
+    """Return the fields of a stream's entry; `after_id` is the row of the entry before it, 0 for the first."""
+    return dict(zip(FIELDS, (b"%d" % SCHEMA, b"%d" % after_id, _encoder.encode(experience)), strict=True))
 
 
 def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
     """Return the experience of the entry `<row>-0`, and the row of the entry before it. Raises ForeignEntry."""
-    schema, after = fields.get(FIELDS[0], b""), fields.get(FIELDS[1], b"")
+    schema, after_id = fields.get(FIELDS[0], b""), fields.get(FIELDS[1], b"")
     if schema != b"%d" % SCHEMA:
         raise ForeignEntry(f"schema {schema.decode(errors='replace')[:20]!r}, expected '{SCHEMA}'")
-    if not (after.isdigit() and len(after) <= ROW_DIGITS and int(after) < row):
-        raise ForeignEntry(f"after {after.decode(errors='replace')[:20]!r}, expected a row below {row}")
+    if not (after_id.isdigit() and len(after_id) <= ROW_DIGITS and int(after_id) < row):
+        raise ForeignEntry(f"after {after_id.decode(errors='replace')[:20]!r}, expected a row below {row}")
     try:
         experience = _decoder.decode(fields.get(FIELDS[2], b""))
     except (msgspec.DecodeError, RecursionError) as error:
@@ -127,7 +127,7 @@ def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
         raise ForeignEntry(f"the experience of row {experience.row} under the id {row}-0")
     if problem := _unfit(experience):
         raise ForeignEntry(problem)
-    return experience, int(after)
+    return experience, int(after_id)
 
 
 def _unfit(experience: Experience) -> str:
@@ -192,9 +192,9 @@ def _implausible_holding(holding: SymbolTransition, equity: float) -> Iterator[s
     elif not (isfinite(holding.flow) and isfinite(holding.fees) and abs(holding.gain) <= GAIN_MOST * equity):
         yield f"{holding.symbol}: a flow of {holding.flow} USD, fees of {holding.fees}: a gain beyond the equity"
     else:
-        held = max(abs(float(holding.shares)) * holding.mark, abs(float(holding.next_shares)) * holding.next_mark)
-        if max(held, abs(holding.fees)) > GAIN_MOST * equity:
-            yield f"{holding.symbol}: {held} USD held, fees of {holding.fees}, beyond the equity"
+        value_held = max(abs(float(holding.shares)) * holding.mark, abs(float(holding.next_shares)) * holding.next_mark)
+        if max(value_held, abs(holding.fees)) > GAIN_MOST * equity:
+            yield f"{holding.symbol}: {value_held} USD held, fees of {holding.fees}, beyond the equity"
 
 
 def stream_name(desk: str, epoch: str) -> str:

@@ -87,7 +87,7 @@ class LearningFile:
         rewards: Mapping[str, float] | None = None,
         version: str = "",
         frozen: bool = False,
-        refused: int = 0,
+        refused_count: int = 0,
         problem: str = "",
     ) -> None:
         """Replace the file; figures of a later row become a point of the course. Raises OSError."""
@@ -96,7 +96,7 @@ class LearningFile:
         if row < last:
             self._course = ()  # another journal, or the learner went back
         if finite and row != last:
-            self._course = _bounded((*self._course, LearningPoint(now_ns, row, updates, finite)))
+            self._course = _thin_out((*self._course, LearningPoint(now_ns, row, updates, finite)))
         learning = Learning(
             format=FORMAT,
             written_ns=now_ns,
@@ -112,7 +112,7 @@ class LearningFile:
             rewards=_finite(rewards),
             version=version,
             frozen=frozen,
-            refused=refused,
+            refused=refused_count,
             problem=problem[:500],
             course=self._course,
         )
@@ -127,7 +127,7 @@ class LearningWatch:
 
     def __init__(self, shelf: Path, log: Callable[..., None], every_s: float = EVERY_S) -> None:
         self._shelf, self._log, self._every_s = shelf, log, every_s
-        self._told = 0
+        self._reported_count = 0
 
     async def run(self) -> None:
         """Look at intervals until cancelled."""
@@ -137,10 +137,10 @@ class LearningWatch:
 
     def look(self, learning: Learning | None) -> None:
         """Compare what the trainer wrote with what was told."""
-        refused = 0 if learning is None else learning.refused
-        if learning is not None and refused > self._told:
-            self._log("trainer_refused", refused=refused, stream=learning.stream[:200])
-        self._told = refused  # a trainer that began again counts from 0
+        refused_count = 0 if learning is None else learning.refused
+        if learning is not None and refused_count > self._reported_count:
+            self._log("trainer_refused", refused=refused_count, stream=learning.stream[:200])
+        self._reported_count = refused_count  # a trainer that began again counts from 0
 
     def _read(self) -> Learning | None:
         try:
@@ -179,10 +179,10 @@ def read_learning(shelf: Path) -> Learning | None:
 
 def _finite(figures: Mapping[str, float] | None) -> dict[str, float]:
     """Return the figures that JSON can hold, rounded to six digits."""
-    named = list((figures or {}).items())[:NAMES_MOST]
-    return {name[:40]: float(f"{value:.6g}") for name, value in named if math.isfinite(value)}
+    figure_items = list((figures or {}).items())[:NAMES_MOST]
+    return {name[:40]: float(f"{value:.6g}") for name, value in figure_items if math.isfinite(value)}
 
 
-def _bounded(course: tuple[LearningPoint, ...]) -> tuple[LearningPoint, ...]:
+def _thin_out(course: tuple[LearningPoint, ...]) -> tuple[LearningPoint, ...]:
     """Leave out every second older point when there are too many; the newest stays."""
     return course if len(course) <= POINTS_MOST else course[1::2] if len(course) % 2 == 0 else course[::2]

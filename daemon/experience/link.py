@@ -42,7 +42,7 @@ class Link:
 
     def client(self, secret: str, answer_s: float = ANSWER_S) -> Any:
         """Return a client; it connects with its first request, and waits `answer_s` for each answer."""
-        shared: dict[str, Any] = {
+        options: dict[str, Any] = {
             "username": self.user or None,
             "password": secret or None,
             "socket_timeout": answer_s,
@@ -52,16 +52,16 @@ class Link:
             "driver_info": None,
         }
         if self.socket:
-            return redis.Redis(unix_socket_path=self.socket, **shared)
+            return redis.Redis(unix_socket_path=self.socket, **options)
         if self.tls:
-            shared |= {
+            options |= {
                 "ssl": True,
                 "ssl_cert_reqs": "required",
                 "ssl_check_hostname": True,
                 "ssl_ca_certs": self.ca_file or None,
                 "ssl_min_version": ssl.TLSVersion.TLSv1_2,
             }
-        return redis.Redis(host=self.host, port=self.port, **shared)
+        return redis.Redis(host=self.host, port=self.port, **options)
 
 
 def link_of(address: str, user: str = "", ca_file: str = "") -> Link:

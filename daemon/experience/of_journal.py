@@ -84,27 +84,27 @@ class Experiences:
 
     def take(self, row: int, step: Step) -> Experience | None:
         """Take the step of journal row `row`."""
-        state, before = step.state, self._state
+        state, state_before = step.state, self._state
         self._see(state)
         self._state = state
-        if self._open is not None and before is not None:
-            _book_moves(self._open, step, state.book.cash - before.book.cash)
+        if self._open is not None and state_before is not None:
+            _book_moves(self._open, step, state.book.cash - state_before.book.cash)
         for record in step.rows:
             if isinstance(record, DecisionRow):
-                self._decided(record, [other for other in step.rows if isinstance(other, ChoiceRow)])
+                self._note_decision(record, [other for other in step.rows if isinstance(other, ChoiceRow)])
         question = next((effect for effect in step.effects if isinstance(effect, AskPolicy)), None)
-        done = self._done(row, state, question)
+        experience = self._completed(row, state, question)
         if question is not None:
             self._ask(question, state)
-        return done
+        return experience
 
     def _see(self, state: State[Any]) -> None:
         """Keep the newest bars; a doubted one too: it counts once a question names it."""
-        doubted = () if state.doubted is None else (state.doubted,)
-        for bar in (*doubted, *state.pending_bars):
+        doubtful_bars = () if state.doubted is None else (state.doubted,)
+        for bar in (*doubtful_bars, *state.pending_bars):
             self._bars[bar.symbol] = _prices(bar)
 
-    def _decided(self, row: DecisionRow, choices: list[ChoiceRow]) -> None:
+    def _note_decision(self, row: DecisionRow, choices: list[ChoiceRow]) -> None:
         waiting = self._open
         if waiting is not None and row.kind == "policy" and row.decision == waiting.decision:
             waiting.chosen, waiting.outcome, waiting.model = (
@@ -126,7 +126,7 @@ class Experiences:
                 marks=_marks(state),
             )
 
-    def _done(self, row: int, state: State[Any], question: AskPolicy | None) -> Experience | None:
+    def _completed(self, row: int, state: State[Any], question: AskPolicy | None) -> Experience | None:
         """Return the open decision's experience where this step completes it."""
         waiting, session = self._open, state.session
         date = "" if session.session is None else session.session.date

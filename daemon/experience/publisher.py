@@ -64,13 +64,13 @@ class Publisher:
         self._waiting: deque[Experience] = deque()
         self._stream = ""
         self._mark = _read_mark(self._file)
-        self._sent = 0  # the newest row that the stream has
+        self._last_sent = 0  # the newest row that the stream has
         self._checked = False  # whether the stream is known to end at `_sent`
         self._exists = False
         self._failures = 0
         self._problems: dict[str, float] = {}  # by kind when it was met last, seconds of the steady clock
         self._delayed = False  # one was logged since the last turn that went well
-        self._tidied = 0.0
+        self._tidied_s = 0.0
         self.published = 0
 
     @property
@@ -81,7 +81,7 @@ class Publisher:
     @property
     def row(self) -> int:
         """The newest row whose experience the stream has."""
-        return self._sent
+        return self._last_sent
 
     def turn(self) -> float:
         """Read some rows, send what they completed, tidy now and then."""
@@ -98,9 +98,9 @@ class Publisher:
             self._forget()
             return 0.0
         except (RedisError, StreamForeign, JournalError, sqlite3.Error, OSError, KeyError, ValueError) as error:
-            return self._failed(error)
+            return self._note_failure(error)
         if self._delayed:
-            self._log("experience_resumed", row=self._sent)
+            self._log("experience_resumed", row=self._last_sent)
         self._failures, self._delayed = 0, False
         return IDLE_S if idle and not self._waiting else 0.0
 
@@ -120,18 +120,20 @@ class Publisher:
         epoch, strategy = meta["epoch"], strategy_of(meta)
         self._stream = stream_name(meta["desk"], epoch)
         if self._mark.epoch != epoch:
-            left = {*self._mark.former, stream_name(meta["desk"], self._mark.epoch)} if self._mark.epoch else set()
-            self._mark = PublisherCheckpoint(epoch, former=frozenset(left - {self._stream}))
+            former_streams = (
+                {*self._mark.former, stream_name(meta["desk"], self._mark.epoch)} if self._mark.epoch else set()
+            )
+            self._mark = PublisherCheckpoint(epoch, former=frozenset(former_streams - {self._stream}))
         self._experiences = Experiences(strategy.spec)
         self._begin(self._mark.published)
 
-    def _begin(self, after: int) -> None:
-        """Walk so that the experience beyond row `after` comes next: its question may be that very row's."""
+    def _begin(self, after_id: int) -> None:
+        """Walk so that the experience beyond row `after_id` comes next: its question may be that very row's."""
         if self._walk is not None:
             self._walk.close()
-        self._walk = JournalWalk(self._state_dir, self._mark.epoch, max(after - 1, 0))
+        self._walk = JournalWalk(self._state_dir, self._mark.epoch, max(after_id - 1, 0))
         self._waiting.clear()
-        self._sent, self._checked = after, False
+        self._last_sent, self._checked = after_id, False
 
     def _check(self) -> None:
         """Compare the stream's end with what was sent, and go back or forth to it. Raises StreamForeign, RedisError."""
@@ -140,16 +142,16 @@ class Publisher:
         end = self._mark.passed if last is None else last
         if last is not None:
             self._compare(last)
-        if end < self._sent:
-            self._log("experience_resent", after=end, until=self._sent)
+        if end < self._last_sent:
+            self._log("experience_resent", after=end, until=self._last_sent)
             self._begin(end)
-        elif end > self._sent:
+        elif end > self._last_sent:
             if self._waiting and end <= self._waiting[-1].row:
                 while self._waiting and self._waiting[0].row <= end:
                     self._waiting.popleft()
             else:
                 self._begin(end)
-            self._sent = end
+            self._last_sent = end
         self._checked = True
 
     def _compare(self, end: int) -> None:
@@ -197,9 +199,9 @@ class Publisher:
         for row, step, begins in walk.look():
             if begins is not None:
                 experiences.begin(begins)
-            done = None if step is None else experiences.take(row, step)
-            if done is not None and done.row > self._sent:
-                self._waiting.append(done)
+            experience = None if step is None else experiences.take(row, step)
+            if experience is not None and experience.row > self._last_sent:
+                self._waiting.append(experience)
         if walk.gaps > gaps:
             self._log("experience_missing", before=walk.last_id)
         if walk.problem:
@@ -212,37 +214,37 @@ class Publisher:
             batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
             self._checked = False
             pipeline = self._redis.pipeline(transaction=True)
-            after, there = self._sent, self._exists
+            after_id, exists = self._last_sent, self._exists
             for experience in batch:
-                entry = to_entry(experience, after)
-                pipeline.xadd(self._stream, entry, id=b"%d-0" % experience.row, nomkstream=there)
-                after, there = experience.row, True
+                entry = to_entry(experience, after_id)
+                pipeline.xadd(self._stream, entry, id=b"%d-0" % experience.row, nomkstream=exists)
+                after_id, exists = experience.row, True
             if None in pipeline.execute():  # the stream was taken away
                 return
             for _ in batch:
                 self._waiting.popleft()
-            self._sent, self._exists, self._checked = after, True, True
+            self._last_sent, self._exists, self._checked = after_id, True, True
             self.published += len(batch)
 
     def _tidy(self) -> None:
         """Trim what the trainer acknowledged, and keep the checkpoint, every `TIDY_S` seconds."""
         now = time.monotonic()
-        if now - self._tidied < TIDY_S:
+        if now - self._tidied_s < TIDY_S:
             return
         self._tidy_former()
         if not self._exists:
             return
-        self._tidied = now
-        if self._last_row() != self._sent:  # one that emptied the stream broke no connection
+        self._tidied_s = now
+        if self._last_row() != self._last_sent:  # one that emptied the stream broke no connection
             self._checked = False
             return
-        passed = self._passed(self._stream, self._mark.passed)
-        if passed > self._mark.passed:
-            self._trim(self._stream, passed)
+        passed_row = self._passed_row(self._stream, self._mark.passed)
+        if passed_row > self._mark.passed:
+            self._trim(self._stream, passed_row)
             first = self._redis.xinfo_stream(self._stream)["first-entry"]
-            after = b"%d" % self._sent if first is None else first[1].get(FIELDS[1], b"")
-            if after.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which
-                self._mark = msgspec.structs.replace(self._mark, passed=int(after))
+            after_id = b"%d" % self._last_sent if first is None else first[1].get(FIELDS[1], b"")
+            if after_id.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which
+                self._mark = msgspec.structs.replace(self._mark, passed=int(after_id))
         try:
             self._save()
         except OSError as error:  # the stream's end says as much: what waits is sent all the same
@@ -252,7 +254,7 @@ class Publisher:
         """Trim streams of earlier epochs as the trainer acknowledges them, until nothing is left of them."""
         for stream in self._mark.former:
             try:
-                self._trim(stream, self._passed(stream, 0))
+                self._trim(stream, self._passed_row(stream, 0))
                 over = not self._redis.xlen(stream)
             except ResponseError as error:
                 if "no such key" not in str(error):
@@ -261,10 +263,10 @@ class Publisher:
             if over:
                 self._mark = msgspec.structs.replace(self._mark, former=self._mark.former - {stream})
 
-    def _trim(self, stream: str, passed: int) -> None:
-        self._redis.xtrim(stream, minid=b"%d-0" % (passed + 1), approximate=False)
+    def _trim(self, stream: str, passed_row: int) -> None:
+        self._redis.xtrim(stream, minid=b"%d-0" % (passed_row + 1), approximate=False)
 
-    def _passed(self, stream: str, least: int) -> int:
+    def _passed_row(self, stream: str, least: int) -> int:
         """Return a row up to which the trainer acknowledged every entry; `least` without a trainer."""
         for group in self._redis.xinfo_groups(stream):
             if group["name"] == GROUP.encode():
@@ -275,16 +277,16 @@ class Publisher:
         return least
 
     def _save(self) -> None:
-        mark = msgspec.structs.replace(self._mark, published=self._sent)
+        mark = msgspec.structs.replace(self._mark, published=self._last_sent)
         if mark != _read_mark(self._file):
             write_whole(self._file, msgspec.json.encode(mark))
         self._mark = mark
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
-    def _failed(self, error: Exception) -> float:
+    def _note_failure(self, error: Exception) -> float:
         """Log a problem; returns the wait before the next attempt."""
-        self._checked, self._tidied = False, 0.0
+        self._checked, self._tidied_s = False, 0.0
         self._failures += 1
         self._delayed |= self._report_problem(error)
         return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)

@@ -35,15 +35,15 @@ class Walked(NamedTuple):
 
 
 class JournalWalk:
-    """The rows of the journal in `state_dir` from row `after` on; the first ones may be a little older.
+    """The rows of the journal in `state_dir` from row `after_id` on; the first ones may be a little older.
 
     `problem` is "" while all is well. `caught_up`: the last look ended at the newest row, `last_id`.
     """
 
-    def __init__(self, state_dir: Path, epoch: str, after: int = 0) -> None:
+    def __init__(self, state_dir: Path, epoch: str, after_id: int = 0) -> None:
         self._journal = state_dir / FILE
         self._epoch = epoch
-        self.last_id = after
+        self.last_id = after_id
         self.problem = ""
         self.caught_up = False
         self.gaps = 0
@@ -61,8 +61,8 @@ class JournalWalk:
             self.problem = str(error)
             return []
         follower.advance(0)
-        before = follower.state
-        done = follower.advance(ROWS_AT_ONCE)
+        state_before = follower.state
+        rows_done = follower.advance(ROWS_AT_ONCE)
         if self._generation not in {0, follower.generation}:
             self.close()  # another file took the journal's place: the next look finds out which rows it has
             return []
@@ -70,11 +70,11 @@ class JournalWalk:
         if follower.meta.get("epoch", self._epoch) != self._epoch:
             raise OtherJournal(f"{self._journal}: the journal of epoch {self._epoch} is gone")
         rows = []
-        for entry, step in done:
+        for entry, step in rows_done:
             if entry.id <= self.last_id and not self._first:
                 continue
             missing = entry.id > self.last_id + 1
-            rows.append(Walked(entry.id, step, before if self._first or missing else None))
+            rows.append(Walked(entry.id, step, state_before if self._first or missing else None))
             self.gaps += missing
             self._first, self.last_id, self._hash = False, entry.id, entry.hash
         if follower.caught_up:
@@ -104,8 +104,8 @@ class JournalWalk:
         with closing(JournalReader(part)) as reader, reading(part):
             ours = reader.meta().get("epoch", self._epoch) == self._epoch
             rows = reader.query("SELECT id, hash FROM events WHERE id >= ? ORDER BY id LIMIT 1", (self.last_id,))
-        there = (rows[0]["id"], rows[0]["hash"]) if rows else (self.last_id, None)
-        if ours and self._hash and there[0] == self.last_id and there[1] != self._hash:
+        row_there = (rows[0]["id"], rows[0]["hash"]) if rows else (self.last_id, None)
+        if ours and self._hash and row_there[0] == self.last_id and row_there[1] != self._hash:
             raise OtherJournal(f"{part}: row {self.last_id} is not the one that was read: it is an older copy")
 
     def _turn(self, follower: Follower) -> None:

@@ -67,11 +67,11 @@ def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
     firsts = [reader.query(_RECORD, (row["first_ns"],))[0] for row in rows]
     lasts = [reader.query(_RECORD, (row["last_ns"],))[0] for row in rows]
     costs = _costs(reader, [rows[0]["first_ns"], *(row["last_ns"] for row in rows)])
-    before = _base(firsts[0], costs[0][:1] if firsts[0]["equity"] == firsts[0]["cash"] else costs[0][1:], 0.0)
+    base_before = _base(firsts[0], costs[0][:1] if firsts[0]["equity"] == firsts[0]["cash"] else costs[0][1:], 0.0)
     days = []
     for row, first, last, cost in zip(rows, firsts, lasts, costs[1:], strict=True):
-        base = _base(last, cost, before)
-        moved, before = base - before, base
+        base = _base(last, cost, base_before)
+        change, base_before = base - base_before, base
         days.append(
             EquityDay(
                 date=new_york_text(row["last_ns"])[:10],
@@ -79,7 +79,7 @@ def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
                 last_ns=row["last_ns"],
                 opened_usd=first["equity"],
                 closed_usd=last["equity"],
-                transfers_usd=round(moved, 2) if abs(moved) > CENT else 0.0,
+                transfers_usd=round(change, 2) if abs(change) > CENT else 0.0,
                 held=last["equity"] != last["cash"],
                 deepest=last["max_drawdown"],
                 low_usd=row["low"],
@@ -112,17 +112,17 @@ def transfers_between(reader: JournalReader, first_ns: int, last_ns: int) -> Dec
     if first_ns >= last_ns:
         return Decimal(0)
     times = (first_ns, last_ns)
-    before, after = (
+    bases_before, bases_after = (
         _bases(reader.query(_RECORD, (at_ns,))[0], costs)
         for at_ns, costs in zip(times, _costs(reader, times, first_ns), strict=True)
     )
-    moved = min((late - early for early, late in product(before, after)), key=abs)
-    return Decimal(f"{moved:.2f}") if abs(moved) > CENT else Decimal(0)
+    change = min((late - early for early, late in product(bases_before, bases_after)), key=abs)
+    return Decimal(f"{change:.2f}") if abs(change) > CENT else Decimal(0)
 
 
-def _base(record: sqlite3.Row, costs: Sequence[float], before: float) -> float:
+def _base(record: sqlite3.Row, costs: Sequence[float], base_before: float) -> float:
     """Return start + transfers at a record, whichever of `_bases` is nearer to that before it."""
-    return min(_bases(record, costs), key=lambda base: abs(base - before))
+    return min(_bases(record, costs), key=lambda base: abs(base - base_before))
 
 
 def _bases(record: sqlite3.Row, costs: Sequence[float]) -> list[float]:

@@ -50,15 +50,15 @@ class _Table(NamedTuple):
 def _row_table(row_type: type[Row]) -> _Table:
     columns, lines = [], []
     for field in msgspec.structs.fields(row_type):
-        declared = field.type if isinstance(field.type, type) else field.type.__args__[0]
+        column_type = field.type if isinstance(field.type, type) else field.type.__args__[0]
         optional = "" if not isinstance(field.type, type) else " NOT NULL"
         columns.append(field.name)
-        lines.append(f"{field.name}{_SQL_TYPES[declared]}{optional}")
+        lines.append(f"{field.name}{_SQL_TYPES[column_type]}{optional}")
     key = ", ".join(columns[: row_type.KEY])
     rowid = "" if row_type.KEY == 1 and " INTEGER " in lines[0] else " WITHOUT ROWID"
     create = f"CREATE TABLE {row_type.TABLE} ({', '.join(lines)}, PRIMARY KEY ({key})){rowid}"
-    merged = ", ".join(f"{column} = {how}" for column, how in getattr(row_type, "MERGED", {}).items())
-    merge = f" ON CONFLICT ({key}) DO UPDATE SET {merged}" if merged else ""
+    merge_text = ", ".join(f"{column} = {how}" for column, how in getattr(row_type, "MERGED", {}).items())
+    merge = f" ON CONFLICT ({key}) DO UPDATE SET {merge_text}" if merge_text else ""
     counts = any(field.type is Quantity for field in msgspec.structs.fields(row_type))
     return _Table(row_type.TABLE, tuple(columns), create, counts, merge)
 
@@ -112,7 +112,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._db = connect(path, read_only=False)
-        self._begun = False
+        self._is_begun = False
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str]) -> Journal:
@@ -149,7 +149,7 @@ class Journal:
         """
         db = self._db
         try:
-            if not self._begun:
+            if not self._is_begun:
                 self._begin()
             db.execute("BEGIN IMMEDIATE")
             self._insert(_EVENTS, batch.entries)
@@ -190,12 +190,12 @@ class Journal:
         renew_view(self._db)
         for index in _INDEXES:
             self._db.execute(index)
-        self._begun = self._switch("WAL")
+        self._is_begun = self._switch("WAL")
 
     def _renew_tables(self) -> None:
         """Take the type from the columns of quantities that a former release made whole numbers."""
-        made = dict(self._db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
-        former = [table for table in READ_MODELS.values() if table.counts and made[table.name] != table.create]
+        tables_made = dict(self._db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+        former = [table for table in READ_MODELS.values() if table.counts and tables_made[table.name] != table.create]
         if not former:
             return
         self._db.execute("BEGIN IMMEDIATE")
@@ -210,12 +210,12 @@ class Journal:
 
     def _switch(self, mode: str) -> bool:
         """Change the journal mode, which needs exclusive access; False after SWITCH_S."""
-        until = time.monotonic() + SWITCH_S
+        deadline = time.monotonic() + SWITCH_S
         while True:
             try:
                 self._db.execute(f"PRAGMA journal_mode = {mode}")
             except sqlite3.OperationalError as error:
-                if not busy(error) or time.monotonic() > until:
+                if not busy(error) or time.monotonic() > deadline:
                     return False
                 time.sleep(0.02)
             else:
@@ -273,4 +273,4 @@ def grouped(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
         values = msgspec.structs.astuple(row)
         key = number if type(row) is RoundTripRow else values[: row.KEY]
         tables.setdefault(row.TABLE, {})[key] = values
-    return {name: list(keyed.values()) for name, keyed in tables.items()}
+    return {name: list(rows_by_key.values()) for name, rows_by_key in tables.items()}

@@ -58,15 +58,15 @@ def moves_of_fills(journal: JournalReader) -> list[Row]:
         terms = parse_occ(symbol)
         contract = None if terms is None else Contract(symbol, terms.expiry, terms.right, terms.strike, 0)
         try:
-            booked = book_fill(book, order, fill, contract)
+            booking = book_fill(book, order, fill, contract)
         except ValueError:
             continue
-        move = Move(book, booked.book, Cause("", booked.order, filled_ns))
-        moved = move_rows((move,), 0, time_ns, number)
-        number += len(moved)
-        rows += moved
-        rows += [round_trip(one) for one in moved if one.opened_ns]
-        book, orders[name] = booked.book, booked.order
+        move = Move(book, booking.book, Cause("", booking.order, filled_ns))
+        rows_of_move = move_rows((move,), 0, time_ns, number)
+        number += len(rows_of_move)
+        rows += rows_of_move
+        rows += [round_trip(one) for one in rows_of_move if one.opened_ns]
+        book, orders[name] = booking.book, booking.order
     return rows
 
 

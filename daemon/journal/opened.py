@@ -93,8 +93,10 @@ def open(path: Path | str) -> OpenJournal:  # noqa: A001 - `journal.open`, as `g
     Traceback (most recent call last):
     daemon.journal.rows.JournalError: elsewhere/journal.sqlite: no journal here; is this the right --state-dir?
     """
-    given = Path(path)
-    return OpenJournal(given if given.is_file() or given.suffix == Path(FILE).suffix else given / FILE)
+    path_given = Path(path)
+    return OpenJournal(
+        path_given if path_given.is_file() or path_given.suffix == Path(FILE).suffix else path_given / FILE
+    )
 
 
 class OpenJournal:
@@ -164,22 +166,22 @@ class OpenJournal:
         Raises:
             ValueError: no event has that name.
         """
-        if unknown := sorted(set(kinds) - KINDS):
-            raise ValueError(f"{unknown[0]!r} is no kind of event: expected some of {', '.join(sorted(KINDS))}")
+        if unknown_kinds := sorted(set(kinds) - KINDS):
+            raise ValueError(f"{unknown_kinds[0]!r} is no kind of event: expected some of {', '.join(sorted(KINDS))}")
         return self._entries(frozenset(kinds), after)
 
-    def _entries(self, kinds: frozenset[str], after: int) -> Iterator[Entry]:
+    def _entries(self, kinds: frozenset[str], after_id: int) -> Iterator[Entry]:
         with reading(self.path):
             if not kinds:
-                yield from self._reader.entries(after)
+                yield from self._reader.entries(after_id)
                 return
-            known = ", ".join(f"'{kind}'" for kind in sorted(kinds))
-            asked = f"SELECT {', '.join(Entry._fields)} FROM events WHERE id > ? AND id <= ? AND kind IN ({known})"
+            kinds_text = ", ".join(f"'{kind}'" for kind in sorted(kinds))
+            query = f"SELECT {', '.join(Entry._fields)} FROM events WHERE id > ? AND id <= ? AND kind IN ({kinds_text})"
             first, last = self._ends()
-            after = max(after, first - 1)
-            while after < last:
-                yield from map(Entry._make, self._reader.query(f"{asked} ORDER BY id", (after, after + SPAN)))
-                after, last = after + SPAN, self._ends()[1]
+            after_id = max(after_id, first - 1)
+            while after_id < last:
+                yield from map(Entry._make, self._reader.query(f"{query} ORDER BY id", (after_id, after_id + SPAN)))
+                after_id, last = after_id + SPAN, self._ends()[1]
 
     def _ends(self) -> tuple[int, int]:
         """The ids of the first and the last row, 0 of a journal without any."""
@@ -240,8 +242,8 @@ class OpenJournal:
         Raises:
             ValueError: a day, side, result or sort that is not one of these.
         """
-        wanted = _wanted(symbol, start, end, side, result, open_only=open_only, sort=sort, limit=limit)
-        return self._read(lambda: read_trades(self._reader, wanted).trades)
+        wish = _wish(symbol, start, end, side, result, open_only=open_only, sort=sort, limit=limit)
+        return self._read(lambda: read_trades(self._reader, wish).trades)
 
     def totals(
         self,
@@ -254,8 +256,8 @@ class OpenJournal:
         open_only: bool = False,
     ) -> Totals:
         """Return the sums over the trades that match, with the arguments of `trades`."""
-        wanted = _wanted(symbol, start, end, side, result, open_only=open_only, sort="time", limit=1)
-        return self._read(lambda: read_trades(self._reader, wanted).totals)
+        wish = _wish(symbol, start, end, side, result, open_only=open_only, sort="time", limit=1)
+        return self._read(lambda: read_trades(self._reader, wish).totals)
 
     def at(self, row: int) -> AccountAt:
         """Return the account after the event row of this id, from the journal's tables: nothing is stepped again.
@@ -266,17 +268,17 @@ class OpenJournal:
         return self._read(lambda: self._at(row))
 
     def _at(self, row: int) -> AccountAt:
-        found = self._reader.query("SELECT time_ns FROM events WHERE id = ?", (row,))
-        if not found:
+        rows = self._reader.query("SELECT time_ns FROM events WHERE id = ?", (row,))
+        if not rows:
             first, last = self._ends()
             raise ValueError(f"{self.path} has no row {row}: expected one from {first} to {last}")
-        time_ns = found[0]["time_ns"]
-        chained = self._reader.query(
+        time_ns = rows[0]["time_ns"]
+        chain_rows = self._reader.query(
             "SELECT seq FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (row,)
         )
         base = base_of(self._reader.meta())
-        seq = chained[0]["seq"] if chained else 0 if base is None else base.seq
-        marked = self._reader.query(
+        seq = chain_rows[0]["seq"] if chain_rows else 0 if base is None else base.seq
+        equity_rows = self._reader.query(
             "SELECT time_ns, equity_usd, cash_usd, realized_usd FROM equity WHERE time_ns <= ? "
             "ORDER BY time_ns DESC LIMIT 1",
             (time_ns,),
@@ -287,17 +289,17 @@ class OpenJournal:
                 "ORDER BY time_ns, seq, part",
                 {"time": time_ns, "seq": seq},
             )
-        held = {move["symbol"]: of_column(move["held"]) for move in moves}
-        positions = {symbol: count for symbol, count in held.items() if count}
+        holdings = {move["symbol"]: of_column(move["held"]) for move in moves}
+        positions = {symbol: count for symbol, count in holdings.items() if count}
         at = AccountAt(row=row, seq=seq, time_ns=time_ns, positions=positions)
-        if not marked:
+        if not equity_rows:
             return at
         return msgspec.structs.replace(
             at,
-            equity_usd=Decimal(marked[0]["equity_usd"]),
-            cash_usd=Decimal(marked[0]["cash_usd"]),
-            realized_usd=Decimal(marked[0]["realized_usd"]),
-            marked_ns=marked[0]["time_ns"],
+            equity_usd=Decimal(equity_rows[0]["equity_usd"]),
+            cash_usd=Decimal(equity_rows[0]["cash_usd"]),
+            realized_usd=Decimal(equity_rows[0]["realized_usd"]),
+            marked_ns=equity_rows[0]["time_ns"],
         )
 
     def head(self, row: int | None = None) -> str:
@@ -340,13 +342,17 @@ class OpenJournal:
             offset += PAGE
 
 
-def _wanted(
+def _wish(
     symbol: str, start: str, end: str, side: str, result: str, *, open_only: bool, sort: str, limit: int
 ) -> Wanted:
-    for name, value, known in (("side", side, ("", *SIDES)), ("result", result, ("", *RESULTS)), ("sort", sort, SORTS)):
-        if value not in known:
-            shown = ", ".join(repr(one) for one in known if one)
-            raise ValueError(f"{name} is {value!r}: expected one of {shown}")
+    for name, value, choices in (
+        ("side", side, ("", *SIDES)),
+        ("result", result, ("", *RESULTS)),
+        ("sort", sort, SORTS),
+    ):
+        if value not in choices:
+            choices_text = ", ".join(repr(one) for one in choices if one)
+            raise ValueError(f"{name} is {value!r}: expected one of {choices_text}")
     return Wanted(
         symbol=symbol,
         start_ns=day_begin(start),
@@ -361,7 +367,7 @@ def _wanted(
 
 def _check_chain(reader: JournalReader) -> ChainCheck:
     meta = reader.meta()  # its end too: a daemon may add rows while they are read, and takes none away
-    base, (end, _, ended) = base_of(meta), meta.get("head", "").partition(":")
+    base, (end, _, end_text) = base_of(meta), meta.get("head", "").partition(":")
     previous, seq, row = chain_start(meta), 0, 0
     if base is not None:
         seq, row = base.seq, base.row
@@ -371,7 +377,7 @@ def _check_chain(reader: JournalReader) -> ChainCheck:
         where = f"row {entry.id} ({entry.kind})"
         if entry.id != row:
             return ChainCheck(count, previous.hex(), f"row {row} is missing, row {entry.id} follows")
-        if not is_whole(entry, previous) or (str(row) == end and entry.hash.hex() != ended):
+        if not is_whole(entry, previous) or (str(row) == end and entry.hash.hex() != end_text):
             words = f"{where}: its hash does not match: it, or what is before it, was changed"
             return ChainCheck(count, previous.hex(), words)
         if entry.seq is not None and entry.seq != seq + 1:

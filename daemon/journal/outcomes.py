@@ -63,8 +63,8 @@ def read_baskets(reader: JournalReader, under_way: Iterable[int] = ()) -> Basket
         f"SELECT {shown_outcome(under_way)} AS shown FROM decisions AS d WHERE outcome = 'ordered' AND work LIKE '%.'"
     )
     (row,) = reader.query(f"SELECT count(*) AS ordered, total(shown = '{NO_CHANGE}') AS unsent FROM ({baskets})")
-    there = reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'")
-    apart = reader.query("SELECT coalesce(avg(apart), 0.0) AS mean FROM baskets")[0]["mean"] if there else 0.0
+    table_rows = reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'")
+    apart = reader.query("SELECT coalesce(avg(apart), 0.0) AS mean FROM baskets")[0]["mean"] if table_rows else 0.0
     return Baskets(row["ordered"], int(row["unsent"]), apart)
 
 
@@ -109,17 +109,17 @@ def orders_of(reader: JournalReader, decision: int) -> tuple[Ordered, ...]:
         (f"{decision}.", f"{decision}/"),
     )
     alike = groupby(rows, lambda row: (row["symbol"], row["side"]))
-    return tuple(_ordered(symbol, side, tuple(some)) for (symbol, side), some in alike)
+    return tuple(_sum_orders(symbol, side, tuple(some)) for (symbol, side), some in alike)
 
 
-def _ordered(symbol: str, side: int, rows: Sequence[sqlite3.Row]) -> Ordered:
+def _sum_orders(symbol: str, side: int, rows: Sequence[sqlite3.Row]) -> Ordered:
     """Sum up orders in the order in which they were sent: each was to fill what those before it had left."""
-    wanted: Quantity = 0
-    filled: Quantity = 0
+    quantity_wanted: Quantity = 0
+    quantity_filled: Quantity = 0
     for row in rows:
-        wanted = max(wanted, filled + of_column(row["quantity"]))
-        filled += of_column(row["filled"])
-    return Ordered(symbol, side, wanted, filled, any(row["status"] not in TERMINAL for row in rows))
+        quantity_wanted = max(quantity_wanted, quantity_filled + of_column(row["quantity"]))
+        quantity_filled += of_column(row["filled"])
+    return Ordered(symbol, side, quantity_wanted, quantity_filled, any(row["status"] not in TERMINAL for row in rows))
 
 
 def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, BookChange]:
@@ -159,14 +159,14 @@ def became(outcome: str, orders: Sequence[Ordered], did: BookChange | None, *, c
 def reasons(reader: JournalReader, row: sqlite3.Row, outcome: str) -> tuple[str, ...]:
     """Return in sentences why nothing more became of a decision; none where it did what was wanted."""
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
-    denied = tuple(_denial(name, reason) for name, reason in gates.items() if reason)
+    denials = tuple(_denial(name, reason) for name, reason in gates.items() if reason)
     if outcome == NO_CHANGE:
-        return (*denied, f"No order followed: {why_no_change(reader, row)}.")
+        return (*denials, f"No order followed: {why_no_change(reader, row)}.")
     if row["kind"] == "rule":
-        return (*denied, f"A rule decided: {_words(row['action'])}.")
+        return (*denials, f"A rule decided: {_words(row['action'])}.")
     if row["resolved"] and row["resolved"] != row["action"]:
-        return (*denied, f"With what was held then, {_words(row['action'])} means {_words(row['resolved'])}.")
-    return (*denied, "No order was wanted: nothing is to change.") if outcome == "hold" else denied
+        return (*denials, f"With what was held then, {_words(row['action'])} means {_words(row['resolved'])}.")
+    return (*denials, "No order was wanted: nothing is to change.") if outcome == "hold" else denials
 
 
 def _words(name: str | None) -> str:
@@ -183,13 +183,13 @@ def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
     legs = _legs(row["target"])
     if not legs or not _has_moves(reader):
         return WHY_NO_CHANGE
-    held = {
+    holdings = {
         cause["symbol"]: of_column(cause["held"])
         for cause in reader.query(
             "SELECT symbol, held, max(1000 * seq + part) FROM moves WHERE at_ns < ? GROUP BY symbol", (row["time_ns"],)
         )
     }
-    changes = [leg.goal - held.get(leg.symbol, 0) for leg in legs]
+    changes = [leg.goal - holdings.get(leg.symbol, 0) for leg in legs]
     cash = reader.query(
         "SELECT cash_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1", (row["time_ns"],)
     )

@@ -92,13 +92,13 @@ def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
 
 def _append_whole(descriptor: int, line: bytes) -> None:
     """Append the line whole and durable, or nothing of it: the part that a full disk takes is no signed head."""
-    before = os.fstat(descriptor).st_size
+    size_before = os.fstat(descriptor).st_size
     try:
         while line:
             line = line[os.write(descriptor, line) :]
         os.fsync(descriptor)
     except OSError:
-        os.ftruncate(descriptor, before)
+        os.ftruncate(descriptor, size_before)
         raise
 
 
@@ -139,22 +139,22 @@ def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> HeadCo
             f"{heads_or_file}: no head stands there; expected the log's chain_head, a day's report, or ROW:HEAD"
         )
     with closing(JournalReader(journal)) as reader, reading(journal):
-        return _compared(reader, heads, newest=newest)
+        return _compare(reader, heads, newest=newest)
 
 
-def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> HeadComparison:
+def _compare(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> HeadComparison:
     base, last = base_of(reader.meta()), reader.last_entry()
     first, end = base.row if base is not None else 0, last.id if last is not None else 0
-    agree = elsewhere = 0
+    agree = in_other_files = 0
     for row, head in heads:
         if row < first or (row > end and not newest):
-            elsewhere += 1
+            in_other_files += 1
         elif row > end:
-            return HeadComparison(agree, elsewhere, f"row {row} was published, and the journal ends at row {end}")
+            return HeadComparison(agree, in_other_files, f"row {row} was published, and the journal ends at row {end}")
         elif reader.chain_head(row).hex() != head:
             return HeadComparison(
-                agree, elsewhere, f"at row {row} the head {head} was published, the journal has another"
+                agree, in_other_files, f"at row {row} the head {head} was published, the journal has another"
             )
         else:
             agree += 1
-    return HeadComparison(agree, elsewhere, "")
+    return HeadComparison(agree, in_other_files, "")

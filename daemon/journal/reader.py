@@ -90,7 +90,7 @@ class JournalReader:
                 snapshot = None
             yield int(event_id) if snapshot is None else snapshot
         base = base_of(self.meta())
-        former = None if base is None else self._of_the_file_before(base.row + 1)
+        former = None if base is None else self._former_snapshot(base.row + 1)
         if former is not None:
             yield former
 
@@ -100,7 +100,7 @@ class JournalReader:
         row = self._db.execute(f"SELECT {columns} FROM snapshots WHERE event_id = ?", (event_id,)).fetchone()
         return None if row is None else Snapshot._make(row)
 
-    def _of_the_file_before(self, first: int) -> Snapshot | None:
+    def _former_snapshot(self, first: int) -> Snapshot | None:
         """Return the snapshot at this file's first row from the file that ends with it; None without that."""
         for path in (self.path.parent / ROTATED).glob(f"*-{first:012}.sqlite"):
             try:
@@ -124,8 +124,8 @@ class JournalReader:
 
     def payloads(self, *kinds: str, page: int = 5000) -> Iterator[str]:
         """Yield the payloads of all events of these kinds, oldest first; each page is a transaction of its own."""
-        last, named = 0, ", ".join(f"'{kind}'" for kind in kinds)
-        sql = f"SELECT id, payload FROM events WHERE id > ? AND kind IN ({named}) ORDER BY id LIMIT ?"
+        last, kinds_text = 0, ", ".join(f"'{kind}'" for kind in kinds)
+        sql = f"SELECT id, payload FROM events WHERE id > ? AND kind IN ({kinds_text}) ORDER BY id LIMIT ?"
         while rows := self.query(sql, (last, page)):
             last = rows[-1]["id"]
             yield from (row["payload"] for row in rows)
@@ -142,8 +142,8 @@ class JournalReader:
         if newest:
             return str(max(newest)[1])
         base = base_of(self.meta())
-        before = None if base is None else base.started if kinds == ("RunStarted",) else base.model
-        return before or None
+        payload_before = None if base is None else base.started if kinds == ("RunStarted",) else base.model
+        return payload_before or None
 
     def hold(self, other: Path) -> None:
         """Read the journal as it is now until `close`, despite writers; attach the file `other` as `other`.

@@ -234,14 +234,14 @@ MODEL_CONFIG = "model_config"  # the same of its canonical text; absent where th
 def made_with(spec: Spec) -> dict[str, str]:
     """What a journal's table meta holds of symbols, model configuration and the file of a strategy of one's own."""
     symbols = configured(spec)
-    named = {SYMBOLS: ",".join(symbols)} if symbols else {}
-    there = own(spec.name)
+    meta_symbols = {SYMBOLS: ",".join(symbols)} if symbols else {}
+    own_strategy = own(spec.name)
     place = {}
-    if there is not None:
+    if own_strategy is not None:
         from strategies.kit.own.stand_in import spec_text
 
-        place = {STRATEGY_FROM: there.place, STRATEGY_SPEC: spec_text(spec)}
-    return named | place | ({MODEL_CONFIG: spec.config} if spec.config else {})
+        place = {STRATEGY_FROM: own_strategy.place, STRATEGY_SPEC: spec_text(spec)}
+    return meta_symbols | place | ({MODEL_CONFIG: spec.config} if spec.config else {})
 
 
 def symbols_of(meta: Mapping[str, str]) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def _bars(row: sqlite3.Row) -> int | None:
     return row["bars"] if row["worst_usd"] is not None else None
 
 
-def _unrealised(row: sqlite3.Row) -> float | None:
+def _unrealised_usd(row: sqlite3.Row) -> float | None:
     if not row["held"] or row["pnl_usd"] is None:
         return None
     return float(round(row["pnl_usd"] - row["realized_usd"], 6))
@@ -144,19 +144,21 @@ class Trade:
     fills: int = column(NUMBER, "entries and exits", "t.fills")
     realized_usd: float = column(USD, "by what was left again, after all fees", "round(t.realized_usd, 6)")
     unrealized_usd: float | None = column(
-        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealised
+        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealised_usd
     )
 
 
-def _declared() -> dict[str, Column]:
+def _declared_columns() -> dict[str, Column]:
     columns = {}
     for one in fields(Trade):
-        declared, listed = one.metadata[Column]
-        columns[one.name] = msgspec.structs.replace(declared, name=(declared.name or one.name) if listed else "")
+        declaration, list_name = one.metadata[Column]
+        columns[one.name] = msgspec.structs.replace(
+            declaration, name=(declaration.name or one.name) if list_name else ""
+        )
     return columns
 
 
-COLUMNS = _declared()
+COLUMNS = _declared_columns()
 """Field of `Trade` -> its declaration."""
 LISTED = {declared.name: (name, declared) for name, declared in COLUMNS.items() if declared.name}
 """Column of CSV and JSON -> the field of `Trade` and its declaration."""
@@ -181,8 +183,8 @@ def table() -> str:
     """Return the columns as a Markdown table: what docs/TRADES.md shows."""
     lines = ["| CSV and JSON | view | unit | meaning |", "|---|---|---|---|"]
     for name, c in COLUMNS.items():
-        listed, viewed = (f"`{text}`" if text else "" for text in (c.name, name if c.sql else ""))
-        lines.append(f"| {listed} | {viewed} | {c.unit} | {c.meaning} |")
+        list_text, view_text = (f"`{text}`" if text else "" for text in (c.name, name if c.sql else ""))
+        lines.append(f"| {list_text} | {view_text} | {c.unit} | {c.meaning} |")
     lines.append("| | `multiplier`, `left_usd` | | shares a contract; USD of what was left again |")
     lines.append("| | `all_entered`, `all_left` | | what was entered and left, signed and exact |")
     return "\n".join(lines)
@@ -196,10 +198,10 @@ def renew_view(db: sqlite3.Connection) -> None:
         db.execute(VIEW)
 
 
-def _reader(name: str, declared: Column) -> Callable[[sqlite3.Row], Any]:
-    if declared.of is not None:
-        return declared.of
-    if declared.unit == TEXT:
+def _reader(name: str, column: Column) -> Callable[[sqlite3.Row], Any]:
+    if column.of is not None:
+        return column.of
+    if column.unit == TEXT:
         return lambda row: row[name] or ""
     return lambda row: row[name]
 

@@ -34,7 +34,7 @@ class JournalWriter:
     def __init__(self, journal: Journal, ballast_mib: int = 0, *, spent: bool = False) -> None:
         self.journal = journal
         self.pressed = False
-        self._broken: WriteFailed | None = None
+        self._failure: WriteFailed | None = None
         self._ballast_mib = ballast_mib
         self._ballast = journal.path.with_name(BALLAST_FILE)
         self._pool = one_thread("journal-writer")
@@ -49,7 +49,7 @@ class JournalWriter:
         pending = self._pending
         while pending and (pending[0].done() or len(pending) >= IN_FLIGHT):
             if not pending[0].done():
-                await _finished(pending[0])
+                await _wait_for(pending[0])
             pending.popleft().result()
         pending.append(self._pool.submit(self._commit, batch))
         time_waits_for(self._pool)
@@ -57,22 +57,22 @@ class JournalWriter:
     async def durable(self) -> None:
         """Wait until all queued batches are on the disk. Raises WriteFailed."""
         while self._pending:
-            await _finished(self._pending.popleft())
+            await _wait_for(self._pending.popleft())
 
     async def beat(self) -> None:
         """Wait until the thread has done its earlier work: a liveness check. Raises WriteFailed when it broke."""
         beaten = asyncio.wrap_future(self._pool.submit(int))
         time_waits_for(self._pool)
         await beaten
-        if self._broken is not None:
-            raise self._broken
+        if self._failure is not None:
+            raise self._failure
 
     async def reserve(self) -> None:
         """Make the ballast again that a full disk took, before new risk. Raises JournalError without room for it."""
         if self._ballast_mib and not self._ballast.exists():
-            made = self._pool.submit(self._reserve)
+            future = self._pool.submit(self._reserve)
             time_waits_for(self._pool)
-            await _finished(made)
+            await _wait_for(future)
 
     def _reserve(self) -> None:
         _make_ballast(self._ballast, self._ballast_mib)
@@ -84,20 +84,20 @@ class JournalWriter:
         self.journal.close()
 
     def _commit(self, batch: CommitBatch) -> None:
-        if self._broken is not None:  # no row may follow a missing one
-            raise self._broken
+        if self._failure is not None:  # no row may follow a missing one
+            raise self._failure
         try:
-            self._commit_pressed(batch)
+            self._commit_under_pressure(batch)
         except WriteFailed as error:
-            self._broken = error
+            self._failure = error
             raise
         except Exception as error:  # not SQLite's error, but rows are missing all the same
-            self._broken = WriteFailed(f"{self.journal.path}: {type(error).__name__}: {error}")
-            raise self._broken from error
+            self._failure = WriteFailed(f"{self.journal.path}: {type(error).__name__}: {error}")
+            raise self._failure from error
 
-    def _commit_pressed(self, batch: CommitBatch) -> None:
+    def _commit_under_pressure(self, batch: CommitBatch) -> None:
         try:
-            self._commit_unlocked(batch)
+            self._commit_with_retries(batch)
         except WriteFailed as error:
             if busy(error.__cause__) or not self._ballast.exists():
                 raise
@@ -106,18 +106,18 @@ class JournalWriter:
             self.pressed = True
             self.journal.commit(batch)
 
-    def _commit_unlocked(self, batch: CommitBatch) -> None:
+    def _commit_with_retries(self, batch: CommitBatch) -> None:
         """Commit, retrying while another process may hold the file: a lock is no full disk."""
-        until = time.monotonic() + LOCKED_S
+        deadline = time.monotonic() + LOCKED_S
         while True:
             try:
                 return self.journal.commit(batch)
             except WriteFailed as error:
-                if not busy(error.__cause__) or time.monotonic() > until:
+                if not busy(error.__cause__) or time.monotonic() > deadline:
                     raise
 
 
-async def _finished(future: Future[None]) -> None:
+async def _wait_for(future: Future[None]) -> None:
     """Wait for a batch. A cancelled wait must not cancel the batch: those queued after it would follow a gap."""
     await asyncio.shield(asyncio.wrap_future(future))
 

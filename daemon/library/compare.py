@@ -32,9 +32,9 @@ def compare(runs: Sequence[ListedRun]) -> Comparison:
         raise LibraryError("a run is named twice: expected each once")
     if not FEWEST <= len(runs) <= MOST:
         raise LibraryError(f"{len(runs)} runs: expected {FEWEST} to {MOST}")
-    unread = [run for run in runs if run.problem and run.figures is None]
-    if unread:
-        raise LibraryError(f"{unread[0].id} cannot be read: {unread[0].problem}")
+    unread_runs = [run for run in runs if run.problem and run.figures is None]
+    if unread_runs:
+        raise LibraryError(f"{unread_runs[0].id} cannot be read: {unread_runs[0].problem}")
     courses = tuple(course(run) for run in runs)
     return Comparison(
         tuple(runs), courses, tuple(figure_rows(runs)), tuple(_differences(runs)), tuple(_remarks(runs, courses))
@@ -47,10 +47,10 @@ def _differences(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
     A setting that one kind of run alone has is a difference where two runs of that kind differ in it.
     """
     rows = different([_facts(run) for run in runs])
-    given = [parameters(run) for run in runs]
+    parameter_sets = [parameters(run) for run in runs]
     for kind in dict.fromkeys(run.kind for run in runs):
         places = [place for place, run in enumerate(runs) if run.kind == kind]
-        for name, *values in different([given[place] for place in places]):
+        for name, *values in different([parameter_sets[place] for place in places]):
             by_place = dict(zip(places, values, strict=True))
             rows.append((name, *(by_place.get(place, NONE) for place in range(len(runs)))))
     return rows
@@ -58,14 +58,14 @@ def _differences(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
 
 def figure_rows(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
     """Return what each run came to, in words."""
-    found = [run.figures for run in runs]
+    run_figures = [run.figures for run in runs]
     return [
-        ("sessions", *(NONE if f is None else f"{f.sessions:,}, {f.first} to {f.last}" for f in found)),
-        ("return", *(NONE if f is None else share(f.share) for f in found)),
-        ("a year", *(NONE if f is None else share(f.annual) for f in found)),
-        ("Sharpe ratio", *(NONE if f is None else ratio(f.sharpe) for f in found)),
-        ("largest drawdown", *(NONE if f is None else share(-f.max_drawdown) for f in found)),
-        ("trades", *(NONE if f is None else f"{f.trades:,}" for f in found)),
+        ("sessions", *(NONE if f is None else f"{f.sessions:,}, {f.first} to {f.last}" for f in run_figures)),
+        ("return", *(NONE if f is None else share(f.share) for f in run_figures)),
+        ("a year", *(NONE if f is None else share(f.annual) for f in run_figures)),
+        ("Sharpe ratio", *(NONE if f is None else ratio(f.sharpe) for f in run_figures)),
+        ("largest drawdown", *(NONE if f is None else share(-f.max_drawdown) for f in run_figures)),
+        ("trades", *(NONE if f is None else f"{f.trades:,}" for f in run_figures)),
     ]
 
 

@@ -51,12 +51,15 @@ def read_dry_run(file: Path, name: str) -> ListedRun | None:
         meta = meta_of(reader)
         if meta.get("mode") not in MODES:
             return None
-        started, model = _newest(reader, meta, "RunStarted"), _newest(reader, meta, "ModelVerified", "ModelPromoted")
+        run_started, model = (
+            _newest(reader, meta, "RunStarted"),
+            _newest(reader, meta, "ModelVerified", "ModelPromoted"),
+        )
         newest = reader.query("SELECT time_ns FROM events ORDER BY id DESC LIMIT 1")
         figures = read_alone(reader)
     process = process_of(folder)
-    changed = _changed(meta, started)
-    ended_s = max(_written(file), _written(file.with_name(f"{FILE}-wal")))
+    changes = _changes(meta, run_started)
+    ended_s = max(_written_s(file), _written_s(file.with_name(f"{FILE}-wal")))
     progress = _progress(meta, newest[0]["time_ns"] if newest else 0, process)
     return ListedRun(
         id=name,
@@ -68,14 +71,14 @@ def read_dry_run(file: Path, name: str) -> ListedRun | None:
         data=meta.get("tape", "") or "live data",
         data_sha256=meta.get("tape_sha256", ""),
         synthetic=bool(meta.get("synthetic")),
-        code=started.get("code", ""),
-        began_s=min(_written(folder / LOCK_FILE), ended_s),  # a refused start takes the lock and writes nothing
+        code=run_started.get("code", ""),
+        began_s=min(_written_s(folder / LOCK_FILE), ended_s),  # a refused start takes the lock and writes nothing
         ended_s=ended_s,
         verdict=kind_of(
             meta["mode"], meta.get("account", ""), synthetic=bool(meta.get("synthetic")), tape=meta.get("tape", "")
         ),
-        changed=changed,
-        brief=tuple(f"{key}={value}" for key, value in changed.items()),
+        changed=changes,
+        brief=tuple(f"{key}={value}" for key, value in changes.items()),
         figures=figures_of(figures),
         progress=progress,
     )
@@ -99,24 +102,24 @@ def read_parameters(file: Path) -> dict[str, str]:
     """Return all settings of the run by dotted key. Raises JournalError, OSError."""
     with closing(JournalReader(file)) as reader, reading(file):
         meta = meta_of(reader)
-        started = _newest(reader, meta, "RunStarted")
-    return {**_of_meta(meta), **dict(dotted(started.get("trading", {})))}
+        run_started = _newest(reader, meta, "RunStarted")
+    return {**_of_meta(meta), **dict(dotted(run_started.get("trading", {})))}
 
 
-def figures_of(found: Performance) -> RunFigures | None:
+def figures_of(performance: Performance) -> RunFigures | None:
     """Return the library's figures of a performance, None without a session."""
-    if not found.sessions:
+    if not performance.sessions:
         return None
     return RunFigures(
-        first=found.first,
-        last=found.last,
-        sessions=found.sessions,
-        capital_usd=found.start_usd,
-        share=found.share,
-        annual=found.annual,
-        sharpe=found.sharpe,
-        max_drawdown=found.max_drawdown,
-        trades=found.trades.trades + found.trades.open,
+        first=performance.first,
+        last=performance.last,
+        sessions=performance.sessions,
+        capital_usd=performance.start_usd,
+        share=performance.share,
+        annual=performance.annual,
+        sharpe=performance.sharpe,
+        max_drawdown=performance.max_drawdown,
+        trades=performance.trades.trades + performance.trades.open,
     )
 
 
@@ -125,23 +128,23 @@ def _newest(reader: JournalReader, meta: Mapping[str, str], *kinds: str) -> dict
     marks = ", ".join("?" * len(kinds))
     rows = reader.query(f"SELECT payload FROM events WHERE kind IN ({marks}) ORDER BY id DESC LIMIT 1", kinds)
     base = None if rows else base_of(dict(meta))
-    before = "" if base is None else base.started if "RunStarted" in kinds else base.model
-    text = rows[0]["payload"] if rows else before
+    payload_before = "" if base is None else base.started if "RunStarted" in kinds else base.model
+    text = rows[0]["payload"] if rows else payload_before
     try:
-        found = msgspec.json.decode(text) if text else {}
+        fields = msgspec.json.decode(text) if text else {}
     except msgspec.DecodeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
-def _changed(meta: Mapping[str, str], started: Mapping[str, Any]) -> dict[str, str]:
+def _changes(meta: Mapping[str, str], run_started: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that differ from the strategy's defaults of this code."""
     usual, strategy = {}, meta.get("strategy", "")
-    if started:
+    if run_started:
         usual = dict(dotted(_defaults(strategy if strategy in STRATEGIES else "")))
-    given = dict(dotted(started.get("trading", {})))
-    changed = {key: value for key, value in given.items() if not _is_usual(value, usual.get(key, ""))}
-    return {**_of_meta(meta), **changed}
+    settings = dict(dotted(run_started.get("trading", {})))
+    changes = {key: value for key, value in settings.items() if not _is_usual(value, usual.get(key, ""))}
+    return {**_of_meta(meta), **changes}
 
 
 def _is_usual(value: str, usual: str) -> bool:
@@ -162,7 +165,7 @@ def _defaults(strategy: str) -> dict[str, Any]:
 
 def _of_meta(meta: Mapping[str, str]) -> dict[str, str]:
     keys = {"symbols": "desk.symbols", "model_config": "desk.model_config", "option_quotes": "option_quotes"}
-    return {shown: meta[key] for key, shown in keys.items() if meta.get(key)}
+    return {label: meta[key] for key, label in keys.items() if meta.get(key)}
 
 
 def _progress(meta: Mapping[str, str], newest_ns: int, process: str) -> Progress | None:
@@ -170,13 +173,13 @@ def _progress(meta: Mapping[str, str], newest_ns: int, process: str) -> Progress
     first, _, last = meta.get(TAPE_DATES, "").partition(" ")
     try:
         begin, end = date.fromisoformat(first), date.fromisoformat(last)
-        reached = date.fromisoformat(new_york_text(newest_ns)[:10])
+        date_reached = date.fromisoformat(new_york_text(newest_ns)[:10])
     except (ValueError, OverflowError):
         return None
     whole = (end - begin).days + 1
-    done = min(max((reached - begin).days + (not process), 0), whole)
+    days_done = min(max((date_reached - begin).days + (not process), 0), whole)
     return Progress(
-        stage="replay", done=done, total=whole, unit="days", process=int(process) if process.isdecimal() else 0
+        stage="replay", done=days_done, total=whole, unit="days", process=int(process) if process.isdecimal() else 0
     )
 
 
@@ -188,7 +191,7 @@ def _state(meta: Mapping[str, str], progress: Progress | None, process: str) -> 
     return FINISHED if progress.done >= progress.total else STOPPED
 
 
-def _written(path: Path) -> float:
+def _written_s(path: Path) -> float:
     try:
         return os.lstat(path).st_mtime
     except OSError:

@@ -33,38 +33,38 @@ class _Grid(msgspec.Struct):
 
 def read_grid(file: Path, name: str) -> ListedRun:
     """Return the study. Raises ValueError for a damaged file, OSError."""
-    found, written = read_whole(file, _Grid), file.lstat().st_mtime
-    varied = _varied(found)
+    grid, written_s = read_whole(file, _Grid), file.lstat().st_mtime
+    variations = _variations(grid)
     return ListedRun(
         id=name,
         kind=STUDY,
         folder=str(file.parent),
         state=FINISHED,
-        strategy=found.strategy,
-        version=found.version,
-        data=found.bars,
-        began_s=written,
-        ended_s=written,
-        verdict=found.words,
-        changed=varied,
-        brief=(f"{len(found.cells) or len(found.trials)} sets", *(f"{key}={text}" for key, text in varied.items())),
+        strategy=grid.strategy,
+        version=grid.version,
+        data=grid.bars,
+        began_s=written_s,
+        ended_s=written_s,
+        verdict=grid.words,
+        changed=variations,
+        brief=(f"{len(grid.cells) or len(grid.trials)} sets", *(f"{key}={text}" for key, text in variations.items())),
     )
 
 
 def read_parameters(file: Path) -> dict[str, str]:
     """Return what was varied, by dotted key. Raises as `read_grid`."""
-    return _varied(read_whole(file, _Grid))
+    return _variations(read_whole(file, _Grid))
 
 
-def _varied(grid: _Grid) -> dict[str, str]:
+def _variations(grid: _Grid) -> dict[str, str]:
     """Return the values of each setting: all of a few, else the first and the last, in their order."""
     sets = [cell.rules or cell.values for cell in (*grid.cells, *grid.trials)]
-    shown = {}
+    texts = {}
     for key in dict.fromkeys(key for one in sets for key in one):
         values = [as_text(value) for value in sorted({one[key] for one in sets if key in one}, key=_order)]
         few = values if len(values) <= VALUES_SHOWN else [values[0], "…", values[-1]]
-        shown[key] = ", ".join(few)
-    return shown
+        texts[key] = ", ".join(few)
+    return texts
 
 
 def _order(value: Any) -> tuple[bool, Any]:

@@ -69,38 +69,38 @@ Looked = dict[Path, tuple[tuple[object, ...], ListedRun]]
 """Folder -> times and sizes of its files at the last look, and the run: a look less, within one process."""
 
 
-def library_of(places: Sequence[Path], looked: Looked | None = None) -> Library:
+def library_of(places: Sequence[Path], looks: Looked | None = None) -> Library:
     """Return all runs in and below these folders; one that does not exist has none.
 
-    With `looked` a folder whose files are as they were is not read again, unless its run was running.
+    With `looks` a folder whose files are as they were is not read again, unless its run was running.
     """
     remarks: list[str] = []
-    found: dict[Path, str] = {}
+    kinds: dict[Path, str] = {}
     for place in places:
         for folder, kind in _folders(place, remarks):
-            found.setdefault(folder.resolve(), kind)
-    if len(found) > RUNS_MOST:
+            kinds.setdefault(folder.resolve(), kind)
+    if len(kinds) > RUNS_MOST:
         remarks.append(
-            f"{len(found):,} runs are there: the first {RUNS_MOST:,} by folder are listed; name fewer folders"
+            f"{len(kinds):,} runs are there: the first {RUNS_MOST:,} by folder are listed; name fewer folders"
         )
-    folders = sorted(found)[:RUNS_MOST]
+    folders = sorted(kinds)[:RUNS_MOST]
     names = names_of(folders)
-    looked = {} if looked is None else looked
-    runs = [_kept(folder, found[folder], name, looked) for folder, name in zip(folders, names, strict=True)]
-    for gone in looked.keys() - set(folders):
-        del looked[gone]
+    looks = {} if looks is None else looks
+    runs = [_run_of(folder, kinds[folder], name, looks) for folder, name in zip(folders, names, strict=True)]
+    for old_folder in looks.keys() - set(folders):
+        del looks[old_folder]
     return Library(tuple(run for run in runs if run is not None), tuple(remarks))
 
 
-def _kept(folder: Path, kind: str, name: str, looked: Looked) -> ListedRun | None:
+def _run_of(folder: Path, kind: str, name: str, looks: Looked) -> ListedRun | None:
     """Return the run as it was looked at before where nothing changed since, else as it is now."""
-    seen = tuple(_stamp(folder / file) for file in WATCHED)
-    before, run = looked.get(folder, ((), None))
-    if run is None or before != seen:
+    stamps = tuple(_stamp(folder / file) for file in WATCHED)
+    stamps_before, run = looks.get(folder, ((), None))
+    if run is None or stamps_before != stamps:
         run = _read(folder / kind, name)
-        looked.pop(folder, None)
+        looks.pop(folder, None)
     if run is not None and run.state not in (RUNNING, UNREADABLE):
-        looked[folder] = seen, run
+        looks[folder] = stamps, run
     return None if run is None else msgspec.structs.replace(run, id=name)
 
 
@@ -128,8 +128,8 @@ def chosen(library: Library, name: str, *, by_folder: bool = True) -> ListedRun:
     matches = [run for run in library.runs if name == run.id]
     if not matches and by_folder:
         ending = tuple(part for part in name.strip("/").split("/") if part)
-        place, ended = str(Path(name).resolve()), [run for run in library.runs if _ends(run, ending)]
-        matches = [run for run in library.runs if place == run.folder] or ended
+        place, folder_matches = str(Path(name).resolve()), [run for run in library.runs if _ends(run, ending)]
+        matches = [run for run in library.runs if place == run.folder] or folder_matches
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -137,8 +137,8 @@ def chosen(library: Library, name: str, *, by_folder: bool = True) -> ListedRun:
             f"{name} names {len(matches)} runs: {', '.join(run.folder for run in matches)}: name one by its folder"
         )
     near = get_close_matches(name, [run.id for run in library.runs], 1)
-    meant = f"; did you mean {near[0]}?" if near else ""
-    raise LibraryError(f"no run is called {name!r}{meant}: `rltrader runs` lists all")
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise LibraryError(f"no run is called {name!r}{hint}: `rltrader runs` lists all")
 
 
 def _ends(run: ListedRun, ending: tuple[str, ...]) -> bool:
@@ -147,10 +147,10 @@ def _ends(run: ListedRun, ending: tuple[str, ...]) -> bool:
 
 def look_again(run: ListedRun) -> ListedRun:
     """Return the run as its folder has it now. Raises LibraryError where it is gone."""
-    again = _read(_file_of(run), run.id)
-    if again is None:
-        raise _gone(run)
-    return again
+    run_now = _read(_file_of(run), run.id)
+    if run_now is None:
+        raise _absence_error(run)
+    return run_now
 
 
 def kind_file(folder: Path) -> str:
@@ -182,21 +182,21 @@ def _file_of(run: ListedRun) -> Path:
     folder = Path(run.folder)
     kind = kind_file(folder)
     if not kind:
-        raise _gone(run)
+        raise _absence_error(run)
     return folder / kind
 
 
-def _gone(run: ListedRun) -> LibraryError:
+def _absence_error(run: ListedRun) -> LibraryError:
     return LibraryError(f"{run.folder} holds this run no more")
 
 
 def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
     """Yield the folders of runs in and below a place, each with the file by which it is one."""
-    waiting, seen = [(place, 0)], 0
+    waiting, folder_count = [(place, 0)], 0
     while waiting:
         folder, depth = waiting.pop()
-        seen += 1
-        if seen > FOLDERS_MOST:
+        folder_count += 1
+        if folder_count > FOLDERS_MOST:
             remarks.append(f"{place}: more than {FOLDERS_MOST:,} folders: the others are not looked at; name fewer")
             return
         try:

@@ -85,8 +85,8 @@ class _Study(msgspec.Struct):
     def headline(self) -> tuple[_Session, ...]:
         """As `training.evidence.statistics.headline`: what was chosen in each fold, on its test sessions."""
         chosen = self.ensembles or tuple(self.trials[index] for index in self.chosen)
-        played = self.account or tuple(trial.test for trial in chosen)
-        return tuple(session for one in played for session in one.sessions)
+        test_results = self.account or tuple(trial.test for trial in chosen)
+        return tuple(session for one in test_results for session in one.sessions)
 
 
 def read_training(file: Path, name: str) -> ListedRun:
@@ -98,27 +98,29 @@ def read_training(file: Path, name: str) -> ListedRun:
     report = read_whole(folder / REPORT_FILE, _Report) if (folder / REPORT_FILE).is_file() else None
     study = any(key in settings for key in STUDIES)
     made_with = settings.get("made_with")
-    ended = progress.ended_s > 0 if progress is not None else report is not None
-    written = [
-        os.lstat(folder / each).st_mtime for each in (RUN_FILE, STUDY_FILE, REPORT_FILE) if (folder / each).exists()
+    is_over = progress.ended_s > 0 if progress is not None else report is not None
+    times_s = [
+        os.lstat(folder / file_name).st_mtime
+        for file_name in (RUN_FILE, STUDY_FILE, REPORT_FILE)
+        if (folder / file_name).exists()
     ]
-    changed = _parameters(settings)
+    changes = _parameters(settings)
     return ListedRun(
         id=name,
         kind=STUDY if study else TRAINING,
         folder=str(folder),
-        state=RUNNING if process else ENDED if study else FINISHED if ended else STOPPED,
+        state=RUNNING if process else ENDED if study else FINISHED if is_over else STOPPED,
         strategy=str(settings.get("strategy", "")),
         version=progress.version if progress is not None else "",
         data=str(settings.get("bars", "")),
         data_sha256=str(settings.get("bars_sha256", "")),
         synthetic=report is not None and report.synthetic,
         code=str(made_with.get("code", "")) if isinstance(made_with, dict) else "",
-        began_s=written[0],
-        ended_s=max(*written, progress.written_s if progress is not None else 0.0),
+        began_s=times_s[0],
+        ended_s=max(*times_s, progress.written_s if progress is not None else 0.0),
         verdict=report.verdict if report is not None else "",
-        changed=changed,
-        brief=tuple(f"{key}={changed[key]}" for key in FIRST if key in changed),
+        changed=changes,
+        brief=tuple(f"{key}={changes[key]}" for key in FIRST if key in changes),
         figures=_figures_of(report) if report is not None else None,
         progress=progress,
     )
@@ -126,21 +128,21 @@ def read_training(file: Path, name: str) -> ListedRun:
 
 def read_course(file: Path) -> Course:
     """Return the course of the test sessions; empty where none was played yet. Raises ValueError, OSError."""
-    played = file.with_name(STUDY_FILE)
-    if not played.is_file():
+    study_file = file.with_name(STUDY_FILE)
+    if not study_file.is_file():
         return Course((), (), ())
-    study = read_whole(played, _Study)
+    study = read_whole(study_file, _Study)
     try:
         return _course(study)
     except (LookupError, ArithmeticError, ValueError) as error:
-        raise ValueError(f"{played} holds no sessions that can be drawn ({error})") from error
+        raise ValueError(f"{study_file} holds no sessions that can be drawn ({error})") from error
 
 
 def _course(study: _Study) -> Course:
     times, shares, total = [], [], 0.0
     for session in study.headline:
-        earned = session.pnl_usd / (session.capital_usd or study.capital_usd)
-        total += earned * (1.0 + total if study.compounds else 1.0)
+        session_return = session.pnl_usd / (session.capital_usd or study.capital_usd)
+        total += session_return * (1.0 + total if study.compounds else 1.0)
         close = datetime.fromisoformat(session.date).replace(hour=CLOSE_HOUR, tzinfo=NEW_YORK)
         times.append(close.timestamp())
         shares.append(total)
@@ -181,17 +183,17 @@ def holder_of(folder: Path, process: int) -> str:
 
 
 def _figures_of(report: _Report) -> RunFigures:
-    found = report.policy.figures
+    figures = report.policy.figures
     return RunFigures(
         first=report.first_session,
         last=report.last_session,
-        sessions=found.sessions,
+        sessions=figures.sessions,
         capital_usd=report.capital_usd,
-        share=found.net_return,
-        annual=found.annual_return,
-        sharpe=found.sharpe_annual or None,  # a report has 0 where no session's return differed
-        max_drawdown=found.max_drawdown,
-        trades=found.trades,
+        share=figures.net_return,
+        annual=figures.annual_return,
+        sharpe=figures.sharpe_annual or None,  # a report has 0 where no session's return differed
+        max_drawdown=figures.max_drawdown,
+        trades=figures.trades,
     )
 
 

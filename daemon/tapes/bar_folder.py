@@ -42,13 +42,13 @@ def bar_length(text: str) -> str:
     """
     words = re.fullmatch(r"(\d{1,6})([a-z]+?)s?", text.lower(), re.ASCII)
     seconds = int(words[1]) * _UNITS.get(words[2], 0) if words is not None else 0
-    found = next((name for name, length in BAR_LENGTHS.items() if length == seconds), None)
-    if found is None:
+    length_name = next((name for name, length in BAR_LENGTHS.items() if length == seconds), None)
+    if length_name is None:
         raise ValueError(
             f"{text!r} is no length of bars in a folder: expected one of {', '.join(BAR_LENGTHS)}; a strategy of any "
             "other length up to an hour reads 1min bars, of which its own are made"
         )
-    return found
+    return length_name
 
 
 """Length of a bar -> seconds."""
@@ -138,7 +138,7 @@ class _Sealed(msgspec.Struct):
     body: dict[str, Any]
 
 
-def _opened(path: Path, kind: type[T]) -> T | None:
+def _read_index(path: Path, kind: type[T]) -> T | None:
     """Read an index; None where there is none. Raises TapeError for one that is damaged or was edited."""
     try:
         data = path.read_bytes()
@@ -147,34 +147,34 @@ def _opened(path: Path, kind: type[T]) -> T | None:
     except OSError as error:
         raise TapeError(f"{path}: it cannot be read ({error.strerror}): let this user read it") from error
     try:
-        found = msgspec.json.decode(data, type=_Sealed)
-        if found.version != _VERSION:
-            raise TapeError(f"{path}: version {found.version}, expected {_VERSION}: another release made it")
-        body = msgspec.convert(found.body, kind)
+        sealed_index = msgspec.json.decode(data, type=_Sealed)
+        if sealed_index.version != _VERSION:
+            raise TapeError(f"{path}: version {sealed_index.version}, expected {_VERSION}: another release made it")
+        body = msgspec.convert(sealed_index.body, kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise TapeError(f"{path}: it is no index of bars ({error}): {_CURE}") from error
-    if hashlib.sha256(msgspec.json.encode(body)).hexdigest() != found.sha256:
+    if hashlib.sha256(msgspec.json.encode(body)).hexdigest() != sealed_index.sha256:
         raise TapeError(f"{path}: its digest is not that of its content, so somebody edited it: {_CURE}")
     return body
 
 
 def series_of(folder: Path, bars: str, symbol: str) -> Series | None:
     """Return what there is of a symbol in one length, None for nothing. Raises TapeError."""
-    return _opened(folder / bars / symbol / INDEX, Series)
+    return _read_index(folder / bars / symbol / INDEX, Series)
 
 
 def actions_of(folder: Path, symbol: str) -> Actions | None:
     """Return what is known of a symbol's splits and dividends, None for nothing. Raises TapeError."""
-    return _opened(folder / ACTIONS / f"{symbol}.json", Actions)
+    return _read_index(folder / ACTIONS / f"{symbol}.json", Actions)
 
 
 def all_series(folder: Path) -> Iterator[Series]:
     """Yield what a folder has, by length and then by symbol. Raises TapeError."""
     for bars in BAR_LENGTHS:
         for path in sorted((folder / bars).glob(f"*/{INDEX}")):
-            found = series_of(folder, bars, path.parent.name)
-            if found is not None:
-                yield found
+            series = series_of(folder, bars, path.parent.name)
+            if series is not None:
+                yield series
 
 
 def read_part(folder: Path, series: Series, part: Part) -> tuple[Int64Array, Float64Array]:

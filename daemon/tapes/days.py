@@ -205,7 +205,7 @@ class DailyTapeSource:
         index: int,
         starts: Sequence[int],
         places: Sequence[int],
-        found: Sequence[int],
+        fault_codes: Sequence[int],
         prices: npt.NDArray[np.float64],
     ) -> Iterator[Event]:
         """Yield the events of one session, from its rows in time order."""
@@ -215,28 +215,28 @@ class DailyTapeSource:
         if not self._before_close:
             yield RebalanceDue(session.open_ns - self._before_open_ns, session.date)
         good: dict[int, list[Bar]] = {}  # by start, in the strategy's order of symbols
-        refused: list[BarRejected] = []
-        taken = (-1, -1)
-        for start, place, fault, row in zip(starts, places, found, prices.T.tolist(), strict=True):
-            reason = FAULTS[fault] or ("duplicate" if (start, place) == taken else "")
+        rejections: list[BarRejected] = []
+        newest_slot = (-1, -1)
+        for start, place, fault, row in zip(starts, places, fault_codes, prices.T.tolist(), strict=True):
+            reason = FAULTS[fault] or ("duplicate" if (start, place) == newest_slot else "")
             symbol = self._info.symbols[place]
             if reason:
                 self.counts.rejected[reason] += 1
                 end_ns = session.close_ns if self._daily else min(start + MINUTE_NS, session.close_ns)
                 detail = f"{values_text(row)}; start {utc_text(start)}"
-                refused.append(BarRejected(end_ns, symbol, start, reason, detail))
+                rejections.append(BarRejected(end_ns, symbol, start, reason, detail))
             else:
-                taken = (start, place)
+                newest_slot = (start, place)
                 good.setdefault(start, []).append(Bar(symbol, start, *row))
         if self._daily:
             bars = tuple(bar for minute in good.values() for bar in minute)
             for number in range(self._prints):
                 at_ns = session.open_ns + number * _NEXT_PRINT_NS
                 yield PricesPrinted(at_ns, session.date, opening=not number, prices=_opens(bars))
-            yield from refused
+            yield from rejections
         else:
             day = _Day(session.date, self._info.symbols)
-            yield from self._minutes(session, good, refused, day)
+            yield from self._minutes(session, good, rejections, day)
             bars = day.bars()
         self.counts.bars += len(bars)
         for bar in bars:
@@ -244,7 +244,7 @@ class DailyTapeSource:
         yield SessionEnded(session.close_ns, session.date)
 
     def _minutes(
-        self, session: Session, good: dict[int, list[Bar]], refused: list[BarRejected], day: _Day
+        self, session: Session, good: dict[int, list[Bar]], rejections: list[BarRejected], day: _Day
     ) -> Iterator[Event]:
         """Yield the events between open and close, and add the minutes to `day`.
 
@@ -252,7 +252,7 @@ class DailyTapeSource:
         """
         due_ns = session.close_ns - self._before_close_ns if self._before_close else -1
         refusals: dict[int, list[BarRejected]] = {}
-        for refusal in refused:
+        for refusal in rejections:
             refusals.setdefault(refusal.time_ns, []).append(refusal)
         running: list[Bar] = []  # of the current minute
         for now in sorted({session.open_ns, *good, *refusals, *((due_ns,) if self._before_close else ())}):

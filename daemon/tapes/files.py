@@ -47,14 +47,14 @@ def origin_of_file(path: Path) -> str:
         if path.name.endswith(".parquet"):
             metadata = pa.parquet.read_schema(path).metadata or {}
             return str(metadata.get(SOURCE_KEY, b"").decode()).strip()
-        with _opened(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
+        with _open(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
             comments = itertools.takewhile(lambda line: line.startswith("#"), text)
             return next((line[len(_SOURCE) :].strip(" :\r\n") for line in comments if line.startswith(_SOURCE)), "")
     except (pa.ArrowException, OSError, EOFError, zlib.error, ValueError):
         return ""
 
 
-def _opened(path: Path) -> io.BufferedReader:
+def _open(path: Path) -> io.BufferedReader:
     """Open a CSV file, packed or not."""
     return io.BufferedReader(gzip.GzipFile(path)) if path.name.endswith(".gz") else path.open("rb")
 
@@ -110,9 +110,9 @@ class TapeFile:
         self._sample = ""  # its first timestamp
         self._kind: Any = None  # the Parquet type of timestamp
         if not path.is_file():
-            found = "a folder" if path.is_dir() else "no such file"
+            problem = "a folder" if path.is_dir() else "no such file"
             more = "; a folder of bars needs --from and --to" if path.is_dir() else ""
-            raise TapeError(f"{path}: {found}; expected a tape of bars: check the path given with --bars{more}")
+            raise TapeError(f"{path}: {problem}; expected a tape of bars: check the path given with --bars{more}")
         if path.stat().st_size == 0:
             raise TapeError(f"{path}: the file is empty; expected a header and bars: check how it was written")
         self._parquet = path.name.endswith(".parquet")
@@ -121,12 +121,12 @@ class TapeFile:
         with _reading(path):
             columns = self._open_parquet() if self._parquet else self._open_csv()
         self.symbol_assumed = "symbol" not in columns
-        required = ("timestamp", *PRICES)
-        missing = [name for name in required if name not in columns]
+        columns_required = ("timestamp", *PRICES)
+        missing = [name for name in columns_required if name not in columns]
         if missing:
             raise TapeError(
-                f"{path}: {missing_columns(missing)}; found {', '.join(columns)}; expected {', '.join(required)}, and "
-                "symbol where there are several: rename the columns"
+                f"{path}: {missing_columns(missing)}; found {', '.join(columns)}; expected "
+                f"{', '.join(columns_required)}, and symbol where there are several: rename the columns"
             )
         check_once(path, columns)
         if self.symbol_assumed and len(symbols) != 1:
@@ -134,8 +134,8 @@ class TapeFile:
                 f"{path}: there is no column symbol, and the strategy has {len(symbols)} symbols "
                 f"({', '.join(symbols)}): add the column, so that each bar says whose it is"
             )
-        self._assumed = symbols[0]
-        self._columns = list(required) if self.symbol_assumed else ["symbol", *required]
+        self._assumed_symbol = symbols[0]
+        self._columns = list(columns_required) if self.symbol_assumed else ["symbol", *columns_required]
         self.adjustable = ADJUSTED in columns
         self.adjusts = adjust and self.adjustable
         if self.adjusts:
@@ -150,11 +150,11 @@ class TapeFile:
     def batches(self) -> Iterator[BarRows]:
         """Yield all rows in file order. Raises TapeError for a truncated file or a value of the wrong kind."""
         with _reading(self.path):
-            seen = 0
+            rows_read = 0
             for batch in self._parquet_batches() if self._parquet else self._csv_batches():
                 if batch.num_rows:
-                    yield self._rows(batch, seen)
-                seen += batch.num_rows
+                    yield self._rows(batch, rows_read)
+                rows_read += batch.num_rows
 
     def in_order(self) -> Iterator[BarRows]:
         """Yield all rows by time, equal ones in file order, as `batches`. Holds the file in memory: 56 bytes a row."""
@@ -177,7 +177,7 @@ class TapeFile:
             return list(file.schema_arrow.names)
 
     def _open_csv(self) -> list[str]:
-        with _opened(self.path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
+        with _open(self.path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
             line = text.readline()
             while line.startswith("#"):
                 if self._comments == 0 and line.startswith("# synthetic"):
@@ -218,7 +218,7 @@ class TapeFile:
         types = dict.fromkeys((*PRICES, ADJUSTED), pa.float64()) | {"symbol": pa.string()}
         types["timestamp"] = pa.int64() if self._epoch else _INSTANT
         with (
-            _opened(self.path) as stream,
+            _open(self.path) as stream,
             pa.csv.open_csv(
                 stream,
                 read_options=pa.csv.ReadOptions(use_threads=False, skip_rows=self._comments),
@@ -227,10 +227,10 @@ class TapeFile:
         ):
             yield from reader
 
-    def _rows(self, batch: Any, seen: int) -> BarRows:
+    def _rows(self, batch: Any, rows_read: int) -> BarRows:
         times = batch.column("timestamp")
         if times.null_count:
-            row = seen + int(np.argmax(times.is_null().to_numpy(zero_copy_only=False))) + 1
+            row = rows_read + int(np.argmax(times.is_null().to_numpy(zero_copy_only=False))) + 1
             raise TapeError(f"{self.path}: row {row} has no timestamp; expected one in every row: remove or repair it")
         if not pa.types.is_integer(times.type):
             times = times.cast(_INSTANT)
@@ -246,7 +246,7 @@ class TapeFile:
         if self.adjusts:
             prices = adjusted(prices, batch.column(ADJUSTED).cast(pa.float64()).to_numpy(zero_copy_only=False))
         if self.symbol_assumed:
-            return BarRows((self._assumed,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
+            return BarRows((self._assumed_symbol,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
         symbols = batch.column("symbol").cast(pa.string()).fill_null("").dictionary_encode()
         codes = symbols.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         return BarRows(tuple(symbols.dictionary.to_pylist()), codes, start_ns, prices)

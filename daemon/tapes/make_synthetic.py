@@ -33,17 +33,17 @@ def tape_bytes() -> bytes:
     """Return one-minute bars as CSV.gz: a comment, a header, and a row a minute; prices in USD, volume in shares."""
     calendar = SessionCalendar.load(FIRST_DATE, LAST_DATE)
     sessions = [session for session in calendar.sessions if FIRST_DATE <= session.date <= LAST_DATE]
-    return _written(FIRST_DATE, LAST_DATE, synthetic_sessions(SEED, sessions, symbol=SYMBOL))
+    return _csv_bytes(FIRST_DATE, LAST_DATE, synthetic_sessions(SEED, sessions, symbol=SYMBOL))
 
 
 def daily_tape_bytes() -> bytes:
     """Return one-day bars of all daily symbols as CSV.gz, like `tape_bytes`; a row starts at midnight New York."""
     calendar = SessionCalendar.load(FIRST_DAY, LAST_DAY)
     starts = [midnight_ns(session.date) for session in calendar.sessions if FIRST_DAY <= session.date <= LAST_DAY]
-    return _written(FIRST_DAY, LAST_DAY, synthetic_days(SEED, DAILY_SYMBOLS, starts))
+    return _csv_bytes(FIRST_DAY, LAST_DAY, synthetic_days(SEED, DAILY_SYMBOLS, starts))
 
 
-def _written(first: str, last: str, bars: Iterable[Bar]) -> bytes:
+def _csv_bytes(first: str, last: str, bars: Iterable[Bar]) -> bytes:
     text = io.StringIO()
     text.write(f"# synthetic bars, no market data: seed {SEED}, sessions {first} to {last}\n")
     text.write("symbol,timestamp,open,high,low,close,volume\n")

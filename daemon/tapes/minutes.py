@@ -79,8 +79,8 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
     digest = file.digest()
     counts: Counter[str] = Counter()
     days: set[date] = set()  # that have rows of the strategy
-    begun: set[int] = set()  # the strategy's symbols seen, by place
-    first_ns, last_ns, ours, late, by_symbol = 2**63 - 1, -1, 0, 0, False
+    places_seen: set[int] = set()  # the strategy's symbols seen, by place
+    first_ns, last_ns, own_count, late, by_symbol = 2**63 - 1, -1, 0, 0, False
     steps = _Steps(interval_s, anchor)
     for rows in file.batches():
         counts.update(dict(zip(rows.names, np.bincount(rows.codes, minlength=len(rows.names)).tolist(), strict=True)))
@@ -90,10 +90,10 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
             continue
         newest = np.maximum.accumulate(np.append(last_ns, starts))
         behind = starts < newest[:-1]
-        ours, late = ours + starts.size, late + int(np.count_nonzero(behind))
-        for place in sorted(set(places.tolist()) - begun):
+        own_count, late = own_count + starts.size, late + int(np.count_nonzero(behind))
+        for place in sorted(set(places.tolist()) - places_seen):
             by_symbol = by_symbol or bool(behind[np.argmax(places == place)])
-            begun.add(place)
+            places_seen.add(place)
         first_ns, last_ns = min(first_ns, int(starts.min())), int(newest[-1])
         steps.add(starts)
         days.update(new_york_days(starts).tolist())
@@ -125,7 +125,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
         interval_s=interval_s,
         symbol_assumed=file.symbol_assumed,
         synthetic=file.synthetic,
-        resorted=by_symbol or LATE_SHARE * late > ours,
+        resorted=by_symbol or LATE_SHARE * late > own_count,
         anchor=anchor,
         part_s=part_s,
     )
@@ -185,12 +185,12 @@ class TapeCounts:
     @property
     def rejection(self) -> str:
         """How many bars were rejected, why most of them, and the cure; "" for a hundredth of them and fewer."""
-        rejected = self.rejected.total()
-        if rejected <= REJECTED_SHARE * (rejected + self.bars):
+        reject_count = self.rejected.total()
+        if reject_count <= REJECTED_SHARE * (reject_count + self.bars):
             return ""
         reason, count = self.rejected.most_common(1)[0]
         return (
-            f"{rejected:,} of {rejected + self.bars:,} bars were rejected, {count:,} of them as {reason}: "
+            f"{reject_count:,} of {reject_count + self.bars:,} bars were rejected, {count:,} of them as {reason}: "
             f"{CURES[reason]}."
         )
 
@@ -270,35 +270,35 @@ class TapeSource:
     def _events(self) -> Iterator[Event]:
         symbols, counts = self._info.symbols, self.counts
         now, end_ns, index = -1, 0, -1  # start of the current bars, their end, their session
-        gathered: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
+        bars_by_place: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
         whole = _Whole(self._grid)  # of shorter ones, the bar under way
         file = open_bars(self._path, symbols)
         for batch in file.in_order() if self._info.resorted else file.batches():
-            for start, slot, at, place, fault, *prices in self._classified(batch):
+            for start, slot, at, place, fault, *prices in self._classify(batch):
                 if slot > now:
-                    yield from self._closed(gathered, end_ns, index, whole)
-                    gathered = {}
+                    yield from self._closed_bars(bars_by_place, end_ns, index, whole)
+                    bars_by_place = {}
                     if at != index or slot >= whole.end_ns:
-                        yield from self._joined(whole, index)
+                        yield from self._join_bars(whole, index)
                     if at != index:
                         if index >= 0:
                             yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
                         index = at
-                        yield self._scheduled(index)
+                        yield self._schedule_event(index)
                     now = slot
                     end_ns = self._end_ns(slot, index)
                 reason = FAULTS[fault]
                 if not reason and slot < now:
                     reason = "out_of_order"
-                elif not reason and place in gathered:
+                elif not reason and place in bars_by_place:
                     reason = "duplicate"
                 if reason:
                     counts.rejected[reason] += 1
                     yield BarRejected(end_ns, symbols[place], start, reason, _detail(start, now, prices))
                 else:
-                    gathered[place] = Bar(symbols[place], slot, *prices)
-        yield from self._closed(gathered, end_ns, index, whole)
-        yield from self._joined(whole, index)
+                    bars_by_place[place] = Bar(symbols[place], slot, *prices)
+        yield from self._closed_bars(bars_by_place, end_ns, index, whole)
+        yield from self._join_bars(whole, index)
         if index >= 0:
             yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
 
@@ -308,39 +308,39 @@ class TapeSource:
             return min(slot + (part_s or self._info.interval_s) * SECOND_NS, session.close_ns)
         return self._grid.at(slot, session)[1]
 
-    def _closed(self, gathered: dict[int, Bar], end_ns: int, index: int, whole: _Whole) -> list[Event]:
+    def _closed_bars(self, bars_by_place: dict[int, Bar], end_ns: int, index: int, whole: _Whole) -> list[Event]:
         """Return the bars of one time; of a file of shorter bars its parts, and the whole bars that end with them."""
         if not self._info.part_s:
-            return self._together(gathered, end_ns, index)
+            return self._together(bars_by_place, end_ns, index)
         events: list[Event] = []
-        for key in sorted(gathered):
+        for key in sorted(bars_by_place):
             if self._parts:
-                events.append(PartClosed(end_ns, gathered[key]))
-            whole.add(key, gathered[key], self._sessions[index])
-        if gathered and end_ns == whole.end_ns:
-            events += self._joined(whole, index)
+                events.append(PartClosed(end_ns, bars_by_place[key]))
+            whole.add(key, bars_by_place[key], self._sessions[index])
+        if bars_by_place and end_ns == whole.end_ns:
+            events += self._join_bars(whole, index)
         return events
 
-    def _joined(self, whole: _Whole, index: int) -> list[Event]:
+    def _join_bars(self, whole: _Whole, index: int) -> list[Event]:
         """Return the whole bars under way at their end."""
         end_ns, bars = whole.end_ns, whole.take()
         return self._together(bars, end_ns, index) if bars else []
 
-    def _together(self, gathered: dict[int, Bar], end_ns: int, index: int) -> list[Event]:
+    def _together(self, bars_by_place: dict[int, Bar], end_ns: int, index: int) -> list[Event]:
         """Return the bars of one time, and a tick where symbols have none and the session goes on."""
-        events: list[Event] = [BarClosed(end_ns, gathered[key]) for key in sorted(gathered)]
-        self.counts.bars += len(gathered)
-        if self._tick_ns and 0 < len(gathered) < len(self._info.symbols):
+        events: list[Event] = [BarClosed(end_ns, bars_by_place[key]) for key in sorted(bars_by_place)]
+        self.counts.bars += len(bars_by_place)
+        if self._tick_ns and 0 < len(bars_by_place) < len(self._info.symbols):
             ticks_ns = end_ns + self._tick_ns
             if ticks_ns < self._sessions[index].close_ns:
                 events.append(ClockTicked(ticks_ns))
         return events
 
-    def _scheduled(self, index: int) -> SessionScheduled:
+    def _schedule_event(self, index: int) -> SessionScheduled:
         session, upcoming, previous = self._calendar.around(self._sessions[index].date)
         return SessionScheduled(session.open_ns, session, upcoming, previous)
 
-    def _classified(self, rows: BarRows) -> Iterator[tuple[int, ...]]:
+    def _classify(self, rows: BarRows) -> Iterator[tuple[int, ...]]:
         """Yield the regular-session rows of the strategy's symbols: (start, slot, session, place, fault, prices…).
 
         `slot` is the start of the bar on the session's grid that holds `start`; `fault` an index into FAULTS.
@@ -404,17 +404,17 @@ def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> Non
 
 def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> TapeError:
     """Return the error of a tape that has rows, but none of the strategy's symbols."""
-    found, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
+    symbols_text, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
     names = f"{', '.join(symbols[:8])}{more}"
-    return TapeError(f"{path}: no row of {names}; found {found}: pass a tape of the strategy's symbols")
+    return TapeError(f"{path}: no row of {names}; found {symbols_text}: pass a tape of the strategy's symbols")
 
 
 def resumed(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:
     """Yield the events after the first `skip`, which were journaled. Raises TapeError when there are fewer."""
-    skipped = sum(1 for _ in islice(events, skip))
-    if skipped < skip:
+    skip_count = sum(1 for _ in islice(events, skip))
+    if skip_count < skip:
         raise TapeError(
-            f"{path}: the journal holds {skip} feed events, the tape has {skipped}: resume with the "
+            f"{path}: the journal holds {skip} feed events, the tape has {skip_count}: resume with the "
             f"tape the journal was written from, or start with a fresh state directory"
         )
     yield from events

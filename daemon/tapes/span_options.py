@@ -36,14 +36,16 @@ def chosen_bars(
 
     The span has the strategy's symbols, length and adjustment where the command line names no others. Raises TapeError.
     """
-    given = [name for dest, name in _NAMES.items() if getattr(chosen, dest)]
-    if not given:
+    names_given = [name for dest, name in _NAMES.items() if getattr(chosen, dest)]
+    if not names_given:
         return bars
     if bars is not None and bars.exists() and not bars.is_dir():
-        raise TapeError(f"{given[0]} goes with a folder of bars, and --bars {bars} is a file: leave one of them out")
+        raise TapeError(
+            f"{names_given[0]} goes with a folder of bars, and --bars {bars} is a file: leave one of them out"
+        )
     absent = [name for name, day in (("--from", chosen.first_date), ("--to", chosen.last_date)) if not day]
     if absent:
-        raise TapeError(f"{given[0]} needs {' and '.join(absent)} too: New York dates such as 2024-01-02")
+        raise TapeError(f"{names_given[0]} needs {' and '.join(absent)} too: New York dates such as 2024-01-02")
     for name, day in (("--from", chosen.first_date), ("--to", chosen.last_date)):
         if not is_date(day):
             raise TapeError(f"{name} {day} is no date: expected YYYY-MM-DD, such as 2024-01-02")

@@ -122,7 +122,7 @@ class SpanBars:
     def batches(self) -> Iterator[BarRows]:
         """Yield all rows by time, then by symbol. Raises TapeError for a file that is not the one of the index."""
         for period in self._periods:
-            parts = [self._adjusted(place, period) for place in range(len(self._series))]
+            parts = [self._adjust(place, period) for place in range(len(self._series))]
             starts = np.concatenate([part.starts for part in parts])
             codes = np.repeat(np.arange(len(parts)), [part.starts.size for part in parts])
             prices = np.concatenate([part.prices for part in parts], axis=1)
@@ -136,8 +136,8 @@ class SpanBars:
     def digest(self) -> str:
         """Return the SHA-256, hexadecimal, of symbols, dates, length, adjustment, bars as traded, and factors."""
         span = self.span
-        named = [1, span.symbols, span.bars, span.adjustment, span.first, span.last, span.holes]
-        digest = hashlib.sha256(msgspec.json.encode([named, self._actions]))
+        parts_named = [1, span.symbols, span.bars, span.adjustment, span.first, span.last, span.holes]
+        digest = hashlib.sha256(msgspec.json.encode([parts_named, self._actions]))
         for series in self._series:
             digest.update(f"\n{series.symbol}\n".encode())
             for period in self._periods:
@@ -154,30 +154,30 @@ class SpanBars:
 
     def _same(self, name: str) -> str:
         """Return what all symbols have in common. Raises TapeError where they differ."""
-        found = {str(getattr(series, name)): series.symbol for series in self._series}
-        if len(found) > 1:
-            words = ", ".join(f"{symbol} {value or 'none'}" for value, symbol in found.items())
+        values = {str(getattr(series, name)): series.symbol for series in self._series}
+        if len(values) > 1:
+            words = ", ".join(f"{symbol} {value or 'none'}" for value, symbol in values.items())
             cure = "another --data-dir, or rltrader data remove and rltrader data add --feed, makes one of them"
             raise TapeError(f"{self.path}: the {name} differs ({words}); expected one for all symbols: {cure}")
-        return next(iter(found))
+        return next(iter(values))
 
     def _check_holes(self, series: Series) -> None:
         """Raise TapeError for sessions of the exchange without a bar; before its first bar a share was not listed."""
-        there, empty = set(series.sessions), series.empty
-        begins = min(there, default="")
-        lacking = [day for day in self._sessions if day not in there and not (day < begins and day in empty)]
-        if not there.intersection(self._sessions):
+        session_dates, empty = set(series.sessions), series.empty
+        begins = min(session_dates, default="")
+        lacking = [day for day in self._sessions if day not in session_dates and not (day < begins and day in empty)]
+        if not session_dates.intersection(self._sessions):
             raise TapeError(
                 f"{self.path}: there is no {series.bars} bar of {series.symbol} in these dates; what there is reaches "
-                f"from {begins} to {max(there, default='')}: {_add(self.span, (series.symbol,))}"
+                f"from {begins} to {max(session_dates, default='')}: {_add(self.span, (series.symbol,))}"
             )
         if not lacking or self.span.holes:
             return
-        asked = [day for day in lacking if day in empty]
-        again = " --again" if len(asked) == len(lacking) else ""
-        none = f"; the source had no bar on {_dates(asked)}: --allow-holes goes on without" if asked else ""
+        empty_days = [day for day in lacking if day in empty]
+        option_text = " --again" if len(empty_days) == len(lacking) else ""
+        none = f"; the source had no bar on {_dates(empty_days)}: --allow-holes goes on without" if empty_days else ""
         runs = _runs(self._sessions, lacking)
-        cures = ", then ".join(_add(self.span, (series.symbol,), *run, more=again) for run in runs[:_SHOWN])
+        cures = ", then ".join(_add(self.span, (series.symbol,), *run, more=option_text) for run in runs[:_SHOWN])
         raise TapeError(
             f"{self.path}: {series.symbol} has no {series.bars} bar in {len(lacking)} of {len(self._sessions)} "
             f"sessions: {_dates(lacking)}: {cures}{none}"
@@ -186,11 +186,11 @@ class SpanBars:
     def _check_made_of(self, series: Series) -> None:
         """Raise TapeError where longer bars were made of minutes that are others now."""
         first, last = (period_of(day, series.bars) for day in (self.span.first, self.span.last))
-        made = {period: part for period, part in series.parts.items() if first <= period <= last and part.made_of}
-        if not made:
+        made_parts = {period: part for period, part in series.parts.items() if first <= period <= last and part.made_of}
+        if not made_parts:
             return
         minutes = series_of(self.span.folder, "1min", series.symbol)
-        for period, part in made.items():
+        for period, part in made_parts.items():
             if minutes is None or made_of(minutes.parts, period) != part.made_of:
                 raise TapeError(
                     f"{self.path}: the {series.bars} bars of {series.symbol} in {period} were made of minutes that "
@@ -206,13 +206,13 @@ class SpanBars:
         low, high = np.searchsorted(starts, (midnight_ns(self.span.first), midnight_ns(_next(self.span.last))))
         return starts[low:high], prices[:, low:high]
 
-    def _adjusted(self, place: int, period: str) -> _Rows:
+    def _adjust(self, place: int, period: str) -> _Rows:
         starts, prices = self._raw(self._series[place], period)
         steps = self._steps[place]
         if steps is None or not starts.size:
             return _Rows(starts, prices)
-        before = np.searchsorted(steps.from_ns, starts, side="right")
-        price, volume = steps.price[before], steps.volume[before]
+        step_index = np.searchsorted(steps.from_ns, starts, side="right")
+        price, volume = steps.price[step_index], steps.volume[step_index]
         return _Rows(starts, np.concatenate((prices[:4] * price, prices[4:] * volume)))
 
     @cached_property
@@ -232,15 +232,15 @@ class SpanBars:
         for day, on_it in groupby(reversed(actions), key=lambda action: action.ex_date):
             on_the_day = list(on_it)
             shares = float(np.prod([action.value for action in on_the_day if action.kind == SPLIT]))
-            paid = sum(action.value for action in on_the_day if action.kind != SPLIT)
+            dividends = sum(action.value for action in on_the_day if action.kind != SPLIT)
             part = 0.0
-            if paid:
+            if dividends:
                 close = self._close_before(series, day)
-                part = 0.0 if close is None else paid * shares / close
+                part = 0.0 if close is None else dividends * shares / close
             if part >= 1.0:
                 raise TapeError(
-                    f"{self.path}: {series.symbol} paid {paid:g} USD a share with the ex-date {day}, not less than the "
-                    f"close before: correct it: rltrader data add {series.symbol} --actions FILE"
+                    f"{self.path}: {series.symbol} paid {dividends:g} USD a share with the ex-date {day}, not less "
+                    f"than the close before: correct it: rltrader data add {series.symbol} --actions FILE"
                 )
             days.append(midnight_ns(day))
             price.append(price[-1] * (1.0 - part) / shares)
@@ -250,17 +250,20 @@ class SpanBars:
     def _close_before(self, series: Series, day: str) -> float | None:
         """Return the last close as traded before a date; None where the span has no bar before it."""
         sessions = [session for session in self._sessions if session < day]
-        there = set(series.sessions)
-        known = [session for session in sessions if session in there]
-        if not known:
+        session_dates = set(series.sessions)
+        known_sessions = [session for session in sessions if session in session_dates]
+        if not known_sessions:
             return None
-        unasked = [session for session in sessions if session > known[-1] and session not in series.empty]
-        if unasked:
+        missing_sessions = [
+            session for session in sessions if session > known_sessions[-1] and session not in series.empty
+        ]
+        if missing_sessions:
+            first, last = missing_sessions[0], missing_sessions[-1]
             raise TapeError(
                 f"{self.path}: the dividend of {series.symbol} with the ex-date {day} has no factor, because the close "
-                f"of {unasked[-1]} is not there: {_add(self.span, (series.symbol,), unasked[0], unasked[-1])}"
+                f"of {last} is not there: {_add(self.span, (series.symbol,), first, last)}"
             )
-        starts, prices = self._raw(series, period_of(known[-1], series.bars))
+        starts, prices = self._raw(series, period_of(known_sessions[-1], series.bars))
         return float(prices[3, np.searchsorted(starts, midnight_ns(day)) - 1])
 
 
@@ -286,9 +289,9 @@ def _sessions(span: Span) -> tuple[str, ...]:
 
 
 def _series(span: Span, symbol: str) -> Series:
-    found = series_of(span.folder, span.bars, symbol)
-    if found is not None:
-        return found
+    series = series_of(span.folder, span.bars, symbol)
+    if series is not None:
+        return series
     if span.bars != "1min" and series_of(span.folder, "1min", symbol) is not None:
         cure = f"rltrader data resample {span.bars} --data-dir {span.folder}"
     else:
@@ -298,11 +301,11 @@ def _series(span: Span, symbol: str) -> Series:
 
 def _actions(span: Span, symbol: str, sessions: Sequence[str]) -> tuple[Action, ...]:
     """Return the splits, with `all` also dividends and spin-offs, within the span. Raises TapeError if unknown."""
-    found = actions_of(span.folder, symbol)
-    if found is None or found.first > sessions[0] or found.last < sessions[-1]:
-        raise TapeError(f"{span.path}: {_unknown(symbol, found)}; for prices as traded take --adjustment {RAW}")
+    actions = actions_of(span.folder, symbol)
+    if actions is None or actions.first > sessions[0] or actions.last < sessions[-1]:
+        raise TapeError(f"{span.path}: {_unknown_words(symbol, actions)}; for prices as traded take --adjustment {RAW}")
     kinds = (SPLIT,) if span.adjustment == SPLITS else (SPLIT, DIVIDEND, SPIN_OFF)
-    chosen = tuple(a for a in found.actions if a.kind in kinds and span.first < a.ex_date <= span.last)
+    chosen = tuple(a for a in actions.actions if a.kind in kinds and span.first < a.ex_date <= span.last)
     for action in chosen:
         if not action.value > 0.0:
             raise TapeError(
@@ -312,9 +315,9 @@ def _actions(span: Span, symbol: str, sessions: Sequence[str]) -> tuple[Action, 
     return chosen
 
 
-def _unknown(symbol: str, found: Actions | None) -> str:
-    known = "they are not known" if found is None else f"they are known from {found.first} to {found.last} alone"
-    return f"prices are to be adjusted for splits and dividends of {symbol}, and {known}: rltrader data update"
+def _unknown_words(symbol: str, actions: Actions | None) -> str:
+    reason = "they are not known" if actions is None else f"they are known from {actions.first} to {actions.last} alone"
+    return f"prices are to be adjusted for splits and dividends of {symbol}, and {reason}: rltrader data update"
 
 
 def _add(span: Span, symbols: Sequence[str], first: str = "", last: str = "", more: str = "") -> str:

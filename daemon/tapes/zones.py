@@ -44,8 +44,8 @@ def half_hours(path: Path, symbols: tuple[str, ...]) -> HalfHours:
     """Count the rows of these symbols by the half hour. Reads the whole tape. Raises TapeError as a reader does."""
     halves: Counter[int] = Counter()
     for rows in open_bars(path, symbols).batches():
-        ours = np.isin(rows.codes, [code for code, name in enumerate(rows.names) if name in symbols])
-        values, counts = np.unique(rows.start_ns[ours] // HALF_HOUR_NS, return_counts=True)
+        own_rows = np.isin(rows.codes, [code for code, name in enumerate(rows.names) if name in symbols])
+        values, counts = np.unique(rows.start_ns[own_rows] // HALF_HOUR_NS, return_counts=True)
         halves.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     times = np.array(sorted(halves), dtype=np.int64) * HALF_HOUR_NS
     return HalfHours(times, np.array([halves[int(half)] for half in times // HALF_HOUR_NS], dtype=np.int64))
@@ -58,9 +58,9 @@ def hours_off(half_hours: HalfHours, calendar: SessionCalendar) -> int:
     closes = np.array([session.close_ns for session in calendar.sessions])
 
     def inside(hours: int) -> int:
-        moved = times + hours * HOUR_NS
-        at = np.searchsorted(opens, moved, side="right") - 1
-        return int(weights[(at >= 0) & (moved < closes[at])].sum())
+        shifted_times = times + hours * HOUR_NS
+        at = np.searchsorted(opens, shifted_times, side="right") - 1
+        return int(weights[(at >= 0) & (shifted_times < closes[at])].sum())
 
     best = max(range(-HOURS_MAX, HOURS_MAX + 1), key=lambda hours: (inside(hours), -abs(hours)))
     most, as_it_is = inside(best), inside(0)

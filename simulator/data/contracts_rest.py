@@ -37,7 +37,7 @@ def routes(venue: Brokerage) -> list[web.RouteDef]:
         rows = listing(venue.market, venue.clock.now_ns())
         chosen = next((row for row in rows if name in {row["symbol"], row["id"]}), None)
         chosen = chosen or venue.market.contract(name, venue.clock.now_ns())
-        return _found(chosen, f"option contract not found for {name}")
+        return _reply(chosen, f"option contract not found for {name}")
 
     async def assets(request: web.Request) -> web.Response:
         now_ns = venue.clock.now_ns()
@@ -51,7 +51,7 @@ def routes(venue: Brokerage) -> list[web.RouteDef]:
         name = request.match_info["symbol"]
         symbols = (symbol for symbol in venue.market.bars if name in {symbol, asset_id(symbol)})
         rows = (_asset(venue, symbol, venue.clock.now_ns()) for symbol in symbols)
-        return _found(next(rows, None), f"asset not found for {name}")
+        return _reply(next(rows, None), f"asset not found for {name}")
 
     async def clock(_: web.Request) -> web.Response:
         return reply(_clock(venue))
@@ -71,8 +71,8 @@ def routes(venue: Brokerage) -> list[web.RouteDef]:
 
 def listing(market: Market, now_ns: int) -> list[dict[str, Any]]:
     """The contracts that are listed at `now_ns`: those of the session of the day, or of the next one."""
-    ended = bisect_right([session.close_ns + _AFTER_CLOSE_NS for session in market.sessions], now_ns)
-    for session in market.sessions[ended:]:
+    ended_count = bisect_right([session.close_ns + _AFTER_CLOSE_NS for session in market.sessions], now_ns)
+    for session in market.sessions[ended_count:]:
         rows = market.listed(session.date)
         if rows:
             return rows
@@ -161,8 +161,8 @@ def _clock(venue: Brokerage) -> dict[str, Any]:
 
 def _calendar(sessions: list[Session], query: Mapping[str, str]) -> list[dict[str, str]]:
     first, last = query.get("start", "")[:10], query.get("end", "")[:10] or "9999"
-    after = [session.date for session in sessions[1:]]
-    after.append((date.fromisoformat(sessions[-1].date) + timedelta(days=1)).isoformat())
+    dates_after = [session.date for session in sessions[1:]]
+    dates_after.append((date.fromisoformat(sessions[-1].date) + timedelta(days=1)).isoformat())
     return [
         {
             "date": session.date,
@@ -172,7 +172,7 @@ def _calendar(sessions: list[Session], query: Mapping[str, str]) -> list[dict[st
             "session_close": "2000",
             "settlement_date": settles,
         }
-        for session, settles in zip(sessions, after, strict=True)
+        for session, settles in zip(sessions, dates_after, strict=True)
         if first <= session.date <= last
     ]
 
@@ -182,7 +182,7 @@ def _wall(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK):%H:%M}"
 
 
-def _found(row: dict[str, Any] | None, message: str) -> web.Response:
+def _reply(row: dict[str, Any] | None, message: str) -> web.Response:
     if row is not None:
         return reply(row)
     return web.json_response({"code": 40410000, "message": message}, status=404)

@@ -85,10 +85,10 @@ def check_plan(venue: Brokerage, query: Mapping[str, str], end_ns: int, now_ns: 
         raise not_in_plan("SIP")
 
 
-def check_feed(venue: Brokerage, query: Mapping[str, str], paid: str) -> None:
+def check_feed(venue: Brokerage, query: Mapping[str, str], paid_feed: str) -> None:
     """HTTP 403 where the newest data of the feed by subscription are asked for on a free plan."""
-    if venue.rules.free_plan and query.get("feed", paid) == paid:
-        raise not_in_plan(paid.upper())
+    if venue.rules.free_plan and query.get("feed", paid_feed) == paid_feed:
+        raise not_in_plan(paid_feed.upper())
 
 
 def not_in_plan(feed: str) -> web.HTTPForbidden:

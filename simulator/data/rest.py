@@ -51,18 +51,18 @@ def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
     if adjustment not in ADJUSTMENTS:
         raise BadRequest(f"invalid adjustment: {adjustment!r}; expected one of {', '.join(ADJUSTMENTS)}")
     newest_first = query.get("sort", "asc") == "desc"
-    after = page_after(query)
+    page_start = page_after(query)
     bars: dict[str, list[msgspec.Raw]] = {}
     token: str | None = None
     for symbol in symbols:
-        if (after is not None and symbol < after[0]) or not _known(venue, symbol, query, now_ns):
+        if (page_start is not None and symbol < page_start[0]) or not _known(venue, symbol, query, now_ns):
             continue
         steps = _steps(venue, symbol, adjustment, now_ns)
-        rows = _aggregated(venue, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns, steps)
+        rows = _aggregate(venue, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns, steps)
         if newest_first:
             rows.reverse()
-        if after is not None and symbol == after[0]:
-            last = int(after[1])
+        if page_start is not None and symbol == page_start[0]:
+            last = int(page_start[1])
             rows = [bar for bar in rows if (bar.start_ns < last if newest_first else bar.start_ns > last)]
         page = rows[:limit]
         if page:
@@ -85,14 +85,14 @@ def _steps(venue: Brokerage, symbol: str, adjustment: str, now_ns: int) -> list[
     if days is None:
         return []
     steps = days.steps(symbol, adjustment, today)
-    before = [step for step in steps if step.date < today]
-    if len(before) < len(steps) and venue.faults.waiting("day_bars_unadjusted"):
+    steps_before = [step for step in steps if step.date < today]
+    if len(steps_before) < len(steps) and venue.faults.waiting("day_bars_unadjusted"):
         where = {"stream": "rest", "symbol": symbol}
-        return before if venue.faults.take("day_bars_unadjusted", where) is not None else steps
+        return steps_before if venue.faults.take("day_bars_unadjusted", where) is not None else steps
     return steps
 
 
-def _aggregated(
+def _aggregate(
     venue: Brokerage,
     symbol: str,
     timeframe: str,
@@ -135,8 +135,12 @@ def _days(
     """The bars of days, labelled by their midnights: a history of them is asked for again and again."""
     sessions = venue.market.sessions
     first = bisect_left(sessions, start_ns, key=_midnight_ns)
-    asked = sessions[first : bisect_right(sessions, min(end_ns, now_ns), lo=first, key=_midnight_ns)]
-    days = ((session.date, day_bar(venue, symbol, session, now_ns)) for session in asked if session.open_ns < now_ns)
+    sessions_asked = sessions[first : bisect_right(sessions, min(end_ns, now_ns), lo=first, key=_midnight_ns)]
+    days = (
+        (session.date, day_bar(venue, symbol, session, now_ns))
+        for session in sessions_asked
+        if session.open_ns < now_ns
+    )
     return [adjusted(bar, day, steps) if steps else bar for day, bar in days if bar is not None]
 
 
@@ -180,10 +184,10 @@ def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns
     rows = venue.market.bars.get(symbol, [])[bisect_left(starts, start_ns) : bisect_right(starts, newest_ns)]
     if symbol in venue.market.halts:
         rows = [bar for bar in rows if venue.market.has_bar(symbol, bar.start_ns)]
-    changed = venue.corrections
-    if not changed:
+    corrections = venue.corrections
+    if not corrections:
         return rows
-    late = ((bar, changed.get((symbol, bar.start_ns))) for bar in rows)
+    late = ((bar, corrections.get((symbol, bar.start_ns))) for bar in rows)
     return [bar if new is None or now_ns < new[0] else new[1] for bar, new in late]
 
 
@@ -197,10 +201,10 @@ def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
     types = query.get("types", "cash_dividend,forward_split,reverse_split").split(",")
     rows: list[tuple[str, str, dict[str, object]]] = []
     for dividend in days.dividends if days is not None else ():
-        paid = dividend.paid or dividend.date
+        payment_date = dividend.paid or dividend.date
         row: dict[str, object] = {"symbol": dividend.symbol, "ex_date": dividend.date, "rate": float(dividend.amount)}
-        row |= {"special": False, "foreign": False, "payable_date": paid, "process_date": paid}
-        rows.append((paid, "cash_dividend", row))
+        row |= {"special": False, "foreign": False, "payable_date": payment_date, "process_date": payment_date}
+        rows.append((payment_date, "cash_dividend", row))
     for split in days.splits if days is not None else ():
         new, old = split.ratio.as_integer_ratio()
         row = {"symbol": split.symbol, "ex_date": split.date, "process_date": split.date}
@@ -209,11 +213,11 @@ def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
     rows.sort(key=lambda entry: entry[:2])
     rows = [e for e in rows if first <= e[0] <= last and e[1] in types and e[2]["symbol"] in symbols]
     begin, limit = int(query.get("page_token") or 0), limit_of(query, ACTIONS_LIMIT, ACTIONS_LIMIT_MAX)
-    found: dict[str, list[object]] = {}
+    actions_by_kind: dict[str, list[object]] = {}
     for _, kind, row in rows[begin : begin + limit]:
-        found.setdefault(f"{kind}s", []).append(row)
+        actions_by_kind.setdefault(f"{kind}s", []).append(row)
     token = str(begin + limit) if begin + limit < len(rows) else None
-    return {"corporate_actions": found, "next_page_token": token}
+    return {"corporate_actions": actions_by_kind, "next_page_token": token}
 
 
 CHAIN_LIMIT, CHAIN_LIMIT_MAX = 100, 1_000
@@ -290,12 +294,12 @@ def _daily_rows(venue: Brokerage, symbol: str, now_ns: int) -> list[Fields | Non
 
     Those of the last two sessions; of a share that does not trade (halted, delisted) the last there are, however old.
     """
-    begun = [session for session in venue.market.sessions if session.open_ns <= now_ns]
+    begun_sessions = [session for session in venue.market.sessions if session.open_ns <= now_ns]
     if symbol not in venue.market.derived:
-        bars = [day_bar(venue, symbol, session, now_ns) for session in reversed(begun[-2:])]
+        bars = [day_bar(venue, symbol, session, now_ns) for session in reversed(begun_sessions[-2:])]
         return [None if bar is None else bar_row(bar) for bar in bars] + [None, None]
     rows: list[Fields | None] = []
-    for session in reversed(begun):
+    for session in reversed(begun_sessions):
         bar = day_bar(venue, symbol, session, now_ns)
         rows += [] if bar is None else [bar_row(bar)]
         if len(rows) == 2:
@@ -324,8 +328,8 @@ def _chain(venue: Brokerage, query: Mapping[str, str]) -> object:
 
 
 def _snapshot_page(venue: Brokerage, symbols: list[str], query: Mapping[str, str]) -> object:
-    limit, after = limit_of(query, CHAIN_LIMIT, CHAIN_LIMIT_MAX), page_after(query)
-    rest = symbols if after is None else [symbol for symbol in symbols if symbol > after[0]]
+    limit, page_start = limit_of(query, CHAIN_LIMIT, CHAIN_LIMIT_MAX), page_after(query)
+    rest = symbols if page_start is None else [symbol for symbol in symbols if symbol > page_start[0]]
     context = {"path": "/v1beta1/options/snapshots"}
     bare = venue.faults.take("greeks_missing", context) is not None
     page = {symbol: _option_snapshot(venue, symbol, bare=bare) for symbol in rest[:limit]}

@@ -74,8 +74,8 @@ class FaultyClient(DataStreamClient):
         first = messages[0]
         about = {"message": first.fields["T"], "symbol": first.symbol}
         if fault := self.take("malformed_json", **about):
-            broken = b"\xc1\xff" if self.msgpack else b'[{"T":"q","S":'
-            yield NESTED if fault.get("nested", False) else broken
+            broken_frame = b"\xc1\xff" if self.msgpack else b'[{"T":"q","S":'
+            yield NESTED if fault.get("nested", False) else broken_frame
             return
         if self.take("data_null", **about):
             yield frame([b"\xc0" if self.msgpack else b"null"], msgpack=self.msgpack)
@@ -108,9 +108,9 @@ class FaultyClient(DataStreamClient):
         """Whether the client is to send its credentials in time: not where it hears nothing."""
         return not self.mute and super(FaultyClient, self).must_authenticate()
 
-    def ignores(self, received: WSMessage) -> bool:
+    def ignores(self, message: WSMessage) -> bool:
         """Whether nothing is done about this message: half-open, or a ping that is not answered."""
-        if not self.dark and received.type is WSMsgType.PING:
+        if not self.dark and message.type is WSMsgType.PING:
             self.silent = self.silent or self.take("ping_silence") is not None
             return self.silent
         return self.dark
@@ -204,8 +204,8 @@ class FaultyHub(DataSessions[FaultyClient]):
     async def watch(self) -> None:
         """Strike for ever, so that sockets fail outside of trading hours too."""
         while True:
-            armed = self.venue.faults.waiting(*SOCKET_FAULTS)
-            await asyncio.sleep(self.venue.clock.nap_s((5 if armed else 60) * SECOND_NS))
+            faults_waiting = self.venue.faults.waiting(*SOCKET_FAULTS)
+            await asyncio.sleep(self.venue.clock.nap_s((5 if faults_waiting else 60) * SECOND_NS))
             self.strike()
 
     def publish_stocks(self, messages: list[DataMessage]) -> None:
@@ -213,7 +213,7 @@ class FaultyHub(DataSessions[FaultyClient]):
         if not messages:
             return
         market = self.venue.market
-        renamed = [message.renamed(TEST_SYMBOL) for message in messages if message.symbol == market.symbol]
+        test_messages = [message.renamed(TEST_SYMBOL) for message in messages if message.symbol == market.symbol]
         for session in list(self.sessions):
             if session.stream == "stock":
-                session.deliver(renamed if session.path == "/v2/test" else messages)
+                session.deliver(test_messages if session.path == "/v2/test" else messages)

@@ -62,8 +62,8 @@ class Timeline:
         """When the minutes of tape and daily prices start, each once, from `from_ns` on."""
         market = self.venue.market
         tapes = (starts for symbol, starts in market.starts.items() if symbol not in market.derived)
-        taped = sorted(set(itertools.chain(*tapes)))
-        merged_starts = heapq.merge(taped[bisect_left(taped, from_ns) :], market.derived_minutes(from_ns))
+        starts = sorted(set(itertools.chain(*tapes)))
+        merged_starts = heapq.merge(starts[bisect_left(starts, from_ns) :], market.derived_minutes(from_ns))
         return (start for start, _ in itertools.groupby(merged_starts))
 
     def _plan(self, start_ns: int) -> None:
@@ -103,25 +103,25 @@ class Timeline:
     def _halt_one(self, symbol: str, fault: Fault, at_ns: int) -> None:
         until_ns = at_ns + int(float(fault.get("minutes", 8)) * MINUTE_NS)
         self.venue.market.halt_trading(symbol, at_ns, until_ns)
-        told = {
+        fields = {
             "sc": fault.get("code", "H"),
             "sm": "Trading Halt",
             "rc": "LUDP",
             "rm": "Volatility Pause",
             "z": "C",
         }
-        self.hub.publish_stocks([DataMessage("s", symbol, at_ns, told)])
+        self.hub.publish_stocks([DataMessage("s", symbol, at_ns, fields)])
         over = {"sc": "T", "sm": "Trading Resumption", "rc": "", "rm": "", "z": "C"}
         resume = partial(self.hub.publish_stocks, [DataMessage("s", symbol, until_ns, over)])
         self._at(until_ns, _TICK, resume)
 
     def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> DataMessage | None:
         market = self.venue.market
-        listed = market.symbol if symbol == TEST_SYMBOL else symbol
-        if (listed in market.bars) != (stream == "stock") or not market.trading(listed, at_ns):
+        listed_symbol = market.symbol if symbol == TEST_SYMBOL else symbol
+        if (listed_symbol in market.bars) != (stream == "stock") or not market.trading(listed_symbol, at_ns):
             return None
-        fields = (quote_fields if kind == "q" else trade_fields)(market, listed, at_ns)
-        if fields is None or (kind == "t" and stream == "option" and never_trades(listed)):
+        fields = (quote_fields if kind == "q" else trade_fields)(market, listed_symbol, at_ns)
+        if fields is None or (kind == "t" and stream == "option" and never_trades(listed_symbol)):
             return None
         if kind == "q" and self.venue.faults.waiting(*QUOTE_FAULTS):
             return self._wrong_quote(symbol, at_ns, dict(fields), {"stream": stream, "symbol": symbol})
@@ -203,10 +203,10 @@ class Timeline:
         """A late trade moves the close by `shift` USD: `u` half a minute after the bar's end, and history from then."""
         close = round(bar.close + shift, 4)
         high, low = max(bar.high, close), min(bar.low, close)
-        changed = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)
+        new_bar = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)
         known_ns = bar.start_ns + MINUTE_NS + MINUTE_NS // 2
-        self.venue.corrections[bar.symbol, bar.start_ns] = (known_ns, changed)
-        update = DataMessage("u", bar.symbol, bar.start_ns, bar_fields(changed))
+        self.venue.corrections[bar.symbol, bar.start_ns] = (known_ns, new_bar)
+        update = DataMessage("u", bar.symbol, bar.start_ns, bar_fields(new_bar))
         self._at(known_ns, _BAR, lambda: self.hub.publish_stocks([update]))
 
     def _daily(self, symbol: str, start_ns: int) -> list[DataMessage]:
@@ -220,8 +220,8 @@ class Timeline:
 
 
 def _times(bar: Bar, factor: float) -> Bar:
-    opened, high, low, close = (round(price * factor, 4) for price in (bar.open, bar.high, bar.low, bar.close))
-    return Bar(bar.symbol, bar.start_ns, opened, high, low, close, bar.volume)
+    open_price, high, low, close = (round(price * factor, 4) for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar(bar.symbol, bar.start_ns, open_price, high, low, close, bar.volume)
 
 
 BAR_CHANNELS = ("bars", "updatedBars", "dailyBars")

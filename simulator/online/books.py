@@ -48,7 +48,7 @@ class Books:
         """The ladder's steps so far, oldest first."""
         with self._reading() as database:
             rows = database.execute("SELECT payload FROM events WHERE kind = 'LadderMoved' ORDER BY id").fetchall()
-        return [_moved(json.loads(row[0])) for row in rows]
+        return [_move_of(json.loads(row[0])) for row in rows]
 
     def meta(self, key: str) -> str:
         """A value that the journal is bound to."""
@@ -69,8 +69,8 @@ class Books:
                 span,
             ).fetchall()
         actions: dict[str, int] = {}
-        for drawn, _, count in rows:
-            actions[drawn] = actions.get(drawn, 0) + count
+        for is_drawn, _, count in rows:
+            actions[is_drawn] = actions.get(is_drawn, 0) + count
         return Explored(sum(actions.values()), sum(row[2] for row in rows if row[1]), actions)
 
     def answered(self, session: Session) -> dict[str, int]:
@@ -106,7 +106,7 @@ class Books:
             database.close()
 
 
-def _moved(payload: dict[str, Any]) -> Moved:
+def _move_of(payload: dict[str, Any]) -> Moved:
     return Moved(
         payload["version"],
         payload["from_step"],

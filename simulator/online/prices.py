@@ -63,8 +63,8 @@ def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded:
         highs, lows = np.maximum(opens, closes) * (1 + beyond[0]), np.minimum(opens, closes) * (1 - beyond[1])
         prices = np.round([opens, highs, lows, closes], 2)
         for minute, (values, volume) in enumerate(zip(prices.T.tolist(), volumes.tolist(), strict=True)):
-            opened, high, low, close = values
-            bars.append(Bar(symbol, session.open_ns + minute * MINUTE_NS, opened, high, low, close, int(volume)))
+            open_price, high, low, close = values
+            bars.append(Bar(symbol, session.open_ns + minute * MINUTE_NS, open_price, high, low, close, int(volume)))
         last = float(closes[-1])
     return bars
 
@@ -74,17 +74,17 @@ def _session(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log returns and volumes of a session's minutes; it ends about where prices began."""
     returns, volumes = draw.normal(0.0, rule.noise, count), draw.lognormal(np.log(VOLUME), 0.2, count)
-    moved, minute, dips = np.zeros(count), APART, DIPS_BEFORE if recorded else DIPS
+    moves, minute, dips = np.zeros(count), APART, DIPS_BEFORE if recorded else DIPS
     while minute < count - 2 * APART:
-        drawn = draw.random()
-        if drawn < BURSTS:
+        draw_value = draw.random()
+        if draw_value < BURSTS:
             volumes[minute] *= BURST
-            moved[minute + 1 : minute + 3] = (rule.move, -rule.back)
-        elif drawn < BURSTS + dips:
-            moved[minute] = -rule.move
-            moved[minute + 1 : minute + 3] = (0.0, 0.0) if recorded else (rule.move, -rule.back)
-        minute += APART if drawn < BURSTS + dips else 1
-    ordinary = moved == 0.0
-    returns += moved
-    returns[ordinary] -= (moved.sum() + np.log(last / PRICE)) / ordinary.sum()
+            moves[minute + 1 : minute + 3] = (rule.move, -rule.back)
+        elif draw_value < BURSTS + dips:
+            moves[minute] = -rule.move
+            moves[minute + 1 : minute + 3] = (0.0, 0.0) if recorded else (rule.move, -rule.back)
+        minute += APART if draw_value < BURSTS + dips else 1
+    ordinary = moves == 0.0
+    returns += moves
+    returns[ordinary] -= (moves.sum() + np.log(last / PRICE)) / ordinary.sum()
     return returns, volumes

@@ -80,9 +80,9 @@ class Processes:
         lines = []
         for line in self.log(name).read_text(errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
-                told = json.loads(line)
-                if isinstance(told, dict) and told.get("event") == event:
-                    lines.append(told)
+                fields = json.loads(line)
+                if isinstance(fields, dict) and fields.get("event") == event:
+                    lines.append(fields)
         return lines
 
     def check(self) -> None:
@@ -92,14 +92,14 @@ class Processes:
                 end = self.log(name).read_text(errors="replace")[-TAIL:]
                 raise ShowError(f"{name} ended with {process.returncode}: {end}")
 
-    def until(self, reached: Callable[[], bool], what: str, limit_s: float) -> None:
+    def until(self, reached: Callable[[], bool], subject: str, limit_s: float) -> None:
         """Wait for a condition, as long as all processes run. Raises ShowError."""
         end_s = time.monotonic() + limit_s * self._patience
         while not reached():
             self.check()
             if time.monotonic() > end_s:
                 raise ShowError(
-                    f"waited {limit_s * self._patience:.0f} s for this: {what}; the logs are in {self.folder}"
+                    f"waited {limit_s * self._patience:.0f} s for this: {subject}; the logs are in {self.folder}"
                 )
             time.sleep(LOOK_S)
 

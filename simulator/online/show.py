@@ -178,7 +178,7 @@ class Show:
         self._account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
         self._returns: list[float] = []  # of each session, parts of the equity before it
         self._canary: list[str] = []  # its steps, with what each session earned
-        self._first = self._forged = self._negated = self._challenger = ""
+        self._first = self._forged_version = self._negated_version = self._challenger = ""
         with socket.socket() as door:
             door.bind(("127.0.0.1", 0))
             self._port = int(door.getsockname()[1])  # of the dashboard
@@ -215,10 +215,10 @@ class Show:
     @contextmanager
     def _desk(self) -> Iterator[tuple[SimClock, RunningServer]]:
         """Serve the market, and start the daemon without a model."""
-        seen = [*self._history[-2:], *self._live]
+        sessions_seen = [*self._history[-2:], *self._live]
         bars = [*bars_of(SYMBOLS, self._history, 1, recorded=True), *bars_of(SYMBOLS, self._live, 2, recorded=False)]
         market = Market(
-            [bar for bar in bars if bar.start_ns >= seen[0].open_ns],
+            [bar for bar in bars if bar.start_ns >= sessions_seen[0].open_ns],
             SYMBOLS[0],
             stock_spread=SPREAD,
             sessions=self._sessions[HISTORY - 4 : HISTORY + SESSIONS + 15],
@@ -261,7 +261,7 @@ class Show:
         p.start("dashboard", module_command("daemon.dashboard", *self._desk_at.dashboard(self._port)))
         p.until((self._folder / "trainer" / "trainer.pt").exists, "the trainer's first checkpoint", 60.0)
         p.begin("forger", self._planter("promising"))
-        self._forged = p.finish("forger", 120.0).split()[-1]
+        self._forged_version = p.finish("forger", 120.0).split()[-1]
 
     # --- one session --------------------------------------------------------------------------------------------------
 
@@ -271,16 +271,16 @@ class Show:
             server.jump_to(session.open_ns - BEFORE_OPEN_NS)
 
     def _session(self, clock: SimClock, number: int, session: Session) -> None:
-        before = self._account.cash
+        cash_before = self._account.cash
         self._pass(clock, session.close_ns + AFTER_CLOSE_NS)
-        self._returns.append(float(self._account.cash / before) - 1.0)
+        self._returns.append(float(self._account.cash / cash_before) - 1.0)
         self._processes.until(self._learned, "the trainer learns the session", 120.0)
         if number == 1:
             self._first_session(session)
         if number <= LEARN:
             self._look_at_forged(clock, number)
         if number == LEARN:
-            rows = sum(self._books.explored(each).choices for each in self._live[:LEARN])
+            rows = sum(self._books.explored(session).choices for session in self._live[:LEARN])
             self._story.tell(
                 "learns",
                 f"After {LEARN} sessions the trainer has learned from {rows:,} choices, sets a version aside, and lets "
@@ -296,27 +296,27 @@ class Show:
             self._look_at_climb(clock, number)
 
     def _first_session(self, session: Session) -> None:
-        explored = self._books.explored(session)
+        exploration = self._books.explored(session)
         stream = self._redis().xinfo_stream(self._stream)
         self._story.tell(
             "explores",
-            f"Session 1: {explored.choices:,} choices, {explored.explored} of them drawn against the model; "
+            f"Session 1: {exploration.choices:,} choices, {exploration.explored} of them drawn against the model; "
             f"{self._returns[0]:+.2%}; {stream['entries-added']} decisions went over Redis to the trainer.",
         )
 
     def _look_at_forged(self, clock: SimClock, number: int) -> None:
         """A card that promises too much passes the criteria, and the canary finds it out."""
-        passed = self._moved(self._forged, "replay")
-        if number == SHADOW and passed and (step := self._await(clock, self._forged, "canary_10")):
+        replay_move = self._move_of(self._forged_version, "replay")
+        if number == SHADOW and replay_move and (step := self._await(clock, self._forged_version, "canary_10")):
             self._story.tell(
                 "forged card",
-                f"A version with a forged card, {self._forged}, promises "
-                f"{self._books.card(self._forged)['session_mean']:+.1%} a session: its card passes ({passed.detail}), "
-                f"and in shadow it is as good as the champion ({step.detail}).",
+                f"A version with a forged card, {self._forged_version}, promises "
+                f"{self._books.card(self._forged_version)['session_mean']:+.1%} a session: its card passes "
+                f"({replay_move.detail}), and in shadow it is as good as the champion ({step.detail}).",
             )
-        if number == LEARN and (step := self._await(clock, self._forged, "rolled_back")):
-            returned = self._until(clock, lambda: self._books.current() == self._first)
-            if returned:
+        if number == LEARN and (step := self._await(clock, self._forged_version, "rolled_back")):
+            returned_in_time = self._until(clock, lambda: self._books.current() == self._first)
+            if returned_in_time:
                 self._story.tell(
                     "rolled back",
                     f"The canary finds it out: rolled back from {step.from_step} ({step.reason}: "
@@ -324,17 +324,17 @@ class Show:
                 )
 
     def _look_at_negated(self, clock: SimClock) -> None:
-        self._negated = self._processes.finish("negater", 600.0).split()[-1]
-        if step := self._await(clock, self._negated, "refused"):
+        self._negated_version = self._processes.finish("negater", 600.0).split()[-1]
+        if step := self._await(clock, self._negated_version, "refused"):
             self._story.tell(
                 "negated",
-                f"A version that wants the opposite of what was learned, {self._negated}, with an honest card: refused "
-                f"({step.reason}: {step.detail}).",
+                f"A version that wants the opposite of what was learned, {self._negated_version}, with an honest card: "
+                f"refused ({step.reason}: {step.detail}).",
             )
 
     def _look_at_card(self, clock: SimClock) -> None:
         """The trainer's own version is published and judged."""
-        versions = {self._first, self._forged, self._negated}
+        versions = {self._first, self._forged_version, self._negated_version}
         self._processes.until(
             lambda: bool(set(self._books.versions()) - versions), "the trainer publishes its version", 300.0
         )
@@ -392,10 +392,14 @@ class Show:
                     f"The dashboard's page Learning shows {self._challenger} as the champion, with its card and the "
                     f"{len(rung['steps'])} steps that led there.",
                 )
-        added = int(self._redis().xinfo_stream(self._stream)["entries-added"])
-        self._processes.until(lambda: self._transitions() >= added * len(SYMBOLS), "all is in the checkpoint", 120.0)
-        if self._transitions() == added * len(SYMBOLS):
-            self._story.tell("once", f"{added:,} decisions came over Redis; the trainer learned each of them once.")
+        entry_count = int(self._redis().xinfo_stream(self._stream)["entries-added"])
+        self._processes.until(
+            lambda: self._transitions() >= entry_count * len(SYMBOLS), "all is in the checkpoint", 120.0
+        )
+        if self._transitions() == entry_count * len(SYMBOLS):
+            self._story.tell(
+                "once", f"{entry_count:,} decisions came over Redis; the trainer learned each of them once."
+            )
         self._processes.stop("daemon", clock.passing)
         p = self._processes
         p.begin("verify", module_command("daemon.cli.ctl", "verify", "--state-dir", self._folder / "state"))
@@ -444,15 +448,15 @@ class Show:
             page: dict[str, Any] = json.loads(answer.read())
         return page
 
-    def _moved(self, version: str, to_step: str) -> Moved | None:
+    def _move_of(self, version: str, to_step: str) -> Moved | None:
         """The step that brought a version there, None where it was not taken."""
         steps = [move for move in self._books.moves() if move.version == version and move.from_step != move.to_step]
         return next((move for move in steps if move.to_step == to_step), None)
 
     def _await(self, clock: SimClock, version: str, to_step: str) -> Moved | None:
         """The same, after some hours at most."""
-        self._until(clock, lambda: self._moved(version, to_step) is not None)
-        return self._moved(version, to_step)
+        self._until(clock, lambda: self._move_of(version, to_step) is not None)
+        return self._move_of(version, to_step)
 
     def _until(self, clock: SimClock, reached: Callable[[], bool]) -> bool:
         end_ns = clock.now_ns() + HOURS * 60 * MINUTE_NS
@@ -462,12 +466,12 @@ class Show:
 
     def _pass(self, clock: SimClock, until_ns: int) -> None:
         """Let virtual time pass, as long as all processes run. Raises ShowError."""
-        stood = 0
+        row_count = 0
         while (left_ns := until_ns - clock.now_ns()) > 0:
             self._processes.check()
             try:
                 clock.pass_s(min(left_ns, STEP_NS) / 1e9)
             except AssertionError as error:  # a replay of the journal on a busy machine
-                stood += 1
-                if stood > self._patience:
+                row_count += 1
+                if row_count > self._patience:
                     raise ShowError(str(error)) from None

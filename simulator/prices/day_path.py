@@ -67,10 +67,10 @@ class DayMinutes(Sequence[Bar]):
         self._seed = seed
         self._opens = [session.open_ns for session, _ in days]
         lengths = ((session.close_ns - session.open_ns) // MINUTE_NS for session, _ in days)
-        self._before = [0, *accumulate(lengths)]  # [i]: minutes of all sessions before the i-th
+        self._minutes_before = [0, *accumulate(lengths)]  # [i]: minutes of all sessions before the i-th
 
     def __len__(self) -> int:
-        return self._before[-1]
+        return self._minutes_before[-1]
 
     @overload
     def __getitem__(self, index: int) -> Bar: ...
@@ -94,16 +94,16 @@ class DayMinutes(Sequence[Bar]):
         day = bisect_right(self._opens, now_ns) - 1
         if day < 0:
             return -1, 0
-        last = self._before[day + 1] - self._before[day] - 1
+        last = self._minutes_before[day + 1] - self._minutes_before[day] - 1
         minute = min((now_ns - self._opens[day]) // MINUTE_NS, last)
-        return self._before[day] + minute, self._opens[day] + minute * MINUTE_NS
+        return self._minutes_before[day] + minute, self._opens[day] + minute * MINUTE_NS
 
     def _place(self, index: int) -> tuple[int, int]:
         index += len(self) if index < 0 else 0
         if not 0 <= index < len(self):
             raise IndexError(f"minute {index} of {self.symbol}: it has {len(self)}")
-        day = bisect_right(self._before, index) - 1
-        return day, index - self._before[day]
+        day = bisect_right(self._minutes_before, index) - 1
+        return day, index - self._minutes_before[day]
 
 
 class MinuteStarts(Sequence[int]):

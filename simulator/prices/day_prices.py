@@ -63,7 +63,7 @@ class DailyPrices:
             if bar.volume > 0 and self._trades(bar.symbol, day):
                 self.bars.setdefault(bar.symbol, {})[day] = _on_grid(bar, day)
         self._known_as = {rename.new: rename for rename in self.renames}
-        self._left = {rename.symbol: rename for rename in self.renames}
+        self._renames = {rename.symbol: rename for rename in self.renames}
         actions: list[Action] = [*self.splits, *self.dividends, *self.renames]
         for symbol in (*(action.symbol for action in actions), *self.halts, *self.delisted):
             if symbol not in self.bars:
@@ -130,8 +130,8 @@ class DailyPrices:
         bars: list[Bar] = []
         for symbol, days in series.items():
             splits = [split for split in settings.get("splits", ()) if split.symbol == symbol]
-            paid = [dividend for dividend in settings.get("dividends", ()) if dividend.symbol == symbol]
-            bars += as_traded(days, splits, paid).values()
+            symbol_dividends = [dividend for dividend in settings.get("dividends", ()) if dividend.symbol == symbol]
+            bars += as_traded(days, splits, symbol_dividends).values()
         return cls(bars, sessions, **settings)
 
     # --- names ------------------------------------------------------------------------------------------------------
@@ -148,15 +148,15 @@ class DailyPrices:
 
     def name_on(self, share: str, day: str) -> str:
         """What the share is called on `day`."""
-        left = self._left.get(share)
-        return share if left is None or day < left.date else left.new
+        rename = self._renames.get(share)
+        return share if rename is None or day < rename.date else rename.new
 
     def called(self, name: str, day: str) -> bool:
         """Whether a share has this name on `day`, whether it trades or not; not before its first bar."""
-        days, rename, left = self.bars.get(self.share(name)), self._known_as.get(name), self._left.get(name)
+        days, rename, rename_away = self.bars.get(self.share(name)), self._known_as.get(name), self._renames.get(name)
         if not days or day < next(iter(days)):
             return False
-        return (rename is None or day >= rename.date) and (left is None or day < left.date)
+        return (rename is None or day >= rename.date) and (rename_away is None or day < rename_away.date)
 
     def tradable(self, name: str, now_ns: int) -> bool:
         """Whether orders are taken: neither halted today nor delisted nor renamed."""
@@ -174,9 +174,9 @@ class DailyPrices:
 
     def minutes(self, name: str) -> DayMinutes:
         """The minutes in which the share traded under this name; of a new name also those before."""
-        days, left = self.bars.get(self.share(name), {}), self._left.get(name)
-        until = "9999" if left is None else left.date
-        pairs = ((session, days.get(session.date)) for session in self.sessions if session.date < until)
+        days, rename = self.bars.get(self.share(name), {}), self._renames.get(name)
+        last_date = "9999" if rename is None else rename.date
+        pairs = ((session, days.get(session.date)) for session in self.sessions if session.date < last_date)
         return DayMinutes(name, [(session, bar) for session, bar in pairs if bar is not None], self.seed)
 
     def steps(self, name: str, adjustment: str, day: str) -> list[BackAdjustment]:
@@ -198,9 +198,9 @@ class DailyPrices:
     def actions(self) -> list[tuple[int, Action, bool]]:
         """When what happens, in order; True where a dividend is paid, False where it is gone from the price."""
         effective: list[Action] = [*self.splits, *self.dividends, *self.renames]
-        listed = [(morning_ns(action.date), action, False) for action in effective]
-        listed += [(morning_ns(paid.paid or paid.date), paid, True) for paid in self.dividends]
-        return sorted(listed, key=lambda entry: entry[0])
+        entries = [(morning_ns(action.date), action, False) for action in effective]
+        entries += [(morning_ns(dividend.paid or dividend.date), dividend, True) for dividend in self.dividends]
+        return sorted(entries, key=lambda entry: entry[0])
 
 
 def _columns(path: Path, names: Sequence[str]) -> Any:

@@ -62,18 +62,20 @@ class Market:
         self.volatility = volatility
         self.seed = seed
         self.strikes_each_side = strikes_each_side
-        taped: dict[str, list[Bar]] = {}
+        bars_by_symbol: dict[str, list[Bar]] = {}
         for bar in sorted((bar for bar in bars if bar.volume > 0), key=lambda bar: bar.start_ns):  # no trade, no bar
-            taped.setdefault(bar.symbol, []).append(bar)
-        names = [] if days is None else [name for name in days.names if name not in taped]
+            bars_by_symbol.setdefault(bar.symbol, []).append(bar)
+        names = [] if days is None else [name for name in days.names if name not in bars_by_symbol]
         self.derived = {name: days.minutes(name) for name in names if days is not None}
-        self.bars: dict[str, Sequence[Bar]] = {**taped, **self.derived}
+        self.bars: dict[str, Sequence[Bar]] = {**bars_by_symbol, **self.derived}
         if symbol not in self.bars:
-            found = ", ".join(self.bars) or "none"
-            raise ValueError(f"the tape has no bar of {symbol}: found {found}; name one of these as symbol")
-        self.starts: dict[str, Sequence[int]] = {name: [bar.start_ns for bar in rows] for name, rows in taped.items()}
+            symbols_text = ", ".join(self.bars) or "none"
+            raise ValueError(f"the tape has no bar of {symbol}: found {symbols_text}; name one of these as symbol")
+        self.starts: dict[str, Sequence[int]] = {
+            name: [bar.start_ns for bar in rows] for name, rows in bars_by_symbol.items()
+        }
         self.starts |= {name: MinuteStarts(minutes) for name, minutes in self.derived.items()}
-        self._taped = tuple(taped)
+        self._taped_symbols = tuple(bars_by_symbol)
         self._paper = Paper(half_spread=half_spread, half_spread_min_usd=half_spread_min_usd)
         self._stock_spread = stock_spread
         self._derived_dates = {date for minutes in self.derived.values() for date in minutes.dates}
@@ -87,7 +89,9 @@ class Market:
         self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the point last asked for, by symbol
         self._points: dict[str, tuple[int, Decimal]] = {}  # the same, as time and price, within its fifteen seconds
         self._session: Session | None = None  # the one last asked for
-        self._listed: dict[str, tuple[int, int]] = {}  # options: listed from this session (index) until this time
+        self._listing_times: dict[
+            str, tuple[int, int]
+        ] = {}  # options: listed from this session (index) until this time
         self._listings: dict[str, list[dict[str, Any]]] = {}
         self.halts: dict[str, list[tuple[int, int]]] = {}  # by share: from when until when its exchange halts it
 
@@ -139,14 +143,14 @@ class Market:
         point = self._option_point(now_ns)
         if point is None or not self.is_listed(symbol, now_ns):
             return None
-        cached = self._quotes.get(symbol)
-        if cached is None or cached[0] != point[0]:
+        cached_quote = self._quotes.get(symbol)
+        if cached_quote is None or cached_quote[0] != point[0]:
             strike, right, years = self._terms(symbol, point[0])
             mid = option_market.price(float(point[1]), strike, years, self.volatility, right)
             bid, ask = option_market.bid_ask_cents(mid, self._paper)
-            cached = (point[0], (Decimal(bid).scaleb(-2), Decimal(ask).scaleb(-2)))
-            self._quotes[symbol] = cached
-        return cached[1]
+            cached_quote = (point[0], (Decimal(bid).scaleb(-2), Decimal(ask).scaleb(-2)))
+            self._quotes[symbol] = cached_quote
+        return cached_quote[1]
 
     def greeks(self, symbol: str, now_ns: int) -> dict[str, float] | None:
         """Delta, gamma, rho, theta (a day) and vega (a point of volatility) with r = q = 0 (Hull, chapter 19).
@@ -179,10 +183,10 @@ class Market:
 
     def next_change(self, now_ns: int) -> int:
         """The time of the first path point after `now_ns`; NEVER_NS at the end of tape and daily prices."""
-        taped = min((_next_point(self.starts[symbol], now_ns) for symbol in self._taped), default=NEVER_NS)
-        return min(taped, self._next_derived(now_ns)) if self.derived else taped
+        next_point = min((_next_point(self.starts[symbol], now_ns) for symbol in self._taped_symbols), default=NEVER_NS)
+        return min(next_point, self._next_path_point(now_ns)) if self.derived else next_point
 
-    def _next_derived(self, now_ns: int) -> int:
+    def _next_path_point(self, now_ns: int) -> int:
         """The next path point of a session that daily prices have."""
         session = self.session_at(now_ns)
         if session is not None and session.date in self._derived_dates:
@@ -246,7 +250,10 @@ class Market:
 
     def has_bar(self, symbol: str, start_ns: int) -> bool:
         """Whether a minute of a share's tape was traded: not one that a halt has whole."""
-        return not any(since <= start_ns <= until - MINUTE_NS for since, until in self.halts.get(symbol, ()))
+        return not any(
+            halt_start_ns <= start_ns <= halt_end_ns - MINUTE_NS
+            for halt_start_ns, halt_end_ns in self.halts.get(symbol, ())
+        )
 
     def tradable(self, symbol: str, now_ns: int) -> bool:
         """Whether orders are taken: not for a share that is halted, delisted or renamed."""
@@ -270,7 +277,7 @@ class Market:
         if symbol in self.bars:
             return True
         today = bisect_right(self._opens, now_ns + 16 * 3_600 * SECOND_NS) - 1  # listed before the open of its day
-        if (known := self._listed.get(symbol)) is not None and known[0] <= today and now_ns < known[1]:
+        if (listing := self._listing_times.get(symbol)) is not None and listing[0] <= today and now_ns < listing[1]:
             return True
         contract = option_market.parse_occ(symbol)
         expiry = None if contract is None else self._dates.get(contract.expiry)
@@ -282,7 +289,7 @@ class Market:
         centres = (self._centre(i) for i in range(max(0, expiry - EXPIRIES), min(today, expiry) + 1))
         listed = any(centre and abs(contract.strike - centre) <= self.strikes_each_side for centre in centres)
         if listed:
-            self._listed[symbol] = today, until_ns
+            self._listing_times[symbol] = today, until_ns
         return listed
 
     def listed(self, session_date: str) -> list[dict[str, Any]]:
@@ -313,7 +320,12 @@ class Market:
     def _before_halt(self, symbol: str, now_ns: int) -> int:
         """The last moment before the halt of a share that lasts at `now_ns`; that itself where none does."""
         return min(
-            (since - 1 for since, until in self.halts.get(symbol, ()) if since <= now_ns < until), default=now_ns
+            (
+                halt_start_ns - 1
+                for halt_start_ns, halt_end_ns in self.halts.get(symbol, ())
+                if halt_start_ns <= now_ns < halt_end_ns
+            ),
+            default=now_ns,
         )
 
     def _point(self, symbol: str, now_ns: int) -> tuple[int, Decimal] | None:
@@ -393,9 +405,10 @@ def _listed_contracts(market: Market, index: int, centre: int) -> list[dict[str,
 def _listed_contract(market: Market, index: int, expiry: Session, right: int, strike: int) -> dict[str, Any]:
     """One contract as of the session of this index."""
     symbol = option_market.occ_symbol(market.symbol, expiry.date, right, Decimal(strike))
-    before = market.sessions[index - 1] if index else None
-    old = before is not None and market.is_listed(symbol, before.close_ns - 1)  # what is new today has no history
-    quote = market.quote(symbol, before.close_ns - 1) if before is not None and old else None
+    session_before = market.sessions[index - 1] if index else None
+    # what is new today has no history
+    old = session_before is not None and market.is_listed(symbol, session_before.close_ns - 1)
+    quote = market.quote(symbol, session_before.close_ns - 1) if session_before is not None and old else None
     kind = "Call" if right > 0 else "Put"
     return {
         "id": asset_id(symbol),
@@ -413,7 +426,7 @@ def _listed_contract(market: Market, index: int, expiry: Session, right: int, st
         "multiplier": "100",
         "size": "100",
         "open_interest": str(500 + zlib.crc32(f"{market.seed}:{symbol}".encode()) % 20_000),
-        "open_interest_date": before.date if before is not None else None,
+        "open_interest_date": session_before.date if session_before is not None else None,
         "close_price": None if quote is None else str((quote[0] + quote[1]) / 2),
-        "close_price_date": before.date if before is not None and quote is not None else None,
+        "close_price_date": session_before.date if session_before is not None and quote is not None else None,
     }

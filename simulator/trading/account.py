@@ -73,8 +73,8 @@ class Account(AccountBooks):
     def available(self, symbol: str) -> Decimal:
         """The signed quantity that no working order holds."""
         quantity = self.quantity(symbol)
-        held = min(self.held_for_orders(symbol)[0], abs(quantity))
-        return quantity - held if quantity > 0 else quantity + held
+        held_units = min(self.held_for_orders(symbol)[0], abs(quantity))
+        return quantity - held_units if quantity > 0 else quantity + held_units
 
     def note(
         self, now_ns: int, fields: Json, *, visible_ns: int | None = None, name: str = "", amends: str = ""
@@ -122,8 +122,8 @@ class Account(AccountBooks):
         if not self.settles:
             return ZERO
         today = new_york_date(now_ns)
-        sold = (t for t in self.trades if t.quantity < 0 and new_york_date(t.time_ns) == today)
-        return sum((-t.quantity * t.price * multiplier(t.symbol) for t in sold), ZERO)
+        sales = (t for t in self.trades if t.quantity < 0 and new_york_date(t.time_ns) == today)
+        return sum((-t.quantity * t.price * multiplier(t.symbol) for t in sales), ZERO)
 
     def shown(
         self, mark: Callable[[AlpacaPosition], Decimal], *, blocked: bool, now_ns: int = 0, deficit: Decimal = ZERO

@@ -21,8 +21,8 @@ class FaultyActivityStream(activity_stream.ActivityStreamServer[Account]):
 
     def denied(self, key: str, account: Account | None) -> int:
         """401 for wrong credentials, or what the script has."""
-        refused = self._faults.take("activity_refused", {"key": key})
-        return super().denied(key, account) if refused is None else int(refused.get("status", 404))
+        refusal = self._faults.take("activity_refused", {"key": key})
+        return super().denied(key, account) if refusal is None else int(refusal.get("status", 404))
 
     async def pause(self, account: Account) -> None:
         """Wait for the account's next row: in virtual time each look is a step of the clock."""

@@ -81,13 +81,13 @@ class Reads:
 
     def order(self, account: Account, order_id: str) -> SeenOrder | None:
         """The order of this id."""
-        return self._seen(account.orders.get(order_id))
+        return self._seen_order(account.orders.get(order_id))
 
     def order_of_name(self, account: Account, client_order_id: str) -> SeenOrder | None:
         """The order of this client order id."""
-        return self._seen(account.by_client_id.get(client_order_id))
+        return self._seen_order(account.by_client_id.get(client_order_id))
 
-    def _seen(self, order: AlpacaOrder | None) -> SeenOrder | None:
+    def _seen_order(self, order: AlpacaOrder | None) -> SeenOrder | None:
         if order is None:
             return None
         as_of = self._as_of()
@@ -95,22 +95,22 @@ class Reads:
 
     def positions(self, account: Account) -> dict[str, Json]:
         """The positions by symbol, at the quotes of now."""
-        return {symbol: self._shown(account, held) for symbol, held in self._held(account).items()}
+        return {symbol: self._position_json(account, position) for symbol, position in self._positions(account).items()}
 
     def position(self, account: Account, symbol: str) -> Json | None:
         """One position, at the quote of now."""
-        held = self._held(account).get(symbol)
-        return None if held is None else self._shown(account, held)
+        position = self._positions(account).get(symbol)
+        return None if position is None else self._position_json(account, position)
 
-    def _held(self, account: Account) -> dict[str, AlpacaPosition]:
+    def _positions(self, account: Account) -> dict[str, AlpacaPosition]:
         as_of = self._as_of()
         if as_of is None:
             return account.positions
-        return next((held for since, held in reversed(account.past_positions) if since <= as_of), {})
+        return next((positions for since_ns, positions in reversed(account.past_positions) if since_ns <= as_of), {})
 
-    def _shown(self, account: Account, held: AlpacaPosition) -> Json:
-        price = mark(held, self.venue.market, self.venue.clock.now_ns())
-        return held.shown(price, account.available(held.symbol))
+    def _position_json(self, account: Account, position: AlpacaPosition) -> Json:
+        price = mark(position, self.venue.market, self.venue.clock.now_ns())
+        return position.shown(price, account.available(position.symbol))
 
 
 class Trading(Reads):
@@ -131,7 +131,10 @@ class Trading(Reads):
         now_ns, deficit = self.now_ns(), self._deficit(account)
         market = self.venue.market
         return account.shown(
-            lambda held: mark(held, market, now_ns), blocked=self._blocked(account), now_ns=now_ns, deficit=deficit
+            lambda position: mark(position, market, now_ns),
+            blocked=self._blocked(account),
+            now_ns=now_ns,
+            deficit=deficit,
         )
 
     def account_id(self, account: Account) -> str:
@@ -160,7 +163,7 @@ class Trading(Reads):
         days = self.venue.market.days
         paid = query.get("date_type") == "payable_date"
         actions: list[Dividend | Split] = [] if days is None else [*days.dividends, *days.splits]
-        rows = [_announced(action) for action in actions if not self._is_kept_back(action)]
+        rows = [_announcement_json(action) for action in actions if not self._is_kept_back(action)]
         return [
             row
             for row in rows
@@ -186,12 +189,12 @@ class Trading(Reads):
     async def submit(self, account: Account, body: Json) -> Json:
         """Take an order into the books, or refuse it as the script or the rules have it."""
         context = {"key": account.key, **{name: body.get(name) for name in ("symbol", "side", "client_order_id")}}
-        refused = self.venue.faults.take("order_refused", context)
-        if refused is not None:
-            if refused.get("reason"):
-                raise refusal(str(refused.get("reason")))
-            status, code = int(refused.get("status", 403)), refused.get("code", 40310000)
-            raise Refusal(status, code, str(refused.get("message", "refused by the script")))
+        fault = self.venue.faults.take("order_refused", context)
+        if fault is not None:
+            if fault.get("reason"):
+                raise refusal(str(fault.get("reason")))
+            status, code = int(fault.get("status", 403)), fault.get("code", 40310000)
+            raise Refusal(status, code, str(fault.get("message", "refused by the script")))
         if self._blocked(account):
             raise refusal("not_authorized")
         if body.get("side") == "buy" and self._deficit(account):
@@ -219,8 +222,8 @@ class Trading(Reads):
             try:
                 self._matching.cancel(account, order)
                 rows.append({"id": order.id, "status": 200})
-            except Refusal as refused:
-                rows.append({"id": order.id, "status": refused.status, "body": refused.body()})
+            except Refusal as error:
+                rows.append({"id": order.id, "status": error.status, "body": error.body()})
         return rows
 
     # --- positions --------------------------------------------------------------------------------------------------
@@ -246,8 +249,8 @@ class Trading(Reads):
     def _close_row(self, account: Account, symbol: str) -> Json:
         try:
             row = self._matching.close(account, symbol, None, None).shown()
-        except Refusal as refused:
-            return {"symbol": symbol, "status": refused.status, "body": _failure(refused, account, symbol)}
+        except Refusal as error:
+            return {"symbol": symbol, "status": error.status, "body": _failure(error, account, symbol)}
         return {"symbol": symbol, "status": 200, "body": row}
 
     async def exercise(self, account: Account, symbol: str) -> None:
@@ -259,15 +262,15 @@ class Trading(Reads):
         settlement.keep_from_exercise(account, symbol, new_york_date(self.now_ns()))
 
 
-def _failure(refused: Refusal, account: Account, symbol: str) -> Json:
+def _failure(error: Refusal, account: Account, symbol: str) -> Json:
     """Why one position of DELETE /v2/positions was not closed."""
-    held, related = account.held_for_orders(symbol)
+    held_units, order_ids = account.held_for_orders(symbol)
     quantity, available = text(abs(account.quantity(symbol))), text(abs(account.available(symbol)))
-    details = {"available": available, "existing_qty": quantity, "held_for_orders": text(held), "symbol": symbol}
-    return {"code": refused.code, "message": refused.message, **details, "related_orders": related}
+    details = {"available": available, "existing_qty": quantity, "held_for_orders": text(held_units), "symbol": symbol}
+    return {"code": error.code, "message": error.message, **details, "related_orders": order_ids}
 
 
-def _announced(action: Dividend | Split) -> Json:
+def _announcement_json(action: Dividend | Split) -> Json:
     """A cash dividend or a split as it was announced."""
     if isinstance(action, Split):
         old, new = action.ratio.as_integer_ratio()[::-1]

@@ -166,24 +166,24 @@ class Matching:
         """Bid and ask for this order; a share of daily prices has one price in the opening auction, none in a halt."""
         market = self.venue.market
         if order.time_in_force == "opg" and order.symbol in market.derived:
-            opened = market.opening_print(order.symbol, at_ns)
-            return None if opened is None else (opened, opened)
+            opening_price = market.opening_print(order.symbol, at_ns)
+            return None if opening_price is None else (opening_price, opening_price)
         return market.quote(order.symbol, at_ns) if market.trading(order.symbol, at_ns) else None
 
     def _size(self, account: Account, order: AlpacaOrder, at_ns: int) -> Decimal:
-        left = order.left
+        units_left = order.left
         if order.time_in_force in {"fok", "opg", "cls"}:
-            return left
+            return units_left
         part = self.venue.faults.take("fill_partial", fault_context(account, order))
         if part is not None:
             order.held = bool(part.get("then_held"))
-            return min(left, Decimal(str(part.get("quantity", 1))))
+            return min(units_left, Decimal(str(part.get("quantity", 1))))
         seed = f"{self.venue.rules.seed}:{order.created_ns}:{at_ns}"  # not the name: it has an epoch in it
         draw = random.Random(seed)
         size = draw.randint(*self.venue.rules.fill_sizes)
-        if self.venue.rules.fractions_in_parts and left % 1:
-            return (left * Decimal(str(draw.random()))).quantize(FINEST, ROUND_UP)
-        return min(left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
+        if self.venue.rules.fractions_in_parts and units_left % 1:
+            return (units_left * Decimal(str(draw.random()))).quantize(FINEST, ROUND_UP)
+        return min(units_left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
 
     def fill(self, account: Account, order: AlpacaOrder, quantity: Decimal, price: Decimal, at_ns: int) -> None:
         """An execution: order, position, cash, activity and trade update change together."""
@@ -222,26 +222,26 @@ class Matching:
         how = self.venue.rules.rounding
         if how == "none":
             return ZERO
-        others = (t for t in account.trades if how == "order" and t.order_id == fill.order_id and t is not former)
-        before = sum((trade.cost - trade.rounding for trade in others), ZERO)
+        other_trades = (t for t in account.trades if how == "order" and t.order_id == fill.order_id and t is not former)
+        cost_before = sum((trade.cost - trade.rounding for trade in other_trades), ZERO)
         exact = fill.cost - fill.rounding
-        return round(before + exact, 2) - round(before, 2) - exact
+        return round(cost_before + exact, 2) - round(cost_before, 2) - exact
 
     def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> AlpacaOrder:
         """A market order against the position, whole or in part. Raises `Refusal`, 404 where there is none."""
-        held = account.quantity(symbol)
-        if not held:
+        units = account.quantity(symbol)
+        if not units:
             raise Refusal(404, 40410000, f"position not found: {symbol}")
-        amount = abs(held) if quantity is None else quantity
+        amount = abs(units) if quantity is None else quantity
         if percent is not None:
             grid = Decimal(1) if multiplier(symbol) == 100 else FINEST
-            amount = (abs(held) * percent / 100).quantize(grid, ROUND_DOWN)
-        whole = amount if amount == abs(held) else None
+            amount = (abs(units) * percent / 100).quantize(grid, ROUND_DOWN)
+        whole = amount if amount == abs(units) else None
         context = {"key": account.key, "symbol": symbol}
         if multiplier(symbol) == 1 and (dust := self.venue.faults.take("close_dust", context)) is not None:
             amount = max(amount - Decimal(str(dust.get("quantity", FINEST))), FINEST)
             whole = amount
-        side = "sell" if held > 0 else "buy"
+        side = "sell" if units > 0 else "buy"
         body = {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"}
         return self.submit(account, body, crosses=self.venue.rules.calls_cross, whole_position=whole)
 
@@ -273,19 +273,19 @@ class Matching:
         if self.venue.faults.take("cancel_refused", context) is not None:
             raise unprocessable("order is not cancelable")
         now_ns = self.venue.clock.now_ns()
-        before, order.status, order.cancel_requested_ns = order.status, "pending_cancel", now_ns
+        status_before, order.status, order.cancel_requested_ns = order.status, "pending_cancel", now_ns
         self.emit(account, order, "pending_cancel", now_ns)
-        then: Callable[[Account, AlpacaOrder], None] = self._cancel_now
+        next_call: Callable[[Account, AlpacaOrder], None] = self._cancel_now
         if self.venue.faults.take("cancel_stuck", context) is not None:
             order.held = True
             return
         if self.venue.faults.take("cancel_rejected", context) is not None:
-            then = functools.partial(self._cancel_not, before=before)
+            next_call = functools.partial(self._cancel_not, status_before=status_before)
         elif self.venue.faults.take("cancel_loses", context) is not None:
-            then = self._fill_instead
+            next_call = self._fill_instead
         elif fault := self.venue.faults.take("cancel_overtaken", context):
-            then = functools.partial(self._cancel_and_fill, delay_s=float(fault.get("delay_s", 30)))
-        self.later(self.venue.rules.venue_delay_s, lambda: then(account, order))
+            next_call = functools.partial(self._cancel_and_fill, delay_s=float(fault.get("delay_s", 30)))
+        self.later(self.venue.rules.venue_delay_s, lambda: next_call(account, order))
 
     def _cancel_now(self, account: Account, order: AlpacaOrder) -> None:
         if order.open:
@@ -303,9 +303,9 @@ class Matching:
             now_ns = self.venue.clock.now_ns()
             self.fill(account, order, order.left, order.limit_price or order.reserve_price, now_ns)
 
-    def _cancel_not(self, account: Account, order: AlpacaOrder, *, before: str) -> None:
+    def _cancel_not(self, account: Account, order: AlpacaOrder, *, status_before: str) -> None:
         if order.open:
-            order.status = before
+            order.status = status_before
             self.emit(account, order, "order_cancel_rejected", self.venue.clock.now_ns())
 
     def _fill_instead(self, account: Account, order: AlpacaOrder) -> None:
@@ -322,10 +322,10 @@ class Matching:
         new = _replacement(account, old, fields, self.venue.clock.now_ns())
         self._check_replacement(account, old, new)
         now_ns = new.created_ns
-        before, old.status = old.status, "pending_replace"
+        status_before, old.status = old.status, "pending_replace"
         self.emit(account, old, "pending_replace", now_ns)
         if self.venue.faults.take("replace_rejected", fault_context(account, old)) is not None:
-            old.status = before
+            old.status = status_before
             self.emit(account, old, "order_replace_rejected", now_ns)
             return new
         old.replaced_ns, old.replaced_by = now_ns, new.id
@@ -341,8 +341,8 @@ class Matching:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
         account.working.pop(old.id)  # the new order takes over what the old one holds
         try:
-            changed = ticket(new.shown() | ({"stop_price": None} if trails else {}))
-            check(changed, account, self.venue.market, new.created_ns, fractions=self._fractions())
+            new_ticket = ticket(new.shown() | ({"stop_price": None} if trails else {}))
+            check(new_ticket, account, self.venue.market, new.created_ns, fractions=self._fractions())
         finally:
             account.working[old.id] = old
 
@@ -377,13 +377,13 @@ class Matching:
         """The session in which a day order of `now_ns` works: this one, or the next."""
         return next((session for session in self.venue.market.sessions if session.close_ns > now_ns), None)
 
-    def later(self, sim_s: float, then: Callable[[], None]) -> None:
+    def later(self, sim_s: float, next_call: Callable[[], None]) -> None:
         """Do it after that much simulated time; with none, in the loop's next turn."""
         loop = asyncio.get_running_loop()
         if sim_s > 0:
-            loop.call_later(self.venue.clock.real_s(int(sim_s * SECOND_NS)), then)
+            loop.call_later(self.venue.clock.real_s(int(sim_s * SECOND_NS)), next_call)
         else:
-            loop.call_soon(then)  # the next turn: before whatever the reply makes the client do
+            loop.call_soon(next_call)  # the next turn: before whatever the reply makes the client do
 
 
 def _replacement(account: Account, old: AlpacaOrder, fields: dict[str, Any], now_ns: int) -> AlpacaOrder:

@@ -53,7 +53,7 @@ def check(
     code and message of the first broken rule.
     """
     _account_may_trade(account)
-    _asset_is_known(request, market, now_ns)
+    _check_asset(request, market, now_ns)
     for price in (request.limit_price, request.stop_price):
         check_price_grid(price)
     if request.contract is None:
@@ -98,7 +98,7 @@ def _account_may_trade(account: Account) -> None:
         raise refusal("not_authorized")
 
 
-def _asset_is_known(request: Ticket, market: Market, now_ns: int) -> None:
+def _check_asset(request: Ticket, market: Market, now_ns: int) -> None:
     if request.contract is not None:
         today, expiry = new_york_date(now_ns), market.session_of(request.contract.expiry)
         if request.contract.expiry < today or (expiry is not None and now_ns >= expiry.close_ns):
@@ -165,10 +165,10 @@ def _auction_window(request: Ticket, market: Market, now_ns: int) -> None:
 def _intent(request: Ticket, account: Account) -> str:
     """The intent that follows from side and position; the one that was sent must agree."""
     closes = account.quantity(request.symbol) * request.sign < 0
-    inferred = f"{request.side}_to_{'close' if closes else 'open'}"
-    if request.position_intent and request.position_intent != inferred:
-        raise unprocessable(f"position intent mismatch, inferred: {inferred}, specified: {request.position_intent}")
-    return inferred
+    intent = f"{request.side}_to_{'close' if closes else 'open'}"
+    if request.position_intent and request.position_intent != intent:
+        raise unprocessable(f"position intent mismatch, inferred: {intent}, specified: {request.position_intent}")
+    return intent
 
 
 def _not_too_late(request: Ticket, contract: OccContract, market: Market, now_ns: int) -> None:
@@ -221,13 +221,13 @@ def _quantity_is_available(request: Ticket, intent: str, account: Account, marke
         quantity = request.notional / _reserve_price(request, market, now_ns)
     available = abs(account.available(request.symbol))
     if quantity > available:
-        held, related = account.held_for_orders(request.symbol)
+        held_units, order_ids = account.held_for_orders(request.symbol)
         raise forbidden(
             f"insufficient qty available for order (requested: {text(quantity)}, available: {text(available)})",
             available=text(available),
             existing_qty=text(abs(account.quantity(request.symbol))),
-            held_for_orders=text(held),
-            related_orders=related,
+            held_for_orders=text(held_units),
+            related_orders=order_ids,
             symbol=request.symbol,
         )
 
@@ -264,6 +264,6 @@ def _cover(request: Ticket, contract: OccContract, account: Account, units: Deci
     if shares == 0:
         raise refusal("uncovered")
     if shares < units * 100:
-        needed = f"(required: {text(units * 100)}, available: {text(shares)})"
-        raise forbidden(f"insufficient underlying qty available for covered call {needed}")
+        need_text = f"(required: {text(units * 100)}, available: {text(shares)})"
+        raise forbidden(f"insufficient underlying qty available for covered call {need_text}")
     return ZERO

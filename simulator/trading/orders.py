@@ -120,7 +120,7 @@ class AlpacaOrder:
 
     def shown_at(self, ns: int) -> Json | None:
         """What REST showed at `ns`; None before the order was there."""
-        return next((seen for since, seen in reversed(self.past) if since <= ns), None)
+        return next((order for since_ns, order in reversed(self.past) if since_ns <= ns), None)
 
 
 def _text_or_none(value: Decimal | None) -> str | None:

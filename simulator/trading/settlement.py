@@ -42,7 +42,7 @@ class BackOffice:
     def __init__(self, matching: Matching) -> None:
         self._matching, self._venue = matching, matching.venue
         now_ns, days = matching.seen_ns, self._venue.market.days
-        self._closed = sum(session.close_ns <= now_ns for session in self._venue.market.sessions)
+        self._sessions_closed = sum(session.close_ns <= now_ns for session in self._venue.market.sessions)
         self._actions = deque(entry for entry in ([] if days is None else days.actions()) if entry[0] > now_ns)
         self._sold_out_ns = 0  # when expiring contracts were last looked at
 
@@ -65,7 +65,7 @@ class BackOffice:
             self._matching.match_points(session.close_ns - 1)
             for account in self._venue.accounts.values():
                 close_session(self._matching, account, session)
-            self._closed += 1
+            self._sessions_closed += 1
         self._act(now_ns)
         self._matching.match_points(now_ns)
         session_now = self._venue.market.session_at(now_ns)
@@ -80,15 +80,15 @@ class BackOffice:
     def _closing(self) -> Session | None:
         """The next session to close."""
         sessions = self._venue.market.sessions
-        return sessions[self._closed] if self._closed < len(sessions) else None
+        return sessions[self._sessions_closed] if self._sessions_closed < len(sessions) else None
 
     def _act(self, until_ns: int) -> None:
         """Splits, dividends and new names up to `until_ns`, each after the path points before it."""
         while self._actions and self._actions[0][0] <= until_ns:
-            at_ns, action, paid = self._actions.popleft()
+            at_ns, action, is_payment = self._actions.popleft()
             self._matching.match_points(at_ns - 1)
             for account in self._venue.accounts.values():
-                _happen(self._matching, account, action, at_ns, paid=paid)
+                _happen(self._matching, account, action, at_ns, paid=is_payment)
 
     def _sells_out(self, session: Session, now_ns: int) -> bool:
         return now_ns >= session.close_ns - SELL_OUT_NS and now_ns >= self._sold_out_ns + MINUTE_NS
@@ -109,9 +109,9 @@ class BackOffice:
         return min(times)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+def _wake(loop: asyncio.AbstractEventLoop, change: asyncio.Event) -> None:
     if not loop.is_closed():
-        loop.call_soon_threadsafe(changed.set)
+        loop.call_soon_threadsafe(change.set)
 
 
 def close_session(matching: Matching, account: Account, session: Session) -> None:
@@ -135,7 +135,9 @@ def close_session(matching: Matching, account: Account, session: Session) -> Non
     _book_fees(matching, account, session)
     for symbol, position in account.positions.items():
         account.positions[symbol] = dataclasses.replace(position, lastday_price=mark(position, market, at_ns - 1))
-    account.last_equity = Decimal(account.shown(lambda held: mark(held, market, at_ns - 1), blocked=False)["equity"])
+    account.last_equity = Decimal(
+        account.shown(lambda position: mark(position, market, at_ns - 1), blocked=False)["equity"]
+    )
 
 
 def sell_out(matching: Matching, account: Account, session: Session, now_ns: int) -> None:
@@ -280,26 +282,26 @@ def _can_exercise(matching: Matching, account: Account, position: AlpacaPosition
     if contract.right < 0:
         return account.available(contract.root) >= position.qty * 100
     now_ns, market = matching.venue.clock.now_ns(), matching.venue.market
-    figures = account.shown(lambda held: mark(held, market, now_ns), blocked=False)
+    figures = account.shown(lambda position: mark(position, market, now_ns), blocked=False)
     return Decimal(figures["buying_power"]) >= contract.strike * position.qty * 100
 
 
 def _book_fees(matching: Matching, account: Account, session: Session) -> None:
     """Book a session's fees: of contracts in one line, of shares in one of each kind."""
     rules = matching.venue.rules
-    traded = [t for t in account.trades if t.execution_id and session.open_ns <= t.time_ns <= session.close_ns]
-    contracts = sum((abs(trade.quantity) for trade in traded if multiplier(trade.symbol) == 100), ZERO)
+    trades = [t for t in account.trades if t.execution_id and session.open_ns <= t.time_ns <= session.close_ns]
+    contracts = sum((abs(trade.quantity) for trade in trades if multiplier(trade.symbol) == 100), ZERO)
     if rules.fee_per_contract and contracts:
         fee = rules.fee_per_contract * contracts
         cash_row(account, "FEE", -fee, session.close_ns, f"Fees for {text(contracts)} contracts")
-    shares = [(trade.quantity, trade.price) for trade in traded if multiplier(trade.symbol) == 1]
-    sold = -sum((quantity for quantity, _ in shares if quantity < 0), ZERO)
+    shares = [(trade.quantity, trade.price) for trade in trades if multiplier(trade.symbol) == 1]
+    sold_shares = -sum((quantity for quantity, _ in shares if quantity < 0), ZERO)
     proceeds = -sum((quantity * price for quantity, price in shares if quantity < 0), ZERO)
-    moved = sum((abs(quantity) for quantity, _ in shares), ZERO)
+    moved_shares = sum((abs(quantity) for quantity, _ in shares), ZERO)
     for words, usd in (
-        (f"TAF fee for proceed of {text(sold)} shares", sold * rules.taf_per_share),
+        (f"TAF fee for proceed of {text(sold_shares)} shares", sold_shares * rules.taf_per_share),
         (f"REG fee for proceed of ${text(proceeds)}", proceeds * rules.reg_rate),
-        (f"CAT fee for {text(moved)} shares", moved * rules.cat_per_share),
+        (f"CAT fee for {text(moved_shares)} shares", moved_shares * rules.cat_per_share),
     ):
         if usd:
             cash_row(account, "FEE", -usd.quantize(CENT, ROUND_CEILING), session.close_ns, words)
@@ -350,28 +352,28 @@ def _dividend(matching: Matching, account: Account, fault: Fault, at_ns: int) ->
     symbol, amount = str(fault.get("symbol", "SPY")), Decimal(str(fault.get("amount", "1.50")))
     shares = account.quantity(symbol)
     more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(amount)}
-    paid = _paid(matching, shares * amount)
-    cash_row(account, "DIV", paid, at_ns, "Dividend", **more)
+    amount_paid = _amount_paid(matching, shares * amount)
+    cash_row(account, "DIV", amount_paid, at_ns, "Dividend", **more)
     quote = matching.venue.market.quote(symbol, at_ns)
-    if fault.get("reinvested") and quote is not None and paid > 0:
-        quantity = (paid / quote[1]).quantize(FINEST, ROUND_DOWN)
+    if fault.get("reinvested") and quote is not None and amount_paid > 0:
+        quantity = (amount_paid / quote[1]).quantize(FINEST, ROUND_DOWN)
         body = {"symbol": symbol, "qty": text(quantity), "side": "buy", "type": "market", "time_in_force": "day"}
         with contextlib.suppress(Refusal):
             account.by_hand.add(matching.submit(account, body).id)
 
 
-def _paid(matching: Matching, amount: Decimal) -> Decimal:
+def _amount_paid(matching: Matching, amount: Decimal) -> Decimal:
     """USD that a line of the ledger pays: in whole cents where the broker rounds at all."""
     return amount if matching.venue.rules.rounding == "none" else round(amount, 2)
 
 
 def _split(account: Account, symbol: str, ratio: Decimal, at_ns: int) -> None:
-    held = account.positions.get(symbol)
+    position = account.positions.get(symbol)
     change = ZERO
-    if held is not None:
-        shares = _times(held.qty, ratio)
-        change = shares - held.qty
-        account.positions[symbol] = dataclasses.replace(held, qty=shares, average=held.average / ratio)
+    if position is not None:
+        shares = _times(position.qty, ratio)
+        change = shares - position.qty
+        account.positions[symbol] = dataclasses.replace(position, qty=shares, average=position.average / ratio)
     _dated_row(account, "SPLIT", ZERO, at_ns, f"{text(ratio)} for 1", {"symbol": symbol, "qty": text(change)})
 
 
@@ -484,46 +486,48 @@ def _pay(matching: Matching, account: Account, dividend: Dividend, symbol: str, 
     shares = account.entitled.pop(dividend, ZERO)
     if shares:
         more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(dividend.amount)}
-        cash_row(account, "DIV", _paid(matching, shares * dividend.amount), at_ns, "Cash DIV", **more)
+        cash_row(account, "DIV", _amount_paid(matching, shares * dividend.amount), at_ns, "Cash DIV", **more)
 
 
 def _book_split(matching: Matching, account: Account, split: Split, symbol: str, at_ns: int) -> None:
-    held = account.positions.get(symbol)
-    if held is None:
+    position = account.positions.get(symbol)
+    if position is None:
         return
-    shares = _times(held.qty, split.ratio)
-    account.trade(PositionChange(symbol, shares - held.qty, ZERO, at_ns))
-    last = None if held.lastday_price is None else held.lastday_price / split.ratio
-    average = held.average / split.ratio
-    after = dataclasses.replace(held, qty=shares, average=average, lastday_price=last)
-    account.positions[symbol] = after
-    span = f"From QTY:{text(held.qty)}, To QTY:{text(shares)}"
-    _row(account, "SPLIT", held, -held.qty, f"REMOVE, {span}", at_ns)
-    _row(account, "SPLIT", after, shares, f"ADD, {span}", at_ns)
+    shares = _times(position.qty, split.ratio)
+    account.trade(PositionChange(symbol, shares - position.qty, ZERO, at_ns))
+    last = None if position.lastday_price is None else position.lastday_price / split.ratio
+    average = position.average / split.ratio
+    position_after = dataclasses.replace(position, qty=shares, average=average, lastday_price=last)
+    account.positions[symbol] = position_after
+    span = f"From QTY:{text(position.qty)}, To QTY:{text(shares)}"
+    _row(account, "SPLIT", position, -position.qty, f"REMOVE, {span}", at_ns)
+    _row(account, "SPLIT", position_after, shares, f"ADD, {span}", at_ns)
     fraction = shares % 1
     if split.fraction_in_cash and fraction:
         price = average if last is None else last
-        paid = _paid(matching, fraction * price)
-        account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - paid))
+        amount_paid = _amount_paid(matching, fraction * price)
+        account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - amount_paid))
         more = {"symbol": symbol, "qty": text(-fraction), "price": text(price)}
-        _dated_row(account, "CIL", paid, at_ns, "Cash in lieu of a fraction", more)
+        _dated_row(account, "CIL", amount_paid, at_ns, "Cash in lieu of a fraction", more)
 
 
 def _rename(account: Account, rename: Rename, at_ns: int) -> None:
-    held = account.positions.get(rename.symbol)
-    if held is None:
+    position = account.positions.get(rename.symbol)
+    if position is None:
         return
-    account.trade(PositionChange(rename.symbol, -held.qty, held.average, at_ns))
-    account.trade(PositionChange(rename.new, held.qty, held.average, at_ns))
-    after = dataclasses.replace(held, symbol=rename.new)
-    account.positions[rename.new] = after
+    account.trade(PositionChange(rename.symbol, -position.qty, position.average, at_ns))
+    account.trade(PositionChange(rename.new, position.qty, position.average, at_ns))
+    position_after = dataclasses.replace(position, symbol=rename.new)
+    account.positions[rename.new] = position_after
     words = f"Name Change from {rename.symbol} to {rename.new}"
-    _row(account, "NC", held, -held.qty, words, at_ns)
-    _row(account, "NC", after, held.qty, words, at_ns)
+    _row(account, "NC", position, -position.qty, words, at_ns)
+    _row(account, "NC", position_after, position.qty, words, at_ns)
 
 
-def _row(account: Account, kind: str, held: AlpacaPosition, quantity: Decimal, description: str, at_ns: int) -> None:
+def _row(
+    account: Account, kind: str, position: AlpacaPosition, quantity: Decimal, description: str, at_ns: int
+) -> None:
     """A row that moves shares and no cash; its price is the last close (the average cost where none is known)."""
-    price = held.average if held.lastday_price is None else held.lastday_price
-    more = {"symbol": held.symbol, "qty": text(quantity), "price": text(grid(float(price)))}
+    price = position.average if position.lastday_price is None else position.lastday_price
+    more = {"symbol": position.symbol, "qty": text(quantity), "price": text(grid(float(price)))}
     _dated_row(account, kind, ZERO, at_ns, description, more)

@@ -44,9 +44,9 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one client, unless the script refuses the upgrade."""
-        refused = self.venue.faults.take("upgrade_refused", _asking(request))
-        if refused is not None:
-            return web.Response(status=int(refused.get("status", 429)))
+        refusal = self.venue.faults.take("upgrade_refused", _asking(request))
+        if refusal is not None:
+            return web.Response(status=int(refusal.get("status", 429)))
         return await super().serve(request)
 
     def full(self, request: web.Request, number: str) -> bool:
@@ -149,11 +149,11 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
         frames = [frame]
         if faults.take("update_duplicated", context) or faults.take("frame_duplicated", context):
             frames.append(frame)
-        before = self._new.pop(order_id, None) if context["event"] in TERMINAL_EVENTS else None
+        order_before = self._new.pop(order_id, None) if context["event"] in TERMINAL_EVENTS else None
         if context["event"] == "fill":
-            replayed = faults.take("update_replayed", context)
-            if replayed is not None and before is not None:
-                frames += [before, frame] * int(replayed.get("copies", 1))
+            replay = faults.take("update_replayed", context)
+            if replay is not None and order_before is not None:
+                frames += [order_before, frame] * int(replay.get("copies", 1))
         self.send(key, frames)
 
     def send(self, key: str, frames: list[bytes]) -> None:

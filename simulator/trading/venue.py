@@ -74,8 +74,8 @@ class Brokerage:
         self.clock = clock
         self.faults = Faults() if faults is None else faults
         self.rules = Rules() if rules is None else rules
-        listed = tuple(accounts) or (Account(DEFAULT_KEY, DEFAULT_SECRET),)
-        self.accounts: dict[str, Account] = {account.key: account for account in listed}
+        account_list = tuple(accounts) or (Account(DEFAULT_KEY, DEFAULT_SECRET),)
+        self.accounts: dict[str, Account] = {account.key: account for account in account_list}
         self.corrections: dict[tuple[str, int], tuple[int, Bar]] = {}
         """Bars corrected after the fact, by symbol and start: since when, and the bar that history has from then on."""
 
@@ -86,8 +86,8 @@ class Brokerage:
 
     def now_ns(self) -> int:
         """The broker's clock: simulated time, and `skew_s` (30) more under the fault `clock_skew`."""
-        skewed = self.faults.take("clock_skew")
-        return self.clock.now_ns() + (0 if skewed is None else int(float(skewed.get("skew_s", 30)) * SECOND_NS))
+        skew = self.faults.take("clock_skew")
+        return self.clock.now_ns() + (0 if skew is None else int(float(skew.get("skew_s", 30)) * SECOND_NS))
 
     def authentic(self, key: str, secret: str) -> Account | None:
         """The account of these credentials; None for wrong ones."""

@@ -125,7 +125,7 @@ def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that
     async def watched() -> None:
         watching = asyncio.create_task(watch.run())
         for refused, count in ((0, 0), (2, 1), (2, 1), (3, 2), (1, 2), (2, 3)):
-            LearningFile(tmp_path).write(now_ns=5, stream=STREAM, row=10, refused=refused)
+            LearningFile(tmp_path).write(now_ns=5, stream=STREAM, row=10, refused_count=refused)
             await asyncio.sleep(0.1)
             assert len(alarms) == count
         (tmp_path / LEARNING_FILE).write_text("no JSON")

@@ -18,7 +18,7 @@ from tests.support.paths import REPOSITORY
 
 ADDED = {
     "journal/trade.py": (
-        '        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealised\n    )\n',
+        '        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealised_usd\n    )\n',
         '    each_usd: float = column(USD, "realised, a contract", "t.realized_usd / t.entered", heading="Each")\n',
     ),
     "operator/status.py": (

@@ -153,7 +153,7 @@ class MovedMarket(Market):
             case Rename():
                 days.renames = (*days.renames, action)
                 days._known_as[action.new] = action
-                days._left[symbol] = action
+                days._renames[symbol] = action
                 self._make(action.new)
         self._make(symbol)
         at_ns = books_ns or morning_ns(action.date)

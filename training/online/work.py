@@ -320,7 +320,7 @@ class LearningProcess:
                 rewards=trainer.rewards,
                 version=self._versions.newest,
                 frozen=trainer.frozen,
-                refused=trainer.refused,
+                refused_count=trainer.refused,
                 problem=trainer.problem or _refused_text(trainer.refused),
             )
         except OSError as error:

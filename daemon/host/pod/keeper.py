@@ -94,7 +94,7 @@ class Supervisor:
         if shutil.which(command[0]) is None:
             raise ValueError(f"{command[0]}: there is no such program in this image")
         self._command, self._folder, self._times, self._tenure, self._clock = command, folder, times, tenure, clock
-        self._stop, self._ended = threading.Event(), threading.Event()
+        self._stop, self._end_event = threading.Event(), threading.Event()
         self._notices = Notices(folder / NOTIFY_SOCKET)
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -188,7 +188,7 @@ class Supervisor:
     def _renew(self) -> None:
         """Acquire the Lease and renew it until the end: the API server must hold up nothing else."""
         tenure, former = self._tenure, ""
-        while tenure is not None and not self._ended.is_set():
+        while tenure is not None and not self._end_event.is_set():
             try:
                 state = "the lease is held" if tenure.attempt() else self._lease_state()
             except ApiError as error:
@@ -196,14 +196,14 @@ class Supervisor:
             if state != former:
                 _print(state)
                 former = state
-            self._ended.wait(self._times.renew_s)
+            self._end_event.wait(self._times.renew_s)
 
     def _lease_state(self) -> str:
         other = self._tenure.other if self._tenure is not None else ""
         return f"the lease is held by {other}" if other else "the lease could not be renewed"
 
     def _end(self) -> None:
-        self._ended.set()
+        self._end_event.set()
         self._notices.close()
         for name in (READY_FILE, ALIVE_FILE):
             (self._folder / name).unlink(missing_ok=True)

@@ -82,9 +82,9 @@ class Calibration(msgspec.Struct, frozen=True):
 
 def write_calibration(path: Path, calibration: Calibration) -> Calibration:
     """Write the file whole, with its digest; return what was written. Raises OSError."""
-    sealed = msgspec.structs.replace(calibration, digest=_digest(calibration))
-    write_whole(path, msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
-    return sealed
+    with_digest = msgspec.structs.replace(calibration, digest=_digest(calibration))
+    write_whole(path, msgspec.json.format(msgspec.json.encode(with_digest), indent=1) + b"\n")
+    return with_digest
 
 
 def read_calibration(path: Path) -> Calibration:

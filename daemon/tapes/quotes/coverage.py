@@ -148,15 +148,15 @@ def covered(quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> l
         times = (session.close_ns - session.open_ns) // MINUTE_NS
     count = len(contracts.symbols)
     rows = np.bincount(codes[inside], minlength=count)
-    both = np.bincount(codes[inside & np.isfinite(quotes.mid)], minlength=count)
+    mid_counts = np.bincount(codes[inside & np.isfinite(quotes.mid)], minlength=count)
     place = _moneyness(quotes)
     cells = []
     for expiry in np.unique(contracts.expiry[~np.isnat(contracts.expiry)]):
         for number, name in enumerate(MONEYNESS_NAMES):
-            ours = (contracts.expiry == expiry) & (place == number)
-            if ours.any():
+            in_cell = (contracts.expiry == expiry) & (place == number)
+            if in_cell.any():
                 days = int((expiry - np.datetime64(quotes.date)).astype(int))
-                counts = int(ours.sum()), int(rows[ours].sum()), int(both[ours].sum())
+                counts = int(in_cell.sum()), int(rows[in_cell].sum()), int(mid_counts[in_cell].sum())
                 cells.append(Cover(quotes.date, str(expiry), days, name, *counts, counts[0] * times))
     return cells
 

@@ -41,29 +41,31 @@ class QuoteCounts:
 class QuotedSession:
     """What a replay adds to the bars of one session; None for `day` where the file has none."""
 
-    def __init__(self, underlying: str, day: DayQuotes | None, listed: ContractsListed | None) -> None:
+    def __init__(self, underlying: str, day: DayQuotes | None, listing: ContractsListed | None) -> None:
         self._underlying = underlying
         self._day = day
-        self._listed = listed
+        self._listing = listing
 
     def following(self, event: Event, market: RecordedState, counts: QuoteCounts) -> Iterator[Event]:
         """Yield what follows an event of the bars, unless the journal holds it; `market` is the paper broker's."""
         match event:
-            case SessionScheduled() if self._listed is not None and market.listed_for < event.session.date:
-                yield self._listed
+            case SessionScheduled() if self._listing is not None and market.listed_for < event.session.date:
+                yield self._listing
             case BarClosed() if event.bar.symbol == self._underlying:
                 if market.closed_bar_ns < event.bar.start_ns:
-                    yield QuotesReceived(event.time_ns, event.bar.start_ns, self._quoted(market, event.time_ns, counts))
+                    yield QuotesReceived(
+                        event.time_ns, event.bar.start_ns, self._quotes_at(market, event.time_ns, counts)
+                    )
 
-    def _quoted(self, market: RecordedState, end_ns: int, counts: QuoteCounts) -> tuple[Quote, ...]:
+    def _quotes_at(self, market: RecordedState, end_ns: int, counts: QuoteCounts) -> tuple[Quote, ...]:
         """Return the quotes at a minute's end of the contracts in use."""
-        used = (
+        symbols_used = (
             *market.watched,
-            *(held.symbol for held in market.holdings if held.symbol != self._underlying),
+            *(holding.symbol for holding in market.holdings if holding.symbol != self._underlying),
             *(order.symbol for order in market.orders),
         )
         quotes: list[Quote] = []
-        for symbol in dict.fromkeys(used):
+        for symbol in dict.fromkeys(symbols_used):
             quote, kind = self._day.quote(symbol, end_ns) if self._day is not None else (None, "missing")
             counts.quotes[kind] += 1
             if quote is not None:
@@ -75,16 +77,16 @@ class DayQuotes:
     """One session's usable quotes, by contract."""
 
     def __init__(self, quotes: QuoteArrays, session: Session, root: str) -> None:
-        found = faults(quotes, session)
-        wrong = np.any([found[name] for name in FAULTS], axis=0)
-        kept = np.flatnonzero(~wrong & ~found["outside"] & ~found["zero"])
-        kept = kept[np.lexsort((quotes.end_ns[kept], quotes.codes[kept]))]
+        fault_masks = faults(quotes, session)
+        wrong = np.any([fault_masks[name] for name in FAULTS], axis=0)
+        rows_kept = np.flatnonzero(~wrong & ~fault_masks["outside"] & ~fault_masks["zero"])
+        rows_kept = rows_kept[np.lexsort((quotes.end_ns[rows_kept], quotes.codes[rows_kept]))]
         self.faulty = int(np.count_nonzero(wrong))
         self.date = quotes.date
         self._quotes = quotes
         self._root = root
         self._stands = bool(quotes.sources) and STANDING.issuperset(quotes.sources)
-        self._rows = self._by_contract(kept)
+        self._rows = self._by_contract(rows_kept)
 
     def _by_contract(self, rows: Int64Array) -> dict[str, Int64Array]:
         """Return the rows of each contract; `rows` are in order of contracts, then of time."""
@@ -128,8 +130,8 @@ class DayQuotes:
             below = [strike for strike in strikes if strike <= middle][-each_side:]
             above = [strike for strike in strikes if strike > middle][:each_side]
             strikes = [*below, *above]
-        kept = set(strikes)
-        contracts = tuple(contract for contract in terms if contract.strike in kept)
+        strikes_kept = set(strikes)
+        contracts = tuple(contract for contract in terms if contract.strike in strikes_kept)
         return ContractsListed(event.time_ns, event.session.date, contracts, volatility)
 
     def keep(self, symbols: Collection[str]) -> None:
@@ -144,7 +146,7 @@ class DayQuotes:
         row = int(rows[0])
         if row < 0:
             return None, "missing"
-        return self._made(symbol, row, end_ns, fresh=bool(fresh[0])), "recorded" if fresh[0] else "standing"
+        return self._quote_of(symbol, row, end_ns, fresh=bool(fresh[0])), "recorded" if fresh[0] else "standing"
 
     def rows_at(self, symbol: str, ends_ns: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
         """Return (n,) the row whose quote holds at each time, -1 for none, and whether it is of that very minute."""
@@ -161,14 +163,16 @@ class DayQuotes:
         """Return bid, ask, lowest and highest mid of rows, (n,) each in USD; of a row -1 nothing is meant."""
         bid, ask = (np.rint(side[rows] * GRID) for side in (self._quotes.bid, self._quotes.ask))
         low_bid, high_bid, low_ask, high_ask = np.rint(self._quotes.extremes[:, rows] * GRID)
-        both = fresh & (np.minimum(bid, ask) > 0)
+        is_two_sided = fresh & (np.minimum(bid, ask) > 0)
         middle = bid + ask  # twice the mid: sums are exact
         with np.errstate(invalid="ignore"):
-            low = np.where(both & (low_bid > 0) & (low_ask > 0), np.minimum(middle, low_bid + low_ask), middle)
-            high = np.where(both & (high_bid > 0) & (high_ask > 0), np.maximum(middle, high_bid + high_ask), middle)
+            low = np.where(is_two_sided & (low_bid > 0) & (low_ask > 0), np.minimum(middle, low_bid + low_ask), middle)
+            high = np.where(
+                is_two_sided & (high_bid > 0) & (high_ask > 0), np.maximum(middle, high_bid + high_ask), middle
+            )
         return bid / GRID, ask / GRID, low / (2 * GRID), high / (2 * GRID)
 
-    def _made(self, symbol: str, row: int, end_ns: int, *, fresh: bool) -> Quote:
+    def _quote_of(self, symbol: str, row: int, end_ns: int, *, fresh: bool) -> Quote:
         """Return a row as a quote; its range are the mids of the minute's lowest and of its highest bid and ask."""
         bid, ask = _usd(self._quotes.bid[row]), _usd(self._quotes.ask[row])
         middle = (bid + ask) / 2
@@ -184,8 +188,8 @@ class DayQuotes:
 def volatility_of(closes: Mapping[str, float], event: SessionScheduled, paper: Paper) -> float | None:
     """Return a session's volatility from earlier closes by date; None where the last or too many are missing."""
     dates = sorted(date for date in closes if date < event.session.date)
-    before = event.previous[-1].date if event.previous else ""
-    if not dates or dates[-1] != before:
+    date_before = event.previous[-1].date if event.previous else ""
+    if not dates or dates[-1] != date_before:
         return None
     return session_volatility([closes[date] for date in dates], paper)
 

@@ -86,9 +86,11 @@ def _far(quotes: QuoteArrays) -> BoolArray:
     _, of = np.unique(contracts.expiry, return_inverse=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         near = np.abs(np.log2(contracts.strike[codes] / quotes.underlying)) <= 1
-    seen = np.isfinite(quotes.underlying)
-    known, fine = (np.bincount(of[codes[mask]], minlength=of.max(initial=0) + 1) for mask in (seen, seen & near))
-    far: BoolArray = ((known > 0) & (fine == 0))[of[codes]]
+    is_known = np.isfinite(quotes.underlying)
+    known_counts, fine = (
+        np.bincount(of[codes[mask]], minlength=of.max(initial=0) + 1) for mask in (is_known, is_known & near)
+    )
+    far: BoolArray = ((known_counts > 0) & (fine == 0))[of[codes]]
     return far
 
 
@@ -114,12 +116,12 @@ def over_time(quotes: QuoteArrays) -> dict[str, BoolArray]:
 
 def _leaping(mid: npt.NDArray[np.float64], ends: Int64Array, same: BoolArray) -> BoolArray:
     close = same & (np.diff(ends, prepend=ends[:1]) <= LEAP_WITHIN_NS)
-    moved = np.where(close, np.diff(mid, prepend=mid[:1]), 0.0)
-    before = np.append(np.nan, mid[:-1])
+    move = np.where(close, np.diff(mid, prepend=mid[:1]), 0.0)
+    mid_before = np.append(np.nan, mid[:-1])
     with np.errstate(invalid="ignore"):
-        far = (np.abs(moved) >= 0.25) & (np.abs(moved) >= 0.5 * before)
-        later = np.append(moved[1:], 0.0)
-        taken_back = (np.sign(later) == -np.sign(moved)) & (np.abs(later) >= 0.5 * np.abs(moved))
+        far = (np.abs(move) >= 0.25) & (np.abs(move) >= 0.5 * mid_before)
+        later = np.append(move[1:], 0.0)
+        taken_back = (np.sign(later) == -np.sign(move)) & (np.abs(later) >= 0.5 * np.abs(move))
     leaps: BoolArray = far & taken_back
     return leaps
 

@@ -51,11 +51,11 @@ class _Minute:
     low_ask: float
     high_ask: float
 
-    def add(self, seen: StreamQuote) -> None:
-        if seen.quoted_ns >= self.newest.quoted_ns:
-            self.newest = seen
-        self.low_bid, self.high_bid = min(self.low_bid, seen.bid), max(self.high_bid, seen.bid)
-        self.low_ask, self.high_ask = min(self.low_ask, seen.ask), max(self.high_ask, seen.ask)
+    def add(self, quote: StreamQuote) -> None:
+        if quote.quoted_ns >= self.newest.quoted_ns:
+            self.newest = quote
+        self.low_bid, self.high_bid = min(self.low_bid, quote.bid), max(self.high_bid, quote.bid)
+        self.low_ask, self.high_ask = min(self.low_ask, quote.ask), max(self.high_ask, quote.ask)
 
 
 class MinuteBook:
@@ -67,21 +67,21 @@ class MinuteBook:
         self._open: dict[int, dict[str, _Minute]] = {}  # by the minute's end
         self._last: dict[str, StreamQuote] = {}
 
-    def add(self, symbol: str, seen: StreamQuote) -> None:
+    def add(self, symbol: str, quote: StreamQuote) -> None:
         """Take a quote; one that no market can have, or of a closed or far minute, is counted and dropped."""
-        end_ns = -(-seen.quoted_ns // MINUTE_NS) * MINUTE_NS
-        if reason := self._judge(seen, end_ns):
+        end_ns = -(-quote.quoted_ns // MINUTE_NS) * MINUTE_NS
+        if reason := self._judge(quote, end_ns):
             self.counts[reason] += 1
             return
         minute = self._open.setdefault(end_ns, {})
         former = minute.get(symbol)
         if former is None:
-            minute[symbol] = _Minute(seen, seen.bid, seen.bid, seen.ask, seen.ask)
+            minute[symbol] = _Minute(quote, quote.bid, quote.bid, quote.ask, quote.ask)
         else:
-            former.add(seen)
+            former.add(quote)
 
-    def _judge(self, seen: StreamQuote, end_ns: int) -> str:
-        bid, ask = seen.bid, seen.ask
+    def _judge(self, quote: StreamQuote, end_ns: int) -> str:
+        bid, ask = quote.bid, quote.ask
         if not (math.isfinite(bid) and math.isfinite(ask)) or bid < 0 or ask < 0:
             return "not_finite"
         if not bid and not ask:
@@ -100,35 +100,36 @@ class MinuteBook:
     def keep_only(self, symbols: Collection[str]) -> None:
         """Forget the contracts that are no longer streamed."""
         chosen = set(symbols)
-        self._last = {symbol: seen for symbol, seen in self._last.items() if symbol in chosen}
+        self._last = {symbol: quote for symbol, quote in self._last.items() if symbol in chosen}
         for end_ns, minutes in self._open.items():
             self._open[end_ns] = {symbol: minute for symbol, minute in minutes.items() if symbol in chosen}
 
     def close(self, end_ns: int) -> list[MinuteQuote]:
         """Return the rows of the minute that ends then, by symbol; no quote of it is taken any more."""
-        quoted: dict[str, _Minute] = {}
+        minutes: dict[str, _Minute] = {}
         for end in sorted(end for end in self._open if end <= end_ns):  # earlier ones had no row of their own
-            quoted = self._open.pop(end)
+            minutes = self._open.pop(end)
             if end < end_ns:
-                self._last |= {symbol: minute.newest for symbol, minute in quoted.items()}
-                quoted = {}
-        before, self._closed_ns = self._last, max(self._closed_ns, end_ns)
-        stand = before | {symbol: minute.newest for symbol, minute in quoted.items()}
-        self._last = {symbol: seen for symbol, seen in stand.items() if end_ns - seen.quoted_ns <= STALE_NS}
+                self._last |= {symbol: minute.newest for symbol, minute in minutes.items()}
+                minutes = {}
+        last_quotes, self._closed_ns = self._last, max(self._closed_ns, end_ns)
+        stand = last_quotes | {symbol: minute.newest for symbol, minute in minutes.items()}
+        self._last = {symbol: quote for symbol, quote in stand.items() if end_ns - quote.quoted_ns <= STALE_NS}
         return [
-            _row(symbol, seen, before.get(symbol), quoted.get(symbol)) for symbol, seen in sorted(self._last.items())
+            _row(symbol, seen, last_quotes.get(symbol), minutes.get(symbol))
+            for symbol, seen in sorted(self._last.items())
         ]
 
 
-def _row(symbol: str, seen: StreamQuote, before: StreamQuote | None, minute: _Minute | None) -> MinuteQuote:
+def _row(symbol: str, quote: StreamQuote, quote_before: StreamQuote | None, minute: _Minute | None) -> MinuteQuote:
     """Return a row; the extremes count the quote that stood when the minute began, and are unknown without one."""
     extremes: tuple[float | None, ...] = (None,) * 4
-    if before is not None:
-        at_end = minute or _Minute(before, before.bid, before.bid, before.ask, before.ask)
+    if quote_before is not None:
+        at_end = minute or _Minute(quote_before, quote_before.bid, quote_before.bid, quote_before.ask, quote_before.ask)
         extremes = (
-            min(at_end.low_bid, before.bid),
-            max(at_end.high_bid, before.bid),
-            min(at_end.low_ask, before.ask),
-            max(at_end.high_ask, before.ask),
+            min(at_end.low_bid, quote_before.bid),
+            max(at_end.high_bid, quote_before.bid),
+            min(at_end.low_ask, quote_before.ask),
+            max(at_end.high_ask, quote_before.ask),
         )
-    return MinuteQuote(symbol, seen.bid, seen.ask, seen.bid_size, seen.ask_size, *extremes)
+    return MinuteQuote(symbol, quote.bid, quote.ask, quote.bid_size, quote.ask_size, *extremes)

@@ -65,8 +65,8 @@ class QuoteArrays:
     @property
     def mid(self) -> Float64Array:
         """(n,) the middle of bid and ask, NaN where one side is missing."""
-        both = (self.bid > 0) & (self.ask > 0)
-        return np.where(both, (self.bid + self.ask) / 2, np.nan)
+        is_two_sided = (self.bid > 0) & (self.ask > 0)
+        return np.where(is_two_sided, (self.bid + self.ask) / 2, np.nan)
 
 
 class QuoteFile:
@@ -75,8 +75,8 @@ class QuoteFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            found = "a folder" if path.is_dir() else "no such file"
-            raise TapeError(f"{path}: {found}; expected a file of option quotes: check the path")
+            problem = "a folder" if path.is_dir() else "no such file"
+            raise TapeError(f"{path}: {problem}; expected a file of option quotes: check the path")
         try:
             with pa.parquet.ParquetFile(path) as file:
                 schema, self.rows = file.schema_arrow, int(file.metadata.num_rows)
@@ -100,8 +100,8 @@ class QuoteFile:
         self.interval = metadata.get(INTERVAL_KEY, INTERVALS[0].encode()).decode()
         self.synthetic = metadata.get(SYNTHETIC_KEY, b"").decode()
         if self.interval not in INTERVALS:
-            found = f"interval {self.interval!r} in the metadata"
-            raise TapeError(f"{path}: {found}; expected one of {', '.join(INTERVALS)}: {_CONVERT}")
+            problem = f"interval {self.interval!r} in the metadata"
+            raise TapeError(f"{path}: {problem}; expected one of {', '.join(INTERVALS)}: {_CONVERT}")
 
     def tables(self) -> Iterator[Any]:
         """Yield the rows as pyarrow tables of the schema, in file order. Raises TapeError for a damaged file."""
@@ -119,35 +119,35 @@ class QuoteFile:
 
         Raises TapeError for a damaged file, a row without symbol or time, and rows that are not in order.
         """
-        held: list[Any] = []
-        day, last_ns, seen = None, -1, 0
+        batches: list[Any] = []
+        day, last_ns, rows_read = None, -1, 0
         for table in self.tables():
-            ends = self._ends(table, seen)
+            ends = self._ends(table, rows_read)
             if ends.size and (ends[0] < last_ns or np.any(np.diff(ends) < 0)):
                 late = 0 if ends[0] < last_ns else int(np.argmax(np.diff(ends) < 0)) + 1
                 raise TapeError(
-                    f"{self.path}: row {seen + late + 1} is earlier than the one before it; expected order of time: "
-                    "sort it with `train-and-export convert --from quotes`"
+                    f"{self.path}: row {rows_read + late + 1} is earlier than the one before it; expected order of "
+                    "time: sort it with `train-and-export convert --from quotes`"
                 )
-            seen += ends.size
+            rows_read += ends.size
             days = new_york_days(ends)
             cuts = [0, *(np.flatnonzero(days[1:] != days[:-1]) + 1).tolist(), ends.size]
             for begin, end in pairwise(cuts):
                 if begin == end:
                     continue
                 if day is not None and days[begin] != day:
-                    yield session_quotes(str(day), held)
-                    held = []
+                    yield session_quotes(str(day), batches)
+                    batches = []
                 day = days[begin]
-                held.append(table.slice(begin, end - begin))
+                batches.append(table.slice(begin, end - begin))
             last_ns = int(ends[-1]) if ends.size else last_ns
-        if held:
-            yield session_quotes(str(day), held)
+        if batches:
+            yield session_quotes(str(day), batches)
 
-    def _ends(self, table: Any, seen: int) -> Int64Array:
+    def _ends(self, table: Any, rows_read: int) -> Int64Array:
         for name in ("timestamp", "symbol"):
             if table.column(name).null_count:
-                row = seen + int(np.argmax(table.column(name).is_null().to_numpy())) + 1
+                row = rows_read + int(np.argmax(table.column(name).is_null().to_numpy())) + 1
                 raise TapeError(f"{self.path}: row {row} has no {name}; expected one in every row: repair it")
         return end_ns_of(table)
 
@@ -180,22 +180,24 @@ def session_quotes(date: str, tables: list[Any]) -> QuoteArrays:
 
 def rows_of(quotes: QuoteArrays, rows: Int64Array) -> QuoteArrays:
     """Return these rows alone, in their order by contract, then by time; the contracts stay."""
-    ordered = rows[np.lexsort((quotes.end_ns[rows], quotes.codes[rows]))]
-    columns = {name: getattr(quotes, name)[ordered] for name in ("codes", "end_ns", "bid", "ask", "underlying")}
-    return replace(quotes, sizes=quotes.sizes[:, ordered], extremes=quotes.extremes[:, ordered], **columns)
+    rows_in_order = rows[np.lexsort((quotes.end_ns[rows], quotes.codes[rows]))]
+    columns = {name: getattr(quotes, name)[rows_in_order] for name in ("codes", "end_ns", "bid", "ask", "underlying")}
+    return replace(quotes, sizes=quotes.sizes[:, rows_in_order], extremes=quotes.extremes[:, rows_in_order], **columns)
 
 
 def contracts_of(symbols: tuple[str, ...]) -> QuotedContracts:
     """Return the terms of OCC symbols; of other texts none."""
-    parsed = [parse_occ(symbol) for symbol in symbols]
+    contracts = [parse_occ(symbol) for symbol in symbols]
     return QuotedContracts(
         symbols=symbols,
-        roots=tuple("" if contract is None else contract.root for contract in parsed),
-        expiry=np.array(["NaT" if contract is None else contract.expiry for contract in parsed], dtype="datetime64[D]"),
-        strike=np.array(
-            [np.nan if contract is None else float(contract.strike) for contract in parsed], dtype=np.float64
+        roots=tuple("" if contract is None else contract.root for contract in contracts),
+        expiry=np.array(
+            ["NaT" if contract is None else contract.expiry for contract in contracts], dtype="datetime64[D]"
         ),
-        right=np.array([0 if contract is None else contract.right for contract in parsed], dtype=np.int64),
+        strike=np.array(
+            [np.nan if contract is None else float(contract.strike) for contract in contracts], dtype=np.float64
+        ),
+        right=np.array([0 if contract is None else contract.right for contract in contracts], dtype=np.int64),
     )
 
 

@@ -136,9 +136,9 @@ class Recording:
 
     def _finish(self, date: str) -> None:
         self._check_room()
-        done = finish(self._folder, date, source=self._source, synthetic=self._synthetic)
-        if done is not None:
-            self.finished.put(done)
+        outcome = finish(self._folder, date, source=self._source, synthetic=self._synthetic)
+        if outcome is not None:
+            self.finished.put(outcome)
 
     def _check_room(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -173,23 +173,23 @@ def finish(folder: Path, date: str, *, source: str, synthetic: str) -> Finished 
     minutes = sorted(part.glob("*.parquet"))
     if not minutes:
         return None
-    damaged = 0
+    damaged_count = 0
     with writing_quotes(out, source=source, interval=MINUTE, synthetic=synthetic) as writer:
-        held = set()
+        keys = set()
         if out.exists():
             for table in QuoteFile(out).tables():
-                held |= set(table.column("timestamp").cast(pa.int64()).to_pylist())
+                keys |= set(table.column("timestamp").cast(pa.int64()).to_pylist())
                 writer.add(table)
         for path in minutes:
             table = _read(path)
-            damaged += table is None
-            if table is not None and int(path.stem) not in held:
+            damaged_count += table is None
+            if table is not None and int(path.stem) not in keys:
                 writer.add(table)
-        if damaged == len(minutes) and not held:
-            raise TapeError(f"{part}: all {damaged} files are damaged: remove the folder")
-        written = writer.finish()
+        if damaged_count == len(minutes) and not keys:
+            raise TapeError(f"{part}: all {damaged_count} files are damaged: remove the folder")
+        summary = writer.finish()
     shutil.rmtree(part)
-    return Finished(out, written.rows, len(minutes) - damaged, damaged)
+    return Finished(out, summary.rows, len(minutes) - damaged_count, damaged_count)
 
 
 def _read(path: Path) -> Any:

@@ -20,23 +20,23 @@ def forwards(quotes: QuoteArrays) -> Float64Array:
     moment = at * (chain.max(initial=0) + 1) + chain[quotes.codes]  # a chain at a time
     keys, place = np.unique(moment, return_inverse=True)
     values = np.full(keys.size, np.nan)
-    pairs, implied = _implied(quotes, place)
-    values[pairs] = implied
+    pairs, implied_forwards = _implied_forwards(quotes, place)
+    values[pairs] = implied_forwards
     return values[place]
 
 
 def spots(quotes: QuoteArrays) -> Float64Array:
     """Return (n,) the underlying at each row's time: recorded, else the nearest expiry's forward of the same root."""
-    implied = forwards(quotes)
+    implied_forwards = forwards(quotes)
     contracts = quotes.contracts
     _, root = np.unique(np.array(contracts.roots, dtype=object), return_inverse=True)
     _, at = np.unique(quotes.end_ns, return_inverse=True)
     key = at * (root.max(initial=0) + 1) + root[quotes.codes]
     expiry = contracts.expiry.astype(np.int64)[quotes.codes]
-    places = np.flatnonzero(np.isfinite(implied))
+    places = np.flatnonzero(np.isfinite(implied_forwards))
     order = places[np.lexsort((expiry[places], key[places]))]
     keys, first = np.unique(key[order], return_index=True)
-    nearest = implied[order[first]]
+    nearest = implied_forwards[order[first]]
     prices = np.full(quotes.end_ns.size, np.nan)
     if keys.size:
         place = np.minimum(np.searchsorted(keys, key), keys.size - 1)
@@ -52,7 +52,7 @@ def _chain_of(quotes: QuoteArrays) -> Int64Array:
     return numbers
 
 
-def _implied(quotes: QuoteArrays, place: Int64Array) -> tuple[Int64Array, Float64Array]:
+def _implied_forwards(quotes: QuoteArrays, place: Int64Array) -> tuple[Int64Array, Float64Array]:
     """Return the places that have a pair, and their implied forwards."""
     contracts, mid = quotes.contracts, quotes.mid
     strike, right = contracts.strike[quotes.codes], contracts.right[quotes.codes]

@@ -31,12 +31,12 @@ def closes_in(path: Path, symbol: str) -> dict[str, float]:
     for batch in open_bars(path, (symbol,)).batches():
         if symbol not in batch.names:
             continue
-        ours = np.flatnonzero(batch.codes == batch.names.index(symbol))
-        days = new_york_days(batch.start_ns[ours])
-        if calendar is None and ours.size:
+        rows = np.flatnonzero(batch.codes == batch.names.index(symbol))
+        days = new_york_days(batch.start_ns[rows])
+        if calendar is None and rows.size:
             calendar = SessionCalendar.to_horizon(str(days.min()))
             ends = {session.date: session.close_ns for session in calendar.sessions}
-        for row, day in zip(ours.tolist(), days.tolist(), strict=True):
+        for row, day in zip(rows.tolist(), days.tolist(), strict=True):
             start, date = int(batch.start_ns[row]), str(day)
             if start < ends.get(date, 0) and start >= newest.get(date, (0, 0.0))[0]:
                 newest[date] = start, float(batch.prices[3, row])
@@ -68,8 +68,10 @@ def option_quotes(path: Path, underlying: str, root: str = "", closes: Path | No
     first = next(file.sessions(), None)
     roots = set() if first is None else set(first.contracts.roots) - {""}
     if name not in roots:
-        found = ", ".join(sorted(roots)) or "none"
-        raise TapeError(f"{path}: no contract of {name} in its first session; found {found}: name it by --option-root")
+        roots_text = ", ".join(sorted(roots)) or "none"
+        raise TapeError(
+            f"{path}: no contract of {name} in its first session; found {roots_text}: name it by --option-root"
+        )
     digest = digest_of(path)
     if closes is None:
         return OptionQuotes(file, digest, name)
@@ -113,16 +115,16 @@ class QuotedTape:
     def __iter__(self) -> Iterator[Event]:
         """Yield the events from the first that was not journaled."""
         sessions = self._quotes.file.sessions()
-        held: QuoteArrays | None = None
+        arrays: QuoteArrays | None = None
         number = 0
         for number, read in enumerate(self._tape, start=1):
             event = read
             if isinstance(read, SessionScheduled):
-                while held is None or held.date < read.session.date:
-                    held = next(sessions, None)
-                    if held is None:
+                while arrays is None or arrays.date < read.session.date:
+                    arrays = next(sessions, None)
+                    if arrays is None:
                         break
-                event = self._begin(read, held)
+                event = self._begin(read, arrays)
             if number > self._skip:
                 yield event
             if number >= self._skip:
@@ -138,13 +140,13 @@ class QuotedTape:
     def _begin(self, read: SessionScheduled, quotes: QuoteArrays | None) -> SessionScheduled:
         """Begin a session; returns its event with the sessions that the rules need."""
         event = later_sessions(read, self._calendar.sessions, self._trading)
-        day, listed, date = None, None, event.session.date
+        day, listing, date = None, None, event.session.date
         if quotes is not None and quotes.date == date:
             day = DayQuotes(quotes, event.session, self._quotes.root)
             self.quote_counts.faulty += day.faulty
             volatility = volatility_of(self._closes, event, self._trading.paper)
-            listed = day.listed(event, self._last_close, volatility, self._trading)
-        self._date, self._session = date, QuotedSession(self._underlying, day, listed)
+            listing = day.listed(event, self._last_close, volatility, self._trading)
+        self._date, self._session = date, QuotedSession(self._underlying, day, listing)
         counts = self.quote_counts
         counts.sessions += 1
         if day is not None:

@@ -62,7 +62,7 @@ class QuoteWriter:
             INTERVAL_KEY: interval.encode(),
             SYNTHETIC_KEY: synthetic.encode(),
         }
-        self._gathered: list[Any] = []
+        self._batches: list[Any] = []
         self._gathered_rows = 0
         self._chunks: dict[str, int] = {}  # date -> spilled files
 
@@ -80,37 +80,37 @@ class QuoteWriter:
                 columns.append(pa.repeat(pa.scalar(self._source), table.num_rows))
             else:
                 columns.append(pa.nulls(table.num_rows, item.type))
-        self._gathered.append(pa.table(columns, schema=SCHEMA))
+        self._batches.append(pa.table(columns, schema=SCHEMA))
         self._gathered_rows += table.num_rows
         if self._gathered_rows >= GATHERED_ROWS:
             self._flush()
 
-    def finish(self, each: Callable[[str], object] = lambda _date: None) -> Written:
-        """Write all rows in order to the output; `each` gets every date before it is written.
+    def finish(self, on_day: Callable[[str], object] = lambda _date: None) -> Written:
+        """Write all rows in order to the output; `on_day` gets every date before it is written.
 
         Raises TapeError when there is no quote, or one contract has two different quotes for one minute.
         """
         self._flush()
         if not self._chunks:
             raise TapeError(f"{self._out}: there is no quote to write: check the input files")
-        written = Written()
+        summary = Written()
         schema = SCHEMA.with_metadata(self._metadata)
         options = {"compression": "zstd", "use_dictionary": True, "write_page_checksum": True}
         with whole(self._out) as part, pa.parquet.ParquetWriter(part, schema, **options) as file:
             for date in sorted(self._chunks):
-                each(date)
-                table = self._day(date, written)
+                on_day(date)
+                table = self._day(date, summary)
                 file.write_table(table.cast(schema), row_group_size=_GROUP_ROWS)
-                written.by_date[date] = table.num_rows
-                written.rows += table.num_rows
-        return written
+                summary.by_date[date] = table.num_rows
+                summary.rows += table.num_rows
+        return summary
 
     def _flush(self) -> None:
         """Spill what is gathered, a file for each date."""
         if not self._gathered_rows:
             return
-        table = pa.concat_tables(self._gathered).combine_chunks()
-        self._gathered, self._gathered_rows = [], 0
+        table = pa.concat_tables(self._batches).combine_chunks()
+        self._batches, self._gathered_rows = [], 0
         days = new_york_days(end_ns_of(table))
         order = np.argsort(days, kind="stable")
         values, begins = np.unique(days[order], return_index=True)
@@ -120,7 +120,7 @@ class QuoteWriter:
             self._chunks[date] = number + 1
             pa.parquet.write_table(table.take(pa.array(part)), self._chunk(date, number), compression="lz4")
 
-    def _day(self, date: str, written: Written) -> Any:
+    def _day(self, date: str, summary: Written) -> Any:
         """Return one date's rows in order, each contract and minute once."""
         chunks = [self._chunk(date, number) for number in range(self._chunks[date])]
         read = [pa.parquet.read_table(path, read_dictionary=["symbol", "source"]) for path in chunks]
@@ -132,11 +132,11 @@ class QuoteWriter:
         codes = rank[symbols.indices.to_numpy()]
         ends = end_ns_of(table)
         order = np.lexsort((codes, ends))
-        again = np.flatnonzero((np.diff(ends[order]) == 0) & (np.diff(codes[order]) == 0)) + 1
-        if again.size:
-            self._refuse_contradiction(table, order[again - 1], order[again])
-            written.repeated += again.size
-            order = np.delete(order, again)
+        repeats = np.flatnonzero((np.diff(ends[order]) == 0) & (np.diff(codes[order]) == 0)) + 1
+        if repeats.size:
+            self._refuse_contradiction(table, order[repeats - 1], order[repeats])
+            summary.repeated += repeats.size
+            order = np.delete(order, repeats)
         for path in chunks:
             path.unlink()
         return table.take(pa.array(order))
@@ -167,8 +167,8 @@ def writing_quotes(out: Path, *, source: str, interval: str, synthetic: str = ""
     spill.mkdir(exist_ok=True)
     with (spill / "lock").open("w") as lock:
         _claim(lock, out)
-        for left in spill.glob("*.parquet"):
-            left.unlink()
+        for file in spill.glob("*.parquet"):
+            file.unlink()
         try:
             yield QuoteWriter(out, spill, source=source, interval=interval, synthetic=synthetic)
         finally:
