@@ -201,8 +201,8 @@ class ClockService:
         """Release the next participant once no other has work to do before."""
         members = [member for member in self._members.values() if member.pid not in self._left_out]
         outside = sum(min(m.outside, 0) if m.pid in self._left_out else m.outside for m in self._members.values())
-        all_joined = self._left_out.issuperset(self._expected.values())
-        if not all_joined or outside > 0 or any(member.released for member in members):
+        is_complete = self._left_out.issuperset(self._expected.values())
+        if not is_complete or outside > 0 or any(member.released for member in members):
             return
         waiting = select.poll()  # first what came in, then whether they woke: one that wakes reports it before it reads
         for member in members:

@@ -218,14 +218,14 @@ def basket_of(
             continue
         steps = steps_of(shares, per_share)
         if fraction < 0.0:
-            shares_sold = steps_of(shares * -fraction, per_share)
-            small = 0.0 < shares_of(shares_sold, per_share) * price < least
-            if shares > 0 and (shares_sold == steps or (shares_sold > 0 and not small)):
-                sells.append(Leg(symbol, shares_of(steps - shares_sold, per_share)))
+            sale = steps_of(shares * -fraction, per_share)
+            small = 0.0 < shares_of(sale, per_share) * price < least
+            if shares > 0 and (sale == steps or (sale > 0 and not small)):
+                sells.append(Leg(symbol, shares_of(steps - sale, per_share)))
         else:
-            shares_bought = steps_of(_shares_to_buy(fraction, price, unit, portfolio.shares_per_unit), per_share)
-            if shares_bought > 0 and not shares_of(shares_bought, per_share) * price < least:
-                buys.append((-fraction, place, Leg(symbol, shares_of(steps + shares_bought, per_share))))
+            purchase = steps_of(_shares_to_buy(fraction, price, unit, portfolio.shares_per_unit), per_share)
+            if purchase > 0 and not shares_of(purchase, per_share) * price < least:
+                buys.append((-fraction, place, Leg(symbol, shares_of(steps + purchase, per_share))))
     return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
 
 

@@ -168,9 +168,9 @@ class AccountBooks:
 
     def _hold(self, trade: PositionChange) -> None:
         position = self.positions.get(trade.symbol, AlpacaPosition(trade.symbol, ZERO, ZERO))
-        position_after = position.after(trade.quantity, trade.price)
-        if position_after.qty:
-            self.positions[trade.symbol] = position_after
+        new_position = position.after(trade.quantity, trade.price)
+        if new_position.qty:
+            self.positions[trade.symbol] = new_position
         else:
             self.positions.pop(trade.symbol, None)
 

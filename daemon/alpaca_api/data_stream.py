@@ -329,7 +329,7 @@ class DataSessions(Generic[C]):
         self._client = client
         self._limits = dict(limits or {})
         self._on_wanted = on_wanted
-        self._last_wanted: dict[str, Channels] = {}  # by path, as it was told last
+        self._last_channels: dict[str, Channels] = {}  # by path, as it was told last
         self._held_sessions: dict[
             tuple[str, str], int
         ] = {}  # (key, path) -> until when the vanished client's session lives
@@ -437,8 +437,8 @@ class DataSessions(Generic[C]):
         if self._on_wanted is None:
             return
         channels = self.wanted(path)
-        if channels != self._last_wanted.get(path, {}):
-            self._last_wanted[path] = channels
+        if channels != self._last_channels.get(path, {}):
+            self._last_channels[path] = channels
             self._on_wanted(path, channels)
 
     async def on_the_way(self, session: C) -> None:

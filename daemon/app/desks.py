@@ -103,9 +103,9 @@ def _status_of(path: Path) -> DeskStatus:
 
 def desks_of(place: Path) -> list[tuple[str, DeskStatus]]:
     """Return each desk's name and status, of a start file or of a folder. Raises StateDirError, ConfigError."""
-    desks_named = checked_desks_at(place)
-    desks = [_status_of(desk.state_dir) for desk in desks_named]
+    named_desks = checked_desks_at(place)
+    desks = [_status_of(desk.state_dir) for desk in named_desks]
     if place.is_file():
-        return [(desk.name, replace(status, desk=desk.name)) for desk, status in zip(desks_named, desks, strict=True)]
+        return [(desk.name, replace(status, desk=desk.name)) for desk, status in zip(named_desks, desks, strict=True)]
     names = distinct([(desk.desk, Path(desk.state_dir).name) for desk in desks])
     return list(zip(names, desks, strict=True))

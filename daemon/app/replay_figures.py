@@ -268,12 +268,12 @@ def _remarks(
             f"{baskets.unsent:,} of {baskets.ordered:,} ordered baskets sent no order: {WHY_NO_CHANGE}; "
             f"rltraderctl decisions names them."
         )
-    without_quote, sessions_needed = stats.denials.get("no_quote", 0), state.trading.paper.volatility_sessions
+    without_quote, session_count = stats.denials.get("no_quote", 0), state.trading.paper.volatility_sessions
     if without_quote and stats.fills and replay.quotes is None:
         yield (
             f"{without_quote:,} wanted entries were denied by no_quote: no contract that fits had a quote. The "
-            f"replay's option market quotes from session {sessions_needed + 2} on: its volatility needs "
-            f"{sessions_needed} returns before it."
+            f"replay's option market quotes from session {session_count + 2} on: its volatility needs "
+            f"{session_count} returns before it."
         )
     if stats.bars and not stats.fills and (stats.denials or not baskets.unsent):
         yield _no_trade(replay, state)
@@ -312,10 +312,10 @@ def _no_trade(replay: TapeReplay, state: State[Any]) -> str:
         verdict = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
         return f"{verdict} {ANOTHER}" if is_passive(replay.model.manifest) else verdict
     denial_counts = sorted(stats.denials.items(), key=lambda denial: -denial[1])
-    sessions_needed = state.trading.paper.volatility_sessions + 1
-    if denial_counts[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= sessions_needed:
+    session_count = state.trading.paper.volatility_sessions + 1
+    if denial_counts[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= session_count:
         return (
-            f"No trade: the replay's option market quotes after {sessions_needed} sessions, and the tape has "
+            f"No trade: the replay's option market quotes after {session_count} sessions, and the tape has "
             f"{replay.info.dates}. Pass a longer tape."
         )
     gates = ", ".join(f"{gate} {count:,}" for gate, count in denial_counts)

@@ -184,9 +184,9 @@ def _hint(trading: Trading, scenes_by_entry: Sequence[tuple[_Entry, _Scene]]) ->
     for settings in rules.values():
         fits = [(sum(_fits(rule, *one) for one in scenes_by_entry), name) for name, rule in settings]
         enough = next((fit for fit in fits if fit[0] >= ENOUGH * len(scenes_by_entry)), None)
-        if found := enough or max(fits, default=None, key=lambda fit: fit[0]):
-            best.append(found)
-    fits_by_count = sorted((fit for fit in best if fit[0]), key=lambda found: -found[0])
+        if fit := enough or max(fits, default=None, key=lambda fit: fit[0]):
+            best.append(fit)
+    fits_by_count = sorted((fit for fit in best if fit[0]), key=lambda fit: -fit[0])
     return ", ".join(f"{name} fits {_part(count, len(scenes_by_entry))} of them" for count, name in fits_by_count)
 
 

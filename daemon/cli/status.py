@@ -175,10 +175,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _show_all(options: argparse.Namespace, console: Console) -> int:
     """Print all desks and their totals; returns 0, or 1 when one could not be read."""
-    desks_named = desks.desks_of(options.desks) if options.desks else _of_this_host()
+    named_desks = desks.desks_of(options.desks) if options.desks else _of_this_host()
     if options.json:
-        return _as_json([desk for _, desk in desks_named])
-    fleet = fleet_of(desks_named, time.time())
+        return _as_json([desk for _, desk in named_desks])
+    fleet = fleet_of(named_desks, time.time())
     print_table(console, fleet_table(fleet), "event", "strategy", "exposure", "holds", "alarms")
     if len(fleet.desks) > 1:
         print_table(console, totals_table(fleet), "exposure", "alarms")

@@ -71,7 +71,7 @@ def _money_rows(grid: Table, desk: DeskStatus) -> None:
         f"realised {money(realised_usd, sign=True)} after {money(fees)} of fees"  # as in the summary of a replay
     )
     grid.add_row("equity", f"{money(equity)} USD, cash {money(cash)}, {profit_text}")
-    for position in sorted(desk.positions, key=lambda held: held.symbol):
+    for position in sorted(desk.positions, key=lambda position: position.symbol):
         now = f", now {Decimal(position.mark_usd):.4f}" if position.mark_usd else ""
         opened_text = new_york_text(position.opened_ns)
         grid.add_row(

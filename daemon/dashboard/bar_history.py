@@ -171,8 +171,8 @@ class Series:
         far_left = bisect_left(times, times[first_place] - far)
         far_right = bisect_right(times, times[right - 1] + far)
         keys = keys_of(np.array(times[far_left:far_right]), step_s)
-        inner_left, inner_right = first_place - far_left, right - far_left
-        first_place = far_left + int(np.searchsorted(keys, keys[inner_left], side="left"))
+        inner_first, inner_right = first_place - far_left, right - far_left
+        first_place = far_left + int(np.searchsorted(keys, keys[inner_first], side="left"))
         right = far_left + int(np.searchsorted(keys, keys[inner_right - 1], side="right"))
         return first_place, right
 

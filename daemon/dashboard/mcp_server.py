@@ -109,11 +109,11 @@ class ReadingDesk:
 
     def _asking(self, answer: api.Answer, desk: str, query: Mapping[str, str | int]) -> Callable[[], Any]:
         """Look at the journal now, and return what asks for the answer, again and again if need be."""
-        desk_followed = self._desk_of(desk)
-        own_code = self._code.digest(self._fresh(desk_followed).picture.meta.get("strategy", ""))
-        context = api.AnswerContext(self._histories[desk_followed.name], self._explainer, self._models_dir, own_code, 0)
+        followed_desk = self._desk_of(desk)
+        own_code = self._code.digest(self._fresh(followed_desk).picture.meta.get("strategy", ""))
+        context = api.AnswerContext(self._histories[followed_desk.name], self._explainer, self._models_dir, own_code, 0)
         values = {name: str(value) for name, value in query.items() if value not in ("", 0)}
-        return lambda: _plain(guarded(partial(answer, desk_followed, values, context)))
+        return lambda: _plain(guarded(partial(answer, followed_desk, values, context)))
 
     def explain(self, desk: str, number: int) -> Any:
         """A decision in full; waits until its observation is computed. Raises RefusedRequest."""
@@ -249,7 +249,7 @@ class Tools:
 
     def now(self, desk: str = "") -> Any:
         """One desk now: equity, cash, positions, open orders, the newest decision with its gates, halts, alarms."""
-        return self._desks.ask(lambda desk_followed, _, __: api.now(desk_followed), desk)
+        return self._desks.ask(lambda followed_desk, _, __: api.now(followed_desk), desk)
 
     def decisions(self, desk: str = "", outcome: str = "", day: str = "", before: int = 0, limit: int = 20) -> Any:
         """Decisions, newest first: number, time, model, action, outcome, and the gate that denied it.

@@ -160,7 +160,7 @@ def _declared_columns() -> dict[str, Column]:
 
 COLUMNS = _declared_columns()
 """Field of `Trade` -> its declaration."""
-LISTED = {declared.name: (name, declared) for name, declared in COLUMNS.items() if declared.name}
+LISTED = {column.name: (name, column) for name, column in COLUMNS.items() if column.name}
 """Column of CSV and JSON -> the field of `Trade` and its declaration."""
 _KEPT = (  # of the view alone
     "t.multiplier",

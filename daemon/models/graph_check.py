@@ -86,10 +86,10 @@ def check_graph(data: bytes) -> None:
     _check_versions(model)
     _check_parts(model)
     weights = {tensor.name: _check_tensor(tensor) for tensor in model.graph.initializer}
-    bytes_held = sum(weights[tensor.name] * ITEM_BYTES[tensor.data_type] for tensor in model.graph.initializer)
-    if len(data) > 2 * bytes_held + BYTES_OTHER_MAX:
+    weight_bytes = sum(weights[tensor.name] * ITEM_BYTES[tensor.data_type] for tensor in model.graph.initializer)
+    if len(data) > 2 * weight_bytes + BYTES_OTHER_MAX:
         raise _error(
-            "size", f"the model has {len(data)} bytes and only {bytes_held} of weights: something else fills it"
+            "size", f"the model has {len(data)} bytes and only {weight_bytes} of weights: something else fills it"
         )
     _check_nodes(model.graph.node)
     ports = {port.name: _check_port(port) for port in (*model.graph.input, *model.graph.output)}

@@ -346,22 +346,22 @@ def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
         inputs["hidden"] = memory
     fixed_axes = () if spec.rows_are_symbols else (1,)
     for kind, nodes, shapes in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
-        nodes_found = {node.name: (node.type, *node.shape) for node in nodes}
+        node_types = {node.name: (node.type, *node.shape) for node in nodes}
         expected = {name: ("tensor(float)", "batch", *shape) for name, shape in shapes.items()}
         names_match = (
-            [*nodes_found] == [*expected] if spec.heads and kind == "outputs" else nodes_found.keys() == expected.keys()
+            [*node_types] == [*expected] if spec.heads and kind == "outputs" else node_types.keys() == expected.keys()
         )
         same = names_match and all(
-            nodes_found[name][0] == "tensor(float)"
-            and len(nodes_found[name]) > 1
-            and (nodes_found[name][1] in fixed_axes or not isinstance(nodes_found[name][1], int))
-            and nodes_found[name][2:] == expected[name][2:]
+            node_types[name][0] == "tensor(float)"
+            and len(node_types[name]) > 1
+            and (node_types[name][1] in fixed_axes or not isinstance(node_types[name][1], int))
+            and node_types[name][2:] == expected[name][2:]
             for name in expected
         )
         if not same:
             raise ModelError(
                 f"graph {kind}",
-                f"{model.path} has {nodes_found}, expected {expected}: export the model again with this code",
+                f"{model.path} has {node_types}, expected {expected}: export the model again with this code",
             )
 
 

@@ -426,7 +426,7 @@ def _manifest(path: Path, data: bytes) -> Manifest:
 
 def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, version: str) -> None:
     spec = strategy.spec
-    export_again = "export the model again with this code, or run the code it was exported with"
+    cure_by_export = "export the model again with this code, or run the code it was exported with"
     if spec.config and (differs := _config_differs(manifest.model_config, msgspec.json.decode(spec.config))):
         raise ModelError(
             "model configuration",
@@ -444,16 +444,16 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, versi
     checks = (
         ("strategy", manifest.strategy, spec.name, "put the model into its own strategy's folder"),
         ("version", manifest.version, version, "give the folder its version's name again"),
-        ("contract hash", manifest.contract_hash, contract_hash(strategy), export_again),
-        ("observation shape", manifest.observation_shape, spec.observation_shape, export_again),
-        ("actions", manifest.actions, spec.actions, export_again),
-        ("golden answers", len(manifest.golden.logits), len(manifest.golden.observations), export_again),
+        ("contract hash", manifest.contract_hash, contract_hash(strategy), cure_by_export),
+        ("observation shape", manifest.observation_shape, spec.observation_shape, cure_by_export),
+        ("actions", manifest.actions, spec.actions, cure_by_export),
+        ("golden answers", len(manifest.golden.logits), len(manifest.golden.observations), cure_by_export),
     )
     for check, actual, expected, cure in checks:
         if actual != expected:
             raise ModelError(check, f"{path} says {actual!r}, expected {expected!r}: {cure}")
     if not 1 <= manifest.members <= MEMBERS_MAX:
-        raise ModelError("members", f"{path} says {manifest.members!r}, expected 1 to {MEMBERS_MAX}: {export_again}")
+        raise ModelError("members", f"{path} says {manifest.members!r}, expected 1 to {MEMBERS_MAX}: {cure_by_export}")
 
 
 def _symbols_text(symbols: Sequence[str]) -> str:

@@ -69,9 +69,9 @@ class Fleet(msgspec.Struct, frozen=True):
 def fleet_of(desks: Sequence[tuple[str, DeskStatus]], now_s: float) -> Fleet:
     """Return the fleet of these names and statuses; `now_s` is this host's clock, seconds since 1970 UTC."""
     lines = tuple(line_of(name, status, now_s) for name, status in desks)
-    lines_counted, remarks = _once(lines)
-    totals = tuple(total for money in ORDER for total in _totals(money, lines_counted))
-    kinds = [money for money in ORDER if any(line.money == money for line in lines_counted)]
+    counted_lines, remarks = _once_for_each_account(lines)
+    totals = tuple(total for money in ORDER for total in _totals(money, counted_lines))
+    kinds = [money for money in ORDER if any(line.money == money for line in counted_lines)]
     if len(kinds) > 1:
         remarks.append(f"Totals are kept apart: {', '.join(kinds)} are never added to each other.")
     return Fleet(lines, totals, tuple(remarks))
@@ -123,24 +123,24 @@ def distinct(named: Sequence[tuple[str, ...]]) -> list[str]:
     return names
 
 
-def _once(lines: Sequence[FleetLine]) -> tuple[list[FleetLine], list[str]]:
+def _once_for_each_account(lines: Sequence[FleetLine]) -> tuple[list[FleetLine], list[str]]:
     """Return the desks that count (one for each account: the running one, else of the newest event) and remarks."""
     by_account: dict[tuple[str, str], list[FleetLine]] = {}
-    lines_counted, remarks = [], []
+    counted_lines, remarks = [], []
     for line in lines:
         if line.problem:
             remarks.append(f"{line.name} could not be read and counts in no total.")
         elif line.money in (REAL, PAPER) and " " in line.account:  # the broker has told its number
             by_account.setdefault((line.money, line.account), []).append(line)
         else:
-            lines_counted.append(line)
+            counted_lines.append(line)
     for (_, account), account_lines in by_account.items():
         newest = max(account_lines, key=lambda line: (line.running, line.time))
-        lines_counted.append(newest)
+        counted_lines.append(newest)
         if len(account_lines) > 1:
             names = " and ".join(line.name for line in account_lines)
             remarks.append(f"{names} are desks of one account ({account}): it counts once, as {newest.name} has it.")
-    return lines_counted, remarks
+    return counted_lines, remarks
 
 
 def _totals(money: str, lines: Sequence[FleetLine]) -> Iterator[FleetTotal]:

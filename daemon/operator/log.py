@@ -95,7 +95,7 @@ class Log:
         else:
             processors.append(structlog.processors.JSONRenderer())
         self._threshold, self._also, self._quiet_events = LEVELS[level], also, quiet_events
-        self._reconciled = False
+        self._agreed_before = False
         self._basket_totals = _Traded()
         self._exits: dict[tuple[int, str], tuple[Quantity, Decimal]] = {}  # of open trades: quantity, value before fees
         self._quiet = NOTHING  # events that are one of many on this desk: written at debug
@@ -277,10 +277,10 @@ class Log:
     def _agreement(self, step: Step) -> None:
         """Log when book and broker begin to agree."""
         agree, book = step.state.risk.reconciled, step.state.book
-        if agree and not self._reconciled:
+        if agree and not self._agreed_before:
             position_texts = [f"{position.quantity} {symbol}" for symbol, position in book.positions.items()]
             self("reconciled", equity_usd=str(book.equity), positions=position_texts)
-        self._reconciled = agree
+        self._agreed_before = agree
 
 
 CAPACITY = 10_000  # lines

@@ -184,28 +184,28 @@ def _sessions_text(daily: Daily) -> str:
     return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}{halted_text}"
 
 
-def _quotes_text(quotes_used: QuotesUsed) -> str:
+def _quotes_text(quote_use: QuotesUsed) -> str:
     """Describe the recorded quotes and the fills."""
-    fills = f"{quotes_used.fills_recorded:,} fills at recorded quotes, {quotes_used.fills_modelled:,} at Black-Scholes"
-    part = (quotes_used.recorded + quotes_used.standing) / quotes_used.asked if quotes_used.asked else 0.0
-    cover = f"{part:.1%} of {quotes_used.asked:,} asked ({quotes_used.standing:,} standing)".replace("%", " %")
-    made_up = ", SYNTHETIC" if quotes_used.synthetic else ""
-    sessions = f"{quotes_used.sessions_quoted:,} of {quotes_used.sessions:,} sessions{_span(quotes_used)}"
-    return f"{escape(quotes_used.file)}{made_up}: {sessions}, {cover}; {fills}{_comparison_text(quotes_used)}"
+    fills = f"{quote_use.fills_recorded:,} fills at recorded quotes, {quote_use.fills_modelled:,} at Black-Scholes"
+    part = (quote_use.recorded + quote_use.standing) / quote_use.asked if quote_use.asked else 0.0
+    cover = f"{part:.1%} of {quote_use.asked:,} asked ({quote_use.standing:,} standing)".replace("%", " %")
+    made_up = ", SYNTHETIC" if quote_use.synthetic else ""
+    sessions = f"{quote_use.sessions_quoted:,} of {quote_use.sessions:,} sessions{_span(quote_use)}"
+    return f"{escape(quote_use.file)}{made_up}: {sessions}, {cover}; {fills}{_comparison_text(quote_use)}"
 
 
-def _comparison_text(quotes_used: QuotesUsed) -> str:
-    if not quotes_used.fills_compared:
+def _comparison_text(quote_use: QuotesUsed) -> str:
+    if not quote_use.fills_compared:
         return ""
     paid_text, received_text = (
-        f"{quotes_used.paid_more_usd:+,.2f} USD paid",
-        f"{-quotes_used.received_less_usd:+,.2f} USD received",
+        f"{quote_use.paid_more_usd:+,.2f} USD paid",
+        f"{-quote_use.received_less_usd:+,.2f} USD received",
     )
-    return f"; {quotes_used.fills_compared:,} next to Black-Scholes at the same minutes: {paid_text}, {received_text}"
+    return f"; {quote_use.fills_compared:,} next to Black-Scholes at the same minutes: {paid_text}, {received_text}"
 
 
-def _span(quotes_used: QuotesUsed) -> str:
-    return f", {quotes_used.first_date} to {quotes_used.last_date}" if quotes_used.first_date else ""
+def _span(quote_use: QuotesUsed) -> str:
+    return f", {quote_use.first_date} to {quote_use.last_date}" if quote_use.first_date else ""
 
 
 def sparkline(values: Sequence[float], width: int = 56) -> str:

@@ -157,8 +157,8 @@ class WorkQuality(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shortfall_usd(self) -> Decimal | None:
-        execution, missed = self.execution_usd, self.missed_usd
-        return None if execution is None or missed is None else execution + missed + self.fees_usd
+        execution, opportunity = self.execution_usd, self.missed_usd
+        return None if execution is None or opportunity is None else execution + opportunity + self.fees_usd
 
 
 class Quality(msgspec.Struct, frozen=True):
@@ -170,8 +170,8 @@ class Quality(msgspec.Struct, frozen=True):
     @property
     def filled_share(self) -> Decimal | None:
         """What was filled of what the works wanted, 0 to 1; None where nothing was wanted."""
-        ordered = total(work.wanted for work in self.works)
-        return Decimal(total(work.filled for work in self.works)) / ordered if ordered else None
+        quantity_wanted = total(work.wanted for work in self.works)
+        return Decimal(total(work.filled for work in self.works)) / quantity_wanted if quantity_wanted else None
 
     @property
     def fees_usd(self) -> Decimal:

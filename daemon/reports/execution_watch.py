@@ -99,8 +99,8 @@ class _Sent:
     @property
     def now(self) -> Filled:
         """What it filled in the session."""
-        before = self.earlier
-        return Filled(self.filled - before.quantity, self.cost - before.cost, self.fees - before.fees)
+        earlier = self.earlier
+        return Filled(self.filled - earlier.quantity, self.cost - earlier.cost, self.fees - earlier.fees)
 
     @property
     def ordered_now(self) -> Quantity:
@@ -115,51 +115,51 @@ class _Sent:
 class Watch:
     """Sees a session's events and their effects in order. `known` is the newest price of each symbol."""
 
-    __slots__ = ("_decided", "_resting", "_sent", "known")
+    __slots__ = ("_decisions", "_orders", "_resting", "known")
 
     def __init__(self) -> None:
         self.known: dict[str, Arrival] = {}
-        self._sent: dict[str, _Sent] = {}
+        self._orders: dict[str, _Sent] = {}
         self._resting: set[str] = set()  # stops
-        self._decided: dict[int, tuple[int, dict[str, Arrival]]] = {}
+        self._decisions: dict[int, tuple[int, dict[str, Arrival]]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Client order ids, in the order in which they were sent."""
-        return tuple(self._sent)
+        return tuple(self._orders)
 
     def see(self, event: Event, effects: Iterable[Mapping[str, Any]] = ()) -> None:
         """Take one event, then what its step asked for (the journal's JSON objects, each with its `type`)."""
         self.see_price(event)
         match event:
             case PolicyAnswered(time_ns=time_ns, decision=decision):
-                self._decided[decision] = (time_ns, dict(self.known))
+                self._decisions[decision] = (time_ns, dict(self.known))
             case OrderFilled():
-                self._filled(event)
+                self._note_fill(event)
             case TradeCorrected():
-                self._corrected(event)
+                self._note_correction(event)
             case OrderFound(time_ns=time_ns, order=order):
-                self._found(order, time_ns)
+                self._note_report(order, time_ns)
             case BrokerReported(time_ns=time_ns):
                 for order in (*event.ended_orders, *event.open_orders):
-                    self._found(order, time_ns)
+                    self._note_report(order, time_ns)
                 for fill in event.fills:
-                    self._filled(fill)
+                    self._note_fill(fill)
             case _ if type(event) in _WORDS:
                 self._news(event, _WORDS[type(event)])
         for effect in effects:
             if effect["type"] == "SubmitOrder":
-                self._submitted(effect, event.time_ns)
-            elif effect["type"] == "CancelOrder" and (sent := self._sent.get(effect["client_order_id"])):
-                sent.cancel_asked_ns = sent.cancel_asked_ns or event.time_ns
-                self._advance(sent, "cancel_requested", event.time_ns)
+                self._add_order(effect, event.time_ns)
+            elif effect["type"] == "CancelOrder" and (canceled_order := self._orders.get(effect["client_order_id"])):
+                canceled_order.cancel_asked_ns = canceled_order.cancel_asked_ns or event.time_ns
+                self._advance(canceled_order, "cancel_requested", event.time_ns)
 
     def see_earlier(self, row: Mapping[str, Any], earlier: Filled) -> None:
         """Take an order of an earlier session that may still fill, a row of `orders`: it is one once it does."""
         name, limit = row["client_order_id"], row["limit_price"]
         decision, leg, attempt = map(int, name.rsplit("-", 3)[1:])
         self._resting.add(name)
-        self._sent[name] = _Sent(
+        self._orders[name] = _Sent(
             name,
             decision,
             leg,
@@ -187,48 +187,53 @@ class Watch:
                         middle = (quote.bid + quote.ask) / 2
                         self.known[quote.symbol] = Arrival(middle, QUOTE, quote.quoted_ns, quote.bid, quote.ask)
             case PricesPrinted(time_ns=time_ns):
-                for printed in event.prices:
-                    self.known[printed.symbol] = Arrival(printed.price, PRINT, time_ns)
+                for price in event.prices:
+                    self.known[price.symbol] = Arrival(price.price, PRINT, time_ns)
             case BarClosed(time_ns=time_ns, bar=bar):
-                self._closed(bar, time_ns)
+                self._note_close(bar, time_ns)
             case BarCorrected(time_ns=time_ns, bar=bar):
                 if (now := self.known.get(bar.symbol)) is None or now.source == CLOSE:
-                    self._closed(bar, time_ns)
+                    self._note_close(bar, time_ns)
             case RebalanceDue(time_ns=time_ns):
                 for bar in event.running:
-                    self._closed(bar, time_ns)
+                    self._note_close(bar, time_ns)
             case HistoryAdjusted(time_ns=time_ns, symbol=symbol, bars=bars) if bars:
                 self.known.pop(symbol, None)  # what was known before a split is no price any more
-                self._closed(bars[-1], time_ns)
+                self._note_close(bars[-1], time_ns)
 
     def quality(self, statuses: Mapping[str, str] | None = None) -> Quality:
         """Return the orders' quality so far; `statuses` by client order id overrule the events.
 
         A stop that rests at the broker is an order once it sold something, without a price on arrival.
         """
-        shown = {name: sent for name, sent in self._sent.items() if sent.now.quantity or name not in self._resting}
-        orders = tuple(self._order(sent, (statuses or {}).get(name, sent.status)) for name, sent in shown.items())
-        by_work = sorted(shown.values(), key=lambda sent: (sent.decision, sent.leg))  # stable: attempts in order
-        works = [self._work(tuple(group)) for _, group in groupby(by_work, lambda sent: (sent.decision, sent.leg))]
+        orders_shown = {
+            name: order for name, order in self._orders.items() if order.now.quantity or name not in self._resting
+        }
+        orders = tuple(
+            self._order(order, (statuses or {}).get(name, order.status)) for name, order in orders_shown.items()
+        )
+        # the sort is stable, so the attempts stay in order
+        by_work = sorted(orders_shown.values(), key=lambda order: (order.decision, order.leg))
+        works = [self._work(tuple(group)) for _, group in groupby(by_work, lambda order: (order.decision, order.leg))]
         place = {order.work: index for index, order in reversed(tuple(enumerate(orders)))}
         return Quality(orders, tuple(sorted(works, key=lambda work: place[work.work])))
 
     # --- news ---
 
-    def _closed(self, bar: Bar, time_ns: int) -> None:
+    def _note_close(self, bar: Bar, time_ns: int) -> None:
         self.known[bar.symbol] = Arrival(Decimal(repr(bar.close)), CLOSE, time_ns)
 
-    def _submitted(self, effect: Mapping[str, Any], time_ns: int) -> None:
+    def _add_order(self, effect: Mapping[str, Any], time_ns: int) -> None:
         name = str(effect["client_order_id"])
-        if name in self._sent:  # the broker did not know it: the same order goes out again
-            self._advance(self._sent[name], "sent_again", time_ns)
+        if name in self._orders:  # the broker did not know it: the same order goes out again
+            self._advance(self._orders[name], "sent_again", time_ns)
             return
         decision, leg, attempt = map(int, name.rsplit("-", 3)[1:])
         side, limit, intent = int(effect["side"]), effect["limit_price"], effect["intent"]
         if rests := effect.get("stop_price") is not None:
             self._resting.add(name)
         entry = intent == "buy_to_open" or (not intent and side > 0)
-        self._sent[name] = _Sent(
+        self._orders[name] = _Sent(
             name,
             decision,
             leg,
@@ -244,114 +249,126 @@ class Watch:
         )
 
     def _news(self, event: Event, word: str) -> None:
-        sent = self._sent.get(getattr(event, "client_order_id", ""))
-        if sent is None:
+        order = self._orders.get(getattr(event, "client_order_id", ""))
+        if order is None:
             return
         if word == "accepted":
-            sent.accepted_ns = sent.accepted_ns or event.time_ns
+            order.accepted_ns = order.accepted_ns or event.time_ns
         elif word == "canceled":
-            sent.canceled_ns = sent.canceled_ns or event.time_ns
+            order.canceled_ns = order.canceled_ns or event.time_ns
         elif isinstance(event, OrderRejected):
-            sent.reason = event.reason
-        self._advance(sent, word, event.time_ns)
+            order.reason = event.reason
+        self._advance(order, word, event.time_ns)
 
-    def _advance(self, sent: _Sent, word: str, time_ns: int) -> None:
-        status = LIFE.get((sent.status, word))
-        if status is None or status == sent.status:
+    def _advance(self, order: _Sent, word: str, time_ns: int) -> None:
+        status = LIFE.get((order.status, word))
+        if status is None or status == order.status:
             return
-        sent.status = status
-        sent.ended_ns, sent.ended_at = (time_ns, self.known.get(sent.symbol)) if status in TERMINAL else (0, None)
+        order.status = status
+        order.ended_ns, order.ended_at = (time_ns, self.known.get(order.symbol)) if status in TERMINAL else (0, None)
 
-    def _filled(self, fill: OrderFilled) -> None:
-        sent = self._sent.get(fill.client_order_id)
-        same = sent is not None and (fill.symbol, fill.side) == (sent.symbol, sent.side)
-        if sent is None or not same or fill.correction < sent.correction or fill.cumulative_quantity > sent.quantity:
+    def _note_fill(self, fill: OrderFilled) -> None:
+        order = self._orders.get(fill.client_order_id)
+        same = order is not None and (fill.symbol, fill.side) == (order.symbol, order.side)
+        if order is None or not same or fill.correction < order.correction or fill.cumulative_quantity > order.quantity:
             return
-        if (fill.correction, fill.cumulative_quantity) > (sent.correction, sent.filled):
+        if (fill.correction, fill.cumulative_quantity) > (order.correction, order.filled):
             fees, total = fill.cumulative_fees, fill.cumulative_cost
-            self._set(sent, fill.correction, fill.cumulative_quantity, total, fees, fill.time_ns)
-        sent.first_fill_ns = min(sent.first_fill_ns or fill.filled_ns, fill.filled_ns)
-        sent.last_fill_ns = max(sent.last_fill_ns, fill.filled_ns)
+            self._set(order, fill.correction, fill.cumulative_quantity, total, fees, fill.time_ns)
+        order.first_fill_ns = min(order.first_fill_ns or fill.filled_ns, fill.filled_ns)
+        order.last_fill_ns = max(order.last_fill_ns, fill.filled_ns)
 
-    def _corrected(self, event: TradeCorrected) -> None:
-        sent = self._sent.get(event.client_order_id)
-        if sent is None or event.execution_id in sent.corrected_by:
+    def _note_correction(self, event: TradeCorrected) -> None:
+        order = self._orders.get(event.client_order_id)
+        if order is None or event.execution_id in order.corrected_by:
             return
-        sent.corrected_by = (*sent.corrected_by, event.execution_id)
-        correction, quantity = sent.correction + 1, event.cumulative_quantity
-        self._set(sent, correction, quantity, event.cumulative_cost, sent.fees, event.time_ns)
+        order.corrected_by = (*order.corrected_by, event.execution_id)
+        correction, quantity = order.correction + 1, event.cumulative_quantity
+        self._set(order, correction, quantity, event.cumulative_cost, order.fees, event.time_ns)
 
-    def _found(self, report: BrokerOrder, time_ns: int) -> None:
+    def _note_report(self, report: BrokerOrder, time_ns: int) -> None:
         """The broker's own word on an order: its totals where they go beyond ours, and its status."""
-        sent, filled = self._sent.get(report.client_order_id), exact(report.filled)
-        if sent is None or (report.symbol, report.side) != (sent.symbol, sent.side) or report.quantity != sent.quantity:
+        order, filled_quantity = self._orders.get(report.client_order_id), exact(report.filled)
+        if (
+            order is None
+            or (report.symbol, report.side) != (order.symbol, order.side)
+            or report.quantity != order.quantity
+        ):
             return
         if report.average_price is not None:
-            grid = CENT if sent.multiplier == OPTION_MULTIPLIER else COST_GRID
+            grid = CENT if order.multiplier == OPTION_MULTIPLIER else COST_GRID
             cost = (report.average_price * report.filled).quantize(grid)
-            if filled > sent.filled or (sent.correction and (filled, cost) != (sent.filled, sent.cost)):
-                correction = sent.correction + (filled <= sent.filled)
-                self._set(sent, correction, filled, cost, sent.fees, time_ns)
-                sent.first_fill_ns, sent.last_fill_ns = sent.first_fill_ns or time_ns, sent.last_fill_ns or time_ns
+            if filled_quantity > order.filled or (
+                order.correction and (filled_quantity, cost) != (order.filled, order.cost)
+            ):
+                correction = order.correction + (filled_quantity <= order.filled)
+                self._set(order, correction, filled_quantity, cost, order.fees, time_ns)
+                order.first_fill_ns, order.last_fill_ns = order.first_fill_ns or time_ns, order.last_fill_ns or time_ns
         word = BROKER_STATUS.get(report.status)
-        if filled >= sent.filled and word is not None and not (word == "filled" and sent.filled < sent.quantity):
+        if (
+            filled_quantity >= order.filled
+            and word is not None
+            and not (word == "filled" and order.filled < order.quantity)
+        ):
             if word == "canceled":
-                sent.canceled_ns = sent.canceled_ns or time_ns
-            self._advance(sent, word, time_ns)
+                order.canceled_ns = order.canceled_ns or time_ns
+            self._advance(order, word, time_ns)
 
-    def _set(self, sent: _Sent, correction: int, filled: Quantity, cost: Decimal, fees: Decimal, time_ns: int) -> None:
-        sent.correction, sent.filled, sent.cost, sent.fees = correction, filled, cost, fees
-        self._advance(sent, "filled" if filled == sent.quantity else "partial", time_ns)
+    def _set(
+        self, order: _Sent, correction: int, filled_quantity: Quantity, cost: Decimal, fees: Decimal, time_ns: int
+    ) -> None:
+        order.correction, order.filled, order.cost, order.fees = correction, filled_quantity, cost, fees
+        self._advance(order, "filled" if filled_quantity == order.quantity else "partial", time_ns)
 
     # --- what came of it ---
 
-    def _order(self, sent: _Sent, status: str) -> OrderQuality:
+    def _order(self, order: _Sent, status: str) -> OrderQuality:
         return OrderQuality(
-            client_order_id=sent.client_order_id,
-            work=f"{sent.decision}.{sent.leg}",
-            decision=sent.decision,
-            attempt=sent.attempt,
-            purpose=sent.purpose,
-            symbol=sent.symbol,
-            side=sent.side,
-            auction=sent.auction,
-            quantity=sent.ordered_now,
-            multiplier=sent.multiplier,
-            limit=sent.limit,
-            arrival=sent.arrival,
+            client_order_id=order.client_order_id,
+            work=f"{order.decision}.{order.leg}",
+            decision=order.decision,
+            attempt=order.attempt,
+            purpose=order.purpose,
+            symbol=order.symbol,
+            side=order.side,
+            auction=order.auction,
+            quantity=order.ordered_now,
+            multiplier=order.multiplier,
+            limit=order.limit,
+            arrival=order.arrival,
             status=status,
-            reason=sent.reason,
-            filled=sent.now.quantity,
-            cost=sent.now.cost,
-            fees=sent.now.fees,
-            corrections=sent.correction,
-            decided_ns=self._decided.get(sent.decision, (sent.submitted_ns, {}))[0],
-            submitted_ns=sent.submitted_ns,
-            accepted_ns=sent.accepted_ns,
-            first_fill_ns=sent.first_fill_ns,
-            last_fill_ns=sent.last_fill_ns,
-            cancel_asked_ns=sent.cancel_asked_ns,
-            canceled_ns=sent.canceled_ns,
-            ended_ns=sent.ended_ns,
+            reason=order.reason,
+            filled=order.now.quantity,
+            cost=order.now.cost,
+            fees=order.now.fees,
+            corrections=order.correction,
+            decided_ns=self._decisions.get(order.decision, (order.submitted_ns, {}))[0],
+            submitted_ns=order.submitted_ns,
+            accepted_ns=order.accepted_ns,
+            first_fill_ns=order.first_fill_ns,
+            last_fill_ns=order.last_fill_ns,
+            cancel_asked_ns=order.cancel_asked_ns,
+            canceled_ns=order.canceled_ns,
+            ended_ns=order.ended_ns,
         )
 
     def _work(self, attempts: Sequence[_Sent]) -> WorkQuality:
         first, last = attempts[0], attempts[-1]
-        before: Quantity = 0
-        ordered: Quantity = 0
-        for sent in attempts:
-            ordered = max(ordered, before + sent.ordered_now)
-            before += sent.now.quantity
+        quantity_before: Quantity = 0
+        quantity_ordered: Quantity = 0
+        for order in attempts:
+            quantity_ordered = max(quantity_ordered, quantity_before + order.ordered_now)
+            quantity_before += order.now.quantity
         working = any(sent.status not in TERMINAL for sent in attempts)
-        prices = self._decided.get(first.decision, (0, {}))[1]
+        prices = self._decisions.get(first.decision, (0, {}))[1]
         return WorkQuality(
             work=f"{first.decision}.{first.leg}",
             symbol=first.symbol,
             side=first.side,
             purpose=first.purpose,
             orders=len(attempts),
-            wanted=ordered,
-            filled=before,
+            wanted=quantity_ordered,
+            filled=quantity_before,
             multiplier=first.multiplier,
             decision=prices.get(first.symbol, first.arrival),
             end=self.known.get(first.symbol) if working else last.ended_at,

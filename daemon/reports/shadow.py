@@ -260,7 +260,7 @@ def _hypothetical(shadow: Shadow) -> Hypothetical:
         sessions=sessions,
         live_usd=round(sum(pair.live_usd for pair in sessions), 6),
         shadow_usd=round(sum(pair.shadow_usd for pair in sessions), 6),
-        live_trades=sum(both.live.fills for _, both in by_date),
+        live_trades=sum(profits.live.fills for _, profits in by_date),
         shadow_trades=sum(both.candidate.fills for _, both in by_date),
         modelled=sum(both.live.modelled + both.candidate.modelled for _, both in by_date),
         mean_difference_usd=float(differences.mean()) if sessions else 0.0,

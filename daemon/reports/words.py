@@ -163,7 +163,7 @@ def further_sentences(day: Day) -> tuple[str, ...]:
         )
     still = [position for position in day.held if position.quantity]
     if still and not day.overnight:
-        names = ", ".join(f"{held.quantity:+,} {instrument(held.symbol)}" for held in still)
+        names = ", ".join(f"{position.quantity:+,} {instrument(position.symbol)}" for position in still)
         sentences.append(f"Still held {'at the end' if day.ended else 'now'}: {names}.")
     if working := day.open_orders:
         sentences.append(f"{plural(len(working), 'order')} {'works' if len(working) == 1 else 'work'} still.")

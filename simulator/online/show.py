@@ -278,7 +278,7 @@ class Show:
         if number == 1:
             self._first_session(session)
         if number <= LEARN:
-            self._look_at_forged(clock, number)
+            self._look_at_forgery(clock, number)
         if number == LEARN:
             rows = sum(self._books.explored(session).choices for session in self._live[:LEARN])
             self._story.tell(
@@ -289,7 +289,7 @@ class Show:
         if number == NEGATED:
             self._processes.begin("negater", self._planter("negated"))
         if number == NEGATED + 1:
-            self._look_at_negated(clock)
+            self._look_at_negation(clock)
         if number == LEARN + CARD:
             self._look_at_card(clock)
         if number > LEARN + CARD:
@@ -304,7 +304,7 @@ class Show:
             f"{self._returns[0]:+.2%}; {stream['entries-added']} decisions went over Redis to the trainer.",
         )
 
-    def _look_at_forged(self, clock: SimClock, number: int) -> None:
+    def _look_at_forgery(self, clock: SimClock, number: int) -> None:
         """A card that promises too much passes the criteria, and the canary finds it out."""
         replay_move = self._move_of(self._forged_version, "replay")
         if number == SHADOW and replay_move and (step := self._await(clock, self._forged_version, "canary_10")):
@@ -323,7 +323,7 @@ class Show:
                     f"{step.detail}); {self._first} answers again.",
                 )
 
-    def _look_at_negated(self, clock: SimClock) -> None:
+    def _look_at_negation(self, clock: SimClock) -> None:
         self._negated_version = self._processes.finish("negater", 600.0).split()[-1]
         if step := self._await(clock, self._negated_version, "refused"):
             self._story.tell(

@@ -118,16 +118,16 @@ def _times(bar: Bar, price: float, volume: float) -> Bar:
 
 def as_traded(days: Days, splits: Iterable[Split], dividends: Iterable[Dividend]) -> dict[str, Bar]:
     """A continuous series, adjusted for all that is scripted, as it was traded: the other way round of `adjusted`."""
-    bars_as_traded = dict(days)
+    raw_bars = dict(days)
     actions: list[Split | Dividend] = [*splits, *dividends]
     for action in sorted(actions, key=lambda action: action.date, reverse=True):
         if isinstance(action, Split):
             factor, volume = float(action.ratio), 1 / float(action.ratio)
         else:
-            close = close_before(bars_as_traded, action.date)
+            close = close_before(raw_bars, action.date)
             factor, volume = (1.0 if close is None else 1 + float(action.amount) / close), 1.0
-        for day, bar in bars_as_traded.items():
+        for day, bar in raw_bars.items():
             if day < action.date:
                 prices = {name: getattr(bar, name) * factor for name in ("open", "high", "low", "close")}
-                bars_as_traded[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
-    return bars_as_traded
+                raw_bars[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
+    return raw_bars

@@ -42,7 +42,7 @@ class BackOffice:
     def __init__(self, matching: Matching) -> None:
         self._matching, self._venue = matching, matching.venue
         now_ns, days = matching.seen_ns, self._venue.market.days
-        self._sessions_closed = sum(session.close_ns <= now_ns for session in self._venue.market.sessions)
+        self._session_count = sum(session.close_ns <= now_ns for session in self._venue.market.sessions)
         self._actions = deque(entry for entry in ([] if days is None else days.actions()) if entry[0] > now_ns)
         self._sold_out_ns = 0  # when expiring contracts were last looked at
 
@@ -65,7 +65,7 @@ class BackOffice:
             self._matching.match_points(session.close_ns - 1)
             for account in self._venue.accounts.values():
                 close_session(self._matching, account, session)
-            self._sessions_closed += 1
+            self._session_count += 1
         self._act(now_ns)
         self._matching.match_points(now_ns)
         session_now = self._venue.market.session_at(now_ns)
@@ -80,7 +80,7 @@ class BackOffice:
     def _closing(self) -> Session | None:
         """The next session to close."""
         sessions = self._venue.market.sessions
-        return sessions[self._sessions_closed] if self._sessions_closed < len(sessions) else None
+        return sessions[self._session_count] if self._session_count < len(sessions) else None
 
     def _act(self, until_ns: int) -> None:
         """Splits, dividends and new names up to `until_ns`, each after the path points before it."""
@@ -352,17 +352,17 @@ def _dividend(matching: Matching, account: Account, fault: Fault, at_ns: int) ->
     symbol, amount = str(fault.get("symbol", "SPY")), Decimal(str(fault.get("amount", "1.50")))
     shares = account.quantity(symbol)
     more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(amount)}
-    amount_paid = _amount_paid(matching, shares * amount)
-    cash_row(account, "DIV", amount_paid, at_ns, "Dividend", **more)
+    payment = _payment(matching, shares * amount)
+    cash_row(account, "DIV", payment, at_ns, "Dividend", **more)
     quote = matching.venue.market.quote(symbol, at_ns)
-    if fault.get("reinvested") and quote is not None and amount_paid > 0:
-        quantity = (amount_paid / quote[1]).quantize(FINEST, ROUND_DOWN)
+    if fault.get("reinvested") and quote is not None and payment > 0:
+        quantity = (payment / quote[1]).quantize(FINEST, ROUND_DOWN)
         body = {"symbol": symbol, "qty": text(quantity), "side": "buy", "type": "market", "time_in_force": "day"}
         with contextlib.suppress(Refusal):
             account.by_hand.add(matching.submit(account, body).id)
 
 
-def _amount_paid(matching: Matching, amount: Decimal) -> Decimal:
+def _payment(matching: Matching, amount: Decimal) -> Decimal:
     """USD that a line of the ledger pays: in whole cents where the broker rounds at all."""
     return amount if matching.venue.rules.rounding == "none" else round(amount, 2)
 
@@ -486,7 +486,7 @@ def _pay(matching: Matching, account: Account, dividend: Dividend, symbol: str, 
     shares = account.entitled.pop(dividend, ZERO)
     if shares:
         more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(dividend.amount)}
-        cash_row(account, "DIV", _amount_paid(matching, shares * dividend.amount), at_ns, "Cash DIV", **more)
+        cash_row(account, "DIV", _payment(matching, shares * dividend.amount), at_ns, "Cash DIV", **more)
 
 
 def _book_split(matching: Matching, account: Account, split: Split, symbol: str, at_ns: int) -> None:
@@ -497,18 +497,18 @@ def _book_split(matching: Matching, account: Account, split: Split, symbol: str,
     account.trade(PositionChange(symbol, shares - position.qty, ZERO, at_ns))
     last = None if position.lastday_price is None else position.lastday_price / split.ratio
     average = position.average / split.ratio
-    position_after = dataclasses.replace(position, qty=shares, average=average, lastday_price=last)
-    account.positions[symbol] = position_after
+    new_position = dataclasses.replace(position, qty=shares, average=average, lastday_price=last)
+    account.positions[symbol] = new_position
     span = f"From QTY:{text(position.qty)}, To QTY:{text(shares)}"
     _row(account, "SPLIT", position, -position.qty, f"REMOVE, {span}", at_ns)
-    _row(account, "SPLIT", position_after, shares, f"ADD, {span}", at_ns)
+    _row(account, "SPLIT", new_position, shares, f"ADD, {span}", at_ns)
     fraction = shares % 1
     if split.fraction_in_cash and fraction:
         price = average if last is None else last
-        amount_paid = _amount_paid(matching, fraction * price)
-        account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - amount_paid))
+        payment = _payment(matching, fraction * price)
+        account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - payment))
         more = {"symbol": symbol, "qty": text(-fraction), "price": text(price)}
-        _dated_row(account, "CIL", amount_paid, at_ns, "Cash in lieu of a fraction", more)
+        _dated_row(account, "CIL", payment, at_ns, "Cash in lieu of a fraction", more)
 
 
 def _rename(account: Account, rename: Rename, at_ns: int) -> None:
@@ -517,11 +517,11 @@ def _rename(account: Account, rename: Rename, at_ns: int) -> None:
         return
     account.trade(PositionChange(rename.symbol, -position.qty, position.average, at_ns))
     account.trade(PositionChange(rename.new, position.qty, position.average, at_ns))
-    position_after = dataclasses.replace(position, symbol=rename.new)
-    account.positions[rename.new] = position_after
+    new_position = dataclasses.replace(position, symbol=rename.new)
+    account.positions[rename.new] = new_position
     words = f"Name Change from {rename.symbol} to {rename.new}"
     _row(account, "NC", position, -position.qty, words, at_ns)
-    _row(account, "NC", position_after, position.qty, words, at_ns)
+    _row(account, "NC", new_position, position.qty, words, at_ns)
 
 
 def _row(

@@ -83,9 +83,9 @@ async def trial(settings: DeskSettings, keys: Credentials, symbol: str, show: Sh
 
 async def _hindrance(settings: DeskSettings, admin: AlpacaAdmin, reads: TradingReads) -> str:
     """Return why nothing may be tried on this account now, "" where it may."""
-    number, number_there = settings.desk.account_number, (await admin.account()).number
-    if number and number != number_there:
-        return f"these keys open account {number_there}, and desk.account_number is {number}: use that account's keys"
+    number, actual_number = settings.desk.account_number, (await admin.account()).number
+    if number and number != actual_number:
+        return f"these keys open account {actual_number}, and desk.account_number is {number}: use that account's keys"
     if remains := await admin.left():
         return f"the account is not flat ({remains[0]}): close it, or use a paper account of its own"
     if not (await reads.clock()).get("is_open"):

@@ -282,11 +282,11 @@ def position(value: object) -> BrokerPosition:
     """Parse a position; short ones are negative whether by quantity or by side. Raises Malformed."""
     raw = mapping(value, "position")
     sign = -1 if raw.get("side") == "short" else 1
-    units_held = quantity(raw.get("qty"), "qty")
+    units = quantity(raw.get("qty"), "qty")
     available = optional_quantity(raw, "qty_available")
     return BrokerPosition(
         symbol=required_text(raw, "symbol"),
-        quantity=sign * abs(units_held) if sign < 0 else units_held,
+        quantity=sign * abs(units) if sign < 0 else units,
         average_price=decimal(raw.get("avg_entry_price"), "avg_entry_price"),
         available=None if available is None else sign * abs(available) if sign < 0 else available,
     )

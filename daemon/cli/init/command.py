@@ -434,8 +434,8 @@ class _Init:
         if self.folder != Path():
             self._say(f"  cd {shlex.quote(str(self.folder))}")
         wide = max(len(label) for label, _ in commands) + 1
-        for what, command in commands:
-            self._say(f"  {what + ':':{wide}}  {command}")
+        for label, command in commands:
+            self._say(f"  {label + ':':{wide}}  {command}")
 
 
 def _broker_settings(kind: str) -> DeskSettings:

@@ -111,7 +111,7 @@ def _table(trades: tuple[Trade, ...]) -> Table:
             gain(trade.best_usd),
             _why(trade),
             f"{trade.entry_decision or '–'} → {trade.exit_decision or '–'}",
-            *(in_words(declared.unit, getattr(trade, name)) for name, declared in more.items()),
+            *(in_words(column.unit, getattr(trade, name)) for name, column in more.items()),
             style="green" if pnl > 0 else "red" if pnl < 0 else "",
         )
     return table

@@ -181,10 +181,10 @@ def _names(spec: Spec, symbol: str) -> tuple[str, ...]:
 
 
 def _features(
-    reader: JournalReader, spec: Spec, symbol: str, buckets: Buckets, beyond: float, columns_wanted: Sequence[str]
+    reader: JournalReader, spec: Spec, symbol: str, buckets: Buckets, beyond: float, column_names: Sequence[str]
 ) -> Iterator[Pane]:
     """Yield the features as they stood in the policy's newest observation within each bucket."""
-    names = [name for name in _names(spec, symbol) if name in columns_wanted]
+    names = [name for name in _names(spec, symbol) if name in column_names]
     if not names or not len(buckets.values):
         return
     ends = [*buckets.values[1:, 0].tolist(), beyond]

@@ -147,8 +147,8 @@ def _count_explorations(reader: JournalReader, spec: Spec) -> tuple[ExploredSess
         greedy = json.loads(row["behaviour"])[spec.actions.index(row["greedy"])]
         counts[date] = (choices + 1, explorations + (row["drawn"] != row["greedy"]), chance + 1.0 - greedy)
     return tuple(
-        ExploredSession(date, choices, explored, chance / choices)
-        for date, (choices, explored, chance) in list(counts.items())[:SESSIONS_MOST]
+        ExploredSession(date, choices, explorations, chance / choices)
+        for date, (choices, explorations, chance) in list(counts.items())[:SESSIONS_MOST]
     )
 
 

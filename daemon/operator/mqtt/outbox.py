@@ -43,7 +43,7 @@ class Outbox:
         self._retries: deque[Item] = deque()  # taken and not published: first in line
         self._queued_count = self._retained_count = 0  # put; counted by the thread that puts
         self._taken_count = self._retained_taken_count = self._hand = 0  # by the thread that takes
-        self._published_count = self._refused_count = self._retries_conflated = 0
+        self._published_count = self._refused_count = self._retry_conflations = 0
         self._turn = False
         self._armed = False
         self._wake: Callable[[], None] = _no_wake
@@ -115,7 +115,7 @@ class Outbox:
         for item in items:
             self._hand -= 1
             if item.retained and item.topic in self._newest:
-                self._retries_conflated += 1
+                self._retry_conflations += 1
             else:
                 rest.append(item)
         self._retries.extendleft(reversed(rest))
@@ -132,7 +132,7 @@ class Outbox:
             offered=queued_count + retained_count,
             published=self._published_count,
             dropped=max(queued_count - taken_count - waiting, 0),
-            conflated=max(retained_count - retained_taken_count - newest, 0) + self._retries_conflated,
+            conflated=max(retained_count - retained_taken_count - newest, 0) + self._retry_conflations,
             refused=self._refused_count,
             waiting=waiting + newest + len(self._retries) + self._hand,
         )
@@ -141,7 +141,7 @@ class Outbox:
         while self._retries:
             item = self._retries.popleft()
             if item.retained and item.topic in self._newest:
-                self._retries_conflated += 1
+                self._retry_conflations += 1
                 continue
             self._hand += 1
             return item

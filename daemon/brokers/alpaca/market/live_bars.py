@@ -57,14 +57,14 @@ class BarMerge:
         self.holding = False
         self.counts: Counter[str] = Counter()  # duplicate, overflow
         self._most_waiting = most_waiting
-        self._emitted: dict[int, Bar] = {}  # the session's, to distinguish a repeat from a correction
+        self._bars_emitted: dict[int, Bar] = {}  # the session's, to distinguish a repeat from a correction
         self._waiting_bars: dict[int, Bar] = {}
 
     def know(self, bars: Iterable[Bar], last_ns: int = 0) -> None:
         """Note bars emitted before this merge began; none up to `last_ns` is emitted again."""
         for bar in bars:
-            self._emitted[bar.start_ns] = bar
-        self.last_ns = max(self.last_ns, last_ns, *self._emitted)
+            self._bars_emitted[bar.start_ns] = bar
+        self.last_ns = max(self.last_ns, last_ns, *self._bars_emitted)
 
     def hold(self) -> None:
         """Begin a repair: hold new bars until `repaired` or `release`."""
@@ -86,7 +86,7 @@ class BarMerge:
         """Emit REST's bars, in any order, with the held ones, of which the streamed version wins; then go on."""
         late = [bar for bar in bars if bar.start_ns <= self.last_ns]
         newer = {bar.start_ns: bar for bar in bars if bar.start_ns > self.last_ns} | self._waiting_bars
-        events = [event for bar in late if bar.start_ns in self._emitted for event in self._correct(bar, now_ns)]
+        events = [event for bar in late if bar.start_ns in self._bars_emitted for event in self._correct(bar, now_ns)]
         self._waiting_bars = {}
         self.holding = False
         return [*events, *(self._give(newer[start], now_ns) for start in sorted(newer))]
@@ -97,18 +97,18 @@ class BarMerge:
 
     def _give(self, bar: Bar, now_ns: int) -> BarClosed:
         self.last_ns = bar.start_ns
-        self._emitted[bar.start_ns] = bar
+        self._bars_emitted[bar.start_ns] = bar
         return BarClosed(now_ns, bar)
 
     def _correct(self, bar: Bar, now_ns: int) -> list[Given]:
-        earlier = self._emitted.get(bar.start_ns)
+        earlier = self._bars_emitted.get(bar.start_ns)
         if earlier == bar:
             self.counts["duplicate"] += 1
             return []
         if earlier is None:
             detail = f"the bar came after a later one was given: its minute is {bar.start_ns}, the last {self.last_ns}"
             return [BarRejected(now_ns, bar.symbol, bar.start_ns, "out_of_order", detail)]
-        self._emitted[bar.start_ns] = bar
+        self._bars_emitted[bar.start_ns] = bar
         return [BarCorrected(now_ns, bar)]
 
 

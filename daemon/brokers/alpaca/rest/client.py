@@ -121,7 +121,7 @@ class RequestQueue:
         self._reserve = reserve
         self._floor = floor
         self._oldest_each = oldest_each
-        self._calls_taken = 0
+        self._call_count = 0
         self._capacity = 256
         self._queue: list[tuple[int, int, _Call]] = []
         self._number = itertools.count()
@@ -228,8 +228,8 @@ class RequestQueue:
             wait_ns = max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
             if wait_ns <= 0:
                 self._bucket.take()
-                self._calls_taken += 1
-                if self._oldest_each and self._calls_taken % self._oldest_each == 0:
+                self._call_count += 1
+                if self._oldest_each and self._call_count % self._oldest_each == 0:
                     return self._oldest()
                 return heapq.heappop(self._queue)[2]
             with contextlib.suppress(TimeoutError):
@@ -407,13 +407,13 @@ class BoundSession:
         if params:
             query = urlencode([(name, value) for name, value in params.items() if value is not None], doseq=True)
             url = f"{url}?{query}" if query else url
-        headers_sent, body = {**headers, "Accept-Encoding": "gzip, deflate"}, None
+        request_headers, body = {**headers, "Accept-Encoding": "gzip, deflate"}, None
         if content is not None:
-            headers_sent["Content-Type"] = "application/json"
+            request_headers["Content-Type"] = "application/json"
             body = json.dumps(content, allow_nan=False).encode()
         timeout = Timeout(connect=self._deadlines.connect_s, read=self._deadlines.read_s)
         response = self._pool.urlopen(
-            method, url, redirect=False, headers=headers_sent, body=body, timeout=timeout, preload_content=False
+            method, url, redirect=False, headers=request_headers, body=body, timeout=timeout, preload_content=False
         )
         self._queue.observe(response.status, response.headers)
         reply = Reply(response.status, response.headers, _whole_body(response, until_s))

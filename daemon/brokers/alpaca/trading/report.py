@@ -198,12 +198,12 @@ def standing(rows: Iterable[Mapping[str, object]], executions: Sequence[str] = (
         if amends(row):
             bust = row.get("status") == "canceled" or row.get("type") == BUST
             stated_quantity, price = quantity(row.get("qty"), "qty"), decimal(row.get("price"), "price")
-            line_amended = _amended_by(row, now, names, stated_quantity, price if bust else None, hints)
+            amended_line = _amended_by(row, now, names, stated_quantity, price if bust else None, hints)
             values_after = (Decimal(0), price) if bust else (stated_quantity, price)
             time = moment_ns(row.get("transaction_time"), "transaction_time")
-            amendments.append(Amendment(by_id[line_amended], now[line_amended], *values_after, time))
-            now[line_amended] = values_after
-            names[execution_of(line)] = line_amended
+            amendments.append(Amendment(by_id[amended_line], now[amended_line], *values_after, time))
+            now[amended_line] = values_after
+            names[execution_of(line)] = amended_line
     stands = (sum(q for q, _ in now.values()), sum(q * p for q, p in now.values()))
     current_fills = (replace(fill, quantity=now[fill.id][0], price=now[fill.id][1]) for fill in fills)
     return Standing(sums, _decimals(stands), tuple(amendments), tuple(current_fills))
@@ -412,8 +412,8 @@ class Reporter:
             positions = wire.positions(await self._reads.positions())
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
-            amended = {order_id: amended.lines for order_id, amended in self._amendments.items()}
-            if _belong_together(orders, fills) and amended == former:  # else the orders were read before a correction
+            amendment = {order_id: amended.lines for order_id, amended in self._amendments.items()}
+            if _belong_together(orders, fills) and amendment == former:  # else the orders were read before a correction
                 break
         other = [*other, *await self._changes_of_today(asked_ns)]
         return self._assemble(asked_ns, account, positions, orders, fills, other)
