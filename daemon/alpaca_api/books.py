@@ -34,7 +34,7 @@ class PositionChange:
 
     @property
     def cost(self) -> Decimal:
-        """What it takes from the cash, USD, negative for what it brings."""
+        """USD that the trade takes from the cash; negative where it brings cash."""
         return self.quantity * self.price * multiplier(self.symbol) + self.rounding
 
 

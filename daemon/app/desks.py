@@ -90,7 +90,7 @@ def desk_of(path: Path) -> DeskStatus:
 
 
 def _status_of(path: Path) -> DeskStatus:
-    """Do as `desk_of`, but root reads as the folder's owner."""
+    """Return the status as `desk_of` does; root reads as the folder's owner."""
     try:
         return msgspec.json.decode(
             as_owner(path, lambda: msgspec.json.encode(desk_of(path), enc_hook=to_json)),

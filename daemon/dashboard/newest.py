@@ -71,7 +71,7 @@ _SQL = (
 
 
 class Newest(msgspec.Struct, frozen=True):
-    """What was seen up to event row `last_id`; each sort newest first."""
+    """Alarms, commands, model swaps and starts up to event row `last_id`; of each kind the newest first."""
 
     last_id: int = 0
     alarms: tuple[AlarmView, ...] = ()
@@ -84,7 +84,7 @@ class Newest(msgspec.Struct, frozen=True):
 
 
 class _Effect(msgspec.Struct):
-    """As much of an effect as alarms need."""
+    """The fields of an effect that an alarm's line shows."""
 
     type: str
     name: str = ""
@@ -92,7 +92,7 @@ class _Effect(msgspec.Struct):
 
 
 class _Payload(msgspec.Struct):
-    """As much of an event as a line needs."""
+    """The fields of an event that a line shows."""
 
     reason: str = ""
     detail: str = ""

@@ -91,7 +91,7 @@ def _refusal(client: Any, name: str, command: Tried, user: str, desk: str) -> st
 
 
 def _check_persistence(client: Any, user: str) -> list[RedisCheck]:
-    """What the server does with what it holds."""
+    """Check that the server keeps its data: eviction policy, release and append-only file."""
     try:
         info = client.info()
     except exceptions.NoPermissionError:

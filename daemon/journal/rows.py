@@ -232,7 +232,7 @@ MODEL_CONFIG = "model_config"  # the same of its canonical text; absent where th
 
 
 def made_with(spec: Spec) -> dict[str, str]:
-    """What a journal's table meta holds of symbols, model configuration and the file of a strategy of one's own."""
+    """Return entries of a journal's table meta: symbols, model configuration, and the file of an own strategy."""
     symbols = configured(spec)
     meta_symbols = {SYMBOLS: ",".join(symbols)} if symbols else {}
     own_strategy = own(spec.name)

@@ -19,7 +19,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run came to: a dry run on its bars, a training's policy on its test sessions. Shares are fractions."""
+    """Figures of a dry run on its bars, or of a training's policy on its test sessions. Shares are fractions."""
 
     first: str = ""  # New York dates
     last: str = ""

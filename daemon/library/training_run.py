@@ -65,12 +65,12 @@ class _Session(msgspec.Struct):
     capital_usd: float = 0.0
 
 
-class _Played(msgspec.Struct):
+class _TestResult(msgspec.Struct):
     sessions: tuple[_Session, ...]
 
 
 class _Trial(msgspec.Struct):
-    test: _Played
+    test: _TestResult
 
 
 class _Study(msgspec.Struct):
@@ -79,7 +79,7 @@ class _Study(msgspec.Struct):
     chosen: tuple[int, ...]
     compounds: bool = False
     ensembles: tuple[_Trial, ...] = ()
-    account: tuple[_Played, ...] = ()
+    account: tuple[_TestResult, ...] = ()
 
     @property
     def headline(self) -> tuple[_Session, ...]:

@@ -90,7 +90,7 @@ class Parting(NamedTuple):
 
 
 class CopyResult(NamedTuple):
-    """What a copy came to: what it gained in USD, realised and not, its fills, and quotes that were modelled for it."""
+    """Result of a copy: profit in USD, realised and not, its fills, and the quotes that were modelled for it."""
 
     gained: Decimal
     fills: int
@@ -140,7 +140,7 @@ class Copy:
 
     @property
     def result(self) -> CopyResult:
-        """What it came to so far. No transfer is a gain."""
+        """The result so far. A transfer of cash is no gain."""
         state = self._machine.state
         gain = state.book.realized + state.book.equity - at_cost(state.book)
         return CopyResult(gain, state.stats.fills, self._model_count)

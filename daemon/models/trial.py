@@ -64,7 +64,7 @@ class TrialProcess:
         self._child = ChildProcess(deadline_s)
 
     def run(self, model: LoadedModel, symbols: tuple[str, ...] = (), config: str = "") -> None:
-        """As `try_model`."""
+        """Try the model in a child process, as `try_model` does. Raises ModelError."""
         manifest = encode(model.manifest)
         question = _HEAD.pack(len(manifest), len(model.policy)), manifest, model.policy
         about = (model.manifest.strategy, str(model.path), str(self._answer_cpu_s), ",".join(symbols), config)

@@ -70,7 +70,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Listening(NamedTuple):
-    """What a listener needs."""
+    """The bot, the people who may write to it, and the desks they ask about."""
 
     bot: Bot
     senders: tuple[Sender, ...]

@@ -53,7 +53,7 @@ class TradeMessage(NamedTuple):
 
 
 class TradeNews:
-    """What came of trades since this was made, or since `since_ns`. `now_s` is a steady clock."""
+    """Messages about trades since this object was made, or since `since_ns`. `now_s` is a steady clock."""
 
     def __init__(
         self,

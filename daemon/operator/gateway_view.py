@@ -42,7 +42,7 @@ class StatedAccount(msgspec.Struct, frozen=True):
 
 
 class StatusFile(msgspec.Struct, frozen=True):
-    """What is read of the file."""
+    """The fields of the gateway's status file that are read here."""
 
     account: StatedAccount
     ready: bool

@@ -58,8 +58,8 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 @dataclass(slots=True)
-class _Traded:
-    """What a daily desk did in this process since its session was scheduled."""
+class _BasketTotals:
+    """Orders, fills and costs of a daily desk in this process since its session was scheduled."""
 
     orders: int = 0
     fills: int = 0
@@ -96,7 +96,7 @@ class Log:
             processors.append(structlog.processors.JSONRenderer())
         self._threshold, self._also, self._quiet_events = LEVELS[level], also, quiet_events
         self._agreed_before = False
-        self._basket_totals = _Traded()
+        self._basket_totals = _BasketTotals()
         self._exits: dict[tuple[int, str], tuple[Quantity, Decimal]] = {}  # of open trades: quantity, value before fees
         self._quiet = NOTHING  # events that are one of many on this desk: written at debug
         self._many = EACH_REQUEST if pretty else EACH_ORDER  # those of a daily desk
@@ -143,7 +143,7 @@ class Log:
     def _event(self, event: Event, step: Step, *, daily: bool) -> None:
         match event:
             case SessionScheduled():
-                self._basket_totals = _Traded()
+                self._basket_totals = _BasketTotals()
                 self("session_started", date=event.session.date, equity_usd=str(step.state.book.equity))
             case SessionEnded():
                 if daily:

@@ -434,6 +434,6 @@ def _mark(state: State[Any], symbol: str) -> str:
 
 
 def _worth(state: State[Any], position: Position) -> Decimal:
-    """What a position is worth at its mark, without one what was paid for it; USD, never negative."""
+    """Value of a position at its mark, without a mark at its cost; USD, never negative."""
     mark = _mark(state, position.symbol)
     return abs(Decimal(mark) * position.quantity if mark else position.cost) * position.multiplier

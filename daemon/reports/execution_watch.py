@@ -54,7 +54,7 @@ _WORDS: dict[type[Event], str] = {
 
 
 class Filled(NamedTuple):
-    """What an order filled up to a time: cost is the sum of price x quantity."""
+    """Fills of an order up to a time: cost is the sum of price x quantity."""
 
     quantity: Quantity = 0
     cost: Decimal = ZERO
@@ -65,7 +65,7 @@ NOTHING = Filled()
 
 
 @dataclass(slots=True)
-class _Sent:
+class _OrderRecord:
     """An order in the making. `earlier` is what it filled before the session, which is not the session's."""
 
     client_order_id: str
@@ -98,13 +98,13 @@ class _Sent:
 
     @property
     def now(self) -> Filled:
-        """What it filled in the session."""
+        """The fills of this session alone."""
         earlier = self.earlier
         return Filled(self.filled - earlier.quantity, self.cost - earlier.cost, self.fees - earlier.fees)
 
     @property
     def ordered_now(self) -> Quantity:
-        """What it could still fill when the session began."""
+        """The quantity that was not filled when the session began."""
         return self.quantity - self.earlier.quantity
 
     @property
@@ -119,7 +119,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.known: dict[str, Arrival] = {}
-        self._orders: dict[str, _Sent] = {}
+        self._orders: dict[str, _OrderRecord] = {}
         self._resting: set[str] = set()  # stops
         self._decisions: dict[int, tuple[int, dict[str, Arrival]]] = {}
 
@@ -159,7 +159,7 @@ class Watch:
         name, limit = row["client_order_id"], row["limit_price"]
         decision, leg, attempt = map(int, name.rsplit("-", 3)[1:])
         self._resting.add(name)
-        self._orders[name] = _Sent(
+        self._orders[name] = _OrderRecord(
             name,
             decision,
             leg,
@@ -233,7 +233,7 @@ class Watch:
         if rests := effect.get("stop_price") is not None:
             self._resting.add(name)
         entry = intent == "buy_to_open" or (not intent and side > 0)
-        self._orders[name] = _Sent(
+        self._orders[name] = _OrderRecord(
             name,
             decision,
             leg,
@@ -260,7 +260,7 @@ class Watch:
             order.reason = event.reason
         self._advance(order, word, event.time_ns)
 
-    def _advance(self, order: _Sent, word: str, time_ns: int) -> None:
+    def _advance(self, order: _OrderRecord, word: str, time_ns: int) -> None:
         status = LIFE.get((order.status, word))
         if status is None or status == order.status:
             return
@@ -315,14 +315,20 @@ class Watch:
             self._advance(order, word, time_ns)
 
     def _set(
-        self, order: _Sent, correction: int, filled_quantity: Quantity, cost: Decimal, fees: Decimal, time_ns: int
+        self,
+        order: _OrderRecord,
+        correction: int,
+        filled_quantity: Quantity,
+        cost: Decimal,
+        fees: Decimal,
+        time_ns: int,
     ) -> None:
         order.correction, order.filled, order.cost, order.fees = correction, filled_quantity, cost, fees
         self._advance(order, "filled" if filled_quantity == order.quantity else "partial", time_ns)
 
     # --- what came of it ---
 
-    def _order(self, order: _Sent, status: str) -> OrderQuality:
+    def _order(self, order: _OrderRecord, status: str) -> OrderQuality:
         return OrderQuality(
             client_order_id=order.client_order_id,
             work=f"{order.decision}.{order.leg}",
@@ -352,7 +358,7 @@ class Watch:
             ended_ns=order.ended_ns,
         )
 
-    def _work(self, attempts: Sequence[_Sent]) -> WorkQuality:
+    def _work(self, attempts: Sequence[_OrderRecord]) -> WorkQuality:
         first, last = attempts[0], attempts[-1]
         quantity_before: Quantity = 0
         quantity_ordered: Quantity = 0

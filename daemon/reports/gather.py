@@ -70,7 +70,7 @@ UNDERLYING: dict[str, Callable[[Spec], str]] = {"bar": lambda spec: spec.symbols
 
 
 class _Pass:
-    """What one pass over the session's rows gathers."""
+    """The facts gathered in one pass over the session's rows."""
 
     def __init__(self, underlying: str, date: str = "") -> None:
         self.watch = Watch()

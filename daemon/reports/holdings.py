@@ -46,8 +46,8 @@ def prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Ses
     return payloads
 
 
-class _Known(msgspec.Struct):
-    """What a report wants of a state."""
+class _ReportState(msgspec.Struct):
+    """The fields of a state that a report reads."""
 
     book: Book
     risk: RiskState
@@ -71,7 +71,7 @@ def holdings(
         "SELECT state FROM snapshots WHERE event_id BETWEEN ? AND ? ORDER BY event_id DESC LIMIT 1",
         span,
     )
-    state = msgspec.json.decode(newest[0]["state"], type=_Known, dec_hook=from_json) if newest else None
+    state = msgspec.json.decode(newest[0]["state"], type=_ReportState, dec_hook=from_json) if newest else None
     if state is not None:
         quantities: dict[str, Quantity] = {
             symbol: position.quantity for symbol, position in state.book.positions.items()

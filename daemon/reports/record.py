@@ -231,7 +231,7 @@ def alarms_in(effects: str) -> list[tuple[str, str]]:
 
 
 class _NamedEffect(msgspec.Struct):
-    """As much of an effect as an alarm needs."""
+    """The fields of an effect that name an alarm."""
 
     type: str
     name: str = ""

@@ -132,7 +132,7 @@ def sealed(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(seal), indent=1) + b"\n"
 
 
-class _Sealed(msgspec.Struct):
+class _SealedIndex(msgspec.Struct):
     version: int
     sha256: str
     body: dict[str, Any]
@@ -147,7 +147,7 @@ def _read_index(path: Path, kind: type[T]) -> T | None:
     except OSError as error:
         raise TapeError(f"{path}: it cannot be read ({error.strerror}): let this user read it") from error
     try:
-        sealed_index = msgspec.json.decode(data, type=_Sealed)
+        sealed_index = msgspec.json.decode(data, type=_SealedIndex)
         if sealed_index.version != _VERSION:
             raise TapeError(f"{path}: version {sealed_index.version}, expected {_VERSION}: another release made it")
         body = msgspec.convert(sealed_index.body, kind)

@@ -61,7 +61,7 @@ class Books:
             return int(database.execute("SELECT max(id) FROM events WHERE kind = ?", (kind,)).fetchone()[0] or 0)
 
     def explored(self, session: Session) -> Explored:
-        """What was chosen within a session."""
+        """Count the choices of a session by action, and those that differ from the greedy one."""
         span = (session.open_ns, session.close_ns)
         with self._reading() as database:
             rows = database.execute(
@@ -69,8 +69,8 @@ class Books:
                 span,
             ).fetchall()
         actions: dict[str, int] = {}
-        for is_drawn, _, count in rows:
-            actions[is_drawn] = actions.get(is_drawn, 0) + count
+        for action, _, count in rows:
+            actions[action] = actions.get(action, 0) + count
         return Explored(sum(actions.values()), sum(row[2] for row in rows if row[1]), actions)
 
     def answered(self, session: Session) -> dict[str, int]:

@@ -138,7 +138,7 @@ class Account(AccountBooks):
 
 
 def fault_context(account: Account, order: AlpacaOrder) -> dict[str, object]:
-    """What the script of faults may ask of an order."""
+    """The fields of an order by which a scripted fault may select it."""
     return {
         "key": account.key,
         "symbol": order.symbol,

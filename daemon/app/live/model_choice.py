@@ -156,7 +156,7 @@ def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> 
             raise ModelError(error.check, f"{error.text}; nor its champion {champion.champion}: {none}") from error
 
 
-class _Answered(NamedTuple):
+class _LastAnswer(NamedTuple):
     """The version that answered last, by the journal."""
 
     version: str
@@ -164,7 +164,7 @@ class _Answered(NamedTuple):
 
 
 def _verify(
-    settings: DeskSettings, strategy: AnyStrategy, version: str, last: _Answered | None, judged_digest: str = ""
+    settings: DeskSettings, strategy: AnyStrategy, version: str, last: _LastAnswer | None, judged_digest: str = ""
 ) -> tuple[LoadedModel, OnnxPolicy]:
     """Load a version after all checks; `judged_digest` is its manifest's, "" for any. Raises ModelError.
 
@@ -179,13 +179,13 @@ def _verify(
     return model, OnnxPolicy.open(model, strategy, chosen.provider, chosen.threads)
 
 
-def _answered_last(settings: DeskSettings) -> _Answered | None:
+def _answered_last(settings: DeskSettings) -> _LastAnswer | None:
     """Return it from the desk's journal, as `_of_journal`."""
 
-    def newest(reader: JournalReader) -> _Answered | None:
+    def newest(reader: JournalReader) -> _LastAnswer | None:
         payload = reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
         event = decode_event(payload) if payload else None
-        return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
+        return _LastAnswer(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
 
     return _of_journal(settings, newest)
 

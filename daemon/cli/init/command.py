@@ -166,7 +166,7 @@ class _Asker:
         return not self.yes
 
 
-class _Listed(NamedTuple):
+class _StrategyRow(NamedTuple):
     """A strategy of the menu."""
 
     name: str
@@ -328,7 +328,7 @@ class _Init:
         """Return the strategy's name and spec."""
         if self.options.strategy is not None:
             return self._strategy_of(self.options.strategy, account)
-        rows = [_Listed(name, spec := strategy(name).spec, _needs(spec, account)) for name in names()]
+        rows = [_StrategyRow(name, spec := strategy(name).spec, _needs(spec, account)) for name in names()]
         for number, (name, spec, needs) in enumerate(rows, start=1):
             self._explain(f"  {number}  {name:18}{about(spec)}; {needs}")
         while True:

@@ -40,15 +40,15 @@ class _Stats(msgspec.Struct):
     orders: int = 0
 
 
-class _Begun(msgspec.Struct):
-    """What a journal says of its account: the part of its newest state that is read here."""
+class _AccountState(msgspec.Struct):
+    """The fields of a journal's newest state that tell about the account."""
 
     book: _Book
     basket: _Basket = msgspec.field(default_factory=_Basket)
     stats: _Stats = msgspec.field(default_factory=_Stats)
 
 
-def _begin_of(state_dir: Path) -> _Begun | None:
+def _begin_of(state_dir: Path) -> _AccountState | None:
     """Return what the newest state in this directory says of the account; None without one, or where it is unreadable.
 
     The line about the state directory reports what cannot be read.
@@ -59,12 +59,12 @@ def _begin_of(state_dir: Path) -> _Begun | None:
             return None
         with closing(JournalReader(file)) as reader, reading(file):
             newest = next(reader.newest_snapshots(), None)
-        return msgspec.json.decode(newest.state, type=_Begun) if isinstance(newest, Snapshot) else None
+        return msgspec.json.decode(newest.state, type=_AccountState) if isinstance(newest, Snapshot) else None
     except (StateDirError, JournalError, OSError, msgspec.MsgspecError):
         return None
 
 
-def _equity(settings: DeskSettings, journal: _Begun | None, account: str = "") -> float:
+def _equity(settings: DeskSettings, journal: _AccountState | None, account: str = "") -> float:
     """Return the equity in USD: the journal's, else the account's as its broker tells it, else `paper.cash_usd`."""
     if journal is not None:
         return float(journal.book.equity)
@@ -159,7 +159,9 @@ def _pays(trading: Trading, equity: Decimal, limit: Decimal, sizing: Sizing) -> 
     return 0 < cost <= min(trading.risk.premium_max_usd, equity)
 
 
-def _fractions(settings: DeskSettings, equity: float, journal: _Begun | None, prices: list[float]) -> tuple[bool, str]:
+def _fractions(
+    settings: DeskSettings, equity: float, journal: _AccountState | None, prices: list[float]
+) -> tuple[bool, str]:
     """Return whether the desk holds fractions, and why; "" where its first basket will choose by the prices."""
     rule = settings.basket.fractions
     if rule != "auto":

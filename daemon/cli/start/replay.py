@@ -34,7 +34,7 @@ from strategies.kit.quantity import to_json
 
 
 class FinalResult(NamedTuple):
-    """What the account came to, and the profit of what is still held, None for nothing."""
+    """The account's result in words, and the profit of open positions in USD, None without one."""
 
     words: str = ""
     open_usd: float | None = None

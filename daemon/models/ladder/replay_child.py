@@ -98,7 +98,7 @@ def replayed(request: ReplayRequest) -> Replayed:
 # --- one version ------------------------------------------------------------------------------------------------------
 
 
-class _Played(NamedTuple):
+class _PlayResult(NamedTuple):
     asked: int
     failed: int
     pnl: float
@@ -126,19 +126,19 @@ class _Player:
         if self._base is None and isinstance(event, SessionScheduled) and event.session.date == self._first:
             self._base = float(step.state.book.equity), step.state.stats.fills
 
-    def result(self) -> _Played:
+    def result(self) -> _PlayResult:
         """Return what came of it."""
         assert self._base is not None
         equity, fills = self._base
         state = self._machine.state
-        return _Played(
+        return _PlayResult(
             self._questions, self._failures, float(state.book.equity) / equity - 1.0, state.stats.fills - fills
         )
 
 
 def _play(
     request: ReplayRequest, strategy: AnyStrategy, version: str, sessions: list[JournalSession], first: JournalSession
-) -> _Played:
+) -> _PlayResult:
     """Replay all sessions with one version, and count from `first` on. Raises ModelError."""
     spec: Any = strategy.spec
     trading = replace(request.trading, exploration=UNSET, served=UNSET)

@@ -26,13 +26,13 @@ from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, from_json
 
 
-class _Reported(msgspec.Struct):
-    """What of a journaled report is read here."""
+class _JournaledReport(msgspec.Struct):
+    """The field of a journaled report that is read here."""
 
     activities: tuple[Activity, ...]
 
 
-_REPORTED = msgspec.json.Decoder(_Reported, dec_hook=from_json)
+_REPORTED = msgspec.json.Decoder(_JournaledReport, dec_hook=from_json)
 REASONS = {
     "same": "both filled alike",
     "price": "both filled as much, at other prices",

@@ -54,7 +54,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """What a line next to the desk's came to."""
+    """The figures of a line that is drawn next to the desk's."""
 
     name: str
     share: float

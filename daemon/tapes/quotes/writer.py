@@ -42,7 +42,7 @@ _PRICES = ("bid", "ask", *EXTREMES, "underlying")
 
 @dataclass(slots=True)
 class Written:
-    """What a file of quotes holds."""
+    """Row counts of a written file of quotes."""
 
     rows: int = 0
     repeated: int = 0  # rows given twice with the same values; written once
