@@ -37,7 +37,7 @@ from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
 from daemon.operator.remote_commands import Judge
 from daemon.operator.side_thread import SideThread
-from daemon.operator.signing import parse_keys, signed
+from daemon.operator.signing import parse_keys, sign_command
 from daemon.operator.submitter import DurableEvent, Submitter
 from daemon.tapes import BUNDLED_TAPE
 from tests.support.desks.desk_run import Desk, Recorded
@@ -226,7 +226,7 @@ async def _operate(route: Route, key: Any, halts: int, sent: Any) -> None:
         for number in range(halts):
             for name in ("halt", "resume"):
                 token = secrets.token_bytes(16)
-                command = signed(key, "ops", "paper-1", name, "a benchmark", time.time_ns(), 30 * S, token)
+                command = sign_command(key, "ops", "paper-1", name, "a benchmark", time.time_ns(), 30 * S, token)
                 began = time.perf_counter_ns()
                 how = properties(expiry_s=30, response_topic=response, correlation=token)
                 await client.publish("rltrader/paper-1/command", msgspec.json.encode(command), qos=1, properties=how)

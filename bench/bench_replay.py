@@ -27,7 +27,7 @@ from daemon.core.effects import AskPolicy
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import CommitBatch
-from daemon.models.__main__ import shown
+from daemon.models.__main__ import version_words
 from daemon.operator.log import Log
 
 VERSION = "RLTRADER_POLICY__VERSION"
@@ -115,7 +115,7 @@ def environment(*, shipped: bool = False, level: str = "error") -> dict[str, str
 
 def trading_version() -> str:
     """The shipped version that `make demo` shows: the active one may hold nothing."""
-    return shown(REPOSITORY / "onnx_models", "option_scalper").split()[0]
+    return version_words(REPOSITORY / "onnx_models", "option_scalper").split()[0]
 
 
 def _floor(tape: Path, state_dir: Path, summary: dict[str, Any]) -> dict[str, Any]:

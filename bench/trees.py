@@ -79,14 +79,14 @@ def replay(name: str) -> dict[str, Any]:
     from daemon.journal.journal import FILE
     from daemon.journal.reader import JournalReader
     from daemon.operator.log import Log
-    from daemon.tapes import bundled
+    from daemon.tapes import bundled_tape
     from strategies.registry import strategy
 
     with tempfile.TemporaryDirectory() as folder:
         state_dir, recorded = Path(folder) / "state", name == "recorded"
         settings: dict[str, object] = {"paths.state_dir": state_dir, "log.level": "error"}
         settings |= {"policy.version": trading_version()} if recorded else {"desk.strategy": name}
-        tape = _minutes(Path(folder) / "tape.parquet") if recorded else bundled(strategy(name).spec)
+        tape = _minutes(Path(folder) / "tape.parquet") if recorded else bundled_tape(strategy(name).spec)
         prepared = prepare_replay(load(None, settings), tape)
         began = time.process_time()
         summary, _ = asyncio.run(run_replay(prepared, Log("error"), None))

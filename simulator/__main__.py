@@ -91,7 +91,7 @@ def start_ns(market: Market, day: str | None, moment: str | None) -> int:
         if begin.tzinfo is None:
             raise ValueError(f"--sim-start {moment} has no zone: write it like 2024-07-01T09:20:00-04:00")
         return int(begin.timestamp()) * SECOND_NS
-    sessions = taped(market)
+    sessions = taped_sessions(market)
     if not sessions:
         raise ValueError("--bars has no bar within the hours of a session: check its dates and its time zone")
     session_of_day = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
@@ -100,7 +100,7 @@ def start_ns(market: Market, day: str | None, moment: str | None) -> int:
     return session_of_day.open_ns - (BEFORE_OPEN_NS if market.days is None else BEFORE_OPEN_DAILY_NS)
 
 
-def taped(market: Market) -> list[Session]:
+def taped_sessions(market: Market) -> list[Session]:
     """The sessions of which the tape has bars."""
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
 
@@ -149,7 +149,7 @@ async def look(server: AlpacaServer) -> None:
         new, seen_count = server.requests[seen_count:], len(server.requests)
         for request in new:
             if not 200 <= request.status < 300:
-                show(server, refused(request))
+                show(server, refusal_line(request))
         for key, account in server.accounts.items():
             now = server.trade_stream.listeners(key)
             if now != listening[key]:
@@ -158,7 +158,7 @@ async def look(server: AlpacaServer) -> None:
                 listening[key] = now
 
 
-def refused(request: LoggedRequest) -> str:
+def refusal_line(request: LoggedRequest) -> str:
     """One line of a request that did not succeed."""
     status = f"status {request.status}" if request.status else "no reply"
     return f"request {request.method} {request.path}: {status} {request.body}".rstrip()
@@ -195,7 +195,7 @@ async def serve(options: argparse.Namespace) -> None:
             show_environment(variables, file, gateway=options.one_account)
         show(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
         looking = asyncio.create_task(look(server))
-        end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
+        end_s = clock.real_s(taped_sessions(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(end_s, 0.0)):
                 await stop.wait()

@@ -116,7 +116,7 @@ def of_noise(seed: int, size: Size) -> list[list[Any]]:
             versions.append((session, copy.deepcopy(desk.learner.dqn.network)))
         for since, network in versions:
             if session == since + size.card:
-                move = rules.judged(card_of(desk.judged(network, since, size.card)), "champion", LadderTable())
+                move = rules.judge_card(card_of(desk.judged(network, since, size.card)), "champion", LadderTable())
                 moves.append([move.to_step, move.reason, move.detail])
     return moves
 

@@ -51,7 +51,7 @@ class Journaled(msgspec.Struct, frozen=True):
     alarm: str = ""
 
 
-def journaled(reader: JournalReader, machine: Machine) -> Journaled:
+def journal_facts(reader: JournalReader, machine: Machine) -> Journaled:
     """Read the facts of this journal outside the machine's state. Raises JournalError."""
     state = machine.state
     limits = limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
@@ -84,7 +84,7 @@ def desk_of(path: Path) -> DeskStatus:
     try:
         with closing(JournalReader(path / FILE)) as reader:
             machine = recovered_desk(reader).machine
-            return desk_status(path, reader.meta(), machine, journaled(reader, machine))
+            return desk_status(path, reader.meta(), machine, journal_facts(reader, machine))
     except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, KeyError) as error:
         return unreadable_desk(str(path), f"{type(error).__name__}: {error}")
 

@@ -26,7 +26,7 @@ from daemon.journal.outcomes import read_baskets
 from daemon.journal.trades import over_night
 from daemon.models.store import claim_words, exported_as
 from daemon.operator.log import Log
-from daemon.operator.side_thread import supervised
+from daemon.operator.side_thread import supervise
 from daemon.operator.summary import QuotesUsed, Summary, daily_figures, summarise
 from daemon.tapes.days import DailyTapeSource
 from daemon.tapes.minutes import TapeSource
@@ -215,7 +215,7 @@ async def _root(
     try:
         async with asyncio.TaskGroup() as group:
             watching = [
-                group.create_task(supervised(name, work, operator.failed), name=name) for name, work in operator.works
+                group.create_task(supervise(name, work, operator.failed), name=name) for name, work in operator.works
             ]
             if progress is not None:
                 watching.append(group.create_task(_watch(desk.engine, log, progress), name="progress"))

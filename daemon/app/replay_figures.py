@@ -22,7 +22,7 @@ from daemon.journal.outcomes import WHY_NO_CHANGE, Baskets
 from daemon.journal.reader import JournalReader
 from daemon.models.store import is_passive
 from daemon.operator.summary import QuotesUsed, daily_figures, sharpe_words
-from daemon.tapes import bundled
+from daemon.tapes import bundled_tape
 from daemon.tapes.bars import origin_of
 from daemon.tapes.minutes import TapeCounts
 from daemon.tapes.quotes.tape import QuotedTape
@@ -248,7 +248,7 @@ def _remarks(
             f"are of that run and of its rules. Pass another --state-dir for a new one."
         )
         return
-    if replay.tape == bundled(replay.strategy.spec):
+    if replay.tape == bundled_tape(replay.strategy.spec):
         yield (
             "The bundled bars are made up: the result says nothing about a market. --bars FILE replays yours; with "
             "broker keys and without --bars, --dry-run is on the live feed."

@@ -20,7 +20,7 @@ from daemon.host.passing import MayPass
 from daemon.host.version import CommandLine, add_version
 from daemon.models.shipped import to_read
 from daemon.operator.log import Log
-from daemon.tapes import bundled
+from daemon.tapes import bundled_tape
 from daemon.tapes.minutes import TapeError
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.span_options import add_span, chosen_bars
@@ -213,4 +213,4 @@ def _tape(options: argparse.Namespace, settings: DeskSettings, keys: Credentials
         return chosen
     if keys.complete:
         return None
-    return bundled(strategy_of(settings).spec)
+    return bundled_tape(strategy_of(settings).spec)

@@ -25,7 +25,7 @@ from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS, Command, CommandError, event_of
 from daemon.operator.mqtt.connection import ANSWER_BYTES, MqttBroker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
-from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
+from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, sign_command
 from daemon.operator.status import holdings_in_words, trading_in_words
 from strategies.kit.quantity import from_json
 from strategies.kit.units import SECOND_NS
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     broker = MqttBroker.of(table, options.username)
     password = secret_settings.mqtt_password.get_secret_value() if secret_settings.mqtt_password is not None else None
     route = Route(broker, password, table.prefix, options.desk or settings.desk.name)
-    command = signed(
+    command = sign_command(
         key,
         name,
         route.desk,

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.app import desks
-from daemon.app.desks import ROOT, Journaled, alarms_of, desk_status, journaled
+from daemon.app.desks import ROOT, Journaled, alarms_of, desk_status, journal_facts
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on, print_table
 from daemon.cli.status_table import fleet_table, table, totals_table
 from daemon.core.limits import Trading
@@ -108,7 +108,7 @@ class _FromJournal:
                 alarms, alarm = alarms_of(reader, machine)
                 self._facts = replace(self._facts, alarms=alarms, alarm=alarm)
             else:
-                self._facts = journaled(reader, machine)
+                self._facts = journal_facts(reader, machine)
         self._of = now
         return self._facts
 
@@ -164,7 +164,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return _as_json([desks.desk_of(path)])
     reader = JournalReader(path / FILE)
     recovery = recovered_desk(reader)
-    status = desks.desk_status(path, reader.meta(), recovery.machine, desks.journaled(reader, recovery.machine))
+    status = desks.desk_status(path, reader.meta(), recovery.machine, desks.journal_facts(reader, recovery.machine))
     _lead_on(options, status)
     console.print(table(status))
     if (took := recovery.handover) is not None and not status.process:

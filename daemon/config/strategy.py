@@ -28,7 +28,7 @@ def strategy_of(settings: DeskSettings) -> AnyStrategy:
     return strategy_named(desk.strategy, desk.symbols or config.symbols, config.text)
 
 
-def described(strategy: AnyStrategy) -> str:
+def describe(strategy: AnyStrategy) -> str:
     """Return the strategy's name; of one's own also package or file, digest and contract hash."""
     strategy_files = own(strategy.spec.name)
     if strategy_files is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
 
-from daemon.dashboard.desks import FollowedDesk, add_options, chosen
+from daemon.dashboard.desks import FollowedDesk, add_options, chosen_desks
 from daemon.dashboard.server import Dashboard, names, open_door, serve
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal ends the process."""
     options = _options(arguments)
     try:
-        desks = chosen(options)
+        desks = chosen_desks(options)
         listening = open_door(options.port)
     except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")

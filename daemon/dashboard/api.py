@@ -27,7 +27,7 @@ from daemon.dashboard.pages.price import NotThere, equity_page, price_page, spar
 from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
 from daemon.dashboard.pages.trades import around_page, trades_file, trades_page
-from daemon.dashboard.pages.transitions import transition_page, wanted
+from daemon.dashboard.pages.transitions import decision_wanted, transition_page
 from daemon.dashboard.queries import (
     DATE,
     Query,
@@ -226,7 +226,7 @@ def transition(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
     if spec is None or not spec.by_row:
         raise NotThere("a trainer learns nothing from this desk")
     with desk.reader() as reader:
-        number = wanted(reader, whole(query, "number", 0, 2**48))
+        number = decision_wanted(reader, whole(query, "number", 0, 2**48))
         transition = around.history.followed(number) if number else Transition()
         return transition_page(desk.picture, reader, number, transition)
 

@@ -156,7 +156,7 @@ class Series:
             step_s = step_of(visible_times, points)
         around = max(beyond - first, LEAST)
         first_place, right = self._whole(max(first - around, 0), min(beyond + around, len(self)), step_s)
-        whole = bucketed(self.rows(first_place, right), step_s)
+        whole = join_buckets(self.rows(first_place, right), step_s)
         places = whole.places + first_place
         inside = np.searchsorted(places[:-1], (first, beyond), side="left")
         spare = max(POINTS_MOST - int(inside[1] - inside[0]) - 2, 0) // 2
@@ -177,7 +177,7 @@ class Series:
         return first_place, right
 
 
-def bucketed(rows: Float64Array, step_s: int) -> Buckets:
+def join_buckets(rows: Float64Array, step_s: int) -> Buckets:
     """Join bars, (n, 6) as in `Buckets`, to buckets of this length; 0 leaves them as they are."""
     count = len(rows)
     if not step_s or not count:

@@ -154,7 +154,7 @@ class OwnCode:
         return self._digests[strategy]
 
 
-def named(paths: list[Path]) -> dict[str, FollowedDesk]:
+def name_desks(paths: list[Path]) -> dict[str, FollowedDesk]:
     """Name the desks of these state directories: by the journal, with the strategy where two journals have one name.
 
     Those that have both alike are called as their folders, and so is a folder without a journal. Names are fixed here;
@@ -189,7 +189,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", action="append", default=[], metavar="FILE.py", help=help_text)
 
 
-def chosen(options: argparse.Namespace) -> dict[str, FollowedDesk]:
+def chosen_desks(options: argparse.Namespace) -> dict[str, FollowedDesk]:
     """The desks of `add_options` by name, their strategies registered.
 
     Raises:
@@ -202,9 +202,9 @@ def chosen(options: argparse.Namespace) -> dict[str, FollowedDesk]:
     if place is not None and place.is_file():
         desks = {desk.name: FollowedDesk(desk.name, desk.state_dir) for desk in desks_at(place)}
     elif place is not None:
-        desks = named([desk.state_dir for desk in desks_at(place)])
+        desks = name_desks([desk.state_dir for desk in desks_at(place)])
     else:
-        desks = named(options.state_dir or [configured_state_dir()])
+        desks = name_desks(options.state_dir or [configured_state_dir()])
     if len(desks) > DESKS_MOST:
         raise ValueError(f"{len(desks)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
     return desks

@@ -25,11 +25,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loa
 import msgspec
 
 from daemon.dashboard import api
-from daemon.dashboard.desks import FollowedDesk, OwnCode, add_options, chosen
+from daemon.dashboard.desks import FollowedDesk, OwnCode, add_options, chosen_desks
 from daemon.dashboard.pages.fleet import fleet_page
 from daemon.dashboard.pages.history import DecisionHistory
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
-from daemon.dashboard.queries import RefusedRequest, guarded
+from daemon.dashboard.queries import RefusedRequest, guard_answer
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
 from daemon.host.version import CommandLine, add_version
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--manuals", type=Path, default=HOME / "docs", metavar="DIR", help="the manuals (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        desks = chosen(options)
+        desks = chosen_desks(options)
     except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2
@@ -113,7 +113,7 @@ class ReadingDesk:
         own_code = self._code.digest(self._fresh(followed_desk).picture.meta.get("strategy", ""))
         context = api.AnswerContext(self._histories[followed_desk.name], self._explainer, self._models_dir, own_code, 0)
         values = {name: str(value) for name, value in query.items() if value not in ("", 0)}
-        return lambda: _plain(guarded(partial(answer, followed_desk, values, context)))
+        return lambda: _plain(guard_answer(partial(answer, followed_desk, values, context)))
 
     def explain(self, desk: str, number: int) -> Any:
         """A decision in full; waits until its observation is computed. Raises RefusedRequest."""

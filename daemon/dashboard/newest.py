@@ -27,7 +27,7 @@ from daemon.journal.outcomes import (
     BookChange,
     Ordered,
     became,
-    booked,
+    book_changes,
     orders_of,
     reasons,
     shown_outcome,
@@ -170,7 +170,7 @@ def _line_at(reader: JournalReader, number: int, coming: frozenset[int]) -> Deci
 
 def decision_lines(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: frozenset[int]) -> Lines:
     """Return rows of `decisions` with their `shown` outcomes as lines. `coming`: those whose orders may follow."""
-    did = booked(reader, [row["decision"] for row in rows if row["work"]])
+    did = book_changes(reader, [row["decision"] for row in rows if row["work"]])
     return tuple(_line(reader, row, did.get(row["decision"]), coming) for row in rows)
 
 

@@ -26,7 +26,7 @@ class RefusedRequest(Exception):
         self.text = text
 
 
-def guarded(answer: Callable[[], Any]) -> Any:
+def guard_answer(answer: Callable[[], Any]) -> Any:
     """Run `answer`; turn the errors of a journal, and of the library, into refusals. Raises RefusedRequest."""
     try:
         return answer()

@@ -34,7 +34,7 @@ from daemon.dashboard.desks import FollowedDesk, OwnCode
 from daemon.dashboard.pages.fleet import fleet_page
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.pages.runs import RunShelf
-from daemon.dashboard.queries import RefusedRequest, guarded
+from daemon.dashboard.queries import RefusedRequest, guard_answer
 from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
 from daemon.host.loopback import listen
 from daemon.operator.gateway_view import gateway_view
@@ -57,7 +57,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 
 
-def failed(status: int, text: str, **headers: str) -> Response:
+def error_response(status: int, text: str, **headers: str) -> Response:
     """Make an error answer in JSON that is not cached."""
     body = msgspec.json.encode({"error": text})
     return Response(body, status, {"cache-control": "no-store", **headers}, media_type="application/json")
@@ -90,18 +90,20 @@ class RequestGuard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         if scope["method"] != "GET":
-            return failed(405, "this page is only for reading: GET alone", allow="GET")
+            return error_response(405, "this page is only for reading: GET alone", allow="GET")
         if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > TARGET_MOST:
-            return failed(414, f"the address is longer than {TARGET_MOST} bytes")
+            return error_response(414, f"the address is longer than {TARGET_MOST} bytes")
         if sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_MOST:
-            return failed(431, f"the headers are longer than {HEAD_MOST} bytes")
+            return error_response(431, f"the headers are longer than {HEAD_MOST} bytes")
         hosts, origins, sites = (_all(scope, name) for name in (b"host", b"origin", b"sec-fetch-site"))
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return failed(400, "this host name is not served: use http://127.0.0.1 and the port of the dashboard")
+            return error_response(
+                400, "this host name is not served: use http://127.0.0.1 and the port of the dashboard"
+            )
         if any(origin.lower() not in self._origins for origin in origins):
-            return failed(403, "another site asks: only the dashboard's own pages may")
+            return error_response(403, "another site asks: only the dashboard's own pages may")
         if scope["path"].startswith("/api/") and any(site == "cross-site" for site in sites):
-            return failed(403, "another site asks: only the dashboard's own pages may")
+            return error_response(403, "another site asks: only the dashboard's own pages may")
         return None
 
 
@@ -136,16 +138,16 @@ async def page(_: Request) -> Response:
 
 async def _http_error(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return failed(status, "there is nothing here" if status == 404 else f"HTTP status {status}")
+    return error_response(status, "there is nothing here" if status == 404 else f"HTTP status {status}")
 
 
 async def _refusal_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedRequest)
-    return failed(error.status, error.text)
+    return error_response(error.status, error.text)
 
 
 async def _error_response(_: Request, error: Exception) -> Response:
-    return failed(
+    return error_response(
         500, f"a bug in the dashboard ({type(error).__name__}): its log has the details; trading is not affected"
     )
 
@@ -226,11 +228,11 @@ class Dashboard:
         return json_response(dict(zip(self.desks, await asyncio.gather(*courses), strict=True)))
 
     async def _runs(self, _: Request) -> Response:
-        call = partial(guarded, self._shelf.runs)
+        call = partial(guard_answer, self._shelf.runs)
         return json_response(await asyncio.get_running_loop().run_in_executor(self._shelving, call))
 
     async def _comparison(self, request: Request) -> Response:
-        call = partial(guarded, partial(self._shelf.comparison, request.query_params.getlist("id")))
+        call = partial(guard_answer, partial(self._shelf.comparison, request.query_params.getlist("id")))
         return json_response(await asyncio.get_running_loop().run_in_executor(self._shelving, call))
 
     async def _answer(self, answer: api.Answer, request: Request) -> Response:
@@ -240,14 +242,14 @@ class Dashboard:
         own_code = self._code.digest(channel.desk.picture.meta.get("strategy", ""))
         around = api.AnswerContext(channel.history, self._explainer, self.models_dir, own_code, self.streams.count)
         loop = asyncio.get_running_loop()
-        call = partial(guarded, partial(answer, channel.desk, query, around))
+        call = partial(guard_answer, partial(answer, channel.desk, query, around))
         result = await loop.run_in_executor(self._pool, call)
         return file_response(result) if isinstance(result, api.TextFile) else json_response(result)
 
     async def _stream(self, request: Request) -> ASGIApp:
         channel = self._channel(request)
         if self.streams.count >= STREAMS_MOST:
-            return failed(503, f"{STREAMS_MOST} pages are open already", **{"retry-after": "30"})
+            return error_response(503, f"{STREAMS_MOST} pages are open already", **{"retry-after": "30"})
         return Stream(self.streams, channel)
 
 

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from daemon.dashboard import api
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.history import DecisionHistory
-from daemon.dashboard.queries import RefusedRequest, guarded
+from daemon.dashboard.queries import RefusedRequest, guard_answer
 from daemon.dashboard.views import Now
 from daemon.journal.rows import JournalError
 from strategies.kit.quantity import to_json
@@ -65,7 +65,7 @@ class Channel:
     def _look(self) -> Now | None:
         self.desk.look()
         try:
-            now: Now = guarded(partial(api.now, self.desk))
+            now: Now = guard_answer(partial(api.now, self.desk))
         except RefusedRequest:
             return None
         return now

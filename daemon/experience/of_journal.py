@@ -26,7 +26,7 @@ DENIED = "denied"
 HOLD = 0
 
 
-def chosen(spec: Spec, row: DecisionRow, choices: Sequence[ChoiceRow]) -> tuple[ActionChoice, ...]:
+def choices_of(spec: Spec, row: DecisionRow, choices: Sequence[ChoiceRow]) -> tuple[ActionChoice, ...]:
     """Return the choice of each row of the batch; a question without an answer, or denied, chose to hold, surely."""
     if choices and row.outcome != DENIED:
         return tuple(
@@ -108,7 +108,7 @@ class Experiences:
         waiting = self._open
         if waiting is not None and row.kind == "policy" and row.decision == waiting.decision:
             waiting.chosen, waiting.outcome, waiting.model = (
-                chosen(self._spec, row, choices),
+                choices_of(self._spec, row, choices),
                 row.outcome,
                 row.model or "",
             )

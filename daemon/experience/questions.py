@@ -67,7 +67,7 @@ def answers_name(desk: str, epoch: str) -> str:
     return f"rltrader:{desk}:{epoch}:answers"
 
 
-def written(entry: Question | Reply) -> dict[str, bytes]:
+def fields_of(entry: Question | Reply) -> dict[str, bytes]:
     """Return the fields of an entry."""
     return {"id": str(entry.decision).encode(), "body": msgspec.msgpack.encode(entry)}
 

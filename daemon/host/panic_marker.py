@@ -75,7 +75,7 @@ def _write(file: int, line: str) -> None:
         os.fsync(file)
 
 
-def noticed(folder: Path) -> str:
+def panic_asker(folder: Path) -> str:
     """Return who ran the panic, "" for none. The file's content is shown, never trusted."""
     place = folder / MARKER
     if not os.path.lexists(place):
@@ -129,13 +129,13 @@ async def obey(
     """
     handled_asker, ended = "", False
     while True:
-        asker_now = noticed(folder)
+        asker_now = panic_asker(folder)
         if asker_now and asker_now != handled_asker:
             stand_down(asker_now)
             await durable()
             set_aside(folder)
             ended = False
-        handled_asker = noticed(folder)  # a file that cannot be moved is reported once
+        handled_asker = panic_asker(folder)  # a file that cannot be moved is reported once
         result = outcome(folder)
         if result is not None and not ended:
             if result != FLAT:

@@ -45,7 +45,7 @@ def typed(decode: Callable[[bytes], T], data: bytes) -> T:
 
 def json_value(data: bytes | str) -> object:
     """Decode any JSON value. Raises Unreadable."""
-    return bounded(_guard(lambda: msgspec.json.decode(data), len(data)))
+    return check_depth(_guard(lambda: msgspec.json.decode(data), len(data)))
 
 
 def msgpack_value(data: bytes) -> object:
@@ -56,19 +56,19 @@ def msgpack_value(data: bytes) -> object:
             data, timestamp=0, strict_map_key=False, unicode_errors="replace", max_array_len=MANY, max_map_len=MANY
         )
 
-    return bounded(_guard(unpack, len(data)))
+    return check_depth(_guard(unpack, len(data)))
 
 
 def writable(value: T) -> T:
     """Return the value, bounded. Raises Unreadable for half a surrogate pair in a text, which no journal can write."""
     try:
-        msgspec.json.encode(bounded(value))
+        msgspec.json.encode(check_depth(value))
     except (UnicodeEncodeError, TypeError):
         raise Unreadable("a text in it is no Unicode") from None
     return value
 
 
-def bounded(value: T) -> T:
+def check_depth(value: T) -> T:
     """Return the value. Raises Unreadable for too many levels of arrays and objects."""
     level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(LEVELS_MOST):

@@ -153,7 +153,7 @@ class Journal:
                 self._begin()
             db.execute("BEGIN IMMEDIATE")
             self._insert(_EVENTS, batch.entries)
-            for table, rows in grouped(batch.rows).items():
+            for table, rows in group_rows(batch.rows).items():
                 self._insert(READ_MODELS[table], rows)
             if batch.digests:
                 db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", batch.digests)
@@ -185,7 +185,7 @@ class Journal:
             self._db.execute(table.create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
         self._renew_tables()
         if fills_alone:
-            for name, rows in grouped(moves_of_fills(self.reader())).items():
+            for name, rows in group_rows(moves_of_fills(self.reader())).items():
                 self._insert(READ_MODELS[name], rows)
         renew_view(self._db)
         for index in _INDEXES:
@@ -263,7 +263,7 @@ def _in_64_bits(value: Any) -> Any:
     return min(max(value, -(2**63)), 2**63 - 1) if isinstance(value, int) else value
 
 
-def grouped(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
+def group_rows(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
     """Group rows by table, keeping the last of each key: a batch writes an order once, as it ended.
 
     Rows that SQLite merges are all kept.

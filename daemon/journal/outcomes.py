@@ -122,7 +122,7 @@ def _sum_orders(symbol: str, side: int, rows: Sequence[sqlite3.Row]) -> Ordered:
     return Ordered(symbol, side, quantity_wanted, quantity_filled, any(row["status"] not in TERMINAL for row in rows))
 
 
-def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, BookChange]:
+def book_changes(reader: JournalReader, decisions: Sequence[int]) -> dict[int, BookChange]:
     """Return what the fills of each decision did, of those that have some. Raises sqlite3.Error."""
     if not decisions or not _has_moves(reader):
         return {}

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.session import NEW_YORK
-from daemon.journal.journal import READ_MODELS, grouped
+from daemon.journal.journal import READ_MODELS, group_rows
 from daemon.journal.moves_of_fills import moves_of_fills
 from daemon.journal.reader import JournalReader, with_quantities
 from daemon.journal.trade import SELECT, Trade, trade_of
@@ -153,7 +153,7 @@ def with_trades(reader: JournalReader) -> Iterator[Any]:
         db.row_factory = sqlite3.Row
         for name in ("moves", "round_trips", "decisions"):
             db.execute(READ_MODELS[name].create)
-        for name, rows in grouped(moves_of_fills(reader)).items():
+        for name, rows in group_rows(moves_of_fills(reader)).items():
             db.executemany(READ_MODELS[name].insert(1), rows)
         columns = "decision, kind, bar_ns, time_ns, action, resolved, confidence, outcome"
         decisions = reader.query(f"SELECT {columns} FROM decisions WHERE work <> '' AND outcome IN ('ordered', 'exit')")

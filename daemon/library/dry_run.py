@@ -30,7 +30,7 @@ from daemon.library.listed import (
     ListedRun,
     RunFigures,
     course_of,
-    dotted,
+    dotted_settings,
 )
 from daemon.library.run_files import Progress
 from daemon.reports.performance.figures import Performance
@@ -103,7 +103,7 @@ def read_parameters(file: Path) -> dict[str, str]:
     with closing(JournalReader(file)) as reader, reading(file):
         meta = meta_of(reader)
         run_started = _newest(reader, meta, "RunStarted")
-    return {**_of_meta(meta), **dict(dotted(run_started.get("trading", {})))}
+    return {**_of_meta(meta), **dict(dotted_settings(run_started.get("trading", {})))}
 
 
 def figures_of(performance: Performance) -> RunFigures | None:
@@ -141,8 +141,8 @@ def _changes(meta: Mapping[str, str], run_started: Mapping[str, Any]) -> dict[st
     """Return the settings that differ from the strategy's defaults of this code."""
     usual, strategy = {}, meta.get("strategy", "")
     if run_started:
-        usual = dict(dotted(_defaults(strategy if strategy in STRATEGIES else "")))
-    settings = dict(dotted(run_started.get("trading", {})))
+        usual = dict(dotted_settings(_defaults(strategy if strategy in STRATEGIES else "")))
+    settings = dict(dotted_settings(run_started.get("trading", {})))
     changes = {key: value for key, value in settings.items() if not _is_usual(value, usual.get(key, ""))}
     return {**_of_meta(meta), **changes}
 

@@ -123,7 +123,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def chosen(library: Library, name: str, *, by_folder: bool = True) -> ListedRun:
+def chosen_run(library: Library, name: str, *, by_folder: bool = True) -> ListedRun:
     """Return the run of this name; `by_folder` also that of this folder, or of its end. Raises LibraryError."""
     matches = [run for run in library.runs if name == run.id]
     if not matches and by_folder:

@@ -73,11 +73,11 @@ def course_of(times: Sequence[float], shares: Sequence[float], *, compounds: boo
     return Course(tuple(times), tuple(shares), tuple(falls))
 
 
-def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def dotted_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield each setting by its dotted key: a text as it is, of a digest the first twelve digits, all else as JSON."""
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from dotted(value, f"{prefix}{name}.")
+            yield from dotted_settings(value, f"{prefix}{name}.")
         else:
             text = as_text(value)
             yield f"{prefix}{name}", text[:12] if DIGEST.fullmatch(text) else text

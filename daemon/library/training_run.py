@@ -26,7 +26,7 @@ from daemon.library.listed import (
     ListedRun,
     RunFigures,
     course_of,
-    dotted,
+    dotted_settings,
 )
 from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE, TRAINING_LOCK, read_progress, read_whole
 
@@ -198,7 +198,7 @@ def _figures_of(report: _Report) -> RunFigures:
 
 
 def _parameters(settings: dict[str, Any]) -> dict[str, str]:
-    return dict(dotted({name: value for name, value in settings.items() if name not in OF_FOLDER}))
+    return dict(dotted_settings({name: value for name, value in settings.items() if name not in OF_FOLDER}))
 
 
 def _settings(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from daemon.models.store import is_passive, trades_in_test, versions
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 
 
-def shown(models_dir: Path, strategy: str) -> str:
+def version_words(models_dir: Path, strategy: str) -> str:
     """Return the version's name, a space, and words for what was not learned or is not current, which go on a sentence.
 
     Raises OSError, ValueError for a pointer or a manifest that cannot be read.
@@ -43,6 +43,6 @@ def shown(models_dir: Path, strategy: str) -> str:
 
 if __name__ == "__main__":
     try:
-        print(shown(to_read(USUAL), sys.argv[1]))
+        print(version_words(to_read(USUAL), sys.argv[1]))
     except (IndexError, OSError, ValueError) as error:
         raise SystemExit(f"python -m daemon.models STRATEGY: {error}") from None

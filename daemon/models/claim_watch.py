@@ -21,7 +21,7 @@ from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.models.ladder.cards import holds_of
 from daemon.models.lifecycle import WatchedDesk
-from daemon.models.pointer import CURRENT, ModelError, before, named, point
+from daemon.models.pointer import CURRENT, ModelError, former_version, point, pointer_text
 from daemon.models.store import check_rules, is_passive, load, versions
 from daemon.pacing import look_again
 
@@ -108,7 +108,7 @@ class ClaimWatch:
         broken_claims = state.claim.broken if isinstance(state.claim, ClaimState) else {}
         out = {self._desk.models.running.version, *broken_claims, *_versions_off_ladder(state), *holds_of(shelf).held}
         with contextlib.suppress(ModelError):
-            version = before(shelf)
+            version = former_version(shelf)
             if version not in out and self._may_answer(version, state):
                 return version
         version_names = reversed(versions(self._desk.models_dir, self._desk.strategy.spec.name))
@@ -133,14 +133,14 @@ class ClaimWatch:
         if broken_claim is None or not broken_claim.former:
             return
         shelf = self._desk.shelf
-        if await asyncio.to_thread(named, shelf, CURRENT) == running:
+        if await asyncio.to_thread(pointer_text, shelf, CURRENT) == running:
             await asyncio.to_thread(self._point, shelf, running, broken_claim)
             self._desk.lifecycle.wake()
 
     def _point(self, shelf: Path, version: str, broken_claim: BrokenClaim) -> None:
         why, back = f"{version}: {broken_claim.detail}", False
         with contextlib.suppress(ModelError):
-            back = before(shelf) == broken_claim.former
+            back = former_version(shelf) == broken_claim.former
         point(
             shelf,
             CURRENT,

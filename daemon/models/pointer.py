@@ -121,7 +121,7 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
     return data
 
 
-def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models activate names one") -> str:
+def version_of_pointer(shelf: Path, pointer: str, cure: str = "rltraderctl models activate names one") -> str:
     """Return the version that the shelf's pointer names. Raises ModelError where it is missing or invalid."""
     path = shelf / pointer
     if foreign(path):
@@ -133,7 +133,7 @@ def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models activate 
     return checked_name(data.decode("utf-8", errors="replace").strip(), str(path))
 
 
-def named(shelf: Path, pointer: str) -> str:
+def pointer_text(shelf: Path, pointer: str) -> str:
     """Return the pointer's text, "" without one; for display and for the history.
 
     Only files within the store: a privileged user must not copy other files into the history.
@@ -159,7 +159,7 @@ def foreign(path: Path) -> bool:
         return False
 
 
-def vouched(shelf: Path, version: str) -> str:
+def last_digest(shelf: Path, version: str) -> str:
     """Return the digest that a version's manifest had when a pointer named it last; "" where that is not known."""
     if not shelf.stat().st_mode & stat.S_ISVTX:
         return ""
@@ -233,7 +233,7 @@ def point(
         change = PointerChange(
             now_ns,
             pointer,
-            named(shelf, pointer),
+            pointer_text(shelf, pointer),
             version,
             author[:TEXT_MOST],
             why[:TEXT_MOST],
@@ -263,7 +263,7 @@ def _digest_of(shelf: Path, version: str, rollback: bool, judged_digest: str) ->
     check_judged(path, digest, judged_digest)
     if not shared:
         return ""
-    before_then = vouched(shelf, version)
+    before_then = last_digest(shelf, version)
     if rollback and before_then not in ("", digest):
         raise ModelError("promoted version", f"{path} is not the one that was current: activate another version")
     return digest
@@ -281,7 +281,7 @@ def changes(shelf: Path) -> tuple[PointerChange, ...]:
     One that was written down and not made, or undone by hand, is left out: a full disk keeps a pointer where it was.
     """
     history = _read_history(shelf)
-    current = {change.pointer: named(shelf, change.pointer) for change in history}
+    current = {change.pointer: pointer_text(shelf, change.pointer) for change in history}
     new_changes: list[PointerChange] = []
     for change in reversed(history):
         if change.after == current[change.pointer] or change.before != current[change.pointer]:
@@ -304,14 +304,14 @@ def canary_of(shelf: Path) -> PointerChange | None:
     return newest if newest is not None and newest.canary and newest.before else None
 
 
-def before(shelf: Path) -> str:
+def former_version(shelf: Path) -> str:
     """Return the version to roll back to: the former `current`. A second rollback goes one further back.
 
     Raises:
         ModelError: the history is incomplete, or `current` was written by hand since.
     """
     stack = _led_to_current(changes(shelf))
-    now, path = named(shelf, CURRENT), shelf / PROMOTIONS_FILE
+    now, path = pointer_text(shelf, CURRENT), shelf / PROMOTIONS_FILE
     if len(stack) < 2 or stack[-1] != now:
         if not now:
             raise ModelError("rollback", f"{shelf / CURRENT} names no version: activate the one you want by its name")

@@ -20,7 +20,7 @@ from daemon.brokers.api import EventLogger, Put
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.experience.link import Link
-from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_reply, written
+from daemon.experience.questions import KEPT, Question, Reply, answers_name, fields_of, questions_name, read_reply
 from daemon.host.printable import printable
 from daemon.host.time.virtual_time import time_waits_until_done
 from daemon.models.store import LoadedModel
@@ -119,7 +119,7 @@ class ServedAnswers:
         """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError."""
         until_s = time.monotonic() + self._deadline_s
         self._look(client, None)  # what is there already answers nothing that was not asked yet
-        client.xadd(self._questions, written(question), maxlen=KEPT, approximate=True)
+        client.xadd(self._questions, fields_of(question), maxlen=KEPT, approximate=True)
         while (left_ms := int(1000 * (until_s - time.monotonic()))) > 0:
             for fields in self._look(client, max(left_ms * 9 // 10, 1)):
                 try:

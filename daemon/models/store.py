@@ -32,9 +32,9 @@ from daemon.models.pointer import (
     check_judged,
     checked_name,
     is_name,
-    pointed,
+    last_digest,
     read_plain,
-    vouched,
+    version_of_pointer,
 )
 from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
@@ -128,7 +128,7 @@ def load(
     root = models_dir.resolve()
     if version in POINTERS:
         _check_pointer(models_dir, strategy, version)
-        version = pointed(
+        version = version_of_pointer(
             shelf, version, f"write a version's name into it or set policy.version; {_versions_text(shelf)}"
         )
     else:
@@ -138,7 +138,7 @@ def load(
         raise ModelError("missing version", f"{folder} is no folder that can be read, {_versions_text(shelf)}")
     data = read_plain(folder / MANIFEST_FILE, root, MANIFEST_BYTES_MAX, AGAIN)
     check_judged(folder / MANIFEST_FILE, sha256(data).hexdigest(), judged_digest)
-    if (expected_digest := vouched(shelf, version)) and expected_digest != sha256(data).hexdigest():
+    if (expected_digest := last_digest(shelf, version)) and expected_digest != sha256(data).hexdigest():
         raise ModelError(
             "promoted version",
             f"{folder / MANIFEST_FILE} is not the one that was promoted: it was changed since, so activate another "
@@ -270,7 +270,7 @@ def warnings(manifest: Manifest, spec: Spec, trading: Trading) -> tuple[str, ...
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:
     """Look at a version or a pointer in the store. Raises ModelError where the pointer names none."""
     shelf = models_dir / strategy
-    name = pointed(shelf, version) if version in POINTERS else checked_name(version, "policy.version")
+    name = version_of_pointer(shelf, version) if version in POINTERS else checked_name(version, "policy.version")
     folder = shelf / name
     try:
         data = read_plain(folder / MANIFEST_FILE, models_dir.resolve(), MANIFEST_BYTES_MAX, AGAIN)

@@ -23,7 +23,7 @@ from daemon.notify.phone import ALL, TODAY, DeskAway, DeskStopped
 from daemon.operator.commands import CLOSE
 from daemon.operator.control.client import CommandAnswer, ControlError, ask, leave
 from daemon.operator.remote_commands import WAIT_MOST_NS
-from daemon.operator.signing import Key, SignedCommand, signed
+from daemon.operator.signing import Key, SignedCommand, sign_command
 from daemon.operator.status import DeskStatus, holdings_in_words, trading_in_words
 from daemon.reports.words import plural
 from strategies.kit.units import HOUR_NS, SECOND_NS
@@ -87,7 +87,7 @@ class LocalDesk:
         return f"{self.name}: left for its next start within {hours} h: {command}. Nothing is done before that."
 
     def _sign(self, command: str, reason: str, nonce: bytes, lifetime_ns: int) -> SignedCommand:
-        return signed(self._key, self._key_name, self.name, command, reason, self._now_ns(), lifetime_ns, nonce)
+        return sign_command(self._key, self._key_name, self.name, command, reason, self._now_ns(), lifetime_ns, nonce)
 
     def _ask(self, command: str, reason: str, nonce: bytes) -> CommandAnswer:
         try:

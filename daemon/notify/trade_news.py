@@ -18,7 +18,7 @@ from daemon.host.printable import printable
 from daemon.journal.reader import JournalReader
 from daemon.journal.trade import Trade
 from daemon.journal.trades import Wanted, read_trades
-from daemon.reports.trade_tables import lasted, left_by
+from daemon.reports.trade_tables import duration_words, left_by
 from daemon.reports.words import plural
 from strategies.kit.units import DAY_NS
 
@@ -158,7 +158,7 @@ def _close_message(trade: Trade) -> TradeMessage:
     if trade.pnl_usd is not None and trade.pnl_pct is not None:
         result += f" ({trade.pnl_pct:+.1f} %)"
     reason = REASONS.get(trade.why_left, "") or left_by(trade)
-    body = f"{trade.quantity:,} held for {lasted(trade.held_s)}, {reason}"
+    body = f"{trade.quantity:,} held for {duration_words(trade.held_s)}, {reason}"
     return TradeMessage("trade", printable(f"{_name(trade)}: {result}", 200), f"{body}\n{_at(trade.left_ns or 0)}")
 
 

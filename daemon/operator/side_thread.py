@@ -57,10 +57,10 @@ class SideThread:
         self._ready.set()
         async with asyncio.TaskGroup() as group:
             for name, work in self._works:
-                group.create_task(supervised(name, work, self._report), name=name)
+                group.create_task(supervise(name, work, self._report), name=name)
 
 
-async def supervised(name: str, work: Work, report: Callable[[str, str], None]) -> None:
+async def supervise(name: str, work: Work, report: Callable[[str, str], None]) -> None:
     """Run `work`; report an error and restart it with exponential back-off."""
     failures = 0
     while True:

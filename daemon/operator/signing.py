@@ -115,7 +115,7 @@ def canonical(command: SignedCommand) -> bytes:
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def signed(
+def sign_command(
     key: Key, name: str, desk: str, command: str, reason: str, issued_ns: int, lifetime_ns: int, nonce: bytes
 ) -> SignedCommand:
     """Return the command signed with the key of this name; `nonce` are 16 random bytes, used once."""

@@ -22,7 +22,7 @@ from daemon.page_kit.svg import (
     apart,
     fitting,
     millions,
-    padded,
+    padded_range,
     percent,
     plain,
     round_step,
@@ -161,7 +161,7 @@ def course(
     """A value over nanoseconds UTC: `lines` are its unbroken pieces, one of a single point is a dot."""
     values = [value for line in lines for _, value in line] + [mark.value for mark in marks if mark.style != "halt"]
     size = (width, 250 if width <= NARROW else 290)
-    plot = Plot(span, padded(values, 0.06, 0.001), size, left=62, right=14, top=24, bottom=36)
+    plot = Plot(span, padded_range(values, 0.06, 0.001), size, left=62, right=14, top=24, bottom=36)
     plot.y_axis(unit=unit)
     _time_axis(plot)
     for mark in marks:
@@ -201,7 +201,7 @@ def equity(
     labels = [curve.label for curve in curves] + ([band.label] if band else [])
     last = max(point[0] for curve in curves for point in curve.points)
     size = (width, 300 if width > NARROW else 260)
-    plot = Plot((0.0, last), padded(spread), size, right=10 + max(map(width_of, labels)), bottom=22)
+    plot = Plot((0.0, last), padded_range(spread), size, right=10 + max(map(width_of, labels)), bottom=22)
     plot.y_axis(percent, count=8)
     free, room = plot.left, plot.edge - (width_of(folds[-1][1]) + 6 if folds and folds[-1][0] >= last else 0)
     for index, (at, label) in enumerate(folds):
@@ -238,7 +238,7 @@ def runs(
 ) -> Markup:
     """Every run thin and a thick line of each kind, from `begin` on; the names of several kinds stand at their ends."""
     lines = [line for group in groups for line in (*group.thin, group.thick) if line]
-    low, high = padded([y for line in lines for _, y in line])
+    low, high = padded_range([y for line in lines for _, y in line])
     last = max(x for line in lines for x, _ in line)
     labelled_groups = [group for group in groups if group.label and group.thick]
     right = 20 + max((width_of(group.label) for group in labelled_groups), default=0.0)
@@ -320,7 +320,7 @@ def reliability(bins: Sequence[tuple[float, float, float, float]], x_label: str,
 def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: str, title: str) -> Markup:
     """Points (x, y, chosen) with both zero lines."""
     xs, ys = [point[0] for point in points], [point[1] for point in points]
-    plot = Plot(padded([*xs, 0.0]), padded([*ys, 0.0]), (NARROW, 280), top=22)
+    plot = Plot(padded_range([*xs, 0.0]), padded_range([*ys, 0.0]), (NARROW, 280), top=22)
     plot.y_axis(percent, y_label)
     plot.x_axis(percent, x_label, grid=True)
     for x, y, chosen in sorted(points, key=lambda point: point[2]):
@@ -395,6 +395,6 @@ def _rows(
     """A plot for rows of the same height over one axis of percentages."""
     left_px = 10 + max(map(width_of, labels))
     size = (width, rest + tall * len(labels))
-    plot = Plot(padded(values), (0.0, 1.0), size, left=left_px, right=16, top=4)
+    plot = Plot(padded_range(values), (0.0, 1.0), size, left=left_px, right=16, top=4)
     plot.x_axis(percent, label, grid=True)
     return plot

@@ -19,7 +19,7 @@ Range = tuple[float, float]
 Show = Callable[[float], str]
 
 
-def grouped(value: float, decimals: int = 0) -> str:
+def grouped_number(value: float, decimals: int = 0) -> str:
     """A number with thousands separators and a true minus sign."""
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 
@@ -76,7 +76,7 @@ def ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> tuple[
     return tuple(index * step for index in range(first, last + 1)), decimals
 
 
-def padded(values: Sequence[float], share: float = 0.05, least: float = 0.1) -> Range:
+def padded_range(values: Sequence[float], share: float = 0.05, least: float = 0.1) -> Range:
     """The range of values and a `share` of it on each side; for equal values that `least` share of them."""
     low, high = min(values), max(values)
     pad = (high - low) * share or max(abs(low) * least, 0.01)
@@ -162,14 +162,14 @@ class Plot:
         for value in values:
             y = self.py(value)
             self.line(self.left, y, self.edge, y, "zero" if abs(value) < 1e-12 else "grid")
-            self.text(self.left - 6, y + 4, show(value) if show else grouped(value, decimals), "end")
+            self.text(self.left - 6, y + 4, show(value) if show else grouped_number(value, decimals), "end")
 
     def x_axis(self, show: Show | None, label: str, *, grid: bool = False) -> None:
         """Write round values below the plane and the label under them; with `grid` a line at each."""
         values, decimals = ticks(*self.x, count=4)
         free = 0.0  # the next words may begin here
         for value in values:
-            x, words = self.px(value), show(value) if show else grouped(value, decimals)
+            x, words = self.px(value), show(value) if show else grouped_number(value, decimals)
             if grid:
                 self.line(x, self.top, x, self.floor, "zero" if abs(value) < 1e-12 else "grid")
             half = width_of(words) / 2

@@ -18,7 +18,7 @@ from daemon.page_kit.plots import (
     histogram,
     in_both_widths,
 )
-from daemon.page_kit.svg import grouped
+from daemon.page_kit.svg import grouped_number
 from daemon.reports.execution_quality import OrderQuality, Quality
 from daemon.reports.record import Day
 from daemon.reports.words import NONE, clock, instrument, money, number, plural, price, reference
@@ -218,7 +218,9 @@ def slippage_bins(values: list[float], unit: str) -> list[HistogramBin]:
     for value in values:
         counts[min(max(0, int((value - edges[0]) / (edges[1] - edges[0]) + 1e-9)), len(counts) - 1)] += 1
     return [
-        HistogramBin(low, high, count, f"{count} from {grouped(low, decimals)} to {grouped(high, decimals)} {unit}")
+        HistogramBin(
+            low, high, count, f"{count} from {grouped_number(low, decimals)} to {grouped_number(high, decimals)} {unit}"
+        )
         for (low, high), count in zip(pairwise(edges), counts, strict=True)
     ]
 

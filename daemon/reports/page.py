@@ -27,8 +27,8 @@ from daemon.reports.words import (
     first_sentence,
     further_sentences,
     instrument,
-    known,
     number,
+    number_text,
     price,
 )
 
@@ -75,7 +75,7 @@ def day_page(day: Day) -> str:
         missing=sum(count for _, count in day.gaps),
         gaps=[(clock(start), f"{count:,}") for start, count in day.gaps[:ROWS_MAX]],
         held=[
-            (instrument(one.symbol), f"{one.quantity:,}", known(one.price, 2)) for one in day.held if one.quantity
+            (instrument(one.symbol), f"{one.quantity:,}", number_text(one.price, 2)) for one in day.held if one.quantity
         ],
         foot=f"{hours}; {day.events:,} journaled events, {newest}. All times are market time as journaled.",
     )  # fmt: skip
@@ -107,9 +107,9 @@ def _order(order: OrderQuality) -> Row:
         "market" if order.limit is None else price(order.limit),
         _arrival(order.arrival),
         NONE if order.average is None else price(order.average),
-        known(order.slippage_bp, 1),
-        known(order.slippage_usd, 2),
-        known(order.spread_ratio, 2),
+        number_text(order.slippage_bp, 1),
+        number_text(order.slippage_usd, 2),
+        number_text(order.spread_ratio, 2),
         NONE if order.improvement is None else price(order.improvement).replace("-", MINUS),
         number(order.fees, 2),
         _duration(milliseconds(order.submitted_ns, order.accepted_ns)),
@@ -126,10 +126,10 @@ def _work(work: WorkQuality) -> Row:
         NONE if work.decision is None else f"{price(work.decision.price)}\n{work.decision.source}",
         NONE if work.end is None else price(work.end.price),
         f"{work.filled:,} / {work.wanted:,}",
-        known(work.execution_usd, 2),
-        known(work.missed_usd, 2),
+        number_text(work.execution_usd, 2),
+        number_text(work.missed_usd, 2),
         number(work.fees_usd, 2),
-        known(work.shortfall_usd, 2),
+        number_text(work.shortfall_usd, 2),
     )
 
 

@@ -69,7 +69,7 @@ def in_words(unit: str, value: Any) -> str:
         case trade_units.RATIO:
             return f"{value:.2f}"
         case trade_units.SECONDS:
-            return lasted(value)
+            return duration_words(value)
         case trade_units.TIME:
             return new_york_text(value)
         case trade_units.NUMBER:
@@ -104,7 +104,7 @@ def _cell(value: str | float | None) -> str:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def what(trade: Trade) -> str:
+def trade_words(trade: Trade) -> str:
     """Return the quantity and the instrument in words."""
     short = "short " if trade.side == "short" else ""
     return f"{short}{trade.quantity:,} {instrument(trade.contract or trade.symbol)}"
@@ -128,7 +128,7 @@ def usd(value: float | None) -> str:
     return NONE if value is None else f"{value:,.2f}"
 
 
-def lasted(seconds: float | None) -> str:
+def duration_words(seconds: float | None) -> str:
     """Return a holding time: minutes and hours within a day, days beyond."""
     if seconds is None:
         return NONE
@@ -152,7 +152,7 @@ def left_by(trade: Trade) -> str:
     return trade.exit_action if trade.why_left == "policy" and trade.exit_action else why(trade.why_left)
 
 
-def unrealised(total: float | None, realised_usd: float) -> float | None:
+def unrealised_rest(total: float | None, realised_usd: float) -> float | None:
     """Return what is left of USD that are shown in cents, so that both parts add up as they stand there."""
     return None if total is None else round(round(total, 2) - round(realised_usd, 2), 2)
 
@@ -170,7 +170,8 @@ def so_far(trade: Trade) -> str:
         if sold_quantity
         else ""
     )
-    return f"unrealised {gain(unrealised(trade.pnl_usd, trade.realized_usd))}, realised {gain(trade.realized_usd)}{by}"
+    rest_usd = unrealised_rest(trade.pnl_usd, trade.realized_usd)
+    return f"unrealised {gain(rest_usd)}, realised {gain(trade.realized_usd)}{by}"
 
 
 def trade_row(trade: Trade) -> tuple[str, ...]:
@@ -185,13 +186,13 @@ def trade_row(trade: Trade) -> tuple[str, ...]:
     if trade.entry_confidence is not None:
         cause += f" {trade.entry_confidence:.2f}"
     return (
-        what(trade),
+        trade_words(trade),
         f"{gain(trade.pnl_usd)}\n{percent(trade.pnl_pct)}",
         f"{entry_text} at {usd(trade.entry_price)}\n{cause}, decision {trade.entry_decision or NONE}",
         f"{exit_text} at {usd(trade.exit_price)}\n{left_by(trade)}, decision {trade.exit_decision or NONE}"
         if trade.left_ns is not None
         else f"{exit_text}\n{so_far(trade)}",
-        lasted(trade.held_s),
+        duration_words(trade.held_s),
         f"{gain(trade.worst_usd)}\n{percent(trade.worst_pct)}",
         f"{gain(trade.best_usd)}\n{percent(trade.best_pct)}",
         usd(trade.fees_usd),
@@ -206,12 +207,12 @@ def sum_line(totals: Totals) -> str:
         factor = "no losses" if totals.profit_factor is None else f"profit factor {totals.profit_factor:.2f}"
         parts.append(factor)
         parts.append(f"expectancy {_usd(totals.expectancy_usd)} USD")
-        parts.append(f"held {lasted(totals.held_s)} on average")
+        parts.append(f"held {duration_words(totals.held_s)} on average")
     parts.append(f"P&L {_usd(totals.pnl_usd)} USD after {_usd(totals.fees_usd, sign=False)} USD of fees")
     text = ", ".join(parts) + "."
     if totals.open:
         open_text = "" if totals.open_usd is None else f", {_usd(totals.open_usd)} USD at the newest marks"
-        text += f" Open: {totals.open:,}{open_text}, {open_parts(totals)}. Realised in all: {realised(totals)}."
+        text += f" Open: {totals.open:,}{open_text}, {open_parts(totals)}. Realised in all: {realised_words(totals)}."
     if totals.other_usd:
         text += f" Not in a trade: {_usd(totals.other_usd)} USD ({NOT_OF_A_TRADE})."
     return text
@@ -224,11 +225,11 @@ def open_parts(totals: Totals) -> str:
     """Return what open trades realised by the parts sold, and what is unrealised."""
     return (
         f"of it realised {_usd(totals.open_realized_usd)} USD by the parts sold and all fees, "
-        f"unrealised {_usd(unrealised(totals.open_usd, totals.open_realized_usd))} USD"
+        f"unrealised {_usd(unrealised_rest(totals.open_usd, totals.open_realized_usd))} USD"
     )
 
 
-def realised(totals: Totals) -> str:
+def realised_words(totals: Totals) -> str:
     """Return what closed trades and the parts sold of open ones realised, after the fees of both."""
     total, fees = totals.pnl_usd + totals.open_realized_usd, totals.fees_usd + totals.open_fees_usd
     return f"{_usd(total)} USD after {_usd(fees, sign=False)} USD of fees"

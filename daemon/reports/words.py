@@ -29,7 +29,7 @@ def number(value: Decimal, decimals: int) -> str:
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 
 
-def known(value: Decimal | None, decimals: int) -> str:
+def number_text(value: Decimal | None, decimals: int) -> str:
     """The number, a dash where it is not known."""
     return NONE if value is None else number(value, decimals)
 

@@ -14,6 +14,6 @@ DAILY_TAPE = Path(__file__).parent / "daily_synthetic_500.csv.gz"
 _TAPES = {"bar": BUNDLED_TAPE, "session": DAILY_TAPE}
 
 
-def bundled(spec: Spec) -> Path:
+def bundled_tape(spec: Spec) -> Path:
     """Return the bundled tape for a desk of this strategy: of minutes, or of days."""
     return _TAPES[spec.decides]

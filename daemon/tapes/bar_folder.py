@@ -125,7 +125,7 @@ def period_of(date: str, bars: str) -> str:
     return date[:4] if bars == DAYS else date[:7]
 
 
-def sealed(value: msgspec.Struct) -> bytes:
+def encode_index(value: msgspec.Struct) -> bytes:
     """Encode an index, with a digest of itself."""
     body = msgspec.json.encode(value)
     seal = {"version": _VERSION, "sha256": hashlib.sha256(body).hexdigest(), "body": msgspec.Raw(body)}

@@ -33,9 +33,9 @@ from daemon.tapes.minutes import (
     TapeCounts,
     TapeInfo,
     check_calendar,
+    events_after,
     new_york_days,
     of_others,
-    resumed,
     utc_text,
 )
 from strategies.kit.contract import Bar, Session
@@ -176,7 +176,7 @@ class DailyTapeSource:
     def __iter__(self) -> Iterator[Event]:
         """Yield feed events from the first that was not journaled. Each call reads the file anew."""
         self.counts = TapeCounts()
-        yield from resumed(self._path, self._events(), self._skip)
+        yield from events_after(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
         info, counts = self._info, self.counts

@@ -89,7 +89,7 @@ class BarRows:
     prices: npt.NDArray[np.float64]  # (5, n): open, high, low, close, volume; NaN where the file has none
 
 
-def adjusted(prices: npt.NDArray[np.float64], adj_close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def adjust_prices(prices: npt.NDArray[np.float64], adj_close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return (5, n) open, high, low and close times adj_close / close; volume unchanged. NaN or infinite where bad."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.concatenate((prices[:4] * (adj_close / prices[3]), prices[4:]))
@@ -244,7 +244,7 @@ class TapeFile:
         for row, name in enumerate(PRICES):
             prices[row] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
         if self.adjusts:
-            prices = adjusted(prices, batch.column(ADJUSTED).cast(pa.float64()).to_numpy(zero_copy_only=False))
+            prices = adjust_prices(prices, batch.column(ADJUSTED).cast(pa.float64()).to_numpy(zero_copy_only=False))
         if self.symbol_assumed:
             return BarRows((self._assumed_symbol,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
         symbols = batch.column("symbol").cast(pa.string()).fill_null("").dictionary_encode()

@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable
 
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
-from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE, bundled
+from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE, bundled_tape
 from strategies.kit.contract import Bar
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.registry import STRATEGIES, strategy
@@ -23,7 +23,7 @@ DAILY_SYMBOLS = tuple(
     dict.fromkeys(
         symbol
         for spec in (strategy(name).spec for name in STRATEGIES)
-        if bundled(spec) == DAILY_TAPE
+        if bundled_tape(spec) == DAILY_TAPE
         for symbol in spec.symbols
     )
 )

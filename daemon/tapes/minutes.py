@@ -265,7 +265,7 @@ class TapeSource:
     def __iter__(self) -> Iterator[Event]:
         """Return feed events from the first that was not journaled. Each call reads the file anew."""
         self.counts = TapeCounts()
-        return resumed(self._path, self._events(), self._skip)
+        return events_after(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
         symbols, counts = self._info.symbols, self.counts
@@ -409,7 +409,7 @@ def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> Ta
     return TapeError(f"{path}: no row of {names}; found {symbols_text}: pass a tape of the strategy's symbols")
 
 
-def resumed(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:
+def events_after(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:
     """Yield the events after the first `skip`, which were journaled. Raises TapeError when there are fewer."""
     skip_count = sum(1 for _ in islice(events, skip))
     if skip_count < skip:

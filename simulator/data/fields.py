@@ -93,7 +93,7 @@ def trade_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
     return None if at_ns is None or fields is None else {"t": stamp(at_ns), **fields}
 
 
-def merged(bars: Iterable[Bar], start_ns: int) -> Bar | None:
+def merge_bars(bars: Iterable[Bar], start_ns: int) -> Bar | None:
     """One bar of many in time order, labelled `start_ns`; None of none."""
     rows = list(bars)
     if not rows:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from daemon.alpaca_api.queries import reply
 from simulator.data import contracts_rest
-from simulator.data.fields import Fields, bar_row, merged, quote_row, trade_row
+from simulator.data.fields import Fields, bar_row, merge_bars, quote_row, trade_row
 from simulator.data.queries import (
     BadRequest,
     check_feed,
@@ -28,7 +28,7 @@ from simulator.data.queries import (
     symbols_of,
     time_of,
 )
-from simulator.prices.corporate_actions import ADJUSTMENTS, BackAdjustment, adjusted, effective_day
+from simulator.prices.corporate_actions import ADJUSTMENTS, BackAdjustment, adjust_bar, effective_day
 from simulator.prices.market import BAR_DELAY_NS
 from simulator.prices.tape import midnight_ns, new_york_date
 from simulator.trading.venue import Brokerage
@@ -111,7 +111,7 @@ def _aggregate(
         width = count * MINUTE_NS * (60 if unit in {"Hour", "H"} else 1)
         rows = list(known_bars(venue, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns))
         if steps:
-            rows = [adjusted(bar, new_york_date(bar.start_ns), steps) for bar in rows]
+            rows = [adjust_bar(bar, new_york_date(bar.start_ns), steps) for bar in rows]
         if width == MINUTE_NS:
             return rows
         for bar in rows:
@@ -124,8 +124,8 @@ def _aggregate(
             if start_ns <= label <= end_ns and session.open_ns < now_ns:
                 day = day_bar(venue, symbol, session, now_ns)
                 if day is not None:
-                    groups.setdefault(label, []).append(adjusted(day, session.date, steps))
-    bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
+                    groups.setdefault(label, []).append(adjust_bar(day, session.date, steps))
+    bars = (merge_bars(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
     return [bar for bar in bars if bar is not None]
 
 
@@ -141,7 +141,7 @@ def _days(
         for session in sessions_asked
         if session.open_ns < now_ns
     )
-    return [adjusted(bar, day, steps) if steps else bar for day, bar in days if bar is not None]
+    return [adjust_bar(bar, day, steps) if steps else bar for day, bar in days if bar is not None]
 
 
 def _midnight_ns(session: Session) -> int:
@@ -174,7 +174,9 @@ def day_bar(venue: Brokerage, symbol: str, session: Session, now_ns: int) -> Bar
         taped = symbol in market.bars and symbol not in market.derived
         if not (taped and market.session_bars(session.date, symbol)):
             return market.days.bar(symbol, session.date)
-    return merged(known_bars(venue, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
+    return merge_bars(
+        known_bars(venue, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date)
+    )
 
 
 def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:

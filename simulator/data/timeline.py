@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from daemon.alpaca_api.messages import DataMessage
-from simulator.data.fields import bar_fields, merged, missing_side, never_trades, quote_fields, trade_fields
+from simulator.data.fields import bar_fields, merge_bars, missing_side, never_trades, quote_fields, trade_fields
 from simulator.data.stream import TEST_SYMBOL, FaultyHub
 from simulator.faults import Context, Fault
 from simulator.prices.market import BAR_DELAY_NS, POINT_NS
@@ -215,7 +215,7 @@ class Timeline:
             return []
         rows = self.venue.market.session_bars(session.date, symbol)
         label_ns = midnight_ns(new_york_date(start_ns))
-        bar = merged((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
+        bar = merge_bars((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
         return [] if bar is None else [DataMessage("d", symbol, label_ns, bar_fields(bar))]
 
 

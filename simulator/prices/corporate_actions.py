@@ -100,7 +100,7 @@ def steps_of(
     return steps
 
 
-def adjusted(bar: Bar, day: str, steps: Sequence[BackAdjustment]) -> Bar:
+def adjust_bar(bar: Bar, day: str, steps: Sequence[BackAdjustment]) -> Bar:
     """The bar of `day` under `steps`: prices with four decimals, whole shares."""
     price = volume = 1.0
     for step in steps:

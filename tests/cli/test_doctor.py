@@ -27,7 +27,7 @@ from daemon.engine.state_dir import open_state_dir
 from daemon.host.account_lock import AccountLock, Holder
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.journal import FILE
-from daemon.models.pointer import CURRENT, pointed
+from daemon.models.pointer import CURRENT, version_of_pointer
 from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
@@ -587,7 +587,7 @@ HOLDS_ELSEWHERE = "it holds with [basket] auction = false (this desk: true)"
 )
 def test_a_claim_about_risk_that_this_desk_does_not_keep_is_told(desk: Desk, proven: bool, text: str) -> None:
     store = shutil.copytree(REPOSITORY / "onnx_models" / "option_scalper", desk.folder / "store" / "option_scalper")
-    path = store / pointed(store, CURRENT) / MANIFEST_FILE
+    path = store / version_of_pointer(store, CURRENT) / MANIFEST_FILE
     claim = StatedClaim(
         kind="risk",
         proven=proven,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli.runs.command import main
-from daemon.cli.runs.compare import drawn
+from daemon.cli.runs.compare import draw_lines
 from tests.support.desks.desk_run import FREE_TRADING, environment, tape_rows, write_tape
 from tests.support.library_runs import dry_run, play, training
 
@@ -132,11 +132,11 @@ def test_six_runs_are_too_many(runs: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_lines_are_drawn_by_letters_from_their_first_to_their_last_value() -> None:
-    rows = [text.plain for text in drawn([((0.0, 10.0), (0.0, 1.0)), ((10.0,), (-1.0,))], width=11, height=3)]
+    rows = [text.plain for text in draw_lines([((0.0, 10.0), (0.0, 1.0)), ((10.0,), (-1.0,))], width=11, height=3)]
     assert rows[0].endswith("│          A")
     assert rows[1].endswith("│AAAAAAAAAA┄")
     assert rows[2].endswith("│          B")
-    assert [text.plain for text in drawn([((), ())], width=11)] == ["nothing to draw yet"]
+    assert [text.plain for text in draw_lines([((), ())], width=11)] == ["nothing to draw yet"]
 
 
 def started(folder: Path, *words: object, **more: str) -> subprocess.CompletedProcess[str]:

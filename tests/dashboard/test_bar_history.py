@@ -28,7 +28,7 @@ from daemon.dashboard.bar_history import (
     YEAR_S,
     BarHistory,
     Series,
-    bucketed,
+    join_buckets,
     step_of,
 )
 from daemon.journal.reader import ROTATED
@@ -97,7 +97,7 @@ def by_pandas(bars: Sequence[Bar], step_s: int) -> list[list[float]]:
 @pytest.mark.parametrize("step_s", [step_s for step_s in STEPS if step_s > 60])
 def test_a_bucket_is_what_pandas_makes_of_its_bars(step_s: int) -> None:
     series = series_of(BARS)
-    assert bucketed(series.rows(0, len(series)), step_s).values.tolist() == by_pandas(BARS, step_s)
+    assert join_buckets(series.rows(0, len(series)), step_s).values.tolist() == by_pandas(BARS, step_s)
 
 
 def test_the_length_is_the_shortest_that_keeps_to_the_points() -> None:

@@ -17,7 +17,7 @@ import pytest
 from daemon.core.events import Event
 from daemon.core.state import digest
 from daemon.dashboard import api
-from daemon.dashboard.desks import FollowedDesk, Picture, named
+from daemon.dashboard.desks import FollowedDesk, Picture, name_desks
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.pages.now import stale
 from daemon.engine.engine import EventSource
@@ -155,7 +155,7 @@ def test_two_desks_of_one_name_are_told_apart(played: Played, tmp_path: Path) ->
     with closing(sqlite3.connect(folders[-1] / FILE)) as db:
         db.execute("UPDATE meta SET value = 'regime_switcher' WHERE key = 'strategy'")
         db.commit()
-    desks = named([*folders, tmp_path / "none"])
+    desks = name_desks([*folders, tmp_path / "none"])
     assert list(desks) == ["first", "second", "second (2)", "paper-1 regime switcher", "none"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent
 
-from daemon.dashboard.desks import named
+from daemon.dashboard.desks import name_desks
 from daemon.dashboard.mcp_server import Manuals, ReadingDesk, main, server
 from tests.support.dashboards import Played
 from tests.support.paths import REPOSITORY
@@ -25,7 +25,7 @@ ACTING = ("accept", "adopt", "cancel", "close_", "flatten", "halt", "order", "pa
 
 
 def reading(played: Played, models_dir: Path = STORE) -> Any:
-    return server(ReadingDesk(named([played.path]), models_dir), Manuals(REPOSITORY / "docs"))
+    return server(ReadingDesk(name_desks([played.path]), models_dir), Manuals(REPOSITORY / "docs"))
 
 
 async def asked(client: Client, tool: str, **arguments: Any) -> Any:
@@ -73,7 +73,7 @@ async def test_a_refusal_names_what_the_assistant_gave(played: Played) -> None:
 
 def test_a_decision_that_is_waited_for_is_looked_at_once(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its observation is computed from rows that are there: newer ones change nothing."""
-    desks = named([played.path])
+    desks = name_desks([played.path])
     (desk,) = desks.values()
     reading_desk, answers = ReadingDesk(desks, STORE), iter([True, True, False])
     looks: list[int] = []
@@ -142,7 +142,7 @@ async def test_manuals_are_found_by_words_and_read_by_section(played: Played, tm
         "# Book\n\nBegin.\n\n## Stops\n\nA stop rests.\n\n```\n# no heading: rests\n```\n"
     )
     (tmp_path / "key.pem").write_text("secret stop")
-    desk = ReadingDesk(named([played.path]), STORE)
+    desk = ReadingDesk(name_desks([played.path]), STORE)
     async with Client(server(desk, Manuals(tmp_path))) as client:
         found = await asked(client, "search_manuals", words="STOP rests")
         section = await asked(client, "read_manual", name="BOOK", section="Stops")

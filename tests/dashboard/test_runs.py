@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from daemon.dashboard.pages.runs import POINTS_MOST, RunShelf, thinned_course
 from daemon.library.compare import compare
-from daemon.library.library import chosen, library_of
+from daemon.library.library import chosen_run, library_of
 from daemon.library.listed import Course
 from daemon.library.page import comparison_page
 from daemon.library.run_files import Progress, write_progress
@@ -156,7 +156,7 @@ def test_the_page_shows_the_list_the_progress_and_runs_over_each_other(
 def test_the_page_that_compare_writes_keeps_the_rules_of_axe_too(runs: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     library = library_of([runs])
-    page.write_text(comparison_page(compare([chosen(library, name) for name in ("dry", "one", "two")])))
+    page.write_text(comparison_page(compare([chosen_run(library, name) for name in ("dry", "one", "two")])))
     with chromium() as browser:
         for size in (WIDEST, PHONE):
             for scheme in ("light", "dark"):

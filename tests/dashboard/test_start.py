@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.dashboard.__main__ import _options, main
-from daemon.dashboard.desks import chosen
+from daemon.dashboard.desks import chosen_desks
 from daemon.journal.journal import FILE
 from rltrader import module_command
 
@@ -37,7 +37,7 @@ def test_desks_are_those_of_a_start_file_or_those_with_a_journal_below_a_folder(
     file = tmp_path / "desks.toml"
     file.write_text('[[desk]]\nname = "mine"\nstate_dir = "b"\n')
     for place, expected in ((tmp_path, {"a": "a", "b": "b"}), (file, {"mine": "b"})):
-        desks = chosen(_options(["--desks", str(place)]))
+        desks = chosen_desks(_options(["--desks", str(place)]))
         assert {name: desk.path for name, desk in desks.items()} == {
             name: tmp_path / folder for name, folder in expected.items()
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daemon.core.records import ChoiceRow, DecisionRow
 from daemon.experience.experience import ActionChoice
-from daemon.experience.of_journal import chosen
+from daemon.experience.of_journal import choices_of
 from strategies.registry import strategy
 
 SPEC = strategy("online_dqn", ("SPY", "QQQ")).spec
@@ -20,13 +20,13 @@ def decision(outcome: str) -> DecisionRow:
 
 
 def test_each_symbol_has_its_drawn_and_its_greedy_action_with_the_probabilities() -> None:
-    choices = chosen(SPEC, decision("ordered"), CHOICES)
+    choices = choices_of(SPEC, decision("ordered"), CHOICES)
     assert choices == (ActionChoice(1, 1, (0.01, 0.99, 0.0)), ActionChoice(0, 2, (0.02, 0.0, 0.98)))
 
 
 def test_a_decision_that_the_gates_denied_held() -> None:
-    assert chosen(SPEC, decision("denied"), CHOICES) == (HELD, HELD)
+    assert choices_of(SPEC, decision("denied"), CHOICES) == (HELD, HELD)
 
 
 def test_a_question_without_an_answer_held() -> None:
-    assert chosen(SPEC, decision("failed"), ()) == (HELD, HELD)
+    assert choices_of(SPEC, decision("failed"), ()) == (HELD, HELD)

@@ -16,7 +16,7 @@ from typing import Self
 import pytest
 
 from daemon.host import panic_marker
-from daemon.host.panic_marker import ASIDE, FLAT, LETTERS_MOST, MARKER, leave, noticed, obey, outcome, set_aside
+from daemon.host.panic_marker import ASIDE, FLAT, LETTERS_MOST, MARKER, leave, obey, outcome, panic_asker, set_aside
 from tests.support.alpaca.rest_desk import eventually
 
 
@@ -58,13 +58,13 @@ class Followed:
 
 
 def test_what_was_left_is_noticed_and_set_aside(tmp_path: Path) -> None:
-    assert noticed(tmp_path) == ""
+    assert panic_asker(tmp_path) == ""
     first = leave(tmp_path, "ann")
     second = leave(tmp_path, "bob")  # while the first one lives it says the same
-    assert noticed(tmp_path) == "ann"
+    assert panic_asker(tmp_path) == "ann"
     set_aside(tmp_path)
     set_aside(tmp_path)
-    assert (noticed(tmp_path), outcome(tmp_path)) == ("", None)
+    assert (panic_asker(tmp_path), outcome(tmp_path)) == ("", None)
     second.end(FLAT)
     assert outcome(tmp_path) is None
     first.end("not flat")
@@ -75,7 +75,7 @@ def test_what_was_left_is_noticed_and_set_aside(tmp_path: Path) -> None:
 def test_of_two_panics_one_after_the_other_the_last_one_counts(tmp_path: Path) -> None:
     leave(tmp_path, "ann").end("not flat")
     leave(tmp_path, "bob").end(FLAT)
-    assert noticed(tmp_path) == "bob"
+    assert panic_asker(tmp_path) == "bob"
     set_aside(tmp_path)
     assert outcome(tmp_path) == FLAT
 
@@ -86,10 +86,10 @@ def test_a_link_in_its_place_is_neither_written_through_nor_read_and_counts_as_a
     (tmp_path / MARKER).symlink_to(victim)
     leave(tmp_path, "ann").end(FLAT)
     assert victim.read_text() == "secret"
-    assert "secret" not in noticed(tmp_path)
-    assert noticed(tmp_path)
+    assert "secret" not in panic_asker(tmp_path)
+    assert panic_asker(tmp_path)
     set_aside(tmp_path)
-    assert (noticed(tmp_path), victim.read_text(), outcome(tmp_path)) == ("", "secret", None)
+    assert (panic_asker(tmp_path), victim.read_text(), outcome(tmp_path)) == ("", "secret", None)
 
 
 def living_panic(folder: Path) -> subprocess.Popen[bytes]:
@@ -180,7 +180,7 @@ async def test_a_file_of_an_older_version_or_a_damaged_one_has_failed_once_no_pa
 @pytest.mark.parametrize("text", [b"", b"\x1b[2Jann\n", b"\xff\xfe" * 5000])
 def test_what_stands_in_it_is_shown_in_short_and_printable(tmp_path: Path, text: bytes) -> None:
     (tmp_path / MARKER).write_bytes(text)
-    notice = noticed(tmp_path)
+    notice = panic_asker(tmp_path)
     assert notice
     assert notice.isprintable()
     assert len(notice) <= LETTERS_MOST
@@ -188,7 +188,7 @@ def test_what_stands_in_it_is_shown_in_short_and_printable(tmp_path: Path, text:
 
 def test_a_pipe_in_its_place_stops_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / MARKER)
-    assert noticed(tmp_path)
+    assert panic_asker(tmp_path)
 
 
 @pytest.mark.usefixtures("quick")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.host.safe_decode import LEVELS_MOST, Unreadable, bounded, json_value, msgpack_value, typed, writable
+from daemon.host.safe_decode import LEVELS_MOST, Unreadable, check_depth, json_value, msgpack_value, typed, writable
 from daemon.operator.remote_commands import CommandRefusal, Judge
 from daemon.operator.signing import parse_keys
 
@@ -67,9 +67,9 @@ def test_what_no_decoder_can_take_is_unreadable_msgpack(data: bytes) -> None:
 
 
 def test_nesting_is_bounded_in_arrays_and_objects_alike() -> None:
-    assert bounded(nested(LEVELS_MOST)) == nested(LEVELS_MOST)
+    assert check_depth(nested(LEVELS_MOST)) == nested(LEVELS_MOST)
     with pytest.raises(Unreadable, match="nested more than 64 levels deep"):
-        bounded({"a": ({"b": nested(LEVELS_MOST - 1)},)})
+        check_depth({"a": ({"b": nested(LEVELS_MOST - 1)},)})
 
 
 @given(st.recursive(st.integers(0, 9) | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=20))

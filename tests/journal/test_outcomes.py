@@ -15,7 +15,7 @@ from daemon.journal.outcomes import (
     BookChange,
     Ordered,
     became,
-    booked,
+    book_changes,
     orders_of,
     read_baskets,
     reasons,
@@ -145,10 +145,10 @@ def test_the_profit_of_a_decision_is_that_of_its_fills_and_of_the_trades_that_th
         (2, "leave", -10.0, -10.5, 6), (2, "leave", 7.0, 7.0, 0),  # the last is of no position
         (3, "leave", 1.0, 1.0, 7),
     ]  # fmt: skip
-    assert booked(empty, (1, 2)) == {}  # of an older release
+    assert book_changes(empty, (1, 2)) == {}  # of an older release
     empty.table("moves", "decision, step, realized_usd, pnl_usd, opened_ns", *moves)
-    assert booked(empty, ()) == {}
-    assert booked(empty, (1, 2, 9)) == {1: BookChange(-0.25, 0, 0.0), 2: BookChange(90.0, 2, 89.25)}
+    assert book_changes(empty, ()) == {}
+    assert book_changes(empty, (1, 2, 9)) == {1: BookChange(-0.25, 0, 0.0), 2: BookChange(90.0, 2, 89.25)}
 
 
 def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any) -> None:

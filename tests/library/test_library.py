@@ -18,8 +18,8 @@ import pytest
 from daemon.engine.state_dir import LOCK_FILE
 from daemon.journal.journal import FILE
 from daemon.library.compare import compare
-from daemon.library.library import LibraryError, chosen, course, library_of, look_again, parameters
-from daemon.library.listed import course_of, different, dotted
+from daemon.library.library import LibraryError, chosen_run, course, library_of, look_again, parameters
+from daemon.library.listed import course_of, different, dotted_settings
 from daemon.library.run_files import Progress, write_progress, write_tags
 from tests.support.library_runs import dry_run, training
 
@@ -247,15 +247,15 @@ def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) ->
         training(tmp_path / name)
     library = library_of([tmp_path])
     assert [run.id for run in library.runs] == ["a/same", "other", "b/same"]
-    assert chosen(library, "b/same").folder == str(tmp_path / "b" / "same")
-    assert chosen(library, str(tmp_path / "a" / "same")).id == "a/same"
+    assert chosen_run(library, "b/same").folder == str(tmp_path / "b" / "same")
+    assert chosen_run(library, str(tmp_path / "a" / "same")).id == "a/same"
     with pytest.raises(LibraryError, match=r"same names 2 runs: .*/a/same, .*/b/same"):
-        chosen(library, "same")
+        chosen_run(library, "same")
     with pytest.raises(LibraryError, match="did you mean other"):
-        chosen(library, "othr")
+        chosen_run(library, "othr")
     for name in ("", "/", "..", "."):
         with pytest.raises(LibraryError, match="no run is called"):
-            chosen(library, name)
+            chosen_run(library, name)
 
 
 def test_a_training_runs_while_its_process_holds_the_folder(tmp_path: Path) -> None:
@@ -286,8 +286,8 @@ def test_a_look_imports_no_strategy_and_takes_no_part_in_the_registry(played: Pa
 
 
 def test_settings_differ_by_dotted_key() -> None:
-    one = dict(dotted({"a": {"b": 1}, "sha": "0" * 64, "same": [1]}))
-    other = dict(dotted({"a": {"b": 2}, "same": [1]}))
+    one = dict(dotted_settings({"a": {"b": 1}, "sha": "0" * 64, "same": [1]}))
+    other = dict(dotted_settings({"a": {"b": 2}, "same": [1]}))
     assert different([one, other]) == [("a.b", "1", "2"), ("sha", "000000000000", "–")]
 
 

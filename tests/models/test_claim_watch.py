@@ -22,7 +22,7 @@ from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest, trading_
 from daemon.models import claim_watch
 from daemon.models.claim_watch import ClaimWatch
 from daemon.models.ladder.cards import HOLDS_FILE, HoldReasons, write_holds
-from daemon.models.pointer import CURRENT, named
+from daemon.models.pointer import CURRENT, pointer_text
 from daemon.models.store import claim_words, how_to_claim, stated_claim
 from strategies import regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode
@@ -108,9 +108,9 @@ class Mortal(ClaimWatch):
         self._at("before the pointer follows")
 
     async def _align(self) -> None:
-        before = named(self._desk.shelf, CURRENT)
+        before = pointer_text(self._desk.shelf, CURRENT)
         await super()._align()
-        if named(self._desk.shelf, CURRENT) != before:
+        if pointer_text(self._desk.shelf, CURRENT) != before:
             self._at("before the desk follows the pointer")
 
     def _at(self, boundary: str) -> None:
@@ -186,7 +186,7 @@ def test_a_broken_claim_takes_no_new_risk_and_moves_no_pointer(warm: Path, tmp_p
     )  # fmt: skip
     assert verdict.drawdown > 0.001
     assert alarms(folder / "state").count("claim_broken") == 1
-    assert named(folder / "store" / SWITCHER, CURRENT) == "v2"
+    assert pointer_text(folder / "store" / SWITCHER, CURRENT) == "v2"
     assert verified(folder / "state").difference == ""
 
 
@@ -218,7 +218,7 @@ def test_the_former_version_answers_again_and_the_broken_one_stays_in_the_store(
 
     played(folder, play, "former_version")
     assert [verdict.former for verdict in judged(folder)] == ["v1"]
-    assert named(folder / "store" / SWITCHER, CURRENT) == "v1"
+    assert pointer_text(folder / "store" / SWITCHER, CURRENT) == "v1"
     assert (folder / "store" / SWITCHER / "v2" / MANIFEST_FILE).exists()
     assert [event.version for event in events(folder / "state", "ModelPromoted")] == ["v1"]
     assert verified(folder / "state").difference == ""
@@ -235,7 +235,7 @@ def test_without_a_former_version_the_passive_policy_answers_and_without_one_not
             publish(folder / "store", "idle", passive=True)
         played(folder, until_broken, "former_version")
         assert [verdict.former for verdict in judged(folder)] == [expected]
-        assert named(shelf, CURRENT) == (expected or "v2")
+        assert pointer_text(shelf, CURRENT) == (expected or "v2")
 
 
 def test_a_former_version_that_no_check_passes_is_not_gone_back_to(warm: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_former_version_that_no_check_passes_is_not_gone_back_to(warm: Path, t
     policy.write_bytes(policy.read_bytes()[:-1])
     played(folder, until_broken, "former_version")
     assert [verdict.former for verdict in judged(folder)] == [""]
-    assert named(folder / "store" / SWITCHER, CURRENT) == "v2"
+    assert pointer_text(folder / "store" / SWITCHER, CURRENT) == "v2"
 
 
 @pytest.mark.parametrize("why", ["a person holds it back", "it cannot be read who is held back", "the store is away"])
@@ -256,7 +256,7 @@ def test_whatever_keeps_the_former_version_back_the_broken_one_takes_no_new_risk
     if why == "a person holds it back":
         write_holds(shelf, HoldReasons(held={"v1": "it loses (by ann)"}))
     elif why == "the store is away":
-        monkeypatch.setattr(claim_watch, "before", stale)
+        monkeypatch.setattr(claim_watch, "former_version", stale)
     else:
         (shelf / HOLDS_FILE).write_text("{")
 
@@ -267,7 +267,7 @@ def test_whatever_keeps_the_former_version_back_the_broken_one_takes_no_new_risk
 
     played(folder, play, "former_version")
     assert [verdict.former for verdict in judged(folder)] == [""]
-    assert named(shelf, CURRENT) == "v2"
+    assert pointer_text(shelf, CURRENT) == "v2"
 
 
 def stale(_: Path) -> str:
@@ -292,7 +292,7 @@ def test_a_kill_at_any_boundary_leads_to_the_same_verdict_and_pointer(warm: Path
         assert [(v.verdict, v.former, v.drawdown) for v in judged(folder)] == [
             (v.verdict, v.former, v.drawdown) for v in judged(undisturbed)
         ], boundary
-        assert named(folder / "store" / SWITCHER, CURRENT) == "v1", boundary
+        assert pointer_text(folder / "store" / SWITCHER, CURRENT) == "v1", boundary
         assert alarms(folder / "state").count("claim_broken") == 1, boundary
         assert verified(folder / "state").difference == "", boundary
 

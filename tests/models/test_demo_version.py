@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.models.__main__ import shown
+from daemon.models.__main__ import version_words
 from strategies.registry import strategy
 from tests.support.models.tiny_models import manifest_of, mlp, put, weights
 
@@ -37,16 +37,16 @@ def test_a_learned_version_is_shown_where_the_active_one_is_passive_and_never_tr
     for name in ("2024-02-a", "2024-03-b"):
         version(tmp_path, name, "unproven", 5)
     version(tmp_path, "2024-01-0", exported, trades, current=True)
-    assert shown(tmp_path, NAME) == expected
+    assert version_words(tmp_path, NAME) == expected
 
 
 def test_without_a_learned_version_the_active_one_is_shown(tmp_path: Path) -> None:
     version(tmp_path, "2024-01-0", "passive", 0, current=True)
-    assert shown(tmp_path, NAME) == f"current  by {PASSIVE}"
+    assert version_words(tmp_path, NAME) == f"current  by {PASSIVE}"
 
 
 def test_a_version_that_says_no_proof_or_was_made_before_there_was_one_is_shown_if_it_traded(tmp_path: Path) -> None:
     version(tmp_path, "2024-01-0", "passive", 0, current=True)
     version(tmp_path, "2024-02-a", "", 37)
     version(tmp_path, "2024-03-b", "unproven", 0)
-    assert shown(tmp_path, NAME).startswith("2024-02-a ")
+    assert version_words(tmp_path, NAME).startswith("2024-02-a ")

@@ -24,12 +24,12 @@ from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
     PROMOTIONS_FILE,
-    before,
     canary_of,
     changes,
-    named,
+    former_version,
     point,
-    pointed,
+    pointer_text,
+    version_of_pointer,
 )
 from daemon.models.signature import SIGNATURE_FILE, sign
 from daemon.models.store import (
@@ -556,14 +556,14 @@ def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shel
 def test_each_rollback_goes_one_version_further_back(shelf: Path) -> None:
     for version in ("a", "b", "c"):
         point_to(shelf, version)
-    assert before(shelf) == "b"
+    assert former_version(shelf) == "b"
     point_to(shelf, "b", rollback=True)
-    assert before(shelf) == "a"
+    assert former_version(shelf) == "a"
     point_to(shelf, "a", rollback=True)
     with pytest.raises(ModelError, match="no version before 'a'"):
-        before(shelf)
+        former_version(shelf)
     point_to(shelf, "c")
-    assert before(shelf) == "a"
+    assert former_version(shelf) == "a"
 
 
 @pytest.mark.parametrize("rollback", [False, True])
@@ -571,27 +571,27 @@ def test_no_rollback_leads_to_a_canary_that_never_was_champion(shelf: Path, *, r
     for version in ("a", "b"):
         point_to(shelf, version)
     point_to(shelf, "c", canary=True)
-    assert before(shelf) == "b"
+    assert former_version(shelf) == "b"
     point_to(shelf, "b", rollback=rollback)  # by a person's `activate`, or back
-    assert before(shelf) == "a"
+    assert former_version(shelf) == "a"
     point_to(shelf, "c", canary=True)
     point_to(shelf, "c")  # a champion now
     point_to(shelf, "a")
-    assert before(shelf) == "c"
+    assert former_version(shelf) == "c"
 
 
 def test_the_history_is_not_trusted_beyond_what_it_tells(shelf: Path) -> None:
     with pytest.raises(ModelError, match=r"rollback.*current names no version: activate the one you want by its name"):
-        before(shelf)
+        former_version(shelf)
     point_to(shelf, "a")
     point_to(shelf, "b")
     with (shelf / PROMOTIONS_FILE).open("ab") as file:
         file.write(b'{"time_ns": 7, "pointer": "curr\n\xff\n')  # torn
     assert [change.after for change in changes(shelf)] == ["a", "b"]
-    assert before(shelf) == "a"
+    assert former_version(shelf) == "a"
     (shelf / CURRENT).write_text("c\n")  # by hand
     with pytest.raises(ModelError, match="nothing that leads to 'c'"):
-        before(shelf)
+        former_version(shelf)
 
 
 def test_a_change_after_a_line_that_a_full_disk_cut_off_is_not_lost(shelf: Path) -> None:
@@ -600,7 +600,7 @@ def test_a_change_after_a_line_that_a_full_disk_cut_off_is_not_lost(shelf: Path)
         file.write(b'{"time_ns": 7, "pointer": "curr')
     point_to(shelf, "b")
     assert [change.after for change in changes(shelf)] == ["a", "b"]
-    assert before(shelf) == "a"
+    assert former_version(shelf) == "a"
 
 
 def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
@@ -616,12 +616,12 @@ def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
         patch.setattr(Path, "replace", full)
         with pytest.raises(OSError, match="No space"):
             point_to(shelf, "c")
-    assert named(shelf, CURRENT) == "b"
+    assert pointer_text(shelf, CURRENT) == "b"
     assert not list(shelf.glob(".*"))
     point_to(shelf, "c")
-    assert before(shelf) == "b"
+    assert former_version(shelf) == "b"
     point_to(shelf, "b", rollback=True)
-    assert before(shelf) == "a"
+    assert former_version(shelf) == "a"
 
 
 def test_changes_that_a_full_disk_left_unmade_keep_no_rollback_back_and_are_not_told(
@@ -635,7 +635,7 @@ def test_changes_that_a_full_disk_left_unmade_keep_no_rollback_back_and_are_not_
             with pytest.raises(OSError, match="No space"):
                 point_to(shelf, version, rollback=version == "a")
     assert [change.after for change in changes(shelf)] == ["a", "b"]
-    assert before(shelf) == "a"
+    assert former_version(shelf) == "a"
     point_to(shelf, "a", rollback=True)
     assert [change.after for change in changes(shelf)] == ["a", "b", "a"]
 
@@ -658,16 +658,16 @@ def test_a_canary_whose_rollback_a_full_disk_left_unmade_is_one_still(
 def test_a_pointer_is_set_to_nothing_but_a_version_of_the_shelf(shelf: Path, name: str) -> None:
     with pytest.raises(ModelError):
         point_to(shelf, name)
-    assert named(shelf, CURRENT) == ""
+    assert pointer_text(shelf, CURRENT) == ""
     with pytest.raises(ModelError):
-        pointed(shelf, CURRENT)
+        version_of_pointer(shelf, CURRENT)
 
 
 def test_a_pipe_in_place_of_a_pointer_is_not_waited_for(shelf: Path) -> None:
     os.mkfifo(shelf / CURRENT)
-    assert named(shelf, CURRENT) == ""
+    assert pointer_text(shelf, CURRENT) == ""
     with pytest.raises(ModelError, match="no plain file"):
-        pointed(shelf, CURRENT)
+        version_of_pointer(shelf, CURRENT)
 
 
 def test_a_look_tells_when_a_versions_files_were_touched(folder: Path) -> None:
@@ -702,7 +702,7 @@ def test_a_pointer_that_is_a_link_to_a_secret_brings_nothing_of_it_into_the_hist
     secret.write_bytes(b"ops-laptop:5a5a5a5a\n")
     (shelf / CURRENT).unlink()
     (shelf / CURRENT).symlink_to(secret)
-    assert named(shelf, CURRENT) == ""
+    assert pointer_text(shelf, CURRENT) == ""
     point(shelf, CURRENT, folder.name, author="alice", why="a drill", now_ns=1)
     assert b"5a5a" not in (shelf / PROMOTIONS_FILE).read_bytes()
     assert secret.read_bytes() == b"ops-laptop:5a5a5a5a\n"

@@ -17,7 +17,16 @@ import pytest
 
 from daemon.models import pointer
 from daemon.models.ladder.cards import HoldReasons, former_holds, holds_of, write_holds
-from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, ModelError, before, changes, named, point, pointed
+from daemon.models.pointer import (
+    CURRENT,
+    PROMOTIONS_FILE,
+    ModelError,
+    changes,
+    former_version,
+    point,
+    pointer_text,
+    version_of_pointer,
+)
 from daemon.models.store import load
 from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE
@@ -91,11 +100,11 @@ def test_a_current_that_the_trainer_made_names_nothing_and_the_desk_s_own_takes_
 ) -> None:
     published(shelf, "v1")
     assert as_trainer(made, shelf) == 0
-    assert named(shelf, CURRENT) == ""
+    assert pointer_text(shelf, CURRENT) == ""
     with pytest.raises(ModelError, match="owner"):
-        pointed(shelf, CURRENT)
+        version_of_pointer(shelf, CURRENT)
     name(shelf, "v1")
-    assert pointed(shelf, CURRENT) == "v1"
+    assert version_of_pointer(shelf, CURRENT) == "v1"
     assert as_trainer("echo evil > current || mv current gone", shelf) != 0
 
 
@@ -107,8 +116,8 @@ def test_a_history_that_the_trainer_made_first_keeps_no_rollback_back(shelf: Pat
     assert as_trainer(f"{made}; mkdir -p {parts}", shelf) == 0
     name(shelf, "v1")
     name(shelf, "v2")
-    name(shelf, before(shelf), rollback=True)
-    assert pointed(shelf, CURRENT) == "v1"
+    name(shelf, former_version(shelf), rollback=True)
+    assert version_of_pointer(shelf, CURRENT) == "v1"
     assert [change.after for change in changes(shelf)] == ["v1", "v2", "v1"]
     assert as_trainer(f"echo x >> {PROMOTIONS_FILE} || rm -f {PROMOTIONS_FILE}", shelf) != 0
 
@@ -127,7 +136,7 @@ def test_a_version_that_was_changed_after_its_promotion_is_refused(shelf: Path) 
         load(shelf.parent, scalper)
     name(shelf, "v2")
     with pytest.raises(ModelError, match="promoted version"):
-        name(shelf, before(shelf), rollback=True)
+        name(shelf, former_version(shelf), rollback=True)
     assert load(shelf.parent, scalper).version == "v2"
 
 
@@ -144,10 +153,10 @@ def test_a_version_that_was_swapped_after_it_was_judged_is_not_named(shelf: Path
     published(shelf, "v2", b"evil")
     with pytest.raises(ModelError, match="judged version"):
         point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=judged)
-    assert (pointed(shelf, CURRENT), [change.after for change in changes(shelf)]) == ("v1", ["v1"])
+    assert (version_of_pointer(shelf, CURRENT), [change.after for change in changes(shelf)]) == ("v1", ["v1"])
     assert as_trainer("mv v2 evil; mv judged v2", shelf) == 0
     point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=judged)
-    assert (pointed(shelf, CURRENT), changes(shelf)[-1].digest) == ("v2", judged)
+    assert (version_of_pointer(shelf, CURRENT), changes(shelf)[-1].digest) == ("v2", judged)
     assert as_trainer("mv v2 judged; mv evil v2", shelf) == 0  # after the pointer moved
     with pytest.raises(ModelError, match="promoted version"):
         load(shelf.parent, strategy(NAME))
@@ -183,7 +192,7 @@ def test_who_holds_the_shelf_s_lock_for_ever_keeps_no_change_back(
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     name(shelf, "v1")
-    assert pointed(shelf, CURRENT) == "v1"
+    assert version_of_pointer(shelf, CURRENT) == "v1"
 
 
 def _ended(process: subprocess.Popen[bytes]) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.__main__ import main, start_ns, taped
+from simulator.__main__ import main, start_ns, taped_sessions
 from simulator.desks_by_hand import market_of
 from strategies.kit.units import MINUTE_NS
 
@@ -85,5 +85,5 @@ def refused(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_a_person_has_a_minute_to_start_a_daily_desk_before_it_decides_at_sixty_times_real_time() -> None:
     """It decides a quarter of an hour before the open (docs/GUIDE.md)."""
     market = market_of(["regime"], None, [])
-    decided_ns = taped(market)[-1].open_ns - 15 * MINUTE_NS
+    decided_ns = taped_sessions(market)[-1].open_ns - 15 * MINUTE_NS
     assert decided_ns - start_ns(market, None, None) >= 60 * MINUTE_NS

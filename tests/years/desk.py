@@ -21,7 +21,7 @@ from daemon.host.hang import HangGuard
 from daemon.host.time.clock import Clock
 from daemon.operator.alarm_command import AlarmCommand, AlarmLine
 from daemon.operator.log import Log
-from daemon.operator.side_thread import SideThread, supervised
+from daemon.operator.side_thread import SideThread, supervise
 from tests.years.lives import Lives
 from tests.years.loop import Process, YearsLoop
 from tests.years.wires import Network
@@ -111,7 +111,7 @@ def take_the_place_of_threads(told: Callable[[AlarmLine], str]) -> None:
 
     def start(self: SideThread) -> None:
         self.tasks = [  # type: ignore[attr-defined]
-            asyncio.ensure_future(supervised(name, work, self._report)) for name, work in self._works
+            asyncio.ensure_future(supervise(name, work, self._report)) for name, work in self._works
         ]
 
     def stop(self: SideThread, _within_s: float) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from daemon.host.time.calendar import CalendarError
 from daemon.host.version import CommandLine
-from daemon.tapes import bundled
+from daemon.tapes import bundled_tape
 from daemon.tapes.files import TapeError
 from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
@@ -172,7 +172,7 @@ def run(chosen: argparse.Namespace) -> int:
         config = read_file(chosen.model_config) if chosen.model_config else None
         subject = subject_named(chosen.strategy, config)
         spec = _spec_of(subject)
-        path = chosen_bars(chosen, chosen.bars, spec) or bundled(spec)
+        path = chosen_bars(chosen, chosen.bars, spec) or bundled_tape(spec)
         moments = moments_of(path, spec)
         policy = _policy(chosen, subject, spec, moments)
         sys.stderr.write(f"analyse: {path.name}, {len(moments):,} {UNITS[spec.decides]}; decisions by {policy.name}\n")

@@ -44,10 +44,10 @@ from daemon.tapes.bar_folder import (
     actions_of,
     all_series,
     content_digest,
+    encode_index,
     made_of,
     period_of,
     read_part,
-    sealed,
     series_of,
 )
 from daemon.tapes.bars import AnyBars, open_bars, origin_of
@@ -159,12 +159,12 @@ class Writer:
         return Part(file, digest, content, int(starts.size), sessions, empty, self.now, rows.made_of)
 
     def _index(self, series: Series) -> None:
-        write_whole(self.folder / series.bars / series.symbol / INDEX, sealed(series))
+        write_whole(self.folder / series.bars / series.symbol / INDEX, encode_index(series))
 
     def put_actions(self, actions: Actions) -> None:
         """Replace what is known of a symbol's splits and dividends. Raises OSError."""
         (self.folder / ACTIONS).mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / ACTIONS / f"{actions.symbol}.json", sealed(actions))
+        write_whole(self.folder / ACTIONS / f"{actions.symbol}.json", encode_index(actions))
 
     def remove(self, symbol: str, bars: str) -> None:
         """Remove a symbol's bars of one length; its splits and dividends stay. Raises DownloadError, OSError."""

@@ -42,7 +42,7 @@ def bundled_bars(name: str) -> Path:
     >>> training.bundled_bars("option_scalper").name
     'spy_synthetic_30.csv.gz'
     """
-    return tapes.bundled(strategy(add(name)).spec)
+    return tapes.bundled_tape(strategy(add(name)).spec)
 
 
 def bars_of(name: str, path: Path | str | None) -> Path:

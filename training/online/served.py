@@ -16,7 +16,7 @@ from typing import Any, Self
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
 from daemon.experience.link import RedisError
-from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_question, written
+from daemon.experience.questions import KEPT, Question, Reply, answers_name, fields_of, questions_name, read_question
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import ModelError, load
 from strategies.kit.contract import Answer, AnyStrategy
@@ -65,7 +65,7 @@ class AnswerServer:
                 except _FAILURES as error:
                     self._log("question_refused", problem=f"{type(error).__name__}: {error}")
                     continue
-                self._client.xadd(self._answers, written(reply), maxlen=KEPT, approximate=True)
+                self._client.xadd(self._answers, fields_of(reply), maxlen=KEPT, approximate=True)
                 count += 1
         return count
 

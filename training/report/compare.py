@@ -128,7 +128,7 @@ def _number_text(value: float | None) -> str:
 def different(runs: Sequence[FinishedRun]) -> list[Row]:
     """The settings in which the runs differ, those within a table by dotted names; a dash where a run has none."""
     settings = [{name: value for name, value in run.settings.items() if name not in LEFT_OUT} for run in runs]
-    return [*listed.different([dict(listed.dotted(values)) for values in settings], UNKNOWN)]
+    return [*listed.different([dict(listed.dotted_settings(values)) for values in settings], UNKNOWN)]
 
 
 def _plot(runs: Sequence[FinishedRun]) -> plots.Figure:

@@ -42,14 +42,14 @@ from daemon.host.account_lock import AccountLock
 from daemon.host.credential import CredentialProblem
 from daemon.host.failures import innermost
 from daemon.host.hang import HangGuard
-from daemon.host.panic_marker import noticed, obey
+from daemon.host.panic_marker import obey, panic_asker
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import look_s
 from daemon.journal.writer import JournalWriter
 from daemon.operator.log import Log
 from daemon.operator.log_events import LOG_EVENTS
-from daemon.operator.side_thread import supervised
+from daemon.operator.side_thread import supervise
 from daemon.operator.status import in_one_line, status_of
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
@@ -285,7 +285,7 @@ class StandDown:
 
     def at_start(self) -> None:
         """Stand down if the file is there. Run it before any other outside event. A desk that sends nothing goes on."""
-        if not self._live.dry_run and (asker := noticed(self._folder)):
+        if not self._live.dry_run and (asker := panic_asker(self._folder)):
             self._stand_down(asker)
 
     def _stand_down(self, asker: str) -> None:
@@ -503,7 +503,7 @@ class LiveDesk:
                 *self.operator.works,
             )
             for name, work in watching:
-                tasks.append(group.create_task(supervised(name, work, self.operator.failed), name=name))
+                tasks.append(group.create_task(supervise(name, work, self.operator.failed), name=name))
             await engine  # its last commit is durable
             self.heads.publish(self.engine.last_row, self.engine.chain_head)
             for task in tasks:

@@ -17,7 +17,7 @@ from daemon.engine.engine import DIGEST_EVERY
 from daemon.engine.recover import Recovered, adopt_trading, code_digest, libraries, recovered_desk, snapshot_of
 from daemon.engine.state_dir import Rotation, StateDir, locked_by, open_state_dir, peek, rotate_recovered
 from daemon.host.own_files import StateDirError
-from daemon.host.panic_marker import noticed, set_aside
+from daemon.host.panic_marker import panic_asker, set_aside
 from daemon.host.passing import retry_while_busy
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import CommitBatch, HashChain, JournalError, decode_event, encode_effects
@@ -106,7 +106,7 @@ def _code(recovery: Recovered) -> str:
 
 def _panic_events(path: Path, machine: Machine) -> list[PanicNoticed]:
     """Return the panic since this desk stopped: the command comes after it."""
-    asker = noticed(path)
+    asker = panic_asker(path)
     return [PanicNoticed(machine.state.now_ns, asker)] if asker and machine.market is None else []
 
 

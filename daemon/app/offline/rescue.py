@@ -19,7 +19,7 @@ from daemon.brokers.registry import broker_of
 from daemon.config.load import EXIT_CODE, Credentials, DeskSettings
 from daemon.engine.state_dir import enter, locked_by
 from daemon.host.own_files import StateDirError
-from daemon.host.panic_marker import FLAT, Marker, leave, noticed
+from daemon.host.panic_marker import FLAT, Marker, leave, panic_asker
 from daemon.host.time.clock import Clock
 
 NOT_FLAT = 1
@@ -117,7 +117,7 @@ async def _stand_down(state_dir: Path) -> Marker | None:
         return None
     until_s = asyncio.get_running_loop().time() + STAND_DOWN_TIMEOUT_S
     while running and asyncio.get_running_loop().time() < until_s:
-        if not noticed(state_dir):
+        if not panic_asker(state_dir):
             print_line(f"desk in {state_dir}: stands down")
             return marker
         await asyncio.sleep(STAND_DOWN_TIMEOUT_S / 50)

@@ -43,7 +43,7 @@ from daemon.cli.init.desk_folder import (
     config_text,
     fetch_bars,
     first_state,
-    overruled,
+    overruling_variables,
     put_first_run,
     put_into_place,
     put_keys,
@@ -410,7 +410,7 @@ class _Init:
             self._say(f"  {line.verdict:4}  {line.subject}: {text}")
 
     def _what_next(self, kind: str, name: str, *, first: bool) -> None:
-        if variables := overruled(os.environ):
+        if variables := overruling_variables(os.environ):
             self._say(f"note: these variables of this shell win over {CONFIG}: {', '.join(variables)}")
         if self.kept == SYSTEMD:
             self._say("the keys as systemd's credentials, as root (docs/TRADING_HOST.md, 3):")

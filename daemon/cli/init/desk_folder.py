@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from daemon.cli.init.account import FOLDER, LIVE, NONE
 from daemon.config.load import KEYS, Credentials, defaults
 from daemon.host.whole_files import write_whole
-from daemon.models.__main__ import shown
+from daemon.models.__main__ import version_words
 from daemon.models.shipped import PACKAGED, USUAL
 from daemon.tapes.span_options import usual_span
 from daemon.tapes.spans import Span
@@ -207,7 +207,7 @@ def put_first_run(stage_folder: Path, folder: Path, spec: Spec, state: Path, bar
     """
     models = next(store for store in (stage_folder / USUAL, folder / USUAL) if (store / spec.name).is_dir())
     try:
-        version = shown(models, spec.name).partition(" ")[0]
+        version = version_words(models, spec.name).partition(" ")[0]
     except (OSError, ValueError) as error:
         raise FolderProblem(f"{models / spec.name}: its models cannot be read: {error}") from error
     command = [
@@ -277,6 +277,6 @@ def _parts(stage_folder: Path) -> Iterator[Path]:
     yield from (part for part in (Path(FOLDER), CONFIG) if (stage_folder / part).exists())
 
 
-def overruled(environment: Mapping[str, str]) -> Sequence[str]:
+def overruling_variables(environment: Mapping[str, str]) -> Sequence[str]:
     """Return the variables of this shell that will win over the configuration."""
     return sorted(name for name in environment if name.startswith("RLTRADER_") and "__" in name)

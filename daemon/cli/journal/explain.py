@@ -27,7 +27,7 @@ from daemon.journal.outcomes import (
     WHY_NO_CHANGE,
     basket_reached,
     became,
-    booked,
+    book_changes,
     orders_of,
     shown_outcome,
     why_no_change,
@@ -105,7 +105,7 @@ def _coming(reader: JournalReader) -> tuple[int, ...]:
 
 def _outcomes(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: tuple[int, ...]) -> dict[int, str]:
     """Return the outcome of each decision as tables show it, and how its orders ended where some followed."""
-    did, texts = booked(reader, [row["decision"] for row in rows if row["work"]]), {}
+    did, texts = book_changes(reader, [row["decision"] for row in rows if row["work"]]), {}
     for row in rows:
         decision, outcome = row["decision"], row["shown"]
         orders = orders_of(reader, decision) if row["work"] else ()

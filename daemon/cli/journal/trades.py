@@ -18,19 +18,19 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.trade import TERMINAL, Trade
 from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end, read_trades
 from daemon.reports.trade_tables import (
+    duration_words,
     gain,
     in_words,
-    lasted,
     left_by,
     open_of,
     own_columns,
     percent,
     so_far,
     sum_line,
+    trade_words,
     trades_csv,
     trades_shown,
     usd,
-    what,
     why,
 )
 from strategies.kit.quantity import to_json
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         print_table(console, _table(rows), *(column.heading for column in own_columns(TERMINAL).values()), *LEAST)
         for trade in rows:
             if abs(trade.held) not in (0, trade.quantity):
-                console.print(f"{what(trade)}, {open_of(trade)}: {so_far(trade)}", soft_wrap=True)
+                console.print(f"{trade_words(trade)}, {open_of(trade)}: {so_far(trade)}", soft_wrap=True)
         console.print(sum_line(trades.totals), soft_wrap=True)
         if (matching := trades.totals.trades + trades.totals.open) > len(rows):
             console.print(f"{len(rows)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
@@ -101,8 +101,10 @@ def _table(trades: tuple[Trade, ...]) -> Table:
         pnl = trade.pnl_usd or 0.0
         table.add_row(
             new_york_text(trade.entered_ns),
-            lasted(trade.held_s) if trade.left_ns is not None else f"{open_of(trade)}, {lasted(trade.held_s)}",
-            what(trade),
+            duration_words(trade.held_s)
+            if trade.left_ns is not None
+            else f"{open_of(trade)}, {duration_words(trade.held_s)}",
+            trade_words(trade),
             usd(trade.entry_price),
             usd(trade.exit_price if trade.left_ns is not None else None),
             gain(trade.pnl_usd),

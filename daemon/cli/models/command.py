@@ -32,11 +32,11 @@ from daemon.models.pointer import (
     POINTERS,
     TEXT_MOST,
     ModelError,
-    before,
     checked_name,
-    named,
+    former_version,
     point,
-    pointed,
+    pointer_text,
+    version_of_pointer,
 )
 from daemon.models.signature import SIGNATURE_FILE, sign
 from daemon.models.store import ALLOW_PASSIVE, LoadedModel, never_traded
@@ -138,7 +138,7 @@ def _check(store: ModelStore, options: argparse.Namespace, console: Console) -> 
 
 def _lead_to_activation(store: ModelStore, options: argparse.Namespace, version: str) -> None:
     """Set what leads on from a whole version: to activate it, or the list where it is active already."""
-    if version == named(store.shelf, CURRENT):
+    if version == pointer_text(store.shelf, CURRENT):
         lead_on(options, "models", "list", about=STORE)
     else:
         lead_on(options, "models", "activate", version, "--reason", "TEXT", about=STORE)
@@ -162,7 +162,7 @@ def _candidate(store: ModelStore, options: argparse.Namespace, console: Console)
 
 
 def _rollback(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
-    return _name(store, CURRENT, before(store.shelf), options, console, rollback=True)
+    return _name(store, CURRENT, former_version(store.shelf), options, console, rollback=True)
 
 
 def _name(
@@ -202,7 +202,7 @@ def _name(
     message = f"{pointer}: {change.before or 'none'} -> {change.after or 'none'}"
     if change.before == change.after:
         message += ", as before"
-    elif pointer == CANDIDATE and version == named(store.shelf, CURRENT):
+    elif pointer == CANDIDATE and version == pointer_text(store.shelf, CURRENT):
         message += "; it answers as current already, and is not asked twice"
     elif pointer == CANDIDATE and version and store.settings.policy.shadow != CANDIDATE:
         message += '; a desk asks it where its configuration has policy.shadow = "candidate"'
@@ -243,7 +243,7 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
     """Write the file that keeps versions off the ladder."""
     author, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
     version = getattr(options, "version", "")
-    version = pointed(store.shelf, version) if version in POINTERS else version
+    version = version_of_pointer(store.shelf, version) if version in POINTERS else version
     holds = change_holds(store.shelf, partial(_held_anew, options.word, version, f"{why} (by {author})"))
     opposite = {"hold": "release", "freeze": "thaw"}.get(options.word)
     of = [version] if options.word == "hold" else []
@@ -252,7 +252,7 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
     text = f"learning: {learning}; held back: {', '.join(holds.held) or 'none'}"
     if options.word == "hold" and not (store.shelf / version).is_dir():
         text += f"; {store.shelf} has no version {version} yet: is this its name?"
-    elif options.word == "hold" and version == named(store.shelf, CURRENT):
+    elif options.word == "hold" and version == pointer_text(store.shelf, CURRENT):
         text += f"; {version} is current and answers on, unless it is a canary: rltraderctl models rollback ends that"
     with result_of(f"rltraderctl: models {options.word}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)

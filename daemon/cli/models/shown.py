@@ -14,7 +14,7 @@ from daemon.cli.models.store import ModelStore, NotPossible
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
 from daemon.models.ladder.cards import card_of, former_holds
-from daemon.models.pointer import CURRENT, POINTERS, ModelError, changes, named
+from daemon.models.pointer import CURRENT, POINTERS, ModelError, changes, pointer_text
 from daemon.models.signature import SIGNATURE_FILE
 from daemon.models.store import ALLOW_PASSIVE, LoadedModel, claim_words, never_traded, newest_fitting, versions
 from daemon.models.store import load as load_model
@@ -26,7 +26,7 @@ SHOW_FIGURES = 12  # of the manifest's metrics
 
 
 def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
-    pointers = {pointer: named(store.shelf, pointer) for pointer in POINTERS}
+    pointers = {pointer: pointer_text(store.shelf, pointer) for pointer in POINTERS}
     table = Table(box=None, pad_edge=False)
     for title in ("version", "named by", "promoted", "trained until", "feed", "signed", "note"):
         table.add_column(title, overflow="fold")
@@ -104,7 +104,7 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
     manifest, training = model.manifest, model.manifest.training
     lines: list[tuple[str, object]] = [
         ("version", model.version),
-        ("named by", ", ".join(p for p in POINTERS if named(store.shelf, p) == model.version) or "no pointer"),
+        ("named by", ", ".join(p for p in POINTERS if pointer_text(store.shelf, p) == model.version) or "no pointer"),
         ("promoted", "yes" if manifest.promoted else "no: on a live account it would deny every entry"),
         ("policy", f"{len(model.policy):,} bytes, SHA-256 {model.digest}"),
         ("contract hash", manifest.contract_hash),

@@ -11,7 +11,7 @@ from rich.console import Console
 from daemon.cli.runs.removal import removal
 from daemon.engine.state_dir import enter
 from daemon.host.printable import printable
-from daemon.library.library import LibraryError, chosen, library_of
+from daemon.library.library import LibraryError, chosen_run, library_of
 from daemon.library.listed import UNREADABLE
 from daemon.library.run_files import TAG, TAGS_MOST, read_tags, write_tags
 
@@ -27,7 +27,7 @@ def add_tag(command: argparse.ArgumentParser) -> None:
 
 def tag(options: argparse.Namespace, console: Console) -> int:
     """Tag a run. Returns 0. Raises LibraryError, ValueError, OSError."""
-    run = chosen(library_of(options.places), options.id)
+    run = chosen_run(library_of(options.places), options.id)
     if run.state == UNREADABLE:
         raise LibraryError(f"{run.id} cannot be read: {run.problem}")
     wrong = [name for name in options.tags if TAG.fullmatch(name) is None]
@@ -53,7 +53,7 @@ def add_delete(command: argparse.ArgumentParser) -> None:
 def delete(options: argparse.Namespace, console: Console) -> int:
     """Delete runs, each after a question. Returns 0, 1 where one was kept. Raises as `removal`."""
     library = library_of(options.places)
-    runs = [chosen(library, name) for name in options.ids]
+    runs = [chosen_run(library, name) for name in options.ids]
     unreadable = next((run for run in runs if run.state == UNREADABLE), None)
     if unreadable is not None:
         raise LibraryError(f"{unreadable.id} cannot be read ({unreadable.problem}): look at it, and remove it by hand")

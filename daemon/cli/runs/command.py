@@ -25,7 +25,7 @@ from daemon.host.printable import printable
 from daemon.host.version import CommandLine, add_version
 from daemon.journal.rows import JournalError
 from daemon.library.compare import figure_rows
-from daemon.library.library import PLACES_HELP, Library, LibraryError, chosen, course, library_of, usual_places
+from daemon.library.library import PLACES_HELP, Library, LibraryError, chosen_run, course, library_of, usual_places
 from daemon.library.listed import KINDS, NONE, RUNNING, UNREADABLE, ListedRun
 from daemon.operator.summary import sparkline
 
@@ -194,7 +194,7 @@ def when(time_s: float) -> str:
 
 
 def _show(options: argparse.Namespace, console: Console) -> int:
-    run = chosen(library_of(options.places), options.id)
+    run = chosen_run(library_of(options.places), options.id)
     run_course = course(run)
     if options.json:
         _write_json({"run": run, "course": run_course})

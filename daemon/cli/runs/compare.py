@@ -16,7 +16,7 @@ from daemon.cli.arguments import print_table, write_out
 from daemon.host.printable import printable
 from daemon.library.compare import FEWEST, MOST, Comparison
 from daemon.library.compare import compare as compared
-from daemon.library.library import chosen, library_of
+from daemon.library.library import chosen_run, library_of
 from daemon.library.page import comparison_page
 from daemon.reports.performance.words import share
 
@@ -36,7 +36,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the comparison, write its page. Returns 0. Raises LibraryError, JournalError, ValueError, OSError."""
     library = library_of(options.places)
-    comparison = compared([chosen(library, name) for name in options.ids])
+    comparison = compared([chosen_run(library, name) for name in options.ids])
     write_out(options, console, [comparison], lambda: show(comparison, console), lambda: comparison_page(comparison))
     return 0
 
@@ -53,7 +53,7 @@ def show(comparison: Comparison, console: Console) -> None:
     ):
         console.print()
         console.print(title)
-        for line in drawn(lines, width):
+        for line in draw_lines(lines, width):
             console.print(line)
     console.print()
     print_table(console, _table("", comparison.figures, len(names)))
@@ -65,7 +65,7 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(printable(remark))
 
 
-def drawn(lines: Sequence[tuple[Sequence[float], Sequence[float]]], width: int, height: int = ROWS) -> list[Text]:
+def draw_lines(lines: Sequence[tuple[Sequence[float], Sequence[float]]], width: int, height: int = ROWS) -> list[Text]:
     """Return lines of (times, values) as rows of text: each by its letter, `*` where several meet.
 
     A column shows the newest value up to its time, and nothing before a line's first and after its last.

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from daemon.engine.desks_file import NAME
 from daemon.host.printable import printable
-from daemon.library.library import RUNS, LibraryError, chosen, library_of, look_again
+from daemon.library.library import RUNS, LibraryError, chosen_run, library_of, look_again
 from daemon.library.listed import FINISHED, RUNNING, ListedRun
 from rltrader import module_command
 
@@ -80,7 +80,7 @@ def add_watch(command: argparse.ArgumentParser) -> None:
 
 def watch(options: argparse.Namespace, console: Console) -> int:
     """Show a run's progress until it ends. Returns 0, 1 where it ended before its end. Raises LibraryError."""
-    run = chosen(library_of(options.places), options.id)
+    run = chosen_run(library_of(options.places), options.id)
     last = _watch(run, console, time.sleep)
     figures = last.figures
     came_to = "" if figures is None else f": return {figures.share:+.2%}, drawdown {figures.max_drawdown:.2%}"

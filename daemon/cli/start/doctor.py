@@ -34,7 +34,7 @@ from daemon.cli.start.checks import (
 from daemon.config.clock import clock_of
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
-from daemon.config.strategy import described, strategy_of
+from daemon.config.strategy import describe, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.strategy_rules import not_promoted_words
 from daemon.host.credential import CredentialProblem, credential
@@ -95,7 +95,7 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
     lines = [CheckLine("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
-    lines.append(CheckLine("strategy", OK, described(strategy_of(settings))))
+    lines.append(CheckLine("strategy", OK, describe(strategy_of(settings))))
     settings, feed = await _feed(settings, keys, clock)
     lines += [CheckLine("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
     lines += protection_findings(settings, dry_run=dry_run)

@@ -28,7 +28,7 @@ from daemon.operator.log import Log
 from daemon.operator.summary import Summary, show
 from daemon.reports.performance.read import read_performance
 from daemon.reports.performance.words import result_words
-from daemon.reports.trade_tables import unrealised
+from daemon.reports.trade_tables import unrealised_rest
 from daemon.tapes.quotes.choice import QuoteChoice
 from strategies.kit.quantity import to_json
 
@@ -49,7 +49,8 @@ def outcome_of(summary: Summary, state_dir: Path) -> FinalResult:
     if not figures.sessions:
         return FinalResult()
     return FinalResult(
-        result_words(figures), unrealised(figures.pnl_usd, summary.realized_pnl_usd) if figures.trades.open else None
+        result_words(figures),
+        unrealised_rest(figures.pnl_usd, summary.realized_pnl_usd) if figures.trades.open else None,
     )
 
 

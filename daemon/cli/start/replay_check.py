@@ -15,7 +15,7 @@ from daemon.cli.start.checks import OK, WARN
 from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DeskSettings
-from daemon.config.strategy import described
+from daemon.config.strategy import describe
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.models.store import claim_words, how_to_claim, proof_words, warnings
@@ -51,7 +51,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "configuration": "ok",
         "desk": settings.desk.name,
         "mode": "replay (dry run)" + ("" if replay.quotes is None else " with recorded option quotes"),
-        "strategy": described(replay.strategy),
+        "strategy": describe(replay.strategy),
         "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
         **({"too short": short} if (short := _short(replay)) else {}),
         **({"synthetic": "yes: the bars are made up"} if replay.info.synthetic else {}),

@@ -18,7 +18,7 @@ from daemon.dashboard.newest import decision_lines, under_way
 from daemon.dashboard.pages.history import Lookup
 from daemon.dashboard.pages.now import shares_of
 from daemon.dashboard.pages.price import NotThere
-from daemon.dashboard.pages.risk import DENIES, PASSES, UNKNOWN, unneeded
+from daemon.dashboard.pages.risk import DENIES, PASSES, UNKNOWN, why_unneeded
 from daemon.dashboard.views import (
     Contribution,
     DecisionPage,
@@ -155,7 +155,7 @@ def _rows_of(observation: Observation | None, spec: Spec | None) -> Rows:
 def _gate(name: str, reason: str | None, mode: str) -> GateLine:
     if reason is None:
         return GateLine(name, UNKNOWN, NOT_PUT)
-    return GateLine(name, DENIES, reason) if reason else GateLine(name, PASSES, unneeded(name, mode))
+    return GateLine(name, DENIES, reason) if reason else GateLine(name, PASSES, why_unneeded(name, mode))
 
 
 def _orders(reader: JournalReader, work: str | None) -> tuple[OrderLine, ...]:

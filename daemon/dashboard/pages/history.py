@@ -44,7 +44,7 @@ def file_of(reader: JournalReader, decision: int) -> Path:
     return part_of(reader.path, rows[0]["time_ns"]) if rows else reader.path
 
 
-def stepped(machine: Machine, entry: Entry) -> Step | None:
+def step_again(machine: Machine, entry: Entry) -> Step | None:
     """Step the row again; None for a row that left nothing. Raises Divergence if the effects differ."""
     if entry.raised:
         return None
@@ -217,7 +217,7 @@ class DecisionHistory:
                 return
             if entry.kind == "SessionScheduled":
                 self._anchor(machine, entry.id - 1, generation)
-            step = stepped(machine, entry)
+            step = step_again(machine, entry)
             for question in questions(step):
                 beyond += has_found
                 has_found = has_found or question.decision == decision

@@ -30,7 +30,7 @@ from daemon.dashboard.pages.price import day_of
 from daemon.experience.experience import stream_name
 from daemon.experience.learning import LearningUnreadable, read_learning
 from daemon.journal.reader import JournalReader
-from daemon.models.ladder.cards import HoldReasons, carded, holds_of, read_card
+from daemon.models.ladder.cards import HoldReasons, card_times, holds_of, read_card
 from daemon.models.pointer import ModelError
 from daemon.reports.heads import heads_at
 from strategies.kit.contract import Spec
@@ -166,7 +166,7 @@ def _rungs(picture: Picture, models_dir: Path, spec: Spec) -> tuple[RungLine, ..
     """Return the versions with a card or a step, the newest first."""
     steps, shelf = picture.newest.steps, models_dir / spec.name
     versions = list(dict.fromkeys(step.version for step in steps))
-    cards = carded(models_dir, spec.name)
+    cards = card_times(models_dir, spec.name)
     waiting = sorted((name for name in cards if name not in versions), key=lambda name: -cards[name])
     running = picture.state.model.version if picture.state is not None and picture.state.model is not None else ""
     names = [name for name in dict.fromkeys((*waiting, *versions, running)) if name][:RUNGS_MOST]

@@ -17,7 +17,7 @@ from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.decisions import shadow_rows
 from daemon.dashboard.views import ModelLine, ModelsPage, ShadowSummary
 from daemon.journal.reader import JournalReader
-from daemon.models.pointer import CANDIDATE, CURRENT, ModelError, pointed, read_plain
+from daemon.models.pointer import CANDIDATE, CURRENT, ModelError, read_plain, version_of_pointer
 from daemon.models.store import MANIFEST_BYTES_MAX, claim_words, versions
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 from strategies.registry import configured
@@ -64,7 +64,7 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
 def _pointer(shelf: Path, name: str) -> str:
     """Return the version that a pointer names, "" for none."""
     try:
-        return pointed(shelf, name)
+        return version_of_pointer(shelf, name)
     except ModelError:
         return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon.dashboard.pages.price import thinned
+from daemon.dashboard.pages.price import thin_indices
 from daemon.dashboard.views import PerformancePage
 from daemon.journal.reader import JournalReader
 from daemon.reports.performance.figures import Line, Performance
@@ -47,7 +47,7 @@ def _within_days(reader: JournalReader, figures: Performance) -> Line:
         (round(line.times[0] * 1e9), round(line.times[-1] * 1e9) + 10**6),
     )
     equity = [row["equity"] / figures.start_usd - 1.0 for row in rows]
-    chosen = thinned(equity)
+    chosen = thin_indices(equity)
     return Line(
         line.name,
         (line.times[0], *(rows[place]["time_ns"] / 1e9 for place in chosen)),

@@ -232,7 +232,7 @@ def equity_page(reader: JournalReader, state: State[Any] | None = None) -> Equit
         equity.append(round(float(state.book.equity), 2))
     peaks = peaks_of(equity, float(state.book.peak) if state is not None else 0.0)
     drawdown = [max(peak - value, 0.0) / peak if peak > 0 else 0.0 for value, peak in zip(equity, peaks, strict=True)]
-    chosen = thinned(equity)
+    chosen = thin_indices(equity)
     return EquityPage(
         tuple(times[i] / 1e9 for i in chosen),
         tuple(equity[i] for i in chosen),
@@ -268,7 +268,7 @@ def peaks_of(equity: list[float], peak: float) -> list[float]:
     return peaks
 
 
-def thinned(equity: list[float]) -> list[int]:
+def thin_indices(equity: list[float]) -> list[int]:
     """Return the indices of at most POINTS values."""
     count = len(equity)
     if count <= POINTS:

@@ -61,11 +61,11 @@ def _line(gate: Gate, verdict: str | None, view: RiskView) -> GateLine:
     if verdict is None:
         return GateLine(gate.name, UNKNOWN, NEEDS_AN_ORDER)
     if not verdict:
-        return GateLine(gate.name, PASSES, unneeded(gate.name, view.identity.mode))
+        return GateLine(gate.name, PASSES, why_unneeded(gate.name, view.identity.mode))
     return GateLine(gate.name, DENIES, verdict, gate.ends_ns(view) / 1e9 if gate.ends_ns is not None else 0.0)
 
 
-def unneeded(gate: str, mode: str) -> str:
+def why_unneeded(gate: str, mode: str) -> str:
     """Return why a gate that passes asks for nothing in this mode, "" where it does."""
     return _WITHOUT.get(mode, "") if gate in _OF_REAL_MONEY else ""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.library.compare import Comparison, compare
-from daemon.library.library import Library, LibraryError, Looked, chosen, library_of
+from daemon.library.library import Library, LibraryError, Looked, chosen_run, library_of
 from daemon.library.listed import Course
 
 POINTS_MOST = 800  # of a course
@@ -32,7 +32,7 @@ class RunShelf:
         """`GET /api/runs/compare?id=…&id=…`. Raises LibraryError, JournalError, OSError."""
         library = library_of(self._places, self._looks)
         try:
-            comparison_result = compare([chosen(library, name[:NAME_MOST], by_folder=False) for name in names])
+            comparison_result = compare([chosen_run(library, name[:NAME_MOST], by_folder=False) for name in names])
         except ValueError as error:  # a file that was good when the list was made
             raise LibraryError("a run cannot be read any more: look at the list again") from error
         return msgspec.structs.replace(

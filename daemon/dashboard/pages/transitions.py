@@ -20,7 +20,7 @@ from strategies.kit.contract import Spec
 _ASKED = "kind = 'policy'"
 
 
-def wanted(reader: JournalReader, number: int) -> int:
+def decision_wanted(reader: JournalReader, number: int) -> int:
     """Return the decision that is asked for; 0 asks for the newest that a later one follows. Raises sqlite3.Error."""
     if number:
         return number

@@ -55,7 +55,7 @@ def figures_of(card: Card) -> dict[str, float]:
     return figures | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
 
 
-def carded(models_dir: Path, strategy: str) -> dict[str, int]:
+def card_times(models_dir: Path, strategy: str) -> dict[str, int]:
     """Return the versions with a card, and when each card was written (ns)."""
     shelf, times = models_dir / strategy, {}
     for version in versions(models_dir, strategy):
@@ -71,7 +71,7 @@ def newest_with_card(
 
     Where as many were judged as the journal remembers, older cards than theirs may be of versions that it forgot.
     """
-    cards = carded(models_dir, strategy)
+    cards = card_times(models_dir, strategy)
     oldest = (
         max((cards.get(version, 0) for version in judged_versions), default=0)
         if len(judged_versions) >= JUDGED_MAX

@@ -33,7 +33,7 @@ from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_o
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import WatchedDesk
-from daemon.models.pointer import CURRENT, JUDGED, MISSING, ModelError, canary_of, changes, point, pointed
+from daemon.models.pointer import CURRENT, JUDGED, MISSING, ModelError, canary_of, changes, point, version_of_pointer
 from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.models.store import Sight, load, sight
@@ -113,7 +113,7 @@ class Climber:
             self._note_move(ladder, LadderMove(ROLLED_BACK, "canary_drift", detail))
 
     def _check_drawdown(self, book: Book, ladder: LadderState) -> None:
-        gain = rules_of.gained(book)
+        gain = rules_of.total_gain(book)
         self._peak = max(self._peak, gain, ladder.figures[PEAK])
         capital = float(book.equity) - (gain - ladder.figures[GAINED])  # that at its promotion, and transfers since
         move = rules_of.drawdown(gain, self._peak, capital, ladder.share, self._rules)
@@ -284,7 +284,7 @@ class Climber:
                 load, self._desk.models_dir, self._desk.strategy, version, self._desk.public_key
             )
             card, manifest = await asyncio.to_thread(card_of, model), model.manifest_digest
-            move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
+            move, figures = rules_of.judge_card(card, champion, self._rules), figures_of(card)
         except ModelError as error:
             if self._waits(files, error):
                 return True
@@ -319,7 +319,7 @@ class Climber:
     async def _begin(self, ladder: LadderState) -> None:
         """The challenger answers from here on: note the equity at its promotion, and what was gained before."""
         state = self._desk.submitter.state
-        base, self._peak = float(state.book.equity), rules_of.gained(state.book)
+        base, self._peak = float(state.book.equity), rules_of.total_gain(state.book)
         figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
         figures |= {GAINED: self._peak, PEAK: self._peak, TRADED: 0.0} | _questions(state)
         await self._submit(ladder, ladder.step, 0, figures, "answers", f"equity {base:.2f} at its promotion")
@@ -444,7 +444,7 @@ class Climber:
     def _current(self) -> str:
         """Return the version that `current` names, "" where it names none."""
         try:
-            return pointed(self._desk.shelf, CURRENT)
+            return version_of_pointer(self._desk.shelf, CURRENT)
         except ModelError:
             return ""
 
@@ -503,7 +503,7 @@ class Climber:
 
 def _questions(state: State[Any]) -> dict[str, float]:
     """Return what counts a canary's questions from here on."""
-    return {ASKED: float(state.decision), FAILED: float(rules_of.unanswered(state.stats))}
+    return {ASKED: float(state.decision), FAILED: float(rules_of.unanswered_questions(state.stats))}
 
 
 def _session_end_at_start(state: State[Any]) -> tuple[State[Any], ...]:

@@ -42,7 +42,7 @@ def falls(ladder: LadderState | UnsetType) -> bool:
     return ladder is not UNSET and ladder.step == ROLLED_BACK and "left" not in ladder.figures
 
 
-def judged(card: Card, champion: str, rules: LadderTable) -> LadderMove:
+def judge_card(card: Card, champion: str, rules: LadderTable) -> LadderMove:
     """Judge a card by the criteria of the configuration: on to the replay, or refused by the first that fails."""
     lead = card.leads.get(rules.estimator)
     checks = (
@@ -116,7 +116,7 @@ def after_canary(step: str, sessions: int, evidence: float, rules: LadderTable) 
     return LadderMove(steps[steps.index(step) + 1], "canary_passed", f"{sessions} sessions without a breach")
 
 
-def gained(book: Book) -> float:
+def total_gain(book: Book) -> float:
     """Return what the desk ever gained, USD, realised and not: no transfer changes it, however it was booked."""
     return float(book.realized + book.equity - at_cost(book))
 
@@ -131,7 +131,7 @@ def drawdown(gain: float, peak: float, capital: float, share: float, rules: Ladd
     )
 
 
-def unanswered(stats: Stats) -> int:
+def unanswered_questions(stats: Stats) -> int:
     """Return how many questions had no usable answer since the journal began."""
     return sum(stats.denials.get(gate, 0) for gate in UNANSWERED)
 

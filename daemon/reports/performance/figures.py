@@ -22,7 +22,7 @@ from daemon.reports.performance.ratios import (
     YEAR,
     Drawdown,
     Series,
-    compounded,
+    compound,
     drawdowns,
     falls,
     sharpe,
@@ -318,7 +318,7 @@ def performance(
     returns, gains = returns_of(span), _gains(span)
     days = _periods(names, gains, returns)
     active_days = [day.pnl_usd for day in days if abs(day.pnl_usd) >= 0.005]
-    total = compounded(returns)
+    total = compound(returns)
     comparisons = tuple((lines or {}).items())
     spread = float(returns.std(ddof=1)) if returns.size > 1 else None
     begin_ns = span.before.last_ns if span.before else chosen[0].first_ns
@@ -352,10 +352,10 @@ def performance(
         years=_periods([name[:4] for name in names], gains, returns),
         drawdowns=drawdowns(names, returns),
         lines=tuple(
-            Line(name, times, (0.0, *compounded(line).tolist())) for name, line in (("equity", returns), *comparisons)
+            Line(name, times, (0.0, *compound(line).tolist())) for name, line in (("equity", returns), *comparisons)
         ),
         compared=tuple(
-            Compared(name, float(compounded(line)[-1]), float(falls(line).max()), sharpe(line))
+            Compared(name, float(compound(line)[-1]), float(falls(line).max()), sharpe(line))
             for name, line in comparisons
         ),
     )
@@ -371,7 +371,7 @@ def _annual(share: float, sessions: int) -> float | None:
 # --- several desks ----------------------------------------------------------------------------------------------------
 
 
-def summed(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
+def sum_desks(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
     """Return the days of several desks as if they were one account.
 
     A desk that begins later brings its capital as a transfer; one without a record on a day has its last equity.

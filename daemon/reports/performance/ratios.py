@@ -28,7 +28,7 @@ class Drawdown(msgspec.Struct, frozen=True):
     to_trough: int
 
 
-def compounded(returns: Series) -> Series:
+def compound(returns: Series) -> Series:
     """Return the sums of returns up to each day, compounded: 0.1 is 10 % above the begin."""
     index: Series = np.cumprod(1.0 + returns, dtype=np.float64)
     return index - 1.0

@@ -21,7 +21,7 @@ from daemon.reports.performance.figures import (
     begin_of,
     performance,
     span_of,
-    summed,
+    sum_desks,
     totals_of,
 )
 from daemon.reports.performance.prices import Closes, closes_at, held_returns
@@ -184,7 +184,7 @@ def read_sheet(
         return Sheet(tuple(desks))
     names = names or distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
     desks = [replace(desk, desk=name) for desk, name in zip(desks, names, strict=True)]
-    span = read_span(summed(all_days), all_holding_times, first_date, last_date, range_name)
+    span = read_span(sum_desks(all_days), all_holding_times, first_date, last_date, range_name)
     totals = totals_of(
         [trade for trades in all_trades for trade in trades.trades],
         sum(trades.totals.other_usd for trades in all_trades),

@@ -9,7 +9,7 @@ from daemon.journal.trades import Totals
 from daemon.page_kit.svg import MINUS
 from daemon.reports.performance.figures import Performance, Period
 from daemon.reports.performance.ratios import Drawdown
-from daemon.reports.trade_tables import NOT_OF_A_TRADE, gain, lasted, realised, unrealised
+from daemon.reports.trade_tables import NOT_OF_A_TRADE, duration_words, gain, realised_words, unrealised_rest
 from daemon.reports.words import NONE, money, number, plural
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -101,7 +101,7 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
         ("Win rate", share(trades.win_rate, 1, sign=False) + of),
         ("Profit factor", ratio(trades.profit_factor) + of),
         ("Expectancy", NONE if trades.expectancy_usd is None else f"{gain(trades.expectancy_usd)} USD{of}"),
-        ("Average holding", lasted(trades.held_s)),
+        ("Average holding", duration_words(trades.held_s)),
         ("Time in the market", share(figures.in_market, 1, sign=False)),
         ("Equity at work while held", share(figures.at_work, 1, sign=False)),
     ]
@@ -118,14 +118,14 @@ def _of_days(figures: Performance, figure: float | None) -> str:
 def _still_open(trades: Totals) -> str:
     """Return how many trades are open and what they are worth more than they cost."""
     open_text = f"{gain(trades.open_usd)} USD\n" if trades.open_usd is not None else "not priced\n"
-    rest = unrealised(trades.open_usd, trades.open_realized_usd)
+    rest = unrealised_rest(trades.open_usd, trades.open_realized_usd)
     parts = f"realised {gain(trades.open_realized_usd)}, unrealised {gain(rest)}"
     return f"{open_text}{plural(trades.open, 'trade')}, at the newest price: {parts}"
 
 
 def _realised_words(trades: Totals) -> str:
     """Return what is realised: a trade is closed when flat, and open ones sold parts."""
-    return f"{realised(trades)}\nclosed trades (flat again) and parts sold of open ones"
+    return f"{realised_words(trades)}\nclosed trades (flat again) and parts sold of open ones"
 
 
 def compared_rows(figures: Performance) -> list[tuple[str, str, str, str]]:

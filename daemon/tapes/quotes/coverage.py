@@ -115,7 +115,7 @@ def report_on(path: Path) -> QuoteReport:
             days = {session.date: session for session in calendar.sessions}
         session = days.get(quotes.date)
         tally.add(quotes, session, minutes=minutes)
-        cover.extend(covered(quotes, session, minutes=minutes))
+        cover.extend(coverage_of(quotes, session, minutes=minutes))
         sources.update(quotes.sources)
         dates.append(quotes.date)
     return QuoteReport(
@@ -134,7 +134,7 @@ def report_on(path: Path) -> QuoteReport:
     )
 
 
-def covered(quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> list[Cover]:
+def coverage_of(quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> list[Cover]:
     """Return the coverage of one session, by expiry and by distance of the strike.
 
     With `minutes` a contract could have a row for each minute of the session, else for each time of the file.

@@ -36,7 +36,7 @@ from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.ladder.climber import Climber
-from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, before, named, point
+from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, former_version, point, pointer_text
 from daemon.models.runtime import NO_MODEL, NoPolicy
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports
@@ -87,9 +87,9 @@ def test_a_challenger_climbs_from_its_card_to_the_champion(tmp_path: Path) -> No
         with_card(store, CARD)
         await climb.settle()
         for _ in range(6):
-            seen.append((climb.step, named(store / "option_scalper", CURRENT), climb.run.models.running.version))
+            seen.append((climb.step, pointer_text(store / "option_scalper", CURRENT), climb.run.models.running.version))
             await climb.session()
-        seen.append((climb.step, named(store / "option_scalper", CURRENT), climb.run.models.running.version))
+        seen.append((climb.step, pointer_text(store / "option_scalper", CURRENT), climb.run.models.running.version))
 
     moves = climbed(tmp_path, play)
     assert seen == [
@@ -257,7 +257,7 @@ def test_a_canary_far_below_its_card_is_rolled_back_for_its_rewards(tmp_path: Pa
         for _ in range(6):
             await climb.session()
         assert climb.run.models.running.version == "v1"
-        assert named(store / "option_scalper", CURRENT) == "v1"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v1"
 
     moves = climbed(tmp_path, play, replace(RULES, canary_sessions=4))
     assert steps(moves)[-1] == ("rolled_back", "canary_rewards")
@@ -280,7 +280,7 @@ def test_a_champion_with_a_card_of_its_own_answers_again_after_a_canary_fell(tmp
         climb.climber.drifted("v2", "index 3.1")
         await climb.settle()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
-        assert named(store / "option_scalper", CURRENT) == "v1"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v1"
 
     moves = climbed(tmp_path, play)
     assert {move.version for move in moves} == {"v2"}
@@ -437,7 +437,7 @@ def test_a_canary_that_cannot_be_loaded_at_a_start_gives_its_place_back_to_the_c
         for _ in range(3):
             await climb.settle()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
-        assert named(store / "option_scalper", CURRENT) == "v1"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v1"
 
     moves = climbed(tmp_path, play)
     assert steps(moves)[-1] == ("rolled_back", "verification")
@@ -479,7 +479,7 @@ def test_a_person_may_promote_a_version_again_that_fell(tmp_path: Path) -> None:
         await climb.settle()
         await climb.session()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v2")
-        assert named(store / "option_scalper", CURRENT) == "v2"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v2"
 
     assert climbed(tmp_path, play)[-1].share == 1.0
 
@@ -511,7 +511,7 @@ def test_a_version_that_was_swapped_after_its_card_and_shadow_were_judged_never_
         for _ in range(3):
             await climb.session()
         assert (climb.step, climb.run.models.running.version) == ("v2 refused", "v1")
-        assert named(store / "option_scalper", CURRENT) == "v1"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v1"
 
     moves = climbed(tmp_path, play)
     assert steps(moves) == [
@@ -554,7 +554,7 @@ def test_a_champion_that_was_swapped_does_not_take_the_place_of_a_canary_that_fe
         await climb.settle()
         await climb.session()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v2")
-        assert named(store / "option_scalper", CURRENT) == "v2"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v2"
         publish(store, "good", 7)
         name(store, "good")  # by a person
         await climb.run.lifecycle.look()
@@ -576,7 +576,7 @@ def test_a_canary_that_never_answered_is_not_what_a_start_would_take(tmp_path: P
         damage(store / "option_scalper" / "v2")  # what answers in shadow is in memory
         await climb.session()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
-        assert named(store / "option_scalper", CURRENT) == "v1"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v1"
 
     moves = climbed(tmp_path, play)
     assert [(move.to_step, move.reason) for move in moves[-2:]] == [
@@ -599,7 +599,7 @@ def test_a_rollback_after_a_canary_fell_goes_behind_it(tmp_path: Path) -> None:
         assert climb.step == "v2 canary_10"
         climb.climber.drifted("v2", "index 3.1")
         await climb.settle()
-        assert before(store / "option_scalper") == "v0"
+        assert former_version(store / "option_scalper") == "v0"
 
     climbed(tmp_path, play)
 
@@ -665,7 +665,7 @@ def test_what_a_person_lets_answer_stays_whatever_a_challenger_does(tmp_path: Pa
             await climb.run.feed_session()
         if when == "after it is named":
             await climb.climber.look()
-            assert named(store / "option_scalper", CURRENT) == "v2"
+            assert pointer_text(store / "option_scalper", CURRENT) == "v2"
         name(store, chosen)
         for _ in range(2):
             await climb.session()
@@ -771,7 +771,7 @@ def test_a_canary_of_another_journal_that_comes_to_answer_in_a_session_does_not_
         ladder = climb.run.submitter.state.ladder
         assert isinstance(ladder, LadderState)
         assert ladder.share == 0.1
-        await until(lambda: named(shelf, CURRENT) == "v1")
+        await until(lambda: pointer_text(shelf, CURRENT) == "v1")
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
 
@@ -818,7 +818,7 @@ def test_a_canary_of_another_journal_does_not_trade_the_full_size(
             shares.append(ladder.share if isinstance(ladder, LadderState) else 1.0)
             del climb.climber._align
             await climb.settle()
-            assert run.models.running.version == named(store / "option_scalper", CURRENT) == answers
+            assert run.models.running.version == pointer_text(store / "option_scalper", CURRENT) == answers
 
     async def nothing() -> None:
         pass
@@ -847,7 +847,7 @@ def test_a_champion_that_climbed_stays_although_another_challenger_waits(
         with_card(store, msgspec.structs.replace(CARD, version="v3", parent="v2"), seed=3)
         await climb.session()
         assert (climb.step, climb.run.models.running.version) == ("v3 shadow", "v2")
-        assert named(store / "option_scalper", CURRENT) == "v2"
+        assert pointer_text(store / "option_scalper", CURRENT) == "v2"
 
     climbed(tmp_path, play)
 

@@ -16,7 +16,7 @@ from daemon.core.events import LadderMoved
 from daemon.core.state import LadderState
 from daemon.models import lifecycle
 from daemon.models.ladder.climber import Climber
-from daemon.models.pointer import CURRENT, named
+from daemon.models.pointer import CURRENT, pointer_text
 from daemon.models.store import LoadedModel
 from daemon.models.trial import TrialProcess
 from tests.support.desks.desk_run import Crash, Desk, tape_rows, verified, write_tape
@@ -44,9 +44,9 @@ class Mortal(Climber):
         self._at(f"before the pointer follows {to_step}")
 
     async def _align(self) -> None:
-        before = named(self._desk.shelf, CURRENT)
+        before = pointer_text(self._desk.shelf, CURRENT)
         await super()._align()
-        if (now := named(self._desk.shelf, CURRENT)) != before:
+        if (now := pointer_text(self._desk.shelf, CURRENT)) != before:
             self._at(f"before the desk follows the pointer to {now}")
 
     def _at(self, boundary: str) -> None:
@@ -112,7 +112,7 @@ def _started(folder: Path, left: int, sessions: int = 0) -> tuple[str, ...]:
             climbers.append(climber)
             await _play(Climb(run, climber))
             assert run.models.running.version == "v1"
-            assert named(folder / "store" / "option_scalper", CURRENT) == "v1"
+            assert pointer_text(folder / "store" / "option_scalper", CURRENT) == "v1"
 
     try:
         asyncio.run(played())

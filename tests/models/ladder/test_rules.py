@@ -28,7 +28,7 @@ from daemon.models.ladder.rules import (
     drawdown,
     evidence_of,
     idle,
-    judged,
+    judge_card,
 )
 from strategies.kit.card import FORMAT, Card, Lead
 from training.evidence.off_policy.card import card_of
@@ -74,12 +74,12 @@ BAND = {"session_mean": 0.001, "session_deviation": 0.01, **dict(zip(NAMES, CARD
     ],
 )
 def test_a_card_climbs_only_with_every_criterion(changes: dict[str, object], reason: str) -> None:
-    move = judged(msgspec.structs.replace(CARD, **changes), "v1", RULES)
+    move = judge_card(msgspec.structs.replace(CARD, **changes), "v1", RULES)
     assert (move.to_step, move.reason) == (REPLAY if reason == "card_passed" else REFUSED, reason)
 
 
 def test_without_a_replay_a_card_that_passed_leads_into_the_shadow() -> None:
-    assert judged(CARD, "v1", replace(RULES, replay_sessions=0)).to_step == SHADOW
+    assert judge_card(CARD, "v1", replace(RULES, replay_sessions=0)).to_step == SHADOW
 
 
 @pytest.mark.parametrize(

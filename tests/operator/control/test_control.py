@@ -25,7 +25,7 @@ from daemon.operator import submitter
 from daemon.operator.control import control
 from daemon.operator.control.client import SOCKET, CommandRequest, ControlError, address, ask
 from daemon.operator.control.control import ControlServer, listen
-from daemon.operator.side_thread import supervised
+from daemon.operator.side_thread import supervise
 from tests.support.desks.desk_at_work import AtWork, at_work, in_background, listening, until
 from tests.support.desks.desk_run import Desk, chained, tape_rows, verified, write_tape
 
@@ -213,7 +213,7 @@ async def test_a_command_that_means_nothing_is_answered_and_not_journaled(
 
 
 async def test_another_user_is_refused_with_an_alarm(work: AtWork, state: Path) -> None:
-    async with listening(work, state, allowed={UID + 1}):
+    async with listening(work, state, allowed_uids={UID + 1}):
         answer = await exchange(state, line("halt"))
     assert answer == {
         "ok": False,
@@ -409,7 +409,7 @@ async def test_a_socket_whose_file_is_taken_away_is_made_again(
 ) -> None:
     monkeypatch.setattr(control, "LOOK_S", 0.01)
     server, problems = ControlServer(state, work.submitter, "desk", lambda *_, **__: None), list[str]()
-    serving = asyncio.create_task(supervised("control", server.run, lambda _, problem: problems.append(problem)))
+    serving = asyncio.create_task(supervise("control", server.run, lambda _, problem: problems.append(problem)))
     try:
         await until((state / SOCKET).exists)
         (state / SOCKET).unlink()
@@ -455,7 +455,7 @@ def test_the_client_gets_what_the_server_answers(desk: Desk, state: Path) -> Non
 
 
 def test_a_client_that_is_refused_before_it_asked_is_told_why(desk: Desk, state: Path) -> None:
-    with in_background(desk, state, allowed={UID + 1}):
+    with in_background(desk, state, allowed_uids={UID + 1}):
         answer = ask(state, CommandRequest(1, "halt", "x" * 3000))
     assert (answer.ok, answer.error) == (
         False,

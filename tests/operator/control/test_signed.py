@@ -21,7 +21,7 @@ from daemon.engine.state_dir import parts_of
 from daemon.journal.journal import FILE
 from daemon.operator.control.client import SIGNED_SOCKET, CommandAnswer, ControlError, ask, leave
 from daemon.operator.remote_commands import Judge, journaled_ids
-from daemon.operator.signing import SignedCommand, parse_keys, signed
+from daemon.operator.signing import SignedCommand, parse_keys, sign_command
 from strategies.kit.quantity import from_json
 from tests.support.desks.desk_at_work import AtWork, in_background
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
@@ -47,7 +47,7 @@ def work(desk: Desk, state: Path) -> Iterator[AtWork]:
 
 
 def command(name: str, key: str = "handset", nonce: int = 1) -> SignedCommand:
-    return signed(KEYS[key], key, "desk-1", name, "a test", time.time_ns(), 30 * S, nonce.to_bytes(16))
+    return sign_command(KEYS[key], key, "desk-1", name, "a test", time.time_ns(), 30 * S, nonce.to_bytes(16))
 
 
 def raw(state: Path, line: bytes) -> CommandAnswer:
@@ -104,7 +104,7 @@ def test_what_nobody_signed_is_refused_and_an_alarm_says_so(work: AtWork, state:
     forged = msgspec.structs.replace(command("flatten"), mac="0" * 64)
     assert raw(state, msgspec.json.encode(forged) + b"\n").error == "the signature is not that of key handset"
     stranger = parse_keys(f"handset:{'77' * 32}:phone")["handset"]
-    other = signed(stranger, "handset", "desk-1", "flatten", "x", time.time_ns(), 30 * S, bytes(16))
+    other = sign_command(stranger, "handset", "desk-1", "flatten", "x", time.time_ns(), 30 * S, bytes(16))
     assert raw(state, msgspec.json.encode(other) + b"\n").error == "the signature is not that of key handset"
     ask(state, command("status"))
     refused = [event for event in work.stepped if isinstance(event, CommandRefused)]
@@ -149,7 +149,8 @@ def test_what_waits_is_taken_where_systemd_forbids_bits_of_set_id_and_the_leaver
     former = os.umask(0o077)  # of systemd/rltrader-phone.service
     try:
         leave(
-            state, signed(KEYS["handset"], "handset", "desk-1", "pause", "a test", time.time_ns(), 3600 * S, bytes(16))
+            state,
+            sign_command(KEYS["handset"], "handset", "desk-1", "pause", "a test", time.time_ns(), 3600 * S, bytes(16)),
         )
     finally:
         os.umask(former)
@@ -167,7 +168,7 @@ def test_what_others_left_before_it_keeps_no_command_back(desk: Desk, state: Pat
     with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
         pass  # makes the folder
     now_ns, last = time.time_ns(), b"\xff" * 16
-    leave(state, signed(KEYS["handset"], "handset", "desk-1", "halt", "a test", now_ns, 3600 * S, last))
+    leave(state, sign_command(KEYS["handset"], "handset", "desk-1", "halt", "a test", now_ns, 3600 * S, last))
     for number in range(250):
         (state / "signed" / f"{number:032x}.json").write_text("no command")
     with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
@@ -184,7 +185,9 @@ def test_a_command_that_a_full_disk_does_not_take_names_the_way_out(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("daemon.operator.control.client.write_whole", full)
-    waiting = signed(KEYS["handset"], "handset", "desk-1", "flatten", "a test", time.time_ns(), 3600 * S, bytes(16))
+    waiting = sign_command(
+        KEYS["handset"], "handset", "desk-1", "flatten", "a test", time.time_ns(), 3600 * S, bytes(16)
+    )
     with pytest.raises(
         ControlError, match=r"No space left on device; ask again when there is room; .* rltraderctl panic"
     ):

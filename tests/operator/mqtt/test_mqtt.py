@@ -40,7 +40,7 @@ from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
 from daemon.operator.remote_commands import Judge
 from daemon.operator.side_thread import SideThread
-from daemon.operator.signing import SignedCommand, parse_keys, signed
+from daemon.operator.signing import SignedCommand, parse_keys, sign_command
 from daemon.operator.status import DeskStatus, Holding, status_of
 from tests.support.desks.desk_at_work import AtWork, at_work, until
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
@@ -146,7 +146,7 @@ async def client(broker: Mosquitto, username: str) -> AsyncIterator[Client]:
 def command(name: str, number: int = 1, **changes: Any) -> SignedCommand:
     """A command signed now."""
     fields = {"desk": "paper-1", "reason": "a test", "issued_ns": time.time_ns(), "lifetime_ns": 30 * S, **changes}
-    return signed(KEYS["ops-laptop"], "ops-laptop", command=name, nonce=number.to_bytes(16), **fields)
+    return sign_command(KEYS["ops-laptop"], "ops-laptop", command=name, nonce=number.to_bytes(16), **fields)
 
 
 async def _send(sender: Client, payload: bytes, response: str | None = None, **how: Any) -> None:

@@ -18,7 +18,7 @@ from daemon.host.time.clock import Clock as HostClock
 from daemon.host.time.clock import LeapWatch
 from daemon.operator.commands import NAMES
 from daemon.operator.remote_commands import Accepted, CommandRefusal, Judge
-from daemon.operator.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
+from daemon.operator.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, sign_command
 from daemon.operator.submitter import Refusals
 from tests.support.simulator.lone_loop import LoneLoop
 
@@ -58,7 +58,7 @@ def _command(**changes: Any) -> SignedCommand:
         "lifetime_ns": 30 * S,
         "nonce": NONCE,
     }
-    return signed(**{**fields, **changes})
+    return sign_command(**{**fields, **changes})
 
 
 def _verdict(judge: Judge, command: SignedCommand, *, retained: bool = False) -> Accepted | CommandRefusal:

@@ -16,7 +16,7 @@ import pytest
 from daemon.app.offline.command import command_offline
 from daemon.cli import ctl
 from daemon.core.events import LadderMoved
-from daemon.models.pointer import CURRENT, named, point
+from daemon.models.pointer import CURRENT, point, pointer_text
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import Stage, Tape, new_york_ns, stage
 from tests.support.models.swaps import damage as flip
@@ -140,7 +140,7 @@ def test_a_flat_desk_whose_canary_is_broken_starts_on_its_champion_or_says_that_
             assert "its champion lively" in said
             return
         daemon = played.start()
-        played.until_true(lambda: named(shelf, CURRENT) == "lively", "the champion is current again")
+        played.until_true(lambda: pointer_text(shelf, CURRENT) == "lively", "the champion is current again")
         played.until_true(lambda: played.journaled("LadderMoved")[-1]["reason"] == "left", "the canary is gone")
         daemon.terminate()
         assert daemon.wait(60) == 0

@@ -22,7 +22,7 @@ from daemon.reports.performance.figures import (
     in_market,
     performance,
     span_of,
-    summed,
+    sum_desks,
 )
 from daemon.reports.performance.ratios import Drawdown
 from daemon.reports.performance.words import rows, span_words
@@ -182,7 +182,7 @@ def test_a_day_with_a_transfer_counts_at_its_end() -> None:
     first, second = recorded([[100.0, 100.0], [95.0, 195.0]])
     days = [first, replace(second, transfers_usd=100.0)]
     assert performance(span_of(days)).marked_drawdown == pytest.approx(0.05)
-    assert performance(span_of(summed([days, days]))).marked_drawdown is None  # of several desks: not known
+    assert performance(span_of(sum_desks([days, days]))).marked_drawdown is None  # of several desks: not known
 
 
 def test_sessions_before_the_first_trade_are_left_out_unless_a_date_is_given() -> None:
@@ -225,7 +225,7 @@ def test_the_sum_of_two_desks_counts_a_later_desk_s_capital_as_a_transfer() -> N
     """A gains 10 each day; B begins on the second day with 1,000 and loses 30 then, and has no third day."""
     first = [day("2024-03-04", 110.0, 100.0), day("2024-03-05", 120.0), day("2024-03-06", 130.0)]
     second = [day("2024-03-05", 970.0, 1_000.0)]
-    figures = performance(span_of(summed([first, second])))
+    figures = performance(span_of(sum_desks([first, second])))
     assert [(one.name, one.pnl_usd) for one in figures.days] == [
         ("2024-03-04", 10.0),
         ("2024-03-05", -20.0),

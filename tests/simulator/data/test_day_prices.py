@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.data.fields import merged
-from simulator.prices.corporate_actions import Dividend, Split, adjusted
+from simulator.data.fields import merge_bars
+from simulator.prices.corporate_actions import Dividend, Split, adjust_bar
 from simulator.prices.day_path import minutes_of
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import NEVER_NS, POINT_NS
@@ -37,7 +37,7 @@ def test_the_minutes_of_a_session_put_together_are_always_its_daily_bar(
     session = Session(DATES[0], OPENS[DATES[0]], OPENS[DATES[0]] + count * MINUTE_NS)
     minutes = minutes_of(bar, session, seed)
     assert len(minutes) == count
-    assert merged(minutes, bar.start_ns) == bar
+    assert merge_bars(minutes, bar.start_ns) == bar
     assert all(minute.low <= minute.open <= minute.high and minute.volume > 0 for minute in minutes)
     assert all(later.open == earlier.close for earlier, later in itertools.pairwise(minutes))
 
@@ -46,7 +46,7 @@ def test_a_penny_share_has_four_decimals_and_a_narrow_spread() -> None:
     bar = Bar("PNY", midnight_ns(DATES[0]), 0.5432, 0.5501, 0.5399, 0.5411, VOLUME)
     days = DailyPrices([bar], SESSIONS)
     minutes = days.minutes("PNY")[:]
-    assert merged(minutes, bar.start_ns) == bar
+    assert merge_bars(minutes, bar.start_ns) == bar
     market = shares()
     assert market.quote("CCC", OPENS[DATES[0]]) == (Decimal("10.00"), Decimal("10.01"))
 
@@ -99,7 +99,7 @@ def test_what_is_made_up_or_read_is_continuous_once_it_is_adjusted_for_what_was_
     assert scripted.bars["BBB"] == plain.bars["BBB"]
     steps = scripted.steps("AAA", "all", DATES[5])
     for day, bar in scripted.bars["AAA"].items():
-        assert adjusted(bar, day, steps).close == pytest.approx(plain.bars["AAA"][day].close, abs=0.006)
+        assert adjust_bar(bar, day, steps).close == pytest.approx(plain.bars["AAA"][day].close, abs=0.006)
     jump = scripted.bars["AAA"][DATES[1]].close / plain.bars["AAA"][DATES[1]].close
     assert jump == pytest.approx(4 * (1 + 1.5 / plain.bars["AAA"][DATES[3]].close), rel=1e-3)
 

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.config.load import ConfigError, load
-from daemon.config.strategy import described, strategy_of
+from daemon.config.strategy import describe, strategy_of
 from strategies.golden import contract_hash
 from strategies.kit.entry import OwnStrategyError
 from strategies.kit.parameters import Parameter, given_by, text_of, values_of, words_of
@@ -91,7 +91,7 @@ def test_a_desk_sets_them_and_at_their_defaults_nothing_is_different(tmp_path: P
     def desk(words: list[str]) -> str:
         settings = load(None, {"desk.strategy": str(path), "desk.parameters": words}, {})
         made = strategy_of(settings)
-        assert "parameters: fast" in described(made)
+        assert "parameters: fast" in describe(made)
         return contract_hash(made)
 
     assert desk([]) == desk(["slow=50"]) == contract_hash(usual)

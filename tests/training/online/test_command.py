@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from daemon.experience.experience import Experience, stream_name
 from daemon.experience.link import GROUP, RedisError
-from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
+from daemon.experience.questions import Question, answers_name, fields_of, questions_name, read_reply
 from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
 from daemon.library.run_files import TRAINING_LOCK
@@ -136,7 +136,7 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
         yield lambda: logged.lines("stream_found") != []
         (first_version,) = versions(tmp_path / "store", "online_dqn")
         _, desk, epoch, _ = FIRST.split(":")
-        client.xadd(questions_name(desk, epoch), written(Question(7, first_version, bytes(4 * WIDTH), (1, WIDTH))))
+        client.xadd(questions_name(desk, epoch), fields_of(Question(7, first_version, bytes(4 * WIDTH), (1, WIDTH))))
         yield lambda: client.xlen(answers_name(desk, epoch)) == 1
         ((_, fields),) = client.xrange(answers_name(desk, epoch))
         reply = read_reply(fields)
@@ -183,7 +183,7 @@ def test_epochs_that_began_while_it_was_dead_are_learned_in_their_order_and_the_
             put(client, stream, wide(make_experiences(A_SESSION * place, seed=place), later_ns=1000 * place))
         _, desk, epoch, _ = THIRD.split(":")
         (version,) = versions(tmp_path / "store", "online_dqn")
-        client.xadd(questions_name(desk, epoch), written(Question(4, version, bytes(4 * WIDTH), (1, WIDTH))))
+        client.xadd(questions_name(desk, epoch), fields_of(Question(4, version, bytes(4 * WIDTH), (1, WIDTH))))
         found: list[int] = []  # streams that were found when the answer came
 
         def steps() -> Iterator[Callable[[], bool]]:
@@ -212,7 +212,7 @@ def test_the_desk_s_newest_journal_is_served_though_its_former_one_is_not_learne
         put(client, SECOND, wide(make_experiences(3, seed=2), later_ns=1000))
         _, desk, epoch, _ = SECOND.split(":")
         (version,) = versions(tmp_path / "store", "online_dqn")
-        client.xadd(questions_name(desk, epoch), written(Question(4, version, bytes(4 * WIDTH), (1, WIDTH))))
+        client.xadd(questions_name(desk, epoch), fields_of(Question(4, version, bytes(4 * WIDTH), (1, WIDTH))))
         yield lambda: client.xlen(answers_name(desk, epoch)) == 1
 
     with server.client("rltrader-trainer") as own_client:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from daemon.config.tables import LadderTable
-from daemon.models.ladder.rules import REPLAY, judged
+from daemon.models.ladder.rules import REPLAY, judge_card
 from strategies.online_dqn.state_vector import shipped
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.evidence.off_policy.card import card_of
@@ -30,5 +30,5 @@ def test_a_promising_version_decides_the_same_and_a_negated_one_the_opposite() -
 
 def test_the_forged_card_passes_the_criteria_as_shipped_and_promises_thirty_percent() -> None:
     card = card_of(forged(), np.array(PROMISED), version="v2", parent="v1", trainer="t")
-    assert judged(card, "v1", LadderTable()).to_step == REPLAY
+    assert judge_card(card, "v1", LadderTable()).to_step == REPLAY
     assert abs(card.session_mean - 0.3) < 1e-9

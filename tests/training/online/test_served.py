@@ -19,10 +19,10 @@ from daemon.experience.questions import (
     Question,
     Reply,
     answers_name,
+    fields_of,
     questions_name,
     read_question,
     read_reply,
-    written,
 )
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, load
@@ -185,7 +185,7 @@ def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_an
         serving = served.AnswerServer(connection, JOURNAL, models, maker, logged.log)
         for decision in (1, 2):
             question = Question(decision, "v1", data, (1, *maker.spec.observation_shape))
-            client.xadd(questions_name(*JOURNAL), written(question))
+            client.xadd(questions_name(*JOURNAL), fields_of(question))
             serving.turn(1000)
         replies = [read_reply(fields) for _, fields in client.xrange(answers_name(*JOURNAL))]
     assert [reply.decision for reply in replies] == [2]
@@ -202,7 +202,7 @@ def test_a_version_that_was_replaced_under_its_name_answers_as_the_desk_has_it(
 
     def asked(digest: str) -> Reply:
         question = Question(1, former.version, data, (1, *maker.spec.observation_shape), digest=digest)
-        client.xadd(questions_name(*JOURNAL), written(question))
+        client.xadd(questions_name(*JOURNAL), fields_of(question))
         assert serving.turn(1000) == 1
         return read_reply(client.xrevrange(answers_name(*JOURNAL), count=1)[0][1])
 
@@ -255,7 +255,7 @@ def test_an_answer_to_another_question_of_the_same_number_is_passed_over(
 
     good, other = Answer((0.0, 1.0, 2.0), b"", HEADS), Answer((2.0, 1.0, 0.0), b"", HEADS)
     seen = Question(1, VERSION, bytes(4 * strategy(NAME).spec.observation_shape[0]), ()).seen
-    copies = [written(Reply(decision, VERSION, other, seen=seen)) for decision in range(1, len(RISING) + 1)]
+    copies = [fields_of(Reply(decision, VERSION, other, seen=seen)) for decision in range(1, len(RISING) + 1)]
     with _answering(server, [good] * len(RISING), before=copies):
         asyncio.run(play())
 
@@ -288,10 +288,10 @@ def test_a_stream_of_questions_that_begins_again_below_its_old_ids_is_answered(
         contextlib.closing(server.client()) as client,
     ):
         serving = served.AnswerServer(connection, JOURNAL, models, maker, Logged().log)
-        client.xadd(questions_name(*JOURNAL), written(question), id="99999999999999-0")
+        client.xadd(questions_name(*JOURNAL), fields_of(question), id="99999999999999-0")
         assert serving.turn(10) == 1
         client.delete(questions_name(*JOURNAL))
-        client.xadd(questions_name(*JOURNAL), written(question))
+        client.xadd(questions_name(*JOURNAL), fields_of(question))
         assert sum(serving.turn(10) for _ in range(3)) == 1
 
 
@@ -314,7 +314,7 @@ def _answering(
                     reply = Reply(question.decision, question.version, failed=given)
                 for entry in before[place : place + 1]:
                     client.xadd(answers_name(*JOURNAL), dict(entry))
-                client.xadd(answers_name(*JOURNAL), written(reply))
+                client.xadd(answers_name(*JOURNAL), fields_of(reply))
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

@@ -31,7 +31,7 @@ from urllib3.exceptions import TimeoutError as TimeoutHTTPError
 
 from daemon.brokers.alpaca.wire import text
 from daemon.brokers.api import BrokerError, BrokerRefused
-from daemon.host.safe_decode import Unreadable, bounded, json_value, writable
+from daemon.host.safe_decode import Unreadable, check_depth, json_value, writable
 from daemon.pacing import TokenBucket
 from strategies.kit.units import SECOND_NS
 
@@ -378,7 +378,7 @@ def json_of(body: bytes) -> object:
         value = msgspec.json.decode(body) if body else None
     except (msgspec.MsgspecError, RecursionError):
         return writable(json.loads(body))
-    return bounded(value)
+    return check_depth(value)
 
 
 class BoundSession:
