@@ -93,7 +93,7 @@ class Experiences:
             if isinstance(record, DecisionRow):
                 self._note_decision(record, [other for other in step.rows if isinstance(other, ChoiceRow)])
         question = next((effect for effect in step.effects if isinstance(effect, AskPolicy)), None)
-        experience = self._completed(row, state, question)
+        experience = self._experience_of(row, state, question)
         if question is not None:
             self._ask(question, state)
         return experience
@@ -126,7 +126,7 @@ class Experiences:
                 marks=_marks(state),
             )
 
-    def _completed(self, row: int, state: State[Any], question: AskPolicy | None) -> Experience | None:
+    def _experience_of(self, row: int, state: State[Any], question: AskPolicy | None) -> Experience | None:
         """Return the open decision's experience where this step completes it."""
         waiting, session = self._open, state.session
         date = "" if session.session is None else session.session.date

@@ -20,11 +20,11 @@ class Service:
     or another process.
     """
 
-    __slots__ = ("_notifier", "_unsent", "interval_s")
+    __slots__ = ("_notifier", "_pending", "interval_s")
 
     def __init__(self) -> None:
         self._notifier = _connect() if os.environ.get("NOTIFY_SOCKET") else None
-        self._unsent: tuple[str, ...] = ()
+        self._pending: tuple[str, ...] = ()
         self.interval_s = None if self._notifier is None else _interval_s()
 
     def ready(self) -> None:
@@ -73,13 +73,13 @@ class Service:
         """Send the message with unsent required ones, in one datagram or not at all."""
         if self._notifier is None:
             return
-        lines = "\n".join((*self._unsent, state))
+        lines = "\n".join((*self._pending, state))
         try:
             self._notifier.notify(lines.encode().decode("latin-1"))  # the library writes latin-1; the bytes are UTF-8
         except OSError:  # BlockingIOError: no reader now; a restarting systemd refuses
-            self._unsent += (state,) if must else ()
+            self._pending += (state,) if must else ()
         else:
-            self._unsent = ()
+            self._pending = ()
 
 
 def _connect() -> SystemdNotifier | None:

@@ -206,4 +206,4 @@ def _reader(name: str, column: Column) -> Callable[[sqlite3.Row], Any]:
     return lambda row: row[name]
 
 
-_MAKE = {name: _reader(name, declared) for name, declared in COLUMNS.items()}
+_MAKE = {name: _reader(name, column) for name, column in COLUMNS.items()}

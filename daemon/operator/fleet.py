@@ -107,14 +107,14 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
     )
 
 
-def distinct(named: Sequence[tuple[str, ...]]) -> list[str]:
+def distinct(name_rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return a name for each desk: the first of its own that no other one has at that place, else its last, numbered.
 
     The first ones are "" where a desk has none; the last is its folder's.
     """
-    often = [Counter(parts[place] for parts in named) for place in range(len(named[0]))] if named else []
+    often = [Counter(parts[place] for parts in name_rows) for place in range(len(name_rows[0]))] if name_rows else []
     names: list[str] = []
-    for parts in named:
+    for parts in name_rows:
         label = next((name for name, count in zip(parts, often, strict=True) if name and count[name] == 1), parts[-1])
         chosen, number = label, 2
         while chosen in names:

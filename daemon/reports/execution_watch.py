@@ -365,7 +365,7 @@ class Watch:
         for order in attempts:
             quantity_ordered = max(quantity_ordered, quantity_before + order.ordered_now)
             quantity_before += order.now.quantity
-        working = any(sent.status not in TERMINAL for sent in attempts)
+        working = any(order.status not in TERMINAL for order in attempts)
         prices = self._decisions.get(first.decision, (0, {}))[1]
         return WorkQuality(
             work=f"{first.decision}.{first.leg}",
@@ -379,6 +379,6 @@ class Watch:
             decision=prices.get(first.symbol, first.arrival),
             end=self.known.get(first.symbol) if working else last.ended_at,
             open=working,
-            cost=sum((sent.now.cost for sent in attempts), ZERO),
-            fees_usd=sum((sent.now.fees for sent in attempts), ZERO),
+            cost=sum((order.now.cost for order in attempts), ZERO),
+            fees_usd=sum((order.now.fees for order in attempts), ZERO),
         )

@@ -214,8 +214,8 @@ def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastStat
     out = np.zeros((len(none), len(ACCOUNT) - 1))
     out[:, 0] = weights_of(portfolio)
     out[:, 1] = [
-        min(max(price / cost - 1.0, -1.0), 3.0) if held and cost > 0.0 else 0.0
-        for held, price, cost in zip(portfolio.shares, portfolio.prices, basis, strict=True)
+        min(max(price / cost - 1.0, -1.0), 3.0) if shares and cost > 0.0 else 0.0
+        for shares, price, cost in zip(portfolio.shares, portfolio.prices, basis, strict=True)
     ]
     out[:, 2] = [min(age / 20.0, 5.0) for age in ages]
     out[:, 3] = portfolio.cash / portfolio.equity if portfolio.equity > 0.0 else 0.0

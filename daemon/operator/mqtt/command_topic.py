@@ -63,11 +63,11 @@ class CommandTopic:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _carry_out(self, client: Client, message: Message, accepted: Accepted) -> None:
-        command = accepted.command
-        await asyncio.sleep(accepted.wait_ns / SECOND_NS)
+    async def _carry_out(self, client: Client, message: Message, accepted_command: Accepted) -> None:
+        command = accepted_command.command
+        await asyncio.sleep(accepted_command.wait_ns / SECOND_NS)
         try:
-            durable_event = await asyncio.wrap_future(self._submit(accepted.event_at))
+            durable_event = await asyncio.wrap_future(self._submit(accepted_command.event_at))
         except CommandError as error:
             await self._answer(client, message, ResponseMessage(ok=False, error=str(error)))
             return

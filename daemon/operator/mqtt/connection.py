@@ -107,12 +107,12 @@ class _MqttClient(Client):
         """Lose the connection at a larger packet: paho would hold all of what a broker says that it sends, 256 MB."""
         receive: Callable[[int], bytes] = self._client._sock_recv
 
-        def bounded(bufsize: int) -> bytes:
+        def receive_at_most(bufsize: int) -> bytes:
             if bufsize > most:
                 raise OSError(f"a packet has {bufsize} bytes: at most {most} were asked for")
             return receive(bufsize)
 
-        self._client._sock_recv = bounded  # type: ignore[method-assign]
+        self._client._sock_recv = receive_at_most  # type: ignore[method-assign]
 
     async def drop(self) -> None:
         for future in (self._connected, self._disconnected):

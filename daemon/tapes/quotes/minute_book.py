@@ -116,8 +116,8 @@ class MinuteBook:
         stand = last_quotes | {symbol: minute.newest for symbol, minute in minutes.items()}
         self._last = {symbol: quote for symbol, quote in stand.items() if end_ns - quote.quoted_ns <= STALE_NS}
         return [
-            _row(symbol, seen, last_quotes.get(symbol), minutes.get(symbol))
-            for symbol, seen in sorted(self._last.items())
+            _row(symbol, quote, last_quotes.get(symbol), minutes.get(symbol))
+            for symbol, quote in sorted(self._last.items())
         ]
 
 

@@ -65,9 +65,9 @@ class BarHistory:
         """Return all bars of a session that is over."""
         final = now_ns >= session.close_ns + SETTLED_NS
         if final:
-            stored = await asyncio.to_thread(self._load, symbol, session)
-            if stored is not None:
-                return stored
+            stored_bars = await asyncio.to_thread(self._load, symbol, session)
+            if stored_bars is not None:
+                return stored_bars
         bars = await self.so_far(symbol, session, session.open_ns, now_ns)
         if final and bars:
             await asyncio.to_thread(self._store, symbol, session, bars)
