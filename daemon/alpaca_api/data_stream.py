@@ -330,9 +330,8 @@ class DataSessions(Generic[C]):
         self._limits = dict(limits or {})
         self._on_wanted = on_wanted
         self._last_channels: dict[str, Channels] = {}  # by path, as it was told last
-        self._held_sessions: dict[
-            tuple[str, str], int
-        ] = {}  # (key, path) -> until when the vanished client's session lives
+        # (key, path) -> until when the vanished client's session lives
+        self._held_sessions: dict[tuple[str, str], int] = {}
 
     def routes(self) -> list[web.RouteDef]:
         """The stock and option streams; any path of CHANNELS."""

@@ -124,13 +124,13 @@ class ClockCheck:
     async def _measure(self) -> tuple[int, int]:
         """Return how far the broker's clock is ahead of ours, and the doubt: half of the request's duration."""
         asked_ns = self._clock.now_ns()
-        broker_ns = await self._ask()
+        broker_clock = await self._ask()
         answered_ns = self._told_ns = self._clock.now_ns()
-        self.market_open = broker_ns.is_open
-        self.next_open_ns = broker_ns.next_open_ns or self.next_open_ns
-        same = broker_ns.next_close_ns == self._told_close_ns
-        self.next_close_ns, self._told_close_ns = broker_ns.next_close_ns if same else 0, broker_ns.next_close_ns
-        return skew_ns(broker_ns.now_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
+        self.market_open = broker_clock.is_open
+        self.next_open_ns = broker_clock.next_open_ns or self.next_open_ns
+        same = broker_clock.next_close_ns == self._told_close_ns
+        self.next_close_ns, self._told_close_ns = broker_clock.next_close_ns if same else 0, broker_clock.next_close_ns
+        return skew_ns(broker_clock.now_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
 
     def _look_at_watch(self) -> None:
         self._clock.now_ns()

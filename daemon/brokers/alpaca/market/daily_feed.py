@@ -374,13 +374,13 @@ class DailyFeed:
         seconds; the rest comes before the next decision. Positions wait for nothing here.
         """
         del exposed  # a basket's orders rest at the broker, and nothing here waits long
-        open_one = open_session(known_bars, self._calendar, self._clock.now_ns())
-        if open_one is not None:
-            await self._clock.sleep_until(open_one.close_ns + SETTLED_NS)  # its bars are final then
+        unfinished_session = open_session(known_bars, self._calendar, self._clock.now_ns())
+        if unfinished_session is not None:
+            await self._clock.sleep_until(unfinished_session.close_ns + SETTLED_NS)  # its bars are final then
         final = self._final(self._clock.now_ns())
         since_date = known_bars.session_date or (final[-2].date if len(final) > 1 else "")
         missed_sessions = [session for session in final if session.date > since_date][-SESSIONS_BACK:]
-        past = ([] if open_one is None else [open_one]) + missed_sessions
+        past = ([] if unfinished_session is None else [unfinished_session]) + missed_sessions
         if past:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.repair_s):

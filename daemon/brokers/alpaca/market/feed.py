@@ -468,7 +468,7 @@ class LiveFeed:
 
     async def _catch_up_past(self, known_bars: Known, now_ns: int, until_s: float | None) -> Known:
         """Finish the state's open session, then the latest ones that a warm strategy needs, oldest first."""
-        open_one = open_session(known_bars, self._calendar, now_ns)
+        unfinished_session = open_session(known_bars, self._calendar, now_ns)
         missed_sessions = sessions_before(known_bars, self._calendar, now_ns)
         session_minutes: list[tuple[Session, Minutes]] = []
         count = 0
@@ -481,13 +481,13 @@ class LiveFeed:
         else:
             if not known_bars.session_date and count < self._history_bars:
                 self._log("history_short", symbol=", ".join(self._symbols), bars=count, expected=self._history_bars)
-        if open_one is not None:
-            session_minutes.append((open_one, await self._bars.fetched(open_one, until_s)))
+        if unfinished_session is not None:
+            session_minutes.append((unfinished_session, await self._bars.fetched(unfinished_session, until_s)))
         for session, bars in reversed(session_minutes):
             self._announce(session)
             known_bars = self._bars.put_past(bars, known_bars)
             self._put(SessionEnded(self._clock.now_ns(), session.date))
-        newest = missed_sessions[0] if missed_sessions else open_one
+        newest = missed_sessions[0] if missed_sessions else unfinished_session
         return known_bars if newest is None else replace(known_bars, session_date=newest.date, ended=True)
 
     async def schedule(self, session: Session) -> None:

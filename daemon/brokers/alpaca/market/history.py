@@ -98,14 +98,14 @@ class BarHistory:
         opens = [session.open_ns for session in (*past[1:], today)]
         for symbol in symbols:
             raw_closes, now = raw.get(symbol, {}), adjusted_closes.get(symbol, {})
-            shares_after = 1.0  # new shares for each one of the session looked at
+            ratio_after = 1.0  # new shares for each one of the session looked at
             for day, open_ns in zip(reversed(days), reversed(opens), strict=True):
                 if day not in raw_closes or day not in now:
                     continue  # it did not trade: what happened counts from the next session on that it traded before
                 ratio_before = raw_closes[day] / now[day]
-                if factor(ratio_before, shares_after) >= SPLIT_RATIO:
-                    splits.append(SharesSplit(today.open_ns, symbol, _exact(ratio_before / shares_after), open_ns))
-                shares_after = ratio_before
+                if factor(ratio_before, ratio_after) >= SPLIT_RATIO:
+                    splits.append(SharesSplit(today.open_ns, symbol, _exact(ratio_before / ratio_after), open_ns))
+                ratio_after = ratio_before
         return sorted(splits, key=lambda split: split.from_ns)
 
     def _check(

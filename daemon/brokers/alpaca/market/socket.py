@@ -201,7 +201,7 @@ class MarketSocket:
 
     async def _visit(self) -> tuple[Trouble, str]:
         """Connect and stay until the connection ends; return the cause."""
-        limits, denials = self._endpoint.deadlines, 0
+        limits, refusal_code = self._endpoint.deadlines, 0
         self.counts["connects"] += 1
         try:
             async with connect(
@@ -222,7 +222,7 @@ class MarketSocket:
                 finally:
                     await socket.close()  # a clean close frame on every way out: else the server keeps the session
         except StreamError as error:
-            denials = error.code
+            refusal_code = error.code
             return error.trouble, str(error)
         except InvalidStatus as error:
             status = error.response.status_code
@@ -233,7 +233,7 @@ class MarketSocket:
         except (WebSocketException, InvalidHandshake, OSError) as error:
             return "lost", f"{type(error).__name__}: {error}"
         finally:
-            self.denied = denials
+            self.denied = refusal_code
             self._granted_pairs = set()
             self.refused = frozenset()
             if self.up:

@@ -98,7 +98,7 @@ class OwnOrders:
         self._cancelling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bugs: list[BaseException] = []
-        self._breaks = asyncio.Event()
+        self._break_event = asyncio.Event()
 
     def follow(self, order_ids: Mapping[str, str]) -> None:
         """Add orders of an earlier run that may be open: client order id -> the broker's id."""
@@ -111,7 +111,7 @@ class OwnOrders:
 
     async def bug(self) -> None:
         """Raise the first exception of a task that is no broker failure."""
-        await self._breaks.wait()
+        await self._break_event.wait()
         raise self._bugs[0]
 
     async def close(self) -> None:
@@ -130,7 +130,7 @@ class OwnOrders:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bugs.append(error)
-            self._breaks.set()
+            self._break_event.set()
 
     # --- submissions and cancels ----------------------------------------------------------------------------------
 
@@ -412,8 +412,8 @@ class BrokerLink:
         self._activities = open_activities(on_line=self._on_activity) if open_activities is not None else None
         self._listening = asyncio.Event()
         self._connection = 0  # counts losses of the stream
-        self._question = asyncio.Event()
-        self._exit_question = asyncio.Event()  # by an exit
+        self._report_request = asyncio.Event()
+        self._exit_request = asyncio.Event()  # by an exit
 
     # --- the engine's side ----------------------------------------------------------------------------------------
 
@@ -426,7 +426,7 @@ class BrokerLink:
                 case CancelOrder(client_order_id=name):
                     self._own_orders.cancel_soon(name)
                 case LiftFence():
-                    self._own_orders.lift_fence_soon(self._question.set)
+                    self._own_orders.lift_fence_soon(self._report_request.set)
                 case _:
                     pass
 
@@ -441,9 +441,9 @@ class BrokerLink:
                         self._closings.follow({name: order_id})
                     self._own_orders.look_up_soon(name)
                 case AskBroker(at_once=at_once):
-                    self._question.set()
+                    self._report_request.set()
                     if at_once:
-                        self._exit_question.set()
+                        self._exit_request.set()
                 case _:
                     pass
 
@@ -478,7 +478,7 @@ class BrokerLink:
         try:
             events = wire.trade_update(data, self._is_ours, self._clock.now_ns())
         except Malformed:
-            self._question.set()
+            self._report_request.set()
             raise
         if isinstance(data, dict):
             self._own_orders.remember(wire.order(data["order"]))
@@ -498,7 +498,7 @@ class BrokerLink:
         """Ask the ledger at once for a line of the second source; after an unreadable one, too. It books nothing."""
         if line is not None and line.amends:
             self._reporter.name_amended(line.order_id, execution_of(line.amends))
-        self._question.set()
+        self._report_request.set()
 
     def _on_state(self, listening: bool, detail: str) -> None:
         if listening:
@@ -506,7 +506,7 @@ class BrokerLink:
             return
         self._listening.clear()
         self._connection += 1
-        self._question.set()  # a report follows the next connect at once
+        self._report_request.set()  # a report follows the next connect at once
         self._put(BrokerLost(self._clock.now_ns(), f"trade stream: {detail}"))
 
     # --- reports --------------------------------------------------------------------------------------------------
@@ -519,8 +519,8 @@ class BrokerLink:
             connection, closings = self._connection, self._closings.begun
             if reported_in != connection:
                 self._reporter.forget()
-            self._question.clear()
-            self._exit_question.clear()
+            self._report_request.clear()
+            self._exit_request.clear()
             try:
                 report = await self._reporter.report()
             except BrokerError as error:
@@ -566,9 +566,9 @@ class BrokerLink:
         least_s = min(self._timeouts.exit_gap_s, self._timeouts.report_gap_s)
         await self._clock.sleep_until(given_ns + round(least_s * SECOND_NS))
         gap = self._clock.sleep_until(given_ns + round(self._timeouts.report_gap_s * SECOND_NS))
-        await _first(self._exit_question.wait(), gap)
+        await _first(self._exit_request.wait(), gap)
         minute = self._clock.sleep_until(given_ns + round(self._timeouts.report_every_s * SECOND_NS))
-        await _first(self._question.wait(), minute)
+        await _first(self._report_request.wait(), minute)
 
 
 def _existing(refusal: Refused) -> Quantity | UnsetType:

@@ -253,11 +253,11 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
     Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the fills
     do not add up to it: one is missing, or contracts are not whole.
     """
-    events, spent_usd = [], Decimal(0)
+    events, cumulative_cost = [], Decimal(0)
     total: Quantity = 0
     for fill in sorted({fill.id: fill for fill in fills}.values(), key=lambda fill: fill.cumulative):
-        quantity = units(fill.quantity, fill.symbol, "qty")
-        total, spent_usd = total + quantity, spent_usd + fill.price * quantity
+        fill_quantity = units(fill.quantity, fill.symbol, "qty")
+        total, cumulative_cost = total + fill_quantity, cumulative_cost + fill.price * fill_quantity
         if total != fill.cumulative:
             raise Malformed(f"cum_qty of fill {fill.id} is {fill.cumulative}: expected {total}, the sum of its order's")
         events.append(
@@ -269,9 +269,9 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
                 price=fill.price,
                 filled_ns=fill.filled_ns,
                 cumulative_quantity=total,
-                cumulative_cost=spent_usd,
+                cumulative_cost=cumulative_cost,
                 cumulative_fees=Decimal(0),  # regulatory fees come as FEE activities of their own
-                quantity=quantity,
+                quantity=fill_quantity,
             )
         )
     return tuple(events)
@@ -343,11 +343,11 @@ class Reread(Generic[T]):
     def __call__(self, row: Raw) -> T:
         """Return a row's value. Raises as `parse`."""
         name = wire.text(row.get("id"))
-        order = self._now.get(name) or self._former.get(name)
-        if order is None or order[0] != row:
-            order = row, self._parse(row)
-        self._now[name] = order
-        return order[1]
+        entry = self._now.get(name) or self._former.get(name)
+        if entry is None or entry[0] != row:
+            entry = row, self._parse(row)
+        self._now[name] = entry
+        return entry[1]
 
 
 class Reporter:
@@ -412,8 +412,10 @@ class Reporter:
             positions = wire.positions(await self._reads.positions())
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
-            amendment = {order_id: amended.lines for order_id, amended in self._amendments.items()}
-            if _belong_together(orders, fills) and amendment == former:  # else the orders were read before a correction
+            lines_by_order = {order_id: amendment.lines for order_id, amendment in self._amendments.items()}
+            if (
+                _belong_together(orders, fills) and lines_by_order == former
+            ):  # else the orders were read before a correction
                 break
         other = [*other, *await self._changes_of_today(asked_ns)]
         return self._assemble(asked_ns, account, positions, orders, fills, other)
@@ -625,16 +627,16 @@ class Reporter:
             order = orders.get(order_id)
             stands = None if order is None else amendment.of(order)
             if order is not None and stands is not None and (order.average_price is not None or not order.filled):
-                quantity, cost = stands
+                filled_quantity, cost = stands
                 corrections.append(
                     OrderFilled(
                         now_ns,
                         client_order_id=order.client_order_id,
                         symbol=order.symbol,
                         side=order.side,
-                        price=cost / quantity if quantity else Decimal(0),
+                        price=cost / filled_quantity if filled_quantity else Decimal(0),
                         filled_ns=now_ns,
-                        cumulative_quantity=units(quantity, order.symbol, "filled_qty"),
+                        cumulative_quantity=units(filled_quantity, order.symbol, "filled_qty"),
                         cumulative_cost=cost,
                         cumulative_fees=Decimal(0),
                         quantity=0,

@@ -201,7 +201,7 @@ async def test_the_close_call_has_a_fraction_as_plain_text_and_dust_that_it_leav
         assert found.order.quantity == Decimal("0.000000009")
         assert "/v2/positions/SPY?qty=0.00000001" in [r.path for r in it.desk.server.requests]
         before = len(it.of(BrokerReported))
-        it.link._question.set()
+        it.link._report_request.set()
         report = await it.until(BrokerReported, before + 1)
         assert [position.quantity for position in report.positions] == [Decimal("0.000000001")]
 
