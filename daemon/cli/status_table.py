@@ -67,9 +67,8 @@ def _trading_rows(grid: Table, desk: DeskStatus) -> None:
 def _money_rows(grid: Table, desk: DeskStatus) -> None:
     """Show money, positions and orders."""
     equity, cash, realised_usd, fees = map(Decimal, (desk.equity_usd, desk.cash_usd, desk.realized_usd, desk.fees_usd))
-    profit_text = (
-        f"realised {money(realised_usd, sign=True)} after {money(fees)} of fees"  # as in the summary of a replay
-    )
+    # as in the summary of a replay
+    profit_text = f"realised {money(realised_usd, sign=True)} after {money(fees)} of fees"
     grid.add_row("equity", f"{money(equity)} USD, cash {money(cash)}, {profit_text}")
     for position in sorted(desk.positions, key=lambda position: position.symbol):
         now = f", now {Decimal(position.mark_usd):.4f}" if position.mark_usd else ""

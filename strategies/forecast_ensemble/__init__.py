@@ -176,9 +176,8 @@ def newest_bars(series: Series) -> Float64Array:
     bars = np.full((5, len(sessions), len(series)), np.nan)
     for place, symbol_starts in enumerate(starts):
         session_starts = symbol_starts[symbol_starts >= sessions[0]]
-        rows = series[place][
-            len(series[place]) - len(session_starts) * ROW.size :
-        ]  # none: it ended before these sessions
+        bar_count = len(session_starts)  # 0 where the symbol ended before these sessions
+        rows = series[place][len(series[place]) - bar_count * ROW.size :]
         bars[:, np.searchsorted(sessions, session_starts), place] = _columns(rows)
     return bars
 

@@ -80,9 +80,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setattr(sys, "stdin", None)
-    monkeypatch.setattr(
-        registry, "_own_strategies", dict(registry._own_strategies)
-    )  # a strategy of one test is none of the next
+    # a strategy of one test is none of the next
+    monkeypatch.setattr(registry, "_own_strategies", dict(registry._own_strategies))
     monkeypatch.setenv(registry.VARIABLE, "{}")
     folder = tmp_path / "desk"
     folder.mkdir()

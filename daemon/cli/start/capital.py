@@ -48,7 +48,7 @@ class _AccountState(msgspec.Struct):
     stats: _Stats = msgspec.field(default_factory=_Stats)
 
 
-def _begin_of(state_dir: Path) -> _AccountState | None:
+def _account_state_of(state_dir: Path) -> _AccountState | None:
     """Return what the newest state in this directory says of the account; None without one, or where it is unreadable.
 
     The line about the state directory reports what cannot be read.
@@ -86,7 +86,7 @@ def capital_finding(
         quoted: USD a share by symbol, as far as known.
         account: the equity in USD as the broker writes it; "" for a desk whose account is made up.
     """
-    journal = _begin_of(settings.paths.state_dir)
+    journal = _account_state_of(settings.paths.state_dir)
     equity, prices = _equity(settings, journal, account), {symbol: quotes.get(symbol, 0.0) for symbol in symbols}
     count, usable_prices = len(prices), {symbol: price for symbol, price in prices.items() if price > 0}
     if not usable_prices:
@@ -121,7 +121,7 @@ def entry_finding(
         account: as of `capital_finding`.
     """
     trading = settings.trading()
-    equity = Decimal(str(_equity(settings, _begin_of(settings.paths.state_dir), account)))
+    equity = Decimal(str(_equity(settings, _account_state_of(settings.paths.state_dir), account)))
     asks = [(contract, Decimal(str(ask))) for name, ask in quotes.items() if (contract := parse_occ(name)) and ask > 0]
     dates = sorted({contract.expiry for contract, _ in asks})
     spot, least = Decimal(str(quotes.get(symbols[0], 0.0))), trading.contracts.min_days

@@ -413,9 +413,8 @@ class Reporter:
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
             lines_by_order = {order_id: amendment.lines for order_id, amendment in self._amendments.items()}
-            if (
-                _belong_together(orders, fills) and lines_by_order == former
-            ):  # else the orders were read before a correction
+            # else the orders were read before a correction
+            if _belong_together(orders, fills) and lines_by_order == former:
                 break
         other = [*other, *await self._changes_of_today(asked_ns)]
         return self._assemble(asked_ns, account, positions, orders, fills, other)
