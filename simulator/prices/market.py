@@ -89,9 +89,8 @@ class Market:
         self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the point last asked for, by symbol
         self._points: dict[str, tuple[int, Decimal]] = {}  # the same, as time and price, within its fifteen seconds
         self._session: Session | None = None  # the one last asked for
-        self._listing_times: dict[
-            str, tuple[int, int]
-        ] = {}  # options: listed from this session (index) until this time
+        # options: listed from this session (index) until this time
+        self._listing_times: dict[str, tuple[int, int]] = {}
         self._listings: dict[str, list[dict[str, Any]]] = {}
         self.halts: dict[str, list[tuple[int, int]]] = {}  # by share: from when until when its exchange halts it
 
