@@ -67,9 +67,8 @@ class Merged:
         self._ranks: dict[str, int] = {}
         self._common: dict[str, object] = {}  # keys of the file's tables for all strategies, by dotted key
         self._of_strategies: dict[str, dict[str, object]] = {}  # keys of its tables for one strategy
-        self._unknown_tables: list[
-            tuple[str, object, str]
-        ] = []  # tables of strategies that are not shipped, or of nothing
+        # tables of strategies that are not shipped, or of nothing
+        self._unknown_tables: list[tuple[str, object, str]] = []
         self._file = ""
 
     def add_file(self, path: Path) -> None:

@@ -43,11 +43,11 @@ class Timeframes:
     ...     "toy", 1, ("SPY",), 1800, 4, 1, (1,), "float32", ("x",), ("CASH", "SPY"), 1.0, timeframes=(hour,)
     ... )
     >>> half_ns = 1_800_000_000_000
-    >>> frames, frame_bars, session = Timeframes(spec), FrameBars(), Session("2024-01-02", 0, 13 * half_ns)
+    >>> frames, kept, session = Timeframes(spec), FrameBars(), Session("2024-01-02", 0, 13 * half_ns)
     >>> for place, close in enumerate((10.0, 11.0, 12.0)):
     ...     bar = Bar("SPY", place * half_ns, close, close, close, close, 100.0)
-    ...     frame_bars = frames.add(frame_bars, (bar,), View((place + 1) * half_ns, session))
-    >>> [bar.close for bar in frames.closed(frame_bars, "SPY", "1h")]  # the second hour is under way
+    ...     kept = frames.add(kept, (bar,), View((place + 1) * half_ns, session))
+    >>> [bar.close for bar in frames.closed(kept, "SPY", "1h")]  # the second hour is under way
     [11.0]
     """
 
@@ -57,38 +57,38 @@ class Timeframes:
         self._frames = {frame.length: frame for frame in spec.timeframes}
         self._symbols = spec.symbols
 
-    def add(self, frame_bars: FrameBars, bars: tuple[Bar, ...], view: View) -> FrameBars:
+    def add(self, kept: FrameBars, bars: tuple[Bar, ...], view: View) -> FrameBars:
         """Take the bars that closed at `view.now_ns`; call it first thing in `observe`."""
-        running = frame_bars.running
-        if frame_bars.session is None or frame_bars.session.date != view.session.date:
-            frame_bars, running = FrameBars(0, view.session, (), self._with_session(frame_bars)), ()
-        return FrameBars(view.now_ns, view.session, (*running, *bars), frame_bars.past)
+        running = kept.running
+        if kept.session is None or kept.session.date != view.session.date:
+            kept, running = FrameBars(0, view.session, (), self._with_session(kept)), ()
+        return FrameBars(view.now_ns, view.session, (*running, *bars), kept.past)
 
-    def correct(self, frame_bars: FrameBars, bar: Bar) -> FrameBars:
+    def correct(self, kept: FrameBars, bar: Bar) -> FrameBars:
         """Replace a bar of the running session by its correction, or take one that came late."""
-        if frame_bars.session is None or not frame_bars.session.open_ns <= bar.start_ns < frame_bars.session.close_ns:
-            return frame_bars
-        other_bars = [old for old in frame_bars.running if (old.start_ns, old.symbol) != (bar.start_ns, bar.symbol)]
+        if kept.session is None or not kept.session.open_ns <= bar.start_ns < kept.session.close_ns:
+            return kept
+        other_bars = [old for old in kept.running if (old.start_ns, old.symbol) != (bar.start_ns, bar.symbol)]
         running = tuple(sorted([*other_bars, bar], key=lambda one: one.start_ns))
-        return FrameBars(frame_bars.now_ns, frame_bars.session, running, frame_bars.past)
+        return FrameBars(kept.now_ns, kept.session, running, kept.past)
 
-    def split(self, frame_bars: FrameBars, symbol: str, ratio: float, from_ns: int) -> FrameBars:
+    def split(self, kept: FrameBars, symbol: str, ratio: float, from_ns: int) -> FrameBars:
         """Keep the bars of `symbol` before `from_ns`, a session's open, as of new shares: `ratio` for each old one."""
         past = {
             length: {name: tuple(split_bars(bars, symbol, ratio, from_ns)) for name, bars in by_symbol.items()}
-            for length, by_symbol in frame_bars.past.items()
+            for length, by_symbol in kept.past.items()
         }
-        running = tuple(split_bars(frame_bars.running, symbol, ratio, from_ns))
-        return FrameBars(frame_bars.now_ns, frame_bars.session, running, past)
+        running = tuple(split_bars(kept.running, symbol, ratio, from_ns))
+        return FrameBars(kept.now_ns, kept.session, running, past)
 
-    def closed(self, frame_bars: FrameBars, symbol: str, length: str) -> tuple[Bar, ...]:
+    def closed(self, kept: FrameBars, symbol: str, length: str) -> tuple[Bar, ...]:
         """Return the newest closed bars of a timeframe, oldest first, at most `keep`: fewer while not warm.
 
         A bar is labelled by its start, a day's by the open. Raises KeyError for a length that is not declared.
         """
         frame = self._frames[length]
-        past = frame_bars.past.get(length, {}).get(symbol, ())
-        return (*past, *_frames_of(frame_bars, symbol, frame.grid, frame_bars.now_ns))[-frame.keep :]
+        past = kept.past.get(length, {}).get(symbol, ())
+        return (*past, *_frames_of(kept, symbol, frame.grid, kept.now_ns))[-frame.keep :]
 
     def _with_session(self, frame_bars: FrameBars) -> dict[str, dict[str, tuple[Bar, ...]]]:
         """Return the longer bars with those of the kept session, which is over."""
@@ -105,13 +105,13 @@ class Timeframes:
         return (*past, *_frames_of(frame_bars, symbol, frame.grid, session.close_ns))[-frame.keep :]
 
 
-def _frames_of(frames: FrameBars, symbol: str, grid: Grid, now_ns: int) -> list[Bar]:
+def _frames_of(frame_bars: FrameBars, symbol: str, grid: Grid, now_ns: int) -> list[Bar]:
     """Return the kept session's bars on this grid that are closed by `now_ns`."""
-    session = frames.session
+    session = frame_bars.session
     if session is None:
         return []
     if grid.length_ns > session.close_ns - session.open_ns:  # a day
         grid = Grid(session.close_ns - session.open_ns)
-    own_bars = [bar for bar in frames.running if bar.symbol == symbol]
+    own_bars = [bar for bar in frame_bars.running if bar.symbol == symbol]
     groups = groupby(own_bars, key=lambda bar: grid.at(bar.start_ns, session)[0])
     return [joined(start, tuple(bars)) for start, bars in groups if grid.at(start, session)[1] <= now_ns]
