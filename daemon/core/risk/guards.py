@@ -153,7 +153,7 @@ def check_blind(draft: Draft) -> None:
     `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long. A desk that decides
     once a session needs no bars meanwhile, and is not sold out for want of quotes: where others leave, it says so. What
     its exchange has halted is not lost: nothing can be seen or sold of it, and stops go on once it trades again. So it
-    is while the broker's market is closed, by a report of now.
+    is while the broker's market is closed, by a report that is not lost.
     """
     session, rules = draft.session.session, draft.trading.broker
     if draft.identity.by_tape or session is None or draft.session.ended:
@@ -162,7 +162,7 @@ def check_blind(draft: Draft) -> None:
         return
     since_ns = max(session.open_ns, draft.broker.started_ns, draft.broker.opened_ns or 0)  # a start needs some time
     _report_unreconciled(draft, since_ns)
-    if draft.broker.closed and draft.now_ns - draft.broker.asked_ns < ONCE_A_MINUTE_NS:
+    if draft.broker.closed and draft.now_ns - draft.broker.asked_ns < _reports_ns(draft):
         return
     held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
     if not held:
@@ -209,7 +209,7 @@ def _lost(draft: Draft, held: list[Position], since_ns: int, quoted_since_ns: in
     lost = []
     if at_once and held and draft.now_ns - _bar_due_ns(draft, held, since_ns) >= limit_ns:
         lost.append("bars")
-    by_minute_ns = max(limit_ns, ONCE_A_MINUTE_NS)
+    by_minute_ns = _reports_ns(draft)
     quoted_ns = limit_ns if at_once else by_minute_ns
     unseen = [one for one in held if draft.now_ns - max(_seen_ns(draft, one), quoted_since_ns) >= quoted_ns]
     if unseen and (at_once or _hides_a_limit(draft, held, unseen)):
@@ -220,6 +220,11 @@ def _lost(draft: Draft, held: list[Position], since_ns: int, quoted_since_ns: in
     if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= by_minute_ns:
         lost.append("reconciliation")
     return lost, unseen
+
+
+def _reports_ns(draft: Draft) -> int:
+    """Return after how long without another one a report no longer counts: reconciliation is lost then."""
+    return max(draft.trading.broker.blind_min * MINUTE_NS, ONCE_A_MINUTE_NS)
 
 
 def _lost_text(draft: Draft, lost: list[str], positions: list[Position]) -> str:

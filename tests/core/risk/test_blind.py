@@ -136,11 +136,19 @@ def test_a_market_that_the_broker_has_closed_is_not_lost_and_has_five_minutes_on
     assert d.halted() == "blind"
 
 
+def test_a_closed_market_is_not_lost_by_the_rarest_reports_that_the_settings_allow() -> None:
+    d, account = holding()
+    for second in range(120, 3600, 10):
+        if second % 150 == 0:  # two of them fit into `blind_min`
+            d.put(closed(account, d.at(0, second)))
+        assert alarms(d.tick(0, second + 1)) == []
+
+
 def test_reports_that_stop_while_the_market_is_closed_are_lost_all_the_same() -> None:
     d, account = holding()
     d.put(closed(account, d.at(4)))
-    assert alarms(d.tick(5, 59)) == []
-    assert "blind" in str(d.tick(6))
+    assert alarms(d.tick(8, 59)) == []
+    assert "blind" in str(d.tick(9))
 
 
 @pytest.mark.parametrize("bar_start", [2, 3])
