@@ -83,11 +83,12 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     by_rule = False
     if isinstance(event, OrderRejected):
         refuses_fraction, untraded = _refuses_fraction(order, event.reason), _is_untraded(draft, event.reason)
-        repeated = _is_of_account(draft, event.reason) and not _note_unauthorized(draft, order, event.reason)
+        of_account = not refuses_fraction and _is_of_account(draft, event.reason)
+        repeated = of_account and not _note_unauthorized(draft, order, event.reason)
         by_rule = event.denied is True or refuses_fraction or untraded or repeated
         if untraded:
             _note_untraded(draft, order, event.reason)
-        if refuses_fraction and NOT_FRACTIONABLE in event.reason:
+        if refuses_fraction and LEAST_AMOUNT not in event.reason:
             in_whole_shares(draft, order)
         if event.denied is True:
             about = f"{order.symbol} {order.side:+d} {wording(event.reason)}"
@@ -102,12 +103,13 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
         _count_fate(draft, order)
 
 
-NOT_FRACTIONABLE, LEAST_AMOUNT = "not fractionable", "minimal amount of order"  # in a broker's refusals
+NO_FRACTION = ("not fractionable", "fractional shares")  # in refusals: by an asset's flag, or the account's setting
+LEAST_AMOUNT = "minimal amount of order"
 
 
 def _refuses_fraction(order: Order, reason: str) -> bool:
-    """Return whether an order for a fraction was refused because it is one: of this asset, or so small."""
-    return type(order.quantity) is Part and (NOT_FRACTIONABLE in reason or LEAST_AMOUNT in reason)
+    """Return whether an order for a fraction was refused because it is one: of this asset or account, or so small."""
+    return type(order.quantity) is Part and any(words in reason for words in (*NO_FRACTION, LEAST_AMOUNT))
 
 
 UNAUTHORIZED = "not authorized to trade"  # what a refusal says of an account that may not trade

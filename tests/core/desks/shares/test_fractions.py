@@ -207,15 +207,21 @@ def test_a_basket_says_how_far_it_came() -> None:
 # --- what the broker refuses ------------------------------------------------------------------------------------------
 
 
-def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_shares() -> None:
-    d = daily_desk(ON)
+NO_FRACTIONS = ('asset "AAA" is not fractionable', "account is not authorized to trade fractional shares")
+
+
+@pytest.mark.parametrize("why", NO_FRACTIONS)
+def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_shares(why: str) -> None:
+    d = with_shares(account := Account(), Trading(basket=Basket(fractions="on", auction=False)))
     decided(d, 12.5, KEEP, KEEP)
-    d.quotes(0, **AT_100)
-    refused = d.put(ev.OrderRejected(d.at(0.1), "e1-shelf-1-0-0", 'asset "AAA" is not fractionable'))
+    first = of(d.quotes(0, **AT_100), SubmitOrder)[0]
+    account.end(account.take(first, d.state.now_ns), "rejected")
+    refused = d.put(ev.OrderRejected(d.at(0.1), first.client_order_id, why))
     sent = orders(refused) or orders(d.quotes(0.2, **AT_100))
-    assert sent == [("AAA", 12, "100.2000")]
+    assert [order[:2] for order in sent] == [("AAA", 12)]
     assert d.state.basket.indivisible == ("AAA",)
-    assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset is no fault of the desk
+    assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset, or an account, is no fault of the desk
+    assert (d.state.broker.blocked, alarms(refused)) == ("", ["order_rejected"])
 
 
 @pytest.mark.parametrize(("session", "asked"), [(MONDAY, "12.5"), (TUESDAY, "12")])
@@ -241,18 +247,18 @@ def test_a_goal_of_what_is_held_sells_nothing_whatever_the_step(step: str, indiv
     assert d.held == {"AAA": q("1.9")}
 
 
-@pytest.mark.parametrize("why", ["asset {} is not fractionable", "cost basis must be >= minimal amount of order 1"])
+@pytest.mark.parametrize("why", [*NO_FRACTIONS, "cost basis must be >= minimal amount of order 1"])
 def test_refused_exits_of_fractions_halt_nothing(why: str) -> None:
     rules = Trading(basket=Basket(fractions="on", auction=False), risk=Risk(reject_rate_orders=2))
     d = with_shares(account := Account(), rules, AAA=0.5, BBB=0.5, CCC=0.5)
     decided(d, 0.0, 0.0, 0.0)
     for order in of(d.quotes(0, **AT_100), SubmitOrder):
         account.end(account.take(order, d.state.now_ns), "rejected")
-        d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, why.format(order.symbol)))
+        d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, why))
     d.put(account.report(d.at(1)))
     calls = of(d.quotes(2, **AT_100) + d.put(account.report(d.at(2, 1))) + d.tick(2, 2), SubmitOrder)
     assert sorted((order.symbol, order.closing) for order in calls) == [(symbol, True) for symbol in SYMBOLS]
-    assert d.state.risk.halt is None
+    assert (d.state.risk.halt, d.state.broker.blocked) == (None, "")
 
 
 def test_a_fraction_that_no_order_may_sell_leaves_by_the_close_call() -> None:
