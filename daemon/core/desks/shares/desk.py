@@ -414,12 +414,16 @@ def leg_under_way(view: RiskView, intent: Intent) -> str | None:
 
 
 def turnover(view: RiskView, intent: Intent) -> str | None:
-    """Deny when sales, or buys as far as the cash may reach, exceed their parts of the equity."""
+    """Deny when sales, or buys as far as the cash may reach, exceed their parts of the equity.
+
+    Sales that pay back what the account owes are not counted: they bring what is held down to what the equity carries.
+    """
     sold = bought = ZERO
     for leg in intent.legs:
         value = (leg.goal - _held(view, leg.symbol)) * view.marks[leg.symbol]
         sold, bought = (sold - value, bought) if value < 0 else (sold, bought + value)
-    total = sold + min(bought, max(view.book.cash, ZERO) + sold)
+    owed, cash = max(-view.book.cash, ZERO), max(view.book.cash + sold, ZERO)
+    total = max(sold - owed, ZERO) + min(bought, cash)
     return _too_much(view, "turnover", total, view.basket.turnover_max)
 
 

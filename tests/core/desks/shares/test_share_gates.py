@@ -241,6 +241,17 @@ def test_a_basket_is_measured_by_what_the_cash_can_reach() -> None:
     assert [d.gate for d in ask_gates(tighter, greedy, SHARE_GATES).denials] == ["turnover"]
 
 
+@pytest.mark.parametrize(("sold", "limit", "denied"), [(100, 2.0, []), (100, 1.9, ["turnover"]), (75, 0.0001, [])])
+def test_sales_that_pay_back_what_the_account_owes_are_no_turnover(sold: int, limit: float, denied: list[str]) -> None:
+    """10,000 USD in AAA, of which a withdrawal left 2,500: 7,500 are owed, so 2,500 are sold and 2,500 bought."""
+    held = {"AAA": replace(BOOK.positions["AAA"], quantity=100, cost=Decimal(10_000))}
+    owing = replace(BOOK, cash=Decimal(-7500), positions=held, equity=Decimal(2500), peak=Decimal(2500))
+    owing = replace(owing, session_start_equity=Decimal(2500), session_base=Decimal(2500))
+    view = replace(VIEW, book=owing, basket=Basket(turnover_max=limit))
+    changed_to = legs(("AAA", 100 - sold), ("BBB", 0 if sold < 100 else 30))
+    assert [d.gate for d in ask_gates(view, changed_to, SHARE_GATES).denials] == denied
+
+
 def test_others_sales_hold_no_exit_up_and_a_foreign_order_in_another_symbol_no_basket() -> None:
     theirs = replace(VIEW, orders=order("AAA", -1, 5, purpose="foreign"))
     assert ask_gates(theirs, replace(SELL, quantity=15), SHARE_GATES).denials == ()
