@@ -615,6 +615,8 @@ def rebalance(
         goals = tuple([Goal(leg.symbol, leg.goal) for leg in entering])
         waiting = Waiting(goals, row, until_ns, _bounds(draft, entering), _quantities(draft), sold)
         draft.basket = replace(draft.basket, waiting=waiting)
+    elif verdicts is not None and draft.desk.decides.rebalances and not draft.identity.by_tape:
+        _miss_basket(draft, ask.bar_ns, _why_denied(verdicts))
     draft.records.append(row)
     draft.records.extend(head_rows(draft, ask.decision, answer, decided))
 
@@ -701,10 +703,17 @@ def ask_again(draft: Draft) -> None:
     elif late or other or not _may_pass(draft, verdicts, waiting.capped):
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)
-        why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials)
-        ended = other or (f"denied: {why}" if why else "its time is over")
-        when = draft.basket.date or new_york_text(row.bar_ns)[:-3]  # a desk by the bar has a basket for each bar
-        draft.alarm("basket_missed", f"no basket for {when}: {ended}")
+        _miss_basket(draft, row.bar_ns, other or (_why_denied(verdicts) if verdicts.denials else "its time is over"))
+
+
+def _why_denied(verdicts: Verdicts) -> str:
+    return "denied: " + "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials)
+
+
+def _miss_basket(draft: Draft, bar_ns: int, why: str) -> None:
+    """Report that a basket is not traded."""
+    when = draft.basket.date or new_york_text(bar_ns)[:-3]  # a desk by the bar has a basket for each bar
+    draft.alarm("basket_missed", f"no basket for {when}: {why}")
 
 
 def _differs(draft: Draft, waiting: Waiting) -> str:

@@ -15,7 +15,7 @@ from tests.support.core.account import Account
 from tests.support.core.claims import verified
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, live, with_shares
-from tests.support.core.desk import MONDAY, alarms, of
+from tests.support.core.desk import MONDAY, TUESDAY, alarms, of
 
 LATE = Trading(basket=Basket(decide="before_close"))
 
@@ -194,11 +194,13 @@ def test_a_basket_of_fractions_that_waits_survives_a_restart_of_the_daemon() -> 
     assert sent == [("AAA", exact("-0.5"), "99.80"), ("BBB", exact("0.25"), "100.20")]
 
 
-def test_a_basket_that_is_denied_for_what_does_not_pass_does_not_wait() -> None:
+def test_a_basket_that_is_denied_for_what_does_not_pass_does_not_wait_and_the_alarm_says_so() -> None:
     d = with_shares(Account(), Trading(basket=Basket(turnover_max=0.1)), AAA=10)
     d.due()
-    d.answer(0, 10, KEEP)
+    (alarm,) = of(d.answer(0, 10, KEEP), RaiseAlarm)
     assert (d.decisions()[-1].outcome, d.state.basket.waiting) == ("denied", None)
+    denied = "denied: turnover: turnover would be 0.2000 of the equity, limit 0.1"
+    assert (alarm.name, alarm.detail) == ("basket_missed", f"no basket for {TUESDAY.date}: {denied}")
 
 
 def test_a_cause_that_joins_a_passing_one_and_does_not_pass_ends_the_wait() -> None:
