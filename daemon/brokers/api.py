@@ -111,6 +111,10 @@ class FeedDesk:
         """Return a session of the calendar with the close that it has by now."""
         return as_traded(session, self.state().session.session)
 
+    def is_closed(self) -> bool:
+        """Return whether the broker's market is closed, in a session of the calendar."""
+        return self.state().broker.closed
+
 
 @dataclass(frozen=True, slots=True)
 class TradingDesk:

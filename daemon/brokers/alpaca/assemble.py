@@ -396,6 +396,7 @@ class AlpacaConnection:
             options=options,
             timing=self._timing(),
             as_traded=desk.as_traded,
+            is_closed=desk.is_closed,
         )
 
     def _recorder(self, desk: FeedDesk) -> OptionRecorder | None:

@@ -105,6 +105,7 @@ class MarketDesk:
         self.server = server
         self.clock = clock
         self.events: list[Event] = []
+        self.is_closed = False  # the broker's market, within a session of the calendar
         self.log = LogRecorder()
         access = Access(server.data_url, *keys, REST_PATIENCE)
         self.lane = market_queue(clock)
@@ -127,6 +128,7 @@ class MarketDesk:
             options=chained if spec.holds == "option" else None,
             timing=timing,
             as_traded=lambda session: session,
+            is_closed=lambda: self.is_closed,
         )
 
     def bars(self) -> list[Bar]:

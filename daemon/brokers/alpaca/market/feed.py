@@ -361,8 +361,12 @@ class LiveFeed:
         options: Options | None,
         timing: Timing,
         as_traded: Callable[[Session], Session],
+        is_closed: Callable[[], bool],
     ) -> None:
-        """`as_traded` gives a session of the calendar the close that it has by now."""
+        """`as_traded` gives a session of the calendar the close that it has by now.
+
+        `is_closed` says whether the broker's market is closed within it.
+        """
         self.close_grace_s = CLOSE_GRACE_S
         self._clock = clock
         self._calendar = calendar
@@ -389,6 +393,7 @@ class LiveFeed:
             rng=self._rng,
             announce=self._announce,
             as_traded=as_traded,
+            is_closed=is_closed,
             take_quotes=self._closing,
             grid=spec.grid,
         )

@@ -233,6 +233,7 @@ class LiveBars:
         rng: random.Random,
         announce: Callable[[Session], object],
         as_traded: Callable[[Session], Session],
+        is_closed: Callable[[], bool],
         take_quotes: Callable[[str], tuple[Quote, ...]],
         reconnect: Callable[[str], None],
         grid: Grid,
@@ -249,6 +250,7 @@ class LiveBars:
         self._rng = rng
         self._announce = announce
         self._as_traded = as_traded
+        self._is_closed = is_closed
         self._take_quotes = take_quotes
         self._reconnect = reconnect
         self._grid = grid
@@ -264,9 +266,11 @@ class LiveBars:
 
     @property
     def in_session(self) -> bool:
-        """Return whether the begun session is running now."""
+        """Return whether the begun session is running now, and the broker's market is open."""
         session = self._running_session()
-        return session is not None and not self._over and session.open_ns <= self._clock.now_ns() < session.close_ns
+        if session is None or self._over or self._is_closed():
+            return False
+        return session.open_ns <= self._clock.now_ns() < session.close_ns
 
     @property
     def expects_quotes(self) -> bool:
@@ -524,6 +528,7 @@ class StockBars:
         rng: random.Random,
         announce: Callable[[Session], object],
         as_traded: Callable[[Session], Session],
+        is_closed: Callable[[], bool],
         take_quotes: Callable[[str], tuple[Quote, ...]],
         grid: Grid,
     ) -> None:
@@ -553,6 +558,7 @@ class StockBars:
                 rng=rng,
                 announce=announce,
                 as_traded=as_traded,
+                is_closed=is_closed,
                 take_quotes=take_quotes,
                 reconnect=self.stream.socket.force_reconnect,
                 grid=grid,

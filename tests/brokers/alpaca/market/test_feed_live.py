@@ -127,6 +127,17 @@ async def test_a_stream_that_says_nothing_in_a_session_is_told_reconnected_and_r
         assert it.feed._bars.counts["silences"] < 12  # one a minute at the most
 
 
+async def test_a_market_that_the_broker_has_closed_is_not_silent_until_it_opens(tmp_path: Path) -> None:
+    async with live(tmp_path) as it:
+        await reach(it, 0)
+        it.is_closed = True
+        it.server.faults.add("socket_stall", until_ns=it.clock.now_ns() + 16 * MINUTE, where={"stream": "stock"})
+        await it.clock.sleep_until(it.clock.now_ns() + 8 * MINUTE)
+        assert "feed_silent" not in it.log.names()
+        it.is_closed = False
+        await it.until(lambda: "feed_silent" in it.log.names())
+
+
 async def test_a_frame_that_is_nested_beyond_measure_costs_no_bar(tmp_path: Path) -> None:
     async with live(tmp_path) as it:
         it.server.faults.add("malformed_json", where={"stream": "stock"}, times=1, nested=True)
