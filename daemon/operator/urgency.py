@@ -31,8 +31,8 @@ desk_silent guard_acts guard_unprotected gateway_halted gateway_differs gateway_
 """,
     Urgency.WARNING: """
 foreign_order position_changed trade_corrected unknown_status broker_accepted cash_unexplained settled_without_ledger
-unknown_activity ledger_amended owner_unknown split_awaited market_closed policy_failed policy_late served_late
-model_refused ladder_rolled_back command_refused drift claim_broken wal_large disk_low stream_refused
+unknown_activity ledger_amended owner_unknown split_awaited market_closed market_open policy_failed policy_late
+served_late model_refused ladder_rolled_back command_refused drift claim_broken wal_large disk_low stream_refused
 subscription_refused trainer_refused stop_removed guard_acted guard_silent desk_heard guard_unheard guard_blind
 guard_doubts guard_account guard_keys guard_clock gateway_line_unowned gateway_line_amended gateway_fill_amended
 gateway_exercised gateway_exit_called gateway_sells_out gateway_order_unreadable gateway_stream_failed

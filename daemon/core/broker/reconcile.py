@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from itertools import chain, combinations
+from itertools import chain, combinations, pairwise
 from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
@@ -98,6 +98,7 @@ T = TypeVar("T")
 
 ADOPTED = Cause("taken_over")
 SETTLE_NS = 10 * SECOND_NS  # before a difference is judged, or a fence that was lifted
+OPEN_NS = 2 * MINUTE_NS  # around a session of the calendar in which the broker's clock may have the market open
 
 
 def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judged: bool = False) -> None:
@@ -349,6 +350,7 @@ def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
 def _note_market(draft: Draft, event: BrokerReported) -> None:
     """Begin nothing new while the broker's market is closed during a session of our calendar."""
     _note_early_close(draft, event.next_close_ns)
+    _note_open_market(draft, event)
     session, asked_ns = draft.session.session, event.asked_ns
     closed = False
     if session is not None and event.market_open is not None and not draft.session.ended:
@@ -363,6 +365,21 @@ def _note_market(draft: Draft, event: BrokerReported) -> None:
         draft.alarm("market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
     else:
         draft.case_over("market_closed")
+
+
+def _note_open_market(draft: Draft, event: BrokerReported) -> None:
+    """Say where the broker's market is open and the calendar has no session: nothing watches what is held."""
+    session, asked_ns = draft.session.session, event.asked_ns
+    if session is None or event.market_open is None:
+        return
+    known = pairwise((session, *draft.session.upcoming))
+    following = [later for early, later in known if early.close_ns + OPEN_NS <= asked_ns < later.open_ns - OPEN_NS]
+    if following and event.market_open:
+        opens = new_york_text(following[0].open_ns)
+        detail = f"and the calendar has no session before {opens}: until then no rule leaves what is held"
+        draft.alarm("market_open", f"by the broker's clock, {detail}", once=True)
+    else:
+        draft.case_over("market_open")
 
 
 def _note_early_close(draft: Draft, told_ns: int) -> None:

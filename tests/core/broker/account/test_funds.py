@@ -215,3 +215,16 @@ def test_a_market_that_is_closed_after_the_close_or_on_the_close_s_second_is_no_
     for second in (close - 9, close + 60):
         report = replace(account.report(d.at(0, second)), market_open=False, next_open_ns=TUESDAY.open_ns)
         assert alarms(d.put(report)) == []
+
+
+@pytest.mark.parametrize(
+    ("minute", "is_open", "told"),
+    [(391, True, []), (393, True, ["market_open"]), (393, False, []), (393, None, []), (24 * 60 - 1, True, [])],
+)
+def test_a_market_that_is_open_while_the_calendar_has_no_session_is_told_once(
+    minute: int, is_open: bool | None, told: list[str]
+) -> None:
+    d = at_broker(account := Account())
+    assert d.state.session.upcoming[0] == TUESDAY
+    assert alarms(reported(d, account, minute, market_open=is_open)) == told
+    assert alarms(reported(d, account, minute, market_open=is_open)) == []
