@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date
 from decimal import Decimal
 from functools import cache
@@ -19,7 +19,7 @@ from daemon.core.strategy_rules import trading_for
 from daemon.engine.state_dir import LOCK_FILE, process_of
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import TAPE_DATES, base_of
+from daemon.journal.rows import MODEL_CONFIG, SYMBOLS, TAPE_DATES, base_of, made_with
 from daemon.library.listed import (
     DRY_RUN,
     ENDED,
@@ -37,7 +37,7 @@ from daemon.reports.performance.figures import Performance
 from daemon.reports.performance.read import read_alone
 from daemon.reports.words import kind_of
 from strategies.kit.quantity import to_json
-from strategies.registry import STRATEGIES
+from strategies.registry import STRATEGIES, entry
 
 LIVE_DATA = "dry_run"
 MODES = frozenset({"replay", "recorded", LIVE_DATA})
@@ -139,12 +139,13 @@ def _newest(reader: JournalReader, meta: Mapping[str, str], *kinds: str) -> dict
 
 def _changes(meta: Mapping[str, str], run_started: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that differ from the strategy's defaults of this code."""
-    usual, strategy = {}, meta.get("strategy", "")
+    strategy = meta.get("strategy", "")
+    shipped = strategy if strategy in STRATEGIES else ""
+    usual = _of_meta(_made_with(shipped)) if shipped else {}
     if run_started:
-        usual = dict(dotted_settings(_defaults(strategy if strategy in STRATEGIES else "")))
-    settings = dict(dotted_settings(run_started.get("trading", {})))
-    changes = {key: value for key, value in settings.items() if not _is_usual(value, usual.get(key, ""))}
-    return {**_of_meta(meta), **changes}
+        usual |= dict(dotted_settings(_defaults(shipped)))
+    settings = {**_of_meta(meta), **dict(dotted_settings(run_started.get("trading", {})))}
+    return {key: value for key, value in settings.items() if not _is_usual(value, usual.get(key, ""))}
 
 
 def _is_usual(value: str, usual: str) -> bool:
@@ -163,9 +164,20 @@ def _defaults(strategy: str) -> dict[str, Any]:
     return tables
 
 
+@cache
+def _made_with(strategy: str) -> dict[str, str]:
+    """Return what a journal's meta has of a shipped strategy that nobody configured."""
+    return {"strategy": strategy, **made_with(entry(strategy).make().spec)}
+
+
 def _of_meta(meta: Mapping[str, str]) -> dict[str, str]:
-    keys = {"symbols": "desk.symbols", "model_config": "desk.model_config", "option_quotes": "option_quotes"}
-    return {label: meta[key] for key, label in keys.items() if meta.get(key)}
+    """Return the settings in a journal's meta by dotted key: each of a model configuration, or parameter, is one."""
+    keys = {SYMBOLS: "desk.symbols", "option_quotes": "option_quotes"}
+    settings: dict[str, Any] = {label: meta[key] for key, label in keys.items() if meta.get(key)}
+    name = "desk.model_config" if meta.get("strategy") in STRATEGIES else "desk.parameters"
+    with suppress(msgspec.DecodeError):
+        settings[name] = msgspec.json.decode(meta.get(MODEL_CONFIG) or "{}")
+    return dict(dotted_settings(settings))
 
 
 def _progress(meta: Mapping[str, str], newest_ns: int, process: str) -> Progress | None:

@@ -21,6 +21,7 @@ from daemon.library.compare import compare
 from daemon.library.library import LibraryError, chosen_run, course, library_of, look_again, parameters
 from daemon.library.listed import course_of, different, dotted_settings
 from daemon.library.run_files import Progress, write_progress, write_tags
+from strategies.registry import entry
 from tests.support.library_runs import dry_run, training
 
 
@@ -63,6 +64,25 @@ def test_a_key_that_is_off_by_default_is_a_change_and_another_way_to_write_an_am
         db.commit()
     (run,) = library_of([tmp_path]).runs
     assert run.changed == {**before.changed, "sizing.trailing_stop": "0.2"}
+
+
+def test_the_model_configuration_that_is_shipped_is_no_change_and_of_another_what_differs_alone_is_one(
+    played: Path, tmp_path: Path
+) -> None:
+    folder = dry_run(played, tmp_path / "dqn")
+    usual = json.loads(entry("online_dqn").make().spec.config)
+
+    def changed(strategy: str, symbols: str, config: object) -> set[str]:
+        keys = {"strategy": strategy, "symbols": symbols, "model_config": json.dumps(config)}
+        with closing(sqlite3.connect(folder / FILE)) as db:
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", keys.items())
+            db.commit()
+        (run,) = library_of([tmp_path]).runs
+        return {f"{key}={value}" for key, value in run.changed.items() if key.startswith("desk.")}
+
+    assert changed("online_dqn", "SPY", usual) == set()
+    assert changed("online_dqn", "QQQ", {**usual, "window": 7}) == {"desk.symbols=QQQ", "desk.model_config.window=7"}
+    assert changed("own", "", {"fast": 20}) == {"desk.parameters.fast=20"}
 
 
 def test_a_start_that_was_refused_is_not_when_the_run_began(played: Path, tmp_path: Path) -> None:
