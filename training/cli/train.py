@@ -39,7 +39,7 @@ from training.desks.registry import kind
 from training.desks.trial import ENGINES, RLLIB
 from training.evidence.risk import DRAWDOWN
 from training.export.sb3_file import ACTIVATIONS
-from training.export.version import activate, read_version
+from training.export.version import activate, is_active, read_version
 from training.rl.dimensions import with_values
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, practice_of
@@ -415,6 +415,9 @@ def _finish(outcome: Outcome, chosen: argparse.Namespace) -> int:
     figures, version = outcome.findings.policy.figures, outcome.version
     idle = not figures.trades and not outcome.passive  # the passive policy may never trade: that is what it is for
     passive = f"it never traded in its {figures.sessions} test sessions" if idle else ""
+    if is_active(version):
+        sys.stderr.write(f"exported; active already: `current` in {version.parent} names it\n")
+        return code
     if not chosen.activate or (passive and not chosen.allow_passive):
         cure = "--allow-passive" if passive else ""
         command = activation(version, chosen.strategy, cure)

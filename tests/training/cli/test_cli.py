@@ -104,6 +104,22 @@ def test_a_version_is_activated_on_request_and_one_that_never_traded_only_on_a_f
     assert ("it never traded in its" in errors and "--allow-passive" in errors) == (trades == 0 and not active)
 
 
+@pytest.mark.parametrize("trades", [3, 0])
+@pytest.mark.parametrize("options", [(), ("--activate",)])
+def test_a_version_that_answers_already_is_told_as_active(
+    trades: int, options: tuple[str, ...], trained: Trained, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pointer = tmp_path / "store" / "option_scalper" / "current"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text(f"{trained[0].name}\n")
+    code, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
+    errors = capsys.readouterr().err
+    assert (code, pointer.read_text()) == (0, f"{version.name}\n")
+    assert "active already" in errors
+    assert "not active" not in errors
+
+
 def test_the_passive_policy_is_activated_although_it_never_trades(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
