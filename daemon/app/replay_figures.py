@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from daemon.app.replay_start import TapeReplay
+from daemon.core.draft import names_of
 from daemon.core.events import BarClosed, ContractsListed, OrderFilled, SessionScheduled
 from daemon.core.instruments.option_market import SessionMarket, expiries_from
 from daemon.core.limits import Paper, Trading
@@ -303,10 +304,12 @@ def _shift_text(hours: int) -> str:
 def _no_trade(replay: TapeReplay, state: State[Any]) -> str:
     """Return why nothing was ever traded."""
     stats, spec = state.stats, replay.strategy.spec
+    if not stats.decisions and replay.absent:
+        return f"No decision was made: the tape has no bars of {names_of(replay.absent)}. Pass one that has them."
     if not stats.decisions:
         return (
-            f"No decision was made: {spec.name} needs {spec.history_bars:,} bars of history before its first one, and "
-            f"the tape has {stats.bars:,} bars. Pass a longer tape."
+            f"No decision was made: {spec.name} looks back on {spec.history_bars:,} bars of a symbol, and the tape has "
+            f"{stats.bars:,} bars in all. Pass a longer tape."
         )
     if not stats.denials:
         verdict = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."

@@ -64,6 +64,11 @@ class TapeReplay(CheckedDesk):
         return _SOURCES[self.strategy.spec.decides](self, skip, machine)
 
     @property
+    def absent(self) -> tuple[str, ...]:
+        """Return the desk's symbols that the tape has no row of."""
+        return tuple(symbol for symbol in self.strategy.spec.symbols if not self.info.rows_by_symbol.get(symbol))
+
+    @property
     def bars(self) -> int:
         """Return roughly how many bars the desk will see, the total of its progress bar."""
         spec = self.strategy.spec

@@ -16,6 +16,7 @@ from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DeskSettings
 from daemon.config.strategy import describe
+from daemon.core.draft import names_of
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.models.store import claim_words, how_to_claim, proof_words, warnings
@@ -53,6 +54,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "mode": "replay (dry run)" + ("" if replay.quotes is None else " with recorded option quotes"),
         "strategy": describe(replay.strategy),
         "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
+        **({"absent": _absent(replay)} if replay.absent else {}),
         **({"too short": short} if (short := _short(replay)) else {}),
         **({"synthetic": "yes: the bars are made up"} if replay.info.synthetic else {}),
         **({} if replay.quotes is None else {"option_quotes": _description(replay.quotes)}),
@@ -74,13 +76,25 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
     return 0
 
 
+def _absent(replay: TapeReplay) -> str:
+    """Return which symbols the tape does not have."""
+    name, count = replay.strategy.spec.name, len(replay.strategy.spec.symbols)
+    return (
+        f"{WARN}: the tape has no bars of {names_of(replay.absent)}, of {count} symbols of {name}, which buys none of "
+        "them, and decides nothing where it needs them all: pass a tape that has them"
+    )
+
+
 def _short(replay: TapeReplay) -> str:
-    """Return why no decision can be made, "" where one can."""
-    spec, bars = replay.strategy.spec, replay.bars // len(replay.strategy.spec.symbols)
+    """Return that the tape has less than an observation looks back on, "" where it has as much."""
+    spec, absent = replay.strategy.spec, replay.absent
+    bars = replay.bars // max(len(spec.symbols) - len(absent), 1)
     if bars >= spec.history_bars:
         return ""
-    need_text = f"{spec.name} needs {spec.history_bars:,} before its first decision"
-    return f"{WARN}: the tape has {bars:,} bars of a symbol, {need_text}: pass a longer tape"
+    return (
+        f"{WARN}: the tape has {bars:,} bars of a symbol, and {spec.name} looks back on {spec.history_bars:,}: its "
+        "first decision comes late, or not at all: pass a longer tape"
+    )
 
 
 def _capital(settings: DeskSettings, replay: TapeReplay, closes: Mapping[str, float]) -> str:

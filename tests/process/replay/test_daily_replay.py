@@ -297,6 +297,19 @@ def test_without_bars_a_daily_desk_plays_the_made_up_daily_tape(stage: Stage, tm
     assert "daily_synthetic_500.csv.gz" in finished.stdout
 
 
+def test_a_tape_without_a_fund_that_the_desk_needs_is_named_for_that_and_not_for_its_length(
+    stage: Stage, tmp_path: Path
+) -> None:
+    tape = write_days(tmp_path / "days.csv", ["SPY", "IWM"], 300)
+    arguments = ("--dry-run", "--strategy", "regime_switcher", "--bars", tape, "--state-dir", tmp_path / "state")
+    checked = rltraderd(*arguments, "--check", cwd=tmp_path, env=stage.environment())
+    assert "warn: the tape has no bars of QQQ, of 3 symbols of regime_switcher" in checked.stdout
+    assert "too short" not in checked.stdout
+    summary = summary_of(rltraderd(*arguments, cwd=tmp_path, env=stage.environment()))
+    assert summary["decisions"] == 0
+    assert summary["remarks"] == ["No decision was made: the tape has no bars of QQQ. Pass one that has them."]
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 

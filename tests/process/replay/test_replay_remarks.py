@@ -132,8 +132,8 @@ def test_a_tape_without_a_decision_says_what_is_missing(tmp_path: Path, rows: li
     assert summary["decisions"] == 0
     (remark,) = summary["remarks"]
     assert remark == (
-        "No decision was made: option_scalper needs 256 bars of history before its first one, and the tape has 80 "
-        "bars. Pass a longer tape."
+        "No decision was made: option_scalper looks back on 256 bars of a symbol, and the tape has 80 bars in all. "
+        "Pass a longer tape."
     )
 
 

@@ -350,7 +350,7 @@ def test_a_check_of_a_tape_that_no_decision_can_come_of_says_so(here: Path) -> N
     (here / "t.csv").write_text(f"{HEADER}\n{ROW}\n")
     finished = rltraderd("--dry-run", "--check", "--bars", here / "t.csv", "--state-dir", here / "state", cwd=here)
     assert finished.returncode == 0, finished.stderr
-    short = r"too short +warn: the tape has 1 bars of a symbol, option_scalper needs [0-9]+ before its first decision"
+    short = r"too short +warn: the tape has 1 bars of a symbol, and option_scalper looks back on [0-9]+: its first"
     assert re.search(short, finished.stdout, re.IGNORECASE)
 
 
