@@ -64,7 +64,7 @@ from daemon.gateway.journal import (
 )
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
-from daemon.gateway.setup import SetupRequest, desk_file, init, shared_symbols
+from daemon.gateway.setup import SetupRequest, desk_file, init, refusal, shared_symbols
 from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
@@ -340,7 +340,9 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ke
     try:
         _refuse_unlike(settings, books, kept)
         findings += await _account_findings(settings, upstream, books, clock.now_ns())
-    except (ConfigError, BrokerError, wire.Malformed) as error:
+    except BrokerError as error:
+        findings.append((False, f"account: {refusal(error)}"))
+    except (ConfigError, wire.Malformed) as error:
         findings.append((False, f"account: {error}"))
     finally:
         await upstream.close()
@@ -506,7 +508,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem, code = error, FAILED if _starts_for_a_desk(options) else EXIT_CODE
     except (StateDirError, JournalError) as error:
         problem, code = error, EXIT_CODE
-    except (BrokerError, wire.Malformed, WriteFailed, OSError) as error:
+    except BrokerError as error:
+        problem, code = BrokerError(refusal(error)), FAILED
+    except (wire.Malformed, WriteFailed, OSError) as error:
         problem, code = error, FAILED
     sys.stderr.write(f"rltrader-gateway: {str(problem) or type(problem).__name__}\n")
     return code

@@ -126,7 +126,8 @@ def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> Ga
         text = path.read_text(encoding="utf-8")
         tables: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
     except (OSError, UnicodeDecodeError) as error:
-        cure = "name it with --config" + ("; rltrader-gateway init writes one" if not path.exists() else "")
+        missing = not path.exists()
+        cure = "name it with --config; rltrader-gateway init writes one" if missing else "mend it, or name another"
         raise ConfigError(f"{path}: {unread(error)}: {cure}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from daemon.brokers.alpaca import wire
+from daemon.brokers.api import BrokerError, BrokerRefused
 from daemon.config.checks import values
 from daemon.config.clock import clock_of
 from daemon.config.load import ADDRESSES, NO_STRATEGY, ConfigError, Credentials, defaults, load
-from daemon.config.sources import explained, shown
+from daemon.config.sources import KEYS, explained, shown
 from daemon.config.tables import DeskSettings
 from daemon.gateway.config import SHARED_TABLES, GatewaySettings, SubAccountTable, key_files, load_gateway, make_keys
 from daemon.gateway.events import MAIN
@@ -85,6 +87,9 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     Raises ConfigError for capital that the account does not have, and what `Upstream` and `load` raise.
     """
     subs = [parse_sub(text) for text in order.subs]
+    for name, count in Counter(sub.name for sub in subs).items():
+        if count > 1:
+            raise ConfigError(f"--sub {name}: is given {count} times: give each sub-account another name")
     kind = "live" if order.live else "paper"
     overrides = {"desk.name": "gateway", "desk.account": kind, "desk.account_number": "unknown" if order.live else ""}
     overrides |= {f"alpaca.{name}": address for name, address in _addresses(order).items()}
@@ -122,6 +127,16 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     words += [f"  {command} --check", f"  {command}"]
     words += [f"  {command} desk {sub.name} --strategy NAME > {sub.name}.toml" for sub in subs]
     return "\n".join(words) + "\n"
+
+
+def refusal(error: BrokerError) -> str:
+    """Return in words why the account cannot be read."""
+    if isinstance(error, BrokerRefused) and error.of_keys:
+        return (
+            f"the broker refuses the account's keys ({error}): correct {' and '.join(KEYS)}; a paper account's keys "
+            "open no live account, and the other way round"
+        )
+    return str(error)
 
 
 def _addresses(order: SetupRequest) -> dict[str, str]:

@@ -26,7 +26,7 @@ from daemon.config.load import KEYS, ConfigError, Credentials, load
 from daemon.config.tables import DeskSettings
 from daemon.gateway import command
 from daemon.gateway.books import Ledgers, SubAccount
-from daemon.gateway.command import ask, check, closed, show, until_signalled, with_feeds
+from daemon.gateway.command import ask, check, closed, main, show, until_signalled, with_feeds
 from daemon.gateway.config import (
     AccountLimits,
     GatewaySettings,
@@ -100,6 +100,35 @@ async def test_capital_that_the_account_does_not_have_is_refused_with_the_figure
         with pytest.raises(ConfigError, match=r"55000\.00 USD in cash, and the capital of all is 60000"):
             await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
     assert not (tmp_path / "gateway.toml").exists()
+
+
+async def test_a_sub_account_that_is_given_twice_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        with pytest.raises(ConfigError, match=r"^--sub scalper: is given 2 times: give each sub-account another name"):
+            await init(order(tmp_path, alpaca.trading_url, *SUBS, "scalper:5"), keys_of(alpaca))
+    assert not (tmp_path / "gateway.toml").exists()
+
+
+async def test_keys_that_the_broker_refuses_are_named_with_the_cure_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with broker() as alpaca:
+        await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+        file = tmp_path / "gateway.toml"
+        monkeypatch.setenv("APCA_API_KEY_ID", DEFAULT_KEY)
+        monkeypatch.setenv("APCA_API_SECRET_KEY", "ofanother")
+        ways = (
+            ["--config", str(file), "--check"],
+            ["--config", str(tmp_path / "b.toml"), "init", "--url", alpaca.trading_url],
+        )
+        for arguments in ways:
+            assert await asyncio.to_thread(main, arguments) == 1
+            text = "".join(capsys.readouterr())
+            assert "the broker refuses the account's keys (401" in text
+            assert "correct APCA_API_KEY_ID and APCA_API_SECRET_KEY" in text
+            assert "ofanother" not in text
+            assert DEFAULT_KEY not in text
 
 
 async def test_the_environment_of_a_simulator_is_written_into_the_file(
