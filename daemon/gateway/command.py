@@ -37,7 +37,7 @@ from daemon.core.limits import AUTO
 from daemon.core.orders import FENCE, parse_name
 from daemon.core.session import new_york_text
 from daemon.engine.state_dir import standing
-from daemon.gateway.books import Ledgers
+from daemon.gateway.books import CENT, Ledgers
 from daemon.gateway.config import (
     GatewaySettings,
     client_keys,
@@ -175,7 +175,7 @@ def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
     for name in gone_from_file(settings, books):
         account, orders = books.accounts[name], sum(order.account == name for order in books.open_orders())
         held = [f"{holding.qty} {symbol}" for symbol, holding in account.holdings.items()]
-        if held or orders or account.cash:
+        if held or orders or abs(account.cash) >= CENT:  # less cannot be moved
             what = f"holds {', '.join([*held, f'{account.cash:.2f} USD'])} and has {orders} orders"
             closes = f"`rltrader-gateway panic {name}` closes it, then " if held or orders else ""
             cure = f"{closes}`rltrader-gateway transfer {name} {MAIN}` moves its cash; or put it back into the file"
@@ -433,13 +433,14 @@ def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] 
 def show(status: dict[str, Any]) -> str:
     """Return a status as a table: sub-accounts, their sum, the broker's figures."""
     lines = [f"{'':14}{'cash':>16}{'equity':>16}{'orders':>8}  positions"]
-    for row in status["accounts"]:
-        figures = f"{row['cash']:>16}{row['equity']:>16}{row['open_orders']:>8}"
+    rows = [*status["accounts"], *({"open_orders": "", **status[name], "name": name} for name in ("sum", "broker"))]
+    for row in rows:
+        figures = f"{_cents(row['cash']):>16}{_cents(row['equity']):>16}{row['open_orders']:>8}"
         lines.append(f"{row['name']:14}{figures}  {_held(row['positions'])}")
-    for name in ("sum", "broker"):
-        row = status[name]
-        lines.append(f"{name:14}{row['cash']:>16}{row['equity']:>16}{'':>8}  {_held(row['positions'])}")
     lines += [f"DIFFERENCE: {words}" for words in status["differences"]]
+    if status.get("reported_ns") and not status["differences"] and _apart(status["sum"], status["broker"]):
+        when = new_york_text(status["reported_ns"])[11:19]
+        lines.append(f"the broker's figures are those of {when}, before the newest fills: it is asked each minute")
     if status["doubts"]:
         lines.append("no new risk until they agree; `rltrader-gateway accept` gives away what no line will explain")
     lines += [f"SHORT: {words}" for words in _owed(status["accounts"])]
@@ -453,6 +454,16 @@ def show(status: dict[str, Any]) -> str:
     lines += [f"FENCED: {_fenced(name)}" for name in fenced]
     lines.append(status["away"] or "the broker is there")
     return "\n".join(lines) + "\n"
+
+
+def _cents(usd: str) -> str:
+    """Return an amount as it is shown; a figure that the broker did not tell is none."""
+    return f"{Decimal(usd):.2f}" if usd else ""
+
+
+def _apart(total: dict[str, Any], broker: dict[str, Any]) -> bool:
+    """Return whether the sum and the newest report are of different times."""
+    return any(total[figure] != broker[figure] for figure in ("cash", "positions"))
 
 
 def _owed(accounts: list[dict[str, Any]]) -> Iterator[str]:

@@ -1141,9 +1141,11 @@ class Gateway:
             if name not in books.accounts:
                 raise ValueError(f"{name} is no sub-account: expected one of {', '.join(books.accounts)}")
         if not (cash.is_finite() and quantity.is_finite()) or cash.as_tuple().exponent < -2:  # type: ignore[operator]
-            raise ValueError("expected USD in whole cents, and a number")
-        if source == target or cash < 0 or quantity < 0 or not (cash or quantity):
-            raise ValueError("expected two sub-accounts, and cash or a quantity above 0")
+            raise ValueError(f"cash is {cash}, quantity {quantity}: expected USD in whole cents, and a number")
+        if source == target:
+            raise ValueError(f"{source} is named twice: expected two sub-accounts")
+        if cash < 0 or quantity < 0 or not (cash or quantity):
+            raise ValueError(f"cash is {cash}, quantity {quantity}: expected one of them, above 0")
         if cash and source == MAIN and CASH in books.differences:  # a withdrawal: it would be another's
             raise ValueError(f"{books.differences[CASH][1]}: cash of {MAIN} moves once both agree")
         free = free_cash(books, source)

@@ -293,10 +293,12 @@ class Operator:
     async def transfer(self, request: web.Request) -> web.Response:
         """Move cash or a quantity."""
         body = await request.json()
+        asked = [str(body.get(name, 0)) for name in ("cash", "quantity")]
         try:
-            cash, quantity = Decimal(str(body.get("cash", 0))), Decimal(str(body.get("quantity", 0)))
+            cash, quantity = map(Decimal, asked)
         except InvalidOperation:
-            raise ValueError("cash and quantity are numbers, such as 2500 or 12") from None
+            given = f"cash is {asked[0]!r}, quantity {asked[1]!r}"
+            raise ValueError(f"{given}: cash and quantity are numbers, such as 2500 or 12") from None
         await self._gateway.transfer(
             str(body["source"]), str(body["target"]), cash, str(body.get("symbol", "")), quantity,
             str(body.get("by", "")), str(body.get("why", "")),

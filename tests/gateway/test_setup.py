@@ -228,8 +228,8 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
 
 
 def test_a_sub_account_that_left_the_file_with_cash_alone_is_named() -> None:
-    cash = Decimal("12000.50")
-    books = Ledgers(accounts={"a": SubAccount("a", "1-a", cash=cash), "b": SubAccount("b", "1-b")})
+    cash, less = Decimal("12000.50"), Decimal("0.0025")  # what a fraction's fill left, and no command moves
+    books = Ledgers(accounts={"a": SubAccount("a", "1-a", cash=cash), "b": SubAccount("b", "1-b", cash=less)})
     desk = DeskSettings.model_validate({"desk": {"name": "gateway"}})
     settings = GatewaySettings(GatewayTable(state_dir="none"), AccountLimits(), {}, desk)
     (words,) = command.unlike_file(settings, books)
@@ -305,6 +305,22 @@ def test_a_status_in_words_has_a_line_for_each_and_counts_what_is_too_long() -> 
     assert lines[3].endswith("  1 S1")
     assert lines[4] == "DIFFERENCE: S0 1 in the sub-accounts, 0 at the broker"
     assert lines[5].startswith("no new risk until they agree; `rltrader-gateway accept`")
+
+
+def test_a_status_in_words_is_in_cents_and_says_how_old_the_broker_s_figures_are() -> None:
+    row = {"name": "b", "cash": "19000.00000686063", "equity": "19998.33510585543", "open_orders": 0, "positions": {}}
+    status = {
+        "accounts": [row | {"suspended": False}],
+        "sum": {"cash": "19000.00000686063", "equity": "19998.33510585543", "positions": {"SPY": "1"}},
+        "broker": {"cash": "20000.00", "equity": "", "positions": {"SPY": "0"}},
+        "differences": [], "doubts": [], "halt": None, "away": "", "reported_ns": 1_733_239_320_000_000_000,
+    }  # fmt: skip
+    lines = show(status).splitlines()
+    assert lines[1].split() == ["b", "19000.00", "19998.34", "0"]
+    assert lines[3].split() == ["broker", "20000.00"]
+    assert lines[4].startswith("the broker's figures are those of 10:22:00, before the newest fills")
+    status["broker"] = status["sum"]
+    assert len(show(status).splitlines()) == 5
 
 
 @pytest.mark.parametrize(
