@@ -30,6 +30,7 @@ from strategies.kit.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 CASH = "cash"
 """How a difference of cash is named among those of symbols."""
 CENT = Decimal("0.01")
+BEFORE = "; halted before: "  # what stood in a halt's place
 ORDERS_DAYS = 8  # an ended order stays so long: clients look back a weekend with holidays
 LINES_DAYS = 45  # activities, and the parts of the ledger's lines: a correction comes later than its line
 EXPLAINS_DAYS = 2  # a line that explains a difference comes by then: on paper one of a contract comes a day later
@@ -300,7 +301,7 @@ class Ledgers(msgspec.Struct):
     @property
     def halted_before(self) -> str:
         """The end of the words of a halt that takes this one's place, "" without one."""
-        return "" if self.halt is None else f"; halted before: {self.halt[0]}: {self.halt[1]}"
+        return "" if self.halt is None else f"{BEFORE}{self.halt[0]}: {self.halt[1]}"
 
     # --- orders -------------------------------------------------------------------------------------------------------
 

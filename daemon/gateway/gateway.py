@@ -30,7 +30,17 @@ from daemon.core.handlers import LOOKED_NS, SEEN
 from daemon.core.instruments.option_market import is_contract, parse_occ
 from daemon.core.orders import is_desks
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.gateway.books import CASH, LOST, GatewayOrder, Ledgers, NotedLine, is_coin, name_of_call, submitted_ns_of
+from daemon.gateway.books import (
+    BEFORE,
+    CASH,
+    LOST,
+    GatewayOrder,
+    Ledgers,
+    NotedLine,
+    is_coin,
+    name_of_call,
+    submitted_ns_of,
+)
 from daemon.gateway.config import GatewaySettings
 from daemon.gateway.events import (
     MAIN,
@@ -208,10 +218,12 @@ class Gateway:
 
     async def _halt_by_mistake(self) -> None:
         """Take no new risk by the file of the last start; say so at each one."""
-        halt = self.books.halt
-        if halt is None or halt[0] != "configuration":
-            words = f"by the file of the last start, since this one has a mistake: {self.settings.mistake}"
-            await self.do(Halted(self.now_ns(), "configuration", words + self.books.halted_before, "gateway"))
+        halt, reason, before = self.books.halt, "configuration", self.books.halted_before
+        if halt is not None and halt[0] == reason:  # of an earlier start: this one's mistake takes its place
+            before = "".join(halt[1].partition(BEFORE)[1:])
+        words = f"started by the file of the last start, since this one had a mistake: {self.settings.mistake}{before}"
+        if halt is None or halt[:2] != (reason, words):
+            await self.do(Halted(self.now_ns(), reason, words, "gateway"))
         self._has_halted()
 
     async def _is_of_this_account(self) -> None:

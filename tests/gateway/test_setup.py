@@ -502,6 +502,12 @@ async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its
             async with serving(alpaca, settings) as status:
                 assert status["halt"]["reason"] == "configuration"
                 assert words in status["halt"]["detail"]
+        wrong = file.read_text()
+        file.write_text(f"{right}\n[nonsense]\n")
+        async with serving(alpaca, command._fitting(load_or_last(file), file)) as status:
+            assert "[nonsense] is no table of a gateway" in status["halt"]["detail"]  # what is to be mended now
+            assert words not in status["halt"]["detail"]
+        file.write_text(wrong)
         async with serving(alpaca, settings):
             back = {**move, "source": "rebalancer", "target": "main", "by": "anna", "why": ""}
             await asyncio.to_thread(ask, settings, "POST", "/transfer", back)
