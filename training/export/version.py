@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.models.pointer import CURRENT, ModelError, named, point
+from daemon.models.pointer import CURRENT, ModelError, point, pointer_text
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from training.export.shelf import ExportError
@@ -60,7 +60,7 @@ def read_version(store: Path, strategy: str, name: str = CURRENT) -> Version:
 
 def is_active(version: Path) -> bool:
     """Return whether `current` next to this version's folder names it."""
-    return named(version.parent, CURRENT) == version.name
+    return pointer_text(version.parent, CURRENT) == version.name
 
 
 def activate(version: Path, why: str) -> None:
