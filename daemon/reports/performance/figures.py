@@ -54,7 +54,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """The figures of a line that is drawn next to the desk's."""
+    """What a line next to the desk's came to."""
 
     name: str
     share: float
