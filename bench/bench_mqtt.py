@@ -216,12 +216,12 @@ def operate(mosquitto: Mosquitto, halts: int, sent: Any) -> None:
 
 async def _operate(route: Route, key: Any, halts: int, sent: Any) -> None:
     from daemon.cli.remote import _answer
-    from daemon.operator.mqtt.connection import connected, properties
+    from daemon.operator.mqtt.connection import connect, properties
 
     response = "rltrader/paper-1/response/operator/bench"
     moments: list[int] = []
     rounds: list[int] = []
-    async with connected(route.broker, route.password) as client:
+    async with connect(route.broker, route.password) as client:
         await client.subscribe(response, qos=1)
         for number in range(halts):
             for name in ("halt", "resume"):

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from daemon.alpaca_api import activity_stream
 from daemon.alpaca_api.data_stream import CHANNELS
-from daemon.alpaca_api.front import Front, Handler, answered
+from daemon.alpaca_api.front import Front, Handler, answer_request
 from simulator.clock import SimClock
 from simulator.data import contracts_rest
 from simulator.data import rest as data_rest
@@ -195,9 +195,9 @@ class FaultyFront(Front[Account]):
         context = _context(request)
         fault = next((f for kind in HTTP_FAULTS if (f := self._faults.take(kind, context)) is not None), None)
         if fault is None:
-            return await answered(request, handler)
+            return await answer_request(request, handler)
         moment = fault.get("moment", "before" if fault.kind in {"http_429", "http_error", "http_html"} else "after")
-        reply: web.StreamResponse | None = None if moment == "before" else await answered(request, handler)
+        reply: web.StreamResponse | None = None if moment == "before" else await answer_request(request, handler)
         return await _spoilt(request, handler, fault, reply)
 
 
@@ -249,15 +249,15 @@ async def _spoilt(
             broken_body = NESTED.decode() if fault.get("nested", False) else '{"id":"'
             return web.Response(text=broken_body, content_type="application/json")
         case "http_unknown_field":
-            return _change(reply or await answered(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
+            return _change(reply or await answer_request(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
         case "quantity_exponent" | "quantity_too_fine":
-            reply = reply or await answered(request, handler)
+            reply = reply or await answer_request(request, handler)
             if isinstance(reply, web.Response) and reply.text:
                 reply.text = json.dumps(respelt(fault.kind, json.loads(reply.text)))
         case _:
             name = str(fault.get("field", "status"))
-            return _change(reply or await answered(request, handler), {name: f"{name}_of_tomorrow"})
-    return reply or await answered(request, handler)
+            return _change(reply or await answer_request(request, handler), {name: f"{name}_of_tomorrow"})
+    return reply or await answer_request(request, handler)
 
 
 def _error(status: int, body: str) -> web.Response:

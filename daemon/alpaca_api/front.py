@@ -62,7 +62,7 @@ class Front(Generic[A]):
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What the handler answers, or the refusal that it raises."""
-        return await answered(request, handler)
+        return await answer_request(request, handler)
 
     def _spend(self, key: str, *, data: bool) -> tuple[dict[str, str], bool]:
         """One request of the fixed minute: the three headers, and whether it is within the limit."""
@@ -79,7 +79,7 @@ class Front(Generic[A]):
         return headers, request_count <= limit
 
 
-async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def answer_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The handler's reply; a refusal, an unknown path and a wrong method with the bodies that Alpaca has for them."""
     try:
         return await handler(request)

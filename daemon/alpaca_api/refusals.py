@@ -76,7 +76,7 @@ def unprocessable(message: str, **extra: Any) -> Refusal:
     return Refusal(422, 42210000, message, **extra)
 
 
-def forbidden(message: str, **extra: Any) -> Refusal:
+def denial(message: str, **extra: Any) -> Refusal:
     """A request that this account may not make: 403 with 40310000."""
     return Refusal(403, 40310000, message, **extra)
 

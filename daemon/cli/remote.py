@@ -21,9 +21,9 @@ from rich.console import Console
 from daemon.cli.arguments import lead_on
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, operator_secrets
 from daemon.host.printable import printable, result_of
-from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.safe_decode import Unreadable, decode_with_type
 from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS, Command, CommandError, event_of
-from daemon.operator.mqtt.connection import ANSWER_BYTES, MqttBroker, connected, properties, safe_text
+from daemon.operator.mqtt.connection import ANSWER_BYTES, MqttBroker, connect, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, sign_command
 from daemon.operator.status import holdings_in_words, trading_in_words
@@ -125,7 +125,7 @@ async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseM
     token = secrets.token_hex(8)
     response = f"{below}/response/{route.broker.username or 'anyone'}/{token}"
     headers = properties(expiry_s=LIFETIME_NS // SECOND_NS, response_topic=response, correlation=token.encode())
-    link = connected(route.broker, route.password, incoming_bytes=ANSWER_BYTES)
+    link = connect(route.broker, route.password, incoming_bytes=ANSWER_BYTES)
     async with link as client, asyncio.timeout(wait_s):
         await client.subscribe(response, qos=1)
         try:
@@ -139,7 +139,7 @@ async def _answer(client: Client, correlation: bytes) -> ResponseMessage:
     async for message in client.messages:
         if getattr(message.properties, "CorrelationData", None) == correlation:
             payload: Any = message.payload
-            return typed(_decode, payload)
+            return decode_with_type(_decode, payload)
     raise MqttError("the broker sends nothing more")
 
 

@@ -22,7 +22,7 @@ from daemon.config.sources import (
     OPERATOR_SECRETS,
     ConfigError,
     Merged,
-    explained,
+    error_parts,
     refusal,
 )
 from daemon.config.tables import DeskSettings
@@ -154,7 +154,7 @@ def load(
     try:
         settings = DeskSettings.model_validate(sources.tables)
     except ValidationError as error:
-        raise refusal(sources.problem(*parts) for parts in explained(error)) from None
+        raise refusal(sources.problem(*parts) for parts in error_parts(error)) from None
     problems = [sources.problem(key, value, expected) for key, value, expected in contradictions(settings, only)]
     if problems:
         raise refusal(problems)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from daemon.core.limits import AUTO
 from daemon.engine.state_dir import peek
 from daemon.host.own_files import StateDirError
-from daemon.host.whole_files import unread
+from daemon.host.whole_files import read_problem
 from daemon.journal.rows import STRATEGY_FROM, JournalError
 from strategies.kit.entry import OwnStrategyError
 from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names, own, same_file
@@ -75,7 +75,7 @@ class Merged:
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {unread(error)}: check the path given with --config") from error
+            raise ConfigError(f"{path}: {read_problem(error)}: check the path given with --config") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
         for section, keys in tables.items():
@@ -193,7 +193,9 @@ class Merged:
         table, _, word = key.partition(".")
         common = self._common.get(key, value)
         if common != value:
-            both_text = f"{word} = {shown(common)} in [{table}] and {word} = {shown(value)} in [{strategy}.{table}]"
+            both_text = (
+                f"{word} = {value_text(common)} in [{table}] and {word} = {value_text(value)} in [{strategy}.{table}]"
+            )
             expected = f"expected one value for a desk of {strategy}: remove one of them"
             self.problems.append(f"{key} is written twice in {self._file}: {both_text}: {expected}")
             return
@@ -240,7 +242,7 @@ class Merged:
             return
         if key in RETIRED:
             if value not in (0, "0"):
-                self.problems.append(f"{key} is {shown(value)} (from {origin}): {RETIRED[key]}")
+                self.problems.append(f"{key} is {value_text(value)} (from {origin}): {RETIRED[key]}")
             return
         if key not in self._defaults:
             self._refuse(key, origin, self._defaults)
@@ -252,13 +254,13 @@ class Merged:
             self.hidden[key] = self.origins[key]
         self.origins[key], self._ranks[key] = origin, rank
         if isinstance(value, bool) and not isinstance(self._defaults[key], bool) and self._defaults[key] != AUTO:
-            self.problems.append(self.problem(key, value, f"a value like {shown(self._defaults[key])}"))
+            self.problems.append(self.problem(key, value, f"a value like {value_text(self._defaults[key])}"))
         self.tables.setdefault(section, {})[name] = value
 
     def problem(self, key: str, value: object, expected: str) -> str:
         origin = self.origins.get(key, "default")
-        default = shown(self._defaults[key]) if key in self._defaults else "none"
-        text = _public(shown(value)) if key.startswith("alpaca.") else shown(value)
+        default = value_text(self._defaults[key]) if key in self._defaults else "none"
+        text = _public(value_text(value)) if key.startswith("alpaca.") else value_text(value)
         if origin.startswith("default"):
             return f"{key} is {text} (from {origin}): expected {expected}: set it in the configuration"
         return f"{key} is {text} (from {origin}): expected {expected}: change it there (default: {default})"
@@ -288,7 +290,7 @@ PLAIN = (
 """Words of pydantic, and those that everybody knows."""
 
 
-def explained(error: ValidationError) -> Iterator[tuple[str, object, str]]:
+def error_parts(error: ValidationError) -> Iterator[tuple[str, object, str]]:
     """Yield pydantic's errors as (dotted key, value, expected): one for a value that may be a switch or a word."""
     switches: dict[str, object] = {}
     for detail in error.errors(include_url=False, include_context=False):
@@ -329,7 +331,7 @@ def _parse_list(text: str) -> object:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def shown(value: object) -> str:
+def value_text(value: object) -> str:
     """Return a value as a file has it."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -16,7 +16,7 @@ import msgspec
 
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import STATE_DIR, WHOLE_PATH
-from daemon.host.whole_files import unread
+from daemon.host.whole_files import read_problem
 from daemon.journal.journal import FILE
 from daemon.journal.reader import ROTATING
 
@@ -96,7 +96,7 @@ def _tables(path: Path) -> list[Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise DesksFileError(f"{path}: {unread(error)}: check the path given with --desks") from error
+        raise DesksFileError(f"{path}: {read_problem(error)}: check the path given with --desks") from error
     except tomllib.TOMLDecodeError as error:
         raise DesksFileError(f"{path}: is not valid TOML: {error}: correct that line") from error
     for key in content:

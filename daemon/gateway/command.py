@@ -27,7 +27,7 @@ from msgspec import structs
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import feeds_of_plan
-from daemon.brokers.alpaca.trading.report import blocked
+from daemon.brokers.alpaca.trading.report import block_reason
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.clock import clock_of
@@ -378,7 +378,7 @@ async def _account_findings(
         begins += unlike_file(settings, books)
     held = _held({str(row["symbol"]): str(row["qty"]) for row in positions}) or "nothing"
     what = f"{settings.gateway.account} account {number}: {cash} USD, holds {held}"
-    trades = [(False, f"account {number} may not trade: {words}") for words in (blocked(account),) if words]
+    trades = [(False, f"account {number} may not trade: {words}") for words in (block_reason(account),) if words]
     return [*((True, words) for words in (what, *begins)), *trades]
 
 

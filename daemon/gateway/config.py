@@ -24,10 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.config.checks import of_any_key
 from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, defaults, load
-from daemon.config.sources import explained, refusal, shown, variable
+from daemon.config.sources import error_parts, refusal, value_text, variable
 from daemon.config.tables import DeskSettings, SymbolText, like
 from daemon.gateway.events import MAIN
-from daemon.host.whole_files import unread, write_whole
+from daemon.host.whole_files import read_problem, write_whole
 
 KIND = Literal["shares", "options"]
 SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms", "metrics")
@@ -128,7 +128,7 @@ def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> Ga
     except (OSError, UnicodeDecodeError) as error:
         missing = not path.exists()
         cure = "name it with --config; rltrader-gateway init writes one" if missing else "mend it, or name another"
-        raise ConfigError(f"{path}: {unread(error)}: {cure}") from error
+        raise ConfigError(f"{path}: {read_problem(error)}: {cure}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
     known = ("gateway", "account", "sub_account", *SHARED_TABLES)
@@ -193,14 +193,15 @@ def keep_start(folder: Path, settings: GatewaySettings) -> None:
 
 def _table(path: Path, title: str, kind: type[Any], values: object, **more: object) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {title} is {shown(values)}: expected a table: write [{title}]")
+        raise ConfigError(f"{path}: {title} is {value_text(values)}: expected a table: write [{title}]")
     problems = list(_odd(kind.model_fields, values))
     if not problems:
         try:
             return kind(**{**more, **values})
         except ValidationError as error:
             problems = [
-                f"{key} is {shown(value)}: expected {expected}: correct it" for key, value, expected in explained(error)
+                f"{key} is {value_text(value)}: expected {expected}: correct it"
+                for key, value, expected in error_parts(error)
             ]
     raise refusal(f"{path}: {title}.{problem}" for problem in problems)
 
@@ -214,7 +215,7 @@ def _odd(known: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
         elif isinstance(value, bool):
             yield f"{key} is {str(value).lower()}: expected a value of its own, not true or false: correct it"
         elif expected := of_any_key(value):
-            yield f"{key} is {shown(value)}: expected {expected}: correct it"
+            yield f"{key} is {value_text(value)}: expected {expected}: correct it"
 
 
 def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterator[str]:

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 
 from daemon.alpaca_api.books import AccountBooks as ShownBooks
 from daemon.alpaca_api.books import ActivityRow
-from daemon.alpaca_api.refusals import Refusal, forbidden, invalid, no_order, refusal, unprocessable
+from daemon.alpaca_api.refusals import Refusal, denial, invalid, no_order, refusal, unprocessable
 from daemon.alpaca_api.tickets import FURTHER_ORDERS, Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
-from daemon.brokers.alpaca.trading.report import amends, blocked, ledger_fill
+from daemon.brokers.alpaca.trading.report import amends, block_reason, ledger_fill
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
@@ -158,7 +158,7 @@ class Gateway:
         self._reported = asyncio.Condition()
         self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
         self._began_ns = clock.now_ns()
-        self._told_blocked = ""  # of `blocked`, what a person was told
+        self._told_blocked = ""  # of `block_reason`, what a person was told
         self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
@@ -176,10 +176,10 @@ class Gateway:
         return self.journal.books
 
     @property
-    def blocked(self) -> str:
+    def block_reason(self) -> str:
         """Why the account itself takes no orders of anybody, by the last report; "" while it does."""
         row = self.books.broker_account
-        return blocked(row) if row else ""
+        return block_reason(row) if row else ""
 
     def now_ns(self) -> int:
         """The gateway's time."""
@@ -488,7 +488,7 @@ class Gateway:
 
     def _tell_blocked(self) -> None:
         """Tell that the account takes no orders, exits neither: each desk sees that alone its orders are refused."""
-        words, before = self.blocked, self._told_blocked
+        words, before = self.block_reason, self._told_blocked
         self._told_blocked = words
         if words and words != before:
             self._act([Warn("gateway_blocked", words)])
@@ -593,7 +593,7 @@ class Gateway:
         shown.configuration = self.configuration(account)
         row = shown.figures(
             lambda held: self.price(held.symbol) or held.average,
-            blocked=bool(self.blocked),
+            blocked=bool(self.block_reason),
             reserved=books.reserved(account),
         )
         names = ("buying_power", "non_marginable_buying_power", "options_buying_power")
@@ -1048,7 +1048,7 @@ class Gateway:
                 while symbol in self._closing.values():
                     await self._changed.wait()
         if symbol in self._closing.values():
-            raise forbidden(f"gateway: a close call for {symbol} has no answer yet")
+            raise denial(f"gateway: a close call for {symbol} has no answer yet")
 
     async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
         """Send the close call; without a quantity of what is held, as far as the account has it left."""
@@ -1060,7 +1060,7 @@ class Gateway:
         amount = amount if quantity is None else quantity
         if quantity is None and percent is None and amount <= 0:
             words = f"(requested: {text(abs(held))}, available: 0)"
-            raise forbidden(f"insufficient qty available for order {words}")
+            raise denial(f"insufficient qty available for order {words}")
         if amount <= 0:
             raise invalid("qty must be > 0")
         side = "sell" if held > 0 else "buy"

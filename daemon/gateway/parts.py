@@ -78,7 +78,7 @@ def line_of(row: Json) -> LedgerLine:
     try:
         date.fromisoformat(day)
     except ValueError:
-        raise wire.Malformed(f"date is {wire.shown(moment)}: expected YYYY-MM-DD, or a time") from None
+        raise wire.Malformed(f"date is {wire.value_text(moment)}: expected YYYY-MM-DD, or a time") from None
     if row.get("transaction_time"):
         wire.moment_ns(row["transaction_time"], "transaction_time")
     return LedgerLine(

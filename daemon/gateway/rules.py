@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from daemon.alpaca_api.refusals import Refusal, forbidden, refusal, unprocessable
+from daemon.alpaca_api.refusals import Refusal, denial, refusal, unprocessable
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
@@ -100,7 +100,7 @@ def may_exercise(view: OrderView, account: str, symbol: str) -> None:
         if cost > power:
             raise refusal("buying_power", buying_power=f"{power:.2f}", cost_basis=text(cost))
     elif shares > (free := books.free(account, contract.root)):
-        raise forbidden(f"insufficient qty available for order (requested: {text(shares)}, available: {text(free)})")
+        raise denial(f"insufficient qty available for order (requested: {text(shares)}, available: {text(free)})")
 
 
 def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> list[tuple[str, str]]:
@@ -161,7 +161,7 @@ def closed_symbols(books: Ledgers) -> frozenset[str]:
 
 
 def _denied(words: str) -> Refusal:
-    return forbidden(f"{GATEWAY}{words}")
+    return denial(f"{GATEWAY}{words}")
 
 
 def _reserve_price(view: OrderView, order: Ticket) -> Decimal:
@@ -257,7 +257,7 @@ def _is_held(view: OrderView, account: str, order: Ticket, replaced: GatewayOrde
     wanted, free = order.qty, books.free(account, order.symbol, replaced)
     if wanted > free:
         keeping = [o.id for o in books.working(order.symbol) if o.account == account and o.side == "sell"]
-        raise forbidden(
+        raise denial(
             f"insufficient qty available for order (requested: {text(wanted)}, available: {text(free)})",
             available=text(free),
             existing_qty=text(held),
@@ -279,7 +279,7 @@ def _is_owed(books: Ledgers, account: str, order: Ticket, replaced: GatewayOrder
     kept += books.filled_unbooked(order.symbol, "buy", account)
     if order.qty > short - kept:
         left = text(max(short - kept, ZERO))
-        raise forbidden(f"insufficient qty available for order (requested: {text(order.qty)}, available: {left})")
+        raise denial(f"insufficient qty available for order (requested: {text(order.qty)}, available: {left})")
 
 
 # --- new risk ---------------------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, ba
         return
     if order.contract is None:
         raise refusal("buying_power", buying_power=f"{power:.2f}", cost_basis=text(cost))
-    raise forbidden(f"insufficient options buying power (required: {text(cost)}, available: {power:.2f})")
+    raise denial(f"insufficient options buying power (required: {text(cost)}, available: {power:.2f})")
 
 
 def buying_power(books: Ledgers, account: str) -> Decimal:

@@ -25,7 +25,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from daemon.alpaca_api.activity_stream import ActivityStreamServer
-from daemon.alpaca_api.front import Front, answered
+from daemon.alpaca_api.front import Front, answer_request
 from daemon.alpaca_api.trade_stream import TradeStreamServer
 from daemon.alpaca_api.trading_rest import TradingRest
 from daemon.alpaca_api.wire import Json, money, text
@@ -363,7 +363,7 @@ def _seen_ns(body: Json) -> int:
 @web.middleware
 async def _plain_errors(request: web.Request, handler: Any) -> web.StreamResponse:
     try:
-        return await answered(request, handler)
+        return await answer_request(request, handler)
     except (ValueError, KeyError, TypeError) as error:
         words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         return web.json_response({"message": words}, status=400)
@@ -397,7 +397,7 @@ def status_of(gateway: Gateway) -> Json:
         "account": gateway.statement(),
         "ready": gateway.ready,
         "away": gateway.away(),
-        "blocked": gateway.blocked,
+        "blocked": gateway.block_reason,
         "halt": None if books.halt is None else {"reason": books.halt[0], "detail": books.halt[1]},
         "reported_ns": books.reported_ns,
         "accounts": accounts,

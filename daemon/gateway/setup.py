@@ -19,7 +19,7 @@ from daemon.brokers.api import BrokerError, BrokerRefused
 from daemon.config.checks import values
 from daemon.config.clock import clock_of
 from daemon.config.load import ADDRESSES, NO_STRATEGY, ConfigError, Credentials, defaults, load
-from daemon.config.sources import KEYS, explained, shown
+from daemon.config.sources import KEYS, error_parts, value_text
 from daemon.config.tables import DeskSettings
 from daemon.gateway.config import SHARED_TABLES, GatewaySettings, SubAccountTable, key_files, load_gateway, make_keys
 from daemon.gateway.events import MAIN
@@ -189,8 +189,8 @@ def parse_sub(text: str) -> SubAccountTable:
         symbols = tuple(filter(None, parts[3].split(","))) if len(parts) > 3 else ()
         return SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
     except (IndexError, InvalidOperation, ValidationError) as error:
-        wrong = list(explained(error)) if isinstance(error, ValidationError) else []
-        named = [f"{key} is {shown(value)}: expected {expected}" for key, value, expected in wrong]
+        wrong = list(error_parts(error)) if isinstance(error, ValidationError) else []
+        named = [f"{key} is {value_text(value)}: expected {expected}" for key, value, expected in wrong]
         form = "expected NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
         raise ConfigError(f"--sub {text}: " + "; ".join([*named, form])) from None
 

@@ -329,7 +329,7 @@ def readable_order(row: Json) -> None:
     wire.order(row)
     wire.optional_decimal(row, "notional")
     if not isinstance(row.get("status"), str | None):
-        raise wire.Malformed(f"status is {wire.shown(row['status'])}: expected text")
+        raise wire.Malformed(f"status is {wire.value_text(row['status'])}: expected text")
     for key in ("created_at", "updated_at"):
         wire.first_moment_ns(row, key)
 
@@ -338,7 +338,7 @@ def readable_fill(update: Json) -> None:
     """Raise Malformed for an update of a fill that the books could not take."""
     wire.quantity(update["order"].get("filled_qty"), "filled_qty")
     if wire.quantity(update.get("qty"), "qty") <= 0:
-        raise wire.Malformed(f"qty is {wire.shown(update['qty'])}: expected more than 0")
+        raise wire.Malformed(f"qty is {wire.value_text(update['qty'])}: expected more than 0")
     wire.decimal(update.get("price"), "price")
     wire.moment_ns(update.get("timestamp"))
 

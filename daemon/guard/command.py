@@ -41,13 +41,13 @@ from daemon.config.load import (
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.guard.paths import FolderPath, MqttPath
 from daemon.guard.watch import NOTHING, Action, Alarm, Cancel, Fence, Memory, Rest, Rules, Watch
-from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.safe_decode import Unreadable, decode_with_type
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.version import CommandLine, add_version
 from daemon.host.whole_files import write_whole
 from daemon.operator.alarm_command import AlarmCommand
-from daemon.operator.heartbeat import FRESH_NS, GuardBeat, Heartbeat, genuine, guard_key, payload_of, signed
+from daemon.operator.heartbeat import FRESH_NS, GuardBeat, Heartbeat, genuine, guard_key, payload_of, sign
 from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
@@ -130,7 +130,7 @@ class Guard:
             time_ns=self._broker_ns(),
             state=self.watch.state,
         )
-        return signed(beat, self._key)
+        return sign(beat, self._key)
 
     def heard(self, path: str, beat: Heartbeat) -> None:
         """Take a heartbeat of the desk."""
@@ -290,7 +290,7 @@ class Guard:
     def _remembered(self) -> Memory:
         """Return what an earlier process kept; nothing where that is not genuine."""
         try:
-            memory: Memory = typed(_MEMORY.decode, self._file.read_bytes())
+            memory: Memory = decode_with_type(_MEMORY.decode, self._file.read_bytes())
         except (OSError, Unreadable):
             return NOTHING
         beat = memory.beat

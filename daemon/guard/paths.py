@@ -15,8 +15,8 @@ from typing import NoReturn, Protocol
 
 from aiomqtt import Client, MqttError
 
-from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, genuine, payload_of, put, taken
-from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text, still_wanted
+from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, genuine, payload_of, put, read_newest
+from daemon.operator.mqtt.connection import MqttBroker, connect, properties, safe_text, still_wanted
 from daemon.operator.signing import Key
 from daemon.pacing import back_off_s
 
@@ -58,7 +58,7 @@ class MqttPath:
         failures = 0
         while True:
             try:
-                link = connected(self._broker, self._password, self._identifier, incoming_bytes=BYTES_MAX)
+                link = connect(self._broker, self._password, self._identifier, incoming_bytes=BYTES_MAX)
                 async with link as client:
                     for topic in ("heartbeat", "guard"):
                         await client.subscribe(f"{self._below}/{topic}")
@@ -121,5 +121,5 @@ class FolderPath:
 
     def _exchange(self, own: GuardBeat) -> tuple[GuardBeat | None, Heartbeat | None]:
         put(self._folder, own)
-        back = taken(self._folder, GuardBeat, self._desk, self._key)
-        return back, taken(self._folder, Heartbeat, self._desk, self._key)
+        back = read_newest(self._folder, GuardBeat, self._desk, self._key)
+        return back, read_newest(self._folder, Heartbeat, self._desk, self._key)

@@ -38,7 +38,7 @@ def prepare_types() -> None:
             msgspec.json.Decoder(kind)
 
 
-def typed(decode: Callable[[bytes], T], data: bytes) -> T:
+def decode_with_type(decode: Callable[[bytes], T], data: bytes) -> T:
     """Decode by a typed decoder, whose type bounds the nesting. Raises Unreadable."""
     return _guard(lambda: decode(data), len(data))
 

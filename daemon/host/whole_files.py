@@ -74,7 +74,7 @@ def sync(*paths: Path) -> None:
             os.close(descriptor)
 
 
-def unread(error: OSError | UnicodeDecodeError) -> str:
+def read_problem(error: OSError | UnicodeDecodeError) -> str:
     """Return why a file cannot be read."""
     if isinstance(error, FileNotFoundError):
         return "no such file"

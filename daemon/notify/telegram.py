@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import aiohttp
 import msgspec
 
-from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.safe_decode import Unreadable, decode_with_type
 
 API = "https://api.telegram.org"
 POLL_S = 50  # that Telegram holds a request for updates
@@ -192,7 +192,7 @@ class Bot:
         if len(body) > BYTES_MOST:
             raise TelegramError(f"{method}: an answer of more than {BYTES_MOST} bytes")
         try:
-            answer = typed(_answer, body)
+            answer = decode_with_type(_answer, body)
         except Unreadable:  # of something on the way: it says nothing of the token
             raise TelegramError(f"{method}: an answer that is none of Telegram's ({status})") from None
         if not answer.ok or status != 200:
@@ -215,14 +215,14 @@ def _problem(method: str, status: int, retry_s: float | None) -> TelegramError:
 
 def _decode(decode: Callable[[bytes], T], result: bytes) -> T:
     try:
-        return typed(decode, result)
+        return decode_with_type(decode, result)
     except Unreadable:
         raise TelegramError("an answer that cannot be read") from None
 
 
 def _readable(raw: msgspec.Raw) -> Update:
     try:
-        return typed(_update, bytes(raw))
+        return decode_with_type(_update, bytes(raw))
     except Unreadable:
         return Update(_decode(_number, bytes(raw)).update_id)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.safe_decode import Unreadable, decode_with_type
 from daemon.operator.status import first_named
 
 STATUS_FILE = "status.json"
@@ -86,7 +86,7 @@ def gateway_view(folder: Path, now_s: float) -> GatewayView:
     try:
         with (folder / STATUS_FILE).open("rb") as file:
             lag_s = abs(now_s - os.fstat(file.fileno()).st_mtime)  # ahead: the clock was set back since
-            status: StatusFile = typed(msgspec.json.Decoder(StatusFile).decode, file.read(BYTES_MOST))
+            status: StatusFile = decode_with_type(msgspec.json.Decoder(StatusFile).decode, file.read(BYTES_MOST))
         lines = (*(_line(row) for row in status.accounts), *_compare(status))
     except (OSError, Unreadable, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "its status file cannot be read"

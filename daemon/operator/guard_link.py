@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemon.config.tables import GuardTable
-from daemon.operator.heartbeat import FRESH_S, GuardBeat, Heartbeat, genuine, heartbeat_of, put, signed, taken
+from daemon.operator.heartbeat import FRESH_S, GuardBeat, Heartbeat, genuine, heartbeat_of, put, read_newest, sign
 from daemon.operator.signing import Key
 from daemon.operator.submitter import Submitter
 from strategies.kit.units import SECOND_NS
@@ -80,7 +80,7 @@ class GuardLink:
         submitter = self._submitter
         kind, now_ns = submitter.machine.core.desk, submitter.now_ns()
         beat = heartbeat_of(submitter.state, kind, self._desk, self._life, self._counter, now_ns, leaving=leaving)
-        return signed(beat, self._key)
+        return sign(beat, self._key)
 
     def _send(self, beat: Heartbeat) -> None:
         if self._publish is not None:
@@ -93,7 +93,7 @@ class GuardLink:
         problem = ""
         try:
             await asyncio.to_thread(put, folder, beat)
-            self._take(await asyncio.to_thread(taken, folder, GuardBeat, self._desk, self._key))
+            self._take(await asyncio.to_thread(read_newest, folder, GuardBeat, self._desk, self._key))
         except OSError as error:
             problem = f"{error.strerror or error}: {folder}"
         if problem and problem != self._problem:

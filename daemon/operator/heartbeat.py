@@ -22,7 +22,7 @@ from daemon.core.broker.protection import cover_of, guard_prefix
 from daemon.core.draft import DeskKind, Draft
 from daemon.core.orders import name_prefix
 from daemon.core.state import State
-from daemon.host.safe_decode import typed
+from daemon.host.safe_decode import decode_with_type
 from daemon.host.whole_files import write_whole
 from daemon.operator.signing import KEY_LEAST, Key, KeyRefused, parse_key
 from strategies.kit.quantity import Quantity, from_json, to_json
@@ -116,7 +116,7 @@ def heartbeat_of(
     )
 
 
-def signed(beat: Beat, key: Key) -> Beat:
+def sign(beat: Beat, key: Key) -> Beat:
     """Return the message with its HMAC-SHA256, over all other fields."""
     return replace(beat, mac=key.mac(_content(beat)))
 
@@ -131,7 +131,7 @@ def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | Non
     if len(payload) > BYTES_MAX:
         return None
     with contextlib.suppress(ValueError, OverflowError):  # Unreadable is a ValueError
-        beat: Beat = typed(_DECODERS[kind].decode, payload)
+        beat: Beat = decode_with_type(_DECODERS[kind].decode, payload)
         if beat.desk == desk and hmac.compare_digest(key.mac(_content(beat)).encode(), beat.mac.encode()):
             return beat
     return None
@@ -164,7 +164,7 @@ def put(folder: Path, beat: Heartbeat | GuardBeat) -> None:
     write_whole(folder / f"{beat.desk}.{beat.schema}.json", payload_of(beat))
 
 
-def taken(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:
+def read_newest(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:
     """Read the newest message from the folder; None without a genuine one. Raises OSError for a folder that is gone."""
     name = f"{desk}.{_SCHEMAS[kind]}.json"
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe in its place holds nobody up

@@ -27,7 +27,7 @@ from daemon.core.events import (
     ResumeRequested,
 )
 from daemon.core.step import Step
-from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.safe_decode import Unreadable, decode_with_type
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
@@ -121,7 +121,7 @@ class Judge:
         if len(payload) > SIZE_MOST:
             return CommandRefusal(f"the message has {len(payload)} bytes: at most {SIZE_MOST} are read")
         try:
-            request = typed(self._decoder.decode, payload)
+            request = decode_with_type(self._decoder.decode, payload)
             key = self._keys.get(request.key)
             genuine = key is not None and is_genuine(request, key)
         except (Unreadable, UnicodeError):

@@ -9,7 +9,7 @@ import dataclasses
 from decimal import Decimal
 
 from daemon.alpaca_api.books import AlpacaPosition
-from daemon.alpaca_api.refusals import forbidden, invalid, refusal, unprocessable
+from daemon.alpaca_api.refusals import denial, invalid, refusal, unprocessable
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, multiplier, text
 from daemon.core.instruments.option_market import OccContract
@@ -123,14 +123,14 @@ def _option_rules(request: Ticket, contract: OccContract, account: Account, sess
     if request.type == "market" and session is None:
         raise unprocessable("options market orders are only allowed during market hours")
     if account.trading_level() == 0:
-        raise forbidden("account not eligible to trade options")
+        raise denial("account not eligible to trade options")
 
 
 def _stock_rules(request: Ticket, market: Market, now_ns: int) -> None:
     if request.extended_hours and (request.type != "limit" or request.time_in_force not in {"day", "gtc"}):
         raise unprocessable("extended hours order must be DAY or GTC limit orders")
     if request.time_in_force in {"ioc", "fok"} and market.session_at(now_ns) is None:
-        raise forbidden(f"{request.time_in_force} orders are only accepted during market hours")
+        raise denial(f"{request.time_in_force} orders are only accepted during market hours")
     if request.time_in_force in {"opg", "cls"}:
         _auction_window(request, market, now_ns)
 
@@ -140,16 +140,16 @@ def _fraction_rules(request: Ticket, account: Account, fractions: FractionRules)
     if request.qty is not None and request.qty == fractions.whole_position:
         return
     if request.symbol in fractions.refused:
-        raise forbidden(f'asset "{request.symbol}" is not fractionable')
+        raise denial(f'asset "{request.symbol}" is not fractionable')
     if not account.configuration["fractional_trading"]:
-        raise forbidden("account is not authorized to trade fractional shares")
+        raise denial("account is not authorized to trade fractional shares")
 
 
 def _is_worth_it(request: Ticket, price: Decimal, fractions: FractionRules) -> None:
     """An order of a fraction is worth the least amount; so is a close call."""
     worth = request.notional if request.qty is None else request.qty * price
     if worth is not None and worth < fractions.least_usd:
-        raise forbidden(f"cost basis must be >= minimal amount of order {text(fractions.least_usd)}")
+        raise denial(f"cost basis must be >= minimal amount of order {text(fractions.least_usd)}")
 
 
 def _auction_window(request: Ticket, market: Market, now_ns: int) -> None:
@@ -159,7 +159,7 @@ def _auction_window(request: Ticket, market: Market, now_ns: int) -> None:
         return
     ends = session.open_ns - 2 * 60 * SECOND_NS if request.time_in_force == "opg" else session.close_ns - HOUR_NS // 6
     if now_ns >= ends:
-        raise forbidden(f"{request.time_in_force} orders are not accepted at this time")
+        raise denial(f"{request.time_in_force} orders are not accepted at this time")
 
 
 def _intent(request: Ticket, account: Account) -> str:
@@ -222,7 +222,7 @@ def _quantity_is_available(request: Ticket, intent: str, account: Account, marke
     available = abs(account.available(request.symbol))
     if quantity > available:
         held_units, order_ids = account.held_for_orders(request.symbol)
-        raise forbidden(
+        raise denial(
             f"insufficient qty available for order (requested: {text(quantity)}, available: {text(available)})",
             available=text(available),
             existing_qty=text(abs(account.quantity(request.symbol))),
@@ -245,7 +245,7 @@ def _can_be_paid(request: Ticket, intent: str, account: Account, market: Market,
             raise refusal("no_short")
         power = Decimal(figures["buying_power"])
         if cost > power:
-            raise forbidden("insufficient buying power", buying_power=figures["buying_power"], cost_basis=text(cost))
+            raise denial("insufficient buying power", buying_power=figures["buying_power"], cost_basis=text(cost))
         return
     power = Decimal(figures["options_buying_power"])
     if request.side == "sell":
@@ -253,7 +253,7 @@ def _can_be_paid(request: Ticket, intent: str, account: Account, market: Market,
     elif account.trading_level() < 2:
         raise refusal("level2")
     if cost > power:
-        raise forbidden(f"insufficient options buying power (required: {text(cost)}, available: {text(power)})")
+        raise denial(f"insufficient options buying power (required: {text(cost)}, available: {text(power)})")
 
 
 def _cover(request: Ticket, contract: OccContract, account: Account, units: Decimal) -> Decimal:
@@ -265,5 +265,5 @@ def _cover(request: Ticket, contract: OccContract, account: Account, units: Deci
         raise refusal("uncovered")
     if shares < units * 100:
         need_text = f"(required: {text(units * 100)}, available: {text(shares)})"
-        raise forbidden(f"insufficient underlying qty available for covered call {need_text}")
+        raise denial(f"insufficient underlying qty available for covered call {need_text}")
     return ZERO

@@ -22,7 +22,7 @@ from daemon.guard import command
 from daemon.guard.command import TABLES, Guard
 from daemon.guard.watch import Cancel, Close, Fence
 from daemon.host.time.clock import Clock
-from daemon.operator.heartbeat import Heartbeat, Held, signed
+from daemon.operator.heartbeat import Heartbeat, Held, sign
 from daemon.operator.log import Log
 from daemon.operator.signing import parse_key
 from tests.support.desks.desk_at_work import until
@@ -108,7 +108,7 @@ class Host:
             holds={"SPY": Held(10, 0, Decimal("55.00"), None)},
             orders={},
         )
-        return signed(beat, KEY)
+        return sign(beat, KEY)
 
     def silent(self) -> Guard:
         """The guard, whose desk fell silent while its own message comes back."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from daemon.config.tables import GuardTable
 from daemon.operator.guard_link import GuardLink
-from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, put, signed, taken
+from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, put, read_newest, sign
 from daemon.operator.signing import parse_key
 from daemon.operator.submitter import Submitter
 from tests.support.core.resting import protected
@@ -53,7 +53,7 @@ class Desk:
     def guard_says(self, counter: int, life: int = 1, time_s: float | None = None) -> bytes:
         time_ns = round((self.now_s if time_s is None else time_s) * SECOND)
         beat = GuardBeat(desk="paper-1", life=life, counter=counter, time_ns=time_ns, state="hears")
-        return msgspec.json.encode(signed(beat, KEY))
+        return msgspec.json.encode(sign(beat, KEY))
 
 
 async def live(desk: Desk, seconds: float, each: Callable[[], None] = lambda: None) -> None:
@@ -127,11 +127,11 @@ async def test_by_a_folder_both_hear_each_other(tmp_path: Path) -> None:
 
     def guard_writes() -> None:
         beat = GuardBeat(desk="paper-1", life=1, counter=next(counter), time_ns=desk.now_ns(), state="hears")
-        put(tmp_path, signed(beat, KEY))
+        put(tmp_path, sign(beat, KEY))
 
     await live(desk, 300, guard_writes)
     assert desk.log == []
-    beat = taken(tmp_path, Heartbeat, "paper-1", KEY)
+    beat = read_newest(tmp_path, Heartbeat, "paper-1", KEY)
     assert beat is not None
     assert beat.counter > 20
 
@@ -150,6 +150,6 @@ async def test_a_stop_by_a_person_is_said_and_a_crash_is_not(tmp_path: Path) -> 
     desk.state = replace(desk.state, risk=replace(desk.state.risk, stopping="SIGTERM"))
     await live(desk, 20)
     assert [beat.leaving for beat in desk.published[-1:]] == [True]
-    beat = taken(tmp_path, Heartbeat, "paper-1", KEY)
+    beat = read_newest(tmp_path, Heartbeat, "paper-1", KEY)
     assert beat is not None
     assert beat.leaving

@@ -14,8 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.guard.paths import FolderPath, MqttPath
-from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, payload_of, put, signed, taken
-from daemon.operator.mqtt.connection import connected
+from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, payload_of, put, read_newest, sign
+from daemon.operator.mqtt.connection import connect
 from daemon.operator.signing import KeyRefused, parse_key
 from strategies.kit.quantity import exact
 from tests.support.desks.desk_at_work import until
@@ -51,7 +51,7 @@ class Ears:
 
     def own_beat(self) -> GuardBeat:
         self.counter += 1
-        return signed(GuardBeat(desk="paper-1", life=7, counter=self.counter, time_ns=1, state="hears"), KEY)
+        return sign(GuardBeat(desk="paper-1", life=7, counter=self.counter, time_ns=1, state="hears"), KEY)
 
     def heard(self, path: str, beat: Heartbeat) -> None:
         self.beats.append(beat)
@@ -85,12 +85,12 @@ async def test_by_mqtt_the_desk_s_heartbeats_and_the_guard_s_own_message_come(br
     async with at_work(path.run()):
         await until(lambda: len(ears.echoes) > 2)
         assert ears.echoes == sorted(set(ears.echoes))
-        async with connected(broker.broker("paper-1"), broker.passwords["paper-1"]) as desk:
-            for beat in (BEAT, signed(BEAT, OTHER), signed(BEAT, KEY)):  # unsigned, of another key, genuine
+        async with connect(broker.broker("paper-1"), broker.passwords["paper-1"]) as desk:
+            for beat in (BEAT, sign(BEAT, OTHER), sign(BEAT, KEY)):  # unsigned, of another key, genuine
                 await desk.publish("rltrader/paper-1/heartbeat", payload_of(beat))
             await desk.publish("rltrader/paper-1/heartbeat", b"no json")
             await until(lambda: bool(ears.beats))
-    assert ears.beats == [signed(BEAT, KEY)]
+    assert ears.beats == [sign(BEAT, KEY)]
 
 
 async def test_a_broker_that_goes_and_comes_back_is_found_again(tmp_path: Path) -> None:
@@ -112,11 +112,11 @@ async def test_by_a_folder_the_newest_message_of_each_comes(tmp_path: Path) -> N
     async with at_work(FolderPath(tmp_path, "paper-1", KEY, ears, 0.02).run()):
         await until(lambda: len(ears.echoes) > 2)
         assert ears.beats == []
-        put(tmp_path, signed(BEAT, OTHER))
-        put(tmp_path, signed(BEAT, KEY))
+        put(tmp_path, sign(BEAT, OTHER))
+        put(tmp_path, sign(BEAT, KEY))
         await until(lambda: bool(ears.beats))
     assert set(ears.echoes) == set(range(1, max(ears.echoes) + 1))
-    assert ears.beats[0] == signed(BEAT, KEY)
+    assert ears.beats[0] == sign(BEAT, KEY)
 
 
 async def test_a_folder_that_is_gone_brings_nothing_and_is_found_again(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_a_folder_that_is_gone_brings_nothing_and_is_found_again(tmp_path:
 
 
 def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_path: Path) -> None:
-    whole = signed(BEAT, KEY)
+    whole = sign(BEAT, KEY)
     payload = payload_of(whole)
     assert genuine(payload, Heartbeat, "paper-1", KEY) == whole
     assert genuine(payload, Heartbeat, "paper-2", KEY) is None
@@ -149,7 +149,7 @@ def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_
         assert genuine(forged, Heartbeat, "paper-1", KEY) is None, field
     assert genuine(b" " * BYTES_MAX + payload, Heartbeat, "paper-1", KEY) is None
     (tmp_path / "paper-1.heartbeat.json").write_bytes(os.urandom(200))
-    assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
+    assert read_newest(tmp_path, Heartbeat, "paper-1", KEY) is None
 
 
 @pytest.mark.parametrize(
@@ -173,13 +173,13 @@ def test_whatever_anybody_writes_is_no_message_and_raises_nothing(payload: bytes
     assert genuine(payload, GuardBeat, "paper-1", KEY) is None
     for name in ("heartbeat", "guard"):
         (tmp_path / f"paper-1.{name}.json").write_bytes(payload)
-    assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
-    assert taken(tmp_path, GuardBeat, "paper-1", KEY) is None
+    assert read_newest(tmp_path, Heartbeat, "paper-1", KEY) is None
+    assert read_newest(tmp_path, GuardBeat, "paper-1", KEY) is None
 
 
 def test_a_pipe_in_the_place_of_a_message_holds_nobody_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "paper-1.heartbeat.json")
-    assert taken(tmp_path, Heartbeat, "paper-1", KEY) is None
+    assert read_newest(tmp_path, Heartbeat, "paper-1", KEY) is None
 
 
 @pytest.mark.parametrize("text", ["", "5a", "no hex at all", "5a" * 31])

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.host.safe_decode import LEVELS_MOST, Unreadable, check_depth, json_value, msgpack_value, typed, writable
+from daemon.host.safe_decode import (
+    LEVELS_MOST,
+    Unreadable,
+    check_depth,
+    decode_with_type,
+    json_value,
+    msgpack_value,
+    writable,
+)
 from daemon.operator.remote_commands import CommandRefusal, Judge
 from daemon.operator.signing import parse_keys
 
@@ -87,12 +95,12 @@ def test_half_a_surrogate_pair_that_json_lets_pass_is_unreadable(text: str) -> N
 
 def test_a_typed_decoder_s_own_words_are_kept_and_its_depth_is_no_other_error() -> None:
     decode = msgspec.json.Decoder(dict[str, int]).decode
-    assert typed(decode, b'{"a":1}') == {"a": 1}
+    assert decode_with_type(decode, b'{"a":1}') == {"a": 1}
     with pytest.raises(Unreadable, match="Expected `int`, got `str`"):
-        typed(decode, b'{"a":"b"}')
+        decode_with_type(decode, b'{"a":"b"}')
     skipping = msgspec.json.Decoder(msgspec.defstruct("Some", [("a", int, 1)])).decode
     with pytest.raises(Unreadable, match="RecursionError"):
-        typed(skipping, b'{"other":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+        decode_with_type(skipping, b'{"other":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 def test_a_command_that_is_nested_deeply_is_refused() -> None:

@@ -32,7 +32,7 @@ from daemon.brokers.alpaca.rest.client import (
 )
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
-from daemon.brokers.alpaca.trading.report import Reporter, blocked, execution_of
+from daemon.brokers.alpaca.trading.report import Reporter, block_reason, execution_of
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import (
@@ -88,7 +88,7 @@ class AlpacaAdmin:
         level = str(raw.get("options_trading_level"))
         return AccountSummary(
             number=str(raw.get("account_number")),
-            blocked=blocked(raw, strange(self._settings, raw)),
+            blocked=block_reason(raw, strange(self._settings, raw)),
             cash=str(raw.get("cash")),
             equity=str(raw.get("equity")),
             options_level=int(level) if level.isascii() and level.isdecimal() else None,

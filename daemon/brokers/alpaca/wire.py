@@ -119,7 +119,7 @@ def time_ns(value: object, key: str = "timestamp") -> int:
     """Parse RFC 3339 text (`Z` or an offset; digits beyond the ninth are cut) as nanoseconds UTC. Raises Malformed."""
     ns = _instant_ns(value) if isinstance(value, str) and len(value) <= SHORT else None
     if ns is None:
-        raise Malformed(f"{key} is {shown(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
+        raise Malformed(f"{key} is {value_text(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
     return ns
 
 
@@ -146,7 +146,7 @@ def moment_ns(value: object, key: str = "timestamp") -> int:
     """Parse when something happened in the account, as a journal can hold it: from 1970 to 2262. Raises Malformed."""
     ns = time_ns(value, key)
     if not 0 <= ns < 2**63:
-        raise Malformed(f"{key} is {shown(value)}: expected a time from 1970 to 2262")
+        raise Malformed(f"{key} is {value_text(value)}: expected a time from 1970 to 2262")
     return ns
 
 
@@ -182,7 +182,7 @@ def decimal(value: object, key: str) -> Decimal:
             number = None
         if number is not None:
             return number
-    raise Malformed(f"{key} is {shown(value)}: expected a number below 10^12")
+    raise Malformed(f"{key} is {value_text(value)}: expected a number below 10^12")
 
 
 @lru_cache(maxsize=TEXTS)
@@ -209,11 +209,11 @@ def text(value: object) -> str:
 def mapping(value: object, key: str) -> Mapping[str, object]:
     """Require a JSON object. Raises Malformed."""
     if not isinstance(value, dict):
-        raise Malformed(f"{key} is {shown(value)}: expected a JSON object")
+        raise Malformed(f"{key} is {value_text(value)}: expected a JSON object")
     return value
 
 
-def shown(value: object) -> str:
+def value_text(value: object) -> str:
     """Format a value for an error: numbers and containers by their type, anything else in 60 characters."""
     return f"a {type(value).__name__}" if isinstance(value, int | dict | list) else repr(value)[:60]
 
@@ -222,7 +222,7 @@ def required_text(raw: Mapping[str, object], key: str) -> str:
     """Return the text under `key`. Raises Malformed without one."""
     value = text(raw.get(key))
     if not value:
-        raise Malformed(f"{key} is {shown(raw.get(key))}: expected text")
+        raise Malformed(f"{key} is {value_text(raw.get(key))}: expected text")
     return value
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from daemon.host.passing import may_pass
-from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.safe_decode import Unreadable, decode_with_type
 from daemon.host.whole_files import write_whole
 from daemon.operator.signing import SignedCommand
 from daemon.operator.status import DeskStatus
@@ -121,7 +121,7 @@ def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: floa
     if not answer.endswith(b"\n"):
         raise ControlError(_cut_off(state_dir, "no whole answer came"))
     try:
-        return typed(_decode, answer)
+        return decode_with_type(_decode, answer)
     except Unreadable as error:
         raise ControlError(
             f"{place}: an answer of another version: {error}: the command may have been carried out; use the "

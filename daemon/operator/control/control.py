@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.host.own_files import open_own_folder, open_plain
-from daemon.host.safe_decode import Unreadable, typed
+from daemon.host.safe_decode import Unreadable, decode_with_type
 from daemon.host.time.virtual_time import look_s
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
 from daemon.operator.control.client import (
@@ -198,7 +198,7 @@ class ControlServer:
 
     async def _answer(self, line: bytes, uid: int) -> CommandAnswer:
         try:
-            request = typed(_decode, line)
+            request = decode_with_type(_decode, line)
         except Unreadable as error:
             quote = "".join(filter(str.isprintable, str(error)))[:QUOTED_MOST]
             return self._refuse(f"an unreadable line from user id {uid}: {quote}")

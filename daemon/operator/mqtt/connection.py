@@ -131,7 +131,7 @@ class _MqttClient(Client):
 
 
 @contextlib.asynccontextmanager
-async def connected(
+async def connect(
     broker: MqttBroker,
     password: str | None,
     identifier: str | None = None,
@@ -143,8 +143,8 @@ async def connected(
 
     Raises MqttError, or OSError for a file or certificate that cannot be used.
     """
-    connect = _properties(PacketTypes.CONNECT)
-    connect.MaximumPacketSize = incoming_bytes
+    connect_properties = _properties(PacketTypes.CONNECT)
+    connect_properties.MaximumPacketSize = incoming_bytes
     client = _MqttClient(
         broker.host,
         broker.port,
@@ -159,7 +159,7 @@ async def connected(
         clean_start=True,
         max_queued_incoming_messages=incoming_most,
         max_inflight_messages=INFLIGHT_MOST,
-        properties=connect,
+        properties=connect_properties,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # a halt does not wait for an acknowledgement
         tls_context=_tls(broker.ca_file) if broker.tls else None,
     )

@@ -26,7 +26,7 @@ from daemon.operator.mqtt.connection import (
     EXPIRY_S,
     INFLIGHT_MOST,
     MqttSettings,
-    connected,
+    connect,
     properties,
     safe_text,
     still_wanted,
@@ -85,7 +85,7 @@ class MqttSide:
             began = time.monotonic()
             up = False
             try:
-                async with connected(self._settings.broker, self._password, self.identifier, self._will()) as client:
+                async with connect(self._settings.broker, self._password, self.identifier, self._will()) as client:
                     up = True
                     await self._session(client)
             except (MqttError, OSError, ValueError) as error:

@@ -34,7 +34,7 @@ from daemon.core.step import Step
 from daemon.operator.announce import Announcer
 from daemon.operator.mqtt import command_topic
 from daemon.operator.mqtt import connection as mqtt_connection
-from daemon.operator.mqtt.connection import MqttBroker, MqttSettings, connected, properties
+from daemon.operator.mqtt.connection import MqttBroker, MqttSettings, connect, properties
 from daemon.operator.mqtt.messages import ChainHead
 from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
@@ -139,7 +139,7 @@ async def connected_desk(
 
 @contextlib.asynccontextmanager
 async def client(broker: Mosquitto, username: str) -> AsyncIterator[Client]:
-    async with connected(broker.broker(username), broker.passwords[username], incoming_most=10_000) as connection:
+    async with connect(broker.broker(username), broker.passwords[username], incoming_most=10_000) as connection:
         yield connection
 
 
@@ -365,7 +365,7 @@ async def test_the_access_list_lets_a_monitor_command_nothing_and_a_desk_speak_f
 async def test_a_broker_that_another_authority_vouches_for_is_refused(broker: Mosquitto, tmp_path: Path) -> None:
     authority(tmp_path, "stranger")
     with pytest.raises(MqttError, match="certificate verify failed"):
-        async with connected(broker.broker(ca_file=tmp_path / "stranger.crt"), broker.passwords["paper-1"]):
+        async with connect(broker.broker(ca_file=tmp_path / "stranger.crt"), broker.passwords["paper-1"]):
             pass
 
 
@@ -378,7 +378,7 @@ async def test_nobody_comes_in_without_tls_or_a_password(broker: Mosquitto, monk
         (broker.broker(), "wrong"),
     ):
         with pytest.raises(MqttError):
-            async with connected(target, password):
+            async with connect(target, password):
                 pass
 
 
@@ -416,7 +416,7 @@ async def test_a_broker_that_takes_the_connection_and_closes_it_at_once_is_told_
         address = MqttBroker("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
         async with asyncio.timeout(LIMIT_S):
             with pytest.raises(MqttError):
-                await connected(address, None, "desk").__aenter__()
+                await connect(address, None, "desk").__aenter__()
     gc.collect()  # asyncio tells of an exception that nobody looked at when its future goes
     assert caplog.messages == []
 
@@ -440,7 +440,7 @@ async def test_a_broker_that_sends_a_larger_packet_than_was_asked_for_is_left_be
         address = MqttBroker("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
         async with asyncio.timeout(LIMIT_S):
             with contextlib.suppress(MqttError):
-                async with connected(address, None, "desk") as reached:
+                async with connect(address, None, "desk") as reached:
                     await reached.publish("here", b"")
                     _ = [message async for message in reached.messages]
             await gone.wait()
@@ -451,18 +451,18 @@ async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened, released = threading.Event(), threading.Event()
-    connect = socket.create_connection
+    open_socket = socket.create_connection
 
     def slowly(*arguments: Any, **options: Any) -> socket.socket:
         opened.set()
         assert released.wait(LIMIT_S)
-        return connect(*arguments, **options)
+        return open_socket(*arguments, **options)
 
     monkeypatch.setattr(socket, "create_connection", slowly)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(LIMIT_S)
         entering = asyncio.ensure_future(
-            connected(
+            connect(
                 MqttBroker("127.0.0.1", server.getsockname()[1], tls=False), None, "late"
             ).__aenter__()  # kept alive: not collected
         )
@@ -552,9 +552,7 @@ async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_
         reading = asyncio.create_task(read())
         async with connected_desk(desk, tmp_path, broker.broker(), password) as connection:
             await _soon(lambda: online[-1:] == [True])
-            async with connected(
-                broker.broker(), password, identifier=connection.side.identifier
-            ):  # throws the desk out
+            async with connect(broker.broker(), password, identifier=connection.side.identifier):  # throws the desk out
                 await _soon(lambda: False in online)
             await connection.up(2)
             await _soon(lambda: online[-1:] == [True])
@@ -568,7 +566,7 @@ async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
         await connection.up()
         assert broker.passwords["paper-1"] not in connection.side.identifier
         password = broker.passwords["monitor"]
-        async with connected(broker.broker("monitor"), password, identifier="rltrader-paper-1"):
+        async with connect(broker.broker("monitor"), password, identifier="rltrader-paper-1"):
             async with client(broker, "operator") as operator:  # the desk hears as before
                 answer = await _asked(operator, command("status", 77))
             assert answer["ok"]
@@ -581,7 +579,7 @@ async def test_two_desks_of_one_name_are_told_that_each_ends_the_other(
     async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as first:
         await first.up()
         for times in (1, 2, 3):  # Mosquitto 2.0 closes the connection without a word: one cut alone may be the network
-            async with connected(broker.broker(), broker.passwords["paper-1"], first.side.identifier):
+            async with connect(broker.broker(), broker.passwords["paper-1"], first.side.identifier):
                 await _soon(partial(_has_lost, first, times))
             await first.up(times + 1)
     told = [entry["reason"].endswith("give each its own desk.name") for entry in first.entries("mqtt_lost")]

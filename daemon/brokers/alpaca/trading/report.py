@@ -29,10 +29,10 @@ from daemon.brokers.alpaca.wire import (
     optional_quantity,
     quantity,
     required_text,
-    shown,
     side_of,
     text,
     units,
+    value_text,
 )
 from daemon.brokers.api import ClockComparison
 from daemon.core.broker.fills import correction_name
@@ -77,7 +77,7 @@ def _date_ns(value: object) -> int:
     try:
         day = datetime.strptime(text(value)[:10], "%Y-%m-%d").replace(tzinfo=NEW_YORK)
     except ValueError:
-        raise Malformed(f"date is {shown(value)}: expected YYYY-MM-DD") from None
+        raise Malformed(f"date is {value_text(value)}: expected YYYY-MM-DD") from None
     return int(day.timestamp()) * SECOND_NS
 
 
@@ -582,7 +582,7 @@ class Reporter:
             asked_ns=asked_ns,
             account=number,
             cash=cash,
-            blocked=blocked(account, self._strange(account)),
+            blocked=block_reason(account, self._strange(account)),
             positions=positions,
             open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submission)),
             ended_orders=tuple(sorted(newly_ended, key=_submission)),
@@ -677,7 +677,7 @@ def funds_of(account: Raw) -> Funds:
     )
 
 
-def blocked(account: Raw, strange: str = "") -> str:
+def block_reason(account: Raw, strange: str = "") -> str:
     """Return why the account may not trade, from its status and its three flags; `""` when it may.
 
     `strange` is why it cannot be the configured one, "" where it can. The flag that a person sets is followed by the

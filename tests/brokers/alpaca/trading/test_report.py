@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.alpaca.trading.report import Reread, blocked, funds_of
+from daemon.brokers.alpaca.trading.report import Reread, block_reason, funds_of
 from daemon.brokers.alpaca.wire import Malformed
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerReported, Funds
@@ -277,11 +277,11 @@ async def test_a_blocked_account_says_why() -> None:
         report = await reporter(it).report()
     assert "trading_blocked" in report.blocked
     active = {"status": "ACTIVE", "trading_blocked": False, "account_blocked": False}
-    assert blocked(active) == ""
+    assert block_reason(active) == ""
     suspended = "trade_suspended_by_user (the account's setting suspend_trade)"  # named in alarm, gate and status
-    assert blocked(active | {"trade_suspended_by_user": True}) == suspended
-    assert blocked({"status": "ONBOARDING"}) == "status ONBOARDING"
-    assert blocked(active | {"account_blocked": "yes"}) == "account_blocked"
+    assert block_reason(active | {"trade_suspended_by_user": True}) == suspended
+    assert block_reason({"status": "ONBOARDING"}) == "status ONBOARDING"
+    assert block_reason(active | {"account_blocked": "yes"}) == "account_blocked"
 
 
 async def test_what_the_account_may_spend_and_carry_is_read_and_a_figure_that_is_none_is_left_out() -> None:
