@@ -8,7 +8,15 @@ from pathlib import Path
 
 from daemon.config.sources import KEYS, ConfigError, refusal
 from daemon.config.tables import AlpacaTable
-from daemon.engine.desks_file import DesksFileError, NamedDesk, desks_at, read_desks, shared, tables_of, text_of
+from daemon.engine.desks_file import (
+    DesksFileError,
+    NamedDesk,
+    desks_at,
+    read_desks,
+    shared_possessions,
+    tables_of,
+    text_of,
+)
 
 
 def checked_desks(path: Path) -> tuple[NamedDesk, ...]:
@@ -17,7 +25,7 @@ def checked_desks(path: Path) -> tuple[NamedDesk, ...]:
         desks = read_desks(path)
     except DesksFileError as error:
         raise ConfigError(str(error)) from error
-    if problems := [f"{path}: {problem}" for problem in shared(desks, _account)]:
+    if problems := [f"{path}: {problem}" for problem in shared_possessions(desks, _account)]:
         raise refusal(problems)
     return desks
 

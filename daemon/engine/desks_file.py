@@ -65,7 +65,7 @@ def read_desks(path: Path) -> tuple[NamedDesk, ...]:
     for number, table in enumerate(tables, 1):
         _add(readable, path, number, table)
     if not readable.problems:
-        readable.problems += [f"{path}: {problem}" for problem in shared(readable.desks, _own)]
+        readable.problems += [f"{path}: {problem}" for problem in shared_possessions(readable.desks, _possessions)]
     if readable.problems:
         raise DesksFileError("\n".join(readable.problems))
     return tuple(readable.desks)
@@ -161,19 +161,19 @@ def _wrong(where: str, table: Mapping[str, object]) -> Iterator[str]:
             yield f"{where}.{key} is {value!r}: expected {WHOLE_PATH}: correct it"
 
 
-def shared(
+def shared_possessions(
     desks: Sequence[NamedDesk], possessions: Callable[[NamedDesk], Iterable[tuple[str, str, str]]]
 ) -> Iterator[str]:
     """Yield what two desks have in common of the `possessions` of a desk alone: what it is, its key, the cure."""
-    seen: dict[tuple[str, str], NamedDesk] = {}
+    first_owners: dict[tuple[str, str], NamedDesk] = {}
     for desk in desks:
-        for what, key, cure in possessions(desk):
-            other = seen.setdefault((what, key), desk)
+        for label, key, cure in possessions(desk):
+            other = first_owners.setdefault((label, key), desk)
             if other is not desk:
-                yield f"{desk.name!r} and {other.name!r} have one {what}: expected one for each: {cure}"
+                yield f"{desk.name!r} and {other.name!r} have one {label}: expected one for each: {cure}"
 
 
-def _own(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:
+def _possessions(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:
     yield f"name {desk.name!r}", "", "name one of them otherwise"
     yield f"state directory {desk.state_dir.resolve()}", "", "give one of them another state_dir"
 

@@ -92,7 +92,7 @@ class Engine:
 
     def __init__(
         self,
-        recovered: Recovered,
+        recovery: Recovered,
         writer: JournalWriter,
         policy: Policy,
         source: EventSource,
@@ -106,11 +106,11 @@ class Engine:
         boundary: Callable[[str], None] | None = None,
         serve: Callable[[AskPolicy], None] | None = None,
     ) -> None:
-        self.machine: Machine = recovered.machine
+        self.machine: Machine = recovery.machine
         self.latency = Latency()
         self.stopping = False
         self.stopped_by: str = ""
-        self._recovered = recovered
+        self._recovery = recovery
         self._writer = writer
         self._policy = policy
         self._source = source
@@ -120,22 +120,22 @@ class Engine:
         self._boundary = boundary
         self._serve = serve
         self._question: AskPolicy | None = None  # passed on and not answered yet
-        self._raised: tuple[Event, Exception] | None = None
+        self._failure: tuple[Event, Exception] | None = None
         self._leaving: tuple[Event, Step] | None = None
         self._code = code
         self._group_events = group_events
         self._snapshot_events = snapshot_events
-        self._chain = HashChain(recovered.last_id + 1, recovered.head)
+        self._chain = HashChain(recovery.last_id + 1, recovery.head)
         self._batch = CommitBatch()
-        self._stepped: list[tuple[int, Event, Sequence[AnyEffect]]] = []  # not among the batch's rows yet
-        self._snapshot_seq = self.machine.state.seq - recovered.replayed
+        self._steps: list[tuple[int, Event, Sequence[AnyEffect]]] = []  # not among the batch's rows yet
+        self._snapshot_seq = self.machine.state.seq - recovery.replayed
         self._snapshot_row = -1
         self._snapshot_head = ""
-        self._snapshotted = asyncio.Event()
+        self._snapshot_signal = asyncio.Event()
         self._session_over = False
         self._bar_clock = 0
         self._turn = 0
-        self._handed = 0  # the newest row that the writer received
+        self._writer_row = 0  # the newest row that the writer received
         self._handed_over = asyncio.Event()
         self._ending = ""
         self.started = asyncio.Event()
@@ -147,17 +147,17 @@ class Engine:
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
         """
         live = self._outside is not None or not self.machine.state.identity.by_tape
-        own = self._recovered.own(self._code, _libraries_of(startup))
-        if own and not live:  # before any rule of the new start checks the time: as if there had been no restart
+        same_code = self._recovery.own(self._code, _libraries_of(startup))
+        if same_code and not live:  # before any rule of the new start checks the time: as if there had been no restart
             await self._finish()
-        for started in startup:
-            await self._step(started)
+        for start_event in startup:
+            await self._step(start_event)
             adopt_trading(self.machine)
-        if self._recovered.handover is not None:  # first: all later requests find a halted desk
-            await self._step(replace(self._recovered.handover, time_ns=self.machine.state.now_ns))
-        if not own or live:  # what follows is this code's, and time went on outside: journal that first
+        if self._recovery.handover is not None:  # first: all later requests find a halted desk
+            await self._step(replace(self._recovery.handover, time_ns=self.machine.state.now_ns))
+        if not same_code or live:  # what follows is this code's, and time went on outside: journal that first
             await self._finish()
-        if self._recovered.code and not (own and self._recovered.anchored):
+        if self._recovery.code and not (same_code and self._recovery.anchored):
             self._snapshot(kept=True)  # verify with this code starts here
         if self.machine.market_state is not None:
             await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
@@ -173,7 +173,7 @@ class Engine:
                 break
             self._bar_clock = time.perf_counter_ns()
             if isinstance(event, ANSWERS):
-                await self._step_served(event)
+                await self._step_live_answer(event)
             elif self._take(event):
                 await self._settle()
             await self._drain()
@@ -204,7 +204,7 @@ class Engine:
     @property
     def last_row(self) -> int:
         """The journal's row of the last stepped event."""
-        return self._chain.next_id + len(self._stepped) - 1
+        return self._chain.next_id + len(self._steps) - 1
 
     @property
     def chain_head(self) -> str:
@@ -212,18 +212,18 @@ class Engine:
         self._seal()
         return self._chain.head.hex()
 
-    async def kept(self, row: int) -> None:
-        """Wait until this row is durable. Raises WriteFailed."""
-        while self._handed < row:
+    async def wait_until_durable(self, row: int) -> None:
+        """Wait until this row is on the disk. Raises WriteFailed."""
+        while self._writer_row < row:
             self._handed_over.clear()
             await self._handed_over.wait()
         await self._writer.beat()
 
-    async def snapshotted(self, after: int) -> tuple[int, str]:
-        """Wait for a snapshot above row `after`; return its row and chain head. It may not be durable yet."""
-        while self._snapshot_row <= after:
-            self._snapshotted.clear()
-            await self._snapshotted.wait()
+    async def wait_for_snapshot(self, after_row: int) -> tuple[int, str]:
+        """Wait for a snapshot above `after_row`; return its row and chain head. It may not be durable yet."""
+        while self._snapshot_row <= after_row:
+            self._snapshot_signal.clear()
+            await self._snapshot_signal.wait()
         return self._snapshot_row, self._snapshot_head
 
     def state_digest(self) -> str:
@@ -244,7 +244,7 @@ class Engine:
         try:
             step = self.machine.apply(event)
         except Exception as error:
-            self._raised = (event, error)
+            self._failure = (event, error)
             return True
         finally:
             self.stepping_ns = 0
@@ -253,8 +253,8 @@ class Engine:
     def _gather(self, event: Event, step: Step) -> bool:
         """Put a step into the batch; True when the group is full or an effect leaves the process."""
         state, batch, effects = step.state, self._batch, step.effects
-        stepped = self._stepped
-        stepped.append((state.seq, event, effects))
+        steps = self._steps
+        steps.append((state.seq, event, effects))
         if step.rows:
             batch.rows.extend(step.rows)
         if state.seq % DIGEST_EVERY == 0 and type(event) not in STARTUP_EVENTS:
@@ -268,15 +268,15 @@ class Engine:
                 self._leaving = (event, step)
                 return True
         self._observe(event, step)
-        if len(stepped) >= SEAL_EVERY:
+        if len(steps) >= SEAL_EVERY:
             self._seal()
-        return len(batch.entries) + len(stepped) >= self._group_events
+        return len(batch.entries) + len(steps) >= self._group_events
 
     async def _settle(self) -> None:
         """Commit; then execute effects that leave the process. Raises StepFailed for what `_take` caught."""
-        if self._raised is not None:
-            event, error = self._raised
-            await self._mark_raised(event, error)
+        if self._failure is not None:
+            event, error = self._failure
+            await self._mark_failure(event, error)
             raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {blamed(error)[0]}") from error
         await self._commit()
         if self._leaving is None or self._outside is None:
@@ -289,35 +289,35 @@ class Engine:
         self._observe(event, step)
 
     async def _finish(self) -> None:
-        """Step what the last run left under way."""
-        if self._recovered.raised is not None:
-            await self._try_again(self._recovered.raised)
+        """Step the last run's queue, and again the event that ended it."""
+        if self._recovery.raised is not None:
+            await self._retry(self._recovery.raised)
         await self._drain()
 
     async def _drain(self) -> None:
         """Step the queue of caused events in their order."""
         queue, take = self.machine.queue, self._take
         while queue:
-            caused = queue.popleft()
-            if isinstance(caused, AskPolicy):
+            item = queue.popleft()
+            if isinstance(item, AskPolicy):
                 self.stepping_ns = time.perf_counter_ns()
-                answer = self._policy.answer(caused, self.machine.state.now_ns)
+                answer = self._policy.answer(item, self.machine.state.now_ns)
                 self.stepping_ns = 0
-                await self._answered(caused, answer)
-            elif take(caused):
+                await self._step_answers(item, answer)
+            elif take(item):
                 await self._settle()
 
-    async def _answered(self, question: AskPolicy, answer: PolicyAnswered | PolicyFailed) -> None:
+    async def _step_answers(self, question: AskPolicy, answer: PolicyAnswered | PolicyFailed) -> None:
         """Step the live answer, then the candidate's."""
         due = self._take(answer)
         if self._bar_clock:
             self.latency.add(time.perf_counter_ns() - self._bar_clock)
         if self._shadow is not None and self._shadow.shadow is not None:
-            if self._leaving is not None or self._raised is not None:
+            if self._leaving is not None or self._failure is not None:
                 await self._settle()  # effects of the answer leave first
                 due = False  # else both answers go into one commit: a crash takes neither alone
-            answered = self._shadow.shadow_answer(question, self.machine.state)
-            due |= answered is not None and self._take(answered)
+            shadow_answer = self._shadow.shadow_answer(question, self.machine.state)
+            due |= shadow_answer is not None and self._take(shadow_answer)
         if due:
             await self._settle()
 
@@ -328,15 +328,15 @@ class Engine:
                 self._question = effect
                 self._serve(effect)
 
-    async def _step_served(self, answer: PolicyAnswered | PolicyFailed) -> None:
+    async def _step_live_answer(self, answer: PolicyAnswered | PolicyFailed) -> None:
         """Step a served answer to the open question; a late one is dropped, and so not journaled."""
         question, ask = self._question, self.machine.state.ask
         if question is not None and ask is not None and ask.decision == question.decision == answer.decision:
             self._question = None
-            await self._answered(question, answer)
+            await self._step_answers(question, answer)
 
     async def _rest(self) -> None:
-        """Between two events from outside: write due snapshots and yield to other tasks."""
+        """Write due snapshots and yield to other tasks, between two events from outside."""
         self._snapshot_when_due(1 if self._session_over else SNAPSHOT_DELAY)
         if self._session_over and gc.get_count()[0] > GC_YOUNG:
             gc.collect(1)  # the step makes no cycles; collect those of others between sessions
@@ -362,9 +362,9 @@ class Engine:
     def _seal(self) -> None:
         """Turn what was stepped into rows of the batch, all in one go: code and bytes are then in the cache."""
         entries, entry = self._batch.entries, self._chain.entry
-        for seq, event, effects in self._stepped:
+        for seq, event, effects in self._steps:
             entries.append(entry(seq, event, encode_effects(effects)))
-        self._stepped.clear()
+        self._steps.clear()
 
     async def _commit(self) -> None:
         self._seal()
@@ -376,7 +376,7 @@ class Engine:
             self._boundary("before commit")
         await self._writer.write(batch)
         if batch.entries:
-            self._handed = batch.entries[-1].id
+            self._writer_row = batch.entries[-1].id
             self._handed_over.set()
         if self._boundary is not None:
             self._boundary("after commit")
@@ -393,19 +393,19 @@ class Engine:
             return
         self._batch.snapshots.append(snapshot_of(self.machine, row, self._code, kept=kept))
         self._snapshot_row, self._snapshot_head = row, self.chain_head
-        self._snapshotted.set()
+        self._snapshot_signal.set()
         self._snapshot_seq = self.machine.state.seq
 
-    async def _mark_raised(self, event: Event, error: Exception) -> None:
+    async def _mark_failure(self, event: Event, error: Exception) -> None:
         """Commit earlier events, then the event alone, marked with the error."""
         await self._commit()
-        what, by_strategy = blamed(error)
-        mark = msgspec.json.encode({"raised": what} | ({"strategy": True} if by_strategy else {})).decode()
+        reason, by_strategy = blamed(error)
+        mark = msgspec.json.encode({"raised": reason} | ({"strategy": True} if by_strategy else {})).decode()
         self._batch.entries.append(self._chain.entry(None, event, mark))
         await self._commit()
         await self._writer.durable()
 
-    async def _try_again(self, entry: Entry) -> None:
+    async def _retry(self, entry: Entry) -> None:
         """Step the event that crashed the last run once more; if it raises again, halt and quarantine it.
 
         A strategy that raised before in that session is switched off first, so the event passes without it. The halt
@@ -413,21 +413,21 @@ class Engine:
         """
         event = decode_event(entry.payload)
         leave_out(self.machine, event)
-        if self._recovered.raised_before and not self.machine.state.risk.strategy_off:
-            what = msgspec.json.decode(entry.effects)["raised"]
+        if self._recovery.raised_before and not self.machine.state.risk.strategy_off:
+            reason = msgspec.json.decode(entry.effects)["raised"]
             detail = (
-                f"the strategy raised on 2 events of one session, the last is row {entry.id} ({entry.kind}): {what}"
+                f"the strategy raised on 2 events of one session, the last is row {entry.id} ({entry.kind}): {reason}"
             )
             now_ns = self.machine.state.now_ns
             await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=True))
         try:
             step = self.machine.apply(event)
         except Exception as error:
-            what, by_strategy = blamed(error)
-            detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
+            reason, by_strategy = blamed(error)
+            detail = f"event row {entry.id} ({entry.kind}) raised twice: {reason}"
             now_ns = self.machine.state.now_ns
             await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=by_strategy))
-            mark = msgspec.json.encode({"quarantined": what}).decode()
+            mark = msgspec.json.encode({"quarantined": reason}).decode()
             self._seal()
             self._batch.entries.append(self._chain.entry(None, event, mark))
             return
@@ -436,7 +436,7 @@ class Engine:
 
 
 def _libraries_of(startup: Sequence[RunStarted | ModelVerified | ModelRefused | HaltRequested]) -> str:
-    return next((started.libraries for started in startup if isinstance(started, RunStarted)), "")
+    return next((event.libraries for event in startup if isinstance(event, RunStarted)), "")
 
 
 _LEAVING = frozenset((SubmitOrder, CancelOrder, LiftFence))
@@ -455,7 +455,7 @@ class Intake:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._waiting: deque[Event] = deque()
-        self._arrived = asyncio.Event()
+        self._arrival = asyncio.Event()
         self._ended = False
         self.dropped = 0
 
@@ -472,7 +472,7 @@ class Intake:
         if len(self._waiting) >= self._capacity:
             self._make_room(event)
         self._waiting.append(event)
-        self._arrived.set()
+        self._arrival.set()
 
     def _make_room(self, event: Event) -> None:
         for place, waiting in enumerate(self._waiting):
@@ -488,7 +488,7 @@ class Intake:
     def end(self) -> None:
         """Accept no more events; the engine takes the rest and then ends."""
         self._ended = True
-        self._arrived.set()
+        self._arrival.set()
 
     def poll(self) -> Event | None:
         """Return the next event if one waits."""
@@ -499,8 +499,8 @@ class Intake:
         while not self._waiting:
             if self._ended:
                 return None
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._arrival.clear()
+            await self._arrival.wait()
         return self._waiting.popleft()
 
 

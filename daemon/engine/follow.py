@@ -23,7 +23,7 @@ from daemon.journal.rows import Entry, JournalError, base_of, chain_start, decod
 ROWS_AT_ONCE = 2000
 BUSY_MS = 500  # how long a look waits for a locked journal
 
-Followed = tuple[Entry, Step | None]
+RowStep = tuple[Entry, Step | None]
 
 
 class _Astray(Exception):
@@ -33,16 +33,16 @@ class _Astray(Exception):
 class Follower:
     """Follows the journal in `path` (a state directory, or a file of its journal). Used by one thread at a time.
 
-    With `after`, the first look begins no later than after that row: it and earlier ones may be stepped again.
+    With `after_row`, the first look begins at that row or before it: rows up to it may be stepped again.
 
     `problem` is "" while all is well; else why the state may be old. `state` is None before a first look succeeded.
     `caught_up`: the last look ended at the journal's newest row. `generation` counts the journals in this place: when
     it changes, earlier results of `advance` belong to another journal.
     """
 
-    def __init__(self, path: Path, after: int | None = None) -> None:
+    def __init__(self, path: Path, after_row: int | None = None) -> None:
         self.path = path if path.suffix == Path(FILE).suffix else path / FILE
-        self._after = after
+        self._after_row = after_row
         self.meta: dict[str, str] = {}
         self.last_id = 0
         self.problem = "not looked at yet"
@@ -67,18 +67,18 @@ class Follower:
         """The desk after the event of row `last_id`: frozen, so any thread may read it."""
         return self._machine.state if self._machine is not None else None
 
-    def advance(self, limit_rows: int = ROWS_AT_ONCE) -> list[Followed]:
+    def advance(self, limit_rows: int = ROWS_AT_ONCE) -> list[RowStep]:
         """Step up to `limit_rows` new rows; return each with its step (None for a row that was not stepped).
 
         Journal faults never raise: `problem` names them, and the next look tries again.
         """
         self.caught_up = False
         try:
-            reader = self._opened()
+            reader = self._current_reader()
             if self._astray and not self._restored(reader):
                 self.problem = self._astray
                 return []
-            done = self._stepped(reader, limit_rows)
+            steps = self._step_rows(reader, limit_rows)
             if self._astray and self._restored(reader):
                 self.problem = ""  # the next look goes on from there
         except sqlite3.OperationalError as error:
@@ -89,7 +89,7 @@ class Follower:
             text = str(error) if isinstance(error, JournalError) else f"{self.path}: {type(error).__name__}: {error}"
             self.problem = text
         else:
-            return done
+            return steps
         return []
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class Follower:
 
     # --- which journal --------------------------------------------------------------------------------------------
 
-    def _opened(self) -> JournalReader:
+    def _current_reader(self) -> JournalReader:
         """Return the reader of the current journal; a new one when another file took its place."""
         try:
             path = file_there(self.path)
@@ -115,8 +115,8 @@ class Follower:
             reader.query(f"PRAGMA busy_timeout = {BUSY_MS}")
             meta = reader.meta()
             made_with = {key: value for key, value in meta.items() if key != "head"}
-            followed = {key: value for key, value in self.meta.items() if key != "head"}
-            if self._machine is None or file != self._file or made_with != followed:
+            former_meta = {key: value for key, value in self.meta.items() if key != "head"}
+            if self._machine is None or file != self._file or made_with != former_meta:
                 self._begin(reader, meta)
         except BaseException:
             reader.close()
@@ -133,19 +133,19 @@ class Follower:
         self.generation += 1
         base = base_of(meta)
         first = 0 if base is None else base.row + 1  # a rotated file's first row has a snapshot, and no rows before it
-        self._restored(reader, None if self._after is None else max(self._after, first))
+        self._restored(reader, None if self._after_row is None else max(self._after_row, first))
 
     def _restored(self, reader: JournalReader, upto: int | None = None) -> bool:
         """Restore a readable snapshot beyond `last_id`, and not beyond `upto`; False when there is none.
 
-        It is the newest; where every row counts (`after`) and some are passed over, the one that leaves out the fewest.
+        It is the newest; with `after_row` before the first look, the one that skips the fewest rows.
         """
         machine = self._machine
         newest = reader.query("SELECT max(event_id) AS id FROM snapshots")[0]["id"] or 0
         if machine is None or newest <= self.last_id:
             return False
         snapshots = reader.snapshots()
-        for snapshot in snapshots if self._after is not None and upto is None else reversed(snapshots):
+        for snapshot in snapshots if self._after_row is not None and upto is None else reversed(snapshots):
             foreign = bool(self._astray) and snapshot.code != self._code
             beyond = upto is not None and snapshot.event_id > upto
             if snapshot.event_id <= self.last_id or beyond or not snapshot.whole or foreign:
@@ -166,10 +166,10 @@ class Follower:
 
     # --- its rows -------------------------------------------------------------------------------------------------
 
-    def _stepped(self, reader: JournalReader, limit_rows: int) -> list[Followed]:
+    def _step_rows(self, reader: JournalReader, limit_rows: int) -> list[RowStep]:
         """Read the newest known row again and those after it, to detect a journal that was overwritten."""
-        before = max(self.last_id - 1, 0)
-        rows = list(islice(reader.entries(before, page=limit_rows + 1), limit_rows + 1))
+        from_row = max(self.last_id - 1, 0)
+        rows = list(islice(reader.entries(from_row, page=limit_rows + 1), limit_rows + 1))
         if self.last_id:
             first = rows[0] if rows and rows[0].id == self.last_id else None
             if first is None or (self._row is not None and first.hash != self._row):
@@ -179,17 +179,17 @@ class Follower:
                 return []
             self._row = first.hash
             rows = rows[1:]
-        done: list[Followed] = []
+        steps: list[RowStep] = []
         try:
             for entry in rows[:limit_rows]:
                 step = self._step(entry)
-                done.append((entry, step))
+                steps.append((entry, step))
         except _Astray as error:
             self._astray = self.problem = str(error)
-            return done
+            return steps
         self.caught_up = len(rows) < limit_rows
         self.problem = ""
-        return done
+        return steps
 
     def _step(self, entry: Entry) -> Step | None:
         """Step one row again. Raises _Astray, changing nothing, when it does not follow."""
@@ -207,11 +207,11 @@ class Follower:
             if entry.quarantined:
                 leave_out(machine, decode_event(entry.payload))
             elif not entry.raised:
-                before = machine.state
+                former_state = machine.state
                 step = machine.reapply(decode_event(entry.payload))
                 follows = encode_effects(step.effects) == entry.effects
                 if not follows:
-                    machine.state = before
+                    machine.state = former_state
                 elif entry.kind == "RunStarted":
                     adopt_trading(machine)
                     self._run_code = msgspec.json.decode(entry.payload)["code"]

@@ -61,9 +61,9 @@ def code_digest(strategy: str = "") -> str:
         for root in map(Path, package.__path__):
             for path in sorted(root.rglob("*.py")):
                 digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    there = own(strategy) if strategy else None
-    if there is not None:
-        digest.update(there.digest.encode())
+    strategy_code = own(strategy) if strategy else None
+    if strategy_code is not None:
+        digest.update(strategy_code.digest.encode())
     return digest.hexdigest()[:12]
 
 
@@ -265,9 +265,9 @@ class _Recovery:
         self._run_code = self._run_libraries = ""
         self._first = ("", "")  # code and libraries of the first run since the snapshot
         self._passed_over: list[str] = []
-        self._raised: Entry | None = None
-        self._replayed = 0
-        self._taken = 0  # events of other code since the snapshot, or since this code took over
+        self._failed_entry: Entry | None = None
+        self._replay_count = 0
+        self._foreign_events = 0  # events of other code since the snapshot, or since this code took over
         self._differences = 0
         self._difference = ""  # the first one
         self._former = ""  # whose events those are
@@ -308,9 +308,9 @@ class _Recovery:
         rows = self._reader.query(
             "SELECT payload FROM events WHERE kind = 'RunStarted' AND id <= ? ORDER BY id DESC LIMIT 1", (self.last_id,)
         )
-        started = rows[0]["payload"] if rows else self._base.started if self._base is not None else ""
+        start_payload = rows[0]["payload"] if rows else self._base.started if self._base is not None else ""
         with contextlib.suppress(msgspec.DecodeError):  # damaged, before the snapshot: not needed
-            event = decode_event(started)
+            event = decode_event(start_payload)
             return event.libraries if isinstance(event, RunStarted) else ""
         return ""
 
@@ -326,26 +326,26 @@ class _Recovery:
             if entry.seq is not None:
                 self._count(entry.seq)  # after a row that was left out
             if entry.raised:
-                self._raised = entry
-            elif self._raised is not None and not self._precedes(self._raised, entry):
-                self._raised = None
+                self._failed_entry = entry
+            elif self._failed_entry is not None and not self._precedes(self._failed_entry, entry):
+                self._failed_entry = None
         if entry.seq is not None:
             self._head = entry.hash
-            self._replayed += 1
+            self._replay_count += 1
         self.last_id = entry.id
 
-    def _precedes(self, raised: Entry, entry: Entry) -> bool:
+    def _precedes(self, failed_entry: Entry, entry: Entry) -> bool:
         """Return whether a start journals this before it steps the event that raised once more."""
-        return entry.startup or (entry.kind in _BEFORE_A_RETRY and entry.payload != raised.payload)
+        return entry.startup or (entry.kind in _BEFORE_A_RETRY and entry.payload != failed_entry.payload)
 
     def _raised_before(self) -> bool:
         """Return whether the strategy had raised before in that session, on whatever event, since a resume."""
-        if self._raised is None or not self._raised.strategy_raised:
+        if self._failed_entry is None or not self._failed_entry.strategy_raised:
             return False
         sql = """SELECT * FROM events WHERE id < ? AND typeof(effects) = 'text' AND typeof(time_ns) = 'integer'
             AND (kind = 'ResumeRequested' OR effects LIKE '{"raised"%') ORDER BY id DESC"""
-        date = new_york_text(self._raised.time_ns)[:10]
-        for row in self._reader.query(sql, (self._raised.id,)):
+        date = new_york_text(self._failed_entry.time_ns)[:10]
+        for row in self._reader.query(sql, (self._failed_entry.id,)):
             entry = Entry(*row)
             if entry.kind == ResumeRequested.__name__ and not entry.raised:
                 if "resume_refused" in entry.effects:
@@ -361,14 +361,14 @@ class _Recovery:
         """Go on after a damaged row. A replay raises: its tape would go on from the wrong place."""
         where = f"row {self.last_id + 1}"
         if self._machine.state.identity.by_tape:
-            raise JournalError(f"{self._reader.path}: damaged at event {_named(entry)}; run rltraderctl verify")
+            raise JournalError(f"{self._reader.path}: damaged at event {_row_label(entry)}; run rltraderctl verify")
         missing = f", {gap} rows are missing" if gap else ""
         self._damaged = True
         self._note(where, f"damaged, left out{missing}")
         # recorded effects left the process, whatever caused them
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            if left := left_of(entry.effects):
-                self._machine.take(ClockTicked(self._machine.state.now_ns), left)
+            if sent_effects := left_of(entry.effects):
+                self._machine.take(ClockTicked(self._machine.state.now_ns), sent_effects)
                 self._count(self._machine.state.seq - 1)
         if entry.seq is not None:
             self._count(self._machine.state.seq + 1)
@@ -382,29 +382,29 @@ class _Recovery:
         try:
             event = decode_event(entry.payload)
         except msgspec.DecodeError as error:
-            self._note(_named(entry), f"it is no event of this version: {error}")
+            self._note(_row_label(entry), f"it is no event of this version: {error}")
             return
         if isinstance(event, RunStarted):
             self._run_code, self._run_libraries = event.code, event.libraries
             if not self._first[0]:
                 self._first = (event.code, event.libraries)
         elif isinstance(event, CodeChanged) and self._run_code == self._code:
-            self._taken = self._differences = 0  # this code took over here before
+            self._foreign_events = self._differences = 0  # this code took over here before
         if entry.seq is not None and self._run_code != self._code:
-            self._taken, self._former = self._taken + 1, self._run_code
+            self._foreign_events, self._former = self._foreign_events + 1, self._run_code
         if self._differences and isinstance(event, FEED_EVENTS):
             self._machine.queue.clear()
-        why = self._again(entry)
+        why = self._repeat_step(entry)
         if why:
-            self._note(_named(entry), why)
+            self._note(_row_label(entry), why)
             self._take(entry, event)
         if isinstance(event, RunStarted):
             adopt_trading(self._machine)
 
-    def _again(self, entry: Entry) -> str:
+    def _repeat_step(self, entry: Entry) -> str:
         """Step the row as if this code had written it; return why it does not follow, or ""."""
         machine = self._machine
-        before = machine.state, machine.market_state, tuple(machine.queue)
+        former = machine.state, machine.market_state, tuple(machine.queue)
         try:
             if reapply(machine, entry, []) == entry.effects:
                 return ""
@@ -413,9 +413,9 @@ class _Recovery:
             why = str(error)
         except _RAISED as error:
             why = f"{type(error).__name__}: {error}"
-        machine.state, machine.market_state = before[:2]
+        machine.state, machine.market_state = former[:2]
         machine.queue.clear()
-        machine.queue.extend(before[2])
+        machine.queue.extend(former[2])
         return why
 
     def _take(self, entry: Entry, event: Event) -> None:
@@ -423,7 +423,7 @@ class _Recovery:
         try:
             self._machine.take(event, left_of(entry.effects))
         except _RAISED as error:
-            self._note(_named(entry), f"left out: {error}")
+            self._note(_row_label(entry), f"left out: {error}")
 
     def _note(self, where: str, why: str) -> None:
         self._former = self._former or self._run_code
@@ -433,18 +433,18 @@ class _Recovery:
     def result(self) -> Recovered:
         """Return the result of the recovery."""
         machine = self._machine
-        fed = machine.state.fed + left_out(self._reader)
-        if self._raised is not None and isinstance(decode_event(self._raised.payload), FEED_EVENTS):
-            fed += 1  # the engine retries it by itself
+        fed_count = machine.state.fed + left_out_count(self._reader)
+        if self._failed_entry is not None and isinstance(decode_event(self._failed_entry.payload), FEED_EVENTS):
+            fed_count += 1  # the engine retries it by itself
         return Recovered(
             machine,
             self.last_id,
             self._head,
             self._run_code,
-            self._raised,
+            self._failed_entry,
             (self._run_code, self._run_libraries) == self._first,
-            fed,
-            self._replayed,
+            fed_count,
+            self._replay_count,
             tuple(self._passed_over),
             self._run_libraries,
             raised_before=self._raised_before(),
@@ -453,25 +453,25 @@ class _Recovery:
 
     def _handover(self) -> CodeChanged | None:
         """Return what could not be reproduced: events of other code, or differences; None when all rows follow."""
-        if not self._taken and not self._differences:
+        if not self._foreign_events and not self._differences:
             return None
         if self._damaged:
-            what = "the journal is damaged"
+            words = "the journal is damaged"
         elif self._former != self._code:
-            what = f"code {self._former} wrote the last {self._taken} events, {self._code} goes on"
+            words = f"code {self._former} wrote the last {self._foreign_events} events, {self._code} goes on"
         elif self._run_libraries != self._versions:
             was = self._run_libraries or "others"
-            what = f"the libraries changed: {was} wrote the last events, {self._versions} go on"
+            words = f"the libraries changed: {was} wrote the last events, {self._versions} go on"
         else:
-            what = f"the same code ({self._code}) comes to something else: report it, it is a bug or failing memory"
+            words = f"the same code ({self._code}) comes to something else: report it, it is a bug or failing memory"
         if self._differences:
-            what += f"; {self._differences} differ, first {self._difference}"
+            words += f"; {self._differences} differ, first {self._difference}"
         highest = self._reader.query("SELECT max(decision) AS n FROM decisions")[0]["n"] or 0
         now_ns = self._machine.state.now_ns
-        return CodeChanged(now_ns, self._former, self._taken, self._differences, what, highest, self._damaged)
+        return CodeChanged(now_ns, self._former, self._foreign_events, self._differences, words, highest, self._damaged)
 
 
-def _named(entry: Entry) -> str:
+def _row_label(entry: Entry) -> str:
     return f"row {entry.id} ({entry.kind})"
 
 
@@ -486,10 +486,10 @@ def left_of(effects: str) -> tuple[AnyEffect, ...]:
     )
 
 
-def left_out(reader: JournalReader) -> int:
+def left_out_count(reader: JournalReader) -> int:
     """Count quarantined feed events: the source gave them, the state never counted them."""
     base = base_of(reader.meta())
     kinds = [kind.__name__ for kind in FEED_EVENTS]
     sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"
-    before = base.left_out if base is not None else 0
-    return before + int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])
+    former_count = base.left_out if base is not None else 0
+    return former_count + int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])

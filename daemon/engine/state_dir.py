@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 
 from daemon.core.state import State
-from daemon.engine.recover import Recovered, code_digest, left_out, libraries, snapshot_of
+from daemon.engine.recover import Recovered, code_digest, left_out_count, libraries, snapshot_of
 from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open_own, open_own_folder, open_plain
 from daemon.host.passing import MayPass, may_pass, retry_while_busy
 from daemon.host.whole_files import sync
@@ -63,10 +63,10 @@ def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> N
     with closing(JournalReader(journal)) as reader, reading(journal):
         meta = reader.meta()
         base = _base(reader, meta, first)
-        since = reader.query("SELECT time_ns FROM events WHERE id >= ? ORDER BY id LIMIT 1", (first,))
+        times = reader.query("SELECT time_ns FROM events WHERE id >= ? ORDER BY id LIMIT 1", (first,))
     if base is not None:
         meta["base"] = msgspec.json.encode(base).decode()
-    since_ns = since[0]["time_ns"] if since and begin is not None else 0
+    since_ns = times[0]["time_ns"] if times and begin is not None else 0
     with closing(sqlite3.connect(to.resolve().as_uri(), uri=True, isolation_level=None)) as copy:
         copy.execute("PRAGMA page_size = 8192")
         copy.execute("ATTACH ? AS old", (f"{journal.resolve().as_uri()}?mode=ro",))
@@ -81,8 +81,8 @@ def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> N
         copy.execute("COMMIT")
         copy.execute("DETACH old")
         if base is not None:
-            sized = msgspec.structs.replace(base, size=to.stat().st_size)
-            copy.execute("UPDATE meta SET value = ? WHERE key = 'base'", (msgspec.json.encode(sized).decode(),))
+            new_base = msgspec.structs.replace(base, size=to.stat().st_size)
+            copy.execute("UPDATE meta SET value = ? WHERE key = 'base'", (msgspec.json.encode(new_base).decode(),))
 
 
 def _base(reader: JournalReader, meta: dict[str, str], first: int) -> Base | None:
@@ -90,26 +90,26 @@ def _base(reader: JournalReader, meta: dict[str, str], first: int) -> Base | Non
     base = base_of(meta)
     if first == 1 or (base is not None and first == base.row + 1):
         return base
-    before = reader.query(
+    former_rows = reader.query(
         "SELECT seq, hash FROM events WHERE id < ? AND seq IS NOT NULL ORDER BY id DESC LIMIT 1", (first,)
     )
-    started = reader.query(
+    start_rows = reader.query(
         "SELECT payload FROM events WHERE kind = 'RunStarted' AND id < ? ORDER BY id DESC LIMIT 1", (first,)
     )
-    seq = before[0]["seq"] if before else base.seq if base is not None else 0
-    head = bytes(before[0]["hash"]) if before else chain_start(meta)
-    run = started[0]["payload"] if started else base.started if base is not None else ""
+    seq = former_rows[0]["seq"] if former_rows else base.seq if base is not None else 0
+    head = bytes(former_rows[0]["hash"]) if former_rows else chain_start(meta)
+    run = start_rows[0]["payload"] if start_rows else base.started if base is not None else ""
     model = reader.newest_of("ModelVerified", "ModelPromoted") or ""
-    return Base(first - 1, seq, head.hex(), run, model, left_out(reader))
+    return Base(first - 1, seq, head.hex(), run, model, left_out_count(reader))
 
 
 def _copy(copy: sqlite3.Connection, first: int, seq: int, since_ns: int) -> None:
     copy.execute("INSERT INTO events SELECT * FROM old.events WHERE id >= ?", (first,))
     copy.execute("INSERT INTO snapshots SELECT * FROM old.snapshots WHERE event_id >= ?", (first,))
     copy.execute("INSERT INTO digests SELECT * FROM old.digests WHERE seq > ?", (seq,))
-    there = {row[0] for row in copy.execute("SELECT name FROM old.sqlite_schema WHERE type = 'table'")}
+    table_names = {row[0] for row in copy.execute("SELECT name FROM old.sqlite_schema WHERE type = 'table'")}
     for name in READ_MODELS:
-        if name in there:
+        if name in table_names:
             copy.execute(
                 f"INSERT INTO {name} SELECT * FROM old.{name} WHERE {_SINCE.get(name, 'time_ns')} >= ?", (since_ns,)
             )
@@ -143,13 +143,13 @@ def rotate(state_dir: Path) -> Rotation:
     folder, part = state_dir / ROTATED, journal.with_suffix(ROTATING)
     folder.mkdir(mode=0o750, exist_ok=True)
     _remove(part)
-    before = journal.stat()
+    journal_stat = journal.stat()
     try:
         cut(journal, part, row)
-        part.chmod(before.st_mode & 0o777)
+        part.chmod(journal_stat.st_mode & 0o777)
         if os.geteuid() == 0:
-            os.chown(part, before.st_uid, before.st_gid)
-            os.chown(folder, before.st_uid, before.st_gid)
+            os.chown(part, journal_stat.st_uid, journal_stat.st_gid)
+            os.chown(folder, journal_stat.st_uid, journal_stat.st_gid)
         check_follows(journal, part)
         sync(part, state_dir)
     except BaseException as error:
@@ -164,7 +164,7 @@ def rotate(state_dir: Path) -> Rotation:
         finish(state_dir)  # a start does it if this process ends here
     except OSError as error:
         raise JournalError(f"{journal}: its rotation is not complete: {error}; the next start completes it") from error
-    return Rotation(old, row, head.hex(), before.st_size, journal.stat().st_size)
+    return Rotation(old, row, head.hex(), journal_stat.st_size, journal.stat().st_size)
 
 
 def standing(state_dir: Path) -> Path:
@@ -183,18 +183,18 @@ def finish(state_dir: Path) -> None:
     if journal.exists():
         _remove(part)
     elif part.exists():
-        rotated = parts_of(journal)[:-1]
-        if not rotated:
+        old_parts = parts_of(journal)[:-1]
+        if not old_parts:
             raise JournalError(f"{part}: the file that it goes on from is not in {ROTATED}: put that file back")
-        check_follows(rotated[-1], part)
+        check_follows(old_parts[-1], part)
         part.rename(journal)
         sync(state_dir)
 
 
 def parts_of(journal: Path) -> list[Path]:
     """Return the existing files of a journal, oldest first; its own is the last. Files of other names are not its."""
-    rotated = (journal.parent / ROTATED).glob("*.sqlite")
-    return [*sorted(file for file in rotated if _NAMED.fullmatch(file.name)), journal]
+    old_files = (journal.parent / ROTATED).glob("*.sqlite")
+    return [*sorted(file for file in old_files if _NAMED.fullmatch(file.name)), journal]
 
 
 def part_of(journal: Path, time_ns: int) -> Path:
@@ -208,15 +208,15 @@ def part_of(journal: Path, time_ns: int) -> Path:
     return parts[0]
 
 
-def grown(journal: Path) -> int:
+def growth_bytes(journal: Path) -> int:
     """Return the bytes by which the file grew since it began, without what a rotation copied."""
     with closing(JournalReader(journal)) as reader, reading(journal):
         base = base_of(reader.meta())
     return journal.stat().st_size - (base.size if base is not None else 0)
 
 
-def where_before(reader: JournalReader) -> str:
-    """Return the place of the rows before this file's first, as the end of a message; "" without any."""
+def former_rows_text(reader: JournalReader) -> str:
+    """Return, as the end of a message, which file has the rows before this one's; "" where none has."""
     base = base_of(reader.meta())
     if base is None:
         return ""
@@ -293,9 +293,9 @@ def open_state_dir(path: Path, identity: dict[str, str], epoch: str) -> StateDir
     MayPass too; for a directory or a journal held by another process it waits a while first.
     """
     with _usable(path):
-        lock = retry_while_busy(lambda: _locked(path))
+        lock = retry_while_busy(lambda: _take_lock_file(path))
         try:
-            return retry_while_busy(lambda: _opened(path, lock, identity, epoch))
+            return retry_while_busy(lambda: _open_state(path, lock, identity, epoch))
         except BaseException:
             lock.close()
             raise
@@ -314,7 +314,7 @@ def _usable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _locked(path: Path) -> IO[str]:
+def _take_lock_file(path: Path) -> IO[str]:
     """Return the directory's lock file; makes it, with the directory, if missing."""
     folder = open_own_folder(path, make_mode=0o750)
     try:
@@ -327,7 +327,7 @@ def _locked(path: Path) -> IO[str]:
     return lock
 
 
-def _opened(path: Path, lock: IO[str], identity: dict[str, str], epoch: str) -> StateDir:
+def _open_state(path: Path, lock: IO[str], identity: dict[str, str], epoch: str) -> StateDir:
     file = path / FILE
     finish(path)
     if not file.exists():
@@ -357,13 +357,13 @@ def check_identity(path: Path, meta: dict[str, str], identity: dict[str, str]) -
         if meta.get(key, "") != identity.get(key, ""):
             none = "of the strategy itself" if key == "symbols" else "none"
             actual, expected = meta.get(key) or none, identity.get(key) or none
-            named = key.removesuffix("_sha256")
-            if named != key:
-                actual, expected = f"{meta.get(named)} ({actual[:12]})", f"{identity.get(named)} ({expected[:12]})"
+            name = key.removesuffix("_sha256")
+            if name != key:
+                actual, expected = f"{meta.get(name)} ({actual[:12]})", f"{identity.get(name)} ({expected[:12]})"
             if key == "model_config":
                 actual, expected = (sha256(text.encode()).hexdigest()[:12] for text in (actual, expected))
             raise StateDirError(
-                f"{path}: this state directory was made with {named} {actual}, now {expected} is asked for: {cure}"
+                f"{path}: this state directory was made with {name} {actual}, now {expected} is asked for: {cure}"
             )
 
 
@@ -454,10 +454,10 @@ def _process(lock: IO[bytes]) -> str:
 
 def wait_until_free(path: Path) -> None:
     """Wait until no process holds the directory. Raises StateDirBusy after a while."""
-    retry_while_busy(lambda: _refuse_held(path, locked_by(path)))
+    retry_while_busy(lambda: _refuse_holder(path, locked_by(path)))
 
 
-def _refuse_held(path: Path, holder: str) -> None:
+def _refuse_holder(path: Path, holder: str) -> None:
     if holder:
         raise StateDirBusy(
             f"{path}: another process ({holder}) uses this state directory, a daemon or rltraderctl; end it or "
@@ -472,7 +472,7 @@ def _lock(path: Path, lock: IO[str]) -> None:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
-        _refuse_held(path, holder)
+        _refuse_holder(path, holder)
     lock.seek(0)
     lock.truncate()
     lock.write(str(os.getpid()))
@@ -488,48 +488,48 @@ MIB = 2**20
 
 
 class NotAtRest(JournalError):
-    """The journal does not end where another file could begin."""
+    """The journal's end is no place where the next file can begin."""
 
 
-def rotate_recovered(state_dir: StateDir, recovered: Recovered) -> Rotation:
-    """Rotate; the journal is closed afterwards, even on an error.
+def rotate_after_recovery(state_dir: StateDir, recovery: Recovered) -> Rotation:
+    """Rotate the journal of a recovered desk; it is closed afterwards, even on an error.
 
     Raises NotAtRest, JournalError, WriteFailed, OSError: the journal is unchanged.
     """
-    machine, journal = recovered.machine, state_dir.journal
+    machine, journal = recovery.machine, state_dir.journal
     code = code_digest(machine.state.identity.strategy)
     try:
-        if not recovered.own(code, libraries()) or machine.queue or recovered.raised is not None:
+        if not recovery.own(code, libraries()) or machine.queue or recovery.raised is not None:
             raise NotAtRest(
                 f"{journal.path}: it did not stop cleanly, or another release wrote it last: start it, stop it, then "
                 f"rotate"
             )
         with reading(journal.path):
             newest = newest_whole(journal.reader())
-        if newest is None or newest.event_id != recovered.last_id:
+        if newest is None or newest.event_id != recovery.last_id:
             batch = CommitBatch()
-            kept = not recovered.anchored
-            batch.snapshots.append(snapshot_of(machine, recovered.last_id, code, kept=kept))
+            kept = not recovery.anchored
+            batch.snapshots.append(snapshot_of(machine, recovery.last_id, code, kept=kept))
             journal.commit(batch)
     finally:
         journal.close()
     return rotate(state_dir.path)
 
 
-def rotate_when_due(state_dir: StateDir, recovered: Recovered, mib: int, log: Callable[..., None]) -> bool:
+def rotate_when_due(state_dir: StateDir, recovery: Recovered, mib: int, log: Callable[..., None]) -> bool:
     """Rotate a journal that grew by `mib` or more (0: never) since its file began; log the result.
 
     Returns True when the journal was opened anew: the caller recovers again. A session's beginning and end stay in one
     file, so it waits for the last session's report. Raises JournalError where the journal cannot be opened.
     """
     journal = state_dir.path / FILE
-    if not mib or grown(journal) < mib * MIB:
+    if not mib or growth_bytes(journal) < mib * MIB:
         return False
-    if _under_way(state_dir, recovered.machine.state):
+    if _under_way(state_dir, recovery.machine.state):
         log("journal_not_rotated", reason="a session is under way, or has no report yet: the next start looks again")
         return False
     try:
-        rotation = rotate_recovered(state_dir, recovered)
+        rotation = rotate_after_recovery(state_dir, recovery)
     except (JournalError, WriteFailed, OSError) as error:
         log("journal_not_rotated", reason=f"{error}; the next start tries again")
     else:

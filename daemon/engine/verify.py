@@ -61,7 +61,7 @@ class _Different(Exception):
 def verify(
     path: Path,
     code: str,
-    strategy_named: Registry,
+    registry: Registry,
     tick: Callable[[int], None] | None = None,
 ) -> Verified:
     """Check the journal file at `path` against this code. `tick` is called with the number of rows done.
@@ -70,26 +70,26 @@ def verify(
     stopped desk's file meanwhile, the check begins again on the file as it is then.
     """
     for _ in range(ATTEMPTS):
-        report, moved = _attempt(path, code, strategy_named, tick or _quiet)
-        if not moved:
+        report, has_moved = _attempt(path, code, registry, tick or _quiet)
+        if not has_moved:
             return report
     raise JournalError(f"{path}: others write it again and again: let one daemon run on it, then verify")
 
 
-def _attempt(path: Path, code: str, strategy_named: Registry, tick: Callable[[int], None]) -> tuple[Verified, bool]:
+def _attempt(path: Path, code: str, registry: Registry, tick: Callable[[int], None]) -> tuple[Verified, bool]:
     """Return the report, and whether another process wrote meanwhile, which voids it."""
     reader = JournalReader(path)
-    report, moved = Verified(), False
+    report, has_moved = Verified(), False
     try:
         with tempfile.TemporaryDirectory(prefix="rltrader-verify-") as folder:
             rebuilt = Journal.create(Path(folder) / "rebuilt.sqlite", {})
             try:
                 reader.hold(rebuilt.path)
                 try:
-                    _Verification(reader, code, strategy_named, report, rebuilt, tick).run()
-                except _Different as found:
-                    report.difference = str(found)
-                moved = reader.moved()
+                    _Verification(reader, code, registry, report, rebuilt, tick).run()
+                except _Different as difference:
+                    report.difference = str(difference)
+                has_moved = reader.moved()
             finally:
                 reader.close()  # first: while it reads, the other cannot be folded
                 rebuilt.close()
@@ -97,7 +97,7 @@ def _attempt(path: Path, code: str, strategy_named: Registry, tick: Callable[[in
         report.difference = f"the file cannot be read: {error}"
     finally:
         reader.close()
-    return report, moved
+    return report, has_moved
 
 
 class _Verification:
@@ -105,14 +105,14 @@ class _Verification:
         self,
         reader: JournalReader,
         code: str,
-        strategy_named: Registry,
+        registry: Registry,
         report: Verified,
         rebuilt: Journal,
         tick: Callable[[int], None],
     ) -> None:
         self._reader = reader
         self._code = code
-        self._strategy_named = strategy_named
+        self._registry = registry
         self._report = report
         self._rebuilt = rebuilt
         self._tick = tick
@@ -161,24 +161,24 @@ class _Verification:
         self._check_read_models()
 
     def _go_on_from(self, base: Base, identity: Identity) -> None:
-        """Take the first snapshot as it is: the rows before it were verified in the earlier file."""
-        started = msgspec.json.decode(base.started, type=RunStarted)
+        """Begin at the first snapshot unchecked: its rows are verified with the earlier file."""
+        start_event = msgspec.json.decode(base.started, type=RunStarted)
         self._report.before = base.row
-        self._run_code, self._run_libraries = started.code, started.libraries
+        self._run_code, self._run_libraries = start_event.code, start_event.libraries
         self._machine = fresh_machine(
-            self._strategy_named(identity.strategy, identity.symbols, identity.config), identity, started.trading
+            self._registry(identity.strategy, identity.symbols, identity.config), identity, start_event.trading
         )
         self._whole, self._based = False, True
 
     def _fresh(self, identity: Identity, trading: Trading) -> Machine:
-        strategy = self._strategy_named(identity.strategy, identity.symbols, identity.config)
+        strategy = self._registry(identity.strategy, identity.symbols, identity.config)
         return fresh_machine(strategy, identity, trading)
 
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
         if not is_whole(entry, previous):
-            before = "the order of rows" if entry.id > 1 else "what the journal was made with (its table meta)"
-            raise _Different(f"{where}: the hash does not match: this row, or {before}, was changed")
+            cause = "the order of rows" if entry.id > 1 else "what the journal was made with (its table meta)"
+            raise _Different(f"{where}: the hash does not match: this row, or {cause}, was changed")
         if entry.seq is not None and entry.seq != last_seq + 1:
             raise _Different(f"{where}: sequence {last_seq + 1} was expected")
         try:
@@ -201,7 +201,7 @@ class _Verification:
         self._run_code, self._run_libraries = made_with
         if self._machine is None:
             self._machine = fresh_machine(
-                self._strategy_named(identity.strategy, identity.symbols, identity.config), identity, event.trading
+                self._registry(identity.strategy, identity.symbols, identity.config), identity, event.trading
             )
             self._own = event.code == self._code
         elif turned:
@@ -227,18 +227,18 @@ class _Verification:
         if machine is None:
             raise _Different(f"row {entry.id} ({entry.kind}) precedes the first RunStarted")
         if not self._own:
-            self._unstepped()
+            self._count_foreign_row()
             return
         try:
-            self._step_again(entry, machine)
+            self._repeat_step(entry, machine)
         except _Different:
             if self._run_libraries in ("", libraries()):
                 raise
             self._unlike = True
             self._leave()
-            self._unstepped()
+            self._count_foreign_row()
 
-    def _unstepped(self) -> None:
+    def _count_foreign_row(self) -> None:
         self._whole = False
         if self._based:  # this row is in the file before, too
             return
@@ -247,7 +247,7 @@ class _Verification:
             made_with, key = self._report.other_libraries, self._run_libraries
         made_with[key] = made_with.get(key, 0) + 1
 
-    def _step_again(self, entry: Entry, machine: Machine) -> None:
+    def _repeat_step(self, entry: Entry, machine: Machine) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
         try:
             effects = reapply(machine, entry, self._batch.rows)
@@ -278,8 +278,8 @@ class _Verification:
                 self._turned = False
                 self._resume(self._machine, snapshot)
                 return
-        kept = self._turned or (self._again and bool(snapshot.kept))
-        if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, kept):
+        must_keep = self._turned or (self._again and bool(snapshot.kept))
+        if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, must_keep):
             raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
         self._turned = self._again = False
         if not self._own:
@@ -288,8 +288,8 @@ class _Verification:
             return
         if self._machine.queue:
             raise _Different(f"the snapshot at event {snapshot.seq} stands at event row {entry.id}, in mid-bar")
-        again = snapshot_of(self._machine, entry.id, snapshot.code, kept=bool(snapshot.kept))
-        if again != Snapshot._make(snapshot):
+        new_snapshot = snapshot_of(self._machine, entry.id, snapshot.code, kept=bool(snapshot.kept))
+        if new_snapshot != Snapshot._make(snapshot):
             raise _Different(f"the snapshot at event {snapshot.seq} differs from the state there")
         self._report.snapshots += 1
 
@@ -311,41 +311,41 @@ class _Verification:
         self._batch = CommitBatch()
 
     def _check_read_models(self) -> None:
-        there = {row["name"] for row in self._reader.query("SELECT name FROM main.sqlite_schema WHERE type = 'table'")}
+        tables = {row["name"] for row in self._reader.query("SELECT name FROM main.sqlite_schema WHERE type = 'table'")}
         for name, table in READ_MODELS.items():
-            if name not in there:  # made before this table existed, and not written since
+            if name not in tables:  # made before this table existed, and not written since
                 continue
-            ways = [("other", "main", "is missing or differs", self._settled(name))]
+            ways = [("other", "main", "is missing or differs", self._rows_condition(name))]
             if self._whole:
                 ways.append(("main", "other", "does not follow from the events", "1"))
-            for here, other, what, where in ways:
+            for schema, other, problem, where in ways:
                 rows = self._reader.query(
-                    f"SELECT * FROM {here}.{name} WHERE {where} EXCEPT SELECT * FROM {other}.{name} LIMIT 1"
+                    f"SELECT * FROM {schema}.{name} WHERE {where} EXCEPT SELECT * FROM {other}.{name} LIMIT 1"
                 )
                 if rows:
-                    raise _Different(f"read model {name}: the row with {table.columns[0]} {rows[0][0]} {what}")
+                    raise _Different(f"read model {name}: the row with {table.columns[0]} {rows[0][0]} {problem}")
             self._report.read_model_rows += self._reader.query(f"SELECT count(*) FROM other.{name}")[0][0]
 
-    def _settled(self, name: str) -> str:
-        """Return which rebuilt rows must stand in the journal: all but those that other code continued.
+    def _rows_condition(self, name: str) -> str:
+        """Return, as SQL, which rebuilt rows the journal must have: all but those that other code continued.
 
         An order that had ended may go on, too: its fill may come late, or be busted. A trade that was open when the
         stepping began is not whole.
         """
         if name == "round_trips":
-            closed = " AND entered + left_again = 0" if self._handovers else ""
-            return f"opened_ns > {self._resumed_ns}{closed}"
+            trade_sql = " AND entered + left_again = 0" if self._handovers else ""
+            return f"opened_ns > {self._resumed_ns}{trade_sql}"
         if not self._handovers:
             return "1"
-        done = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
+        final_statuses = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
         times = ", ".join(map(str, self._handovers))
-        since = " OR ".join(f"{at} BETWEEN orders.updated_ns AND newer.updated_ns" for at in self._handovers)
-        continued = (
+        handover_sql = " OR ".join(f"{at} BETWEEN orders.updated_ns AND newer.updated_ns" for at in self._handovers)
+        newer_sql = (
             "SELECT 1 FROM main.orders AS newer WHERE newer.client_order_id = orders.client_order_id "
-            f"AND newer.updated_ns > orders.updated_ns AND ({since})"
+            f"AND newer.updated_ns > orders.updated_ns AND ({handover_sql})"
         )
         rows = {
-            "orders": f"status IN ({done}) AND NOT EXISTS ({continued})",
+            "orders": f"status IN ({final_statuses}) AND NOT EXISTS ({newer_sql})",
             "equity": f"time_ns NOT IN ({times})",
         }
         return rows.get(name, "1")

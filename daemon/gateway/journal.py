@@ -21,11 +21,11 @@ from daemon.engine.state_dir import (
     MIB,
     Rotation,
     StateDir,
-    grown,
+    former_rows_text,
+    growth_bytes,
     newest_whole,
     open_state_dir,
     rotate,
-    where_before,
 )
 from daemon.gateway.books import Ledgers, digest
 from daemon.gateway.events import AnyGatewayEffect, AnyGatewayEvent, PassOn, RowsLeftOut, Updated
@@ -198,7 +198,7 @@ def rotate_when_due(folder: Path, account: str, mib: int, log: EventLogger) -> N
 
     Raises StateDirError; JournalError where the journal cannot be read.
     """
-    if not mib or not (folder / FILE).exists() or grown(folder / FILE) < mib * MIB:
+    if not mib or not (folder / FILE).exists() or growth_bytes(folder / FILE) < mib * MIB:
         return
     try:
         rotation = rotate_stopped(folder, account)
@@ -325,7 +325,7 @@ def _from_snapshot(reader: JournalReader) -> tuple[Bookkeeper, int, bytes]:
     for snapshot in reader.newest_snapshots():
         if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
             return Bookkeeper(books), snapshot.event_id, reader.chain_head(snapshot.event_id)
-    if where := where_before(reader):
+    if where := former_rows_text(reader):
         raise JournalError(f"{reader.path}: no snapshot can be used{where}")
     return Bookkeeper(), 0, reader.chain_head(0)
 

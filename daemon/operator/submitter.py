@@ -85,7 +85,7 @@ class Submitter:
                     await self._reserve()
                 self._put(event)
                 row, step = await step_future
-                await self._engine.kept(row)
+                await self._engine.wait_until_durable(row)
         finally:
             del self._waiting[id(event)]
         return DurableEvent(step.state.seq, step)

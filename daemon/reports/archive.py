@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from daemon.engine.state_dir import cut, grown, newest_whole, parts_of
+from daemon.engine.state_dir import cut, growth_bytes, newest_whole, parts_of
 from daemon.host.whole_files import whole
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of
@@ -82,5 +82,5 @@ def disk_is_low(journal: Path) -> tuple[int, int] | None:
     archives = list((folder / ARCHIVE).glob("*.sqlite"))
     files = [log, *archives, *parts_of(journal)]
     used_bytes, free = sum(path.stat().st_size for path in files if path.exists()), shutil.disk_usage(folder).free
-    session = grown(journal) / max(session_count, 1) * (2 if archives else 1)
+    session = growth_bytes(journal) / max(session_count, 1) * (2 if archives else 1)
     return (free >> 20, used_bytes >> 20) if free < DAYS_TO_COME * session else None

@@ -17,7 +17,7 @@ import msgspec
 from daemon.core.events import SessionScheduled
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK, new_york_text
-from daemon.engine.state_dir import parts_of, where_before
+from daemon.engine.state_dir import former_rows_text, parts_of
 from daemon.journal.reader import NEWEST, JournalReader
 from daemon.journal.rows import JournalError, base_of, decode_event, strategy_of
 from daemon.journal.trades import TradeList, day_begin, day_end
@@ -168,7 +168,7 @@ def session_of(journal: Path, date: str | None = None) -> Iterator[tuple[Journal
             try:
                 session = find_session(reader, date)
             except JournalError as error:
-                refusal, reason_before = refusal or str(error), where_before(reader)
+                refusal, reason_before = refusal or str(error), former_rows_text(reader)
                 continue
             yield reader, session
             return

@@ -586,13 +586,13 @@ def test_a_candidate_that_says_nothing_leaves_the_journal_as_it_is_without_one(
 async def test_a_row_is_kept_when_another_process_can_read_it(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path) as work:
         row = work.engine.last_row + 1
-        waiting = asyncio.create_task(work.engine.kept(row))
+        waiting = asyncio.create_task(work.engine.wait_until_durable(row))
         await asyncio.sleep(0.01)
         assert not waiting.done()
         work.intake.put(ClockTicked(0))
         await waiting
         assert table(tmp_path, "events")[-1][0] == row == work.engine.last_row
-        await work.engine.kept(row)  # once it is, at once
+        await work.engine.wait_until_durable(row)  # once it is, at once
 
 
 async def kept_on_a_full_disk(desk: Desk, path: Path) -> None:
@@ -601,7 +601,7 @@ async def kept_on_a_full_disk(desk: Desk, path: Path) -> None:
         row = work.engine.last_row + 1
         for number in range(200):
             work.intake.put(HaltRequested(number, "operator", "x" * 400, "ann"))
-        await work.engine.kept(row)
+        await work.engine.wait_until_durable(row)
 
 
 async def test_a_row_that_cannot_be_written_is_not_kept(desk: Desk, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ async def looked_at(engine: Engine, path: Path) -> tuple[int, str]:
     """Hold the journal's file over a snapshot; returns its row and head when they are durable."""
     with closing(sqlite3.connect(path / FILE, isolation_level=None, timeout=30)) as lock:
         lock.execute("BEGIN IMMEDIATE")  # the writer thread waits
-        row, head = await engine.snapshotted(engine.last_row)
-        writing = asyncio.ensure_future(engine.kept(row))
+        row, head = await engine.wait_for_snapshot(engine.last_row)
+        writing = asyncio.ensure_future(engine.wait_until_durable(row))
         for _ in range(TURNS):
             await asyncio.sleep(0)
         assert not writing.done()

@@ -19,7 +19,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.dashboard.pages.price import NotThere, price_page
 from daemon.engine import state_dir as segments
-from daemon.engine.state_dir import grown, open_state_dir, parts_of, peek, rotate, rotate_when_due
+from daemon.engine.state_dir import growth_bytes, open_state_dir, parts_of, peek, rotate, rotate_when_due
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import ROTATED, JournalReader
 from daemon.journal.rows import JournalError
@@ -83,7 +83,7 @@ def test_a_start_rotates_a_journal_that_is_due_and_comes_to_the_same_state(ended
     )
     assert state_digest(ended) == before
     assert verified(ended).difference == ""
-    assert grown(ended / FILE) < MIB // 10  # what came along does not count, so the next start leaves it
+    assert growth_bytes(ended / FILE) < MIB // 10  # what came along does not count, so the next start leaves it
     assert start(ended, 1) == []
 
 

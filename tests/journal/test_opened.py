@@ -47,7 +47,7 @@ def test_the_account_after_each_row_is_that_of_the_state_stepped_to_it(state: Pa
         last = max(entry.id for entry in book.rows())
         rows = [entry.id for entry in book.rows("OrderFilled")]
         assert len(rows) > 4
-        follower = Follower(state, after=0)
+        follower = Follower(state, after_row=0)
         for row in [1, *rows, last]:
             while follower.last_id < row:
                 follower.advance(min(row - follower.last_id, 200))

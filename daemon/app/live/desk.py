@@ -394,8 +394,8 @@ class HeadPublisher:
         """Publish the head of each snapshot, once its row is durable."""
         row = 0
         while True:
-            row, head = await self._engine.snapshotted(row)
-            await self._engine.kept(row)
+            row, head = await self._engine.wait_for_snapshot(row)
+            await self._engine.wait_until_durable(row)
             self.publish(row, head)
 
 

@@ -15,7 +15,7 @@ from daemon.core.state import State, digest
 from daemon.core.step import Machine
 from daemon.engine.engine import DIGEST_EVERY
 from daemon.engine.recover import Recovered, adopt_trading, code_digest, libraries, recovered_desk, snapshot_of
-from daemon.engine.state_dir import Rotation, StateDir, locked_by, open_state_dir, peek, rotate_recovered
+from daemon.engine.state_dir import Rotation, StateDir, locked_by, open_state_dir, peek, rotate_after_recovery
 from daemon.host.own_files import StateDirError
 from daemon.host.panic_marker import panic_asker, set_aside
 from daemon.host.passing import retry_while_busy
@@ -55,7 +55,7 @@ def rotate_offline(path: Path) -> Rotation:
             f"at its own starts"
         )
     with stopped_desk(path) as (state_dir, recovery):
-        return rotate_recovered(state_dir, recovery)
+        return rotate_after_recovery(state_dir, recovery)
 
 
 def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[Any], str]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
-from daemon.engine.state_dir import parts_of, where_before
+from daemon.engine.state_dir import former_rows_text, parts_of
 from daemon.host.printable import printable
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -100,7 +100,7 @@ def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> lis
     for path in parts if forward else reversed(parts):
         with closing(JournalReader(path)) as reader:
             if forward and path == parts[0] and (base := base_of(reader.meta())) and options.after < base.seq:
-                sys.stderr.write(f"rltraderctl: {path}: it begins after event {base.seq:,}{where_before(reader)}\n")
+                sys.stderr.write(f"rltraderctl: {path}: it begins after event {base.seq:,}{former_rows_text(reader)}\n")
             rows = reader.query(
                 f"SELECT id, seq, time_ns, kind, payload, effects FROM events WHERE {where} "
                 f"ORDER BY id {'ASC' if forward else 'DESC'} LIMIT ?",

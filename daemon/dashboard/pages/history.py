@@ -25,7 +25,7 @@ from daemon.core.state import State
 from daemon.core.step import Caused, Divergence, Machine, Step
 from daemon.dashboard.desks import FollowedDesk
 from daemon.engine.recover import adopt_trading, leave_out, machine_of, restore
-from daemon.engine.state_dir import part_of, where_before
+from daemon.engine.state_dir import former_rows_text, part_of
 from daemon.experience.experience import Experience
 from daemon.experience.of_journal import Experiences
 from daemon.journal.reader import JournalReader
@@ -173,7 +173,7 @@ class DecisionHistory:
         try:
             with self._desk.reader() as newest, closing(JournalReader(file_of(newest, decision))) as reader:
                 machine, after_id = self._start(reader, decision)
-                where = "" if after_id else where_before(reader)
+                where = "" if after_id else former_rows_text(reader)
                 if where:
                     self._keep(decision, Lookup(missing=f"its events are not in {reader.path.name}{where}"), generation)
                 else:

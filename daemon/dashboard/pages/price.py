@@ -17,7 +17,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, EquityPage, FillMark, PricePage
-from daemon.engine.state_dir import part_of, where_before
+from daemon.engine.state_dir import former_rows_text, part_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import LONGEST
 from strategies.kit.contract import Bar, Spec
@@ -128,7 +128,7 @@ def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) ->
     with closing(JournalReader(path)) as part:
         bars = _bars(part, symbol, from_ns, until_ns)
         first = part.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
-        if not bars and first and first[0]["time_ns"] > noon_ns and (where := where_before(part)):
+        if not bars and first and first[0]["time_ns"] > noon_ns and (where := former_rows_text(part)):
             raise NotThere(f"the events of this session are not in {path.name}{where}")
     return bars
 

@@ -51,7 +51,7 @@ class AtWork:
         row = -1
         while len(self.intake) or row != self.engine.last_row:
             row = self.engine.last_row
-            await self.engine.kept(row)
+            await self.engine.wait_until_durable(row)
 
     def entries(self, name: str) -> list[dict[str, Any]]:
         return [fields for event, fields in self.log if event == name]

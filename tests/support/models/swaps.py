@@ -131,7 +131,7 @@ class Running:
         row = -1
         while len(self.intake) or row != self.engine.last_row:
             row = self.engine.last_row
-            await self.engine.kept(row)
+            await self.engine.wait_until_durable(row)
 
 
 @contextlib.asynccontextmanager
