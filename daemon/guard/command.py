@@ -100,7 +100,7 @@ class Guard:
             paths.append(FolderPath(Path(table.drop_dir), self._desk, key, self, table.beat_s))
         self._paths = tuple(paths)
         self._problems = dict.fromkeys((path.name for path in paths), "")
-        self._echoed = dict.fromkeys(self._problems, 0)  # the newest of its own messages that came back
+        self._echo_counters = dict.fromkeys(self._problems, 0)  # the newest of its own messages that came back
         rules = Rules(
             tuple(path.name for path in paths),
             table.act,
@@ -111,8 +111,8 @@ class Guard:
             table.fence,
             max(settings.clock.rate, 1.0),
         )
-        self._kept, self._kept_s, self._forgets = self._remembered(), now_s(), False
-        self.watch = Watch(rules, now_s(), self._kept)
+        self._file_memory, self._file_memory_s, self._forgets = self._read_memory(), now_s(), False
+        self.watch = Watch(rules, now_s(), self._file_memory)
         self._rules, self._soon, self._news = rules, asyncio.Event(), asyncio.Event()
         self._orders: asyncio.Queue[Action] = asyncio.Queue()
         command = settings.alarms
@@ -132,20 +132,20 @@ class Guard:
         )
         return sign(beat, self._key)
 
-    def heard(self, path: str, beat: Heartbeat) -> None:
+    def take_beat(self, path: str, beat: Heartbeat) -> None:
         """Take a heartbeat of the desk."""
         self._problems[path] = ""
         self._news.set()
-        self.watch.heard(beat, self._now_s(), self._broker_ns())
+        self.watch.take_beat(beat, self._now_s(), self._broker_ns())
 
-    def echoed(self, path: str, beat: GuardBeat) -> None:
-        """Take a message of a guard: this one's is the echo, once."""
-        if beat.life == self._life and beat.counter > self._echoed[path]:
-            self._problems[path], self._echoed[path] = "", beat.counter
+    def take_echo(self, path: str, beat: GuardBeat) -> None:
+        """Take a guard's message from a path; a newer one of this guard shows that the path works."""
+        if beat.life == self._life and beat.counter > self._echo_counters[path]:
+            self._problems[path], self._echo_counters[path] = "", beat.counter
             self._news.set()
-            self.watch.echoed(path, self._now_s())
+            self.watch.take_echo(path, self._now_s())
 
-    def lost(self, path: str, problem: str) -> None:
+    def note_loss(self, path: str, problem: str) -> None:
         """Log why a path cannot be used, once for each problem."""
         if problem != self._problems[path]:
             self._problems[path] = problem
@@ -158,8 +158,8 @@ class Guard:
 
     async def run(self, service: Service) -> None:
         """Watch until cancelled."""
-        known = self.watch.beat
-        knows = "nothing" if known is None else f"{len(known.holds)} positions of {_shown(known.time_ns)}"
+        beat = self.watch.beat
+        knows = "nothing" if beat is None else f"{len(beat.holds)} positions of {_time_text(beat.time_ns)}"
         self._log("guard_started", desk=self._desk, act=self._rules.act, paths=list(self._rules.paths), knows=knows)
         async with asyncio.TaskGroup() as group:
             for path in self._paths:
@@ -181,7 +181,7 @@ class Guard:
                 await asyncio.sleep(TURN_S)
 
     async def _look_on(self) -> None:
-        """Look at the account for ever, at once after each act, and never while one waits for its answer."""
+        """Look at the account until cancelled: at once after an act, never while one waits for its answer."""
         while True:
             await self._orders.join()
             await self.look()
@@ -191,7 +191,7 @@ class Guard:
                     await self._soon.wait()
 
     async def look(self) -> None:
-        """Look once."""
+        """Read the account once, and give the answer or the problem to the watch."""
         beat, asked_s = self.watch.beat, self._now_s()
         silent = self.watch.silent_s(asked_s) >= self._rules.alarm_s
         since_ns = self._broker_ns() if beat is None else beat.time_ns - FRESH_NS
@@ -199,11 +199,11 @@ class Guard:
         try:
             look = await self._account.look(since_ns, beat.orders if beat is not None else (), days)
         except BrokerError as error:
-            unknown = isinstance(error, BrokerRefused) and error.unknown_keys
-            self.watch.not_looked(f"{error}: {self._settings.right_keys}" if unknown else str(error))
+            wrong_keys = isinstance(error, BrokerRefused) and error.unknown_keys
+            self.watch.note_no_look(f"{error}: {self._settings.right_keys}" if wrong_keys else str(error))
             return
         self._ahead_ns = round(look.ahead_s * SECOND_NS)
-        self.watch.looked(look, asked_s)
+        self.watch.take_look(look, asked_s)
 
     async def _act_on(self) -> None:
         """Carry out one request after another; what came of it the next look shows."""
@@ -220,26 +220,26 @@ class Guard:
         try:
             match action:
                 case Cancel(order_id=order_id, name=name):
-                    what = f"cancel {name}"
+                    action_text = f"cancel {name}"
                     await self._account.cancel(order_id)
                 case Rest(order=order):
-                    what = f"rest {order.client_order_id}"
+                    action_text = f"rest {order.client_order_id}"
                     await self._account.rest(order)
                 case Fence(on=on):
-                    what = "fence the account" if on else "lift the fence"
+                    action_text = "fence the account" if on else "lift the fence"
                     await self._account.fence(on=on)
                 case _:
-                    what = "close everything"
-                    await self._close(action, partial(self._show, what))
+                    action_text = "close everything"
+                    await self._close(action, partial(self._show, action_text))
         except BrokerError as error:
-            self._log("guard_answered", what=what, answer=str(error))
+            self._log("guard_answered", what=action_text, answer=str(error))
             if isinstance(action, Rest):
-                self.watch.refused(action.order, str(error))
+                self.watch.note_refusal(action.order, str(error))
         else:
-            self._log("guard_answered", what=what, answer="done")
+            self._log("guard_answered", what=action_text, answer="done")
 
     async def _close(self, action: Action, show: Show) -> None:
-        """Close everything, and ask for nothing more once the desk is heard."""
+        """Close everything; stop asking once the desk is heard."""
         closing = asyncio.ensure_future(panic(self._account.admin, show, deadline_s=CLOSING_S))
         try:
             while not (await asyncio.wait({closing}, timeout=TURN_S))[0]:
@@ -251,8 +251,8 @@ class Guard:
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)
 
-    def _show(self, what: str, answer: str) -> None:
-        self._log("guard_answered", what=what, answer=answer)
+    def _show(self, action_text: str, answer: str) -> None:
+        self._log("guard_answered", what=action_text, answer=answer)
 
     def _raise(self, alarm: Alarm) -> None:
         """Log the alarm, and run the operator's program."""
@@ -273,22 +273,22 @@ class Guard:
             for path in paths:
                 path.cancel()
             await asyncio.gather(*paths, return_exceptions=True)
-        blind, found = self.watch.blind(self._now_s()), list[tuple[bool, str]]()
+        blind, findings = self.watch.blind(self._now_s()), list[tuple[bool, str]]()
         for name in self._rules.paths:
             why = self._problems[name] or "its own message did not come back"
-            found.append((name not in blind, f"{name}: {why if name in blind else 'its own message came back'}"))
+            findings.append((name not in blind, f"{name}: {why if name in blind else 'its own message came back'}"))
         beat = self.watch.beat
         if beat is not None and self.watch.is_heard:
-            stops = sum(held.stop is not None for held in beat.holds.values())
-            heard = f"heard, holds {len(beat.holds)} positions, of which it can protect {stops}"
+            stops = sum(hold.stop is not None for hold in beat.holds.values())
+            words = f"heard, holds {len(beat.holds)} positions, of which it can protect {stops}"
         else:
-            heard = f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
-        return [*found, (self.watch.is_heard, f"desk {self._desk}: {heard}"), *self.watch.account_findings()]
+            words = f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
+        return [*findings, (self.watch.is_heard, f"desk {self._desk}: {words}"), *self.watch.account_findings()]
 
     # --- what it remembers -------------------------------------------------------------------------------------------
 
-    def _remembered(self) -> Memory:
-        """Return what an earlier process kept; nothing where that is not genuine."""
+    def _read_memory(self) -> Memory:
+        """Read the file of an earlier process; an empty memory where it is not genuine."""
         try:
             memory: Memory = decode_with_type(_MEMORY.decode, self._file.read_bytes())
         except (OSError, Unreadable):
@@ -299,13 +299,13 @@ class Guard:
         return memory
 
     def _remember(self) -> None:
-        """Write it where it changed; a changed counter alone waits a minute. A disk that fails is tried again."""
-        memory, kept = self.watch.memory, self._kept
-        if replace(memory, beat=kept.beat) == kept:
-            lately = self._now_s() - self._kept_s < KEPT_EVERY_S
-            if memory.beat is kept.beat or (lately and _content(memory.beat) == _content(kept.beat)):
+        """Write the memory where it changed; a new counter alone waits a minute. A failed write is tried again."""
+        memory, file_memory = self.watch.memory, self._file_memory
+        if replace(memory, beat=file_memory.beat) == file_memory:
+            lately = self._now_s() - self._file_memory_s < KEPT_EVERY_S
+            if memory.beat is file_memory.beat or (lately and _content(memory.beat) == _content(file_memory.beat)):
                 return
-        self._kept_s = self._now_s()
+        self._file_memory_s = self._now_s()
         try:
             write_whole(self._file, msgspec.json.encode(memory, enc_hook=to_json), 0o600)
         except OSError as error:  # it goes on without
@@ -313,7 +313,7 @@ class Guard:
                 self._log("guard_forgets", problem=str(error))
             self._forgets = True
         else:
-            self._kept, self._forgets = memory, False
+            self._file_memory, self._forgets = memory, False
 
 
 def _content(beat: Heartbeat | None) -> object:
@@ -336,7 +336,7 @@ def _day(last: date, back: int) -> str:
     return (last - timedelta(days=back)).isoformat()
 
 
-def _shown(ns: int) -> str:
+def _time_text(ns: int) -> str:
     return datetime.fromtimestamp(ns // SECOND_NS, UTC).isoformat()
 
 
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _options(arguments)
     try:
-        return asyncio.run(_main(_prepared(options), check=options.check))
+        return asyncio.run(_main(_prepare(options), check=options.check))
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"rltrader-guard: {str(error) or type(error).__name__}\n")
         return EXIT_CODE if isinstance(error, ConfigError) else FAILED
@@ -366,7 +366,7 @@ class Prepared(NamedTuple):
     state_file: Path
 
 
-def _prepared(options: argparse.Namespace) -> Prepared:
+def _prepare(options: argparse.Namespace) -> Prepared:
     """Raises ConfigError, and OSError for a folder that cannot be made."""
     settings = load(options.config, NO_STRATEGY, only=TABLES)
     if not settings.guard.prefix:
@@ -380,21 +380,21 @@ def _prepared(options: argparse.Namespace) -> Prepared:
     return Prepared(settings, keys, key, password, state_dir / f"{settings.desk.name}.json")
 
 
-async def _main(prepared: Prepared, *, check: bool) -> int:
-    settings, keys, key, password, state_file = prepared
-    start_ns, simulated = sim_start_ns(settings.clock), settings.clock
+async def _main(setup: Prepared, *, check: bool) -> int:
+    settings, keys, key, password, state_file = setup
+    start_ns, clock_settings = sim_start_ns(settings.clock), settings.clock
     clock = Clock.real()
     if start_ns is not None:
-        clock = Clock.simulated(simulated.anchor_unix_s, start_ns, simulated.rate)
+        clock = Clock.simulated(clock_settings.anchor_unix_s, start_ns, clock_settings.rate)
     account = guarded_account(settings, keys, clock)
     log = Log("error", "json", stream=io.StringIO()) if check else Log(settings.log.level, settings.log.format)
     guard = Guard(settings, account, key, password, state_file, log, clock)
     try:
         if check:
-            found = await guard.try_out(settings.guard.alarm_s)
-            for right, line in found:
+            findings = await guard.try_out(settings.guard.alarm_s)
+            for right, line in findings:
                 sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {line}\n")
-            return 0 if all(right for right, _ in found) else FAILED
+            return 0 if all(right for right, _ in findings) else FAILED
         service = Service()
         running = asyncio.ensure_future(guard.run(service))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -31,13 +31,13 @@ class Ears(Protocol):
     def own_beat(self) -> GuardBeat:
         """Return the guard's message, the next one with each call."""
 
-    def heard(self, path: str, beat: Heartbeat) -> None:
+    def take_beat(self, path: str, beat: Heartbeat) -> None:
         """Take a genuine heartbeat of the desk."""
 
-    def echoed(self, path: str, beat: GuardBeat) -> None:
+    def take_echo(self, path: str, beat: GuardBeat) -> None:
         """Take a genuine message of a guard of this desk: this one's own, or another's."""
 
-    def lost(self, path: str, problem: str) -> None:
+    def note_loss(self, path: str, problem: str) -> None:
         """Note why a path cannot be used."""
 
 
@@ -66,7 +66,7 @@ class MqttPath:
                     failures = 0
                     await self._session(client)
             except (MqttError, OSError, ValueError) as error:
-                self._ears.lost(self.name, safe_text(error, self._password))
+                self._ears.note_loss(self.name, safe_text(error, self._password))
             failures += 1
             await asyncio.sleep(back_off_s(failures, PAUSE_LEAST_S, PAUSE_MOST_S, _DRAW.random()))
 
@@ -92,9 +92,9 @@ class MqttPath:
     def _take(self, topic: str, payload: bytes) -> None:
         if topic.endswith("/heartbeat"):
             if (beat := genuine(payload, Heartbeat, self._desk, self._key)) is not None:
-                self._ears.heard(self.name, beat)
-        elif (own := genuine(payload, GuardBeat, self._desk, self._key)) is not None:
-            self._ears.echoed(self.name, own)
+                self._ears.take_beat(self.name, beat)
+        elif (guard_beat := genuine(payload, GuardBeat, self._desk, self._key)) is not None:
+            self._ears.take_echo(self.name, guard_beat)
 
 
 class FolderPath:
@@ -109,17 +109,17 @@ class FolderPath:
         """Write and read until cancelled; a folder that hangs holds back this path alone."""
         while True:
             try:
-                own, beat = await asyncio.to_thread(self._exchange, self._ears.own_beat())
+                guard_beat, beat = await asyncio.to_thread(self._exchange, self._ears.own_beat())
             except OSError as error:
-                self._ears.lost(self.name, f"{self._folder}: {error.strerror or error}")
+                self._ears.note_loss(self.name, f"{self._folder}: {error.strerror or error}")
             else:
-                if own is not None:
-                    self._ears.echoed(self.name, own)
+                if guard_beat is not None:
+                    self._ears.take_echo(self.name, guard_beat)
                 if beat is not None:
-                    self._ears.heard(self.name, beat)
+                    self._ears.take_beat(self.name, beat)
             await asyncio.sleep(self._beat_s)
 
-    def _exchange(self, own: GuardBeat) -> tuple[GuardBeat | None, Heartbeat | None]:
-        put(self._folder, own)
+    def _exchange(self, guard_beat: GuardBeat) -> tuple[GuardBeat | None, Heartbeat | None]:
+        put(self._folder, guard_beat)
         back = read_newest(self._folder, GuardBeat, self._desk, self._key)
         return back, read_newest(self._folder, Heartbeat, self._desk, self._key)

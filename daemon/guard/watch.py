@@ -121,11 +121,11 @@ class _Seen(NamedTuple):
 
 
 class Watch:
-    """One guard of one desk. `kept` is what an earlier run of the guard remembered."""
+    """One guard of one desk. `memory` is what an earlier run of the guard remembered."""
 
-    def __init__(self, rules: Rules, began_s: float, kept: Memory = NOTHING) -> None:
-        self._rules, beat = rules, kept.beat
-        self.beat, self.fenced, self._fenced_once, self._closes = beat, kept.fenced, kept.fenced_once, kept.closes
+    def __init__(self, rules: Rules, began_s: float, memory: Memory = NOTHING) -> None:
+        self._rules, beat = rules, memory.beat
+        self.beat, self.fenced, self._was_fenced, self._closes = beat, memory.fenced, memory.fenced_once, memory.closes
         self._lives = {} if beat is None else {beat.life: beat.counter}  # of each, the newest heartbeat's counter
         self._began_s = self._turned_s = self._awake_s = began_s
         self._heard_s: float | None = None  # when the desk was last heard; None until then
@@ -134,76 +134,76 @@ class Watch:
         self._up_s = dict.fromkeys(rules.paths, began_s)  # since when each path carries the echo
         self._looks: list[_Seen] = []  # the newest two
         self._problem = "the account was not looked at yet"
-        self._raised: dict[str, float] = {}  # open alarms, and when they were last raised
+        self._alarm_times: dict[str, float] = {}  # open alarms, and when they were last raised
         self._settled_s = began_s  # when the last look that was judged was asked for
         self._acted_s = began_s  # when it last asked for something, or had an answer
         self._closed_s = began_s  # when it last asked to close everything
         self._close_again_s = 0.0  # after which it asks again; 0: not asked yet in this silence
         self._fenced_s = began_s  # when it last asked for the fence
-        self._rested = defaultdict[_Part, list[float]](list)  # when it sent a stop of each in this silence
-        self._refused: dict[_Part, str] = {}  # the broker's words about its last stop
+        self._stop_times = defaultdict[_Part, list[float]](list)  # when it sent a stop of each in this silence
+        self._refusals: dict[_Part, str] = {}  # the broker's words about its last stop
         self.state = "began"
 
     # --- news -------------------------------------------------------------------------------------------------------
 
-    def heard(self, beat: Heartbeat, now_s: float, clock_ns: int) -> None:
-        """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. One that is not newer counts not.
+    def take_beat(self, beat: Heartbeat, now_s: float, clock_ns: int) -> None:
+        """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. An older one is ignored.
 
         A new one of an earlier life counts too: the later one was a second desk of this name, and this one lives on.
         Where it came late it tells nothing of what is held: it was held up, or the desk's clock was set back.
         """
-        known = self.beat
+        last_beat = self.beat
         age_s = (clock_ns - beat.time_ns) / SECOND_NS
         fresh = abs(age_s) <= FRESH_S * self._rules.rate
         if beat.counter <= self._lives.get(beat.life, 0):
             return
         self._lives[beat.life] = beat.counter
-        if fresh or known is None or beat.life >= known.life:
+        if fresh or last_beat is None or beat.life >= last_beat.life:
             self.beat = beat
         if fresh:
-            self._heard_s, self._fenced_once, self._closes, self._close_again_s = now_s, False, False, 0.0
-            self._unprotected({}, now_s)
-            self._rested.clear()
-            self._refused.clear()
+            self._heard_s, self._was_fenced, self._closes, self._close_again_s = now_s, False, False, 0.0
+            self._unprotected_alarms({}, now_s)
+            self._stop_times.clear()
+            self._refusals.clear()
         else:
             self._late_s = now_s
 
-    def echoed(self, path: str, now_s: float) -> None:
+    def take_echo(self, path: str, now_s: float) -> None:
         """Take the guard's own message, as it came back on the path."""
         if now_s - self._echo_s[path] > self._rules.echo_s:
             self._up_s[path] = now_s
         self._echo_s[path] = now_s
 
-    def looked(self, look: AccountLook, asked_s: float) -> None:
+    def take_look(self, look: AccountLook, asked_s: float) -> None:
         """Take a look at the account, and when it was asked for."""
         self._looks = [*self._looks[-1:], _Seen(look, asked_s)]
         self._problem = ""
 
-    def not_looked(self, problem: str) -> None:
+    def note_no_look(self, problem: str) -> None:
         """Note that the account could not be looked at."""
         self._problem = problem
 
-    def refused(self, stop: SubmitOrder, words: str) -> None:
+    def note_refusal(self, stop: SubmitOrder, words: str) -> None:
         """Note that the broker refused a stop."""
-        self._refused[_part_of(stop.symbol, stop.quantity)] = words
+        self._refusals[_part_of(stop.symbol, stop.quantity)] = words
 
     def carried_out(self, now_s: float) -> None:
-        """Note that something that it asked for has its answer: only looks from now on show what came of it."""
+        """Note that an action has its answer: only looks from now on show its effect."""
         self._acted_s = now_s
 
     @property
     def memory(self) -> Memory:
         """What the next run of this guard has to know."""
-        return Memory(self.beat, self.fenced, self._fenced_once, self._closes)
+        return Memory(self.beat, self.fenced, self._was_fenced, self._closes)
 
     # --- what follows -----------------------------------------------------------------------------------------------
 
     def silent_s(self, now_s: float) -> float:
-        """Return for how long nothing was heard that could have been heard."""
+        """Return seconds since the last of these: the desk was heard, this host was awake again, a path came back."""
         return now_s - max(self._heard_s or self._began_s, self._awake_s, *self._up_s.values())
 
     def still_wants(self, action: Action, now_s: float) -> bool:
-        """Return whether an action that waited for its turn is to be done: not where the desk was heard meanwhile."""
+        """Return whether a waiting action is still to be done: not where the desk was heard meanwhile."""
         lifts = isinstance(action, Fence) and not action.on
         return lifts or (self.silent_s(now_s) >= self._rules.alarm_s and not self.blind(now_s))
 
@@ -224,9 +224,9 @@ class Watch:
         right = beat is None or self._is_its_own(look)
         other = "" if right or beat is None else f", and the desk trades {beat.account}: use that account's keys"
         ahead = f"clock: the broker's is {look.ahead_s:+.1f} s ahead of this host's"
-        fenced = " It is fenced: it takes no new order" if look.fenced else ""
-        held = _shown(look.positions) or "nothing"
-        account = f"account {look.number}{other}: holds {held}, {len(_open(look))} orders work.{fenced}"
+        fence_words = " It is fenced: it takes no new order" if look.fenced else ""
+        holdings = _positions_text(look.positions) or "nothing"
+        account = f"account {look.number}{other}: holds {holdings}, {len(_open(look))} orders work.{fence_words}"
         return [(right, account), (abs(look.ahead_s) <= CLOCK_S, ahead)]
 
     def turn(self, now_s: float) -> list[Action]:
@@ -240,21 +240,21 @@ class Watch:
         actions = [*self._of_paths(blind, now_s), *self._of_account(look, now_s)]
         if beat is None:
             self.state = "unheard"
-            what = "no heartbeat came since this guard began: it knows of no position, and protects nothing"
-            return actions + self._case("guard_unheard", silent_s >= rules.alarm_s and not blind, what, now_s)
+            detail = "no heartbeat came since this guard began: it knows of no position, and protects nothing"
+            return actions + self._case("guard_unheard", silent_s >= rules.alarm_s and not blind, detail, now_s)
         actions += self._case("guard_unheard", False, "", now_s)
         actions += self._own_fence(look)
         if silent_s < rules.alarm_s or blind:
             self.state = "blind" if blind else "hears"
             heard = self._heard_s is not None and now_s - self._heard_s < rules.alarm_s
-            if heard and self._raised.pop("desk_silent", None) is not None:
+            if heard and self._alarm_times.pop("desk_silent", None) is not None:
                 actions.append(Alarm("desk_heard", f"life {beat.life}, heartbeat {beat.counter}"))
             return actions
         self.state = "silent"
         exposure = self._exposure(look)
         if exposure or not beat.leaving:
-            left = "it was stopped by hand" if beat.leaving else f"silent on {' and '.join(rules.paths)}"
-            actions += self._case("desk_silent", True, f"{left} for {silent_s:.0f} s: {exposure or 'flat'}", now_s)
+            cause = "it was stopped by hand" if beat.leaving else f"silent on {' and '.join(rules.paths)}"
+            actions += self._case("desk_silent", True, f"{cause} for {silent_s:.0f} s: {exposure or 'flat'}", now_s)
         if look is not None and self._may_act(look, silent_s, now_s):
             acts = self._act(look, now_s)
             actions += acts
@@ -263,36 +263,43 @@ class Watch:
         return actions
 
     def _case(self, name: str, is_so: bool, detail: str, now_s: float) -> list[Action]:
-        """Return the alarm where its cause began, or has lasted since it was raised; forget it where it is over."""
+        """Return the alarm where its cause is new or has lasted `AGAIN_S`; forget it where the cause is over."""
         if not is_so:
-            self._raised.pop(name, None)
-        elif now_s - self._raised.get(name, -AGAIN_S) >= AGAIN_S:
-            self._raised[name] = now_s
+            self._alarm_times.pop(name, None)
+        elif now_s - self._alarm_times.get(name, -AGAIN_S) >= AGAIN_S:
+            self._alarm_times[name] = now_s
             return [Alarm(name, detail)]
         return []
 
-    def _unprotected(self, bare: Mapping[str, str], now_s: float) -> list[Action]:
-        """Return the alarm of what stays without a stop: at once where a symbol came to it, each hour for the rest."""
+    def _unprotected_alarms(self, bare: Mapping[str, str], now_s: float) -> list[Action]:
+        """Return the alarm about holdings without a stop: at once for a new symbol, else each hour."""
         keys = [f"{UNPROTECTED} {symbol}" for symbol in bare]
-        self._raised = {key: at for key, at in self._raised.items() if not key.startswith(UNPROTECTED) or key in keys}
-        if all(now_s - self._raised.get(key, -AGAIN_S) < AGAIN_S for key in keys):
+        self._alarm_times = {
+            key: at for key, at in self._alarm_times.items() if not key.startswith(UNPROTECTED) or key in keys
+        }
+        if all(now_s - self._alarm_times.get(key, -AGAIN_S) < AGAIN_S for key in keys):
             return []
-        self._raised |= dict.fromkeys(keys, now_s)
+        self._alarm_times |= dict.fromkeys(keys, now_s)
         return [Alarm(UNPROTECTED, "; ".join(f"{symbol}: {why}" for symbol, why in bare.items()))]
 
     def _of_paths(self, blind: list[str], now_s: float) -> list[Action]:
         since_s = max((max(self._echo_s[path], self._began_s) for path in blind), default=now_s)
         deaf = bool(blind) and now_s - since_s >= self._rules.alarm_s
-        what = f"its own message does not come back on {' and '.join(blind)}: it cannot tell a silence, and acts not"
+        blind_text = (
+            f"its own message does not come back on {' and '.join(blind)}: it cannot tell a silence, and acts not"
+        )
         late, ordered = now_s - self._late_s < self._rules.alarm_s, now_s - self._ordered_s() < self._rules.act_s
         why = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
         why = why if late else "the desk sends orders and no heartbeat: it lives, and it is left alone"
-        return [*self._case("guard_blind", deaf, what, now_s), *self._case("guard_doubts", late or ordered, why, now_s)]
+        return [
+            *self._case("guard_blind", deaf, blind_text, now_s),
+            *self._case("guard_doubts", late or ordered, why, now_s),
+        ]
 
     def _of_account(self, look: AccountLook | None, now_s: float) -> list[Action]:
         """Return alarms about the account and the clock."""
-        waited = now_s - max(self._looks[-1].asked_s if self._looks else self._began_s, self._awake_s)
-        lost = look is None and waited > 2 * self._rules.look_s + self._rules.alarm_s
+        wait_s = now_s - max(self._looks[-1].asked_s if self._looks else self._began_s, self._awake_s)
+        lost = look is None and wait_s > 2 * self._rules.look_s + self._rules.alarm_s
         why = self._problem or "the broker still owes an answer"
         actions = self._case("guard_account", lost, f"the account cannot be looked at: {why}", now_s)
         if look is not None:
@@ -308,7 +315,7 @@ class Watch:
         return self.beat is not None and (self.beat.account == look.number or self._is_shared(look))
 
     def _is_shared(self, look: AccountLook) -> bool:
-        """Return whether the desk has a sub-account of it: what others hold there, and may buy, is none of the guard's.
+        """Return whether the desk has a sub-account: the guard leaves others' holdings and purchases alone.
 
         It then takes no fence and closes nothing: both would hit the others.
         """
@@ -319,7 +326,7 @@ class Watch:
         return self._looks[-1].look if self._looks and self._looks[-1].asked_s >= fresh_s else None
 
     def _may_act(self, look: AccountLook, silent_s: float, now_s: float) -> bool:
-        """Return whether to act on this look now: two looks since it fell silent, and last acted; no doubt."""
+        """Return whether to act on this look: two looks since the silence and since the last act, and no doubt."""
         rules, beat = self._rules, self.beat
         assert beat is not None
         since_s = now_s - silent_s + rules.alarm_s
@@ -338,8 +345,8 @@ class Watch:
         if beat is None or not self._looks:
             return self._began_s - rules.act_s
         look, asked_s = self._looks[-1]
-        own = [o.submitted_ns for o in look.orders if o.client_order_id.startswith(beat.names)]
-        newest_ns, second_ns = max(own, default=0), SECOND_NS * rules.rate
+        own_times_ns = [o.submitted_ns for o in look.orders if o.client_order_id.startswith(beat.names)]
+        newest_ns, second_ns = max(own_times_ns, default=0), SECOND_NS * rules.rate
         unheard = newest_ns - beat.time_ns > rules.alarm_s * second_ns
         return asked_s - (look.broker_ns - newest_ns) / second_ns if unheard else self._began_s - rules.act_s
 
@@ -351,9 +358,9 @@ class Watch:
             self.fenced = self._looks[-1].asked_s < self._fenced_s + LOOK_S
         elif (look.positions or self._is_shared(look)) and self._looks[-1].asked_s > self._settled_s:
             self._settled_s = self._looks[-1].asked_s
-            held = f"the account holds {_shown(look.positions)}"
-            what = f"it lifts its fence: {held if look.positions else 'others trade in the account by now'}"
-            return [Alarm("guard_acts", what), Fence(False)]
+            holdings = f"the account holds {_positions_text(look.positions)}"
+            detail = f"it lifts its fence: {holdings if look.positions else 'others trade in the account by now'}"
+            return [Alarm("guard_acts", detail), Fence(False)]
         return []
 
     # --- acting -----------------------------------------------------------------------------------------------------
@@ -364,72 +371,74 @@ class Watch:
         assert beat is not None
         self._settled_s = self._looks[-1].asked_s
         entries = [order for order in _open(look) if order.side > 0 and order.client_order_id.startswith(beat.names)]
-        before = {order.order_id for order in self._surplus(former)}
-        over = [order for order in self._surplus(look) if order.order_id in before]
+        former_ids = {order.order_id for order in self._surplus(former)}
+        over = [order for order in self._surplus(look) if order.order_id in former_ids]
         actions: list[Action] = [Cancel(order.order_id, order.client_order_id) for order in (*entries, *over)]
-        self._fenced_once = self._fenced_once or look.fenced
+        self._was_fenced = self._was_fenced or look.fenced
         shared = self._is_shared(look)
-        if shared and not any(self._held(look).values()) and not entries:
+        if shared and not any(self._desk_holdings(look).values()) and not entries:
             self.state = "silent"
             return actions
         if not (shared or look.positions or former.positions or entries):
-            if rules.fence and not look.fenced and not beat.leaving and not self._fenced_once:
+            if rules.fence and not look.fenced and not beat.leaving and not self._was_fenced:
                 self.fenced = True
                 self._fenced_s = now_s
-                what = "the account is flat: it takes no new order until a person resumes the desk"
-                actions += [Alarm("guard_acts", what), Fence(True)]
+                detail = "the account is flat: it takes no new order until a person resumes the desk"
+                actions += [Alarm("guard_acts", detail), Fence(True)]
             self.state = "fenced" if look.fenced or self.fenced else "silent"
             return actions
-        both, holds = look.positions and former.positions, any(self._held(look).values())
-        closing = rules.act == "close" and holds and not shared and bool(both) and look.market_open and not beat.leaving
+        positions, holds = look.positions and former.positions, any(self._desk_holdings(look).values())
+        closing = (
+            rules.act == "close" and holds and not shared and bool(positions) and look.market_open and not beat.leaving
+        )
         again = self._close_again_s > 0
         stops, bare = self._missing(look, former, now_s) if again or not closing else ([], {})
         if closing and not stops and now_s - self._closed_s >= self._close_again_s:
             self._close_again_s = min(2 * self._close_again_s, CLOSE_AGAIN_MOST_S) if again else CLOSE_AGAIN_S
             self._closed_s, self._closes = now_s, True
-            self._rested.clear()  # the call takes the stops away
-            what = f"it closes everything{' again' if again else ''}: {_shown(look.positions)}"
-            actions += [Alarm("guard_acts", what), Close()]
+            self._stop_times.clear()  # the call takes the stops away
+            detail = f"it closes everything{' again' if again else ''}: {_positions_text(look.positions)}"
+            actions += [Alarm("guard_acts", detail), Close()]
             self.state = "closing"
             return actions
         actions += [Rest(stop) for stop in stops]
-        done = [f"cancels {order.client_order_id}" for order in (*entries, *over)]
-        done += [f"rests a stop of {stop.quantity} {stop.symbol} at {stop.stop_price}" for stop in stops]
-        if done:
-            actions.append(Alarm("guard_acts", "; ".join(f"it {what}" for what in done)))
-        actions += self._unprotected(bare, now_s)
+        action_texts = [f"cancels {order.client_order_id}" for order in (*entries, *over)]
+        action_texts += [f"rests a stop of {stop.quantity} {stop.symbol} at {stop.stop_price}" for stop in stops]
+        if action_texts:
+            actions.append(Alarm("guard_acts", "; ".join(f"it {action_text}" for action_text in action_texts)))
+        actions += self._unprotected_alarms(bare, now_s)
         self.state = "closing" if closing else "unprotected" if bare else "protected"
         return actions
 
     def _missing(
         self, look: AccountLook, former: AccountLook, now_s: float
     ) -> tuple[list[SubmitOrder], dict[str, str]]:
-        """Return the stops that both looks miss and that are known, and why others are not rested: symbol -> why."""
+        """Return the known stops that both looks lack, and why others are not rested: symbol -> reason."""
         beat, stops, bare = self.beat, [], dict[str, str]()
         assert beat is not None
-        there, before, shared = _held_there(look), _held_there(former), self._is_shared(look)
-        held, bare_before = self._held(look), self._uncovered(former)
-        taken = {order.client_order_id for order in look.orders}
-        for symbol, uncovered in self._uncovered(look).items():
-            known = beat.holds.get(symbol)
-            missing = min(uncovered, bare_before.get(symbol, 0))
-            has, had = there.get(symbol, 0), before.get(symbol, 0)
-            called = min(self._called(look, symbol, held[symbol]), missing) if shared else 0
-            missing -= called
-            expected = held[symbol] - called + (known.others if known is not None else 0)
+        account_now, account_former, shared = _account_holdings(look), _account_holdings(former), self._is_shared(look)
+        holdings, former_bare = self._desk_holdings(look), self._bare_quantities(former)
+        used_names = {order.client_order_id for order in look.orders}
+        for symbol, bare_quantity in self._bare_quantities(look).items():
+            hold = beat.holds.get(symbol)
+            missing = min(bare_quantity, former_bare.get(symbol, 0))
+            has, had = account_now.get(symbol, 0), account_former.get(symbol, 0)
+            sales = min(self._call_sales(look, symbol, holdings[symbol]), missing) if shared else 0
+            missing -= sales
+            expected = holdings[symbol] - sales + (hold.others if hold is not None else 0)
             if type(expected) is int:  # a fraction, as a reinvested dividend leaves it, is not the desk's
                 has, had, missing = whole_of(has), whole_of(had), whole_of(missing)
-            if called and has > expected:
-                bare[symbol] = f"{called} were sold by a call that names no owner: they may be its own, or another's"
-            if missing <= 0 or (not has and (self._closes or not there)):
+            if sales and has > expected:
+                bare[symbol] = f"{sales} were sold by a call that names no owner: they may be its own, or another's"
+            if missing <= 0 or (not has and (self._closes or not account_now)):
                 continue  # covered, or closed
             left_over = self._closes and 0 < has < expected  # by the guard's own call
-            if known is None or known.stop is None:
+            if hold is None or hold.stop is None:
                 bare[symbol] = f"{missing} are without a stop, and the desk told none"
             elif (has != expected and not left_over and not (shared and has > expected)) or (had != has and not shared):
-                found = f"the account has {has}, expected are {expected}"
+                mismatch = f"the account has {has}, expected are {expected}"
                 why = "a split" if parse_occ(symbol) is None else "its end, an exercise that leaves shares"
-                bare[symbol] = f"{found}: {why}, another name, or a person"
+                bare[symbol] = f"{mismatch}: {why}, another name, or a person"
             elif look.changed is None:
                 bare[symbol] = "whether a corporate action changed what its price means is not known"
             elif root_of(symbol) in look.changed:
@@ -440,29 +449,29 @@ class Watch:
                 for quantity in filter(None, (whole_of(missing), missing - whole_of(missing))):
                     part = _part_of(symbol, quantity)
                     if not self._may_rest(part, now_s):
-                        why = self._refused.get(part, "somebody takes it away")
+                        why = self._refusals.get(part, "somebody takes it away")
                         bare[symbol] = f"of {quantity} no stop stays: {why}"
                         continue
-                    rested = self._rested[part]
+                    times = self._stop_times[part]
                     stem = f"{beat.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-"
-                    names = (f"{stem}{number}{'f' * part.fraction}" for number in count(len(rested)))
-                    rested.append(now_s)
-                    self._refused.pop(part, None)
-                    name = next(name for name in names if name not in taken)
-                    stops.append(_stop(name, symbol, quantity, known.stop, known.limit))
+                    names = (f"{stem}{number}{'f' * part.fraction}" for number in count(len(times)))
+                    times.append(now_s)
+                    self._refusals.pop(part, None)
+                    name = next(name for name in names if name not in used_names)
+                    stops.append(_stop(name, symbol, quantity, hold.stop, hold.limit))
         return stops, bare
 
     def _surplus(self, look: AccountLook) -> list[BrokerOrder]:
-        """Return the guard's stops, the newest first, without which the others cover all that the desk holds.
+        """Return the guard's stops that are too many, the newest first: others cover all that the desk holds.
 
         Two guards may rest one at the same moment. Where others hold the symbol too, the broker takes both.
         """
         over, names = list[BrokerOrder](), self._names()
         sales = [o for o in _open(look) if o.side < 0 and o.client_order_id.startswith(names)]
-        for symbol, held in self._held(look).items():
-            ours = [order for order in sales if order.symbol == symbol]
-            beyond = exact(sum(map(_rest_of, ours), -held))
-            for stop in sorted(ours, key=lambda order: (order.submitted_ns, order.client_order_id), reverse=True):
+        for symbol, holding in self._desk_holdings(look).items():
+            own_sales = [order for order in sales if order.symbol == symbol]
+            beyond = exact(sum(map(_rest_of, own_sales), -holding))
+            for stop in sorted(own_sales, key=lambda order: (order.submitted_ns, order.client_order_id), reverse=True):
                 if self._is_guards(stop) and _rest_of(stop) <= beyond:
                     beyond -= _rest_of(stop)
                     over.append(stop)
@@ -478,76 +487,86 @@ class Watch:
 
     def _may_rest(self, part: _Part, now_s: float) -> bool:
         """Return whether another stop may be tried: not after three that the broker refused, or somebody took away."""
-        within_s = REFUSED_S if part in self._refused else TAKEN_S
-        return sum(now_s - at_s < within_s for at_s in self._rested[part]) < STOPS_MAX
+        within_s = REFUSED_S if part in self._refusals else TAKEN_S
+        return sum(now_s - at_s < within_s for at_s in self._stop_times[part]) < STOPS_MAX
 
-    def _uncovered(self, look: AccountLook) -> dict[str, Quantity]:
-        """Return what the desk holds of each symbol, and no order sells: others sell what is theirs first."""
-        bare, shared, names = dict(self._held(look)), self._is_shared(look), self._names()
-        theirs = {symbol: one.others for symbol, one in self.beat.holds.items()} if self.beat is not None else {}
+    def _bare_quantities(self, look: AccountLook) -> dict[str, Quantity]:
+        """Return what the desk holds of each symbol and no order sells; others' sales count for their shares first."""
+        bare, shared, names = dict(self._desk_holdings(look)), self._is_shared(look), self._names()
+        foreign = {symbol: one.others for symbol, one in self.beat.holds.items()} if self.beat is not None else {}
         for order in _open(look):
             if order.side >= 0 or order.symbol not in bare:
                 continue
             if order.client_order_id.startswith(names):
                 bare[order.symbol] -= _rest_of(order)
             elif not shared:
-                left = exact(theirs.get(order.symbol, 0) - _rest_of(order))
-                bare[order.symbol] += min(left, 0)
-                theirs[order.symbol] = max(left, 0)
+                rest = exact(foreign.get(order.symbol, 0) - _rest_of(order))
+                bare[order.symbol] += min(rest, 0)
+                foreign[order.symbol] = max(rest, 0)
         for position in look.positions:
             if position.symbol in bare and position.available is not None:
                 bare[position.symbol] = min(bare[position.symbol], exact(position.available))
         return bare
 
-    def _held(self, look: AccountLook) -> Mapping[str, Quantity]:
+    def _desk_holdings(self, look: AccountLook) -> Mapping[str, Quantity]:
         """Return what the desk holds of each symbol: by its last heartbeat, and its orders' fills since.
 
         The heartbeat has all that filled before it, so the times of two clocks decide nothing.
         """
         beat = self.beat
         assert beat is not None
-        held: dict[str, Quantity] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
+        holdings: dict[str, Quantity] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
         for order in look.orders:
-            name, known = order.client_order_id, beat.orders.get(order.client_order_id)
+            name, filled_in_beat = order.client_order_id, beat.orders.get(order.client_order_id)
             ours = name.startswith(self._names())
-            if known is not None or (ours and order.submitted_ns > beat.time_ns - FRESH_NS):
-                held[order.symbol] += order.side * (exact(order.filled) - (known or 0))
-        return held
+            if filled_in_beat is not None or (ours and order.submitted_ns > beat.time_ns - FRESH_NS):
+                holdings[order.symbol] += order.side * (exact(order.filled) - (filled_in_beat or 0))
+        return holdings
 
-    def _called(self, look: AccountLook, symbol: str, held: Quantity) -> Quantity:
-        """Return how much of a symbol the broker's close call may have sold of the `held` of this desk, unheard.
+    def _call_sales(self, look: AccountLook, symbol: str, holding: Quantity) -> Quantity:
+        """Return how much of this desk's `holding` the broker's close call may have sold without news of it.
 
         The broker names such an order: of several sub-accounts it may be anybody's, but not of one that held less. It
         is at the market, or, past a person's order, with a limit: one with a limit from before was no unheard call.
         """
         assert self.beat is not None
-        sold, since_ns = exact(0), self.beat.time_ns - FRESH_NS
+        total, since_ns = exact(0), self.beat.time_ns - FRESH_NS
         for order in look.orders:
             named = is_desks(order.client_order_id) or order.client_order_id.startswith(self._names())
             is_call = order.stop_price is UNSET and (order.limit_price is None or order.submitted_ns > since_ns)
             if order.symbol == symbol and order.side < 0 and not named and is_call:
                 count = exact(order.filled if order.status in ENDED else order.quantity)
-                sold += count if count <= held else 0
-        return exact(sold)
+                total += count if count <= holding else 0
+        return exact(total)
 
     def _exposure(self, look: AccountLook | None) -> str:
         """Return what is at risk, in words; "" for nothing."""
         beat = self.beat
         assert beat is not None
         if look is None:
-            held = ", ".join(f"{one.quantity} {symbol}" for symbol, one in beat.holds.items()) or "nothing"
-            return f"the account cannot be looked at; by its last heartbeat it held {held}"
-        ours, there, shared = self._held(look), _held_there(look), self._is_shared(look)
-        seen = {symbol: count if not shared else ours[symbol] for symbol, count in there.items() if ours.get(symbol)}
-        held = ", ".join(f"{count} {symbol}" for symbol, count in seen.items())
-        gone = ", ".join(f"{count} {symbol}" for symbol, count in ours.items() if count > 0 and symbol not in there)
+            holdings = ", ".join(f"{one.quantity} {symbol}" for symbol, one in beat.holds.items()) or "nothing"
+            return f"the account cannot be looked at; by its last heartbeat it held {holdings}"
+        of_desk, of_account, shared = self._desk_holdings(look), _account_holdings(look), self._is_shared(look)
+        visible = {
+            symbol: count if not shared else of_desk[symbol]
+            for symbol, count in of_account.items()
+            if of_desk.get(symbol)
+        }
+        holdings = ", ".join(f"{count} {symbol}" for symbol, count in visible.items())
+        missing = ", ".join(
+            f"{count} {symbol}" for symbol, count in of_desk.items() if count > 0 and symbol not in of_account
+        )
         working = [o.client_order_id for o in _open(look) if o.side > 0 and o.client_order_id.startswith(beat.names)]
         names = self._names() if shared else ""
         sales = [o for o in _open(look) if o.side < 0 and o.client_order_id.startswith(names)]
         stops = [order for order in sales if isinstance(order.stop_price, Decimal)]
-        parts = [f"holds {held}"] if held else []
-        parts += [f"stops at rest: {len(stops)}"] if held else []
-        parts += [f"has not {gone}, which the desk held, but {_shown(look.positions)}"] if gone and there else []
+        parts = [f"holds {holdings}"] if holdings else []
+        parts += [f"stops at rest: {len(stops)}"] if holdings else []
+        parts += (
+            [f"has not {missing}, which the desk held, but {_positions_text(look.positions)}"]
+            if missing and of_account
+            else []
+        )
         parts += [f"{', '.join(working)} can still buy"] if working else []
         return "; ".join(parts)
 
@@ -557,11 +576,11 @@ def _open(look: AccountLook) -> list[BrokerOrder]:
 
 
 def _rest_of(order: BrokerOrder) -> Quantity:
-    """Return what it may still fill; 0 of an order for an amount of USD, which has no quantity."""
+    """Return the quantity that an order may still fill; 0 of an order for an amount of USD."""
     return max(exact(order.quantity - order.filled), 0)
 
 
-def _held_there(look: AccountLook) -> dict[str, Quantity]:
+def _account_holdings(look: AccountLook) -> dict[str, Quantity]:
     """Return the account's shares and contracts."""
     return {position.symbol: exact(position.quantity) for position in look.positions}
 
@@ -570,7 +589,7 @@ def _part_of(symbol: str, quantity: Quantity) -> _Part:
     return _Part(symbol, type(quantity) is not int)
 
 
-def _shown(positions: Iterable[BrokerPosition]) -> str:
+def _positions_text(positions: Iterable[BrokerPosition]) -> str:
     return ", ".join(f"{position.quantity} {position.symbol}" for position in positions)
 
 

@@ -112,10 +112,10 @@ class Host:
 
     def silent(self) -> Guard:
         """The guard, whose desk fell silent while its own message comes back."""
-        self.guard.heard("folder", self.beat())
+        self.guard.take_beat("folder", self.beat())
         for _ in range(40):
             self.now_s += 10
-            self.guard.watch.echoed("folder", self.now_s)
+            self.guard.watch.take_echo("folder", self.now_s)
             self.guard.watch.turn(self.now_s)
         return self.guard
 
@@ -144,7 +144,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 async def test_a_guard_that_restarts_knows_its_own_fence(host: Host) -> None:
-    host.guard.heard("folder", host.beat())
+    host.guard.take_beat("folder", host.beat())
     host.guard._remember()
     host.guard.watch.fenced = True  # it fences a desk that is silent: no heartbeat came since
     host.guard._remember()
@@ -164,13 +164,13 @@ async def test_a_guard_that_restarts_knows_that_there_was_a_fence_in_this_silenc
     for _ in range(2):
         host.now_s += 10
         await guard.look()
-        guard.watch.echoed("folder", host.now_s)
+        guard.watch.take_echo("folder", host.now_s)
         guard.watch.turn(host.now_s)
     guard._remember()
     again = host.started()
     assert again.watch.memory == guard.watch.memory
     assert again.watch.memory.fenced_once
-    again.heard("folder", host.beat(2))
+    again.take_beat("folder", host.beat(2))
     again._remember()
     assert not host.started().watch.memory.fenced_once
 
@@ -181,7 +181,7 @@ async def test_a_fence_that_a_full_disk_did_not_keep_is_kept_once_there_is_room(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    host.guard.heard("folder", host.beat())
+    host.guard.take_beat("folder", host.beat())
     host.guard.watch.fenced = True  # the desk is silent from here on
     with monkeypatch.context() as patch:
         patch.setattr(command, "write_whole", full)
@@ -210,7 +210,7 @@ async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_b
         guard._orders.put_nowait(action)
     acting = asyncio.ensure_future(guard._act_on())
     await until(lambda: bool(account.asked))
-    guard.heard("folder", host.beat(2))
+    guard.take_beat("folder", host.beat(2))
     account.answers.set()
     await guard._orders.join()
     acting.cancel()
@@ -224,7 +224,7 @@ async def test_a_close_that_the_broker_does_not_take_yet_ends_once_the_desk_is_h
     guard._orders.put_nowait(Close())
     acting = asyncio.ensure_future(guard._act_on())
     await until(lambda: broker.asked == 2)
-    guard.heard("folder", host.beat(2))
+    guard.take_beat("folder", host.beat(2))
     await guard._orders.join()
     acting.cancel()
     await asyncio.gather(acting, return_exceptions=True)
@@ -233,12 +233,12 @@ async def test_a_close_that_the_broker_does_not_take_yet_ends_once_the_desk_is_h
 
 async def test_its_own_message_that_comes_back_twice_is_one_echo(host: Host) -> None:
     own = host.guard.own_beat()
-    host.guard.echoed("folder", own)
+    host.guard.take_echo("folder", own)
     assert host.guard.watch.blind(host.now_s) == []
     host.now_s += 1000
-    host.guard.echoed("folder", own)
+    host.guard.take_echo("folder", own)
     assert host.guard.watch.blind(host.now_s) == ["folder"]
-    host.guard.echoed("folder", host.guard.own_beat())
+    host.guard.take_echo("folder", host.guard.own_beat())
     assert host.guard.watch.blind(host.now_s) == []
 
 
@@ -258,7 +258,7 @@ class Announcements:
 
 async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answer() -> None:
     account, asked = AlpacaGuarded.__new__(AlpacaGuarded), Announcements()
-    account._reads, account._changed = cast(TradingReads, asked), {}
+    account._reads, account._changes_by_day = cast(TradingReads, asked), {}
     days = ("2026-11-24", "2026-11-23")
     assert await account._changes(days) == frozenset()
     asked.rows = [{"initiating_symbol": "SPY", "target_symbol": None}]
@@ -291,10 +291,10 @@ class Orders:
 
 async def test_an_order_that_has_ended_is_asked_for_once_however_long_the_silence() -> None:
     account, orders = AlpacaGuarded.__new__(AlpacaGuarded), Orders()
-    account._reads, account._ended = cast(TradingReads, orders), {}
+    account._reads, account._ended_orders = cast(TradingReads, orders), {}
     names = {f"n{number:02}" for number in range(30)}
-    assert len(await account._named(names)) == 20
-    assert len(await account._named(names)) == 30
+    assert len(await account._orders_of_names(names)) == 20
+    assert len(await account._orders_of_names(names)) == 30
     orders.asked.clear()
-    assert {order.client_order_id for order in await account._named(names)} == names
+    assert {order.client_order_id for order in await account._orders_of_names(names)} == names
     assert orders.asked == ["n05"]

@@ -53,13 +53,13 @@ class Ears:
         self.counter += 1
         return sign(GuardBeat(desk="paper-1", life=7, counter=self.counter, time_ns=1, state="hears"), KEY)
 
-    def heard(self, path: str, beat: Heartbeat) -> None:
+    def take_beat(self, path: str, beat: Heartbeat) -> None:
         self.beats.append(beat)
 
-    def echoed(self, path: str, beat: GuardBeat) -> None:
+    def take_echo(self, path: str, beat: GuardBeat) -> None:
         self.echoes.append(beat.counter)
 
-    def lost(self, path: str, problem: str) -> None:
+    def note_loss(self, path: str, problem: str) -> None:
         self.problems.append(problem)
 
 

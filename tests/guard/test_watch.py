@@ -483,7 +483,7 @@ def test_messages_that_are_sent_again_are_no_life() -> None:
     died_s = dead(world)
     for _ in range(80):
         world.run(10)
-        world.guard.watch.heard(old, world.now_s, world.now_ns)
+        world.guard.watch.take_beat(old, world.now_s, world.now_ns)
     assert len(world.guard.acts()) == 1
     assert world.guard.when("desk_silent")[0] - died_s <= 60
 
@@ -497,7 +497,7 @@ def test_an_earlier_life_s_message_is_none_of_this_one() -> None:
     dead(world)
     for _ in range(80):
         world.run(10)
-        world.guard.watch.heard(old, world.now_s, world.now_ns)
+        world.guard.watch.take_beat(old, world.now_s, world.now_ns)
     assert len(world.guard.acts()) == 1
 
 
@@ -507,7 +507,7 @@ def test_a_second_desk_of_the_same_name_that_is_gone_again_shuts_out_none_that_l
     second = DeskHost(holds=world.desk.holds, life=world.now_ns)
     for _ in range(12):
         world.run(10)
-        world.guard.watch.heard(second.beat(world.now_ns, world.broker), world.now_s, world.now_ns)
+        world.guard.watch.take_beat(second.beat(world.now_ns, world.broker), world.now_s, world.now_ns)
     world.run(HOUR)
     assert (world.guard.acts(), world.guard.alarms()) == ([], [])
     dies(world)
@@ -552,7 +552,7 @@ def test_a_look_that_was_asked_for_before_its_stop_was_sent_brings_no_second_sto
     while not world.guard.acts():
         before, asked_s = world.broker.look(world.now_ns), world.now_s + 1
         world.run(5)
-    world.guard.watch.looked(before, asked_s)  # its answer comes after the stop was sent
+    world.guard.watch.take_look(before, asked_s)  # its answer comes after the stop was sent
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 10}
     assert len(world.guard.acts()) == 1
@@ -576,10 +576,10 @@ def test_an_answer_that_takes_long_to_a_stop_brings_no_second_one() -> None:
 
 def test_a_broker_that_owes_an_answer_is_told_as_that() -> None:
     watch, alarms = Watch(RULES, 0.0), list[Action]()
-    watch.looked(Broker().look(0), 0.0)
+    watch.take_look(Broker().look(0), 0.0)
     for turn in range(40):
         for path in RULES.paths:
-            watch.echoed(path, turn * TURN_S)
+            watch.take_echo(path, turn * TURN_S)
         alarms += watch.turn(turn * TURN_S)
     told = "the account cannot be looked at: the broker still owes an answer"
     assert [alarm for alarm in alarms if isinstance(alarm, Alarm) and alarm.name == "guard_account"] == [
@@ -995,7 +995,7 @@ def test_of_two_stops_that_two_guards_rest_at_one_moment_the_later_one_ends(shar
     world.run(60)
     last = world.desk.beat(world.now_ns, world.broker)
     dead(world)
-    world.guard.watch.heard(last, world.now_s, world.now_ns)
+    world.guard.watch.take_beat(last, world.now_s, world.now_ns)
     world.at_once = True
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 10}

@@ -213,16 +213,16 @@ class World:
                 continue
             for path in self.rules.paths:
                 if path in guard.echoes:
-                    guard.watch.echoed(path, self.now_s)
+                    guard.watch.take_echo(path, self.now_s)
                 if beat is not None and path in self.desk.carries & guard.echoes:
-                    guard.watch.heard(beat, self.now_s, self.now_ns)
+                    guard.watch.take_beat(beat, self.now_s, self.now_ns)
 
     def _asked(self, guard: GuardHost, step: int) -> list[Action]:
         if step % 6 == 0:
             if self.broker.up and guard.sees_broker:
-                guard.watch.looked(self.broker.look(self.now_ns), self.now_s)
+                guard.watch.take_look(self.broker.look(self.now_ns), self.now_s)
             else:
-                guard.watch.not_looked("no answer")
+                guard.watch.note_no_look("no answer")
         actions, memory = guard.watch.turn(self.now_s), guard.watch.memory
         if self.now_s % 60 == 0 or replace(memory, beat=guard.kept.beat) != guard.kept:
             guard.kept = memory
@@ -263,7 +263,7 @@ class World:
                 assert order.side < 0
                 if not broker.put(order, self.now_ns):
                     guard.refused += 1
-                    guard.watch.refused(order, "insufficient qty available for order")
+                    guard.watch.note_refusal(order, "insufficient qty available for order")
             case Fence(on=on):
                 broker.fenced = on
             case _:

@@ -32,8 +32,8 @@ class AlpacaGuarded:
         self._orders, self._reads = TradingOrders(sending, self._queues[0]), TradingReads(reading, self._queues[1])
         market = MarketData(data, self._queues[2])
         self.admin = AlpacaAdmin(self._reads, lambda: market, lambda: self._orders, settings)
-        self._changed: dict[str, frozenset[str]] = {}  # by day
-        self._ended: dict[str, BrokerOrder] = {}  # by name: what is said of these stays so
+        self._changes_by_day: dict[str, frozenset[str]] = {}  # by day
+        self._ended_orders: dict[str, BrokerOrder] = {}  # by name: what is said of these stays so
 
     async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
         """Read clock, orders, positions and account. Raises RestError and Malformed, both a BrokerError."""
@@ -43,7 +43,7 @@ class AlpacaGuarded:
         rows = await self._reads.open_orders()
         rows += await self._reads.orders_since(since_ns)
         orders = {order.order_id: order for order in map(wire.order, rows)}
-        for order in await self._named(set(names) - {order.client_order_id for order in orders.values()}):
+        for order in await self._orders_of_names(set(names) - {order.client_order_id for order in orders.values()}):
             orders[order.order_id] = order
         positions = wire.positions(await self._reads.positions())
         account = await self._reads.account()
@@ -58,26 +58,26 @@ class AlpacaGuarded:
             changed=await self._changes(days),
         )
 
-    async def _named(self, names: set[str]) -> list[BrokerOrder]:
+    async def _orders_of_names(self, names: set[str]) -> list[BrokerOrder]:
         """Return the orders of these names; one that has ended is asked for once."""
-        for name in sorted(names - self._ended.keys())[:NAMES_MAX]:
+        for name in sorted(names - self._ended_orders.keys())[:NAMES_MAX]:
             if (row := await self._reads.order_by_client_id(name)) is not None:
-                self._ended[name] = wire.order(row)
-        found = [self._ended[name] for name in names & self._ended.keys()]
-        self._ended = {order.client_order_id: order for order in found if order.status in wire.ENDED}
-        return found
+                self._ended_orders[name] = wire.order(row)
+        orders = [self._ended_orders[name] for name in names & self._ended_orders.keys()]
+        self._ended_orders = {order.client_order_id: order for order in orders if order.status in wire.ENDED}
+        return orders
 
     async def _changes(self, days: Sequence[str] | None) -> frozenset[str] | None:
-        """Return the symbols; None where nobody says: the rest of the look counts all the same."""
+        """Return the symbols with corporate actions; None where they cannot be read: the rest of the look counts."""
         if days is None:
             return None
         try:
             for day in days:
-                if day not in self._changed or day == max(days):  # of the newest one more may be announced yet
-                    self._changed[day] = await self._changes_of(day)
+                if day not in self._changes_by_day or day == max(days):  # of the newest one more may be announced yet
+                    self._changes_by_day[day] = await self._changes_of(day)
         except BrokerError:
             return None
-        return frozenset().union(*(self._changed[day] for day in days))
+        return frozenset().union(*(self._changes_by_day[day] for day in days))
 
     async def _changes_of(self, day: str) -> frozenset[str]:
         rows = await self._reads.shares_changed(day)
