@@ -184,27 +184,27 @@ class GatewayOrder(msgspec.Struct):
         return self.base + sum((quantity for quantity, _ in self.fills.values()), ZERO)
 
     @property
-    def left(self) -> Decimal:
+    def leaves_qty(self) -> Decimal:
         """The quantity that may still fill; of an order in USD by its reserve price."""
         if self.quantity is not None:
             return max(self.quantity - self.filled, ZERO)
-        spent = sum((quantity * price for quantity, price in self.fills.values()), ZERO)
+        cost = sum((quantity * price for quantity, price in self.fills.values()), ZERO)
         dollars = wire.optional_decimal(self.row or self.body, "notional") or ZERO
-        return max((dollars - spent) / self.reserve, ZERO).quantize(FINEST) if self.reserve else ZERO
+        return max((dollars - cost) / self.reserve, ZERO).quantize(FINEST) if self.reserve else ZERO
 
     @property
-    def taken(self) -> Decimal:
+    def filled_or_open(self) -> Decimal:
         """The quantity that it filled or may still fill."""
         return self.filled + self.to_come
 
     @property
     def to_come(self) -> Decimal:
         """The quantity that is not booked and may still fill, or did."""
-        return self.left if self.open else self.unbooked
+        return self.leaves_qty if self.open else self.unbooked
 
     @property
     def unbooked(self) -> Decimal:
-        """The quantity that an ended order filled beyond what is booked; after a bust its fills are read apart."""
+        """What an ended order filled and the books lack; 0 after a bust, whose fills are read one by one."""
         if self.open or self.amended_ns:
             return ZERO
         return max((wire.optional_decimal(self.row, "filled_qty") or ZERO) - self.filled, ZERO)
@@ -273,7 +273,7 @@ class Ledgers(msgspec.Struct):
     coins: tuple[str, ...] = ()  # crypto that `main` holds, by the last report
 
     def __post_init__(self) -> None:
-        """Give it the sub-account of what nobody else owns, and a snapshot's orders as they were taken."""
+        """Add `main`, the sub-account of all that no other owns; put a snapshot's orders in their sequence."""
         self.orders = dict(sorted(self.orders.items(), key=lambda item: item[1].created_ns))
         if MAIN not in self.accounts:
             self.accounts[MAIN] = SubAccount(MAIN, "")
@@ -293,13 +293,13 @@ class Ledgers(msgspec.Struct):
         holds = account in self.accounts and bool(self.accounts[account].holdings)
         return holds or any(order.account == account for order in self.open_orders())
 
-    def guards_beside(self, new: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the prefixes of a start, and those of before whose sub-accounts hold something: their guards act."""
+    def guard_prefixes(self, new: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return a start's guard prefixes, and former ones whose sub-account holds something: those guards act too."""
         prefixes = dict(new)
         return [*new, *(pair for pair in self.guards if pair[0] not in prefixes and self.works(pair[1]))]
 
     @property
-    def halted_before(self) -> str:
+    def former_halt_words(self) -> str:
         """The end of the words of a halt that takes this one's place, "" without one."""
         return "" if self.halt is None else f"{BEFORE}{self.halt[0]}: {self.halt[1]}"
 
@@ -311,7 +311,7 @@ class Ledgers(msgspec.Struct):
 
     def working(self, symbol: str) -> list[GatewayOrder]:
         """Return all orders of a symbol that may still fill, whoever's."""
-        return [self.orders[name] for name, traded in self.live.items() if traded == symbol]
+        return [self.orders[name] for name, order_symbol in self.live.items() if order_symbol == symbol]
 
     def open_orders(self) -> list[GatewayOrder]:
         """Return all orders that may still fill."""
@@ -325,7 +325,7 @@ class Ledgers(msgspec.Struct):
         orders = (order for order in self.open_orders() if order.opens and order.account != MAIN)
         return sorted(order.name for order in orders if self.accounts[order.account].quantity(order.symbol) >= 0)
 
-    def taken_since(self, ns: int) -> Iterator[GatewayOrder]:
+    def orders_since(self, ns: int) -> Iterator[GatewayOrder]:
         """Yield the orders of all sub-accounts but `main` that were taken at `ns` or later, newest first."""
         for order in reversed(self.orders.values()):
             if order.account != MAIN:
@@ -343,9 +343,9 @@ class Ledgers(msgspec.Struct):
             self.live[order.name] = order.symbol
         else:
             self.live.pop(order.name, None)
-        self._note_unbooked(order)
+        self._note_booking(order)
 
-    def _note_unbooked(self, order: GatewayOrder) -> None:
+    def _note_booking(self, order: GatewayOrder) -> None:
         if order.unbooked:
             self.unbooked[order.name] = order.symbol
         else:
@@ -357,7 +357,7 @@ class Ledgers(msgspec.Struct):
         self.live.pop(name, None)
         self.unbooked.pop(name, None)
 
-    def being_amended(self) -> list[GatewayOrder]:
+    def orders_in_amendment(self) -> list[GatewayOrder]:
         """Return the orders whose amended fills are being read, for two minutes at most: then what is known counts."""
         since_ns = self.now_ns - AMENDING_NS
         orders = [self.order_by_id(order_id) for order_id, at_ns in self.amending.items() if at_ns > since_ns]
@@ -365,21 +365,21 @@ class Ledgers(msgspec.Struct):
 
     def held_for_orders(self, account: str, symbol: str) -> Decimal:
         """Return how much of a long holding its own sales keep: the working ones, and what ended ones sold unbooked."""
-        return self._kept(symbol, account) + self.filled_unbooked(symbol, "sell", account)
+        return self._reserved_by_sales(symbol, account) + self.unbooked_quantity(symbol, "sell", account)
 
-    def _kept(self, symbol: str, account: str = "", without: GatewayOrder | None = None) -> Decimal:
+    def _reserved_by_sales(self, symbol: str, account: str = "", without: GatewayOrder | None = None) -> Decimal:
         """Return what working sales of a sub-account ("": of all) keep, but for `without`.
 
         Of an order and the one that comes in its place the broker has one at a time: the greater counts.
         """
         sales = (o for o in self.working(symbol) if o.side == "sell" and o is not without)
         orders = {order.name: order for order in sales if account in ("", order.account)}
-        twice = (min(o.left, orders[o.replaces].left) for o in orders.values() if o.replaces in orders)
-        return sum((order.left for order in orders.values()), ZERO) - sum(twice, ZERO)
+        twice = (min(o.leaves_qty, orders[o.replaces].leaves_qty) for o in orders.values() if o.replaces in orders)
+        return sum((order.leaves_qty for order in orders.values()), ZERO) - sum(twice, ZERO)
 
-    def filled_unbooked(self, symbol: str, side: str, account: str = "") -> Decimal:
+    def unbooked_quantity(self, symbol: str, side: str, account: str = "") -> Decimal:
         """Return what ended orders of a sub-account ("": of all) filled that is not booked: its news is on its way."""
-        orders = (self.orders[name] for name, traded in self.unbooked.items() if traded == symbol)
+        orders = (self.orders[name] for name, order_symbol in self.unbooked.items() if order_symbol == symbol)
         return sum((o.unbooked for o in orders if o.side == side and account in ("", o.account)), ZERO)
 
     def free(self, account: str, symbol: str, without: GatewayOrder | None = None) -> Decimal:
@@ -388,68 +388,68 @@ class Ledgers(msgspec.Struct):
         The account has less where `main` sold what others hold. Where shares became fewer, and no line says so yet, a
         holding is its part of them. The sale `without` counts as gone.
         """
-        own = self._part_of_fewer(account, symbol) - self._kept(symbol, account, without)
-        there = self._there(symbol) - self._kept(symbol, "", without)
-        own -= self.filled_unbooked(symbol, "sell", account)
-        there -= self.filled_unbooked(symbol, "sell")
-        return max(min(own, there), ZERO)
+        own_free = self._part_of_fewer(account, symbol) - self._reserved_by_sales(symbol, account, without)
+        account_free = self._account_quantity(symbol) - self._reserved_by_sales(symbol, "", without)
+        own_free -= self.unbooked_quantity(symbol, "sell", account)
+        account_free -= self.unbooked_quantity(symbol, "sell")
+        return max(min(own_free, account_free), ZERO)
 
-    def _there(self, symbol: str) -> Decimal:
-        """Return how much the account has: of shares that became more, and no line says so yet, the broker's figure."""
+    def _account_quantity(self, symbol: str) -> Decimal:
+        """Return what all hold by the books; the broker's figure where a split without a line made it more."""
         books = sum(self.holders(symbol).values(), ZERO)
         if self.differences.get(symbol, (0, ""))[1] not in self.doubts:
             return books
-        later = sum(self.traded_since(symbol, self.reported_ns).values(), ZERO)
+        later = sum(self.trades_since(symbol, self.reported_ns).values(), ZERO)
         return max(books, self.broker_held.get(symbol, ZERO) + later)
 
     def _part_of_fewer(self, account: str, symbol: str) -> Decimal:
-        """Return a holding; of shares that others hold too, and that a split lastingly made fewer, its part.
+        """Return a holding; its part of the broker's figure where a reverse split without a line made it less.
 
         That is the part of what was there when the difference began, with what was traded since. Fewer that cost
         together what all did are a split's; of others nobody knows whose are gone, and they shut no way out.
         """
         since_ns, words = self.differences.get(symbol, (0, ""))
-        own, held = self.accounts[account].quantity(symbol), self.holders(symbol)
-        if words not in self.doubts or len(held) < 2:
-            return own
-        since = self.traded_since(symbol, since_ns)
-        reported = sum(since.values(), ZERO) - sum(self.traded_since(symbol, self.reported_ns).values(), ZERO)
-        before = sum(held.values(), ZERO) - sum(since.values(), ZERO)
-        there, mine = self.broker_held.get(symbol, ZERO) - reported, own - since.get(account, ZERO)
-        if not (0 <= there < before and self._cost_as_before(symbol, before, there)):
-            return own
-        step = FINEST if self.accounts[account].fractions or mine % 1 else Decimal(1)
-        return floor_to(mine * there / before, step) + since.get(account, ZERO)
+        quantity, holders = self.accounts[account].quantity(symbol), self.holders(symbol)
+        if words not in self.doubts or len(holders) < 2:
+            return quantity
+        trades = self.trades_since(symbol, since_ns)
+        reported_sum = sum(trades.values(), ZERO) - sum(self.trades_since(symbol, self.reported_ns).values(), ZERO)
+        old_total = sum(holders.values(), ZERO) - sum(trades.values(), ZERO)
+        new_total, old_part = self.broker_held.get(symbol, ZERO) - reported_sum, quantity - trades.get(account, ZERO)
+        if not (0 <= new_total < old_total and self._cost_as_before(symbol, old_total, new_total)):
+            return quantity
+        step = FINEST if self.accounts[account].fractions or old_part % 1 else Decimal(1)
+        return floor_to(old_part * new_total / old_total, step) + trades.get(account, ZERO)
 
-    def _cost_as_before(self, symbol: str, before: Decimal, there: Decimal) -> bool:
+    def _cost_as_before(self, symbol: str, old_total: Decimal, new_total: Decimal) -> bool:
         """Return whether fewer shares cost more each and together the same, but for a fraction that is paid out."""
         average, former = self.broker_averages.get(symbol, ZERO), self.agreed_averages.get(symbol, ZERO)
-        near = former * before * COST_NEAR + average
-        return abs(average - former) > former * COST_NEAR and abs(average * there - former * before) <= near
+        near = former * old_total * COST_NEAR + average
+        return abs(average - former) > former * COST_NEAR and abs(average * new_total - former * old_total) <= near
 
-    def may_explain(self, what: str) -> str:
+    def may_explain(self, subject: str) -> str:
         """Return what may still explain a difference of cash or of a symbol, in words; "" for nothing.
 
         A line comes within two days: what has lasted longer waits for nothing.
         """
-        began = new_york_date(self.differences[what][0])
+        began = new_york_date(self.differences[subject][0])
         if new_york_date(self.now_ns) - began >= timedelta(days=EXPLAINS_DAYS):
             return ""
-        unknown = [order for order in self.open_orders() if order.status in (SENDING, UNKNOWN)]
-        orders = [*unknown, *(self.orders[name] for name in self.unbooked), *self.being_amended()]
-        if news := next((order.name for order in orders if what in (CASH, order.symbol)), ""):
+        unknown_orders = [order for order in self.open_orders() if order.status in (SENDING, UNKNOWN)]
+        orders = [*unknown_orders, *(self.orders[name] for name in self.unbooked), *self.orders_in_amendment()]
+        if news := next((order.name for order in orders if subject in (CASH, order.symbol)), ""):
             return f"news of order {news} is on its way: try again in a moment"
-        if what == CASH:
+        if subject == CASH:
             return ""
-        until = f"until {began + timedelta(days=EXPLAINS_DAYS)} its line may come"
-        if any(what in (symbol, root_of(symbol)) for symbol in self.settled):
-            return f"a contract ended that may have become {what}: {until}"
-        since = (new_york_date(self.now_ns) - timedelta(days=EXPLAINS_DAYS)).isoformat()
-        if gone := next((moving.symbol for moving in self.moving if moving.date > since), ""):
-            return f"{gone} was taken away, and what came for it may be {what}: {until}"
-        before, there = sum(self.holders(what).values(), ZERO), self.broker_held.get(what, ZERO)
-        if self._cost_as_before(what, before, there):
-            return f"it looks like a split, as all cost what they did: {until}"
+        deadline = f"until {began + timedelta(days=EXPLAINS_DAYS)} its line may come"
+        if any(subject in (symbol, root_of(symbol)) for symbol in self.settled):
+            return f"a contract ended that may have become {subject}: {deadline}"
+        since_date = (new_york_date(self.now_ns) - timedelta(days=EXPLAINS_DAYS)).isoformat()
+        if former_symbol := next((moving.symbol for moving in self.moving if moving.date > since_date), ""):
+            return f"{former_symbol} was taken away, and what came for it may be {subject}: {deadline}"
+        old_total, new_total = sum(self.holders(subject).values(), ZERO), self.broker_held.get(subject, ZERO)
+        if self._cost_as_before(subject, old_total, new_total):
+            return f"it looks like a split, as all cost what they did: {deadline}"
         return ""
 
     def purchases(self, accounts: Collection[str]) -> list[GatewayOrder]:
@@ -457,7 +457,7 @@ class Ledgers(msgspec.Struct):
         orders = (*self.open_orders(), *(self.orders[name] for name in self.unbooked))
         return [order for order in orders if order.account in accounts and order.opens]
 
-    def reserved(self, account: str) -> Decimal:
+    def reserved_usd(self, account: str) -> Decimal:
         """Return USD that a sub-account's purchases keep from its cash until they are booked."""
         return sum((o.to_come * o.reserve * multiplier(o.symbol) for o in self.purchases((account,))), ZERO)
 
@@ -466,14 +466,14 @@ class Ledgers(msgspec.Struct):
 
         `amended`: a fill was taken back or changed, so that less may be filled than before.
         """
-        filled = wire.optional_decimal(row, "filled_qty") or ZERO
-        known = wire.optional_decimal(order.row, "filled_qty") or ZERO
+        filled_qty = wire.optional_decimal(row, "filled_qty") or ZERO
+        known_qty = wire.optional_decimal(order.row, "filled_qty") or ZERO
         status = str(row.get("status") or "")
         over = order.row.get("status") in wire.ENDED
-        if order.row and ((over and status not in wire.ENDED) or (filled < known and not over and not amended)):
+        if order.row and ((over and status not in wire.ENDED) or (filled_qty < known_qty and not over and not amended)):
             return False
         older = _updated_ns(row) < _updated_ns(order.row) - MILLISECOND_NS if order.row else False
-        if older and filled == known and status not in wire.ENDED and not amended:
+        if older and filled_qty == known_qty and status not in wire.ENDED and not amended:
             return False
         order.row, order.status, order.id = row, status or order.status, str(row["id"])
         order.quantity = wire.optional_decimal(row, "qty")
@@ -489,17 +489,17 @@ class Ledgers(msgspec.Struct):
             return False
         order.fills = {**order.fills, text(cumulative): (quantity, price)}
         account = self.accounts[order.account]
-        spent = order.sign * quantity * price * dollars(order.symbol)
-        account.cash -= spent
+        cost = order.sign * quantity * price * dollars(order.symbol)
+        account.cash -= cost
         self.changed_ns = self.now_ns
-        self.uneven += bool(spent % CENT)
+        self.uneven += bool(cost % CENT)
         if not is_pair(order.symbol):
-            account.change(order.symbol, order.sign * quantity, spent)
+            account.change(order.symbol, order.sign * quantity, cost)
             date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: it may be days late
             self.trades.setdefault(date, []).append(day_fill(order, quantity, price))
-            self.note_held(order.symbol, {order.account: order.sign * quantity}, date)
+            self.note_holders(order.symbol, {order.account: order.sign * quantity}, date)
         self.note(account, line)
-        self._note_unbooked(order)
+        self._note_booking(order)
         return True
 
     def booked(self, order: GatewayOrder, cumulative: Decimal, line: Json) -> bool:
@@ -514,78 +514,78 @@ class Ledgers(msgspec.Struct):
         if wire.time_ns(line["transaction_time"]) <= order.amended_ns or not order.amended_ns:
             return True
         name = execution_of(str(line["id"]))
-        return any(execution_of(shown.id) == name for shown in self.accounts[order.account].activities)
+        return any(execution_of(line.id) == name for line in self.accounts[order.account].activities)
 
     def amend(
-        self, order: GatewayOrder, stands: Iterable[LedgerFill], known: Iterable[Decimal], amended_ns: int
+        self, order: GatewayOrder, stands: Iterable[LedgerFill], cumulatives: Iterable[Decimal], amended_ns: int
     ) -> LinePart:
-        """Make these what stands of an order's fills; returns what changed. Each counts for its own day.
+        """Replace an order's fills by the valid ones `stands`; returns the change. Each counts for its own day.
 
-        `known` are the cumulative quantities of all fills that were taken into account: none is booked again.
+        `cumulatives` are the cumulative quantities of all fills that were taken into account: none is booked again.
         """
-        before = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
+        old_sums = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
         fills = [fill for fill in stands if fill.quantity]
         quantity, cost = sum((f.quantity for f in fills), ZERO), sum((f.quantity * f.price for f in fills), ZERO)
         size, account = dollars(order.symbol), self.accounts[order.account]
-        change = ZERO if is_pair(order.symbol) else order.sign * (quantity - before[0])
-        spent = order.sign * (cost - before[1]) * size
-        contained = dict.fromkeys((*order.fills, *map(text, known)), (ZERO, ZERO))
-        order.fills = contained | {"amended": (quantity, cost / quantity if quantity else ZERO)}
+        change = ZERO if is_pair(order.symbol) else order.sign * (quantity - old_sums[0])
+        cost_change = order.sign * (cost - old_sums[1]) * size
+        zero_fills = dict.fromkeys((*order.fills, *map(text, cumulatives)), (ZERO, ZERO))
+        order.fills = zero_fills | {"amended": (quantity, cost / quantity if quantity else ZERO)}
         order.amended_ns = amended_ns
-        account.cash -= spent
-        self.uneven += bool(cost * size % CENT or before[1] * size % CENT)
-        held = account.holdings.get(order.symbol)
+        account.cash -= cost_change
+        self.uneven += bool(cost * size % CENT or old_sums[1] * size % CENT)
+        holding = account.holdings.get(order.symbol)
         if change:
-            account.change(order.symbol, change, spent)
-        elif held is not None and held.qty * order.sign > 0:
-            account.hold(replace(held, average=held.average + spent / (held.qty * size)))
+            account.change(order.symbol, change, cost_change)
+        elif holding is not None and holding.qty * order.sign > 0:
+            account.hold(replace(holding, average=holding.average + cost_change / (holding.qty * size)))
         self.changed_ns = self.now_ns
         if not is_pair(order.symbol):
-            dated = [(new_york_date(f.filled_ns).isoformat(), day_fill(order, f.quantity, f.price)) for f in fills]
-            self._let_stand(order, before[0], dated)
-        self._note_unbooked(order)
-        return LinePart(change, -spent)
+            day_fills = [(new_york_date(f.filled_ns).isoformat(), day_fill(order, f.quantity, f.price)) for f in fills]
+            self._let_stand(order, old_sums[0], day_fills)
+        self._note_booking(order)
+        return LinePart(change, -cost_change)
 
     def trades_of(self, order: GatewayOrder) -> list[tuple[str, DayFill]]:
         """Return an order's fills among those that fees are divided by, each with its date."""
         return [(date, fill) for date, fills in self.trades.items() for fill in fills if fill.order == order.id]
 
-    def retrade(self, order: GatewayOrder, others: Iterable[tuple[str, DayFill]]) -> None:
-        """Put other fills, each with its date, in the place of an order's."""
+    def retrade(self, order: GatewayOrder, day_fills: Iterable[tuple[str, DayFill]]) -> None:
+        """Replace an order's fills by `day_fills`, each with its date."""
         for date in {date for date, _ in self.trades_of(order)}:
             self.trades[date] = [fill for fill in self.trades[date] if fill.order != order.id]
-        for date, fill in others:
+        for date, fill in day_fills:
             self.trades.setdefault(date, []).append(fill)
 
-    def _let_stand(self, order: GatewayOrder, before: Decimal, stands: Sequence[tuple[str, DayFill]]) -> None:
-        """Put what stands of an order, each fill with its date, in the place of its fills of `before` in all.
+    def _let_stand(self, order: GatewayOrder, old_total: Decimal, stands: Sequence[tuple[str, DayFill]]) -> None:
+        """Put what stands of an order, each fill with its date, in the place of its fills of `old_total` in all.
 
         Who held changes on the fills' own days. Where these are not all here any more, it changes today alone.
         """
-        former, moved = self.trades_of(order), dict[str, Decimal]()
-        all_here = sum((fill.quantity for _, fill in former), ZERO) == before
+        former, changes = self.trades_of(order), dict[str, Decimal]()
+        all_here = sum((fill.quantity for _, fill in former), ZERO) == old_total
         for sign, fills in ((-order.sign, former), (order.sign, stands)):
             for date, fill in fills:
-                moved[date] = moved.get(date, ZERO) + sign * fill.quantity
+                changes[date] = changes.get(date, ZERO) + sign * fill.quantity
         if all_here:
             self.retrade(order, stands)
         else:
-            moved = {"": order.sign * (sum((fill.quantity for _, fill in stands), ZERO) - before)}
-        for date, quantity in moved.items():
-            self.note_held(order.symbol, {order.account: quantity}, date)
+            changes = {"": order.sign * (sum((fill.quantity for _, fill in stands), ZERO) - old_total)}
+        for date, quantity in changes.items():
+            self.note_holders(order.symbol, {order.account: quantity}, date)
 
     def book(self, account: str, symbol: str, part: LinePart, date: str = "") -> None:
         """Book a part of a ledger line; `date` is whose close it counts for (today)."""
         books = self.accounts[account]
         books.cash += part.amount
         if part.quantity:
-            held = books.holdings.get(symbol)
-            if part.rescales and held is not None and held.qty + part.quantity:
-                after = held.qty + part.quantity
-                books.hold(replace(held, qty=after, average=held.average * held.qty / after))
+            holding = books.holdings.get(symbol)
+            if part.rescales and holding is not None and holding.qty + part.quantity:
+                new_quantity = holding.qty + part.quantity
+                books.hold(replace(holding, qty=new_quantity, average=holding.average * holding.qty / new_quantity))
             else:
                 books.change(symbol, part.quantity, part.cost)
-            self.note_held(symbol, {account: part.quantity}, date)
+            self.note_holders(symbol, {account: part.quantity}, date)
 
     def move(self, source: str, target: str, cash: Decimal, symbol: str, quantity: Decimal) -> Decimal:
         """Move cash, or a quantity at its average price; returns what the quantity cost.
@@ -602,17 +602,17 @@ class Ledgers(msgspec.Struct):
             value += self.marks.get(symbol, average) * quantity * multiplier(symbol)
             giver.change(symbol, -quantity, -cost)
             taker.change(symbol, quantity, cost)
-            self.note_held(symbol, {source: -quantity, target: quantity})
+            self.note_holders(symbol, {source: -quantity, target: quantity})
         if self.day[0]:
             self.day = (self.day[0], self.day[1] + (source == MAIN) * value - (target == MAIN) * value)
         return cost
 
     def take_in(self, account: str, part: LinePart, symbol: str) -> None:
         """Book what came from outside without a line; that is neither gain nor loss of the day."""
-        before = self.worth(account, self.marks)
+        former_worth = self.worth(account, self.marks)
         self.book(account, symbol, part)
         if self.day[0] and account != MAIN:
-            self.day = (self.day[0], self.day[1] + self.worth(account, self.marks) - before)
+            self.day = (self.day[0], self.day[1] + self.worth(account, self.marks) - former_worth)
 
     def note(self, account: SubAccount, fields: Json) -> None:
         """Add a row to a sub-account's activities, at its own time where it has one, else now."""
@@ -627,7 +627,7 @@ class Ledgers(msgspec.Struct):
 
     # --- who held -----------------------------------------------------------------------------------------------------
 
-    def note_held(self, symbol: str, changes: Mapping[str, Decimal], date: str = "") -> None:
+    def note_holders(self, symbol: str, changes: Mapping[str, Decimal], date: str = "") -> None:
         """Note who holds how much at the end of `date` (today), and of each later day, after these changes."""
         date = date or new_york_date(self.now_ns).isoformat()
         entries = self.held.setdefault(symbol, [])
@@ -635,13 +635,16 @@ class Ledgers(msgspec.Struct):
         if place == len(entries) or entries[place][0] != date:
             entries.insert(place, (date, dict(entries[place - 1][1]) if place else {}))
         for number in range(place, len(entries)):
-            day, held = entries[number]
-            after = {name: held.get(name, ZERO) + changes.get(name, ZERO) for name in held.keys() | changes.keys()}
-            entries[number] = (day, {name: quantity for name, quantity in sorted(after.items()) if quantity})
+            day, quantities = entries[number]
+            new_quantities = {
+                name: quantities.get(name, ZERO) + changes.get(name, ZERO)
+                for name in quantities.keys() | changes.keys()
+            }
+            entries[number] = (day, {name: quantity for name, quantity in sorted(new_quantities.items()) if quantity})
 
-    def rename_held(self, old: str, new: str, date: str) -> None:
-        """Let who held a share before this date have held it under its new name: dividends come weeks later."""
-        former = [(day, held) for day, held in self.held.get(old, []) if day < date]
+    def rename_holders(self, old: str, new: str, date: str) -> None:
+        """Copy the holders before this date to the share's new name: dividends come weeks later."""
+        former = [(day, quantities) for day, quantities in self.held.get(old, []) if day < date]
         if former and new not in self.held:
             self.held[new] = [*former, (date, {})]
 
@@ -649,31 +652,31 @@ class Ledgers(msgspec.Struct):
         """Return who holds how much of a symbol now, by sub-account."""
         return {name: a.quantity(symbol) for name, a in self.accounts.items() if a.quantity(symbol)}
 
-    def held_before(self, symbol: str, date: str) -> dict[str, Decimal]:
+    def holders_before(self, symbol: str, date: str) -> dict[str, Decimal]:
         """Return who held how much at the close before this New York date."""
         entries = self.held.get(symbol, [])
         place = bisect_left(entries, date, key=lambda entry: entry[0])
         return dict(entries[place - 1][1]) if place else {}
 
-    def traded_since(self, symbol: str, ns: int, kinds: Collection[str] = ("FILL", SHARES)) -> dict[str, Decimal]:
+    def trades_since(self, symbol: str, ns: int, kinds: Collection[str] = ("FILL", SHARES)) -> dict[str, Decimal]:
         """Return the signed quantity that each sub-account has bought, been given or sold since a time."""
-        traded: dict[str, Decimal] = {}
+        quantities: dict[str, Decimal] = {}
         for name, account in self.accounts.items():
             for row in (line.fields for line in account.activities if line.time_ns >= ns):
                 if row.get("symbol") == symbol and row["activity_type"] in kinds and not amends(row):
                     sign = -1 if row.get("side") == "sell" else 1
-                    traded[name] = traded.get(name, ZERO) + sign * Decimal(str(row["qty"]))
-        return traded
+                    quantities[name] = quantities.get(name, ZERO) + sign * Decimal(str(row["qty"]))
+        return quantities
 
-    def held_at(self, symbol: str, ns: int) -> dict[str, Decimal]:
+    def holders_at(self, symbol: str, ns: int) -> dict[str, Decimal]:
         """Return who held how much at a time, by what was traded since.
 
         What a person moved since counts as if it had been so then: it was moved in the shares that the books have.
         """
-        since = self.traded_since(symbol, ns, ("FILL",))
-        names = self.accounts.keys() & (self.holders(symbol).keys() | since.keys())
-        held = {name: self.accounts[name].quantity(symbol) - since.get(name, ZERO) for name in sorted(names)}
-        return {name: quantity for name, quantity in held.items() if quantity}
+        trades = self.trades_since(symbol, ns, ("FILL",))
+        names = self.accounts.keys() & (self.holders(symbol).keys() | trades.keys())
+        quantities = {name: self.accounts[name].quantity(symbol) - trades.get(name, ZERO) for name in sorted(names)}
+        return {name: quantity for name, quantity in quantities.items() if quantity}
 
     def take_coins(self, coins: Iterable[AlpacaPosition]) -> None:
         """Give `main` the crypto that the broker shows: no other can have one, and its fees are taken in coins."""
@@ -683,11 +686,11 @@ class Ledgers(msgspec.Struct):
             self.main.hold(coin)
         self.coins = tuple(coin.symbol for coin in coins)
 
-    def open_with(self, positions: Iterable[tuple[str, Decimal, Decimal]], before: str) -> None:
-        """Give `main` what the account holds at the opening, as held since the date `before`."""
+    def open_with(self, positions: Iterable[tuple[str, Decimal, Decimal]], since_date: str) -> None:
+        """Give `main` what the account holds at the opening, as held since `since_date`."""
         for symbol, quantity, average in positions:
             self.main.hold(AlpacaPosition(symbol, quantity, average))
-            self.held[symbol] = [(before, {MAIN: quantity})]
+            self.held[symbol] = [(since_date, {MAIN: quantity})]
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
@@ -699,15 +702,15 @@ class Ledgers(msgspec.Struct):
 
     def sums(self) -> tuple[Decimal, dict[str, Decimal]]:
         """Return the cash and the holdings of all sub-accounts together."""
-        held: dict[str, Decimal] = {}
+        quantities: dict[str, Decimal] = {}
         for account in self.accounts.values():
             for symbol, holding in account.holdings.items():
-                held[symbol] = held.get(symbol, ZERO) + holding.qty
+                quantities[symbol] = quantities.get(symbol, ZERO) + holding.qty
         cash = sum((account.cash for account in self.accounts.values()), ZERO)
-        return cash, {symbol: quantity for symbol, quantity in held.items() if quantity}
+        return cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity}
 
     def forget(self) -> None:
-        """Drop what is too old to be asked for."""
+        """Drop what is so old that nobody asks for it."""
         today = new_york_date(self.now_ns)
         orders_from, lines_from, held_from = (
             (today - timedelta(days=days)).isoformat() for days in (ORDERS_DAYS, LINES_DAYS, HELD_DAYS)
@@ -765,8 +768,8 @@ def name_of_part(line_id: str, account: str) -> str:
     """Return the id of a sub-account's part of a ledger line: the line's own time, another UUID; `main` keeps it."""
     if account == MAIN:
         return line_id
-    before, _, rest = line_id.rpartition("::")
-    return f"{before}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{rest} {account}')}"
+    prefix, _, rest = line_id.rpartition("::")
+    return f"{prefix}::{uuid.uuid5(uuid.NAMESPACE_OID, f'{rest} {account}')}"
 
 
 def name_of_call(account: str) -> str:
@@ -795,10 +798,10 @@ def stamped_ns(line_id: str) -> int | None:
     return int(local.timestamp()) * SECOND_NS + milliseconds * MILLISECOND_NS
 
 
-def submitted_ns_of(row: Json, unknown: int) -> int:
-    """Return when the broker took an order by its row; `unknown` where that does not say."""
+def submitted_ns_of(row: Json, default_ns: int) -> int:
+    """Return when the broker took an order by its row; `default_ns` where that does not say."""
     ns = wire.first_moment_ns(row, "submitted_at", "created_at")
-    return unknown if ns is None else ns
+    return default_ns if ns is None else ns
 
 
 def _updated_ns(row: Json) -> int:

@@ -58,7 +58,7 @@ from daemon.gateway.journal import (
     kept_for,
     open_journal,
     read_books,
-    rotate_stopped,
+    rotate_idle,
     rotate_when_due,
     verify,
 )
@@ -116,16 +116,18 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
     )
 
 
-def desks_before(opened: Opened) -> list[str]:
+def former_desks(event: Opened) -> list[str]:
     """Return, in words, that desks have bought here before this journal: what they hold becomes `main`'s."""
-    held = {str(row["symbol"]) for row in opened.positions}
-    theirs = [row for row in opened.orders if parse_name(wire.text(row.get("client_order_id"))) is not None]
-    symbols = sorted(held & {wire.text(row.get("symbol")) for row in theirs})
+    held_symbols = {str(row["symbol"]) for row in event.positions}
+    desk_orders = [row for row in event.orders if parse_name(wire.text(row.get("client_order_id"))) is not None]
+    symbols = sorted(held_symbols & {wire.text(row.get("symbol")) for row in desk_orders})
     if not symbols:
         return []
-    what = f"{', '.join(symbols)}, of which a desk has orders, is {MAIN}'s in this new journal, and no desk can sell it"
+    shares = (
+        f"{', '.join(symbols)}, of which a desk has orders, is {MAIN}'s in this new journal, and no desk can sell it"
+    )
     cure = f"`rltrader-gateway transfer {MAIN} NAME` moves it"
-    return [f"{what}: {cure}; where gateway.state_dir was another folder, stop, and set it back first"]
+    return [f"{shares}: {cure}; where gateway.state_dir was another folder, stop, and set it back first"]
 
 
 def capital_of(settings: GatewaySettings) -> dict[str, Decimal]:
@@ -136,11 +138,11 @@ def capital_of(settings: GatewaySettings) -> dict[str, Decimal]:
 def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Transferred]:
     """Return the events that give capital to sub-accounts that are new in the file. Raises ConfigError as `opening`."""
     fresh = {name: usd for name, usd in capital_of(settings).items() if name not in books.accounts}
-    whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved(MAIN)
+    whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved_usd(MAIN)
     if whole and whole > free:
         parts = ", ".join(f"{name} {usd}" for name, usd in fresh.items())
-        left = [name for name in gone_from_file(settings, books) if books.accounts[name].cash > 0]
-        moves = "".join(f", or by the former file `rltrader-gateway transfer {name} {MAIN}` first" for name in left)
+        owners = [name for name in gone_from_file(settings, books) if books.accounts[name].cash > 0]
+        moves = "".join(f", or by the former file `rltrader-gateway transfer {name} {MAIN}` first" for name in owners)
         words = f"{MAIN} has {free} USD that no order keeps, new sub-accounts ask for {whole} ({parts})"
         raise ConfigError(f"{words}: lower their capital{moves}")
     return [
@@ -149,14 +151,14 @@ def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Tr
 
 
 def as_there_is(moves: list[Transferred], cash: Decimal, books: Ledgers) -> list[Transferred]:
-    """Return moves of capital, of nothing where the broker's cash does not have it beside the sub-accounts' own.
+    """Return the moves of capital; with 0 USD where the broker's cash, less the sub-accounts', is not enough.
 
     What `main` had by the journal may have gone since: the capital would be another sub-account's.
     """
-    others = sum((account.cash for name, account in books.accounts.items() if name != MAIN), Decimal(0))
-    if sum((moved.cash for moved in moves), Decimal(0)) <= cash - others:
+    others_cash = sum((account.cash for name, account in books.accounts.items() if name != MAIN), Decimal(0))
+    if sum((move.cash for move in moves), Decimal(0)) <= cash - others_cash:
         return moves
-    return [structs.replace(moved, cash=Decimal(0)) for moved in moves]
+    return [structs.replace(move, cash=Decimal(0)) for move in moves]
 
 
 def gone_from_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
@@ -165,7 +167,7 @@ def gone_from_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
 
 
 def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
-    """Return, in words, where the file says another thing of sub-accounts than they have; that changes nothing."""
+    """Return, in words, where file and books differ about sub-accounts; the start changes nothing of it."""
     words = []
     for name, table in settings.sub_accounts.items():
         began = books.accounts[name].capital if name in books.accounts else table.capital
@@ -174,12 +176,12 @@ def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
             words.append(f"sub_account.{name}.capital is {table.capital}, and it began with {began}: {cure}")
     for name in gone_from_file(settings, books):
         account, orders = books.accounts[name], sum(order.account == name for order in books.open_orders())
-        held = [f"{holding.qty} {symbol}" for symbol, holding in account.holdings.items()]
-        if held or orders or abs(account.cash) >= CENT:  # less cannot be moved
-            what = f"holds {', '.join([*held, f'{account.cash:.2f} USD'])} and has {orders} orders"
-            closes = f"`rltrader-gateway panic {name}` closes it, then " if held or orders else ""
+        holdings = [f"{holding.qty} {symbol}" for symbol, holding in account.holdings.items()]
+        if holdings or orders or abs(account.cash) >= CENT:  # less cannot be moved
+            content = f"holds {', '.join([*holdings, f'{account.cash:.2f} USD'])} and has {orders} orders"
+            closes = f"`rltrader-gateway panic {name}` closes it, then " if holdings or orders else ""
             cure = f"{closes}`rltrader-gateway transfer {name} {MAIN}` moves its cash; or put it back into the file"
-            words.append(f"{name} is not in the file, {what}: no desk reaches it: {cure}")
+            words.append(f"{name} is not in the file, {content}: no desk reaches it: {cure}")
     return words
 
 
@@ -225,11 +227,11 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
                 group.create_task(_feed(service, gateway), name="watchdog")
                 group.create_task(check.run(), name="clock")
                 group.create_task(server.keep_control(control), name="control")
-                watched = GatewayStatusFile(server, folder)
-                group.create_task(watched.run(), name="status")
+                status_file = GatewayStatusFile(server, folder)
+                group.create_task(status_file.run(), name="status")
                 if settings.upstream.metrics.enabled:
-                    served = serve_metrics(watched.registry(), settings.upstream.metrics.port, log)
-                    group.create_task(served, name="metrics")
+                    metrics_server = serve_metrics(status_file.registry(), settings.upstream.metrics.port, log)
+                    group.create_task(metrics_server, name="metrics")
     finally:
         await journal.close()
         await upstream.close()
@@ -239,7 +241,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
 def clock_check(
     settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock, log: EventLogger
 ) -> ClockCheck:
-    """Return what compares the clocks: of a leap that the broker's clock confirms the gateway's time takes part."""
+    """Return the check of the clocks: the gateway's time follows a leap that the broker's clock confirms."""
 
     return ClockCheck(
         upstream.clock, clock, log, settings.upstream.alpaca.clock_skew_max_s, lambda: journal.books.now_ns
@@ -251,10 +253,10 @@ async def _open(
 ) -> None:
     """Journal the opening of a fresh journal, and the capital of new sub-accounts."""
     if journal.fresh:
-        opened = await opening(settings, upstream, clock.now_ns())
-        for words in desks_before(opened):
+        event = await opening(settings, upstream, clock.now_ns())
+        for words in former_desks(event):
             log("gateway_file_differs", detail=words)
-        journal.take(opened)
+        journal.take(event)
     _refuse_unlike(settings, journal.books)
     moves = newcomers(settings, journal.books, clock.now_ns())
     if moves:
@@ -263,8 +265,8 @@ async def _open(
         except (BrokerError, wire.Malformed):
             cash = Decimal(0)
         moves = as_there_is(moves, cash, journal.books)
-    for moved in moves:
-        journal.take(moved)
+    for move in moves:
+        journal.take(move)
     await journal.durable()
 
 
@@ -305,13 +307,13 @@ async def _feed(service: Service, gateway: Gateway) -> None:
 def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
     """Serve until a signal ends it, on the loop of its clock."""
     clock = clock_of(settings.upstream)
-    joined = clock.participant
-    with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else None) as runner:
-        runner.run(until_signalled(settings, keys, clock, folder))
+    participant = clock.participant
+    with asyncio.Runner(loop_factory=partial(VirtualLoop, participant) if participant else None) as runner:
+        runner.run(serve_until_signal(settings, keys, clock, folder))
     return 0
 
 
-async def until_signalled(settings: GatewaySettings, keys: Credentials, clock: Clock, folder: Path) -> None:
+async def serve_until_signal(settings: GatewaySettings, keys: Credentials, clock: Clock, folder: Path) -> None:
     """Serve until SIGTERM or SIGINT. Raises as `serve`; of several failed tasks the first one's error."""
     log = Log(settings.upstream.log.level, settings.upstream.log.format)
     running = asyncio.ensure_future(serve(settings, keys, clock, log, folder))
@@ -327,8 +329,8 @@ async def until_signalled(settings: GatewaySettings, keys: Credentials, clock: C
 # --- what would happen ------------------------------------------------------------------------------------------------
 
 
-async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, kept: str) -> list[tuple[bool, str]]:
-    """Try the account and the files; return what was found: is it right, in words. `books`, `kept`: of the journal."""
+async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, kind: str) -> list[tuple[bool, str]]:
+    """Try the account and the files; return what was found: is it right, in words. `books`, `kind`: of the journal."""
     findings: list[tuple[bool, str]] = []
     try:
         client_keys(settings)
@@ -338,7 +340,7 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ke
     clock = clock_of(settings.upstream)
     upstream = Upstream(settings.upstream, keys, clock, Log("error", "json", stream=io.StringIO()))
     try:
-        _refuse_unlike(settings, books, kept)
+        _refuse_unlike(settings, books, kind)
         findings += await _account_findings(settings, upstream, books, clock.now_ns())
     except BrokerError as error:
         findings.append((False, f"account: {refusal(error)}"))
@@ -364,22 +366,22 @@ async def _account_findings(
         event = await opening(settings, upstream, now_ns)
         account, positions, number = event.account, event.positions, event.number
         cash = wire.decimal(account.get("cash"), "cash")
-        left = cash - sum(event.capital.values(), Decimal(0))
+        rest_cash = cash - sum(event.capital.values(), Decimal(0))
         begins = [f"{name} begins with {usd} USD" for name, usd in event.capital.items()]
-        begins.append(f"{MAIN} keeps {left} USD, all that is held, and {len(event.orders)} orders")
-        begins += desks_before(event)
+        begins.append(f"{MAIN} keeps {rest_cash} USD, all that is held, and {len(event.orders)} orders")
+        begins += former_desks(event)
     else:
         account, positions = await upstream.reads.account(), await upstream.reads.positions()
         number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
         if number != books.number:
             raise ConfigError(f"the keys open account {number}, and the journal is of account {books.number}")
         fresh = as_there_is(newcomers(settings, books, now_ns), cash, books)
-        begins = [f"{moved.target} begins with {moved.cash} USD of {MAIN}'s" for moved in fresh]
+        begins = [f"{move.target} begins with {move.cash} USD of {MAIN}'s" for move in fresh]
         begins += unlike_file(settings, books)
-    held = _held({str(row["symbol"]): str(row["qty"]) for row in positions}) or "nothing"
-    what = f"{settings.gateway.account} account {number}: {cash} USD, holds {held}"
+    holdings = _positions_text({str(row["symbol"]): str(row["qty"]) for row in positions}) or "nothing"
+    account_words = f"{settings.gateway.account} account {number}: {cash} USD, holds {holdings}"
     trades = [(False, f"account {number} may not trade: {words}") for words in (block_reason(account),) if words]
-    return [*((True, words) for words in (what, *begins)), *trades]
+    return [*((True, words) for words in (account_words, *begins)), *trades]
 
 
 # --- asking a running gateway -----------------------------------------------------------------------------------------
@@ -436,22 +438,22 @@ def show(status: dict[str, Any]) -> str:
     rows = [*status["accounts"], *({"open_orders": "", **status[name], "name": name} for name in ("sum", "broker"))]
     for row in rows:
         figures = f"{_cents(row['cash']):>16}{_cents(row['equity']):>16}{row['open_orders']:>8}"
-        lines.append(f"{row['name']:14}{figures}  {_held(row['positions'])}")
+        lines.append(f"{row['name']:14}{figures}  {_positions_text(row['positions'])}")
     lines += [f"DIFFERENCE: {words}" for words in status["differences"]]
     if status.get("reported_ns") and not status["differences"] and _apart(status["sum"], status["broker"]):
         when = new_york_text(status["reported_ns"])[11:19]
         lines.append(f"the broker's figures are those of {when}, before the newest fills: it is asked each minute")
     if status["doubts"]:
         lines.append("no new risk until they agree; `rltrader-gateway accept` gives away what no line will explain")
-    lines += [f"SHORT: {words}" for words in _owed(status["accounts"])]
+    lines += [f"SHORT: {words}" for words in _shortage_texts(status["accounts"])]
     if (halt := status["halt"]) is not None:
         ends = "the New York day" if halt["reason"] == "day_loss" else "`rltrader-gateway resume`"
         lines.append(f"HALT: {halt['reason']}: {halt['detail']}; {ends} ends it")
     if why := status.get("blocked"):  # a gateway of a former version does not say
         lifts = f"`rltrader-gateway lift {ALL}` lifts that" if FENCE in why else "look at its page at the broker"
         lines.append(f"BLOCKED: the account takes no orders, and maybe no exit: {why}; {lifts}")
-    fenced = [row["name"] for row in status["accounts"] if row["suspended"]]
-    lines += [f"FENCED: {_fenced(name)}" for name in fenced]
+    fenced_names = [row["name"] for row in status["accounts"] if row["suspended"]]
+    lines += [f"FENCED: {_fence_text(name)}" for name in fenced_names]
     lines.append(status["away"] or "the broker is there")
     return "\n".join(lines) + "\n"
 
@@ -466,11 +468,11 @@ def _apart(total: dict[str, Any], broker: dict[str, Any]) -> bool:
     return any(total[figure] != broker[figure] for figure in ("cash", "positions"))
 
 
-def _owed(accounts: list[dict[str, Any]]) -> Iterator[str]:
+def _shortage_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:
     """Yield, in words, what `main` is short of while sub-accounts hold it, and what ends that."""
     positions = {row["name"]: row["positions"] for row in accounts}
     for symbol, quantity in positions.pop(MAIN, {}).items():
-        names = [name for name, held in positions.items() if Decimal(held.get(symbol, "0")) > 0]
+        names = [name for name, quantities in positions.items() if Decimal(quantities.get(symbol, "0")) > 0]
         if Decimal(quantity) < 0 and names:
             missing = quantity.removeprefix("-")
             move = f"rltrader-gateway transfer {names[0]} {MAIN} --symbol {symbol} --quantity {missing} --why WORDS"
@@ -480,16 +482,16 @@ def _owed(accounts: list[dict[str, Any]]) -> Iterator[str]:
             )
 
 
-def _held(positions: dict[str, str]) -> str:
+def _positions_text(positions: dict[str, str]) -> str:
     return first_named([f"{quantity} {symbol}" for symbol, quantity in positions.items() if quantity != "0"])
 
 
-def _fenced(name: str) -> str:
+def _fence_text(name: str) -> str:
     return f"{name} takes no new risk until `rltrader-gateway lift {name}`"
 
 
-def closed(rows: list[dict[str, Any]]) -> str:
-    """Return, in words, what came of closing each position of a sub-account."""
+def closing_text(rows: list[dict[str, Any]]) -> str:
+    """Return, in words, the result of closing each position of a sub-account."""
     lines = []
     for row in rows:
         body = row["body"]
@@ -512,7 +514,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     problem: Exception
     try:
-        return _done(options)
+        return _run_command(options)
     except MayPass as error:
         problem, code = error, FAILED
     except ConfigError as error:
@@ -538,7 +540,7 @@ def _starts_for_a_desk(options: argparse.Namespace) -> bool:
         return False
 
 
-def _done(options: argparse.Namespace) -> int:
+def _run_command(options: argparse.Namespace) -> int:
     if options.command == "init":
         if options.config.exists():
             raise ConfigError(f"{options.config}: exists already: move it away, or edit it by hand")
@@ -546,8 +548,8 @@ def _done(options: argparse.Namespace) -> int:
         order = SetupRequest(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
         sys.stdout.write(asyncio.run(init(order, _account_keys())))
         return 0
-    mistyped = options.command and not options.config.exists()  # the last start may be another gateway's
-    if options.check or options.command in ("keys", "desk") or mistyped:
+    is_mistyped = options.command and not options.config.exists()  # the last start may be another gateway's
+    if options.check or options.command in ("keys", "desk") or is_mistyped:
         settings = load_gateway(options.config)
     else:
         settings = load_or_last(options.config)
@@ -557,16 +559,16 @@ def _done(options: argparse.Namespace) -> int:
         case "keys":
             return _keys(settings, options.name)
         case "desk":
-            _known(settings, options.name)
+            _check_name(settings, options.name)
             sys.stdout.write(desk_file(settings, options.name, options.strategy))
             return 0
         case "verify":
             report = verify(options.file or standing(Path(settings.gateway.state_dir)))
-            found = report.difference or f"{report.stepped} events stepped again, identical"
-            sys.stdout.write(f"{report.rows} rows, {report.snapshots} snapshots: {found}\n")
+            outcome = report.difference or f"{report.stepped} events stepped again, identical"
+            sys.stdout.write(f"{report.rows} rows, {report.snapshots} snapshots: {outcome}\n")
             return FAILED if report.difference else 0
         case "rotate":
-            rotation = rotate_stopped(Path(settings.gateway.state_dir), settings.gateway.account)
+            rotation = rotate_idle(Path(settings.gateway.state_dir), settings.gateway.account)
             sizes = f"{rotation.before >> 20} MiB: {rotation.old}; the journal has {rotation.after >> 20} MiB"
             sys.stdout.write(f"rotated at row {rotation.row:,}, chain head {rotation.head}\nwhat was, {sizes}\n")
             return 0
@@ -577,25 +579,25 @@ def _done(options: argparse.Namespace) -> int:
         case "transfer":
             body = {
                 "source": options.source, "target": options.target, "cash": options.cash, "symbol": options.symbol,
-                "quantity": options.quantity, "by": _who(options), "why": options.why,
+                "quantity": options.quantity, "by": _operator(options), "why": options.why,
             }  # fmt: skip
             return _print_result("transfer", show(ask(settings, "POST", "/transfer", body)))
         case "accept":
             body = {"what": options.what, "figure": options.figure, "account": options.account}
-            body |= {"by": _who(options), "why": options.why}
+            body |= {"by": _operator(options), "why": options.why}
             return _print_result("accept", show(ask(settings, "POST", "/accept", body)))
         case "halt" | "resume":
-            body = {"by": _who(options), "why": options.why, "seen": getattr(options, "seen", "")}
+            body = {"by": _operator(options), "why": options.why, "seen": getattr(options, "seen", "")}
             return _print_result(options.command, show(ask(settings, "POST", f"/{options.command}", body)))
         case "lift":
-            body = {"account": options.name, "by": _who(options), "seen": options.seen}
+            body = {"account": options.name, "by": _operator(options), "seen": options.seen}
             return _print_result("lift", show(ask(settings, "POST", "/lift", body)))
         case "panic":
-            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": _who(options)})
-            _print_result("panic", closed(rows) + f"{_fenced(options.name)}\n" * (options.name != ALL))
+            rows = ask(settings, "POST", "/panic", {"account": options.name, "by": _operator(options)})
+            _print_result("panic", closing_text(rows) + f"{_fence_text(options.name)}\n" * (options.name != ALL))
             return 0 if all(row["status"] == 200 for row in rows) else FAILED
     if options.check:
-        findings = asyncio.run(check(settings, _account_keys(), *_journaled(settings)))
+        findings = asyncio.run(check(settings, _account_keys(), *_journal_books(settings)))
         for right, words in findings:
             sys.stdout.write(f"{'ok  ' if right else 'FAIL'} {words}\n")
         return 0 if all(right for right, _ in findings) else FAILED
@@ -603,7 +605,7 @@ def _done(options: argparse.Namespace) -> int:
     return _run(settings, _account_keys(), Path(settings.gateway.state_dir).absolute())
 
 
-def _who(options: argparse.Namespace) -> str:
+def _operator(options: argparse.Namespace) -> str:
     return options.who.strip() or person()
 
 
@@ -618,9 +620,9 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
 
     Raises ConfigError, the mistake, while they hold nothing and have no order.
     """
-    books, kept = _journaled(settings)
+    books, kind = _journal_books(settings)
     try:
-        _refuse_unlike(settings, books, kept)
+        _refuse_unlike(settings, books, kind)
     except ConfigError as error:
         settings = last_start(file, error)
     if settings.mistake and not books.is_needed:
@@ -628,26 +630,26 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
     return settings
 
 
-def _journaled(settings: GatewaySettings) -> tuple[Ledgers, str]:
+def _journal_books(settings: GatewaySettings) -> tuple[Ledgers, str]:
     """Return the books of a gateway's journal, and whether it is of a paper or a live account ("": there is none)."""
     file = standing(Path(settings.gateway.state_dir))
     return (read_books(file), kept_for(file)) if file.exists() else (Ledgers(), "")
 
 
-def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kept: str = "") -> None:
+def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kind: str = "") -> None:
     """Raise ConfigError for a journal that a file does not go with.
 
-    It is of another account, `kept` is not what the file says of paper or live, new capital is more than `main` has, or
+    It is of another account, `kind` is not what the file says of paper or live, new capital is more than `main` has, or
     a guard's prefix was another sub-account's: what the guard of that one sells would be booked as this one's.
     """
     expected = settings.gateway.account_number
-    if kept and kept != settings.gateway.account:
-        raise ConfigError(f"the journal is of a {kept} account, gateway.account is {settings.gateway.account}")
+    if kind and kind != settings.gateway.account:
+        raise ConfigError(f"the journal is of a {kind} account, gateway.account is {settings.gateway.account}")
     if expected and books.number and books.number != expected:
         raise ConfigError(f"the journal is of account {books.number}, gateway.account_number is {expected}")
-    before = dict(books.guards)
+    owners = dict(books.guards)
     for prefix, name in settings.guards:
-        if (owner := before.get(prefix, name)) != name and (owner in settings.sub_accounts or books.works(owner)):
+        if (owner := owners.get(prefix, name)) != name and (owner in settings.sub_accounts or books.works(owner)):
             words = f"which {owner} had at the last start, and its guard may still use: give {name} another one"
             raise ConfigError(f"sub_account.{name}.guard_prefix is {prefix[:-1]!r}, {words}")
     if books.number:
@@ -661,13 +663,13 @@ def _account_keys() -> Credentials:
     return keys
 
 
-def _known(settings: GatewaySettings, name: str) -> None:
+def _check_name(settings: GatewaySettings, name: str) -> None:
     if name not in settings.sub_accounts:
         raise ConfigError(f"{name} is no sub-account: expected one of {', '.join(settings.sub_accounts)}")
 
 
 def _keys(settings: GatewaySettings, name: str) -> int:
-    _known(settings, name)
+    _check_name(settings, name)
     file = key_files(settings, name)[0]
     if file.exists():
         raise ConfigError(f"{file.parent}: has keys already: remove them first, the desk then needs the new ones")

@@ -131,20 +131,21 @@ def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> Ga
         raise ConfigError(f"{path}: {read_problem(error)}: {cure}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
-    known = ("gateway", "account", "sub_account", *SHARED_TABLES)
-    strange = sorted(tables.keys() - set(known))
+    table_names = ("gateway", "account", "sub_account", *SHARED_TABLES)
+    strange = sorted(tables.keys() - set(table_names))
     if strange:
-        raise ConfigError(f"{path}: [{strange[0]}] is no table of a gateway: expected one of {', '.join(known)}")
+        raise ConfigError(f"{path}: [{strange[0]}] is no table of a gateway: expected one of {', '.join(table_names)}")
     for name in sorted(environment):
         if name.startswith(_OF_THE_FILE):
             raise ConfigError(f"{name} (from the environment) counts for nothing: write it into {path} and unset it")
     gateway = _table(path, "gateway", GatewayTable, tables.get("gateway", {}))
     account = _table(path, "account", AccountLimits, tables.get("account", {}))
-    named = tables.get("sub_account", {})
-    if not isinstance(named, dict):
+    sub_tables = tables.get("sub_account", {})
+    if not isinstance(sub_tables, dict):
         raise ConfigError(f"{path}: sub_account is no table of tables: expected [sub_account.NAME], once for each")
     subs = {
-        name: _table(path, f"sub_account.{name}", SubAccountTable, table, name=name) for name, table in named.items()
+        name: _table(path, f"sub_account.{name}", SubAccountTable, table, name=name)
+        for name, table in sub_tables.items()
     }
     problems = list(_wrong(gateway, subs))
     if problems:
@@ -160,28 +161,28 @@ def load_or_last(path: Path) -> GatewaySettings:
         return last_start(path, error)
 
 
-def last_start(path: Path, refused: ConfigError) -> GatewaySettings:
-    """Return the settings of the last start: desks that hold something need a gateway. Raises `refused` without one.
+def last_start(path: Path, error: ConfigError) -> GatewaySettings:
+    """Return the settings of the last start: desks that hold something need a gateway. Raises `error` without one.
 
     Of the environment only what is known counts.
     """
     folder = state_dir_of(path)
-    known = {variable(f"{table}.{key}") for table, keys in defaults().items() for key in keys}
+    variables = {variable(f"{table}.{key}") for table, keys in defaults().items() for key in keys}
     try:
-        last = load_gateway(folder / LAST_START, {name: os.environ[name] for name in known & os.environ.keys()})
+        last = load_gateway(folder / LAST_START, {name: os.environ[name] for name in variables & os.environ.keys()})
     except ConfigError:
-        raise refused from None
+        raise error from None
     where = last.gateway.model_copy(update={"state_dir": str(folder)})  # it may have been moved since
-    return replace(last, gateway=where, mistake=str(refused))
+    return replace(last, gateway=where, mistake=str(error))
 
 
 def state_dir_of(path: Path) -> Path:
     """Return the state directory that a file names, whatever else is wrong with it."""
     try:
-        found = _STATE_DIR.search(path.read_text(encoding="utf-8", errors="replace"))
+        match = _STATE_DIR.search(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        found = None
-    return Path(found[1] if found else GatewayTable().state_dir)
+        match = None
+    return Path(match[1] if match else GatewayTable().state_dir)
 
 
 def keep_start(folder: Path, settings: GatewaySettings) -> None:
@@ -206,11 +207,11 @@ def _table(path: Path, title: str, kind: type[Any], values: object, **more: obje
     raise refusal(f"{path}: {title}.{problem}" for problem in problems)
 
 
-def _odd(known: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
-    """Yield what no table may hold: unknown keys, and values that pydantic would convert or pass on."""
+def _odd(keys: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
+    """Yield the mistakes that pydantic accepts: unknown keys, and values that it would convert."""
     for key, value in values.items():
-        if key not in known:
-            nearest = get_close_matches(key, known, n=1, cutoff=0.0)[0]
+        if key not in keys:
+            nearest = get_close_matches(key, keys, n=1, cutoff=0.0)[0]
             yield f"{key} is unknown: did you mean {nearest}? Correct or remove it"
         elif isinstance(value, bool):
             yield f"{key} is {str(value).lower()}: expected a value of its own, not true or false: correct it"
@@ -295,9 +296,9 @@ def usable_keys(settings: GatewaySettings) -> tuple[dict[str, ClientKeys], list[
 
 def _secret(name: str, path: Path) -> str:
     """Return the text of one file; systemd's copy of the folder goes first."""
-    given = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    copy = Path(given) / f"{CREDENTIAL}_{name}_{path.name}"
-    if given and copy.exists():
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    copy = Path(folder) / f"{CREDENTIAL}_{name}_{path.name}"
+    if folder and copy.exists():
         path = copy
     try:
         mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="ascii").strip()

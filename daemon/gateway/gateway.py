@@ -136,7 +136,7 @@ class Gateway:
         self._alarms = AlarmCommand(command.command, command.per_minute, command.timeout_s, "gateway", log)
         self._publish: Callable[[str, Json], None] = lambda _account, _update: None
         self._on_state: Callable[[bool], None] = lambda _ready: None
-        self._shown = {
+        self._rest_accounts = {
             name: ShownBooks(name, cash=ZERO, level=0, margin=1, account_number="")
             for name in (*settings.sub_accounts, MAIN)
         }
@@ -147,18 +147,18 @@ class Gateway:
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
         self._unseen_cancels: set[str] = set()  # names of orders that are cancelled once the broker shows them
-        self._commanded: dict[str, Halted] = {}  # a person's newest halt of all, and panic of each, since the start
+        self._person_halts: dict[str, Halted] = {}  # a person's newest halt of all, and panic of each, since the start
         self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
         self._selling_out = False  # somebody looks whether contracts of today are to be sold
         self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
         self._shares = {name: TokenBucket(self.now_ns, SHARE, SHARE) for name in settings.sub_accounts}
-        self._changed = asyncio.Event()  # an order changed
-        self._wanted = asyncio.Event()  # a report
-        self._awaited = asyncio.Event()  # one that an exit waits for
-        self._reported = asyncio.Condition()
-        self._begun = self._taken_in = 0  # reports that were begun; the newest of them that was taken
+        self._order_change = asyncio.Event()  # an order changed
+        self._report_request = asyncio.Event()  # a report
+        self._exit_request = asyncio.Event()  # one that an exit waits for
+        self._report_condition = asyncio.Condition()
+        self._report_number = self._taken_in = 0  # reports that were begun; the newest of them that was taken
         self._began_ns = clock.now_ns()
-        self._told_blocked = ""  # of `block_reason`, what a person was told
+        self._blocked_words = ""  # of `block_reason`, what a person was told
         self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
@@ -166,7 +166,7 @@ class Gateway:
         self._listening = False
         self._connection = 0
         self.ready = False
-        self._why_away = "the broker was not reached yet"
+        self._away_reason = "the broker was not reached yet"
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bugs: asyncio.Queue[BaseException] = asyncio.Queue()
 
@@ -194,7 +194,7 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled: the broker's stream, reports, and orders of an earlier life without an answer."""
         await self._is_of_this_account()
-        guards = self.books.guards_beside(self.settings.guards)
+        guards = self.books.guard_prefixes(self.settings.guards)
         await self.do(GatewayStarted(self.now_ns(), self.journal.code, guards))
         if (damage := self.journal.damage(self.now_ns())) is not None:
             await self._halt(damage)
@@ -218,10 +218,10 @@ class Gateway:
 
     async def _halt_by_mistake(self) -> None:
         """Take no new risk by the file of the last start; say so at each one."""
-        halt, reason, before = self.books.halt, "configuration", self.books.halted_before
+        halt, reason, rest = self.books.halt, "configuration", self.books.former_halt_words
         if halt is not None and halt[0] == reason:  # of an earlier start: this one's mistake takes its place
-            before = "".join(halt[1].partition(BEFORE)[1:])
-        words = f"started by the file of the last start, since this one had a mistake: {self.settings.mistake}{before}"
+            rest = "".join(halt[1].partition(BEFORE)[1:])
+        words = f"started by the file of the last start, since this one had a mistake: {self.settings.mistake}{rest}"
         if halt is None or halt[:2] != (reason, words):
             await self.do(Halted(self.now_ns(), reason, words, "gateway"))
         self._has_halted()
@@ -263,15 +263,15 @@ class Gateway:
         self._has_changed()
 
     def _has_changed(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._order_change.set()
+        self._order_change = asyncio.Event()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_end)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bugs.put_nowait(error)
@@ -299,7 +299,7 @@ class Gateway:
             if event in FILLS:
                 readable_fill(update)
         except wire.Malformed:
-            self._wanted.set()
+            self._report_request.set()
             raise
         self._take_in(update)
 
@@ -329,13 +329,13 @@ class Gateway:
 
     def _on_stream(self, listening: bool, detail: str) -> None:
         self._listening = listening
-        self._wanted.set()
+        self._report_request.set()
         if not listening:
             self._connection += 1
             self._set_ready(False, f"the broker's trade stream is gone: {detail}")
 
     def _set_ready(self, ready: bool, why: str = "") -> None:
-        self._why_away = why
+        self._away_reason = why
         if ready != self.ready:
             self.ready = ready
             if ready:
@@ -346,7 +346,7 @@ class Gateway:
 
     def away(self) -> str:
         """Return why the books may be stale, "" while stream and reports are whole."""
-        return "" if self.ready else self._why_away
+        return "" if self.ready else self._away_reason
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -359,14 +359,14 @@ class Gateway:
         failures, every_s = 0, self.settings.upstream.alpaca.report_every_s
         every_ns = every_s * SECOND_NS
         while True:
-            while not (self._listening or self._awaited.is_set()):
-                self._wanted.clear()
-                await self._until(self._wanted, every_ns)
-            connection, listened = self._connection, self._listening
-            self._wanted.clear()
-            self._awaited.clear()
+            while not (self._listening or self._exit_request.is_set()):
+                self._report_request.clear()
+                await self._wait_at_most(self._report_request, every_ns)
+            connection, was_listening = self._connection, self._listening
+            self._report_request.clear()
+            self._exit_request.clear()
             self._figure_is_old = False
-            self._begun += 1
+            self._report_number += 1
             try:
                 await self._check.measure_when_due(every_s)
                 self._began_in_time()
@@ -381,15 +381,15 @@ class Gateway:
                 continue
             failures = 0
             await self._take_report(self._without_closing(event))
-            if listened and connection == self._connection:  # else it would hide the hole
+            if was_listening and connection == self._connection:  # else it would hide the hole
                 self._set_ready(True)
             if not self._selling_out and self._ends_today():
                 self._selling_out = True
                 self._spawn(self._sell_out())
             await self.clock.sleep_until(self.now_ns() + round(EXIT_GAP_S * SECOND_NS))
-            await self._until(self._awaited, round((REPORT_GAP_S - EXIT_GAP_S) * SECOND_NS))
+            await self._wait_at_most(self._exit_request, round((REPORT_GAP_S - EXIT_GAP_S) * SECOND_NS))
             again_ns = 10 * SECOND_NS if self.books.differences and not self.books.doubts else every_ns
-            await self._until(self._wanted, again_ns)
+            await self._wait_at_most(self._report_request, again_ns)
 
     # --- contracts that end today -------------------------------------------------------------------------------------
 
@@ -444,8 +444,8 @@ class Gateway:
                 self._spawn(self._cancel_sibling(order.name))
             await self._swept([order.name for order in orders])
             await self.close(name, symbol, None, None)
-        except Refusal as refused:
-            self._log("gateway_sells_out", detail=f"{name}: {symbol} was not sold, tried again in a minute: {refused}")
+        except Refusal as error:
+            self._log("gateway_sells_out", detail=f"{name}: {symbol} was not sold, tried again in a minute: {error}")
 
     def _began_in_time(self) -> None:
         """Raise MayPass where this life began ahead of the broker's time, which it could not ask then."""
@@ -462,35 +462,35 @@ class Gateway:
         lines = [line for line in event.lines if str(line.get("order_id")) not in strange]
         return replace(event, orders=orders, lines=lines)
 
-    async def _until(self, event: asyncio.Event, most_ns: int) -> None:
-        """Wait for the event, at most so long."""
+    async def _wait_at_most(self, event: asyncio.Event, most_ns: int) -> None:
+        """Wait for the event, at most `most_ns`."""
         due = asyncio.ensure_future(self.clock.sleep_until(self.now_ns() + most_ns))
-        wanted = asyncio.ensure_future(event.wait())
+        event_task = asyncio.ensure_future(event.wait())
         try:
-            await asyncio.wait({due, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({due, event_task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             due.cancel()
-            wanted.cancel()
+            event_task.cancel()
 
     async def _take_report(self, event: Reported) -> None:
         strange = next(filter(None, map(self._strange_desk, event.orders)), "")
         await self.do(event)
         await self._halt_for(strange)
         self._unread = False
-        self._tell_blocked()
+        self._tell_block()
         for symbol, price in prices_of(event.positions).items():
             self.prices[symbol] = (event.asked_ns, price)
-        if self.books.halt is None and (lost := self._lost()):
-            await self._halt(Halted(self.now_ns(), "day_loss", lost, "gateway", self.books.day[0]))
-        async with self._reported:
-            self._taken_in = self._begun
-            self._reported.notify_all()
+        if self.books.halt is None and (loss := self._day_loss()):
+            await self._halt(Halted(self.now_ns(), "day_loss", loss, "gateway", self.books.day[0]))
+        async with self._report_condition:
+            self._taken_in = self._report_number
+            self._report_condition.notify_all()
 
-    def _tell_blocked(self) -> None:
-        """Tell that the account takes no orders, exits neither: each desk sees that alone its orders are refused."""
-        words, before = self.block_reason, self._told_blocked
-        self._told_blocked = words
-        if words and words != before:
+    def _tell_block(self) -> None:
+        """Warn once that the account takes no orders, not even exits: a desk sees only that its own are refused."""
+        words, former_words = self.block_reason, self._blocked_words
+        self._blocked_words = words
+        if words and words != former_words:
             self._act([Warn("gateway_blocked", words)])
 
     def _strange_desk(self, row: Json) -> str:
@@ -503,36 +503,36 @@ class Gateway:
         known = row["id"] in books.names or name in books.orders
         if known or not is_desks(name) or submitted_ns_of(row, 0) < since_ns:
             return ""
-        what = f"{name} ({wire.text(row.get('side'))} {wire.text(row.get('symbol'))}) is a desk's, and came past this"
-        return f"{what} gateway: another gateway has this account's keys, on another host, or a desk has them: stop it"
+        order = f"{name} ({wire.text(row.get('side'))} {wire.text(row.get('symbol'))}) is a desk's, and came past this"
+        return f"{order} gateway: another gateway has this account's keys, on another host, or a desk has them: stop it"
 
     async def _halt_for(self, strange: str) -> None:
         """Take no new risk once another desk or gateway trades the account: the limits do not hold over both."""
         halt = self.books.halt
         if strange and (halt is None or halt[0] != "foreign_order"):
-            words = strange + self.books.halted_before
+            words = strange + self.books.former_halt_words
             await self._halt(Halted(self.now_ns(), "foreign_order", words, "gateway"))
 
-    def _lost(self) -> str:
+    def _day_loss(self) -> str:
         """Return what all sub-accounts lost today, in words, where it is the limit or more; "" below it."""
         limit = self.settings.account.day_loss_max
         if not limit or (loss := day_loss(self.books)) < limit:
             return ""
         return f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
 
-    async def reported(self, within_s: float, *, for_exit: bool = True) -> None:
+    async def wait_for_report(self, within_s: float, *, for_exit: bool = True) -> None:
         """Wait for a report that begins from now on; one for an exit begins sooner. Raises TimeoutError."""
-        begun = self._begun
-        self._wanted.set()
+        report_number = self._report_number
+        self._report_request.set()
         if for_exit:
             self._want_report()
-        async with asyncio.timeout(within_s), self._reported:
-            await self._reported.wait_for(lambda: self._taken_in > begun)
+        async with asyncio.timeout(within_s), self._report_condition:
+            await self._report_condition.wait_for(lambda: self._taken_in > report_number)
 
     def _want_report(self) -> None:
         """Have a report begin soon, for what an exit waits for; also while the stream is gone."""
-        self._wanted.set()
-        self._awaited.set()
+        self._report_request.set()
+        self._exit_request.set()
 
     async def _read_fills(self, order_id: str) -> None:
         """Read all fills of an order; the ledger has the amendment a moment after the stream.
@@ -546,16 +546,16 @@ class Gateway:
                 ledger_fill(row)
             return rows
 
-        lines = await self._found(readable, lambda rows: any(amends(row) for row in rows))
+        lines = await self._ask_until(readable, lambda rows: any(amends(row) for row in rows))
         await self.do(FillsRead(self.now_ns(), order_id, lines))
 
-    async def _found(
+    async def _ask_until(
         self,
         ask: Callable[[], Awaitable[T]],
         is_there: Callable[[T], bool],
         is_moot: Callable[[], bool] = lambda: False,
     ) -> T:
-        """Ask until an answer has what is looked for, or several answers in a row had not; returns the newest.
+        """Ask until `is_there` accepts an answer, or several in a row were not accepted; returns the newest.
 
         A failure is no answer: after one it backs off, for as long as the broker is away. `is_moot`: news came from
         elsewhere, so the newest answer will do.
@@ -580,21 +580,21 @@ class Gateway:
     def _require_whole(self) -> None:
         """Raise the refusal of a service that is away, while the books may be stale."""
         if not self.ready:
-            raise Refusal(503, None, f"gateway: {self._why_away}")
+            raise Refusal(503, None, f"gateway: {self._away_reason}")
 
     def account(self, account: str) -> Json:
         """GET /v2/account: the sub-account's own, and what the gateway states about the account behind it."""
         self._require_whole()
-        books, own, shown = self.books, self.books.accounts[account], self._shown[account]
-        shown.cash, shown.account_number, shown.last_equity = own.cash, own.number, own.last_equity
-        shown.positions = own.holdings
+        books, ledger, view = self.books, self.books.accounts[account], self._rest_accounts[account]
+        view.cash, view.account_number, view.last_equity = ledger.cash, ledger.number, ledger.last_equity
+        view.positions = ledger.holdings
         level = str(books.broker_account.get("options_trading_level"))
-        shown.level = int(level) if level.isdecimal() else 0
-        shown.configuration = self.configuration(account)
-        row = shown.figures(
-            lambda held: self.price(held.symbol) or held.average,
+        view.level = int(level) if level.isdecimal() else 0
+        view.configuration = self.configuration(account)
+        row = view.figures(
+            lambda holding: self.price(holding.symbol) or holding.average,
             blocked=bool(self.block_reason),
-            reserved=books.reserved(account),
+            reserved=books.reserved_usd(account),
         )
         names = ("buying_power", "non_marginable_buying_power", "options_buying_power")
         row |= dict.fromkeys(names, f"{buying_power(books, account):.2f}")
@@ -615,13 +615,13 @@ class Gateway:
         """Return the newest known price, USD a share; where books and broker are apart, of when they were not."""
         if symbol in self.books.differences and symbol in self.books.marks:
             return self.books.marks[symbol]
-        known = self.prices.get(symbol)
-        return None if known is None else known[1]
+        newest = self.prices.get(symbol)
+        return None if newest is None else newest[1]
 
     def configuration(self, account: str) -> Json:
         """GET /v2/account/configurations."""
         return {
-            **self._shown[account].configuration,
+            **self._rest_accounts[account].configuration,
             "suspend_trade": self.books.accounts[account].suspended,
             "no_shorting": True,
         }
@@ -644,18 +644,18 @@ class Gateway:
 
     def order(self, account: str, order_id: str) -> GatewayOrder | None:
         """One of its orders by the broker's id; None for others'."""
-        order = self._told(self.books.order_by_id(order_id))
+        order = self._order_or_503(self.books.order_by_id(order_id))
         return order if order is not None and order.account == account else None
 
-    def _told(self, order: GatewayOrder | None) -> GatewayOrder | None:
-        """Return it; 503 for one that the books do not have before the first report of a life, which may bring it."""
+    def _order_or_503(self, order: GatewayOrder | None) -> GatewayOrder | None:
+        """Return the order; raise 503 for None before the first report of this run, which may bring it."""
         if order is None and self._unread:
             raise Refusal(503, None, "gateway: the broker's orders were not read yet")
         return order
 
     def order_of_name(self, account: str, client_order_id: str) -> GatewayOrder | None:
         """One of its orders by its name; 503 for one whose fate is not known."""
-        order = self._told(self.books.orders.get(client_order_id))
+        order = self._order_or_503(self.books.orders.get(client_order_id))
         if order is None or order.account != account or order.status == LOST:
             return None
         if not order.known:
@@ -678,12 +678,12 @@ class Gateway:
 
     def symbol(self, account: str, name: str) -> str:
         """Return the symbol that a path names, by itself or by its asset's id."""
-        held = self.books.accounts[account].holdings
-        return next((symbol for symbol in held if asset_id(symbol) == name.lower()), name)
+        holdings = self.books.accounts[account].holdings
+        return next((symbol for symbol in holdings if asset_id(symbol) == name.lower()), name)
 
     def account_id(self, account: str) -> str:
         """Return the sub-account's UUID."""
-        return self._shown[account].id
+        return self._rest_accounts[account].id
 
     def client_order_id(self, account: str, order_id: str) -> str:
         """Return the name of an order that has a fill among the activities; "" for one from long ago."""
@@ -697,23 +697,23 @@ class Gateway:
 
     async def announcements(self, query: Mapping[str, str]) -> list[Json]:
         """GET /v2/corporate_actions/announcements, as the broker answers."""
-        answer = await self._asked(self.upstream.get("/corporate_actions/announcements", query))
+        answer = await self._broker_answer(self.upstream.get("/corporate_actions/announcements", query))
         return answer if isinstance(answer, list) else []
 
     async def pass_through(self, path: str, query: Mapping[str, str]) -> object:
         """GET what concerns no account: clock, calendar, assets, contracts."""
-        return await self._asked(self.upstream.get(path, query))
+        return await self._broker_answer(self.upstream.get(path, query))
 
-    async def _asked(self, asking: Coroutine[Any, Any, Any]) -> Any:
+    async def _broker_answer(self, asking: Coroutine[Any, Any, Any]) -> Any:
         """Wait for the broker's answer; raises its refusal as a `Refusal`."""
         try:
             return await asking
-        except Refused as refused:
-            raise refusal_of(refused) from None
+        except Refused as refusal_error:
+            raise refusal_of(refusal_error) from None
         except Throttled:
             raise refusal("rate_limit") from None
-        except NotSent as kept:
-            raise Refusal(503, None, f"gateway: {kept}") from None
+        except NotSent as send_error:
+            raise Refusal(503, None, f"gateway: {send_error}") from None
         except (RestError, wire.Malformed) as error:
             raise Refusal(504, None, f"gateway: the broker gave no answer: {error}") from None
 
@@ -736,12 +736,12 @@ class Gateway:
         name = order.client_order_id or str(uuid.uuid4())
         if verdict.by_call:
             return await self._submit_by_call(account, order, name)
-        sent = {**body, "client_order_id": name} | ({} if order.qty is None else {"qty": text(order.qty)})
+        order_body = {**body, "client_order_id": name} | ({} if order.qty is None else {"qty": text(order.qty)})
         if verdict.beyond is not None:
-            sent |= {"type": "limit", "limit_price": text(verdict.beyond)}
+            order_body |= {"type": "limit", "limit_price": text(verdict.beyond)}
             self._log("gateway_exit_priced", order=name, symbol=order.symbol, limit_price=text(verdict.beyond))
-        event = OrderTaken(self.now_ns(), account, name, sent, verdict.reserve, verdict.against)
-        return await self._taken(event, urgency_of(order))
+        event = OrderTaken(self.now_ns(), account, name, order_body, verdict.reserve, verdict.against)
+        return await self._journal_and_send(event, urgency_of(order))
 
     async def _submit_by_call(self, account: str, order: Ticket, name: str) -> Json:
         """Let the broker's own call close what an order sells, which a person's order keeps back; it keeps its name."""
@@ -756,7 +756,7 @@ class Gateway:
             )
             return await self._call(event)
 
-    async def _ready_for(self, account: str, order: Ticket, replaced: GatewayOrder | None = None) -> None:
+    async def _ready_for(self, account: str, order: Ticket, old_order: GatewayOrder | None = None) -> None:
         """Wait for what an order needs before it is judged: its turn, a price, the end of a sibling's close call.
 
         A purchase that only the account's figure denies waits for a newer one, where something happened since.
@@ -766,27 +766,27 @@ class Gateway:
         if not has_one_name(order):
             raise unprocessable(f'asset "{order.symbol}" not found')
         await self._has_turn(account, exits=order.sign < 0)
-        await self._priced(order)
+        await self._ask_price(order)
         if order.sign < 0:
             await self._once_read()
             await self._no_call_of(order.symbol)
-        elif self._figure_is_old and only_figure_denies(self._view(), account, order, replaced):
+        elif self._figure_is_old and only_figure_denies(self._view(), account, order, old_order):
             await self._after_report(for_exit=False)
 
     def _is_free(self, account: str, name: str) -> None:
         """Raise the refusal of a name that is used; its owner may use one again that never reached the broker."""
-        known = self.books.orders.get(name) if name else None
-        prefixes = self.books.guards_beside(self.settings.guards)
+        named_order = self.books.orders.get(name) if name else None
+        prefixes = self.books.guard_prefixes(self.settings.guards)
         guards = any(name.startswith(prefix) and owner != account for prefix, owner in prefixes)
-        if guards or (known is not None and (known.status != LOST or known.account != account)):
+        if guards or (named_order is not None and (named_order.status != LOST or named_order.account != account)):
             raise refusal("duplicate_id")
 
-    async def _priced(self, order: Ticket) -> None:
+    async def _ask_price(self, order: Ticket) -> None:
         """Ask for a price where a purchase names none and none is fresh."""
         if order.sign < 0 or order.limit_price is not None:
             return
-        known = self.prices.get(order.symbol)
-        if known is not None and self.now_ns() - known[0] <= QUOTE_S * SECOND_NS:
+        newest = self.prices.get(order.symbol)
+        if newest is not None and self.now_ns() - newest[0] <= QUOTE_S * SECOND_NS:
             return
         feed, market, symbols = self.settings.upstream.feed, self.upstream.market, (order.symbol,)
         asking = (
@@ -794,14 +794,14 @@ class Gateway:
             if order.contract is None
             else market.latest_option_quotes(symbols, feed.options)
         )
-        rows = await self._asked(asking)
+        rows = await self._broker_answer(asking)
         ask = rows.get(order.symbol, {}).get("ap")
         price = ZERO if ask is None else wire.decimal(ask, "ap")
         if price <= 0:
             raise unprocessable(f"gateway: {order.symbol} has no offer to reckon a purchase at the market by")
         self.prices[order.symbol] = (self.now_ns(), price)
 
-    async def _taken(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:
+    async def _journal_and_send(self, event: OrderTaken | ReplaceTaken | CloseTaken, urgency: CallPriority) -> Json:
         """Journal an order that passed, send it, journal the outcome; returns the broker's row."""
         await self.do(event)
         self.orders_sent[event.account] = self.orders_sent.get(event.account, 0) + 1
@@ -817,16 +817,16 @@ class Gateway:
         try:
             row = await self._send(event, urgency, wait_s)
             readable_order(row)
-        except Refused as refused:
-            told = refusal_of(refused)
-            if refused.of_name:
+        except Refused as refusal_error:
+            reply = refusal_of(refusal_error)
+            if refusal_error.of_name:
                 await self._without_answer(order)
             else:
-                await self.do(OrderRefused(self.now_ns(), name, told.status, told.code, told.message, told.extra))
-            raise told from None
-        except NotSent as kept:
-            await self.do(OrderRefused(self.now_ns(), name, 503, None, str(kept), {}))
-            raise Refusal(503, None, f"gateway: not sent: {kept}") from None
+                await self.do(OrderRefused(self.now_ns(), name, reply.status, reply.code, reply.message, reply.extra))
+            raise reply from None
+        except NotSent as send_error:
+            await self.do(OrderRefused(self.now_ns(), name, 503, None, str(send_error), {}))
+            raise Refusal(503, None, f"gateway: not sent: {send_error}") from None
         except (RestError, wire.Malformed) as error:
             self._log("gateway_unanswered", order=name, problem=str(error))
             await self._without_answer(order)
@@ -839,8 +839,8 @@ class Gateway:
         match event:
             case OrderTaken(body=body):
                 return await self.upstream.post(body, urgency, wait_s)
-            case ReplaceTaken(replaced=replaced, changes=changes, name=name):
-                order_id = self.books.orders[replaced].id
+            case ReplaceTaken(replaced=old_name, changes=changes, name=name):
+                order_id = self.books.orders[old_name].id
                 return await self.upstream.replace(order_id, {**changes, "client_order_id": name}, urgency, wait_s)
             case _:
                 return await self.upstream.close_position(event.symbol, event.quantity, wait_s)
@@ -861,7 +861,7 @@ class Gateway:
                 while works():
                     if not self._listening:
                         self._want_report()
-                    await self._changed.wait()
+                    await self._order_change.wait()
 
     async def _cancel_sibling(self, name: str) -> None:
         """Cancel it as soon as the broker has shown it, once for all who ask meanwhile."""
@@ -870,7 +870,7 @@ class Gateway:
         self._unseen_cancels.add(name)
         try:
             while name in self.books.live and not self.books.orders[name].id:
-                await self._changed.wait()
+                await self._order_change.wait()
         finally:
             self._unseen_cancels.discard(name)
         if name not in self.books.live:
@@ -879,7 +879,7 @@ class Gateway:
             await self.upstream.cancel(self.books.orders[name].id, self.settings.gateway.answer_s)
         except BrokerError as error:
             self._log("gateway_unanswered", order=name, problem=str(error))
-            self._wanted.set()
+            self._report_request.set()
 
     # --- orders without an answer -------------------------------------------------------------------------------------
 
@@ -889,11 +889,11 @@ class Gateway:
     async def _look_up(self, order: GatewayOrder) -> None:
         """Ask by its name until the broker shows it, or several times does not know it."""
 
-        async def sent() -> Json | None:
+        async def ask_by_name() -> Json | None:
             row = await self.upstream.reads.order_by_client_id(order.name)
             return row if row is not None and is_of(order, row) else None
 
-        row = await self._found(sent, lambda row: row is not None, lambda: order.known or not order.open)
+        row = await self._ask_until(ask_by_name, lambda row: row is not None, lambda: order.known or not order.open)
         if row is not None:
             await self.do(OrderAnswered(self.now_ns(), order.name, row))
         elif order.open and not order.known:
@@ -906,11 +906,11 @@ class Gateway:
 
         async def alike() -> list[Json]:
             rows = await self.upstream.reads.orders_since(order.created_ns - CLOCKS_NS)
-            heard = [update["order"] for update in self._held_back]  # a list may not have it yet
-            seen = {str(row["id"]): row for row in (*heard, *rows)}
-            return [row for row in seen.values() if self._is_of_call(order, row)]
+            stream_rows = [update["order"] for update in self._held_back]  # a list may not have it yet
+            rows_by_id = {str(row["id"]): row for row in (*stream_rows, *rows)}
+            return [row for row in rows_by_id.values() if self._is_of_call(order, row)]
 
-        rows = await self._found(alike, lambda rows: len(rows) == 1)
+        rows = await self._ask_until(alike, lambda rows: len(rows) == 1)
         event = OrderAnswered(self.now_ns(), name, rows[0]) if len(rows) == 1 else Missing(self.now_ns(), name)
         await self.do(event)
         self._end_closing(name)
@@ -922,7 +922,7 @@ class Gateway:
         return same and quantity == order.quantity and strange
 
     def _end_closing(self, name: str) -> None:
-        """End a close call: what waited for it alone is news now."""
+        """End a close call: updates that waited for it are taken now."""
         if self._closing.pop(name, None) is not None:
             waiting, self._held_back = self._held_back, []
             for update in waiting:
@@ -939,17 +939,17 @@ class Gateway:
         share = self._shares.get(account)
         if share is None or account in self._panics:
             return
-        left = 0 if exits else SHARE // 3
+        spare_calls = 0 if exits else SHARE // 3
         for _ in range(round(self.settings.gateway.answer_s / LOOK_UP_S)):
-            if not (share.wait_ns(left) and self.upstream.calls_are_scarce()):
+            if not (share.wait_ns(spare_calls) and self.upstream.calls_are_scarce()):
                 break
             await asyncio.sleep(LOOK_UP_S)
-        if not share.wait_ns(left):
+        if not share.wait_ns(spare_calls):
             share.take()
         elif self.upstream.calls_are_scarce():
             raise refusal("rate_limit")
 
-    def _own(self, account: str, order_id: str) -> GatewayOrder:
+    def _own_order(self, account: str, order_id: str) -> GatewayOrder:
         order = self.order(account, order_id)
         if order is None:
             raise no_order(order_id)
@@ -957,13 +957,13 @@ class Gateway:
 
     async def cancel(self, account: str, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request for one of its own."""
-        order = self._own(account, order_id)
+        order = self._own_order(account, order_id)
         if not order.open:
             raise unprocessable(f'order is already in "{order.status}" state')
         if order_id not in self._cancels:  # one call for all who ask at once
             await self._has_turn(account, exits=True)
         if order_id not in self._cancels:
-            asking = self._asked(self.upstream.cancel(order_id, self.settings.gateway.answer_s))
+            asking = self._broker_answer(self.upstream.cancel(order_id, self.settings.gateway.answer_s))
             self._cancels[order_id] = task = asyncio.ensure_future(asking)
             task.add_done_callback(lambda _: self._cancels.pop(order_id))
         await asyncio.shield(self._cancels[order_id])
@@ -980,31 +980,31 @@ class Gateway:
             try:
                 await self.cancel(account, order.id)
                 rows.append({"id": order.id, "status": 200})
-            except Refusal as refused:
-                rows.append({"id": order.id, "status": refused.status, "body": refused.body()})
+            except Refusal as error:
+                rows.append({"id": order.id, "status": error.status, "body": error.body()})
         return rows
 
     async def replace(self, account: str, order_id: str, changes: Json) -> Json:
         """PATCH /v2/orders/{id}: judged as the order that comes of it."""
-        old = self._own(account, order_id)
-        kept = {key: old.row.get(key) for key in KEPT_KEYS}
-        known = plain(changes, CHANGED_KEYS)
-        if known.get("trail") is not None:
-            kept["trail_price" if old.row.get("trail_price") else "trail_percent"] = known["trail"]
-        whole = number(known, "qty") if "qty" in known else wire.optional_decimal(old.row, "qty")
+        old = self._own_order(account, order_id)
+        former = {key: old.row.get(key) for key in KEPT_KEYS}
+        newer = plain(changes, CHANGED_KEYS)
+        if newer.get("trail") is not None:
+            former["trail_price" if old.row.get("trail_price") else "trail_percent"] = newer["trail"]
+        whole = number(newer, "qty") if "qty" in newer else wire.optional_decimal(old.row, "qty")
         if whole is None:
             raise unprocessable("gateway: an order in USD cannot be replaced")
         if whole <= old.filled:
             raise unprocessable("order qty must be greater than filled qty")
-        body = {**kept, **{k: v for k, v in known.items() if k in kept}, "qty": text(whole - old.filled)}
-        name = str(known.get("client_order_id") or uuid.uuid4())
+        body = {**former, **{k: v for k, v in newer.items() if k in former}, "qty": text(whole - old.filled)}
+        name = str(newer.get("client_order_id") or uuid.uuid4())
         order = ticket({**body, "client_order_id": name})
         await self._ready_for(account, order, old)
         self._is_free(account, name)
-        verdict = judge(self._view(), account, order, replaced=old)
-        known |= {"qty": text(whole)} if "qty" in known else {}
-        event = ReplaceTaken(self.now_ns(), account, name, old.name, known, verdict.reserve, verdict.against)
-        return await self._taken(event, urgency_of(order))
+        verdict = judge(self._view(), account, order, old_order=old)
+        newer |= {"qty": text(whole)} if "qty" in newer else {}
+        event = ReplaceTaken(self.now_ns(), account, name, old.name, newer, verdict.reserve, verdict.against)
+        return await self._journal_and_send(event, urgency_of(order))
 
     async def close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
         """DELETE /v2/positions/{symbol}: the broker's own call with this sub-account's quantity, after a report."""
@@ -1027,7 +1027,7 @@ class Gateway:
         Where none comes the books count, as for every exit: an order that may have filled unseen still keeps its part.
         """
         with contextlib.suppress(TimeoutError):
-            await self.reported(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=for_exit)
+            await self.wait_for_report(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=for_exit)
 
     async def _once_read(self) -> None:
         """Wait for the first report of a life: a sale may be missing in the books, and the shares be another's."""
@@ -1036,7 +1036,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _call_of(self, symbol: str) -> AsyncIterator[None]:
-        """The turn of one close call of a symbol, once the one before it has its answer."""
+        """Wait until the former close call of a symbol has its answer, and keep the next one waiting."""
         async with self._turns.setdefault(symbol, asyncio.Lock()):
             await self._no_call_of(symbol)
             yield
@@ -1046,24 +1046,24 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.gateway.answer_s):
                 while symbol in self._closing.values():
-                    await self._changed.wait()
+                    await self._order_change.wait()
         if symbol in self._closing.values():
             raise denial(f"gateway: a close call for {symbol} has no answer yet")
 
     async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
         """Send the close call; without a quantity of what is held, as far as the account has it left."""
         amount = self._closable(account, symbol)
-        held = self.books.accounts[account].quantity(symbol)
+        holding = self.books.accounts[account].quantity(symbol)
         if percent is not None:
             grid = Decimal(1) if multiplier(symbol) == 100 else FINEST
             amount = (amount * percent / 100).quantize(grid, ROUND_DOWN)
         amount = amount if quantity is None else quantity
         if quantity is None and percent is None and amount <= 0:
-            words = f"(requested: {text(abs(held))}, available: 0)"
+            words = f"(requested: {text(abs(holding))}, available: 0)"
             raise denial(f"insufficient qty available for order {words}")
         if amount <= 0:
             raise invalid("qty must be > 0")
-        side = "sell" if held > 0 else "buy"
+        side = "sell" if holding > 0 else "buy"
         body = {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"}
         if side == "buy" and account != MAIN:  # the broker's call would sell what others hold
             return await self.submit(account, body)
@@ -1073,8 +1073,8 @@ class Gateway:
         event = CloseTaken(self.now_ns(), account, name, symbol, side, amount, against=against)
         try:
             return await self._call(event)
-        except Refusal as refused:
-            if order is None or refused.message != refusal("wash_trade").message:
+        except Refusal as error:
+            if order is None or error.message != refusal("wash_trade").message:
                 raise
             if only_call_passes(self.books, order) or price_beyond(self.books, order) is None:
                 raise
@@ -1082,17 +1082,17 @@ class Gateway:
 
     def _closable(self, account: str, symbol: str) -> Decimal:
         """Return how much of a position is there to be closed, less what was closed and is not booked yet."""
-        books, held = self.books, self.books.accounts[account].quantity(symbol)
-        if held <= 0:
-            return abs(held) - books.filled_unbooked(symbol, "buy", account)
-        there = sum(books.holders(symbol).values(), ZERO) - books.filled_unbooked(symbol, "sell")
-        return min(held - books.filled_unbooked(symbol, "sell", account), there)
+        books, holding = self.books, self.books.accounts[account].quantity(symbol)
+        if holding <= 0:
+            return abs(holding) - books.unbooked_quantity(symbol, "buy", account)
+        total = sum(books.holders(symbol).values(), ZERO) - books.unbooked_quantity(symbol, "sell")
+        return min(holding - books.unbooked_quantity(symbol, "sell", account), total)
 
     async def _call(self, event: CloseTaken) -> Json:
         """Send a close call that was judged; no news of its symbol is taken before its answer says whose they are."""
         self._closing[event.name] = event.symbol
         try:
-            return await self._taken(event, CallPriority.EXIT)
+            return await self._journal_and_send(event, CallPriority.EXIT)
         except Refusal:
             if self.books.orders[event.name].status == LOST:
                 self._end_closing(event.name)
@@ -1110,28 +1110,28 @@ class Gateway:
                     break
                 await asyncio.sleep(LOOK_UP_S)
             await self._while_cancels(lambda: any(o.account == account for o in self.books.open_orders()))
-        rows = await asyncio.gather(*(self._closed(account, s) for s in self.books.accounts[account].holdings))
+        rows = await asyncio.gather(*(self._close_position(account, s) for s in self.books.accounts[account].holdings))
         return [row for row in rows if row["status"] != 404]
 
-    async def _closed(self, account: str, symbol: str) -> Json:
+    async def _close_position(self, account: str, symbol: str) -> Json:
         """Close one position; returns its row of the answer for all."""
         try:
             return {"symbol": symbol, "status": 200, "body": await self.close(account, symbol, None, None)}
-        except Refusal as refused:
-            return {"symbol": symbol, "status": refused.status, "body": refused.body()}
+        except Refusal as error:
+            return {"symbol": symbol, "status": error.status, "body": error.body()}
 
     async def exercise(self, account: str, symbol: str) -> None:
         """POST …/exercise exercises the account's whole position: only where nobody else holds the contract."""
         await self._once_read()
         self._sole_holder(account, symbol)
         may_exercise(self._view(), account, symbol)
-        await self._asked(self.upstream.instruct(symbol, "exercise"))
+        await self._broker_answer(self.upstream.instruct(symbol, "exercise"))
 
     async def do_not_exercise(self, account: str, symbol: str) -> None:
         """POST …/do-not-exercise: as `exercise`."""
         await self._once_read()
         self._sole_holder(account, symbol)
-        await self._asked(self.upstream.instruct(symbol, "do-not-exercise"))
+        await self._broker_answer(self.upstream.instruct(symbol, "do-not-exercise"))
         await self.do(LapseChosen(self.now_ns(), account, symbol))
 
     def _sole_holder(self, account: str, symbol: str) -> None:
@@ -1168,24 +1168,24 @@ class Gateway:
                 raise ValueError(f"{symbol}: crypto is {MAIN}'s alone")
             if symbol in books.differences:  # a split may have made other shares of them
                 raise ValueError(f"{books.differences[symbol][1]}: shares move once both agree")
-            held = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)
-            if quantity > held:
-                raise ValueError(f"{source} has {text(held)} {symbol} that no order keeps, asked for {text(quantity)}")
+            units = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)
+            if quantity > units:
+                raise ValueError(f"{source} has {text(units)} {symbol} that no order keeps, asked for {text(quantity)}")
             if quantity != round(quantity, PLACES):
                 raise ValueError(f"{text(quantity)} {symbol}: expected at most {PLACES} decimals")
             if is_contract(symbol) and quantity % 1:
                 raise ValueError(f"{text(quantity)} {symbol}: contracts move whole")
-            left = books.accounts[source].quantity(symbol) - quantity
-            for name, part in ((target, quantity), (source, left)):
+            rest = books.accounts[source].quantity(symbol) - quantity
+            for name, part in ((target, quantity), (source, rest)):
                 if name != MAIN and part % 1 and not books.accounts[name].fractions:
                     raise ValueError(f"{text(quantity)} {symbol}: {name} trades whole shares alone")
         await self.do(Transferred(self.now_ns(), source, target, cash, symbol, quantity, by, why))
-        what = [f"{cash} USD"] if cash else []
-        what += [f"{text(quantity)} {symbol}"] if quantity else []
-        self._log("gateway_moved", source=source, target=target, what=" and ".join(what), by=by, why=why)
+        parts = [f"{cash} USD"] if cash else []
+        parts += [f"{text(quantity)} {symbol}"] if quantity else []
+        self._log("gateway_moved", source=source, target=target, what=" and ".join(parts), by=by, why=why)
 
-    async def accept(self, what: str, figure: Decimal, account: str, by: str, why: str) -> None:
-        """Give a sub-account the difference in `what`, a symbol or "cash", since the broker has `figure` of it.
+    async def accept(self, subject: str, figure: Decimal, account: str, by: str, why: str) -> None:
+        """Give a sub-account the difference in `subject`, a symbol or "cash", since the broker has `figure` of it.
 
         Raises ValueError, with the figures, where books and broker do not differ by it, where something may still
         explain it, and where that sub-account cannot have less.
@@ -1193,33 +1193,33 @@ class Gateway:
         books = self.books
         if account not in books.accounts:
             raise ValueError(f"{account} is no sub-account: expected one of {', '.join(books.accounts)}")
-        _, words = books.differences.get(what, (0, ""))
+        _, words = books.differences.get(subject, (0, ""))
         if not words:
-            there = "; ".join(words for _, words in books.differences.values()) or "they differ in nothing"
-            raise ValueError(f"{what}: books and broker agree on it, as far as a report tells: {there}")
+            difference_words = "; ".join(words for _, words in books.differences.values()) or "they differ in nothing"
+            raise ValueError(f"{subject}: books and broker agree on it, as far as a report tells: {difference_words}")
         if self._unread or books.changed_ns >= books.reported_ns or words not in books.doubts:
             raise ValueError(f"{words}: it is too new, and news may be on its way: try again in a moment")
-        cash, held = books.sums()
-        if what == CASH:
-            theirs, change, price = books.broker_cash, books.broker_cash - cash, ZERO
+        cash, quantities = books.sums()
+        if subject == CASH:
+            broker_figure, change, price = books.broker_cash, books.broker_cash - cash, ZERO
         else:
-            theirs = books.broker_held.get(what, ZERO)
-            change, price = theirs - held.get(what, ZERO), books.broker_averages.get(what, ZERO)
-        if figure != theirs:
-            raise ValueError(f"{words}: the broker has {text(theirs)} now, and not {text(figure)}: look again")
-        if left := books.may_explain(what):
+            broker_figure = books.broker_held.get(subject, ZERO)
+            change, price = broker_figure - quantities.get(subject, ZERO), books.broker_averages.get(subject, ZERO)
+        if figure != broker_figure:
+            raise ValueError(f"{words}: the broker has {text(broker_figure)} now, and not {text(figure)}: look again")
+        if left := books.may_explain(subject):
             raise ValueError(f"{words}: {left}")
-        mine = books.accounts[account]
-        has = mine.cash if what == CASH else mine.quantity(what)
-        if has + change < 0 and (account != MAIN or (what != CASH and theirs >= 0)):
-            holders = ", ".join(f"{name} has {text(quantity)}" for name, quantity in books.holders(what).items())
+        sub_account = books.accounts[account]
+        has = sub_account.cash if subject == CASH else sub_account.quantity(subject)
+        if has + change < 0 and (account != MAIN or (subject != CASH and broker_figure >= 0)):
+            holders = ", ".join(f"{name} has {text(quantity)}" for name, quantity in books.holders(subject).items())
             raise ValueError(f"{words}: {account} has {text(has)}: name whose it was with --account: {holders}")
-        if account != MAIN and what != CASH:
-            if is_coin(what):
-                raise ValueError(f"{what}: crypto is {MAIN}'s alone")
-            if (has + change) % 1 and not mine.fractions:
+        if account != MAIN and subject != CASH:
+            if is_coin(subject):
+                raise ValueError(f"{subject}: crypto is {MAIN}'s alone")
+            if (has + change) % 1 and not sub_account.fractions:
                 raise ValueError(f"{words}: {account} trades whole shares alone")
-        await self.do(DifferenceAccepted(self.now_ns(), account, what, change, price, by, why))
+        await self.do(DifferenceAccepted(self.now_ns(), account, subject, change, price, by, why))
         self._log("gateway_accepted", sub_account=account, what=words, by=by, why=why)
 
     async def panic(self, account: str, by: str) -> list[Json]:
@@ -1231,28 +1231,28 @@ class Gateway:
         if account == ALL:
             await self.halt("panic", "everything in the account is closed", by)
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
-            return [row for name in names for row in await self._flattened(name)]
-        self._commanded[account] = Halted(self.now_ns(), "panic", f"all of {account} is closed", by)
+            return [row for name in names for row in await self._flatten(name)]
+        self._person_halts[account] = Halted(self.now_ns(), "panic", f"all of {account} is closed", by)
         await self.do(Suspended(self.now_ns(), account, True))
-        return await self._flattened(account)
+        return await self._flatten(account)
 
-    async def _flattened(self, account: str) -> list[Json]:
+    async def _flatten(self, account: str) -> list[Json]:
         """Cancel and close all; returns a row for each position, and for each purchase that works nevertheless."""
         self._panics.add(account)
         try:
             rows = await self.close_all(account, cancel_orders=True)
         finally:
             self._panics.discard(account)
-        left = [order for order in self.books.open_orders() if order.account == account and order.opens]
+        working = [order for order in self.books.open_orders() if order.account == account and order.opens]
         words = "is not cancelled: try again"
         return rows + [
-            {"symbol": o.symbol, "status": 504, "body": {"message": f"purchase {o.name} {words}"}} for o in left
+            {"symbol": o.symbol, "status": 504, "body": {"message": f"purchase {o.name} {words}"}} for o in working
         ]
 
     async def halt(self, reason: str, detail: str, by: str) -> None:
         """Allow no new risk to anybody until `resume`."""
-        self._commanded[ALL] = Halted(self.now_ns(), reason, detail, by)
-        await self._halt(self._commanded[ALL])
+        self._person_halts[ALL] = Halted(self.now_ns(), reason, detail, by)
+        await self._halt(self._person_halts[ALL])
 
     async def _halt(self, event: Halted | RowsLeftOut) -> None:
         await self.do(event)
@@ -1264,12 +1264,12 @@ class Gateway:
             self._log("gateway_halted", reason=reason, detail=detail)
             self._alarms.raise_for("gateway", "gateway_halted", f"{reason}: {detail}", self.now_ns())
 
-    def _refuse_unseen(self, account: str, by: str, seen_ns: int) -> None:
+    def _refuse_newer_halt(self, account: str, by: str, seen_ns: int) -> None:
         """Raise ValueError where somebody else commanded a halt, or a panic of `account`, in the last minute.
 
         `seen_ns` is when the person looked, 0 where that is not said.
         """
-        now_ns, halt = self.now_ns(), self._commanded.get(account)
+        now_ns, halt = self.now_ns(), self._person_halts.get(account)
         if halt is not None and halt.by != by and halt.time_ns > max(seen_ns, now_ns - LOOKED_NS):
             words = f"{halt.by} did this in the last minute: {halt.reason}: {halt.detail}"
             raise ValueError(f"{words}: look; {SEEN.format(now_ns)}")
@@ -1279,7 +1279,7 @@ class Gateway:
 
         Raises ValueError for one of somebody else's panic in the last minute, and where the broker does not lift it.
         """
-        self._refuse_unseen(account, by, seen_ns)
+        self._refuse_newer_halt(account, by, seen_ns)
         if account == ALL:
             await self._lift_of_account()
         else:
@@ -1293,7 +1293,7 @@ class Gateway:
         except (BrokerError, wire.Malformed) as error:
             raise ValueError(f"the broker did not lift the account's fence: {error}: try again") from None
         with contextlib.suppress(TimeoutError):  # the next report tells it all the same
-            await self.reported(self.settings.gateway.answer_s)
+            await self.wait_for_report(self.settings.gateway.answer_s)
 
     async def resume(self, by: str, why: str, seen_ns: int = 0) -> None:
         """Allow new risk again; `seen_ns` is when the person looked.
@@ -1301,10 +1301,10 @@ class Gateway:
         Raises ValueError beyond the day's loss, without room for the journal's reserve, and after a halt that somebody
         else commanded in the last minute.
         """
-        self._refuse_unseen(ALL, by, seen_ns)
-        if lost := self._lost():
+        self._refuse_newer_halt(ALL, by, seen_ns)
+        if loss := self._day_loss():
             cure = "it ends with the New York day; to go on before, raise that limit and start the gateway again"
-            raise ValueError(f"{lost}: {cure}")
+            raise ValueError(f"{loss}: {cure}")
         try:
             await self.journal.reserve()
         except JournalError as error:
@@ -1314,7 +1314,7 @@ class Gateway:
 
 
 class _ShownLines(Sequence[ActivityRow]):
-    """The activities of a sub-account, made into rows as they are looked at."""
+    """The activities of a sub-account, each made into a row when it is read."""
 
     def __init__(self, lines: Sequence[NotedLine]) -> None:
         self._lines = lines
@@ -1344,25 +1344,25 @@ def is_of(order: GatewayOrder, row: Json) -> bool:
     return alike and submitted_ns_of(row, order.created_ns) >= order.created_ns - CLOCKS_NS
 
 
-def refusal_of(refused: Refused) -> Refusal:
+def refusal_of(error: Refused) -> Refusal:
     """Return what a client hears of the broker's refusal: what is of the order alone, not of the account."""
-    told = {key: value for key, value in refused.extra.items() if key in ("reject_reason", "symbol", "cost_basis")}
-    return Refusal(refused.status, refused.code, refused.message, **told)
+    extra = {key: value for key, value in error.extra.items() if key in ("reject_reason", "symbol", "cost_basis")}
+    return Refusal(error.status, error.code, error.message, **extra)
 
 
 def plain(body: Json, keys: Sequence[str], more: Sequence[str] = ()) -> Json:
     """Return what of a client's request is passed on: texts, numbers and flags. Raises `Refusal` for anything else."""
-    kept = {key: body[key] for key in (*keys, *more) if body.get(key) is not None}
-    for key, value in kept.items():
+    result = {key: body[key] for key in (*keys, *more) if body.get(key) is not None}
+    for key, value in result.items():
         scalar = isinstance(value, (str, int, float, Decimal))
         if not scalar or not str(value).isprintable() or (isinstance(value, int) and value.bit_length() > 63):
             raise invalid(f"invalid {key}")
         if key in NUMBERS:
             try:
-                wire.optional_decimal(kept, key)
+                wire.optional_decimal(result, key)
             except wire.Malformed:  # the broker's row of it could not be read either, and with it no report
                 raise invalid(f"invalid {key}") from None
-    return kept
+    return result
 
 
 def urgency_of(order: Ticket) -> CallPriority:

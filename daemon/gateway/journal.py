@@ -74,7 +74,7 @@ class GatewayJournal:
     def __init__(self, state: StateDir, ballast_mib: int) -> None:
         reader = state.journal.reader()
         self.code = code_digest()
-        self.machine, last_id, head, self._left_out = _recovered(reader)
+        self.machine, last_id, head, self._left_out = _recover(reader)
         self.fresh = last_id == 0
         self._state, self._chain = state, HashChain(last_id + 1, head)
         self.unreserved = ""  # why there is no reserve for a full disk
@@ -83,7 +83,7 @@ class GatewayJournal:
         self._lock = asyncio.Lock()
         self._waiting = asyncio.Event()
         self.commits = Buckets(COMMIT_BOUNDS_S)
-        self._taken = self._durable = 0
+        self._row_count = self._durable = 0
         self._snapshot_seq = self.machine.books.seq
 
     def _writer_with(self, ballast_mib: int) -> JournalWriter:
@@ -102,7 +102,7 @@ class GatewayJournal:
 
     @property
     def books(self) -> Ledgers:
-        """What the events have come to."""
+        """The books after the newest event."""
         return self.machine.books
 
     def take(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
@@ -110,11 +110,11 @@ class GatewayJournal:
 
         An event that cannot be written changes nothing.
         """
-        kind, payload = type(event).__name__, encoded(event)
+        kind, payload = type(event).__name__, event_json(event)
         effects = self.machine.step(event)
         books = self.machine.books
         self._batch.entries.append(self._chain.row(books.seq, event.time_ns, kind, payload, encoded_effects(effects)))
-        self._taken += 1
+        self._row_count += 1
         self._waiting.set()
         if books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS or isinstance(event, RowsLeftOut):
             self._snapshot()
@@ -126,18 +126,18 @@ class GatewayJournal:
         return None if since_ns is None else RowsLeftOut(now_ns, self._left_out, since_ns)
 
     async def durable(self) -> None:
-        """Wait until everything that was taken is on the disk. Raises WriteFailed."""
-        target = self._taken
+        """Wait until all events are on the disk. Raises WriteFailed."""
+        target = self._row_count
         while self._durable < target:
             async with self._lock:
                 if self._durable >= target:
                     return
-                batch, self._batch, taken = self._batch, CommitBatch(), self._taken
+                batch, self._batch, row_count = self._batch, CommitBatch(), self._row_count
                 began_s = time.perf_counter()
                 await self._writer.write(batch)
                 await self._writer.durable()
                 self.commits.add(time.perf_counter() - began_s)
-                self._durable = taken
+                self._durable = row_count
 
     async def commit_on(self, on_full: Callable[[], None]) -> None:
         """Commit what nobody waits for, until cancelled. Raises WriteFailed.
@@ -201,31 +201,31 @@ def rotate_when_due(folder: Path, account: str, mib: int, log: EventLogger) -> N
     if not mib or not (folder / FILE).exists() or growth_bytes(folder / FILE) < mib * MIB:
         return
     try:
-        rotation = rotate_stopped(folder, account)
+        rotation = rotate_idle(folder, account)
     except (JournalError, WriteFailed, OSError) as error:
         log("journal_not_rotated", reason=f"{error}; the next start tries again")
     else:
-        before, after = rotation.before // MIB, rotation.after // MIB
-        log("journal_rotated", row=rotation.row, old=str(rotation.old), before_mib=before, mib=after)
+        old_mib, new_mib = rotation.before // MIB, rotation.after // MIB
+        log("journal_rotated", row=rotation.row, old=str(rotation.old), before_mib=old_mib, mib=new_mib)
 
 
-def rotate_stopped(folder: Path, account: str) -> Rotation:
-    """Go on in a new file from the newest state; what was goes to the folder `rotated`.
+def rotate_idle(folder: Path, account: str) -> Rotation:
+    """Go on in a new file from the newest state; the former file goes to the folder `rotated`.
 
     Raises StateDirError while a gateway runs, JournalError, WriteFailed, OSError: the journal is as it was.
     """
     state = _state_dir(folder, account)
     try:
-        return _rotated(state)
+        return _rotate(state)
     finally:
         state.close()
 
 
-def _rotated(state: StateDir) -> Rotation:
+def _rotate(state: StateDir) -> Rotation:
     """Rotate from a snapshot at the last row; the journal is closed afterwards, even on an error."""
     try:
         with reading(state.journal.path):
-            machine, last_id, _, left_out = _recovered(state.journal.reader())
+            machine, last_id, _, left_out = _recover(state.journal.reader())
             newest = newest_whole(state.journal.reader())
         if left_out:
             raise JournalError(f"{state.journal.path}: {left_out[0]}: start the gateway first, it goes on without")
@@ -244,10 +244,10 @@ def _snapshot_of(books: Ledgers, row: int, code: str) -> Snapshot:
 
 
 def read_books(file: Path) -> Ledgers:
-    """Return what a journal's events have come to, beside a gateway that may run on it. Raises JournalError."""
+    """Return the books of a journal; a gateway may run on it meanwhile. Raises JournalError."""
     reader = JournalReader(file)
     try:
-        return _recovered(reader)[0].books
+        return _recover(reader)[0].books
     finally:
         reader.close()
 
@@ -258,7 +258,7 @@ def kept_for(file: Path) -> str:
         return reader.meta().get("account", "")
 
 
-def encoded(event: AnyGatewayEvent) -> str:
+def event_json(event: AnyGatewayEvent) -> str:
     """Return an event as JSON."""
     return _encoder.encode(event).decode()
 
@@ -274,7 +274,7 @@ def _short(effect: AnyGatewayEffect) -> object:
     return effect
 
 
-def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
+def _recover(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
     """Return the machine at the journal's end, its last row, the chain's head, and the rows that were left out.
 
     Left out is what is damaged, missing or no event of this version, and what cannot be stepped without it: the
@@ -287,12 +287,12 @@ def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]
             machine, last_id, head = _from_snapshot(reader)
             machine.owners_later = later or {}
             left_out: list[str] = []
-            told: dict[str, str] = {}
+            owners: dict[str, str] = {}
             for entry in reader.entries(last_id):
                 try:
                     _require(entry.id not in needs, needs.get(entry.id, ""))
                     _follow(machine, entry, head, last_id)
-                    told |= _told(entry) if left_out else {}
+                    owners |= _news_owners(entry) if left_out else {}
                 except Different as odd:
                     left_out.append(str(odd))
                     machine.leave_out(entry.id)
@@ -301,19 +301,19 @@ def _recovered(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]
                         raise
                     needs[entry.id] = f"row {entry.id} ({entry.kind}) cannot follow"
                     break
-                written: object = entry.hash
-                head, last_id = written if isinstance(written, bytes) else head, entry.id
+                row_hash: object = entry.hash
+                head, last_id = row_hash if isinstance(row_hash, bytes) else head, entry.id
             else:
                 if left_out and not machine.books.number:
-                    what = f"{reader.path}: {left_out[0]}, and the books begin there: restore it from a copy"
-                    raise JournalError(f"{what}; the broker's account itself is not touched by that")
+                    problem = f"{reader.path}: {left_out[0]}, and the books begin there: restore it from a copy"
+                    raise JournalError(f"{problem}; the broker's account itself is not touched by that")
                 if not left_out or later is not None:
                     return machine, last_id, head, left_out
-                later, needs = {order.name: order.account for order in machine.books.orders.values()} | told, {}
+                later, needs = {order.name: order.account for order in machine.books.orders.values()} | owners, {}
 
 
-def _told(entry: Entry) -> dict[str, str]:
-    """Return to which sub-account a row passed on an order's news, by the order's id; {} where it did not."""
+def _news_owners(entry: Entry) -> dict[str, str]:
+    """Return, by order id, to which sub-account a row passed on the order's updates; {} for none."""
     if entry.kind != Updated.__name__ or PassOn.__name__ not in entry.effects:
         return {}
     accounts = [effect["account"] for effect in msgspec.json.decode(entry.effects) if effect["type"] == PassOn.__name__]
@@ -352,9 +352,9 @@ def _is_next(entry: Entry, head: bytes, last_id: int) -> None:
     _require(is_whole(entry, head), f"row {entry.id} ({entry.kind}) is damaged")
 
 
-def _require(holds: bool, what: str) -> None:
+def _require(holds: bool, problem: str) -> None:
     if not holds:
-        raise Different(what)
+        raise Different(problem)
 
 
 class GatewayVerified(msgspec.Struct):
@@ -375,7 +375,7 @@ class _Verification:
 
     def __init__(self, reader: JournalReader) -> None:
         base = base_of(reader.meta())
-        self.report, self._own = GatewayVerified(), code_digest()
+        self.report, self._own_code = GatewayVerified(), code_digest()
         self._snapshots = {snapshot.event_id: snapshot for snapshot in reader.snapshots()}
         self._machine = Bookkeeper() if base is None else None
         self._head, self._last_id = reader.chain_head(0), 0 if base is None else base.row
@@ -399,13 +399,13 @@ class _Verification:
             self._machine = None if books is None else Bookkeeper(books)
 
     def _compare(self, machine: Bookkeeper, entry: Entry, snapshot: Snapshot | None) -> None:
-        effects, report, own = _follow(machine, entry, self._head, self._last_id), self.report, self._own
-        code = machine.books.code or own
-        if code == own:
+        effects, report, own_code = _follow(machine, entry, self._head, self._last_id), self.report, self._own_code
+        code = machine.books.code or own_code
+        if code == own_code:
             _require(encoded_effects(effects) == entry.effects, f"row {entry.id}: its effects differ")
-        report.stepped += code == own
+        report.stepped += code == own_code
         if snapshot is not None:
-            same = snapshot.code != own or code != own or digest(machine.books) == snapshot.digest
+            same = snapshot.code != own_code or code != own_code or digest(machine.books) == snapshot.digest
             _require(snapshot.whole and same, f"row {entry.id}: its snapshot differs")
             report.snapshots += 1
 

@@ -62,7 +62,7 @@ class SharedStream:
     """One path's stream of the broker.
 
     `publish` gets what came in one frame, `on_message` each message, `on_error` the broker's error that answers no
-    request, `on_lost` is called when the stream is gone.
+    request, `on_loss` is called when the stream is gone.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class SharedStream:
         publish: Callable[[str, list[DataMessage]], None],
         on_message: Callable[[str, DataMessage], None],
         on_error: Callable[[str, int], None],
-        on_lost: Callable[[str], None],
+        on_loss: Callable[[str], None],
         log: EventLogger,
     ) -> None:
         self.path = path
         self.socket: MarketSocket | None = None
         self._url, self._upstream, self._clock, self._log = url, upstream, clock, log
         self._publish, self._on_message = publish, on_message
-        self._on_error, self._on_lost = on_error, on_lost
+        self._on_error, self._on_loss = on_error, on_loss
         self._task: asyncio.Task[None] | None = None
         self._pairs: frozenset[Pair] = frozenset()
         self._came: list[DataMessage] = []
@@ -105,7 +105,7 @@ class SharedStream:
             )
             self.socket = socket
             self._task = asyncio.create_task(self._run(socket, self._task), name=f"line {self.path}")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(self._on_end)
             _subscribe(socket, frozenset(), self._pairs)
         return self.socket
 
@@ -115,7 +115,7 @@ class SharedStream:
             await asyncio.wait({former})
         await socket.run()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_end(self, task: asyncio.Task[None]) -> None:
         """Name a fault of the gateway itself: it does not end the trading side."""
         if task.cancelled():
             return
@@ -123,7 +123,7 @@ class SharedStream:
             self._log("gateway_stream_failed", path=self.path, problem=repr(problem))
         if self._task is task:
             self.socket = None
-            self._lost()
+            self._drop_line()
             self._tell_news()
 
     def was_silent(self) -> bool:
@@ -136,7 +136,7 @@ class SharedStream:
         self._was_silent = False
         self._heard_ns = self._clock.now_ns()
         self.shut()
-        self._lost()
+        self._drop_line()
 
     def _is_silent(self) -> bool:
         now_ns = self._clock.now_ns()
@@ -150,7 +150,7 @@ class SharedStream:
             self._bars.clear()
             self._task.cancel()
 
-    async def closed(self) -> None:
+    async def close(self) -> None:
         """Close the connection and wait for its end."""
         self.shut()
         if self._task is not None:
@@ -158,12 +158,12 @@ class SharedStream:
 
     def _on_state(self, socket: MarketSocket, state: State) -> None:
         if state == "down" and self.socket is socket:
-            self._lost()
+            self._drop_line()
         self._tell_news()
 
-    def _lost(self) -> None:
+    def _drop_line(self) -> None:
         self._bars.clear()
-        self._on_lost(self.path)
+        self._on_loss(self.path)
 
     def _tell_news(self) -> None:
         self._news.set()
@@ -196,15 +196,15 @@ class SharedStream:
 
     def _take(self, message: Json) -> None:
         """Take a message; all of one frame go on together. Raises what `MarketSocket` counts as unreadable."""
-        made = DataMessage(message["T"], str(message["S"]), instant_ns(message["t"]), message)
-        if not made.channel or not (made.packed and made.text):  # what cannot be written fails here, and for all
+        news = DataMessage(message["T"], str(message["S"]), instant_ns(message["t"]), message)
+        if not news.channel or not (news.packed and news.text):  # what cannot be written fails here, and for all
             return
         self._heard_ns = self._clock.now_ns()
-        self._keep(made)
-        self._on_message(self.path, made)
+        self._keep(news)
+        self._on_message(self.path, news)
         if not self._came:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._came.append(made)
+        self._came.append(news)
 
     def _flush(self) -> None:
         messages, self._came = self._came, []
@@ -251,9 +251,9 @@ class SharedStream:
                 async with asyncio.timeout(READ_S):
                     await self._clock.sleep_until(now_ns // MINUTE_NS * MINUTE_NS + SETTLED_NS)
                     feed, until_ns = self.path.rpartition("/")[2], self._clock.now_ns()
-                    found = await self._upstream.market.minutes(tuple(sorted(days)), open_ns, until_ns, feed)
+                    bars_by_symbol = await self._upstream.market.minutes(tuple(sorted(days)), open_ns, until_ns, feed)
                 for symbol, day in days.items():
-                    for row in found.get(symbol, []):
+                    for row in bars_by_symbol.get(symbol, []):
                         start_ns = instant_ns(row["t"])
                         if start_ns + MINUTE_NS <= until_ns:
                             day.rows.setdefault(start_ns, DataMessage("b", symbol, start_ns, row))
@@ -270,15 +270,15 @@ def in_hours(now_ns: int) -> bool:
 
 
 def pairs_of(channels: Mapping[str, Collection[str]]) -> frozenset[Pair]:
-    """Return what is asked of the broker for these channels: some come with others."""
+    """Return the pairs to ask of the broker for these channels, without channels that come with trades."""
     return frozenset((c, symbol) for c, symbols in channels.items() if c not in OF_TRADES for symbol in symbols)
 
 
-def _subscribe(socket: MarketSocket, before: frozenset[Pair], after: frozenset[Pair]) -> None:
-    """Ask for what is new, and for no more of what is gone."""
-    for channel in sorted({channel for channel, _ in before | after}):
-        socket.unsubscribe(channel, {symbol for c, symbol in before - after if c == channel})
-        socket.subscribe(channel, {symbol for c, symbol in after - before if c == channel})
+def _subscribe(socket: MarketSocket, old_pairs: frozenset[Pair], new_pairs: frozenset[Pair]) -> None:
+    """Subscribe to new pairs and unsubscribe from those that are gone."""
+    for channel in sorted({channel for channel, _ in old_pairs | new_pairs}):
+        socket.unsubscribe(channel, {symbol for c, symbol in old_pairs - new_pairs if c == channel})
+        socket.subscribe(channel, {symbol for c, symbol in new_pairs - old_pairs if c == channel})
 
 
 def _as_bar(message: DataMessage) -> DataMessage:
@@ -309,8 +309,8 @@ class RelayClient(DataStreamClient):
     def acknowledge(self) -> None:
         """Send all that is subscribed now, and what the broker said after it."""
         super(RelayClient, self).acknowledge()
-        owed, self.owed = self.owed, []
-        for code in owed:
+        codes, self.owed = self.owed, []
+        for code in codes:
             self.error(code)
 
     def catch_up(self, symbols: Collection[str], earlier: Iterable[DataMessage]) -> None:
@@ -345,7 +345,9 @@ class RelaySessions(DataSessions[RelayClient]):
         self._shutting: dict[str, asyncio.TimerHandle] = {}
         urls = {path: upstream.market_url(path) for path in CHANNELS}
         self.lines = {
-            path: SharedStream(path, url, upstream, clock, self.publish, on_message, self._refused, self._lost, log)
+            path: SharedStream(
+                path, url, upstream, clock, self.publish, on_message, self._pass_refusal, self._close_clients, log
+            )
             for path, url in urls.items()
             if url
         }
@@ -380,21 +382,21 @@ class RelaySessions(DataSessions[RelayClient]):
 
     async def granted(self, session: RelayClient) -> int:
         """Wait until the broker has granted what is new; its refusal is the client's, and a close where it is away."""
-        line, asked = self.lines[session.path], session.asked or {}
-        fresh = pairs_of(asked) - pairs_of(session.subscribed)
+        line, request = self.lines[session.path], session.asked or {}
+        fresh = pairs_of(request) - pairs_of(session.subscribed)
 
-        def refused() -> frozenset[Pair]:
+        def refused_pairs() -> frozenset[Pair]:
             return frozenset() if line.socket is None else fresh & line.socket.refused
 
         def decided() -> bool:
             gone = line.socket is None or session.closing is not None
-            return gone or bool(refused()) or (line.socket is not None and fresh <= line.socket.granted)
+            return gone or bool(refused_pairs()) or (line.socket is not None and fresh <= line.socket.granted)
 
         if not await line.until(decided, ANSWER_S) or line.socket is None:
             session.close(WSCloseCode.INTERNAL_ERROR)
             return 0
-        if denied := refused():
-            code = next((line.socket.codes[pair] for pair in sorted(denied) if line.socket.codes.get(pair)), 405)
+        if denied_pairs := refused_pairs():
+            code = next((line.socket.codes[pair] for pair in sorted(denied_pairs) if line.socket.codes.get(pair)), 405)
             return code if code in ERRORS else 400
         bars = {symbol for channel, symbol in fresh if channel == "bars"} - {"*"}
         if bars and session.closing is None:
@@ -412,12 +414,12 @@ class RelaySessions(DataSessions[RelayClient]):
         finally:
             session.catch_up(symbols, earlier)
 
-    def has_room(self, session: RelayClient, after: Mapping[str, set[str]]) -> bool:
+    def has_room(self, session: RelayClient, channels_after: Mapping[str, set[str]]) -> bool:
         """Whether all clients are within the plan's limit; the log names what is beyond it."""
-        room = super().has_room(session, after)
+        room = super().has_room(session, channels_after)
         if not room:
-            there = {symbol for symbols in self.wanted(session.path).values() for symbol in symbols}
-            beyond = {symbol for symbols in after.values() for symbol in symbols} - there
+            current = {symbol for symbols in self.wanted(session.path).values() for symbol in symbols}
+            beyond = {symbol for symbols in channels_after.values() for symbol in symbols} - current
             self._log(
                 "gateway_symbols_refused", path=session.path, symbols=sorted(beyond), symbols_max=self._symbols_max
             )
@@ -438,7 +440,7 @@ class RelaySessions(DataSessions[RelayClient]):
         if not self._has_clients(path):
             self.lines[path].shut()
 
-    def _refused(self, path: str, code: int) -> None:
+    def _pass_refusal(self, path: str, code: int) -> None:
         """Pass on what the broker says of its own accord, as it would to the clients."""
         for session in self.sessions:
             if session.path == path and session.entered and code in ERRORS:
@@ -447,7 +449,7 @@ class RelaySessions(DataSessions[RelayClient]):
                 else:
                     session.owed.append(code)
 
-    def _lost(self, path: str) -> None:
+    def _close_clients(self, path: str) -> None:
         """Close the clients of a stream that is gone, so that they know of the hole."""
         sessions = [session for session in self.sessions if session.path == path and session.entered]
         if sessions:
@@ -464,7 +466,7 @@ class RelaySessions(DataSessions[RelayClient]):
         for task in list(self._tasks):
             task.cancel()
         for line in self.lines.values():
-            await line.closed()
+            await line.close()
 
 
 # --- REST -------------------------------------------------------------------------------------------------------------
@@ -479,7 +481,7 @@ class SharedQuestions:
     """Questions to the broker: one is asked once for all who wait for its answer, and a client has few under way."""
 
     def __init__(self, most: int) -> None:
-        """Let each client have `most` under way."""
+        """Allow each client `most` questions at once."""
         self._most = most
         self._asking: dict[Hashable, asyncio.Task[bytes]] = {}
         self._under_way: Counter[str] = Counter()  # by client
@@ -500,16 +502,16 @@ class SharedQuestions:
         asking = self._asking.get(question)
         if asking is None:
             asking = self._asking[question] = asyncio.create_task(ask(), name=f"asks the broker: {question}")
-            asking.add_done_callback(partial(self._ended, question))
+            asking.add_done_callback(partial(self._on_end, question))
         return await asyncio.shield(asking)
 
-    def _ended(self, question: Hashable, task: asyncio.Task[bytes]) -> None:
+    def _on_end(self, question: Hashable, task: asyncio.Task[bytes]) -> None:
         del self._asking[question]
         if not task.cancelled():
             task.exception()  # who waited has it; perhaps they are all gone
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the questions under way."""
         for task in self._asking.values():
             task.cancel()
 
@@ -523,14 +525,14 @@ class SharedAnswers:
     def __init__(self, upstream: Upstream, clock: Clock) -> None:
         self._upstream, self._clock = upstream, clock
         self.questions = SharedQuestions(UNDER_WAY_MOST)
-        self._kept: dict[Question, tuple[int, bytes]] = {}  # until when, and the body
+        self._cache: dict[Question, tuple[int, bytes]] = {}  # until when, and the body
 
     async def get(self, version: str, path: str, query: Mapping[str, str]) -> bytes:
         """Return the body as JSON. Raises RestError."""
         question = version, path, tuple(sorted(query.items()))
-        kept = self._kept.get(question)
-        if kept is not None and self._clock.now_ns() < kept[0]:
-            return kept[1]
+        entry = self._cache.get(question)
+        if entry is not None and self._clock.now_ns() < entry[0]:
+            return entry[1]
         return await self.questions.answer(question, lambda: self._ask(question))
 
     async def _ask(self, question: Question) -> bytes:
@@ -539,10 +541,10 @@ class SharedAnswers:
         now_ns = self._clock.now_ns()
         keep_ns = kept_for_ns(path, dict(query), now_ns)
         if keep_ns and len(body) <= KEPT_BYTES:
-            if len(self._kept) >= KEPT_MOST:
-                self._kept = {name: kept for name, kept in self._kept.items() if now_ns < kept[0]}
-            if len(self._kept) < KEPT_MOST:
-                self._kept[question] = (now_ns + keep_ns, body)
+            if len(self._cache) >= KEPT_MOST:
+                self._cache = {name: entry for name, entry in self._cache.items() if now_ns < entry[0]}
+            if len(self._cache) < KEPT_MOST:
+                self._cache[question] = (now_ns + keep_ns, body)
         return body
 
 
@@ -579,8 +581,8 @@ class MarketRelay:
         try:
             with self._answers.questions.turn(account):
                 body = await self._answers.get(version, f"/{path}", request.query)
-        except Refused as refused:
-            raise refusal_of(refused) from None
+        except Refused as refusal_error:
+            raise refusal_of(refusal_error) from None
         except (Throttled, NotSent):  # of the broker, or of the gateway's own budget
             raise refusal("rate_limit") from None
         except (RestError, BrokerError) as error:
@@ -589,12 +591,12 @@ class MarketRelay:
 
     def _note_price(self, path: str, message: DataMessage) -> None:
         """Take the price of a quote or a bar, unless a newer one is known."""
-        found = price_of(message, WIDE_OPTION if path.startswith("/v1beta1/") else WIDE_SHARE)
-        if found is None:
+        time_and_price = price_of(message, WIDE_OPTION if path.startswith("/v1beta1/") else WIDE_SHARE)
+        if time_and_price is None:
             return
-        at_ns, price = min(found[0], self._gateway.now_ns()), found[1]
-        known = self._gateway.prices.get(message.symbol)
-        if known is None or known[0] <= at_ns:
+        at_ns, price = min(time_and_price[0], self._gateway.now_ns()), time_and_price[1]
+        newest = self._gateway.prices.get(message.symbol)
+        if newest is None or newest[0] <= at_ns:
             self._gateway.prices[message.symbol] = (at_ns, price)
 
     async def close(self) -> None:

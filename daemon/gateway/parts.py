@@ -114,15 +114,15 @@ def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
         return _share_leg(books, line)
     if line.symbol and line.kind in REPLACING:
         return _reorganisation(books, line)
-    own = {MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}
+    parts = {MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}
     known = line.kind in TRANSFERS or line.kind in INCOME
-    return Division(own, "" if known else f"{line.kind} {line.symbol}: {line.amount} USD, {line.quantity} units")
+    return Division(parts, "" if known else f"{line.kind} {line.symbol}: {line.amount} USD, {line.quantity} units")
 
 
 # --- shares of a sum --------------------------------------------------------------------------------------------------
 
 
-def apportioned(total: Decimal, weights: Mapping[str, Decimal], step: Decimal = CENT) -> dict[str, Decimal]:
+def apportion(total: Decimal, weights: Mapping[str, Decimal], step: Decimal = CENT) -> dict[str, Decimal]:
     """Return `total` in parts by `weights` that add up to it exactly, in steps, by the largest remainder.
 
     Equal remainders go by name, `main` last. Without a weight above 0 all of it is `main`'s.
@@ -151,7 +151,7 @@ def _in_cash(shares: Mapping[str, Decimal], doubt: str = "") -> Division:
 
 
 def _fee(books: Ledgers, line: LedgerLine) -> Division:
-    """By the fills of the fee's day: sale proceeds, sold units or contracts, as the fee's rule counts."""
+    """Divide by the fills of the fee's day: sale proceeds, sold units or contracts, as the fee's rule counts."""
     trades, weigh = books.trades.get(line.date, []), _rule_of(line.words)
     weights: dict[str, Decimal] = {}
     for trade in trades:
@@ -160,8 +160,8 @@ def _fee(books: Ledgers, line: LedgerLine) -> Division:
     if not any(weights.values()):  # of a rule that counts none of these fills: by what was traded
         weights = {}
         for trade in trades:
-            weights[trade.account] = weights.get(trade.account, ZERO) + _traded(trade)
-    return _in_cash(apportioned(line.amount, weights))
+            weights[trade.account] = weights.get(trade.account, ZERO) + _trade_value(trade)
+    return _in_cash(apportion(line.amount, weights))
 
 
 def _rule_of(words: str) -> Callable[[DayFill], Decimal]:
@@ -179,44 +179,44 @@ def _rule_of(words: str) -> Callable[[DayFill], Decimal]:
     if "TAF" in name:
         return lambda trade: trade.quantity if counts(trade, sales=True) else ZERO
     if any(word in name for word in ("REG ", "SEC ", "SECTION 31")):
-        return lambda trade: _traded(trade) if counts(trade, sales=True) else ZERO
+        return lambda trade: _trade_value(trade) if counts(trade, sales=True) else ZERO
     if of_options:
         return lambda trade: trade.quantity if counts(trade, sales=False) else ZERO
-    return _traded
+    return _trade_value
 
 
-def _traded(trade: DayFill) -> Decimal:
+def _trade_value(trade: DayFill) -> Decimal:
     return trade.quantity * trade.price * multiplier(trade.symbol)
 
 
 def _interest(books: Ledgers, line: LedgerLine) -> Division:
-    """By cash: what is paid goes to who has some, what is charged to who owes some."""
+    """Divide by cash: interest paid goes to those with cash, interest charged to those with debt."""
     sign = 1 if line.amount >= 0 else -1
     weights = {name: max(sign * account.cash, ZERO) for name, account in books.accounts.items()}
     if sign < 0 and not any(weights.values()):
         weights = {name: max(account.cash, ZERO) for name, account in books.accounts.items()}
-    return _in_cash(apportioned(line.amount, weights))
+    return _in_cash(apportion(line.amount, weights))
 
 
 def _income(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
-    """By who held at the close before the ex-date; where none is known, before the line's own date."""
-    held = books.held_before(line.symbol, ex_date or line.date)
-    weights = {name: abs(quantity) for name, quantity in held.items() if quantity * line.amount > 0}
-    weights = weights or {name: abs(quantity) for name, quantity in held.items()}
+    """Divide by the holdings at the close before the ex-date; where none is known, before the line's own date."""
+    holders = books.holders_before(line.symbol, ex_date or line.date)
+    weights = {name: abs(quantity) for name, quantity in holders.items() if quantity * line.amount > 0}
+    weights = weights or {name: abs(quantity) for name, quantity in holders.items()}
     doubt = ""
     if not ex_date and _changed_hands(books, line):
         doubt = f"{line.kind} {line.symbol}: its ex-date is unknown, divided by who held before {line.date}"
     if not weights:
         doubt = f"{line.kind} {line.symbol}: {line.amount} USD, and nobody held it before {ex_date or line.date}"
-    return _in_cash(apportioned(line.amount, weights), doubt)
+    return _in_cash(apportion(line.amount, weights), doubt)
 
 
 def _changed_hands(books: Ledgers, line: LedgerLine) -> bool:
     """Whether others than today's holders may have held when the dividend was earned."""
-    since = (date.fromisoformat(line.date) - timedelta(days=60)).isoformat()
+    since_date = (date.fromisoformat(line.date) - timedelta(days=60)).isoformat()
     entries = books.held.get(line.symbol, [])
-    owners = {name for day, held in entries if day >= since for name in held} | set(
-        books.held_before(line.symbol, since)
+    owners = {name for day, quantities in entries if day >= since_date for name in quantities} | set(
+        books.holders_before(line.symbol, since_date)
     )
     return len(owners) > 1
 
@@ -228,11 +228,11 @@ def _fraction(books: Ledgers, line: LedgerLine) -> Division:
     """
     holders = _holders(books, line)
     fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1 > 0}
-    shares = apportioned(line.quantity, fractions, FINEST) if fractions else {}
+    shares = apportion(line.quantity, fractions, FINEST) if fractions else {}
     due = dict(books.lieu.pop(line.symbol, ("", {}))[1])
     for name, quantity in shares.items():
         due[name] = due.get(name, ZERO) - quantity
-    cash = apportioned(line.amount, due if any(part > 0 for part in due.values()) else fractions)
+    cash = apportion(line.amount, due if any(part > 0 for part in due.values()) else fractions)
     return Division({name: LinePart(shares.get(name, ZERO), cash.get(name, ZERO)) for name in sorted(shares | cash)})
 
 
@@ -242,35 +242,39 @@ def _fraction(books: Ledgers, line: LedgerLine) -> Division:
 def _holders(books: Ledgers, line: LedgerLine) -> dict[str, Decimal]:
     """Return who holds how much of the line's symbol; of one that waited for fills, when it was first seen."""
     seen_ns = next((seen_ns for seen_ns, row, _ in books.lines_later if row["id"] == line.id), None)
-    return books.holders(line.symbol) if seen_ns is None else books.held_at(line.symbol, seen_ns)
+    return books.holders(line.symbol) if seen_ns is None else books.holders_at(line.symbol, seen_ns)
 
 
 def _split(books: Ledgers, line: LedgerLine) -> Division:
     """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
-    held = _holders(books, line)
+    holders = _holders(books, line)
     at_ns = stamped_ns(line.id)
-    then = {} if at_ns is None else books.held_at(line.symbol, min(at_ns, _apart_since(books, line.symbol, at_ns)))
-    earlier = books.held_before(line.symbol, line.date)  # who has traded since did so in the new shares
-    for owners in (then, earlier, held):
+    earliest = (
+        {}
+        if at_ns is None
+        else books.holders_at(line.symbol, min(at_ns, _difference_start_ns(books, line.symbol, at_ns)))
+    )
+    earlier = books.holders_before(line.symbol, line.date)  # who has traded since did so in the new shares
+    for owners in (earliest, earlier, holders):
         if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
-            return _taken(books, line, {name: -quantity for name, quantity in owners.items()})
-    before = _moving(books, line, line.symbol)
-    if before is not None and line.quantity > 0:
-        old = {name: -part.quantity for name, part in before.parts.items()}
-        costs = {name: -part.cost for name, part in before.parts.items()}
+            return _take_away(books, line, {name: -quantity for name, quantity in owners.items()})
+    removal = _moving(books, line, line.symbol)
+    if removal is not None and line.quantity > 0:
+        old = {name: -part.quantity for name, part in removal.parts.items()}
+        costs = {name: -part.cost for name, part in removal.parts.items()}
         new = _shares_of(books, line, old, line.quantity)
         return Division({name: LinePart(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
-    held = then or held  # what was traded since is in the new shares
-    total = sum(held.values(), ZERO)
+    holders = earliest or holders  # what was traded since is in the new shares
+    total = sum(holders.values(), ZERO)
     if not total:
         return Division({MAIN: LinePart(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
-    new = _shares_of(books, line, held, total + line.quantity)
-    names = held.keys() | new.keys()
-    change = {name: new.get(name, ZERO) - held.get(name, ZERO) for name in sorted(names)}
+    new = _shares_of(books, line, holders, total + line.quantity)
+    names = holders.keys() | new.keys()
+    change = {name: new.get(name, ZERO) - holders.get(name, ZERO) for name in sorted(names)}
     return Division({name: LinePart(quantity, rescales=True) for name, quantity in change.items()})
 
 
-def _apart_since(books: Ledgers, symbol: str, otherwise: int) -> int:
+def _difference_start_ns(books: Ledgers, symbol: str, otherwise: int) -> int:
     """Return since when books and broker are apart on a symbol: its line may be written later than the shares came."""
     return books.differences.get(symbol, (otherwise, ""))[0]
 
@@ -282,11 +286,11 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
     fraction that the broker pays in cash; without one by the one plain ratio that comes to it. What is left of them is
     `main`'s; where nothing is left, the part finer than nine decimals is the greatest holder's.
     """
-    before, announced = sum(old.values(), ZERO), books.ratios.get(line.id, "")
-    new_rate, old_rate = _rates(announced) if announced else (total, before)
-    if not announced or abs(before * new_rate / old_rate - total) >= 1:  # or the announcement is of something else
-        new_rate, old_rate = plain_ratio(before, total) or (total, before)
-    due = {name: held * new_rate / old_rate for name, held in sorted(old.items())}
+    old_total, ratio = sum(old.values(), ZERO), books.ratios.get(line.id, "")
+    new_rate, old_rate = _rates(ratio) if ratio else (total, old_total)
+    if not ratio or abs(old_total * new_rate / old_rate - total) >= 1:  # or the announcement is of something else
+        new_rate, old_rate = plain_ratio(old_total, total) or (total, old_total)
+    due = {name: quantity * new_rate / old_rate for name, quantity in sorted(old.items())}
     new = _cut(books, old, due, total)
     less = {name: due.get(name, ZERO) - new.get(name, ZERO) for name in sorted(due.keys() | new.keys())}
     books.lieu.pop(line.symbol, None)
@@ -301,28 +305,28 @@ def _cut(books: Ledgers, old: Mapping[str, Decimal], due: Mapping[str, Decimal],
     names = [name for name in due if name != MAIN]
     whole = [name for name in names if not (books.accounts[name].fractions or old[name] % 1)]
     new = {name: due[name].to_integral_value(ROUND_FLOOR) for name in whole}
-    others, there = [name for name in names if name not in whole], total - short - sum(new.values(), ZERO)
-    wanted = sum((due[name] for name in others), ZERO)
-    for name in others:
-        part = due[name] if wanted <= there else due[name] * there / wanted
+    other_names, available = [name for name in names if name not in whole], total - short - sum(new.values(), ZERO)
+    due_total = sum((due[name] for name in other_names), ZERO)
+    for name in other_names:
+        part = due[name] if due_total <= available else due[name] * available / due_total
         new[name] = (part / FINEST).to_integral_value(ROUND_FLOOR) * FINEST
-    left = total - sum(new.values(), ZERO)
+    rest = total - sum(new.values(), ZERO)
     if whole or MAIN in old:
-        return {**new, MAIN: left} if left or MAIN in old else new
-    new[max(new, key=lambda name: (new[name], name))] += left
+        return {**new, MAIN: rest} if rest or MAIN in old else new
+    new[max(new, key=lambda name: (new[name], name))] += rest
     return new
 
 
-def _rates(announced: str) -> tuple[Decimal, Decimal]:
+def _rates(ratio: str) -> tuple[Decimal, Decimal]:
     """Return the new shares and the old ones of an announced "new/old"."""
-    new, old = map(Decimal, announced.split("/"))
+    new, old = map(Decimal, ratio.split("/"))
     return new, old
 
 
-def _taken(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> Division:
-    """Take shares away whose replacement follows; they keep what they cost."""
+def _take_away(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> Division:
+    """Take shares away whose replacement follows; note their cost for it."""
     parts = {}
-    cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in change.items()})
+    cash = apportion(line.amount, {name: abs(quantity) for name, quantity in change.items()})
     for name, quantity in change.items():
         holding = books.accounts[name].holdings.get(line.symbol)
         cost = ZERO if holding is None else holding.average * multiplier(line.symbol)
@@ -338,9 +342,9 @@ def _moving(books: Ledgers, line: LedgerLine, symbol: str = "") -> Moving | None
     """
     alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date) and symbol in ("", m.symbol)]
     if len(alike) > 1 and not symbol:
-        announced = books.ratios.get(line.id, "")
-        new, old = _rates(announced or "1/1")
-        alike = [m for m in alike if abs(m.total * new / old + line.quantity) < (1 if announced else FINEST)]
+        ratio = books.ratios.get(line.id, "")
+        new, old = _rates(ratio or "1/1")
+        alike = [m for m in alike if abs(m.total * new / old + line.quantity) < (1 if ratio else FINEST)]
     if len(alike) != 1:
         return None
     books.moving.remove(alike[0])
@@ -348,31 +352,31 @@ def _moving(books: Ledgers, line: LedgerLine, symbol: str = "") -> Moving | None
 
 
 def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
-    """Names, mergers, offers, removals: what goes is the holders', what comes for it is theirs in the same parts."""
-    held = _holders(books, line)
-    total = sum(held.values(), ZERO)
+    """Divide renames, mergers, offers, removals: old shares by holder, new ones in the same parts."""
+    holders = _holders(books, line)
+    total = sum(holders.values(), ZERO)
     if line.quantity < 0 and total and -line.quantity <= total:
         if total == -line.quantity:
-            return _taken(books, line, {name: -quantity for name, quantity in held.items()})
-        fraction = line.quantity % 1 or any(quantity % 1 for quantity in held.values())
-        some = apportioned(line.quantity, held, FINEST if fraction else Decimal(1))
-        return _taken(books, line, {name: quantity for name, quantity in some.items() if quantity})
-    before = _moving(books, line) if line.quantity > 0 else None
-    if before is not None:
+            return _take_away(books, line, {name: -quantity for name, quantity in holders.items()})
+        fraction = line.quantity % 1 or any(quantity % 1 for quantity in holders.values())
+        some = apportion(line.quantity, holders, FINEST if fraction else Decimal(1))
+        return _take_away(books, line, {name: quantity for name, quantity in some.items() if quantity})
+    removal = _moving(books, line) if line.quantity > 0 else None
+    if removal is not None:
         if line.kind in NEW_NAME:
-            books.rename_held(before.symbol, line.symbol, line.date)
-        old = {name: -part.quantity for name, part in before.parts.items()}
-        costs = {name: -part.cost for name, part in before.parts.items()}
+            books.rename_holders(removal.symbol, line.symbol, line.date)
+        old = {name: -part.quantity for name, part in removal.parts.items()}
+        costs = {name: -part.cost for name, part in removal.parts.items()}
         new = _shares_of(books, line, old, line.quantity)
-        cash = apportioned(line.amount, {name: abs(quantity) for name, quantity in old.items()})
+        cash = apportion(line.amount, {name: abs(quantity) for name, quantity in old.items()})
         return Division(
             {
                 n: LinePart(new.get(n, ZERO), cash.get(n, ZERO), costs.get(n, ZERO))
                 for n in sorted(new.keys() | cash.keys())
             }
         )
-    if not line.quantity and line.amount and held:
-        return _in_cash(apportioned(line.amount, held))
+    if not line.quantity and line.amount and holders:
+        return _in_cash(apportion(line.amount, holders))
     if (spun := _spun_off(books, line)) is not None:
         return spun
     doubt = f"{line.kind} {line.symbol}: {line.quantity} units, {line.amount} USD, and whose they are is not known"
@@ -386,13 +390,13 @@ def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
     """
     fitting = []
     for parent, ex_date, ratio in books.spun.get(line.id, ()):
-        held, (new, old) = books.held_before(parent, ex_date), _rates(ratio)
-        if held and abs(sum(held.values()) * new / old - line.quantity) < 1 and (held, ratio) not in fitting:
-            fitting.append((held, ratio))
+        holders, (new, old) = books.holders_before(parent, ex_date), _rates(ratio)
+        if holders and abs(sum(holders.values()) * new / old - line.quantity) < 1 and (holders, ratio) not in fitting:
+            fitting.append((holders, ratio))
     if line.quantity <= 0 or len(fitting) != 1:
         return None
-    held, books.ratios[line.id] = fitting[0]
-    new_shares = _shares_of(books, line, held, line.quantity)
+    holders, books.ratios[line.id] = fitting[0]
+    new_shares = _shares_of(books, line, holders, line.quantity)
     return Division({name: LinePart(quantity) for name, quantity in sorted(new_shares.items()) if quantity})
 
 
@@ -403,33 +407,35 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     lines came is told by them, in as many as there are.
     """
     early = books.settled.get(line.symbol)
-    held = {name: count for name, count in (early or books.holders(line.symbol)).items() if count * line.quantity <= 0}
-    total = sum((abs(count) for count in held.values()), ZERO)
+    owners = {
+        name: count for name, count in (early or books.holders(line.symbol)).items() if count * line.quantity <= 0
+    }
+    total = sum((abs(count) for count in owners.values()), ZERO)
     if not total:
         return Division({}, f"{line.kind} {line.symbol}: {line.quantity} contracts, and nobody holds any")
-    gone = some_of(held, min(abs(line.quantity) or total, total), mains_first=line.kind == "OPEXC")
-    ended = {name: -count for name, count in gone.items()}
-    cash = apportioned(line.amount, {name: abs(count) for name, count in ended.items()})
+    quantities = some_of(owners, min(abs(line.quantity) or total, total), mains_first=line.kind == "OPEXC")
+    changes = {name: -count for name, count in quantities.items()}
+    cash = apportion(line.amount, {name: abs(count) for name, count in changes.items()})
     if early is None:
-        _note_ended(books, line, ended)
-        return Division({name: LinePart(count, cash.get(name, ZERO)) for name, count in ended.items()})
-    left = {name: count - gone.get(name, ZERO) for name, count in early.items()}
-    books.settled[line.symbol] = {name: count for name, count in left.items() if count}
+        _note_end(books, line, changes)
+        return Division({name: LinePart(count, cash.get(name, ZERO)) for name, count in changes.items()})
+    rest = {name: count - quantities.get(name, ZERO) for name, count in early.items()}
+    books.settled[line.symbol] = {name: count for name, count in rest.items() if count}
     if not books.settled[line.symbol]:
         del books.settled[line.symbol]
     if early_shares(books, line.symbol) is None:
-        _note_ended(books, line, ended)
+        _note_end(books, line, changes)
     if line.amount:  # cash in the place of shares: the contracts themselves are gone already
         return _in_cash(cash)
-    return Division({name: LinePart(count) for name, count in ended.items()}, early=True)
+    return Division({name: LinePart(count) for name, count in changes.items()}, early=True)
 
 
-def some_of(held: Mapping[str, Decimal], count: Decimal, *, mains_first: bool = False) -> dict[str, Decimal]:
-    """Return how many of the contracts `held` are each one's when `count` of them go."""
-    weights = {name: abs(quantity) for name, quantity in held.items()}
+def some_of(holdings: Mapping[str, Decimal], count: Decimal, *, mains_first: bool = False) -> dict[str, Decimal]:
+    """Return how many of the contracts in `holdings` are each one's when `count` of them go."""
+    weights = {name: abs(quantity) for name, quantity in holdings.items()}
     first = min(count, weights.pop(MAIN, ZERO)) if mains_first else ZERO
-    some = {**(apportioned(count - first, weights, Decimal(1)) if weights else {}), **({MAIN: first} if first else {})}
-    return {name: number if held[name] > 0 else -number for name, number in some.items() if number}
+    some = {**(apportion(count - first, weights, Decimal(1)) if weights else {}), **({MAIN: first} if first else {})}
+    return {name: number if holdings[name] > 0 else -number for name, number in some.items() if number}
 
 
 def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
@@ -438,7 +444,7 @@ def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
     What is deeper in the money was exercised first, and nothing that its holder lets lapse. Where that has no one
     answer, the lines will say it.
     """
-    found: set[str] = set()
+    symbols: set[str] = set()
     for root in sorted({contract.root for contract in contracts.values()}):
         beyond = books.broker_held.get(root, ZERO) - sum(books.holders(root).values(), ZERO)
         shares = {
@@ -454,8 +460,8 @@ def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
         choices = [calls[:i] + puts[:j] for i in range(len(calls) + 1) for j in range(len(puts) + 1)]
         matches = [choice for choice in choices if sum((shares[s] for s in choice), ZERO) == beyond]
         if len(matches) == 1:
-            found.update(matches[0])
-    return found
+            symbols.update(matches[0])
+    return symbols
 
 
 def early_shares(books: Ledgers, contract: str) -> Moving | None:
@@ -468,15 +474,15 @@ def _strike(symbol: str) -> Decimal | None:
     return None if contract is None else contract.strike
 
 
-def _paid(line: LedgerLine) -> Decimal | None:
+def _unit_cost(line: LedgerLine) -> Decimal | None:
     """Return what a share of the line cost, USD: by its cash, else by its price, which may be the market's."""
     return abs(line.amount / line.quantity) if line.amount and line.quantity else line.price
 
 
-def _note_ended(books: Ledgers, line: LedgerLine, ended: Mapping[str, Decimal]) -> None:
+def _note_end(books: Ledgers, line: LedgerLine, changes: Mapping[str, Decimal]) -> None:
     contract = parse_occ(line.symbol)
     if contract is not None and line.kind in ("OPEXC", "OPASN"):
-        parts = {name: LinePart(count * contract.right) for name, count in ended.items()}
+        parts = {name: LinePart(count * contract.right) for name, count in changes.items()}
         books.moving.append(Moving(SHARE_LEG, line.date, f"{contract.root} {contract.strike:f}", parts))
 
 
@@ -486,18 +492,18 @@ def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
     Those of one contract may come in several lines.
     """
     alike = [m for m in books.moving if m.kind == EARLY and root_of(m.symbol) == line.symbol]
-    alike = [m for m in alike if (paid := _paid(line)) is None or _strike(m.symbol) in (None, paid)]
+    alike = [m for m in alike if (price := _unit_cost(line)) is None or _strike(m.symbol) in (None, price)]
     alike = [m for m in alike if m.total * line.quantity > 0 and abs(m.total) >= abs(line.quantity)]
     if not alike:
         return None
     early = min(alike, key=lambda m: abs(m.total))
     books.moving.remove(early)
     contracts = {name: part.quantity / OPTION_MULTIPLIER for name, part in early.parts.items()}
-    gone = some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, mains_first=True)
-    rest = {name: count - gone.get(name, ZERO) for name, count in contracts.items()}
+    quantities = some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, mains_first=True)
+    rest = {name: count - quantities.get(name, ZERO) for name, count in contracts.items()}
     if any(rest.values()):
         books.moving.append(replace(early, parts=_shares_for(early, contracts, rest)))
-    return _shares_for(early, contracts, gone)
+    return _shares_for(early, contracts, quantities)
 
 
 def _shares_for(early: Moving, whole: Mapping[str, Decimal], some: Mapping[str, Decimal]) -> dict[str, LinePart]:
@@ -517,7 +523,7 @@ def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
         return Division(early, early=True)
     alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
     alike = [m for m in alike if m.total * line.quantity < 0] or alike  # a call's shares come where a put's leave
-    alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == _paid(line)] or alike
+    alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == _unit_cost(line)] or alike
     alike = [m for m in alike if abs(m.total) * OPTION_MULTIPLIER == abs(line.quantity)]
     if not alike:
         doubt = f"{line.kind} {line.symbol}: {line.quantity} shares, and no contract ended for them"
@@ -525,7 +531,7 @@ def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
     books.moving.remove(alike[0])
     contracts = {name: abs(part.quantity) for name, part in alike[0].parts.items()}
     whole = sum(contracts.values(), ZERO)
-    cash = apportioned(line.amount, contracts)
+    cash = apportion(line.amount, contracts)
     sign = 1 if line.quantity > 0 else -1
     return Division(
         {

@@ -55,35 +55,35 @@ class OrderView:
 
 
 def judge(
-    view: OrderView, account: str, order: Ticket, *, replaced: GatewayOrder | None = None, by_call: bool = False
+    view: OrderView, account: str, order: Ticket, *, old_order: GatewayOrder | None = None, by_call: bool = False
 ) -> Permit:
-    """Return what an order may do. `replaced` is the working order in whose place it comes. Raises `Refusal`.
+    """Return what an order may do. `old_order` is the working order that it replaces. Raises `Refusal`.
 
     `by_call`: the broker's own call closes it, which a person's order does not keep back here.
     """
     books = view.books
-    held = books.accounts[account].quantity(order.symbol)
-    closes = held * order.sign < 0
+    holding = books.accounts[account].quantity(order.symbol)
+    closes = holding * order.sign < 0
     if books.accounts[account].suspended and not closes:
         raise refusal("not_authorized")
-    inferred = f"{order.side}_to_{'close' if closes else 'open'}"
-    if order.position_intent and order.position_intent != inferred:
-        raise unprocessable(f"position intent mismatch, inferred: {inferred}, specified: {order.position_intent}")
+    intent = f"{order.side}_to_{'close' if closes else 'open'}"
+    if order.position_intent and order.position_intent != intent:
+        raise unprocessable(f"position intent mismatch, inferred: {intent}, specified: {order.position_intent}")
     if order.symbol in closed_symbols(books) and not closes:
-        raise _denied(f"{order.symbol} is closed to sub-accounts: {MAIN} is short in it, or sells it short")
+        raise _denial(f"{order.symbol} is closed to sub-accounts: {MAIN} is short in it, or sells it short")
     price = _reserve_price(view, order)
-    by_call = by_call or (replaced is None and closes and only_call_passes(books, order))
-    beyond = None if by_call or replaced is not None or not closes else price_beyond(books, order)
+    by_call = by_call or (old_order is None and closes and only_call_passes(books, order))
+    beyond = None if by_call or old_order is not None or not closes else price_beyond(books, order)
     if beyond is not None:
         order = dataclasses.replace(order, type="limit", limit_price=beyond)
-    against = _no_crossing(view, account, order, closes=closes, by_call=by_call, replaced=replaced)
+    against = _no_crossing(view, account, order, closes=closes, by_call=by_call, old_order=old_order)
     if order.sign < 0:
-        _is_held(view, account, order, replaced)
+        _is_held(view, account, order, old_order)
         return Permit(ZERO, against, beyond, by_call)
     if closes:
-        _is_owed(books, account, order, replaced)
+        _is_owed(books, account, order, old_order)
         return Permit(ZERO, against, beyond, by_call)
-    _may_add(view, account, order, price, replaced)
+    _may_add(view, account, order, price, old_order)
     return Permit(price, against)
 
 
@@ -109,7 +109,7 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
     A call asks for cash that neither its own orders nor other exercises keep, a put for shares of its own. `spots` are
     the underlyings' prices, USD; where one is not known nothing is said, nor of what its holder lets lapse.
     """
-    found, left = [], account_power(books)
+    positions, account_rest = [], account_power(books)
     for name, account in books.accounts.items():
         power, shares = free_cash(books, name), dict[str, Decimal]()
         for symbol, holding in sorted(account.holdings.items()):
@@ -121,13 +121,13 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
                 continue  # by less it is not exercised
             free = shares.setdefault(contract.root, books.free(name, contract.root))
             cost = units * contract.strike
-            if contract.right > 0 and cost <= min(power, left):
-                power, left = power - cost, left - cost
+            if contract.right > 0 and cost <= min(power, account_rest):
+                power, account_rest = power - cost, account_rest - cost
             elif contract.right < 0 and units <= free:
                 shares[contract.root] = free - units
             else:
-                found.append((name, symbol))
-    return found
+                positions.append((name, symbol))
+    return positions
 
 
 def middle_of_row(row: Json, wide: Decimal) -> Decimal | None:
@@ -154,18 +154,18 @@ def closed_symbols(books: Ledgers) -> frozenset[str]:
     short = {symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0}
     for order in books.open_orders():
         if order.account == MAIN and order.side == "sell" and order.symbol not in short:
-            sold = books.held_for_orders(MAIN, order.symbol)
-            if sold > books.main.quantity(order.symbol):
+            sale_quantity = books.held_for_orders(MAIN, order.symbol)
+            if sale_quantity > books.main.quantity(order.symbol):
                 short.add(order.symbol)
     return frozenset(short)
 
 
-def _denied(words: str) -> Refusal:
+def _denial(words: str) -> Refusal:
     return denial(f"{GATEWAY}{words}")
 
 
 def _reserve_price(view: OrderView, order: Ticket) -> Decimal:
-    """Return its limit; without one what it costs now, or at its stop where that is more."""
+    """Return the order's limit; without one the price now, or its stop where that is more."""
     price = order.limit_price or max(order.stop_price or ZERO, view.prices.get(order.symbol, ZERO))
     return price if price > 0 else CENT
 
@@ -178,12 +178,12 @@ def _units(order: Ticket, price: Decimal) -> Decimal:
 
 
 def _no_crossing(
-    view: OrderView, account: str, order: Ticket, *, closes: bool, by_call: bool, replaced: GatewayOrder | None
+    view: OrderView, account: str, order: Ticket, *, closes: bool, by_call: bool, old_order: GatewayOrder | None
 ) -> tuple[str, ...]:
     """Alpaca's wash-trade rule over all sub-accounts; returns the siblings' entries that an exit sweeps away."""
     sweeps = []
     for other in view.books.working(order.symbol):
-        if other.side == order.side or other is replaced or "trailing_stop" in (other.kind, order.type):
+        if other.side == order.side or other is old_order or "trailing_stop" in (other.kind, order.type):
             continue
         reason = _crossing(order, other)
         if not reason:
@@ -207,15 +207,15 @@ def price_beyond(books: Ledgers, order: Ticket) -> Decimal | None:
     """
     if order.type not in ("market", "limit"):
         return None
-    theirs = [
+    limits = [
         limit
         for other in books.working(order.symbol)
         if (other.account, other.kind) == (MAIN, "limit") and other.side != order.side and _crossing(order, other)
         if (limit := other.price("limit_price")) is not None
     ]
-    if not theirs:
+    if not limits:
         return None
-    nearest = max(theirs) if order.sign < 0 else min(theirs)
+    nearest = max(limits) if order.sign < 0 else min(limits)
     return nearest - order.sign * price_step(order.symbol, nearest)
 
 
@@ -237,8 +237,8 @@ def only_call_passes(books: Ledgers, order: Ticket) -> bool:
 def _crossing(order: Ticket, other: GatewayOrder) -> str:
     if other.kind in ("market", "stop"):
         return "opposite side market/stop order exists"
-    limit, theirs = order.limit_price, other.price("limit_price")
-    if order.type in ("market", "stop") or limit is None or theirs is None or (limit - theirs) * order.sign >= 0:
+    limit, level = order.limit_price, other.price("limit_price")
+    if order.type in ("market", "stop") or limit is None or level is None or (limit - level) * order.sign >= 0:
         return "opposite side limit order exists"
     return ""
 
@@ -246,86 +246,86 @@ def _crossing(order: Ticket, other: GatewayOrder) -> str:
 # --- never short ------------------------------------------------------------------------------------------------------
 
 
-def _is_held(view: OrderView, account: str, order: Ticket, replaced: GatewayOrder | None) -> None:
-    """A sub-account sells what it holds and no order of its own keeps."""
+def _is_held(view: OrderView, account: str, order: Ticket, old_order: GatewayOrder | None) -> None:
+    """Raise the refusal of a sale of more than the sub-account holds beyond its other sales."""
     books = view.books
-    held = books.accounts[account].quantity(order.symbol)
-    if held <= 0:
+    holding = books.accounts[account].quantity(order.symbol)
+    if holding <= 0:
         raise refusal("no_short" if order.contract is None else "uncovered")
     if order.qty is None:
         raise unprocessable("gateway: a sale in USD is not carried, since its quantity is not known: sell a quantity")
-    wanted, free = order.qty, books.free(account, order.symbol, replaced)
-    if wanted > free:
+    quantity, free = order.qty, books.free(account, order.symbol, old_order)
+    if quantity > free:
         keeping = [o.id for o in books.working(order.symbol) if o.account == account and o.side == "sell"]
         raise denial(
-            f"insufficient qty available for order (requested: {text(wanted)}, available: {text(free)})",
+            f"insufficient qty available for order (requested: {text(quantity)}, available: {text(free)})",
             available=text(free),
-            existing_qty=text(held),
-            held_for_orders=text(held - free),
+            existing_qty=text(holding),
+            held_for_orders=text(holding - free),
             related_orders=keeping,
             symbol=order.symbol,
         )
     if any(o.closing and not o.known and o.open for o in books.working(order.symbol)):
-        raise _denied(f"a close call for {order.symbol} has no answer yet: its other sales wait for it")
+        raise _denial(f"a close call for {order.symbol} has no answer yet: its other sales wait for it")
 
 
-def _is_owed(books: Ledgers, account: str, order: Ticket, replaced: GatewayOrder | None) -> None:
-    """A sub-account that is short, as after a bust of what it bought and sold again, buys back no more than that."""
+def _is_owed(books: Ledgers, account: str, order: Ticket, old_order: GatewayOrder | None) -> None:
+    """Raise the refusal of a short sub-account's purchase of more than it owes, as after a bust of its purchase."""
     short = -books.accounts[account].quantity(order.symbol)
     if order.qty is None:
         raise unprocessable("gateway: a purchase in USD closes no short holding: buy a quantity")
-    others = (o for o in books.working(order.symbol) if o is not replaced)
-    kept = sum((o.left for o in others if (o.account, o.side) == (account, "buy")), ZERO)
-    kept += books.filled_unbooked(order.symbol, "buy", account)
-    if order.qty > short - kept:
-        left = text(max(short - kept, ZERO))
-        raise denial(f"insufficient qty available for order (requested: {text(order.qty)}, available: {left})")
+    other_orders = (o for o in books.working(order.symbol) if o is not old_order)
+    purchases = sum((o.leaves_qty for o in other_orders if (o.account, o.side) == (account, "buy")), ZERO)
+    purchases += books.unbooked_quantity(order.symbol, "buy", account)
+    if order.qty > short - purchases:
+        available = text(max(short - purchases, ZERO))
+        raise denial(f"insufficient qty available for order (requested: {text(order.qty)}, available: {available})")
 
 
 # --- new risk ---------------------------------------------------------------------------------------------------------
 
 
-def _may_add(view: OrderView, account: str, order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> None:
-    """All limits on a purchase: the sub-account's rules, what is in doubt, its money, the account's limits."""
+def _may_add(view: OrderView, account: str, order: Ticket, price: Decimal, old_order: GatewayOrder | None) -> None:
+    """Check all limits on a purchase: the sub-account's rules, doubts, its money, the account's limits."""
     table, books = view.tables[account], view.books
     _of_its_kind(table, order)
     if view.away:
-        raise _denied(f"no new risk: {view.away}")
+        raise _denial(f"no new risk: {view.away}")
     if books.doubts:
-        raise _denied(f"no new risk while sub-accounts and broker differ: {'; '.join(books.doubts)}")
+        raise _denial(f"no new risk while sub-accounts and broker differ: {'; '.join(books.doubts)}")
     if books.halt is not None:
-        raise _denied(f"no new risk: {books.halt[0]}: {books.halt[1]}")
-    cost, back = _cost(order, price, replaced)
+        raise _denial(f"no new risk: {books.halt[0]}: {books.halt[1]}")
+    cost, back = _cost(order, price, old_order)
     _can_be_paid(view, account, order, cost, back)
-    filled = ZERO if replaced is None else replaced.filled * price * multiplier(order.symbol)
-    _within_limits(view, account, order, cost - back, cost + filled)
+    filled_usd = ZERO if old_order is None else old_order.filled * price * multiplier(order.symbol)
+    _within_limits(view, account, order, cost - back, cost + filled_usd)
 
 
-def _cost(order: Ticket, price: Decimal, replaced: GatewayOrder | None) -> tuple[Decimal, Decimal]:
+def _cost(order: Ticket, price: Decimal, old_order: GatewayOrder | None) -> tuple[Decimal, Decimal]:
     """Return what a purchase costs, USD, and what the order in whose place it comes gives back of it."""
     back = ZERO
-    if replaced is not None and replaced.open:
-        back = replaced.left * replaced.reserve * multiplier(order.symbol)
+    if old_order is not None and old_order.open:
+        back = old_order.leaves_qty * old_order.reserve * multiplier(order.symbol)
     return _units(order, price) * price * multiplier(order.symbol), back
 
 
-def only_figure_denies(view: OrderView, account: str, order: Ticket, replaced: GatewayOrder | None) -> bool:
+def only_figure_denies(view: OrderView, account: str, order: Ticket, old_order: GatewayOrder | None) -> bool:
     """Return whether the account's figure of the last report alone cannot pay a purchase: the sub-account could."""
-    cost, back = _cost(order, _reserve_price(view, order), replaced)
+    cost, back = _cost(order, _reserve_price(view, order), old_order)
     return order.sign > 0 and account_power(view.books) < cost - back <= free_cash(view.books, account)
 
 
 def _of_its_kind(table: SubAccountTable, order: Ticket) -> None:
     kind = "shares" if order.contract is None else "options"
     if kind not in table.kinds:
-        raise _denied(f"sub_account.{table.name}.kinds is {list(table.kinds)}: no {kind}")
+        raise _denial(f"sub_account.{table.name}.kinds is {list(table.kinds)}: no {kind}")
     root = root_of(order.symbol)
     if table.symbols and root not in table.symbols:
-        raise _denied(f"sub_account.{table.name}.symbols has no {root}")
+        raise _denial(f"sub_account.{table.name}.symbols has no {root}")
 
 
 def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, back: Decimal) -> None:
-    """What it costs is within the sub-account's buying power."""
+    """Raise the refusal of a purchase that costs more than the sub-account's buying power."""
     power = buying_power(view.books, account) + back
     if cost <= power:
         return
@@ -341,7 +341,7 @@ def buying_power(books: Ledgers, account: str) -> Decimal:
 
 def free_cash(books: Ledgers, account: str) -> Decimal:
     """Return USD of a sub-account that its own purchases do not keep."""
-    return max(books.accounts[account].cash - books.reserved(account), ZERO)
+    return max(books.accounts[account].cash - books.reserved_usd(account), ZERO)
 
 
 def account_power(books: Ledgers) -> Decimal:
@@ -349,36 +349,36 @@ def account_power(books: Ledgers) -> Decimal:
     figure = wire.optional_decimal(books.broker_account, "non_marginable_buying_power")
     if figure is None:
         figure = books.broker_cash
-    since = (o for o in books.taken_since(books.reported_ns) if o.opens and o.status != LOST)
-    taken = sum((o.taken * o.reserve * multiplier(o.symbol) for o in since), ZERO)
-    return max(figure - taken, ZERO)
+    orders = (o for o in books.orders_since(books.reported_ns) if o.opens and o.status != LOST)
+    cost = sum((o.filled_or_open * o.reserve * multiplier(o.symbol) for o in orders), ZERO)
+    return max(figure - cost, ZERO)
 
 
-def _within_limits(view: OrderView, account: str, order: Ticket, added: Decimal, whole: Decimal) -> None:
-    """The sub-account's and the account's limits; `added` USD are new, of an order that is `whole` USD in all."""
+def _within_limits(view: OrderView, account: str, order: Ticket, new_usd: Decimal, whole: Decimal) -> None:
+    """The sub-account's and the account's limits; `new_usd` are added, of an order that is `whole` USD in all."""
     limits, table, books = view.limits, view.tables[account], view.books
     root = root_of(order.symbol)
     if table.order_max and whole > table.order_max:
-        raise _denied(f"{whole:.2f} USD in one order, sub_account.{table.name}.order_max is {table.order_max}")
+        raise _denial(f"{whole:.2f} USD in one order, sub_account.{table.name}.order_max is {table.order_max}")
     if table.exposure_max:
-        own = exposure(view, (account,)) + added
-        if own > table.exposure_max:
-            raise _denied(f"exposure {own:.2f} USD, sub_account.{table.name}.exposure_max is {table.exposure_max}")
-    others = tuple(name for name in books.accounts if name != MAIN)
+        usd = exposure(view, (account,)) + new_usd
+        if usd > table.exposure_max:
+            raise _denial(f"exposure {usd:.2f} USD, sub_account.{table.name}.exposure_max is {table.exposure_max}")
+    names = tuple(name for name in books.accounts if name != MAIN)
     if limits.gross_exposure_max:
-        gross = exposure(view, others) + added
+        gross = exposure(view, names) + new_usd
         if gross > limits.gross_exposure_max:
-            raise _denied(f"gross exposure {gross:.2f} USD, account.gross_exposure_max is {limits.gross_exposure_max}")
+            raise _denial(f"gross exposure {gross:.2f} USD, account.gross_exposure_max is {limits.gross_exposure_max}")
     if limits.symbol_exposure_max:
-        alone = exposure(view, others, root) + added
+        alone = exposure(view, names, root) + new_usd
         if alone > limits.symbol_exposure_max:
             words = f"exposure in {root} {alone:.2f} USD, account.symbol_exposure_max is {limits.symbol_exposure_max}"
-            raise _denied(words)
+            raise _denial(words)
     if limits.orders_a_minute:
         since_ns = view.now_ns - MINUTE_NS
-        lately = sum(1 for _ in books.taken_since(since_ns))
+        lately = sum(1 for _ in books.orders_since(since_ns))
         if lately >= limits.orders_a_minute:
-            raise _denied(f"{lately} orders within a minute, account.orders_a_minute is {limits.orders_a_minute}")
+            raise _denial(f"{lately} orders within a minute, account.orders_a_minute is {limits.orders_a_minute}")
 
 
 def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Decimal:

@@ -51,20 +51,20 @@ _CONNECTION: ContextVar[RequestHandler] = ContextVar("connection")  # of the req
 
 
 class Door:
-    """Takes connections for `server` and bounds them. `used` are those on which keys came, `busy` those in use."""
+    """Takes connections for `server` and bounds them. `clients` are those on which keys came, `busy` those in use."""
 
-    def __init__(self, server: web.Server, used: dict[RequestHandler, None], busy: set[RequestHandler]) -> None:
-        self.server, self._used, self._busy = server, used, busy
+    def __init__(self, server: web.Server, clients: dict[RequestHandler, None], busy: set[RequestHandler]) -> None:
+        self.server, self._clients, self._busy = server, clients, busy
 
     def __call__(self) -> RequestHandler:
         """Return the handler of a connection that comes."""
         connections = self.server.connections  # the oldest first
-        for gone in self._used.keys() - connections:
-            del self._used[gone]
-        strangers = [connection for connection in connections if connection not in self._used]
-        idle = [connection for connection in self._used if connection not in self._busy]
+        for client in self._clients.keys() - connections:
+            del self._clients[client]
+        strangers = [connection for connection in connections if connection not in self._clients]
+        idle = [connection for connection in self._clients if connection not in self._busy]
         excess = strangers[: max(len(strangers) + 1 - STRANGERS_MAX, 0)]
-        for connection in excess + idle[: max(len(self._used) - CLIENTS_MAX, 0)]:
+        for connection in excess + idle[: max(len(self._clients) - CLIENTS_MAX, 0)]:
             if connection.transport is not None:
                 connection.transport.abort()
         return self.server()
@@ -89,8 +89,8 @@ class Clients:
     def authentic(self, key: str, secret: str) -> str | None:
         """Return the sub-account of these keys; None for wrong ones."""
         name = self._names.get(key)
-        given = secret.encode(errors="surrogatepass")  # a header may hold bytes that are no text
-        if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), given):
+        secret_bytes = secret.encode(errors="surrogatepass")  # a header may hold bytes that are no text
+        if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), secret_bytes):
             return None
         if (connection := _CONNECTION.get(None)) is not None:
             self.used.pop(connection, None)
@@ -134,7 +134,7 @@ class GatewayServer:
         self._listening: asyncio.Server | None = None
         self._busy: set[RequestHandler] = set()
         self._inode = (0, 0)  # of the operator's socket, with its device
-        self._kept: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
+        self._cache: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
         self._questions = SharedQuestions(PASSING_MOST)  # the same, under way
 
     def publish(self, account: str, update: Json) -> None:
@@ -179,12 +179,12 @@ class GatewayServer:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
-        before = os.umask(0o177)
+        old_umask = os.umask(0o177)
         try:
             with address(path.parent) as short:
                 await web.UnixSite(runner, short).start()  # asyncio takes a socket away that nobody serves
         finally:
-            os.umask(before)
+            os.umask(old_umask)
         facts = os.lstat(path)
         self._inode = facts.st_dev, facts.st_ino
 
@@ -238,17 +238,17 @@ class GatewayServer:
         The calls for it are few, so that no client may have many under way. Raises Refusal.
         """
         name, account, now_s = request.path_qs, request[ACCOUNT], asyncio.get_running_loop().time()
-        kept = self._kept.get(name)
-        if kept is not None and now_s - kept[0] <= KEPT_S:
-            return web.Response(body=kept[1], content_type="application/json")
+        entry = self._cache.get(name)
+        if entry is not None and now_s - entry[0] <= KEPT_S:
+            return web.Response(body=entry[1], content_type="application/json")
         path, query = request.path.removeprefix("/v2"), dict(request.query)
 
         async def ask() -> bytes:
             body = json.dumps(await self.gateway.pass_through(path, query)).encode()
             if path != "/clock":  # what is asked to compare clocks must be fresh
-                if len(self._kept) >= KEPT_MOST:
-                    self._kept.clear()
-                self._kept[name] = (asyncio.get_running_loop().time(), body)
+                if len(self._cache) >= KEPT_MOST:
+                    self._cache.clear()
+                self._cache[name] = (asyncio.get_running_loop().time(), body)
             return body
 
         with self._questions.turn(account):
@@ -268,13 +268,13 @@ KEPT_S, KEPT_MOST = 60.0, 32  # of what is passed through: a list of all assets 
 
 
 class Operator:
-    """The requests of the operator's socket, as JSON; what is wrong is answered 400 with words."""
+    """The requests of the operator's socket, as JSON; a wrong one gets 400 with words."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     def routes(self) -> list[web.RouteDef]:
-        """All that a person can ask of a running gateway."""
+        """The requests that a person can make to a running gateway."""
         return [
             web.get("/status", self.status),
             web.post("/transfer", self.transfer),
@@ -293,12 +293,12 @@ class Operator:
     async def transfer(self, request: web.Request) -> web.Response:
         """Move cash or a quantity."""
         body = await request.json()
-        asked = [str(body.get(name, 0)) for name in ("cash", "quantity")]
+        texts = [str(body.get(name, 0)) for name in ("cash", "quantity")]
         try:
-            cash, quantity = map(Decimal, asked)
+            cash, quantity = map(Decimal, texts)
         except InvalidOperation:
-            given = f"cash is {asked[0]!r}, quantity {asked[1]!r}"
-            raise ValueError(f"{given}: cash and quantity are numbers, such as 2500 or 12") from None
+            words = f"cash is {texts[0]!r}, quantity {texts[1]!r}"
+            raise ValueError(f"{words}: cash and quantity are numbers, such as 2500 or 12") from None
         await self._gateway.transfer(
             str(body["source"]), str(body["target"]), cash, str(body.get("symbol", "")), quantity,
             str(body.get("by", "")), str(body.get("why", "")),
@@ -306,7 +306,7 @@ class Operator:
         return web.json_response(status_of(self._gateway))
 
     async def accept(self, request: web.Request) -> web.Response:
-        """Give a sub-account what books and broker differ by."""
+        """Give a sub-account the difference of books and broker."""
         body = await request.json()
         try:
             figure = Decimal(str(body["figure"]))
@@ -354,10 +354,10 @@ class Operator:
 
 def _seen_ns(body: Json) -> int:
     """Return when the person looked, 0 where that is not said. Raises ValueError."""
-    seen = str(body.get("seen", ""))
-    if seen and not (seen.isascii() and seen.isdecimal()):
-        raise ValueError(f"seen is {seen[:40]!r}: expected the time that a refusal named, or nothing")
-    return int(seen[:20] or 0)
+    time_text = str(body.get("seen", ""))
+    if time_text and not (time_text.isascii() and time_text.isdecimal()):
+        raise ValueError(f"seen is {time_text[:40]!r}: expected the time that a refusal named, or nothing")
+    return int(time_text[:20] or 0)
 
 
 @web.middleware
@@ -372,7 +372,7 @@ async def _plain_errors(request: web.Request, handler: Any) -> web.StreamRespons
 def status_of(gateway: Gateway) -> Json:
     """Return what the gateway knows, for `status`, the dashboard and metrics: figures in USD as text."""
     books = gateway.books
-    cash, held = books.sums()
+    cash, quantities = books.sums()
     prices = {symbol: gateway.price(symbol) or price for symbol, (_, price) in gateway.prices.items()}
     accounts = [
         {
@@ -382,14 +382,14 @@ def status_of(gateway: Gateway) -> Json:
             "equity": money(books.worth(name, prices)),
             "last_equity": money(account.last_equity),
             "capital": money(account.capital),
-            "reserved": money(books.reserved(name)),
+            "reserved": money(books.reserved_usd(name)),
             "suspended": account.suspended,
             "positions": {symbol: text(holding.qty) for symbol, holding in sorted(account.holdings.items())},
             "open_orders": sum(order.account == name for order in books.open_orders()),
         }
         for name, account in books.accounts.items()
     ]
-    symbols = sorted(held.keys() | books.broker_held.keys())
+    symbols = sorted(quantities.keys() | books.broker_held.keys())
     return {
         "schema": "gateway_status",
         "v": 1,
@@ -404,7 +404,7 @@ def status_of(gateway: Gateway) -> Json:
         "sum": {
             "cash": money(cash),
             "equity": money(sum((books.worth(name, prices) for name in books.accounts), Decimal(0))),
-            "positions": {s: text(held.get(s, Decimal(0))) for s in symbols},
+            "positions": {s: text(quantities.get(s, Decimal(0))) for s in symbols},
         },
         "broker": {
             "cash": money(books.broker_cash),

@@ -110,16 +110,16 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
         port=order.port,
         state_dir=json.dumps(order.state_dir),
         keys_dir=json.dumps(keys_dir),
-        subs="".join(_shown(sub) for sub in subs),
+        subs="".join(_sub_table_text(sub) for sub in subs),
         tables=tables_of(settings, ("alpaca", "clock", "feed")),
     )
     write_whole(order.file, written_text.encode(), 0o640)
-    words = [f"account {number}: {cash} USD, holds {_held(positions)}; all of it but the capital is {MAIN}'s"]
+    words = [f"account {number}: {cash} USD, holds {_positions_text(positions)}; all of it but the capital is {MAIN}'s"]
     if subs:
-        written = load_gateway(order.file)
+        new_settings = load_gateway(order.file)
         for sub in subs:
-            if not key_files(written, sub.name)[0].exists():
-                make_keys(written, sub.name)
+            if not key_files(new_settings, sub.name)[0].exists():
+                make_keys(new_settings, sub.name)
             words.append(f"sub-account {sub.name}: {sub.capital} USD, keys in {keys_dir}/{sub.name}")
     words += [f"note: {note}" for note in shared_symbols(subs)]
     command = "rltrader-gateway" if order.file.name == "gateway.toml" else f"rltrader-gateway --config {order.file}"
@@ -162,9 +162,9 @@ def served_at(url: str) -> dict[str, str]:
 
 def tables_of(settings: DeskSettings, names: Iterable[str]) -> str:
     """Return tables as TOML, with the keys alone that differ from their defaults."""
-    known, text = defaults(), ""
+    default_tables, text = defaults(), ""
     for name in names:
-        lines = _lines({k: v for k, v in values(getattr(settings, name)).items() if v != known[name][k]})
+        lines = _lines({k: v for k, v in values(getattr(settings, name)).items() if v != default_tables[name][k]})
         text += f"\n[{name}]\n{lines}" if lines else ""
     return text
 
@@ -173,7 +173,7 @@ def _lines(keys: Mapping[str, Any]) -> str:
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
 
-def _held(positions: Iterable[Mapping[str, Any]]) -> str:
+def _positions_text(positions: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(f"{row['qty']} {row['symbol']}" for row in positions) or "nothing"
 
 
@@ -190,27 +190,27 @@ def parse_sub(text: str) -> SubAccountTable:
         return SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
     except (IndexError, InvalidOperation, ValidationError) as error:
         wrong = list(error_parts(error)) if isinstance(error, ValidationError) else []
-        named = [f"{key} is {value_text(value)}: expected {expected}" for key, value, expected in wrong]
+        problems = [f"{key} is {value_text(value)}: expected {expected}" for key, value, expected in wrong]
         form = "expected NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
-        raise ConfigError(f"--sub {text}: " + "; ".join([*named, form])) from None
+        raise ConfigError(f"--sub {text}: " + "; ".join([*problems, form])) from None
 
 
-def _shown(sub: SubAccountTable) -> str:
+def _sub_table_text(sub: SubAccountTable) -> str:
     kinds, symbols = json.dumps(list(sub.kinds)), json.dumps(list(sub.symbols))
     return SUB.format(name=sub.name, capital=sub.capital, kinds=kinds, symbols=symbols)
 
 
 def shared_symbols(tables: Iterable[SubAccountTable]) -> list[str]:
     """Return, in words, which sub-accounts may meet in a symbol: where one rests a stop, another cannot buy."""
-    words, listed = [], list(tables)
-    for place, one in enumerate(listed):
-        for other in listed[place + 1 :]:
+    words, subs = [], list(tables)
+    for place, one in enumerate(subs):
+        for other in subs[place + 1 :]:
             if not set(one.kinds) & set(other.kinds):
                 continue
-            both = set(one.symbols) & set(other.symbols)
+            common = set(one.symbols) & set(other.symbols)
             anything = not one.symbols or not other.symbols
-            if both or anything:
-                where = ", ".join(sorted(both)) or "any symbol"
+            if common or anything:
+                where = ", ".join(sorted(common)) or "any symbol"
                 words.append(
                     f"{one.name} and {other.name} may both trade {where}: where one rests a stop, the other's purchase "
                     f"is refused (403, wash trade)"

@@ -156,9 +156,9 @@ class Bookkeeper:
 
     def _go_on_without(self, rows: Sequence[str], since_ns: int) -> None:
         """Take no new risk; the next report reads all orders and lines since the rows that were left out."""
-        books, others = self.books, f", and {len(rows) - 1} more" if len(rows) > 1 else ""
-        words = f"left out of the journal: {rows[0]}{others}: transfers, fences and lapses in them are gone"
-        books.halt = ("journal_damaged", words + books.halted_before, "")
+        books, more = self.books, f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+        words = f"left out of the journal: {rows[0]}{more}: transfers, fences and lapses in them are gone"
+        books.halt = ("journal_damaged", words + books.former_halt_words, "")
         books.reported_ns = max(since_ns, books.now_ns - (ORDERS_DAYS - 1) * DAY_NS)
         self.whole_until_ns, self.owners_later = None, {}
 
@@ -172,8 +172,8 @@ class Bookkeeper:
         books.main.cash = wire.decimal(event.account.get("cash"), "cash")
         books.reported_ns = event.time_ns
         yesterday = (new_york_date(event.time_ns) - timedelta(days=1)).isoformat()
-        held = wire.positions(event.positions)
-        books.open_with(((p.symbol, p.quantity, p.average_price) for p in held), yesterday)
+        positions = wire.positions(event.positions)
+        books.open_with(((p.symbol, p.quantity, p.average_price) for p in positions), yesterday)
         for row in event.orders:
             order = self._adopt(row)
             order.base = wire.optional_decimal(row, "filled_qty") or ZERO
@@ -191,7 +191,7 @@ class Bookkeeper:
         books.move(MAIN, name, capital, "", ZERO)
 
     def _move(self, event: Transferred) -> None:
-        """Move it, and note it in both activities, as the broker notes a journal between two accounts."""
+        """Move cash or a quantity; both activities note it, as the broker notes a journal between two accounts."""
         books = self.books
         if event.target not in books.accounts:
             self._fund(event.target, event.cash)
@@ -199,25 +199,25 @@ class Bookkeeper:
         cost = books.move(event.source, event.target, event.cash, event.symbol, event.quantity)
         for name, sign in ((event.source, -1), (event.target, 1)):
             if event.cash:
-                self._note_moved(name, event.why, cash=sign * event.cash)
+                self._note_move(name, event.why, cash=sign * event.cash)
             if event.quantity:
                 price = abs(cost / event.quantity / multiplier(event.symbol))
-                self._note_moved(name, event.why, event.symbol, sign * event.quantity, price)
+                self._note_move(name, event.why, event.symbol, sign * event.quantity, price)
 
     def _accept(self, event: DifferenceAccepted) -> None:
-        """Book what no line explains, as a journal from outside; books and broker agree on it from here on."""
+        """Book a difference that no line explains, as a journal from outside; then books and broker agree."""
         books, account, change = self.books, event.account, event.change
         if event.what == CASH:
             books.take_in(account, LinePart(amount=change), "")
-            self._note_moved(account, event.why, cash=change)
+            self._note_move(account, event.why, cash=change)
         else:
             books.take_in(account, LinePart(change, cost=change * event.price * multiplier(event.what)), event.what)
-            self._note_moved(account, event.why, event.what, change, event.price)
-            self._end_uncovered(account, event.what)
+            self._note_move(account, event.why, event.what, change, event.price)
+            self._end_uncovered_sales(account, event.what)
         _, words = books.differences.pop(event.what, (0, ""))
         books.doubts = tuple(doubt for doubt in books.doubts if doubt != words)
 
-    def _note_moved(
+    def _note_move(
         self, name: str, why: str, symbol: str = "", quantity: Decimal = ZERO, price: Decimal = ZERO, *,
         cash: Decimal = ZERO,
     ) -> None:  # fmt: skip
@@ -274,7 +274,7 @@ class Bookkeeper:
         self._do(SendOrder(event.name, how))
 
     def _give_way(self, names: Iterable[str]) -> None:
-        """Let these entries be cancelled; their desks see them expire."""
+        """Have these entries cancelled; their desks see them expire."""
         for name in names:
             self.books.orders[name].gives_way = True
             self._do(CancelSibling(name))
@@ -283,7 +283,7 @@ class Bookkeeper:
         """Take the broker's row of an order that was sent; one of the close call gets the name that the row has."""
         books, real = self.books, str(row.get("client_order_id") or name)
         if name not in books.orders and self.whole_until_ns is not None:
-            self._take_again(name, real, row)
+            self._restore_order(name, real, row)
         order = books.orders[name]
         if real != name:
             strange = books.orders.get(real)
@@ -303,7 +303,7 @@ class Bookkeeper:
         books.show(order, {**row, "status": REJECTED} if rejected else row)
 
     def _give(self, strange: GatewayOrder, to: GatewayOrder) -> None:
-        """An order that was `main`'s for want of a name is this sub-account's: its fills move there."""
+        """Give an order, which was `main`'s for want of a name, and its fills to this sub-account."""
         books, size = self.books, multiplier(strange.symbol)
         giver, taker = books.accounts[strange.account], books.accounts[to.account]
         strange.closing, strange.keeps_name = to.closing, to.keeps_name
@@ -312,26 +312,26 @@ class Bookkeeper:
         trades = books.trades_of(strange)
         books.retrade(strange, [(date, replace(fill, account=to.account)) for date, fill in trades])
         for quantity, price in strange.fills.values():
-            spent = strange.sign * quantity * price * size
-            giver.cash += spent
-            taker.cash -= spent
-            moved = strange.sign * quantity
-            giver.change(strange.symbol, -moved, -spent)
-            taker.change(strange.symbol, moved, spent)
-            books.note_held(strange.symbol, {giver.name: -moved, taker.name: moved})
+            cost = strange.sign * quantity * price * size
+            giver.cash += cost
+            taker.cash -= cost
+            change = strange.sign * quantity
+            giver.change(strange.symbol, -change, -cost)
+            taker.change(strange.symbol, change, cost)
+            books.note_holders(strange.symbol, {giver.name: -change, taker.name: change})
         rows = [line for line in giver.activities if line.fields.get("order_id") == strange.id]
         giver.activities = [line for line in giver.activities if line.fields.get("order_id") != strange.id]
         taker.activities.extend(rows)
         strange.account = to.account
 
     def _doubt(self, name: str, status: str) -> None:
-        """Note what is known of an order that the broker did not show; what it showed counts for more."""
+        """Note the status of an order without an answer; a row that the broker showed counts for more."""
         order = self.books.orders[name]
         if not order.known:
             order.status = status
             self.books.keep(order)
         if order.replaces and not order.open:  # the former order stays, and may be of more than is held now
-            self._end_uncovered(order.account, order.symbol)
+            self._end_uncovered_sales(order.account, order.symbol)
 
     def _adopt(self, row: Json) -> GatewayOrder:
         """Take in an order that the books do not have: `main`'s, or the one's whose guard or desk made its name."""
@@ -343,8 +343,8 @@ class Bookkeeper:
         created_ns = submitted_ns_of(row, books.now_ns)
         symbol, reserve = wire.text(row.get("symbol")), _reserve_of(row)
         order = GatewayOrder(account, name, symbol, side, "", created_ns, reserve=reserve)
-        if (replaced := books.order_by_id(wire.text(row.get("replaces")))) is not None:
-            order.account, order.replaces = replaced.account, replaced.name
+        if (old_order := books.order_by_id(wire.text(row.get("replaces")))) is not None:
+            order.account, order.replaces = old_order.account, old_order.name
         if order.account == MAIN and order.symbol:
             order.account = self._sold_out(order, row)
         known_ns = books.reported_ns if self.whole_until_ns is None else self.whole_until_ns
@@ -353,7 +353,7 @@ class Bookkeeper:
         books.show(order, row)
         return order
 
-    def _take_again(self, name: str, real: str, row: Json) -> None:
+    def _restore_order(self, name: str, real: str, row: Json) -> None:
         """Take in an order whose row was left out, as it was on its way to the answer that the journal has."""
         if (account := caller(name) or self._owner_later(row) or self._maker(name)) == MAIN:
             return
@@ -374,9 +374,9 @@ class Bookkeeper:
         """Return the close call whose answer was left out, and whose order this may be; None without one."""
         if self.whole_until_ns is None or row.get("type") != "market":
             return None
-        asked = row.get("side"), wire.optional_decimal(row, "qty")
+        request = row.get("side"), wire.optional_decimal(row, "qty")
         calls = [order for order in self.books.working(wire.text(row.get("symbol"))) if order.closing]
-        return next((call for call in calls if not call.known and (call.side, call.quantity) == asked), None)
+        return next((call for call in calls if not call.known and (call.side, call.quantity) == request), None)
 
     def _maker(self, name: str) -> str:
         """Return whose desk counts its orders' names as this one goes on; `main` where none does.
@@ -385,9 +385,9 @@ class Bookkeeper:
         """
         if (new := parse_name(name)) is None:
             return MAIN
-        known = ((order.name, order.account) for order in self.books.orders.values())
-        named = ((account, parse_name(old)) for old, account in (*known, *self.owners_later.items()))
-        owners = {account for account, old in named if old is not None and old.stem == new.stem} - {MAIN}
+        name_owners = ((order.name, order.account) for order in self.books.orders.values())
+        parsed_names = ((account, parse_name(old)) for old, account in (*name_owners, *self.owners_later.items()))
+        owners = {account for account, old in parsed_names if old is not None and old.stem == new.stem} - {MAIN}
         return owners.pop() if len(owners) == 1 else MAIN
 
     def _sold_out(self, order: GatewayOrder, row: Json) -> str:
@@ -397,19 +397,19 @@ class Bookkeeper:
         """
         contract, holders = parse_occ(order.symbol), self.books.holders(order.symbol)
         last_day = contract is not None and contract.expiry == new_york_date(order.created_ns).isoformat()
-        at_once = last_day and (order.side, row.get("type")) == ("sell", "market")
-        (holder, held), *others = *holders.items(), (MAIN, ZERO)
-        asked = wire.optional_decimal(row, "qty") or ZERO
-        return holder if at_once and len(others) == 1 and ZERO < asked <= held else MAIN
+        is_immediate = last_day and (order.side, row.get("type")) == ("sell", "market")
+        (holder, holding), *other_holders = *holders.items(), (MAIN, ZERO)
+        quantity = wire.optional_decimal(row, "qty") or ZERO
+        return holder if is_immediate and len(other_holders) == 1 and ZERO < quantity <= holding else MAIN
 
     def _order_of(self, row: Json) -> GatewayOrder:
         """Return the order of a broker's row, taken in where it is a stranger's."""
         books = self.books
-        known = books.order_by_id(str(row["id"])) or books.orders.get(wire.text(row.get("client_order_id")))
-        if known is None and (call := self._call_of(row)) is not None:
+        order = books.order_by_id(str(row["id"])) or books.orders.get(wire.text(row.get("client_order_id")))
+        if order is None and (call := self._call_of(row)) is not None:
             self._answer(call.name, row)
             return call
-        return known if known is not None else self._adopt(row)
+        return order if order is not None else self._adopt(row)
 
     # --- the stream ---------------------------------------------------------------------------------------------------
 
@@ -424,20 +424,20 @@ class Bookkeeper:
         if event in FILLS:
             self._fill_from(order, update, row)
         elif event in AMENDMENTS:
-            named = amended_execution(update)
-            if named and named not in order.amended_fills:
-                order.amended_fills = (*order.amended_fills, named)
+            execution = amended_execution(update)
+            if execution and execution not in order.amended_fills:
+                order.amended_fills = (*order.amended_fills, execution)
             self._read_fills(order.id)
         elif event == REPLACE_REJECTED:
             self._end_replacements(order)
         if order.account != MAIN:
             position = self.books.accounts[order.account].quantity(order.symbol)
-            told = {**update, "order": order.shown()}
+            news = {**update, "order": order.shown()}
             if order.gives_way and event == CANCELED:
-                told["event"] = EXPIRED
+                news["event"] = EXPIRED
             if "position_qty" in update:
-                told["position_qty"] = text(position)
-            self._do(PassOn(order.account, told))
+                news["position_qty"] = text(position)
+            self._do(PassOn(order.account, news))
 
     def _end_replacements(self, old: GatewayOrder) -> None:
         """End what was to come in the place of an order that the broker did not replace."""
@@ -447,7 +447,7 @@ class Bookkeeper:
                 if order.known:
                     order.row = {**order.row, "status": REJECTED}
                 self.books.keep(order)
-        self._end_uncovered(old.account, old.symbol)
+        self._end_uncovered_sales(old.account, old.symbol)
 
     def _fill_from(self, order: GatewayOrder, update: Json, row: Json) -> None:
         cumulative = wire.decimal(row.get("filled_qty"), "filled_qty")
@@ -469,17 +469,17 @@ class Bookkeeper:
         """Return the FILL row of a sub-account's activities; its id is the broker's where a stream named it."""
         name = execution or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{order.id} {text(cumulative)}"))
         whole = wire.optional_decimal(row, "qty")
-        left = ZERO if whole is None else max(whole - cumulative, ZERO)
+        rest = ZERO if whole is None else max(whole - cumulative, ZERO)
         return {
             "id": f"{line_stamp(wire.time_ns(moment))}::{name}",
             "activity_type": "FILL",
             "transaction_time": moment,
-            "type": "partial_fill" if left else "fill",
+            "type": "partial_fill" if rest else "fill",
             "price": text(price),
             "qty": text(quantity),
             "side": order.side,
             "symbol": order.symbol,
-            "leaves_qty": text(left),
+            "leaves_qty": text(rest),
             "order_id": order.id,
             "cum_qty": text(cumulative),
             "order_status": str(row.get("status")),
@@ -490,7 +490,7 @@ class Bookkeeper:
         self._do(ReadFills(order_id))
 
     def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
-        """Make an order's fills what all of its lines say that stands."""
+        """Replace an order's fills by those that all of its lines leave valid."""
         books, order = self.books, self.books.order_by_id(order_id)
         if order is None and self.whole_until_ns is not None:
             return  # its rows were left out: the report that brings it back has its fills read again
@@ -505,35 +505,35 @@ class Bookkeeper:
         except wire.Malformed as odd:
             self._do(Warn("gateway_fill_amended", f"order {order.name}: {odd}"))
             return
-        known = [ledger_fill(row).cumulative for row in lines if not amends(row)]
+        cumulatives = [ledger_fill(row).cumulative for row in lines if not amends(row)]
         amended_ns = max((amendment.time_ns for amendment in stands.amendments), default=order.amended_ns)
-        changed = books.amend(order, stands.fills, known, amended_ns)
+        change = books.amend(order, stands.fills, cumulatives, amended_ns)
         account = books.accounts[order.account]
-        shown = {execution_of(line.id) for line in account.activities}
+        known_ids = {execution_of(line.id) for line in account.activities}
         for row in lines:
-            if execution_of(str(row["id"])) not in shown:
+            if execution_of(str(row["id"])) not in known_ids:
                 books.note(account, row)
-        self._end_uncovered(order.account, order.symbol)
-        if changed.quantity or changed.amount:
-            words = f"{order.account}: {order.name}: {text(changed.quantity)} {order.symbol}, {changed.amount} USD"
+        self._end_uncovered_sales(order.account, order.symbol)
+        if change.quantity or change.amount:
+            words = f"{order.account}: {order.name}: {text(change.quantity)} {order.symbol}, {change.amount} USD"
             self._do(Warn("gateway_fill_amended", words))
 
-    def _end_uncovered(self, account: str, symbol: str) -> None:
-        """Cancel a sub-account's newest sales as far as they are of more than it holds: they would sell another's.
+    def _end_uncovered_sales(self, account: str, symbol: str) -> None:
+        """Cancel a sub-account's newest sales of more than it holds: they would sell another's shares.
 
         While amended fills of its orders are being read, what it holds is not known: it is asked again after that.
         """
         books = self.books
-        if any((order.account, order.symbol) == (account, symbol) for order in books.being_amended()):
+        if any((order.account, order.symbol) == (account, symbol) for order in books.orders_in_amendment()):
             return
         sales = [o for o in books.working(symbol) if (o.account, o.side) == (account, "sell") and account != MAIN]
         old = {order.replaces for order in sales}
         sales = [order for order in sales if order.name not in old]
-        beyond = sum((order.left for order in sales), ZERO) - books.accounts[account].quantity(symbol)
+        beyond = sum((order.leaves_qty for order in sales), ZERO) - books.accounts[account].quantity(symbol)
         for order in sorted(sales, key=lambda order: (-order.created_ns, order.name)):
             if beyond > 0:
                 self._do(CancelSibling(order.name))
-                beyond -= order.left
+                beyond -= order.leaves_qty
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -573,11 +573,11 @@ class Bookkeeper:
         books.lines_later = []
         self._settle_without_ledger(event)
         self._compare(event)
-        self._tell_owed()
+        self._tell_shortages()
         newest = books.changed_ns < event.asked_ns
         for account, symbol in sorted({(order.account, order.symbol) for order in books.open_orders()}):
             if lines or (newest and symbol not in books.differences):  # a guard's stop was judged by nobody here
-                self._end_uncovered(account, symbol)
+                self._end_uncovered_sales(account, symbol)
         if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
             self._begin_day()
@@ -586,7 +586,7 @@ class Bookkeeper:
     def _book_lines(self, rows: Sequence[tuple[Json, str]]) -> None:
         """Book lines of the ledger other than fills, each with its ex-date."""
         lines = [(line_of(row), row, ex_date) for row, ex_date in rows]
-        for line, row, ex_date in sorted(lines, key=lambda each: (_turn(each[0]), each[0].id)):
+        for line, row, ex_date in sorted(lines, key=lambda entry: (_turn(entry[0]), entry[0].id)):
             self._line(line, row, ex_date)
 
     def _ledger_fill(self, row: Json) -> None:
@@ -603,18 +603,18 @@ class Bookkeeper:
     def _line(self, line: LedgerLine, row: Json, ex_date: str) -> None:
         """Book a line of the ledger in parts, once; an amended one takes its former parts back."""
         books = self.books
-        known = books.lines.get(line.id)
+        former = books.lines.get(line.id)
         if line.status in AMENDED:
             if f"{line.id} {line.status}" in books.lines:
                 return
             books.lines[f"{line.id} {line.status}"] = (books.now_ns, {})
-            for name, part in (known[1] if known is not None else {}).items():
+            for name, part in (former[1] if former is not None else {}).items():
                 back = LinePart(-part.quantity, -part.amount, -part.cost, part.rescales)
                 books.book(name, line.symbol, back, line.date)
             self._do(Warn("gateway_line_amended", f"{line.kind} {line.symbol} {line.id}: {line.status}"))
             if line.status == "canceled":
                 return
-        elif known is not None or self._comes_early(line):
+        elif former is not None or self._comes_early(line):
             return
         self._take_back(line)
         division = divide(books, line, ex_date)
@@ -626,12 +626,12 @@ class Bookkeeper:
         for name, part in division.parts.items():
             if not division.early:
                 books.book(name, line.symbol, part, line.date)
-            told = {**row, "id": name_of_part(line.id, name)}
+            part_row = {**row, "id": name_of_part(line.id, name)}
             if len(division.parts) > 1 or name != MAIN:
-                told["net_amount"] = text(part.amount)
+                part_row["net_amount"] = text(part.amount)
                 if "qty" in row:
-                    told["qty"] = text(part.quantity or self._part_of_quantity(line, part))
-            books.note(books.accounts[name], told)
+                    part_row["qty"] = text(part.quantity or self._part_of_quantity(line, part))
+            books.note(books.accounts[name], part_row)
 
     def _comes_early(self, line: LedgerLine) -> bool:
         """Return whether cash in lieu came before the line of the shares whose fraction it pays: until the next day.
@@ -657,12 +657,12 @@ class Bookkeeper:
         What is gone may as well have been sold: while news of that may be on its way, a contract waits for it.
         """
         books, today = self.books, new_york_date(self.books.now_ns)
-        closed = event.closed or new_york_minute(books.now_ns) >= CLOSED_MIN
-        over = (today + timedelta(days=int(closed))).isoformat()
+        is_closed = event.closed or new_york_minute(books.now_ns) >= CLOSED_MIN
+        over = (today + timedelta(days=int(is_closed))).isoformat()
         for symbol in [symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0]:
             contract = parse_occ(symbol)
             if contract is not None and contract.expiry <= today.isoformat():
-                self._pay_sold(symbol, event.asked_ns)
+                self._pay_sale(symbol, event.asked_ns)
         contracts = {}
         for symbol in sorted({s for a in books.accounts.values() for s in a.holdings}):
             contract = parse_occ(symbol)
@@ -685,22 +685,22 @@ class Bookkeeper:
                 books.moving.append(early)
                 self._do(Warn("gateway_exercised", f"{symbol}: {text(early.total)} {contract.root} for it"))
 
-    def _pay_sold(self, symbol: str, asked_ns: int) -> None:
-        """Let who holds a contract on its last day have sold what `main` is short of, for what that brought.
+    def _pay_sale(self, symbol: str, asked_ns: int) -> None:
+        """Book what `main` is short of a contract, on its last day, as sold by its holders at that price.
 
         The broker's own sale of what several could not exercise names nobody, nor does a person's of a desk's.
         """
         books, short = self.books, self.books.main.holdings[symbol]
-        held = {name: count for name, count in books.holders(symbol).items() if count > 0}
-        if not held or self._awaits_fill(symbol, asked_ns):
+        holders = {name: count for name, count in books.holders(symbol).items() if count > 0}
+        if not holders or self._awaits_fill(symbol, asked_ns):
             return
-        for name, count in some_of(held, min(-short.qty, sum(held.values(), ZERO))).items():
-            paid = (count * short.average * multiplier(symbol)).quantize(CENT)
-            books.book(name, symbol, LinePart(-count, paid))
-            books.book(MAIN, symbol, LinePart(count, -paid))
-            self._note_moved(name, f"sold by nobody's order at {text(short.average)}", symbol, -count, cash=paid)
+        for name, count in some_of(holders, min(-short.qty, sum(holders.values(), ZERO))).items():
+            amount = (count * short.average * multiplier(symbol)).quantize(CENT)
+            books.book(name, symbol, LinePart(-count, amount))
+            books.book(MAIN, symbol, LinePart(count, -amount))
+            self._note_move(name, f"sold by nobody's order at {text(short.average)}", symbol, -count, cash=amount)
             self._do(
-                Warn("gateway_sells_out", f"{name}: {text(count)} {symbol}, sold by nobody's order for {paid} USD")
+                Warn("gateway_sells_out", f"{name}: {text(count)} {symbol}, sold by nobody's order for {amount} USD")
             )
 
     def _awaits_fill(self, symbol: str, asked_ns: int) -> bool:
@@ -725,45 +725,45 @@ class Bookkeeper:
         """Compare the sums with the broker's; a difference that lasts denies new risk to all."""
         books, asked_ns = self.books, event.asked_ns
         self._take_rounding(event)
-        cash, held = books.sums()
-        found: dict[str, str] = {}
+        cash, quantities = books.sums()
+        apart: dict[str, str] = {}
         if abs(cash - books.broker_cash) >= CENT:
-            found[CASH] = f"cash {cash:.2f} in the sub-accounts, {books.broker_cash} at the broker"
-        for symbol in sorted(held.keys() | books.broker_held.keys()):
-            ours, theirs = held.get(symbol, ZERO), books.broker_held.get(symbol, ZERO)
-            if ours != theirs:
-                found[symbol] = f"{symbol} {text(ours)} in the sub-accounts, {text(theirs)} at the broker"
+            apart[CASH] = f"cash {cash:.2f} in the sub-accounts, {books.broker_cash} at the broker"
+        for symbol in sorted(quantities.keys() | books.broker_held.keys()):
+            in_books, at_broker = quantities.get(symbol, ZERO), books.broker_held.get(symbol, ZERO)
+            if in_books != at_broker:
+                apart[symbol] = f"{symbol} {text(in_books)} in the sub-accounts, {text(at_broker)} at the broker"
         books.agreed_averages = {
-            symbol: books.agreed_averages.get(symbol, average) if symbol in found else average
+            symbol: books.agreed_averages.get(symbol, average) if symbol in apart else average
             for symbol, average in books.broker_averages.items()
         }
-        self._mark(prices_of(event.positions), found.keys())
+        self._mark(prices_of(event.positions), apart.keys())
         if books.changed_ns >= asked_ns and not books.doubts:
-            found = {key: words for key, words in found.items() if key in books.differences}  # it may be on its way
+            apart = {key: words for key, words in apart.items() if key in books.differences}  # it may be on its way
         books.differences = {
-            key: (books.differences.get(key, (books.now_ns, ""))[0], words) for key, words in found.items()
+            key: (books.differences.get(key, (books.now_ns, ""))[0], words) for key, words in apart.items()
         }
-        lasting = tuple(w for since, w in books.differences.values() if books.now_ns - since >= LASTS_NS)
+        lasting = tuple(w for since_ns, w in books.differences.values() if books.now_ns - since_ns >= LASTS_NS)
         for words in lasting:
             if words not in books.doubts:
                 self._do(Warn("gateway_differs", words))
         books.doubts = lasting
 
-    def _tell_owed(self) -> None:
-        """Tell what `main` is short of while sub-accounts hold it: the account has less than they own."""
-        books, owed = self.books, dict[str, tuple[int, Decimal]]()
+    def _tell_shortages(self) -> None:
+        """Warn where `main` is short of what sub-accounts hold: the account has less than they own."""
+        books, shortages = self.books, dict[str, tuple[int, Decimal]]()
         for symbol, holding in books.main.holdings.items():
-            held = [f"{name} {text(count)}" for name, count in books.holders(symbol).items() if count > 0]
-            if holding.qty >= 0 or not held:
+            holders = [f"{name} {text(count)}" for name, count in books.holders(symbol).items() if count > 0]
+            if holding.qty >= 0 or not holders:
                 continue
-            since_ns, told = books.owed.get(symbol, (books.now_ns, ZERO))
+            since_ns, told_quantity = books.owed.get(symbol, (books.now_ns, ZERO))
             lasts = books.now_ns - since_ns >= LASTS_NS and symbol not in books.differences
-            if lasts and told != holding.qty:
-                told = holding.qty
-                words = f"{MAIN} is short of {text(-told)} {symbol}, by the books held: {', '.join(held)}"
+            if lasts and told_quantity != holding.qty:
+                told_quantity = holding.qty
+                words = f"{MAIN} is short of {text(-told_quantity)} {symbol}, by the books held: {', '.join(holders)}"
                 self._do(Warn("gateway_main_short", words))
-            owed[symbol] = (since_ns, told)
-        books.owed = owed
+            shortages[symbol] = (since_ns, told_quantity)
+        books.owed = shortages
 
     def _mark(self, prices: Mapping[str, Decimal], apart: Collection[str]) -> None:
         """Take a report's prices; where books and broker are apart, and where it has none, the former one stays.
@@ -785,7 +785,7 @@ class Bookkeeper:
         if any(row["activity_type"] != "FILL" for row in event.lines):
             return
         beyond = books.broker_cash - books.sums()[0]
-        if books.changed_ns >= asked_ns or books.being_amended() or abs(beyond) > books.uneven * CENT:
+        if books.changed_ns >= asked_ns or books.orders_in_amendment() or abs(beyond) > books.uneven * CENT:
             return  # the news of a fill may be on its way, or it is more than rounding
         books.main.cash += beyond
         books.uneven = 0

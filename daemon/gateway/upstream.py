@@ -107,19 +107,19 @@ class Upstream:
 
     async def post(self, body: Json, urgency: CallPriority, wait_s: float) -> Json:
         """POST /v2/orders, once."""
-        sent = {key: _sent(body[key]) for key in SENT_KEYS if body.get(key) is not None}
-        answer = await self._sender.ask(partial(self._sender.client.post, "/orders", sent), urgency, wait_s=wait_s)
+        order = {key: _wire_value(body[key]) for key in SENT_KEYS if body.get(key) is not None}
+        answer = await self._sender.ask(partial(self._sender.client.post, "/orders", order), urgency, wait_s=wait_s)
         return an_object(answer, "order")
 
     async def replace(self, order_id: str, changes: Json, urgency: CallPriority, wait_s: float) -> Json:
         """PATCH /v2/orders/{id}, once."""
-        sent = {key: _sent(changes[key]) for key in CHANGED_KEYS if changes.get(key) is not None}
-        patch = partial(self._changer.client.patch, f"/orders/{order_id}", sent)
+        change = {key: _wire_value(changes[key]) for key in CHANGED_KEYS if changes.get(key) is not None}
+        patch = partial(self._changer.client.patch, f"/orders/{order_id}", change)
         return an_object(await self._changer.ask(patch, urgency, wait_s=wait_s), "order")
 
     async def close_position(self, symbol: str, quantity: Decimal, wait_s: float) -> Json:
         """DELETE /v2/positions/{symbol}?qty=, once."""
-        delete = partial(self._sender.client.delete, f"/positions/{symbol}", {"qty": _sent(quantity)})
+        delete = partial(self._sender.client.delete, f"/positions/{symbol}", {"qty": _wire_value(quantity)})
         return an_object(await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s), "order")
 
     async def cancel(self, order_id: str, wait_s: float) -> None:
@@ -129,9 +129,9 @@ class Upstream:
         delete = partial(self._sender.client.delete, f"/orders/{order_id}")
         await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s)
 
-    async def instruct(self, symbol: str, what: Literal["exercise", "do-not-exercise"]) -> None:
-        """POST /v2/positions/{symbol}/{what}: of the account's whole position."""
-        await self._sender.ask(partial(self._sender.client.post, f"/positions/{symbol}/{what}"), CallPriority.ENTRY)
+    async def instruct(self, symbol: str, action: Literal["exercise", "do-not-exercise"]) -> None:
+        """POST /v2/positions/{symbol}/{action}: for the account's whole position."""
+        await self._sender.ask(partial(self._sender.client.post, f"/positions/{symbol}/{action}"), CallPriority.ENTRY)
 
     async def lift_fence(self) -> None:
         """PATCH /v2/account/configurations: the account takes orders again."""
@@ -158,7 +158,7 @@ class Upstream:
 
         They are of one moment: read until nothing has happened between two readings. Raises BrokerError.
         """
-        before: object = None
+        former: object = None
         for _ in range(STILL_READS):
             since_ns = wire.day_start_ns(self._clock.now_ns()) - DAY_NS
             rows = await self.reads.open_orders()
@@ -167,11 +167,11 @@ class Upstream:
             positions = await self.reads.positions()
             account = await self.reads.account()
             lines = await self.reads.activities(since_ns)
-            held = sorted((str(row.get("symbol")), str(row.get("qty"))) for row in positions)
-            now = (account.get("cash"), held, orders, [line.get("id") for line in lines])
-            if now == before:
+            quantities = sorted((str(row.get("symbol")), str(row.get("qty"))) for row in positions)
+            now = (account.get("cash"), quantities, orders, [line.get("id") for line in lines])
+            if now == former:
                 return *_cut(account, positions), orders, lines
-            before = now
+            former = now
         raise BrokerError("the account does not hold still for a first reading: try again when nothing trades in it")
 
     async def report(self, books: Ledgers) -> Reported:
@@ -186,9 +186,9 @@ class Upstream:
             row for row in await self.reads.activities(since_ns) if self._is_readable(row) and _is_news(books, row)
         ]
         orders = _by_id(rows)
-        known = {order.id: order.row for order in books.orders.values()}
-        others, gone = await self._left_out(books, orders, lines)
-        for row in others:
+        known_rows = {order.id: order.row for order in books.orders.values()}
+        other_rows, missing_ids = await self._left_out(books, orders, lines)
+        for row in other_rows:
             orders[str(row["id"])] = row
         for row in orders.values():
             readable_order(row)
@@ -200,10 +200,10 @@ class Upstream:
             self._clock.now_ns(),
             asked_ns,
             *_cut(account, positions),
-            [row for order_id, row in orders.items() if known.get(order_id) != row],
+            [row for order_id, row in orders.items() if known_rows.get(order_id) != row],
             lines,
             {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
-            gone,
+            missing_ids,
             {str(line["id"]): await self._ratio(line) for line in lines if line.get("activity_type") in RESHAPING},
             await self._has_closed(books, positions),
             {str(line["id"]): await self._spun(line) for line in lines if line.get("activity_type") in SPUN_OFF},
@@ -211,9 +211,9 @@ class Upstream:
 
     async def _has_closed(self, books: Ledgers, positions: Sequence[Json]) -> bool:
         """Return whether today's session is over; the broker is asked where it no longer has a contract of today."""
-        today, there = new_york_date(self._clock.now_ns()), {row["symbol"] for row in positions}
-        gone = {symbol for account in books.accounts.values() for symbol in account.holdings} - there
-        if not any((it := parse_occ(symbol)) and it.expiry == today.isoformat() for symbol in gone):
+        today, held_symbols = new_york_date(self._clock.now_ns()), {row["symbol"] for row in positions}
+        missing = {symbol for account in books.accounts.values() for symbol in account.holdings} - held_symbols
+        if not any((it := parse_occ(symbol)) and it.expiry == today.isoformat() for symbol in missing):
             return False
         try:
             clock = await self.clock()
@@ -230,13 +230,13 @@ class Upstream:
         """
         ids = {order.id for order in books.open_orders() if order.id}
         ids |= {str(line["order_id"]) for line in lines if line.get("order_id")} - books.names.keys()
-        rows, gone = [], []
+        rows, missing_ids = [], []
         for order_id in sorted(ids - orders.keys()):
             if (row := await self.reads.order_by_id(order_id)) is None:
-                gone.append(order_id)
+                missing_ids.append(order_id)
             else:
                 rows.append(row)
-        return rows, gone
+        return rows, missing_ids
 
     def _is_readable(self, row: Json) -> bool:
         """Return whether a line of the ledger can be booked; one that cannot is logged, and the sums will differ."""
@@ -255,30 +255,30 @@ class Upstream:
     async def _ex_date(self, line: Json) -> str:
         """Return the announced ex-date of a dividend's line, "" where none or several are known."""
 
-        def unknown(symbol: str, problem: str) -> None:
+        def log_missing(symbol: str, problem: str) -> None:
             self._log("ex_date_unknown", symbol=symbol, problem=problem)
 
-        return await self._announced(self.reads.ex_date, line, unknown) or ""
+        return await self._announcement(self.reads.ex_date, line, log_missing) or ""
 
     async def _ratio(self, line: Json) -> str:
         """Return the announced "new/old" of a line of a split or merger, "" where none or several are known."""
-        return await self._announced(self.reads.ratio, line, self._log_ratio_unknown) or ""
+        return await self._announcement(self.reads.ratio, line, self._log_missing_ratio) or ""
 
     async def _spun(self, line: Json) -> list[tuple[str, str, str]]:
         """Return who may have spun off the shares of a line."""
-        return await self._announced(self.reads.spin_offs, line, self._log_ratio_unknown) or []
+        return await self._announcement(self.reads.spin_offs, line, self._log_missing_ratio) or []
 
-    def _log_ratio_unknown(self, symbol: str, problem: str) -> None:
+    def _log_missing_ratio(self, symbol: str, problem: str) -> None:
         self._log("ratio_unknown", symbol=symbol, problem=problem)
 
-    async def _announced(
-        self, read: Callable[[str, date], Awaitable[T]], line: Json, unknown: Callable[[str, str], None]
+    async def _announcement(
+        self, read: Callable[[str, date], Awaitable[T]], line: Json, on_missing: Callable[[str, str], None]
     ) -> T | None:
         """Return what is announced of a line's symbol at its date; None where that fails."""
         symbol, day = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
         if not symbol or not day:
             return None
-        return await self._announcements.of(read, symbol, date.fromisoformat(day), unknown)
+        return await self._announcements.of(read, symbol, date.fromisoformat(day), on_missing)
 
     # --- the streams --------------------------------------------------------------------------------------------------
 
@@ -314,9 +314,9 @@ class Upstream:
 
 
 def _cut(account: Json, positions: Sequence[Json]) -> tuple[Json, list[Json]]:
-    """Return of account and positions what a report keeps."""
-    kept = {key: account[key] for key in ACCOUNT_KEYS if key in account}
-    return kept, [{key: row[key] for key in POSITION_KEYS if key in row} for row in positions]
+    """Return account and positions with the fields that a report keeps."""
+    figures = {key: account[key] for key in ACCOUNT_KEYS if key in account}
+    return figures, [{key: row[key] for key in POSITION_KEYS if key in row} for row in positions]
 
 
 def _by_id(rows: Sequence[Json]) -> dict[str, Json]:
@@ -343,7 +343,7 @@ def readable_fill(update: Json) -> None:
     wire.moment_ns(update.get("timestamp"))
 
 
-def _sent(value: Any) -> Any:
+def _wire_value(value: Any) -> Any:
     """Return a value of a request as it is sent: a number as its exact text, without exponent and trailing zeros."""
     if isinstance(value, Decimal | float):
         return text(Decimal(str(value)))

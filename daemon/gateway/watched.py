@@ -80,8 +80,8 @@ class GatewayStatusFile(Collector):
             scrape.add("rltrader_gateway_orders_total", count, sub_account=name)
         for code, count in status["refused"].items():
             scrape.add("rltrader_gateway_refusals_total", count, status=code)
-        for queue, left in status["budgets"].items():
-            scrape.add("rltrader_gateway_budget_left", left, queue=queue)
+        for queue, calls in status["budgets"].items():
+            scrape.add("rltrader_gateway_budget_left", calls, queue=queue)
         commits = self._server.gateway.journal.commits
         scrape.add_histogram("rltrader_gateway_commit_seconds", COMMIT_BOUNDS_S, commits.cumulative(), commits.total_s)
         yield from scrape

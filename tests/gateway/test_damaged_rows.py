@@ -214,10 +214,10 @@ async def test_an_order_that_no_desk_named_is_whose_its_news_were_passed_on_to(t
             await s.place("a", 5)
             await s.until(lambda: s.held("a") == {"SPY": D(5)})
             await s.place("a", 2, type="limit", limit_price="450")
-            before, reserved = books_of(s), s.books.reserved("a")
+            before, reserved = books_of(s), s.books.reserved_usd("a")
         sql = "UPDATE events SET payload = '{}' WHERE kind = 'OrderTaken'"
         assert await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", sql) == (before, [ANY, ANY])
-        assert read_books(tmp_path / "damaged" / FILE).reserved("a") == reserved == 900
+        assert read_books(tmp_path / "damaged" / FILE).reserved_usd("a") == reserved == 900
 
 
 async def test_a_split_is_divided_by_who_held_once_its_lost_fill_is_back(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_a_stop_of_too_many_shares_waits_for_the_fills_of_a_bust_no_longer
     books.now_ns += minutes * MINUTE_NS
     machine._read_fills(books.orders["e1-shelf-1-0-0"].id)  # as each report does that has the bust
     machine._effects = []
-    machine._end_uncovered("a", "SPY")
+    machine._end_uncovered_sales("a", "SPY")
     assert len(machine._effects) == ended
 
 

@@ -115,7 +115,7 @@ async def test_a_split_leaves_each_its_own_fraction_where_it_trades_fractions(tm
         await buys(s, "b", "3")
         s.broker.faults.add("split", symbol="SPY", ratio="1.5")
         await s.until(lambda: s.broker.account.quantity("SPY") == Decimal("9.75"))
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         # 3 for 2 of 2.5, 3 and 1: 3.75, 4.5 and 1.5; b trades whole shares, so main has its half
         assert (s.held("a"), s.held("b"), s.held("main")) == (
             {"SPY": Decimal("3.75")},
@@ -133,10 +133,10 @@ async def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(tm
         now_ns = s.broker.clock.now_ns()
         split = Split("SPY", new_york_date(now_ns).isoformat(), Decimal("1.5"), fraction_in_cash=True)
         _book_split(s.broker.matching, s.broker.account, split, "SPY", now_ns)  # 3.75: 3 stay, 0.75 are paid out
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert (s.held("a"), s.books.accounts["a"].cash) == ({"SPY": Decimal("2.5")}, cash)
         s.broker.faults.remove(late)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         await s.settled()
         paid = s.broker.account.cash - s.books.main.cash - s.books.accounts["b"].cash - cash
         assert paid > 0
@@ -155,7 +155,7 @@ async def test_how_the_broker_rounds_cash_is_no_difference_of_the_sums(tmp_path:
                 break
             s.broker.clock.jump_to(s.broker.clock.now_ns() + 15 * 10**9)
             s.broker.back_office.advance(s.broker.clock.now_ns())
-            await s.gateway.reported(30)
+            await s.gateway.wait_for_report(30)
         await s.settled()
         own = s.books.accounts["a"]
         assert own.cash == own.capital - Decimal("1.444444443") * Decimal("500.01")  # exact, whatever the broker does

@@ -115,7 +115,7 @@ async def test_an_account_without_its_number_ends_no_gateway(tmp_path: Path, num
 
         reads.account = numberless  # type: ignore[method-assign]
         await s.gateway._is_of_this_account()
-        s.gateway._wanted.set()
+        s.gateway._report_request.set()
         await s.until(lambda: any("account_number" in str(row["problem"]) for row in s.log.of("gateway_report_failed")))
         with pytest.raises(Malformed, match="account_number"):
             await opening(s.gateway.settings, s.gateway.upstream, s.gateway.now_ns())
@@ -148,10 +148,10 @@ async def test_an_update_that_cannot_be_read_asks_for_a_report_and_ends_nothing(
         await s.place("a", 1)
         await s.until(lambda: bool(s.held("a")))
         await s.until(lambda: bool(fills(tmp_path)))
-        s.gateway._wanted.clear()
+        s.gateway._report_request.clear()
         with pytest.raises(Malformed):
             s.gateway._on_update(ODD_UPDATES[odd](fills(tmp_path)[0]))
-        assert s.gateway._wanted.is_set()
+        assert s.gateway._report_request.is_set()
         await s.settled()
         assert s.held("a") == {"SPY": Decimal(1)}
 
@@ -165,7 +165,7 @@ async def test_a_report_with_an_order_that_has_no_id_is_asked_for_again(tmp_path
             return [{**row, "id": None} for row in await whole()]
 
         reads.open_orders = nameless  # type: ignore[method-assign]
-        s.gateway._wanted.set()
+        s.gateway._report_request.set()
         await s.until(lambda: any("id is None" in str(row["problem"]) for row in s.log.of("gateway_report_failed")))
         reads.open_orders = whole  # type: ignore[method-assign]
         await s.settled()

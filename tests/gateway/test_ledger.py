@@ -41,7 +41,7 @@ async def pass_to(s: Stage, ns: int) -> None:
     """Time goes to `ns`, all that lies between happens, and a report is taken."""
     s.broker.clock.jump_to(ns)
     s.broker.back_office.advance(ns)
-    await s.gateway.reported(30)
+    await s.gateway.wait_for_report(30)
 
 
 async def test_a_split_of_what_a_person_holds_too(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ async def test_a_split_of_what_a_person_holds_too(tmp_path: Path) -> None:
         await hold(s, "b", 4)
         s.broker.faults.add("split", symbol="SPY", ratio="1.5")
         await s.until(lambda: s.broker.account.quantity("SPY") == 18)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         # 3 for 2 of 5, 4 and 3: 7.5, 6 and 4.5; whole shares for a and b, and main has the half that is left of a's
         assert (s.held("a"), s.held("b"), s.held("main")) == (
             {"SPY": Decimal(7)},
@@ -78,7 +78,7 @@ async def test_what_was_announced_of_a_split_is_asked_once_for_both_of_its_lines
         await hold(s, "a", 5)
         s.broker.faults.add("split", symbol="SPY", ratio="1.5")
         await s.until(lambda: s.broker.account.quantity("SPY") == Decimal("7.5"))
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert (s.held("a"), s.held("main")) == ({"SPY": Decimal(7)}, {"SPY": Decimal("0.5")})
         assert asked == [("SPY", date(2025, 6, 2))]
         assert s.books.ratios == {}
@@ -100,7 +100,7 @@ async def test_shares_of_a_spin_off_come_to_who_held_its_parent(
         await hold(s, "b", 4)
         s.broker.faults.add("ledger_line", activity_type="SPIN", symbol="OFF", quantity="6")
         await s.until(lambda: s.broker.account.quantity("OFF") == 6)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         # one for two of 5, 4 and 3: whole shares for a and b
         assert [s.held(name).get("OFF") for name in ("a", "b", "main")] == [Decimal(2), Decimal(2), Decimal(2)]
         await s.settled()
@@ -118,7 +118,7 @@ async def test_a_dividend_is_paid_to_who_held(tmp_path: Path) -> None:
         cash = {name: s.books.accounts[name].cash for name in ("a", "b")}
         s.broker.faults.add("dividend", symbol="SPY", amount="1.50")
         await s.until(lambda: any(row.fields["activity_type"] == "DIV" for row in s.broker.account.activities))
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert s.books.accounts["a"].cash - cash["a"] == Decimal("7.50")
         assert s.books.accounts["b"].cash - cash["b"] == Decimal("6.00")
         rows = (await s.ask("b", "GET", "/v2/account/activities", activity_types="DIV"))[1]
@@ -130,7 +130,7 @@ async def test_a_deposit_is_mains(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         s.broker.faults.add("transfer", amount="250")
         await s.until(lambda: s.broker.account.cash == 100250)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert s.books.main.cash == 60250
         assert (await s.ask("a", "GET", "/v2/account/activities"))[1] == []
         await s.settled()
@@ -271,12 +271,12 @@ async def test_cash_that_was_withdrawn_does_not_move_from_main_before_its_line(t
     """`main` has 60,000 by the books; with 50,000 of them gone, 30,000 more for `a` would be `b`'s."""
     async with stage(tmp_path) as s:
         s.broker.account.cash -= 50000
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         with pytest.raises(ValueError, match="at the broker: cash of main moves once both agree"):
             await s.gateway.transfer("main", "a", Decimal(30000), "", Decimal(0), "anna", "")
         await s.gateway.transfer("a", "main", Decimal(5), "", Decimal(0), "anna", "")
         s.broker.account.cash += 50000
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         await s.gateway.transfer("main", "a", Decimal(30000), "", Decimal(0), "anna", "")
         await s.settled()
 
@@ -288,7 +288,7 @@ async def test_shares_move_once_the_line_of_their_split_is_there(tmp_path: Path)
         await asyncio.sleep(1)
         s.broker.faults.add("split", symbol="SPY", ratio="2")
         await s.until(lambda: s.broker.account.quantity("SPY") == 10)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         move = ("a", "b", Decimal(0), "SPY", Decimal(5), "anna", "")
         with pytest.raises(
             ValueError, match="SPY 5 in the sub-accounts, 10 at the broker: shares move once both agree"
@@ -305,22 +305,22 @@ async def test_a_difference_that_nothing_explains_denies_new_risk_and_is_named(t
     async with stage(tmp_path) as s:
         await hold(s, "a", 2)
         s.broker.account.cash -= Decimal("0.01")
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert not s.books.doubts  # it may be news on its way
         await asyncio.sleep(11)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert s.books.doubts == ("cash 98999.98 in the sub-accounts, 98999.97 at the broker",)
         assert "sub-accounts and broker differ: cash 98999.98" in (await s.refused("b", 1))[2]
         await s.place("a", 2, "sell")
         await s.until(lambda: not s.held("a"))
         s.broker.account.cash += Decimal("0.01")
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         await s.place("b", 1)
 
 
 async def differs(s: Stage) -> str:
     """Two reports, ten seconds apart, show the only difference that there is: it lasts. Returns it in words."""
-    await s.gateway.reported(30)
+    await s.gateway.wait_for_report(30)
     assert not s.books.doubts
     await pass_to(s, s.gateway.now_ns() + 11 * SECOND_NS)
     (words,) = s.books.doubts
@@ -331,7 +331,7 @@ async def test_what_no_line_explains_is_mains_by_a_persons_word_and_all_trade_ag
     async with stage(tmp_path) as s:
         await hold(s, "a", 2)
         s.broker.account.cash -= Decimal("7.25")
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         with pytest.raises(ValueError, match=r"98992\.73 at the broker: it is too new"):
             await s.gateway.accept("cash", Decimal("98992.73"), "main", "anna", "")
         words = await differs(s)
@@ -370,7 +370,7 @@ async def test_shares_of_a_bust_from_before_the_opening_are_gone_by_a_persons_wo
         await s.until(lambda: s.held("a") == {"SPY": Decimal(1)})
         with pytest.raises(ValueError, match="it is too new, and news may be on its way"):
             await s.gateway.accept("SPY", Decimal(3), "main", "anna", "bust")
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         cash = s.books.accounts["a"].cash
         await s.gateway.accept("SPY", Decimal(3), "main", "anna", "bust")
         assert (s.held("a"), s.held("main")) == ({"SPY": Decimal(1)}, {"SPY": Decimal(2)})
@@ -404,7 +404,7 @@ async def test_shares_that_main_cannot_lack_are_taken_from_whom_a_person_names(t
 async def test_a_split_whose_line_is_to_come_is_nobodys_to_accept_for_two_days(tmp_path: Path, ratio: str) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 4)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         held = s.broker.account.positions["SPY"]
         shares = 4 * Decimal(ratio)
         s.broker.account.positions["SPY"] = dataclasses.replace(held, qty=shares, average=held.average / Decimal(ratio))
@@ -482,7 +482,7 @@ async def test_a_quote_of_one_side_is_no_price_by_which_a_contract_is_sold_or_le
         await pass_to(s, SOON_NS)
         for _ in range(4):
             await asyncio.sleep(3)
-            await s.gateway.reported(30)
+            await s.gateway.wait_for_report(30)
         await s.until(lambda: s.held("a").keys() == {out})
         assert s.broker.faults.met["quote_one_sided"] == 2
         assert {order.symbol for order in s.books.orders.values() if order.side == "sell"} == {IN_THE_MONEY}
@@ -542,8 +542,8 @@ async def test_what_the_broker_sells_of_several_is_each_ones(tmp_path: Path) -> 
         alpaca.clock.jump_to(CLOSE_NS - 59 * MINUTE_NS)
         alpaca.back_office.advance(CLOSE_NS - 59 * MINUTE_NS)
         await s.until(lambda: not alpaca.account.positions)
-        await s.gateway.reported(30)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
+        await s.gateway.wait_for_report(30)
         assert (s.held("a"), s.held("b"), s.held("main"), s.books.main.cash) == ({}, {}, {}, Decimal(60000))
         brought = alpaca.account.trades[-1].price * 100
         assert s.books.accounts["a"].cash == cash["a"] + brought
@@ -567,7 +567,7 @@ async def test_what_the_broker_sells_of_two_contracts_has_a_line_of_each(tmp_pat
         alpaca.clock.jump_to(CLOSE_NS - 59 * MINUTE_NS)
         alpaca.back_office.advance(CLOSE_NS - 59 * MINUTE_NS)
         await s.until(lambda: not alpaca.account.positions)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         await s.until(lambda: (s.held("a"), s.held("b"), s.held("main")) == ({}, {}, {}))
         rows = (await s.ask("b", "GET", "/v2/account/activities", activity_types="OPCSH"))[1]
         assert sorted(row["symbol"] for row in rows) == puts
@@ -583,7 +583,7 @@ async def test_a_contract_that_is_not_to_be_exercised_is_left_alone(tmp_path: Pa
         async with gateway_on(alpaca, tmp_path) as s:  # which has not forgotten it
             await pass_to(s, SOON_NS)
             for _ in range(3):
-                await s.gateway.reported(30)
+                await s.gateway.wait_for_report(30)
                 await asyncio.sleep(1)
             assert s.held("a") == {IN_THE_MONEY: Decimal(1)}
             assert not s.log.of("gateway_sells_out")
@@ -686,7 +686,7 @@ def test_a_bust_of_one_of_two_equal_fills_counts_for_the_day_of_that_fill(gone: 
     machine.step(FillsRead(OPEN_NS + 2 * DAY_NS, "1", [*fills, bust]))
     payers = {day: divide(books, replace(FEE, date=f"2025-06-{day:02d}"), "").parts.keys() for day in (2, 3)}
     assert payers == {gone: {"main"}, 5 - gone: {"a"}}
-    sold_by = [books.held_before("SPY", f"2025-06-{day:02d}").get("a", Decimal(0)) for day in (3, 4)]
+    sold_by = [books.holders_before("SPY", f"2025-06-{day:02d}").get("a", Decimal(0)) for day in (3, 4)]
     assert sold_by == ([Decimal(0), Decimal(-100)] if gone == 2 else [Decimal(-100), Decimal(-100)])
     assert books.accounts["a"].quantity("SPY") == 200
 

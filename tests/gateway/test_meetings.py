@@ -20,7 +20,7 @@ from daemon.alpaca_api.tickets import ticket
 from daemon.alpaca_api.wire import Json
 from daemon.config.load import ConfigError
 from daemon.gateway.books import DayFill, GatewayOrder, Ledgers, LinePart
-from daemon.gateway.command import closed
+from daemon.gateway.command import closing_text
 from daemon.gateway.config import AccountLimits, load_gateway
 from daemon.gateway.events import (
     MAIN,
@@ -265,9 +265,9 @@ async def test_what_is_passed_through_is_kept_for_a_moment_and_in_bounds(tmp_pat
         assert rows[0] == rows[1]
         assert rows[0][1]["symbol"] == "SPY"
         assert len([r for r in s.broker.requests[asked:] if r.path == "/v2/assets/SPY"]) == 1
-        s.server._kept |= {f"/v2/assets?{n}": (0.0, b"") for n in range(100)}
+        s.server._cache |= {f"/v2/assets?{n}": (0.0, b"") for n in range(100)}
         await s.ask("a", "GET", "/v2/assets/SPY", odd="1")
-        assert len(s.server._kept) <= 33
+        assert len(s.server._cache) <= 33
 
 
 async def test_a_message_without_end_is_not_read(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_guards_old_order_and_a_late_answer_do_not_hide_the_orders_of_this_min
     books = Ledgers(now_ns=OPEN_NS)
     for name, at_ns, body in (("new", OPEN_NS, {"symbol": "SPY"}), ("late", OPEN_NS - DAY_NS, {})):
         books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body=body, closing=closing and name == "late"))
-    assert [order.name for order in books.taken_since(OPEN_NS - 60 * SECOND_NS)] == ["new"]
+    assert [order.name for order in books.orders_since(OPEN_NS - 60 * SECOND_NS)] == ["new"]
 
 
 async def test_an_exercise_takes_no_more_than_its_own(tmp_path: Path) -> None:
@@ -812,7 +812,7 @@ async def test_panic_cancels_again_what_the_broker_did_not_take_and_says_what_is
         await s.until(lambda: not s.held("a"))
         assert [order.symbol for order in s.books.open_orders()] == left
         if left:
-            assert "is not cancelled: try again" in closed([told["QQQ"]])
+            assert "is not cancelled: try again" in closing_text([told["QQQ"]])
 
 
 async def test_panic_waits_for_no_flood_of_its_own(tmp_path: Path) -> None:
@@ -880,7 +880,7 @@ async def test_what_filled_while_it_was_dead_counts_on_its_own_day(tmp_path: Pat
         async with gateway_on(alpaca, tmp_path) as s:
             assert s.held("b") == {"SPY": dec(2)}
             assert s.books.trades == {"2025-06-02": [DayFill("b", "SPY", 1, dec(2), dec(490), rests.id)]}
-            assert s.books.held_before("SPY", "2025-06-03") == {"b": dec(2)}
+            assert s.books.holders_before("SPY", "2025-06-03") == {"b": dec(2)}
 
 
 async def test_a_night_without_the_gateway_is_each_ones_own(tmp_path: Path) -> None:
@@ -942,7 +942,7 @@ async def test_a_stop_of_shares_that_a_bust_took_back_ends_before_it_sells_mains
         await s.until(lambda: s.held("a") == {"SPY": dec(2)})
         old, new = (s.books.orders[row["client_order_id"]] for row in rows)
         await s.until(lambda: not new.open)
-        assert (old.open, old.left, new.status, s.held("main")) == (True, dec(2), "canceled", {"SPY": dec(10)})
+        assert (old.open, old.leaves_qty, new.status, s.held("main")) == (True, dec(2), "canceled", {"SPY": dec(10)})
         await s.settled()
         assert s.verified().difference == ""
 
@@ -1026,7 +1026,7 @@ def test_a_snapshots_orders_stand_as_they_were_taken() -> None:
         at_ns = OPEN_NS + number * SECOND_NS
         books.keep(GatewayOrder("a", name, "SPY", "buy", "new", at_ns, body={"symbol": "SPY"}))
     again = msgspec.json.decode(msgspec.json.encode(books, order="deterministic"), type=Ledgers)
-    assert [order.name for order in again.taken_since(OPEN_NS + SECOND_NS)] == ["a", "m"]
+    assert [order.name for order in again.orders_since(OPEN_NS + SECOND_NS)] == ["a", "m"]
 
 
 async def test_the_account_is_opened_as_of_one_moment(tmp_path: Path) -> None:
@@ -1491,7 +1491,7 @@ async def test_a_ledger_line_that_cannot_be_read_ends_nothing(tmp_path: Path) ->
     async with stage(tmp_path) as s:
         s.broker.account.note(s.broker.clock.now_ns(), {"activity_type": "DIV", "symbol": "SPY", "net_amount": "x"})
         s.broker.account.note(s.broker.clock.now_ns(), {"activity_type": "FEE", "net_amount": "0"})
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert s.gateway.ready
         await s.place("a", 1)
 

@@ -266,7 +266,7 @@ async def test_the_days_loss_over_all_halts_new_risk(tmp_path: Path) -> None:
         await s.settled()
         assert s.halted() == ""
         s.books.day = (s.books.day[0], s.books.day[1] + 6)
-        await s.gateway.reported(30)
+        await s.gateway.wait_for_report(30)
         assert s.halted() == "day_loss"
         assert "account.day_loss_max is 5" in (await s.refused("b", 1))[2]
         with pytest.raises(ValueError, match="_max is 5: it ends with the New York day"):
@@ -334,7 +334,7 @@ async def test_a_fence_of_the_account_itself_is_told_to_all_and_lifted_by_a_pers
         await s.place("a", 2)
         await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
         s.broker.account.configuration["suspend_trade"] = True  # as a guard's of before the gateway, or a person's
-        await s.gateway.reported(5.0)
+        await s.gateway.wait_for_report(5.0)
         assert (await s.refused("a", 2, "sell"))[:2] == (403, 40310000)  # the broker's word: the way out is shut
         for name in ("a", "b"):
             assert (await s.ask(name, "GET", "/v2/account"))[1]["trading_blocked"] is True

@@ -9,7 +9,7 @@ import pytest
 from daemon.alpaca_api.wire import Json
 from daemon.gateway.books import DayFill, Ledgers, LinePart, SubAccount
 from daemon.gateway.events import MAIN
-from daemon.gateway.parts import Division, LedgerLine, apportioned, divide, line_of
+from daemon.gateway.parts import Division, LedgerLine, apportion, divide, line_of
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 NOON_NS = 1_709_139_600 * SECOND_NS  # 2024-02-28 12:00 in New York
@@ -54,18 +54,18 @@ def cash_of(division: Division) -> dict[str, Decimal]:
 def test_cents_go_to_the_largest_remainders() -> None:
     # 10.00 by 1 : 1 : 1 is 3.333… each: one cent is left, and goes to the first by name; main comes last
     weights = {"main": dec(1), "b": dec(1), "a": dec(1)}
-    assert apportioned(dec("10.00"), weights) == {"a": dec("3.34"), "b": dec("3.33"), "main": dec("3.33")}
+    assert apportion(dec("10.00"), weights) == {"a": dec("3.34"), "b": dec("3.33"), "main": dec("3.33")}
     # -0.05 by 2 : 1 is -0.0333 and -0.0167: the second remainder (.67 of a cent) is the larger one
-    assert apportioned(dec("-0.05"), {"a": dec(2), "b": dec(1)}) == {"a": dec("-0.03"), "b": dec("-0.02")}
+    assert apportion(dec("-0.05"), {"a": dec(2), "b": dec(1)}) == {"a": dec("-0.03"), "b": dec("-0.02")}
 
 
 def test_parts_of_a_sum_finer_than_a_cent_add_up_to_it() -> None:
-    parts = apportioned(dec("0.0127"), {"a": dec(1), "b": dec(1)})
+    parts = apportion(dec("0.0127"), {"a": dec(1), "b": dec(1)})
     assert sum(parts.values()) == dec("0.0127")
 
 
 def test_without_a_weight_all_of_it_is_mains() -> None:
-    assert apportioned(dec("-3.00"), {"a": dec(0)}) == {MAIN: dec("-3.00")}
+    assert apportion(dec("-3.00"), {"a": dec(0)}) == {MAIN: dec("-3.00")}
 
 
 # --- fees -------------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_a_dividend_that_was_earned_under_the_former_name_is_who_held_then() -> 
     made.book("a", "META", LinePart(dec(-3)))  # a sells under the new name
     paid = divide(made, line("DIV", "META", "4", "8.00", date="2024-03-15"), NEXT_DAY)
     assert (cash_of(paid), paid.doubt) == ({"a": dec("6.00"), "b": dec("2.00")}, "")
-    assert made.held_before("META", "2024-03-01") == {"b": dec(1)}
+    assert made.holders_before("META", "2024-03-01") == {"b": dec(1)}
 
 
 def test_a_merger_for_cash_pays_each_for_its_shares() -> None:

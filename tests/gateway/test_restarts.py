@@ -14,7 +14,7 @@ import pytest
 
 from daemon.gateway.command import ask
 from daemon.gateway.events import OrderTaken
-from daemon.gateway.journal import open_journal, read_books, rotate_stopped, rotate_when_due, verify
+from daemon.gateway.journal import open_journal, read_books, rotate_idle, rotate_when_due, verify
 from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -219,10 +219,10 @@ async def test_a_journal_is_rotated_at_rest_and_goes_on_with_its_chain_orders_an
             await s.place("b", 2, type="limit", limit_price="490", client_order_id="rests")
             await s.settled()
             with pytest.raises(StateDirError, match="another process"):
-                rotate_stopped(tmp_path, "paper")
+                rotate_idle(tmp_path, "paper")
         whole = verify(tmp_path / FILE)
         execute(tmp_path, "DELETE FROM snapshots")  # a killed one left none at its end
-        rotation = rotate_stopped(tmp_path, "paper")
+        rotation = rotate_idle(tmp_path, "paper")
         assert (rotation.row, rotation.old.parent) == (whole.rows, tmp_path / "rotated")
         assert (verify(rotation.old).rows, verify(rotation.old).difference) == (whole.rows, "")
         rests = alpaca.account.by_client_id["rests"]

@@ -26,7 +26,7 @@ from daemon.config.load import KEYS, ConfigError, Credentials, load
 from daemon.config.tables import DeskSettings
 from daemon.gateway import command
 from daemon.gateway.books import Ledgers, SubAccount
-from daemon.gateway.command import ask, check, closed, main, show, until_signalled, with_feeds
+from daemon.gateway.command import ask, check, closing_text, main, serve_until_signal, show, with_feeds
 from daemon.gateway.config import (
     AccountLimits,
     GatewaySettings,
@@ -177,14 +177,14 @@ async def test_keys_of_another_account_end_it_with_one_clear_error(
         settings, clock = load_gateway(tmp_path / "gateway.toml"), Clock.real(alpaca.clock.now_ns)
         folder = Path(settings.gateway.state_dir)
 
-        running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+        running = asyncio.create_task(serve_until_signal(settings, keys_of(alpaca), clock, folder))
         await until(lambda: alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
         if when == "at its start":
             running.cancel()
             await asyncio.wait({running})
         alpaca.account.account_number = "PA0000OTHER"
         if when == "at its start":
-            running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+            running = asyncio.create_task(serve_until_signal(settings, keys_of(alpaca), clock, folder))
         else:
             alpaca.trade_stream.cut(hold_s=0)
         expected = "the keys open account PA0000OTHER, and the journal is of account PA3LOOPBACK1"
@@ -352,8 +352,8 @@ def test_a_panic_in_words_says_what_could_not_be_closed() -> None:
         {"symbol": "SPY", "status": 200, "body": {"side": "sell", "qty": "3"}},
         {"symbol": "QQQ", "status": 503, "body": {"message": "no report came"}},
     ]
-    assert closed(rows) == "SPY: sell 3 is on its way\nQQQ: NOT CLOSED: no report came\n"
-    assert closed([]) == "it holds nothing\n"
+    assert closing_text(rows) == "SPY: sell 3 is on its way\nQQQ: NOT CLOSED: no report came\n"
+    assert closing_text([]) == "it holds nothing\n"
 
 
 @pytest.fixture(autouse=True)
@@ -370,7 +370,7 @@ async def serving(
 ) -> AsyncIterator[dict[str, Any]]:
     """The program by these settings; yields its status."""
     clock, folder = clock or Clock.real(alpaca.clock.now_ns), Path(settings.gateway.state_dir)
-    running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+    running = asyncio.create_task(serve_until_signal(settings, keys_of(alpaca), clock, folder))
     try:
         await until(lambda: running.done() or alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
         if running.done():
@@ -460,7 +460,7 @@ async def test_a_disk_that_does_not_answer_ends_it_with_words(monkeypatch: pytes
         def fails(_: object, *, error: Exception = error) -> int:
             raise error
 
-        monkeypatch.setattr(command, "_done", fails)
+        monkeypatch.setattr(command, "_run_command", fails)
         assert command.main(["verify"]) == code
 
 
@@ -701,7 +701,7 @@ async def test_a_start_that_the_broker_s_clock_did_not_answer_reports_nothing_be
         clock = Clock.real(lambda: right() + wrong_h * HOUR_NS, right, LeapWatch())
         alpaca.faults.add("http_error", where={"path": "/v2/clock"}, times=1000, status=503)
         folder = Path(settings.gateway.state_dir)
-        running = asyncio.create_task(until_signalled(settings, keys_of(alpaca), clock, folder))
+        running = asyncio.create_task(serve_until_signal(settings, keys_of(alpaca), clock, folder))
         await until(lambda: running.done() or alpaca.trade_stream.listeners(DEFAULT_KEY) == 1)
         await asyncio.sleep(5)
         assert not (await asyncio.to_thread(ask, settings, "GET", "/status"))["ready"]
@@ -729,7 +729,7 @@ async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkey
         monkeypatch.delenv(name, raising=False)
     way_out = "rltrader-gateway starts it; without it, rltraderctl panic with the account's own keys"
     with pytest.raises(ConfigError, match=f"no gateway answers there .*{way_out}"):  # it comes as far as the socket
-        command._done(command._options(["--config", str(left), "panic", "scalper"]))
+        command._run_command(command._options(["--config", str(left), "panic", "scalper"]))
 
 
 @pytest.mark.parametrize(

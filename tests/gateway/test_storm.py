@@ -140,7 +140,7 @@ async def test_each_has_the_fills_of_its_own_orders(tmp_path: Path, seed: int, p
                 await storm(s, chance, 12, kinds, parts=parts)
                 alpaca.faults.clear()
                 await asyncio.sleep(8)
-                await s.gateway.reported(60)
+                await s.gateway.wait_for_report(60)
                 await s.until(lambda s=s: all(order.known for order in s.books.open_orders()))  # type: ignore[misc]
                 owners |= {order.id: order.account for order in s.books.orders.values()}
                 owners |= {

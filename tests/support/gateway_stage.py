@@ -125,7 +125,7 @@ class Stage:
 
     async def settled(self) -> None:
         """Wait for a report, and check that the sums are the broker's."""
-        await self.gateway.reported(PATIENCE_S)
+        await self.gateway.wait_for_report(PATIENCE_S)
         cash, held = self.books.sums()
         account = self.broker.account
         assert cash == account.cash
