@@ -19,7 +19,7 @@ from msgspec import UNSET
 
 from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
 from daemon.core.limits import AUTO
-from daemon.core.risk.overlay import HAR, MODEL, SPANS, VARIANCE, returns_needed
+from daemon.core.risk.overlay import HAR, MODEL, SPANS, VARIANCE, return_count
 from daemon.host.state_place import WHOLE_PATH
 from strategies.kit.entry import OwnStrategyError, StrategyEntry
 from strategies.kit.parameters import given_by, text_of
@@ -220,7 +220,7 @@ def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
     elif forecast == MODEL and VARIANCE not in [head.name for head in spec.heads]:
         expected = f'"ewma" or "har": the policies of {strategy} have no head named {VARIANCE}'
         yield "basket.volatility_forecast", forecast, expected
-    elif spec.history_bars <= (count_needed := returns_needed(forecast, rules.volatility_span)):
+    elif spec.history_bars <= (count_needed := return_count(forecast, rules.volatility_span)):
         bars_text = f"{strategy} keeps {spec.history_bars} bars of a symbol"
         if forecast == HAR:
             yield "basket.volatility_forecast", forecast, f'"ewma": {bars_text}, and HAR reads {count_needed + 1}'

@@ -39,25 +39,25 @@ def is_news(order: Order, fill: OrderFilled) -> bool:
     return (fill.correction, fill.cumulative_quantity) > (order.correction, order.filled)
 
 
-def quantity_after(book: Book, order: Order, fill: OrderFilled) -> Quantity:
+def new_quantity(book: Book, order: Order, fill: OrderFilled) -> Quantity:
     """Return the quantity of the fill's symbol after the fill; negative when it sells more than is held."""
-    held = book.positions.get(fill.symbol)
-    return (held.quantity if held else 0) + fill.side * (fill.cumulative_quantity - order.filled)
+    position = book.positions.get(fill.symbol)
+    return (position.quantity if position else 0) + fill.side * (fill.cumulative_quantity - order.filled)
 
 
 def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | None) -> BookedFill:
     """Book the part of `fill` that is new to `order`; a correction may change the price alone or take contracts back.
 
     `contract` describes the option, None for shares. A duplicate books nothing. Raises ValueError when the fill would
-    leave a negative position: check `quantity_after` first.
+    leave a negative position: check `new_quantity` first.
     """
     if not is_news(order, fill):
         return BookedFill(book, order, 0, None)
-    if quantity_after(book, order, fill) < 0:
-        held = book.positions.get(fill.symbol)
+    if new_quantity(book, order, fill) < 0:
+        position = book.positions.get(fill.symbol)
         raise ValueError(
             f"fill {in_words(fill.side, fill.cumulative_quantity, fill.symbol)} of {fill.client_order_id} against "
-            f"{held.quantity if held else 0} held; a sale never exceeds the position"
+            f"{position.quantity if position else 0} held; a sale never exceeds the position"
         )
     quantity = fill.cumulative_quantity - order.filled
     cost = fill.cumulative_cost - order.cost
@@ -70,24 +70,30 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
         correction=fill.correction,
     )
     multiplier = OPTION_MULTIPLIER if contract is not None else 1
-    held = book.positions.get(fill.symbol) or _opened(fill, contract, multiplier)
+    position = book.positions.get(fill.symbol) or _empty_position(fill, contract, multiplier)
     if fill.side > 0:
-        moved, gain = cost, -fees
+        cost_change, gain = cost, -fees
     elif quantity >= 0:
-        moved = -(held.cost * quantity / held.quantity).quantize(COST_GRID) if quantity else ZERO
-        gain = (cost + moved) * multiplier - fees
+        cost_change = -(position.cost * quantity / position.quantity).quantize(COST_GRID) if quantity else ZERO
+        gain = (cost + cost_change) * multiplier - fees
     else:  # a sale taken back: its contracts return at what they were sold for
-        moved, gain = -cost, -fees
-    earlier = fill.side < 0 and not quantity and order.submitted_ns < held.opened_ns  # the sale of a position before
-    pnl = held.pnl if earlier else held.pnl + gain
-    left = replace(held, quantity=held.quantity + fill.side * quantity, cost=held.cost + moved, pnl=pnl)
-    if left.quantity == 0:  # a cost without contracts (the last ones sold, or a correction after them) is realised
-        gain -= left.cost * multiplier
-        left = replace(left, cost=ZERO, pnl=left.pnl - left.cost * multiplier)
-    positions = {**book.positions, fill.symbol: left}
-    if left.quantity == 0:
+        cost_change, gain = -cost, -fees
+    earlier = (
+        fill.side < 0 and not quantity and order.submitted_ns < position.opened_ns
+    )  # the sale of a position before
+    pnl = position.pnl if earlier else position.pnl + gain
+    new_position = replace(
+        position, quantity=position.quantity + fill.side * quantity, cost=position.cost + cost_change, pnl=pnl
+    )
+    if (
+        new_position.quantity == 0
+    ):  # a cost without contracts (the last ones sold, or a correction after them) is realised
+        gain -= new_position.cost * multiplier
+        new_position = replace(new_position, cost=ZERO, pnl=new_position.pnl - new_position.cost * multiplier)
+    positions = {**book.positions, fill.symbol: new_position}
+    if new_position.quantity == 0:
         del positions[fill.symbol]
-    closed = left if held.quantity > 0 and left.quantity == 0 else None
+    closed_position = new_position if position.quantity > 0 and new_position.quantity == 0 else None
     book = replace(
         book,
         cash=book.cash - fill.side * cost * multiplier - fees,
@@ -95,27 +101,27 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
         realized=book.realized + gain,
         fees=book.fees + fees,
     )
-    return BookedFill(book, order, quantity, closed)
+    return BookedFill(book, order, quantity, closed_position)
 
 
-def _opened(fill: OrderFilled, contract: Contract | None, multiplier: int) -> Position:
+def _empty_position(fill: OrderFilled, contract: Contract | None, multiplier: int) -> Position:
     """Return a position that holds no contract yet."""
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
     return Position(fill.symbol, right, 0, ZERO, multiplier, fill.filled_ns, expiry)
 
 
-def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | None]:
+def book_expiry(book: Book, expiry: ContractExpired) -> tuple[Book, Position | None]:
     """Settle an expired option: realise its cost. What an exercise moves is booked apart, by `move_shares`.
 
     Returns the book and the position that ended, None when it was not held.
     """
-    held = book.positions.get(expired.symbol)
-    if held is None:
+    position = book.positions.get(expiry.symbol)
+    if position is None:
         return book, None
-    positions = {symbol: p for symbol, p in book.positions.items() if symbol != expired.symbol}
-    loss = held.cost * held.multiplier
+    positions = {symbol: p for symbol, p in book.positions.items() if symbol != expiry.symbol}
+    loss = position.cost * position.multiplier
     book = replace(book, positions=positions, realized=book.realized - loss)
-    return book, replace(held, quantity=0, cost=ZERO, pnl=held.pnl - loss)
+    return book, replace(position, quantity=0, cost=ZERO, pnl=position.pnl - loss)
 
 
 def move_shares(book: Book, symbol: str, shares: int, cash: Decimal, at_ns: int) -> Book:
@@ -123,15 +129,15 @@ def move_shares(book: Book, symbol: str, shares: int, cash: Decimal, at_ns: int)
 
     What it takes of a holding, or gives back of a short one, is realised at its part of the cost.
     """
-    held = book.positions.get(symbol) or Position(symbol, 0, 0, ZERO, 1, at_ns, "")
-    ended = min(abs(shares), abs(held.quantity)) if held.quantity * shares < 0 else 0
-    cost = (held.cost * ended / abs(held.quantity)).quantize(COST_GRID) if ended else ZERO
-    paid = (cash * ended / abs(shares)).quantize(COST_GRID) if ended else ZERO
-    gain, kept = paid - cost, held.cost - cost - (cash - paid)
-    left = replace(held, quantity=held.quantity + shares, cost=kept, pnl=held.pnl + gain)
-    positions = {**book.positions, symbol: left}
-    if left.quantity == 0:  # a cost without shares is realised
-        gain -= kept
+    position = book.positions.get(symbol) or Position(symbol, 0, 0, ZERO, 1, at_ns, "")
+    ended_shares = min(abs(shares), abs(position.quantity)) if position.quantity * shares < 0 else 0
+    cost = (position.cost * ended_shares / abs(position.quantity)).quantize(COST_GRID) if ended_shares else ZERO
+    proceeds = (cash * ended_shares / abs(shares)).quantize(COST_GRID) if ended_shares else ZERO
+    gain, new_cost = proceeds - cost, position.cost - cost - (cash - proceeds)
+    new_position = replace(position, quantity=position.quantity + shares, cost=new_cost, pnl=position.pnl + gain)
+    positions = {**book.positions, symbol: new_position}
+    if new_position.quantity == 0:  # a cost without shares is realised
+        gain -= new_cost
         del positions[symbol]
     return replace(book, cash=book.cash + cash, positions=positions, realized=book.realized + gain)
 
@@ -175,35 +181,39 @@ def fall_from(peak: Decimal, equity: Decimal) -> float:
     return max(float((peak - equity) / peak), 0.0) if peak > 0 else 0.0
 
 
-def carried(book: Book, before: Decimal, moved: Decimal) -> Book:
-    """Book a transfer of `moved` USD; the equity was `before` without it.
+def book_transfer(book: Book, old_equity: Decimal, amount: Decimal) -> Book:
+    """Book a transfer of `amount` USD; the equity was `old_equity` without it.
 
     The reference equities scale with the equity, so drawdown and session loss do not change.
     """
-    return replace(rescaled(book, before, moved), transfers=book.transfers + moved, equity=before + moved)
+    return replace(rescale(book, old_equity, amount), transfers=book.transfers + amount, equity=old_equity + amount)
 
 
-def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
-    """Scale the reference equities of drawdown and loss by a transfer of `moved` USD into an equity of `before`.
+def rescale(book: Book, old_equity: Decimal, amount: Decimal) -> Book:
+    """Scale the reference equities of drawdown and loss by a transfer of `amount` USD into `old_equity`.
 
     What comes into an account without money is its peak and its session's start.
     """
-    after = before + moved
+    new_equity = old_equity + amount
 
-    def scaled(reference: Decimal) -> Decimal:
+    def scale(reference: Decimal) -> Decimal:
         if not reference:  # not set
             return reference
-        return (reference * after / before).quantize(CENT) if before > 0 and after > 0 else max(after, ZERO)
+        return (
+            (reference * new_equity / old_equity).quantize(CENT)
+            if old_equity > 0 and new_equity > 0
+            else max(new_equity, ZERO)
+        )
 
-    first = max(after, ZERO) if before <= 0 else None
+    first = max(new_equity, ZERO) if old_equity <= 0 else None
     return replace(
         book,
-        peak=scaled(book.peak) if first is None else first,
-        session_base=scaled(book.session_base or book.session_start_equity) if first is None else first,
-        guard_base=scaled(book.guard_base),
-        guard_peak=scaled(book.guard_peak),
-        claim_close=book.claim_close if isinstance(book.claim_close, UnsetType) else scaled(book.claim_close),
-        claim_base=book.claim_base if isinstance(book.claim_base, UnsetType) else scaled(book.claim_base),
+        peak=scale(book.peak) if first is None else first,
+        session_base=scale(book.session_base or book.session_start_equity) if first is None else first,
+        guard_base=scale(book.guard_base),
+        guard_peak=scale(book.guard_peak),
+        claim_close=book.claim_close if isinstance(book.claim_close, UnsetType) else scale(book.claim_close),
+        claim_base=book.claim_base if isinstance(book.claim_base, UnsetType) else scale(book.claim_base),
     )
 
 
@@ -212,10 +222,10 @@ def without_income(book: Book, amount: Decimal) -> Book:
 
     The fall of the price that paid for it was earlier; its drawdown counts the income.
     """
-    base, after = book.claim_base, book.equity + amount
-    if isinstance(base, UnsetType) or book.equity <= 0 or after <= 0:
+    base, new_equity = book.claim_base, book.equity + amount
+    if isinstance(base, UnsetType) or book.equity <= 0 or new_equity <= 0:
         return book
-    return replace(book, claim_base=(base * after / book.equity).quantize(CENT))
+    return replace(book, claim_base=(base * new_equity / book.equity).quantize(CENT))
 
 
 def worth_at(position: Position, price: Decimal) -> Decimal:
@@ -229,7 +239,7 @@ def mid(quote: Quote) -> Decimal:
     return (quote.bid + quote.ask) / 2
 
 
-def paid(book: Book, symbol: str) -> Decimal | None:
+def average_price(book: Book, symbol: str) -> Decimal | None:
     """Return the average price paid for a position, USD: its price before any quote. None when nothing is held."""
     position = book.positions.get(symbol)
     return position.cost / position.quantity if position is not None and position.quantity else None

@@ -155,20 +155,20 @@ class Draft:
 
     def put_high(self, symbol: str, high: Decimal) -> None:
         """Set the highest price of a position since its entry. It is no move: no money and no quantity changes."""
-        held = replace(self.book.positions[symbol], high=high)
-        self.book = replace(self.book, positions={**self.book.positions, symbol: held})
+        position = replace(self.book.positions[symbol], high=high)
+        self.book = replace(self.book, positions={**self.book.positions, symbol: position})
 
     def put_gains(self, gains: Mapping[tuple[int, str], Decimal]) -> None:
-        """Add what positions realised without a change of theirs, by (opened_ns, symbol): the move's cause has it."""
+        """Add profits realised without a change of the position, by (opened_ns, symbol): the move's cause has them."""
         positions = {
-            symbol: replace(held, pnl=held.pnl + gains.get((held.opened_ns, symbol), ZERO))
-            for symbol, held in self.book.positions.items()
+            symbol: replace(position, pnl=position.pnl + gains.get((position.opened_ns, symbol), ZERO))
+            for symbol, position in self.book.positions.items()
         }
         self.book = replace(self.book, positions=positions)
 
     @contextmanager
     def because(self, cause: Cause) -> Iterator[None]:
-        """What moves the book within has this cause."""
+        """Give this cause to all moves of the book inside the block."""
         former, self.cause = self.cause, cause
         try:
             yield
@@ -226,15 +226,15 @@ class Draft:
         close_ns = told_ns if early else by_calendar_ns
         if close_ns == session.close_ns:
             return False
-        moved = replace(session, close_ns=close_ns)
-        self.session = replace(state, session=moved, calendar_close_ns=by_calendar_ns if early else UNSET)
+        new_session = replace(session, close_ns=close_ns)
+        self.session = replace(state, session=new_session, calendar_close_ns=by_calendar_ns if early else UNSET)
         return True
 
     def case_over(self, *names: str) -> None:
         """End the cases of these alarms: the next one is a new case."""
-        others = tuple([case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names)])
-        if len(others) != len(self.risk.alarms):
-            self.risk = replace(self.risk, alarms=others)
+        other_cases = tuple([case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names)])
+        if len(other_cases) != len(self.risk.alarms):
+            self.risk = replace(self.risk, alarms=other_cases)
 
     def halt(self, reason: str, detail: str) -> bool:
         """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
@@ -242,24 +242,24 @@ class Draft:
         The first reason stays unless a later one is more urgent, which then stands before it. A less urgent one
         stands behind it, with an alarm once for each case. Returns whether an alarm was raised.
         """
-        new, told = Halt(reason, detail, self.now_ns), False
-        halts = tuple([_again(halt, new) for halt in self.risk.halts])
+        new, is_raised = Halt(reason, detail, self.now_ns), False
+        halts = tuple([_repeat_halt(halt, new) for halt in self.risk.halts])
         former = halts[0] if halts else None
         if former is None or URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
-            self._stand_halted((new, *halts))
+            self._put_halts((new, *halts))
             self.effects.append(RaiseAlarm(reason, detail))
-            told = True
+            is_raised = True
         else:
-            self._stand_halted((*halts, new))
-            told = former.reason != reason and self.alarm(reason, detail, once=True, about=wording(detail))
+            self._put_halts((*halts, new))
+            is_raised = former.reason != reason and self.alarm(reason, detail, once=True, about=wording(detail))
         self.end_trading(leaving=bool(self.leaves_for()))
-        return told
+        return is_raised
 
     def end_halts(self, *reasons: str) -> None:
         """End the halts of these reasons; without any, all. What stood behind one that ends goes on."""
-        self._stand_halted([halt for halt in self.risk.halts if reasons and halt.reason not in reasons])
+        self._put_halts([halt for halt in self.risk.halts if reasons and halt.reason not in reasons])
 
-    def _stand_halted(self, halts: Iterable[Halt]) -> None:
+    def _put_halts(self, halts: Iterable[Halt]) -> None:
         """Be halted for these reasons, the first of each."""
         standing: dict[str, Halt] = {}
         for halt in halts:
@@ -289,16 +289,16 @@ class Draft:
         """
         holds = self.desk.holds
         basket = self.desk.decides.rebalances and not leaving
-        ended = {
+        ended_works = {
             key: work
             for key, work in self.works.items()
             if work.purpose == ENTRY or (basket and work.reason == "policy")
         }
         for name, order in self.orders.items():
-            if order.purpose == ENTRY or order.work in ended:
+            if order.purpose == ENTRY or order.work in ended_works:
                 self.cancel(name)
-        holds.note_ended(self, tuple(ended.values()))
-        self.works = {key: work for key, work in self.works.items() if key not in ended}
+        holds.note_ended(self, tuple(ended_works.values()))
+        self.works = {key: work for key, work in self.works.items() if key not in ended_works}
 
     def cancel_entries(self) -> None:
         """Cancel every working entry order."""
@@ -398,9 +398,9 @@ class Draft:
         """
         if self.fractional:
             return floor_to(shares, FINEST)
-        told = Decimal(shares)
-        near = told.to_integral_value()
-        return int(near) if abs(told - near) <= NEAR_WHOLE else floor_to(told, 1)
+        exact_shares = Decimal(shares)
+        near = exact_shares.to_integral_value()
+        return int(near) if abs(exact_shares - near) <= NEAR_WHOLE else floor_to(exact_shares, 1)
 
     def contract_of(self, symbol: str) -> Contract | None:
         """Return the contract of an OCC symbol, from the chain or parsed from the symbol; None for shares."""
@@ -475,7 +475,7 @@ def wording(detail: str) -> str:
     return _FIGURES.sub("#", detail)[:CASE_LETTERS]
 
 
-def _again(halt: Halt, new: Halt) -> Halt:
+def _repeat_halt(halt: Halt, new: Halt) -> Halt:
     """Return a halt that stands, with the time of the new one where that is the same in other words."""
     comes = halt.reason == new.reason and wording(halt.detail) != wording(new.detail)
     if not comes:

@@ -60,8 +60,8 @@ def consecutive_losses(view: RiskView, _: Intent) -> str | None:
     pause = view.risk.pause
     if pause is None or pause.reason != LOSSES or view.now_ns >= pause.until_ns:
         return None
-    left = minutes_to(pause.until_ns, view.now_ns)
-    return f"paused after {view.limits.consecutive_losses_max} losses in a row, {left:.0f} minutes left"
+    minutes = minutes_to(pause.until_ns, view.now_ns)
+    return f"paused after {view.limits.consecutive_losses_max} losses in a row, {minutes:.0f} minutes left"
 
 
 def not_reconciled(view: RiskView, _: Intent) -> str | None:
@@ -182,10 +182,10 @@ def cooldown_loss(view: RiskView, _: Intent) -> str | None:
     return _cooldown(view.now_ns, view.risk.last_loss_ns, view.limits.cooldown_loss_s, "loss")
 
 
-def _cooldown(now_ns: int, since_ns: int, limit_s: int, after: str) -> str | None:
+def _cooldown(now_ns: int, since_ns: int, limit_s: int, event: str) -> str | None:
     if not since_ns or now_ns - since_ns >= limit_s * SECOND_NS:
         return None
-    return f"{(now_ns - since_ns) // SECOND_NS} s after a {after}, cooldown {limit_s} s"
+    return f"{(now_ns - since_ns) // SECOND_NS} s after a {event}, cooldown {limit_s} s"
 
 
 def orders_per_minute(view: RiskView, _: Intent) -> str | None:
@@ -227,11 +227,13 @@ def reject_rate(risk: RiskState, limits: Risk) -> float | None:
 
 
 def claim_broken(view: RiskView, _: Intent) -> str | None:
-    model, watched = view.model, view.claim
-    broken = None if model is None or isinstance(watched, UnsetType) else watched.broken.get(model.version)
-    if model is None or broken is None:
+    model, claim_state = view.model, view.claim
+    broken_claim = (
+        None if model is None or isinstance(claim_state, UnsetType) else claim_state.broken.get(model.version)
+    )
+    if model is None or broken_claim is None:
         return None
-    return f"{model.version} broke its claim about risk: {broken.detail}; until the desk is resumed"
+    return f"{model.version} broke its claim about risk: {broken_claim.detail}; until the desk is resumed"
 
 
 def shares_held(view: RiskView, _: Intent) -> str | None:
@@ -432,20 +434,20 @@ def oversell(view: RiskView, intent: Intent) -> str | None:
     """Deny a sale above what is held and free, and a closing buy above what is short."""
     if intent.side > 0 and intent.purpose != "exit":
         return None
-    held = view.book.positions.get(intent.symbol)
+    position = view.book.positions.get(intent.symbol)
     working = sum(o.remaining for o in view.orders.values() if o.symbol == intent.symbol and o.side == intent.side)
-    free = -intent.side * (held.quantity if held else 0) - working
+    free = -intent.side * (position.quantity if position else 0) - working
     if intent.quantity <= free:
         return None
     return f"{'sells' if intent.side < 0 else 'buys back'} {intent.quantity} but only {free} are free"
 
 
-def paused_until(view: RiskView) -> int:
+def pause_end_ns(view: RiskView) -> int:
     pause = view.risk.pause
     return pause.until_ns if pause is not None and pause.reason != LOSSES else 0
 
 
-def losses_until(view: RiskView) -> int:
+def losses_end_ns(view: RiskView) -> int:
     return view.risk.pause.until_ns if view.risk.pause is not None else 0
 
 
@@ -465,11 +467,11 @@ def window_over(view: RiskView) -> int:
     return view.now_ns - view.now_ns % MINUTE_NS + (max(ends) - minute) * MINUTE_NS if ends else 0
 
 
-def trade_cooled(view: RiskView) -> int:
+def trade_cooldown_end_ns(view: RiskView) -> int:
     return view.risk.last_trade_ns + view.limits.cooldown_trade_s * SECOND_NS
 
 
-def loss_cooled(view: RiskView) -> int:
+def loss_cooldown_end_ns(view: RiskView) -> int:
     return view.risk.last_loss_ns + view.limits.cooldown_loss_s * SECOND_NS
 
 

@@ -14,7 +14,7 @@ from daemon.core.book import begin_session, limits_reset
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
-from daemon.core.broker.protection import is_guarded, lift_fence, lift_fence_again
+from daemon.core.broker.protection import is_guarded, lift_fence, lift_fence_at_start
 from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, wording
 from daemon.core.effects import AskBroker
@@ -64,7 +64,7 @@ def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
         for order in tuple(draft.orders.values()):
             if order.in_hand:  # its process is gone: whether the order left is unknown
                 draft.put_order(advance(order, "unknown"))
-        lift_fence_again(draft)
+        lift_fence_at_start(draft)
 
 
 def on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
@@ -110,7 +110,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     if event.scope and (why := _beyond_scope(draft)):
         draft.alarm("resume_refused", f"a key of scope {event.scope} ends no halt {why}")
         return
-    if late := _unseen(draft, event):
+    if late := _news_since_look(draft, event):
         draft.alarm("resume_refused", late)
         return
     if event.reset_limits:
@@ -128,40 +128,42 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     settle_disputes(draft)
 
 
-def _unseen(draft: Draft, event: ev.ResumeRequested) -> str:
+def _news_since_look(draft: Draft, event: ev.ResumeRequested) -> str:
     """Return why what keeps the desk from new risk began after the asker looked, "" where nothing did.
 
     Who does not say when that was has seen all but what somebody else commanded in the last minute.
     """
     risk, seen_ns = draft.risk, event.seen_ns
     if not isinstance(seen_ns, UnsetType):
-        late = _since(draft, seen_ns, risk.halts, risk.pause)
+        late = _new_reasons(draft, seen_ns, risk.halts, risk.pause)
         return f"it was asked for before this {'; '.join(late)}: look again" if late else ""
     since_ns = draft.now_ns - LOOKED_NS
-    commanded = [halt for halt in risk.halts if halt.reason in COMMANDED]
-    halts = [h for h in commanded if _by_another(h.detail, event.who) or (h.others_ns or since_ns) > since_ns]
-    paused = risk.pause is not None and not risk.pause.until_ns and _by_another(risk.pause.reason, event.who)
-    late = _since(draft, since_ns, halts, risk.pause if paused else None, claims=False)
+    command_halts = [halt for halt in risk.halts if halt.reason in COMMANDED]
+    halts = [h for h in command_halts if _by_another(h.detail, event.who) or (h.others_ns or since_ns) > since_ns]
+    is_paused = risk.pause is not None and not risk.pause.until_ns and _by_another(risk.pause.reason, event.who)
+    late = _new_reasons(draft, since_ns, halts, risk.pause if is_paused else None, claims=False)
     if not late:
         return ""
     return f"somebody else set this in the last minute: {'; '.join(late)}: look; {SEEN.format(draft.now_ns)}"
 
 
-def _since(draft: Draft, seen_ns: int, halts: Sequence[Halt], pause: Pause | None, *, claims: bool = True) -> list[str]:
+def _new_reasons(
+    draft: Draft, seen_ns: int, halts: Sequence[Halt], pause: Pause | None, *, claims: bool = True
+) -> list[str]:
     """Return which of these began after `seen_ns`, in words."""
     late = [f"halt: {halt.reason}: {halt.detail}" for halt in halts if (halt.again_ns or halt.since_ns) > seen_ns]
     if pause is not None:
         lasts_ns = draft.trading.risk.consecutive_losses_pause_min * MINUTE_NS
         late += [f"pause: {pause.reason}"] * ((pause.since_ns or pause.until_ns - lasts_ns) > seen_ns)
     if claims and not isinstance(draft.claim, UnsetType):
-        broken = draft.claim.broken.items()
-        late += [f"broken claim: {version}: {it.detail}" for version, it in broken if it.since_ns > seen_ns]
+        broken_claims = draft.claim.broken.items()
+        late += [f"broken claim: {version}: {it.detail}" for version, it in broken_claims if it.since_ns > seen_ns]
     return late
 
 
-def _by_another(words: str, who: str) -> bool:
-    """Return whether a command that stands in these words is of somebody else, whatever channel each used."""
-    person = who.partition("/")[2] or who
+def _by_another(words: str, sender: str) -> bool:
+    """Return whether the command in `words` came from another person, over any channel."""
+    person = sender.partition("/")[2] or sender
     return not words.endswith((f"(by {person})", f"/{person})"))
 
 
@@ -197,22 +199,22 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 
 def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     """Leave a part of one position, or all of it, and let the policy leave the symbol alone for this session."""
-    meant = meant_by(event.symbol, draft.book.positions)
-    symbol = meant[0] if len(meant) == 1 else event.symbol
-    held = draft.held(symbol)
+    symbols = meant_by(event.symbol, draft.book.positions)
+    symbol = symbols[0] if len(symbols) == 1 else event.symbol
+    quantity = draft.held(symbol)
     if draft.broker.stood_down and not draft.broker.follows_panic:
         _refuse_close(draft, symbol, event.who, f"nothing is sent after a panic; first: {ACCEPT}")
         return
-    if not held or (held < 0 and draft.desk.holds.by_basket):
-        named = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
-        cure = f"; it buys no shares back: buy them at the broker, then {ACCEPT}" if held else ""
-        _refuse_close(draft, symbol, event.who, f"this desk holds {named}{cure}")
+    if not quantity or (quantity < 0 and draft.desk.holds.by_basket):
+        holdings_text = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
+        cure = f"; it buys no shares back: buy them at the broker, then {ACCEPT}" if quantity else ""
+        _refuse_close(draft, symbol, event.who, f"this desk holds {holdings_text}{cure}")
         return
     if has_lapsed(draft, symbol):
         _refuse_close(draft, symbol, event.who, "its last session is over: the broker's ledger ends it")
         return
-    left: Quantity = max(abs(held) - event.quantity, 0) if event.quantity else 0
-    if left % 1 and event.quantity % 1 and not draft.divides(symbol):
+    goal: Quantity = max(abs(quantity) - event.quantity, 0) if event.quantity else 0
+    if goal % 1 and event.quantity % 1 and not draft.divides(symbol):
         whole = "contracts are whole" if draft.contract_of(symbol) is not None else f"{symbol} trades whole here"
         why = f"quantity is {event.quantity}, and {whole}: name a whole number, or none for all"
         _refuse_close(draft, symbol, event.who, why)
@@ -220,17 +222,17 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
     session = draft.session.session
     over = session is None or draft.session.ended or draft.now_ns >= session.close_ns
     date = "" if session is None or over else session.date  # over night it is the next session's
-    closed = draft.risk.closed_by_hand
-    draft.risk = replace(draft.risk, by_hand={**closed, root_of(symbol): date})
-    if exit_by_rule(draft, symbol, CLOSED_BY_HAND, left) or closed.get(root_of(symbol)) != date:
+    closed_by_symbol = draft.risk.closed_by_hand
+    draft.risk = replace(draft.risk, by_hand={**closed_by_symbol, root_of(symbol): date})
+    if exit_by_rule(draft, symbol, CLOSED_BY_HAND, goal) or closed_by_symbol.get(root_of(symbol)) != date:
         return
     if (work := draft.exit_of(symbol)) is not None:
-        why = f"{abs(held) - work.goal} of {held} {symbol} leave already: ask again once they are sold"
+        why = f"{abs(quantity) - work.goal} of {quantity} {symbol} leave already: ask again once they are sold"
         _refuse_close(draft, symbol, event.who, why)
 
 
-def _refuse_close(draft: Draft, symbol: str, who: str, why: str) -> None:
-    draft.alarm("command_refused", f"close {symbol} (by {who}): {why}")
+def _refuse_close(draft: Draft, symbol: str, sender: str, why: str) -> None:
+    draft.alarm("command_refused", f"close {symbol} (by {sender}): {why}")
 
 
 def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
@@ -243,8 +245,8 @@ def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
         return UNSET
     date = session.date if draft.now_ns < session.close_ns else ""
     leaving = {root_of(work.symbol) for work in draft.works.values() if work.purpose == EXIT}
-    closed = draft.risk.closed_by_hand
-    return {symbol: date for symbol, former in closed.items() if not former or symbol in leaving} or UNSET
+    closed_by_symbol = draft.risk.closed_by_hand
+    return {symbol: date for symbol, former in closed_by_symbol.items() if not former or symbol in leaving} or UNSET
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
@@ -348,11 +350,11 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         foreign = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
         draft.broker = replace(draft.broker, foreign=foreign)
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=(), by_hand=_still_by_hand(draft))
-    _name_unanswered(draft)
+    _report_no_answers(draft)
     draft.put_book(begin_session(draft.book))
     draft.chain = None
-    used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}
-    draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in used}
+    symbols_in_use = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}
+    draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in symbols_in_use}
 
 
 def _named_otherwise(draft: Draft, order: Order) -> bool:
@@ -363,17 +365,17 @@ def _named_otherwise(draft: Draft, order: Order) -> bool:
     return order.closing or order.purpose == "foreign" or not is_ours(draft, order.client_order_id)
 
 
-def _name_unanswered(draft: Draft) -> None:
+def _report_no_answers(draft: Draft) -> None:
     """Raise an alarm in each session for what is held while the start was halted, whatever had halted before it."""
-    halted, risk = draft.risk.halt, draft.risk
-    without = draft.model is None and (risk.strategy_off or halted is None)
-    if not draft.book.positions or not (without or (halted is not None and halted.reason in UNANSWERED)):
+    halt, risk = draft.risk.halt, draft.risk
+    without = draft.model is None and (risk.strategy_off or halt is None)
+    if not draft.book.positions or not (without or (halt is not None and halt.reason in UNANSWERED)):
         return
-    held = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
-    name = NO_MODEL if without or halted is None else halted.reason
+    holdings_text = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
+    name = NO_MODEL if without or halt is None else halt.reason
     text = "no model answers" if without else "the start is halted"
-    why = "it was resumed without one" if halted is None else halted.detail
-    draft.alarm(name, f"{text} while {held[:200]} is held: {why}")
+    why = "it was resumed without one" if halt is None else halt.detail
+    draft.alarm(name, f"{text} while {holdings_text[:200]} is held: {why}")
 
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -395,7 +397,7 @@ def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     draft.worths = {symbol: _past(worth, now_ns) for symbol, worth in draft.worths.items()}
     leapt = {symbol: min(seen_ns, now_ns) for symbol, seen_ns in draft.basket.leapt.items()}
     draft.basket = replace(draft.basket, leapt=leapt)
-    positions = {symbol: _past(held, now_ns) for symbol, held in draft.book.positions.items()}
+    positions = {symbol: _past(position, now_ns) for symbol, position in draft.book.positions.items()}
     with draft.because(Cause("clock_reset")):
         draft.put_book(replace(draft.book, positions=positions))
     draft.ask = None
@@ -441,8 +443,8 @@ def _lead_back_risk(draft: Draft) -> None:
         now_ns,
     )
     if not isinstance(draft.claim, UnsetType):
-        broken = {version: _past(it, now_ns) for version, it in draft.claim.broken.items()}
-        draft.claim = replace(draft.claim, broken=broken)
+        broken_claims = {version: _past(it, now_ns) for version, it in draft.claim.broken.items()}
+        draft.claim = replace(draft.claim, broken=broken_claims)
 
 
 def _reopen_session(draft: Draft) -> None:
@@ -460,10 +462,10 @@ JUDGED_MAX = 200  # versions that are not proposed again
 def on_ladder_moved(draft: Draft, event: ev.LadderMoved) -> None:
     """Record the step. A version that leaves the ladder keeps its size until another one answers."""
     former = draft.ladder
-    judged = former.judged if isinstance(former, LadderState) else ()
-    left = event.to_step in ("refused", "rolled_back", "champion")
-    if left:
-        judged = (*(name for name in judged if name != event.version), event.version)[-JUDGED_MAX:]
+    judged_versions = former.judged if isinstance(former, LadderState) else ()
+    has_left = event.to_step in ("refused", "rolled_back", "champion")
+    if has_left:
+        judged_versions = (*(name for name in judged_versions if name != event.version), event.version)[-JUDGED_MAX:]
     draft.ladder = LadderState(
         event.version,
         event.to_step,
@@ -471,7 +473,7 @@ def on_ladder_moved(draft: Draft, event: ev.LadderMoved) -> None:
         event.share,
         event.sessions,
         dict(event.figures),
-        judged,
+        judged_versions,
         event.manifest,
         event.champion_manifest,
     )

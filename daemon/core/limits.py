@@ -241,17 +241,15 @@ class Fee(msgspec.Struct, frozen=True):
     source: str
 
 
-def fee(
-    default: str, short: str, charged: str, meaning: str, *, note: str = "", since: str = "", source: str
-) -> Decimal:
+def fee(default: str, short: str, unit: str, meaning: str, *, note: str = "", since: str = "", source: str) -> Decimal:
     """Declare a fee as a field of `Paper`; a new one goes behind the last field of the table, with a default of 0.
 
     A start of an earlier release is read without the key: with another default its replay would pay the fee. A new
     field changes the digest of the rules, so shipped models are told to have been trained by other costs; but for one
     that is among `daemon.core.strategy_rules.LATER`, because at its default it changes nothing they were tested by.
     """
-    declared = Fee(short, charged, meaning, f"{default}{note}", since, source)
-    return field(default=Decimal(default), metadata={Fee: declared})
+    declaration = Fee(short, unit, meaning, f"{default}{note}", since, source)
+    return field(default=Decimal(default), metadata={Fee: declaration})
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,10 +52,10 @@ def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> 
     changes: list[tuple[_PositionChange, Cause]] = []
     for move in moves:
         for part in _parts(move):
-            before = [n for n, (other, _) in enumerate(changes) if other.key == part.key]
-            former = before[-1] if before and part.key[0] else None
+            earlier_changes = [n for n, (other, _) in enumerate(changes) if other.key == part.key]
+            former = earlier_changes[-1] if earlier_changes and part.key[0] else None
             whole = part
-            if former is not None and not _held(changes[former][0].after) and not _held(part.before):
+            if former is not None and not _quantity_of(changes[former][0].after) and not _quantity_of(part.before):
                 out = changes.pop(former)[0]
                 whole = part._replace(before=out.before, gain=out.gain + part.gain, fees=out.fees + part.fees)
             changes.append((whole, move.cause))
@@ -64,36 +64,36 @@ def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> 
 
 def left_of(row: MoveRow) -> Quantity:
     """Return how much of a move's quantity its trade left; what was left and is taken back has the other sign."""
-    entered, left = Decimal(row.entered_usd), Decimal(row.left_usd)
-    entering = bool(entered) or (not left and row.step in (ENTER, ADD))
+    entry_value, exit_value = Decimal(row.entered_usd), Decimal(row.left_usd)
+    entering = bool(entry_value) or (not exit_value and row.step in (ENTER, ADD))
     return 0 if entering else row.quantity
 
 
 def round_trip(row: MoveRow) -> RoundTripRow:
     """Return what a move adds to its trade. A fill that is taken back takes its quantity and value back."""
-    left = left_of(row)
-    ended = row.step == LEAVE
+    exit_quantity = left_of(row)
+    is_ended = row.step == LEAVE
     return RoundTripRow(
         opened_ns=row.opened_ns,
         symbol=row.symbol,
         time_ns=row.time_ns,
         multiplier=row.multiplier,
-        entered=row.quantity - left,
-        left_again=left,
+        entered=row.quantity - exit_quantity,
+        left_again=exit_quantity,
         entered_usd=float(row.entered_usd),
         left_usd=float(row.left_usd),
         realized_usd=float(row.realized_usd),
         fees_usd=float(row.fees_usd),
         fills=int(row.client_order_id is not None),
-        left_ns=row.at_ns if ended else None,
+        left_ns=row.at_ns if is_ended else None,
         why_entered=row.reason if row.step == ENTER else None,
-        why_left=row.reason if ended else None,
+        why_left=row.reason if is_ended else None,
         entry_decision=row.decision if row.step == ENTER else None,
-        exit_decision=row.decision if ended else None,
+        exit_decision=row.decision if is_ended else None,
     )
 
 
-def _held(position: Position | None) -> Quantity:
+def _quantity_of(position: Position | None) -> Quantity:
     return 0 if position is None else position.quantity
 
 
@@ -109,13 +109,17 @@ class _PositionChange(NamedTuple):
 
 def _parts(move: Move) -> list[_PositionChange]:
     """Split a move by position; the last one has all that the others leave."""
-    before, after = move.before.positions, move.after.positions
+    old_positions, new_positions = move.before.positions, move.after.positions
     gain, fees = move.after.realized - move.before.realized, move.after.fees - move.before.fees
     parts: list[_PositionChange] = []
-    changed = [symbol for symbol in {**before, **after} if before.get(symbol) != after.get(symbol)]
-    for symbol in changed:
-        old, new = before.get(symbol), after.get(symbol)
-        position_gain, own_fees = (gain, fees) if symbol == changed[-1] else (_own_gain(old, new), ZERO)
+    changed_symbols = [
+        symbol
+        for symbol in {**old_positions, **new_positions}
+        if old_positions.get(symbol) != new_positions.get(symbol)
+    ]
+    for symbol in changed_symbols:
+        old, new = old_positions.get(symbol), new_positions.get(symbol)
+        position_gain, own_fees = (gain, fees) if symbol == changed_symbols[-1] else (_own_gain(old, new), ZERO)
         gain, fees = gain - position_gain, fees - own_fees
         if old is not None and new is not None and old.opened_ns != new.opened_ns:  # the clock was led back
             parts.append(_PositionChange((old.opened_ns, symbol), old, None, ZERO, ZERO))
@@ -141,7 +145,7 @@ def _own_gain(old: Position | None, new: Position | None) -> Decimal:
 
 def _row(part: _PositionChange, cause: Cause, seq: int, now_ns: int, number: int) -> MoveRow:
     old, new = part.before, part.after
-    held, before = _held(new), _held(old)
+    new_quantity, old_quantity = _quantity_of(new), _quantity_of(old)
     position = new or old
     multiplier = position.multiplier if position else 1
     cost = _cost(part)
@@ -155,12 +159,12 @@ def _row(part: _PositionChange, cause: Cause, seq: int, now_ns: int, number: int
         part=number,
         at_ns=cause.at_ns or now_ns,
         time_ns=now_ns,
-        step=_kind(before, held),
+        step=_kind(old_quantity, new_quantity),
         reason=cause.reason if order is None else order.reason,
         decision=_decision(order),
         client_order_id=None if order is None else order.client_order_id,
-        quantity=held - before,
-        held=held,
+        quantity=new_quantity - old_quantity,
+        held=new_quantity,
         multiplier=multiplier,
         entered_usd=str(cost - part.gain - part.fees if enters else ZERO),
         left_usd=str(ZERO if enters else part.gain + part.fees - cost),
@@ -174,8 +178,8 @@ def _cost(part: _PositionChange) -> Decimal:
     """Return what the change adds to the cost of the position, USD."""
     old, new = part.before, part.after
     position = new or old
-    added = (new.cost if new else ZERO) - (old.cost if old else ZERO)
-    return added * position.multiplier if position else ZERO
+    cost_change = (new.cost if new else ZERO) - (old.cost if old else ZERO)
+    return cost_change * position.multiplier if position else ZERO
 
 
 def _enters(part: _PositionChange, cause: Cause) -> bool:
@@ -183,20 +187,22 @@ def _enters(part: _PositionChange, cause: Cause) -> bool:
 
     A sale of an earlier trade that is taken back enters again.
     """
-    held, before, order = _held(part.after), _held(part.before), cause.order
+    new_quantity, old_quantity, order = _quantity_of(part.after), _quantity_of(part.before), cause.order
     side = cause.side if order is None else order.side
     earlier = order is not None and order.submitted_ns < part.key[0]
-    if side * before > 0 or (side * before < 0 and not earlier):
-        return side * before > 0
-    return abs(held) > abs(before) or (held == before and (bool(_cost(part)) or part.key in cause.entered))
+    if side * old_quantity > 0 or (side * old_quantity < 0 and not earlier):
+        return side * old_quantity > 0
+    return abs(new_quantity) > abs(old_quantity) or (
+        new_quantity == old_quantity and (bool(_cost(part)) or part.key in cause.entered)
+    )
 
 
-def _kind(before: Quantity, held: Quantity) -> str:
-    if before == held:
+def _kind(old_quantity: Quantity, new_quantity: Quantity) -> str:
+    if old_quantity == new_quantity:
         return CHANGE
-    if not before or not held:
-        return LEAVE if before else ENTER
-    return ADD if abs(held) > abs(before) else REDUCE
+    if not old_quantity or not new_quantity:
+        return LEAVE if old_quantity else ENTER
+    return ADD if abs(new_quantity) > abs(old_quantity) else REDUCE
 
 
 def _decision(order: Order | None) -> int | None:

@@ -224,19 +224,19 @@ def name_prefix(epoch: str, strategy: str) -> str:
 
 def parse_name(client_order_id: str) -> OrderName | None:
     """Return the parts of an order's name, as `client_order_id` joins them; None of a name that no desk gives."""
-    parsed = _NAME.fullmatch(client_order_id)
-    return None if parsed is None else OrderName(parsed[1], int(parsed[2]), int(parsed[3]), int(parsed[4]))
+    match = _NAME.fullmatch(client_order_id)
+    return None if match is None else OrderName(match[1], int(match[2]), int(match[3]), int(match[4]))
 
 
 def is_desks(client_order_id: str) -> bool:
     """Return whether only a desk gives an order such a name: a UUID or a date at the end of a word is none."""
-    parsed = parse_name(client_order_id)
-    return parsed is not None and _STEM.fullmatch(parsed.stem) is not None
+    name = parse_name(client_order_id)
+    return name is not None and _STEM.fullmatch(name.stem) is not None
 
 
-def advance(order: Order, happened: str) -> Order:
-    """Return the order after `happened` (a key of `LIFE`); unchanged when the table does not know the pair."""
-    status = LIFE.get((order.status, happened))
+def advance(order: Order, news: str) -> Order:
+    """Return the order after `news` (a word in the keys of `LIFE`); unchanged when the table does not know the pair."""
+    status = LIFE.get((order.status, news))
     if status is None or status == order.status:
         return order
     return msgspec.structs.replace(order, status=status)

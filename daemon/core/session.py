@@ -87,8 +87,8 @@ def flatten_from_ns(session: Session, expiry: str, execution: Execution, grid: G
 
 def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:
     """Return when every position of this expiry, "" for shares, must be flat."""
-    before = execution.expiry_day_flat_min if expires_by_close(session, expiry) else execution.flat_before_close_min
-    return session.close_ns - before * MINUTE_NS
+    minutes = execution.expiry_day_flat_min if expires_by_close(session, expiry) else execution.flat_before_close_min
+    return session.close_ns - minutes * MINUTE_NS
 
 
 def bar_end_ns(start_ns: int, length_ns: int, session: Session | None) -> int:

@@ -54,7 +54,7 @@ from daemon.core.orders import CANCELING, SUBMITTED, Order, advance, parse_name
 from daemon.core.records import MoveRow, RoundTripRow, Row
 from daemon.core.risk.claim import on_claim_judged
 from daemon.core.risk.guards import look_up_overdue
-from daemon.core.risk.marks import guarded, marked
+from daemon.core.risk.marks import guarded, position_price
 from daemon.core.state import Ask, Identity, Position, State
 from strategies.kit.contract import Answer, AnyStrategy
 from strategies.kit.quantity import from_json
@@ -63,22 +63,22 @@ from strategies.kit.quantity import from_json
 def trade_rows(draft: Draft, first_part: int) -> list[Row]:
     """Return the step's moves and what they and the marks add to trades; `first_part` numbers the moves."""
     if not draft.moves:  # most steps, so this comes first
-        return _valued(draft, frozenset()) if draft.observed or _marks_differ(draft) else []
+        return _profit_rows(draft, frozenset()) if draft.observed or _marks_differ(draft) else []
     moves = move_rows(draft.moves, draft.seq, draft.now_ns, first_part)
     rows: list[Row] = list(moves)
     rows.extend(round_trip(row) for row in moves if row.opened_ns)
-    rows.extend(_valued(draft, {(row.opened_ns, row.symbol) for row in moves}))
-    rows.extend(_ended(draft, row) for row in moves if row.step == LEAVE)
+    rows.extend(_profit_rows(draft, {(row.opened_ns, row.symbol) for row in moves}))
+    rows.extend(_end_row(draft, row) for row in moves if row.step == LEAVE)
     return rows
 
 
-def _valued(draft: Draft, moved: Collection[tuple[int, str]]) -> list[Row]:
-    """Return the profit of each held position that was observed, `moved` or has a new mark."""
+def _profit_rows(draft: Draft, changed_keys: Collection[tuple[int, str]]) -> list[Row]:
+    """Return the profit of each held position that was observed, is in `changed_keys` or has a new mark."""
     rows: list[Row] = []
-    remarked = _remarked(draft)
+    symbols_with_new_mark = _symbols_with_new_mark(draft)
     for symbol, position in draft.book.positions.items():
-        if draft.observed or symbol in remarked or (position.opened_ns, symbol) in moved:
-            price = marked(draft, symbol)
+        if draft.observed or symbol in symbols_with_new_mark or (position.opened_ns, symbol) in changed_keys:
+            price = position_price(draft, symbol)
             profit = None if price is None else _profit(position, price)
             if profit is not None or draft.observed:
                 rows.append(_at_mark(draft, position.opened_ns, symbol, profit, draft.observed))
@@ -90,14 +90,16 @@ def _marks_differ(draft: Draft) -> bool:
     return draft.marks is not former.marks or draft.quotes is not former.quotes
 
 
-def _remarked(draft: Draft) -> Collection[str]:
+def _symbols_with_new_mark(draft: Draft) -> Collection[str]:
     """Return the held symbols with a new mark."""
-    held = draft.book.positions
+    positions = draft.book.positions
     if guarded(draft):
-        marks, before = draft.marks, draft.former.marks
-        return () if marks is before else {symbol for symbol in held if marks.get(symbol) != before.get(symbol)}
+        marks, old_marks = draft.marks, draft.former.marks
+        return (
+            () if marks is old_marks else {symbol for symbol in positions if marks.get(symbol) != old_marks.get(symbol)}
+        )
     quotes, former = draft.quotes, draft.former.quotes
-    return {symbol for symbol in held if quotes.get(symbol) is not former.get(symbol)}
+    return {symbol for symbol in positions if quotes.get(symbol) is not former.get(symbol)}
 
 
 def _profit(position: Position, price: Decimal) -> float:
@@ -117,7 +119,7 @@ def _at_mark(draft: Draft, opened_ns: int, symbol: str, profit: float | None, ba
     )
 
 
-def _ended(draft: Draft, row: MoveRow) -> RoundTripRow:
+def _end_row(draft: Draft, row: MoveRow) -> RoundTripRow:
     """Return the end of a trade: its profit counts as an excursion, too."""
     profit = None if row.pnl_usd is None else float(row.pnl_usd)
     return _at_mark(draft, row.opened_ns, row.symbol, profit, 0)
@@ -131,7 +133,9 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
         expire_ask(draft, ask)
         return
     if ask.served and draft.model is not None and event.model != draft.model.version:  # its size is not this one's
-        _end_failed(draft, ask, f"{event.model} answered a question that was open when {draft.model.version} took over")
+        _end_without_answer(
+            draft, ask, f"{event.model} answered a question that was open when {draft.model.version} took over"
+        )
         return
     draft.ask = None
     if draft.risk.alarms:
@@ -143,10 +147,10 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
 def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
     ask = draft.ask
     if ask is not None and ask.decision == event.decision:
-        _end_failed(draft, ask, event.reason)
+        _end_without_answer(draft, ask, event.reason)
 
 
-def _end_failed(draft: Draft, ask: Ask, reason: str) -> None:
+def _end_without_answer(draft: Draft, ask: Ask, reason: str) -> None:
     """End the open question as one without a usable answer."""
     draft.count_denials(("answer_not_finite",))
     draft.alarm("policy_failed", reason, once=True, about=wording(reason))
@@ -174,33 +178,33 @@ def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
                 draft.put_order(replace(order, cancel_asked_ns=draft.now_ns))
 
 
-def _take_order(draft: Draft, sent: SubmitOrder) -> None:
+def _take_order(draft: Draft, submission: SubmitOrder) -> None:
     """Take over an order without a work: an entry is cancelled at this code's first decision, an exit goes on."""
-    name = parse_name(sent.client_order_id)
+    name = parse_name(submission.client_order_id)
     assert name is not None  # a desk gave it
-    opens = sent.intent.endswith("_to_open") or (not sent.intent and sent.side > 0)
+    opens = submission.intent.endswith("_to_open") or (not submission.intent and submission.side > 0)
     order = Order(
-        client_order_id=sent.client_order_id,
+        client_order_id=submission.client_order_id,
         work=f"{name.decision}.{name.leg}",
-        purpose=PROTECTION if sent.stop_price is not UNSET else ENTRY if opens else EXIT,
+        purpose=PROTECTION if submission.stop_price is not UNSET else ENTRY if opens else EXIT,
         reason="former code",
-        symbol=sent.symbol,
-        side=sent.side,
-        quantity=sent.quantity,
-        limit_price=sent.limit_price,
+        symbol=submission.symbol,
+        side=submission.side,
+        quantity=submission.quantity,
+        limit_price=submission.limit_price,
         status=SUBMITTED,
         submitted_ns=draft.now_ns,
-        valid_until_ns=sent.valid_until_ns,
-        auction=sent.auction,
-        closing=sent.closing,
-        stop_price=sent.stop_price,
+        valid_until_ns=submission.valid_until_ns,
+        auction=submission.auction,
+        closing=submission.closing,
+        stop_price=submission.stop_price,
     )
     draft.put_order(order)
     if order.purpose == PROTECTION:
         draft.decision = max(draft.decision, name.decision)
         return
-    goal = draft.held(sent.symbol) + sent.side * sent.quantity
-    draft.wanted = {**draft.wanted, sent.symbol: goal}  # it was wanted when it was sent: its fill is no excess
+    goal = draft.held(submission.symbol) + submission.side * submission.quantity
+    draft.wanted = {**draft.wanted, submission.symbol: goal}  # it was wanted when it was sent: its fill is no excess
     draft.count_sent()
     draft.decision = max(draft.decision, name.decision)  # no later order may use its name
 
@@ -336,7 +340,7 @@ def _ends_a_stop(draft: Draft, event: Any) -> bool:
     return order is not None and order.purpose == PROTECTION
 
 
-Caused = Event | AskPolicy
+QueueEntry = Event | AskPolicy
 PolicyEvent = PolicyAnswered | PolicyFailed
 ANSWERS = (PolicyAnswered, PolicyFailed)
 
@@ -357,7 +361,7 @@ class Machine:
         self.state = state
         self.market = market
         self.market_state: Any = market_state  # returned by the market's `start` and `step`
-        self.queue: deque[Caused] = deque()
+        self.queue: deque[QueueEntry] = deque()
 
     @property
     def caused(self) -> tuple[type[Event], ...]:
@@ -367,17 +371,20 @@ class Machine:
     def apply(self, event: Event) -> Step:
         """Step one event and queue what it causes. When it raises, nothing has changed."""
         step = self.core.step(self.state, event)
-        return self._moved(event, step, step.effects)
+        return self._move_on(event, step, step.effects)
 
-    def _moved(self, event: Event, step: Step, left: tuple[AnyEffect, ...]) -> Step:
-        """Move to the result of a step, and step the market with the effects that `left`."""
+    def _move_on(self, event: Event, step: Step, sent_effects: tuple[AnyEffect, ...]) -> Step:
+        """Move to the result of a step, and step the market with `sent_effects`."""
         market, market_state = self.market, self.market_state
         if (
             market is not None
             and market_state is not None
-            and (type(event) in market.MOVED_BY or (left and any(type(effect) is not AskPolicy for effect in left)))
+            and (
+                type(event) in market.MOVED_BY
+                or (sent_effects and any(type(effect) is not AskPolicy for effect in sent_effects))
+            )
         ):
-            self.market_state, news = market.step(market_state, event, left)
+            self.market_state, news = market.step(market_state, event, sent_effects)
             self.queue.extend(news)
         self.state = step.state
         for effect in step.effects:
@@ -394,8 +401,8 @@ class Machine:
         if isinstance(event, self.caused) and not self._is_served(event):
             expected = self.queue.popleft() if self.queue else None
             if expected is None or not _follows(expected, event):
-                what = "an answer" if isinstance(expected, AskPolicy) else repr(expected)
-                raise Divergence(f"the journal holds {event!r} where {what} follows from the events before it")
+                answer_text = "an answer" if isinstance(expected, AskPolicy) else repr(expected)
+                raise Divergence(f"the journal holds {event!r} where {answer_text} follows from the events before it")
         return self.apply(event)
 
     def _is_served(self, event: Event) -> bool:
@@ -403,8 +410,8 @@ class Machine:
         ask = self.state.ask
         return isinstance(event, ANSWERS) and ask is not None and ask.served and ask.decision == event.decision
 
-    def take(self, event: Event, left: tuple[AnyEffect, ...]) -> Step:
-        """Apply a journaled event as other code stepped it: `left` is what left the process then.
+    def take(self, event: Event, sent_effects: tuple[AnyEffect, ...]) -> Step:
+        """Apply a journaled event as other code stepped it: `sent_effects` left the process then.
 
         Expected events that did not come are dropped. When it raises, nothing but the queue has changed.
         """
@@ -413,8 +420,8 @@ class Machine:
         elif isinstance(event, self.caused):
             while self.queue and not _follows(self.queue.popleft(), event):
                 pass
-        step = self.core.step(self.state, event, left)
-        return self._moved(event, step, left)
+        step = self.core.step(self.state, event, sent_effects)
+        return self._move_on(event, step, sent_effects)
 
     def run(
         self,
@@ -426,20 +433,20 @@ class Machine:
 
         `answer(question, now_ns)` is the policy. Returns the last state.
         """
-        for fed in feed:
-            event: Event = fed
+        for feed_event in feed:
+            event: Event = feed_event
             while True:
                 step = self.apply(event)
                 if watch is not None:
                     watch(event, step)
                 if not self.queue:
                     break
-                caused = self.queue.popleft()
-                event = answer(caused, self.state.now_ns) if isinstance(caused, AskPolicy) else caused
+                next_event = self.queue.popleft()
+                event = answer(next_event, self.state.now_ns) if isinstance(next_event, AskPolicy) else next_event
         return self.state
 
 
-def _follows(expected: Caused, event: Event) -> bool:
+def _follows(expected: QueueEntry, event: Event) -> bool:
     """Return whether `event` is what was expected: that very event, or an answer to that question."""
     if isinstance(expected, AskPolicy):
         return isinstance(event, ANSWERS) and event.decision == expected.decision

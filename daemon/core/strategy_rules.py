@@ -39,10 +39,10 @@ def trading_for(strategy: str) -> Trading:
     for table, keys in entry(strategy).defaults.items():
         if hasattr(rules, table):  # of the step; other tables belong to the shell
             try:
-                changed: dict[str, Any] = {table: replace(getattr(rules, table), **keys)}
+                changes: dict[str, Any] = {table: replace(getattr(rules, table), **keys)}
             except TypeError as error:
                 raise ValueError(f"the defaults of {strategy} in [{table}]: {error}: see config.toml") from error
-            rules = replace(rules, **changed)
+            rules = replace(rules, **changes)
     return replace(rules, protection=protection(strategy, Protection()))
 
 
@@ -74,14 +74,14 @@ def with_rules(trading: Trading, rules: Mapping[str, str]) -> Trading:
         usual = getattr(table_rules, name)
         kind = json.loads if usual is UNSET else type(usual)
         value = text == "True" if isinstance(usual, bool) else kind(text)
-        changed: dict[str, Any] = {table: replace(table_rules, **{name: value})}
-        trading = replace(trading, **changed)
+        changes: dict[str, Any] = {table: replace(table_rules, **{name: value})}
+        trading = replace(trading, **changes)
     return trading
 
 
 def desk_keys(strategy: str, trading: Trading) -> dict[str, str]:
     """The keys, dotted, in which rules differ from the strategy's defaults, and their values: a manifest's `desk`."""
-    return {key: here for key, (_, here) in _differing(trading_for(strategy), trading).items()}
+    return {key: desk_text for key, (_, desk_text) in _differing(trading_for(strategy), trading).items()}
 
 
 def other_rules(manifest: Manifest, trading: Trading) -> str:
@@ -106,16 +106,16 @@ def unkept(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> st
         return f"no claim of risk is made: it holds with {_rules_of_the_tests(manifest, trading)}"
     if {*symbols} == {*manifest.symbols}:
         return ""
-    theirs, here = _listed(manifest.symbols), _listed(symbols)
-    return f"no claim of risk is made: it holds for the symbols of its tests ({theirs}); this desk has {here}"
+    tests, desk = _names_text(manifest.symbols), _names_text(symbols)
+    return f"no claim of risk is made: it holds for the symbols of its tests ({tests}); this desk has {desk}"
 
 
 def lines_to_claim(manifest: Manifest, trading: Trading) -> tuple[str, ...]:
     """The lines, in TOML, by which a desk's rules become those of the version's tests; () where they are not known."""
-    tested = _tests_rules(manifest)
+    test_rules = _tests_rules(manifest)
     tables: dict[str, list[str]] = {}
-    for key, (theirs, _) in ({} if tested is None else _differing(tested, trading)).items():
-        tables.setdefault(f"[{key.partition('.')[0]}]", []).append(_line(key, theirs))
+    for key, (test_text, _) in ({} if test_rules is None else _differing(test_rules, trading)).items():
+        tables.setdefault(f"[{key.partition('.')[0]}]", []).append(_line(key, test_text))
     return tuple(line for table, lines in tables.items() for line in (table, *lines))
 
 
@@ -131,32 +131,35 @@ def _tested_by(manifest: Manifest, trading: Trading) -> bool:
 def _tests_rules(manifest: Manifest) -> Trading | None:
     """The rules of a version's tests; None where its manifest does not have them, or defaults changed since."""
     with contextlib.suppress(ValueError, AttributeError, ArithmeticError):  # a strategy or key that this release lacks
-        tested = with_rules(trading_for(manifest.strategy), manifest.desk)
-        return tested if _tested_by(manifest, tested) else None
+        test_rules = with_rules(trading_for(manifest.strategy), manifest.desk)
+        return test_rules if _tested_by(manifest, test_rules) else None
     return None
 
 
-def _differing(theirs: Trading, here: Trading) -> dict[str, tuple[str, str]]:
+def _differing(test_rules: Trading, desk_rules: Trading) -> dict[str, tuple[str, str]]:
     """The keys, dotted, in which two rules differ, with the value of each."""
     differing = {}
     for table in TABLES:
-        unused = changes_nothing(getattr(theirs, table)) & changes_nothing(getattr(here, table))
-        for name in (field.name for field in fields(getattr(here, table))):
-            one, other = (_text(getattr(getattr(rules, table), name)) for rules in (theirs, here))
-            if one != other and name not in unused:
+        unused_keys = changes_nothing(getattr(test_rules, table)) & changes_nothing(getattr(desk_rules, table))
+        for name in (field.name for field in fields(getattr(desk_rules, table))):
+            one, other = (_text(getattr(getattr(rules, table), name)) for rules in (test_rules, desk_rules))
+            if one != other and name not in unused_keys:
                 differing[f"{table}.{name}"] = one, other
     return differing
 
 
 def _rules_of_the_tests(manifest: Manifest, trading: Trading) -> str:
     """The rules of a version's tests beside the desk's, in words: by their keys, or by digests where none is known."""
-    tested = _tests_rules(manifest)
-    if tested is None or not (differing := _differing(tested, trading)):
-        theirs = manifest.rules.get(DIGEST, "none")[:12]
-        return f"the rules of its tests (digest {theirs}); this desk has others ({rules_digest(trading)[:12]})"
+    test_rules = _tests_rules(manifest)
+    if test_rules is None or not (differing := _differing(test_rules, trading)):
+        digest = manifest.rules.get(DIGEST, "none")[:12]
+        return f"the rules of its tests (digest {digest}); this desk has others ({rules_digest(trading)[:12]})"
     pairs = differing.items()
-    return _listed(
-        [f"[{key.partition('.')[0]}] {_line(key, one)} (this desk: {_in_toml(here)})" for key, (one, here) in pairs]
+    return _names_text(
+        [
+            f"[{key.partition('.')[0]}] {_line(key, one)} (this desk: {_in_toml(desk_text)})"
+            for key, (one, desk_text) in pairs
+        ]
     )
 
 
@@ -175,7 +178,7 @@ def _in_toml(text: str) -> str:
         return f'"{text}"'
 
 
-def _listed(names: Sequence[str]) -> str:
+def _names_text(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more or "none"
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.desks.guarded import blamed
+from daemon.core.desks.guarded import blame
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, LiftFence, SubmitOrder
 from daemon.core.events import (
     STARTUP_EVENTS,
@@ -277,7 +277,7 @@ class Engine:
         if self._failure is not None:
             event, error = self._failure
             await self._mark_failure(event, error)
-            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {blamed(error)[0]}") from error
+            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {blame(error)[0]}") from error
         await self._commit()
         if self._leaving is None or self._outside is None:
             return
@@ -399,7 +399,7 @@ class Engine:
     async def _mark_failure(self, event: Event, error: Exception) -> None:
         """Commit earlier events, then the event alone, marked with the error."""
         await self._commit()
-        reason, by_strategy = blamed(error)
+        reason, by_strategy = blame(error)
         mark = msgspec.json.encode({"raised": reason} | ({"strategy": True} if by_strategy else {})).decode()
         self._batch.entries.append(self._chain.entry(None, event, mark))
         await self._commit()
@@ -423,7 +423,7 @@ class Engine:
         try:
             step = self.machine.apply(event)
         except Exception as error:
-            reason, by_strategy = blamed(error)
+            reason, by_strategy = blame(error)
             detail = f"event row {entry.id} ({entry.kind}) raised twice: {reason}"
             now_ns = self.machine.state.now_ns
             await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=by_strategy))

@@ -49,7 +49,7 @@ class ClaimWatch:
         if isinstance(state.claim, UnsetType) or (self._claim is state.claim and self._book is state.book):
             return
         self._claim, self._book = state.claim, state.book
-        if type(event) is ModelPromoted or rules.judged(state.claim, state.book) is not None:
+        if type(event) is ModelPromoted or rules.judge_claim(state.claim, state.book) is not None:
             self._wake.set()
 
     async def run(self) -> None:
@@ -65,7 +65,7 @@ class ClaimWatch:
     async def look(self) -> None:
         """Journal the verdict that is due, then let the pointer follow the journal."""
         state = self._desk.submitter.state
-        verdict = rules.judged(state.claim, state.book)
+        verdict = rules.judge_claim(state.claim, state.book)
         if verdict is not None:
             await self._judge(state, verdict)
         await self._align()

@@ -45,7 +45,7 @@ from daemon.core.paper.paper import ORDER_NEWS
 from daemon.core.paper.state import PaperPosition, PaperState, SharePaperState, broker_snapshot, usd
 from daemon.core.records import ShadowRow
 from daemon.core.state import BrokerState, State
-from daemon.core.step import ANSWERS, Caused, Core, Machine, PolicyEvent, Step
+from daemon.core.step import ANSWERS, Core, Machine, PolicyEvent, QueueEntry, Step
 from daemon.engine.recover import DRY_RUN, adopt_trading
 
 RULE = (
@@ -86,7 +86,7 @@ class Parting(NamedTuple):
     core: Core
     state: State[Any]
     market_state: Any  # None with a real broker
-    queue: tuple[Caused, ...]
+    queue: tuple[QueueEntry, ...]
 
 
 class CopyResult(NamedTuple):

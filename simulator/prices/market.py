@@ -364,7 +364,7 @@ class Market:
         now, expiry = max(bisect_right(self._opens, point_ns) - 1, 0), self._dates[day]
         later_ns = max(self._open_time[expiry + 1] - self._open_time[now + 1], 0)
         left_ns = option_market.open_time_left_ns(point_ns, self.sessions[now])
-        return strike, right, option_market.years_left(left_ns + later_ns, max(expiry - now, 0))
+        return strike, right, option_market.variance_years(left_ns + later_ns, max(expiry - now, 0))
 
     def _centre(self, number: int) -> int | None:
         """The whole dollar around which the session of this index lists strikes; None off the tape."""

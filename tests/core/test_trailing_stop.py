@@ -21,7 +21,7 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from daemon.core.limits import Sizing, Trading
 from daemon.core.records import DecisionRow
-from daemon.core.risk.guards import stop_reached
+from daemon.core.risk.guards import reached_stop
 from daemon.core.state import Position, encode_state
 from daemon.core.strategy_rules import desk_keys, rules_digest, trading_for, with_rules
 from tests.support.core.account import Account, at_broker, line
@@ -79,7 +79,7 @@ def rule_rows(desk: Desk, *events: ev.Event) -> list[str]:
 def test_of_two_stops_the_higher_one_leaves(high: str, low: str, stop_loss: float, reason: str) -> None:
     held = msgspec.structs.replace(HELD, high=Decimal(high)) if high else HELD
     quote = ev.Quote("SPY", Decimal(low), Decimal(low), Decimal(low), Decimal(low), 0)
-    assert stop_reached(held, quote, replace(TRAILING, stop_loss=stop_loss)) == reason
+    assert reached_stop(held, quote, replace(TRAILING, stop_loss=stop_loss)) == reason
 
 
 def test_a_fall_of_a_tenth_from_the_highest_confirmed_price_leaves() -> None:

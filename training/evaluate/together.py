@@ -25,7 +25,7 @@ from daemon.core.limits import Trading
 from daemon.core.paper.state import PaperState
 from daemon.core.records import DecisionRow
 from daemon.core.state import Ask, BasketState, Book, BrokerState, RiskState, State, Stats
-from daemon.core.step import Caused, Core, Machine, Step
+from daemon.core.step import Core, Machine, QueueEntry, Step
 from training.evaluate.machine import Answering
 
 ALIKE_TABLES = ("broker", "exploration", "served", "protection", "guard_prefix")
@@ -270,7 +270,12 @@ class Group:
     __slots__ = ("asked", "market", "market_state", "members", "queue", "state")
 
     def __init__(
-        self, members: list[Member], state: State[Any], market: PaperMarket, market_state: Any, queue: Iterable[Caused]
+        self,
+        members: list[Member],
+        state: State[Any],
+        market: PaperMarket,
+        market_state: Any,
+        queue: Iterable[QueueEntry],
     ) -> None:
         self.members, self.state, self.market, self.market_state = members, state, market, market_state
         self.queue = deque(queue)
@@ -338,7 +343,9 @@ class Together:
             if len(groups) > 1:
                 self._join()
 
-    def _stepped(self, group: Group, caused: Caused, answer: Answering, cascade: Cascade | None = None) -> list[Group]:
+    def _stepped(
+        self, group: Group, caused: QueueEntry, answer: Answering, cascade: Cascade | None = None
+    ) -> list[Group]:
         """Step a group through an event and all that follows from it; the groups that it became."""
         while True:
             event: Event

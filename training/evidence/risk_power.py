@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from daemon.core.risk.overlay import EWMA, capped, exposure_cap, returns_needed, volatility
+from daemon.core.risk.overlay import EWMA, cap_goals, exposure_cap, return_count, volatility
 from training.evidence.criteria import RISK_PROOF, passes
 from training.evidence.findings import Findings
 from training.evidence.risk import (
@@ -75,14 +75,14 @@ class RiskClaimKind:
 
 def simulated(markets: int, sessions: int, random: np.random.Generator, *, clustered: bool) -> OverlayRuns:
     """Markets and the fully invested policy under an overlay of `TARGET`."""
-    first = max(WARM, returns_needed(EWMA, SPAN))
+    first = max(WARM, return_count(EWMA, SPAN))
     moves = _moves(markets, first + sessions, random, clustered=clustered)
     weights, policy, exposure, traded = np.zeros((markets, 1)), [], [], []
     ones = np.ones((markets, 1))
     for day in range(first, first + sessions):
-        past = moves[:, day - returns_needed(EWMA, SPAN) : day, None]
+        past = moves[:, day - return_count(EWMA, SPAN) : day, None]
         cap = exposure_cap(TARGET, volatility(np, ones, past, EWMA, SPAN))
-        goal = capped(np, weights, ones, ones, most=cap, band=BAND, whole=True, shares=False)
+        goal = cap_goals(np, weights, ones, ones, most=cap, band=BAND, whole=True, shares=False)
         changed, invested, move = np.abs(goal - weights)[:, 0], goal[:, 0], moves[:, day]
         earned = invested * move - COST * changed
         policy.append(earned)

@@ -12,8 +12,8 @@ from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.events import Quote
 from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow
-from daemon.core.risk.guards import TOUCH_USD, high_of, stop_reached, trail_of
-from daemon.core.risk.marks import for_stop, guarded, marked, would_fetch
+from daemon.core.risk.guards import TOUCH_USD, high_of, reached_stop, trail_of
+from daemon.core.risk.marks import for_stop, guarded, position_price, would_fetch
 from daemon.core.session import flat_by_ns, flatten_from_ns
 from daemon.core.state import Position
 from strategies.kit.contract import Session
@@ -52,8 +52,8 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: Quantity = 0) -> 
     Returns True when this requested something new.
     """
     number = draft.decision + 1
-    requested = request_exit(draft, number, symbol, goal, reason)
-    if requested:
+    is_new = request_exit(draft, number, symbol, goal, reason)
+    if is_new:
         draft.decision = number
         work = draft.exit_of(symbol)
         draft.records.append(
@@ -68,19 +68,19 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: Quantity = 0) -> 
                 outcome="exit",
             )
         )
-    return requested
+    return is_new
 
 
 def exit_at_stop(draft: Draft, position: Position, quote: Quote, bar_ns: int) -> None:
     """Leave a position whose price reached its stop or its target; `bar_ns` is the bar that the quote closes, or 0."""
-    seen, fetch = for_stop(draft, quote), would_fetch(draft, position.symbol)
-    if seen is None:
+    stop_quote, fetch = for_stop(draft, quote), would_fetch(draft, position.symbol)
+    if stop_quote is None:
         return
-    if fetch is not None and fetch < seen.low:
-        seen = replace(seen, low=fetch)
+    if fetch is not None and fetch < stop_quote.low:
+        stop_quote = replace(stop_quote, low=fetch)
     if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: part of its range was before
-        seen = replace(seen, low=mid(quote), high=mid(quote))
-    reason = stop_reached(position, seen, draft.trading.sizing) or _trail(draft, position, seen.high, fetch)
+        stop_quote = replace(stop_quote, low=mid(quote), high=mid(quote))
+    reason = reached_stop(position, stop_quote, draft.trading.sizing) or _trail(draft, position, stop_quote.high, fetch)
     if reason:
         exit_by_rule(draft, position.symbol, reason)
 
@@ -95,7 +95,7 @@ def _trail(draft: Draft, position: Position, high: Decimal, fetch: Decimal | Non
     if not sizing.trailing_stop or position.quantity <= 0 or high <= high_of(position):
         return ""
     draft.put_high(symbol, high)
-    mark = marked(draft, symbol)
+    mark = position_price(draft, symbol)
     if mark is None:
         return ""
     level = trail_of(draft.book.positions[symbol], sizing)
@@ -113,9 +113,9 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
     elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules, draft.desk.grid):
         exit_by_rule(draft, symbol, "flat_before_close")
         if draft.now_ns > flat_by_ns(session, position.expiry, rules):
-            what = "contracts" if position.right else "shares"
+            unit = "contracts" if position.right else "shares"
             draft.alarm(
-                "not_flat", f"{symbol}: {position.quantity} {what} held past the deadline", once=True, about=symbol
+                "not_flat", f"{symbol}: {position.quantity} {unit} held past the deadline", once=True, about=symbol
             )
     elif (
         not isinstance(limit_min, UnsetType)
@@ -146,20 +146,20 @@ def flatten_when_due(draft: Draft) -> None:
 
 
 def _leave_after_panic(draft: Draft, session: Session) -> None:
-    """Leave what a failed panic left, and name once a session what the broker still lists of the desk's own."""
-    broker, halted = draft.broker, draft.risk.halt
+    """Sell what a failed panic left; report once a session what the broker still lists of the desk's own."""
+    broker, halt = draft.broker, draft.risk.halt
     if broker.follows_panic:
         for symbol in draft.desk.holds.leavable(draft):
             exit_by_rule(draft, symbol, "panic")
-    over = halted is not None and halted.since_ns < session.open_ns  # the panic was in an earlier session
-    held = draft.book.positions.values()
-    left = ", ".join(f"{p.quantity} {p.symbol}" for p in held if broker.available.get(p.symbol, 1))
-    if left and (over or broker.follows_panic):
-        draft.alarm("panic_failed", f"still held after a panic: {left}", once=True, about="left")
+    over = halt is not None and halt.since_ns < session.open_ns  # the panic was in an earlier session
+    positions = draft.book.positions.values()
+    rest_text = ", ".join(f"{p.quantity} {p.symbol}" for p in positions if broker.available.get(p.symbol, 1))
+    if rest_text and (over or broker.follows_panic):
+        draft.alarm("panic_failed", f"still held after a panic: {rest_text}", once=True, about="left")
 
 
 def reduce_excess(draft: Draft, order: Order, quantity: Quantity) -> None:
-    """Sell what the entry's new fill of `quantity` exceeds the goal or the limit by, and report it.
+    """Sell by how much an entry's new fill of `quantity` exceeds goal or limit, and report it.
 
     Adopted, assigned or split contracts are not counted.
     """

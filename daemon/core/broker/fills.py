@@ -11,7 +11,7 @@ from decimal import Decimal
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, OPTION_MULTIPLIER, BookedFill, book_fill, carried, is_news, quantity_after
+from daemon.core.book import CENT, OPTION_MULTIPLIER, BookedFill, book_fill, book_transfer, is_news, new_quantity
 from daemon.core.broker.exits import reduce_excess
 from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import Draft
@@ -20,19 +20,19 @@ from daemon.core.events import BrokerOrder, BrokerReported, OrderFilled
 from daemon.core.moves import Cause
 from daemon.core.orders import Order, advance, in_words, name_prefix
 from daemon.core.records import FillRow
-from daemon.core.risk.guards import note_fate, revalue, trade_closed
-from daemon.core.risk.marks import mark_book, marked
+from daemon.core.risk.guards import end_trade, note_fate, revalue
+from daemon.core.risk.marks import mark_book, position_price
 from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Part, Quantity, exact
 
 
-def note_filled(draft: Draft, symbol: str) -> None:
+def note_fill(draft: Draft, symbol: str) -> None:
     """Remember that a fill in `symbol` was booked now: earlier reports have another position and cash."""
     draft.broker = replace(draft.broker, filled=_at_now(draft, draft.broker.filled, symbol))
 
 
-def note_touched(draft: Draft, symbol: str, why: str) -> None:
+def note_other_party(draft: Draft, symbol: str, why: str) -> None:
     """Remember that another party may have traded in `symbol`: its quantity is unknown until a new report."""
     broker = draft.broker
     draft.broker = replace(
@@ -48,24 +48,28 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     doubt stays.
     """
     broker, asked_ns = draft.broker, event.asked_ns
-    filled = _since(broker.filled, asked_ns)
-    theirs = {position.symbol: exact(position.quantity) for position in event.positions}
-    symbols = {*theirs, *draft.book.positions, *broker.foreign_held}
-    doubtful = [symbol for symbol in sorted(symbols) if theirs.get(symbol, 0) != draft.expected(symbol)]
-    listed = {position.symbol: position.available for position in event.positions}
-    counts: dict[str, Quantity] = dict.fromkeys(draft.book.positions.keys() - listed.keys(), 0)
-    counts.update({symbol: abs(exact(count)) for symbol, count in listed.items() if count is not None})
-    moved, touched = _since(broker.moved, asked_ns), _since(broker.touched, asked_ns)
-    available = {symbol: count for symbol, count in counts.items() if symbol not in moved and symbol not in touched}
-    more = {symbol: theirs.get(symbol, 0) - draft.expected(symbol) for symbol in doubtful if symbol in available}
+    fill_times = _recent_times(broker.filled, asked_ns)
+    broker_quantities = {position.symbol: exact(position.quantity) for position in event.positions}
+    symbols = {*broker_quantities, *draft.book.positions, *broker.foreign_held}
+    doubtful = [symbol for symbol in sorted(symbols) if broker_quantities.get(symbol, 0) != draft.expected(symbol)]
+    available_by_symbol = {position.symbol: position.available for position in event.positions}
+    counts: dict[str, Quantity] = dict.fromkeys(draft.book.positions.keys() - available_by_symbol.keys(), 0)
+    counts.update({symbol: abs(exact(count)) for symbol, count in available_by_symbol.items() if count is not None})
+    move_times, touch_times = _recent_times(broker.moved, asked_ns), _recent_times(broker.touched, asked_ns)
+    available = {
+        symbol: count for symbol, count in counts.items() if symbol not in move_times and symbol not in touch_times
+    }
+    more = {
+        symbol: broker_quantities.get(symbol, 0) - draft.expected(symbol) for symbol in doubtful if symbol in available
+    }
     draft.broker = replace(
         broker,
         asked_ns=asked_ns,
         available=available,
-        moved=moved,
-        touched=touched,
-        filled=filled,
-        doubtful=tuple(symbol for symbol in doubtful if symbol not in filled or symbol in broker.doubtful),
+        moved=move_times,
+        touched=touch_times,
+        filled=fill_times,
+        doubtful=tuple(symbol for symbol in doubtful if symbol not in fill_times or symbol in broker.doubtful),
         beyond={symbol: count for symbol, count in more.items() if count > 0} or UNSET,
     )
 
@@ -73,11 +77,11 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
 def clamp_times(draft: Draft) -> None:
     """Move times in the future back to now, after the desk's clock was set back."""
     broker, now_ns = draft.broker, draft.now_ns
-    moved, filled, touched = (
+    move_times, fill_times, touch_times = (
         {symbol: min(at_ns, now_ns) for symbol, at_ns in times.items()}
         for times in (broker.moved, broker.filled, broker.touched)
     )
-    draft.broker = replace(broker, moved=moved, filled=filled, touched=touched)
+    draft.broker = replace(broker, moved=move_times, filled=fill_times, touched=touch_times)
 
 
 def _at_now(draft: Draft, times: dict[str, int], symbol: str) -> dict[str, int]:
@@ -88,7 +92,7 @@ def _without(counts: dict[str, Quantity], symbol: str) -> dict[str, Quantity]:
     return {other: count for other, count in counts.items() if other != symbol}
 
 
-def _since(times: dict[str, int], asked_ns: int) -> dict[str, int]:
+def _recent_times(times: dict[str, int], asked_ns: int) -> dict[str, int]:
     return {symbol: at_ns for symbol, at_ns in times.items() if at_ns >= asked_ns}
 
 
@@ -113,7 +117,7 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
         if event.cumulative_quantity > order.filled:
             draft.look_up(order)
         return
-    event = _summed(order, event)
+    event = _with_exact_cost(order, event)
     news = is_news(order, event)
     booked = event.cumulative_quantity in order.executions
     fees = event.cumulative_fees - order.fees if news else ZERO
@@ -124,12 +128,12 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
 
 
 def _lost_most(quantity: Quantity) -> Decimal:
-    """Return what the cost of `quantity` may lack, USD, that was made of an average price."""
+    """Return by how much, in USD, a cost computed from a rounded average price may be wrong."""
     return COST_GRID + AVERAGE_GRID * quantity
 
 
-def _summed(order: Order, event: OrderFilled) -> OrderFilled:
-    """Return a fill that follows on what is booked with the sum of price x quantity: a stream's average is rounded."""
+def _with_exact_cost(order: Order, event: OrderFilled) -> OrderFilled:
+    """Return the fill with the exact sum of price x quantity where it follows the last: an average is rounded."""
     cost = order.cost + event.price * event.quantity
     follows = event.cumulative_quantity == order.filled + event.quantity
     near = abs(cost - event.cumulative_cost) <= _lost_most(event.cumulative_quantity)
@@ -137,7 +141,7 @@ def _summed(order: Order, event: OrderFilled) -> OrderFilled:
 
 
 def settle_cost(draft: Draft, fill: OrderFilled) -> None:
-    """Book what the average price of a look-up lost of an order's cost: the ledger's sum over its fills is exact."""
+    """Correct a cost that a look-up's rounded average price gave: the ledger's sum over the fills is exact."""
     order = draft.find_order(fill.client_order_id)
     if order is None or order.correction or fill.correction or fill.cumulative_quantity != order.filled:
         return
@@ -145,15 +149,15 @@ def settle_cost(draft: Draft, fill: OrderFilled) -> None:
         return
     if (fill.symbol, fill.side) == (order.symbol, order.side) and draft.held(fill.symbol) >= 0:
         exact_fill = replace(fill, cumulative_fees=order.fees, correction=1)
-        booked = book_fill(draft.book, order, exact_fill, draft.contract_of(fill.symbol))
-        with draft.because(Cause("", booked.order, fill.filled_ns)):
-            draft.put_book(booked.book)
-        draft.put_order(replace(booked.order, correction=0))
+        booking = book_fill(draft.book, order, exact_fill, draft.contract_of(fill.symbol))
+        with draft.because(Cause("", booking.order, fill.filled_ns)):
+            draft.put_book(booking.book)
+        draft.put_order(replace(booking.order, correction=0))
         revalue(draft)
 
 
 def _take_correction(draft: Draft, order: Order, event: OrderFilled) -> None:
-    """Take what the ledger says stands of a corrected order, unless a later correction is known."""
+    """Take the ledger's totals of a corrected order, unless a later correction is known."""
     for number in range(1, event.correction + 1):
         draft.first_time(correction_name(order.client_order_id, number))
     same_fees = event.cumulative_fees in (ZERO, order.fees)  # a broker whose fees come as lines names none
@@ -222,28 +226,28 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     """Book what is new in the totals; False when the book cannot hold it: that halts and is never booked later."""
     if was_refused(draft, event.client_order_id, event.correction, event.cumulative_quantity):
         return False
-    missing = -quantity_after(draft.book, order, event)
+    missing = -new_quantity(draft.book, order, event)
     if missing <= 0:
-        booked = book_fill(draft.book, order, event, draft.contract_of(event.symbol))
+        booking = book_fill(draft.book, order, event, draft.contract_of(event.symbol))
     elif event.side > 0 and has_lapsed(draft, event.symbol):
-        booked = _take_back_lapsed(draft, order, event, missing)
+        booking = _take_back_lapsed(draft, order, event, missing)
     elif event.side > 0 > draft.held(event.symbol):
-        booked = _buy_back(draft, order, event)
+        booking = _buy_back(draft, order, event)
     else:
         mismatch(draft, order, event)
         return False
-    with draft.because(Cause("", booked.order, event.filled_ns)):
-        draft.put_book(booked.book)
-    note_filled(draft, event.symbol)
+    with draft.because(Cause("", booking.order, event.filled_ns)):
+        draft.put_book(booking.book)
+    note_fill(draft, event.symbol)
     corrected = event.correction > order.correction
-    filled = replace(booked.order, executions=() if corrected else order.executions)
-    whole = filled.filled == filled.quantity
-    draft.put_order(advance(filled, "filled" if whole else "partial"))
+    filled_order = replace(booking.order, executions=() if corrected else order.executions)
+    whole = filled_order.filled == filled_order.quantity
+    draft.put_order(advance(filled_order, "filled" if whole else "partial"))
     note_fate(draft, order)
-    if booked.closed is not None:
-        trade_closed(draft, booked.closed)
+    if booking.closed is not None:
+        end_trade(draft, booking.closed)
     revalue(draft)
-    reduce_excess(draft, order, booked.quantity)
+    reduce_excess(draft, order, booking.quantity)
     return True
 
 
@@ -251,19 +255,26 @@ def _take_back_lapsed(draft: Draft, order: Order, event: OrderFilled, missing: Q
     """Book the bust of a purchase whose contracts lapsed: nobody owes them, and what was paid comes back."""
     book, contract = draft.book, draft.contract_of(event.symbol)
     assert contract is not None
-    ended = Position(event.symbol, contract.right, 0, ZERO, OPTION_MULTIPLIER, event.filled_ns, contract.expiry)
-    held = book.positions.get(event.symbol) or ended
-    with_them = {**book.positions, event.symbol: replace(held, quantity=held.quantity + missing)}
-    booked = book_fill(replace(book, positions=with_them), order, event, contract)
-    return BookedFill(booked.book, booked.order, booked.quantity, None)  # its end was counted
+    empty_position = Position(
+        event.symbol, contract.right, 0, ZERO, OPTION_MULTIPLIER, event.filled_ns, contract.expiry
+    )
+    position = book.positions.get(event.symbol) or empty_position
+    with_them = {**book.positions, event.symbol: replace(position, quantity=position.quantity + missing)}
+    booking = book_fill(replace(book, positions=with_them), order, event, contract)
+    return BookedFill(booking.book, booking.order, booking.quantity, None)  # its end was counted
 
 
 def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> BookedFill:
     """Book a part of a buy-back: its cost joins the position's; the gain is known once all is bought back."""
-    owed = draft.book.positions[event.symbol]
+    short_position = draft.book.positions[event.symbol]
     quantity, cost = event.cumulative_quantity - order.filled, event.cumulative_cost - order.cost
     fees = event.cumulative_fees - order.fees
-    left = replace(owed, quantity=owed.quantity + quantity, cost=owed.cost + cost, pnl=owed.pnl - fees)
+    new_position = replace(
+        short_position,
+        quantity=short_position.quantity + quantity,
+        cost=short_position.cost + cost,
+        pnl=short_position.pnl - fees,
+    )
     order = replace(
         order,
         filled=event.cumulative_quantity,
@@ -273,8 +284,8 @@ def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> BookedFill:
     )
     book = replace(
         draft.book,
-        cash=draft.book.cash - cost * owed.multiplier - fees,
-        positions={**draft.book.positions, event.symbol: left},
+        cash=draft.book.cash - cost * short_position.multiplier - fees,
+        positions={**draft.book.positions, event.symbol: new_position},
         realized=draft.book.realized - fees,
         fees=draft.book.fees + fees,
     )
@@ -283,7 +294,7 @@ def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> BookedFill:
 
 def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
     """Halt on a fill that the book cannot represent, once for each fill."""
-    if not draft.first_time(_refused(event.client_order_id, event.correction, event.cumulative_quantity)):
+    if not draft.first_time(_refusal_key(event.client_order_id, event.correction, event.cumulative_quantity)):
         return
     draft.risk = replace(draft.risk, reconciled=False)
     draft.halt(
@@ -293,14 +304,14 @@ def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
     )
 
 
-def _refused(client_order_id: str, correction: int, cumulative: Quantity) -> str:
+def _refusal_key(client_order_id: str, correction: int, cumulative: Quantity) -> str:
     """Return the name under which a refused fill is remembered: its identity."""
     return f"{client_order_id} {correction} {cumulative} not booked"
 
 
 def was_refused(draft: Draft, client_order_id: str, correction: int, cumulative: Quantity) -> bool:
     """Return True for a fill that the book refused before."""
-    return _refused(client_order_id, correction, cumulative) in draft.broker.seen
+    return _refusal_key(client_order_id, correction, cumulative) in draft.broker.seen
 
 
 def set_totals(draft: Draft, order: Order, report: BrokerOrder) -> bool:
@@ -309,17 +320,17 @@ def set_totals(draft: Draft, order: Order, report: BrokerOrder) -> bool:
     Single executions come from the stream or the ledger. Totals of a corrected order are set as found, but for those
     that a correction replaced: an answer may be older, and the order's own figures need not follow a correction.
     """
-    filled = exact(report.filled)
-    if filled and report.average_price is None:
+    filled_quantity = exact(report.filled)
+    if filled_quantity and report.average_price is None:
         return False
     cost = total_cost(draft, report)
-    if order.correction and not order.working and is_replaced(order, filled, cost):
+    if order.correction and not order.working and is_replaced(order, filled_quantity, cost):
         return True
-    behind = filled < order.filled
+    behind = filled_quantity < order.filled
     if behind and not order.correction:
         return False
-    if filled > order.filled or (order.correction and (filled, cost) != (order.filled, order.cost)):
-        correction = order.correction + 1 if behind or filled == order.filled else order.correction
+    if filled_quantity > order.filled or (order.correction and (filled_quantity, cost) != (order.filled, order.cost)):
+        correction = order.correction + 1 if behind or filled_quantity == order.filled else order.correction
         price = report.average_price or ZERO
         fill = OrderFilled(
             draft.now_ns,
@@ -328,10 +339,10 @@ def set_totals(draft: Draft, order: Order, report: BrokerOrder) -> bool:
             order.side,
             price,
             draft.now_ns,
-            filled,
+            filled_quantity,
             cost,
             order.fees,
-            filled - order.filled,
+            filled_quantity - order.filled,
             correction,
         )
         return book_totals(draft, order, fill)
@@ -347,61 +358,61 @@ def total_cost(draft: Draft, report: BrokerOrder) -> Decimal:
 def transfer(draft: Draft, amount: Decimal) -> None:
     """Book a transfer of cash, neither gain nor loss."""
     book = draft.book
-    draft.put_book(carried(replace(book, cash=book.cash + amount), book.equity, amount))
+    draft.put_book(book_transfer(replace(book, cash=book.cash + amount), book.equity, amount))
     revalue(draft)
 
 
-def without_gain(draft: Draft, before: Book) -> None:
-    """Book what was taken over since `before` as a transfer: neither gain nor loss.
+def without_gain(draft: Draft, old_book: Book) -> None:
+    """Book what was taken over since `old_book` as a transfer: neither gain nor loss.
 
     This realises the unrealised gain of the positions, so that cash and positions at cost still add up: what was taken
     over was entered at its mark.
     """
-    before, book = mark_book(draft, before), mark_book(draft, draft.book)
-    moved = book.equity - before.equity
-    gained = at_cost(book) - at_cost(before) - moved
-    by_position = _gained_by(draft, before, book) if gained else {}
+    old_book, book = mark_book(draft, old_book), mark_book(draft, draft.book)
+    transfer_usd = book.equity - old_book.equity
+    gain_usd = at_cost(book) - at_cost(old_book) - transfer_usd
+    by_position = _gains_by_position(draft, old_book, book) if gain_usd else {}
     positions = book.positions.values()
-    entered = frozenset(_key(p) for p in positions if abs(p.quantity) >= abs(_held_in(before, p.symbol)))
+    entry_keys = frozenset(_key(p) for p in positions if abs(p.quantity) >= abs(_quantity_in(old_book, p.symbol)))
     if by_position:
         draft.put_gains(by_position)
     book = replace(
         book,
         positions=draft.book.positions,
-        peak=before.peak,
-        max_drawdown=before.max_drawdown,
-        guard_peak=before.guard_peak,
-        realized=book.realized + gained,
+        peak=old_book.peak,
+        max_drawdown=old_book.max_drawdown,
+        guard_peak=old_book.guard_peak,
+        realized=book.realized + gain_usd,
     )
-    with draft.because(draft.cause._replace(gains=by_position, entered=entered)):
-        draft.put_book(carried(book, before.equity, moved))
+    with draft.because(draft.cause._replace(gains=by_position, entered=entry_keys)):
+        draft.put_book(book_transfer(book, old_book.equity, transfer_usd))
     revalue(draft)
 
 
-def _gained_by(draft: Draft, before: Book, after: Book) -> dict[tuple[int, str], Decimal]:
+def _gains_by_position(draft: Draft, old_book: Book, new_book: Book) -> dict[tuple[int, str], Decimal]:
     """Return the unrealised gain that each changed position loses between the two books, by (opened_ns, symbol)."""
-    gained: dict[tuple[int, str], Decimal] = {}
-    for symbol in {**before.positions, **after.positions}:
-        old, new = before.positions.get(symbol), after.positions.get(symbol)
+    gains: dict[tuple[int, str], Decimal] = {}
+    for symbol in {**old_book.positions, **new_book.positions}:
+        old, new = old_book.positions.get(symbol), new_book.positions.get(symbol)
         position = old or new
         if position is not None and old != new:
-            price = marked(draft, symbol)
-            gain = _unrealised(old, price) - _unrealised(new, price)
+            price = position_price(draft, symbol)
+            gain = _open_gain(old, price) - _open_gain(new, price)
             if gain:
-                gained[_key(position)] = gain
-    return gained
+                gains[_key(position)] = gain
+    return gains
 
 
 def _key(position: Position) -> tuple[int, str]:
     return position.opened_ns, position.symbol
 
 
-def _held_in(book: Book, symbol: str) -> Quantity:
-    held = book.positions.get(symbol)
-    return 0 if held is None else held.quantity
+def _quantity_in(book: Book, symbol: str) -> Quantity:
+    position = book.positions.get(symbol)
+    return 0 if position is None else position.quantity
 
 
-def _unrealised(position: Position | None, price: Decimal | None) -> Decimal:
+def _open_gain(position: Position | None, price: Decimal | None) -> Decimal:
     if position is None or price is None:
         return ZERO
     return (price * position.quantity - position.cost) * position.multiplier
@@ -428,7 +439,7 @@ def on_unknown_order(draft: Draft, client_order_id: str, symbol: str = "") -> No
     A fill names its `symbol`: the quantity held of it is unknown until the next report.
     """
     if symbol:
-        note_touched(draft, symbol, f"a fill of an order that this journal does not know: {client_order_id}")
+        note_other_party(draft, symbol, f"a fill of an order that this journal does not know: {client_order_id}")
     if is_ours(draft, client_order_id):
         if symbol:
             draft.first_time(late_fill(draft, symbol))

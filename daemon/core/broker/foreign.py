@@ -21,7 +21,15 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
-from daemon.core.broker.fills import is_ours, note_part, note_touched, set_totals, total_cost, transfer, without_gain
+from daemon.core.broker.fills import (
+    is_ours,
+    note_other_party,
+    note_part,
+    set_totals,
+    total_cost,
+    transfer,
+    without_gain,
+)
 from daemon.core.broker.protection import on_removed
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerOrder
@@ -39,10 +47,10 @@ GRID = Decimal("0.0001")  # of a share of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
 
 
-def on_foreign_order(draft: Draft, report: BrokerOrder, adopted: Order | None) -> None:
-    """Apply the rule to an order that the desk did not send; `adopted` is the order as adopted before."""
+def on_foreign_order(draft: Draft, report: BrokerOrder, adopted_order: Order | None) -> None:
+    """Apply the rule to an order that the desk did not send; `adopted_order`: the book's record of it, once adopted."""
     rule, ignored = draft.trading.broker.foreign_orders, report.client_order_id in draft.broker.foreign
-    if adopted is None and not ignored:
+    if adopted_order is None and not ignored:
         if report.submitted_ns < draft.broker.began_ns and report.status in ENDED:
             return  # from before this journal
         if is_ours(draft, report.client_order_id):  # the journal may be a copy of before: its name is taken
@@ -52,24 +60,24 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted: Order | None) -
                 _doubt(draft, report)
                 _refuse(draft, report, "bears this desk's name, and its journal does not know it")
             return
-    new = adopted is None and not ignored
+    new = adopted_order is None and not ignored
     touches = _touches(draft, report, new=new)
     if touches:
         _doubt(draft, report)
-    fraction, sold = is_fraction(draft, report), False
+    fraction, sells_own = is_fraction(draft, report), False
     if ignored or (new and fraction):  # an ignored order stays ignored
-        taken, sold = "ignored", _ignore(draft, report)
-    elif adopted is not None or rule == "adopt":
-        taken = "adopted" if _adopt(draft, report, adopted) else ""
+        action, sells_own = "ignored", _ignore(draft, report)
+    elif adopted_order is not None or rule == "adopt":
+        action = "adopted" if _adopt(draft, report, adopted_order) else ""
     elif rule == "ignore":
-        taken, sold = "ignored", _ignore(draft, report)
+        action, sells_own = "ignored", _ignore(draft, report)
     else:
         _refuse(draft, report, "was not sent by this desk")
         return
-    whys = ["sold what this desk holds"] if sold else []
+    whys = ["sold what this desk holds"] if sells_own else []
     whys += ["touches what this desk holds or works on"] if touches and not fraction else []
-    if not _refuse(draft, report, *whys) and new and taken:  # one alarm for each order
-        _report_foreign(draft, f"{taken}: {report.client_order_id} ({_describe(report)})")
+    if not _refuse(draft, report, *whys) and new and action:  # one alarm for each order
+        _report_foreign(draft, f"{action}: {report.client_order_id} ({_describe(report)})")
 
 
 def _touches(draft: Draft, report: BrokerOrder, *, new: bool) -> bool:
@@ -92,7 +100,7 @@ def _concerns(draft: Draft, symbol: str) -> bool:
 def _doubt(draft: Draft, report: BrokerOrder) -> None:
     """Mark the held quantity of the symbol as unknown until the next report, once for each news of the order."""
     if draft.first_time(f"{report.client_order_id} {report.status} {report.filled}"):
-        note_touched(draft, report.symbol, f"somebody else's order {report.client_order_id} ({_describe(report)})")
+        note_other_party(draft, report.symbol, f"somebody else's order {report.client_order_id} ({_describe(report)})")
 
 
 def is_fraction(draft: Draft, report: BrokerOrder) -> bool:
@@ -106,7 +114,7 @@ def is_fraction(draft: Draft, report: BrokerOrder) -> bool:
     return 0 < quantity < 1
 
 
-def on_cancel_by_others(draft: Draft, order: Order) -> None:
+def on_foreign_cancel(draft: Draft, order: Order) -> None:
     """Halt when another party or the broker cancelled an order of the desk that was still wanted.
 
     Orders cancelled by the close or the end of an auction were over.
@@ -118,7 +126,7 @@ def on_cancel_by_others(draft: Draft, order: Order) -> None:
         return
     if draft.now_ns >= (session.open_ns if order.auction else session.close_ns):
         return
-    note_touched(draft, order.symbol, f"somebody else cancelled {order.client_order_id}")
+    note_other_party(draft, order.symbol, f"somebody else cancelled {order.client_order_id}")
     if on_removed(draft, order):
         return
     draft.risk = replace(draft.risk, reconciled=False)
@@ -149,7 +157,7 @@ def _report_foreign(draft: Draft, text: str) -> None:
 
 
 def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> bool:
-    """Book its fills as the desk's own; the sender keeps control of the order. False where it cannot be held."""
+    """Book the order's fills as the desk's own; its sender keeps control of it. False where it cannot be held."""
     if order is None:
         if not report.side or not can_hold(draft, report.symbol):
             _refuse(draft, report, "is of a kind that this desk cannot hold")
@@ -163,9 +171,9 @@ def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> bool:
         now = draft.find_order(report.client_order_id)
         word = BROKER_STATUS.get(report.status, "")
         if now is not None and (word != "filled" or now.filled == now.quantity):
-            moved = advance(now, word)
-            if moved is not now:
-                draft.put_order(moved)
+            new_order = advance(now, word)
+            if new_order is not now:
+                draft.put_order(new_order)
     return True
 
 
@@ -178,8 +186,8 @@ def end_unheld_sale(draft: Draft, report: BrokerOrder) -> None:
     if order is None or order.purpose != FOREIGN or report.side > 0 or report.status not in ENDED:
         return
     if order.working and draft.held(report.symbol) < report.filled - order.filled:
-        sold = replace(order, filled=exact(report.filled), cost=total_cost(draft, report))
-        draft.put_order(advance(sold, "filled" if sold.filled == sold.quantity else "canceled"))
+        sold_order = replace(order, filled=exact(report.filled), cost=total_cost(draft, report))
+        draft.put_order(advance(sold_order, "filled" if sold_order.filled == sold_order.quantity else "canceled"))
         draft.alarm(
             "foreign_order", f"{report.client_order_id} ({_describe(report)}): this desk did not hold all of that"
         )
@@ -220,50 +228,50 @@ def met_at_begin(draft: Draft, report: BrokerOrder) -> None:
 
 
 def _ignore(draft: Draft, report: BrokerOrder) -> bool:
-    """Count its fills as foreign and book its cash as a transfer; True where it sold what the desk holds."""
-    broker, before = draft.broker, draft.book
+    """Count the order's fills as foreign and its cash as a transfer; True where it sold what the desk holds."""
+    broker, old_book = draft.broker, draft.book
     order = broker.foreign.get(report.client_order_id) or _as_order(report)
-    filled, cost, ended = exact(report.filled), total_cost(draft, report), report.status in ENDED
-    came_late = filled < order.filled or (not ended and (order.status == CANCELED or cost < order.cost))
-    if came_late or (filled and report.average_price is None):
+    filled_quantity, cost, is_ended = exact(report.filled), total_cost(draft, report), report.status in ENDED
+    came_late = filled_quantity < order.filled or (not is_ended and (order.status == CANCELED or cost < order.cost))
+    if came_late or (filled_quantity and report.average_price is None):
         return False  # an old answer, a fraction of a share, or one in the middle of a change
-    moved = replace(order, filled=filled, cost=cost, status=CANCELED if ended else ACCEPTED)
-    draft.broker = replace(broker, foreign={**broker.foreign, report.client_order_id: moved})
-    if (filled, cost) == (order.filled, order.cost):
+    new_order = replace(order, filled=filled_quantity, cost=cost, status=CANCELED if is_ended else ACCEPTED)
+    draft.broker = replace(broker, foreign={**broker.foreign, report.client_order_id: new_order})
+    if (filled_quantity, cost) == (order.filled, order.cost):
         return False
-    paid = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if is_contract(report.symbol) else 1)
-    draft.put_book(replace(before, cash=before.cash + paid))
-    hold_foreign(draft, report.symbol, report.side * (filled - order.filled))
-    note_part(draft, filled - order.filled)
-    gave_up = _give_up_sold(draft, report.symbol)
+    cash_usd = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if is_contract(report.symbol) else 1)
+    draft.put_book(replace(old_book, cash=old_book.cash + cash_usd))
+    hold_foreign(draft, report.symbol, report.side * (filled_quantity - order.filled))
+    note_part(draft, filled_quantity - order.filled)
+    gave_up = _drop_sold_shares(draft, report.symbol)
     with draft.because(SOLD_BY_OTHERS):
-        without_gain(draft, before)
+        without_gain(draft, old_book)
     return bool(gave_up)
 
 
-def _give_up_sold(draft: Draft, symbol: str) -> Quantity:
+def _drop_sold_shares(draft: Draft, symbol: str) -> Quantity:
     """Give up the part of the desk's position that others sold; returns how many."""
-    foreign, own = draft.broker.foreign_held.get(symbol, 0), draft.held(symbol)
-    if not foreign < 0 < own:
+    foreign, own_quantity = draft.broker.foreign_held.get(symbol, 0), draft.held(symbol)
+    if not foreign < 0 < own_quantity:
         return 0
-    sold = min(own, -foreign)
-    hold_foreign(draft, symbol, sold)
-    keep_own(draft, symbol, own - sold)
-    return sold
+    sold_quantity = min(own_quantity, -foreign)
+    hold_foreign(draft, symbol, sold_quantity)
+    keep_own_part(draft, symbol, own_quantity - sold_quantity)
+    return sold_quantity
 
 
-def give_up_sold(draft: Draft) -> None:
+def drop_sold_shares(draft: Draft) -> None:
     """Give up what others sold of the desk's own before its purchase was reported."""
     for symbol in tuple(draft.broker.foreign_held):
-        before = draft.book
-        if sold := _give_up_sold(draft, symbol):
+        old_book = draft.book
+        if sold_quantity := _drop_sold_shares(draft, symbol):
             with draft.because(SOLD_BY_OTHERS):
-                without_gain(draft, before)
+                without_gain(draft, old_book)
             draft.risk = replace(draft.risk, reconciled=False)
-            draft.halt("foreign_order", f"others sold {sold} {symbol} that this desk holds")
+            draft.halt("foreign_order", f"others sold {sold_quantity} {symbol} that this desk holds")
 
 
-def keep_own(draft: Draft, symbol: str, quantity: Quantity) -> None:
+def keep_own_part(draft: Draft, symbol: str, quantity: Quantity) -> None:
     """Keep `quantity` of the desk's position, at its share of the cost: another party sold the rest."""
     position = draft.book.positions[symbol]
     positions = {other: p for other, p in draft.book.positions.items() if other != symbol}
@@ -276,12 +284,12 @@ def keep_own(draft: Draft, symbol: str, quantity: Quantity) -> None:
 
 def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
     """Change the foreign quantity of `symbol` by `quantity`; what is sold beyond it was a fraction that lay beside."""
-    foreign, beside = dict(draft.broker.foreign_held), draft.broker.unexplained
+    foreign, fractions = dict(draft.broker.foreign_held), draft.broker.unexplained
     foreign[symbol] = foreign.get(symbol, 0) + quantity
-    if quantity < 0 and beside.get(symbol, 0) > 0 > foreign[symbol]:
-        taken = min(beside[symbol], -foreign[symbol])
-        foreign[symbol] += taken
-        draft.broker = replace(draft.broker, beside={**beside, symbol: beside[symbol] - taken})
+    if quantity < 0 and fractions.get(symbol, 0) > 0 > foreign[symbol]:
+        fraction = min(fractions[symbol], -foreign[symbol])
+        foreign[symbol] += fraction
+        draft.broker = replace(draft.broker, beside={**fractions, symbol: fractions[symbol] - fraction})
     draft.broker = replace(draft.broker, foreign_held={s: q for s, q in foreign.items() if q})
 
 
@@ -297,8 +305,8 @@ def note_closes(draft: Draft) -> None:
     if session is None:
         return
     over = draft.session.ended or draft.now_ns >= session.close_ns  # its end may come after the first report
-    closed = session.date if over else draft.session.previous
-    if owners.noted and closed <= owners.noted:
+    close_date = session.date if over else draft.session.previous
+    if owners.noted and close_date <= owners.noted:
         return
     foreign = draft.broker.foreign_held
     for symbol, quantity in draft.broker.unexplained.items():
@@ -308,11 +316,11 @@ def note_closes(draft: Draft) -> None:
     for symbol in {**owners.closes, **foreign}:
         history, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
         if not history or (history[-1].own, history[-1].others) != now:
-            first = "" if not owners.noted and not now[0] else closed  # a desk that begins has held nothing yet
+            first = "" if not owners.noted and not now[0] else close_date  # a desk that begins has held nothing yet
             history = (*history, HeldAtClose(first, *now))[-CLOSES_MAX:]
         if any(one.others for one in history):
             closes[symbol] = history
-    _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
+    _note(draft, replace(owners, noted=close_date or BEGUN, closes=closes))
 
 
 def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[Quantity, Quantity] | None:
@@ -325,8 +333,8 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     closes = owners.closes.get(line.symbol, ())
     if cash and line.symbol in owners.lieu:
         return (1, 1)  # by its fractions, see `_cash_part`
-    if replaces and (left := list(_left_for(draft, line).values())):
-        return left[-1] if _alike(left) else None
+    if replaces and (leaver_parts := list(_left_for(draft, line).values())):
+        return leaver_parts[-1] if _alike(leaver_parts) else None
     if not closes and not foreign.get(line.symbol):
         if replaces and foreign and _holds_shares(draft):
             return None  # shares of a spin-off, or in place of what is not known to have left
@@ -340,7 +348,7 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
 
 
 def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
-    """Return own and others' of the shares that the line's may replace: of its symbol, or as many, or by its kind."""
+    """Return the shares, (desk's, others'), that the line's may replace: by symbol, else by number, else by kind."""
     moves = draft.broker.owners.moves
     if (same := f"{line.kind} {line.symbol}") in moves:
         return {same: moves[same]}
@@ -353,20 +361,20 @@ def _holds_shares(draft: Draft) -> bool:
 
 
 def _alike(parts: list[tuple[Quantity, Quantity]]) -> bool:
-    """Return True where own and others' stand in one proportion everywhere."""
-    own, others = parts[0]
-    return all(own * more == others * mine for mine, more in parts)
+    """Return True where the desk's and the others' shares have the same proportion in all parts."""
+    own_quantity, foreign_quantity = parts[0]
+    return all(own_quantity * more == foreign_quantity * own_part for own_part, more in parts)
 
 
 def _all_alike(
-    closes: tuple[HeldAtClose, ...], since: str, until: str, quantity: Quantity
+    closes: tuple[HeldAtClose, ...], first_date: str, end_date: str, quantity: Quantity
 ) -> tuple[Quantity, Quantity] | None:
-    """Return what was held at every close from `since` to `until`, where it was the same in proportion.
+    """Return what was held at every close from `first_date` to before `end_date`, where it was the same in proportion.
 
     Only closes with `quantity` shares in all count, where the line names how many it pays for.
     """
-    earlier = [one for one in closes if one.date < since]
-    within = [*earlier[-1:], *(one for one in closes if since <= one.date < until)]
+    earlier = [one for one in closes if one.date < first_date]
+    within = [*earlier[-1:], *(one for one in closes if first_date <= one.date < end_date)]
     pairs = {(one.own, one.others) for one in within if one.own + one.others}
     pairs = {pair for pair in pairs if sum(pair) == quantity} or pairs
     if not pairs:
@@ -374,40 +382,46 @@ def _all_alike(
     return next(iter(pairs)) if _alike(list(pairs)) else None
 
 
-def part_of(draft: Draft, line: Activity, own: Quantity, others: Quantity, *, moves: bool) -> Activity | None:
+def part_of(
+    draft: Draft, line: Activity, own_quantity: Quantity, foreign_quantity: Quantity, *, moves: bool
+) -> Activity | None:
     """Book the others' part of the line, and return the desk's; None where nothing of it is the desk's.
 
     `moves`: the line takes all shares away, or brings what replaces them.
     """
     old = _replaced_by(draft, line) if moves and line.quantity > 0 else line.symbol
     if moves and line.kind != "OPTRD":
-        _note_move(draft, line, own, others)
-    if not others:
+        _note_move(draft, line, own_quantity, foreign_quantity)
+    if not foreign_quantity:
         return line
-    cut = _cut_to_whole(draft, line, old, own, own + others, moves=moves) if own else None
-    if own:
-        line = _without_beside(draft, line, old, own + others, moves=moves)
-    whole = own + others
-    quantity, amount = line.quantity * own / whole, _cash_part(draft, line, own, whole)
-    amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own else ZERO
+    cut = (
+        _whole_share_cut(draft, line, old, own_quantity, own_quantity + foreign_quantity, moves=moves)
+        if own_quantity
+        else None
+    )
+    if own_quantity:
+        line = _without_fraction(draft, line, old, own_quantity + foreign_quantity, moves=moves)
+    whole = own_quantity + foreign_quantity
+    quantity, amount = line.quantity * own_quantity / whole, _cash_part(draft, line, own_quantity, whole)
+    amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own_quantity else ZERO
     if cut is not None and not draft.fractional:
-        quantity = cut.due if moves else cut.due - own
+        quantity = cut.due if moves else cut.due - own_quantity
         _hold_of_cut(draft, line.symbol, cut, joins=line.symbol != old)
     elif moves:
         hold_foreign(draft, line.symbol, draft.counted(line.quantity) - draft.counted(quantity))
     elif line.quantity:
         total = draft.held(line.symbol) + draft.broker.foreign_held.get(line.symbol, 0)
-        desk = draft.counted(draft.held(line.symbol) + quantity) if own else 0
-        after = draft.counted(total + line.quantity)
-        hold_foreign(draft, line.symbol, after - desk - draft.broker.foreign_held.get(line.symbol, 0))
+        desk = draft.counted(draft.held(line.symbol) + quantity) if own_quantity else 0
+        new_total = draft.counted(total + line.quantity)
+        hold_foreign(draft, line.symbol, new_total - desk - draft.broker.foreign_held.get(line.symbol, 0))
     if cut is not None:
-        less = own / whole if draft.fractional else (cut.due - draft.counted(cut.due)) / cut.paid
+        less = own_quantity / whole if draft.fractional else (cut.due - draft.counted(cut.due)) / cut.paid
         _note_lieu(draft, line.symbol, Decimal(less))
     elif line.quantity > 0 or (line.quantity and not moves):
-        _note_fractions(draft, line, own, whole, moves=moves)
+        _note_fractions(draft, line, own_quantity, whole, moves=moves)
     if line.amount != amount:
         transfer(draft, line.amount - amount)
-    return replace(line, quantity=quantity, amount=amount) if own else None
+    return replace(line, quantity=quantity, amount=amount) if own_quantity else None
 
 
 class _Cut(NamedTuple):
@@ -419,30 +433,39 @@ class _Cut(NamedTuple):
     there: Decimal  # new shares of the account
 
 
-def _cut_to_whole(draft: Draft, line: Activity, old: str, own: Quantity, held: Quantity, *, moves: bool) -> _Cut | None:
-    """Return what is due for `own` of the `held` shares where the broker cut the new ones to whole ones; else None."""
-    before = Decimal(held + max(draft.broker.unexplained.get(old, 0), 0))
-    total = line.quantity + (ZERO if moves else before)
+def _whole_share_cut(
+    draft: Draft, line: Activity, old: str, own_quantity: Quantity, all_shares: Quantity, *, moves: bool
+) -> _Cut | None:
+    """Return what is due for `own_quantity` of `all_shares` where the broker cut the new ones to whole ones.
+
+    None where it cut nothing.
+    """
+    old_total = Decimal(all_shares + max(draft.broker.unexplained.get(old, 0), 0))
+    total = line.quantity + (ZERO if moves else old_total)
     if total <= 0 or total % 1 or not line.quantity or line.kind == "OPTRD":
         return None
-    new, former = plain_ratio(before, total, SPLIT_RATIO) or (total, before)
-    paid = before * new / former - total
-    return _Cut(own * new / former, paid, held * new / former, total) if paid > FINEST else None
+    new, former = plain_ratio(old_total, total, SPLIT_RATIO) or (total, old_total)
+    cash_shares = old_total * new / former - total
+    return (
+        _Cut(own_quantity * new / former, cash_shares, all_shares * new / former, total)
+        if cash_shares > FINEST
+        else None
+    )
 
 
 def _hold_of_cut(draft: Draft, symbol: str, cut: _Cut, *, joins: bool) -> None:
-    """Hold whole shares of what is due to desk and others as these two's, and the rest as one that lies beside.
+    """Give desk and others the whole shares that are due to them; the rest is a fraction that belongs to nobody.
 
     Under another name they join what others hold of that.
     """
-    both = min(draft.counted(cut.both), exact(cut.there))
-    desk = min(draft.counted(cut.due), both)
-    hold_foreign(draft, symbol, both - desk - (0 if joins else draft.broker.foreign_held.get(symbol, 0)))
+    whole_shares = min(draft.counted(cut.both), exact(cut.there))
+    desk = min(draft.counted(cut.due), whole_shares)
+    hold_foreign(draft, symbol, whole_shares - desk - (0 if joins else draft.broker.foreign_held.get(symbol, 0)))
     if joins:
         return
-    beside = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
-    rest = exact(cut.there) - both
-    draft.broker = replace(draft.broker, beside={**beside, symbol: rest} if rest else beside)
+    fractions = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
+    rest = exact(cut.there) - whole_shares
+    draft.broker = replace(draft.broker, beside={**fractions, symbol: rest} if rest else fractions)
 
 
 def _replaced_by(draft: Draft, line: Activity) -> str:
@@ -450,35 +473,37 @@ def _replaced_by(draft: Draft, line: Activity) -> str:
     return next(reversed(_left_for(draft, line)), f"{line.kind} {line.symbol}").removeprefix(f"{line.kind} ")
 
 
-def _without_beside(draft: Draft, line: Activity, old: str, held: Quantity, *, moves: bool) -> Activity:
-    """Return the line of what desk and others `held` of `old`: a fraction that lies beside has its own part.
+def _without_fraction(draft: Draft, line: Activity, old: str, all_shares: Quantity, *, moves: bool) -> Activity:
+    """Return the line for `all_shares` of `old`, of desk and others: a fraction of nobody has its own part.
 
     Where shares leave, the fraction stays until those come that replace it too.
     """
-    beside = dict(draft.broker.unexplained)
-    crumb = beside.get(old, 0)
+    fractions = dict(draft.broker.unexplained)
+    crumb = fractions.get(old, 0)
     if crumb <= 0 or not line.quantity or line.kind == "OPTRD":
         return line
     if moves and line.quantity < 0:
-        return replace(line, quantity=line.quantity + crumb) if -line.quantity >= held + crumb else line
-    part = floor_to(line.quantity * crumb / (held + crumb), FINEST)
-    kept = 0 if moves else crumb
-    del beside[old]
-    draft.broker = replace(draft.broker, beside={**beside, line.symbol: beside.get(line.symbol, 0) + kept + part})
+        return replace(line, quantity=line.quantity + crumb) if -line.quantity >= all_shares + crumb else line
+    part = floor_to(line.quantity * crumb / (all_shares + crumb), FINEST)
+    kept_crumb = 0 if moves else crumb
+    del fractions[old]
+    draft.broker = replace(
+        draft.broker, beside={**fractions, line.symbol: fractions.get(line.symbol, 0) + kept_crumb + part}
+    )
     return replace(line, quantity=line.quantity - part)
 
 
-def _cash_part(draft: Draft, line: Activity, own: Quantity, whole: Quantity) -> Decimal:
+def _cash_part(draft: Draft, line: Activity, own_quantity: Quantity, whole: Quantity) -> Decimal:
     """Return the desk's part of the line's cash: of cash in lieu by the fractions of a share that it is for."""
     lieu = draft.broker.owners.lieu
     if line.kind != "CIL" or line.symbol not in lieu:
-        return line.amount * own / whole
+        return line.amount * own_quantity / whole
     part = lieu[line.symbol]
     _note(draft, replace(draft.broker.owners, lieu={s: one for s, one in lieu.items() if s != line.symbol}))
     return line.amount * part
 
 
-def fraction_paid(draft: Draft, line: Activity) -> Quantity:
+def lieu_fraction(draft: Draft, line: Activity) -> Quantity:
     """Return which fraction of a share this cash in lieu takes from the account; 0 on a desk of whole shares.
 
     A line that does not say how much takes what the account has beyond whole shares.
@@ -489,23 +514,26 @@ def fraction_paid(draft: Draft, line: Activity) -> Quantity:
     return abs(exact(line.quantity)) or max(beyond - whole_of(beyond), 0)
 
 
-def take_fraction(draft: Draft, symbol: str, paid: Quantity, own: Quantity, others: Quantity) -> Quantity:
+def take_fraction(
+    draft: Draft, symbol: str, paid_fraction: Quantity, own_quantity: Quantity, foreign_quantity: Quantity
+) -> Quantity:
     """Take the others' part of a fraction that is paid out from them; returns the desk's, which is still to be booked.
 
-    `own` and `others` are in the proportion in which both held, where no split or merger left the fraction.
+    `own_quantity` and `foreign_quantity` are in the proportion in which both held, where no split or merger left the
+    fraction.
     """
-    part = draft.broker.owners.lieu.get(symbol, Decimal(own) / (own + others))
-    gone = min(exact((paid * part).quantize(FINEST)), max(draft.held(symbol), 0))
-    theirs = min(paid - gone, max(draft.broker.foreign_held.get(symbol, 0), 0))
-    if theirs:
-        hold_foreign(draft, symbol, -theirs)
-    return gone
+    part = draft.broker.owners.lieu.get(symbol, Decimal(own_quantity) / (own_quantity + foreign_quantity))
+    own_part = min(exact((paid_fraction * part).quantize(FINEST)), max(draft.held(symbol), 0))
+    foreign_part = min(paid_fraction - own_part, max(draft.broker.foreign_held.get(symbol, 0), 0))
+    if foreign_part:
+        hold_foreign(draft, symbol, -foreign_part)
+    return own_part
 
 
-def _note_fractions(draft: Draft, line: Activity, own: Quantity, whole: Quantity, *, moves: bool) -> None:
+def _note_fractions(draft: Draft, line: Activity, own_quantity: Quantity, whole: Quantity, *, moves: bool) -> None:
     """Keep which part of the cash in lieu to come is the desk's."""
     total = line.quantity if moves else whole + line.quantity
-    all_of_it, desks = total % FRACTION, (total * own / whole) % FRACTION
+    all_of_it, desks = total % FRACTION, (total * own_quantity / whole) % FRACTION
     if all_of_it:
         _note_lieu(draft, line.symbol, desks / all_of_it)
 
@@ -515,15 +543,20 @@ def _note_lieu(draft: Draft, symbol: str, part: Decimal) -> None:
     _note(draft, replace(owners, lieu={**owners.lieu, symbol: min(part, FRACTION)}))
 
 
-def _note_move(draft: Draft, line: Activity, own: Quantity, others: Quantity) -> None:
+def _note_move(draft: Draft, line: Activity, own_quantity: Quantity, foreign_quantity: Quantity) -> None:
     """Keep how many shares of each left until their replacement comes; not where the desk is alone in the account."""
     owners = draft.broker.owners
     moves = owners.moves
     if line.quantity > 0:
-        replaced = list(_left_for(draft, line))[-1:]
-        moves = {name: parts for name, parts in moves.items() if name not in replaced}
-    elif line.quantity < 0 and (others or draft.broker.foreign_held or owners.closes):
-        moves = {**moves, f"{line.kind} {line.symbol}": (own, others) if others else (-draft.counted(line.quantity), 0)}
+        old_moves = list(_left_for(draft, line))[-1:]
+        moves = {name: parts for name, parts in moves.items() if name not in old_moves}
+    elif line.quantity < 0 and (foreign_quantity or draft.broker.foreign_held or owners.closes):
+        moves = {
+            **moves,
+            f"{line.kind} {line.symbol}": (own_quantity, foreign_quantity)
+            if foreign_quantity
+            else (-draft.counted(line.quantity), 0),
+        }
     closes = owners.closes
     if line.quantity > 0 and line.kind in NEW_NAME and line.symbol not in closes:  # a dividend comes weeks later
         former = closes.get(_replaced_by(draft, line), ())
@@ -538,9 +571,9 @@ def forget_leavers(draft: Draft, symbol: str) -> None:
     if any(it.symbol == symbol for it in basket.leavers):
         draft.basket = replace(basket, leavers=tuple(it for it in basket.leavers if it.symbol != symbol))
     moves = {name: parts for name, parts in owners.moves.items() if name.partition(" ")[2] != symbol}
-    owed = {contract: parts for contract, parts in owners.owed.items() if root_of(contract) != symbol}
-    if (moves, owed) != (owners.moves, owners.owed):
-        _note(draft, replace(owners, moves=moves, owed=owed))
+    debts = {contract: parts for contract, parts in owners.owed.items() if root_of(contract) != symbol}
+    if (moves, debts) != (owners.moves, owners.owed):
+        _note(draft, replace(owners, moves=moves, owed=debts))
 
 
 def dispute(draft: Draft, line: Activity) -> None:
@@ -555,7 +588,7 @@ def dispute(draft: Draft, line: Activity) -> None:
 
 
 def settle_disputes(draft: Draft) -> None:
-    """A person has looked: the disputed symbols take new risk again."""
+    """Let disputed symbols take new risk again: a person has looked."""
     if draft.broker.owners.disputed:
         _note(draft, replace(draft.broker.owners, disputed=()))
 
@@ -564,33 +597,41 @@ def settle_disputes(draft: Draft) -> None:
 
 
 def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> tuple[int, int]:
-    """Return how many contracts of desk and others end by the line; theirs go first: they chose to, we never do.
+    """Return how many contracts of desk and others end by the line. Others' end first: a desk never exercises.
 
     An exercise or assignment notes how many shares each side is owed by it.
     """
-    foreign, own = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
-    count = whole_of(abs(exact(line.quantity)) or own + abs(foreign))
-    if not own and not foreign and _is_settled(draft, line.symbol, count):
+    foreign, own_quantity = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
+    count = whole_of(abs(exact(line.quantity)) or own_quantity + abs(foreign))
+    if not own_quantity and not foreign and _is_settled(draft, line.symbol, count):
         return 0, 0
-    theirs = min(count, whole_of(abs(foreign))) if foreign else count if not own and draft.broker.foreign_held else 0
-    ours = min(count - theirs, whole_of(own))
+    foreign_count = (
+        min(count, whole_of(abs(foreign)))
+        if foreign
+        else count
+        if not own_quantity and draft.broker.foreign_held
+        else 0
+    )
+    own_count = min(count - foreign_count, whole_of(own_quantity))
     if foreign:
-        hold_foreign(draft, line.symbol, -theirs if foreign > 0 else theirs)
+        hold_foreign(draft, line.symbol, -foreign_count if foreign > 0 else foreign_count)
     contract = parse_occ(line.symbol)
-    if exercised and contract is not None and (ours or theirs):
+    if exercised and contract is not None and (own_count or foreign_count):
         owners = draft.broker.owners
-        before = owners.owed.get(line.symbol, (0, 0))
-        owed = {**owners.owed, line.symbol: (before[0] + ours, before[1] + theirs)}
-        _note(draft, replace(owners, owed=owed))
-    return ours, theirs
+        old_debt = owners.owed.get(line.symbol, (0, 0))
+        debts = {**owners.owed, line.symbol: (old_debt[0] + own_count, old_debt[1] + foreign_count)}
+        _note(draft, replace(owners, owed=debts))
+    return own_count, foreign_count
 
 
-def cash_of_the_desk(draft: Draft, line: Activity, ours: Quantity, theirs: Quantity) -> Decimal:
-    """Book the others' part of the cash of contracts, and return the desk's: of what is gone by the last close."""
+def cash_of_the_desk(draft: Draft, line: Activity, own_count: Quantity, foreign_count: Quantity) -> Decimal:
+    """Book the others' part of the contracts' cash; return the desk's. Of gone ones the last close tells."""
     closes = draft.broker.owners.closes.get(line.symbol, ())
-    ended = next(((one.own, one.others) for one in reversed(closes) if one.own or one.others), (1, 0))
-    own, others = (ours, theirs) if ours or theirs else ended
-    desks: Decimal = (line.amount * abs(own) / (abs(own) + abs(others))).quantize(CENT, rounding=ROUND_FLOOR)
+    last_holding = next(((one.own, one.others) for one in reversed(closes) if one.own or one.others), (1, 0))
+    own_quantity, foreign_quantity = (own_count, foreign_count) if own_count or foreign_count else last_holding
+    desks: Decimal = (line.amount * abs(own_quantity) / (abs(own_quantity) + abs(foreign_quantity))).quantize(
+        CENT, rounding=ROUND_FLOOR
+    )
     if desks != line.amount:
         transfer(draft, line.amount - desks)
     return desks
@@ -599,23 +640,23 @@ def cash_of_the_desk(draft: Draft, line: Activity, ours: Quantity, theirs: Quant
 def _is_settled(draft: Draft, symbol: str, count: int) -> bool:
     """Return whether the shares of so many contracts were booked from the positions."""
     shares = count * OPTION_MULTIPLIER
-    return any(settled_without(draft, root_of(symbol), moved) is not None for moved in (shares, -shares))
+    return any(settled_without(draft, root_of(symbol), share_count) is not None for share_count in (shares, -shares))
 
 
 def settled_without(draft: Draft, root: str, shares: int) -> tuple[tuple[str, int], ...] | None:
-    """Return what was booked from the positions, but for the shares of a line; None where it was not so many.
+    """Return what was booked from the positions, without a line's shares; None where less was booked.
 
     The shares of one contract may come in several lines, those of several in any order.
     """
-    settled = list(draft.broker.settled)
-    if (root, shares) in settled:
-        settled.remove((root, shares))
-        return tuple(settled)
-    alike = [one for one in settled if one[0] == root and one[1] * shares > 0]
-    left = sum(one[1] for one in alike) - shares
-    if left * shares < 0 or not alike:
+    settlements = list(draft.broker.settled)
+    if (root, shares) in settlements:
+        settlements.remove((root, shares))
+        return tuple(settlements)
+    alike = [one for one in settlements if one[0] == root and one[1] * shares > 0]
+    rest_shares = sum(one[1] for one in alike) - shares
+    if rest_shares * shares < 0 or not alike:
         return None
-    return (*(one for one in settled if one not in alike), *([(root, left)] if left else []))
+    return (*(one for one in settlements if one not in alike), *([(root, rest_shares)] if rest_shares else []))
 
 
 def whole_shares(line: Activity) -> int:
@@ -634,21 +675,23 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
         return line
     contract = _ended_for(draft, line)
     if contract is not None:
-        owed, count = broker.owners.owed, max(abs(whole_shares(line)) // OPTION_MULTIPLIER, 1)
-        own, others = owed[contract]
-        theirs = min(count, others)
-        ours = min(count - theirs, own)
-        left = (own - ours, others - theirs)
-        rest = {symbol: one for symbol, one in owed.items() if symbol != contract}
-        _note(draft, replace(broker.owners, owed={**rest, contract: left} if any(left) else rest))
-        return part_of(draft, line, ours, count - ours, moves=True)
+        debts, count = broker.owners.owed, max(abs(whole_shares(line)) // OPTION_MULTIPLIER, 1)
+        own_quantity, foreign_quantity = debts[contract]
+        foreign_count = min(count, foreign_quantity)
+        own_count = min(count - foreign_count, own_quantity)
+        new_debt = (own_quantity - own_count, foreign_quantity - foreign_count)
+        rest = {symbol: one for symbol, one in debts.items() if symbol != contract}
+        _note(draft, replace(broker.owners, owed={**rest, contract: new_debt} if any(new_debt) else rest))
+        return part_of(draft, line, own_count, count - own_count, moves=True)
     if not broker.foreign_held:
         return line
-    mine, others_have = (_of_root(line.symbol, held) for held in (draft.book.positions, broker.foreign_held))
-    if mine and (others_have or any(_of_root(line.symbol, (symbol,)) for symbol in broker.owners.owed)):
+    own_contracts, others_have = (
+        _of_root(line.symbol, symbols) for symbols in (draft.book.positions, broker.foreign_held)
+    )
+    if own_contracts and (others_have or any(_of_root(line.symbol, (symbol,)) for symbol in broker.owners.owed)):
         dispute(draft, line)
         return None
-    return part_of(draft, line, *((1, 0) if mine else (0, 1)), moves=True)
+    return part_of(draft, line, *((1, 0) if own_contracts else (0, 1)), moves=True)
 
 
 def _ended_for(draft: Draft, line: Activity) -> str | None:
@@ -656,14 +699,18 @@ def _ended_for(draft: Draft, line: Activity) -> str | None:
 
     Shares that come are a call's before they are a short put's, and so the other way round.
     """
-    owed, shares = draft.broker.owners.owed, abs(whole_shares(line))
-    ended = [symbol for symbol in owed if _of_root(line.symbol, (symbol,))]
-    ended = [symbol for symbol in ended if option_terms(symbol)[1] * line.quantity > 0] or ended
-    priced = [symbol for symbol in ended if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)]
-    if not priced and len(ended) > 1:
+    debts, shares = draft.broker.owners.owed, abs(whole_shares(line))
+    ended_contracts = [symbol for symbol in debts if _of_root(line.symbol, (symbol,))]
+    ended_contracts = [
+        symbol for symbol in ended_contracts if option_terms(symbol)[1] * line.quantity > 0
+    ] or ended_contracts
+    same_price = [
+        symbol for symbol in ended_contracts if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)
+    ]
+    if not same_price and len(ended_contracts) > 1:
         return None
-    as_many = [symbol for symbol in priced if sum(owed[symbol]) * OPTION_MULTIPLIER == shares]
-    return next(iter(as_many or priced or ended), None)
+    as_many = [symbol for symbol in same_price if sum(debts[symbol]) * OPTION_MULTIPLIER == shares]
+    return next(iter(as_many or same_price or ended_contracts), None)
 
 
 def _of_root(root: str, symbols: Iterable[str]) -> bool:

@@ -13,14 +13,14 @@ from decimal import Decimal
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescaled, without_income
+from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescale, without_income
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.foreign import (
     cash_of_the_desk,
     contracts_of_the_desk,
     dispute,
-    fraction_paid,
     hold_foreign,
+    lieu_fraction,
     part_of,
     settled_without,
     share_of,
@@ -156,16 +156,20 @@ def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     if share is None:
         dispute(draft, line)
         return None
-    own, others = share
-    if line.kind == CASH_IN_LIEU and (paid := fraction_paid(draft, line)) and not was_taken_over(draft, line):
-        gone = take_fraction(draft, line.symbol, paid, own, others)
-        desks = part_of(draft, replace(line, quantity=ZERO), own, others, moves=False)
-        return None if desks is None else replace(desks, quantity=Decimal(-gone))
+    own_quantity, foreign_quantity = share
+    if line.kind == CASH_IN_LIEU and (fraction := lieu_fraction(draft, line)) and not was_taken_over(draft, line):
+        own_fraction = take_fraction(draft, line.symbol, fraction, own_quantity, foreign_quantity)
+        desks = part_of(draft, replace(line, quantity=ZERO), own_quantity, foreign_quantity, moves=False)
+        return None if desks is None else replace(desks, quantity=Decimal(-own_fraction))
     if line.kind in INCOME:  # it may name how many shares it pays for
         line = replace(line, quantity=ZERO)
-    left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
-    moves = line.kind in REORGANISED or left or (own > 0 and 0 < own + others <= -line.quantity)
-    return part_of(draft, line, own, others, moves=moves)
+    has_left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
+    moves = (
+        line.kind in REORGANISED
+        or has_left
+        or (own_quantity > 0 and 0 < own_quantity + foreign_quantity <= -line.quantity)
+    )
+    return part_of(draft, line, own_quantity, foreign_quantity, moves=moves)
 
 
 def _book(draft: Draft, line: Activity) -> None:
@@ -184,14 +188,14 @@ def _book(draft: Draft, line: Activity) -> None:
     elif line.kind == "OPTRD":
         _move_shares(draft, line)
     else:
-        _book_unknown(draft, line)
+        _book_other_line(draft, line)
 
 
 def _book_income(draft: Draft, line: Activity) -> None:
     book = draft.book
     fees = book.fees - line.amount if line.kind in FEES else book.fees
     if line.kind == CASH_IN_LIEU and was_left_out(draft, line.symbol):  # which was no loss
-        book = rescaled(book, book.equity, line.amount)
+        book = rescale(book, book.equity, line.amount)
     elif line.kind in INCOME:
         book = without_income(book, line.amount)
     draft.put_book(replace(income(book, line.amount), fees=fees))
@@ -203,8 +207,8 @@ def income(book: Book, amount: Decimal) -> Book:
     return replace(book, cash=book.cash + amount, realized=book.realized + amount)
 
 
-def _book_unknown(draft: Draft, line: Activity) -> None:
-    """Book the cash of a line nobody knows: what goes is a loss, what comes is no gain."""
+def _book_other_line(draft: Draft, line: Activity) -> None:
+    """Book the cash of a line of unknown kind: an outflow is a loss, an inflow a transfer."""
     if line.amount < 0:
         _book_income(draft, line)
     elif line.amount:
@@ -224,10 +228,12 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
     if draft.find_order(line.order) is not None:
         return
     book, contract, quantity = draft.book, parse_occ(line.symbol), exact(line.quantity)
-    opened = Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
+    empty_position = Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
     if contract is not None:
-        opened = replace(opened, right=contract.right, multiplier=OPTION_MULTIPLIER, expiry=contract.expiry)
-    position = book.positions.get(line.symbol) or opened
+        empty_position = replace(
+            empty_position, right=contract.right, multiplier=OPTION_MULTIPLIER, expiry=contract.expiry
+        )
+    position = book.positions.get(line.symbol) or empty_position
     draft.alarm("trade_corrected", f"{line.order}: {quantity:+d} {line.symbol} and {line.amount:+} USD, an older order")
     if has_lapsed(draft, line.symbol):
         quantity = max(quantity, -max(position.quantity, 0))  # what lapsed is owed by nobody: its cash alone comes back
@@ -239,12 +245,14 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
     of_cost = line.side > 0 or quantity  # a sale's price alone is realised
     gain = ZERO if of_cost else line.amount
     its_own = not isinstance(line.filled_ns, UnsetType) and line.filled_ns >= position.opened_ns
-    left = replace(position, quantity=position.quantity + quantity, pnl=position.pnl + (gain if its_own else ZERO))
+    new_position = replace(
+        position, quantity=position.quantity + quantity, pnl=position.pnl + (gain if its_own else ZERO)
+    )
     if of_cost:
-        left = replace(left, cost=position.cost - line.amount / position.multiplier)
-    positions = {**book.positions, line.symbol: left}
-    if not left.quantity:
-        gain -= left.cost * left.multiplier
+        new_position = replace(new_position, cost=position.cost - line.amount / position.multiplier)
+    positions = {**book.positions, line.symbol: new_position}
+    if not new_position.quantity:
+        gain -= new_position.cost * new_position.multiplier
         del positions[line.symbol]
     with draft.because(draft.cause._replace(side=line.side if its_own else 0)):
         draft.put_book(replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain))
@@ -253,43 +261,47 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
 
 def _end_contract(draft: Draft, line: Activity) -> None:
     """End contracts: as many as the line has, or all. Their shares come as a line of their own, cash with this one."""
-    quantity, others = draft.held(line.symbol), draft.broker.foreign_held.get(line.symbol, 0)
+    quantity, foreign_quantity = draft.held(line.symbol), draft.broker.foreign_held.get(line.symbol, 0)
     contract, delivers = parse_occ(line.symbol), line.kind in EXERCISED and not line.amount
-    ended, theirs = 0, 0
+    ended_count, foreign_count = 0, 0
     if line.quantity or line.kind != CONTRACT_CASH:
-        ended, theirs = contracts_of_the_desk(draft, line, exercised=delivers)
+        ended_count, foreign_count = contracts_of_the_desk(draft, line, exercised=delivers)
     if line.amount:
-        own = cash_of_the_desk(draft, line, *((ended, theirs) if ended or theirs else (quantity, others)))
-        draft.put_book(income(draft.book, own))
+        own_cash = cash_of_the_desk(
+            draft,
+            line,
+            *((ended_count, foreign_count) if ended_count or foreign_count else (quantity, foreign_quantity)),
+        )
+        draft.put_book(income(draft.book, own_cash))
         revalue(draft)
-    if not ended or contract is None:
+    if not ended_count or contract is None:
         return
-    if ended < abs(quantity):
-        _end_some(draft, line.symbol, ended)
+    if ended_count < abs(quantity):
+        _end_some(draft, line.symbol, ended_count)
     else:
         over = ContractExpired(line.time_ns, line.symbol, whole_of(quantity), contract.root, 0, contract.strike)
         on_contract_expired(draft, over)
     if delivers:
-        draft.halt("shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
+        draft.halt("shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended_count, abs(quantity))} contracts")
 
 
-def _end_some(draft: Draft, symbol: str, ended: int) -> None:
+def _end_some(draft: Draft, symbol: str, ended_count: int) -> None:
     """End some of the contracts and realise their share of the cost."""
     book, position = draft.book, draft.book.positions[symbol]
     quantity = abs(position.quantity)
-    gone = (position.cost * ended / quantity).quantize(COST_GRID)
-    loss = gone * position.multiplier
-    left = position.quantity - ended if position.quantity > 0 else position.quantity + ended
-    moved = replace(position, quantity=left, cost=position.cost - gone, pnl=position.pnl - loss)
-    draft.put_book(replace(book, positions={**book.positions, symbol: moved}, realized=book.realized - loss))
+    cost_part = (position.cost * ended_count / quantity).quantize(COST_GRID)
+    loss = cost_part * position.multiplier
+    rest_quantity = position.quantity - ended_count if position.quantity > 0 else position.quantity + ended_count
+    new_position = replace(position, quantity=rest_quantity, cost=position.cost - cost_part, pnl=position.pnl - loss)
+    draft.put_book(replace(book, positions={**book.positions, symbol: new_position}, realized=book.realized - loss))
     revalue(draft)
 
 
 def _move_shares(draft: Draft, line: Activity) -> None:
     """Book the share leg of an exercise or assignment, unless it was booked from the positions already."""
     shares = whole_shares(line)
-    if (settled := settled_without(draft, line.symbol, shares)) is not None:
-        draft.broker = replace(draft.broker, settled=settled)
+    if (settlements := settled_without(draft, line.symbol, shares)) is not None:
+        draft.broker = replace(draft.broker, settled=settlements)
         return
     draft.put_book(move_shares(draft.book, line.symbol, shares, line.amount, line.time_ns))
     if draft.held(line.symbol):
@@ -297,39 +309,41 @@ def _move_shares(draft: Draft, line: Activity) -> None:
     revalue(draft)
 
 
-def settle_without_ledger(draft: Draft, theirs: Mapping[str, Quantity], cash: Decimal) -> bool:
+def settle_without_ledger(draft: Draft, broker_quantities: Mapping[str, Quantity], cash: Decimal) -> bool:
     """Settle expired options that the broker no longer holds although its ledger has no line yet (paper: a day later).
 
     Shares at the broker beyond the book, as many as contracts of desk and others stand for, show an exercise, and so
     does the account's `cash`, USD. Where these do not say which of them became shares, they wait for their lines; where
     an order works that may have sold them, for its end. Returns True when something was settled.
     """
-    over, done, of_roots = _gone(draft, theirs), False, dict[str, dict[str, OccContract]]()
+    over, done, of_roots = _lapsed_contracts(draft, broker_quantities), False, dict[str, dict[str, OccContract]]()
     for symbol, contract in sorted(over.items()):
         of_roots.setdefault(contract.root, {})[symbol] = contract
     for root, contracts in sorted(of_roots.items(), key=lambda item: _is_of_both(draft, item[1])):
-        became = _exercised(draft, contracts, theirs.get(root, 0) - draft.expected(root), cash - draft.book.cash)
-        if became is None or any(order.symbol in contracts for order in draft.orders.values()):
+        exercised_symbols = _exercise_choice(
+            draft, contracts, broker_quantities.get(root, 0) - draft.expected(root), cash - draft.book.cash
+        )
+        if exercised_symbols is None or any(order.symbol in contracts for order in draft.orders.values()):
             continue
         for symbol, contract in contracts.items():
-            _settle(draft, symbol, contract, exercised=symbol in became)
+            _settle(draft, symbol, contract, exercised=symbol in exercised_symbols)
         done = True
     return done
 
 
-def ended_unsettled(draft: Draft, theirs: Mapping[str, Quantity]) -> list[str]:
+def lapsed_positions(draft: Draft, broker_quantities: Mapping[str, Quantity]) -> list[str]:
     """Return the desk's expired options that the broker no longer holds."""
-    return [symbol for symbol in _gone(draft, theirs) if symbol in draft.book.positions]
+    return [symbol for symbol in _lapsed_contracts(draft, broker_quantities) if symbol in draft.book.positions]
 
 
-def _gone(draft: Draft, theirs: Mapping[str, Quantity]) -> dict[str, OccContract]:
+def _lapsed_contracts(draft: Draft, broker_quantities: Mapping[str, Quantity]) -> dict[str, OccContract]:
     """Return expired options of the desk and of others that the broker no longer holds."""
-    gone = dict[str, OccContract]()
+    contracts = dict[str, OccContract]()
     for symbol in {**draft.book.positions, **draft.broker.foreign_held}:
         contract = parse_occ(symbol)
-        if contract is not None and not theirs.get(symbol, 0) and has_lapsed(draft, symbol):
-            gone[symbol] = contract
-    return gone
+        if contract is not None and not broker_quantities.get(symbol, 0) and has_lapsed(draft, symbol):
+            contracts[symbol] = contract
+    return contracts
 
 
 def _is_of_both(draft: Draft, contracts: Mapping[str, OccContract]) -> bool:
@@ -337,12 +351,12 @@ def _is_of_both(draft: Draft, contracts: Mapping[str, OccContract]) -> bool:
     return any(map(draft.held, contracts)) and any(draft.broker.foreign_held.get(symbol, 0) for symbol in contracts)
 
 
-def _exercised(
-    draft: Draft, contracts: Mapping[str, OccContract], beyond: Quantity, paid: Decimal
+def _exercise_choice(
+    draft: Draft, contracts: Mapping[str, OccContract], beyond: Quantity, cash_change: Decimal
 ) -> frozenset[str] | None:
-    """Return the contracts that became `beyond` shares; None where no choice of them, or more than one, comes to it.
+    """Return the contracts whose exercise made `beyond` shares; None where no choice explains them, or several do.
 
-    Where it is in doubt the cash that is `paid` beyond the book tells, USD: a person may have exercised some alone.
+    Where it is in doubt `cash_change`, the cash beyond the book, tells, USD: a person may have exercised some alone.
     """
     choices: dict[tuple[Quantity, Decimal], list[frozenset[str]]] = {(0, ZERO): [frozenset()]}
     for symbol, contract in contracts.items():
@@ -356,21 +370,23 @@ def _exercised(
     by_shares = {cost: some for (total, cost), some in choices.items() if total == beyond}
     fitting = [choice for some in by_shares.values() for choice in some]
     if len(fitting) > 1 or _is_of_both(draft, contracts):
-        fitting = [choice for cost, some in by_shares.items() if abs(paid + cost) < CASH_NEAR for choice in some]
+        fitting = [choice for cost, some in by_shares.items() if abs(cash_change + cost) < CASH_NEAR for choice in some]
     return fitting[0] if len(fitting) == 1 else None
 
 
 def _settle(draft: Draft, symbol: str, contract: OccContract, *, exercised: bool) -> None:
-    """End the contracts of desk and others; each has the shares of its own."""
-    own, others = whole_of(draft.held(symbol)), whole_of(draft.broker.foreign_held.get(symbol, 0))
-    each = contract.right * OPTION_MULTIPLIER if exercised else 0
+    """End the contracts of desk and others; each side gets the shares of its own contracts."""
+    own_count, foreign_count = whole_of(draft.held(symbol)), whole_of(draft.broker.foreign_held.get(symbol, 0))
+    shares_per_contract = contract.right * OPTION_MULTIPLIER if exercised else 0
     if exercised:
-        shares = (contract.root, each * (own + others))
+        shares = (contract.root, shares_per_contract * (own_count + foreign_count))
         draft.broker = replace(draft.broker, settled=(*draft.broker.settled, shares))
-    if others:
-        hold_foreign(draft, symbol, -others)
-        hold_foreign(draft, contract.root, each * others)
-        transfer(draft, -each * others * contract.strike)
-    if own:
-        over = ContractExpired(draft.now_ns, symbol, own, contract.root, each * own, contract.strike)
+    if foreign_count:
+        hold_foreign(draft, symbol, -foreign_count)
+        hold_foreign(draft, contract.root, shares_per_contract * foreign_count)
+        transfer(draft, -shares_per_contract * foreign_count * contract.strike)
+    if own_count:
+        over = ContractExpired(
+            draft.now_ns, symbol, own_count, contract.root, shares_per_contract * own_count, contract.strike
+        )
         on_contract_expired(draft, over)

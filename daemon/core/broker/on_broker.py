@@ -19,7 +19,7 @@ from daemon.core.broker.fills import (
     transfer,
     was_refused,
 )
-from daemon.core.broker.foreign import mark_of, on_cancel_by_others, on_foreign_order
+from daemon.core.broker.foreign import mark_of, on_foreign_cancel, on_foreign_order
 from daemon.core.broker.protection import take_from_guard
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
 from daemon.core.draft import ENTRY, PROTECTION, Draft, wording
@@ -44,7 +44,7 @@ from daemon.core.events import (
 from daemon.core.instruments.option_market import is_contract
 from daemon.core.moves import RECONCILED, Cause
 from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, UNKNOWN, Order, advance, in_words, parse_name
-from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
+from daemon.core.risk.guards import end_trade, note_fate, note_outcome, revalue
 from daemon.core.state import BROKER_MODES, ZERO
 from strategies.kit.quantity import Part, Quantity, exact, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -70,24 +70,24 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
         if not isinstance(event, CancelRejected):  # that is no news, and another request would loop
             on_unknown_order(draft, event.client_order_id)
         return
-    moved = advance(order, HAPPENED[type(event)])
-    if isinstance(event, OrderAccepted) and event.order_id and event.order_id != moved.order_id:
-        moved = replace(moved, order_id=event.order_id)
-    if moved is order:
+    new_order = advance(order, HAPPENED[type(event)])
+    if isinstance(event, OrderAccepted) and event.order_id and event.order_id != new_order.order_id:
+        new_order = replace(new_order, order_id=event.order_id)
+    if new_order is order:
         return
-    draft.put_order(moved)
+    draft.put_order(new_order)
     if isinstance(event, OrderAccepted) and draft.session.why_untraded(order.symbol):
-        _put_untraded(draft, order.symbol, "")
-    if moved.status == CANCELED:
-        on_cancel_by_others(draft, order)
+        _put_trading_refusal(draft, order.symbol, "")
+    if new_order.status == CANCELED:
+        on_foreign_cancel(draft, order)
     by_rule = False
     if isinstance(event, OrderRejected):
-        refuses_fraction, untraded = _refuses_fraction(order, event.reason), _is_untraded(draft, event.reason)
+        refuses_fraction, is_untraded = _refuses_fraction(order, event.reason), _is_untraded(draft, event.reason)
         of_account = not refuses_fraction and _is_of_account(draft, event.reason)
-        repeated = of_account and not _note_unauthorized(draft, order, event.reason)
-        by_rule = event.denied is True or refuses_fraction or untraded or repeated
-        if untraded:
-            _note_untraded(draft, order, event.reason)
+        is_repeat = of_account and not _note_unauthorized(draft, order, event.reason)
+        by_rule = event.denied is True or refuses_fraction or is_untraded or is_repeat
+        if is_untraded:
+            _note_no_trading(draft, order, event.reason)
         if refuses_fraction and LEAST_AMOUNT not in event.reason:
             in_whole_shares(draft, order)
         if event.denied is True:
@@ -135,9 +135,9 @@ def _note_unauthorized(draft: Draft, order: Order, reason: str) -> bool:
     return True
 
 
-def end_entries(draft: Draft, blocked: str) -> None:
+def end_entries(draft: Draft, block_reason: str) -> None:
     """Cancel the entries of an account that may not trade, and say once why it may not."""
-    draft.alarm("account_blocked", blocked, once=True, about=blocked)
+    draft.alarm("account_blocked", block_reason, once=True, about=block_reason)
     draft.cancel_entries()
 
 
@@ -150,23 +150,23 @@ def _is_untraded(draft: Draft, reason: str) -> bool:
     return draft.identity.mode in BROKER_MODES and of_asset and any(words in reason for words in UNTRADED)
 
 
-def _note_untraded(draft: Draft, order: Order, reason: str) -> None:
+def _note_no_trading(draft: Draft, order: Order, reason: str) -> None:
     """Buy nothing more of the symbol until it is traded again, and say what becomes of what is held."""
-    _put_untraded(draft, order.symbol, reason)
-    held = draft.held(order.symbol)
-    if order.side * held < 0:
-        detail = f"{abs(held)} {order.symbol}: {reason}; its exit is tried again until the broker trades it"
+    _put_trading_refusal(draft, order.symbol, reason)
+    quantity = draft.held(order.symbol)
+    if order.side * quantity < 0:
+        detail = f"{abs(quantity)} {order.symbol}: {reason}; its exit is tried again until the broker trades it"
         draft.alarm("exit_stuck", detail, once=True, about=f"untraded {order.symbol}")
 
 
-def _put_untraded(draft: Draft, symbol: str, reason: str) -> None:
+def _put_trading_refusal(draft: Draft, symbol: str, reason: str) -> None:
     """Keep the broker's words of why it does not trade the symbol; "" where it does again."""
     session = draft.session
-    untraded = {} if isinstance(session.untraded, UnsetType) else dict(session.untraded)
-    untraded.pop(symbol, None)
+    reasons = {} if isinstance(session.untraded, UnsetType) else dict(session.untraded)
+    reasons.pop(symbol, None)
     if reason:
-        untraded[symbol] = reason
-    draft.session = replace(session, untraded=untraded or UNSET)
+        reasons[symbol] = reason
+    draft.session = replace(session, untraded=reasons or UNSET)
 
 
 def in_whole_shares(draft: Draft, order: Order) -> None:
@@ -179,8 +179,8 @@ def in_whole_shares(draft: Draft, order: Order) -> None:
         draft.basket = replace(draft.basket, indivisible=(*indivisible, order.symbol))
     work = draft.works.get(order.work)
     if work is not None and work.purpose == ENTRY:
-        held = draft.held(order.symbol)
-        goal = held + whole_of(work.goal - held)
+        quantity = draft.held(order.symbol)
+        goal = quantity + whole_of(work.goal - quantity)
         draft.works = {**draft.works, work.key: replace(work, goal=goal, order_id="")}
         draft.wanted = {**draft.wanted, order.symbol: goal}
 
@@ -188,20 +188,20 @@ def in_whole_shares(draft: Draft, order: Order) -> None:
 def _report_rejection(draft: Draft, order: Order, reason: str) -> None:
     """Report a refusal once for each symbol, side and wording, and again at the tenth, the hundredth and so on."""
     alike = (order.symbol, order.side, REJECTED)
-    refused = sum((other.symbol, other.side, other.status) == alike for other in draft.closed.values())
-    times = f" ({refused} of {order.symbol} in this session)" if refused >= REFUSALS_COUNTED else ""
-    about = f"{order.symbol} {order.side:+d} {len(str(refused))} {wording(reason)}"
+    refusal_count = sum((other.symbol, other.side, other.status) == alike for other in draft.closed.values())
+    times = f" ({refusal_count} of {order.symbol} in this session)" if refusal_count >= REFUSALS_COUNTED else ""
+    about = f"{order.symbol} {order.side:+d} {len(str(refusal_count))} {wording(reason)}"
     draft.alarm("order_rejected", f"{order.client_order_id}: {reason}{times}", once=True, about=about)
 
 
-def _count_fate(draft: Draft, before: Order) -> None:
+def _count_fate(draft: Draft, old_order: Order) -> None:
     """Count what became of an order; a refused exit is judged by the next report of a real broker."""
-    order = draft.find_order(before.client_order_id)
+    order = draft.find_order(old_order.client_order_id)
     refused = order is not None and order.status == REJECTED and order.purpose == "exit"
     if refused and draft.identity.mode in BROKER_MODES:
         return
-    if not (refused and hanging_orders(draft, before.symbol, -before.side)):
-        note_fate(draft, before)
+    if not (refused and hanging_orders(draft, old_order.symbol, -old_order.side)):
+        note_fate(draft, old_order)
 
 
 def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
@@ -242,7 +242,7 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
         order = replace(order, quantity=exact(report.quantity))
         draft.put_order(order)
     if has_new_name(order, report):
-        order = _renamed(draft, order, report)
+        order = _follow_new_name(draft, order, report)
     if not _matches(draft, order, report):
         _mismatch(draft, order, report)
         return
@@ -264,15 +264,15 @@ def under_our_names(draft: Draft, reports: tuple[BrokerOrder, ...], asked_ns: in
     calls = [order for order in _all_orders(draft) if order.closing]
     if not calls:
         return reports
-    unanswered = [call for call in calls if _is_unanswered(call) and call.submitted_ns < asked_ns]
-    lost = sorted(unanswered, key=lambda call: call.submitted_ns)
-    strange = [report for report in reports if lost and _is_nobodys(draft, report)]
-    for call in lost:
+    open_calls = [call for call in calls if _is_unanswered(call) and call.submitted_ns < asked_ns]
+    lost_calls = sorted(open_calls, key=lambda call: call.submitted_ns)
+    strange = [report for report in reports if lost_calls and _is_nobodys(draft, report)]
+    for call in lost_calls:
         alike = [report for report in strange if _may_have_made(draft, call, report)]
         for report in alike if len(alike) > 1 else ():
             draft.first_time(mark_of(report))
     for report in strange:
-        able = [call for call in lost if _may_have_made(draft, call, report)]
+        able = [call for call in lost_calls if _may_have_made(draft, call, report)]
         if able and mark_of(report) not in draft.broker.seen:
             _take_for_call(draft, able[-1], report)
     names = {order.order_id: order.client_order_id for order in _all_orders(draft) if order.closing and order.order_id}
@@ -327,7 +327,7 @@ def has_new_name(order: Order, report: BrokerOrder) -> bool:
     return same and report.symbol != order.symbol and not is_contract(report.symbol)
 
 
-def _renamed(draft: Draft, order: Order, report: BrokerOrder) -> Order:
+def _follow_new_name(draft: Draft, order: Order, report: BrokerOrder) -> Order:
     """Follow an order that the broker keeps under its company's new symbol.
 
     It ends like any order over a new name: what it was meant for may be other shares.
@@ -335,8 +335,8 @@ def _renamed(draft: Draft, order: Order, report: BrokerOrder) -> Order:
     name = order.client_order_id
     draft.put_order(replace(order, symbol=report.symbol))
     if order.working:
-        what = in_words(order.side, order.remaining, order.symbol)
-        detail = f"{name} ({what}): the broker has it as {report.symbol} now"
+        order_text = in_words(order.side, order.remaining, order.symbol)
+        detail = f"{name} ({order_text}): the broker has it as {report.symbol} now"
         draft.alarm("shares_renamed", f"{detail}; it is cancelled")
         draft.cancel(name)
     return (draft.orders if order.working else draft.closed)[name]
@@ -388,12 +388,12 @@ def _follow(draft: Draft, report: BrokerOrder) -> None:
         return
     if word == "filled" and order.filled < order.quantity:
         return  # reported as filled with other figures: an answer in the middle of a change
-    moved = advance(order, word)
-    if moved is order:
+    new_order = advance(order, word)
+    if new_order is order:
         return
-    draft.put_order(moved)
+    draft.put_order(new_order)
     if word == "canceled":
-        on_cancel_by_others(draft, order)
+        on_foreign_cancel(draft, order)
     if word == "rejected":
         _report_rejection(draft, order, "found rejected")
     _count_fate(draft, order)
@@ -425,24 +425,24 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     if (not may_enter_auction(draft)) if order.auction else over:
         draft.put_order(advance(order, "expired"))  # it never arrived and cannot arrive any more
         return
-    needed = _needed(draft, order)
+    quantity = _needed_quantity(draft, order)
     if order.purpose == PROTECTION and _is_unwanted(draft, order):
         draft.put_order(advance(order, "expired"))  # a report that lists it after all has it cancelled
         return
-    if order.purpose == "exit" and needed is not None:
-        leave = _leave_of(draft, order, needed)
+    if order.purpose == "exit" and quantity is not None:
+        leave = _leave_of(draft, order, quantity)
         if leave.waits:
             draft.look_up(replace(order, missing_ns=draft.now_ns))  # the report is here with its next answer
             return
         if leave.closing or leave.quantity < order.quantity:
             draft.put_order(advance(order, "expired"))
             return
-    again = submission_of(draft, order)
-    if needed is None or needed < order.quantity or not (_allowed(draft, order) and draft.leaves(again)):
+    submission = submission_of(draft, order)
+    if quantity is None or quantity < order.quantity or not (_allowed(draft, order) and draft.leaves(submission)):
         draft.put_order(replace(order, missing_ns=draft.now_ns, looked_up_ns=draft.now_ns))
         return
     draft.put_order(replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
-    draft.effects.append(again)
+    draft.effects.append(submission)
 
 
 def _is_unwanted(draft: Draft, stop: Order) -> bool:
@@ -451,7 +451,7 @@ def _is_unwanted(draft: Draft, stop: Order) -> bool:
     return exits or bool(stop.cancel_asked_ns) or draft.held(stop.symbol) < stop.quantity
 
 
-def _needed(draft: Draft, order: Order) -> Quantity | None:
+def _needed_quantity(draft: Draft, order: Order) -> Quantity | None:
     """Return the quantity that the order's work still needs; None when it was given up or the market is closed."""
     if order.purpose == PROTECTION:  # sent again under its name while all of it is held and nothing is to be sold
         return draft.held(order.symbol) if may_send(draft) and draft.exit_of(order.symbol) is None else None
@@ -462,14 +462,14 @@ def _needed(draft: Draft, order: Order) -> Quantity | None:
     return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal
 
 
-def _leave_of(draft: Draft, order: Order, needed: Quantity) -> Leave:
+def _leave_of(draft: Draft, order: Order, quantity: Quantity) -> Leave:
     """Return what may be ordered in place of an exit that never arrived; it gives way to less, and to another way.
 
     The broker's own call has no name of ours: its effect shows in the positions, so it is never repeated as it is.
     """
-    if needed < order.quantity or order.closing:
+    if quantity < order.quantity or order.closing:
         return Leave(0)
-    return sellable(draft, draft.works[order.work], order.side, needed + order.remaining)
+    return sellable(draft, draft.works[order.work], order.side, quantity + order.remaining)
 
 
 def _allowed(draft: Draft, order: Order) -> bool:
@@ -482,8 +482,8 @@ def _allowed(draft: Draft, order: Order) -> bool:
         return not (order.purpose == PROTECTION and order.cancel_asked_ns)
     risk, broker = draft.risk, draft.broker
     agrees = risk.reconciled or (broker.suspicion is None and broker.agreed_ns > max(broker.started_ns, broker.lost_ns))
-    allowed = agrees and risk.halt is None and risk.pause is None and not risk.stopping
-    return allowed and not order.cancel_asked_ns and draft.now_ns <= order.valid_until_ns
+    may_trade = agrees and risk.halt is None and risk.pause is None and not risk.stopping
+    return may_trade and not order.cancel_asked_ns and draft.now_ns <= order.valid_until_ns
 
 
 def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
@@ -534,15 +534,15 @@ def on_broker_lost(draft: Draft, event: BrokerLost) -> None:
 
 def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
     """Book an expiry; shares that an exercise left halt new risk until a person has looked at them."""
-    book, ended = book_expiry(draft.book, event)
+    book, position = book_expiry(draft.book, event)
     cause = draft.cause if draft.cause is not RECONCILED else Cause("exercise" if event.shares else "expiry")
     with draft.because(cause):
         draft.put_book(book)
-        if ended is not None and event.shares:
+        if position is not None and event.shares:
             cash = -event.strike * event.shares
             draft.put_book(move_shares(book, event.underlying, event.shares, cash, event.time_ns))
-    if ended is not None:
-        trade_closed(draft, ended)
+    if position is not None:
+        end_trade(draft, position)
         draft.works = {key: work for key, work in draft.works.items() if work.symbol != event.symbol}
     if event.shares:
         draft.halt("shares_from_exercise", f"{event.symbol} was exercised: {event.shares:+d} {event.underlying}")

@@ -84,10 +84,10 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
     symbol = position.symbol
     if not draft.desk.decides.rebalances:
         sizing = draft.trading.sizing
-        paid = _below_paid(symbol, position.cost, position.quantity, rules.distance, sizing.stop_loss)
+        loss_stop = _below_cost(symbol, position.cost, position.quantity, rules.distance, sizing.stop_loss)
         if not sizing.trailing_stop:
-            return paid
-        return max(paid, _trailing(symbol, high_of(position), rules.distance, sizing.trailing_stop))
+            return loss_stop
+        return max(loss_stop, _trailing(symbol, high_of(position), rules.distance, sizing.trailing_stop))
     return _below_close(draft, symbol, rules)
 
 
@@ -114,7 +114,7 @@ def could_rest(draft: Draft, symbol: str, price: Decimal) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _below_paid(symbol: str, cost: Decimal, quantity: Quantity, distance: float, stop_loss: float) -> Decimal:
+def _below_cost(symbol: str, cost: Decimal, quantity: Quantity, distance: float, stop_loss: float) -> Decimal:
     """Return the price for what was paid, cached: it is asked for at each event."""
     return _on_grid(symbol, cost / quantity * (1 - Decimal(str(distance)) * Decimal(str(stop_loss))))
 
@@ -140,12 +140,12 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
 def protect(draft: Draft) -> None:
     """End stops that cover more than is held, or at an old price; rest one where shares have none."""
     working: dict[str, Quantity] = {}
-    ours: dict[str, Quantity] = {}  # of them; an adopted order of somebody else covers nothing
+    own_working: dict[str, Quantity] = {}  # of them; an adopted order of somebody else covers nothing
     for order in draft.orders.values():
         if order.side < 0:
             working[order.symbol] = working.get(order.symbol, 0) + order.remaining
             if order.purpose in (EXIT, PROTECTION):
-                ours[order.symbol] = ours.get(order.symbol, 0) + order.remaining
+                own_working[order.symbol] = own_working.get(order.symbol, 0) + order.remaining
     rules = rules_of(draft)
     sends = rules is not None and may_send(draft)
     for order in tuple(draft.orders.values()):
@@ -155,8 +155,8 @@ def protect(draft: Draft) -> None:
         return
     for symbol in draft.desk.holds.risked(draft):
         position = draft.book.positions[symbol]
-        if position.quantity > (sold := ours.get(symbol, 0)):
-            _cover(draft, position, position.quantity - sold, rules)
+        if position.quantity > (own_sales := own_working.get(symbol, 0)):
+            _cover(draft, position, position.quantity - own_sales, rules)
 
 
 def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | None, *, sends: bool) -> None:
@@ -164,13 +164,15 @@ def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | Non
 
     `working` are all orders' sales of the symbol; `sends` says whether another one could be sent.
     """
-    held = draft.held(order.symbol)
-    if rules is None or working > held or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
+    quantity = draft.held(order.symbol)
+    if rules is None or working > quantity or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
         draft.cancel(order.client_order_id)
         return
     if not sends or order.cancel_asked_ns:
         return
-    bare = 0 if working == held else held - working  # most of the time nothing is, and a fraction's sum costs more
+    bare = (
+        0 if working == quantity else quantity - working
+    )  # most of the time nothing is, and a fraction's sum costs more
     if _could_be_better(draft, order, bare, rules):
         draft.cancel(order.client_order_id)
 
@@ -190,14 +192,14 @@ def _could_be_better(draft: Draft, order: Order, bare: Quantity, rules: Protecti
         return False
     if not (old or more or follows) and not _is_moved(order, stop_price(draft, position, rules)):
         return False  # most of the time
-    seen = None if order.symbol in draft.basket.unadjusted else _least_price(draft, order.symbol)
-    wanted = Decimal(0) if seen is None else stop_price(draft, position, rules)
-    if seen is None or not wanted or seen <= wanted or _sent_lately(draft) >= RENEWED_MAX:
+    least_price = None if order.symbol in draft.basket.unadjusted else _least_price(draft, order.symbol)
+    new_price = Decimal(0) if least_price is None else stop_price(draft, position, rules)
+    if least_price is None or not new_price or least_price <= new_price or _sent_lately(draft) >= RENEWED_MAX:
         return False  # none could rest in its place
-    moved = due and _is_moved(order, wanted) and not _follows_too_soon(draft, order)
-    if follows and due and not moved:
+    has_moved = due and _is_moved(order, new_price) and not _follows_too_soon(draft, order)
+    if follows and due and not has_moved:
         draft.put_order(replace(order, valid_until_ns=_close_ns(draft)))
-    return moved or old or more
+    return has_moved or old or more
 
 
 def _is_whole(order: Order) -> bool:
@@ -214,9 +216,9 @@ def _sent_lately(draft: Draft) -> int:
     return sum(time_ns > since_ns for time_ns in at_ns)
 
 
-def _is_moved(order: Order, wanted: Decimal) -> bool:
+def _is_moved(order: Order, new_price: Decimal) -> bool:
     assert not isinstance(order.stop_price, UnsetType)
-    return abs(wanted - order.stop_price) > wanted * MOVED
+    return abs(new_price - order.stop_price) > new_price * MOVED
 
 
 def _follows_too_soon(draft: Draft, order: Order) -> bool:
@@ -255,7 +257,7 @@ def _is_split(draft: Draft, symbol: str) -> bool:
 
 
 def _sells_at_once(draft: Draft, order: Order) -> bool:
-    """Return whether the price before the open is at the stop or below: it would sell at the first trade, whatever."""
+    """Return whether the price before the open is at the stop or below: it would sell at the first trade."""
     session = draft.session.session
     if session is None or draft.now_ns >= session.open_ns or is_option(order.symbol):
         return False
@@ -269,10 +271,10 @@ def _sells_at_once(draft: Draft, order: Order) -> bool:
 def _coverable(draft: Draft, position: Position) -> Quantity:
     """Return how much of the position a stop may still cover: nothing sells it, or is about to, by book and broker."""
     symbol, broker = position.symbol, draft.broker
-    rested, work = sum(order.remaining for order in resting(draft, symbol)), draft.exit_of(symbol)
+    stop_quantity, work = sum(order.remaining for order in resting(draft, symbol)), draft.exit_of(symbol)
     free = position.quantity - draft.working(symbol, -1)
     if work is not None and _is_under_way(draft, work):
-        free = min(free, work.goal - rested)
+        free = min(free, work.goal - stop_quantity)
     if symbol in broker.available:  # nothing of the symbol moved since
         free = min(free, broker.available[symbol] - on_its_way(draft, symbol, -1))
     return free
@@ -292,7 +294,7 @@ def _is_refused(draft: Draft, work: Work) -> Order | None:
     last = draft.find_order(work.order_id) if work.attempt > 0 else None
     if last is None or last.status != REJECTED:
         return None
-    stops = _ended(draft, work.symbol)
+    stops = _ended_stops(draft, work.symbol)
     return None if stops and max(order.news_ns for order in stops) > last.news_ns else last
 
 
@@ -309,19 +311,19 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
     if not whole and symbol in draft.basket.whole_only:
         why = "the broker takes no order for a fraction of it"
     if quantity > 0 and not why and not rests:
-        seen, why = _least_price(draft, symbol), _turned_away(draft, symbol, whole=whole)
-        price = Decimal(0) if seen is None else stop_price(draft, position, rules)
-        if not why and seen is not None and seen > price > 0:
+        least_price, why = _least_price(draft, symbol), _refusal_reason(draft, symbol, whole=whole)
+        price = Decimal(0) if least_price is None else stop_price(draft, position, rules)
+        if not why and least_price is not None and least_price > price > 0:
             _rest(draft, symbol, whole_of(quantity) or quantity, price, limit_price(position, price, rules))
             return
-        if seen is not None and price and _is_through(draft, symbol, price):
+        if least_price is not None and price and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")
         why = why or f"its price is unknown, or at {price} USD"
     if (late_ns if rests else _bare_for_ns(draft, position)) >= UNCOVERED_NS and not _has_fills_to_come(draft):
-        others = "orders of others hold it, or the broker has less"
-        why = why or ("the one that rests covers less, and none can rest in its place" if rests else others)
-        what = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
-        draft.alarm("unprotected", f"{what}: no stop rests at the broker; {why}", once=True, about=symbol)
+        reason = "orders of others hold it, or the broker has less"
+        why = why or ("the one that rests covers less, and none can rest in its place" if rests else reason)
+        shares_text = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
+        draft.alarm("unprotected", f"{shares_text}: no stop rests at the broker; {why}", once=True, about=symbol)
 
 
 def _has_fills_to_come(draft: Draft) -> bool:
@@ -362,17 +364,17 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
     return ""
 
 
-def _turned_away(draft: Draft, symbol: str, *, whole: bool) -> str:
+def _refusal_reason(draft: Draft, symbol: str, *, whole: bool) -> str:
     """Return why no further stop is tried yet, "" where one is: the broker or others did not let the last ones rest.
 
     What becomes of a fraction's stops says nothing about those of whole shares.
     """
-    stops = [order for order in _ended(draft, symbol) if _is_whole(order) == whole]
+    stops = [order for order in _ended_stops(draft, symbol) if _is_whole(order) == whole]
     last = stops[-1] if stops else None
     if last is not None and draft.now_ns - last.news_ns < _wait_ns(stops):
         return f"the last one was {last.status}"
-    halted = draft.risk.halt
-    if halted is not None and halted.reason == "foreign_order" and len(_removed(draft, symbol)) >= REMOVED_MAX:
+    halt = draft.risk.halt
+    if halt is not None and halt.reason == "foreign_order" and len(_removed_orders(draft, symbol)) >= REMOVED_MAX:
         return "others take it away each time"
     return ""
 
@@ -404,18 +406,18 @@ def _wait_ns(stops: list[Order]) -> int:
     last = stops[-1]
     if last.status == FILLED or (last.status == CANCELED and last.cancel_asked_ns):
         return 0
-    refused = 0
+    refusal_count = 0
     for order in reversed(stops):
         if order.status != REJECTED:
             break
-        refused += 1
-    return min(max(refused, 1), REFUSED_MAX) * AGAIN_NS
+        refusal_count += 1
+    return min(max(refusal_count, 1), REFUSED_MAX) * AGAIN_NS
 
 
 def _left_alone_ns(draft: Draft, symbol: str) -> int:
     """Return when the symbol's newest order had its last news, or its position was opened after that."""
-    ended = [order.news_ns for order in draft.closed.values() if order.symbol == symbol]
-    return max(draft.book.positions[symbol].opened_ns, *ended, 0)
+    end_times = [order.news_ns for order in draft.closed.values() if order.symbol == symbol]
+    return max(draft.book.positions[symbol].opened_ns, *end_times, 0)
 
 
 def _bare_for_ns(draft: Draft, position: Position) -> int:
@@ -427,7 +429,7 @@ def _bare_for_ns(draft: Draft, position: Position) -> int:
     return draft.now_ns - since_ns
 
 
-def _ended(draft: Draft, symbol: str) -> list[Order]:
+def _ended_stops(draft: Draft, symbol: str) -> list[Order]:
     """Return the symbol's stops that ended in this session, the last one sent at the end."""
     stops = [order for order in draft.closed.values() if order.symbol == symbol and order.purpose == PROTECTION]
     return sorted(stops, key=lambda order: order.submitted_ns)
@@ -450,12 +452,12 @@ def _rest(draft: Draft, symbol: str, quantity: Quantity, price: Decimal, limit: 
         valid_until_ns=_close_ns(draft),
         stop_price=price,
     )
-    sent = submission_of(draft, order)
-    if not draft.leaves(sent):
+    submission = submission_of(draft, order)
+    if not draft.leaves(submission):
         return
     draft.decision = number
     draft.put_order(order)
-    draft.effects.append(sent)
+    draft.effects.append(submission)
     draft.records.append(
         DecisionRow(
             decision=number,
@@ -477,11 +479,11 @@ def lift(draft: Draft, work: Work) -> bool:
     back no longer than any order that hangs, and then the broker's own call is tried. One that was rested again beside
     the exit, because that did not sell, stays for a while.
     """
-    waits, left = False, work.goal if work.purpose == EXIT else 0
-    there = [order for order in resting(draft, work.symbol) if not order.absent]
-    for order in sorted(there, key=lambda order: order.remaining, reverse=True):
-        if order.remaining <= left:
-            left -= order.remaining
+    waits, kept_quantity = False, work.goal if work.purpose == EXIT else 0
+    stops = [order for order in resting(draft, work.symbol) if not order.absent]
+    for order in sorted(stops, key=lambda order: order.remaining, reverse=True):
+        if order.remaining <= kept_quantity:
+            kept_quantity -= order.remaining
             continue
         if not (_is_beside(draft, order, work) and draft.now_ns - order.submitted_ns < KEPT_NS):
             draft.cancel(order.client_order_id)
@@ -494,15 +496,15 @@ def _is_beside(draft: Draft, order: Order, work: Work) -> bool:
     refused = _is_refused(draft, work)
     if refused is not None:
         return order.submitted_ns >= refused.news_ns
-    ended = [one.news_ns for one in draft.closed.values() if one.symbol == order.symbol]
-    last_ns = max((news_ns for news_ns in ended if news_ns <= order.submitted_ns), default=0)
+    end_times = [one.news_ns for one in draft.closed.values() if one.symbol == order.symbol]
+    last_ns = max((news_ns for news_ns in end_times if news_ns <= order.submitted_ns), default=0)
     return order.submitted_ns - max(last_ns, work.started_ns, _open_ns(draft)) >= AGAIN_NS
 
 
-def _removed(draft: Draft, symbol: str, purpose: str = PROTECTION) -> list[Order]:
+def _removed_orders(draft: Draft, symbol: str, purpose: str = PROTECTION) -> list[Order]:
     """Return the symbol's orders of this purpose that another party took away in this session."""
-    ended = [order for order in draft.closed.values() if (order.symbol, order.purpose) == (symbol, purpose)]
-    return [order for order in ended if order.status == CANCELED and not order.cancel_asked_ns]
+    ended_orders = [order for order in draft.closed.values() if (order.symbol, order.purpose) == (symbol, purpose)]
+    return [order for order in ended_orders if order.status == CANCELED and not order.cancel_asked_ns]
 
 
 def on_removed(draft: Draft, order: Order) -> bool:
@@ -511,17 +513,17 @@ def on_removed(draft: Draft, order: Order) -> bool:
     That is for any other order, and once it happened too often: then nobody knows who trades here. Whether it was the
     guard cannot be known: a cancel bears no name. The entry's work ends, and the next decision counts.
     """
-    removed = len(_removed(draft, order.symbol, order.purpose))
-    if order.purpose not in (PROTECTION, ENTRY) or removed >= REMOVED_MAX:
+    removal_count = len(_removed_orders(draft, order.symbol, order.purpose))
+    if order.purpose not in (PROTECTION, ENTRY) or removal_count >= REMOVED_MAX:
         return False
     why = f"{order.client_order_id} ({order.remaining} {order.symbol}) was cancelled, and not by this desk"
     if order.purpose == PROTECTION:
-        draft.alarm("stop_removed", why, once=True, about=f"{order.symbol} {removed}")
+        draft.alarm("stop_removed", why, once=True, about=f"{order.symbol} {removal_count}")
         return True
     if not is_guarded(draft):
         return False
     draft.works = {key: work for key, work in draft.works.items() if key != order.work}
-    draft.alarm("guard_acted", f"{why}: by its guard, or by hand", once=True, about=f"{order.symbol} {removed}")
+    draft.alarm("guard_acted", f"{why}: by its guard, or by hand", once=True, about=f"{order.symbol} {removal_count}")
     return True
 
 
@@ -545,11 +547,11 @@ def lift_fence(draft: Draft) -> None:
     draft.effects.append(LiftFence())
 
 
-def lift_fence_again(draft: Draft) -> None:
+def lift_fence_at_start(draft: Draft) -> None:
     """Lift at a start what a resume of the stopped desk could not, or whose process died: no report came after it."""
     broker, lifted_ns = draft.broker, draft.broker.unfenced_ns
-    asked = not isinstance(lifted_ns, UnsetType) and lifted_ns >= broker.asked_ns
-    if asked and FENCE in broker.blocked and is_guarded(draft):
+    is_asked = not isinstance(lifted_ns, UnsetType) and lifted_ns >= broker.asked_ns
+    if is_asked and FENCE in broker.blocked and is_guarded(draft):
         lift_fence(draft)
 
 
@@ -601,15 +603,15 @@ class Cover(NamedTuple):
 def cover_of(draft: Draft) -> dict[str, Cover]:
     """Return symbol -> what a guard needs of each position, by the desk's own rules of resting stops."""
     rules, covers = rules_of(draft), {}
-    risked = () if rules is None else draft.desk.holds.risked(draft)
+    symbols = () if rules is None else draft.desk.holds.risked(draft)
     for symbol, position in draft.book.positions.items():
         price = Decimal(0)
         doubtful = _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted
-        if rules is not None and symbol in risked and not doubtful:
+        if rules is not None and symbol in symbols and not doubtful:
             price = stop_price(draft, position, rules)
         limit = None if rules is None or not price else limit_price(position, price, rules)
-        others = draft.broker.foreign_held.get(symbol, 0)
-        covers[symbol] = Cover(position.quantity, others, price or None, limit)
+        foreign_quantity = draft.broker.foreign_held.get(symbol, 0)
+        covers[symbol] = Cover(position.quantity, foreign_quantity, price or None, limit)
     return covers
 
 
@@ -627,7 +629,7 @@ def end_former(draft: Draft, report: BrokerOrder) -> None:
     """
     name = parse_name(report.client_order_id)
     stops = name is not None and (name.leg, name.attempt) == (PROTECTION_LEG, 0)
-    ours = (stops and is_of_former(draft, report.client_order_id)) or is_of_guard(draft, report)
-    if ours and report.side < 0 and report.symbol in draft.book.positions:
+    is_own = (stops and is_of_former(draft, report.client_order_id)) or is_of_guard(draft, report)
+    if is_own and report.side < 0 and report.symbol in draft.book.positions:
         draft.alarm("stop_removed", f"{report.client_order_id}: a stop of an earlier journal of this desk; it ends")
         draft.effects.append(CancelOrder(report.client_order_id))

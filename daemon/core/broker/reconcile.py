@@ -29,13 +29,13 @@ from daemon.core.broker.fills import (
 )
 from daemon.core.broker.foreign import (
     can_hold,
+    drop_sold_shares,
     end_unheld_sale,
     forget_leavers,
-    fraction_paid,
-    give_up_sold,
     hold_foreign,
     is_fraction,
-    keep_own,
+    keep_own_part,
+    lieu_fraction,
     met_at_begin,
     note_closes,
 )
@@ -46,7 +46,7 @@ from daemon.core.broker.ledger import (
     SPLITS,
     book_activity,
     cause_of,
-    ended_unsettled,
+    lapsed_positions,
     settle_without_ledger,
     turn,
 )
@@ -80,12 +80,12 @@ from daemon.core.risk.splits import (
     ANNOUNCED,
     end_waits,
     is_split,
-    note_announced,
-    note_counted,
+    note_announcement,
     note_positions,
     note_taken_over,
+    note_takeover_day,
     only_awaited_differ,
-    replaced,
+    replaced_symbols,
     split_into,
     splits_others_short,
 )
@@ -111,38 +111,38 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
     """
     if draft.fractional and not judged:
         return
-    theirs = {position.symbol: position for position in positions}
-    beside = draft.broker.unexplained
+    broker_positions = {position.symbol: position for position in positions}
+    fractions = draft.broker.unexplained
     adopts = draft.trading.broker.foreign_orders == "adopt"
-    counted: dict[str, Quantity] = {}
-    for symbol in sorted({*theirs, *beside, *draft.broker.foreign_held, *draft.book.positions}):
+    new_fractions: dict[str, Quantity] = {}
+    for symbol in sorted({*broker_positions, *fractions, *draft.broker.foreign_held, *draft.book.positions}):
         if draft.contract_of(symbol) is not None or (adopts and can_hold(draft, symbol)):
             continue
-        crumb = beside.get(symbol, 0)
-        there = theirs.get(symbol)
-        if symbol in draft.basket.to_come or _shows_split(draft, symbol, there):
-            counted.update({symbol: crumb} if crumb else {})
+        crumb = fractions.get(symbol, 0)
+        broker_position = broker_positions.get(symbol)
+        if symbol in draft.basket.to_come or _shows_split(draft, symbol, broker_position):
+            new_fractions.update({symbol: crumb} if crumb else {})
             continue
-        apart = exact(ZERO if there is None else there.quantity) - draft.expected(symbol) + crumb
+        apart = exact(ZERO if broker_position is None else broker_position.quantity) - draft.expected(symbol) + crumb
         least = -max(draft.broker.foreign_held.get(symbol, 0), 0)
         if not draft.fractional:
-            grown = whole_of(max(crumb, 0))  # what a split made of others' fraction, counted until they sell it
+            foreign_whole = whole_of(max(crumb, 0))  # what a split made of others' fraction, counted until they sell it
             crumb = apart - whole_of(apart)
             crumb += 1 if crumb < least else 0
-            crumb += grown if apart >= grown else 0
+            crumb += foreign_whole if apart >= foreign_whole else 0
         elif abs(apart) < 1:
             crumb = max(apart, 0) if apart < least else apart
         if crumb:
-            counted[symbol] = crumb
-    if counted != beside:
-        draft.broker = replace(draft.broker, beside=counted)
+            new_fractions[symbol] = crumb
+    if new_fractions != fractions:
+        draft.broker = replace(draft.broker, beside=new_fractions)
 
 
-def _shows_split(draft: Draft, symbol: str, there: BrokerPosition | None) -> bool:
+def _shows_split(draft: Draft, symbol: str, broker_position: BrokerPosition | None) -> bool:
     """Return whether the position shows a split of what a desk of shares holds, which the book does not have yet."""
-    held = draft.desk.holds.by_basket and symbol in draft.book.positions
-    differs = held and there is not None and there.quantity != draft.expected(symbol)
-    return differs and is_split(draft, symbol, there)
+    is_held = draft.desk.holds.by_basket and symbol in draft.book.positions
+    differs = is_held and broker_position is not None and broker_position.quantity != draft.expected(symbol)
+    return differs and is_split(draft, symbol, broker_position)
 
 
 def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: str) -> bool:
@@ -153,16 +153,16 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     quantity = exact(position.quantity) if position is not None else 0
     if rule != "ignore" and not can_hold(draft, symbol):
         return False
-    beside = draft.broker.unexplained
-    if symbol in beside:  # the whole figure is taken over
-        draft.broker = replace(draft.broker, beside={s: crumb for s, crumb in beside.items() if s != symbol})
+    fractions = draft.broker.unexplained
+    if symbol in fractions:  # the whole figure is taken over
+        draft.broker = replace(draft.broker, beside={s: crumb for s, crumb in fractions.items() if s != symbol})
     forget_leavers(draft, symbol)
     if rule == "ignore":
-        own = draft.held(symbol)
-        left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
-        hold_foreign(draft, symbol, quantity - left - draft.broker.foreign_held.get(symbol, 0))
-        if left != own:
-            keep_own(draft, symbol, left)
+        own_quantity = draft.held(symbol)
+        kept_quantity = min(own_quantity, max(quantity, 0)) if own_quantity > 0 else max(own_quantity, min(quantity, 0))
+        hold_foreign(draft, symbol, quantity - kept_quantity - draft.broker.foreign_held.get(symbol, 0))
+        if kept_quantity != own_quantity:
+            keep_own_part(draft, symbol, kept_quantity)
         return True
     hold_foreign(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
     if position is None:
@@ -171,16 +171,16 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
                 replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
             )
         return True
-    contract, booked = draft.contract_of(symbol), draft.book.positions.get(symbol)
+    contract, book_position = draft.contract_of(symbol), draft.book.positions.get(symbol)
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
     multiplier = OPTION_MULTIPLIER if contract is not None else 1
-    opened_ns = booked.opened_ns if booked is not None else draft.now_ns
+    opened_ns = book_position.opened_ns if book_position is not None else draft.now_ns
     cost = (position.average_price * quantity).quantize(CENT)
-    taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
-    if booked is not None:
-        taken = replace(taken, high=booked.high)
+    new_position = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
+    if book_position is not None:
+        new_position = replace(new_position, high=book_position.high)
     with draft.because(ADOPTED):
-        draft.put_book(replace(draft.book, positions={**draft.book.positions, symbol: taken}))
+        draft.put_book(replace(draft.book, positions={**draft.book.positions, symbol: new_position}))
     if contract is not None:
         draft.contracts = {**draft.contracts, symbol: contract}
     return True
@@ -210,41 +210,47 @@ def accepts(draft: Draft, event: BrokerReported) -> bool:
 def accept(draft: Draft, event: BrokerReported) -> None:
     """Take over positions and cash; our orders end or are cancelled. The desk stays halted and may send again."""
     _end_orders(draft, event)
-    theirs = {position.symbol: position for position in event.positions}
+    broker_positions = {position.symbol: position for position in event.positions}
     _accept_splits(draft, event)
-    before, broker = draft.book, draft.broker
-    asked = [(work, draft.held(work.symbol) - work.goal) for work in draft.works.values()]
+    old_book, broker = draft.book, draft.broker
+    closing_works = [(work, draft.held(work.symbol) - work.goal) for work in draft.works.values()]
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
     cannot: list[str] = []
-    for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
-        if (exact(theirs[symbol].quantity) if symbol in theirs else 0) != draft.expected(symbol):
-            note_counted(draft, symbol)
-        if not take_over(draft, symbol, theirs.get(symbol), rule):
-            take_over(draft, symbol, theirs.get(symbol), "ignore")
-            cannot += [f"{others} {symbol}" for others in (draft.broker.foreign_held.get(symbol, 0),) if others]
-    for work, quantity in asked:  # no more of what is held now than a person asked to close
+    for symbol in sorted(broker_positions.keys() | old_book.positions.keys() | broker.foreign_held.keys()):
+        if (exact(broker_positions[symbol].quantity) if symbol in broker_positions else 0) != draft.expected(symbol):
+            note_takeover_day(draft, symbol)
+        if not take_over(draft, symbol, broker_positions.get(symbol), rule):
+            take_over(draft, symbol, broker_positions.get(symbol), "ignore")
+            cannot += [
+                f"{foreign_quantity} {symbol}"
+                for foreign_quantity in (draft.broker.foreign_held.get(symbol, 0),)
+                if foreign_quantity
+            ]
+    for work, quantity in closing_works:  # no more of what is held now than a person asked to close
         draft.works = {**draft.works, work.key: replace(work, goal=max(draft.held(work.symbol) - quantity, 0))}
     draft.put_book(replace(draft.book, cash=event.cash))
     with draft.because(ADOPTED):
-        without_gain(draft, before)
+        without_gain(draft, old_book)
     draft.broker = replace(
         draft.broker, accept_ns=0, stood_down=False, panic_failed_ns=0, suspicion=None, cash_since_ns=0, adjusted=UNSET
     )
     draft.basket = replace(draft.basket, lieu=UNSET)  # its cash is there
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
-    left = f"; {names_of(cannot)}: a person's from now on, this desk cannot hold that" if cannot else ""
-    draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD){left}")
+    foreign_text = f"; {names_of(cannot)}: a person's from now on, this desk cannot hold that" if cannot else ""
+    draft.alarm(
+        "broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {old_book.cash} USD){foreign_text}"
+    )
 
 
 def _accept_splits(draft: Draft, event: BrokerReported) -> None:
     """Book the splits that the accepted positions show, whose lines are to come, and end all waits."""
     if draft.desk.holds.by_basket:
         note_positions(draft, event.positions)
-        to_come, by_market = draft.basket.to_come, draft.basket.splits
+        pending_splits, by_market = draft.basket.to_come, draft.basket.splits
         end_waits(draft)
-        for symbol in to_come:
+        for symbol in pending_splits:
             note_taken_over(draft, symbol)
-        _split_by_positions(draft, event.positions, to_come, by_market)
+        _split_by_positions(draft, event.positions, pending_splits, by_market)
 
 
 def _split_by_positions(
@@ -255,28 +261,28 @@ def _split_by_positions(
     Where others hold a share too, desk and others get their parts in proportion if the market shows the split as well
     (`by_market`); by the number alone it is not certain whose the new ones are, and the desk keeps its number.
     """
-    theirs = {position.symbol: position for position in positions}
+    broker_positions = {position.symbol: position for position in positions}
     for symbol in symbols:
-        own, others = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
-        if symbol not in theirs or (others and symbol not in by_market):
+        own_quantity, foreign_quantity = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
+        if symbol not in broker_positions or (foreign_quantity and symbol not in by_market):
             continue
         note_taken_over(draft, symbol)
         if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
-            beside = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
-            draft.broker = replace(draft.broker, beside=beside)
-        there, expected = theirs[symbol].quantity, draft.expected(symbol)
-        paid_out = ZERO if others else _paid_out(draft, theirs[symbol])
-        change = there + paid_out - expected
-        if others:
-            change = Decimal(draft.counted(there * own / expected) - own)
-            hold_foreign(draft, symbol, exact(there) - own - exact(change) - others)
+            fractions = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
+            draft.broker = replace(draft.broker, beside=fractions)
+        broker_quantity, expected = broker_positions[symbol].quantity, draft.expected(symbol)
+        paid_out = ZERO if foreign_quantity else _paid_out(draft, broker_positions[symbol])
+        change = broker_quantity + paid_out - expected
+        if foreign_quantity:
+            change = Decimal(draft.counted(broker_quantity * own_quantity / expected) - own_quantity)
+            hold_foreign(draft, symbol, exact(broker_quantity) - own_quantity - exact(change) - foreign_quantity)
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
             draft.desk.holds.split(draft, line, paid_out)
 
 
 def on_order_rejected(draft: Draft, event: OrderRejected) -> None:
-    """Take a refusal; of a sale by what it says is there, book the split that what must leave awaits.
+    """Take a refusal. Where a refused exit tells how many shares are there, and they show a split, book the split.
 
     Neither the split's line nor a report may come in time. What a refusal does not say, a price, is that of the book.
     """
@@ -284,16 +290,19 @@ def on_order_rejected(draft: Draft, event: OrderRejected) -> None:
     order, existing = draft.find_order(event.client_order_id), event.existing
     if order is None or isinstance(existing, UnsetType) or existing <= 0 or order.symbol not in draft.basket.to_come:
         return
-    if draft.exit_of(symbol := order.symbol) is not None and (ours := draft.book.positions.get(symbol)) is not None:
-        there = BrokerPosition(symbol, Decimal(existing), ours.cost / existing)
-        if split_into(draft, symbol, there) is not None:
-            _split_by_positions(draft, (there,), (symbol,), draft.basket.splits)
+    if (
+        draft.exit_of(symbol := order.symbol) is not None
+        and (book_position := draft.book.positions.get(symbol)) is not None
+    ):
+        broker_position = BrokerPosition(symbol, Decimal(existing), book_position.cost / existing)
+        if split_into(draft, symbol, broker_position) is not None:
+            _split_by_positions(draft, (broker_position,), (symbol,), draft.basket.splits)
 
 
 def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
     """Return which fraction of a share a split left out of the position: by the ledger, else by the split's ratio."""
-    told = sum((abs(it.quantity) for it in draft.basket.early_lieu if it.symbol == position.symbol), ZERO)
-    return told or max((split_into(draft, position.symbol, position) or ZERO) - position.quantity, ZERO)
+    lieu_quantity = sum((abs(it.quantity) for it in draft.basket.early_lieu if it.symbol == position.symbol), ZERO)
+    return lieu_quantity or max((split_into(draft, position.symbol, position) or ZERO) - position.quantity, ZERO)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
@@ -303,9 +312,9 @@ def _end_orders(draft: Draft, event: BrokerReported) -> None:
     """
     by_person = (CLOSED_BY_HAND, BY_OPERATOR)
     draft.works = {key: work for key, work in draft.works.items() if work.reason in by_person}
-    listed = {order.client_order_id for order in event.open_orders}
+    open_names = {order.client_order_id for order in event.open_orders}
     for name, order in tuple(draft.orders.items()):
-        if name not in listed and order.submitted_ns < event.asked_ns and not order.in_hand:
+        if name not in open_names and order.submitted_ns < event.asked_ns and not order.in_hand:
             draft.put_order(advance(order, "expired"))
         elif order.purpose != "foreign":
             draft.cancel(name)
@@ -329,20 +338,20 @@ def note_account(draft: Draft, event: BrokerReported) -> None:
         draft.case_over("margin_deficit")
 
 
-def _note_status(draft: Draft, blocked: str, asked_ns: int) -> None:
+def _note_status(draft: Draft, block_reason: str, asked_ns: int) -> None:
     """Take no new risk while the account may not trade; a closed account halts, and one that its guard fenced."""
     former, lifted_ns = draft.broker.blocked, draft.broker.unfenced_ns
-    draft.broker = replace(draft.broker, blocked=blocked)
+    draft.broker = replace(draft.broker, blocked=block_reason)
     lifting = not isinstance(lifted_ns, UnsetType) and asked_ns <= lifted_ns + SETTLE_NS
-    if FENCE in blocked and is_guarded(draft) and not lifting:
+    if FENCE in block_reason and is_guarded(draft) and not lifting:
         by = "its guard while this desk was silent, or a panic of its gateway"
-        draft.halt("fenced", f"{blocked}: by {by}; a resume lifts it")
+        draft.halt("fenced", f"{block_reason}: by {by}; a resume lifts it")
         if draft.book.positions:  # bought before the fence, and told since: the way out stays open, the halt too
             lift_fence(draft)
-    if CLOSED & set(blocked.split(", ")):
-        draft.halt("account_blocked", blocked)
-    elif blocked:
-        end_entries(draft, blocked)
+    if CLOSED & set(block_reason.split(", ")):
+        draft.halt("account_blocked", block_reason)
+    elif block_reason:
+        end_entries(draft, block_reason)
     elif former:
         draft.case_over("account_blocked")
 
@@ -352,15 +361,15 @@ def _note_market(draft: Draft, event: BrokerReported) -> None:
     _note_early_close(draft, event.next_close_ns)
     _note_open_market(draft, event)
     session, asked_ns = draft.session.session, event.asked_ns
-    closed = False
+    is_closed = False
     if session is not None and event.market_open is not None and not draft.session.ended:
         within = session.open_ns + CLOCK_NS <= asked_ns < session.close_ns - CLOCK_NS
         later = asked_ns < session.open_ns and event.next_open_ns > session.open_ns + CLOCK_NS
-        closed = (within and not event.market_open) or later
-    if draft.broker.closed and not closed:
+        is_closed = (within and not event.market_open) or later
+    if draft.broker.closed and not is_closed:
         draft.broker = replace(draft.broker, opened_ns=draft.now_ns)
-    draft.broker = replace(draft.broker, closed=closed)
-    if closed:
+    draft.broker = replace(draft.broker, closed=is_closed)
+    if is_closed:
         opens = new_york_text(event.next_open_ns) if event.next_open_ns else "unknown"
         draft.alarm("market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
     else:
@@ -372,8 +381,10 @@ def _note_open_market(draft: Draft, event: BrokerReported) -> None:
     session, asked_ns = draft.session.session, event.asked_ns
     if session is None or event.market_open is None:
         return
-    known = pairwise((session, *draft.session.upcoming))
-    following = [later for early, later in known if early.close_ns + OPEN_NS <= asked_ns < later.open_ns - OPEN_NS]
+    session_pairs = pairwise((session, *draft.session.upcoming))
+    following = [
+        later for early, later in session_pairs if early.close_ns + OPEN_NS <= asked_ns < later.open_ns - OPEN_NS
+    ]
     if following and event.market_open:
         opens = new_york_text(following[0].open_ns)
         detail = f"and the calendar has no session before {opens}: until then no rule leaves what is held"
@@ -391,20 +402,24 @@ def _note_early_close(draft: Draft, told_ns: int) -> None:
     if session is None or draft.session.ended or not told_ns or new_york_date(told_ns).isoformat() != session.date:
         return
     if draft.close_session_at(told_ns):
-        closes, before = new_york_text(told_ns), new_york_text(session.close_ns)
-        draft.alarm("market_closed", f"{session.date} closes at {closes} by the broker's clock, before: {before}")
+        closes, calendar_close = new_york_text(told_ns), new_york_text(session.close_ns)
+        draft.alarm(
+            "market_closed", f"{session.date} closes at {closes} by the broker's clock, before: {calendar_close}"
+        )
 
 
 def account_is_right(draft: Draft, event: BrokerReported) -> bool:
     """Check that the account belongs to this journal and is the one configured."""
     broker = draft.broker
-    others = [number for number in (broker.account, broker.expected) if number and number != event.account]
-    draft.broker = replace(broker, account=broker.account or ("" if others else event.account), wrong=bool(others))
-    if others:
-        expected = others[0]
+    other_accounts = [number for number in (broker.account, broker.expected) if number and number != event.account]
+    draft.broker = replace(
+        broker, account=broker.account or ("" if other_accounts else event.account), wrong=bool(other_accounts)
+    )
+    if other_accounts:
+        expected = other_accounts[0]
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt("wrong_account", f"the keys open account {event.account}, expected is {expected}")
-    return not others
+    return not other_accounts
 
 
 def all_differences(draft: Draft, event: BrokerReported) -> list[str]:
@@ -424,14 +439,16 @@ def cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosit
 def differing_positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
     differences: list[str] = []
     book, foreign = draft.book, draft.broker.foreign_held
-    theirs = {p.symbol: p.quantity for p in positions}
-    ours = {symbol: p.quantity for symbol, p in book.positions.items()}
-    for symbol in sorted(theirs.keys() | ours.keys() | foreign.keys()):
+    at_broker = {p.symbol: p.quantity for p in positions}
+    in_book = {symbol: p.quantity for symbol, p in book.positions.items()}
+    for symbol in sorted(at_broker.keys() | in_book.keys() | foreign.keys()):
         expected = draft.expected(symbol)
-        if theirs.get(symbol, ZERO) != expected:
-            others = expected - draft.held(symbol)
-            with_foreign = f" and {others} beside it" if others else ""
-            differences.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
+        if at_broker.get(symbol, ZERO) != expected:
+            foreign_quantity = expected - draft.held(symbol)
+            with_foreign = f" and {foreign_quantity} beside it" if foreign_quantity else ""
+            differences.append(
+                f"{symbol}: broker {at_broker.get(symbol, 0)}, book {in_book.get(symbol, 0)}{with_foreign}"
+            )
     return differences
 
 
@@ -452,7 +469,7 @@ def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
     for position in event.positions:
         symbol = position.symbol
         expected = draft.expected(symbol)
-        least = min(expected, 0) - _taken_by_others(draft, symbol)
+        least = min(expected, 0) - _foreign_need(draft, symbol)
         if splits_others_short(draft, symbol, position.quantity):
             continue
         if position.quantity < least and can_hold(draft, symbol) and symbol not in {*roots, *draft.broker.filled}:
@@ -460,11 +477,11 @@ def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
             draft.halt("short_position", f"{symbol}: broker {position.quantity}, book {expected}")
 
 
-def _taken_by_others(draft: Draft, root: str) -> Quantity:
+def _foreign_need(draft: Draft, root: str) -> Quantity:
     """Return how many shares the puts of others take when they are exercised, and their short calls."""
-    held = ((parse_occ(symbol), quantity) for symbol, quantity in draft.broker.foreign_held.items())
-    takes = (-one.right * quantity for one, quantity in held if one is not None and one.root == root)
-    return OPTION_MULTIPLIER * total(each for each in takes if each > 0)
+    foreign_contracts = ((parse_occ(symbol), quantity) for symbol, quantity in draft.broker.foreign_held.items())
+    takes = (-one.right * quantity for one, quantity in foreign_contracts if one is not None and one.root == root)
+    return OPTION_MULTIPLIER * total(count for count in takes if count > 0)
 
 
 def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> None:
@@ -477,26 +494,28 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     for order in event.open_orders:
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
             draft.effects.append(CancelOrder(order.client_order_id))  # nothing here would ever end it
-    theirs = {p.symbol: p for p in event.positions}
-    quantities = {symbol: exact(p.quantity) for symbol, p in theirs.items()}
+    broker_positions = {p.symbol: p for p in event.positions}
+    quantities = {symbol: exact(p.quantity) for symbol, p in broker_positions.items()}
     count_fractions(draft, event.positions, judged=True)
     waiting = _told_cash(draft) - draft.book.cash
     if settle_without_ledger(draft, quantities, event.cash - waiting):
         draft.alarm("settled_without_ledger", "; ".join(differences))
     book, foreign = draft.book, draft.broker.foreign_held
-    symbols = sorted(theirs.keys() | book.positions.keys() | foreign.keys())
+    symbols = sorted(broker_positions.keys() | book.positions.keys() | foreign.keys())
     differing = [
         symbol
         for symbol in symbols
-        if (theirs[symbol].quantity if symbol in theirs else ZERO) != draft.expected(symbol)
+        if (broker_positions[symbol].quantity if symbol in broker_positions else ZERO) != draft.expected(symbol)
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
-        whose = _of_others(draft, differing, quantities, paid=event.cash != _told_cash(draft))
-        taken = [symbol for symbol in whose if take_over(draft, symbol, theirs.get(symbol), rule)]
-        for symbol in taken:
-            note_counted(draft, symbol)
-        if taken:
+        foreign_symbols = _foreign_symbols(draft, differing, quantities, paid=event.cash != _told_cash(draft))
+        adopted_symbols = [
+            symbol for symbol in foreign_symbols if take_over(draft, symbol, broker_positions.get(symbol), rule)
+        ]
+        for symbol in adopted_symbols:
+            note_takeover_day(draft, symbol)
+        if adopted_symbols:
             draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
             draft.put_book(replace(draft.book, cash=draft.book.cash + event.cash - _told_cash(draft)))
             with draft.because(ADOPTED):
@@ -505,34 +524,38 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
         draft.alarm("cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
         _adjust(draft, cash)
-        _keep_adjusted(draft, (*_adjusted(draft).amounts, cash))
+        _keep_adjustments(draft, (*_adjustments(draft).amounts, cash))
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
         transfer(draft, cash)
 
 
-def _of_others(draft: Draft, differing: Sequence[str], there: Mapping[str, Quantity], *, paid: bool) -> Sequence[str]:
+def _foreign_symbols(
+    draft: Draft, differing: Sequence[str], quantities: Mapping[str, Quantity], *, paid: bool
+) -> Sequence[str]:
     """Return the symbols whose difference no line will explain, and that may be others' doing.
 
     Not a split or an exercise whose line is to come; not, where nobody was paid, the desk's own that is missing, nor
     what may have replaced it; beside others not one in which a late fill may have been the desk's.
     """
-    if ended_unsettled(draft, there):
+    if lapsed_positions(draft, quantities):
         return ()  # shares and cash of an exercise: whose they are the lines will say
-    others = [symbol for symbol in differing if symbol not in draft.basket.to_come]
-    missing = set() if paid else {symbol for symbol in others if _lacks_own(draft, symbol, there.get(symbol, 0))}
-    if missing and any(there.get(symbol, 0) > draft.expected(symbol) for symbol in others):
+    candidates = [symbol for symbol in differing if symbol not in draft.basket.to_come]
+    missing = (
+        set() if paid else {symbol for symbol in candidates if _lacks_own(draft, symbol, quantities.get(symbol, 0))}
+    )
+    if missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in candidates):
         return ()
     if draft.trading.broker.foreign_orders != "ignore":
-        return others
-    late = {symbol for symbol in others if late_fill(draft, symbol) in draft.broker.seen}
-    return [symbol for symbol in others if symbol not in missing | late]
+        return candidates
+    late = {symbol for symbol in candidates if late_fill(draft, symbol) in draft.broker.seen}
+    return [symbol for symbol in candidates if symbol not in missing | late]
 
 
-def _lacks_own(draft: Draft, symbol: str, there: Quantity) -> bool:
-    """Return whether less than the desk's own is there."""
-    own = draft.held(symbol)
-    return bool(abs(own) > max(there if own > 0 else -there, 0))
+def _lacks_own(draft: Draft, symbol: str, broker_quantity: Quantity) -> bool:
+    """Return whether the broker has less than the desk's own quantity."""
+    own_quantity = draft.held(symbol)
+    return bool(abs(own_quantity) > max(broker_quantity if own_quantity > 0 else -broker_quantity, 0))
 
 
 def _adjust(draft: Draft, cash: Decimal) -> None:
@@ -542,37 +565,39 @@ def _adjust(draft: Draft, cash: Decimal) -> None:
     revalue(draft)
 
 
-def _adjusted(draft: Draft) -> Adjusted:
-    adjusted = draft.broker.adjusted
-    return Adjusted(()) if isinstance(adjusted, UnsetType) else adjusted
+def _adjustments(draft: Draft) -> Adjusted:
+    adjustments = draft.broker.adjusted
+    return Adjusted(()) if isinstance(adjustments, UnsetType) else adjustments
 
 
-def _keep_adjusted(draft: Draft, amounts: tuple[Decimal, ...], told: tuple[Decimal, ...] = ()) -> None:
-    """Keep the newest of what was booked unexplained, and of the lines that may explain it; nothing without any."""
-    kept = Adjusted(amounts[-ADJUSTED_MAX:], told[-ADJUSTED_MAX:]) if amounts else UNSET
-    if kept != draft.broker.adjusted:
-        draft.broker = replace(draft.broker, adjusted=kept)
+def _keep_adjustments(draft: Draft, amounts: tuple[Decimal, ...], told_amounts: tuple[Decimal, ...] = ()) -> None:
+    """Keep the newest cash adjustments and the lines that may explain them; UNSET without an adjustment."""
+    new_adjustments = Adjusted(amounts[-ADJUSTED_MAX:], told_amounts[-ADJUSTED_MAX:]) if amounts else UNSET
+    if new_adjustments != draft.broker.adjusted:
+        draft.broker = replace(draft.broker, adjusted=new_adjustments)
 
 
 def _take_adjusted_back(draft: Draft, event: BrokerReported) -> None:
-    """Take back cash that was booked unexplained once lines came that sum to it: they booked it again."""
-    adjusted, twice = _adjusted(draft), _told_cash(draft) - event.cash
-    if not (twice and adjusted.told) or draft.broker.filled or differing_positions(draft, event.positions):
+    """Reverse a cash adjustment once ledger lines of the same sum came: they booked that cash again."""
+    adjustments, twice = _adjustments(draft), _told_cash(draft) - event.cash
+    if not (twice and adjustments.told) or draft.broker.filled or differing_positions(draft, event.positions):
         return
-    of_lines = any(sum(some) == twice for some in _some_of(adjusted.told))
-    booked = next((some for some in _some_of(range(len(adjusted.amounts))) if _sum_of(adjusted, some) == twice), ())
-    if of_lines and booked:
+    of_lines = any(sum(some) == twice for some in _some_of(adjustments.told))
+    booked_places = next(
+        (some for some in _some_of(range(len(adjustments.amounts))) if _sum_of(adjustments, some) == twice), ()
+    )
+    if of_lines and booked_places:
         _adjust(draft, -twice)
-        left = tuple(amount for at, amount in enumerate(adjusted.amounts) if at not in booked)
-        _keep_adjusted(draft, left, adjusted.told)
+        other_amounts = tuple(amount for at, amount in enumerate(adjustments.amounts) if at not in booked_places)
+        _keep_adjustments(draft, other_amounts, adjustments.told)
 
 
-def _sum_of(adjusted: Adjusted, places: tuple[int, ...]) -> Decimal:
-    return sum((adjusted.amounts[place] for place in places), ZERO)
+def _sum_of(adjustments: Adjusted, places: tuple[int, ...]) -> Decimal:
+    return sum((adjustments.amounts[place] for place in places), ZERO)
 
 
 def _some_of(values: Sequence[T]) -> Iterator[tuple[T, ...]]:
-    """Return each choice of some of these, the fewest first."""
+    """Return all combinations of one or more values, the smallest first."""
     return chain.from_iterable(combinations(values, count) for count in range(1, len(values) + 1))
 
 
@@ -585,8 +610,8 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
         draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
         if event.positions or event.open_orders:
-            held = [p.symbol for p in event.positions] + list(event.open_orders)
-            draft.halt("reconciliation", f"the account is not empty and this journal is new: {', '.join(held)}")
+            open_symbols = [p.symbol for p in event.positions] + list(event.open_orders)
+            draft.halt("reconciliation", f"the account is not empty and this journal is new: {', '.join(open_symbols)}")
             return
         _adopt_cash(draft, event.cash)
         draft.risk = replace(draft.risk, reconciled=True)
@@ -611,16 +636,16 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
-    ended = len(event.ended_orders)
+    ended_count = len(event.ended_orders)
     orders = under_our_names(draft, (*event.ended_orders, *event.open_orders), event.asked_ns)
-    event = replace(event, ended_orders=orders[:ended], open_orders=orders[ended:])
-    accepted = accepts(draft, event)
+    event = replace(event, ended_orders=orders[:ended_count], open_orders=orders[ended_count:])
+    accepts_broker = accepts(draft, event)
     note_closes(draft)
     _take_over_lines(draft, event)
     _book_lieu(draft, None if late else event.positions)
     if late:
         return
-    if accepted:
+    if accepts_broker:
         accept(draft, event)
     _ask_for_the_missing(draft, event)
     count_refused_exits(draft, event)
@@ -638,25 +663,27 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
 
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     """Take over orders first, then their executions, then the ledger's other lines, each line once."""
-    noted = draft.broker  # these orders were read before positions and cash, which include them
+    old_broker = draft.broker  # these orders were read before positions and cash, which include them
     draft.lines = event.activities
     _split_before_fills(draft, event)
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
     for order in (*event.ended_orders, *event.open_orders):
         end_unheld_sale(draft, order)
-    touched = {s: at_ns for s, at_ns in draft.broker.touched.items() if noted.filled.get(s, -1) >= event.asked_ns}
+    touch_times = {
+        s: at_ns for s, at_ns in draft.broker.touched.items() if old_broker.filled.get(s, -1) >= event.asked_ns
+    }
     draft.broker = replace(
-        draft.broker, moved=noted.moved, filled=noted.filled, touched={**touched, **noted.touched}
+        draft.broker, moved=old_broker.moved, filled=old_broker.filled, touched={**touch_times, **old_broker.touched}
     )  # but not where a fill came later; foreign trades wait for the next report
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
             settle_cost(draft, fill)
-    give_up_sold(draft)
+    drop_sold_shares(draft)
     for activity in sorted(event.activities, key=turn):
         if activity.status == ANNOUNCED:
-            note_announced(draft, activity)
+            note_announcement(draft, activity)
         else:
             _book_once(draft, activity)
 
@@ -665,8 +692,8 @@ def _book_once(draft: Draft, line: Activity) -> None:
     if line.status == "pending" or not _mark_seen(draft, line):
         return
     if line.amount:
-        adjusted = _adjusted(draft)
-        _keep_adjusted(draft, adjusted.amounts, (*adjusted.told, line.amount))
+        adjustments = _adjustments(draft)
+        _keep_adjustments(draft, adjustments.amounts, (*adjustments.told, line.amount))
     if line.kind == CASH_IN_LIEU and line.status not in AMENDED:
         draft.basket = replace(draft.basket, lieu=(*draft.basket.early_lieu, line))
         return
@@ -681,16 +708,16 @@ def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> No
     """
     early = draft.basket.early_lieu
     for line in early:
-        held = draft.desk.holds.by_basket and line.symbol in draft.book.positions
-        gone = _all_paid_out(draft, line.symbol, positions) if held else None
-        if held and gone is None and _comes_early(draft, line, positions):
+        is_held = draft.desk.holds.by_basket and line.symbol in draft.book.positions
+        leaver = _all_paid_out(draft, line.symbol, positions) if is_held else None
+        if is_held and leaver is None and _comes_early(draft, line, positions):
             continue
         draft.basket = replace(draft.basket, lieu=tuple(other for other in draft.basket.early_lieu if other != line))
-        if gone is not None:
-            draft.basket = replace(draft.basket, leavers=tuple(it for it in draft.basket.leavers if it != gone))
-        told = line if gone is None else replace(line, kind=gone.kind, quantity=-Decimal(gone.quantity))
-        with draft.because(cause_of(told)):
-            book_activity(draft, told)
+        if leaver is not None:
+            draft.basket = replace(draft.basket, leavers=tuple(it for it in draft.basket.leavers if it != leaver))
+        new_line = line if leaver is None else replace(line, kind=leaver.kind, quantity=-Decimal(leaver.quantity))
+        with draft.because(cause_of(new_line)):
+            book_activity(draft, new_line)
     if early and not draft.basket.early_lieu:
         draft.basket = replace(draft.basket, lieu=UNSET)
 
@@ -704,8 +731,8 @@ def _all_paid_out(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ..
         return None
     if draft.broker.foreign_held.get(symbol) or symbol in draft.broker.owners.closes:
         return None
-    taken = (it for it in draft.basket.leavers if it.symbol == symbol and it.kind in SPLITS)
-    return next((it for it in taken if it.quantity == draft.held(symbol)), None)
+    split_leavers = (it for it in draft.basket.leavers if it.symbol == symbol and it.kind in SPLITS)
+    return next((it for it in split_leavers if it.quantity == draft.held(symbol)), None)
 
 
 def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:
@@ -714,16 +741,16 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
     For a day it waits too while the broker has no position any more, or with fractions one that is neither the book's
     nor that less the fraction: a split that changes less than a share is seen by nothing else.
     """
-    symbol, paid = line.symbol, fraction_paid(draft, line) or abs(exact(line.quantity))
+    symbol, fraction = line.symbol, lieu_fraction(draft, line) or abs(exact(line.quantity))
     if symbol in draft.basket.splits or positions is None:
         return True
-    there = next((position for position in positions if position.symbol == symbol), None)
-    if _shows_split(draft, symbol, there):
+    broker_position = next((position for position in positions if position.symbol == symbol), None)
+    if _shows_split(draft, symbol, broker_position):
         return True
-    quantity, expected = ZERO if there is None else there.quantity, draft.expected(symbol)
+    quantity, expected = ZERO if broker_position is None else broker_position.quantity, draft.expected(symbol)
     days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
-    doubtful = there is None or draft.fractional
-    return doubtful and days <= timedelta(days=1) and quantity not in (expected, expected - paid)
+    doubtful = broker_position is None or draft.fractional
+    return doubtful and days <= timedelta(days=1) and quantity not in (expected, expected - fraction)
 
 
 def _told_cash(draft: Draft) -> Decimal:
@@ -733,15 +760,17 @@ def _told_cash(draft: Draft) -> Decimal:
 
 def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
     """Book a split or a new name before what filled after it: a stop that rested over it sold the new shares."""
-    told = [line for line in event.activities if line.status not in (ANNOUNCED, "pending")]
-    for symbol in {line.symbol: None for line in told if line.kind in SPLITS and line.symbol in draft.book.positions}:
-        lines = [line for line in told if line.symbol == symbol and line.kind in SPLITS]
+    booked_lines = [line for line in event.activities if line.status not in (ANNOUNCED, "pending")]
+    for symbol in {
+        line.symbol: None for line in booked_lines if line.kind in SPLITS and line.symbol in draft.book.positions
+    }:
+        lines = [line for line in booked_lines if line.symbol == symbol and line.kind in SPLITS]
         _book_before_fills(draft, event, lines, symbol, symbol)
     for order in (*event.ended_orders, *event.open_orders):
-        ours = draft.find_order(order.client_order_id)
-        if ours is not None and order.filled > ours.filled and has_new_name(ours, order):
-            names = (ours.symbol, order.symbol)
-            lines = [line for line in told if line.symbol in names and line.kind in REORGANISED]
+        own_order = draft.find_order(order.client_order_id)
+        if own_order is not None and order.filled > own_order.filled and has_new_name(own_order, order):
+            names = (own_order.symbol, order.symbol)
+            lines = [line for line in booked_lines if line.symbol in names and line.kind in REORGANISED]
             _book_before_fills(draft, event, lines, *names)
 
 
@@ -751,26 +780,30 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
     What the report says to have filled before the lines is booked before them. A fill without its time came last.
     """
     since_ns = min((line.time_ns for line in lines), default=0)
-    before = [fill for fill in event.fills if fill.symbol == was and fill.filled_ns < since_ns]
-    filled = {order.client_order_id: order.filled for order in _filled_anew(draft, event, now)}
-    for fill in before:
+    fills_before_split = [fill for fill in event.fills if fill.symbol == was and fill.filled_ns < since_ns]
+    filled_quantities = {order.client_order_id: order.filled for order in _orders_with_fills(draft, event, now)}
+    for fill in fills_before_split:
         if draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
-        if filled.get(fill.client_order_id, -1) == fill.cumulative_quantity:
-            del filled[fill.client_order_id]  # all of it filled before
-    if filled:
+        if filled_quantities.get(fill.client_order_id, -1) == fill.cumulative_quantity:
+            del filled_quantities[fill.client_order_id]  # all of it filled before
+    if filled_quantities:
         for line in sorted(lines, key=turn):
             _book_once(draft, line)
 
 
-def _filled_anew(draft: Draft, event: BrokerReported, symbol: str) -> list[BrokerOrder]:
+def _orders_with_fills(draft: Draft, event: BrokerReported, symbol: str) -> list[BrokerOrder]:
     """Return the orders of the desk, and of its guard, that filled more than is booked."""
     orders = [order for order in (*event.ended_orders, *event.open_orders) if order.symbol == symbol and order.filled]
-    known = [(order, draft.find_order(order.client_order_id)) for order in orders]
+    order_pairs = [(order, draft.find_order(order.client_order_id)) for order in orders]
     return [
         order
-        for order, ours in known
-        if (is_of_guard(draft, order) if ours is None else ours.purpose != "foreign" and order.filled > ours.filled)
+        for order, own_order in order_pairs
+        if (
+            is_of_guard(draft, order)
+            if own_order is None
+            else own_order.purpose != "foreign" and order.filled > own_order.filled
+        )
     ]
 
 
@@ -788,12 +821,12 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         if line.status not in ("pending", ANNOUNCED):
             _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
-    rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
+    rule, accepts_broker = draft.trading.broker.foreign_orders, accepts(draft, event)
     whole = [order.client_order_id for order in foreign if not is_fraction(draft, order)]
-    held = [p.symbol for p in event.positions if abs(p.quantity) >= 1] + whole
+    open_symbols = [p.symbol for p in event.positions if abs(p.quantity) >= 1] + whole
     former = _held_by_former(draft, event)
-    if (rule == "halt" or (rule == "ignore" and former)) and not accepted and held:
-        detail = f"the account is not empty and this journal is new: {', '.join(held)}"
+    if (rule == "halt" or (rule == "ignore" and former)) and not accepts_broker and open_symbols:
+        detail = f"the account is not empty and this journal is new: {', '.join(open_symbols)}"
         if former:
             cure = "set paths.state_dir to its folder, or rltraderctl accept-broker takes over what it held"
             detail += f"; {former} is of an earlier journal of this desk: {cure}"
@@ -802,10 +835,10 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         return False
     draft.broker = replace(draft.broker, began_ns=event.asked_ns)
     _adopt_cash(draft, event.cash)
-    taken = "adopt" if accepted else rule
+    first_rule = "adopt" if accepts_broker else rule
     for position in event.positions:
-        take_over(draft, position.symbol, position, "ignore" if taken == "halt" else taken)
-    if taken == "halt" and event.positions:  # all below one share: perhaps of this desk, which lost its journal
+        take_over(draft, position.symbol, position, "ignore" if first_rule == "halt" else first_rule)
+    if first_rule == "halt" and event.positions:  # all below one share: perhaps of this desk, which lost its journal
         symbols = names_of([f"{exact(position.quantity)} {position.symbol}" for position in event.positions])
         detail = f"this journal is new and counts what is below one share as others', beside its book: {symbols}"
         draft.alarm("fraction_beside", f"{detail}; where it is the desk's own, rltraderctl accept-broker takes it in")
@@ -821,11 +854,11 @@ def _held_by_former(draft: Draft, event: BrokerReported) -> str:
     """Return an order by which an earlier journal's desk holds something, or may still buy it; "" without one."""
     net: dict[str, Decimal] = {}
     orders = [*event.open_orders, *event.ended_orders]
-    mine = [order for order in orders if is_of_former(draft, order.client_order_id)]
-    for order in mine:
+    former_orders = [order for order in orders if is_of_former(draft, order.client_order_id)]
+    for order in former_orders:
         net[order.symbol] = net.get(order.symbol, ZERO) + order.side * order.filled
-    there = {position.symbol for position in event.positions}
-    holding = (o for o in mine if o.status not in ENDED or (o.symbol in there and net[o.symbol] > 0))
+    broker_symbols = {position.symbol for position in event.positions}
+    holding = (o for o in former_orders if o.status not in ENDED or (o.symbol in broker_symbols and net[o.symbol] > 0))
     return next((order.client_order_id for order in holding), "")
 
 
@@ -835,10 +868,10 @@ def _adopt_cash(draft: Draft, cash: Decimal) -> None:
 
 def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
     """Look up by name each working order of ours that the broker does not list, before any verdict."""
-    listed = {order.client_order_id for order in (*event.open_orders, *event.ended_orders)}
+    listed_names = {order.client_order_id for order in (*event.open_orders, *event.ended_orders)}
     for order in tuple(draft.orders.values()):
         due = order.submitted_ns < event.asked_ns and order.looked_up_ns < event.asked_ns
-        if order.client_order_id not in listed and due and order.purpose != "foreign" and not order.in_hand:
+        if order.client_order_id not in listed_names and due and order.purpose != "foreign" and not order.in_hand:
             draft.look_up(order)
 
 
@@ -886,10 +919,12 @@ def _await_lines(draft: Draft, event: BrokerReported, differences: tuple[str, ..
     """
     if not only_awaited_differ(draft, event.positions, differences):
         return False
-    for symbol in sorted(replaced(draft, event.positions) & draft.book.positions.keys()):
-        left = f"{symbol} left by a corporate action, and no line tells yet what comes for it: no new risk until then"
+    for symbol in sorted(replaced_symbols(draft, event.positions) & draft.book.positions.keys()):
+        leave_text = (
+            f"{symbol} left by a corporate action, and no line tells yet what comes for it: no new risk until then"
+        )
         cure = "if nothing comes, rltraderctl accept-broker takes what the broker has"
-        draft.alarm("shares_renamed", f"{left}; {cure}", once=True, about=f"left {symbol}")
+        draft.alarm("shares_renamed", f"{leave_text}; {cure}", once=True, about=f"left {symbol}")
     suspicion = Suspicion(differences, event.asked_ns)
     draft.broker = replace(draft.broker, suspicion=suspicion, sighted_ns=draft.now_ns)
     draft.risk = replace(draft.risk, reconciled=False)
@@ -917,15 +952,15 @@ def _book_rounding(draft: Draft, event: BrokerReported) -> None:
 def _agree(draft: Draft) -> None:
     """Note that book and broker agree. This ends a halt for cash alone, and no other halt."""
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
-    _keep_adjusted(draft, _adjusted(draft).amounts)
+    _keep_adjustments(draft, _adjustments(draft).amounts)
     settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
     if settled or draft.risk.reconciled:
         draft.risk = replace(draft.risk, reconciled=True)
         draft.case_over("unreconciled", "broker_lost", "cash_unexplained")
-    for halted in draft.risk.halts:
-        if halted.reason == "cash_difference":
-            draft.end_halts(halted.reason)
-            draft.alarm("cash_explained", f"book and broker agree again; halted before: {halted.detail}")
+    for halt in draft.risk.halts:
+        if halt.reason == "cash_difference":
+            draft.end_halts(halt.reason)
+            draft.alarm("cash_explained", f"book and broker agree again; halted before: {halt.detail}")
 
 
 def _sight(draft: Draft, event: BrokerReported) -> None:

@@ -56,24 +56,31 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     symbol, broker = work.symbol, draft.broker
     if has_lapsed(draft, symbol):
         return Leave(0)  # nobody buys it: the ledger's line ends it, or a report without it
-    gone = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0  # others sold it of the desk's position
-    kept = _kept(draft, symbol, side, surplus)
-    working = draft.working(symbol, side) + gone - kept
+    foreign_sales = (
+        max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0
+    )  # others sold it of the desk's position
+    stop_quantity = _stop_quantity(draft, symbol, side, surplus)
+    working = draft.working(symbol, side) + foreign_sales - stop_quantity
     free = surplus - working
     if not confirmed(draft, symbol):
-        return _unreported(draft, work, free)
+        return _wait_for_report(draft, work, free)
     available = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
     quantity = free
     if available is not None:
-        beside = draft.expected(symbol) - draft.held(symbol)
-        foreign = max(-side * beside, 0) + broker.not_known(symbol)  # not the desk's
-        held_back, coming = may_be_free(hanging) - min(may_be_free(hanging), kept), on_its_way(draft, symbol, side)
+        foreign_net = draft.expected(symbol) - draft.held(symbol)
+        foreign = max(-side * foreign_net, 0) + broker.not_known(symbol)  # not the desk's
+        held_back, coming = (
+            may_be_free(hanging) - min(may_be_free(hanging), stop_quantity),
+            on_its_way(draft, symbol, side),
+        )
         quantity = max(min(free, available), min(free + held_back, available - foreign - coming))
     if quantity > 0:
-        all_left = abs(draft.held(symbol)) - working
-        leaves_none = quantity >= (all_left if available is None else min(all_left, available + kept))
+        free_quantity = abs(draft.held(symbol)) - working
+        leaves_none = quantity >= (
+            free_quantity if available is None else min(free_quantity, available + stop_quantity)
+        )
         if (leaves_none or symbol in draft.basket.to_come) and awaits_report(draft, work):
-            return _unreported(draft, work, quantity)
+            return _wait_for_report(draft, work, quantity)
         return Leave(quantity, closing=broker.follows_panic and not is_option(symbol))
     if surplus == _alone(draft, symbol) and given_up(draft, hanging):
         return Leave(surplus, closing=True)
@@ -81,11 +88,11 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     return Leave(quantity)
 
 
-def _kept(draft: Draft, symbol: str, side: int, surplus: Quantity) -> Quantity:
+def _stop_quantity(draft: Draft, symbol: str, side: int, surplus: Quantity) -> Quantity:
     """Return the quantity of stops that rest on below what the exit leaves: it is no part of what is to be sold."""
     stops = [o.remaining for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, PROTECTION)]
-    left: Quantity = abs(draft.held(symbol)) - surplus
-    return min(total(stops), max(left, 0))
+    rest: Quantity = abs(draft.held(symbol)) - surplus
+    return min(total(stops), max(rest, 0))
 
 
 def awaits_report(draft: Draft, work: Work) -> bool:
@@ -106,7 +113,7 @@ def _requested_ns(draft: Draft, work: Work) -> int:
     return work.report_ns if last is None or work.report_ns >= last.news_ns else 0
 
 
-def _unreported(draft: Draft, work: Work, quantity: Quantity) -> Leave:
+def _wait_for_report(draft: Draft, work: Work, quantity: Quantity) -> Leave:
     """Request a report and wait for it; without one in time the broker's own call closes `quantity`."""
     since_ns = _requested_ns(draft, work)
     if not since_ns or (since_ns < draft.broker.asked_ns and confirmed(draft, work.symbol)):
@@ -121,8 +128,8 @@ def _unreported(draft: Draft, work: Work, quantity: Quantity) -> Leave:
 def _may_have_closed(draft: Draft, work: Work) -> bool:
     """Return True when another such call could close what others hold: the last one was unanswered, and has no name."""
     last = draft.find_order(work.order_id) if work.order_id else None
-    unanswered = last is not None and last.closing and not last.known and last.status != REJECTED
-    return unanswered and bool(draft.broker.foreign_held.get(work.symbol))
+    is_unanswered = last is not None and last.closing and not last.known and last.status != REJECTED
+    return is_unanswered and bool(draft.broker.foreign_held.get(work.symbol))
 
 
 def ways_out(draft: Draft, work: Work, side: int, leave: Leave) -> tuple[Leave, ...]:
@@ -254,8 +261,8 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
         auction=intent.auction,
         closing=intent.closing,
     )
-    sent = submission_of(draft, order)
-    if not draft.leaves(sent):
+    submission = submission_of(draft, order)
+    if not draft.leaves(submission):
         return
     if intent.closing:  # by the report that the order itself makes old
         report_closing(draft, work, intent.quantity)
@@ -266,7 +273,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
     draft.works = {**draft.works, work.key: on_its_way}
     if isinstance(draft.session.untraded, UnsetType) or intent.symbol not in draft.session.untraded:
         draft.count_sent()  # what is refused in any case takes no order from the others
-    draft.effects.append(sent)
+    draft.effects.append(submission)
 
 
 def submission_of(draft: Draft, order: Order) -> SubmitOrder:
@@ -335,13 +342,13 @@ def hangs(draft: Draft, order: Order) -> bool:
 
 def tend_exits(draft: Draft, symbol: str, side: int, surplus: Quantity) -> tuple[list[Order], list[Order]]:
     """Cancel the exit orders of `symbol` that are too old or too large; returns the good ones and the others."""
-    mine = [o for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, EXIT)]
-    hanging = [order for order in mine if hangs(draft, order)]
-    well = [order for order in mine if order not in hanging]
+    own_orders = [o for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, EXIT)]
+    hanging = [order for order in own_orders if hangs(draft, order)]
+    well = [order for order in own_orders if order not in hanging]
     too_much = sum(order.remaining for order in well) > surplus
     for order in well:
-        priced = order.limit_price is not None or order.auction
-        if too_much or (priced and worked_ns(draft, order) >= reprice_ns(draft)):
+        has_price = order.limit_price is not None or order.auction
+        if too_much or (has_price and worked_ns(draft, order) >= reprice_ns(draft)):
             draft.cancel(order.client_order_id)
     for order in hanging:
         draft.cancel(order.client_order_id)
@@ -384,8 +391,8 @@ def may_be_free(hanging: Sequence[Order]) -> Quantity:
 
 def on_its_way(draft: Draft, symbol: str, side: int) -> Quantity:
     """Return the quantity of working orders that the broker did not show yet: its report counts them as free."""
-    mine = [order for order in draft.orders.values() if (order.symbol, order.side) == (symbol, side)]
-    return total(order.remaining for order in mine if not _is_shown(order))
+    own_orders = [order for order in draft.orders.values() if (order.symbol, order.side) == (symbol, side)]
+    return total(order.remaining for order in own_orders if not _is_shown(order))
 
 
 def _is_shown(order: Order) -> bool:
@@ -397,9 +404,9 @@ def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
 
     False with an order among them that the broker did not show: it may still be on its way.
     """
-    shown = [order for order in hanging if order.known and order.status != UNKNOWN and order.cancel_since_ns]
-    since_ns = max((order.cancel_since_ns for order in shown), default=draft.now_ns)
-    return len(shown) == len(hanging) and draft.now_ns - since_ns >= GIVEN_UP_NS
+    known_orders = [order for order in hanging if order.known and order.status != UNKNOWN and order.cancel_since_ns]
+    since_ns = max((order.cancel_since_ns for order in known_orders), default=draft.now_ns)
+    return len(known_orders) == len(hanging) and draft.now_ns - since_ns >= GIVEN_UP_NS
 
 
 def note_held_up(draft: Draft, symbol: str, surplus: Quantity, hanging: Sequence[Order]) -> None:
@@ -415,6 +422,6 @@ def in_the_way(draft: Draft) -> dict[str, Order]:
 
 
 def _report(draft: Draft, order: Order, why: str) -> None:
-    what = in_words(order.side, order.remaining, order.symbol)
-    detail = f"{order.client_order_id} ({what}, {order.status}) {why}"
+    order_text = in_words(order.side, order.remaining, order.symbol)
+    detail = f"{order.client_order_id} ({order_text}, {order.status}) {why}"
     draft.alarm("exit_stuck", detail, once=True, about=f"{order.symbol} {why}")  # not of each of its attempts

@@ -33,7 +33,7 @@ from daemon.core.events import (
 from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import check_blind, note_trading, revalue
 from daemon.core.risk.marks import take_quotes
-from daemon.core.risk.splits import note_told
+from daemon.core.risk.splits import note_market_split
 from daemon.core.state import Ask
 from strategies.kit.contract import Bar, BarStrategy, Leg
 from strategies.kit.units import MILLISECOND_NS, SECOND_NS
@@ -77,9 +77,9 @@ class AtEachBar:
 
     def begin(self, draft: Draft, legs: tuple[Leg, ...]) -> None:
         """Give up what remains of earlier bars' baskets in the same symbols."""
-        again = {leg.symbol for leg in legs}
+        new_symbols = {leg.symbol for leg in legs}
         draft.works = {
-            key: work for key, work in draft.works.items() if work.reason != "policy" or work.symbol not in again
+            key: work for key, work in draft.works.items() if work.reason != "policy" or work.symbol not in new_symbols
         }
 
     # --- bars ---------------------------------------------------------------------------------------------------------
@@ -133,8 +133,8 @@ class AtEachBar:
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
         """Apply a correction to later rows. If the bar was not observed yet, it is replaced there."""
-        bar, doubted = event.bar, draft.doubted
-        if doubted is not None and doubted.start_ns == bar.start_ns:
+        bar, doubted_bar = event.bar, draft.doubted
+        if doubted_bar is not None and doubted_bar.start_ns == bar.start_ns:
             draft.doubted = None
             self.on_bar_closed(draft, BarClosed(event.time_ns, bar))
             return
@@ -157,17 +157,17 @@ class AtEachBar:
         symbol, from_ns, spec = event.symbol, event.from_ns, draft.spec
         newest_ns = draft.basket.newest.get(symbol, 0) if self._several else draft.session.last_bar_ns
         if newest_ns < from_ns:
-            note_told(draft, symbol, from_ns)
+            note_market_split(draft, symbol, from_ns)
         former_ns = draft.basket.split_from.get(symbol, 0)
         if symbol not in self._symbols or from_ns <= former_ns or draft.risk.strategy_off:
             return
-        taken = self._strategy.split(draft, symbol, event.ratio, from_ns)
-        if not taken and former_ns == -from_ns:
+        did_split = self._strategy.split(draft, symbol, event.ratio, from_ns)
+        if not did_split and former_ns == -from_ns:
             return
         draft.basket = replace(
-            draft.basket, split_ns={**draft.basket.split_from, symbol: from_ns if taken else -from_ns}
+            draft.basket, split_ns={**draft.basket.split_from, symbol: from_ns if did_split else -from_ns}
         )
-        if not taken and spec.history_bars:
+        if not did_split and spec.history_bars:
             detail = f'{symbol} split {event.ratio:g} for 1, {spec.name} has no "split": its bars are of the old shares'
             draft.halt("history_missing", detail)
         if newest_ns >= from_ns or former_ns == -from_ns:
@@ -177,21 +177,21 @@ class AtEachBar:
         if symbol in draft.marks and symbol not in draft.book.positions:
             draft.marks = {**draft.marks, symbol: draft.marks[symbol] / Decimal(str(event.ratio))}
 
-    def _judge(self, draft: Draft, doubted: Bar, later: Bar) -> None:
+    def _judge(self, draft: Draft, doubted_bar: Bar, later: Bar) -> None:
         """Judge a doubted bar by the next: beyond the same side of the last close confirms it, else it is refused.
 
         The strategy sees a confirmed bar, but no question is asked: it is a bar old.
         """
         spot, draft.doubted = draft.session.spot, None
         if self._several:
-            draft.count_rejected("leap", doubted.symbol)
+            draft.count_rejected("leap", doubted_bar.symbol)
             return
-        same = (doubted.close - spot) * (later.close - spot) > 0
-        if same and _far(draft, spot, doubted.close) and _far(draft, spot, later.close):
-            self._take(draft, doubted)
+        same = (doubted_bar.close - spot) * (later.close - spot) > 0
+        if same and _far(draft, spot, doubted_bar.close) and _far(draft, spot, later.close):
+            self._take(draft, doubted_bar)
             self._observe(draft, ask=False)
         else:
-            draft.count_rejected("leap", doubted.symbol)
+            draft.count_rejected("leap", doubted_bar.symbol)
 
     def _leaps(self, draft: Draft, bar: Bar) -> bool:
         """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
@@ -206,15 +206,15 @@ class AtEachBar:
 
         A doubted bar is first checked against the quotes that close it.
         """
-        doubted, holds = draft.doubted, draft.desk.holds
-        if doubted is not None and event.closes_bar_ns == doubted.start_ns:
-            if _supported(draft, doubted, event):
+        doubted_bar, holds = draft.doubted, draft.desk.holds
+        if doubted_bar is not None and event.closes_bar_ns == doubted_bar.start_ns:
+            if _supported(draft, doubted_bar, event):
                 draft.doubted = None
-                self._take(draft, doubted)
+                self._take(draft, doubted_bar)
                 holds.watch(draft)
             elif self._several:
                 draft.doubted = None
-                draft.count_rejected("leap", doubted.symbol)
+                draft.count_rejected("leap", doubted_bar.symbol)
         quotes = take_quotes(draft, event.quotes)
         if quotes and draft.book.positions:
             holds.note_quotes(draft, quotes)
@@ -222,8 +222,8 @@ class AtEachBar:
         if quotes:
             holds.quoted(draft, quotes, event.closes_bar_ns)
         pending = draft.pending_bars
-        closed = pending and event.closes_bar_ns == pending[0].start_ns
-        if closed and self._symbols.issubset([bar.symbol for bar in pending]):  # each has its bar of the minute
+        is_closed = pending and event.closes_bar_ns == pending[0].start_ns
+        if is_closed and self._symbols.issubset([bar.symbol for bar in pending]):  # each has its bar of the minute
             self._observe(draft)
 
     def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
@@ -262,9 +262,9 @@ class AtEachBar:
         rules, served, valid_ns = draft.trading.served, False, draft.trading.execution.policy_valid_s * SECOND_NS
         if not isinstance(rules, UnsetType) and not draft.identity.by_tape:  # another process answers
             served, valid_ns = True, rules.deadline_ms * MILLISECOND_NS
-        valid_until = draft.now_ns + valid_ns
-        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, observation.newest(spec), served)
-        draft.effects.append(AskPolicy(draft.decision, valid_until, observation, served))
+        valid_until_ns = draft.now_ns + valid_ns
+        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until_ns, observation.newest(spec), served)
+        draft.effects.append(AskPolicy(draft.decision, valid_until_ns, observation, served))
 
     def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
         """End the running session; the end of another session changes nothing."""
@@ -304,8 +304,8 @@ def _is_late(draft: Draft, bar: Bar) -> bool:
 
 def _is_known(draft: Draft, bar: Bar) -> bool:
     """Return True for a bar that arrived before."""
-    doubted = draft.doubted
-    if doubted is not None and (doubted.start_ns, doubted.symbol) == (bar.start_ns, bar.symbol):
+    doubted_bar = draft.doubted
+    if doubted_bar is not None and (doubted_bar.start_ns, doubted_bar.symbol) == (bar.start_ns, bar.symbol):
         return True
     if bar.start_ns != draft.session.last_bar_ns:
         return False
@@ -322,5 +322,5 @@ def _far(draft: Draft, reference: float, *prices: float) -> bool:
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:
     """Return True when the quotes since the bar began imply prices near all of the bar's."""
-    implied = draft.desk.holds.implied_price(draft, bar, event)
-    return implied is not None and not _far(draft, implied, bar.open, bar.high, bar.low, bar.close)
+    price = draft.desk.holds.implied_price(draft, bar, event)
+    return price is not None and not _far(draft, price, bar.open, bar.high, bar.low, bar.close)

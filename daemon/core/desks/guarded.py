@@ -35,7 +35,7 @@ from strategies.kit.contract import (
 from strategies.kit.plain import CURE, not_plain
 from strategies.registry import STRATEGIES
 
-Made = TypeVar("Made", Decision, Rebalance)
+DecisionT = TypeVar("DecisionT", Decision, Rebalance)
 WHOLE = (int, np.integer)
 
 
@@ -46,11 +46,13 @@ class GuardedStrategy:
     type than its contract has, a number that is NaN or infinite, what the journal cannot keep.
     """
 
-    __slots__ = ("_known", "_strategy")
+    __slots__ = ("_last_bars", "_strategy")
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
-        self._known: tuple[Any, Mapping[str, tuple[Bar, ...]]] | None = None  # of the newest state that was asked for
+        self._last_bars: tuple[Any, Mapping[str, tuple[Bar, ...]]] | None = (
+            None  # of the newest state that was asked for
+        )
 
     def observe(self, draft: Draft, bars: tuple[Bar, ...], view: View) -> Observation | None:
         """Pass bars and return the observation; None while not warm, or off."""
@@ -65,12 +67,14 @@ class GuardedStrategy:
         _keep(draft, state, "observe")
         return observation
 
-    def decide(self, draft: Draft, answer: Answer, view: View, kind: type[Made], *, shown: bool = False) -> Made:
+    def decide(
+        self, draft: Draft, answer: Answer, view: View, kind: type[DecisionT], *, shown: bool = False
+    ) -> DecisionT:
         """Return the decision on the policy's answer, of the type that the strategy's contract has.
 
         `shown`: what it would decide on another policy's answer; the state stays.
         """
-        decision: Made
+        decision: DecisionT
         state, decision = self._strategy.decide(draft.strategy, answer, view)
         _check(decision, kind, "decide")
         _check_decision(decision, len(draft.spec.actions))
@@ -111,36 +115,36 @@ class GuardedStrategy:
 
         Those of the newest state are remembered: reading thousands of bars takes milliseconds.
         """
-        if self._known is None or self._known[0] is not draft.strategy:
+        if self._last_bars is None or self._last_bars[0] is not draft.strategy:
             try:
-                checked = {} if self._known is None else self._known[1]
-                self._known = draft.strategy, kept_bars(self._strategy, draft.strategy, checked)
+                checked_bars = {} if self._last_bars is None else self._last_bars[1]
+                self._last_bars = draft.strategy, kept_bars(self._strategy, draft.strategy, checked_bars)
             except Exception:
                 if not draft.risk.strategy_off:
                     raise
                 return {}
-        return self._known[1]
+        return self._last_bars[1]
 
 
 def kept_bars(
-    strategy: Any, state: Any, checked: Mapping[str, tuple[Bar, ...]] = MappingProxyType({})
+    strategy: Any, state: Any, checked_bars: Mapping[str, tuple[Bar, ...]] = MappingProxyType({})
 ) -> Mapping[str, tuple[Bar, ...]]:
     """Return the bars that a daily strategy keeps. Raises what it raises, and TypeError for no mapping to bars.
 
-    A tuple that is in `checked` too is not looked through again.
+    A tuple that is in `checked_bars` too is not looked through again.
     """
     bars: Any = strategy.known(state)
     if not isinstance(bars, Mapping):
         raise TypeError(f"known returned {type(bars).__name__}: a mapping of symbols to bars is expected")
     for symbol, history in bars.items():
-        if history is checked.get(symbol) and isinstance(history, tuple):
+        if history is checked_bars.get(symbol) and isinstance(history, tuple):
             continue
         if not (isinstance(history, tuple | list) and all(isinstance(bar, Bar) for bar in history)):
             raise TypeError(f"known returned {str(history)[:100]} for {symbol}: a tuple of bars is expected")
     return dict(bars)
 
 
-def blamed(error: Exception) -> tuple[str, bool]:
+def blame(error: Exception) -> tuple[str, bool]:
     """Return an error in words, with the line of the strategy's file that raised it; and whether it is the strategy's.
 
     It is where the strategy raised, or where what it had just returned could not be used.
@@ -148,15 +152,15 @@ def blamed(error: Exception) -> tuple[str, bool]:
     guard = file = place = ""
     asked = False
     for frame, line in walk_tb(error.__traceback__):
-        here, owner = frame.f_code.co_filename, frame.f_locals.get("self")
-        if guard and not file and here != guard:
-            file = here
+        frame_file, owner = frame.f_code.co_filename, frame.f_locals.get("self")
+        if guard and not file and frame_file != guard:
+            file = frame_file
         if isinstance(owner, GuardedStrategy):
             call = frame.f_code.co_name
-            guard, place = here, "" if str(error).startswith(call) else f" (what {call} returned)"
+            guard, place = frame_file, "" if str(error).startswith(call) else f" (what {call} returned)"
         elif frame.f_code.co_name in _ASKING and isinstance(getattr(owner, "_strategy", None), GuardedStrategy):
             asked = True
-        if file and here == file:
+        if file and frame_file == file:
             place = f" ({file}, line {line})"
     return f"{type(error).__name__}: {error}{place}", asked or bool(guard)
 
@@ -173,18 +177,18 @@ def _keep(draft: Draft, state: Any, call: str) -> None:
     draft.strategy = state
 
 
-def _check_decision(decided: Decision | Rebalance, actions: int) -> None:
-    """Raise TypeError or ValueError for a choice, action, target or basket that is none."""
-    choice: Choice | None = decided.choice
-    if choice is not None or isinstance(decided, Decision):
+def _check_decision(decision: Decision | Rebalance, actions: int) -> None:
+    """Raise TypeError or ValueError for an invalid choice, action, target or basket."""
+    choice: Choice | None = decision.choice
+    if choice is not None or isinstance(decision, Decision):
         _check(choice, Choice, "decide")
     chosen: tuple[Any, ...] = () if choice is None else (choice.action,)
-    if isinstance(decided, Rebalance):
-        _check_rebalance(decided)
-        chosen = chosen or decided.actions
+    if isinstance(decision, Rebalance):
+        _check_rebalance(decision)
+        chosen = chosen or decision.actions
     else:
-        _check(decided.target, Target, "decide")
-        chosen += (decided.resolved,)
+        _check(decision.target, Target, "decide")
+        chosen += (decision.resolved,)
     if choice is not None and not isfinite(choice.confidence + sum(choice.probabilities)):
         raise ValueError(f"decide returned a probability or confidence that is not finite: {choice}")
     for action in chosen:
@@ -192,13 +196,13 @@ def _check_decision(decided: Decision | Rebalance, actions: int) -> None:
             raise ValueError(f"decide returned action {action!r}: the index of one of {actions} actions is expected")
 
 
-def _check_rebalance(decided: Rebalance) -> None:
-    """Raise TypeError or ValueError for legs that are none, and for what no table of the journal takes as text."""
-    _check(decided.basket, Basket, "decide")
-    for leg in decided.basket.legs:
+def _check_rebalance(rebalance: Rebalance) -> None:
+    """Raise TypeError or ValueError for invalid legs, and for names and notes that the journal cannot store."""
+    _check(rebalance.basket, Basket, "decide")
+    for leg in rebalance.basket.legs:
         _check(leg, Leg, "decide")
-    notes = decided.notes
-    for text in (decided.name, *notes, *notes.values(), *[leg.symbol for leg in decided.basket.legs]):
+    notes = rebalance.notes
+    for text in (rebalance.name, *notes, *notes.values(), *[leg.symbol for leg in rebalance.basket.legs]):
         if type(text) is not str:
             kind = type(text).__name__
             raise TypeError(f"decide returned a {kind} as a name, note or symbol of its Rebalance: str is expected")
@@ -215,9 +219,9 @@ def _check_options(options: Any, spec: Spec) -> None:
             _check(leg, Leg | None, "options")
         if len(option.legs) != actions or not (isinstance(option.greedy, WHOLE) and 0 <= option.greedy < actions):
             raise ValueError(f"options returned {option}: a leg or None for each of {actions} actions is expected")
-    named = tuple([option.symbol for option in options])
-    if named != spec.symbols:
-        raise ValueError(f"options returned those of {named}: those of {spec.symbols} are expected")
+    symbols = tuple([option.symbol for option in options])
+    if symbols != spec.symbols:
+        raise ValueError(f"options returned those of {symbols}: those of {spec.symbols} are expected")
 
 
 def _check(value: Any, kind: type[Any] | UnionType, call: str) -> None:
@@ -229,29 +233,29 @@ def _check(value: Any, kind: type[Any] | UnionType, call: str) -> None:
 _encode = msgspec.json.encode
 
 
-def head_rows(draft: Draft, decision: int, answer: Answer, decided: Rebalance | None = None) -> Iterator[HeadRow]:
-    """The rows of an answer; none where it has no heads and no values by symbol. `decided`: of a desk of shares."""
+def head_rows(draft: Draft, decision: int, answer: Answer, rebalance: Rebalance | None = None) -> Iterator[HeadRow]:
+    """The rows of an answer; none where it has no heads and no values by symbol. `rebalance`: of a desk of shares."""
     if not answer.heads and not draft.spec.by_row:
         return
     spec, now_ns = draft.spec, draft.now_ns
     portfolio = draft.desk.holds.view(draft, now_ns).portfolio
-    if not spec.rows_are_symbols or portfolio is None or decided is None:
+    if not spec.rows_are_symbols or portfolio is None or rebalance is None:
         numbers = {head.name: _numbers(answer.heads[head.name], head.shape, 0) for head in spec.heads}
         yield HeadRow(decision, "", now_ns, _encode(answer.logits).decode(), _encode(numbers).decode(), None, None, "")
         return
-    goals = {leg.symbol: leg.goal for leg in decided.basket.legs}
+    goals = {leg.symbol: leg.goal for leg in rebalance.basket.legs}
     for place, symbol in enumerate(spec.symbols):
         numbers = {head.name: _numbers(answer.heads[head.name], head.shape, place) for head in spec.heads}
-        held, price = portfolio.shares[place], portfolio.prices[place]
+        quantity, price = portfolio.shares[place], portfolio.prices[place]
         yield HeadRow(
             decision=decision,
             symbol=symbol,
             time_ns=now_ns,
             answer=_encode(_of_row(answer.logits, spec, place)).decode(),
             heads=_encode(numbers).decode(),
-            weight_before=_weight(held, price, portfolio.equity),
-            weight_after=_weight(float(goals.get(symbol, held)), price, portfolio.equity),
-            note=decided.notes.get(symbol, ""),
+            weight_before=_weight(quantity, price, portfolio.equity),
+            weight_after=_weight(float(goals.get(symbol, quantity)), price, portfolio.equity),
+            note=rebalance.notes.get(symbol, ""),
         )
 
 

@@ -59,11 +59,11 @@ from daemon.core.risk.marks import (
     guarded,
     leaps,
     mark_options,
-    marked,
     measure,
     model_price,
     note_bar,
     note_quotes,
+    position_price,
     would_fetch,
 )
 from daemon.core.session import expires_by_close, flatten_from_ns, minutes_to
@@ -158,14 +158,14 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return  # retried one re-price interval later
     # a short position is bought back at the market
     quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None
-    priced = None if quote is None else _priced_while_wide(draft, quote, work)
-    if resting(draft, work.symbol) and (_cannot_leave(draft, work, quote, priced, surplus) or lift(draft, work)):
+    wide_price = None if quote is None else _priced_while_wide(draft, quote, work)
+    if resting(draft, work.symbol) and (_cannot_leave(draft, work, quote, wide_price, surplus) or lift(draft, work)):
         return  # the stop rests on until the sale could leave
     leave = sellable(draft, work, side, surplus, [*hanging, *resting(draft, work.symbol)])
     quantity = leave.quantity
-    if quantity <= 0 or _cannot_leave(draft, work, quote, priced, quantity):
+    if quantity <= 0 or _cannot_leave(draft, work, quote, wide_price, quantity):
         return
-    price, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
+    price, contract = _exit_limit(quote, wide_price, work, draft), draft.contract_of(work.symbol)
     view = replace(risk_view(draft), orders=in_the_way(draft))
     for way in ways_out(draft, work, side, leave):
         limit = way.limit(price, side)
@@ -175,12 +175,14 @@ def _drive_exit(draft: Draft, work: Work) -> None:
             return
 
 
-def _cannot_leave(draft: Draft, work: Work, quote: Quote | None, priced: Decimal | None, quantity: Quantity) -> bool:
+def _cannot_leave(
+    draft: Draft, work: Work, quote: Quote | None, wide_price: Decimal | None, quantity: Quantity
+) -> bool:
     """Return True for an exit without a price to leave at: nobody bids (an alarm), or a quote may still come."""
     if quote is not None and quote.bid <= 0:
         why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
         draft.alarm("no_bid", why, once=True, about=work.symbol)
-        if priced is None:
+        if wide_price is None:
             return True
     return _quote_may_come(draft, work, quote)
 
@@ -207,11 +209,11 @@ def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None
     """
     if not guarded(draft) or not is_wide(quote, draft.trading.risk):
         return None
-    modelled = model_price(draft, quote.symbol)
+    model_value = model_price(draft, quote.symbol)
     fetch = would_fetch(draft, quote.symbol)
-    if work.reason in BY_PRICE and modelled is not None and fetch is not None:
+    if work.reason in BY_PRICE and model_value is not None and fetch is not None:
         return fetch
-    return modelled
+    return model_value
 
 
 def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
@@ -236,12 +238,12 @@ def _is_last_attempt(draft: Draft) -> bool:
     return session is not None and draft.now_ns + again_ns >= session.close_ns
 
 
-def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: Draft) -> Decimal | None:
+def _exit_limit(quote: Quote | None, wide_price: Decimal | None, work: Work, draft: Draft) -> Decimal | None:
     """Return the next attempt's limit: first the mid where configured, then below the bid, then None (market, also
     unquoted).
 
     At most the collar below the confirmed mark (or the price paid, before there is one), and never above it, whatever
-    the bid; the walk to the market ends that. While the quote is wide `priced` stands in for the mark, and only an
+    the bid; the walk to the market ends that. While the quote is wide `wide_price` stands in for the mark, and only an
     exit that the price itself asks for, or the one before the close of a contract's last day, ends at the market. So
     does at once the last attempt before the close: a limit that does not fill would be held over night.
     """
@@ -249,12 +251,12 @@ def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: 
     if quote is None:
         return None
     ends = attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
-    if ends and (priced is None or _may_reach_market(draft, quote, work)):
+    if ends and (wide_price is None or _may_reach_market(draft, quote, work)):
         return None
     reference = measure(draft, quote.symbol)
     if attempt == 0 and rules.exit_start == "mid":
         return _on_grid(mid(quote) if reference is None else reference, quote.symbol, ROUND_CEILING)
-    price = reference if priced is None else priced
+    price = reference if wide_price is None else wide_price
     limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
     if price and guarded(draft):
         limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
@@ -293,8 +295,8 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     contract = next((contract for contract in chosen if contract.right == target.side), None)
     quote = draft.quotes.get(contract.symbol) if contract is not None else None
     if contract is None or quote is None or quote.ask <= 0 or quote.bid <= 0:
-        what = "no contract fits the limits" if contract is None else f"no two-sided quote for {contract.symbol}"
-        return _denied(draft, Denial("no_quote", what))
+        problem = "no contract fits the limits" if contract is None else f"no two-sided quote for {contract.symbol}"
+        return _denial_outcome(draft, Denial("no_quote", problem))
     bound = entry_bound(quote, draft.trading.risk.price_collar)
     limit = entry_limit(quote, draft.trading.execution.entry_slack, bound)
     equity = draft.book.equity * Decimal(str(draft.size_share))
@@ -323,7 +325,7 @@ def _reduce(
     side = -1 if position.quantity > 0 else 1
     under_way = draft.exit_of(position.symbol)
     if under_way is not None and keep:
-        return _denied(draft, Denial("duplicate_intent", f"an exit of {position.symbol} is under way"))
+        return _denial_outcome(draft, Denial("duplicate_intent", f"an exit of {position.symbol} is under way"))
     contract = draft.contracts.get(position.symbol)
     intent = Intent(
         EXIT, contract, position.symbol, side, abs(position.quantity - goal), None, choice.confidence, logits
@@ -334,7 +336,7 @@ def _reduce(
     return TargetOutcome("exit", verdicts, work.key if work else "")
 
 
-def _denied(draft: Draft, denial: Denial) -> TargetOutcome:
+def _denial_outcome(draft: Draft, denial: Denial) -> TargetOutcome:
     draft.count_denials((denial.gate,))
     return TargetOutcome("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
 
@@ -376,12 +378,12 @@ def flatten(draft: Draft, session: Session) -> None:
             exit_in_time(draft, position, session)
 
 
-def split_exercised(draft: Draft, line: Activity) -> None:
+def split_exercise_shares(draft: Draft, line: Activity) -> None:
     """Book a split of shares from an exercise: their number changes, their cost stays."""
     position = draft.book.positions.get(line.symbol)
     if position is not None:
-        moved = replace(position, quantity=position.quantity + draft.counted(line.quantity))
-        draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: moved}))
+        new_position = replace(position, quantity=position.quantity + draft.counted(line.quantity))
+        draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: new_position}))
         revalue(draft)
 
 
@@ -414,7 +416,7 @@ class OneOption:
         position = draft.holding
         if position is None:
             return View(now_ns, session)
-        price = marked(draft, position.symbol)
+        price = position_price(draft, position.symbol)
         gain = 0.0 if price is None or not position.cost else float(price * position.quantity / position.cost) - 1.0
         age = max(now_ns - position.opened_ns, 0) / MINUTE_NS
         return View(now_ns, session, position.right, gain, age)
@@ -425,13 +427,13 @@ class OneOption:
         stats, actions = draft.stats, list(draft.stats.actions or (0,) * len(draft.spec.actions))
         actions[decision.resolved] += 1
         draft.stats = replace(stats, decisions=stats.decisions + 1, actions=tuple(actions))
-        done = TargetOutcome("hold")
+        result = TargetOutcome("hold")
         position = draft.holding
         if not _is_held(decision.target, position):
             if position is None:
-                done = _enter(draft, ask.decision, decision.target, decision.choice, answer.logits)
+                result = _enter(draft, ask.decision, decision.target, decision.choice, answer.logits)
             else:
-                done = _reduce(draft, position, ask.decision, decision.target, decision.choice, answer.logits)
+                result = _reduce(draft, position, ask.decision, decision.target, decision.choice, answer.logits)
         choice, names = decision.choice, draft.spec.actions
         draft.records.append(
             DecisionRow(
@@ -445,9 +447,9 @@ class OneOption:
                 probabilities=_encode(choice.probabilities).decode(),
                 logits=_encode(answer.logits).decode(),
                 target=_as_json(decision.target),
-                gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
-                work=done.work or None,
-                outcome=done.outcome,
+                gates=_encode(result.verdicts.by_gate).decode() if result.verdicts else None,
+                work=result.work or None,
+                outcome=result.outcome,
                 model=model,
                 row=ask.row,
             )
@@ -471,9 +473,9 @@ class OneOption:
             symbols = tuple(dict.fromkeys((*symbols, *option_symbols(draft), *at_work)))
         if symbols == draft.watched:
             return
-        ordered = {order.symbol for order in draft.closed.values()}
+        order_symbols = {order.symbol for order in draft.closed.values()}
         contracts = {**draft.contracts, **{c.symbol: c for c in chosen}}
-        draft.contracts = {s: c for s, c in contracts.items() if s in symbols or s in ordered}
+        draft.contracts = {s: c for s, c in contracts.items() if s in symbols or s in order_symbols}
         draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
         draft.watched = symbols
         draft.effects.append(WatchContracts(symbols))
@@ -563,7 +565,7 @@ class OneOption:
     # --- the broker ---------------------------------------------------------------------------------------------------
 
     def split(self, draft: Draft, line: Activity, _: Decimal) -> None:
-        split_exercised(draft, line)
+        split_exercise_shares(draft, line)
 
     def reorganise(self, _: Draft, __: Activity) -> bool:
         return False
@@ -599,9 +601,9 @@ def order_notional(view: RiskView, intent: Intent) -> str | None:
 
 
 def max_position(view: RiskView, intent: Intent) -> str | None:
-    held = sum(p.quantity for p in view.book.positions.values() if p.right)
+    held_count = sum(p.quantity for p in view.book.positions.values() if p.right)
     coming = sum(o.remaining for o in view.orders.values() if o.side > 0)
-    total, limit = held + coming + intent.quantity, view.limits.position_contracts_max
+    total, limit = held_count + coming + intent.quantity, view.limits.position_contracts_max
     return f"position would be {total} contracts, limit {limit}" if total > limit else None
 
 
@@ -609,7 +611,7 @@ def gross_exposure(view: RiskView, intent: Intent) -> str | None:
     notional, limit = intent.notional, view.limits.gross_exposure_max_usd
     if notional is None:
         return "exposure unknown: an entry needs a limit price"
-    total, since_ns = notional + _reserved(view), view.now_ns - view.limits.quote_age_max_s * SECOND_NS
+    total, since_ns = notional + _open_premium(view), view.now_ns - view.limits.quote_age_max_s * SECOND_NS
     for symbol, position in view.book.positions.items():
         quote = view.quotes.get(symbol)
         if quote is None or quote.quoted_ns < since_ns:
@@ -624,13 +626,13 @@ def buying_power(view: RiskView, intent: Intent) -> str | None:
     notional = intent.notional
     if notional is None:
         return "cost unknown: an entry needs a limit price"
-    free = view.book.cash - _reserved(view)
+    free = view.book.cash - _open_premium(view)
     if view.spendable is not None:
         free = min(free, view.spendable)
     return f"costs {notional} USD, buying power {free}" if notional > free else None
 
 
-def _reserved(view: RiskView) -> Decimal:
+def _open_premium(view: RiskView) -> Decimal:
     """Return the premium that working buys may still spend."""
     return sum(
         ((o.limit_price or Decimal(0)) * o.remaining * OPTION_SHARES for o in view.orders.values() if o.side > 0),
@@ -671,10 +673,10 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
         return "the underlying's price is unknown"
     since_ns = view.now_ns - view.limits.quote_age_max_s * SECOND_NS
     fresh = {symbol: other for symbol, other in view.quotes.items() if other.quoted_ns >= since_ns}
-    implied, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
-    if implied is not None:
-        far = abs(implied - spot) > limit * spot
-        return f"the quotes imply {implied:.2f}, the last bar closed at {spot}" if far else None
+    quote_spot, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
+    if quote_spot is not None:
+        far = abs(quote_spot - spot) > limit * spot
+        return f"the quotes imply {quote_spot:.2f}, the last bar closed at {spot}" if far else None
     middle = float(quote.bid + quote.ask) / 2
     value = middle - max(contract.right * (spot - float(contract.strike)), 0.0)
     if -limit * spot <= value <= TIME_VALUE_MAX * spot:

@@ -18,7 +18,7 @@ from strategies.kit.contract import AnyStrategy, DailySpec, Spec
 
 GATES: tuple[Gate, ...] = (
     Gate("halted", gates.halted),
-    Gate("paused", gates.paused, ends_ns=gates.paused_until),
+    Gate("paused", gates.paused, ends_ns=gates.pause_end_ns),
     Gate("stopping", gates.stopping),
     Gate("not_reconciled", gates.not_reconciled),
     Gate("account_blocked", gates.account_blocked),
@@ -48,8 +48,8 @@ GATES: tuple[Gate, ...] = (
     Gate("answer_not_finite", gates.answer_not_finite, needs_order=True),
     # each bar, and one option position
     Gate("low_confidence", option_gates.low_confidence, holds="option", needs_order=True),
-    Gate("cooldown_trade", gates.cooldown_trade, decides="bar", ends_ns=gates.trade_cooled),
-    Gate("cooldown_loss", gates.cooldown_loss, decides="bar", ends_ns=gates.loss_cooled),
+    Gate("cooldown_trade", gates.cooldown_trade, decides="bar", ends_ns=gates.trade_cooldown_end_ns),
+    Gate("cooldown_loss", gates.cooldown_loss, decides="bar", ends_ns=gates.loss_cooldown_end_ns),
     Gate("orders_per_minute", gates.orders_per_minute, decides="bar", ends_ns=gates.minute_over),
     Gate("orders_per_day", gates.orders_per_day, decides="bar"),
     Gate("order_quantity", option_gates.order_quantity, holds="option", needs_order=True),
@@ -97,7 +97,7 @@ GATES: tuple[Gate, ...] = (
     # losses
     Gate("daily_loss", gates.daily_loss),
     Gate("drawdown", gates.drawdown),
-    Gate("consecutive_losses", gates.consecutive_losses, decides="bar", ends_ns=gates.losses_until),
+    Gate("consecutive_losses", gates.consecutive_losses, decides="bar", ends_ns=gates.losses_end_ns),
     Gate("reject_rate", gates.reject_rate_high),
     Gate("claim_broken", gates.claim_broken),
     Gate("shares_held", gates.shares_held, holds="option"),

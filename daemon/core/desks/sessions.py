@@ -37,11 +37,11 @@ class OnceASession:
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((PricesPrinted, RebalanceDue))
     rebalances: ClassVar[bool] = True
 
-    __slots__ = ("_gathered", "_keys", "_strategy", "handlers")
+    __slots__ = ("_keys", "_strategy", "_waiting_bars", "handlers")
 
     def __init__(self, strategy: DailyStrategy) -> None:
         self._strategy = GuardedStrategy(strategy)
-        self._gathered: tuple[Bar, ...] = ()
+        self._waiting_bars: tuple[Bar, ...] = ()
         self._keys: set[tuple[str, int]] = set()  # of `_gathered` alone: not state, it is made again for other bars
         self.handlers: Mapping[type[Event], Handler] = {
             BarClosed: self.on_bar_closed,
@@ -90,10 +90,10 @@ class OnceASession:
             return
         if draft.pending_bars and bar.start_ns > draft.pending_bars[-1].start_ns:
             self._remember_pending(draft)
-        gathered = draft.pending_bars
-        draft.pending_bars = (*gathered, bar)
-        if gathered is self._gathered:
-            self._gathered = draft.pending_bars
+        waiting_bars = draft.pending_bars
+        draft.pending_bars = (*waiting_bars, bar)
+        if waiting_bars is self._waiting_bars:
+            self._waiting_bars = draft.pending_bars
             self._keys.add((bar.symbol, bar.start_ns))
         draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
         if bar.start_ns >= draft.session.last_bar_ns:
@@ -103,10 +103,10 @@ class OnceASession:
             if not (late and bar.symbol in draft.book.positions and bar.symbol in draft.marks):  # known since then
                 draft.desk.holds.mark_bars(draft, (bar,))
 
-    def _waits(self, gathered: tuple[Bar, ...], bar: Bar) -> bool:
+    def _waits(self, waiting_bars: tuple[Bar, ...], bar: Bar) -> bool:
         """Whether a bar of this symbol and time is gathered: hundreds of symbols close at once, one after the other."""
-        if gathered is not self._gathered:
-            self._gathered, self._keys = gathered, {(b.symbol, b.start_ns) for b in gathered}
+        if waiting_bars is not self._waiting_bars:
+            self._waiting_bars, self._keys = waiting_bars, {(b.symbol, b.start_ns) for b in waiting_bars}
         return (bar.symbol, bar.start_ns) in self._keys
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
@@ -177,23 +177,23 @@ class OnceASession:
                 _report_cold(draft, event.date, self.known(draft))
             return
         draft.decision += 1
-        valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
-        draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.newest(draft.spec))
+        valid_until_ns = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
+        draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until_ns, observation.newest(draft.spec))
         if draft.model is not None and draft.basket.memory_of not in ("", draft.model.version):
             observation = Observation(observation.data, observation.shape)  # memory of other weights is not usable
-        draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+        draft.effects.append(AskPolicy(draft.decision, valid_until_ns, observation))
 
 
-def _report_cold(draft: Draft, date: str, known: Mapping[str, tuple[Bar, ...]]) -> None:
+def _report_cold(draft: Draft, date: str, histories: Mapping[str, tuple[Bar, ...]]) -> None:
     """Raise an alarm for a session without a decision.
 
     It names the symbols that keep the others waiting, where the strategy needs a whole history of each.
     """
     spec = draft.spec
-    short = [symbol for symbol in spec.symbols if len(known.get(symbol, ())) < spec.history_bars]
+    short = [symbol for symbol in spec.symbols if len(histories.get(symbol, ())) < spec.history_bars]
     why = f"no symbol of {len(spec.symbols)} has a whole history up to now"
     if short and len(short) < len(spec.symbols):
-        bars = ", ".join(f"{symbol} {len(known.get(symbol, ()))}" for symbol in short[:NAMED])
+        bars = ", ".join(f"{symbol} {len(histories.get(symbol, ()))}" for symbol in short[:NAMED])
         why = f"{len(short)} of {len(spec.symbols)} symbols have fewer than {spec.history_bars} bars: {bars}"
     draft.alarm("symbols_masked", f"no decision for {date}: {why}", once=True, about=date)
 

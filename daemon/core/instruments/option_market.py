@@ -75,7 +75,7 @@ class SessionMarket(msgspec.Struct, frozen=True):
         """Return the years from `at_ns` in this session to the close of `expiry`; None when it is no known session."""
         for session in self.expiries:
             if session.date == expiry:
-                return years_left(open_time_left_ns(at_ns, self.session) + session.later_ns, session.nights)
+                return variance_years(open_time_left_ns(at_ns, self.session) + session.later_ns, session.nights)
         return None
 
     def listed_expiries(self, min_days: int, max_days: int) -> tuple[str, ...]:
@@ -143,10 +143,10 @@ def price_array(
     values: Float64Array = np.maximum(rights * (spots - strikes), 0.0) + 0.0
     alive = deviations >= CERTAIN
     s, k, r, deviation = spots[alive], strikes[alive], rights[alive], deviations[alive]
-    d1 = _each(math.log, s / k) / deviation + 0.5 * deviation
+    d1 = _map_values(math.log, s / k) / deviation + 0.5 * deviation
     d2 = d1 - deviation
-    in_spot = 0.5 * (1.0 + _each(math.erf, r * d1 / _SQRT2))
-    in_strike = 0.5 * (1.0 + _each(math.erf, r * d2 / _SQRT2))
+    in_spot = 0.5 * (1.0 + _map_values(math.erf, r * d1 / _SQRT2))
+    in_strike = 0.5 * (1.0 + _map_values(math.erf, r * d2 / _SQRT2))
     values[alive] = np.maximum(r * (s * in_spot - k * in_strike), 0.0) + 0.0
     return values
 
@@ -169,20 +169,20 @@ def bid_ask_cents_array(mid: Float64Array, paper: Paper) -> tuple[Int64Array, In
     return bid.astype(np.int64), ask.astype(np.int64)
 
 
-def years_left(open_time_ns: int, nights: int) -> float:
+def variance_years(open_time_ns: int, nights: int) -> float:
     """Return the years of variance time: `open_time_ns` of regular session plus `nights` between sessions."""
     return (open_time_ns / MINUTE_NS * MINUTE_SHARE + nights * NIGHT_SHARE) / SESSIONS_PER_YEAR
 
 
-def years_to_expiry(now_ns: int, session: Session, sessions_after: Sequence[Session]) -> float:
+def years_to_expiry(now_ns: int, session: Session, later_sessions: Sequence[Session]) -> float:
     """Return the years from `now_ns` within `session` to the close of the expiry's session, the last of
-    `sessions_after`.
+    `later_sessions`.
 
-    `sessions_after` is empty for an expiry today. Before the open the whole session counts, after the close nothing.
+    `later_sessions` is empty for an expiry today. Before the open the whole session counts, after the close nothing.
     Half days weigh less, because each open minute counts the same.
     """
-    later = sum(after.close_ns - after.open_ns for after in sessions_after)
-    return years_left(open_time_left_ns(now_ns, session) + later, len(sessions_after))
+    later = sum(later_session.close_ns - later_session.open_ns for later_session in later_sessions)
+    return variance_years(open_time_left_ns(now_ns, session) + later, len(later_sessions))
 
 
 def open_time_left_ns(now_ns: int, session: Session) -> int:
@@ -199,8 +199,8 @@ def session_volatility(closes: Sequence[float], paper: Paper) -> float | None:
     count = paper.volatility_sessions
     if len(closes) < count + 1:
         return None
-    used = closes[-count - 1 :]
-    returns = [math.log(after / before) for before, after in pairwise(used)]
+    window = closes[-count - 1 :]
+    returns = [math.log(close / previous_close) for previous_close, close in pairwise(window)]
     mean = math.fsum(returns) / count
     variance = math.fsum((value - mean) ** 2 for value in returns) / (count - 1)
     return max(math.sqrt(variance * SESSIONS_PER_YEAR) * paper.volatility_premium, paper.volatility_floor)
@@ -274,9 +274,9 @@ def root_of(symbol: str) -> str:
     return symbol if contract is None else contract.root
 
 
-def meant_by(symbol: str, held: Iterable[str]) -> tuple[str, ...]:
-    """Return which of the `held` a person means by a symbol: itself, or else the contracts on it."""
-    names = tuple(held)
+def meant_by(symbol: str, held_symbols: Iterable[str]) -> tuple[str, ...]:
+    """Return which of the `held_symbols` a person means by a symbol: itself, or else the contracts on it."""
+    names = tuple(held_symbols)
     return (symbol,) if symbol in names else tuple(name for name in names if root_of(name) == symbol)
 
 
@@ -287,5 +287,5 @@ def option_terms(symbol: str) -> tuple[float, int, str]:
     return (0.0, 0, "") if contract is None else (float(contract.strike), contract.right, contract.expiry)
 
 
-def _each(function: Callable[[float], float], values: Float64Array) -> Float64Array:
+def _map_values(function: Callable[[float], float], values: Float64Array) -> Float64Array:
     return np.array([function(value) for value in values.tolist()], dtype=np.float64)

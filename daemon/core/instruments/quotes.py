@@ -40,13 +40,13 @@ def faults(prices: npt.NDArray[np.float64], off_grid: npt.NDArray[np.int64]) -> 
     `prices` is (5, n): open, high, low, close in USD and volume in shares; `off_grid` (n,) is the distance in
     nanoseconds of each start behind the session's grid of bars.
     """
-    opened, high, low, close, volume = prices
-    found = np.where(off_grid != 0, 5, 0)  # the last one written is the first in order
-    found[volume < 0] = 4
-    found[(high < low) | (np.minimum(opened, close) < low) | (np.maximum(opened, close) > high)] = 3
-    found[(prices[:4] <= 0).any(axis=0)] = 2
-    found[~np.isfinite(prices).all(axis=0)] = 1
-    return found
+    opening, high, low, close, volume = prices
+    codes = np.where(off_grid != 0, 5, 0)  # the last one written is the first in order
+    codes[volume < 0] = 4
+    codes[(high < low) | (np.minimum(opening, close) < low) | (np.maximum(opening, close) > high)] = 3
+    codes[(prices[:4] <= 0).any(axis=0)] = 2
+    codes[~np.isfinite(prices).all(axis=0)] = 1
+    return codes
 
 
 def fault_names(rows: Sequence[Sequence[float]]) -> list[str]:
@@ -65,8 +65,8 @@ def fault(prices: Sequence[float], off_grid_ns: int) -> str:
 
 def values_text(prices: Sequence[float]) -> str:
     """Format open, high, low, close, volume for a refusal."""
-    opened, high, low, close, volume = prices
-    return f"open={opened} high={high} low={low} close={close} volume={volume}"
+    opening, high, low, close, volume = prices
+    return f"open={opening} high={high} low={low} close={close} volume={volume}"
 
 
 # --- quotes ---------------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def price_step(symbol: str, price: Decimal) -> Decimal:
 
 
 def choose_expiry(
-    listed: ContractsListed, session: Session, upcoming: tuple[Session, ...], rule: Contracts
+    listing: ContractsListed, session: Session, upcoming: tuple[Session, ...], rule: Contracts
 ) -> OptionChain:
     """Return the chain of the nearest expiry within the rule's trading days that has calls and puts.
 
@@ -177,21 +177,21 @@ def choose_expiry(
     dates = [session.date, *(s.date for s in upcoming)][rule.min_days : rule.max_days + 1]
     calls: dict[str, dict[float, Contract]] = {}
     puts: dict[str, dict[float, Contract]] = {}
-    for contract in listed.contracts:
+    for contract in listing.contracts:
         side = calls if contract.right > 0 else puts
         side.setdefault(contract.expiry, {})[float(contract.strike)] = contract
     for date in dates:
         strikes = tuple(sorted(calls.get(date, {}).keys() & puts.get(date, {}).keys()))
         if strikes:
             return OptionChain(
-                listed.session_date,
+                listing.session_date,
                 date,
                 strikes,
                 tuple(calls[date][k] for k in strikes),
                 tuple(puts[date][k] for k in strikes),
-                listed.volatility,
+                listing.volatility,
             )
-    return OptionChain(listed.session_date, "", (), (), (), listed.volatility)
+    return OptionChain(listing.session_date, "", (), (), (), listing.volatility)
 
 
 def nearest(strikes: tuple[float, ...], level: float) -> int:

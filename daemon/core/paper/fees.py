@@ -25,13 +25,13 @@ _UNITS = {
 
 FEES: dict[str, Fee] = {field.name: field.metadata[Fee] for field in fields(Paper) if Fee in field.metadata}
 """Key of [paper] -> the fee's declaration."""
-CHARGED = {charged: {key: fee for key, fee in FEES.items() if fee.charged == charged} for charged in _UNITS}
+CHARGED = {unit: {key: fee for key, fee in FEES.items() if fee.charged == unit} for unit in _UNITS}
 """What they are charged on -> the fees."""
 
 
-def rate(charged: str, paper: Paper) -> Decimal:
+def rate(unit: str, paper: Paper) -> Decimal:
     """Return the sum of the rates of all fees that are charged on this."""
-    return sum((getattr(paper, key) for key in CHARGED[charged]), Decimal(0))
+    return sum((getattr(paper, key) for key in CHARGED[unit]), Decimal(0))
 
 
 def fees(quantity: int, proceeds: Decimal, side: int, paper: Paper) -> Decimal:
@@ -51,7 +51,7 @@ def charges_days(paper: Paper) -> bool:
     return paper.cash_usd < paper.share_fees_below_usd
 
 
-def day_fees(shares: Quantity, sold: Quantity, proceeds: Decimal, paper: Paper) -> dict[str, Decimal]:
+def day_fees(shares: Quantity, sale_shares: Quantity, proceeds: Decimal, paper: Paper) -> dict[str, Decimal]:
     """Return a day's fees of shares by their short names, USD, each rounded up to the cent; those of 0 are left out.
 
     Args:
@@ -59,7 +59,7 @@ def day_fees(shares: Quantity, sold: Quantity, proceeds: Decimal, paper: Paper) 
         sold: shares of these that were sold.
         proceeds: USD that the sales brought.
     """
-    bases: dict[str, Quantity | Decimal] = {SHARES_SOLD: sold, PROCEEDS: proceeds, SHARES: shares}
+    bases: dict[str, Quantity | Decimal] = {SHARES_SOLD: sale_shares, PROCEEDS: proceeds, SHARES: shares}
     exact = {fee.short: getattr(paper, key) * base for on, base in bases.items() for key, fee in CHARGED[on].items()}
     return {name: usd.quantize(CENT, rounding=ROUND_CEILING) for name, usd in exact.items() if usd}
 

@@ -53,7 +53,7 @@ from daemon.core.paper.state import (
     RestingOrder,
     SessionClose,
     came_in_parts,
-    options_held,
+    held_options,
     usd,
     with_trade,
 )
@@ -139,8 +139,10 @@ class PaperBroker:
             return state
         if state.session is not None:
             state = self._end(state, state.session, event.time_ns, news)
-        missed = [(held, contract) for held, contract in options_held(state) if contract.expiry < session.date]
-        state = settle(state, missed, self._underlying, event.time_ns, news)
+        expired_options = [
+            (holding, contract) for holding, contract in held_options(state) if contract.expiry < session.date
+        ]
+        state = settle(state, expired_options, self._underlying, event.time_ns, news)
         state = replace(
             state,
             session=session,
@@ -185,9 +187,9 @@ class PaperBroker:
         return state
 
     def _with_close(self, closes: tuple[SessionClose, ...], date: str, close: float) -> tuple[SessionClose, ...]:
-        others = [session_close for session_close in closes if session_close.date != date]
-        ordered = sorted([*others, SessionClose(date, close)], key=lambda session_close: session_close.date)
-        return tuple(ordered[-self._paper.volatility_sessions - 1 :])
+        other_closes = [session_close for session_close in closes if session_close.date != date]
+        sorted_closes = sorted([*other_closes, SessionClose(date, close)], key=lambda session_close: session_close.date)
+        return tuple(sorted_closes[-self._paper.volatility_sessions - 1 :])
 
     def _end(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
         """Lapse the working orders, remember the close, and settle at it what expires with this session."""
@@ -196,7 +198,7 @@ class PaperBroker:
         if state.last_bar is not None:
             closes = self._with_close(closes, session.date, state.last_bar.close)
         state = replace(state, orders=(), closes=closes, session=None, market=None, last_bar=None)
-        due = [(held, contract) for held, contract in options_held(state) if contract.expiry <= session.date]
+        due = [(holding, contract) for holding, contract in held_options(state) if contract.expiry <= session.date]
         return settle(state, due, self._underlying, time_ns, news)
 
     # --- orders ---------------------------------------------------------------------------------------------------
@@ -227,9 +229,9 @@ class PaperBroker:
             if fill is None:
                 continue
             if order.stop_price is not UNSET and order.limit_price is not None and fill[0] < order.limit_price:
-                state, _ = elected(state, order)
+                state, _ = elect(state, order)
             else:
-                state = filled(state, order, fill, self._paper, time_ns, news)
+                state = fill_order(state, order, fill, self._paper, time_ns, news)
         return state
 
     def _stop(self, state: PaperState, order: RestingOrder, bar: Bar, end_ns: int) -> tuple[Decimal, int] | None:
@@ -256,18 +258,18 @@ class PaperBroker:
         market = state.market
         if market is None or order.submitted_ns > bar.start_ns:
             return None
-        taken = 1 if order.side > 0 else 0  # buys take the ask, sells the bid
+        price_index = 1 if order.side > 0 else 0  # buys take the ask, sells the bid
         cents = market.cents(order.symbol, bar.open, bar.start_ns, self._paper)
         if cents is None:
             return None
-        at_open, limit = usd(cents[taken]), order.limit_price
+        at_open, limit = usd(cents[price_index]), order.limit_price
         if limit is None:
             return (at_open, bar.start_ns) if at_open else None
         if order.side * (limit - at_open) >= 0:
             return at_open, bar.start_ns
         best = bar.low if option_terms(order.symbol)[1] * order.side > 0 else bar.high
         cents = market.cents(order.symbol, best, end_ns, self._paper)
-        if cents is not None and order.side * (limit - usd(cents[taken])) >= 0:
+        if cents is not None and order.side * (limit - usd(cents[price_index])) >= 0:
             return limit, end_ns
         return None
 
@@ -279,9 +281,9 @@ class PaperBroker:
         market, paper, symbols = state.market, self._paper, state.watched
         if market is None:
             return ()
-        held = [holding.symbol for holding in state.holdings]
-        if held:
-            symbols = tuple(dict.fromkeys((*symbols, *held)))
+        held_symbols = [holding.symbol for holding in state.holdings]
+        if held_symbols:
+            symbols = tuple(dict.fromkeys((*symbols, *held_symbols)))
         volatility = market.volatility
         quotes: list[Quote] = []
         years, last_expiry = None, ""  # the time to the expiry of the last symbol: mostly all have the same
@@ -292,7 +294,7 @@ class PaperBroker:
             if years is None:
                 continue
             bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
-            if symbol not in held or symbol in narrow:
+            if symbol not in held_symbols or symbol in narrow:
                 middle = _mid_usd(bid + ask)
                 quotes.append(Quote(symbol, usd(bid), usd(ask), middle, middle, end_ns))
                 continue
@@ -317,15 +319,15 @@ def settle(
     news: list[Event],
 ) -> PaperState:
     """Exercise or write off expired options at the last known close. At least one close must be known."""
-    for held, contract in due:
+    for holding, contract in due:
         strike, right = contract.strike, contract.right
         exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
-        count = whole_of(held.quantity)
+        count = whole_of(holding.quantity)
         shares = right * SHARES * count if exercised else 0
-        holdings = with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
+        holdings = with_trade(state.holdings, holding.symbol, -holding.quantity, ZERO)
         holdings = with_trade(holdings, underlying, shares, strike)
         state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
-        news.append(ContractExpired(time_ns, held.symbol, count, underlying, shares, strike))
+        news.append(ContractExpired(time_ns, holding.symbol, count, underlying, shares, strike))
     return state
 
 
@@ -347,7 +349,7 @@ def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, new
     return replace(state, orders=(*state.orders, working))
 
 
-def elected(state: PaperState, stop: RestingOrder) -> tuple[PaperState, RestingOrder]:
+def elect(state: PaperState, stop: RestingOrder) -> tuple[PaperState, RestingOrder]:
     """Make a stop the market or limit order that it becomes once its price is there, and return that too."""
     order = replace(stop, stop_price=UNSET)
     return replace(state, orders=tuple([order if other is stop else other for other in state.orders])), order
@@ -363,21 +365,23 @@ def cancel(state: PaperState, name: str, time_ns: int, news: list[Event]) -> Pap
     return state
 
 
-def filled(
+def fill_order(
     state: PaperState, order: RestingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, news: list[Event]
 ) -> PaperState:
     """Return the books after an execution at (price, time), of what one bar or quote can take of the order."""
     fill_price, filled_ns = fill
     quantity = min(order.quantity - order.filled, paper.contracts_per_minute)
     so_far, cost = order.filled + quantity, order.cost + fill_price * quantity
-    paid = fees(so_far, cost * SHARES, order.side, paper)
+    fees_usd = fees(so_far, cost * SHARES, order.side, paper)
     name, symbol, side = order.client_order_id, order.symbol, order.side
-    news.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, paid, quantity))
-    rest = () if so_far == order.quantity else (replace(order, filled=so_far, cost=cost, fees=paid, stop_price=UNSET),)
+    news.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, fees_usd, quantity))
+    rest = (
+        () if so_far == order.quantity else (replace(order, filled=so_far, cost=cost, fees=fees_usd, stop_price=UNSET),)
+    )
     at = state.orders.index(order)
     return replace(
         state,
-        cash=state.cash - side * fill_price * SHARES * quantity - (paid - order.fees),
+        cash=state.cash - side * fill_price * SHARES * quantity - (fees_usd - order.fees),
         holdings=with_trade(state.holdings, symbol, side * quantity, fill_price),
         orders=(*state.orders[:at], *rest, *state.orders[at + 1 :]),
     )

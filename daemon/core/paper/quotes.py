@@ -27,15 +27,15 @@ from daemon.core.events import (
 )
 from daemon.core.instruments.option_market import SessionMarket, expiries_from, option_terms
 from daemon.core.limits import Trading
-from daemon.core.paper.paper import ORDER_NEWS, cancel, elected, filled, settle, submit
-from daemon.core.paper.refusals import refusal_given
+from daemon.core.paper.paper import ORDER_NEWS, cancel, elect, fill_order, settle, submit
+from daemon.core.paper.refusals import refusal_in_market
 from daemon.core.paper.state import (
     PaperState,
     RecordedState,
     RestingOrder,
     SessionClose,
-    options_held,
-    quantity_held,
+    held_options,
+    holding_quantity,
     usd,
 )
 from strategies.kit.contract import Bar
@@ -123,7 +123,9 @@ class QuotePaperBroker:
         """Settle at the last known close what expired before `date`, and `today` what expires on it."""
         if not state.closes:  # no close yet: wait for the first session with a bar
             return state
-        due = [held for held in options_held(state) if held[1].expiry < date or (today and held[1].expiry == date)]
+        due = [
+            option for option in held_options(state) if option[1].expiry < date or (today and option[1].expiry == date)
+        ]
         return settle(state, due, self._underlying, time_ns, news)
 
     # --- orders ---------------------------------------------------------------------------------------------------
@@ -133,8 +135,8 @@ class QuotePaperBroker:
             case WatchContracts():
                 return _watch(state, effect.symbols)
             case SubmitOrder():
-                tradable = effect.symbol in state.listed or quantity_held(state, effect.symbol) > 0
-                reason = refusal_given(state, effect, time_ns, self._paper, tradable, lambda s: _last_ask(state, s))
+                tradable = effect.symbol in state.listed or holding_quantity(state, effect.symbol) > 0
+                reason = refusal_in_market(state, effect, time_ns, self._paper, tradable, lambda s: _last_ask(state, s))
                 return submit(state, effect, reason, time_ns, news)
             case CancelOrder():
                 return cancel(state, effect.client_order_id, time_ns, news)
@@ -146,13 +148,13 @@ class QuotePaperBroker:
         for working in state.orders:
             order, quote = working, fresh.get(working.symbol)
             if quote is not None and quote.quoted_ns > order.submitted_ns and _elects(order, quote.bid):
-                state, order = elected(state, order)
+                state, order = elect(state, order)
             at = None if quote is None else _fill(order, quote)
             if quote is not None and at is not None:
                 when_ns = min(quote.quoted_ns, event.time_ns)
-                state = filled(state, order, (at, when_ns), self._paper, event.time_ns, news)
-        others = tuple(quote for quote in state.quotes if quote.symbol not in fresh)
-        return replace(state, quotes=(*others, *fresh.values()))
+                state = fill_order(state, order, (at, when_ns), self._paper, event.time_ns, news)
+        other_quotes = tuple(quote for quote in state.quotes if quote.symbol not in fresh)
+        return replace(state, quotes=(*other_quotes, *fresh.values()))
 
 
 def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
@@ -186,8 +188,14 @@ def _elects(order: RestingOrder, bid: Decimal | None) -> bool:
 
 def _watch(state: PaperState, symbols: tuple[str, ...]) -> PaperState:
     """Watch exactly these, and drop the quotes of all but watched, held and worked contracts."""
-    used = {*symbols, *(held.symbol for held in state.holdings), *(order.symbol for order in state.orders)}
-    return replace(state, watched=symbols, quotes=tuple(quote for quote in state.quotes if quote.symbol in used))
+    symbols_in_use = {
+        *symbols,
+        *(holding.symbol for holding in state.holdings),
+        *(order.symbol for order in state.orders),
+    }
+    return replace(
+        state, watched=symbols, quotes=tuple(quote for quote in state.quotes if quote.symbol in symbols_in_use)
+    )
 
 
 def _last_ask(state: PaperState, symbol: str) -> Decimal | None:
@@ -210,9 +218,9 @@ class RecordedPaperBroker(QuotePaperBroker):
         return RecordedState(cash=self._paper.cash_usd)
 
     def _schedule(self, state: PaperState, event: SessionScheduled, news: list[Event]) -> PaperState:
-        before = state.session
+        old_session = state.session
         state = super()._schedule(state, event, news)
-        return state if state.session is before else replace(state, market=None)
+        return state if state.session is old_session else replace(state, market=None)
 
     def _list(self, state: PaperState, event: ContractsListed) -> PaperState:
         """Note the contracts, and the market that prices them where a minute has no quote: none without volatility."""
@@ -224,29 +232,29 @@ class RecordedPaperBroker(QuotePaperBroker):
     def _trade(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
         """Fill at the recorded quotes; at a bar's close also the orders whose contract has none in this minute."""
         state = super()._trade(state, event, news)
-        recorded = sum(isinstance(news_item, OrderFilled) for news_item in news)
+        recorded_count = sum(isinstance(news_item, OrderFilled) for news_item in news)
         if event.closes_bar_ns:
-            state = self._fill_unquoted(state, event, news)
+            state = self._fill_at_model(state, event, news)
             state = replace(state, closed_bar_ns=event.closes_bar_ns)
-        modelled = sum(isinstance(news_item, OrderFilled) for news_item in news) - recorded
+        modelled_count = sum(isinstance(news_item, OrderFilled) for news_item in news) - recorded_count
         assert isinstance(state, RecordedState)
         return replace(
             state,
-            fills_recorded=state.fills_recorded + recorded,
-            fills_modelled=state.fills_modelled + modelled,
+            fills_recorded=state.fills_recorded + recorded_count,
+            fills_modelled=state.fills_modelled + modelled_count,
         )
 
-    def _fill_unquoted(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
+    def _fill_at_model(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
         """Fill orders that were sent before the bar began at the modelled bid or ask of its close."""
         market, bar, session = state.market, state.last_bar, state.session
         if market is None or bar is None or session is None or bar.start_ns != event.closes_bar_ns:
             return state
         if event.time_ns >= session.close_ns:
             return state
-        quoted = {quote.symbol for quote in event.quotes}
+        quoted_symbols = {quote.symbol for quote in event.quotes}
         for working in state.orders:
             order = working
-            if order.symbol in quoted or order.submitted_ns > bar.start_ns:
+            if order.symbol in quoted_symbols or order.submitted_ns > bar.start_ns:
                 continue
             cents = market.cents(order.symbol, bar.close, event.time_ns, self._paper)
             price = None if cents is None else usd(cents[1 if order.side > 0 else 0])
@@ -254,7 +262,7 @@ class RecordedPaperBroker(QuotePaperBroker):
             if order.stop_price is not UNSET:
                 if not _elects(order, price):
                     continue
-                state, order = elected(state, order)
+                state, order = elect(state, order)
             if price and (limit is None or order.side * (limit - price) >= 0):
-                state = filled(state, order, (price, event.time_ns), self._paper, event.time_ns, news)
+                state = fill_order(state, order, (price, event.time_ns), self._paper, event.time_ns, news)
         return state

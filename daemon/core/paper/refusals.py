@@ -12,7 +12,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.fees import CENT, fees
-from daemon.core.paper.state import SHARES, ZERO, PaperState, quantity_held, usd
+from daemon.core.paper.state import SHARES, ZERO, PaperState, holding_quantity, usd
 from strategies.kit.quantity import whole_of
 from strategies.kit.units import MINUTE_NS
 
@@ -25,12 +25,12 @@ LastAsk = Callable[[str], Decimal | None]  # symbol -> the last known ask in USD
 def refusal(state: PaperState, order: SubmitOrder, time_ns: int, trading: Trading, underlying: str) -> str:
     """Return why the order is rejected at `time_ns` in the modelled option market, or an empty string."""
     tradable = _is_known(state, order.symbol, trading, underlying)
-    return refusal_given(
+    return refusal_in_market(
         state, order, time_ns, trading.paper, tradable, lambda symbol: _last_ask(state, symbol, trading)
     )
 
 
-def refusal_given(
+def refusal_in_market(
     state: PaperState, order: SubmitOrder, time_ns: int, paper: Paper, tradable: bool, last_ask: LastAsk
 ) -> str:
     """As `refusal` for any market: `tradable` says whether the contract is listed or held, `last_ask` its price."""
@@ -61,25 +61,27 @@ def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: La
     """Return what the account lacks for the order, in a broker's usual words, or an empty string."""
     if order.side < 0:
         working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
-        held = quantity_held(state, order.symbol)
-        if order.quantity <= held - working:
+        held_quantity = holding_quantity(state, order.symbol)
+        if order.quantity <= held_quantity - working:
             return ""
-        return f"insufficient qty available for order (requested: {order.quantity}, available: {held - working})"
+        return (
+            f"insufficient qty available for order (requested: {order.quantity}, available: {held_quantity - working})"
+        )
     worst = last_ask(order.symbol) if order.limit_price is None else order.limit_price
     if worst is None:
         return "market order without a quote"
-    required = worst * SHARES * order.quantity + fees(whole_of(order.quantity), ZERO, 1, paper)
+    required_cash = worst * SHARES * order.quantity + fees(whole_of(order.quantity), ZERO, 1, paper)
     available = _buying_power(state, paper, last_ask)
-    if required <= available:
+    if required_cash <= available:
         return ""
-    return f"insufficient options buying power (required: {required}, available: {available})"
+    return f"insufficient options buying power (required: {required_cash}, available: {available})"
 
 
 def _is_known(state: PaperState, symbol: str, trading: Trading, underlying: str) -> bool:
     contract, market = parse_occ(symbol), state.market
     if contract is None or contract.root != underlying:
         return False
-    return quantity_held(state, symbol) > 0 or (
+    return holding_quantity(state, symbol) > 0 or (
         market is not None
         and contract.expiry in market.listed_expiries(trading.contracts.min_days, trading.contracts.max_days)
         and contract.strike in market.listed_strikes(trading.paper.strikes_each_side)

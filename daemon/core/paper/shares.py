@@ -36,7 +36,15 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Trading
 from daemon.core.paper.fees import charges_days, day_fees
-from daemon.core.paper.state import ZERO, DayTraded, PaperPosition, ShareOrder, SharePaperState, came_in_parts, grown
+from daemon.core.paper.state import (
+    ZERO,
+    DayTraded,
+    PaperPosition,
+    ShareOrder,
+    SharePaperState,
+    came_in_parts,
+    trade_holding,
+)
 from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import total
 from strategies.kit.units import DAY_NS, MINUTE_NS
@@ -127,9 +135,9 @@ class SharePaperBroker:
             case PricesPrinted() if not self._live:
                 state, quotes = self._print(state, event, news)
             case QuotesReceived() if self._live:
-                state = self._quoted(state, event.quotes, event.time_ns, news)
+                state = self._fill_at_quotes(state, event.quotes, event.time_ns, news)
             case ClockTicked() if self._live and state.orders:
-                state = self._quoted(state, (), event.time_ns, news)
+                state = self._fill_at_quotes(state, (), event.time_ns, news)
             case SessionScheduled():
                 if state.session is None or state.session.date < event.session.date:
                     state = replace(self._end(state, event.time_ns, news), session=event.session, seen=())
@@ -194,10 +202,10 @@ class SharePaperBroker:
             if low <= stop and order.submitted_ns <= session.open_ns + until_ns:
                 price = down(stop * (1 - self._paper.share_wait_rate))
                 offer = Offer(price, ZERO, ZERO, ZERO, now_ns, low)
-                others = tuple(other for other in state.orders if other is not order)
+                other_orders = tuple(other for other in state.orders if other is not order)
                 state = replace(state, orders=(order,))
                 state = self._match(state, {bar.symbol: offer}, now_ns, news, auction=False, auction_ends=False)
-                state = replace(state, orders=(*others, *state.orders))
+                state = replace(state, orders=(*other_orders, *state.orders))
         return state
 
     def _print(
@@ -209,17 +217,19 @@ class SharePaperBroker:
         now, waits = event.time_ns, self._paper.share_wait_rate
         offers: dict[str, Offer] = {}
         quotes: list[Quote] = []
-        for printed in event.prices:
-            bid, paid, ask = down(printed.price), up(printed.price), up(printed.price * (1 + waits))
-            offers[printed.symbol] = Offer(bid, ask, bid, paid, now, bid, down(printed.price * (1 - waits)))
+        for price_print in event.prices:
+            bid, auction_ask, ask = down(price_print.price), up(price_print.price), up(price_print.price * (1 + waits))
+            offers[price_print.symbol] = Offer(
+                bid, ask, bid, auction_ask, now, bid, down(price_print.price * (1 - waits))
+            )
             middle = (bid + ask) / 2
-            quotes.append(Quote(printed.symbol, bid, ask, middle, middle, now))
+            quotes.append(Quote(price_print.symbol, bid, ask, middle, middle, now))
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
         if state.orders:
             state = self._match(state, offers, now, news, auction=event.opening, auction_ends=event.opening)
         return state, QuotesReceived(now, 0, tuple(quotes))
 
-    def _quoted(
+    def _fill_at_quotes(
         self, state: SharePaperState, quotes: Sequence[Quote], now_ns: int, news: list[Event]
     ) -> SharePaperState:
         """Fill earlier orders at quotes of the running session; the first ones after its open are the auction."""
@@ -250,37 +260,39 @@ class SharePaperBroker:
         auction_ends: bool,
     ) -> SharePaperState:
         """Trade the working orders, first come first; cancel those that the auction or the cash cannot fill."""
-        cash, costs, reserved, day = state.cash, state.costs, state.reserved, state.day
-        holdings, left = dict(state.holdings), []
+        cash, costs, reserved_cash, day = state.cash, state.costs, state.reserved, state.day
+        holdings, open_orders = dict(state.holdings), []
         for order in state.orders:
             offer = offers.get(order.symbol)
             price = _price(order, offer, auction=auction) if offer is not None else None
             if offer is None or price is None:
                 if order.auction and auction_ends:
-                    reserved -= order.reserved
+                    reserved_cash -= order.reserved
                     news.append(OrderCanceled(now_ns, order.client_order_id))
                 else:
-                    left.append(order)
+                    open_orders.append(order)
                 continue
-            reserved -= order.reserved
-            traded = price * order.quantity
-            cost = self.cost(traded)
-            after = cash - order.side * traded - cost
-            if order.side > 0 and after < 0:  # a market buy that became dearer than the cash
+            reserved_cash -= order.reserved
+            value = price * order.quantity
+            cost = self.cost(value)
+            new_cash = cash - order.side * value - cost
+            if order.side > 0 and new_cash < 0:  # a market buy that became dearer than the cash
                 news.append(OrderCanceled(now_ns, order.client_order_id))
                 continue
-            cash, costs = after, costs + cost
+            cash, costs = new_cash, costs + cost
             _hold(holdings, order, price)
             if self._charges:
-                day = _with_fill(day, order, traded)
+                day = _with_fill(day, order, value)
             name, symbol, side, quantity = order.client_order_id, order.symbol, order.side, order.quantity
             filled_ns = min(offer.at_ns, now_ns)
-            news.append(OrderFilled(now_ns, name, symbol, side, price, filled_ns, quantity, traded, cost, quantity))
-        return replace(state, cash=cash, costs=costs, reserved=reserved, holdings=holdings, orders=tuple(left), day=day)
+            news.append(OrderFilled(now_ns, name, symbol, side, price, filled_ns, quantity, value, cost, quantity))
+        return replace(
+            state, cash=cash, costs=costs, reserved=reserved_cash, holdings=holdings, orders=tuple(open_orders), day=day
+        )
 
-    def cost(self, traded: Decimal) -> Decimal:
+    def cost(self, value: Decimal) -> Decimal:
         """Return the cost of trading this value, in USD on the grid of 1e-6, ties to even."""
-        return (traded * self._paper.share_cost_rate).quantize(COST_GRID, ROUND_HALF_EVEN)
+        return (value * self._paper.share_cost_rate).quantize(COST_GRID, ROUND_HALF_EVEN)
 
     def _end(self, state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
         """End the session: orders expire but for stops of whole shares, fees are booked, prices are dropped."""
@@ -293,8 +305,8 @@ class SharePaperBroker:
             lines = tuple(_fee_line(date, name, usd, time_ns) for name, usd in fees.items())
             if lines:
                 news.append(LedgerBooked(time_ns, lines))
-            paid = sum(fees.values(), ZERO)
-            cash, costs = cash - paid, costs + paid
+            fees_usd = sum(fees.values(), ZERO)
+            cash, costs = cash - fees_usd, costs + fees_usd
         return replace(state, cash=cash, costs=costs, orders=stops, reserved=ZERO, session=None, asks={}, day=UNSET)
 
     # --- orders ---------------------------------------------------------------------------------------------------
@@ -305,9 +317,9 @@ class SharePaperBroker:
         if name in state.seen:
             raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
         state = replace(state, seen=(*state.seen, name))
-        reserved = self._reserved(state, order)
-        reason = self._fault(state, order, time_ns) or _shortfall(state, order, reserved)
-        if reason or reserved is None:
+        reserve = self._reserve_for(state, order)
+        reason = self._fault(state, order, time_ns) or _shortfall(state, order, reserve)
+        if reason or reserve is None:
             news.append(OrderRejected(time_ns, name, reason))
             return state
         working = ShareOrder(
@@ -318,21 +330,21 @@ class SharePaperBroker:
             order.limit_price,
             time_ns,
             order.auction,
-            reserved,
+            reserve,
             order.stop_price,
         )
         news.append(OrderAccepted(time_ns, name))
-        return replace(state, orders=(*state.orders, working), reserved=state.reserved + reserved)
+        return replace(state, orders=(*state.orders, working), reserved=state.reserved + reserve)
 
-    def _reserved(self, state: SharePaperState, order: SubmitOrder) -> Decimal | None:
+    def _reserve_for(self, state: SharePaperState, order: SubmitOrder) -> Decimal | None:
         """Return the USD that an order may cost: 0 for a sale; None for a market buy without a price yet."""
         if order.side < 0:
             return ZERO
         worst = state.asks.get(order.symbol) if order.limit_price is None else order.limit_price
         if worst is None:
             return None
-        traded = worst * order.quantity
-        return traded + self.cost(traded)
+        value = worst * order.quantity
+        return value + self.cost(value)
 
     def _fault(self, state: SharePaperState, order: SubmitOrder, time_ns: int) -> str:
         """Return what is wrong with the order itself, in a broker's usual words, or an empty string."""
@@ -364,16 +376,16 @@ def up(price: Decimal) -> Decimal:
     return price.quantize(GRID, ROUND_CEILING)
 
 
-def _shortfall(state: SharePaperState, order: SubmitOrder, reserved: Decimal | None) -> str:
+def _shortfall(state: SharePaperState, order: SubmitOrder, reserve: Decimal | None) -> str:
     """Return what the account lacks for the order, in a broker's usual words, or an empty string."""
-    if reserved is None:
+    if reserve is None:
         return "market order without a quote"
     if order.side > 0:
         free = state.cash - state.reserved
-        return "" if reserved <= free else f"insufficient buying power (required: {reserved}, available: {free})"
-    held = state.holdings.get(order.symbol)
+        return "" if reserve <= free else f"insufficient buying power (required: {reserve}, available: {free})"
+    holding = state.holdings.get(order.symbol)
     working = total(o.quantity for o in state.orders if o.side < 0 and o.symbol == order.symbol)
-    free_shares = (held.quantity if held is not None else 0) - working
+    free_shares = (holding.quantity if holding is not None else 0) - working
     if order.quantity <= free_shares:
         return ""
     return f"insufficient qty available for order (requested: {order.quantity}, available: {free_shares})"
@@ -400,7 +412,7 @@ def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
 def _hold(holdings: dict[str, PaperPosition], order: ShareOrder, price: Decimal) -> None:
     """Add a trade to the holdings."""
     old = holdings.get(order.symbol, PaperPosition(order.symbol, 0, ZERO))
-    new = grown(old, order.side * order.quantity, price)
+    new = trade_holding(old, order.side * order.quantity, price)
     if new.quantity:
         holdings[order.symbol] = new
     else:
@@ -419,11 +431,11 @@ def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) 
     return replace(state, orders=rest, reserved=state.reserved - working_order.reserved)
 
 
-def _with_fill(day: DayTraded | UnsetType, order: ShareOrder, traded: Decimal) -> DayTraded:
-    """Return the day's trades with one more fill, worth `traded` USD."""
-    before = DayTraded(0, 0, ZERO) if isinstance(day, UnsetType) else day
-    sold, proceeds = (order.quantity, traded) if order.side < 0 else (0, ZERO)
-    return DayTraded(before.shares + order.quantity, before.sold + sold, before.proceeds + proceeds)
+def _with_fill(day: DayTraded | UnsetType, order: ShareOrder, value: Decimal) -> DayTraded:
+    """Return the day's trades with one more fill, worth `value` USD."""
+    old_day = DayTraded(0, 0, ZERO) if isinstance(day, UnsetType) else day
+    sale_shares, proceeds = (order.quantity, value) if order.side < 0 else (0, ZERO)
+    return DayTraded(old_day.shares + order.quantity, old_day.sold + sale_shares, old_day.proceeds + proceeds)
 
 
 def _fee_line(date: str, name: str, usd: Decimal, time_ns: int) -> Activity:

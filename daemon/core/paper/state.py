@@ -123,10 +123,10 @@ class SharePaperState(msgspec.Struct, frozen=True):
 
 def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> BrokerSnapshot:
     """Return the paper broker's snapshot: cash, positions (by symbol, of shares) and open orders."""
-    held = state.holdings
-    if isinstance(held, dict):
-        held = tuple(held[symbol] for symbol in sorted(held))
-    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in held)
+    holdings = state.holdings
+    if isinstance(holdings, dict):
+        holdings = tuple(holdings[symbol] for symbol in sorted(holdings))
+    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in holdings)
     return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
 
 
@@ -135,26 +135,26 @@ def came_in_parts(state: PaperState | SharePaperState, bar: Bar) -> bool:
     return not isinstance(state.part_ns, UnsetType) and state.part_ns > bar.start_ns
 
 
-def options_held(state: PaperState) -> list[tuple[PaperPosition, OccContract]]:
+def held_options(state: PaperState) -> list[tuple[PaperPosition, OccContract]]:
     """Return the held options with their parsed symbols; shares are left out."""
-    return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
+    return [(holding, contract) for holding in state.holdings if (contract := parse_occ(holding.symbol)) is not None]
 
 
-def quantity_held(state: PaperState, symbol: str) -> Quantity:
+def holding_quantity(state: PaperState, symbol: str) -> Quantity:
     return total(holding.quantity for holding in state.holdings if holding.symbol == symbol)
 
 
 def with_trade(
     holdings: tuple[PaperPosition, ...], symbol: str, quantity: Quantity, at: Decimal
 ) -> tuple[PaperPosition, ...]:
-    """Return the holdings after a trade of signed `quantity`, by the rule of `grown`; zero quantities are dropped."""
-    others = tuple(holding for holding in holdings if holding.symbol != symbol)
+    """Return the holdings after a trade of signed `quantity`, by `trade_holding`; zero quantities are dropped."""
+    other_holdings = tuple(holding for holding in holdings if holding.symbol != symbol)
     old = next((holding for holding in holdings if holding.symbol == symbol), PaperPosition(symbol, 0, ZERO))
-    new = grown(old, quantity, at)
-    return (*others, new) if new.quantity else others
+    new = trade_holding(old, quantity, at)
+    return (*other_holdings, new) if new.quantity else other_holdings
 
 
-def grown(old: PaperPosition, quantity: Quantity, at: Decimal) -> PaperPosition:
+def trade_holding(old: PaperPosition, quantity: Quantity, at: Decimal) -> PaperPosition:
     """Return a holding after a trade: growing averages its price, shrinking keeps it, turning takes the new one."""
     total, average = old.quantity + quantity, at
     if total and old.quantity * quantity >= 0:

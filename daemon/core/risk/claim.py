@@ -62,35 +62,35 @@ def _counted_from(book: Book) -> Decimal:
     return book.session_base if isinstance(book.claim_close, UnsetType) else book.claim_close
 
 
-def judged(state: ClaimState | UnsetType, book: Book) -> Verdict | None:
-    """Judge the claim that is watched; None where nothing is to be said now, or the version broke it before."""
+def judge_claim(state: ClaimState | UnsetType, book: Book) -> Verdict | None:
+    """Judge the claim of the version that answers; None without a verdict now, or where it was broken before."""
     if isinstance(state, UnsetType) or state.claim is None or state.version in state.broken:
         return None
-    claim, lost = state.claim, fall(state, book)
-    if lost > claim.drawdown_max + ROUNDING:
-        return Verdict(DRAWDOWN, f"{lost:.2%} of the highest close lost, at most {claim.drawdown_max:.2%} stated")
+    claim, drawdown = state.claim, fall(state, book)
+    if drawdown > claim.drawdown_max + ROUNDING:
+        return Verdict(DRAWDOWN, f"{drawdown:.2%} of the highest close lost, at most {claim.drawdown_max:.2%} stated")
     if state.sessions - state.judged < claim.window_sessions or len(state.returns) < claim.window_sessions:
         return None
-    found = volatility(state.returns)
-    verdict = ABOVE if found > claim.high else BELOW if found < claim.low else KEPT
+    annual = volatility(state.returns)
+    verdict = ABOVE if annual > claim.high else BELOW if annual < claim.low else KEPT
     return Verdict(
-        verdict, f"volatility {found:.2%} of {len(state.returns)} sessions, stated {claim.low:.2%} to {claim.high:.2%}"
+        verdict, f"volatility {annual:.2%} of {len(state.returns)} sessions, stated {claim.low:.2%} to {claim.high:.2%}"
     )
 
 
 def note_model(draft: Draft, version: str, claim: RiskClaim | UnsetType) -> None:
     """Watch the claim of the version that answers from here on. Another version or claim begins anew."""
-    watched = draft.claim
-    if isinstance(watched, UnsetType):
+    claim_state = draft.claim
+    if isinstance(claim_state, UnsetType):
         if isinstance(claim, UnsetType):
             return
-        watched = ClaimState()
-    begun = ClaimState(broken=watched.broken)
+        claim_state = ClaimState()
+    new_state = ClaimState(broken=claim_state.broken)
     if not isinstance(claim, UnsetType):
-        begun = replace(begun, version=version, claim=claim)
-    if (watched.version, watched.claim) == (begun.version, begun.claim):
+        new_state = replace(new_state, version=version, claim=claim)
+    if (claim_state.version, claim_state.claim) == (new_state.version, new_state.claim):
         return  # a start
-    draft.claim = begun
+    draft.claim = new_state
     _begin(draft)
 
 
@@ -102,38 +102,43 @@ def _begin(draft: Draft) -> None:
 
 def note_close(draft: Draft) -> None:
     """Take the close of the session that ended, of a book that is marked: its return, and the highest close."""
-    watched, session, book = draft.claim, draft.session.session, draft.book
-    if isinstance(watched, UnsetType) or watched.claim is None or session is None or watched.closed == session.date:
+    claim_state, session, book = draft.claim, draft.session.session, draft.book
+    if (
+        isinstance(claim_state, UnsetType)
+        or claim_state.claim is None
+        or session is None
+        or claim_state.closed == session.date
+    ):
         return
     base, close, equity = book.claim_base, _counted_from(book), book.equity
-    grown = float(equity / close) if close > 0 and equity > 0 else 1.0
-    heights = [height / grown for height in watched.heights or (1.0,)]
-    noted = replace(
-        watched,
+    growth = float(equity / close) if close > 0 and equity > 0 else 1.0
+    heights = [height / growth for height in claim_state.heights or (1.0,)]
+    new_state = replace(
+        claim_state,
         closed=session.date,
         decision=draft.decision,
-        heights=(*heights, 1.0)[-watched.claim.drawdown_sessions :],
+        heights=(*heights, 1.0)[-claim_state.claim.drawdown_sessions :],
     )
     if not isinstance(base, UnsetType) and base > 0:
-        if why := _left_out(draft, watched):
-            noted = replace(noted, left_out=watched.left_out + 1, why_left_out=why)
+        if why := _reason_to_skip(draft, claim_state):
+            new_state = replace(new_state, left_out=claim_state.left_out + 1, why_left_out=why)
         else:
-            newest = (*watched.returns, float(equity / base) - 1.0)[-watched.claim.window_sessions :]
-            noted = replace(noted, returns=newest, sessions=watched.sessions + 1)
-    draft.claim = noted
+            newest = (*claim_state.returns, float(equity / base) - 1.0)[-claim_state.claim.window_sessions :]
+            new_state = replace(new_state, returns=newest, sessions=claim_state.sessions + 1)
+    draft.claim = new_state
     draft.put_book(replace(book, claim_close=equity, claim_base=equity))
 
 
-def _left_out(draft: Draft, watched: ClaimState) -> str:
-    """Return why the session that ends says nothing about the volatility; "" where it counts.
+def _reason_to_skip(draft: Draft, claim_state: ClaimState) -> str:
+    """Return why the ending session does not count for the volatility; "" where it counts.
 
     Its loss counts for the drawdown in any case.
     """
     session, halt, pause = draft.session, draft.risk.halt, draft.risk.pause
     assert session.session is not None
-    if session.previous != watched.closed:
-        return f"no close was seen between {watched.closed} and {session.session.date}"
-    if watched.version in watched.broken:
+    if session.previous != claim_state.closed:
+        return f"no close was seen between {claim_state.closed} and {session.session.date}"
+    if claim_state.version in claim_state.broken:
         return "no new risk is taken"
     if draft.size_share < 1.0:
         return f"the version trades {draft.size_share:.0%} of the size"
@@ -141,41 +146,48 @@ def _left_out(draft: Draft, watched: ClaimState) -> str:
         return f"halted: {halt.reason}"
     if pause is not None and pause.reason != LOSSES:
         return f"paused: {pause.reason}"
-    return "" if draft.decision > watched.decision else "no question was asked"
+    return "" if draft.decision > claim_state.decision else "no question was asked"
 
 
 def on_claim_judged(draft: Draft, event: ClaimJudged) -> None:
     """Record the verdict; a broken claim ends what was about to be bought. Sales go on."""
-    watched = draft.claim
-    if isinstance(watched, UnsetType) or watched.version != event.version or event.version in watched.broken:
+    claim_state = draft.claim
+    if (
+        isinstance(claim_state, UnsetType)
+        or claim_state.version != event.version
+        or event.version in claim_state.broken
+    ):
         return  # another version answers by now
-    watched = replace(watched, judged=watched.sessions, verdict=event.verdict)
+    claim_state = replace(claim_state, judged=claim_state.sessions, verdict=event.verdict)
     if event.verdict in BROKEN:
         draft.alarm("claim_broken", f"{event.version}: {event.detail}; {_words(event)}")
         if event.consequence == ALARM:  # said again once as much is lost from here
-            watched = replace(watched, heights=())
+            claim_state = replace(claim_state, heights=())
             draft.put_book(replace(draft.book, claim_close=draft.book.equity))
         else:
-            broken = {**watched.broken, event.version: BrokenClaim(event.detail, draft.now_ns, event.former)}
-            watched = replace(watched, broken=dict(list(broken.items())[-BROKEN_MAX:]))
+            broken_versions = {
+                **claim_state.broken,
+                event.version: BrokenClaim(event.detail, draft.now_ns, event.former),
+            }
+            claim_state = replace(claim_state, broken=dict(list(broken_versions.items())[-BROKEN_MAX:]))
             draft.end_trading(leaving=True)
-    draft.claim = watched
+    draft.claim = claim_state
 
 
 def _words(event: ClaimJudged) -> str:
     """Return the consequence in words."""
     if event.consequence == ALARM:
         return "the desk trades on, as drift.claim_broken says"
-    then = f"{event.former} is to answer again" if event.former else "exits go on"
-    return f"it takes no new risk until the desk is resumed; {then}"
+    next_step = f"{event.former} is to answer again" if event.former else "exits go on"
+    return f"it takes no new risk until the desk is resumed; {next_step}"
 
 
 def forgive(draft: Draft) -> None:
     """Let versions that broke their claims take risk again: a person resumed the desk. Their claim is watched anew."""
-    watched = draft.claim
-    if isinstance(watched, UnsetType) or not watched.broken:
+    claim_state = draft.claim
+    if isinstance(claim_state, UnsetType) or not claim_state.broken:
         return
-    if watched.version in watched.broken:
+    if claim_state.version in claim_state.broken:
         _begin(draft)
-        watched = ClaimState(version=watched.version, claim=watched.claim)
-    draft.claim = replace(watched, broken={})
+        claim_state = ClaimState(version=claim_state.version, claim=claim_state.claim)
+    draft.claim = replace(claim_state, broken={})

@@ -22,7 +22,7 @@ from daemon.core.gates import LOSSES, RiskView, reject_rate
 from daemon.core.instruments.option_market import root_of
 from daemon.core.limits import Sizing
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
-from daemon.core.risk.marks import fetch_equity, mark_book, wide_since
+from daemon.core.risk.marks import fetch_equity, mark_book, wide_options
 from daemon.core.state import BROKER_MODES, ZERO, Pause, Position, State, TradingHalt
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -37,21 +37,21 @@ def revalue(draft: Draft) -> None:
     book = mark_book(draft, draft.book)
     draft.put_book(book)
     limits, equity = draft.trading.risk, fetch_equity(draft, draft.book)
-    loss, halted = session_loss(book, equity), draft.risk.halt
-    if loss is None or (halted is not None and halted.reason in LEAVING):
+    loss, halt = session_loss(book, equity), draft.risk.halt
+    if loss is None or (halt is not None and halt.reason in LEAVING):
         return
     if loss >= limits.daily_loss_max:
-        moved = f" and {book.transfers:+} USD of transfers" if book.transfers else ""
+        transfers_text = f" and {book.transfers:+} USD of transfers" if book.transfers else ""
         start = f"{book.session_start_equity} USD at the session's start"
         if book.guard_base:
-            start, moved = f"{book.guard_base} USD since the limits were reset", ""
-        detail = f"lost {loss:.4f} of {start}{moved}, limit {limits.daily_loss_max}"
+            start, transfers_text = f"{book.guard_base} USD since the limits were reset", ""
+        detail = f"lost {loss:.4f} of {start}{transfers_text}, limit {limits.daily_loss_max}"
         draft.halt("daily_loss", detail)
         return
     peak = limited_peak(book)
-    if fall_from(peak, equity) >= limits.drawdown_max and halted is None:
-        since = " since the limits were reset" if book.guard_peak else ""
-        draft.halt("drawdown", f"equity {equity} USD, peak {peak} USD{since}, limit {limits.drawdown_max}")
+    if fall_from(peak, equity) >= limits.drawdown_max and halt is None:
+        since_text = " since the limits were reset" if book.guard_peak else ""
+        draft.halt("drawdown", f"equity {equity} USD, peak {peak} USD{since_text}, limit {limits.drawdown_max}")
 
 
 def loss_to_reset(draft: Draft | State[Any]) -> str:
@@ -71,7 +71,7 @@ def loss_to_reset(draft: Draft | State[Any]) -> str:
     return next((halt.reason for halt in draft.risk.halts if halt.since_ns >= since_ns.get(halt.reason, inf)), "")
 
 
-def trade_closed(draft: Draft, position: Position) -> None:
+def end_trade(draft: Draft, position: Position) -> None:
     """Handle the end of a position with `position.pnl` after fees: cooldowns, losses in a row."""
     risk, limits, stats = draft.risk, draft.trading.risk, draft.stats
     lost = position.pnl < 0
@@ -86,23 +86,23 @@ def trade_closed(draft: Draft, position: Position) -> None:
         consecutive_losses=losses,
     )
     if losses >= limits.consecutive_losses_max:
-        until = draft.now_ns + limits.consecutive_losses_pause_min * MINUTE_NS
+        until_ns = draft.now_ns + limits.consecutive_losses_pause_min * MINUTE_NS
         operator = risk.pause is not None and not risk.pause.until_ns  # a pause without end stays
-        risk = replace(risk, pause=risk.pause if operator else Pause(LOSSES, until), consecutive_losses=0)
+        risk = replace(risk, pause=risk.pause if operator else Pause(LOSSES, until_ns), consecutive_losses=0)
         draft.effects.append(RaiseAlarm(LOSSES, f"{losses} losses in a row"))
     draft.risk = risk
     draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))
 
 
-def note_fate(draft: Draft, before: Order) -> None:
+def note_fate(draft: Draft, old_order: Order) -> None:
     """Count an order's outcome once, at its first fill or its end.
 
     An acceptance is no outcome: the venue may still reject the order. A refused close call for what other orders hold
-    does not count. `before` is the order before the news.
+    does not count. `old_order` is the order before the news.
     """
-    order = draft.find_order(before.client_order_id)
+    order = draft.find_order(old_order.client_order_id)
     assert order is not None
-    if _has_fate(before) or not _has_fate(order) or order.purpose in ("foreign", PROTECTION) or order.closing:
+    if _has_fate(old_order) or not _has_fate(order) or order.purpose in ("foreign", PROTECTION) or order.closing:
         return
     note_outcome(draft, rejected=order.status == REJECTED)
 
@@ -143,8 +143,8 @@ def note_trading(draft: Draft, symbol: str, *, halted: bool, reason: str = "") -
     if halted == (lasting is not None):
         return
     halt = TradingHalt(draft.now_ns, reason) if lasting is None else replace(lasting, until_ns=draft.now_ns)
-    known = {} if isinstance(session.trading_halts, UnsetType) else session.trading_halts
-    draft.session = replace(session, trading_halts={**known, symbol: halt})
+    halts = {} if isinstance(session.trading_halts, UnsetType) else session.trading_halts
+    draft.session = replace(session, trading_halts={**halts, symbol: halt})
 
 
 def check_blind(draft: Draft) -> None:
@@ -161,27 +161,27 @@ def check_blind(draft: Draft) -> None:
     if not session.open_ns <= draft.now_ns < session.close_ns:
         return
     since_ns = max(session.open_ns, draft.broker.started_ns, draft.broker.opened_ns or 0)  # a start needs some time
-    _report_unreconciled(draft, since_ns)
+    _report_no_agreement(draft, since_ns)
     if draft.broker.closed and draft.now_ns - draft.broker.asked_ns < _reports_ns(draft):
         return
-    held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
-    if not held:
+    positions = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
+    if not positions:
         return
-    if wide := wide_since(draft, draft.now_ns - rules.blind_min * MINUTE_NS, since_ns):
+    if wide := wide_options(draft, draft.now_ns - rules.blind_min * MINUTE_NS, since_ns):
         detail = f"quotes of {', '.join(wide)} are too wide for {rules.blind_min} minutes: stops use the model's price"
         draft.alarm("blind", detail, once=True, about="wide")
-    trading = [position for position in held if draft.session.trading_halt(root_of(position.symbol)) is None]
-    lost, unseen = _lost(draft, trading, since_ns, since_ns)
-    if not lost:
+    trading = [position for position in positions if draft.session.trading_halt(root_of(position.symbol)) is None]
+    lost_data, blind_positions = _find_lost_data(draft, trading, since_ns, since_ns)
+    if not lost_data:
         return
     at_once = not draft.desk.decides.rebalances
-    detail = _lost_text(draft, lost, unseen or held)
+    detail = _lost_text(draft, lost_data, blind_positions or positions)
     if rules.on_blind == "flatten" and at_once:
         draft.halt("blind", detail)
     elif rules.on_blind == "hold":
         draft.halt("blind_hold", detail)
     else:  # of many holdings now these are unseen, now those: one alarm
-        draft.alarm("blind", detail, once=True, about=wording(detail) if at_once else " and ".join(lost))
+        draft.alarm("blind", detail, once=True, about=wording(detail) if at_once else " and ".join(lost_data))
 
 
 def blindness(draft: Draft) -> str:
@@ -193,33 +193,39 @@ def blindness(draft: Draft) -> str:
     session = draft.session.session
     if draft.identity.by_tape or session is None or not session.open_ns <= draft.now_ns < session.close_ns:
         return ""
-    held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
-    if not held:
+    positions = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
+    if not positions:
         return ""
-    lost, unseen = _lost(draft, held, max(session.open_ns, draft.broker.started_ns), session.open_ns)
-    if lost:
-        return _lost_text(draft, lost, unseen or held)
-    wide = wide_since(draft, draft.now_ns - draft.trading.broker.blind_min * MINUTE_NS, session.open_ns)
+    lost_data, blind_positions = _find_lost_data(
+        draft, positions, max(session.open_ns, draft.broker.started_ns), session.open_ns
+    )
+    if lost_data:
+        return _lost_text(draft, lost_data, blind_positions or positions)
+    wide = wide_options(draft, draft.now_ns - draft.trading.broker.blind_min * MINUTE_NS, session.open_ns)
     return f"quotes of {', '.join(wide)} are too wide" if wide else ""
 
 
-def _lost(draft: Draft, held: list[Position], since_ns: int, quoted_since_ns: int) -> tuple[list[str], list[Position]]:
+def _find_lost_data(
+    draft: Draft, positions: list[Position], since_ns: int, quoted_since_ns: int
+) -> tuple[list[str], list[Position]]:
     """Return what was lost for `blind_min` minutes, and the positions whose quotes are; nothing earlier counts."""
     limit_ns, at_once = draft.trading.broker.blind_min * MINUTE_NS, not draft.desk.decides.rebalances
-    lost = []
-    if at_once and held and draft.now_ns - _bar_due_ns(draft, held, since_ns) >= limit_ns:
-        lost.append("bars")
+    lost_data = []
+    if at_once and positions and draft.now_ns - _bar_due_ns(draft, positions, since_ns) >= limit_ns:
+        lost_data.append("bars")
     by_minute_ns = _reports_ns(draft)
     quoted_ns = limit_ns if at_once else by_minute_ns
-    unseen = [one for one in held if draft.now_ns - max(_seen_ns(draft, one), quoted_since_ns) >= quoted_ns]
-    if unseen and (at_once or _hides_a_limit(draft, held, unseen)):
-        lost.append("quotes")
+    blind_positions = [
+        one for one in positions if draft.now_ns - max(_seen_ns(draft, one), quoted_since_ns) >= quoted_ns
+    ]
+    if blind_positions and (at_once or _hides_a_limit(draft, positions, blind_positions)):
+        lost_data.append("quotes")
     else:
-        unseen = []
+        blind_positions = []
     agreed_ns = max(draft.broker.agreed_ns, draft.broker.sighted_ns)  # positions are known, whatever the cash is
     if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= by_minute_ns:
-        lost.append("reconciliation")
-    return lost, unseen
+        lost_data.append("reconciliation")
+    return lost_data, blind_positions
 
 
 def _reports_ns(draft: Draft) -> int:
@@ -227,27 +233,27 @@ def _reports_ns(draft: Draft) -> int:
     return max(draft.trading.broker.blind_min * MINUTE_NS, ONCE_A_MINUTE_NS)
 
 
-def _lost_text(draft: Draft, lost: list[str], positions: list[Position]) -> str:
+def _lost_text(draft: Draft, lost_data: list[str], positions: list[Position]) -> str:
     symbols = names_of([position.symbol for position in positions])
-    return f"{' and '.join(lost)} lost for {draft.trading.broker.blind_min} minutes while {symbols} is held"
+    return f"{' and '.join(lost_data)} lost for {draft.trading.broker.blind_min} minutes while {symbols} is held"
 
 
-def _bar_due_ns(draft: Draft, held: list[Position], since_ns: int) -> int:
+def _bar_due_ns(draft: Draft, positions: list[Position], since_ns: int) -> int:
     """Return when the next bar of what is held was due: the end of its newest one, of wide ones their width later."""
     newest = draft.basket.newest  # where a desk has several symbols
-    bar_ns = min(newest.get(position.symbol, 0) for position in held) if newest else draft.session.last_bar_ns
+    bar_ns = min(newest.get(position.symbol, 0) for position in positions) if newest else draft.session.last_bar_ns
     interval_ns = draft.spec.bar_interval_s * SECOND_NS
-    since_ns = max(since_ns, *(draft.session.reopened_ns(root_of(position.symbol)) for position in held))
+    since_ns = max(since_ns, *(draft.session.reopened_ns(root_of(position.symbol)) for position in positions))
     return max(bar_ns + interval_ns, since_ns) + interval_ns - MINUTE_NS
 
 
-def _hides_a_limit(draft: Draft, held: list[Position], unseen: list[Position]) -> bool:
+def _hides_a_limit(draft: Draft, positions: list[Position], blind_positions: list[Position]) -> bool:
     """Return True where what is not quoted is worth so much that its fall could reach a loss limit unseen.
 
     A stock of a basket that is halted, or seldom quoted, hides none.
     """
     limits, equity = draft.trading.risk, draft.book.equity
-    hidden, worth = (sum((_worth_usd(draft, one) for one in some), ZERO) for some in (unseen, held))
+    hidden, worth = (sum((_worth_usd(draft, one) for one in some), ZERO) for some in (blind_positions, positions))
     limit = Decimal(str(min(limits.daily_loss_max, limits.drawdown_max))) * equity
     return hidden >= min(limit, worth / 2)
 
@@ -265,20 +271,20 @@ def _seen_ns(draft: Draft, position: Position) -> int:
     return max(quote.quoted_ns if quote is not None else 0, position.opened_ns, reopened_ns)
 
 
-def _report_unreconciled(draft: Draft, from_ns: int) -> None:
+def _report_no_agreement(draft: Draft, from_ns: int) -> None:
     """Report once a session that no new risk is taken: book and broker differ, or orders stay unknown."""
     if draft.risk.reconciled:
         return
-    unsettled = {name: order for name, order in draft.orders.items() if order.status in (SUBMITTED, UNKNOWN)}
-    since_ns = min([order.submitted_ns for order in unsettled.values()] + [draft.broker.agreed_ns])
+    open_orders = {name: order for name, order in draft.orders.items() if order.status in (SUBMITTED, UNKNOWN)}
+    since_ns = min([order.submitted_ns for order in open_orders.values()] + [draft.broker.agreed_ns])
     if draft.now_ns - max(since_ns, from_ns) < UNRECONCILED_NS:
         return
     suspicion = draft.broker.suspicion
-    why = "; ".join(suspicion.differences) if suspicion else ", ".join(unsettled) or "no report agreed"
+    why = "; ".join(suspicion.differences) if suspicion else ", ".join(open_orders) or "no report agreed"
     draft.alarm("unreconciled", f"for {UNRECONCILED_NS // MINUTE_NS} minutes or more: {why}", once=True)
 
 
-def stop_reached(position: Position, quote: Quote, sizing: Sizing) -> str:
+def reached_stop(position: Position, quote: Quote, sizing: Sizing) -> str:
     """Return the rule that leaves the position by the quote's range, "" for none.
 
     When a stop and the target are reached, the stop counts; of two stops the higher one, which the price met first.
@@ -315,7 +321,7 @@ def risk_view(draft: Draft) -> RiskView:
         risk=draft.risk,
         model=draft.model,
         book=draft.book,
-        orders=gated(draft) if draft.orders else draft.orders,
+        orders=orders_for_gates(draft) if draft.orders else draft.orders,
         quotes=draft.quotes,
         basket=draft.trading.basket,
         symbols=draft.spec.symbols,
@@ -334,7 +340,7 @@ def risk_view(draft: Draft) -> RiskView:
     )
 
 
-def gated(draft: Draft) -> dict[str, Order]:
+def orders_for_gates(draft: Draft) -> dict[str, Order]:
     """Return the orders that gates see: a stop that rests at the broker is taken away before anything is sent."""
     if not draft.rests():
         return draft.orders
@@ -365,8 +371,8 @@ def spendable(draft: Draft) -> Decimal | None:
     figure = draft.desk.holds.spendable(funds)
     if figure is None or (draft.broker.filled and not is_cash_account(funds)):
         return None
-    since = [order for order in (*draft.orders.values(), *draft.closed.values()) if _is_newer(draft, order)]
-    return figure - sum((_spent(draft, order) for order in since), ZERO)
+    newer_orders = [order for order in (*draft.orders.values(), *draft.closed.values()) if _is_newer(draft, order)]
+    return figure - sum((_buy_cost(draft, order) for order in newer_orders), ZERO)
 
 
 def _is_newer(draft: Draft, order: Order) -> bool:
@@ -374,20 +380,20 @@ def _is_newer(draft: Draft, order: Order) -> bool:
     return order.side > 0 and order.purpose != "foreign" and order.submitted_ns >= draft.broker.asked_ns
 
 
-def _spent(draft: Draft, order: Order) -> Decimal:
+def _buy_cost(draft: Draft, order: Order) -> Decimal:
     """Return what the buy cost and may still cost."""
-    left = (order.limit_price or ZERO) * order.remaining if order.working else ZERO
-    return (order.cost + left) * draft.desk.holds.multiplier
+    open_cost = (order.limit_price or ZERO) * order.remaining if order.working else ZERO
+    return (order.cost + open_cost) * draft.desk.holds.multiplier
 
 
-def proceeds_awaited(draft: Draft) -> bool:
+def awaits_proceeds(draft: Draft) -> bool:
     """Return True while a newer report may let the account spend more; it is requested.
 
     So it is after a sale in a cash account, and after a buy that ended: the figure is less what it kept.
     """
     broker = draft.broker
-    sold = broker.filled and is_cash_account(broker.funds)
-    if not (sold or any(_kept_cash(draft, order) for order in draft.closed.values())):
+    awaits_sale = broker.filled and is_cash_account(broker.funds)
+    if not (awaits_sale or any(_kept_cash(draft, order) for order in draft.closed.values())):
         return False
     if draft.now_ns - broker.asked_ns >= ASK_AGAIN_NS:
         draft.effects.append(AskBroker("how much of what was sold, or kept for a buy, may be spent?"))

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, mark, mid, paid
+from daemon.core.book import CENT, average_price, mark, mid
 from daemon.core.draft import Draft
 from daemon.core.events import Quote
 from daemon.core.instruments.option_market import option_terms, price, volatility_at, years_to_expiry
@@ -36,7 +36,7 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
     A quote older than the newest of its symbol came late and changes nothing.
     """
     newest = draft.quotes
-    accepted = tuple(
+    valid_quotes = tuple(
         [
             quote
             for quote in quotes
@@ -44,11 +44,11 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
             and (quote.symbol not in newest or quote.quoted_ns >= newest[quote.symbol].quoted_ns)
         ]
     )
-    if accepted:
-        draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in accepted}}
+    if valid_quotes:
+        draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in valid_quotes}}
     if guarded(draft):
-        _mark(draft, accepted)
-    return accepted
+        _mark(draft, valid_quotes)
+    return valid_quotes
 
 
 def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
@@ -58,23 +58,23 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
         draft.marks, draft.leaps = {}, {}
         return
     marks, leaps, guard = dict(draft.marks), dict(draft.leaps), draft.desk.holds.guard(draft.trading)
-    unsettled = draft.basket.unsettled
+    unsettled_symbols = draft.basket.unsettled
     if held_only:
         marks = {symbol: price for symbol, price in marks.items() if symbol in book.positions}
         leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in book.positions}
     for quote in quotes:
         symbol = quote.symbol
-        if symbol in unsettled or (held_only and symbol not in book.positions):
+        if symbol in unsettled_symbols or (held_only and symbol not in book.positions):
             continue  # other shares than the book's; or a contract that is not in use
-        reference = marks.get(symbol, paid(book, symbol))
+        reference = marks.get(symbol, average_price(book, symbol))
         price = price_of(quote, reference, guard)
         if price is None:
             continue
-        taken, doubt = _judge(price, quote.quoted_ns, reference, leaps.pop(symbol, None), guard)
-        if taken is not None and not believed(draft, symbol, taken):
-            taken, doubt = None, Leap(price, quote.quoted_ns)
-        if taken is not None:
-            marks[symbol] = taken
+        new_mark, doubt = _judge(price, quote.quoted_ns, reference, leaps.pop(symbol, None), guard)
+        if new_mark is not None and not believed(draft, symbol, new_mark):
+            new_mark, doubt = None, Leap(price, quote.quoted_ns)
+        if new_mark is not None:
+            marks[symbol] = new_mark
         if doubt is not None:
             leaps[symbol] = doubt
     draft.marks, draft.leaps = marks, leaps
@@ -95,14 +95,14 @@ def _judge(
         return None, new
     if quoted_ns < doubt.quoted_ns + CONFIRM_NS:
         return None, doubt
-    both = min(price, doubt.price, key=lambda price: abs(price - reference))
-    return (both, new) if is_leap(price, both, guard) else (price, None)
+    confirmed_price = min(price, doubt.price, key=lambda price: abs(price - reference))
+    return (confirmed_price, new) if is_leap(price, confirmed_price, guard) else (price, None)
 
 
 # --- their uses -------------------------------------------------------------------------------------------------------
 
 
-def marked(draft: Draft, symbol: str) -> Decimal | None:
+def position_price(draft: Draft, symbol: str) -> Decimal | None:
     """Return the price in USD at which a position counts; None when none is known or confirmed."""
     if guarded(draft):
         return draft.marks.get(symbol)
@@ -112,8 +112,8 @@ def marked(draft: Draft, symbol: str) -> Decimal | None:
 
 def measure(draft: Draft, symbol: str) -> Decimal | None:
     """Return the reference price: the mark, or before there is one the price paid; None when not held."""
-    price = marked(draft, symbol)
-    return paid(draft.book, symbol) if price is None and guarded(draft) else price
+    price = position_price(draft, symbol)
+    return average_price(draft.book, symbol) if price is None and guarded(draft) else price
 
 
 def leaps(draft: Draft, quote: Quote) -> bool:
@@ -144,7 +144,7 @@ def mark_book(draft: Draft, book: Book) -> Book:
 
 def mark_options(draft: Draft, book: Book) -> Book:
     """Return the book at the confirmed marks; positions without one count at cost."""
-    marks = {symbol: price for symbol in book.positions if (price := marked(draft, symbol)) is not None}
+    marks = {symbol: price for symbol in book.positions if (price := position_price(draft, symbol)) is not None}
     return mark(book, marks, draft.session.spot)
 
 
@@ -153,11 +153,11 @@ def mark_shares(draft: Draft, book: Book) -> Book:
 
     While the fall of a share waits for a report there is no new peak: what was spun off from it may be priced already.
     """
-    marked = mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))
+    marked_book = mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))
     leapt = draft.basket.leapt
     if not leapt or max(leapt.values()) < draft.broker.asked_ns:
-        return marked
-    return replace(marked, peak=book.peak, guard_peak=book.guard_peak)
+        return marked_book
+    return replace(marked_book, peak=book.peak, guard_peak=book.guard_peak)
 
 
 SPLIT_MOVE = 0.2  # of the underlying since the last narrow quote; as much as a split of 5 for 4
@@ -206,7 +206,7 @@ def fetch_equity(draft: Draft | State[Any], book: Book) -> Decimal:
     return equity
 
 
-def wide_since(draft: Draft, then_ns: int, began_ns: int) -> list[str]:
+def wide_options(draft: Draft, then_ns: int, began_ns: int) -> list[str]:
     """Return the held options whose quotes are wide, and were at `then_ns`; nothing before `began_ns` counts."""
     return [
         symbol
@@ -230,13 +230,13 @@ def model_price(draft: Draft, symbol: str) -> Decimal | None:
     if draft.now_ns - draft.desk.grid.at(draft.session.last_bar_ns, session)[1] >= late_ns:
         return None
     years = _years(draft, symbol, draft.now_ns)
-    then = _years(draft, symbol, worth.narrow_ns)
-    if years is None or then is None:
+    former_years = _years(draft, symbol, worth.narrow_ns)
+    if years is None or former_years is None:
         return None
     if abs(spot / worth.spot - 1.0) >= SPLIT_MOVE:
         return None
     strike, right, _ = option_terms(symbol)
-    volatility = volatility_at(float(worth.middle), worth.spot, strike, then, right)
+    volatility = volatility_at(float(worth.middle), worth.spot, strike, former_years, right)
     value = price(spot, strike, years, volatility, right)
     return Decimal(repr(value)).quantize(CENT, rounding=ROUND_FLOOR)
 
@@ -255,14 +255,14 @@ def _note(draft: Draft, quote: Quote, *, new: bool) -> None:
     draft.worths = {**draft.worths, symbol: worth}
     figure: Decimal | None = quote.bid
     if not narrow:
-        modelled = model_price(draft, symbol)
-        figure = None if modelled is None else max(modelled - worth.spread / 2, quote.bid)
+        model_value = model_price(draft, symbol)
+        figure = None if model_value is None else max(model_value - worth.spread / 2, quote.bid)
         if figure is not None and quote.ask > 0:
             figure = min(figure, quote.ask)
-    draft.worths = {**draft.worths, symbol: _believed(worth, figure, draft.now_ns)}
+    draft.worths = {**draft.worths, symbol: _believe(worth, figure, draft.now_ns)}
 
 
-def _believed(worth: Worth, figure: Decimal | None, now_ns: int) -> Worth:
+def _believe(worth: Worth, figure: Decimal | None, now_ns: int) -> Worth:
     """Return the worth after a new figure: the higher one of two that are a second apart is believed."""
     if figure is None:
         return replace(worth, confirmed=None, doubted=None)
@@ -275,7 +275,7 @@ def _believed(worth: Worth, figure: Decimal | None, now_ns: int) -> Worth:
 
 def _first(draft: Draft, symbol: str) -> Worth | None:
     """Return what is known before any narrow quote: the option was worth what was paid, at the present spot."""
-    cost, spot = paid(draft.book, symbol), draft.session.spot
+    cost, spot = average_price(draft.book, symbol), draft.session.spot
     return None if cost is None or spot <= 0.0 else Worth(cost, ZERO, spot, draft.now_ns)
 
 

@@ -22,7 +22,7 @@ EWMA, HAR, MODEL = "ewma", "har", "model"
 VARIANCE = "variance"  # the head that `model` reads
 
 
-def returns_needed(forecast: str, span: int) -> int:
+def return_count(forecast: str, span: int) -> int:
     """Return how many daily returns a forecast reads: one less than closes."""
     return HAR_SESSIONS if forecast == HAR else SPANS * span
 
@@ -41,7 +41,7 @@ def volatility(xp: Any, mix: Any, returns: Any, forecast: str, span: int, varian
     Args:
         xp: numpy or torch.
         mix: what each symbol is of the invested money, (n, s); each row sums to 1.
-        returns: simple daily returns, (n or 1, t, s), t as `returns_needed` says; 0 of a symbol that the mix leaves
+        returns: simple daily returns, (n or 1, t, s), t as `return_count` says; 0 of a symbol that the mix leaves
             out may stand for one that is not known.
         forecast: "ewma", "har", or "model".
         span: of the moving average, in sessions.
@@ -69,8 +69,8 @@ def exposure_cap(target: float, forecast: Any) -> Any:
     return (target / forecast).clip(None, 1.0)
 
 
-def capped(
-    xp: Any, held: Any, goals: Any, prices: Any, *, most: Any, band: float, whole: bool, shares: bool = True
+def cap_goals(
+    xp: Any, holdings: Any, goals: Any, prices: Any, *, most: Any, band: float, whole: bool, shares: bool = True
 ) -> Any:
     """Return goals under the cap, (n, s), none above those given.
 
@@ -89,26 +89,26 @@ def capped(
             is not sold stays as it is within the band.
         shares: round down to whole shares; False leaves fractions.
     """
-    asked = _total(goals * prices)
-    part = (most / xp.where(asked > 0.0, asked, xp.ones_like(asked))).clip(None, 1.0)[:, None]
-    scaled = _whole(xp, goals * part, shares)
-    sold = goals < held
-    kept = xp.where(sold, scaled if whole else goals, held)
-    more = ((scaled if whole else goals) - kept).clip(0.0, None)
-    worth, wanted = _total(kept * prices), _total(more * prices)
+    goals_worth = _total(goals * prices)
+    part = (most / xp.where(goals_worth > 0.0, goals_worth, xp.ones_like(goals_worth))).clip(None, 1.0)[:, None]
+    scaled_goals = _whole(xp, goals * part, shares)
+    sold = goals < holdings
+    kept_shares = xp.where(sold, scaled_goals if whole else goals, holdings)
+    more = ((scaled_goals if whole else goals) - kept_shares).clip(0.0, None)
+    worth, buys_worth = _total(kept_shares * prices), _total(more * prices)
     room = (most - worth).clip(0.0, None)
-    share = (room / xp.where(wanted > 0.0, wanted, xp.ones_like(wanted))).clip(None, 1.0)[:, None]
-    within = kept + _whole(xp, more * share, shares)
-    left = (most / xp.where(worth > 0.0, worth, xp.ones_like(worth))).clip(None, 1.0)[:, None]
-    beyond = scaled if whole else _whole(xp, kept * left, shares)
-    over = (worth + wanted if whole else worth) > most * (1.0 + band)
+    share = (room / xp.where(buys_worth > 0.0, buys_worth, xp.ones_like(buys_worth))).clip(None, 1.0)[:, None]
+    within = kept_shares + _whole(xp, more * share, shares)
+    sale_share = (most / xp.where(worth > 0.0, worth, xp.ones_like(worth))).clip(None, 1.0)[:, None]
+    beyond = scaled_goals if whole else _whole(xp, kept_shares * sale_share, shares)
+    over = (worth + buys_worth if whole else worth) > most * (1.0 + band)
     cut = xp.where(over[:, None], beyond, within)
-    return xp.where((asked > most)[:, None], cut, goals)
+    return xp.where((goals_worth > most)[:, None], cut, goals)
 
 
-def without_new_risk(xp: Any, held: Any, goals: Any) -> Any:
+def without_new_risk(xp: Any, holdings: Any, goals: Any) -> Any:
     """Return the goals of a portfolio whose volatility is not known: sales as asked for, and no buy."""
-    return xp.where(goals < held, goals, held)
+    return xp.where(goals < holdings, goals, holdings)
 
 
 def _whole(xp: Any, values: Any, shares: bool) -> Any:
@@ -149,14 +149,14 @@ def _har(xp: Any, squares: Any) -> Any:
     values = squares / scale[:, None]
     week, month = _means(values, WEEK), _means(values, MONTH)
     last = count - WEEK  # sessions whose next week is known
-    inputs = [xp.ones_like(values), values, _padded(xp, week, count), _padded(xp, month, count)]
+    inputs = [xp.ones_like(values), values, _pad(xp, week, count), _pad(xp, month, count)]
     rows = xp.stack([column[:, MONTH - 1 : last] for column in inputs], 2)
     target = week[:, MONTH:]  # the mean of the week after each of these rows
     size = len(inputs)
     products = [rows[:, :, i] * rows[:, :, j] for i in range(size) for j in range(size)]
     sums = _total(xp.stack([*products, *(rows[:, :, i] * target for i in range(size))], 1))
     matrix = [[sums[:, i * size + j] for j in range(size)] for i in range(size)]
-    slopes = _solved(matrix, [sums[:, size * size + i] for i in range(size)])
+    slopes = _solve(matrix, [sums[:, size * size + i] for i in range(size)])
     forecast = slopes[0]
     for slope, column in zip(slopes[1:], inputs[1:], strict=True):
         forecast = forecast + slope * column[:, -1]
@@ -172,13 +172,13 @@ def _means(values: Any, length: int) -> Any:
     return total / length
 
 
-def _padded(xp: Any, values: Any, count: int) -> Any:
+def _pad(xp: Any, values: Any, count: int) -> Any:
     """Return values (n, t) with zeros before them, (n, count)."""
     missing = count - values.shape[1]
     return xp.concatenate([xp.zeros_like(values[:, :1])] * missing + [values], 1) if missing else values
 
 
-def _solved(matrix: list[list[Any]], right: list[Any]) -> list[Any]:
+def _solve(matrix: list[list[Any]], right: list[Any]) -> list[Any]:
     """Return the solution of a symmetric positive system by elimination; not finite where it has none."""
     size = len(right)
     matrix, right = [list(row) for row in matrix], list(right)
@@ -188,10 +188,10 @@ def _solved(matrix: list[list[Any]], right: list[Any]) -> list[Any]:
             for column in range(pivot, size):
                 matrix[row][column] = matrix[row][column] - factor * matrix[pivot][column]
             right[row] = right[row] - factor * right[pivot]
-    found: list[Any] = [None] * size
+    solution: list[Any] = [None] * size
     for row in reversed(range(size)):
         value = right[row]
         for column in range(row + 1, size):
-            value = value - matrix[row][column] * found[column]
-        found[row] = value / matrix[row][row]
-    return found
+            value = value - matrix[row][column] * solution[column]
+        solution[row] = value / matrix[row][row]
+    return solution

@@ -15,7 +15,7 @@ from fractions import Fraction
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import paid
+from daemon.core.book import average_price
 from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
@@ -44,26 +44,27 @@ NIGHTS_MAX = 5  # from the broker's books of a split to the day that it is annou
 EXACT = 1e-8  # shares: quantities have nine places, and a ratio is a float
 
 
-def plain_ratio(before: Decimal, total: Decimal, least: float = 1.0) -> tuple[Decimal, Decimal] | None:
-    """Return the one ratio of a split, new shares for old ones, that makes `total` of `before`; None for none or more.
+def plain_ratio(old_quantity: Decimal, total: Decimal, least: float = 1.0) -> tuple[Decimal, Decimal] | None:
+    """Return the one ratio of a split, new shares for old ones, that makes `total` of `old_quantity`; None for none
+    or more.
 
     Where the broker pays a fraction in cash no ratio below `least` either way counts.
     """
-    ratios = _plain_ratios(before, total, least)
+    ratios = _plain_ratios(old_quantity, total, least)
     return (Decimal(ratios[0].numerator), Decimal(ratios[0].denominator)) if len(ratios) == 1 else None
 
 
-def may_be_cut(before: Decimal, total: Decimal) -> bool:
-    """Return whether several ratios make `total` of `before`: neither its fraction is known then, nor the price."""
-    return len(_plain_ratios(before, total, SPLIT_RATIO)) > 1
+def may_be_cut(old_quantity: Decimal, total: Decimal) -> bool:
+    """Return whether several ratios make `total` of `old_quantity`: then fraction and price are unknown."""
+    return len(_plain_ratios(old_quantity, total, SPLIT_RATIO)) > 1
 
 
-def _plain_ratios(before: Decimal, total: Decimal, least: float) -> list[Fraction]:
-    """Return the ratios of splits that make `total` of `before`, the smallest first.
+def _plain_ratios(old_quantity: Decimal, total: Decimal, least: float) -> list[Fraction]:
+    """Return the ratios of splits that make `total` of `old_quantity`, the smallest first.
 
     The broker cuts `total` to nine decimals, or to whole shares where it pays the fraction in cash.
     """
-    over = {it: before * it.numerator / it.denominator - total for it in _BY_SIZE}
+    over = {it: old_quantity * it.numerator / it.denominator - total for it in _BY_SIZE}
     exactly = [it for it, fraction in over.items() if 0 <= fraction < FINEST]
     cut = [it for it, fraction in over.items() if 0 <= fraction < 1 and not total % 1 and max(it, 1 / it) >= least]
     return exactly if len(exactly) == 1 else cut
@@ -83,16 +84,16 @@ def note_history(draft: Draft, event: HistoryAdjusted) -> None:
     change = _changed_by(draft, event)
     if symbol in basket.unadjusted:
         if change is None or factor(*change) >= SPLIT_RATIO:
-            others = tuple(other for other in basket.unadjusted if other != symbol)
-            draft.basket = replace(basket, unadjusted=others)
+            other_symbols = tuple(other for other in basket.unadjusted if other != symbol)
+            draft.basket = replace(basket, unadjusted=other_symbols)
         return
     mark = float(draft.marks.get(symbol, ZERO))
     if change is None or mark <= 0 or symbol not in draft.book.positions or symbol in basket.splits:
         return
-    before, after = change
-    if factor(before, after) < SPLIT_RATIO or factor(mark, before) >= factor(mark, after):
+    old_close, new_close = change
+    if factor(old_close, new_close) < SPLIT_RATIO or factor(mark, old_close) >= factor(mark, new_close):
         return
-    certain = draft.identity.mode in BROKER_MODES and _is_common(factor(before, after))
+    certain = draft.identity.mode in BROKER_MODES and _is_common(factor(old_close, new_close))
     sure = (*basket.sure, symbol) if certain else basket.sure
     draft.basket = replace(basket, splits=(*basket.splits, symbol), sure=sure)
 
@@ -100,8 +101,8 @@ def note_history(draft: Draft, event: HistoryAdjusted) -> None:
 def _changed_by(draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | None:
     """Return the newest close that known and adjusted bars share, in both versions; None without one."""
     old = {bar.start_ns: bar.close for bar in draft.desk.decides.known(draft).get(event.symbol, ())}
-    both = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
-    return both[-1] if both and min(both[-1]) > 0 else None
+    close_pairs = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
+    return close_pairs[-1] if close_pairs and min(close_pairs[-1]) > 0 else None
 
 
 def _is_common(ratio: float) -> bool:
@@ -109,7 +110,7 @@ def _is_common(ratio: float) -> bool:
     return any(abs(ratio / common - 1.0) <= NEAR for common in COMMON)
 
 
-def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
+def note_booking(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
     """End the wait for the ledger's line, which is booked; wait for bars that are still of the old shares."""
     basket = draft.basket
     draft.basket = basket = replace(
@@ -131,42 +132,42 @@ def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
 
 def note_line(draft: Draft, line: Activity) -> None:
     """Remember that the ledger's line of a split is booked."""
-    draft.first_time(_booked(line.symbol, new_york_date(line.time_ns)))
+    draft.first_time(_booking_key(line.symbol, new_york_date(line.time_ns)))
 
 
 def _was_booked(draft: Draft, symbol: str) -> bool:
     """Return whether a split of the symbol was booked of today or the nights before it."""
     today = new_york_date(draft.now_ns)
-    return any(_booked(symbol, today - timedelta(days=days)) in draft.broker.seen for days in range(NIGHTS_MAX))
+    return any(_booking_key(symbol, today - timedelta(days=days)) in draft.broker.seen for days in range(NIGHTS_MAX))
 
 
-def _booked(symbol: str, day: date) -> str:
+def _booking_key(symbol: str, day: date) -> str:
     return f"{symbol} split {day.isoformat()}"
 
 
 def note_left_out(draft: Draft, symbol: str) -> None:
     """Remember that a fraction was dropped from the book, which its cash makes whole again."""
-    draft.first_time(_left_out(symbol))
+    draft.first_time(_fraction_key(symbol))
 
 
 def was_left_out(draft: Draft, symbol: str) -> bool:
     """Return whether a fraction of the symbol was dropped from the book: it counted as no loss."""
-    return _left_out(symbol) in draft.broker.seen
+    return _fraction_key(symbol) in draft.broker.seen
 
 
-def _left_out(symbol: str) -> str:
+def _fraction_key(symbol: str) -> str:
     return f"{symbol} fraction left out"
 
 
-def note_announced(draft: Draft, line: Activity) -> None:
+def note_announcement(draft: Draft, line: Activity) -> None:
     """Note a split, spin-off or merger of today before the open: a price of these shares may mean others.
 
     A split waits for the ledger's line as one that the history shows, unless that line was booked already.
     """
     basket, symbol, now_ns = draft.basket, line.symbol, draft.now_ns
     today = line.ex_date == new_york_date(now_ns).isoformat() and new_york_minute(now_ns) < OPENS_MIN
-    held = symbol in draft.book.positions and draft.desk.holds.by_basket
-    if not (today and held) or symbol in basket.unadjusted or not draft.first_time(line.id):
+    is_held = symbol in draft.book.positions and draft.desk.holds.by_basket
+    if not (today and is_held) or symbol in basket.unadjusted or not draft.first_time(line.id):
         return
     if line.kind == "SPLIT" and _was_booked(draft, symbol):
         return
@@ -174,7 +175,7 @@ def note_announced(draft: Draft, line: Activity) -> None:
     draft.basket = replace(basket, splits=splits, leapt={**basket.leapt, symbol: now_ns})
 
 
-def note_told(draft: Draft, symbol: str, from_ns: int) -> None:
+def note_market_split(draft: Draft, symbol: str, from_ns: int) -> None:
     """Note a split that the market's data tell, from this open on: what was held waits for the ledger's line.
 
     Not where the line was booked already; an earlier open's is.
@@ -190,8 +191,8 @@ def note_told(draft: Draft, symbol: str, from_ns: int) -> None:
 def note_taken_over(draft: Draft, symbol: str) -> None:
     """Note that the book has a split by the broker's positions: its line in the ledger is booked no more."""
     today = new_york_date(draft.now_ns)
-    draft.first_time(f"{_taken_over(symbol)}{today.isoformat()}")
-    draft.first_time(_booked(symbol, today))
+    draft.first_time(f"{_takeover_key(symbol)}{today.isoformat()}")
+    draft.first_time(_booking_key(symbol, today))
 
 
 def end_waits(draft: Draft) -> None:
@@ -201,15 +202,15 @@ def end_waits(draft: Draft) -> None:
 
 def was_taken_over(draft: Draft, line: Activity) -> bool:
     """Return whether the ledger's line tells a split that the book took over from the broker's positions."""
-    name, day = _taken_over(line.symbol), new_york_date(line.time_ns) - timedelta(days=NIGHTS_MAX)
-    return any(seen.startswith(name) and seen >= f"{name}{day.isoformat()}" for seen in draft.broker.seen)
+    name, day = _takeover_key(line.symbol), new_york_date(line.time_ns) - timedelta(days=NIGHTS_MAX)
+    return any(key.startswith(name) and key >= f"{name}{day.isoformat()}" for key in draft.broker.seen)
 
 
-def _taken_over(symbol: str) -> str:
+def _takeover_key(symbol: str) -> str:
     return f"{symbol} split by positions "
 
 
-def note_counted(draft: Draft, symbol: str) -> None:
+def note_takeover_day(draft: Draft, symbol: str) -> None:
     """Note that the broker's quantity of the symbol was taken over: it has what lines of its day will tell."""
     draft.first_time(f"{symbol} taken over {new_york_date(draft.now_ns).isoformat()}")
 
@@ -217,8 +218,8 @@ def note_counted(draft: Draft, symbol: str) -> None:
 def was_counted(draft: Draft, line: Activity) -> bool:
     """Return whether the shares of a line were taken over with the broker's positions, on its day or later."""
     name = f"{line.symbol} taken over "
-    since = f"{name}{new_york_date(line.time_ns).isoformat()}"
-    return any(seen.startswith(name) and seen >= since for seen in draft.broker.seen)
+    first_key = f"{name}{new_york_date(line.time_ns).isoformat()}"
+    return any(key.startswith(name) and key >= first_key for key in draft.broker.seen)
 
 
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
@@ -227,25 +228,27 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     A quantity at a small-integer ratio for the same cost is a split without its ledger line yet, and so is any of which
     the ledger has told cash for a fraction; returns these symbols, each with a text for the operator.
     """
-    theirs = {position.symbol: position for position in positions}
-    ours, basket = draft.book.positions, draft.basket
-    paid = {line.symbol for line in basket.early_lieu}
+    broker_positions = {position.symbol: position for position in positions}
+    book_positions, basket = draft.book.positions, draft.basket
+    lieu_symbols = {line.symbol for line in basket.early_lieu}
     apart = tuple(
         symbol
-        for symbol in ours
+        for symbol in book_positions
         if symbol not in draft.broker.filled  # the report is older than a fill
-        and _there(theirs.get(symbol)) != draft.expected(symbol)
+        and _broker_quantity(broker_positions.get(symbol)) != draft.expected(symbol)
     )
-    splits = tuple(symbol for symbol in basket.splits if symbol in ours)  # a sold position waits for nothing
-    sure = tuple(symbol for symbol in basket.sure if symbol in ours)
-    to_come = tuple(
-        symbol for symbol in apart if symbol in splits or symbol in paid or is_split(draft, symbol, theirs.get(symbol))
+    splits = tuple(symbol for symbol in basket.splits if symbol in book_positions)  # a sold position waits for nothing
+    sure = tuple(symbol for symbol in basket.sure if symbol in book_positions)
+    pending_splits = tuple(
+        symbol
+        for symbol in apart
+        if symbol in splits or symbol in lieu_symbols or is_split(draft, symbol, broker_positions.get(symbol))
     )
-    draft.basket = replace(basket, apart=apart, to_come=to_come, splits=splits, sure=sure)
-    return {symbol: _awaited(draft, symbol, theirs.get(symbol)) for symbol in to_come}
+    draft.basket = replace(basket, apart=apart, to_come=pending_splits, splits=splits, sure=sure)
+    return {symbol: _split_text(draft, symbol, broker_positions.get(symbol)) for symbol in pending_splits}
 
 
-def _there(position: BrokerPosition | None) -> Quantity:
+def _broker_quantity(position: BrokerPosition | None) -> Quantity:
     return 0 if position is None else exact(position.quantity)
 
 
@@ -261,61 +264,73 @@ def split_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> De
     What others hold beside cost what nobody here knows: then a common ratio of all shares is enough. Of several ratios
     it is that of the fewest shares, which leaves the least cash to come.
     """
-    return next((after for _, after in _splits_into(draft, symbol, position)), None)
+    return next((new_quantity for _, new_quantity in _splits_into(draft, symbol, position)), None)
 
 
-def splits_others_short(draft: Draft, symbol: str, there: Decimal) -> bool:
+def splits_others_short(draft: Draft, symbol: str, broker_quantity: Decimal) -> bool:
     """Return whether so many short shares are those of others, the desk holding none, at a common split's ratio."""
-    others = -draft.broker.foreign_held.get(symbol, 0)
-    if draft.held(symbol) or others <= 0:
+    foreign_quantity = -draft.broker.foreign_held.get(symbol, 0)
+    if draft.held(symbol) or foreign_quantity <= 0:
         return False
-    return any(_fraction(others, -there, ratio, draft.fractional) is not None for ratio in _SHARED_RATIOS)
+    return any(
+        _fraction(foreign_quantity, -broker_quantity, ratio, draft.fractional) is not None for ratio in _SHARED_RATIOS
+    )
 
 
 def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> Iterator[tuple[float, Decimal]]:
     """Yield each ratio that explains the broker's position, the smallest first, with the shares that it makes."""
-    ours, others = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
-    if position is None or position.quantity <= 0 or ours.quantity <= 0:
+    book_position, foreign_quantity = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
+    if position is None or position.quantity <= 0 or book_position.quantity <= 0:
         return
     if abs(position.quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
         return  # what the split that is booked left over
-    there, price, mine = position.quantity, position.average_price, ours.quantity + others
-    ratios = _SHARED_RATIOS if others else _OWN_RATIOS
-    for before in dict.fromkeys((mine, draft.expected(symbol))):
-        beside = price * abs(before - mine) * there / before if before > 0 else ZERO
-        apart = abs(there * price - ours.cost) - COST_NEAR * ours.cost - beside
+    broker_quantity, price, all_shares = (
+        position.quantity,
+        position.average_price,
+        book_position.quantity + foreign_quantity,
+    )
+    ratios = _SHARED_RATIOS if foreign_quantity else _OWN_RATIOS
+    for old_quantity in dict.fromkeys((all_shares, draft.expected(symbol))):
+        extra_cost = (
+            price * abs(old_quantity - all_shares) * broker_quantity / old_quantity if old_quantity > 0 else ZERO
+        )
+        apart = abs(broker_quantity * price - book_position.cost) - COST_NEAR * book_position.cost - extra_cost
         for ratio in ratios:
-            fraction = _fraction(before, there, ratio, draft.fractional)
-            if fraction is not None and (others or apart <= price * Decimal(fraction)):
-                after = round(Decimal(float(before) * ratio), 8)  # a ratio is a float
-                yield ratio, there if abs(after - there) <= EXACT else after
+            fraction = _fraction(old_quantity, broker_quantity, ratio, draft.fractional)
+            if fraction is not None and (foreign_quantity or apart <= price * Decimal(fraction)):
+                new_quantity = round(Decimal(float(old_quantity) * ratio), 8)  # a ratio is a float
+                yield ratio, broker_quantity if abs(new_quantity - broker_quantity) <= EXACT else new_quantity
 
 
-def _awaited(draft: Draft, symbol: str, position: BrokerPosition | None) -> str:
+def _split_text(draft: Draft, symbol: str, position: BrokerPosition | None) -> str:
     """Return what to tell of a split without its line; of one that several ratios explain also which, and the cure."""
-    held = draft.book.positions[symbol].quantity
-    detail = f"{symbol}: broker {_there(position)}, book {held}, no line in the ledger"
+    book_quantity = draft.book.positions[symbol].quantity
+    detail = f"{symbol}: broker {_broker_quantity(position)}, book {book_quantity}, no line in the ledger"
     ratios = sorted({ratio for ratio, _ in _splits_into(draft, symbol, position)})
     if len(ratios) < 2:
         return detail
-    named = [Fraction(ratio).limit_denominator(WHOLE_MAX) for ratio in ratios]
-    words = names_of([f"{ratio.numerator} for {ratio.denominator}" for ratio in named])
+    fractions = [Fraction(ratio).limit_denominator(WHOLE_MAX) for ratio in ratios]
+    words = names_of([f"{ratio.numerator} for {ratio.denominator}" for ratio in fractions])
     cure = "no new risk until its line comes; if it does not, rltraderctl accept-broker takes what the broker has"
     return f"{detail}; it may be {words}: {cure}"
 
 
-def _fraction(before: Quantity, there: Decimal, ratio: float, fractional: bool) -> float | None:
+def _fraction(old_quantity: Quantity, broker_quantity: Decimal, ratio: float, fractional: bool) -> float | None:
     """Return the fraction of a share that a split of this ratio may have left out of what is there, 0.0 for none.
 
     None where there was no such split. A desk of whole shares compares them alone. Without a fraction only a change of
     a share or more counts: less may be one that somebody left or took.
     """
-    after = float(before) * ratio
-    if abs(float(there) - after) <= EXACT:
+    exact_quantity = float(old_quantity) * ratio
+    if abs(float(broker_quantity) - exact_quantity) <= EXACT:
         return 0.0
-    whole = math.floor(there)
-    cut = whole == math.floor(after + EXACT) >= 1 and abs(there - before) >= 1 and (whole == there or not fractional)
-    return after - whole + float(there - whole) if cut else None
+    whole = math.floor(broker_quantity)
+    cut = (
+        whole == math.floor(exact_quantity + EXACT) >= 1
+        and abs(broker_quantity - old_quantity) >= 1
+        and (whole == broker_quantity or not fractional)
+    )
+    return exact_quantity - whole + float(broker_quantity - whole) if cut else None
 
 
 def on_session_over(draft: Draft) -> None:
@@ -338,7 +353,7 @@ def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
 
     If that quantity agrees, the shares are the same: the price is a gain or a loss.
     """
-    reference, leapt = draft.marks.get(symbol) or paid(draft.book, symbol) or ZERO, draft.basket.leapt
+    reference, leapt = draft.marks.get(symbol) or average_price(draft.book, symbol) or ZERO, draft.basket.leapt
     real = draft.desk.holds.by_basket and draft.identity.mode in BROKER_MODES
     if (
         not (real and symbol in draft.book.positions and reference > 0)
@@ -374,22 +389,22 @@ def only_awaited_differ(draft: Draft, positions: Iterable[BrokerPosition], diffe
 
     Those are splits, and what comes for shares that left.
     """
-    awaited = {*draft.basket.to_come, *replaced(draft, positions)}
-    return bool(awaited) and {text.partition(":")[0] for text in differences} <= {*awaited, "cash"}
+    waiting_symbols = {*draft.basket.to_come, *replaced_symbols(draft, positions)}
+    return bool(waiting_symbols) and {text.partition(":")[0] for text in differences} <= {*waiting_symbols, "cash"}
 
 
-def replaced(draft: Draft, positions: Iterable[BrokerPosition]) -> set[str]:
+def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[str]:
     """Return the shares that left, whose replacement no line tells yet, and what nobody held that is there now.
 
     For some nights only: a merger's lines come together, or one after the other.
     """
     if not draft.basket.leavers:
         return set()
-    there = {position.symbol: exact(position.quantity) for position in positions}
-    left = {it.symbol for it in draft.basket.leavers if _is_fresh(draft, it)}
-    gone = {symbol for symbol in left if there.get(symbol, 0) < draft.expected(symbol)}
-    new = {symbol for symbol, quantity in there.items() if quantity > 0 and not draft.expected(symbol)}
-    return gone | new if gone else set()
+    quantities = {position.symbol: exact(position.quantity) for position in positions}
+    leaver_symbols = {it.symbol for it in draft.basket.leavers if _is_fresh(draft, it)}
+    gone_symbols = {symbol for symbol in leaver_symbols if quantities.get(symbol, 0) < draft.expected(symbol)}
+    new = {symbol for symbol, quantity in quantities.items() if quantity > 0 and not draft.expected(symbol)}
+    return gone_symbols | new if gone_symbols else set()
 
 
 def _is_fresh(draft: Draft, leaver: Leaver) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 
 from daemon.core.effects import AskPolicy
 from daemon.core.state import State
-from daemon.core.step import Caused, Divergence, Machine, Step
+from daemon.core.step import Divergence, Machine, QueueEntry, Step
 from daemon.dashboard.desks import FollowedDesk
 from daemon.engine.recover import adopt_trading, leave_out, machine_of, restore
 from daemon.engine.state_dir import former_rows_text, part_of
@@ -94,7 +94,7 @@ class Anchor(msgspec.Struct, frozen=True):
     decision: int
     state: State[Any]
     market_state: Any
-    queue: tuple[Caused, ...]
+    queue: tuple[QueueEntry, ...]
 
 
 class _SnapshotPart(msgspec.Struct):

@@ -26,7 +26,7 @@ from daemon.core.events import (
 from daemon.core.gates import LOSSES
 from daemon.core.limits import Execution, Risk, Sizing, Trading
 from daemon.core.orders import CANCELING
-from daemon.core.risk.guards import stop_reached
+from daemon.core.risk.guards import reached_stop
 from daemon.core.state import Position, encode_state
 from daemon.operator.status import status_of
 from tests.support.core.account import Account, line
@@ -63,13 +63,13 @@ POSITION = Position(CALL, 1, 10, Decimal("20.00"), 100, 0, "2024-07-02")  # 2.00
     ],
 )
 def test_a_stop_counts_before_a_target_and_both_at_their_very_price(low: str, high: str, reason: str) -> None:
-    assert stop_reached(POSITION, quote(CALL, low=low, high=high), Sizing(stop_loss=0.30, take_profit=0.50)) == reason
+    assert reached_stop(POSITION, quote(CALL, low=low, high=high), Sizing(stop_loss=0.30, take_profit=0.50)) == reason
 
 
 def test_a_target_that_is_met_exactly_counts_although_the_product_is_not_exact_in_binary() -> None:
     position = replace(POSITION, cost=Decimal("20.20"))  # 2.02 a share; in binary 2.02 x 1.5 is above 3.03
     assert 2.02 * 1.5 > 3.03
-    assert stop_reached(position, quote(CALL, low="2.02", high="3.03"), Sizing(stop_loss=0.30)) == "take_profit"
+    assert reached_stop(position, quote(CALL, low="2.02", high="3.03"), Sizing(stop_loss=0.30)) == "take_profit"
 
 
 @pytest.mark.parametrize(("low", "high", "reason"), [("1.39", "", "stop_loss"), ("", "3.01", "take_profit")])

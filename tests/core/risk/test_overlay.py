@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.core.risk.overlay import HAR_SESSIONS, capped, exposure_cap, returns_needed, volatility, without_new_risk
+from daemon.core.risk.overlay import HAR_SESSIONS, cap_goals, exposure_cap, return_count, volatility, without_new_risk
 from tests.support.examples import examples
 
 ROOT_YEAR = 252**0.5
@@ -26,7 +26,7 @@ def test_the_moving_average_is_that_of_pandas() -> None:
     portfolio = returns[0] @ mix[0]
     expected = pd.Series(portfolio**2).ewm(span=20).mean().iloc[-1] ** 0.5 * ROOT_YEAR
     assert volatility(np, mix, returns, "ewma", 20)[0] == pytest.approx(expected, rel=1e-12)
-    assert (returns_needed("ewma", 20), returns_needed("model", 30), returns_needed("har", 20)) == (60, 90, 250)
+    assert (return_count("ewma", 20), return_count("model", 30), return_count("har", 20)) == (60, 90, 250)
 
 
 def test_har_is_least_squares_on_the_averages_of_a_day_a_week_and_a_month() -> None:
@@ -67,7 +67,7 @@ def test_what_is_not_known_is_no_number() -> None:
 
 @pytest.mark.parametrize("forecast", ["ewma", "har", "model"])
 def test_torch_gives_the_bits_of_numpy(forecast: str) -> None:
-    count = returns_needed(forecast, 20)
+    count = return_count(forecast, 20)
     returns = np.concatenate([moves(seed, count, 4) for seed in range(5)])
     mix = np.random.default_rng(9).dirichlet(np.ones(4), 5)
     variances = np.random.default_rng(8).uniform(1e-5, 1e-3, (5, 4))
@@ -93,7 +93,7 @@ def test_no_goal_is_ever_raised_no_sale_kept_back_and_no_buy_ends_above_the_cap(
     held: list[int], goals: list[int], prices: list[float], most: float, band: float, whole: bool
 ) -> None:
     arrays = [np.array([values], dtype=np.float64) for values in (held, goals, prices)]
-    after = capped(np, *arrays, most=np.array([most]), band=band, whole=whole)
+    after = cap_goals(np, *arrays, most=np.array([most]), band=band, whole=whole)
     worth = float((after * arrays[2]).sum())
     assert (after <= arrays[1]).all()
     assert (after >= 0.0).all()
@@ -102,7 +102,7 @@ def test_no_goal_is_ever_raised_no_sale_kept_back_and_no_buy_ends_above_the_cap(
     if (after > arrays[0]).any():
         assert worth <= most + 1e-6
     tensors = [torch.from_numpy(values) for values in arrays]
-    same = capped(torch, *tensors, most=torch.tensor([most], dtype=torch.float64), band=band, whole=whole)
+    same = cap_goals(torch, *tensors, most=torch.tensor([most], dtype=torch.float64), band=band, whole=whole)
     assert same.numpy().tobytes() == after.tobytes()
     unknown = without_new_risk(np, arrays[0], arrays[1])
     assert (unknown == np.minimum(arrays[0], arrays[1])).all()

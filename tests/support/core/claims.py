@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.events import ClaimJudged, ModelVerified, RiskClaim
-from daemon.core.risk.claim import fall, judged
+from daemon.core.risk.claim import fall, judge_claim
 from daemon.core.state import ClaimState
 from strategies.kit.contract import Session
 from tests.support.core.daily_desk import KEEP, DailyDesk
@@ -50,13 +50,13 @@ def claim_of(d: DailyDesk) -> ClaimState:
 
 
 def verdict(d: DailyDesk) -> str:
-    found = judged(d.state.claim, d.state.book)
+    found = judge_claim(d.state.claim, d.state.book)
     return "" if found is None else found.verdict
 
 
 def judge(d: DailyDesk, consequence: str = "no_new_risk", former: str = "") -> list[Any]:
     """The event that a running desk's watch makes of what is to be said."""
-    found, claim = judged(d.state.claim, d.state.book), claim_of(d)
+    found, claim = judge_claim(d.state.claim, d.state.book), claim_of(d)
     assert found is not None
     lost = fall(claim, d.state.book)
     event = ClaimJudged(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
-from daemon.core.desks.shares.sizes import shared, slack, step_cost, whole_units
+from daemon.core.desks.shares.sizes import share_out, slack, step_cost, whole_units
 from daemon.core.limits import Trading
 from training.data.daily_table import DailyTable
 
@@ -73,7 +73,7 @@ class Ledger:
         costs = [step_cost(prices[place], self._rate, self.per_share) for place in buys]
         wanted = sum(steps > 0 for steps in buys.values())
         free = whole_units(cash, self.per_share) - slack(self.per_share) * wanted
-        parts = dict(zip(buys, shared(list(buys.values()), costs, free, self.per_share), strict=True))
+        parts = dict(zip(buys, share_out(list(buys.values()), costs, free, self.per_share), strict=True))
         small = {p for p, steps in parts.items() if steps < buys[p] and self._is_small(p, steps, prices[p])}
         return {place: 0 if place in small else steps for place, steps in parts.items()}
 

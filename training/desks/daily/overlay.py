@@ -11,7 +11,7 @@ from torch import Tensor
 
 from daemon.core.desks.shares.overlay import carried_closes
 from daemon.core.limits import Trading
-from daemon.core.risk.overlay import MODEL, capped, exposure_cap, mix_of, returns_needed, volatility, without_new_risk
+from daemon.core.risk.overlay import MODEL, cap_goals, exposure_cap, mix_of, return_count, volatility, without_new_risk
 from strategies.kit.entry import Float64Array
 from training.data.daily_table import CLOSE, DailyTable
 
@@ -50,7 +50,7 @@ class Overlay:
             raise ValueError(
                 'basket.volatility_forecast is "model" and nothing here forecasts a variance: choose "ewma" or "har"'
             )
-        needed = returns_needed(self._rules.volatility_forecast, self._rules.volatility_span)
+        needed = return_count(self._rules.volatility_forecast, self._rules.volatility_span)
         closes = np.where(table.present, table.bars[CLOSE], np.nan)
         carried = carried_closes(closes)
         returns = np.zeros_like(carried)
@@ -84,8 +84,8 @@ class Overlay:
             goals: the same as the strategy asks for.
             prices: USD a share at the last known closes, 0 where none is known.
             equity: USD, float64 (n,).
-            whole: see `capped`.
-            shares: see `capped`.
+            whole: see `cap_goals`.
+            shares: see `cap_goals`.
             places: the symbols of each account, int64 (n, s); None: all of the table in their order.
         """
         if not self.on:
@@ -106,7 +106,9 @@ class Overlay:
         cap = exposure_cap(rules.volatility_target, annual)
         sure = ~(has_goal & ~(has_price & (prices > 0.0))).any(1) & annual.isfinite() & (annual > 0.0) & (equity > 0.0)
         most = torch.where(sure, cap * equity, 0.0)
-        cut = capped(torch, holdings, goals, prices, most=most, band=rules.volatility_band, whole=whole, shares=shares)
+        cut = cap_goals(
+            torch, holdings, goals, prices, most=most, band=rules.volatility_band, whole=whole, shares=shares
+        )
         none = without_new_risk(torch, holdings, goals)
         capped_goals: Tensor = torch.where(
             sure.unsqueeze(1), cut, torch.where(has_goal.any(1, keepdim=True), none, goals)

@@ -101,7 +101,8 @@ class ShareAccounts(Episodes):
     def _worth_an_order(self, change: Tensor, goal: Tensor, prices_usd: Tensor) -> Tensor:
         """Steps to trade (n, symbols) for a goal, but for changes too small for an order at the closes known in USD.
 
-        As `daemon.core.desks.shares.sizes.counted` leaves them out: a fraction worth less than `basket.min_order_usd`.
+        As `daemon.core.desks.shares.sizes.exact_decision` leaves them out: a fraction worth less than
+        `basket.min_order_usd`.
         """
         if self._per_share == 1:
             return change
@@ -314,7 +315,7 @@ def fees_of_values(moved: Tensor, prices: Tensor, trading: Trading) -> Tensor:
 
 
 def shared_steps(buys: Tensor, cost_per_step: Tensor, free: Tensor, per_share: int) -> Tensor:
-    """Steps of each buy that short cash pays for, float64 (k, n); see `daemon.core.desks.shares.sizes.shared`.
+    """Steps of each buy that short cash pays for, float64 (k, n); see `daemon.core.desks.shares.sizes.share_out`.
 
     All are whole numbers: steps wanted and units of money that one costs (k, n), units that are there (k,), 0 or more.
     A quotient of whole numbers below 2^53 is never rounded to or over a whole one, so all is exact below 2^33 cents and

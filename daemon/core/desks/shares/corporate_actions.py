@@ -12,13 +12,13 @@ from decimal import Decimal
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import COST_GRID, rescaled
+from daemon.core.book import COST_GRID, rescale
 from daemon.core.broker.ledger import MERGED, WORTHLESS, income
 from daemon.core.draft import EXIT, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity, BrokerPosition
 from daemon.core.risk import splits
-from daemon.core.risk.guards import revalue, trade_closed
+from daemon.core.risk.guards import end_trade, revalue
 from daemon.core.state import BROKER_MODES, ZERO, Leaver, Position
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to
 
@@ -39,70 +39,74 @@ def split_shares(draft: Draft, line: Activity, paid_out: Decimal) -> None:
 
     `paid_out` shares of the line are such a fraction on a desk with fractions too.
     """
-    before, mark, leavers = draft.held(line.symbol), draft.marks.get(line.symbol), len(draft.basket.leavers)
+    old_quantity, mark, leavers = draft.held(line.symbol), draft.marks.get(line.symbol), len(draft.basket.leavers)
     _split(draft, line, paid_out)
-    if before and len(draft.basket.leavers) <= leavers:  # a line of leaving shares is followed by one of arriving ones
-        splits.note_booked(draft, line.symbol, mark)
+    if (
+        old_quantity and len(draft.basket.leavers) <= leavers
+    ):  # a line of leaving shares is followed by one of arriving ones
+        splits.note_booking(draft, line.symbol, mark)
         splits.note_line(draft, line)
 
 
 def _split(draft: Draft, line: Activity, paid_out: Decimal) -> None:
-    before = draft.held(line.symbol)
-    if not before:
+    old_quantity = draft.held(line.symbol)
+    if not old_quantity:
         return
-    left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
-    of_both = before < -line.quantity < before + _beside(draft, line.symbol)
-    if (before <= -line.quantity and not of_both) or left:  # two lines: all leave, then all come
+    has_left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
+    of_both = old_quantity < -line.quantity < old_quantity + _spare_fraction(draft, line.symbol)
+    if (old_quantity <= -line.quantity and not of_both) or has_left:  # two lines: all leave, then all come
         reorganise(draft, line)
         return
     _stop_trading(draft, line.symbol)
-    due, got = _of_the_book(draft, line, line.symbol, before, adds=True)
-    whole = draft.counted(got - paid_out)
-    _follow_exit(draft, line.symbol, line.symbol, due, before)
+    due, booked_quantity = _of_the_book(draft, line, line.symbol, old_quantity, adds=True)
+    whole = draft.counted(booked_quantity - paid_out)
+    _follow_exit(draft, line.symbol, line.symbol, due, old_quantity)
     if line.symbol in draft.marks:
-        draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / due}
+        draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * old_quantity / due}
         _leave_out(draft, line.symbol, draft.marks[line.symbol] * (due - whole))
     position = replace(draft.book.positions[line.symbol], quantity=whole)
     if not isinstance(position.high, UnsetType):
-        position = replace(position, high=position.high * before / due)
+        position = replace(position, high=position.high * old_quantity / due)
     draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: position}))
     if not whole:
         _end(draft, line.symbol)
     revalue(draft)
 
 
-def _of_the_book(draft: Draft, line: Activity, symbol: str, own: Quantity, *, adds: bool) -> tuple[Decimal, Decimal]:
-    """Return how many shares are due for `own` shares of `symbol` in the book by the line, and how many they get.
+def _of_the_book(
+    draft: Draft, line: Activity, symbol: str, own_quantity: Quantity, *, adds: bool
+) -> tuple[Decimal, Decimal]:
+    """Return how many shares of `symbol` are due by the line for `own_quantity` in the book, and how many come.
 
     The rest is of the fraction of `symbol` that lies beside, which grows by it (`adds`) or is replaced by it. Of shares
     that others hold too the line is the desk's part already. They get less than is due where the broker cuts the
     account's shares to whole ones, and pays for what it cut. Of what several ratios explain the most is due that may
     be: a higher price of the shares would be a loss once they are quoted.
     """
-    broker, beside = draft.broker, dict(draft.broker.unexplained)
-    crumb = _beside(draft, symbol)
-    before = own + crumb
-    total = line.quantity + (before if adds else ZERO)
-    if own <= 0 or total <= 0:
-        return line.quantity + (own if adds else ZERO), line.quantity + (own if adds else ZERO)
-    new, old = splits.plain_ratio(before, total, splits.SPLIT_RATIO) or (total, before)
-    due, got = own * new / old, Decimal(floor_to(total * own / before, FINEST))
+    broker, fractions = draft.broker, dict(draft.broker.unexplained)
+    crumb = _spare_fraction(draft, symbol)
+    old_quantity = own_quantity + crumb
+    total = line.quantity + (old_quantity if adds else ZERO)
+    if own_quantity <= 0 or total <= 0:
+        return line.quantity + (own_quantity if adds else ZERO), line.quantity + (own_quantity if adds else ZERO)
+    new, old = splits.plain_ratio(old_quantity, total, splits.SPLIT_RATIO) or (total, old_quantity)
+    due, booked_quantity = own_quantity * new / old, Decimal(floor_to(total * own_quantity / old_quantity, FINEST))
     if not draft.fractional:
-        got = min(due, total)
-    if splits.may_be_cut(before, total):
-        due = own * (total + 1) / before
+        booked_quantity = min(due, total)
+    if splits.may_be_cut(old_quantity, total):
+        due = own_quantity * (total + 1) / old_quantity
     if crumb:
         if not adds:
-            del beside[symbol]
-        left = exact((total - draft.counted(got)).quantize(FINEST))
-        draft.broker = replace(broker, beside={**beside, line.symbol: left})
-    return due, got
+            del fractions[symbol]
+        rest = exact((total - draft.counted(booked_quantity)).quantize(FINEST))
+        draft.broker = replace(broker, beside={**fractions, line.symbol: rest})
+    return due, booked_quantity
 
 
-def _beside(draft: Draft, symbol: str) -> Decimal:
+def _spare_fraction(draft: Draft, symbol: str) -> Decimal:
     """Return the fraction that lies beside; 0 where others hold too, and a line is the desk's part already."""
-    others, crumb = draft.broker.foreign_held.get(symbol), draft.broker.unexplained.get(symbol, 0)
-    return Decimal(crumb) if crumb > 0 and not others else ZERO
+    foreign_quantity, crumb = draft.broker.foreign_held.get(symbol), draft.broker.unexplained.get(symbol, 0)
+    return Decimal(crumb) if crumb > 0 and not foreign_quantity else ZERO
 
 
 def reorganise(draft: Draft, line: Activity) -> None:
@@ -111,8 +115,8 @@ def reorganise(draft: Draft, line: Activity) -> None:
     Of shares that are replaced by cash and other shares the cash is for a part of their worth.
     """
     if line.quantity < 0:
-        held = max(draft.held(line.symbol), 0)
-        _leave(draft, line, held if held <= -line.quantity else -draft.counted(line.quantity))
+        held_quantity = max(draft.held(line.symbol), 0)
+        _leave(draft, line, held_quantity if held_quantity <= -line.quantity else -draft.counted(line.quantity))
     elif line.quantity > 0:
         _arrive(draft, line)
     elif line.amount > 0 and _are_replaced(draft, line):
@@ -128,10 +132,10 @@ def _are_replaced(draft: Draft, line: Activity) -> bool:
     So it is where as many lines of the kind bring shares as take some.
     """
     alike = [other for other in draft.lines if other.kind == line.kind and other.status != splits.ANNOUNCED]
-    gone = [other for other in alike if other.quantity < 0]
-    of_it = sum((other.quantity for other in gone if other.symbol == line.symbol), ZERO)
-    come = sum(other.quantity > 0 for other in alike)
-    return 0 < draft.held(line.symbol) <= -of_it and len(gone) <= come and line.kind != WORTHLESS
+    departures = [other for other in alike if other.quantity < 0]
+    of_it = sum((other.quantity for other in departures if other.symbol == line.symbol), ZERO)
+    arrival_count = sum(other.quantity > 0 for other in alike)
+    return 0 < draft.held(line.symbol) <= -of_it and len(departures) <= arrival_count and line.kind != WORTHLESS
 
 
 PAID_LEAST = 1 / Decimal(str(splits.SPLIT_RATIO))  # of what shares are worth: less cash is not all that comes for them
@@ -151,13 +155,13 @@ def _pay_for_a_part(draft: Draft, line: Activity) -> None:
     part = min(line.amount / (mark * position.quantity), Decimal(1)) if mark > 0 else Decimal(1)
     cost = (position.cost * part).quantize(COST_GRID)
     gain = line.amount - cost
-    paid = replace(position, cost=position.cost - cost, pnl=position.pnl + gain)
+    new_position = replace(position, cost=position.cost - cost, pnl=position.pnl + gain)
     draft.put_book(
         replace(
             book,
             cash=book.cash + line.amount,
             realized=book.realized + gain,
-            positions={**book.positions, symbol: paid},
+            positions={**book.positions, symbol: new_position},
         )
     )
     draft.marks = {**draft.marks, symbol: mark * (1 - part)}
@@ -172,22 +176,22 @@ def _leave(draft: Draft, line: Activity, count: Quantity) -> None:
     if count and (line.amount > 0 or line.kind == WORTHLESS):
         position = draft.book.positions[line.symbol]
         cost = (position.cost * count / position.quantity).quantize(COST_GRID)
-        left = replace(position, quantity=position.quantity - count, cost=position.cost - cost)
-        left = replace(left, pnl=left.pnl + line.amount - cost)
+        rest_position = replace(position, quantity=position.quantity - count, cost=position.cost - cost)
+        rest_position = replace(rest_position, pnl=rest_position.pnl + line.amount - cost)
         book = draft.book
         draft.put_book(
             replace(
                 book,
                 cash=book.cash + line.amount,
                 realized=book.realized + line.amount - cost,
-                positions={**book.positions, line.symbol: left},
+                positions={**book.positions, line.symbol: rest_position},
             )
         )
-        if not left.quantity:
+        if not rest_position.quantity:
             _end(draft, line.symbol)
         if not line.amount:
-            lost = f"{count} {line.symbol} were removed as worthless: the {cost:.2f} USD that they cost are lost"
-            draft.effects.append(RaiseAlarm("shares_renamed", lost))
+            text = f"{count} {line.symbol} were removed as worthless: the {cost:.2f} USD that they cost are lost"
+            draft.effects.append(RaiseAlarm("shares_renamed", text))
         return
     draft.put_book(income(draft.book, line.amount))
     if count:
@@ -201,10 +205,10 @@ def _arrive(draft: Draft, line: Activity) -> None:
     Less than one share is dropped: its worth comes as cash.
     """
     leaver = _leaver_for(draft, line)
-    due = got = line.quantity
+    due = booked_quantity = line.quantity
     if leaver is not None:
-        due, got = _of_the_book(draft, line, leaver.symbol, leaver.quantity, adds=False)
-    count = draft.counted(got)
+        due, booked_quantity = _of_the_book(draft, line, leaver.symbol, leaver.quantity, adds=False)
+    count = draft.counted(booked_quantity)
     position = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
     cost, mark, high = ZERO, line.price, position.high
     if leaver is not None:
@@ -212,9 +216,9 @@ def _arrive(draft: Draft, line: Activity) -> None:
         joins = line.symbol != leaver.symbol and line.symbol in draft.book.positions
         if old is not None and not isinstance(old.high, UnsetType) and not joins:
             high = old.high * leaver.quantity / due
-        left = list(draft.basket.leavers)
-        left.remove(leaver)
-        draft.basket = replace(draft.basket, leavers=tuple(left))
+        other_leavers = list(draft.basket.leavers)
+        other_leavers.remove(leaver)
+        draft.basket = replace(draft.basket, leavers=tuple(other_leavers))
         cost, value = _take_out(draft, leaver)
         mark = value / due
         _leave_out(draft, line.symbol, mark * (due - count))
@@ -228,15 +232,15 @@ def _arrive(draft: Draft, line: Activity) -> None:
         return
     if line.symbol not in draft.marks or (leaver is not None and leaver.symbol == line.symbol):
         draft.marks = {**draft.marks, line.symbol: mark or ZERO}
-    moved = replace(position, quantity=position.quantity + count, cost=position.cost + cost, high=high)
-    draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: moved}))
-    if not moved.quantity:  # they covered a short position
+    new_position = replace(position, quantity=position.quantity + count, cost=position.cost + cost, high=high)
+    draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: new_position}))
+    if not new_position.quantity:  # they covered a short position
         _end(draft, line.symbol)
     if leaver is None or leaver.symbol != line.symbol:
         origin = f"{leaver.quantity} {leaver.symbol} became" if leaver is not None else "a corporate action brought"
         traded = line.symbol in draft.spec.symbols
-        then = "" if traded else "; this desk does not trade it: it is held at its last price"
-        draft.effects.append(RaiseAlarm("shares_renamed", f"{origin} {count} {line.symbol}{then}"))
+        note = "" if traded else "; this desk does not trade it: it is held at its last price"
+        draft.effects.append(RaiseAlarm("shares_renamed", f"{origin} {count} {line.symbol}{note}"))
 
 
 def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
@@ -265,34 +269,34 @@ def _leaver_for(draft: Draft, line: Activity) -> Leaver | None:
 def _end(draft: Draft, symbol: str) -> None:
     """End a position and realise the rest of its cost."""
     book = draft.book
-    ended = book.positions[symbol]
+    position = book.positions[symbol]
     positions = {s: p for s, p in book.positions.items() if s != symbol}
-    draft.put_book(replace(book, positions=positions, realized=book.realized - ended.cost))
-    trade_closed(draft, replace(ended, cost=ZERO, pnl=ended.pnl - ended.cost))
+    draft.put_book(replace(book, positions=positions, realized=book.realized - position.cost))
+    end_trade(draft, replace(position, cost=ZERO, pnl=position.pnl - position.cost))
 
 
 def _leave_out(draft: Draft, symbol: str, value: Decimal) -> None:
     """Drop a fraction of `value` USD; it comes as cash, so until then it counts as no loss."""
     if value:
         splits.note_left_out(draft, symbol)
-        draft.put_book(rescaled(draft.book, draft.book.equity, -value))
+        draft.put_book(rescale(draft.book, draft.book.equity, -value))
 
 
-def _follow_exit(draft: Draft, symbol: str, became: str, new: Decimal, old: Quantity) -> None:
+def _follow_exit(draft: Draft, symbol: str, new_symbol: str, new: Decimal, old: Quantity) -> None:
     """Let an exit of `symbol` by a rule leave what its shares became: `new` shares for `old` ones.
 
     Called before those are booked under another name. Where a part is held on, the exit stays with it.
     """
     work = draft.exit_of(symbol)
-    if work is None or (became != symbol and draft.held(symbol)):
+    if work is None or (new_symbol != symbol and draft.held(symbol)):
         return
     goal = draft.counted(work.goal * new / old)
-    if became != symbol:
-        joined = draft.exit_of(became)
-        goal += draft.held(became) if joined is None else joined.goal
-        if joined is not None:
-            draft.close_work(joined)
-    draft.works = {**draft.works, work.key: replace(work, symbol=became, goal=goal)}
+    if new_symbol != symbol:
+        other_exit = draft.exit_of(new_symbol)
+        goal += draft.held(new_symbol) if other_exit is None else other_exit.goal
+        if other_exit is not None:
+            draft.close_work(other_exit)
+    draft.works = {**draft.works, work.key: replace(work, symbol=new_symbol, goal=goal)}
 
 
 def _stop_trading(draft: Draft, symbol: str) -> None:

@@ -20,9 +20,9 @@ from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
-from daemon.core.desks.shares.overlay import overlaid, report_overlay
-from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved
-from daemon.core.desks.shares.sizes import choose_fractions, counted, report_too_small
+from daemon.core.desks.shares.overlay import apply_overlay, report_overlay
+from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved_cash
+from daemon.core.desks.shares.sizes import choose_fractions, exact_decision, report_too_small
 from daemon.core.draft import Draft, Handler, ShownDecision
 from daemon.core.events import Activity, BrokerPosition, Event, Funds, OrderFilled, PricesPrinted, Quote, QuotesReceived
 from daemon.core.gates import Intent, RiskView, ask_gates
@@ -54,26 +54,28 @@ from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS
 
 
-def behaviour(values: Sequence[float], greedy: int, allowed: Sequence[bool], rules: Exploration) -> tuple[float, ...]:
+def behaviour(
+    values: Sequence[float], greedy: int, action_flags: Sequence[bool], rules: Exploration
+) -> tuple[float, ...]:
     """Return the probability of each action, 0 for one that is not allowed.
 
     Args:
         values: of each action.
         greedy: the action with the largest value; where it is not allowed the first one stands for it.
-        allowed: by action; the first one, which holds, always is.
+        action_flags: by action; the first one, which holds, always is.
         rules: `epsilon` is spread over the allowed actions, the rest is the greedy one's; `softmax` is that of the
             allowed values divided by the temperature.
     """
-    best = greedy if allowed[greedy] else 0
+    best = greedy if action_flags[greedy] else 0
     count = len(values)
     if rules.kind == "softmax":
-        places = [place for place in range(count) if allowed[place]]
+        places = [place for place in range(count) if action_flags[place]]
         shares = dict(zip(places, softmax([values[place] for place in places], rules.temperature), strict=True))
         return tuple([shares.get(place, 0.0) for place in range(count)])
     epsilon = rules.epsilon if rules.kind == "epsilon" else 0.0
-    share = epsilon / sum(allowed)
+    share = epsilon / sum(action_flags)
     return tuple(
-        [(share if allowed[place] else 0.0) + (1.0 - epsilon if place == best else 0.0) for place in range(count)]
+        [(share if action_flags[place] else 0.0) + (1.0 - epsilon if place == best else 0.0) for place in range(count)]
     )
 
 
@@ -97,22 +99,22 @@ def draw(epoch: str, decision: int, place: int, probabilities: Sequence[float]) 
 _encode = msgspec.json.encode
 
 
-def chosen(draft: Draft, ask: Ask, options: tuple[RowOptions, ...], answer: Answer) -> Answer:
+def draw_actions(draft: Draft, ask: Ask, options: tuple[RowOptions, ...], answer: Answer) -> Answer:
     """Return the answer with the drawn actions; one row for each symbol.
 
     Without exploration the actions with the largest values are taken, and the gates are asked once, about them.
     """
-    rules, names, drawn = draft.trading.exploring, draft.spec.actions, []
+    rules, names, actions = draft.trading.exploring, draft.spec.actions, []
     exploring = rules.kind != "none"
     for place, option in enumerate(options):
         values = answer.logits[place * len(names) : (place + 1) * len(names)]
-        allowed = [
+        action_flags = [
             action == 0 or (leg is not None and (not exploring or _is_allowed(draft, leg, answer)))
             for action, leg in enumerate(option.legs)
         ]
-        shares = behaviour(values, option.greedy, allowed, rules)
+        shares = behaviour(values, option.greedy, action_flags, rules)
         action = draw(draft.identity.epoch, ask.decision, place, shares) if exploring else option.greedy
-        drawn.append(action)
+        actions.append(action)
         draft.records.append(
             ChoiceRow(
                 ask.decision,
@@ -121,10 +123,10 @@ def chosen(draft: Draft, ask: Ask, options: tuple[RowOptions, ...], answer: Answ
                 names[option.greedy],
                 names[action],
                 _encode(shares).decode(),
-                _encode([name for name, free in zip(names, allowed, strict=True) if free]).decode(),
+                _encode([name for name, free in zip(names, action_flags, strict=True) if free]).decode(),
             )
         )
-    return replace(answer, drawn=tuple(drawn))
+    return replace(answer, drawn=tuple(actions))
 
 
 def _is_allowed(draft: Draft, leg: Leg, answer: Answer) -> bool:
@@ -137,7 +139,7 @@ def _is_allowed(draft: Draft, leg: Leg, answer: Answer) -> bool:
 
 def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
     """Update marks only: fills at these prices come next, and orders move on with the quotes after them."""
-    _mark(draft, {printed.symbol: printed.price for printed in event.prices if printed.price > 0})
+    _mark(draft, {price_print.symbol: price_print.price for price_print in event.prices if price_print.price > 0})
     if draft.book.positions:
         revalue(draft)
 
@@ -147,17 +149,19 @@ def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
     take_quotes(draft, event.quotes)
     if draft.book.positions:
         revalue(draft)
-    record_traded(draft)
+    record_trades(draft)
 
 
-def price_since(quotes: tuple[Quote, ...], bar: Bar, now_ns: int, guard: QuoteGuard) -> float | None:
+def recent_price(quotes: tuple[Quote, ...], bar: Bar, now_ns: int, guard: QuoteGuard) -> float | None:
     """Return the mid in USD of the last narrow quote of the bar's symbol since the bar began; None without one."""
-    since = [q for q in quotes if q.symbol == bar.symbol and is_quote(q, now_ns) and q.quoted_ns >= bar.start_ns]
-    narrow = [quote for quote in since if middle_of(quote, guard) is not None]
+    recent_quotes = [
+        q for q in quotes if q.symbol == bar.symbol and is_quote(q, now_ns) and q.quoted_ns >= bar.start_ns
+    ]
+    narrow = [quote for quote in recent_quotes if middle_of(quote, guard) is not None]
     return float(mid(narrow[-1])) if narrow else None
 
 
-def record_traded(draft: Draft) -> None:
+def record_trades(draft: Draft) -> None:
     """Record the equity if something was traded since the last record."""
     if draft.stats.fills > draft.basket.fills:
         draft.basket = replace(draft.basket, fills=draft.stats.fills)
@@ -171,12 +175,12 @@ def mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
 
 def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
     """Update prices; a price of shares in a split may be of other shares."""
-    taken = {
+    new_marks = {
         symbol: price
         for symbol, price in prices.items()
         if symbol not in draft.basket.unsettled and splits.believed(draft, symbol, price)
     }
-    draft.marks = {**draft.marks, **taken}
+    draft.marks = {**draft.marks, **new_marks}
 
 
 def average_cost(position: Position | None) -> float:
@@ -191,7 +195,7 @@ def share_view(draft: Draft, now_ns: int) -> View:
         raise ValueError("a view needs a session; SessionScheduled precedes every decision")
     rules, symbols = draft.trading.basket, draft.spec.symbols
     cash = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
-    held = [draft.book.positions.get(symbol) for symbol in symbols]
+    positions = [draft.book.positions.get(symbol) for symbol in symbols]
     portfolio = Portfolio(
         cash=float(cash),
         equity=float(draft.book.equity),
@@ -203,8 +207,8 @@ def share_view(draft: Draft, now_ns: int) -> View:
         band=rules.band,
         weight_max=rules.weight_max,
         per_share=rules.steps_a_share if draft.fractional else 1,
-        costs=tuple(map(average_cost, held)),
-        opened_ns=tuple(position.opened_ns if position else 0 for position in held),
+        costs=tuple(map(average_cost, positions)),
+        opened_ns=tuple(position.opened_ns if position else 0 for position in positions),
     )
     return View(now_ns, session, portfolio=portfolio)
 
@@ -215,13 +219,13 @@ def sized_view(draft: Draft, now_ns: int) -> View:
     portfolio = view.portfolio
     if share >= 1.0 or portfolio is None:
         return view
-    sized = replace(
+    sized_portfolio = replace(
         portfolio,
         equity=portfolio.equity * share,
         shares_per_unit=int(portfolio.shares_per_unit * share),
         notional_per_unit=portfolio.notional_per_unit * share,
     )
-    return replace(view, portfolio=sized)
+    return replace(view, portfolio=sized_portfolio)
 
 
 def _as_float(quantity: Quantity) -> float:
@@ -264,21 +268,21 @@ class Shares:
         report_too_small(draft)
         view = sized_view(draft, draft.now_ns)
         if self._by_row:
-            answer = chosen(draft, ask, self._strategy.options(draft, answer, view), answer)
-        decided = counted(draft, self._strategy.decide(draft, answer, view, Rebalance))
-        ruling = overlaid(draft, decided, answer, ask.decision)
+            answer = draw_actions(draft, ask, self._strategy.options(draft, answer, view), answer)
+        decision = exact_decision(draft, self._strategy.decide(draft, answer, view, Rebalance))
+        ruling = apply_overlay(draft, decision, answer, ask.decision)
         if ruling is None:
-            rebalance(draft, ask, decided, answer, model)
+            rebalance(draft, ask, decision, answer, model)
             return
         report_overlay(draft, ruling.row)
         rebalance(draft, ask, ruling.decided, answer, model, ruling.sold)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         view = share_view(draft, draft.now_ns)
-        decided = counted(draft, self._strategy.decide(draft, answer, view, Rebalance, shown=True))
-        ruling = overlaid(draft, decided, answer, draft.decision)
-        decided = decided if ruling is None else ruling.decided
-        return ShownDecision.of(decided.name, decided.choice, decided.basket.legs)
+        decision = exact_decision(draft, self._strategy.decide(draft, answer, view, Rebalance, shown=True))
+        ruling = apply_overlay(draft, decision, answer, draft.decision)
+        decision = decision if ruling is None else ruling.decided
+        return ShownDecision.of(decision.name, decision.choice, decision.basket.legs)
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------
 
@@ -286,7 +290,7 @@ class Shares:
         """Do nothing: shares are quoted by the spec's symbols, whatever the price."""
 
     def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
-        record_traded(draft)
+        record_trades(draft)
         for quote in quotes:
             position = draft.book.positions.get(quote.symbol)
             if position is not None:
@@ -299,7 +303,7 @@ class Shares:
         """Do nothing: the quotes that close a bar mark shares at its price."""
 
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
-        return price_since(event.quotes, bar, draft.now_ns, self.guard(draft.trading))
+        return recent_price(event.quotes, bar, draft.now_ns, self.guard(draft.trading))
 
     def mark_bars(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
         mark_bars(draft, bars)
@@ -383,11 +387,13 @@ def stale_history(view: RiskView, _: Intent) -> str | None:
 
 def basket_legs(view: RiskView, intent: Intent) -> str | None:
     """Deny unless each leg is a different symbol of the desk, with an allowed quantity and a price."""
-    seen: set[str] = set()
+    leg_symbols: set[str] = set()
     for leg in intent.legs:
-        if leg.symbol in seen or leg.symbol not in view.symbols:
-            return f"leg {leg.symbol}: {'twice' if leg.symbol in seen else 'not one of the symbols of this desk'}"
-        seen.add(leg.symbol)
+        if leg.symbol in leg_symbols or leg.symbol not in view.symbols:
+            return (
+                f"leg {leg.symbol}: {'twice' if leg.symbol in leg_symbols else 'not one of the symbols of this desk'}"
+            )
+        leg_symbols.add(leg.symbol)
         if leg.goal < 0:
             return f"leg {leg.symbol}: {leg.goal} shares; a desk never sells short"
         if view.marks.get(leg.symbol, ZERO) <= 0:
@@ -418,12 +424,12 @@ def turnover(view: RiskView, intent: Intent) -> str | None:
 
     Sales that pay back what the account owes are not counted: they bring what is held down to what the equity carries.
     """
-    sold = bought = ZERO
+    sales = buys = ZERO
     for leg in intent.legs:
-        value = (leg.goal - _held(view, leg.symbol)) * view.marks[leg.symbol]
-        sold, bought = (sold - value, bought) if value < 0 else (sold, bought + value)
-    owed, cash = max(-view.book.cash, ZERO), max(view.book.cash + sold, ZERO)
-    total = max(sold - owed, ZERO) + min(bought, cash)
+        value = (leg.goal - _held_quantity(view, leg.symbol)) * view.marks[leg.symbol]
+        sales, buys = (sales - value, buys) if value < 0 else (sales, buys + value)
+    debt, cash = max(-view.book.cash, ZERO), max(view.book.cash + sales, ZERO)
+    total = max(sales - debt, ZERO) + min(buys, cash)
     return _too_much(view, "turnover", total, view.basket.turnover_max)
 
 
@@ -463,7 +469,7 @@ def position_weight(view: RiskView, intent: Intent) -> str | None:
     if intent.limit_price is None:
         return "cost unknown: a buy needs a limit price"
     coming = sum(o.remaining for o in view.orders.values() if o.symbol == intent.symbol and o.side > 0)
-    shares = _held(view, intent.symbol) + coming + intent.quantity
+    shares = _held_quantity(view, intent.symbol) + coming + intent.quantity
     return _too_much(view, f"{intent.symbol}", intent.limit_price * shares, view.basket.position_weight_max)
 
 
@@ -482,7 +488,7 @@ def gross_weight(view: RiskView, intent: Intent) -> str | None:
 def buying_power(view: RiskView, intent: Intent) -> str | None:
     if intent.limit_price is None:
         return "cost unknown: a buy needs a limit price"
-    cost = reserved(intent.limit_price, intent.quantity, view.cost_rate)
+    cost = reserved_cash(intent.limit_price, intent.quantity, view.cost_rate)
     free = free_cash(view.book.cash, view.orders, view.marks, view.cost_rate)
     if view.spendable is not None:
         free = min(free, view.spendable)
@@ -512,13 +518,13 @@ def duplicate_order(view: RiskView, intent: Intent) -> str | None:
     return None
 
 
-def _held(view: RiskView, symbol: str) -> Quantity:
+def _held_quantity(view: RiskView, symbol: str) -> Quantity:
     position = view.book.positions.get(symbol)
     return position.quantity if position else 0
 
 
-def _too_much(view: RiskView, what: str, value: Decimal, limit: float) -> str | None:
+def _too_much(view: RiskView, name: str, value: Decimal, limit: float) -> str | None:
     if view.book.equity <= 0:
         return f"equity is {view.book.equity} USD"
     weight = float(value / view.book.equity)
-    return f"{what} would be {weight:.4f} of the equity, limit {limit}" if weight > limit else None
+    return f"{name} would be {weight:.4f} of the equity, limit {limit}" if weight > limit else None

@@ -24,10 +24,10 @@ from daemon.core.records import OverlayRow
 from daemon.core.risk.overlay import (
     MODEL,
     VARIANCE,
-    capped,
+    cap_goals,
     exposure_cap,
     mix_of,
-    returns_needed,
+    return_count,
     volatility,
     without_new_risk,
 )
@@ -57,55 +57,61 @@ class Known(NamedTuple):
     unknown: str
 
 
-def closing_returns(closes: Float64Array, needed: int) -> tuple[Float64Array, BoolArray]:
-    """Return the simple returns of the newest `needed` sessions, (t, s), and whether each symbol's are known, (s,).
+def closing_returns(closes: Float64Array, count: int) -> tuple[Float64Array, BoolArray]:
+    """Return the simple returns of the newest `count` sessions, (t, s), and whether each symbol's are known, (s,).
 
     Args:
         closes: USD, (sessions, s), oldest first, NaN where a symbol has no bar: its last close stands for it then. A
             symbol without a close of the newest session, or none at the begin, is not known; its returns are 0.
-        needed: t.
+        count: t.
     """
-    window = np.full((needed + 1, closes.shape[1]), nan)
-    carried = carried_closes(closes)[-needed - 1 :]
-    window[len(window) - len(carried) :] = carried
-    known = np.isfinite(closes[-1]) & np.isfinite(window[0]) if len(closes) else np.zeros(closes.shape[1], dtype=bool)
-    safe = np.where(known, window, 1.0)
-    found: BoolArray = known
-    return safe[1:] / safe[:-1] - 1.0, found
+    window = np.full((count + 1, closes.shape[1]), nan)
+    rows = carried_closes(closes)[-count - 1 :]
+    window[len(window) - len(rows) :] = rows
+    is_known = (
+        np.isfinite(closes[-1]) & np.isfinite(window[0]) if len(closes) else np.zeros(closes.shape[1], dtype=bool)
+    )
+    safe = np.where(is_known, window, 1.0)
+    known_flags: BoolArray = is_known
+    return safe[1:] / safe[:-1] - 1.0, known_flags
 
 
 def carried_closes(closes: Float64Array) -> Float64Array:
     """Return closes (sessions, s) where each missing one (NaN) is the symbol's last one before it."""
     newest = np.where(np.isfinite(closes), np.arange(len(closes))[:, None], 0)
-    carried: Float64Array = np.take_along_axis(closes, np.maximum.accumulate(newest, axis=0), axis=0)
-    return carried
+    full_closes: Float64Array = np.take_along_axis(closes, np.maximum.accumulate(newest, axis=0), axis=0)
+    return full_closes
 
 
-def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) -> Ruling | None:
+def apply_overlay(draft: Draft, rebalance: Rebalance, answer: Answer, decision: int) -> Ruling | None:
     """Return the decision under the overlay; None where it is off, or the gates deny the legs as they are."""
     rules, symbols = draft.trading.basket, draft.spec.symbols
-    goals_of = {leg.symbol: leg.goal for leg in decided.basket.legs}
-    whole_legs = len(goals_of) == len(decided.basket.legs) and goals_of.keys() <= set(symbols)
+    goals_of = {leg.symbol: leg.goal for leg in rebalance.basket.legs}
+    whole_legs = len(goals_of) == len(rebalance.basket.legs) and goals_of.keys() <= set(symbols)
     off = not rules.volatility_target or not draft.desk.decides.rebalances
     if off or not whole_legs or min(goals_of.values(), default=0) < 0:
         return None
-    before = [max(draft.held(symbol), 0) for symbol in symbols]
-    wanted = [goals_of.get(symbol, now) for symbol, now in zip(symbols, before, strict=True)]
+    old_quantities = [max(draft.held(symbol), 0) for symbol in symbols]
+    goal_quantities = [goals_of.get(symbol, now) for symbol, now in zip(symbols, old_quantities, strict=True)]
     steps = [steps_a_share(draft, symbol) for symbol in symbols]  # all below is counted in steps
-    held, goals = (
-        np.array([[float(count * n) for count, n in zip(counts, steps, strict=True)]]) for counts in (before, wanted)
+    holdings, goals = (
+        np.array([[float(count * n) for count, n in zip(counts, steps, strict=True)]])
+        for counts in (old_quantities, goal_quantities)
     )
     prices = np.array([[float(draft.marks.get(s, ZERO)) / n for s, n in zip(symbols, steps, strict=True)]])
     equity = float(draft.book.equity)
-    forecast = _forecast(draft, decided, answer, goals, prices)
+    forecast = _forecast(draft, rebalance, answer, goals, prices)
     if forecast.unknown:
-        after = without_new_risk(np, held, goals)
+        new_goals = without_new_risk(np, holdings, goals)
     else:
         most = np.array([forecast.cap * equity])
-        after = capped(np, held, goals, prices, most=most, band=rules.volatility_band, whole=decided.whole)
+        new_goals = cap_goals(np, holdings, goals, prices, most=most, band=rules.volatility_band, whole=rebalance.whole)
     cut = {
-        symbol: (wanted[place], before[place] if count == held[0, place] else of_steps(int(count), steps[place]))
-        for place, (symbol, count) in enumerate(zip(symbols, after[0].tolist(), strict=True))
+        symbol: (
+            goal_quantities[place],
+            old_quantities[place] if count == holdings[0, place] else of_steps(int(count), steps[place]),
+        )
+        for place, (symbol, count) in enumerate(zip(symbols, new_goals[0].tolist(), strict=True))
         if count < goals[0, place]
     }
     row = OverlayRow(
@@ -116,12 +122,12 @@ def overlaid(draft: Draft, decided: Rebalance, answer: Answer, decision: int) ->
         volatility=_number(forecast.volatility),
         cap=_number(forecast.cap),
         asked=_weight(goals, prices, equity),
-        allowed=_weight(after, prices, equity),
+        allowed=_weight(new_goals, prices, equity),
         cut=msgspec.json.encode(cut, enc_hook=to_json).decode(),
         unknown=forecast.unknown,
     )
-    sold = frozenset([symbol for symbol, (_, goal) in cut.items() if goal < draft.held(symbol)])
-    return Ruling(replace(decided, basket=Basket(_legs(draft, decided.basket.legs, cut))), row, sold)
+    sold_symbols = frozenset([symbol for symbol, (_, goal) in cut.items() if goal < draft.held(symbol)])
+    return Ruling(replace(rebalance, basket=Basket(_legs(draft, rebalance.basket.legs, cut))), row, sold_symbols)
 
 
 def report_overlay(draft: Draft, row: OverlayRow) -> None:
@@ -136,40 +142,44 @@ def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[Quantity, Q
 
     They keep their order, which is that of the buys, and the new sales follow. What became too small is left out.
     """
-    changed = [Leg(leg.symbol, cut[leg.symbol][1]) if leg.symbol in cut else leg for leg in legs]
-    named = {leg.symbol for leg in legs}
-    fresh = [Leg(symbol, goal) for symbol, (_, goal) in cut.items() if symbol not in named]
-    return worth_an_order(draft, (leg for leg in (*changed, *fresh) if leg.goal != draft.held(leg.symbol)))
+    changed_legs = [Leg(leg.symbol, cut[leg.symbol][1]) if leg.symbol in cut else leg for leg in legs]
+    leg_symbols = {leg.symbol for leg in legs}
+    fresh = [Leg(symbol, goal) for symbol, (_, goal) in cut.items() if symbol not in leg_symbols]
+    return worth_an_order(draft, (leg for leg in (*changed_legs, *fresh) if leg.goal != draft.held(leg.symbol)))
 
 
-def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Array, prices: Float64Array) -> Known:
+def _forecast(draft: Draft, rebalance: Rebalance, answer: Answer, goals: Float64Array, prices: Float64Array) -> Known:
     """Return the volatility and the cap of the portfolio that these goals ask for, in steps at `prices` in USD each."""
     rules, symbols, equity = draft.trading.basket, draft.spec.symbols, float(draft.book.equity)
     wanted = goals[0] > 0.0
     if not wanted.any():
         return Known(nan, 1.0, "")
     if not equity > 0.0:
-        return _unknown(f"equity is {draft.book.equity} USD")
+        return _unknown_forecast(f"equity is {draft.book.equity} USD")
     strange = [s for s, position in draft.book.positions.items() if position.quantity and s not in symbols]
     if strange:
-        return _unknown(f"the desk holds what it does not trade: {names_of(strange)}")
-    alone = wanted & np.isin(symbols, list(decided.notes))
+        return _unknown_forecast(f"the desk holds what it does not trade: {names_of(strange)}")
+    alone = wanted & np.isin(symbols, list(rebalance.notes))
     if alone.any():
-        return _unknown(f"the strategy leaves alone what is held: {names_of(_which(symbols, alone))}")
+        return _unknown_forecast(
+            f"the strategy leaves alone what is held: {names_of(_flagged_symbols(symbols, alone))}"
+        )
     priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.unsettled)
     if (wanted & priceless).any():
-        return _unknown(f"no sure price: {names_of(_which(symbols, wanted & priceless))}")
+        return _unknown_forecast(f"no sure price: {names_of(_flagged_symbols(symbols, wanted & priceless))}")
     closes = kept_closes(draft)
-    returns, known = closing_returns(closes, returns_needed(rules.volatility_forecast, rules.volatility_span))
-    if (wanted & ~known).any():
+    returns, is_known = closing_returns(closes, return_count(rules.volatility_forecast, rules.volatility_span))
+    if (wanted & ~is_known).any():
         why = f"fewer than {len(returns) + 1} closes, or none of the newest session"
-        return _unknown(f"{why}: {names_of(_which(symbols, wanted & ~known))}")
-    if not draft.identity.by_tape and (why := _doubt(draft, _which(symbols, wanted), closes[:, wanted], len(returns))):
-        return _unknown(why)
+        return _unknown_forecast(f"{why}: {names_of(_flagged_symbols(symbols, wanted & ~is_known))}")
+    if not draft.identity.by_tape and (
+        why := _doubt(draft, _flagged_symbols(symbols, wanted), closes[:, wanted], len(returns))
+    ):
+        return _unknown_forecast(why)
     variances = _variances(rules, answer, len(symbols))
     worth = goals * prices
     with np.errstate(all="ignore"):  # what is not finite is not known
-        found = volatility(
+        forecasts = volatility(
             np,
             mix_of(worth),
             returns[None],
@@ -177,9 +187,9 @@ def _forecast(draft: Draft, decided: Rebalance, answer: Answer, goals: Float64Ar
             rules.volatility_span,
             variances,
         )
-        annual, cap = float(found[0]), float(exposure_cap(rules.volatility_target, found)[0])
+        annual, cap = float(forecasts[0]), float(exposure_cap(rules.volatility_target, forecasts)[0])
     if not (isfinite(annual) and annual > 0.0):
-        return _unknown(f"the forecast is {annual}")
+        return _unknown_forecast(f"the forecast is {annual}")
     return Known(annual, cap, "")
 
 
@@ -193,9 +203,11 @@ def _doubt(draft: Draft, symbols: Sequence[str], closes: Float64Array, count: in
     far = [s for s, close, price in zip(symbols, newest, marks, strict=True) if _far(close, price)]
     if far:
         return f"the price is far from the newest close: {names_of(far)}"
-    quoted = [_quoted_since(draft, symbol) for symbol in symbols]
-    sure = [price is not None and not _far(close, price) for close, price in zip(newest, quoted, strict=True)]
-    alone = [s for s, own, is_sure in zip(symbols, closes.T, sure, strict=True) if _has_alone(own, count, is_sure)]
+    quote_prices = [_recent_mid(draft, symbol) for symbol in symbols]
+    sure = [price is not None and not _far(close, price) for close, price in zip(newest, quote_prices, strict=True)]
+    alone = [
+        s for s, column, is_sure in zip(symbols, closes.T, sure, strict=True) if _has_alone(column, count, is_sure)
+    ]
     return f"a close stands alone among its neighbours: {names_of(alone)}" if alone else ""
 
 
@@ -203,7 +215,7 @@ def _far(close: float, price: float) -> bool:
     return max(close / price, price / close) >= SPLIT_RATIO
 
 
-def _quoted_since(draft: Draft, symbol: str) -> float | None:
+def _recent_mid(draft: Draft, symbol: str) -> float | None:
     """Return the middle of the newest quote in USD, None where it is wide or older than the symbol's newest bar."""
     quote = draft.quotes.get(symbol)
     if quote is None or quote.quoted_ns < draft.basket.newest.get(symbol, 0):
@@ -220,9 +232,9 @@ def _has_alone(column: Float64Array, count: int, newest_is_sure: bool) -> bool:
     """
     rows = np.flatnonzero(np.isfinite(column))
     first = int(np.searchsorted(rows, len(column) - count - 1, side="right")) - 1  # the oldest that is read
-    own = column[rows[max(first - 1, 0) :]]
-    leaps = _apart(own[1:], own[:-1]) >= ALONE
-    inner = leaps[1:] & leaps[:-1] & (_apart(own[2:], own[:-2]) < SPLIT_RATIO)
+    closes = column[rows[max(first - 1, 0) :]]
+    leaps = _apart(closes[1:], closes[:-1]) >= ALONE
+    inner = leaps[1:] & leaps[:-1] & (_apart(closes[2:], closes[:-2]) < SPLIT_RATIO)
     return bool(inner.any() or (first == 0 and leaps[0]) or (leaps[-1] and not newest_is_sure))
 
 
@@ -246,31 +258,34 @@ def kept_closes(draft: Draft) -> Float64Array:
     A strategy of the kit keeps rows of bytes, which are read as they are: fifty stocks have 20,000 bars.
     """
     if isinstance(draft.strategy, KeptBars):
-        return aligned([dated_closes(rows) for rows in draft.strategy.series])
+        return align_closes([dated_closes(rows) for rows in draft.strategy.series])
     bars = draft.desk.decides.known(draft)
-    own = [bars.get(symbol, ()) for symbol in draft.spec.symbols]
-    return aligned(
-        [(np.array([b.start_ns for b in some], dtype=np.int64), np.array([b.close for b in some])) for some in own]
+    histories = [bars.get(symbol, ()) for symbol in draft.spec.symbols]
+    return align_closes(
+        [
+            (np.array([b.start_ns for b in some], dtype=np.int64), np.array([b.close for b in some]))
+            for some in histories
+        ]
     )
 
 
-def aligned(series: Sequence[tuple[npt.NDArray[np.int64], Float64Array]]) -> Float64Array:
+def align_closes(series: Sequence[tuple[npt.NDArray[np.int64], Float64Array]]) -> Float64Array:
     """Return closes by session and symbol, (sessions, s), of each symbol's starts and closes; NaN where one has none.
 
     A close that is no price above 0 counts as none.
     """
     sessions = np.unique(np.concatenate([starts for starts, _ in series]))
     closes = np.full((len(sessions), len(series)), nan)
-    for column, (starts, own) in enumerate(series):
-        closes[np.searchsorted(sessions, starts), column] = np.where(own > 0.0, own, nan)
+    for column, (starts, symbol_closes) in enumerate(series):
+        closes[np.searchsorted(sessions, starts), column] = np.where(symbol_closes > 0.0, symbol_closes, nan)
     return closes
 
 
-def _unknown(why: str) -> Known:
+def _unknown_forecast(why: str) -> Known:
     return Known(nan, nan, why)
 
 
-def _which(symbols: Sequence[str], flags: BoolArray) -> list[str]:
+def _flagged_symbols(symbols: Sequence[str], flags: BoolArray) -> list[str]:
     return [symbol for symbol, flag in zip(symbols, flags.tolist(), strict=True) if flag]
 
 

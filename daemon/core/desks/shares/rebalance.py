@@ -38,7 +38,7 @@ from daemon.core.desks.shares.sizes import (
     is_too_small,
     of_steps,
     sells_in_auction,
-    shared,
+    share_out,
     slack,
     step_cost,
     step_of,
@@ -52,7 +52,7 @@ from daemon.core.limits import Basket
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.records import BasketRow, DecisionRow
 from daemon.core.risk import splits
-from daemon.core.risk.guards import cost_rate, gated, proceeds_awaited, risk_view, spendable
+from daemon.core.risk.guards import awaits_proceeds, cost_rate, orders_for_gates, risk_view, spendable
 from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, Ask, Goal, Waiting
@@ -78,7 +78,7 @@ LEAVE_CAP = LEAVE_SALES | {"turnover"}
 def works_of(
     decision: int,
     legs: Iterable[Leg],
-    held: Mapping[str, Quantity],
+    quantities: Mapping[str, Quantity],
     now_ns: int,
     bounds: Mapping[str, Decimal] | None = None,
 ) -> tuple[Work, ...]:
@@ -89,7 +89,7 @@ def works_of(
     sells: list[Work] = []
     buys: list[Work] = []
     for index, leg in enumerate(legs):
-        change = leg.goal - held.get(leg.symbol, 0)
+        change = leg.goal - quantities.get(leg.symbol, 0)
         if change:
             purpose = ENTRY if change > 0 else EXIT
             bound = bounds.get(leg.symbol) if bounds is not None and change > 0 else None
@@ -107,24 +107,24 @@ def buy_limit(quote: Quote, mark: Decimal, rules: Basket, *, fine: bool) -> Deci
     """Return the limit of a buy: ask x (1 + slack), rounded up, but never beyond the collar around the mark."""
     limit = quote.ask * (1 + Decimal(str(rules.price_slack)))
     bound = mark * (1 + Decimal(str(rules.price_collar)))
-    return min(_rounded(limit, ROUND_CEILING, fine=fine), _rounded(bound, ROUND_FLOOR, fine=fine))
+    return min(_round_price(limit, ROUND_CEILING, fine=fine), _round_price(bound, ROUND_FLOOR, fine=fine))
 
 
 def sell_limit(quote: Quote, mark: Decimal, rules: Basket, *, fine: bool) -> Decimal:
     """Return the limit of a sale: bid x (1 - slack), rounded down, but never beyond the collar around the mark."""
     limit = quote.bid * (1 - Decimal(str(rules.price_slack)))
     bound = mark * (1 - Decimal(str(rules.price_collar)))
-    return max(_rounded(limit, ROUND_FLOOR, fine=fine), _rounded(bound, ROUND_CEILING, fine=fine))
+    return max(_round_price(limit, ROUND_FLOOR, fine=fine), _round_price(bound, ROUND_CEILING, fine=fine))
 
 
-def _rounded(price: Decimal, rounding: str, *, fine: bool) -> Decimal:
+def _round_price(price: Decimal, rounding: str, *, fine: bool) -> Decimal:
     return price.quantize(price_step(price, fine=fine), rounding=rounding)
 
 
-def reserved(limit: Decimal, quantity: Quantity, cost_rate: Decimal) -> Decimal:
+def reserved_cash(limit: Decimal, quantity: Quantity, cost_rate: Decimal) -> Decimal:
     """Return the cash in USD reserved for a buy: its limit and its cost, rounded up."""
-    traded = limit * quantity
-    return traded + (traded * cost_rate).quantize(COST_GRID, rounding=ROUND_CEILING)
+    value = limit * quantity
+    return value + (value * cost_rate).quantize(COST_GRID, rounding=ROUND_CEILING)
 
 
 def affordable(cash: Decimal, limit: Decimal, cost_rate: Decimal, step: Quantity = 1) -> Quantity:
@@ -135,7 +135,7 @@ def affordable(cash: Decimal, limit: Decimal, cost_rate: Decimal, step: Quantity
     if cash <= 0:
         return 0
     quantity = floor_to(cash / (limit * (1 + cost_rate)), step)
-    return quantity if reserved(limit, quantity, cost_rate) <= cash else quantity - step
+    return quantity if reserved_cash(limit, quantity, cost_rate) <= cash else quantity - step
 
 
 def free_cash(cash: Decimal, orders: Mapping[str, Order], marks: Mapping[str, Decimal], cost_rate: Decimal) -> Decimal:
@@ -143,7 +143,7 @@ def free_cash(cash: Decimal, orders: Mapping[str, Order], marks: Mapping[str, De
     for order in orders.values():
         if order.side > 0:
             price = marks.get(order.symbol, ZERO) if order.limit_price is None else order.limit_price
-            cash -= reserved(price, order.remaining, cost_rate)
+            cash -= reserved_cash(price, order.remaining, cost_rate)
     return cash
 
 
@@ -154,7 +154,7 @@ def drive_shares(draft: Draft) -> None:
     """Advance every work. An order whose work was given up (a halt, a pause, an exit) is cancelled."""
     if draft.session.ended:  # day orders lapse by themselves
         _give_up(draft)
-        note_reached(draft)
+        record_basket_end(draft)
         return
     if _basket_is_over(draft):
         _give_up(draft)
@@ -164,7 +164,7 @@ def drive_shares(draft: Draft) -> None:
     selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
     if any(work.purpose == ENTRY for work in draft.works.values()):
         _drive_buys(draft, selling=any(selling))
-    note_reached(draft)
+    record_basket_end(draft)
 
 
 # --- the end of a basket ------------------------------------------------------------------------------------------
@@ -178,9 +178,9 @@ def _basket_is_over(draft: Draft) -> bool:
 
 def _give_up(draft: Draft) -> None:
     """End what remains of the last basket: cancel its orders, report and note what is missing."""
-    left = [work for work in draft.works.values() if work.reason == POLICY]
-    note_given_up(draft, left)
-    for work in left:
+    open_works = [work for work in draft.works.values() if work.reason == POLICY]
+    note_given_up(draft, open_works)
+    for work in open_works:
         draft.close_work(work)
         order = draft.orders.get(work.order_id)
         if order is not None and not draft.session.ended:
@@ -201,7 +201,7 @@ def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
         draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {text}"))
 
 
-def note_reached(draft: Draft) -> None:
+def record_basket_end(draft: Draft) -> None:
     """Record how far the newest basket came, once nothing more of it is to be traded."""
     goals = draft.basket.goals
     if isinstance(goals, UnsetType) or any(work.reason == POLICY for work in draft.works.values()):
@@ -243,8 +243,8 @@ def waits_for_resume(draft: Draft) -> bool:
 
     Not where what is held leaves, nor where the strategy is not asked any more, nor on a tape, where nobody resumes.
     """
-    halted, risk = draft.risk.halt, draft.risk
-    leaves = draft.leaves_for() or (halted is not None and halted.reason == "panic")
+    halt, risk = draft.risk.halt, draft.risk
+    leaves = draft.leaves_for() or (halt is not None and halt.reason == "panic")
     ends = leaves or risk.stopping or risk.strategy_off or draft.identity.by_tape
     return draft.desk.decides.rebalances and not ends
 
@@ -254,8 +254,8 @@ def _waiting_works(draft: Draft) -> tuple[Work, ...]:
     waiting, positions = draft.basket.waiting, draft.book.positions
     if waiting is None:
         return ()
-    held = {symbol: position.quantity for symbol, position in positions.items()}
-    return works_of(waiting.row.decision, waiting.legs, held, draft.now_ns)
+    quantities = {symbol: position.quantity for symbol, position in positions.items()}
+    return works_of(waiting.row.decision, waiting.legs, quantities, draft.now_ns)
 
 
 # --- sales --------------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def _advance_sale(draft: Draft, work: Work) -> bool:
 
 
 def _is_rest(draft: Draft, work: Work, quantity: Quantity) -> bool:
-    """Return whether so little is what the policy's order left: too small for another one."""
+    """Return whether the rest of the policy's sale is too small for another order."""
     return work.reason == POLICY and work.attempt >= 0 and is_too_small(draft, work.symbol, quantity)
 
 
@@ -305,11 +305,11 @@ def _is_left(draft: Draft, work: Work, quantity: Quantity) -> bool:
     A stop covers it with what is kept; another attempt each minute would only take that stop away.
     """
     symbol, last = work.symbol, draft.find_order(work.order_id) if work.order_id else None
-    refused = last is not None and last.closing and last.status == REJECTED
-    if not refused or quantity >= 1 or not is_indivisible(draft, symbol):
+    was_refused = last is not None and last.closing and last.status == REJECTED
+    if not was_refused or quantity >= 1 or not is_indivisible(draft, symbol):
         return False
-    kept = f"{quantity} {symbol} stay with the {work.goal} that are kept: the broker takes no order of so little"
-    draft.alarm("exit_stuck", f"{kept}; rltraderctl close {symbol} sells all of them")
+    text = f"{quantity} {symbol} stay with the {work.goal} that are kept: the broker takes no order of so little"
+    draft.alarm("exit_stuck", f"{text}; rltraderctl close {symbol} sells all of them")
     return True
 
 
@@ -393,17 +393,17 @@ def _drive_buys(draft: Draft, *, selling: bool) -> None:
     if not wanting or not may_send(draft):
         return
     free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
-    granted = spendable(draft)
-    if short := granted is not None and granted < free:
-        free, selling = max(granted, ZERO), proceeds_awaited(draft) or selling
+    broker_cash = spendable(draft)
+    if short := broker_cash is not None and broker_cash < free:
+        free, selling = max(broker_cash, ZERO), awaits_proceeds(draft) or selling
     prices = {work.key: price for work in wanting if (price := _price_to_share(draft, work)) is not None}
-    priced, rate = [work for work in wanting if work.key in prices], cost_rate(draft)
-    needed = sum((reserved(prices[work.key], _missing(draft, work), rate) for work in priced), ZERO)
-    if needed > free and selling and needed > free + _proceeds(draft):
+    priced_works, rate = [work for work in wanting if work.key in prices], cost_rate(draft)
+    cash_need = sum((reserved_cash(prices[work.key], _missing(draft, work), rate) for work in priced_works), ZERO)
+    if cash_need > free and selling and cash_need > free + _proceeds(draft):
         return
-    if needed > free and not selling:
-        kept = _shared(draft, priced, prices, free, short=short)
-        wanting = [kept.get(work.key, work) for work in wanting if work.key in kept or work.key not in prices]
+    if cash_need > free and not selling:
+        cut_works = _share_cash(draft, priced_works, prices, free, short=short)
+        wanting = [cut_works.get(work.key, work) for work in wanting if work.key in cut_works or work.key not in prices]
     for work in wanting:
         free = _buy(draft, work, free, selling=selling, short=short)
 
@@ -433,7 +433,7 @@ def _proceeds(draft: Draft) -> Decimal:
     return max(worth, ZERO) * (1 - cost_rate(draft))
 
 
-def _shared(
+def _share_cash(
     draft: Draft, works: Sequence[Work], prices: Mapping[str, Decimal], free: Decimal, *, short: bool
 ) -> dict[str, Work]:
     """Cut each buy to its part of the cash, and return those that are left; the broker's limit may be `short` of it.
@@ -441,28 +441,30 @@ def _shared(
     The goals of the works are cut with them: what the cash does not cover is given up.
     """
     steps = draft.trading.basket.steps_a_share if draft.fractional else 1
-    ordered = sorted(works, key=lambda work: draft.spec.symbols.index(work.symbol))
-    counts = [int(_missing(draft, work) * steps) for work in ordered]
-    each = [step_cost(prices[work.key], cost_rate(draft), steps) for work in ordered]
-    available = whole_units(free, steps) - slack(steps) * len(ordered)
-    left: dict[str, Work] = {}
-    for work, wanted, count in zip(ordered, counts, shared(counts, each, available, steps), strict=True):
-        if count == wanted:
-            left[work.key] = work
+    sorted_works = sorted(works, key=lambda work: draft.spec.symbols.index(work.symbol))
+    counts = [int(_missing(draft, work) * steps) for work in sorted_works]
+    step_costs = [step_cost(prices[work.key], cost_rate(draft), steps) for work in sorted_works]
+    available = whole_units(free, steps) - slack(steps) * len(sorted_works)
+    works_to_send: dict[str, Work] = {}
+    for work, goal_count, count in zip(
+        sorted_works, counts, share_out(counts, step_costs, available, steps), strict=True
+    ):
+        if count == goal_count:
+            works_to_send[work.key] = work
             continue
-        bought = floor_to(of_steps(count, steps), step_of(draft, work.symbol))
-        if is_too_small(draft, work.symbol, bought, prices[work.key]):
-            bought = 0
+        quantity = floor_to(of_steps(count, steps), step_of(draft, work.symbol))
+        if is_too_small(draft, work.symbol, quantity, prices[work.key]):
+            quantity = 0
         if short:
-            note_given_up(draft, [replace(work, goal=work.goal - bought)])
-        if not bought:
+            note_given_up(draft, [replace(work, goal=work.goal - quantity)])
+        if not quantity:
             draft.close_work(work)
             continue
-        cut = replace(work, goal=draft.held(work.symbol) + bought)
+        cut = replace(work, goal=draft.held(work.symbol) + quantity)
         draft.works = {**draft.works, work.key: cut}
         draft.wanted = {**draft.wanted, work.symbol: cut.goal}
-        left[work.key] = cut
-    return left
+        works_to_send[work.key] = cut
+    return works_to_send
 
 
 def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool) -> Decimal:
@@ -475,7 +477,7 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
         return free  # no quote, or a price beyond the collar or the bound: it delays no other
     holding = draft.held(work.symbol)
     missing = floor_to(work.goal - holding, step_of(draft, work.symbol))
-    if reserved(limit, missing, rate) > free:
+    if reserved_cash(limit, missing, rate) > free:
         if selling:
             return ZERO  # it waits, and so do all after it
         missing = affordable(free, limit, rate, step_of(draft, work.symbol))
@@ -485,14 +487,14 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
         draft.close_work(work)
         return free
     intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
-    if _denied(draft, intent, gated(draft)):
+    if _denied(draft, intent, orders_for_gates(draft)):
         return free
     if lift(draft, work):
-        return free - reserved(limit, missing, rate)  # it comes next
+        return free - reserved_cash(limit, missing, rate)  # it comes next
     goal = holding + missing
     submit(draft, replace(work, goal=goal), intent, draft.trading.basket.reprice_s)
     draft.wanted = {**draft.wanted, work.symbol: goal}  # what the cash does not cover is given up
-    return free - reserved(limit, missing, rate)
+    return free - reserved_cash(limit, missing, rate)
 
 
 def _wants(draft: Draft, work: Work) -> bool:
@@ -566,38 +568,38 @@ BOUND = Decimal(str(splits.SPLIT_RATIO))  # times the decision's price: a dearer
 
 
 def rebalance(
-    draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model: str, capped: Collection[str] = ()
+    draft: Draft, ask: Ask, decision: Rebalance, answer: Answer, model: str, capped_symbols: Collection[str] = ()
 ) -> None:
-    """Turn the strategy's decision into works; `capped` symbols are sold by the risk overlay.
+    """Turn the strategy's decision into works; `capped_symbols` are sold by the risk overlay.
 
     A gate denies a basket as a whole. Where decisions are no rebalancing, its sales are exits: no gate on new risk
     keeps them back, and what a rule leaves already is left to it.
     """
     if answer.hidden and draft.model is not None:
         draft.basket = replace(draft.basket, memory_of=draft.model.version)
-    legs = tuple(leg for leg in decided.basket.legs if leg.goal != draft.held(leg.symbol))
-    if decided.notes:
-        _report_notes(draft, decided.notes)
+    legs = tuple(leg for leg in decision.basket.legs if leg.goal != draft.held(leg.symbol))
+    if decision.notes:
+        _report_notes(draft, decision.notes)
     leaving: tuple[Leg, ...] = ()
     if not draft.desk.decides.rebalances:
         legs = tuple(_sold_out(draft, leg) for leg in legs if draft.exit_of(leg.symbol) is None)
         leaving = _leaving(draft, legs)
     entering = tuple(leg for leg in legs if leg not in leaving)
-    verdicts = _ask_for_basket(draft, decided, entering, answer) if entering else None
+    verdicts = _ask_for_basket(draft, decision, entering, answer) if entering else None
     denied = verdicts is not None and bool(verdicts.denials)
-    begun = legs
+    new_legs = legs
     if verdicts is not None and denied:
-        begun = leaving or _sales(draft, legs, verdicts, capped)
-    outcome = "ordered" if begun else "denied" if denied else "hold"
-    _count(draft, decided)
-    choice = decided.choice
+        new_legs = leaving or _sales(draft, legs, verdicts, capped_symbols)
+    outcome = "ordered" if new_legs else "denied" if denied else "hold"
+    _count(draft, decision)
+    choice = decision.choice
     row = DecisionRow(
         decision=ask.decision,
         kind="policy",
         bar_ns=ask.bar_ns,
         time_ns=draft.now_ns,
-        action=decided.name,
-        resolved=decided.name,
+        action=decision.name,
+        resolved=decision.name,
         confidence=choice.confidence if choice is not None else None,
         probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
         logits=_encode(answer.logits).decode(),
@@ -607,22 +609,22 @@ def rebalance(
         model=model,
         row=ask.row,
     )
-    if begun:
-        row = _begin_basket(draft, begun, row, _bounds(draft, begun))
-    elif verdicts is not None and _may_pass(draft, verdicts, capped):
+    if new_legs:
+        row = _begin_basket(draft, new_legs, row, _bounds(draft, new_legs))
+    elif verdicts is not None and _may_pass(draft, verdicts, capped_symbols):
         until_ns = draft.desk.decides.waits_until_ns(draft, ask)
-        sold = tuple(sorted(capped))
+        sold_symbols = tuple(sorted(capped_symbols))
         goals = tuple([Goal(leg.symbol, leg.goal) for leg in entering])
-        waiting = Waiting(goals, row, until_ns, _bounds(draft, entering), _quantities(draft), sold)
+        waiting = Waiting(goals, row, until_ns, _bounds(draft, entering), _quantities(draft), sold_symbols)
         draft.basket = replace(draft.basket, waiting=waiting)
     elif verdicts is not None and draft.desk.decides.rebalances and not draft.identity.by_tape:
-        _miss_basket(draft, ask.bar_ns, _why_denied(verdicts))
+        _miss_basket(draft, ask.bar_ns, _denial_words(verdicts))
     draft.records.append(row)
-    draft.records.extend(head_rows(draft, ask.decision, answer, decided))
+    draft.records.extend(head_rows(draft, ask.decision, answer, decision))
 
 
 def _sold_out(draft: Draft, leg: Leg) -> Leg:
-    """Return the leg; one that wants less than no shares of what is held leaves all of it."""
+    """Return the leg; a negative goal for what is held becomes 0: all of it is sold."""
     return Leg(leg.symbol, 0) if leg.goal < 0 < draft.held(leg.symbol) else leg
 
 
@@ -637,9 +639,9 @@ def _report_notes(draft: Draft, notes: Mapping[str, str]) -> None:
     by_reason: dict[str, list[str]] = {}
     for symbol, reason in notes.items():
         by_reason.setdefault(reason, []).append(symbol)
-    named = "; ".join(f"{reason}: {', '.join(symbols)}" for reason, symbols in by_reason.items())
-    text = f"{len(notes)} of {len(draft.spec.symbols)} left alone: {named}"
-    draft.alarm("symbols_masked", text, once=True, about=named)
+    reasons_text = "; ".join(f"{reason}: {', '.join(symbols)}" for reason, symbols in by_reason.items())
+    text = f"{len(notes)} of {len(draft.spec.symbols)} left alone: {reasons_text}"
+    draft.alarm("symbols_masked", text, once=True, about=reasons_text)
 
 
 def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
@@ -654,13 +656,15 @@ def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds:
     return replace(row, outcome="ordered", work=f"{row.decision}.")
 
 
-def _sales(draft: Draft, legs: tuple[Leg, ...], verdicts: Verdicts, capped: Collection[str] = ()) -> tuple[Leg, ...]:
+def _sales(
+    draft: Draft, legs: tuple[Leg, ...], verdicts: Verdicts, capped_symbols: Collection[str] = ()
+) -> tuple[Leg, ...]:
     """Return the sales of a denied basket that no gate which denies it keeps back."""
     denying = {denial.gate for denial in verdicts.denials}
     sales = tuple(leg for leg in legs if leg.goal < draft.held(leg.symbol))
     if denying <= LEAVE_SALES:
         return sales
-    return tuple(leg for leg in sales if leg.symbol in capped) if denying <= LEAVE_CAP else ()
+    return tuple(leg for leg in sales if leg.symbol in capped_symbols) if denying <= LEAVE_CAP else ()
 
 
 def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
@@ -671,10 +675,10 @@ def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
     return {symbol: price * BOUND for symbol, price in marks.items()}
 
 
-def _may_pass(draft: Draft, verdicts: Verdicts, capped: Collection[str]) -> bool:
-    """Return True while what denies a basket, or its sales of `capped` symbols, may end before its deadline."""
+def _may_pass(draft: Draft, verdicts: Verdicts, capped_symbols: Collection[str]) -> bool:
+    """Return True while what denies a basket, or its sales of `capped_symbols`, may end before its deadline."""
     passing = PASSING | {"halted", "paused"} | LEAVE_SALES if waits_for_resume(draft) else PASSING
-    leaving = LEAVE_CAP if capped else frozenset()
+    leaving = LEAVE_CAP if capped_symbols else frozenset()
     return all(denial.gate in passing | leaving for denial in verdicts.denials)
 
 
@@ -697,16 +701,16 @@ def ask_again(draft: Draft) -> None:
     row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
     late = draft.now_ns >= waiting.until_ns
     other = _differs(draft, waiting)
-    begun = _sales(draft, waiting.legs, verdicts, waiting.capped) if verdicts.denials else waiting.legs
-    if begun and not (late or other):
-        draft.records.append(_begin_basket(draft, begun, row, waiting.bounds))
+    new_legs = _sales(draft, waiting.legs, verdicts, waiting.capped) if verdicts.denials else waiting.legs
+    if new_legs and not (late or other):
+        draft.records.append(_begin_basket(draft, new_legs, row, waiting.bounds))
     elif late or other or not _may_pass(draft, verdicts, waiting.capped):
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)
-        _miss_basket(draft, row.bar_ns, other or (_why_denied(verdicts) if verdicts.denials else "its time is over"))
+        _miss_basket(draft, row.bar_ns, other or (_denial_words(verdicts) if verdicts.denials else "its time is over"))
 
 
-def _why_denied(verdicts: Verdicts) -> str:
+def _denial_words(verdicts: Verdicts) -> str:
     return "denied: " + "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials)
 
 
@@ -717,7 +721,7 @@ def _miss_basket(draft: Draft, bar_ns: int, why: str) -> None:
 
 
 def _differs(draft: Draft, waiting: Waiting) -> str:
-    """Return how the desk is another one than at the decision of the basket that waits, "" where it is not."""
+    """Return what changed in the desk since the decision of the waiting basket, "" for nothing."""
     model, decided_by = draft.model, waiting.row.model
     if model is not None and decided_by != model.version:
         return f"{decided_by} decided it, and {model.version} answers by now"
@@ -725,16 +729,17 @@ def _differs(draft: Draft, waiting: Waiting) -> str:
     return "the desk holds other quantities than at the decision" if other else ""
 
 
-def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer) -> Verdicts:
+def _ask_for_basket(draft: Draft, decision: Rebalance, legs: tuple[Leg, ...], answer: Answer) -> Verdicts:
     """Ask the gates about the whole basket; report symbols without the newest bar."""
     newest = draft.desk.decides.newest(draft)
     last_ns = max(newest.values(), default=0)
-    masked = [symbol for symbol in draft.spec.symbols if newest.get(symbol, 0) < last_ns]
-    if masked and not decided.notes:  # with notes they are named already
-        text = f"{len(masked)} of {len(draft.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
-        draft.alarm("symbols_masked", text, once=True, about=", ".join(masked))
+    late_symbols = [symbol for symbol in draft.spec.symbols if newest.get(symbol, 0) < last_ns]
+    if late_symbols and not decision.notes:  # with notes they are named already
+        names = ", ".join(late_symbols)
+        text = f"{len(late_symbols)} of {len(draft.spec.symbols)} without a bar of the newest session: {names}"
+        draft.alarm("symbols_masked", text, once=True, about=names)
     date = _date_of_ns(last_ns)
-    confidence = decided.choice.confidence if decided.choice is not None else 1.0
+    confidence = decision.choice.confidence if decision.choice is not None else 1.0
     intent = Intent("basket", None, "", 0, 0, None, confidence, answer.logits, legs)
     verdicts = ask_gates(replace(risk_view(draft), newest_bar=date), intent, draft.desk.gates)
     if verdicts.denials:
@@ -742,10 +747,10 @@ def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], ans
     return verdicts
 
 
-def _count(draft: Draft, decided: Rebalance) -> None:
+def _count(draft: Draft, decision: Rebalance) -> None:
     """Count the decision, and its action where the policy chose one."""
     stats, actions = draft.stats, draft.stats.actions
-    chosen = decided.actions if decided.choice is None else (decided.choice.action,)
+    chosen = decision.actions if decision.choice is None else (decision.choice.action,)
     if chosen:
         counts = list(actions or (0,) * len(draft.spec.actions))
         for action in chosen:

@@ -1,6 +1,6 @@
 """From a strategy's goals, which are floats, to exact quantities that the cash pays for: fractions, or whole shares.
 
-Training plays by the same pure rules: `fractions_fit`, and `shared`, whose arithmetic on tensors of float64 is in
+Training plays by the same pure rules: `fractions_fit`, and `share_out`, whose arithmetic on tensors of float64 is in
 `training.desks.daily.share_accounts`. Invariants: a goal of 0 and what is held stay as they are; any other goal is a
 multiple of the desk's step from one of these, no further from 0 than what was asked for, but for a fraction that is
 worth no order; shared buys cost no more than there is.
@@ -84,10 +84,10 @@ def out_of_reach_words(equity: float, prices: Mapping[str, float], symbols: Sequ
     """Return why `symbols`, the dearest first, cannot be held in whole shares, and from which capital they could be."""
     count, dearest = len(prices), prices[symbols[0]]
     part = math.floor(100 * equity / count) / 100
-    named = names_of([f"{symbol} at {prices[symbol]:,.2f} USD" for symbol in symbols])
+    prices_text = names_of([f"{symbol} at {prices[symbol]:,.2f} USD" for symbol in symbols])
     return (
         f"{equity:,.2f} USD over {count} symbol{'s' * (count != 1)} are {part:,.2f} each, less than one share of "
-        f"{named}: what is below one share is not held; {least_capital(count, dearest):,} USD "
+        f"{prices_text}: what is below one share is not held; {least_capital(count, dearest):,} USD "
         "hold them"
     )
 
@@ -127,9 +127,9 @@ def in_steps(draft: Draft, symbol: str, goal: float | Quantity) -> Quantity:
     """Return a strategy's goal as a quantity that the desk can hold; what it holds already is one, of any step."""
     if type(goal) is int:
         return goal
-    held, steps = draft.held(symbol), steps_a_share(draft, symbol)
-    if goal == float(held):  # as the strategy saw it
-        return held
+    quantity, steps = draft.held(symbol), steps_a_share(draft, symbol)
+    if goal == float(quantity):  # as the strategy saw it
+        return quantity
     return of_steps(steps_of(goal, steps) if isinstance(goal, float) else int(goal * steps), steps)
 
 
@@ -138,14 +138,14 @@ def of_steps(count: int, steps: int) -> Quantity:
     return exact(Decimal(count) / steps) if steps > 1 else count
 
 
-def counted(draft: Draft, decided: Rebalance) -> Rebalance:
+def exact_decision(draft: Draft, decision: Rebalance) -> Rebalance:
     """Return the decision with exact goals, without purchases of what a person closed, and without tiny changes."""
-    closed = draft.risk.closed_by_hand
-    if not (closed or draft.fractional) and all(type(leg.goal) is int for leg in decided.basket.legs):
-        return decided
-    legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decided.basket.legs]
-    kept = [leg for leg in legs if leg.symbol not in closed or leg.goal <= draft.held(leg.symbol)]
-    return replace(decided, basket=Basket(worth_an_order(draft, kept)))
+    closed_symbols = draft.risk.closed_by_hand
+    if not (closed_symbols or draft.fractional) and all(type(leg.goal) is int for leg in decision.basket.legs):
+        return decision
+    legs = [Leg(leg.symbol, in_steps(draft, leg.symbol, leg.goal)) for leg in decision.basket.legs]
+    kept_legs = [leg for leg in legs if leg.symbol not in closed_symbols or leg.goal <= draft.held(leg.symbol)]
+    return replace(decision, basket=Basket(worth_an_order(draft, kept_legs)))
 
 
 def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
@@ -153,7 +153,7 @@ def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
 
     Of a sale that goes into the auction such a fraction stays: it would be an order of its own after the open.
     """
-    kept: list[Leg] = []
+    kept_legs: list[Leg] = []
     for leg in legs:
         goal = leg.goal
         change = goal - draft.held(leg.symbol)
@@ -163,8 +163,8 @@ def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
             rest = change - whole_of(change)
             if change <= -1 and _into_auction(draft) and is_too_small(draft, leg.symbol, rest):
                 goal -= rest
-        kept.append(Leg(leg.symbol, goal))
-    return tuple(kept)
+        kept_legs.append(Leg(leg.symbol, goal))
+    return tuple(kept_legs)
 
 
 def sells_in_auction(trading: Trading) -> bool:
@@ -223,7 +223,7 @@ def slack(per_share: int) -> int:
     return 0 if per_share == 1 else units_a_usd(per_share) // COST_GRID
 
 
-def shared(counts: Sequence[int], costs_each: Sequence[int], available: int, per_share: int = 1) -> list[int]:
+def share_out(counts: Sequence[int], step_costs: Sequence[int], available: int, per_share: int = 1) -> list[int]:
     """Return how many steps of each buy the cash pays for: all of them, or each buy's same part of it.
 
     The part is floor(available x 2^20 / needed) / 2^20, in whole cents. What rounding leaves over goes, one share each,
@@ -236,18 +236,18 @@ def shared(counts: Sequence[int], costs_each: Sequence[int], available: int, per
         per_share: steps in a share; 1 on a desk of whole shares.
     """
     available = max(available, 0)
-    needed = sum(count * cost for count, cost in zip(counts, costs_each, strict=True))
-    if needed <= available:
+    cost_sum = sum(count * cost for count, cost in zip(counts, step_costs, strict=True))
+    if cost_sum <= available:
         return list(counts)
     cent = units_a_usd(per_share) // CENTS
-    part = ((available // cent) << BITS) // -(-needed // cent)
-    kept = [count * part >> BITS for count in counts]
+    part = ((available // cent) << BITS) // -(-cost_sum // cent)
+    granted_counts = [count * part >> BITS for count in counts]
     if per_share > 1:
-        return kept
-    left = available - sum(count * cost for count, cost in zip(kept, costs_each, strict=True))
+        return granted_counts
+    spare = available - sum(count * cost for count, cost in zip(granted_counts, step_costs, strict=True))
     remainders = [count * part & ((1 << BITS) - 1) for count in counts]
     for place in sorted(range(len(counts)), key=lambda place: -remainders[place]):
-        if counts[place] > 0 and costs_each[place] <= left:
-            kept[place] += 1
-            left -= costs_each[place]
-    return kept
+        if counts[place] > 0 and step_costs[place] <= spare:
+            granted_counts[place] += 1
+            spare -= step_costs[place]
+    return granted_counts

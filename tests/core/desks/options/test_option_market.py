@@ -30,7 +30,7 @@ from daemon.core.instruments.option_market import (
     session_market,
     session_volatility,
     strike_for_delta,
-    years_left,
+    variance_years,
     years_to_expiry,
 )
 from daemon.core.limits import Paper
@@ -300,7 +300,7 @@ def straddle_returns(walk: Float64Array, fixed: bool) -> tuple[Float64Array, Flo
 
     def quote(minutes: Int64Array) -> tuple[Float64Array, Float64Array]:
         strikes = np.round(np.exp(walk[21:, entries]))
-        years = np.array([years_left((780 - int(minute)) * MINUTE, 1) for minute in minutes])
+        years = np.array([variance_years((780 - int(minute)) * MINUTE, 1) for minute in minutes])
         volatility = opening[:, None] if fixed else recent[:, minutes - ESTIMATE_MIN]
         bids, asks = np.zeros(strikes.shape), np.zeros(strikes.shape)
         for right in (1, -1):

@@ -18,7 +18,7 @@ from daemon.core.desks.shares.rebalance import (
     buy_limit,
     free_cash,
     price_step,
-    reserved,
+    reserved_cash,
     sell_limit,
     works_of,
 )
@@ -422,7 +422,7 @@ def test_live_limits_lie_on_cents_from_a_dollar_on_and_a_replay_s_on_its_finer_g
 
 def test_cash_pays_for_whole_shares_and_their_cost_to_the_last_micro_dollar() -> None:
     rate = Decimal("0.001")
-    assert reserved(Decimal("100.2"), 49, rate) == Decimal("4914.7098")
+    assert reserved_cash(Decimal("100.2"), 49, rate) == Decimal("4914.7098")
     assert affordable(Decimal("4914.7098"), Decimal("100.2"), rate) == 49
     assert affordable(Decimal("4914.7097"), Decimal("100.2"), rate) == 48
     assert (affordable(Decimal(0), Decimal(1), rate), affordable(Decimal(-5), Decimal(1), rate)) == (0, 0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.desks.shares.sizes import fractions_fit, shared, slack, step_cost, units_a_usd, whole_units
+from daemon.core.desks.shares.sizes import fractions_fit, share_out, slack, step_cost, units_a_usd, whole_units
 
 BUYS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**10)), min_size=1, max_size=12)
 
@@ -27,7 +27,7 @@ def test_it_never_costs_more_than_there_is_and_no_count_grows(
     buys: list[tuple[int, int]], available: int, per_share: int
 ) -> None:
     counts, costs = map(list, zip(*buys, strict=True))
-    kept = shared(counts, costs, available, per_share)
+    kept = share_out(counts, costs, available, per_share)
     assert all(0 <= now <= count for now, count in zip(kept, counts, strict=True))
     spent = sum(count * cost for count, cost in zip(kept, costs, strict=True))
     assert spent <= max(available, 0)
@@ -44,7 +44,7 @@ def test_every_buy_keeps_the_same_part_but_for_one_share(
     available = floor(Fraction(share) * needed)
     cent = units_a_usd(per_share) // 100
     for now, ideal, count in zip(
-        shared(counts, costs, available, per_share), by_fractions(counts, costs, available), counts, strict=True
+        share_out(counts, costs, available, per_share), by_fractions(counts, costs, available), counts, strict=True
     ):
         grain = count * (Fraction(1, 2**20) + (Fraction(2 * cent, needed) if needed else 0))  # of the part itself
         assert ideal - 1 - grain < now < ideal + 1
@@ -59,7 +59,7 @@ def test_what_is_left_over_buys_no_further_share_with_a_larger_remainder(
     counts, costs = map(list, zip(*buys, strict=True))
     needed = sum(count * cost for count, cost in zip(counts, costs, strict=True))
     available = floor(Fraction(share) * needed)
-    kept = shared(counts, costs, available)
+    kept = share_out(counts, costs, available)
     if kept == counts:
         return
     part = Fraction(available // 10_000 * 2**20 // -(-needed // 10_000), 2**20)
@@ -76,12 +76,12 @@ def test_what_is_left_over_buys_no_further_share_with_a_larger_remainder(
 def test_three_stocks_and_too_little_money_by_hand() -> None:
     usd = 10**6
     # 10 x 100 + 10 x 50 + 4 x 25 = 1,600 USD are wanted and 800 are there: half of each
-    assert shared([10, 10, 4], [100 * usd, 50 * usd, 25 * usd], 800 * usd) == [5, 5, 2]
+    assert share_out([10, 10, 4], [100 * usd, 50 * usd, 25 * usd], 800 * usd) == [5, 5, 2]
     # 790: the part is 0.49375; 4, 4 and 1 cost 625, and the 165 left go to 0.975 (C), 0.9375 (A); B costs too much then
-    assert shared([10, 10, 4], [100 * usd, 50 * usd, 25 * usd], 790 * usd) == [5, 4, 2]
-    assert shared([1, 1], [60 * usd, 60 * usd], 60 * usd) == [1, 0]  # a tie goes to the first
-    assert shared([3, 3], [60 * usd, 60 * usd], 0) == [0, 0]
-    assert shared([100_000, 5_000], [1_000_000, 2_000_000], 55_000 * 10**6, 10_000) == [50_000, 2_500]
+    assert share_out([10, 10, 4], [100 * usd, 50 * usd, 25 * usd], 790 * usd) == [5, 4, 2]
+    assert share_out([1, 1], [60 * usd, 60 * usd], 60 * usd) == [1, 0]  # a tie goes to the first
+    assert share_out([3, 3], [60 * usd, 60 * usd], 0) == [0, 0]
+    assert share_out([100_000, 5_000], [1_000_000, 2_000_000], 55_000 * 10**6, 10_000) == [50_000, 2_500]
 
 
 @given(
@@ -100,7 +100,7 @@ def test_the_reservations_of_the_orders_are_covered(
     needed = sum(count * cost for count, cost in zip(counts, costs, strict=True))
     cash = Decimal(floor(Fraction(share) * needed)) / units_a_usd(per_share)
     available = whole_units(cash, per_share) - slack(per_share) * len(buys)
-    for count, limit in zip(shared(counts, costs, available, per_share), limits, strict=True):
+    for count, limit in zip(share_out(counts, costs, available, per_share), limits, strict=True):
         traded = limit * count / per_share
         cash -= traded + (traded * Decimal(rate)).quantize(Decimal("0.000001"), ROUND_CEILING) if count else 0
     assert cash >= 0

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.core.desks.shares.sizes import shared, units_a_usd
+from daemon.core.desks.shares.sizes import share_out, units_a_usd
 from strategies.kit.quantity import steps_of
 from tests.support.examples import examples
 from training.desks.daily.share_accounts import shared_steps
@@ -38,7 +38,7 @@ def test_the_tensors_share_cash_as_the_desk_does(per_share: int, seed: int, most
     found = shared_steps(wanted, each, free, per_share)
     for row in range(len(wanted)):
         counts, costs = ([int(value) for value in values[row].tolist()] for values in (wanted, each))
-        assert found[row].tolist() == shared(counts, costs, int(free[row]), per_share)
+        assert found[row].tolist() == share_out(counts, costs, int(free[row]), per_share)
 
 
 def test_a_row_that_wants_nothing_gets_nothing() -> None:

@@ -81,7 +81,8 @@ class Money:
     def affordable(self, cash: Int64Array, limit: Int64Array, goal: Int64Array, divides: BoolArray) -> Int64Array:
         """Steps of a goal above the cash that it pays for at this limit; whole shares where no share is divided.
 
-        See `daemon.core.desks.shares.sizes.shared`: of fractions the part of the goal, else the whole shares that fit.
+        See `daemon.core.desks.shares.sizes.share_out`: of fractions the part of the goal, else
+        the whole shares that fit.
         """
         with_cost, a_share = self._rate + 1, self.a_tick * self.per_share
         shares = np.maximum(cash, 0) * with_cost.denominator // np.maximum(limit * a_share * with_cost.numerator, 1)
