@@ -297,7 +297,7 @@ class Draft:
         for name, order in self.orders.items():
             if order.purpose == ENTRY or order.work in ended_works:
                 self.cancel(name)
-        holds.note_ended(self, tuple(ended_works.values()))
+        holds.note_work_ends(self, tuple(ended_works.values()))
         self.works = {key: work for key, work in self.works.items() if key not in ended_works}
 
     def cancel_entries(self) -> None:
@@ -336,7 +336,7 @@ class Draft:
         if former is None or former.status != order.status:
             order = replace(order, news_ns=self.now_ns)
         if former is None or (former.status, former.filled) != (order.status, order.filled):
-            self.note_moved(order.symbol)
+            self.note_order_change(order.symbol)
         if order.working:
             self.orders = {**self.orders, name: order}  # an ended order never works again: `LIFE` has no such way
         else:
@@ -344,7 +344,7 @@ class Draft:
             self.closed = {**self.closed, name: order}
         self.records.append(_order_row(order, self.now_ns))
 
-    def note_moved(self, symbol: str) -> None:
+    def note_order_change(self, symbol: str) -> None:
         """Remember that an order in `symbol` changed now: a report requested earlier is old."""
         broker = self.broker
         available = {other: count for other, count in broker.available.items() if other != symbol}
@@ -363,7 +363,7 @@ class Draft:
             counts[gate] = counts.get(gate, 0) + 1
         self.stats = replace(self.stats, denials=counts)
 
-    def count_sent(self) -> None:
+    def count_order(self) -> None:
         """Count an order that leaves now against the order limits."""
         risk = self.risk
         recent = tuple(t for t in risk.order_times if self.now_ns - t < MINUTE_NS)
@@ -387,7 +387,7 @@ class Draft:
 
     def expected(self, symbol: str) -> Quantity:
         """Return what the account holds by all that is known: the desk's, others', and fractions that lie beside."""
-        crumb = self.broker.unexplained.get(symbol, 0)
+        crumb = self.broker.beside_fractions.get(symbol, 0)
         return self.held(symbol) + self.broker.foreign_held.get(symbol, 0) + crumb
 
     def counted(self, shares: Decimal | int) -> Quantity:
@@ -434,7 +434,7 @@ class Draft:
         """Close a work that is done or given up."""
         self.works = {key: other for key, other in self.works.items() if key != work.key}
 
-    def count_rejected(self, reason: str, symbol: str) -> None:
+    def count_bad_bar(self, reason: str, symbol: str) -> None:
         """Count a refused bar, and report it once a session."""
         self.stats = replace(self.stats, bars_rejected=self.stats.bars_rejected + 1)
         self.alarm("bar_rejected", f"{symbol}: {reason}", once=True, about=f"{symbol} {reason}")
@@ -445,7 +445,7 @@ class Draft:
         row = EquityRow(self.now_ns, str(book.equity), str(book.cash), str(book.realized), book.max_drawdown)
         self.records.append(row)
 
-    def end_unanswered(self, ask: Ask, outcome: str) -> None:
+    def end_question(self, ask: Ask, outcome: str) -> None:
         """End the open question without an answer (`expired` or `failed`): one decision row, no action."""
         self.ask = None
         self.stats = replace(self.stats, decisions=self.stats.decisions + 1)
@@ -589,13 +589,13 @@ class Holds(Protocol):
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str, /) -> None:
         """Let the strategy decide on the policy's answer, ask the gates, start works; one decision row."""
 
-    def shown(self, draft: Draft, answer: Answer, /) -> ShownDecision:
+    def preview_decision(self, draft: Draft, answer: Answer, /) -> ShownDecision:
         """Return what the strategy would decide on a candidate's answer. Nothing changes."""
 
     def watch(self, draft: Draft, /) -> None:
         """Keep subscribed what may be bought now."""
 
-    def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int, /) -> None:
+    def handle_quotes(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int, /) -> None:
         """Handle new quotes, after they marked the book; `bar_ns` is the start of the bar they close, 0 for none."""
 
     def note_quotes(self, draft: Draft, quotes: tuple[Quote, ...], /) -> None:
@@ -631,13 +631,13 @@ class Holds(Protocol):
     def beyond_limit(self, draft: Draft, /) -> int:
         """Return by how much all positions exceed the desk's limit; 0 or less within it, or without one."""
 
-    def note_ended(self, draft: Draft, works: tuple[Work, ...], /) -> None:
+    def note_work_ends(self, draft: Draft, works: tuple[Work, ...], /) -> None:
         """Note works of the policy that were given up. The cancel of their orders was requested."""
 
     def session_over(self, draft: Draft, /) -> None:
         """Handle the session's end, after the book is marked."""
 
-    def risked(self, draft: Draft, /) -> list[str]:
+    def risk_symbols(self, draft: Draft, /) -> list[str]:
         """Return the held symbols that the desk trades: it needs their prices, and protects them."""
 
     def leavable(self, draft: Draft, /) -> list[str]:

@@ -82,7 +82,7 @@ def blind(view: RiskView, _: Intent) -> str | None:
 
 def trading_halted(view: RiskView, intent: Intent) -> str | None:
     session = view.session
-    if not isinstance(session.untraded, UnsetType) and (refusal := session.why_untraded(intent.symbol)):
+    if not isinstance(session.untraded, UnsetType) and (refusal := session.trading_refusal(intent.symbol)):
         return f"the broker refused {intent.symbol} in this session: {refusal}"
     if isinstance(session.trading_halts, UnsetType):
         return None

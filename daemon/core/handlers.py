@@ -96,7 +96,7 @@ def on_halt(draft: Draft, event: ev.HaltRequested) -> None:
     if event.strategy:
         draft.risk = replace(draft.risk, strategy_off=True)
         if draft.ask is not None:
-            draft.end_unanswered(draft.ask, "expired")
+            draft.end_question(draft.ask, "expired")
 
 
 def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
@@ -296,7 +296,7 @@ def on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
 
 
 def on_bar_rejected(draft: Draft, event: ev.BarRejected) -> None:
-    draft.count_rejected(event.reason, event.symbol)
+    draft.count_bad_bar(event.reason, event.symbol)
 
 
 def on_trading_status(draft: Draft, event: ev.TradingStatusChanged) -> None:
@@ -500,7 +500,7 @@ def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
     if event.hidden:
         draft.shadow = ShadowState(event.model, event.hidden)
     try:
-        decision = draft.desk.holds.shown(draft, Answer(event.logits, event.hidden, event.heads))
+        decision = draft.desk.holds.preview_decision(draft, Answer(event.logits, event.hidden, event.heads))
     except FAULTS as error:
         _record_no_answer(draft, event, f"the strategy raised at it: {type(error).__name__}: {error}"[:PROBLEM_MOST])
         return

@@ -141,7 +141,7 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
         halt = None if isinstance(self.trading_halts, UnsetType) else self.trading_halts.get(root)
         return halt if halt is not None and not halt.until_ns else None
 
-    def why_untraded(self, symbol: str) -> str:
+    def trading_refusal(self, symbol: str) -> str:
         """Return the broker's words of why it does not trade the symbol, "" while it refused nothing for that."""
         return "" if isinstance(self.untraded, UnsetType) else self.untraded.get(symbol, "")
 
@@ -263,7 +263,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
         return self.stood_down and self.panic_failed_ns > 0 and not self.accept_ns
 
     @property
-    def unexplained(self) -> dict[str, Quantity]:
+    def beside_fractions(self) -> dict[str, Quantity]:
         """`beside`, empty while there was none."""
         return {} if isinstance(self.beside, UnsetType) else self.beside
 
@@ -272,7 +272,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
         """`parted`, 0 while there was none."""
         return 0 if isinstance(self.parted, UnsetType) else self.parted
 
-    def not_known(self, symbol: str) -> Quantity:
+    def beyond_of(self, symbol: str) -> Quantity:
         """Return `beyond` of a symbol, 0 where there was none."""
         return 0 if isinstance(self.beyond, UnsetType) else self.beyond.get(symbol, 0)
 
@@ -332,7 +332,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     lieu: tuple[Activity, ...] | UnsetType = UNSET  # cash in lieu that the ledger told before its split
 
     @property
-    def unsettled(self) -> tuple[str, ...]:
+    def uncertain_symbols(self) -> tuple[str, ...]:
         """Symbols whose shares in the book no price may mark: they may be of other shares."""
         return (*self.splits, *self.apart)
 

@@ -154,7 +154,7 @@ def _end_without_answer(draft: Draft, ask: Ask, reason: str) -> None:
     """End the open question as one without a usable answer."""
     draft.count_denials(("answer_not_finite",))
     draft.alarm("policy_failed", reason, once=True, about=wording(reason))
-    draft.end_unanswered(ask, "failed")
+    draft.end_question(ask, "failed")
 
 
 def expire_ask(draft: Draft, ask: Ask) -> None:
@@ -164,7 +164,7 @@ def expire_ask(draft: Draft, ask: Ask) -> None:
     else:
         draft.count_denials(("served_late",))
         draft.alarm("served_late", f"no served answer to decision {ask.decision} in time", once=True)
-    draft.end_unanswered(ask, "expired")
+    draft.end_question(ask, "expired")
 
 
 def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
@@ -205,7 +205,7 @@ def _take_order(draft: Draft, submission: SubmitOrder) -> None:
         return
     goal = draft.held(submission.symbol) + submission.side * submission.quantity
     draft.wanted = {**draft.wanted, submission.symbol: goal}  # it was wanted when it was sent: its fill is no excess
-    draft.count_sent()
+    draft.count_order()
     draft.decision = max(draft.decision, name.decision)  # no later order may use its name
 
 
@@ -364,7 +364,7 @@ class Machine:
         self.queue: deque[QueueEntry] = deque()
 
     @property
-    def caused(self) -> tuple[type[Event], ...]:
+    def caused_events(self) -> tuple[type[Event], ...]:
         """The kinds of event that follow from earlier ones; all others come from outside."""
         return ANSWERS if self.market is None else (*self.market.EMITS, *ANSWERS)
 
@@ -398,7 +398,7 @@ class Machine:
         With a real broker only the answers to questions are caused, and a served one comes from outside. Raises
         Divergence when the journal holds another event than the paper broker emitted, or an answer without a question.
         """
-        if isinstance(event, self.caused) and not self._is_served(event):
+        if isinstance(event, self.caused_events) and not self._is_served(event):
             expected = self.queue.popleft() if self.queue else None
             if expected is None or not _follows(expected, event):
                 answer_text = "an answer" if isinstance(expected, AskPolicy) else repr(expected)
@@ -417,7 +417,7 @@ class Machine:
         """
         if isinstance(event, FEED_EVENTS):
             self.queue.clear()  # an engine reads its source only when the queue is empty
-        elif isinstance(event, self.caused):
+        elif isinstance(event, self.caused_events):
             while self.queue and not _follows(self.queue.popleft(), event):
                 pass
         step = self.core.step(self.state, event, sent_effects)

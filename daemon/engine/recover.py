@@ -181,7 +181,7 @@ def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
 
 def leave_out(machine: Machine, event: Event) -> None:
     """Drop an expected event or answer; it must come first."""
-    if isinstance(event, machine.caused) and machine.queue:
+    if isinstance(event, machine.caused_events) and machine.queue:
         machine.queue.popleft()
 
 

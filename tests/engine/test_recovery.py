@@ -144,7 +144,7 @@ def test_the_paper_broker_suits_strategy_and_mode_and_lives_by_the_state_s_rules
     identity = Identity(mode, "paper", strategy, "e", "sip")
     machine = fresh_machine(strategy_named(strategy), identity, Trading(paper=Paper(cash_usd=Decimal(77))))
     assert type(machine.market) is market
-    assert (QuotesReceived in machine.caused) is quotes  # on a live feed they come from outside
+    assert (QuotesReceived in machine.caused_events) is quotes  # on a live feed they come from outside
     assert machine.market_state.cash == 77
     other = fresh_machine(strategy_named(strategy), identity, Trading())
     restore(other, snapshot_of(machine, 1, "c0de"))

@@ -284,7 +284,7 @@ def keep_own_part(draft: Draft, symbol: str, quantity: Quantity) -> None:
 
 def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
     """Change the foreign quantity of `symbol` by `quantity`; what is sold beyond it was a fraction that lay beside."""
-    foreign, fractions = dict(draft.broker.foreign_held), draft.broker.unexplained
+    foreign, fractions = dict(draft.broker.foreign_held), draft.broker.beside_fractions
     foreign[symbol] = foreign.get(symbol, 0) + quantity
     if quantity < 0 and fractions.get(symbol, 0) > 0 > foreign[symbol]:
         fraction = min(fractions[symbol], -foreign[symbol])
@@ -309,7 +309,7 @@ def note_closes(draft: Draft) -> None:
     if owners.noted and close_date <= owners.noted:
         return
     foreign = draft.broker.foreign_held
-    for symbol, quantity in draft.broker.unexplained.items():
+    for symbol, quantity in draft.broker.beside_fractions.items():
         if draft.first_time(f"beside {symbol} {quantity}"):
             draft.alarm("fraction_beside", f"{quantity} {symbol} that no order and no line of the ledger explains")
     closes = {}
@@ -440,7 +440,7 @@ def _whole_share_cut(
 
     None where it cut nothing.
     """
-    old_total = Decimal(all_shares + max(draft.broker.unexplained.get(old, 0), 0))
+    old_total = Decimal(all_shares + max(draft.broker.beside_fractions.get(old, 0), 0))
     total = line.quantity + (ZERO if moves else old_total)
     if total <= 0 or total % 1 or not line.quantity or line.kind == "OPTRD":
         return None
@@ -463,7 +463,7 @@ def _hold_of_cut(draft: Draft, symbol: str, cut: _Cut, *, joins: bool) -> None:
     hold_foreign(draft, symbol, whole_shares - desk - (0 if joins else draft.broker.foreign_held.get(symbol, 0)))
     if joins:
         return
-    fractions = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
+    fractions = {other: crumb for other, crumb in draft.broker.beside_fractions.items() if other != symbol}
     rest = exact(cut.there) - whole_shares
     draft.broker = replace(draft.broker, beside={**fractions, symbol: rest} if rest else fractions)
 
@@ -478,7 +478,7 @@ def _without_fraction(draft: Draft, line: Activity, old: str, all_shares: Quanti
 
     Where shares leave, the fraction stays until those come that replace it too.
     """
-    fractions = dict(draft.broker.unexplained)
+    fractions = dict(draft.broker.beside_fractions)
     crumb = fractions.get(old, 0)
     if crumb <= 0 or not line.quantity or line.kind == "OPTRD":
         return line

@@ -76,7 +76,7 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     if new_order is order:
         return
     draft.put_order(new_order)
-    if isinstance(event, OrderAccepted) and draft.session.why_untraded(order.symbol):
+    if isinstance(event, OrderAccepted) and draft.session.trading_refusal(order.symbol):
         _put_trading_refusal(draft, order.symbol, "")
     if new_order.status == CANCELED:
         on_foreign_cancel(draft, order)
@@ -217,7 +217,7 @@ def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
     for order in tuple(draft.closed.values()):
         refused = order.purpose == "exit" and order.status == REJECTED and not (order.filled or order.closing)
         news = last.asked_ns <= order.news_ns < event.asked_ns and type(order.quantity) is not Part
-        tradable = not draft.session.why_untraded(order.symbol)
+        tradable = not draft.session.trading_refusal(order.symbol)
         if refused and news and tradable and not hanging_orders(draft, order.symbol, -order.side):
             note_outcome(draft, rejected=True)
 

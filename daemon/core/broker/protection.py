@@ -153,7 +153,7 @@ def protect(draft: Draft) -> None:
             _tend(draft, order, working[order.symbol], rules, sends=sends)
     if rules is None or not draft.book.positions or not sends:
         return
-    for symbol in draft.desk.holds.risked(draft):
+    for symbol in draft.desk.holds.risk_symbols(draft):
         position = draft.book.positions[symbol]
         if position.quantity > (own_sales := own_working.get(symbol, 0)):
             _cover(draft, position, position.quantity - own_sales, rules)
@@ -603,7 +603,7 @@ class Cover(NamedTuple):
 def cover_of(draft: Draft) -> dict[str, Cover]:
     """Return symbol -> what a guard needs of each position, by the desk's own rules of resting stops."""
     rules, covers = rules_of(draft), {}
-    symbols = () if rules is None else draft.desk.holds.risked(draft)
+    symbols = () if rules is None else draft.desk.holds.risk_symbols(draft)
     for symbol, position in draft.book.positions.items():
         price = Decimal(0)
         doubtful = _is_split(draft, symbol) or symbol in draft.basket.leapt or symbol in draft.basket.unadjusted

@@ -112,7 +112,7 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
     if draft.fractional and not judged:
         return
     broker_positions = {position.symbol: position for position in positions}
-    fractions = draft.broker.unexplained
+    fractions = draft.broker.beside_fractions
     adopts = draft.trading.broker.foreign_orders == "adopt"
     new_fractions: dict[str, Quantity] = {}
     for symbol in sorted({*broker_positions, *fractions, *draft.broker.foreign_held, *draft.book.positions}):
@@ -153,7 +153,7 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     quantity = exact(position.quantity) if position is not None else 0
     if rule != "ignore" and not can_hold(draft, symbol):
         return False
-    fractions = draft.broker.unexplained
+    fractions = draft.broker.beside_fractions
     if symbol in fractions:  # the whole figure is taken over
         draft.broker = replace(draft.broker, beside={s: crumb for s, crumb in fractions.items() if s != symbol})
     forget_leavers(draft, symbol)
@@ -268,7 +268,7 @@ def _split_by_positions(
             continue
         note_taken_over(draft, symbol)
         if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
-            fractions = {other: crumb for other, crumb in draft.broker.unexplained.items() if other != symbol}
+            fractions = {other: crumb for other, crumb in draft.broker.beside_fractions.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=fractions)
         broker_quantity, expected = broker_positions[symbol].quantity, draft.expected(symbol)
         paid_out = ZERO if foreign_quantity else _paid_out(draft, broker_positions[symbol])

@@ -68,7 +68,7 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     quantity = free
     if available is not None:
         foreign_net = draft.expected(symbol) - draft.held(symbol)
-        foreign = max(-side * foreign_net, 0) + broker.not_known(symbol)  # not the desk's
+        foreign = max(-side * foreign_net, 0) + broker.beyond_of(symbol)  # not the desk's
         held_back, coming = (
             may_be_free(hanging) - min(may_be_free(hanging), stop_quantity),
             on_its_way(draft, symbol, side),
@@ -272,7 +272,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
     on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
     draft.works = {**draft.works, work.key: on_its_way}
     if isinstance(draft.session.untraded, UnsetType) or intent.symbol not in draft.session.untraded:
-        draft.count_sent()  # what is refused in any case takes no order from the others
+        draft.count_order()  # what is refused in any case takes no order from the others
     draft.effects.append(submission)
 
 

@@ -95,16 +95,16 @@ class AtEachBar:
                 note_trading(draft, bar.symbol, halted=False)
         if self._several and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
             if self._leaps(draft, bar):
-                draft.count_rejected("leap", bar.symbol)
+                draft.count_bad_bar("leap", bar.symbol)
                 return
             self._strategy.correct(draft, bar)
             _note_newest(draft, bar)
             return
         if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
-            draft.count_rejected("out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
+            draft.count_bad_bar("out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
             return
         if _is_known(draft, bar):
-            draft.count_rejected("duplicate", bar.symbol)
+            draft.count_bad_bar("duplicate", bar.symbol)
             return
         if draft.doubted is not None:
             self._judge(draft, draft.doubted, bar)
@@ -139,7 +139,7 @@ class AtEachBar:
             self.on_bar_closed(draft, BarClosed(event.time_ns, bar))
             return
         if self._leaps(draft, bar):
-            draft.count_rejected("leap", bar.symbol)
+            draft.count_bad_bar("leap", bar.symbol)
             return
         same = [b.symbol == bar.symbol and b.start_ns == bar.start_ns for b in draft.pending_bars]
         if any(same):
@@ -184,14 +184,14 @@ class AtEachBar:
         """
         spot, draft.doubted = draft.session.spot, None
         if self._several:
-            draft.count_rejected("leap", doubted_bar.symbol)
+            draft.count_bad_bar("leap", doubted_bar.symbol)
             return
         same = (doubted_bar.close - spot) * (later.close - spot) > 0
         if same and _far(draft, spot, doubted_bar.close) and _far(draft, spot, later.close):
             self._take(draft, doubted_bar)
             self._observe(draft, ask=False)
         else:
-            draft.count_rejected("leap", doubted_bar.symbol)
+            draft.count_bad_bar("leap", doubted_bar.symbol)
 
     def _leaps(self, draft: Draft, bar: Bar) -> bool:
         """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
@@ -214,13 +214,13 @@ class AtEachBar:
                 holds.watch(draft)
             elif self._several:
                 draft.doubted = None
-                draft.count_rejected("leap", doubted_bar.symbol)
+                draft.count_bad_bar("leap", doubted_bar.symbol)
         quotes = take_quotes(draft, event.quotes)
         if quotes and draft.book.positions:
             holds.note_quotes(draft, quotes)
             revalue(draft)
         if quotes:
-            holds.quoted(draft, quotes, event.closes_bar_ns)
+            holds.handle_quotes(draft, quotes, event.closes_bar_ns)
         pending = draft.pending_bars
         is_closed = pending and event.closes_bar_ns == pending[0].start_ns
         if is_closed and self._symbols.issubset([bar.symbol for bar in pending]):  # each has its bar of the minute
@@ -257,7 +257,7 @@ class AtEachBar:
         if observation is None or late or draft.session.ended or not ask:
             return
         if draft.ask is not None:
-            draft.end_unanswered(draft.ask, "expired")
+            draft.end_question(draft.ask, "expired")
         draft.decision += 1
         rules, served, valid_ns = draft.trading.served, False, draft.trading.execution.policy_valid_s * SECOND_NS
         if not isinstance(rules, UnsetType) and not draft.identity.by_tape:  # another process answers
@@ -273,12 +273,12 @@ class AtEachBar:
         if draft.pending_bars:
             self._observe(draft)
         if draft.doubted is not None:
-            draft.count_rejected("leap", draft.doubted.symbol)
+            draft.count_bad_bar("leap", draft.doubted.symbol)
             draft.doubted = None
         draft.session = replace(draft.session, ended=True)
         draft.desk.holds.session_over(draft)
         if draft.ask is not None:
-            draft.end_unanswered(draft.ask, "expired")
+            draft.end_question(draft.ask, "expired")
         note_close(draft)
         draft.record_equity()
 

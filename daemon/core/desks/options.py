@@ -457,7 +457,7 @@ class OneOption:
         if answer.heads:
             draft.records.extend(head_rows(draft, ask.decision, answer))
 
-    def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
+    def preview_decision(self, draft: Draft, answer: Answer) -> ShownDecision:
         decision = self._strategy.decide(draft, answer, self.view(draft, draft.now_ns), Decision, shown=True)
         choice = decision.choice
         return ShownDecision.of(draft.spec.actions[choice.action], choice, decision.target)
@@ -480,7 +480,7 @@ class OneOption:
         draft.watched = symbols
         draft.effects.append(WatchContracts(symbols))
 
-    def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
+    def handle_quotes(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
         if draft.book.positions:
             check_stops(draft, quotes, bar_ns)
 
@@ -546,13 +546,13 @@ class OneOption:
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
-    def note_ended(self, draft: Draft, works: tuple[Work, ...]) -> None:
+    def note_work_ends(self, draft: Draft, works: tuple[Work, ...]) -> None:
         """Do nothing: an ended entry leaves nothing to note."""
 
     def session_over(self, draft: Draft) -> None:
         """Do nothing: options are flat by then, or were reported."""
 
-    def risked(self, draft: Draft) -> list[str]:
+    def risk_symbols(self, draft: Draft) -> list[str]:
         return option_symbols(draft)
 
     def leavable(self, draft: Draft) -> list[str]:

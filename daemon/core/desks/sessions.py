@@ -80,13 +80,13 @@ class OnceASession:
         """Keep a session's final bar until the session is over or a later bar comes."""
         bar = event.bar
         if bar.symbol not in draft.spec.symbols:
-            draft.count_rejected("unknown_symbol", bar.symbol)
+            draft.count_bad_bar("unknown_symbol", bar.symbol)
             return
         if bar.start_ns > event.time_ns:
-            draft.count_rejected("early", bar.symbol)
+            draft.count_bad_bar("early", bar.symbol)
             return
         if self._waits(draft.pending_bars, bar):
-            draft.count_rejected("duplicate", bar.symbol)
+            draft.count_bad_bar("duplicate", bar.symbol)
             return
         if draft.pending_bars and bar.start_ns > draft.pending_bars[-1].start_ns:
             self._remember_pending(draft)
@@ -150,7 +150,7 @@ class OnceASession:
         draft.session = replace(draft.session, ended=True)
         draft.desk.holds.session_over(draft)
         if draft.ask is not None:
-            draft.end_unanswered(draft.ask, "expired")
+            draft.end_question(draft.ask, "expired")
         note_close(draft)
         draft.record_equity()
 

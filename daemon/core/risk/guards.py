@@ -164,7 +164,7 @@ def check_blind(draft: Draft) -> None:
     _report_no_agreement(draft, since_ns)
     if draft.broker.closed and draft.now_ns - draft.broker.asked_ns < _reports_ns(draft):
         return
-    positions = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
+    positions = [draft.book.positions[symbol] for symbol in draft.desk.holds.risk_symbols(draft)]
     if not positions:
         return
     if wide := wide_options(draft, draft.now_ns - rules.blind_min * MINUTE_NS, since_ns):
@@ -193,7 +193,7 @@ def blindness(draft: Draft) -> str:
     session = draft.session.session
     if draft.identity.by_tape or session is None or not session.open_ns <= draft.now_ns < session.close_ns:
         return ""
-    positions = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
+    positions = [draft.book.positions[symbol] for symbol in draft.desk.holds.risk_symbols(draft)]
     if not positions:
         return ""
     lost_data, blind_positions = _find_lost_data(

@@ -58,7 +58,7 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
         draft.marks, draft.leaps = {}, {}
         return
     marks, leaps, guard = dict(draft.marks), dict(draft.leaps), draft.desk.holds.guard(draft.trading)
-    unsettled_symbols = draft.basket.unsettled
+    unsettled_symbols = draft.basket.uncertain_symbols
     if held_only:
         marks = {symbol: price for symbol, price in marks.items() if symbol in book.positions}
         leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in book.positions}

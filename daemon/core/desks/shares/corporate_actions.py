@@ -83,7 +83,7 @@ def _of_the_book(
     account's shares to whole ones, and pays for what it cut. Of what several ratios explain the most is due that may
     be: a higher price of the shares would be a loss once they are quoted.
     """
-    broker, fractions = draft.broker, dict(draft.broker.unexplained)
+    broker, fractions = draft.broker, dict(draft.broker.beside_fractions)
     crumb = _spare_fraction(draft, symbol)
     old_quantity = own_quantity + crumb
     total = line.quantity + (old_quantity if adds else ZERO)
@@ -105,7 +105,7 @@ def _of_the_book(
 
 def _spare_fraction(draft: Draft, symbol: str) -> Decimal:
     """Return the fraction that lies beside; 0 where others hold too, and a line is the desk's part already."""
-    foreign_quantity, crumb = draft.broker.foreign_held.get(symbol), draft.broker.unexplained.get(symbol, 0)
+    foreign_quantity, crumb = draft.broker.foreign_held.get(symbol), draft.broker.beside_fractions.get(symbol, 0)
     return Decimal(crumb) if crumb > 0 and not foreign_quantity else ZERO
 
 

@@ -21,7 +21,14 @@ from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
 from daemon.core.desks.shares.overlay import apply_overlay, report_overlay
-from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved_cash
+from daemon.core.desks.shares.rebalance import (
+    ask_again,
+    drive_shares,
+    free_cash,
+    note_work_ends,
+    rebalance,
+    reserved_cash,
+)
 from daemon.core.desks.shares.sizes import choose_fractions, exact_decision, report_too_small
 from daemon.core.draft import Draft, Handler, ShownDecision
 from daemon.core.events import Activity, BrokerPosition, Event, Funds, OrderFilled, PricesPrinted, Quote, QuotesReceived
@@ -178,7 +185,7 @@ def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
     new_marks = {
         symbol: price
         for symbol, price in prices.items()
-        if symbol not in draft.basket.unsettled and splits.believed(draft, symbol, price)
+        if symbol not in draft.basket.uncertain_symbols and splits.believed(draft, symbol, price)
     }
     draft.marks = {**draft.marks, **new_marks}
 
@@ -277,7 +284,7 @@ class Shares:
         report_overlay(draft, ruling.row)
         rebalance(draft, ask, ruling.decided, answer, model, ruling.sold)
 
-    def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
+    def preview_decision(self, draft: Draft, answer: Answer) -> ShownDecision:
         view = share_view(draft, draft.now_ns)
         decision = exact_decision(draft, self._strategy.decide(draft, answer, view, Rebalance, shown=True))
         ruling = apply_overlay(draft, decision, answer, draft.decision)
@@ -289,7 +296,7 @@ class Shares:
     def watch(self, draft: Draft) -> None:
         """Do nothing: shares are quoted by the spec's symbols, whatever the price."""
 
-    def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
+    def handle_quotes(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
         record_trades(draft)
         for quote in quotes:
             position = draft.book.positions.get(quote.symbol)
@@ -338,13 +345,13 @@ class Shares:
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
-    def note_ended(self, draft: Draft, works: tuple[Work, ...]) -> None:
-        note_ended(draft, works)
+    def note_work_ends(self, draft: Draft, works: tuple[Work, ...]) -> None:
+        note_work_ends(draft, works)
 
     def session_over(self, draft: Draft) -> None:
         end_waits(draft)
 
-    def risked(self, draft: Draft) -> list[str]:
+    def risk_symbols(self, draft: Draft) -> list[str]:
         symbols = _names(draft.spec.symbols)
         return [s for s, position in draft.book.positions.items() if position.quantity > 0 and s in symbols]
 

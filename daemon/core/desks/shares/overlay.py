@@ -164,7 +164,7 @@ def _forecast(draft: Draft, rebalance: Rebalance, answer: Answer, goals: Float64
         return _unknown_forecast(
             f"the strategy leaves alone what is held: {names_of(_flagged_symbols(symbols, alone))}"
         )
-    priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.unsettled)
+    priceless = (prices[0] <= 0.0) | np.isin(symbols, draft.basket.uncertain_symbols)
     if (wanted & priceless).any():
         return _unknown_forecast(f"no sure price: {names_of(_flagged_symbols(symbols, wanted & priceless))}")
     closes = kept_closes(draft)

@@ -226,7 +226,7 @@ def record_basket_end(draft: Draft) -> None:
     )
 
 
-def note_ended(draft: Draft, works: tuple[Work, ...]) -> None:
+def note_work_ends(draft: Draft, works: tuple[Work, ...]) -> None:
     """Note works of the policy that were given up, and with them the basket that waits for the gates.
 
     The latter waits on through a halt or a pause where a resume may trade it.
@@ -267,7 +267,7 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     What the broker does not trade brings none.
     """
     soon = _advance_sale(draft, work)
-    return soon and not draft.session.why_untraded(work.symbol)
+    return soon and not draft.session.trading_refusal(work.symbol)
 
 
 def _advance_sale(draft: Draft, work: Work) -> bool:

@@ -150,10 +150,10 @@ def test_the_next_session_asks_again() -> None:
     broker = Broker(d, account, "AAA")
     d.due()
     broker.answer(d.answer(0.0, KEEP, KEEP))
-    assert d.state.session.why_untraded("AAA") == '422 asset "AAA" is not tradable'
+    assert d.state.session.trading_refusal("AAA") == '422 asset "AAA" is not tradable'
     d.end(**dict.fromkeys(("AAA", "BBB", "CCC"), 100.0))
     d.begin(d.state.session.upcoming[0])
-    assert d.state.session.why_untraded("AAA") == ""
+    assert d.state.session.trading_refusal("AAA") == ""
 
 
 def test_orders_of_what_is_traded_count_for_the_day() -> None:

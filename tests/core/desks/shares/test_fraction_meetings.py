@@ -204,13 +204,13 @@ def test_a_split_gives_desk_and_others_and_what_lies_beside_each_its_own(
     total = Decimal(own + others + beside)
     account.positions["AAA"] = (exact(total), Decimal(100))
     reported(d, account, -20, -19, -18)
-    assert (d.held["AAA"], d.state.broker.unexplained.get("AAA", 0)) == (own, beside)
+    assert (d.held["AAA"], d.state.broker.beside_fractions.get("AAA", 0)) == (own, beside)
     account.positions["AAA"] = (exact(there), 100 * total / Decimal(there))
     for quantity in (Decimal(there) - total,) if lines == 1 else (-total, Decimal(there)):
         split(account, "SPLIT", str(quantity))
     reported(d, account, -17, -16, -15)
     broker = d.state.broker
-    parts = (d.held.get("AAA", 0), broker.foreign_held.get("AAA", 0), broker.unexplained.get("AAA", 0))
+    parts = (d.held.get("AAA", 0), broker.foreign_held.get("AAA", 0), broker.beside_fractions.get("AAA", 0))
     assert parts == tuple(exact(part) for part in after)
     assert (d.state.risk.halt, d.state.risk.reconciled, d.state.basket.to_come) == (None, True, ())
 

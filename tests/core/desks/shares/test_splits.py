@@ -131,7 +131,11 @@ def test_the_fraction_of_a_late_split_takes_no_share_from_the_desk(
     for count in lines:
         account.book(line("SPLIT", "AAA", exact(count)))
     assert [reported(d, account, minute) for minute in (-17, -16, -15)] == [[], [], []]
-    assert (d.held["AAA"], d.state.broker.unexplained, d.state.broker.foreign_held) == (62, {"AAA": exact("0.5")}, {})
+    assert (d.held["AAA"], d.state.broker.beside_fractions, d.state.broker.foreign_held) == (
+        62,
+        {"AAA": exact("0.5")},
+        {},
+    )
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
 
 
@@ -157,7 +161,7 @@ def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(rules: T
     if end != "line":
         in_two_lines(account, "AAA", 50, exact("12.5"))
         assert reported(d, account, -13) == []
-    assert (d.held, d.state.book.cash, d.state.broker.unexplained) == ({"AAA": 12, "BBB": 40}, account.cash, {})
+    assert (d.held, d.state.book.cash, d.state.broker.beside_fractions) == ({"AAA": 12, "BBB": 40}, account.cash, {})
     assert (d.state.book.equity, d.state.basket.early_lieu, d.state.risk.reconciled) == (WHOLE, (), True)
 
 
@@ -318,7 +322,7 @@ def test_a_fraction_whose_split_is_to_come_lies_beside_no_other_difference(rules
         reported(d, account, minute)
     account.book(line("SPLIT", "AAA", exact("0.5")))
     reported(d, account, -16)
-    assert (d.held["AAA"], d.state.broker.unexplained) == (1, {})
+    assert (d.held["AAA"], d.state.broker.beside_fractions) == (1, {})
 
 
 def test_another_difference_beside_a_split_is_judged() -> None:
@@ -470,7 +474,7 @@ def test_the_fraction_that_an_awaited_split_leaves_lies_beside_what_leaves_or_is
         reported(d, account, -17)
         (sale,) = of(d.quotes(0.1, BBB="100") + d.tick(1), SubmitOrder)
         assert sale.quantity == 37
-    beside = d.state.broker.foreign_held if accepted else d.state.broker.unexplained
+    beside = d.state.broker.foreign_held if accepted else d.state.broker.beside_fractions
     assert (d.held["AAA"], beside) == (37, {"AAA": exact("0.5")})
     assert d.state.risk.reconciled
 
