@@ -78,16 +78,14 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
         gain = (cost + cost_change) * multiplier - fees
     else:  # a sale taken back: its contracts return at what they were sold for
         cost_change, gain = -cost, -fees
-    earlier = (
-        fill.side < 0 and not quantity and order.submitted_ns < position.opened_ns
-    )  # the sale of a position before
+    # the sale of a position before
+    earlier = fill.side < 0 and not quantity and order.submitted_ns < position.opened_ns
     pnl = position.pnl if earlier else position.pnl + gain
     new_position = replace(
         position, quantity=position.quantity + fill.side * quantity, cost=position.cost + cost_change, pnl=pnl
     )
-    if (
-        new_position.quantity == 0
-    ):  # a cost without contracts (the last ones sold, or a correction after them) is realised
+    # a cost without contracts (the last ones sold, or a correction after them) is realised
+    if new_position.quantity == 0:
         gain -= new_position.cost * multiplier
         new_position = replace(new_position, cost=ZERO, pnl=new_position.pnl - new_position.cost * multiplier)
     positions = {**book.positions, fill.symbol: new_position}

@@ -170,9 +170,8 @@ def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | Non
         return
     if not sends or order.cancel_asked_ns:
         return
-    bare = (
-        0 if working == quantity else quantity - working
-    )  # most of the time nothing is, and a fraction's sum costs more
+    # most of the time nothing is, and a fraction's sum costs more
+    bare = 0 if working == quantity else quantity - working
     if _could_be_better(draft, order, bare, rules):
         draft.cancel(order.client_order_id)
 

@@ -221,11 +221,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
             note_takeover_day(draft, symbol)
         if not take_over(draft, symbol, broker_positions.get(symbol), rule):
             take_over(draft, symbol, broker_positions.get(symbol), "ignore")
-            cannot += [
-                f"{foreign_quantity} {symbol}"
-                for foreign_quantity in (draft.broker.foreign_held.get(symbol, 0),)
-                if foreign_quantity
-            ]
+            cannot += [f"{count} {symbol}" for count in (draft.broker.foreign_held.get(symbol, 0),) if count]
     for work, quantity in closing_works:  # no more of what is held now than a person asked to close
         draft.works = {**draft.works, work.key: replace(work, goal=max(draft.held(work.symbol) - quantity, 0))}
     draft.put_book(replace(draft.book, cash=event.cash))

@@ -56,9 +56,8 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     symbol, broker = work.symbol, draft.broker
     if has_lapsed(draft, symbol):
         return Leave(0)  # nobody buys it: the ledger's line ends it, or a report without it
-    foreign_sales = (
-        max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0
-    )  # others sold it of the desk's position
+    # others sold it of the desk's position
+    foreign_sales = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0
     stop_quantity = _stop_quantity(draft, symbol, side, surplus)
     working = draft.working(symbol, side) + foreign_sales - stop_quantity
     free = surplus - working

@@ -41,9 +41,8 @@ def split_shares(draft: Draft, line: Activity, paid_out: Decimal) -> None:
     """
     old_quantity, mark, leavers = draft.held(line.symbol), draft.marks.get(line.symbol), len(draft.basket.leavers)
     _split(draft, line, paid_out)
-    if (
-        old_quantity and len(draft.basket.leavers) <= leavers
-    ):  # a line of leaving shares is followed by one of arriving ones
+    # a line of leaving shares is followed by one of arriving ones
+    if old_quantity and len(draft.basket.leavers) <= leavers:
         splits.note_booking(draft, line.symbol, mark)
         splits.note_line(draft, line)
 
