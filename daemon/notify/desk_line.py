@@ -111,13 +111,8 @@ class LocalDesk:
         now_ns, days, open_trades, realised_usd = self._read(span)
         totals, open_now = days.totals, open_trades.totals
         last_date = new_york_text(now_ns)[:10]
-        span_text = (
-            "all of its journal"
-            if span == ALL
-            else last_date
-            if span == TODAY
-            else f"{_monday(last_date)} to {last_date}"
-        )
+        texts = {ALL: "all of its journal", TODAY: last_date}
+        span_text = texts.get(span, f"{_monday(last_date)} to {last_date}")
         lines = [f"{self.name}, {span_text}: {realised_usd:+,.2f} USD realised"]
         if totals.trades:
             lines[0] += f"; {plural(totals.trades, 'trade')} closed, {totals.wins} won"

@@ -394,14 +394,10 @@ def part_of(
         _note_move(draft, line, own_quantity, foreign_quantity)
     if not foreign_quantity:
         return line
-    cut = (
-        _whole_share_cut(draft, line, old, own_quantity, own_quantity + foreign_quantity, moves=moves)
-        if own_quantity
-        else None
-    )
+    cut, whole = None, own_quantity + foreign_quantity
     if own_quantity:
-        line = _without_fraction(draft, line, old, own_quantity + foreign_quantity, moves=moves)
-    whole = own_quantity + foreign_quantity
+        cut = _whole_share_cut(draft, line, old, own_quantity, whole, moves=moves)
+        line = _without_fraction(draft, line, old, whole, moves=moves)
     quantity, amount = line.quantity * own_quantity / whole, _cash_part(draft, line, own_quantity, whole)
     amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own_quantity else ZERO
     if cut is not None and not draft.fractional:
@@ -551,12 +547,8 @@ def _note_move(draft: Draft, line: Activity, own_quantity: Quantity, foreign_qua
         old_moves = list(_left_for(draft, line))[-1:]
         moves = {name: parts for name, parts in moves.items() if name not in old_moves}
     elif line.quantity < 0 and (foreign_quantity or draft.broker.foreign_held or owners.closes):
-        moves = {
-            **moves,
-            f"{line.kind} {line.symbol}": (own_quantity, foreign_quantity)
-            if foreign_quantity
-            else (-draft.counted(line.quantity), 0),
-        }
+        quantities = (own_quantity, foreign_quantity) if foreign_quantity else (-draft.counted(line.quantity), 0)
+        moves = {**moves, f"{line.kind} {line.symbol}": quantities}
     closes = owners.closes
     if line.quantity > 0 and line.kind in NEW_NAME and line.symbol not in closes:  # a dividend comes weeks later
         former = closes.get(_replaced_by(draft, line), ())
@@ -605,13 +597,9 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> t
     count = whole_of(abs(exact(line.quantity)) or own_quantity + abs(foreign))
     if not own_quantity and not foreign and _is_settled(draft, line.symbol, count):
         return 0, 0
-    foreign_count = (
-        min(count, whole_of(abs(foreign)))
-        if foreign
-        else count
-        if not own_quantity and draft.broker.foreign_held
-        else 0
-    )
+    foreign_count = min(count, whole_of(abs(foreign)))
+    if not own_quantity and not foreign and draft.broker.foreign_held:
+        foreign_count = count
     own_count = min(count - foreign_count, whole_of(own_quantity))
     if foreign:
         hold_foreign(draft, line.symbol, -foreign_count if foreign > 0 else foreign_count)
