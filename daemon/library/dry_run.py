@@ -51,10 +51,8 @@ def read_dry_run(file: Path, name: str) -> ListedRun | None:
         meta = meta_of(reader)
         if meta.get("mode") not in MODES:
             return None
-        run_started, model = (
-            _newest(reader, meta, "RunStarted"),
-            _newest(reader, meta, "ModelVerified", "ModelPromoted"),
-        )
+        run_started = _newest(reader, meta, "RunStarted")
+        model = _newest(reader, meta, "ModelVerified", "ModelPromoted")
         newest = reader.query("SELECT time_ns FROM events ORDER BY id DESC LIMIT 1")
         figures = read_alone(reader)
     process = process_of(folder)

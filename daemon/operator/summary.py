@@ -197,10 +197,8 @@ def _quotes_text(quote_use: QuotesUsed) -> str:
 def _comparison_text(quote_use: QuotesUsed) -> str:
     if not quote_use.fills_compared:
         return ""
-    paid_text, received_text = (
-        f"{quote_use.paid_more_usd:+,.2f} USD paid",
-        f"{-quote_use.received_less_usd:+,.2f} USD received",
-    )
+    paid_text = f"{quote_use.paid_more_usd:+,.2f} USD paid"
+    received_text = f"{-quote_use.received_less_usd:+,.2f} USD received"
     return f"; {quote_use.fills_compared:,} next to Black-Scholes at the same minutes: {paid_text}, {received_text}"
 
 

@@ -176,10 +176,8 @@ def so_far(trade: Trade) -> str:
 
 def trade_row(trade: Trade) -> tuple[str, ...]:
     """Return a trade as the row of a report; what stands after a line feed is small."""
-    entry_text, exit_text = (
-        clock(trade.entered_ns),
-        clock(trade.left_ns) if trade.left_ns is not None else open_of(trade),
-    )
+    entry_text = clock(trade.entered_ns)
+    exit_text = clock(trade.left_ns) if trade.left_ns is not None else open_of(trade)
     if trade.held_s >= DAY_S / 2:
         entry_text = new_york_text(trade.entered_ns)[:-3]
     cause = trade.entry_action or why(trade.why_entered)

@@ -68,10 +68,8 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     if available is not None:
         foreign_net = draft.expected(symbol) - draft.held(symbol)
         foreign = max(-side * foreign_net, 0) + broker.beyond_of(symbol)  # not the desk's
-        held_back, coming = (
-            may_be_free(hanging) - min(may_be_free(hanging), stop_quantity),
-            on_its_way(draft, symbol, side),
-        )
+        held_back = may_be_free(hanging) - min(may_be_free(hanging), stop_quantity)
+        coming = on_its_way(draft, symbol, side)
         quantity = max(min(free, available), min(free + held_back, available - foreign - coming))
     if quantity > 0:
         free_quantity = abs(draft.held(symbol)) - working

@@ -284,11 +284,9 @@ def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> 
         return
     if abs(position.quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
         return  # what the split that is booked left over
-    broker_quantity, price, all_shares = (
-        position.quantity,
-        position.average_price,
-        book_position.quantity + foreign_quantity,
-    )
+    broker_quantity = position.quantity
+    price = position.average_price
+    all_shares = book_position.quantity + foreign_quantity
     ratios = _SHARED_RATIOS if foreign_quantity else _OWN_RATIOS
     for old_quantity in dict.fromkeys((all_shares, draft.expected(symbol))):
         extra_cost = (

@@ -123,11 +123,9 @@ class Outbox:
     def counts(self) -> Counts:
         """Return the counts; exact while no put is under way."""
         queued_count, taken_count, waiting = self._queued_count, self._taken_count, len(self._queue)
-        retained_count, retained_taken_count, newest = (
-            self._retained_count,
-            self._retained_taken_count,
-            len(self._newest),
-        )
+        retained_count = self._retained_count
+        retained_taken_count = self._retained_taken_count
+        newest = len(self._newest)
         return Counts(
             offered=queued_count + retained_count,
             published=self._published_count,
