@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.support.browser import LIMIT_MS, PHONE, WIDE, Watched, dashboard
 from tests.support.dashboards import Played
@@ -174,6 +174,46 @@ def test_the_strip_s_window_and_its_ends_move_what_is_seen(
     spans(page, "<", bars[-1] - bars[0])
     assert begin.get_attribute("aria-valuetext")
     assert watched.troubles == []
+
+
+def test_a_choice_is_not_lost_to_a_move_just_before_it(context: BrowserContext, address: str, played: Played) -> None:
+    page = opened(context, address).page
+    first = bars_of(played)[0]
+
+    def later(route: Route) -> None:
+        page.wait_for_timeout(700)  # longer than the chart waits after a move
+        route.continue_()
+
+    page.route("**/api/bars?*", later)
+    page.locator(CHART).hover()
+    page.mouse.wheel(0, -240)
+    page.get_by_role("button", name="All sessions").click()
+    until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {first}")
+    page.wait_for_timeout(2000)  # what the move would have asked for
+    assert seen(page)[0] == first
+    assert page.locator(CHART).get_attribute("data-bars") == str(len(bars_of(played)))
+
+
+def test_what_failed_is_asked_again(context: BrowserContext, address: str, played: Played) -> None:
+    page = opened(context, address).page
+    failures = iter(("abort", "busy", "cut"))
+
+    def unwilling(route: Route) -> None:
+        match next(failures, ""):
+            case "abort":
+                route.abort()
+            case "busy":
+                route.fulfill(status=503, body=json.dumps({"error": "the journal cannot be read at the moment"}))
+            case "cut":
+                route.fulfill(body='{"bars": [', content_type="application/json")
+            case _:
+                route.continue_()
+
+    page.route("**/api/bars?*", unwilling)
+    page.get_by_role("button", name="All sessions").click()
+    expect(page.get_by_role("alert").first).to_contain_text("Not read: ")
+    until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars_of(played)[0]}")
+    expect(page.get_by_role("alert").first).to_be_hidden()
 
 
 def test_the_arrow_keys_go_from_trade_to_trade(context: BrowserContext, address: str, played: Played) -> None:

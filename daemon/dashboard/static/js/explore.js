@@ -48,6 +48,7 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
   let panes = view.has("panes") ? view.get("panes").split(",").filter(Boolean) : FIRST_PANES;
   let wish = view.get("from") && view.get("to") ? { from: Number(view.get("from")), to: Number(view.get("to")) } : {};
   let how = "seen"; // how the next answer is put: to what the server says is seen, or to where the chart stands
+  let chosen = null; // the wish of a button, a key or the strip, until its answer is shown
   let quiet = 0; // the range is being set by this code
   let span = 0; // bars seen when the data came
   let timer = 0;
@@ -70,21 +71,28 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
     if (decision > 0) open(decision);
   });
   board.timeScale().subscribeVisibleLogicalRangeChange(() => {
-    if (quiet || !bars.length) return;
+    if (quiet || chosen || !bars.length) return;
     strip.seen(...spanSeen());
     clearTimeout(timer);
     timer = setTimeout(settle, SETTLE_MS);
   });
 
   const asked = resource(
-    (signal) => ask("bars", { desk, symbol, panes: panes.join(","), points: points(), ...wish }, signal).then((answer) => [answer, how]),
-    ([answer, put]) => show(answer, put),
+    async (signal) => {
+      const [put, wanted] = [how, wish]; // both may be others when the answer comes
+      return [await ask("bars", { desk, symbol, panes: panes.join(","), points: points(), ...wanted }, signal), put, wanted];
+    },
+    ([answer, put, wanted]) => {
+      if (chosen === wanted) chosen = null;
+      show(answer, put);
+    },
     failed,
     500,
   );
   const overview = resource((signal) => ask("bars", { desk, symbol, view: "all", points: OVERVIEW, sessions: 1 }, signal), showAll, problems.fail, 30_000);
 
   function failed(problem) {
+    chosen = null;
     if (wish.trade && problem.status === 404) {
       said.textContent = problem.message;
       wish = here();
@@ -143,10 +151,11 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
   }
 
   function go(next, put) {
-    wish = next;
+    clearTimeout(timer); // a choice ends what an earlier move would have asked for
+    wish = "from" in next ? { from: Math.round(next.from), to: Math.round(Math.max(next.to, next.from + 1)) } : next;
+    chosen = wish;
     how = put;
     if (put === "seen" && "from" in next) note({ from: Math.round(next.from), to: Math.round(next.to) });
-    if ("from" in next) wish = { from: Math.round(next.from), to: Math.round(Math.max(next.to, next.from + 1)) };
     asked.refresh(true);
   }
 
@@ -227,7 +236,7 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
       const range = board.timeScale().getVisibleLogicalRange();
       span = range ? range.to - range.from : 0;
     } else fit(board, 0);
-    requestAnimationFrame(() => (quiet -= 1)); // the library tells the change with the next frame
+    requestAnimationFrame(() => requestAnimationFrame(() => (quiet -= 1))); // the library tells the change with the next frame, a new height with the one after
     if (put === "seen") note(follows ? null : { from: Math.round(data.begin), to: Math.round(data.end) });
     strip.seen(...(put === "seen" ? [data.begin, Math.min(data.last, data.end + Math.max(0, data.step - 60))] : spanSeen())); // to its last bucket's end
     levels();
@@ -434,7 +443,7 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
   return {
     // The desk has news: follow it where its newest bar is seen.
     news() {
-      if (!data) return;
+      if (!data || chosen) return;
       const seesNewest = spanSeen()[1] >= data.last - 2 * Math.max(data.step, 60);
       const follows = !("from" in wish) && !wish.trade && !wish.view && !wish.session;
       if (!follows && !seesNewest) return;

@@ -1,5 +1,9 @@
 // What is read from the server: one stream with every change, and resources on request. A resource never has more than
-// one request in flight, and a hidden page requests nothing.
+// one request in flight, and a hidden page requests nothing. A request that fails or stays without an answer is made again.
+
+const ANSWER_MS = 30_000;
+const RETRY_MS = 1000; // after the first failure; doubled after each further one
+const RETRY_MOST_MS = 10_000;
 
 export class Refused extends Error {
   constructor(message, status) {
@@ -19,36 +23,45 @@ export async function ask(path, params = {}, signal = undefined) {
   let body = null;
   try {
     body = await answer.json();
-  } catch {
-    body = null;
+  } catch (problem) {
+    if (answer.ok || !(problem instanceof SyntaxError)) throw problem;
   }
   if (!answer.ok) throw new Refused(body?.error ?? `the dashboard answered ${answer.status}`, answer.status);
   return body;
 }
 
 // `refresh()` asks now, or once more after the request in flight. Changes closer together than `every_ms` are delayed,
-// but not a person's choice (`refresh(true)`).
+// but not a person's choice (`refresh(true)`). What the server refuses for good (4xx) is not asked again.
 export function resource(question, show, fail, every_ms = 0) {
   let asking = null;
   let again = false;
   let closed = false;
   let timer = 0;
   let last = -Infinity;
+  let failures = 0;
   async function go() {
     timer = 0;
     if (closed || document.hidden) return;
     asking = new AbortController();
     last = performance.now();
+    let retry = false;
     try {
-      const answer = await question(asking.signal);
+      const answer = await question(AbortSignal.any([asking.signal, AbortSignal.timeout(ANSWER_MS)]));
+      failures = 0;
       if (!closed) show(answer);
     } catch (problem) {
-      if (!closed && problem.name !== "AbortError") fail(problem);
+      if (!closed && problem.name !== "AbortError") {
+        retry = !(problem instanceof Refused && problem.status < 500);
+        fail(problem.name === "TimeoutError" ? new Error(`no answer within ${ANSWER_MS / 1000} s`) : problem);
+      }
     }
     asking = null;
     if (again) {
       again = false;
       refresh(true);
+    } else if (retry && !closed && !timer) {
+      timer = setTimeout(go, Math.min(RETRY_MOST_MS, RETRY_MS * 2 ** failures));
+      failures += 1;
     }
   }
   function refresh(chosen = false) {
