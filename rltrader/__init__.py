@@ -21,6 +21,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 __all__ = ["HOME", "main", "module_command"]
 
@@ -85,6 +86,13 @@ def call(names: Mapping[str, str]) -> None:
     _called.update(names)
 
 
+def load(module: str) -> ModuleType:
+    """Import the module of a program; those of the daemon go without pandas, which none of its own code asks for."""
+    if module.startswith("daemon."):
+        importlib.import_module("daemon.host.lean").without_pandas()
+    return importlib.import_module(module)
+
+
 def _open_standard_streams() -> None:
     """Lead to nowhere what the starter closed: else a socket or a file gets its number, and what is printed there."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -121,7 +129,7 @@ def main() -> int:
     if name not in PROGRAMS:
         sys.exit(f"rltrader: no program is called {name!r}: start it as one of {', '.join(PROGRAMS)}")
     try:
-        code: int = importlib.import_module(PROGRAMS[name]).main()
+        code: int = load(PROGRAMS[name]).main()
         sys.stdout.flush()
     except OSError:
         if (problem := _output_problem()) is None:

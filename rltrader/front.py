@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import NamedTuple
 
-from rltrader import PROGRAMS, call
+from rltrader import PROGRAMS, call, load
 
 USAGE_ERROR = 2
 
@@ -85,7 +84,7 @@ def _started(word: str, arguments: list[str]) -> int:
     sys.argv[1:] = arguments
     module, _, function = PROGRAMS.get(starts, starts).partition(":")
     try:
-        code: int = getattr(import_module(module), function or "main")()
+        code: int = getattr(load(module), function or "main")()
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

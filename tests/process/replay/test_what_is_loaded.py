@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from daemon.tapes import BUNDLED_TAPE
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 
@@ -51,6 +53,18 @@ except SystemExit as stop:
 sys.argv.append(file)
 {TELL}
 """
+PROGRAM = f"""
+import sys
+import rltrader
+file = sys.argv.pop()
+sys.argv = sys.argv[1:]
+try:
+    rltrader.main()
+except SystemExit:
+    pass
+sys.argv.append(file)
+{TELL}
+"""
 
 
 def loaded(script: str, folder: Path, *arguments: str) -> set[str]:
@@ -85,6 +99,14 @@ def test_rltraderctl_loads_the_code_of_the_chosen_command_alone(tmp_path: Path) 
         assert modules.isdisjoint(("onnxruntime", "talib", "pandas", "aiomqtt", "jinja2"))
         assert ("daemon.cli.status" in modules) is (arguments[0] == "status")
     assert "aiomqtt" in loaded(CTL, tmp_path, "remote", "-h")
+
+
+@pytest.mark.parametrize("line", ["rltraderctl models --models-dir . list", "rltrader ctl models --models-dir . list"])
+def test_a_program_of_the_daemon_loads_no_pandas(line: str, tmp_path: Path) -> None:
+    (tmp_path / "option_scalper").mkdir()
+    modules = loaded(PROGRAM, tmp_path, *line.split())
+    assert "talib" in modules  # which would load it
+    assert "pandas" not in modules
 
 
 def test_the_dashboard_starts_without_redis_which_is_an_extra(tmp_path: Path) -> None:
