@@ -285,13 +285,14 @@ class Ledgers(msgspec.Struct):
 
     @property
     def is_needed(self) -> bool:
-        """Whether a desk holds something, or has an order that may still fill."""
+        """Whether a desk holds something, or has an order that may still fill, or did unbooked."""
         return any(self.works(name) for name in self.accounts if name != MAIN)
 
     def works(self, account: str) -> bool:
-        """Return whether a sub-account holds something, or has an order that may still fill."""
+        """Return whether a sub-account holds something, or has an order that may still fill, or did unbooked."""
         holds = account in self.accounts and bool(self.accounts[account].holdings)
-        return holds or any(order.account == account for order in self.open_orders())
+        orders = (*self.open_orders(), *(self.orders[name] for name in self.unbooked))
+        return holds or any(order.account == account for order in orders)
 
     def guard_prefixes(self, new: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return a start's guard prefixes, and former ones whose sub-account holds something: those guards act too."""

@@ -48,7 +48,7 @@ from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
 from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
-from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, Stage, broker, gateway_on, stage, table
+from tests.support.gateway_stage import CALL, KEYS, OPEN_NS, PATIENCE_S, Stage, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
 
 ORDER = {"symbol": "SPY", "qty": "1", "side": "buy", "type": "limit", "limit_price": "400", "time_in_force": "day"}
@@ -681,6 +681,25 @@ async def test_what_was_sold_and_is_not_booked_yet_is_not_sold_again(tmp_path: P
         await s.ask("b", "DELETE", "/v2/positions/SPY")
         await s.until(lambda: not s.held("b"))
         await s.settled()
+
+
+async def test_a_purchase_that_filled_and_is_not_booked_yet_makes_its_sub_account_needed(tmp_path: Path) -> None:
+    """A gateway that is started then with a mistake in its file has to serve the exit."""
+    async with stage(tmp_path) as s:
+        for news in ("fill", "partial_fill"):
+            s.broker.faults.add("update_lost", times=9, where={"event": news})
+        late = s.broker.faults.add("http_error", status=500, times=1000, where={"path": "/v2/account/activities"})
+        s.broker.faults.add("http_error", where={"path": "/v2/orders", "method": "POST"}, status=504, moment="after")
+        body = {"symbol": "SPY", "qty": "5", "side": "buy", "type": "market", "time_in_force": "day"}
+        assert (await s.ask("a", "POST", "/v2/orders", body))[0] == 504
+        await s.until(lambda: bool(s.books.unbooked))
+        assert s.broker.account.quantity("SPY") == 5
+        assert not s.held("a")
+        assert (s.books.works("a"), s.books.works("b"), s.books.is_needed) == (True, False, True)
+        s.broker.faults.remove(late)
+        await s.gateway.wait_for_report(2 * PATIENCE_S)
+        await s.settled()
+        assert (s.held("a"), s.books.unbooked) == ({"SPY": dec(5)}, {})
 
 
 @pytest.mark.parametrize(("left", "ahead_s"), [(True, 0), (False, 0), (True, 3 * 3600)])
