@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from daemon.gateway.books import CENT, Ledgers
 from daemon.gateway.config import (
     GatewaySettings,
     client_keys,
+    in_cents,
     keep_start,
     key_files,
     last_start,
@@ -64,7 +65,7 @@ from daemon.gateway.journal import (
 )
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
-from daemon.gateway.setup import SetupRequest, desk_file, init, refusal, shared_symbols
+from daemon.gateway.setup import SetupRequest, desk_file, init, refusal, shared_symbols, symbol_problems
 from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
@@ -100,6 +101,7 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
     if expected and number != expected:
         raise ConfigError(f"the keys open account {number}, gateway.account_number is {expected}")
     cash, capital = wire.decimal(account.get("cash"), "cash"), capital_of(settings)
+    _require_cents(capital)
     whole = sum(capital.values(), Decimal(0))
     if whole > cash:
         parts = ", ".join(f"{name} {usd}" for name, usd in capital.items())
@@ -135,9 +137,17 @@ def capital_of(settings: GatewaySettings) -> dict[str, Decimal]:
     return {name: table.capital for name, table in settings.sub_accounts.items()}
 
 
+def _require_cents(capital: Mapping[str, Decimal]) -> None:
+    """Raise ConfigError for capital with parts of a cent: the sums would never be the broker's."""
+    for name, usd in capital.items():
+        if not in_cents(usd):
+            raise ConfigError(f"sub_account.{name}.capital is {usd}: expected USD in whole cents: correct it")
+
+
 def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Transferred]:
     """Return the events that give capital to sub-accounts that are new in the file. Raises ConfigError as `opening`."""
     fresh = {name: usd for name, usd in capital_of(settings).items() if name not in books.accounts}
+    _require_cents(fresh)
     whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved_usd(MAIN)
     if whole and whole > free:
         parts = ", ".join(f"{name} {usd}" for name, usd in fresh.items())
@@ -342,6 +352,7 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ki
     try:
         _refuse_unlike(settings, books, kind)
         findings += await _account_findings(settings, upstream, books, clock.now_ns())
+        findings += [(False, words) for words in await symbol_problems(upstream, settings.sub_accounts.values())]
     except BrokerError as error:
         findings.append((False, f"account: {refusal(error)}"))
     except (ConfigError, wire.Malformed) as error:

@@ -119,6 +119,11 @@ def limits_in_cents(settings: GatewaySettings) -> list[str]:
     ]
 
 
+def in_cents(usd: Decimal) -> bool:
+    """Return whether an amount of USD has no parts of a cent."""
+    return int(usd.normalize().as_tuple().exponent) >= -2
+
+
 def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> GatewaySettings:
     """Read the file; `environment` takes the place of the process's. Raises ConfigError."""
     environment = os.environ if environment is None else environment

@@ -15,13 +15,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.rest.client import Refused
 from daemon.brokers.api import BrokerError, BrokerRefused
 from daemon.config.checks import values
 from daemon.config.clock import clock_of
 from daemon.config.load import ADDRESSES, NO_STRATEGY, ConfigError, Credentials, defaults, load
 from daemon.config.sources import KEYS, error_parts, value_text
 from daemon.config.tables import DeskSettings
-from daemon.gateway.config import SHARED_TABLES, GatewaySettings, SubAccountTable, key_files, load_gateway, make_keys
+from daemon.gateway.config import (
+    SHARED_TABLES,
+    GatewaySettings,
+    SubAccountTable,
+    in_cents,
+    key_files,
+    load_gateway,
+    make_keys,
+)
 from daemon.gateway.events import MAIN
 from daemon.gateway.upstream import Upstream
 from daemon.host.whole_files import write_whole
@@ -97,12 +106,15 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     upstream = Upstream(settings, keys, clock_of(settings), Log("error", "json", stream=io.StringIO()))
     try:
         account, positions, _, _ = await upstream.account()
+        problems = await symbol_problems(upstream, subs)
     finally:
         await upstream.close()
     number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
     whole = sum((sub.capital for sub in subs), Decimal(0))
     if whole > cash:
         raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole}: lower it")
+    if problems:
+        raise ConfigError("\n".join(problems))
     keys_dir = order.keys_dir or f"{order.state_dir}/keys"
     written_text = TEMPLATE.format(
         account=kind,
@@ -137,6 +149,36 @@ def refusal(error: BrokerError) -> str:
             "open no live account, and the other way round"
         )
     return str(error)
+
+
+async def symbol_problems(upstream: Upstream, tables: Iterable[SubAccountTable]) -> list[str]:
+    """Return, in words, which symbols of sub-accounts the broker does not know. Raises BrokerError.
+
+    An index has contracts and is no asset.
+    """
+    return [
+        f"sub_account.{table.name}.symbols has {symbol}, which the broker does not know: correct it"
+        for table in tables
+        for symbol in table.symbols
+        if not (
+            await _is_asset(upstream, symbol) or ("options" in table.kinds and await _has_contracts(upstream, symbol))
+        )
+    ]
+
+
+async def _is_asset(upstream: Upstream, symbol: str) -> bool:
+    try:
+        await upstream.reads.asset(symbol)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
+
+
+async def _has_contracts(upstream: Upstream, symbol: str) -> bool:
+    answer = await upstream.get("/options/contracts", {"underlying_symbols": symbol, "limit": "1"})
+    return isinstance(answer, dict) and bool(answer.get("option_contracts"))
 
 
 def _addresses(order: SetupRequest) -> dict[str, str]:
@@ -187,12 +229,15 @@ def parse_sub(text: str) -> SubAccountTable:
         capital = Decimal(parts[1])
         kinds = tuple(filter(None, parts[2].split(","))) if len(parts) > 2 else ("shares",)
         symbols = tuple(filter(None, parts[3].split(","))) if len(parts) > 3 else ()
-        return SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
+        sub = SubAccountTable(name=parts[0], capital=capital, kinds=kinds, symbols=symbols)  # type: ignore[arg-type]
     except (IndexError, InvalidOperation, ValidationError) as error:
         wrong = list(error_parts(error)) if isinstance(error, ValidationError) else []
         problems = [f"{key} is {value_text(value)}: expected {expected}" for key, value, expected in wrong]
         form = "expected NAME:CAPITAL[:KINDS[:SYMBOLS]], such as scalper:10000:options:SPY"
         raise ConfigError(f"--sub {text}: " + "; ".join([*problems, form])) from None
+    if not in_cents(capital):
+        raise ConfigError(f"--sub {text}: capital is {capital}: expected USD in whole cents")
+    return sub
 
 
 def _sub_table_text(sub: SubAccountTable) -> str:

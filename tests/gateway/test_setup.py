@@ -102,6 +102,45 @@ async def test_capital_that_the_account_does_not_have_is_refused_with_the_figure
     assert not (tmp_path / "gateway.toml").exists()
 
 
+@pytest.mark.parametrize("capital", ["10000.005", "0.001"])
+async def test_capital_with_parts_of_a_cent_is_refused_wherever_it_is_given(tmp_path: Path, capital: str) -> None:
+    words = rf"capital is {re.escape(capital)}: expected USD in whole cents"
+    async with broker() as alpaca:
+        with pytest.raises(ConfigError, match=f"^--sub scalper:{re.escape(capital)}: {words}"):
+            await init(order(tmp_path, alpaca.trading_url, f"scalper:{capital}"), keys_of(alpaca))
+        file = await at(alpaca, tmp_path)
+        changed(file, "capital = 10000 ", f"capital = {capital} ")
+        settings, journal = (
+            load_gateway(file),
+            Ledgers(accounts={"rebalancer": SubAccount("rebalancer", "1-rebalancer")}),
+        )
+        for books in (Ledgers(), journal):
+            with pytest.raises(ConfigError, match=f"sub_account.scalper.{words}"):
+                command.newcomers(settings, books, OPEN_NS)
+        findings = await check(settings, keys_of(alpaca), Ledgers(), "paper")
+        assert any(not right and "expected USD in whole cents" in text for right, text in findings)
+    began = Ledgers(accounts={name: SubAccount(name, name) for name in ("scalper", "rebalancer")})
+    assert command.newcomers(settings, began, OPEN_NS) == []  # it began with that long ago: its exits are not shut
+
+
+async def test_symbols_that_the_broker_does_not_know_are_named_before_a_desk_is_denied_them(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        with pytest.raises(ConfigError) as refused:
+            await init(
+                order(tmp_path, alpaca.trading_url, "one:500:shares:SPY,SPYY", "two:500:options:QQQQ"), keys_of(alpaca)
+            )
+        assert str(refused.value).splitlines() == [
+            "sub_account.one.symbols has SPYY, which the broker does not know: correct it",
+            "sub_account.two.symbols has QQQQ, which the broker does not know: correct it",
+        ]
+        assert not (tmp_path / "gateway.toml").exists()
+        file = await at(alpaca, tmp_path)
+        changed(file, 'symbols = ["SPY"]', 'symbols = ["SPYY"]')
+        findings = await check(load_gateway(file), keys_of(alpaca), Ledgers(), "paper")
+        wrong = [text for right, text in findings if not right]
+        assert wrong == ["sub_account.scalper.symbols has SPYY, which the broker does not know: correct it"]
+
+
 async def test_a_sub_account_that_is_given_twice_is_named_before_anything_is_written(tmp_path: Path) -> None:
     async with broker() as alpaca:
         with pytest.raises(ConfigError, match=r"^--sub scalper: is given 2 times: give each sub-account another name"):
