@@ -65,7 +65,7 @@ from daemon.gateway.journal import (
 )
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
-from daemon.gateway.setup import SetupRequest, desk_file, init, refusal, shared_symbols, symbol_problems
+from daemon.gateway.setup import SetupRequest, account_problem, desk_file, init, shared_symbols, symbol_problems
 from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
@@ -354,7 +354,7 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ki
         findings += await _account_findings(settings, upstream, books, clock.now_ns())
         findings += [(False, words) for words in await symbol_problems(upstream, settings.sub_accounts.values())]
     except BrokerError as error:
-        findings.append((False, f"account: {refusal(error)}"))
+        findings.append((False, f"account: {account_problem(error)}"))
     except (ConfigError, wire.Malformed) as error:
         findings.append((False, f"account: {error}"))
     finally:
@@ -533,7 +533,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StateDirError, JournalError) as error:
         problem, code = error, EXIT_CODE
     except BrokerError as error:
-        problem, code = BrokerError(refusal(error)), FAILED
+        problem, code = BrokerError(account_problem(error)), FAILED
     except (wire.Malformed, WriteFailed, OSError) as error:
         problem, code = error, FAILED
     sys.stderr.write(f"rltrader-gateway: {str(problem) or type(problem).__name__}\n")

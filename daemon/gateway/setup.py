@@ -141,7 +141,7 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     return "\n".join(words) + "\n"
 
 
-def refusal(error: BrokerError) -> str:
+def account_problem(error: BrokerError) -> str:
     """Return in words why the account cannot be read."""
     if isinstance(error, BrokerRefused) and error.of_keys:
         return (
