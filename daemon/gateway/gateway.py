@@ -323,8 +323,11 @@ class Gateway:
             self._came.clear()
             updates, self._incoming = self._incoming, []
             for update in updates:
-                strange = self._strange_desk(update["order"])
+                row = update["order"]
+                strange, is_unjudged = self._strange_desk(row), self._is_new_of_guard(row)
                 self._act(self.journal.take(Updated(self.now_ns(), update)))
+                if is_unjudged:  # a report ends what its sub-account does not hold any more
+                    self._want_report()
                 await self._halt_for(strange)
 
     def _on_stream(self, listening: bool, detail: str) -> None:
@@ -505,6 +508,11 @@ class Gateway:
             return ""
         order = f"{name} ({wire.text(row.get('side'))} {wire.text(row.get('symbol'))}) is a desk's, and came past this"
         return f"{order} gateway: another gateway has this account's keys, on another host, or a desk has them: stop it"
+
+    def _is_new_of_guard(self, row: Json) -> bool:
+        """Return whether a guard sent this order past the gateway a moment ago: no rule here judged it."""
+        name, books = wire.text(row.get("client_order_id")), self.books
+        return row["id"] not in books.names and any(name.startswith(prefix) for prefix, _ in books.guards)
 
     async def _halt_for(self, strange: str) -> None:
         """Take no new risk once another desk or gateway trades the account: the limits do not hold over both."""

@@ -19,6 +19,7 @@ from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
+from strategies.kit.units import SECOND_NS
 from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.desks.desk_run import execute
 from tests.support.gateway_stage import broker, gateway_on, stage, table
@@ -191,9 +192,9 @@ async def test_a_guards_stop_of_more_than_its_sub_account_holds_ends_and_keeps_n
         async with gateway_on(alpaca, tmp_path, *subs) as s:
             await s.until(lambda: not alpaca.account.by_client_id["guarda-2"].open)
             alpaca.by_hand("place", qty="4", client_order_id="guarda-3", **stop)
-            await s.until(lambda: "guarda-3" in s.books.orders)
-            await s.settled()
+            began_ns = s.gateway.now_ns()
             await s.until(lambda: not alpaca.account.by_client_id["guarda-3"].open)
+            assert s.gateway.now_ns() - began_ns < 5 * SECOND_NS  # and not with the report of the minute
             await s.settled()
             assert alpaca.account.by_client_id["guarda-1"].open
             await s.place("b", 10, "sell")
