@@ -41,7 +41,7 @@ MISSING = "missing file"
 NAME_BYTES_MAX = 256
 PROMOTIONS_BYTES_MAX = 16 * 2**20
 MANIFEST_BYTES_MAX = 2 * 2**20  # 40 times a real one; 16 MiB of nothing hold the interpreter, and so trading, for 0.8 s
-LOCK_S = 5.0  # longer than any change of a pointer takes: who holds a shared shelf's lock longer changes none
+LOCK_S = 5.0  # longer than any change of a pointer takes: who holds the lock longer changes none
 TEXT_MOST = 500  # letters of a reason and of a name
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -356,14 +356,11 @@ def _lines(data: bytes) -> Iterator[PointerChange]:
 def alone(shelf: Path) -> Iterator[None]:
     """Lock the shelf's pointers and holds against other processes.
 
-    Who may read a shared shelf can hold its lock for ever.
+    A process that hangs holds its lock for ever, and so can whoever may read a shared shelf: a rollback goes on.
     """
     descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if not os.fstat(descriptor).st_mode & stat.S_ISVTX:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        else:
-            _lock_for(descriptor, LOCK_S)
+        _lock_for(descriptor, LOCK_S)
         yield
     finally:
         os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shlex
@@ -20,6 +21,7 @@ import pytest
 
 from daemon.core.limits import Basket, Trading
 from daemon.host.ed25519 import KeyProblem, keygen
+from daemon.models import pointer
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
@@ -551,6 +553,21 @@ def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shel
         {**whole, "pointer": "candidate", "from": "b", "to": ""},
     ]
     assert sorted(path.name for path in shelf.iterdir()) == ["a", "b", "c", CURRENT, PROMOTIONS_FILE]
+
+
+def test_a_process_that_hangs_with_the_shelf_s_lock_keeps_no_rollback_back(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pointer, "LOCK_S", 0.1)
+    for version in ("a", "b"):
+        point_to(shelf, version)
+    hanging = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(hanging, fcntl.LOCK_EX)
+    try:
+        point_to(shelf, "a", rollback=True)
+    finally:
+        os.close(hanging)
+    assert version_of_pointer(shelf, CURRENT) == "a"
 
 
 def test_each_rollback_goes_one_version_further_back(shelf: Path) -> None:
