@@ -1157,6 +1157,8 @@ class Gateway:
         books = self.books
         if self._unread:
             raise ValueError("the account was not read yet, and what is there is not known: try again in a moment")
+        if away := self.away():  # a stop may have sold unseen what the books still have
+            raise ValueError(f"what is there is not known: {away}: try again once the broker is back")
         for name in (source, target):
             if name not in books.accounts:
                 raise ValueError(f"{name} is no sub-account: expected one of {', '.join(books.accounts)}")

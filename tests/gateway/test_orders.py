@@ -410,6 +410,26 @@ async def test_while_the_broker_is_away_nobody_sees_a_stale_account_and_nothing_
         await s.settled()
 
 
+async def test_what_may_have_been_sold_unseen_is_not_moved_while_the_broker_is_away(tmp_path: Path) -> None:
+    """Moved by the old books, `b` would hold five shares that nobody has, and `a` would be short of them."""
+    async with stage(tmp_path, table("a", guard_prefix="guarda"), table("b")) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        s.broker.trade_stream.cut(hold_s=5.0)
+        await s.until(lambda: not s.gateway.ready)
+        s.broker.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id="guarda-1")
+        await s.until(lambda: s.broker.account.quantity("SPY") == 0)
+        for cash, quantity in ((0, 5), (100, 0)):
+            with pytest.raises(
+                ValueError, match=r"the broker's trade stream is gone.*: try again once the broker is back"
+            ):
+                await s.gateway.transfer("a", "b", Decimal(cash), "SPY", Decimal(quantity), "anna", "")
+        await s.until(lambda: s.gateway.ready)
+        await s.settled()
+        assert (s.held("a"), s.held("b")) == ({}, {})
+        await s.gateway.transfer("a", "b", Decimal(100), "", Decimal(0), "anna", "")
+
+
 @pytest.mark.parametrize("what", ["stream", "reports"])
 async def test_a_close_call_and_a_panic_pass_while_the_broker_is_half_away(tmp_path: Path, what: str) -> None:
     async with stage(tmp_path) as s:
