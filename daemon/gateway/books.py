@@ -269,7 +269,8 @@ class Ledgers(msgspec.Struct):
     spun: dict[str, list[tuple[str, str, str]]] = {}  # the same of a spin-off -> symbol, ex-date, "new/old" of each
     unbooked: dict[str, str] = {}  # name -> symbol, of ended orders that filled beyond what is booked
     lieu: dict[str, tuple[str, dict[str, Decimal]]] = {}  # symbol -> date, and who got how much less than its due then
-    owed: dict[str, tuple[int, Decimal]] = {}  # what `main` is short of and others hold -> since when, what was told
+    owed: dict[str, tuple[int, Decimal]] = {}
+    """What one is short of and others hold, by symbol (`main`) or name and symbol: since when, and what was told."""
     coins: tuple[str, ...] = ()  # crypto that `main` holds, by the last report
 
     def __post_init__(self) -> None:

@@ -480,16 +480,20 @@ def _apart(total: dict[str, Any], broker: dict[str, Any]) -> bool:
 
 
 def _shortage_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield, in words, what `main` is short of while sub-accounts hold it, and what ends that."""
-    positions = {row["name"]: row["positions"] for row in accounts}
-    for symbol, quantity in positions.pop(MAIN, {}).items():
-        names = [name for name, quantities in positions.items() if Decimal(quantities.get(symbol, "0")) > 0]
-        if Decimal(quantity) < 0 and names:
+    """Yield, in words, what one is short of while others hold it, and what ends that."""
+    for account in accounts:
+        name = account["name"]
+        for symbol, quantity in account["positions"].items():
+            owners = [row["name"] for row in accounts if Decimal(row["positions"].get(symbol, "0")) > 0]
+            if Decimal(quantity) >= 0 or not owners:
+                continue
             missing = quantity.removeprefix("-")
-            move = f"rltrader-gateway transfer {names[0]} {MAIN} --symbol {symbol} --quantity {missing} --why WORDS"
+            move = f"`rltrader-gateway transfer {owners[0]} {name} --symbol {symbol} --quantity {missing} --why WORDS`"
+            buys = "buy them back" if name == MAIN else f"`rltrader-gateway panic {name}` buys them back"
+            who = "a person" if name == MAIN else name
             yield (
-                f"a person sold {missing} {symbol} that {' or '.join(names)} holds by the books, and the account has "
-                f"less: buy them back, or `{move}`, and the cash that they brought the other way"
+                f"{who} sold {missing} {symbol} that {' or '.join(owners)} holds by the books, and the account has "
+                f"less: {buys}, or {move}, and the cash that they brought the other way"
             )
 
 

@@ -750,19 +750,22 @@ class Bookkeeper:
         books.doubts = lasting
 
     def _tell_shortages(self) -> None:
-        """Warn where `main` is short of what sub-accounts hold: the account has less than they own."""
+        """Warn where one is short of what others hold: the account has less than they own."""
         books, shortages = self.books, dict[str, tuple[int, Decimal]]()
-        for symbol, holding in books.main.holdings.items():
-            holders = [f"{name} {text(count)}" for name, count in books.holders(symbol).items() if count > 0]
-            if holding.qty >= 0 or not holders:
+        short = [(name, h) for name, account in books.accounts.items() for h in account.holdings.values() if h.qty < 0]
+        for name, holding in short:
+            symbol = holding.symbol
+            holders = [f"{holder} {text(count)}" for holder, count in books.holders(symbol).items() if count > 0]
+            if not holders:
                 continue
-            since_ns, told_quantity = books.owed.get(symbol, (books.now_ns, ZERO))
+            key, alarm = (symbol, "gateway_main_short") if name == MAIN else (f"{name} {symbol}", "gateway_desk_short")
+            since_ns, told_quantity = books.owed.get(key, (books.now_ns, ZERO))
             lasts = books.now_ns - since_ns >= LASTS_NS and symbol not in books.differences
             if lasts and told_quantity != holding.qty:
                 told_quantity = holding.qty
-                words = f"{MAIN} is short of {text(-told_quantity)} {symbol}, by the books held: {', '.join(holders)}"
-                self._do(Warn("gateway_main_short", words))
-            shortages[symbol] = (since_ns, told_quantity)
+                words = f"{name} is short of {text(-told_quantity)} {symbol}, by the books held: {', '.join(holders)}"
+                self._do(Warn(alarm, words))
+            shortages[key] = (since_ns, told_quantity)
         books.owed = shortages
 
     def _mark(self, prices: Mapping[str, Decimal], apart: Collection[str]) -> None:

@@ -206,6 +206,12 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_main_short": LogEvent(
         "error", ("detail",), "A person sold shares of sub-accounts: the account has less than they hold.", alarm=True
     ),
+    "gateway_desk_short": LogEvent(
+        "error",
+        ("detail",),
+        "A sub-account sold more than it had: the account has less than others hold.",
+        alarm=True,
+    ),
     "gateway_line_unowned": LogEvent(
         "warning",
         ("detail",),

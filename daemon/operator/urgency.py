@@ -27,7 +27,8 @@ _ALARMS: dict[Urgency, str] = {
     Urgency.GRAVE: """
 exit_stuck exit_held_up exit_unconfirmed not_flat no_bid panic_failed blind account_blocked margin_deficit
 excess_filled unprotected cancel_stuck order_lost unreconciled broker_lost trade_stream_unauthorized clock_ahead
-desk_silent guard_acts guard_unprotected gateway_halted gateway_differs gateway_main_short gateway_blocked
+desk_silent guard_acts guard_unprotected gateway_halted gateway_differs gateway_main_short
+gateway_desk_short gateway_blocked
 """,
     Urgency.WARNING: """
 foreign_order position_changed trade_corrected unknown_status broker_accepted cash_unexplained settled_without_ledger

@@ -508,6 +508,34 @@ async def test_shares_of_a_desk_that_a_person_sold_are_told_until_they_are_there
         await s.place("b", 1)  # the symbol is open again
 
 
+async def test_shares_of_others_that_a_desks_guard_sold_are_told_until_they_are_there_again(tmp_path: Path) -> None:
+    """The guard did not know that the five were moved from `a` to `b` in its desk's silence."""
+    async with stage(tmp_path, table("a", guard_prefix="guarda"), table("b")) as s:
+        await s.place("b", 5)
+        await s.until(lambda: s.held("b") == {"SPY": Decimal(5)})
+        await s.settled()
+        s.broker.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id="guarda-1")
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(-5)})
+        assert (await s.refused("b", 5, "sell"))[0] == 403  # the account has none
+        await s.settled()
+        for _ in range(2):
+            await asyncio.sleep(11)
+            await s.settled()
+            told = [entry["detail"] for entry in s.log.of("gateway_desk_short")]
+            assert told == ["a is short of 5 SPY, by the books held: b 5"]
+        (line,) = [line for line in show(server.status_of(s.gateway)).splitlines() if line.startswith("SHORT: ")]
+        assert line.startswith("SHORT: a sold 5 SPY that b holds by the books, and the account has less: ")
+        assert "`rltrader-gateway panic a` buys them back" in line
+        assert "`rltrader-gateway transfer b a --symbol SPY --quantity 5 --why WORDS`" in line
+        await s.gateway.panic("a", "anna")
+        await s.until(lambda: not s.held("a"))
+        await s.place("b", 5, "sell")
+        await s.until(lambda: not s.held("b"))
+        await s.settled()
+        assert s.log.of("gateway_main_short") == []
+        assert "SHORT" not in show(server.status_of(s.gateway))
+
+
 async def test_a_sale_in_usd_is_refused_since_its_quantity_is_not_known(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await s.place("a", 2)
