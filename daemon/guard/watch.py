@@ -562,11 +562,8 @@ class Watch:
         stops = [order for order in sales if isinstance(order.stop_price, Decimal)]
         parts = [f"holds {holdings}"] if holdings else []
         parts += [f"stops at rest: {len(stops)}"] if holdings else []
-        parts += (
-            [f"has not {missing}, which the desk held, but {_positions_text(look.positions)}"]
-            if missing and of_account
-            else []
-        )
+        others = "" if shared else f", but {_positions_text(look.positions)}"  # of siblings it would name everything
+        parts += [f"has not {missing}, which the desk held{others}"] if missing and of_account else []
         parts += [f"{', '.join(working)} can still buy"] if working else []
         return "; ".join(parts)
 

@@ -1126,6 +1126,22 @@ def test_a_siblings_stop_covers_nothing_of_this_desk() -> None:
     assert told.detail.endswith(": holds 10 SPY; stops at rest: 0")  # of 17 in the account, with the sibling's stop
 
 
+@pytest.mark.parametrize(
+    ("account", "told"),
+    [("PA1-scalper", "has not 10 SPY, which the desk held"), ("PA1", "has not 10 SPY, which the desk held, but 3 QQQ")],
+)
+def test_what_a_desk_has_not_any_more_is_told_without_what_its_siblings_hold(account: str, told: str) -> None:
+    world = World()
+    world.desk.account = account
+    world.run(60)
+    dead(world)
+    world.broker.positions = {"QQQ": 3}
+    world.run(HOUR)
+    details = [a.detail for _, a in world.guard.done if isinstance(a, Alarm) and a.name == "desk_silent"]
+    assert details
+    assert all(detail.endswith(f" s: {told}") for detail in details)
+
+
 def test_a_flat_sub_account_fences_nobody_and_nothing_of_others_is_closed() -> None:
     for act in ("protect", "close"):
         world = World(replace(RULES, act=act))
