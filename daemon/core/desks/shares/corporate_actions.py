@@ -120,6 +120,8 @@ def reorganise(draft: Draft, line: Activity) -> None:
         _arrive(draft, line)
     elif line.amount > 0 and _are_replaced(draft, line):
         _pay_for_a_part(draft, line)
+    elif line.amount > 0 and (leaver := _paid_leaver(draft, line)) is not None:
+        _pay_for_leaver(draft, line, leaver)
     else:
         draft.put_book(income(draft.book, line.amount))
     revalue(draft)
@@ -145,6 +147,22 @@ def _is_paid_in_part(draft: Draft, line: Activity, count: Quantity) -> bool:
     worth = draft.marks.get(line.symbol, ZERO) * count
     of_all = count == draft.held(line.symbol) and line.kind in MERGED
     return of_all and draft.identity.mode in BROKER_MODES and line.amount < PAID_LEAST * worth
+
+
+def _paid_leaver(draft: Draft, line: Activity) -> Leaver | None:
+    """Return the shares that left by an earlier line of the merger whose cash this is; None where none are known."""
+    fitting = (it for it in draft.basket.leavers if (it.kind, it.symbol) == (line.kind, line.symbol))
+    return next((it for it in fitting if it.kind in MERGED and it.quantity == draft.held(it.symbol)), None)
+
+
+def _pay_for_leaver(draft: Draft, line: Activity, leaver: Leaver) -> None:
+    """Sell shares that left before for the cash that comes now; those of which it pays a part alone wait on."""
+    if _is_paid_in_part(draft, line, leaver.quantity):
+        _pay_for_a_part(draft, line)
+        return
+    other_leavers = tuple(it for it in draft.basket.leavers if it != leaver)
+    draft.basket = replace(draft.basket, leavers=other_leavers)
+    _leave(draft, replace(line, quantity=-Decimal(leaver.quantity)), leaver.quantity)
 
 
 def _pay_for_a_part(draft: Draft, line: Activity) -> None:

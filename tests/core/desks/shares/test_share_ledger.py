@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.book import session_loss
 from daemon.core.effects import RaiseAlarm
-from daemon.core.limits import Basket, Trading
+from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.risk.splits import NIGHTS_MAX
 from daemon.core.state import Leaver
 from tests.support.core.account import Account, line
@@ -354,6 +354,45 @@ def test_shares_that_left_are_paid_for_or_waited_for_some_nights(cash: str) -> N
         assert not d.state.risk.reconciled
     assert d.state.risk.halt is not None
     assert (d.state.risk.halt.reason, d.state.risk.halt.detail) == ("reconciliation", "AAA: broker 0, book 60")
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore", "adopt"])
+def test_cash_of_a_merger_that_comes_after_the_shares_left_sells_them(rule: str) -> None:
+    d = with_shares(account := Account(), Trading(broker=Broker(foreign_orders=rule)), AAA=60, BBB=10)  # type: ignore[arg-type]
+    del account.positions["AAA"]
+    account.book(line("MA", "AAA", -60))
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    assert (d.held, d.state.risk.reconciled) == ({"AAA": 60, "BBB": 10}, False)
+    account.book(line("MA", "AAA", amount="7200"))  # 20 USD a share above the cost
+    d.put(account.report(d.at(-17)), account.report(d.at(-16)))
+    book = d.state.book
+    assert (d.held, book.cash, book.realized, book.equity) == (
+        {"BBB": 10},
+        account.cash,
+        Decimal(1200),
+        Decimal(11_200),
+    )
+    assert (book.peak, d.state.risk.halt, d.state.risk.reconciled) == (Decimal(11_200), None, True)
+
+
+def test_cash_for_a_part_of_shares_that_left_leaves_the_rest_to_those_that_come() -> None:
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    del account.positions["AAA"]
+    account.book(line("MA", "AAA", -60))
+    d.put(account.report(d.at(-19)))
+    account.book(line("MA", "AAA", amount="3000"))  # half of their worth
+    d.put(account.report(d.at(-18)))
+    assert (d.state.book.equity, d.state.book.peak, d.state.risk.reconciled) == (
+        Decimal(10_000),
+        Decimal(10_000),
+        False,
+    )
+    account.positions["NEW"] = (30, Decimal(100))
+    account.book(line("MA", "NEW", 30))
+    d.put(account.report(d.at(-17)), account.report(d.at(-16)))
+    book = d.state.book
+    assert (d.held, d.state.marks["NEW"], book.equity) == ({"BBB": 10, "NEW": 30}, Decimal(100), Decimal(10_000))
+    assert (book.positions["NEW"].cost, book.realized, d.state.risk.reconciled) == (Decimal(3000), Decimal(0), True)
 
 
 def test_what_differs_beside_shares_that_left_is_judged_at_once() -> None:
