@@ -383,7 +383,7 @@ class Draft:
 
     def divides(self, symbol: str) -> bool:
         """Return whether the desk trades fractions of this symbol: not those of which the broker takes none."""
-        return self.fractional and symbol not in self.basket.whole_only
+        return self.fractional and not self.basket.is_indivisible(symbol)
 
     def expected(self, symbol: str) -> Quantity:
         """Return what the account holds by all that is known: the desk's, others', and fractions that lie beside."""

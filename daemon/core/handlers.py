@@ -29,6 +29,7 @@ from daemon.core.risk.marks import fetch_equity
 from daemon.core.session import week_of
 from daemon.core.state import (
     BROKER_MODES,
+    EVERY_SYMBOL,
     TAPE_MODES,
     BrokerState,
     Halt,
@@ -325,8 +326,12 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         )
         draft.close_session_at(former.close_ns)
         return
-    if former is not None and week_of(former.date) != week_of(event.session.date):
-        draft.basket = replace(draft.basket, indivisible=UNSET)  # an asset's flag may change: one order asks again
+    new_week = former is not None and week_of(former.date) != week_of(event.session.date)
+    if (
+        draft.basket.refused_fractions
+    ):  # an asset's flag may change, the account's setting any day: one order asks again
+        kept = [symbol for symbol in draft.basket.refused_fractions if symbol != EVERY_SYMBOL and not new_week]
+        draft.basket = replace(draft.basket, indivisible=tuple(kept) or UNSET)
     draft.session = replace(
         draft.session,
         session=event.session,

@@ -25,6 +25,7 @@ ZERO = Decimal(0)
 BROKER_MODES = frozenset(("paper", "live"))  # modes with a real broker
 TAPE_MODES = frozenset(("replay", "recorded"))  # a tape moves the desk: with its own option market, with quotes on file
 ADJUSTED_MAX = 6  # of small differences of cash, and of lines that may explain them
+EVERY_SYMBOL = "*"  # in place of one in `BasketState.indivisible`: the account takes no fraction in this session
 SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most two days
 
 
@@ -337,9 +338,13 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
         return (*self.splits, *self.apart)
 
     @property
-    def whole_only(self) -> tuple[str, ...]:
+    def refused_fractions(self) -> tuple[str, ...]:
         """`indivisible`, empty while the broker refused no fraction."""
         return () if isinstance(self.indivisible, UnsetType) else self.indivisible
+
+    def is_indivisible(self, symbol: str) -> bool:
+        """Return whether the broker takes whole shares of this symbol alone, as far as it said so."""
+        return symbol in self.refused_fractions or EVERY_SYMBOL in self.refused_fractions
 
     @property
     def split_from(self) -> dict[str, int]:

@@ -45,7 +45,7 @@ from daemon.core.instruments.option_market import is_contract
 from daemon.core.moves import RECONCILED, Cause
 from daemon.core.orders import BROKER_STATUS, CANCELED, ENDED, REJECTED, UNKNOWN, Order, advance, in_words, parse_name
 from daemon.core.risk.guards import end_trade, note_fate, note_outcome, revalue
-from daemon.core.state import BROKER_MODES, ZERO
+from daemon.core.state import BROKER_MODES, EVERY_SYMBOL, ZERO
 from strategies.kit.quantity import Part, Quantity, exact, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -89,7 +89,7 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
         if is_untraded:
             _note_no_trading(draft, order, event.reason)
         if refuses_fraction and LEAST_AMOUNT not in event.reason:
-            in_whole_shares(draft, order)
+            in_whole_shares(draft, order, EVERY_SYMBOL if UNAUTHORIZED in event.reason else order.symbol)
         if event.denied is True:
             about = f"{order.symbol} {order.side:+d} {wording(event.reason)}"
             draft.alarm("order_denied", f"{order.client_order_id}: {event.reason}", once=True, about=about)
@@ -169,14 +169,13 @@ def _put_trading_refusal(draft: Draft, symbol: str, reason: str) -> None:
     draft.session = replace(session, untraded=reasons or UNSET)
 
 
-def in_whole_shares(draft: Draft, order: Order) -> None:
-    """Trade a symbol of which the broker takes no fraction in whole shares from here on: the buy under way too.
+def in_whole_shares(draft: Draft, order: Order, refused: str) -> None:
+    """Trade what the broker takes no fraction of, a symbol or every one, in whole shares: the buy under way too.
 
     Of an exit the whole shares are ordered, and the rest leaves by the broker's own call.
     """
-    indivisible = draft.basket.whole_only
-    if order.symbol not in indivisible:
-        draft.basket = replace(draft.basket, indivisible=(*indivisible, order.symbol))
+    if refused not in (former := draft.basket.refused_fractions):
+        draft.basket = replace(draft.basket, indivisible=(*former, refused))
     work = draft.works.get(order.work)
     if work is not None and work.purpose == ENTRY:
         quantity = draft.held(order.symbol)

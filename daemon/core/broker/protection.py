@@ -307,7 +307,7 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
         return  # another one waits, and it is early for an alarm
     quantity = _coverable(draft, position)
     why = _hindrance(draft, symbol, late_ns)
-    if not whole and symbol in draft.basket.whole_only:
+    if not whole and draft.basket.is_indivisible(symbol):
         why = "the broker takes no order for a fraction of it"
     if quantity > 0 and not why and not rests:
         least_price, why = _least_price(draft, symbol), _refusal_reason(draft, symbol, whole=whole)

@@ -34,7 +34,6 @@ from daemon.core.broker.sending import (
 )
 from daemon.core.desks.guarded import head_rows
 from daemon.core.desks.shares.sizes import (
-    is_indivisible,
     is_too_small,
     of_steps,
     sells_in_auction,
@@ -306,7 +305,7 @@ def _is_left(draft: Draft, work: Work, quantity: Quantity) -> bool:
     """
     symbol, last = work.symbol, draft.find_order(work.order_id) if work.order_id else None
     was_refused = last is not None and last.closing and last.status == REJECTED
-    if not was_refused or quantity >= 1 or not is_indivisible(draft, symbol):
+    if not was_refused or quantity >= 1 or not draft.basket.is_indivisible(symbol):
         return False
     text = f"{quantity} {symbol} stay with the {work.goal} that are kept: the broker takes no order of so little"
     draft.alarm("exit_stuck", f"{text}; rltraderctl close {symbol} sells all of them")
@@ -374,7 +373,7 @@ def _of_fraction(draft: Draft, work: Work, leave: Leave) -> Leave:
     """
     last = draft.find_order(work.order_id) if work.order_id else None
     refused = last is not None and last.status == REJECTED
-    if not refused and not is_indivisible(draft, work.symbol):
+    if not refused and not draft.basket.is_indivisible(work.symbol):
         return leave
     whole = whole_of(leave.quantity)
     return leave._replace(quantity=whole) if whole else leave._replace(closing=True)

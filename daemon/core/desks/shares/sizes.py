@@ -108,11 +108,6 @@ def report_too_small(draft: Draft) -> None:
         draft.alarm("account_too_small", f"{out_of_reach_words(equity, prices, symbols)}, {cure}", once=True)
 
 
-def is_indivisible(draft: Draft, symbol: str) -> bool:
-    """Return whether the broker takes whole shares of this symbol alone, as far as it said so."""
-    return symbol in draft.basket.whole_only
-
-
 def steps_a_share(draft: Draft, symbol: str) -> int:
     """Return in how many steps the desk counts a share of this symbol: 1 where it holds whole ones."""
     return draft.trading.basket.steps_a_share if draft.divides(symbol) else 1

@@ -13,7 +13,7 @@ from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Paper, Protection, Risk, Trading
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import BasketRow
-from daemon.core.state import State, encode_state
+from daemon.core.state import EVERY_SYMBOL, State, encode_state
 from daemon.core.step import Core
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Part, exact
@@ -219,18 +219,26 @@ def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_share
     refused = d.put(ev.OrderRejected(d.at(0.1), first.client_order_id, why))
     sent = orders(refused) or orders(d.quotes(0.2, **AT_100))
     assert [order[:2] for order in sent] == [("AAA", 12)]
-    assert d.state.basket.indivisible == ("AAA",)
+    assert [d.state.basket.is_indivisible(symbol) for symbol in SYMBOLS] == [
+        True,
+        why != NO_FRACTIONS[0],
+        why != NO_FRACTIONS[0],
+    ]
     assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset, or an account, is no fault of the desk
     assert (d.state.broker.blocked, alarms(refused)) == ("", ["order_rejected"])
 
 
-@pytest.mark.parametrize(("session", "asked"), [(MONDAY, "12.5"), (TUESDAY, "12")])
-def test_a_fraction_that_was_refused_is_asked_for_again_in_the_next_week(session: Session, asked: str) -> None:
+@pytest.mark.parametrize(
+    ("session", "refused", "asked"), [(MONDAY, "AAA", "12.5"), (TUESDAY, "AAA", "12"), (TUESDAY, EVERY_SYMBOL, "12.5")]
+)
+def test_a_fraction_that_was_refused_is_asked_for_again_in_the_next_week_or_by_the_account_the_next_day(
+    session: Session, refused: str, asked: str
+) -> None:
     d = daily_desk(ON)
     if session == TUESDAY:
         d.end(**dict.fromkeys(SYMBOLS, 100.0))
     former = d.state.session if session == TUESDAY else replace(d.state.session, session=LAST_FRIDAY)
-    d.state = replace(d.state, session=former, basket=replace(d.state.basket, indivisible=("AAA",)))
+    d.state = replace(d.state, session=former, basket=replace(d.state.basket, indivisible=(refused,)))
     d.begin(session)
     decided(d, 12.5, KEEP, KEEP)
     assert [(order[0], str(order[1])) for order in orders(d.quotes(0, **AT_100))] == [("AAA", asked)]
