@@ -12,7 +12,7 @@ from typing import NamedTuple
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, PROTECTION, Draft
+from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, EXIT, PROTECTION, Draft, names_of
 from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.gates import Intent
 from daemon.core.instruments.option_market import parse_occ, root_of
@@ -184,9 +184,12 @@ def is_option(symbol: str) -> bool:
 def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
     """Report that a position leaves by the broker's own call, and why."""
     symbol, how = work.symbol, "closed by the broker's own call, which sells no more"
-    if work.report_ns and (awaits_report(draft, work) or not confirmed(draft, symbol)):
-        why = f"{quantity} {symbol}: no report says what is there; {how}"
-        draft.alarm("exit_unconfirmed", why, once=True, about=symbol)
+    if _is_unconfirmed(draft, work):  # of a report that is missing all that wait for it are told at once
+        exits = [it for it in draft.works.values() if it.purpose == EXIT]
+        waiting = {it.symbol: draft.held(it.symbol) - it.goal for it in exits if _is_unconfirmed(draft, it)}
+        texts = names_of([f"{abs(count)} {name}" for name, count in {**waiting, symbol: quantity}.items()])
+        about = " ".join(sorted(waiting))
+        draft.alarm("exit_unconfirmed", f"{texts}: no report says what is there; {how}", once=True, about=about)
         return
     if draft.broker.follows_panic:
         return  # said already
@@ -195,6 +198,11 @@ def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
     if type(quantity) is Part and not against and not hanging_orders(draft, symbol, -1):
         cause = "the broker takes no order of this fraction"
     draft.alarm("exit_stuck", f"{quantity} {symbol}: {cause}; {how}", once=True, about=f"close {symbol}")
+
+
+def _is_unconfirmed(draft: Draft, work: Work) -> bool:
+    """Return whether the exit requested a report, and none says by now what is there."""
+    return work.report_ns > 0 and (awaits_report(draft, work) or not confirmed(draft, work.symbol))
 
 
 def has_lapsed(draft: Draft, symbol: str) -> bool:
@@ -289,7 +297,6 @@ def submission_of(draft: Draft, order: Order) -> SubmitOrder:
     )
 
 
-EXIT = "exit"
 QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long before a market order
 HANGS_NS = CANCEL_AGAIN_NS  # an unanswered cancel is repeated after this
 GIVEN_UP_NS = 2 * CANCEL_STUCK_NS  # and after this the position is closed by the broker's own call

@@ -12,7 +12,7 @@ from daemon.core import events as ev
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.desks.shares.rebalance import drive_shares
 from daemon.core.draft import Draft
-from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
+from daemon.core.effects import AnyEffect, AskBroker, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Trading
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity
@@ -89,6 +89,15 @@ def test_without_a_report_the_broker_s_own_call_closes_the_desk_s_quantity_after
     assert sales(d.tick(1.1, 4)) == []
     effects = d.tick(1.1, 5)
     assert (sales(effects), "exit_unconfirmed" in alarms(effects)) == ([(198, True)], True)
+
+
+def test_one_alarm_names_all_exits_that_no_report_confirms() -> None:
+    d = silent(Account("50000"), AAA=198, BBB=50, CCC=7)
+    flatten(d, 1.1)
+    effects = d.tick(1.1, 5)
+    assert sales(effects) == [(198, True), (50, True), (7, True)]
+    (said,) = of(effects, RaiseAlarm)
+    assert (said.name, said.detail.partition(":")[0]) == ("exit_unconfirmed", "198 AAA, 50 BBB, 7 CCC")
 
 
 def test_an_unanswered_call_is_not_repeated_where_it_could_close_what_a_person_holds() -> None:
