@@ -21,7 +21,7 @@ from daemon.brokers.api import BrokerError, alone
 from daemon.brokers.registry import broker_of, trial_of
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.config.checks import LIVE_HOST
-from daemon.config.load import DEFAULT_CONFIG, NO_KEYS, ConfigError, Credentials, DeskSettings, credentials, load
+from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load, no_keys
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError, person
@@ -131,7 +131,7 @@ def _with_keys(options: argparse.Namespace) -> tuple[DeskSettings, Credentials]:
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     settings, keys = load(config, {}), credentials()
     if not keys.complete:
-        raise ConfigError(NO_KEYS)
+        raise ConfigError(no_keys(keys))
     return settings, keys
 
 

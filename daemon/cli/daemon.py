@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.cli.start.exits import TROUBLE, refuse
-from daemon.config.load import DEFAULT_CONFIG, NO_KEYS, ConfigError, Credentials, DeskSettings, credentials, load
+from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load, no_keys
 from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
@@ -203,7 +203,7 @@ def _tape(options: argparse.Namespace, settings: DeskSettings, keys: Credentials
             option_text = f"--bars {options.bars}" if options.bars is not None else f"--from {options.first_date}"
             raise ConfigError(f"{option_text} needs --dry-run: a tape is never traded with a real broker")
         if not keys.complete:
-            raise ConfigError(f"{NO_KEYS}; at the simulator read the file that its --env wrote; or add --dry-run")
+            raise ConfigError(f"{no_keys(keys)}; at the simulator read the file that its --env wrote; or add --dry-run")
         return None
     if options.symbols and not options.first_date:
         raise ConfigError(f"--symbols {options.symbols} goes with --from and --to: it names bars of a folder")

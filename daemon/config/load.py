@@ -35,7 +35,6 @@ __all__ = (
     "DEFAULT_CONFIG",
     "EXIT_CODE",
     "KEYS",
-    "NO_KEYS",
     "NO_STRATEGY",
     "ConfigError",
     "Credentials",
@@ -44,6 +43,7 @@ __all__ = (
     "credentials",
     "defaults",
     "load",
+    "no_keys",
     "operator_secrets",
     "sim_start_ns",
 )
@@ -51,10 +51,6 @@ __all__ = (
 EXIT_CODE = 2
 NO_STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": "", "desk.parameters": ()}
 """Overrides in place of the desk's own, for a program that knows no strategy: a file of one's own need not be there."""
-NO_KEYS = (
-    f"no broker keys: set {' and '.join(KEYS)} in the environment, or CREDENTIALS_DIRECTORY to the folder with "
-    "files of these names"
-)
 _KEY = re.compile(r"[!-~]+")  # text that a header can carry: no line break, no quotation mark
 
 
@@ -69,7 +65,12 @@ class Credentials(BaseSettings):
     @property
     def complete(self) -> bool:
         """True when both keys are there."""
-        return bool(self.key and self.secret)
+        return not self.missing
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return the names of the keys that are not there."""
+        return tuple(name for name, key in zip(KEYS, (self.key, self.secret), strict=True) if not key)
 
     @property
     def key(self) -> str:
@@ -80,6 +81,14 @@ class Credentials(BaseSettings):
     def secret(self) -> str:
         """Return the secret key in clear, "" where unset."""
         return self.api_secret_key.get_secret_value() if self.api_secret_key is not None else ""
+
+
+def no_keys(keys: Credentials) -> str:
+    """Return which keys are missing, and the cure."""
+    names, cure = " and ".join(keys.missing), "in the environment, or CREDENTIALS_DIRECTORY to the folder with"
+    if len(keys.missing) == len(KEYS):
+        return f"no broker keys: set {names} {cure} files of these names"
+    return f"{names} is missing, the other broker key is there: set it {cure} a file of that name"
 
 
 def credentials() -> Credentials:

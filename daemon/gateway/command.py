@@ -32,7 +32,7 @@ from daemon.brokers.api import BrokerError, EventLogger
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.clock import clock_of
 from daemon.config.kept_feed import kept_feed, write_feed
-from daemon.config.load import EXIT_CODE, KEYS, ConfigError, Credentials, credentials
+from daemon.config.load import EXIT_CODE, ConfigError, Credentials, credentials
 from daemon.core.limits import AUTO
 from daemon.core.orders import FENCE, parse_name
 from daemon.core.session import new_york_text
@@ -674,7 +674,9 @@ def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kind: str = "") ->
 def _account_keys() -> Credentials:
     keys = credentials()
     if not keys.complete:
-        raise ConfigError(f"the account's keys are missing: expected {' and '.join(KEYS)} in the gateway's environment")
+        raise ConfigError(
+            f"the account's keys are missing: expected {' and '.join(keys.missing)} in the gateway's environment"
+        )
     return keys
 
 

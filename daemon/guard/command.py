@@ -29,7 +29,6 @@ from daemon.brokers.registry import guarded_account
 from daemon.config.load import (
     DEFAULT_CONFIG,
     EXIT_CODE,
-    KEYS,
     NO_STRATEGY,
     ConfigError,
     Credentials,
@@ -373,7 +372,9 @@ def _prepare(options: argparse.Namespace) -> Prepared:
         raise ConfigError('guard.prefix is "": expected a name such as "guard": set it on both hosts, the same')
     key, keys = guard_key(settings.guard), credentials()
     if not keys.complete:
-        raise ConfigError(f"the account's keys are missing: expected {' and '.join(KEYS)}, as the desk has them")
+        raise ConfigError(
+            f"the account's keys are missing: expected {' and '.join(keys.missing)}, as the desk has them"
+        )
     password = password_of(settings.mqtt) if settings.mqtt.enabled else None
     state_dir = options.state_dir or Path(os.environ.get("STATE_DIRECTORY", "guard"))
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -230,8 +230,8 @@ def test_without_keys_or_with_a_wrong_configuration_nothing_is_touched(
     assert "did you mean desk?" in capsys.readouterr().err
     monkeypatch.delenv("APCA_API_SECRET_KEY")
     assert (
-        "no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment, or CREDENTIALS_DIRECTORY to"
-        in panic(desk, capsys, 2)
+        "APCA_API_SECRET_KEY is missing, the other broker key is there: set it in the environment, or "
+        "CREDENTIALS_DIRECTORY to" in panic(desk, capsys, 2)
     )
     assert untouched(desk)
 

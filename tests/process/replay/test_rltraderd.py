@@ -124,7 +124,7 @@ def test_several_problems_are_told_one_a_line(here: Path, capsys: pytest.Capture
     [
         ({}, ("--bars", "tape.csv"), r"--bars tape\.csv needs --dry-run"),
         ({}, (), r"no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY .*or add --dry-run"),
-        ({"APCA_API_KEY_ID": KEYS["APCA_API_KEY_ID"]}, (), r"no broker keys: set APCA_API_KEY_ID and"),
+        ({"APCA_API_KEY_ID": KEYS["APCA_API_KEY_ID"]}, (), r"APCA_API_SECRET_KEY is missing, the other .*: set it"),
         (KEYS, ("--bars", "tape.csv"), r"--bars tape\.csv needs --dry-run: a tape is never traded with a real broker"),
         ({**KEYS, "RLTRADER_DESK__ACCOUNT": "live"}, (), r"trading_url is .*expected api\.alpaca\.markets, because"),
         ({**KEYS, "RLTRADER_CLOCK__RATE": "60"}, (), r"clock\.rate is 60.* simulated time is only for"),
