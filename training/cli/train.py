@@ -388,6 +388,8 @@ def _contradiction(chosen: argparse.Namespace, training_kind: TrainingKind, opti
         return "--refit trains on all sessions: leave --practice from_date out"
     if chosen.passive and (needless := _of_training(chosen, options)):
         return f"--passive trains nothing: leave --{needless.replace('_', '-')} out"
+    if training_kind.rule is not None and not brought and (needless := _of_training(chosen, options)):
+        return f"{chosen.strategy} is a rule, and nothing is trained: leave --{needless.replace('_', '-')} out"
     alone = (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) == (1, 1, False, False)
     if brought and not alone:
         return f"{brought} brings in one policy: it goes with neither --folds, --seeds, --ablation nor --refit"

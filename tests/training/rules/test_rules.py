@@ -20,6 +20,7 @@ from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add, strategy
 from tests.support.own.files import forgotten_again
 from tests.support.paths import REPOSITORY
+from training.cli.train import main as train
 from training.desks.kind import Span
 from training.desks.own.data import Hooks
 from training.desks.own.kind import load as with_torch
@@ -66,6 +67,17 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def task_of(packages: Path, cadence: str, store: Path) -> RuleTask:
     return RuleTask(f"ru_{cadence}", packages / f"ru_{cadence}" / "tape.csv.gz", store)
+
+
+@pytest.mark.parametrize("option", ["--steps", "--seeds", "--patience"])
+def test_an_option_of_training_is_refused_as_nothing_is_trained(
+    packages: Path, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = task_of(packages, "session", tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        train(["--strategy", task.strategy, "--bars", str(task.bars), "--models-dir", str(tmp_path), option, "3"])
+    assert ended.value.code == 2
+    assert f"ru_session is a rule, and nothing is trained: leave {option} out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cadence", ["session", "bar"])
