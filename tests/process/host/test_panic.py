@@ -192,7 +192,8 @@ def test_keys_that_are_refused_end_it_soon_and_are_not_shown(
     monkeypatch.setenv("APCA_API_SECRET_KEY", "wrong-secret-00000")
     monkeypatch.setattr(rescue, "PAUSE_S", 0.01)
     output = panic(desk, capsys, 2)
-    assert "the broker refuses the keys (401 - unauthorized.): nothing was touched" in output
+    url = desk.server.trading_url
+    assert f"the broker refuses the keys (401 - unauthorized. at {url}): nothing was touched" in output
     assert "wrong-secret" not in output
     assert len(desk.requests("GET")) == 3  # one refusal may be the broker's trouble
     assert untouched(desk)

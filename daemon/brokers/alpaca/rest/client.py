@@ -45,12 +45,21 @@ class RestError(BrokerError):
 
 class Refused(RestError, BrokerRefused):
     """A definite refusal (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other
-    keys. `of_service` is False where the body is no JSON object: what stands before the service refused."""
+    keys. `of_service` is False where the body is no JSON object: what stands before the service refused. The text names
+    the `address` that knows no such keys: other addresses may."""
 
     def __init__(
-        self, status: int, code: int | None, message: str, extra: Mapping[str, object], *, of_service: bool = True
+        self,
+        status: int,
+        code: int | None,
+        message: str,
+        extra: Mapping[str, object],
+        *,
+        of_service: bool = True,
+        address: str = "",
     ) -> None:
-        super().__init__(f"{status} {'-' if code is None else code} {message}")
+        where = f" at {address}" if address and status == 401 else ""
+        super().__init__(f"{status} {'-' if code is None else code} {message}{where}")
         self.of_service = of_service
         self.status = status
         self.unknown_keys, self.of_keys = status == 401, status in (401, 403)
@@ -441,12 +450,12 @@ SETTING = frozenset({"PATCH"})
 PAGES_MAX = 1000
 
 
-def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
+def _exchange(work: Callable[[], object], hide: Callable[[str], str], address: str) -> object:
     """Run in the queue's thread. Raises outside of the handler, so that the error keeps no request with its headers."""
     try:
         return work()
     except StatusError as error:
-        failure = _failure(error.reply, hide)
+        failure = _failure(error.reply, hide, address)
     except (NewConnectionError, ProtocolError, SSLError) as error:
         failure = Unanswered(hide(f"no connection: {_innermost(error)}"[:300]))
     except (TimeoutError, TimeoutHTTPError) as error:
@@ -464,7 +473,7 @@ def _innermost(error: BaseException) -> str:
     return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))
 
 
-def _failure(reply: Reply, hide: Callable[[str], str]) -> RestError:
+def _failure(reply: Reply, hide: Callable[[str], str], address: str) -> RestError:
     status, body = reply.status, reply.body.decode(errors="replace")
     if status == 429:
         header = reply.headers.get("Retry-After", "")
@@ -476,11 +485,12 @@ def _failure(reply: Reply, hide: Callable[[str], str]) -> RestError:
     except Unreadable:
         fields = None
     if not isinstance(fields, dict):
-        return Refused(status, None, hide(f"no JSON object but {body[:80]!r}"), {}, of_service=False)
+        message = hide(f"no JSON object but {body[:80]!r}")
+        return Refused(status, None, message, {}, of_service=False, address=address)
     code = fields.get("code")
     extra = {key: value for key, value in fields.items() if key not in ("code", "message")}
     message = hide(text(fields.get("message"))[:500])
-    return Refused(status, code if isinstance(code, int) else None, message, extra)
+    return Refused(status, code if isinstance(code, int) else None, message, extra, address=address)
 
 
 class QueuedClient:
@@ -490,6 +500,7 @@ class QueuedClient:
         self.client = BoundClient(access, queue, methods, version)
         self.queue = queue
         self._deadlines = access.deadlines
+        self._address = access.url
         self._secrets = tuple(secret for secret in (access.key, access.secret) if secret)
 
     def _hide(self, message: str) -> str:
@@ -502,7 +513,7 @@ class QueuedClient:
     ) -> object:
         """Return the raw answer, None for an empty body; `wait_s` as the queue's. Raises RestError."""
         deadline_s = self._deadlines.pages_s if many else self._deadlines.call_s
-        return await self.queue.call(partial(_exchange, work, self._hide), urgency, deadline_s, wait_s)
+        return await self.queue.call(partial(_exchange, work, self._hide, self._address), urgency, deadline_s, wait_s)
 
     async def get(
         self,

@@ -442,6 +442,12 @@ async def test_a_netrc_never_replaces_the_keys(monkeypatch: pytest.MonkeyPatch, 
         assert DEFAULT_KEY.encode() in calls[0]
 
 
+async def test_keys_that_are_not_known_are_refused_by_the_name_of_the_address() -> None:
+    async with bare(http(b'{"code":1,"message":"no such key"}', "401 Unauthorized")) as (reads, _, __):
+        with pytest.raises(Refused, match=r"^401 1 no such key at http://127\.0\.0\.1:\d+$"):
+            await reads.account()
+
+
 def render(error: BaseException) -> str:
     """All that a log, a traceback or a debugger's glance at this exception would show."""
     text = "".join(traceback.format_exception(error))
