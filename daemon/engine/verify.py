@@ -175,7 +175,7 @@ class _Verification:
         return fresh_machine(strategy, identity, trading)
 
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
-        where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
+        where = _place(entry)
         if not is_whole(entry, previous):
             cause = "the order of rows" if entry.id > 1 else "what the journal was made with (its table meta)"
             raise _Different(f"{where}: the hash does not match: this row, or {cause}, was changed")
@@ -248,7 +248,7 @@ class _Verification:
         made_with[key] = made_with.get(key, 0) + 1
 
     def _repeat_step(self, entry: Entry, machine: Machine) -> None:
-        where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
+        where = _place(entry)
         try:
             effects = reapply(machine, entry, self._batch.rows)
         except Divergence as error:
@@ -349,6 +349,12 @@ class _Verification:
             "equity": f"time_ns NOT IN ({times})",
         }
         return rows.get(name, "1")
+
+
+def _place(entry: Entry) -> str:
+    """Return where an event stands: its row, by which a start names it too, and its sequence where it has one."""
+    sequence = "" if entry.seq is None else f", sequence {entry.seq}"
+    return f"event row {entry.id}{sequence} ({entry.kind})"
 
 
 def _quiet(_: int) -> None:

@@ -149,7 +149,9 @@ def test_whoever_follows_leaves_out_a_row_that_was_whole_when_it_was_stepped(sta
 def test_verify_names_the_damaged_row_and_a_rotated_journal_is_proven_again(state: Path) -> None:
     execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
     command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
-    assert verified(state).difference.startswith("event 6 (PauseRequested): the hash does not match: this row")
+    assert verified(state).difference.startswith(
+        "event row 7, sequence 6 (PauseRequested): the hash does not match: this row"
+    )
     rotate_offline(state)
     assert verified(state).difference == ""
 

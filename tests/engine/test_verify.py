@@ -80,7 +80,7 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
 
 def names(row: tuple[Any, ...]) -> str:
     """How verify calls this row."""
-    return f"event {row[1]} (" if row[1] is not None else f"event row {row[0]} ("
+    return f"event row {row[0]}, sequence {row[1]} (" if row[1] is not None else f"event row {row[0]} ("
 
 
 def test_an_undisturbed_and_a_resumed_journal_are_identical(desk: Desk, original: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_changed_byte_in_any_column_of_any_event_is_always_found_and_named(
         follows = row[0] + 1 if row[0] < len(before) else new
         assert difference == f"event row {row[0]} is missing, row {follows} follows"
     elif column == "seq":
-        assert difference.startswith((f"event {new} (", f"event row {row[0]} ("))
+        assert difference.startswith((f"event row {row[0]}, sequence {new} (", f"event row {row[0]} ("))
     elif column == "kind":
         assert difference.startswith(names(row).removesuffix("("))
     else:
@@ -207,7 +207,10 @@ def test_an_appended_event_with_another_sequence_is_named(state: Path) -> None:
     expected = reader.count() + 1
     reader.close()
     execute(state, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", *entry)
-    assert verified(state).difference == f"event 9999 (ClockTicked): sequence {expected} was expected"
+    assert (
+        verified(state).difference
+        == f"event row {last.id + 1}, sequence 9999 (ClockTicked): sequence {expected} was expected"
+    )
 
 
 def swap(path: Path, one: int, other: int) -> None:
@@ -221,7 +224,7 @@ def swap(path: Path, one: int, other: int) -> None:
 def test_swapped_events_are_named(state: Path, pair: tuple[int, int]) -> None:
     moved = rows(state)[pair[1] - 1]
     swap(state, *pair)
-    assert verified(state).difference.startswith(names(moved))
+    assert verified(state).difference.startswith(names((pair[0], *moved[1:])))
 
 
 def test_swapped_start_up_rows_are_named(state: Path) -> None:
@@ -268,7 +271,7 @@ def test_effects_that_do_not_follow_are_named_even_with_all_hashes_made_again(st
     row = next(row for row in rows(state) if "SubmitOrder" in row[5])
     effects = re.sub(r'"quantity":(\d+)', '"quantity":9999', row[5])
     rehashed(state, row[0], "effects", effects)
-    assert verified(state).difference.startswith(f"event {row[1]} ({row[3]}): effects differ")
+    assert verified(state).difference.startswith(f"event row {row[0]}, sequence {row[1]} ({row[3]}): effects differ")
 
 
 def test_a_fill_that_never_happened_is_named_even_with_all_hashes_made_again(state: Path) -> None:
@@ -276,7 +279,7 @@ def test_a_fill_that_never_happened_is_named_even_with_all_hashes_made_again(sta
     payload = re.sub(r'"price":"[\d.]+"', '"price":"0.01"', row[4])
     rehashed(state, row[0], "payload", payload)
     difference = verified(state).difference
-    assert difference.startswith(f"event {row[1]} (OrderFilled): the journal holds OrderFilled")
+    assert difference.startswith(f"event row {row[0]}, sequence {row[1]} (OrderFilled): the journal holds OrderFilled")
     assert "follows from the events before it" in difference
 
 
@@ -286,8 +289,8 @@ MADE_WITH = "event row 1 (RunStarted): the hash does not match: this row, or wha
 @pytest.mark.parametrize(
     ("sql", "difference"),
     [
-        ("UPDATE digests SET digest = 'x' WHERE seq = 1000", "event 1000 ("),
-        ("DELETE FROM digests WHERE seq = 1000", "event 1000 ("),
+        ("UPDATE digests SET digest = 'x' WHERE seq = 1000", "event row 1003, sequence 1000 ("),
+        ("DELETE FROM digests WHERE seq = 1000", "event row 1003, sequence 1000 ("),
         ("INSERT INTO digests VALUES (17, 'x')", "a state digest stands at event 17"),
         ("UPDATE meta SET value = '3:00' WHERE key = 'head'", "the journal's end is row 3, found"),
         ("DELETE FROM meta WHERE key = 'head'", "the journal's end is row none"),
@@ -381,7 +384,9 @@ def test_segments_of_other_code_are_checked_by_hash_and_named(desk: Desk, tmp_pa
     assert theirs.stepped >= sum(1 for row in events[: turn - 1] if row[1] is not None)
     victim = events[100]
     execute(path, "UPDATE events SET effects = '[] ' WHERE id = ?", victim[0])
-    assert verified(path).difference.startswith(f"event {victim[1]} ({victim[3]}): the hash does not match")
+    assert verified(path).difference.startswith(
+        f"event row {victim[0]}, sequence {victim[1]} ({victim[3]}): the hash does not match"
+    )
 
 
 def test_an_order_that_other_code_continued_after_its_end_is_not_compared(desk: Desk, tmp_path: Path) -> None:

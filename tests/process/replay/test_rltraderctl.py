@@ -99,7 +99,7 @@ def test_verify_says_identical_with_its_counts(state: Path, capsys: pytest.Captu
 def test_verify_names_a_difference_and_ends_with_1(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     execute(state, "UPDATE events SET effects = '[1]' WHERE seq = 500")
     text = output_of(capsys, "verify", "--state-dir", state, code=1)
-    assert re.match(r"DIFFERENT: event 500 \(\w+\): the hash does not match", text)
+    assert re.match(r"DIFFERENT: event row \d+, sequence 500 \(\w+\): the hash does not match", text)
 
 
 def test_verify_says_which_part_other_code_wrote(
