@@ -397,6 +397,7 @@ class AlpacaConnection:
             timing=self._timing(),
             as_traded=desk.as_traded,
             is_closed=desk.is_closed,
+            days=self._listings().calendar,
         )
 
     def _recorder(self, desk: FeedDesk) -> OptionRecorder | None:

@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 from bisect import bisect_left, bisect_right
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.host.own_files import open_own, open_own_folder
 from daemon.host.whole_files import write_whole
@@ -74,6 +76,15 @@ class SessionCalendar:
     def without(self, day: str) -> SessionCalendar:
         """Return this calendar without the session of `day`, which was not held."""
         return SessionCalendar(tuple(session for session in self.sessions if session.date != day))
+
+    def closed_by(self, close_times: Mapping[str, str]) -> SessionCalendar:
+        """Return this calendar with earlier closes; `close_times` are New York's, `HH:MM` by date, others are left out.
+
+        A time that cannot be read, or at which the session of this calendar is over or not begun, changes nothing.
+        """
+        return SessionCalendar(
+            tuple([_closed_at(session, close_times.get(session.date, "")) for session in self.sessions])
+        )
 
     def around(self, day: str) -> tuple[Session, tuple[Session, ...], tuple[Session, ...]]:
         """Return the session of `day` (`YYYY-MM-DD`), the next SESSIONS_AROUND, and the SESSIONS_AROUND before it, in
@@ -136,6 +147,16 @@ def _moment(now_ns: int) -> str:
 def midnight_ns(day: str) -> int:
     """Return midnight New York that begins `day` (`YYYY-MM-DD`), in nanoseconds UTC: the start of a one-day bar."""
     return int(datetime.combine(_date(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
+
+
+def _closed_at(session: Session, close_time: str) -> Session:
+    """Return the session with this earlier close, `HH:MM` in New York; as it is where that is none of it."""
+    try:
+        close = datetime.combine(_date(session.date), time.fromisoformat(close_time), NEW_YORK)
+    except ValueError:
+        return session
+    close_ns = int(close.timestamp()) * SECOND_NS
+    return replace(session, close_ns=close_ns) if session.open_ns < close_ns < session.close_ns else session
 
 
 def _date(text: str) -> date:

@@ -211,3 +211,12 @@ def test_only_the_files_of_today_are_kept(tmp_path: Path) -> None:
     old.touch()
     loaded(tmp_path)
     assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "minutes"), [("13:00", 210), ("16:00", 390), ("18:00", 390), ("09:00", 390), ("x", 390), ("", 390)]
+)
+def test_a_close_that_the_broker_tells_counts_where_it_is_earlier(told: str, minutes: int) -> None:
+    days = SessionCalendar.load("2024-07-01", "2024-07-05").closed_by({"2024-07-01": told, "2024-07-04": "13:00"})
+    week = [day for day in days.sessions if "2024-07-01" <= day.date <= "2024-07-04"]
+    assert [(day.close_ns - day.open_ns) // 60_000_000_000 for day in week] == [minutes, 390, 210]

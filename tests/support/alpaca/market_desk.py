@@ -129,6 +129,7 @@ class MarketDesk:
             timing=timing,
             as_traded=lambda session: session,
             is_closed=lambda: self.is_closed,
+            days=self.reads.calendar,
         )
 
     def bars(self) -> list[Bar]:

@@ -16,7 +16,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Any, Protocol
 
-from daemon.brokers.alpaca.market.live_bars import Timing
+from daemon.brokers.alpaca.market.live_bars import BrokerDays, Timing
 from daemon.brokers.alpaca.rest.client import Raw, RestError
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
 from daemon.brokers.api import EventLogger, Known, open_session
@@ -318,10 +318,6 @@ GRACE_NS = 2 * MINUTE_NS  # how late the day's bars may come after they should b
 READ_AGAIN_NS = MINUTE_NS  # while a decision waits for the broker alone: late bars may show the split it waits for
 UNRECONCILED = "book and broker did not agree"
 LAST_ASK_NS = MINUTE_NS  # before the deadline: a decision waits for the broker until then
-
-
-BrokerDays = Callable[[str, str], Awaitable[list[Raw]]]
-"""The broker's rows of its sessions between two New York dates, both included. Raises RestError."""
 
 
 class DailyFeed:

@@ -21,9 +21,10 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.live_bars import Minutes, StockBars, Timing
+from daemon.brokers.alpaca.market.live_bars import BrokerDays, Minutes, StockBars, Timing
 from daemon.brokers.alpaca.market.socket import QUOTES, Endpoint, MarketSocket, Silence, State, instant_ns
 from daemon.brokers.alpaca.rest.client import RestError
+from daemon.brokers.alpaca.wire import text
 from daemon.brokers.api import EventLogger, Known, open_session, sessions_before
 from daemon.core.events import (
     Contract,
@@ -362,14 +363,17 @@ class LiveFeed:
         timing: Timing,
         as_traded: Callable[[Session], Session],
         is_closed: Callable[[], bool],
+        days: BrokerDays,
     ) -> None:
-        """`as_traded` gives a session of the calendar the close that it has by now.
+        """`days` is the broker's own calendar.
 
-        `is_closed` says whether the broker's market is closed within it.
+        `as_traded` gives a session of the calendar the close that it has by now. `is_closed` says whether the broker's
+        market is closed within it.
         """
         self.close_grace_s = CLOSE_GRACE_S
         self._clock = clock
         self._calendar = calendar
+        self._days = days
         self._symbols = spec.symbols
         self._history_bars = spec.history_bars
         self._sessions_back = MOST_SESSIONS_BACK + spec.history_bars * spec.bar_interval_s // SHORTEST_S
@@ -441,6 +445,7 @@ class LiveFeed:
         features. Raises CalendarError when the calendar is too short.
         """
         until_s = asyncio.get_running_loop().time() + self._catch_up_s() if exposed else None
+        await self._learn_closes()
         while True:
             now_ns = self._clock.now_ns()
             known_bars = await self._catch_up_past(known_bars, now_ns, until_s)
@@ -463,6 +468,24 @@ class LiveFeed:
             detail = f"no bars of {', '.join(self._bars.abandoned)} could be had at the start"
             self._put(HaltRequested(self._clock.now_ns(), "history_missing", detail, "feed"))
         return schedule_event.session
+
+    async def _learn_closes(self) -> None:
+        """Let past sessions close where the broker's market did: what traded later that day is no bar of theirs.
+
+        No start waits for it: where the broker does not say it, they close by the calendar.
+        """
+        past = sessions_before(Known("", True, 0), self._calendar, self._clock.now_ns())[: self._sessions_back]
+        if not past:
+            return
+        try:
+            async with asyncio.timeout(self._timing.repair_s):
+                rows = await self._days(past[-1].date, past[0].date)
+        except (RestError, TimeoutError) as error:
+            problem = str(error) or "no answer in time"
+            self._log("history_unavailable", symbol="the calendar", date=past[0].date, problem=problem, wait_s=0.0)
+            return
+        close_times = {text(row.get("date")): text(row.get("close")) for row in rows}
+        self._calendar = self._calendar.closed_by({session.date: close_times.get(session.date, "") for session in past})
 
     def _catch_up_s(self) -> float:
         """Return real seconds to wait for past bars while exposed: until the open, at least `repair_s`."""

@@ -67,7 +67,7 @@ class BarHistory:
         if final:
             stored_bars = await asyncio.to_thread(self._load, symbol, session)
             if stored_bars is not None:
-                return stored_bars
+                return tuple(bar for bar in stored_bars if bar.start_ns < session.close_ns)
         bars = await self.so_far(symbol, session, session.open_ns, now_ns)
         if final and bars:
             await asyncio.to_thread(self._store, symbol, session, bars)

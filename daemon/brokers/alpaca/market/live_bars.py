@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.socket import Endpoint, Silence, State, StockStream, TradingStatus
-from daemon.brokers.alpaca.rest.client import Refused, RestError
+from daemon.brokers.alpaca.rest.client import Raw, Refused, RestError
 from daemon.brokers.api import EventLogger, Known
 from daemon.core.events import (
     BarClosed,
@@ -181,6 +181,8 @@ class BarBuilder:
 LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
 EARLY_NS = MINUTE_NS  # a bar whose minute ends later than this ahead of our clock is refused: none could follow it
 NOT_FOUND = frozenset((400, 404, 422))
+BrokerDays = Callable[[str, str], Awaitable[list[Raw]]]
+"""The broker's rows of its sessions between two New York dates, both included. Raises RestError."""
 
 
 @dataclass(frozen=True, slots=True)

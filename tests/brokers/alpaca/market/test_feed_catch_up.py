@@ -9,11 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.api import Known
 from daemon.core.events import BarClosed, HaltRequested, QuotesReceived, SessionScheduled
-from tests.support.alpaca.market_desk import MINUTE, SECOND, bar, desk, kinds, session
+from simulator.prices.market import Market
+from tests.support.alpaca.market_desk import MINUTE, SECOND, bar, calendar, desk, kinds, session
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 
@@ -117,6 +119,28 @@ async def test_a_session_that_was_only_scheduled_is_given_whole(tmp_path: Path) 
     async with desk(tmp_path, "2024-07-03", -HOUR) as it:
         await it.feed.catch_up(Known("2024-07-02", False, before.open_ns + 389 * MINUTE))
         assert kinds(it.events)[:3] == ["SessionScheduled 2024-07-02", "390 bars", "SessionEnded 2024-07-02"]
+
+
+async def test_a_past_session_ends_where_the_broker_s_market_closed(tmp_path: Path) -> None:
+    day, days = session("2024-07-01"), calendar().sessions
+    early = replace(day, close_ns=day.open_ns + 210 * MINUTE)  # 13:00 in place of 16:00; shares trade on after hours
+    market = Market.from_bars(
+        [bar(one, minute) for one in days if "2024-06-24" <= one.date <= "2024-07-12" for minute in range(390)],
+        sessions=[early if one == day else one for one in days],
+    )
+    async with desk(tmp_path, "2024-07-02", -HOUR, market=market) as it:
+        await it.feed.catch_up(FRESH)
+        scheduled = it.of(SessionScheduled)
+        assert (scheduled[-2].session, scheduled[-1].previous[-1]) == (early, early)
+        assert it.minutes_of(day)[-1] == 209
+
+
+async def test_without_the_broker_s_calendar_a_start_goes_by_its_own(tmp_path: Path) -> None:
+    async with desk(tmp_path, "2024-07-02", -HOUR) as it:
+        it.server.faults.add("http_error", times=9, status=503, where={"path": "/v2/calendar*"})
+        await it.feed.catch_up(FRESH)
+        assert len(it.bars()) == 390
+        assert it.log.of("history_unavailable")[0]["symbol"] == "the calendar"
 
 
 async def test_history_is_asked_for_until_rest_answers(tmp_path: Path) -> None:
