@@ -218,6 +218,7 @@ class Owners(msgspec.Struct, frozen=True, gc=False):
     lieu: dict[str, Decimal] = {}  # the desk's part of the cash in lieu to come, by symbol
     owed: dict[str, tuple[int, int]] = {}  # own and others' contracts whose shares are to come, by contract
     disputed: tuple[str, ...] = ()  # symbols with a line whose owner is not known
+    alone_from: str | UnsetType = UNSET  # the first close from which on what is not in `closes` was the desk's alone
 
 
 class BrokerState(msgspec.Struct, frozen=True, gc=False):

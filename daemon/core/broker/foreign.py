@@ -18,6 +18,7 @@ from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
@@ -40,6 +41,7 @@ from daemon.core.risk.splits import SPLIT_RATIO, plain_ratio
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
+from strategies.kit.units import MINUTE_NS
 
 NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 FOREIGN = "foreign"  # an order's purpose
@@ -293,6 +295,7 @@ def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
     draft.broker = replace(draft.broker, foreign_held={s: q for s, q in foreign.items() if q})
 
 
+SEEN_NS = 10 * MINUTE_NS  # before a close: a report since then knows who held what at it
 CLOSES_MAX = 64  # of a symbol: changes of what was held, the oldest goes first
 PAID_WITHIN = timedelta(days=100)  # a dividend after its ex-date
 BEGUN = "0"  # noted before any close is known: earlier than any date
@@ -320,7 +323,9 @@ def note_closes(draft: Draft) -> None:
             history = (*history, HeldAtClose(first, *now))[-CLOSES_MAX:]
         if any(one.others for one in history):
             closes[symbol] = history
-    _note(draft, replace(owners, noted=close_date or BEGUN, closes=closes))
+    seen = over and session.close_ns - draft.broker.asked_ns <= SEEN_NS  # else trades of before it may be news yet
+    alone_from = (owners.alone_from or close_date) if seen else UNSET
+    _note(draft, replace(owners, noted=close_date or BEGUN, closes=closes, alone_from=alone_from))
 
 
 def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[Quantity, Quantity] | None:
@@ -343,8 +348,18 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     day = new_york_date(line.time_ns)
     if line.ex_date or not cash:
         earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
+        if not earlier and _was_alone(owners, closes, line.ex_date or day.isoformat()):
+            return (1, 0)
         return (earlier[-1].own, earlier[-1].others) if earlier and earlier[-1].own + earlier[-1].others else None
-    return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), draft.counted(line.quantity))
+    first_date = (day - PAID_WITHIN).isoformat()
+    if closes and closes[0].date > first_date and _was_alone(owners, closes, closes[0].date):
+        return None  # others came within that time
+    return _all_alike(closes, first_date, day.isoformat(), draft.counted(line.quantity))
+
+
+def _was_alone(owners: Owners, closes: tuple[HeldAtClose, ...], date: str) -> bool:
+    """Return whether others are known to have held nothing at the close before this date: they came later."""
+    return isinstance(owners.alone_from, str) and owners.alone_from < date and len(closes) < CLOSES_MAX
 
 
 def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:

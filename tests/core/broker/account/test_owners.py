@@ -19,7 +19,7 @@ from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, at_broker, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import with_shares
-from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, PUT, SECOND, TUESDAY, Desk, alarms, of, sent
+from tests.support.core.desk import BUY_CALL, CALL, FRIDAY, HALF_DAY, PUT, SECOND, TUESDAY, Desk, alarms, of, sent
 from tests.support.core.others import RULES
 
 IGNORE = Trading(broker=Broker(foreign_orders="ignore", on_blind="alarm"), basket=Basket(position_weight_max=2.0))
@@ -174,6 +174,63 @@ def test_a_dividend_of_what_the_desk_sold_after_its_ex_date_is_still_its_own() -
     book(d, account, -10, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
     assert holdings(d) == ({}, {"AAA": 100})
     assert d.state.book.realized - before == Decimal("50.00")
+
+
+def joined_on_half_day(*, reported: bool = True) -> tuple[DailyDesk, Account]:
+    """The desk alone held 60 AAA at Tuesday's close, which a report came just before; a person buys 40 a day later."""
+    account = Account("50000")
+    d = with_shares(account, IGNORE, AAA=60)
+    if reported:
+        d.put(account.report(TUESDAY.close_ns - SECOND))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.put(account.report(TUESDAY.close_ns + SECOND))
+    d.begin(HALF_DAY)
+    d.put(account.report(d.at(-20)))
+    return d, account
+
+
+def joins(d: DailyDesk, account: Account, minute: float) -> None:
+    account.by_hand("ann", "AAA", +1, 40, d.at(minute))
+    d.put(account.fill("ann", 40, "100", d.at(minute)), account.report(d.at(minute, 1)))
+    assert holdings(d) == ({"AAA": 60}, {"AAA": 40})
+
+
+@pytest.mark.parametrize(
+    ("ex_date", "reported", "earned"),
+    [
+        ("2024-07-03", True, "60"),  # all is the desk's: who bought on the ex-date gets nothing
+        ("2024-07-05", True, "36"),  # 60 of 100 shares
+        ("2024-07-02", True, None),  # who held at Monday's close nobody watched
+        ("2024-07-03", False, None),  # nor at Tuesday's, where the daemon was down before it
+        ("", True, None),
+    ],
+)
+def test_a_dividend_of_before_a_person_s_first_purchase_is_the_desk_s_alone(
+    ex_date: str, reported: bool, earned: str | None
+) -> None:
+    d, account = joined_on_half_day(reported=reported)
+    joins(d, account, 1)
+    d.put(account.report(HALF_DAY.close_ns - SECOND))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.put(account.report(HALF_DAY.close_ns + SECOND))
+    d.begin(FRIDAY)
+    before = d.state.book.realized
+    account.book(replace(of_today("DIV", "AAA", "0", "60.00", ex_date), time_ns=FRIDAY.open_ns - 34_200 * SECOND))
+    d.put(account.report(d.at(-20)), account.report(d.at(-19)))
+    assert d.state.book.realized - before == Decimal(earned or 0)
+    assert d.state.broker.owners.disputed == (() if earned else ("AAA",))
+    assert d.state.book.cash == account.cash
+
+
+def test_a_split_whose_line_comes_after_a_person_s_first_purchase_of_the_day_is_the_desk_s_alone() -> None:
+    d, account = joined_on_half_day()
+    account.positions["AAA"] = (120, Decimal(50))  # two for one
+    d.put(account.report(d.at(-10)))
+    joins(d, account, 1)  # of the new shares
+    account.book(replace(of_today("SPLIT", "AAA", "60"), time_ns=HALF_DAY.open_ns - 34_200 * SECOND))
+    d.put(account.report(d.at(2)), account.report(d.at(3)))
+    assert (holdings(d), d.state.broker.owners.disputed) == (({"AAA": 120}, {"AAA": 40}), ())
+    assert d.state.risk.reconciled
 
 
 def test_where_the_ex_date_is_not_known_and_holdings_changed_nothing_is_the_desk_s_and_it_says_so() -> None:
