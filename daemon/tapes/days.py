@@ -194,6 +194,8 @@ class DailyTapeSource:
         starts, places, prices, at = starts[inside], places[inside], prices[:, inside], at[inside]
         masks = faults(prices, (starts - self._begins[at]) % (info.interval_s * SECOND_NS))
         indices, firsts = np.unique(at, return_index=True)
+        absent = np.setdiff1d(np.arange(indices[0], indices[-1]), indices)
+        counts.absent_sessions = [self._sessions[index].date for index in absent]
         for index, low, high in zip(indices, firsts, [*firsts[1:], starts.size], strict=True):
             cut = slice(int(low), int(high))
             yield from self._session(

@@ -7,10 +7,12 @@ open, high, low, close, volume, and adj_close where a reader adjusts by it; othe
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +114,7 @@ class TapeFile:
         if not path.is_file():
             problem = "a folder" if path.is_dir() else "no such file"
             more = "; a folder of bars needs --from and --to" if path.is_dir() else ""
-            raise TapeError(f"{path}: {problem}; expected a tape of bars: check the path given with --bars{more}")
+            raise TapeError(f"{path}: {problem}; expected a tape of bars: check the path{more}")
         if path.stat().st_size == 0:
             raise TapeError(f"{path}: the file is empty; expected a header and bars: check how it was written")
         self._parquet = path.name.endswith(".parquet")
@@ -120,13 +122,16 @@ class TapeFile:
             raise TapeError(f"{path}: unknown format; expected .csv, .csv.gz or .parquet: convert or rename it")
         with _reading(path):
             columns = self._open_parquet() if self._parquet else self._open_csv()
+        self._header = columns
         self.symbol_assumed = "symbol" not in columns
         columns_required = ("timestamp", *PRICES)
         missing = [name for name in columns_required if name not in columns]
         if missing:
+            apart = len(columns) == 1 and columns[0].count("\t") + columns[0].count(";") >= len(PRICES)
             raise TapeError(
                 f"{path}: {missing_columns(missing)}; found {', '.join(columns)}; expected "
-                f"{', '.join(columns_required)}, and symbol where there are several: rename the columns"
+                f"{', '.join(columns_required)}, and symbol where there are several: "
+                f"{'separate' if apart else 'rename'} the columns{' by commas' if apart else ''}"
             )
         check_once(path, columns)
         if self.symbol_assumed and len(symbols) != 1:
@@ -149,7 +154,7 @@ class TapeFile:
 
     def batches(self) -> Iterator[BarRows]:
         """Yield all rows in file order. Raises TapeError for a truncated file or a value of the wrong kind."""
-        with _reading(self.path):
+        with _reading(self.path, self._header):
             rows_read = 0
             for batch in self._parquet_batches() if self._parquet else self._csv_batches():
                 if batch.num_rows:
@@ -184,10 +189,9 @@ class TapeFile:
                     self.synthetic = line.removeprefix("#").strip()
                 self._comments += 1
                 line = text.readline()
-            columns = [name.strip('"') for name in line.rstrip("\r\n").split(",")]
-            sample = text.readline().rstrip("\r\n").split(",")
+            columns, sample = (next(csv.reader([row]), []) for row in (line, text.readline()))
         if "timestamp" in columns and len(sample) == len(columns):
-            self._sample = sample[columns.index("timestamp")].strip('"')
+            self._sample = sample[columns.index("timestamp")]
         self._epoch = self._sample.lstrip("-").isdecimal()
         return columns
 
@@ -252,11 +256,28 @@ class TapeFile:
         return BarRows(tuple(symbols.dictionary.to_pylist()), codes, start_ns, prices)
 
 
-_ZONE_CURE = "write them as 2024-03-26T13:30:00Z, as tz-aware Parquet timestamps, or as integer epoch nanoseconds"
+_ZONE_CURE = (
+    "write them as 2024-03-26T13:30:00Z (a day's bar as 2024-03-26T00:00:00-04:00, midnight in New York), as tz-aware "
+    "Parquet timestamps, or as integer epoch nanoseconds"
+)
+_NO_VALUE = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+).*: invalid value '(.*)'")
+_EXPECTED = {
+    "double": "a number, with a point before its decimals",
+    "int64": "integer epoch nanoseconds, as in the first row",
+}
+
+
+def _no_value(reason: str, columns: Sequence[str]) -> str:
+    """Say in the file's own words which value pyarrow could not read; "" for another reason."""
+    if (found := _NO_VALUE.match(reason)) is None:
+        return ""
+    column, line, kind, value = found.groups()
+    expected = _EXPECTED.get(kind, f"times with their zone: {_ZONE_CURE}")
+    return f"line {line} has {value!r} in the column {columns[int(column)]}; expected {expected}"
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, columns: Sequence[str] = ()) -> Iterator[None]:
     """Turn the readers' exceptions into a TapeError that names the file."""
     try:
         yield
@@ -264,6 +285,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise TapeError(f"{path}: the gzip stream is truncated or damaged ({error}): fetch the file again") from error
     except PermissionError as error:
         raise TapeError(f"{path}: {error.strerror}: give your user the right to read it") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         reason = str(error).splitlines()[0]
+        if value := _no_value(reason, columns):
+            raise TapeError(f"{path}: {value}") from error
         raise TapeError(f"{path}: the file is truncated or malformed ({reason}): fetch or write it again") from error

@@ -181,6 +181,18 @@ class TapeCounts:
     outside_hours: int = 0  # extended hours and days without a session: left out
     other_symbols: int = 0  # not the strategy's: left out
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
+    absent_sessions: list[str] = field(default_factory=list)  # New York dates without a bar, between others
+
+    @property
+    def holes(self) -> str:
+        """How many sessions have no bar between others that have one; "" where none."""
+        count, first = len(self.absent_sessions), min(self.absent_sessions, default="")
+        if not count:
+            return ""
+        return (
+            f"{count:,} session{'s' * (count > 1)} between the first bar and the last {'have' if count > 1 else 'has'} "
+            f"none, the first {first}: the desk goes across as over one night."
+        )
 
     @property
     def rejection(self) -> str:
@@ -207,7 +219,7 @@ class TapeCounts:
     @property
     def remark(self) -> str:
         """What of the tape counts for nothing, for a person; "" where that is little."""
-        return " ".join(filter(None, (self.left_out if self.mostly_left_out else "", self.rejection)))
+        return " ".join(filter(None, (self.left_out if self.mostly_left_out else "", self.rejection, self.holes)))
 
     @property
     def _rows(self) -> int:
@@ -283,6 +295,7 @@ class TapeSource:
                     if at != index:
                         if index >= 0:
                             yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
+                            counts.absent_sessions += [session.date for session in self._sessions[index + 1 : at]]
                         index = at
                         yield self._schedule_event(index)
                     now = slot
@@ -406,7 +419,9 @@ def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> Ta
     """Return the error of a tape that has rows, but none of the strategy's symbols."""
     symbols_text, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
     names = f"{', '.join(symbols[:8])}{more}"
-    return TapeError(f"{path}: no row of {names}; found {symbols_text}: pass a tape of the strategy's symbols")
+    small = not {symbol.upper() for symbol in counts}.isdisjoint(symbols)
+    cure = "write the symbols in capital letters" if small else "pass a tape of the strategy's symbols"
+    return TapeError(f"{path}: no row of {names}; found {symbols_text}: {cure}")
 
 
 def events_after(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:

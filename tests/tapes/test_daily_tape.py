@@ -138,6 +138,18 @@ def test_bad_rows_and_duplicates_are_rejected_and_not_printed(tmp_path: Path, ju
     assert source.counts.outside_hours == 1  # a Sunday
 
 
+def test_sessions_without_a_bar_between_others_are_named(tmp_path: Path, july: SessionCalendar) -> None:
+    path = write(tmp_path / "t.csv", *(day("AAA", number, 10) for number in (0, 2, 8, 9)))  # no 4 July at the exchange
+    source = DailyTapeSource(path, scan_daily(path, ("AAA",)), july, AFTER_CLOSE)
+    list(source)
+    assert source.counts.absent_sessions == ["2024-07-02", "2024-07-05", "2024-07-08"]
+    assert source.counts.holes == (
+        "3 sessions between the first bar and the last have none, the first 2024-07-02: "
+        "the desk goes across as over one night."
+    )
+    assert source.counts.holes in source.counts.remark
+
+
 def test_a_session_of_bad_rows_alone_prints_nothing_and_still_ends(tmp_path: Path, july: SessionCalendar) -> None:
     path = write(tmp_path / "t.csv", f"AAA,{MIDNIGHT},-1,1,1,1,1", day("AAA", 1, 10.0))
     kinds = [type(e).__name__ for e in play(path, july)][:6]

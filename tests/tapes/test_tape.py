@@ -37,6 +37,9 @@ def summer() -> SessionCalendar:
     return SessionCalendar.load("2024-07-02", "2024-07-08")
 
 
+COMMA = '10,12,9,"11,5"'  # a comma before the decimals
+
+
 def row(minute: float, symbol: str = "SPY", prices: str = "10,12,9,11", volume: str = "100") -> str:
     return f"{symbol},{OPEN + int(minute * MINUTE)},{prices},{volume}"
 
@@ -84,6 +87,13 @@ def test_bars_outside_of_the_regular_session_are_left_out_and_counted(tmp_path: 
     source = TapeSource(path, scan(path, ("SPY",), 60), summer)
     assert closed(list(source)) == [("SPY", 0), ("SPY", 209)]
     assert (source.counts.bars, source.counts.outside_hours, source.counts.rejected.total()) == (2, 3, 0)
+
+
+def test_sessions_without_a_bar_between_others_are_named(tmp_path: Path, summer: SessionCalendar) -> None:
+    path = write(tmp_path / "t.csv", row(0), row(6 * 24 * 60))  # from Wednesday to Tuesday, over 4 July
+    source = TapeSource(path, scan(path, ("SPY",), 60), summer)
+    list(source)
+    assert source.counts.absent_sessions == ["2024-07-05", "2024-07-08"]
 
 
 def test_rows_of_other_symbols_are_left_out_and_counted(tmp_path: Path, summer: SessionCalendar) -> None:
@@ -298,11 +308,25 @@ def test_a_synthetic_tape_says_so_in_csv_and_in_parquet(tmp_path: Path) -> None:
         ),
         (f"{HEADER},close\n{row(0)},9\n", "the column close is there more than once; expected each once"),
         (f"{HEADER}\nSPY,2024-07-03 13:30:00,1,1,1,1,1\n", "have no time zone .such as '2024-07-03 13:30:00'."),
-        (f"{HEADER}\n{row(0)}\nSPY,2024-07-03T13:30:00Z,1,1,1,1,1\n", "truncated or malformed .*2024-07-03T13:30:00Z"),
-        (f"{HEADER}\nSPY,yesterday,1,1,1,1,1\n", "truncated or malformed .*yesterday"),
+        (
+            f"{HEADER}\n{row(0)}\nSPY,2024-07-03T13:30:00Z,1,1,1,1,1\n",
+            "line 3 has '2024-07-03T13:30:00Z' in the column timestamp; expected integer epoch",
+        ),
+        (
+            f"{HEADER}\nSPY,07/03/2024,1,1,1,1,1\n",
+            "line 2 has '07/03/2024' in the column timestamp; expected times with",
+        ),
+        (f"{HEADER}\nSPY,2024-07-03,1,1,1,1,1\n", "no time zone .*a day's bar as 2024-03-26T00:00:00-04:00"),
         (f"{HEADER}\nSPY,,1,1,1,1,1\n", "row 1 has no timestamp"),
         (f"{HEADER}\nSPY,1720013400,1,1,1,1,1\n", "the timestamp 1720013400 is before 1980 when read as nanoseconds"),
-        (f"{HEADER}\n{row(0, prices='10,twelve,9,11')}\n", "truncated or malformed .*twelve"),
+        (f"{HEADER}\n{row(0, prices='10,twelve,9,11')}\n", "line 2 has 'twelve' in the column high; expected a number"),
+        (
+            f"# synthetic\n{HEADER}\n{row(0)}\n{row(1, prices=COMMA)}\n",
+            "line 4 has '11,5' in the column close",
+        ),
+        (f"{HEADER}\n{row(0, prices=COMMA)}\n", "line 2 has '11,5' in the column close"),
+        (f"{HEADER}\n{row(0)}\n".replace(",", ";"), "columns .* are missing; .*: separate the columns by commas"),
+        (f"{HEADER}\n{row(0, 'spy')}\n", "no row of SPY; found spy: write the symbols in capital letters"),
         (f"{HEADER}\n{row(0)}\nSPY,17200", "truncated or malformed .*Expected 7 columns, got 2"),
         (f"{HEADER}\n{row(0, 'QQQ')}\n{row(0, 'IWM')}\n", "no row of SPY; found IWM, QQQ: pass a tape"),
     ],

@@ -165,7 +165,7 @@ ROW = "SPY,1729603800000000000,500,501,499,500,10"
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("gone.csv", None, r"gone\.csv: no such file; .*check the path given with --bars"),
+        ("gone.csv", None, r"gone\.csv: no such file; .*check the path"),
         ("t.csv", b"", r"t\.csv: the file is empty"),
         ("t.csv", f"{HEADER}\n".encode(), r"t\.csv: the file has a header and no row"),
         ("t.txt", b"x", r"t\.txt: unknown format; expected \.csv, \.csv\.gz or \.parquet"),
