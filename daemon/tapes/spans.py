@@ -317,7 +317,8 @@ def _actions(span: Span, symbol: str, sessions: Sequence[str]) -> tuple[Action, 
 
 def _unknown_words(symbol: str, actions: Actions | None) -> str:
     reason = "they are not known" if actions is None else f"they are known from {actions.first} to {actions.last} alone"
-    return f"prices are to be adjusted for splits and dividends of {symbol}, and {reason}: rltrader data update"
+    cure = f"rltrader data update, or of bars from a file rltrader data add {symbol} --actions FILE"
+    return f"prices are to be adjusted for splits and dividends of {symbol}, and {reason}: {cure}"
 
 
 def _add(span: Span, symbols: Sequence[str], first: str = "", last: str = "", more: str = "") -> str:

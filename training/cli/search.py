@@ -105,6 +105,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         kind(chosen.strategy),
         settings_for(chosen.strategy, chosen.bars, chosen.models_dir, preset=chosen.preset),
     )
+    training_kind.check_trained("search")
     plan = usual.plan.at(chosen.precision)
     several = not training_kind.walk.years and "folds" not in training_kind.procedure.lacks()
     run = replace(

@@ -52,16 +52,21 @@ def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any
 
 
 def checked_rows(
-    request: DownloadRequest, chunk: Chunk, starts: Int64Array, prices: Float64Array, pages: int = 0
+    request: DownloadRequest,
+    chunk: Chunk,
+    starts: Int64Array,
+    prices: Float64Array,
+    pages: int = 0,
+    cure: str = _BAD_BAR_CURE,
 ) -> CheckedChunk:
     """Bars of a chunk, starts (n,) and prices (5, n) in any hours, as bars of the wanted ones. Raises as `checked`."""
-    _check_order(chunk.symbol, starts)
+    _check_order(chunk.symbol, starts, cure)
     begins, ends = np.array(spans_of(request, chunk), dtype=np.int64).T
     at = np.searchsorted(begins, starts, side="right") - 1
     inside = (at >= 0) & (starts < ends[at])
     starts, prices, at = starts[inside], prices[:, inside], at[inside]
     off_grid = starts - begins[at] if request.timeframe == "1Day" else starts % request.asked_step_ns
-    _check_values(chunk.symbol, starts, prices, off_grid)
+    _check_values(chunk.symbol, starts, prices, off_grid, cure)
     if request.timeframe == "1Hour" and starts.size:
         starts, prices = grouped(starts - (starts - begins[at]) % HOUR_NS, prices)
     return CheckedChunk(starts, prices, pages, int(np.count_nonzero(~inside)))
@@ -81,15 +86,17 @@ def _row(row: Any, symbol: str) -> tuple[int, list[float]]:
     raise DownloadError(f"{symbol}: {str(row)[:200]} is no bar: expected t, o, h, l, c, v: {_BAD_BAR_CURE}")
 
 
-def _check_order(symbol: str, starts: Int64Array) -> None:
+def _check_order(symbol: str, starts: Int64Array, cure: str = _BAD_BAR_CURE) -> None:
     steps = np.diff(starts)
     if steps.size and int(steps.min()) <= 0:
         index = int(np.argmax(steps <= 0))
         kind = "comes twice" if steps[index] == 0 else f"comes after {utc(int(starts[index]))}"
-        raise DownloadError(f"{symbol}: the bar of {utc(int(starts[index + 1]))} {kind}: {_BAD_BAR_CURE}")
+        raise DownloadError(f"{symbol}: the bar of {utc(int(starts[index + 1]))} {kind}: {cure}")
 
 
-def _check_values(symbol: str, starts: Int64Array, prices: Float64Array, off_grid: Int64Array) -> None:
+def _check_values(
+    symbol: str, starts: Int64Array, prices: Float64Array, off_grid: Int64Array, cure: str = _BAD_BAR_CURE
+) -> None:
     """Raises DownloadError that names the first bad bar."""
     opened, high, low, close, volume = prices
     for fault, mask in (
@@ -106,7 +113,7 @@ def _check_values(symbol: str, starts: Int64Array, prices: Float64Array, off_gri
         if mask.any():
             index = int(np.argmax(mask))
             values = " ".join(f"{name}={value}" for name, value in zip(PRICES, prices[:, index].tolist(), strict=True))
-            raise DownloadError(f"{symbol}: the bar of {utc(int(starts[index]))}: {fault}: {values}: {_BAD_BAR_CURE}")
+            raise DownloadError(f"{symbol}: the bar of {utc(int(starts[index]))}: {fault}: {values}: {cure}")
 
 
 def grouped(labels: Int64Array, prices: Float64Array) -> tuple[Int64Array, Float64Array]:

@@ -383,6 +383,13 @@ def take_actions(writer: Writer, path: Path, symbols: Sequence[str]) -> int:
 
 
 def _rows_of(path: Path) -> list[tuple[str, Action]]:
+    try:
+        return _actions_in(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DownloadError(f"{path}: no CSV file ({error}): check the path given with --actions") from error
+
+
+def _actions_in(path: Path) -> list[tuple[str, Action]]:
     actions: dict[tuple[str, Action], None] = {}
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(line for line in stream if not line.startswith("#"))
@@ -393,7 +400,10 @@ def _rows_of(path: Path) -> list[tuple[str, Action]]:
             try:
                 action = Action(date.fromisoformat(row["ex_date"]).isoformat(), row["kind"], float(row["value"]))
             except (TypeError, ValueError) as error:
-                raise DownloadError(f"{path}, row {number}: {error}: expected a date and a number") from error
+                found = f"{row['ex_date']}, {row['value']}"
+                raise DownloadError(
+                    f"{path}, row {number}: ex_date and value are {found}; expected a date as 2024-06-10 and a number"
+                ) from error
             if action.kind not in ACTION_KINDS or not 0.0 < action.value < float("inf"):
                 raise DownloadError(
                     f"{path}, row {number}: {action.kind} {action.value:g}; expected one of {', '.join(ACTION_KINDS)} "
@@ -443,11 +453,18 @@ def take_file(
     sessions = sessions_between(first, last)
     count = 0
     for symbol, (starts, prices) in tables.items():
+        if symbol != symbol.upper():
+            raise DownloadError(f"{path}: it has bars of {symbol}: write symbols in capital letters")
         request = DownloadRequest((symbol,), first, last, TIMEFRAMES[bars], Path("x.parquet"))
         series = series_of(writer.folder, bars, symbol)
         if series is not None:
             _check_fetched(writer.folder, series)
-        chunks = [_of_file(request, chunk, starts, prices) for (chunk,) in periods_of(request, sessions)]
+        chunks = [_of_file(request, chunk, starts, prices, path) for (chunk,) in periods_of(request, sessions)]
+        if not any(chunk.starts.size for chunk in chunks):
+            raise DownloadError(
+                f"{path}: of {starts.size:,} rows of {symbol}, none is a {bars} bar of regular hours: give the length "
+                f"of its bars, such as --bars {MINUTES} or --bars {DAYS}, and its times with their real zone"
+            )
         new = [_changed_sessions(writer, series, chunk, path, again=again) for chunk in chunks]
         came = writer.put(symbol, bars, origin, new)
         outside = starts.size - sum(chunk.starts.size for chunk in chunks)
@@ -484,10 +501,11 @@ def _feed_of(path: Path) -> str:
     return str((pa.parquet.read_schema(path).metadata or {}).get(b"feed", b"").decode())
 
 
-def _of_file(request: DownloadRequest, chunk: Chunk, starts: Int64Array, prices: Float64Array) -> Rows:
+def _of_file(request: DownloadRequest, chunk: Chunk, starts: Int64Array, prices: Float64Array, path: Path) -> Rows:
     low, high = midnight_ns(chunk.sessions[0].date), midnight_ns(chunk.sessions[-1].date) + 24 * 3600 * SECOND_NS
     begin, end = np.searchsorted(starts, (low, high))
-    return _rows(chunk, checked_rows(request, chunk, starts[begin:end], prices[:, begin:end]))
+    cure = f"mend that row of {path}, or leave it out"
+    return _rows(chunk, checked_rows(request, chunk, starts[begin:end], prices[:, begin:end], cure=cure))
 
 
 def _changed_sessions(writer: Writer, series: Series | None, rows: Rows, path: Path, *, again: bool) -> Rows:

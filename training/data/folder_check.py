@@ -162,7 +162,8 @@ def _of_series(folder: Path, series: Series, actions: Actions | None) -> Iterato
     if lacking:
         more = ", …" if len(lacking) > 5 else ""
         detail = f"{len(lacking)} sessions without a bar: {', '.join(lacking[:5])}{more}"
-        yield finding("hole", f"{detail}: rltrader data add {series.symbol} --bars {series.bars} --from {lacking[0]}")
+        command = f"rltrader data add {series.symbol} --bars {series.bars} --from {lacking[0]} --data-dir {folder}"
+        yield finding("hole", f"{detail}: {command}")
     for what, detail in _jumps(starts, prices, actions):
         yield finding(what, detail)
 

@@ -443,6 +443,15 @@ class TrainingKind:
         option = next((name for name in options if name in lacks), "")
         return f"--{option.replace('_', '-')} is not for {self.strategy}: {lacks[option]}" if option else ""
 
+    def check_trained(self, command: str) -> None:
+        """Raise ValueError where the policy is a rule, so that trainings cannot be compared."""
+        if self.rule is not None:
+            raise ValueError(
+                f"{command} is not for {self.strategy}: its policy is a rule, and nothing is trained. sweep compares a "
+                "desk's rules; parameters of a rule are searched where its entry has training=kit.RULE, as "
+                "new-strategy --template plain writes it"
+            )
+
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""
         return self.presets[_one_of("preset", name, self.strategy, tuple(self.presets))]

@@ -107,7 +107,8 @@ def _value(text: str, value: str, kind: type) -> Value:
             return str(Decimal(value))
     except (ValueError, KeyError, ArithmeticError):
         kind_text = {bool: "true or false", int: "whole numbers"}.get(kind, "numbers")
-        raise ValueError(f"--set {text}: found {value!r}, expected {kind_text}") from None
+        more = "; a range is LOW:HIGH:COUNT, such as 0.4:0.8:5" if ":" in value else ""
+        raise ValueError(f"--set {text}: found {value!r}, expected {kind_text}{more}") from None
     return value
 
 

@@ -209,6 +209,8 @@ def sessions_of(
     Raises:
         ValueError: there is none.
     """
+    if first and last and first > last:
+        raise ValueError(f"--first {first} is after --last {last}: exchange them")
     test = manifest.training.splits.get("test") if sha256 == manifest.training.file_sha256 else None
     if not first and not last and test is not None:
         first, last = test

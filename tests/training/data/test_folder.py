@@ -287,7 +287,14 @@ def test_adjusted_prices_bad_bars_and_unknown_symbols_do_not_come_in(desk: Desk,
     nameless.write_text("timestamp,open,high,low,close,volume\n2024-06-27T13:30:00Z,1,1,1,1,100\n")
     assert "it has no column symbol: name its symbol" in desk.run("add", "--from-file", nameless, code=2)
     twice = bars_file(tmp_path / "twice.csv", [*spy(), spy()[0]])
-    assert "comes twice" in desk.run("add", "--from-file", twice, code=2)
+    assert f"comes twice: mend that row of {twice}" in desk.run("add", "--from-file", twice, code=2)
+    days = tmp_path / "days.csv"
+    days.write_text("symbol,timestamp,open,high,low,close,volume\nSPY,2024-06-27T00:00:00-04:00,1,1,1,1,100\n")
+    refused = desk.run("add", "--from-file", days, code=2)  # without --bars 1d
+    assert f"{days}: of 1 rows of SPY, none is a 1min bar of regular hours: give the length" in refused
+    small = tmp_path / "small.csv"
+    small.write_text(days.read_text().replace("SPY", "spy"))
+    assert "it has bars of spy: write symbols in capital letters" in desk.run("add", "--from-file", small, code=2)
     assert "no bars" in desk.run("list")
 
 

@@ -298,7 +298,7 @@ def test_two_dividends_of_one_day_both_count_and_a_row_given_twice_is_refused(
     [
         (("TPG", "2026-02-19", "dividend", -0.61), "row 2: dividend -0.61; expected one of split, dividend, spin_off"),
         (("TPG", "2026-02-19", "merger", 1.0), "row 2: merger 1; expected one of"),
-        (("TPG", "19.02.2026", "dividend", 0.61), "row 2: Invalid isoformat string"),
+        (("TPG", "19.02.2026", "dividend", 0.61), "row 2: ex_date and value are 19.02.2026, 0.61; expected a date"),
     ],
 )
 def test_a_row_that_is_no_action_is_named(
@@ -308,6 +308,12 @@ def test_a_row_that_is_no_action_is_named(
     data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", TPG), "--bars", "1d")
     assert data(folder, "add", "TPG", "--actions", actions(tmp_path / "a.csv", row)) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_file_of_actions_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\x1f\x8b\x08")
+    assert data(tmp_path / "bars", "add", "TPG", "--actions", tmp_path / "a.csv") == 2
+    assert f"{tmp_path / 'a.csv'}: no CSV file" in capsys.readouterr().err
 
 
 def test_the_check_finds_a_night_like_a_split_and_a_split_without_its_night(

@@ -28,6 +28,7 @@ def test_values_are_a_range_or_a_list_in_the_type_of_the_rule() -> None:
         ("risk.confidence_min=0.5,0.6,0.50", "a value is there twice"),
         ("paper.commission_usd=1,1.0", "a value is there twice"),
         ("risk.confidence_min=0.5:0.5:3", "a value is there twice"),
+        ("risk.confidence_min=0.4:0.8", "found '0.4:0.8', expected numbers; a range is LOW:HIGH:COUNT"),
         ("basket.auction=yes", "found 'yes', expected true or false"),
     ],
 )

@@ -160,6 +160,8 @@ def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(sweep_request
     assert sessions_of(days, "a" * 64, manifest, last=days[0]) == (days[0],)
     with pytest.raises(ValueError, match="no session from 2024-02-01 to the last"):
         sessions_of(days, "a" * 64, manifest, first="2024-02-01")
+    with pytest.raises(ValueError, match="--first 2024-01-05 is after --last 2024-01-02: exchange them"):
+        sessions_of(days, "a" * 64, manifest, first=days[3], last=days[0])
 
 
 def test_a_version_whose_graph_was_changed_is_refused(sweep_request: SweepRequest, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def ablation_of(chosen: argparse.Namespace) -> Ablation:
 
     strategy = add(chosen.strategy)
     training_kind = kind(strategy)
+    training_kind.check_trained("ablate")
     arms = training_kind.procedure.arms
     if not arms:
         raise ValueError(f"ablate is not for {strategy}: its procedure names no settings to compare")

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from daemon.core.instruments.option_market import parse_occ
+from daemon.tapes.files import missing_columns
 from daemon.tapes.quotes.schema import SCHEMA
 
 Tables = Iterator[tuple[Any, int]]
@@ -204,7 +205,7 @@ def csv_tables(path: Path, types: Mapping[str, Any]) -> Tables:
         names += _header(stream)
         if missing := [name for name in types if name not in names]:
             raise ConvertError(
-                f"{path}: the column {', '.join(missing)} is missing; found {', '.join(names) or 'nothing'}; expected "
+                f"{path}: {missing_columns(missing)}; found {', '.join(names) or 'nothing'}; expected "
                 f"{', '.join(types)}: check --from and how the file was requested"
             )
         if twice := [name for name in types if names.count(name) > 1]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from daemon.tapes.files import missing_columns
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.schema import END_OF_DAY, MINUTE, SNAPSHOT
 from rltrader.install import install_line
@@ -193,9 +194,7 @@ def _databento_table(path: Path, frame: Any) -> Any:
     frame = frame.reset_index()
     needed = ("ts_recv", "symbol", "bid_px_00", "ask_px_00", "bid_sz_00", "ask_sz_00")
     if missing := [name for name in needed if name not in frame.columns]:
-        raise ConvertError(
-            f"{path}: the column {', '.join(missing)} is missing; found {', '.join(frame.columns)}: update databento"
-        )
+        raise ConvertError(f"{path}: {missing_columns(missing)}; found {', '.join(frame.columns)}: update databento")
     table = pa.Table.from_pandas(frame[list(needed)], preserve_index=False)
     return pa.table(
         {
@@ -309,9 +308,7 @@ def read_snapshots(path: Path, request: ColumnChoice) -> Tables:
                 *(name for name in _SNAPSHOT_NAMES if name not in names),
                 *([] if time else [" or ".join(_SNAPSHOT_TIMES)]),
             ]:
-                raise ConvertError(
-                    f"{path}: the column {', '.join(missing)} is missing; found {', '.join(names)}: rename the columns"
-                )
+                raise ConvertError(f"{path}: {missing_columns(missing)}; found {', '.join(names)}: rename the columns")
             if getattr(file.schema_arrow.field(time).type, "tz", None) is None:
                 raise ConvertError(f"{path}: the column {time} has no time zone: write it as an instant in UTC")
             for batch in file.iter_batches(columns=[*_SNAPSHOT_NAMES, time], use_threads=False):

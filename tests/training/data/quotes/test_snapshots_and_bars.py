@@ -46,7 +46,9 @@ def test_a_snapshot_without_a_column_or_a_zone_is_an_error(tmp_path: Path) -> No
     path = tmp_path / "s.parquet"
     row = {"contract_symbol": "SPY240816C00550000", "bid": 1.0, "ask": 1.1}
     pa.parquet.write_table(pa.Table.from_pylist([row]), path)
-    with pytest.raises(ConvertError, match="the column underlying, quote_time or approx_quote_time is missing; found"):
+    with pytest.raises(
+        ConvertError, match="the columns underlying, quote_time or approx_quote_time are missing; found"
+    ):
         convert("snapshots", [path], tmp_path / "q.parquet", ColumnChoice(), silent)
     naive = utc("2024-08-15 16:19").replace(tzinfo=None)
     pa.parquet.write_table(pa.Table.from_pylist([row | {"underlying": 1.0, "quote_time": naive}]), path)

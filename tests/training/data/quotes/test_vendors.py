@@ -126,7 +126,7 @@ def test_a_column_that_is_there_twice_is_an_error_that_names_it(tmp_path: Path) 
 
 
 def test_an_answer_without_data_is_an_error_that_shows_it(tmp_path: Path) -> None:
-    with pytest.raises(ConvertError, match=r"is missing; found no data for the request"):
+    with pytest.raises(ConvertError, match=r"are missing; found no data for the request"):
         made(tmp_path, "thetadata", ["No data for the request"])
 
 

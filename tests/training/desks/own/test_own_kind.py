@@ -21,10 +21,12 @@ from strategies import option_scalper, regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add
 from tests.support.own.files import forgotten_again, write_strategy
+from tests.support.toy.strategy import SPEC
 from tests.support.training.made_files import days, write_days
 from training.cli.main import main
 from training.desks.kind import EnvSettings, Span
 from training.desks.own.environment import GymEnvironments
+from training.desks.own.kind import own_kind
 from training.desks.own.sessions import walk_of
 from training.desks.registry import kind
 from training.evaluate.players import CERTAIN, choosing
@@ -206,6 +208,12 @@ def test_stable_baselines3_trains_on_the_desk_and_its_model_is_imported(packages
     manifest = decode((version / MANIFEST_FILE).read_bytes())
     assert (manifest.strategy, manifest.actions) == ("env_session_shares", ("CASH", "SPY", "QQQ", "BOTH"))
     assert "imported" in msgspec.json.encode(manifest.hyperparameters).decode()
+
+
+def test_of_a_rule_no_training_is_searched_or_compared() -> None:
+    own_kind(SPEC).check_trained("search")
+    with pytest.raises(ValueError, match=f"search is not for {SPEC.name}: its policy is a rule"):
+        own_kind(SPEC, rule=lambda observation: observation).check_trained("search")
 
 
 def test_a_policy_of_another_shape_is_refused_with_the_names_of_the_actions(packages: Path) -> None:
