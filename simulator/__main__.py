@@ -83,6 +83,9 @@ def _speed(text: str) -> float:
 
 def start_ns(market: Market, day: str | None, moment: str | None) -> int:
     """Where simulated time begins. Raises ValueError for no session of the tape, or a time without zone."""
+    sessions = taped_sessions(market)
+    if not sessions:
+        raise ValueError("--bars has no bar within the hours of a session: check its dates and its time zone")
     if moment is not None:
         try:
             begin = datetime.fromisoformat(moment)
@@ -90,10 +93,12 @@ def start_ns(market: Market, day: str | None, moment: str | None) -> int:
             raise ValueError(f"--sim-start {moment} is no time: write it like 2024-07-01T09:20:00-04:00") from None
         if begin.tzinfo is None:
             raise ValueError(f"--sim-start {moment} has no zone: write it like 2024-07-01T09:20:00-04:00")
-        return int(begin.timestamp()) * SECOND_NS
-    sessions = taped_sessions(market)
-    if not sessions:
-        raise ValueError("--bars has no bar within the hours of a session: check its dates and its time zone")
+        begin_ns = int(begin.timestamp()) * SECOND_NS
+        if begin_ns > sessions[-1].close_ns:
+            raise ValueError(
+                f"--sim-start {moment} is after the tape's last session: expected one up to {sessions[-1].date}"
+            )
+        return begin_ns
     session_of_day = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
     if session_of_day is None:
         raise ValueError(f"--date {day} is no session of the tape: expected {sessions[0].date} to {sessions[-1].date}")

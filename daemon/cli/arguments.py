@@ -41,8 +41,10 @@ class _StateDirs(argparse.Action):
     """Keep the first as `state_dir`, and all as `state_dirs`."""
 
     def __call__(
-        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, __: str | None = None
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: str | None = None
     ) -> None:
+        if values.resolve() in {path.resolve() for path in namespace.state_dirs}:
+            parser.error(f"--state-dir {values} is given twice: a desk counts once")
         namespace.state_dirs = (*namespace.state_dirs, values)
         namespace.state_dir = namespace.state_dirs[0]
 
@@ -73,6 +75,12 @@ def a_date(text: str) -> str:
         return date.fromisoformat(text).isoformat()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
+
+
+def check_span(since: str | None, until: str | None) -> None:
+    """Raise NotFound where a span ends before it begins."""
+    if since and until and since > until:
+        raise NotFound(f"--from {since} is later than --to {until}: exchange them")
 
 
 def write_file(path: Path, text: str, option: str, *, new_folder: bool) -> None:

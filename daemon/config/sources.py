@@ -272,7 +272,8 @@ class Merged:
                 f"{', '.join((*KEYS, *OPERATOR_SECRETS))}: remove it there, and replace it if others could read it"
             )
             return
-        nearest = get_close_matches(key, list(known_keys), n=1, cutoff=0.0)[0]
+        within = [known for known in self._defaults if known.endswith(f".{key}")]  # it stands outside of its table
+        nearest = (within or get_close_matches(key, list(known_keys), n=1, cutoff=0.0))[0]
         self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
 
 

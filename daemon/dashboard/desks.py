@@ -193,7 +193,7 @@ def chosen_desks(options: argparse.Namespace) -> dict[str, FollowedDesk]:
     """The desks of `add_options` by name, their strategies registered.
 
     Raises:
-        ValueError: too many desks, or a strategy's file that is none.
+        ValueError: too many desks, one twice, or a strategy's file that is none.
         StateDirError: no state directory is named anywhere, or one is unusable.
     """
     for place in options.strategy:
@@ -204,7 +204,10 @@ def chosen_desks(options: argparse.Namespace) -> dict[str, FollowedDesk]:
     elif place is not None:
         desks = name_desks([desk.state_dir for desk in desks_at(place)])
     else:
-        desks = name_desks(options.state_dir or [configured_state_dir()])
+        state_dirs = options.state_dir or [configured_state_dir()]
+        if len({state_dir.resolve() for state_dir in state_dirs}) < len(state_dirs):
+            raise ValueError(f"--state-dir {', '.join(map(str, state_dirs))}: one is given twice: a desk counts once")
+        desks = name_desks(state_dirs)
     if len(desks) > DESKS_MOST:
         raise ValueError(f"{len(desks)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
     return desks

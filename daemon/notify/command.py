@@ -130,7 +130,9 @@ def addresses(file: Path | None) -> tuple[list[str], str]:
         text, origin = credential(CREDENTIAL) if file is None else (file.read_text(), str(file))
     except (CredentialProblem, OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise NotifyProblem(f"{file or CREDENTIAL}: the addresses cannot be read ({why})") from None
+        raise NotifyProblem(
+            f"{file or CREDENTIAL}: the addresses cannot be read ({why}): name their file with --urls"
+        ) from None
     lines = [line.strip() for line in text[:BYTES_MAX].splitlines()]
     urls = [line for line in lines if line and not line.startswith("#")]
     if not urls:

@@ -193,9 +193,14 @@ class NewsReader:
 
 def of_alarm(line: str) -> Notification:
     """The message of the line that the daemon's alarm command gets. Raises ValueError for another line."""
-    alarm = json.loads(line)
+    try:
+        alarm = json.loads(line)
+    except ValueError:
+        alarm = None
     if not isinstance(alarm, dict) or not {"desk", "alarm", "detail", "time"} <= alarm.keys():
-        raise ValueError("expected the line of an alarm, as docs/MONITORING.md has it")
+        raise ValueError(
+            f"standard input has {line[:80]!r}; expected the line of an alarm, as docs/MONITORING.md has it"
+        )
     name, more = _text(alarm["alarm"]), []
     if alarm.get("halted") is True:
         more.append("The desk is halted: no new risk until it is resumed.")

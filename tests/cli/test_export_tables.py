@@ -83,3 +83,11 @@ def test_an_earlier_export_is_replaced_and_no_part_is_left(state: Path, tmp_path
     tables = "baskets choices decisions equity fills heads moves orders overlays shadows trades"
     names = set(tables.split())
     assert {path.name for path in out.iterdir()} == {f"{name}.parquet" for name in names}
+
+
+def test_a_file_in_place_of_the_folder_is_named(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.parquet").write_text("")
+    assert ctl.main(["export", "tables", "--state-dir", str(state), "--out", str(tmp_path / "t.parquet")]) == 2
+    assert f"{tmp_path / 't.parquet'}: a file; expected a folder" in capsys.readouterr().err

@@ -211,6 +211,13 @@ def test_what_cannot_be_shown_is_refused_with_the_cure(
     assert message in capsys.readouterr().err
 
 
+def test_a_desk_that_is_given_twice_is_not_added_to_itself(daily: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = ["--state-dir", str(daily), "--state-dir", str(daily / "." / "..") + f"/{daily.name}"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", *twice, "--range", "ALL"])
+    assert "is given twice: a desk counts once" in capsys.readouterr().err
+
+
 def test_a_span_without_a_session_says_so(daily: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--state-dir", str(daily), "--from", "2031-01-01"]) == 0
     assert "No session with a recorded equity lies in this span." in capsys.readouterr().out

@@ -143,3 +143,5 @@ def test_no_match_is_named_and_a_wrong_day_refused(state_dir: Path, capsys: pyte
     with pytest.raises(SystemExit):
         main(["trades", "--state-dir", str(state_dir), "--from", "monday"])
     assert "expected YYYY-MM-DD" in capsys.readouterr().err
+    assert main(["trades", "--state-dir", str(state_dir), "--from", "2024-12-06", "--to", "2024-12-02"]) == 2
+    assert "--from 2024-12-06 is later than --to 2024-12-02: exchange them" in capsys.readouterr().err

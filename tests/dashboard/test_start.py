@@ -43,6 +43,11 @@ def test_desks_are_those_of_a_start_file_or_those_with_a_journal_below_a_folder(
         }
 
 
+def test_a_desk_that_is_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--state-dir", str(tmp_path), "--state-dir", f"{tmp_path}/."]) == 2
+    assert "one is given twice: a desk counts once" in capsys.readouterr().err
+
+
 def test_a_state_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     places = ("--state-dir", tmp_path / "nosuch", "--state-dir", tmp_path / "empty")

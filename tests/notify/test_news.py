@@ -180,5 +180,5 @@ def test_the_line_of_the_alarm_command_becomes_a_message_that_commands_no_termin
 
 @pytest.mark.parametrize("line", ["", "[]", '{"desk": "a"}', "no json"])
 def test_another_line_is_refused(line: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - json's own, or ours
+    with pytest.raises(ValueError, match=r"standard input has .*; expected the line of an alarm"):
         of_alarm(line)

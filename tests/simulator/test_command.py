@@ -31,6 +31,7 @@ def test_a_used_port_names_the_option(capsys: pytest.CaptureFixture[str], monkey
         (("--speed", "1e400"), "argument --speed: '1e400' is no speed; expected a number above 0, at most 100,000"),
         (("--speed", "fast"), "argument --speed: 'fast' is no speed"),
         (("--env", "none/there"), "--env none/there: No such file or directory: name a file in a folder that is there"),
+        (("--sim-start", "2034-07-01T09:20:00-04:00"), "is after the tape's last session: expected one up to 2024-"),
         (("--sim-start", "noon"), "--sim-start noon is no time: write it like 2024-07-01T09:20:00-04:00"),
         (("--bars", "none.csv"), "none.csv: no such file; expected a tape of bars"),
         (("--daily", "none.parquet"), "--daily none.parquet: no Parquet file that can be read"),

@@ -133,8 +133,10 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     table = replace(table, remark=source.counts.remark)
     if table.without_bars and not table.warm.any():
         lost, present = ", ".join(table.without_bars), ", ".join(sorted(set(spec.symbols) - set(table.without_bars)))
+        but = f", but of {present}" if present else ""
+        why = f"{source.counts.rejection} " if source.counts.rejection else ""
         raise TapeError(
-            f"{path} has no bar of {lost}, but of {present}: {spec.name} can decide on no day without it: correct the "
+            f"{path} has no bar of {lost}{but}: {why}{spec.name} can decide on no day without it: correct the "
             "strategy's symbols, or give a file that has them all"
         )
     if cache_path is not None:

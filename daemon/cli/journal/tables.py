@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from daemon.cli.arguments import NotFound
 from daemon.core.records import ROW_TYPES, RoundTripRow, Row
 from daemon.host.whole_files import whole
 from daemon.journal.reader import JournalReader
@@ -51,7 +52,11 @@ def export_tables(journal: Path, folder: Path, console: Console) -> int:
     """
     with closing(JournalReader(journal)) as reader:
         meta = {name: text for name, text in reader.meta().items() if name in _META}
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            reason = "a file" if folder.is_file() else error.strerror or error
+            raise NotFound(f"{folder}: {reason}; expected a folder, or a name for one: choose another --out") from error
         whole = not _has_fractions(reader)
         for row_type in (kind for kind in ROW_TYPES if kind is not RoundTripRow):  # `trades` is made of those
             count = _write(

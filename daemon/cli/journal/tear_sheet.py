@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, a_date, lead_on, print_table, write_out
+from daemon.cli.arguments import NotFound, a_date, check_span, lead_on, print_table, write_out
 from daemon.engine.state_dir import enter
 from daemon.reports.performance.figures import RANGES, Performance
 from daemon.reports.performance.page import sheet_page
@@ -63,8 +63,7 @@ def wanted(options: argparse.Namespace) -> bool:
         raise NotFound(f"{option} is about one session of one desk: leave it out, or what is about a span")
     if options.range and (options.since or options.until):
         raise NotFound("--range ends with the newest session: name it alone, or --from and --to")
-    if options.since and options.until and options.since > options.until:
-        raise NotFound(f"--from {options.since} is later than --to {options.until}: exchange them")
+    check_span(options.since, options.until)
     return True
 
 

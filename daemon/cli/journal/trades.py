@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, a_date, add_state_dir, count, lead_on, print_table
+from daemon.cli.arguments import NotFound, a_date, add_state_dir, check_span, count, lead_on, print_table
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -61,6 +61,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the trades that match; returns 0. Raises NotFound, JournalError."""
+    check_span(options.since, options.until)
     filters = Wanted(
         symbol=options.symbol.upper(),
         start_ns=day_begin(options.since or ""),

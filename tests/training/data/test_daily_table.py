@@ -115,6 +115,12 @@ def test_a_file_without_the_symbols_or_no_file_is_refused(tmp_path: Path) -> Non
     other.write_text(HEADER + "DIA,2022-06-02T04:00:00Z,330,331,329,330,10,330\n")
     with pytest.raises(TapeError, match="no row of SPY, QQQ, IWM"):
         read_table(other, RegimeSwitcher())
+    rows = (f"{symbol},2022-06-02T04:00:00Z,9,9,9,9,-1,9\n" for symbol in ("SPY", "QQQ", "IWM"))
+    other.write_text(HEADER + "".join(rows))
+    with pytest.raises(
+        TapeError, match=r"has no bar of SPY, QQQ, IWM: 3 of 3 bars were rejected, .* check the column vol"
+    ):
+        read_table(other, RegimeSwitcher())
 
 
 def test_ticks_round_half_to_even_and_what_is_not_finite_is_none() -> None:
