@@ -216,7 +216,7 @@ class BarsPage(msgspec.Struct, frozen=True):
     fills_seen: int
     panes: tuple[Pane, ...]
     names: tuple[str, ...]  # of the panes that there are
-    sessions: tuple[str, ...] = ()  # dates, oldest first, where they are asked for (`sessions=1`)
+    sessions: tuple[str, ...] = ()  # of bars within a day: dates, oldest first, where asked for (`sessions=1`)
     trade: TradeLine | None = None  # the one that was stepped to
     contract: Pane | None = None  # the traded contracts' own price, where what is seen is short enough
     days: bool = False  # a bucket is a day or longer

@@ -45,6 +45,7 @@ def test_trades_and_their_open_parts_have_all_decimals(watched: Watched) -> None
     text = shown(page, "#trips")
     assert "0.3335 AAA" in text
     assert "10 of 12.25" in text
+    assert "1.0 days" in text  # as `rltraderctl trades` says it
 
 
 def test_the_orders_of_a_basket_and_its_target_have_all_decimals(watched: Watched) -> None:
@@ -55,3 +56,11 @@ def test_the_orders_of_a_basket_and_its_target_have_all_decimals(watched: Watche
         assert words in text
     filled = [cell.strip() for cell in page.locator("tr[data-order] td:nth-child(3)").all_inner_texts()]
     assert sorted(filled) == ["0.3335", "12.25", "3"]
+
+
+def test_a_chart_of_days_offers_no_session(watched: Watched) -> None:
+    page = watched.open("now", "#price [data-groups]")
+    expect(page.get_by_label("Symbol", exact=True)).to_be_visible()
+    expect(page.get_by_label("Session", exact=True)).to_have_count(0)
+    answer = page.evaluate("fetch('/api/bars?view=all&sessions=1').then(answer => answer.json())")
+    assert (len(answer["bars"]), answer["sessions"]) == (2, [])  # whichever of two answers comes first

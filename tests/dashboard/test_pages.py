@@ -260,6 +260,8 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal
     dates = [date for date in last if date >= first]
     before = last[max(date for date in last if date < first)]
     cells = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
+    words = [f"{day.day} {day:%b %Y}" for day in map(date.fromisoformat, (dates[0], dates[-1]))]
+    expect(page.locator("#figures .note").first).to_contain_text(f"{words[0]} to {words[1]}, {len(dates)} of ")
     starts = [before, *(last[date] for date in dates)]
     moved = {date: last[date] - start for date, start in zip(dates, starts, strict=False)}
     assert dict(cells) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in moved.items()}

@@ -64,7 +64,7 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
     if spec is None:
         return BarsPage("", (), 0.0, 0.0, 0.0, 0.0, 0, "", (), (), (), 0, (), ())
     symbol = symbol_of(picture, spec, wish.symbol)
-    sessions = tuple(sessions_of(reader)) if wish.sessions else ()
+    sessions = tuple(sessions_of(reader)) if wish.sessions and spec.bar_interval_s < DAY_S else ()
     names = (*_names(spec, symbol), *entry(spec.name).indicators)
     symbol_drawn = "" if spec.chained else symbol  # of which fills are drawn
     unknown_names = [name for name in wish.panes if name not in (VOLUME, CONTRACT, *names)]

@@ -260,7 +260,7 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
           overview.refresh(true);
           go("from" in wish ? here() : {}, "seen");
         }),
-        answer.sessions.length > 1 && !days && chooser("Session", [["", "…"], ...[...answer.sessions].reverse().map((date) => [date, dated(date)])], "", (date) => date && go({ session: date }, "seen")),
+        answer.sessions.length > 1 && chooser("Session", [["", "…"], ...[...answer.sessions].reverse().map((date) => [date, dated(date)])], "", (date) => date && go({ session: date }, "seen")),
       ].filter(Boolean),
     );
     session();

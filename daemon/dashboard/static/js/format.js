@@ -67,8 +67,8 @@ export function span(seconds) {
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  const days = Math.floor(whole / 86400);
-  return days < 730 ? count(days, "day") : count(Math.floor(days / 365.25), "year");
+  const days = whole / 86400; // with a decimal, as `rltraderctl trades` says it
+  return days < 730 ? `${number(days, 1)} days` : count(Math.floor(days / 365.25), "year");
 }
 
 // How long ago that was; an event may be dated ahead of this host's clock, which says nothing of its age.

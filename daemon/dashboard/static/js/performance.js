@@ -119,7 +119,7 @@ function summed(found) {
   const told = found.sessions >= FEWEST;
   const within = found.marked_drawdown !== null && found.marked_drawdown - found.max_drawdown > 5e-5 ? `; ${percent(-found.marked_drawdown)} within days` : "";
   return [
-    el("p", { class: "note" }, `${found.first} to ${found.last}, ${counted(found)}.`),
+    el("p", { class: "note" }, `${dated(found.first)} to ${dated(found.last)}, ${counted(found)}.`),
     figures([
       ["P&L", gain(found.pnl_usd), `${usd(found.start_usd)} → ${usd(found.end_usd)}`],
       ["Return", change(found.share), found.annual === null ? "" : el("span", {}, change(found.annual), " a year")],

@@ -4,7 +4,7 @@
 import { PATTERNS, returnsChart } from "./charts.js";
 import { badge, card, chooser, el, empty, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { count, day, minute, number, percent, zone } from "./format.js";
+import { count, dated, day, minute, number, percent, zone } from "./format.js";
 import { change, opening, trouble } from "./parts.js";
 
 export const title = "Runs";
@@ -163,7 +163,7 @@ function lines(runs, chosen, pick) {
       { name: "Compare", of: (run) => box(run, chosen, pick) },
       { name: "State", of: state },
       { name: "Strategy", of: (run) => pair(run.strategy || "–", run.version) },
-      { name: "Data", of: (run) => pair(run.data || "–", run.figures ? `${run.figures.first} to ${run.figures.last}${run.synthetic ? ", made up" : ""}` : "") },
+      { name: "Data", of: (run) => pair(run.data || "–", run.figures ? `${dated(run.figures.first)} to ${dated(run.figures.last)}${run.synthetic ? ", made up" : ""}` : "") },
       { name: "Return", number: true, of: (run) => figure(run, (found) => change(found.share)) },
       { name: "Sharpe", number: true, of: (run) => figure(run, (found) => number(found.sharpe, 2)) },
       { name: "Drawdown", number: true, of: (run) => figure(run, (found) => percent(-found.max_drawdown)) },
