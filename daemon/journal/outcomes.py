@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
 
+from daemon.core.draft import CLOSED_BY_HAND
 from daemon.core.orders import TERMINAL
+from daemon.core.session import NEW_YORK
 from daemon.journal.reader import JournalReader
 from strategies.kit.quantity import Quantity, from_json, of_column
+from strategies.kit.units import SECOND_NS
 
 NO_CHANGE = "no_change"
 WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
@@ -166,7 +170,23 @@ def reasons(reader: JournalReader, row: sqlite3.Row, outcome: str) -> tuple[str,
         return (*denials, f"A rule decided: {_words(row['action'])}.")
     if row["resolved"] and row["resolved"] != row["action"]:
         return (*denials, f"With what was held then, {_words(row['action'])} means {_words(row['resolved'])}.")
-    return (*denials, "No order was wanted: nothing is to change.") if outcome == "hold" else denials
+    if outcome != "hold":
+        return denials
+    if closed := closed_by_hand(reader, row["time_ns"]):
+        return (*denials, f"No order was wanted, or only of {closed}: closed by hand, not bought back in this session.")
+    return (*denials, "No order was wanted: nothing is to change.")
+
+
+def closed_by_hand(reader: JournalReader, time_ns: int) -> str:
+    """Return the symbols that a person closed on the New York day of this time, up to it. Raises sqlite3.Error."""
+    day = datetime.fromtimestamp(time_ns / SECOND_NS, NEW_YORK).date()
+    begin_ns = int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * SECOND_NS
+    rows = reader.query(
+        "SELECT DISTINCT o.symbol FROM decisions AS d JOIN orders AS o ON o.work = d.work "
+        "WHERE d.action = ? AND d.time_ns BETWEEN ? AND ? ORDER BY o.symbol",
+        (CLOSED_BY_HAND, begin_ns, time_ns),
+    )
+    return ", ".join(row["symbol"] for row in rows)
 
 
 def _words(name: str | None) -> str:

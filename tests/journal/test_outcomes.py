@@ -93,6 +93,13 @@ def rows(empty: Any) -> Any:
     moves = [("AAA", 9, 1, 0, 5), ("AAA", 5, 1, 1, 5), ("BBB", 3, 2, 0, 6), ("BBB", 30, 3, 0, 20)]
     empty.table("moves", "symbol, held, seq, part, at_ns", *moves)
     empty.table("equity", "time_ns, cash_usd", (1, "1000"), (9, "0.2291"), (30, "7"))
+    noon_ns, day_ns = 1_733_245_200_000_000_000, 86_400_000_000_000  # 3 December 2024, 12:00 in New York
+    closed = [(7, "closed_by_hand", noon_ns, "7.1"), (8, "stop_loss", noon_ns, "8.1")]
+    closed += [(9, "closed_by_hand", noon_ns - day_ns, "9.1"), (10, "closed_by_hand", noon_ns + 2, "10.1")]
+    empty.table("decisions", "decision, action, time_ns, work", *closed)
+    empty.table(
+        "orders", "symbol, work", ("SPY", "7.1"), ("SPY", "7.1"), ("QQQ", "8.1"), ("IWM", "9.1"), ("DIA", "10.1")
+    )
     return empty
 
 
@@ -173,6 +180,11 @@ def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any
         ({"action": "BUY_CALL", "resolved": "HOLD"}, "hold", ("With what was held then, buy call means hold.",)),
         ({"resolved": None}, "hold", ("No order was wanted: nothing is to change.",)),
         ({"resolved": "HOLD"}, "hold", ("No order was wanted: nothing is to change.",)),
+        (
+            {"time_ns": 1_733_245_200_000_000_001},
+            "hold",
+            ("No order was wanted, or only of SPY: closed by hand, not bought back in this session.",),
+        ),
         ({"resolved": "HOLD"}, "ordered", ()),
         (
             {"target": '[{"symbol":"CCC","goal":2}]', "time_ns": 10},
@@ -184,7 +196,7 @@ def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any
 def test_why_nothing_more_became_of_a_decision_is_told_in_sentences(
     rows: Any, row: dict[str, Any], shown: str, expected: tuple[str, ...]
 ) -> None:
-    full: Any = {"kind": "policy", "action": "HOLD", "target": None} | row
+    full: Any = {"kind": "policy", "action": "HOLD", "target": None, "time_ns": 10} | row
     full["gates"] = json.dumps(row["gates"]) if "gates" in row else None
     full.setdefault("resolved", full["action"])
     assert reasons(rows, full, shown) == expected
