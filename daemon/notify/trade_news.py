@@ -124,15 +124,25 @@ class TradeNews:
             self._basket = basket["decision"]
             orders = reader.query(_ORDERS, (f"{self._basket}.*",))
             if orders:
-                cash = reader.query(_CASH, (basket["time_ns"],))
-                yield _basket(basket["time_ns"], orders, cash[0]["cash_usd"] if cash else "")
+                yield _basket(basket["time_ns"], orders, _cash(reader, basket["time_ns"]))
 
 
 _ORDERS = (
     "SELECT side, cost, filled + 0 = 0 AS unfilled FROM orders WHERE work GLOB ? AND reason = 'policy' "
     "ORDER BY client_order_id"
 )
-_CASH = "SELECT cash_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1"
+_CASH = "SELECT time_ns, cash_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1"
+_MOVED = "SELECT entered_usd, left_usd, fees_usd FROM moves WHERE time_ns > ? AND time_ns <= ?"
+
+
+def _cash(reader: JournalReader, time_ns: int) -> Decimal | None:
+    """Return the cash at a time: that of the newest record, and what was traded since. None without a record."""
+    records = reader.query(_CASH, (time_ns,))
+    if not records:
+        return None
+    moves = reader.query(_MOVED, (records[0]["time_ns"], time_ns))
+    traded = (Decimal(move["left_usd"]) - Decimal(move["entered_usd"]) - Decimal(move["fees_usd"]) for move in moves)
+    return Decimal(records[0]["cash_usd"]) + sum(traded)
 
 
 def _newest_basket(reader: JournalReader, before_ns: int) -> int:
@@ -142,14 +152,14 @@ def _newest_basket(reader: JournalReader, before_ns: int) -> int:
     return rows[0]["newest"] or 0
 
 
-def _basket(time_ns: int, orders: Sequence[sqlite3.Row], cash: str) -> TradeMessage:
+def _basket(time_ns: int, orders: Sequence[sqlite3.Row], cash: Decimal | None) -> TradeMessage:
     cost_bought, cost_sold = (
         sum(Decimal(order["cost"]) for order in orders if order["side"] == side) for side in (1, -1)
     )
     unfilled_count = sum(order["unfilled"] for order in orders)
     body = f"bought for {cost_bought:,.2f} USD, sold for {cost_sold:,.2f} USD"
     body += f", {unfilled_count} without a fill" if unfilled_count else ""
-    body += f"\nCash after it {Decimal(cash):,.2f} USD." if cash else ""
+    body += "" if cash is None else f"\nCash after it {cash:,.2f} USD."
     return TradeMessage("basket", f"basket of {plural(len(orders), 'order')}", f"{body}\n{_at(time_ns)}")
 
 

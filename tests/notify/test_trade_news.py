@@ -16,9 +16,11 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.notify.news import FILLS, TRADES, NewsReader, Notification
 from daemon.notify.trade_news import TradeNews
+from tests.support.core import fractions_desk
 from tests.support.desks.desk_at_work import at_work
 from tests.support.desks.desk_run import Desk, command, environment, rltraderd, tape_rows, write_tape
 from tests.support.paths import REPOSITORY
+from tests.support.toy.registered import registered
 
 LEFT = "SELECT count(*) FROM moves WHERE held = 0 AND opened_ns <> 0"
 SUM = "SELECT realized_usd FROM moves WHERE opened_ns = ? AND symbol = ?"
@@ -104,6 +106,18 @@ def test_a_daily_desk_tells_one_message_a_basket_with_its_orders_and_the_cash_af
         ((cash,),) = rows(state, "SELECT cash_usd FROM equity WHERE time_ns = ?", time_ns)
         assert message.title.endswith(f": basket of {orders[0][0]} orders")
         assert f"Cash after it {Decimal(str(cash)):,.2f} USD." in message.body
+
+
+def test_the_cash_after_a_basket_has_its_fills_before_the_next_record_of_the_equity(tmp_path: Path) -> None:
+    with registered(shelf=fractions_desk.__name__):
+        journal = fractions_desk.played().write(tmp_path)
+        with closing(sqlite3.connect(journal)) as db:
+            db.execute(
+                "DELETE FROM equity WHERE time_ns > (SELECT min(time_ns) FROM equity)"
+            )  # as live, a record a bar
+            db.commit()
+        told = [message.body for message in NewsReader(tmp_path, (TRADES,), 0).read() if message.what == "basket"]
+    assert "Cash after it 8,680.67 USD." in told[1]  # 8,441.65 at Monday's close + 40.02 + 234 - 35
 
 
 @pytest.mark.parametrize("option", [("--merge-s", "0"), ("--merge-s", "601")])
