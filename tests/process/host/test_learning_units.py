@@ -28,19 +28,19 @@ def settings(unit: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("unit", LEARNING)
 def test_a_unit_of_learning_has_no_network_and_no_key_of_the_broker(unit: str) -> None:
-    given = settings(unit)
-    assert (given["PrivateNetwork"], given["IPAddressDeny"]) == (["yes"], ["any"])
-    assert given["RestrictAddressFamilies"] == ["AF_UNIX"]
-    assert "IPAddressAllow" not in given
-    assert not [value for values in given.values() for value in values if "APCA" in value]
-    assert any("-/etc/rltrader" in value.split() for value in given["InaccessiblePaths"])
-    assert (given["LimitCORE"], given["CapabilityBoundingSet"]) == (["0"], [""])
+    directives = settings(unit)
+    assert (directives["PrivateNetwork"], directives["IPAddressDeny"]) == (["yes"], ["any"])
+    assert directives["RestrictAddressFamilies"] == ["AF_UNIX"]
+    assert "IPAddressAllow" not in directives
+    assert not [value for values in directives.values() for value in values if "APCA" in value]
+    assert any("-/etc/rltrader" in value.split() for value in directives["InaccessiblePaths"])
+    assert (directives["LimitCORE"], directives["CapabilityBoundingSet"]) == (["0"], [""])
 
 
 def test_the_trainer_sees_no_journal_and_writes_to_its_own_folder_and_the_store_alone() -> None:
-    given = settings(TRAINER)
-    assert given["InaccessiblePaths"] == ["-/etc/rltrader -/var/lib/rltrader"]
-    assert (given["ReadWritePaths"], given["StateDirectory"]) == (
+    directives = settings(TRAINER)
+    assert directives["InaccessiblePaths"] == ["-/etc/rltrader -/var/lib/rltrader"]
+    assert (directives["ReadWritePaths"], directives["StateDirectory"]) == (
         ["/var/lib/rltrader-models/online_dqn"],
         ["rltrader-trainer"],
     )
@@ -52,9 +52,9 @@ def test_the_clients_of_redis_may_enter_its_folder_and_each_has_its_own_password
     assert f"unixsocket {SOCKET}" in (SYSTEMD / "redis" / "redis.conf").read_text()
     passwords = []
     for unit in (PUBLISHER, TRAINER, "online.conf"):
-        given = settings(unit)
-        assert any("rltrader-redis" in value.split() for value in given["SupplementaryGroups"]), unit
-        (password,) = (value for value in given["LoadCredential"] if value.startswith("REDIS_PASSWORD:"))
+        directives = settings(unit)
+        assert any("rltrader-redis" in value.split() for value in directives["SupplementaryGroups"]), unit
+        (password,) = (value for value in directives["LoadCredential"] if value.startswith("REDIS_PASSWORD:"))
         passwords.append(password.rpartition("/")[2])
     users = set(re.findall(r"(?m)^user (\S+) on #", (SYSTEMD / "redis" / "users.acl").read_text()))
     assert len(set(passwords)) == 3
@@ -65,9 +65,9 @@ def test_the_clients_of_redis_may_enter_its_folder_and_each_has_its_own_password
 def test_every_user_and_group_of_the_units_is_made_at_the_installation() -> None:
     accounts = set(re.findall(r"(?m)^[ug] (\S+)", (SYSTEMD / "rltrader.sysusers").read_text()))
     for unit in (*LEARNING, "online.conf"):
-        given = settings(unit)
-        named = {*given.get("User", []), *given.get("Group", [])}
-        assert named | set(" ".join(given.get("SupplementaryGroups", [])).split()) <= accounts
+        directives = settings(unit)
+        names = {*directives.get("User", []), *directives.get("Group", [])}
+        assert names | set(" ".join(directives.get("SupplementaryGroups", [])).split()) <= accounts
 
 
 UNDER_THE_RULE = """

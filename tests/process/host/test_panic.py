@@ -48,13 +48,13 @@ def desk(tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
             monkeypatch.delenv(name)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    with stage(tape, DAY, "10:30", tmp_path, FIXTURE_MODELS, rate=RATE) as made:
-        held = near_the_money(made)
-        for symbol in held:
-            place(made, symbol=symbol, qty="3", side="buy", type="market")
-        until(lambda: made.held() == dict.fromkeys(held, 3), "both positions")
-        place(made, symbol=held[0], qty="1", side="sell", type="limit", limit_price="900")
-        yield made
+    with stage(tape, DAY, "10:30", tmp_path, FIXTURE_MODELS, rate=RATE) as new_desk:
+        symbols = near_the_money(new_desk)
+        for symbol in symbols:
+            place(new_desk, symbol=symbol, qty="3", side="buy", type="market")
+        until(lambda: new_desk.held() == dict.fromkeys(symbols, 3), "both positions")
+        place(new_desk, symbol=symbols[0], qty="1", side="sell", type="limit", limit_price="900")
+        yield new_desk
 
 
 def near_the_money(desk: Stage) -> list[str]:
@@ -213,13 +213,13 @@ def test_what_remains_at_the_end_is_told_with_exit_code_1(
 ) -> None:
     monkeypatch.setattr(rescue, "DEADLINE_S", 0.5)
     desk.server.faults.add("http_error", times=1000, where={"method": "DELETE"})
-    held = desk.held()
+    positions = desk.held()
     lines = panic(desk, capsys, 1).splitlines()
     assert {line for line in lines if line.startswith("NOT flat: position")} == {
-        f"NOT flat: position 3 {symbol}" for symbol in held
+        f"NOT flat: position 3 {symbol}" for symbol in positions
     }
     assert sum(line.startswith("NOT flat: order ") for line in lines) == 1
-    assert desk.held() == held
+    assert desk.held() == positions
 
 
 def test_without_keys_or_with_a_wrong_configuration_nothing_is_touched(

@@ -47,7 +47,7 @@ def host(tmp_path: Path) -> Path:
 
 
 def make(source: Path, host: Path, target: str = "install", code: int = 0) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["make", target, f"DESTDIR={host.parent.parent}"],
         cwd=source,
         capture_output=True,
@@ -55,8 +55,8 @@ def make(source: Path, host: Path, target: str = "install", code: int = 0) -> st
         timeout=120,
         check=False,
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout
 
 
 def leads(host: Path, link: str) -> str:
@@ -87,10 +87,10 @@ def test_a_second_install_switches_and_leaves_the_former_release_as_it_is(source
     assert second != first
     assert (code(host, "current"), code(host, "former")) == ("second", "first")
     assert content(host / first) == before
-    known = content(host / second)
+    contents = content(host / second)
     assert "it is there already" in make(source, host)  # the same once more
     assert (leads(host, "current"), leads(host, "former")) == (second, first)
-    assert content(host / second) == known
+    assert content(host / second) == contents
     assert (host / first / "code").read_text() != (host / second / "code").read_text()
 
 
@@ -126,8 +126,8 @@ def test_prune_removes_what_no_link_names_and_no_process_uses(source: Path, host
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)  # as a daemon that runs has its libraries
     output = make(source, host, "prune")
     assert f"{releases[1]} stays: a process runs from it" in output
-    left = {f"releases/{path.name}" for path in (host / "releases").iterdir()}
-    assert left == set(releases[1:])
+    folders = {f"releases/{path.name}" for path in (host / "releases").iterdir()}
+    assert folders == set(releases[1:])
     mapped.close()
     make(source, host, "prune")
     assert {f"releases/{path.name}" for path in (host / "releases").iterdir()} == set(releases[2:])

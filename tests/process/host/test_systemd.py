@@ -157,7 +157,7 @@ def test_the_units_that_sign_heads_differ_in_their_paths_alone() -> None:
 
 
 def test_what_the_unit_runs_signs_the_newest_head_and_verify_takes_it(tmp_path: Path) -> None:
-    ran = rltraderd(
+    run = rltraderd(
         "--dry-run",
         "--bars",
         write_tape(tmp_path / "t.csv", tape_rows(1, 20, 1)),
@@ -165,7 +165,7 @@ def test_what_the_unit_runs_signs_the_newest_head_and_verify_takes_it(tmp_path: 
         tmp_path / "s",
         cwd=tmp_path,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert run.returncode == 0, run.stderr
     public = rltraderctl("models", "keygen", tmp_path / "heads.pem", cwd=tmp_path)
     (tmp_path / "heads.pub").write_text(public.stdout)
     (tmp_path / "log").mkdir(mode=0o755)
@@ -179,8 +179,8 @@ def test_what_the_unit_runs_signs_the_newest_head_and_verify_takes_it(tmp_path: 
     for place, here in places.items():
         line[-1] = line[-1].replace(place, here)
     for _ in range(2):
-        done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stderr
+        unit_run = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+        assert unit_run.returncode == 0, unit_run.stderr
     signed = tmp_path / "log" / "desk"
     result = rltraderctl(
         "verify",
@@ -194,8 +194,8 @@ def test_what_the_unit_runs_signs_the_newest_head_and_verify_takes_it(tmp_path: 
     )
     assert (result.returncode, "published heads: 2 agree" in result.stdout) == (0, True), result.stdout + result.stderr
     (tmp_path / "s" / "journal.sqlite").unlink()
-    done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, len(signed.read_text().splitlines())) == (EXIT_CODE, 2)  # the unit fails, and says so
+    unit_run = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    assert (unit_run.returncode, len(signed.read_text().splitlines())) == (EXIT_CODE, 2)  # the unit fails, and says so
 
 
 def test_the_panic_unit_lives_in_the_daemon_s_sandbox() -> None:
@@ -241,16 +241,16 @@ def under_the_rule(environment: dict[str, str]) -> subprocess.CompletedProcess[s
 
 
 def test_the_model_runs_where_no_memory_may_become_executable() -> None:
-    done = under_the_rule({})
-    if done.returncode == 77:
+    result = under_the_rule({})
+    if result.returncode == 77:
         pytest.skip("needs Linux 6.3 or newer, which can refuse executable memory to one process")
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("unit", [DAEMON, DESK])
 def test_onnxruntime_keeps_no_usage_data_below_the_state_directory(unit: str, tmp_path: Path) -> None:
-    given = dict(value.split("=") for key, value in settings(unit) if key == "Environment")
-    under_the_rule({"HOME": str(tmp_path), "ORT_DISABLE_TELEMETRY": "0"} | given)  # the unit's own word counts
+    variables = dict(value.split("=") for key, value in settings(unit) if key == "Environment")
+    under_the_rule({"HOME": str(tmp_path), "ORT_DISABLE_TELEMETRY": "0"} | variables)  # the unit's own word counts
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -287,7 +287,7 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
 
 def test_the_manuals_name_only_files_that_are_there_and_every_drop_in() -> None:
     manual = "".join((REPOSITORY / "docs" / name).read_text() for name in ("TRADING_HOST.md", "JOURNAL.md"))
-    named = set(re.findall(r"/opt/rltrader/((?:systemd|docs)/[\w.@-]+)", manual))
-    assert {name for name in named if not (REPOSITORY / name).is_file()} == set()
-    assert {f"systemd/{path.name}" for path in SYSTEMD.glob("*.conf")} <= named
+    paths = set(re.findall(r"/opt/rltrader/((?:systemd|docs)/[\w.@-]+)", manual))
+    assert {name for name in paths if not (REPOSITORY / name).is_file()} == set()
+    assert {f"systemd/{path.name}" for path in SYSTEMD.glob("*.conf")} <= paths
     assert set(re.findall(r"\b(rltrader[\w-]*)@[\w%-]+", manual)) == {"rltraderd", "rltrader-panic", "rltrader-heads"}

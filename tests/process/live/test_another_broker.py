@@ -95,10 +95,10 @@ def test_a_desk_trades_at_a_broker_of_three_hundred_lines_and_is_stopped_flat(tm
         process.send_signal(signal.SIGTERM)
         assert clock.wait(lambda _: None, lambda: process.poll() is not None, 600)
         assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
-    account, ours = json.loads((tmp_path / "state" / BOOK).read_text()), books(tmp_path / "state")
-    assert (account["held"], ours.state.book.positions, ours.state.orders) == ({}, {}, {})
-    assert Decimal(account["cash"]) == ours.state.book.cash != CASH
-    assert len(ours.fills) % 2 == 0
+    account, desk_books = json.loads((tmp_path / "state" / BOOK).read_text()), books(tmp_path / "state")
+    assert (account["held"], desk_books.state.book.positions, desk_books.state.orders) == ({}, {}, {})
+    assert Decimal(account["cash"]) == desk_books.state.book.cash != CASH
+    assert len(desk_books.fills) % 2 == 0
     modules = set((tmp_path / "modules").read_text().split())
     assert "daemon.app.live" in modules
     assert {name for name in modules if "alpaca" in name.split(".")} == set()

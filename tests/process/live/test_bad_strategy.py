@@ -34,32 +34,32 @@ def test_a_strategy_that_fails_while_it_holds_is_not_asked_again_and_what_it_hol
     bad = another_release(tmp_path / "bad", RULE, failing + RULE, STRATEGY)
     guard = bad / "daemon" / "host" / "hang.py"
     guard.write_text(guard.read_text().replace("LAST_S = 50.0", "LAST_S = 6.0"))
-    with stage(bundled, DAY, "11:30", tmp_path / "desk", lively) as played:
+    with stage(bundled, DAY, "11:30", tmp_path / "desk", lively) as desk:
         tables = ({"policy": {"hang_s": 3}},)
-        ended = 0
-        daemon = played.start(release=bad, tables=tables)
-        while "quarantine" not in played.halts():
+        ends = 0
+        daemon = desk.start(release=bad, tables=tables)
+        while "quarantine" not in desk.halts():
             if daemon.returncode is not None:
                 assert daemon.returncode == 1
-                ended += 1
-                assert ended <= 2, (played.folder / "log").read_text()[-3000:]
-                daemon = played.start(release=bad, tables=tables)
-            played.clock.pass_s(1.0)
-        assert ended == 1
-        (halt,) = [line for line in played.read_log("halted") if line["reason"] == "quarantine"]
+                ends += 1
+                assert ends <= 2, (desk.folder / "log").read_text()[-3000:]
+                daemon = desk.start(release=bad, tables=tables)
+            desk.clock.pass_s(1.0)
+        assert ends == 1
+        (halt,) = [line for line in desk.read_log("halted") if line["reason"] == "quarantine"]
         assert "option_scalper.py" in str(halt) or fault not in ("hangs", "hangs in C")
-        assert played.held()
-        orders = len(played.posts())
-        played.until_true(lambda: not played.held(), "it is left")
-        assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
-        assert {post["side"] for post in played.posts()[orders:]} <= {"sell"}
-        assert (played.state_dir / FILE).read_text() == ""
-        assert played.books().state.risk.strategy_off
-        assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
-        played.until_time(new_york_ns(DAY, "13:01"))
+        assert desk.held()
+        orders = len(desk.posts())
+        desk.until_true(lambda: not desk.held(), "it is left")
+        assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+        assert {post["side"] for post in desk.posts()[orders:]} <= {"sell"}
+        assert (desk.state_dir / FILE).read_text() == ""
+        assert desk.books().state.risk.strategy_off
+        assert ctl.main(["resume", "--state-dir", str(desk.state_dir), "--reason", "it is mended"]) == 0
+        desk.until_time(new_york_ns(DAY, "13:01"))
         assert daemon.returncode is None  # flat, it does not fail
         daemon.terminate()
         assert daemon.wait(60) == 0
-        state = played.books().state
+        state = desk.books().state
         assert (state.risk.halt, state.risk.strategy_off) == (None, False)
-        assert differences(played.books(), played.account) == []
+        assert differences(desk.books(), desk.account) == []

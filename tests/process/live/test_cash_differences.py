@@ -17,69 +17,69 @@ TEN_MINUTES: Table = {"broker": {"cash_halt_min": 10}}
 MINUTE_NS = 60_000_000_000
 
 
-def soon(played: Stage, reached: Callable[[], bool], what: str) -> None:
+def soon(desk: Stage, reached: Callable[[], bool], goal: str) -> None:
     """Return when `reached`, looked at every ten virtual seconds for twenty minutes."""
     for _ in range(120):
         if reached():
             return
-        played.alive()
-        played.clock.pass_s(10)
-    raise AssertionError(f"waited twenty minutes of virtual time for this: {what}")
+        desk.alive()
+        desk.clock.pass_s(10)
+    raise AssertionError(f"waited twenty minutes of virtual time for this: {goal}")
 
 
-def taken(played: Stage, usd: str) -> None:
+def take_cash(desk: Stage, usd: str) -> None:
     """The broker takes cash and does not say what for."""
 
     def take() -> None:
-        played.account.cash -= Decimal(usd)
+        desk.account.cash -= Decimal(usd)
 
-    played.server.call(take)
-    soon(played, lambda: f"cash: broker {played.account.cash} USD" in differences(played), "it is noticed")
+    desk.server.call(take)
+    soon(desk, lambda: f"cash: broker {desk.account.cash} USD" in differences(desk), "it is noticed")
 
 
-def explained(played: Stage, usd: str) -> None:
+def explained(desk: Stage, usd: str) -> None:
     """The line of what was taken comes."""
     row = {"activity_type": "FEE", "net_amount": f"-{usd}", "date": DAY, "status": "executed", "description": "Fees"}
-    played.server.call(played.account.note, played.clock.now_ns(), row)
-    soon(played, lambda: played.books().state.risk.reconciled, "book and broker agree")
+    desk.server.call(desk.account.note, desk.clock.now_ns(), row)
+    soon(desk, lambda: desk.books().state.risk.reconciled, "book and broker agree")
 
 
-def differences(played: Stage) -> str:
-    return differences_of(played.books().state)
+def differences(desk: Stage) -> str:
+    return differences_of(desk.books().state)
 
 
-def halted(played: Stage) -> str:
-    halt = played.books().state.risk.halt
+def halted(desk: Stage) -> str:
+    halt = desk.books().state.risk.halt
     return "" if halt is None else halt.reason
 
 
-def alarms(played: Stage) -> list[str]:
-    return [line["alarm"] for line in played.read_log("alarm")]
+def alarms(desk: Stage) -> list[str]:
+    return [line["alarm"] for line in desk.read_log("alarm")]
 
 
 def test_unexplained_cash_halts_only_after_its_minutes_of_a_session_and_its_line_ends_it(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    with stage(bundled, DAY, "09:00", tmp_path, lively, TEN_MINUTES) as played:
-        played.start()
-        soon(played, lambda: bool(played.read_log("run_started")), "the start")
-        soon(played, lambda: played.books().state.risk.reconciled, "book and broker agree")
-        taken(played, "5.00")  # before the open, for longer than the ten minutes
-        played.until_time(new_york_ns(DAY, "09:25"))
-        assert (halted(played), "cash_unexplained" in alarms(played)) == ("", True)
-        explained(played, "5.00")
-        played.until_time(new_york_ns(DAY, "09:40"))
-        taken(played, "7.00")  # in the session, for five of them
-        played.until_time(new_york_ns(DAY, "09:45"))
-        assert (halted(played), played.books().state.risk.reconciled) == ("", False)
-        explained(played, "7.00")
-        assert halted(played) == ""
-        played.until_time(new_york_ns(DAY, "09:48"))
-        taken_ns = played.clock.now_ns()
-        taken(played, "9.00")  # for good
-        soon(played, lambda: bool(halted(played)), "the halt")
-        halt = played.books().state.risk.halt
+    with stage(bundled, DAY, "09:00", tmp_path, lively, TEN_MINUTES) as desk:
+        desk.start()
+        soon(desk, lambda: bool(desk.read_log("run_started")), "the start")
+        soon(desk, lambda: desk.books().state.risk.reconciled, "book and broker agree")
+        take_cash(desk, "5.00")  # before the open, for longer than the ten minutes
+        desk.until_time(new_york_ns(DAY, "09:25"))
+        assert (halted(desk), "cash_unexplained" in alarms(desk)) == ("", True)
+        explained(desk, "5.00")
+        desk.until_time(new_york_ns(DAY, "09:40"))
+        take_cash(desk, "7.00")  # in the session, for five of them
+        desk.until_time(new_york_ns(DAY, "09:45"))
+        assert (halted(desk), desk.books().state.risk.reconciled) == ("", False)
+        explained(desk, "7.00")
+        assert halted(desk) == ""
+        desk.until_time(new_york_ns(DAY, "09:48"))
+        taken_ns = desk.clock.now_ns()
+        take_cash(desk, "9.00")  # for good
+        soon(desk, lambda: bool(halted(desk)), "the halt")
+        halt = desk.books().state.risk.halt
         assert halt is not None
         assert halt.reason == "cash_difference"
         assert 10 <= (halt.since_ns - taken_ns) / MINUTE_NS <= 13, new_york_time(halt.since_ns)  # a report each minute
-        assert played.posts() == []
+        assert desk.posts() == []

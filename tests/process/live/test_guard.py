@@ -42,18 +42,18 @@ NOBODY: Mapping[str, int] = {}
 ON_ITS_WAY_S = 0.5  # a request that was sent before the daemon was stopped
 
 
-def watched(folder: Path, act: str) -> Table:
+def watch_table(folder: Path, act: str) -> Table:
     drop = folder / "drop"
     drop.mkdir(parents=True)
     return {"guard": {"prefix": "guard", "drop_dir": str(drop), "act": act, **QUICK}}
 
 
 @contextlib.contextmanager
-def guarding(played: Stage, addresses: Mapping[str, str] = NONE) -> Iterator[Path]:
+def guarding(desk: Stage, addresses: Mapping[str, str] = NONE) -> Iterator[Path]:
     """`rltrader-guard` with the desk's own configuration, but for these addresses; yields the file of its log."""
-    log = played.folder / "guard.log"
+    log = desk.folder / "guard.log"
     command = module_command(
-        "daemon.guard", "--config", played.folder / "config.toml", "--state-dir", played.folder / "guard"
+        "daemon.guard", "--config", desk.folder / "config.toml", "--state-dir", desk.folder / "guard"
     )
     with log.open("w") as out:
         process = subprocess.Popen(command, stderr=out, env={**os.environ, **SECRETS, **addresses})
@@ -69,132 +69,136 @@ def logged(log: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == event]
 
 
-def working(played: Stage, side: str) -> dict[str, int]:
+def working(desk: Stage, side: str) -> dict[str, int]:
     """The server's open orders of one side: name -> quantity."""
-    orders = played.server.call(lambda: list(played.account.working.values()))
+    orders = desk.server.call(lambda: list(desk.account.working.values()))
     return {order.client_order_id: int(order.qty or 0) for order in orders if order.side == side}
 
 
-def remembered(played: Stage) -> dict[str, int]:
+def remembered(desk: Stage) -> dict[str, int]:
     """Symbol -> quantity that the newest heartbeat told the guard with a stop's price; {} before the first."""
     with contextlib.suppress(OSError):
-        kept = json.loads((played.folder / "guard" / "paper-1.json").read_text())
-        return {symbol: held for symbol, (held, _, stop, _) in kept["beat"]["holds"].items() if stop is not None}
+        memory = json.loads((desk.folder / "guard" / "paper-1.json").read_text())
+        return {
+            symbol: quantity for symbol, (quantity, _, stop, _) in memory["beat"]["holds"].items() if stop is not None
+        }
     return {}
 
 
-def killed_while_told(played: Stage, others: Mapping[str, int] = NOBODY) -> bool:
+def killed_while_told(desk: Stage, foreign_shares: Mapping[str, int] = NOBODY) -> bool:
     """Kill the daemon if all that it holds, and nothing else, was told to the guard; it goes on otherwise.
 
     It stands still while this is looked at: it trades each minute, which is a second here. What it sent before is
     answered before the second look, which has to see the same.
     """
-    daemon = played.daemons[-1]
+    daemon = desk.daemons[-1]
     daemon.pause(stopped=True)
-    if is_told(played, others):
+    if is_told(desk, foreign_shares):
         time.sleep(ON_ITS_WAY_S)
-        if is_told(played, others):
-            kill(played)
+        if is_told(desk, foreign_shares):
+            kill(desk)
             return True
     daemon.pause(stopped=False)
     return False
 
 
-def is_told(played: Stage, others: Mapping[str, int]) -> bool:
+def is_told(desk: Stage, foreign_shares: Mapping[str, int]) -> bool:
     """Whether the guard knows all that the desk holds, with stops for all of it and no other order at work."""
-    held = of_desk(played, others)
-    return remembered(played) == held != {} and not working(played, "buy") and covered(played, others)
+    positions = of_desk(desk, foreign_shares)
+    return remembered(desk) == positions != {} and not working(desk, "buy") and covered(desk, foreign_shares)
 
 
-def covered(played: Stage, others: Mapping[str, int] = NOBODY) -> bool:
+def covered(desk: Stage, foreign_shares: Mapping[str, int] = NOBODY) -> bool:
     """Whether orders to sell just what the desk holds are at work."""
-    return sorted(working(played, "sell").values()) == sorted(of_desk(played, others).values())
+    return sorted(working(desk, "sell").values()) == sorted(of_desk(desk, foreign_shares).values())
 
 
-def of_desk(played: Stage, others: Mapping[str, int]) -> dict[str, Quantity]:
+def of_desk(desk: Stage, foreign_shares: Mapping[str, int]) -> dict[str, Quantity]:
     """What the server's book holds beside `others`."""
     return {
-        symbol: held - others.get(symbol, 0) for symbol, held in played.held().items() if held != others.get(symbol)
+        symbol: quantity - foreign_shares.get(symbol, 0)
+        for symbol, quantity in desk.held().items()
+        if quantity != foreign_shares.get(symbol)
     }
 
 
-def cancel_all(played: Stage) -> None:
+def cancel_all(desk: Stage) -> None:
     """Cancel what works, on the server's thread."""
-    for order in tuple(played.account.working.values()):
-        played.server.server.matching.cancel(played.account, order)
+    for order in tuple(desk.account.working.values()):
+        desk.server.server.matching.cancel(desk.account, order)
 
 
-def kill(played: Stage) -> None:
-    played.daemons[-1].kill()
-    played.daemons[-1].wait(10)
+def kill(desk: Stage) -> None:
+    desk.daemons[-1].kill()
+    desk.daemons[-1].wait(10)
 
 
 def test_a_guard_protects_what_a_killed_daemon_held_and_the_next_one_takes_it_over(tmp_path: Path) -> None:
-    rules: Table = {**watched(tmp_path, "protect"), "sizing": {"stop_loss": 0.2, "take_profit": 5.0}}
-    with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as played:
-        played.start(environment=SECRETS)
-        until(lambda: bool(played.held()) and bool(working(played, "sell")), "a share is held, and its stop rests")
-        with guarding(played) as log:
+    rules: Table = {**watch_table(tmp_path, "protect"), "sizing": {"stop_loss": 0.2, "take_profit": 5.0}}
+    with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as desk:
+        desk.start(environment=SECRETS)
+        until(lambda: bool(desk.held()) and bool(working(desk, "sell")), "a share is held, and its stop rests")
+        with guarding(desk) as log:
             until(lambda: bool(json.loads((tmp_path / "drop" / "paper-1.heartbeat.json").read_text())["holds"]), "told")
-            until(lambda: killed_while_told(played), "the guard knows what is held when the daemon dies")
-            assert played.held()
-            played.server.call(partial(cancel_all, played))  # somebody cancels its stop
-            until(lambda: covered(played), "the guard's stops rest")
-            names = set(working(played, "sell"))
+            until(lambda: killed_while_told(desk), "the guard knows what is held when the daemon dies")
+            assert desk.held()
+            desk.server.call(partial(cancel_all, desk))  # somebody cancels its stop
+            until(lambda: covered(desk), "the guard's stops rest")
+            names = set(working(desk, "sell"))
             assert all(name.startswith("guard-") for name in names)
             assert len(logged(log, "desk_silent")) == 1
-            played.start(environment=SECRETS)
-            until(lambda: "guard_acted" in [line["alarm"] for line in played.read_log("alarm")], "it takes them over")
+            desk.start(environment=SECRETS)
+            until(lambda: "guard_acted" in [line["alarm"] for line in desk.read_log("alarm")], "it takes them over")
             until(lambda: bool(logged(log, "desk_heard")), "the guard hears it")
-        assert played.halts() == []
+        assert desk.halts() == []
 
 
 def test_a_flat_account_of_a_killed_daemon_is_fenced_until_a_resume(tmp_path: Path) -> None:
-    rules = watched(tmp_path, "protect")
-    with online_stage("08:00", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as played:
-        played.start(environment=SECRETS)
+    rules = watch_table(tmp_path, "protect")
+    with online_stage("08:00", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as desk:
+        desk.start(environment=SECRETS)
         until((tmp_path / "drop" / "paper-1.heartbeat.json").exists, "the desk lives")
-        with guarding(played):
-            until((played.folder / "guard" / "paper-1.json").exists, "the guard remembers the heartbeat")
-            kill(played)
-            until(lambda: bool(played.account.configuration["suspend_trade"]), "the account is fenced")
-            played.start(environment=SECRETS)
-            until(lambda: "fenced" in played.halts(), "it stands halted")
-            rltraderctl("resume", "--state-dir", played.state_dir, "--reason", "the host is back", cwd=tmp_path)
-            until(lambda: not played.account.configuration["suspend_trade"], "the fence is lifted")
+        with guarding(desk):
+            until((desk.folder / "guard" / "paper-1.json").exists, "the guard remembers the heartbeat")
+            kill(desk)
+            until(lambda: bool(desk.account.configuration["suspend_trade"]), "the account is fenced")
+            desk.start(environment=SECRETS)
+            until(lambda: "fenced" in desk.halts(), "it stands halted")
+            rltraderctl("resume", "--state-dir", desk.state_dir, "--reason", "the host is back", cwd=tmp_path)
+            until(lambda: not desk.account.configuration["suspend_trade"], "the fence is lifted")
 
 
 def test_behind_a_gateway_a_guards_stop_is_its_desks_again_after_the_host_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person holds the symbol too: none of that is touched."""
-    rules: Table = {**watched(tmp_path, "protect"), "sizing": {"stop_loss": 0.2, "take_profit": 5.0}}
-    with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as played:
+    rules: Table = {**watch_table(tmp_path, "protect"), "sizing": {"stop_loss": 0.2, "take_profit": 5.0}}
+    with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), rules, rate=RATE) as desk:
         for symbol, quantity in PERSONS.items():
-            played.server.by_hand("place", symbol=symbol, qty=str(quantity), side="buy")
-        until(lambda: played.held() == PERSONS, "a person holds both")
-        settings = behind(played, tmp_path, monkeypatch)
+            desk.server.by_hand("place", symbol=symbol, qty=str(quantity), side="buy")
+        until(lambda: desk.held() == PERSONS, "a person holds both")
+        settings = behind(desk, tmp_path, monkeypatch)
         pair = client_keys(settings)["a"]
         secrets = {"GUARD_KEY": KEY, **dict(zip(KEY_NAMES, (pair.key, pair.secret), strict=True))}
         at_gateway: Table = {"alpaca": served_at(f"http://127.0.0.1:{settings.gateway.port}")}
-        at_broker = served_at(played.server.trading_url)
-        gateway = begun(played, tmp_path)
-        played.start(environment=secrets, tables=(at_gateway,))
-        until(lambda: bool(of_desk(played, PERSONS)) and bool(working(played, "sell")), "a share, and its stop")
-        with guarding(played, {f"RLTRADER_ALPACA__{name.upper()}": url for name, url in at_broker.items()}):
-            until(lambda: killed_while_told(played, PERSONS), "the guard knows what is held when the host dies")
+        at_broker = served_at(desk.server.trading_url)
+        gateway = start_gateway(desk, tmp_path)
+        desk.start(environment=secrets, tables=(at_gateway,))
+        until(lambda: bool(of_desk(desk, PERSONS)) and bool(working(desk, "sell")), "a share, and its stop")
+        with guarding(desk, {f"RLTRADER_ALPACA__{name.upper()}": url for name, url in at_broker.items()}):
+            until(lambda: killed_while_told(desk, PERSONS), "the guard knows what is held when the host dies")
             gateway.kill()
             gateway.wait(10)
-            played.server.call(partial(cancel_all, played))
-            until(lambda: covered(played, PERSONS), "the guard's stops rest")
-            gateway = begun(played, tmp_path)
-            played.start(environment=secrets, tables=(at_gateway,))
-            until(lambda: "guard_acted" in [line["alarm"] for line in played.read_log("alarm")], "it takes them over")
-        assert played.halts() == []
-        daemon = played.daemons[-1]
+            desk.server.call(partial(cancel_all, desk))
+            until(lambda: covered(desk, PERSONS), "the guard's stops rest")
+            gateway = start_gateway(desk, tmp_path)
+            desk.start(environment=secrets, tables=(at_gateway,))
+            until(lambda: "guard_acted" in [line["alarm"] for line in desk.read_log("alarm")], "it takes them over")
+        assert desk.halts() == []
+        daemon = desk.daemons[-1]
         daemon.terminate()
         assert daemon.wait(60) == 0
-        assert all(played.held()[symbol] >= quantity for symbol, quantity in PERSONS.items())
+        assert all(desk.held()[symbol] >= quantity for symbol, quantity in PERSONS.items())
         gateway.terminate()
         assert gateway.wait(60) == 0
         assert verify(Path(settings.gateway.state_dir) / FILE).difference == ""
@@ -203,23 +207,23 @@ def test_behind_a_gateway_a_guards_stop_is_its_desks_again_after_the_host_died(
 PERSONS = {"SPY": 7, "QQQ": 7}
 
 
-def behind(played: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> GatewaySettings:
+def behind(desk: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> GatewaySettings:
     """The file and keys of a gateway in front of the stage's server, with the sub-account `a`."""
-    for key, value in played.clock.settings().items():
+    for key, value in desk.clock.settings().items():
         monkeypatch.setenv(f"RLTRADER_CLOCK__{key.upper()}", str(value))
     file, state = folder / "gateway.toml", str(folder / "gateway")
-    request = SetupRequest(file, ("a:40000:shares",), False, played.server.trading_url, free_port(), state)
-    asyncio.run(init(request, keys_of(played.server.server)))
+    request = SetupRequest(file, ("a:40000:shares",), False, desk.server.trading_url, free_port(), state)
+    asyncio.run(init(request, keys_of(desk.server.server)))
     text = file.read_text()
     assert text.count('guard_prefix = ""') == 1
     file.write_text(text.replace('guard_prefix = ""', 'guard_prefix = "guard"'))
     return load_gateway(file)
 
 
-def begun(played: Stage, folder: Path) -> Daemon:
+def start_gateway(desk: Stage, folder: Path) -> Daemon:
     """The gateway's process; it is ended with the stage."""
     variables = {**KEYS, "RUNTIME_DIRECTORY": str(folder)}
     arguments = ["--config", str(folder / "gateway.toml")]
-    gateway = Daemon(arguments, variables, folder / "gateway.log", clock=played.clock, program="daemon.gateway.command")
-    played.daemons.insert(0, gateway)
+    gateway = Daemon(arguments, variables, folder / "gateway.log", clock=desk.clock, program="daemon.gateway.command")
+    desk.daemons.insert(0, gateway)
     return gateway

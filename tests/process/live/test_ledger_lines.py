@@ -17,26 +17,26 @@ DAY = "2024-11-01"
 LISTENING: Table = {"alpaca": {"activity_stream": True}}
 
 
-def soon(played: Stage, reached: Callable[[], bool], what: str) -> None:
+def soon(desk: Stage, reached: Callable[[], bool], goal: str) -> None:
     """Return when `reached`, looked at every ten virtual seconds for twenty minutes."""
     for _ in range(120):
         if reached():
             return
-        played.alive()
-        played.clock.pass_s(10)
-    raise AssertionError(f"waited twenty minutes of virtual time for this: {what}")
+        desk.alive()
+        desk.clock.pass_s(10)
+    raise AssertionError(f"waited twenty minutes of virtual time for this: {goal}")
 
 
-def halted(played: Stage) -> str:
-    halt = played.books().state.risk.halt
+def halted(desk: Stage) -> str:
+    halt = desk.books().state.risk.halt
     return "" if halt is None else halt.reason
 
 
-def agrees(played: Stage) -> bool:
-    state = played.books().state
-    held = {symbol: Decimal(position.quantity) for symbol, position in state.book.positions.items()}
-    there = {symbol: position.qty for symbol, position in played.account.positions.items()}
-    return state.risk.reconciled and (state.book.cash, held) == (played.account.cash, there)
+def agrees(desk: Stage) -> bool:
+    state = desk.books().state
+    positions = {symbol: Decimal(position.quantity) for symbol, position in state.book.positions.items()}
+    there = {symbol: position.qty for symbol, position in desk.account.positions.items()}
+    return state.risk.reconciled and (state.book.cash, positions) == (desk.account.cash, there)
 
 
 @pytest.mark.parametrize("kind", ["trade_correct", "trade_bust"])
@@ -44,36 +44,36 @@ def agrees(played: Stage) -> bool:
 def test_a_correction_of_hundreds_of_dollars_that_its_order_does_not_show_halts_nothing(
     bundled: Tape, lively: Path, tmp_path: Path, kind: str, tables: Table
 ) -> None:
-    with stage(bundled, DAY, "09:25", tmp_path, lively, tables) as played:
-        played.start()
-        played.until_time(new_york_ns(DAY, "10:45"))
-        soon(played, lambda: any(trade.execution_id for trade in played.account.trades), "a fill")
+    with stage(bundled, DAY, "09:25", tmp_path, lively, tables) as desk:
+        desk.start()
+        desk.until_time(new_york_ns(DAY, "10:45"))
+        soon(desk, lambda: any(trade.execution_id for trade in desk.account.trades), "a fill")
         if tables:  # either stream names the fill, where several are alike
-            played.server.faults.add("update_lost", where={"event": kind})
-        played.server.faults.add(kind, shift="0.70", order_kept=True)
-        soon(played, lambda: any(row.amends for row in played.account.activities), "the correction")
-        before = played.clock.now_ns()
-        played.until_time(before + 45 * 60 * 10**9)  # `cash_halt_min` is 30
-        soon(played, lambda: agrees(played), "book and broker agree")
+            desk.server.faults.add("update_lost", where={"event": kind})
+        desk.server.faults.add(kind, shift="0.70", order_kept=True)
+        soon(desk, lambda: any(row.amends for row in desk.account.activities), "the correction")
+        before = desk.clock.now_ns()
+        desk.until_time(before + 45 * 60 * 10**9)  # `cash_halt_min` is 30
+        soon(desk, lambda: agrees(desk), "book and broker agree")
         assert (
-            halted(played),
-            [line["alarm"] for line in played.read_log("alarm") if line["alarm"].startswith("cash")],
+            halted(desk),
+            [line["alarm"] for line in desk.read_log("alarm") if line["alarm"].startswith("cash")],
         ) == ("", [])
 
 
 def test_a_session_with_a_faulty_stream_of_activities_ends_with_the_broker_s_books(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    with stage(bundled, DAY, "09:25", tmp_path, lively, LISTENING) as played:
+    with stage(bundled, DAY, "09:25", tmp_path, lively, LISTENING) as desk:
         for kind in ("activity_dropped", "activity_garbage", "activity_doubled", "activity_late"):
-            played.server.faults.add(kind, times=3)
+            desk.server.faults.add(kind, times=3)
         at_ns = new_york_ns(DAY, "10:50")
-        played.server.faults.add("ledger_line", activity_type="WH", amount="-3.10", from_ns=at_ns)
-        played.start()
-        played.until_time(new_york_ns(DAY, "11:00"))
-        played.server.faults.add("activity_refused", times=1000)
-        played.server.faults.add("activity_dropped")
-        played.until_time(new_york_ns(DAY, "11:30"))
-        soon(played, lambda: agrees(played), "book and broker agree")
-        assert (halted(played), bool(played.read_log("activity_stream_listening"))) == ("", True)
-        assert len(played.account.trades) > 1
+        desk.server.faults.add("ledger_line", activity_type="WH", amount="-3.10", from_ns=at_ns)
+        desk.start()
+        desk.until_time(new_york_ns(DAY, "11:00"))
+        desk.server.faults.add("activity_refused", times=1000)
+        desk.server.faults.add("activity_dropped")
+        desk.until_time(new_york_ns(DAY, "11:30"))
+        soon(desk, lambda: agrees(desk), "book and broker agree")
+        assert (halted(desk), bool(desk.read_log("activity_stream_listening"))) == ("", True)
+        assert len(desk.account.trades) > 1

@@ -35,28 +35,28 @@ TYPO: Table = {"risk": {"daly_loss_max": 0.02}, "sizing": {"stop_loss": 0.4}}
 class Held:
     """A desk that was killed while it held something, and the text of its configuration."""
 
-    played: Stage
+    stage: Stage
     text: str
 
-    def settings(self, change: Callable[[str], str], **given: object) -> tuple[DeskSettings, str]:
+    def settings(self, change: Callable[[str], str], **values: object) -> tuple[DeskSettings, str]:
         """What it would start with after this change of its file."""
-        path = self.played.folder / "changed.toml"
+        path = self.stage.folder / "changed.toml"
         path.write_text(change(self.text))
-        given = {name.replace("__", "."): value for name, value in given.items()}
+        values = {name.replace("__", "."): value for name, value in values.items()}
         with pytest.raises(ConfigError) as refused:
-            load(path, given)
-        return settings_of_a_held_desk(path, given, refused.value)
+            load(path, values)
+        return settings_of_a_held_desk(path, values, refused.value)
 
 
 @pytest.fixture(scope="module")
-def held(bundled: Tape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+def killed_desk(bundled: Tape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     models = lively_policy.store(tmp_path_factory.mktemp("models"))
-    with stage(bundled, DAY, "11:30", tmp_path_factory.mktemp("desk") / "desk", models, RULES) as played:
-        daemon = played.start()
-        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
+    with stage(bundled, DAY, "11:30", tmp_path_factory.mktemp("desk") / "desk", models, RULES) as desk:
+        daemon = desk.start()
+        desk.until_true(lambda: bool(desk.held()) and bool(desk.journaled("OrderFilled")), "something is held")
         daemon.kill()
         assert daemon.wait(10) == -signal.SIGKILL
-        yield Held(played, (played.folder / "config.toml").read_text())
+        yield Held(desk, (desk.folder / "config.toml").read_text())
 
 
 def typo(text: str) -> str:
@@ -68,8 +68,8 @@ def unknown_table(text: str) -> str:
 
 
 def calibration_gone(text: str) -> str:
-    changed = text.replace("stop_loss = 0.98", "stop_loss = 0.4")
-    return changed.replace("[paths]", '[paths]\ncalibration = "gone.json"')
+    config = text.replace("stop_loss = 0.98", "stop_loss = 0.4")
+    return config.replace("[paths]", '[paths]\ncalibration = "gone.json"')
 
 
 def contradiction(text: str) -> str:
@@ -77,17 +77,17 @@ def contradiction(text: str) -> str:
 
 
 @pytest.mark.parametrize("mistake", [typo, unknown_table, calibration_gone, contradiction])
-def test_rules_with_a_mistake_come_whole_from_the_last_start(held: Held, mistake: Callable[[str], str]) -> None:
-    settings, message = held.settings(mistake)
-    assert settings.trading() == load(held.played.folder / "config.toml", {}).trading()
+def test_rules_with_a_mistake_come_whole_from_the_last_start(killed_desk: Held, mistake: Callable[[str], str]) -> None:
+    settings, message = killed_desk.settings(mistake)
+    assert settings.trading() == load(killed_desk.stage.folder / "config.toml", {}).trading()
     assert (settings.sizing.stop_loss, settings.risk.daily_loss_max) == (0.98, 0.5)
     assert settings.origin("risk.daily_loss_max") == "the last start, in the journal"
     assert settings.mqtt.port == 8884
     assert message.endswith("; meanwhile: trading rules from the last start, in the journal, whole")
 
 
-def test_another_table_with_a_mistake_has_its_defaults_and_the_rules_stay_the_file_s(held: Held) -> None:
-    settings, message = held.settings(
+def test_another_table_with_a_mistake_has_its_defaults_and_the_rules_stay_the_file_s(killed_desk: Held) -> None:
+    settings, message = killed_desk.settings(
         lambda text: text.replace("port = 8884", "prt = 8884").replace("stop_loss = 0.98", "stop_loss = 0.4")
     )
     assert (settings.sizing.stop_loss, settings.mqtt.port) == (0.4, 8883)
@@ -97,23 +97,23 @@ def test_another_table_with_a_mistake_has_its_defaults_and_the_rules_stay_the_fi
 
 @pytest.mark.parametrize(("mistake", "blind_min"), [(typo, 5), (lambda text: text.replace("port =", "prt ="), 20)])
 def test_reports_as_rare_as_the_file_s_own_blind_min_allows_keep_no_desk_from_starting(
-    held: Held, mistake: Callable[[str], str], blind_min: int
+    killed_desk: Held, mistake: Callable[[str], str], blind_min: int
 ) -> None:
     def rare(text: str) -> str:
         return text.replace("[alpaca]\n", "[alpaca]\nreport_every_s = 600\n") + "\n[broker]\nblind_min = 20\n"
 
-    settings, _ = held.settings(lambda text: mistake(rare(text)))
+    settings, _ = killed_desk.settings(lambda text: mistake(rare(text)))
     assert (settings.alpaca.report_every_s, settings.broker.blind_min) == (600, blind_min)
 
 
-def test_without_its_keys_no_version_counts_but_the_one_that_answered_last(held: Held) -> None:
-    settings, message = held.settings(lambda text: text + '\n[policy]\npublik_key = "A"\n')
+def test_without_its_keys_no_version_counts_but_the_one_that_answered_last(killed_desk: Held) -> None:
+    settings, message = killed_desk.settings(lambda text: text + '\n[policy]\npublik_key = "A"\n')
     assert (settings.policy.version, settings.policy.poll_s) == ("none", 0)
     assert message.endswith("by their defaults: [policy]")
 
 
-def test_the_feed_of_the_journal_takes_the_place_of_one_with_a_mistake(held: Held) -> None:
-    settings, _ = held.settings(lambda text: text.replace('name = "sip"', 'name = "sib"'))
+def test_the_feed_of_the_journal_takes_the_place_of_one_with_a_mistake(killed_desk: Held) -> None:
+    settings, _ = killed_desk.settings(lambda text: text.replace('name = "sip"', 'name = "sib"'))
     assert settings.feed.name == "sip"
 
 
@@ -128,26 +128,26 @@ def test_the_feed_of_the_journal_takes_the_place_of_one_with_a_mistake(held: Hel
         lambda text: 'desk.strategy = "not/there.py"\n' + text,
     ],
 )
-def test_without_its_identity_the_start_is_tried_again(held: Held, mistake: Callable[[str], str]) -> None:
+def test_without_its_identity_the_start_is_tried_again(killed_desk: Held, mistake: Callable[[str], str]) -> None:
     with pytest.raises(NotWhole, match="holds a position or an order, and"):
-        held.settings(mistake)
+        killed_desk.settings(mistake)
 
 
-def test_another_account_is_not_traded_with_the_rules_of_this_one(held: Held) -> None:
+def test_another_account_is_not_traded_with_the_rules_of_this_one(killed_desk: Held) -> None:
     with pytest.raises(NotWhole, match="account_number is PA0000, and"):
-        held.settings(lambda text: 'desk.account_number = "PA0000"\n' + typo(text))
+        killed_desk.settings(lambda text: 'desk.account_number = "PA0000"\n' + typo(text))
 
 
-def test_the_account_that_the_journal_knows_is_the_expected_one(held: Held) -> None:
-    settings, _ = held.settings(typo)
-    assert settings.desk.account_number == held.played.account.account_number
+def test_the_account_that_the_journal_knows_is_the_expected_one(killed_desk: Held) -> None:
+    settings, _ = killed_desk.settings(typo)
+    assert settings.desk.account_number == killed_desk.stage.account.account_number
 
 
 OTHER_ACCOUNT: Table = {"desk": {"account": "live", "account_number": "PA0000"}}
 
 
 @pytest.mark.parametrize(
-    ("table", "environment", "named"),
+    ("table", "environment", "mention"),
     [
         ({"feed": {"name": "iex"}}, KEYS, "was made with feed sip"),
         ({"desk": {"strategy": "regime_switcher"}}, KEYS, "the versions of regime_switcher"),
@@ -157,16 +157,16 @@ OTHER_ACCOUNT: Table = {"desk": {"account": "live", "account_number": "PA0000"}}
     ],
 )
 def test_whatever_refuses_its_start_is_tried_again_and_told(
-    held: Held, tmp_path: Path, table: Table, environment: dict[str, str], named: str
+    killed_desk: Held, tmp_path: Path, table: Table, environment: dict[str, str], mention: str
 ) -> None:
     alarm_file, program = tmp_path / "alarms", tmp_path / "program.py"
     program.write_text(f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())")
     alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
-    assert held.played.start(environment=environment, tables=(table, alarms)).wait(60) == 1
-    held.played.daemons.pop()
+    assert killed_desk.stage.start(environment=environment, tables=(table, alarms)).wait(60) == 1
+    killed_desk.stage.daemons.pop()
     (line,) = alarm_file.read_text().splitlines()
-    assert (json.loads(line)["alarm"], json.loads(line)["desk"]) == ("configuration", str(held.played.state_dir))
-    assert named in json.loads(line)["detail"]
+    assert (json.loads(line)["alarm"], json.loads(line)["desk"]) == ("configuration", str(killed_desk.stage.state_dir))
+    assert mention in json.loads(line)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_whatever_refuses_its_start_is_tried_again_and_told(
     ],
 )
 def test_a_state_directory_is_found_by_a_key_that_is_mistaken_or_dotted(
-    held: Held, mistake: Callable[[str], str]
+    killed_desk: Held, mistake: Callable[[str], str]
 ) -> None:
     with pytest.raises(NotWhole, match="holds a position or an order, and"):
-        held.settings(mistake)
+        killed_desk.settings(mistake)
 
 
 def dotted(table: re.Match[str]) -> str:
@@ -188,10 +188,10 @@ def dotted(table: re.Match[str]) -> str:
     return "".join(f"paths.{line}\n" for line in ("x = 1", *table[1].splitlines()))
 
 
-def test_of_a_file_that_is_no_toml_the_alarm_s_table_counts(held: Held, tmp_path: Path) -> None:
+def test_of_a_file_that_is_no_toml_the_alarm_s_table_counts(killed_desk: Held, tmp_path: Path) -> None:
     alarm_file, path = tmp_path / "alarms", tmp_path / "config.toml"
     program = [sys.executable, "-c", f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())"]
-    path.write_text(f"[alarms]\ncommand = {json.dumps(program)}\n\n{held.text}\n[risk\n")
+    path.write_text(f"[alarms]\ncommand = {json.dumps(program)}\n\n{killed_desk.text}\n[risk\n")
     with pytest.raises(ConfigError) as refused:
         load(path, {})
     with pytest.raises(NotWhole) as again:
@@ -212,49 +212,49 @@ def test_neither_a_folder_whose_name_is_no_text_nor_a_damaged_note_keeps_the_ala
     assert json.loads(line)["desk"] == f"{tmp_path}/desk-\\udcff"
 
 
-def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(held: Held, tmp_path: Path) -> None:
+def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(killed_desk: Held, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="daly_loss_max"):
-        held.settings(typo, paths__state_dir=tmp_path / "fresh")
+        killed_desk.settings(typo, paths__state_dir=tmp_path / "fresh")
 
 
-def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(held: Held, tmp_path: Path) -> None:
+def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(killed_desk: Held, tmp_path: Path) -> None:
     """The last of the module: the desk goes on and leaves."""
-    played, alarm_file = held.played, tmp_path / "alarms"
+    desk, alarm_file = killed_desk.stage, tmp_path / "alarms"
     program = tmp_path / "program.py"
     program.write_text(f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())")
     alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
     for _ in range(2):  # the second time within the hour: one alarm
-        assert played.start(tables=({"desk": {"nmae": "x"}}, alarms)).wait(60) == 1
-        played.daemons.pop()
+        assert desk.start(tables=({"desk": {"nmae": "x"}}, alarms)).wait(60) == 1
+        desk.daemons.pop()
     (line,) = alarm_file.read_text().splitlines()
     assert json.loads(line)["alarm"] == "configuration"
     assert "desk.nmae" in json.loads(line)["detail"]
     for name in ("ballast", "hung"):  # what is no plain file there keeps no desk that holds something back
-        (played.state_dir / name).unlink()
-        (played.state_dir / name).mkdir()
-    played.start(tables=(TYPO,))
-    played.until_true(lambda: "configuration" in [row["reason"] for row in played.read_log("halted")], "the halt")
-    starts = played.journaled("RunStarted")
+        (desk.state_dir / name).unlink()
+        (desk.state_dir / name).mkdir()
+    desk.start(tables=(TYPO,))
+    desk.until_true(lambda: "configuration" in [row["reason"] for row in desk.read_log("halted")], "the halt")
+    starts = desk.journaled("RunStarted")
     assert starts[-1]["trading"] == starts[0]["trading"]
     assert starts[-1]["origins"]["the last start, in the journal"]
-    assert "not a plain file" in str(played.read_log("no_ballast"))
-    assert "it is no plain file: move it away" in str(played.read_log("hang_unrecorded"))
+    assert "not a plain file" in str(desk.read_log("no_ballast"))
+    assert "it is no plain file: move it away" in str(desk.read_log("hang_unrecorded"))
     for name in ("ballast", "hung"):
-        (played.state_dir / name).rmdir()
-    played.until_true(lambda: not played.held(), "it is left")
-    assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
-    played.daemons[-1].terminate()
-    assert played.daemons[-1].wait(60) == 0
-    assert played.start(tables=(TYPO,)).wait(60) == 2  # it holds nothing any more
-    played.daemons.pop()
-    played.start()
-    played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
-    assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
-    played.until_time(new_york_ns(DAY, "13:01"))
-    played.daemons[-1].terminate()
-    assert played.daemons[-1].wait(60) == 0
-    assert played.books().state.risk.halt is None
-    assert differences(played.books(), played.account) == []
+        (desk.state_dir / name).rmdir()
+    desk.until_true(lambda: not desk.held(), "it is left")
+    assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+    desk.daemons[-1].terminate()
+    assert desk.daemons[-1].wait(60) == 0
+    assert desk.start(tables=(TYPO,)).wait(60) == 2  # it holds nothing any more
+    desk.daemons.pop()
+    desk.start()
+    desk.until_true(lambda: desk.read_log("reconciled") != [], "book and broker agree")
+    assert ctl.main(["resume", "--state-dir", str(desk.state_dir), "--reason", "it is mended"]) == 0
+    desk.until_time(new_york_ns(DAY, "13:01"))
+    desk.daemons[-1].terminate()
+    assert desk.daemons[-1].wait(60) == 0
+    assert desk.books().state.risk.halt is None
+    assert differences(desk.books(), desk.account) == []
 
 
 MINE = """
@@ -306,38 +306,40 @@ def test_a_strategy_of_one_s_own_that_cannot_be_used_leaves_what_it_holds_and_is
         add(str(file))
         models = lively_policy.store(tmp_path / "models", "mine_scalper")
         desk: Table = {"desk": {"strategy": str(file), "parameters": numbers}}
-        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, desk, {"risk": {"daily_loss_max": 0.5}}) as played:
-            daemon = played.start()
-            played.until_true(
-                lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held"
+        with stage(
+            bundled, DAY, "11:30", tmp_path / "desk", models, desk, {"risk": {"daily_loss_max": 0.5}}
+        ) as own_desk:
+            daemon = own_desk.start()
+            own_desk.until_true(
+                lambda: bool(own_desk.held()) and bool(own_desk.journaled("OrderFilled")), "something is held"
             )
             daemon.kill()
             assert daemon.wait(10) == -signal.SIGKILL
             file.write_text(MISTAKES[mistake])
-            orders = len(played.posts())
-            played.start()
-            played.until_true(
-                lambda: "configuration" in [row["reason"] for row in played.read_log("halted")], "the halt"
+            orders = len(own_desk.posts())
+            own_desk.start()
+            own_desk.until_true(
+                lambda: "configuration" in [row["reason"] for row in own_desk.read_log("halted")], "the halt"
             )
-            told = str([row for row in played.read_log("halted") if row["reason"] == "configuration"])
-            assert "mine.py" in told or "desk.parameters" in told
-            starts = played.journaled("RunStarted")
+            halts = str([row for row in own_desk.read_log("halted") if row["reason"] == "configuration"])
+            assert "mine.py" in halts or "desk.parameters" in halts
+            starts = own_desk.journaled("RunStarted")
             assert starts[-1]["trading"] == starts[0]["trading"]
-            played.until_true(lambda: not played.held(), "it is left")
-            assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
-            assert {post["side"] for post in played.posts()[orders:]} == {"sell"}
-            played.daemons[-1].terminate()
-            assert played.daemons[-1].wait(60) == 0
-            assert played.start().wait(60) == 2  # it holds nothing any more
-            played.daemons.pop()
+            own_desk.until_true(lambda: not own_desk.held(), "it is left")
+            assert own_desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+            assert {post["side"] for post in own_desk.posts()[orders:]} == {"sell"}
+            own_desk.daemons[-1].terminate()
+            assert own_desk.daemons[-1].wait(60) == 0
+            assert own_desk.start().wait(60) == 2  # it holds nothing any more
+            own_desk.daemons.pop()
             file.write_text(NUMBERED)
-            played.start()
-            played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
-            assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
-            played.until_time(new_york_ns(DAY, "13:01"))
-            played.daemons[-1].terminate()
-            assert played.daemons[-1].wait(60) == 0
+            own_desk.start()
+            own_desk.until_true(lambda: own_desk.read_log("reconciled") != [], "book and broker agree")
+            assert ctl.main(["resume", "--state-dir", str(own_desk.state_dir), "--reason", "it is mended"]) == 0
+            own_desk.until_time(new_york_ns(DAY, "13:01"))
+            own_desk.daemons[-1].terminate()
+            assert own_desk.daemons[-1].wait(60) == 0
             with forgotten_again():
-                state = played.books().state
+                state = own_desk.books().state
                 assert (state.risk.halt, state.risk.strategy_off, state.model.version) == (None, False, "lively")
-                assert differences(played.books(), played.account) == []
+                assert differences(own_desk.books(), own_desk.account) == []

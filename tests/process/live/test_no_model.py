@@ -64,28 +64,28 @@ def test_a_desk_that_holds_starts_without_its_model_leaves_before_the_close_and_
     shutil.copytree(lively, models, symlinks=True)
     whole = tmp_path / "whole"
     shutil.copytree(lively, whole, symlinks=True)
-    with stage(bundled, DAY, "11:30", tmp_path / "desk", models) as played:
-        daemon = played.start()
-        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
+    with stage(bundled, DAY, "11:30", tmp_path / "desk", models) as desk:
+        daemon = desk.start()
+        desk.until_true(lambda: bool(desk.held()) and bool(desk.journaled("OrderFilled")), "something is held")
         daemon.kill()
         assert daemon.wait(10) == -signal.SIGKILL
         damage(models / "option_scalper")
-        orders = len(played.posts())
-        played.start()
-        played.until_true(lambda: "no_model" in played.halts(), "the halt")
-        played.until_true(lambda: not played.held(), "it is left")
-        assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
-        assert {post["side"] for post in played.posts()[orders:]} == {"sell"}
-        assert played.books().state.model is None
+        orders = len(desk.posts())
+        desk.start()
+        desk.until_true(lambda: "no_model" in desk.halts(), "the halt")
+        desk.until_true(lambda: not desk.held(), "it is left")
+        assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+        assert {post["side"] for post in desk.posts()[orders:]} == {"sell"}
+        assert desk.books().state.model is None
         shutil.copytree(whole, models, symlinks=True, dirs_exist_ok=True)
-        played.until_true(lambda: len(played.journaled("ModelPromoted")) > 0, "the model is taken up again")
-        assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is whole again"]) == 0
-        played.until_time(new_york_ns(DAY, "13:01"))
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(60) == 0
-        state = played.books().state
+        desk.until_true(lambda: len(desk.journaled("ModelPromoted")) > 0, "the model is taken up again")
+        assert ctl.main(["resume", "--state-dir", str(desk.state_dir), "--reason", "it is whole again"]) == 0
+        desk.until_time(new_york_ns(DAY, "13:01"))
+        desk.daemons[-1].terminate()
+        assert desk.daemons[-1].wait(60) == 0
+        state = desk.books().state
         assert (state.risk.halt, state.risk.strategy_off, state.model.version) == (None, False, "lively")
-        assert differences(played.books(), played.account) == []
+        assert differences(desk.books(), desk.account) == []
 
 
 def test_a_desk_that_holds_nothing_refuses_to_start_without_its_model(
@@ -93,22 +93,22 @@ def test_a_desk_that_holds_nothing_refuses_to_start_without_its_model(
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(lively, models, symlinks=True)
-    with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as played:
-        daemon = played.start()
-        played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
+    with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as desk:
+        daemon = desk.start()
+        desk.until_true(lambda: desk.read_log("reconciled") != [], "book and broker agree")
         daemon.terminate()
         assert daemon.wait(60) == 0
         flipped(models / "option_scalper")
-        again = played.start()
+        again = desk.start()
         assert again.wait(60) == 2
         assert "refused" in json.dumps(again.read_log()[-1])
 
 
-def stopped(played: Stage) -> None:
+def run_once(desk: Stage) -> None:
     """Start, run until book and broker agree, and stop in order."""
-    before = len(played.read_log("reconciled"))
-    daemon = played.start()
-    played.until_true(lambda: len(played.read_log("reconciled")) > before, "book and broker agree")
+    before = len(desk.read_log("reconciled"))
+    daemon = desk.start()
+    desk.until_true(lambda: len(desk.read_log("reconciled")) > before, "book and broker agree")
     daemon.terminate()
     assert daemon.wait(60) == 0
 
@@ -121,30 +121,30 @@ def test_a_flat_desk_whose_canary_is_broken_starts_on_its_champion_or_says_that_
     models = tmp_path / "models"
     shutil.copytree(lively, models, symlinks=True)
     shelf = models / "option_scalper"
-    with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as played:
-        stopped(played)
+    with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as desk:
+        run_once(desk)
         folder = publish(models, "v2", 2)
         point(shelf, CURRENT, "v2", author="ladder", why="test", now_ns=0, canary=True)
         climbs = ("v2", "shadow", "canary_10", "lively", 0.1, 0, "shadow_passed", "ahead")
-        command_offline(played.state_dir, lambda now_ns: LadderMoved(now_ns, *climbs))
-        stopped(played)
-        state = played.books().state
+        command_offline(desk.state_dir, lambda now_ns: LadderMoved(now_ns, *climbs))
+        run_once(desk)
+        state = desk.books().state
         assert (state.model.version, "base" in state.ladder.figures) == ("v2", True)
         flip(folder)
         if champion == "broken too":
             flip(shelf / "lively")
-            again = played.start()
+            again = desk.start()
             assert again.wait(60) == 2
-            said = json.dumps(again.read_log()[-1])
-            assert str(folder) in said
-            assert "its champion lively" in said
+            last_line = json.dumps(again.read_log()[-1])
+            assert str(folder) in last_line
+            assert "its champion lively" in last_line
             return
-        daemon = played.start()
-        played.until_true(lambda: pointer_text(shelf, CURRENT) == "lively", "the champion is current again")
-        played.until_true(lambda: played.journaled("LadderMoved")[-1]["reason"] == "left", "the canary is gone")
+        daemon = desk.start()
+        desk.until_true(lambda: pointer_text(shelf, CURRENT) == "lively", "the champion is current again")
+        desk.until_true(lambda: desk.journaled("LadderMoved")[-1]["reason"] == "left", "the canary is gone")
         daemon.terminate()
         assert daemon.wait(60) == 0
-        moves = [(move["to_step"], move["reason"]) for move in played.journaled("LadderMoved")]
+        moves = [(move["to_step"], move["reason"]) for move in desk.journaled("LadderMoved")]
         assert moves[-2:] == [("rolled_back", "verification"), ("rolled_back", "left")]
-        state = played.books().state
+        state = desk.books().state
         assert (state.model.version, state.risk.halt) == ("lively", None)

@@ -25,78 +25,78 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return swapping(tmp_path_factory.mktemp("swapping"))
 
 
-def second(played: Stage, folder: Path, environment: Mapping[str, str]) -> Daemon:
+def second(desk: Stage, folder: Path, environment: Mapping[str, str]) -> Daemon:
     """Another daemon, with the same keys unless `environment` has others, and a state directory of its own."""
     folder.mkdir()
-    tables = (LOOSE, *played.tables, {"desk": {"name": "other", "strategy": "regime_switcher"}})
+    tables = (LOOSE, *desk.tables, {"desk": {"name": "other", "strategy": "regime_switcher"}})
     path = write_config(
-        folder / "config.toml", played.server, played.clock, folder / "state", *tables, models_dir=played.models_dir
+        folder / "config.toml", desk.server, desk.clock, folder / "state", *tables, models_dir=desk.models_dir
     )
-    daemon = Daemon(["--config", str(path)], {**KEYS, **environment}, folder / "log", clock=played.clock)
-    played.daemons.insert(0, daemon)
+    daemon = Daemon(["--config", str(path)], {**KEYS, **environment}, folder / "log", clock=desk.clock)
+    desk.daemons.insert(0, daemon)
     return daemon
 
 
 def test_a_second_daemon_with_the_same_keys_is_refused_before_it_makes_anything(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as played:
-        played.start()
-        played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
-        other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(played.folder / "run")})
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as desk:
+        desk.start()
+        desk.until_true(lambda: desk.journaled("BrokerReported") != [], "the first desk's report")
+        other = second(desk, tmp_path / "other", {"RUNTIME_DIRECTORY": str(desk.folder / "run")})
         assert other.wait(60) == 2
         (line,) = [line for line in other.read_log() if line["event"] == "refused"]
-        for word in ("paper-1", str(played.state_dir), f"process {played.daemons[-1].pid}", "stop that one"):
+        for word in ("paper-1", str(desk.state_dir), f"process {desk.daemons[-1].pid}", "stop that one"):
             assert word in line["problem"]
         assert DEFAULT_KEY not in other.log.read_text()
         assert DEFAULT_SECRET not in other.log.read_text()
         assert not (tmp_path / "other" / "state").exists()
-        assert played.daemons[-1].returncode is None
+        assert desk.daemons[-1].returncode is None
 
 
 def test_a_second_daemon_on_another_host_never_agrees_with_the_broker_and_sends_nothing(
     models: Path, tmp_path: Path
 ) -> None:
-    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as played:
-        played.start()
-        played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
-        other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(tmp_path / "elsewhere")})
-        played.until_true(
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as desk:
+        desk.start()
+        desk.until_true(lambda: desk.journaled("BrokerReported") != [], "the first desk's report")
+        other = second(desk, tmp_path / "other", {"RUNTIME_DIRECTORY": str(tmp_path / "elsewhere")})
+        desk.until_true(
             lambda: any(line["event"] == "trade_stream_lost" for line in _read_log(other)),
             "the second stream is refused",
         )
-        played.until_time(new_york_ns(HALF_DAY, "09:40"))
+        desk.until_time(new_york_ns(HALF_DAY, "09:40"))
         assert other.returncode is None
         assert not any(line["event"] in ("order_submitted", "reconciled") for line in other.read_log())
-        epochs = {post["client_order_id"].split("-")[0] for post in played.posts()}
+        epochs = {post["client_order_id"].split("-")[0] for post in desk.posts()}
         assert len(epochs) == 1
 
 
 def test_two_desks_with_accounts_of_their_own_trade_side_by_side(models: Path, tmp_path: Path) -> None:
     account = Account("PKSECONDDESK", "second-secret", cash=Decimal(50_000), margin=1, account_number="PA3SECOND")
     keys = {"APCA_API_KEY_ID": account.key, "APCA_API_SECRET_KEY": account.secret}
-    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models, others=(account,)) as played:
-        played.start()
-        other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(played.folder / "run"), **keys})
-        played.until_true(lambda: {"SPY"} <= played.held().keys() & account.positions.keys(), "both have bought")
-        played.until_time(new_york_ns(HALF_DAY, "09:45"))
-        for daemon in played.daemons:
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models, others=(account,)) as desk:
+        desk.start()
+        other = second(desk, tmp_path / "other", {"RUNTIME_DIRECTORY": str(desk.folder / "run"), **keys})
+        desk.until_true(lambda: {"SPY"} <= desk.held().keys() & account.positions.keys(), "both have bought")
+        desk.until_time(new_york_ns(HALF_DAY, "09:45"))
+        for daemon in desk.daemons:
             daemon.terminate()
-        assert [daemon.wait(60) for daemon in played.daemons] == [0, 0]
-        assert differences(played.books(), played.account) == []
+        assert [daemon.wait(60) for daemon in desk.daemons] == [0, 0]
+        assert differences(desk.books(), desk.account) == []
         assert differences(books(tmp_path / "other" / "state"), account) == []
         assert other.read_log()[-1]["event"] == "run_ended"
 
 
 def test_an_order_of_another_epoch_halts_the_desk_before_its_basket(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:00", tmp_path / "first", models) as played:
-        played.start()
-        played.until_true(lambda: played.read_log("reconciled") != [], "book and broker agree")
-        played.server.by_hand(
+    with daily_stage(HALF_DAY, "08:00", tmp_path / "first", models) as desk:
+        desk.start()
+        desk.until_true(lambda: desk.read_log("reconciled") != [], "book and broker agree")
+        desk.server.by_hand(
             "place", symbol="IWM", qty="1", side="buy", client_order_id="0123456789-regime_switcher-1-0-0"
         )
-        played.until_true(lambda: played.read_log("halted") != [], "the halt")
-        played.until_time(new_york_ns(HALF_DAY, "09:05"))
-        assert played.read_log("halted")[0]["reason"] == "foreign_order"
-        assert played.posts() == []
+        desk.until_true(lambda: desk.read_log("halted") != [], "the halt")
+        desk.until_time(new_york_ns(HALF_DAY, "09:05"))
+        assert desk.read_log("halted")[0]["reason"] == "foreign_order"
+        assert desk.posts() == []
 
 
 def _read_log(daemon: Daemon) -> list[dict[str, object]]:
@@ -104,13 +104,13 @@ def _read_log(daemon: Daemon) -> list[dict[str, object]]:
 
 
 def test_other_keys_of_the_same_account_are_refused_at_the_first_report(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as played:
-        other = AccountLock(played.folder / "run", Holder("other", "/elsewhere", 4711), played.server.trading_url)
-        other.claim_number(played.account.account_number)
-        daemon = played.start()
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as desk:
+        other = AccountLock(desk.folder / "run", Holder("other", "/elsewhere", 4711), desk.server.trading_url)
+        other.claim_number(desk.account.account_number)
+        daemon = desk.start()
         assert daemon.wait(60) == 2
         (line,) = [line for line in daemon.read_log() if line["event"] == "refused"]
-        assert f"account {played.account.account_number}" in line["problem"]
+        assert f"account {desk.account.account_number}" in line["problem"]
         assert "other, state directory /elsewhere, process 4711" in line["problem"]
-        assert played.posts() == []
+        assert desk.posts() == []
         other.close()

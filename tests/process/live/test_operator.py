@@ -55,9 +55,9 @@ SMALL_LOSS = 0.001  # of the day's equity: a trade or two of the lively policy
 STOP_S = 20.0  # less than service.stop_deadline_s
 
 
-def send(played: Stage, word: str, *more: str) -> None:
+def send(desk: Stage, word: str, *more: str) -> None:
     """`rltraderctl` asks the running daemon, which does it."""
-    arguments = [word, "--state-dir", str(played.state_dir), "--reason", f"a test of {word}", "--who", "alice", *more]
+    arguments = [word, "--state-dir", str(desk.state_dir), "--reason", f"a test of {word}", "--who", "alice", *more]
     assert ctl.main(arguments) == 0
 
 
@@ -78,24 +78,24 @@ def story(state_dir: Path) -> list[tuple[Event, list[dict[str, Any]]]]:
         reader.close()
 
 
-def bought(played: Stage, after: int) -> bool:
+def has_bought(desk: Stage, after: int) -> bool:
     """Whether the server has more than `after` accepted entries."""
-    return entries(played) > after
+    return entries(desk) > after
 
 
-def knows_flat(played: Stage) -> bool:
+def knows_flat(desk: Stage) -> bool:
     """Whether the desk says of itself that it holds nothing and that no order works."""
-    status = ask(played.state_dir, CommandRequest(1, "status")).status
+    status = ask(desk.state_dir, CommandRequest(1, "status")).status
     return status is not None and not status.positions and not status.orders
 
 
 @contextlib.contextmanager
-def watching(played: Stage) -> Iterator[Path]:
+def watching(desk: Stage) -> Iterator[Path]:
     """`rltraderctl status --watch`, its output in a file."""
-    output = played.folder / "watched"
-    line = command("daemon.cli.ctl", "status", "--watch", "--json", "--state-dir", played.state_dir)
+    output = desk.folder / "watched"
+    line = command("daemon.cli.ctl", "status", "--watch", "--json", "--state-dir", desk.state_dir)
     with output.open("wb") as out:
-        running = subprocess.Popen(line, cwd=played.folder, env=environment(), stdout=out)
+        running = subprocess.Popen(line, cwd=desk.folder, env=environment(), stdout=out)
     try:
         yield output
     finally:
@@ -110,54 +110,54 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
     shutil.copytree(lively, store)
     second_version(store)
     with ExitStack() as stack:
-        played = stack.enter_context(stage(bundled, DAY, BEGIN, tmp_path / "stage", store))
-        played.start()
-        played.until_true(partial(holding, played), "the first position")
-        output = stack.enter_context(watching(played))
+        desk = stack.enter_context(stage(bundled, DAY, BEGIN, tmp_path / "stage", store))
+        desk.start()
+        desk.until_true(partial(holding, desk), "the first position")
+        output = stack.enter_context(watching(desk))
 
-        send(played, "pause")
-        played.until_time(played.clock.now_ns() + PAUSED_MIN * MINUTE_NS)
-        played.until_true(partial(flat, played), "the exit goes on")
-        played.until_true(lambda: "a test of pause" in output.read_text(), "the watcher shows the pause")
-        before = entries(played)
-        send(played, "resume")
-        played.until_true(partial(bought, played, before), "an entry after the pause")
+        send(desk, "pause")
+        desk.until_time(desk.clock.now_ns() + PAUSED_MIN * MINUTE_NS)
+        desk.until_true(partial(flat, desk), "the exit goes on")
+        desk.until_true(lambda: "a test of pause" in output.read_text(), "the watcher shows the pause")
+        before = entries(desk)
+        send(desk, "resume")
+        desk.until_true(partial(has_bought, desk, before), "an entry after the pause")
 
         point(store / "option_scalper", CURRENT, "second", author="alice", why="a test", now_ns=0)
-        send(played, "reload")
-        played.until_true(lambda: bool(played.journaled("ModelPromoted")), "the second version answers")
+        send(desk, "reload")
+        desk.until_true(lambda: bool(desk.journaled("ModelPromoted")), "the second version answers")
 
-        played.until_true(partial(holding, played), "a position to flatten")
-        send(played, "flatten", "--yes")
-        played.until_true(partial(flat, played), "all was left")
-        send(played, "resume")
-        played.until_true(partial(bought, played, entries(played)), "an entry after the flatten")
+        desk.until_true(partial(holding, desk), "a position to flatten")
+        send(desk, "flatten", "--yes")
+        desk.until_true(partial(flat, desk), "all was left")
+        send(desk, "resume")
+        desk.until_true(partial(has_bought, desk, entries(desk)), "an entry after the flatten")
 
         for stream in ("stock", "option", "trade"):
-            played.server.faults.add("upgrade_refused", where={"stream": stream}, times=10_000)
-            played.server.faults.add("socket_drop", where={"stream": stream})
-        played.until_true(lambda: bool(played.read_log("trade_stream_lost")), "the streams are gone")
-        send(played, "halt")
-        (halt,) = [event for event, _ in story(played.state_dir) if isinstance(event, HaltRequested)]
-        halted_ns = played.clock.now_ns()
-        played.server.call(played.server.faults.clear)
-        played.until_true(partial(flat, played), "exits go on under a halt")
-        played.until_true(lambda: "a test of halt" in output.read_text(), "the watcher shows the halt")
-        played.until_time(halted_ns + PAUSED_MIN * MINUTE_NS)
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(STOP_S) == 0, played.log()[-2000:]
-        watched = [json.loads(line) for line in output.read_text().splitlines() if line.endswith("}")]
-        ours = played.books()
-        assert differences(ours, played.account) == []
+            desk.server.faults.add("upgrade_refused", where={"stream": stream}, times=10_000)
+            desk.server.faults.add("socket_drop", where={"stream": stream})
+        desk.until_true(lambda: bool(desk.read_log("trade_stream_lost")), "the streams are gone")
+        send(desk, "halt")
+        (halt,) = [event for event, _ in story(desk.state_dir) if isinstance(event, HaltRequested)]
+        halted_ns = desk.clock.now_ns()
+        desk.server.call(desk.server.faults.clear)
+        desk.until_true(partial(flat, desk), "exits go on under a halt")
+        desk.until_true(lambda: "a test of halt" in output.read_text(), "the watcher shows the halt")
+        desk.until_time(halted_ns + PAUSED_MIN * MINUTE_NS)
+        desk.daemons[-1].terminate()
+        assert desk.daemons[-1].wait(STOP_S) == 0, desk.log()[-2000:]
+        statuses = [json.loads(line) for line in output.read_text().splitlines() if line.endswith("}")]
+        books = desk.books()
+        assert differences(books, desk.account) == []
     assert (halt.reason, halt.detail, halt.who) == ("operator", "a test of halt", f"control/alice (uid {os.geteuid()})")
-    assert ours.state.risk.halt.reason == "operator"
-    refusing = {gate for row in ours.decisions for gate, why in json.loads(row["gates"] or "{}").items() if why}
+    assert books.state.risk.halt.reason == "operator"
+    refusing = {gate for row in books.decisions for gate, why in json.loads(row["gates"] or "{}").items() if why}
     assert {"paused", "halted"} <= refusing
-    assert next(seen["pause"] for seen in watched if seen["pause"]) == f"a test of pause (by {halt.who})"
-    assert watched[-1]["seq"] <= ours.state.seq
-    assert verified(played.state_dir).difference == ""
-    _check_order(story(played.state_dir))
-    _swapped_between_two_bars(played.state_dir)
+    assert next(status["pause"] for status in statuses if status["pause"]) == f"a test of pause (by {halt.who})"
+    assert statuses[-1]["seq"] <= books.state.seq
+    assert verified(desk.state_dir).difference == ""
+    _check_order(story(desk.state_dir))
+    _swapped_between_two_bars(desk.state_dir)
 
 
 def _check_order(journaled: list[tuple[Event, list[dict[str, Any]]]]) -> None:
@@ -172,17 +172,17 @@ def _check_order(journaled: list[tuple[Event, list[dict[str, Any]]]]) -> None:
         "HaltRequested",
         "StopRequested",
     ]
-    stopped = False
+    is_stopped = False
     for event, effects in journaled:
-        stopped = not isinstance(event, ResumeRequested) and (stopped or isinstance(event, STOPPING))
-        sent = [effect for effect in effects if effect["type"] == "SubmitOrder"]
-        if stopped or type(event).__name__.endswith("Requested"):
-            assert [effect for effect in sent if effect["side"] > 0] == []
+        is_stopped = not isinstance(event, ResumeRequested) and (is_stopped or isinstance(event, STOPPING))
+        orders = [effect for effect in effects if effect["type"] == "SubmitOrder"]
+        if is_stopped or type(event).__name__.endswith("Requested"):
+            assert [effect for effect in orders if effect["side"] > 0] == []
 
 
 def _swapped_between_two_bars(state_dir: Path) -> None:
     """No minute is missing or came twice, and each answer after the promotion is the new model's."""
-    version, minutes, answered = "lively", [], []
+    version, minutes, answers = "lively", [], []
     for event, _ in story(state_dir):
         match event:
             case BarClosed(bar=bar) if bar.start_ns >= new_york_ns(DAY, "09:30"):
@@ -190,32 +190,32 @@ def _swapped_between_two_bars(state_dir: Path) -> None:
             case ModelPromoted(previous="lively", version="second"):
                 version = "second"
             case PolicyAnswered(model=model):
-                answered.append((model, version))
+                answers.append((model, version))
             case _:
                 pass
     assert minutes == list(range(minutes[0], minutes[-1] + 1, MINUTE_NS))
-    assert all(model == running for model, running in answered)
-    assert {model for model, _ in answered} == {"lively", "second"}
+    assert all(model == running for model, running in answers)
+    assert {model for model, _ in answers} == {"lively", "second"}
 
 
 def test_a_halt_for_the_days_loss_ends_with_a_reset_alone_and_the_desk_trades_again(
     bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with stage(bundled, DAY, BEGIN, tmp_path / "stage", lively) as played:
-        played.start(tables=({"risk": {"daily_loss_max": SMALL_LOSS}},))
-        played.until_true(lambda: "daily_loss" in played.halts(), "the day's loss halts")
-        played.until_true(partial(flat, played), "all was left")
-        cash = played.server.call(lambda: played.account.cash)
-        assert cash < played.account.last_equity * (1 - Decimal(str(SMALL_LOSS)))
-        arguments = ["resume", "--state-dir", str(played.state_dir), "--reason", "a test"]
+    with stage(bundled, DAY, BEGIN, tmp_path / "stage", lively) as desk:
+        desk.start(tables=({"risk": {"daily_loss_max": SMALL_LOSS}},))
+        desk.until_true(lambda: "daily_loss" in desk.halts(), "the day's loss halts")
+        desk.until_true(partial(flat, desk), "all was left")
+        cash = desk.server.call(lambda: desk.account.cash)
+        assert cash < desk.account.last_equity * (1 - Decimal(str(SMALL_LOSS)))
+        arguments = ["resume", "--state-dir", str(desk.state_dir), "--reason", "a test"]
         assert ctl.main(arguments) == 1
         assert "resume --reset-limits" in "".join(capsys.readouterr())
-        before = entries(played)
+        before = entries(desk)
         assert ctl.main([*arguments, "--reset-limits"]) == 0
-        played.until_true(partial(bought, played, before), "an entry after the reset")
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(STOP_S) == 0, played.log()[-2000:]
-        assert differences(played.books(), played.account) == []
+        desk.until_true(partial(has_bought, desk, before), "an entry after the reset")
+        desk.daemons[-1].terminate()
+        assert desk.daemons[-1].wait(STOP_S) == 0, desk.log()[-2000:]
+        assert differences(desk.books(), desk.account) == []
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
@@ -257,32 +257,32 @@ def test_nothing_beside_the_desk_holds_up_its_end_and_a_second_user_sees_it_afte
             "mqtt": {"enabled": True, "port": hole.getsockname()[1], "tls": False},
             "alarms": {"command": [str(hanging(folder))], "timeout_s": 600.0},
         }
-        played = stack.enter_context(stage(bundled, DAY, BEGIN, folder / "stage", store, tables))
-        daemon = played.start()
-        played.until_true(partial(holding, played), "a position")
-        dashboard = stack.enter_context(serving(played.state_dir))
+        desk = stack.enter_context(stage(bundled, DAY, BEGIN, folder / "stage", store, tables))
+        daemon = desk.start()
+        desk.until_true(partial(holding, desk), "a position")
+        dashboard = stack.enter_context(serving(desk.state_dir))
         for page in slow_pages(dashboard.port, 5):
             stack.enter_context(page)
-        send(played, "halt")
+        send(desk, "halt")
         until(lambda: alarmed.exists() and len(alarmed.read_text().split()) == 2, "the alarm's program began")
-        played.until_true(partial(knows_flat, played), "the desk heard of its last exit")
+        desk.until_true(partial(knows_flat, desk), "the desk heard of its last exit")
         point(store / "option_scalper", CURRENT, "second", author="alice", why="a test", now_ns=0)
-        send(played, "reload")
+        send(desk, "reload")
         daemon.terminate()  # while a version is tried
-        assert daemon.wait(STOP_S) == 0, played.log()[-2000:]
-        assert played.read_log("stop_late") == []
-        assert played.read_log("task_failed") == []
+        assert daemon.wait(STOP_S) == 0, desk.log()[-2000:]
+        assert desk.read_log("stop_late") == []
+        assert desk.read_log("task_failed") == []
         until(lambda: not any(map(lives, alarmed.read_text().split())), "the alarm's program, which was killed, ended")
-        assert played.journaled("CandidateRefused") == []
-        ours = played.books()
-        until(lambda: dashboard.json("/api/now")["seq"] == ours.state.seq, "the dashboard shows the end")
-        assert differences(ours, played.account) == []
-        assert verified(played.state_dir).difference == ""
+        assert desk.journaled("CandidateRefused") == []
+        books = desk.books()
+        until(lambda: dashboard.json("/api/now")["seq"] == books.state.seq, "the dashboard shows the end")
+        assert differences(books, desk.account) == []
+        assert verified(desk.state_dir).difference == ""
         if os.geteuid() == 0:  # only root can become another user
-            shutil.chown(played.state_dir, group=GROUP)
-            played.state_dir.chmod(0o750)
-            for file in played.state_dir.glob(f"{FILE}*"):
+            shutil.chown(desk.state_dir, group=GROUP)
+            desk.state_dir.chmod(0o750)
+            for file in desk.state_dir.glob(f"{FILE}*"):
                 shutil.chown(file, group=GROUP)
                 file.chmod(0o640)
-            seen = as_stranger(looked(played.state_dir))
-            assert (seen["problem"], seen["digest"]) == ("", digest(ours.state))
+            view = as_stranger(looked(desk.state_dir))
+            assert (view["problem"], view["digest"]) == ("", digest(books.state))

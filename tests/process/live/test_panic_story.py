@@ -33,113 +33,113 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return swapping(tmp_path_factory.mktemp("swapping"))
 
 
-def typed(played: Stage, *arguments: str) -> tuple[int, str]:
+def typed(desk: Stage, *arguments: str) -> tuple[int, str]:
     """What `rltraderctl` answers, and its exit code."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
     env = {**variables, **KEYS, "PYTHONPATH": str(REPOSITORY)}
     process = Command("daemon.cli.ctl", arguments, REPOSITORY, env)
-    assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S), arguments
-    done = process.finish(120)
-    return done.returncode, done.stdout + done.stderr
+    assert desk.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S), arguments
+    result = process.finish(120)
+    return result.returncode, result.stdout + result.stderr
 
 
-def command(played: Stage, name: str, *more: str, code: int = 0) -> str:
-    ended, output = typed(played, name, "--state-dir", str(played.state_dir), "--reason", "a test", *more)
-    assert ended == code, output
+def command(desk: Stage, name: str, *more: str, code: int = 0) -> str:
+    exit_code, output = typed(desk, name, "--state-dir", str(desk.state_dir), "--reason", "a test", *more)
+    assert exit_code == code, output
     return output
 
 
-def panicking(played: Stage) -> Command:
+def panicking(desk: Stage) -> Command:
     """A panic under way."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-    config = ("--config", str(played.folder / "config.toml"))
+    config = ("--config", str(desk.folder / "config.toml"))
     env = {**variables, **KEYS, "PYTHONPATH": str(REPOSITORY)}
     return Command("daemon.cli.ctl", ("panic", "--yes", *config), REPOSITORY, env)
 
 
-def panic(played: Stage) -> str:
-    process = panicking(played)
-    assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
-    done = process.finish(120)
-    assert done.returncode == 0, done
-    return done.stdout + done.stderr
+def panic(desk: Stage) -> str:
+    process = panicking(desk)
+    assert desk.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
+    result = process.finish(120)
+    assert result.returncode == 0, result
+    return result.stdout + result.stderr
 
 
-def unreachable(played: Stage) -> None:
+def unreachable(desk: Stage) -> None:
     """The broker answers no request about the account."""
     refused = [("GET", "/v2/account"), ("GET", "/v2/positions"), ("DELETE", "/v2/positions"), ("DELETE", "/v2/orders")]
 
     def script() -> None:
         for method, path in refused:
-            played.server.server.faults.add("http_error", times=100_000, where={"method": method, "path": path})
+            desk.server.server.faults.add("http_error", times=100_000, where={"method": method, "path": path})
 
-    played.server.call(script)
-
-
-def reachable(played: Stage) -> None:
-    played.server.call(played.server.server.faults.clear)
+    desk.server.call(script)
 
 
-def bought(played: Stage) -> None:
-    played.account.margin = 2  # a sale of what is not there would be taken
-    played.start()
-    played.until_time(new_york_ns(HALF_DAY, OPEN))
-    played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
-    played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")
+def reachable(desk: Stage) -> None:
+    desk.server.call(desk.server.server.faults.clear)
 
 
-def never_short(played: Stage) -> bool:
-    past = played.server.call(lambda: list(played.account.past_positions))
-    return all(position.qty >= 0 for _, held in past for position in held.values())
+def start_and_buy(desk: Stage) -> None:
+    desk.account.margin = 2  # a sale of what is not there would be taken
+    desk.start()
+    desk.until_time(new_york_ns(HALF_DAY, OPEN))
+    desk.until_true(lambda: bool(desk.held().get("SPY")), "SPY is bought")
+    desk.until_true(lambda: desk.journaled("OrderFilled") != [], "the fill is journaled")
+
+
+def never_short(desk: Stage) -> bool:
+    past = desk.server.call(lambda: list(desk.account.past_positions))
+    return all(position.qty >= 0 for _, positions in past for position in positions.values())
 
 
 def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_daemon_up(
     models: Path, tmp_path: Path
 ) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
-        bought(played)
-        ours = len(played.posts())
-        output = panic(played)
-        assert f"desk in {played.state_dir}: stands down" in output
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        start_and_buy(desk)
+        order_count = len(desk.posts())
+        output = panic(desk)
+        assert f"desk in {desk.state_dir}: stands down" in output
         assert "flat: no open order, no position" in output
         assert "rltraderctl accept-broker" in output.splitlines()[-1]
-        assert "this does nothing: flatten (by" in command(played, "flatten", "--yes", code=1)
-        assert "halted: panic" in command(played, "resume", code=1)  # the broker's word comes first
-        assert "way out" in typed(played, "status", "--state-dir", str(played.state_dir))[1]
-        command(played, "accept-broker")
-        played.until_true(lambda: bool(accepted(played)), "the broker's word is accepted")
-        assert "not halted" in command(played, "resume")
-        reports = len(played.journaled("BrokerReported"))
-        played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three more reports")
-        assert "not halted" in command(played, "pause")  # nothing halted it again
-        assert (len(played.posts()), played.held(), never_short(played)) == (ours, {}, True)
-        daemon = played.daemons[-1]
+        assert "this does nothing: flatten (by" in command(desk, "flatten", "--yes", code=1)
+        assert "halted: panic" in command(desk, "resume", code=1)  # the broker's word comes first
+        assert "way out" in typed(desk, "status", "--state-dir", str(desk.state_dir))[1]
+        command(desk, "accept-broker")
+        desk.until_true(lambda: bool(accepted(desk)), "the broker's word is accepted")
+        assert "not halted" in command(desk, "resume")
+        reports = len(desk.journaled("BrokerReported"))
+        desk.until_true(lambda: len(desk.journaled("BrokerReported")) >= reports + 3, "three more reports")
+        assert "not halted" in command(desk, "pause")  # nothing halted it again
+        assert (len(desk.posts()), desk.held(), never_short(desk)) == (order_count, {}, True)
+        daemon = desk.daemons[-1]
         daemon.terminate()
         assert daemon.wait(60) == 0
-        state = played.books().state
-        assert (dict(state.book.positions), state.book.cash) == ({}, played.account.cash)
+        state = desk.books().state
+        assert (dict(state.book.positions), state.book.cash) == ({}, desk.account.cash)
 
 
-def accepted(played: Stage) -> list[str]:
-    return [line["detail"] for line in played.read_log("alarm") if line["alarm"] == "broker_accepted"]
+def accepted(desk: Stage) -> list[str]:
+    return [line["detail"] for line in desk.read_log("alarm") if line["alarm"] == "broker_accepted"]
 
 
 def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
-        bought(played)
-        played.daemons[-1].kill()
-        played.daemons[-1].wait(10)
-        command(played, "flatten", "--yes")  # journaled for the next start
-        ours = len(played.posts())
-        assert "stands down when it starts" in panic(played)
-        played.start()
-        played.until_true(lambda: played.journaled("PanicNoticed") != [], "the panic is noticed")
-        played.until_true(lambda: not (played.state_dir / "panic").exists(), "the file is taken away")
-        played.until_true(lambda: len(played.journaled("BrokerReported")) > 3, "some reports")
-        assert (len(played.posts()), played.held(), never_short(played)) == (ours, {}, True)
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(60) == 0
-        state = played.books().state
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        start_and_buy(desk)
+        desk.daemons[-1].kill()
+        desk.daemons[-1].wait(10)
+        command(desk, "flatten", "--yes")  # journaled for the next start
+        order_count = len(desk.posts())
+        assert "stands down when it starts" in panic(desk)
+        desk.start()
+        desk.until_true(lambda: desk.journaled("PanicNoticed") != [], "the panic is noticed")
+        desk.until_true(lambda: not (desk.state_dir / "panic").exists(), "the file is taken away")
+        desk.until_true(lambda: len(desk.journaled("BrokerReported")) > 3, "some reports")
+        assert (len(desk.posts()), desk.held(), never_short(desk)) == (order_count, {}, True)
+        desk.daemons[-1].terminate()
+        assert desk.daemons[-1].wait(60) == 0
+        state = desk.books().state
         assert state.risk.halt is not None
         assert (state.risk.halt.reason, state.broker.stood_down) == ("panic", True)
 
@@ -148,96 +148,96 @@ def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(m
 def test_what_a_panic_could_not_close_the_desk_closes_once_the_broker_is_back(
     models: Path, tmp_path: Path, end: str
 ) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
-        bought(played)
-        ours, held = len(played.posts()), played.held()
-        unreachable(played)
-        process = panicking(played)
-        assert played.clock.wait(time.sleep, lambda: played.journaled("PanicNoticed") != [], COMMAND_S)
-        assert (played.state_dir / "panic.noted").exists()
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        start_and_buy(desk)
+        order_count, positions = len(desk.posts()), desk.held()
+        unreachable(desk)
+        process = panicking(desk)
+        assert desk.clock.wait(time.sleep, lambda: desk.journaled("PanicNoticed") != [], COMMAND_S)
+        assert (desk.state_dir / "panic.noted").exists()
         if end == "killed":
             process.kill()
         else:
-            assert played.clock.wait(time.sleep, lambda: closing(played) != [], COMMAND_S)
+            assert desk.clock.wait(time.sleep, lambda: closing(desk) != [], COMMAND_S)
             os.kill(process.pid, signal.SIGINT)
-        assert played.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
+        assert desk.clock.wait(time.sleep, lambda: process.poll() is not None, COMMAND_S)
         result = process.finish(120)
         if end == "interrupted":
             assert (result.returncode, "Traceback" in result.stdout + result.stderr) == (1, False)
             assert "NOT flat: the broker does not say what is left" in result.stdout
             assert "to go on, run the same command again: rltraderctl panic" in result.stdout
-        played.until_true(lambda: played.journaled("PanicFailed") != [], "the failure is noticed")
-        assert (played.held(), len(played.posts())) == (held, ours)
-        reachable(played)
-        played.until_true(lambda: played.held() == {}, "the desk has closed what is its own")
-        assert (len(played.posts()), never_short(played)) == (ours, True)
-        assert f"/v2/positions/SPY?qty={held['SPY']}" in closing(played)
-        assert not (played.state_dir / "panic.noted").exists()
-        assert "halted: panic" in command(played, "resume", code=1)
+        desk.until_true(lambda: desk.journaled("PanicFailed") != [], "the failure is noticed")
+        assert (desk.held(), len(desk.posts())) == (positions, order_count)
+        reachable(desk)
+        desk.until_true(lambda: desk.held() == {}, "the desk has closed what is its own")
+        assert (len(desk.posts()), never_short(desk)) == (order_count, True)
+        assert f"/v2/positions/SPY?qty={positions['SPY']}" in closing(desk)
+        assert not (desk.state_dir / "panic.noted").exists()
+        assert "halted: panic" in command(desk, "resume", code=1)
 
 
-def closing(played: Stage) -> list[str]:
-    return [row.path for row in played.requests("DELETE") if row.path.startswith("/v2/positions")]
+def closing(desk: Stage) -> list[str]:
+    return [row.path for row in desk.requests("DELETE") if row.path.startswith("/v2/positions")]
 
 
 @pytest.mark.parametrize("unheard", [False, True])
 def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_later(
     models: Path, tmp_path: Path, unheard: bool
 ) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
-        bought(played)
-        ours = len(played.posts())
-        reports = len(played.journaled("BrokerReported"))
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        start_and_buy(desk)
+        order_count = len(desk.posts())
+        reports = len(desk.journaled("BrokerReported"))
         if unheard:  # the stream is half open: nothing comes through, and nobody notices
-            played.server.call(lambda: played.server.server.faults.add("update_lost", times=1000))
-        played.server.by_hand("close", symbol="SPY")
-        played.clock.pass_s(MOMENT_S)
-        assert len(played.journaled("BrokerReported")) == reports  # no report can have shown it
-        ask(played.state_dir, CommandRequest(1, "flatten", "a moment later", "ann"))
-        played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three more reports")
-        assert (len(played.posts()), never_short(played)) == (ours, True)
-        command(played, "accept-broker")
-        played.until_true(lambda: bool(accepted(played)), "the broker's word is accepted")
-        assert "not halted" in command(played, "resume")
+            desk.server.call(lambda: desk.server.server.faults.add("update_lost", times=1000))
+        desk.server.by_hand("close", symbol="SPY")
+        desk.clock.pass_s(MOMENT_S)
+        assert len(desk.journaled("BrokerReported")) == reports  # no report can have shown it
+        ask(desk.state_dir, CommandRequest(1, "flatten", "a moment later", "ann"))
+        desk.until_true(lambda: len(desk.journaled("BrokerReported")) >= reports + 3, "three more reports")
+        assert (len(desk.posts()), never_short(desk)) == (order_count, True)
+        command(desk, "accept-broker")
+        desk.until_true(lambda: bool(accepted(desk)), "the broker's word is accepted")
+        assert "not halted" in command(desk, "resume")
 
 
 # --- a close call without an answer -----------------------------------------------------------------------------------
 
 
-def unreported(played: Stage) -> None:
+def unreported(desk: Stage) -> None:
     """No report comes, so an exit leaves by the broker's own call; it sells, and its answer is lost."""
-    add = played.server.server.faults.add
+    add = desk.server.server.faults.add
 
     def script() -> None:
         add("http_error", times=100_000, status=503, where={"method": "GET", "path": "/v2/account"})
         add("http_reset", where={"method": "DELETE", "path": "/v2/positions/*"})
 
-    played.server.call(script)
+    desk.server.call(script)
 
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_a_call_without_an_answer_sold_is_the_desk_s_own_sale(models: Path, tmp_path: Path, killed: bool) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
-        bought(played)
-        unreported(played)
-        command(played, "flatten", "--yes")
-        played.until_true(lambda: played.held() == {}, "the call sold")
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        start_and_buy(desk)
+        unreported(desk)
+        command(desk, "flatten", "--yes")
+        desk.until_true(lambda: desk.held() == {}, "the call sold")
         if killed:
-            played.daemons[-1].kill()
-            played.daemons[-1].wait(10)
-        reachable(played)
+            desk.daemons[-1].kill()
+            desk.daemons[-1].wait(10)
+        reachable(desk)
         if killed:
-            played.start()
-        reports = len(played.journaled("BrokerReported"))
-        played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three reports")
-        assert "not halted" in command(played, "resume")  # the flatten alone halted it
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(60) == 0
-        ended, told = typed(played, "verify", "--state-dir", str(played.state_dir))
-        assert ended == 0, told
-        state = played.books().state
-    assert (dict(state.book.positions), state.book.cash) == ({}, played.account.cash)
+            desk.start()
+        reports = len(desk.journaled("BrokerReported"))
+        desk.until_true(lambda: len(desk.journaled("BrokerReported")) >= reports + 3, "three reports")
+        assert "not halted" in command(desk, "resume")  # the flatten alone halted it
+        desk.daemons[-1].terminate()
+        assert desk.daemons[-1].wait(60) == 0
+        exit_code, output = typed(desk, "verify", "--state-dir", str(desk.state_dir))
+        assert exit_code == 0, output
+        state = desk.books().state
+    assert (dict(state.book.positions), state.book.cash) == ({}, desk.account.cash)
     assert (state.risk.halt, state.risk.reconciled, state.broker.foreign) == (None, True, {})
     (call,) = (order for order in (*state.orders.values(), *state.closed.values()) if order.closing)
     assert (call.status, call.executions) == ("filled", (call.quantity,))
-    assert "foreign_order" not in {line["alarm"] for line in played.read_log("alarm")}
+    assert "foreign_order" not in {line["alarm"] for line in desk.read_log("alarm")}

@@ -17,77 +17,77 @@ from tests.support.paths import REPOSITORY
 DAY = "2024-11-01"
 
 
-def addresses(played: Stage) -> dict[str, str]:
+def addresses(desk: Stage) -> dict[str, str]:
     """The environment that brings the shipped configuration to this stage: addresses, clock, folders, and no more."""
-    base = played.server.stream_url.removesuffix("/v2/sip")
+    base = desk.server.stream_url.removesuffix("/v2/sip")
     return {
         **KEYS,
-        "RLTRADER_PATHS__STATE_DIR": str(played.state_dir),
+        "RLTRADER_PATHS__STATE_DIR": str(desk.state_dir),
         "RLTRADER_PATHS__MODELS_DIR": str(REPOSITORY / "onnx_models"),
-        "RLTRADER_ALPACA__TRADING_URL": played.server.trading_url,
-        "RLTRADER_ALPACA__DATA_URL": played.server.data_url,
+        "RLTRADER_ALPACA__TRADING_URL": desk.server.trading_url,
+        "RLTRADER_ALPACA__DATA_URL": desk.server.data_url,
         "RLTRADER_ALPACA__STREAM_URL": base + "/v2/{feed}",
-        "RLTRADER_ALPACA__TRADE_STREAM_URL": played.server.trade_stream_url,
+        "RLTRADER_ALPACA__TRADE_STREAM_URL": desk.server.trade_stream_url,
         "RLTRADER_ALPACA__OPTION_STREAM_URL": base + "/v1beta1/{options}",
-        **{f"RLTRADER_CLOCK__{key.upper()}": str(value) for key, value in played.clock.settings().items()},
+        **{f"RLTRADER_CLOCK__{key.upper()}": str(value) for key, value in desk.clock.settings().items()},
     }
 
 
 def test_the_shipped_configuration_runs_with_addresses_from_the_environment(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    with stage(bundled, DAY, "09:20", tmp_path, lively) as played:
+    with stage(bundled, DAY, "09:20", tmp_path, lively) as desk:
         shipped = ["--config", str(REPOSITORY / "config.toml")]
-        daemon = Daemon(shipped, addresses(played), tmp_path / "log", clock=played.clock)
-        played.daemons.append(daemon)
-        played.until_true(lambda: len(played.read_log("stream_up")) == 2, "both data streams are up")
-        played.until_true(lambda: len(played.journaled("PolicyAnswered")) > 3, "the shipped policy answers")
-        played.until_true(lambda: played.books().state.risk.reconciled, "book and broker agree")
+        daemon = Daemon(shipped, addresses(desk), tmp_path / "log", clock=desk.clock)
+        desk.daemons.append(daemon)
+        desk.until_true(lambda: len(desk.read_log("stream_up")) == 2, "both data streams are up")
+        desk.until_true(lambda: len(desk.journaled("PolicyAnswered")) > 3, "the shipped policy answers")
+        desk.until_true(lambda: desk.books().state.risk.reconciled, "book and broker agree")
         daemon.terminate()
-        assert daemon.wait(30) == 0, played.log()[-2000:]
-        started = played.read_log("run_started")[0]
-        assert (started["desk"], started["mode"]) == ("paper-1", "paper")
-        assert {line["url"].rsplit("/", 1)[1] for line in played.read_log("stream_up")} == {"sip", "opra"}
-        assert played.books().state.risk.reconciled
+        assert daemon.wait(30) == 0, desk.log()[-2000:]
+        run = desk.read_log("run_started")[0]
+        assert (run["desk"], run["mode"]) == ("paper-1", "paper")
+        assert {line["url"].rsplit("/", 1)[1] for line in desk.read_log("stream_up")} == {"sip", "opra"}
+        assert desk.books().state.risk.reconciled
 
 
 def test_status_is_told_beside_the_running_daemon(
     bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with stage(bundled, DAY, "10:06", tmp_path, lively) as played:
-        daemon = played.start()
-        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
-        assert ctl.main(["status", "--state-dir", str(played.state_dir)]) == 0
+    with stage(bundled, DAY, "10:06", tmp_path, lively) as desk:
+        daemon = desk.start()
+        desk.until_true(lambda: bool(desk.held()) and bool(desk.journaled("OrderFilled")), "something is held")
+        assert ctl.main(["status", "--state-dir", str(desk.state_dir)]) == 0
         output = capsys.readouterr().out
         assert f"runs as process {daemon.pid}" in output
         assert "paper, account paper" in output
-        assert next(iter(played.account.by_client_id.values())).symbol in output
-        played.alive()
+        assert next(iter(desk.account.by_client_id.values())).symbol in output
+        desk.alive()
 
 
 def test_the_watchdog_is_fed_by_night_and_not_by_a_process_that_hangs(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
     systemd = Systemd(tmp_path / "notify", watchdog_s=0.4)
-    with stage(bundled, DAY, "02:00", tmp_path, lively) as played:
-        daemon = played.start(environment={**KEYS, **systemd.environment})
-        played.until_true(lambda: systemd.received("READY=1"), "the daemon is ready")
-        played.until_true(lambda: fed(systemd, 3), "fed by night")
-        played.until_true(
+    with stage(bundled, DAY, "02:00", tmp_path, lively) as desk:
+        daemon = desk.start(environment={**KEYS, **systemd.environment})
+        desk.until_true(lambda: systemd.received("READY=1"), "the daemon is ready")
+        desk.until_true(lambda: fed(systemd, 3), "fed by night")
+        desk.until_true(
             lambda: any(line.startswith("STATUS=reconciled; flat") for line in read_messages(systemd)), "its status"
         )
         daemon.pause(stopped=True)
-        played.clock.pass_s(0.1)  # its earlier messages have arrived
+        desk.clock.pass_s(0.1)  # its earlier messages have arrived
         systemd.hear()
-        played.clock.pass_s(1.0)  # five feedings long
+        desk.clock.pass_s(1.0)  # five feedings long
         assert systemd.hear() == []
         daemon.pause(stopped=False)
         before = systemd.heard.count("WATCHDOG=1")
-        played.until_true(lambda: fed(systemd, before + 2), "fed again")
+        desk.until_true(lambda: fed(systemd, before + 2), "fed again")
         daemon.terminate()
-        assert daemon.wait(30) == 0, played.log()[-2000:]
+        assert daemon.wait(30) == 0, desk.log()[-2000:]
         assert systemd.received("STOPPING=1")
-        assert played.posts() == []
+        assert desk.posts() == []
     systemd.close()
 
 

@@ -87,16 +87,16 @@ def live_through(names: tuple[str, ...], request: pytest.FixtureRequest, folder:
             except pytest.skip.Exception:
                 continue
             models = request.getfixturevalue("lively") if scenario.lively else FIXTURE_MODELS
-            made = stage(tape, scenario.day, "08:50", folder / name.replace(" ", "-"), models)
-            stages[name] = stack.enter_context(made)
+            context = stage(tape, scenario.day, "08:50", folder / name.replace(" ", "-"), models)
+            stages[name] = stack.enter_context(context)
             stages[name].start(*scenario.arguments, tables=scenario.tables)
         with ThreadPoolExecutor(len(stages) or 1) as drivers:
             for _ in drivers.map(lambda name: stages[name].until_time(_end_ns(name)), stages):
                 pass
-        for played in stages.values():
-            played.daemons[-1].terminate()
-        codes = {name: played.daemons[-1].wait(STOP_S) for name, played in stages.items()}
-        yield {name: Lived(played, codes[name], played.books()) for name, played in stages.items()}
+        for desk in stages.values():
+            desk.daemons[-1].terminate()
+        codes = {name: desk.daemons[-1].wait(STOP_S) for name, desk in stages.items()}
+        yield {name: Lived(desk, codes[name], desk.books()) for name, desk in stages.items()}
 
 
 @pytest.fixture(scope="module")
@@ -113,20 +113,20 @@ def _end_ns(name: str) -> int:
     return new_york_ns(SCENARIOS[name].day, SCENARIOS[name].end)
 
 
-def of(lived: dict[str, Lived], name: str) -> Lived:
+def of(sessions: dict[str, Lived], name: str) -> Lived:
     """The session of this name; skips where its data are missing."""
-    if name not in lived:
+    if name not in sessions:
         pytest.skip(f"needs real data for the session {name!r}: set RLTRADER_DATA to its folder")
-    return lived[name]
+    return sessions[name]
 
 
 def round_trips(account: Account) -> int:
     """How often a position of the server's book came back to nothing."""
-    held: dict[str, Decimal] = {}
+    positions: dict[str, Decimal] = {}
     trips = 0
     for trade in account.trades:
-        held[trade.symbol] = held.get(trade.symbol, Decimal(0)) + trade.quantity
-        trips += held[trade.symbol] == 0
+        positions[trade.symbol] = positions.get(trade.symbol, Decimal(0)) + trade.quantity
+        trips += positions[trade.symbol] == 0
     return trips
 
 
@@ -143,16 +143,16 @@ def partially_filled(account: Account) -> int:
 def test_after_a_session_of_twenty_round_trips_both_books_agree_to_the_cent(
     trading: dict[str, Lived], name: str
 ) -> None:
-    lived = of(trading, name)
-    assert lived.exit_code == 0, lived.stage.log()[-2000:]
-    assert round_trips(lived.account) >= 20
-    assert partially_filled(lived.account) > 0
-    assert differences(lived.books, lived.account) == []
+    session = of(trading, name)
+    assert session.exit_code == 0, session.stage.log()[-2000:]
+    assert round_trips(session.account) >= 20
+    assert partially_filled(session.account) > 0
+    assert differences(session.books, session.account) == []
     unsent = {
-        entry["client_order_id"] for entry in lived.stage.read_log("order_not_sent")
+        entry["client_order_id"] for entry in session.stage.read_log("order_not_sent")
     }  # too late on a busy machine
-    assert lived.books.orders.keys() - unsent == lived.account.by_client_id.keys()
-    assert lived.books.state.risk.halt is None
+    assert session.books.orders.keys() - unsent == session.account.by_client_id.keys()
+    assert session.books.state.risk.halt is None
 
 
 @pytest.mark.parametrize("name", ["recorded", "bundled"])
@@ -166,8 +166,8 @@ def test_no_order_name_is_posted_twice(trading: dict[str, Lived], name: str) -> 
 def test_the_journal_of_a_live_session_verifies(
     trading: dict[str, Lived], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lived = of(trading, name)
-    assert ctl.main(["verify", "--state-dir", str(lived.stage.state_dir)]) == 0
+    session = of(trading, name)
+    assert ctl.main(["verify", "--state-dir", str(session.stage.state_dir)]) == 0
     assert capsys.readouterr().out.startswith("identical: ")
 
 
@@ -175,50 +175,50 @@ def test_the_journal_of_a_live_session_verifies(
 def test_heads_are_published_at_the_start_within_the_session_and_at_the_end(
     trading: dict[str, Lived], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lived = of(trading, name)
-    rows = [line["row"] for line in lived.stage.read_log("chain_head")]
-    reader = JournalReader(lived.stage.state_dir / FILE)
+    session = of(trading, name)
+    rows = [line["row"] for line in session.stage.read_log("chain_head")]
+    reader = JournalReader(session.stage.state_dir / FILE)
     last = reader.last_entry()
-    ended = reader.query("SELECT id FROM events WHERE kind = 'SessionEnded' ORDER BY id DESC LIMIT 1")[0]["id"]
+    end_row = reader.query("SELECT id FROM events WHERE kind = 'SessionEnded' ORDER BY id DESC LIMIT 1")[0]["id"]
     reader.close()
     assert last is not None
     assert (rows[0], rows[-1]) == (0, last.id)
     assert rows == sorted(set(rows))
-    assert [row for row in rows if 0 < row < ended] != []  # at snapshots
-    log, state = str(lived.stage.folder / "log"), str(lived.stage.state_dir)
+    assert [row for row in rows if 0 < row < end_row] != []  # at snapshots
+    log, state = str(session.stage.folder / "log"), str(session.stage.state_dir)
     assert ctl.main(["verify", "--state-dir", state, "--against", log]) == 0
     assert f"published heads: {len(rows)} agree" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["recorded", "bundled", "dry run"])
 def test_every_minute_comes_once_is_decided_once_and_no_key_is_told(trading: dict[str, Lived], name: str) -> None:
-    lived = of(trading, name)
-    closed = [event["bar"]["start_ns"] for event in lived.stage.journaled("BarClosed")]
-    taped = [bar.start_ns for bar in lived.stage.market.session_bars(SCENARIOS[name].day)]
-    assert closed[-len(taped) :] == taped
-    decided = [row["bar_ns"] for row in lived.books.decisions if row["kind"] == "policy"]
+    session = of(trading, name)
+    bar_starts = [event["bar"]["start_ns"] for event in session.stage.journaled("BarClosed")]
+    taped = [bar.start_ns for bar in session.stage.market.session_bars(SCENARIOS[name].day)]
+    assert bar_starts[-len(taped) :] == taped
+    decided = [row["bar_ns"] for row in session.books.decisions if row["kind"] == "policy"]
     assert len(decided) == len(set(decided)) > 300  # a bar that a busy machine brings too late is not asked about
     assert set(decided) <= set(taped[19:])  # an observation has 20 rows
-    assert DEFAULT_SECRET not in lived.stage.log()
-    assert DEFAULT_KEY not in lived.stage.log()
+    assert DEFAULT_SECRET not in session.stage.log()
+    assert DEFAULT_KEY not in session.stage.log()
 
 
 def test_a_dry_run_with_keys_sends_nothing_but_reads(trading: dict[str, Lived]) -> None:
-    lived = of(trading, "dry run")
-    assert lived.exit_code == 0, lived.stage.log()[-2000:]
-    assert lived.stage.requests("POST", "PATCH", "DELETE", "PUT") == []
-    assert len(lived.stage.requests("GET")) > 0
-    assert lived.account.orders == {}
+    session = of(trading, "dry run")
+    assert session.exit_code == 0, session.stage.log()[-2000:]
+    assert session.stage.requests("POST", "PATCH", "DELETE", "PUT") == []
+    assert len(session.stage.requests("GET")) > 0
+    assert session.account.orders == {}
 
 
 def test_a_dry_runs_fills_are_at_quotes_that_the_server_gave(trading: dict[str, Lived]) -> None:
-    lived = of(trading, "dry run")
-    market = lived.stage.market
-    assert len(lived.books.fills) >= 12
-    for fill in lived.books.fills:
+    session = of(trading, "dry run")
+    market = session.stage.market
+    assert len(session.books.fills) >= 12
+    for fill in session.books.fills:
         moments = range(fill["time_ns"] - 2 * MINUTE_NS, fill["time_ns"] + 1, POINT_NS)
-        given = [quote for moment in moments if (quote := market.quote(fill["symbol"], moment)) is not None]
-        assert Decimal(fill["price"]) in {ask if fill["side"] > 0 else bid for bid, ask in given}
+        quotes = [quote for moment in moments if (quote := market.quote(fill["symbol"], moment)) is not None]
+        assert Decimal(fill["price"]) in {ask if fill["side"] > 0 else bid for bid, ask in quotes}
 
 
 # --- the recording ----------------------------------------------------------------------------------------------------
@@ -235,9 +235,9 @@ def recording(trading: dict[str, Lived]) -> Path:
 def test_a_recording_holds_what_the_server_quoted_at_each_minutes_end(
     trading: dict[str, Lived], recording: Path
 ) -> None:
-    lived = of(trading, "bundled")
-    market, day = lived.stage.market, SCENARIOS["bundled"].day
-    assert lived.stage.read_log("recording_stopped") == lived.stage.read_log("recording_narrowed") == []
+    session = of(trading, "bundled")
+    market, day = session.stage.market, SCENARIOS["bundled"].day
+    assert session.stage.read_log("recording_stopped") == session.stage.read_log("recording_narrowed") == []
     (quotes,) = QuoteFile(recording).sessions()
     assert len(set(quotes.end_ns.tolist())) == 390
     assert len(quotes.bid) > 390 * 20  # six strikes on each side, of both rights, and the desk's own
@@ -260,11 +260,11 @@ def test_a_dry_run_on_the_recording_differs_from_the_live_run_as_the_gap_report_
     trading: dict[str, Lived], recording: Path, tmp_path: Path
 ) -> None:
     """Every order of the dry run is one of the live run's, and it fills as the report has it on paper."""
-    lived, day = of(trading, "bundled"), SCENARIOS["bundled"].day
-    state = _dry_run_on(recording, lived.stage, tmp_path)
-    gap = read_gap(lived.stage.state_dir / FILE, day, recording.parent)
+    session, day = of(trading, "bundled"), SCENARIOS["bundled"].day
+    state = _dry_run_on(recording, session.stage, tmp_path)
+    gap = read_gap(session.stage.state_dir / FILE, day, recording.parent)
     lines = {line.client_order_id: line for line in gap.lines}
-    live = {_order(row): row for row in lived.books.orders.values()}
+    live = {_order(row): row for row in session.books.orders.values()}
     dry = {_order(row): row for row in map(dict, records(state, "orders", "submitted_ns"))}
     assert len(dry) > 60
     assert dry.keys() <= live.keys()
@@ -293,7 +293,10 @@ def _dry_run_on(quotes: Path, stage: Stage, folder: Path) -> Path:
     tape, state = folder / "tape.csv", folder / "state"
     tape.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]) + "\n")
     rules = {
-        f"{table}__{key}": value for made in (LOOSE, UNENDING) for table in made for key, value in made[table].items()
+        f"{table}__{key}": value
+        for tables in (LOOSE, UNENDING)
+        for table in tables
+        for key, value in tables[table].items()
     }
     rules["paths__models_dir"] = stage.models_dir
     usual = {name: value for name, value in environment().items() if not name.startswith("RLTRADER_")}
@@ -314,22 +317,22 @@ def _dry_run_on(quotes: Path, stage: Stage, folder: Path) -> Path:
 def test_a_session_begins_and_is_flat_by_new_yorks_clock(
     calendar: dict[str, Lived], name: str, begin: str, close: str
 ) -> None:
-    lived = of(calendar, name)
-    assert lived.exit_code == 0, lived.stage.log()[-2000:]
+    session = of(calendar, name)
+    assert session.exit_code == 0, session.stage.log()[-2000:]
     day = SCENARIOS[name].day
-    starts = [event["bar"]["start_ns"] for event in lived.stage.journaled("BarClosed")]
+    starts = [event["bar"]["start_ns"] for event in session.stage.journaled("BarClosed")]
     assert new_york_time(next(start for start in starts if start >= new_york_ns(day, "00:00"))) == begin
-    assert lived.account.trades
-    assert new_york_time(lived.account.trades[-1].time_ns) < close
-    assert lived.account.positions == {}
-    assert differences(lived.books, lived.account) == []
+    assert session.account.trades
+    assert new_york_time(session.account.trades[-1].time_ns) < close
+    assert session.account.positions == {}
+    assert differences(session.books, session.account) == []
 
 
 def test_a_half_day_ends_with_an_exit_sent_before_its_own_close(calendar: dict[str, Lived]) -> None:
-    lived = of(calendar, "half day")
-    last = lived.account.trades[-1]
+    session = of(calendar, "half day")
+    last = session.account.trades[-1]
     assert last.quantity < 0
-    sent_ns = lived.account.orders[last.order_id].created_ns
+    sent_ns = session.account.orders[last.order_id].created_ns
     assert new_york_time(sent_ns) >= "12:53:00"  # flat 5 minutes before the close, the exit sent 2 minutes earlier
     assert new_york_time(last.time_ns) < "13:00:00"
 

@@ -25,27 +25,27 @@ from tests.support.ports import free_port
 PATIENT = {"service": {"stop_deadline_s": 600}}  # contracts are sold one or two in a quarter of a minute
 
 
-def staged(stack: ExitStack, tape: Tape, folder: Path, models_dir: Path, **named: Any) -> Stage:
+def staged(stack: ExitStack, tape: Tape, folder: Path, models_dir: Path, **options: Any) -> Stage:
     """A stage shortly before the lively policy's first entry."""
-    tables = named.pop("tables", ())
-    return stack.enter_context(stage(tape, DAY, BEFORE_FIRST_ENTRY, folder, models_dir, *tables, **named))
+    tables = options.pop("tables", ())
+    return stack.enter_context(stage(tape, DAY, BEFORE_FIRST_ENTRY, folder, models_dir, *tables, **options))
 
 
-def traded(account: Account, times: int) -> bool:
+def has_traded(account: Account, times: int) -> bool:
     """Whether the account has so many executions."""
     return len(account.trades) >= times
 
 
-def reports_flat(played: Stage, before: int) -> bool:
+def reports_flat(desk: Stage, before: int) -> bool:
     """Whether a report after the first `before` ones shows neither a position nor an open order."""
     return any(
-        not (report["positions"] or report["open_orders"]) for report in played.journaled("BrokerReported")[before:]
+        not (report["positions"] or report["open_orders"]) for report in desk.journaled("BrokerReported")[before:]
     )
 
 
-def verified(played: Stage, capsys: pytest.CaptureFixture[str]) -> bool:
+def verified(desk: Stage, capsys: pytest.CaptureFixture[str]) -> bool:
     """Whether `rltraderctl verify` finds the stage's journal identical."""
-    code = ctl.main(["verify", "--state-dir", str(played.state_dir)])
+    code = ctl.main(["verify", "--state-dir", str(desk.state_dir)])
     return code == 0 and capsys.readouterr().out.startswith("identical: ")
 
 
@@ -54,32 +54,32 @@ def test_a_kill_with_a_position_and_a_working_order_is_survived_and_nothing_is_s
 ) -> None:
     with ExitStack() as stack:
         patient = {"execution": {"exit_reprice_s": 3600}}
-        played = staged(stack, bundled, tmp_path, lively, tables=(patient,))
-        played.server.faults.add("order_held_back", where={"side": "sell"}, seconds=900)
-        daemon = played.start()
-        played.until_true(lambda: bool(working(played, "sell")), "an exit works at the server")
-        name, held = working(played, "sell")[0], played.held()
+        desk = staged(stack, bundled, tmp_path, lively, tables=(patient,))
+        desk.server.faults.add("order_held_back", where={"side": "sell"}, seconds=900)
+        daemon = desk.start()
+        desk.until_true(lambda: bool(working(desk, "sell")), "an exit works at the server")
+        name, positions = working(desk, "sell")[0], desk.held()
         daemon.kill()
         daemon.wait(10)
-        assert played.account.by_client_id[name].open
-        assert sum(held.values()) > 0
-        reports = len(played.journaled("BrokerReported"))
-        played.start()
-        played.until_true(lambda: len(played.journaled("BrokerReported")) > reports, "the second run's first report")
-        adopted = played.journaled("BrokerReported")[reports]
+        assert desk.account.by_client_id[name].open
+        assert sum(positions.values()) > 0
+        reports = len(desk.journaled("BrokerReported"))
+        desk.start()
+        desk.until_true(lambda: len(desk.journaled("BrokerReported")) > reports, "the second run's first report")
+        adopted = desk.journaled("BrokerReported")[reports]
         assert name in [order["client_order_id"] for order in adopted["open_orders"]]
-        played.until_true(lambda: not played.account.by_client_id[name].open, "the adopted order has ended")
-        played.until_true(lambda: not played.held(), "the position was closed")
-        played.clock.pass_s(1)  # the news of it is under way
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(30) == 0, played.log()[-2000:]
-        names = [post["client_order_id"] for post in played.posts()]
+        desk.until_true(lambda: not desk.account.by_client_id[name].open, "the adopted order has ended")
+        desk.until_true(lambda: not desk.held(), "the position was closed")
+        desk.clock.pass_s(1)  # the news of it is under way
+        desk.daemons[-1].terminate()
+        assert desk.daemons[-1].wait(30) == 0, desk.log()[-2000:]
+        names = [post["client_order_id"] for post in desk.posts()]
         assert len(names) == len(set(names))
-        ours = played.books()
-        assert differences(ours, played.account) == []
-        assert ours.orders.keys() >= played.account.by_client_id.keys()
-        assert ours.state.risk.halt is None
-        assert verified(played, capsys)
+        books = desk.books()
+        assert differences(books, desk.account) == []
+        assert books.orders.keys() >= desk.account.by_client_id.keys()
+        assert books.state.risk.halt is None
+        assert verified(desk, capsys)
 
 
 def test_a_halted_desk_that_holds_something_leaves_without_room_for_its_reserve(
@@ -87,25 +87,25 @@ def test_a_halted_desk_that_holds_something_leaves_without_room_for_its_reserve(
 ) -> None:
     """As after a full disk that took the reserve: who is killed then finds no room to make it again."""
 
-    def told(*words: str) -> int:
-        return ctl.main([*words, "--state-dir", str(played.state_dir), "--reason", "a full disk"])
+    def run_ctl(*words: str) -> int:
+        return ctl.main([*words, "--state-dir", str(desk.state_dir), "--reason", "a full disk"])
 
     with ExitStack() as stack:
-        played = staged(stack, bundled, tmp_path, lively)
-        daemon = played.start()
-        played.until_true(lambda: holding(played), "a position")
-        assert told("halt") == 0
+        desk = staged(stack, bundled, tmp_path, lively)
+        daemon = desk.start()
+        desk.until_true(lambda: holding(desk), "a position")
+        assert run_ctl("halt") == 0
         daemon.kill()
         daemon.wait(10)
-        (played.state_dir / "ballast").unlink()
-        before = len(played.read_log("reconciled"))
-        played.start(tables=({"journal": {"ballast_mib": 1_048_576}},))
-        played.until_true(lambda: len(played.read_log("reconciled")) > before, "book and broker agree")
-        assert "cannot reserve 1048576 MiB" in str(played.read_log("no_ballast"))
-        assert told("resume") != 0
+        (desk.state_dir / "ballast").unlink()
+        before = len(desk.read_log("reconciled"))
+        desk.start(tables=({"journal": {"ballast_mib": 1_048_576}},))
+        desk.until_true(lambda: len(desk.read_log("reconciled")) > before, "book and broker agree")
+        assert "cannot reserve 1048576 MiB" in str(desk.read_log("no_ballast"))
+        assert run_ctl("resume") != 0
         assert "cannot reserve 1048576 MiB" in capsys.readouterr().err
-        assert told("flatten") == 0
-        played.until_true(lambda: not played.held(), "the position was closed")
+        assert run_ctl("flatten") == 0
+        desk.until_true(lambda: not desk.held(), "the position was closed")
 
 
 def test_a_clean_stop_keeps_the_position_or_flattens_it_as_configured(
@@ -116,18 +116,18 @@ def test_a_clean_stop_keeps_the_position_or_flattens_it_as_configured(
             rule: staged(stack, bundled, tmp_path / rule, lively, tables=(PATIENT, {"broker": {"on_stop": rule}}))
             for rule in ("keep", "flatten")
         }
-        for played in stages.values():
-            played.start()
-        for rule, played in stages.items():
-            played.until_true(partial(holding, played), f"{rule}: held")
-            played.daemons[-1].terminate()
-        for rule, played in stages.items():
-            assert played.daemons[-1].wait(900) == 0, (rule, played.log()[-2000:])
-            assert bool(played.held()) == (rule == "keep")
-            assert played.account.working == {}
-            assert differences(played.books(), played.account) == []
-            assert verified(played, capsys)
-            assert played.read_log("stop_late") == []
+        for desk in stages.values():
+            desk.start()
+        for rule, desk in stages.items():
+            desk.until_true(partial(holding, desk), f"{rule}: held")
+            desk.daemons[-1].terminate()
+        for rule, desk in stages.items():
+            assert desk.daemons[-1].wait(900) == 0, (rule, desk.log()[-2000:])
+            assert bool(desk.held()) == (rule == "keep")
+            assert desk.account.working == {}
+            assert differences(desk.books(), desk.account) == []
+            assert verified(desk, capsys)
+            assert desk.read_log("stop_late") == []
 
 
 def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes_and_comes_back(
@@ -140,27 +140,27 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
         market, clock = bundled.market(DAY), stack.enter_context(virtual_clock(new_york_ns(DAY, "09:50")))
         stack.callback(systemd.close)
         with serving(market, clock, **settings) as server:
-            played = Stage(server, clock, market, tmp_path, lively, (SELDOM_PINGED,))
-        played.start(environment={**KEYS, **systemd.environment})  # this server has gone; its address is configured
-        stack.callback(played.daemons[-1].kill)
-        played.until_true(lambda: systemd.received("READY=1"), "the daemon is ready")
-        assert played.journaled("BrokerReported") == []
+            desk = Stage(server, clock, market, tmp_path, lively, (SELDOM_PINGED,))
+        desk.start(environment={**KEYS, **systemd.environment})  # this server has gone; its address is configured
+        stack.callback(desk.daemons[-1].kill)
+        desk.until_true(lambda: systemd.received("READY=1"), "the daemon is ready")
+        assert desk.journaled("BrokerReported") == []
         for outage in ("before the first report", "in the middle"):
-            with serving(played.market, played.clock, **settings) as server:
-                played.server = server
+            with serving(desk.market, desk.clock, **settings) as server:
+                desk.server = server
                 count = len(account.trades)
-                played.until_true(partial(traded, account, count + 4), f"trades after the outage {outage}")
-        reports = len(played.journaled("BrokerReported"))
-        with serving(played.market, played.clock, **settings) as server:
-            played.server = server
-            played.until_true(lambda: not played.held() and not account.working, "flat once more")
-            played.until_true(lambda: reports_flat(played, reports), "a report shows it")
-            played.daemons[-1].terminate()
-            assert played.daemons[-1].wait(40) == 0, played.log()[-2000:]
-    ours = played.books()
-    assert differences(ours, account) == []
-    assert ours.state.risk.halt is None
-    assert verified(played, capsys)
+                desk.until_true(partial(has_traded, account, count + 4), f"trades after the outage {outage}")
+        reports = len(desk.journaled("BrokerReported"))
+        with serving(desk.market, desk.clock, **settings) as server:
+            desk.server = server
+            desk.until_true(lambda: not desk.held() and not account.working, "flat once more")
+            desk.until_true(lambda: reports_flat(desk, reports), "a report shows it")
+            desk.daemons[-1].terminate()
+            assert desk.daemons[-1].wait(40) == 0, desk.log()[-2000:]
+    books = desk.books()
+    assert differences(books, account) == []
+    assert books.state.risk.halt is None
+    assert verified(desk, capsys)
 
 
 def test_with_wrong_keys_the_daemon_stays_up_unreconciled_and_sends_no_order(
@@ -168,28 +168,28 @@ def test_with_wrong_keys_the_daemon_stays_up_unreconciled_and_sends_no_order(
 ) -> None:
     wrong = {**KEYS, "APCA_API_SECRET_KEY": "a-secret-that-is-not-the-accounts"}
     with ExitStack() as stack:
-        played = staged(stack, bundled, tmp_path, lively)
-        daemon = played.start(environment=wrong)
-        played.until_true(lambda: len(played.read_log("trade_stream_unauthorized")) >= 2, "the keys were refused twice")
-        played.until_time(new_york_ns(DAY, "10:20"))
+        desk = staged(stack, bundled, tmp_path, lively)
+        daemon = desk.start(environment=wrong)
+        desk.until_true(lambda: len(desk.read_log("trade_stream_unauthorized")) >= 2, "the keys were refused twice")
+        desk.until_time(new_york_ns(DAY, "10:20"))
         daemon.terminate()
-        assert daemon.wait(30) == 0, played.log()[-2000:]
-        assert played.requests("POST", "PATCH", "DELETE") == []
-        assert not played.books().state.risk.reconciled
-        assert wrong["APCA_API_SECRET_KEY"] not in played.log()
+        assert daemon.wait(30) == 0, desk.log()[-2000:]
+        assert desk.requests("POST", "PATCH", "DELETE") == []
+        assert not desk.books().state.risk.reconciled
+        assert wrong["APCA_API_SECRET_KEY"] not in desk.log()
 
 
 def test_live_money_at_an_account_of_another_number_halts_for_good(bundled: Tape, lively: Path, tmp_path: Path) -> None:
     live = {"desk": {"account": "live", "account_number": "987654321"}}
     with ExitStack() as stack:
-        played = staged(stack, bundled, tmp_path, lively, tables=(live,))
-        daemon = played.start()
-        played.until_true(lambda: bool(played.journaled("BrokerReported")), "the broker's first report")
-        played.until_time(new_york_ns(DAY, "10:30"))
+        desk = staged(stack, bundled, tmp_path, lively, tables=(live,))
+        daemon = desk.start()
+        desk.until_true(lambda: bool(desk.journaled("BrokerReported")), "the broker's first report")
+        desk.until_time(new_york_ns(DAY, "10:30"))
         daemon.terminate()
-        assert daemon.wait(30) == 0, played.log()[-2000:]
-        halt = played.books().state.risk.halt
+        assert daemon.wait(30) == 0, desk.log()[-2000:]
+        halt = desk.books().state.risk.halt
         assert halt.reason == "wrong_account"
-        assert played.account.account_number in halt.detail
+        assert desk.account.account_number in halt.detail
         assert "987654321" in halt.detail
-        assert played.requests("POST", "PATCH", "DELETE") == []
+        assert desk.requests("POST", "PATCH", "DELETE") == []

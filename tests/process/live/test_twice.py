@@ -15,14 +15,14 @@ from tests.support.desks.stage import Tape, new_york_ns, stage
 DAY = "2024-10-29"
 
 
-def lived(tape: Tape, models: Path, folder: Path) -> list[tuple[str, int]]:
+def run_session(tape: Tape, models: Path, folder: Path) -> list[tuple[str, int]]:
     """Kind and time of every event of the journal, from 10:00 to 10:40."""
-    with stage(tape, DAY, "10:00", folder, models) as played:
-        played.start()
-        played.until_time(new_york_ns(DAY, "10:40"))
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(30) == 0, played.log()[-2000:]
-        reader = JournalReader(played.state_dir / FILE)
+    with stage(tape, DAY, "10:00", folder, models) as desk:
+        desk.start()
+        desk.until_time(new_york_ns(DAY, "10:40"))
+        desk.daemons[-1].terminate()
+        assert desk.daemons[-1].wait(30) == 0, desk.log()[-2000:]
+        reader = JournalReader(desk.state_dir / FILE)
         try:
             rows = reader.query("SELECT kind, payload FROM events ORDER BY id")
         finally:
@@ -33,6 +33,6 @@ def lived(tape: Tape, models: Path, folder: Path) -> list[tuple[str, int]]:
 def test_the_same_session_twice_journals_the_same_events_at_the_same_times(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    first = lived(bundled, lively, tmp_path / "first")
+    first = run_session(bundled, lively, tmp_path / "first")
     assert "OrderFilled" in {kind for kind, _ in first}
-    assert lived(bundled, lively, tmp_path / "second") == first
+    assert run_session(bundled, lively, tmp_path / "second") == first

@@ -46,13 +46,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         release = Release(training, {}, {}, version="first")
         export(Alternating(), strategy(NAME), release, out=folder / "onnx_models", probes=probes)
         tape = write_days(folder / "spy.csv", ("SPY",), days("2024-01-02", "2024-12-31", SESSIONS))
-        given = {"desk__strategy": NAME, "paths__models_dir": folder / "onnx_models", "policy__version": "first"}
-        desk, left = Desk(tape, **given, paper__cash_usd=50_000), 150
+        options = {"desk__strategy": NAME, "paths__models_dir": folder / "onnx_models", "policy__version": "first"}
+        desk, steps_left = Desk(tape, **options, paper__cash_usd=50_000), 150
 
         def crash(boundary: str) -> None:
-            nonlocal left
-            left -= boundary == "before step"
-            if left == 0:
+            nonlocal steps_left
+            steps_left -= boundary == "before step"
+            if steps_left == 0:
                 raise Crash
 
         code = code_digest(NAME)
@@ -113,13 +113,13 @@ def test_a_start_finds_it_too_and_changed_code_goes_on_where_the_desk_stopped_cl
 
 def test_changed_code_starts_halted_where_the_desk_crashed(home: Path, runs: Path) -> None:
     state = shutil.copytree(runs / "crashed", home / "state")
-    changed = (
+    new_code = (
         (home / f"{NAME}.py").read_text().replace("int(portfolio.equity / price)", "int(portfolio.equity / price / 2)")
     )
-    (home / f"{NAME}.py").write_text(changed)
-    started = rltraderd(home, state, "--strategy", home / f"{NAME}.py")
-    assert started.returncode == 0, started.stderr
-    (halted,) = [line for line in log_of(started.stderr) if line["event"] == "halted"]
+    (home / f"{NAME}.py").write_text(new_code)
+    run = rltraderd(home, state, "--strategy", home / f"{NAME}.py")
+    assert run.returncode == 0, run.stderr
+    (halted,) = [line for line in log_of(run.stderr) if line["event"] == "halted"]
     assert halted["reason"] == "code_changed"
 
 
@@ -153,9 +153,9 @@ def test_check_names_file_digest_and_contract(home: Path, runs: Path) -> None:
     assert f"contract {contract}; it is not shipped, and runs with the daemon's rights" in line
 
 
-@pytest.mark.parametrize("given", ["mine_keepr", "gone.py", "mine_keeper.py:Nothing"])
-def test_what_is_not_there_is_refused_in_one_line(home: Path, given: str) -> None:
-    refused = rltraderd(home, home / "new", "--strategy", given)
+@pytest.mark.parametrize("argument", ["mine_keepr", "gone.py", "mine_keeper.py:Nothing"])
+def test_what_is_not_there_is_refused_in_one_line(home: Path, argument: str) -> None:
+    refused = rltraderd(home, home / "new", "--strategy", argument)
     assert refused.returncode == 2
     (line,) = log_of(refused.stderr)
     assert line["event"] == "refused"
@@ -164,8 +164,8 @@ def test_what_is_not_there_is_refused_in_one_line(home: Path, given: str) -> Non
 
 
 def test_rltraderctl_refuses_a_strategy_that_is_not_there_in_one_line(runs: Path) -> None:
-    for given, expected in (("mine", "expected one of: "), ("gone.py", "no such file")):
-        refused = rltraderctl("status", "--state-dir", runs / "whole", "--strategy", given, cwd=runs)
+    for argument, expected in (("mine", "expected one of: "), ("gone.py", "no such file")):
+        refused = rltraderctl("status", "--state-dir", runs / "whole", "--strategy", argument, cwd=runs)
         assert refused.returncode == 2
         (line,) = refused.stderr.splitlines()
         assert line.startswith("rltraderctl: --strategy: ")

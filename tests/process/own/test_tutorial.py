@@ -16,9 +16,9 @@ def followed(page: str, home: Path, package: str = "") -> dict[str, object]:
 
     Returns what was promised and not shown, by block.
     """
-    known = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = known | {"HOME": str(home.parent), "PATH": path, "OMP_NUM_THREADS": "1"}
+    environment = variables | {"HOME": str(home.parent), "PATH": path, "OMP_NUM_THREADS": "1"}
     running: list[Typed] = []
     wrong: dict[str, object] = {}
     place = home

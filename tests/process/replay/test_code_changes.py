@@ -43,12 +43,12 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def crashed(tape: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What this code left when it was killed in mid-session."""
     path = tmp_path_factory.mktemp("crashed")
-    left = STEPS
+    steps_left = STEPS
 
     def crash(boundary: str) -> None:
-        nonlocal left
-        left -= boundary == "before step"
-        if left == 0:
+        nonlocal steps_left
+        steps_left -= boundary == "before step"
+        if steps_left == 0:
             raise Crash
 
     Desk(tape).run(path, boundary=crash, group_events=1, snapshot_events=10**6)
@@ -74,7 +74,7 @@ def program(release: Path, module: str, *arguments: object) -> subprocess.Comple
     )
 
 
-def held(state: Path, until_ns: int) -> Counter[str]:
+def positions_at(state: Path, until_ns: int) -> Counter[str]:
     """Contracts by symbol that the journaled fills left, up to a time."""
     total: Counter[str] = Counter()
     for row in read_models(state)["fills"]:
@@ -87,11 +87,11 @@ def test_a_release_that_decides_otherwise_starts_halted_holding_what_was_filled(
     release: Path, state: Path, tape: Path
 ) -> None:
     left_at = table(state, "events")[-1]
-    was_held = held(state, left_at[2])
+    was_held = positions_at(state, left_at[2])
     assert was_held
-    started = program(release, "daemon", "--dry-run", "--bars", tape, "--state-dir", state)
-    assert started.returncode == 0, started.stderr
-    (halted,) = [line for line in log_of(started.stderr) if line["event"] == "halted"]
+    run = program(release, "daemon", "--dry-run", "--bars", tape, "--state-dir", state)
+    assert run.returncode == 0, run.stderr
+    (halted,) = [line for line in log_of(run.stderr) if line["event"] == "halted"]
     assert halted["reason"] == "code_changed"
     assert f"code {code_digest()} wrote the last" in halted["detail"]
     assert "differ, first row" in halted["detail"]
@@ -101,9 +101,9 @@ def test_a_release_that_decides_otherwise_starts_halted_holding_what_was_filled(
     later = [o for row in rows for o in json.loads(row[5]) if o["type"] == "SubmitOrder"]
     assert later
     assert {order["side"] for order in later} == {-1}  # exits alone
-    sold = [o for o in read_models(state)["orders"] if o[12] > left_at[2]]
-    assert {order[4] for order in sold} <= set(was_held)
-    assert held(state, 2**62) == Counter()
+    exits = [o for o in read_models(state)["orders"] if o[12] > left_at[2]]
+    assert {order[4] for order in exits} <= set(was_held)
+    assert positions_at(state, 2**62) == Counter()
 
 
 def test_no_order_s_name_and_no_decision_s_number_is_used_twice(release: Path, state: Path, tape: Path) -> None:
@@ -121,11 +121,11 @@ def test_no_order_s_name_and_no_decision_s_number_is_used_twice(release: Path, s
 
 def test_both_releases_prove_their_own_part(release: Path, state: Path, tape: Path) -> None:
     assert program(release, "daemon", "--dry-run", "--bars", tape, "--state-dir", state).returncode == 0
-    theirs = program(release, "daemon.cli.ctl", "verify", "--state-dir", state)
-    ours = rltraderctl("verify", "--state-dir", state, cwd=tape.parent)
-    assert (theirs.returncode, ours.returncode) == (0, 0), theirs.stdout + ours.stdout
-    assert "no difference found" in theirs.stdout
-    assert f"written by other code ({code_digest()})" in theirs.stdout
+    release_run = program(release, "daemon.cli.ctl", "verify", "--state-dir", state)
+    current_run = rltraderctl("verify", "--state-dir", state, cwd=tape.parent)
+    assert (release_run.returncode, current_run.returncode) == (0, 0), release_run.stdout + current_run.stdout
+    assert "no difference found" in release_run.stdout
+    assert f"written by other code ({code_digest()})" in release_run.stdout
 
 
 def test_a_stopped_desk_of_another_release_takes_commands(release: Path, state: Path, tape: Path) -> None:
@@ -137,8 +137,8 @@ def test_a_stopped_desk_of_another_release_takes_commands(release: Path, state: 
     assert kinds == ["RunStarted", "CodeChanged", "HaltRequested"]
     resumed = program(release, "daemon.cli.ctl", "resume", "--state-dir", state, "--reason", "looked at it")
     assert "not halted" in resumed.stdout
-    started = program(release, "daemon", "--dry-run", "--bars", tape, "--state-dir", state)
-    assert started.returncode == 0, started.stderr
+    run = program(release, "daemon", "--dry-run", "--bars", tape, "--state-dir", state)
+    assert run.returncode == 0, run.stderr
     assert "CodeChanged" not in [row[3] for row in table(state, "events")][-100:]
     assert program(release, "daemon.cli.ctl", "verify", "--state-dir", state).returncode == 0
 
@@ -167,14 +167,14 @@ def test_verify_reports_other_libraries_as_what_they_are(
     assert result.returncode == 0, result.stdout
     assert "were written with other libraries (numpy 0.1; here numpy " in result.stdout
     assert "no difference found" in result.stdout
-    theirs = program(libraries_of_another_host, "daemon.cli.ctl", "verify", "--state-dir", state)
-    assert (theirs.returncode, "identical" in theirs.stdout) == (0, True)
+    release_run = program(libraries_of_another_host, "daemon.cli.ctl", "verify", "--state-dir", state)
+    assert (release_run.returncode, "identical" in release_run.stdout) == (0, True)
 
 
 def test_a_start_with_other_libraries_names_them(libraries_of_another_host: Path, state: Path, tape: Path) -> None:
-    started = program(libraries_of_another_host, "daemon", "--dry-run", "--bars", tape, "--state-dir", state)
-    assert started.returncode == 0, started.stderr
-    (halted,) = [line for line in log_of(started.stderr) if line["event"] == "halted"]
+    run = program(libraries_of_another_host, "daemon", "--dry-run", "--bars", tape, "--state-dir", state)
+    assert run.returncode == 0, run.stderr
+    (halted,) = [line for line in log_of(run.stderr) if line["event"] == "halted"]
     assert "the libraries changed: " in halted["detail"]
     assert "numpy 0.1 go on" in halted["detail"]
     assert program(libraries_of_another_host, "daemon.cli.ctl", "verify", "--state-dir", state).returncode == 0

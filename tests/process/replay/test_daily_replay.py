@@ -122,9 +122,9 @@ def test_the_switcher_of_other_funds_runs_end_to_end_and_its_journal_is_bound_to
     funds = ("SPY", "QQQ", "IWM", "TLT", "GLD")
     tape = write_days(tmp_path / "funds.csv", ("AAA", *funds), 275)
     stage = Stage(tmp_path, put_switcher(tmp_path / "models", funds), tape, tape)
-    chosen = stage.environment(RLTRADER_DESK__SYMBOLS=",".join(funds))
+    variables = stage.environment(RLTRADER_DESK__SYMBOLS=",".join(funds))
     arguments = ("--dry-run", "--strategy", "regime_switcher", "--bars", tape, "--state-dir", tmp_path / "state")
-    finished = rltraderd(*arguments, cwd=tmp_path, env=chosen)
+    finished = rltraderd(*arguments, cwd=tmp_path, env=variables)
     assert finished.returncode == 0, finished.stderr
     summary = summary_of(finished)
     assert (summary["bars"], summary["decisions"], summary["halted"]) == (5 * 275, 275 - 252, "")
@@ -148,10 +148,10 @@ def test_cost_is_counted_once_and_every_cent_is_in_the_fills(stage: Stage, tmp_p
     state_dir = tmp_path / "state"
     summary = summary_of(stage.run("regime_switcher", stage.switcher, state_dir))
     fills = table(state_dir, "fills")
-    paid = [Decimal(row[6]) * row[5] for row in fills]  # price x quantity
-    costs = sum((traded * Decimal("0.001")).quantize(Decimal("0.000001")) for traded in paid)
+    amounts = [Decimal(row[6]) * row[5] for row in fills]  # price x quantity
+    costs = sum((amount * Decimal("0.001")).quantize(Decimal("0.000001")) for amount in amounts)
     assert float(costs) == summary["fees_usd"]
-    cash = Decimal(100_000) - sum(row[4] * traded for row, traded in zip(fills, paid, strict=True)) - costs
+    cash = Decimal(100_000) - sum(row[4] * amount for row, amount in zip(fills, amounts, strict=True)) - costs
     assert Decimal(table(state_dir, "equity")[-1][2]) == cash
     prove_trades(state_dir)
 
@@ -173,22 +173,22 @@ def test_a_file_sorted_by_time_comes_to_the_state_of_one_sorted_by_symbol(stage:
 
 
 def _desk(tape: Path, models: Path, strategy: str = "regime_switcher", **overrides: object) -> Desk:
-    given: dict[str, object] = {
+    defaults: dict[str, object] = {
         "desk__strategy": strategy,
         "paths__models_dir": models,
         "policy__version": VERSION,
         "paper__cash_usd": 100_000,
     }
-    return Desk(tape, **(given | overrides))
+    return Desk(tape, **(defaults | overrides))
 
 
 def _crash(name: str, count: int) -> Callable[[str], None]:
-    left = count
+    steps_left = count
 
     def hook(boundary: str) -> None:
-        nonlocal left
-        left -= boundary == name
-        if left == 0:
+        nonlocal steps_left
+        steps_left -= boundary == name
+        if steps_left == 0:
             raise Crash(f"{name}, the {count}. time")
 
     return hook
@@ -236,10 +236,10 @@ def test_killed_in_the_middle_of_a_basket_it_ends_where_nobody_disturbed_it(stag
             text=True,
         )  # fmt: skip
         assert process.stderr
-        seen = 0
+        fills = 0
         for line in process.stderr:
-            seen += json.loads(line)["event"] == "order_filled"
-            if seen == orders:
+            fills += json.loads(line)["event"] == "order_filled"
+            if fills == orders:
                 process.kill()
                 break
         process.stderr.close()

@@ -46,13 +46,13 @@ class Played:
     def __init__(self, folder: Path) -> None:
         models, tape = put_relay(folder / "models"), days.faulty_tape(folder / "faulty.csv")
         self.path = folder / "state"
-        given = {"desk__strategy": "forecast_ensemble", "desk__symbols": days.SYMBOLS, "paths__models_dir": models}
+        options = {"desk__strategy": "forecast_ensemble", "desk__symbols": days.SYMBOLS, "paths__models_dir": models}
         self.alarms: list[RaiseAlarm] = []
-        played = Desk(tape, **given, policy__version=VERSION).run(
+        run = Desk(tape, **options, policy__version=VERSION).run(
             self.path,
             observe=lambda _, step: self.alarms.extend(e for e in step.effects if isinstance(e, RaiseAlarm)),
         )
-        assert played.failure is None
+        assert run.failure is None
         self.sessions = {start: number for number, start in enumerate(days.starts())}
 
     def rows(self, sql: str, *values: Any) -> Sequence[sqlite3.Row]:
@@ -67,7 +67,7 @@ class Played:
         )
         return {self.sessions[row["bar_ns"]]: row["note"] for row in rows if row["note"]}
 
-    def traded(self, symbol: str) -> set[int]:
+    def trade_days(self, symbol: str) -> set[int]:
         """The sessions after which a decision led to fills of the symbol."""
         rows = self.rows(
             "SELECT d.bar_ns FROM fills f JOIN orders o ON o.client_order_id = f.client_order_id "
@@ -78,12 +78,12 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+def desk_run(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return Played(tmp_path_factory.mktemp("faulty"))
 
 
-def test_its_trades_are_those_of_its_fills_and_come_to_the_book(played: Played) -> None:
-    assert len(prove_trades(played.path)) > 5
+def test_its_trades_are_those_of_its_fills_and_come_to_the_book(desk_run: Played) -> None:
+    assert len(prove_trades(desk_run.path)) > 5
 
 
 def spans(masked: dict[int, str]) -> list[tuple[str, int, int]]:
@@ -97,64 +97,64 @@ def spans(masked: dict[int, str]) -> list[tuple[str, int, int]]:
     return result
 
 
-def test_each_bad_input_masks_its_symbol_for_a_stated_time_with_a_stated_reason(played: Played) -> None:
+def test_each_bad_input_masks_its_symbol_for_a_stated_time_with_a_stated_reason(desk_run: Played) -> None:
     first, last = SETTLED - 1, days.SESSIONS - 2  # the newest session has no open after it
-    assert spans(played.masked(days.WHOLE)) == []
-    assert spans(played.masked(days.LATE)) == [("features", first, days.LATE_FROM + SETTLED - 2)]
+    assert spans(desk_run.masked(days.WHOLE)) == []
+    assert spans(desk_run.masked(days.LATE)) == [("features", first, days.LATE_FROM + SETTLED - 2)]
     for symbol, holes in ((days.NOT_A_NUMBER, 1), (days.HOLE, days.HOLE_TO - days.AT)):
-        ended, gap = spans(played.masked(symbol))
-        assert ended == ("ended", days.AT, days.AT + holes - 1)  # until another bar comes
+        end, gap = spans(desk_run.masked(symbol))
+        assert end == ("ended", days.AT, days.AT + holes - 1)  # until another bar comes
         assert gap == ("gap", days.AT + holes, days.AT + holes + ROWS - 2)
-    assert spans(played.masked(days.SPLIT)) == [("jump", days.AT, days.AT + ROWS - 1)]
+    assert spans(desk_run.masked(days.SPLIT)) == [("jump", days.AT, days.AT + ROWS - 1)]
     silent = days.SILENT_FROM + ROWS - 1
-    assert spans(played.masked(days.SILENT)) == [("no volume", silent, days.SILENT_TO - 1)]
-    assert spans(played.masked(days.NEW)) == [
+    assert spans(desk_run.masked(days.SILENT)) == [("no volume", silent, days.SILENT_TO - 1)]
+    assert spans(desk_run.masked(days.NEW)) == [
         ("not listed", first, days.NEW_FROM - 1),
         ("short history", days.NEW_FROM, days.NEW_FROM + ROWS - 2),
         ("features", days.NEW_FROM + ROWS - 1, last),
     ]
-    assert spans(played.masked(days.ENDED)) == [("ended", days.LAST + 1, last)]
+    assert spans(desk_run.masked(days.ENDED)) == [("ended", days.LAST + 1, last)]
 
 
-def test_nothing_of_a_masked_symbol_is_traded_and_what_is_held_of_it_stays(played: Played) -> None:
+def test_nothing_of_a_masked_symbol_is_traded_and_what_is_held_of_it_stays(desk_run: Played) -> None:
     for symbol in days.SYMBOLS:
-        assert not played.traded(symbol) & played.masked(symbol).keys()
-        assert bool(played.traded(symbol)) == (symbol != days.NEW)
-    masked = played.rows("SELECT symbol, weight_before, weight_after FROM heads WHERE note != ''")
+        assert not desk_run.trade_days(symbol) & desk_run.masked(symbol).keys()
+        assert bool(desk_run.trade_days(symbol)) == (symbol != days.NEW)
+    masked = desk_run.rows("SELECT symbol, weight_before, weight_after FROM heads WHERE note != ''")
     assert all(row["weight_before"] == row["weight_after"] for row in masked)
     assert any(row["weight_before"] > 0 for row in masked)
 
 
-def test_a_masked_symbol_is_shown_to_the_policy_as_not_tradable_with_its_features_0(played: Played) -> None:
-    seen = 0
-    for decision in played.rows("SELECT decision, row FROM decisions"):
+def test_a_masked_symbol_is_shown_to_the_policy_as_not_tradable_with_its_features_0(desk_run: Played) -> None:
+    masked_rows = 0
+    for decision in desk_run.rows("SELECT decision, row FROM decisions"):
         rows = np.frombuffer(decision["row"], dtype="<f4").reshape(len(days.SYMBOLS), COUNT + len(ACCOUNT))
-        notes = played.rows("SELECT symbol, note FROM heads WHERE decision = ?", decision["decision"])
+        notes = desk_run.rows("SELECT symbol, note FROM heads WHERE decision = ?", decision["decision"])
         for row, note in zip(rows, [{r["symbol"]: r["note"] for r in notes}[s] for s in days.SYMBOLS], strict=True):
             assert row[-1] == (not note)
             assert row[:COUNT].any() == (not note)
-            seen += bool(note)
-    assert seen > 200
+            masked_rows += bool(note)
+    assert masked_rows > 200
 
 
-def test_the_journal_names_the_bad_bar_and_an_alarm_each_session_names_who_is_left_alone(played: Played) -> None:
+def test_the_journal_names_the_bad_bar_and_an_alarm_each_session_names_who_is_left_alone(desk_run: Played) -> None:
     (rejected,) = (
-        json.loads(row["payload"]) for row in played.rows("SELECT payload FROM events WHERE kind = 'BarRejected'")
+        json.loads(row["payload"]) for row in desk_run.rows("SELECT payload FROM events WHERE kind = 'BarRejected'")
     )
     assert (rejected["symbol"], rejected["reason"]) == (days.NOT_A_NUMBER, "not_finite")
-    details = [alarm.detail for alarm in played.alarms if alarm.name == "symbols_masked"]
-    decisions = played.rows("SELECT DISTINCT decision FROM heads WHERE note != ''")
+    details = [alarm.detail for alarm in desk_run.alarms if alarm.name == "symbols_masked"]
+    decisions = desk_run.rows("SELECT DISTINCT decision FROM heads WHERE note != ''")
     assert len(details) == len(decisions)
     assert any("left alone: " in text and f"gap: {days.NOT_A_NUMBER}, {days.HOLE}" in text for text in details)
     assert details[-1] == f"2 of 8 left alone: ended: {days.ENDED}; features: {days.NEW}"
 
 
-def test_the_state_the_status_and_the_decision_show_who_is_left_alone(played: Played) -> None:
-    state = recovered(played.path).machine.state
+def test_the_state_the_status_and_the_decision_show_who_is_left_alone(desk_run: Played) -> None:
+    state = recovered(desk_run.path).machine.state
     assert dict(zip(days.SYMBOLS, state.strategy.masked, strict=True))[days.ENDED] == "ended"
-    assert desk_of(played.path).left_alone == {days.ENDED: "ended", days.NEW: "features"}
+    assert desk_of(desk_run.path).left_alone == {days.ENDED: "ended", days.NEW: "features"}
     out = io.StringIO()
-    options = argparse.Namespace(state_dir=played.path, watch=False, json=False, bar=str(days.starts()[days.AT]))
+    options = argparse.Namespace(state_dir=desk_run.path, watch=False, json=False, bar=str(days.starts()[days.AT]))
     assert status(options, Console(file=out, width=160)) == 0
     assert any("left alone" in line and f"{days.ENDED}: ended" in line for line in out.getvalue().splitlines())
     out = io.StringIO()
@@ -163,23 +163,23 @@ def test_the_state_the_status_and_the_decision_show_who_is_left_alone(played: Pl
     assert any(days.SPLIT in line and "jump" in line for line in lines)
 
 
-def test_what_confidence_took_from_each_wish_is_shown_with_the_decision(played: Played) -> None:
-    (row,) = played.rows("SELECT * FROM heads WHERE symbol = ? ORDER BY decision DESC LIMIT 1", days.WHOLE)
+def test_what_confidence_took_from_each_wish_is_shown_with_the_decision(desk_run: Played) -> None:
+    (row,) = desk_run.rows("SELECT * FROM heads WHERE symbol = ? ORDER BY decision DESC LIMIT 1", days.WHOLE)
     heads = json.loads(row["heads"])
     passed = min(2.0 * heads["confidence"], 1.0)
     assert (heads["sac"] + heads["td3"]) / 2 * passed == pytest.approx(heads["final"], abs=1e-6)
-    (bar,) = played.rows("SELECT bar_ns FROM decisions WHERE decision = ?", row["decision"])
+    (bar,) = desk_run.rows("SELECT bar_ns FROM decisions WHERE decision = ?", row["decision"])
     out = io.StringIO()
-    explain(argparse.Namespace(state_dir=played.path, bar=str(bar["bar_ns"])), Console(file=out, width=160))
+    explain(argparse.Namespace(state_dir=desk_run.path, bar=str(bar["bar_ns"])), Console(file=out, width=160))
     head = next(line for line in out.getvalue().splitlines() if "taken from sac" in line)
     lines = out.getvalue().splitlines()
-    mine = next(line for line in lines[lines.index(head) :] if days.WHOLE in line).strip("│").split("│")
-    taken = [float(cell) for cell in mine[2:4]]
-    assert taken == pytest.approx([heads[wish] * (1.0 - passed) for wish in ("sac", "td3")], abs=5e-5)
+    cells = next(line for line in lines[lines.index(head) :] if days.WHOLE in line).strip("│").split("│")
+    reductions = [float(cell) for cell in cells[2:4]]
+    assert reductions == pytest.approx([heads[wish] * (1.0 - passed) for wish in ("sac", "td3")], abs=5e-5)
 
 
-def test_the_journal_of_bad_input_replays_identically_and_no_more_than_w_bars_are_kept(played: Played) -> None:
-    assert verified(played.path).difference == ""
+def test_the_journal_of_bad_input_replays_identically_and_no_more_than_w_bars_are_kept(desk_run: Played) -> None:
+    assert verified(desk_run.path).difference == ""
     assert HISTORY_BARS > days.SESSIONS  # all of them are still kept
 
 
@@ -188,15 +188,15 @@ def test_one_symbol_or_475_recorded_ones_are_a_configuration(data_dir: Path, tmp
     tape, symbols = recorded_days(data_dir / "sp500_daily_2018_2022.parquet", tmp_path / "tape.parquet", count)
     assert len(symbols) == count
     models = put_relay(tmp_path / "models", band=0.0)
-    given = {"desk__strategy": "forecast_ensemble", "desk__symbols": symbols, "paths__models_dir": models}
-    desk = Desk(tape, **given, policy__version=VERSION, basket__band=0.0)
+    options = {"desk__strategy": "forecast_ensemble", "desk__symbols": symbols, "paths__models_dir": models}
+    desk = Desk(tape, **options, policy__version=VERSION, basket__band=0.0)
     assert desk.run(tmp_path / "state", snapshot_events=10**6, group_events=4000).failure is None
     with closing(JournalReader(tmp_path / "state" / FILE)) as reader:
         assert reader.query("SELECT count(*) AS n FROM decisions")[0]["n"] == DECISIONS
         assert reader.query("SELECT count(*) AS n FROM heads")[0]["n"] == DECISIONS * count
-        held = {row["symbol"] for row in reader.query("SELECT DISTINCT symbol FROM fills")}
-    assert held <= set(symbols)
-    assert len(held) > count / 4 or count == 1
+        filled_symbols = {row["symbol"] for row in reader.query("SELECT DISTINCT symbol FROM fills")}
+    assert filled_symbols <= set(symbols)
+    assert len(filled_symbols) > count / 4 or count == 1
 
 
 def recorded_days(file: Path, tape: Path, count: int) -> tuple[Path, tuple[str, ...]]:

@@ -80,19 +80,19 @@ def test_ten_swaps_in_a_session_miss_no_bar_and_two_broken_versions_change_nothi
     assert versions == ["v1", "v2", "v3", "v3", "v4", "v5", "v5", "v6", "v7", "v8"]
     assert bars == len((tmp_path / "tape.csv").read_text().splitlines()) - 1
     story = events(tmp_path / "state", "ModelVerified", "ModelPromoted", "PolicyAnswered", "CandidateRefused")
-    version, answered, refused = "", [], []
+    version, answers, refused = "", [], []
     for event in story:
         match type(event).__name__:
             case "PolicyAnswered":
                 assert event.model == version
-                answered.append(event.model)
+                answers.append(event.model)
             case "CandidateRefused":
                 refused.append((event.version, event.reason.split(":")[0]))
             case _:
                 version = event.version
-    assert list(dict.fromkeys(answered)) == ["v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8"]
+    assert list(dict.fromkeys(answers)) == ["v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8"]
     rows = [row for row in table(tmp_path / "state", "decisions") if row[KIND] == "policy"]
-    assert [row[MODEL] for row in rows] == answered
+    assert [row[MODEL] for row in rows] == answers
     assert refused == [("damaged", "model refused, policy digest"), ("malicious", "model refused, graph operator")]
     assert alarms(tmp_path / "state").count("candidate_refused") == 2
     assert verified(tmp_path / "state").difference == ""
@@ -137,12 +137,12 @@ def test_a_candidate_beside_changes_no_decision_no_order_no_fill_and_no_cent(tmp
             return run
 
     alone = asyncio.run(play(tmp_path / "alone", ""))
-    both = asyncio.run(play(tmp_path / "both", CANDIDATE))
-    assert both.models.shadow is not None
-    assert [fields for event, fields in both.log if event == "candidate_ready"] == [{"version": "shadow"}]
+    with_shadow = asyncio.run(play(tmp_path / "both", CANDIDATE))
+    assert with_shadow.models.shadow is not None
+    assert [fields for event, fields in with_shadow.log if event == "candidate_ready"] == [{"version": "shadow"}]
     assert read_models(tmp_path / "both") == read_models(tmp_path / "alone")
-    assert both.engine.machine.state.book == alone.engine.machine.state.book
-    assert both.engine.machine.state.stats.fills > 0
+    assert with_shadow.engine.machine.state.book == alone.engine.machine.state.book
+    assert with_shadow.engine.machine.state.stats.fills > 0
     answers = events(tmp_path / "both", "ShadowAnswered")
     live = events(tmp_path / "both", "PolicyAnswered")
     assert [event.decision for event in answers] == [event.decision for event in live]
@@ -219,15 +219,15 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
 # --- a start whose pointer is wrong -------------------------------------------------------------------------------
 
 
-def live_settings(store: Path, folder: Path, **given: object) -> DeskSettings:
+def live_settings(store: Path, folder: Path, **values: object) -> DeskSettings:
     """A desk on the live feed that follows `current`; nothing is at its addresses."""
     nowhere = {f"alpaca.{key}": "http://127.0.0.1:9" for key in ("trading_url", "data_url")} | {
         f"alpaca.{key}": "ws://127.0.0.1:9" for key in ("stream_url", "trade_stream_url", "option_stream_url")
     }
-    return load(None, {"paths.state_dir": folder, "paths.models_dir": store, **nowhere, **given})
+    return load(None, {"paths.state_dir": folder, "paths.models_dir": store, **nowhere, **values})
 
 
-def heard(folder: Path, live: Live, *story: Event) -> None:
+def record(folder: Path, live: Live, *story: Event) -> None:
     """Make the desk's journal, with these events of its last run."""
     state_dir = open_state_dir(folder, live.meta(), "epoch00001")
     batch, chain = CommitBatch(), HashChain(1, state_dir.journal.reader().chain_head())
@@ -258,9 +258,9 @@ def test_a_desk_with_a_journal_starts_with_what_answered_last_when_current_is_br
     live = prepare_live(settings, KEYS, dry_run=False)
     assert (live.model.version, live.refused) == ("v0", "")
     other = loaded(crooked, SCALPER, "v1")
-    started = ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip")
+    start = ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip")
     swapped = ModelPromoted(1, "v1", other.digest, promoted=False, feed="sip", previous="v0")
-    heard(tmp_path / "state", live, started, swapped)
+    record(tmp_path / "state", live, start, swapped)
     assert prepare_live(settings, KEYS, dry_run=False).model.version == "v0"  # what current names comes first
     name(crooked, "broken")
     damage(crooked / "option_scalper" / "broken")
@@ -279,7 +279,7 @@ def test_a_malicious_current_is_tried_in_a_child_before_a_desk_with_a_journal_ta
 ) -> None:
     settings = live_settings(crooked, tmp_path / "state")
     live = prepare_live(settings, KEYS, dry_run=False)
-    heard(tmp_path / "state", live, ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip"))
+    record(tmp_path / "state", live, ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip"))
     publish_malicious(crooked, "malicious", "an endless Loop")
     name(crooked, "malicious")
     again = prepare_live(settings, KEYS, dry_run=False)
@@ -290,7 +290,7 @@ def test_a_malicious_current_is_tried_in_a_child_before_a_desk_with_a_journal_ta
 def test_another_policy_under_the_name_that_answered_last_is_not_taken_for_it(crooked: Path, tmp_path: Path) -> None:
     settings = live_settings(crooked, tmp_path / "state")
     live = prepare_live(settings, KEYS, dry_run=False)
-    heard(tmp_path / "state", live, ModelVerified(0, "v0", "0" * 64, promoted=False, feed="sip"))
+    record(tmp_path / "state", live, ModelVerified(0, "v0", "0" * 64, promoted=False, feed="sip"))
     name(crooked, "broken")
     damage(crooked / "option_scalper" / "broken")
     with pytest.raises(ModelError, match="policy digest"):
@@ -337,5 +337,5 @@ def publish_walker(store: Path, version: str, seed: int) -> None:
         answer, hidden = session.run(None, {"observation": observation.array()[None], "hidden": hidden})
         logits.append(tuple(answer[0].tolist()))
         memories.append(hidden.tobytes())
-    golden = Golden(tuple(seen.data for seen in observations), tuple(logits), tuple(memories))
+    golden = Golden(tuple(item.data for item in observations), tuple(logits), tuple(memories))
     put(store, manifest_of(switcher, data, (), version=version, promoted=False, golden=golden), data, current=False)

@@ -47,11 +47,11 @@ HUNDRED = 100
 SUBSCRIBER = "mosquitto_sub"
 
 
-def until(reached: Callable[[], bool], what: str) -> None:
+def until(reached: Callable[[], bool], goal: str) -> None:
     """Return when it is so."""
     end = time.monotonic() + LIMIT_S
     while not reached():
-        assert time.monotonic() < end, f"waited {LIMIT_S:g} s for this: {what}"
+        assert time.monotonic() < end, f"waited {LIMIT_S:g} s for this: {goal}"
         time.sleep(LOOK_S)
 
 
@@ -131,18 +131,18 @@ def mosquitto(folder: Path) -> Iterator[Mosquitto]:
 
 def last_heard(broker: Mosquitto, topic: str) -> dict[str, Any]:
     """The message that the broker retains, as Debian's client hears it."""
-    who = ["-u", "monitor", "-P", broker.passwords["monitor"], "--cafile", str(broker.ca_file)]
+    login = ["-u", "monitor", "-P", broker.passwords["monitor"], "--cafile", str(broker.ca_file)]
     where = ["-h", "127.0.0.1", "-p", str(broker.port), "-V", "mqttv5", "-t", topic, "-C", "1", "-W", "10"]
-    ran = subprocess.run([SUBSCRIBER, *who, *where], capture_output=True, text=True, timeout=LIMIT_S, check=True)
-    message: dict[str, Any] = json.loads(ran.stdout)
+    result = subprocess.run([SUBSCRIBER, *login, *where], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    message: dict[str, Any] = json.loads(result.stdout)
     return message
 
 
-def broken_scrapes(port: int, ended: threading.Event) -> int:
+def broken_scrapes(port: int, stop: threading.Event) -> int:
     """Clients of /metrics that break off, say nonsense, or say nothing; returns how many there were."""
     silent, count = [], 0
     words = (b"", b"GET /metr", b"\x16\x03\x01\x00\xff", b"GET /metrics HTTP/1.1\r\n" + b"x: y\r\n" * 300, b"\r\n\r\n")
-    while not ended.wait(0.01):
+    while not stop.wait(0.01):
         with contextlib.suppress(OSError):
             client = socket.create_connection(("127.0.0.1", port), 1.0)
             client.sendall(words[count % len(words)])
@@ -198,11 +198,11 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
     alarm = tmp_path / "alarm"
     alarm.write_text(f"#!/bin/sh\ntouch {tmp_path / 'alarmed'}\nsleep 600\n")
     alarm.chmod(0o755)
-    port, ended = free_port(), threading.Event()
+    port, stop = free_port(), threading.Event()
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(mosquitto(tmp_path / "mosquitto"))
         dashboard = stack.enter_context(serving(beside))
-        taken = socket.create_server(("127.0.0.1", port))  # the metrics' port is somebody else's at first
+        blocker = socket.create_server(("127.0.0.1", port))  # the metrics' port is somebody else's at first
         settings = {
             "RLTRADER_MQTT__ENABLED": "true",
             "RLTRADER_MQTT__PORT": str(broker.port),
@@ -218,9 +218,9 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
         killing = begin_killing(broker, desk)
         pages = slow_pages(dashboard.port, 20)
         until(lambda: bool(desk.read_log("task_failed")), "the metrics' port is taken")
-        taken.close()
+        blocker.close()
         until(lambda: scraped(port), "metrics are served")
-        hammer = threading.Thread(target=broken_scrapes, args=(port, ended))
+        hammer = threading.Thread(target=broken_scrapes, args=(port, stop))
         hammer.start()
         for _ in range(HUNDRED):
             assert ask(beside, CommandRequest(1, "status")).ok  # the one command that is no event
@@ -231,7 +231,7 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
         assert desk.running.poll() is None, "it ended before all was broken"
         summary = desk.end()
         telemetry = last_heard(broker, f"rltrader/{REPLAY_USER}/telemetry")
-        ended.set()
+        stop.set()
         hammer.join()
         for page in pages:
             page.close()
@@ -243,8 +243,8 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
     assert verified(beside, capsys)
     assert max(desk.rss_kib) < max(plain.rss_kib) + RSS_MORE_KIB
     assert not (tmp_path / "alarmed").exists()  # a replay alarms nobody
-    became = [telemetry[name] for name in ("published", "dropped", "conflated", "refused", "queued")]
-    assert telemetry["offered"] == sum(became)
+    outcomes = [telemetry[name] for name in ("published", "dropped", "conflated", "refused", "queued")]
+    assert telemetry["offered"] == sum(outcomes)
     assert telemetry["offered"] > 10_000
     assert telemetry["dropped"] > 0
     assert telemetry["refused"] == 0
@@ -261,20 +261,20 @@ def test_a_candidate_beside_a_replaying_daemon_changes_no_decision_no_order_no_f
     name(store, "live")
     name(store, "next", CANDIDATE)
     settings = {"RLTRADER_PATHS__MODELS_DIR": str(store), "RLTRADER_POLICY__VERSION": CURRENT}
-    alone, both = tmp_path / "alone", tmp_path / "both"
+    alone, with_shadow = tmp_path / "alone", tmp_path / "both"
     with (
         rltraderd(tmp_path / "first", tape, alone, **settings) as plain,
-        rltraderd(tmp_path / "second", tape, both, RLTRADER_POLICY__SHADOW=CANDIDATE, **settings) as shadowed,
+        rltraderd(tmp_path / "second", tape, with_shadow, RLTRADER_POLICY__SHADOW=CANDIDATE, **settings) as shadowed,
     ):
         expected, summary = plain.end(), shadowed.end()
     for key in ("orders", "fills", "partial_fills", "decisions", "actions", "equity_usd"):
         assert summary[key] == expected[key], key
     assert summary["fills"] > 0
-    assert read_models(both) == read_models(alone)
-    answered = [(event.decision, event.model) for event in events(both, "ShadowAnswered")]
-    assert answered == [(event.decision, "next") for event in events(both, "PolicyAnswered")]
-    assert len(table(both, "shadows")) == len(answered) == summary["decisions"]
-    assert verified(both, capsys)
+    assert read_models(with_shadow) == read_models(alone)
+    answers = [(event.decision, event.model) for event in events(with_shadow, "ShadowAnswered")]
+    assert answers == [(event.decision, "next") for event in events(with_shadow, "PolicyAnswered")]
+    assert len(table(with_shadow, "shadows")) == len(answers) == summary["decisions"]
+    assert verified(with_shadow, capsys)
 
 
 # --- models under a running process -------------------------------------------------------------------------------
@@ -287,11 +287,11 @@ class Beginning:
     """The events of a tape up to its bar number `bars`."""
 
     def __init__(self, tape: EventSource, bars: int) -> None:
-        self._tape, self._left = tape, bars
+        self._tape, self._bars_left = tape, bars
 
     def poll(self) -> Event | None:
-        event = self._tape.poll() if self._left else None
-        self._left -= isinstance(event, BarClosed)
+        event = self._tape.poll() if self._bars_left else None
+        self._bars_left -= isinstance(event, BarClosed)
         return event
 
     async def next(self) -> Event | None:
@@ -337,15 +337,15 @@ def test_ten_promotions_under_a_running_daemon_miss_no_bar_and_two_broken_ones_c
         until(lambda: bool(desk.read_log("control_listening")), "it takes commands")
         for version in swaps:
             promoted = ctl.main(["models", "activate", version, "--models-dir", str(store), "--reason", "a test"])
-            broken = version in ("damaged", "malicious")
-            assert promoted == broken
-            if broken:
+            is_broken = version in ("damaged", "malicious")
+            assert promoted == is_broken
+            if is_broken:
                 name(store, version)  # what the command refuses is written by hand
             else:
                 model = version
             if version not in ("v1", "damaged"):  # these are noticed by themselves
                 assert ctl.main(["reload", "--state-dir", str(state_dir), "--reason", "now"]) == 0
-            if broken:
+            if is_broken:
                 until(partial(_refused, state_dir, version), f"{version} is refused")
             until(partial(_answers, state_dir, model), f"{model} answers")
         desk.running.send_signal(signal.SIGTERM)

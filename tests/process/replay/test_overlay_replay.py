@@ -51,13 +51,13 @@ def test_replay_training_s_desk_and_its_market_end_each_session_with_the_same_mo
     trading = by_variant(replace(trading, basket=replace(trading.basket, volatility_target=TARGET)), NOTIONAL)
     bars = read_table(tape, DailyRebalancer())
     dates = bars.dates[400:]
-    played = dry_run(policy, desk_before(bars, dates, DailyRebalancer(), trading)).sessions
+    desk_sessions = dry_run(policy, desk_before(bars, dates, DailyRebalancer(), trading)).sessions
     market = play_rebalancer(policy, bars, dates, trading, variant=NOTIONAL)
     ends = {row[0]: float(row[1]) for row in table(state_dir, "equity")}
     closes = [session_.close_ns for session_ in bars.sessions[400:]]
     replayed = [ends[close_ns] for close_ns in closes]
-    for others in (played, market):
-        assert [r.capital_usd + r.pnl_usd for r in others] == pytest.approx(replayed, rel=0, abs=0.01)
+    for sessions in (desk_sessions, market):
+        assert [r.capital_usd + r.pnl_usd for r in sessions] == pytest.approx(replayed, rel=0, abs=0.01)
     overlays = table(state_dir, "overlays")
     assert len(overlays) == 12
     assert any(json.loads(row[8]) for row in overlays)  # something was cut
@@ -66,8 +66,8 @@ def test_replay_training_s_desk_and_its_market_end_each_session_with_the_same_mo
     assert (proven.returncode, proven.stdout.split(":")[0]) == (0, "identical")
     listed = rltraderctl("decisions", "--limit", "1", "--state-dir", state_dir, cwd=tmp_path).stdout
     (bar,) = [part for part in listed.split() if part.startswith("2021-")]
-    told = " ".join(rltraderctl("decisions", "--bar", bar, "--state-dir", state_dir, cwd=tmp_path).stdout.split())
+    text = " ".join(rltraderctl("decisions", "--bar", bar, "--state-dir", state_dir, cwd=tmp_path).stdout.split())
     cap, volatility = overlays[-1][5], overlays[-1][4]
     assert cap == pytest.approx(min(TARGET / volatility, 1.0))
-    assert f"At most {cap:.2%} of the equity may be invested = target 0.10% / forecast {volatility:.2%} (ewma)" in told
+    assert f"At most {cap:.2%} of the equity may be invested = target 0.10% / forecast {volatility:.2%} (ewma)" in text
     assert np.isfinite(replayed).all()

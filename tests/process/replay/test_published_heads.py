@@ -31,7 +31,7 @@ from tests.support.desks.desk_run import (
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def state_and_log(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A state directory, and what its desk logged."""
     folder = tmp_path_factory.mktemp("ran")
     tape = write_tape(folder / "tape.csv", tape_rows(2, 75))
@@ -52,8 +52,10 @@ def forged(tmp_path: Path) -> Path:
     return tmp_path / "forged"
 
 
-def test_the_log_of_a_run_names_the_head_that_the_journal_ends_with(ran: tuple[Path, str], tmp_path: Path) -> None:
-    state, log = ran
+def test_the_log_of_a_run_names_the_head_that_the_journal_ends_with(
+    state_and_log: tuple[Path, str], tmp_path: Path
+) -> None:
+    state, log = state_and_log
     (line,) = [line for line in log_of(log) if line["event"] == "chain_head"]
     last = table(state, "events")[-1]
     assert line["row"] == last[0]
@@ -66,35 +68,35 @@ def test_the_log_of_a_run_names_the_head_that_the_journal_ends_with(ran: tuple[P
 
 
 def test_a_journal_that_was_forged_whole_verifies_alone_and_not_against_what_was_published(
-    ran: tuple[Path, str], forged: Path, tmp_path: Path
+    state_and_log: tuple[Path, str], forged: Path, tmp_path: Path
 ) -> None:
     assert verified(forged).difference == ""  # its own hashes agree: the chain alone proves no author
-    (tmp_path / "journald.log").write_text(ran[1])
+    (tmp_path / "journald.log").write_text(state_and_log[1])
     result = rltraderctl("verify", "--state-dir", forged, "--against", tmp_path / "journald.log", cwd=tmp_path)
     assert result.returncode == 1
     assert "DIFFERENT: " in result.stdout
 
 
 def test_the_first_forged_row_is_between_the_heads_that_agree_and_the_one_that_does_not(
-    ran: tuple[Path, str], tmp_path: Path
+    state_and_log: tuple[Path, str], tmp_path: Path
 ) -> None:
-    shutil.copytree(ran[0], tmp_path / "state")
-    reader = JournalReader(ran[0] / FILE)
+    shutil.copytree(state_and_log[0], tmp_path / "state")
+    reader = JournalReader(state_and_log[0] / FILE)
     heads = [f"{row}:{reader.chain_head(row).hex()}" for row in (100, 200, 300)]
     reader.close()
     (tmp_path / "published").write_text("\n".join(heads))
     assert compare(tmp_path / "state" / FILE, str(tmp_path / "published")) == (3, 0, "")
-    chained = next(row[0] for row in table(ran[0], "events") if row[0] >= 250 and row[1] is not None)
+    chained = next(row[0] for row in table(state_and_log[0], "events") if row[0] >= 250 and row[1] is not None)
     execute(tmp_path / "state", "UPDATE events SET hash = zeroblob(32) WHERE id BETWEEN ? AND 300", chained)
     result = compare(tmp_path / "state" / FILE, str(tmp_path / "published"))
     assert result.agree == 2
     assert result.difference.startswith("at row 300 the head")
 
 
-def test_rows_that_were_published_and_are_gone_are_found(ran: tuple[Path, str], tmp_path: Path) -> None:
-    shutil.copytree(ran[0], tmp_path / "state")
-    last = table(ran[0], "events")[-1][0]
-    reader = JournalReader(ran[0] / FILE)
+def test_rows_that_were_published_and_are_gone_are_found(state_and_log: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(state_and_log[0], tmp_path / "state")
+    last = table(state_and_log[0], "events")[-1][0]
+    reader = JournalReader(state_and_log[0] / FILE)
     published = f"{last}:{reader.chain_head(last).hex()}"
     reader.close()
     execute(tmp_path / "state", "DELETE FROM events WHERE id > ?", last - 5)
@@ -116,12 +118,12 @@ def test_a_head_is_found_in_a_log_in_a_report_and_alone(text: str) -> None:
     assert heads_in(f"other lines\n{text}\nmore") == [(7, "ab" * 32)]
 
 
-def test_a_text_without_a_head_is_refused(ran: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_text_without_a_head_is_refused(state_and_log: tuple[Path, str], tmp_path: Path) -> None:
     (tmp_path / "empty.log").write_text("nothing here")
     with pytest.raises(JournalError, match="no head stands there"):
-        compare(ran[0] / FILE, str(tmp_path / "empty.log"))
+        compare(state_and_log[0] / FILE, str(tmp_path / "empty.log"))
     with pytest.raises(JournalError, match="no file to read"):
-        compare(ran[0] / FILE, str(tmp_path / "none.log"))
+        compare(state_and_log[0] / FILE, str(tmp_path / "none.log"))
 
 
 @pytest.fixture
@@ -144,9 +146,9 @@ def against_signed(state: Path, folder: Path, *more: object) -> subprocess.Compl
 
 
 def test_a_signed_head_is_what_another_library_calls_signed_and_verify_takes_it(
-    ran: tuple[Path, str], key: Path
+    state_and_log: tuple[Path, str], key: Path
 ) -> None:
-    newest = rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=key.parent).stdout.strip()
+    newest = rltraderctl("heads", "newest", "--state-dir", state_and_log[0], cwd=key.parent).stdout.strip()
     for _ in range(2):
         result = sign(newest, key)
         assert result.returncode == 0, result.stderr
@@ -157,20 +159,22 @@ def test_a_signed_head_is_what_another_library_calls_signed_and_verify_takes_it(
     public = base64.b64decode(key.with_name("public").read_text().split('"')[1])
     text = b"rltrader chain head " + newest.encode() + b"\n"
     Ed25519PublicKey.from_public_bytes(public).verify(base64.b64decode(line["signature"]), text)
-    result = against_signed(ran[0], key.parent, "--public-key", key.with_name("public"))
+    result = against_signed(state_and_log[0], key.parent, "--public-key", key.with_name("public"))
     assert (result.returncode, "published heads: 2 agree" in result.stdout) == (0, True), result.stdout + result.stderr
 
 
-def test_a_forged_journal_has_not_the_head_that_was_signed(ran: tuple[Path, str], forged: Path, key: Path) -> None:
-    sign(rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=key.parent).stdout, key)
+def test_a_forged_journal_has_not_the_head_that_was_signed(
+    state_and_log: tuple[Path, str], forged: Path, key: Path
+) -> None:
+    sign(rltraderctl("heads", "newest", "--state-dir", state_and_log[0], cwd=key.parent).stdout, key)
     result = against_signed(forged, key.parent, "--public-key", key.with_name("public"))
     assert (result.returncode, "DIFFERENT: " in result.stdout) == (1, True), result.stderr
 
 
 def test_a_head_that_is_unsigned_or_signed_by_another_key_or_for_another_row_is_refused(
-    ran: tuple[Path, str], key: Path, tmp_path: Path
+    state_and_log: tuple[Path, str], key: Path, tmp_path: Path
 ) -> None:
-    newest = rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=tmp_path).stdout.strip()
+    newest = rltraderctl("heads", "newest", "--state-dir", state_and_log[0], cwd=tmp_path).stdout.strip()
     sign(newest, key)
     signed = (tmp_path / "signed").read_text()
     row, head = newest.split(":")
@@ -182,19 +186,19 @@ def test_a_head_that_is_unsigned_or_signed_by_another_key_or_for_another_row_is_
         (signed.replace(f'"row":{row}', f'"row":{int(row) - 1}'), "public"),
     ):
         (tmp_path / "signed").write_text(text)
-        result = against_signed(ran[0], tmp_path, "--public-key", tmp_path / public)
+        result = against_signed(state_and_log[0], tmp_path, "--public-key", tmp_path / public)
         assert (result.returncode, "is no head signed by" in result.stderr) == (2, True), result.stdout + result.stderr
 
 
 def test_a_key_file_without_a_key_and_a_key_without_a_file_of_heads_are_refused(
-    ran: tuple[Path, str], key: Path, tmp_path: Path
+    state_and_log: tuple[Path, str], key: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "signed").write_text("")
-    result = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "signed")
+    result = against_signed(state_and_log[0], tmp_path, "--public-key", tmp_path / "signed")
     assert (result.returncode, "no public key stands there" in result.stderr) == (2, True), result.stderr
-    result = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "none")
+    result = against_signed(state_and_log[0], tmp_path, "--public-key", tmp_path / "none")
     assert (result.returncode, "cannot be read" in result.stderr) == (2, True), result.stderr
-    result = rltraderctl("verify", "--state-dir", ran[0], "--public-key", tmp_path / "public", cwd=tmp_path)
+    result = rltraderctl("verify", "--state-dir", state_and_log[0], "--public-key", tmp_path / "public", cwd=tmp_path)
     assert (result.returncode, "--public-key without --against" in result.stderr) == (2, True), result.stderr
 
 

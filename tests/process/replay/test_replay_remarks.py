@@ -57,14 +57,14 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     arguments = ("--dry-run", "--bars", tape, "--state-dir", tmp_path / "state")
     first = rltraderd(*arguments, cwd=tmp_path, env=terminal)
     with closing(sqlite3.connect(tmp_path / "state" / FILE)) as db:
-        closed = db.execute("SELECT symbol, pnl_usd, left_ns FROM trades WHERE left_ns IS NOT NULL").fetchall()
+        trades = db.execute("SELECT symbol, pnl_usd, left_ns FROM trades WHERE left_ns IS NOT NULL").fetchall()
         (equity,) = db.execute("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1").fetchone()
     line = r'\{"symbol": "(\w+)".*"pnl_usd": "([+-][\d.]+)".*"simulated": "([\d: -]+)".*"trade_closed"'
-    seen = re.findall(line, first.stderr)
+    remarks = re.findall(line, first.stderr)
     minute_ns = 60 * 10**9  # a bar's fills are known when it closes
-    expected = [(symbol, f"{pnl:+.2f}", new_york_text(left_ns + minute_ns)) for symbol, pnl, left_ns in closed]
-    assert closed
-    assert sorted(seen) == sorted(expected)
+    expected = [(symbol, f"{pnl:+.2f}", new_york_text(left_ns + minute_ns)) for symbol, pnl, left_ns in trades]
+    assert trades
+    assert sorted(remarks) == sorted(expected)
     change = f"{100 * (float(equity) / 100_000 - 1):+.2f} %".replace("-", "−")
     days = "1 of 4 sessions (from the first trade on)"  # the tape's three stubs warm up
     assert f"100,000.00 → {float(equity):,.2f} USD, {change} in {days}; buy and hold of SPY" in first.stdout

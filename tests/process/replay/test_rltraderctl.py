@@ -125,8 +125,8 @@ def test_status_tells_the_desk_as_its_read_models_do(state: Path, capsys: pytest
     realised = f"{float(equity['realized_usd']):+,.2f}".replace("-", "−")
     fees = one(state, "SELECT sum(fees_usd) AS usd FROM fills")["usd"]
     assert rows["equity"].endswith(f", realised {realised} after {fees:,.2f} of fees")
-    closed = one(state, "SELECT count(*) AS n, total(pnl_usd > 0) AS won FROM trades WHERE left_ns IS NOT NULL")
-    assert rows["trades"] == f"{closed['n']} closed by the desk, {closed['won']:.0f} won"
+    counts = one(state, "SELECT count(*) AS n, total(pnl_usd > 0) AS won FROM trades WHERE left_ns IS NOT NULL")
+    assert rows["trades"] == f"{counts['n']} closed by the desk, {counts['won']:.0f} won"
     assert rows["bars"] == "408 (0 rejected)"
     partial = one(
         state, "SELECT count(*) AS n FROM fills f JOIN orders o USING (client_order_id) WHERE f.cumulative < o.quantity"
@@ -153,8 +153,8 @@ def test_decisions_lists_the_newest_by_outcome(state: Path, capsys: pytest.Captu
     query = "SELECT sum(o.filled) AS filled, max(o.quantity) AS wanted FROM orders o JOIN decisions d USING (work)"
     for number, *_, outcome, _ in rows:
         orders = one(state, f"{query} WHERE d.decision = {number}")  # one that replaces another asks for the rest
-        ended = "not filled" if not orders["filled"] else "filled" if orders["filled"] == orders["wanted"] else "partly"
-        assert outcome.startswith(f"ordered, {ended}")
+        fill = "not filled" if not orders["filled"] else "filled" if orders["filled"] == orders["wanted"] else "partly"
+        assert outcome.startswith(f"ordered, {fill}")
 
 
 def explained(path: Path) -> sqlite3.Row:
@@ -166,8 +166,8 @@ def explained(path: Path) -> sqlite3.Row:
     )
 
 
-@pytest.mark.parametrize("written", ["ns", "iso", "new_york"])
-def test_a_decision_is_explained_completely(state: Path, capsys: pytest.CaptureFixture[str], written: str) -> None:
+@pytest.mark.parametrize("form", ["ns", "iso", "new_york"])
+def test_a_decision_is_explained_completely(state: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
     row = explained(state)
     moment = datetime.fromtimestamp(row["bar_ns"] // 10**9, UTC)
     times = {
@@ -175,39 +175,39 @@ def test_a_decision_is_explained_completely(state: Path, capsys: pytest.CaptureF
         "iso": moment.isoformat(),
         "new_york": moment.astimezone(NEW_YORK).strftime("%Y-%m-%dT%H:%M"),
     }
-    text = output_of(capsys, "decisions", "--state-dir", state, "--bar", times[written])
+    text = output_of(capsys, "decisions", "--state-dir", state, "--bar", times[form])
     assert f"decision {row['decision']} · bar {new_york(row['bar_ns'])}" in text
-    found = cells(text)
+    table_rows = cells(text)
     features = np.frombuffer(row["row"], "<f4")
     assert len(features) == len(SPEC.features) == 23
     for number, (name, value) in enumerate(zip(SPEC.features, features.tolist(), strict=True)):
-        assert [f"{number} {name}", f"{value:+.6f}"] in found
+        assert [f"{number} {name}", f"{value:+.6f}"] in table_rows
     logits = np.array(json.loads(row["logits"]))
     softmax = np.exp(logits / 0.7) / np.exp(logits / 0.7).sum()
     for name, logit, share in zip(SPEC.actions, logits.tolist(), softmax.tolist(), strict=True):
-        assert [name, f"{logit:+.4f}", f"{share:.4f}"] in found
+        assert [name, f"{logit:+.4f}", f"{share:.4f}"] in table_rows
     assert f"model fixture, temperature 0.7, confidence {softmax.max():.4f}" in text
     assert f"action {row['action']}, resolved to {row['resolved']}, target {row['target']}" in text
     assert f"outcome: {row['outcome']}" in text
     for gate, verdict in json.loads(row["gates"]).items():
         words = {"": "passed", None: "not put to this intent"}.get(verdict, f"DENIED: {verdict}")
-        assert [gate, words] in found
+        assert [gate, words] in table_rows
     db = sqlite3.connect(state / FILE)
     orders = db.execute("SELECT client_order_id, status FROM orders WHERE work = ?", (row["work"],)).fetchall()
     for name, status in orders:
-        assert any(line[0] == name and line[4] == status for line in found)
+        assert any(line[0] == name and line[4] == status for line in table_rows)
         for quantity, price in db.execute("SELECT quantity, price FROM fills WHERE client_order_id = ?", (name,)):
-            assert any(line[:3] == [name, str(quantity), price] for line in found)
+            assert any(line[:3] == [name, str(quantity), price] for line in table_rows)
     db.close()
 
 
 def test_a_denied_decision_shows_every_gate_that_denied_it(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = one(state, "SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision LIMIT 1")
-    found = cells(output_of(capsys, "decisions", "--state-dir", state, "--bar", row["bar_ns"]))
+    table_rows = cells(output_of(capsys, "decisions", "--state-dir", state, "--bar", row["bar_ns"]))
     denied = {gate: reason for gate, reason in json.loads(row["gates"]).items() if reason}
     assert denied
     for gate, reason in denied.items():
-        assert [gate, f"DENIED: {reason}"] in found
+        assert [gate, f"DENIED: {reason}"] in table_rows
 
 
 def test_a_bar_without_a_decision_names_the_nearest(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -454,13 +454,13 @@ class Terminal(io.StringIO):
 def watching(state: Path) -> Iterator[subprocess.Popen[str]]:
     """`status --watch` without a terminal, as a process that is gone afterwards."""
     line = command("daemon.cli.ctl", "status", "--state-dir", state, "--watch", "--every", "0.1")
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are born deaf to it
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are born deaf to it
     try:
         process = subprocess.Popen(
             line, cwd=REPOSITORY, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
     finally:
-        signal.signal(signal.SIGINT, heard)
+        signal.signal(signal.SIGINT, handler)
     with process:
         try:
             yield process
@@ -487,12 +487,12 @@ def test_a_watched_desk_is_told_line_by_line_as_it_changes_and_ctrl_c_ends_it_we
 
 def looks(monkeypatch: pytest.MonkeyPatch, *between: Callable[[], object]) -> None:
     """Do these things between the looks, then press Ctrl-C."""
-    left = list(between)
+    actions = list(between)
 
     def nap(_: float) -> None:
-        if not left:
+        if not actions:
             raise KeyboardInterrupt
-        left.pop(0)()
+        actions.pop(0)()
 
     monkeypatch.setattr("daemon.cli.status.time.sleep", nap)
 
@@ -500,17 +500,17 @@ def looks(monkeypatch: pytest.MonkeyPatch, *between: Callable[[], object]) -> No
 def test_a_stopped_desk_can_be_watched_and_only_changes_are_told(
     state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = state / "gone"
+    new_dir = state / "gone"
 
     def command(name: str) -> Callable[[], object]:
         return lambda: ctl.main([name, "--state-dir", str(state), "--reason", "x"])
 
-    looks(monkeypatch, int, command("halt"), int, lambda: (state / FILE).rename(gone), int)
+    looks(monkeypatch, int, command("halt"), int, lambda: (state / FILE).rename(new_dir), int)
     text = output_of(capsys, "status", "--state-dir", state, "--watch")
     first, second, third = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
     assert (first["halt"], second["halt"].startswith("operator: x (by offline/")) == ("", True)
-    assert first["seq"] + 1 == second["seq"] == len(chained_in(gone))
-    gone.rename(state / FILE)
+    assert first["seq"] + 1 == second["seq"] == len(chained_in(new_dir))
+    new_dir.rename(state / FILE)
     in_force = json.loads(output_of(capsys, "status", "--state-dir", state, "--json"))["limits"]
     assert first["limits"] == second["limits"] == in_force
     assert "risk.daily_loss_max" in {limit["key"] for limit in in_force}
@@ -534,9 +534,9 @@ def test_on_a_terminal_a_watched_desk_is_its_table_again_and_again(
     execute(state, "DELETE FROM snapshots")
     looks(monkeypatch, lambda: execute(state, f"INSERT INTO events VALUES ({','.join('?' * 7)})", *rest[0]))
     text = output_of(capsys, "status", "--state-dir", state, "--watch")
-    seen = re.findall(r"last event\S* *│\S* ([\d,]+) at", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
+    numbers = re.findall(r"last event\S* *│\S* ([\d,]+) at", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
     chained_rows = sum(1 for row in table(state, "events")[:300] if row[1] is not None)
-    assert sorted({int(number.replace(",", "")) for number in seen}) == [chained_rows, chained_rows + 1]
+    assert sorted({int(number.replace(",", "")) for number in numbers}) == [chained_rows, chained_rows + 1]
 
 
 def test_a_watched_desk_whose_journal_is_damaged_says_so_and_shows_what_was_known(

@@ -196,8 +196,8 @@ def test_a_damaged_model_is_refused_and_named(
 ) -> None:
     models = shutil.copytree(FREE_TRADING["RLTRADER_PATHS__MODELS_DIR"], here / "models")
     monkeypatch.setenv("RLTRADER_PATHS__MODELS_DIR", str(models))
-    broken = models / "option_scalper" / "fixture" / damage
-    broken.write_bytes(broken.read_bytes()[:-5])
+    file = models / "option_scalper" / "fixture" / damage
+    file.write_bytes(file.read_bytes()[:-5])
     assert "fixture" in refused(capsys, "--dry-run", "--state-dir", here / "state")
     assert not (here / "state").exists()
 
@@ -354,7 +354,7 @@ def test_a_check_of_a_tape_that_no_decision_can_come_of_says_so(here: Path) -> N
     assert re.search(short, finished.stdout, re.IGNORECASE)
 
 
-def started(process: subprocess.Popen[str], event: str) -> list[dict[str, Any]]:
+def log_until(process: subprocess.Popen[str], event: str) -> list[dict[str, Any]]:
     """Read the log up to the first line of this event."""
     assert process.stderr is not None
     lines = []
@@ -376,7 +376,7 @@ def slow(tape: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    started(process, "session_started")
+    log_until(process, "session_started")
     yield process
     process.kill()
     process.communicate()
@@ -468,20 +468,20 @@ def test_on_a_terminal_a_progress_bar_and_a_summary_appear(tmp_path: Path, tape:
         stderr=slave,
     )
     os.close(slave)
-    seen = b""
+    output = b""
     while True:
         ready, _, _ = select.select([master], [], [], 300)
-        assert ready, seen
+        assert ready, output
         try:
             piece = os.read(master, 65536)
         except OSError:  # the other end is closed
             break
         if not piece:
             break
-        seen += piece
+        output += piece
     os.close(master)
-    assert process.wait() == 0, seen
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))  # two threads draw
+    assert process.wait() == 0, output
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode(errors="replace"))  # two threads draw
     assert re.search(r"tape\.csv .*\d+/408 bars", text)
     for part in ("decisions", "denials by gate", "realised P&L", "equity", "decisions p50"):
         assert part in text, f"{part} is not in {text[-6000:]}"
@@ -594,11 +594,11 @@ def test_a_file_that_may_not_grow_ends_with_exit_code_1_and_an_intact_journal(
 
 def test_a_full_disk_takes_the_ballast_halts_and_resumes_halted_when_there_is_room(tmp_path: Path, tape: Path) -> None:
     unshare = shutil.which("unshare")
-    mine = [unshare or "unshare", "-m" if os.geteuid() == 0 else "-rm"]
+    namespace = [unshare or "unshare", "-m" if os.geteuid() == 0 else "-rm"]
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f"mount -t tmpfs -o size=2500k tmpfs {disk}"
-    if unshare is None or subprocess.run([*mine, "sh", "-c", mount], capture_output=True, check=False).returncode:
+    if unshare is None or subprocess.run([*namespace, "sh", "-c", mount], capture_output=True, check=False).returncode:
         pytest.skip("needs unshare and the right to mount a small tmpfs")
     run = " ".join(command("daemon", "--dry-run", "--bars", tape, "--state-dir", disk / "state"))
     script = f"""
@@ -610,7 +610,7 @@ def test_a_full_disk_takes_the_ballast_halts_and_resumes_halted_when_there_is_ro
         cp -r {disk}/state {tmp_path}/state
     """
     env = environment(RLTRADER_JOURNAL__GROUP_EVENTS="16")
-    subprocess.run([*mine, "sh", "-c", script], cwd=tmp_path, env=env, check=True, timeout=120)
+    subprocess.run([*namespace, "sh", "-c", script], cwd=tmp_path, env=env, check=True, timeout=120)
 
     def read(name: str) -> str:
         return (tmp_path / name).read_text()

@@ -56,8 +56,12 @@ def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def desk_of(tape: Path, models: Path, **more: object) -> Desk:
-    given: dict[str, object] = {"desk__strategy": "toy_crowd", "paths__models_dir": models, "policy__version": VERSION}
-    return Desk(tape, **given | more)
+    defaults: dict[str, object] = {
+        "desk__strategy": "toy_crowd",
+        "paths__models_dir": models,
+        "policy__version": VERSION,
+    }
+    return Desk(tape, **defaults | more)
 
 
 def records(state_dir: Path, name: str) -> list[sqlite3.Row]:
@@ -66,7 +70,7 @@ def records(state_dir: Path, name: str) -> list[sqlite3.Row]:
         return reader.query(f"SELECT * FROM {name} ORDER BY decision")
 
 
-def seen(row: bytes) -> npt.NDArray[np.float64]:
+def matrix(row: bytes) -> npt.NDArray[np.float64]:
     """The journaled newest row of each symbol as an observation's: return and range at the end of the sequence."""
     newest = np.frombuffer(row, dtype="<f4").reshape(-1, 4)
     observation = np.zeros((len(newest), 8))
@@ -81,20 +85,20 @@ def test_the_heads_of_each_decision_are_kept_by_symbol_with_the_weights(
     decisions, heads = records(tmp_path, "decisions"), records(tmp_path, "heads")
     assert len(decisions) == SESSIONS - HISTORY_BARS
     assert len(heads) == len(decisions) * len(SYMBOLS)
-    traded = 0
+    trades = 0
     for decision in decisions:
         rows = {head["symbol"]: head for head in heads if head["decision"] == decision["decision"]}
-        numpy = expected(seen(decision["row"]))
+        numpy = expected(matrix(decision["row"]))
         goals = {leg["symbol"]: leg["goal"] for leg in json.loads(decision["target"])}
         for place, symbol in enumerate(SYMBOLS):
-            row, stored = rows[symbol], json.loads(rows[symbol]["heads"])
+            row, symbol_heads = rows[symbol], json.loads(rows[symbol]["heads"])
             assert json.loads(row["answer"]) == pytest.approx(numpy["final"][place], abs=1e-6)
-            assert stored["probabilities"] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
-            assert stored["bold"] == pytest.approx(numpy["bold"][place], abs=1e-6)
-            assert row["weight_before"] == pytest.approx(seen(decision["row"])[place, 6], abs=1e-6)
+            assert symbol_heads["probabilities"] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
+            assert symbol_heads["bold"] == pytest.approx(numpy["bold"][place], abs=1e-6)
+            assert row["weight_before"] == pytest.approx(matrix(decision["row"])[place, 6], abs=1e-6)
             assert (row["weight_after"] == row["weight_before"]) == (symbol not in goals)
-            traded += symbol in goals
-    assert traded > 20
+            trades += symbol in goals
+    assert trades > 20
     assert {head["note"] for head in heads if head["symbol"] == "EEE"} == {SHORT, ""}
     assert {head["note"] for head in heads if head["symbol"] == "AAA"} == {""}
     assert verified(tmp_path).difference == ""
@@ -110,12 +114,12 @@ def test_killed_anywhere_it_ends_in_the_same_state_and_the_same_heads(tape: Path
     desk = desk_of(tape, models)
     whole = desk.run(tmp_path / "whole")
     for _ in range(6):
-        left = 60
+        steps_left = 60
 
         def crash(_: str) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
+            nonlocal steps_left
+            steps_left -= 1
+            if steps_left == 0:
                 raise Crash
 
         if desk.run(tmp_path / "torn", boundary=crash).failure is None:
@@ -128,14 +132,14 @@ def test_killed_anywhere_it_ends_in_the_same_state_and_the_same_heads(tape: Path
 
 def test_drift_pools_the_rows_of_all_symbols(tape: Path, models: Path, tmp_path: Path) -> None:
     desk_of(tape, models).run(tmp_path)
-    known = load(models, strategy("toy_crowd"), VERSION).manifest
+    base = load(models, strategy("toy_crowd"), VERSION).manifest
     tradable = Histogram("tradable", (0.5,), (0.5, 0.5), columns=(3,))
     final = Histogram("actions", (0.0,), (0.5, 0.5))
-    manifest = msgspec.structs.replace(known, reference=Reference(1000, (tradable,), final))
+    manifest = msgspec.structs.replace(base, reference=Reference(1000, (tradable,), final))
     drift = measure(tmp_path / FILE, manifest, 2000, 1)
     assert drift is not None
     decisions = records(tmp_path, "decisions")
-    flags = np.concatenate([seen(decision["row"])[:, 7] for decision in decisions])
+    flags = np.concatenate([matrix(decision["row"])[:, 7] for decision in decisions])
     assert drift.features[0].found == pytest.approx((1 - flags.mean(), flags.mean()), abs=1e-6)
     answers = np.concatenate([json.loads(decision["logits"]) for decision in decisions])
     assert drift.actions.found[1] == pytest.approx((answers > 0).mean(), abs=1e-6)
@@ -175,23 +179,23 @@ def test_no_symbol_is_wanted_beyond_the_largest_weight(tape: Path, models: Path,
 
 def test_a_journal_of_other_symbols_is_refused_with_the_cure(tape: Path, models: Path, tmp_path: Path) -> None:
     desk_of(tape, models).run(tmp_path)
-    wanted = desk_of(tape, models, desk__symbols=("AAA", "BBB"))
+    other_desk = desk_of(tape, models, desk__symbols=("AAA", "BBB"))
     with pytest.raises(StateDirError, match="with symbols AAA,BBB,CCC,DDD,EEE, now AAA,BBB is asked for: set"):
-        wanted.fresh_state(tmp_path)
-    assert wanted.replay.epoch() != desk_of(tape, models).replay.epoch()
+        other_desk.fresh_state(tmp_path)
+    assert other_desk.replay.epoch() != desk_of(tape, models).replay.epoch()
     same = desk_of(tape, models, desk__symbols=SYMBOLS)
     assert same.run(tmp_path).failure is None
 
 
 def test_symbols_that_the_model_was_not_trained_on_are_a_warning() -> None:
-    trained = manifest_of(strategy("toy_crowd"), b"", (), symbols=SYMBOLS)
-    assert other_symbols(trained, strategy("toy_crowd").spec) == ""
+    manifest = manifest_of(strategy("toy_crowd"), b"", (), symbols=SYMBOLS)
+    assert other_symbols(manifest, strategy("toy_crowd").spec) == ""
     few = strategy("toy_crowd", ("AAA", "BBB", "CCC")).spec
-    assert other_symbols(trained, few) == (
+    assert other_symbols(manifest, few) == (
         "it was trained on 5 symbols, this desk has 3: 2 of its own are left out (DDD, EEE)"
     )
     many = strategy("toy_crowd", (*SYMBOLS, *(f"N{n}" for n in range(7)))).spec
-    assert other_symbols(trained, many) == (
+    assert other_symbols(manifest, many) == (
         "it was trained on 5 symbols, this desk has 12: 7 that it never saw (N0, N1, N2, N3, N4, ...)"
     )
     assert other_symbols(manifest_of(strategy("regime_switcher"), b"", ()), strategy("regime_switcher").spec) == ""

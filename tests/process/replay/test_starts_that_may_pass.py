@@ -60,9 +60,9 @@ def test_a_flipped_bit_in_the_newest_snapshot_is_logged_and_stops_nothing(tape: 
     raw = bytearray((state / FILE).read_bytes())
     raw[raw.rindex(newest[4][:200]) + 30] ^= 1
     (state / FILE).write_bytes(raw)
-    started = start(tape, state)
-    assert started.returncode == 0, started.stderr
-    (entry,) = [line for line in log_of(started.stderr) if line["event"] == "snapshot_passed_over"]
+    run = start(tape, state)
+    assert run.returncode == 0, run.stderr
+    (entry,) = [line for line in log_of(run.stderr) if line["event"] == "snapshot_passed_over"]
     assert entry["snapshot"] == f"event {newest[1]}: it is damaged"
 
 
@@ -72,11 +72,11 @@ def test_a_start_waits_for_a_process_that_holds_the_journal_for_a_while(tape: Pa
     ending = threading.Timer(14, holder.rollback)
     ending.start()
     try:
-        started = start(tape, state)
+        run = start(tape, state)
     finally:
         ending.join()
         holder.close()
-    assert started.returncode == 0, started.stderr
+    assert run.returncode == 0, run.stderr
     assert verified(state).difference == ""
 
 
@@ -114,12 +114,12 @@ def test_a_directory_that_stays_held_is_exit_code_1_and_names_the_holder(
     monkeypatch.setattr(passing, "LOCKED_S", 0.3)
     meta = peek(state)
     assert meta is not None
-    held = open_state_dir(state, meta, meta["epoch"])  # as rltraderctl does for a stopped desk
+    holder = open_state_dir(state, meta, meta["epoch"])  # as rltraderctl does for a stopped desk
     try:
         assert cli.main(["--dry-run", "--bars", str(tape), "--state-dir", str(state)]) == 1
     finally:
-        held.journal.close()
-        held.close()
+        holder.journal.close()
+        holder.close()
     logged = log_of(capsys.readouterr().err)
     (waits,) = [line for line in logged if line["event"] == "state_dir_held"]
     assert (waits["process"], waits["state_dir"]) == (str(os.getpid()), str(state))
@@ -194,12 +194,12 @@ def test_a_file_that_is_gone_does_not_pass(tmp_path: Path) -> None:
 def test_only_a_lock_is_waited_for() -> None:
     attempts = []
 
-    def broken() -> None:
+    def fail() -> None:
         attempts.append(1)
         raise JournalBusy("x") from OSError(errno.EIO, "x")
 
     with pytest.raises(MayPass):
-        retry_while_busy(broken)
+        retry_while_busy(fail)
     assert attempts == [1]
     assert issubclass(JournalBusy, JournalError)
     assert not issubclass(MayPass, StateDirError)

@@ -26,55 +26,55 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return swapping(tmp_path_factory.mktemp("swapping"))
 
 
-def sales(played: Stage) -> Decimal | int:
+def sales(desk: Stage) -> Decimal | int:
     """Shares of SPY that were ordered to be sold."""
-    return sum(Decimal(post["qty"]) for post in played.posts() if (post["symbol"], post["side"]) == ("SPY", "sell"))
+    return sum(Decimal(post["qty"]) for post in desk.posts() if (post["symbol"], post["side"]) == ("SPY", "sell"))
 
 
-def alarms(played: Stage) -> set[str]:
-    return {str(line["alarm"]) for line in played.read_log("alarm")}
+def alarms(desk: Stage) -> set[str]:
+    return {str(line["alarm"]) for line in desk.read_log("alarm")}
 
 
 def test_a_split_whose_line_comes_after_the_open_sells_nothing_and_is_booked_when_it_comes(
     models: Path, tmp_path: Path
 ) -> None:
     days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(2)),))
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
-        bought(played)
-        held = played.held()["SPY"]
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as desk:
+        bought(desk)
+        shares = desk.held()["SPY"]
         until_ns = new_york_ns(NEXT_DAY, LATE)
-        played.server.faults.add("split_line_late", until_ns=until_ns)
-        jump(played, NEXT_DAY, BEGIN)
-        played.start()
-        played.until_time(until_ns)
-        played.until_true(lambda: played.books().state.risk.reconciled, "book and broker agree")
-        stop(played)
-        books = played.books()
-        assert (sales(played), books.state.risk.halt) == (0, None)
-        assert books.state.book.positions["SPY"].quantity == 2 * held
-        assert {"split_awaited", "basket_missed"} <= alarms(played)
-        (missed,) = [line["detail"] for line in played.read_log("alarm") if line["alarm"] == "basket_missed"]
+        desk.server.faults.add("split_line_late", until_ns=until_ns)
+        jump(desk, NEXT_DAY, BEGIN)
+        desk.start()
+        desk.until_time(until_ns)
+        desk.until_true(lambda: desk.books().state.risk.reconciled, "book and broker agree")
+        stop(desk)
+        books = desk.books()
+        assert (sales(desk), books.state.risk.halt) == (0, None)
+        assert books.state.book.positions["SPY"].quantity == 2 * shares
+        assert {"split_awaited", "basket_missed"} <= alarms(desk)
+        (missed,) = [line["detail"] for line in desk.read_log("alarm") if line["alarm"] == "basket_missed"]
         assert "the broker's ledger does not tell the split of SPY yet" in missed
-        assert differences(books, played.account) == []
+        assert differences(books, desk.account) == []
 
 
 def test_bars_that_are_adjusted_after_the_ledger_s_line_are_waited_for_before_a_decision(
     models: Path, tmp_path: Path
 ) -> None:
     days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(4)),))
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
-        bought(played)
-        held = played.held()["SPY"]
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as desk:
+        bought(desk)
+        shares = desk.held()["SPY"]
         until_ns = new_york_ns(NEXT_DAY, "09:08")
         where = {"symbol": "SPY"}
-        played.server.faults.add("day_bars_unadjusted", until_ns=until_ns, where=where)
-        jump(played, NEXT_DAY, BEGIN)
-        played.start()
-        played.until_true(lambda: not played.held().get("SPY"), "SPY is sold")
-        played.until_time(new_york_ns(NEXT_DAY, "09:45"))
-        stop(played)
-        (adjusted,) = [event for event in played.journaled("HistoryAdjusted") if event["time_ns"] >= until_ns]
-        due = played.journaled("RebalanceDue")[-1]
+        desk.server.faults.add("day_bars_unadjusted", until_ns=until_ns, where=where)
+        jump(desk, NEXT_DAY, BEGIN)
+        desk.start()
+        desk.until_true(lambda: not desk.held().get("SPY"), "SPY is sold")
+        desk.until_time(new_york_ns(NEXT_DAY, "09:45"))
+        stop(desk)
+        (adjusted,) = [event for event in desk.journaled("HistoryAdjusted") if event["time_ns"] >= until_ns]
+        due = desk.journaled("RebalanceDue")[-1]
         assert adjusted["time_ns"] <= due["time_ns"]
-        assert sales(played) == 4 * held
-        assert differences(played.books(), played.account) == []
+        assert sales(desk) == 4 * shares
+        assert differences(desk.books(), desk.account) == []

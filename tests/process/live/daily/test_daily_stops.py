@@ -22,46 +22,46 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return swapping(tmp_path_factory.mktemp("swapping"))
 
 
-def sale_is_sent(played: Stage) -> bool:
-    return any(post["side"] == "sell" for post in played.posts())
+def sale_is_sent(desk: Stage) -> bool:
+    return any(post["side"] == "sell" for post in desk.posts())
 
 
-def works(played: Stage) -> bool:
-    return any(order.symbol == "SPY" for order in played.account.working.values())
+def works(desk: Stage) -> bool:
+    return any(order.symbol == "SPY" for order in desk.account.working.values())
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "pause"])
 def test_a_stop_before_the_open_leaves_the_account_as_it_is(models: Path, tmp_path: Path, how: str) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
-        bought(played)
-        held = played.held()["SPY"]
-        jump(played, NEXT_DAY, BEGIN)
-        played.start()
-        played.until_true(lambda: sale_is_sent(played), "the sale is sent")
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        bought(desk)
+        shares = desk.held()["SPY"]
+        jump(desk, NEXT_DAY, BEGIN)
+        desk.start()
+        desk.until_true(lambda: sale_is_sent(desk), "the sale is sent")
         if how == "pause":
-            assert ctl.main(["pause", "--state-dir", str(played.state_dir), "--reason", "lunch"]) == 0
-            played.until_true(lambda: not works(played), "the sale is cancelled")
+            assert ctl.main(["pause", "--state-dir", str(desk.state_dir), "--reason", "lunch"]) == 0
+            desk.until_true(lambda: not works(desk), "the sale is cancelled")
         else:
-            stop(played)
-            assert not works(played)
-            played.start()
-        played.until_time(new_york_ns(NEXT_DAY, "09:50"))
-        stop(played)
-        assert played.held() == {"SPY": held}
-        assert played.books().state.basket.given_up["SPY"] == -held
-        assert differences(played.books(), played.account) == []
+            stop(desk)
+            assert not works(desk)
+            desk.start()
+        desk.until_time(new_york_ns(NEXT_DAY, "09:50"))
+        stop(desk)
+        assert desk.held() == {"SPY": shares}
+        assert desk.books().state.basket.given_up["SPY"] == -shares
+        assert differences(desk.books(), desk.account) == []
 
 
 def test_a_cash_account_buys_for_what_has_settled_and_is_refused_nothing(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
-        bought(played)
-        played.account.settles = True
-        jump(played, NEXT_DAY, BEGIN)
-        played.start()
-        played.until_true(lambda: not played.held().get("SPY"), "SPY is sold")
-        played.until_time(new_york_ns(NEXT_DAY, "09:50"))
-        stop(played)
-        alarms = {line["alarm"] for line in played.read_log("alarm")}
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        bought(desk)
+        desk.account.settles = True
+        jump(desk, NEXT_DAY, BEGIN)
+        desk.start()
+        desk.until_true(lambda: not desk.held().get("SPY"), "SPY is sold")
+        desk.until_time(new_york_ns(NEXT_DAY, "09:50"))
+        stop(desk)
+        alarms = {line["alarm"] for line in desk.read_log("alarm")}
         assert ("order_rejected" in alarms, "basket_unfinished" in alarms) == (False, True)
-        assert played.books().state.basket.given_up["QQQ"] > 0
-        assert differences(played.books(), played.account) == []
+        assert desk.books().state.basket.given_up["QQQ"] > 0
+        assert differences(desk.books(), desk.account) == []

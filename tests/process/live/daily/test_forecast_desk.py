@@ -60,71 +60,71 @@ def rose() -> set[str]:
     }
 
 
-def bought(played: Stage) -> bool:
+def has_bought(desk: Stage) -> bool:
     """Whether all that rose is held, and each fill is journaled."""
-    held = played.held()
-    return rose() <= held.keys() and sum(held.values()) == sum(
-        event["quantity"] for event in played.journaled("OrderFilled")
+    positions = desk.held()
+    return rose() <= positions.keys() and sum(positions.values()) == sum(
+        event["quantity"] for event in desk.journaled("OrderFilled")
     )
 
 
 def test_a_session_loads_w_bars_buys_its_basket_once_and_is_reported_and_ready_for_the_next(
     models: Path, tmp_path: Path
 ) -> None:
-    with daily_stage(HALF_DAY, "07:00", tmp_path, models, DESK, days=prices()) as played:
-        played.start()
-        report = played.state_dir / "reports" / f"{HALF_DAY}.json"
-        played.until_true(report.exists, "the day's report")
-        played.until_true(lambda: len(played.read_log("session_planned")) > 1, "the next session's jobs")
-        stop(played)
-        books = played.books()
-        assert [event["date"] for event in played.journaled("RebalanceDue")] == [HALF_DAY]
+    with daily_stage(HALF_DAY, "07:00", tmp_path, models, DESK, days=prices()) as desk:
+        desk.start()
+        report = desk.state_dir / "reports" / f"{HALF_DAY}.json"
+        desk.until_true(report.exists, "the day's report")
+        desk.until_true(lambda: len(desk.read_log("session_planned")) > 1, "the next session's jobs")
+        stop(desk)
+        books = desk.books()
+        assert [event["date"] for event in desk.journaled("RebalanceDue")] == [HALF_DAY]
         assert [(row["action"], row["outcome"]) for row in books.decisions] == [("rebalance", "ordered")]
-        assert differences(books, played.account) == []
-        assert rose() <= played.held().keys() <= set(SERVED) - {NEW}
-        posts = played.posts()
+        assert differences(books, desk.account) == []
+        assert rose() <= desk.held().keys() <= set(SERVED) - {NEW}
+        posts = desk.posts()
         assert {(post["side"], post["time_in_force"]) for post in posts} == {("buy", "day")}
         assert len({post["symbol"] for post in posts}) == len(posts)
         assert 0 < CASH - books.state.book.cash <= Decimal("0.1") * CASH * len(posts)
-        known = daily_strategy(SPEC.name, SERVED).known(books.state.strategy)
-        assert {len(known[symbol]) for symbol in SERVED if symbol != NEW} == {SPEC.history_bars}
-        assert known[SERVED[0]][-1].start_ns == new_york_ns(HALF_DAY, "00:00")
+        bars = daily_strategy(SPEC.name, SERVED).known(books.state.strategy)
+        assert {len(bars[symbol]) for symbol in SERVED if symbol != NEW} == {SPEC.history_bars}
+        assert bars[SERVED[0]][-1].start_ns == new_york_ns(HALF_DAY, "00:00")
         assert books.state.identity.symbols == SERVED
-        warnings = [line["reason"] for line in played.read_log("model_warning")]
+        warnings = [line["reason"] for line in desk.read_log("model_warning")]
         assert any(f"1 that it never saw ({NEW})" in reason for reason in warnings)
-        assert desk_of(played.state_dir).left_alone == {NEW: "features"}
-        assert [line["detail"] for line in played.read_log("alarm") if line["alarm"] == "symbols_masked"] == [
+        assert desk_of(desk.state_dir).left_alone == {NEW: "features"}
+        assert [line["detail"] for line in desk.read_log("alarm") if line["alarm"] == "symbols_masked"] == [
             f"1 of {len(SERVED)} left alone: features: {NEW}"
         ]
-        assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+        assert ctl.main(["verify", "--state-dir", str(desk.state_dir)]) == 0
 
 
 def test_a_death_in_mid_basket_and_a_split_over_night_send_nothing_twice_and_sell_all_shares(
     models: Path, tmp_path: Path
 ) -> None:
     split = Split(min(rose()), NEXT_DAY, Decimal(2))
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, DESK, days=prices(split)) as played:
-        played.start()
-        played.until_true(lambda: bought(played), "the first basket is bought")
-        stop(played)
-        held = played.held()
-        first = len(played.posts())
-        jump(played, NEXT_DAY, BEGIN)
-        played.start()
-        played.until_true(lambda: any(post["side"] == "sell" for post in played.posts()), "the first sale is sent")
-        played.daemons[-1].kill()
-        assert played.daemons[-1].wait(10) == -signal.SIGKILL
-        played.start()
-        played.until_true(lambda: not held.keys() & played.held().keys(), "all that was held is sold")
-        played.until_time(new_york_ns(NEXT_DAY, "09:50"))
-        stop(played)
-        names = [post["client_order_id"] for post in played.posts()]
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, DESK, days=prices(split)) as desk:
+        desk.start()
+        desk.until_true(lambda: has_bought(desk), "the first basket is bought")
+        stop(desk)
+        positions = desk.held()
+        first = len(desk.posts())
+        jump(desk, NEXT_DAY, BEGIN)
+        desk.start()
+        desk.until_true(lambda: any(post["side"] == "sell" for post in desk.posts()), "the first sale is sent")
+        desk.daemons[-1].kill()
+        assert desk.daemons[-1].wait(10) == -signal.SIGKILL
+        desk.start()
+        desk.until_true(lambda: not positions.keys() & desk.held().keys(), "all that was held is sold")
+        desk.until_time(new_york_ns(NEXT_DAY, "09:50"))
+        stop(desk)
+        names = [post["client_order_id"] for post in desk.posts()]
         assert len(names) == len(set(names))
-        sold = {post["symbol"]: int(post["qty"]) for post in played.posts()[first:] if post["side"] == "sell"}
-        assert sold == held | {split.symbol: 2 * held[split.symbol]}
-        assert [event["date"] for event in played.journaled("RebalanceDue")] == [HALF_DAY, NEXT_DAY]
-        books = played.books()
+        sales = {post["symbol"]: int(post["qty"]) for post in desk.posts()[first:] if post["side"] == "sell"}
+        assert sales == positions | {split.symbol: 2 * positions[split.symbol]}
+        assert [event["date"] for event in desk.journaled("RebalanceDue")] == [HALF_DAY, NEXT_DAY]
+        books = desk.books()
         assert books.state.risk.halt is None
-        assert differences(books, played.account) == []
-        assert desk_of(played.state_dir).left_alone == {NEW: "features"}  # a split that was adjusted masks nothing
-        assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+        assert differences(books, desk.account) == []
+        assert desk_of(desk.state_dir).left_alone == {NEW: "features"}  # a split that was adjusted masks nothing
+        assert ctl.main(["verify", "--state-dir", str(desk.state_dir)]) == 0

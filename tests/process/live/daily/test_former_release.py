@@ -55,31 +55,31 @@ def as_the_former_release_made_it(journal: Path) -> None:
 
 def test_a_former_journal_goes_on_with_fractions_through_a_kill_and_a_rotation(models: Path, tmp_path: Path) -> None:
     rules: Rules = IN_FULL
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, WHOLE, cash=10_000, rules=rules) as played:
-        played.server.by_hand("place", symbol="SPY", qty=str(OTHERS), side="buy", type="market", time_in_force="opg")
-        bought(played)
-        state = played.books().state
-        own = state.book.positions["SPY"].quantity
-        assert (type(own), state.broker.foreign_held) == (int, {"SPY": OTHERS})
-        journal = played.state_dir / FILE
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, WHOLE, cash=10_000, rules=rules) as desk:
+        desk.server.by_hand("place", symbol="SPY", qty=str(OTHERS), side="buy", type="market", time_in_force="opg")
+        bought(desk)
+        state = desk.books().state
+        shares = state.book.positions["SPY"].quantity
+        assert (type(shares), state.broker.foreign_held) == (int, {"SPY": OTHERS})
+        journal = desk.state_dir / FILE
         as_the_former_release_made_it(journal)
-        jump(played, NEXT_DAY, BEGIN)
-        killed = played.start(tables=(FRACTIONS,))
-        played.until_true(lambda: bool(played.held().get("QQQ")), "QQQ is bought")
+        jump(desk, NEXT_DAY, BEGIN)
+        killed = desk.start(tables=(FRACTIONS,))
+        desk.until_true(lambda: bool(desk.held().get("QQQ")), "QQQ is bought")
         killed.kill()
         killed.wait(10)
-        agreed = len(played.read_log("reconciled"))
-        played.start(tables=(FRACTIONS, ROTATES))
-        played.until_true(lambda: len(played.read_log("reconciled")) > agreed, "book and broker agree")
-        stop(played)
-        books = played.books()
-        held = books.state.book.positions["QQQ"].quantity
-        assert (str(held), "." in str(held)) == (str(played.held()["QQQ"]), True)
-        assert played.held()["SPY"] == OTHERS
-        assert (books.state.book.cash, books.state.risk.halt) == (played.account.cash, None)
-        rotated = [line["old"] for line in played.read_log("journal_rotated")]
+        agreed = len(desk.read_log("reconciled"))
+        desk.start(tables=(FRACTIONS, ROTATES))
+        desk.until_true(lambda: len(desk.read_log("reconciled")) > agreed, "book and broker agree")
+        stop(desk)
+        books = desk.books()
+        quantity = books.state.book.positions["QQQ"].quantity
+        assert (str(quantity), "." in str(quantity)) == (str(desk.held()["QQQ"]), True)
+        assert desk.held()["SPY"] == OTHERS
+        assert (books.state.book.cash, books.state.risk.halt) == (desk.account.cash, None)
+        rotated = [line["old"] for line in desk.read_log("journal_rotated")]
         for more in ([], *(["--file", old] for old in rotated)):
-            assert ctl.main(["verify", "--state-dir", str(played.state_dir), *more]) == 0
+            assert ctl.main(["verify", "--state-dir", str(desk.state_dir), *more]) == 0
         with closing(sqlite3.connect(journal)) as db:
-            kept = db.execute("SELECT quantity, typeof(quantity) FROM fills WHERE symbol = 'QQQ'").fetchall()
-        assert kept == [(str(held), "text")]
+            rows = db.execute("SELECT quantity, typeof(quantity) FROM fills WHERE symbol = 'QQQ'").fetchall()
+        assert rows == [(str(quantity), "text")]

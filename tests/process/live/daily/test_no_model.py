@@ -16,28 +16,28 @@ from tests.support.desks.stage import Table, new_york_ns
 
 def test_an_invested_desk_without_its_model_keeps_what_it_holds_and_says_so_each_session(tmp_path: Path) -> None:
     models = swapping(tmp_path / "models")
-    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as played:
-        bought(played)
-        held, orders = played.held(), len(played.posts())
+    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as desk:
+        bought(desk)
+        positions, orders = desk.held(), len(desk.posts())
         (policy,) = (models / "regime_switcher").glob("swapping/policy.onnx")
         policy.write_bytes(policy.read_bytes()[:-1])
-        played.start()
-        played.until_true(lambda: played.read_log("halted") != [], "the halt")
-        played.until_time(new_york_ns(HALF_DAY, "12:00"))
-        played.daemons[-1].kill()
-        assert played.daemons[-1].wait(10) == -signal.SIGKILL
-        jump(played, NEXT_DAY, BEGIN)
-        played.start()
-        played.until_time(new_york_ns(NEXT_DAY, "10:00"))
-        stop(played)
-        assert (played.held(), len(played.posts())) == (held, orders)
-        lines = [line for line in played.read_log("alarm") if line["alarm"] == "no_model"]
+        desk.start()
+        desk.until_true(lambda: desk.read_log("halted") != [], "the halt")
+        desk.until_time(new_york_ns(HALF_DAY, "12:00"))
+        desk.daemons[-1].kill()
+        assert desk.daemons[-1].wait(10) == -signal.SIGKILL
+        jump(desk, NEXT_DAY, BEGIN)
+        desk.start()
+        desk.until_time(new_york_ns(NEXT_DAY, "10:00"))
+        stop(desk)
+        assert (desk.held(), len(desk.posts())) == (positions, orders)
+        lines = [line for line in desk.read_log("alarm") if line["alarm"] == "no_model"]
         assert len(lines) == 1  # the session that began while it was halted
-        assert f"{held['SPY']} SPY" in lines[0]["detail"]
-        state = played.books().state
+        assert f"{positions['SPY']} SPY" in lines[0]["detail"]
+        state = desk.books().state
         assert state.risk.halt is not None
         assert (state.risk.halt.reason, state.model) == ("no_model", None)
-        assert differences(played.books(), played.account) == []
+        assert differences(desk.books(), desk.account) == []
 
 
 @pytest.mark.parametrize("cause", ["configuration", "no_model"])
@@ -45,27 +45,25 @@ def test_an_invested_desk_whose_start_was_halted_says_so_each_session_whatever_h
     tmp_path: Path, cause: str
 ) -> None:
     models = swapping(tmp_path / "models")
-    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as played:
-        bought(played)
-        held, orders = played.held(), len(played.posts())
+    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as desk:
+        bought(desk)
+        positions, orders = desk.held(), len(desk.posts())
         tables: tuple[Table, ...] = ({"risk": {"daly_loss_max": 0.1}},)
         if cause == "no_model":  # a halt from before stays the halt
-            assert ctl.main(["halt", "--state-dir", str(played.state_dir), "--reason", "by hand"]) == 0
+            assert ctl.main(["halt", "--state-dir", str(desk.state_dir), "--reason", "by hand"]) == 0
             (policy,) = (models / "regime_switcher").glob("swapping/policy.onnx")
             policy.write_bytes(policy.read_bytes()[:-1])
             tables = ()
         for day in (HALF_DAY, NEXT_DAY):
             if day == NEXT_DAY:
-                jump(played, NEXT_DAY, BEGIN)
-            played.start(tables=tables)
-            played.until_time(new_york_ns(day, "10:00"))
-            played.daemons[-1].kill()
-            assert played.daemons[-1].wait(10) == -signal.SIGKILL
+                jump(desk, NEXT_DAY, BEGIN)
+            desk.start(tables=tables)
+            desk.until_time(new_york_ns(day, "10:00"))
+            desk.daemons[-1].kill()
+            assert desk.daemons[-1].wait(10) == -signal.SIGKILL
         details = [
-            line["detail"]
-            for line in played.read_log("alarm")
-            if line["alarm"] == cause and "is held" in line["detail"]
+            line["detail"] for line in desk.read_log("alarm") if line["alarm"] == cause and "is held" in line["detail"]
         ]
         assert len(details) == 1  # the session that began while it was halted
-        assert f"{held['SPY']} SPY" in details[0]
-        assert (played.held(), len(played.posts())) == (held, orders)
+        assert f"{positions['SPY']} SPY" in details[0]
+        assert (desk.held(), len(desk.posts())) == (positions, orders)

@@ -15,20 +15,20 @@ from tests.support.desks.stage import Table
 
 def test_an_invested_desk_with_another_list_does_not_start_is_told_and_flattens_by_its_own(tmp_path: Path) -> None:
     models = swapping(tmp_path / "models")
-    told, program = tmp_path / "alarms", tmp_path / "program.py"
-    program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    alarm_file, program = tmp_path / "alarms", tmp_path / "program.py"
+    program.write_text(f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())")
     alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
-    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as played:
-        bought(played)
-        held, orders = played.held(), len(played.posts())
-        assert played.start(tables=({"desk": {"symbols": ["TLT", "GLD"]}}, alarms)).wait(60) == 1
-        played.daemons.pop()
-        detail = json.loads(told.read_text().splitlines()[0])["detail"]
+    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as desk:
+        bought(desk)
+        positions, orders = desk.held(), len(desk.posts())
+        assert desk.start(tables=({"desk": {"symbols": ["TLT", "GLD"]}}, alarms)).wait(60) == 1
+        desk.daemons.pop()
+        detail = json.loads(alarm_file.read_text().splitlines()[0])["detail"]
         assert "made with symbols of the strategy itself, now TLT,GLD is asked for: set desk.symbols to" in detail
-        assert (played.held(), len(played.posts())) == (held, orders)
-        played.start(tables=({"desk": {"symbols": ["SPY", "QQQ", "IWM"]}},))  # its own, by their names: the same list
-        played.until_true(lambda: played.books().state.risk.reconciled, "it is reconciled")
-        assert ctl.main(["flatten", "--state-dir", str(played.state_dir), "--reason", "another list"]) == 0
-        played.until_true(lambda: not any(played.held().values()), "all is sold")
-        stop(played)
-        assert differences(played.books(), played.account) == []
+        assert (desk.held(), len(desk.posts())) == (positions, orders)
+        desk.start(tables=({"desk": {"symbols": ["SPY", "QQQ", "IWM"]}},))  # its own, by their names: the same list
+        desk.until_true(lambda: desk.books().state.risk.reconciled, "it is reconciled")
+        assert ctl.main(["flatten", "--state-dir", str(desk.state_dir), "--reason", "another list"]) == 0
+        desk.until_true(lambda: not any(desk.held().values()), "all is sold")
+        stop(desk)
+        assert differences(desk.books(), desk.account) == []

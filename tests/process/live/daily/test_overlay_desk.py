@@ -19,15 +19,15 @@ from tests.support.desks.live_desk import differences
 def test_a_live_desk_buys_what_the_cap_leaves(tmp_path: Path) -> None:
     models = swapping(tmp_path / "models")
     overlay = {"basket": {"volatility_target": 0.05}}
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, overlay) as played:
-        bought(played)
-        books = played.books()
-        kept = daily_strategy("regime_switcher").known(books.state.strategy)["SPY"]
-        closes = pd.Series([bar.close for bar in kept][-61:])
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, overlay) as desk:
+        bought(desk)
+        books = desk.books()
+        bars = daily_strategy("regime_switcher").known(books.state.strategy)["SPY"]
+        closes = pd.Series([bar.close for bar in bars][-61:])
         variance = (closes.pct_change().dropna() ** 2).ewm(span=20).mean().iloc[-1]
         cap = 0.05 / (252 * variance) ** 0.5
         assert 0.1 < cap < 0.9
         assert books.state.book.positions["SPY"].quantity == int(int(CASH / closes.iloc[-1]) * cap * CASH
             / (int(CASH / closes.iloc[-1]) * closes.iloc[-1]))  # fmt: skip
-        assert differences(books, played.account) == []
-        assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+        assert differences(books, desk.account) == []
+        assert ctl.main(["verify", "--state-dir", str(desk.state_dir)]) == 0

@@ -34,7 +34,7 @@ def loose(text: str) -> str:
 def dialogue(text: str) -> list[tuple[str, str]]:
     """What is written, and the answer."""
     parts = re.split(r"^you> ", text, flags=re.MULTILINE)[1:]
-    return [(said, answer.strip()) for said, _, answer in (part.partition("\n") for part in parts)]
+    return [(words, answer.strip()) for words, _, answer in (part.partition("\n") for part in parts)]
 
 
 def test_the_tutorial_s_words_to_the_bot_get_the_answers_that_it_prints(
@@ -51,29 +51,29 @@ def test_the_tutorial_s_words_to_the_bot_get_the_answers_that_it_prints(
     (tmp_path / "phone" / "TELEGRAM_TOKEN").write_text(f"{TOKEN}\n")
     key = (tmp_path / "phone" / "PHONE_KEYS").read_text().strip()
     assert listens.strip().endswith("rltrader-notify listen --config phone.toml")
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, swapping(tmp_path / "store")) as played, telegram() as server:
-        played.start(
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, swapping(tmp_path / "store")) as desk, telegram() as server:
+        desk.start(
             environment={**KEYS, "MQTT_COMMAND_KEYS": key, "RLTRADER_CONTROL__SIGNED": "true"},
             tables=({"desk": {"name": "paper-1"}},),
         )
-        played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
-        played.until_true(lambda: bool(played.journaled("OrderFilled")), "the fill is journaled")
+        desk.until_true(lambda: bool(desk.held().get("SPY")), "SPY is bought")
+        desk.until_true(lambda: bool(desk.journaled("OrderFilled")), "the fill is journaled")
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "phone"))
-        chosen = listening(tmp_path / "phone.toml")
-        (named,) = chosen.desks
+        phone = listening(tmp_path / "phone.toml")
+        (entry,) = phone.desks
         handset = parse_keys(key)["handset"]
-        line = LocalDesk(named.name, played.state_dir, "handset", handset, BOT_ID, played.clock.now_ns)
-        with heard(server, [line], chosen.senders):
-            for said, promised in dialogue(spoken):
+        line = LocalDesk(entry.name, desk.state_dir, "handset", handset, BOT_ID, desk.clock.now_ns)
+        with heard(server, [line], phone.senders):
+            for words, promised in dialogue(spoken):
                 count = len(server.sent)
-                if said.startswith("("):
-                    server.press(said.strip("()"))
+                if words.startswith("("):
+                    server.press(words.strip("()"))
                 else:
-                    server.write(said)
-                told = server.until_sent(count + 1)[count]
-                if said == "/buy SPY":
-                    told = told.splitlines()[0]
+                    server.write(words)
+                reply = server.until_sent(count + 1)[count]
+                if words == "/buy SPY":
+                    reply = reply.splitlines()[0]
                 begin = promised.removesuffix("…")
-                assert loose(told)[: None if begin == promised else len(loose(begin))] == loose(begin), said
-        assert len(played.journaled("CloseRequested")) == 1
-        assert played.journaled("PauseRequested") == []
+                assert loose(reply)[: None if begin == promised else len(loose(begin))] == loose(begin), words
+        assert len(desk.journaled("CloseRequested")) == 1
+        assert desk.journaled("PauseRequested") == []

@@ -28,11 +28,11 @@ def test_both_trade_on_recorded_bars_and_the_journal_verifies(tmp_path: Path, da
     pa.parquet.write_table(pa.concat_tables(tables, promote_options="permissive").sort_by(order), tape)
     config = tmp_path / "five.yaml"
     config.write_text(SHIPPED.read_text().replace("bar_minutes: 1", "bar_minutes: 5"))
-    given = {"desk__strategy": NAME, "desk__symbols": ("SPY", "QQQ"), "desk__model_config": str(config)}
-    maker = strategy_of(settings(tmp_path, **given))
+    options = {"desk__strategy": NAME, "desk__symbols": ("SPY", "QQQ"), "desk__model_config": str(config)}
+    maker = strategy_of(settings(tmp_path, **options))
     assert maker.spec.bar_interval_s == 300
     models = put_momentum(tmp_path / "store", maker)
-    desk = Desk(tape, paths__models_dir=models, policy__version=VERSION, **given)
+    desk = Desk(tape, paths__models_dir=models, policy__version=VERSION, **options)
     assert desk.run(tmp_path / "state").failure is None
     assert verified(tmp_path / "state").difference == ""
     fills = records(tmp_path / "state", "fills", "filled_ns")

@@ -17,18 +17,20 @@ MOST = 40  # crashes
 def test_a_crash_within_a_bar_changes_nothing(tmp_path: Path) -> None:
     config = tmp_path / "quarters.yaml"
     config.write_text(SHIPPED.read_text().replace("bar_minutes: 1", "bar_minutes: 15"))
-    given = {"desk__strategy": NAME, "desk__symbols": ("SPY",), "desk__model_config": str(config)}
-    models = put_momentum(tmp_path / "store", strategy_of(settings(tmp_path, **given)))
-    desk = Desk(Path(BUNDLED_TAPE), paths__models_dir=models, policy__version=VERSION, sizing__stop_loss=0.002, **given)
+    options = {"desk__strategy": NAME, "desk__symbols": ("SPY",), "desk__model_config": str(config)}
+    models = put_momentum(tmp_path / "store", strategy_of(settings(tmp_path, **options)))
+    desk = Desk(
+        Path(BUNDLED_TAPE), paths__models_dir=models, policy__version=VERSION, sizing__stop_loss=0.002, **options
+    )
     whole = desk.run(tmp_path / "whole")
     assert whole.failure is None
     for _ in range(MOST):
-        left = EVERY
+        steps_left = EVERY
 
         def crash(boundary: str) -> None:
-            nonlocal left
-            left -= boundary == "before step"
-            if left == 0:
+            nonlocal steps_left
+            steps_left -= boundary == "before step"
+            if steps_left == 0:
                 raise Crash
 
         again = desk.run(tmp_path / "crashed", boundary=crash, group_events=1)

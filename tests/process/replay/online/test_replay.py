@@ -50,42 +50,42 @@ def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def desk_of(tape: Path, models: Path, **more: object) -> Desk:
-    given: dict[str, object] = {"desk__strategy": NAME, "paths__models_dir": models, "policy__version": VERSION}
-    return Desk(tape, **given | more)
+    defaults: dict[str, object] = {"desk__strategy": NAME, "paths__models_dir": models, "policy__version": VERSION}
+    return Desk(tape, **defaults | more)
 
 
 @pytest.fixture(scope="module")
-def played(tape: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state_dir(tape: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("played")
     assert desk_of(tape, models).run(path).failure is None
     return path
 
 
-def test_it_trades_at_the_next_bars_open_and_verifies(tape: Path, played: Path) -> None:
+def test_it_trades_at_the_next_bars_open_and_verifies(tape: Path, state_dir: Path) -> None:
     opens = {}
     for line in tape.read_text().splitlines()[1:]:
         _, start, open_, *_ = line.split(",")
         opens[int(start)] = float(open_)
-    fills = records(played, "fills", "filled_ns")
+    fills = records(state_dir, "fills", "filled_ns")
     assert len(fills) > 20
     for fill in fills:
         assert float(fill["price"]) == opens[fill["filled_ns"] - 1]  # a nanosecond after the bar's start
     assert [fill["side"] for fill in fills] == [1, -1] * (len(fills) // 2) + [1] * (len(fills) % 2)
-    assert verified(played).difference == ""
+    assert verified(state_dir).difference == ""
 
 
-def test_its_trades_are_those_of_its_fills_and_come_to_the_book(played: Path) -> None:
-    trades = prove_trades(played)
+def test_its_trades_are_those_of_its_fills_and_come_to_the_book(state_dir: Path) -> None:
+    trades = prove_trades(state_dir)
     assert len(trades) > 10
     assert {trade.symbol for trade in trades} == {"SPY"}
 
 
-def test_values_heads_and_choices_of_each_decision_are_kept(played: Path) -> None:
-    decisions = [row for row in records(played, "decisions") if row["kind"] == "policy"]
-    heads = {row["decision"]: row for row in records(played, "heads")}
-    choices = {row["decision"]: row for row in records(played, "choices")}
+def test_values_heads_and_choices_of_each_decision_are_kept(state_dir: Path) -> None:
+    decisions = [row for row in records(state_dir, "decisions") if row["kind"] == "policy"]
+    heads = {row["decision"]: row for row in records(state_dir, "heads")}
+    choices = {row["decision"]: row for row in records(state_dir, "choices")}
     for decision in decisions:
-        held = bool(np.frombuffer(decision["row"], dtype="<f4")[POSITION])
+        has_position = bool(np.frombuffer(decision["row"], dtype="<f4")[POSITION])
         numpy = expected(np.frombuffer(decision["row"], dtype="<f4").reshape(1, -1))
         row, choice = heads[decision["decision"]], choices[decision["decision"]]
         assert json.loads(row["answer"]) == pytest.approx(numpy["logits"][0], abs=1e-5)
@@ -93,16 +93,16 @@ def test_values_heads_and_choices_of_each_decision_are_kept(played: Path) -> Non
             {"direction": numpy["direction"][0], "risk": numpy["risk"][0]}, abs=1e-6
         )
         wish = "BUY" if numpy["logits"][0, 1] > 0 else "SELL" if numpy["logits"][0, 2] > 0 else "HOLD"
-        resolved = "HOLD" if wish == ("BUY" if held else "SELL") else wish
+        resolved = "HOLD" if wish == ("BUY" if has_position else "SELL") else wish
         assert (choice["greedy"], choice["drawn"], decision["action"]) == (resolved,) * 3
         assert json.loads(choice["behaviour"]) == [float(name == resolved) for name in ("HOLD", "BUY", "SELL")]
-        assert json.loads(choice["allowed"]) == ["HOLD", "SELL" if held else "BUY"]
+        assert json.loads(choice["allowed"]) == ["HOLD", "SELL" if has_position else "BUY"]
     assert {row["outcome"] for row in decisions} == {"hold", "ordered"}
 
 
-def test_a_decision_is_shown_with_its_values_heads_and_probabilities(played: Path) -> None:
-    bought = next(row for row in records(played, "decisions") if row["action"] == "BUY")
-    result = rltraderctl("decisions", "--state-dir", played, "--bar", bought["bar_ns"], cwd=played)
+def test_a_decision_is_shown_with_its_values_heads_and_probabilities(state_dir: Path) -> None:
+    decision = next(row for row in records(state_dir, "decisions") if row["action"] == "BUY")
+    result = rltraderctl("decisions", "--state-dir", state_dir, "--bar", decision["bar_ns"], cwd=state_dir)
     assert result.returncode == 0, result.stderr
     for words in ("value of BUY", "probability of SELL", "direction", "risk", "HOLD BUY", "ROCP(1)"):
         assert words in " ".join(result.stdout.split()), result.stdout
@@ -115,37 +115,37 @@ def test_a_changed_choice_of_the_read_model_is_found(tape: Path, models: Path, t
 
 
 def test_killed_anywhere_it_ends_in_the_same_state_and_the_same_choices(
-    tape: Path, models: Path, played: Path, tmp_path: Path
+    tape: Path, models: Path, state_dir: Path, tmp_path: Path
 ) -> None:
     desk = desk_of(tape, models)
     for _ in range(5):
-        left = 120
+        steps_left = 120
 
         def crash(_: str) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
+            nonlocal steps_left
+            steps_left -= 1
+            if steps_left == 0:
                 raise Crash
 
         if desk.run(tmp_path, boundary=crash).failure is None:
             break
     assert desk.run(tmp_path).failure is None
-    assert chained(tmp_path) == chained(played)
+    assert chained(tmp_path) == chained(state_dir)
     for name in ("choices", "heads", "decisions", "fills"):
-        assert table(tmp_path, name) == table(played, name)
+        assert table(tmp_path, name) == table(state_dir, name)
     assert verified(tmp_path).difference == ""
 
 
 # --- the model configuration ----------------------------------------------------------------------------------------
 
 
-def test_a_journal_holds_its_model_configuration_whole(played: Path) -> None:
-    with closing(JournalReader(played / FILE)) as reader:
+def test_a_journal_holds_its_model_configuration_whole(state_dir: Path) -> None:
+    with closing(JournalReader(state_dir / FILE)) as reader:
         meta = reader.meta()
         machine = recovered_desk(reader).machine
     assert meta["model_config"] == strategy(NAME).spec.config == machine.state.identity.config
     assert universe.strategy_of(meta).spec == strategy(NAME).spec == machine.core.desk.spec
-    follower = Follower(played)
+    follower = Follower(state_dir)
     while follower.advance(1000) and not follower.caught_up:
         pass
     assert (follower.problem, follower.state) == ("", machine.state)
@@ -169,7 +169,7 @@ def test_another_file_is_another_contract_and_the_model_is_refused_by_name(
 
 
 def test_a_model_of_the_other_file_runs_and_its_journal_is_bound_to_it(
-    tape: Path, models: Path, shorter: Path, played: Path, tmp_path: Path
+    tape: Path, models: Path, shorter: Path, state_dir: Path, tmp_path: Path
 ) -> None:
     maker = strategy_of(settings(tmp_path, desk__strategy=NAME, desk__model_config=str(shorter)))
     assert maker.spec.window == 10
@@ -180,7 +180,7 @@ def test_a_model_of_the_other_file_runs_and_its_journal_is_bound_to_it(
     with pytest.raises(
         StateDirError, match=r"made with model_config [0-9a-f]{12}, now [0-9a-f]{12} is asked for: set desk"
     ):
-        desk.fresh_state(played)
+        desk.fresh_state(state_dir)
     assert desk.replay.epoch() != desk_of(tape, models).replay.epoch()
     with pytest.raises(ModelError, match="was trained with window 10"):
         load(store, strategy(NAME), VERSION)
@@ -219,18 +219,18 @@ def test_a_strategy_without_a_model_configuration_takes_none(tmp_path: Path) -> 
 
 
 def test_exploration_is_journaled_verified_and_the_same_again(
-    tape: Path, models: Path, played: Path, tmp_path: Path
+    tape: Path, models: Path, state_dir: Path, tmp_path: Path
 ) -> None:
     desk = desk_of(tape, models, exploration__kind="epsilon", exploration__epsilon=0.3)
     assert desk.run(tmp_path / "one").failure is None
     assert desk.run(tmp_path / "two").failure is None
     rows = table(tmp_path / "one", "choices")
-    assert rows == table(tmp_path / "two", "choices") != table(played, "choices")
+    assert rows == table(tmp_path / "two", "choices") != table(state_dir, "choices")
     assert verified(tmp_path / "one").difference == ""
-    drawn = records(tmp_path / "one", "choices")
-    strayed = [row for row in drawn if row["drawn"] != row["greedy"]]
-    assert 0.05 < len(strayed) / len(drawn) < 0.3
-    for row in drawn:
+    choices = records(tmp_path / "one", "choices")
+    strayed = [row for row in choices if row["drawn"] != row["greedy"]]
+    assert 0.05 < len(strayed) / len(choices) < 0.3
+    for row in choices:
         allowed, shares = json.loads(row["allowed"]), json.loads(row["behaviour"])
         by_name = dict(zip(("HOLD", "BUY", "SELL"), shares, strict=True))
         assert sum(shares) == pytest.approx(1.0)

@@ -18,7 +18,7 @@ HOLES = 7  # every seventh minute QQQ has no bar
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     rows = []
     for number, row in enumerate(tape_rows(1, 60, stubs=3)):
@@ -34,31 +34,31 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "state"
 
 
-def test_a_whole_minute_is_decided_once_at_its_end_and_a_torn_one_after_the_wait(played: Path) -> None:
-    decisions = [row for row in records(played, "decisions") if row["kind"] == "policy"]
+def test_a_whole_minute_is_decided_once_at_its_end_and_a_torn_one_after_the_wait(state_dir: Path) -> None:
+    decisions = [row for row in records(state_dir, "decisions") if row["kind"] == "policy"]
     bars = [row["bar_ns"] for row in decisions]
     assert len(bars) == len(set(bars))
-    torn = {row["decision"] for row in records(played, "heads") if row["note"] == NO_BAR}
+    torn = {row["decision"] for row in records(state_dir, "heads") if row["note"] == NO_BAR}
     assert len(torn) >= 7
     for row in decisions:
         waited = row["time_ns"] - row["bar_ns"] - MINUTE_NS
         assert waited == (MINUTE_WAIT_NS if row["decision"] in torn else 0)
-    assert verified(played).difference == ""
+    assert verified(state_dir).difference == ""
 
 
-def test_a_symbol_without_its_bar_holds_and_the_other_one_trades(played: Path) -> None:
-    notes = {(row["decision"], row["symbol"]): row["note"] for row in records(played, "heads")}
-    others = set()
-    for row in records(played, "choices"):
+def test_a_symbol_without_its_bar_holds_and_the_other_one_trades(state_dir: Path) -> None:
+    notes = {(row["decision"], row["symbol"]): row["note"] for row in records(state_dir, "heads")}
+    draws = set()
+    for row in records(state_dir, "choices"):
         if notes[row["decision"], row["symbol"]]:
             assert (row["symbol"], row["drawn"], json.loads(row["allowed"])) == ("QQQ", "HOLD", ["HOLD"])
         elif notes.get((row["decision"], "QQQ")):
-            others.add(row["drawn"])
-    assert others & {"BUY", "SELL"}
+            draws.add(row["drawn"])
+    assert draws & {"BUY", "SELL"}
 
 
-def test_each_symbol_gets_its_half_of_the_equity(played: Path) -> None:
-    bought = [row for row in records(played, "fills", "filled_ns") if row["side"] > 0]
-    assert {row["symbol"] for row in bought} == set(SYMBOLS)
-    for row in bought[:4]:
+def test_each_symbol_gets_its_half_of_the_equity(state_dir: Path) -> None:
+    buys = [row for row in records(state_dir, "fills", "filled_ns") if row["side"] > 0]
+    assert {row["symbol"] for row in buys} == set(SYMBOLS)
+    for row in buys[:4]:
         assert 0.45 < row["quantity"] * float(row["price"]) / 100_000 < 0.52

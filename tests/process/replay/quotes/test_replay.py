@@ -83,7 +83,7 @@ def _quotes(rows: list[str]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def ran(files: tuple[Path, Path]) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
+def run(files: tuple[Path, Path]) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
     """The state directory of a whole run, its summary and its log."""
     tape, quotes = files
     state = tape.parent / "state"
@@ -93,7 +93,7 @@ def ran(files: tuple[Path, Path]) -> tuple[Path, dict[str, Any], list[dict[str, 
     return state, summary_of(finished), log_of(finished.stderr)
 
 
-def filled(state: Path) -> list[OrderFilled]:
+def fills(state: Path) -> list[OrderFilled]:
     reader = JournalReader(state / FILE)
     try:
         rows = reader.query("SELECT payload FROM events WHERE kind = 'OrderFilled' ORDER BY id")
@@ -104,13 +104,13 @@ def filled(state: Path) -> list[OrderFilled]:
 
 def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
     files: tuple[Path, Path],
-    ran: tuple[Path, dict[str, Any], list[dict[str, Any]]],
+    run: tuple[Path, dict[str, Any], list[dict[str, Any]]],
 ) -> None:
-    state, summary, log = ran
-    sent = {row["client_order_id"]: row for row in records(state, "orders", "client_order_id")}
+    state, summary, log = run
+    orders = {row["client_order_id"]: row for row in records(state, "orders", "client_order_id")}
     recorded = modelled = 0
-    for fill in filled(state):
-        order = sent[fill.client_order_id]
+    for fill in fills(state):
+        order = orders[fill.client_order_id]
         session = SessionCalendar.load("2024-01-02", "2025-01-02").at(fill.filled_ns)
         assert session is not None
         minute, rest = divmod(fill.filled_ns - session.open_ns, MINUTE)
@@ -126,14 +126,14 @@ def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
         assert fill.price == Decimal(ask if fill.side > 0 else bid) / 100
     assert recorded > 10
     assert modelled > 2
-    used = summary["option_quotes"]
-    assert (used["fills_recorded"], used["fills_modelled"]) == (recorded, modelled)
-    assert used["fills_compared"] == len(filled(state))
+    counts = summary["option_quotes"]
+    assert (counts["fills_recorded"], counts["fills_modelled"]) == (recorded, modelled)
+    assert counts["fills_compared"] == len(fills(state))
     assert len(summary["rules"]) == 64
-    assert used["recorded"] + used["standing"] + used["missing"] == used["asked"]
-    assert (used["sessions"], used["sessions_quoted"], used["standing"]) == (5, 2, 0)
+    assert counts["recorded"] + counts["standing"] + counts["missing"] == counts["asked"]
+    assert (counts["sessions"], counts["sessions_quoted"], counts["standing"]) == (5, 2, 0)
     ends = pyarrow.parquet.read_table(files[1], columns=["timestamp"]).column(0).to_pylist()
-    assert (used["first_date"], used["last_date"]) == (f"{ends[0]:%Y-%m-%d}", f"{ends[-1]:%Y-%m-%d}")
+    assert (counts["first_date"], counts["last_date"]) == (f"{ends[0]:%Y-%m-%d}", f"{ends[-1]:%Y-%m-%d}")
     assert next(line for line in log if line["event"] == "option_quotes_used")["fills_modelled"] == modelled
     assert summary["mode"] == "recorded"
     assert any(f"{modelled} of {recorded + modelled} fills are at Black-Scholes" in text for text in summary["remarks"])
@@ -141,29 +141,29 @@ def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
     assert any("3 of 5 sessions have no option quote" in text for text in summary["remarks"])
 
 
-def _stopped(_: float) -> None:
+def _interrupt(_: float) -> None:
     raise KeyboardInterrupt
 
 
 def test_its_journal_verifies_without_the_files_and_status_counts_the_fills(
-    ran: tuple[Path, dict[str, Any], list[dict[str, Any]]],
+    run: tuple[Path, dict[str, Any], list[dict[str, Any]]],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    state, summary, _ = ran
+    state, summary, _ = run
     report = verified(state)
     assert report.difference == ""
     assert report.events == summary["journal_events"]
-    used = summary["option_quotes"]
+    counts = summary["option_quotes"]
     assert ctl(["status", "--json", "--state-dir", str(state)]) == 0
     status = msgspec.json.decode(capsys.readouterr().out)
-    assert status["option_fills"] == {"recorded": used["fills_recorded"], "modelled": used["fills_modelled"]}
+    assert status["option_fills"] == {"recorded": counts["fills_recorded"], "modelled": counts["fills_modelled"]}
     with monkeypatch.context() as patch:
-        patch.setattr("daemon.cli.status.time.sleep", _stopped)
+        patch.setattr("daemon.cli.status.time.sleep", _interrupt)
         assert ctl(["status", "--watch", "--json", "--state-dir", str(state)]) == 0
     assert msgspec.json.decode(capsys.readouterr().out) == status
     assert ctl(["status", "--state-dir", str(state)]) == 0
-    assert f"{used['fills_recorded']} at recorded quotes, {used['fills_modelled']} at Black-Scholes" in " ".join(
+    assert f"{counts['fills_recorded']} at recorded quotes, {counts['fills_modelled']} at Black-Scholes" in " ".join(
         capsys.readouterr().out.split()
     )
 
@@ -202,7 +202,7 @@ def test_options_that_miss_another_are_refused(
 
 
 def test_other_quotes_and_no_quotes_are_refused_on_its_state_directory(
-    ran: tuple[Path, dict[str, Any], list[dict[str, Any]]],
+    run: tuple[Path, dict[str, Any], list[dict[str, Any]]],
     files: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,16 +211,16 @@ def test_other_quotes_and_no_quotes_are_refused_on_its_state_directory(
     for name, value in FREE_TRADING.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    state, (tape, quotes) = ran[0], files
+    state, (tape, quotes) = run[0], files
     rows = [
         {"symbol": "SPY240816C00550000", "timestamp": datetime(2024, 8, 15, 14, tzinfo=UTC), "bid": 1.0, "ask": 2.0}
     ]
     other = write_quotes(tmp_path / "other.parquet", rows)
-    given = ["--dry-run", "--bars", str(tape), "--state-dir", str(state)]
+    arguments = ["--dry-run", "--bars", str(tape), "--state-dir", str(state)]
     for more, problem in (
         (["--option-quotes", str(other)], "made with option_quotes quotes.parquet"),
         ([], "made with mode recorded, now replay is asked for"),
         (["--option-quotes", str(quotes), "--strategy", "regime_switcher"], "trades no options: leave it out"),
     ):
-        assert cli.main([*given, *more]) == 2
+        assert cli.main([*arguments, *more]) == 2
         assert problem in capsys.readouterr().err
