@@ -64,8 +64,8 @@ def test_the_stocks_are_those_with_a_full_history_and_the_highest_dollar_volume_
     in_2019 = table["timestamp"].to_numpy().astype("datetime64[Y]") == np.datetime64("2019")
     dollars = np.bincount(of, table["close"].to_numpy() * table["volume"].to_numpy() * in_2019)
     bars = np.bincount(of)
-    chosen = np.argsort(np.where(bars == bars.max(), -dollars, 0.0))[:50]
-    assert sorted(names[chosen].tolist()) == list(SYMBOLS)
+    top = np.argsort(np.where(bars == bars.max(), -dollars, 0.0))[:50]
+    assert sorted(names[top].tolist()) == list(SYMBOLS)
 
 
 def test_the_803_numbers_are_in_their_places() -> None:
@@ -142,8 +142,8 @@ def test_the_running_sessions_bars_are_looked_at_and_not_kept() -> None:
     after, observation = DESK.observe(WARM, running[:-1], view_of(SPEC, W))
     assert observation is not None
     assert after.series == WARM.series
-    known = observed(DESK.remember(WARM, running))
-    assert observation.array()[:49].tolist() == known.array()[:49].tolist()
+    expected = observed(DESK.remember(WARM, running))
+    assert observation.array()[:49].tolist() == expected.array()[:49].tolist()
     assert flags(observation) == [1] * 49 + [0]  # the last one has not traded in the running session
 
 
@@ -155,7 +155,7 @@ def test_without_a_portfolio_there_is_an_error() -> None:
 
 def test_a_vector_may_be_of_many_desks_at_once() -> None:
     market, tradable = np.arange(1400.0).reshape(2, 700), np.eye(2, 50)
-    both = vector(
+    vectors = vector(
         market, tradable, cash=[1, 2], value=[3, 4], shares=np.arange(100).reshape(2, 50), weekday=np.array([0, 4])
     )
     for place in range(2):
@@ -167,16 +167,16 @@ def test_a_vector_may_be_of_many_desks_at_once() -> None:
             shares=range(50 * place, 50 * place + 50),
             weekday=4 * place,
         )
-        assert both[place].tobytes() == one.tobytes()
+        assert vectors[place].tobytes() == one.tobytes()
         assert struct.unpack("<803f", one.tobytes())[700:703] == (place + 1, place + 3, 50 * place)
 
 
 THREE = ("A", "B", "C")
 
 
-def of_three(shares: tuple[float, ...], **changed: object) -> Portfolio:
+def of_three(shares: tuple[float, ...], **changes: object) -> Portfolio:
     portfolio = Portfolio(cash=1e6, equity=1e6, shares=shares, prices=(10.0, 20.0, 3000.0))
-    return msgspec.structs.replace(portfolio, **changed)
+    return msgspec.structs.replace(portfolio, **changes)
 
 
 def test_a_negative_action_sells_a_part_of_the_holding_and_a_positive_one_buys_units() -> None:
@@ -193,8 +193,10 @@ def test_a_change_worth_less_than_the_band_stays_but_for_selling_all() -> None:
     assert basket_of((0.49, 0.25, 0.17), (1, 1, 1), of_three((0, 0, 0), **rules), THREE) == Basket(
         (Leg("B", 25), Leg("C", 17))  # 490 is too little, 500 and 510 are not
     )
-    held = of_three((49, 100, 16), **rules)
-    assert basket_of((-1.0, -0.24, -0.9), (1, 1, 1), held, THREE) == Basket((Leg("A", 0),))  # of B 480 USD, of C 420
+    portfolio = of_three((49, 100, 16), **rules)
+    assert basket_of((-1.0, -0.24, -0.9), (1, 1, 1), portfolio, THREE) == Basket(
+        (Leg("A", 0),)
+    )  # of B 480 USD, of C 420
     unknown = of_three((9, 9, 9), **{**rules, "prices": (0.0, nan, 30.0)})
     assert basket_of((-0.5, -0.5, -0.5), (1, 1, 1), unknown, THREE) == Basket((Leg("A", 5), Leg("B", 5)))
 
@@ -216,19 +218,19 @@ def test_by_equity_a_unit_is_a_part_of_it_whatever_the_size() -> None:
 
 
 def test_by_equity_the_account_is_shown_as_one_of_the_contract_s_capital() -> None:
-    shown = []
+    arrays = []
     for size in (5_000.0, 1_000_000.0):
-        held = tuple(int(size / 5_000) * n for n in range(STOCKS))
-        view = view_of(SPEC, W, shares=held)
+        shares = tuple(int(size / 5_000) * n for n in range(STOCKS))
+        view = view_of(SPEC, W, shares=shares)
         portfolio = view.portfolio
         assert portfolio is not None
         portfolio = msgspec.structs.replace(portfolio, cash=size / 4, equity=size, equity_per_unit=0.01)
         _, observation = DESK.observe(WARM, (), msgspec.structs.replace(view, portfolio=portfolio))
         assert observation is not None
-        shown.append(observation.array())
-    assert shown[0].tolist() == shown[1].tolist()
-    assert shown[0][700:703].tolist() == [250_000.0, 1_000_000.0, 0.0]
-    assert shown[0][702:752].tolist() == [200.0 * n for n in range(STOCKS)]
+        arrays.append(observation.array())
+    assert arrays[0].tolist() == arrays[1].tolist()
+    assert arrays[0][700:703].tolist() == [250_000.0, 1_000_000.0, 0.0]
+    assert arrays[0][702:752].tolist() == [200.0 * n for n in range(STOCKS)]
 
 
 def test_an_account_worth_nothing_is_shown_as_it_is() -> None:
@@ -276,7 +278,7 @@ def test_with_fractions_what_is_sold_and_bought_is_cut_to_steps_and_selling_all_
 EACH = st.tuples(st.floats(-1, 1), st.booleans(), st.integers(0, 5000), st.floats(0.5, 4000), st.integers(0, 10**9))
 
 
-@given(st.lists(EACH, min_size=1, max_size=8, unique_by=lambda each: each[0]), st.sampled_from([0.0, 10_000.0]))
+@given(st.lists(EACH, min_size=1, max_size=8, unique_by=lambda item: item[0]), st.sampled_from([0.0, 10_000.0]))
 def test_permuting_the_stocks_permutes_what_the_actions_do(
     stocks: list[tuple[float, bool, int, float, int]], unit: float
 ) -> None:
@@ -343,9 +345,9 @@ def test_a_correction_or_a_readjustment_counts_from_the_next_observation_on() ->
     expected = observed(DESK.remember(DESK.start(), (*SEEN[:-1], right)), view=view).data
     assert observed(DESK.remember(WARM, (right,)), view=view).data == expected
     assert observed(WARM, view=view).data != expected
-    known = DESK.known(WARM)["XOM"]
-    assert observed(DESK.readjust(WARM, "XOM", (*known[:-1], right)), view=view).data == expected
-    assert len(known) == W
+    bars = DESK.known(WARM)["XOM"]
+    assert observed(DESK.readjust(WARM, "XOM", (*bars[:-1], right)), view=view).data == expected
+    assert len(bars) == W
 
 
 def test_the_state_through_json_gives_the_same_bytes() -> None:

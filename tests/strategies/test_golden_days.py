@@ -47,16 +47,16 @@ def test_the_first_made_up_day_is_this_one_on_every_platform() -> None:
 
 def by_hand(place: int) -> tuple[float, ...]:
     """The first day of a symbol from Knuth's constants, without the code under test."""
-    state, drawn = 2 * 2**32 + place, []
+    state, draws = 2 * 2**32 + place, []
     for below in (201, 401, 100, 100, 900_000):
         state = (state * 6364136223846793005 + 1442695040888963407) & (2**64 - 1)
-        drawn.append((state >> 33) % below)
+        draws.append((state >> 33) % below)
     before = 2000 + 1537 * place
-    opened = before + before * (drawn[0] - 100) // 10_000
-    closed = opened + opened * (drawn[1] - 200) // 10_000
-    top = max(opened, closed) * (10_000 + drawn[2]) // 10_000
-    bottom = min(opened, closed) * (10_000 - drawn[3]) // 10_000
-    return (opened / 100, top / 100, bottom / 100, closed / 100, 100_000.0 + drawn[4])
+    open_cents = before + before * (draws[0] - 100) // 10_000
+    close_cents = open_cents + open_cents * (draws[1] - 200) // 10_000
+    top = max(open_cents, close_cents) * (10_000 + draws[2]) // 10_000
+    bottom = min(open_cents, close_cents) * (10_000 - draws[3]) // 10_000
+    return (open_cents / 100, top / 100, bottom / 100, close_cents / 100, 100_000.0 + draws[4])
 
 
 FIRST_A, FIRST_B = by_hand(0), by_hand(1)
@@ -86,11 +86,13 @@ def test_golden_days_are_weekdays_with_all_symbols_until_warm_and_one_missing_si
 @pytest.mark.parametrize("spec", SPECS, ids=IDS)
 def test_a_golden_portfolio_is_worth_its_cash_and_shares(spec: DailySpec) -> None:
     prices = {symbol: 10.0 + place for place, symbol in enumerate(spec.symbols)}
-    none, some = (golden_portfolio(spec, prices, decision) for decision in (0, 3))
+    none, invested = (golden_portfolio(spec, prices, decision) for decision in (0, 3))
     assert (none.cash, none.equity, sum(none.shares)) == (spec.capital_usd, spec.capital_usd, 0)
-    assert some.equity == pytest.approx(some.cash + sum(map(float.__mul__, some.prices, map(float, some.shares))))
-    assert some.prices == tuple(prices.values())
-    assert some.cash == pytest.approx(spec.capital_usd - 37_037.01)
+    assert invested.equity == pytest.approx(
+        invested.cash + sum(map(float.__mul__, invested.prices, map(float, invested.shares)))
+    )
+    assert invested.prices == tuple(prices.values())
+    assert invested.cash == pytest.approx(spec.capital_usd - 37_037.01)
 
 
 def test_golden_observations_of_stocks_are_rows_of_the_table_with_growing_masks() -> None:

@@ -29,9 +29,9 @@ def names(symbols: tuple[str, ...]) -> list[str]:
 def test_the_default_list_keeps_the_contract_that_the_shipped_versions_were_made_for() -> None:
     shipped = sorted((REPOSITORY / "onnx_models" / "regime_switcher").glob(f"*/{MANIFEST_FILE}"))
     assert shipped
-    for named in ((), SYMBOLS):
+    for symbols in ((), SYMBOLS):
         hashes = {decode(path.read_bytes()).contract_hash for path in shipped}
-        assert hashes == {contract_hash(strategy("regime_switcher", named))}
+        assert hashes == {contract_hash(strategy("regime_switcher", symbols))}
     assert regimes_of(SYMBOLS) is REGIMES
 
 
@@ -79,9 +79,9 @@ def test_a_list_of_which_no_16_regimes_follow_is_refused(symbols: tuple[str, ...
 
 def test_each_list_and_each_order_is_a_contract_of_its_own() -> None:
     lists = [SYMBOLS, FIVE, FIVE[::-1], ("SPY",), ("QQQ", "SPY", "IWM")]
-    assert len({contract_hash(strategy("regime_switcher", each)) for each in lists}) == len(lists)
-    made = [strategy("regime_switcher", each).spec for each in lists]
-    assert [configured(spec) for spec in made] == [(), *lists[1:]]
+    assert len({contract_hash(strategy("regime_switcher", symbols)) for symbols in lists}) == len(lists)
+    specs = [strategy("regime_switcher", symbols).spec for symbols in lists]
+    assert [configured(spec) for spec in specs] == [(), *lists[1:]]
     assert declaration("regime_switcher") == declaration("regime_switcher", SYMBOLS)
     assert "inverse" in declaration("regime_switcher", FIVE)
     assert "inverse" not in declaration("regime_switcher", ("SPY",))
@@ -94,8 +94,8 @@ def test_the_64_numbers_of_five_funds_have_the_bits_of_the_table() -> None:
     state, places = desk.start(), layout(5)
     for day in range(DAYS):
         state = desk.remember(state, tuple(bar for bar in bars if bar.start_ns == start_of(day)))
-    held = {"cash": 100.0, "equity": 1000.0, "shares": (10, 0, 0, 30, 50), "prices": (10.0,) * 5}
-    _, observation = desk.observe(state, (), view_of(desk.spec, DAYS, **held))
+    holdings = {"cash": 100.0, "equity": 1000.0, "shares": (10, 0, 0, 30, 50), "prices": (10.0,) * 5}
+    _, observation = desk.observe(state, (), view_of(desk.spec, DAYS, **holdings))
     assert observation is not None
     values = observation.array()
     assert values[:15].tobytes() == table[-1].tobytes()
@@ -128,11 +128,11 @@ def test_inverse_volatility_by_hand() -> None:
 
 
 def test_all_stays_as_it_is_while_a_volatility_is_not_known() -> None:
-    held = Portfolio(0.0, 1000.0, (100, 0), (10.0, 10.0))
+    portfolio = Portfolio(0.0, 1000.0, (100, 0), (10.0, 10.0))
     two, place = ("A", "B"), names(("A", "B")).index("INVERSE_VOLATILITY")
-    assert basket_of(place, held, two, (0.1, 0.3)) == Basket((Leg("A", 75), Leg("B", 25)))
+    assert basket_of(place, portfolio, two, (0.1, 0.3)) == Basket((Leg("A", 75), Leg("B", 25)))
     for unknown in ((), (0.0, 0.3), (float("nan"), 0.3)):
-        assert basket_of(place, held, two, unknown) == Basket()
+        assert basket_of(place, portfolio, two, unknown) == Basket()
     assert np.isnan(inverse_weights([0.0, 0.3])).all()
 
 
@@ -143,8 +143,8 @@ def test_the_running_session_does_not_change_the_weights_by_volatility() -> None
     view = view_of(desk.spec, W)
     place = desk.spec.actions.index("INVERSE_VOLATILITY")
     answer = Answer(tuple(float(at == place) for at in range(16)))
-    asked, _ = desk.observe(state, bars[5 * W : 5 * W + 5], view)
+    state_after, _ = desk.observe(state, bars[5 * W : 5 * W + 5], view)
     without, _ = desk.observe(state, (), view)
-    assert desk.decide(asked, answer, view)[1] == desk.decide(without, answer, view)[1]
-    again = msgspec.json.decode(msgspec.json.encode(asked), type=desk.state_type)
-    assert desk.decide(again, answer, view)[1] == desk.decide(asked, answer, view)[1]
+    assert desk.decide(state_after, answer, view)[1] == desk.decide(without, answer, view)[1]
+    again = msgspec.json.decode(msgspec.json.encode(state_after), type=desk.state_type)
+    assert desk.decide(again, answer, view)[1] == desk.decide(state_after, answer, view)[1]

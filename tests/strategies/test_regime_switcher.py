@@ -71,8 +71,8 @@ def test_the_64_numbers_by_hand() -> None:
         state = DESK.remember(state, tuple(Bar(s, start_of(day), c, c, c, c, 1.0) for s, c in closes.items()))
     for equity in (50_000.0, 100_000.0):
         state, _ = DESK.observe(state, (), view_of(SPEC, W, equity=equity))
-    held = {"cash": 40_000.0, "equity": 71_000.0, "shares": (100, 0, 200), "prices": (110.0, 50.0, 100.0)}
-    state, observation = DESK.observe(state, (), view_of(SPEC, W, **held))
+    holdings = {"cash": 40_000.0, "equity": 71_000.0, "shares": (100, 0, 200), "prices": (110.0, 50.0, 100.0)}
+    state, observation = DESK.observe(state, (), view_of(SPEC, W, **holdings))
     assert observation is not None
     assert observation.array()[:15].tolist() == pytest.approx(
         (
@@ -146,10 +146,10 @@ def test_weights_are_of_the_equity_and_0_without_any() -> None:
 
 def test_a_vector_may_be_of_many_desks_at_once() -> None:
     market, weights = np.arange(18.0).reshape(2, 9), np.arange(8.0).reshape(2, 4)
-    both = vector(market, weights, np.array([0.1, 0.2]), np.array([0.3, 0.4]))
+    vectors = vector(market, weights, np.array([0.1, 0.2]), np.array([0.3, 0.4]))
     for place in range(2):
         one = vector(market[place], weights[place], 0.1 + place / 10, 0.3 + place / 10)
-        assert both[place].tobytes() == one.tobytes()
+        assert vectors[place].tobytes() == one.tobytes()
 
 
 RICH = Portfolio(cash=100_000.0, equity=100_000.0, shares=(0, 0, 0), prices=(300.0, 400.0, 150.0))
@@ -175,28 +175,28 @@ def test_a_regime_wants_whole_shares_for_its_weights_of_the_equity(regime: int, 
 def test_with_fractions_a_regime_holds_its_weights_to_a_step() -> None:
     small = msgspec.structs.replace(RICH, cash=1_000.0, equity=1_000.0, per_share=10_000)
     assert basket_of(5, small) == Basket((Leg("SPY", 1.1111), Leg("QQQ", 0.8333), Leg("IWM", 2.2222)))
-    held = msgspec.structs.replace(small, shares=(1.1111, 0.8333, 2.2222))
-    assert basket_of(5, held) == Basket()
+    portfolio = msgspec.structs.replace(small, shares=(1.1111, 0.8333, 2.2222))
+    assert basket_of(5, portfolio) == Basket()
 
 
 def test_sells_come_before_buys() -> None:
-    held = msgspec.structs.replace(RICH, cash=0.0, shares=(0, 100, 400))
-    assert basket_of(2, held) == Basket((Leg("QQQ", 0), Leg("IWM", 0), Leg("SPY", 333)))
+    portfolio = msgspec.structs.replace(RICH, cash=0.0, shares=(0, 100, 400))
+    assert basket_of(2, portfolio) == Basket((Leg("QQQ", 0), Leg("IWM", 0), Leg("SPY", 333)))
 
 
 def test_a_weight_that_would_change_by_less_than_the_band_stays() -> None:
-    held = msgspec.structs.replace(RICH, cash=37_000.0, shares=(110, 0, 200), band=0.05)  # weights 0.33, 0, 0.30
-    assert basket_of(5, held) == Basket((Leg("QQQ", 83),))  # the others lack 0.003 and 0.033
-    assert basket_of(5, msgspec.structs.replace(held, band=0.0)).legs[0] == Leg("SPY", 111)
+    portfolio = msgspec.structs.replace(RICH, cash=37_000.0, shares=(110, 0, 200), band=0.05)  # weights 0.33, 0, 0.30
+    assert basket_of(5, portfolio) == Basket((Leg("QQQ", 83),))  # the others lack 0.003 and 0.033
+    assert basket_of(5, msgspec.structs.replace(portfolio, band=0.0)).legs[0] == Leg("SPY", 111)
 
 
 def test_hold_and_a_reached_goal_and_no_price_and_no_money_give_no_leg() -> None:
-    held = msgspec.structs.replace(RICH, cash=100.0, shares=(333, 0, 0))
-    assert basket_of(HOLD, held) == Basket()
-    assert basket_of(2, held) == Basket()
-    assert basket_of(1, msgspec.structs.replace(held, prices=(0.0, nan, 1.0))) == Basket()
+    portfolio = msgspec.structs.replace(RICH, cash=100.0, shares=(333, 0, 0))
+    assert basket_of(HOLD, portfolio) == Basket()
+    assert basket_of(2, portfolio) == Basket()
+    assert basket_of(1, msgspec.structs.replace(portfolio, prices=(0.0, nan, 1.0))) == Basket()
     for equity in (0.0, -5.0, nan):
-        assert basket_of(1, msgspec.structs.replace(held, equity=equity)) == Basket()
+        assert basket_of(1, msgspec.structs.replace(portfolio, equity=equity)) == Basket()
 
 
 @given(
@@ -205,7 +205,7 @@ def test_hold_and_a_reached_goal_and_no_price_and_no_money_give_no_leg() -> None
 def test_a_basket_never_wants_more_than_the_equity(
     regime: int, shares: tuple[int, int, int], prices: tuple[float, float, float], cash: float
 ) -> None:
-    equity = cash + sum(held * price for held, price in zip(shares, prices, strict=True))
+    equity = cash + sum(quantity * price for quantity, price in zip(shares, prices, strict=True))
     goals = dict(zip(SYMBOLS, shares, strict=True))
     basket = basket_of(regime, Portfolio(cash, equity, shares, prices))
     goals.update((leg.symbol, leg.goal) for leg in basket.legs)
@@ -258,8 +258,8 @@ def test_a_correction_or_a_readjustment_counts_from_the_next_observation_on() ->
     right = msgspec.structs.replace(old, close=old.low)
     expected = observed(DESK.remember(DESK.start(), (*BARS[: 3 * W - 1], right))).data
     assert observed(DESK.remember(WARM, (right,))).data == expected != observed(WARM).data
-    known = DESK.known(WARM)["IWM"]
-    assert observed(DESK.readjust(WARM, "IWM", (*known[:-1], right))).data == expected
+    bars = DESK.known(WARM)["IWM"]
+    assert observed(DESK.readjust(WARM, "IWM", (*bars[:-1], right))).data == expected
 
 
 def test_the_state_through_json_gives_the_same_bytes() -> None:

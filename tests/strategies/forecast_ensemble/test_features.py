@@ -117,7 +117,7 @@ def test_functions_have_settled_after_the_bars_that_they_are_given(data_dir: Pat
 
     A block's first bar is the worst: it has the fewest bars before it. What is no feature yet is measured in ATR.
     """
-    moved: dict[str, list[float]] = {}
+    shifts_by_name: dict[str, list[float]] = {}
     histories = [recorded_stock(data_dir, symbol) for symbol in STOCKS[:3]]
     histories += [walk(seed, histories[0].dates) for seed in (1, 2, 3)]
     for history in histories:
@@ -129,11 +129,11 @@ def test_functions_have_settled_after_the_bars_that_they_are_given(data_dir: Pat
                 for at in range(900, n, 61):
                     part = {letter: column[at - lead : at + 1] for letter, column in bars.items()}
                     part["T"] = bars["T"][: lead + 1]
-                    for name, all_of_it, some in zip(call.names, whole, call.run(part), strict=True):
+                    for name, all_of_it, short in zip(call.names, whole, call.run(part), strict=True):
                         unit = history.unit(name, at)
-                        shift = abs(float(some[-1]) - float(all_of_it[at])) / unit
-                        moved.setdefault(name, []).append(shift / spread(name, rows) if name in AT else shift)
-    late = {name: float(np.quantile(shifts, 0.99)) for name, shifts in moved.items()}
+                        shift = abs(float(short[-1]) - float(all_of_it[at])) / unit
+                        shifts_by_name.setdefault(name, []).append(shift / spread(name, rows) if name in AT else shift)
+    late = {name: float(np.quantile(shifts, 0.99)) for name, shifts in shifts_by_name.items()}
     assert {name: shift for name, shift in late.items() if not shift <= 0.01} == {}
 
 
@@ -152,9 +152,9 @@ def test_prices_times_7_leave_all_features_equal_but_for_rounding(data_dir: Path
 def test_talibs_own_adx_moves_with_the_scale_where_moves_tie_in_cents(data_dir: Path) -> None:
     _, high, low, close, *_ = recorded_minutes(data_dir)
     adx = partial(talib.ADX, timeperiod=14)
-    moved = np.abs(adx(high, low, close) / adx(7 * high, 7 * low, 7 * close) - 1)
-    assert np.nanmean(moved > 1e-9) > 0.1
-    assert np.nanmax(moved) > 0.05
+    change = np.abs(adx(high, low, close) / adx(7 * high, 7 * low, 7 * close) - 1)
+    assert np.nanmean(change > 1e-9) > 0.1
+    assert np.nanmax(change) > 0.05
     assert np.array_equal(adx(high, low, close), adx(8 * high, 8 * low, 8 * close), equal_nan=True)
     rise, fall = np.diff(high), -np.diff(low)
     tied = (np.rint(100 * rise) == np.rint(100 * fall)) & (rise > 0.005)
@@ -169,8 +169,8 @@ def test_bars_without_a_move_or_a_trade_give_finite_numbers() -> None:
     assert len(rows) == 200
     assert not rows[:, [AT[name] for name in ("log_return_1", "body", "sma5_distance", "natr14", "volume_to_20")]].any()
     assert (rows[:, [AT["close_location"], AT["percent_b20"]]] == 0.5).all()
-    some = walk(9, dates)
-    assert len(settled(table(*some[:4], none, dates))) == 200
+    prices = walk(9, dates)
+    assert len(settled(table(*prices[:4], none, dates))) == 200
 
 
 @pytest.mark.filterwarnings("ignore")  # the oracle calls what pandas has deprecated, at its import too
@@ -181,9 +181,9 @@ def test_recorded_days_agree_with_another_library(data_dir: Path, symbol: str) -
     history = recorded_stock(data_dir, symbol)
     o, high, low, close, volume = (pd.Series(column) for column in history[:5])
     atr = ta.atr(high, low, close, 14, talib=False)
-    returns, own = np.log(close).diff(), partial(dict[str, bool], talib=False)
+    returns, options = np.log(close).diff(), partial(dict[str, bool], talib=False)
     moves, bands = ta.adx(high, low, close, 14, talib=False), ta.bbands(close, length=20, std=2.0, ddof=0, talib=False)
-    stochastic, macd = ta.stoch(high, low, close, 14, 3, 3, **own()), ta.macd(close, **own())
+    stochastic, macd = ta.stoch(high, low, close, 14, 3, 3, **options()), ta.macd(close, **options())
     mean = volume.rolling(20).mean()
     line = ((2 * close - high - low) / (high - low).where(high > low, 1.0) * volume).cumsum()
     expected = {
@@ -194,31 +194,31 @@ def test_recorded_days_agree_with_another_library(data_dir: Path, symbol: str) -
         "lower_wick": (np.minimum(o, close) - low) / atr,
         "close_location": (close - low) / (high - low),
         **{f"sma{n}_distance": (close - close.rolling(n).mean()) / atr for n in (5, 10, 20, 50, 100)},
-        **{f"ema{n}_distance": (close - ta.ema(close, n, **own())) / atr for n in (12, 26)},
-        "dema20_distance": (close - ta.dema(close, 20, **own())) / atr,
-        "t3_10_distance": (close - ta.t3(close, 10, 0.7, **own())) / atr,
+        **{f"ema{n}_distance": (close - ta.ema(close, n, **options())) / atr for n in (12, 26)},
+        "dema20_distance": (close - ta.dema(close, 20, **options())) / atr,
+        "t3_10_distance": (close - ta.t3(close, 10, 0.7, **options())) / atr,
         "macd": macd["MACD_12_26_9"] / atr,
         "macd_signal": macd["MACDs_12_26_9"] / atr,
         "macd_histogram": macd["MACDh_12_26_9"] / atr,
         "adx14": moves["ADX_14"],
         "di_difference14": moves["DMP_14"] - moves["DMN_14"],
         "correl_time20": close.rolling(20).corr(pd.Series(np.arange(len(close)))),
-        "rsi2": ta.rsi(close, 2, **own()),
-        "rsi14": ta.rsi(close, 14, **own()),
-        "rsi28": ta.rsi(close, 28, **own()),
+        "rsi2": ta.rsi(close, 2, **options()),
+        "rsi14": ta.rsi(close, 14, **options()),
+        "rsi28": ta.rsi(close, 28, **options()),
         "stoch_k": stochastic["STOCHk_14_3_3"],
         "stoch_d": stochastic["STOCHd_14_3_3"],
-        "willr14": ta.willr(high, low, close, 14, **own()),
-        "cci20": ta.cci(high, low, close, 20, **own()),
-        "avgdev20": close.rolling(20).apply(lambda some: np.abs(some - some.mean()).mean(), raw=True) / atr,
-        "ultosc": ta.uo(high, low, close, **own()),
+        "willr14": ta.willr(high, low, close, 14, **options()),
+        "cci20": ta.cci(high, low, close, 20, **options()),
+        "avgdev20": close.rolling(20).apply(lambda window: np.abs(window - window.mean()).mean(), raw=True) / atr,
+        "ultosc": ta.uo(high, low, close, **options()),
         "mom10": close.diff(10) / atr,
         "bop": (close - o) / (high - low),
-        "mfi14": ta.mfi(high, low, close, volume, 14, **own()),
+        "mfi14": ta.mfi(high, low, close, volume, 14, **options()),
         "natr14": 100 * atr / close,
         **{f"stddev{n}": returns.rolling(n).std(ddof=0) for n in (5, 20, 60)},
         "stddev_ratio": returns.rolling(5).std(ddof=0) / returns.rolling(60).std(ddof=0),
-        "trange": ta.true_range(high, low, close, **own()) / atr,
+        "trange": ta.true_range(high, low, close, **options()) / atr,
         "percent_b20": (close - bands["BBL_20_2.0"]) / (bands["BBU_20_2.0"] - bands["BBL_20_2.0"]),
         "band_width20": (bands["BBU_20_2.0"] - bands["BBL_20_2.0"]) / bands["BBM_20_2.0"],
         "max20_distance": (close - high.rolling(20).max()) / atr,
@@ -228,7 +228,7 @@ def test_recorded_days_agree_with_another_library(data_dir: Path, symbol: str) -
         "volume_to_5": (volume - volume.rolling(5).mean()) / (volume + volume.rolling(5).mean()),
         "adosc": sum(sign * line.ewm(span=n, adjust=False).mean() for sign, n in ((1, 3), (-1, 10))) / mean,
         "correl_volume20": returns.rolling(20).corr(volume),
-        "money_flow20": ta.cmf(high, low, close, volume, length=20, **own()),
+        "money_flow20": ta.cmf(high, low, close, volume, length=20, **options()),
     }
     rows = table(*history)[600:]
     off = {}

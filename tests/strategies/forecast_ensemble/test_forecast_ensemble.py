@@ -109,11 +109,11 @@ def test_what_was_paid_how_long_it_is_held_and_how_far_the_equity_fell() -> None
         ((0, 23.0, 1000.0), (0.0, 0, 1 - 1000 / 1920)),
         ((5, 115.0, 885.0), (3.0, 1, 1 - 1460 / 1920)),  # paid 23, a return of 4 is cut off at 3
     )
-    for (held, price, cash), (unrealised, age, drawdown) in steps:
-        portfolio = Portfolio(cash, cash + held * price, (0, held, 0), (10.0, price, 10.0))
+    for (shares, price, cash), (unrealised, age, drawdown) in steps:
+        portfolio = Portfolio(cash, cash + shares * price, (0, shares, 0), (10.0, price, 10.0))
         state, observation = observed(state, portfolio)
         tail = observation.array()[1, SEQUENCE:].tolist()
-        weight, share = held * price / portfolio.equity, cash / portfolio.equity
+        weight, share = shares * price / portfolio.equity, cash / portfolio.equity
         assert tail == pytest.approx([weight, unrealised, age / 20, share, drawdown, 1.0], abs=1e-6)
     assert state.peak == 1920.0
     assert basis_of(0, 0, 5.0, 7.0) == 0.0
@@ -134,11 +134,11 @@ def test_an_account_without_money_is_all_zeros() -> None:
 
 
 def without(walks: dict[str, History], symbol: str, *days: int) -> tuple[Bar, ...]:
-    gone = {(symbol, bar.start_ns) for day in days for bar in bars_of(symbol, walks[symbol], day, day + 1)}
-    return tuple(bar for bar in days_of(walks) if (bar.symbol, bar.start_ns) not in gone)
+    missing = {(symbol, bar.start_ns) for day in days for bar in bars_of(symbol, walks[symbol], day, day + 1)}
+    return tuple(bar for bar in days_of(walks) if (bar.symbol, bar.start_ns) not in missing)
 
 
-def changed(symbol: str, first: int, end: int, **columns: float) -> tuple[Bar, ...]:
+def bars_with(symbol: str, first: int, end: int, **columns: float) -> tuple[Bar, ...]:
     """The symbol's prices times, or its volume set, on some days."""
     history = WALKS[symbol].part(0, 460)
     for name, value in columns.items():
@@ -164,26 +164,26 @@ BAD = {
     "few bars": (days_of({**WALKS, "BBB": WALKS["BBB"].part(150, 460)}), "features"),
     "none": (tuple(bar for bar in days_of() if bar.symbol != "BBB"), "not listed"),
     "a hole": (without(WALKS, "BBB", 430), "gap"),
-    "NaN": (changed("BBB", 430, 431, close=nan), "gap"),
-    "no number of shares": (changed("BBB", 430, 431, volume=nan), "gap"),
+    "NaN": (bars_with("BBB", 430, 431, close=nan), "gap"),
+    "no number of shares": (bars_with("BBB", 430, 431, volume=nan), "gap"),
     "a split": (unadjusted("BBB", 440), "jump"),
-    "no volume": (changed("BBB", 400, 460, volume=0.0), "no volume"),
+    "no volume": (bars_with("BBB", 400, 460, volume=0.0), "no volume"),
     "ended": (without(WALKS, "BBB", 458, 459), "ended"),
-    "infinite volume": (changed("BBB", 0, 100, volume=inf), "features"),
+    "infinite volume": (bars_with("BBB", 0, 100, volume=inf), "features"),
 }
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_a_bad_symbol_is_masked_with_its_reason_and_left_as_it_is(what: str) -> None:
-    bars, reason = BAD[what]
-    held = Portfolio(500.0, 1000.0, (0, 50, 0), (10.0, 10.0, 10.0), weight_max=1.0)
-    state, observation = observed(warm(bars), held)
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_symbol_is_masked_with_its_reason_and_left_as_it_is(case: str) -> None:
+    bars, reason = BAD[case]
+    portfolio = Portfolio(500.0, 1000.0, (0, 50, 0), (10.0, 10.0, 10.0), weight_max=1.0)
+    state, observation = observed(warm(bars), portfolio)
     rows = observation.array()
     assert rows[:, -1].tolist() == [1.0, 0.0, 1.0]
     assert not rows[1, :SEQUENCE].any()
     assert rows[1, SEQUENCE] == 0.5  # what is held is still seen
     assert state.masked == ("", reason, "")
-    _, decided = DESK.decide(state, Answer((0.75, 1.0, 0.75)), view(held))
+    _, decided = DESK.decide(state, Answer((0.75, 1.0, 0.75)), view(portfolio))
     assert decided.notes == {"BBB": reason}
     assert decided.basket.legs == (Leg("AAA", 25), Leg("CCC", 25))  # the half that BBB leaves, shared
 
@@ -241,15 +241,15 @@ def test_with_fractions_a_small_account_holds_its_weights_to_a_step() -> None:
 
 
 def test_sells_come_first_a_band_keeps_what_is_near_and_0_always_sells_all() -> None:
-    held = msgspec.structs.replace(RICH, cash=390.0, shares=(40, 1, 7))  # weights 0.4, 0.02, 0.21
-    assert basket_of((0.8, -1.0, 0.9), held, FREE, THREE).legs == (Leg("BBB", 0), Leg("CCC", 15))
-    assert basket_of((0.83, 0.03, 0.2), held, FREE, THREE).legs == (Leg("CCC", 3),)  # 0.415, 0.015, 0.1
-    assert basket_of((0.9, 0.0, 0.0), held, FREE, THREE).legs == (Leg("BBB", 0), Leg("CCC", 0), Leg("AAA", 45))
+    portfolio = msgspec.structs.replace(RICH, cash=390.0, shares=(40, 1, 7))  # weights 0.4, 0.02, 0.21
+    assert basket_of((0.8, -1.0, 0.9), portfolio, FREE, THREE).legs == (Leg("BBB", 0), Leg("CCC", 15))
+    assert basket_of((0.83, 0.03, 0.2), portfolio, FREE, THREE).legs == (Leg("CCC", 3),)  # 0.415, 0.015, 0.1
+    assert basket_of((0.9, 0.0, 0.0), portfolio, FREE, THREE).legs == (Leg("BBB", 0), Leg("CCC", 0), Leg("AAA", 45))
 
 
 def test_masked_symbols_keep_their_room_and_one_that_is_above_1_leaves_none() -> None:
-    held = msgspec.structs.replace(RICH, cash=250.0, shares=(0, 0, 25), weight_max=1.0)  # CCC weighs 0.75
-    assert basket_of((1.0, 1.0, 1.0), held, (True, True, False), THREE).legs == (Leg("AAA", 12), Leg("BBB", 6))
+    portfolio = msgspec.structs.replace(RICH, cash=250.0, shares=(0, 0, 25), weight_max=1.0)  # CCC weighs 0.75
+    assert basket_of((1.0, 1.0, 1.0), portfolio, (True, True, False), THREE).legs == (Leg("AAA", 12), Leg("BBB", 6))
     debt = msgspec.structs.replace(RICH, cash=-200.0, shares=(1, 0, 40), weight_max=1.0)
     assert basket_of((1.0, 1.0, 1.0), debt, (True, True, False), THREE).legs == (Leg("AAA", 0),)
 
@@ -287,8 +287,8 @@ def test_any_basket_is_long_only_and_never_wants_more_than_there_is(
         assert leg.goal * prices[THREE.index(leg.symbol)] <= most * equity * (1 + 1e-9)
         goals[leg.symbol] = leg.goal
     assert float(np.dot(list(goals.values()), prices)) <= equity * (1 + 1e-9)
-    sold = [leg.goal < shares[THREE.index(leg.symbol)] for leg in legs]
-    assert sold == sorted(sold, reverse=True)
+    sells = [leg.goal < shares[THREE.index(leg.symbol)] for leg in legs]
+    assert sells == sorted(sells, reverse=True)
 
 
 def panel(walks: dict[str, History]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -301,12 +301,12 @@ def test_the_columns_of_training_are_what_the_desk_sees() -> None:
     bars[:, 430, 1] = nan
     present[430, 1] = False
     dates = [str(day) for day in DAYS]
-    found = columns_of(bars, present, HISTORY_BARS, dates)
-    assert found.warm.tolist() == [day >= 359 for day in range(460)]
+    columns = columns_of(bars, present, HISTORY_BARS, dates)
+    assert columns.warm.tolist() == [day >= 359 for day in range(460)]
     for day in (359, 400, 429, 430, 431, 459):
-        known = tuple(bar for bar in without(WALKS, "BBB", 430) if bar.start_ns <= days_of()[3 * day].start_ns)
-        rows = observed(warm(known))[1].array()
-        assert found.tradable[day].tolist() == rows[:, -1].tolist() == [1.0, float(day < 430), 1.0]
-        assert found.market[day].tobytes() == rows[:, SEQUENCE - COUNT : SEQUENCE].tobytes()
+        past = tuple(bar for bar in without(WALKS, "BBB", 430) if bar.start_ns <= days_of()[3 * day].start_ns)
+        rows = observed(warm(past))[1].array()
+        assert columns.tradable[day].tolist() == rows[:, -1].tolist() == [1.0, float(day < 430), 1.0]
+        assert columns.market[day].tobytes() == rows[:, SEQUENCE - COUNT : SEQUENCE].tobytes()
     features = feature_table(*bars[:4], present=present, volume=bars[4], dates=dates)
-    assert features.tobytes() == found.market.astype(np.float64).tobytes()
+    assert features.tobytes() == columns.market.astype(np.float64).tobytes()

@@ -143,10 +143,10 @@ def test_a_split_changes_the_bars_before_it_of_its_symbol_alone() -> None:
     keeper = Minutes()
     bars = (minute("AAA", 0, 400.0), minute("AAA", 1, 402.0), minute("AAA", 2, 101.0), minute("BBB", 0, 20.0))
     state = keeper.split(keeper.kept(KeptBars(no_bars(keeper.spec)), bars), "AAA", 4.0, 2)
-    kept = known_bars(keeper.spec, state.series)
-    assert [(bar.start_ns, bar.open, bar.high, bar.low, bar.close, bar.volume) for bar in kept["AAA"]] == [
+    series = known_bars(keeper.spec, state.series)
+    assert [(bar.start_ns, bar.open, bar.high, bar.low, bar.close, bar.volume) for bar in series["AAA"]] == [
         (0, 100.0, 100.0, 100.0, 100.0, 4.0),
         (1, 100.5, 100.5, 100.5, 100.5, 4.0),
         (2, 101.0, 101.0, 101.0, 101.0, 1.0),
     ]
-    assert kept["BBB"] == (minute("BBB", 0, 20.0),)
+    assert series["BBB"] == (minute("BBB", 0, 20.0),)

@@ -146,9 +146,9 @@ def test_the_table_of_stocks_never_sees_the_future_nor_more_than_its_window(cut:
     for change, same in ((slice(cut + 1, None), slice(0, cut + 1)), (slice(0, cut - 59), slice(cut, cut + 1))):
         other = close.copy()
         other[change, stock] *= by
-        changed = rebalancer_table(other, other * 1.01, other * 0.99, other, window=60)
-        assert changed.market[same].tobytes() == table.market[same].tobytes()
-        assert changed.tradable[same].tobytes() == table.tradable[same].tobytes()
+        other_table = rebalancer_table(other, other * 1.01, other * 0.99, other, window=60)
+        assert other_table.market[same].tobytes() == table.market[same].tobytes()
+        assert other_table.tradable[same].tobytes() == table.tradable[same].tobytes()
 
 
 @settings(max_examples=examples(25))

@@ -68,7 +68,7 @@ def test_another_kind_and_an_unknown_field_are_refused() -> None:
 
 
 def test_a_manifest_without_a_claim_claims_nothing() -> None:
-    written = json.dumps(
+    text = json.dumps(
         {
             "format": 1,
             "strategy": "s",
@@ -93,6 +93,6 @@ def test_a_manifest_without_a_claim_claims_nothing() -> None:
             "promoted": False,
         }
     )
-    assert decode(written.encode()).claim is None
-    with_one = written[:-1] + f', "claim": {json.dumps(RISK)}}}'
+    assert decode(text.encode()).claim is None
+    with_one = text[:-1] + f', "claim": {json.dumps(RISK)}}}'
     assert decode(with_one.encode()).claim == _read()

@@ -305,11 +305,11 @@ def test_a_strategy_that_falls_into_a_hole_of_the_golden_tape_is_told_so_with_th
     name = add(str(write_strategy(tmp_path / "mine_hole.py", "mine_hole", after=HOLE)))
     with pytest.raises(
         ValueError, match=r"mine_hole cannot be exported, so nothing is trained: on the golden tape"
-    ) as told:
+    ) as error:
         check_golden(strategy(name))
-    assert "KeyError: 'QQQ'" in str(told.value)
-    assert "mine_hole.py, line" in str(told.value)
-    assert "holes on purpose" in str(told.value)
+    assert "KeyError: 'QQQ'" in str(error.value)
+    assert "mine_hole.py, line" in str(error.value)
+    assert "holes on purpose" in str(error.value)
 
 
 def test_an_observation_that_is_not_finite_is_told_before_training(tmp_path: Path) -> None:
@@ -347,8 +347,8 @@ class Named(ToyKeeper):
 STRATEGY = STRATEGY._replace(with_symbols=Named)
 """
     name = add(str(write_strategy(tmp_path / "mine_named.py", "mine_named", after=made_for)))
-    kept = spec_text(strategy(name, ("QQQ",)).spec)
-    assert stand_in(f"{tmp_path}/mine_named.py:STRATEGY", kept, ("QQQ",)) == name
+    former_spec = spec_text(strategy(name, ("QQQ",)).spec)
+    assert stand_in(f"{tmp_path}/mine_named.py:STRATEGY", former_spec, ("QQQ",)) == name
     settings = load(None, {"desk.strategy": name, "desk.symbols": ["QQQ"]}, {})
     assert isinstance(strategy_of(settings), StandIn)
     assert configured(strategy_of(settings).spec) == ("QQQ",)
@@ -370,10 +370,10 @@ STRATEGY = StrategyEntry(Edited, {{}}, "shelf")
 
 
 @pytest.mark.parametrize(
-    ("symbols", "left"), [("AAA BBB", "CCC"), ("CCC", "BBB"), ("CCC BBB", ""), ("AAA BBB CCC DDD", "")]
+    ("symbols", "leftover"), [("AAA BBB", "CCC"), ("CCC", "BBB"), ("CCC BBB", ""), ("AAA BBB CCC DDD", "")]
 )
 def test_a_file_that_leaves_alone_what_is_held_is_refused_by_its_symbols(
-    tmp_path: Path, symbols: str, left: str
+    tmp_path: Path, symbols: str, leftover: str
 ) -> None:
     """The desk holds BBB and CCC, of AAA, BBB and CCC."""
     journal = Journal(played().write(tmp_path))
@@ -381,8 +381,10 @@ def test_a_file_that_leaves_alone_what_is_held_is_refused_by_its_symbols(
     journal.close()
     file = tmp_path / "shelf_edited.py"
     file.write_text(EDITED.format(symbols=tuple(symbols.split())))
-    given = {"desk.strategy": str(file), "paths.state_dir": str(tmp_path), "desk.account": "paper"}
-    settings = load(None, given, {})
-    refused = pytest.raises(ConfigError, match=f"the desk holds {left} by its former spec") if left else nullcontext()
+    values = {"desk.strategy": str(file), "paths.state_dir": str(tmp_path), "desk.account": "paper"}
+    settings = load(None, values, {})
+    refused = (
+        pytest.raises(ConfigError, match=f"the desk holds {leftover} by its former spec") if leftover else nullcontext()
+    )
     with refused:
         check_still_held(settings)

@@ -47,8 +47,8 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 def test_a_value_has_the_type_of_the_default_and_lies_within_the_bounds(
     name: str, given: object, taken: object
 ) -> None:
-    found = DECLARED[name].taken(given)
-    assert (found, type(found)) == (taken, type(taken))
+    value = DECLARED[name].taken(given)
+    assert (value, type(value)) == (taken, type(taken))
 
 
 def test_the_canonical_text_has_what_differs_in_one_order() -> None:
@@ -74,7 +74,7 @@ def test_what_is_no_value_of_a_parameter_is_named_with_the_cure(words: tuple[str
         text_of(DECLARED, given_by(words))
 
 
-def written(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+def write_file(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """A rule of the template, with its parameters `fast` and `slow`."""
     patch.chdir(folder)
     assert ctl.main(["new-strategy", "pa", "--cadence", "session", "--holds", "shares", "--template", "plain"]) == 0
@@ -82,7 +82,7 @@ def written(folder: Path, patch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_desk_sets_them_and_at_their_defaults_nothing_is_different(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
-    path = written(tmp_path, patch)
+    path = write_file(tmp_path, patch)
     add(str(path))
     usual, other = strategy("pa"), strategy("pa", (), '{"slow":100}')
     assert (usual.spec.config, usual.spec.history_bars, other.spec.history_bars) == ("", 50, 100)
@@ -90,16 +90,16 @@ def test_a_desk_sets_them_and_at_their_defaults_nothing_is_different(tmp_path: P
 
     def desk(words: list[str]) -> str:
         settings = load(None, {"desk.strategy": str(path), "desk.parameters": words}, {})
-        made = strategy_of(settings)
-        assert "parameters: fast" in describe(made)
-        return contract_hash(made)
+        maker = strategy_of(settings)
+        assert "parameters: fast" in describe(maker)
+        return contract_hash(maker)
 
     assert desk([]) == desk(["slow=50"]) == contract_hash(usual)
     assert desk(["slow=100"]) == contract_hash(other)
 
 
 @pytest.mark.parametrize(
-    ("named", "words", "expected"),
+    ("argument", "words", "expected"),
     [
         ("pa", ["slow=10"], r"desk\.parameters is .*the parameter slow is 10, expected a whole number from 20 to 250"),
         ("pa", ["slwo=30"], r"declares no parameter slwo: did you mean slow"),
@@ -107,15 +107,15 @@ def test_a_desk_sets_them_and_at_their_defaults_nothing_is_different(tmp_path: P
     ],
 )
 def test_a_desk_that_sets_another_number_does_not_start(
-    tmp_path: Path, patch: pytest.MonkeyPatch, named: str, words: list[str], expected: str
+    tmp_path: Path, patch: pytest.MonkeyPatch, argument: str, words: list[str], expected: str
 ) -> None:
-    path = str(written(tmp_path, patch)) if named == "pa" else named
+    path = str(write_file(tmp_path, patch)) if argument == "pa" else argument
     with pytest.raises(ConfigError, match=expected):
         load(None, {"desk.strategy": path, "desk.parameters": words}, {})
 
 
 @pytest.mark.parametrize(
-    ("made", "expected"),
+    ("maker", "expected"),
     [
         ("Pa(**values, more=1)", r"TypeError: .*'more': correct how it is made"),
         ("5", r"AttributeError: .*: correct how it is made"),
@@ -124,10 +124,10 @@ def test_a_desk_that_sets_another_number_does_not_start(
     ],
 )
 def test_a_strategy_that_cannot_be_made_with_a_desk_s_numbers_is_refused_by_them(
-    tmp_path: Path, patch: pytest.MonkeyPatch, made: str, expected: str
+    tmp_path: Path, patch: pytest.MonkeyPatch, maker: str, expected: str
 ) -> None:
-    path = written(tmp_path, patch)
-    text = path.read_text().replace("lambda values: Pa(**values)", f"lambda values: {made}")
+    path = write_file(tmp_path, patch)
+    text = path.read_text().replace("lambda values: Pa(**values)", f"lambda values: {maker}")
     spec = "self.spec = msgspec.structs.replace(self.spec, {})"
     for name, change in (("Renamed", "name='other'"), ("Short", "history_bars=-1")):
         text = text.replace(
@@ -143,7 +143,7 @@ def test_a_strategy_that_cannot_be_made_with_a_desk_s_numbers_is_refused_by_them
 
 
 @pytest.mark.parametrize(
-    ("made", "expected"),
+    ("maker", "expected"),
     [
         ("lambda symbols: 1 / 0", "ZeroDivisionError: division by zero: correct how it is made"),
         ("lambda symbols: None", "NoneType is no strategy: state_type, start, observe, decide, correct is missing"),
@@ -151,9 +151,9 @@ def test_a_strategy_that_cannot_be_made_with_a_desk_s_numbers_is_refused_by_them
     ],
 )
 def test_a_strategy_that_cannot_be_made_for_a_desk_s_symbols_is_refused_by_them(
-    tmp_path: Path, made: str, expected: str
+    tmp_path: Path, maker: str, expected: str
 ) -> None:
-    after = f"\nSTRATEGY = STRATEGY._replace(with_symbols={made})\n"
+    after = f"\nSTRATEGY = STRATEGY._replace(with_symbols={maker})\n"
     path = write_strategy(tmp_path / "mine_s.py", "mine_s", after=after)
     problem = rf"desk\.symbols is .*mine_s cannot be made with \('QQQ',\): {expected}"
     with pytest.raises(ConfigError, match=problem):

@@ -24,7 +24,7 @@ class Held(msgspec.Struct):
     by_symbol: dict[str, Quantity] = {}
 
 
-def made(count: int) -> Quantity:
+def quantity_of(count: int) -> Quantity:
     """A quantity of so many billionths."""
     return exact(Decimal(count).scaleb(-9))
 
@@ -35,11 +35,11 @@ def billionths(quantity: Quantity) -> Fraction:
 
 @given(counts, counts, st.integers(-1000, 1000))
 def test_sums_differences_and_multiples_are_exact_quantities(one: int, other: int, times: int) -> None:
-    a, b = made(one), made(other)
-    found: Any
-    for found, expected in ((a + b, one + other), (a - b, one - other), (-a, -one), (abs(a), abs(one))):
-        assert billionths(found) == expected
-        assert type(found) is (int if expected % 10**9 == 0 else Part)
+    a, b = quantity_of(one), quantity_of(other)
+    result: Any
+    for result, expected in ((a + b, one + other), (a - b, one - other), (-a, -one), (abs(a), abs(one))):
+        assert billionths(result) == expected
+        assert type(result) is (int if expected % 10**9 == 0 else Part)
     assert billionths(a * times) == billionths(times * a) == one * times
     assert sum((a, b), 0) == a + b
     assert (a < b, a == b) == (one < other, one == other)
@@ -47,16 +47,16 @@ def test_sums_differences_and_multiples_are_exact_quantities(one: int, other: in
 
 @given(counts)
 def test_the_text_is_plain_and_decodes_to_the_same(count: int) -> None:
-    quantity = made(count)
+    quantity = quantity_of(count)
     text = str(quantity)
     assert "E" not in text.upper()
     assert "." not in text or not text.endswith("0")
     assert f"{quantity}" == text
-    held = Held(quantity, {"SPY": quantity})
-    data = msgspec.json.encode(held, enc_hook=to_json)
+    holding = Held(quantity, {"SPY": quantity})
+    data = msgspec.json.encode(holding, enc_hook=to_json)
     assert data.count(b'"' + text.encode() + b'"') == (2 if type(quantity) is Part else 0)
     again = msgspec.json.decode(data, type=Held, dec_hook=from_json)
-    assert again == held
+    assert again == holding
     assert type(again.quantity) is type(quantity)
 
 
@@ -95,9 +95,9 @@ def test_it_is_formatted_without_an_exponent() -> None:
 @given(counts, st.sampled_from(["1", "0.0001", "0.000000001", "0.25"]))
 def test_the_floor_is_a_multiple_of_the_step_and_no_further_from_0(count: int, step: str) -> None:
     value = Decimal(count).scaleb(-9)
-    found = floor_to(value, Decimal(step))
-    assert Fraction(found) % Fraction(step) == 0
-    assert abs(Fraction(value)) - Fraction(step) < abs(Fraction(found)) <= abs(Fraction(value))
+    floor = floor_to(value, Decimal(step))
+    assert Fraction(floor) % Fraction(step) == 0
+    assert abs(Fraction(value)) - Fraction(step) < abs(Fraction(floor)) <= abs(Fraction(value))
 
 
 @given(st.integers(-(10**10), 10**10))

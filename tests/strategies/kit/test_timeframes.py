@@ -102,14 +102,14 @@ def test_a_daily_strategy_has_daily_bars_alone() -> None:
 
 def test_what_is_declared_is_part_of_the_contract() -> None:
     plain = spec()
-    others = (
+    variants = (
         spec(bar_anchor="hour"),
         spec(holds_overnight=True),
         spec(frames=(Timeframe("1h", 2),)),
         spec(frames=(Timeframe("1h", 3),)),
         spec(frames=(Timeframe("1h", 2, "hour"),)),
     )
-    assert len({contract_digest(each, {}) for each in (plain, *others)}) == 6
+    assert len({contract_digest(variant, {}) for variant in (plain, *variants)}) == 6
 
 
 # --- further timeframes -----------------------------------------------------------------------------------------------
@@ -125,21 +125,21 @@ class Seen:
     by_time: dict[int, dict[tuple[str, str], tuple[Bar, ...]]]
 
 
-def seen(bars: dict[tuple[int, str], Bar], chosen: ShareSpec) -> Seen:
+def look(bars: dict[tuple[int, str], Bar], share_spec: ShareSpec) -> Seen:
     """Give the bars to the strategy as a desk does: those of one time together, at their end."""
-    frames, kept, found = Timeframes(chosen), FrameBars(), {}
+    frames, frame_bars, by_time = Timeframes(share_spec), FrameBars(), {}
     for session in SESSIONS:
-        for start in range(session.open_ns, session.close_ns, chosen.grid.length_ns):
-            together = tuple(bars[start, symbol] for symbol in chosen.symbols if (start, symbol) in bars)
+        for start in range(session.open_ns, session.close_ns, share_spec.grid.length_ns):
+            together = tuple(bars[start, symbol] for symbol in share_spec.symbols if (start, symbol) in bars)
             if together:
-                now_ns = chosen.grid.at(start, session)[1]
-                kept = frames.add(kept, together, View(now_ns, session))
-                found[now_ns] = {
-                    (symbol, frame.length): frames.closed(kept, symbol, frame.length)
-                    for symbol in chosen.symbols
-                    for frame in chosen.timeframes
+                now_ns = share_spec.grid.at(start, session)[1]
+                frame_bars = frames.add(frame_bars, together, View(now_ns, session))
+                by_time[now_ns] = {
+                    (symbol, frame.length): frames.closed(frame_bars, symbol, frame.length)
+                    for symbol in share_spec.symbols
+                    for frame in share_spec.timeframes
                 }
-    return Seen(chosen, found)
+    return Seen(share_spec, by_time)
 
 
 STARTS = [start for session in SESSIONS for start in range(session.open_ns, session.close_ns, 15 * MINUTE)]
@@ -151,24 +151,24 @@ PRICES = st.integers(10, 1000).map(float)
 @given(
     closes=st.lists(PRICES, min_size=len(PLACES), max_size=len(PLACES)),
     missing=st.sets(st.sampled_from(PLACES), max_size=60),
-    others=st.lists(PRICES, min_size=len(PLACES), max_size=len(PLACES)),
-    gone=st.sets(st.sampled_from(PLACES), max_size=60),
+    other_closes=st.lists(PRICES, min_size=len(PLACES), max_size=len(PLACES)),
+    also_missing=st.sets(st.sampled_from(PLACES), max_size=60),
     cut=st.integers(0, len(STARTS) - 1),
 )
 def test_whatever_the_future_is_nothing_before_it_changes(
     closes: list[float],
     missing: set[tuple[int, str]],
-    others: list[float],
-    gone: set[tuple[int, str]],
+    other_closes: list[float],
+    also_missing: set[tuple[int, str]],
     cut: int,
 ) -> None:
-    chosen, from_ns = spec(frames=FRAMES), STARTS[cut]
+    share_spec, from_ns = spec(frames=FRAMES), STARTS[cut]
     one = {place: bar(place[1], place[0], close) for place, close in zip(PLACES, closes, strict=True)}
-    one = {place: each for place, each in one.items() if place not in missing}
-    two = {place: bar(place[1], place[0], close) for place, close in zip(PLACES, others, strict=True)}
-    two = {place: each for place, each in two.items() if place not in gone and place[0] >= from_ns}
-    two |= {place: each for place, each in one.items() if place[0] < from_ns}
-    first, second = seen(one, chosen).by_time, seen(two, chosen).by_time
+    one = {place: item for place, item in one.items() if place not in missing}
+    two = {place: bar(place[1], place[0], close) for place, close in zip(PLACES, other_closes, strict=True)}
+    two = {place: item for place, item in two.items() if place not in also_missing and place[0] >= from_ns}
+    two |= {place: item for place, item in one.items() if place[0] < from_ns}
+    first, second = look(one, share_spec).by_time, look(two, share_spec).by_time
     before = {now_ns for now_ns in first if now_ns <= from_ns}
     assert before == {now_ns for now_ns in second if now_ns <= from_ns}
     assert [first[now_ns] for now_ns in sorted(before)] == [second[now_ns] for now_ns in sorted(before)]
@@ -177,63 +177,65 @@ def test_whatever_the_future_is_nothing_before_it_changes(
 @settings(max_examples=40, deadline=None)
 @given(missing=st.sets(st.sampled_from(PLACES), max_size=80))
 def test_a_longer_bar_is_seen_from_its_end_on_and_is_that_of_pandas(missing: set[tuple[int, str]]) -> None:
-    chosen = spec(frames=(Timeframe("1h", 50), Timeframe("1d", 3)), history_bars=4000)
+    share_spec = spec(frames=(Timeframe("1h", 50), Timeframe("1d", 3)), history_bars=4000)
     bars = {(start, symbol): bar(symbol, start, 50.0 + at) for at, (start, symbol) in enumerate(PLACES)}
-    bars = {place: each for place, each in bars.items() if place not in missing}
-    rows = [msgspec.structs.asdict(each) for each in bars.values() if each.symbol == "SPY"]
+    bars = {place: item for place, item in bars.items() if place not in missing}
+    rows = [msgspec.structs.asdict(item) for item in bars.values() if item.symbol == "SPY"]
     how = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
-    for now_ns, found in seen(bars, chosen).by_time.items():
+    for now_ns, frames in look(bars, share_spec).by_time.items():
         expected = []
         for session in SESSIONS:
-            mine = [row for row in rows if session.open_ns <= row["start_ns"] < min(session.close_ns, now_ns)]
-            if mine:
-                table = pd.DataFrame(mine).set_index(pd.to_datetime([row["start_ns"] for row in mine]))
+            day_rows = [row for row in rows if session.open_ns <= row["start_ns"] < min(session.close_ns, now_ns)]
+            if day_rows:
+                table = pd.DataFrame(day_rows).set_index(pd.to_datetime([row["start_ns"] for row in day_rows]))
                 longer = table.resample("60min", origin=pd.Timestamp(session.open_ns)).agg(how).dropna()
                 ends = [min(start.value + 60 * MINUTE, session.close_ns) for start in longer.index]
                 expected += [row for row, end in zip(longer.to_numpy().tolist(), ends, strict=True) if end <= now_ns]
-        hours = found["SPY", "1h"]
+        hours = frames["SPY", "1h"]
         assert [[one.open, one.high, one.low, one.close, one.volume] for one in hours] == expected
 
 
 def test_the_day_under_way_is_not_seen_and_the_half_day_is_one() -> None:
-    chosen = spec(frames=(Timeframe("1d", 3),))
-    found = seen({(start, "SPY"): bar("SPY", start) for start in STARTS}, chosen).by_time
-    counts = {now_ns: len(frames["SPY", "1d"]) for now_ns, frames in found.items()}
+    share_spec = spec(frames=(Timeframe("1d", 3),))
+    by_time = look({(start, "SPY"): bar("SPY", start) for start in STARTS}, share_spec).by_time
+    counts = {now_ns: len(frames["SPY", "1d"]) for now_ns, frames in by_time.items()}
     assert counts[DAY.close_ns - 15 * MINUTE] == 0
     assert counts[DAY.close_ns] == counts[HALF.open_ns + 15 * MINUTE] == counts[HALF.close_ns - 15 * MINUTE] == 1
     assert counts[HALF.close_ns] == 2
-    assert [one.volume for one in found[AFTER.open_ns + 15 * MINUTE]["SPY", "1d"]] == [260.0, 140.0]  # 26 and 14 bars
+    assert [one.volume for one in by_time[AFTER.open_ns + 15 * MINUTE]["SPY", "1d"]] == [260.0, 140.0]  # 26 and 14 bars
 
 
 def test_a_late_correction_counts_for_what_is_seen_later_and_a_late_bar_too() -> None:
-    chosen = spec(30, (Timeframe("1h", 3),))
-    frames, kept = Timeframes(chosen), FrameBars()
+    share_spec = spec(30, (Timeframe("1h", 3),))
+    frames, frame_bars = Timeframes(share_spec), FrameBars()
     for place, close in ((0, 10.0), (1, 20.0), (2, 30.0)):
         now_ns = OPEN + (place + 1) * 30 * MINUTE
-        kept = frames.add(kept, (bar("SPY", OPEN + place * 30 * MINUTE, close),), View(now_ns, DAY))
-    assert [one.close for one in frames.closed(kept, "SPY", "1h")] == [20.0]
-    kept = frames.correct(kept, bar("SPY", OPEN + 30 * MINUTE, 25.0))
-    kept = frames.correct(kept, bar("QQQ", OPEN, 70.0))
-    assert [one.close for one in frames.closed(kept, "SPY", "1h")] == [25.0]
-    assert [one.close for one in frames.closed(kept, "QQQ", "1h")] == [70.0]
-    assert frames.correct(kept, bar("SPY", OPEN - 1440 * MINUTE, 1.0)) == kept  # of a session that is over
+        frame_bars = frames.add(frame_bars, (bar("SPY", OPEN + place * 30 * MINUTE, close),), View(now_ns, DAY))
+    assert [one.close for one in frames.closed(frame_bars, "SPY", "1h")] == [20.0]
+    frame_bars = frames.correct(frame_bars, bar("SPY", OPEN + 30 * MINUTE, 25.0))
+    frame_bars = frames.correct(frame_bars, bar("QQQ", OPEN, 70.0))
+    assert [one.close for one in frames.closed(frame_bars, "SPY", "1h")] == [25.0]
+    assert [one.close for one in frames.closed(frame_bars, "QQQ", "1h")] == [70.0]
+    assert frames.correct(frame_bars, bar("SPY", OPEN - 1440 * MINUTE, 1.0)) == frame_bars  # of a session that is over
 
 
 def test_a_session_that_broke_off_counts_with_the_next_one() -> None:
-    chosen = spec(60, (Timeframe("1d", 2),))
-    frames, kept = Timeframes(chosen), FrameBars()
-    kept = frames.add(kept, (bar("SPY", OPEN, 10.0),), View(OPEN + 60 * MINUTE, DAY))
-    assert frames.closed(kept, "SPY", "1d") == ()
-    kept = frames.add(kept, (bar("SPY", HALF.open_ns, 11.0),), View(HALF.open_ns + 60 * MINUTE, HALF))
-    assert [one.close for one in frames.closed(kept, "SPY", "1d")] == [10.0]
+    share_spec = spec(60, (Timeframe("1d", 2),))
+    frames, frame_bars = Timeframes(share_spec), FrameBars()
+    frame_bars = frames.add(frame_bars, (bar("SPY", OPEN, 10.0),), View(OPEN + 60 * MINUTE, DAY))
+    assert frames.closed(frame_bars, "SPY", "1d") == ()
+    frame_bars = frames.add(frame_bars, (bar("SPY", HALF.open_ns, 11.0),), View(HALF.open_ns + 60 * MINUTE, HALF))
+    assert [one.close for one in frames.closed(frame_bars, "SPY", "1d")] == [10.0]
 
 
 def test_what_is_kept_is_the_same_after_a_snapshot() -> None:
-    chosen = spec(frames=FRAMES)
-    frames, kept = Timeframes(chosen), FrameBars()
+    share_spec = spec(frames=FRAMES)
+    frames, frame_bars = Timeframes(share_spec), FrameBars()
     for session in SESSIONS[:2]:
-        kept = frames.add(kept, (bar("SPY", session.open_ns),), View(session.open_ns + 15 * MINUTE, session))
-    assert msgspec.json.decode(msgspec.json.encode(kept), type=FrameBars) == kept
+        frame_bars = frames.add(
+            frame_bars, (bar("SPY", session.open_ns),), View(session.open_ns + 15 * MINUTE, session)
+        )
+    assert msgspec.json.decode(msgspec.json.encode(frame_bars), type=FrameBars) == frame_bars
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
@@ -242,22 +244,22 @@ def test_what_is_kept_is_the_same_after_a_snapshot() -> None:
 def test_after_a_split_the_longer_bars_from_before_it_are_those_of_the_new_shares() -> None:
     frames = Timeframes(spec(15, (Timeframe("1h", 2), Timeframe("1d", 2))))
 
-    def seen(ratio: float) -> FrameBars:
-        kept = FrameBars()
+    def bars_after(ratio: float) -> FrameBars:
+        frame_bars = FrameBars()
         for session in (DAY, HALF):
             for start in range(session.open_ns, session.close_ns, 15 * MINUTE):
                 bars = tuple(bar(symbol, start, 400.0 + start % 7) for symbol in ("SPY", "QQQ"))
-                own = tuple(
+                own_bars = tuple(
                     Bar(b.symbol, start, b.open / ratio, b.high / ratio, b.low / ratio, b.close / ratio, ratio * 10.0)
                     if b.symbol == "SPY"
                     else b
                     for b in bars
                 )
-                kept = frames.add(kept, own, View(start + 15 * MINUTE, session))
-        return kept
+                frame_bars = frames.add(frame_bars, own_bars, View(start + 15 * MINUTE, session))
+        return frame_bars
 
     for first in (False, True):  # told over the night, or after the first bar of the new shares
-        now, expected = (seen(1.0), seen(4.0))
+        now, expected = (bars_after(1.0), bars_after(4.0))
         if first:
             new, view = (bar("SPY", AFTER.open_ns, 101.0),), View(AFTER.open_ns + 15 * MINUTE, AFTER)
             now, expected = frames.add(now, new, view), frames.add(expected, new, view)

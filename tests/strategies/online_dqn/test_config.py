@@ -55,9 +55,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_a_mistake_names_the_key_its_value_and_the_nearest_name(what: str) -> None:
-    indicators, more, expected = WRONG[what]
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_names_the_key_its_value_and_the_nearest_name(case: str) -> None:
+    indicators, more, expected = WRONG[case]
     with pytest.raises(ModelConfigError, match=expected):
         parsed(indicators, more)
 
@@ -88,19 +88,19 @@ def test_a_candlestick_needs_no_scale_but_a_divisor() -> None:
 
 
 def test_what_is_left_out_is_what_talib_has_by_default() -> None:
-    written = (
+    text = (
         "{name: RSI, inputs: [close], parameters: {timeperiod: 14}, output: real, scale: {center: 50, divide_by: 20}}"
     )
-    assert parsed(written) == parsed()
-    assert parsed(written).digest == parsed().digest
+    assert parsed(text) == parsed()
+    assert parsed(text).digest == parsed().digest
 
 
 def test_the_digest_covers_everything_but_the_symbols() -> None:
     base = parsed().digest
     assert parsed(more="symbols: [QQQ, SPY]").digest == base
-    others = ("bar_minutes: 5", "portfolio: []", "scaling: {clip: 4}", "heads: {risk: {bars: 2}}")
-    digests = {base, *(parsed(more=other).digest for other in others)}
-    assert len(digests) == 1 + len(others)
+    variants = ("bar_minutes: 5", "portfolio: []", "scaling: {clip: 4}", "heads: {risk: {bars: 2}}")
+    digests = {base, *(parsed(more=other).digest for other in variants)}
+    assert len(digests) == 1 + len(variants)
     assert parsed(RSI.replace("50", "51")).digest != base
 
 

@@ -25,13 +25,15 @@ def walk(count: int, seed: int = 5) -> npt.NDArray[np.float64]:
 
 
 def test_a_prefix_gives_the_same_bytes_as_the_whole_at_every_bar() -> None:
-    bars, known = walk(500), shipped()
-    whole = market_rows(known, bars)
-    first = history_bars(known)
+    bars, settings = walk(500), shipped()
+    whole = market_rows(settings, bars)
+    first = history_bars(settings)
     for count in range(first, 500, 13):
         prefix = np.ascontiguousarray(bars[:, :count])
-        assert market_rows(known, prefix, known.window).tobytes() == whole[count - known.window : count].tobytes()
-        assert market_rows(known, prefix).tobytes() == whole[:count].tobytes()
+        assert (
+            market_rows(settings, prefix, settings.window).tobytes() == whole[count - settings.window : count].tobytes()
+        )
+        assert market_rows(settings, prefix).tobytes() == whole[:count].tobytes()
 
 
 def test_every_scale_is_what_pandas_gives() -> None:
@@ -66,11 +68,11 @@ def test_every_scale_is_what_pandas_gives() -> None:
 def test_a_feature_is_clipped_and_a_constant_has_no_z_score() -> None:
     bars = np.ascontiguousarray(np.tile([[100.0], [101.0], [99.0], [100.0], [500.0]], 60))
     bars[3, -1] = 110.0
-    known = config(
+    settings = config(
         "{name: ROCP, parameters: {timeperiod: 1}, scale: {divide_by: 0.001}},"
         "{name: SMA, inputs: [volume], parameters: {timeperiod: 2}, scale: {by: zscore, window: 5}}"
     )
-    assert market_rows(known, bars, 2).tolist() == [[0.0, 0.0], [5.0, 0.0]]
+    assert market_rows(settings, bars, 2).tolist() == [[0.0, 0.0], [5.0, 0.0]]
 
 
 def test_several_outputs_and_several_inputs_are_taken_by_name() -> None:
@@ -90,8 +92,8 @@ def test_several_outputs_and_several_inputs_are_taken_by_name() -> None:
 
 
 def fields(**changes: float) -> dict[str, float]:
-    given = {"shares": 10, "price": 105.0, "cash": 8_950.0, "equity": 10_000.0, "cost": 100.0, "age_min": 30}
-    return dict(zip(PORTFOLIO, portfolio_fields(PORTFOLIO, **{**given, **changes}).tolist(), strict=True))
+    defaults = {"shares": 10, "price": 105.0, "cash": 8_950.0, "equity": 10_000.0, "cost": 100.0, "age_min": 30}
+    return dict(zip(PORTFOLIO, portfolio_fields(PORTFOLIO, **{**defaults, **changes}).tolist(), strict=True))
 
 
 def test_the_portfolio_fields_by_hand() -> None:

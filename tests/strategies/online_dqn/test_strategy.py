@@ -42,19 +42,21 @@ def warm(symbols: tuple[str, ...] = ("SPY", "QQQ")) -> OnlineState:
     """A state after W bars of the first session, all at 100 USD."""
     state: OnlineState = DESK.start()
     for minute in range(W):
-        state, seen = DESK.observe(state, tuple(bar(symbol, 0, minute, 100.0) for symbol in symbols), view(0, minute))
-        assert seen is None  # these bars are of the session itself, not of before it
+        state, observation = DESK.observe(
+            state, tuple(bar(symbol, 0, minute, 100.0) for symbol in symbols), view(0, minute)
+        )
+        assert observation is None  # these bars are of the session itself, not of before it
     return state
 
 
 def rows(observation: Observation | None) -> list[list[float]]:
     assert observation is not None
-    shown = np.frombuffer(observation.data, "<f4").reshape(observation.shape)
-    return [[round(float(value), 6) for value in row] for row in shown]
+    array = np.frombuffer(observation.data, "<f4").reshape(observation.shape)
+    return [[round(float(value), 6) for value in row] for row in array]
 
 
-def answer(*values: float, drawn: tuple[int, ...] = ()) -> Answer:
-    return Answer(tuple(map(float, values)), drawn=drawn)
+def answer(*values: float, draws: tuple[int, ...] = ()) -> Answer:
+    return Answer(tuple(map(float, values)), drawn=draws)
 
 
 def test_the_spec_is_what_the_configuration_says() -> None:
@@ -73,9 +75,9 @@ def test_rows_by_hand() -> None:
     """SPY closes at 101 and 99.99 after 100; QQQ at 50 after 100, while two shares are held since 90 minutes."""
     state, first = DESK.observe(warm(), (bar("SPY", 1, 100, 101.0), bar("QQQ", 1, 100, 50.0)), view(1, 100))
     assert rows(first) == [[0.0, 0.01, 0.0, 1.0, 0.0], [0.0, -0.5, 0.0, 1.0, 0.0]]
-    held = replace(FLAT, cash=9_900.0, shares=(0, 2), opened_ns=(0, DAY + 12 * MIN))
+    portfolio = replace(FLAT, cash=9_900.0, shares=(0, 2), opened_ns=(0, DAY + 12 * MIN))
     bars = (bar("SPY", 1, 101, 99.99), bar("QQQ", 1, 101, 50.0))
-    _, second = DESK.observe(state, bars, view(1, 101, held))
+    _, second = DESK.observe(state, bars, view(1, 101, portfolio))
     assert rows(second) == [[0.01, -0.01, 0.0, 0.99, 0.0], [-0.5, 0.0, 1.0, 0.99, 1.5]]
 
 
@@ -88,19 +90,19 @@ def test_bars_of_others_of_other_hours_and_without_a_price_are_no_bars() -> None
         bar("QQQ", 1, 5, nan),
         bar("QQQ", 1, 5, 0.0),
     )
-    after, seen = DESK.observe(state, no_bars, view(1, 5))
-    assert (seen, after.series) == (None, state.series)
+    after, observation = DESK.observe(state, no_bars, view(1, 5))
+    assert (observation, after.series) == (None, state.series)
     assert after.masked == ("no bar of this minute",) * 2
 
 
 def test_a_symbol_without_a_bar_or_without_history_is_left_alone() -> None:
-    state, seen = DESK.observe(warm(), (bar("SPY", 1, 0, 101.0),), view(1, 0))
-    assert rows(seen)[1] == [0.0, 0.0, 0.0, 1.0, 0.0]
+    state, observation = DESK.observe(warm(), (bar("SPY", 1, 0, 101.0),), view(1, 0))
+    assert rows(observation)[1] == [0.0, 0.0, 0.0, 1.0, 0.0]
     _, decided = DESK.decide(state, answer(0, 9, 0, 0, 9, 0), view(1, 0))
     assert decided.basket.legs == (Leg("SPY", 50),)
     assert (decided.name, decided.notes) == ("BUY SPY, HOLD QQQ", {"QQQ": "no bar of this minute"})
-    state, seen = DESK.observe(warm(("SPY",)), (bar("SPY", 1, 0, 101.0), bar("QQQ", 1, 0, 50.0)), view(1, 0))
-    assert rows(seen)[1] == [0.0, 0.0, 0.0, 1.0, 0.0]
+    state, observation = DESK.observe(warm(("SPY",)), (bar("SPY", 1, 0, 101.0), bar("QQQ", 1, 0, 50.0)), view(1, 0))
+    assert rows(observation)[1] == [0.0, 0.0, 0.0, 1.0, 0.0]
     assert state.masked == ("", "too little history")
     assert [option.legs for option in DESK.options(state, answer(*[0] * 6), view(1, 0))][1] == (None, None, None)
 
@@ -126,13 +128,13 @@ def test_what_each_action_would_do(portfolio: Portfolio, expected: tuple[Any, An
 
 def test_the_largest_value_counts_of_equals_the_first_unless_the_desk_drew() -> None:
     state, _ = DESK.observe(warm(), (bar("SPY", 1, 0, 100.0), bar("QQQ", 1, 0, 100.0)), view(1, 0))
-    held = replace(FLAT, shares=(0, 7))
-    options = DESK.options(state, answer(1, 2, 2, 1, 2, 1), view(1, 0, held))
+    portfolio = replace(FLAT, shares=(0, 7))
+    options = DESK.options(state, answer(1, 2, 2, 1, 2, 1), view(1, 0, portfolio))
     assert [option.greedy for option in options] == [BUY, HOLD]  # what is held is not bought again
-    _, greedy = DESK.decide(state, answer(1, 2, 2, 1, 2, 1), view(1, 0, held))
-    _, drawn = DESK.decide(state, answer(1, 2, 2, 1, 2, 1, drawn=(HOLD, SELL)), view(1, 0, held))
+    _, greedy = DESK.decide(state, answer(1, 2, 2, 1, 2, 1), view(1, 0, portfolio))
+    _, random_choice = DESK.decide(state, answer(1, 2, 2, 1, 2, 1, draws=(HOLD, SELL)), view(1, 0, portfolio))
     assert (greedy.name, greedy.basket.legs) == ("BUY SPY, HOLD QQQ", (Leg("SPY", 50),))
-    assert (drawn.name, drawn.basket.legs) == ("HOLD SPY, SELL QQQ", (Leg("QQQ", 0),))
+    assert (random_choice.name, random_choice.basket.legs) == ("HOLD SPY, SELL QQQ", (Leg("QQQ", 0),))
 
 
 def test_a_symbol_without_a_price_is_left_alone_and_says_so() -> None:
@@ -148,11 +150,11 @@ def test_a_corrected_and_a_late_bar_take_their_place() -> None:
     for minute, close in ((0, 101.0), (2, 103.0)):
         state, _ = DESK.observe(state, (bar("SPY", 1, minute, close),), view(1, minute))
     state = DESK.correct(state, bar("SPY", 1, 1, 202.0))  # late: between the two
-    _, seen = DESK.observe(state, (bar("SPY", 1, 3, 103.0),), view(1, 3))
-    assert rows(seen)[0][:2] == [round(103 / 202 - 1, 6), 0.0]
+    _, observation = DESK.observe(state, (bar("SPY", 1, 3, 103.0),), view(1, 3))
+    assert rows(observation)[0][:2] == [round(103 / 202 - 1, 6), 0.0]
     state = DESK.correct(state, bar("SPY", 1, 2, 404.0))
-    _, seen = DESK.observe(state, (bar("SPY", 1, 3, 404.0),), view(1, 3))
-    assert rows(seen)[0][:2] == [1.0, 0.0]
+    _, observation = DESK.observe(state, (bar("SPY", 1, 3, 404.0),), view(1, 3))
+    assert rows(observation)[0][:2] == [1.0, 0.0]
     corrected = DESK.correct(state, bar("SPY", 0, W - 1, 50.0))  # a bar of the history is corrected too
     assert corrected.series[0] != state.series[0]
     for nothing in (bar("IWM", 1, 1, 1.0), bar("SPY", 1, 1, nan), bar("SPY", 0, -5, 1.0)):
@@ -161,8 +163,8 @@ def test_a_corrected_and_a_late_bar_take_their_place() -> None:
 
 def test_a_split_turns_the_bars_before_it_into_new_shares() -> None:
     state = DESK.split(warm(), "SPY", 4.0, DAY)
-    _, seen = DESK.observe(state, (bar("SPY", 1, 0, 26.0), bar("QQQ", 1, 0, 100.0)), view(1, 0))
-    assert [row[:2] for row in rows(seen)] == [[0.0, 0.04], [0.0, 0.0]]
+    _, observation = DESK.observe(state, (bar("SPY", 1, 0, 26.0), bar("QQQ", 1, 0, 100.0)), view(1, 0))
+    assert [row[:2] for row in rows(observation)] == [[0.0, 0.04], [0.0, 0.0]]
 
 
 def test_a_session_keeps_the_newest_bars_before_it() -> None:
@@ -181,5 +183,5 @@ def test_a_view_without_a_portfolio_names_what_is_missing() -> None:
 
 
 def test_one_rule_says_what_an_action_means() -> None:
-    held = [False, False, False, True, True, True]
-    assert resolve([HOLD, BUY, SELL] * 2, held).tolist() == [HOLD, BUY, HOLD, HOLD, HOLD, SELL]
+    positions = [False, False, False, True, True, True]
+    assert resolve([HOLD, BUY, SELL] * 2, positions).tolist() == [HOLD, BUY, HOLD, HOLD, HOLD, SELL]

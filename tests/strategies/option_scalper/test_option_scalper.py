@@ -172,10 +172,10 @@ def test_rows_after_a_late_correction_are_those_of_a_rebuild_from_corrected_bars
 def test_a_correction_of_an_unknown_bar_changes_nothing() -> None:
     scalper = OptionScalper()
     state = through(scalper, DAYS, 2)
-    known = state.bars[5]
+    original = state.bars[5]
     for stranger in (
-        msgspec.structs.replace(known, symbol="QQQ", close=1.0),
-        msgspec.structs.replace(known, start_ns=known.start_ns + 1, close=1.0),
+        msgspec.structs.replace(original, symbol="QQQ", close=1.0),
+        msgspec.structs.replace(original, start_ns=original.start_ns + 1, close=1.0),
     ):
         assert scalper.correct(state, stranger) == state
 
