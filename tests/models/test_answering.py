@@ -30,7 +30,7 @@ Opened = tuple[OnnxPolicy, LoadedModel]
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Opened]:
+def open_policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Opened]:
     store = tmp_path_factory.mktemp("store")
     policies = {}
     for seed, version in enumerate(("a", "b", "c")):
@@ -56,43 +56,45 @@ def step_of(state: State[Any]) -> Step:
 
 
 def test_the_staged_policy_answers_from_the_event_on_and_not_before(
-    opened: dict[str, Opened], state: State[Any]
+    open_policies: dict[str, Opened], state: State[Any]
 ) -> None:
-    models = Models(*opened["a"])
-    models.stage(*opened["b"])
+    models = Models(*open_policies["a"])
+    models.stage(*open_policies["b"])
     before = models.answer(QUESTION, 5)
     models.observe(ClockTicked(1), step_of(state))
     assert models.answer(QUESTION, 5) == before
-    models.observe(promoted(opened["b"][1]), step_of(state))
+    models.observe(promoted(open_policies["b"][1]), step_of(state))
     after = models.answer(QUESTION, 5)
     assert isinstance(before, PolicyAnswered)
     assert isinstance(after, PolicyAnswered)
     assert (before.model, after.model) == ("a", "b")
     for seed, answer in ((0, before), (1, after)):
         assert answer.logits == pytest.approx(forward(weights(seed=seed), SEEN.array()), abs=1e-4)
-    assert models.running is opened["b"][1]
+    assert models.running is open_policies["b"][1]
 
 
 @pytest.mark.parametrize("changes", [{"version": "c"}, {"digest": "0" * 64}])
 def test_an_event_for_which_nothing_was_staged_is_a_bug(
-    opened: dict[str, Opened], state: State[Any], changes: dict[str, str]
+    open_policies: dict[str, Opened], state: State[Any], changes: dict[str, str]
 ) -> None:
-    models = Models(*opened["a"])
-    models.stage(*opened["b"])
+    models = Models(*open_policies["a"])
+    models.stage(*open_policies["b"])
     with pytest.raises(RuntimeError, match="no such one was staged"):
-        models.observe(promoted(opened["b"][1], **changes), step_of(state))
+        models.observe(promoted(open_policies["b"][1], **changes), step_of(state))
 
 
-def test_the_event_of_what_runs_already_changes_nothing(opened: dict[str, Opened], state: State[Any]) -> None:
-    models = Models(*opened["a"])
-    models.observe(promoted(opened["a"][1]), step_of(state))
-    assert models.running is opened["a"][1]
+def test_the_event_of_what_runs_already_changes_nothing(open_policies: dict[str, Opened], state: State[Any]) -> None:
+    models = Models(*open_policies["a"])
+    models.observe(promoted(open_policies["a"][1]), step_of(state))
+    assert models.running is open_policies["a"][1]
 
 
-def test_nothing_answers_beside_where_there_is_no_candidate(opened: dict[str, Opened], state: State[Any]) -> None:
-    models = Models(*opened["a"])
+def test_nothing_answers_beside_where_there_is_no_candidate(
+    open_policies: dict[str, Opened], state: State[Any]
+) -> None:
+    models = Models(*open_policies["a"])
     assert models.shadow_answer(QUESTION, state) is None
-    models.set_candidate(*opened["b"])
+    models.set_candidate(*open_policies["b"])
     answer = models.shadow_answer(QUESTION, state)
     assert isinstance(answer, ShadowAnswered)
     assert (answer.decision, answer.model, answer.time_ns) == (1, "b", state.now_ns)
@@ -115,13 +117,13 @@ def ticking(steps: Iterator[int]) -> Callable[[], int]:
 
 
 def test_a_candidate_that_is_slow_three_times_in_a_row_is_switched_off(
-    opened: dict[str, Opened], state: State[Any]
+    open_policies: dict[str, Opened], state: State[Any]
 ) -> None:
     slow, quick = SLOW_NS + 1, SLOW_NS
-    models = Models(*opened["a"], clock_ns=ticking(iter([slow, slow, quick, slow, slow, slow])))
+    models = Models(*open_policies["a"], clock_ns=ticking(iter([slow, slow, quick, slow, slow, slow])))
     off: list[tuple[str, str]] = []
     models.on_shadow_off = lambda version, reason: off.append((version, reason))
-    models.set_candidate(*opened["b"])
+    models.set_candidate(*open_policies["b"])
     for _ in range(5):
         assert models.shadow_answer(QUESTION, state) is not None
         assert off == []
@@ -131,22 +133,22 @@ def test_a_candidate_that_is_slow_three_times_in_a_row_is_switched_off(
 
 
 def test_a_candidate_that_fails_three_times_in_a_row_is_switched_off_and_the_live_one_answers_on(
-    opened: dict[str, Opened], state: State[Any]
+    open_policies: dict[str, Opened], state: State[Any]
 ) -> None:
-    models = Models(*opened["a"])
+    models = Models(*open_policies["a"])
     off: list[str] = []
     models.on_shadow_off = lambda version, _reason: off.append(version)
-    models.set_candidate(*opened["b"])
-    broken = AskPolicy(2, 10, Observation(b"\xff" * len(SEEN.data), SEEN.shape))  # NaN
+    models.set_candidate(*open_policies["b"])
+    bad_question = AskPolicy(2, 10, Observation(b"\xff" * len(SEEN.data), SEEN.shape))  # NaN
     for _ in range(STRIKES):
-        assert isinstance(models.shadow_answer(broken, state), ShadowFailed)
+        assert isinstance(models.shadow_answer(bad_question, state), ShadowFailed)
     assert off == ["b"]
     assert isinstance(models.answer(QUESTION, 0), PolicyAnswered)
 
 
-def test_whatever_a_candidate_raises_is_an_event(opened: dict[str, Opened], state: State[Any]) -> None:
-    models = Models(*opened["a"])
-    models.set_candidate(*opened["b"])
+def test_whatever_a_candidate_raises_is_an_event(open_policies: dict[str, Opened], state: State[Any]) -> None:
+    models = Models(*open_policies["a"])
+    models.set_candidate(*open_policies["b"])
     unusable: Any = "no bytes"
     answer = models.shadow_answer(AskPolicy(3, 10, Observation(unusable, SEEN.shape)), state)
     assert isinstance(answer, ShadowFailed)
@@ -159,13 +161,13 @@ def test_a_memory_of_another_version_is_not_the_candidates(tmp_path: Path) -> No
     policy = OnnxPolicy.open(model, switcher, "cpu", 1)
     models = Models(policy, model)
     models.set_candidate(policy, model)
-    seen = golden_observations(switcher)[0]
+    observation = golden_observations(switcher)[0]
     identity = Identity("replay", "paper", "regime_switcher", "0" * 10, "sip")
     fresh = Core(switcher).start(identity, Trading())
     memory = bytes.fromhex("0000003f") * 128  # 0.5 in each place
 
     def answer_with(shadow: ShadowState) -> ShadowAnswered:
-        answer = models.shadow_answer(AskPolicy(1, 10, seen), msgspec.structs.replace(fresh, shadow=shadow))
+        answer = models.shadow_answer(AskPolicy(1, 10, observation), msgspec.structs.replace(fresh, shadow=shadow))
         assert isinstance(answer, ShadowAnswered)
         return answer
 

@@ -57,8 +57,8 @@ def publish(store: Path, version: str, claim: StatedClaim | None = None, *, pass
     tested = settings(Path("unused"), desk__strategy=SWITCHER, basket__volatility_target=0.1).trading()
     rules = {**manifest.rules, DIGEST: rules_digest(tested)}
     desk = desk_keys(SWITCHER, tested)
-    changed = msgspec.structs.replace(manifest, version=version, claim=claim, metrics=metrics, rules=rules, desk=desk)
-    (folder / MANIFEST_FILE).write_bytes(encode(changed))
+    other = msgspec.structs.replace(manifest, version=version, claim=claim, metrics=metrics, rules=rules, desk=desk)
+    (folder / MANIFEST_FILE).write_bytes(encode(other))
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +92,14 @@ class Watched:
 
     @property
     def claim(self) -> ClaimState | None:
-        found = self.run.submitter.state.claim
-        return found if isinstance(found, ClaimState) else None
+        state = self.run.submitter.state.claim
+        return state if isinstance(state, ClaimState) else None
 
 
 class Mortal(ClaimWatch):
-    """The watch, killed at boundary number `left` (0: never)."""
+    """The watch, killed at boundary number `dies_at` (0: never)."""
 
-    left = 0
+    dies_at = 0
     passed: tuple[str, ...] = ()
 
     async def _judge(self, *more: Any) -> None:
@@ -115,15 +115,15 @@ class Mortal(ClaimWatch):
 
     def _at(self, boundary: str) -> None:
         self.passed = (*self.passed, boundary)
-        if len(self.passed) == self.left:
+        if len(self.passed) == self.dies_at:
             raise Crash
 
 
-def played(
+def run_desk(
     folder: Path,
     play: Callable[[Watched], Awaitable[None]],
     consequence: str = "no_new_risk",
-    left: int = 0,
+    dies_at: int = 0,
     target: float = CLAIM.volatility_target,
 ) -> tuple[str, ...]:
     """Start the desk on what is in the folder and play; returns the boundaries that its watch passed."""
@@ -137,50 +137,50 @@ def played(
     )
     watches: list[Mortal] = []
 
-    async def started() -> None:
+    async def start() -> None:
         async with running(desk, folder / "state") as run:
             watch = Mortal(
                 watched_desk(run, store, registered(SWITCHER)),
                 consequence,
                 desk.replay.settings.trading(),
             )
-            watch.left = left
+            watch.dies_at = dies_at
             watches.append(watch)
             run.observers.append(watch.observe)
-            watched = Watched(run, watch)
-            await watched.settle()
-            await play(watched)
+            live_desk = Watched(run, watch)
+            await live_desk.settle()
+            await play(live_desk)
 
     try:
-        asyncio.run(started())
+        asyncio.run(start())
     except Crash:
-        assert left
+        assert dies_at
     return watches[0].passed
 
 
-async def until_broken(watched: Watched) -> None:
+async def until_broken(live_desk: Watched) -> None:
     """Feed until the claim is broken, and all follows."""
-    while watched.run.fed < len(watched.run.tape):
-        if watched.claim is not None and watched.claim.broken:
+    while live_desk.run.fed < len(live_desk.run.tape):
+        if live_desk.claim is not None and live_desk.claim.broken:
             return
-        await watched.session()
+        await live_desk.session()
     raise AssertionError("the claim was kept")
 
 
-def judged(folder: Path) -> list[ClaimJudged]:
+def verdicts(folder: Path) -> list[ClaimJudged]:
     return events(folder / "state", "ClaimJudged")
 
 
 def test_a_broken_claim_takes_no_new_risk_and_moves_no_pointer(warm: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(warm, tmp_path / "desk")
 
-    async def play(watched: Watched) -> None:
-        await until_broken(watched)
-        assert watched.run.models.running.version == "v2"
-        await watched.session()
+    async def play(live_desk: Watched) -> None:
+        await until_broken(live_desk)
+        assert live_desk.run.models.running.version == "v2"
+        await live_desk.session()
 
-    played(folder, play)
-    (verdict,) = judged(folder)
+    run_desk(folder, play)
+    (verdict,) = verdicts(folder)
     assert (verdict.version, verdict.verdict, verdict.consequence, verdict.former) == (
         "v2", "drawdown", "no_new_risk", "",
     )  # fmt: skip
@@ -192,17 +192,17 @@ def test_a_broken_claim_takes_no_new_risk_and_moves_no_pointer(warm: Path, tmp_p
 
 def test_a_broken_claim_survives_a_start_and_a_rotation(warm: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(warm, tmp_path / "desk")
-    played(folder, until_broken)
-    said = judged(folder)
+    run_desk(folder, until_broken)
+    first_verdicts = verdicts(folder)
     assert rltraderctl("rotate", "--state-dir", folder / "state", cwd=tmp_path).returncode == 0
 
-    async def later(watched: Watched) -> None:
-        assert watched.claim is not None
-        assert [*watched.claim.broken] == ["v2"]
-        await watched.session()
+    async def later(live_desk: Watched) -> None:
+        assert live_desk.claim is not None
+        assert [*live_desk.claim.broken] == ["v2"]
+        await live_desk.session()
 
-    played(folder, later)
-    assert [verdict for verdict in judged(folder) if verdict not in said] == []  # it was said before
+    run_desk(folder, later)
+    assert [verdict for verdict in verdicts(folder) if verdict not in first_verdicts] == []  # it was said before
     assert alarms(folder / "state").count("claim_broken") <= 1
     assert verified(folder / "state").difference == ""
 
@@ -210,14 +210,14 @@ def test_a_broken_claim_survives_a_start_and_a_rotation(warm: Path, tmp_path: Pa
 def test_the_former_version_answers_again_and_the_broken_one_stays_in_the_store(warm: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(warm, tmp_path / "desk")
 
-    async def play(watched: Watched) -> None:
-        await until_broken(watched)
-        assert watched.run.models.running.version == "v1"
-        assert watched.claim is not None
-        assert (watched.claim.version, [*watched.claim.broken]) == ("", ["v2"])
+    async def play(live_desk: Watched) -> None:
+        await until_broken(live_desk)
+        assert live_desk.run.models.running.version == "v1"
+        assert live_desk.claim is not None
+        assert (live_desk.claim.version, [*live_desk.claim.broken]) == ("", ["v2"])
 
-    played(folder, play, "former_version")
-    assert [verdict.former for verdict in judged(folder)] == ["v1"]
+    run_desk(folder, play, "former_version")
+    assert [verdict.former for verdict in verdicts(folder)] == ["v1"]
     assert pointer_text(folder / "store" / SWITCHER, CURRENT) == "v1"
     assert (folder / "store" / SWITCHER / "v2" / MANIFEST_FILE).exists()
     assert [event.version for event in events(folder / "state", "ModelPromoted")] == ["v1"]
@@ -233,8 +233,8 @@ def test_without_a_former_version_the_passive_policy_answers_and_without_one_not
         (shelf / "promotions.jsonl").unlink()
         if passive:
             publish(folder / "store", "idle", passive=True)
-        played(folder, until_broken, "former_version")
-        assert [verdict.former for verdict in judged(folder)] == [expected]
+        run_desk(folder, until_broken, "former_version")
+        assert [verdict.former for verdict in verdicts(folder)] == [expected]
         assert pointer_text(shelf, CURRENT) == (expected or "v2")
 
 
@@ -242,8 +242,8 @@ def test_a_former_version_that_no_check_passes_is_not_gone_back_to(warm: Path, t
     folder = shutil.copytree(warm, tmp_path / "desk")
     policy = folder / "store" / SWITCHER / "v1" / "policy.onnx"
     policy.write_bytes(policy.read_bytes()[:-1])
-    played(folder, until_broken, "former_version")
-    assert [verdict.former for verdict in judged(folder)] == [""]
+    run_desk(folder, until_broken, "former_version")
+    assert [verdict.former for verdict in verdicts(folder)] == [""]
     assert pointer_text(folder / "store" / SWITCHER, CURRENT) == "v2"
 
 
@@ -260,13 +260,13 @@ def test_whatever_keeps_the_former_version_back_the_broken_one_takes_no_new_risk
     else:
         (shelf / HOLDS_FILE).write_text("{")
 
-    async def play(watched: Watched) -> None:
-        await until_broken(watched)
-        assert watched.claim is not None
-        assert [*watched.claim.broken] == ["v2"]
+    async def play(live_desk: Watched) -> None:
+        await until_broken(live_desk)
+        assert live_desk.claim is not None
+        assert [*live_desk.claim.broken] == ["v2"]
 
-    played(folder, play, "former_version")
-    assert [verdict.former for verdict in judged(folder)] == [""]
+    run_desk(folder, play, "former_version")
+    assert [verdict.former for verdict in verdicts(folder)] == [""]
     assert pointer_text(shelf, CURRENT) == "v2"
 
 
@@ -276,21 +276,21 @@ def stale(_: Path) -> str:
 
 def test_a_kill_at_any_boundary_leads_to_the_same_verdict_and_pointer(warm: Path, tmp_path: Path) -> None:
     undisturbed = shutil.copytree(warm, tmp_path / "undisturbed")
-    boundaries = played(undisturbed, until_broken, "former_version")
+    boundaries = run_desk(undisturbed, until_broken, "former_version")
     assert boundaries == (
         "before the verdict is journaled", "before the pointer follows", "before the desk follows the pointer",
     )  # fmt: skip
     for number, boundary in enumerate(boundaries, 1):
         folder = shutil.copytree(warm, tmp_path / f"{number}")
-        assert played(folder, until_broken, "former_version", number)[-1] == boundary
+        assert run_desk(folder, until_broken, "former_version", number)[-1] == boundary
 
-        async def goes_on(watched: Watched) -> None:
-            await until_broken(watched)
-            assert watched.run.models.running.version == "v1"
+        async def goes_on(live_desk: Watched) -> None:
+            await until_broken(live_desk)
+            assert live_desk.run.models.running.version == "v1"
 
-        played(folder, goes_on, "former_version")
-        assert [(v.verdict, v.former, v.drawdown) for v in judged(folder)] == [
-            (v.verdict, v.former, v.drawdown) for v in judged(undisturbed)
+        run_desk(folder, goes_on, "former_version")
+        assert [(v.verdict, v.former, v.drawdown) for v in verdicts(folder)] == [
+            (v.verdict, v.former, v.drawdown) for v in verdicts(undisturbed)
         ], boundary
         assert pointer_text(folder / "store" / SWITCHER, CURRENT) == "v1", boundary
         assert alarms(folder / "state").count("claim_broken") == 1, boundary
@@ -300,13 +300,13 @@ def test_a_kill_at_any_boundary_leads_to_the_same_verdict_and_pointer(warm: Path
 def test_under_other_rules_the_claim_does_not_hold_and_nobody_watches_it(warm: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(warm, tmp_path / "desk")
 
-    async def play(watched: Watched) -> None:
-        while watched.run.fed < len(watched.run.tape):
-            await watched.session()
-        assert watched.claim is None
+    async def play(live_desk: Watched) -> None:
+        while live_desk.run.fed < len(live_desk.run.tape):
+            await live_desk.session()
+        assert live_desk.claim is None
 
-    played(folder, play, target=0.0)
-    assert judged(folder) == []
+    run_desk(folder, play, target=0.0)
+    assert verdicts(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -328,8 +328,8 @@ def test_a_claim_holds_for_the_rules_and_symbols_that_it_is_about(
     manifest = decode((warm / "store" / SWITCHER / "v2" / MANIFEST_FILE).read_bytes())
     manifest = msgspec.structs.replace(manifest, symbols=("AAA", "BBB"))
     rules = settings(Path("unused"), desk__strategy=SWITCHER, basket__volatility_target=target).trading()
-    found, text = stated_claim(manifest, rules, symbols)
-    assert (found is UNSET) == bool(why)
+    claim, text = stated_claim(manifest, rules, symbols)
+    assert (claim is UNSET) == bool(why)
     assert text == (f"no claim of risk is made: {why}" if why else "")
     assert claim_words(manifest, rules, symbols) == (text or CLAIM.sentence)
     assert how_to_claim(manifest, rules, symbols) == (("[basket]", "volatility_target = 0.1") if target != 0.1 else ())

@@ -60,10 +60,10 @@ def journal(
     return path
 
 
-def steady(folder: Path, count: int = 400, **given: Any) -> Path:
+def steady(folder: Path, count: int = 400, **options: Any) -> Path:
     """Values, sides and actions that are half and half, as the reference says."""
     halves = [float(number % 2) for number in range(count)]
-    return journal(folder, halves, halves, [number % 2 for number in range(count)], **given)
+    return journal(folder, halves, halves, [number % 2 for number in range(count)], **options)
 
 
 def test_what_is_as_in_training_has_an_index_of_nothing(tmp_path: Path) -> None:
@@ -173,32 +173,34 @@ class Heard:
         return [name for name, _ in self.log]
 
 
-def watch(path: Path, running: Manifest | None, heard: Heard, *, pause: bool = False) -> DriftWatch:
-    return DriftWatch(path, lambda: running, LIMITS, every_min=60, log=heard.tell, pause=heard.pause if pause else None)
+def watch(path: Path, running: Manifest | None, record: Heard, *, pause: bool = False) -> DriftWatch:
+    return DriftWatch(
+        path, lambda: running, LIMITS, every_min=60, log=record.tell, pause=record.pause if pause else None
+    )
 
 
 async def test_a_look_without_drift_is_one_line_of_the_log(tmp_path: Path) -> None:
-    heard = Heard()
-    looking = watch(steady(tmp_path), manifest(EVEN, DESK), heard, pause=True)
+    record = Heard()
+    looking = watch(steady(tmp_path), manifest(EVEN, DESK), record, pause=True)
     await looking.look()
-    measured = {"model": "v1", "decisions": 400, "features_psi_max": 0.0, "feature": "even", "action_psi": 0.0}
-    assert (heard.log, heard.pauses) == ([("drift_measured", measured)], [])
+    measurement = {"model": "v1", "decisions": 400, "features_psi_max": 0.0, "feature": "even", "action_psi": 0.0}
+    assert (record.log, record.pauses) == ([("drift_measured", measurement)], [])
     assert looking.last is not None
 
 
 async def test_drift_is_an_alarm_once_for_the_same_decisions_and_a_pause_once_a_model_and_day(tmp_path: Path) -> None:
-    heard = Heard()
+    record = Heard()
     path = journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200)
-    looking = watch(path, manifest(EVEN), heard, pause=True)
+    looking = watch(path, manifest(EVEN), record, pause=True)
     await looking.look()
     await looking.look()
-    assert heard.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing logged again
-    assert heard.log[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
-    assert heard.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
+    assert record.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing logged again
+    assert record.log[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
+    assert record.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
     journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200, day=1)
     await looking.look()
-    assert heard.names == ["drift_measured", "drift"] * 2
-    assert len(heard.pauses) == 2
+    assert record.names == ["drift_measured", "drift"] * 2
+    assert len(record.pauses) == 2
 
 
 async def test_a_restart_pauses_no_desk_again_that_a_person_resumed_that_day(tmp_path: Path) -> None:
@@ -214,35 +216,35 @@ async def test_a_restart_pauses_no_desk_again_that_a_person_resumed_that_day(tmp
                 "INSERT INTO events (id, time_ns, kind, payload, effects, hash) VALUES (?, ?, ?, ?, ?, ?)", values
             )
             file.commit()
-        heard = Heard()
-        await watch(path, manifest(EVEN), heard, pause=True).look()
-        assert heard.names == ["drift_measured", "drift"]
-        pauses.append(len(heard.pauses))
+        record = Heard()
+        await watch(path, manifest(EVEN), record, pause=True).look()
+        assert record.names == ["drift_measured", "drift"]
+        pauses.append(len(record.pauses))
     assert pauses == [1, 1, 0]  # for another day, for another version, for this one
 
 
 async def test_without_the_word_nothing_is_paused(tmp_path: Path) -> None:
-    heard = Heard()
-    await watch(journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200), manifest(EVEN), heard).look()
-    assert heard.names == ["drift_measured", "drift"]
+    record = Heard()
+    await watch(journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200), manifest(EVEN), record).look()
+    assert record.names == ["drift_measured", "drift"]
 
 
 async def test_a_model_without_a_reference_is_told_once(tmp_path: Path) -> None:
-    heard = Heard()
-    looking = watch(steady(tmp_path), manifest_of(strategy("option_scalper"), b"", ()), heard)
+    record = Heard()
+    looking = watch(steady(tmp_path), manifest_of(strategy("option_scalper"), b"", ()), record)
     await looking.look()
     await looking.look()
-    assert heard.names == ["drift_unmeasured"]
+    assert record.names == ["drift_unmeasured"]
 
 
 async def test_before_there_is_a_model_or_enough_of_it_nothing_is_said(tmp_path: Path) -> None:
-    heard = Heard()
-    await watch(steady(tmp_path, 99), manifest(EVEN), heard).look()
-    await watch(tmp_path / "nothing", None, heard).look()
-    assert heard.log == []
+    record = Heard()
+    await watch(steady(tmp_path, 99), manifest(EVEN), record).look()
+    await watch(tmp_path / "nothing", None, record).look()
+    assert record.log == []
 
 
 async def test_a_watch_that_never_looks_ends_at_once(tmp_path: Path) -> None:
-    heard = Heard()
-    await DriftWatch(tmp_path, lambda: None, LIMITS, every_min=0, log=heard.tell).run()
-    assert heard.log == []
+    record = Heard()
+    await DriftWatch(tmp_path, lambda: None, LIMITS, every_min=0, log=record.tell).run()
+    assert record.log == []

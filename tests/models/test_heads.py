@@ -31,7 +31,7 @@ def _toy() -> Iterator[None]:
         yield
 
 
-def opened(models_dir: Path, symbols: tuple[str, ...] = ()) -> OnnxPolicy:
+def open_policy(models_dir: Path, symbols: tuple[str, ...] = ()) -> OnnxPolicy:
     maker = strategy("toy_crowd", symbols)
     return OnnxPolicy.open(load(models_dir, maker, VERSION), maker, "cpu")
 
@@ -45,13 +45,13 @@ def refusal(models_dir: Path, policy: bytes, golden: Golden | None = None) -> tu
     maker = strategy("toy_crowd")
     put_row_model(models_dir, maker, policy, golden=golden or golden_of(maker, row_policy()))
     with pytest.raises(ModelError) as caught:
-        opened(models_dir)
+        open_policy(models_dir)
     return caught.value.check, caught.value.text
 
 
 @pytest.mark.parametrize("symbols", [(), ("ONE",), MANY])
 def test_an_answer_has_a_number_and_heads_for_each_symbol(tmp_path: Path, symbols: tuple[str, ...]) -> None:
-    policy = opened(put_row_model(tmp_path, strategy("toy_crowd")), symbols)
+    policy = open_policy(put_row_model(tmp_path, strategy("toy_crowd")), symbols)
     question = ask(len(symbols) or 5)
     event = policy.answer(question, 7)
     assert isinstance(event, PolicyAnswered)
@@ -64,7 +64,7 @@ def test_an_answer_has_a_number_and_heads_for_each_symbol(tmp_path: Path, symbol
 
 
 def test_heads_are_journaled_and_an_answer_without_any_keeps_its_bytes(tmp_path: Path) -> None:
-    event = opened(put_row_model(tmp_path, strategy("toy_crowd"))).answer(ask(5), 7)
+    event = open_policy(put_row_model(tmp_path, strategy("toy_crowd"))).answer(ask(5), 7)
     assert decode_event(encode_event(event)) == event
     plain = PolicyAnswered(7, 5, (0.5,), b"", "v1")
     assert encode_event(plain) == (
@@ -73,14 +73,14 @@ def test_heads_are_journaled_and_an_answer_without_any_keeps_its_bytes(tmp_path:
 
 
 def test_an_observation_of_other_symbols_is_a_failure(tmp_path: Path) -> None:
-    event = opened(put_row_model(tmp_path, strategy("toy_crowd"))).answer(ask(4), 7)
+    event = open_policy(put_row_model(tmp_path, strategy("toy_crowd"))).answer(ask(4), 7)
     assert isinstance(event, PolicyFailed)
     assert "observation of shape (4, 8), expected (5, 8)" in event.reason
 
 
 def test_a_head_that_is_not_finite_is_a_failure(tmp_path: Path) -> None:
     maker, divides = strategy("toy_crowd"), row_policy(divides=True)
-    policy = opened(put_row_model(tmp_path, maker, divides, golden=golden_of(maker, divides)))
+    policy = open_policy(put_row_model(tmp_path, maker, divides, golden=golden_of(maker, divides)))
     values = np.ones((5, 8), dtype="<f4")
     values[2, 4:6] = 0.0  # 0 / 0
     event = policy.answer(AskPolicy(5, 99, Observation(values.tobytes(), values.shape)), 7)
@@ -117,10 +117,10 @@ def test_golden_heads_must_be_those_of_the_manifest(tmp_path: Path) -> None:
 
 
 def test_golden_answers_and_the_contract_are_the_same_whatever_symbols_are_configured() -> None:
-    own, other = strategy("toy_crowd"), strategy("toy_crowd", MANY)
-    assert golden_observations(own)[3].data == golden_observations(other)[3].data
+    plain, other = strategy("toy_crowd"), strategy("toy_crowd", MANY)
+    assert golden_observations(plain)[3].data == golden_observations(other)[3].data
     assert golden_observations(other)[0].shape == (len(GOLDEN_SYMBOLS), 8)
-    assert contract_hash(own) == contract_hash(other)
+    assert contract_hash(plain) == contract_hash(other)
 
 
 def test_a_trial_runs_the_heads_and_times_an_answer_about_all_symbols(

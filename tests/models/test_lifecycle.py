@@ -40,7 +40,7 @@ def desk(tmp_path: Path, store: Path) -> Desk:
     return scalper_desk(tmp_path, store, bars=2)
 
 
-def played(desk: Desk, path: Path, play: Play, *, shadow: str = "", public_key: str = "") -> list[CandidateRefused]:
+def play_desk(desk: Desk, path: Path, play: Play, *, shadow: str = "", public_key: str = "") -> list[CandidateRefused]:
     """What was refused while the test played."""
 
     async def main() -> None:
@@ -64,13 +64,13 @@ def test_a_reload_makes_it_look_at_once_and_a_cancel_ends_it(desk: Desk, store: 
         task = asyncio.create_task(run.lifecycle.run())  # poll_s is 0: it looks when it begins, and when asked to
         await asyncio.sleep(0)
         name(store, "v1")
-        done = await run.submitter.submit(lambda now_ns: ReloadRequested(now_ns, "new model", "test"))
-        assert done.step.effects == ()
+        result = await run.submitter.submit(lambda now_ns: ReloadRequested(now_ns, "new model", "test"))
+        assert result.step.effects == ()
         await until(lambda: run.models.running.version == "v1")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    assert played(desk, tmp_path / "state", play) == []
+    assert play_desk(desk, tmp_path / "state", play) == []
 
 
 def test_what_was_refused_is_told_once_and_again_when_it_changed_or_a_person_asks(
@@ -98,11 +98,11 @@ def test_what_was_refused_is_told_once_and_again_when_it_changed_or_a_person_ask
 
     refusals: list[CandidateRefused] = []
 
-    async def counted(run: Running) -> None:
+    async def count_refusals(run: Running) -> None:
         run.observers.append(lambda event, _: refusals.append(event) if isinstance(event, CandidateRefused) else None)
         await play(run)
 
-    refused = played(desk, tmp_path / "state", counted)
+    refused = play_desk(desk, tmp_path / "state", count_refusals)
     assert [event.version for event in refused] == ["v1", "v1"]
     assert all("policy digest" in event.reason for event in refused)
 
@@ -120,7 +120,7 @@ def test_a_pointer_to_nothing_or_out_of_the_store_is_refused(
         await run.lifecycle.look()
         assert run.models.running.version == "v0"
 
-    (refused,) = played(desk, tmp_path / "state", play)
+    (refused,) = play_desk(desk, tmp_path / "state", play)
     assert check in refused.reason or "missing version" in refused.reason
     assert refused.reason.isprintable()
 
@@ -136,7 +136,7 @@ def test_without_a_candidate_there_is_none_and_nothing_is_told(desk: Desk, store
         await run.lifecycle.look()
         assert beside(run) == ""
 
-    assert played(desk, tmp_path / "state", play, shadow=CANDIDATE) == []
+    assert play_desk(desk, tmp_path / "state", play, shadow=CANDIDATE) == []
 
 
 def test_the_live_version_is_not_asked_twice_and_takes_its_place_back_when_it_no_longer_is(
@@ -149,7 +149,7 @@ def test_the_live_version_is_not_asked_twice_and_takes_its_place_back_when_it_no
         await run.lifecycle.look()
         assert (run.models.running.version, beside(run)) == ("v1", "v0")
 
-    assert played(desk, tmp_path / "state", play, shadow="v0") == []
+    assert play_desk(desk, tmp_path / "state", play, shadow="v0") == []
 
 
 def test_a_candidate_that_was_switched_off_stays_off_until_it_changes(desk: Desk, store: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_candidate_that_was_switched_off_stays_off_until_it_changes(desk: Desk
         await run.lifecycle.look()
         assert beside(run) == ""
 
-    (refused,) = played(desk, tmp_path / "state", play, shadow="v1")
+    (refused,) = play_desk(desk, tmp_path / "state", play, shadow="v1")
     assert (refused.version, refused.reason) == ("v1", "switched off")
 
 
@@ -169,7 +169,7 @@ def test_a_shadow_that_is_named_and_is_not_there_is_told(desk: Desk, store: Path
         await run.lifecycle.look()
         assert beside(run) == ""
 
-    (refused,) = played(desk, tmp_path / "state", play, shadow="v9")
+    (refused,) = play_desk(desk, tmp_path / "state", play, shadow="v9")
     assert refused.version == "v9"
 
 
@@ -184,7 +184,7 @@ def test_with_a_public_key_only_a_signed_version_answers(desk: Desk, store: Path
         await run.lifecycle.look()
         assert run.models.running.version == "v1"
 
-    (refused,) = played(desk, tmp_path / "state", play, public_key=public)
+    (refused,) = play_desk(desk, tmp_path / "state", play, public_key=public)
     assert refused.reason.startswith("model refused, signature")
     assert len(base64.b64decode(public)) == 32
 
@@ -199,7 +199,7 @@ def test_a_version_that_was_replaced_under_its_name_counts_as_new(tmp_path: Path
         await run.lifecycle.look()
         assert run.models.running.manifest.promoted
 
-    assert played(desk, tmp_path / "state", play) == []
+    assert play_desk(desk, tmp_path / "state", play) == []
     (event,) = events(tmp_path / "state", "ModelPromoted")
     assert (event.previous, event.version, event.promoted) == ("v0", "v0", True)
 
@@ -217,7 +217,7 @@ def test_the_newest_name_wins_when_it_changes_while_a_version_is_verified(
         await looking
         assert run.models.running.version == "v2"
 
-    assert played(desk, tmp_path / "state", play) == []
+    assert play_desk(desk, tmp_path / "state", play) == []
     assert [event.version for event in events(tmp_path / "state", "ModelPromoted")][-1] == "v2"
 
 
@@ -230,7 +230,7 @@ def test_a_version_that_vanishes_is_refused_and_the_running_one_goes_on(
         await run.lifecycle.look()
         assert run.models.running.version == "v0"
 
-    (refused,) = played(desk, tmp_path / "state", play)
+    (refused,) = play_desk(desk, tmp_path / "state", play)
     assert "missing file" in refused.reason
 
 
@@ -249,7 +249,7 @@ def test_a_version_answers_once_the_last_file_that_its_manifest_names_is_there(
         await run.lifecycle.look()
         assert run.models.running.version == "v2"
 
-    (refused,) = played(desk, tmp_path / "state", play)
+    (refused,) = play_desk(desk, tmp_path / "state", play)
     assert "missing file" in refused.reason
 
 
@@ -272,7 +272,7 @@ def test_with_real_money_no_unpromoted_version_takes_a_promoted_ones_place(tmp_p
         await run.lifecycle.look()
         assert run.models.running.version == "better"
 
-    (refused,) = played(desk, tmp_path / "state", play)
+    (refused,) = play_desk(desk, tmp_path / "state", play)
     assert (refused.version, refused.reason.split(":")[0]) == ("bad", "model refused, not promoted")
 
 
@@ -282,25 +282,25 @@ def test_a_version_that_waits_for_a_busy_engine_answers_before_the_one_that_was_
     """The engine stands still (its disk does) for longer than a command waits, and the pointer moves on meanwhile."""
     publish(store, "v2", 2)
     monkeypatch.setattr(Submitter.submit, "__defaults__", (0.05,))
-    held: list[Event] = []
+    queue: list[Event] = []
 
     async def play(run: Running) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(run.submitter, "_put", held.append)
+            patch.setattr(run.submitter, "_put", queue.append)
             name(store, "v1")
             looking = asyncio.create_task(run.lifecycle.look())
-            await until(lambda: len(held) == 1)
+            await until(lambda: len(queue) == 1)
             name(store, "v2")
             await asyncio.wait([looking], timeout=0.2)
             patch.setattr(run.submitter, "_put", run.intake.put)
             if looking.done():
                 await run.lifecycle.look()
-        run.intake.put(held[0])
+        run.intake.put(queue[0])
         async with asyncio.timeout(180):
             await run.quiet()
             await looking
             await run.lifecycle.look()
         assert run.models.running.version == "v2"
 
-    assert played(desk, tmp_path / "state", play) == []
+    assert play_desk(desk, tmp_path / "state", play) == []
     assert [event.version for event in events(tmp_path / "state", "ModelPromoted")] == ["v1", "v2"]

@@ -159,16 +159,16 @@ def test_a_store_without_an_active_version_names_the_newest_that_fits_and_what_i
     (shelf / "current").unlink()
     shutil.copytree(folder, shelf / "v2")
     manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-    for version, changed in (("v1", {"metrics": {"test": {"trades": 0}}}), ("v2", {"contract_hash": "another"})):
-        (shelf / version / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": version} | changed))
+    for version, fields in (("v1", {"metrics": {"test": {"trades": 0}}}), ("v2", {"contract_hash": "another"})):
+        (shelf / version / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": version} | fields))
     where = f"--strategy {scalper.spec.name} --models-dir {shelf.parent}"
     never = "it never traded in its test"
     assert refusal(folder, scalper)[1].partition("so type: ")[2] == (
         f'rltraderctl models activate v1 {where} --allow-passive --reason "..."; {never} (others: v2)'
     )
     shutil.rmtree(shelf / "v1")
-    said = f"and none passes the checks for this desk yet, so type: rltraderctl models check v2 {where}"
-    assert refusal(folder, scalper)[1].endswith(said)
+    advice = f"and none passes the checks for this desk yet, so type: rltraderctl models check v2 {where}"
+    assert refusal(folder, scalper)[1].endswith(advice)
 
 
 def test_the_command_to_type_names_the_file_of_a_strategy_that_is_known_by_its_file_alone(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_the_command_to_type_names_the_file_of_a_strategy_that_is_known_by_its_f
     (tmp_path / "store" / "toy_of_a_file" / "v1").mkdir(parents=True)
     (tmp_path / "store" / "toy_of_a_file" / "v1" / "manifest.json").touch()
     with forgotten_again():
-        made = registered(add(str(file)))
+        maker = registered(add(str(file)))
         with pytest.raises(ModelError) as caught:
-            load(tmp_path / "store", made)
+            load(tmp_path / "store", maker)
         printed = activation(tmp_path / "store" / "toy_of_a_file" / "v1", "toy_of_a_file")
     for command in (str(caught.value).partition("so type: ")[2], printed):
         words = shlex.split(command)
@@ -471,8 +471,8 @@ def test_with_a_public_key_only_its_own_signature_over_these_bytes_is_good(
     manifest.write_bytes(manifest.read_bytes() + b"\n")  # the same content in other bytes
     assert refused() == "signature"
     load(store, scalper)  # without a key nobody is asked
-    for broken in (b"", b"no base64!", b"AAAA", b"A" * 1000):
-        (folder / SIGNATURE_FILE).write_bytes(broken)
+    for signature in (b"", b"no base64!", b"AAAA", b"A" * 1000):
+        (folder / SIGNATURE_FILE).write_bytes(signature)
         assert refused() == "signature"
     assert refused("AAAA") == "signature"
 

@@ -233,10 +233,10 @@ def test_a_golden_row_of_another_length_is_refused() -> None:
 def test_another_golden_observation_is_refused_with_its_number_and_both_values() -> None:
     model = plain()
     golden = model.manifest.golden
-    changed = np.frombuffer(golden.observations[2], dtype="<f4").copy()
-    expected = float(changed[100])
-    changed[100] += 3e-6
-    observations = (*golden.observations[:2], changed.tobytes(), *golden.observations[3:])
+    row = np.frombuffer(golden.observations[2], dtype="<f4").copy()
+    expected = float(row[100])
+    row[100] += 3e-6
+    observations = (*golden.observations[:2], row.tobytes(), *golden.observations[3:])
     check, text = refusal(with_golden(model, Golden(observations, golden.logits)))
     assert check == "golden input"
     assert "golden input 2 differs" in text
@@ -246,8 +246,10 @@ def test_another_golden_observation_is_refused_with_its_number_and_both_values()
 def test_a_golden_observation_that_is_cut_or_missing_is_refused() -> None:
     model = plain()
     golden = model.manifest.golden
-    cut = (golden.observations[0][:-4], *golden.observations[1:])
-    assert "golden input 0 has 1836 bytes, expected 1840" in refusal(with_golden(model, Golden(cut, golden.logits)))[1]
+    inputs = (golden.observations[0][:-4], *golden.observations[1:])
+    assert (
+        "golden input 0 has 1836 bytes, expected 1840" in refusal(with_golden(model, Golden(inputs, golden.logits)))[1]
+    )
     fewer = Golden(golden.observations[:-1], golden.logits[:-1])
     assert "there are 6, expected 7" in refusal(with_golden(model, fewer))[1]
     assert refusal(with_golden(model, Golden(golden.observations, golden.logits[:-1])))[0] == "golden output"
@@ -350,8 +352,10 @@ class Remembering(OptionScalper):
     spec = msgspec.structs.replace(SPEC, recurrent_shape=(MEMORY,))
 
     def observe(self, state: Any, bars: Any, view: View) -> tuple[Any, Observation | None]:
-        state, seen = super().observe(state, bars, view)
-        return state, None if seen is None else Observation(seen.data, seen.shape, bytes(4 * MEMORY))
+        state, observation = super().observe(state, bars, view)
+        return state, None if observation is None else Observation(
+            observation.data, observation.shape, bytes(4 * MEMORY)
+        )
 
 
 def recurrent_graph() -> bytes:
@@ -449,8 +453,8 @@ def test_a_gpu_answers_each_observation_and_carries_what_was_seen() -> None:
 def test_without_a_hidden_state_a_policy_with_a_memory_starts_from_zeros() -> None:
     runtime = remembering()
     runtime.answer(ask(GOLDEN[1].array(), np.ones(MEMORY, dtype="<f4").tobytes()), 7)
-    begun, explicit = (runtime.answer(ask(GOLDEN[0].array(), hidden), 7) for hidden in (b"", bytes(4 * MEMORY)))
-    assert begun == explicit
+    implicit, explicit = (runtime.answer(ask(GOLDEN[0].array(), hidden), 7) for hidden in (b"", bytes(4 * MEMORY)))
+    assert implicit == explicit
 
 
 @pytest.mark.parametrize(
@@ -476,8 +480,8 @@ def test_a_policy_that_remembers_something_else_than_its_manifest_says_is_refuse
 def test_a_hidden_state_that_is_cut_or_not_finite_fails() -> None:
     runtime = remembering()
     assert "hidden state of 12 bytes, expected 16" in failed(runtime, ask(np.zeros(SHAPE), bytes(12)))
-    broken = np.full(MEMORY, np.nan, dtype="<f4").tobytes()
-    assert "hidden state holds NaN" in failed(runtime, ask(np.zeros(SHAPE), broken))
+    bad_state = np.full(MEMORY, np.nan, dtype="<f4").tobytes()
+    assert "hidden state holds NaN" in failed(runtime, ask(np.zeros(SHAPE), bad_state))
 
 
 def test_a_graph_without_a_hidden_state_is_refused_for_a_strategy_that_has_one() -> None:
@@ -515,7 +519,7 @@ def acting(scale: float) -> LoadedModel:
     policy = graph(nodes, {"observation": ("batch", *SHAPE)}, {"actions": ("batch", 6)}, constants)
     return loaded(
         policy,
-        lambda seen: (scale * np.tanh(seen.array().reshape(-1).astype(np.float64) @ matrix)).tolist(),
+        lambda observation: (scale * np.tanh(observation.array().reshape(-1).astype(np.float64) @ matrix)).tolist(),
         strategy=Acting(),
     )
 
@@ -534,7 +538,7 @@ def test_an_action_beyond_one_fails_and_is_no_golden_answer() -> None:
 
 
 def test_a_policy_of_logits_is_refused_where_actions_are_expected() -> None:
-    model = loaded(mlp(LAYERS), lambda seen: forward(LAYERS, seen.array()), strategy=Acting())
+    model = loaded(mlp(LAYERS), lambda observation: forward(LAYERS, observation.array()), strategy=Acting())
     assert refusal(model, Acting())[0] == "graph outputs"
 
 
@@ -554,8 +558,8 @@ def test_a_failure_that_a_graph_s_own_names_reach_into_is_one_printable_line() -
         {"matrix": np.zeros((460, 6), np.float32), "table": np.zeros((1000, 6), np.float32)},
     )
     policy = opened(loaded(data, lambda _: [0.0] * 6))
-    seen = Observation(np.full(SHAPE, 5000.0, "<f4").tobytes(), SHAPE)
-    failed = policy.answer(AskPolicy(1, 9, seen), 7)
+    observation = Observation(np.full(SHAPE, 5000.0, "<f4").tobytes(), SHAPE)
+    failed = policy.answer(AskPolicy(1, 9, observation), 7)
     assert isinstance(failed, PolicyFailed)
     assert "Gather" in failed.reason
     assert failed.reason.isprintable()

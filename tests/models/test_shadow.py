@@ -68,10 +68,10 @@ class InTurn:
         self._script, self._actions, self._every_ns = script, actions, every_ns
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
-        chosen = self._script[now_ns // self._every_ns % len(self._script)]
-        if chosen == FAILS:
+        choice = self._script[now_ns // self._every_ns % len(self._script)]
+        if choice == FAILS:
             return PolicyFailed(now_ns, question.decision, "planted")
-        logits = tuple(8.0 * (place == chosen) for place in range(self._actions))
+        logits = tuple(8.0 * (place == choice) for place in range(self._actions))
         return PolicyAnswered(now_ns, question.decision, logits, question.observation.hidden, "candidate")
 
 
@@ -96,8 +96,8 @@ class OnTape:
     def run(self, path: Path, policy: Policy, shadow: Any = None) -> Path:
         replay: Any = self.desk.replay
         replay.policy = policy
-        ended = self.desk.run(path, shadow=shadow)
-        assert ended.failure is None
+        outcome = self.desk.run(path, shadow=shadow)
+        assert outcome.failure is None
         return path
 
 
@@ -183,13 +183,13 @@ class Commanded:
 
     def __init__(self, tape: EventSource, commands: dict[int, Callable[[int], Event]]) -> None:
         self._tape, self._commands, self._count = tape, commands, 0
-        self._held: Event | None = None
+        self._event: Event | None = None
 
     def poll(self) -> Event | None:
-        event, self._held = self._held or self._tape.poll(), None
+        event, self._event = self._event or self._tape.poll(), None
         self._count += 1
         if event is not None and (command := self._commands.pop(self._count, None)) is not None:
-            self._held = event
+            self._event = event
             return command(event.time_ns)
         return event
 
@@ -229,7 +229,7 @@ def test_a_crash_in_the_middle_of_a_session_changes_no_result(tmp_path: Path) ->
     assert isinstance(stage, OnTape)
     whole = compared(stage.run(tmp_path / "whole", stage.policy, Beside(stage.other)))
     crashed(stage.desk, tmp_path / "state", 700, shadow=Beside(stage.other))
-    begun = records(tmp_path / "state", "events", "id")
-    assert begun[-1]["kind"] != "SessionEnded"
-    assert any(row["kind"] == "ShadowAnswered" for row in begun)
+    rows = records(tmp_path / "state", "events", "id")
+    assert rows[-1]["kind"] != "SessionEnded"
+    assert any(row["kind"] == "ShadowAnswered" for row in rows)
     assert compared(stage.run(tmp_path / "state", stage.policy, Beside(stage.other))) == whole

@@ -73,7 +73,7 @@ def minute(d: Desk, number: int, live_action: int, action: int, *quotes: Any, sp
     return effects
 
 
-def closed(d: Desk | DailyDesk) -> None:
+def close_session(d: Desk | DailyDesk) -> None:
     d.put(SessionEnded(MONDAY.close_ns, MONDAY.date))
 
 
@@ -85,11 +85,11 @@ def test_at_a_real_broker_both_copies_fill_at_the_quotes_and_never_as_the_broker
     minute(d, 2, EXIT, EXIT, quote(CALL, "2.50", "2.54"), quote(PUT))
     for number in range(3, 6):  # the exit is repriced down to the bid
         d.bar(number, quotes=(quote(CALL, "2.50", "2.54"), quote(PUT)))
-    closed(d)
+    close_session(d)
     # 250.00 - 202.00, less 0.04685 up to 0.05, less 0.04685 + 0.00279 + 0.0000278 x 250 up to 0.06
-    both = compared(shadow)
-    assert both.live == both.candidate == (Decimal("47.89"), 2, 0)
-    assert (both.answered, both.failed) == (3, 0)
+    comparison = compared(shadow)
+    assert comparison.live == comparison.candidate == (Decimal("47.89"), 2, 0)
+    assert (comparison.answered, comparison.failed) == (3, 0)
     assert d.held == {CALL: 1}  # the running desk's own order to leave has no answer of its broker yet
 
 
@@ -99,10 +99,10 @@ def test_a_candidate_of_a_real_desk_begins_with_what_the_account_holds() -> None
     d.fill(order, 1, "2.00")
     minute(d, 1, HOLD, EXIT)
     d.bar(2)
-    closed(d)
-    both = compared(shadow)
-    assert both.live == NOTHING  # the session ends with what it began with, at the same quotes
-    assert both.candidate == (Decimal("-2.06"), 1, 0)  # sold at 1.98, marked at 2.00 before; fee 0.05515 up
+    close_session(d)
+    comparison = compared(shadow)
+    assert comparison.live == NOTHING  # the session ends with what it began with, at the same quotes
+    assert comparison.candidate == (Decimal("-2.06"), 1, 0)  # sold at 1.98, marked at 2.00 before; fee 0.05515 up
 
 
 def test_an_answer_at_which_the_strategy_raises_counts_as_a_failed_one() -> None:
@@ -112,8 +112,8 @@ def test_an_answer_at_which_the_strategy_raises_counts_as_a_failed_one() -> None
     d.answer(KEEP, KEEP, KEEP)
     candidate(d, (99.0, KEEP, KEEP))
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
-    both = shadow.sessions[TUESDAY.date]
-    assert (both.answered, both.failed, both.candidate.fills) == (0, 1, 0)
+    comparison = shadow.sessions[TUESDAY.date]
+    assert (comparison.answered, comparison.failed, comparison.candidate.fills) == (0, 1, 0)
 
 
 def test_a_daily_desk_at_a_real_broker_buys_and_sells_at_the_quotes() -> None:
@@ -125,9 +125,9 @@ def test_a_daily_desk_at_a_real_broker_buys_and_sells_at_the_quotes() -> None:
     d.quotes(1, **dict.fromkeys(SYMBOLS, "100"))
     d.quotes(2, **dict.fromkeys(SYMBOLS, "104"))
     d.end(**dict.fromkeys(SYMBOLS, 104.0))
-    both = compared(shadow)
-    assert both.live == NOTHING
-    assert (both.candidate.gained, both.candidate.fills) == (
+    comparison = compared(shadow)
+    assert comparison.live == NOTHING
+    assert (comparison.candidate.gained, comparison.candidate.fills) == (
         Decimal("38.99"),
         1,
     )  # 10 x 4.00, less 0.1 % of 1,000 and a cent by the day
@@ -138,7 +138,7 @@ def test_a_question_to_another_model_alone_parts_nothing_and_counts_no_session()
     d.bar(0)
     d.answer(BUY_CALL)
     d.put(ShadowAnswered(d.state.now_ns, d.state.decision, logits(HOLD), b"", "v3"))
-    closed(d)
+    close_session(d)
     assert shadow.sessions == {}
 
 
@@ -149,7 +149,7 @@ def test_a_panic_ends_the_copies_with_what_they_came_to() -> None:
     minute(d, 2, HOLD, HOLD)
     d.put(PanicNoticed(d.state.now_ns, "a test"))
     d.bar(3, quotes=(quote(CALL, "9.00", "9.04"), quote(PUT)))
-    closed(d)
+    close_session(d)
     assert compared(shadow).candidate == (Decimal("-2.05"), 1, 0)  # bought at 2.02 with a fee of 0.05, marked at 2.00
 
 
@@ -182,14 +182,14 @@ def test_a_contract_that_the_candidate_alone_holds_is_priced_at_its_neighbour_s_
     minute(d, 3, HOLD, HOLD, neighbour(4), spot=503.0)
     minute(d, 4, HOLD, HOLD, neighbour(5, 503.4), spot=503.4)  # above the limit of the sale
     assert CALL not in d.state.quotes
-    closed(d)
+    close_session(d)
     value = black_scholes_call(503.4, 500.0, years_after(5), 0.25)
     bid = math.floor((value - 0.004 * value) * 100) / 100
     fee = math.ceil((0.04685 + 0.00279 + 0.0000278 * bid * 100) * 100) / 100
-    both = compared(shadow)
-    assert float(both.candidate.gained) == pytest.approx(bid * 100 - fee - 202.05)
-    assert (both.candidate.fills, both.candidate.modelled) == (2, 3)
-    assert both.live == NOTHING
+    comparison = compared(shadow)
+    assert float(comparison.candidate.gained) == pytest.approx(bid * 100 - fee - 202.05)
+    assert (comparison.candidate.fills, comparison.candidate.modelled) == (2, 3)
+    assert comparison.live == NOTHING
 
 
 def question(spot: float, *quotes: Any) -> Any:

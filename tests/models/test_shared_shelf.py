@@ -70,10 +70,10 @@ def as_trainer(command: str, folder: Path) -> int:
     os.seteuid(0)
     try:
         users = [f"--reuid={TRAINER}", f"--regid={GROUP}", "--clear-groups"]
-        done = subprocess.run(["setpriv", *users, "sh", "-ec", command], cwd=folder, check=False, capture_output=True)
+        result = subprocess.run(["setpriv", *users, "sh", "-ec", command], cwd=folder, check=False, capture_output=True)
     finally:
         os.seteuid(DESK)
-    return done.returncode
+    return result.returncode
 
 
 def published(shelf: Path, version: str, graph: bytes = GRAPH) -> None:
@@ -94,12 +94,12 @@ def test_the_trainer_cannot_put_a_shelf_of_its_own_in_the_place_of_the_real_one(
     assert as_trainer("mkdir evil", shelf) == 0  # in the shelf it may add
 
 
-@pytest.mark.parametrize("made", ["echo evil > current", "ln -s v1/manifest.json current", "mkdir -p current/x"])
+@pytest.mark.parametrize("command", ["echo evil > current", "ln -s v1/manifest.json current", "mkdir -p current/x"])
 def test_a_current_that_the_trainer_made_names_nothing_and_the_desk_s_own_takes_its_place(
-    shelf: Path, made: str
+    shelf: Path, command: str
 ) -> None:
     published(shelf, "v1")
-    assert as_trainer(made, shelf) == 0
+    assert as_trainer(command, shelf) == 0
     assert pointer_text(shelf, CURRENT) == ""
     with pytest.raises(ModelError, match="owner"):
         version_of_pointer(shelf, CURRENT)
@@ -108,12 +108,12 @@ def test_a_current_that_the_trainer_made_names_nothing_and_the_desk_s_own_takes_
     assert as_trainer("echo evil > current || mv current gone", shelf) != 0
 
 
-@pytest.mark.parametrize("made", ["umask 077; echo '{}' > promotions.jsonl", "mkdir -p promotions.jsonl/x"])
-def test_a_history_that_the_trainer_made_first_keeps_no_rollback_back(shelf: Path, made: str) -> None:
+@pytest.mark.parametrize("command", ["umask 077; echo '{}' > promotions.jsonl", "mkdir -p promotions.jsonl/x"])
+def test_a_history_that_the_trainer_made_first_keeps_no_rollback_back(shelf: Path, command: str) -> None:
     published(shelf, "v1")
     published(shelf, "v2")
     parts = " ".join(f".current.{os.getpid()}.part/x" for _ in range(1))
-    assert as_trainer(f"{made}; mkdir -p {parts}", shelf) == 0
+    assert as_trainer(f"{command}; mkdir -p {parts}", shelf) == 0
     name(shelf, "v1")
     name(shelf, "v2")
     name(shelf, former_version(shelf), rollback=True)
@@ -148,22 +148,22 @@ def test_a_version_that_was_swapped_after_it_was_judged_is_not_named(shelf: Path
     published(shelf, "v1")
     published(shelf, "v2")
     name(shelf, "v1")
-    judged = digest_of(shelf, "v2")
+    digest = digest_of(shelf, "v2")
     assert as_trainer("mv v2 judged", shelf) == 0
     published(shelf, "v2", b"evil")
     with pytest.raises(ModelError, match="judged version"):
-        point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=judged)
+        point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=digest)
     assert (version_of_pointer(shelf, CURRENT), [change.after for change in changes(shelf)]) == ("v1", ["v1"])
     assert as_trainer("mv v2 evil; mv judged v2", shelf) == 0
-    point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=judged)
-    assert (version_of_pointer(shelf, CURRENT), changes(shelf)[-1].digest) == ("v2", judged)
+    point(shelf, CURRENT, "v2", author="ladder", why="a test", now_ns=1, judged_digest=digest)
+    assert (version_of_pointer(shelf, CURRENT), changes(shelf)[-1].digest) == ("v2", digest)
     assert as_trainer("mv v2 judged; mv evil v2", shelf) == 0  # after the pointer moved
     with pytest.raises(ModelError, match="promoted version"):
         load(shelf.parent, strategy(NAME))
 
 
 @pytest.mark.parametrize(
-    "made",
+    "command",
     [
         """echo '{"frozen":"by me","held":{"v1":"by me"}}' > holds.json""",
         "echo '{' > holds.json; chmod 600 holds.json",
@@ -171,9 +171,9 @@ def test_a_version_that_was_swapped_after_it_was_judged_is_not_named(shelf: Path
         "ln -s v1/manifest.json holds.json",
     ],
 )
-def test_holds_that_the_trainer_made_hold_nothing_and_a_person_s_take_their_place(shelf: Path, made: str) -> None:
+def test_holds_that_the_trainer_made_hold_nothing_and_a_person_s_take_their_place(shelf: Path, command: str) -> None:
     published(shelf, "v1")
-    assert as_trainer(made, shelf) == 0
+    assert as_trainer(command, shelf) == 0
     assert holds_of(shelf) == HoldReasons()
     assert former_holds(shelf) == HoldReasons()
     write_holds(shelf, HoldReasons(frozen="a quiet week"))
@@ -188,14 +188,14 @@ def test_who_holds_the_shelf_s_lock_for_ever_keeps_no_change_back(
     published(shelf, "v1")
     monkeypatch.setattr(pointer, "LOCK_S", 0.1)
     holder = subprocess.Popen(["flock", str(shelf), "sh", "-c", "echo held; exec sleep 30"], stdout=subprocess.PIPE)
-    request.addfinalizer(_ended(holder))
+    request.addfinalizer(_finalizer(holder))
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     name(shelf, "v1")
     assert version_of_pointer(shelf, CURRENT) == "v1"
 
 
-def _ended(process: subprocess.Popen[bytes]) -> Callable[[], None]:
+def _finalizer(process: subprocess.Popen[bytes]) -> Callable[[], None]:
     def end() -> None:
         with process:  # closes its pipe too
             process.kill()

@@ -34,7 +34,7 @@ def test_the_newest_card_of_a_version_that_is_none_of_the_known_comes_next(store
 
 
 def test_a_version_that_the_journal_has_forgotten_is_not_proposed_for_ever(store: Path) -> None:
-    judged = tuple(f"v{number}" for number in range(1, JUDGED_MAX + 1))
-    assert newest_with_card(store, SHELF, judged[1:], ()) == "v1"
-    assert newest_with_card(store, SHELF, judged, ()) == ""  # v0 was judged before all of these
-    assert newest_with_card(store, SHELF, judged[:-1] + ("gone",), ()) == judged[-1]
+    versions = tuple(f"v{number}" for number in range(1, JUDGED_MAX + 1))
+    assert newest_with_card(store, SHELF, versions[1:], ()) == "v1"
+    assert newest_with_card(store, SHELF, versions, ()) == ""  # v0 was judged before all of these
+    assert newest_with_card(store, SHELF, versions[:-1] + ("gone",), ()) == versions[-1]

@@ -57,14 +57,14 @@ def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: Lad
     tape = write_tape(tmp_path / "tape.csv", tape_rows(11, 40))
     desk = Desk(tape, paths__models_dir=store, policy__version=CURRENT)
 
-    async def played() -> None:
+    async def run_play() -> None:
         async with running(desk, tmp_path / "state") as run:
             climb = Climb(run, climber_of(run, store, rules))
             for _ in range(3):  # until the strategy is warm
                 await climb.session()
             await play(climb)
 
-    asyncio.run(played())
+    asyncio.run(run_play())
     assert verified(tmp_path / "state").difference == ""
     return events(tmp_path / "state", "LadderMoved")
 
@@ -79,7 +79,7 @@ UP = ["canary_10", "canary_25", "canary_50", "canary_100", "champion"]
 
 
 def test_a_challenger_climbs_from_its_card_to_the_champion(tmp_path: Path) -> None:
-    store, seen = tmp_path / "store", []
+    store, history = tmp_path / "store", []
 
     async def play(climb: Climb) -> None:
         await climb.session()
@@ -87,12 +87,14 @@ def test_a_challenger_climbs_from_its_card_to_the_champion(tmp_path: Path) -> No
         with_card(store, CARD)
         await climb.settle()
         for _ in range(6):
-            seen.append((climb.step, pointer_text(store / "option_scalper", CURRENT), climb.run.models.running.version))
+            history.append(
+                (climb.step, pointer_text(store / "option_scalper", CURRENT), climb.run.models.running.version)
+            )
             await climb.session()
-        seen.append((climb.step, pointer_text(store / "option_scalper", CURRENT), climb.run.models.running.version))
+        history.append((climb.step, pointer_text(store / "option_scalper", CURRENT), climb.run.models.running.version))
 
     moves = climbed(tmp_path, play)
-    assert seen == [
+    assert history == [
         ("v2 shadow", "v1", "v1"),
         ("v2 canary_10", "v2", "v2"),
         ("v2 canary_25", "v2", "v2"),
@@ -125,12 +127,12 @@ def test_a_challenger_climbs_from_its_card_to_the_champion(tmp_path: Path) -> No
 class Broken(Shadow):
     """A shadow with a fault in its first session."""
 
-    left: ClassVar[int] = 1
+    faults_left: ClassVar[int] = 1
 
     def observe(self, machine: Machine, event: Event, step: Step) -> None:
         super().observe(machine, event, step)
-        if isinstance(event, ShadowAnswered) and Broken.left:
-            Broken.left -= 1
+        if isinstance(event, ShadowAnswered) and Broken.faults_left:
+            Broken.faults_left -= 1
             raise RuntimeError("planted")
 
 
@@ -308,8 +310,8 @@ def lose(climb: Climb, amount: Decimal) -> None:
     state = climb.run.submitter.state
     book, ladder = state.book, state.ladder
     assert isinstance(ladder, LadderState)
-    left = {name: getattr(book, name) - amount for name in ("cash", "equity", "realized")}
-    climb.climber._check_drawdown(msgspec.structs.replace(book, **left), ladder)
+    figures = {name: getattr(book, name) - amount for name in ("cash", "equity", "realized")}
+    climb.climber._check_drawdown(msgspec.structs.replace(book, **figures), ladder)
 
 
 def test_a_withdrawal_is_no_loss_of_a_canary_and_what_is_left_is_its_capital(tmp_path: Path) -> None:
@@ -327,11 +329,11 @@ def test_a_withdrawal_is_no_loss_of_a_canary_and_what_is_left_is_its_capital(tmp
         climb.run.intake.put(ClockTicked(state.now_ns + 1))
         await climb.settle()
         assert climb.step == "v2 canary_10"
-        left = climb.run.submitter.state.book.equity
-        lose(climb, left * Decimal("0.04"))
+        equity = climb.run.submitter.state.book.equity
+        lose(climb, equity * Decimal("0.04"))
         await climb.settle()
         assert climb.step == "v2 canary_10"
-        lose(climb, left * Decimal("0.07"))
+        lose(climb, equity * Decimal("0.07"))
         await climb.settle()
         assert climb.step == "v2 rolled_back"
 
@@ -500,12 +502,12 @@ class Swapping(Climber):
 
 def test_a_version_that_was_swapped_after_its_card_and_shadow_were_judged_never_answers(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    seen = []
+    digests = []
 
     async def play(climb: Climb) -> None:
         climb.climber = climber_of(climb.run, store, RULES, kind=Swapping)
-        judged = with_card(store, CARD) / MANIFEST_FILE
-        seen.append(sha256(judged.read_bytes()).hexdigest())
+        manifest = with_card(store, CARD) / MANIFEST_FILE
+        digests.append(sha256(manifest.read_bytes()).hexdigest())
         await climb.settle()
         assert climb.step == "v2 shadow"
         for _ in range(3):
@@ -519,7 +521,7 @@ def test_a_version_that_was_swapped_after_its_card_and_shadow_were_judged_never_
         ("canary_10", "shadow_passed"),
         ("refused", "version_changed"),
     ]
-    assert {move.manifest for move in moves} == set(seen)
+    assert {move.manifest for move in moves} == set(digests)
     assert moves[-1].share == 1.0
     assert alarms(tmp_path / "state").count("ladder_refused") == 1
     assert [event.version for event in events(tmp_path / "state", "ModelPromoted")] == []
@@ -646,7 +648,7 @@ def test_a_canary_that_fell_gives_way_or_an_alarm_says_that_it_answers_on(
 
 
 @pytest.mark.parametrize(
-    ("chosen", "when"),
+    ("version", "when"),
     [
         ("good", "in its shadow"),
         ("good", "before it is named"),
@@ -654,7 +656,7 @@ def test_a_canary_that_fell_gives_way_or_an_alarm_says_that_it_answers_on(
         ("v1", "after it is named"),  # the champion: the canary is taken out before it answered
     ],
 )
-def test_what_a_person_lets_answer_stays_whatever_a_challenger_does(tmp_path: Path, when: str, chosen: str) -> None:
+def test_what_a_person_lets_answer_stays_whatever_a_challenger_does(tmp_path: Path, when: str, version: str) -> None:
     store = tmp_path / "store"
 
     async def play(climb: Climb) -> None:
@@ -666,10 +668,10 @@ def test_what_a_person_lets_answer_stays_whatever_a_challenger_does(tmp_path: Pa
         if when == "after it is named":
             await climb.climber.look()
             assert pointer_text(store / "option_scalper", CURRENT) == "v2"
-        name(store, chosen)
+        name(store, version)
         for _ in range(2):
             await climb.session()
-        assert climb.run.models.running.version == chosen
+        assert climb.run.models.running.version == version
 
     moves = climbed(tmp_path, play)
     assert moves[-1].share == 1.0
@@ -829,9 +831,9 @@ def test_a_canary_of_another_journal_does_not_trade_the_full_size(
     assert alarms(other).count("ladder_rolled_back") == (sessions < 6)
 
 
-@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("is_lost", [False, True])
 def test_a_champion_that_climbed_stays_although_another_challenger_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
 ) -> None:
     monkeypatch.setattr(climber, "BROKER_MODES", ("replay",))
     store = tmp_path / "store"
@@ -842,7 +844,7 @@ def test_a_champion_that_climbed_stays_although_another_challenger_waits(
         for _ in range(4):
             await climb.session()
         assert climb.step == "v2 canary_100"
-        if lost:
+        if is_lost:
             (store / "option_scalper" / CURRENT).unlink()
         with_card(store, msgspec.structs.replace(CARD, version="v3", parent="v2"), seed=3)
         await climb.session()
@@ -906,5 +908,5 @@ def test_drift_a_hold_and_a_hand_take_a_challenger_off_the_ladder(tmp_path: Path
         assert [event for event, _ in climb.run.log].count("ladder_held") == 1
 
     moves = climbed(tmp_path, play)
-    left = [(one.version, one.reason) for one in moves if one.to_step != one.from_step and one.to_step in OUT]
-    assert left == [("v2", "canary_drift"), ("v3", "held_back"), ("v4", "by_hand")]
+    exits = [(one.version, one.reason) for one in moves if one.to_step != one.from_step and one.to_step in OUT]
+    assert exits == [("v2", "canary_drift"), ("v3", "held_back"), ("v4", "by_hand")]

@@ -33,9 +33,9 @@ PATH = [
 
 
 class Mortal(Climber):
-    """The climber, killed at boundary number `left` (0: never)."""
+    """The climber, killed at boundary number `dies_at` (0: never)."""
 
-    left = 0
+    dies_at = 0
     passed: tuple[str, ...] = ()
 
     async def _submit(self, ladder: LadderState, to_step: str, *more: Any) -> None:
@@ -51,7 +51,7 @@ class Mortal(Climber):
 
     def _at(self, boundary: str) -> None:
         self.passed = (*self.passed, boundary)
-        if len(self.passed) == self.left:
+        if len(self.passed) == self.dies_at:
             raise Crash
 
 
@@ -90,16 +90,16 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name(store, "v1")
     with_card(store, CARD)
     write_tape(folder / "tape.csv", tape_rows(SESSIONS, 20))
-    _started(folder, 0, sessions=3)
+    _start(folder, 0, sessions=3)
     return folder
 
 
-def _started(folder: Path, left: int, sessions: int = 0) -> tuple[str, ...]:
+def _start(folder: Path, dies_at: int, sessions: int = 0) -> tuple[str, ...]:
     """Start the desk and play, or feed so many sessions; returns the boundaries that it passed."""
     desk = Desk(folder / "tape.csv", paths__models_dir=folder / "store", policy__version=CURRENT)
     climbers: list[Mortal] = []
 
-    async def played() -> None:
+    async def run_play() -> None:
         async with running(desk, folder / "state") as run:
             if sessions:
                 climb = Climb(run, climber_of(run, folder / "no store"))
@@ -108,16 +108,16 @@ def _started(folder: Path, left: int, sessions: int = 0) -> tuple[str, ...]:
                 return
             climber = climber_of(run, folder / "store", kind=Mortal)
             assert isinstance(climber, Mortal)
-            climber.left = left
+            climber.dies_at = dies_at
             climbers.append(climber)
             await _play(Climb(run, climber))
             assert run.models.running.version == "v1"
             assert pointer_text(folder / "store" / "option_scalper", CURRENT) == "v1"
 
     try:
-        asyncio.run(played())
+        asyncio.run(run_play())
     except Crash:
-        assert left
+        assert dies_at
     return climbers[0].passed if climbers else ()
 
 
@@ -130,7 +130,7 @@ def test_a_kill_at_any_boundary_of_the_ladder_leads_to_the_same_steps_and_pointe
 ) -> None:
     monkeypatch.setattr(lifecycle, "TrialProcess", TriedOnce)
     undisturbed = shutil.copytree(warm, tmp_path / "undisturbed")
-    boundaries = _started(undisturbed, 0)
+    boundaries = _start(undisturbed, 0)
     assert [line for line in boundaries if "the desk follows" in line] == [
         "before the desk follows the pointer to v2",
         "before the desk follows the pointer to v1",
@@ -138,8 +138,8 @@ def test_a_kill_at_any_boundary_of_the_ladder_leads_to_the_same_steps_and_pointe
     assert len(boundaries) == 2 * 5 + 2  # three steps, the canary's begin, the end of the fall; two pointers
     for number, boundary in enumerate(boundaries, 1):
         folder = shutil.copytree(warm, tmp_path / f"{number}")
-        assert _started(folder, number)[-1] == boundary
-        _started(folder, 0)
+        assert _start(folder, number)[-1] == boundary
+        _start(folder, 0)
         moves = _moves(folder)
         assert [(m.to_step, m.reason) for m in moves if m.to_step != m.from_step] == PATH, boundary
         assert [m.reason for m in moves].count("answers") == 1, boundary

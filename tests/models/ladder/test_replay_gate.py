@@ -44,7 +44,7 @@ Play = Callable[[Climb], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
-def traded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose challenger does the opposite of the champion, and a desk that traded the tape without a ladder."""
     folder = tmp_path_factory.mktemp("traded")
     online_store(folder / "store", slope=-1.0)
@@ -53,8 +53,8 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(traded: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(traded, tmp_path / "desk"))
+def desk(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "desk"))
 
 
 def request_of(folder: Path, **changes: Any) -> ReplayRequest:
@@ -90,12 +90,12 @@ def whole_run(folder: Path, version: str) -> tuple[float, int, int]:
     return after / before - 1.0, fills, questions
 
 
-def started(folder: Path, play: Play) -> list[LadderMoved]:
+def moves_of(folder: Path, play: Play) -> list[LadderMoved]:
     """Start the desk on what is left, and play; returns the ladder's steps."""
     online = online_desk(folder, folder / "store", SESSIONS - 2)
     rules = replace(RULES, replay_sessions=REPLAYED)
 
-    async def played() -> None:
+    async def run_play() -> None:
         async with running(online, folder / "state") as run:
             climber = climber_of(run, folder / "store", rules, strategy=online.replay.strategy)
             try:
@@ -104,7 +104,7 @@ def started(folder: Path, play: Play) -> list[LadderMoved]:
                 climber._replaying.give_up()
 
     with contextlib.suppress(Crash):
-        asyncio.run(played())
+        asyncio.run(run_play())
     return events(folder / "state", "LadderMoved")
 
 
@@ -200,10 +200,10 @@ def test_a_version_that_the_store_refuses_is_a_problem_by_its_name(desk: Path) -
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_version_that_is_not_the_one_that_was_judged_is_not_replayed(desk: Path, version: str) -> None:
     manifest = desk / "store" / NAME / version / MANIFEST_FILE
-    judged = {version: sha256(manifest.read_bytes()).hexdigest()}
+    manifests = {version: sha256(manifest.read_bytes()).hexdigest()}
     manifest.write_bytes(manifest.read_bytes().rstrip() + b"\n\n")  # the same in other bytes
     with pytest.raises(ModelError, match="judged version"):
-        replayed(request_of(desk, manifests=judged))
+        replayed(request_of(desk, manifests=manifests))
 
 
 # --- beside the desk --------------------------------------------------------------------------------------------------
@@ -216,18 +216,18 @@ def test_a_kill_of_the_daemon_or_of_the_child_leads_to_the_same_figures(desk: Pa
         child = await child_of(climb)
         raise Crash(child)
 
-    assert [move.to_step for move in started(desk, die)] == ["replay"]
-    lost: list[tuple[str, dict[str, Any]]] = []
+    assert [move.to_step for move in moves_of(desk, die)] == ["replay"]
+    log: list[tuple[str, dict[str, Any]]] = []
 
     async def go_on(climb: Climb) -> None:
         child = await child_of(climb)
         os.kill(child, signal.SIGKILL)
         await child_of(climb, child)
         await climb.settle()
-        lost.extend(climb.run.log)
+        log.extend(climb.run.log)
 
-    moves = started(desk, go_on)
-    assert [event for event, _ in lost if event == "ladder_replay_lost"] == ["ladder_replay_lost"]
+    moves = moves_of(desk, go_on)
+    assert [event for event, _ in log if event == "ladder_replay_lost"] == ["ladder_replay_lost"]
     last = moves[-1]
     behind = expected.pnl < expected.champion_pnl
     assert [(move.to_step, move.reason) for move in moves] == [
@@ -254,7 +254,7 @@ def test_a_version_promoted_by_hand_meanwhile_ends_its_replay(desk: Path) -> Non
         await climb.climber.look()
         assert climb.step == "v2 champion"
 
-    moves = started(desk, play)
+    moves = moves_of(desk, play)
     assert [(move.to_step, move.reason) for move in moves] == [("replay", "card_passed"), ("champion", "by_hand")]
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
@@ -263,7 +263,7 @@ def test_a_version_promoted_by_hand_meanwhile_ends_its_replay(desk: Path) -> Non
 def test_the_child_has_the_lowest_priority_and_a_lost_one_says_how_it_ended(desk: Path) -> None:
     replay = ReplayProcess()
 
-    async def played() -> None:
+    async def run_play() -> None:
         task = asyncio.create_task(asyncio.to_thread(replay.run, request_of(desk)))
         while replay._child.process is None or os.getpriority(os.PRIO_PROCESS, replay._child.process.pid) != NICE:
             assert not task.done()
@@ -274,4 +274,4 @@ def test_the_child_has_the_lowest_priority_and_a_lost_one_says_how_it_ended(desk
         with pytest.raises(ReplayLost, match="given up"):
             replay.run(request_of(desk))
 
-    asyncio.run(played())
+    asyncio.run(run_play())

@@ -101,7 +101,7 @@ def test_a_replay_is_judged_by_its_end_against_the_champions(replay: Replayed, t
 
 
 @pytest.mark.parametrize(
-    ("sessions", "answered", "failed", "pnl", "expected"),
+    ("sessions", "answers", "failed", "pnl", "expected"),
     [
         (1, 100, 0, 0.5, None),
         (1, 98, 2, 0.5, (REFUSED, "shadow_failed")),
@@ -111,9 +111,9 @@ def test_a_replay_is_judged_by_its_end_against_the_champions(replay: Replayed, t
     ],
 )
 def test_a_shadow_is_judged_by_its_answers_and_its_account(
-    sessions: int, answered: int, failed: int, pnl: float, expected: tuple[str, str] | None
+    sessions: int, answers: int, failed: int, pnl: float, expected: tuple[str, str] | None
 ) -> None:
-    move = after_shadow(sessions, answered, failed, pnl, 0.01, RULES)
+    move = after_shadow(sessions, answers, failed, pnl, 0.01, RULES)
     assert (move and (move.to_step, move.reason)) == expected
 
 
@@ -178,7 +178,7 @@ def test_sessions_as_good_as_the_card_s_rarely_raise_a_false_alarm(law: str) -> 
     """In 250 sessions, watched after each one, 1 % at most by Ville; more than 10 of 400 have a chance of 0.3 %."""
     random = np.random.default_rng(7)
 
-    def drawn(shape: tuple[int, ...]) -> Series:
+    def draws(shape: tuple[int, ...]) -> Series:
         match law:
             case "normal":
                 z = random.normal(size=shape)
@@ -191,8 +191,8 @@ def test_sessions_as_good_as_the_card_s_rarely_raise_a_false_alarm(law: str) -> 
     evaluation = Evaluated(
         decisions=1, sessions=1, episodes=1, horizon=1, discount=1.0, exploration=0, overlap=0, effective=0
     )
-    card = card_of(evaluation, drawn((5_000,)), version="v2", parent="v1", trainer="abc")
-    assert sum(_alarmed(run, card) for run in drawn((400, 250))) <= 10
+    card = card_of(evaluation, draws((5_000,)), version="v2", parent="v1", trainer="abc")
+    assert sum(_alarmed(run, card) for run in draws((400, 250))) <= 10
 
 
 def test_sessions_far_below_the_card_are_found_within_some_weeks() -> None:
