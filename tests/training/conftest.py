@@ -35,11 +35,11 @@ class Values(pickle.Pickler):
 
 def digest(*objects: Any) -> str:
     """Of everything that these hold."""
-    written = io.BytesIO()
-    values = Values(written)
+    buffer = io.BytesIO()
+    values = Values(buffer)
     values.fast = True  # equal values are written alike, whether they are one object or several
     values.dump(objects)
-    return hashlib.sha256(written.getvalue()).hexdigest()
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,11 +48,11 @@ def one_registry() -> Iterator[None]:
     real = torch.onnx.export
     with pytest.MonkeyPatch.context() as patch:
 
-        def exported(*given: Any, **named: Any) -> Any:
+        def exported(*arguments: Any, **options: Any) -> Any:
             registry: Any = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
             if not hasattr(registry.from_torchlib, "cache_info"):
                 patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
-            return real(*given, **named)
+            return real(*arguments, **options)
 
         patch.setattr(torch.onnx, "export", exported)
         yield

@@ -89,8 +89,8 @@ def test_a_registered_strategy_is_trained_and_exported_under_its_contract(versio
 
 def test_its_model_is_replayed_by_the_daemon_and_verifies(version: Path, tape: Path, tmp_path: Path) -> None:
     store = version.parents[1]
-    given = {"desk__strategy": TOY, "paths__models_dir": store, "policy__version": version.name}
-    desk = Desk(tape, **given, paper__cash_usd=50_000)
+    options = {"desk__strategy": TOY, "paths__models_dir": store, "policy__version": version.name}
+    desk = Desk(tape, **options, paper__cash_usd=50_000)
     assert desk.run(tmp_path / "state").failure is None
     assert len(table(tmp_path / "state", "decisions")) == SESSIONS - 6
     assert verified(tmp_path / "state").difference == ""
@@ -119,12 +119,12 @@ def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -
         if name.startswith(paths):
             continue
         for node in ast.walk(module):
-            named = isinstance(node, ast.Constant) and node.value in SHIPPED
+            names_strategy = isinstance(node, ast.Constant) and node.value in SHIPPED
             imported = isinstance(node, ast.ImportFrom) and (
                 (node.module or "").startswith(files)
                 or (node.module == "strategies" and any(alias.name in SHIPPED for alias in node.names))
             )
-            if named or imported:
+            if names_strategy or imported:
                 names.add(name)
     assert sorted(names) == sorted(
         {
@@ -142,11 +142,11 @@ def _asks(node: ast.AST) -> bool:
     Whether two desks are of one kind is another question.
     """
     match node:
-        case ast.Compare(left=left, comparators=others, ops=ops):
+        case ast.Compare(left=left, comparators=comparators, ops=ops):
             words = {
-                part.attr for side in (left, *others) for part in ast.walk(side) if isinstance(part, ast.Attribute)
+                part.attr for side in (left, *comparators) for part in ast.walk(side) if isinstance(part, ast.Attribute)
             }
-            sides = [ast.unparse(side) for side in (left, *others)]
+            sides = [ast.unparse(side) for side in (left, *comparators)]
             kind = any("spec.kind" in side for side in sides) and not all(side.endswith(".kind") for side in sides)
             return (kind or not words.isdisjoint(("decides", "holds"))) and not isinstance(ops[0], ast.In | ast.NotIn)
         case ast.Call(func=ast.Name("isinstance")):

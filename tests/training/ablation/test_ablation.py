@@ -22,7 +22,7 @@ ARMS = {BASE: Arm("as it is"), "better": Arm("b"), "worse": Arm("w"), "luck": Ar
 
 def test_a_setting_is_kept_where_it_leads_over_other_seeds_and_over_other_sessions() -> None:
     random = np.random.default_rng(7)
-    measured = []
+    measurements = []
     for fold in range(2):
         for seed in range(5):
             market = random.normal(0.0, 0.01, 200)
@@ -36,8 +36,8 @@ def test_a_setting_is_kept_where_it_leads_over_other_seeds_and_over_other_sessio
             for arm, gap in {**gaps, "one_day": one_day}.items():
                 returns = market + gap
                 growth = float(np.log1p(returns).mean())
-                measured.append(Measured(arm, fold, seed, (growth, growth + 0.001), tuple(returns.tolist()), 1))
-    base, better, worse, luck, one_day_only = judged(measured, ARMS)
+                measurements.append(Measured(arm, fold, seed, (growth, growth + 0.001), tuple(returns.tolist()), 1))
+    base, better, worse, luck, one_day_only = judged(measurements, ARMS)
     assert (base.arm, base.seeds, base.keep) == (BASE, None, False)
     assert base.over_starts == pytest.approx(0.0005 * 252)
     assert (better.keep, better.words) == (True, "keep: better over seeds and over sessions")
@@ -54,20 +54,20 @@ def test_a_setting_is_kept_where_it_leads_over_other_seeds_and_over_other_sessio
 
 @pytest.mark.parametrize(("seeds", "sessions"), [(1, 40), (5, 15)])
 def test_one_seed_or_a_few_sessions_keep_nothing(seeds: int, sessions: int) -> None:
-    measured = [
+    measurements = [
         Measured(arm, 0, seed, (gain,), (gain,) * sessions, 1)
         for arm, gain in ((BASE, 0.0), ("better", 0.01))
         for seed in range(seeds)
     ]
-    _, better = judged(measured, {BASE: ARMS[BASE], "better": ARMS["better"]})
+    _, better = judged(measurements, {BASE: ARMS[BASE], "better": ARMS["better"]})
     assert (better.keep, better.words) == (False, "drop: not known from one seed, or from fewer than 16 sessions")
 
 
 def test_a_small_ablation_trains_each_setting_before_the_tests_and_goes_on(tmp_path: Path) -> None:
     small = replace(small_settings(tmp_path), steps=UPDATE, seeds=(1, 2), run_folder=tmp_path / "ablation")
     ablation = Ablation(small, {"one_epoch": Arm("an epoch for each rollout", {"epochs": 1})})
-    heard: list[object] = []
-    result, folder = run_ablation(ablation, heard.append)
+    messages: list[object] = []
+    result, folder = run_ablation(ablation, messages.append)
     assert folder == tmp_path / "ablation"
     assert result.validation == ("2024-06-25", "2024-06-25")
     assert result.first_test == "2024-06-26"
@@ -90,12 +90,12 @@ def test_a_small_ablation_trains_each_setting_before_the_tests_and_goes_on(tmp_p
 def test_the_command_takes_the_strategy_s_settings_and_lists_them_where_a_name_is_unknown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = ["--strategy", "regime_switcher", "--bars", "etfs.parquet"]
-    settings = ablation_of(parser().parse_args([*given, "--seeds", "3", "--practice", "turnover=0.002"]))
+    arguments = ["--strategy", "regime_switcher", "--bars", "etfs.parquet"]
+    settings = ablation_of(parser().parse_args([*arguments, "--seeds", "3", "--practice", "turnover=0.002"]))
     assert set(settings.arms) == {
         "band", "burn_in", "starts_20", "from_2015", "turnover", "target_kl", "weight_average",
         "no_memory", "no_market", "no_account",
     }  # fmt: skip
     assert (settings.run.seeds, settings.run.folds, settings.run.practice.turnover) == ((1, 2, 3), 3, 0.002)
-    assert main(["ablate", *given, "--settings", "band,sleep"]) == 2
+    assert main(["ablate", *arguments, "--settings", "band,sleep"]) == 2
     assert "regime_switcher has no 'sleep': expected some of turnover (" in capsys.readouterr().err

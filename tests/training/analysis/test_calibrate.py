@@ -60,9 +60,9 @@ def cells(calibration: Calibration) -> dict[tuple[str, str], SpreadCell]:
 def test_the_implied_volatility_is_the_one_that_made_the_price(sigma: float) -> None:
     strikes, rights = np.array([90.0, 100.0, 110.0] * 2), np.repeat([1, -1], 3)
     mids = np.array([price(100.0, strike, 0.1, sigma, right) for strike, right in zip(strikes, rights, strict=True)])
-    some = mids - np.maximum(rights * (100.0 - strikes), 0) > 1e-9  # far from the money nothing is left of it
+    mask = mids - np.maximum(rights * (100.0 - strikes), 0) > 1e-9  # far from the money nothing is left of it
     volatilities = implied_volatility(mids, np.full(6, 100.0), strikes, np.full(6, 0.1), rights)
-    np.testing.assert_allclose(volatilities[some], sigma, rtol=1e-4)
+    np.testing.assert_allclose(volatilities[mask], sigma, rtol=1e-4)
 
 
 def test_a_price_that_no_volatility_makes_has_none() -> None:
@@ -97,8 +97,8 @@ def test_the_smallest_half_spread_is_that_of_the_cheapest_options(tmp_path: Path
 
 
 def test_the_premium_is_over_the_twenty_returns_before_the_session(tmp_path: Path) -> None:
-    known = [one.date for one in SessionCalendar.load("2024-07-01", "2024-08-13").sessions if one.date < "2024-08-14"]
-    closes = {date: 100.0 * math.exp(0.01 * (number % 2)) for number, date in enumerate(known[-21:])}
+    dates = [one.date for one in SessionCalendar.load("2024-07-01", "2024-08-13").sessions if one.date < "2024-08-14"]
+    closes = {date: 100.0 * math.exp(0.01 * (number % 2)) for number, date in enumerate(dates[-21:])}
     realised = 0.01 * math.sqrt(20 / 19) * math.sqrt(252)  # twenty returns of 1 % up and down in turns
     calibration = fitted(tmp_path, chain("2024-08-14"), closes)
     assert calibration.fitted.volatility_premium == pytest.approx(LEVEL / realised, abs=1e-3)

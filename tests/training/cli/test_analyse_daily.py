@@ -150,8 +150,18 @@ def test_a_registered_daily_strategy_is_clean(
 ) -> None:
     dates = days("2021-01-04", "2023-12-29", spec.history_bars + 8)
     bars = write_days(tmp_path / "days.csv", spec.symbols, dates)
-    given = [analysis, "--strategy", spec.name, "--bars", str(bars), "--models-dir", str(tmp_path), "--samples", "1"]
-    assert analyse.main(given) == 0
+    arguments = [
+        analysis,
+        "--strategy",
+        spec.name,
+        "--bars",
+        str(bars),
+        "--models-dir",
+        str(tmp_path),
+        "--samples",
+        "1",
+    ]
+    assert analyse.main(arguments) == 0
     output = capsys.readouterr()
     assert f"{len(dates)} sessions; decisions by a random linear policy" in output.err
     assert output.out.startswith(f"{analysis} of {spec.name}: 1 sessions sampled")
@@ -164,10 +174,10 @@ def test_the_table_of_stocks_has_its_columns_where_the_observation_has_them(tmp_
     moments = moments_of(write_days(tmp_path / "days.csv", spec.symbols, dates), spec)
     subject = subject_named(spec.name)
     rows = tabled(subject, moments, spec)
-    seen = observed(subject.make(golden_bars()), moments)[-1].array()
+    observation = observed(subject.make(golden_bars()), moments)[-1].array()
     report_text = {"cash", "portfolio_value", "weekday", *(f"shares {symbol}" for symbol in spec.symbols)}
     account = np.array([name in report_text for name in spec.features])
-    assert np.array_equal(rows.values[-1][~account], seen[~account].astype(np.float64))
+    assert np.array_equal(rows.values[-1][~account], observation[~account].astype(np.float64))
     assert subject_named(regime_switcher.SPEC.name).table is not None
 
 

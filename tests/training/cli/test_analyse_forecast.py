@@ -60,9 +60,9 @@ def test_a_stand_in_policy_answers_each_symbol_by_its_own_row() -> None:
     spec = ForecastEnsemble(("AAA", "BBB")).spec
     rows = table(*history)[-WINDOW:].reshape(1, -1)
     one = np.concatenate([rows, np.zeros((1, 6), dtype=np.float32)], axis=1)
-    both = np.concatenate([one, one * np.float32(0.9)])
-    policy = linear_policy(spec, [Observation(both.astype("<f4").tobytes(), both.shape)], 0)
-    answer = policy.answer(Observation(both.astype("<f4").tobytes(), both.shape)).logits
-    swapped = policy.answer(Observation(both[::-1].astype("<f4").tobytes(), both.shape)).logits
+    matrix = np.concatenate([one, one * np.float32(0.9)])
+    policy = linear_policy(spec, [Observation(matrix.astype("<f4").tobytes(), matrix.shape)], 0)
+    answer = policy.answer(Observation(matrix.astype("<f4").tobytes(), matrix.shape)).logits
+    swapped = policy.answer(Observation(matrix[::-1].astype("<f4").tobytes(), matrix.shape)).logits
     assert answer == swapped[::-1]
     assert len(set(answer)) == 2

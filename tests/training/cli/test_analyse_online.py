@@ -20,8 +20,8 @@ def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("analysis", ["lookahead", "warmup"])
 def test_online_dqn_is_clean(analysis: str, tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["analyse", analysis, "--strategy", "online_dqn", "--bars", str(tape), "--samples", "1", "--seed", "3"]
-    assert main(given) == 0
+    arguments = ["analyse", analysis, "--strategy", "online_dqn", "--bars", str(tape), "--samples", "1", "--seed", "3"]
+    assert main(arguments) == 0
     assert "No observation and no decision" in capsys.readouterr().out
 
 

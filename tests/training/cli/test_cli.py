@@ -44,20 +44,29 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def training_run(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The version and the run folder of one short run, its standard error and its exit code."""
     folder = tmp_path_factory.mktemp("trained")
     run = folder / "run"
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(folder / "store"), "--run-dir", str(run)]
+    arguments = [
+        "--strategy",
+        "option_scalper",
+        "--bars",
+        str(bars),
+        "--out",
+        str(folder / "store"),
+        "--run-dir",
+        str(run),
+    ]
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([*given, "--steps", "1", "--processes", "1", "--promote"])
+        code = main([*arguments, "--steps", "1", "--processes", "1", "--promote"])
     assert out.getvalue(), err.getvalue()  # without a version an empty path would stand for the whole checkout
     return Path(out.getvalue().strip()), run, err.getvalue(), code
 
 
-def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_unproven(trained: Trained) -> None:
-    version, _, output, code = trained
+def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_unproven(training_run: Trained) -> None:
+    version, _, output, code = training_run
     findings = json.loads((version / "report.json").read_bytes())
     assert not (version.parent / "current").exists()  # exporting and activating are two acts
     assert "16,384 steps" in output  # one whole rollout: 256 environments x 64 steps
@@ -74,15 +83,20 @@ def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_u
     assert not decode((version / "manifest.json").read_bytes()).promoted
 
 
-def ended(
-    trained: Trained, trades: int, monkeypatch: pytest.MonkeyPatch, store: Path, *options: str, passive: bool = False
+def end_run(
+    training_run: Trained,
+    trades: int,
+    monkeypatch: pytest.MonkeyPatch,
+    store: Path,
+    *options: str,
+    passive: bool = False,
 ) -> tuple[int, Path]:
     """The exit code of a run whose policy traded so often in its test, and the version that it left in `store`."""
-    version = shutil.copytree(trained[0], store / "option_scalper" / trained[0].name)
+    version = shutil.copytree(training_run[0], store / "option_scalper" / training_run[0].name)
     findings = decode_findings((version / "report.json").read_bytes())
     figures = msgspec.structs.replace(findings.policy.figures, trades=trades)
     findings = msgspec.structs.replace(findings, policy=msgspec.structs.replace(findings.policy, figures=figures))
-    outcome = Outcome(version, trained[1], findings, passive)
+    outcome = Outcome(version, training_run[1], findings, passive)
     monkeypatch.setattr("training.runs.run.train_and_export", lambda *_: outcome)
     return main(["--strategy", "option_scalper", "--bars", "b.csv", "--out", str(store), *options]), version
 
@@ -93,10 +107,10 @@ def ended(
      (0, ("--activate", "--allow-passive"), 0, True)],
 )  # fmt: skip
 def test_a_version_is_activated_on_request_and_one_that_never_traded_only_on_a_further_one(
-    trades: int, options: tuple[str, ...], code: int, active: bool, trained: Trained, tmp_path: Path,
+    trades: int, options: tuple[str, ...], code: int, active: bool, training_run: Trained, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    exit_code, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
+    exit_code, version = end_run(training_run, trades, monkeypatch, tmp_path / "store", *options)
     pointer, errors = version.parent / "current", capsys.readouterr().err
     assert (exit_code, pointer.exists()) == (code, active)
     assert not active or pointer.read_text() == f"{version.name}\n"
@@ -107,13 +121,13 @@ def test_a_version_is_activated_on_request_and_one_that_never_traded_only_on_a_f
 @pytest.mark.parametrize("trades", [3, 0])
 @pytest.mark.parametrize("options", [(), ("--activate",)])
 def test_a_version_that_answers_already_is_told_as_active(
-    trades: int, options: tuple[str, ...], trained: Trained, tmp_path: Path,
+    trades: int, options: tuple[str, ...], training_run: Trained, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     pointer = tmp_path / "store" / "option_scalper" / "current"
     pointer.parent.mkdir(parents=True)
-    pointer.write_text(f"{trained[0].name}\n")
-    code, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
+    pointer.write_text(f"{training_run[0].name}\n")
+    code, version = end_run(training_run, trades, monkeypatch, tmp_path / "store", *options)
     errors = capsys.readouterr().err
     assert (code, pointer.read_text()) == (0, f"{version.name}\n")
     assert "active already" in errors
@@ -121,14 +135,14 @@ def test_a_version_that_answers_already_is_told_as_active(
 
 
 def test_the_passive_policy_is_activated_although_it_never_trades(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training_run: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, version = ended(trained, 0, monkeypatch, tmp_path / "store", "--activate", passive=True)
+    code, version = end_run(training_run, 0, monkeypatch, tmp_path / "store", "--activate", passive=True)
     assert (code, (version.parent / "current").read_text()) == (0, f"{version.name}\n")
 
 
-def test_the_report_says_the_command_that_makes_it_again(trained: Trained) -> None:
-    version, run, _, _ = trained
+def test_the_report_says_the_command_that_makes_it_again(training_run: Trained) -> None:
+    version, run, _, _ = training_run
     command = "--strategy option_scalper --bars walk.csv --models-dir onnx_models --steps 1 --processes 1"
     assert f"train-and-export {command}" in (version / "report.html").read_text()
     asked_for = json.loads((run / "run.json").read_bytes())
@@ -136,8 +150,10 @@ def test_the_report_says_the_command_that_makes_it_again(trained: Trained) -> No
     assert settings_from(parser().parse_args(command.split())).identity(asked_for["bars_sha256"]) == asked_for
 
 
-def test_a_report_is_made_again_from_the_run_s_folder(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained[1]
+def test_a_report_is_made_again_from_the_run_s_folder(
+    training_run: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = training_run[1]
     page = (run / "report.html").read_bytes()
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
@@ -148,10 +164,10 @@ def test_a_report_is_made_again_from_the_run_s_folder(trained: Trained, capsys: 
 
 
 def test_a_manifest_of_another_policy_than_the_report_s_is_not_promoted(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    training_run: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / trained[0].name
-    shutil.copytree(trained[0], folder)
+    folder = tmp_path / training_run[0].name
+    shutil.copytree(training_run[0], folder)
     manifest = decode((folder / "manifest.json").read_bytes())
     edited = encode(msgspec.structs.replace(manifest, policy_sha256="0" * 64))
     (folder / "manifest.json").write_bytes(edited)
@@ -169,18 +185,18 @@ def test_a_model_of_stable_baselines3_comes_into_the_store_with_the_same_checks(
         "MlpPolicy", OptionScalperEnv(bars), n_steps=32, batch_size=32, policy_kwargs=layers, device="cpu", seed=1
     )
     model.save(tmp_path / "model.zip")
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store")]
-    given += ["--run-dir", str(tmp_path / "run")]
-    assert main([*given, "--import-sb3", str(tmp_path / "model.zip")]) == 0
+    arguments = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store")]
+    arguments += ["--run-dir", str(tmp_path / "run")]
+    assert main([*arguments, "--import-sb3", str(tmp_path / "model.zip")]) == 0
     version = Path(capsys.readouterr().out.strip())
     manifest = decode((version / "manifest.json").read_bytes())
     assert (manifest.hyperparameters["imported"], manifest.promoted) == ("model.zip", False)
     again = ["--run-dir", str(tmp_path / "again"), "--import-onnx", str(version / "policy.onnx")]
-    assert main([*given, *again]) == 0  # an ONNX file of any origin: here the one just made
+    assert main([*arguments, *again]) == 0  # an ONNX file of any origin: here the one just made
     same = Path(capsys.readouterr().out.strip())
     assert same == version  # a version is named by the digest of its graph
     (tmp_path / "model.zip").write_bytes(b"no zip")
-    assert main([*given, "--restart", "--import-sb3", str(tmp_path / "model.zip")]) == 2
+    assert main([*arguments, "--restart", "--import-sb3", str(tmp_path / "model.zip")]) == 2
     assert "model.zip" in capsys.readouterr().err
 
 
@@ -203,8 +219,8 @@ def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
     write_csv(tmp_path / "sparse.csv", session_bars[::5])
     (tmp_path / "walk.csv").write_bytes(bars.read_bytes())
     out, run = tmp_path / "models", tmp_path / "run"
-    given = ["--strategy", strategy, "--bars", str(tmp_path / file), "--out", str(out), "--run-dir", str(run)]
-    assert main([*given, "--steps", "1"]) == 2
+    arguments = ["--strategy", strategy, "--bars", str(tmp_path / file), "--out", str(out), "--run-dir", str(run)]
+    assert main([*arguments, "--steps", "1"]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("train-and-export: ")
     assert complaint in message
@@ -215,8 +231,8 @@ def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
 def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
     bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s"), "--folds", "3"]
-    assert main([*given, "--run-dir", str(tmp_path / "r")]) == 2
+    arguments = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s"), "--folds", "3"]
+    assert main([*arguments, "--run-dir", str(tmp_path / "r")]) == 2
     # 20 + 22 + 20 + 22 + 3 x 20
     assert (
         "6 usable sessions; folds = 3 needs 144 (train on 20 sessions and more, validate on 20, test on 20 sessions, "
@@ -227,8 +243,8 @@ def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
 def test_a_size_that_is_stated_is_not_given_up_for_60_20_20_even_where_it_is_the_usual_one(
     bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
-    assert main([*given, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "22"]) == 2
+    arguments = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    assert main([*arguments, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "22"]) == 2
     # 20 + 22 + 20 + 22 + 20
     assert "6 usable sessions; folds = 1 needs 104" in (printed := capsys.readouterr().err)
     assert "22 left out between spans" in printed
@@ -237,22 +253,22 @@ def test_a_size_that_is_stated_is_not_given_up_for_60_20_20_even_where_it_is_the
 def test_no_size_of_a_fold_is_taken_for_a_strategy_whose_procedure_has_its_own(
     bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "online_dqn", "--preset", "smoke", "--bars", str(bars), "--out", str(tmp_path)]
-    with pytest.raises(SystemExit) as stopped:
-        main([*given, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "0"])
-    assert stopped.value.code == 2
+    arguments = ["--strategy", "online_dqn", "--preset", "smoke", "--bars", str(bars), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as exit_info:
+        main([*arguments, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "0"])
+    assert exit_info.value.code == 2
     assert "--purge-sessions is not for online_dqn: its procedure has its own folds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_option_that_a_procedure_lacks_is_one_and_is_refused_with_the_reason(strategy: str) -> None:
-    known, options = kind(strategy), {action.dest for action in parser()._actions}
-    lacks = known.procedure.lacks()
+    training_kind, options = kind(strategy), {action.dest for action in parser()._actions}
+    lacks = training_kind.procedure.lacks()
     assert lacks
     assert lacks.keys() <= options
     for name, reason in lacks.items():
-        assert known.refusal(["bars", name]) == f"--{name.replace('_', '-')} is not for {strategy}: {reason}"
-    assert known.refusal(["bars"]) == ""
+        assert training_kind.refusal(["bars", name]) == f"--{name.replace('_', '-')} is not for {strategy}: {reason}"
+    assert training_kind.refusal(["bars"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -276,9 +292,9 @@ def test_every_option_that_a_procedure_lacks_is_one_and_is_refused_with_the_reas
     ],
 )
 def test_an_argument_out_of_bounds_ends_with_exit_code_2(argument: list[str], bars: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as exit_info:
         main(["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path), *argument])
-    assert stopped.value.code == 2
+    assert exit_info.value.code == 2
 
 
 @pytest.mark.parametrize(
@@ -295,10 +311,10 @@ def test_an_argument_out_of_bounds_ends_with_exit_code_2(argument: list[str], ba
 def test_a_mistyped_option_is_named_with_the_nearest_one_below_two_lines_of_usage(
     given: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as exit_info:
         main(given)
     lines = capsys.readouterr().err.splitlines()
-    assert (stopped.value.code, len(lines)) == (2, 3)
+    assert (exit_info.value.code, len(lines)) == (2, 3)
     assert lines[-1] == f"train-and-export: error: {complaint}"
 
 
@@ -328,20 +344,20 @@ def test_what_is_no_command_and_no_folder_of_its_kind_ends_with_exit_code_2_and_
 
 
 def test_a_study_that_was_cut_off_is_named(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    training_run: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "study.json").write_bytes((trained[1] / "study.json").read_bytes()[:1_000])
+    (tmp_path / "study.json").write_bytes((training_run[1] / "study.json").read_bytes()[:1_000])
     assert main(["report", str(tmp_path)]) == 2
     assert f"{tmp_path / 'study.json'} cannot be read (" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_with_what_to_do(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    training_run: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    (tmp_path / "study.json").write_bytes((trained[1] / "study.json").read_bytes())
+    (tmp_path / "study.json").write_bytes((training_run[1] / "study.json").read_bytes())
     monkeypatch.setattr(os, "fsync", full)
     assert main(["report", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
@@ -354,8 +370,8 @@ def test_a_full_disk_is_said_with_what_to_do(
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
     device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "option_scalper", "--bars", str(tmp_path / "none.csv"), "--out", str(tmp_path / "s")]
-    assert main([*given, "--run-dir", str(tmp_path / "r"), "--device", device]) == 2
+    arguments = ["--strategy", "option_scalper", "--bars", str(tmp_path / "none.csv"), "--out", str(tmp_path / "s")]
+    assert main([*arguments, "--run-dir", str(tmp_path / "r"), "--device", device]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert f"device {device!r} is not" in lines[0]
@@ -365,8 +381,8 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
 def test_processes_that_cannot_share_the_environments_are_refused_before_any_is_started(
     bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
-    assert main([*given, "--run-dir", str(tmp_path / "r"), "--processes", "1000"]) == 2
+    arguments = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    assert main([*arguments, "--run-dir", str(tmp_path / "r"), "--processes", "1000"]) == 2
     assert "256 environments and minibatches of 1024 cannot be shared by 1000 processes" in capsys.readouterr().err
 
 
@@ -387,15 +403,15 @@ def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
                 if released.wait(3):
                     break
 
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are born deaf to it
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are born deaf to it
     released = threading.Event()
     presser = threading.Thread(target=press)
     presser.start()
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
-    code = main([*given, "--coefficients", str(tmp_path / "coefficients.json")])
+    arguments = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    code = main([*arguments, "--coefficients", str(tmp_path / "coefficients.json")])
     released.set()
     presser.join()
-    signal.signal(signal.SIGINT, heard)
+    signal.signal(signal.SIGINT, handler)
     assert (code, capsys.readouterr().err) == (130, "train-and-export: stopped; give the same command again to go on\n")
 
 

@@ -27,8 +27,8 @@ def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsy
     assert not version.promoted
     assert (out / "store" / "online_dqn" / "current").read_text().strip().startswith(version.version)
     with sqlite3.connect(out / "state" / "journal.sqlite") as journal:
-        (filled,) = journal.execute("SELECT count(*) FROM events WHERE kind = 'OrderFilled'").fetchone()
-    assert filled > 200  # the rule buys about 25 times in each of ten sessions, and sells as often
+        (fills,) = journal.execute("SELECT count(*) FROM events WHERE kind = 'OrderFilled'").fetchone()
+    assert fills > 200  # the rule buys about 25 times in each of ten sessions, and sells as often
 
 
 @pytest.mark.parametrize(

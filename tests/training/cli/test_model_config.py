@@ -74,9 +74,9 @@ def _bar(minutes: list[str]) -> str:
 @pytest.fixture(scope="module")
 def version(model_file: Path, bars: Path) -> Path:
     folder, out, err = model_file.parent, io.StringIO(), io.StringIO()
-    given = ["--strategy", NAME, "--bars", str(bars), "--models-dir", str(folder / "store"), "--run-dir"]
+    arguments = ["--strategy", NAME, "--bars", str(bars), "--models-dir", str(folder / "store"), "--run-dir"]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([*given, str(folder / "run"), "--model-config", str(model_file), *SMALL])
+        code = main([*arguments, str(folder / "run"), "--model-config", str(model_file), *SMALL])
     assert code == 0, err.getvalue()
     return Path(out.getvalue().strip())
 
@@ -91,8 +91,8 @@ def test_the_manifest_has_the_file_its_digest_and_its_shapes(version: Path, mani
     assert [one["name"] for one in config["indicators"]] == ["ROCP", "RSI", "STOCH"]
     assert (config["window"], config["bar_minutes"], config["portfolio"]) == (3, 5, ["position", "age"])
     assert manifest.observation_shape == (3 * 3 + 2,)
-    written = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    assert manifest.model_config_digest == hashlib.sha256(written.encode()).hexdigest()
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    assert manifest.model_config_digest == hashlib.sha256(text.encode()).hexdigest()
     assert manifest.hyperparameters["model_config"] == manifest.model_config_digest
     assert {*manifest.golden.heads[0]} == {"direction"}
     assert manifest.reference is not None
@@ -102,8 +102,8 @@ def test_the_manifest_has_the_file_its_digest_and_its_shapes(version: Path, mani
 
 
 def desk(model_file: Path, tape: Path, version: Path, **more: Any) -> Desk:
-    given = {"desk__strategy": NAME, "desk__model_config": str(model_file), "policy__version": version.name}
-    return Desk(tape, paths__models_dir=version.parent.parent, **given | more)
+    defaults = {"desk__strategy": NAME, "desk__model_config": str(model_file), "policy__version": version.name}
+    return Desk(tape, paths__models_dir=version.parent.parent, **defaults | more)
 
 
 def test_a_dry_run_of_the_same_file_asks_the_model_and_verifies(
@@ -134,15 +134,18 @@ def test_the_trainer_makes_and_signs_its_first_version_for_the_same_contract(
 ) -> None:
     store = tmp_path / "store"
     store.mkdir()
-    given = ["--desk", "toy", "--redis", f"unix://{server.socket}", "--models-dir", str(store), "--bars", str(bars)]
+    arguments = ["--desk", "toy", "--redis", f"unix://{server.socket}", "--models-dir", str(store), "--bars", str(bars)]
     public = keygen(tmp_path / "key")
-    given += ["--signing-key", str(tmp_path / "key"), "--public-key", f"{keygen(tmp_path / 'other')},{public}"]
-    given += ["--own-dir", str(tmp_path / "own"), "--preset", "smoke", "--model-config", str(model_file)]
+    arguments += ["--signing-key", str(tmp_path / "key"), "--public-key", f"{keygen(tmp_path / 'other')},{public}"]
+    arguments += ["--own-dir", str(tmp_path / "own"), "--preset", "smoke", "--model-config", str(model_file)]
     with server.client("rltrader-trainer") as client:
-        work(given, client, Logged(), iter([lambda: bool(versions(store, NAME))]))
+        work(arguments, client, Logged(), iter([lambda: bool(versions(store, NAME))]))
     (name,) = versions(store, NAME)
-    made = decode((store / NAME / name / MANIFEST_FILE).read_bytes())
-    assert (made.contract_hash, made.model_config) == (manifest.contract_hash, manifest.model_config)
+    first_manifest = decode((store / NAME / name / MANIFEST_FILE).read_bytes())
+    assert (first_manifest.contract_hash, first_manifest.model_config) == (
+        manifest.contract_hash,
+        manifest.model_config,
+    )
     maker = strategy_of(settings(tmp_path, desk__strategy=NAME, desk__model_config=str(model_file)))
     assert load(store, maker, name, public).version == name
     with pytest.raises(ModelError, match="is not the signature of this manifest"):
@@ -176,8 +179,8 @@ def test_a_mistake_of_the_file_names_the_nearest_known_name(
 ) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(OWN.replace(was, now, 1))
-    given = ["--strategy", NAME, "--bars", "none.csv", "--model-config", str(wrong)]
-    assert main([*command, *given]) == 2
+    arguments = ["--strategy", NAME, "--bars", "none.csv", "--model-config", str(wrong)]
+    assert main([*command, *arguments]) == 2
     assert f"{wrong}: " in (message := capsys.readouterr().err)
     assert expected in message
 
@@ -194,14 +197,16 @@ def test_a_strategy_without_a_file_and_a_missing_file_are_refused(
 
 def test_the_desks_configuration_names_the_file_where_the_command_does_not(model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'[desk]\nmodel_config = "{model_file}"\n')
-    given = ["--strategy", NAME, "--bars", "b.csv", "--config", str(tmp_path / "config.toml")]
-    parsed = settings_from(parser().parse_args(given))
-    named = settings_from(parser().parse_args([*given[:4], "--model-config", str(model_file), "--symbols", "QQQ,SPY"]))
-    assert parsed.model_config == named.model_config != ""
-    assert (parsed.symbols, named.symbols) == (("SPY",), ("QQQ", "SPY"))
-    shipped = settings_from(parser().parse_args(given[:4]))
+    arguments = ["--strategy", NAME, "--bars", "b.csv", "--config", str(tmp_path / "config.toml")]
+    parsed = settings_from(parser().parse_args(arguments))
+    explicit = settings_from(
+        parser().parse_args([*arguments[:4], "--model-config", str(model_file), "--symbols", "QQQ,SPY"])
+    )
+    assert parsed.model_config == explicit.model_config != ""
+    assert (parsed.symbols, explicit.symbols) == (("SPY",), ("QQQ", "SPY"))
+    shipped = settings_from(parser().parse_args(arguments[:4]))
     assert "model_config" not in shipped.identity("0" * 64)
-    assert "model_config_file" not in named.identity("0" * 64)
+    assert "model_config_file" not in explicit.identity("0" * 64)
 
 
 def test_a_longer_look_back_leaves_more_sessions_out_between_spans() -> None:

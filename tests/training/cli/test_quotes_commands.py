@@ -74,8 +74,8 @@ def test_an_unusable_file_and_a_wrong_option_are_one_line_and_exit_code_2(
 
 def test_the_manual_lists_every_fault_and_remark() -> None:
     text = (REPOSITORY / "docs" / "DATA.md").read_text()
-    for name, what in (FAULTS | REMARKS).items():
-        assert f"| `{name}` | {what} |" in text
+    for name, meaning in (FAULTS | REMARKS).items():
+        assert f"| `{name}` | {meaning} |" in text
 
 
 def test_calibrate_prints_the_present_constants_next_to_the_fitted_ones_and_writes_a_sealed_file(
@@ -101,39 +101,39 @@ def test_the_closes_of_a_calibration_are_those_of_the_contracts_own_root(
 ) -> None:
     spxw, bars = NAME.replace("spy", "spxw"), tmp_path / "bars.csv"
     bars.write_text("symbol,timestamp,open,high,low,close,volume\nSPY,1723608000000000000,550,550,550,550,1\n")
-    given = ["calibrate", "--quotes", str(tmp_path / "q.parquet"), "--closes", str(bars)]
+    arguments = ["calibrate", "--quotes", str(tmp_path / "q.parquet"), "--closes", str(bars)]
     for entries, words in (
         ({spxw: [GOOD]}, "no bar of SPXW in a session"),
         ({spxw: [GOOD], NAME: [GOOD]}, "contracts of SPXW, SPY; expected one root: name the underlying's bars by"),
     ):
         path = lean_zip(tmp_path / "in.zip", entries)
         assert main(["convert", "--from", "lean", str(path), "--out", str(tmp_path / "q.parquet")]) == 0
-        assert main(given) == 2
+        assert main(arguments) == 2
         assert words in capsys.readouterr().err
-        main([*given, "--symbol", "SPY"])
+        main([*arguments, "--symbol", "SPY"])
         assert "no usable quote in it" in capsys.readouterr().err  # the bars are taken; a call alone has no forward
 
 
 def test_every_command_that_trains_takes_recorded_quotes_and_refuses_half_of_their_options(tmp_path: Path) -> None:
     quotes = tmp_path / "quotes.parquet"
     quotes.write_bytes(b"quotes")
-    given = ["--strategy", "option_scalper", "--bars", "bars.csv"]
+    arguments = ["--strategy", "option_scalper", "--bars", "bars.csv"]
     expected = QuoteSource(quotes, sha256(b"quotes").hexdigest(), root="SPY", synthetic_share=0.25)
     makers: tuple[Callable[[list[str]], QuoteSource | None], ...] = (
         lambda options: settings_from(train.parser().parse_args(options)).quotes,
         lambda options: search_from(search.parser().parse_args(options)).run.quotes,
         lambda options: ablation_of(ablate.parser().parse_args(options)).run.quotes,
     )
-    for made in makers:
-        with_quotes = [*given, "--option-quotes", str(quotes), "--option-root", "SPY"]
-        assert made([*with_quotes, "--synthetic-share", "0.25"]) == expected
-        assert made(given) is None
+    for maker in makers:
+        with_quotes = [*arguments, "--option-quotes", str(quotes), "--option-root", "SPY"]
+        assert maker([*with_quotes, "--synthetic-share", "0.25"]) == expected
+        assert maker(arguments) is None
         for share in ("1", "-0.1", "nan"):
             with pytest.raises(ValueError, match=f"--synthetic-share is {share}; expected 0 or more and below 1"):
-                made([*with_quotes, f"--synthetic-share={share}"])
+                maker([*with_quotes, f"--synthetic-share={share}"])
         with pytest.raises(ValueError, match="--closes is given without --option-quotes"):
-            made([*given, "--closes", "bars.csv"])
+            maker([*arguments, "--closes", "bars.csv"])
     search_settings = search_from(
-        search.parser().parse_args([*given, "--option-quotes", str(quotes), "--synthetic-share", "0.3"])
+        search.parser().parse_args([*arguments, "--option-quotes", str(quotes), "--synthetic-share", "0.3"])
     )
     assert f"--option-quotes {quotes} --synthetic-share 0.3" in " ".join(command(search_settings, tmp_path))

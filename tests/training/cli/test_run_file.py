@@ -99,11 +99,11 @@ def test_what_is_wrong_in_a_file_is_named(
     text: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "study.toml").write_text(text)
-    given = ["--run", str(tmp_path / "study.toml"), "--strategy", "option_scalper", "--bars", "b.csv"]
+    arguments = ["--run", str(tmp_path / "study.toml"), "--strategy", "option_scalper", "--bars", "b.csv"]
     try:
-        code: object = main(given)
-    except SystemExit as stopped:
-        code = stopped.code
+        code: object = main(arguments)
+    except SystemExit as system_exit:
+        code = system_exit.code
     assert code == 2
     assert complaint in capsys.readouterr().err
 

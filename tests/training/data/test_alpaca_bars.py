@@ -141,12 +141,12 @@ def test_an_answer_that_makes_no_sense_ends_the_download(tmp_path: Path, status:
 
 
 def test_an_answer_that_trickles_in_ends_at_the_deadline(tmp_path: Path) -> None:
-    heard: list[str] = []
+    messages: list[str] = []
     with answering(200, "x" * 1000, trickle_s=0.01) as url:
         request = DownloadRequest(("SPY",), *SPAN, "1Min", tmp_path / "bars.parquet", url=url, deadline_s=0.05)
         with pytest.raises(DownloadError, match="no answer in time"):
-            download(request, KEYS, heard.append, Passing().clock)
-    assert heard[0] == "no answer in time; asking again in 1 s"
+            download(request, KEYS, messages.append, Passing().clock)
+    assert messages[0] == "no answer in time; asking again in 1 s"
 
 
 def test_recent_sip_on_the_free_plan_is_explained(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_recent_sip_on_the_free_plan_is_explained(tmp_path: Path) -> None:
             fetch(server, tmp_path / "bars.parquet", start="2024-07-05")
 
 
-def shown(server: RunningServer, keys: Keys, out: Path) -> str:
+def traceback_of(server: RunningServer, keys: Keys, out: Path) -> str:
     """The failure of a download as a traceback with all local variables."""
     with pytest.raises(DownloadError) as caught:
         download(request_to(server, out), keys, lambda _: None, Passing().clock)
@@ -167,9 +167,9 @@ def shown(server: RunningServer, keys: Keys, out: Path) -> str:
 
 def test_the_keys_stand_in_no_exception_and_no_repr(tmp_path: Path) -> None:
     with alpaca(spy()) as server:
-        refused = shown(server, Keys(KEYS.key, "wrong-secret-0123456789"), tmp_path / "bars.parquet")
+        refused = traceback_of(server, Keys(KEYS.key, "wrong-secret-0123456789"), tmp_path / "bars.parquet")
         server.faults.add("http_reset", times=8)
-        reset = shown(server, KEYS, tmp_path / "bars.parquet")
+        reset = traceback_of(server, KEYS, tmp_path / "bars.parquet")
     assert "HTTP 401" in refused
     assert "no usable answer" in reset
     for text in (refused, reset):

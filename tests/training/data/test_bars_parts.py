@@ -61,17 +61,17 @@ def test_a_download_that_was_killed_goes_on_with_the_next_chunk(tmp_path: Path) 
         server.faults.add("http_hang", after=1, where={"path": "/v2/stocks/bars"}, moment="before", seconds=1)
         killed = subprocess.Popen(program, env=variables, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
         assert killed.stderr is not None
-        with killed, killed.stderr as heard:
-            first = heard.readline()
+        with killed, killed.stderr as stderr:
+            first = stderr.readline()
             killed.kill()
         assert "SPY-2024-06-27-2024-06-28: 780 bars in 1 page" in first
         assert not out.exists()
         so_far = requests_so_far(server)
-        done = subprocess.run(program, env=variables, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        result = subprocess.run(program, env=variables, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
         assert requested_dates(server, so_far) == ["2024-07-01"]
-    assert "no session and no bar of regular hours is missing" in done.stdout
-    assert KEYS.secret not in done.stdout + done.stderr + first
+    assert "no session and no bar of regular hours is missing" in result.stdout
+    assert KEYS.secret not in result.stdout + result.stderr + first
     assert len(bars_in(out)) == 5 * 390 + 210
 
 
@@ -99,11 +99,11 @@ def test_another_request_with_the_same_out_is_refused_with_what_differs(tmp_path
             fetch(server, out)
         with pytest.raises(DownloadError, match=r"holds parts of another download.*feed was 'sip', now 'iex'"):
             fetch(server, out, feed="iex")
-        done = fetch(server, out)
+        first = fetch(server, out)
         so_far = requests_so_far(server)
         with pytest.raises(DownloadError, match=r"exists already.*adjustment was 'raw', now 'split'"):
             fetch(server, out, adjustment="split")
-        assert fetch(server, out) == done
+        assert fetch(server, out) == first
         assert requests_so_far(server) == so_far
     (tmp_path / "note.parquet").write_text("no bars")
     with pytest.raises(DownloadError, match="another file stands there"):

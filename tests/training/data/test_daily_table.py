@@ -84,10 +84,10 @@ def test_the_feed_made_of_a_table_is_the_one_that_a_replay_reads(file: Path) -> 
     info = scan_daily(file, table.symbols)
     source = DailyTapeSource(file, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
     read = [event for event in source if type(event).__name__ != "BarRejected"]
-    made = [event for day in range(3) for event in feed(table, day, WHOLE)]
+    table_events = [event for day in range(3) for event in feed(table, day, WHOLE)]
     plain = [
         msgspec.structs.replace(event, upcoming=(), previous=()) if isinstance(event, SessionScheduled) else event
-        for events in (read, made)
+        for events in (read, table_events)
         for event in events
     ]
     assert plain[: len(read)] == plain[len(read) :]

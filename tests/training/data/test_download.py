@@ -63,9 +63,9 @@ def test_the_file_has_the_bars_of_the_server_and_says_where_they_are_from(
     assert [path.name for path in tmp_path.iterdir()] == ["bars.parquet"]
     metadata = pa.parquet.read_schema(out).metadata
     assert (metadata[b"feed"], metadata[b"adjustment"], metadata[b"timeframe"]) == (b"sip", b"raw", b"1Min")
-    held = json.loads(metadata[b"download"])
-    assert msgspec.convert(held["summary"], DownloadSummary) == summary
-    assert held["request"]["symbols"] == ["SPY"]
+    record = json.loads(metadata[b"download"])
+    assert msgspec.convert(record["summary"], DownloadSummary) == summary
+    assert record["request"]["symbols"] == ["SPY"]
 
 
 def test_a_half_day_ends_at_one_and_what_traded_after_it_is_left_out_unless_asked_for(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_the_daemon_runs_on_the_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None:
-    gone = {SESSIONS[1].open_ns + minute * MINUTE_NS for minute in (3, 4, 389)}
-    with alpaca([bar for bar in spy(skip=["2024-07-02"]) if bar.start_ns not in gone]) as server:
+    holes = {SESSIONS[1].open_ns + minute * MINUTE_NS for minute in (3, 4, 389)}
+    with alpaca([bar for bar in spy(skip=["2024-07-02"]) if bar.start_ns not in holes]) as server:
         summary = fetch(server, tmp_path / "bars.parquet")
         text = command.summary_text(request_to(server, tmp_path / "bars.parquet"), summary)
     assert summary.missing_sessions == {"SPY": ("2024-07-02",)}
@@ -155,12 +155,12 @@ def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None
 
 
 def test_a_session_that_still_runs_is_left_out_and_named(shared: RunningServer, tmp_path: Path) -> None:
-    heard: list[str] = []
+    messages: list[str] = []
     running = Passing(session_of("2024-07-02").open_ns + 60 * MINUTE_NS)
-    summary = download(request_to(shared, tmp_path / "bars.parquet"), KEYS, heard.append, running.clock)
+    summary = download(request_to(shared, tmp_path / "bars.parquet"), KEYS, messages.append, running.clock)
     assert summary.left_out == ("2024-07-02", "2024-07-03", "2024-07-05")
     assert summary.last_session == "2024-07-01"
-    assert any("2024-07-02" in line for line in heard)
+    assert any("2024-07-02" in line for line in messages)
     with pytest.raises(DownloadError, match=r"left out 2024-07-02.*can be had now"):
         fetch(shared, tmp_path / "bars.parquet")
 

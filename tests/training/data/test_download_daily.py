@@ -93,10 +93,10 @@ def test_days_go_on_where_they_broke(server: RunningServer, tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         download(request, KEYS, interrupted, Passing().clock)
     assert requests_so_far(server) - since == 2  # a year of a symbol is one chunk, and one page
-    heard: list[str] = []
-    summary = download(request, KEYS, heard.append, Passing().clock)
+    messages: list[str] = []
+    summary = download(request, KEYS, messages.append, Passing().clock)
     assert requests_so_far(server) - since == 3
-    assert [news.rpartition(": ")[2] for news in heard] == ["here already", "here already", "4 bars in 1 page"]
+    assert [news.rpartition(": ")[2] for news in messages] == ["here already", "here already", "4 bars in 1 page"]
     assert summary.bars == {"BBB": 6, "AAA": 6, "CCC": 4}
 
 
@@ -114,7 +114,7 @@ def test_training_and_analysis_read_the_funds_that_were_downloaded(
     assert (summary.missing_sessions, set(summary.bars.values())) == ({}, {HISTORY_BARS + 20})
     data = kind("regime_switcher").load(out, trading_for("regime_switcher"))
     assert list(data.days) == [session.date for session in dates[HISTORY_BARS:]]
-    given = [
+    arguments = [
         "warmup",
         "--strategy",
         "regime_switcher",
@@ -125,7 +125,7 @@ def test_training_and_analysis_read_the_funds_that_were_downloaded(
         "--samples",
         "2",
     ]
-    assert analyse.main(given) == 0
+    assert analyse.main(arguments) == 0
     assert "272 sessions" in capsys.readouterr().err
 
 

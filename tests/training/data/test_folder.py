@@ -64,9 +64,9 @@ class Desk:
     capture: pytest.CaptureFixture[str]
 
     def run(self, *words: object, code: int = 0, clock: Passing | None = None) -> str:
-        found = data(self.folder, *words, clock=(clock or Passing()).clock)
+        exit_code = data(self.folder, *words, clock=(clock or Passing()).clock)
         out, err = self.capture.readouterr()
-        assert found == code, err
+        assert exit_code == code, err
         return out + err
 
 
@@ -143,10 +143,10 @@ def test_one_changed_bar_changes_the_digest_and_later_months_do_not(desk: Desk, 
     desk.run("add", "--from-file", bars_file(tmp_path / "more.csv", spy()))
     assert digest(span(desk.folder, FIRST, "2024-07-01")) == before
     bars[100] = msgspec.structs.replace(bars[100], volume=bars[100].volume + 1)
-    changed = bars_file(tmp_path / "changed.csv", bars)
-    assert f"its bars of SPY on {FIRST} are not those of" in desk.run("add", "--from-file", changed, code=2)
+    other_file = bars_file(tmp_path / "changed.csv", bars)
+    assert f"its bars of SPY on {FIRST} are not those of" in desk.run("add", "--from-file", other_file, code=2)
     assert digest(span(desk.folder, FIRST, "2024-07-01")) == before
-    desk.run("add", "--from-file", changed, "--again")
+    desk.run("add", "--from-file", other_file, "--again")
     assert digest(span(desk.folder, FIRST, "2024-07-01")) != before
 
 
@@ -238,8 +238,8 @@ def test_who_began_to_read_goes_on_with_what_it_was(desk: Desk, tmp_path: Path) 
     desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", bars))
     reader = open_bars(span(desk.folder, FIRST, LAST), ("SPY",))
     before = reader.digest()
-    changed = [msgspec.structs.replace(bar, volume=1.0) for bar in bars]
-    desk.run("add", "--from-file", bars_file(tmp_path / "c.csv", changed), "--again")
+    new_bars = [msgspec.structs.replace(bar, volume=1.0) for bar in bars]
+    desk.run("add", "--from-file", bars_file(tmp_path / "c.csv", new_bars), "--again")
     assert reader.digest() == before
     assert digest(span(desk.folder, FIRST, LAST)) != before
     assert len(list((desk.folder / "1min" / "SPY").glob("*.parquet"))) == 4
@@ -397,18 +397,18 @@ def test_what_is_removed_is_gone(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_a_command_that_writes_leaves_files_of_others_alone(desk: Desk, tmp_path: Path) -> None:
-    others = [
+    foreign_files = [
         desk.folder / name for name in ("mine/results/run.parquet", "mine/results/.a.part", "1min/SPY/own.parquet")
     ]
-    for path in others:
+    for path in foreign_files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("of another program")
-    left = [desk.folder / "1min/QQQ" / name for name in ("2024-06-0123456789ab.parquet", ".index.json.17.part")]
-    left[0].parent.mkdir()
-    for path in left:
+    leftovers = [desk.folder / "1min/QQQ" / name for name in ("2024-06-0123456789ab.parquet", ".index.json.17.part")]
+    leftovers[0].parent.mkdir()
+    for path in leftovers:
         path.write_text("of a command that was killed before its first index")
     desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", spy()))
-    assert [path for path in others + left if path.exists()] == others
+    assert [path for path in foreign_files + leftovers if path.exists()] == foreign_files
 
 
 @pytest.mark.parametrize("name", ["..", ".", "SPY/..", "/"])
@@ -436,8 +436,8 @@ def test_the_dry_run_reads_a_span_and_its_journal_has_the_span_s_digest(desk: De
     with contextlib.closing(sqlite3.connect(state / "journal.sqlite")) as journal:
         meta = dict(journal.execute("select key, value from meta"))
     assert meta["tape_sha256"] == digest(span(desk.folder, FIRST, "2024-07-03"))
-    named = ("--bars", bars_file(tmp_path / "f.csv", until(spy(), "2024-07-03")), "--state-dir", tmp_path / "other")
-    file = rltraderd("--dry-run", *named, cwd=tmp_path)
+    options = ("--bars", bars_file(tmp_path / "f.csv", until(spy(), "2024-07-03")), "--state-dir", tmp_path / "other")
+    file = rltraderd("--dry-run", *options, cwd=tmp_path)
     assert summary_of(file)["decisions"] == summary_of(finished)["decisions"]
 
 
@@ -471,16 +471,16 @@ def test_a_command_line_that_names_no_span_gets_one_line(
 ) -> None:
     file = bars_file(tmp_path / "b.csv", until(spy(), LAST))
     desk.run("add", "--from-file", file)
-    named = [word.format(folder=desk.folder, file=file) for word in words]
-    assert daemon.main(["--dry-run", "--state-dir", str(tmp_path / "s"), *named]) == 2
+    arguments = [word.format(folder=desk.folder, file=file) for word in words]
+    assert daemon.main(["--dry-run", "--state-dir", str(tmp_path / "s"), *arguments]) == 2
     assert re.search(complaint, desk.capture.readouterr().err)
 
 
 def test_training_reads_the_span_of_its_strategy_and_knows_its_feed(desk: Desk, tmp_path: Path) -> None:
     desk.run("add", "--from-file", bars_file(tmp_path / "b.csv", until(spy(), LAST)), "--feed", "iex")
     words = ["--strategy", "option_scalper", "--bars", str(desk.folder), "--from", FIRST, "--to", LAST]
-    chosen = train.parser().parse_args(words)
-    settings = with_span(train.settings_from(chosen), chosen)
+    options = train.parser().parse_args(words)
+    settings = with_span(train.settings_from(options), options)
     assert (settings.bars, settings.feed) == (span(desk.folder, FIRST, LAST), "iex")
     assert f"--bars {span(desk.folder, FIRST, LAST).name} " in settings.command()
     assert loaded(settings, trading_of("option_scalper", None)).info.sha256 == digest(settings.bars)

@@ -39,15 +39,15 @@ def sessions(first: str, last: str) -> list[Session]:
 def uneven(first: str, last: str) -> list[Bar]:
     """Minutes of SPY whose every value differs, with a minute missing here and there."""
     random = np.random.default_rng(7)
-    found = []
+    bars = []
     for day in sessions(first, last):
         for bar in minutes("SPY", day, 50_000):
             low, one, other, high = np.round(np.sort(random.uniform(490.0, 510.0, 4)), 2).tolist()
-            opened, close = (one, other) if random.uniform() < 0.5 else (other, one)
+            open_price, close = (one, other) if random.uniform() < 0.5 else (other, one)
             if random.uniform() > 0.02:
                 volume = float(random.integers(1, 5_000))
-                found.append(Bar("SPY", bar.start_ns, opened, high, low, close, volume))
-    return found
+                bars.append(Bar("SPY", bar.start_ns, open_price, high, low, close, volume))
+    return bars
 
 
 # --- longer bars ------------------------------------------------------------------------------------------------------
@@ -81,23 +81,23 @@ def test_longer_bars_are_those_of_pandas_within_each_session(
     assert data(folder, "check") == 0
 
 
-@pytest.mark.parametrize("written", ["5m", "5Min", "300s", "5minutes"])
-def test_a_length_is_understood_however_it_is_written(tmp_path: Path, written: str) -> None:
+@pytest.mark.parametrize("length", ["5m", "5Min", "300s", "5minutes"])
+def test_a_length_is_understood_however_it_is_written(tmp_path: Path, length: str) -> None:
     folder, (day,) = tmp_path / "bars", sessions("2024-07-02", "2024-07-02")
     data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", minutes("SPY", day, 54_500)))
-    assert data(folder, "resample", written) == 0
+    assert data(folder, "resample", length) == 0
     assert len(read(span(folder, "2024-07-02", "2024-07-02", bars="5min"))) == 78
 
 
-@pytest.mark.parametrize("written", ["10m", "5", "5 x", "٥m", "1w"])
+@pytest.mark.parametrize("length", ["10m", "5", "5 x", "٥m", "1w"])
 def test_a_length_that_no_folder_has_is_refused_with_what_is_read_in_its_place(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], length: str
 ) -> None:
     with pytest.raises(SystemExit):
-        data(tmp_path / "bars", "resample", written)
-    shown = " ".join(capsys.readouterr().err.split())
-    assert f"{written!r} is no length of bars in a folder: expected one of 1min, 5min, 15min, 1h, 1d;" in shown
-    assert "reads 1min bars, of which its own are made" in shown
+        data(tmp_path / "bars", "resample", length)
+    output = " ".join(capsys.readouterr().err.split())
+    assert f"{length!r} is no length of bars in a folder: expected one of 1min, 5min, 15min, 1h, 1d;" in output
+    assert "reads 1min bars, of which its own are made" in output
 
 
 def test_a_day_is_labelled_by_midnight_and_hours_end_with_the_session(tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def actions(path: Path, *rows: tuple[str, str, str, float]) -> Path:
 
 def test_a_dividend_takes_its_part_of_the_close_before(tmp_path: Path) -> None:
     folder = tmp_path / "bars"
-    known = actions(tmp_path / "a.csv", ("TPG", "2026-02-19", "dividend", 0.61))
+    actions_file = actions(tmp_path / "a.csv", ("TPG", "2026-02-19", "dividend", 0.61))
     file = bars_file(tmp_path / "b.csv", TPG)
-    assert data(folder, "add", "TPG", "--from-file", file, "--bars", "1d", "--actions", known) == 0
+    assert data(folder, "add", "TPG", "--from-file", file, "--bars", "1d", "--actions", actions_file) == 0
     read_back = {
         how: read(span(folder, "2026-02-17", "2026-02-19", "TPG", "1d", how)) for how in ("raw", "split", "all")
     }
@@ -186,11 +186,11 @@ def test_a_split_divides_prices_and_multiplies_volume_and_a_dividend_before_it_i
             ("2024-03-07", 98.0, 99.0, 97.0, 98.0, 2000.0),  # one for two
         ],
     )
-    known = actions(
+    actions_file = actions(
         tmp_path / "a.csv", ("XYZ", "2024-03-05", "dividend", 4.0), ("XYZ", "2024-03-06", "split", 4.0),
         ("XYZ", "2024-03-07", "split", 0.5),
     )  # fmt: skip
-    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", rows), "--bars", "1d", "--actions", known)
+    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", rows), "--bars", "1d", "--actions", actions_file)
     splits = read(span(folder, "2024-03-04", "2024-03-07", "XYZ", "1d", "split"))
     assert [(bar.close, bar.volume) for bar in splits] == [
         (100.0, 2000.0),
@@ -198,20 +198,20 @@ def test_a_split_divides_prices_and_multiplies_volume_and_a_dividend_before_it_i
         (98.0, 2000.0),
         (98.0, 2000.0),
     ]
-    both = read(span(folder, "2024-03-04", "2024-03-07", "XYZ", "1d", "all"))
-    assert [bar.close for bar in both] == pytest.approx([98.0, 98.0, 98.0, 98.0])
+    result = read(span(folder, "2024-03-04", "2024-03-07", "XYZ", "1d", "all"))
+    assert [bar.close for bar in result] == pytest.approx([98.0, 98.0, 98.0, 98.0])
     assert data(folder, "check") == 0
 
 
 def test_minutes_are_adjusted_by_the_last_close_before(tmp_path: Path) -> None:
     folder = tmp_path / "bars"
     bars = [bar for day in sessions("2024-07-01", "2024-07-03") for bar in minutes("SPY", day, 54_500)]
-    known = actions(tmp_path / "a.csv", ("SPY", "2024-07-03", "dividend", 5.489))
-    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", bars), "--actions", known)
-    found = read(span(folder, "2024-07-01", "2024-07-03", adjustment="all"))
+    actions_file = actions(tmp_path / "a.csv", ("SPY", "2024-07-03", "dividend", 5.489))
+    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", bars), "--actions", actions_file)
+    result = read(span(folder, "2024-07-01", "2024-07-03", adjustment="all"))
     # the session before closes at 548.90, so 1 - 5.489 / 548.90 = 0.99
-    assert [bar.close for bar in found[:780]] == pytest.approx([bar.close * 0.99 for bar in bars[:780]], rel=1e-12)
-    assert found[780:] == bars[780:]
+    assert [bar.close for bar in result[:780]] == pytest.approx([bar.close * 0.99 for bar in bars[:780]], rel=1e-12)
+    assert result[780:] == bars[780:]
 
 
 # --- what is not known is refused, and what becomes known counts ------------------------------------------------------
@@ -223,8 +223,8 @@ def test_without_splits_and_dividends_adjusted_prices_are_refused(tmp_path: Path
     whole = ("2026-02-17", "2026-02-19", "TPG", "1d")
     with pytest.raises(TapeError, match="and they are not known: rltrader data update"):
         read(span(folder, *whole, "all"))
-    known = actions(tmp_path / "a.csv", ("TPG", "2026-02-19", "dividend", 0.61))
-    data(folder, "add", "TPG", "--actions", known)
+    actions_file = actions(tmp_path / "a.csv", ("TPG", "2026-02-19", "dividend", 0.61))
+    data(folder, "add", "TPG", "--actions", actions_file)
     later = bars_file(tmp_path / "l.csv", [*TPG, *days("TPG", [("2026-02-20", 44.23, 44.87, 43.18, 44.51, 1.0)])])
     data(folder, "add", "--from-file", later, "--bars", "1d")
     read(span(folder, *whole, "all"))
@@ -262,18 +262,18 @@ def test_a_spin_off_of_unknown_worth_is_refused_until_somebody_states_it(tmp_pat
 
 def test_thirteen_years_of_spy_are_adjusted_as_yahoo_has_them(data_dir: Path, tmp_path: Path) -> None:
     folder, dates = tmp_path / "bars", ("2010-01-04", "2022-12-30")
-    recorded = pd.read_parquet(data_dir / "etf_daily_2010_2022.parquet").query("symbol == 'SPY'")
+    table = pd.read_parquet(data_dir / "etf_daily_2010_2022.parquet").query("symbol == 'SPY'")
     columns = ["symbol", "timestamp", "open", "high", "low", "close", "volume"]
-    recorded[columns].to_parquet(tmp_path / "spy.parquet", index=False)
-    paid = pd.read_parquet(data_dir / "spy_dividends_2010_2022.parquet")
+    table[columns].to_parquet(tmp_path / "spy.parquet", index=False)
+    dividends = pd.read_parquet(data_dir / "spy_dividends_2010_2022.parquet")
     rows = [
         ("SPY", str(day)[:10], "dividend", float(usd))
-        for day, usd in zip(paid.iloc[:, 1], paid.iloc[:, 2], strict=True)
+        for day, usd in zip(dividends.iloc[:, 1], dividends.iloc[:, 2], strict=True)
     ]
-    known = actions(tmp_path / "a.csv", *rows)
-    assert data(folder, "add", "--from-file", tmp_path / "spy.parquet", "--bars", "1d", "--actions", known) == 0
+    actions_file = actions(tmp_path / "a.csv", *rows)
+    assert data(folder, "add", "--from-file", tmp_path / "spy.parquet", "--bars", "1d", "--actions", actions_file) == 0
     closes = np.array([bar.close for bar in read(span(folder, *dates, "SPY", "1d", "all"))])
-    level = closes / recorded["adj_close"].to_numpy()  # theirs is as of a later day, so by one factor below ours
+    level = closes / table["adj_close"].to_numpy()  # theirs is as of a later day, so by one factor below ours
     assert len(rows) == 52
     assert level / level[-1] == pytest.approx(np.ones(3272), abs=2e-6)
 
@@ -282,8 +282,8 @@ def test_two_dividends_of_one_day_both_count_and_a_row_given_twice_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, at = tmp_path / "bars", "2026-02-19"
-    known = actions(tmp_path / "a.csv", ("TPG", at, "dividend", 0.61), ("TPG", at, "dividend", 2.0))
-    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", TPG), "--bars", "1d", "--actions", known)
+    actions_file = actions(tmp_path / "a.csv", ("TPG", at, "dividend", 0.61), ("TPG", at, "dividend", 2.0))
+    data(folder, "add", "--from-file", bars_file(tmp_path / "b.csv", TPG), "--bars", "1d", "--actions", actions_file)
     raw, adjusted = (read(span(folder, "2026-02-17", at, "TPG", "1d", how)) for how in ("raw", "all"))
     assert [bar.close for bar in adjusted[:2]] == pytest.approx(
         [bar.close * (1 - 2.61 / raw[1].close) for bar in raw[:2]], rel=1e-12
@@ -331,14 +331,14 @@ def test_the_check_finds_a_night_like_a_split_and_a_split_without_its_night(
     file = bars_file(tmp_path / "b.csv", rows)
     data(folder, "add", "--from-file", file, "--bars", "1d", "--actions", actions(tmp_path / "none.csv"))
     assert data(folder, "check", "--json") == 1
-    (found,) = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["symbol"], found["what"]) == ("XYZ", "split")
-    assert found["detail"].startswith("2024-03-05: from 200 to 100, as by a split 2 for 1 that nobody knows of")
-    named = actions(tmp_path / "a.csv", ("XYZ", "2024-03-05", "split", 2.0), ("XYZ", "2024-03-06", "split", 3.0))
-    data(folder, "add", "XYZ", "--actions", named)
+    (finding,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (finding["symbol"], finding["what"]) == ("XYZ", "split")
+    assert finding["detail"].startswith("2024-03-05: from 200 to 100, as by a split 2 for 1 that nobody knows of")
+    actions_file = actions(tmp_path / "a.csv", ("XYZ", "2024-03-05", "split", 2.0), ("XYZ", "2024-03-06", "split", 3.0))
+    data(folder, "add", "XYZ", "--actions", actions_file)
     assert data(folder, "check", "--json") == 1
-    (found,) = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert "2024-03-06: a split 3 for 1, yet 99 and then 99.5: adjusted prices?" in found["detail"]
+    (finding,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "2024-03-06: a split 3 for 1, yet 99 and then 99.5: adjusted prices?" in finding["detail"]
 
 
 # --- Alpaca -----------------------------------------------------------------------------------------------------------
@@ -367,13 +367,13 @@ def test_adjusted_reading_agrees_with_alpaca_s_adjusted_bars(
     folder, dates = tmp_path / "bars", ("2024-04-02", "2024-07-31")
     assert data(folder, "add", "AAA", "--bars", "1d", "--from", dates[0], "--to", dates[1]) == 0
     for how in ("raw", "split", "all"):
-        asked = {"symbols": ("AAA",), "start": dates[0], "end": dates[1], "timeframe": "1Day", "adjustment": how}
-        fetch(market, tmp_path / f"{how}.parquet", **asked)
-        theirs = bars_in(tmp_path / f"{how}.parquet")
-        ours = read(span(folder, *dates, "AAA", "1d", how))
-        assert [bar.start_ns for bar in ours] == [bar.start_ns for bar in theirs]
+        options = {"symbols": ("AAA",), "start": dates[0], "end": dates[1], "timeframe": "1Day", "adjustment": how}
+        fetch(market, tmp_path / f"{how}.parquet", **options)
+        alpaca_bars = bars_in(tmp_path / f"{how}.parquet")
+        folder_bars = read(span(folder, *dates, "AAA", "1d", how))
+        assert [bar.start_ns for bar in folder_bars] == [bar.start_ns for bar in alpaca_bars]
         for name in ("open", "high", "low", "close"):  # theirs are rounded to four decimals
-            expected = pytest.approx([getattr(bar, name) for bar in theirs], abs=5.1e-5)
-            assert [getattr(bar, name) for bar in ours] == expected
-        assert [round(bar.volume) for bar in ours] == [bar.volume for bar in theirs]
+            expected = pytest.approx([getattr(bar, name) for bar in alpaca_bars], abs=5.1e-5)
+            assert [getattr(bar, name) for bar in folder_bars] == expected
+        assert [round(bar.volume) for bar in folder_bars] == [bar.volume for bar in alpaca_bars]
     assert data(folder, "check") == 0

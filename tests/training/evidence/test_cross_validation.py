@@ -22,9 +22,9 @@ def _noise(sessions: int, trials: int, seed: int) -> Series:
 
 def test_choosing_among_noise_is_overfitting_about_every_other_time() -> None:
     probabilities = [backtest_overfitting(_noise(64, 6, seed)).probability for seed in range(30)]
-    known = [share for share in probabilities if share is not None]
-    assert len(known) == 30
-    assert np.mean(known) == pytest.approx(0.5, abs=0.1)  # each deviates by about 0.2
+    values = [share for share in probabilities if share is not None]
+    assert len(values) == 30
+    assert np.mean(values) == pytest.approx(0.5, abs=0.1)  # each deviates by about 0.2
 
 
 def test_a_trial_that_is_truly_good_is_not_overfitted() -> None:
@@ -53,8 +53,8 @@ def _by_the_book(trials: Series, blocks: int) -> tuple[float, float, float]:
     scipy_stats = pytest.importorskip("scipy.stats")
     parts = np.array_split(np.arange(len(trials)), blocks)
     logits, inside, outside = [], [], []
-    for chosen in itertools.combinations(range(blocks), blocks // 2):
-        rows = np.concatenate([parts[block] for block in chosen])
+    for half in itertools.combinations(range(blocks), blocks // 2):
+        rows = np.concatenate([parts[block] for block in half])
         rest = np.setdiff1d(np.arange(len(trials)), rows)
         ins = trials[rows].mean(axis=0) / trials[rows].std(axis=0, ddof=1)
         outs = trials[rest].mean(axis=0) / trials[rest].std(axis=0, ddof=1)

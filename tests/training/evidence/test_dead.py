@@ -14,9 +14,9 @@ def test_one_answer_and_a_critic_that_explains_nothing_are_named() -> None:
     assert why_dead(0.3) == ""
     assert why_dead(0.0099) == "its answers deviate by 0.0099 over what it sees (below 0.01: one answer)"
     assert why_dead(0.3, 0.0) == "its critic explains nothing (explained variance 0.000)"
-    both = why_dead(0.0, -0.2)
-    assert both.count(";") == 1
-    assert "−0.200" in both or "-0.200" in both
+    reason = why_dead(0.0, -0.2)
+    assert reason.count(";") == 1
+    assert "−0.200" in reason or "-0.200" in reason
 
 
 def test_variation_is_the_mean_deviation_of_each_action() -> None:

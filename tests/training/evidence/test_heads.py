@@ -35,10 +35,10 @@ def test_a_head_that_knows_is_told_from_one_that_does_not_and_from_one_that_is_w
     random = np.random.default_rng(4)
     rises = (random.random(4000) < 0.5).astype(np.float64)
     sessions = np.arange(4000) // 100
-    known = np.where(rises > 0.0, 0.7, 0.3)
+    sharp = np.where(rises > 0.0, 0.7, 0.3)
     words = [
         direction_words(HeadScores(direction=direction_scores(probabilities, rises, sessions, 0.5)))
-        for probabilities in (known, 1.0 - known, 0.5 + 0.001 * random.standard_normal(4000))
+        for probabilities in (sharp, 1.0 - sharp, 0.5 + 0.001 * random.standard_normal(4000))
     ]
     assert "knows more than the base rate." in words[0]
     assert "knows less" in words[1]
@@ -49,12 +49,12 @@ def test_a_head_that_knows_is_told_from_one_that_does_not_and_from_one_that_is_w
 def test_tables_have_a_row_for_each_score_and_none_without_a_head() -> None:
     one = direction_scores(np.array([0.8, 0.4]), np.array([1.0, 0.0]), np.array([0, 1]), 0.5)
     other = risk_scores(np.array([0.001, 0.003]), np.array([0.002, 0.001]), np.array([3, 7]), 0.0015)
-    both = HeadScores(direction=one, risk=other)
-    assert [row[0] for row in score_rows(both)] == [
+    scores = HeadScores(direction=one, risk=other)
+    assert [row[0] for row in score_rows(scores)] == [
         "direction, log loss in nats", "direction, Brier score", "risk, error in basis points",
     ]  # fmt: skip
-    assert score_rows(both)[1][1].startswith("0.1000\n")  # (0.04 + 0.16) / 2
-    assert "a mean fall of 15.0 basis points came, 20.0 expected; base 15.0" in scored(both)
+    assert score_rows(scores)[1][1].startswith("0.1000\n")  # (0.04 + 0.16) / 2
+    assert "a mean fall of 15.0 basis points came, 20.0 expected; base 15.0" in scored(scores)
     assert score_rows(HeadScores()) == []
     assert heads_of({}) is None
     assert isinstance(one.brier, Interval)

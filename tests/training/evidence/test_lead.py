@@ -36,14 +36,14 @@ def test_the_bound_of_independent_returns_is_students() -> None:
 def test_the_best_baseline_is_the_one_with_the_largest_net_return() -> None:
     first, second = np.array([0.5, -0.5] * 10), np.array([0.01, 0.0] * 10)
     returns = np.array([0.02, 0.01] * 9 + [0.03, 0.01])
-    added = lead_of(returns, {"first": first, "second": second}, returns[:, None])
-    assert added is not None
-    assert (added.baseline, added.loss) == ("second", 0.0)
-    assert added.mean == pytest.approx(float((returns - second).mean()))
+    lead = lead_of(returns, {"first": first, "second": second}, returns[:, None])
+    assert lead is not None
+    assert (lead.baseline, lead.loss) == ("second", 0.0)
+    assert lead.mean == pytest.approx(float((returns - second).mean()))
     wild = first + 0.01  # 0.2 in sum, and less than nothing when compounded
-    assert (lead_of(returns, {"wild": wild, "second": second}, returns[:, None]) or added).baseline == "wild"
+    assert (lead_of(returns, {"wild": wild, "second": second}, returns[:, None]) or lead).baseline == "wild"
     assert (
-        lead_of(returns, {"wild": wild, "second": second}, returns[:, None], compounds=True) or added
+        lead_of(returns, {"wild": wild, "second": second}, returns[:, None], compounds=True) or lead
     ).baseline == "second"
 
 

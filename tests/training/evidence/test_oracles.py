@@ -48,15 +48,15 @@ def test_purgedcv_finds_the_same_sharpe_ratios_after_a_choice(seed: int) -> None
     chosen_returns, ratios = matrix[:, -1], sharpes(matrix.T)
     for trials in (6, 40):
         sharpe = deflated_sharpe(chosen_returns, ratios.tolist(), trials=trials)
-        theirs = deflated_sharpe_ratio_full(chosen_returns, trials, float(ratios.var(ddof=1)))
+        oracle = deflated_sharpe_ratio_full(chosen_returns, trials, float(ratios.var(ddof=1)))
         population = (
             sharpe.sharpe * (len(chosen_returns) / (len(chosen_returns) - 1)) ** 0.5
         )  # their deviation divides by n
-        assert (population, sharpe.threshold) == pytest.approx((theirs.observed_sr, theirs.sr_star))
-        moments = theirs.skew, theirs.kurt
-        of_theirs = probabilistic_sharpe(theirs.observed_sr, len(chosen_returns), *moments, threshold=sharpe.threshold)
-        assert of_theirs == pytest.approx(theirs.dsr, abs=1e-12)
-        assert sharpe.deflated == pytest.approx(theirs.dsr, abs=0.003)
+        assert (population, sharpe.threshold) == pytest.approx((oracle.observed_sr, oracle.sr_star))
+        moments = oracle.skew, oracle.kurt
+        of_theirs = probabilistic_sharpe(oracle.observed_sr, len(chosen_returns), *moments, threshold=sharpe.threshold)
+        assert of_theirs == pytest.approx(oracle.dsr, abs=1e-12)
+        assert sharpe.deflated == pytest.approx(oracle.dsr, abs=0.003)
     least = minimum_track_record(0.08, *moments, threshold=0.01)
     assert least is not None
     assert np.ceil(least) == min_track_record_length(0.08, 0.01, 0.05, *moments)
@@ -67,14 +67,14 @@ def test_arch_finds_the_same_interval_over_sessions(statistic: str) -> None:
     values = returns(4)[:, -1]
     bounds = interval(values, statistic)
 
-    def of(drawn: Series) -> Series:
-        deviation = drawn.std(ddof=1) if statistic == "sharpe" else 1.0
-        return np.array([drawn.mean() / deviation])
+    def of(sample: Series) -> Series:
+        deviation = sample.std(ddof=1) if statistic == "sharpe" else 1.0
+        return np.array([sample.mean() / deviation])
 
     block: Any = block_length(values)  # arch takes a part of a session, but says that it does not
-    theirs = StationaryBootstrap(block, values, seed=1).conf_int(of, 2000, method="percentile")[:, 0]
+    arch_bounds = StationaryBootstrap(block, values, seed=1).conf_int(of, 2000, method="percentile")[:, 0]
     width = bounds.high - bounds.low
-    assert [bounds.low, bounds.high] == pytest.approx(theirs.tolist(), abs=0.06 * width)  # 2,000 draws
+    assert [bounds.low, bounds.high] == pytest.approx(arch_bounds.tolist(), abs=0.06 * width)  # 2,000 draws
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))

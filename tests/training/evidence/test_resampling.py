@@ -34,8 +34,8 @@ DEGENERATE = [np.zeros(20), np.array([0.01]), np.full(20, 0.1), np.full(7, -0.3)
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_a_series_without_deviation_has_an_interval_of_no_width_and_a_note(returns: Series, statistic: str) -> None:
     estimate = interval(returns, statistic)
-    known = {"mean": returns[0], "sum": returns[0] * len(returns), "sharpe": 0.0}[statistic]
-    assert (estimate.low, estimate.estimate, estimate.high) == pytest.approx((known, known, known))
+    expected = {"mean": returns[0], "sum": returns[0] * len(returns), "sharpe": 0.0}[statistic]
+    assert (estimate.low, estimate.estimate, estimate.high) == pytest.approx((expected, expected, expected))
     assert estimate.note
     assert (sharpe(returns), block_length(returns)) == (0.0, 1.0)
 
@@ -57,11 +57,11 @@ def test_resampled_means_deviate_as_politis_and_romano_say(block: float) -> None
     values = steps + 0.8 * np.roll(steps, 1)
     index = resamples(60, block, 20_000, np.random.default_rng(6))
     centred, keep = values - values.mean(), 1.0 - 1.0 / block
-    known = float(centred @ centred) / 60  # lemma 1 of their paper
+    variance = float(centred @ centred) / 60  # lemma 1 of their paper
     for lag in range(1, 60):
         weight = (1 - lag / 60) * keep**lag + lag / 60 * keep ** (60 - lag)
-        known += 2 * weight * float(centred[:-lag] @ centred[lag:]) / 60
-    assert values[index].mean(axis=1).var() == pytest.approx(known / 60, rel=0.05)
+        variance += 2 * weight * float(centred[:-lag] @ centred[lag:]) / 60
+    assert values[index].mean(axis=1).var() == pytest.approx(variance / 60, rel=0.05)
     follows = (index[:, 1:] == (index[:, :-1] + 1) % 60).mean()
     assert follows == pytest.approx(keep + (1 - keep) / 60, abs=0.005)
     assert np.bincount(index.ravel(), minlength=60).std() < 0.05 * index.size / 60  # every session equally often
@@ -127,14 +127,14 @@ def test_an_outlier_among_the_seeds_does_not_move_the_interquartile_mean() -> No
 
 
 def test_the_probability_of_improvement_counts_pairs_and_half_of_ties() -> None:
-    ours, theirs = [np.array([1.0, 3.0]), np.array([5.0])], [np.array([2.0, 3.0]), np.array([5.0])]
-    probability = improvement_probability(ours, theirs)  # pairs: 1<2, 1<3, 3>2, 3=3: 1.5 of 4; then a tie
+    first, second = [np.array([1.0, 3.0]), np.array([5.0])], [np.array([2.0, 3.0]), np.array([5.0])]
+    probability = improvement_probability(first, second)  # pairs: 1<2, 1<3, 3>2, 3=3: 1.5 of 4; then a tie
     assert probability.estimate == pytest.approx((1.5 / 4 + 0.5) / 2)
     assert probability.low <= probability.estimate <= probability.high
     better = improvement_probability([np.arange(10.0) + 10], [np.arange(10.0)])
     assert (better.estimate, better.low, better.high, better.note) == (1.0, 1.0, 1.0, "")
     with pytest.raises(ValueError, match="1 folds against 2"):
-        improvement_probability(ours[:1], theirs)
+        improvement_probability(first[:1], second)
 
 
 def test_a_pooled_figure_is_over_all_rows_and_not_the_mean_of_sessions() -> None:

@@ -42,9 +42,9 @@ def runs() -> OverlayRuns:
 @pytest.fixture(scope="module")
 def proven(runs: OverlayRuns) -> Findings:
     """A passive policy, of which a study of made-up sessions says nothing, with a risk that one market keeps."""
-    kept = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), STATED)
-    found = find(example_study(folds=1, seeds=1))
-    return msgspec.structs.replace(found, passive=True, risk=kept)
+    risk = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), STATED)
+    findings = find(example_study(folds=1, seeds=1))
+    return msgspec.structs.replace(findings, passive=True, risk=risk)
 
 
 def _series(policy: Series, passive: Series, exposure: Series) -> RiskSeries:
@@ -57,8 +57,8 @@ def _failed(findings: Findings) -> set[str]:
 
 def test_the_volatility_of_each_stretch_is_its_annual_sample_deviation() -> None:
     squares = ((0.0**2 + 0.02**2 + 0.02**2) / 2, (0.02**2 + 0.02**2 + 0.0**2) / 2)  # around means of 0.01
-    found = rolling_volatility(np.array([0.01, -0.01, 0.03, 0.01]), 3)
-    assert found == pytest.approx([math.sqrt(252 * square) for square in squares])
+    volatility = rolling_volatility(np.array([0.01, -0.01, 0.03, 0.01]), 3)
+    assert volatility == pytest.approx([math.sqrt(252 * square) for square in squares])
 
 
 def test_the_largest_drawdown_counts_from_the_start_and_compounds() -> None:
@@ -83,44 +83,44 @@ def test_a_constant_share_of_cash_fails_whatever_target_it_states(runs: OverlayR
     policy = share * market
     for times in (0.8, 1.0, 1.2):
         target = times * float(rolling_volatility(policy).mean())
-        stated = RiskStatement(target, DRAWDOWN * target)
-        kept = kept_risk(_series(policy, market, np.full(SESSIONS, share)), stated)
-        assert kept is not None
-        assert kept.passive_level == pytest.approx(kept.level.estimate)
-        assert kept.spread is not None
-        assert kept.spread.estimate == pytest.approx(0.0, abs=1e-9)
-        assert kept.sharpe_change == pytest.approx(0.0, abs=1e-9)
-        without = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True, risk=kept)
+        statement = RiskStatement(target, DRAWDOWN * target)
+        risk = kept_risk(_series(policy, market, np.full(SESSIONS, share)), statement)
+        assert risk is not None
+        assert risk.passive_level == pytest.approx(risk.level.estimate)
+        assert risk.spread is not None
+        assert risk.spread.estimate == pytest.approx(0.0, abs=1e-9)
+        assert risk.sharpe_change == pytest.approx(0.0, abs=1e-9)
+        without = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True, risk=risk)
         assert {"apart", "spread", "spread interval"} <= _failed(without)
 
 
 def test_a_risk_that_was_stated_and_not_proven_is_named_where_nothing_is_claimed(runs: OverlayRuns) -> None:
     market, study = runs.market[0], example_study(folds=1, seeds=1)
-    kept = kept_risk(_series(0.5 * market, market, np.full(SESSIONS, 0.5)), STATED)
+    risk = kept_risk(_series(0.5 * market, market, np.full(SESSIONS, 0.5)), STATED)
     nothing = RiskRuns(target=TARGET, drawdown=STATED.drawdown, policy=(), twice=(), passive=())
-    found = msgspec.structs.replace(find(study), passive=True, risk=kept)
+    findings = msgspec.structs.replace(find(study), passive=True, risk=risk)
     words = PASSIVE_WORDS + "holds nothing, and claims nothing: nothing was trained."
-    again = judged(msgspec.structs.replace(study, exported=words, claim="", risk=nothing), found)
-    assert kept is not None
+    again = judged(msgspec.structs.replace(study, exported=words, claim="", risk=nothing), findings)
+    assert risk is not None
     assert again.claim is None
     assert again.verdict.startswith(f"{words} A risk was stated and is not proven (fails ")
-    assert f"spread and spread interval). {evidence_words(kept)}" in again.verdict
+    assert f"spread and spread interval). {evidence_words(risk)}" in again.verdict
 
 
 def test_a_kept_risk_is_claimed_and_proven_with_its_figures(proven: Findings) -> None:
-    kept = proven.risk
-    assert kept is not None
+    risk = proven.risk
+    assert risk is not None
     claim = claim_of(proven, "", STATED)
     assert claim is not None
     assert (claim.kind, claim.proven) == (RISK, True)
     assert claim.sentence.startswith("Claims a risk, proven: a volatility of 10.0 % a year, ")
     assert (claim.volatility_target, claim.volatility_low, claim.volatility_high) == pytest.approx((0.1, 0.075, 0.125))
     assert claim.drawdown_max == pytest.approx(0.25)
-    assert 0.5 < claim.probability < kept.inside
+    assert 0.5 < claim.probability < risk.inside
     assert claim.level_low <= claim.level <= claim.level_high
-    assert "the smallest that this test would have found 4 times in 5 is" in evidence_words(kept)
+    assert "the smallest that this test would have found 4 times in 5 is" in evidence_words(risk)
     assert _failed(proven) == set()  # a rule needs no seeds
-    assert decode(encode(proven)).risk == kept
+    assert decode(encode(proven)).risk == risk
 
 
 def test_what_is_not_a_passive_policy_needs_its_seeds_and_an_import_counts_no_trials(proven: Findings) -> None:
@@ -133,8 +133,8 @@ def test_what_is_not_a_passive_policy_needs_its_seeds_and_an_import_counts_no_tr
 def test_a_passive_policy_claims_no_lead_and_without_a_statement_nothing(proven: Findings) -> None:
     assert claim_of(proven, LEAD, STATED) is None
     assert claim_of(proven, "") is None
-    learned = msgspec.structs.replace(proven, passive=False)
-    lead = claim_of(learned, LEAD, STATED)
+    active = msgspec.structs.replace(proven, passive=False)
+    lead = claim_of(active, LEAD, STATED)
     assert lead is not None
     assert (lead.kind, lead.proven) == (LEAD, False)
     assert lead.sentence.startswith("Claims a lead over ")
@@ -153,17 +153,17 @@ def test_a_lead_is_claimed_as_proven_only_among_all_earlier_trials() -> None:
     assert late.lead is not None
     assert late.lead.low == first.lead.low
     assert claim_of(late, "") is None
-    asked = claim_of(late, LEAD)
-    assert asked is not None
-    assert not asked.proven
-    assert asked.sentence.endswith(", not proven (fails deflated lead).")
+    lead_claim = claim_of(late, LEAD)
+    assert lead_claim is not None
+    assert not lead_claim.proven
+    assert lead_claim.sentence.endswith(", not proven (fails deflated lead).")
 
 
 def test_weights_that_no_session_tested_prove_no_claim(proven: Findings) -> None:
     """Of a refit the tests are of other weights; of an import nobody knows among how many it was chosen."""
-    learned = msgspec.structs.replace(proven, passive=False)
+    active = msgspec.structs.replace(proven, passive=False)
     for changes in ({"refit": True}, {"imported": True}):
-        claim = claim_of(msgspec.structs.replace(learned, **changes), RISK, STATED)
+        claim = claim_of(msgspec.structs.replace(active, **changes), RISK, STATED)
         assert claim is not None
         assert (claim.proven, "not proven (fails weights)" in claim.sentence) == (False, True)
     again = claim_of(msgspec.structs.replace(find(example_study(edge_usd=120.0)), refit=True), LEAD)
@@ -175,11 +175,11 @@ def test_weights_that_no_session_tested_prove_no_claim(proven: Findings) -> None
 
 
 def test_a_risk_that_is_not_kept_is_claimed_as_unproven_only_where_it_is_asked_for(runs: OverlayRuns) -> None:
-    stated = RiskStatement(0.06, 0.15)
-    kept = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), stated)
-    found = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True, risk=kept)
-    assert claim_of(found, "", stated) is None
-    claim = claim_of(found, RISK, stated)
+    statement = RiskStatement(0.06, 0.15)
+    risk = kept_risk(_series(runs.policy[0], runs.market[0], runs.exposure[0]), statement)
+    findings = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True, risk=risk)
+    assert claim_of(findings, "", statement) is None
+    claim = claim_of(findings, RISK, statement)
     assert claim is not None
     assert not claim.proven
     assert claim.sentence.startswith("Claims a risk, not proven (fails level, ")
@@ -188,13 +188,13 @@ def test_a_risk_that_is_not_kept_is_claimed_as_unproven_only_where_it_is_asked_f
 def test_too_few_sessions_prove_nothing_and_say_so() -> None:
     few = np.random.default_rng(1).normal(0.0, 0.01, 239)  # four stretches are 240
     assert kept_risk(_series(few, few, np.ones(239)), STATED) is None
-    found = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True)
-    assert _failed(found) >= {criterion.name for criterion in RISK_PROOF}
-    claim = claim_of(found, RISK, STATED)
+    findings = msgspec.structs.replace(find(example_study(folds=1, seeds=1)), passive=True)
+    assert _failed(findings) >= {criterion.name for criterion in RISK_PROOF}
+    claim = claim_of(findings, RISK, STATED)
     assert claim is not None
     assert not claim.proven
     assert "too short" in claim.sentence
-    assert claim_of(found, "", STATED) is None
+    assert claim_of(findings, "", STATED) is None
 
 
 def test_an_account_that_never_moves_is_no_kept_risk() -> None:
@@ -227,12 +227,12 @@ def test_true_claims_are_mostly_proven_and_those_false_by_a_quarter_hardly_ever(
     """Bounds are exact quantiles of binomial counts, 0.1 %; `make bench-promotion` has 40 markets of each."""
     from scipy.stats import binom
 
-    chosen = next(one for one in KINDS if one is kind)
-    found = risk_rate(chosen, SESSIONS, MARKETS)
-    if chosen.true:
-        assert found.proven >= binom.ppf(0.001, MARKETS, 0.9)
+    risk_kind = next(one for one in KINDS if one is kind)
+    rate = risk_rate(risk_kind, SESSIONS, MARKETS)
+    if risk_kind.true:
+        assert rate.proven >= binom.ppf(0.001, MARKETS, 0.9)
     else:
-        assert found.proven <= binom.ppf(0.999, MARKETS, 0.05)
+        assert rate.proven <= binom.ppf(0.999, MARKETS, 0.05)
 
 
 def test_each_criterion_of_a_risk_is_named_once() -> None:

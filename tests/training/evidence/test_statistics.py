@@ -65,14 +65,18 @@ def test_quantstats_and_scipy_find_the_same_figures(seed: int) -> None:
 
 def test_a_summary_agrees_with_the_figures_of_the_evaluation() -> None:
     results = [_result(float(pnl), trades=nth % 3, wins=nth % 2) for nth, pnl in enumerate(_series(3, 40) * 10_000)]
-    summary, known = summarise(results, 10_000.0), figures(results, 10_000.0)
+    summary, expected = summarise(results, 10_000.0), figures(results, 10_000.0)
     assert (summary.net_return, summary.mean, summary.deviation, summary.sharpe_annual) == pytest.approx(
-        (known.net_return, known.session_return, known.session_deviation, known.sharpe_annual)
+        (expected.net_return, expected.session_return, expected.session_deviation, expected.sharpe_annual)
     )
     assert (summary.max_drawdown, summary.worst_session, summary.turnover, summary.exposure) == pytest.approx(
-        (known.max_drawdown, known.worst_session, known.turnover, known.exposure)
+        (expected.max_drawdown, expected.worst_session, expected.turnover, expected.exposure)
     )
-    assert (summary.trades, summary.hit_rate_trades, summary.fees_usd) == (known.trades, known.win_rate, known.fees_usd)
+    assert (summary.trades, summary.hit_rate_trades, summary.fees_usd) == (
+        expected.trades,
+        expected.win_rate,
+        expected.fees_usd,
+    )
 
 
 def test_sessions_without_a_result_are_left_out_of_the_hit_rate() -> None:
@@ -116,7 +120,7 @@ FOLDS = (
 )
 
 
-def _study(*trials: Trial, chosen: tuple[int, ...] = (0, 3)) -> Study:
+def _study(*trials: Trial, choice: tuple[int, ...] = (0, 3)) -> Study:
     return Study(
         strategy="option_scalper",
         network="mlp",
@@ -128,7 +132,7 @@ def _study(*trials: Trial, chosen: tuple[int, ...] = (0, 3)) -> Study:
         data=Training("bars.csv", "0" * 64, "sip", True, 3, "2024-08-01", "2024-11-01", {}),
         folds=FOLDS,
         trials=trials,
-        chosen=chosen,
+        chosen=choice,
         baselines=(),
         random_pnl_usd=(),
         scenarios={},
@@ -149,8 +153,8 @@ def test_the_headline_and_the_matrix_of_trials_join_the_folds_in_time() -> None:
     assert session_returns(headline(study), 10_000.0) == pytest.approx([0.01, -0.005, -0.003])
     names, matrix = trial_matrix(study)
     assert names == ("potential, seed 1", "potential, seed 1, run 2", "potential, seed 2")
-    known = [[0.01, -0.005, 0.0005], [0.0001, 0.0002, 0.0003], [0.001, 0.002, -0.003]]
-    assert matrix.T.tolist() == pytest.approx(np.array(known))
+    expected = [[0.01, -0.005, 0.0005], [0.0001, 0.0002, 0.0003], [0.001, 0.002, -0.003]]
+    assert matrix.T.tolist() == pytest.approx(np.array(expected))
     assert trial_matrix(_study(_trial(0, 1, (1.0, 2.0))))[1].shape == (3, 0)
 
 

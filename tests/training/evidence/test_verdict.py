@@ -87,10 +87,10 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
         for trial in study.trials
     )
     study = msgspec.structs.replace(study, trials=trials, baselines=(), random_pnl_usd=())
-    found = find(study)
-    words = page_words(files(study, found)["report.html"].decode())
-    assert found.verdict.startswith("Never traded, so it equals always flat")
-    assert "Denied" not in found.verdict
+    flat_findings = find(study)
+    words = page_words(files(study, flat_findings)["report.html"].decode())
+    assert flat_findings.verdict.startswith("Never traded, so it equals always flat")
+    assert "Denied" not in flat_findings.verdict
     denied = tuple(
         msgspec.structs.replace(
             trial, test=msgspec.structs.replace(trial.test, denials={"basket_legs": 2, "spread": 3})
@@ -101,9 +101,11 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
     assert "No baseline was played" in words
     assert "The policy made no trade" in words
     assert "No learning curve was recorded." in words
-    assert not any(judged.passes for judged in found.criteria if judged.name in {"profit", "lead", "baselines"})
+    assert not any(
+        criterion.passes for criterion in flat_findings.criteria if criterion.name in {"profit", "lead", "baselines"}
+    )
 
-    assert found.abstract[1] == "The policy earned 0.00 % of its capital in sum with 0 trades."
+    assert flat_findings.abstract[1] == "The policy earned 0.00 % of its capital in sum with 0 trades."
 
 
 def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
@@ -142,7 +144,7 @@ def test_what_was_trained_elsewhere_is_not_said_to_be_tested_on_unseen_sessions(
     words = page_words(files(study, result)["report.html"].decode())
     assert "it may have learned from these very sessions" in words
     assert "deflated Sharpe not known, as it was trained elsewhere" in result.verdict
-    assert {judged.name: judged.found for judged in result.criteria}["deflated lead"] == "not known"
+    assert {criterion.name: criterion.found for criterion in result.criteria}["deflated lead"] == "not known"
     assert "by a reward that is not known here" in words
     assert "later than what" not in words
     assert re.search(r"deflated Sharpe ratio \(DSR\) at most \d", words)
@@ -211,8 +213,8 @@ def test_each_figure_that_has_a_limit_stands_next_to_it(study: Study) -> None:
 
 
 def test_what_next_names_the_version_that_the_report_is_of(study: Study, findings: Findings, page: str) -> None:
-    named = files(study, findings, version="2024-01-16-0badcafe")["report.html"].decode()
-    commands = "\n".join(re.findall(r"<pre>(.*?)</pre>", named, flags=re.DOTALL))
+    html = files(study, findings, version="2024-01-16-0badcafe")["report.html"].decode()
+    commands = "\n".join(re.findall(r"<pre>(.*?)</pre>", html, flags=re.DOTALL))
     assert "RLTRADER_POLICY__VERSION=2024-01-16-0badcafe rltraderd --dry-run " in commands
     assert "rltraderctl models activate 2024-01-16-0badcafe --strategy option_scalper" in commands
     assert "VERSION --" not in commands

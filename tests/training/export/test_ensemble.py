@@ -63,10 +63,10 @@ def test_the_graph_of_a_memory_carries_one_for_each_seed_and_the_daemon_answers_
     }
     assert shapes == {"observation": [64], "hidden": [3, 128]}
 
-    opened, hidden = OnnxPolicy.open(load(tmp_path, maker, folder.name), maker, "cpu"), b""
+    policy, hidden = OnnxPolicy.open(load(tmp_path, maker, folder.name), maker, "cpu"), b""
     states = [torch.zeros(1, 128) for _ in members]
     for day, row in enumerate(days):
-        answer = opened.answer(AskPolicy(day, 0, Observation(row.tobytes(), (64,), hidden)), 0)
+        answer = policy.answer(AskPolicy(day, 0, Observation(row.tobytes(), (64,), hidden)), 0)
         with torch.no_grad():
             answers = [
                 member(torch.from_numpy(row)[None], state) for member, state in zip(members, states, strict=True)
@@ -79,8 +79,8 @@ def test_the_graph_of_a_memory_carries_one_for_each_seed_and_the_daemon_answers_
     again = Exported(folder / "policy.onnx")  # a memory of one member stands for that of each, as zeros do
     assert again(torch.from_numpy(days[:1]), torch.zeros(1, 128))[1].shape == (1, 3, 128)
 
-    for stated, check in ((1, "graph inputs"), (2, "graph inputs"), (0, "members"), (1000, "members")):
-        (folder / MANIFEST_FILE).write_bytes(encode(msgspec.structs.replace(manifest, members=stated)))
+    for count, check in ((1, "graph inputs"), (2, "graph inputs"), (0, "members"), (1000, "members")):
+        (folder / MANIFEST_FILE).write_bytes(encode(msgspec.structs.replace(manifest, members=count)))
         with pytest.raises(ModelError, match=check):
             OnnxPolicy.open(load(tmp_path, maker, folder.name), maker, "cpu")
 
@@ -88,11 +88,11 @@ def test_the_graph_of_a_memory_carries_one_for_each_seed_and_the_daemon_answers_
 def test_a_policy_without_a_memory_answers_with_the_mean_of_its_actions(tmp_path: Path) -> None:
     maker = strategy("daily_rebalancer")
     members = [lively(RebalancerActorCritic(FLAT, seed), seed) for seed in SEEDS]
-    seen = np.random.default_rng(2).normal(size=(20, 803)).astype(np.float32)
-    folder = exported(members, maker, tmp_path, seen)
+    observations = np.random.default_rng(2).normal(size=(20, 803)).astype(np.float32)
+    folder = exported(members, maker, tmp_path, observations)
     with torch.no_grad():
-        outputs = [member(torch.from_numpy(seen)).numpy() for member in members]
-    assert np.abs(run_onnx(folder / "policy.onnx", seen) - np.mean(outputs, axis=0)).max() < 1e-5
+        outputs = [member(torch.from_numpy(observations)).numpy() for member in members]
+    assert np.abs(run_onnx(folder / "policy.onnx", observations) - np.mean(outputs, axis=0)).max() < 1e-5
     assert np.ptp(outputs, axis=0).max() > 1e-2
     weights = sum(4 * parameter.numel() for member in members for parameter in member.parameters())
     assert weights < (folder / "policy.onnx").stat().st_size < 1.2 * weights

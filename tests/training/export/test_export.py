@@ -135,9 +135,9 @@ def test_the_manifest_carries_the_contract_and_golden_logits_that_onnxruntime_re
 
 def test_the_graph_has_one_input_one_output_any_batch_and_no_critic(folder: Path) -> None:
     model = onnx.load(folder / "policy.onnx", load_external_data=False)
-    (given,), (answer,) = model.graph.input, model.graph.output
-    assert (given.name, answer.name) == ("observation", "logits")
-    assert [d.dim_value for d in given.type.tensor_type.shape.dim] == [0, 20, 23]
+    (graph_input,), (answer,) = model.graph.input, model.graph.output
+    assert (graph_input.name, answer.name) == ("observation", "logits")
+    assert [d.dim_value for d in graph_input.type.tensor_type.shape.dim] == [0, 20, 23]
     weights = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type == 1)
     scaling = 4 * 23  # mean, scale, clip and its negative
     assert weights == 163_559 - (64 * 32 + 32 + 32 + 1) + scaling
@@ -174,27 +174,30 @@ def test_the_same_policy_exports_to_the_same_bytes_and_replaces_itself(
 def test_a_version_of_the_same_name_with_another_contract_is_never_replaced(
     folder: Path, random_observations: Float32Array, tmp_path: Path
 ) -> None:
-    own, other = contract_hash(strategy(SPEC.name)), "0123456789abcdef" * 4
-    held = tmp_path / SPEC.name / folder.name
-    shutil.copytree(folder, held)
-    (held / "manifest.json").write_bytes(encode(structs.replace(_manifest(folder), contract_hash=other)))
-    before = sorted((path, path.read_bytes()) for path in held.parent.rglob("*") if path.is_file())
-    named = f"{held.name} is in {held.parent} with the contract {other[:12]}, the strategy's is {own[:12]} now: the "
-    with pytest.raises(ExportError, match=re.escape(named)):
+    own_hash, other = contract_hash(strategy(SPEC.name)), "0123456789abcdef" * 4
+    version_path = tmp_path / SPEC.name / folder.name
+    shutil.copytree(folder, version_path)
+    (version_path / "manifest.json").write_bytes(encode(structs.replace(_manifest(folder), contract_hash=other)))
+    before = sorted((path, path.read_bytes()) for path in version_path.parent.rglob("*") if path.is_file())
+    message = (
+        f"{version_path.name} is in {version_path.parent} with the contract {other[:12]}, "
+        f"the strategy's is {own_hash[:12]} now: the "
+    )
+    with pytest.raises(ExportError, match=re.escape(message)):
         export(Exported(folder / "policy.onnx"), strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
-    assert sorted((path, path.read_bytes()) for path in held.parent.rglob("*") if path.is_file()) == before
+    assert sorted((path, path.read_bytes()) for path in version_path.parent.rglob("*") if path.is_file()) == before
 
 
 def test_a_promoted_version_is_never_replaced_by_one_that_is_not(
     folder: Path, random_observations: Float32Array, tmp_path: Path
 ) -> None:
-    held = tmp_path / SPEC.name / folder.name
-    shutil.copytree(folder, held)
-    (held / "manifest.json").write_bytes(encode(structs.replace(_manifest(folder), promoted=True)))
-    before = (held / "manifest.json").read_bytes()
-    with pytest.raises(ExportError, match=f"{held.name} is in .* and was promoted to trade real money"):
+    version_path = tmp_path / SPEC.name / folder.name
+    shutil.copytree(folder, version_path)
+    (version_path / "manifest.json").write_bytes(encode(structs.replace(_manifest(folder), promoted=True)))
+    before = (version_path / "manifest.json").read_bytes()
+    with pytest.raises(ExportError, match=f"{version_path.name} is in .* and was promoted to trade real money"):
         export(Exported(folder / "policy.onnx"), strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
-    assert (held / "manifest.json").read_bytes() == before
+    assert (version_path / "manifest.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -231,15 +234,15 @@ def test_what_a_killed_export_left_goes_a_day_later_but_a_version_that_it_had_pu
     )
     run = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=REPOSITORY, check=False)
     assert run.returncode == -signal.SIGKILL
-    (left,) = tmp_path.iterdir()
-    (left / holds).mkdir(exist_ok=True)
+    (leftover,) = tmp_path.iterdir()
+    (leftover / holds).mkdir(exist_ok=True)
     assert put_version(tmp_path, lambda _: "v1").name == "v1"
-    assert left.exists()  # it may be at work
+    assert leftover.exists()  # it may be at work
     day_s = 25 * 3600
-    os.utime(left, (left.stat().st_atime - day_s, left.stat().st_mtime - day_s))
+    os.utime(leftover, (leftover.stat().st_atime - day_s, leftover.stat().st_mtime - day_s))
     put_version(tmp_path, lambda _: "v2")
-    assert left.exists() == (holds == "replaced")
-    assert {path.name for path in tmp_path.iterdir()} - {left.name} == {"v1", "v2"}
+    assert leftover.exists() == (holds == "replaced")
+    assert {path.name for path in tmp_path.iterdir()} - {leftover.name} == {"v1", "v2"}
 
 
 class Steep(nn.Module):
@@ -269,8 +272,8 @@ def test_an_exported_policy_runs_where_torch_cannot_be_imported(folder: Path) ->
         "print(session.run(None, {'observation': numpy.zeros((2, 20, 23), numpy.float32)})[0].shape)\n"
     )
     command = [sys.executable, "-c", script, str(folder / "policy.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
-    assert done.stdout.strip() == "(2, 6)"
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
+    assert result.stdout.strip() == "(2, 6)"
 
 
 class Bold(nn.Module):
@@ -349,11 +352,11 @@ def test_a_policy_with_heads_answers_row_by_row_and_its_golden_heads_are_in_the_
     for data, logits, heads in zip(
         manifest.golden.observations, manifest.golden.logits, manifest.golden.heads, strict=True
     ):
-        seen = np.frombuffer(data, dtype="<f4").reshape(3, 8)
-        shares = np.exp(seen[:, :3] * 50.0)
+        rows = np.frombuffer(data, dtype="<f4").reshape(3, 8)
+        shares = np.exp(rows[:, :3] * 50.0)
         shares /= shares.sum(axis=1, keepdims=True)
         assert heads["probabilities"] == pytest.approx(shares.reshape(-1), abs=1e-5)
-        assert logits == heads["final"] == pytest.approx(np.tanh(seen[:, 4]) * shares.max(axis=1), abs=1e-5)
+        assert logits == heads["final"] == pytest.approx(np.tanh(rows[:, 4]) * shares.max(axis=1), abs=1e-5)
 
 
 def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tmp_path: Path) -> None:
@@ -366,10 +369,10 @@ def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tm
     assert states is not None
     assert answers[:, 0].tolist() == states[:, 127].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
     golden = _manifest(version).golden
-    seen = [np.frombuffer(data, dtype="<f4")[0] for data in golden.observations]
+    inputs = [np.frombuffer(data, dtype="<f4")[0] for data in golden.observations]
     memories = [np.frombuffer(data, dtype="<f4") for data in golden.hidden]
     assert all(len(state) == 128 for state in memories)
-    assert np.abs(np.cumsum(seen) - [state[0] for state in memories]).max() <= 1e-5
-    assert np.abs(np.cumsum(seen) - [logits[0] for logits in golden.logits]).max() <= 1e-5
+    assert np.abs(np.cumsum(inputs) - [state[0] for state in memories]).max() <= 1e-5
+    assert np.abs(np.cumsum(inputs) - [logits[0] for logits in golden.logits]).max() <= 1e-5
     with pytest.raises(ExportError, match=r"torch and onnxruntime differ by"):
         export(MemoryResetSwitcher(), switcher, RELEASE, out=tmp_path, probes=probes)

@@ -21,7 +21,7 @@ WIDTH = 20 * 23
 WEIGHTS = np.random.default_rng(1).normal(size=(WIDTH, 6)).astype(np.float32)
 
 
-def written(
+def write_model(
     path: Path, *, shape: tuple[int | str, ...] = ("n", 20, 23), last: str = "", rows: int = -1, more: bool = False
 ) -> Path:
     """A linear policy: `features` to `scores`; `rows` fixes the batch inside, `last` is what follows ("A+B")."""
@@ -36,21 +36,21 @@ def written(
     if more:
         outputs.append(helper.make_tensor_value_info("row", TensorProto.FLOAT, ["n", WIDTH]))
     flat = numpy_helper.from_array(np.array([rows, WIDTH], dtype=np.int64), "flat")
-    given = [helper.make_tensor_value_info("features", TensorProto.FLOAT, shape)]
+    inputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, shape)]
     weights = numpy_helper.from_array(WEIGHTS, "weights")
-    graph = helper.make_graph(nodes, "made elsewhere", given, outputs, [weights, flat])
+    graph = helper.make_graph(nodes, "made elsewhere", inputs, outputs, [weights, flat])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     return path
 
 
 def test_it_answers_as_the_file_does_and_is_exported_under_the_store_s_names(tmp_path: Path) -> None:
-    policy = import_onnx(written(tmp_path / "mine.onnx"), SPEC)
-    seen = np.random.default_rng(2).normal(size=(5, 20, 23)).astype(np.float32)
-    expected = seen.reshape(5, WIDTH) @ WEIGHTS
-    assert policy.answers(seen) == pytest.approx(expected, abs=1e-4)
-    graph = onnx_bytes(policy, seen, SPEC)
+    policy = import_onnx(write_model(tmp_path / "mine.onnx"), SPEC)
+    observations = np.random.default_rng(2).normal(size=(5, 20, 23)).astype(np.float32)
+    expected = observations.reshape(5, WIDTH) @ WEIGHTS
+    assert policy.answers(observations) == pytest.approx(expected, abs=1e-4)
+    graph = onnx_bytes(policy, observations, SPEC)
     check_graph(graph)
-    (answers,) = session_of(graph).run(["logits"], {"observation": seen[:1]})
+    (answers,) = session_of(graph).run(["logits"], {"observation": observations[:1]})
     assert answers == pytest.approx(expected[:1], abs=1e-4)
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_policy_of_the_strategy_is_refused_with_the_cure(
     form: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ImportOnnxError) as caught:
-        import_onnx(written(tmp_path / "mine.onnx", **form), SPEC)
+        import_onnx(write_model(tmp_path / "mine.onnx", **form), SPEC)
     assert complaint in str(caught.value)
     assert str(caught.value).startswith("mine.onnx: ")
 
@@ -81,4 +81,4 @@ def test_bytes_that_are_no_graph_and_a_policy_with_a_memory_are_refused(tmp_path
         import_onnx(tmp_path / "no.onnx", SPEC)
     remembers: Spec = strategy("regime_switcher").spec
     with pytest.raises(ImportOnnxError, match="heads, a memory or rows of symbols"):
-        import_onnx(written(tmp_path / "mine.onnx"), remembers)
+        import_onnx(write_model(tmp_path / "mine.onnx"), remembers)

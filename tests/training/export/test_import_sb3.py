@@ -62,14 +62,14 @@ def model_zip(default: tuple[PPO, bytes], tmp_path: Path) -> Path:
 def test_logits_are_those_of_the_policy_that_was_saved(kwargs: dict[str, Any], activation: str, tmp_path: Path) -> None:
     model, path = saved(tmp_path / "model.zip", **kwargs)
     imported = import_sb3(path, "option_scalper")
-    seen = observations()
+    probes = observations()
     with torch.no_grad():
-        given = log_probabilities(model.policy.get_distribution(seen))
-        logits = imported.module(seen)
+        expected = log_probabilities(model.policy.get_distribution(probes))
+        logits = imported.module(probes)
     assert isinstance(imported.module, FlatPolicy)
     assert imported.activation == activation
-    assert torch.allclose(torch.log_softmax(logits, dim=1), given, atol=1e-6, rtol=0)
-    assert float(given.std()) > 0.1
+    assert torch.allclose(torch.log_softmax(logits, dim=1), expected, atol=1e-6, rtol=0)
+    assert float(expected.std()) > 0.1
 
 
 def test_hyperparameters_are_the_plain_numbers_and_the_version_is_said(model_zip: Path) -> None:
@@ -84,24 +84,24 @@ def test_hyperparameters_are_the_plain_numbers_and_the_version_is_said(model_zip
 def test_a_policy_of_a2c_has_the_same_layers_and_is_read_alike(tmp_path: Path) -> None:
     model = A2C("MlpPolicy", Still(), device="cpu", policy_kwargs={"net_arch": [8]})
     model.save(tmp_path / "a2c.zip")
-    seen = observations()
+    probes = observations()
     with torch.no_grad():
-        logits = torch.log_softmax(read_sb3(tmp_path / "a2c.zip", OptionScalper()).module(seen), dim=1)
-        assert torch.allclose(logits, log_probabilities(model.policy.get_distribution(seen)), atol=1e-6, rtol=0)
+        logits = torch.log_softmax(read_sb3(tmp_path / "a2c.zip", OptionScalper()).module(probes), dim=1)
+        assert torch.allclose(logits, log_probabilities(model.policy.get_distribution(probes)), atol=1e-6, rtol=0)
 
 
 def test_shared_layers_of_versions_before_1_8_come_before_the_policy_s_own(model_zip: Path) -> None:
     generator = torch.Generator().manual_seed(1)
-    shared, own, action = (torch.randn(shape, generator=generator) / 20 for shape in ((7, 460), (5, 7), (6, 5)))
+    shared, hidden, action = (torch.randn(shape, generator=generator) / 20 for shape in ((7, 460), (5, 7), (6, 5)))
     weights = {
         "mlp_extractor.shared_net.0.weight": shared, "mlp_extractor.shared_net.0.bias": torch.ones(7),
-        "mlp_extractor.policy_net.0.weight": own, "mlp_extractor.policy_net.0.bias": torch.ones(5),
+        "mlp_extractor.policy_net.0.weight": hidden, "mlp_extractor.policy_net.0.bias": torch.ones(5),
         "action_net.weight": action, "action_net.bias": torch.ones(6),
     }  # fmt: skip
-    seen = observations()
-    expected = torch.tanh(torch.tanh(seen.flatten(1) @ shared.T + 1) @ own.T + 1) @ action.T + 1
+    probes = observations()
+    expected = torch.tanh(torch.tanh(probes.flatten(1) @ shared.T + 1) @ hidden.T + 1) @ action.T + 1
     path = rewritten(model_zip, lambda members: members.update({"policy.pth": stored(weights)}))
-    assert torch.allclose(read_sb3(path, OptionScalper()).module(seen), expected, atol=1e-6, rtol=0)
+    assert torch.allclose(read_sb3(path, OptionScalper()).module(probes), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -120,12 +120,12 @@ def test_a_recurrent_policy_gives_its_logits_and_carries_its_state_step_by_step(
     states = (torch.zeros(layers, 3, units), torch.zeros(layers, 3, units))
     with torch.no_grad():
         for step in range(4):
-            seen = observations(12)[3 * step : 3 * step + 3]
+            probes = observations(12)[3 * step : 3 * step + 3]
             begins = torch.full((3,), float(step == 0))
-            distribution, states = policy.get_distribution(seen, states, begins)
-            logits, hidden = module(seen, hidden)
-            given = log_probabilities(distribution)
-            assert torch.allclose(torch.log_softmax(logits, dim=1), given, atol=1e-6, rtol=0)
+            distribution, states = policy.get_distribution(probes, states, begins)
+            logits, hidden = module(probes, hidden)
+            expected = log_probabilities(distribution)
+            assert torch.allclose(torch.log_softmax(logits, dim=1), expected, atol=1e-6, rtol=0)
             assert torch.allclose(hidden.reshape(3, -1)[:, : layers * units], states[0].transpose(0, 1).flatten(1))
 
 
@@ -145,10 +145,10 @@ def test_recurrence_must_be_the_strategy_s(tmp_path: Path, model_zip: Path) -> N
 def test_golden_outputs_of_the_original_prove_the_import_and_a_wrong_activation_does_not_pass(
     default: tuple[PPO, bytes], model_zip: Path, tmp_path: Path
 ) -> None:
-    seen = observations()
+    probes = observations()
     with torch.no_grad():
-        given = log_probabilities(default[0].policy.get_distribution(seen))
-    np.savez(tmp_path / "golden.npz", observations=seen.numpy(), logits=given.numpy())
+        expected = log_probabilities(default[0].policy.get_distribution(probes))
+    np.savez(tmp_path / "golden.npz", observations=probes.numpy(), logits=expected.numpy())
     import_sb3(model_zip, "option_scalper", golden=tmp_path / "golden.npz")
     silent = with_data(model_zip, policy_kwargs={"net_arch": [8]})  # says nothing of the activation
     wrong = read_sb3(silent, OptionScalper(), activation="relu").module
@@ -208,15 +208,15 @@ def a_dqn(path: Path, **kwargs: Any) -> DQN:
 def test_a_dqn_answers_its_values_and_chooses_as_the_original_does(
     kwargs: dict[str, Any], activation: str, tmp_path: Path
 ) -> None:
-    model, seen = a_dqn(tmp_path / "dqn.zip", **kwargs), observations()
+    model, probes = a_dqn(tmp_path / "dqn.zip", **kwargs), observations()
     with torch.no_grad():
-        values = model.q_net(seen)
-    np.savez(tmp_path / "golden.npz", observations=seen.numpy(), logits=values.numpy())
+        values = model.q_net(probes)
+    np.savez(tmp_path / "golden.npz", observations=probes.numpy(), logits=values.numpy())
     imported = import_sb3(tmp_path / "dqn.zip", "option_scalper", golden=tmp_path / "golden.npz")
     with torch.no_grad():
-        answers = imported.module(seen)
+        answers = imported.module(probes)
     assert torch.allclose(answers, values, atol=1e-6, rtol=0)
-    assert answers.argmax(1).tolist() == model.predict(seen.numpy(), deterministic=True)[0].tolist()
+    assert answers.argmax(1).tolist() == model.predict(probes.numpy(), deterministic=True)[0].tolist()
     assert len(set(answers.argmax(1).tolist())) > 1
     assert (imported.activation, imported.hyperparameters["buffer_size"]) == (activation, 10)
 
@@ -242,12 +242,12 @@ def test_an_imported_policy_is_exported_like_our_own_and_answers_in_onnxruntime_
     imported = import_sb3(model_zip, "option_scalper")
     origin = Training("bars.csv", "0" * 64, "sip", True, 10, "2024-01-02", "2024-01-16", {})
     release = Release(origin, dict(imported.hyperparameters), {})
-    seen = observations().numpy()
-    folder = export(imported.module, OptionScalper(), release, out=tmp_path / "models", probes=seen)
-    answered = torch.log_softmax(torch.from_numpy(run_onnx(folder / "policy.onnx", seen)), dim=1)
+    probes = observations().numpy()
+    folder = export(imported.module, OptionScalper(), release, out=tmp_path / "models", probes=probes)
+    answers = torch.log_softmax(torch.from_numpy(run_onnx(folder / "policy.onnx", probes)), dim=1)
     with torch.no_grad():
-        given = log_probabilities(default[0].policy.get_distribution(torch.from_numpy(seen)))
-    assert torch.allclose(answered, given, atol=1e-5, rtol=0)
+        expected = log_probabilities(default[0].policy.get_distribution(torch.from_numpy(probes)))
+    assert torch.allclose(answers, expected, atol=1e-5, rtol=0)
 
 
 def test_strategies_are_found_by_name(model_zip: Path) -> None:

@@ -30,15 +30,15 @@ def test_a_policy_of_continuous_actions_answers_as_its_own_prediction_and_proves
     with torch.no_grad():
         model.policy.get_parameter("action_net.weight").mul_(10.0)
     model.save(tmp_path / "model.zip")
-    seen = observations(30, (803,)).numpy()
-    actions, _ = model.predict(seen, deterministic=True)
+    probes = observations(30, (803,)).numpy()
+    actions, _ = model.predict(probes, deterministic=True)
     assert 0 < (np.abs(actions) == 1.0).sum() < actions.size  # some are clipped
-    np.savez(tmp_path / "golden.npz", observations=seen, actions=actions)
+    np.savez(tmp_path / "golden.npz", observations=probes, actions=actions)
     imported = import_sb3(tmp_path / "model.zip", "daily_rebalancer", golden=tmp_path / "golden.npz").module
     assert isinstance(imported, FlatPolicy)
     with torch.no_grad():
-        assert np.abs(imported(torch.from_numpy(seen)).numpy() - actions).max() < 1e-5
-    np.savez(tmp_path / "golden.npz", observations=seen, actions=actions * 0.9)
+        assert np.abs(imported(torch.from_numpy(probes)).numpy() - actions).max() < 1e-5
+    np.savez(tmp_path / "golden.npz", observations=probes, actions=actions * 0.9)
     with pytest.raises(ImportSb3Error, match=r"actions differ by 0\.1"):
         check_golden(imported, tmp_path / "golden.npz")
 
@@ -48,12 +48,12 @@ def test_an_actor_of_a_replay_buffer_answers_as_its_own_prediction(algorithm: ty
     model = algorithm("MlpPolicy", Acting(), buffer_size=10, device="cpu", policy_kwargs={"net_arch": [8, 6]})
     stir(model.policy)
     model.save(tmp_path / "model.zip")
-    seen = observations(30, (803,)).numpy()
-    actions, _ = model.predict(seen, deterministic=True)
+    probes = observations(30, (803,)).numpy()
+    actions, _ = model.predict(probes, deterministic=True)
     assert actions.std() > 0.05
     imported = import_sb3(tmp_path / "model.zip", "daily_rebalancer")
     with torch.no_grad():
-        answers = imported.module(torch.from_numpy(seen)).numpy()
+        answers = imported.module(torch.from_numpy(probes)).numpy()
     assert np.abs(answers - actions).max() < 1e-5
     assert imported.activation == "relu"
     with pytest.raises(ImportSb3Error, match=r"observations have the shape \[803\]"):
@@ -78,17 +78,19 @@ def test_a_recurrent_policy_goes_on_from_day_to_day_and_its_golden_outputs_are_a
     policy: Any = model.policy
     stir(policy)
     model.save(tmp_path / "lstm.zip")
-    seen, states, given = observations(6, (64,)), (torch.zeros(1, 1, 64), torch.zeros(1, 1, 64)), []
+    probes, states, expected = observations(6, (64,)), (torch.zeros(1, 1, 64), torch.zeros(1, 1, 64)), []
     with torch.no_grad():
         for day in range(6):
-            distribution, states = policy.get_distribution(seen[day : day + 1], states, torch.tensor([float(day == 0)]))
-            given.append(log_probabilities(distribution))
-    logits = torch.cat(given).numpy()
-    np.savez(tmp_path / "golden.npz", observations=seen.numpy(), logits=logits)
+            distribution, states = policy.get_distribution(
+                probes[day : day + 1], states, torch.tensor([float(day == 0)])
+            )
+            expected.append(log_probabilities(distribution))
+    logits = torch.cat(expected).numpy()
+    np.savez(tmp_path / "golden.npz", observations=probes.numpy(), logits=logits)
     imported = import_sb3(tmp_path / "lstm.zip", "regime_switcher", golden=tmp_path / "golden.npz").module
     assert isinstance(imported, ImportedLstmPolicy)
     with torch.no_grad():
-        assert imported(seen[:1], torch.zeros(1, 128))[1].shape == (1, 128)
-    np.savez(tmp_path / "golden.npz", observations=seen.numpy()[::-1].copy(), logits=logits)
+        assert imported(probes[:1], torch.zeros(1, 128))[1].shape == (1, 128)
+    np.savez(tmp_path / "golden.npz", observations=probes.numpy()[::-1].copy(), logits=logits)
     with pytest.raises(ImportSb3Error, match="log-probabilities differ by"):
         check_golden(imported, tmp_path / "golden.npz")

@@ -98,10 +98,10 @@ def test_columns_are_named_by_their_features_and_the_desk_s_are_marked() -> None
 
 
 def test_prices_cash_and_shares_are_never_compared() -> None:
-    named = {name: [quantity.name for quantity in kind(name).inputs] for name in STRATEGIES}
-    assert named["daily_rebalancer"] == ["rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "tradable"]
-    assert named["option_scalper"] == list(SCALPER.features)
-    assert named["regime_switcher"] == list(SWITCHER.features[:15])  # the others are reserved and 0
+    names = {name: [quantity.name for quantity in kind(name).inputs] for name in STRATEGIES}
+    assert names["daily_rebalancer"] == ["rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "tradable"]
+    assert names["option_scalper"] == list(SCALPER.features)
+    assert names["regime_switcher"] == list(SWITCHER.features[:15])  # the others are reserved and 0
     assert [len(quantity.columns) for quantity in kind("daily_rebalancer").inputs] == [50] * 6
 
 
@@ -148,8 +148,8 @@ def without(name: str, store: Path) -> Path:
 
 def add(name: str, folder: Path, bars: Path) -> int:
     config = desk_config_of(decode((folder / MANIFEST_FILE).read_bytes()), folder.parent)
-    given = ("--strategy", name, "--bars", bars, "--version", folder.name, "--out", folder.parent.parent)
-    return main(["reference", *map(str, (*given, "--config", config))])
+    arguments = ("--strategy", name, "--bars", bars, "--version", folder.name, "--out", folder.parent.parent)
+    return main(["reference", *map(str, (*arguments, "--config", config))])
 
 
 def test_the_command_makes_the_shipped_reference_again_and_changes_nothing_else(tmp_path: Path, data_dir: Path) -> None:
@@ -160,8 +160,8 @@ def test_the_command_makes_the_shipped_reference_again_and_changes_nothing_else(
     assert manifest.reference is not None
     assert msgspec.structs.replace(manifest, reference=None) == msgspec.structs.replace(expected, reference=None)
     assert manifest.reference.samples == expected.reference.samples
-    for mine, other in zip(manifest.reference.features[:9], expected.reference.features[:9], strict=True):
-        assert (mine.edges, mine.shares) == (other.edges, other.shares)
+    for feature, other in zip(manifest.reference.features[:9], expected.reference.features[:9], strict=True):
+        assert (feature.edges, feature.shares) == (other.edges, other.shares)
     assert manifest.reference.actions.shares == pytest.approx(expected.reference.actions.shares, abs=0.005)
 
 

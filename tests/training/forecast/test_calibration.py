@@ -44,9 +44,9 @@ def test_the_temperature_is_the_one_that_torchs_lbfgs_finds() -> None:
         return loss
 
     search.step(closure)
-    ours = best_temperature(logits, classes)
-    assert ours == pytest.approx(float(heat.detach()), rel=1e-5)
-    assert 2.2 < ours < 2.8
+    temperature = best_temperature(logits, classes)
+    assert temperature == pytest.approx(float(heat.detach()), rel=1e-5)
+    assert 2.2 < temperature < 2.8
 
 
 def test_a_temperature_needs_rows_and_finite_logits() -> None:
@@ -129,8 +129,8 @@ def test_coverage_takes_the_most_confident_first_and_equal_ones_together() -> No
 
 def test_only_a_predicted_buy_is_acted_on() -> None:
     probabilities = np.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
-    given = (probabilities, probabilities.max(axis=1), np.array([1, 2, 0]), np.array([0.03, -0.02, 0.5]))
-    found = figures(*given, cost=0.001)
-    assert found.coverage[-1].trades == 1
-    assert found.coverage[-1].pnl == pytest.approx(0.029)
-    assert found.confusion == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    inputs = (probabilities, probabilities.max(axis=1), np.array([1, 2, 0]), np.array([0.03, -0.02, 0.5]))
+    result = figures(*inputs, cost=0.001)
+    assert result.coverage[-1].trades == 1
+    assert result.coverage[-1].pnl == pytest.approx(0.029)
+    assert result.confusion == ((1, 0, 0), (0, 1, 0), (0, 0, 1))

@@ -19,9 +19,11 @@ FACTS = {"parameters": 360_740, "members": 1, "confidence": "calibrated"}
 
 def hand() -> tuple[Material, np.ndarray]:
     """Six sessions of one symbol; the last two have no label yet."""
-    opened = np.array([100.0, 102.0, 104.0, 103.0, 99.0, 100.0])
+    open_prices = np.array([100.0, 102.0, 104.0, 103.0, 99.0, 100.0])
     close = np.array([101.0, 105.0, 103.0, 98.0, 100.0, 101.0])
-    bars = np.stack([opened, np.maximum(opened, close), np.minimum(opened, close), close, np.ones(6)])[:, :, None]
+    bars = np.stack([open_prices, np.maximum(open_prices, close), np.minimum(open_prices, close), close, np.ones(6)])[
+        :, :, None
+    ]
     classes = np.array([BUY, SELL, SELL, HOLD, NONE, NONE], dtype=np.int8)[:, None]
     end = np.array([1, 3, 3, 5, NONE, NONE], dtype=np.int32)[:, None]
     labels = Labels(Barriers(), classes, end, np.full((6, 1), 0.01))
@@ -57,9 +59,11 @@ def test_each_year_is_scored_before_and_after_its_own_temperature_and_the_tested
         (findings.scores, Z2019 + Z2020[:2], [2.0, 2.0, 0.5, 0.5], slice(0, 4)),
     ):
         classes = right[rows]
-        own = np.array(logits)
-        before = -log_softmax(own, axis=1)[np.arange(len(classes)), classes].mean()
-        after = -log_softmax(own / np.array(temperatures)[:, None], axis=1)[np.arange(len(classes)), classes].mean()
+        logit_rows = np.array(logits)
+        before = -log_softmax(logit_rows, axis=1)[np.arange(len(classes)), classes].mean()
+        after = -log_softmax(logit_rows / np.array(temperatures)[:, None], axis=1)[
+            np.arange(len(classes)), classes
+        ].mean()
         assert part.before.log_loss.estimate == pytest.approx(before, rel=1e-5)
         assert part.after.log_loss.estimate == pytest.approx(after, rel=1e-5)
     assert findings.scores.after.accuracy.estimate == 0.75
@@ -70,11 +74,11 @@ def test_a_forecast_buy_is_bought_at_the_next_open_and_sold_at_the_close_that_de
     material, bars = hand()
     findings = find(material, bars, [forecast(2019, [0, 1], Z2019, 1.0)], [2019], COST, FACTS)
     assert findings.figures is not None
-    sure, both = findings.figures.coverage[0], findings.figures.coverage[-1]
+    sure, whole = findings.figures.coverage[0], findings.figures.coverage[-1]
     # row 0 is the more confident: in at 102, its label ends in session 1 at 105; row 1: in at 104, out at 98 in 3
     assert sure.pnl == pytest.approx(105 / 102 - 1 - COST)
-    assert both.pnl == pytest.approx((105 / 102 - 1 - COST) + (98 / 104 - 1 - COST))
-    assert (both.trades, both.accuracy) == (2, 0.5)
+    assert whole.pnl == pytest.approx((105 / 102 - 1 - COST) + (98 / 104 - 1 - COST))
+    assert (whole.trades, whole.accuracy) == (2, 0.5)
     assert findings.figures.confusion == ((0, 0, 0), (0, 1, 0), (0, 1, 0))
 
 

@@ -50,13 +50,13 @@ def test_purging_is_that_of_purgedcv_with_each_labels_own_interval(embargo: int)
     rows = rows_of(fold, labels, valid, embargo)
     day, place = np.nonzero(valid & labels.known)
     moment = pd.Series(pd.Timestamp("2000-01-01") + pd.to_timedelta(day, unit="D"))
-    known = pd.Series(pd.Timestamp("2000-01-01") + pd.to_timedelta(labels.end[day, place] + 1, unit="D"))
+    label_ends = pd.Series(pd.Timestamp("2000-01-01") + pd.to_timedelta(labels.end[day, place] + 1, unit="D"))
     for places, (first, after), following in ((rows.train, fold.train, 40), (rows.validate, fold.validate, 70)):
-        ours = np.flatnonzero((day >= first) & (day < after))
+        training_rows = np.flatnonzero((day >= first) & (day < after))
         later = np.flatnonzero((day >= following) & (day < following + 20))
-        indices = purge(ours, later, moment, known, pd.Timedelta(days=embargo))
+        indices = purge(training_rows, later, moment, label_ends, pd.Timedelta(days=embargo))
         assert places.tolist() == np.stack([day, place], axis=1)[indices].tolist()
-        assert 0 < len(indices) < len(ours)
+        assert 0 < len(indices) < len(training_rows)
 
 
 def test_every_valid_row_of_the_year_is_predicted_with_a_label_or_without() -> None:

@@ -98,13 +98,13 @@ def test_no_label_reaches_over_a_missing_bar() -> None:
 
 def test_no_label_and_no_volatility_reaches_over_a_broken_price() -> None:
     bars = _bars(STILL, (50.0, 51.0, 49.0, 50.0), (50.0, 51.0, 49.0, 50.0))
-    broken = np.zeros(bars.shape[1:], dtype=np.bool_)
-    broken[PAST + 2] = True
-    whole, cut = triple_barrier(bars, _barriers()), triple_barrier(bars, _barriers(), broken)
+    mask = np.zeros(bars.shape[1:], dtype=np.bool_)
+    mask[PAST + 2] = True
+    whole, with_gap = triple_barrier(bars, _barriers()), triple_barrier(bars, _barriers(), mask)
     assert whole.classes[PAST, 0] == SELL
-    assert cut.classes[PAST, 0] == NONE
+    assert with_gap.classes[PAST, 0] == NONE
     assert np.isfinite(whole.volatility[PAST + 2, 0])
-    assert np.isnan(cut.volatility[PAST + 2 :, 0]).all()
+    assert np.isnan(with_gap.volatility[PAST + 2 :, 0]).all()
 
 
 def test_a_price_that_never_moved_has_no_label() -> None:
@@ -115,9 +115,9 @@ def test_a_price_that_never_moved_has_no_label() -> None:
 def test_symbols_do_not_touch_one_another() -> None:
     rising = _bars((100.0, 103.0, 99.0, 100.0), STILL, STILL)
     falling = _bars((100.0, 101.0, 90.0, 100.0), STILL, STILL)
-    both = triple_barrier(np.concatenate([rising, falling], axis=2), _barriers())
-    assert both.classes[PAST].tolist() == [BUY, SELL]
-    assert np.array_equal(both.classes[:, :1], triple_barrier(rising, _barriers()).classes)
+    labels = triple_barrier(np.concatenate([rising, falling], axis=2), _barriers())
+    assert labels.classes[PAST].tolist() == [BUY, SELL]
+    assert np.array_equal(labels.classes[:, :1], triple_barrier(rising, _barriers()).classes)
 
 
 def test_class_weights_are_those_of_scikit_learn() -> None:
@@ -132,7 +132,7 @@ def test_a_class_that_never_occurs_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "problem"),
     [
         (b'{"up": 0.0}', "widths above 0"),
         (b'{"horizon": 0}', "horizon is 0"),
@@ -140,6 +140,6 @@ def test_a_class_that_never_occurs_is_named() -> None:
         (b'{"width": 1.0}', "unknown field `width`"),
     ],
 )
-def test_barriers_that_make_no_sense_are_refused(text: bytes, named: str) -> None:
-    with pytest.raises(msgspec.ValidationError, match=named):
+def test_barriers_that_make_no_sense_are_refused(text: bytes, problem: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=problem):
         msgspec.json.decode(text, type=Barriers)

@@ -158,5 +158,5 @@ def test_onnxruntime_answers_as_torch_does(tmp_path: Path) -> None:
         sequences = _sequences(count, sizes, seed=count) * 4
         with torch.no_grad():
             answers = forecaster(sequences)
-        for ours, theirs in zip(answers, session.run(None, {"sequences": sequences.numpy()}), strict=True):
-            assert np.abs(ours.numpy() - theirs).max() <= 1e-6
+        for answer, expected in zip(answers, session.run(None, {"sequences": sequences.numpy()}), strict=True):
+            assert np.abs(answer.numpy() - expected).max() <= 1e-6

@@ -92,7 +92,7 @@ def test_a_symbol_in_two_files_is_refused_and_both_are_named(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "named"),
+    ("first", "second", "adjustment"),
     [
         ("raw", "all", "raw, other.parquet by splits and dividends"),
         ("split", "raw", "splits only, other.parquet by raw"),
@@ -100,11 +100,11 @@ def test_a_symbol_in_two_files_is_refused_and_both_are_named(tmp_path: Path) -> 
     ],
 )
 def test_files_of_different_adjustment_are_refused_by_their_metadata(
-    first: str, second: str, named: str, tmp_path: Path
+    first: str, second: str, adjustment: str, tmp_path: Path
 ) -> None:
     one = _write(tmp_path / "one.parquet", {"AAA": _walk()}, first)
     other = _write(tmp_path / "other.parquet", {"BBB": _walk()}, second)
-    with pytest.raises(TapeError, match=f"one.parquet holds prices adjusted by {named}"):
+    with pytest.raises(TapeError, match=f"one.parquet holds prices adjusted by {adjustment}"):
         Panel.load([one, other], _features, window=WINDOW)
 
 

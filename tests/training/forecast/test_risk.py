@@ -33,10 +33,10 @@ from training.forecast.stage import Material
 
 def test_the_variance_that_came_is_the_mean_square_of_the_next_five_returns() -> None:
     close = np.exp(np.cumsum([0.0, 0.01, -0.02, 0.03, 0.0, 0.01, 0.05]))[:, None]
-    found = realised(close, np.zeros(close.shape, dtype=np.bool_))
-    assert found[0, 0] == pytest.approx((0.01**2 + 0.02**2 + 0.03**2 + 0.01**2) / 5)
-    assert found[1, 0] == pytest.approx((0.02**2 + 0.03**2 + 0.01**2 + 0.05**2) / 5)
-    assert np.isnan(found[2:]).all()  # fewer than five sessions follow
+    variance = realised(close, np.zeros(close.shape, dtype=np.bool_))
+    assert variance[0, 0] == pytest.approx((0.01**2 + 0.02**2 + 0.03**2 + 0.01**2) / 5)
+    assert variance[1, 0] == pytest.approx((0.02**2 + 0.03**2 + 0.01**2 + 0.05**2) / 5)
+    assert np.isnan(variance[2:]).all()  # fewer than five sessions follow
     split = np.zeros(close.shape, dtype=np.bool_)
     split[3] = True
     assert np.isnan(realised(close, split)[:2]).all()  # a return across a split is none
@@ -44,21 +44,23 @@ def test_the_variance_that_came_is_the_mean_square_of_the_next_five_returns() ->
 
 def test_a_days_variance_is_garman_and_klasss_with_the_night() -> None:
     """Of the prices, in logarithms; the features say the same in ATR."""
-    before, opened, high, low, close, atr = 99.0, 100.0, 103.0, 98.5, 102.0, 2.5
+    before, open_price, high, low, close, atr = 99.0, 100.0, 103.0, 98.5, 102.0, 2.5
     names = [NAMES[column] for column in COLUMNS]
     assert names == ["gap", "body", "upper_wick", "lower_wick", "natr14", "stddev20"]
     row = torch.tensor(
         [
-            np.log(opened / before),
-            (close - opened) / atr,
+            np.log(open_price / before),
+            (close - open_price) / atr,
             (high - close) / atr,
-            (opened - low) / atr,
+            (open_price - low) / atr,
             100 * atr / close,
         ],
         dtype=torch.float64,
     )
     expected = (
-        np.log(opened / before) ** 2 + 0.5 * np.log(high / low) ** 2 - (2 * np.log(2) - 1) * np.log(close / opened) ** 2
+        np.log(open_price / before) ** 2
+        + 0.5 * np.log(high / low) ** 2
+        - (2 * np.log(2) - 1) * np.log(close / open_price) ** 2
     )
     assert float(day_variance(row)) == pytest.approx(expected, rel=1e-9)
 
@@ -67,11 +69,11 @@ def test_what_is_known_are_means_over_spans_and_the_newest_deviation() -> None:
     random = np.random.default_rng(1)
     rows = torch.from_numpy(random.uniform(0.1, 1.0, (3, 60, len(NAMES))).astype(np.float32))
     days = day_variance(rows[:, :, list(COLUMNS[:-1])]).double().numpy()
-    found = Known(COLUMNS)(rows).double().numpy()
+    features = Known(COLUMNS)(rows).double().numpy()
     for place, span in enumerate((1, 5, 22, 60)):
-        assert found[:, place] == pytest.approx(np.log(days[:, -span:].mean(axis=1) + FLOOR), rel=1e-5)
+        assert features[:, place] == pytest.approx(np.log(days[:, -span:].mean(axis=1) + FLOOR), rel=1e-5)
     deviation = rows[:, -1, NAMES.index("stddev20")].double().numpy()
-    assert found[:, 4] == pytest.approx(np.log(deviation**2 + FLOOR), rel=1e-5)
+    assert features[:, 4] == pytest.approx(np.log(deviation**2 + FLOOR), rel=1e-5)
     assert Known()(rows).shape == (3, 0)
 
 
@@ -83,19 +85,19 @@ def test_hold_s_logit_is_that_of_its_probability() -> None:
 
 def test_weights_have_the_least_qlike() -> None:
     random = np.random.default_rng(2)
-    seen = random.normal(size=(4000, 2))
-    came = np.exp(-8.0 + seen @ [0.7, -0.3]) * random.chisquare(5, 4000) / 5
+    features = random.normal(size=(4000, 2))
+    came = np.exp(-8.0 + features @ [0.7, -0.3]) * random.chisquare(5, 4000) / 5
 
     def loss(at: NDArray[np.float64]) -> float:
-        logs = at[0] + seen @ at[1:]
+        logs = at[0] + features @ at[1:]
         return float((came * np.exp(-logs) + logs).mean())
 
     best = minimize(loss, np.array([-7.0, 0.0, 0.0]), method="BFGS", options={"gtol": 1e-9}).x
-    found = fitted(seen, came, (-7.0, 0.0, 0.0))
-    assert found == pytest.approx(best, abs=1e-4)
-    assert found == pytest.approx([-8.0, 0.7, -0.3], abs=0.05)
-    held = fitted(seen, came, (-8.0, 0.0, 0.0), ridge=1e6)
-    assert held == pytest.approx([-8.0, 0.0, 0.0], abs=1e-4)
+    weights = fitted(features, came, (-7.0, 0.0, 0.0))
+    assert weights == pytest.approx(best, abs=1e-4)
+    assert weights == pytest.approx([-8.0, 0.7, -0.3], abs=0.05)
+    ridge_weights = fitted(features, came, (-8.0, 0.0, 0.0), ridge=1e6)
+    assert ridge_weights == pytest.approx([-8.0, 0.0, 0.0], abs=1e-4)
 
 
 def test_numbers_that_are_not_finite_and_no_row_are_refused() -> None:
@@ -121,14 +123,14 @@ def test_scores_are_means_and_squared_correlations_over_all_rows() -> None:
     random = np.random.default_rng(4)
     sessions = np.repeat(np.arange(50), 6)
     came, forecast, har, ewma = np.exp(random.normal(-8, 0.7, (4, 300)))
-    found = RiskRows(sessions, came, forecast, har, ewma).scores()
-    assert found is not None
-    assert (found.rows, found.sessions) == (300, 50)
-    assert found.qlike.estimate == pytest.approx(qlike(came, forecast).mean())
-    assert found.over_har.estimate == pytest.approx(qlike(came, forecast).mean() - qlike(came, har).mean())
+    scores = RiskRows(sessions, came, forecast, har, ewma).scores()
+    assert scores is not None
+    assert (scores.rows, scores.sessions) == (300, 50)
+    assert scores.qlike.estimate == pytest.approx(qlike(came, forecast).mean())
+    assert scores.over_har.estimate == pytest.approx(qlike(came, forecast).mean() - qlike(came, har).mean())
     for one, name in ((forecast, "explained"), (har, "explained_har"), (ewma, "explained_ewma")):
         expected = np.corrcoef(np.log(came + FLOOR), np.log(one + FLOOR))[0, 1] ** 2
-        assert getattr(found, name).estimate == pytest.approx(expected)
+        assert getattr(scores, name).estimate == pytest.approx(expected)
 
 
 def swinging(seed: int, *, planted: bool) -> tuple[Material, NDArray[np.float64]]:
@@ -167,18 +169,20 @@ def test_on_a_planted_market_the_variance_beats_har_and_on_a_steady_one_it_does_
     recipe = msgspec.structs.replace(PLAN.recipe, epochs=8)
     _, (result,) = walk_forward(material, msgspec.structs.replace(PLAN, recipe=recipe))
     of = result.forecasts
-    ours = of.rows[:, 0] < len(material.dates) - 1  # the last session is not followed by another
-    said = Forecast(
-        2013, of.rows[ours], of.probabilities[ours], of.confidence[ours], 1.0, 0, variance=of.variance[ours]
+    mask = of.rows[:, 0] < len(material.dates) - 1  # the last session is not followed by another
+    forecast = Forecast(
+        2013, of.rows[mask], of.probabilities[mask], of.confidence[mask], 1.0, 0, variance=of.variance[mask]
     )
-    found = find(material, bars, [said], [2013], 0.0, {"parameters": 1, "members": 1, "confidence": "calibrated"}).risk
-    assert found is not None
+    scores = find(
+        material, bars, [forecast], [2013], 0.0, {"parameters": 1, "members": 1, "confidence": "calibrated"}
+    ).risk
+    assert scores is not None
     if planted:
-        assert found.over_har.high < 0.0
-        assert found.over_ewma.high < 0.0
-        assert found.explained_over_har.low > 0.0
+        assert scores.over_har.high < 0.0
+        assert scores.over_ewma.high < 0.0
+        assert scores.explained_over_har.low > 0.0
     else:
-        assert abs(found.over_har.estimate) < 0.02
+        assert abs(scores.over_har.estimate) < 0.02
 
 
 def test_a_variance_that_reaches_into_the_next_span_trains_nothing() -> None:

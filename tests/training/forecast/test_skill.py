@@ -23,10 +23,10 @@ def test_areas_are_those_of_mann_and_whitney() -> None:
     probabilities = lean / lean.sum(axis=1, keepdims=True)
     result = skill(probabilities, classes, np.repeat(np.arange(60), 100))
     assert result is not None
-    moved = classes != HOLD
+    moves = classes != HOLD
     side = probabilities[:, BUY] / (probabilities[:, BUY] + probabilities[:, SELL])
-    assert result.moves.estimate == pytest.approx(area(1.0 - probabilities[:, HOLD], moved), abs=1e-3)
-    assert result.sides.estimate == pytest.approx(area(side[moved], classes[moved] == BUY), abs=1e-3)
+    assert result.moves.estimate == pytest.approx(area(1.0 - probabilities[:, HOLD], moves), abs=1e-3)
+    assert result.sides.estimate == pytest.approx(area(side[moves], classes[moves] == BUY), abs=1e-3)
     assert result.buy.estimate == pytest.approx(area(probabilities[:, BUY], classes == BUY), abs=1e-3)
     assert result.sell.estimate == pytest.approx(area(probabilities[:, SELL], classes == SELL), abs=1e-3)
     for one in (result.moves, result.sides, result.buy, result.sell):

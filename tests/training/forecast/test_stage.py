@@ -81,11 +81,11 @@ def test_a_forecast_of_a_calibration_row_is_a_leak() -> None:
     material, _ = panel(6, symbols=3)
     fold = by_years(material.dates, 2013, 2013)[0]
     rows = rows_of(fold, material.labels, material.valid, 2)
-    known = last_known(material.labels, rows.train, rows.validate)
-    assert fold.validate[1] - 4 <= known < fold.predict[0]
-    for day, allowed in ((fold.train[0] + 20, False), (known, False), (known + 1, True)):
+    last_day = last_known(material.labels, rows.train, rows.validate)
+    assert fold.validate[1] - 4 <= last_day < fold.predict[0]
+    for day, allowed in ((fold.train[0] + 20, False), (last_day, False), (last_day + 1, True)):
         part = FoldForecasts(
-            2013, known, np.array([[day, 0]]), np.full((1, 3), 1 / 3, np.float32), *np.ones((2, 1), np.float32)
+            2013, last_day, np.array([[day, 0]]), np.full((1, 3), 1 / 3, np.float32), *np.ones((2, 1), np.float32)
         )
         if allowed:
             assert _assembled(material, [part]).known.sum() == 1
@@ -106,10 +106,10 @@ def test_a_walk_that_was_killed_between_members_ends_in_the_same_forecasts(tmp_p
     expected, _ = walk_forward(material, quick)
     fold = by_years(material.dates, 2013, 2013)[0]
     train_member(material, quick, fold, 0, folder=tmp_path)
-    heard: list[tuple[int, int, MemberProgress]] = []
-    again, _ = walk_forward(material, quick, folder=tmp_path, tell=lambda *news: heard.append(news))
+    messages: list[tuple[int, int, MemberProgress]] = []
+    again, _ = walk_forward(material, quick, folder=tmp_path, tell=lambda *news: messages.append(news))
     assert again.probabilities.tobytes() == expected.probabilities.tobytes()
-    assert {(year, member) for year, member, _ in heard} == {(2013, 1)}
+    assert {(year, member) for year, member, _ in messages} == {(2013, 1)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["forecaster-2013-1.pt", "forecaster-2013-2.pt"]
 
 
@@ -126,12 +126,12 @@ def test_what_is_exported_forecasts_what_was_forecast() -> None:
 
 def test_scaling_and_class_weights_come_from_training_rows_alone() -> None:
     material, _ = panel(9, symbols=3)
-    changed = replace(material, windows=material.windows.mapped(lambda rows: rows.clone()))
+    other_material = replace(material, windows=material.windows.mapped(lambda rows: rows.clone()))
     fold = by_years(material.dates, 2013, 2013)[0]
     days = material.windows.days
     for place in range(3):
-        changed.windows.rows[place * days + fold.validate[0] : (place + 1) * days] *= 100.0
+        other_material.windows.rows[place * days + fold.validate[0] : (place + 1) * days] *= 100.0
     quick = msgspec.structs.replace(PLAN, recipe=msgspec.structs.replace(PLAN.recipe, epochs=1))
-    one, other = (train_member(rows, quick, fold, 0).weights for rows in (material, changed))
+    one, other = (train_member(rows, quick, fold, 0).weights for rows in (material, other_material))
     assert np.array_equal(one["mean"], other["mean"])
     assert np.array_equal(one["scale"], other["scale"])

@@ -80,12 +80,12 @@ def test_a_checkpoint_of_something_else_is_not_gone_on_from(material: Material, 
 def test_the_identity_changes_with_everything_that_the_weights_depend_on(material: Material) -> None:
     train, validate = _samples(material)
     other = panel(2, symbols=3)[0]
-    moved = Samples(train.rows, np.roll(train.classes, 1))
+    other_classes = Samples(train.rows, np.roll(train.classes, 1))
     trainer, windows = _trainer(material), material.windows
     identities = [
         identity_of(trainer, windows, train, validate, 5),
         identity_of(trainer, windows, train, validate, 6),
-        identity_of(trainer, windows, moved, validate, 5),
+        identity_of(trainer, windows, other_classes, validate, 5),
         identity_of(trainer, windows, validate, train, 5),
         identity_of(trainer, other.windows, train, validate, 5),
         identity_of(_trainer(material, seed=6), windows, train, validate, 5),
@@ -96,13 +96,13 @@ def test_the_identity_changes_with_everything_that_the_weights_depend_on(materia
 
 
 def test_progress_counts_all_batches_and_tells_the_seconds_left(material: Material) -> None:
-    heard: list[MemberProgress] = []
-    fit(_trainer(material), tell=heard.append)
-    batches = [progress for progress in heard if progress.epoch is None]
+    messages: list[MemberProgress] = []
+    fit(_trainer(material), tell=messages.append)
+    batches = [progress for progress in messages if progress.epoch is None]
     assert [progress.batches for progress in batches] == list(range(1, batches[0].total + 1))
-    assert all(progress.seconds_left >= 0.0 for progress in heard)
-    assert heard[-1].seconds_left == 0.0
-    assert [progress.epoch.epoch for progress in heard if progress.epoch is not None] == [1, 2, 3]
+    assert all(progress.seconds_left >= 0.0 for progress in messages)
+    assert messages[-1].seconds_left == 0.0
+    assert [progress.epoch.epoch for progress in messages if progress.epoch is not None] == [1, 2, 3]
 
 
 def test_the_weights_with_the_least_log_loss_are_kept_and_patience_ends_it(material: Material) -> None:
@@ -119,10 +119,10 @@ def test_the_weights_with_the_least_log_loss_are_kept_and_patience_ends_it(mater
 
 def test_all_rows_are_seen_once_in_as_many_epochs_as_the_stride(material: Material) -> None:
     recipe = msgspec.structs.replace(QUICK, batch=1, stride=3, epochs=3)
-    trainer, seen = _trainer(material, recipe), 0
+    trainer, row_count = _trainer(material, recipe), 0
     for epoch in range(3):
-        seen += trainer.batches(epoch)
-    assert seen == len(_samples(material)[0].rows)
+        row_count += trainer.batches(epoch)
+    assert row_count == len(_samples(material)[0].rows)
 
 
 def test_a_look_is_the_log_loss_of_the_answer_without_class_weights(material: Material) -> None:
@@ -144,9 +144,9 @@ def test_bf16_products_learn_what_float32_products_learn(material: Material) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "problem"),
     [(b'{"batch": 0}', "batch is 0"), (b'{"precision": "fp8"}', "precision is 'fp8'"), (b'{"stride": -1}', "stride")],
 )
-def test_a_recipe_that_makes_no_sense_is_refused(text: bytes, named: str) -> None:
-    with pytest.raises(msgspec.ValidationError, match=named):
+def test_a_recipe_that_makes_no_sense_is_refused(text: bytes, problem: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=problem):
         msgspec.json.decode(text, type=MemberRecipe)

@@ -74,28 +74,28 @@ def test_the_vector_agrees_with_single_ones_step_by_step_also_over_the_session_s
     assert isinstance(many, OptionScalperVectorEnv)
     assert many.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     single = [OptionScalperEnv(bars) for _ in range(3)]
-    seen, infos = many.reset(seed=9)
+    observations, infos = many.reset(seed=9)
     for place, env in enumerate(single):
         alone, info = env.reset(seed=9 + place)
-        assert np.array_equal(alone, seen[place])
+        assert np.array_equal(alone, observations[place])
         assert info["session"] == infos["session"][place]
     random = np.random.default_rng(1)
-    ended = 0
+    episode_ends = 0
     for _ in range(STEPS_OF_A_SESSION + 20):
         actions = random.integers(0, 6, size=3)
-        seen, rewards, terminals, truncations, infos = many.step(actions)
+        observations, rewards, terminals, truncations, infos = many.step(actions)
         assert not truncations.any()
         for place, env in enumerate(single):
             alone, reward, terminated, _, info = env.step(actions[place])
             assert (reward, terminated) == (float(rewards[place]), bool(terminals[place]))
             if terminated:
-                ended += 1
+                episode_ends += 1
                 assert np.array_equal(infos["final_obs"][place], alone)
                 assert infos["final_info"]["net_pnl_usd"][place] == info["net_pnl_usd"] != 0.0
                 alone, info = env.reset()
-            assert np.array_equal(alone, seen[place])
+            assert np.array_equal(alone, observations[place])
             assert infos["net_pnl_usd"][place] == info["net_pnl_usd"]
-    assert ended == 3
+    assert episode_ends == 3
 
 
 def test_a_chosen_session_is_played_and_an_unknown_one_is_named(bars: Path) -> None:

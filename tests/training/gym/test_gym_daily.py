@@ -61,8 +61,10 @@ def test_the_funds_are_the_users_choice(tmp_path: Path, monkeypatch: pytest.Monk
     check_env(one.unwrapped)
     one.reset(seed=1)
     one.step(5)  # ALL_TLT of five
-    seen, *_ = one.step(0)
-    assert seen[15:21].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 1.0, 0.0], abs=1e-6)  # cash, then the funds
+    observation, *_ = one.step(0)
+    assert observation[15:21].tolist() == pytest.approx(
+        [0.0, 0.0, 0.0, 0.0, 1.0, 0.0], abs=1e-6
+    )  # cash, then the funds
     many = gymnasium.make_vec(FUNDS, num_envs=3, bars=bars, symbols=five)
     many.reset(seed=1)
     assert (many.step(np.array([5, 6, 1]))[0][:, 15:21].argmax(axis=1) == (4, 5, 0)).all()
@@ -118,9 +120,9 @@ def test_a_seed_gives_its_sessions_again(name: str, files: dict[str, Path]) -> N
     first = [env.reset(seed=5)[1]["session"], *(env.reset()[1]["session"] for _ in range(60))]
     again = [env.reset(seed=5)[1]["session"], *(env.reset()[1]["session"] for _ in range(60))]
     assert first == again
-    drawn = set(env.sessions) if name == STOCKS else {env.sessions[0]}  # 18 sessions are no whole episode of funds
-    assert set(first) <= drawn
-    assert len(set(first)) >= len(drawn) - 3
+    sessions = set(env.sessions) if name == STOCKS else {env.sessions[0]}  # 18 sessions are no whole episode of funds
+    assert set(first) <= sessions
+    assert len(set(first)) >= len(sessions) - 3
 
 
 @pytest.mark.parametrize("name", [STOCKS, FUNDS])
@@ -130,28 +132,28 @@ def test_the_vector_agrees_with_single_ones_step_by_step_also_over_an_episode_s_
     many = gymnasium.make_vec(name, num_envs=3, bars=files[name])
     assert isinstance(many, DailyVectorEnv)
     assert many.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
-    seen, infos = many.reset(seed=9)
+    observations, infos = many.reset(seed=9)
     single = [_single(name, files) for _ in range(3)]
     for place, env in enumerate(single):
         alone, _ = env.reset(options={"session": infos["session"][place]})
-        assert np.array_equal(alone, seen[place])
+        assert np.array_equal(alone, observations[place])
     many.action_space.seed(3)
-    ended = 0
+    episode_ends = 0
     for _ in range(30):
         actions = many.action_space.sample()
-        seen, rewards, terminals, truncations, infos = many.step(actions)
+        observations, rewards, terminals, truncations, infos = many.step(actions)
         assert not terminals.any()
         for place, env in enumerate(single):
             alone, reward, _, truncated, info = env.step(actions[place])
             assert (reward, truncated) == (float(rewards[place]), bool(truncations[place]))
             if truncated:
-                ended += 1
+                episode_ends += 1
                 assert np.array_equal(infos["final_obs"][place], alone)
                 assert infos["final_info"]["equity_usd"][place] == info["equity_usd"]
                 alone, info = env.reset(options={"session": infos["session"][place]})
-            assert np.array_equal(alone, seen[place])
+            assert np.array_equal(alone, observations[place])
             assert (infos["equity_usd"][place], infos["session"][place]) == (info["equity_usd"], info["session"])
-    assert ended >= 3
+    assert episode_ends >= 3
 
 
 def test_splits_are_those_of_our_own_training(files: dict[str, Path]) -> None:
@@ -176,7 +178,7 @@ def test_a_desk_s_configuration_gives_the_environment_its_risk_overlay(
     name: str, action: object, files: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "desk.toml").write_text("[basket]\nvolatility_target = 0.01\n")
-    held = []
+    exposures = []
     for config in (None, tmp_path / "desk.toml"):
         env = gymnasium.make(name, bars=files[name], config=config).unwrapped
         assert isinstance(env, DailyEnv)
@@ -186,5 +188,5 @@ def test_a_desk_s_configuration_gives_the_environment_its_risk_overlay(
         equity, cash = env._market.closing_usd if env._market is not None else (None, None)
         assert equity is not None
         assert cash is not None
-        held.append(1.0 - float(cash[0] / equity[0]))
-    assert 0.0 < held[1] < 0.5 * held[0]
+        exposures.append(1.0 - float(cash[0] / equity[0]))
+    assert 0.0 < exposures[1] < 0.5 * exposures[0]

@@ -28,13 +28,15 @@ SCALPER = "2024-12-04-ef2af89f"
 
 def test_an_environment_by_name_is_the_registered_one() -> None:
     env = training.make_env("option_scalper", split="test")
-    made = gymnasium.make("rltrader/OptionScalper-v0", bars=training.bundled_bars("option_scalper"), split="test")
+    environment = gymnasium.make(
+        "rltrader/OptionScalper-v0", bars=training.bundled_bars("option_scalper"), split="test"
+    )
     assert type(env) is OptionScalperEnv
     check_env(env, skip_render_check=True)
-    for one in (env, made.unwrapped):
-        seen, info = one.reset(seed=3)
+    for one in (env, environment.unwrapped):
+        observation, info = one.reset(seed=3)
         after = one.step(np.int64(1))
-        assert seen.tobytes() == env.reset(seed=3)[0].tobytes()
+        assert observation.tobytes() == env.reset(seed=3)[0].tobytes()
         assert after[1] == env.step(np.int64(1))[1]
         assert info["session"] in training.folds("option_scalper")[0].test
 
@@ -75,12 +77,12 @@ def test_bars_are_those_that_pandas_reads() -> None:
     path = training.bundled_bars("daily_rebalancer")
     bars, read = training.load_bars(path), pd.read_csv(path, comment="#")
     assert len(bars) == len(read)
-    ours = bars.frame().reset_index()
-    spy, theirs = bars.of("SPY"), read[read["symbol"] == "SPY"]
-    assert spy.close.tolist() == theirs["close"].tolist()
-    assert spy.start_ns.tolist() == theirs["timestamp"].tolist()
+    frame = bars.frame().reset_index()
+    spy, expected = bars.of("SPY"), read[read["symbol"] == "SPY"]
+    assert spy.close.tolist() == expected["close"].tolist()
+    assert spy.start_ns.tolist() == expected["timestamp"].tolist()
     assert set(bars.symbols) == set(read["symbol"])
-    assert ours["volume"].sum() == read["volume"].sum()
+    assert frame["volume"].sum() == read["volume"].sum()
     assert (np.diff(bars.start_ns) >= 0).all()
     with pytest.raises(ValueError, match="no bar of 'SPX'"):
         bars.of("SPX")
@@ -94,47 +96,47 @@ def test_a_stored_policy_gives_the_golden_answers_of_its_manifest(name: str) -> 
     for data, logits in zip(golden.observations, golden.logits, strict=True):
         observations = np.frombuffer(data, np.float32).reshape(-1, *shape)
         actions, state = policy.predict(observations, state)
-        wanted = np.array(logits).reshape(len(observations), -1)
+        expected = np.array(logits).reshape(len(observations), -1)
         if state is None:
-            assert np.abs(policy.answers(observations).reshape(wanted.shape) - wanted).max() < 1e-4
+            assert np.abs(policy.answers(observations).reshape(expected.shape) - expected).max() < 1e-4
         if policy.spec.continuous:
-            assert np.abs(actions.reshape(wanted.shape) - wanted).max() < 1e-4
+            assert np.abs(actions.reshape(expected.shape) - expected).max() < 1e-4
         else:
-            assert actions.tolist() == wanted.argmax(axis=1).tolist()
+            assert actions.tolist() == expected.argmax(axis=1).tolist()
 
 
 def test_a_stored_policy_takes_one_observation_or_several_and_its_memory_back() -> None:
     policy = training.load_policy(STORE, "regime_switcher")
-    seen = np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)
-    _, state = policy.predict(seen)
-    single, of_one = policy.predict(seen[0])
+    observations = np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)
+    _, state = policy.predict(observations)
+    single, of_one = policy.predict(observations[0])
     assert np.array_equal(of_one[0], state[0])
-    assert single == policy.predict(seen)[0][0]
-    again, fresh = policy.predict(seen, state, episode_start=np.array([True, False]))
+    assert single == policy.predict(observations)[0][0]
+    again, fresh = policy.predict(observations, state, episode_start=np.array([True, False]))
     assert np.array_equal(fresh[0], state[0])  # begun anew
     assert again[0] == single
     with pytest.raises(ValueError, match=r"the observation has the shape \(3,\), expected \(64,\)"):
         policy.predict(np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="deterministic is False"):
-        policy.predict(seen, deterministic=False)
+        policy.predict(observations, deterministic=False)
 
 
 def test_a_version_earns_on_its_test_sessions_what_its_manifest_states(data_dir: Path, tmp_path: Path) -> None:
     bars = data_dir / "etf_daily_2010_2022.parquet"
     for version in sorted(path.name for path in (STORE / "regime_switcher").glob("2022-*")):
         manifest = training.load_version(STORE, "regime_switcher", version).manifest
-        config, stated = desk_config_of(manifest, tmp_path), manifest.metrics["test"]
-        done = training.evaluate_version(STORE, "regime_switcher", bars, version, config=config)
-        assert {name: as_metrics(done.figures)[name] for name in stated} == stated
+        config, metrics = desk_config_of(manifest, tmp_path), manifest.metrics["test"]
+        evaluation = training.evaluate_version(STORE, "regime_switcher", bars, version, config=config)
+        assert {name: as_metrics(evaluation.figures)[name] for name in metrics} == metrics
 
 
 def test_the_passive_version_plays_by_its_own_size_of_an_action(data_dir: Path, tmp_path: Path) -> None:
     (version,) = (path.name for path in (STORE / "daily_rebalancer").glob("*passive*"))
     bars = data_dir / "stocks_daily_2010_2022.parquet"
     manifest = training.load_version(STORE, "daily_rebalancer", version).manifest
-    config, stated = desk_config_of(manifest, tmp_path), manifest.metrics["test"]
-    done = training.evaluate_version(STORE, "daily_rebalancer", bars, version, config=config)
-    assert as_metrics(done.figures)["net_return"] == stated["net_return"]
+    config, metrics = desk_config_of(manifest, tmp_path), manifest.metrics["test"]
+    evaluation = training.evaluate_version(STORE, "daily_rebalancer", bars, version, config=config)
+    assert as_metrics(evaluation.figures)["net_return"] == metrics["net_return"]
 
 
 def test_a_model_of_stable_baselines3_comes_back_from_the_store_as_it_was(
@@ -143,8 +145,8 @@ def test_a_model_of_stable_baselines3_comes_back_from_the_store_as_it_was(
     monkeypatch.chdir(tmp_path)
     bars = training.bundled_bars("option_scalper")
     model = PPO("MlpPolicy", training.make_env("option_scalper"), n_steps=64, seed=1).learn(64)
-    made = training.export_policy(model, "option_scalper", bars, "store")
-    policy = training.load_policy("store", "option_scalper", made.version.name)
+    outcome = training.export_policy(model, "option_scalper", bars, "store")
+    policy = training.load_policy("store", "option_scalper", outcome.version.name)
 
     def earned(player: Any) -> Any:
         test = training.make_env("option_scalper", bars, "test")
@@ -152,10 +154,10 @@ def test_a_model_of_stable_baselines3_comes_back_from_the_store_as_it_was(
         return evaluate_policy(player, test, 2, warn=False)
 
     assert earned(policy) == earned(model)
-    assert training.load_report(made.run_folder).imported
-    (row,) = training.compare_runs([made.version])
-    assert row["net_return"] == made.findings.policy.figures.net_return
-    assert {line.study for line in training.load_ledger("store/option_scalper")} == {made.run_folder.name}
+    assert training.load_report(outcome.run_folder).imported
+    (row,) = training.compare_runs([outcome.version])
+    assert row["net_return"] == outcome.findings.policy.figures.net_return
+    assert {line.study for line in training.load_ledger("store/option_scalper")} == {outcome.run_folder.name}
 
 
 def test_a_module_whose_answers_do_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:

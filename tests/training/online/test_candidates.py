@@ -53,22 +53,22 @@ def move(network: QNetwork) -> None:
 def sessions(count: int, model: str = "champion") -> list[Experience]:
     """So many sessions of decisions that were explored."""
     experiences = make_experiences(count * A_SESSION)
-    chosen = [(0.8, 0.2, 0.0), (0.5, 0.5, 0.0), (0.9, 0.0, 0.1)]
+    odds = [(0.8, 0.2, 0.0), (0.5, 0.5, 0.0), (0.9, 0.0, 0.1)]
     return [
         replace(
             experience,
             session=f"2024-01-{place // A_SESSION + 1:02}",
             terminal=place % A_SESSION == A_SESSION - 1,
             model=model,
-            chosen=(ActionChoice(0, 0, chosen[place % 3]),),
+            chosen=(ActionChoice(0, 0, odds[place % 3]),),
         )
         for place, experience in enumerate(experiences)
     ]
 
 
 def candidates(network: QNetwork, published: Published, **more: Any) -> Candidates:
-    given = {"every": 2, "sessions": 3, "horizon": 2, "discount": 0.9, "features": 2, "portfolio": 1} | more
-    return Candidates(network, published, **given)
+    settings = {"every": 2, "sessions": 3, "horizon": 2, "discount": 0.9, "features": 2, "portfolio": 1} | more
+    return Candidates(network, published, **settings)
 
 
 def net() -> QNetwork:
@@ -79,8 +79,8 @@ def see(maker: Candidates, experiences: Sequence[Experience], network: QNetwork,
     flags = []
     for experience in experiences:
         move(network)
-        given: dict[str, Any] = {"stream": STREAM, "follows": not experience.terminal, "frozen": False} | more
-        flags.append(maker.look(experience, [0.001 * experience.decision], **given))
+        values: dict[str, Any] = {"stream": STREAM, "follows": not experience.terminal, "frozen": False} | more
+        flags.append(maker.look(experience, [0.001 * experience.decision], **values))
     return flags
 
 
@@ -88,14 +88,14 @@ def test_a_version_is_taken_each_so_many_sessions_and_published_so_many_later() 
     network, published = net(), Published()
     maker, all_ = candidates(network, published), sessions(8)
     flags = see(maker, all_[: 2 * A_SESSION], network)
-    taken = numbers(network)
-    assert [place for place, each in enumerate(flags) if each] == [2 * A_SESSION - 1]
+    expected = numbers(network)
+    assert [place for place, flag in enumerate(flags) if flag] == [2 * A_SESSION - 1]
     see(maker, all_[2 * A_SESSION : 5 * A_SESSION - 1], network)
     assert published.calls == []
     see(maker, all_[5 * A_SESSION - 1 :], network)
     assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02", "2024-01-04"]
     weights, off, origin, parent = published.calls[0]
-    assert weights == taken
+    assert weights == expected
     assert origin == Origin("2024-01-02", STREAM, (all_[0].row, all_[2 * A_SESSION - 1].row))
     assert (off.decisions, off.sessions, off.episodes, parent) == (3 * A_SESSION, 3, 9, "champion")
     rows, answers = published.watched[0]

@@ -118,17 +118,17 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_frozen_from_the_start_it_makes_no_model(tmp_path: Path, bars: Path, client: Any, server: RedisServer) -> None:
-    given, looks = arguments(tmp_path, bars, server), iter([lambda: True] * 3)
+    options, looks = arguments(tmp_path, bars, server), iter([lambda: True] * 3)
     (tmp_path / "store" / "online_dqn").mkdir()
     write_holds(tmp_path / "store" / "online_dqn", HoldReasons(frozen="holidays"))
-    work(given, client, Logged(), looks)
+    work(options, client, Logged(), looks)
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [".lock", "lease.id"]
 
 
 def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_learning_while_frozen(
     tmp_path: Path, bars: Path, client: Any, server: RedisServer
 ) -> None:
-    logged, own, shelf = Logged(), tmp_path / "own", tmp_path / "store" / "online_dqn"
+    logged, own_dir, shelf = Logged(), tmp_path / "own", tmp_path / "store" / "online_dqn"
     first, second = wide(make_experiences(20)), wide(make_experiences(2 * A_SESSION, seed=2), later_ns=1000)
 
     def steps() -> Iterator[Callable[[], bool]]:
@@ -149,10 +149,10 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
         write_holds(shelf, HoldReasons(frozen="holidays"))
         yield lambda: logged.lines("learning_frozen") != []
         write_holds(shelf, HoldReasons())
-        (own / FROZEN).touch()
+        (own_dir / FROZEN).touch()
         put(client, SECOND, second[A_SESSION:], second[A_SESSION - 1].row)
         yield lambda: client.xinfo_groups(SECOND)[0]["entries-read"] == len(second)
-        (own / FROZEN).unlink()
+        (own_dir / FROZEN).unlink()
         yield lambda: logged.lines("learning_resumed") != []
 
     with server.client("rltrader-trainer") as own_client:
@@ -174,24 +174,24 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
 def test_epochs_that_began_while_it_was_dead_are_learned_in_their_order_and_the_newest_is_served_at_once(
     tmp_path: Path, bars: Path, client: Any, server: RedisServer
 ) -> None:
-    logged, given = Logged(), arguments(tmp_path, bars, server)
+    logged, options = Logged(), arguments(tmp_path, bars, server)
     put(client, FIRST, wide(make_experiences(20)))
     with server.client("rltrader-trainer") as own_client:
-        work(given, own_client, logged, iter([lambda: logged.lines("stream_found") != []]))
+        work(options, own_client, logged, iter([lambda: logged.lines("stream_found") != []]))
         assert [line["stream"] for line in logged.lines("stream_found")] == [FIRST]
         for place, stream in enumerate(EPOCHS[1:], 1):
             put(client, stream, wide(make_experiences(A_SESSION * place, seed=place), later_ns=1000 * place))
         _, desk, epoch, _ = THIRD.split(":")
         (version,) = versions(tmp_path / "store", "online_dqn")
         client.xadd(questions_name(desk, epoch), fields_of(Question(4, version, bytes(4 * WIDTH), (1, WIDTH))))
-        found: list[int] = []  # streams that were found when the answer came
+        counts: list[int] = []  # streams that were found when the answer came
 
         def steps() -> Iterator[Callable[[], bool]]:
             yield lambda: client.xlen(answers_name(desk, epoch)) == 1
-            found.append(len(logged.lines("stream_found")))
+            counts.append(len(logged.lines("stream_found")))
             yield lambda: [group["pending"] for group in client.xinfo_groups(THIRD)] == [0]
 
-        work(given, own_client, logged, steps())
+        work(options, own_client, logged, steps())
     assert [line["stream"] for line in logged.lines("stream_found")] == EPOCHS
     assert sum(line["transitions"] for line in logged.lines("learned")) == 20 + 3 * A_SESSION
 
@@ -204,10 +204,10 @@ def test_the_desk_s_newest_journal_is_served_though_its_former_one_is_not_learne
     def steps() -> Iterator[Callable[[], bool]]:
         put(client, FIRST, experiences[:5])
         yield lambda: [group["entries-read"] for group in client.xinfo_groups(FIRST)] == [5]
-        with client.pipeline(transaction=True) as both:  # another consumer holds an entry: nothing newer is learned
-            put(both, FIRST, experiences[5:6], experiences[4].row)
-            both.xreadgroup(GROUP, "another", {FIRST: ">"}, count=1)
-            both.execute()
+        with client.pipeline(transaction=True) as pipeline:  # another consumer holds an entry: nothing newer is learned
+            put(pipeline, FIRST, experiences[5:6], experiences[4].row)
+            pipeline.xreadgroup(GROUP, "another", {FIRST: ">"}, count=1)
+            pipeline.execute()
         yield lambda: logged.lines("trainer_delayed") != []
         put(client, SECOND, wide(make_experiences(3, seed=2), later_ns=1000))
         _, desk, epoch, _ = SECOND.split(":")
@@ -282,15 +282,15 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
         ):
             work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
     for name in (REPLAY_FILE, REPLAY):
-        kept = (folder / "own" / name).rename(folder / name)
+        file = (folder / "own" / name).rename(folder / name)
         with pytest.raises(
             OtherFolder, match=rf"{name} is missing, and trainer\.pt counts on its transitions: restore"
         ):
             work(arguments(folder, bars, server), client, Logged(), iter([lambda: False]))
-        (folder / "own" / name).write_bytes(kept.read_bytes()[:-4])
+        (folder / "own" / name).write_bytes(file.read_bytes()[:-4])
         with pytest.raises(OtherFolder, match=rf"{name} has \d+ bytes: expected \d+, .* its whole file, or begin anew"):
             work(arguments(folder, bars, server), client, Logged(), iter([lambda: False]))
-        kept.rename(folder / "own" / name)
+        file.rename(folder / "own" / name)
     (folder / "own" / COLD_FILE).write_text("{}")
     with pytest.raises(OtherFolder, match="cannot be read"):
         work(arguments(folder, bars, server), client, Logged(), iter([lambda: False]))
@@ -303,11 +303,13 @@ def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, serv
 
 
 def test_a_stream_ahead_of_the_clock_is_told(tmp_path: Path, bars: Path, client: Any, server: RedisServer) -> None:
-    logged, own = Logged(), server.client("rltrader-trainer")
+    logged, own_client = Logged(), server.client("rltrader-trainer")
     hour_ns = 3_600_000_000_000
     put(client, FIRST, wide(make_experiences(3), later_ns=time.time_ns() + hour_ns))
-    with own:
-        work(arguments(tmp_path, bars, server), own, logged, iter([lambda: logged.lines("trainer_delayed") != []]))
+    with own_client:
+        work(
+            arguments(tmp_path, bars, server), own_client, logged, iter([lambda: logged.lines("trainer_delayed") != []])
+        )
     assert [line["problem"] for line in logged.lines("trainer_delayed")] == [
         f"{FIRST} has decisions ahead of this host's clock, and is passed over: set the clock right"
     ]
@@ -319,12 +321,12 @@ def test_a_cold_start_waits_for_a_redis_that_is_away_at_its_end(
 ) -> None:
     away, check, logged = 2 * ["Redis is away"], Lease.check, Logged()
 
-    def asked(lease: Lease) -> None:
+    def check_lease(lease: Lease) -> None:
         if away:
             raise RedisError(away.pop())
         check(lease)
 
-    monkeypatch.setattr(Lease, "check", asked)
+    monkeypatch.setattr(Lease, "check", check_lease)
     work(arguments(tmp_path, bars, server), client, logged, iter([(tmp_path / "own" / CHECKPOINT).exists]))
     assert [line["problem"] for line in logged.lines("trainer_delayed")] == ["Redis is away"]
     assert away == []
@@ -369,9 +371,9 @@ def test_a_signing_key_that_the_daemon_does_not_know_is_named(
 def test_wrong_numbers_are_named(
     given: list[str], tmp_path: Path, bars: Path, server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(arguments(tmp_path, bars, server, *given))
-    assert left.value.code == 2
+    assert exit_info.value.code == 2
     assert given[0] in capsys.readouterr().err
 
 
@@ -440,8 +442,8 @@ def test_help_and_wrong_words_need_no_library_of_learning() -> None:
         "import sys, training.online.__main__ as entry\ntry: entry.main(sys.argv[1:])\n"
         "finally: sys.exit(9) if 'torch' in sys.modules else None"
     )
-    for given, code in (("--help", 0), ("--desk", 2)):
-        process = subprocess.run([sys.executable, "-c", script, given], capture_output=True, text=True, check=False)
+    for argument, code in (("--help", 0), ("--desk", 2)):
+        process = subprocess.run([sys.executable, "-c", script, argument], capture_output=True, text=True, check=False)
         assert process.returncode == code, process.stderr
         assert "usage: " in process.stdout + process.stderr
         assert code or all(name in process.stdout for name in COLD_PRESETS)

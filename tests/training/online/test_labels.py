@@ -28,9 +28,9 @@ def decision(minute: int, symbols: int = 1, late: int = 0) -> Experience:
         SymbolTransition(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)
     ]
     holdings[0] = replace(holdings[0], bar=bar(minute - late))
-    chosen = (ActionChoice(0, 0, (1.0, 0.0, 0.0)),) * symbols
+    choices = (ActionChoice(0, 0, (1.0, 0.0, 0.0)),) * symbols
     return replace(
-        make_experiences(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(holdings), chosen=chosen, terminal=False
+        make_experiences(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(holdings), chosen=choices, terminal=False
     )
 
 

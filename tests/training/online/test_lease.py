@@ -35,8 +35,8 @@ def client(server: RedisServer) -> Iterator[Any]:
     with server.client() as operator:
         operator.flushall()
         operator.config_set("maxmemory", 0)
-    with server.client("rltrader-trainer") as made:
-        yield made
+    with server.client("rltrader-trainer") as connection:
+        yield connection
 
 
 def lease(client: Any, folder: Path, **more: Any) -> Lease:
@@ -174,7 +174,7 @@ def test_of_two_that_hold_it_the_later_one_ends(client: Any, tmp_path: Path) -> 
     copied = lease(client, tmp_path / "copied")  # of a folder that was copied
     assert copied.take()
 
-    def lost() -> bool:
+    def is_lost() -> bool:
         try:
             copied.check()
         except LeaseTaken:
@@ -182,7 +182,7 @@ def test_of_two_that_hold_it_the_later_one_ends(client: Any, tmp_path: Path) -> 
         return False
 
     with first, copied:
-        until(lost)
+        until(is_lost)
         first.check()
 
 

@@ -17,15 +17,15 @@ from training.online.planted import FACTORS, PROMISED, forged, scaled
 def test_a_promising_version_decides_the_same_and_a_negated_one_the_opposite() -> None:
     torch.manual_seed(3)
     network = network_of(shipped(), COLD_PRESETS["smoke"], 1).eval()
-    seen = torch.randn(50, network.inputs)
+    rows = torch.randn(50, network.inputs)
     with torch.no_grad():
-        before, digest = network.values(seen), weights_digest(network)
+        before, digest = network.values(rows), weights_digest(network)
         scaled(network, FACTORS["promising"])
-        promising = network.values(seen)
+        promising = network.values(rows)
         assert torch.equal(promising.argmax(dim=1), before.argmax(dim=1))
         assert weights_digest(network) != digest  # another version
         scaled(network, FACTORS["negated"])
-        torch.testing.assert_close(network.values(seen), -2.0 * before)
+        torch.testing.assert_close(network.values(rows), -2.0 * before)
 
 
 def test_the_forged_card_passes_the_criteria_as_shipped_and_promises_thirty_percent() -> None:

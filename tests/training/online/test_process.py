@@ -55,7 +55,7 @@ class Place:
     process: subprocess.Popen[bytes] | None = None  # the newest
 
     @property
-    def own(self) -> Path:
+    def own_dir(self) -> Path:
         return self.path / "own"
 
     @property
@@ -63,15 +63,15 @@ class Place:
         return self.path / "store"
 
     @property
-    def given(self) -> list[str]:
+    def arguments(self) -> list[str]:
         self.store.mkdir(parents=True, exist_ok=True)
         bars = write_tape(self.path / "bars.csv", tape_rows(11, 390, stubs=0))
-        folders = ["--models-dir", str(self.store), "--own-dir", str(self.own), "--bars", str(bars)]
+        folders = ["--models-dir", str(self.store), "--own-dir", str(self.own_dir), "--bars", str(bars)]
         return ["--desk", DESK, "--redis", f"unix://{self.server.socket}", *folders, *SETTINGS]
 
     def start(self) -> subprocess.Popen[bytes]:
         secret = {"REDIS_PASSWORD": self.server.passwords["rltrader-trainer"], "PYTHONPATH": str(REPOSITORY)}
-        command = [sys.executable, "-m", "training.online", *self.given]
+        command = [sys.executable, "-m", "training.online", *self.arguments]
         with (self.path / "log").open("ab") as log:
             self.process = subprocess.Popen(command, env={**os.environ, **secret}, stderr=log)
         return self.process
@@ -86,13 +86,13 @@ class Place:
         return Publisher(state, self.path / "publisher", self.server.client("rltrader-publisher"), Logged().log)
 
     def checkpoint(self) -> dict[str, Any]:
-        state: dict[str, Any] = torch.load(self.own / CHECKPOINT, weights_only=True)
+        state: dict[str, Any] = torch.load(self.own_dir / CHECKPOINT, weights_only=True)
         return state
 
     def cards(self) -> dict[str, Card]:
         """The cards of all versions, as the daemon reads them: after all checks of the store."""
-        known = versions(self.store, NAME)
-        return {name: card_of(load(self.store, strategy(NAME), name)) for name in known}
+        names = versions(self.store, NAME)
+        return {name: card_of(load(self.store, strategy(NAME), name)) for name in names}
 
 
 @pytest.fixture(autouse=True)
@@ -108,9 +108,9 @@ def place(tmp_path: Path) -> Iterator[Callable[[str], Place]]:
 
         def make(name: str) -> Place:
             (tmp_path / name).mkdir()
-            made = Place(tmp_path / name, stack.enter_context(redis_anywhere()))
-            stack.callback(made.clear)
-            return made
+            new_place = Place(tmp_path / name, stack.enter_context(redis_anywhere()))
+            stack.callback(new_place.clear)
+            return new_place
 
         yield make
 
@@ -121,27 +121,27 @@ def killed(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def ended(process: subprocess.Popen[bytes]) -> None:
+def finish(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(180) == 0
 
 
-def alive(process: subprocess.Popen[bytes], done: Callable[[], bool]) -> None:
+def alive(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
     """Wait for a condition; the process must not end before."""
 
     def look() -> bool:
         assert process.poll() is None, "it ended by itself"
-        return done()
+        return reached()
 
     until(look)
 
 
-def played(place: Place, folder: Path) -> Path:
+def play_desk(place: Place, folder: Path) -> Path:
     """The journal of a replay with the first version, which explores."""
     (first,) = versions(place.store, NAME)
     tape = write_tape(folder / "tape.csv", tape_rows(SESSIONS, BARS, stubs=2))
-    given = {"desk__strategy": NAME, "paths__models_dir": place.store, "policy__version": first}
-    desk = Desk(tape, exploration__kind="epsilon", exploration__epsilon=0.3, **given)
+    options = {"desk__strategy": NAME, "paths__models_dir": place.store, "policy__version": first}
+    desk = Desk(tape, exploration__kind="epsilon", exploration__epsilon=0.3, **options)
     assert desk.run(folder / "state").failure is None
     return folder / "state"
 
@@ -160,12 +160,12 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
     draw, disturbed, quiet = random.Random(seed), place("disturbed"), place("quiet")
 
     process = disturbed.start()
-    alive(process, (disturbed.own / draw.choice((".lock", "cold.replay"))).exists)
+    alive(process, (disturbed.own_dir / draw.choice((".lock", "cold.replay"))).exists)
     killed(process)
     process = disturbed.start()
-    alive(process, (disturbed.own / CHECKPOINT).exists)
+    alive(process, (disturbed.own_dir / CHECKPOINT).exists)
     first = versions(disturbed.store, NAME)
-    state = played(disturbed, tmp_path)
+    state = play_desk(disturbed, tmp_path)
 
     stream, publisher, client = stream_of(state), disturbed.publisher(state), disturbed.server.client()
     for share in sorted(draw.random() for _ in range(KILLS)):
@@ -175,13 +175,13 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
         process = disturbed.start()
     until(lambda: (publisher.turn(), publisher.caught_up)[1])
     alive(process, partial(has_acknowledged, client, stream, publisher.row))
-    ended(process)
+    finish(process)
 
     again = quiet.publisher(state)
     until(lambda: (again.turn(), again.caught_up)[1])
     with quiet.server.client("rltrader-trainer") as connection:
-        done = partial(has_acknowledged, connection, stream, again.row)
-        work(quiet.given, connection, Logged(), iter([done]))
+        reached = partial(has_acknowledged, connection, stream, again.row)
+        work(quiet.arguments, connection, Logged(), iter([reached]))
     for one in (publisher, again):
         one.close()
 

@@ -15,12 +15,12 @@ KEPT = SymbolTransition("QQQ", BAR, BAR, shares=4, next_shares=4, mark=50.0, nex
 
 
 def of(*holdings: SymbolTransition, rows: int = 1, equity: float = 1000.0) -> Experience:
-    chosen = (ActionChoice(0, 0, (1.0,)),) * rows
-    return replace(make_experiences(1)[0], holdings=holdings, chosen=chosen, equity=equity)
+    choices = (ActionChoice(0, 0, (1.0,)),) * rows
+    return replace(make_experiences(1)[0], holdings=holdings, chosen=choices, equity=equity)
 
 
 @pytest.mark.parametrize(
-    ("term", "sold", "kept"),
+    ("term", "sale_factor", "hold_factor"),
     [
         ("gain", (0 - 500.0 + 499.0) / 1000, 8.0 / 1000),
         ("fees", -1.0 / 1000, 0.0),
@@ -29,9 +29,9 @@ def of(*holdings: SymbolTransition, rows: int = 1, equity: float = 1000.0) -> Ex
         ("adverse", 0.0, -8.0 / 1000),  # 48 is 2 below the mark, on 4 shares
     ],
 )
-def test_each_term_is_a_share_of_the_equity_times_its_weight(term: str, sold: float, kept: float) -> None:
+def test_each_term_is_a_share_of_the_equity_times_its_weight(term: str, sale_factor: float, hold_factor: float) -> None:
     terms = RewardAgent({term: 3.0, "gain" if term != "gain" else "fees": 0.0}).terms(of(SOLD, KEPT, rows=2))
-    assert [row[term] for row in terms] == pytest.approx([3.0 * sold, 3.0 * kept])
+    assert [row[term] for row in terms] == pytest.approx([3.0 * sale_factor, 3.0 * hold_factor])
     assert [set(row) for row in terms] == [{term}, {term}]
 
 

@@ -55,8 +55,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    with redis_anywhere() as made:
-        yield made
+    with redis_anywhere() as redis:
+        yield redis
 
 
 def test_served_answers_are_those_of_the_daemon_s_own_model_number_by_number(
@@ -69,9 +69,9 @@ def test_served_answers_are_those_of_the_daemon_s_own_model_number_by_number(
                 await desk.answered(minute + 1)
             policy = OnnxPolicy.open(load(models, strategy(NAME)), strategy(NAME), "cpu")
             for question, answer in zip(desk.questions, desk.answers, strict=True):
-                mine = policy.answer(question, answer.time_ns)
-                assert isinstance(mine, PolicyAnswered)
-                assert mine == answer
+                expected = policy.answer(question, answer.time_ns)
+                assert isinstance(expected, PolicyAnswered)
+                assert expected == answer
             assert [order.side for order in desk.orders] == [1]  # the price rose: bought once
             assert desk.alarms == []
 
@@ -80,9 +80,9 @@ def test_served_answers_are_those_of_the_daemon_s_own_model_number_by_number(
     assert verified(tmp_path / "state").difference == ""
 
 
-@pytest.mark.parametrize("lost", ["killed", "frozen"])
+@pytest.mark.parametrize("failure", ["killed", "frozen"])
 def test_while_redis_is_lost_each_decision_is_a_hold_exits_go_on_and_then_answers_come_again(
-    models: Path, server: RedisServer, tmp_path: Path, lost: str
+    models: Path, server: RedisServer, tmp_path: Path, failure: str
 ) -> None:
     async def play() -> None:
         async with served_desk(tmp_path / "state", models, server) as desk:
@@ -92,7 +92,7 @@ def test_while_redis_is_lost_each_decision_is_a_hold_exits_go_on_and_then_answer
             desk.quote(3, 2.0, 501.0)  # the paper broker fills the buy
             await desk.tick(3, 2.5)
             assert desk.state.book.positions["SPY"].quantity > 0
-            if lost == "killed":
+            if failure == "killed":
                 server.kill()
             else:
                 server.freeze()
@@ -108,7 +108,7 @@ def test_while_redis_is_lost_each_decision_is_a_hold_exits_go_on_and_then_answer
             assert "served_late" in desk.alarms
             assert desk.state.stats.denials == {"served_late": 1}
             await desk.until(lambda: bool(desk.logged.lines("served_unavailable")), "the outage is logged")
-            if lost == "killed":
+            if failure == "killed":
                 server.start()
             else:
                 server.thaw()
@@ -200,7 +200,7 @@ def test_a_version_that_was_replaced_under_its_name_answers_as_the_desk_has_it(
     former = load(store, maker)
     data = np.ones(maker.spec.observation_shape, dtype=np.float32).tobytes()
 
-    def asked(digest: str) -> Reply:
+    def ask(digest: str) -> Reply:
         question = Question(1, former.version, data, (1, *maker.spec.observation_shape), digest=digest)
         client.xadd(questions_name(*JOURNAL), fields_of(question))
         assert serving.turn(1000) == 1
@@ -211,11 +211,11 @@ def test_a_version_that_was_replaced_under_its_name_answers_as_the_desk_has_it(
         contextlib.closing(server.client()) as client,
     ):
         serving = served.AnswerServer(connection, JOURNAL, store, maker, Logged().log)
-        first = asked(former.digest).answer
+        first = ask(former.digest).answer
         shutil.rmtree(former.path)
         put_momentum(tmp_path, slope=-1.0)
         now = load(store, maker)
-        second, third = asked(now.digest).answer, asked(former.digest)
+        second, third = ask(now.digest).answer, ask(former.digest)
     assert first is not None
     assert second is not None
     assert first.logits[1] > 0.0 > second.logits[1]  # of BUY
@@ -304,14 +304,14 @@ def _answering(
     def serve() -> None:
         with contextlib.closing(server.client("rltrader-trainer")) as client:
             last: bytes | str = "0"
-            for place, given in enumerate(answers):
+            for place, answer in enumerate(answers):
                 while not (questions := client.xread({questions_name(*JOURNAL): last}, count=1, block=1000)):
                     pass
                 last, fields = questions[0][1][0]
                 question = read_question(fields)
-                reply = Reply(question.decision, question.version, None if isinstance(given, str) else given)
-                if isinstance(given, str):
-                    reply = Reply(question.decision, question.version, failed=given)
+                reply = Reply(question.decision, question.version, None if isinstance(answer, str) else answer)
+                if isinstance(answer, str):
+                    reply = Reply(question.decision, question.version, failed=answer)
                 for entry in before[place : place + 1]:
                     client.xadd(answers_name(*JOURNAL), dict(entry))
                 client.xadd(answers_name(*JOURNAL), fields_of(reply))

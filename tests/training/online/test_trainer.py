@@ -155,14 +155,14 @@ def test_killed_at_random_moments_it_ends_in_the_same_weights(
         assert client.xinfo_groups(STREAM)[0]["pending"] == 0, f"seed {seed}"
 
 
-def crash_after(left: int, seen: Counter[str]) -> Callable[[str], None]:
+def crash_after(steps: int, counts: Counter[str]) -> Callable[[str], None]:
     """End the trainer, as a kill does, at the boundary after so many."""
 
     def hook(boundary: str) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            seen[boundary] += 1
+        nonlocal steps
+        steps -= 1
+        if steps == 0:
+            counts[boundary] += 1
             raise Crash(boundary)
 
     return hook
@@ -204,8 +204,8 @@ def test_missing_entries_are_a_gap_across_which_no_return_reaches(
     client.xdel(STREAM, *(b"%d-0" % e.row for e in missing))
     trainer = desk.trainer()
     learn_all(trainer, experiences[-1].row)
-    left = [e for e in experiences if e not in missing]
-    assert desk.learner.weights() == by_hand(left)
+    rest = [e for e in experiences if e not in missing]
+    assert desk.learner.weights() == by_hand(rest)
     assert [row[-2] for row in desk.learner.taken[3:7]] == [0.0, 1.0, 0.0, 0.0]  # `ended` before the gap alone
     gap = logged.lines("experience_gap")
     assert [(line["after"], line["row"]) for line in gap] == [(experiences[4].row, experiences[8].row)]
@@ -253,10 +253,10 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
     def state(number: float) -> bytes:
         return np.array([number, 0.0, 0.0], dtype="<f4").tobytes()
 
-    def held(**more: Any) -> Experience:
+    def experience_of(**more: Any) -> Experience:
         return replace(good, holdings=(replace(holding, **more),))
 
-    changed: dict[str, Experience] = {
+    variants: dict[str, Experience] = {
         "action 9 of 12": replace(good, chosen=(ActionChoice(9, 0, (1 / 12,) * 12),)),
         "no holdings": replace(good, holdings=()),
         "two holdings": replace(good, holdings=(holding, holding)),
@@ -266,27 +266,27 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
         "equity NaN": replace(good, equity=math.nan),
         "equity 1e-300": replace(good, equity=1e-300),
         "another shape": replace(good, shape=(1, 2), state=good.state[:8], next_state=good.next_state[:8]),
-        "price 0": held(next_bar=replace(bar, close=0.0)),
-        "mark NaN": held(next_mark=math.nan),
-        "a gain of 1e14": held(flow=1e14),
+        "price 0": experience_of(next_bar=replace(bar, close=0.0)),
+        "mark NaN": experience_of(next_mark=math.nan),
+        "a gain of 1e14": experience_of(flow=1e14),
         "probabilities 0": replace(good, chosen=(ActionChoice(0, 0, (0.0, 0.0, 0.0)),)),
         "probabilities NaN": replace(good, chosen=(ActionChoice(0, 0, (math.nan, 0.5, 0.5)),)),
         "a probability of -5": replace(good, chosen=(ActionChoice(0, 0, (-5.0, 3.0, 3.0)),)),
         "an action of probability 0": replace(good, chosen=(ActionChoice(1, 0, (1.0, 0.0, 0.0)),)),
-        "fees of 1e300": held(fees=1e300),
-        "a billion shares": held(shares=10**9, next_shares=10**9, next_mark=holding.mark),
-        "a close of 1e-300": held(next_bar=replace(bar, close=1e-300)),
-        "a low above the high": held(bar=replace(bar, low=102.0)),
-        "a bar of 2**63": held(bar=replace(bar, start_ns=2**63)),
-        "another symbol": held(symbol="EVIL"),
+        "fees of 1e300": experience_of(fees=1e300),
+        "a billion shares": experience_of(shares=10**9, next_shares=10**9, next_mark=holding.mark),
+        "a close of 1e-300": experience_of(next_bar=replace(bar, close=1e-300)),
+        "a low above the high": experience_of(bar=replace(bar, low=102.0)),
+        "a bar of 2**63": experience_of(bar=replace(bar, start_ns=2**63)),
+        "another symbol": experience_of(symbol="EVIL"),
         "9e8 in the state": replace(good, state=state(9e8)),
         "decision 2**63": replace(good, decision=2**63),
         "decision -1": replace(good, decision=-1),
         "a model above the folder": replace(good, model="../../evil"),
-        "a symbol above the folder": held(symbol="../A"),
+        "a symbol above the folder": experience_of(symbol="../A"),
         "the year 2116": replace(good, bar_ns=4_600_000_000_000_000_000),
     }
-    fields = to_entry(changed.get(name, good), 0)
+    fields = to_entry(variants.get(name, good), 0)
     if name == "after of 20,000 digits":
         fields[b"after"] = b"1" * 20_000
     if name == "nested deep":
@@ -448,18 +448,18 @@ def test_who_lost_the_desk_while_it_was_stopped_acknowledges_nothing_of_its_succ
     class LostError(Exception):
         """The lease is another one's."""
 
-    lost = False
+    is_lost = False
 
     def check() -> None:
-        if lost:
+        if is_lost:
             raise LostError
 
     def taken_over(boundary: str = "after checkpoint") -> None:
         """Another one, with a folder of its own, reads all that is there; no checkpoint of it has that."""
-        nonlocal lost
+        nonlocal is_lost
         if boundary == "after checkpoint" and trainer.row == experiences[-1].row:
             learn_all(other.trainer(every=10_000), experiences[-1].row)
-            lost = True
+            is_lost = True
 
     put(client, STREAM, experiences)
     (tmp_path / "other").mkdir()
@@ -529,8 +529,8 @@ def test_a_stream_that_was_left_and_comes_back_is_not_learned_again(
     again.turn_to(STREAM)
     assert again.row == experiences[19].row
     learn_all(again, experiences[-1].row)
-    cut = [*experiences[:20], *experiences, *experiences[20:]]
-    assert desk.learner.weights() == by_hand(cut)
+    sequence = [*experiences[:20], *experiences, *experiences[20:]]
+    assert desk.learner.weights() == by_hand(sequence)
     assert desk.learner.updates == 2 * len(experiences)
 
 

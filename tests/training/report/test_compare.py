@@ -81,14 +81,14 @@ def test_runs_of_one_name_are_told_apart_by_their_folders_and_one_given_twice_is
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = shutil.copytree(runs[0], tmp_path / "others" / "first")
-    given = ["compare", "--out", str(tmp_path / "c.html"), "--csv", str(tmp_path / "c.csv")]
-    assert main([*given, str(runs[0]), str(other)]) == 0
+    arguments = ["compare", "--out", str(tmp_path / "c.html"), "--csv", str(tmp_path / "c.csv")]
+    assert main([*arguments, str(runs[0]), str(other)]) == 0
     assert f"{runs[0].parent.name}/first" in (head := capsys.readouterr().err.splitlines()[0])
     assert "others/first" in head
     assert "others/first: policy" in (tmp_path / "c.html").read_text()
     with (tmp_path / "c.csv").open(newline="") as file:
         assert {row["run"] for row in csv.DictReader(file)} == {f"{runs[0].parent.name}/first", "others/first"}
-    assert main([*given, str(other), str(runs[1]), str(tmp_path / "others" / ".." / "others" / "first")]) == 2
+    assert main([*arguments, str(other), str(runs[1]), str(tmp_path / "others" / ".." / "others" / "first")]) == 2
     assert f"{other} is given twice: expected each run once" in capsys.readouterr().err
 
 
@@ -105,11 +105,19 @@ def test_runs_of_one_name_are_told_apart_by_their_folders_and_one_given_twice_is
 def test_a_damaged_file_of_a_run_is_named(
     file: str, content: bytes, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = shutil.copytree(runs[0], tmp_path / "broken")
-    (broken / file).write_bytes(content)
-    given = ["compare", str(runs[1]), str(broken), "--out", str(tmp_path / "c.html"), "--csv", str(tmp_path / "c.csv")]
-    assert main(given) == 2
-    assert f"{broken / file} cannot be read (" in capsys.readouterr().err
+    folder = shutil.copytree(runs[0], tmp_path / "broken")
+    (folder / file).write_bytes(content)
+    arguments = [
+        "compare",
+        str(runs[1]),
+        str(folder),
+        "--out",
+        str(tmp_path / "c.html"),
+        "--csv",
+        str(tmp_path / "c.csv"),
+    ]
+    assert main(arguments) == 2
+    assert f"{folder / file} cannot be read (" in capsys.readouterr().err
 
 
 def test_the_plot_keeps_room_beside_the_longest_name_in_both_widths(runs: list[Path], tmp_path: Path) -> None:

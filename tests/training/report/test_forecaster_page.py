@@ -72,11 +72,11 @@ def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
         assert f"{one.estimate:.3f} {one.low:.3f} to {one.high:.3f}" in words
     assert words.index("Which way, where it moved") < words.index("Accuracy ")  # accuracy is no skill of direction
     assert findings.figures is not None
-    (hold, buy, sell), answered = findings.figures.confusion, np.array(findings.figures.confusion).sum(axis=0)
+    (hold, buy, sell), totals = findings.figures.confusion, np.array(findings.figures.confusion).sum(axis=0)
     for name, right, came, times in (
-        ("HOLD", hold[0], hold, answered[0]),
-        ("BUY", buy[1], buy, answered[1]),
-        ("SELL", sell[2], sell, answered[2]),
+        ("HOLD", hold[0], hold, totals[0]),
+        ("BUY", buy[1], buy, totals[1]),
+        ("SELL", sell[2], sell, totals[2]),
     ):
         of = f"{right / times:.1%} {right / sum(came):.1%}".replace("%", " %")
         assert of in words[words.index("By class over the tested years") :], name
@@ -106,8 +106,8 @@ def test_the_plots_and_the_confusion_are_there_and_well_formed(page: str, findin
 def test_claims_stand_beside_what_was_found_with_what_differs(page: str, findings: ForecasterFindings) -> None:
     words = page_words(page)
     assert findings.scores is not None
-    own = f"{findings.scores.after.accuracy.estimate:.1%}".replace("%", " %")
-    assert f"accuracy on three classes 43 % {own} (" in words
+    accuracy = f"{findings.scores.after.accuracy.estimate:.1%}".replace("%", " %")
+    assert f"accuracy on three classes 43 % {accuracy} (" in words
     assert "a decision below 50 ms on a GPU 0.8 ms for 1 symbol, 12.3 ms for 20 symbols" in words
     assert "parameters of the forecaster 19,843 360,740" in words
     assert "always naming the commonest class" in words

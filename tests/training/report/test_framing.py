@@ -29,13 +29,13 @@ def test_a_line_that_comes_back_across_the_whole_range_is_named_where_it_ends() 
 
 def test_a_line_within_the_range_stays_whole_and_a_passive_one_makes_it() -> None:
     near = Curve("random", "random", [(0, 0.0), (2, 0.59)])
-    held = Curve("buy and hold", "hold", [(0, 0.0), (2, 5.0)])
+    passive = Curve("buy and hold", "hold", [(0, 0.0), (2, 5.0)])
     assert framed_curves([POLICY, near]) == [POLICY, near]
-    assert framed_curves([POLICY, held]) == [POLICY, held]
+    assert framed_curves([POLICY, passive]) == [POLICY, passive]
 
 
 def test_a_row_outside_is_cut_and_named() -> None:
     policy, rule = IntervalRow("policy", 0.1, 0.0, 0.4, "policy"), IntervalRow("simple rule", -0.9, -1.2, 0.1, "rule")
-    visible, cut = framed_spans([policy, rule])
+    visible, outside = framed_spans([policy, rule])
     assert visible == policy
-    assert cut == IntervalRow("simple rule −90 %", -0.2, -0.2, 0.1, "rule")
+    assert outside == IntervalRow("simple rule −90 %", -0.2, -0.2, 0.1, "rule")

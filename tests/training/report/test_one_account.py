@@ -73,8 +73,10 @@ def halted_study() -> Study:
     ]
     halt = AccountHalt("2024-01-10", "drawdown", "equity 630 USD, peak 1000 USD, limit 0.3")
     folds[0] = msgspec.structs.replace(folds[0], halts=(halt,))
-    held = tuple(replace(session(date, 10.0), capital_usd=1000.0) for fold in study.folds for date in fold.test)
-    return msgspec.structs.replace(study, one_account=OneAccount(tuple(folds), "buy and hold", held))
+    passive_sessions = tuple(
+        replace(session(date, 10.0), capital_usd=1000.0) for fold in study.folds for date in fold.test
+    )
+    return msgspec.structs.replace(study, one_account=OneAccount(tuple(folds), "buy and hold", passive_sessions))
 
 
 def test_the_one_account_stands_below_the_verdict_with_its_reason_and_changes_nothing_else() -> None:

@@ -88,10 +88,10 @@ def test_a_mean_of_seeds_is_compared_with_the_passive_policy_on_validation() -> 
         msgspec.structs.replace(
             plain.trials[index],
             members=3,
-            passive=(session(plain.folds[fold].validate[0], held),),
+            passive=(session(plain.folds[fold].validate[0], profit),),
             agreement=SeedAgreement(0.25, 0.125),
         )
-        for fold, (index, held) in enumerate(zip(plain.chosen, (4.0, -1.0), strict=True))
+        for fold, (index, profit) in enumerate(zip(plain.chosen, (4.0, -1.0), strict=True))
     )
     study = msgspec.structs.replace(plain, ensembles=means)
     result = find(study)
@@ -138,8 +138,8 @@ def test_the_same_study_gives_the_same_bytes_and_nothing_else_is_left_in_the_fol
 
 def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(findings: Findings) -> None:
     assert math.fsum(share for *_, share in findings.overfitting.logits) == pytest.approx(1.0)
-    left = math.fsum(share for _, high, share in findings.overfitting.logits if high < 1e-6)
-    assert left == pytest.approx(findings.overfitting.probability)
+    below = math.fsum(share for _, high, share in findings.overfitting.logits if high < 1e-6)
+    assert below == pytest.approx(findings.overfitting.probability)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_ablation_does_not_count_among_what_was_chosen() -> None:
     )
     places = {id(trial): place for place, trial in enumerate(alone.trials)}
     alone = msgspec.structs.replace(alone, chosen=tuple(places[id(study.trials[index])] for index in study.chosen))
-    both, one = find(study), find(alone)
-    assert both.overfitting == one.overfitting
-    assert both.overfitting.trials == 10
-    assert both.lead == one.lead
+    with_ablation, one = find(study), find(alone)
+    assert with_ablation.overfitting == one.overfitting
+    assert with_ablation.overfitting.trials == 10
+    assert with_ablation.lead == one.lead

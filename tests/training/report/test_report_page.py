@@ -39,10 +39,10 @@ def test_the_page_is_one_small_file_that_loads_nothing(page: str) -> None:
 
 
 def test_the_first_sentence_of_a_verdict_stands_out_and_the_others_follow(study: Study, findings: Findings) -> None:
-    told = files(study, replace(findings, verdict="Costs 1.5 % a year. Earned 2.5 %. So be it."))[
+    html = files(study, replace(findings, verdict="Costs 1.5 % a year. Earned 2.5 %. So be it."))[
         "report.html"
     ].decode()
-    assert re.search(r'<p class="verdict bad">Costs 1\.5\s% a year\.</p>\s*<p>Earned 2\.5\s%\. So be it\.</p>', told)
+    assert re.search(r'<p class="verdict bad">Costs 1\.5\s% a year\.</p>\s*<p>Earned 2\.5\s%\. So be it\.</p>', html)
     alone = files(study, replace(findings, verdict="Earned nothing."))["report.html"].decode()
     assert '<p class="verdict bad">Earned nothing.</p>' in alone
 
@@ -99,6 +99,6 @@ def test_the_best_of_several_seeds_is_called_mostly_the_luckiest() -> None:
 
 
 def test_the_digest_of_the_policy_stands_in_both_files(study: Study, findings: Findings) -> None:
-    written = files(study, findings, policy_sha256="c0ffee" * 10)
-    assert decode(written["report.json"]).policy_sha256 == "c0ffee" * 10
-    assert ("c0ffee" * 10).encode() in written["report.html"]
+    contents = files(study, findings, policy_sha256="c0ffee" * 10)
+    assert decode(contents["report.json"]).policy_sha256 == "c0ffee" * 10
+    assert ("c0ffee" * 10).encode() in contents["report.html"]

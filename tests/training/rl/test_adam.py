@@ -14,7 +14,7 @@ PAIRS = [(layers.Adam, torch.optim.Adam), (layers.AdamW, torch.optim.AdamW)]
 STEPS = 6
 
 
-def trained(kind: type[torch.optim.Optimizer]) -> tuple[list[torch.Tensor], dict[str, object]]:
+def train_with(kind: type[torch.optim.Optimizer]) -> tuple[list[torch.Tensor], dict[str, object]]:
     """The weights after some steps, of which one was left out and after half of which the state was kept and read."""
     torch.manual_seed(1)
     network = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
@@ -35,11 +35,11 @@ def trained(kind: type[torch.optim.Optimizer]) -> tuple[list[torch.Tensor], dict
 def test_steps_and_state_are_those_of_torch(
     pair: tuple[type[torch.optim.Optimizer], type[torch.optim.Optimizer]],
 ) -> None:
-    (ours, state), (theirs, expected) = (trained(kind) for kind in pair)
-    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    (weights, state), (torch_weights, expected) = (train_with(kind) for kind in pair)
+    assert all(torch.equal(one, other) for one, other in zip(weights, torch_weights, strict=True))
     torch.testing.assert_close(state, expected, rtol=0.0, atol=0.0)
 
 
 def test_adam_and_adamw_decay_weights_in_different_ways() -> None:
-    one, other = (trained(kind)[0] for kind in (layers.Adam, layers.AdamW))
+    one, other = (train_with(kind)[0] for kind in (layers.Adam, layers.AdamW))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -39,10 +39,10 @@ class CartPole:
 
     def step(self, actions: Tensor) -> Step:
         last, rewards, terminals, truncated, _ = self._game.step(actions.numpy())
-        self._state, ended = self._game.state, terminals | truncated
-        begun = torch.rand(4, int(ended.sum()), generator=self._generator, dtype=torch.float64) * 0.1 - 0.05
-        self._state[:, ended] = begun.numpy()
-        self._game.steps[ended] = 0
+        self._state, ends = self._game.state, terminals | truncated
+        fresh = torch.rand(4, int(ends.sum()), generator=self._generator, dtype=torch.float64) * 0.1 - 0.05
+        self._state[:, ends] = fresh.numpy()
+        self._game.steps[ends] = 0
         self._game.prev_done[:] = False  # begun at once: the game would begin at the next step
         over = torch.from_numpy(terminals)
         return Step(torch.from_numpy(rewards), over, torch.from_numpy(truncated) & ~over, torch.from_numpy(last))

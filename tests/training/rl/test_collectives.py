@@ -96,8 +96,8 @@ def test_who_waits_for_somebody_who_was_killed_is_told(tmp_path: Path) -> None:
 def test_who_arrives_and_ends_while_it_is_looked_for_was_there(tmp_path: Path) -> None:
     other = Collectives(tmp_path, 1, 2)
 
-    def gone() -> bool:
+    def is_gone() -> bool:
         other.broadcast(0)
         return True
 
-    assert Collectives(tmp_path, 0, 2, gone).broadcast(7) == 7
+    assert Collectives(tmp_path, 0, 2, is_gone).broadcast(7) == 7

@@ -88,19 +88,19 @@ def test_on_a_cpu_every_call_does_the_work() -> None:
 
 @DEVICE
 def test_replays_go_on_from_the_state_and_draw_the_numbers_of_the_calls() -> None:
-    drawn: dict[bool, list[list[float]]] = {}
-    for recorded in (False, True):
+    draws: dict[bool, list[list[float]]] = {}
+    for record in (False, True):
         account, generator = Account("cuda"), torch.Generator("cuda").manual_seed(5)
 
         def work(account: Account = account, generator: torch.Generator = generator) -> Tensor:
             return account.earn(torch.rand(3, generator=generator, device="cuda"))
 
         earn: Callable[[], Tensor] = work
-        if recorded:
+        if record:
             earn = Recorded(work, torch.device("cuda"), owners=(account,), generators=(generator,))
-        drawn[recorded] = [[*earn().tolist(), *account.cash.tolist()] for _ in range(7)]
-        drawn[recorded].append(torch.rand(2, generator=generator, device="cuda").tolist())
-    assert drawn[True] == drawn[False]
+        draws[record] = [[*earn().tolist(), *account.cash.tolist()] for _ in range(7)]
+        draws[record].append(torch.rand(2, generator=generator, device="cuda").tolist())
+    assert draws[True] == draws[False]
 
 
 SMALL = Coefficients(environments=32, rollout_steps=16, batch=96, epochs=2, sequence=8, entropy=0.01)
@@ -122,17 +122,17 @@ def scalper(**how: Any) -> Trainer:
 
 
 @DEVICE
-@pytest.mark.parametrize("made", [switcher, scalper])
-def test_a_training_that_is_recorded_ends_with_the_weights_of_one_that_is_not(made: Callable[..., Trainer]) -> None:
-    recorded, plain = made(), made(record=False)
+@pytest.mark.parametrize("maker", [switcher, scalper])
+def test_a_training_that_is_recorded_ends_with_the_weights_of_one_that_is_not(maker: Callable[..., Trainer]) -> None:
+    with_graph, plain = maker(), maker(record=False)
     for _ in range(5):
-        assert recorded.update() == plain.update()
-    for ours, other in zip(recorded.network.parameters(), plain.network.parameters(), strict=True):
-        assert torch.equal(ours, other)
-    again = made()
-    again.load_state_dict(recorded.state_dict())
+        assert with_graph.update() == plain.update()
+    for weight, other in zip(with_graph.network.parameters(), plain.network.parameters(), strict=True):
+        assert torch.equal(weight, other)
+    again = maker()
+    again.load_state_dict(with_graph.state_dict())
     for _ in range(5):
-        assert again.update() == recorded.update()
+        assert again.update() == with_graph.update()
 
 
 @DEVICE
@@ -164,8 +164,8 @@ def agent(name: str, **how: Any) -> OffPolicyTrainer:
     c = replace(c, learning_starts=64, reward_scale=1e-6, actor_widths=(16,), critic_widths=(16,))
     place = RebalancerMarket(walk(40, seed=2), 3, 39, trading("50000"), count=32, seed=4, episode=9, device="cuda")
     inputs = place.observe().shape[1]
-    made = agent_of(name, inputs, c, seed=1, actions=50, scaling=Plain(), device="cuda")
-    return OffPolicyTrainer(made, place, c, total_steps=10_000, seed=1, **how)
+    learner = agent_of(name, inputs, c, seed=1, actions=50, scaling=Plain(), device="cuda")
+    return OffPolicyTrainer(learner, place, c, total_steps=10_000, seed=1, **how)
 
 
 def chooser(**how: Any) -> DqnTrainer:
@@ -177,16 +177,16 @@ def chooser(**how: Any) -> DqnTrainer:
 
 
 @DEVICE
-@pytest.mark.parametrize("made", [partial(agent, "sac"), partial(agent, "td3"), chooser], ids=["sac", "td3", "dqn"])
-def test_an_agent_whose_steps_are_recorded_is_the_one_whose_steps_are_not(made: Callable[..., Any]) -> None:
-    recorded, plain = made(), made(record=False)
+@pytest.mark.parametrize("maker", [partial(agent, "sac"), partial(agent, "td3"), chooser], ids=["sac", "td3", "dqn"])
+def test_an_agent_whose_steps_are_recorded_is_the_one_whose_steps_are_not(maker: Callable[..., Any]) -> None:
+    with_graph, plain = maker(), maker(record=False)
     for _ in range(6):
-        assert recorded.update() == plain.update()
-    assert recorded.gradient_steps > 40
-    again = made()
-    again.load_state_dict(recorded.state_dict())
+        assert with_graph.update() == plain.update()
+    assert with_graph.gradient_steps > 40
+    again = maker()
+    again.load_state_dict(with_graph.state_dict())
     for _ in range(4):
-        assert again.update() == recorded.update()
+        assert again.update() == with_graph.update()
 
 
 @DEVICE

@@ -59,11 +59,11 @@ def test_freed_tensors_are_not_faulted_in_again() -> None:
 def test_plain_products_are_torch_s_own_and_the_faster_ones_come_back() -> None:
     left, right = torch.randn(512, 460), torch.randn(256, 460)
     MKLDNN.matmul.fp32_precision = "ieee"
-    own = torch.nn.functional.linear(left, right)
+    plain = torch.nn.functional.linear(left, right)
     use_fast_float32()
     fast = torch.nn.functional.linear(left, right)
     with plain_float32():
-        assert torch.equal(torch.nn.functional.linear(left, right), own)
+        assert torch.equal(torch.nn.functional.linear(left, right), plain)
     assert torch.equal(torch.nn.functional.linear(left, right), fast)
 
 
@@ -77,9 +77,9 @@ def test_a_cpu_that_is_to_have_no_avx_512_is_one_and_a_run_says_what_computes(
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert fast_precision() == "float32"
-    begins, chosen = kernels.how_computed("float32", "cpu").rsplit(" by ", 1)
+    begins, library = kernels.how_computed("float32", "cpu").rsplit(" by ", 1)
     assert begins == "computes in float32 on this CPU (AVX2), products in float32"
-    assert chosen == ("oneDNN" if MKLDNN.matmul.fp32_precision == "bf16" else "MKL")
+    assert library == ("oneDNN" if MKLDNN.matmul.fp32_precision == "bf16" else "MKL")
     assert kernels.how_computed("bf16", "cuda:1") == "computes in bf16 on cuda:1"
 
 

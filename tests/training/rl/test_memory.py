@@ -99,8 +99,8 @@ class Feedforward(nn.Module):
         return observations
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        both: Tensor = self.heads(self.trunk(prepared))
-        return both[:, :2], both[:, 2]
+        outputs: Tensor = self.heads(self.trunk(prepared))
+        return outputs[:, :2], outputs[:, 2]
 
 
 def _train(network: Network | CarryingNetwork, environment: Recall, precision: str = "float32") -> None:
@@ -159,8 +159,8 @@ def test_a_run_with_a_carried_state_goes_on_bit_for_bit() -> None:
     second.load_state_dict(first.state_dict())
     for _ in range(2):
         second.update()
-    ours, expected = second.network.state_dict(), whole.network.state_dict()
-    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    weights, expected = second.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_after_a_reset_the_outputs_are_those_of_a_fresh_start() -> None:

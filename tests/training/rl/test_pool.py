@@ -27,14 +27,14 @@ def refuse(argument: Any) -> Any:
 
 def through(folder: Path, tasks: list[str], flag: Flag | None = None, **other: Any) -> list[str]:
     """The tasks in two processes."""
-    given = {"prepare": nothing, "emit": lambda _: None, **other}
-    return work_through(carry_out, tasks, argument=folder, processes=2, flag=flag or threading.Event(), **given)
+    options = {"prepare": nothing, "emit": lambda _: None, **other}
+    return work_through(carry_out, tasks, argument=folder, processes=2, flag=flag or threading.Event(), **options)
 
 
 def test_results_are_in_the_order_of_the_tasks_and_all_news_arrives(tmp_path: Path) -> None:
-    heard: list[str] = []
-    assert through(tmp_path, ["a", "b", "c"], emit=heard.append) == ["A", "B", "C"]
-    assert sorted(heard) == ["a", "b", "c"]
+    messages: list[str] = []
+    assert through(tmp_path, ["a", "b", "c"], emit=messages.append) == ["A", "B", "C"]
+    assert sorted(messages) == ["a", "b", "c"]
 
 
 def test_a_task_that_fails_stops_the_ones_before_it_and_is_what_is_told(tmp_path: Path) -> None:
@@ -57,23 +57,23 @@ def test_a_process_that_is_killed_ends_the_work_with_a_cure_though_another_is_id
 
 def test_processes_stay_for_further_tasks_and_one_that_ended_meanwhile_is_replaced(tmp_path: Path) -> None:
     flag = threading.Event()
-    heard: list[str] = []
+    messages: list[str] = []
     with contextlib.closing(ProcessPool(nothing, tmp_path, 2)) as pool:
 
-        def done() -> set[int | None]:
-            assert pool.work_through(carry_out, ["a", "b"], flag=flag, emit=heard.append) == ["A", "B"]
+        def pids() -> set[int | None]:
+            assert pool.work_through(carry_out, ["a", "b"], flag=flag, emit=messages.append) == ["A", "B"]
             return {process.pid for process in multiprocessing.active_children()}
 
-        first = done()
-        assert done() == first
+        first = pids()
+        assert pids() == first
         multiprocessing.active_children()[0].kill()
         while multiprocessing.active_children():  # the pool ends the other one
             time.sleep(0.02)
-        assert first.isdisjoint(done())
+        assert first.isdisjoint(pids())
         flag.set()
         with pytest.raises(Stopped):
-            pool.work_through(carry_out, ["a", "b"], flag=flag, emit=heard.append)
-    assert sorted(heard) == ["a", "a", "a", "b", "b", "b"]
+            pool.work_through(carry_out, ["a", "b"], flag=flag, emit=messages.append)
+    assert sorted(messages) == ["a", "a", "a", "b", "b", "b"]
     assert not multiprocessing.active_children()
 
 

@@ -203,24 +203,24 @@ def test_an_epoch_sees_every_transition_once_and_segments_whole(kind: type[React
     trainer = _trainer(kind(1), NOISY)
     rollout, _ = trainer._collect()
     rollout.values.copy_(torch.arange(72.0))  # row = step x 6 + environment
-    seen: list[float] = []
-    for chosen in trainer._orders():
-        batch = minibatch(rollout, chosen, NOISY.environments, trainer._sequence)
-        seen += batch.values.tolist()
+    values: list[float] = []
+    for order in trainer._orders():
+        batch = minibatch(rollout, order, NOISY.environments, trainer._sequence)
+        values += batch.values.tolist()
         if batch.hidden is not None:
             segments = batch.values.view(4, 6)
             assert bool((segments[1:] - segments[:-1] == 6).all())  # the same environment, a step later
             assert bool((segments[0] // 6 % 4 == 0).all())
-    assert sorted(seen) == list(range(72))
-    assert seen != list(range(72))
+    assert sorted(values) == list(range(72))
+    assert values != list(range(72))
 
 
 def test_an_update_ends_at_the_first_minibatch_whose_kl_is_one_and_a_half_times_the_target() -> None:
     wild = replace(NOISY, learning_rate=0.5, epochs=8)
     assert _trainer(Reactive(1), wild).update().epochs == 8
-    stopped = _trainer(Reactive(1), replace(wild, target_kl=0.01)).update()
-    assert stopped.epochs == 1  # the first step of such a rate is seen in the second minibatch
-    assert stopped.kl > 0.0
+    progress = _trainer(Reactive(1), replace(wild, target_kl=0.01)).update()
+    assert progress.epochs == 1  # the first step of such a rate is seen in the second minibatch
+    assert progress.kl > 0.0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -228,16 +228,16 @@ def test_a_loss_that_is_not_finite_is_named_and_leaves_the_weights_alone(kind: t
     class Broken(Noise):
         def step(self, actions: Tensor) -> Step:
             step = super().step(actions)
-            step.rewards[0] = float("nan") if self.broken else 0.0
+            step.rewards[0] = float("nan") if self.is_broken else 0.0
             return step
 
-        broken = False
+        is_broken = False
 
     network, environment = kind(1), Broken(6, 1)
     trainer = _trainer(network, NOISY, environment=environment)
     trainer.update()
     before = _bytes(network)
-    environment.broken = True
+    environment.is_broken = True
     with pytest.raises(NotFiniteError, match="loss of minibatch 0 in update 1 is nan") as raised:
         trainer.update()
     assert (raised.value.update, raised.value.minibatch) == (1, 0)
@@ -261,13 +261,13 @@ def test_a_gradient_that_is_not_finite_is_named_and_its_step_is_not_taken() -> N
 
 def test_two_trainers_that_average_stay_equal_though_their_environments_differ() -> None:
     """As two processes would: each adds its own and takes the mean."""
-    meeting, given = threading.Barrier(2, timeout=300), {}
+    meeting, snapshots = threading.Barrier(2, timeout=300), {}
 
     def work(index: int, network: Reactive) -> None:
         def average(tensors: Sequence[Tensor]) -> None:
-            given[index] = [tensor.clone() for tensor in tensors]
+            snapshots[index] = [tensor.clone() for tensor in tensors]
             meeting.wait()
-            for tensor, one, other in zip(tensors, given[0], given[1], strict=True):
+            for tensor, one, other in zip(tensors, snapshots[0], snapshots[1], strict=True):
                 tensor.copy_((one + other) / 2)
             meeting.wait()
 
@@ -337,12 +337,12 @@ def test_a_run_continued_from_a_file_ends_with_the_bytes_of_an_undisturbed_one(
     torch.save(first.state_dict(), file)
     first.update()  # what the file holds does not follow
     file.seek(0)
-    another = kind(2)
-    second = _trainer(another, NOISY, environment=Noise(6, 9), seed=9, precision=precision)
+    other = kind(2)
+    second = _trainer(other, NOISY, environment=Noise(6, 9), seed=9, precision=precision)
     second.load_state_dict(torch.load(file, weights_only=True))
     assert second.updates == stop
     last = [second.update() for _ in range(6 - stop)][-1]
-    assert _bytes(another) == _bytes(undisturbed) != _bytes(kind(1))
+    assert _bytes(other) == _bytes(undisturbed) != _bytes(kind(1))
     assert second.done == whole.done
     assert last.steps == whole.steps
 
@@ -350,14 +350,14 @@ def test_a_run_continued_from_a_file_ends_with_the_bytes_of_an_undisturbed_one(
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_trainers_with_one_seed_end_with_the_same_bytes(kind: type[Reactive | Remembering], precision: str) -> None:
-    def trained(seed: int) -> bytes:
+    def weights_of(seed: int) -> bytes:
         network = kind(1)
         trainer = _trainer(network, NOISY, seed=seed, precision=precision)
         for _ in range(3):
             trainer.update()
         return _bytes(network)
 
-    assert trained(3) == trained(3) != trained(4)
+    assert weights_of(3) == weights_of(3) != weights_of(4)
 
 
 def test_bf16_rounds_what_the_network_computes_and_nothing_else() -> None:
@@ -374,20 +374,20 @@ def test_bf16_rounds_what_the_network_computes_and_nothing_else() -> None:
 
 
 def test_two_runs_with_one_seed_end_with_the_same_bytes() -> None:
-    assert _trained(seed=3) == _trained(seed=3) != _trained(seed=4)
+    assert _weights_of(seed=3) == _weights_of(seed=3) != _weights_of(seed=4)
 
 
 def test_it_learns_to_read_a_signpost() -> None:
     make_deterministic()
     network = ActorCritic(IDENTITY, seed=1)
-    seen: list[Progress] = []
-    train(network, Signpost(16, seed=1), SMALL, total_steps=4_000, seed=1, on_update=seen.append)
-    assert seen[0].reward < 0.35  # six actions, one right: 1/6 by chance
-    assert seen[-1].reward > 0.9
-    assert seen[-1].steps >= 4_000
+    updates: list[Progress] = []
+    train(network, Signpost(16, seed=1), SMALL, total_steps=4_000, seed=1, on_update=updates.append)
+    assert updates[0].reward < 0.35  # six actions, one right: 1/6 by chance
+    assert updates[-1].reward > 0.9
+    assert updates[-1].steps >= 4_000
 
 
-def _trained(seed: int) -> bytes:
+def _weights_of(seed: int) -> bytes:
     make_deterministic()
     network = ActorCritic(IDENTITY, seed)
     train(network, Signpost(16, seed), SMALL, total_steps=512, seed=seed)
@@ -420,10 +420,10 @@ def _bytes(module: nn.Module) -> bytes:
 def test_the_running_mean_of_the_weights_is_played_and_goes_on_from_its_state() -> None:
     one_step = replace(SMALL, epochs=1, batch=128, weight_average=0.75)
 
-    def made() -> Trainer:
+    def new_trainer() -> Trainer:
         return Trainer(ActorCritic(IDENTITY, 1), Signpost(16, 2), one_step, total_steps=3 * 128, seed=3)
 
-    trainer, weights, plain = made(), [], []
+    trainer, weights, plain = new_trainer(), [], []
     assert trainer.answering is not trainer.network
     for _ in range(3):
         trainer.update()
@@ -434,7 +434,7 @@ def test_the_running_mean_of_the_weights_is_played_and_goes_on_from_its_state() 
     torch.testing.assert_close(weights[0], plain[0])  # it begins with the weights after the first step
     torch.testing.assert_close(weights[1], 0.75 * weights[0] + 0.25 * plain[1])
     torch.testing.assert_close(weights[2], 0.75 * weights[1] + 0.25 * plain[2])
-    again = made()
+    again = new_trainer()
     again.load_state_dict(state)
     again.update()
     assert torch.equal(_flat(again.answering), weights[2])

@@ -136,7 +136,7 @@ class Limited(Noise):
     def step(self, actions: Tensor) -> Step:
         assert actions.dtype == torch.float32
         assert actions.shape == (self._count, 2)
-        self.seen = actions.clone()
+        self.last_actions = actions.clone()
         return super().step(actions)
 
 
@@ -149,22 +149,22 @@ class Target:
         self._draw()
 
     def _draw(self) -> None:
-        self._shown = torch.rand(self._count, 1, generator=self._generator) - 0.5
+        self._hints = torch.rand(self._count, 1, generator=self._generator) - 0.5
 
     def observe(self) -> Tensor:
-        return self._shown.expand(-1, 5)
+        return self._hints.expand(-1, 5)
 
     def step(self, actions: Tensor) -> Step:
-        target = torch.cat([1.6 * self._shown, -self._shown], dim=1)
+        target = torch.cat([1.6 * self._hints, -self._hints], dim=1)
         rewards = -(actions - target).square().sum(dim=1)
         self._draw()
         return Step(rewards, torch.ones(self._count, dtype=torch.bool))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"shown": self._shown, "generator": self._generator.get_state()}
+        return {"shown": self._hints, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._shown = state["shown"]
+        self._hints = state["shown"]
         self._generator.set_state(state["generator"])
 
 
@@ -212,23 +212,23 @@ def test_weights_and_deviations_after_an_update_are_those_of_stable_baselines3()
 
 def test_the_density_and_the_entropy_of_a_hand_worked_action() -> None:
     # deviations 1 and 2; the action lies 0.5 and -1 deviations from the means
-    taken, entropy = evaluate(
+    densities, entropy = evaluate(
         torch.tensor([[0.0, 1.0]]), torch.tensor([0.0, math.log(2.0)]), torch.tensor([[0.5, -1.0]])
     )
     constant = 0.5 * math.log(2 * math.pi)
-    assert taken.tolist() == pytest.approx([-0.125 - constant - 0.5 - math.log(2) - constant])
+    assert densities.tolist() == pytest.approx([-0.125 - constant - 0.5 - math.log(2) - constant])
     assert float(entropy) == pytest.approx(2 * (0.5 + constant) + math.log(2))
 
 
 def test_drawn_numbers_have_the_mean_and_the_deviation_asked_for() -> None:
     generator = torch.Generator().manual_seed(1)
     means, log_std = torch.tensor([0.3, -2.0]).expand(200_000, 2), torch.tensor([-1.0, 0.5])
-    actions, taken = sample(means, log_std, generator)
+    actions, densities = sample(means, log_std, generator)
     error_of_a_mean = log_std.exp() / math.sqrt(200_000)
     assert bool(((actions.mean(0) - means[0]).abs() < 4 * error_of_a_mean).all())
     assert actions.std(0).tolist() == pytest.approx(log_std.exp().tolist(), rel=0.01)
     entropy = evaluate(means, log_std, actions)[1]
-    assert -float(taken.mean()) == pytest.approx(float(entropy), abs=0.01)
+    assert -float(densities.mean()) == pytest.approx(float(entropy), abs=0.01)
 
 
 def test_the_environment_is_given_clipped_numbers_and_the_rollout_keeps_what_was_drawn() -> None:
@@ -238,8 +238,8 @@ def test_the_environment_is_given_clipped_numbers_and_the_rollout_keeps_what_was
     last = rollout.actions[-6:]
     assert rollout.actions.shape == (24, 2)
     assert bool((rollout.actions.abs() > 1.0).any())
-    assert torch.equal(environment.seen, last.clamp(-1.0, 1.0))
-    assert float(environment.seen.abs().max()) == 1.0
+    assert torch.equal(environment.last_actions, last.clamp(-1.0, 1.0))
+    assert float(environment.last_actions.abs().max()) == 1.0
     assert torch.equal(within_bounds(torch.tensor([3, 5])), torch.tensor([3, 5]))
 
 
@@ -257,7 +257,7 @@ def test_before_any_step_every_ratio_of_numbers_is_one(kind: type[Steering | Rem
 def test_a_run_with_numbers_continued_from_a_file_ends_with_the_bytes_of_an_undisturbed_one(
     kind: type[Steering | RememberingSteering], precision: str
 ) -> None:
-    undisturbed, another = kind(1), kind(2)
+    undisturbed, other = kind(1), kind(2)
     whole = _trainer(undisturbed, NOISY, precision=precision)
     for _ in range(4):
         whole.update()
@@ -266,11 +266,11 @@ def test_a_run_with_numbers_continued_from_a_file_ends_with_the_bytes_of_an_undi
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    second = _trainer(another, NOISY, environment=Limited(6, 9), seed=9, precision=precision)
+    second = _trainer(other, NOISY, environment=Limited(6, 9), seed=9, precision=precision)
     second.load_state_dict(torch.load(file, weights_only=True))
     for _ in range(3):
         second.update()
-    assert _bytes(another) == _bytes(undisturbed) != _bytes(kind(1))
+    assert _bytes(other) == _bytes(undisturbed) != _bytes(kind(1))
 
 
 def test_under_bf16_means_and_log_probabilities_are_float32_and_deviations_are_not_rounded() -> None:

@@ -46,19 +46,19 @@ flag_seen = threading.Event()  # never set: it waits
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> str:
+def mark_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("mark"))
 
 
 @pytest.fixture(scope="module")
-def ray(own: str) -> Iterator[Any]:
+def ray(mark_dir: str) -> Iterator[Any]:
     """Ray on two cores, once for all tests; it leaves no process."""
     with pytest.MonkeyPatch.context() as patch:
-        mark(patch, own)
+        mark(patch, mark_dir)
         with connected("local", 2) as cluster:
-            assert set(listening(own).values()) <= LOOPBACK
+            assert set(listening(mark_dir).values()) <= LOOPBACK
             yield cluster
-        assert left(own) == []
+        assert left(mark_dir) == []
 
 
 def through(ray: Any, folder: Path, tasks: list[str], flag: Flag | None = None, emit: Emit = print) -> list[str]:
@@ -71,10 +71,10 @@ def through(ray: Any, folder: Path, tasks: list[str], flag: Flag | None = None, 
 
 
 def test_results_come_in_the_order_of_the_tasks_and_each_process_prepares_once(ray: Any, tmp_path: Path) -> None:
-    heard: list[str] = []
-    assert through(ray, tmp_path, ["a", "b", "c", "lost once"], emit=heard.append) == ["A", "B", "C", "LOST ONCE"]
-    assert {"a begins", "a ends", "c ends", "lost once ends"} <= set(heard)
-    assert heard.index("b begins") < heard.index("b ends")
+    messages: list[str] = []
+    assert through(ray, tmp_path, ["a", "b", "c", "lost once"], emit=messages.append) == ["A", "B", "C", "LOST ONCE"]
+    assert {"a begins", "a ends", "c ends", "lost once ends"} <= set(messages)
+    assert messages.index("b begins") < messages.index("b ends")
     assert len(list(tmp_path.glob("process-*"))) <= 3  # two at once, and one in place of the lost one
 
 
@@ -84,16 +84,16 @@ def test_an_error_arrives_as_it_was_raised_and_stops_the_others(ray: Any, tmp_pa
 
 
 def test_a_stop_reaches_the_tasks_under_way_and_none_begins_after_it(ray: Any, tmp_path: Path) -> None:
-    heard: list[str] = []
+    messages: list[str] = []
     flag = threading.Event()
 
     def listen(message: str) -> None:
-        heard.append(message)
+        messages.append(message)
         flag.set()
 
     with pytest.raises(Stopped):
         through(ray, tmp_path, ["wait", "wait", "a"], flag, listen)
-    assert "a begins" not in heard
+    assert "a begins" not in messages
 
 
 def test_processes_stay_for_further_tasks_unless_these_need_more_cores(ray: Any, tmp_path: Path) -> None:

@@ -105,19 +105,19 @@ def test_without_torch_it_is_exported_swept_and_searched_and_the_daemon_takes_th
         line = [sys.executable, "-c", WITHOUT, *words[:1], *common, *words[1:]]
         line = [word for word in line if word]
         environment = {"PYTHONPATH": str(REPOSITORY), "HOME": str(packages)}
-        done = subprocess.run(
+        result = subprocess.run(
             line, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
 
     version = place / run("", "--activate")
     model = load(place / "plain", strategy("ru_session"), "current")
     assert model.manifest.version == version.name
     page = html.unescape((version / "report.html").read_text(encoding="utf-8"))
     earned = percent(model.manifest.metrics["net_return"])
-    shown = (model.manifest.note, f"<td>{earned}</td>", "always SPY", "tape.csv.gz, made up")
-    assert [text for text in shown if text not in page] == []
+    texts = (model.manifest.note, f"<td>{earned}</td>", "always SPY", "tape.csv.gz, made up")
+    assert [text for text in texts if text not in page] == []
     assert page.count("<svg") == 2  # wide and narrow
     swept = json.loads((place / run("sweep", "--set", "parameters.fast=5,20")).read_text())
     assert [trial["values"] for trial in swept["trials"]] == [{}, {"parameters.fast": 5}, {"parameters.fast": 20}]
@@ -142,10 +142,10 @@ def test_a_search_of_the_same_seed_tries_the_same(packages: Path, tmp_path: Path
 
 
 def test_what_is_a_rule_s_command_is_known_by_its_strategy(packages: Path) -> None:
-    own = str(packages / "ru_session" / "ru_session.py")
-    assert of_rule(["--strategy", own, "--bars", "x"])
-    assert of_rule(["search", "--strategy", own])
-    assert not of_rule(["analyse", "lookahead", "--strategy", own])
+    path = str(packages / "ru_session" / "ru_session.py")
+    assert of_rule(["--strategy", path, "--bars", "x"])
+    assert of_rule(["search", "--strategy", path])
+    assert not of_rule(["analyse", "lookahead", "--strategy", path])
     assert not of_rule(["--strategy", "option_scalper"])
     assert not of_rule(["--help"])
 
@@ -221,7 +221,7 @@ def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(package
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "message"),
     [
         ("return state, kit.Rebalance(choice, name, basket)", "return None", "NoneType object (what decide returned)"),
         ("name = ACTIONS[choice.action]", "raise KeyError('tenth')", "KeyError: 'tenth' (PLACE, line LINE)"),
@@ -231,18 +231,19 @@ def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(package
     ],
 )
 def test_a_mistake_in_a_strategy_is_one_line_that_names_it(
-    right: str, wrong: str, said: str, packages: Path, tmp_path: Path
+    right: str, wrong: str, message: str, packages: Path, tmp_path: Path
 ) -> None:
-    made = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8")
-    assert right in made
-    (tmp_path / "wrong_rule.py").write_text(made.replace(right, wrong).replace('"ru_session"', '"wrong_rule"'))
+    source = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8")
+    assert right in source
+    (tmp_path / "wrong_rule.py").write_text(source.replace(right, wrong).replace('"ru_session"', '"wrong_rule"'))
     tape = str(packages / "ru_session" / "tape.csv.gz")
     line = [sys.executable, "-m", "training", "--strategy", "wrong_rule.py", "--bars", tape]
     environment = {"PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path)}
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    line_of = str(made[: made.index(right)].count("\n") + 1)
+    result = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    line_of = str(source[: source.index(right)].count("\n") + 1)
     assert (
-        said.replace("PLACE", str(tmp_path / "wrong_rule.py")).replace("LINE", line_of) in done.stderr.splitlines()[-1]
+        message.replace("PLACE", str(tmp_path / "wrong_rule.py")).replace("LINE", line_of)
+        in result.stderr.splitlines()[-1]
     )

@@ -26,15 +26,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def heard() -> list[object]:
+def messages() -> list[object]:
     """What `whole` reported."""
     return []
 
 
 @pytest.fixture(scope="module")
-def whole(small: Settings, heard: list[object]) -> Outcome:
+def whole(small: Settings, messages: list[object]) -> Outcome:
     """An undisturbed run."""
-    return train_and_export(small, heard.append)
+    return train_and_export(small, messages.append)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def ready(small: Settings) -> Prepared:
 
 
 @pytest.fixture
-def trained(ready: Prepared, tmp_path: Path) -> Train:
+def train_trial(ready: Prepared, tmp_path: Path) -> Train:
     """Train the first trial of settings in a folder of this test's, alone."""
 
     def train(settings: Settings, name: str = "run", stop: StopAfter | None = None) -> Trial:

@@ -34,8 +34,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def test_a_run_claims_its_stated_risk_as_unproven_where_the_tests_are_short(settings: Settings) -> None:
-    asked = replace(settings, claim=RISK, claim_drawdown=0.2)
-    outcome = train_and_export(asked, lambda _: None)
+    with_claim = replace(settings, claim=RISK, claim_drawdown=0.2)
+    outcome = train_and_export(with_claim, lambda _: None)
     manifest = decode((outcome.version / "manifest.json").read_bytes())
     claim = manifest.claim
     assert outcome.passive
@@ -45,8 +45,8 @@ def test_a_run_claims_its_stated_risk_as_unproven_where_the_tests_are_short(sett
     report = json.loads((outcome.version / "report.json").read_bytes())
     assert report["verdict"] == manifest.note
     assert report["claim"]["sentence"] == claim.sentence
-    assert asked.run_folder is not None
-    study = study_of((asked.run_folder / STUDY_FILE).read_bytes())
+    assert with_claim.run_folder is not None
+    study = study_of((with_claim.run_folder / STUDY_FILE).read_bytes())
     assert study.risk is not None
     with_overlay, without = (
         sum(session.held_min for part in folds for session in part.sessions)
@@ -69,20 +69,22 @@ def test_without_a_proven_claim_the_passive_policy_claims_nothing(settings: Sett
 
 def test_each_statement_is_in_the_ledger_once_and_counts_for_others(settings: Settings) -> None:
     ledger = Ledger(ledger_path(settings.out, settings.strategy))
-    stated = [line for line in ledger.read().lines if line.note.startswith(RISK_CLAIM)]
-    notes = [line.note.removeprefix(RISK_CLAIM).strip() for line in stated]
+    statements = [line for line in ledger.read().lines if line.note.startswith(RISK_CLAIM)]
+    notes = [line.note.removeprefix(RISK_CLAIM).strip() for line in statements]
     assert notes == ["volatility 0.1, drawdown 0.2", "volatility 0.1, drawdown 0.25"]
-    dates = [stated[0].first]
-    assert ledger.claims(dates, own_lines=stated) == 0
-    assert ledger.claims(dates, own_lines=stated[:1]) == 1
+    dates = [statements[0].first]
+    assert ledger.claims(dates, own_lines=statements) == 0
+    assert ledger.claims(dates, own_lines=statements[:1]) == 1
     assert ledger.claims(["1999-01-04"]) == 0
 
 
 def test_the_passive_policy_alone_is_tested_and_claims_without_a_training(settings: Settings, tmp_path: Path) -> None:
-    trained = train_and_export(replace(settings, out=tmp_path / "trained", run_folder=tmp_path / "a"), lambda _: None)
+    other_outcome = train_and_export(
+        replace(settings, out=tmp_path / "trained", run_folder=tmp_path / "a"), lambda _: None
+    )
     alone = replace(settings, passive=True, claim=RISK, out=tmp_path / "alone", run_folder=tmp_path / "b")
     outcome = train_and_export(alone, lambda _: None)
-    manifest, other = (decode((one.version / "manifest.json").read_bytes()) for one in (outcome, trained))
+    manifest, other = (decode((one.version / "manifest.json").read_bytes()) for one in (outcome, other_outcome))
     assert manifest.golden == other.golden  # the same policy
     assert manifest.metrics == {name: figure for name, figure in other.metrics.items() if name != "learned"}
     assert manifest.claim is not None
@@ -99,10 +101,10 @@ def test_the_passive_policy_alone_is_tested_and_claims_without_a_training(settin
 def test_what_is_about_a_training_is_refused_beside_it(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
-    given = ["--strategy", "regime_switcher", "--bars", str(settings.bars), "--models-dir", str(tmp_path)]
-    with pytest.raises(SystemExit) as ended:
-        main([*given, "--passive", *options])
-    assert ended.value.code == 2
+    arguments = ["--strategy", "regime_switcher", "--bars", str(settings.bars), "--models-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as exit_info:
+        main([*arguments, "--passive", *options])
+    assert exit_info.value.code == 2
     assert f"--passive trains nothing: leave {options[0]} out" in capsys.readouterr().err
 
 
@@ -116,15 +118,15 @@ def test_what_is_about_a_training_is_refused_beside_it(
 def test_a_risk_without_an_overlay_is_refused_with_key_value_and_cure(
     settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], words: str
 ) -> None:
-    given = ["--strategy", "regime_switcher", "--bars", str(settings.bars), "--models-dir", str(tmp_path), *options]
-    assert main([*given, "--run-dir", str(tmp_path / "run")]) == 2
+    arguments = ["--strategy", "regime_switcher", "--bars", str(settings.bars), "--models-dir", str(tmp_path), *options]
+    assert main([*arguments, "--run-dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "--config" in error
 
 
 def test_a_drawdown_that_is_no_fraction_is_refused(settings: Settings, tmp_path: Path) -> None:
-    given = ["--strategy", "regime_switcher", "--bars", str(settings.bars), "--models-dir", str(tmp_path)]
-    with pytest.raises(SystemExit) as ended:
-        main([*given, "--claim-drawdown", "25"])
-    assert ended.value.code == 2
+    arguments = ["--strategy", "regime_switcher", "--bars", str(settings.bars), "--models-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as exit_info:
+        main([*arguments, "--claim-drawdown", "25"])
+    assert exit_info.value.code == 2

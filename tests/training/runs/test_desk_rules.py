@@ -17,17 +17,17 @@ from training.runs.settings import settings_for, trading_of
 
 
 def test_a_run_takes_the_desk_s_limits_and_is_another_run_by_them(tmp_path: Path) -> None:
-    own = tmp_path / "config.toml"
-    own.write_text("[risk]\nconfidence_min = 0.31\n")
+    config = tmp_path / "config.toml"
+    config.write_text("[risk]\nconfidence_min = 0.31\n")
     assert trading_of("option_scalper", None) == trading_for("option_scalper")
-    trading = trading_of("option_scalper", own)
+    trading = trading_of("option_scalper", config)
     assert trading == replace(trading_for("option_scalper"), risk=replace(trading.risk, confidence_min=0.31))
     usual = settings_for("option_scalper", Path("b.csv"), Path("s"))
-    ours = replace(usual, config=own)
-    assert usual.identity("00")["rules"] != ours.identity("00")["rules"]
-    assert ours.command().endswith("--config config.toml")
-    own.write_text("")  # the defaults: the same run
-    assert ours.identity("00") == usual.identity("00")
+    with_config = replace(usual, config=config)
+    assert usual.identity("00")["rules"] != with_config.identity("00")["rules"]
+    assert with_config.command().endswith("--config config.toml")
+    config.write_text("")  # the defaults: the same run
+    assert with_config.identity("00") == usual.identity("00")
 
 
 def test_the_environment_counts_with_a_configuration_alone_also_where_a_rule_is_changed(
@@ -54,15 +54,15 @@ def test_a_run_by_a_calibration_is_another_run_and_names_it_with_the_values_that
     paper = trading_of("option_scalper", config).paper
     assert (paper.half_spread, paper.half_spread_min_usd, paper.volatility_premium) == (0.0029, 0.005, 1.3)
     usual = settings_for("option_scalper", Path("b.csv"), Path("s"))
-    ours = replace(usual, config=config).identity("00")
-    assert ours["rules"] != usual.identity("00")["rules"]
+    identity = replace(usual, config=config).identity("00")
+    assert identity["rules"] != usual.identity("00")["rules"]
     assert "calibration" not in usual.identity("00")
-    assert ours["calibration"] == {
+    assert identity["calibration"] == {
         "quotes": "q.parquet", "roots": ["SPY"], "digest": sealed.digest,
         "half_spread": 0.0029, "half_spread_min_usd": 0.005, "volatility_premium": 1.3,
     }  # fmt: skip
     study = hand_study()
-    study = msgspec.structs.replace(study, settings={**study.settings, "calibration": ours["calibration"]})
+    study = msgspec.structs.replace(study, settings={**study.settings, "calibration": identity["calibration"]})
     assert f"volatility_premium 1.3; to q.parquet, digest {sealed.digest[:16]}" in page(study, find(study))
 
 

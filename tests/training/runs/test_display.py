@@ -122,8 +122,8 @@ def test_a_phase_leaves_a_line_when_it_lasted_and_one_now_and_then_with_the_time
 ) -> None:
     show = Display(1, 1000)
     show(PhaseProgress("fold 1", "random traders"))
-    for done, pause_s in ((0, 50.0), (1, 10.0), (2, 10.0), (3, 10.0), (4, 10.0)):
-        show(PhaseProgress("fold 1", "random traders", done, 5, "draws"))
+    for count, pause_s in ((0, 50.0), (1, 10.0), (2, 10.0), (3, 10.0), (4, 10.0)):
+        show(PhaseProgress("fold 1", "random traders", count, 5, "draws"))
         clock.now_s += pause_s  # the first piece takes longer, as it prepares what the others find done
     show(PhaseProgress("fold 1", "random traders", ended=True))
     show(PhaseProgress("", "export"))

@@ -72,20 +72,20 @@ def test_a_preset_of_large_minibatches_takes_few_gradient_steps_and_says_so() ->
 
 
 def test_a_trial_counts_its_steps_and_says_how_far_it_came(
-    trained: Train, small: Settings, whole: Outcome, tmp_path: Path, heard: list[object]
+    train_trial: Train, small: Settings, whole: Outcome, tmp_path: Path, messages: list[object]
 ) -> None:
-    learnt = trained(small).learnt
+    learnt = train_trial(small).learnt
     assert learnt is not None
     # an update is 2 epochs of 256 / 128 minibatches
     assert learnt.gradient_steps in {4 * update for update in range(1, 7)}
     assert learnt.kl is not None
     assert learnt.kl > 0.0
     assert 1 / 6 <= learnt.size <= 1.0
-    assert any(isinstance(news, str) and "24 gradient steps a trial are few" in news for news in heard)
+    assert any(isinstance(news, str) and "24 gradient steps a trial are few" in news for news in messages)
     manifest = decode((whole.version / "manifest.json").read_bytes())
     assert manifest.metrics["learnt"]["gradient_steps"] == learnt.gradient_steps
     assert any(sentence.startswith("Learned: ") for sentence in whole.findings.abstract)
     assert whole.findings.baselines[-1].name == UNTRAINED
-    still = trained(replace(small, plan=with_values(small.plan, {"learning_rate": 1e-12})), "still").learnt
+    still = train_trial(replace(small, plan=with_values(small.plan, {"learning_rate": 1e-12})), "still").learnt
     assert still is not None
     assert still.kl == pytest.approx(0.0, abs=1e-9)

@@ -48,8 +48,8 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     assert re.search(
         r"The exported policy on the \d+ test sessions? of the last fold: 0.00 % after costs, .* 0 trades\.", page
     )
-    seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
-    answers = run_onnx(result.version / "policy.onnx", seen)
+    observations = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
+    answers = run_onnx(result.version / "policy.onnx", observations)
     assert set(answers.argmax(axis=1).tolist()) == {HOLD}
     assert np.ptp(answers, axis=0).max() == 0.0
     study = msgspec.json.decode((tmp_path / "run" / "study.json").read_bytes(), type=Study)
@@ -60,18 +60,18 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     assert manifest.metrics["test"]["trades"] == 0  # of what is exported, not of what was learned
     assert manifest.metrics["learned"]["test"]["trades"] == result.findings.policy.figures.trades
 
-    learned = train_and_export(replace(settings, allow_unproven=True), quiet)  # the same run: nothing is trained again
-    assert decode((learned.version / "manifest.json").read_bytes()).note.startswith(
+    unproven = train_and_export(replace(settings, allow_unproven=True), quiet)  # the same run: nothing is trained again
+    assert decode((unproven.version / "manifest.json").read_bytes()).note.startswith(
         "Exported although no lead over the best baseline is proven. "
     )
-    assert np.ptp(run_onnx(learned.version / "policy.onnx", seen), axis=0).max() > 0.0
-    assert not learned.passive
-    (fold,) = learned.findings.folds  # one seed, next to the passive policy, which earns nothing
+    assert np.ptp(run_onnx(unproven.version / "policy.onnx", observations), axis=0).max() > 0.0
+    assert not unproven.passive
+    (fold,) = unproven.findings.folds  # one seed, next to the passive policy, which earns nothing
     assert fold.over_passive is not None
     assert fold.over_passive.estimate == pytest.approx(fold.validate_return)
-    manifest = decode((learned.version / "manifest.json").read_bytes())
+    manifest = decode((unproven.version / "manifest.json").read_bytes())
     assert not is_passive(manifest)
-    assert NOT_OF_IT not in (learned.version / "report.html").read_text()
+    assert NOT_OF_IT not in (unproven.version / "report.html").read_text()
     assert proof_words(manifest) == "it was learned, and no lead over the best baseline is proven"
 
 
@@ -79,16 +79,16 @@ def test_a_preset_begins_at_the_passive_policy(small: Settings, tmp_path: Path) 
     passive = settings_for("option_scalper", small.bars, small.out, preset="passive")
     assert passive.preset == "passive"
     assert passive.command().endswith("--preset passive")
-    begun = replace(
+    near_passive = replace(
         small, begins=passive.begins, run_folder=tmp_path / "run", out=tmp_path / "store", steps=1,
         plan=with_values(small.plan, {"learning_rate": 1e-9}),
     )  # fmt: skip
-    train_and_export(begun, quiet)
+    train_and_export(near_passive, quiet)
     bias = weights(tmp_path / "run")["policy.actor.2.bias"]
     assert bias.tolist() == pytest.approx([3.0 if action == HOLD else 0.0 for action in range(6)], abs=1e-6)
-    known = kind("option_scalper").passive
-    assert known is not None
-    assert known.words == "holds nothing"
+    passive_policy = kind("option_scalper").passive
+    assert passive_policy is not None
+    assert passive_policy.words == "holds nothing"
 
 
 def _trial(fold: int, reward: str, seed: int, earned: float) -> Trial:
@@ -120,14 +120,14 @@ def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested
 ) -> None:
     settings = replace(small, seeds=(1, 2), steps=2 * UPDATE, out=tmp_path / "store", run_folder=tmp_path / "run")
     result = train_and_export(settings, quiet)
-    seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
+    observations = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
     policies = [
         KIND.policy("mlp", seed, weights(tmp_path / "run", f"trials/fold1-potential-seed{seed}")) for seed in (1, 2)
     ]
 
     with torch.no_grad():
-        one, other = (policy(torch.from_numpy(seen)).numpy() for policy in policies)
-    logits = run_onnx(result.version / "policy.onnx", seen)
+        one, other = (policy(torch.from_numpy(observations)).numpy() for policy in policies)
+    logits = run_onnx(result.version / "policy.onnx", observations)
     assert np.abs(logits - (one + other) / 2).max() < 1e-5
     assert np.abs(one - other).max() > 1e-3
     manifest = decode((result.version / "manifest.json").read_bytes())
@@ -154,12 +154,12 @@ def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested
     ]
     assert notes == ["fold 1, potential, seed 1", "fold 1, potential, seed 2", "fold 1, potential, mean of 2 seeds"]
 
-    heard: list[object] = []  # what is made of finished trials may change: nothing is trained again
-    single = train_and_export(replace(settings, ensemble="none"), heard.append)
+    messages: list[object] = []  # what is made of finished trials may change: nothing is trained again
+    single = train_and_export(replace(settings, ensemble="none"), messages.append)
     assert decode((single.version / "manifest.json").read_bytes()).members == 1
-    assert len([news for news in heard if isinstance(news, Trial)]) == 2
-    assert not [news for news in heard if type(news).__name__ == "News"]
-    answer = run_onnx(single.version / "policy.onnx", seen)
+    assert len([news for news in messages if isinstance(news, Trial)]) == 2
+    assert not [news for news in messages if type(news).__name__ == "News"]
+    answer = run_onnx(single.version / "policy.onnx", observations)
     assert min(np.abs(answer - one).max(), np.abs(answer - other).max()) < 1e-5
 
 
@@ -168,19 +168,19 @@ def test_a_dead_seed_is_trained_tested_and_named_and_not_in_the_mean(small: Sett
     train_and_export(replace(settings, ensemble="none"), quiet)
     for seed, variation in ((1, 0.5), (2, 0.0), (3, 0.5)):  # as if the second answered the same whatever it sees
         path = tmp_path / f"run/trials/fold1-potential-seed{seed}/trial.json"
-        found = json.loads(path.read_bytes())
-        found["trial"]["learnt"] |= {"variation": variation, "explained_variance": 0.5}
-        path.write_text(json.dumps(found))
+        record = json.loads(path.read_bytes())
+        record["trial"]["learnt"] |= {"variation": variation, "explained_variance": 0.5}
+        path.write_text(json.dumps(record))
     result = train_and_export(settings, quiet)
     assert result.findings.seeds == 3
     assert result.findings.members == 2
-    seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
+    observations = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
     living = [
         KIND.policy("mlp", seed, weights(tmp_path / "run", f"trials/fold1-potential-seed{seed}")) for seed in (1, 3)
     ]
     with torch.no_grad():
-        one, other = (policy(torch.from_numpy(seen)).numpy() for policy in living)
-    assert np.abs(run_onnx(result.version / "policy.onnx", seen) - (one + other) / 2).max() < 1e-5
+        one, other = (policy(torch.from_numpy(observations)).numpy() for policy in living)
+    assert np.abs(run_onnx(result.version / "policy.onnx", observations) - (one + other) / 2).max() < 1e-5
     manifest = decode((result.version / "manifest.json").read_bytes())
     assert manifest.members == 2
     assert list(manifest.metrics["dead"]) == ["seed 2"]
@@ -190,15 +190,15 @@ def test_a_dead_seed_is_trained_tested_and_named_and_not_in_the_mean(small: Sett
 
 
 def test_one_seed_and_a_procedure_of_its_own_have_no_mean(capsys: pytest.CaptureFixture[str]) -> None:
-    def given(*options: str) -> Settings:
+    def settings_of(*options: str) -> Settings:
         return settings_from(parser().parse_args(["--bars", "b.csv", *options]))
 
-    assert not given("--strategy", "option_scalper").averages
-    assert given("--strategy", "option_scalper", "--seeds", "2").averages
-    assert not given("--strategy", "online_dqn", "--seeds", "2").averages
-    chosen = given("--strategy", "regime_switcher", "--seeds", "2", "--ensemble", "none")
-    assert not chosen.averages
-    assert chosen.command().endswith("--seeds 2 --ensemble none")
+    assert not settings_of("--strategy", "option_scalper").averages
+    assert settings_of("--strategy", "option_scalper", "--seeds", "2").averages
+    assert not settings_of("--strategy", "online_dqn", "--seeds", "2").averages
+    settings = settings_of("--strategy", "regime_switcher", "--seeds", "2", "--ensemble", "none")
+    assert not settings.averages
+    assert settings.command().endswith("--seeds 2 --ensemble none")
     with pytest.raises(SystemExit):
         main(["--strategy", "online_dqn", "--bars", "b.csv", "--ensemble", "seeds"])
     assert "--ensemble is not for online_dqn" in capsys.readouterr().err

@@ -37,29 +37,29 @@ def test_a_training_is_in_the_library_with_the_figures_of_its_report(whole: Outc
     findings = decode((whole.run_folder / "report.json").read_bytes())
     assert (run.kind, run.state, run.version) == ("training", "finished", whole.version.name)
     assert run.figures is not None
-    found = findings.policy.figures
+    figures = findings.policy.figures
     assert (run.figures.share, run.figures.sharpe) == (
-        found.net_return,
-        found.sharpe_annual or None,
+        figures.net_return,
+        figures.sharpe_annual or None,
     )  # it may never trade
-    drawn = course(run)
-    assert drawn.shares[-1] == pytest.approx(found.net_return)
-    assert max(drawn.falls) == pytest.approx(found.max_drawdown)
-    assert len(drawn.times) == found.sessions + 1
+    curve = course(run)
+    assert curve.shares[-1] == pytest.approx(figures.net_return)
+    assert max(curve.falls) == pytest.approx(figures.max_drawdown)
+    assert len(curve.times) == figures.sessions + 1
 
 
 def test_progress_counts_the_steps_of_all_trials_and_is_written_now_and_then(tmp_path: Path, clock: Clock) -> None:
     progress = ProgressFile(tmp_path, trials=2, steps=1000)
     progress(Stage("trials", 2, 1000))
     progress(News("fold1-a-seed1", 250, 1000))
-    found = read_progress(tmp_path)
-    assert found is not None
-    assert (found.stage, found.done, found.total) == ("trials", 0, 2000)  # no second has passed
+    snapshot = read_progress(tmp_path)
+    assert snapshot is not None
+    assert (snapshot.stage, snapshot.done, snapshot.total) == ("trials", 0, 2000)  # no second has passed
     clock.now_s += 3.0
     progress(News("fold1-a-seed1", 500, 1000))
-    found = read_progress(tmp_path)
-    assert found is not None
-    assert (found.share, found.unit, found.began_s, found.written_s, found.ended_s) == (
+    snapshot = read_progress(tmp_path)
+    assert snapshot is not None
+    assert (snapshot.share, snapshot.unit, snapshot.began_s, snapshot.written_s, snapshot.ended_s) == (
         0.25,
         "steps",
         1000.0,
@@ -67,15 +67,15 @@ def test_progress_counts_the_steps_of_all_trials_and_is_written_now_and_then(tmp
         0.0,
     )
     progress(PhaseProgress("fold1-a-seed1", "test sessions"))  # the other trial is not done
-    assert read_progress(tmp_path) == found
+    assert read_progress(tmp_path) == snapshot
     progress(PhaseProgress("", "figures for the report", 0, 7, "pieces"))
-    found = read_progress(tmp_path)
-    assert found is not None
-    assert (found.stage, found.total) == ("figures for the report", 7)
+    snapshot = read_progress(tmp_path)
+    assert snapshot is not None
+    assert (snapshot.stage, snapshot.total) == ("figures for the report", 7)
     progress.ended("v1")
-    found = read_progress(tmp_path)
-    assert found is not None
-    assert (found.version, found.ended_s) == ("v1", 1003.0)
+    snapshot = read_progress(tmp_path)
+    assert snapshot is not None
+    assert (snapshot.version, snapshot.ended_s) == ("v1", 1003.0)
 
 
 def test_a_disk_that_refuses_the_progress_stops_no_run(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_version_whose_report_passes_is_promoted_and_nothing_else_of_it_change
     assert after == msgspec.structs.replace(before, promoted=True)
     assert judgement.version == before.version
     assert len(judgement.criteria) == len(CRITERIA)
-    assert all(judged.passes for judged in judgement.criteria)
+    assert all(criterion.passes for criterion in judgement.criteria)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.json"]
 
 
@@ -146,15 +146,15 @@ def test_trials_on_its_sessions_that_came_after_the_report_count_before_it_is_pr
 def test_promoting_again_changes_nothing(good: Findings, tmp_path: Path) -> None:
     folder = _version(tmp_path, good)
     first = _promote(folder)
-    written = (folder / "manifest.json").read_bytes()
+    content = (folder / "manifest.json").read_bytes()
     assert _promote(folder) == first
-    assert (folder / "manifest.json").read_bytes() == written
+    assert (folder / "manifest.json").read_bytes() == content
 
 
 def test_a_refusal_has_one_line_for_each_failed_criterion(tmp_path: Path) -> None:
     weak = find(example_study(folds=2, seeds=2))
     lines = _refused(_version(tmp_path, weak)).splitlines()
-    failed = [judged.name for judged in judge(weak) if not judged.passes]
+    failed = [criterion.name for criterion in judge(weak) if not criterion.passes]
     assert {"seeds", "length"} <= {*failed}
     assert lines[0].startswith("2024-10-31-0badcafe is not promoted")
     assert [line.partition(":")[0] for line in lines[1:]] == failed
@@ -165,7 +165,7 @@ def _figures(line: PlayerLine, **changes: Any) -> PlayerLine:
     return msgspec.structs.replace(line, figures=msgspec.structs.replace(line.figures, **changes))
 
 
-def _changed(good: Findings, part: str, **changes: Any) -> dict[str, Any]:
+def _changes(good: Findings, part: str, **changes: Any) -> dict[str, Any]:
     return {part: msgspec.structs.replace(getattr(good, part), **changes)}
 
 
@@ -195,14 +195,14 @@ def _at(good: Findings, criterion: str, edge: bool) -> dict[str, Any]:
             "baselines": tuple(_figures(line, net_return=-1.0) for line in good.baselines),
         },
         "baselines": lambda: {"policy": _figures(p, net_return=best + 1e-9 if edge else best)},
-        "lead": lambda: _changed(good, "lead", low=1e-9 if edge else 0.0),
-        "deflated lead": lambda: _changed(good, "lead", deflated=0.95 if edge else 0.9499),
-        "overfitting": lambda: _changed(good, "lead", loss=0.2 if edge else 0.2001),
+        "lead": lambda: _changes(good, "lead", low=1e-9 if edge else 0.0),
+        "deflated lead": lambda: _changes(good, "lead", deflated=0.95 if edge else 0.9499),
+        "overfitting": lambda: _changes(good, "lead", loss=0.2 if edge else 0.2001),
         "drawdown": lambda: {
             "policy": _figures(p, max_drawdown=0.25 if edge else 0.2501),
             "baselines": tuple(_figures(line, max_drawdown=0.2) for line in good.baselines),
         },
-        "moved": lambda: _changed(good, "learnt", kl=0.01 if edge else 0.0099),
+        "moved": lambda: _changes(good, "learnt", kl=0.01 if edge else 0.0099),
         "luck": lambda: {"random_p": 0.05 if edge else 0.0501},
         "costs": lambda: _with_scenario(good, "costs x 2", 1e-9 if edge else 0.0),
         "delay": lambda: _with_scenario(good, "one bar late", 1e-9 if edge else -0.01),
@@ -216,42 +216,42 @@ def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_r
 ) -> None:
     inside = msgspec.structs.replace(good, **_at(good, name, edge=True))
     outside = msgspec.structs.replace(good, **_at(good, name, edge=False))
-    assert [judged.name for judged in judge(inside) if not judged.passes] == []
-    assert [judged.name for judged in judge(outside) if not judged.passes] == [name]
+    assert [judgement.name for judgement in judge(inside) if not judgement.passes] == []
+    assert [judgement.name for judgement in judge(outside) if not judgement.passes] == [name]
     assert name in _refused(_version(tmp_path, outside))
 
 
 def test_bars_are_recorded_made_up_or_of_a_file_that_names_no_source(good: Findings) -> None:
-    def shown(**changes: Any) -> tuple[str, bool]:
+    def source_of(**changes: Any) -> tuple[str, bool]:
         data = next(
             criterion for criterion in judge(msgspec.structs.replace(good, **changes)) if criterion.name == "data"
         )
         return data.found, data.passes
 
-    assert shown(source="Alpaca") == ("recorded", True)
-    assert shown(source="") == ("of a file that names no source", False)
-    assert shown(source="a walk", synthetic=True) == ("made up", False)
+    assert source_of(source="Alpaca") == ("recorded", True)
+    assert source_of(source="") == ("of a file that names no source", False)
+    assert source_of(source="a walk", synthetic=True) == ("made up", False)
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("deflated lead", lambda f: _changed(f, "lead", deflated=UNKNOWN)),
-        ("overfitting", lambda f: _changed(f, "lead", loss=None)),
+        ("deflated lead", lambda f: _changes(f, "lead", deflated=UNKNOWN)),
+        ("overfitting", lambda f: _changes(f, "lead", loss=None)),
         ("luck", lambda _: {"random_p": None}),
         ("moved", lambda _: {"learnt": None}),
         ("baselines", lambda _: {"baselines": ()}),
         ("lead", lambda _: {"lead": None}),
-        ("lead", lambda f: _changed(f, "lead", low=None)),  # a bound of so few sessions says nothing
+        ("lead", lambda f: _changes(f, "lead", low=None)),  # a bound of so few sessions says nothing
         ("deflated lead", lambda _: {"imported": True}),
         ("delay", lambda f: {"scenarios": f.scenarios[:1]}),
         ("recorded options", lambda _: {"trades_options": None}),  # a report of an earlier version
     ],
 )
 def test_what_is_not_known_fails(good: Findings, name: str, changes: Any) -> None:
-    judged = {one.name: one for one in judge(msgspec.structs.replace(good, **changes(good)))}
-    assert not judged[name].passes
-    assert judged[name].found == "not known"
+    criteria = {one.name: one for one in judge(msgspec.structs.replace(good, **changes(good)))}
+    assert not criteria[name].passes
+    assert criteria[name].found == "not known"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_summary_of_another_run_is_refused(
 
 def test_what_the_report_says_of_itself_counts_for_nothing(good: Findings, tmp_path: Path) -> None:
     """The criteria in the file all say passes; the figure under one of them does not."""
-    assert all(judged.passes for judged in good.criteria)
+    assert all(criterion.passes for criterion in good.criteria)
     text = _refused(_version(tmp_path, good, random_p=0.3))
     assert text.splitlines()[1:] == ["luck: at most 5 % of random traders did as well; found 30.0 % of them"]
 
@@ -402,14 +402,14 @@ def test_a_version_with_a_file_that_the_manifest_does_not_vouch_for_is_not_promo
 
 
 @pytest.fixture(scope="module")
-def kept() -> Findings:
+def risk_findings() -> Findings:
     """A passive policy without any lead, whose risk overlay keeps the stated risk in one simulated market."""
-    market, policy, exposure, _ = (each[0] for each in simulated(1, 2016, np.random.default_rng(1), clustered=True))
-    stated = RiskStatement(TARGET, 0.25)
+    market, policy, exposure, _ = (rows[0] for rows in simulated(1, 2016, np.random.default_rng(1), clustered=True))
+    statement = RiskStatement(TARGET, 0.25)
     series = RiskSeries(policy, exposure, market, np.ones(len(market)), policy, 0.01)
-    found = find(example_study(edge_usd=-10.0, seeds=1))
-    with_risk = msgspec.structs.replace(found, passive=True, risk=kept_risk(series, stated))
-    return msgspec.structs.replace(with_risk, claim=claim_of(with_risk, RISK, stated))
+    findings = find(example_study(edge_usd=-10.0, seeds=1))
+    with_risk = msgspec.structs.replace(findings, passive=True, risk=kept_risk(series, statement))
+    return msgspec.structs.replace(with_risk, claim=claim_of(with_risk, RISK, statement))
 
 
 def _claiming(store: Path, findings: Findings, **changes: Any) -> Path:
@@ -421,16 +421,20 @@ def _claiming(store: Path, findings: Findings, **changes: Any) -> Path:
     return folder
 
 
-def test_a_passive_policy_without_a_lead_is_promoted_by_its_proven_risk(kept: Findings, tmp_path: Path) -> None:
-    folder = _claiming(tmp_path, kept)
+def test_a_passive_policy_without_a_lead_is_promoted_by_its_proven_risk(
+    risk_findings: Findings, tmp_path: Path
+) -> None:
+    folder = _claiming(tmp_path, risk_findings)
     judgement = promote(folder)
     assert judgement.claim == RISK
     assert [one.name for one in judgement.criteria] == [one.name for one in RISK_CRITERIA]
     assert decode((folder / "manifest.json").read_bytes()).promoted
 
 
-def test_a_claim_that_the_version_does_not_make_is_not_judged(kept: Findings, good: Findings, tmp_path: Path) -> None:
-    folder = _claiming(tmp_path, kept)
+def test_a_claim_that_the_version_does_not_make_is_not_judged(
+    risk_findings: Findings, good: Findings, tmp_path: Path
+) -> None:
+    folder = _claiming(tmp_path, risk_findings)
     with pytest.raises(PromotionError, match="claims a risk, expected a lead"):
         promote(folder, claim=LEAD)
     (tmp_path / "other").mkdir()
@@ -438,20 +442,20 @@ def test_a_claim_that_the_version_does_not_make_is_not_judged(kept: Findings, go
         promote(_version(tmp_path / "other", good), claim=RISK)
 
 
-def test_a_claim_that_was_edited_in_the_manifest_promotes_nothing(kept: Findings, tmp_path: Path) -> None:
-    assert kept.claim is not None
-    wider = msgspec.structs.replace(kept.claim, volatility_high=0.5)
-    assert "make other claims" in _refused(_claiming(tmp_path, kept, claim=wider))
+def test_a_claim_that_was_edited_in_the_manifest_promotes_nothing(risk_findings: Findings, tmp_path: Path) -> None:
+    assert risk_findings.claim is not None
+    wider = msgspec.structs.replace(risk_findings.claim, volatility_high=0.5)
+    assert "make other claims" in _refused(_claiming(tmp_path, risk_findings, claim=wider))
 
 
-def test_a_risk_whose_rules_are_not_known_promotes_nothing(kept: Findings, tmp_path: Path) -> None:
-    assert "names no digest of the rules" in _refused(_claiming(tmp_path, kept, rules={}))
+def test_a_risk_whose_rules_are_not_known_promotes_nothing(risk_findings: Findings, tmp_path: Path) -> None:
+    assert "names no digest of the rules" in _refused(_claiming(tmp_path, risk_findings, rules={}))
 
 
 def test_a_risk_that_its_figures_do_not_keep_promotes_nothing_whatever_is_claimed(
-    kept: Findings, tmp_path: Path
+    risk_findings: Findings, tmp_path: Path
 ) -> None:
-    assert kept.risk is not None
-    figures = msgspec.structs.replace(kept.risk, sharpe_change_high=-0.01, drawdown_kept=0.9)
-    refusal = _refused(_claiming(tmp_path, msgspec.structs.replace(kept, risk=figures)))
+    assert risk_findings.risk is not None
+    figures = msgspec.structs.replace(risk_findings.risk, sharpe_change_high=-0.01, drawdown_kept=0.9)
+    refusal = _refused(_claiming(tmp_path, msgspec.structs.replace(risk_findings, risk=figures)))
     assert [line.partition(":")[0] for line in refusal.splitlines()[1:]] == ["drawdown", "sharpe"]

@@ -43,7 +43,7 @@ SCALPER = strategy("option_scalper")
 
 
 def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
-    whole: Outcome, small: Settings, heard: list[object]
+    whole: Outcome, small: Settings, messages: list[object]
 ) -> None:
     assert sorted(path.name for path in whole.version.iterdir()) == [
         "manifest.json", "policy.onnx", "report.html", "report.json", "weights.pt",
@@ -59,12 +59,14 @@ def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
     findings = json.loads((whole.version / "report.json").read_bytes())
     assert findings["verdict"] == manifest.note == whole.findings.verdict
     assert findings["policy_sha256"] == manifest.policy_sha256
-    assert [news.steps for news in heard if isinstance(news, News)] == [UPDATE * n for n in range(1, 7)]
-    ended = [part.phase for part in heard if isinstance(part, PhaseProgress) and part.ended]
-    assert ended[0] == "reading walk.csv"
-    assert ended[-1] == "export to ONNX, read back and compared"
-    assert {"test sessions", "always flat", "random traders, all", "costs x 3", "intervals by bootstrap"} <= {*ended}
-    counts = [part for part in heard if isinstance(part, PhaseProgress) and part.phase == "simple rule" and part.total]
+    assert [news.steps for news in messages if isinstance(news, News)] == [UPDATE * n for n in range(1, 7)]
+    phases = [part.phase for part in messages if isinstance(part, PhaseProgress) and part.ended]
+    assert phases[0] == "reading walk.csv"
+    assert phases[-1] == "export to ONNX, read back and compared"
+    assert {"test sessions", "always flat", "random traders, all", "costs x 3", "intervals by bootstrap"} <= {*phases}
+    counts = [
+        part for part in messages if isinstance(part, PhaseProgress) and part.phase == "simple rule" and part.total
+    ]
     assert [(part.done, part.total) for part in counts] == [(0, 2), (1, 2), (2, 2)]  # the test has two sessions
     one = whole.findings.account
     assert one is not None
@@ -91,8 +93,8 @@ def test_the_one_account_of_another_ensemble_is_played_anew(small: Settings, tmp
     prepared = prepare((settings, tmp_path / "run", code_version("option_scalper")))
     for ensemble, action in ((SEEDS, "BUY_CALL"), (NONE, "HOLD")):
         player: Any = choosing(SCALPER.spec.actions.index(action), len(SCALPER.spec.actions))
-        asked = replace(prepared, settings=replace(settings, ensemble=ensemble))
-        account = relay_one(asked, Relay((player,), "potential"), threading.Event(), quiet)
+        request = replace(prepared, settings=replace(settings, ensemble=ensemble))
+        account = relay_one(request, Relay((player,), "potential"), threading.Event(), quiet)
         trades.append(sum(session.trades for part in account.folds for session in part.sessions))
     assert trades[0] > trades[1] == 0
 
@@ -103,28 +105,28 @@ def test_a_run_says_first_what_of_its_file_counts_for_nothing(small: Settings, t
         rows[place] = rows[place].rpartition(",")[0] + ",-1"  # the volume
     bars = tmp_path / "walk.csv"
     bars.write_text("\n".join([head, *rows]) + "\n")
-    told: list[object] = []
-    Run(replace(small, bars=bars, run_folder=tmp_path / "run"), told.append, threading.Event())
-    words = [one for one in told if isinstance(one, str)]
+    messages: list[object] = []
+    Run(replace(small, bars=bars, run_folder=tmp_path / "run"), messages.append, threading.Event())
+    words = [one for one in messages if isinstance(one, str)]
     assert words[0].startswith(f"walk.csv: {len(range(0, len(rows), 50)):,} of {len(rows):,} bars were rejected, ")
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another(
-    whole: Outcome, small: Settings, tmp_path: Path, trained: Train
+    whole: Outcome, small: Settings, tmp_path: Path, train_trial: Train
 ) -> None:
     again = train_and_export(replace(small, out=tmp_path / "store", run_folder=tmp_path / "again"), quiet)
     assert (again.version / "policy.onnx").read_bytes() == (whole.version / "policy.onnx").read_bytes()
-    trained(replace(small, seeds=(3,)))
+    train_trial(replace(small, seeds=(3,)))
     assert not same(weights(whole.run_folder), weights(tmp_path / "run", "trials/fold1-potential-seed3"))
 
 
 def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
-    whole: Outcome, small: Settings, tmp_path: Path, trained: Train
+    whole: Outcome, small: Settings, tmp_path: Path, train_trial: Train
 ) -> None:
     for _ in range(5):
         with pytest.raises(Stopped):
-            trained(small, stop=StopAfter(1))
-    trial = trained(small)
+            train_trial(small, stop=StopAfter(1))
+    trial = train_trial(small)
     assert same(weights(tmp_path / "run"), weights(whole.run_folder))
     metrics = f"{TRIAL}/metrics.jsonl"
     assert (tmp_path / "run" / metrics).read_text() == (whole.run_folder / metrics).read_text()
@@ -133,18 +135,18 @@ def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
 
 
 def test_a_trial_that_finds_nothing_better_stops_early_wherever_it_was_stopped_before(
-    small: Settings, tmp_path: Path, trained: Train
+    small: Settings, tmp_path: Path, train_trial: Train
 ) -> None:
     patient = replace(small, patience=1, steps=40 * UPDATE)
-    straight = trained(patient, "straight")
+    straight = train_trial(patient, "straight")
     assert straight.stopped == "no better validation in 1 looks"
     assert straight.steps < 40 * UPDATE
     returns = [point.validate_return for point in straight.curve]
     assert returns[-1] <= max(returns[:-1])
     for _ in range(straight.steps // UPDATE):  # the last stop is asked for after the last update
         with pytest.raises(Stopped):
-            trained(patient, stop=StopAfter(1))
-    assert timeless(trained(patient)) == timeless(straight)
+            train_trial(patient, stop=StopAfter(1))
+    assert timeless(train_trial(patient)) == timeless(straight)
     assert same(weights(tmp_path / "run"), weights(tmp_path / "straight"))
 
 
@@ -160,10 +162,10 @@ def test_a_trial_that_has_seen_the_test_sessions_is_on_record_though_the_run_is_
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_the_step(
-    small: Settings, tmp_path: Path, trained: Train
+    small: Settings, tmp_path: Path, train_trial: Train
 ) -> None:
     with pytest.raises(Stopped):
-        trained(small, stop=StopAfter(2))
+        train_trial(small, stop=StopAfter(2))
     checkpoint = tmp_path / "run" / TRIAL / "checkpoint.pt"
     poisoned = torch.load(checkpoint, weights_only=True)
     poisoned["team"][0]["network"]["policy.trunk.0.weight"][0, 0] = float("nan")
@@ -171,15 +173,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_
     data = checkpoint.read_bytes()
     message = "fold1-potential-seed2 stopped after step 512: the .* of minibatch 0 in update 2 is nan.* is at step 512"
     with pytest.raises(Diverged, match=message):
-        trained(replace(small, checkpoint_s=0.0))
+        train_trial(replace(small, checkpoint_s=0.0))
     assert checkpoint.read_bytes() == data
 
 
 def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before_it(
-    whole: Outcome, small: Settings, tmp_path: Path, trained: Train
+    whole: Outcome, small: Settings, tmp_path: Path, train_trial: Train
 ) -> None:
     with pytest.raises(Stopped):
-        trained(small, stop=StopAfter(2))
+        train_trial(small, stop=StopAfter(2))
     folder = tmp_path / "run" / TRIAL
     data = (folder / "checkpoint.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -187,30 +189,30 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before_it(
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) // 2, limits[1]))  # a file can grow no further
     try:
         with pytest.raises(OSError, match="File too large"):
-            trained(replace(small, checkpoint_s=0.0))
+            train_trial(replace(small, checkpoint_s=0.0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert (folder / "checkpoint.pt").read_bytes() == data
     assert not list(folder.glob(".*.part"))
-    trained(small)
+    train_trial(small)
     assert same(weights(tmp_path / "run"), weights(whole.run_folder))
 
 
 def test_what_other_code_made_is_made_again_and_that_is_said(small: Settings, ready: Prepared, tmp_path: Path) -> None:
     one = replace(small, steps=UPDATE)
     for version, expected in (("old", 0), ("new", 1), ("new", 0)):
-        heard: list[object] = []
+        messages: list[object] = []
         prepared = replace(ready, settings=one, folder=tmp_path, version=version)
-        train_one(prepared, requests_of(one)[0], threading.Event(), heard.append)
-        assert sum("begins anew: what is there was made by other code" in str(news) for news in heard) == expected
-    assert not [news for news in heard if isinstance(news, News)]  # read again, not trained again
+        train_one(prepared, requests_of(one)[0], threading.Event(), messages.append)
+        assert sum("begins anew: what is there was made by other code" in str(news) for news in messages) == expected
+    assert not [news for news in messages if isinstance(news, News)]  # read again, not trained again
 
 
 def test_bars_that_change_while_a_run_is_at_work_end_it(small: Settings, ready: Prepared, tmp_path: Path) -> None:
-    changed = write_csv(tmp_path / "walk.csv", synthetic_sessions(4, sessions(27)))
+    other_bars = write_csv(tmp_path / "walk.csv", synthetic_sessions(4, sessions(27)))
     with pytest.raises(RunFolderError, match=r"walk.csv changed while the run was at work: its SHA-256 is"):
-        prepare_same((replace(small, bars=changed), tmp_path, "code"), ready.data.info.sha256)
+        prepare_same((replace(small, bars=other_bars), tmp_path, "code"), ready.data.info.sha256)
 
 
 def test_the_folder_of_another_run_is_refused_by_what_differs(whole: Outcome, small: Settings) -> None:
@@ -285,15 +287,15 @@ def test_another_contract_another_network_and_a_version_without_weights_are_refu
 def test_the_command_refuses_it_for_a_strategy_with_a_procedure_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = ["--strategy", "online_dqn", "--bars", "bars.csv", "--warm-start", "current"]
-    with pytest.raises(SystemExit) as ended:
-        main(given)
-    assert ended.value.code == 2
+    arguments = ["--strategy", "online_dqn", "--bars", "bars.csv", "--warm-start", "current"]
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
     assert "--warm-start is not for online_dqn" in capsys.readouterr().err
 
 
 def test_sinks_receive_what_the_trial_s_metrics_have(
-    whole: Outcome, small: Settings, trained: Any, tmp_path: Path
+    whole: Outcome, small: Settings, train_trial: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "import json\n"
@@ -309,7 +311,7 @@ def test_sinks_receive_what_the_trial_s_metrics_have(
         "        found = {'trial': self.started.trial, 'seeds': self.started.settings['seeds'], 'lines': self.lines}\n"
         "        (self.started.folder / 'book.json').write_text(json.dumps(found))\n"
     )
-    trained(replace(small, sinks=(f"{tmp_path / 'mine.py'}:Book",)))
+    train_trial(replace(small, sinks=(f"{tmp_path / 'mine.py'}:Book",)))
     folder = tmp_path / "run" / "trials" / "fold1-potential-seed2"
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert json.loads((folder / "book.json").read_text()) == {

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=
 TRIALS = ("trials/fold1-potential-seed1", "trials/fold1-potential-seed2")
 
 
-def trained(settings: Settings) -> None:
+def train_run(settings: Settings) -> None:
     """Train all trials, and leave it there: what follows is alike with and without Ray."""
     flag = threading.Event()
 
@@ -57,9 +57,9 @@ def test_a_run_through_ray_that_was_killed_goes_on_to_the_weights_of_a_run_witho
     assert process.returncode == -9, errors
     assert left(config) == []
     assert not all((tmp_path / "run" / trial / "trial.json").exists() for trial in TRIALS)
-    trained(replace(run, ray="local"))
+    train_run(replace(run, ray="local"))
     assert left(config) == []
-    trained(replace(run, run_folder=tmp_path / "alone", processes=1))
+    train_run(replace(run, run_folder=tmp_path / "alone", processes=1))
     for trial in TRIALS:
         assert same(weights(tmp_path / "run", trial), weights(tmp_path / "alone", trial))
 
@@ -69,12 +69,12 @@ def test_the_processes_of_one_trial_share_it_in_ray_as_they_do_without(
 ) -> None:
     mark(monkeypatch, str(tmp_path))
     for name, ray in (("with", "local"), ("without", "")):
-        trained(replace(small, steps=2 * UPDATE, run_folder=tmp_path / name, processes=2, ray=ray))
+        train_run(replace(small, steps=2 * UPDATE, run_folder=tmp_path / name, processes=2, ray=ray))
     trial = "trials/fold1-potential-seed2"
     assert same(weights(tmp_path / "with", trial), weights(tmp_path / "without", trial))
 
 
 def test_a_missing_cluster_is_one_line(small: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--strategy", small.strategy, "--bars", str(small.bars), "--out", str(small.out)]
-    assert main([*given, "--run-dir", str(tmp_path / "run"), "--ray", "127.0.0.1:1"]) == 2
+    arguments = ["--strategy", small.strategy, "--bars", str(small.bars), "--out", str(small.out)]
+    assert main([*arguments, "--run-dir", str(tmp_path / "run"), "--ray", "127.0.0.1:1"]) == 2
     assert "no Ray cluster at '127.0.0.1:1'" in capsys.readouterr().err.splitlines()[-1]

@@ -16,7 +16,7 @@ from training.runs.settings import Settings, requests_of, settings_for
 FILE, STORE = Path("bars.csv"), Path("onnx_models")
 
 
-def given(*options: str, strategy: str = "daily_rebalancer") -> Settings:
+def settings_of(*options: str, strategy: str = "daily_rebalancer") -> Settings:
     """The settings of a command."""
     command = ["--strategy", strategy, "--bars", "bars.csv", "--models-dir", "onnx_models", *options]
     return settings_from(parser().parse_args(command))
@@ -28,16 +28,16 @@ def test_a_strategy_is_trained_with_its_first_preset_network_and_variant() -> No
         ("daily_rebalancer", "mlp", "account", 500_000),
         ("regime_switcher", "gru", "alpha", 5_000_000),
     ):
-        settings = given(strategy=strategy)
+        settings = settings_of(strategy=strategy)
         assert settings == settings_for(strategy, FILE, STORE)
         assert (settings.network, settings.rewards, settings.steps) == (network, (variant,), steps)
         assert settings.command() == f"train-and-export --strategy {strategy} --bars bars.csv --models-dir onnx_models"
 
 
 def test_a_trial_trains_whole_rollouts() -> None:
-    finrl = given("--steps", "5000")  # its rollout has 2,048
-    assert (finrl.steps, finrl.trained_steps, given("--steps", "1").trained_steps) == (5000, 6144, 2048)
-    cold = given("--steps", "5000", strategy="online_dqn")  # 128 environments of 32 steps
+    finrl = settings_of("--steps", "5000")  # its rollout has 2,048
+    assert (finrl.steps, finrl.trained_steps, settings_of("--steps", "1").trained_steps) == (5000, 6144, 2048)
+    cold = settings_of("--steps", "5000", strategy="online_dqn")  # 128 environments of 32 steps
     assert cold.trained_steps == 8192
 
 
@@ -59,22 +59,22 @@ def test_the_presets_are_the_references_hyperparameters() -> None:
 
 def test_a_preset_brings_its_steps_which_may_be_others() -> None:
     wide = kind("daily_rebalancer").preset("wide")
-    settings = given("--preset", "wide")
+    settings = settings_of("--preset", "wide")
     assert (settings.steps, settings.plan) == (wide.steps, wide.plan)
     assert settings.command().endswith("--models-dir onnx_models --preset wide")
-    fewer = given("--preset", "wide", "--steps", "1000", "--seeds", "2")
+    fewer = settings_of("--preset", "wide", "--steps", "1000", "--seeds", "2")
     assert (fewer.steps, fewer.plan) == (1000, wide.plan)
     assert fewer.command().endswith("--preset wide --steps 1000 --seeds 2")
 
 
 def test_the_command_of_a_learned_version_repeats_it_with_the_same_run() -> None:
-    learned, passive = given("--preset", "wide", "--allow-unproven"), given("--preset", "wide")
-    assert learned.command() == f"{passive.command()} --allow-unproven"
-    assert learned.identity("0" * 64) == passive.identity("0" * 64)
+    unproven, passive = settings_of("--preset", "wide", "--allow-unproven"), settings_of("--preset", "wide")
+    assert unproven.command() == f"{passive.command()} --allow-unproven"
+    assert unproven.identity("0" * 64) == passive.identity("0" * 64)
 
 
 def test_the_command_names_every_bars_file_in_its_order() -> None:
-    settings = given("--bars", "more.csv", "--symbols", "SPY,QQQ", strategy="online_dqn")
+    settings = settings_of("--bars", "more.csv", "--symbols", "SPY,QQQ", strategy="online_dqn")
     assert settings.command() == (
         "train-and-export --strategy online_dqn --bars bars.csv --bars more.csv --models-dir onnx_models "
         "--symbols SPY,QQQ"
@@ -82,7 +82,7 @@ def test_the_command_names_every_bars_file_in_its_order() -> None:
 
 
 def test_the_ablation_trains_the_other_variants_too() -> None:
-    settings = given("--reward", "notional", "--ablation")
+    settings = settings_of("--reward", "notional", "--ablation")
     assert settings.rewards == ("notional", "account", "shares")
     assert [request.name for request in requests_of(settings)] == [
         "fold1-notional-seed1",
@@ -101,11 +101,11 @@ def test_coefficients_of_no_preset_are_said_to_come_from_a_file() -> None:
 def test_a_file_of_coefficients_changes_the_preset_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"epochs": 3}')
     wide = kind("daily_rebalancer").preset("wide")
-    settings = given("--preset", "wide", "--coefficients", str(tmp_path / "c.json"))
+    settings = settings_of("--preset", "wide", "--coefficients", str(tmp_path / "c.json"))
     assert settings.plan == with_values(wide.plan, {"epochs": 3})
     assert settings.steps == wide.steps
     assert settings.command().endswith("--models-dir onnx_models --preset wide --coefficients coefficients.json")
-    first = given("--coefficients", str(tmp_path / "c.json"))
+    first = settings_of("--coefficients", str(tmp_path / "c.json"))
     assert first.plan == with_values(kind("daily_rebalancer").preset("finrl").plan, {"epochs": 3})
 
 

@@ -37,8 +37,8 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
         validate_sessions=1, test_sessions=1, purge_sessions=1, seeds=(1, 2),
         rewards=("potential", "reference"), steps=2 * UPDATE, processes=2,
     )  # fmt: skip
-    heard: list[object] = []
-    result = train_and_export(many, heard.append)
+    messages: list[object] = []
+    result = train_and_export(many, messages.append)
     study = msgspec.json.decode((result.run_folder / "study.json").read_bytes(), type=Study)
     assert [(t.fold, t.reward, t.seed) for t in study.trials] == [
         (fold, reward, seed) for fold in (0, 1) for reward in ("potential", "reference") for seed in (1, 2)
@@ -49,7 +49,7 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
         (("2024-06-20", "2024-06-21", "2024-06-24", "2024-06-25", "2024-06-26"), ("2024-06-28",), ("2024-07-02",)),
     ]
     assert all(study.trials[index].reward == "potential" for index in study.chosen)
-    assert sum(isinstance(news, Trial) for news in heard) == 8
+    assert sum(isinstance(news, Trial) for news in messages) == 8
     lines = Ledger(ledger_path(many.out, "option_scalper")).read().lines
     assert [line.kind for line in lines].count("trial") == 10  # and the mean of the seeds of each fold
     assert [(line.first, line.last) for line in lines if line.kind == "opening"] == [

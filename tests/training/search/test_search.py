@@ -110,9 +110,9 @@ def searched(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
     here = tmp_path_factory.mktemp("here")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        found = run_search(search, lambda _: None)
+        results = run_search(search, lambda _: None)
     assert list(here.iterdir()) == []
-    return found
+    return results
 
 
 def test_the_first_trial_has_the_defaults_and_all_are_in_the_ledger_against_the_tests_to_come(
@@ -144,7 +144,7 @@ def test_other_bars_in_the_test_sessions_change_no_trial(searched: tuple[Results
     again, _ = run_search(_search(other, tmp_path, trials=2, steps=12_288), lambda _: None)
     assert results.first_test == again.first_test == FIRST_TEST
     assert again.settings["bars_sha256"] != results.settings["bars_sha256"]
-    assert [_without_speed(trial) for trial in again.trials] == [_without_speed(found) for found in results.trials]
+    assert [_without_speed(trial) for trial in again.trials] == [_without_speed(trial) for trial in results.trials]
     assert any(trial.validation_return != 0.0 for trial in results.trials)  # they traded, so there was a result to move
 
 
@@ -160,14 +160,14 @@ def test_the_same_command_again_does_nothing_anew_and_more_trials_go_on(
     searched: tuple[Results, Path], bars: Path
 ) -> None:
     results, folder = searched
-    heard: list[str | TrialResult] = []
+    messages: list[str | TrialResult] = []
     search = _search(bars, folder.parent, trials=2, steps=12_288)
-    again, _ = run_search(search, heard.append)
+    again, _ = run_search(search, messages.append)
     assert again == results
-    assert not [news for news in heard if isinstance(news, TrialResult)]
+    assert not [news for news in messages if isinstance(news, TrialResult)]
     other = replace(search, run=replace(search.run, steps=8_192))
     with pytest.raises(RunFolderError, match="steps = 12288, this one has 8192: use another --study-dir"):
-        run_search(other, heard.append)
+        run_search(other, messages.append)
 
 
 def test_spans_to_validate_on_lie_before_the_first_test_and_the_last_is_the_first_fold_s_own() -> None:
@@ -191,19 +191,19 @@ def test_spans_to_validate_on_lie_before_the_first_test_and_the_last_is_the_firs
 def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(
     ready: TrialSetup, tmp_path: Path
 ) -> None:
-    trained: list[int] = []
+    trial_numbers: list[int] = []
 
     def earn(coefficients: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
-        trained.append(len(desk.book.finished()))
+        trial_numbers.append(len(desk.book.finished()))
         hopeless = len(desk.book.finished()) == 6
         return _earning(lambda _: -0.5 if hopeless else 0.1)(coefficients, fold, seed, flag)
 
     desk = _desk(ready, tmp_path, earn, seeds=3)
     trials = _run(desk, range(7))
     assert [trial.state for trial in trials] == ["complete"] * 6 + ["pruned"]
-    assert [trained.count(trial) for trial in range(7)] == [6] * 6 + [1]
+    assert [trial_numbers.count(trial) for trial in range(7)] == [6] * 6 + [1]
     assert trials[6].validation_return == pytest.approx(-0.5 - 0.5 - 0.01)
-    assert [line.sharpe for line in desk.book.ledger.read().lines] == [each.sharpe for each in trials]
+    assert [line.sharpe for line in desk.book.ledger.read().lines] == [trial.sharpe for trial in trials]
     assert _notes(desk.book)[6].startswith("search, trial 6, pruned: Sharpe ratio on validation sessions, 1 trainings")
 
 
@@ -221,14 +221,14 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
     ready: TrialSetup, tmp_path: Path
 ) -> None:
     undisturbed = _run(_desk(ready, tmp_path / "a", _earning(_by_rate)), range(14))
-    trained: list[tuple[float, int]] = []
+    trainings: list[tuple[float, int]] = []
     stops = iter([False] * 7 + [True] + [False] * 50)
 
     def earn(coefficients: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
         if next(stops):
             raise Stopped("asked to")
         assert isinstance(coefficients, Coefficients)
-        trained.append((coefficients.learning_rate, fold))
+        trainings.append((coefficients.learning_rate, fold))
         return _earning(_by_rate)(coefficients, fold, seed, flag)
 
     first = _desk(ready, tmp_path / "b", earn)
@@ -236,11 +236,11 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
         _run(first, range(14))
     assert len(_notes(first.book)) == 3
     second = _desk(ready, tmp_path / "b", earn)
-    done = len(second.book.finished())
-    _run(second, range(done, 14))
+    count = len(second.book.finished())
+    _run(second, range(count, 14))
     trials = second.book.finished()
     assert sorted(map(_encode, trials)) == sorted(map(_encode, undisturbed))
-    assert len(trained) == len(set(trained)) == sum(trial.trainings for trial in undisturbed)
+    assert len(trainings) == len(set(trainings)) == sum(trial.trainings for trial in undisturbed)
     assert len(_notes(second.book)) == len(set(_notes(second.book))) == 14
 
 
@@ -363,8 +363,8 @@ def test_two_searches_in_one_folder_and_a_journal_that_was_cut_off(bars: Path, t
 def test_what_cannot_be_searched_ends_with_exit_code_2_and_one_line(
     arguments: list[str], complaint: str, bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store")]
-    assert main([*given, "--study-dir", str(tmp_path / "study"), *arguments]) == 2
+    options = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store")]
+    assert main([*options, "--study-dir", str(tmp_path / "study"), *arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("train-and-export search: ")
     assert complaint in lines[-1]
@@ -374,10 +374,10 @@ def test_what_cannot_be_searched_ends_with_exit_code_2_and_one_line(
 def test_the_command_tells_of_each_trial_and_prints_where_its_findings_are(
     bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store"), "--trials", "1"]
+    arguments = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store"), "--trials", "1"]
     study = tmp_path / "study"
     small = ["--steps", "1", "--folds", "1", "--seeds", "1", "--processes", "1", "--study-dir", str(study)]
-    assert cli.main(["search", *given, *small]) == 0
+    assert cli.main(["search", *arguments, *small]) == 0
     output = capsys.readouterr()
     assert output.out == f"{study / 'search.json'}\n"
     assert "trial   0  complete  validation " in output.err
@@ -393,12 +393,12 @@ def test_a_search_that_is_asked_to_stop_says_how_to_go_on(ready: TrialSetup) -> 
 
 
 def test_options_become_a_search_and_those_out_of_bounds_are_refused() -> None:
-    given = ["--strategy", "option_scalper", "--bars", "b.csv", "--out", "store"]
+    arguments = ["--strategy", "option_scalper", "--bars", "b.csv", "--out", "store"]
     settings = search_from(
-        parser().parse_args([*given, "--seed", "5", "--seeds", "3", "--folds", "2", "--ray", "local"])
+        parser().parse_args([*arguments, "--seed", "5", "--seeds", "3", "--folds", "2", "--ray", "local"])
     )
     assert settings.pairs == ((0, 5), (1, 5), (0, 6), (1, 6), (0, 7), (1, 7))
     assert (settings.seed, settings.ray, settings.trials, settings.run.steps) == (5, "local", 50, 150_000)
-    with pytest.raises(SystemExit) as stopped:
-        main([*given, "--trials", "0"])
-    assert stopped.value.code == 2
+    with pytest.raises(SystemExit) as exit_info:
+        main([*arguments, "--trials", "0"])
+    assert exit_info.value.code == 2

@@ -53,8 +53,8 @@ def _bars(symbols: Iterable[str], dates: Iterable[str], seed: int) -> list[Bar]:
     return list(synthetic_days(seed, tuple(symbols), map(midnight_ns, dates)))
 
 
-def _without_speed(found: TrialResult) -> TrialResult:
-    return msgspec.structs.replace(found, steps_per_s=0.0)
+def _without_speed(trial: TrialResult) -> TrialResult:
+    return msgspec.structs.replace(trial, steps_per_s=0.0)
 
 
 @pytest.mark.parametrize(("spec", "network", "reward"), CASES, ids=("stocks", "funds"))
@@ -67,7 +67,7 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
     begin = midnight_ns(tested[0])
     mixed = [*(bar for bar in one if bar.start_ns < begin), *(bar for bar in two if bar.start_ns >= begin)]
 
-    heard: list[str | TrialResult] = []
+    messages: list[str | TrialResult] = []
 
     def searched(name: str, bars: list[Bar]) -> Results:
         folder = tmp_path / name
@@ -76,18 +76,18 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
             spec.name, write_csv(folder / "days.csv", bars), folder / "store", steps=512, rewards=(reward,),
             network=network, plan=SMALL, processes=1, run_folder=folder / "study",
         )  # fmt: skip
-        return run_search(Search(run, trials=2, space=FEW), heard.append)[0]
+        return run_search(Search(run, trials=2, space=FEW), messages.append)[0]
 
     results, again = searched("one", one), searched("mixed", mixed)
-    assert any("they are split 60/20/20" in news for news in heard if isinstance(news, str))
+    assert any("they are split 60/20/20" in news for news in messages if isinstance(news, str))
     assert results.validation == (dates[-8], dates[-5])
     assert results.first_test == again.first_test == tested[0]
     assert again.settings["bars_sha256"] != results.settings["bars_sha256"]
-    assert [_without_speed(trial) for trial in again.trials] == [_without_speed(found) for found in results.trials]
+    assert [_without_speed(trial) for trial in again.trials] == [_without_speed(trial) for trial in results.trials]
     assert any(trial.validation_return != 0.0 for trial in results.trials)
     assert results.best is not None
-    found = read_plan(tmp_path / "one" / "study" / "coefficients.json", Coefficients())
-    assert found == replace(Coefficients(), **results.best.coefficients)
+    coefficients = read_plan(tmp_path / "one" / "study" / "coefficients.json", Coefficients())
+    assert coefficients == replace(Coefficients(), **results.best.coefficients)
     assert results.command.endswith(f"--folds 1 --coefficients {tmp_path / 'one' / 'study' / 'coefficients.json'}")
     prior = Ledger(ledger_path(tmp_path / "one" / "store", spec.name)).prior(list(tested))
     assert sorted(prior[0]) == sorted(trial.sharpe for trial in results.trials)
@@ -121,24 +121,26 @@ def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
 
 
 def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> None:
-    around = {each.name: each.choices for each in kind("daily_rebalancer").presets["finrl"].plan.searched}
+    around = {
+        dimension.name: dimension.choices for dimension in kind("daily_rebalancer").presets["finrl"].plan.searched
+    }
     assert (around["batch"], around["rollout_steps"]) == ((32, 64, 128), (128, 256, 512))
     assert Coefficients().searched == SPACE
 
 
 def test_a_range_reaches_to_the_first_trials_number() -> None:
     start = replace(Coefficients(), discount=0.9, epochs=12, entropy=0.05)
-    around = {each.name: (each.low, each.high) for each in start.searched}
+    around = {dimension.name: (dimension.low, dimension.high) for dimension in start.searched}
     assert (around["discount"], around["epochs"], around["entropy"]) == ((0.9, 0.999), (4, 12), (1e-4, 0.05))
 
 
 def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() -> None:
-    given = ["--bars", "b.csv", "--out", "store", "--strategy"]
+    arguments = ["--bars", "b.csv", "--out", "store", "--strategy"]
     wide = kind("daily_rebalancer").presets["wide"].plan
-    rebalancer = search_from(parser().parse_args([*given, "daily_rebalancer", "--preset", "wide"]))
+    rebalancer = search_from(parser().parse_args([*arguments, "daily_rebalancer", "--preset", "wide"]))
     assert (rebalancer.run.network, rebalancer.run.rewards, rebalancer.run.folds) == ("mlp", ("account",), 1)
     assert (rebalancer.run.steps, rebalancer.run.plan) == (150_000, wide)
-    regime = search_from(parser().parse_args([*given, "regime_switcher"]))
+    regime = search_from(parser().parse_args([*arguments, "regime_switcher"]))
     assert (regime.run.network, regime.run.rewards, regime.run.folds) == ("gru", ("alpha",), 1)
     assert regime.run.steps == 4 * 2048 * 256  # four rollouts
 
@@ -157,15 +159,15 @@ def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() ->
 def test_what_the_strategy_does_not_have_is_one_line(
     arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--strategy", "daily_rebalancer", "--bars", str(tmp_path / "b.csv"), "--out", str(tmp_path / "store")]
-    assert main([*given, *arguments]) == 2
+    options = ["--strategy", "daily_rebalancer", "--bars", str(tmp_path / "b.csv"), "--out", str(tmp_path / "store")]
+    assert main([*options, *arguments]) == 2
     assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_another_universe_is_searched_and_compared_as_it_is_trained(tmp_path: Path) -> None:
-    given = ["--strategy", "regime_switcher", "--bars", "bars.csv", "--models-dir", str(tmp_path)]
-    given += ["--symbols", "SPY,QQQ,IWM,TLT,GLD"]
+    arguments = ["--strategy", "regime_switcher", "--bars", "bars.csv", "--models-dir", str(tmp_path)]
+    arguments += ["--symbols", "SPY,QQQ,IWM,TLT,GLD"]
     funds = ("SPY", "QQQ", "IWM", "TLT", "GLD")
-    assert search_from(parser().parse_args(given)).run.symbols == funds
-    assert ablation_of(ablation().parse_args(given)).run.symbols == funds
-    assert settings_from(training().parse_args(given)).symbols == funds
+    assert search_from(parser().parse_args(arguments)).run.symbols == funds
+    assert ablation_of(ablation().parse_args(arguments)).run.symbols == funds
+    assert settings_from(training().parse_args(arguments)).symbols == funds

@@ -137,13 +137,13 @@ def test_what_was_found_is_trained_with_by_the_printed_command(home: Path, bars:
 
 
 def test_the_space_holds_every_preset_and_may_be_narrowed_by_a_name() -> None:
-    given = ["--strategy", SPEC.name, "--bars", "b.csv", "--out", "store"]
+    arguments = ["--strategy", SPEC.name, "--bars", "b.csv", "--out", "store"]
     for name, preset in PRESETS.items():
-        search = search_from(parser().parse_args([*given, "--preset", name]))
+        search = search_from(parser().parse_args([*arguments, "--preset", name]))
         assert isinstance(preset.plan, ForecastPlan)
         assert all(dimension.fixed(value_of(preset.plan, dimension.name)) for dimension in search.space)
         assert (search.run.folds, search.run.steps) == (1, preset.steps // 4)
-    narrow = search_from(parser().parse_args([*given, "--only", "td3"]))
+    narrow = search_from(parser().parse_args([*arguments, "--only", "td3"]))
     assert {dimension.name.partition(".")[0] for dimension in narrow.space} == {"td3"}
 
 
@@ -170,17 +170,17 @@ def test_a_wrong_file_of_values_is_refused_with_the_field(
     text: str, complaint: str, bars: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "values.json").write_text(text)
-    given = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store")]
+    arguments = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store")]
     with pytest.raises(ValueError, match=r"values\.json") as raised:
-        settings_from(training_parser().parse_args([*given, "--coefficients", str(tmp_path / "values.json")]))
+        settings_from(training_parser().parse_args([*arguments, "--coefficients", str(tmp_path / "values.json")]))
     assert complaint in str(raised.value)
 
 
 def test_what_is_not_searched_is_changed_by_a_file_too_and_longer_labels_widen_the_holes(
     bars: Path, tmp_path: Path
 ) -> None:
-    given = {"forecaster.confidence": "entropy", "forecaster.barriers.up": 1.5, "forecaster.barriers.horizon": 9}
-    (tmp_path / "values.json").write_text(json.dumps(given | {"alpha": 0.5}))
+    values = {"forecaster.confidence": "entropy", "forecaster.barriers.up": 1.5, "forecaster.barriers.horizon": 9}
+    (tmp_path / "values.json").write_text(json.dumps(values | {"alpha": 0.5}))
     arguments = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store"), "--preset", "smoke"]
     changes = ["--coefficients", str(tmp_path / "values.json")]
     settings = settings_from(training_parser().parse_args([*arguments, *changes]))
@@ -189,7 +189,7 @@ def test_what_is_not_searched_is_changed_by_a_file_too_and_longer_labels_widen_t
     assert (settings.plan.forecast.barriers.up, settings.plan.alpha) == (1.5, 0.5)
     assert (settings.preset, settings.base, "--coefficients" in settings.command()) == (None, "smoke", True)
     searched = search_from(parser().parse_args(arguments)).space
-    assert not {dimension.name for dimension in searched} & {*given, "alpha"}
+    assert not {dimension.name for dimension in searched} & {*values, "alpha"}
     dates = days("2019-06-03", "2022-12-30")
     usual, longer = (folds_of(dates, plan)[0] for plan in (PLAN, settings.plan))
     holes = [dates.index(fold.test[0]) - dates.index(fold.validate[-1]) - 1 for fold in (usual, longer)]

@@ -44,24 +44,24 @@ def search(tmp_path: Path) -> Search:
 def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves_no_process(
     search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = str(tmp_path)
-    mark(monkeypatch, own)
-    heard: list[TrialResult] = []
+    mark_dir = str(tmp_path)
+    mark(monkeypatch, mark_dir)
+    messages: list[TrialResult] = []
     addresses: dict[str, str] = {}
 
     def listen(news: str | TrialResult) -> None:
         if isinstance(news, TrialResult):
-            heard.append(news)
-            addresses.update(listening(own))
+            messages.append(news)
+            addresses.update(listening(mark_dir))
 
     results, folder = run_search(search, listen)
     assert len(addresses) >= 3  # of Ray's servers
     assert set(addresses.values()) <= LOOPBACK
-    assert left(own) == []
+    assert left(mark_dir) == []
     alone = replace(search, ray="", run=replace(search.run, run_folder=tmp_path / "b", out=tmp_path / "store_b"))
     expected, _ = run_search(alone, lambda _: None)
-    assert [_without_speed(trial) for trial in results.trials] == [_without_speed(found) for found in expected.trials]
-    assert [trial.number for trial in heard] == [0, 1]
+    assert [_without_speed(trial) for trial in results.trials] == [_without_speed(trial) for trial in expected.trials]
+    assert [trial.number for trial in messages] == [0, 1]
     assert msgspec.json.decode((folder / "search.json").read_bytes(), type=Results) == results
     assert _ledger(tmp_path / "store") == _ledger(tmp_path / "store_b")
     again: list[Any] = []
@@ -84,12 +84,12 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
     search = replace(search, run=replace(search.run, seeds=(1, 2)))
     ready = make_ready(search, "")
     stop = threading.Event()
-    heard: list[str | TrialResult] = []
+    messages: list[str | TrialResult] = []
 
     def asking(first: int) -> search_ray.Asking:
         book = open_book(search, tmp_path, ready)
         book.take_up()
-        return search_ray.Asking(book, iter(range(first, 4)), heard.append, stop)
+        return search_ray.Asking(book, iter(range(first, 4)), messages.append, stop)
 
     state = {
         "trainings": 1,
@@ -108,7 +108,7 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
     stop.set()
     ray.hear("c", state)
     ray.end("c", state)  # ended because the search shall stop
-    assert [(trial.number, trial.state, trial.trainings) for trial in heard if isinstance(trial, TrialResult)] == [
+    assert [(trial.number, trial.state, trial.trainings) for trial in messages if isinstance(trial, TrialResult)] == [
         (0, "pruned", 1)
     ]
     assert len(_ledger(tmp_path / "store")) == 1

@@ -60,7 +60,7 @@ NUMBER = 7
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> str:
+def own_sinks(tmp_path: Path) -> str:
     """A file with sinks of one's own."""
     (tmp_path / "mine.py").write_text(OWN)
     return str(tmp_path / "mine.py")
@@ -78,17 +78,17 @@ def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder.parent))
 
 
-def started(folder: Path, updates: int = 0) -> Started:
+def start_of(folder: Path, updates: int = 0) -> Started:
     return Started("run-1", "fold1-shares-seed1", "abcdef0123456789" * 4, folder, {"steps": 9}, updates)
 
 
 def test_each_line_of_the_metrics_reaches_a_sink_of_one_s_own_and_one_that_raises_is_switched_off(
-    own: str, tmp_path: Path
+    own_sinks: str, tmp_path: Path
 ) -> None:
     warned: list[str] = []
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"steps":5}\n{"steps":10}\n')
-    feed = TrialSinks([f"{own}:Breaks", f"{own}:Book"], started(tmp_path, 1), warned.append)
+    feed = TrialSinks([f"{own_sinks}:Breaks", f"{own_sinks}:Book"], start_of(tmp_path, 1), warned.append)
     with MetricsFile(path, 1, feed) as journal:
         journal.write({"steps": 10, "reward": 0.5, "agent": ""})
         journal.write({"steps": 15, "reward": 1, "validate_return": 0.25})
@@ -102,14 +102,14 @@ def test_each_line_of_the_metrics_reaches_a_sink_of_one_s_own_and_one_that_raise
         "look 4 [('steps', 20), ('validate_return', 0.5)]",
     ]
     assert warned == [
-        f"fold1-shares-seed1: sink {own}:Breaks is off, training goes on: OSError: no route to host"
+        f"fold1-shares-seed1: sink {own_sinks}:Breaks is off, training goes on: OSError: no route to host"
     ]  # at its first look, and never asked again
 
 
-def test_no_sink_stops_the_training_or_changes_what_the_next_one_gets(own: str, tmp_path: Path) -> None:
+def test_no_sink_stops_the_training_or_changes_what_the_next_one_gets(own_sinks: str, tmp_path: Path) -> None:
     warned: list[str] = []
     feed = TrialSinks(
-        [f"{own}:{name}" for name in ("Bare", "Ends", "Empties", "Book")], started(tmp_path), warned.append
+        [f"{own_sinks}:{name}" for name in ("Bare", "Ends", "Empties", "Book")], start_of(tmp_path), warned.append
     )
     feed.write({"steps": 5, "validate_return": 0.25})
     feed.close()
@@ -142,7 +142,7 @@ def test_the_figures_of_one_of_several_agents_have_its_name() -> None:
         ("mine.py:NUMBER", "found 7, expected a subclass of Sink"),
     ],
 )
-@pytest.mark.usefixtures("offered", "own")
+@pytest.mark.usefixtures("offered", "own_sinks")
 def test_a_sink_that_is_not_there_is_refused_before_anything_begins(
     name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,22 +154,22 @@ def test_a_sink_that_is_not_there_is_refused_before_anything_begins(
     assert words in str(error.value)
 
 
-def test_a_file_is_found_from_another_folder(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_found_from_another_folder(own_sinks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert anywhere("mine.py:Book") == f"{own}:Book"
+    assert anywhere("mine.py:Book") == f"{own_sinks}:Book"
     assert (anywhere("wandb"), anywhere("some.module:Sink")) == ("wandb", "some.module:Sink")
-    assert issubclass(factory_of(f"{own}:Book"), Sink)  # type: ignore[arg-type]
+    assert issubclass(factory_of(f"{own_sinks}:Book"), Sink)  # type: ignore[arg-type]
 
 
 class Calls:
     """Stands for a library: every call is written down, and answers with itself."""
 
     def __init__(self) -> None:
-        self.made: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = []
+        self.records: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Any:
-        def call(*given: Any, **named: Any) -> Any:
-            self.made.append((name, given, named))
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.records.append((name, arguments, options))
             return self
 
         return call
@@ -181,16 +181,16 @@ def test_weights_and_biases_gets_a_run_for_each_trial_and_goes_on_with_it(
 ) -> None:
     calls = Calls()
     library = ModuleType("wandb")
-    vars(library).update(init=calls.init, Settings=lambda **named: named)
+    vars(library).update(init=calls.init, Settings=lambda **options: options)
     monkeypatch.setitem(sys.modules, "wandb", library)
     monkeypatch.delitem(sys.modules, "training.sinks.weights_biases", raising=False)
-    feed = TrialSinks(["wandb"], started(tmp_path, 4), pytest.fail)
+    feed = TrialSinks(["wandb"], start_of(tmp_path, 4), pytest.fail)
     feed.write({"steps": 10, "reward": 0.5, "validate_return": 0.25})
     feed.close()
     monkeypatch.delitem(sys.modules, "training.sinks.weights_biases")
-    (_, _, begun), *rest = calls.made
-    assert (begun["id"], begun["resume"], begun["group"]) == ("abcdef0123456789", "allow", "run-1")
-    assert (begun["config"], begun["name"]) == ({"steps": 9}, "fold1-shares-seed1")
+    (_, _, init), *rest = calls.records
+    assert (init["id"], init["resume"], init["group"]) == ("abcdef0123456789", "allow", "run-1")
+    assert (init["config"], init["name"]) == ({"steps": 9}, "fold1-shares-seed1")
     assert rest == [
         ("log", ({"steps": 10, "reward": 0.5},), {"step": 5}),
         ("log", ({"steps": 10, "validate_return": 0.25},), {"step": 5}),
@@ -200,7 +200,7 @@ def test_weights_and_biases_gets_a_run_for_each_trial_and_goes_on_with_it(
 
 @pytest.mark.usefixtures("offered")
 def test_mlflow_gets_a_run_for_each_trial_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
+    calls: list[Any] = []
 
     class Client:
         """What the sink uses of MLflow's client; a run of the key is there already."""
@@ -209,29 +209,29 @@ def test_mlflow_gets_a_run_for_each_trial_and_goes_on_with_it(tmp_path: Path, mo
             return SimpleNamespace(experiment_id=f"of {name}")
 
         def search_runs(self, experiments: list[str], query: str, max_results: int) -> Any:
-            seen.append((experiments, query, max_results))
+            calls.append((experiments, query, max_results))
             return [SimpleNamespace(info=SimpleNamespace(run_id="r1"))]
 
         def update_run(self, run: str, status: str) -> None:
-            seen.append((run, status))
+            calls.append((run, status))
 
         def log_batch(self, run: str, metrics: list[tuple[Any, ...]]) -> None:
-            seen.append((run, [(name, value, step) for name, value, _, step in metrics]))
+            calls.append((run, [(name, value, step) for name, value, _, step in metrics]))
 
         def set_terminated(self, run: str, status: str) -> None:
-            seen.append((run, status))
+            calls.append((run, status))
 
     parts: dict[str, dict[str, Any]] = {"mlflow": {}, "mlflow.tracking": {"MlflowClient": Client}}
-    parts["mlflow.entities"] = {"Metric": lambda *given: given, "Param": lambda *given: given}
+    parts["mlflow.entities"] = {"Metric": lambda *arguments: arguments, "Param": lambda *arguments: arguments}
     for name, content in parts.items():
         vars(module := ModuleType(name)).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "training.sinks.mlflow_runs", raising=False)
-    feed = TrialSinks(["mlflow"], started(tmp_path), pytest.fail)
+    feed = TrialSinks(["mlflow"], start_of(tmp_path), pytest.fail)
     feed.write({"steps": 10, "reward": 0.5, "validate_return": 0.25})
     feed.close()
     monkeypatch.delitem(sys.modules, "training.sinks.mlflow_runs")
-    assert seen == [
+    assert calls == [
         (["of rltrader"], f"tags.`rltrader.key` = '{'abcdef0123456789' * 4}'", 1),
         ("r1", "RUNNING"),
         ("r1", [("steps", 10, 1), ("reward", 0.5, 1)]),

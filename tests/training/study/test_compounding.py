@@ -136,8 +136,8 @@ def test_the_reference_of_the_rebalancer_is_compared_by_the_figures_of_training_
 
 def test_the_page_claims_neither_spans_nor_trades_won_that_are_not_this_study_s() -> None:
     for strategy in DAILY:
-        made = study(strategy)
-        words = page_words(files(made, find(made))["report.html"].decode())
+        example = study(strategy)
+        words = page_words(files(example, find(example))["report.html"].decode())
         assert "trades that earned –" not in words
         assert "trades that earned 0" not in words
         assert "of the trades" not in words  # orders filled are no trades that could be won
@@ -169,7 +169,7 @@ def test_many_orders_of_one_basket_are_one_session_with_trades() -> None:
     findings = find(study())
     one_basket = msgspec.structs.replace(findings.policy, figures=summarise(sessions, 100.0, compounds=True))
     findings = msgspec.structs.replace(findings, policy=one_basket)
-    judged = {one.name: one for one in judge(findings)}
-    assert (judged["trades"].found, judged["trades"].passes) == ("1", False)
+    criteria = {one.name: one for one in judge(findings)}
+    assert (criteria["trades"].found, criteria["trades"].passes) == ("1", False)
     by_minutes = {one.name: one for one in judge(msgspec.structs.replace(findings, compounds=False))}
     assert (by_minutes["trades"].found, by_minutes["trades"].passes) == ("50", True)

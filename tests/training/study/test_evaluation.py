@@ -28,7 +28,7 @@ from training.study.study import SessionFigures, SessionResult, figures
 TRADING = Trading()
 
 
-def _both(events: Sequence[Event]) -> tuple[tuple[SessionResult, ...], tuple[SessionResult, ...], dict[str, int]]:
+def _play_both(events: Sequence[Event]) -> tuple[tuple[SessionResult, ...], tuple[SessionResult, ...], dict[str, int]]:
     """The same player's results through the tensor market and through the desk, and the desk's denials."""
     machine = strategy(SPEC.name)
     history = read_history(events, SPEC, TRADING)
@@ -43,24 +43,24 @@ def _both(events: Sequence[Event]) -> tuple[tuple[SessionResult, ...], tuple[Ses
 
 @pytest.mark.parametrize("events", [random_walk(32), drifting(32)], ids=["random walk", "drifting"])
 def test_identical_decisions_come_to_the_same_cent_in_the_tensor_market_and_on_the_desk(events: list[Event]) -> None:
-    quick, desk, denials = _both(events)
+    quick, desk, denials = _play_both(events)
     assert sum(result.trades for result in desk) > 100
     assert {"cooldown_trade", "cooldown_loss", "near_close"} <= denials.keys()
-    for mine, theirs in zip(quick, desk, strict=True):
-        assert (mine.date, mine.trades, mine.wins, mine.held_min, mine.minutes) == (
-            theirs.date, theirs.trades, theirs.wins, theirs.held_min, theirs.minutes,
+    for session, expected in zip(quick, desk, strict=True):
+        assert (session.date, session.trades, session.wins, session.held_min, session.minutes) == (
+            expected.date, expected.trades, expected.wins, expected.held_min, expected.minutes,
         )  # fmt: skip
-        assert round(mine.pnl_usd * 100) == round(theirs.pnl_usd * 100)
-        assert round(mine.fees_usd * 100) == round(theirs.fees_usd * 100)
-        assert round(mine.premium_usd * 100) == round(theirs.premium_usd * 100)
+        assert round(session.pnl_usd * 100) == round(expected.pnl_usd * 100)
+        assert round(session.fees_usd * 100) == round(expected.fees_usd * 100)
+        assert round(session.premium_usd * 100) == round(expected.premium_usd * 100)
 
 
 def test_who_always_holds_neither_trades_nor_earns() -> None:
     events, machine = random_walk(24), strategy(SPEC.name)
     desk = desk_of(events, machine)
-    played = desk.play(always_hold, desk.before(["2024-06-20", "2024-06-21"], TRADING), TRADING)
-    assert [(result.pnl_usd, result.trades) for result in played.sessions] == [(0.0, 0), (0.0, 0)]
-    assert played.denials == {}
+    desk_play = desk.play(always_hold, desk.before(["2024-06-20", "2024-06-21"], TRADING), TRADING)
+    assert [(result.pnl_usd, result.trades) for result in desk_play.sessions] == [(0.0, 0), (0.0, 0)]
+    assert desk_play.denials == {}
 
 
 def test_a_date_without_a_session_is_an_error() -> None:
@@ -142,9 +142,9 @@ def test_it_learns_a_drift_that_shows_in_the_gap_and_beats_random_trades_on_late
         market = Market(history, prices, late, TRADING, count=accounts * len(late), auto_reset=False)
         return play(market, player, dates, TRADING.risk.confidence_min)
 
-    learned = measure(network.policy)
-    by_chance = measure(random_like(learned, seeded, measure), accounts=20)
-    earned = sum(result.pnl_usd for result in learned)
+    sessions = measure(network.policy)
+    by_chance = measure(random_like(sessions, seeded, measure), accounts=20)
+    earned = sum(result.pnl_usd for result in sessions)
     draws = torch.tensor([result.pnl_usd for result in by_chance]).reshape(-1, len(late)).sum(dim=1).tolist()
     assert len(draws) == 20
     assert earned > 5_000.0

@@ -85,7 +85,7 @@ def test_the_plan_of_three_steps_is_what_a_search_over_all_plans_finds() -> None
     values = solve(short, beliefs=2001, nodes=192).values[0]
     for belief in (0.5, 0.62, 0.9):
         for index, position in enumerate(SIDES):
-            searched = _search(short, np.array([belief]), position, left=3)[0]
+            searched = _search(short, np.array([belief]), position, steps=3)[0]
             assert values[round(belief * 2000), index] == pytest.approx(searched, abs=2e-4)
 
 
@@ -134,11 +134,11 @@ def test_the_bars_do_not_depend_on_the_actions_and_show_the_chain() -> None:
         here, there = quiet.observe(), busy.observe()
         assert torch.equal(here[:, :, :POSITION], there[:, :, :POSITION])
         volume.append(here[:, -1, VOLUME])
-    seen = torch.stack(volume)
-    assert float(seen.var()) == pytest.approx(1.0 + PLANTED.volume**2, rel=0.05)
+    volumes = torch.stack(volume)
+    assert float(volumes.var()) == pytest.approx(1.0 + PLANTED.volume**2, rel=0.05)
     # a pair within one episode: E[z z'] = 2 stay - 1; one pair in 128 is of two episodes
     expected = PLANTED.volume**2 * (2 * PLANTED.stay - 1) * 127 / 128
-    assert float((seen[1:] * seen[:-1]).mean()) == pytest.approx(expected, rel=0.08)
+    assert float((volumes[1:] * volumes[:-1]).mean()) == pytest.approx(expected, rel=0.08)
 
 
 def test_a_market_goes_on_from_its_state() -> None:
@@ -171,7 +171,7 @@ def test_stable_baselines3_trains_on_the_very_same_tensors() -> None:
 
 
 def test_ppo_reaches_95_percent_of_the_optimum() -> None:
-    network = _trained(PLANTED, seed=1, steps=600_000)  # 400,000 end at 94.99 to 96.4 %: seed and CPU
+    network = _train(PLANTED, seed=1, steps=600_000)  # 400,000 end at 94.99 to 96.4 %: seed and CPU
     returns = play(PLANTED, greedy(network.policy), episodes=EPISODES, seed=99)  # the episodes of `simulated`
     assert float(returns.mean()) >= 0.95 * plan().net_return
     assert float(returns.mean()) >= 0.95 * float(simulated(windowed=False).mean())
@@ -180,14 +180,14 @@ def test_ppo_reaches_95_percent_of_the_optimum() -> None:
 def test_ppo_earns_nothing_on_a_random_walk() -> None:
     net, gross = [], []
     for seed in range(10):
-        actor = greedy(_trained(RANDOM_WALK, seed, steps=40_000).policy)
+        actor = greedy(_train(RANDOM_WALK, seed, steps=40_000).policy)
         net.append(float(play(RANDOM_WALK, actor, episodes=256, seed=1000 + seed).mean()))
         gross.append(float(play(replace(RANDOM_WALK, cost=0.0), actor, episodes=256, seed=1000 + seed).mean()))
     assert np.mean(net) - T_95 * np.std(net, ddof=1) / math.sqrt(10) <= 0.0
     assert abs(np.mean(gross)) <= T_999 * np.std(gross, ddof=1) / math.sqrt(10)  # nor does any bar leak into its past
 
 
-def _trained(planted: Planted, seed: int, steps: int) -> ActorCritic:
+def _train(planted: Planted, seed: int, steps: int) -> ActorCritic:
     make_deterministic()
     use_fast_float32()
     network = ActorCritic(IDENTITY, seed)
@@ -198,8 +198,8 @@ def _trained(planted: Planted, seed: int, steps: int) -> ActorCritic:
     return network
 
 
-def _search(planted: Planted, belief: Float64Array, position: int, left: int) -> Float64Array:
-    """The best of all plans for `left` steps from exact beliefs, by recursion; Riemann sums over the bar's ratio."""
+def _search(planted: Planted, belief: Float64Array, position: int, steps: int) -> Float64Array:
+    """The best of all plans for this many steps from exact beliefs, by recursion; Riemann sums over the bar's ratio."""
     information = planted.information
     points = np.linspace(-6.0, 6.0, 201)
     weights = np.exp(-(points**2) / 2) / np.exp(-(points**2) / 2).sum()
@@ -207,38 +207,38 @@ def _search(planted: Planted, belief: Float64Array, position: int, left: int) ->
     best = np.full(len(belief), -np.inf)
     for side in SIDES:
         value = side * planted.drift * (2 * predicted - 1) - planted.cost * abs(side - position)
-        for state, chance in ((1, predicted), (-1, 1 - predicted)) if left > 1 else ():
+        for state, chance in ((1, predicted), (-1, 1 - predicted)) if steps > 1 else ():
             ratio = 2 * information * state + 2 * math.sqrt(information) * points
             odds = (predicted / (1 - predicted))[:, None] * np.exp(ratio)
-            later = _search(planted, (odds / (1 + odds)).ravel(), side, left - 1).reshape(odds.shape)
+            later = _search(planted, (odds / (1 + odds)).ravel(), side, steps - 1).reshape(odds.shape)
             value = value + chance * (later @ weights)
         best = np.maximum(best, value)
     return best
 
 
 def test_the_benchmark_of_training_measures_ours_and_its_peers() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "bench.training.bench_train", "--quick"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout.splitlines()[-1])
     assert figures["parameters"] == 163_559
     assert {"seconds_to_score", "sb3_seconds_to_score"} < set(figures)  # not reached within a smoke run
-    ours = {"float32", "bf16", "lstm", "carried", "carried_bf16", "carried_one_process"}
+    variants = {"float32", "bf16", "lstm", "carried", "carried_bf16", "carried_one_process"}
     peers = {"sb3_default", "sb3_8env", "sb3_matched", "sb3_lstm", "sb3_lstm_default", "sb3_recurrent"}
-    for name in ours | peers:
+    for name in variants | peers:
         assert figures[f"{name}_steps_per_s"] > 0
-    for ratio, mine, peer in (
+    for ratio, variant, peer in (
         ("times_sb3_matched", "float32", "sb3_matched"),
         ("lstm_times_sb3_default", "lstm", "sb3_lstm_default"),
         ("lstm_matched_ratio", "lstm", "sb3_lstm"),
         ("carried_ratio", "carried", "sb3_recurrent"),
     ):
-        expected = figures[f"{mine}_steps_per_s"] / figures[f"{peer}_steps_per_s"]
+        expected = figures[f"{variant}_steps_per_s"] / figures[f"{peer}_steps_per_s"]
         assert figures[ratio] == pytest.approx(expected, abs=0.01)
     assert figures["peak_gflops_float32"] > 0
     assert figures["peak_share"] > 0

@@ -80,7 +80,7 @@ def test_an_edge_across_stocks_is_known_by_each_stock_s_way_from_its_average(mar
         closes = np.log(np.array(list(bars.values())))
         means = np.stack([closes[:, day - 19 : day + 1].mean(axis=1) for day in range(19, closes.shape[1] - 1)], axis=1)
         away, ahead = closes[:, 19:-1] - means, np.diff(closes, axis=1)[:, 19:]
-        pair = [each - each.mean(axis=0) for each in (away, ahead)]
+        pair = [series - series.mean(axis=0) for series in (away, ahead)]
         slopes.append(way * float(np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1]))
     assert slopes[0] > 0.04
     assert abs(slopes[1]) < 0.01

@@ -12,13 +12,13 @@ class Asked(Exception):
 
 
 def test_each_piece_of_a_phase_is_reported_and_a_loop_inside_a_piece_is_not() -> None:
-    heard: list[object] = []
-    with reported("fold 1", heard.append), phase("baselines"):
+    messages: list[object] = []
+    with reported("fold 1", messages.append), phase("baselines"):
         pairs = [(outer, inner) for outer in counted("ab", "players") for inner in counted(range(2), "sessions")]
     assert pairs == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    assert heard == [
+    assert messages == [
         PhaseProgress("fold 1", "baselines"),
-        *(PhaseProgress("fold 1", "baselines", done, 2, "players") for done in (0, 1, 2)),
+        *(PhaseProgress("fold 1", "baselines", count, 2, "players") for count in (0, 1, 2)),
         PhaseProgress("fold 1", "baselines", ended=True),
     ]
 
@@ -30,33 +30,33 @@ def test_where_nobody_listens_the_work_is_done_all_the_same() -> None:
 
 
 def test_a_stop_ends_the_work_after_the_piece_under_way_and_the_phase_does_not_end() -> None:
-    heard: list[PhaseProgress] = []
-    played: list[int] = []
+    messages: list[PhaseProgress] = []
+    pieces: list[int] = []
 
     def check_stop() -> None:
-        if len(played) == 2:
+        if len(pieces) == 2:
             raise Asked
 
     def look(piece: int) -> None:
-        played.append(piece)
+        pieces.append(piece)
 
     def play() -> None:
         for piece in counted(range(5), "sessions"):
             look(piece)
 
-    with reported("fold 1", heard.append, check_stop), pytest.raises(Asked), phase("sessions"):
+    with reported("fold 1", messages.append, check_stop), pytest.raises(Asked), phase("sessions"):
         play()
-    assert played == [0, 1]
-    assert not any(part.ended for part in heard)
+    assert pieces == [0, 1]
+    assert not any(part.ended for part in messages)
 
 
 def test_a_loop_that_is_left_early_counts_no_longer() -> None:
-    heard: list[PhaseProgress] = []
-    with reported("", heard.append), phase("a random trader"):
+    messages: list[PhaseProgress] = []
+    with reported("", messages.append), phase("a random trader"):
         for _ in counted(range(3), "tries"):
             break
         assert list(counted(range(1), "runs")) == [0]
-    assert [(part.done, part.total, part.unit) for part in heard if part.unit == "runs"] == [
+    assert [(part.done, part.total, part.unit) for part in messages if part.unit == "runs"] == [
         (0, 1, "runs"),
         (1, 1, "runs"),
     ]

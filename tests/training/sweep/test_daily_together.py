@@ -42,11 +42,11 @@ def test_each_key_gives_together_what_it_gives_alone() -> None:
     rules = {"as configured": usual()}
     for key, values in KEYS.items():
         rules |= {f"{key} {value}": with_rule(key, value, usual()) for value in values}
-    played = relay_each(trend, table, dates, DailyRebalancer(), list(rules.values()))
-    for (name, trading), result in zip(rules.items(), played, strict=True):
+    results = relay_each(trend, table, dates, DailyRebalancer(), list(rules.values()))
+    for (name, trading), result in zip(rules.items(), results, strict=True):
         assert result == dry_run(trend, desk_before(table, dates, DailyRebalancer(), trading)), name
-    assert sum(session.trades for session in played[0].sessions) > 50
-    assert len({repr(result) for result in played}) > 8
+    assert sum(session.trades for session in results[0].sessions) > 50
+    assert len({repr(result) for result in results}) > 8
 
 
 def test_limits_that_are_not_met_cost_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,15 +54,15 @@ def test_limits_that_are_not_met_cost_one_run(monkeypatch: pytest.MonkeyPatch) -
     dates = table.dates[402:406]
     play = days.played
 
-    def counted(policy: Any, desk: days.Desk) -> Any:
+    def count_runs(policy: Any, desk: days.Desk) -> Any:
         sessions.append(desk.first)
         return play(policy, desk)
 
-    monkeypatch.setattr(days, "played", counted)
+    monkeypatch.setattr(days, "played", count_runs)
     rules = [with_rule("risk.drawdown_max", most, usual()) for most in (0.5, 0.6, 0.7, 0.8)]
-    played = relay_each(trend, table, dates, DailyRebalancer(), rules)
+    results = relay_each(trend, table, dates, DailyRebalancer(), rules)
     assert len(sessions) == len(dates)
-    assert all(result == played[0] for result in played)
+    assert all(result == results[0] for result in results)
 
 
 def test_it_stops_between_sessions() -> None:

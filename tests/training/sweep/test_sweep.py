@@ -46,12 +46,12 @@ def sweep_request(tmp_path_factory: pytest.TempPathFactory) -> SweepRequest:
 @pytest.fixture(scope="module")
 def swept(sweep_request: SweepRequest) -> Swept:
     """The sweep, which was stopped after its second cell and given again."""
-    flag, heard = threading.Event(), list[GridCell]()
+    flag, cells = threading.Event(), list[GridCell]()
 
     def stop(news: object) -> None:
         if isinstance(news, GridCell):
-            heard.append(news)
-            if len(heard) == 2:
+            cells.append(news)
+            if len(cells) == 2:
                 flag.set()
 
     with pytest.raises(Stopped):
@@ -66,10 +66,10 @@ def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:
     cells = {(cell.rules[NO_ENTRY], cell.rules[COMMISSION]): cell for cell in swept.cells}
     assert list(cells) == [(0, "0"), (0, "3"), (390, "0"), (390, "3")]
     assert (swept.sessions, swept.seen) == (2, 0)
-    free, paid = cells[0, "0"], cells[0, "3"]
+    free, costly = cells[0, "0"], cells[0, "3"]
     assert free.returns == swept.configured.returns  # these are the defaults
     assert free.trades == swept.configured.trades > 0
-    assert paid.net_return < free.net_return
+    assert costly.net_return < free.net_return
     for never in (cells[390, "0"], cells[390, "3"]):
         assert (never.trades, never.returns) == (0, (0.0, 0.0))
         assert never.denials["near_open"] > 0
@@ -90,9 +90,11 @@ def test_a_sweep_and_a_dry_run_of_one_span_close_the_same_trades(
     assert daemon.main(line) == 0
     dry = json.loads(capsys.readouterr().out.splitlines()[-1])
     with closing(JournalReader(state / FILE)) as reader:
-        closed = [new_york_text(t.left_ns)[:10] for t in read_trades(reader, Wanted()).trades if t.left_ns is not None]
-    assert min(closed) == swept.first  # before it no option had a quote
-    assert (swept.configured.trades, dry["halted"]) == (len(closed), "daily_loss")
+        close_dates = [
+            new_york_text(t.left_ns)[:10] for t in read_trades(reader, Wanted()).trades if t.left_ns is not None
+        ]
+    assert min(close_dates) == swept.first  # before it no option had a quote
+    assert (swept.configured.trades, dry["halted"]) == (len(close_dates), "daily_loss")
     unquoted = dry["denials"].pop("no_quote")  # of the sessions before
     assert (swept.configured.denials, unquoted > 0) == (dry["denials"], True)
     assert {"consecutive_losses", "drawdown", "halted"} <= dry["denials"].keys()
@@ -109,12 +111,12 @@ def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code
     *whole, last = book.read_bytes().splitlines()
     for torn in range(2):
         book.write_bytes(b"\n".join([*whole[:3], last[:40]]) if not torn else book.read_bytes())
-        heard: list[object] = []
-        assert run_sweep(sweep_request, heard.append)[0] == swept
-        assert sum(isinstance(news, GridCell) for news in heard) == (0 if torn else 2)
+        messages: list[object] = []
+        assert run_sweep(sweep_request, messages.append)[0] == swept
+        assert sum(isinstance(news, GridCell) for news in messages) == (0 if torn else 2)
     monkeypatch.setattr("training.studies.sweep.code_version", lambda _: "another")
-    run_sweep(sweep_request, heard.append)
-    assert sum(isinstance(news, GridCell) for news in heard) == 5
+    run_sweep(sweep_request, messages.append)
+    assert sum(isinstance(news, GridCell) for news in messages) == 5
 
 
 def test_all_cells_are_judged_together_and_each_is_counted_once(sweep_request: SweepRequest, swept: Swept) -> None:
@@ -131,20 +133,28 @@ def test_all_cells_are_judged_together_and_each_is_counted_once(sweep_request: S
     page = (sweep_request.folder / "sweep.html").read_text()
     assert "shade-8" in page
     assert "as configured" in page
-    written = msgspec.json.decode((sweep_request.folder / "sweep.json").read_bytes(), type=Swept)
-    assert written == swept
+    content = msgspec.json.decode((sweep_request.folder / "sweep.json").read_bytes(), type=Swept)
+    assert content == swept
 
 
 def test_the_command_prints_the_page_s_path_and_refuses_a_value_out_of_bounds(
     sweep_request: SweepRequest, swept: Swept, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["sweep", "--strategy", NAME, "--bars", str(sweep_request.bars), "--models-dir", str(sweep_request.store)]
-    again = [*given, "--set", f"{NO_ENTRY}=0,390", "--set", f"{COMMISSION}=0,3", "--first", sweep_request.first]
+    arguments = [
+        "sweep",
+        "--strategy",
+        NAME,
+        "--bars",
+        str(sweep_request.bars),
+        "--models-dir",
+        str(sweep_request.store),
+    ]
+    again = [*arguments, "--set", f"{NO_ENTRY}=0,390", "--set", f"{COMMISSION}=0,3", "--first", sweep_request.first]
     assert main([*again, "--out", str(sweep_request.folder), "--processes", "1"]) == 0
     output = capsys.readouterr()
     assert output.out.strip() == str(sweep_request.folder / "sweep.html" if sweep_request.folder else "")
     assert swept.words in output.err
-    assert main([*given, "--set", "risk.confidence_min=0.5,1.5"]) == 2
+    assert main([*arguments, "--set", "risk.confidence_min=0.5,1.5"]) == 2
     assert "risk.confidence_min" in capsys.readouterr().err
 
 

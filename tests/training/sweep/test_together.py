@@ -66,8 +66,8 @@ class Projection(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits, float32 (n, 6)."""
-        found: Tensor = self.layer(observation.flatten(1)) * 6.0
-        return found
+        outputs: Tensor = self.layer(observation.flatten(1)) * 6.0
+        return outputs
 
 
 def usual() -> Trading:
@@ -79,7 +79,7 @@ def usual() -> Trading:
 
 def swept_keys() -> dict[str, tuple[Any, ...]]:
     """Every key that a sweep may change and that an option desk has, with other values within its bounds."""
-    found: dict[str, tuple[Any, ...]] = {}
+    keys: dict[str, tuple[Any, ...]] = {}
     for table in TABLES:
         if table == "basket":
             continue
@@ -89,20 +89,20 @@ def swept_keys() -> dict[str, tuple[Any, ...]]:
             key, usually = f"{table}.{field.name}", getattr(rules, field.name)
             if key in (*LEFT_OUT, "paper.volatility_sessions") or isinstance(usually, tuple):
                 continue
-            found[key] = OTHER.get(key) or _others(usually, hints[field.name])
-    return found
+            keys[key] = OTHER.get(key) or _other_values(usually, hints[field.name])
+    return keys
 
 
-def _others(usually: Any, hint: Any) -> tuple[Any, ...]:
+def _other_values(usually: Any, hint: Any) -> tuple[Any, ...]:
     if isinstance(usually, bool):
         return (not usually,)
     if isinstance(usually, str):
         return tuple(value for value in get_args(hint) if value != usually)
     kind = type(usually)
-    wanted = (usually * 2, kind(usually / 2)) if usually else (kind(1), kind(60))
+    candidates = (usually * 2, kind(usually / 2)) if usually else (kind(1), kind(60))
     bounds = get_args(hint)[1:] if get_origin(hint) is not None else ()
-    found = [value for value in wanted if value != usually and all(_within(value, bound) for bound in bounds)]
-    return tuple(found[:1])
+    values = [value for value in candidates if value != usually and all(_within(value, bound) for bound in bounds)]
+    return tuple(values[:1])
 
 
 def _within(value: Any, bound: Any) -> bool:
@@ -120,7 +120,7 @@ def _within(value: Any, bound: Any) -> bool:
 
 def shortened(events: list[Event]) -> list[Event]:
     """Whole sessions before those played, as far as the features reach; else beginnings and ends."""
-    found, session = list[Event](), None
+    short_events, session = list[Event](), None
     for event in events:
         if isinstance(event, SessionScheduled):
             session = event.session
@@ -128,8 +128,8 @@ def shortened(events: list[Event]) -> list[Event]:
             minute = (event.bar.start_ns - session.open_ns) // MINUTE_NS
             if (120 if session.date in DATES else 0) <= minute < 390 - 45:
                 continue
-        found.append(event)
-    return found
+        short_events.append(event)
+    return short_events
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +144,13 @@ def test_each_key_of_a_sweep_gives_together_what_it_gives_alone(desk: BarDesk) -
         rules |= {f"{key} {value}": with_rule(key, value, usual()) for value in values}
     policy = Projection().eval()
     assert desk.together(list(rules.values()))
-    played = dict(zip(rules, desk.relay_each(policy, DATES, list(rules.values())), strict=True))
+    results = dict(zip(rules, desk.relay_each(policy, DATES, list(rules.values())), strict=True))
     for name, trading in rules.items():
         (alone,) = desk.relay([policy], [DATES], trading)
-        assert played[name] == alone, name
-    configured = played["as configured"]
+        assert results[name] == alone, name
+    configured = results["as configured"]
     assert sum(session.trades for session in configured.sessions) > 10
-    other = {name.split()[0] for name, result in played.items() if result != configured}
+    other = {name.split()[0] for name, result in results.items() if result != configured}
     assert len(other) > 25, sorted(other)
 
 
@@ -165,9 +165,9 @@ def test_combinations_give_together_what_they_give_alone(desk: BarDesk) -> None:
         for fee in (Decimal("0.00279"), Decimal("0.5"))
     ]
     policy = Projection().eval()
-    played = desk.relay_each(policy, DATES, rules)
-    assert [desk.relay([policy], [DATES], trading)[0] for trading in rules] == played
-    assert len({repr(result) for result in played}) > 12
+    results = desk.relay_each(policy, DATES, rules)
+    assert [desk.relay([policy], [DATES], trading)[0] for trading in rules] == results
+    assert len({repr(result) for result in results}) > 12
 
 
 def test_desks_with_the_same_rules_take_one_s_steps_and_part_where_a_rule_is_asked_for(desk: BarDesk) -> None:
@@ -218,19 +218,19 @@ def desks_of(desk: BarDesk, rules: list[Trading]) -> Together:
 
 def test_what_differs_is_passed_on_and_never_read() -> None:
     mark, count = Mark("book.cash"), Count("seq")
-    for use in (bool, len, str, hash, float, int, repr, iter, lambda held: held == 1, lambda held: held.items()):
-        for held in (mark, count):
+    for use in (bool, len, str, hash, float, int, repr, iter, lambda value: value == 1, lambda value: value.items()):
+        for value in (mark, count):
             with pytest.raises(Differs):
-                use(held)
-    for use in (lambda held: held < 1, lambda held: 1 - held, lambda held: f"{held}", lambda held: held["a"]):
-        for held in (mark, count):
+                use(value)
+    for use in (lambda value: value < 1, lambda value: 1 - value, lambda value: f"{value}", lambda value: value["a"]):
+        for value in (mark, count):
             with pytest.raises(Differs):
-                use(held)
+                use(value)
     book = checked(Book)(cash=mark, fees=Decimal(1))
-    moved = msgspec.structs.replace(book, fees=book.fees + 1)
-    assert moved.fees == 2
+    other_book = msgspec.structs.replace(book, fees=book.fees + 1)
+    assert other_book.fees == 2
     with pytest.raises(Differs, match=r"book\.cash"):
-        assert moved.cash
+        assert other_book.cash
     assert count + 2 + 1 == Count("seq", 3)
     assert count + 1 != Count("seq", 3)
     with pytest.raises(Differs):
@@ -240,10 +240,15 @@ def test_what_differs_is_passed_on_and_never_read() -> None:
 def test_a_limit_answers_where_all_of_its_values_would() -> None:
     limit = Limit("rules.risk.drawdown_max", (0.2, 0.3))
     assert (limit > 0.1, limit <= 0.1, Decimal("0.4") >= limit, min(0.05, limit)) == (True, False, True, 0.05)
-    for use in (lambda held: held <= 0.2, lambda held: held < 0.25, lambda held: held * 2, lambda held: f"{held}"):
+    for use in (
+        lambda value: value <= 0.2,
+        lambda value: value < 0.25,
+        lambda value: value * 2,
+        lambda value: f"{value}",
+    ):
         with pytest.raises(Differs):
             use(limit)
-    for use in (bool, float, hash, str, lambda held: held == 0.1, lambda held: 1 - held):
+    for use in (bool, float, hash, str, lambda value: value == 0.1, lambda value: 1 - value):
         with pytest.raises(Differs):
             use(limit)
 

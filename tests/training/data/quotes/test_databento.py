@@ -87,4 +87,4 @@ def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypat
     path.write_bytes(b"DBN")
     with pytest.raises(ConvertError, match=r"need the extra databento .*pip install .*\.\[databento\]"):
         converted(tmp_path, path)
-    assert [left.name for left in tmp_path.iterdir()] == ["a.dbn"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.dbn"]

@@ -13,7 +13,7 @@ from training.cli import convert
 CALL, PUT = "SPXW240816C05500000", "SPXW240816P05500000"
 
 
-def made(path: Path) -> list[tuple[str, float, float, float, float, float]]:
+def bars_in(path: Path) -> list[tuple[str, float, float, float, float, float]]:
     """Start and prices of each bar."""
     return [
         (f"{row['timestamp']:%H:%M}", row["open"], row["high"], row["low"], row["close"], row["volume"])
@@ -31,7 +31,7 @@ def test_a_bar_closes_at_parity_or_the_recorded_underlying(tmp_path: Path) -> No
     ]
     quotes, out = write_quotes(tmp_path / "q.parquet", rows), tmp_path / "bars.parquet"
     assert convert.main(["--from", "implied-bars", str(quotes), "--symbols", "SPXW", "--out", str(out)]) == 0
-    assert made(out) == [
+    assert bars_in(out) == [
         ("13:30", 5502.0, 5502.0, 5502.0, 5502.0, 0.0),
         ("13:31", 5502.0, 5505.5, 5502.0, 5505.5, 0.0),
         ("13:33", 5505.5, 5505.5, 5499.0, 5499.0, 0.0),

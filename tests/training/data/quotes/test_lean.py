@@ -19,7 +19,7 @@ CALL = NAME.format("call", "5500000", "20240816")
 
 def converted(tmp_path: Path, entries: dict[str, list[str]], request: ColumnChoice | None = None) -> Path:
     path = lean_zip(tmp_path / "20240815_quote_american.zip", entries)
-    convert("lean", [path], tmp_path / "q.parquet", request or ColumnChoice(), lambda _path, _done, _rows: None)
+    convert("lean", [path], tmp_path / "q.parquet", request or ColumnChoice(), lambda _path, _bytes_read, _rows: None)
     return tmp_path / "q.parquet"
 
 
@@ -115,17 +115,21 @@ def test_the_recorded_spy_day_equals_the_same_day_read_by_others(data_dir: Path,
     assert len(frame) == len(expected) == 1620
     assert (frame["timestamp"].to_numpy() - expected["timestamp"].to_numpy() == np.timedelta64(60, "s")).all()
     names = {"bid": "bid_close", "low_bid": "bid_low", "high_ask": "ask_high", "ask_size": "ask_size"}
-    for ours, theirs in names.items():
-        np.testing.assert_allclose(frame[ours].to_numpy(), expected[theirs].to_numpy(), rtol=0, atol=1e-9)
+    for column, other_column in names.items():
+        np.testing.assert_allclose(frame[column].to_numpy(), expected[other_column].to_numpy(), rtol=0, atol=1e-9)
 
 
 def test_the_recorded_chain_of_a_half_day_comes_whole(data_dir: Path, tmp_path: Path) -> None:
     path = data_dir / "lean" / "option" / "usa" / "minute" / "goog" / "20151224_quote_american.zip"
-    done = []
+    progress = []
     convert(
-        "lean", [path], tmp_path / "q.parquet", ColumnChoice(), lambda _path, bytes_read, _rows: done.append(bytes_read)
+        "lean",
+        [path],
+        tmp_path / "q.parquet",
+        ColumnChoice(),
+        lambda _path, bytes_read, _rows: progress.append(bytes_read),
     )
     file = QuoteFile(tmp_path / "q.parquet")
     (session,) = file.sessions()
     assert (file.rows, len(session.contracts.symbols), set(session.contracts.roots)) == (275_552, 2192, {"GOOG"})
-    assert done == sorted(done)  # the progress never goes back
+    assert progress == sorted(progress)  # the progress never goes back

@@ -18,7 +18,7 @@ from training.data.quotes.massive import convert_bars
 HEADER = "ticker,volume,open,close,high,low,window_start,transactions"
 
 
-def silent(_path: Path, _done: int, _rows: int) -> None:
+def silent(_path: Path, _bytes_read: int, _rows: int) -> None:
     pass
 
 

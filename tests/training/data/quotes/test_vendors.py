@@ -29,7 +29,7 @@ OPTIONSDX = (
 )
 
 
-def made(
+def convert_lines(
     tmp_path: Path, form: str, lines: list[str], *, name: str = "in.csv", request: ColumnChoice | None = None
 ) -> Path:
     (tmp_path / name).write_text("\r\n".join(lines) + "\r\n")
@@ -50,7 +50,7 @@ def theta(when: str, *, right: str = "CALL", expiry: str = "2024-11-08", strike:
 
 def test_thetadata_version_3(tmp_path: Path) -> None:
     lines = [THETA, theta("2024-11-04T09:31:00"), theta("2024-11-04T09:31:00.000", right="PUT", expiry="20241115")]
-    out = made(tmp_path, "thetadata", lines)
+    out = convert_lines(tmp_path, "thetadata", lines)
     assert quotes_in(out) == [
         ("AAPL241108C00220000", "2024-11-04 14:31", 2.34, 2.4),
         ("AAPL241115P00220000", "2024-11-04 14:31", 2.34, 2.4),
@@ -65,7 +65,9 @@ def test_thetadata_version_2_has_milliseconds_and_strikes_in_tenths_of_a_cent(tm
         "root,expiration,strike,right,ms_of_day,bid_size,bid_exchange,bid,bid_condition,ask_size,ask_exchange,ask,"
         "ask_condition,date"
     )
-    out = made(tmp_path, "thetadata", [header, "SPXW,20240716,5487500,P,34260000,12,5,2.3,50,7,5,2.4,50,20240715"])
+    out = convert_lines(
+        tmp_path, "thetadata", [header, "SPXW,20240716,5487500,P,34260000,12,5,2.3,50,7,5,2.4,50,20240715"]
+    )
     assert quotes_in(out) == [("SPXW240716P05487500", "2024-07-15 13:31", 2.3, 2.4)]
 
 
@@ -80,14 +82,14 @@ def test_thetadata_version_2_has_milliseconds_and_strikes_in_tenths_of_a_cent(tm
 def test_wall_times_of_new_york_are_right_on_both_sides_of_a_change_of_clocks(
     tmp_path: Path, local: str, in_utc: str
 ) -> None:
-    out = made(tmp_path, "thetadata", [THETA, theta(local, expiry="2024-12-20")])
+    out = convert_lines(tmp_path, "thetadata", [THETA, theta(local, expiry="2024-12-20")])
     assert [quote[1] for quote in quotes_in(out)] == [in_utc]
 
 
 @pytest.mark.parametrize("when", ["2024-03-10T02:30:00", "2024-11-03T01:30:00"])
 def test_a_time_that_the_clocks_skip_or_repeat_is_an_error(tmp_path: Path, when: str) -> None:
     with pytest.raises(ConvertError, match="a time in the column timestamp is no single moment in New York"):
-        made(tmp_path, "thetadata", [THETA, theta(when)])
+        convert_lines(tmp_path, "thetadata", [THETA, theta(when)])
 
 
 MORNING = "2024-11-04T09:31:00"
@@ -109,31 +111,31 @@ MORNING = "2024-11-04T09:31:00"
 )
 def test_a_malformed_value_is_an_error_that_names_it(tmp_path: Path, line: str, words: str) -> None:
     with pytest.raises(ConvertError, match=words):
-        made(tmp_path, "thetadata", [THETA, theta(MORNING), line])
+        convert_lines(tmp_path, "thetadata", [THETA, theta(MORNING), line])
     assert not (tmp_path / "q.parquet").exists()
 
 
 def test_a_missing_column_is_an_error_that_names_it_the_file_and_what_was_found(tmp_path: Path) -> None:
     header = THETA.replace(",bid,", ",bid_price,")
     with pytest.raises(ConvertError, match=r"in\.csv: the column bid is missing; found symbol, expiration.*bid_price"):
-        made(tmp_path, "thetadata", [header, theta("2024-11-04T09:31:00")])
+        convert_lines(tmp_path, "thetadata", [header, theta("2024-11-04T09:31:00")])
 
 
 def test_a_column_that_is_there_twice_is_an_error_that_names_it(tmp_path: Path) -> None:
     header = THETA.replace("bid_exchange", "bid", 1)
     with pytest.raises(ConvertError, match=r"in\.csv: the column bid is there more than once"):
-        made(tmp_path, "thetadata", [header, theta("2024-11-04T09:31:00")])
+        convert_lines(tmp_path, "thetadata", [header, theta("2024-11-04T09:31:00")])
 
 
 def test_an_answer_without_data_is_an_error_that_shows_it(tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match=r"are missing; found no data for the request"):
-        made(tmp_path, "thetadata", ["No data for the request"])
+        convert_lines(tmp_path, "thetadata", ["No data for the request"])
 
 
 def test_adjusted_contracts_are_left_out_and_counted(tmp_path: Path) -> None:
     request = ColumnChoice()
     adjusted = theta("2024-11-04T09:31:00").replace("AAPL", "AAPL1")
-    out = made(tmp_path, "thetadata", [THETA, adjusted, theta("2024-11-04T09:31:00")], request=request)
+    out = convert_lines(tmp_path, "thetadata", [THETA, adjusted, theta("2024-11-04T09:31:00")], request=request)
     assert [quote[0] for quote in quotes_in(out)] == ["AAPL241108C00220000"]
     assert dict(request.left_out) == {"adjusted contracts and symbols outside of the OCC format": 1}
 
@@ -164,17 +166,17 @@ def test_cboe_option_intervals_with_the_underlying(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_cboe_times_are_right_on_both_sides_of_a_change_of_clocks(tmp_path: Path, date: str, in_utc: str) -> None:
     line = cboe().replace("2024-09-04", date).replace("2024-09-25", "2024-12-20")
-    assert [quote[1] for quote in quotes_in(made(tmp_path, "cboe", [CBOE, line]))] == [in_utc]
+    assert [quote[1] for quote in quotes_in(convert_lines(tmp_path, "cboe", [CBOE, line]))] == [in_utc]
 
 
 def test_a_malformed_value_of_cboe_names_its_own_column(tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match="found 'X' in the column option_type; expected call, put, C or P"):
-        made(tmp_path, "cboe", [CBOE, cboe().replace(",C,", ",X,")])
+        convert_lines(tmp_path, "cboe", [CBOE, cboe().replace(",C,", ",X,")])
 
 
 def test_cboe_columns_of_calculations_are_ignored_and_an_underlying_of_0_is_unknown(tmp_path: Path) -> None:
     header = f"{CBOE},implied_underlying_price,delta,open_interest"
-    out = made(tmp_path, "cboe", [header, cboe("0", "0,0") + ",400,0.5,12"])
+    out = convert_lines(tmp_path, "cboe", [header, cboe("0", "0,0") + ",400,0.5,12"])
     (session,) = sessions_in(out)
     assert session.bid.tolist() == [0.0]
     assert np.isnan(session.underlying).all()
@@ -190,7 +192,7 @@ def test_optionsdx_has_call_and_put_in_one_row_and_its_time_in_utc(tmp_path: Pat
         " -0.5, 0.1, 0.1, -0.1, 0.1, , 5.0, 0.2, 0.001"
     )
     empty = line.replace("12 x 30, 1.420000, 1.450000", " , , ")
-    out = made(
+    out = convert_lines(
         tmp_path, "optionsdx", [OPTIONSDX, line, empty.replace("381.0", "382.0")], name="spy_eod_202301.txt",
         request=ColumnChoice(roots=frozenset({"SPY"})),
     )  # fmt: skip
@@ -207,7 +209,7 @@ def test_optionsdx_has_call_and_put_in_one_row_and_its_time_in_utc(tmp_path: Pat
 
 def test_optionsdx_without_the_name_of_the_underlying_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match=r"OptionsDX names no underlying.*--symbols SPY"):
-        made(tmp_path, "optionsdx", [OPTIONSDX])
+        convert_lines(tmp_path, "optionsdx", [OPTIONSDX])
 
 
 # --- all --------------------------------------------------------------------------------------------------------------

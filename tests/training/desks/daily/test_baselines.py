@@ -79,9 +79,9 @@ def test_owning_two_stocks_from_the_first_open_comes_out_as_calculated_by_hand()
     table = written(
         {"AAPL": [(10.0, 10.0), (11.0, 12.0), (12.0, 9.0)], "ADBE": [(20.0, 20.0), (25.0, 20.0), (20.0, 30.0)]}
     )
-    played = owned(table, table.dates[1:], trading("10010"), lambda day: day == 0, ("AAPL", "ADBE"))
+    play = owned(table, table.dates[1:], trading("10010"), lambda day: day == 0, ("AAPL", "ADBE"))
     # 5,000 USD each at the opens 11 and 25, and 10 of costs: 10,000 x 0.001; CAT 654.5 x 0.000048 = 0.0314, so 4 cents
-    first, second = played.sessions
+    first, second = play.sessions
     assert first.pnl_usd == pytest.approx(5000 * 12 / 11 + 5000 * 20 / 25 - 10010.04, abs=1e-6)
     assert first.fees_usd == pytest.approx(10.04, abs=1e-6)
     assert first.premium_usd == pytest.approx(10000.0, abs=1e-4)
@@ -92,23 +92,23 @@ def test_owning_two_stocks_from_the_first_open_comes_out_as_calculated_by_hand()
 
 def test_a_small_account_without_shares_pays_the_fees_of_what_its_values_come_to() -> None:
     # 5 sold and 4 bought: TAF 5 x 0.000166, SEC 0.0000278 x 500 = 0.0139, CAT 9 x 0.000048: 0.01, 0.02 and 0.01
-    moved, prices = torch.tensor([[-500.0, 200.0, 0.9]]).double(), torch.tensor([[100.0, 50.0, 0.01]]).double()
-    assert fees_of_values(moved, prices, trading("5000")).tolist() == pytest.approx([0.04])
-    assert fees_of_values(moved, prices, trading("100000")).tolist() == [0.0]
+    trades_usd, prices = torch.tensor([[-500.0, 200.0, 0.9]]).double(), torch.tensor([[100.0, 50.0, 0.01]]).double()
+    assert fees_of_values(trades_usd, prices, trading("5000")).tolist() == pytest.approx([0.04])
+    assert fees_of_values(trades_usd, prices, trading("100000")).tolist() == [0.0]
     table = walk(30, seed=3)
-    (first, *others) = owned(table, table.dates[3:], trading("5000"), lambda day: day == 0).sessions
+    (first, *rest) = owned(table, table.dates[3:], trading("5000"), lambda day: day == 0).sessions
     assert first.fees_usd - 0.001 * first.premium_usd == pytest.approx(0.01)
-    assert {other.fees_usd for other in others} == {0.0}
+    assert {other.fees_usd for other in rest} == {0.0}
 
 
 def test_equal_weights_are_set_again_without_money_from_outside() -> None:
     table = walk(60, seed=3)
-    played = owned(table, table.dates[3:], trading("100000"), lambda day: day % 10 == 0)
-    ends = [result.capital_usd + result.pnl_usd for result in played.sessions]
-    starts = [result.capital_usd for result in played.sessions]
+    play = owned(table, table.dates[3:], trading("100000"), lambda day: day % 10 == 0)
+    ends = [result.capital_usd + result.pnl_usd for result in play.sessions]
+    starts = [result.capital_usd for result in play.sessions]
     assert starts[1:] == pytest.approx(ends[:-1])
-    assert [result.trades > 0 for result in played.sessions] == [day % 10 == 0 for day in range(57)]
-    assert all(result.fees_usd == pytest.approx(0.001 * result.premium_usd) for result in played.sessions)
+    assert [result.trades > 0 for result in play.sessions] == [day % 10 == 0 for day in range(57)]
+    assert all(result.fees_usd == pytest.approx(0.001 * result.premium_usd) for result in play.sessions)
 
 
 def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without_its_file(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without
     desk = stocks_desk()
     players = rebalancer_baselines(desk, None)
     assert set(players) == set(baselines.REBALANCER_BASELINES) - {baselines.SPY, RANDOM}
-    for played in players.values():
-        assert [result.date for result in played.sessions] == list(desk.table.dates[405:])
+    for play in players.values():
+        assert [result.date for result in play.sessions] == list(desk.table.dates[405:])
     assert total(players[baselines.FLAT].sessions) == 0.0
     closes, opens = desk.table.close_ticks[439], desk.table.open_ticks[405]
     worth = 1_000_000 / 1.001 * float((closes / opens).mean())
@@ -133,29 +133,29 @@ def test_the_switchers_baselines_hold_what_their_names_say() -> None:
     closes, opens = desk.table.close_ticks, desk.table.open_ticks
     grown = closes[559] / opens[260]
     for name, growth in (("ALL_SPY", grown[0]), ("ALL_QQQ", grown[1]), ("ALL_IWM", grown[2]), ("HOLD", grown.mean())):
-        played = players[name]
-        if played.denials:  # a halt on a fall of these made-up prices: then it is no longer that baseline
+        play = players[name]
+        if play.denials:  # a halt on a fall of these made-up prices: then it is no longer that baseline
             continue
-        assert total(played.sessions) / 100_000 + 1 == pytest.approx(growth, rel=6e-3), name
+        assert total(play.sessions) / 100_000 + 1 == pytest.approx(growth, rel=6e-3), name
     assert sum(result.trades for result in players["HOLD"].sessions) == 3
     assert sum(result.trades for result in players["EQUAL_WEIGHT"].sessions) > 20
 
 
-def share_held(played: PlayResult) -> float:
+def share_held(play: PlayResult) -> float:
     """Mean part of the equity in shares."""
-    return sum(result.held_min for result in played.sessions) / sum(result.minutes for result in played.sessions)
+    return sum(result.held_min for result in play.sessions) / sum(result.minutes for result in play.sessions)
 
 
 def test_random_traders_want_as_much_as_the_policy_of_other_stocks() -> None:
     desk = stocks_desk()
     policy = dry_run(RandomRebalancer(7, 0.2), desk)
-    played, totals = random_rebalancers(RandomRebalancer(7, 0.2), desk, 600, 1)
-    value = [sum(result.premium_usd for result in p.sessions) for p in (policy, played)]
+    play, totals = random_rebalancers(RandomRebalancer(7, 0.2), desk, 600, 1)
+    value = [sum(result.premium_usd for result in p.sessions) for p in (policy, play)]
     assert value[1] == pytest.approx(value[0], rel=0.25)
-    assert share_held(played) == pytest.approx(share_held(policy), abs=0.15)
+    assert share_held(play) == pytest.approx(share_held(policy), abs=0.15)
     assert len(totals) == 600
     assert len(set(totals)) > 590
-    assert random_rebalancers(RandomRebalancer(7, 0.2), desk, 600, 1) == (played, totals)
+    assert random_rebalancers(RandomRebalancer(7, 0.2), desk, 600, 1) == (play, totals)
     dealt = of_other_stocks(torch.arange(150.0).view(3, 50), 4, 1)
     for row in dealt(2) - dealt(0):  # the same order on every day
         assert torch.equal(row, torch.full((50,), 100.0))
@@ -165,8 +165,12 @@ def test_random_traders_want_as_much_as_the_policy_of_other_stocks() -> None:
 
 def test_who_wants_the_same_of_all_stocks_at_all_times_does_as_well_as_every_random_trader() -> None:
     desk = stocks_desk()
-    _, totals = random_rebalancers(lambda seen: torch.full((len(seen), 50), 0.5), desk, 20, 1)
-    alike = total(play_rebalancer(lambda seen: torch.full((len(seen), 50), 0.5), desk.table, dates(desk), desk.trading))
+    _, totals = random_rebalancers(lambda observations: torch.full((len(observations), 50), 0.5), desk, 20, 1)
+    alike = total(
+        play_rebalancer(
+            lambda observations: torch.full((len(observations), 50), 0.5), desk.table, dates(desk), desk.trading
+        )
+    )
     assert set(totals) == {round(alike, 2)}
     other = funds_desk()
     _, totals = random_switchers(always(3), other, 20, 1)
@@ -184,13 +188,13 @@ def test_random_switchers_hold_the_policy_s_portfolios_for_as_long_at_other_time
     desk = funds_desk()
 
     def early(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        started = bool(hidden[0, 0] == 0.0)  # all money in SPY at once, then it holds for ever
-        return always(2 if started else 0)(observations, hidden)[0], torch.ones(1, HIDDEN)
+        is_first = bool(hidden[0, 0] == 0.0)  # all money in SPY at once, then it holds for ever
+        return always(2 if is_first else 0)(observations, hidden)[0], torch.ones(1, HIDDEN)
 
-    played, totals = random_switchers(early, desk, 600, 1)
+    play, totals = random_switchers(early, desk, 600, 1)
     assert len(totals) == 600
-    assert share_held(played) == pytest.approx(share_held(dry_run(early, desk)), abs=0.01)
-    assert played == random_switchers(early, desk, 600, 1)[0]
+    assert share_held(play) == pytest.approx(share_held(dry_run(early, desk)), abs=0.01)
+    assert play == random_switchers(early, desk, 600, 1)[0]
 
 
 def test_who_knows_the_day_to_come_is_told_from_random_switchers() -> None:
@@ -216,7 +220,7 @@ def test_a_policy_under_other_conditions_pays_other_costs() -> None:
     results = rebalancer_scenarios(steady, desk)
     assert set(results) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE}
     plain = dry_run(steady, desk)
-    fees = {name: sum(r.fees_usd for r in played.sessions) for name, played in results.items()}
+    fees = {name: sum(r.fees_usd for r in play.sessions) for name, play in results.items()}
     assert fees[NO_COSTS] == 0.0
     once = sum(r.fees_usd for r in plain.sessions)
     assert fees[COSTS_TWICE] == pytest.approx(2 * once, rel=0.02)
@@ -231,8 +235,8 @@ def test_a_recurrent_policy_is_also_played_with_its_memory_taken_away() -> None:
     desk = funds_desk()
 
     def forgetting(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        started = bool(hidden[0, 0] == 0.0)  # in SPY at the first decision after a zero state, then it holds
-        return always(2 if started else 0)(observations, hidden)[0], torch.ones(1, HIDDEN)
+        is_first = bool(hidden[0, 0] == 0.0)  # in SPY at the first decision after a zero state, then it holds
+        return always(2 if is_first else 0)(observations, hidden)[0], torch.ones(1, HIDDEN)
 
     results = regime_scenarios(forgetting, desk)
     assert set(results) == {NO_COSTS, COSTS_TWICE, COSTS_THRICE, ONE_BAR_LATE, SAME_CLOSE, RESET}

@@ -128,17 +128,17 @@ def test_switching_loses_to_weights_what_waiting_and_whole_shares_cost(funds: Da
     rules = trading_for("regime_switcher")
     desk = dry_run(RandomSwitcher(4, 0.1), desk_before(funds, dates, RegimeSwitcher(), rules))
     weights = play_regime(RandomSwitcher(4, 0.1), funds, dates, rules)
-    bought = sum(r.premium_usd for r in weights) / 2
-    assert bought > 100_000.0
-    assert abs(ends(desk.sessions)[-1] - ends(weights)[-1]) < 0.005 * bought
+    purchases = sum(r.premium_usd for r in weights) / 2
+    assert purchases > 100_000.0
+    assert abs(ends(desk.sessions)[-1] - ends(weights)[-1]) < 0.005 * purchases
 
 
 def test_no_trade_changes_no_money() -> None:
     table = made_up_stocks()
     dates = table.dates[402:410]
-    played = dry_run(flat, desk_before(table, dates, DailyRebalancer(), stocks_rules("shares")))
-    assert ends(played.sessions) == [1_000_000.0] * 8
-    assert sum(result.trades for result in played.sessions) == 0
+    play = dry_run(flat, desk_before(table, dates, DailyRebalancer(), stocks_rules("shares")))
+    assert ends(play.sessions) == [1_000_000.0] * 8
+    assert sum(result.trades for result in play.sessions) == 0
     table = made_up_funds()
     rules = trading_for("regime_switcher")
     desk = desk_before(table, table.dates[260:268], RegimeSwitcher(), rules)
@@ -152,38 +152,38 @@ def test_a_position_closed_with_a_gain_is_a_win_and_the_desk_itself_stays_as_it_
     before = desk.state
 
     def in_and_out(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        held = bool(observations[0, 10] > 0.0)
-        logits, after = always(ALL_CASH if held else ALL_SPY)(observations, hidden)
+        has_position = bool(observations[0, 10] > 0.0)
+        logits, after = always(ALL_CASH if has_position else ALL_SPY)(observations, hidden)
         return logits, after
 
-    played = dry_run(in_and_out, desk)
-    close, opened = table.close_ticks[:, 0], table.open_ticks[:, 0]
-    bought = range(260, 329, 2)  # at one open, sold at the next; the purchase waits and both cost 0.1 %
-    wins = sum(opened[day + 1] * 0.999 > opened[day] * 1.0002 * 1.001 for day in bought)
-    assert sum(result.wins for result in played.sessions) == wins
-    assert 0 < wins < len(bought)
+    play = dry_run(in_and_out, desk)
+    close, open_ticks = table.close_ticks[:, 0], table.open_ticks[:, 0]
+    purchase_days = range(260, 329, 2)  # at one open, sold at the next; the purchase waits and both cost 0.1 %
+    wins = sum(open_ticks[day + 1] * 0.999 > open_ticks[day] * 1.0002 * 1.001 for day in purchase_days)
+    assert sum(result.wins for result in play.sessions) == wins
+    assert 0 < wins < len(purchase_days)
     assert len(close) == 330
     assert desk.state is before
-    assert dry_run(in_and_out, desk) == played
+    assert dry_run(in_and_out, desk) == play
 
 
 def test_the_hidden_state_is_carried_from_session_to_session() -> None:
     table = made_up_funds()
     rules = trading_for("regime_switcher")
     dates = table.dates[260:266]
-    seen: list[float] = []
+    memories: list[float] = []
 
     def counting(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         assert hidden.shape == (1, HIDDEN)
-        seen.append(float(hidden[0, 0]))
+        memories.append(float(hidden[0, 0]))
         return always(0)(observations, hidden)[0], hidden + 1.0
 
     desk = desk_before(table, dates, RegimeSwitcher(), rules)
     dry_run(counting, desk)
-    assert seen == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
-    seen.clear()
+    assert memories == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    memories.clear()
     play_regime(MemoryResetSwitcher(counting, 4), table, dates, rules)
-    assert seen == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
+    assert memories == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
 
 
 def test_other_costs_are_those_of_a_desk_made_with_them() -> None:
@@ -192,8 +192,8 @@ def test_other_costs_are_those_of_a_desk_made_with_them() -> None:
     dear = replace(rules, paper=replace(rules.paper, share_cost_rate=Decimal("0.01")))
     dates = table.dates[260:280]
     result = dry_run(always(EQUAL_WEIGHT), desk_before(table, dates, RegimeSwitcher(), dear))
-    changed = dry_run(always(EQUAL_WEIGHT), under(desk_before(table, dates, RegimeSwitcher(), rules), dear))
-    assert result == changed
+    expected = dry_run(always(EQUAL_WEIGHT), under(desk_before(table, dates, RegimeSwitcher(), rules), dear))
+    assert result == expected
 
 
 def test_a_desk_that_decides_on_the_running_day_is_not_evaluated_on_daily_bars() -> None:
@@ -219,9 +219,9 @@ def test_an_account_through_two_spans_halts_at_its_drawdown_and_trades_nothing_m
     spans = dates[:6], dates[6:10], dates[10:]
     results = relay([always(ALL_SPY), always(EQUAL_WEIGHT), always(ALL_CASH)], desk, spans)
     assert [[(halt.date, halt.reason) for halt in one.halts] for one in results] == [[], [(dates[8], "drawdown")], []]
-    traded = {session.date: session.trades for one in results for session in one.sessions}
-    assert traded[dates[0]] > 0 < traded[dates[6]]
-    assert sum(traded[date] for date in dates[9:]) == 0
+    trades = {session.date: session.trades for one in results for session in one.sessions}
+    assert trades[dates[0]] > 0 < trades[dates[6]]
+    assert sum(trades[date] for date in dates[9:]) == 0
     assert results[2].denials["halted"] == len(spans[2])  # it does not even sell
 
 
@@ -229,15 +229,15 @@ def test_the_memory_of_one_policy_is_not_given_to_the_next() -> None:
     """A memory that counts the sessions; the same policy in the next span goes on with it."""
     table = made_up_funds()
     dates = table.dates[300:306]
-    seen: list[float] = []
+    memories: list[float] = []
 
     def counting(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(float(hidden.max()))
+        memories.append(float(hidden.max()))
         return torch.eye(len(regime_switcher.SPEC.actions))[[EQUAL_WEIGHT]], hidden + 1.0
 
     desk = desk_before(table, dates, RegimeSwitcher(), trading_for("regime_switcher"))
     relay([counting, counting, partial(counting)], desk, [dates[:2], dates[2:4], dates[4:]])
-    assert seen == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
+    assert memories == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("name", ["daily_rebalancer", "regime_switcher"])

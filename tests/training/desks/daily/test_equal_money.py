@@ -30,18 +30,18 @@ PRICES = np.where(np.arange(STOCKS) % 2, 1000.0, 10.0)  # of a share
 
 
 def passive() -> nn.Module:
-    known = kind(NAME).passive
-    assert known is not None
-    assert known.rule is not None
-    return known.rule(trading_for(NAME))
+    baseline = kind(NAME).passive
+    assert baseline is not None
+    assert baseline.rule is not None
+    return baseline.rule(trading_for(NAME))
 
 
 def table(closes: Floats, first: Sequence[int] = (0,) * STOCKS) -> DailyTable:
     """A table of closes (days, 50), opened at the close before; a stock has no bar before its first session."""
     opens = np.concatenate([closes[:1], closes[:-1]])
     bars = np.stack([opens, np.maximum(opens, closes), np.minimum(opens, closes), closes, np.full_like(closes, 1e6)])
-    gone = np.arange(len(closes))[:, None] < np.array(first)
-    return table_of(np.where(gone, np.nan, bars), sessions(len(closes)), daily_rebalancer.SPEC)
+    missing = np.arange(len(closes))[:, None] < np.array(first)
+    return table_of(np.where(missing, np.nan, bars), sessions(len(closes)), daily_rebalancer.SPEC)
 
 
 def wandering(days: int) -> Floats:
@@ -53,14 +53,14 @@ def wandering(days: int) -> Floats:
 
 def money(closes: Floats, days: int, first: Sequence[int] = (0,) * STOCKS) -> tuple[Floats, list[int], list[float]]:
     """Dollars in each stock, orders of each session, fees, of the passive policy after `days` sessions."""
-    made = table(closes, first)
+    market_table = table(closes, first)
     rules = by_variant(trading_for(NAME), "account")
-    desk = desk_before(made, made.dates[WARM : WARM + days], DailyRebalancer(), rules)
+    desk = desk_before(market_table, market_table.dates[WARM : WARM + days], DailyRebalancer(), rules)
     result, after = played(passive(), desk)
     positions = after.state.book.positions
-    held = np.array([positions[s].quantity if s in positions else 0 for s in daily_rebalancer.SYMBOLS], dtype=float)
+    shares = np.array([positions[s].quantity if s in positions else 0 for s in daily_rebalancer.SYMBOLS], dtype=float)
     assert result.denials == {}
-    worth: Floats = held * closes[WARM + days - 1]
+    worth: Floats = shares * closes[WARM + days - 1]
     return worth, [s.trades for s in result.sessions], [s.fees_usd for s in result.sessions]
 
 

@@ -58,14 +58,14 @@ def fund_file(home: Path) -> Path:
 
 @pytest.fixture
 def stocks(stock_file: Path) -> PpoData:
-    found: PpoData = kind(STOCKS).load(stock_file, trading_for(STOCKS))
-    return found
+    data: PpoData = kind(STOCKS).load(stock_file, trading_for(STOCKS))
+    return data
 
 
 @pytest.fixture
 def funds(fund_file: Path) -> PpoData:
-    found: PpoData = kind(FUNDS).load(fund_file, trading_for(FUNDS))
-    return found
+    data: PpoData = kind(FUNDS).load(fund_file, trading_for(FUNDS))
+    return data
 
 
 class Constant(nn.Module):
@@ -134,11 +134,11 @@ def test_a_table_is_read_once_for_a_file(stock_file: Path, home: Path) -> None:
     (file,) = [path for path in (home / "cache" / "rltrader" / "tables").iterdir() if path.name.startswith(
         first.info.sha256[:16]
     )]  # fmt: skip
-    written = file.stat().st_mtime_ns
+    mtime_ns = file.stat().st_mtime_ns
     again = kind(STOCKS).load(stock_file, trading_for(STOCKS))
     fold = Fold(tuple(first.days), (), ())
     assert np.array_equal(first.probes(fold, 64, 1), again.probes(fold, 64, 1))
-    assert file.stat().st_mtime_ns == written
+    assert file.stat().st_mtime_ns == mtime_ns
 
 
 def test_seeds_draw_weights_and_leave_the_scaling(stocks: PpoData) -> None:
@@ -163,21 +163,21 @@ def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: Ppo
 
 
 def test_a_policy_is_built_again_from_its_weights(stocks: PpoData, funds: PpoData) -> None:
-    seen = torch.from_numpy(stocks.probes(Fold(tuple(stocks.days), (), ()), 10, 1))
+    probes = torch.from_numpy(stocks.probes(Fold(tuple(stocks.days), (), ()), 10, 1))
     network = stocks.network("mlp", 3, list(stocks.days)[:18])
     assert isinstance(network, nn.Module)
     policy = kind(STOCKS).policy("mlp", 1, network.state_dict())
     with torch.no_grad():
-        assert torch.equal(policy(seen), network.policy(seen))
+        assert torch.equal(policy(probes), network.policy(probes))
     switcher = funds.network("gru", 3, list(funds.days)[:18])
     assert isinstance(switcher, nn.Module)
     assert isinstance(switcher, CarryingNetwork)
     same = kind(FUNDS).policy("gru", 1, switcher.state_dict())
     with torch.no_grad():
-        for mine, theirs in zip(same(torch.ones(2, 64), torch.ones(2, 128)), switcher.policy(
+        for tensor, expected in zip(same(torch.ones(2, 64), torch.ones(2, 128)), switcher.policy(
             torch.ones(2, 64), torch.ones(2, 128)
         ), strict=True):  # fmt: skip
-            assert torch.equal(mine, theirs)
+            assert torch.equal(tensor, expected)
 
 
 def test_probes_are_observations_of_accounts_that_trade(stocks: PpoData, funds: PpoData) -> None:
@@ -220,42 +220,42 @@ def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: PpoData, funds:
     for variant in ("shares", "notional"):
         span = Span(dates, variant, rules)
         looked = stocks.evaluator(span, "cpu")(Constant(0.9))
-        played = stocks.test(Constant(0.9), span)
-        assert looked[0].capital_usd == played.sessions[0].capital_usd == 1_000_000.0
-        for mine, theirs in zip(looked, played.sessions, strict=True):
-            assert mine.date == theirs.date
-            assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.01
+        play = stocks.test(Constant(0.9), span)
+        assert looked[0].capital_usd == play.sessions[0].capital_usd == 1_000_000.0
+        for look, session in zip(looked, play.sessions, strict=True):
+            assert look.date == session.date
+            assert abs(look.pnl_usd - session.pnl_usd) < 0.01
     few, switched = list(funds.days)[:6], Span(list(funds.days)[:6], "alpha", trading_for(FUNDS))
-    looked, played = funds.evaluator(switched, "cpu")(Always("ALL_SPY")), funds.test(Always("ALL_SPY"), switched)
+    looked, play = funds.evaluator(switched, "cpu")(Always("ALL_SPY")), funds.test(Always("ALL_SPY"), switched)
     assert [result.date for result in looked] == few
-    for mine, theirs in zip(looked, played.sessions, strict=True):  # weights here, whole shares there
-        assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.005 * 100_000.0
+    for look, session in zip(looked, play.sessions, strict=True):  # weights here, whole shares there
+        assert abs(look.pnl_usd - session.pnl_usd) < 0.005 * 100_000.0
 
 
 def test_the_passive_policy_of_the_switcher_is_its_baseline_equal_weight(funds: PpoData) -> None:
-    known = kind(FUNDS)
-    assert known.passive is not None
+    training_kind = kind(FUNDS)
+    assert training_kind.passive is not None
     assert isinstance(funds, DailyTaskData)
     learner: Any = funds.network("gru", 5, ())
-    known.passive.begin(learner)
+    training_kind.passive.begin(learner)
     probes = torch.from_numpy(funds.probes(Fold(tuple(funds.days)[:30], (), ()), 20, 1))
     logits, _ = learner.policy(probes, torch.zeros(len(probes), 128))
     assert set(logits.argmax(1).tolist()) == {regime_switcher.SPEC.actions.index("EQUAL_WEIGHT")}
     assert float(logits.detach().std(dim=0).max()) > 0.0  # it still departs from there
-    known.passive.play(learner)
+    training_kind.passive.play(learner)
     span = Span(tuple(funds.days)[-5:], "alpha", trading_for(FUNDS))
-    result = funds.test(known.policy("gru", 5, learner.state_dict()), span)
+    result = funds.test(training_kind.policy("gru", 5, learner.state_dict()), span)
     assert result.sessions == regime_baselines(funds.desk(span))["EQUAL_WEIGHT"].sessions
 
 
 def test_the_passive_policy_of_the_rebalancer_buys_every_stock_alike(stocks: PpoData) -> None:
-    known = kind(STOCKS)
-    assert known.passive is not None
+    training_kind = kind(STOCKS)
+    assert training_kind.passive is not None
     train = tuple(stocks.days)[:18]
     learner: Any = stocks.network("mlp", 5, train)
-    known.passive.play(learner)
-    seen = stocks.probes(Fold(train, (), ()), 30, 1)
-    answers = known.policy("mlp", 5, learner.state_dict())(torch.from_numpy(seen)).detach().numpy()
-    tradable = seen[:, daily_rebalancer.TRADABLE] != 0.0
+    training_kind.passive.play(learner)
+    probes = stocks.probes(Fold(train, (), ()), 30, 1)
+    answers = training_kind.policy("mlp", 5, learner.state_dict())(torch.from_numpy(probes)).detach().numpy()
+    tradable = probes[:, daily_rebalancer.TRADABLE] != 0.0
     assert answers[tradable] == pytest.approx(0.7615942, abs=1e-6)  # tanh(1)
     assert not answers[~tradable].any()

@@ -144,10 +144,10 @@ def test_a_scaled_price_beyond_the_clip_counts_as_the_clip_and_a_large_holding_s
     assert float(prepared[702]) == pytest.approx(0.9 / 0.02)
 
 
-@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_scaling_refuses_observations_that_are_not_finite_or_too_few(broken: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scaling_refuses_observations_that_are_not_finite_or_too_few(value: float) -> None:
     raw = _observations(3)
-    raw[1, 60] = broken
+    raw[1, 60] = value
     with pytest.raises(ValueError, match="found 3 rows of which 1 are not finite"):
         fit_scaling(raw)
     with pytest.raises(ValueError, match="found 1 rows of which 0 are not finite"):
@@ -210,9 +210,9 @@ def test_a_network_of_an_ablation_answers_alike_whatever_it_does_without(network
     observation = torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
     hidden = torch.rand(3, 128, generator=torch.Generator().manual_seed(3))
     for columns in (slice(0, 15), slice(15, 23)):
-        changed = observation.clone()
-        changed[:, columns] += 1.0
-        same = torch.equal(policy(changed, hidden)[0], policy(observation, hidden)[0])
+        other = observation.clone()
+        other[:, columns] += 1.0
+        same = torch.equal(policy(other, hidden)[0], policy(observation, hidden)[0])
         assert same == (columns == unseen)
     assert torch.equal(policy(observation, hidden)[0], policy(observation, hidden + 1.0)[0]) == (
         network == "gru_no_memory"

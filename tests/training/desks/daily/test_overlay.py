@@ -74,8 +74,8 @@ def test_weights_in_training_stay_close_to_the_desk_s_whole_shares() -> None:
     dates = table.dates[260:]
     desk = dry_run(RandomSwitcher(4, 0.3), desk_before(table, dates, RegimeSwitcher(), rules))
     weights = play_regime(RandomSwitcher(4, 0.3), table, dates, rules)
-    bought = sum(r.premium_usd for r in weights) / 2
-    assert abs(ends(desk.sessions)[-1] - ends(weights)[-1]) < 0.005 * bought
+    purchases = sum(r.premium_usd for r in weights) / 2
+    assert abs(ends(desk.sessions)[-1] - ends(weights)[-1]) < 0.005 * purchases
     assert invested(desk.sessions) == pytest.approx(invested(weights), abs=0.01)
     free = play_regime(RandomSwitcher(4, 0.3), table, dates, under(rules, 0.0))
     assert invested(weights) < 0.8 * invested(free)

@@ -33,13 +33,13 @@ def markets(practice: Practice, count: int = 3) -> tuple[RebalancerMarket, Rebal
 
 def test_a_permuted_episode_shows_each_stock_whole_and_trades_the_one_that_is_shown() -> None:
     plain, other = markets(Practice(permute=True))
-    seen, after = plain.observe(), other.observe()
+    plain_rows, after = plain.observe(), other.observe()
     orders = []
     for account in range(3):
-        closes, places = seen[account, CLOSES], after[account, CLOSES]
+        closes, places = plain_rows[account, CLOSES], after[account, CLOSES]
         order = [int((closes == close).nonzero()) for close in places]  # of made-up prices each is another
         assert sorted(order) == list(range(STOCKS))
-        blocks = seen[account, INDICATOR_COLUMNS].view(STOCKS, -1)
+        blocks = plain_rows[account, INDICATOR_COLUMNS].view(STOCKS, -1)
         assert torch.equal(after[account, INDICATOR_COLUMNS].view(STOCKS, -1), blocks[order])
         orders.append(order)
     assert orders[0] != orders[1]
@@ -47,8 +47,8 @@ def test_a_permuted_episode_shows_each_stock_whole_and_trades_the_one_that_is_sh
     actions[:, 7] = 1.0  # whatever stock is shown there
     other.step(actions)
     for account, order in enumerate(orders):
-        bought = other.shares[account].nonzero().flatten().tolist()
-        assert bought == [order[7]]
+        holdings = other.shares[account].nonzero().flatten().tolist()
+        assert holdings == [order[7]]
         assert other.observe()[account, HOLDINGS].nonzero().flatten().tolist() == [7]
 
 
@@ -115,18 +115,18 @@ def test_the_market_s_return_is_taken_from_the_reward_alike_whatever_is_done() -
 
 def test_a_memory_is_burnt_in_before_the_span_with_an_account_of_its_own() -> None:
     rising = {name: [(100.0 + 5 * day, 104.0 + 5 * day) for day in range(9)] for name in ("SPY", "QQQ", "IWM")}
-    table, seen = written(rising, FUNDS), []
+    table, memories = written(rising, FUNDS), []
 
     def policy(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(float(hidden[0, 0]))
+        memories.append(float(hidden[0, 0]))
         return one_hot_logits(torch.tensor([2])), hidden + 1.0
 
     dates = table.dates[6:]
     plain = play_regime(policy, table, dates, RULES)
-    assert seen == [0.0, 1.0, 2.0]
-    seen.clear()
+    assert memories == [0.0, 1.0, 2.0]
+    memories.clear()
     burnt = play_regime(policy, table, dates, RULES, burn_in=3)
-    assert seen == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert memories == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert burnt == plain  # the account begins anew: the same money for the same decisions
 
 

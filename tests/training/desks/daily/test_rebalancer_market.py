@@ -115,7 +115,7 @@ def test_the_observation_is_the_one_that_the_live_strategy_assembles() -> None:
     table = walk(12, seed=3)
     desk = market(table, 5, trading("100000"))
     desk.step(acting(AAPL=1.0, XOM=0.7))
-    seen = desk.observe()[0].numpy()
+    observation = desk.observe()[0].numpy()
     expected = vector(
         table.features[5],
         table.tradable[5],
@@ -124,8 +124,8 @@ def test_the_observation_is_the_one_that_the_live_strategy_assembles() -> None:
         shares=desk.shares[0].numpy(),
         weekday=table.weekday(6),
     )
-    assert seen.tobytes() == expected.tobytes()
-    assert seen[WEEKDAY] == 1  # the seventh session after a Monday is a Tuesday
+    assert observation.tobytes() == expected.tobytes()
+    assert observation[WEEKDAY] == 1  # the seventh session after a Monday is a Tuesday
 
 
 def goals_of(ledger: Ledger, day: int, actions: list[float], variant: str) -> dict[int, int]:
@@ -166,8 +166,8 @@ def test_the_tensor_rule_is_the_live_rule_with_purchases_in_proportion(
         actions = np.clip(random.uniform(-1, 1, 50) + bias, -1, 1).round(1 if seed % 2 else 7).astype(np.float32)
         desk.step(torch.from_numpy(actions).unsqueeze(0))
         ledger.trade(day, goals_of(ledger, day, actions.tolist(), variant))
-        equity, left = desk.closing_usd
-        assert float(left) == float(ledger.cash) >= -0.05  # a day's fees may take what is not there
+        equity, closing_cash = desk.closing_usd
+        assert float(closing_cash) == float(ledger.cash) >= -0.05  # a day's fees may take what is not there
         assert float(equity) == float(ledger.equity(day))
 
 
@@ -179,17 +179,17 @@ def test_cash_is_never_negative_and_costs_are_paid_once(seed: int) -> None:
     desk = RebalancerMarket(table, 3, 7, rules, count=20, draws=False)
     generator = torch.Generator().manual_seed(seed)
     for day in range(3, 8):
-        cash, held = desk.cash_usd, desk.shares
+        cash, shares = desk.cash_usd, desk.shares
         desk.step(torch.rand(20, 50, generator=generator) * 2 - 1)
-        left = desk.closing_usd[1]
-        assert bool((left >= 0).all())
-        sold, bought = desk.traded
-        assert bool((sold <= held).all())
-        opened = torch.from_numpy(table.open_ticks[day]) / 10_000
+        cash_after = desk.closing_usd[1]
+        assert bool((cash_after >= 0).all())
+        sales, buys = desk.traded
+        assert bool((sales <= shares).all())
+        open_prices = torch.from_numpy(table.open_ticks[day]) / 10_000
         asks = torch.ceil(torch.from_numpy(table.open_ticks[day]) * 1.0002 - 1e-6) / 10_000
-        flow = (sold * opened).sum(1) - (bought * asks).sum(1)
-        torch.testing.assert_close(left, cash + flow - desk.costs_usd, rtol=0, atol=1e-6)
-        value = (sold * opened).sum(1) + (bought * asks).sum(1)
+        flow = (sales * open_prices).sum(1) - (buys * asks).sum(1)
+        torch.testing.assert_close(cash_after, cash + flow - desk.costs_usd, rtol=0, atol=1e-6)
+        value = (sales * open_prices).sum(1) + (buys * asks).sum(1)
         torch.testing.assert_close(desk.costs_usd, 0.001 * value, rtol=0, atol=1e-4)
 
 
@@ -197,8 +197,8 @@ def test_changing_places_of_stocks_changes_places_of_what_happens() -> None:
     table, rules = walk(8, seed=5), trading("1000000")
     order = np.random.default_rng(0).permutation(50)
     other = walk(8, seed=5)
-    moved = written_anew(other, order)
-    desk, mirrored = market(table, 3, rules), market(moved, 3, rules)
+    other_table = written_anew(other, order)
+    desk, mirrored = market(table, 3, rules), market(other_table, 3, rules)
     generator = torch.Generator().manual_seed(1)
     for _ in range(4):
         actions = torch.rand(1, 50, generator=generator) * 2 - 1
@@ -219,17 +219,17 @@ def written_anew(table: DailyTable, order: np.ndarray[Any, Any]) -> DailyTable:
 def test_an_episode_ends_by_time_alone_and_the_next_begins_with_fresh_money() -> None:
     table = walk(30, seed=9)
     desk = RebalancerMarket(table, 3, 29, trading("50000"), count=8, seed=4, episode=5)
-    ended = torch.zeros(8, dtype=torch.int64)
+    episode_ends = torch.zeros(8, dtype=torch.int64)
     for _ in range(40):
         step = desk.step(torch.full((8, 50), 0.3))
         assert not bool(step.terminals.any())
         if step.truncated is not None:
             assert step.last is not None
             assert step.last.shape == (8, 803)
-            ended += step.truncated
+            episode_ends += step.truncated
             assert bool((desk.cash_usd[step.truncated] == 50000.0).all())
             assert bool((desk.shares[step.truncated] == 0).all())
-    assert bool((ended >= 8).all())
+    assert bool((episode_ends >= 8).all())
 
 
 def test_a_market_goes_on_from_its_state_to_the_bit() -> None:

@@ -75,18 +75,18 @@ def test_weights_with_cash_sum_to_one_and_costs_are_paid_once(seed: int, band: f
     table = walk(10, seed, spec=FUNDS)
     desk = RegimeMarket(table, 2, 9, trading("100000", band=band), count=64, episode=None, draws=False)
     generator = torch.Generator().manual_seed(seed)
-    opened, close = torch.from_numpy(table.open_ticks), torch.from_numpy(table.close_ticks)
+    open_ticks, close = torch.from_numpy(table.open_ticks), torch.from_numpy(table.close_ticks)
     for day in range(2, 9):
         before, weights = desk.equity_usd, desk.weights
         desk.step(torch.randint(0, len(REGIMES), (64,), generator=generator))
         assert bool((desk.weights >= 0).all())
         assert bool((desk.weights.sum(1) <= 1 + 1e-12).all())
         torch.testing.assert_close(desk.observe()[:, 9:13].sum(1), torch.ones(64))
-        night = before * (1 + (weights * (opened[day] / close[day - 1] - 1)).sum(1))
+        night = before * (1 + (weights * (open_ticks[day] / close[day - 1] - 1)).sum(1))
         torch.testing.assert_close(desk.costs_usd, night * desk.turnover * REWARD_COST)
-        bought = desk.weights / (close[day] / opened[day])  # the weights at the open, but for their sum
-        at_open = bought / (bought.sum(1) + 1 - desk.weights.sum(1)).unsqueeze(1)
-        grown = 1 + (at_open * (close[day] / opened[day] - 1)).sum(1)
+        purchases = desk.weights / (close[day] / open_ticks[day])  # the weights at the open, but for their sum
+        at_open = purchases / (purchases.sum(1) + 1 - desk.weights.sum(1)).unsqueeze(1)
+        grown = 1 + (at_open * (close[day] / open_ticks[day] - 1)).sum(1)
         torch.testing.assert_close(desk.equity_usd, (night - desk.costs_usd) * grown)
 
 

@@ -109,10 +109,10 @@ def switcher(home: Path) -> Made:
 
 
 def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebalancer: Made) -> None:
-    opened = OnnxPolicy.open(
+    policy = OnnxPolicy.open(
         load(rebalancer.store, registered(STOCKS), rebalancer.version.name), registered(STOCKS), "cpu"
     )
-    assert opened.version == rebalancer.version.name
+    assert policy.version == rebalancer.version.name
     manifest = decode((rebalancer.version / "manifest.json").read_bytes())
     usable = days("2020-01-02", "2022-06-30", 420)[400:]
     assert manifest.training.splits == {
@@ -138,9 +138,9 @@ def test_all_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_com
     assert {"costs x 2", "one bar late"} <= set(study.scenarios)
     assert len(study.random_pnl_usd[0]) == 1000
     for trial in study.trials:
-        first, *others = trial.test.sessions
+        first, *rest = trial.test.sessions
         assert first.capital_usd == 1_000_000.0
-        for before, after in zip(trial.test.sessions, others, strict=False):
+        for before, after in zip(trial.test.sessions, rest, strict=False):
             assert abs(before.capital_usd + before.pnl_usd - after.capital_usd) < 1e-6
     lines = Ledger(ledger_path(rebalancer.store, STOCKS)).read().lines
     assert [line.kind for line in lines] == ["opening", "trial", "trial", "trial"]
@@ -169,8 +169,8 @@ def diversified(home: Path) -> Made:
 
 
 def test_the_switcher_of_other_funds_is_trained_compared_and_opened_for_their_list_alone(diversified: Made) -> None:
-    mine, name = registered(FUNDS, FIVE), diversified.version.name
-    OnnxPolicy.open(load(diversified.store, mine, name), mine, "cpu")
+    maker, name = registered(FUNDS, FIVE), diversified.version.name
+    OnnxPolicy.open(load(diversified.store, maker, name), maker, "cpu")
     manifest = decode((diversified.version / "manifest.json").read_bytes())
     assert (manifest.symbols, manifest.actions[12]) == (FIVE, "NO_TLT")
     assert [one.name for one in diversified.study.baselines] == [
@@ -181,10 +181,10 @@ def test_the_switcher_of_other_funds_is_trained_compared_and_opened_for_their_li
     assert [feature.name for feature in manifest.reference.features][-7:-2] == [
         "weight SPY", "weight QQQ", "weight IWM", "weight TLT", "weight GLD",
     ]  # fmt: skip
-    for other, named in (((), "the strategy's own symbols"), (FIVE[:4], "SPY, QQQ, IWM, TLT")):
+    for other, words in (((), "the strategy's own symbols"), (FIVE[:4], "SPY, QQQ, IWM, TLT")):
         with pytest.raises(ModelError, match=r"set desk\.symbols to") as caught:
             load(diversified.store, registered(FUNDS, other), name)
-        assert f"was made for {', '.join(FIVE)}, desk.symbols is {named}" in str(caught.value)
+        assert f"was made for {', '.join(FIVE)}, desk.symbols is {words}" in str(caught.value)
     page = (diversified.version / "report.html").read_text()
     assert "--symbols SPY,QQQ,IWM,TLT,GLD" in page
     assert f"<pre>RLTRADER_DESK__SYMBOLS={','.join(FIVE)} RLTRADER_POLICY__VERSION={name} rltraderd" in page
@@ -284,16 +284,16 @@ class StopAfter:
     """A flag that is set once `updates` updates were reported."""
 
     def __init__(self, updates: int) -> None:
-        self._left = updates
+        self._updates_left = updates
 
     def __call__(self, news: object) -> None:
-        self._left -= isinstance(news, News)
+        self._updates_left -= isinstance(news, News)
 
     def is_set(self) -> bool:
-        return self._left <= 0
+        return self._updates_left <= 0
 
     def set(self) -> None:
-        self._left = 0
+        self._updates_left = 0
 
 
 def _settings(run: Made, strategy: str) -> Settings:
@@ -312,14 +312,14 @@ def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
     prepared = replace(prepare((settings, Path(), code_version())), folder=tmp_path)
     request = requests_of(settings)[0]
 
-    def trained(stop: Flag, tell: Any) -> Trial:
+    def train_trial(stop: Flag, tell: Any) -> Trial:
         return train_one(prepared, request, stop, tell)
 
     for _ in range(settings.steps // UPDATE - 1):
         stop = StopAfter(1)
         with pytest.raises(Stopped):
-            trained(stop, stop)
-    trial = trained(threading.Event(), lambda _: None)
+            train_trial(stop, stop)
+    trial = train_trial(threading.Event(), lambda _: None)
     place = Path("trials") / request.name
     assert _same(tmp_path / place / "best.pt", run.run / place / "best.pt")
     assert (tmp_path / place / "metrics.jsonl").read_text() == (run.run / place / "metrics.jsonl").read_text()
@@ -328,8 +328,10 @@ def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
 
 
 def _same(one: Path, other: Path) -> bool:
-    mine, theirs = (torch.load(path, weights_only=True) for path in (one, other))
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    weights, other_weights = (torch.load(path, weights_only=True) for path in (one, other))
+    return weights.keys() == other_weights.keys() and all(
+        torch.equal(weights[name], other_weights[name]) for name in weights
+    )
 
 
 @pytest.mark.parametrize(
@@ -350,9 +352,9 @@ def _same(one: Path, other: Path) -> bool:
 def test_what_the_strategy_does_not_have_ends_with_exit_code_2(
     options: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as exit_info:
         main(["--strategy", STOCKS, "--bars", "b.csv", "--out", str(tmp_path), *options])
-    assert stopped.value.code == 2
+    assert exit_info.value.code == 2
     assert complaint in capsys.readouterr().err
 
 
@@ -381,8 +383,8 @@ def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
     if sessions:
         write_days(tmp_path / "bars.csv", SYMBOLS[strategy], days("2020-01-02", "2021-06-30", sessions))
     out, run = tmp_path / "models", tmp_path / "run"
-    given = ["--strategy", strategy, "--bars", str(tmp_path / "bars.csv"), "--out", str(out), "--run-dir", str(run)]
-    assert main([*given, *options]) == 2
+    arguments = ["--strategy", strategy, "--bars", str(tmp_path / "bars.csv"), "--out", str(out), "--run-dir", str(run)]
+    assert main([*arguments, *options]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("train-and-export: ")
     assert complaint in message

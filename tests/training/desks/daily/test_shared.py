@@ -52,7 +52,7 @@ NAME = "daily_rebalancer"
 STORE = REPOSITORY / "onnx_models"
 
 
-def seen(rows: int, stocks: int, seed: int = 1) -> Tensor:
+def observations(rows: int, stocks: int, seed: int = 1) -> Tensor:
     """Made-up raw observations of so many stocks, all tradable."""
     generator = torch.Generator().manual_seed(seed)
     at = columns_for(stocks)
@@ -77,9 +77,9 @@ def reordered(raw: Tensor, order: Tensor) -> Tensor:
     return out
 
 
-def made(stocks: int, seed: int = 1) -> SharedActorCritic:
+def network_of(stocks: int, seed: int = 1) -> SharedActorCritic:
     """A network whose answers are far from 0, as after training."""
-    network = SharedActorCritic(fit_shared_scaling(seen(64, stocks)), seed, stocks)
+    network = SharedActorCritic(fit_shared_scaling(observations(64, stocks)), seed, stocks)
     last: Any = network.policy.actor[-1]
     nn.init.normal_(last.weight, std=0.4, generator=torch.Generator().manual_seed(seed))
     return network
@@ -87,21 +87,21 @@ def made(stocks: int, seed: int = 1) -> SharedActorCritic:
 
 @pytest.mark.parametrize("stocks", [5, 50, 100])
 def test_another_order_of_the_stocks_is_the_same_order_of_actions_and_values(stocks: int) -> None:
-    network, raw = made(stocks), seen(12, stocks, seed=3)
+    network, raw = network_of(stocks), observations(12, stocks, seed=3)
     at = columns_for(stocks)
     raw[3, at.tradable.start + 1] = 0.0
     order = torch.randperm(stocks, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         means, values = network(network.prepare(raw))
-        others, worths = network(network.prepare(reordered(raw, order)))
+        other_means, worths = network(network.prepare(reordered(raw, order)))
     assert means.shape == values.shape == (12, stocks)
     assert float(means.std()) > 0.05
-    assert torch.allclose(means[:, order], others, atol=1e-5)
+    assert torch.allclose(means[:, order], other_means, atol=1e-5)
     assert torch.allclose(values[:, order], worths, atol=1e-5)
 
 
 def test_the_same_weights_answer_for_any_number_of_stocks() -> None:
-    of_five, of_fifty = made(5), SharedActorCritic(fit_shared_scaling(seen(64, 50)), 2, 50)
+    of_five, of_fifty = network_of(5), SharedActorCritic(fit_shared_scaling(observations(64, 50)), 2, 50)
     names = {name: tuple(weight.shape) for name, weight in of_five.state_dict().items()}
     assert names == {name: tuple(weight.shape) for name, weight in of_fifty.state_dict().items()}
     # two encoders of 19 x 32 + 32 + 19 x 32 + 32 x 32 + 32 + 32 x 32 + 32 + 1, and a deviation
@@ -111,7 +111,7 @@ def test_the_same_weights_answer_for_any_number_of_stocks() -> None:
 
 
 def test_a_stock_that_cannot_be_traded_is_left_alone_and_moves_no_other_answer() -> None:
-    network, raw = made(8), seen(2, 8, seed=5)
+    network, raw = network_of(8), observations(2, 8, seed=5)
     at = columns_for(8)
     raw[:, at.tradable.start + 2] = 0.0
     raw[1] = raw[0]
@@ -124,12 +124,12 @@ def test_a_stock_that_cannot_be_traded_is_left_alone_and_moves_no_other_answer()
     assert torch.allclose(answers[0], answers[1], rtol=0.0, atol=1e-6)
     raw[1, at.tradable.start + 2] = 1.0
     with torch.no_grad():
-        known = network.policy(raw)[1, :2]  # part of the others' mean now
-    assert not torch.allclose(known, answers[1, :2], rtol=0.0, atol=1e-6)
+        before = network.policy(raw)[1, :2]  # part of the others' mean now
+    assert not torch.allclose(before, answers[1, :2], rtol=0.0, atol=1e-6)
 
 
 def test_the_scaling_pools_all_tradable_stocks_and_fixes_the_account() -> None:
-    raw = seen(3, 5)
+    raw = observations(3, 5)
     at = columns_for(5)
     raw[0, at.tradable.start] = 0.0
     raw[0, at.closes.start] = 1e6
@@ -148,11 +148,11 @@ def test_the_scaling_pools_all_tradable_stocks_and_fixes_the_account() -> None:
 
 
 def test_it_answers_alike_in_onnxruntime(tmp_path: Path) -> None:
-    raw = seen(4, 7, seed=9)
+    raw = observations(4, 7, seed=9)
     at = columns_for(7)
     raw[1, at.tradable.start + 3] = raw[2, at.value] = raw[3, at.closes.start] = 0.0
     raw[3, at.tradable] = 0.0  # none at all
-    policy = made(7).policy
+    policy = network_of(7).policy
     graph = graph_of(policy, (raw,), ["observation"], ["actions"], tmp_path / "b.onnx")
     with torch.no_grad():
         expected = policy(raw).numpy()
@@ -168,7 +168,7 @@ HAND = {
 }
 
 
-def judged(table: DailyTable, cash: str, practice: Practice | None = None) -> RebalancerMarket:
+def market_by_stock(table: DailyTable, cash: str, practice: Practice | None = None) -> RebalancerMarket:
     last, rules = len(table.sessions) - 1, trading(cash, day_fees=False)
     return RebalancerMarket(
         table, 2, last, rules, count=1, draws=False, practice=practice or Practice(), reward_per_stock=True
@@ -191,7 +191,7 @@ def test_a_day_s_fees_are_borne_by_the_stocks_that_were_traded_and_are_the_accou
 
 def test_a_stock_s_reward_is_its_own_profit_after_costs_over_an_equal_part_of_the_account() -> None:
     table = written(HAND)
-    desk, actions = judged(table, "20000"), torch.zeros(1, 50)
+    desk, actions = market_by_stock(table, "20000"), torch.zeros(1, 50)
     actions[0, 0], actions[0, 1] = 1.0, 0.5
     rewards = desk.step(actions).rewards
     # AAPL: 100 x 102 - 10,102.02 - 10.10202 = 87.87798; ADBE: 50 x 48 - 2,450.49 - 2.45049 = -52.94049
@@ -208,7 +208,7 @@ def test_a_stock_s_reward_is_its_own_profit_after_costs_over_an_equal_part_of_th
 
 def test_less_the_market_a_stock_pays_for_its_money_as_far_as_the_account_is_invested() -> None:
     table = written(HAND)
-    desk, actions = judged(table, "20000", Practice(over_market=True)), torch.zeros(1, 50)
+    desk, actions = market_by_stock(table, "20000", Practice(over_market=True)), torch.zeros(1, 50)
     actions[0, 0], actions[0, 1] = 1.0, 0.5
     rewards = desk.step(actions).rewards[0] / EACH * 400.0
     market = (102 / 100 + 48 / 50 - 2) / 2  # -1 %: the two that have bars
@@ -222,17 +222,20 @@ def test_less_the_market_a_stock_pays_for_its_money_as_far_as_the_account_is_inv
 
 def test_all_stocks_together_earn_what_the_account_earns() -> None:
     table, generator = walk(12, seed=4, missing=0.1), torch.Generator().manual_seed(1)
-    desk, plain = judged(table, "300000"), RebalancerMarket(table, 2, 11, trading("300000"), count=1, draws=False)
+    desk, plain = (
+        market_by_stock(table, "300000"),
+        RebalancerMarket(table, 2, 11, trading("300000"), count=1, draws=False),
+    )
     for _ in range(9):
         actions = torch.rand(1, 50, generator=generator) * 2 - 1
         before = float(desk.equity_usd)
-        each, whole = desk.step(actions).rewards, plain.step(actions).rewards
-        assert float(each.double().sum()) * before / 50 / EACH * 1e-4 == pytest.approx(float(whole), abs=1e-5)
+        stock_rewards, whole = desk.step(actions).rewards, plain.step(actions).rewards
+        assert float(stock_rewards.double().sum()) * before / 50 / EACH * 1e-4 == pytest.approx(float(whole), abs=1e-5)
 
 
 def test_a_permuted_episode_rewards_the_place_at_which_a_stock_is_shown() -> None:
     table = walk(8, 3)
-    desk = judged(table, "1000000", Practice(permute=True))
+    desk = market_by_stock(table, "1000000", Practice(permute=True))
     actions = torch.zeros(1, 50)
     actions[0, 7] = 1.0
     assert desk.step(actions).rewards[0].nonzero().flatten().tolist() == [7]
@@ -255,15 +258,15 @@ def test_each_action_has_the_advantages_of_its_own_rewards() -> None:
 
 def test_the_log_probability_of_each_action_is_its_part_of_that_of_all() -> None:
     outputs, log_std = torch.tensor([[0.1, -0.4]]), torch.tensor([-0.5, 0.2])
-    taken, each = sample(outputs, log_std, torch.Generator().manual_seed(2), per_action=True)
+    actions, densities = sample(outputs, log_std, torch.Generator().manual_seed(2), per_action=True)
     expected = [
         -0.5 * ((float(a) - float(m)) / math.exp(float(s))) ** 2 - float(s) - 0.5 * math.log(2 * math.pi)
-        for a, m, s in zip(taken[0], outputs[0], log_std, strict=True)
+        for a, m, s in zip(actions[0], outputs[0], log_std, strict=True)
     ]
-    assert each[0].tolist() == pytest.approx(expected, rel=1e-5)
-    whole, entropy = evaluate(outputs, log_std, taken)
+    assert densities[0].tolist() == pytest.approx(expected, rel=1e-5)
+    whole, entropy = evaluate(outputs, log_std, actions)
     assert float(whole) == pytest.approx(sum(expected), rel=1e-5)
-    assert float(evaluate(outputs, log_std, taken, per_action=True)[1]) == float(entropy)
+    assert float(evaluate(outputs, log_std, actions, per_action=True)[1]) == float(entropy)
 
 
 class Signals:
@@ -273,7 +276,7 @@ class Signals:
         self._count, self._stocks, self._step = count, stocks, 0
 
     def observe(self) -> Tensor:
-        return seen(self._count, self._stocks, seed=self._step)
+        return observations(self._count, self._stocks, seed=self._step)
 
     def step(self, actions: Tensor) -> Step:
         at = columns_for(self._stocks)
@@ -292,12 +295,12 @@ class Signals:
 
 def test_it_learns_what_each_stock_shows_and_what_it_learned_serves_other_stocks() -> None:
     make_deterministic()
-    network = SharedActorCritic(fit_shared_scaling(seen(64, 6)), 1, 6)
+    network = SharedActorCritic(fit_shared_scaling(observations(64, 6)), 1, 6)
     c = Coefficients(environments=16, rollout_steps=8, batch=32, epochs=4, learning_rate=1e-2, discount=0.5)
     trainer = Trainer(network, Signals(16, 6), c, total_steps=16 * 8 * 60, seed=1)
     figures = [trainer.update() for _ in range(60)]
     assert figures[-1].reward > figures[0].reward + 0.3
-    other = seen(200, 30, seed=999)
+    other = observations(200, 30, seed=999)
     with torch.no_grad():
         answers = network.policy(other)
     ways = (other[:, columns_for(30).closes] > 100.0).float() * 2 - 1
@@ -321,16 +324,16 @@ def test_other_numbers_of_stocks_than_50_are_for_the_shared_network_alone(tmp_pa
     symbols = ("AAPL", "MSFT", "JPM", "XOM", "KO")
     table = walk(4, 1, spec=spec_of(symbols))
     data = RebalancerTaskData(tmp_path, table, DailyRebalancer(symbols), trading_for(NAME))
-    known = kind(NAME, symbols=symbols)
-    assert known.networks == ("shared",)
+    training_kind = kind(NAME, symbols=symbols)
+    assert training_kind.networks == ("shared",)
     assert kind(NAME, symbols=tuple(f"S{n}" for n in range(50))).networks == kind(NAME).networks == ("mlp", "shared")
     with pytest.raises(ValueError, match="the network is called 'mlp': expected shared for daily_rebalancer"):
-        known.check((), "mlp")
-    assert [len(one.columns) for one in known.inputs] == [5] * len(known.inputs)
+        training_kind.check((), "mlp")
+    assert [len(one.columns) for one in training_kind.inputs] == [5] * len(training_kind.inputs)
     learner: Any = data.network("shared", 1, table.dates[2:])
     policy = kind(NAME).policy("shared", 1, learner.state_dict())
     with torch.no_grad():
-        assert policy(seen(2, 5)).shape == (2, 5)
+        assert policy(observations(2, 5)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("count", [4, 101])
@@ -342,12 +345,12 @@ def test_fewer_than_5_or_more_than_100_stocks_are_refused(count: int) -> None:
 def shipped_policy() -> nn.Module:
     """What was learned, of the store that is shipped."""
     maker = DailyRebalancer()
-    found = [load(STORE, maker, version) for version in versions(STORE, NAME)]
-    (learned,) = [model for model in found if exported_as(model.manifest) == "unproven"]
-    return Exported(learned.path / "policy.onnx")
+    models = [load(STORE, maker, version) for version in versions(STORE, NAME)]
+    (unproven,) = [model for model in models if exported_as(model.manifest) == "unproven"]
+    return Exported(unproven.path / "policy.onnx")
 
 
-@pytest.mark.parametrize("made_by", [lambda: made(50, seed=4).policy, shipped_policy], ids=["drawn", "trained"])
+@pytest.mark.parametrize("made_by", [lambda: network_of(50, seed=4).policy, shipped_policy], ids=["drawn", "trained"])
 def test_each_size_of_account_is_seen_alike_and_wants_the_same_money(made_by: Callable[[], nn.Module]) -> None:
     """The same weights for 5,000 to 1,000,000 USD: equal answers, and each goal the same part but for one share."""
     table = walk(9, 2)
@@ -370,12 +373,12 @@ def test_each_size_of_account_is_seen_alike_and_wants_the_same_money(made_by: Ca
             answers.append(policy(_row(table, portfolio)))
     for answer in answers[:-1]:
         assert torch.allclose(answer, answers[-1], atol=1e-5)
-    wanted = answers[-1][0].clamp(min=0.0).double().numpy() * 0.01
+    target_weights = answers[-1][0].clamp(min=0.0).double().numpy() * 0.01
     for size in sizes:
         empty = Portfolio(float(size), float(size), (0,) * 50, tuple(prices.tolist()), equity_per_unit=0.01)
         goals = {leg.symbol: leg.goal for leg in basket_of(answers[-1][0].tolist(), [True] * 50, empty).legs}
         parts = np.array([goals.get(symbol, 0) for symbol in SYMBOLS]) * prices / size
-        assert ((parts <= wanted + 1e-9) & (parts > wanted - prices / size)).all()
+        assert ((parts <= target_weights + 1e-9) & (parts > target_weights - prices / size)).all()
 
 
 def _row(table: DailyTable, portfolio: Portfolio) -> Tensor:

@@ -22,21 +22,23 @@ def test_one_purchase_is_off_by_what_a_share_cannot_be_cut_to() -> None:
     rules = trading_for("regime_switcher")
     rules = replace(rules, basket=replace(rules.basket, fractions="off"))
     desk = desk_before(table, table.dates[260:261], RegimeSwitcher(), rules)
-    price, opened = table.close_ticks[259, 0] / 1e4, table.open_ticks[260, 0] / 1e4
+    price, open_price = table.close_ticks[259, 0] / 1e4, table.open_ticks[260, 0] / 1e4
     usd = 10.5 * price
-    found = at_size(StartingRegime(ALL_SPY), desk, usd)
-    limit = opened * 1.0002 * 1.002 * 1.001  # what a share holds back, cost included
-    held = min(int(usd / (price * 1.001)), int(usd / limit))
-    assert 8 <= held <= 10
-    assert found.off == found.off_most == pytest.approx((10.5 - held) / 10.5, rel=1e-9)
-    assert (found.sessions, found.orders, found.denials, found.fractions) == (1, 1.0, 0, False)
-    assert found.costs == pytest.approx((held * opened * 1.0002 * 0.001 + 0.01) / usd, rel=1e-3)
-    assert found.day_fees == pytest.approx(0.01 / usd, rel=1e-3)  # CAT
-    cut = at_size(
+    figures = at_size(StartingRegime(ALL_SPY), desk, usd)
+    limit = open_price * 1.0002 * 1.002 * 1.001  # what a share holds back, cost included
+    shares = min(int(usd / (price * 1.001)), int(usd / limit))
+    assert 8 <= shares <= 10
+    assert figures.off == figures.off_most == pytest.approx((10.5 - shares) / 10.5, rel=1e-9)
+    assert (figures.sessions, figures.orders, figures.denials, figures.fractions) == (1, 1.0, 0, False)
+    assert figures.costs == pytest.approx((shares * open_price * 1.0002 * 0.001 + 0.01) / usd, rel=1e-3)
+    assert figures.day_fees == pytest.approx(0.01 / usd, rel=1e-3)  # CAT
+    with_fractions = at_size(
         StartingRegime(ALL_SPY), under(desk, replace(rules, basket=replace(rules.basket, fractions="on"))), usd
     )
-    assert cut.fractions
-    assert cut.off == pytest.approx(1.0 - min(price / limit, 1.0), abs=2e-5)  # cash is short by what buys hold back
+    assert with_fractions.fractions
+    assert with_fractions.off == pytest.approx(
+        1.0 - min(price / limit, 1.0), abs=2e-5
+    )  # cash is short by what buys hold back
 
 
 def test_a_large_account_holds_what_is_wanted_and_a_small_one_does_not() -> None:
@@ -53,10 +55,10 @@ def test_a_large_account_holds_what_is_wanted_and_a_small_one_does_not() -> None
 def test_the_size_of_the_desk_is_its_dry_run() -> None:
     table = made_up_stocks()
     desk = desk_before(table, table.dates[402:410], DailyRebalancer(), stocks_rules("shares"))
-    (found,) = at_sizes(trend, desk, (1_000_000,))
-    played = dry_run(trend, desk).sessions
-    end = (played[-1].capital_usd + played[-1].pnl_usd) / 1_000_000
-    assert found.net_return == pytest.approx(end - 1.0, rel=1e-12)
-    assert found.orders == sum(one.trades for one in played) / 8
-    assert found.costs == pytest.approx(sum(one.fees_usd for one in played) / 1e6)
+    (figures,) = at_sizes(trend, desk, (1_000_000,))
+    sessions = dry_run(trend, desk).sessions
+    end = (sessions[-1].capital_usd + sessions[-1].pnl_usd) / 1_000_000
+    assert figures.net_return == pytest.approx(end - 1.0, rel=1e-12)
+    assert figures.orders == sum(one.trades for one in sessions) / 8
+    assert figures.costs == pytest.approx(sum(one.fees_usd for one in sessions) / 1e6)
     assert at_size(flat, desk, 5_000).off == 0.0

@@ -30,7 +30,7 @@ def desk() -> tuple[Desk, tuple[tuple[str, ...], ...]]:
 
 
 @cache
-def played() -> dict[str, Played]:
+def plays() -> dict[str, Played]:
     """What everybody did."""
     before, spans = desk()
     policies, memories = [untrained(3), untrained(1)], dict[str, baselines.Memory]()
@@ -44,7 +44,7 @@ def played() -> dict[str, Played]:
 
 def test_everybody_has_one_account_through_both_folds_but_a_fund_without_a_file() -> None:
     _, spans = desk()
-    results = played()
+    results = plays()
     assert results.pop("SPY").folds == ()
     assert set(results) == set(PLAYERS) - {"SPY"}
     for name, one in results.items():
@@ -57,36 +57,36 @@ def test_everybody_has_one_account_through_both_folds_but_a_fund_without_a_file(
 
 def test_the_policies_trade_a_lot_and_each_its_own_fold() -> None:
     before, _ = desk()
-    folds = played()["policy"].folds
+    folds = plays()["policy"].folds
     assert min(sum(session.trades for session in fold.sessions) for fold in folds) > 5
     first = dry_run(untrained(3), before)  # alone through both
     assert first.sessions[:24] == folds[0].sessions
     assert first.sessions[24:] != folds[1].sessions
-    assert played()["SAC alone"].folds != played()["TD3 alone"].folds
-    assert played()["ensemble without confidence"].folds != folds
+    assert plays()["SAC alone"].folds != plays()["TD3 alone"].folds
+    assert plays()["ensemble without confidence"].folds != folds
 
 
 def test_who_buys_and_holds_buys_once_for_both_folds() -> None:
-    first, second = played()["buy and hold"].folds
+    first, second = plays()["buy and hold"].folds
     assert [session.trades for session in first.sessions] == [3] + [0] * 23
     assert not any(session.trades for session in second.sessions)
 
 
 def test_a_late_policy_is_late_in_the_second_fold_too_and_waits_once() -> None:
     """It trades, one session later, what was wanted: the last wish of the first policy opens the second fold."""
-    first, second = played()["one bar late"].folds
+    first, second = plays()["one bar late"].folds
     assert first.sessions[0].trades == 0
-    assert first.sessions[1].trades == played()["policy"].folds[0].sessions[0].trades
+    assert first.sessions[1].trades == plays()["policy"].folds[0].sessions[0].trades
     assert sum(session.trades for session in second.sessions) > 0
 
 
 def test_random_traders_go_on_too_and_what_they_earn_is_by_fold() -> None:
-    one = played()["random"]
+    one = plays()["random"]
     assert [len(fold) for fold in one.random_pnl_usd] == [1000, 1000]
     assert len(set(one.random_pnl_usd[0])) <= 6  # three symbols can be dealt in six orders
     earned = [round(sum(session.pnl_usd for session in fold.sessions), 2) for fold in one.folds]
     assert tuple(earned) in set(zip(*one.random_pnl_usd, strict=True))
-    turnover = [turned(result.folds) for result in (one, played()["policy"])]
+    turnover = [turned(result.folds) for result in (one, plays()["policy"])]
     assert turnover[0] == pytest.approx(turnover[1], rel=0.25)
 
 

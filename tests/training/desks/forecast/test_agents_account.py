@@ -39,11 +39,11 @@ def test_a_desk_that_holds_everything_for_months_has_no_account_number_at_the_cl
     """Scaled by accounts that trade at random, 4 of 5 stood there: what a holder is, random traders never are."""
     scaling = RowScaling.of(rows_of(accounts(draws=True), 64, seed=1), 0.1)
     holder = accounts(draws=False)
-    seen = []
+    inputs = []
     for _ in range(120):
         holder.step(torch.ones(holder.rows, 1))
-        seen.append(scaling(holder.observe())[:, -ACCOUNT:])
-    rows = torch.stack(seen)  # (sessions, symbols, 4)
+        inputs.append(scaling(holder.observe())[:, -ACCOUNT:])
+    rows = torch.stack(inputs)  # (sessions, symbols, 4)
     assert float(holder.observe()[:, -ACCOUNT:][:, COLUMNS.index("age")].max()) == 5.0  # 100 sessions and more
     assert (rows.abs() >= CLIP).float().mean(dim=(0, 1)).tolist() == [0.0] * ACCOUNT
     assert (rows.abs().amax(dim=(0, 1)) > 0.1).all()  # and none has vanished

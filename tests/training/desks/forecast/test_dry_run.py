@@ -136,8 +136,8 @@ def test_they_earn_the_same_under_a_risk_overlay(forecast: Literal["ewma", "har"
         return play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
 
     agree(dry_run(policy, desk_before(table, dates, ForecastEnsemble(table.symbols), capped)), market(capped))
-    held = [sum(result.held_min for result in market(each)) for each in (capped, trading)]
-    assert 0 < held[0] < 0.8 * held[1]
+    minutes = [sum(result.held_min for result in market(limits)) for limits in (capped, trading)]
+    assert 0 < minutes[0] < 0.8 * minutes[1]
 
 
 def test_they_earn_the_same_where_the_overlay_leaves_less_than_an_order_of_a_fraction() -> None:
@@ -170,9 +170,9 @@ def test_one_account_goes_through_spans_with_a_policy_each_and_earns_what_the_ma
         trading,
     )
     agree(PlayResult(tuple(session for one in results for session in one.sessions)), market)
-    began, ended = results[1].sessions[0], results[0].sessions[-1]
-    assert began.capital_usd == pytest.approx(ended.capital_usd + ended.pnl_usd)
-    assert ended.held_min > 0
+    began, last = results[1].sessions[0], results[0].sessions[-1]
+    assert began.capital_usd == pytest.approx(last.capital_usd + last.pnl_usd)
+    assert last.held_min > 0
     alone = relay([contrary], desk_before(table, spans[1], ForecastEnsemble(table.symbols), trading), spans[1:2])
     assert alone[0].sessions[0].capital_usd == 100_000.0
     with pytest.raises(ValueError, match=f"{spans[2][0]} is not the session after {spans[0][-1]}"):

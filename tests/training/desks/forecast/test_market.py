@@ -37,9 +37,9 @@ def outlook(table: DailyTable, probabilities: Sequence[float] = (0.2, 0.5, 0.3))
 
 def whole(table: DailyTable, first: int, rules: Trading, **more: Any) -> ForecastMarket:
     """One account of all symbols from `first` to the table's end."""
-    given = more.pop("outlook", outlook(table))
+    forecast = more.pop("outlook", outlook(table))
     more = {"most": 0.1, **more}
-    return ForecastMarket(table, given, first, len(table.sessions) - 1, rules, count=1, draws=False, **more)
+    return ForecastMarket(table, forecast, first, len(table.sessions) - 1, rules, count=1, draws=False, **more)
 
 
 def finals(table: DailyTable, **actions: float) -> torch.Tensor:
@@ -114,12 +114,12 @@ def test_a_weight_that_would_change_by_less_than_the_band_stays_but_zero_sells_a
 
 def test_confidence_takes_its_part_of_an_action() -> None:
     table = written(HAND)
-    given = outlook(table)
-    given.confidence[:, 0], given.confidence[:, 1] = 0.4, 0.75
-    desk = whole(table, 2, trading("100000"), outlook=given)
+    forecast = outlook(table)
+    forecast.confidence[:, 0], forecast.confidence[:, 1] = 0.4, 0.75
+    desk = whole(table, 2, trading("100000"), outlook=forecast)
     actions = torch.full((50, 1), 0.5)
     assert desk.final_of(actions)[0, :2].tolist() == pytest.approx([0.4, 0.5])
-    trusting = whole(table, 2, trading("100000"), outlook=given, trusting=True)
+    trusting = whole(table, 2, trading("100000"), outlook=forecast, trusting=True)
     assert trusting.final_of(actions)[0, :2].tolist() == [0.5, 0.5]
 
 
@@ -127,26 +127,26 @@ def test_a_row_shows_features_forecast_and_account() -> None:
     table = written(HAND)
     desk = whole(table, 2, trading("100000"))
     desk.trade(finals(table, AAPL=1.0))
-    seen = desk.observe()
-    assert seen.shape == (50, 10)
+    observation = desk.observe()
+    assert observation.shape == (50, 10)
     day, equity = 2, float(desk.equity_usd)
     row = [day * 100.0, day * 100.0 + 1.0, 0.2, 0.5, 0.3, 0.5]
     account = [10_200 / equity, 0.02, 1 / 20, float(desk.cash_usd) / equity]
-    assert seen[0].tolist() == pytest.approx([*row, *account])
-    assert seen[2].tolist() == pytest.approx([0.0] * 6 + [0.0, 0.0, 0.0, account[3]])  # it may not be traded
+    assert observation[0].tolist() == pytest.approx([*row, *account])
+    assert observation[2].tolist() == pytest.approx([0.0] * 6 + [0.0, 0.0, 0.0, account[3]])  # it may not be traded
 
 
 def test_the_basis_is_the_mean_price_of_the_decisions_and_ages_count_sessions() -> None:
     table = written({"AAPL": [(100.0, 100.0), (100.0, 100.0), (100.0, 110.0), (100.0, 120.0), (100.0, 132.0)]})
     desk = whole(table, 2, trading("100000"))
     desk.trade(finals(table, AAPL=0.5))
-    held = float(desk.shares[0, 0])
+    shares = float(desk.shares[0, 0])
     desk.trade(finals(table, AAPL=1.0))
-    more = float(desk.shares[0, 0]) - held
-    assert (held, more) == (50.0, 41.0)
-    seen = desk.observe()[0]
-    assert float(seen[7]) == pytest.approx(120.0 / ((50 * 100 + 41 * 110) / 91) - 1.0)
-    assert float(seen[8]) == pytest.approx(2 / 20)
+    more = float(desk.shares[0, 0]) - shares
+    assert (shares, more) == (50.0, 41.0)
+    observation = desk.observe()[0]
+    assert float(observation[7]) == pytest.approx(120.0 / ((50 * 100 + 41 * 110) / 91) - 1.0)
+    assert float(observation[8]) == pytest.approx(2 / 20)
 
 
 def test_a_prediction_is_right_beyond_the_cost_of_a_trade() -> None:
@@ -171,18 +171,18 @@ def test_no_action_changes_a_bonus_and_alpha_changes_nothing_else() -> None:
         ForecastMarket(table, outlook(table), 3, 39, rules, alpha=alpha, count=6, portfolio=7, seed=3, episode=9)
         for alpha in (0.0, 1.0, 3.0)
     )
-    paid = []
+    bonuses = []
     for _ in range(30):  # over the ends of episodes, after which other symbols and sessions are drawn
         action, other = (torch.rand(42, 1, generator=generator) * 2 - 1 for _ in range(2))
-        for market, traded in ((without, action), (one, action), (three, other)):
-            market.step(traded)
+        for market, actions in ((without, action), (one, action), (three, other)):
+            market.step(actions)
         assert bool((without.terms.bonus == 0.0).all())
         assert torch.equal(one.terms.bonus * 3.0, three.terms.bonus)
         assert torch.equal(without.terms.gain + without.terms.cost, one.terms.gain + one.terms.cost)
         assert torch.equal(without.observe(), one.observe())
-        paid.append(float(one.terms.bonus.sum()))
+        bonuses.append(float(one.terms.bonus.sum()))
     assert not torch.equal(one.equity_usd, three.equity_usd)
-    assert sum(amount > 0.0 for amount in paid) > 5
+    assert sum(amount > 0.0 for amount in bonuses) > 5
 
 
 def goals_of(ledger: Ledger, day: int, final: list[float], weight_max: float) -> dict[int, int]:
@@ -190,7 +190,7 @@ def goals_of(ledger: Ledger, day: int, final: list[float], weight_max: float) ->
     equity, band = float(ledger.equity(day - 1)), ledger.rules.basket.band
     prices = [float(tick) / 10_000 for tick in ledger.table.close_ticks[day - 1]]
     flags = ledger.table.tradable[day - 1].tolist()
-    present = [held * price / equity for held, price in zip(ledger.held, prices, strict=True)]
+    present = [shares * price / equity for shares, price in zip(ledger.held, prices, strict=True)]
     room = max(1.0 - sum(weight for weight, flag in zip(present, flags, strict=True) if not flag), 0.0)
     weights = [max(a, 0.0) * weight_max if flag else 0.0 for a, flag in zip(final, flags, strict=True)]
     if (total := sum(weights)) > room:
@@ -221,8 +221,8 @@ def test_the_tensor_rule_is_the_rule_of_the_desk_with_purchases_in_proportion(
         final = random.uniform(-1, 1, 50).round(1 if seed % 2 else 7).astype(np.float32)
         desk.trade(torch.from_numpy(final).unsqueeze(0))
         ledger.trade(day, goals_of(ledger, day, final.tolist(), most))
-        equity, left = desk.closing_usd
-        assert float(left) == float(ledger.cash) >= 0.0
+        equity, closing_cash = desk.closing_usd
+        assert float(closing_cash) == float(ledger.cash) >= 0.0
         assert float(equity) == float(ledger.equity(day))
 
 
@@ -231,22 +231,22 @@ def test_portfolios_are_drawn_anew_for_each_episode_and_every_account() -> None:
     rules = trading("100000")
     desk = ForecastMarket(table, outlook(table), 3, 39, rules, count=30, portfolio=5, seed=4, episode=6)
     assert desk.rows == 150
-    seen: set[tuple[int, ...]] = set()
-    ended = 0
+    portfolios: set[tuple[int, ...]] = set()
+    episode_ends = 0
     for _ in range(20):
         places = desk.state_dict()["places"]
         assert bool((places[:, 1:] > places[:, :-1]).all())
-        seen.update(map(tuple, places.tolist()))
+        portfolios.update(map(tuple, places.tolist()))
         step = desk.step(torch.full((150, 1), 0.3))
         assert not bool(step.terminals.any())
         if step.truncated is not None and bool(step.truncated.any()):
             assert step.last is not None
-            ended += int(step.truncated.sum())
+            episode_ends += int(step.truncated.sum())
             over = step.truncated.view(30, 5)
             assert bool((over.all(1) == over.any(1)).all())
             assert bool((desk.cash_usd[over[:, 0]] == 100_000.0).all())
-    assert len(seen) > 60
-    assert ended >= 150 * 3
+    assert len(portfolios) > 60
+    assert episode_ends >= 150 * 3
     # rows of one symbol are seen alike, in whatever account they are
     assert torch.equal(desk.observe()[:, 0], desk.observe()[:, 1] - 1.0)
 
@@ -270,13 +270,13 @@ def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
 
 def test_a_row_without_a_forecast_of_its_own_is_refused() -> None:
     table = walk(12, seed=1)
-    given = outlook(table)
-    given.probabilities[5, 7] = np.nan
+    forecast = outlook(table)
+    forecast.probabilities[5, 7] = np.nan
     with pytest.raises(ValueError, match=f"1 rows have no forecast.*{table.symbols[7]} after {table.dates[5]}"):
-        whole(table, 4, trading("50000"), outlook=given)
-    assert whole(table, 7, trading("50000"), outlook=given).rows == 50
+        whole(table, 4, trading("50000"), outlook=forecast)
+    assert whole(table, 7, trading("50000"), outlook=forecast).rows == 50
     with pytest.raises(ValueError, match="forecasts have the shape"):
-        whole(table, 4, trading("50000"), outlook=replace(given, probabilities=given.probabilities[1:]))
+        whole(table, 4, trading("50000"), outlook=replace(forecast, probabilities=forecast.probabilities[1:]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

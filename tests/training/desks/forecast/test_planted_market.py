@@ -74,7 +74,7 @@ class Line:
         days = [day for day, date in enumerate(self.table.dates) if date.startswith(str(year))]
         return days[1], days[-1]
 
-    def played(self, rule: Rule, year: int) -> tuple[float, float]:
+    def play(self, rule: Rule, year: int) -> tuple[float, float]:
         """The logarithmic growth of one account that trades final actions (n,), and its turnover a session."""
         first, last = self.span(year)
         market = ForecastMarket(self.table, self.outlook, first, last, self.rules, count=1, draws=False)
@@ -109,9 +109,9 @@ STEPS = 60_000
 
 
 def _random_step(market: ForecastMarket, nth: int) -> Tensor:
-    seen = market.observe()
+    observations = market.observe()
     market.step(torch.rand(market.rows, 1, generator=torch.Generator().manual_seed(nth)) * 2.0 - 1.0)
-    return seen
+    return observations
 
 
 @cache
@@ -138,9 +138,9 @@ def optimum(*, omniscient: bool = False) -> float:
 
         def final(rows: Tensor) -> Tensor:
             value = expected[next(days)]
-            held = (rows[:, -5] > 0.0).double()
+            positions = (rows[:, -5] > 0.0).double()
             return weighted(
-                torch.where(value > enter, 1.0, torch.where(value < leave, 0.0, held)).float(),
+                torch.where(value > enter, 1.0, torch.where(value < leave, 0.0, positions)).float(),
                 size_of(rows[:, 3], NONE),
             )
 
@@ -148,8 +148,8 @@ def optimum(*, omniscient: bool = False) -> float:
 
     grid = (-3e-3, -2e-3, -1e-3, 0.0, 5e-4, 1e-3, 2e-3)
     pairs = ((enter, leave) for enter in grid for leave in grid if leave <= enter)
-    enter, leave = max(pairs, key=lambda pair: of.played(rule(pair[0], pair[1], 2012), 2012)[0])
-    return of.played(rule(enter, leave, 2013), 2013)[0]
+    enter, leave = max(pairs, key=lambda pair: of.play(rule(pair[0], pair[1], 2012), 2012)[0])
+    return of.play(rule(enter, leave, 2013), 2013)[0]
 
 
 def test_forecasters_of_both_years_reach_95_percent_of_bayes_accuracy() -> None:
@@ -165,7 +165,7 @@ def test_forecasters_of_both_years_reach_95_percent_of_bayes_accuracy() -> None:
 @pytest.mark.parametrize("name", ["sac", "td3"])
 def test_agents_that_learned_on_forecasts_of_one_year_earn_95_percent_of_the_optimum_in_the_next(name: str) -> None:
     of = line(planted=True)
-    earned = of.played(of.agent(name, SAC if name == "sac" else QUICK), 2013)[0]
+    earned = of.play(of.agent(name, SAC if name == "sac" else QUICK), 2013)[0]
     assert earned >= 0.95 * optimum()
     assert earned >= 0.9 * optimum(omniscient=True)
 
@@ -182,8 +182,8 @@ def test_noise_is_forecast_no_better_than_by_the_commonest_class() -> None:
 def test_on_noise_the_agents_learn_not_to_trade(name: str) -> None:
     of = line(planted=False)
     generator = torch.Generator().manual_seed(1)
-    _, at_random = of.played(lambda rows: torch.rand(len(rows), generator=generator) * 2.0 - 1.0, 2013)
-    growth, turnover = of.played(of.agent(name, QUICK), 2013)
+    _, at_random = of.play(lambda rows: torch.rand(len(rows), generator=generator) * 2.0 - 1.0, 2013)
+    growth, turnover = of.play(of.agent(name, QUICK), 2013)
     assert at_random > 0.2
     assert turnover < 0.1 * at_random
     assert abs(growth) < 0.01

@@ -108,8 +108,8 @@ def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exporte
     passive = decode((folder / MANIFEST_FILE).read_bytes())
     assert passive.note.startswith("The exported policy is the passive one, which holds as much of each stock as ")
     assert {value for row in passive.golden.logits for value in row} == {1.0}
-    given = [one.heads[0] for one in (passive.golden, manifest.golden)]
-    assert given[0]["probabilities"] == pytest.approx(given[1]["probabilities"], abs=1e-6)
+    heads = [one.heads[0] for one in (passive.golden, manifest.golden)]
+    assert heads[0]["probabilities"] == pytest.approx(heads[1]["probabilities"], abs=1e-6)
     assert passive.metrics["test"]["trades"] > 0
 
 
@@ -161,7 +161,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_in_the_same_bytes(
             train_and_export(again, stop, stop)
     other = train_and_export(again, lambda _: None).version
     assert (other / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
-    assert played(tmp_path / "run") == played(settings.run_folder)
+    assert results_of(tmp_path / "run") == results_of(settings.run_folder)
 
 
 class StopAt(StopAfter):
@@ -177,7 +177,7 @@ class StopAt(StopAfter):
             self.set()
 
 
-def played(run: Path | None) -> tuple[object, ...]:
+def results_of(run: Path | None) -> tuple[object, ...]:
     """What all players of a run did."""
     study = study_of(run)
     return study.account, study.baselines, study.random_pnl_usd, study.scenarios
@@ -212,8 +212,8 @@ def test_the_learning_curve_holds_the_means_of_the_metrics_between_looks(setting
             since = point.steps
             assert point.reward == pytest.approx(sum(row["reward"] for row in between) / len(between))
             for name in ("gain", "cost", "bonus", "critic loss", "Q mean", "actor loss"):
-                known = [row[name] for row in between if name in row]
-                assert point.figures[name] == pytest.approx(sum(known) / len(known))
+                values = [row[name] for row in between if name in row]
+                assert point.figures[name] == pytest.approx(sum(values) / len(values))
             assert point.figures["update_to_data"] == between[-1]["update_to_data"]
             assert ("temperature" in point.figures) == (agent == "sac")
 
@@ -224,10 +224,10 @@ def test_a_run_through_ray_ends_in_the_same_bytes(
 ) -> None:
     mark(monkeypatch, str(tmp_path))
     again = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, ray="local")
-    heard: list[object] = []
-    folder = train_and_export(again, heard.append).version
+    messages: list[object] = []
+    folder = train_and_export(again, messages.append).version
     assert folder.joinpath("policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
-    assert {news.name for news in heard if isinstance(news, News)} >= {"forecaster-2020-1", "forecast-2022"}
+    assert {news.name for news in messages if isinstance(news, News)} >= {"forecaster-2020-1", "forecast-2022"}
     assert left(str(tmp_path)) == []
 
 
@@ -294,22 +294,22 @@ def test_agents_can_begin_near_the_passive_policy_and_are_compared_with_that() -
         for place, name in enumerate(MEMBERS)
     ]  # fmt: skip
     actors = [agent.actor for agent in agents]
-    begun = first_agents(plan, request, Ensemble(actors))
-    for actor, first in zip(actors, begun.members, strict=True):
+    start = first_agents(plan, request, Ensemble(actors))
+    for actor, first in zip(actors, start.members, strict=True):
         assert all(torch.equal(actor.state_dict()[name], value) for name, value in first.state_dict().items())
     of_target = agents[1].state_dict()["modules"]["target_actor"]
     assert all(torch.equal(actors[1].state_dict()[name], value) for name, value in of_target.items())
     rows = torch.randn(200, AGENT_WIDTH, generator=torch.Generator().manual_seed(1))
-    drawn = first_agents(plan, replace(request, begins="random"), Ensemble(actors))
+    random_start = first_agents(plan, replace(request, begins="random"), Ensemble(actors))
     with torch.no_grad():
-        assert float(begun(rows)[0].min()) > 0.5
-        assert abs(float(drawn(rows)[0].mean())) < 0.3
+        assert float(start(rows)[0].min()) > 0.5
+        assert abs(float(random_start(rows)[0].mean())) < 0.3
 
 
 def test_the_model_is_replayed_by_the_daemon_and_verifies(settings: Settings, version: Path, tmp_path: Path) -> None:
-    given = {"desk__strategy": SPEC.name, "paths__models_dir": settings.out, "policy__version": version.name}
+    options = {"desk__strategy": SPEC.name, "paths__models_dir": settings.out, "policy__version": version.name}
     tape = write_days(tmp_path / "tape.csv", SYMBOLS, days("2020-06-01", "2022-07-15"))  # warm after 360 sessions
-    desk = Desk(tape, **given, desk__symbols=list(SYMBOLS))
+    desk = Desk(tape, **options, desk__symbols=list(SYMBOLS))
     assert desk.run(tmp_path / "state").failure is None
     assert len(table(tmp_path / "state", "decisions")) > 100
     assert verified(tmp_path / "state").difference == ""

@@ -37,9 +37,9 @@ def test_a_member_that_learnt_from_the_forecast_year_is_seen_before_an_agent_lea
         control = cast("Control", SimpleNamespace(stop=lambda: False))
         return member_task("", plan, fold, number, data, keeper, control, lambda _: None)
 
-    done = {"forecaster-2013-1": member(0, sound), "forecaster-2013-2": member(1, sound)}
-    assert joined(data, [year_task(plan, sound, data, done.__getitem__)]).known.any()
-    done["forecaster-2013-2"] = member(1, leaky)
+    members = {"forecaster-2013-1": member(0, sound), "forecaster-2013-2": member(1, sound)}
+    assert joined(data, [year_task(plan, sound, data, members.__getitem__)]).known.any()
+    members["forecaster-2013-2"] = member(1, leaky)
     leak = end - 1 - plan.forecast.embargo
     with pytest.raises(LeakError, match=f"learnt from sessions up to row {leak}, and"):
-        joined(data, [year_task(plan, sound, data, done.__getitem__)])
+        joined(data, [year_task(plan, sound, data, members.__getitem__)])

@@ -38,8 +38,8 @@ def test_the_same_seed_gives_the_same_weights_and_the_same_replay_in_memory_and_
     for name, weights in cold.network.state_dict().items():
         assert torch.equal(weights, again.network.state_dict()[name])
     places = torch.arange(SMOKE.replay)
-    for mine, theirs in zip(cold.replay.read(places), again.replay.read(places), strict=True):
-        assert torch.equal(mine.nan_to_num(), theirs.nan_to_num())
+    for tensor, other in zip(cold.replay.read(places), again.replay.read(places), strict=True):
+        assert torch.equal(tensor.nan_to_num(), other.nan_to_num())
     assert again.session_returns == cold.session_returns
     assert (tmp_path / REPLAY_FILE).exists()
 
@@ -49,10 +49,10 @@ def test_the_replay_is_full_and_knows_what_followed(cold: Cold) -> None:
     batch = cold.replay.sample(200, torch.Generator().manual_seed(1))
     assert batch.observations.shape == (200, bundled().spec.observation_shape[0])
     assert set(batch.actions.tolist()) == {0, 1, 2}
-    known = ~batch.labels.isnan()
-    assert known.float().mean() > 0.9
-    assert set(batch.labels[:, 0][known[:, 0]].tolist()) == {0.0, 1.0}
-    assert (batch.labels[:, 1][known[:, 1]] >= 0.0).all()
+    mask = ~batch.labels.isnan()
+    assert mask.float().mean() > 0.9
+    assert set(batch.labels[:, 0][mask[:, 0]].tolist()) == {0.0, 1.0}
+    assert (batch.labels[:, 1][mask[:, 1]] >= 0.0).all()
     assert 0.0 < batch.rewards.abs().max() < 100.0
 
 
@@ -76,19 +76,19 @@ def test_online_learning_goes_on_from_it_with_half_of_each_batch(cold: Cold, tmp
     for _ in range(40):
         before = market.observe()[0]
         step = market.step(torch.tensor([1]))
-        ended = bool(step.terminals[0])
+        is_end = bool(step.terminals[0])
         observation = market.observe()[0]
         learner.take(
-            0, before, 1, float(step.rewards[0]), observation, ended=ended, goes_on=not ended, labels=(1.0, 0.001)
+            0, before, 1, float(step.rewards[0]), observation, ended=is_end, goes_on=not is_end, labels=(1.0, 0.001)
         )
         figures = learner.learn() or figures
     assert figures["cold share"] == 0.5
     assert figures["heads loss"] > 0.0
     state = learner.state_dict()
-    opened = cold_replay(network, SMOKE, tmp_path)
-    other = OnlineLearner(Dqn(network_of(bundled().config, SMOKE, 8), c), c, opened, seed=2)
+    replay = cold_replay(network, SMOKE, tmp_path)
+    other = OnlineLearner(Dqn(network_of(bundled().config, SMOKE, 8), c), c, replay, seed=2)
     other.load_state_dict(state)
-    assert opened.size == SMOKE.replay
+    assert replay.size == SMOKE.replay
 
 
 def test_a_file_of_one_usable_session_is_refused() -> None:
@@ -139,7 +139,7 @@ def test_one_policy_learns_from_two_recorded_symbols_and_decides_about_both_on_o
         answers: tuple[torch.Tensor, ...] = cold.network(observations)
         return answers
 
-    played = data.desk.play(player, data.desk.before(dates, RULES), RULES)
-    assert [result.date for result in played.sessions] == list(dates)
+    desk_play = data.desk.play(player, data.desk.before(dates, RULES), RULES)
+    assert [result.date for result in desk_play.sessions] == list(dates)
     assert set(sizes) == {2}  # a row for each symbol
     assert len(sizes) == 2 * 78

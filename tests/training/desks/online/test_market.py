@@ -48,11 +48,11 @@ def shares_held(data: OnlineData, date: str, trading: Trading) -> float:
 def test_every_observation_is_that_of_the_desk_bit_for_bit() -> None:
     data = bundled()
     dates = list(data.days)[3:5]
-    seen: dict[str, list[Tensor]] = {"desk": [], "market": []}
+    by_player: dict[str, list[Tensor]] = {"desk": [], "market": []}
 
     def recording(kind: str) -> Player:
         def player(observations: Tensor) -> Tensor:
-            seen[kind].append(observations.clone())
+            by_player[kind].append(observations.clone())
             return busy()(observations)
 
         return player
@@ -60,11 +60,13 @@ def test_every_observation_is_that_of_the_desk_bit_for_bit() -> None:
     for date in dates:
         data.desk.play(recording("desk"), data.desk.before([date], RULES), RULES)
         play(recording("market"), data, [date], RULES)
-        decided = len(seen["market"])
+        decided = len(by_player["market"])
         assert decided == 382
-        assert torch.equal(torch.cat(seen["market"]), torch.cat(seen["desk"][:decided]))  # it decides on after that
-        assert len({float(row[0, -5]) for row in seen["market"]}) == 2  # flat and held
-        for rows in seen.values():
+        assert torch.equal(
+            torch.cat(by_player["market"]), torch.cat(by_player["desk"][:decided])
+        )  # it decides on after that
+        assert len({float(row[0, -5]) for row in by_player["market"]}) == 2  # flat and held
+        for rows in by_player.values():
             rows.clear()
 
 
@@ -113,9 +115,12 @@ def test_they_do_where_a_small_account_pays_each_session_s_fees_in_cents() -> No
     (date,) = list(data.days)[8:9]
     assert both_play(busy, data, [date], small) > 10
     free = replace(small, paper=replace(small.paper, share_fees_below_usd=Decimal(0)))
-    (paid,), (without,) = play(busy(), data, [date], small), play(busy(), of_bars(bundled().bars, free), [date], free)
-    assert round(100 * (paid.fees_usd - without.fees_usd), 6) >= 3  # TAF, SEC and CAT
-    assert paid.trades == without.trades
+    (with_fees,), (without,) = (
+        play(busy(), data, [date], small),
+        play(busy(), of_bars(bundled().bars, free), [date], free),
+    )
+    assert round(100 * (with_fees.fees_usd - without.fees_usd), 6) >= 3  # TAF, SEC and CAT
+    assert with_fees.trades == without.trades
 
 
 @pytest.mark.parametrize("usd", [300, 4_000, 9_000, 250_000])
@@ -143,12 +148,12 @@ def test_auto_divides_shares_in_the_sessions_in_which_a_desk_would_begin_so() ->
     firsts = [data.on([date])[0].first for date in dates]
     prices = (data.history.close[firsts] + data.history.ask[firsts]) / 20_000
     between = of_size(round(20 * float(np.median(prices))), fractions="auto")
-    played = of_bars(data.bars, between)
+    desk_data = of_bars(data.bars, between)
     dear = [date for date, price in zip(dates, prices.tolist(), strict=True) if between.paper.cash_usd < 20 * price]
     cheap = [date for date in dates if date not in dear]
-    for some in (dear, cheap):
-        assert both_play(lambda: hold_from_open, played, some[:2], between) == 2
-    divided, whole = (shares_held(played, some[0], between) for some in (dear, cheap))
+    for case in (dear, cheap):
+        assert both_play(lambda: hold_from_open, desk_data, case[:2], between) == 2
+    divided, whole = (shares_held(desk_data, case[0], between) for case in (dear, cheap))
     assert divided % 1.0 > 0.0
     assert whole % 1.0 == 0.0
 
@@ -185,9 +190,9 @@ def test_a_row_is_the_desk_of_two_symbols_whose_other_one_holds(only: int, data_
     days = data.on(dates)
     market = data.market(dates, RULES, auto_reset=False)
     market.begin(np.arange(len(days)))
-    mine = torch.tensor([day.symbol == ("SPY", "QQQ")[only] for day in days])
+    mask = torch.tensor([day.symbol == ("SPY", "QQQ")[only] for day in days])
     while market.active.any():
-        market.step(busy()(market.observe()).argmax(dim=1).masked_fill(~mine, HOLD))
+        market.step(busy()(market.observe()).argmax(dim=1).masked_fill(~mask, HOLD))
     profits = market.account.net_usd.reshape(-1, 2)
     assert profits[:, 1 - only].tolist() == [0.0] * 3
     assert [result.pnl_usd for result in on_desk.sessions] == pytest.approx(profits[:, only].tolist(), rel=0, abs=1e-6)
@@ -215,9 +220,9 @@ def test_a_trade_by_hand_to_the_last_digit() -> None:
     ask = -(-int(close * 10_000) * 10_002 // 10_000) / 10_000  # 2 basis points dearer, up to the next tick
     shares = int(95_000 / ((close + ask) / 2))
     rewards = [float(market.step(torch.tensor([action])).rewards[0]) for action in (BUY, HOLD, SELL)]
-    bought, sold = (round(values[0, first[0] + place], 4) for place in (1, 3))
-    paid = round(shares * bought * 0.0001, 6) + round(shares * sold * 0.0001, 6)
-    assert market.account.net_usd[0] == pytest.approx(shares * (sold - bought) - paid, abs=2e-6)
+    buy_price, sell_price = (round(values[0, first[0] + place], 4) for place in (1, 3))
+    commission = round(shares * buy_price * 0.0001, 6) + round(shares * sell_price * 0.0001, 6)
+    assert market.account.net_usd[0] == pytest.approx(shares * (sell_price - buy_price) - commission, abs=2e-6)
     assert np.prod(1.0 + np.array(rewards)) - 1.0 == pytest.approx(market.account.net_usd[0] / 100_000, abs=1e-7)
     assert market.account.closed[0] == 1
     assert day.end - day.first == 390

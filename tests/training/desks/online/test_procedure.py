@@ -27,25 +27,25 @@ PLAN = OnlinePlan()
 CUT = Cut(KIND.walk, 1, stated=False, reference_years=False, unusable=KIND.unusable)
 
 
-def task_of(asked: Settings, data: OnlineTaskData, folder: Path) -> Task[OnlineTaskData, OnlinePlan]:
+def task_of(settings: Settings, data: OnlineTaskData, folder: Path) -> Task[OnlineTaskData, OnlinePlan]:
     """The first trial of a run, with files of its own."""
-    return Task(requests_of(asked)[0], PLAN, data, RULES, TrialFolder(folder, ""), lambda _: {})
+    return Task(requests_of(settings)[0], PLAN, data, RULES, TrialFolder(folder, ""), lambda _: {})
 
 
 @pytest.mark.parametrize(("device", "engine"), [("cuda", "own"), ("cpu", "rllib")])
 def test_another_device_and_another_engine_are_refused(device: str, engine: str, tmp_path: Path) -> None:
-    asked = settings_for("online_dqn", tmp_path / "none.csv", tmp_path, preset="smoke")
+    settings = settings_for("online_dqn", tmp_path / "none.csv", tmp_path, preset="smoke")
     option = "device" if device != "cpu" else "engine"
     with pytest.raises(ValueError, match=f"--{option} is not for online_dqn: "):
-        prepare((replace(asked, device=device, engine=engine), tmp_path, ""))
+        prepare((replace(settings, device=device, engine=engine), tmp_path, ""))
 
 
 def test_several_members_and_a_task_before_the_trials_are_refused(tmp_path: Path) -> None:
-    asked = settings_for("online_dqn", tmp_path / "none.csv", tmp_path)
+    settings = settings_for("online_dqn", tmp_path / "none.csv", tmp_path)
     with pytest.raises(ValueError, match="--members is not for online_dqn: it is one network"):
-        prepare((replace(asked, plan=replace(PLAN, members=5)), tmp_path, ""))
+        prepare((replace(settings, plan=replace(PLAN, members=5)), tmp_path, ""))
     with pytest.raises(ValueError, match="nothing comes before the trials"):
-        OWN.prior("forecast-2020", task_of(asked, OnlineTaskData(bundled()), tmp_path))
+        OWN.prior("forecast-2020", task_of(settings, OnlineTaskData(bundled()), tmp_path))
     assert OWN.stages(PLAN) == {}
     assert OWN.needed(PLAN, OWN.folds([str(day) for day in range(20)], PLAN, CUT)[0]) == ()
 
@@ -65,8 +65,8 @@ def test_weights_give_the_network_that_they_are_of() -> None:
     for preset in COLD_PRESETS.values():
         network = network_of(shipped(), preset, 5)
         again = network_of_weights(shipped(), network.state_dict())
-        seen = torch.randn(3, network.inputs)
-        for one, other in zip(network(seen), again(seen), strict=True):
+        rows = torch.randn(3, network.inputs)
+        for one, other in zip(network(rows), again(rows), strict=True):
             assert torch.equal(one, other)
     assert list(KIND.presets) == list(PRESETS) == ["cold", "passive", "smoke"]
 
@@ -101,14 +101,14 @@ def test_a_trial_can_begin_near_the_passive_policy_and_is_compared_with_that(tmp
     assert (settings.preset, settings.begins) == ("passive", "passive")
     data = OnlineTaskData(bundled())
     fold = OWN.folds(tuple(data.days), PLAN, CUT)[0]
-    seen = torch.from_numpy(data.probes(fold, 100, 1))
-    held = []
+    probes = torch.from_numpy(data.probes(fold, 100, 1))
+    holds = []
     for begins in ("passive", "random"):
         task = task_of(replace(settings, begins=begins), data, tmp_path / begins)
         start = OWN.start(task, fold, torch.nn.Identity(), {}).policy
         under_way = Course(task, fold)
-        begun = under_way._network.state_dict()
-        assert all(torch.equal(begun[name], value) for name, value in start.state_dict().items())
+        weights = under_way._network.state_dict()
+        assert all(torch.equal(weights[name], value) for name, value in start.state_dict().items())
         with torch.no_grad():
-            held.append(int((start(seen)[0].argmax(dim=1) == HOLD).sum()))
-    assert held[0] > 95 > held[1]
+            holds.append(int((start(probes)[0].argmax(dim=1) == HOLD).sum()))
+    assert holds[0] > 95 > holds[1]

@@ -83,9 +83,9 @@ def test_the_players_are_the_baselines_and_the_policy_under_other_costs(study: S
     assert study.account == ()  # every session has an account of its own
     flat_one = study.baselines[0].folds[0].sessions
     assert [(result.pnl_usd, result.trades) for result in flat_one] == [(0.0, 0)] * 3
-    own = sum(result.trades for result in study.trials[0].test.sessions)
+    trades = sum(result.trades for result in study.trials[0].test.sessions)
     random = sum(result.trades for result in study.baselines[2].folds[0].sessions)
-    assert random == pytest.approx(own, rel=0.35)
+    assert random == pytest.approx(trades, rel=0.35)
     fees = [sum(r.fees_usd for r in study.scenarios[name][0].sessions) for name in ("no costs", "costs x 2")]
     assert fees[0] == 0.0
     assert fees[1] > sum(result.fees_usd for result in study.trials[0].test.sessions)
@@ -144,8 +144,8 @@ def test_without_a_proven_lead_a_network_that_holds_nothing_is_exported(
     assert values[:, 0] - values[:, 1] == pytest.approx(np.ones(len(values)))
     assert values[:, 0] - values[:, 2] == pytest.approx(np.ones(len(values)))
     assert passive.metrics["test"]["trades"] == 0
-    given = [one.heads for one in (passive.golden, manifest.golden)]
-    assert [head["direction"] for head in given[0]] == [head["direction"] for head in given[1]]
+    heads = [one.heads for one in (passive.golden, manifest.golden)]
+    assert [head["direction"] for head in heads[0]] == [head["direction"] for head in heads[1]]
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bytes(settings: Settings, version: Path, tmp_path: Path) -> None:

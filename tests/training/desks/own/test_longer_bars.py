@@ -36,40 +36,40 @@ def data(request: pytest.FixtureRequest) -> OwnMinutes:
 
 def test_what_is_held_is_carried_through_the_span_or_left_each_evening(data: OwnMinutes) -> None:
     span = Span(tuple(data.days)[:4], "", RULES)
-    played = data.play(choosing(1, 2), span)
+    play = data.play(choosing(1, 2), span)
     overnight = data.spec.overnight
-    assert [session.trades for session in played.sessions] == ([0, 0, 0, 0] if overnight else [1, 1, 1, 1])
-    capital = [session.capital_usd for session in played.sessions]
+    assert [session.trades for session in play.sessions] == ([0, 0, 0, 0] if overnight else [1, 1, 1, 1])
+    capital = [session.capital_usd for session in play.sessions]
     if overnight:  # each session begins with what the one before left
         money = float(RULES.paper.cash_usd)
-        for session in played.sessions:
+        for session in play.sessions:
             assert session.capital_usd == pytest.approx(money, abs=0.01)
             money += session.pnl_usd
-        returns = np.array([session.pnl_usd for session in played.sessions]) / np.array(capital)
+        returns = np.array([session.pnl_usd for session in play.sessions]) / np.array(capital)
         expected = float(np.prod(1.0 + returns) - 1.0)
     else:
-        expected = sum(session.pnl_usd for session in played.sessions) / float(RULES.paper.cash_usd)
-    assert data.figures(played.sessions).net_return == pytest.approx(expected)
+        expected = sum(session.pnl_usd for session in play.sessions) / float(RULES.paper.cash_usd)
+    assert data.figures(play.sessions).net_return == pytest.approx(expected)
 
 
 def test_the_environment_earns_what_the_dry_run_earns_with_the_same_actions(data: Any) -> None:
     span = Span(tuple(data.days)[:3], "", RULES)
-    env, drawn, taken = data.desk_env(span), np.random.default_rng(3), list[int]()
+    env, generator, actions = data.desk_env(span), np.random.default_rng(3), list[int]()
     earned = 0.0
     for episode in range(1 if data.spec.overnight else 3):
         env.reset(options={"episode": episode})
         over, equity = False, float(RULES.paper.cash_usd)
         while not over:
-            taken.append(int(drawn.integers(2)))
-            _, _, over, _, info = env.step(taken[-1])
+            actions.append(int(generator.integers(2)))
+            _, _, over, _, info = env.step(actions[-1])
             equity = info["equity_usd"]
         earned += equity - float(RULES.paper.cash_usd)
-    again = iter(taken)
+    again = iter(actions)
 
     def player(_: Tensor) -> Tensor:
         return CERTAIN * torch.nn.functional.one_hot(torch.tensor([next(again)]), 2).float()
 
-    played = data.play(player, span)
+    play = data.play(player, span)
     assert next(again, None) is None
-    assert sum(session.pnl_usd for session in played.sessions) == pytest.approx(earned, abs=0.01)
+    assert sum(session.pnl_usd for session in play.sessions) == pytest.approx(earned, abs=0.01)
     assert earned

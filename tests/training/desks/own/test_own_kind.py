@@ -90,33 +90,35 @@ def test_the_environment_earns_what_the_dry_run_earns_with_the_same_actions(
     data = loaded(packages, f"env_{cadence}_{holds}")
     dates = tuple(data.days)[:3] if cadence == "bar" else tuple(data.days)[:20]
     span = Span(dates, "", data.trading)
-    env, drawn = data.desk_env(span), np.random.default_rng(3)
-    taken: list[int] = []
+    env, generator = data.desk_env(span), np.random.default_rng(3)
+    actions: list[int] = []
     earned = []
     for episode in range(len(dates) if cadence == "bar" else 1):
         env.reset(options={"episode": episode})
         over, before = False, float(data.trading.paper.cash_usd)
         equity = before
         while not over:
-            action = taken[-1] if taken and drawn.random() < 0.9 else int(drawn.integers(env.action_space.n))
-            taken.append(action)
+            action = (
+                actions[-1] if actions and generator.random() < 0.9 else int(generator.integers(env.action_space.n))
+            )
+            actions.append(action)
             _, _, over, _, info = env.step(action)
             equity = info["equity_usd"]
         earned.append(equity - before)
-    again = iter(taken)
+    again = iter(actions)
 
     def player(observations: Tensor) -> Tensor:
         return CERTAIN * torch.nn.functional.one_hot(torch.tensor([next(again)]), env.action_space.n).float()
 
-    played = data.play(player, span)
+    play = data.play(player, span)
     assert next(again, None) is None
-    profits = [session.pnl_usd for session in played.sessions]
+    profits = [session.pnl_usd for session in play.sessions]
     assert sum(profits) == pytest.approx(sum(earned), abs=0.01)
     assert any(profits)
     if cadence == "bar":  # each session is alone: what traded held something, and the other way round
-        assert [s.premium_usd > 0.0 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
-        assert [0 < s.held_min <= 390 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
-    assert sum(session.held_min for session in played.sessions) > 0
+        assert [s.premium_usd > 0.0 for s in play.sessions] == [s.trades > 0 for s in play.sessions]
+        assert [0 < s.held_min <= 390 for s in play.sessions] == [s.trades > 0 for s in play.sessions]
+    assert sum(session.held_min for session in play.sessions) > 0
 
 
 @pytest.mark.parametrize(("cadence", "holds"), KINDS)
@@ -141,24 +143,24 @@ def test_environments_go_on_from_a_state_as_if_they_had_not_stopped(packages: Pa
     data = loaded(packages, "env_session_shares")
     span = Span(tuple(data.days)[:40], "", data.trading)
 
-    def made() -> GymEnvironments:
+    def new_environments() -> GymEnvironments:
         environments = data.environment(span, EnvSettings(count=2, seed=5, discount=0.99, device="cpu"))
         assert isinstance(environments, GymEnvironments)
         return environments
 
-    drawn = torch.Generator().manual_seed(1)
-    actions = [torch.randint(4, (2,), generator=drawn) for _ in range(70)]
-    one = made()
+    generator = torch.Generator().manual_seed(1)
+    actions = [torch.randint(4, (2,), generator=generator) for _ in range(70)]
+    one = new_environments()
     for action in actions[:50]:
         one.step(action)
-    other = made()
+    other = new_environments()
     other.load_state_dict(one.state_dict())
     assert torch.equal(one.observe(), other.observe())
     ends = 0
     for action in actions[50:]:
-        mine, theirs = one.step(action), other.step(action)
-        assert torch.equal(mine.rewards, theirs.rewards)
-        ends += int(mine.terminals.sum())
+        step, other_step = one.step(action), other.step(action)
+        assert torch.equal(step.rewards, other_step.rewards)
+        ends += int(step.terminals.sum())
         assert torch.equal(one.observe(), other.observe())
 
 
@@ -177,8 +179,8 @@ def test_an_own_reward_network_and_environment_are_what_ppo_trains_with(tmp_path
     (tmp_path / "hooks.py").write_text(HOOKS)
     tape = write_days(tmp_path / "spy.csv", ("SPY",), days("2024-01-02", "2024-12-31", 40))
     with forgotten_again():
-        given = ("--strategy", str(tmp_path / "mine_hooked.py"), "--bars", str(tape))
-        version = exported(*given, "--models-dir", str(tmp_path / "store"), "--run-dir", str(tmp_path / "run"))
+        arguments = ("--strategy", str(tmp_path / "mine_hooked.py"), "--bars", str(tape))
+        version = exported(*arguments, "--models-dir", str(tmp_path / "store"), "--run-dir", str(tmp_path / "run"))
         import hooks  # type: ignore[import-not-found]
 
         assert hooks.USED["environment"] == 2
@@ -202,9 +204,9 @@ def test_stable_baselines3_trains_on_the_desk_and_its_model_is_imported(packages
     model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=1, seed=1, device="cpu")
     model.learn(32)
     model.save(tmp_path / "model.zip")
-    given = ("--strategy", "env_session_shares", "--bars", str(folder / "tape.csv.gz"))
+    arguments = ("--strategy", "env_session_shares", "--bars", str(folder / "tape.csv.gz"))
     store = ("--models-dir", str(tmp_path / "store"), "--run-dir", str(tmp_path / "run"))
-    version = exported(*given, *store, "--import-sb3", str(tmp_path / "model.zip"))
+    version = exported(*arguments, *store, "--import-sb3", str(tmp_path / "model.zip"))
     manifest = decode((version / MANIFEST_FILE).read_bytes())
     assert (manifest.strategy, manifest.actions) == ("env_session_shares", ("CASH", "SPY", "QQQ", "BOTH"))
     assert "imported" in msgspec.json.encode(manifest.hyperparameters).decode()
@@ -236,9 +238,9 @@ def test_a_training_object_that_is_not_there_or_of_another_strategy_is_refused(t
         with pytest.raises(ValueError, match=r"mine_without cannot be trained yet: name its `TrainingKind` in its"):
             kind(add(str(without)))
         after = "STRATEGY = STRATEGY._replace(training='no_such_training:KIND')\n"
-        lost = write_strategy(tmp_path / "mine_lost.py", "mine_lost", after=after)
+        path = write_strategy(tmp_path / "mine_lost.py", "mine_lost", after=after)
         with pytest.raises(ValueError, match=r"ModuleNotFoundError: No module named 'no_such_training'"):
-            kind(add(str(lost)))
+            kind(add(str(path)))
 
 
 def test_the_look_back_lies_between_spans_in_sessions() -> None:

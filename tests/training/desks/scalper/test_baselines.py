@@ -35,13 +35,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 def test_who_buys_and_holds_earns_the_change_of_the_price_on_the_capital(data: Data) -> None:
     dates = tuple(data.days)[:3]
     days = data.on(dates)
-    played = baselines.buy_and_hold(data, dates, 10_000.0)
-    paid = data.history.open[days[0].first + 20] + 0.01  # the first decision is at the 20th bar's close
+    play = baselines.buy_and_hold(data, dates, 10_000.0)
+    buy_price = data.history.open[days[0].first + 20] + 0.01  # the first decision is at the 20th bar's close
     closes = [data.history.close[day.end - 1] for day in days]
-    expected = [closes[0] / paid - 1, closes[1] / closes[0] - 1, closes[2] / closes[1] - 1]
-    assert [session.pnl_usd for session in played.sessions] == pytest.approx([10_000 * part for part in expected])
-    assert [session.held_min for session in played.sessions] == [370, 390, 390]
-    assert sum(session.trades for session in played.sessions) == 1
+    expected = [closes[0] / buy_price - 1, closes[1] / closes[0] - 1, closes[2] / closes[1] - 1]
+    assert [session.pnl_usd for session in play.sessions] == pytest.approx([10_000 * part for part in expected])
+    assert [session.held_min for session in play.sessions] == [370, 390, 390]
+    assert sum(session.trades for session in play.sessions) == 1
 
 
 def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
@@ -83,15 +83,15 @@ def test_the_same_decisions_earn_more_without_costs_and_less_at_twice_and_three_
 def test_each_trade_has_the_confidence_it_was_entered_with_and_together_they_are_the_profit(data: Data) -> None:
     dates = tuple(data.days)[:2]
     ready = data.desk(MACHINE).before(dates, TRADING)
-    played = data.desk(MACHINE).play(lambda seen: erratic(seen) / 50.0 * 2.0, ready, replace(TRADING, risk=replace(
+    play = data.desk(MACHINE).play(lambda rows: erratic(rows) / 50.0 * 2.0, ready, replace(TRADING, risk=replace(
         TRADING.risk, confidence_min=0.3,
     )))  # fmt: skip
-    assert len(played.entries) == sum(session.trades for session in played.sessions) > 10
+    assert len(play.entries) == sum(session.trades for session in play.sessions) > 10
     for date in dates:
-        earned = sum(entry.pnl_usd for entry in played.entries if entry.date == date)
-        assert earned == pytest.approx(next(s.pnl_usd for s in played.sessions if s.date == date))
+        earned = sum(entry.pnl_usd for entry in play.entries if entry.date == date)
+        assert earned == pytest.approx(next(s.pnl_usd for s in play.sessions if s.date == date))
     # one logit of 2 among six at temperature 0.7: e^(2/0.7) / (e^(2/0.7) + 5) = 17.4118 / 22.4118
-    assert {round(entry.confidence, 4) for entry in played.entries} == {0.7769}
+    assert {round(entry.confidence, 4) for entry in play.entries} == {0.7769}
 
 
 def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_every_session(data: Data) -> None:
@@ -101,13 +101,13 @@ def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_eve
         observations.append(observation.clone())
         return observation[:, -1, :1].repeat(1, 6)
 
-    def seen(mark: float) -> torch.Tensor:
+    def row_of(mark: float) -> torch.Tensor:
         return torch.full((1, 20, 23), mark)
 
     late = Late(player, always_hold)
-    assert torch.equal(late(seen(7.0)), always_hold(seen(7.0)))
-    assert late(seen(8.0))[0, 0] == 7.0
-    assert late(seen(9.0))[0, 0] == 8.0
+    assert torch.equal(late(row_of(7.0)), always_hold(row_of(7.0)))
+    assert late(row_of(8.0))[0, 0] == 7.0
+    assert late(row_of(9.0))[0, 0] == 8.0
     observations.clear()
     desk, dates = data.desk(MACHINE), list(data.days)[:2]
     desk.play_each(lambda: Late(player, always_hold), desk.before(dates, TRADING), TRADING)
@@ -138,23 +138,23 @@ def test_random_totals_are_of_whole_accounts_and_as_many_as_asked_for(data: Data
 def test_a_fold_without_a_trade_has_random_traders_that_do_not_trade(data: Data) -> None:
     dates = tuple(data.days)[:2]
     ready = data.desk(MACHINE).before(dates, TRADING)
-    played = data.desk(MACHINE).play(always_hold, ready, TRADING)
-    trader = baselines.trader_like(played, data, dates, TRADING, 1)
+    play = data.desk(MACHINE).play(always_hold, ready, TRADING)
+    trader = baselines.trader_like(play, data, dates, TRADING, 1)
     assert set(baselines.random_totals(trader, data, dates, TRADING, 100)) == {0.0}
 
 
 def test_desks_are_made_without_reading_the_feed_to_its_end(data: Data) -> None:
     dates = tuple(data.days)[:1]
-    seen: list[str] = []
+    feed_dates: list[str] = []
 
     def feed() -> Iterator[Event]:
         for event in data.source:
             if isinstance(event, SessionScheduled):
-                seen.append(event.session.date)
+                feed_dates.append(event.session.date)
             yield event
 
     (desk,) = desk_of(feed(), MACHINE).before(dates, TRADING)
     assert desk.date == dates[0]
-    assert seen[-1] == tuple(data.days)[1]  # whose beginning ends the session before it
+    assert feed_dates[-1] == tuple(data.days)[1]  # whose beginning ends the session before it
     (straight,) = data.desk(MACHINE).before(dates, TRADING)
     assert desk == straight

@@ -136,8 +136,8 @@ def test_a_limit_finer_than_a_millionth_is_refused() -> None:
 def test_the_strike_at_each_close_is_the_whole_dollar_nearest_to_it(history: History) -> None:
     day = history.usable[0]
     prices = price_day(history, day, TRADING)
-    chosen = np.array(prices.strikes)[prices.nearest]
-    assert np.abs(chosen - history.close[day.first : day.end]).max() <= 0.5 + 1e-9
+    strikes = np.array(prices.strikes)[prices.nearest]
+    assert np.abs(strikes - history.close[day.first : day.end]).max() <= 0.5 + 1e-9
 
 
 HISTORY = read_history(random_walk(32), SPEC, TRADING)

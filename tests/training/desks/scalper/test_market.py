@@ -65,11 +65,11 @@ def test_an_exit_fills_at_the_next_open_s_bid_after_fees() -> None:
 
 def test_trims_round_down_but_sell_at_least_one() -> None:
     market = HandMarket().open()
-    held = []
+    contracts = []
     for action in (BUY_CALL, TRIM_50, TRIM_70, TRIM_50, TRIM_70):
         play(market, action)
-        held.append(int(market.account.contracts[0]))
-    assert held == [9, 5, 2, 1, 0]  # sells 4 of 9, 3 of 5, 1 of 2, and the last one
+        contracts.append(int(market.account.contracts[0]))
+    assert contracts == [9, 5, 2, 1, 0]  # sells 4 of 9, 3 of 5, 1 of 2, and the last one
     # sold 4, 3, 1, 1 at 198: fees 0.23576 -> 0.24, 0.17682 -> 0.18, twice 0.05894 -> 0.06
     assert cash(market) == 1_000_000 - 181_800 - 45 + 9 * 19_800 - 24 - 18 - 6 - 6
     assert int(market.account.closed[0]) == 1
@@ -234,31 +234,31 @@ def test_position_columns_hold_side_return_at_mid_and_age_as_they_were_at_each_r
 
 def test_the_potential_reward_of_a_fill_is_its_change_of_equity_at_the_bid_and_of_drawdown() -> None:
     market = HandMarket().open()
-    paid = play(market, HOLD, BUY_CALL).tolist()
-    lost = 9 * 4 + 0.45  # the spread of 9 contracts and the fee, in USD
-    assert paid[0] == 0.0
-    assert paid[1] == pytest.approx(-10 * lost / 10_000 + 0.99 * (-0.5 * lost / 10_000), rel=1e-5)
+    rewards = play(market, HOLD, BUY_CALL).tolist()
+    loss = 9 * 4 + 0.45  # the spread of 9 contracts and the fee, in USD
+    assert rewards[0] == 0.0
+    assert rewards[1] == pytest.approx(-10 * loss / 10_000 + 0.99 * (-0.5 * loss / 10_000), rel=1e-5)
 
 
 def test_the_reference_reward_pays_realised_profit_and_then_stands() -> None:
     hand = HandMarket()
     hand.quote("open", FIRST + 2, 240, 244)
     market = hand.open("reference")
-    paid = play(market, BUY_CALL, EXIT, HOLD).tolist()
+    rewards = play(market, BUY_CALL, EXIT, HOLD).tolist()
     gain = 9 * (240 - 202) - 0.55  # fee: 0.477 + 2160 x 0.00003 = 0.5418 -> 0.55
-    lost = 9 * 4 + 0.45
-    assert paid[0] == pytest.approx(-10 * 0.45 / 10_000 - 0.5 * lost / 10_000, rel=1e-5)
-    assert paid[1] == pytest.approx(10 * gain / 10_000 + 0.2, rel=1e-5)
-    assert paid[2] == pytest.approx(0.2, rel=1e-5)
+    loss = 9 * 4 + 0.45
+    assert rewards[0] == pytest.approx(-10 * 0.45 / 10_000 - 0.5 * loss / 10_000, rel=1e-5)
+    assert rewards[1] == pytest.approx(10 * gain / 10_000 + 0.2, rel=1e-5)
+    assert rewards[2] == pytest.approx(0.2, rel=1e-5)
 
 
 def test_an_episode_that_ends_above_its_peak_ends_without_drawdown() -> None:
     hand = HandMarket()
     hand.quote("open", FLATTEN + 1, 240, 244)
     market = hand.open("reference")
-    paid = play(market, *[HOLD] * (LAST_ENTRY - FIRST), BUY_CALL, *[HOLD] * (FLATTEN - LAST_ENTRY - 1))
+    rewards = play(market, *[HOLD] * (LAST_ENTRY - FIRST), BUY_CALL, *[HOLD] * (FLATTEN - LAST_ENTRY - 1))
     gain = 9 * (240 - 202) - 0.55  # in USD; one closed trade, won: 0.2
-    assert float(paid[-1]) == pytest.approx(10 * gain / 10_000 + 0.2, rel=1e-5)
+    assert float(rewards[-1]) == pytest.approx(10 * gain / 10_000 + 0.2, rel=1e-5)
 
 
 def test_the_daily_loss_leaves_also_where_the_drawdown_had_halted_before() -> None:
@@ -331,12 +331,12 @@ def test_training_on_it_that_was_stopped_and_continued_gives_the_same_weights_to
     def trainer(seed: int) -> Trainer:
         return Trainer(build("mlp", IDENTITY, seed), _market(seed=seed), small, total_steps=8 * 16 * 4, seed=seed)
 
-    through, stopped, continued = trainer(1), trainer(1), trainer(2)
+    through, first_part, continued = trainer(1), trainer(1), trainer(2)
     for _ in range(4):
         through.update()
     for _ in range(2):
-        stopped.update()
-    torch.save(stopped.state_dict(), tmp_path / "state.pt")
+        first_part.update()
+    torch.save(first_part.state_dict(), tmp_path / "state.pt")
     continued.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for _ in range(2):
         continued.update()
@@ -366,9 +366,9 @@ def test_an_unknown_reward_and_a_history_without_sessions_are_refused(reward_nam
 
 def test_the_sessions_that_are_drawn_are_uniform() -> None:
     market = _market(20_000)
-    drawn = torch.bincount(market._draw(), minlength=len(HISTORY.usable)).double()
+    counts = torch.bincount(market._draw(), minlength=len(HISTORY.usable)).double()
     expected = 20_000 / len(HISTORY.usable)
-    statistic = float(((drawn - expected).square() / expected).sum())  # chi-squared with 4 degrees of freedom
+    statistic = float(((counts - expected).square() / expected).sum())  # chi-squared with 4 degrees of freedom
     assert statistic < 18.5  # its 0.1 % point is 18.47
 
 
@@ -387,14 +387,14 @@ def test_numbers_are_those_that_splitmix64_is_known_for() -> None:
 def test_observations_are_the_history_s_rows_with_the_position_and_a_new_tensor_each_time() -> None:
     market = _market(4)
     market.step(torch.zeros(4, dtype=torch.int64))
-    seen = market.observe()
+    observations = market.observe()
     for place, row in enumerate(market.row.tolist()):
-        assert seen[place, :, :20].tolist() == HISTORY.features[row - 19 : row + 1].astype("float32").tolist()
-        assert seen[place, :, 20:].abs().sum() == 0.0
-    copy_ = seen.clone()
+        assert observations[place, :, :20].tolist() == HISTORY.features[row - 19 : row + 1].astype("float32").tolist()
+        assert observations[place, :, 20:].abs().sum() == 0.0
+    copy_ = observations.clone()
     market.step(torch.ones(4, dtype=torch.int64))
     market.observe()
-    assert torch.equal(seen, copy_)
+    assert torch.equal(observations, copy_)
 
 
 HISTORY = read_history(random_walk(26), SPEC, Trading())

@@ -76,9 +76,9 @@ def test_64_environments_step_and_begin_again_on_a_device_without_waiting_for_it
         market = fake_market(reward_name)
         for _ in range(3):
             step = market.step(torch.zeros(COUNT, dtype=torch.int64, device=DEVICE))
-            seen = market.observe()
+            observations = market.observe()
         market.begin(torch.zeros(COUNT, dtype=torch.int64), market.active)
-        for tensor, shape in ((seen, (COUNT, 20, 23)), (step.rewards, (COUNT,)), (step.terminals, (COUNT,))):
+        for tensor, shape in ((observations, (COUNT, 20, 23)), (step.rewards, (COUNT,)), (step.terminals, (COUNT,))):
             assert isinstance(tensor, FakeTensor)
             assert (tensor.device.type, tuple(tensor.shape)) == ("cuda", shape)
         tensors = [value for value in market.state_dict().values() if isinstance(value, torch.Tensor)]

@@ -65,10 +65,10 @@ def anew() -> PlayResult:
 def test_the_account_halts_at_the_third_loss_of_four_in_a_hundred_and_never_trades_again() -> None:
     """Two trades lose about 8 % of the peak, three about 12 %; the limit is 11 %."""
     first, second = account(rules(0.11), DATES[:4], DATES[4:])
-    played = (*first.sessions, *second.sessions)
-    assert [one.date for one in played] == DATES
-    assert [one.trades for one in played] == [1, 1, 1, 0, 0, 0]
-    assert [one.pnl_usd for one in played[3:]] == [0.0] * 3
+    results = (*first.sessions, *second.sessions)
+    assert [one.date for one in results] == DATES
+    assert [one.trades for one in results] == [1, 1, 1, 0, 0, 0]
+    assert [one.pnl_usd for one in results[3:]] == [0.0] * 3
     assert [(halt.date, halt.reason) for halt in (*first.halts, *second.halts)] == [(DATES[2], "drawdown")]
     assert second.denials["halted"] > 0
 
@@ -91,9 +91,9 @@ def test_two_folds_are_one_long_dry_run_and_a_session_between_them_is_only_watch
         assert one.capital_usd == pytest.approx(equity, abs=1e-6)
         equity += one.pnl_usd
     before, after = account(trading, DATES[:1], DATES[2:4])
-    watched = [one.pnl_usd for one in (*before.sessions, *after.sessions)]
-    assert watched == pytest.approx([anew().sessions[place].pnl_usd for place in (0, 2, 3)])
-    assert after.sessions[0].capital_usd == pytest.approx(10_000.0 + watched[0], abs=1e-6)
+    profits = [one.pnl_usd for one in (*before.sessions, *after.sessions)]
+    assert profits == pytest.approx([anew().sessions[place].pnl_usd for place in (0, 2, 3)])
+    assert after.sessions[0].capital_usd == pytest.approx(10_000.0 + profits[0], abs=1e-6)
 
 
 def test_a_session_that_the_feed_lacks_is_named() -> None:

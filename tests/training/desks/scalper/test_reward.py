@@ -26,8 +26,8 @@ def test_the_reference_pays_an_idle_agent_for_one_old_win_and_the_potential_does
     one_win = standing(skill(sharpe=_of(0.0), win_rate=_of(1.0)), drawdown=_of(0.0))
     idle = _of(0.0)
     assert float(reference(idle, 10_000.0, one_win)) == pytest.approx(0.2)
-    paid = potential(idle, 10_000.0, one_win, one_win, terminal=torch.tensor([False]), discount=1.0)
-    assert float(paid) == 0.0
+    reward = potential(idle, 10_000.0, one_win, one_win, terminal=torch.tensor([False]), discount=1.0)
+    assert float(reward) == 0.0
 
 
 def test_a_potential_step_by_hand() -> None:
@@ -49,8 +49,8 @@ def test_over_an_episode_the_potential_always_pays_the_discounted_change_of_equi
     for index, (change, sharpe, win_rate, drawdown) in enumerate(steps):
         after = standing(skill(_of(sharpe), _of(win_rate)), _of(drawdown))
         terminal = torch.tensor([index == len(steps) - 1])
-        paid = potential(_of(change), 10_000.0, before, after, terminal=terminal, discount=discount)
-        total += discount**index * float(paid)
+        reward = potential(_of(change), 10_000.0, before, after, terminal=terminal, discount=discount)
+        total += discount**index * float(reward)
         expected += discount**index * 10.0 * change / 10_000.0
         before = after
     assert total == pytest.approx(expected, abs=1e-9)

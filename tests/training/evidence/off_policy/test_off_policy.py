@@ -60,8 +60,8 @@ def test_the_doubly_robust_estimate_is_that_of_scope_rl() -> None:
     logged, target, q = made_up()
     episodes = episodes_of(logged, 3)
     values = (q * target).sum(axis=1)[episodes.rows]
-    taken = q[np.arange(len(q)), logged.actions][episodes.rows]
-    parts, figure = corrected(logged, target, episodes, values, taken, 0.9)
+    action_values = q[np.arange(len(q)), logged.actions][episodes.rows]
+    parts, figure = corrected(logged, target, episodes, values, action_values, 0.9)
     estimate = float(figure(parts.sum(axis=0, keepdims=True))[0])
     assert estimate == pytest.approx(-0.3924231684568709)  # SelfNormalizedDR of scope-rl 0.2.1
 
@@ -121,13 +121,15 @@ def test_the_three_estimators_meet_the_known_values_of_a_market() -> None:
     )
     assert (evaluation.sessions, evaluation.decisions, evaluation.episodes) == (400, 24_000, 8_000)
     assert evaluation.cannot_be_said == ""
-    ours, theirs = market.value(market.challenger, horizon), market.value(market.champion, horizon)
+    challenger_value, champion_value = market.value(market.challenger, horizon), market.value(market.champion, horizon)
     assert [estimate.name for estimate in evaluation.estimates] == ["wis", "dr", "fqe"]
     for estimate in evaluation.estimates:
-        assert estimate.challenger.estimate == pytest.approx(ours, abs=0.4)  # of whole sessions: a shock for all
-        assert estimate.champion.estimate == pytest.approx(theirs, abs=0.4)
+        assert estimate.challenger.estimate == pytest.approx(
+            challenger_value, abs=0.4
+        )  # of whole sessions: a shock for all
+        assert estimate.champion.estimate == pytest.approx(champion_value, abs=0.4)
         assert estimate.lead.estimate == pytest.approx(estimate.challenger.estimate - estimate.champion.estimate)
-        assert estimate.lead.estimate == pytest.approx(ours - theirs, abs=0.25)
+        assert estimate.lead.estimate == pytest.approx(challenger_value - champion_value, abs=0.25)
         assert estimate.lead.high - estimate.lead.low < 0.5  # paired: narrower than the values' own
 
 
@@ -171,13 +173,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_claim() -> None:
     """The small one of `bench.training.off_policy_coverage`: at 95 % fewer than 51 of 60 have a chance of 0.5 %."""
     market, horizon = TabularMarket(sessions=60, decisions=30, epsilon=0.7), 2
     lead = market.value(market.challenger, horizon) - market.value(market.champion, horizon)
-    held = dict.fromkeys(("wis", "dr", "fqe"), 0)
+    hits = dict.fromkeys(("wis", "dr", "fqe"), 0)
     for seed in range(60):
         log, states = market.log(np.random.default_rng(seed))
         policies = market.challenger[states], market.champion[states]
         for estimate in evaluate(log, *policies, horizon=horizon, least=ALL, draws=300).estimates:
-            held[estimate.name] += estimate.lead.low <= lead <= estimate.lead.high
-    assert min(held.values()) >= 51, held
+            hits[estimate.name] += estimate.lead.low <= lead <= estimate.lead.high
+    assert min(hits.values()) >= 51, hits
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ ROWS, WIDTHS = 64, (32, 24)
 TOLERANCE = 1e-6
 
 
-def made(seed: int, steps: int = 1) -> Choices:
+def batch_of(seed: int, steps: int = 1) -> Choices:
     """Transitions of which some ended, discounted over up to `steps`; rewards reach both parts of Huber's loss."""
     g = torch.Generator().manual_seed(seed)
     observations, following = torch.randn(2, ROWS, INPUTS, generator=g)
@@ -56,15 +56,15 @@ def layers_of(module: Any) -> list[nn.Linear]:
 
 
 @torch.no_grad()
-def same(ours: QNetwork, sb3: Any) -> None:
+def same(network: QNetwork, sb3: Any) -> None:
     """Give ours their weights."""
-    for parameter, other in zip(parameters(ours), theirs_of(sb3, lambda parameter: parameter), strict=True):
+    for parameter, other in zip(parameters(network), theirs_of(sb3, lambda parameter: parameter), strict=True):
         parameter.copy_(other)
 
 
-def parameters(ours: QNetwork) -> list[nn.Parameter]:
-    weights = [*ours.body.weights, *ours.advantages.weights]
-    return weights + [*ours.body.biases, *ours.advantages.biases]
+def parameters(network: QNetwork) -> list[nn.Parameter]:
+    weights = [*network.body.weights, *network.advantages.weights]
+    return weights + [*network.body.biases, *network.advantages.biases]
 
 
 def theirs_of(sb3: Any, take: Any) -> list[Tensor]:
@@ -72,7 +72,7 @@ def theirs_of(sb3: Any, take: Any) -> list[Tensor]:
     return [take(layer.weight) for layer in layers] + [take(layer.bias) for layer in layers]
 
 
-def theirs() -> Any:
+def sb3_model() -> Any:
     return DQN("MlpPolicy", Still(), policy_kwargs={"net_arch": list(WIDTHS)}, seed=3, device="cpu")
 
 
@@ -82,15 +82,15 @@ class Twins:
     def __init__(self, batches: list[Choices]) -> None:
         make_deterministic()
         c = replace(RECIPES["textbook"], widths=WIDTHS)
-        self.sb3 = theirs()
+        self.sb3 = sb3_model()
         self.sb3.set_logger(configure(None, []))
         self.sb3.replay_buffer = Given(batches)
         with torch.no_grad():  # a target that differs from the network
             for parameter in self.sb3.q_net_target.parameters():
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(8)))
-        self.ours: Dqn = build(INPUTS, c, actions=ACTIONS, seed=1)
-        same(self.ours.network, self.sb3.q_net)
-        same(self.ours.target, self.sb3.q_net_target)
+        self.dqn: Dqn = build(INPUTS, c, actions=ACTIONS, seed=1)
+        same(self.dqn.network, self.sb3.q_net)
+        same(self.dqn.target, self.sb3.q_net_target)
         self.gradients: list[Tensor] = []
         self.sb3.policy.optimizer.register_step_pre_hook(self._before_step)
 
@@ -98,39 +98,39 @@ class Twins:
         self.gradients = theirs_of(self.sb3.q_net, lambda parameter: parameter.grad.clone())
 
 
-def largest(mine: list[Any], others: list[Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(mine, others, strict=True))
+def largest(tensors: list[Any], expected: list[Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(tensors, expected, strict=True))
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_loss_and_gradients_are_those_of_stable_baselines3(seed: int, steps: int) -> None:
-    batch = made(seed, steps)
+    batch = batch_of(seed, steps)
     twins = Twins([batch])
-    figures, _ = twins.ours.update(batch)
+    figures, _ = twins.dqn.update(batch)
     twins.sb3.train(1, ROWS)
     assert float(figures[0]) == pytest.approx(twins.sb3.logger.name_to_value["train/loss"], abs=TOLERANCE)
     assert all(bool(gradient.any()) for gradient in twins.gradients)
-    assert largest([parameter.grad for parameter in parameters(twins.ours.network)], twins.gradients) < TOLERANCE
+    assert largest([parameter.grad for parameter in parameters(twins.dqn.network)], twins.gradients) < TOLERANCE
 
 
 def test_weights_after_twenty_gradient_steps_are_those_of_stable_baselines3() -> None:
-    batches = [made(seed) for seed in range(20)]
+    batches = [batch_of(seed) for seed in range(20)]
     twins = Twins(batches)
-    before = [parameter.detach().clone() for parameter in parameters(twins.ours.network)]
+    before = [parameter.detach().clone() for parameter in parameters(twins.dqn.network)]
     for batch in batches:
-        twins.ours.update(batch)
+        twins.dqn.update(batch)
     twins.sb3.train(20, ROWS)
-    theirs = theirs_of(twins.sb3.q_net, lambda parameter: parameter.detach())
-    assert largest([parameter.detach() for parameter in parameters(twins.ours.network)], theirs) < 2e-6
-    assert largest(before, theirs) > 1e-4  # they moved
+    sb3_weights = theirs_of(twins.sb3.q_net, lambda parameter: parameter.detach())
+    assert largest([parameter.detach() for parameter in parameters(twins.dqn.network)], sb3_weights) < 2e-6
+    assert largest(before, sb3_weights) > 1e-4  # they moved
 
 
 def test_the_textbook_recipe_has_stable_baselines3_s_coefficients() -> None:
     model, c = Twins([]).sb3, RECIPES["textbook"]
-    ours = (c.learning_rate, c.discount, c.batch, c.smoothing, c.learning_starts, c.capacity, c.max_grad_norm)
-    others = (model.learning_rate, model.gamma, model.batch_size, model.tau, model.learning_starts)
-    assert ours == (*others, model.buffer_size, model.max_grad_norm)
+    coefficients = (c.learning_rate, c.discount, c.batch, c.smoothing, c.learning_starts, c.capacity, c.max_grad_norm)
+    sb3_coefficients = (model.learning_rate, model.gamma, model.batch_size, model.tau, model.learning_starts)
+    assert coefficients == (*sb3_coefficients, model.buffer_size, model.max_grad_norm)
     assert (c.gradient_steps, c.per_transitions) == (model.gradient_steps, model.train_freq.frequency)
     assert c.target_every * c.per_transitions == model.target_update_interval
     exploration = (model.exploration_initial_eps, model.exploration_final_eps, model.exploration_fraction)

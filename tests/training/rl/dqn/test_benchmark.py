@@ -16,15 +16,15 @@ from tests.support.paths import REPOSITORY
 
 
 def run(module: str, *arguments: str) -> dict[str, object]:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", f"bench.training.{module}", "--quick", *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    assert result.returncode == 0, result.stderr
+    report: dict[str, object] = json.loads(result.stdout.splitlines()[-1])
     return report
 
 
@@ -66,8 +66,8 @@ def test_a_study_does_only_what_is_missing(tmp_path: Path) -> None:
 def test_a_version_taken_on_noise_is_judged_by_the_ladder_s_own_criteria() -> None:
     (version,) = flips.of_noise(0, flips.QUICK)
     assert version == ["refused", "card_cannot_say", "1 sessions, expected at least 8"]
-    both = [[version], [["replay", "card_passed", ""]]]
-    assert flips.verdict(both, noise=True, size=flips.QUICK)["passed"] == 1
+    outcomes = [[version], [["replay", "card_passed", ""]]]
+    assert flips.verdict(outcomes, noise=True, size=flips.QUICK)["passed"] == 1
 
 
 def test_a_learner_recovered_if_it_came_there_and_holds_it_in_the_mean_of_the_last_sessions() -> None:

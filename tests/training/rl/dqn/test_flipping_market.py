@@ -44,8 +44,8 @@ def test_the_best_rule_earns_the_optimum_within_the_noise_of_its_sessions() -> N
 
 
 def test_actions_mean_what_they_mean_at_the_desk() -> None:
-    held = torch.tensor([0.0, 1.0])
-    positions = [held_after(torch.full((2,), action), held).tolist() for action in (HOLD, BUY, SELL)]
+    before = torch.tensor([0.0, 1.0])
+    positions = [held_after(torch.full((2,), action), before).tolist() for action in (HOLD, BUY, SELL)]
     assert positions == [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
 
 

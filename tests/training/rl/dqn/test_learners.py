@@ -69,9 +69,9 @@ def test_dqn_with_returns_over_three_steps_comes_to_the_best_choices() -> None:
     while not trainer.done:
         trainer.update()
     with torch.no_grad():
-        chosen = trainer.dqn.network.values(torch.eye(STATES)).argmax(dim=1).numpy()
+        choices = trainer.dqn.network.values(torch.eye(STATES)).argmax(dim=1).numpy()
     values = Tabular(1, 1).best_values()
-    assert np.allclose(values[np.arange(STATES), chosen], values.max(axis=1), atol=0.1)
+    assert np.allclose(values[np.arange(STATES), choices], values.max(axis=1), atol=0.1)
 
 
 def test_pqn_learns_the_known_values_of_a_small_mdp() -> None:
@@ -133,10 +133,10 @@ def test_a_double_goal_takes_the_target_s_value_of_the_network_s_choice() -> Non
             for layers, biases in ((dqn.network, [0.0, 5.0, 1.0]), (dqn.target, [7.0, 2.0, 4.0])):
                 layers.advantages.weights[0].zero_()
                 layers.advantages.biases[0].copy_(torch.tensor(biases))
-        given = batch()
-        _, errors = dqn.update(given)
-        values = torch.tensor([0.0, 5.0, 1.0])[given.actions]
-        goal = given.rewards + 0.9 * (2.0 if double else 7.0)
+        transitions = batch()
+        _, errors = dqn.update(transitions)
+        values = torch.tensor([0.0, 5.0, 1.0])[transitions.actions]
+        goal = transitions.rewards + 0.9 * (2.0 if double else 7.0)
         assert torch.allclose(errors, values - goal)
 
 
@@ -173,32 +173,34 @@ def test_the_divergence_from_the_champion_is_that_worked_out_by_hand() -> None:
     assert float(divergence(values, values, 1.0)[0]) == 0.0
 
 
-def trained(c: DqnCoefficients, champion: QNetwork | None, steps: int = 300) -> Dqn:
+def train_dqn(c: DqnCoefficients, champion: QNetwork | None, steps: int = 300) -> Dqn:
     dqn = build(2, c, actions=3, seed=5, champion=champion)
-    given = batch()
+    transitions = batch()
     for _ in range(steps):
-        dqn.update(given)
+        dqn.update(transitions)
     return dqn
 
 
 def test_a_learner_stays_within_its_bound_of_the_champion() -> None:
     champion = QNetwork(2, QUICK.widths, actions=3, seed=5)
-    free = trained(QUICK, None)
-    held = trained(replace(QUICK, champion=100.0, champion_bound=0.01), champion)
+    free = train_dqn(QUICK, None)
+    careful = train_dqn(replace(QUICK, champion=100.0, champion_bound=0.01), champion)
     observations = batch().observations
     with torch.no_grad():
-        theirs = champion.values(observations)
-        far, near = (float(divergence(theirs, value.network.values(observations), 1.0)[0]) for value in (free, held))
+        champion_values = champion.values(observations)
+        far, near = (
+            float(divergence(champion_values, value.network.values(observations), 1.0)[0]) for value in (free, careful)
+        )
     assert near < 0.02 < far
-    assert held.figures[-1] == "divergence"
+    assert careful.figures[-1] == "divergence"
 
 
 def test_the_conservative_term_lowers_what_was_not_tried() -> None:
-    free, careful = trained(QUICK, None), trained(replace(QUICK, conservative=1.0), None)
-    given = batch()
+    free, careful = train_dqn(QUICK, None), train_dqn(replace(QUICK, conservative=1.0), None)
+    transitions = batch()
     with torch.no_grad():
         gaps = [
-            float(conservative_loss(value.network.values(given.observations), given.actions)[0])
+            float(conservative_loss(value.network.values(transitions.observations), transitions.actions)[0])
             for value in (free, careful)
         ]
     assert gaps[1] < 0.5 * gaps[0]

@@ -25,8 +25,8 @@ def random(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def largest(mine: list[Tensor], others: list[Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(mine, others, strict=True) if b.numel())
+def largest(tensors: list[Tensor], expected: list[Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(tensors, expected, strict=True) if b.numel())
 
 
 @pytest.mark.parametrize("widths", [(16,), (24, 16), (8, 16, 12)])
@@ -53,9 +53,9 @@ def test_a_pass_answers_as_the_network_and_finds_autograd_s_gradients(
     way = Pass(network, products)
     with torch.no_grad():
         answers = way.answers(prepared)
-        others = way.values(prepared[:7])  # what is kept for the way back stays
+        later_values = way.values(prepared[:7])  # what is kept for the way back stays
         way.back(by_values, by_heads)
-    assert largest([others], [values[:7].detach()]) < tolerance
+    assert largest([later_values], [values[:7].detach()]) < tolerance
     assert largest(list(answers), [values.detach(), heads.detach()]) < tolerance
     assert (
         largest([parameter.grad for parameter in parameters if parameter.grad is not None], list(expected)) < tolerance
@@ -98,25 +98,25 @@ def test_all_terms_of_the_loss_reach_the_weights_as_by_autograd() -> None:
     )
     champion = build(INPUTS, replace(c, champion=0.0), actions=ACTIONS, seed=8, heads=HEADS).network
     dqn = build(INPUTS, c, actions=ACTIONS, seed=1, heads=HEADS, champion=champion)
-    given = batch()
+    transitions = batch()
     network, parameters = dqn.network, list(dqn.network.parameters())
-    values, heads = network.answers(given.observations)
+    values, heads = network.answers(transitions.observations)
     rows = torch.arange(ROWS)
     with torch.no_grad():  # the target still has the network's weights
-        following = network.values(given.following)
-        goals = given.rewards + 0.9 * following[rows, following.argmax(dim=1)]
-        theirs = champion.values(given.observations)
-    huber = nn.functional.smooth_l1_loss(values[rows, given.actions], goals, reduction="none")
-    assert given.weights is not None
+        following = network.values(transitions.following)
+        goals = transitions.rewards + 0.9 * following[rows, following.argmax(dim=1)]
+        champion_values = champion.values(transitions.observations)
+    huber = nn.functional.smooth_l1_loss(values[rows, transitions.actions], goals, reduction="none")
+    assert transitions.weights is not None
     terms = [
-        (given.weights * huber).mean(),
-        conservative_loss(values, given.actions)[0],
-        divergence(theirs, values, 1.0)[0],
-        head_loss(HEADS, heads, given.labels)[0],
+        (transitions.weights * huber).mean(),
+        conservative_loss(values, transitions.actions)[0],
+        divergence(champion_values, values, 1.0)[0],
+        head_loss(HEADS, heads, transitions.labels)[0],
     ]
     loss = terms[0] + 0.7 * terms[1] + 2.0 * terms[2] + 0.5 * terms[3]
     expected = torch.autograd.grad(loss, parameters)
-    figures, errors = dqn.update(given)
+    figures, errors = dqn.update(transitions)
     assert (
         largest([parameter.grad for parameter in parameters if parameter.grad is not None], list(expected)) < TOLERANCE
     )
@@ -124,7 +124,7 @@ def test_all_terms_of_the_loss_reach_the_weights_as_by_autograd() -> None:
     assert figures.tolist() == pytest.approx(
         [
             float(term.detach())
-            for term in (loss, errors.abs().mean(), values[rows, given.actions].mean(), norm, *terms[1:])
+            for term in (loss, errors.abs().mean(), values[rows, transitions.actions].mean(), norm, *terms[1:])
         ],
         rel=1e-5,
     )

@@ -79,7 +79,7 @@ def numbered(first: int, count: int) -> Choices:
     return Choices(n.unsqueeze(1), n.unsqueeze(1) + 0.5, n.long() % 3, -n, 0.5 * n, n.unsqueeze(1) + 100.0)
 
 
-def filled(priority: float, count: int = 8) -> ChoiceReplay:
+def full_replay(priority: float, count: int = 8) -> ChoiceReplay:
     replay = ChoiceReplay(count, 2, 1, heads=1, priority=priority)
     for first in range(0, count, 2):
         replay.add(numbered(first, 2))
@@ -96,20 +96,20 @@ ERRORS = torch.tensor([0.0, 0.5, -1.0, 2.0, 0.1, 4.0, -0.2, 0.3])
 
 @pytest.mark.parametrize("priority", [0.5, 1.0])
 def test_frequencies_are_those_of_the_formula(priority: float) -> None:
-    replay = filled(priority)
+    replay = full_replay(priority)
     replay.reprioritise(torch.arange(8), ERRORS)
     expected = (ERRORS.abs() + SMALLEST) ** priority  # P(i) = p_i^alpha / sum p^alpha, p = |error| + a little
     assert torch.allclose(frequencies(replay), expected / expected.sum(), atol=1e-4)
 
 
 def test_without_priorities_all_are_as_likely() -> None:
-    replay = filled(0.0)
+    replay = full_replay(0.0)
     replay.reprioritise(torch.arange(8), ERRORS)
     assert torch.allclose(frequencies(replay), torch.full((8,), 0.125), atol=3e-3)
 
 
 def test_weights_undo_the_priorities() -> None:
-    replay = filled(1.0)
+    replay = full_replay(1.0)
     replay.reprioritise(torch.arange(8), ERRORS)
     sample = replay.sample(64, torch.Generator().manual_seed(1), importance=0.5)
     assert sample.places is not None
@@ -128,7 +128,7 @@ def test_a_new_transition_is_as_likely_as_the_likeliest_so_far() -> None:
 
 
 def test_a_drawn_row_keeps_together_what_belongs_together() -> None:
-    sample = filled(0.7).sample(50, torch.Generator().manual_seed(1))
+    sample = full_replay(0.7).sample(50, torch.Generator().manual_seed(1))
     n = sample.observations.squeeze(1)
     assert torch.equal(sample.following.squeeze(1), n + 0.5)
     assert torch.equal(sample.actions, n.long() % 3)
@@ -140,7 +140,7 @@ def test_a_drawn_row_keeps_together_what_belongs_together() -> None:
 
 
 def test_the_oldest_rows_are_replaced_first() -> None:
-    replay = filled(1.0)
+    replay = full_replay(1.0)
     replay.add(numbered(8, 2))
     assert set(replay.sample(500, torch.Generator().manual_seed(1)).observations.flatten().tolist()) == set(
         range(2, 10)
@@ -149,7 +149,7 @@ def test_the_oldest_rows_are_replaced_first() -> None:
 
 @pytest.mark.parametrize("priority", [0.0, 0.6])
 def test_a_replay_goes_on_from_its_state(priority: float) -> None:
-    replay, other = filled(priority), ChoiceReplay(8, 2, 1, heads=1, priority=priority)
+    replay, other = full_replay(priority), ChoiceReplay(8, 2, 1, heads=1, priority=priority)
     replay.reprioritise(torch.arange(8), ERRORS)
     other.load_state_dict(replay.state_dict())
     for buffer in (replay, other):
@@ -165,7 +165,7 @@ def test_a_replay_goes_on_from_its_state(priority: float) -> None:
 
 
 def test_an_error_that_is_not_finite_changes_no_priority() -> None:
-    replay = filled(1.0)
+    replay = full_replay(1.0)
     before = frequencies(replay)
     replay.reprioritise(torch.tensor([0, 1]), torch.tensor([float("nan"), 5.0]))
     assert torch.equal(frequencies(replay), before)

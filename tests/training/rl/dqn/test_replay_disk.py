@@ -22,7 +22,7 @@ def numbered(number: int) -> Choices:
     return Choices(n.unsqueeze(1), n.unsqueeze(1) + 0.5, n.long() % 3, -n, 0.5 * n, n.unsqueeze(1) + 100.0)
 
 
-def drawn(replay: ChoiceReplay, count: int = 400) -> list[float]:
+def draws(replay: ChoiceReplay, count: int = 400) -> list[float]:
     values: list[float] = replay.sample(count, torch.Generator().manual_seed(1)).observations.flatten().tolist()
     return values
 
@@ -32,14 +32,14 @@ def on_disk(folder: Path, priority: float = 0.7, capacity: int = 8, spare: int =
 
 
 @pytest.mark.parametrize("priority", [0.0, 0.7])
-@pytest.mark.parametrize("added", [3, 8, 9, 11, 12, 13, 30])  # with room left, full, in the spare rows, around
-def test_the_same_transitions_count_as_in_memory(tmp_path: Path, priority: float, added: int) -> None:
+@pytest.mark.parametrize("additions", [3, 8, 9, 11, 12, 13, 30])  # with room left, full, in the spare rows, around
+def test_the_same_transitions_count_as_in_memory(tmp_path: Path, priority: float, additions: int) -> None:
     replay = on_disk(tmp_path, priority)
-    for number in range(added):
+    for number in range(additions):
         replay.add(numbered(number))
         replay.state_dict()
-    assert set(drawn(replay)) == {float(number) for number in range(max(0, added - 8), added)}
-    assert replay.size == min(added, 8)
+    assert set(draws(replay)) == {float(number) for number in range(max(0, additions - 8), additions)}
+    assert replay.size == min(additions, 8)
     assert (tmp_path / "replay").stat().st_size == 12 * 6 * 4  # bounded: rows x numbers x bytes
 
 
@@ -53,15 +53,15 @@ def test_what_was_added_after_a_state_does_not_show_in_it(tmp_path: Path, priori
     if priority:
         replay.reprioritise(torch.tensor([5, 6]), torch.tensor([3.0, 0.2]))
         state = replay.state_dict()
-    expected = drawn(replay)
+    expected = draws(replay)
     for number in range(after):
         replay.add(numbered(1000 + number))
     again = on_disk(tmp_path, priority)
     again.load_state_dict(state)
-    assert drawn(again) == expected
+    assert draws(again) == expected
     again.add(numbered(21))
-    assert 21.0 in drawn(again)
-    assert 13.0 not in drawn(again)
+    assert 21.0 in draws(again)
+    assert 13.0 not in draws(again)
 
 
 def test_more_than_the_spare_rows_between_two_states_are_refused(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_killed_process_leaves_the_replay_of_its_last_state(tmp_path: Path) ->
         child.wait()
     replay = on_disk(tmp_path)
     replay.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert set(drawn(replay)) == {float(number) for number in range(8, 16)}
+    assert set(draws(replay)) == {float(number) for number in range(8, 16)}
 
 
 def test_a_file_of_other_settings_is_refused(tmp_path: Path) -> None:
@@ -118,5 +118,5 @@ def test_a_file_that_was_half_made_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "replay.partial").write_bytes(b"x")
     replay = on_disk(tmp_path)
     replay.add(numbered(1))
-    assert drawn(replay, 3) == [1.0, 1.0, 1.0]
+    assert draws(replay, 3) == [1.0, 1.0, 1.0]
     assert np.fromfile(tmp_path / "replay", dtype="<f4")[:6].tolist() == [1.0, 1.5, 1.0, -1.0, 0.5, 101.0]

@@ -67,10 +67,10 @@ def bits(state: Any) -> list[bytes]:
     return [(state if isinstance(state, Tensor) else torch.tensor(float(state or 0))).numpy().tobytes()]
 
 
-@pytest.mark.parametrize("made", [dqn, pqn])
+@pytest.mark.parametrize("maker", [dqn, pqn])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_the_same_seed_gives_the_same_weights_byte_for_byte(made: Callable[..., Any], precision: str) -> None:
-    first, second, other = (made(seed, precision=precision) for seed in (1, 1, 2))
+def test_the_same_seed_gives_the_same_weights_byte_for_byte(maker: Callable[..., Any], precision: str) -> None:
+    first, second, other = (maker(seed, precision=precision) for seed in (1, 1, 2))
     for trainer in (first, second, other):
         while not trainer.done:
             trainer.update()
@@ -78,13 +78,13 @@ def test_the_same_seed_gives_the_same_weights_byte_for_byte(made: Callable[..., 
     assert bits(first.state_dict()) != bits(other.state_dict())
 
 
-@pytest.mark.parametrize("made", [dqn, pqn])
-@pytest.mark.parametrize("stopped", [0, 1, 6])  # before learning, after a little, when old rows are replaced
+@pytest.mark.parametrize("maker", [dqn, pqn])
+@pytest.mark.parametrize("stop_after", [0, 1, 6])  # before learning, after a little, when old rows are replaced
 def test_a_run_continued_from_its_state_ends_in_the_same_bytes(
-    made: Callable[..., Any], stopped: int, tmp_path: Path
+    maker: Callable[..., Any], stop_after: int, tmp_path: Path
 ) -> None:
-    whole, before, after = made(), made(), made(9)
-    for _ in range(stopped):
+    whole, before, after = maker(), maker(), maker(9)
+    for _ in range(stop_after):
         before.update()
     torch.save(before.state_dict(), tmp_path / "state.pt")
     after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -122,44 +122,44 @@ class Broken(WithLabels):
         return result._replace(rewards=result.rewards * float("nan"))
 
 
-@pytest.mark.parametrize("made", [dqn, pqn])
-def test_a_reward_that_is_not_finite_ends_the_run_and_breaks_no_weight(made: Callable[..., Any]) -> None:
-    trainer = made(1, Broken(8, 1))
+@pytest.mark.parametrize("maker", [dqn, pqn])
+def test_a_reward_that_is_not_finite_ends_the_run_and_breaks_no_weight(maker: Callable[..., Any]) -> None:
+    trainer = maker(1, Broken(8, 1))
     network = trainer.dqn.network if isinstance(trainer, DqnTrainer) else trainer.pqn.network
     with pytest.raises(NotFiniteError, match="mean reward or an observation"):
         trainer.update()
     assert all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("made", [dqn, pqn])
-def test_heads_without_labels_are_refused(made: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("maker", [dqn, pqn])
+def test_heads_without_labels_are_refused(maker: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match=r"the environment has labels of \(8, 0\): expected \(8, 1\)"):
-        made(1, Tabular(8, 1)).update()
+        maker(1, Tabular(8, 1)).update()
 
 
-@pytest.mark.parametrize("made", [dqn, pqn])
-def test_another_number_of_environments_is_refused(made: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("maker", [dqn, pqn])
+def test_another_number_of_environments_is_refused(maker: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="4 environments are observed"):
-        made(1, WithLabels(4, 1)).update()
+        maker(1, WithLabels(4, 1)).update()
 
 
-@pytest.mark.parametrize("made", [dqn, pqn])
-def test_a_time_limit_without_the_last_observation_is_refused(made: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("maker", [dqn, pqn])
+def test_a_time_limit_without_the_last_observation_is_refused(maker: Callable[..., Any]) -> None:
     class Forgetful(WithLabels):
         def step(self, actions: Tensor) -> Step:
             return super().step(actions)._replace(last=None)
 
     with pytest.raises(ValueError, match="`truncated` without `last`"):
-        made(1, Forgetful(8, 1)).update()
+        maker(1, Forgetful(8, 1)).update()
 
 
-@pytest.mark.parametrize("made", [dqn, pqn])
-def test_an_environment_without_time_limits_needs_none(made: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("maker", [dqn, pqn])
+def test_an_environment_without_time_limits_needs_none(maker: Callable[..., Any]) -> None:
     class Endless(WithLabels):
         def step(self, actions: Tensor) -> Step:
             return super().step(actions)._replace(truncated=None, last=None)
 
-    trainer = made(1, Endless(8, 1))
+    trainer = maker(1, Endless(8, 1))
     assert trainer.update().steps == 40
 
 
@@ -172,24 +172,26 @@ def learner(
     network = build(STATES, c, actions=ACTIONS, seed=seed, heads=DIRECTION)
     cold = ChoiceReplay(100, 1, STATES, heads=1, priority=c.priority)
     returns, place, generator = Returns(3, c.discount), WithLabels(1, 5), torch.Generator().manual_seed(3)
-    taken: list[dict[str, Any]] = []
+    experiences: list[dict[str, Any]] = []
     for index in range(500):
         before, labels = place.observe(), place.labels()
         actions = torch.randint(ACTIONS, (1,), generator=generator)
         step = place.step(actions)
         assert step.truncated is not None
-        ended, goes_on = step.terminals | step.truncated, ~step.terminals
+        ends, goes_on = step.terminals | step.truncated, ~step.terminals
         if index < 100:
-            choices = returns.add(OneStep(before, actions, step.rewards, before, goes_on.float(), ended, labels))
+            choices = returns.add(OneStep(before, actions, step.rewards, before, goes_on.float(), ends, labels))
             if choices is not None:
                 cold.add(choices)
             continue
         reward = float(step.rewards) + (20.0 if contradicting and index >= 300 else 0.0)
         following = place.observe()[0].numpy()
-        taken.append({"lane": index % 2, "observation": before[0].numpy(), "action": int(actions), "reward": reward})
-        taken[-1] |= {"following": following, "ended": bool(ended), "goes_on": bool(goes_on)}
-        taken[-1] |= {"labels": labels[0].tolist()}
-    return OnlineLearner(network, c, cold, lanes=2, seed=seed), taken
+        experiences.append(
+            {"lane": index % 2, "observation": before[0].numpy(), "action": int(actions), "reward": reward}
+        )
+        experiences[-1] |= {"following": following, "ended": bool(ends), "goes_on": bool(goes_on)}
+        experiences[-1] |= {"labels": labels[0].tolist()}
+    return OnlineLearner(network, c, cold, lanes=2, seed=seed), experiences
 
 
 def learn(agent: OnlineLearner, experiences: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -200,30 +202,30 @@ def learn(agent: OnlineLearner, experiences: list[dict[str, Any]]) -> list[dict[
     return figures
 
 
-@pytest.mark.parametrize("stopped", [0, 5, 137])  # before learning, in the midst of sums, when old rows are replaced
-def test_an_online_learner_goes_on_from_its_state_in_the_same_bytes(stopped: int, tmp_path: Path) -> None:
-    (whole, taken), (before, _), (after, _) = learner(), learner(), learner(4)
-    learn(before, taken[:stopped])
+@pytest.mark.parametrize("stop_after", [0, 5, 137])  # before learning, in the midst of sums, when old rows are replaced
+def test_an_online_learner_goes_on_from_its_state_in_the_same_bytes(stop_after: int, tmp_path: Path) -> None:
+    (whole, experiences), (before, _), (after, _) = learner(), learner(), learner(4)
+    learn(before, experiences[:stop_after])
     torch.save(before.state_dict(), tmp_path / "state.pt")
     after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    learn(whole, taken)
-    learn(after, taken[stopped:])
+    learn(whole, experiences)
+    learn(after, experiences[stop_after:])
     assert bits(after.state_dict()) == bits(whole.state_dict())
 
 
 def test_an_online_learner_takes_the_steps_that_are_due_and_half_from_the_cold_start() -> None:
-    agent, taken = learner()
-    figures = learn(agent, taken)
+    agent, experiences = learner()
+    figures = learn(agent, experiences)
     assert agent.gradient_steps == (400 - 8) // 4
     assert [index + 1 for index, row in enumerate(figures) if row] == list(range(12, 401, 4))
     assert figures[-1]["cold share"] == agent.cold_share == OnlineCoefficients().cold_share == 0.5
 
 
 def test_the_cold_start_is_left_out_once_experience_contradicts_it() -> None:
-    agent, taken = learner(contradicting=True)
-    learn(agent, taken[:200])
+    agent, experiences = learner(contradicting=True)
+    learn(agent, experiences[:200])
     assert agent.cold_share == 0.5
-    learn(agent, taken[200:])
+    learn(agent, experiences[200:])
     assert agent.cold_share == 0.0
 
 
@@ -245,11 +247,11 @@ def agreement() -> tuple[Agreement, Callable[[np.ndarray], list[bool]]]:
     detector = Agreement(network, cold, 1, OnlineCoefficients())
 
     def feed(rewards: np.ndarray) -> list[bool]:
-        broken = []
+        flags = []
         for transition in transitions(rewards.astype(np.float32)):
             detector.look(transition)
-            broken.append(detector.broken)
-        return broken
+            flags.append(detector.broken)
+        return flags
 
     return detector, feed
 
@@ -267,9 +269,9 @@ def test_a_mean_that_moved_contradicts_the_cold_start_until_it_is_back() -> None
     random = np.random.default_rng(3)
     _, feed = agreement()
     assert not any(feed(random.normal(0.1, 1.0, 390)))
-    moved = feed(random.normal(0.9, 1.0, 390))
-    assert 20 < moved.index(True) < 100  # (0.8 - 0.25) a transition: about 45 to the limit of 25
-    assert moved[-1]
+    flags = feed(random.normal(0.9, 1.0, 390))
+    assert 20 < flags.index(True) < 100  # (0.8 - 0.25) a transition: about 45 to the limit of 25
+    assert flags[-1]
     back = feed(random.normal(0.1, 1.0, 3_900))
     assert back.index(False) >= OnlineCoefficients().agreed  # not before so many in a row agree
     assert not back[-1]
@@ -288,35 +290,37 @@ def test_a_state_of_the_former_detector_goes_on() -> None:
 
 
 def test_without_a_cold_start_all_is_fresh() -> None:
-    agent, taken = learner()
+    agent, experiences = learner()
     c = replace(RECIPES["online"], widths=(16,), batch=16, learning_starts=8)
     alone = OnlineLearner(agent.dqn, c, ChoiceReplay(100, 1, STATES, heads=1), lanes=2, seed=1)
-    assert learn(alone, taken[:20])[-1]["cold share"] == 0.0
+    assert learn(alone, experiences[:20])[-1]["cold share"] == 0.0
 
 
 def test_a_reward_that_is_no_number_ends_online_learning_and_breaks_no_weight() -> None:
-    agent, taken = learner()
-    learn(agent, taken[:50])
+    agent, experiences = learner()
+    learn(agent, experiences[:50])
     with pytest.raises(ArithmeticError, match="are not finite"):
-        learn(agent, [experience | {"reward": float("nan")} for experience in taken[50:]])
+        learn(agent, [experience | {"reward": float("nan")} for experience in experiences[50:]])
     assert all(bool(torch.isfinite(parameter).all()) for parameter in agent.dqn.network.parameters())
 
 
 def test_a_network_that_expects_what_never_comes_is_no_change_of_the_world() -> None:
-    agent, taken = learner()
-    wrong = [each | {"reward": each["reward"] + 20.0} for each in taken]
+    agent, experiences = learner()
+    wrong = [experience | {"reward": experience["reward"] + 20.0} for experience in experiences]
     cold, returns = ChoiceReplay(300, 1, STATES, heads=1), Returns(3, RECIPES["online"].discount)
     network = agent.dqn.network
-    for each in wrong[:300]:
-        both = network.prepare(torch.stack([torch.as_tensor(each[name]) for name in ("observation", "following")]))
+    for experience in wrong[:300]:
+        rows = network.prepare(
+            torch.stack([torch.as_tensor(experience[name]) for name in ("observation", "following")])
+        )
         step = OneStep(
-            both[:1],
-            torch.tensor([each["action"]]),
-            torch.tensor([each["reward"]], dtype=torch.float32),
-            both[1:],
-            torch.tensor([float(each["goes_on"])]),
-            torch.tensor([each["ended"]]),
-            torch.tensor([each["labels"]]),
+            rows[:1],
+            torch.tensor([experience["action"]]),
+            torch.tensor([experience["reward"]], dtype=torch.float32),
+            rows[1:],
+            torch.tensor([float(experience["goes_on"])]),
+            torch.tensor([experience["ended"]]),
+            torch.tensor([experience["labels"]]),
         )
         choices = returns.add(step)
         if choices is not None:

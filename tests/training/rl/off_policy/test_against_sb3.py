@@ -46,7 +46,7 @@ class Still(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.zeros(INPUTS, np.float32), 0.0, False, False, {}
 
 
-def made(seed: int) -> Transitions:
+def batch_of(seed: int) -> Transitions:
     """Transitions of which some ended."""
     g = torch.Generator().manual_seed(seed)
     ends = torch.rand(ROWS, generator=g) < 0.2
@@ -67,7 +67,7 @@ class Given:
         return ReplayBufferSamples(t.observations, t.actions, t.following, ends, t.rewards.unsqueeze(1))
 
 
-def theirs(kind: Any, batches: list[Transitions]) -> Any:
+def sb3_model(kind: Any, batches: list[Transitions]) -> Any:
     model = kind("MlpPolicy", Still(), policy_kwargs={"net_arch": list(WIDTHS)}, seed=3, device="cpu")
     model.set_logger(configure(None, []))
     model.replay_buffer = Given(batches)
@@ -79,21 +79,21 @@ def layers_of(module: Any) -> list[nn.Linear]:
 
 
 @torch.no_grad()
-def same_actor(ours: Actor, sb3: list[nn.Linear]) -> None:
+def same_actor(actor: Actor, sb3: list[nn.Linear]) -> None:
     """Give ours their weights; SAC's heads for mean and deviation are one layer of ours."""
     heads = sb3[len(WIDTHS) :]
     for index, layer in enumerate(sb3[: len(WIDTHS)]):
-        ours.weights[index].copy_(layer.weight)
-        ours.biases[index].copy_(layer.bias)
-    ours.weights[-1].copy_(torch.cat([layer.weight for layer in heads]))
-    ours.biases[-1].copy_(torch.cat([layer.bias for layer in heads]))
+        actor.weights[index].copy_(layer.weight)
+        actor.biases[index].copy_(layer.bias)
+    actor.weights[-1].copy_(torch.cat([layer.weight for layer in heads]))
+    actor.biases[-1].copy_(torch.cat([layer.bias for layer in heads]))
 
 
 @torch.no_grad()
-def same_critics(ours: TwinCritics, sb3: Any) -> None:
+def same_critics(critics: TwinCritics, sb3: Any) -> None:
     for index, pair in enumerate(zip(*(layers_of(network) for network in sb3.q_networks), strict=True)):
-        ours.weights[index].copy_(torch.stack([layer.weight.T for layer in pair]))
-        ours.biases[index].copy_(torch.stack([layer.bias for layer in pair]).unsqueeze(1))
+        critics.weights[index].copy_(torch.stack([layer.weight.T for layer in pair]))
+        critics.biases[index].copy_(torch.stack([layer.bias for layer in pair]).unsqueeze(1))
 
 
 def theirs_of_actor(sb3: list[nn.Linear], take: Any) -> list[Tensor]:
@@ -117,14 +117,14 @@ class Twins:
     def __init__(self, name: str, batches: list[Transitions]) -> None:
         make_deterministic()
         c = replace(RECIPES["textbook"].of(name), actor_widths=WIDTHS, critic_widths=WIDTHS)
-        self.sb3 = theirs(SAC if name == "sac" else TD3, batches)
-        self.ours = build(name, INPUTS, c, seed=1)
+        self.sb3 = sb3_model(SAC if name == "sac" else TD3, batches)
+        self.agent = build(name, INPUTS, c, seed=1)
         self.actor_layers = layers_of(self.sb3.actor)
-        same_actor(self.ours.actor, self.actor_layers)
-        for mine, other in ((self.ours.critics, self.sb3.critic), (self.ours.targets, self.sb3.critic_target)):
-            same_critics(mine, other)
-        if isinstance(self.ours, Td3):
-            same_actor(self.ours._target_actor, layers_of(self.sb3.actor_target))
+        same_actor(self.agent.actor, self.actor_layers)
+        for critics, other in ((self.agent.critics, self.sb3.critic), (self.agent.targets, self.sb3.critic_target)):
+            same_critics(critics, other)
+        if isinstance(self.agent, Td3):
+            same_actor(self.agent._target_actor, layers_of(self.sb3.actor_target))
         self.of_critics: list[Tensor] = []
         self.of_actor: list[Tensor] = []
         self.sb3.critic.optimizer.register_step_pre_hook(self._critics_step)
@@ -146,7 +146,7 @@ def weight(parameter: nn.Parameter) -> Tensor:
     return parameter.detach()
 
 
-def drawn(seed: int, count: int) -> list[Tensor]:
+def noise_of(seed: int, count: int) -> list[Tensor]:
     """What their `count` draws of normal noise give after `torch.manual_seed(seed)`."""
     torch.manual_seed(seed)
     noise = [torch.normal(torch.zeros(ROWS, 1), torch.ones(ROWS, 1)) for _ in range(count)]
@@ -154,8 +154,8 @@ def drawn(seed: int, count: int) -> list[Tensor]:
     return noise
 
 
-def largest(mine: list[Tensor], others: list[Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(mine, others, strict=True))
+def largest(tensors: list[Tensor], expected: list[Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(tensors, expected, strict=True))
 
 
 def gradients_of(module: nn.Module) -> list[Tensor]:
@@ -164,11 +164,11 @@ def gradients_of(module: nn.Module) -> list[Tensor]:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_losses_and_gradients_of_sac_are_those_of_stable_baselines3(seed: int) -> None:
-    batch = made(seed)
+    batch = batch_of(seed)
     twins = Twins("sac", [batch])
-    ours, sb3 = twins.ours, twins.sb3
-    assert isinstance(ours, Sac)
-    losses, of_actor = ours.descend(batch, torch.stack(drawn(seed, 2)))
+    agent, sb3 = twins.agent, twins.sb3
+    assert isinstance(agent, Sac)
+    losses, of_actor = agent.descend(batch, torch.stack(noise_of(seed, 2)))
     sb3.train(1, ROWS)
     logged = sb3.logger.name_to_value
     assert float(losses[0]) == pytest.approx(logged["train/critic_loss"], abs=TOLERANCE)
@@ -177,63 +177,71 @@ def test_losses_and_gradients_of_sac_are_those_of_stable_baselines3(seed: int) -
     assert actor_loss == pytest.approx(logged["train/actor_loss"], abs=TOLERANCE)
     assert temperature_loss == pytest.approx(logged["train/ent_coef_loss"], abs=TOLERANCE)
     assert temperature == pytest.approx(logged["train/ent_coef"], abs=TOLERANCE)
-    assert largest(gradients_of(ours.critics), twins.of_critics) < TOLERANCE
-    assert largest(gradients_of(ours.actor), twins.of_actor) < TOLERANCE
+    assert largest(gradients_of(agent.critics), twins.of_critics) < TOLERANCE
+    assert largest(gradients_of(agent.actor), twins.of_actor) < TOLERANCE
     assert all(bool(tensor.any()) for tensor in twins.of_critics + twins.of_actor)
-    assert float((ours._temperature[0].grad - sb3.log_ent_coef.grad).abs()) < TOLERANCE
+    assert float((agent._temperature[0].grad - sb3.log_ent_coef.grad).abs()) < TOLERANCE
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_losses_and_gradients_of_td3_are_those_of_stable_baselines3(seed: int) -> None:
-    batches = [made(seed), made(seed + 10)]  # the actor moves at the second
+    batches = [batch_of(seed), batch_of(seed + 10)]  # the actor moves at the second
     twins = Twins("td3", batches)
-    ours, sb3 = twins.ours, twins.sb3
-    assert isinstance(ours, Td3)
-    noise = drawn(seed, 2)
-    first, none = ours.descend(batches[0], noise[0])
+    agent, sb3 = twins.agent, twins.sb3
+    assert isinstance(agent, Td3)
+    noise = noise_of(seed, 2)
+    first, none = agent.descend(batches[0], noise[0])
     assert none is None
-    losses, of_actor = ours.descend(batches[1], noise[1])
+    losses, of_actor = agent.descend(batches[1], noise[1])
     sb3.train(2, ROWS)
     logged = sb3.logger.name_to_value
     assert float(first[0] + losses[0]) / 2.0 == pytest.approx(logged["train/critic_loss"], abs=TOLERANCE)
     assert of_actor is not None
     assert float(of_actor[0]) == pytest.approx(logged["train/actor_loss"], abs=TOLERANCE)
-    assert largest(gradients_of(ours.critics), twins.of_critics) < TOLERANCE
-    assert largest(gradients_of(ours.actor), twins.of_actor) < TOLERANCE
+    assert largest(gradients_of(agent.critics), twins.of_critics) < TOLERANCE
+    assert largest(gradients_of(agent.actor), twins.of_actor) < TOLERANCE
     assert all(bool(tensor.any()) for tensor in twins.of_critics + twins.of_actor)
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
 def test_weights_and_targets_after_twenty_gradient_steps_are_those_of_stable_baselines3(name: str) -> None:
-    batches = [made(seed) for seed in range(20)]
+    batches = [batch_of(seed) for seed in range(20)]
     twins = Twins(name, batches)
-    ours, sb3 = twins.ours, twins.sb3
-    before = [parameter.detach().clone() for parameter in ours.targets.parameters()]
-    noise = drawn(5, 40 if name == "sac" else 20)
+    agent, sb3 = twins.agent, twins.sb3
+    before = [parameter.detach().clone() for parameter in agent.targets.parameters()]
+    noise = noise_of(5, 40 if name == "sac" else 20)
     for index, batch in enumerate(batches):
-        if isinstance(ours, Sac):
-            ours.descend(batch, torch.stack(noise[2 * index : 2 * index + 2]))
-        elif isinstance(ours, Td3):
-            ours.descend(batch, noise[index])
+        if isinstance(agent, Sac):
+            agent.descend(batch, torch.stack(noise[2 * index : 2 * index + 2]))
+        elif isinstance(agent, Td3):
+            agent.descend(batch, noise[index])
     sb3.train(20, ROWS)
     pairs = [
-        (ours.actor, theirs_of_actor(twins.actor_layers, weight)),
-        (ours.critics, theirs_of_critics(sb3.critic, weight)),
-        (ours.targets, theirs_of_critics(sb3.critic_target, weight)),
+        (agent.actor, theirs_of_actor(twins.actor_layers, weight)),
+        (agent.critics, theirs_of_critics(sb3.critic, weight)),
+        (agent.targets, theirs_of_critics(sb3.critic_target, weight)),
     ]
-    if isinstance(ours, Td3):
-        pairs.append((ours._target_actor, theirs_of_actor(layers_of(sb3.actor_target), weight)))
-    for module, others in pairs:
-        assert largest([weight(parameter) for parameter in module.parameters()], others) < 2e-6
+    if isinstance(agent, Td3):
+        pairs.append((agent._target_actor, theirs_of_actor(layers_of(sb3.actor_target), weight)))
+    for module, expected in pairs:
+        assert largest([weight(parameter) for parameter in module.parameters()], expected) < 2e-6
     assert largest(before, pairs[2][1]) > 1e-4  # they moved
 
 
 def test_the_textbook_recipe_has_stable_baselines3_s_coefficients() -> None:
     for name, kind in (("sac", SAC), ("td3", TD3)):
-        model, c = theirs(kind, []), RECIPES["textbook"].of(name)
-        ours = (c.learning_rate, c.discount, c.batch, c.smoothing, c.learning_starts, c.capacity, c.update_to_data)
-        others = (model.learning_rate, model.gamma, model.batch_size, model.tau, model.learning_starts)
-        assert ours == (*others, model.buffer_size, model.gradient_steps / model.train_freq.frequency)
+        model, c = sb3_model(kind, []), RECIPES["textbook"].of(name)
+        coefficients = (
+            c.learning_rate,
+            c.discount,
+            c.batch,
+            c.smoothing,
+            c.learning_starts,
+            c.capacity,
+            c.update_to_data,
+        )
+        sb3_coefficients = (model.learning_rate, model.gamma, model.batch_size, model.tau, model.learning_starts)
+        assert coefficients == (*sb3_coefficients, model.buffer_size, model.gradient_steps / model.train_freq.frequency)
     assert isinstance(model, TD3)
     assert (c.actor_delay, c.target_noise, c.target_noise_clip) == (
         model.policy_delay,

@@ -14,26 +14,26 @@ from tests.support.paths import REPOSITORY
 
 def printed(module: str, *arguments: str) -> dict[str, Any]:
     """The figures of a smoke run."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", f"bench.training.{module}", "--quick", *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return report
 
 
 def test_the_benchmark_of_matched_work_measures_ours_and_its_peers() -> None:
     names = ("td3", "dqn", "daily_rebalancer")
-    chosen = [argument for name in names for argument in ("--only", name)]
-    figures = printed("bench_matched", *chosen)
+    options = [argument for name in names for argument in ("--only", name)]
+    figures = printed("bench_matched", *options)
     for name in names:
         assert figures[f"{name}_float32_times_sb3"] > 0
         assert figures[f"{name}_sb3_steps_per_core_second"] > 0
-    figures = printed("bench_matched", "--parts", *chosen)
+    figures = printed("bench_matched", "--parts", *options)
     for name in names:
         shares = figures[f"{name}_float32_parts"]
         assert sum(shares.values()) == pytest.approx(1.0, abs=0.02)

@@ -51,24 +51,24 @@ def differ(one: nn.Module, other: nn.Module) -> float:
 @pytest.mark.parametrize("bound", [None, 0.5])
 @pytest.mark.parametrize("before", [0, 3])  # steps of a former release, whose state is that of torch's Adam
 def test_a_descent_is_adam_also_from_the_state_of_torch_s(bound: float | None, before: int) -> None:
-    theirs = network()
-    optimizer = torch.optim.Adam(theirs.parameters(), lr=0.01, fused=True)
+    torch_network = network()
+    optimizer = torch.optim.Adam(torch_network.parameters(), lr=0.01, fused=True)
     for index in range(before):
-        by_torch(theirs, optimizer, index, bound)
-    ours = copy.deepcopy(theirs)
-    descent = Descent(ours.parameters(), 0.5, Guard("cpu"), max_grad_norm=bound)
+        by_torch(torch_network, optimizer, index, bound)
+    own_network = copy.deepcopy(torch_network)
+    descent = Descent(own_network.parameters(), 0.5, Guard("cpu"), max_grad_norm=bound)
     descent.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    start = copy.deepcopy(ours)
+    start = copy.deepcopy(own_network)
     for index in range(before, before + 5):
-        by_torch(theirs, optimizer, index, bound)
-        descend(descent, ours, loss_of(ours, index))
-    assert differ(ours, theirs) < 1e-7
-    assert differ(ours, start) > 1e-3
-    mine, other = descent.state_dict(), optimizer.state_dict()
-    assert mine["param_groups"][0]["lr"] == other["param_groups"][0]["lr"] == 0.01
+        by_torch(torch_network, optimizer, index, bound)
+        descend(descent, own_network, loss_of(own_network, index))
+    assert differ(own_network, torch_network) < 1e-7
+    assert differ(own_network, start) > 1e-3
+    state, other = descent.state_dict(), optimizer.state_dict()
+    assert state["param_groups"][0]["lr"] == other["param_groups"][0]["lr"] == 0.01
     for index, moments in other["state"].items():
         for name, value in moments.items():
-            assert torch.allclose(mine["state"][index][name], value, atol=1e-6), (index, name)
+            assert torch.allclose(state["state"][index][name], value, atol=1e-6), (index, name)
 
 
 def test_after_a_loss_that_is_not_finite_nothing_moves_any_more() -> None:
@@ -93,12 +93,12 @@ def test_a_td3_whose_critics_say_nothing_shrinks_what_it_squashes_only_where_tha
             agent.critics.weights[-1].zero_()
             agent.critics.biases[-1].zero_()
         generator = torch.Generator().manual_seed(2)
-        seen = torch.randn(64, 3, generator=generator)
+        observations = torch.randn(64, 3, generator=generator)
         zeros = torch.zeros(64)
-        batch = Transitions(seen, seen, torch.zeros(64, 1), zeros, zeros)
-        before = agent.actor.mean(seen).detach().square().mean()
+        batch = Transitions(observations, observations, torch.zeros(64, 1), zeros, zeros)
+        before = agent.actor.mean(observations).detach().square().mean()
         for _ in range(20):
             agent.update(batch, generator)
-        sizes[saturation] = float(agent.actor.mean(seen).detach().square().mean() / before)
+        sizes[saturation] = float(agent.actor.mean(observations).detach().square().mean() / before)
     assert sizes[0.0] == 1.0
     assert sizes[0.5] < 0.5

@@ -24,16 +24,16 @@ def random(*shape: int, seed: int = 1, dtype: torch.dtype = WIDE) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=WIDE).to(dtype)
 
 
-def near(found: Tensor | None, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+def near(tensor: Tensor | None, expected: Tensor) -> None:
+    torch.testing.assert_close(tensor, expected, rtol=1e-10, atol=1e-12)
 
 
-def watched(module: nn.Module) -> list[nn.Parameter]:
+def parameters_of(module: nn.Module) -> list[nn.Parameter]:
     """Its parameters; what was in their gradients does not count."""
-    found = list(module.parameters())
-    for parameter in found:
+    parameters = list(module.parameters())
+    for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 9.0)
-    return found
+    return parameters
 
 
 def check(parameters: Sequence[nn.Parameter], expected: Sequence[Tensor]) -> None:
@@ -46,15 +46,15 @@ def check(parameters: Sequence[nn.Parameter], expected: Sequence[Tensor]) -> Non
 @pytest.mark.parametrize("widths", [(16,), (24, 16), (8, 16, 12)])
 def test_a_pass_through_layers_finds_autograd_s_gradients(widths: tuple[int, ...], normalised: bool) -> None:
     actor = Actor(INPUTS, widths, seed=1, actions=ACTIONS, spread=True, normalised=normalised).double()
-    parameters, prepared, by_answers = watched(actor), random(ROWS, INPUTS), random(ROWS, 2 * ACTIONS, seed=2)
+    parameters, prepared, by_answers = parameters_of(actor), random(ROWS, INPUTS), random(ROWS, 2 * ACTIONS, seed=2)
     answers = actor.answer(prepared, WIDE, WIDE)
     expected = torch.autograd.grad((answers * by_answers).sum(), parameters)
     way = LayersPass(actor, WIDE)
     with torch.no_grad():
-        found = way.answers(prepared, keep=True)
+        outputs = way.answers(prepared, keep=True)
         way.answers(prepared[:7])  # what is kept for the way back stays
         way.back(by_answers)
-    near(found, answers.detach())
+    near(outputs, answers.detach())
     check(parameters, expected)
 
 
@@ -62,7 +62,7 @@ def test_a_pass_through_layers_finds_autograd_s_gradients(widths: tuple[int, ...
 @pytest.mark.parametrize("widths", [(16,), (24, 16), (8, 16, 12)])
 def test_a_pass_through_critics_finds_autograd_s_gradients(widths: tuple[int, ...], normalised: bool) -> None:
     critics = TwinCritics(INPUTS, widths, seed=1, actions=ACTIONS, normalised=normalised).double()
-    parameters, prepared = watched(critics), random(ROWS, INPUTS)
+    parameters, prepared = parameters_of(critics), random(ROWS, INPUTS)
     actions, by_values = random(ROWS, ACTIONS, seed=2).requires_grad_(), random(2, ROWS, seed=3)
     values = critics(prepared, actions)
     *expected, by_actions = torch.autograd.grad((values * by_values).sum(), [*parameters, actions])
@@ -83,7 +83,7 @@ def test_a_pass_through_critics_finds_autograd_s_gradients(widths: tuple[int, ..
 def test_the_last_layer_of_critics_learns_by_the_fast_products_too() -> None:
     use_fast_float32()
     critics = TwinCritics(INPUTS, (24, 48), seed=1, actions=ACTIONS)
-    parameters, prepared = watched(critics), random(512, INPUTS, dtype=torch.float32)
+    parameters, prepared = parameters_of(critics), random(512, INPUTS, dtype=torch.float32)
     actions, by_values = random(512, ACTIONS, dtype=torch.float32), random(2, 512, seed=2, dtype=torch.float32)
     expected = torch.autograd.grad((critics(prepared, actions) * by_values).sum(), parameters)
     way = CriticsPass(critics, torch.float32)
@@ -98,7 +98,7 @@ def test_in_bfloat16_passes_answer_and_learn_what_they_do_in_float32_to_its_digi
     gradients: dict[torch.dtype, list[Tensor]] = {}
     for products in (torch.float32, torch.bfloat16):
         critics = TwinCritics(INPUTS, (32, 16), seed=1, actions=ACTIONS)
-        parameters = watched(critics)
+        parameters = parameters_of(critics)
         prepared, actions, by_values = (
             random(*shape, seed=seed, dtype=torch.float32)
             for seed, shape in enumerate([(ROWS, INPUTS), (ROWS, ACTIONS), (2, ROWS)])
@@ -114,7 +114,7 @@ def test_in_bfloat16_passes_answer_and_learn_what_they_do_in_float32_to_its_digi
     for exact, short in zip(*gradients.values(), strict=True):
         assert short.dtype is torch.float32
         assert float((exact - short).abs().max()) < 0.03
-    exact, short = (found[0] for found in gradients.values())
+    exact, short = (tensors[0] for tensors in gradients.values())
     assert not torch.equal(exact, short)  # it did multiply in fewer digits
 
 
@@ -141,11 +141,11 @@ def test_the_way_back_through_the_squashing_is_autograd_s() -> None:
     actions, log_probabilities = sac.squashed(mean, log_std, noise)
     whole = (actions * by_actions).sum() + (by_each.double() * log_probabilities).sum()
     expected = torch.autograd.grad(whole, [mean, log_std])
-    found = sac.back_through_squash(
+    gradients = sac.back_through_squash(
         log_std.detach(), noise, actions.detach(), by_actions=by_actions, by_each=by_each.double()
     )
-    for mine, theirs in zip(found, expected, strict=True):
-        near(mine, theirs)
+    for gradient, reference in zip(gradients, expected, strict=True):
+        near(gradient, reference)
 
 
 def test_the_gradients_of_td3_s_losses_are_autograd_s() -> None:
@@ -154,7 +154,7 @@ def test_the_gradients_of_td3_s_losses_are_autograd_s() -> None:
         near(by_values, torch.autograd.grad(loss, values)[0])
 
 
-def made() -> Transitions:
+def transitions() -> Transitions:
     shapes = ((ROWS, INPUTS), (ROWS, INPUTS), (ROWS, ACTIONS), (ROWS,))
     tensors = [random(*shape, seed=seed, dtype=torch.float32) for seed, shape in enumerate(shapes)]
     return Transitions(tensors[0], tensors[1], tensors[2].tanh(), tensors[3], torch.ones(ROWS))
@@ -162,22 +162,22 @@ def made() -> Transitions:
 
 def test_a_td3_s_actor_descends_its_loss_with_the_saturation_in_it() -> None:
     c = replace(RECIPES["textbook"].td3, actor_delay=1, saturation=0.4, actor_widths=(16, 12), critic_widths=(16,))
-    agent, batch = build("td3", INPUTS, c, seed=1, actions=ACTIONS), made()
+    agent, batch = build("td3", INPUTS, c, seed=1, actions=ACTIONS), transitions()
     before = [parameter.detach().clone() for parameter in agent.actor.parameters()]
     agent.update(batch, torch.Generator().manual_seed(1))
-    found = [parameter.grad.clone() for parameter in agent.actor.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad.clone() for parameter in agent.actor.parameters() if parameter.grad is not None]
     with torch.no_grad():  # the critics that the actor met are those after their step; the actor's are from before it
         for parameter, value in zip(agent.actor.parameters(), before, strict=True):
             parameter.copy_(value)
     means = agent.actor.mean(batch.observations)
     loss = -agent.critics(batch.observations, means.tanh(), twins=1).mean() + 0.4 * means.square().mean()
-    for mine, theirs in zip(found, torch.autograd.grad(loss, list(agent.actor.parameters())), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
+    for gradient, reference in zip(gradients, torch.autograd.grad(loss, list(agent.actor.parameters())), strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-5, atol=1e-7)
 
 
 def test_a_sac_s_logarithm_of_deviations_beyond_its_bounds_has_no_gradient() -> None:
     c = replace(RECIPES["textbook"].sac, actor_widths=(16,), critic_widths=(16,))
-    agent, batch = build("sac", INPUTS, c, seed=1, actions=ACTIONS), made()
+    agent, batch = build("sac", INPUTS, c, seed=1, actions=ACTIONS), transitions()
     with torch.no_grad():
         agent.actor.biases[-1][ACTIONS] = 50.0  # the first logarithm is at its bound everywhere, the others nowhere
     agent.update(batch, torch.Generator().manual_seed(1))

@@ -68,16 +68,16 @@ def test_the_same_seed_gives_the_same_weights_byte_for_byte(name: str, precision
 
 
 @pytest.mark.parametrize("name", ["sac", "td3"])
-@pytest.mark.parametrize("stopped", [0, 1, 6])  # before learning, after a little, when old rows are replaced
-def test_a_run_continued_from_its_state_ends_in_the_same_bytes(name: str, stopped: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop_after", [0, 1, 6])  # before learning, after a little, when old rows are replaced
+def test_a_run_continued_from_its_state_ends_in_the_same_bytes(name: str, stop_after: int, tmp_path: Path) -> None:
     whole, before, after = trainer(name), trainer(name), trainer(name, seed=9)
     train_agent(whole)
-    for _ in range(stopped):
+    for _ in range(stop_after):
         before.update()
     torch.save(before.state_dict(), tmp_path / "state.pt")
     train_agent(before)  # which changes nothing of what was saved
     after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert after.updates == stopped
+    assert after.updates == stop_after
     train_agent(after)
     assert bits(after) == bits(whole) == bits(before)
 
@@ -96,20 +96,20 @@ def test_updates_are_due_by_the_stated_ratio() -> None:
 def test_the_first_actions_are_uniform() -> None:
     class Watching(PlantedSizing):
         def step(self, actions: Tensor) -> Step:
-            seen.append(actions.clone())
+            batches.append(actions.clone())
             return super().step(actions)
 
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
     learner = trainer("td3", replace(SMALL, exploration=0.0), Watching(MDP, 8, 1))
     learner.update()
-    assert len({tuple(actions.flatten().tolist()) for actions in seen}) == 5
-    assert float(torch.cat(seen[:3]).abs().max()) > 0.8
+    assert len({tuple(actions.flatten().tolist()) for actions in batches}) == 5
+    assert float(torch.cat(batches[:3]).abs().max()) > 0.8
     actor = trainer("td3", replace(SMALL, exploration=0.0)).agent.actor
     place = PlantedSizing(MDP, 8, 1)
-    for actions in seen[:3]:  # 24 transitions, then the actor, which has not moved yet, without noise
+    for actions in batches[:3]:  # 24 transitions, then the actor, which has not moved yet, without noise
         assert not torch.equal(actions, actor(place.observe()).detach())
         place.step(actions)
-    assert torch.equal(seen[3], actor(place.observe()).detach())
+    assert torch.equal(batches[3], actor(place.observe()).detach())
 
 
 class Scripted:
@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_no_weight_changes(name: str)
     with pytest.raises(NotFiniteError, match="critic loss of minibatch 0 in update 0 is inf"):
         learner.update()
     after = list(learner.agent.critics.parameters())
-    assert all(torch.equal(mine, other) for mine, other in zip(weights, after, strict=True))
+    assert all(torch.equal(weight, other) for weight, other in zip(weights, after, strict=True))
 
 
 def test_a_pause_that_raises_leaves_a_state_to_go_on_from() -> None:
@@ -187,15 +187,15 @@ def test_a_pause_that_raises_leaves_a_state_to_go_on_from() -> None:
         pass
 
     def pause() -> None:
-        if len(seen) == 3:
+        if len(updates) == 3:
             raise StopNow
 
-    seen: list[int] = []
+    updates: list[int] = []
     whole, learner, after = trainer(), trainer(), trainer()
     train_agent(whole)
     with pytest.raises(StopNow):
-        train_agent(learner, on_update=lambda progress: seen.append(progress.updates), pause=pause)
-    assert seen == [1, 2, 3]
+        train_agent(learner, on_update=lambda progress: updates.append(progress.updates), pause=pause)
+    assert updates == [1, 2, 3]
     after.load_state_dict(learner.state_dict())
     train_agent(after)
     assert bits(after) == bits(whole)
@@ -255,8 +255,8 @@ def test_processes_that_share_environments_and_batches_keep_equal_weights(tmp_pa
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(work, range(2))
     assert first.gradient_steps == second.gradient_steps > 0
-    for mine, other in ((first.agent.actor, second.agent.actor), (first.agent.critics, second.agent.critics)):
-        assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), other.parameters(), strict=True))
+    for module, other in ((first.agent.actor, second.agent.actor), (first.agent.critics, second.agent.critics)):
+        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
     assert first.state_dict()["replay"]["rows"].tolist() != second.state_dict()["replay"]["rows"].tolist()
 
 

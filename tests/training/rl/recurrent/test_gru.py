@@ -43,9 +43,11 @@ def test_outputs_and_gradients_are_those_of_torch_s_cell_with_the_state_zeroed_w
         return torch.stack(outputs)
 
     weight = normals(steps, batch, hidden, seed=1)
-    ours = gradients_of(lambda: layer.sequence(rows, state, starts), [rows, state, *layer.layers.parameters()], weight)
+    results = gradients_of(
+        lambda: layer.sequence(rows, state, starts), [rows, state, *layer.layers.parameters()], weight
+    )
     expected = gradients_of(by_cell, [rows, state, *cell.parameters()], weight)
-    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    assert_close([results[0], *results[1]], [expected[0], *expected[1]])
 
 
 def test_under_autocast_results_and_gradients_keep_the_type_and_the_bits() -> None:
@@ -60,8 +62,8 @@ def test_under_autocast_results_and_gradients_keep_the_type_and_the_bits() -> No
             stepped = layer.step(rows[0].bfloat16(), state)
     gradients = torch.autograd.grad((output * weight).sum(), inputs)
     assert output.dtype == stepped.dtype == torch.float32
-    for ours, other in zip([output.detach(), *gradients], [expected[0], *expected[1]], strict=True):
-        assert torch.equal(ours, other)
+    for tensor, other in zip([output.detach(), *gradients], [expected[0], *expected[1]], strict=True):
+        assert torch.equal(tensor, other)
     assert_close([stepped], [expected[0][0]], tolerance=1e-6)
 
 
@@ -119,9 +121,9 @@ def test_the_loop_of_a_gpu_is_the_sequence_and_has_its_gradients(monkeypatch: py
             nn.init.normal_(bias, generator=torch.Generator().manual_seed(1))
     rows, state = normals(5, 2, 3).requires_grad_(), normals(2, 4, seed=1).requires_grad_()
     parameters, weight = list(layer.layers.parameters()), normals(5, 2, 4, seed=2)
-    ours = gradients_of(lambda: looped(rows, state, BEGINS, *parameters), [rows, state, *parameters], weight)
+    results = gradients_of(lambda: looped(rows, state, BEGINS, *parameters), [rows, state, *parameters], weight)
     expected = gradients_of(lambda: layer.sequence(rows, state, BEGINS), [rows, state, *parameters], weight)
-    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    assert_close([results[0], *results[1]], [expected[0], *expected[1]])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -130,14 +132,14 @@ def test_on_a_device_the_sequence_and_its_gradients_are_the_cpu_s() -> None:
     starts = torch.rand(32, 64, generator=torch.Generator().manual_seed(3)) < 0.05
     rows, state, weight = normals(32, 64, 128), normals(64, 128, seed=1).tanh(), normals(32, 64, 128, seed=2)
 
-    def found(layer: Gru, device: str) -> list[Tensor]:
-        seen, before = (each.to(device).requires_grad_() for each in (rows, state))
-        inputs, fresh = [seen, before, *layer.layers.parameters()], starts.to(device)
-        output, gradients = gradients_of(lambda: layer.sequence(seen, before, fresh), inputs, weight.to(device))
-        return [each.cpu() for each in (output, *gradients)]
+    def results_on(layer: Gru, device: str) -> list[Tensor]:
+        device_rows, before = (tensor.to(device).requires_grad_() for tensor in (rows, state))
+        inputs, fresh = [device_rows, before, *layer.layers.parameters()], starts.to(device)
+        output, gradients = gradients_of(lambda: layer.sequence(device_rows, before, fresh), inputs, weight.to(device))
+        return [tensor.cpu() for tensor in (output, *gradients)]
 
-    for ours, other in zip(found(there, "cuda"), found(here, "cpu"), strict=True):
-        assert float((ours - other).norm() / other.norm()) < 1e-5
+    for tensor, other in zip(results_on(there, "cuda"), results_on(here, "cpu"), strict=True):
+        assert float((tensor - other).norm() / other.norm()) < 1e-5
 
 
 def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
@@ -145,9 +147,9 @@ def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
     rows, state = normals(5, 2, 3).requires_grad_(), normals(2, 4, seed=1).requires_grad_()
     starts = BEGINS
     inputs, weight = [rows, state, *layer.parameters()], normals(5, 2, 4, seed=2)
-    ours = gradients_of(lambda: layer.sequence(rows, state, starts), inputs, weight)
+    results = gradients_of(lambda: layer.sequence(rows, state, starts), inputs, weight)
     expected = gradients_of(lambda: one_by_one(layer, rows, state, starts), inputs, weight)
-    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    assert_close([results[0], *results[1]], [expected[0], *expected[1]])
 
 
 def test_with_and_without_gradients_steps_are_the_sequence_within_a_millionth() -> None:

@@ -28,20 +28,20 @@ def test_outputs_and_all_gradients_are_those_of_torch(
     steps: int, batch: int, inputs: int, hidden: int, layers: int, chunk: int, every: bool
 ) -> None:
     torch.manual_seed(steps + 10 * batch)
-    theirs = nn.LSTM(inputs, hidden, layers, batch_first=True)
+    torch_lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
     rows = normals(batch, steps, inputs).requires_grad_()
     weight = normals(steps, batch, hidden, seed=1) if every else normals(batch, hidden, seed=1)
-    tensors, parameters = [rows, *theirs.parameters()], list(theirs.parameters())
+    tensors, parameters = [rows, *torch_lstm.parameters()], list(torch_lstm.parameters())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lstm_kernel, "CHUNK", chunk)
-        ours = gradients_of(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), tensors, weight)
+        results = gradients_of(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), tensors, weight)
 
     def outputs() -> Tensor:
-        output: Tensor = theirs(rows)[0]
+        output: Tensor = torch_lstm(rows)[0]
         return output.transpose(0, 1) if every else output[:, -1]
 
     expected = gradients_of(outputs, tensors, weight)
-    assert_close([ours[0], *ours[1]], [expected[0], *expected[1]])
+    assert_close([results[0], *results[1]], [expected[0], *expected[1]])
 
 
 @pytest.mark.parametrize("every", [False, True])
@@ -64,25 +64,25 @@ def test_the_scalpers_size_agrees_with_float64_over_several_chunks() -> None:
     exact = nn.LSTM(23, 64, 2, batch_first=True, dtype=torch.float64)
     exact.load_state_dict(module.state_dict())
     rows, weight = normals(700, 20, 23), normals(700, 64, seed=1) / 700
-    ours = gradients_of(
+    results = gradients_of(
         lambda: recurrence(rows.transpose(0, 1), list(module.parameters())), list(module.parameters()), weight
     )
     expected = gradients_of(lambda: exact(rows.double())[0][:, -1], list(exact.parameters()), weight.double())
-    assert_close([ours[0].double(), *(gradient.double() for gradient in ours[1])], [expected[0], *expected[1]])
+    assert_close([results[0].double(), *(gradient.double() for gradient in results[1])], [expected[0], *expected[1]])
 
 
 def test_extreme_inputs_saturate_and_stay_finite() -> None:
     torch.manual_seed(0)
     module = nn.LSTM(2, 3, 2, batch_first=True)
     rows = torch.tensor([[[1e4, -1e4], [-1e9, 1e9], [3e30, 3e30]]])
-    ours = gradients_of(
+    results = gradients_of(
         lambda: recurrence(rows.transpose(0, 1), list(module.parameters())),
         list(module.parameters()),
         torch.ones(1, 3),
     )
     expected = gradients_of(lambda: module(rows)[0][:, -1], list(module.parameters()), torch.ones(1, 3))
-    assert_close([ours[0]], [expected[0]])
-    assert all(bool(torch.isfinite(gradient).all()) for gradient in ours[1])
+    assert_close([results[0]], [expected[0]])
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in results[1])
 
 
 def test_under_autocast_the_products_are_bfloat16_and_the_result_stays_near() -> None:
@@ -148,9 +148,9 @@ def test_two_runs_before_their_backwards_do_not_share_buffers() -> None:
     parameters = list(module.parameters())
     one, two = normals(2, 5, 3), normals(2, 5, 3, seed=1)
     together = recurrence(one.transpose(0, 1), parameters).sum() + recurrence(two.transpose(0, 1), parameters).sum()
-    ours = torch.autograd.grad(together, parameters)
+    gradients = torch.autograd.grad(together, parameters)
     expected = torch.autograd.grad(module(one)[0][:, -1].sum() + module(two)[0][:, -1].sum(), parameters)
-    assert_close(list(ours), list(expected))
+    assert_close(list(gradients), list(expected))
 
 
 def test_with_and_without_gradients_the_layer_gives_the_same_within_rounding() -> None:

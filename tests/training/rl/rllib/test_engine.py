@@ -34,7 +34,7 @@ class Halved(torch.nn.Module):
         return 0.5 * raw
 
 
-def own(seed: int) -> float:
+def score_of(seed: int) -> float:
     """What our engine reaches with the recipe."""
     agent = build("sac", 4, RECIPE, seed=seed, scaling=Halved())
     train_agent(OffPolicyTrainer(agent, place(64, seed), RECIPE, total_steps=TRANSITIONS, seed=seed))
@@ -47,20 +47,20 @@ def test_rllib_reaches_the_score_of_our_engine_with_our_networks_and_leaves_noth
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_deterministic()  # one thread
-    ours = [own(seed) for seed in range(4)]
+    scores = [score_of(seed) for seed in range(4)]
     mark(monkeypatch, str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))  # where RLlib makes its folder
     with connected("local", 2):
         trainer = RllibSac(place, RECIPE, scaling=Halved(), total_steps=TRANSITIONS, seed=1)
-        drawn = Actor(4, RECIPE.actor_widths, seed=1, spread=True, normalised=True).state_dict()
-        assert all(torch.equal(value, drawn[name]) for name, value in trainer.weights().items())
+        start = Actor(4, RECIPE.actor_widths, seed=1, spread=True, normalised=True).state_dict()
+        assert all(torch.equal(value, start[name]) for name, value in trainer.weights().items())
         assert set(listening(str(tmp_path)).values()) <= LOOPBACK
         while not trainer.done:
             progress = trainer.update()
         trainer.close()
     assert left(str(tmp_path)) == []
-    spread = max(ours) - min(ours)
-    assert share_of_optimum(BANDIT, trainer.agent.actor) >= min(ours) - 2.0 * spread - 0.02
+    spread = max(scores) - min(scores)
+    assert share_of_optimum(BANDIT, trainer.agent.actor) >= min(scores) - 2.0 * spread - 0.02
     assert progress.update_to_data == pytest.approx(8 / 512, rel=0.25)
     assert {"critic loss", "Q mean", "actor loss", "temperature"} <= progress.figures.keys()
     assert not list(tmp_path.glob("ray_results/*"))

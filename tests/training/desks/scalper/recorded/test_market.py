@@ -24,7 +24,7 @@ Made = tuple[History, QuoteTable]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def history_and_quotes(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Two sessions with quotes."""
     events = random_walk(23)
     history = read_history(events, SPEC, TRADING)
@@ -35,29 +35,31 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return history, quote_table(history, days, TRADING)
 
 
-def opened(made: Made) -> RecordedMarket:
-    return RecordedMarket(made[0], made[1], made[0].usable, TRADING, count=COUNT, seed=1)
+def market_of(history_and_quotes: Made) -> RecordedMarket:
+    return RecordedMarket(
+        history_and_quotes[0], history_and_quotes[1], history_and_quotes[0].usable, TRADING, count=COUNT, seed=1
+    )
 
 
 def actions() -> torch.Tensor:
     return torch.randint(0, 6, (STEPS, COUNT), generator=torch.Generator().manual_seed(1))
 
 
-def test_masked_for_all_rows_or_done_for_a_few_a_step_is_the_same_to_the_bit(made: Made) -> None:
-    few, every = opened(made), opened(made)
+def test_masked_for_all_rows_or_done_for_a_few_a_step_is_the_same_to_the_bit(history_and_quotes: Made) -> None:
+    few, every = market_of(history_and_quotes), market_of(history_and_quotes)
     every._looks = False  # as on a device
     assert same_to_the_bit(few, every, actions()) > COUNT
 
 
-def test_a_market_that_was_saved_and_loaded_goes_on_with_its_orders(made: Made, tmp_path: Path) -> None:
-    market, other = opened(made), opened(made)
-    chosen = actions()
-    begun = 0
-    while begun < 40 or not bool((market.work.order > 0).any()):
-        market.step(chosen[begun])
-        begun += 1
+def test_a_market_that_was_saved_and_loaded_goes_on_with_its_orders(history_and_quotes: Made, tmp_path: Path) -> None:
+    market, other = market_of(history_and_quotes), market_of(history_and_quotes)
+    script = actions()
+    steps = 0
+    while steps < 40 or not bool((market.work.order > 0).any()):
+        market.step(script[steps])
+        steps += 1
     torch.save(market.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    for index in range(begun, begun + 100):
-        assert torch.equal(market.step(chosen[index]).rewards, other.step(chosen[index]).rewards)
+    for index in range(steps, steps + 100):
+        assert torch.equal(market.step(script[index]).rewards, other.step(script[index]).rewards)
     assert torch.equal(market.observe(), other.observe())

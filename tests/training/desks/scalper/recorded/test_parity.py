@@ -40,7 +40,7 @@ RESTLESS = replace(
 )
 
 
-def played(
+def play_days(
     history: History, days: Sequence[TradingDay], quoted: dict[str, QuotedDay], trading: Trading
 ) -> tuple[SessionResult, ...]:
     """The player's results on the tensor market."""
@@ -59,18 +59,18 @@ def test_a_day_comes_to_the_same_cent_as_a_dry_run_with_option_quotes(tmp_path: 
     machine = started(strategy(SPEC.name), TRADING, RecordedPaperBroker(TRADING, "SPY"), "recorded")
 
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        seen = torch.from_numpy(question.observation.array().copy()).unsqueeze(0)
-        logits = moody(seen) if now_ns > day.session.open_ns else always_hold(seen)
+        observation = torch.from_numpy(question.observation.array().copy()).unsqueeze(0)
+        logits = moody(observation) if now_ns > day.session.open_ns else always_hold(observation)
         return PolicyAnswered(now_ns, question.decision, tuple(logits[0].tolist()), b"", MODEL)
 
     tape = TapeSource(bars, scan(bars, SPEC.symbols, 60), CALENDAR)
     end = machine.run(QuotedTape(tape, quotes, CALENDAR, TRADING, "SPY", lambda: machine.market_state), answer)
-    (mine,) = played(history, [day], quoted_days(quotes, history, CALENDAR, TRADING), TRADING)
+    (session,) = play_days(history, [day], quoted_days(quotes, history, CALENDAR, TRADING), TRADING)
     assert machine.market_state.fills_recorded > 20
     assert machine.market_state.fills_modelled > 0
-    assert (mine.trades, mine.wins) == (end.stats.trades, end.stats.wins)
-    assert round(mine.pnl_usd * 100) == (end.book.equity - 10_000) * 100
-    assert round(mine.fees_usd * 100) == end.book.fees * 100
+    assert (session.trades, session.wins) == (end.stats.trades, end.stats.wins)
+    assert round(session.pnl_usd * 100) == (end.book.equity - 10_000) * 100
+    assert round(session.fees_usd * 100) == end.book.fees * 100
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_sessions_come_to_the_same_cent_as_on_the_desk(
     quotes = option_quotes(troubled(tmp_path / "quotes.parquet", events, dates, missing=missing), "SPY")
     quotes = quotes if modelled else _without_volatility(quotes)
     quoted = quoted_days(quotes, history, CALENDAR, trading)
-    mine = played(history, days, quoted, trading)
+    sessions = play_days(history, days, quoted, trading)
     desk = desk_of(events, machine, Recorded(quoted, "SPY"))
-    theirs = desk.play(moody, desk.before(dates, trading), trading)
-    assert sum(result.trades for result in mine) > 45
-    assert {"near_close", "wide_spread", "duplicate_intent"} <= theirs.denials.keys()
-    for one, other in zip(mine, theirs.sessions, strict=True):
+    desk_play = desk.play(moody, desk.before(dates, trading), trading)
+    assert sum(result.trades for result in sessions) > 45
+    assert {"near_close", "wide_spread", "duplicate_intent"} <= desk_play.denials.keys()
+    for one, other in zip(sessions, desk_play.sessions, strict=True):
         assert (one.date, one.trades, one.wins, one.held_min, one.minutes) == (
             other.date, other.trades, other.wins, other.held_min, other.minutes,
         )  # fmt: skip

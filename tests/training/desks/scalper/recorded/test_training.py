@@ -43,7 +43,7 @@ EVENTS = random_walk(26)
 SMALL = Coefficients(environments=16, rollout_steps=32, batch=128, epochs=2)
 
 
-def trained(history: History, table: QuoteTable) -> str:
+def training_digest(history: History, table: QuoteTable) -> str:
     """The digest of the weights after a few updates."""
     make_deterministic()
     market = RecordedMarket(history, table, history.usable, TRADING, count=16, seed=3)
@@ -66,9 +66,9 @@ def test_recorded_quotes_that_the_option_market_made_train_the_weights_of_its_ow
     from_file = quote_table(
         history, [(day, session_quotes(quoted[day.session.date], history, day, TRADING)) for day in days], TRADING
     )
-    assert trained(history, table) == trained(history, from_file)
+    assert training_digest(history, table) == training_digest(history, from_file)
     dearer = replace(table, opens=table.opens + torch.tensor([0, 5]))
-    assert trained(history, table) != trained(history, dearer)
+    assert training_digest(history, table) != training_digest(history, dearer)
 
 
 def loaded(folder: Path, share: float) -> QuotedData:
@@ -127,8 +127,8 @@ def test_the_settings_of_manifest_and_report_name_the_quotes_their_coverage_and_
     assert sum(minutes.values()) == 4 * 2 * 389  # a call and a put nearest the money at each close but the last
     assert 0.04 < minutes["missing"] / sum(minutes.values()) < 0.08
     hand_made = hand_study()
-    named = {name: value for name, value in study.settings.items() if name.startswith("option_quote")}
-    hand_made = msgspec.structs.replace(hand_made, settings={**hand_made.settings, **named})
+    quote_settings = {name: value for name, value in study.settings.items() if name.startswith("option_quote")}
+    hand_made = msgspec.structs.replace(hand_made, settings={**hand_made.settings, **quote_settings})
     findings = find(hand_made)
     modelled_line = msgspec.structs.replace(findings.baselines[0], name="Black-Scholes prices")
     findings = msgspec.structs.replace(findings, scenarios=(*findings.scenarios, modelled_line))
