@@ -35,31 +35,31 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 @pytest.fixture(scope="module")
 def undisturbed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     path = tmp_path_factory.mktemp("undisturbed")
-    recorded = desk.run(path)
-    assert recorded.failure is None
-    return recorded.digest, path
+    run = desk.run(path)
+    assert run.failure is None
+    return run.digest, path
 
 
 class Broker:
     """Takes what leaves the process and remembers it, across crashes."""
 
     def __init__(self) -> None:
-        self.taken: list[AnyEffect] = []
+        self.effects: list[AnyEffect] = []
 
     async def release(self, effects: Sequence[AnyEffect]) -> None:
-        self.taken.extend(effect for effect in effects if isinstance(effect, SubmitOrder | CancelOrder))
+        self.effects.extend(effect for effect in effects if isinstance(effect, SubmitOrder | CancelOrder))
 
 
-def crash_at(name: str, count: int, seen: Counter[str]) -> Callable[[str], None]:
+def crash_at(name: str, count: int, counts: Counter[str]) -> Callable[[str], None]:
     """A boundary hook that crashes at the `count`-th boundary called `name`."""
-    left = count
+    steps_left = count
 
     def hook(boundary: str) -> None:
-        nonlocal left
+        nonlocal steps_left
         if boundary == name:
-            left -= 1
-            if left == 0:
-                seen[name] += 1
+            steps_left -= 1
+            if steps_left == 0:
+                counts[name] += 1
                 raise Crash(f"{name}, the {count}. time")
 
     return hook
@@ -82,36 +82,36 @@ def test_crashes_at_every_boundary_lose_no_fill_and_send_no_order_twice(
     print(f"seed {seed}")
     draw = random.Random(seed)
     boundaries = BOUNDARIES if outside else BOUNDARIES[:-1]
-    left = list(itertools.product(boundaries, GROUPS, SNAPSHOTS)) * CRASHES_EACH
-    draw.shuffle(left)
+    cases = list(itertools.product(boundaries, GROUPS, SNAPSHOTS)) * CRASHES_EACH
+    draw.shuffle(cases)
     crashes: Counter[str] = Counter()
     passes = 0
-    while left:
+    while cases:
         path = tmp_path / f"pass{passes}"
         passes += 1
         broker = Broker() if outside else None
         while True:
-            name, group, snapshots = left[-1] if left else ("", 64, 100)  # then to the end, without a crash
+            name, group, snapshots = cases[-1] if cases else ("", 64, 100)  # then to the end, without a crash
             early = name in ("before commit", "after commit", "before release")
-            recorded = desk.run(
+            run = desk.run(
                 path,
                 group_events=group,
                 snapshot_events=snapshots,
                 boundary=crash_at(name, draw.randint(1, 8 if early else 60), crashes),
                 outside=broker,
             )
-            if recorded.failure is None:
+            if run.failure is None:
                 break
-            assert isinstance(recorded.failure, Crash), f"seed {seed}, pass {passes}: {recorded.failure!r}"
-            left.pop()
-        assert recorded.digest == expected_digest, f"seed {seed}, pass {passes}"
+            assert isinstance(run.failure, Crash), f"seed {seed}, pass {passes}: {run.failure!r}"
+            cases.pop()
+        assert run.digest == expected_digest, f"seed {seed}, pass {passes}"
         assert orders_and_fills(path) == orders_and_fills(expected), f"seed {seed}, pass {passes}"
         assert chained(path) == chained(expected), f"seed {seed}, pass {passes}"
         assert verified(path).difference == "", f"seed {seed}, pass {passes}"
         if broker is not None:
-            sent = [e.client_order_id for e in broker.taken if isinstance(e, SubmitOrder)]
-            assert len(sent) == len(set(sent)), f"seed {seed}, pass {passes}"
-            assert set(sent) <= {order[0] for order in orders}
+            order_ids = [e.client_order_id for e in broker.effects if isinstance(e, SubmitOrder)]
+            assert len(order_ids) == len(set(order_ids)), f"seed {seed}, pass {passes}"
+            assert set(order_ids) <= {order[0] for order in orders}
         shutil.rmtree(path)
     assert crashes == dict.fromkeys(boundaries, len(GROUPS) * len(SNAPSHOTS) * CRASHES_EACH)
     print(f"{crashes.total()} crashes in {passes} passes: {dict(crashes)}; {len(orders)} orders, {len(fills)} fills")
@@ -129,18 +129,18 @@ def test_a_candidate_s_answer_is_lost_in_no_crash_of_a_replay(tmp_path: Path) ->
     expected = desk.run(tmp_path / "undisturbed", shadow=candidate())
     answers, shadows = (table(tmp_path / "undisturbed", name) for name in ("decisions", "shadows"))
     assert len(shadows) == sum(row[1] == "policy" for row in answers) > 20
-    draw, seen = random.Random(20261121), Counter[str]()
+    draw, counts = random.Random(20261121), Counter[str]()
     for group in (1, 3):
         path = tmp_path / f"group{group}"
         while True:
             name = draw.choice(BOUNDARIES[:-1])
             commits = name in ("before commit", "after commit")
-            hook = crash_at(name, draw.randint(5, 120 // group if commits else 120), seen)
-            recorded = desk.run(path, group_events=group, boundary=hook, shadow=candidate())
-            if recorded.failure is None:
+            hook = crash_at(name, draw.randint(5, 120 // group if commits else 120), counts)
+            run = desk.run(path, group_events=group, boundary=hook, shadow=candidate())
+            if run.failure is None:
                 break
-            assert isinstance(recorded.failure, Crash), repr(recorded.failure)
-        assert recorded.digest == expected.digest
+            assert isinstance(run.failure, Crash), repr(run.failure)
+        assert run.digest == expected.digest
         assert table(path, "shadows") == shadows
         assert chained(path) == chained(tmp_path / "undisturbed")
         assert verified(path).difference == ""

@@ -47,10 +47,10 @@ ENTRY = SubmitOrder(NAME, CALL, 1, 4, Decimal("2.50"), "buy_to_open", NOW + 60 *
 
 
 def machine_of(path: Path) -> Machine:
-    left = open_state_dir(path, META, "epoch")
-    machine = fresh_machine(strategy("option_scalper"), identity_of(left.meta), Trading())
-    left.journal.close()
-    left.close()
+    state_dir = open_state_dir(path, META, "epoch")
+    machine = fresh_machine(strategy("option_scalper"), identity_of(state_dir.meta), Trading())
+    state_dir.journal.close()
+    state_dir.close()
     return machine
 
 
@@ -59,15 +59,15 @@ def state(tmp_path: Path) -> Path:
     """A state directory that a killed desk left."""
     path = tmp_path / "state"
     machine = machine_of(path)
-    left = open_state_dir(path, META, "epoch")
-    recovery = recover(left.journal.reader(), machine, code_digest())
+    state_dir = open_state_dir(path, META, "epoch")
+    recovery = recover(state_dir.journal.reader(), machine, code_digest())
     chain, batch = HashChain(recovery.last_id + 1, recovery.head), CommitBatch()
     for event in EVENTS:
         step = machine.apply(event)
         batch.entries.append(chain.entry(step.state.seq, event, encode_effects(step.effects)))
-    left.journal.commit(batch)
-    left.journal.close()
-    left.close()
+    state_dir.journal.commit(batch)
+    state_dir.journal.close()
+    state_dir.close()
     return path
 
 
@@ -105,14 +105,14 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_row_is_left_out_and_the_rest_is_taken(state: Path, tmp_path: Path, damage: str) -> None:
-    sql, lost = DAMAGES[damage]
+    sql, lost_rows = DAMAGES[damage]
     execute(state, sql)
     recovery = recovered(state)
-    assert encode_state(recovery.machine.state) == without(tmp_path / "other", lost)
+    assert encode_state(recovery.machine.state) == without(tmp_path / "other", lost_rows)
     assert recovery.handover is not None
     assert recovery.handover.damaged
     assert "the journal is damaged; " in recovery.handover.detail
-    assert f"first row {lost[0]}: damaged, left out" in recovery.handover.detail
+    assert f"first row {lost_rows[0]}: damaged, left out" in recovery.handover.detail
 
 
 def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
@@ -121,12 +121,12 @@ def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
     execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
     assert ctl.main(["status", "--state-dir", str(state)]) == 0
     assert "its next start is halted (journal_damaged): the journal is damaged" in capsys.readouterr().out
-    left, _ = command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
-    assert left.risk.halt is not None
-    assert left.risk.halt.reason == "journal_damaged"
+    core_state, _ = command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
+    assert core_state.risk.halt is not None
+    assert core_state.risk.halt.reason == "journal_damaged"
     recovery = recovered(state)
     assert recovery.handover is None  # this code wrote a snapshot behind the damage
-    assert encode_state(recovery.machine.state) == encode_state(left)
+    assert encode_state(recovery.machine.state) == encode_state(core_state)
     assert [row[1] for row in table(state, "events")[-4:]] == [11, None, 12, 13]
 
 
@@ -160,14 +160,14 @@ def test_an_order_that_left_with_a_damaged_row_stays_the_desk_s_own(state: Path)
     recovery = recovered(state)
     event = ClockTicked(NOW + 12 * 10**9)
     row = HashChain(recovery.last_id + 1, recovery.head).entry(len(EVENTS), event, encode_effects((ENTRY,)))
-    left = open_state_dir(state, META, "epoch")
+    state_dir = open_state_dir(state, META, "epoch")
     batch = CommitBatch()
     batch.entries.append(row)
-    left.journal.commit(batch)
-    left.journal.close()
-    left.close()
+    state_dir.journal.commit(batch)
+    state_dir.journal.close()
+    state_dir.close()
     execute(state, "UPDATE events SET payload = '{}' WHERE id = ?", row.id)
-    taken = recovered(state).machine.state
-    (order,) = taken.orders.values()
+    core_state = recovered(state).machine.state
+    (order,) = core_state.orders.values()
     assert (order.client_order_id, order.symbol, order.quantity) == (NAME, CALL, 4)
-    assert taken.seq == row.seq
+    assert core_state.seq == row.seq

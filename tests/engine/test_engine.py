@@ -63,9 +63,9 @@ def undisturbed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def digest_of(desk: Desk, path: Path) -> str:
     """The state that a start on a finished journal comes to."""
-    recorded = desk.run(path)
-    assert recorded.failure is None
-    return recorded.digest
+    run = desk.run(path)
+    assert run.failure is None
+    return run.digest
 
 
 class Faulty(Core):
@@ -95,9 +95,9 @@ def test_an_event_that_raises_is_journaled_alone_and_marked_and_ends_the_run(
     desk: Desk, undisturbed: Path, tmp_path: Path, kind: str
 ) -> None:
     target = victim(undisturbed, kind)
-    recorded = desk.run(tmp_path, core=Faulty(target))
-    assert isinstance(recorded.failure, StepFailed)
-    assert f"{kind} at {target.time_ns}: ZeroDivisionError: planted" in str(recorded.failure)
+    run = desk.run(tmp_path, core=Faulty(target))
+    assert isinstance(run.failure, StepFailed)
+    assert f"{kind} at {target.time_ns}: ZeroDivisionError: planted" in str(run.failure)
     rows = table(tmp_path, "events")
     marked = [row for row in rows if row[5].startswith('{"raised"')]
     assert [(row[0], row[1], row[3]) for row in marked] == [(rows[-1][0], None, kind)]
@@ -113,9 +113,9 @@ def test_when_the_bug_is_gone_the_event_is_stepped_once_and_all_ends_as_if_nothi
     desk: Desk, undisturbed: Path, tmp_path: Path, kind: str
 ) -> None:
     assert isinstance(desk.run(tmp_path, core=Faulty(victim(undisturbed, kind))).failure, StepFailed)
-    recorded = desk.run(tmp_path)
-    assert recorded.failure is None
-    assert recorded.digest == digest_of(desk, undisturbed)
+    run = desk.run(tmp_path)
+    assert run.failure is None
+    assert run.digest == digest_of(desk, undisturbed)
     assert chained(tmp_path) == chained(undisturbed)
     assert read_models(tmp_path) == read_models(undisturbed)
     assert verified(tmp_path).difference == ""
@@ -128,11 +128,11 @@ def test_an_event_that_raises_again_is_quarantined_halts_the_desk_and_everything
     target = victim(undisturbed, kind)
     assert isinstance(desk.run(tmp_path, core=Faulty(target)).failure, StepFailed)
     again = Faulty(target)
-    recorded = desk.run(tmp_path, core=again)
-    assert recorded.failure is None
+    run = desk.run(tmp_path, core=again)
+    assert run.failure is None
     assert again.stepped == 1
-    assert recorded.engine is not None
-    state = recorded.engine.machine.state
+    assert run.engine is not None
+    state = run.engine.machine.state
     assert state.risk.halt is not None
     assert state.risk.halt.reason == "quarantine"
     assert "raised twice: ZeroDivisionError: planted" in state.risk.halt.detail
@@ -144,7 +144,7 @@ def test_an_event_that_raises_again_is_quarantined_halts_the_desk_and_everything
     assert verified(tmp_path).difference == ""
     third = Faulty(target)
     resumed = desk.run(tmp_path, core=third)
-    assert (resumed.failure, third.stepped, resumed.digest) == (None, 0, recorded.digest)
+    assert (resumed.failure, third.stepped, resumed.digest) == (None, 0, run.digest)
 
 
 class Raising(OptionScalper):
@@ -170,10 +170,10 @@ class Mute(OptionScalper):
 
 def test_a_strategy_that_returns_no_decision_twice_is_not_asked_again(desk: Desk, tmp_path: Path) -> None:
     assert isinstance(desk.run(tmp_path, core=Core(Mute())).failure, StepFailed)
-    recorded = desk.run(tmp_path, core=Core(Mute()))
-    assert recorded.failure is None
-    assert recorded.engine is not None
-    assert recorded.engine.machine.state.risk.strategy_off
+    run = desk.run(tmp_path, core=Core(Mute()))
+    assert run.failure is None
+    assert run.engine is not None
+    assert run.engine.machine.state.risk.strategy_off
 
 
 def test_a_strategy_that_raises_twice_while_it_holds_is_not_asked_again_and_exits_by_rule_go_on(
@@ -181,10 +181,10 @@ def test_a_strategy_that_raises_twice_while_it_holds_is_not_asked_again_and_exit
 ) -> None:
     assert isinstance(desk.run(tmp_path, core=Core(Raising())).failure, StepFailed)
     again = Raising()
-    recorded = desk.run(tmp_path, core=Core(again))
-    assert (recorded.failure, again.raised) == (None, 1)
-    assert recorded.engine is not None
-    state = recorded.engine.machine.state
+    run = desk.run(tmp_path, core=Core(again))
+    assert (run.failure, again.raised) == (None, 1)
+    assert run.engine is not None
+    state = run.engine.machine.state
     assert state.risk.halt is not None
     assert (state.risk.halt.reason, state.risk.strategy_off, state.book.positions) == ("quarantine", True, {})
     rows = [row for row in table(tmp_path, "events") if '"quarantine"' in row[5] and "RaiseAlarm" in row[5]]
@@ -199,15 +199,15 @@ class Passing(OptionScalper):
     def __init__(self, nth: int, kind: type[Exception] = ZeroDivisionError, *, armed: bool = False) -> None:
         super().__init__()
         self.nth, self.kind, self.armed = nth, kind, armed
-        self.seen = 0
+        self.call_count = 0
 
     def arm(self, _: object) -> None:
         """From here on: what recovery steps again does not count."""
         self.armed = True
 
     def observe(self, state: Any, bars: Any, view: Any) -> Any:
-        self.seen += self.armed
-        if self.armed and self.seen == self.nth:
+        self.call_count += self.armed
+        if self.armed and self.call_count == self.nth:
             raise self.kind("planted")
         return super().observe(state, bars, view)
 
@@ -237,12 +237,12 @@ def test_a_strategy_that_raises_on_two_events_of_a_session_and_passes_on_each_re
 ) -> None:
     raising = [Passing(3) for _ in range(3)]
     for strategy in raising[:2]:
-        recorded = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm)
-        assert isinstance(recorded.failure, StepFailed)
-    recorded = desk.run(tmp_path, core=Core(raising[2]), engine_made=raising[2].arm)
-    assert (recorded.failure, raising[2].seen) == (None, 0)
-    assert recorded.engine is not None
-    state = recorded.engine.machine.state
+        run = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm)
+        assert isinstance(run.failure, StepFailed)
+    run = desk.run(tmp_path, core=Core(raising[2]), engine_made=raising[2].arm)
+    assert (run.failure, raising[2].call_count) == (None, 0)
+    assert run.engine is not None
+    state = run.engine.machine.state
     assert state.risk.halt is not None
     assert (state.risk.halt.reason, state.risk.strategy_off, quarantines(tmp_path)) == ("quarantine", True, 1)
     assert "raised on 2 events of one session" in state.risk.halt.detail
@@ -250,7 +250,7 @@ def test_a_strategy_that_raises_on_two_events_of_a_session_and_passes_on_each_re
     assert len({row[4] for row in events if row[5].startswith('{"raised"')}) == 2
     assert not [row for row in events if row[5].startswith('{"quarantined"')]  # the event itself is stepped
     assert verified(tmp_path).difference == ""
-    assert desk.run(tmp_path).digest == recorded.digest
+    assert desk.run(tmp_path).digest == run.digest
 
 
 def test_a_resume_gives_a_strategy_that_raised_a_fresh_start(desk: Desk, tmp_path: Path) -> None:
@@ -258,33 +258,33 @@ def test_a_resume_gives_a_strategy_that_raised_a_fresh_start(desk: Desk, tmp_pat
         for first in (True, False):
             strategy = Passing(3)
             source = Resumed if resumed and first else None
-            recorded = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm, source=source)
-            assert isinstance(recorded.failure, StepFailed), (resumed, first)
-            assert recorded.engine is not None
-            assert not recorded.engine.machine.state.risk.strategy_off
-    recorded = desk.run(tmp_path)
-    assert recorded.engine is not None
-    assert (recorded.engine.machine.state.risk.strategy_off, quarantines(tmp_path)) == (True, 2)
+            run = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm, source=source)
+            assert isinstance(run.failure, StepFailed), (resumed, first)
+            assert run.engine is not None
+            assert not run.engine.machine.state.risk.strategy_off
+    run = desk.run(tmp_path)
+    assert run.engine is not None
+    assert (run.engine.machine.state.risk.strategy_off, quarantines(tmp_path)) == (True, 2)
 
 
 def test_a_strategy_that_raises_once_a_session_is_asked_on(desk: Desk, tmp_path: Path) -> None:
     for _ in range(2):  # the first sessions of the tape have 86 bars
         strategy = Passing(86)
-        recorded = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm)
-        assert isinstance(recorded.failure, StepFailed)
-    recorded = desk.run(tmp_path)
-    assert recorded.engine is not None
-    assert (recorded.failure, recorded.engine.machine.state.risk.halt, quarantines(tmp_path)) == (None, None, 0)
+        run = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm)
+        assert isinstance(run.failure, StepFailed)
+    run = desk.run(tmp_path)
+    assert run.engine is not None
+    assert (run.failure, run.engine.machine.state.risk.halt, quarantines(tmp_path)) == (None, None, 0)
 
 
 def test_a_strategy_that_raises_in_what_a_start_steps_again_does_not_end_the_start(desk: Desk, tmp_path: Path) -> None:
     steady = Passing(50, armed=True)
     assert isinstance(desk.run(tmp_path, core=Core(steady), snapshot_events=10_000).failure, StepFailed)
     again = Passing(7, KeyError, armed=True)
-    recorded = desk.run(tmp_path, core=Core(again), snapshot_events=10_000)
-    assert recorded.failure is None
-    assert recorded.engine is not None
-    state = recorded.engine.machine.state
+    run = desk.run(tmp_path, core=Core(again), snapshot_events=10_000)
+    assert run.failure is None
+    assert run.engine is not None
+    state = run.engine.machine.state
     assert state.risk.halt is not None
     assert (state.risk.halt.reason, "KeyError" in state.risk.halt.detail) == ("code_changed", True)
 
@@ -321,8 +321,8 @@ def test_a_bug_in_a_new_place_after_a_quarantine_is_marked_in_its_turn(
     for target in (bars[300], bars[310]):
         assert isinstance(desk.run(tmp_path, core=Faulty(target)).failure, StepFailed)
         core = Faulty(target)
-        recorded = desk.run(tmp_path, core=core, source=up_to(bars[305] if target is bars[300] else None))
-        assert recorded.failure is None
+        run = desk.run(tmp_path, core=core, source=up_to(bars[305] if target is bars[300] else None))
+        assert run.failure is None
         assert core.stepped == 1
     marks = Counter(next(iter(json.loads(r[5]))) for r in table(tmp_path, "events") if r[5].startswith("{"))
     assert marks == {"raised": 2, "quarantined": 2}
@@ -374,18 +374,18 @@ class Broker:
 
 def test_an_effect_leaves_the_process_only_when_its_event_is_durable(desk: Desk, tmp_path: Path) -> None:
     broker = Broker(tmp_path)
-    recorded = desk.run(tmp_path, outside=broker, group_events=100_000)
-    assert recorded.failure is None
-    sent = [effect.client_order_id for effect in broker.released if isinstance(effect, SubmitOrder)]
-    assert sent == [row[0] for row in sorted(table(tmp_path, "orders"), key=lambda row: sent.index(row[0]))]
-    assert len(sent) > 5
+    run = desk.run(tmp_path, outside=broker, group_events=100_000)
+    assert run.failure is None
+    order_ids = [effect.client_order_id for effect in broker.released if isinstance(effect, SubmitOrder)]
+    assert order_ids == [row[0] for row in sorted(table(tmp_path, "orders"), key=lambda row: order_ids.index(row[0]))]
+    assert len(order_ids) > 5
     assert any(isinstance(effect, CancelOrder) for effect in broker.released)
 
 
 def test_without_a_broker_outside_events_are_committed_in_groups(desk: Desk, tmp_path: Path) -> None:
     commits: Counter[str] = Counter()
-    recorded = desk.run(tmp_path, group_events=100, boundary=lambda name: commits.update([name]))
-    assert recorded.failure is None
+    run = desk.run(tmp_path, group_events=100, boundary=lambda name: commits.update([name]))
+    assert run.failure is None
     rows = len(table(tmp_path, "events"))
     assert commits["before step"] == commits["after step"] == rows
     assert commits["before commit"] == commits["after commit"] == -(-rows // 100) + 1  # and the last snapshot
@@ -401,9 +401,9 @@ def test_a_write_failure_ends_the_run_and_leaves_an_intact_journal(
         if boundary == "before commit" and engines[0].machine.state.seq > 500:
             writer.journal._db.execute("PRAGMA max_page_count = 1")  # SQLite's own full disk
 
-    recorded = desk.run(tmp_path, group_events=8, engine_made=engines.append, boundary=fill_up)
-    assert isinstance(recorded.failure, WriteFailed)
-    assert "database or disk is full" in str(recorded.failure)
+    run = desk.run(tmp_path, group_events=8, engine_made=engines.append, boundary=fill_up)
+    assert isinstance(run.failure, WriteFailed)
+    assert "database or disk is full" in str(run.failure)
     rows = chained(tmp_path)
     assert 0 < len(rows) < len(chained(undisturbed))
     assert rows == chained(undisturbed)[: len(rows)]
@@ -421,15 +421,15 @@ def test_stop_ends_after_the_event_under_way_with_a_snapshot_and_a_resume_ends_t
         if isinstance(event, BarClosed) and step.state.stats.bars == 350:
             engines[0].stop("SIGTERM")
 
-    recorded = desk.run(tmp_path, engine_made=engines.append, observe=stop_in_the_middle, snapshot_events=10_000)
-    assert recorded.failure is None
+    run = desk.run(tmp_path, engine_made=engines.append, observe=stop_in_the_middle, snapshot_events=10_000)
+    assert run.failure is None
     engine = engines[0]
     assert engine.stopped_by == "SIGTERM"
     assert engine.machine.state.stats.bars == 350
     assert not engine.machine.queue
     last = table(tmp_path, "events")[-1]
     newest = table(tmp_path, "snapshots")[-1]
-    assert (newest[0], newest[6]) == (last[0], recorded.digest)
+    assert (newest[0], newest[6]) == (last[0], run.digest)
     assert desk.run(tmp_path).digest == digest_of(desk, undisturbed)
     assert chained(tmp_path) == chained(undisturbed)
 
@@ -446,10 +446,10 @@ def test_what_the_reconciliation_cancels_is_settled_also_when_no_event_follows(d
     market = json.dumps({**json.loads(newest[5]), "cash": "1.00"}).encode()  # the book has another figure
     change = "UPDATE snapshots SET market = ?, market_digest = ? WHERE event_id = ?"
     execute(tmp_path, change, market, hashlib.sha256(market).hexdigest(), newest[0])
-    recorded = desk.run(tmp_path, source=lambda _: Silent())
-    assert recorded.failure is None
-    assert recorded.engine is not None
-    state = recorded.engine.machine.state
+    run = desk.run(tmp_path, source=lambda _: Silent())
+    assert run.failure is None
+    assert run.engine is not None
+    state = run.engine.machine.state
     assert state.risk.halt is not None
     assert (state.risk.halt.reason, state.orders) == ("reconciliation", {})
 
@@ -494,7 +494,7 @@ class Pausing(UpTo):
     def __init__(self, tape: EventSource, journal: Path) -> None:
         super().__init__(tape, None)
         self._journal = journal
-        self.given = 0
+        self.event_count = 0
         self.durable: list[int] = []
 
     def poll(self) -> Event | None:
@@ -508,8 +508,8 @@ class Pausing(UpTo):
                     break
                 await asyncio.sleep(0.01)
         self.durable.append(durable)
-        event = super().poll() if self.given < 5 else None
-        self.given += event is not None
+        event = super().poll() if self.event_count < 5 else None
+        self.event_count += event is not None
         return event
 
 
@@ -536,11 +536,11 @@ class Watching:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.asked: list[tuple[int, int, bool]] = []  # decision, orders that had left, is the question closed
+        self.questions: list[tuple[int, int, bool]] = []  # decision, orders that had left, is the question closed
         self.silent = False
 
     def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | None:
-        self.asked.append((question.decision, len(self.broker.released), state.ask is None))
+        self.questions.append((question.decision, len(self.broker.released), state.ask is None))
         if self.silent:
             return None
         return ShadowAnswered(state.now_ns, question.decision, (0.0,) * 6, b"", "v9")
@@ -556,13 +556,13 @@ def test_a_candidate_is_asked_when_the_live_answer_was_stepped_and_its_orders_ha
         engine._shadow = watching
 
     assert desk.run(tmp_path, outside=broker, engine_made=candidate, group_events=100_000).failure is None
-    left, expected = 0, []
+    orders_out, expected = 0, []
     for _, _, kind, payload, effects, _ in chained(tmp_path):
-        left += sum(effect["type"] in ("SubmitOrder", "CancelOrder") for effect in json.loads(effects))
+        orders_out += sum(effect["type"] in ("SubmitOrder", "CancelOrder") for effect in json.loads(effects))
         if kind == "PolicyAnswered":
-            expected.append((json.loads(payload)["decision"], left, True))
-    assert watching.asked == expected
-    assert left > 5
+            expected.append((json.loads(payload)["decision"], orders_out, True))
+    assert watching.questions == expected
+    assert orders_out > 5
     kinds = [row[2] for row in chained(tmp_path)]
     answers = [place for place, kind in enumerate(kinds) if kind == "PolicyAnswered"]
     assert {kinds[place + 1] for place in answers} == {"ShadowAnswered"}
@@ -580,7 +580,7 @@ def test_a_candidate_that_says_nothing_leaves_the_journal_as_it_is_without_one(
 
     assert desk.run(tmp_path, engine_made=candidate).failure is None
     assert chained(tmp_path) == chained(undisturbed)
-    assert len(watching.asked) > 50
+    assert len(watching.questions) > 50
 
 
 async def test_a_row_is_kept_when_another_process_can_read_it(desk: Desk, tmp_path: Path) -> None:
@@ -611,12 +611,12 @@ async def test_a_row_that_cannot_be_written_is_not_kept(desk: Desk, tmp_path: Pa
 
 def test_snapshots_are_written_within_a_session_too(desk: Desk, tmp_path: Path) -> None:
     """Of a session of hundreds of events a kill leaves no more than twice `snapshot_events` to step again."""
-    left = 1000
+    steps_left = 1000
 
     def crash(boundary: str) -> None:
-        nonlocal left
-        left -= boundary == "before step"
-        if left == 0:
+        nonlocal steps_left
+        steps_left -= boundary == "before step"
+        if steps_left == 0:
             raise Crash
 
     desk.run(tmp_path, boundary=crash, group_events=1, snapshot_events=50)
@@ -636,11 +636,11 @@ async def test_a_quiet_moment_takes_a_snapshot_as_soon_as_one_is_due(desk: Desk,
 
         def __init__(self, tape: EventSource) -> None:
             self._tape = tape
-            self._given = False
+            self._gives = False
 
         def poll(self) -> Event | None:
-            self._given = not self._given
-            return self._tape.poll() if self._given else None
+            self._gives = not self._gives
+            return self._tape.poll() if self._gives else None
 
         async def next(self) -> Event | None:
             quiet.append(1)

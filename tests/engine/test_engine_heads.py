@@ -47,8 +47,8 @@ def test_a_snapshot_s_head_is_durable_when_its_row_is_kept_and_not_before(desk: 
         if not looks and engines[0].machine.state.seq > 400:
             looks.append(asyncio.get_running_loop().create_task(looked_at(engines[0], tmp_path)))
 
-    ran = desk.run(tmp_path, engine_made=engines.append, observe=observe, group_events=256)
-    assert ran.failure is None
+    run = desk.run(tmp_path, engine_made=engines.append, observe=observe, group_events=256)
+    assert run.failure is None
     row, head = looks[0].result()
     assert row > 400
     assert len(head) == 64

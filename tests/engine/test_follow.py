@@ -29,9 +29,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 def original(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A whole run, and the engine's own digest of its last state."""
     path = tmp_path_factory.mktemp("original") / "state"
-    recorded = desk.run(path, snapshot_events=100_000)
-    assert recorded.failure is None
-    return path, recorded.digest
+    run = desk.run(path, snapshot_events=100_000)
+    assert run.failure is None
+    return path, run.digest
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def state(original: tuple[Path, str], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def follower(state: Path) -> Iterator[Follower]:
-    made = Follower(state)
-    yield made
-    made.close()
+    new_follower = Follower(state)
+    yield new_follower
+    new_follower.close()
 
 
 def digest_of(follower: Follower) -> str:
@@ -53,10 +53,10 @@ def digest_of(follower: Follower) -> str:
 
 def cut(state: Path, rows: int) -> list[tuple[object, ...]]:
     """Take the rows beyond `rows` out of the journal, and its snapshots; returns those rows."""
-    taken = [row for row in table(state, "events") if row[0] > rows]
+    rest = [row for row in table(state, "events") if row[0] > rows]
     execute(state, "DELETE FROM events WHERE id > ?", rows)
     execute(state, "DELETE FROM snapshots")
-    return taken
+    return rest
 
 
 def add(state: Path, rows: list[tuple[object, ...]]) -> None:
@@ -96,9 +96,9 @@ def test_what_is_added_is_stepped_once_and_told_with_its_step(
         follower.advance(120)
     assert (follower.last_id, follower.advance()) == (300, [])
     add(state, rest[:10])
-    added = follower.advance()
-    assert [entry.id for entry, _ in added] == list(range(301, 311))
-    last, step = added[-1]
+    entries = follower.advance()
+    assert [entry.id for entry, _ in entries] == list(range(301, 311))
+    last, step = entries[-1]
     assert step is not None
     assert (step.state.seq, step.state) == (last.seq, follower.state)
     add(state, rest[10:])
@@ -153,13 +153,13 @@ def test_a_journal_locked_for_a_moment_is_followed_afterwards(
     execute(state, "PRAGMA journal_mode = DELETE")  # in which a writer can shut readers out
     while not follower.caught_up:
         follower.advance()
-    known = follower.state
+    state_before = follower.state
     add(state, rest)
     db = sqlite3.connect(state / FILE, isolation_level=None)
     db.execute("BEGIN EXCLUSIVE")
     assert follower.advance() == []
     assert "cannot be read at the moment: database is locked" in follower.problem
-    assert follower.state is known
+    assert follower.state is state_before
     db.execute("ROLLBACK")
     db.close()
     assert len(follower.advance()) == len(rest)
@@ -170,12 +170,12 @@ def test_a_damaged_row_ends_the_following_at_the_row_before(state: Path, followe
     rest = cut(state, 300)
     while not follower.caught_up:
         follower.advance()
-    known = follower.state
+    state_before = follower.state
     add(state, rest[:5])
     execute(state, "UPDATE events SET payload = replace(payload, '1', '2') WHERE id = 303")
     assert [entry.id for entry, _ in follower.advance()] == [301, 302]
     assert "damaged at event row 303" in follower.problem
-    assert follower.state is not known
+    assert follower.state is not state_before
     assert follower.last_id == 302
     assert follower.advance() == []
     assert "damaged at event row 303" in follower.problem
@@ -186,10 +186,10 @@ def rewritten(state: Path, row: int) -> None:
     rows = table(state, "events")
     head = next(entry[6] for entry in reversed(rows[: row - 1]) if entry[1] is not None)
     for number, seq, time_ns, kind, payload, effects, _ in rows[row - 1 :]:
-        changed = '[{"type":"Unheard"}]' if number == row else effects
-        row_digest = row_hash(head, number, seq, time_ns, kind, payload, changed)
+        other_effects = '[{"type":"Unheard"}]' if number == row else effects
+        row_digest = row_hash(head, number, seq, time_ns, kind, payload, other_effects)
         head = head if seq is None else row_digest
-        execute(state, "UPDATE events SET effects = ?, hash = ? WHERE id = ?", changed, row_digest, number)
+        execute(state, "UPDATE events SET effects = ?, hash = ? WHERE id = ?", other_effects, row_digest, number)
 
 
 def test_other_code_that_did_otherwise_cannot_be_followed_until_a_snapshot_of_this_code_stands_after_it(
@@ -232,11 +232,11 @@ def test_a_row_whose_step_raised_is_passed_over_and_a_quarantined_one_left_out(d
     bar = BarClosed(1, Bar("SPY", 0, 1.0, 1.0, 1.0, 1.0, 1.0))
     follower = Follower(state)
     follower.advance()
-    known, last = follower.state, follower.last_id
+    state_before, last = follower.state, follower.last_id
     chain = HashChain(last + 1, head_of(state))
     add(state, [tuple(chain.entry(None, bar, mark)) for mark in ('{"raised":"x"}', '{"quarantined":"x"}')])
     assert [(entry.id, step) for entry, step in follower.advance()] == [(last + 1, None), (last + 2, None)]
-    assert (follower.problem, follower.state) == ("", known)
+    assert (follower.problem, follower.state) == ("", state_before)
     follower.close()
 
 

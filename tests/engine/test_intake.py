@@ -46,7 +46,7 @@ REPLACEABLE = (tick, quotes)
 OTHERS = (closing, bar, rejected, ended)
 
 
-def taken(intake: Intake) -> list[Event]:
+def drain(intake: Intake) -> list[Event]:
     """All that waits."""
     events = []
     while (event := intake.poll()) is not None:
@@ -64,7 +64,7 @@ def test_events_leave_in_the_order_in_which_they_came() -> None:
     for event in events:
         intake.put(event)
     assert len(intake) == 18
-    assert taken(intake) == events
+    assert drain(intake) == events
     assert (len(intake), intake.poll(), intake.dropped) == (0, None, 0)
 
 
@@ -73,7 +73,7 @@ def test_a_full_intake_drops_the_oldest_tick_or_quote_between_bars_for_each_even
     for event in (bar(1), quotes(2), closing(3), tick(4), bar(5), tick(6)):
         intake.put(event)
     assert intake.dropped == 2
-    assert taken(intake) == [bar(1), closing(3), bar(5), tick(6)]
+    assert drain(intake) == [bar(1), closing(3), bar(5), tick(6)]
 
 
 @pytest.mark.parametrize("make", [*REPLACEABLE, *OTHERS])
@@ -85,7 +85,7 @@ def test_where_nothing_may_be_dropped_the_process_ends_and_says_why(make: Make) 
     name = type(make(9)).__name__
     with pytest.raises(IntakeFull, match=rf"^4 events wait and {name} came: the engine does not keep up; the daemon"):
         intake.put(make(9))
-    assert taken(intake) == waiting
+    assert drain(intake) == waiting
 
 
 def test_what_was_taken_makes_room() -> None:
@@ -138,21 +138,21 @@ kinds = st.sampled_from((*REPLACEABLE, *OTHERS))
 @given(st.lists(st.one_of(kinds, st.none())), st.integers(1, 8))
 def test_nothing_but_ticks_and_quotes_between_bars_is_ever_lost(actions: Sequence[Make | None], size: int) -> None:
     """None takes an event out; anything else puts one in."""
-    intake, came, left = Intake(size), [], []
+    intake, came, events_out = Intake(size), [], []
     for number, action in enumerate(actions):
         if action is None:
             event = intake.poll()
-            left += [] if event is None else [event]
+            events_out += [] if event is None else [event]
             continue
-        held = len(intake)
+        length = len(intake)
         try:
             intake.put(action(number))
         except IntakeFull:
-            assert held == size
+            assert length == size
             break
         came.append(action(number))
-        assert len(intake) == min(held + 1, size)
-    left += taken(intake)
-    assert [e for e in left if not replaceable(e)] == [e for e in came if not replaceable(e)]
-    assert [e.time_ns for e in left] == sorted(e.time_ns for e in left)
-    assert len(came) - len(left) == intake.dropped
+        assert len(intake) == min(length + 1, size)
+    events_out += drain(intake)
+    assert [e for e in events_out if not replaceable(e)] == [e for e in came if not replaceable(e)]
+    assert [e.time_ns for e in events_out] == sorted(e.time_ns for e in events_out)
+    assert len(came) - len(events_out) == intake.dropped

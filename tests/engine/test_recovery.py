@@ -93,15 +93,15 @@ def test_recovery_from_any_snapshot_always_equals_recovery_from_the_first_event(
 
 def test_a_snapshot_is_read_back_as_the_state_that_was_written(whole: Path) -> None:
     machine = recovered(whole).machine
-    written = snapshot_of(machine, 9, "c0de", kept=True)
-    assert (written.event_id, written.seq, written.code, written.kept) == (9, machine.state.seq, "c0de", 1)
-    assert written.digest == hashlib.sha256(written.state).hexdigest()
+    snapshot = snapshot_of(machine, 9, "c0de", kept=True)
+    assert (snapshot.event_id, snapshot.seq, snapshot.code, snapshot.kept) == (9, machine.state.seq, "c0de", 1)
+    assert snapshot.digest == hashlib.sha256(snapshot.state).hexdigest()
     reader = JournalReader(whole / FILE)
     meta = reader.meta()
     other = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
     reader.close()
     before = encode(machine)
-    restore(other, written)
+    restore(other, snapshot)
     assert encode(other) == before
 
 
@@ -172,16 +172,16 @@ def test_the_code_version_is_a_digest_over_the_sources_that_decide() -> None:
     assert code_digest() == digest.hexdigest()[:12]
 
 
-@pytest.mark.parametrize("changed", ["step.py", "desks/shares/rebalance.py", "desks/options.py"])
+@pytest.mark.parametrize("file_name", ["step.py", "desks/shares/rebalance.py", "desks/options.py"])
 def test_one_byte_in_any_folder_changes_the_code_version(
-    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "core"
     shutil.copytree(daemon.core.__path__[0], copy)
     before = code_digest()
     monkeypatch.setattr(daemon.core, "__path__", [str(copy)])
     assert code_digest() == before  # the same sources elsewhere are the same code
-    path = copy / changed
+    path = copy / file_name
     path.write_bytes(path.read_bytes() + b"\n")
     assert code_digest() != before
 
@@ -319,18 +319,18 @@ def test_events_that_do_not_follow_are_taken_as_they_happened(desk: Desk, tmp_pa
     )
     recovery = recover(reader, machine, code_digest())
     reader.close()
-    taken = recovery.handover
-    assert taken is not None
-    assert (taken.former, taken.events) == ("othercode123", recovery.replayed)
-    assert taken.differences > 0
-    assert f"code othercode123 wrote the last {taken.events} events, {code_digest()} goes on" in taken.detail
-    assert re.search(r"differ, first row \d+ \(\w+\): ", taken.detail)
+    handover = recovery.handover
+    assert handover is not None
+    assert (handover.former, handover.events) == ("othercode123", recovery.replayed)
+    assert handover.differences > 0
+    assert f"code othercode123 wrote the last {handover.events} events, {code_digest()} goes on" in handover.detail
+    assert re.search(r"differ, first row \d+ \(\w+\): ", handover.detail)
     fills = read_models(tmp_path)["fills"]
     assert len(fills) > 5
     assert machine.state.book.positions == undisturbed.machine.state.book.positions  # what was filled is held
     assert machine.state.book.cash == undisturbed.machine.state.book.cash
-    ours = {name for name in machine.state.orders if name.startswith("0000000000-")}
-    assert not ours  # nothing counts as sent that was not
+    own_orders = {name for name in machine.state.orders if name.startswith("0000000000-")}
+    assert not own_orders  # nothing counts as sent that was not
     assert set(machine.state.orders) == set(undisturbed.machine.state.orders)
 
 
@@ -405,13 +405,13 @@ def test_a_crash_in_mid_takeover_is_taken_over_again(desk: Desk, tmp_path: Path)
 
 def test_a_clean_stop_is_gone_on_from_by_other_code_without_a_halt(desk: Desk, tmp_path: Path) -> None:
     def stop(engine: Engine) -> None:
-        stopped.append(engine)
+        engines.append(engine)
 
-    stopped: list[Engine] = []
+    engines: list[Engine] = []
 
     def end(event: Event, _: Step) -> None:
-        if stopped[0].machine.state.seq == 800:
-            stopped[0].stop("SIGTERM")
+        if engines[0].machine.state.seq == 800:
+            engines[0].stop("SIGTERM")
 
     desk.run(tmp_path, engine_made=stop, observe=end, code="othercode123")
     assert desk.run(tmp_path).failure is None
@@ -424,12 +424,12 @@ def test_other_trading_rules_hold_from_the_restart_on_for_desk_and_paper_broker_
     desk: Desk, tape: Path, tmp_path: Path
 ) -> None:
     one_at_a_time = Desk(tape, paper__contracts_per_minute=1)
-    left = 700
+    steps_left = 700
 
     def crash(boundary: str) -> None:
-        nonlocal left
-        left -= boundary == "before step"
-        if left == 0:
+        nonlocal steps_left
+        steps_left -= boundary == "before step"
+        if steps_left == 0:
             raise Crash
 
     desk.run(tmp_path, boundary=crash, group_events=1)

@@ -14,10 +14,10 @@ HOUR = 3600 * 10**9
 
 
 async def everything(source: ReplaySource) -> list[Event]:
-    given = []
+    events = []
     while (event := await source.next()) is not None:
-        given.append(event)
-    return given
+        events.append(event)
+    return events
 
 
 def hours(count: int) -> list[ClockTicked]:

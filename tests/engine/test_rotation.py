@@ -106,11 +106,11 @@ def test_a_part_of_another_journal_does_not_fit(desk: Desk, half: Path, tape: Pa
     other = stopped(Desk(tape, sizing__max_contracts=2), tmp_path / "other", 700)
     rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
     rltraderctl("rotate", "--state-dir", other, cwd=tmp_path)
-    (theirs,) = (other / ROTATED).iterdir()
+    (other_part,) = (other / ROTATED).iterdir()
     with pytest.raises(JournalError, match="does not go on where"):
-        check_follows(theirs, half / FILE)
-    (ours,) = (half / ROTATED).iterdir()
-    shutil.copy(theirs, ours)
+        check_follows(other_part, half / FILE)
+    (own_part,) = (half / ROTATED).iterdir()
+    shutil.copy(other_part, own_part)
     result = rltraderctl("verify", "--state-dir", half, cwd=tmp_path)
     assert result.returncode == 2
     assert "or these are not of one journal" in result.stderr
@@ -135,18 +135,18 @@ def test_every_row_of_a_rotated_journal_is_stepped_again_however_many_snapshots_
     assert "with which this file begins, is missing" in verified(half).difference
 
 
-@pytest.mark.parametrize("lost", ["UPDATE snapshots SET digest = 'x'", "DELETE FROM snapshots"])
+@pytest.mark.parametrize("damage", ["UPDATE snapshots SET digest = 'x'", "DELETE FROM snapshots"])
 def test_without_a_whole_snapshot_a_rotated_journal_goes_on_from_that_of_the_file_before(
-    half: Path, tmp_path: Path, lost: str
+    half: Path, tmp_path: Path, damage: str
 ) -> None:
     before = state_digest(half)
     rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-    execute(half, lost)
+    execute(half, damage)
     assert state_digest(half) == before
     (former,) = (half / ROTATED).iterdir()
-    others = bytearray(former.read_bytes())
-    others[:16] = bytes(16)  # no SQLite file any more
-    former.write_bytes(others)
+    content = bytearray(former.read_bytes())
+    content[:16] = bytes(16)  # no SQLite file any more
+    former.write_bytes(content)
     with pytest.raises(JournalError, match=r"no snapshot can be used .* are in the file before this one"):
         state_digest(half)
     former.unlink()
@@ -156,10 +156,10 @@ def test_without_a_whole_snapshot_a_rotated_journal_goes_on_from_that_of_the_fil
 
 def test_a_file_of_another_journal_gives_no_snapshot(half: Path, tape: Path, tmp_path: Path) -> None:
     other = stopped(Desk(tape, sizing__max_contracts=2), tmp_path / "other", 700)
-    for each in (half, other):
-        rltraderctl("rotate", "--state-dir", each, cwd=tmp_path)
-    (former,), (theirs,) = ((each / ROTATED).iterdir() for each in (half, other))
-    shutil.copy(theirs, former)
+    for state in (half, other):
+        rltraderctl("rotate", "--state-dir", state, cwd=tmp_path)
+    (former,), (other_part,) = ((state / ROTATED).iterdir() for state in (half, other))
+    shutil.copy(other_part, former)
     execute(half, "DELETE FROM snapshots")
     with pytest.raises(JournalError, match="no snapshot can be used"):
         state_digest(half)
@@ -272,8 +272,8 @@ def test_a_file_of_another_name_beside_the_rotated_ones_is_none_of_them(desk: De
     shutil.copy(half / FILE, half / ROTATED / "journal-2026-01-05.sqlite")  # a copy, as the manual names them
     (half / ROTATED / "notes.sqlite").write_text("no database")
     for look in ("verify", "events"):
-        done = rltraderctl(look, "--state-dir", half, cwd=tmp_path)
-        assert done.returncode == 0, (look, done.stderr)
+        result = rltraderctl(look, "--state-dir", half, cwd=tmp_path)
+        assert result.returncode == 0, (look, result.stderr)
     (half / FILE).rename(half / "journal.rotating")
     assert desk.run(half).failure is None
 
@@ -311,9 +311,9 @@ def test_what_looks_at_a_desk_goes_on_after_a_rotation(half: Path, tmp_path: Pat
 
 def test_a_real_start_goes_on_from_a_rotated_journal(tape: Path, half: Path, tmp_path: Path) -> None:
     rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
-    started = rltraderd("--dry-run", "--bars", tape, "--state-dir", half, cwd=tmp_path, env=environment())
-    assert started.returncode == 0, started.stderr
-    assert summary_of(started)["halted"] == ""
+    run = rltraderd("--dry-run", "--bars", tape, "--state-dir", half, cwd=tmp_path, env=environment())
+    assert run.returncode == 0, run.stderr
+    assert summary_of(run)["halted"] == ""
 
 
 # --- archives -----------------------------------------------------------------------------------------------------
@@ -380,9 +380,9 @@ def test_what_a_start_and_an_end_of_day_read_does_not_grow_with_the_journal(desk
         }
         counts.append(Counter())
         for name, work in works.items():
-            with operations() as done:
+            with operations() as counter:
                 work()
-            counts[-1][name] = done["total"] * EVERY
+            counts[-1][name] = counter["total"] * EVERY
     assert counts[0]["report"] > 1000
     grown = {name: counts[1][name] - counts[0][name] for name in counts[0]}
     assert {name: more for name, more in grown.items() if more > 2000} == {}

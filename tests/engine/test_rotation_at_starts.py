@@ -49,7 +49,7 @@ def ended_once(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ended(ended_once: Path, tmp_path: Path) -> Path:
+def state_dir(ended_once: Path, tmp_path: Path) -> Path:
     shutil.copytree(ended_once, tmp_path / "ended")
     return tmp_path / "ended"
 
@@ -70,26 +70,26 @@ def start(path: Path, mib: int) -> list[tuple[str, dict[str, Any]]]:
     return logged
 
 
-def test_a_start_rotates_a_journal_that_is_due_and_comes_to_the_same_state(ended: Path) -> None:
-    before = state_digest(ended)
-    assert start(ended, 0) == []  # never
-    assert start(ended, 1000) == []  # not yet
-    assert len(parts_of(ended / FILE)) == 1
-    ((name, fields),) = start(ended, 1)
+def test_a_start_rotates_a_journal_that_is_due_and_comes_to_the_same_state(state_dir: Path) -> None:
+    before = state_digest(state_dir)
+    assert start(state_dir, 0) == []  # never
+    assert start(state_dir, 1000) == []  # not yet
+    assert len(parts_of(state_dir / FILE)) == 1
+    ((name, fields),) = start(state_dir, 1)
     assert (name, fields["row"], fields["old"]) == (
         "journal_rotated",
         before[2],
-        str(ended / ROTATED / f"{1:012}-{before[2]:012}.sqlite"),
+        str(state_dir / ROTATED / f"{1:012}-{before[2]:012}.sqlite"),
     )
-    assert state_digest(ended) == before
-    assert verified(ended).difference == ""
-    assert growth_bytes(ended / FILE) < MIB // 10  # what came along does not count, so the next start leaves it
-    assert start(ended, 1) == []
+    assert state_digest(state_dir) == before
+    assert verified(state_dir).difference == ""
+    assert growth_bytes(state_dir / FILE) < MIB // 10  # what came along does not count, so the next start leaves it
+    assert start(state_dir, 1) == []
 
 
-def test_no_file_ends_within_a_session_or_before_its_report(half: Path, ended: Path) -> None:
-    shutil.rmtree(ended / "reports")
-    for path in (grow(half), ended):
+def test_no_file_ends_within_a_session_or_before_its_report(half: Path, state_dir: Path) -> None:
+    shutil.rmtree(state_dir / "reports")
+    for path in (grow(half), state_dir):
         ((name, fields),) = start(path, 1)
         assert (name, "or has no report yet" in fields["reason"]) == ("journal_not_rotated", True)
         assert len(parts_of(path / FILE)) == 1
@@ -97,21 +97,21 @@ def test_no_file_ends_within_a_session_or_before_its_report(half: Path, ended: P
 
 @pytest.mark.parametrize("trouble", ["killed", "held", "no room"])
 def test_a_start_that_cannot_rotate_says_so_and_goes_on(
-    ended: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     if trouble == "killed":
-        report = next((ended / "reports").glob("*.json"))
-        bar = [row[0] for row in table(ended, "events") if row[3] == "BarClosed"][-1]
-        execute(ended, "DELETE FROM events WHERE id > ? AND kind != 'SessionEnded'", bar)
-        execute(ended, "DELETE FROM events WHERE id > ?", bar)
-        execute(ended, "DELETE FROM snapshots WHERE event_id > ?", bar)
+        report = next((state_dir / "reports").glob("*.json"))
+        bar = [row[0] for row in table(state_dir, "events") if row[3] == "BarClosed"][-1]
+        execute(state_dir, "DELETE FROM events WHERE id > ? AND kind != 'SessionEnded'", bar)
+        execute(state_dir, "DELETE FROM events WHERE id > ?", bar)
+        execute(state_dir, "DELETE FROM snapshots WHERE event_id > ?", bar)
         monkeypatch.setattr("daemon.engine.state_dir._under_way", lambda *_: not report.exists())
-    before = state_digest(ended)
-    held = JournalReader(ended / FILE)
+    before = state_digest(state_dir)
+    reader = JournalReader(state_dir / FILE)
     if trouble == "held":
-        journal = Journal(ended / FILE)
+        journal = Journal(state_dir / FILE)
         journal._db.execute("PRAGMA journal_mode = WAL")
-        held.meta()
+        reader.meta()
         journal._db.close()
     if trouble == "no room":
 
@@ -119,13 +119,13 @@ def test_a_start_that_cannot_rotate_says_so_and_goes_on(
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("daemon.engine.state_dir.os.fsync", full)
-    ((name, fields),) = start(ended, 1)
-    held.close()
+    ((name, fields),) = start(state_dir, 1)
+    reader.close()
     assert name == "journal_not_rotated"
     messages = {"killed": "did not stop cleanly", "held": "still has the journal open", "no room": "No space left"}
     assert messages[trouble] in fields["reason"]
-    assert state_digest(ended) == before
-    assert len(parts_of(ended / FILE)) == 1
+    assert state_digest(state_dir) == before
+    assert len(parts_of(state_dir / FILE)) == 1
 
 
 def killed_at(path: Path, step: int) -> bool:
@@ -179,8 +179,8 @@ def test_an_unfinished_file_never_takes_the_place_of_a_journal_that_it_does_not_
     for path in (half, other):
         rotate(path)
     shutil.move(half / FILE, half / "journal.rotating")
-    (theirs,) = (other / ROTATED).iterdir()
-    shutil.copy(theirs, half / ROTATED / f"{2:012}-{2:012}.sqlite")
+    (other_part,) = (other / ROTATED).iterdir()
+    shutil.copy(other_part, half / ROTATED / f"{2:012}-{2:012}.sqlite")
     with pytest.raises(JournalError, match="or these are not of one journal"):
         start(half, 0)
     shutil.rmtree(half / ROTATED)
@@ -258,23 +258,23 @@ def test_the_dashboard_finds_what_a_decision_saw_in_the_file_of_its_day(rotated:
     follower = FollowedDesk("desk", rotated)
     follower.look()
     meet = JournalReader(rotated / FILE)
-    (seen,) = meet.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
+    (first_event,) = meet.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
     first, last = (
         meet.query(f"SELECT decision FROM decisions WHERE kind = 'policy' AND {where} ORDER BY decision")[0]["decision"]
-        for where in (f"time_ns < {seen['time_ns']}", f"time_ns > {seen['time_ns']}")
+        for where in (f"time_ns < {first_event['time_ns']}", f"time_ns > {first_event['time_ns']}")
     )
     meet.close()
 
-    def found(decision: int) -> Lookup:
+    def lookup(decision: int) -> Lookup:
         with ThreadPoolExecutor(1) as pool:
             history = DecisionHistory(follower, pool)
             assert history.find(decision).pending
         return history.find(decision)
 
-    assert [found(decision).missing for decision in (first, last)] == ["", ""]
+    assert [lookup(decision).missing for decision in (first, last)] == ["", ""]
     shutil.move(rotated / ROTATED, tmp_path / "away")
-    assert "rows up to" in found(first).missing
-    assert found(last).observation is not None
+    assert "rows up to" in lookup(first).missing
+    assert lookup(last).observation is not None
 
 
 def test_heads_of_later_files_are_no_difference_for_a_rotated_one(rotated: Path, tmp_path: Path) -> None:

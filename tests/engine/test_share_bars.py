@@ -35,16 +35,16 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return toy_on(tmp_path_factory.mktemp("toy"))
 
 
-def crash_at(name: str, count: int, seen: Counter[str]) -> Callable[[str], None]:
+def crash_at(name: str, count: int, counts: Counter[str]) -> Callable[[str], None]:
     """A boundary hook that crashes at the `count`-th boundary called `name`."""
-    left = count
+    steps_left = count
 
     def hook(boundary: str) -> None:
-        nonlocal left
+        nonlocal steps_left
         if boundary == name:
-            left -= 1
-            if left == 0:
-                seen[name] += 1
+            steps_left -= 1
+            if steps_left == 0:
+                counts[name] += 1
                 raise Crash(name)
 
     return hook
@@ -60,14 +60,14 @@ def test_it_replays_a_tape_trades_shares_and_verifies(toy: Toy, tmp_path: Path) 
     assert {row[5] for row in fills} == {10}
     sides = [row[4] for row in sorted(fills, key=lambda row: int(row[8]))]  # by the time they filled
     assert sides == [1 if i % 2 == 0 else -1 for i in range(len(fills))]
-    paid = sum(row[4] * row[5] * Decimal(row[6]) + Decimal(row[7]) for row in fills)
+    cost = sum(row[4] * row[5] * Decimal(row[6]) + Decimal(row[7]) for row in fills)
     fees = Decimal(0)  # of each of two sessions: SEC, TAF and CAT, each kind rounded up to the cent
     for day in {row[8] // DAY_NS for row in fills}:
         of_day = [row for row in fills if row[8] // DAY_NS == day]
-        sold = [row[5] * Decimal(row[6]) for row in of_day if row[4] < 0]
-        cents = (sum(sold) * Decimal("0.00278"), len(sold) * Decimal("0.166"), len(of_day) * Decimal("0.048"))
+        proceeds = [row[5] * Decimal(row[6]) for row in of_day if row[4] < 0]
+        cents = (sum(proceeds) * Decimal("0.00278"), len(proceeds) * Decimal("0.166"), len(of_day) * Decimal("0.048"))
         fees += sum(map(math.ceil, cents)) / Decimal(100)
-    assert Decimal(table(tmp_path / "one", "equity")[-1][2]) == 10_000 - paid - fees
+    assert Decimal(table(tmp_path / "one", "equity")[-1][2]) == 10_000 - cost - fees
     assert chained(tmp_path / "one") == chained(tmp_path / "two")
     assert verified(tmp_path / "one").difference == ""
 

@@ -50,12 +50,12 @@ OTHER = "0123456789ab"
 
 def interrupt(desk: Desk, path: Path, after: int, code: str | None = None) -> None:
     """Run until the `after`-th step, then crash."""
-    left = after
+    steps_left = after
 
     def hook(boundary: str) -> None:
-        nonlocal left
-        left -= boundary == "before step"
-        if left == 0:
+        nonlocal steps_left
+        steps_left -= boundary == "before step"
+        if steps_left == 0:
             raise Crash
 
     assert isinstance(desk.run(path, boundary=hook, group_events=8, code=code).failure, Crash)
@@ -222,9 +222,9 @@ def swap(path: Path, one: int, other: int) -> None:
 
 @pytest.mark.parametrize("pair", [(400, 401), (10, 1200)])
 def test_swapped_events_are_named(state: Path, pair: tuple[int, int]) -> None:
-    moved = rows(state)[pair[1] - 1]
+    row = rows(state)[pair[1] - 1]
     swap(state, *pair)
-    assert verified(state).difference.startswith(names((pair[0], *moved[1:])))
+    assert verified(state).difference.startswith(names((pair[0], *row[1:])))
 
 
 def test_swapped_start_up_rows_are_named(state: Path) -> None:
@@ -360,9 +360,9 @@ def test_a_changed_lost_or_added_read_model_row_is_found(original: Path, tmp_pat
     execute(path, f"DELETE FROM {name} WHERE {key}", first[0])
     assert f"read model {name}: the row with {columns[0]} " in verified(path).difference
     shutil.copy(original / FILE, path / FILE)
-    added = (10**18 if isinstance(first[0], int) else "made up", *first[1:])
-    execute(path, f"INSERT INTO {name} VALUES ({','.join('?' * len(added))})", *added)
-    assert verified(path).difference.endswith(f"{columns[0]} {added[0]} does not follow from the events")
+    new_row = (10**18 if isinstance(first[0], int) else "made up", *first[1:])
+    execute(path, f"INSERT INTO {name} VALUES ({','.join('?' * len(new_row))})", *new_row)
+    assert verified(path).difference.endswith(f"{columns[0]} {new_row[0]} does not follow from the events")
 
 
 def test_segments_of_other_code_are_checked_by_hash_and_named(desk: Desk, tmp_path: Path) -> None:
@@ -378,10 +378,10 @@ def test_segments_of_other_code_are_checked_by_hash_and_named(desk: Desk, tmp_pa
     assert report.other_code[OTHER] >= turn - 1
     assert report.other_code.get(code_digest(), 0) < 10
     assert 300 < report.stepped < report.events
-    theirs = verified(path, code=OTHER)
-    assert theirs.difference == ""
-    assert list(theirs.other_code) == [code_digest()]
-    assert theirs.stepped >= sum(1 for row in events[: turn - 1] if row[1] is not None)
+    verification = verified(path, code=OTHER)
+    assert verification.difference == ""
+    assert list(verification.other_code) == [code_digest()]
+    assert verification.stepped >= sum(1 for row in events[: turn - 1] if row[1] is not None)
     victim = events[100]
     execute(path, "UPDATE events SET effects = '[] ' WHERE id = ?", victim[0])
     assert verified(path).difference.startswith(
@@ -494,22 +494,22 @@ def test_a_journal_made_before_there_were_shadows_is_verified_and_gone_on_with(
 def test_a_daemon_that_starts_while_a_stopped_desk_is_verified_is_not_held_up(state: Path) -> None:
     """The file of a stopped desk is plain: a reader that held it would let nobody commit. Verify begins again."""
     *_, before_last, last = rows(state)
-    started: list[Journal] = []
+    journals: list[Journal] = []
 
     def starting(name: str, symbols: tuple[str, ...], config: str) -> Any:
-        if not started:
+        if not journals:
             journal = Journal(state / FILE)
             journal._db.execute("PRAGMA busy_timeout = 10")
             batch = CommitBatch()
             batch.entries.append(HashChain(last[0] + 1, last[6]).entry(last[1] + 1, ClockTicked(last[2]), "[]"))
             journal.commit(batch)
-            started.append(journal)
+            journals.append(journal)
         return strategy_named(name, symbols, config)
 
     assert (before_last[0], before_last[1]) == (last[0] - 1, last[1] - 1)
     report = verify(state / FILE, code_digest(), starting)
     assert (report.difference, report.events) == ("", last[1] + 1)
-    started[0].close()
+    journals[0].close()
 
 
 def test_a_file_that_others_write_again_and_again_is_not_judged(state: Path) -> None:

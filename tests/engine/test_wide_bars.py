@@ -73,13 +73,13 @@ def recorded_minutes(folder: Path) -> list[Bar]:
     return [Bar("SPY", start * unit, *map(float, row)) for start, *row in zip(starts, *columns, strict=True)]
 
 
-def played(tape: Path, desk: str, interval_s: int) -> tuple[int, int, set[str]]:
+def play(tape: Path, desk: str, interval_s: int) -> tuple[int, int, set[str]]:
     """Replay; returns the trades, the closes at which something was held, and the times of exits before the close."""
     strategy = options_of(interval_s) if desk == "options" else shares_of(interval_s)
     info = scan(tape, ("SPY",), interval_s)
     calendar = SessionCalendar.load(info.first_date, info.last_date)
     machine = fresh_machine(strategy, Identity("replay", "d", strategy.spec.name, "e1", "sip"), OPEN_RULES)
-    held, left = 0, set[str]()
+    holdings, exit_times = 0, set[str]()
 
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         """Enter whatever may be entered: each position stays until a rule leaves it."""
@@ -87,18 +87,18 @@ def played(tape: Path, desk: str, interval_s: int) -> tuple[int, int, set[str]]:
         return PolicyAnswered(now_ns, question.decision, logits, b"", "v1")
 
     def watch(event: Event, step: Step) -> None:
-        nonlocal held
+        nonlocal holdings
         if isinstance(event, SessionEnded):
             quotes = step.state.quotes
             bids = [quotes[symbol].bid for symbol in step.state.book.positions]
-            held += any(bid > 0 for bid in bids)  # what nobody bids for cannot be sold
+            holdings += any(bid > 0 for bid in bids)  # what nobody bids for cannot be sold
         rows = [row for row in step.rows if isinstance(row, DecisionRow) and row.action == "flat_before_close"]
-        left.update(new_york_text(row.time_ns)[11:] for row in rows)
+        exit_times.update(new_york_text(row.time_ns)[11:] for row in rows)
 
     funded = BrokerSnapshot(1, Decimal(10_000), (), ())
     ready = ModelVerified(1, "v1", "d", promoted=True, feed="sip")
     end = machine.run(chain((funded, ready), TapeSource(tape, info, calendar)), answer, watch)
-    return end.stats.trades, held, left
+    return end.stats.trades, holdings, exit_times
 
 
 @pytest.mark.parametrize("desk", ["options", "shares"])
@@ -109,11 +109,11 @@ def test_a_recorded_year_of_wide_bars_has_no_trade_over_night(
     minutes = recorded_minutes(data_dir)
     calendar = SessionCalendar.load("2024-03-26", "2024-12-31")
     tape = write_tape(tmp_path / "wide.csv", list(resampled(minutes, calendar, interval_s)))
-    trades, held, left = played(tape, desk, interval_s)
+    trades, holdings, exit_times = play(tape, desk, interval_s)
     assert trades > 100
-    assert held == 0
-    assert max(left) in LAST[interval_s]
-    assert left <= LAST[interval_s]
+    assert holdings == 0
+    assert max(exit_times) in LAST[interval_s]
+    assert exit_times <= LAST[interval_s]
 
 
 @pytest.mark.parametrize("desk", ["options", "shares"])
@@ -122,8 +122,8 @@ def test_made_up_weeks_of_wide_bars_have_no_trade_over_night(tmp_path: Path, int
     calendar = SessionCalendar.load("2024-05-20", "2024-07-12")  # with the half day before Independence Day
     minutes = synthetic_sessions(5, [day for day in calendar.sessions if "2024-05-20" <= day.date <= "2024-07-12"])
     tape = write_tape(tmp_path / "wide.csv", list(resampled(minutes, calendar, interval_s)))
-    trades, held, left = played(tape, desk, interval_s)
+    trades, holdings, exit_times = play(tape, desk, interval_s)
     assert trades >= 10
-    assert held == 0
-    assert max(left) in LAST[interval_s]
-    assert left <= LAST[interval_s]
+    assert holdings == 0
+    assert max(exit_times) in LAST[interval_s]
+    assert exit_times <= LAST[interval_s]
