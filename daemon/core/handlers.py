@@ -327,11 +327,10 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         draft.close_session_at(former.close_ns)
         return
     new_week = former is not None and week_of(former.date) != week_of(event.session.date)
-    if (
-        draft.basket.refused_fractions
-    ):  # an asset's flag may change, the account's setting any day: one order asks again
-        kept = [symbol for symbol in draft.basket.refused_fractions if symbol != EVERY_SYMBOL and not new_week]
-        draft.basket = replace(draft.basket, indivisible=tuple(kept) or UNSET)
+    if refused := draft.basket.refused_fractions:
+        # An asset's flag may change by the week, the account's setting any day: one order asks again.
+        still = [symbol for symbol in refused if symbol != EVERY_SYMBOL and not new_week]
+        draft.basket = replace(draft.basket, indivisible=tuple(still) or UNSET)
     draft.session = replace(
         draft.session,
         session=event.session,
