@@ -230,7 +230,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
         control = folder / CONTROL_SOCKET
         service = Service()
         async with GatewayServer(gateway, clients, relay, port=settings.gateway.port, control=control) as server:
-            gateway.serve_to(server.publish, server.on_state)
+            gateway.serve_to(server.publish, server.on_state, server.listens)
             log("gateway_started", port=server.port, account=journal.books.number, sub_accounts=sorted(pairs))
             async with asyncio.TaskGroup() as group:
                 group.create_task(gateway.run(), name="gateway")

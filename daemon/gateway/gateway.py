@@ -136,6 +136,7 @@ class Gateway:
         self._alarms = AlarmCommand(command.command, command.per_minute, command.timeout_s, "gateway", log)
         self._publish: Callable[[str, Json], None] = lambda _account, _update: None
         self._on_state: Callable[[bool], None] = lambda _ready: None
+        self._listens: Callable[[str], bool] = lambda _account: False
         self._rest_accounts = {
             name: ShownBooks(name, cash=ZERO, level=0, margin=1, account_number="")
             for name in (*settings.sub_accounts, MAIN)
@@ -185,9 +186,17 @@ class Gateway:
         """The gateway's time."""
         return self.clock.now_ns()
 
-    def serve_to(self, publish: Callable[[str, Json], None], on_state: Callable[[bool], None]) -> None:
-        """Pass updates on to `publish` (sub-account, update) and each change of readiness to `on_state`."""
-        self._publish, self._on_state = publish, on_state
+    def serve_to(
+        self,
+        publish: Callable[[str, Json], None],
+        on_state: Callable[[bool], None],
+        listens: Callable[[str], bool],
+    ) -> None:
+        """Pass updates on to `publish` (sub-account, update) and each change of readiness to `on_state`.
+
+        `listens` tells whether a client of a sub-account hears its updates now.
+        """
+        self._publish, self._on_state, self._listens = publish, on_state, listens
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
@@ -1176,6 +1185,13 @@ class Gateway:
         if quantity:
             if is_coin(symbol):
                 raise ValueError(f"{symbol}: crypto is {MAIN}'s alone")
+            table = self.settings.sub_accounts.get(source)
+            if table is not None and table.guard_prefix and not self._listens(source):
+                words = (
+                    f"{source}'s desk is not there, and its guard would rest a stop for what is gone: start the desk"
+                )
+                cure = "or stop the guard, take guard_prefix out of the file and start the gateway again"
+                raise ValueError(f"{words}; {cure}")
             if symbol in books.differences:  # a split may have made other shares of them
                 raise ValueError(f"{books.differences[symbol][1]}: shares move once both agree")
             units = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)

@@ -143,6 +143,11 @@ class GatewayServer:
         if key:
             self.trade_stream.publish(key, update)
 
+    def listens(self, account: str) -> bool:
+        """Return whether a client hears the trade updates of a sub-account."""
+        key = self.clients.key_of(account)
+        return bool(key) and self.trade_stream.listeners(key) > 0
+
     def on_state(self, ready: bool) -> None:
         """Cut the clients' trade streams where the broker's is gone."""
         if not ready:

@@ -143,6 +143,23 @@ async def test_a_guard_whose_sub_account_left_the_file_sells_what_that_one_holds
             assert s.books.guards == []  # it holds nothing any more
 
 
+async def test_shares_of_a_desk_that_is_not_there_are_not_moved_without_its_guards_knowledge(tmp_path: Path) -> None:
+    """The guard would rest a stop for all five: it ends, since it is for more than is left, and the rest has none."""
+    async with stage(tmp_path, table("a", guard_prefix="guarda"), table("b")) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        await s.settled()
+        with pytest.raises(ValueError, match="a's desk is not there, and its guard would rest a stop for what is gone"):
+            await s.gateway.transfer("a", "b", Decimal(0), "SPY", Decimal(2), "anna", "")
+        await s.gateway.transfer("a", "b", Decimal(10), "", Decimal(0), "anna", "")  # cash has no stop
+        keys = KEYS["a"]
+        async with trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True):
+            await s.gateway.transfer("a", "b", Decimal(0), "SPY", Decimal(2), "anna", "")
+        await s.gateway.transfer("b", "main", Decimal(0), "SPY", Decimal(2), "anna", "")  # `b` has no guard
+        await s.settled()
+        assert [s.held(name) for name in ("a", "b", "main")] == [{"SPY": Decimal(3)}, {}, {"SPY": Decimal(2)}]
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 

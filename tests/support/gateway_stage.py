@@ -176,7 +176,7 @@ async def gateway_on(
             GatewayServer(gateway, clients, relay, port=0, control=folder / "control.sock") as server,
             aiohttp.ClientSession() as http,
         ):
-            gateway.serve_to(server.publish, server.on_state)
+            gateway.serve_to(server.publish, server.on_state, server.listens)
             running = asyncio.create_task(gateway.run())
             stage = Stage(broker, gateway, server, http, folder, log)
             try:
