@@ -42,6 +42,7 @@ from daemon.pacing import look_again
 WHO = "ladder"
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: none may end the climb, or shut a fall's way
 REASON_MOST = 500  # letters of a problem that are logged
+TOLD_MOST = 100  # problems that are not logged again: several versions may wait for their files at once
 GAINED, PEAK, ASKED, FAILED, TRADED = "gained", "gained_peak", "asked_to", "failed_to", "traded_to"
 """Figures of a canary: USD that the desk had gained when it was promoted, the most since, the newest question, how many
 had no answer up to it, and when the newest session opened that was judged (ns, 0 before the first)."""
@@ -63,7 +64,7 @@ class Climber:
         self._session_ends = deque(_session_end_at_start(desk.submitter.state))  # states, to be judged
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
-        self._problem = ""
+        self._told_problems = deque[str](maxlen=TOLD_MOST)
         self._load_failures: dict[str, Sight] = {}  # versions that this look could not load
         self._load_failures_before: dict[str, Sight] = {}  # by the look before it
         self._rightful = ""  # the version that answers by no other journal's ladder
@@ -162,9 +163,9 @@ class Climber:
         await self._align()
 
     def _hold(self, problem: str) -> None:
-        """Log once why nothing climbs; the next look tries again."""
-        if self._problem != problem:
-            self._problem = problem
+        """Log once why something does not climb; the next look tries again."""
+        if problem not in self._told_problems:
+            self._told_problems.append(problem)
             self._desk.log("ladder_held", reason=printable(problem, REASON_MOST))
 
     async def _step(self, holds: HoldReasons) -> bool:

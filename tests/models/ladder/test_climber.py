@@ -232,6 +232,20 @@ def test_a_version_whose_card_came_before_its_other_files_climbs_once_they_are_t
     assert steps(climbed(tmp_path, play)) == [("shadow", "card_passed")]
 
 
+def test_each_of_several_versions_that_wait_for_their_files_is_logged_once(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        for version in ("half", "torn"):
+            (with_card(store, msgspec.structs.replace(CARD, version=version)) / POLICY_FILE).unlink()
+        for _ in range(4):
+            await climb.climber.look()
+        reasons = [str(fields["reason"]) for name, fields in climb.run.log if name == "ladder_held"]
+        assert sorted(reason.partition(" ")[0] for reason in reasons) == ["half", "torn"]
+
+    climbed(tmp_path, play)
+
+
 def test_a_card_that_is_nested_deep_is_refused_and_the_ladder_goes_on(tmp_path: Path) -> None:
     store = tmp_path / "store"
 
