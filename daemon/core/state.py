@@ -258,6 +258,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     unfenced_ns: int | UnsetType = UNSET  # when a resume last had the account's fence lifted
     beyond: dict[str, Quantity] | UnsetType = UNSET  # what that report has beyond all that is known, of `available`
     adjusted: Adjusted | UnsetType = UNSET  # set while cash is booked that no line explained
+    taken_cash: tuple[Decimal, ...] | UnsetType = UNSET  # that no line explained when it was taken over, newest last
 
     @property
     def follows_panic(self) -> bool:

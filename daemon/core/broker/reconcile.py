@@ -42,6 +42,7 @@ from daemon.core.broker.foreign import (
 from daemon.core.broker.ledger import (
     AMENDED,
     CASH_IN_LIEU,
+    INCOME,
     REORGANISED,
     SPLITS,
     book_activity,
@@ -224,6 +225,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
             cannot += [f"{count} {symbol}" for count in (draft.broker.foreign_held.get(symbol, 0),) if count]
     for work, quantity in closing_works:  # no more of what is held now than a person asked to close
         draft.works = {**draft.works, work.key: replace(work, goal=max(draft.held(work.symbol) - quantity, 0))}
+    _note_taken_cash(draft, event.cash - _told_cash(draft))
     draft.put_book(replace(draft.book, cash=event.cash))
     with draft.because(ADOPTED):
         without_gain(draft, old_book)
@@ -513,7 +515,9 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
             note_takeover_day(draft, symbol)
         if adopted_symbols:
             draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
-            draft.put_book(replace(draft.book, cash=draft.book.cash + event.cash - _told_cash(draft)))
+            cash = event.cash - _told_cash(draft)
+            _note_taken_cash(draft, cash)
+            draft.put_book(replace(draft.book, cash=draft.book.cash + cash))
             with draft.because(ADOPTED):
                 without_gain(draft, book)
     cash = event.cash - _told_cash(draft)
@@ -523,6 +527,7 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
         _keep_adjustments(draft, (*_adjustments(draft).amounts, cash))
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
+        _note_taken_cash(draft, cash)
         transfer(draft, cash)
 
 
@@ -586,6 +591,37 @@ def _take_adjusted_back(draft: Draft, event: BrokerReported) -> None:
         _adjust(draft, -twice)
         other_amounts = tuple(amount for at, amount in enumerate(adjustments.amounts) if at not in booked_places)
         _keep_adjustments(draft, other_amounts, adjustments.told)
+
+
+def _note_taken_cash(draft: Draft, cash: Decimal) -> None:
+    """Note cash that was taken over as a transfer: the line about it may be still to come."""
+    former = draft.broker.taken_cash
+    if cash:
+        amounts = (*(() if isinstance(former, UnsetType) else former), cash)
+        draft.broker = replace(draft.broker, taken_cash=amounts[-ADJUSTED_MAX:])
+
+
+def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> Collection[str]:
+    """Return the ids of new lines whose cash was taken over before: with theirs too the book has it twice.
+
+    Of a report that is older than a fill, or than another report, the cash does not say so.
+    """
+    amounts, broker = draft.broker.taken_cash, draft.broker
+    if isinstance(amounts, UnsetType) or broker.filled or event.asked_ns < broker.asked_ns:
+        return ()
+    unbooked = (ANNOUNCED, "pending", *AMENDED)
+    lines = [line for line in event.activities if line.status not in unbooked and not _is_seen(draft, line)]
+    twice = _told_cash(draft) + sum((line.amount for line in lines), ZERO) - event.cash
+    fitting = [line for line in lines if line.amount in amounts][-ADJUSTED_MAX:]
+    some = next((some for some in _some_of(fitting) if sum(line.amount for line in some) == twice), ())
+    if not twice or not some:
+        return ()
+    left = list(amounts)
+    for line in some:
+        if line.amount in left:
+            left.remove(line.amount)
+    draft.broker = replace(broker, taken_cash=tuple(left) or UNSET)
+    return [line.id for line in some]
 
 
 def _sum_of(adjustments: Adjusted, places: tuple[int, ...]) -> Decimal:
@@ -677,16 +713,22 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
             on_order_filled(draft, fill)
             settle_cost(draft, fill)
     drop_sold_shares(draft)
+    paid_ids = _lines_of_taken_cash(draft, event)
     for activity in sorted(event.activities, key=turn):
         if activity.status == ANNOUNCED:
             note_announcement(draft, activity)
         else:
-            _book_once(draft, activity)
+            _book_once(draft, activity, paid=activity.id in paid_ids)
 
 
-def _book_once(draft: Draft, line: Activity) -> None:
+def _book_once(draft: Draft, line: Activity, *, paid: bool = False) -> None:
+    """Book a new line; of one whose cash was taken over before (`paid`) its shares alone."""
     if line.status == "pending" or not _mark_seen(draft, line):
         return
+    if paid:
+        line = replace(line, amount=ZERO)
+        if not line.quantity or line.kind in INCOME:
+            return
     if line.amount:
         adjustments = _adjustments(draft)
         _keep_adjustments(draft, adjustments.amounts, (*adjustments.told, line.amount))
@@ -805,7 +847,15 @@ def _orders_with_fills(draft: Draft, event: BrokerReported, symbol: str) -> list
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:
     """Return True when this line and status is new. A line is amended under its own id."""
-    return draft.first_time(f"{line.id} {line.status}" if line.status in AMENDED else line.id)
+    return draft.first_time(_seen_name(line))
+
+
+def _is_seen(draft: Draft, line: Activity) -> bool:
+    return _seen_name(line) in draft.broker.seen
+
+
+def _seen_name(line: Activity) -> str:
+    return f"{line.id} {line.status}" if line.status in AMENDED else line.id
 
 
 def _begin(draft: Draft, event: BrokerReported) -> bool:

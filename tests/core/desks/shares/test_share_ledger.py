@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from daemon.core import events as ev
@@ -393,6 +394,42 @@ def test_cash_for_a_part_of_shares_that_left_leaves_the_rest_to_those_that_come(
     book = d.state.book
     assert (d.held, d.state.marks["NEW"], book.equity) == ({"BBB": 10, "NEW": 30}, Decimal(100), Decimal(10_000))
     assert (book.positions["NEW"].cost, book.realized, d.state.risk.reconciled) == (Decimal(3000), Decimal(0), True)
+
+
+def cash_before_its_line(account: Account, d: DailyDesk, amount: str) -> None:
+    """Cash that the ledger tells later is there, and a person accepts it."""
+    account.cash += Decimal(amount)
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    d.put(ev.AcceptBrokerRequested(d.at(-17), "looked", "ann"), account.report(d.at(-16)), account.report(d.at(-15)))
+    account.cash -= Decimal(amount)  # the line brings it
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore", "adopt"])
+def test_cash_that_a_person_accepted_is_not_booked_again_by_its_line(rule: str) -> None:
+    d = with_shares(account := Account(), Trading(broker=Broker(foreign_orders=rule)), AAA=60)  # type: ignore[arg-type]
+    cash_before_its_line(account, d, "52.30")
+    account.book(line("DIV", "AAA", amount="52.30"))
+    d.put(account.report(d.at(-14)), account.report(d.at(-13)))
+    book = d.state.book
+    assert (book.cash, book.realized, book.transfers) == (Decimal("4052.30"), Decimal(0), Decimal("52.30"))
+    assert (d.state.risk.reconciled, d.state.broker.taken_cash) == (True, UNSET)
+    account.book(replace(line("DIV", "AAA", amount="52.30"), id="another"))
+    d.put(account.report(d.at(-12)), account.report(d.at(-11)))
+    assert (d.state.book.cash, d.state.book.realized) == (Decimal("4104.60"), Decimal("52.30"))
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore", "adopt"])
+def test_a_merger_that_a_person_accepted_with_its_cash_is_not_booked_again_by_its_line(rule: str) -> None:
+    rules = Trading(broker=Broker(foreign_orders=rule))  # type: ignore[arg-type]
+    d = with_shares(account := Account(), rules, AAA=60, BBB=10)
+    del account.positions["AAA"]
+    cash_before_its_line(account, d, "7200")
+    account.book(line("MA", "AAA", -60, "7200"))
+    d.put(account.report(d.at(-14)), account.report(d.at(-13)))
+    book = d.state.book
+    assert (d.held, book.cash, book.equity) == ({"BBB": 10}, account.cash, Decimal(11_200))
+    assert (book.peak, book.realized, book.transfers) == (Decimal(11_200), Decimal(0), Decimal(1200))
+    assert d.state.risk.reconciled
 
 
 def test_what_differs_beside_shares_that_left_is_judged_at_once() -> None:
