@@ -362,6 +362,21 @@ def _was_alone(owners: Owners, closes: tuple[HeldAtClose, ...], date: str) -> bo
     return isinstance(owners.alone_from, str) and owners.alone_from < date and len(closes) < CLOSES_MAX
 
 
+def others_took_spin_off(draft: Draft, line: Activity) -> bool:
+    """Give shares of a spin-off back that were counted as others' although the desk alone held what they come from.
+
+    That is sure where others hold nothing else, and held no shares at the last close. Returns whether it was so.
+    """
+    foreign, day = draft.broker.foreign_held, new_york_date(line.time_ns).isoformat()
+    count = draft.counted(line.quantity)
+    others_hold = any(symbol != line.symbol for symbol in foreign) or not _holds_shares(draft)
+    earlier = [[one.others for one in history if one.date < day] for history in draft.broker.owners.closes.values()]
+    if others_hold or any(held[-1] for held in earlier if held) or not 0 < count <= foreign.get(line.symbol, 0):
+        return False
+    hold_foreign(draft, line.symbol, -count)
+    return True
+
+
 def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
     """Return the shares, (desk's, others'), that the line's may replace: by symbol, else by number, else by kind."""
     moves = draft.broker.owners.moves

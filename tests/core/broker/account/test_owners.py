@@ -416,6 +416,27 @@ def test_shares_of_a_spin_off_are_nobody_s_gain_and_the_desk_says_so() -> None:
     assert "owner_unknown" in alarms(d.effects)
 
 
+@pytest.mark.parametrize("person", [0, 5])
+def test_shares_of_a_spin_off_that_come_before_their_line_are_the_desk_s_where_it_holds_alone(person: int) -> None:
+    account = Account()
+    d = with_shares(account, IGNORE, AAA=50)
+    if person:
+        account.positions["CCC"] = (person, Decimal(100))
+        account.cash -= 100 * person
+        d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    account.positions["NEW"] = (30, Decimal(0))
+    d.put(account.report(d.at(-17)), account.report(d.at(-16)))
+    others = {"CCC": person} if person else {}
+    assert holdings(d) == ({"AAA": 50}, {**others, "NEW": 30})  # an order of others may explain them
+    account.book(replace(of_today("SPIN", "NEW", "30"), price=Decimal(20)))
+    d.put(account.report(d.at(-15)), account.report(d.at(-14)))
+    if person:  # they may come from the person's shares
+        assert holdings(d) == ({"AAA": 50}, {**others, "NEW": 30})
+    else:
+        assert (holdings(d), d.state.marks["NEW"]) == (({"AAA": 50, "NEW": 30}, {}), Decimal(20))
+    assert (d.state.risk.reconciled, d.state.book.cash) == (True, account.cash)
+
+
 def test_a_dividend_of_what_others_alone_hold_is_no_gain() -> None:
     d, account = beside()
     before = d.state.book.realized
