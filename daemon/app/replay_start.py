@@ -17,7 +17,7 @@ from daemon.core.desks.shares.sizes import sells_after_open
 from daemon.core.limits import AUTO, Basket
 from daemon.core.step import Machine
 from daemon.core.strategy_rules import TABLES, changes_nothing
-from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.journal.rows import TAPE_DATES
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import check_rules, load
@@ -132,7 +132,10 @@ def prepare_replay(settings: DeskSettings, tape: Path, chosen: QuoteChoice | Non
     if chosen is not None and not spec.chained:
         raise ConfigError(f"--option-quotes {chosen.path}: {spec.name} trades no options: leave it out")
     info = _SCANS[spec.decides](tape, spec, settings.trading().basket)
-    calendar = SessionCalendar.load(info.first_date, info.last_date)
+    try:
+        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    except CalendarError as error:
+        raise CalendarError(f"{tape} has bars from {info.first_date} to {info.last_date}: {error}") from error
     model = load(settings.paths.models_dir, strategy, settings.policy.version, settings.policy.public_key)
     check_rules(model, strategy, settings.trading())
     policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)

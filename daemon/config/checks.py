@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -77,13 +78,18 @@ def contradictions(settings: DeskSettings, only: Collection[str] | None = None) 
             yield "risk.no_trade_windows", window, expected
 
 
+def _strategies_near(name: str) -> str:
+    """Say in words which strategies there are, and which one may be meant."""
+    strategies, file = names(), f"{name}.py"
+    alike = get_close_matches(name, strategies, n=1)
+    hint = f" ({file} is here)" if Path(file).is_file() else f" (nearest: {alike[0]})" if alike else ""
+    return f"one of {', '.join(strategies)}, or a file of yours: path/to/file.py{hint}"
+
+
 def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
     """Yield trading rules that exclude one another, and an unknown strategy."""
     if not is_known(settings.desk.strategy):
-        strategies = names()
-        nearest = get_close_matches(settings.desk.strategy, strategies, n=1, cutoff=0.0)[0]
-        expected = f"one of {', '.join(strategies)} (nearest: {nearest}), or a file of yours: path/to/file.py"
-        yield "desk.strategy", settings.desk.strategy, expected
+        yield "desk.strategy", settings.desk.strategy, _strategies_near(settings.desk.strategy)
     yield from _wrong_symbols(settings.desk)
     if settings.record.enabled and not _trades_options(settings.desk.strategy):
         yield "record.enabled", True, f"false: {settings.desk.strategy} trades no options, so it streams none"

@@ -405,6 +405,16 @@ def test_a_bad_file_is_refused_with_key_value_source_and_expectation(tmp_path: P
         load(path, {})
 
 
+def test_a_name_in_place_of_a_file_that_lies_here_is_told_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    for name, hint in (("mine", r"file\.py \(mine\.py is here\)"), ("tape.csv.gz", r"file\.py: change it there")):
+        with pytest.raises(ConfigError, match=hint):
+            load(write(tmp_path, f'[desk]\nstrategy = "{name}"\n'), {})
+
+
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, "[risk]\nconfidence_min = 2\ngap_min = 0\n[paper]\ncash_usd = 0\n")
     with pytest.raises(ConfigError) as caught:

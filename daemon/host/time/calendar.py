@@ -59,7 +59,7 @@ class SessionCalendar:
         """
         first, last = _date(start_date), _date(end_date)
         if last < first:
-            raise CalendarError(f"the calendar's span {start_date} to {end_date} is empty: the end must not be earlier")
+            raise CalendarError(f"the first date, {start_date}, is after the last one, {end_date}: exchange them")
         margin = timedelta(days=_MARGIN_DAYS)
         begin, end = (first - margin).isoformat(), (last + margin).isoformat()
         sessions = _sessions_since((first - margin).year)

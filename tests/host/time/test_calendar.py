@@ -126,7 +126,7 @@ def test_a_span_past_the_horizon_is_refused() -> None:
     ("start", "end", "message"),
     [
         ("2024-7-3", "2024-07-05", "'2024-7-3' is not a date: expected YYYY-MM-DD"),
-        ("2024-07-05", "2024-07-03", "the end must not be earlier"),
+        ("2024-07-05", "2024-07-03", "the first date, 2024-07-05, is after the last one"),
     ],
 )
 def test_a_span_that_is_none_is_refused(start: str, end: str, message: str) -> None:
