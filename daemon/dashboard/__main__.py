@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for problem in filter(None, map(_absence_text, desks.values())):
         sys.stderr.write(f"rltrader-dashboard: {problem}\n")
+    for folder in options.runs_dir:
+        if not folder.is_dir():
+            sys.stderr.write(f"rltrader-dashboard: {folder}: no such folder; name it with --runs-dir\n")
     options.runs_dir = options.runs_dir or _runs()
     options.models_dir = to_read(options.models_dir)
     if not options.models_dir.is_dir():

@@ -51,7 +51,8 @@ def test_a_desk_that_is_given_twice_is_refused(tmp_path: Path, capsys: pytest.Ca
 def test_a_state_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     places = ("--state-dir", tmp_path / "nosuch", "--state-dir", tmp_path / "empty")
-    command = module_command("daemon.dashboard", *places, "--port", "0")
+    runs = tmp_path / "no-runs"
+    command = module_command("daemon.dashboard", *places, "--runs-dir", runs, "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as page:
         assert page.stdout is not None
         page.stdout.readline()
@@ -62,6 +63,7 @@ def test_a_state_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
             page.kill()
     assert f"{tmp_path / 'nosuch'}: no such folder: is it the right --state-dir?" in problems
     assert f"{tmp_path / 'empty'}: no journal here yet" in problems
+    assert f"{runs}: no such folder; name it with --runs-dir" in problems
 
 
 def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
