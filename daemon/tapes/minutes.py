@@ -101,11 +101,13 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
     if not any(symbol in counts for symbol in symbols):
         raise of_others(path, counts, symbols)
+    mixed = LATE_SHARE * late > own_count
     part_s = steps.commonest_s() if steps.wrong() else 0
     if part_s and (interval_s % part_s or OPEN_S % part_s):
         raise TapeError(
             f"{path}: most bars are {part_s} s apart; expected bars of {interval_s} s, or shorter ones that join to "
             f"them, such as minutes: pass a tape of the strategy's interval or of minutes"
+            + ("; its rows are not in order of time: sort them by timestamp first" if mixed else "")
         )
     if not part_s and steps.off_grid():
         other = _OTHERS[anchor]
@@ -125,7 +127,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
         interval_s=interval_s,
         symbol_assumed=file.symbol_assumed,
         synthetic=file.synthetic,
-        resorted=by_symbol or LATE_SHARE * late > own_count,
+        resorted=by_symbol or mixed,
         anchor=anchor,
         part_s=part_s,
     )

@@ -96,6 +96,12 @@ def test_sessions_without_a_bar_between_others_are_named(tmp_path: Path, summer:
     assert source.counts.absent_sessions == ["2024-07-05", "2024-07-08"]
 
 
+def test_of_rows_in_no_order_the_cure_is_to_sort_them(tmp_path: Path) -> None:
+    shuffled = [row(minute * 17 % 200) for minute in range(200)]  # 17 minutes apart, but for the jumps back
+    with pytest.raises(TapeError, match=r"1020 s apart.*not in order of time: sort them by timestamp first"):
+        scan(write(tmp_path / "t.csv", *shuffled), ("SPY",), 60)
+
+
 def test_rows_of_other_symbols_are_left_out_and_counted(tmp_path: Path, summer: SessionCalendar) -> None:
     path = write(tmp_path / "t.csv", row(0, "QQQ"), row(0), row(1, "QQQ", "nan,nan,nan,nan"), row(1))
     info = scan(path, ("SPY",), 60)
