@@ -33,12 +33,12 @@ def address() -> Iterator[str]:
 
 
 def settings(folder: Path, data_url: str, **feed: str) -> DeskSettings:
-    given: dict[str, Any] = {"paths.state_dir": folder / "state", "alpaca.data_url": data_url}
-    return load(None, given | {f"feed.{name}": value for name, value in feed.items()})
+    values: dict[str, Any] = {"paths.state_dir": folder / "state", "alpaca.data_url": data_url}
+    return load(None, values | {f"feed.{name}": value for name, value in feed.items()})
 
 
-def choose(given: DeskSettings, keys: Credentials = KEYS) -> FeedChoice:
-    return asyncio.run(choose_feed(given, keys, Clock.real()))
+def choose(desk_settings: DeskSettings, keys: Credentials = KEYS) -> FeedChoice:
+    return asyncio.run(choose_feed(desk_settings, keys, Clock.real()))
 
 
 def feeds(choice: FeedChoice) -> tuple[str, str]:
@@ -47,15 +47,15 @@ def feeds(choice: FeedChoice) -> tuple[str, str]:
 
 def journal(folder: Path) -> None:
     """A journal of this desk, made on SIP."""
-    opened = open_state_dir(folder / "state", META, "0123456789")
-    opened.journal.close()
-    opened.close()
+    state_dir = open_state_dir(folder / "state", META, "0123456789")
+    state_dir.journal.close()
+    state_dir.close()
 
 
 def test_the_default_is_auto_and_a_named_feed_asks_nobody(tmp_path: Path) -> None:
     assert (load(None, {}).feed.name, load(None, {}).feed.options) == ("auto", "auto")
-    named = choose(settings(tmp_path, NOWHERE, name="iex", options="opra"))
-    assert (feeds(named), named.how) == (("iex", "opra"), "")
+    choice = choose(settings(tmp_path, NOWHERE, name="iex", options="opra"))
+    assert (feeds(choice), choice.how) == (("iex", "opra"), "")
 
 
 def test_what_the_plan_allows_is_kept_and_not_asked_for_again(address: str, tmp_path: Path) -> None:

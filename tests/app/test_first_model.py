@@ -32,8 +32,8 @@ class Waits:
 
 def of_store(tmp_path: Path, **more: Any) -> DeskSettings:
     (tmp_path / "store").mkdir(exist_ok=True)
-    given: dict[str, Any] = {"desk__strategy": NAME, "policy__version": CURRENT, "policy__wait_for_first": True}
-    return settings(tmp_path / "state", paths__models_dir=tmp_path / "store", **given | more)
+    defaults: dict[str, Any] = {"desk__strategy": NAME, "policy__version": CURRENT, "policy__wait_for_first": True}
+    return settings(tmp_path / "state", paths__models_dir=tmp_path / "store", **defaults | more)
 
 
 def put_version(store: Path, version: str) -> None:

@@ -59,9 +59,9 @@ def test_a_panic_of_a_stopped_desk_is_journaled_before_what_is_commanded_next(tm
     assert verified(tmp_path).difference == ""
 
 
-@pytest.mark.parametrize(("word", "named"), [("flatten", True), ("halt", False)])
+@pytest.mark.parametrize(("word", "is_named"), [("flatten", True), ("halt", False)])
 def test_an_exit_that_no_disk_takes_names_the_panic(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str, named: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str, is_named: bool
 ) -> None:
     def full(*_: object) -> None:
         raise WriteFailed("the disk is full")
@@ -69,24 +69,24 @@ def test_an_exit_that_no_disk_takes_names_the_panic(
     stopped_desk(tmp_path)
     monkeypatch.setattr(Journal, "commit", full)
     assert ctl.main([word, "--state-dir", str(tmp_path), "--reason", "out"]) == 2
-    said = capsys.readouterr().err
-    assert ("the disk is full" in said, "rltraderctl panic closes everything" in said) == (True, named)
+    output = capsys.readouterr().err
+    assert ("the disk is full" in output, "rltraderctl panic closes everything" in output) == (True, is_named)
     assert kinds(tmp_path) == [RunStarted.__name__]
 
 
 @pytest.mark.parametrize(
-    ("word", "code", "said"), [("halt", 0, "the halt (event 1) is done; what came of it"), ("close SPY", 1, "")]
+    ("word", "code", "message"), [("halt", 0, "the halt (event 1) is done; what came of it"), ("close SPY", 1, "")]
 )
 def test_what_a_full_disk_keeps_from_being_printed_is_done_all_the_same(
-    tmp_path: Path, word: str, code: int, said: str
+    tmp_path: Path, word: str, code: int, message: str
 ) -> None:
     stopped_desk(tmp_path)
     line = [sys.executable, "-m", "daemon.cli.ctl", *word.split(), "--state-dir", str(tmp_path), "--reason", "x"]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, said in done.stderr) == (code, True)
-    heard, gone = os.pipe()
-    os.close(heard)  # a reader that has seen enough
-    with os.fdopen(gone, "w") as pipe:
+        result = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, message in result.stderr) == (code, True)
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # a reader that has seen enough
+    with os.fdopen(write_end, "w") as pipe:
         assert subprocess.run(line, stdout=pipe, stderr=subprocess.PIPE, check=False).returncode == code
     assert len(kinds(tmp_path)) == 3

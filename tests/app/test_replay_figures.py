@@ -50,7 +50,7 @@ DAY = Session("2024-08-15", 1_723_728_600 * SECOND_NS, 1_723_752_000 * SECOND_NS
 NEXT = Session("2024-08-16", 1_723_815_000 * SECOND_NS, 1_723_838_400 * SECOND_NS)
 
 
-def filled(minute: int, symbol: str, side: int, price: str, quantity: int = 2) -> OrderFilled:
+def fill(minute: int, symbol: str, side: int, price: str, quantity: int = 2) -> OrderFilled:
     when, cost = DAY.open_ns + minute * MINUTE_NS, Decimal(price) * quantity
     return OrderFilled(when, "a", symbol, side, Decimal(price), when, quantity, cost, Decimal(0), quantity)
 
@@ -60,17 +60,17 @@ def test_fills_are_next_to_the_black_scholes_prices_of_their_minutes(tmp_path: P
     bar = Bar("SPY", DAY.open_ns, 550.0, 550.0, 550.0, 550.0, 1)
     events: tuple[Event, ...] = (
         SessionScheduled(DAY.open_ns, DAY, (NEXT,)),
-        filled(1, CALL, 1, "1.00"),  # before the session's volatility is known
+        fill(1, CALL, 1, "1.00"),  # before the session's volatility is known
         ContractsListed(DAY.open_ns, DAY.date, (), 0.0001),
         BarClosed(DAY.open_ns + MINUTE_NS, bar),
-        filled(1, CALL, 1, "50.50"),  # 0.30 more for 200 shares
-        filled(1, CALL, -1, "49.75", 1),  # 0.05 less for 100 shares
-        filled(1, CALL, -1, "49.90", 1),  # 0.10 more
-        filled(1, FAR, 1, "9.00"),
-        filled(2, CALL, 1, "9.00"),  # a minute without a bar
+        fill(1, CALL, 1, "50.50"),  # 0.30 more for 200 shares
+        fill(1, CALL, -1, "49.75", 1),  # 0.05 less for 100 shares
+        fill(1, CALL, -1, "49.90", 1),  # 0.10 more
+        fill(1, FAR, 1, "9.00"),
+        fill(2, CALL, 1, "9.00"),  # a minute without a bar
         SessionScheduled(NEXT.open_ns, NEXT, ()),
         BarClosed(NEXT.open_ns + MINUTE_NS, replace(bar, start_ns=NEXT.open_ns)),
-        replace(filled(1, CALL, 1, "9.00"), filled_ns=NEXT.open_ns + MINUTE_NS),  # no volatility for this session
+        replace(fill(1, CALL, 1, "9.00"), filled_ns=NEXT.open_ns + MINUTE_NS),  # no volatility for this session
     )
     journal, chain, batch = Journal.create(tmp_path / FILE, {}), HashChain(), CommitBatch()
     batch.entries.extend(chain.entry(seq, event, encode_effects(())) for seq, event in enumerate(events, start=1))

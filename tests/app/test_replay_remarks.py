@@ -32,8 +32,8 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     spec = strategy("option_scalper")
     replay: Any = SimpleNamespace(settings=settings, strategy=spec, tape=tape, info=info, quotes=quotes)
     state = State(spec.start(), Identity("recorded", "paper", "option_scalper", "e", "sip"), settings.trading())
-    used = QuotesUsed("q.parquet", "", 1, 1, "2024-08-15", "2024-08-15", 1, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
-    lines = remarks(replay, TapeCounts(), state, 0, Baskets(), (), used)
+    quotes_used = QuotesUsed("q.parquet", "", 1, 1, "2024-08-15", "2024-08-15", 1, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+    lines = remarks(replay, TapeCounts(), state, 0, Baskets(), (), quotes_used)
     rules, bars, volatility = lines
     assert rules == (
         "The desk has other rules than the strategy's: contracts.max_days 45 (the strategy's: 5), "
@@ -43,12 +43,16 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     assert "the volatility is that of the closes of vix.csv: 20 returns before the session, times 1.25" in volatility
     denials = {"order_quantity": 35, "no_quote": 538}
     untraded = replace(state, stats=replace(state.stats, bars=10, decisions=600, denials=denials))
-    assert remarks(replay, TapeCounts(), untraded, 10, Baskets(), (), used)[0].startswith(
+    assert remarks(replay, TapeCounts(), untraded, 10, Baskets(), (), quotes_used)[0].startswith(
         "No trade: the policy's wishes were denied by no_quote 538, order_quantity 35; docs/GATES.md"
     )
-    far, near = (remarks(replay, TapeCounts(), state, 10, Baskets(4, 0, apart), (), used) for apart in (1.0, 0.2))
-    told = "The weights held were 100 % of the equity from those wanted, mean of all baskets: weights that sum to more"
-    assert [line.startswith(told) for line in far] == [True, *(False for _ in near)]
+    far, near = (
+        remarks(replay, TapeCounts(), state, 10, Baskets(4, 0, apart), (), quotes_used) for apart in (1.0, 0.2)
+    )
+    sentence = (
+        "The weights held were 100 % of the equity from those wanted, mean of all baskets: weights that sum to more"
+    )
+    assert [line.startswith(sentence) for line in far] == [True, *(False for _ in near)]
     idle = replace(state, stats=replace(state.stats, bars=10, decisions=600))
     for exported, words in (
         ("passive", "It is the strategy's passive one: RLTRADER_POLICY__VERSION"),
@@ -70,9 +74,9 @@ def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figure
     start = State(
         replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
     )
-    traded = replace(start, stats=replace(start.stats, bars=10, decisions=5, fills=4))
+    state_after = replace(start, stats=replace(start.stats, bars=10, decisions=5, fills=4))
     day = int(datetime(2024, 7, 24, 14, tzinfo=NEW_YORK).timestamp()) * 10**9
-    halted = replace(traded, risk=replace(traded.risk, halt=Halt("daily_loss", "lost 0.0312", day)))
+    halted = replace(state_after, risk=replace(state_after.risk, halt=Halt("daily_loss", "lost 0.0312", day)))
     ends = [("2024-07-22", 1000.0), ("2024-07-23", 1020.0), ("2024-07-24", 989.0)]
     dead = [("2024-07-25", 989.0), ("2024-07-26", 989.0)]
 
@@ -83,5 +87,5 @@ def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figure
         "-2.31. docs/OPERATIONS.md has the halt."
     )
     assert remarks(replay, TapeCounts(), halted, 10, Baskets(), ends) == ()  # halted on the last day
-    assert remarks(replay, TapeCounts(), traded, 10, Baskets(), [*ends, *dead]) == ()
+    assert remarks(replay, TapeCounts(), state_after, 10, Baskets(), [*ends, *dead]) == ()
     assert (daily_figures([*ends, *dead], "2024-07-24").halted, daily_figures(ends, "").halted) == (2, 0)

@@ -40,11 +40,11 @@ def test_a_stop_waits_for_a_sale_for_which_the_resting_stop_was_taken_away() -> 
     desk.put(ev.StopRequested(desk.at(2, 2), "SIGTERM", flatten=False))
     assert not settled(desk.state, flatten=False)
     desk.account.end(names["SPY"])
-    ended = desk.core.step(desk.state, ev.OrderCanceled(desk.at(2, 3), names["SPY"]))
-    assert not settled(ended.state, flatten=False)  # it waits for a report
-    desk.state = ended.state
-    sent = desk.put(desk.account.report(desk.at(2, 4))) + desk.tick(2, 5)
-    assert [order.symbol for order in sales(sent)] == ["SPY"]
+    step = desk.core.step(desk.state, ev.OrderCanceled(desk.at(2, 3), names["SPY"]))
+    assert not settled(step.state, flatten=False)  # it waits for a report
+    desk.state = step.state
+    effects = desk.put(desk.account.report(desk.at(2, 4))) + desk.tick(2, 5)
+    assert [order.symbol for order in sales(effects)] == ["SPY"]
     assert settled(desk.state, flatten=False)
 
 

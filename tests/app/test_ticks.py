@@ -40,12 +40,12 @@ class Taken:
 
 def gaps_s(state: State[Any], begin_ns: int) -> set[int]:
     """Seconds between the ticks of the ten minutes from `begin_ns` on."""
-    taken = Taken()
+    intake = Taken()
     with virtual_clock(begin_ns) as clock:
         joined = Participant(clock.socket, "desk")
 
         async def work() -> None:
-            ticks = Ticks(Clock.virtual(joined), cast(Intake, taken), cast(JournalWriter, None), lambda: state)
+            ticks = Ticks(Clock.virtual(joined), cast(Intake, intake), cast(JournalWriter, None), lambda: state)
             await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(ticks.run())), 600)
 
         def run() -> None:
@@ -58,7 +58,7 @@ def gaps_s(state: State[Any], begin_ns: int) -> set[int]:
         clock.pass_s(601.0)
         with clock.passing():
             thread.join(60.0)
-    return {(later - time) // SECOND for time, later in itertools.pairwise(taken.times)}
+    return {(later - time) // SECOND for time, later in itertools.pairwise(intake.times)}
 
 
 @pytest.mark.parametrize(
