@@ -10,6 +10,6 @@ from tests.support.library_runs import play
 
 
 @pytest.fixture(scope="session")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its state directory, which no test changes."""
     return play(tmp_path_factory.mktemp("library"))

@@ -29,9 +29,9 @@ def ids(*places: Path) -> list[str]:
     return [run.id for run in library_of(places).runs]
 
 
-def test_a_dry_run_is_listed_with_what_its_journal_has(played: Path, tmp_path: Path) -> None:
-    dry_run(played, tmp_path / "runs" / "first")
-    with closing(sqlite3.connect(played / FILE)) as db:
+def test_a_dry_run_is_listed_with_what_its_journal_has(state_dir: Path, tmp_path: Path) -> None:
+    dry_run(state_dir, tmp_path / "runs" / "first")
+    with closing(sqlite3.connect(state_dir / FILE)) as db:
         meta = dict(db.execute("SELECT key, value FROM meta"))
         (payload,) = db.execute("SELECT payload FROM events WHERE kind = 'RunStarted'").fetchone()
         last, first = (
@@ -51,28 +51,28 @@ def test_a_dry_run_is_listed_with_what_its_journal_has(played: Path, tmp_path: P
 
 
 def test_a_key_that_is_off_by_default_is_a_change_and_another_way_to_write_an_amount_is_none(
-    played: Path, tmp_path: Path
+    state_dir: Path, tmp_path: Path
 ) -> None:
-    folder = dry_run(played, tmp_path / "trailing")
+    folder = dry_run(state_dir, tmp_path / "trailing")
     (before,) = library_of([tmp_path]).runs
     with closing(sqlite3.connect(folder / FILE)) as db:
         (payload,) = db.execute("SELECT payload FROM events WHERE kind = 'RunStarted'").fetchone()
-        started = json.loads(payload)
-        started["trading"]["sizing"]["trailing_stop"] = 0.2
-        started["trading"]["paper"]["commission_usd"] += "0"
-        db.execute("UPDATE events SET payload = ? WHERE kind = 'RunStarted'", (json.dumps(started),))
+        fields = json.loads(payload)
+        fields["trading"]["sizing"]["trailing_stop"] = 0.2
+        fields["trading"]["paper"]["commission_usd"] += "0"
+        db.execute("UPDATE events SET payload = ? WHERE kind = 'RunStarted'", (json.dumps(fields),))
         db.commit()
     (run,) = library_of([tmp_path]).runs
     assert run.changed == {**before.changed, "sizing.trailing_stop": "0.2"}
 
 
 def test_the_model_configuration_that_is_shipped_is_no_change_and_of_another_what_differs_alone_is_one(
-    played: Path, tmp_path: Path
+    state_dir: Path, tmp_path: Path
 ) -> None:
-    folder = dry_run(played, tmp_path / "dqn")
+    folder = dry_run(state_dir, tmp_path / "dqn")
     usual = json.loads(entry("online_dqn").make().spec.config)
 
-    def changed(strategy: str, symbols: str, config: object) -> set[str]:
+    def changes(strategy: str, symbols: str, config: object) -> set[str]:
         keys = {"strategy": strategy, "symbols": symbols, "model_config": json.dumps(config)}
         with closing(sqlite3.connect(folder / FILE)) as db:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", keys.items())
@@ -80,13 +80,13 @@ def test_the_model_configuration_that_is_shipped_is_no_change_and_of_another_wha
         (run,) = library_of([tmp_path]).runs
         return {f"{key}={value}" for key, value in run.changed.items() if key.startswith("desk.")}
 
-    assert changed("online_dqn", "SPY", usual) == set()
-    assert changed("online_dqn", "QQQ", {**usual, "window": 7}) == {"desk.symbols=QQQ", "desk.model_config.window=7"}
-    assert changed("own", "", {"fast": 20}) == {"desk.parameters.fast=20"}
+    assert changes("online_dqn", "SPY", usual) == set()
+    assert changes("online_dqn", "QQQ", {**usual, "window": 7}) == {"desk.symbols=QQQ", "desk.model_config.window=7"}
+    assert changes("own", "", {"fast": 20}) == {"desk.parameters.fast=20"}
 
 
-def test_a_start_that_was_refused_is_not_when_the_run_began(played: Path, tmp_path: Path) -> None:
-    folder = dry_run(played, tmp_path / "first")
+def test_a_start_that_was_refused_is_not_when_the_run_began(state_dir: Path, tmp_path: Path) -> None:
+    folder = dry_run(state_dir, tmp_path / "first")
     os.utime(folder / FILE, (2_000.0, 2_000.0))
     for lock, began in ((1_000.0, 1_000.0), (3_000.0, 2_000.0)):  # the second one wrote nothing
         (folder / LOCK_FILE).touch()
@@ -95,9 +95,9 @@ def test_a_start_that_was_refused_is_not_when_the_run_began(played: Path, tmp_pa
         assert (run.began_s, run.ended_s) == (began, 2_000.0)
 
 
-def test_a_desk_that_trades_at_a_broker_is_no_run(played: Path, tmp_path: Path) -> None:
+def test_a_desk_that_trades_at_a_broker_is_no_run(state_dir: Path, tmp_path: Path) -> None:
     for mode in ("paper", "live", "gateway"):
-        dry_run(played, tmp_path / mode, mode)
+        dry_run(state_dir, tmp_path / mode, mode)
     assert ids(tmp_path) == []
 
 
@@ -129,12 +129,12 @@ def test_a_sweep_and_a_rule_s_search_are_studies_with_what_was_varied_and_no_fig
     common = {"strategy": "mine", "bars": "days.csv", "words": "The best of many flatters."}
     sets = [{"risk.gap": 0.1, "parameters.fast": n} for n in (5, 40, 20, 10)]
     sweep, search = tmp_path / "sweep-mine-1", tmp_path / "search-mine"
-    for folder, name, found in (
+    for folder, name, content in (
         (sweep, "sweep.json", {"version": "v1", "cells": [{"rules": one} for one in sets]}),
         (search, "trials.json", {"trials": [{"values": {}}, *({"values": {"parameters.fast": n}} for n in range(9))]}),
     ):
         folder.mkdir()
-        (folder / name).write_text(json.dumps(common | found))
+        (folder / name).write_text(json.dumps(common | content))
     (sweep / "cells.jsonl").touch()
     write_tags(sweep, ("kept",))
     by_name = {run.id: run for run in library_of([tmp_path]).runs}
@@ -168,14 +168,14 @@ def test_a_run_that_is_moved_or_deleted_by_hand_is_found_where_it_is_or_not_at_a
         look_again(before)
 
 
-def test_what_cannot_be_read_is_named_and_the_others_are_listed(played: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named_and_the_others_are_listed(state_dir: Path, tmp_path: Path) -> None:
     training(tmp_path / "good")
     for name in ("text", "list", "empty"):
         training(tmp_path / name)
     (tmp_path / "text" / "run.json").write_bytes(b"\xff{")
     (tmp_path / "list" / "run.json").write_text("[]")
     (tmp_path / "empty" / "report.json").write_text("")
-    dry_run(played, tmp_path / "journal")
+    dry_run(state_dir, tmp_path / "journal")
     (tmp_path / "journal" / FILE).write_bytes(b"no journal" * 1000)
     training(tmp_path / "tagged")
     (tmp_path / "tagged" / "tags.json").write_text('["No Tag"]')
@@ -215,14 +215,14 @@ def test_no_content_of_a_file_breaks_the_list(tmp_path: Path, name: str, content
 @pytest.mark.parametrize(
     "content", [b"", b"SQLite format 3\x00" + b"\xff" * 9000, b"text"], ids=["empty", "torn", "text"]
 )
-def test_no_journal_breaks_the_list(played: Path, tmp_path: Path, content: bytes) -> None:
-    (dry_run(played, tmp_path / "bad") / FILE).write_bytes(content)
+def test_no_journal_breaks_the_list(state_dir: Path, tmp_path: Path, content: bytes) -> None:
+    (dry_run(state_dir, tmp_path / "bad") / FILE).write_bytes(content)
     (run,) = library_of([tmp_path]).runs
     assert run.state == "unreadable"
 
 
-def test_meta_and_names_that_are_no_text_are_named(played: Path, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(dry_run(played, tmp_path / "meta") / FILE)) as db:
+def test_meta_and_names_that_are_no_text_are_named(state_dir: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(dry_run(state_dir, tmp_path / "meta") / FILE)) as db:
         db.execute("UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = 'tape'")
         db.commit()
     training(tmp_path / os.fsdecode(b"odd\xff"))
@@ -254,9 +254,9 @@ def test_a_folder_that_this_user_may_not_enter_is_named(tmp_path: Path) -> None:
     assert "closed: cannot be read" in "".join(library.remarks)
 
 
-def test_a_run_below_the_state_directory_of_another_one_is_listed_too(played: Path, tmp_path: Path) -> None:
-    dry_run(played, tmp_path / "state")
-    dry_run(played, tmp_path / "state" / "first")
+def test_a_run_below_the_state_directory_of_another_one_is_listed_too(state_dir: Path, tmp_path: Path) -> None:
+    dry_run(state_dir, tmp_path / "state")
+    dry_run(state_dir, tmp_path / "state" / "first")
     assert ids(tmp_path / "state") == ["state", "first"]
     assert ids(tmp_path / "state", tmp_path) == ["state", "first"]
     assert ids(tmp_path / "nowhere") == []
@@ -292,9 +292,9 @@ def test_a_training_runs_while_its_process_holds_the_folder(tmp_path: Path) -> N
     assert (run.state, run.version) == ("finished", "v1")
 
 
-def test_a_look_imports_no_strategy_and_takes_no_part_in_the_registry(played: Path, tmp_path: Path) -> None:
+def test_a_look_imports_no_strategy_and_takes_no_part_in_the_registry(state_dir: Path, tmp_path: Path) -> None:
     """The place of a strategy of one's own in one journal must not lead the desk of another to its file."""
-    folder = dry_run(played, tmp_path / "own")
+    folder = dry_run(state_dir, tmp_path / "own")
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     with closing(sqlite3.connect(folder / FILE)) as db:
         db.execute("UPDATE meta SET value = 'evil' WHERE key = 'strategy'")
