@@ -22,7 +22,7 @@ from daemon.journal.rows import CommitBatch
 from tests.support.core.desk import CALL, HALF_DAY, MONDAY, TUESDAY, Desk, desk, quote
 
 
-def written(d: Desk, folder: Path) -> Path:
+def write_journal(d: Desk, folder: Path) -> Path:
     path = folder / "journal.sqlite"
     journal = Journal.create(path, {})
     batch = CommitBatch()
@@ -41,7 +41,7 @@ def test_a_transfer_while_a_position_is_held_is_no_gain(tmp_path: Path) -> None:
     d.put(ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
     d.begin(TUESDAY, HALF_DAY.date)
     d.bar(0, quotes=(quote(CALL, "2.08", "2.12"),))
-    with closing(JournalReader(written(d, tmp_path))) as reader:
+    with closing(JournalReader(write_journal(d, tmp_path))) as reader:
         monday, tuesday = equity_days(reader)
         share = at_work(reader, 0, 2**62)
         none = at_work(reader, 0, 1)
@@ -67,7 +67,7 @@ def test_fees_and_a_closed_trade_are_no_transfer(tmp_path: Path) -> None:
     d.fill(order, 9, fees="6.30")
     d.bar(1)
     d.put(ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
-    with closing(JournalReader(written(d, tmp_path))) as reader:
+    with closing(JournalReader(write_journal(d, tmp_path))) as reader:
         (monday,) = equity_days(reader)
     assert monday.transfers_usd == 0.0
     assert monday.closed_usd == pytest.approx(9_993.70)
@@ -101,7 +101,7 @@ def test_a_record_of_the_night_belongs_to_its_date_in_new_york_in_summer_and_win
     }
     path, batch = tmp_path / "journal.sqlite", CommitBatch()
     journal = Journal.create(path, {})
-    at = [datetime.fromisoformat(f"{text}+00:00") for some in times.values() for text in some]
+    at = [datetime.fromisoformat(f"{text}+00:00") for texts in times.values() for text in texts]
     batch.rows = [EquityRow(int(time.timestamp()) * 10**9, "1", "1", "0", 0.0) for time in at]
     journal.commit(batch)
     journal.close()

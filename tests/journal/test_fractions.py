@@ -63,13 +63,13 @@ from tests.support.toy.registered import registered
 
 
 @pytest.fixture(scope="module", autouse=True)
-def known() -> Iterator[None]:
+def registration() -> Iterator[None]:
     with registered(shelf="tests.support.core.fractions_desk"):
         yield
 
 
 @pytest.fixture(scope="module")
-def desk(known: None) -> JournaledDesk:
+def desk(registration: None) -> JournaledDesk:
     return played()
 
 
@@ -80,22 +80,22 @@ def file(desk: JournaledDesk, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(file: Path) -> Iterator[JournalReader]:
-    with closing(JournalReader(file)) as opened:
-        yield opened
+    with closing(JournalReader(file)) as new_reader:
+        yield new_reader
 
 
 @pytest.fixture(scope="module")
 def picture(file: Path) -> Picture:
-    found = FollowedDesk("shelf-1", file.parent).look()
-    assert (found.problem, found.caught_up) == ("", True)
-    return found
+    view = FollowedDesk("shelf-1", file.parent).look()
+    assert (view.problem, view.caught_up) == ("", True)
+    return view
 
 
 def as_json(value: object) -> Any:
     return json.loads(msgspec.json.encode(value, enc_hook=to_json))
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def output_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(list(words)) == 0
     return capsys.readouterr().out
 
@@ -143,19 +143,19 @@ def test_trades_have_exact_quantities_and_what_they_made(file: Path) -> None:
     with journal.open(file) as book:
         trades = {trade.symbol: trade for trade in book.trades()}
         totals = book.totals()
-    closed, sold, whole = trades["AAA"], trades["BBB"], trades["CCC"]
-    assert (closed.quantity, closed.held, closed.fills) == (exact("0.3335"), 0, 3)
-    assert (closed.entry_price, closed.exit_price) == pytest.approx((100.0, 120.0))
-    assert (closed.pnl_usd, closed.left_ns is not None) == (6.67, True)
-    assert (sold.quantity, sold.held, sold.exit_price) == (exact("12.25"), 10, 104.0)
-    assert (sold.realized_usd, sold.unrealized_usd) == (9.0, 40.0)
+    closed_trade, part_sale, whole = trades["AAA"], trades["BBB"], trades["CCC"]
+    assert (closed_trade.quantity, closed_trade.held, closed_trade.fills) == (exact("0.3335"), 0, 3)
+    assert (closed_trade.entry_price, closed_trade.exit_price) == pytest.approx((100.0, 120.0))
+    assert (closed_trade.pnl_usd, closed_trade.left_ns is not None) == (6.67, True)
+    assert (part_sale.quantity, part_sale.held, part_sale.exit_price) == (exact("12.25"), 10, 104.0)
+    assert (part_sale.realized_usd, part_sale.unrealized_usd) == (9.0, 40.0)
     assert (whole.quantity, whole.held) == (exact("3.35"), exact("3.35"))
     assert (totals.trades, totals.open, totals.pnl_usd, totals.open_usd) == (1, 2, 6.67, 49.0)
 
 
 def test_moves_follow_from_fills_alone_too(file: Path, reader: JournalReader) -> None:
-    held = {row.symbol: row.held for row in moves_of_fills(reader) if isinstance(row, MoveRow)}
-    assert held == {"AAA": 0, "BBB": 10, "CCC": exact("3.35")}
+    quantities = {row.symbol: row.held for row in moves_of_fills(reader) if isinstance(row, MoveRow)}
+    assert quantities == {"AAA": 0, "BBB": 10, "CCC": exact("3.35")}
 
 
 def test_every_event_steps_again_to_the_same_tables(file: Path) -> None:
@@ -167,25 +167,28 @@ def test_every_event_steps_again_to_the_same_tables(file: Path) -> None:
 
 
 def test_trades_are_told_as_a_table_as_csv_and_as_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = told(capsys, "trades", "--state-dir", str(file.parent))
+    table = output_of(capsys, "trades", "--state-dir", str(file.parent))
     assert "0.3335 AAA" in table
     assert "12.25 BBB, open: 10 of 12.25: unrealised ▲ +40.00, realised ▲ +9.00 by 2.25 sold at 104.00" in table
-    lines = csv.DictReader(io.StringIO(told(capsys, "trades", "--csv", "--state-dir", str(file.parent))))
+    lines = csv.DictReader(io.StringIO(output_of(capsys, "trades", "--csv", "--state-dir", str(file.parent))))
     assert {line["symbol"]: (line["quantity"], line["held"]) for line in lines} == {
         "AAA": ("0.3335", "0"), "BBB": ("12.25", "10"), "CCC": ("3.35", "3.35"),
     }  # fmt: skip
-    told_as_json = json.loads(told(capsys, "trades", "--json", "--state-dir", str(file.parent)))
+    told_as_json = json.loads(output_of(capsys, "trades", "--json", "--state-dir", str(file.parent)))
     assert {trade["symbol"]: (trade["quantity"], trade["held"]) for trade in told_as_json["trades"]} == {
         "AAA": ("0.3335", 0), "BBB": ("12.25", 10), "CCC": ("3.35", "3.35"),
     }  # fmt: skip
 
 
 def test_the_status_names_fractions(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = told(capsys, "status", "--state-dir", str(file.parent))
+    table = output_of(capsys, "status", "--state-dir", str(file.parent))
     assert "10 BBB at 100.0000, now 104.0000" in table
     assert "3.35 CCC at 100.0000, now 100.0000" in table
-    status = json.loads(told(capsys, "status", "--json", "--state-dir", str(file.parent)))
-    assert [(held["symbol"], held["quantity"]) for held in status["positions"]] == [("BBB", 10), ("CCC", "3.35")]
+    status = json.loads(output_of(capsys, "status", "--json", "--state-dir", str(file.parent)))
+    assert [(position["symbol"], position["quantity"]) for position in status["positions"]] == [
+        ("BBB", 10),
+        ("CCC", "3.35"),
+    ]
     assert (status["equity_usd"], status["cash_usd"]) == ("10055.67", "8680.67")
 
 
@@ -200,7 +203,7 @@ def test_what_was_given_up_is_told_with_its_sign(desk: JournaledDesk) -> None:
 
 def test_a_decision_is_explained_with_its_fractions(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bar = "2024-06-28"
-    text = told(capsys, "decisions", "--bar", bar, "--state-dir", str(file.parent))
+    text = output_of(capsys, "decisions", "--bar", bar, "--state-dir", str(file.parent))
     assert "buy 0.3335" in text
     assert text.index(" 9.5 ") < text.index(" 2.75 ")  # in the order of what was filled so far
 
@@ -208,7 +211,7 @@ def test_a_decision_is_explained_with_its_fractions(file: Path, capsys: pytest.C
 def test_the_report_of_a_session_has_fractions(file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "orders.csv"
     words = ("report", "--state-dir", str(file.parent), "--html", str(tmp_path / "day.html"))
-    report = json.loads(told(capsys, *words, "--csv", str(out), "--json"))
+    report = json.loads(output_of(capsys, *words, "--csv", str(out), "--json"))
     assert report["held"] == {"BBB": 10, "CCC": "3.35"}
     assert report["execution"]["filled_share"] == "1.0000"
     assert [(order["symbol"], order["quantity"], order["filled"]) for order in report["orders"]] == [
@@ -223,7 +226,7 @@ def test_the_report_of_a_session_has_fractions(file: Path, capsys: pytest.Captur
     page = (tmp_path / "day.html").read_text()
     for text in ("sell 0.3335 AAA", "0.35 of 0.35", "0.3335 / 0.3335", "2.25 / 2.25", "(-0.3335)"):
         assert text.replace("-", "-") in page.replace("\N{MINUS SIGN}", "-"), text
-    assert "sell 0.3335 AAA" in told(capsys, *words)
+    assert "sell 0.3335 AAA" in output_of(capsys, *words)
 
 
 def test_the_works_and_holdings_of_a_session_are_exact(reader: JournalReader) -> None:
@@ -233,7 +236,7 @@ def test_the_works_and_holdings_of_a_session_are_exact(reader: JournalReader) ->
         "AAA": (exact("0.3335"), exact("0.3335")), "BBB": (exact("2.25"), exact("2.25")),
         "CCC": (exact("0.35"), exact("0.35")),
     }  # fmt: skip
-    assert {held.symbol: (held.before, held.quantity) for held in day.held} == {
+    assert {holding.symbol: (holding.before, holding.quantity) for holding in day.held} == {
         "AAA": (exact("0.3335"), 0), "BBB": (exact("12.25"), 10), "CCC": (3, exact("3.35")),
     }  # fmt: skip
 
@@ -244,21 +247,23 @@ def test_the_file_of_a_session_sums_shares_exactly(file: Path, tmp_path: Path) -
         session = find_session(reader, MONDAY.date)
         report = day_report(file, find_session(reader))
     assert (report.shares_bought, report.shares_sold) == (exact("0.35"), exact("2.5835"))
-    written = json.loads(write_report(tmp_path / file.name, session).read_text())
-    assert (written["shares_bought"], written["shares_sold"]) == ("15.5835", 0)
-    assert written["page"] == "2024-07-01.html"  # and no reason why there is none
+    file_content = json.loads(write_report(tmp_path / file.name, session).read_text())
+    assert (file_content["shares_bought"], file_content["shares_sold"]) == ("15.5835", 0)
+    assert file_content["page"] == "2024-07-01.html"  # and no reason why there is none
 
 
 def test_the_gap_to_paper_compares_fractions(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    gap = json.loads(told(capsys, "gap", "--json", "--state-dir", str(file.parent)))
+    gap = json.loads(output_of(capsys, "gap", "--json", "--state-dir", str(file.parent)))
     lines = {(line["symbol"], line["quantity"]): line for line in gap["lines"]}
     assert lines["AAA", "0.3335"]["live_filled"] == "0.3335"
     assert lines["AAA", "0.3335"]["reason"] != "quantity"
-    assert "0.3335 at 120.00" in told(capsys, "gap", "--state-dir", str(file.parent))
+    assert "0.3335 at 120.00" in output_of(capsys, "gap", "--state-dir", str(file.parent))
 
 
 def test_events_are_printed_as_they_were_journaled(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = told(capsys, "events", "--json", "--kind", "OrderFilled", "--limit", "1", "--state-dir", str(file.parent))
+    line = output_of(
+        capsys, "events", "--json", "--kind", "OrderFilled", "--limit", "1", "--state-dir", str(file.parent)
+    )
     fill = json.loads(line)["event"]
     assert (fill["quantity"], fill["cumulative_quantity"]) == ("0.3335", "0.3335")
 
@@ -266,7 +271,7 @@ def test_events_are_printed_as_they_were_journaled(file: Path, capsys: pytest.Ca
 def test_parquet_has_exact_decimals_of_a_journal_with_fractions_and_integers_of_a_whole_one(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told(capsys, "export", "tables", "--state-dir", str(file.parent), "--out", str(tmp_path))
+    output_of(capsys, "export", "tables", "--state-dir", str(file.parent), "--out", str(tmp_path))
     orders, trades, fills, moves = (
         pq.read_table(tmp_path / f"{name}.parquet") for name in ("orders", "trades", "fills", "moves")
     )
@@ -281,7 +286,7 @@ def test_parquet_has_exact_decimals_of_a_journal_with_fractions_and_integers_of_
     whole = tmp_path / "whole"
     whole.mkdir()
     journal_of(whole, [a_fill("a", 3)])
-    told(capsys, "export", "tables", "--state-dir", str(whole), "--out", str(whole))
+    output_of(capsys, "export", "tables", "--state-dir", str(whole), "--out", str(whole))
     assert str(pq.read_schema(whole / "fills.parquet").field("quantity").type) == "int64"
 
 
@@ -298,12 +303,12 @@ def test_the_page_now_shows_what_is_held(picture: Picture) -> None:
 
 
 def test_orders_that_work_are_shown_from_the_tables_too(tmp_path: Path) -> None:
-    wanted, filled = exact("1.5"), exact("0.5")
-    order = OrderRow("x", "1.0", "entry", "", "AAA", 1, wanted, None, "partially_filled", filled, "50", "0", 1, 1)
+    quantity, part = exact("1.5"), exact("0.5")
+    order = OrderRow("x", "1.0", "entry", "", "AAA", 1, quantity, None, "partially_filled", part, "50", "0", 1, 1)
     path = journal_of(tmp_path, [order])
     with closing(JournalReader(path)) as reader:
         now = now_of(Picture("x", reader.meta()), reader)
-    assert [(line.quantity, line.filled) for line in now.orders] == [(wanted, filled)]
+    assert [(line.quantity, line.filled) for line in now.orders] == [(quantity, part)]
 
 
 def test_the_pages_of_decisions_trades_and_prices_have_fractions(picture: Picture, reader: JournalReader) -> None:
@@ -365,12 +370,12 @@ def test_the_log_tells_fractions_as_text(file: Path) -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["cumulative_quantity"] for line in lines if line["event"] == "order_filled"][:2] == ["0.1", "0.3335"]
     assert next(line["quantity"] for line in lines if line["event"] == "order_submitted") == "0.3335"
-    (closed,) = [line for line in lines if line["event"] == "trade_closed"]
-    assert (closed["quantity"], closed["price"], closed["pnl_usd"]) == ("0.3335", "120", "+6.67")
+    (close_line,) = [line for line in lines if line["event"] == "trade_closed"]
+    assert (close_line["quantity"], close_line["price"], close_line["pnl_usd"]) == ("0.3335", "120", "+6.67")
 
 
 def test_a_message_to_a_person_names_the_fraction(reader: JournalReader) -> None:
-    fills = [told for entry in reader.entries() for told in _fills(entry, reader)]
+    fills = [text for entry in reader.entries() for text in _fills(entry, reader)]
     assert fills[0] == ("fill", "bought 0.1 AAA at 100", "2024-07-01 09:30:00 New York")
 
 
@@ -429,12 +434,12 @@ def former(tmp_path: Path) -> Path:
 
 def test_a_journal_of_a_former_release_takes_a_fraction_and_keeps_it_exact(former: Path) -> None:
     batch, continued = CommitBatch(), Journal(former)
-    bought = MoveRow(
+    purchase = MoveRow(
         opened_ns=7, symbol="CCC", seq=2, part=0, at_ns=9, time_ns=9, step="add", reason="policy", decision=2,
         client_order_id="b", quantity=exact("0.123456789"), held=exact("3.123456789"), multiplier=1,
         entered_usd="12.35", left_usd="0", realized_usd="0", fees_usd="0", pnl_usd="0",
     )  # fmt: skip
-    batch.rows = [a_fill("b", exact("0.123456789")), bought, round_trip(bought)]
+    batch.rows = [a_fill("b", exact("0.123456789")), purchase, round_trip(purchase)]
     continued.commit(batch)
     continued.close()
     with journal.open(former) as book:
@@ -451,28 +456,28 @@ def test_a_journal_of_a_former_release_takes_a_fraction_and_keeps_it_exact(forme
 def test_a_journal_of_a_former_release_is_read_before_it_is_written(former: Path) -> None:
     with journal.open(former) as book:
         (fill,) = book.fills()
-        held = book.query("SELECT held FROM moves")[0]["held"]
-        assert (fill.quantity, type(fill.quantity), held) == (3, int, 3)
+        holding = book.query("SELECT held FROM moves")[0]["held"]
+        assert (fill.quantity, type(fill.quantity), holding) == (3, int, 3)
 
 
 def test_a_short_trade_in_fractions_is_short(tmp_path: Path) -> None:
-    sold = MoveRow(
+    sale = MoveRow(
         opened_ns=7, symbol="AAA", seq=1, part=0, at_ns=7, time_ns=7, step="enter", reason="foreign", decision=None,
         client_order_id="a", quantity=exact("-0.5"), held=exact("-0.5"), multiplier=1, entered_usd="-50",
         left_usd="0", realized_usd="0", fees_usd="0", pnl_usd="0",
     )  # fmt: skip
-    with journal.open(journal_of(tmp_path, [sold, round_trip(sold)])) as book:
+    with journal.open(journal_of(tmp_path, [sale, round_trip(sale)])) as book:
         (trade,) = book.trades()
     assert (trade.side, trade.quantity, trade.held) == ("short", exact("0.5"), exact("-0.5"))
     assert trade.entry_price == 100.0
 
 
 def journal_of(folder: Path, rows: list[Row]) -> Path:
-    made = Journal.create(folder / FILE, {"strategy": "shelf", "mode": "paper"})
+    new_journal = Journal.create(folder / FILE, {"strategy": "shelf", "mode": "paper"})
     batch = CommitBatch()
     batch.rows = rows
-    made.commit(batch)
-    made.close()
+    new_journal.commit(batch)
+    new_journal.close()
     return folder / FILE
 
 

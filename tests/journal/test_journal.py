@@ -122,8 +122,8 @@ def test_the_chain_does_not_run_through_start_up_rows_but_they_hash_onto_it() ->
 
 
 def test_an_observation_is_journaled_as_sixteen_digits_of_its_hash() -> None:
-    seen = Observation(b"\x00\x01", (1,), b"\x02")
-    effects = encode_effects((AskPolicy(1, 2, seen), CancelOrder("id")))
+    observation = Observation(b"\x00\x01", (1,), b"\x02")
+    effects = encode_effects((AskPolicy(1, 2, observation), CancelOrder("id")))
     digits = hashlib.sha256(b"\x00\x01\x02").hexdigest()[:16]
     assert effects == (
         f'[{{"type":"AskPolicy","decision":1,"valid_until_ns":2,"observation":"{digits}"}},'
@@ -204,10 +204,10 @@ def test_a_reader_sees_only_whole_commits_and_holds_nothing_up(journal: Journal,
     journal.commit(ticks(chain, 1, 10))
     reader = JournalReader(tmp_path / FILE)
     walking = reader.entries(page=4)
-    seen = [next(walking).seq]
+    numbers = [next(walking).seq]
     journal.commit(ticks(chain, 11, 10))
-    seen += [entry.seq for entry in walking]
-    assert seen == list(range(1, 21))
+    numbers += [entry.seq for entry in walking]
+    assert numbers == list(range(1, 21))
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.query("DELETE FROM events")
 
@@ -235,9 +235,9 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
 def test_a_database_of_something_else_is_refused_as_no_journal(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as other:
         other.execute("CREATE TABLE songs (name)")
-    for opened in (Journal, JournalReader):
+    for kind in (Journal, JournalReader):
         with pytest.raises(JournalError, match="not a journal or damaged: no such table: meta; restore it or use a"):
-            opened(tmp_path / FILE)
+            kind(tmp_path / FILE)
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite"])
@@ -362,8 +362,8 @@ def test_what_a_process_that_died_within_a_commit_to_the_plain_file_began_is_tak
         "db.execute('BEGIN IMMEDIATE'); db.execute('UPDATE events SET payload = payload || payload')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program, str(file)], check=False)
-    assert (ended.returncode, beside(file)) == (-signal.SIGKILL, {"-journal"})
+    result = subprocess.run([sys.executable, "-c", program, str(file)], check=False)
+    assert (result.returncode, beside(file)) == (-signal.SIGKILL, {"-journal"})
     reader = JournalReader(file)
     assert [entry.event.time_ns for entry in reader.entries()] == [10 * seq for seq in range(1, 501)]
     reader.close()
@@ -382,8 +382,8 @@ def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(jo
     )
     journal.close()
     repository = REPOSITORY
-    ended = subprocess.run([sys.executable, "-c", program, str(file)], cwd=repository, check=False)
-    assert ended.returncode == -signal.SIGKILL
+    result = subprocess.run([sys.executable, "-c", program, str(file)], cwd=repository, check=False)
+    assert result.returncode == -signal.SIGKILL
     assert form_of(file) == "log"
     reader = JournalReader(file)
     assert (reader.count(), reader.digests(), len(reader.snapshots())) == (5, {5: "d" * 64}, 1)

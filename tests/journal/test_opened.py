@@ -53,8 +53,8 @@ def test_the_account_after_each_row_is_that_of_the_state_stepped_to_it(state: Pa
                 follower.advance(min(row - follower.last_id, 200))
                 assert follower.problem == ""
             assert follower.state is not None
-            held = {position.symbol: position.quantity for position in follower.state.book.positions.values()}
-            assert book.at(row).positions == {symbol: count for symbol, count in held.items() if count}, row
+            quantities = {position.symbol: position.quantity for position in follower.state.book.positions.values()}
+            assert book.at(row).positions == {symbol: count for symbol, count in quantities.items() if count}, row
         at = book.at(last)
         assert follower.state is not None
         assert at.realized_usd == follower.state.book.realized
@@ -65,8 +65,8 @@ def test_the_account_after_each_row_is_that_of_the_state_stepped_to_it(state: Pa
 
 def test_the_tables_come_whole_and_in_their_order(state: Path) -> None:
     with journal.open(state) as book:
-        for name, found in (("decisions", book.decisions()), ("orders", book.orders()), ("fills", book.fills())):
-            assert len(list(found)) == book.query(f"SELECT count(*) AS n FROM {name}")[0]["n"] > 0
+        for name, rows in (("decisions", book.decisions()), ("orders", book.orders()), ("fills", book.fills())):
+            assert len(list(rows)) == book.query(f"SELECT count(*) AS n FROM {name}")[0]["n"] > 0
         times = [record.time_ns for record in book.equity()]
         assert times == sorted(times)
         assert Decimal(book.query("SELECT equity_usd AS usd FROM equity ORDER BY time_ns DESC")[0]["usd"]) == Decimal(
@@ -79,8 +79,8 @@ def test_trades_and_their_sums_are_those_of_the_view(state: Path) -> None:
         (row,) = book.query("SELECT count(left_ns) AS n, round(sum(pnl_usd), 6) AS usd FROM trades")
         totals = book.totals()
         assert (totals.trades, round(totals.pnl_usd + (totals.open_usd or 0.0), 6)) == (row["n"], row["usd"])
-        lost = [trade.pnl_usd or 0.0 for trade in book.trades(result="loss", sort="pnl", limit=2)]
-        assert lost == sorted(lost, reverse=True)
+        losses = [trade.pnl_usd or 0.0 for trade in book.trades(result="loss", sort="pnl", limit=2)]
+        assert losses == sorted(losses, reverse=True)
         assert book.trades("QQQ") == ()
         with pytest.raises(ValueError, match="sort is 'profit': expected one of 'time', 'pnl', 'duration'"):
             book.trades(sort="profit")
@@ -88,9 +88,9 @@ def test_trades_and_their_sums_are_those_of_the_view(state: Path) -> None:
 
 def test_a_whole_chain_ends_at_the_head_that_the_journal_states(state: Path) -> None:
     with journal.open(state / FILE) as book:
-        found = book.check_chain()
-        assert (found.difference, found.rows) == ("", book.query("SELECT count(*) AS n FROM events")[0]["n"])
-        assert found.head == book.head()
+        check = book.check_chain()
+        assert (check.difference, check.rows) == ("", book.query("SELECT count(*) AS n FROM events")[0]["n"])
+        assert check.head == book.head()
         assert verified(state).difference == ""
 
 
@@ -116,21 +116,21 @@ def test_a_row_that_is_not_as_it_was_written_is_named(
         change(db)
         db.commit()
     with journal.open(tmp_path) as book:
-        found = book.check_chain()
-    assert re.match(words, found.difference), found.difference
+        check = book.check_chain()
+    assert re.match(words, check.difference), check.difference
 
 
 def test_a_chain_is_checked_while_a_daemon_writes_on(tmp_path: Path) -> None:
-    written, chain = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), HashChain()
+    live_journal, chain = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), HashChain()
     with journal.open(tmp_path) as book:
         chain.head = bytes.fromhex(book.head())
         for seq in (1, 2, 3):
             batch = CommitBatch()
             batch.entries = [chain.entry(seq, ClockTicked(seq), "[]")]
-            written.commit(batch)
+            live_journal.commit(batch)
             assert book.check_chain() == journal.ChainCheck(seq, chain.head.hex())
         assert [entry.id for entry in book.rows(after=2)] == [3]
-    written.close()
+    live_journal.close()
 
 
 def test_what_is_no_journal_is_refused_by_name(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def test_a_decision_without_an_order_changed_nothing() -> None:
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("CREATE TABLE decisions (decision INTEGER PRIMARY KEY, outcome TEXT)")
         db.execute("CREATE TABLE orders (work TEXT)")
-        stored = ("ordered", "ordered", "ordered", "hold", "ordered", "exit", "denied")
-        db.executemany("INSERT INTO decisions VALUES (?, ?)", enumerate(stored, 1))
+        outcomes = ("ordered", "ordered", "ordered", "hold", "ordered", "exit", "denied")
+        db.executemany("INSERT INTO decisions VALUES (?, ?)", enumerate(outcomes, 1))
         db.executemany("INSERT INTO orders VALUES (?)", [("1.0",), ("2.AAPL",), ("30.0",), ("4.0",), ("11.0",)])
         rows = db.execute(f"SELECT {shown_outcome({5})} FROM decisions AS d ORDER BY decision").fetchall()
     assert [row[0] for row in rows] == ["ordered", "ordered", "no_change", "hold", "ordered", "exit", "denied"]
@@ -168,7 +168,7 @@ def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any
 
 
 @pytest.mark.parametrize(
-    ("row", "shown", "expected"),
+    ("row", "outcome", "expected"),
     [
         (
             {"gates": {"near_close": "28 minutes left", "halted": "", "oversell": None, "low_confidence": "0.4"}},
@@ -194,9 +194,9 @@ def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any
     ],
 )
 def test_why_nothing_more_became_of_a_decision_is_told_in_sentences(
-    rows: Any, row: dict[str, Any], shown: str, expected: tuple[str, ...]
+    rows: Any, row: dict[str, Any], outcome: str, expected: tuple[str, ...]
 ) -> None:
     full: Any = {"kind": "policy", "action": "HOLD", "target": None, "time_ns": 10} | row
     full["gates"] = json.dumps(row["gates"]) if "gates" in row else None
     full.setdefault("resolved", full["action"])
-    assert reasons(rows, full, shown) == expected
+    assert reasons(rows, full, outcome) == expected

@@ -68,7 +68,7 @@ def trades_of(d: Desk | DailyDesk, folder: Path) -> tuple[Trade, ...]:
     return found_in(journal_of(folder, list(d.rows))).trades[::-1]
 
 
-def sold(d: Desk, action: int, minute: int, price: str, fees: str = "0") -> None:
+def sell(d: Desk, action: int, minute: int, price: str, fees: str = "0") -> None:
     """The answer's sale, wholly filled at `price`."""
     d.bar(minute)
     order = sent(d.answer(action))
@@ -83,18 +83,18 @@ def test_partial_fills_and_part_exits_are_one_trade_at_average_prices(tmp_path: 
     order = d.buys()
     d.fill(order, 4, "2.00", fees="0.10")
     d.fill(order, 9, cost="18.50", price="2.10", fees="0.30")  # 4 at 2.00 and 5 at 2.10: 1,850 USD
-    sold(d, TRIM_50, 1, "2.20", "0.25")
-    held = d.held[CALL]
-    sold(d, EXIT, 2, "2.00", "0.15")
+    sell(d, TRIM_50, 1, "2.20", "0.25")
+    quantity = d.held[CALL]
+    sell(d, EXIT, 2, "2.00", "0.15")
     (trade,) = trades_of(d, tmp_path)
-    left = (9 - held) * 220 + held * 200
+    proceeds = (9 - quantity) * 220 + quantity * 200
     assert (trade.symbol, trade.contract, trade.right, trade.side) == ("SPY", CALL, "call", "long")
     assert (trade.quantity, trade.held, trade.fills) == (9, 0, 4)
     assert trade.entry_price == pytest.approx(1850 / 900)
-    assert trade.exit_price == pytest.approx(left / 900)
-    assert trade.pnl_usd == pytest.approx(left - 1850 - 0.70)
+    assert trade.exit_price == pytest.approx(proceeds / 900)
+    assert trade.pnl_usd == pytest.approx(proceeds - 1850 - 0.70)
     assert trade.fees_usd == pytest.approx(0.70)
-    assert trade.pnl_pct == pytest.approx(100 * (left - 1850 - 0.70) / 1850)
+    assert trade.pnl_pct == pytest.approx(100 * (proceeds - 1850 - 0.70) / 1850)
     assert trade.pnl_usd == float(d.state.book.realized)
     assert (trade.entered_ns, trade.left_ns, trade.held_s) == (d.at(1), d.at(3), 120.0)
     assert (trade.why_entered, trade.entry_action, trade.entry_decision) == ("policy", "BUY_CALL", 1)
@@ -134,7 +134,7 @@ def test_an_open_trade_has_its_profit_at_the_newest_mark(tmp_path: Path) -> None
     """4 of 9 are sold 20 USD above their cost, 5 are marked 50 USD above it, then sold at it. Fees to a millionth."""
     d = desk(RIDE)
     d.fill(d.buys(), 9, "2.00", fees="0.900001")
-    sold(d, TRIM_50, 1, "2.20", fees="0.40")
+    sell(d, TRIM_50, 1, "2.20", fees="0.40")
     d.bar(2, quotes=(quote(CALL, "2.48", "2.52"),))
     (tmp_path / "open").mkdir()
     trades = found_in(journal_of(tmp_path / "open", list(d.rows)), Wanted(open_only=True))
@@ -158,9 +158,9 @@ def test_a_journal_without_a_trade_has_sums_of_nothing(tmp_path: Path) -> None:
 def test_the_next_position_in_the_same_symbol_is_another_trade(tmp_path: Path) -> None:
     d = desk(RIDE)
     d.holds()
-    sold(d, EXIT, 1, "2.10")
+    sell(d, EXIT, 1, "2.10")
     d.holds(minute=2)
-    sold(d, EXIT, 3, "1.90")
+    sell(d, EXIT, 3, "1.90")
     assert [trade.pnl_usd for trade in trades_of(d, tmp_path)] == [90.0, -90.0]
 
 
@@ -244,8 +244,8 @@ def test_what_is_taken_over_was_entered_at_its_mark_and_the_trade_s_figures_agre
     account.positions[CALL] = (12, Decimal("2.10"))  # a person bought 3 at 2.40
     account.cash -= 720
     d.put(account.report(d.at(2)), account.report(d.at(2, 11)))
-    for folder, ended in (("open", False), ("closed", True)):
-        if ended:
+    for folder, has_ended in (("open", False), ("closed", True)):
+        if has_ended:
             d.bar(3, quotes=(quote(CALL, "2.18", "2.22"),))
             order = sent(d.answer(EXIT)).client_order_id
             d.fill(order, 12, "2.20")
@@ -340,7 +340,7 @@ def test_a_sale_that_is_taken_back_is_neither_an_exit_nor_another_entry(older: b
         d.put(ev.LedgerBooked(d.state.now_ns, (replace(bust, filled_ns=d.at(1)),)))
     else:
         d.fill(sale.client_order_id, 0, cost="0", correction=1)
-    sold(d, EXIT, 2, "3.00")
+    sell(d, EXIT, 2, "3.00")
     (trade,) = trades_of(d, tmp_path)
     assert (trade.quantity, trade.entry_price, trade.exit_price, trade.pnl_usd, trade.pnl_pct) == (9, 2, 3, 900, 50)
 
@@ -348,10 +348,10 @@ def test_a_sale_that_is_taken_back_is_neither_an_exit_nor_another_entry(older: b
 def test_a_price_of_a_sale_that_is_corrected_on_a_later_day_is_its_trades(tmp_path: Path) -> None:
     d = desk(RIDE)
     d.holds()
-    sold(d, TRIM_50, 1, "2.50")
+    sell(d, TRIM_50, 1, "2.50")
     less = replace(line("AMENDED_FILL", CALL, 0, "-40", status=""), order="e1-pointer-0-0-0", side=-1)
     d.put(ev.LedgerBooked(d.state.now_ns, (replace(less, filled_ns=d.at(2)),)))  # 4 x 100 x 0.10 USD less
-    sold(d, EXIT, 2, "3.00")
+    sell(d, EXIT, 2, "3.00")
     trades = found_in(journal_of(tmp_path, list(d.rows)))
     (trade,) = trades.trades
     assert (trade.pnl_usd, trades.totals.other_usd) == (660, 0)
@@ -375,9 +375,9 @@ def a_day(action: int = BUY_CALL) -> Desk:
     """Two trades on Monday, +90 and −180 USD, and one from Tuesday on that is open."""
     d = desk(RIDE)
     d.holds(action)
-    sold(d, EXIT, 1, "2.10")
+    sell(d, EXIT, 1, "2.10")
     d.holds(BUY_PUT, minute=2)
-    sold(d, EXIT, 4, "1.80")
+    sell(d, EXIT, 4, "1.80")
     d.begin(TUESDAY, HALF_DAY.date)
     d.bar(0)
     order = sent(d.answer(BUY_PUT))
@@ -398,25 +398,28 @@ def test_filters_sorts_and_sums(tmp_path: Path) -> None:
     path = journal_of(tmp_path, list(a_day().rows))
     monday = {"start_ns": day_begin(MONDAY.date), "end_ns": day_end(MONDAY.date)}
 
-    def shown(**fields: object) -> list[float | None]:
+    def profits(**fields: object) -> list[float | None]:
         return [trade.pnl_usd for trade in found_in(path, Wanted(**fields)).trades]  # type: ignore[arg-type]
 
-    assert shown(**monday) == [-180.0, 90.0]
-    assert shown(**monday, sort="pnl") == [90.0, -180.0]
-    assert shown(**monday, sort="duration") == [-180.0, 90.0]
-    assert shown(result="win") == shown(side="call") == shown(symbol=CALL) == [90.0]
-    assert shown(result="loss") == [-180.0]
-    assert shown(side="put") == shown(limit=2) == shown()[:2]
-    assert shown(symbol="SPY") == shown() == shown(side="long")
-    assert shown(symbol="SP") == shown(side="short") == []
-    assert (shown(limit=1, offset=1), shown(start_ns=day_begin(TUESDAY.date))) == ([-180.0], shown(open_only=True))
+    assert profits(**monday) == [-180.0, 90.0]
+    assert profits(**monday, sort="pnl") == [90.0, -180.0]
+    assert profits(**monday, sort="duration") == [-180.0, 90.0]
+    assert profits(result="win") == profits(side="call") == profits(symbol=CALL) == [90.0]
+    assert profits(result="loss") == [-180.0]
+    assert profits(side="put") == profits(limit=2) == profits()[:2]
+    assert profits(symbol="SPY") == profits() == profits(side="long")
+    assert profits(symbol="SP") == profits(side="short") == []
+    assert (profits(limit=1, offset=1), profits(start_ns=day_begin(TUESDAY.date))) == (
+        [-180.0],
+        profits(open_only=True),
+    )
     totals = found_in(path, Wanted(limit=1)).totals
     assert (totals.trades, totals.wins, totals.losses, totals.open) == (2, 1, 1, 1)
     assert (totals.win_rate, totals.profit_factor, totals.expectancy_usd) == (0.5, 0.5, -45.0)
     assert (totals.pnl_usd, totals.held_s) == (-90.0, 90.0)
-    won, lost = (found_in(path, Wanted(result=result)).totals for result in ("win", "loss"))
+    won, losses = (found_in(path, Wanted(result=result)).totals for result in ("win", "loss"))
     assert (won.wins, won.losses, won.profit_factor, won.pnl_usd) == (1, 0, None, 90.0)
-    assert (lost.wins, lost.losses, lost.profit_factor, lost.pnl_usd) == (0, 1, 0.0, -180.0)
+    assert (losses.wins, losses.losses, losses.profit_factor, losses.pnl_usd) == (0, 1, 0.0, -180.0)
 
 
 @pytest.mark.parametrize(

@@ -25,19 +25,19 @@ def journal(tmp_path: Path) -> Journal:
 
 @pytest.fixture
 def writer(journal: Journal) -> Iterator[JournalWriter]:
-    made = JournalWriter(journal)
-    yield made
-    made.close()
+    new_writer = JournalWriter(journal)
+    yield new_writer
+    new_writer.close()
 
 
 def batches(count: int, size: int = 3) -> list[CommitBatch]:
-    chain, made = HashChain(), []
+    chain, result = HashChain(), []
     for number in range(count):
         batch = CommitBatch()
         first = number * size + 1
         batch.entries = [chain.entry(seq, ClockTicked(seq), "[]") for seq in range(first, first + size)]
-        made.append(batch)
-    return made
+        result.append(batch)
+    return result
 
 
 async def write_each(writer: JournalWriter, pending: list[CommitBatch]) -> None:
@@ -56,7 +56,7 @@ async def hand_over(writer: JournalWriter, pending: list[CommitBatch]) -> None:
     holder.close()
 
 
-def stored(path: Path) -> list[int | None]:
+def rows_in(path: Path) -> list[int | None]:
     reader = JournalReader(path / FILE)
     try:
         return [entry.seq for entry in reader.entries()]
@@ -68,7 +68,7 @@ async def test_what_is_durable_can_be_read_by_another_process_in_order(writer: J
     for batch in batches(20):
         await writer.write(batch)
     await writer.durable()
-    assert stored(tmp_path) == list(range(1, 61))
+    assert rows_in(tmp_path) == list(range(1, 61))
 
 
 async def test_commits_happen_on_a_thread_of_their_own(writer: JournalWriter) -> None:
@@ -87,12 +87,12 @@ async def test_only_so_many_batches_are_in_flight_and_the_next_waits(writer: Jou
     for _ in range(20):
         await asyncio.sleep(0)
     assert not waiting.done()
-    assert stored(tmp_path) == []
+    assert rows_in(tmp_path) == []
     holder.execute("ROLLBACK")
     holder.close()
     await waiting
     await writer.durable()
-    assert stored(tmp_path) == list(range(1, 3 * len(pending) + 1))
+    assert rows_in(tmp_path) == list(range(1, 3 * len(pending) + 1))
 
 
 async def test_nothing_is_written_after_a_batch_that_failed(
@@ -105,24 +105,24 @@ async def test_nothing_is_written_after_a_batch_that_failed(
         await writer.durable()
     with pytest.raises(WriteFailed, match="UNIQUE constraint"):
         await writer.durable()
-    assert stored(tmp_path) == [1, 2, 3]
+    assert rows_in(tmp_path) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("queued", [1, IN_FLIGHT])
 async def test_a_wait_that_is_cancelled_takes_no_batch_out_of_the_middle(
     journal: Journal, tmp_path: Path, queued: int
 ) -> None:
-    made, gate, rows = JournalWriter(journal), threading.Event(), batches(IN_FLIGHT + 1)
-    made._pool.submit(gate.wait)  # the thread has not begun any of them
+    new_writer, gate, rows = JournalWriter(journal), threading.Event(), batches(IN_FLIGHT + 1)
+    new_writer._pool.submit(gate.wait)  # the thread has not begun any of them
     for batch in rows[:queued]:
-        await made.write(batch)
-    waiting = asyncio.create_task(made.durable() if queued < IN_FLIGHT else made.write(rows[queued]))
+        await new_writer.write(batch)
+    waiting = asyncio.create_task(new_writer.durable() if queued < IN_FLIGHT else new_writer.write(rows[queued]))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     gate.set()
-    made.close()
+    new_writer.close()
     reader = JournalReader(tmp_path / FILE)
     assert [entry.id for entry in reader.entries()] == list(range(1, 3 * queued + 1))
     reader.close()
@@ -135,7 +135,7 @@ async def test_a_failed_batch_is_told_by_a_later_write(journal: Journal, tmp_pat
     with pytest.raises(WriteFailed, match="UNIQUE constraint"):
         await write_each(writer, pending)
     writer.close()
-    assert stored(tmp_path) == []
+    assert rows_in(tmp_path) == []
 
 
 async def test_nothing_follows_a_batch_that_failed_for_a_reason_that_is_not_sqlite_s(
@@ -149,7 +149,7 @@ async def test_nothing_follows_a_batch_that_failed_for_a_reason_that_is_not_sqli
     with pytest.raises(WriteFailed, match="UnicodeEncodeError"):
         await writer.durable()
     writer.close()
-    assert stored(tmp_path) == []
+    assert rows_in(tmp_path) == []
     assert (tmp_path / BALLAST_FILE).exists()  # the disk was not full
 
 
@@ -164,7 +164,7 @@ async def test_nothing_follows_a_failed_batch_when_the_ballast_cannot_be_given_u
     with pytest.raises(WriteFailed, match=BALLAST_FILE):
         await writer.durable()
     writer.close()
-    assert stored(tmp_path) == []
+    assert rows_in(tmp_path) == []
 
 
 async def test_a_full_disk_without_ballast_is_a_write_failure(journal: Journal, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_a_full_disk_without_ballast_is_a_write_failure(journal: Journal, 
         await write_each(writer, batches(200, size=20))
     assert not writer.pressed
     writer.close()
-    ids = stored(tmp_path)
+    ids = rows_in(tmp_path)
     assert ids == list(range(1, len(ids) + 1))
     assert len(ids) % 20 == 0
 
@@ -210,9 +210,9 @@ def test_a_ballast_that_would_free_nothing_is_made_anew(journal: Journal, tmp_pa
         ballast.write_bytes(bytes(mib))
         os.link(ballast, tmp_path / "copy")
     JournalWriter(journal, ballast_mib=1).close()
-    made = ballast.stat()
-    assert (made.st_size, made.st_nlink) == (mib, 1)
-    assert made.st_blocks * 512 >= mib
+    file_stat = ballast.stat()
+    assert (file_stat.st_size, file_stat.st_nlink) == (mib, 1)
+    assert file_stat.st_blocks * 512 >= mib
     assert copy == "holes" or (tmp_path / "copy").stat().st_size == mib
 
 
@@ -247,7 +247,7 @@ async def test_closing_waits_for_what_was_handed_over(journal: Journal, tmp_path
     for batch in batches(IN_FLIGHT):
         await writer.write(batch)
     writer.close()
-    assert stored(tmp_path) == list(range(1, 3 * IN_FLIGHT + 1))
+    assert rows_in(tmp_path) == list(range(1, 3 * IN_FLIGHT + 1))
     with pytest.raises(sqlite3.ProgrammingError):
         journal.reader().count()
 
@@ -272,7 +272,7 @@ async def test_a_lock_of_another_process_is_waited_for_and_takes_no_ballast(
     assert not writer.pressed
     assert (tmp_path / BALLAST_FILE).exists()
     writer.close()
-    assert stored(tmp_path) == list(range(1, 7 if form == "log" else 4))
+    assert rows_in(tmp_path) == list(range(1, 7 if form == "log" else 4))
 
 
 async def test_a_lock_that_never_ends_is_told_as_one(
