@@ -60,8 +60,8 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 JournalStep = tuple[Event, tuple[AnyEffect, ...]]
 
 
-def bar(minute: int, close: float, opened: int = OPEN) -> JournalStep:
-    start = opened + minute * MINUTE
+def bar(minute: int, close: float, open_ns: int = OPEN) -> JournalStep:
+    start = open_ns + minute * MINUTE
     return BarClosed(start + MINUTE, Bar("SPY", start, close, close, close, close, 100.0)), ()
 
 
@@ -115,7 +115,7 @@ def decided(number: int, action: str, outcome: str, gates: str | None = None) ->
     )
 
 
-def ordered(name: str, side: int, filled: int, status: str) -> OrderRow:
+def order_row(name: str, side: int, filled: int, status: str) -> OrderRow:
     at = OPEN + 2 * MINUTE
     return OrderRow(name, "2.0", "entry", "policy", CALL, side, 2, None, status, filled, "0", "0", at, at)
 
@@ -126,8 +126,8 @@ A_TRADES_ROWS: list[Row] = [
     decided(3, "EXIT", "exit"),
     decided(4, "BUY_PUT", "denied", '{"halted":"","low_confidence":"0.2 < 0.3","near_close":"9 minutes"}'),
     decided(5, "BUY_PUT", "denied", '{"halted":"","low_confidence":"0.1 < 0.3","near_close":null}'),
-    ordered(ENTRY, 1, 2, "filled"),
-    ordered(EXIT, -1, 1, "partially_filled"),
+    order_row(ENTRY, 1, 2, "filled"),
+    order_row(EXIT, -1, 1, "partially_filled"),
 ]
 
 
@@ -219,8 +219,8 @@ def test_the_end_of_the_session_before_ends_no_day_and_an_older_equity_bears_its
     steps = [before, *a_trade(), bar(9, 602.0)]
     day, _ = day_of(tmp_path, steps, A_TRADES_ROWS)
     assert not day.ended
-    told = "so far (up to 09:40 New York; the equity as of 09:36), the desk gained 19.88 USD"
-    assert told in first_sentence(day)
+    sentence = "so far (up to 09:40 New York; the equity as of 09:36), the desk gained 19.88 USD"
+    assert sentence in first_sentence(day)
     day, _ = day_of(tmp_path / "over", [*steps, (SessionEnded(SESSION.close_ns, SESSION.date), ())], A_TRADES_ROWS)
     assert (day.ended, "so far" in first_sentence(day)) == (True, False)
 
@@ -235,7 +235,9 @@ def test_the_denials_and_decisions_are_counted_as_the_rows_say(tmp_path: Path) -
         ("v2", True, 1),
         ("v2", False, 1),
     ]
-    assert [(held.symbol, held.before, held.quantity, held.price) for held in day.held] == [(CALL, 0, 1, D("1.22"))]
+    assert [(holding.symbol, holding.before, holding.quantity, holding.price) for holding in day.held] == [
+        (CALL, 0, 1, D("1.22"))
+    ]
     assert not day.exact
 
 
@@ -266,8 +268,8 @@ def test_fees_that_the_ledger_books_by_the_day_are_on_its_page(tmp_path: Path) -
 
 def test_the_first_sentence_counts_the_fees_of_the_day_too(tmp_path: Path) -> None:
     day, _ = day_of(tmp_path, a_trade(), A_TRADES_ROWS)
-    said = first_sentence(msgspec.structs.replace(day, fees_by_the_day=D("0.03")))  # 0.12 came with the fills
-    assert "and fees took 0.15 USD, 0.03 USD of it booked by the day." in said
+    sentence = first_sentence(msgspec.structs.replace(day, fees_by_the_day=D("0.03")))  # 0.12 came with the fills
+    assert "and fees took 0.15 USD, 0.03 USD of it booked by the day." in sentence
 
 
 def test_a_loss_that_is_booked_before_the_open_is_the_days(tmp_path: Path) -> None:
@@ -343,9 +345,9 @@ def test_a_halt_of_the_evening_before_stands_in_the_report_of_the_day(tmp_path: 
     state = msgspec.json.encode({"book": Book(), "risk": RiskState()})
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO snapshots VALUES (1, 1, '', 0, ?, X'', '', '')", (state,))
-    said = further_sentences(read_day(path, SESSION))
-    told = "It was halted at 17:30 on Monday, 2 December 2024: operator (mqtt/ops)."
-    assert said[:1] == (() if resumed else (told,))
+    sentences = further_sentences(read_day(path, SESSION))
+    sentence = "It was halted at 17:30 on Monday, 2 December 2024: operator (mqtt/ops)."
+    assert sentences[:1] == (() if resumed else (sentence,))
 
 
 def test_a_half_day_says_when_it_closed_and_its_axis_ends_there(tmp_path: Path) -> None:

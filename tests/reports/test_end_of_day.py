@@ -185,14 +185,12 @@ def test_the_alarms_of_the_day_are_counted_beyond_a_rotation(replayed: Path, tmp
 def test_a_stop_of_an_earlier_session_that_sells_today_is_in_todays_report(tmp_path: Path) -> None:
     name, yesterday = "e1-forecast_ensemble-3-0-0", OPEN - 86_400 * 10**9
     stop = OrderRow(name, "3.0", "protection", "stop", "AAPL", -1, 9, None, "filled", 9, "900", "0.5", yesterday, OPEN)
-    sold = [(2, 2, "101", "0.2", yesterday + MINUTE), (9, 7, "100", "0.3", OPEN + MINUTE)]
-    fills = [FillRow(name, 0, total, "AAPL", -1, n, usd, fee, at, at) for total, n, usd, fee, at in sold]
+    sales = [(2, 2, "101", "0.2", yesterday + MINUTE), (9, 7, "100", "0.3", OPEN + MINUTE)]
+    fills = [FillRow(name, 0, total, "AAPL", -1, n, usd, fee, at, at) for total, n, usd, fee, at in sales]
     file, batch, chain = Journal.create(tmp_path / FILE, {"strategy": "forecast_ensemble"}), CommitBatch(), HashChain()
     batch.rows += [stop, *fills]
-    filled = OrderFilled(
-        OPEN + MINUTE, name, "AAPL", -1, Decimal(100), OPEN + MINUTE, 9, Decimal(902), Decimal("0.5"), 7
-    )
-    batch.entries = [chain.entry(1, filled, "[]"), chain.entry(2, SessionEnded(CLOSE, SESSION.date), "[]")]
+    fill = OrderFilled(OPEN + MINUTE, name, "AAPL", -1, Decimal(100), OPEN + MINUTE, 9, Decimal(902), Decimal("0.5"), 7)
+    batch.entries = [chain.entry(1, fill, "[]"), chain.entry(2, SessionEnded(CLOSE, SESSION.date), "[]")]
     file.commit(batch)
     file.close()
     day = read_day(tmp_path / FILE, SESSION)
@@ -201,7 +199,7 @@ def test_a_stop_of_an_earlier_session_that_sells_today_is_in_todays_report(tmp_p
     assert (order.cost, order.fees) == (Decimal(700), Decimal("0.3"))
     report = as_written(tmp_path / FILE, SESSION, day)
     assert (report["shares_sold"], report["fees_usd"]) == (7, "0.3")
-    assert [(held.before, held.quantity) for held in day.held] == [(-2, -9)]
+    assert [(holding.before, holding.quantity) for holding in day.held] == [(-2, -9)]
 
 
 def test_a_daily_desks_session_holds_the_basket_that_it_decided_before_the_open(tmp_path: Path) -> None:
@@ -265,9 +263,9 @@ def test_the_reports_of_a_replay_add_up_to_its_events(replayed: Path) -> None:
     assert sum(Decimal(report["fees_usd"]) for report in reports) == sum(fees.values())
     submitted = [effect for _, _, effects in events for effect in effects if effect["type"] == "SubmitOrder"]
     assert sum(row["n"] for report in reports for row in report["orders"]) == len(submitted)
-    answered = sum(kind == "PolicyAnswered" for kind, _, _ in events)
+    answers = sum(kind == "PolicyAnswered" for kind, _, _ in events)
     outcomes = sum((Counter(report["decisions"]) for report in reports), Counter())
-    assert outcomes.total() >= answered > 0  # rules decide too
+    assert outcomes.total() >= answers > 0  # rules decide too
     alarms = [effect["name"] for _, _, effects in events for effect in effects if effect["type"] == "RaiseAlarm"]
     assert [alarm["alarm"] for report in reports for alarm in report["alarms"]] == alarms
     gained = sum(Decimal(report["realized_usd"]) for report in reports)
@@ -352,7 +350,7 @@ def test_the_copy_passes_verify_and_has_the_same_rows(
 
 
 def test_a_copy_made_while_a_writer_writes_holds_a_prefix_and_every_commit_whole(journal: Path) -> None:
-    writer, chain, stop, begun = Journal(journal), HashChain(7), threading.Event(), threading.Event()
+    writer, chain, stop, start = Journal(journal), HashChain(7), threading.Event(), threading.Event()
 
     def write() -> None:
         seq = 5
@@ -362,12 +360,12 @@ def test_a_copy_made_while_a_writer_writes_holds_a_prefix_and_every_commit_whole
                 seq += 1
                 batch.entries.append(chain.entry(seq, ClockTicked(CLOSE + seq), "[]"))
             writer.commit(batch)
-            begun.set()
+            start.set()
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        assert begun.wait(180)
+        assert start.wait(180)
         copies = [archive(journal, f"2024-07-{day:02}", 9) for day in range(3, 8)]
     finally:
         stop.set()

@@ -269,8 +269,8 @@ def test_the_arrival_price_is_the_newest_that_was_known_and_says_where_it_came_f
     share, at = "e-regime_switcher-3-0-0", 7_000 * MS
 
     def arrival() -> tuple[str, Decimal, Decimal | None]:
-        known = feed.watch.known["SPY"]
-        return known.source, known.price, known.spread
+        quote = feed.watch.known["SPY"]
+        return quote.source, quote.price, quote.spread
 
     feed.see(BarClosed(1 * MS, Bar("SPY", 0, 1.0, 1.0, 1.0, 500.25, 1.0)))
     assert arrival() == ("close", D("500.25"), None)
@@ -355,11 +355,11 @@ def test_every_order_of_a_replay_is_what_the_step_made_of_it(replayed: Path) -> 
         order.client_order_id: (order.purpose, order.quantity, order.status, order.filled, order.cost, order.fees)
         for order in quality.orders
     }
-    booked = {
+    expected = {
         row[0]: (row[2], row[6], row[8], row[9], D(row[10]), D(row[11])) for row in table(replayed, "orders")
     }  # client_order_id, purpose, quantity, status, filled, cost, fees_usd
-    assert orders == booked
-    assert len({row[2] for row in booked.values()}) > 1, "all ended in the same way"
+    assert orders == expected
+    assert len({row[2] for row in expected.values()}) > 1, "all ended in the same way"
     fills = table(replayed, "fills")
     assert sum(order.cost for order in quality.orders) == sum(D(row[6]) * row[5] for row in fills)
     assert quality.fees_usd == sum(D(row[7]) for row in fills)
@@ -393,13 +393,13 @@ def test_the_sessions_of_a_daily_desk_hold_its_fills_and_know_each_price(tmp_pat
     assert finished.returncode == 0, finished.stderr[-2000:]
     fills = table(tmp_path / "state", "fills")
     reader = JournalReader(tmp_path / "state" / FILE)
-    traded = {
+    fills_by_date = {
         msgspec.json.decode(row["payload"])["date"]
         for row in reader.query(
             "SELECT payload FROM events WHERE kind = 'PricesPrinted' AND time_ns IN (SELECT time_ns FROM fills)"
         )
     }
-    days = [read_day(reader, find_session(reader, date)) for date in sorted(traded)]
+    days = [read_day(reader, find_session(reader, date)) for date in sorted(fills_by_date)]
     reader.close()
     orders = [order for day in days for order in day.quality.orders]
     assert sum(order.filled for order in orders) == sum(row[5] for row in fills) > 0
@@ -414,7 +414,7 @@ def test_ids_are_found_by_time_as_a_scan_finds_them(replayed: Path) -> None:
     rows = [(row["id"], row["time_ns"]) for row in reader.query("SELECT id, time_ns FROM events ORDER BY id")]
     for _, time_ns in (rows[0], rows[len(rows) // 3], rows[len(rows) // 2], rows[-1]):
         for at in (time_ns - 1, time_ns, time_ns + 1):
-            assert first_id(reader, at) == next((row for row, known in rows if known >= at), rows[-1][0] + 1)
+            assert first_id(reader, at) == next((row for row, row_ns in rows if row_ns >= at), rows[-1][0] + 1)
     reader.close()
 
 
@@ -422,8 +422,8 @@ def test_a_stop_that_rests_is_an_order_once_it_sold_and_slips_by_nothing() -> No
     """It was sent at 2.00 and sold at 1.10 because the price came there, which is no cost of trading."""
     feed, stop = Feed(), "e-option_scalper-8-2-0"
     feed.quote(0, "1.98", "2.02")
-    sent = SubmitOrder(stop, CALL, -1, 3, D("0.55"), "sell_to_close", 0, stop_price=D("1.10"))
-    feed.see(OrderAccepted(1 * MS, ENTRY), sent)
+    stop_order = SubmitOrder(stop, CALL, -1, 3, D("0.55"), "sell_to_close", 0, stop_price=D("1.10"))
+    feed.see(OrderAccepted(1 * MS, ENTRY), stop_order)
     feed.see(OrderAccepted(2 * MS, stop))
     assert feed.watch.quality() == Quality((), ())
     feed.fill(3, stop, "1.10", 3, 3, "3.30", side=-1)

@@ -29,7 +29,7 @@ ROW = OverlayRow(
 )
 
 
-def told(tmp_path: Path, row: OverlayRow) -> tuple[str, ...]:
+def sentences_of(tmp_path: Path, row: OverlayRow) -> tuple[str, ...]:
     db = sqlite3.connect(tmp_path / "journal.sqlite")
     db.row_factory = sqlite3.Row
     db.execute(READ_MODELS["overlays"].create)
@@ -63,7 +63,7 @@ def told(tmp_path: Path, row: OverlayRow) -> tuple[str, ...]:
     ],
 )
 def test_each_case_has_its_sentences(change: dict[str, Any], first: str, third: str, tmp_path: Path) -> None:
-    words = told(tmp_path, msgspec.structs.replace(ROW, **change))
+    words = sentences_of(tmp_path, msgspec.structs.replace(ROW, **change))
     assert words == (first, "Asked for: 99.00% of the equity; allowed: 49.75% of the equity.", third)
 
 

@@ -67,7 +67,7 @@ def test_the_interval_of_sessions_that_hang_together_is_wider_by_blocks() -> Non
     assert widths[1] > 1.8 * widths[0]
 
 
-def played(difference: float, low: float | None, high: float | None) -> Hypothetical:
+def hypothetical(difference: float, low: float | None, high: float | None) -> Hypothetical:
     pairs = tuple(SessionPair(f"2024-07-{number:02}", 0.0, difference) for number in range(1, 21))
     return Hypothetical("", pairs, 0.0, 0.0, 0, 0, 0, difference, low, high, 2.7)
 
@@ -75,9 +75,9 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
 @pytest.mark.parametrize(
     ("comparison", "sentence"),
     [
-        (played(3.2, -1.0, 7.0), "May be chance: over 20 sessions the candidate would have earned 3.20 USD"),
-        (played(-3.2, -5.0, -1.0), "More than chance at 95 %: over 20 sessions the candidate would have"),
-        (played(3.2, None, None), "May be chance: over 20 sessions"),
+        (hypothetical(3.2, -1.0, 7.0), "May be chance: over 20 sessions the candidate would have earned 3.20 USD"),
+        (hypothetical(-3.2, -5.0, -1.0), "More than chance at 95 %: over 20 sessions the candidate would have"),
+        (hypothetical(3.2, None, None), "May be chance: over 20 sessions"),
         (None, "No result to compare"),
     ],
 )
@@ -110,15 +110,15 @@ class Candidate:
         return ShadowAnswered(now, number, answer.logits, answer.hidden, "candidate")
 
 
-def replayed(folder: Path, *, sessions: int = 2, **given: Any) -> Path:
+def replayed(folder: Path, *, sessions: int = 2, **options: Any) -> Path:
     """The state directory of a run with a candidate."""
     run = Run(write_tape(folder / "tape.csv", tape_rows(sessions, 60)))
 
-    def made(engine: Engine) -> None:
-        engine._shadow = Candidate(run, **given)
+    def attach(engine: Engine) -> None:
+        engine._shadow = Candidate(run, **options)
 
-    ended = run.run(folder / "state", engine_made=made)
-    assert ended.failure is None
+    result = run.run(folder / "state", engine_made=attach)
+    assert result.failure is None
     return folder / "state"
 
 
@@ -145,7 +145,7 @@ def test_a_candidate_that_answers_as_the_live_model_does_agrees_in_everything(tm
     assert report.verdict.startswith("May be chance")
 
 
-def written(folder: Path, strategy: str, pairs: list[tuple[dict[str, Any] | None, dict[str, Any]]]) -> Path:
+def write_journal(folder: Path, strategy: str, pairs: list[tuple[dict[str, Any] | None, dict[str, Any]]]) -> Path:
     """A journal of read models alone: the answers of live model and candidate to each question."""
     meta = {"mode": "replay", "account": "paper", "strategy": strategy, "epoch": "e1", "feed": "sip"}
     journal, batch = Journal.create(folder / FILE, meta), CommitBatch()
@@ -166,7 +166,7 @@ def chose(action: str, *probabilities: float) -> dict[str, Any]:
 def test_the_comparison_by_hand(tmp_path: Path) -> None:
     hold, call = chose("HOLD", 0.7, 0.3, 0.0, 0.0, 0.0, 0.0), chose("BUY_CALL", 0.1, 0.9, 0.0, 0.0, 0.0, 0.0)
     pairs = [(hold, hold), (hold, call), (call, call), (call, call), (None, hold), (hold, {"problem": "too slow"})]
-    report = reported(written(tmp_path, "option_scalper", pairs))
+    report = reported(write_journal(tmp_path, "option_scalper", pairs))
     assert (report.decisions, report.failures, report.unmatched, report.beside) == (4, 1, 1, ("v1",))
     assert (report.actions, report.confusion) == (("HOLD", "BUY_CALL"), ((1, 1), (0, 2)))
     assert report.agreement == 0.75
@@ -181,7 +181,7 @@ def test_the_comparison_by_hand(tmp_path: Path) -> None:
 def test_a_continuous_policy_is_compared_by_direction_and_distance_of_each_action(tmp_path: Path) -> None:
     live, shadow = [0.5] * 25 + [-0.5] * 25, [0.5] * 20 + [-0.1] * 5 + [0.0] * 25
     pair = [{"action": "rebalance", "logits": json.dumps(values)} for values in (live, shadow)]
-    report = reported(written(tmp_path, "daily_rebalancer", [(pair[0], pair[1])]))
+    report = reported(write_journal(tmp_path, "daily_rebalancer", [(pair[0], pair[1])]))
     assert (report.actions, report.confusion) == (("SELL", "NONE", "BUY"), ((0, 25, 0), (0, 0, 0), (5, 0, 20)))
     assert report.agreement == pytest.approx(20 / 50)
     assert report.mean_difference == pytest.approx((5 * 0.6 + 25 * 0.5) / 50)
@@ -189,7 +189,7 @@ def test_a_continuous_policy_is_compared_by_direction_and_distance_of_each_actio
 
 
 def test_a_candidate_that_only_failed_has_nothing_to_compare(tmp_path: Path) -> None:
-    report = reported(written(tmp_path, "option_scalper", [(chose("HOLD", 1.0), {"problem": "too slow"})]))
+    report = reported(write_journal(tmp_path, "option_scalper", [(chose("HOLD", 1.0), {"problem": "too slow"})]))
     assert (report.decisions, report.failures, report.actions, report.confusion) == (0, 1, (), ())
     assert (report.agreement, report.kappa, report.beside) == (None, None, ())
     assert report.verdict == "No result to compare: there is no decision that both answered."
@@ -198,8 +198,8 @@ def test_a_candidate_that_only_failed_has_nothing_to_compare(tmp_path: Path) -> 
 def test_a_journal_that_cannot_be_stepped_again_still_tells_the_agreement(tmp_path: Path) -> None:
     state = replayed(tmp_path, sessions=1)
     (seq, payload) = next((row[1], row[4]) for row in table(state, "events") if row[3] == "OrderFilled")
-    changed = {**json.loads(payload), "quantity": 999}
-    assert execute(state, "UPDATE events SET payload = ? WHERE seq = ?", json.dumps(changed), seq) == 1
+    fields = {**json.loads(payload), "quantity": 999}
+    assert execute(state, "UPDATE events SET payload = ? WHERE seq = ?", json.dumps(fields), seq) == 1
     report = reported(state)
     assert (report.agreement, report.hypothetical) == (1.0, None)
     assert report.untold.startswith("the journal cannot be stepped again with this code")

@@ -91,10 +91,10 @@ STORY: Story = (
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
-    return written(tmp_path)
+    return write_journal(tmp_path)
 
 
-def written(tmp_path: Path, mode: str = "paper", strategy: str = "option_scalper", story: Story = STORY) -> Path:
+def write_journal(tmp_path: Path, mode: str = "paper", strategy: str = "option_scalper", story: Story = STORY) -> Path:
     """The story in a journal of this mode."""
     journal, chain, batch = (
         Journal.create(tmp_path / FILE, {"strategy": strategy, "mode": mode}),
@@ -108,23 +108,23 @@ def written(tmp_path: Path, mode: str = "paper", strategy: str = "option_scalper
     return tmp_path
 
 
-def found(line: GapLine) -> tuple[str, str, float | None, float | None, Decimal | None]:
+def figures_of(line: GapLine) -> tuple[str, str, float | None, float | None, Decimal | None]:
     """Name, reason, both delays in seconds, cost in USD."""
     return line.client_order_id[-5], line.reason, line.live_delay_s, line.paper_delay_s, line.cost_usd
 
 
 def test_each_order_is_next_to_what_the_paper_broker_does_with_it(state_dir: Path) -> None:
     gap = read_gap(state_dir / FILE, "2024-08-15")
-    assert [found(line) for line in gap.lines] == [
+    assert [figures_of(line) for line in gap.lines] == [
         ("1", "price", 1.0, 2.0, Decimal("6.00")),
         ("2", "price", 3.0, 1.0, Decimal("-2.00")),
         ("3", "paper_only", None, 2.0, None),
         ("4", "live_only", 1.0, None, None),
     ]
-    bought, sold = gap.lines[:2]
-    assert (bought.live_price, bought.paper_price) == (Decimal("2.18"), Decimal("2.15"))
-    assert bought.cost_bp == Decimal("6.00") / Decimal("430.00") * 10_000
-    assert sold.notional_usd == Decimal("472.00")
+    purchase, sale = gap.lines[:2]
+    assert (purchase.live_price, purchase.paper_price) == (Decimal("2.18"), Decimal("2.15"))
+    assert purchase.cost_bp == Decimal("6.00") / Decimal("430.00") * 10_000
+    assert sale.notional_usd == Decimal("472.00")
     assert (gap.date, gap.mode, gap.cost_usd) == ("2024-08-15", "paper", Decimal("4.00"))
 
 
@@ -146,7 +146,7 @@ def test_with_recorded_quotes_an_order_fills_at_the_end_of_a_later_minute(state_
     write_quotes(state_dir / "2024-08-15.parquet", rows)
     gap = read_gap(state_dir / FILE, "2024-08-15", state_dir)
     # bought at 2.22, the broker's 2.18 was 8 USD better; the sale's limit 2.30 is met at 9:34, at 2.33 for 2.37
-    assert [(*found(line), line.paper_price) for line in gap.lines] == [
+    assert [(*figures_of(line), line.paper_price) for line in gap.lines] == [
         ("1", "price", 1.0, 60.0, Decimal("-8.00"), Decimal("2.22")),
         ("2", "price", 3.0, 120.0, Decimal("-8.00"), Decimal("2.33")),
         ("3", "paper_only", None, 60.0, None, Decimal("2.43")),
@@ -225,7 +225,7 @@ def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.Cap
 
 
 def test_a_dry_runs_journal_is_not_taken_for_real_fills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ctl.main(["gap", "--state-dir", str(written(tmp_path, "recorded"))]) == 0
+    assert ctl.main(["gap", "--state-dir", str(write_journal(tmp_path, "recorded"))]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "no order of this journal went to a broker (mode recorded): paper next to paper" in output
 
@@ -238,15 +238,15 @@ def test_shares_have_a_gap_as_options_have_one(tmp_path: Path) -> None:
         return QuotesReceived(at(second), 0, (Quote("XOM", *prices, *prices, at(second)),))
 
     name, price = "e-daily_rebalancer-1-0-0", Decimal("100.10")
-    bought = OrderFilled(at(61), name, "XOM", 1, price, at(61), 10, price * 10, Decimal("0.10"), 10)
+    purchase = OrderFilled(at(61), name, "XOM", 1, price, at(61), 10, price * 10, Decimal("0.10"), 10)
     story: Story = (
         (SessionScheduled(DAY.open_ns - 60 * SECOND_NS, DAY, (NEXT,)), ()),
         (of_xom(60, "99.95", "99.97"), (SubmitOrder(name, "XOM", 1, 10, None, "", at(9999)),)),
-        (bought, ()),
+        (purchase, ()),
         (of_xom(62, "99.98", "100.00"), ()),
         (SessionEnded(DAY.close_ns, DAY.date), ()),
     )
-    gap = read_gap(written(tmp_path, strategy="daily_rebalancer", story=story) / FILE, None)
+    gap = read_gap(write_journal(tmp_path, strategy="daily_rebalancer", story=story) / FILE, None)
     (line,) = gap.lines
     assert (line.reason, line.paper_price, line.live_delay_s, line.paper_delay_s) == ("price", Decimal(100), 1.0, 2.0)
     assert (line.cost_usd, line.cost_bp, line.multiplier) == (Decimal("1.00"), Decimal(10), 1)

@@ -37,20 +37,20 @@ def oracle() -> Any:
     return importlib.import_module("quantstats.stats")
 
 
-def day(date: str, closed: float, opened: float = 0.0, *, moved: float = 0.0, hours: float = 6.5) -> EquityDay:
+def day(date: str, close_usd: float, open_usd: float = 0.0, *, transfers: float = 0.0, hours: float = 6.5) -> EquityDay:
     """A session that ended at 21:00 UTC."""
     last = int(datetime.fromisoformat(f"{date}T21:00").replace(tzinfo=UTC).timestamp()) * 10**9
     return EquityDay(
         date=date,
         first_ns=last - int(hours * HOUR),
         last_ns=last,
-        opened_usd=opened or closed,
-        closed_usd=closed,
-        transfers_usd=moved,
+        opened_usd=open_usd or close_usd,
+        closed_usd=close_usd,
+        transfers_usd=transfers,
     )
 
 
-def made(seed: int, count: int = 300) -> tuple[list[EquityDay], pd.Series]:
+def random_days(seed: int, count: int = 300) -> tuple[list[EquityDay], pd.Series]:
     """Days with random returns, and those returns with their dates; the first is from its own opening record."""
     returns = np.random.default_rng(seed).normal(0.0004, 0.011, count)
     dates = pd.date_range("2023-03-01", periods=count, freq="B")
@@ -61,7 +61,7 @@ def made(seed: int, count: int = 300) -> tuple[list[EquityDay], pd.Series]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_quantstats_finds_the_same_figures(seed: int, oracle: Any) -> None:
-    days, returns = made(seed)
+    days, returns = random_days(seed)
     figures = performance(span_of(days))
     assert figures.share == pytest.approx(oracle.comp(returns))
     assert figures.sharpe == pytest.approx(oracle.sharpe(returns, periods=252))
@@ -78,7 +78,7 @@ def test_quantstats_finds_the_same_figures(seed: int, oracle: Any) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_quantstats_finds_the_same_drawdowns(seed: int, oracle: Any) -> None:
-    days, returns = made(seed)
+    days, returns = random_days(seed)
     table = oracle.drawdown_details(oracle.to_drawdown_series(returns))
     expected = {
         (str(row["start"])[:10], str(row["valley"])[:10]): -row["max drawdown"] / 100 for _, row in table.iterrows()
@@ -102,7 +102,7 @@ def test_days_weeks_and_months_add_up_and_leave_transfers_out() -> None:
     days = [
         day("2024-01-31", 1_000.0, 990.0),
         day("2024-02-02", 1_010.0),
-        day("2024-02-05", 1_500.0, moved=500.0),
+        day("2024-02-05", 1_500.0, transfers=500.0),
         day("2024-02-06", 1_515.0),
     ]
     figures = performance(span_of(days, "2024-02-01"))
@@ -138,7 +138,7 @@ def test_a_drawdown_ends_on_the_day_that_makes_it_up_or_lasts() -> None:
 COURSES = st.lists(st.lists(st.floats(50.0, 200.0), min_size=1, max_size=5), min_size=1, max_size=6)
 
 
-def recorded(course: list[list[float]], deepest: float = 0.0) -> list[EquityDay]:
+def days_of(course: list[list[float]], deepest: float = 0.0) -> list[EquityDay]:
     """Days with these records each; the desk's own figure is `deepest`."""
     dates = pd.date_range("2023-03-01", periods=len(course), freq="B")
     days = []
@@ -158,7 +158,7 @@ def recorded(course: list[list[float]], deepest: float = 0.0) -> list[EquityDay]
 def test_the_drawdown_within_days_is_that_of_all_records_and_never_smaller_than_at_day_ends(
     course: list[list[float]],
 ) -> None:
-    figures = performance(span_of(recorded(course)))
+    figures = performance(span_of(days_of(course)))
     records = np.array([usd for session in course for usd in session])
     assert figures.marked_drawdown == pytest.approx((1.0 - records / np.maximum.accumulate(records)).max())
     assert figures.marked_drawdown is not None
@@ -167,19 +167,19 @@ def test_the_drawdown_within_days_is_that_of_all_records_and_never_smaller_than_
 
 def test_a_peak_that_the_desk_forgot_makes_no_drawdown_within_days_smaller_than_at_day_ends() -> None:
     course = [[100.0, 100.0], [98.0, 97.0], [96.0, 94.86]]
-    figures = performance(span_of(recorded(course, deepest=0.0397)))  # since a resume before the last day
+    figures = performance(span_of(days_of(course, deepest=0.0397)))  # since a resume before the last day
     assert figures.max_drawdown == pytest.approx(0.0514)
     assert figures.marked_drawdown == pytest.approx(0.0514)
 
 
 def test_a_deeper_mark_between_the_records_counts_where_the_span_begins_with_the_desk() -> None:
-    days = recorded([[100.0, 99.0], [99.0, 100.0]], deepest=0.02)
+    days = days_of([[100.0, 99.0], [99.0, 100.0]], deepest=0.02)
     assert performance(span_of(days)).marked_drawdown == 0.02
     assert performance(span_of(days, days[1].date)).marked_drawdown == 0.0
 
 
 def test_a_day_with_a_transfer_counts_at_its_end() -> None:
-    first, second = recorded([[100.0, 100.0], [95.0, 195.0]])
+    first, second = days_of([[100.0, 100.0], [95.0, 195.0]])
     days = [first, replace(second, transfers_usd=100.0)]
     assert performance(span_of(days)).marked_drawdown == pytest.approx(0.05)
     assert performance(span_of(sum_desks([days, days]))).marked_drawdown is None  # of several desks: not known
@@ -187,10 +187,10 @@ def test_a_day_with_a_transfer_counts_at_its_end() -> None:
 
 def test_sessions_before_the_first_trade_are_left_out_unless_a_date_is_given() -> None:
     days = [day(f"2024-05-{n:02}", 100.0) for n in (6, 7, 8)] + [day("2024-05-09", 99.0)]
-    traded = days[3].last_ns - HOUR
-    figures = performance(span_of(days, traded_ns=traded))
+    trade_ns = days[3].last_ns - HOUR
+    figures = performance(span_of(days, traded_ns=trade_ns))
     assert (figures.first, figures.sessions, figures.warm_up, figures.start_usd) == ("2024-05-09", 1, 3, 100.0)
-    assert performance(span_of(days, "2024-05-07", traded_ns=traded)).sessions == 3
+    assert performance(span_of(days, "2024-05-07", traded_ns=trade_ns)).sessions == 3
     assert performance(span_of(days, "2024-05-07", "2024-05-08")).last == "2024-05-08"
     assert performance(span_of(days, "2025-01-01")) == Performance()
     assert performance(span_of([])) == Performance()
@@ -215,8 +215,8 @@ def test_ranges_end_with_the_newest_day(name: str, newest: str, begin: str) -> N
 def test_time_in_the_market_counts_overlapping_positions_once_and_no_night() -> None:
     monday, tuesday = day("2024-03-04", 100.0), day("2024-03-05", 100.0)
     close = monday.last_ns
-    held = [(close - 2 * HOUR, close - HOUR), (close - 3 * HOUR // 2, close + 2 * HOUR)]  # the last two hours
-    assert in_market(span_of([monday, tuesday]), held) == pytest.approx(2 / 13)
+    spans = [(close - 2 * HOUR, close - HOUR), (close - 3 * HOUR // 2, close + 2 * HOUR)]  # the last two hours
+    assert in_market(span_of([monday, tuesday]), spans) == pytest.approx(2 / 13)
     assert in_market(span_of([monday, tuesday]), [(0, 2**62)]) == 1.0
     assert in_market(span_of([monday]), []) == 0.0
 
@@ -242,6 +242,6 @@ def test_a_desk_that_never_traded_has_no_fall_and_no_ratio_to_look_at() -> None:
 
 
 def test_the_rows_name_what_belongs_to_no_trade_so_that_they_add_up() -> None:
-    booked = Performance(trades=Totals(other_usd=-7.39))
-    assert dict(rows(booked))["Not in a trade"] == "▼ −7.39 USD\nfees of the ledger, dividends, interest"
+    result = Performance(trades=Totals(other_usd=-7.39))
+    assert dict(rows(result))["Not in a trade"] == "▼ −7.39 USD\nfees of the ledger, dividends, interest"
     assert "Not in a trade" not in dict(rows(Performance()))
