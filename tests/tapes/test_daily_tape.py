@@ -330,18 +330,18 @@ def test_times_never_go_backwards_and_no_price_is_told_before_its_minute(
     due = [event for event in events if isinstance(event, RebalanceDue)]
     assert len(due) == len({event.date for event in due})
     assert len(due) == sum(isinstance(event, SessionEnded) for event in events)
-    opened: dict[tuple[str, int], Decimal] = {}  # by symbol and start, the open of the file's first row of a minute
+    opens: dict[tuple[str, int], Decimal] = {}  # by symbol and start, the open of the file's first row of a minute
     for line in lines:
         symbol, start, price, *_ = line.split(",")
-        opened.setdefault((symbol, int(start)), Decimal(price))
+        opens.setdefault((symbol, int(start)), Decimal(price))
     for event in events:
         if isinstance(event, PricesPrinted):
             for printed in event.prices:
-                assert opened[printed.symbol, event.time_ns] == printed.price
+                assert opens[printed.symbol, event.time_ns] == printed.price
         elif isinstance(event, RebalanceDue):
-            known = [key for key in opened if midnight_ns(event.date) <= key[1] and key[1] + MINUTE <= event.time_ns]
-            known = [(symbol, start) for symbol, start in known if start < close[event.date]]
-            volume = {symbol: 10.0 * sum(name == symbol for name, _ in known) for symbol in ("AAA", "BBB")}
+            minutes = [key for key in opens if midnight_ns(event.date) <= key[1] and key[1] + MINUTE <= event.time_ns]
+            minutes = [(symbol, start) for symbol, start in minutes if start < close[event.date]]
+            volume = {symbol: 10.0 * sum(name == symbol for name, _ in minutes) for symbol in ("AAA", "BBB")}
             assert {bar.symbol: bar.volume for bar in event.running} == {
                 symbol: total for symbol, total in volume.items() if total and before
             }

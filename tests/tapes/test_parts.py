@@ -37,18 +37,18 @@ def rows_of(bars: list[Bar]) -> list[str]:
 
 def whole_rows(minutes: list[Bar], calendar: SessionCalendar, length: int) -> list[Bar]:
     """The tape of whole bars, by pandas."""
-    found = []
+    bars = []
     for day in calendar.sessions:
-        mine = [one for one in minutes if day.open_ns <= one.start_ns < day.close_ns]
-        if mine:
-            table = pd.DataFrame([[getattr(one, name) for name in HOW] for one in mine], columns=list(HOW))
-            table.index = pd.to_datetime([one.start_ns for one in mine])
+        day_minutes = [one for one in minutes if day.open_ns <= one.start_ns < day.close_ns]
+        if day_minutes:
+            table = pd.DataFrame([[getattr(one, name) for name in HOW] for one in day_minutes], columns=list(HOW))
+            table.index = pd.to_datetime([one.start_ns for one in day_minutes])
             longer = table.resample(f"{length}min", origin=pd.Timestamp(day.open_ns)).agg(HOW).dropna()
-            found += [Bar("SPY", at.value, *row) for at, row in zip(longer.index, longer.to_numpy(), strict=True)]
-    return found
+            bars += [Bar("SPY", at.value, *row) for at, row in zip(longer.index, longer.to_numpy(), strict=True)]
+    return bars
 
 
-def played(tape: Path, calendar: SessionCalendar, length: int, anchor: str = "open", **options: bool) -> list[Event]:
+def events_of(tape: Path, calendar: SessionCalendar, length: int, anchor: str = "open", **options: bool) -> list[Event]:
     return list(TapeSource(tape, scan(tape, ("SPY",), 60 * length, anchor), calendar, **options))
 
 
@@ -58,11 +58,11 @@ def test_minutes_give_the_bars_and_the_moments_of_a_tape_of_whole_bars(
 ) -> None:
     fine = write_tape(tmp_path / "minutes.csv", rows_of(minutes))
     wide = write_tape(tmp_path / "wide.csv", rows_of(whole_rows(minutes, calendar, length)))
-    events = played(fine, calendar, length)
-    assert [event for event in events if not isinstance(event, PartClosed)] == played(wide, calendar, length)
+    events = events_of(fine, calendar, length)
+    assert [event for event in events if not isinstance(event, PartClosed)] == events_of(wide, calendar, length)
     assert [event.bar for event in events if isinstance(event, PartClosed)] == minutes
     assert [event.time_ns for event in events] == sorted(event.time_ns for event in events)
-    assert not any(isinstance(event, PartClosed) for event in played(fine, calendar, length, parts=False))
+    assert not any(isinstance(event, PartClosed) for event in events_of(fine, calendar, length, parts=False))
 
 
 def test_each_part_comes_before_the_whole_and_the_whole_at_its_end(
@@ -70,7 +70,7 @@ def test_each_part_comes_before_the_whole_and_the_whole_at_its_end(
 ) -> None:
     tape = write_tape(tmp_path / "minutes.csv", rows_of(minutes))
     part_ns = 0
-    for event in played(tape, calendar, 15):
+    for event in events_of(tape, calendar, 15):
         if isinstance(event, PartClosed):
             part_ns = event.bar.start_ns
         elif isinstance(event, BarClosed):
@@ -84,8 +84,8 @@ def test_bars_of_five_minutes_make_those_of_fifteen_and_those_of_four_do_not(
 ) -> None:
     five = write_tape(tmp_path / "five.csv", rows_of(whole_rows(minutes, calendar, 5)))
     fifteen = write_tape(tmp_path / "fifteen.csv", rows_of(whole_rows(minutes, calendar, 15)))
-    bars = [event for event in played(five, calendar, 15) if isinstance(event, BarClosed)]
-    assert bars == [event for event in played(fifteen, calendar, 15) if isinstance(event, BarClosed)]
+    bars = [event for event in events_of(five, calendar, 15) if isinstance(event, BarClosed)]
+    assert bars == [event for event in events_of(fifteen, calendar, 15) if isinstance(event, BarClosed)]
     four = write_tape(tmp_path / "four.csv", rows_of(whole_rows(minutes, calendar, 4)))
     with pytest.raises(TapeError, match="most bars are 240 s apart; expected bars of 900 s, or shorter ones that join"):
         scan(four, ("SPY",), 900)
@@ -111,11 +111,11 @@ def test_hours_of_the_full_hour_are_understood_by_either_label_of_the_first_one(
     bars = [Bar("SPY", start, 10.0, 11.0, 9.0, 10.0, 5.0) for start, _ in starts]
     before = [Bar("SPY", days[0].open_ns - 90 * MINUTE, 10.0, 11.0, 9.0, 10.0, 5.0)]  # of 8:00
     tape = write_tape(tmp_path / "hours.csv", rows_of([*before, *bars]))
-    events = played(tape, calendar, 60, "hour")
+    events = events_of(tape, calendar, 60, "hour")
     assert not [event for event in events if isinstance(event, BarRejected)]
-    closed = [event for event in events if isinstance(event, BarClosed)]
+    bar_events = [event for event in events if isinstance(event, BarClosed)]
     expected = [(day.open_ns + at * MINUTE, day.open_ns + end * MINUTE) for day in days for at, end in HOURS]
-    assert [(event.bar.start_ns, event.time_ns) for event in closed] == expected
+    assert [(event.bar.start_ns, event.time_ns) for event in bar_events] == expected
 
 
 HOURS = ((0, 30), (30, 90), (90, 150), (150, 210))  # 9:30 to 10:00, to 11:00, to 12:00, to 13:00
@@ -125,5 +125,8 @@ def test_minutes_before_the_open_are_none_of_the_first_hour(tmp_path: Path, cale
     day = next(day for day in calendar.sessions if day.date == FIRST)
     bars = [Bar("SPY", day.open_ns + at * MINUTE, 10.0, 10.0, 10.0, 10.0, 1.0) for at in range(-60, 60)]
     tape = write_tape(tmp_path / "early.csv", rows_of(bars))
-    closed = [event.bar for event in played(tape, calendar, 60, "hour") if isinstance(event, BarClosed)]
-    assert [(one.start_ns, one.volume) for one in closed] == [(day.open_ns, 30.0), (day.open_ns + 30 * MINUTE, 30.0)]
+    closed_bars = [event.bar for event in events_of(tape, calendar, 60, "hour") if isinstance(event, BarClosed)]
+    assert [(one.start_ns, one.volume) for one in closed_bars] == [
+        (day.open_ns, 30.0),
+        (day.open_ns + 30 * MINUTE, 30.0),
+    ]

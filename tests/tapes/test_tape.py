@@ -55,7 +55,7 @@ def play(
     return list(TapeSource(path, scan(path, symbols, interval_s), calendar))
 
 
-def closed(events: Sequence[Event]) -> list[tuple[str, int]]:
+def bars_of(events: Sequence[Event]) -> list[tuple[str, int]]:
     return [(e.bar.symbol, (e.bar.start_ns - OPEN) // MINUTE) for e in events if isinstance(e, BarClosed)]
 
 
@@ -68,14 +68,14 @@ def test_a_session_is_scheduled_before_its_first_bar_and_ends_after_its_last(
 ) -> None:
     friday = 2 * 24 * 60
     path = write(tmp_path / "t.csv", row(0), row(1, prices="11,11,11,11", volume="0"), row(friday))
-    first, bar, quiet, ended, second, last, over = play(path, summer)
+    first, bar, quiet, end, second, last, over = play(path, summer)
     assert isinstance(first, SessionScheduled)
     assert (first.time_ns, first.session.date, first.session.close_ns) == (OPEN, "2024-07-03", CLOSE)
     assert [s.date for s in first.upcoming][:2] == ["2024-07-05", "2024-07-08"]
     assert (len(first.upcoming), first.previous[-1].date) == (8, "2024-07-02")
     assert bar == BarClosed(OPEN + MINUTE, Bar("SPY", OPEN, 10.0, 12.0, 9.0, 11.0, 100.0))
     assert quiet == BarClosed(OPEN + 2 * MINUTE, Bar("SPY", OPEN + MINUTE, 11.0, 11.0, 11.0, 11.0, 0.0))
-    assert ended == SessionEnded(CLOSE, "2024-07-03")
+    assert end == SessionEnded(CLOSE, "2024-07-03")
     assert isinstance(second, SessionScheduled)
     assert isinstance(last, BarClosed)
     assert over == SessionEnded(OPEN + friday * MINUTE + 390 * MINUTE, "2024-07-05")
@@ -85,7 +85,7 @@ def test_bars_outside_of_the_regular_session_are_left_out_and_counted(tmp_path: 
     independence_day = 24 * 60
     path = write(tmp_path / "t.csv", row(-1), row(0), row(209), row(210), row(independence_day))
     source = TapeSource(path, scan(path, ("SPY",), 60), summer)
-    assert closed(list(source)) == [("SPY", 0), ("SPY", 209)]
+    assert bars_of(list(source)) == [("SPY", 0), ("SPY", 209)]
     assert (source.counts.bars, source.counts.outside_hours, source.counts.rejected.total()) == (2, 3, 0)
 
 
@@ -106,7 +106,7 @@ def test_rows_of_other_symbols_are_left_out_and_counted(tmp_path: Path, summer: 
     path = write(tmp_path / "t.csv", row(0, "QQQ"), row(0), row(1, "QQQ", "nan,nan,nan,nan"), row(1))
     info = scan(path, ("SPY",), 60)
     source = TapeSource(path, info, summer)
-    assert closed(list(source)) == [("SPY", 0), ("SPY", 1)]
+    assert bars_of(list(source)) == [("SPY", 0), ("SPY", 1)]
     assert source.counts.other_symbols == 2
     assert info.rows_by_symbol == {"QQQ": 2, "SPY": 2}
 
@@ -145,7 +145,7 @@ def test_a_repeated_minute_is_a_duplicate_and_an_earlier_one_is_out_of_order(
 ) -> None:
     path = write(tmp_path / "t.csv", row(0), row(2), row(2, prices="20,20,20,20"), row(1), row(3))
     events = play(path, summer)
-    assert closed(events) == [("SPY", 0), ("SPY", 2), ("SPY", 3)]
+    assert bars_of(events) == [("SPY", 0), ("SPY", 2), ("SPY", 3)]
     assert rejected(events) == [("duplicate", 2), ("out_of_order", 1)]
     refusal = next(e for e in events if isinstance(e, BarRejected) and e.reason == "out_of_order")
     assert refusal.detail.endswith("start 2024-07-03T13:31:00Z, the tape is at 2024-07-03T13:32:00Z")
@@ -156,14 +156,14 @@ def test_a_good_row_after_a_bad_one_of_the_same_minute_counts(tmp_path: Path, su
     events = play(path, summer)
     assert isinstance(events[0], SessionScheduled)
     assert rejected(events) == [("not_finite", 0)]
-    assert closed(events) == [("SPY", 0), ("SPY", 1)]
+    assert bars_of(events) == [("SPY", 0), ("SPY", 1)]
 
 
 def test_a_start_between_two_minutes_is_off_the_grid(tmp_path: Path, summer: SessionCalendar) -> None:
     path = write(tmp_path / "t.csv", row(0), row(0.5), row(1.5), row(1))
     events = play(path, summer)
     assert [reason for reason, _ in rejected(events)] == ["off_grid", "off_grid"]
-    assert closed(events) == [("SPY", 0), ("SPY", 1)]
+    assert bars_of(events) == [("SPY", 0), ("SPY", 1)]
 
 
 def test_bars_that_closed_together_come_in_the_strategys_order_of_symbols(
@@ -171,7 +171,7 @@ def test_bars_that_closed_together_come_in_the_strategys_order_of_symbols(
 ) -> None:
     path = write(tmp_path / "t.csv", row(0, "SPY"), row(0, "QQQ"), row(1, "QQQ"), row(2, "SPY"), row(2, "QQQ"))
     events = play(path, summer, ("QQQ", "SPY"))
-    assert closed(events) == [("QQQ", 0), ("SPY", 0), ("QQQ", 1), ("QQQ", 2), ("SPY", 2)]
+    assert bars_of(events) == [("QQQ", 0), ("SPY", 0), ("QQQ", 1), ("QQQ", 2), ("SPY", 2)]
 
 
 def test_the_interval_is_the_strategys(tmp_path: Path, summer: SessionCalendar) -> None:
@@ -190,9 +190,9 @@ def test_a_daily_bar_is_labelled_by_midnight_in_new_york_and_closes_with_the_ses
 ) -> None:
     midnight = OPEN - int(9.5 * 60) * MINUTE
     path = write(tmp_path / "t.csv", f"SPY,{midnight},10,12,9,11,100", f"SPY,{midnight + 24 * 60 * MINUTE},9,9,9,9,1")
-    _, bar, ended = play(path, summer, interval_s=86_400)
+    _, bar, end = play(path, summer, interval_s=86_400)
     assert bar == BarClosed(CLOSE, Bar("SPY", midnight, 10.0, 12.0, 9.0, 11.0, 100.0))
-    assert ended == SessionEnded(CLOSE, "2024-07-03")  # 4 July was a holiday: its row is left out
+    assert end == SessionEnded(CLOSE, "2024-07-03")  # 4 July was a holiday: its row is left out
 
 
 @given(
@@ -219,7 +219,7 @@ def test_order_and_duplicates_follow_the_rule_whatever_the_rows(
             newest = minute
             bars.add((minute, symbol))
     order = sorted(bars, key=lambda bar: (bar[0], bar[1] == "QQQ"))
-    assert closed(events) == [(symbol, minute) for minute, symbol in order]
+    assert bars_of(events) == [(symbol, minute) for minute, symbol in order]
     assert rejected(events) == faults
     times = [event.time_ns for event in events]
     assert times == sorted(times)
@@ -258,8 +258,8 @@ def test_csv_gzip_and_parquet_with_any_spelling_of_the_time_give_the_same_events
         ("ny", pa.timestamp("s", "America/New_York")),
     ):
         column = table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(kind)
-        changed = table.set_column(1, "timestamp", column).append_column("vwap", pa.array([1.0, 2.0, 3.0]))
-        pa.parquet.write_table(changed, tmp_path / f"{name}.parquet", row_group_size=2)
+        other_table = table.set_column(1, "timestamp", column).append_column("vwap", pa.array([1.0, 2.0, 3.0]))
+        pa.parquet.write_table(other_table, tmp_path / f"{name}.parquet", row_group_size=2)
     for name in ("t.csv.gz", "zone.csv", "int.parquet", "us.parquet", "ny.parquet"):
         assert play(tmp_path / name, summer) == expected, name
 
@@ -270,27 +270,27 @@ def test_a_file_without_a_symbol_column_is_the_strategys_one_symbol_and_the_scan
     path = write(tmp_path / "t.csv", row(0).removeprefix("SPY,"), header=HEADER.removeprefix("symbol,"))
     info = scan(path, ("SPY",), 60)
     assert info.symbol_assumed
-    assert closed(list(TapeSource(path, info, summer))) == [("SPY", 0)]
+    assert bars_of(list(TapeSource(path, info, summer))) == [("SPY", 0)]
     with pytest.raises(TapeError, match=r"no column symbol, and the strategy has 2 symbols \(SPY, QQQ\)"):
         scan(path, ("SPY", "QQQ"), 60)
 
 
 def test_a_file_names_where_its_bars_come_from_or_nothing_is_known_of_it(tmp_path: Path) -> None:
-    named = write(tmp_path / "t.csv", row(0), header=f"# bars of a year\n# source: Kibot, 2024-12-01\n{HEADER}")
-    (packed := tmp_path / "t.csv.gz").write_bytes(gzip.compress(named.read_bytes()))
+    csv_file = write(tmp_path / "t.csv", row(0), header=f"# bars of a year\n# source: Kibot, 2024-12-01\n{HEADER}")
+    (packed := tmp_path / "t.csv.gz").write_bytes(gzip.compress(csv_file.read_bytes()))
     table = pa.table({"close": [1.0]})
     pa.parquet.write_table(
         table.replace_schema_metadata({SOURCE_KEY: "Alpaca /v2/stocks/bars"}), tmp_path / "t.parquet"
     )
     pa.parquet.write_table(table, tmp_path / "bare.parquet")
     bare = write(tmp_path / "bare.csv", row(0), header=f"# 2024\n{HEADER}")
-    assert [origin_of(path) for path in (named, packed, tmp_path / "t.parquet")] == [
+    assert [origin_of(path) for path in (csv_file, packed, tmp_path / "t.parquet")] == [
         "Kibot, 2024-12-01", "Kibot, 2024-12-01", "Alpaca /v2/stocks/bars",
     ]  # fmt: skip
     assert [origin_of(path) for path in (bare, tmp_path / "bare.parquet", tmp_path / "none.csv")] == ["", "", ""]
-    assert origin_of(named, packed, tmp_path / "t.parquet") == "Kibot, 2024-12-01, Alpaca /v2/stocks/bars"
-    assert origin_of(named, bare) == ""  # of one file it is not known
-    assert scan(named, ("SPY",), 60).rows == 1
+    assert origin_of(csv_file, packed, tmp_path / "t.parquet") == "Kibot, 2024-12-01, Alpaca /v2/stocks/bars"
+    assert origin_of(csv_file, bare) == ""  # of one file it is not known
+    assert scan(csv_file, ("SPY",), 60).rows == 1
 
 
 def test_a_synthetic_tape_says_so_in_csv_and_in_parquet(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_a_file_in_another_order_than_times_is_sorted_and_one_late_row_is_reject
     for path in (by_symbol, newest_first):
         assert scan(path, symbols, 60).resorted
         events = play(path, summer, symbols)
-        assert (closed(events), rejected(events)) == (expected, [])
+        assert (bars_of(events), rejected(events)) == (expected, [])
     assert scan(newest_first, ("SPY",), 60).first_ns == OPEN
     late = write(tmp_path / "l.csv", row(0, "SPY"), row(0, "QQQ"), row(2, "SPY"), row(1, "SPY"), row(2, "QQQ"))
     assert not scan(late, symbols, 60).resorted
@@ -431,8 +431,8 @@ def test_recorded_minutes_come_out_as_they_were_recorded(data_dir: Path, tmp_pat
     bars = [event.bar for event in events if isinstance(event, BarClosed)]
     assert [bar.start_ns for bar in bars] == table["timestamp"].cast(pa.int64()).to_pylist()
     assert [bar.close for bar in bars] == table["close"].to_pylist()
-    ended = [event for event in events if isinstance(event, SessionEnded)]
-    short = [e.date for e in ended if datetime.fromtimestamp(e.time_ns / 1e9, UTC).hour in (17, 18)]
+    ends = [event for event in events if isinstance(event, SessionEnded)]
+    short = [e.date for e in ends if datetime.fromtimestamp(e.time_ns / 1e9, UTC).hour in (17, 18)]
     assert short == ["2024-07-03", "2024-11-29", "2024-12-24"]
     assert len(events) == 75_120 + 2 * 194
 

@@ -29,7 +29,7 @@ def tape(path: Path, first_min: int, last_min: int, hours: int = 0, right: tuple
     return path
 
 
-def found(path: Path) -> HalfHours:
+def halves_of(path: Path) -> HalfHours:
     return half_hours(path, ("SPY",))
 
 
@@ -40,17 +40,17 @@ def calendar() -> SessionCalendar:
 
 @pytest.mark.parametrize("hours", [-5, -4, -1, 1, 4, 8])
 def test_the_hours_by_which_a_file_is_off_are_found(tmp_path: Path, hours: int, calendar: SessionCalendar) -> None:
-    assert hours_off(found(tape(tmp_path / "t.csv", 0, 390, hours)), calendar) == -hours
+    assert hours_off(halves_of(tape(tmp_path / "t.csv", 0, 390, hours)), calendar) == -hours
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_sessions_that_are_one_hour_off_are_found_next_to_right_ones(
     tmp_path: Path, hours: int, calendar: SessionCalendar
 ) -> None:
-    halves = found(tape(tmp_path / "t.csv", 0, 390, hours, right=(0, 3)))
+    halves = halves_of(tape(tmp_path / "t.csv", 0, 390, hours, right=(0, 3)))
     assert hours_off(halves, calendar) == 0
     assert sessions_off(halves, calendar) == SessionsOff(-hours, 2, "2024-07-08", "2024-07-09")
-    short = found(tape(tmp_path / "short.csv", 0, 210, hours))
+    short = halves_of(tape(tmp_path / "short.csv", 0, 210, hours))
     assert sessions_off(short, calendar) is None  # no whole sessions, wherever they lie
 
 
@@ -58,7 +58,7 @@ def test_sessions_that_are_one_hour_off_are_found_next_to_right_ones(
 def test_bars_before_and_after_the_session_are_no_wrong_zone(
     tmp_path: Path, first_min: int, last_min: int, calendar: SessionCalendar
 ) -> None:
-    halves = found(tape(tmp_path / "t.csv", first_min, last_min))
+    halves = halves_of(tape(tmp_path / "t.csv", first_min, last_min))
     assert hours_off(halves, calendar) == (1 if last_min == 330 else 0)
     assert (sessions_off(halves, calendar) is None) == (last_min != 330)  # the very rows of sessions one hour early
     assert hours_off(half_hours(tmp_path / "t.csv", ("QQQ",)), calendar) == 0

@@ -29,9 +29,9 @@ def recording(folder: Path, *, free_mib: int = 0, now_ns: Callable[[], int] = ti
     return Recording(folder, source="alpaca-opra", synthetic="", free_mib=free_mib, now_ns=now_ns)
 
 
-def until(met: Callable[[], object]) -> None:
+def until(reached: Callable[[], object]) -> None:
     ends = time.monotonic() + 30
-    while not met():
+    while not reached():
         assert time.monotonic() < ends
         time.sleep(0.005)
 
@@ -54,11 +54,11 @@ def test_a_session_becomes_one_file_of_the_schema(tmp_path: Path) -> None:
         recorder.add(minute(number, 2.0 + number / 10))
     recorder.finish(DATE)
     recorder.stop(30)
-    done = recorder.finished.get()
-    assert (done.rows, done.minutes, done.damaged, recorder.problem) == (2, 2, 0, "")
+    summary = recorder.finished.get()
+    assert (summary.rows, summary.minutes, summary.damaged, recorder.problem) == (2, 2, 0, "")
     assert rows(tmp_path) == [(1, 2.1), (2, 2.2)]
     assert left_in(tmp_path) == []
-    file = QuoteFile(done.path)
+    file = QuoteFile(summary.path)
     (quotes,) = file.sessions()
     assert (file.format, file.interval, file.synthetic, quotes.sources) == (
         "alpaca-opra",
@@ -105,9 +105,9 @@ def test_a_damaged_minute_costs_that_minute(tmp_path: Path, damage: Callable[[by
         write_minute(tmp_path, minute(number))
     path = tmp_path / f"{DATE}.part" / f"{minute(1).end_ns}.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    done = finish(tmp_path, DATE, source="alpaca-opra", synthetic="")
-    assert done is not None
-    assert (done.minutes, done.damaged) == (1, 1)
+    summary = finish(tmp_path, DATE, source="alpaca-opra", synthetic="")
+    assert summary is not None
+    assert (summary.minutes, summary.damaged) == (1, 1)
     assert [number for number, _ in rows(tmp_path)] == [2]
 
 

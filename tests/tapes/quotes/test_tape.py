@@ -48,9 +48,9 @@ class Feed:
         info = scan(tape, ("SPY",), 60)
         calendar = SessionCalendar.load(info.first_date, info.last_date)
         self.market = RecordedState(cash=Decimal(10000), watched=(CALL, PUT))
-        chosen = option_quotes(quotes, "SPY", **more)
+        choice = option_quotes(quotes, "SPY", **more)
         self.tape = QuotedTape(
-            TapeSource(tape, info, calendar), chosen, calendar, trading, "SPY", lambda: self.market, skip
+            TapeSource(tape, info, calendar), choice, calendar, trading, "SPY", lambda: self.market, skip
         )
 
     def events(self) -> list[Event]:
@@ -177,9 +177,9 @@ def test_the_volatility_comes_from_the_closes_before_the_session(tmp_path: Path)
     assert listed[1].volatility == pytest.approx(realised)
     assert (feed.tape.quote_counts.sessions, feed.tape.quote_counts.with_quotes) == (4, 2)
 
-    others = bars(tmp_path / "closes.csv", *((day, (2 * close,)) for day, close in zip(days, closes, strict=True)))
+    closes_file = bars(tmp_path / "closes.csv", *((day, (2 * close,)) for day, close in zip(days, closes, strict=True)))
     one = bars(tmp_path / "one.csv", ("2024-08-15", (550.0,)))
-    listed = [event for event in Feed(one, path, closes=others).events() if isinstance(event, ContractsListed)]
+    listed = [event for event in Feed(one, path, closes=closes_file).events() if isinstance(event, ContractsListed)]
     assert listed[0].volatility == pytest.approx(realised)  # of the other file, whose ratios are the same
 
 
@@ -187,12 +187,12 @@ def test_a_journal_goes_on_after_any_event(tmp_path: Path, quotes: Path) -> None
     tape = bars(tmp_path / "bars.csv", ("2024-08-15", (550.0, 551.0, 552.0)), ("2024-08-16", (550.0, 551.0)))
     whole = Feed(tape, quotes).events()
     fed = (SessionScheduled, BarClosed, SessionEnded)
-    for done in range(len(whole) + 1):
-        before = whole[:done]
+    for count in range(len(whole) + 1):
+        before = whole[:count]
         feed = Feed(tape, quotes, skip=sum(isinstance(event, fed) for event in before))
         for event in before:
             feed.note(event)
-        assert feed.events() == whole[done:], done
+        assert feed.events() == whole[count:], count
     with pytest.raises(TapeError, match="the journal holds 99 events of the tape, which has 9"):
         Feed(tape, quotes, skip=99).events()
 

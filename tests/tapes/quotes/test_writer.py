@@ -40,9 +40,9 @@ def write(out: Path, *tables: Any) -> Written:
 def test_rows_in_any_order_come_out_by_time_then_symbol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "GATHERED_ROWS", 2)  # so that several files are spilled for a date
     out = tmp_path / "q.parquet"
-    written = write(out, *(table([quote]) for quote in UNORDERED))
+    summary = write(out, *(table([quote]) for quote in UNORDERED))
     assert quotes_in(out) == sorted(UNORDERED, key=lambda quote: (quote[1], quote[0]))
-    assert (written.rows, written.repeated, dict(written.by_date)) == (5, 0, {"2024-08-15": 3, "2024-08-16": 2})
+    assert (summary.rows, summary.repeated, dict(summary.by_date)) == (5, 0, {"2024-08-15": 3, "2024-08-16": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["q.parquet"]
 
 
@@ -57,8 +57,8 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
 
 def test_a_quote_that_is_given_twice_is_written_once(tmp_path: Path) -> None:
     out = tmp_path / "q.parquet"
-    written = write(out, table(UNORDERED), table(UNORDERED[:2]))
-    assert (written.rows, written.repeated) == (5, 2)
+    summary = write(out, table(UNORDERED), table(UNORDERED[:2]))
+    assert (summary.rows, summary.repeated) == (5, 2)
     assert len(quotes_in(out)) == 5
 
 
@@ -109,8 +109,8 @@ with writer.writing_quotes(Path(sys.argv[1]), source="hand", interval="minute") 
 
 def test_a_killed_writer_leaves_no_half_file_and_the_next_one_clears_up(tmp_path: Path) -> None:
     out = tmp_path / "q.parquet"
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False, env=os.environ)
-    assert ended.returncode == -signal.SIGKILL
+    result = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False, env=os.environ)
+    assert result.returncode == -signal.SIGKILL
     assert not out.exists()
     assert (tmp_path / ".q.parquet.spill").exists()  # it was killed in the middle
     write(out, table(UNORDERED))
