@@ -23,11 +23,11 @@ def server() -> Iterator[RedisServer]:
         yield running
 
 
-def found(server: RedisServer, user: str = USER, secret: str | None = None) -> list[RedisCheck]:
+def checks_of(server: RedisServer, user: str = USER, secret: str | None = None) -> list[RedisCheck]:
     """What is found; nothing was written, and no line has the password."""
-    given = server.passwords[user] if secret is None else secret
-    lines = examine(server.link(user), given, "the test", "paper-1", PUBLISHER if "publisher" in user else DAEMON)
-    assert not any(given and given in line.text for line in lines)
+    password = server.passwords[user] if secret is None else secret
+    lines = examine(server.link(user), password, "the test", "paper-1", PUBLISHER if "publisher" in user else DAEMON)
+    assert not any(password and password in line.text for line in lines)
     with server.client() as client:
         assert client.dbsize() == 0
     return lines
@@ -35,7 +35,7 @@ def found(server: RedisServer, user: str = USER, secret: str | None = None) -> l
 
 @pytest.mark.parametrize("user", [USER, "rltrader-publisher"])
 def test_the_shipped_files_are_good_for_daemon_and_publisher(server: RedisServer, user: str) -> None:
-    lines = found(server, user)
+    lines = checks_of(server, user)
     assert [(line.subject, line.good) for line in lines] == [(CHECKED, True), ("redis keeps", True)]
     assert lines[0].text.startswith(f"{server.socket}: user {user} may XADD, X")
     assert "maxmemory-policy noeviction, appendonly yes" in lines[1].text
@@ -44,13 +44,13 @@ def test_the_shipped_files_are_good_for_daemon_and_publisher(server: RedisServer
 def test_the_publisher_checks_itself(
     server: RedisServer, state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--state-dir", str(state), "--own-dir", str(state / "own"), "--redis", f"unix://{server.socket}"]
+    arguments = ["--state-dir", str(state), "--own-dir", str(state / "own"), "--redis", f"unix://{server.socket}"]
     monkeypatch.setenv("REDIS_PASSWORD", server.passwords["rltrader-publisher"])
-    assert main([*given, "--check"]) == 0
+    assert main([*arguments, "--check"]) == 0
     good = capsys.readouterr().out
     assert [line.split()[-1] for line in good.splitlines()] == ["XLEN", "yes"]
     monkeypatch.setenv("REDIS_PASSWORD", server.passwords[USER])
-    assert main([*given, "--check"]) == 2
+    assert main([*arguments, "--check"]) == 2
     bad = capsys.readouterr().out
     assert "FAIL" in bad
     assert not any(word in good + bad for word in server.passwords.values())
@@ -65,7 +65,7 @@ def test_the_publisher_checks_itself(
     ],
 )
 def test_another_password_and_none_are_named_without_it(server: RedisServer, secret: str, text: str) -> None:
-    (line,) = found(server, secret=secret)
+    (line,) = checks_of(server, secret=secret)
     assert (line.subject, line.good) == (CHECKED, False)
     assert text in line.text
 
@@ -103,7 +103,7 @@ def test_each_fault_of_rights_and_settings_has_its_line(
         try:
             for words in change:
                 client.execute_command(*words.split())
-            lines = found(server)
+            lines = checks_of(server)
         finally:
             for words in back:
                 client.execute_command(*words.split())

@@ -122,7 +122,7 @@ def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that
     alarms: list[tuple[str, int, str]] = []
     watch = LearningWatch(tmp_path, lambda name, refused, stream: alarms.append((name, refused, stream)), every_s=0.001)
 
-    async def watched() -> None:
+    async def run_watch() -> None:
         watching = asyncio.create_task(watch.run())
         for refused, count in ((0, 0), (2, 1), (2, 1), (3, 2), (1, 2), (2, 3)):
             LearningFile(tmp_path).write(now_ns=5, stream=STREAM, row=10, refused_count=refused)
@@ -132,5 +132,5 @@ def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that
         await asyncio.sleep(0.1)
         watching.cancel()
 
-    asyncio.run(watched())
+    asyncio.run(run_watch())
     assert alarms == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]

@@ -28,20 +28,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[tuple[RedisServer, int]]:
+def tls_server(folder: Path) -> Iterator[tuple[RedisServer, int]]:
     """A Redis that listens by TLS too, and its port there."""
     port = free_port()
     files = {"cert-file": "broker.crt", "key-file": "broker.key", "ca-cert-file": "ca.crt"}
-    given = [word for name, file in files.items() for word in (f"--tls-{name}", str(folder / file))]
+    options = [word for name, file in files.items() for word in (f"--tls-{name}", str(folder / file))]
     listens = ("--bind", "127.0.0.1", "--tls-port", str(port), "--tls-auth-clients", "no")
-    with redis_anywhere(*listens, *given) as server:
+    with redis_anywhere(*listens, *options) as server:
         yield server, port
 
 
 def test_the_publisher_writes_by_tls_to_the_server_that_its_authority_names(
-    folder: Path, served: tuple[RedisServer, int]
+    folder: Path, tls_server: tuple[RedisServer, int]
 ) -> None:
-    server, port = served
+    server, port = tls_server
     link = link_of(f"rediss://127.0.0.1:{port}", USER, str(folder / "ca.crt"))
     with contextlib.closing(link.client(server.passwords[USER])) as client:
         client.xadd(STREAM, {"a": "b"}, id="1-0")
@@ -57,9 +57,9 @@ def test_the_publisher_writes_by_tls_to_the_server_that_its_authority_names(
     ],
 )
 def test_another_server_or_another_name_gets_no_password(
-    address: str, authority: str, problem: str, folder: Path, served: tuple[RedisServer, int]
+    address: str, authority: str, problem: str, folder: Path, tls_server: tuple[RedisServer, int]
 ) -> None:
-    server, port = served
+    server, port = tls_server
     link = link_of(f"{address}:{port}", USER, str(folder / authority) if authority else "")
     with (
         contextlib.closing(link.client(server.passwords[USER])) as client,

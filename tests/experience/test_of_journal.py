@@ -60,10 +60,10 @@ def test_the_symbols_gains_are_the_change_of_the_equity_and_their_flow_is_that_o
         gain = sum(h.next_shares * h.next_mark - h.shares * h.mark + h.flow for h in e.holdings)
         assert gain == pytest.approx(e.next_equity - e.equity, abs=1e-6)
         assert e.transfers == 0.0
-    paid: dict[int, Decimal] = defaultdict(Decimal)
+    costs: dict[int, Decimal] = defaultdict(Decimal)
     for _, _, _, _, side, quantity, price, fees, *_ in table(original, "fills"):
-        paid[side] += side * quantity * Decimal(price) + Decimal(fees)
-    assert sum(e.holdings[0].flow for e in experiences) == pytest.approx(-float(sum(paid.values())))
+        costs[side] += side * quantity * Decimal(price) + Decimal(fees)
+    assert sum(e.holdings[0].flow for e in experiences) == pytest.approx(-float(sum(costs.values())))
     assert sum(e.holdings[0].fees for e in experiences) == pytest.approx(
         sum(float(row[7]) for row in table(original, "fills"))
     )
@@ -73,7 +73,7 @@ class Watched(Desk):
     """A desk of two shares at a real broker, with what its steps give."""
 
     def __init__(self, foreign_orders: Literal["halt", "adopt"] = "halt") -> None:
-        self.given: list[Experience] = []
+        self.experiences: list[Experience] = []
         self._experiences = Experiences(TwoShares.spec)
         super().__init__(dataclasses.replace(RULES, broker=Broker(foreign_orders=foreign_orders)))
 
@@ -83,8 +83,8 @@ class Watched(Desk):
             step = self.core.step(self.state, event)
             self.state = step.state
             effects += step.effects
-            done = self._experiences.take(step.state.seq, step)
-            self.given += [] if done is None else [done]
+            experience = self._experiences.take(step.state.seq, step)
+            self.experiences += [] if experience is None else [experience]
         return effects
 
 
@@ -95,7 +95,7 @@ def test_two_fills_that_one_report_brings_are_paid_by_their_own_symbols() -> Non
         d.account.fill(d.account.take(order, d.state.now_ns), 10, "100", d.state.now_ns)  # the stream says nothing
     d.put(d.account.report(d.state.now_ns + 1))
     d.minute(1)
-    (experience,) = d.given
+    (experience,) = d.experiences
     assert [(h.next_shares, h.flow) for h in experience.holdings] == [(10, -1000.0)] * 2
     assert [h.gain for h in experience.holdings] == pytest.approx([0.1, 0.1])  # a cent a share, bought at 100
     assert experience.transfers == 0.0
@@ -110,7 +110,7 @@ def test_shares_that_come_without_a_trade_are_no_gain() -> None:
         d.put(d.account.report(d.at(1, second + 1.0)))
     assert d.state.book.positions["SPY"].quantity == 5
     d.minute(1)
-    (experience,) = d.given
+    (experience,) = d.experiences
     assert [h.gain for h in experience.holdings] == pytest.approx([0.0, 0.0])
     assert [experience.transfers, experience.next_equity - experience.equity] == pytest.approx([500.05, 500.05])
 
@@ -153,7 +153,7 @@ def test_a_rotation_under_a_walk_loses_nothing(toy: Toy, tmp_path: Path) -> None
     (tmp_path / "short").mkdir()
     state = tmp_path / "state"
     assert toy_on(tmp_path / "short", sessions=1, bars=20).run(state)
-    walk, experiences, found = JournalWalk(state, "e1"), Experiences(SPEC), []
+    walk, experiences, results = JournalWalk(state, "e1"), Experiences(SPEC), []
 
     def take() -> None:
         walk.caught_up = False
@@ -161,15 +161,15 @@ def test_a_rotation_under_a_walk_loses_nothing(toy: Toy, tmp_path: Path) -> None
             for row, step, begins in walk.look():
                 if begins is not None:
                     experiences.begin(begins)
-                done = None if step is None else experiences.take(row, step)
-                if done is not None:
-                    found.append(done)
+                experience = None if step is None else experiences.take(row, step)
+                if experience is not None:
+                    results.append(experience)
 
     take()
     rotate(state)
     assert toy.run(state)
     take()
-    assert (found, walk.gaps, walk.problem) == (walked(state), 0, "")
+    assert (results, walk.gaps, walk.problem) == (walked(state), 0, "")
 
 
 def test_files_that_are_gone_are_a_gap_and_the_rest_is_read(toy: Toy, tmp_path: Path) -> None:
@@ -194,18 +194,18 @@ def test_rows_of_other_code_are_passed_over_at_the_next_snapshot(toy: Toy, tmp_p
     bad = next(e.row for e in whole if e.row > 40)
     assert bad < snapshots[-2]
     execute(state, "UPDATE events SET effects = '[]' WHERE id = ?", bad)
-    walk, experiences, found = JournalWalk(state, "e1"), Experiences(SPEC), []
+    walk, experiences, results = JournalWalk(state, "e1"), Experiences(SPEC), []
     for _ in range(20):
         for row, step, begins in walk.look():
             if begins is not None:
                 experiences.begin(begins)
-            done = None if step is None else experiences.take(row, step)
-            if done is not None:
-                found.append(done)
+            experience = None if step is None else experiences.take(row, step)
+            if experience is not None:
+                results.append(experience)
     assert walk.gaps == 1
-    assert found == [e for e in whole if e.row < bad or e in found]
-    assert len(whole) > len(found) > 0
-    assert found[-1] == whole[-1]
+    assert results == [e for e in whole if e.row < bad or e in results]
+    assert len(whole) > len(results) > 0
+    assert results[-1] == whole[-1]
 
 
 def test_a_journal_of_another_epoch_is_not_walked_on(state: Path, toy: Toy, tmp_path: Path) -> None:

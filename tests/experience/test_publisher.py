@@ -42,9 +42,9 @@ def client(server: RedisServer) -> Iterator[Any]:
 
 @pytest.fixture
 def publisher(state: Path, tmp_path: Path, server: RedisServer, logged: Logged) -> Iterator[Publisher]:
-    made = made_for(state, tmp_path, server, logged)
-    yield made
-    made.close()
+    new_publisher = made_for(state, tmp_path, server, logged)
+    yield new_publisher
+    new_publisher.close()
 
 
 @pytest.fixture(autouse=True)
@@ -81,18 +81,18 @@ def test_it_brings_each_experience_of_a_journal_once(
 def test_it_follows_a_desk_that_runs(
     toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
 ) -> None:
-    state, seen = tmp_path / "running", []
+    state, counts = tmp_path / "running", []
     publisher = made_for(state, tmp_path, server, logged)
 
     def look(*_: object) -> None:
         if (state / "journal.sqlite").exists():
             publisher.turn()
-            seen.append(publisher.published)
+            counts.append(publisher.published)
 
     assert toy.run(state, group=4, observe=look)
     publish_all(publisher)
     is_whole(client, state)
-    assert len(set(seen)) > 20
+    assert len(set(counts)) > 20
     assert logged.lines("experience_resent") == []
 
 
@@ -160,9 +160,9 @@ sys.exit(main(sys.argv[1:]))
 
 def slow_process(state: Path, folder: Path, server: RedisServer) -> subprocess.Popen[bytes]:
     """The command, which takes small steps."""
-    given = ["--state-dir", str(state), "--own-dir", str(folder), "--redis", f"unix://{server.socket}"]
+    arguments = ["--state-dir", str(state), "--own-dir", str(folder), "--redis", f"unix://{server.socket}"]
     secret = {"REDIS_PASSWORD": server.passwords["rltrader-publisher"], "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen([sys.executable, "-c", SLOWLY, *given], env={**os.environ, **secret})
+    return subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments], env={**os.environ, **secret})
 
 
 def reached(client: Any, goal: int) -> bool:
@@ -251,10 +251,10 @@ def test_a_redis_emptied_between_two_requests_is_noticed(
     real = publisher._redis.pipeline
     flushed: list[object] = []
 
-    def pipeline(*given: Any, **named: Any) -> Any:
+    def pipeline(*arguments: Any, **options: Any) -> Any:
         if publisher.published >= 10 and not flushed:
             flushed.append(client.flushall())
-        return real(*given, **named)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(publisher._redis, "pipeline", pipeline)
     publish_all(publisher)
@@ -289,7 +289,7 @@ def test_a_full_redis_is_reported_once_however_often_it_refuses_other_rows(
 ) -> None:
     monkeypatch.setattr(publisher_module, "BATCH", 5)
     monkeypatch.setattr("daemon.experience.walk.ROWS_AT_ONCE", 60)
-    sent, send = list[int](), publisher._send
+    rows, send = list[int](), publisher._send
 
     def five() -> None:
         """Redis takes one batch, then it is full."""
@@ -297,7 +297,7 @@ def test_a_full_redis_is_reported_once_however_often_it_refuses_other_rows(
         before, publisher._waiting = publisher._waiting, deque(list(publisher._waiting)[:5])
         send()
         publisher._waiting = deque(list(before)[5:])
-        sent.append(publisher.row)
+        rows.append(publisher.row)
         client.config_set("maxmemory", 1)
         send()
 
@@ -305,7 +305,7 @@ def test_a_full_redis_is_reported_once_however_often_it_refuses_other_rows(
     for _ in range(6):
         publisher.turn()
     client.config_set("maxmemory", 0)
-    assert len(set(sent)) == 6  # another row was the first to be refused, each time
+    assert len(set(rows)) == 6  # another row was the first to be refused, each time
     (line,) = logged.lines("experience_delayed")
     assert line["problem"].endswith("command not allowed when used memory > 'maxmemory'.")
     assert "XADD" not in line["problem"]
@@ -345,17 +345,17 @@ def test_only_what_the_trainer_acknowledged_is_trimmed(publisher: Publisher, cli
 
 
 def test_a_foreign_entry_in_front_keeps_nothing_back(publisher: Publisher, client: Any, state: Path) -> None:
-    known = walked(state)
-    for after, experience in zip((0, known[0].row, known[1].row), known[:3], strict=True):
+    experiences = walked(state)
+    for after, experience in zip((0, experiences[0].row, experiences[1].row), experiences[:3], strict=True):
         client.xadd(STREAM, to_entry(experience, after), id=b"%d-0" % experience.row)
-    foreign = b"%d-0" % (known[2].row + 1)
+    foreign = b"%d-0" % (experiences[2].row + 1)
     client.xadd(STREAM, {"a": "b"}, id=foreign)
     client.xgroup_create(STREAM, GROUP, id="0")
     client.xreadgroup(GROUP, "t", {STREAM: ">"}, count=3)
-    client.xack(STREAM, GROUP, *(b"%d-0" % experience.row for experience in known[:3]))
+    client.xack(STREAM, GROUP, *(b"%d-0" % experience.row for experience in experiences[:3]))
     publish_all(publisher)
     ids = [identifier for identifier, _ in client.xrange(STREAM)]
-    assert ids == [foreign, *(b"%d-0" % experience.row for experience in known[3:])]
+    assert ids == [foreign, *(b"%d-0" % experience.row for experience in experiences[3:])]
 
 
 # --- other streams, other journals ------------------------------------------------------------------------------------
@@ -383,8 +383,8 @@ def test_a_stream_that_ends_with_another_decision_than_the_journal_is_left_alone
     for _ in range(3):
         assert publisher.turn() > 0.0
     assert count(client) == 1
-    told = f"ends with a decision {last.decision} that the journal does not have"
-    assert told in logged.lines("experience_delayed")[0]["problem"]
+    words = f"ends with a decision {last.decision} that the journal does not have"
+    assert words in logged.lines("experience_delayed")[0]["problem"]
     client.delete(STREAM)
     publish_all(publisher)
     is_whole(client, state)
@@ -401,10 +401,10 @@ def test_no_decision_of_one_past_ends_in_the_other_where_an_older_copy_takes_the
             return replace(other, decision=question.decision)
 
     def crash_after(count: int) -> Callable[[str], None]:
-        left = iter(range(count))
+        steps = iter(range(count))
 
         def hook(_: str) -> None:
-            if next(left, None) is None:
+            if next(steps, None) is None:
                 raise Crash
 
         return hook
