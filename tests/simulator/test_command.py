@@ -14,10 +14,10 @@ from strategies.kit.units import MINUTE_NS
 
 
 def test_a_used_port_names_the_option(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as blocker:
+        blocker.bind(("127.0.0.1", 0))
+        blocker.listen()
+        port = blocker.getsockname()[1]
         monkeypatch.setattr(sys, "argv", ["rltrader-simulator", "--port", str(port)])
         assert main() == 2
     expected = f"rltrader-simulator: port {port}: Address already in use: choose another with --port"
@@ -79,8 +79,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["rltrader-simulator", *arguments])
     try:
         return main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
+    except SystemExit as system_exit:
+        return int(system_exit.code or 0)
 
 
 def test_a_person_has_a_minute_to_start_a_daily_desk_before_it_decides_at_sixty_times_real_time() -> None:

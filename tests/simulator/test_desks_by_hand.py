@@ -58,14 +58,14 @@ def test_all_desks_share_one_market_in_which_the_tape_goes_on_where_the_made_up_
     market = market_of(list(DESKS), None, [])
     assert set(market.bars) == {"SPY", "QQQ", "IWM", *DESKS["rebalancer"].shares}
     server = AlpacaServer(market, SimClock.starting_now(market.sessions[-1].open_ns, 1e-6))
-    known = [session for session in market.sessions if day_bar(server, "SPY", session, market.sessions[-1].open_ns)]
-    assert len(known) > 400
+    sessions = [session for session in market.sessions if day_bar(server, "SPY", session, market.sessions[-1].open_ns)]
+    assert len(sessions) > 400
     tape = market.bars["SPY"]
-    begun = next(index for index, session in enumerate(known) if session.open_ns == tape[0].start_ns)
-    before = day_bar(server, "SPY", known[begun - 1], market.sessions[-1].open_ns)
+    begin = next(index for index, session in enumerate(sessions) if session.open_ns == tape[0].start_ns)
+    before = day_bar(server, "SPY", sessions[begin - 1], market.sessions[-1].open_ns)
     assert before is not None
     assert before.close == pytest.approx(tape[0].open, abs=0.005)
-    assert market.closing_price(known[-1].date) == pytest.approx(Decimal(str(tape[-1].close)), abs=Decimal("0.005"))
+    assert market.closing_price(sessions[-1].date) == pytest.approx(Decimal(str(tape[-1].close)), abs=Decimal("0.005"))
 
 
 def test_a_desk_of_shares_by_the_minute_trades_the_tape_alone_and_needs_its_symbols_there(
@@ -136,22 +136,22 @@ async def an_opening() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     clock = clock_of_loop(OPENS["2024-06-04"] - 150 * SECOND_NS, 1e-6)
     async with (
         AlpacaServer(shares(), clock, accounts=[first, second]) as server,
-        connected(server.trade_stream_url_of(first)) as mine,
+        connected(server.trade_stream_url_of(first)) as own_socket,
         connected(server.trade_stream_url_of(second)) as other,
     ):
-        await listens(mine, first)
+        await listens(own_socket, first)
         await listens(other, second)
         server.by_hand("place", key=first.key, symbol="AAA", qty="3", side="buy", time_in_force="opg")
         clock.rate = 240.0
         clock.jump_to(OPENS["2024-06-04"] - 10 * SECOND_NS)
         server.matching.changed.set()
-        heard = [await receive(mine) for _ in range(3)]
+        messages = [await receive(own_socket) for _ in range(3)]
         server.by_hand("place", key=second.key, symbol="BBB", qty="1", side="buy")
-        return heard, await receive(other)
+        return messages, await receive(other)
 
 
 async def test_an_auction_order_fills_as_time_runs_and_its_account_alone_hears_of_it() -> None:
-    heard, theirs = await an_opening()
-    assert [message["data"]["event"] for message in heard] == ["accepted", "new", "fill"]
-    assert (heard[-1]["data"]["price"], heard[-1]["data"]["position_qty"]) == ("102", "3")
-    assert theirs["data"]["order"]["symbol"] == "BBB"
+    messages, other_message = await an_opening()
+    assert [message["data"]["event"] for message in messages] == ["accepted", "new", "fill"]
+    assert (messages[-1]["data"]["price"], messages[-1]["data"]["position_qty"]) == ("102", "3")
+    assert other_message["data"]["order"]["symbol"] == "BBB"

@@ -29,8 +29,8 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @pytest.fixture
 def clock() -> Iterator[VirtualClock]:
-    with virtual_clock(START_NS) as made:
-        yield made
+    with virtual_clock(START_NS) as new_clock:
+        yield new_clock
 
 
 def run_on(clock: VirtualClock, name: str, work: Callable[[Participant], Any]) -> threading.Thread:
@@ -96,7 +96,7 @@ def test_looks_for_a_change_pass_over_the_time_in_which_nobody_does_anything(clo
 
 def test_time_waits_for_a_thread_that_works_and_for_bytes_that_nobody_has_read(clock: VirtualClock) -> None:
     here, there = socket.socketpair()
-    seen: list[tuple[bytes, float]] = []
+    arrivals: list[tuple[bytes, float]] = []
 
     def answer() -> None:  # on a thread that time knows of, and slow
         time.sleep(0.05)
@@ -108,13 +108,13 @@ def test_time_waits_for_a_thread_that_works_and_for_bytes_that_nobody_has_read(c
 
     async def hears(_joined: Participant) -> None:
         there.setblocking(False)
-        seen.append((await asyncio.get_running_loop().sock_recv(there, 1), since_start(clock)))
+        arrivals.append((await asyncio.get_running_loop().sock_recv(there, 1), since_start(clock)))
 
     threads = [run_on(clock, "hears", hears), run_on(clock, "asks", asks)]
     clock.pass_s(HOUR_S)
     for thread in threads:
         thread.join()
-    assert seen == [(b"x", 5.0)]
+    assert arrivals == [(b"x", 5.0)]
     here.close()
     there.close()
 
@@ -176,12 +176,12 @@ def test_a_process_that_ends_before_it_joins_holds_nothing_up(clock: VirtualCloc
 
 
 def test_a_clock_takes_the_processor_to_which_the_fewest_processes_are_tied(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[set[int]] = []
+    affinities: list[set[int]] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2} if pid == 0 else {2 * (pid % 2)})
-    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, processors: taken.append(set(processors)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, processors: affinities.append(set(processors)))
     with virtual_clock(START_NS):
-        assert taken == [{1}]
-    assert taken == [{1}, {0, 1, 2}]  # at its end it may run anywhere again
+        assert affinities == [{1}]
+    assert affinities == [{1}, {0, 1, 2}]  # at its end it may run anywhere again
 
 
 def test_a_participant_whose_clock_has_gone_hears_of_it() -> None:
@@ -199,13 +199,13 @@ def test_the_way_of_a_message_is_drawn_from_the_seed_and_its_key(clock: VirtualC
 
         async def send(_joined: Participant) -> None:
             for key in ("bars", "bars", "orders"):
-                begun = drawn.now_ns()
-                await drawn.on_the_way(key, asked=False)
-                moments.append(drawn.now_ns() - begun)
+                start_ns = seeded_clock.now_ns()
+                await seeded_clock.on_the_way(key, asked=False)
+                moments.append(seeded_clock.now_ns() - start_ns)
 
-        with virtual_clock(START_NS, seed) as drawn:
-            thread = run_on(drawn, "sends", send)
-            drawn.pass_s(1.0)
+        with virtual_clock(START_NS, seed) as seeded_clock:
+            thread = run_on(seeded_clock, "sends", send)
+            seeded_clock.pass_s(1.0)
             thread.join()
         return moments
 

@@ -425,24 +425,24 @@ def test_a_real_tape_has_its_half_days(data_dir: Path) -> None:
 
 def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "simulator", "--speed", "50000", "--date", "2024-12-03"]
-    ended = subprocess.run(program, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120)
-    exported = dict(re.findall(r"^export (\w+)=(.*)$", ended.stdout, re.MULTILINE))
+    run = subprocess.run(program, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120)
+    exported = dict(re.findall(r"^export (\w+)=(.*)$", run.stdout, re.MULTILINE))
     assert {"APCA_API_KEY_ID", "APCA_API_SECRET_KEY"} < exported.keys()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", exported["RLTRADER_ALPACA__TRADING_URL"])
     assert exported["RLTRADER_CLOCK__SIM_START"] == "2024-12-03T09:20:00-05:00"  # ten minutes before, winter time
     assert float(exported["RLTRADER_CLOCK__RATE"]) == 50000
-    assert ended.stdout.rstrip().endswith("the tape has ended")
-    written = tmp_path / "loopback.env"
+    assert run.stdout.rstrip().endswith("the tape has ended")
+    env_file = tmp_path / "loopback.env"
     result = subprocess.run(
-        [*program, "--env", str(written)], capture_output=True, text=True, check=True, cwd=REPOSITORY
+        [*program, "--env", str(env_file)], capture_output=True, text=True, check=True, cwd=REPOSITORY
     )
-    assert set(re.findall(r"^export (\w+)=", written.read_text(), re.MULTILINE)) == exported.keys()
-    assert f". {written} && rltraderd --state-dir DIR" in result.stdout
+    assert set(re.findall(r"^export (\w+)=", env_file.read_text(), re.MULTILINE)) == exported.keys()
+    assert f". {env_file} && rltraderd --state-dir DIR" in result.stdout
     assert "APCA_API_SECRET_KEY" not in result.stdout
 
 
 def test_serving_by_hand_refuses_a_date_that_is_no_session() -> None:
     program = [sys.executable, "-m", "simulator", "--date", "2024-11-28"]  # Thanksgiving
-    ended = subprocess.run(program, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=120)
-    assert ended.returncode == 2
-    assert "2024-11-28 is no session of the tape: expected 2024-10-22 to 2024-12-03" in ended.stderr
+    run = subprocess.run(program, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=120)
+    assert run.returncode == 2
+    assert "2024-11-28 is no session of the tape: expected 2024-10-22 to 2024-12-03" in run.stderr

@@ -180,8 +180,8 @@ async def test_a_mute_server_answers_pings_and_says_nothing(fault: str) -> None:
             await socket.say({"action": "auth", "key": DEFAULT_KEY, "secret": DEFAULT_SECRET})
             await socket.say({"action": "subscribe", "bars": ["SPY"]})
             await asyncio.wait_for(await socket.socket.ping(), PATIENCE_S)  # all before it was read
-            heard = {"mute_after_connect": [], "mute_after_auth": [CONNECTED]}
-            for expected in heard.get(fault, [CONNECTED, AUTHENTICATED]):
+            greetings = {"mute_after_connect": [], "mute_after_auth": [CONNECTED]}
+            for expected in greetings.get(fault, [CONNECTED, AUTHENTICATED]):
                 assert await socket.hear() == expected
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(socket.socket.recv(), 0.1)

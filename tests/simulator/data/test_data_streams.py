@@ -42,10 +42,10 @@ with warnings.catch_warnings():
 
 async def test_a_bar_carries_the_start_of_its_minute_and_the_tapes_values() -> None:
     async with serving() as server:
-        stream, heard = stock_stream(server), Heard()
-        stream.subscribe_bars(heard.handler, "SPY")
+        stream, receiver = stock_stream(server), Heard()
+        stream.subscribe_bars(receiver.handler, "SPY")
         async with running(stream):
-            bars = await heard.until(2)
+            bars = await receiver.until(2)
     first = bars[0]
     assert int(first.timestamp.timestamp()) * SECOND_NS == OPEN_NS
     assert (first.open, first.high, first.low, first.close, first.volume) == (545.0, 545.05, 544.95, 545.01, 1000)
@@ -54,19 +54,19 @@ async def test_a_bar_carries_the_start_of_its_minute_and_the_tapes_values() -> N
 
 async def test_a_minute_without_a_trade_has_no_bar() -> None:
     async with serving(start_s=150) as server:
-        stream, heard = stock_stream(server), Heard()
-        stream.subscribe_bars(heard.handler, "SPY")
+        stream, receiver = stock_stream(server), Heard()
+        stream.subscribe_bars(receiver.handler, "SPY")
         async with running(stream):
-            bars = await heard.until(3)
+            bars = await receiver.until(3)
     assert [round(bar.timestamp.timestamp() - OPEN_NS / SECOND_NS) // 60 for bar in bars] == [2, 3, GAP + 1]
 
 
 async def test_daily_bars_grow_with_every_minute() -> None:
     async with serving() as server:
-        stream, heard = stock_stream(server), Heard()
-        stream.subscribe_daily_bars(heard.handler, "SPY")
+        stream, receiver = stock_stream(server), Heard()
+        stream.subscribe_daily_bars(receiver.handler, "SPY")
         async with running(stream):
-            days = await heard.until(2)
+            days = await receiver.until(2)
     assert [day.volume for day in days] == [1000, 1000 + 1001]
     assert [day.high for day in days] == [545.05, 545.06]
     assert {day.timestamp.isoformat() for day in days} == {"2024-07-02T04:00:00+00:00"}  # midnight New York
@@ -74,20 +74,20 @@ async def test_daily_bars_grow_with_every_minute() -> None:
 
 async def test_a_minutes_quotes_follow_open_low_high_and_close_of_a_rising_bar() -> None:
     async with serving(start_s=-60, rate=30) as server:  # early and slow: a point that is overdue is left out
-        stream, heard = stock_stream(server, raw=True), Heard()
-        stream.subscribe_quotes(heard.handler, "SPY")
+        stream, receiver = stock_stream(server, raw=True), Heard()
+        stream.subscribe_quotes(receiver.handler, "SPY")
         async with running(stream):
-            quotes = await heard.until(4)
+            quotes = await receiver.until(4)
     assert [quote["bp"] for quote in quotes[:4]] == [545.0, 544.95, 545.05, 545.01]
     assert [quote["t"].to_unix_nano() - OPEN_NS for quote in quotes[:4]] == [k * 15 * SECOND_NS for k in range(4)]
 
 
 async def test_option_quotes_keep_put_call_parity() -> None:
     async with serving() as server:
-        stream, heard = option_stream(server), Heard()
-        stream.subscribe_quotes(heard.handler, CALL, PUT)
+        stream, receiver = option_stream(server), Heard()
+        stream.subscribe_quotes(receiver.handler, CALL, PUT)
         async with running(stream):
-            quotes = (await heard.until(2))[:2]  # of one path point: the first that came after the subscription
+            quotes = (await receiver.until(2))[:2]  # of one path point: the first that came after the subscription
     (moment,) = {quote.timestamp for quote in quotes}
     minute, step = divmod(round(moment.timestamp() - OPEN_NS / SECOND_NS) // 15, 4)
     spot = (545.00, 544.95, 545.05, 545.01)[step] + minute / 100  # open, low, high and close, a cent more each minute
@@ -117,22 +117,22 @@ async def test_alpaca_py_follows_a_corrected_bar_and_history_has_it_too() -> Non
 async def test_a_text_for_a_time_loses_that_message_and_the_stream_goes_on() -> None:
     async with serving() as server:
         server.faults.add("string_time", where={"stream": "stock"})
-        stream, heard = stock_stream(server), Heard()
-        stream.subscribe_bars(heard.handler, "SPY")
+        stream, receiver = stock_stream(server), Heard()
+        stream.subscribe_bars(receiver.handler, "SPY")
         async with running(stream):
-            bars = await heard.until(1)
+            bars = await receiver.until(1)
     assert int(bars[0].timestamp.timestamp()) * SECOND_NS == OPEN_NS + MINUTE_NS
     assert server.faults.met["string_time"] == 1
 
 
 async def test_alpaca_py_comes_back_after_a_close_by_the_server() -> None:
     async with serving(rate=60) as server:
-        stream, heard = stock_stream(server), Heard()
-        stream.subscribe_bars(heard.handler, "SPY")
+        stream, receiver = stock_stream(server), Heard()
+        stream.subscribe_bars(receiver.handler, "SPY")
         async with running(stream):
-            await heard.until(1)
+            await receiver.until(1)
             server.faults.add("socket_close", code=1001)
-            await heard.until(3)
+            await receiver.until(3)
     assert server.faults.met["socket_close"] == 1
 
 
@@ -166,10 +166,10 @@ async def test_the_script_makes_the_first_bar_go_wrong(fault: str, minutes: list
         assert await socket.hear() == CONNECTED
         assert await socket.log_in() == AUTHENTICATED
         await socket.ask({"action": "subscribe", "bars": ["*"]})
-        heard: list[str] = []
-        while len(heard) < 3:
-            heard += [bar["t"] for bar in await socket.hear()]
-    assert heard == [f"2024-07-02T13:{30 + minute}:00Z" for minute in minutes]
+        times: list[str] = []
+        while len(times) < 3:
+            times += [bar["t"] for bar in await socket.hear()]
+    assert times == [f"2024-07-02T13:{30 + minute}:00Z" for minute in minutes]
 
 
 async def test_a_bar_may_tell_prices_that_cannot_be() -> None:
@@ -178,8 +178,8 @@ async def test_a_bar_may_tell_prices_that_cannot_be() -> None:
         assert await socket.hear() == CONNECTED
         assert await socket.log_in() == AUTHENTICATED
         await socket.ask({"action": "subscribe", "bars": ["*"]})
-        heard: list[Any] = []
-        while len(heard) < 2:
-            heard += await socket.hear()
+        bars: list[Any] = []
+        while len(bars) < 2:
+            bars += await socket.hear()
     first, second = tape()[:2]
-    assert [bar["c"] for bar in heard[:2]] == [pytest.approx(10 * first.close), pytest.approx(second.close)]
+    assert [bar["c"] for bar in bars[:2]] == [pytest.approx(10 * first.close), pytest.approx(second.close)]

@@ -80,10 +80,10 @@ def test_a_halted_share_keeps_its_price_and_does_not_trade() -> None:
 
 def test_path_points_run_through_sessions_and_end_with_them() -> None:
     market = shares()
-    opened, closed = SESSIONS[0].open_ns, SESSIONS[0].close_ns
-    assert market.next_change(0) == opened
-    assert market.next_change(opened) == opened + POINT_NS
-    assert market.next_change(closed - 1) == SESSIONS[1].open_ns
+    open_ns, close_ns = SESSIONS[0].open_ns, SESSIONS[0].close_ns
+    assert market.next_change(0) == open_ns
+    assert market.next_change(open_ns) == open_ns + POINT_NS
+    assert market.next_change(close_ns - 1) == SESSIONS[1].open_ns
     assert market.next_change(SESSIONS[5].close_ns) == NEVER_NS
 
 
@@ -128,5 +128,5 @@ def test_real_daily_bars_are_read_by_symbol_and_date(data_dir: Path) -> None:
 def test_the_actions_of_a_share_come_in_order_and_a_dividend_twice() -> None:
     days = shares().days
     assert days is not None
-    happenings = [(action.symbol, paid) for _, action, paid in days.actions()]
+    happenings = [(action.symbol, is_payment) for _, action, is_payment in days.actions()]
     assert happenings == [("AAA", False), ("BBB", False), ("OLD", False), ("BBB", True)]

@@ -125,17 +125,17 @@ def test_a_new_name_has_the_whole_history_and_the_old_one_none_unless_asked_as_o
 def test_pages_run_over_symbols_in_order_and_count_all_points() -> None:
     with desks(at("2024-06-07", 18)) as (server, _), history(server) as client:
         query: dict[str, Any] = {"symbols": "NEW,AAA,BBB", "timeframe": "1Day", "start": "2024-06-01", "limit": 4}
-        seen: list[tuple[str, str]] = []
+        keys: list[tuple[str, str]] = []
         pages = 0
         while pages == 0 or query["page_token"] is not None:
             page = client.get("/stocks/bars", query)
             assert isinstance(page, dict)
-            seen += [(symbol, bar["t"]) for symbol, rows in page["bars"].items() for bar in rows]
+            keys += [(symbol, bar["t"]) for symbol, rows in page["bars"].items() for bar in rows]
             query["page_token"] = page["next_page_token"]
             pages += 1
     assert pages == 4  # 15 points
-    assert seen == sorted(seen)
-    assert [symbol for symbol, _ in seen] == ["AAA"] * 5 + ["BBB"] * 5 + ["NEW"] * 5
+    assert keys == sorted(keys)
+    assert [symbol for symbol, _ in keys] == ["AAA"] * 5 + ["BBB"] * 5 + ["NEW"] * 5
 
 
 def test_an_unknown_adjustment_is_a_bad_request() -> None:
@@ -196,8 +196,8 @@ async def bars_of_the_stream() -> list[dict[str, Any]]:
         await socket.hear()
         await socket.log_in()
         await socket.ask({"action": "subscribe", "bars": ["AAA"], "dailyBars": ["AAA"]})
-        heard: list[dict[str, Any]] = await socket.hear()
-        return heard
+        rows: list[dict[str, Any]] = await socket.hear()
+        return rows
 
 
 async def test_the_stock_stream_has_minute_and_daily_bars_of_shares() -> None:

@@ -57,10 +57,10 @@ async def test_the_script_spoils_a_frame(fault: str, expected: object) -> None:
 async def test_alpaca_py_comes_back_after_a_frame_that_is_no_msgpack() -> None:
     async with serving() as server:
         server.faults.add("malformed_json", where={"stream": "stock"})
-        stream, heard = stock_stream(server), Heard()
-        stream.subscribe_bars(heard.handler, "SPY")
+        stream, receiver = stock_stream(server), Heard()
+        stream.subscribe_bars(receiver.handler, "SPY")
         async with running(stream):
-            bars = await heard.until(1)
+            bars = await receiver.until(1)
     assert bars[0].timestamp.timestamp() * SECOND_NS > OPEN_NS
 
 

@@ -21,15 +21,15 @@ async def test_messages_have_the_keys_of_recorded_ones_with_the_type_first(
 ) -> None:
     lines = (data_dir / "alpaca_stream_samples.jsonl").read_text().splitlines()
     frames = [json.loads(line)["frame"] for line in lines]
-    recorded = next(row for frame in frames if isinstance(frame, list) for row in frame if row["T"] == kind)
+    sample = next(row for frame in frames if isinstance(frame, list) for row in frame if row["T"] == kind)
     async with serving() as server, connected(server.stream_url) as socket:
         await socket.hear()
         await socket.log_in()
         await socket.ask({"action": "subscribe", channel: ["SPY"]})
-        ours = (await socket.hear())[0]
-    assert list(ours) == list(recorded)
-    assert {key: type(ours[key]) for key in ours if key not in "aspbshlcv"} == {
-        key: type(recorded[key]) for key in recorded if key not in "aspbshlcv"
+        message = (await socket.hear())[0]
+    assert list(message) == list(sample)
+    assert {key: type(message[key]) for key in message if key not in "aspbshlcv"} == {
+        key: type(sample[key]) for key in sample if key not in "aspbshlcv"
     }
 
 

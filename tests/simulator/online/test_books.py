@@ -33,8 +33,8 @@ def books(tmp_path: Path) -> Books:
         rows = [(3, "LadderMoved", json.dumps(MOVE | {"figures": {"pnl": 1.0}})), (4, "SessionEnded", "{}")]
         database.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
         database.execute("INSERT INTO meta VALUES ('epoch', 'e1')")
-        chosen = [(1_000, "BUY", "BUY"), (1_500, "HOLD", "HOLD"), (1_600, "HOLD", "BUY"), (2_000, "HOLD", "HOLD")]
-        database.executemany("INSERT INTO choices VALUES (?, ?, ?)", chosen)
+        choices = [(1_000, "BUY", "BUY"), (1_500, "HOLD", "HOLD"), (1_600, "HOLD", "BUY"), (2_000, "HOLD", "HOLD")]
+        database.executemany("INSERT INTO choices VALUES (?, ?, ?)", choices)
     return Books(tmp_path, tmp_path / "shelf")
 
 

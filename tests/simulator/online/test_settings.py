@@ -27,8 +27,8 @@ def test_no_criterion_of_the_ladder_is_changed(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_trainer_makes_the_card_as_shipped(tmp_path: Path) -> None:
-    given = [str(line) for line in DeskAt(tmp_path, tmp_path / "redis.sock").trainer()]
-    options = parser().parse_args(given)
+    arguments = [str(line) for line in DeskAt(tmp_path, tmp_path / "redis.sock").trainer()]
+    options = parser().parse_args(arguments)
     shipped = parser().parse_args(["--desk", "x", "--redis", "x", "--models-dir", "x", "--own-dir", "x", "--bars", "x"])
     for name in ("card_horizon", "publish_every", "reward", "seed"):
         assert getattr(options, name) == getattr(shipped, name)

@@ -11,35 +11,35 @@ from tests.support.paths import REPOSITORY
 
 
 def test_every_line_seen_ends_with_0() -> None:
-    written: list[str] = []
-    story = Story(written.append)
+    lines: list[str] = []
+    story = Story(lines.append)
     for name in LINES:
         story.tell(name, f"the line {name}")
     assert story.end(seconds=61.4) == 0
-    assert written[0] == " 1  the line market"
-    assert written[-1] == f"    All {len(LINES)} were seen, in 61 s."
-    assert len(written) <= 20
+    assert lines[0] == " 1  the line market"
+    assert lines[-1] == f"    All {len(LINES)} were seen, in 61 s."
+    assert len(lines) <= 20
 
 
 def test_a_missing_line_is_named_and_ends_with_1() -> None:
-    written: list[str] = []
-    story = Story(written.append)
+    lines: list[str] = []
+    story = Story(lines.append)
     for name in LINES:
         if name not in {"negated", "champion"}:
             story.tell(name, name)
             story.tell(name, "again")
     assert story.end() == 1
-    assert len(written) == len(LINES) - 2 + 1
-    assert written[-1] == "    Not seen: negated, champion."
+    assert len(lines) == len(LINES) - 2 + 1
+    assert lines[-1] == "    Not seen: negated, champion."
 
 
 def test_a_problem_ends_with_1_though_all_was_seen() -> None:
-    written: list[str] = []
-    story = Story(written.append)
+    lines: list[str] = []
+    story = Story(lines.append)
     for name in LINES:
         story.tell(name, name)
     assert story.end("the trainer ended") == 1
-    assert "the trainer ended" in written[-2]
+    assert "the trainer ended" in lines[-2]
 
 
 def test_an_unknown_line_is_an_error() -> None:

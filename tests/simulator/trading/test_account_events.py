@@ -144,10 +144,10 @@ def test_a_market_that_is_closed_by_surprise_says_so_and_when_it_opens_next() ->
     with broker(faults=faults) as (_, client):
         usual = client.get_clock()
         faults.add("market_closed", until_ns=OPEN_NS + 20 * MINUTE_NS)
-        closed = client.get_clock()
+        surprise = client.get_clock()
         assert isinstance(usual, models.Clock)
-        assert isinstance(closed, models.Clock)
-        assert (usual.is_open, closed.is_open, closed.next_open == usual.next_open) == (True, False, True)
+        assert isinstance(surprise, models.Clock)
+        assert (usual.is_open, surprise.is_open, surprise.next_open == usual.next_open) == (True, False, True)
 
 
 def test_a_person_in_the_account_places_cancels_and_closes() -> None:
@@ -158,10 +158,10 @@ def test_a_person_in_the_account_places_cancels_and_closes() -> None:
         waiting = server.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")
         server.by_hand("cancel", order_id=waiting["id"])
         assert client.get_orders() == []
-        closed = server.by_hand("close", symbol=CALL)
+        close_order = server.by_hand("close", symbol=CALL)
         assert client.get_all_positions() == []
         client.submit_order(buy("SPY", 1))
-        assert server.server.account.by_hand == {placed["id"], waiting["id"], closed["id"]}
+        assert server.server.account.by_hand == {placed["id"], waiting["id"], close_order["id"]}
 
 
 def test_a_manual_order_of_the_script_comes_at_its_time() -> None:

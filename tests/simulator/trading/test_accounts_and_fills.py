@@ -129,11 +129,11 @@ def test_an_option_costs_a_hundred_times_its_price_and_gives_it_back_when_sold()
 def test_an_order_of_ten_fills_in_three_parts_of_at_most_four_a_path_point() -> None:
     with broker(rules=Rules(fill_sizes=(4, 4))) as (server, client):
         order = submitted(client, buy(CALL, 10))
-        seen = [found(client, order).filled_qty]
+        fills = [found(client, order).filled_qty]
         for point in (1, 2, 3):
             server.jump_to(OPEN_NS + 10 * MINUTE_NS + point * 15 * SECOND_NS)
-            seen.append(found(client, order).filled_qty)
-        assert seen == ["4", "8", "10", "10"]
+            fills.append(found(client, order).filled_qty)
+        assert fills == ["4", "8", "10", "10"]
         rows = activities(client, activity_types="FILL", direction="asc", order_id=str(order.id))
         rows.sort(key=lambda row: int(row["cum_qty"]))
         assert [(row["type"], row["qty"], row["cum_qty"], row["leaves_qty"]) for row in rows] == [
@@ -141,9 +141,9 @@ def test_an_order_of_ten_fills_in_three_parts_of_at_most_four_a_path_point() -> 
             ("partial_fill", "4", "8", "2"),
             ("fill", "2", "10", "0"),
         ]
-        paid = sum((Decimal(row["price"]) * Decimal(row["qty"]) * 100 for row in rows), Decimal(0))
-        assert cash(client) == 10000 - paid
-        assert abs(Decimal(str(found(client, order).filled_avg_price)) - paid / 1000) < Decimal("0.000001")
+        cost = sum((Decimal(row["price"]) * Decimal(row["qty"]) * 100 for row in rows), Decimal(0))
+        assert cash(client) == 10000 - cost
+        assert abs(Decimal(str(found(client, order).filled_avg_price)) - cost / 1000) < Decimal("0.000001")
 
 
 def test_a_limit_order_waits_until_the_price_comes_to_it() -> None:
@@ -163,9 +163,9 @@ def test_a_stop_sells_once_the_price_fell_to_it_and_a_trailing_stop_follows_the_
         trailing = TrailingStopOrderRequest(
             symbol="SPY", qty=1, side=OrderSide.SELL, time_in_force=TimeInForce.DAY, trail_price=10.0
         )
-        stopped, trailed = submitted(client, stop), submitted(client, trailing)
+        stop_id, trailed = submitted(client, stop), submitted(client, trailing)
         server.jump_to(OPEN_NS + 130 * MINUTE_NS)
-        assert found(client, stopped).filled_avg_price == "498"
+        assert found(client, stop_id).filled_avg_price == "498"
         after = found(client, trailed)
         assert after.status == OrderStatus.NEW
         assert (after.hwm, after.stop_price) == ("503.005", "493.005")  # the top of the middle, 10.00 below

@@ -32,11 +32,11 @@ def rules(**changes: Any) -> Rules:
     return dataclasses.replace(WHOLE, **changes)
 
 
-def sent(client: TradingClient, **fields: Any) -> dict[str, Any]:
+def send_order(client: TradingClient, **fields: Any) -> dict[str, Any]:
     """Post an order for AAA; return it as REST shows it afterwards."""
     row: Any = client.post("/orders", {**BUY, **fields})
-    found: Any = client.get(f"/orders/{row['id']}")
-    return dict(found)
+    order: Any = client.get(f"/orders/{row['id']}")
+    return dict(order)
 
 
 def position(client: TradingClient, symbol: str = "AAA") -> str:
@@ -47,15 +47,15 @@ def position(client: TradingClient, symbol: str = "AAA") -> str:
 
 def test_a_fraction_is_bought_and_sold_to_the_ninth_decimal() -> None:
     with desks(OPEN_NS) as (_, (client, *_)):
-        order = sent(client, qty="2.123456789")
+        order = send_order(client, qty="2.123456789")
         assert (order["status"], order["qty"], order["filled_qty"]) == ("filled", "2.123456789", "2.123456789")
         assert position(client) == "2.123456789"
         assert cash(client) == 10_000 - Decimal("2.123456789") * Decimal("100.01")
-        sent(client, side="sell", qty="2.123456788")
+        send_order(client, side="sell", qty="2.123456788")
         assert position(client) == "0.000000001"  # plain text, where a float has 1e-09
         (line, _) = activities(client)
         assert (line["qty"], line["cum_qty"], line["leaves_qty"]) == ("2.123456788", "2.123456788", "0")
-        sent(client, side="sell", qty="0.000000001")
+        send_order(client, side="sell", qty="0.000000001")
         assert position(client) == ""
 
 
@@ -69,7 +69,7 @@ def test_a_fraction_is_bought_and_sold_to_the_ninth_decimal() -> None:
 )
 def test_each_simple_type_of_order_takes_a_fraction(fields: dict[str, Any]) -> None:
     with desks(OPEN_NS) as (_, (client, *_)):
-        assert sent(client, qty="0.25", **fields)["filled_qty"] == "0.25"
+        assert send_order(client, qty="0.25", **fields)["filled_qty"] == "0.25"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_fraction_is_refused_with_422_outside_of_its_rules(fields: dict[str, A
 def test_whole_orders_keep_all_times_in_force() -> None:
     with desks(at("2024-06-03", 19)) as (_, (client, *_)):
         for word in ("day", "gtc", "opg", "cls"):
-            assert sent(client, qty="5.000000000", time_in_force=word)["status"] == "accepted"
+            assert send_order(client, qty="5.000000000", time_in_force=word)["status"] == "accepted"
 
 
 def test_a_share_that_is_not_fractionable_trades_whole_alone() -> None:
@@ -104,7 +104,7 @@ def test_a_share_that_is_not_fractionable_trades_whole_alone() -> None:
         for fields in ({"qty": "1.5"}, {"notional": "50"}):
             with refused(403, 40310000, 'asset "AAA" is not fractionable'):
                 client.post("/orders", {**BUY, **fields})
-        sent(client, qty="3")
+        send_order(client, qty="3")
         server.faults.add("split", symbol="AAA", ratio="1.5")
         server.jump_to(OPEN_NS + 60 * 10**9)
         assert position(client) == "4.5"
@@ -119,14 +119,14 @@ def test_an_account_without_fractional_trading_trades_whole_shares() -> None:
         client.patch("/account/configurations", {"fractional_trading": False})
         with refused(403, 40310000, "account is not authorized to trade fractional shares"):
             client.post("/orders", {**BUY, "qty": "0.5"})
-        assert sent(client, qty="1")["status"] == "filled"
+        assert send_order(client, qty="1")["status"] == "filled"
 
 
 def test_no_fraction_is_sold_short_also_beyond_a_position() -> None:
     with desks(OPEN_NS) as (_, (client, *_)):
         with refused(403, 40310000, "account is not allowed to short"):
             client.post("/orders", {**BUY, "side": "sell", "qty": "0.5"})
-        sent(client, qty="0.5")
+        send_order(client, qty="0.5")
         with refused(403, 40310000, "insufficient qty available for order (requested: 0.500000001, available: 0.5)"):
             client.post("/orders", {**BUY, "side": "sell", "qty": "0.500000001"})
 
@@ -135,12 +135,12 @@ def test_what_is_worth_less_than_the_least_amount_is_refused_where_a_test_says_s
     with desks(OPEN_NS, rules=rules(fraction_least_usd=Decimal(1))) as (_, (client, *_)):
         with refused(403, 40310000, "cost basis must be >= minimal amount of order 1"):
             client.post("/orders", {**BUY, "qty": "0.009"})
-        assert sent(client, qty="0.01")["status"] == "filled"  # 1.0001 USD
+        assert send_order(client, qty="0.01")["status"] == "filled"  # 1.0001 USD
 
 
 def test_a_fraction_may_fill_in_parts_of_up_to_nine_decimals() -> None:
     with desks(OPEN_NS, rules=rules(fractions_in_parts=True)) as (server, (client, *_)):
-        row = sent(client, qty="3.7")
+        row = send_order(client, qty="3.7")
         for _ in range(200):
             if row["status"] == "filled":
                 break
@@ -156,7 +156,7 @@ def test_a_partial_fill_may_be_a_fraction_and_a_replacement_has_the_rest() -> No
     faults = Faults()
     faults.add("fill_partial", quantity="0.000000001", then_held=True)
     with desks(OPEN_NS, faults=faults) as (_, (client, *_)):
-        row = sent(client, qty="1.5", type="limit", limit_price="101")
+        row = send_order(client, qty="1.5", type="limit", limit_price="101")
         assert (row["status"], row["filled_qty"]) == ("partially_filled", "0.000000001")
         new: Any = client.patch(f"/orders/{row['id']}", {"qty": "1.75", "limit_price": "102"})
         assert (new["qty"], new["filled_qty"]) == ("1.749999999", "0")
@@ -165,7 +165,7 @@ def test_a_partial_fill_may_be_a_fraction_and_a_replacement_has_the_rest() -> No
 
 
 @pytest.mark.parametrize(
-    ("query", "left"),
+    ("query", "rest"),
     [
         ({"qty": "0.123456789"}, "0.876543211"),
         ({"percentage": "33.333333339"}, "0.666666667"),  # 0.33333333339 is cut at the ninth decimal
@@ -173,16 +173,16 @@ def test_a_partial_fill_may_be_a_fraction_and_a_replacement_has_the_rest() -> No
         ({}, ""),
     ],
 )
-def test_the_close_call_has_all_nine_places(query: dict[str, str], left: str) -> None:
+def test_the_close_call_has_all_nine_places(query: dict[str, str], rest: str) -> None:
     with desks(OPEN_NS) as (_, (client, *_)):
-        sent(client, qty="1")
+        send_order(client, qty="1")
         client.delete("/positions/AAA", query)
-        assert position(client) == left
+        assert position(client) == rest
 
 
 def test_the_close_call_refuses_a_tenth_decimal() -> None:
     with desks(OPEN_NS) as (_, (client, *_)):
-        sent(client, qty="1")
+        send_order(client, qty="1")
         with refused(422, 42210000, "qty must be limited to 9 decimal places"):
             client.delete("/positions/AAA", {"qty": "0.1234567891"})
 
@@ -191,7 +191,7 @@ def test_a_close_call_leaves_dust_where_the_script_says_so() -> None:
     faults = Faults()
     faults.add("close_dust", where={"symbol": "AAA"})
     with desks(OPEN_NS, faults=faults) as (_, (client, *_)):
-        sent(client, qty="2.5")
+        send_order(client, qty="2.5")
         row: Any = client.delete("/positions/AAA")
         assert (row["qty"], position(client)) == ("2.499999999", "0.000000001")
         client.delete("/positions/AAA")
@@ -200,20 +200,20 @@ def test_a_close_call_leaves_dust_where_the_script_says_so() -> None:
 
 def test_a_reinvested_dividend_leaves_a_fraction() -> None:
     with desks(OPEN_NS) as (server, (client, *_)):
-        sent(client, qty="3")
+        send_order(client, qty="3")
         server.faults.add("dividend", symbol="AAA", amount="1.00", reinvested=True)
         server.jump_to(OPEN_NS + 60 * 10**9)
         rows = activities(client)
-        (paid,) = [row for row in rows if row["activity_type"] == "DIV"]
-        (bought,) = [row for row in rows if row["activity_type"] == "FILL" and row["qty"] != "3"]
-        assert (paid["net_amount"], paid["qty"], bought["side"]) == ("3", "3", "buy")
+        (dividend,) = [row for row in rows if row["activity_type"] == "DIV"]
+        (purchase,) = [row for row in rows if row["activity_type"] == "FILL" and row["qty"] != "3"]
+        assert (dividend["net_amount"], dividend["qty"], purchase["side"]) == ("3", "3", "buy")
         whole, fraction = position(client).split(".")
-        assert (whole, bought["qty"]) == ("3", f"0.{fraction}")
+        assert (whole, purchase["qty"]) == ("3", f"0.{fraction}")
         assert 0.028 < Decimal(f"0.{fraction}") < 0.031  # 3 USD at 99 to 104 a share
 
 
 @pytest.mark.parametrize(
-    ("ratio", "held", "after"),
+    ("ratio", "quantity", "after"),
     [
         (Decimal(1) / 3, "9", "3"),
         (Decimal(1) / 3, "10", "3.333333333"),
@@ -221,19 +221,19 @@ def test_a_reinvested_dividend_leaves_a_fraction() -> None:
         (Decimal(10), "0.123456789", "1.23456789"),
     ],
 )
-def test_a_split_leaves_a_fraction_to_nine_decimals(ratio: Decimal, held: str, after: str) -> None:
+def test_a_split_leaves_a_fraction_to_nine_decimals(ratio: Decimal, quantity: str, after: str) -> None:
     market = shares(splits=[Split("AAA", "2024-06-05", ratio)])
     with desks(OPENS["2024-06-04"], market=market) as (server, (client, *_)):
-        sent(client, qty=held)
+        send_order(client, qty=quantity)
         server.jump_to(OPENS["2024-06-05"])
         assert position(client) == after
         lines = {line["qty"] for line in activities(client) if line["activity_type"] == "SPLIT"}
-        assert lines == {after, f"-{held}"}
+        assert lines == {after, f"-{quantity}"}
 
 
 def test_a_dividend_pays_for_a_fraction() -> None:
     with desks(OPENS["2024-06-05"]) as (server, (client, *_)):
-        sent(client, symbol="BBB", qty="0.123456789")
+        send_order(client, symbol="BBB", qty="0.123456789")
         before = cash(client)
         server.jump_to(OPENS["2024-06-07"])
         (line, _) = activities(client)
@@ -247,7 +247,7 @@ def test_cash_is_rounded_by_fill_by_order_or_not_at_all(how: Any, spent: str) ->
     faults = Faults()
     faults.add("fill_partial", quantity="0.12345")
     with desks(OPEN_NS, rules=rules(cash_rounding=how), faults=faults) as (server, (client, *_)):
-        assert sent(client, qty="0.2469", type="limit", limit_price="100.01")["filled_qty"] == "0.12345"
+        assert send_order(client, qty="0.2469", type="limit", limit_price="100.01")["filled_qty"] == "0.12345"
 
         def fill_the_rest() -> None:
             account = server.server.account
@@ -259,13 +259,13 @@ def test_cash_is_rounded_by_fill_by_order_or_not_at_all(how: Any, spent: str) ->
 
 
 def test_the_seed_decides_how_drawn_cash_is_rounded() -> None:
-    drawn = {rules(cash_rounding="drawn", seed=seed).rounding for seed in range(40)}
-    assert drawn == {"none", "fill", "order"}
+    roundings = {rules(cash_rounding="drawn", seed=seed).rounding for seed in range(40)}
+    assert roundings == {"none", "fill", "order"}
 
 
 @pytest.mark.parametrize(("kind", "text"), [("quantity_exponent", "5e-1"), ("quantity_too_fine", "0.5000000001")])
 def test_a_report_writes_its_quantities_oddly_where_the_script_says_so(kind: str, text: str) -> None:
     with desks(OPEN_NS) as (server, (client, *_)):
-        sent(client, qty="0.5")
+        send_order(client, qty="0.5")
         server.faults.add(kind, where={"path": "/v2/positions"})
         assert [position(client), position(client)] == [text, "0.5"]

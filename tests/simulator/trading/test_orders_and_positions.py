@@ -40,7 +40,7 @@ with warnings.catch_warnings():
 
 def test_orders_are_listed_by_state_side_symbol_time_and_direction() -> None:
     with broker() as (server, client):
-        done = submitted(client, buy(CALL, 1))
+        closed_order = submitted(client, buy(CALL, 1))
         server.jump_to(OPEN_NS + 15 * MINUTE_NS)
         first = submitted(client, buy_limit("SPY", 1, 400.0))
         server.jump_to(OPEN_NS + 20 * MINUTE_NS)
@@ -52,14 +52,17 @@ def test_orders_are_listed_by_state_side_symbol_time_and_direction() -> None:
             return [order.id for order in orders]
 
         assert listed() == [second.id, first.id]  # open ones, the newest first
-        assert listed(status=QueryOrderStatus.CLOSED) == [done.id]
-        assert listed(status=QueryOrderStatus.ALL, direction="asc") == [done.id, first.id, second.id]
-        assert listed(status=QueryOrderStatus.ALL, symbols=["SPY", CALL], nested=True) == [first.id, done.id]
+        assert listed(status=QueryOrderStatus.CLOSED) == [closed_order.id]
+        assert listed(status=QueryOrderStatus.ALL, direction="asc") == [closed_order.id, first.id, second.id]
+        assert listed(status=QueryOrderStatus.ALL, symbols=["SPY", CALL], nested=True) == [first.id, closed_order.id]
         assert listed(status=QueryOrderStatus.ALL, limit=1) == [second.id]
         assert listed(
             status=QueryOrderStatus.ALL, after=first.submitted_at + timedelta(seconds=1), side=OrderSide.BUY
         ) == [second.id]
-        assert listed(status=QueryOrderStatus.ALL, until=second.submitted_at, direction="asc") == [done.id, first.id]
+        assert listed(status=QueryOrderStatus.ALL, until=second.submitted_at, direction="asc") == [
+            closed_order.id,
+            first.id,
+        ]
 
 
 def test_a_cancelled_order_is_cancelled_once_and_an_unknown_one_not_at_all() -> None:

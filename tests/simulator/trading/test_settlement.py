@@ -67,12 +67,12 @@ def test_a_day_order_of_a_half_day_expires_at_one_and_one_of_the_evening_belongs
 
 def test_a_call_in_the_money_that_the_account_cannot_exercise_is_sold_in_the_last_hour() -> None:
     with broker() as (server, client):
-        mine = submitted(client, buy(CALL, 1))
+        own_order = submitted(client, buy(CALL, 1))
         server.jump_to(CLOSE_NS - 59 * MINUTE_NS)
         assert client.get_all_positions() == []
         orders = client.get_orders(GetOrdersRequest(status=QueryOrderStatus.CLOSED))
         assert isinstance(orders, list)
-        foreign = [order for order in orders if order.id != mine.id]
+        foreign = [order for order in orders if order.id != own_order.id]
         assert [(order.symbol, order.side, order.filled_qty) for order in foreign] == [(CALL, OrderSide.SELL, "1")]
 
 

@@ -39,7 +39,7 @@ def auction(symbol: str, quantity: int, side: OrderSide = OrderSide.BUY, **field
     return MarketOrderRequest(symbol=symbol, qty=quantity, side=side, time_in_force=TimeInForce.OPG, **fields)
 
 
-def given(server: RunningServer, symbol: str, quantity: int, price: int, which: int = 0) -> None:
+def give_shares(server: RunningServer, symbol: str, quantity: int, price: int, which: int = 0) -> None:
     """Shares in an account's books from the start, at no cost of cash."""
 
     def give() -> None:
@@ -55,15 +55,15 @@ def given(server: RunningServer, symbol: str, quantity: int, price: int, which: 
 
 def test_orders_for_the_opening_auction_trade_at_the_official_open() -> None:
     with desks(at("2024-06-03", 19)) as (server, (client, *_)):
-        given(server, "BBB", 10, 40)
-        bought, sold = (
+        give_shares(server, "BBB", 10, 40)
+        purchase, sale = (
             submitted(client, auction("AAA", 5)),
             submitted(client, auction("BBB", 10, OrderSide.SELL)),
         )
         server.jump_to(OPENS["2024-06-04"] - SECOND_NS)
-        assert found(client, bought).status == OrderStatus.ACCEPTED
+        assert found(client, purchase).status == OrderStatus.ACCEPTED
         server.jump_to(OPENS["2024-06-04"])
-        for order, price in ((bought, "102"), (sold, "50")):
+        for order, price in ((purchase, "102"), (sale, "50")):
             now = found(client, order)
             assert (now.status, now.filled_avg_price) == (OrderStatus.FILLED, price)
             assert now.filled_at is not None
@@ -72,7 +72,7 @@ def test_orders_for_the_opening_auction_trade_at_the_official_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "taken"),
+    ("moment", "is_taken"),
     [
         (at("2024-06-04", 9, 28) - SECOND_NS, True),
         (at("2024-06-04", 9, 28), False),
@@ -82,10 +82,10 @@ def test_orders_for_the_opening_auction_trade_at_the_official_open() -> None:
     ],
 )
 def test_the_auction_takes_orders_from_seven_in_the_evening_until_two_minutes_before_the_open(
-    moment: int, taken: bool
+    moment: int, is_taken: bool
 ) -> None:
     with desks(moment) as (_, (client, *_)):
-        if taken:
+        if is_taken:
             assert submitted(client, auction("AAA", 1)).status == OrderStatus.ACCEPTED
         else:
             with refused(403, 40310000, "opg orders are not accepted at this time"):
@@ -118,7 +118,7 @@ def test_a_market_order_trades_at_once_at_the_ask_or_bid() -> None:
     with desks(OPENS["2024-06-03"]) as (server, (client, *_)):
         order = submitted(client, buy("AAA", 10))
         assert found(client, order).filled_avg_price == "100.01"
-        given(server, "BBB", 5, 50)
+        give_shares(server, "BBB", 5, 50)
         assert found(client, submitted(client, sell("BBB", 5))).filled_avg_price == "50"
 
 
@@ -155,7 +155,7 @@ def test_a_fill_is_a_row_of_the_activities_and_a_position() -> None:
 
 def test_shares_are_refused_as_the_broker_refuses_them() -> None:
     with desks(OPENS["2024-06-03"]) as (server, (client, *_)):
-        given(server, "AAA", 10, 100)
+        give_shares(server, "AAA", 10, 100)
         with refused(403, 40310000, "insufficient buying power"):
             client.submit_order(buy("CCC", 1_000))  # 10,010.00 USD
         submitted(client, buy_limit("CCC", 400, 9.00))
@@ -193,9 +193,9 @@ def test_a_split_multiplies_the_shares_on_its_morning_and_leaves_their_value() -
         position = held(client, "AAA")
         assert (position.qty, position.avg_entry_price, position.cost_basis) == ("20", "51.005", "1020.1")
         assert position.current_price == "52.005"
-        gone, come = sorted(activities(client, activity_types="SPLIT"), key=lambda row: int(row["qty"]))
-        assert (gone["qty"], come["qty"], gone["symbol"], come["symbol"]) == ("-10", "20", "AAA", "AAA")
-        assert gone["date"] == come["date"] == "2024-06-05"
+        old_row, come = sorted(activities(client, activity_types="SPLIT"), key=lambda row: int(row["qty"]))
+        assert (old_row["qty"], come["qty"], old_row["symbol"], come["symbol"]) == ("-10", "20", "AAA", "AAA")
+        assert old_row["date"] == come["date"] == "2024-06-05"
         assert cash(client) == 10_000 - Decimal("1020.10")
 
 
@@ -211,7 +211,7 @@ def test_a_split_cancels_the_orders_in_its_share() -> None:
 def test_a_reverse_split_leaves_a_fraction_or_pays_it(in_cash: bool, quantity: str) -> None:
     halved = shares(splits=[Split("BBB", "2024-06-05", Decimal("0.5"), fraction_in_cash=in_cash)])
     with desks(OPENS["2024-06-04"], market=halved) as (server, (client, *_)):
-        given(server, "BBB", 7, 40)
+        give_shares(server, "BBB", 7, 40)
         server.jump_to(at("2024-06-05", 4))
         assert held(client, "BBB").qty == quantity
         assert held(client, "BBB").avg_entry_price == "80"
@@ -222,7 +222,7 @@ def test_a_reverse_split_leaves_a_fraction_or_pays_it(in_cash: bool, quantity: s
 
 def test_a_dividend_is_paid_on_its_day_for_the_shares_held_before_the_ex_date() -> None:
     with desks(OPENS["2024-06-05"]) as (server, (client, other, _)):
-        given(server, "BBB", 40, 50)
+        give_shares(server, "BBB", 40, 50)
         server.jump_to(OPENS["2024-06-06"])
         submitted(client, sell("BBB", 40))
         submitted(other, buy("BBB", 40))
@@ -236,10 +236,10 @@ def test_a_dividend_is_paid_on_its_day_for_the_shares_held_before_the_ex_date() 
 
 def test_a_new_name_is_two_rows_and_a_position_under_it() -> None:
     with desks(OPENS["2024-06-05"]) as (server, (client, *_)):
-        given(server, "OLD", 5, 18)
+        give_shares(server, "OLD", 5, 18)
         server.jump_to(at("2024-06-06", 4))
-        gone, come = sorted(activities(client, activity_types="NC"), key=lambda row: int(row["qty"]))
-        assert (gone["symbol"], gone["qty"], come["symbol"], come["qty"]) == ("OLD", "-5", "NEW", "5")
+        old_row, come = sorted(activities(client, activity_types="NC"), key=lambda row: int(row["qty"]))
+        assert (old_row["symbol"], old_row["qty"], come["symbol"], come["qty"]) == ("OLD", "-5", "NEW", "5")
         assert held(client, "NEW").avg_entry_price == "18"
         with pytest.raises(APIError):
             client.get_open_position("OLD")

@@ -65,13 +65,13 @@ async def test_each_fault_of_an_update_is_what_the_script_says(
 ) -> None:
     faults = Faults()
     faults.add(kind, **parameters)
-    async with serving(faults=faults) as server, listening(server) as heard:
+    async with serving(faults=faults) as server, listening(server) as messages:
         buy(server)
-        await until(lambda: len(heard) >= len(names))
+        await until(lambda: len(messages) >= len(names))
         await asyncio.sleep(0.02)
-        assert events(heard) == names
+        assert events(messages) == names
         assert faults.met == {kind: 1}
-        replayed = {(m["data"]["event"], m["data"]["execution_id"]) for m in heard}
+        replayed = {(m["data"]["event"], m["data"]["execution_id"]) for m in messages}
         assert len(replayed) == len(set(names))  # a copy has the execution id of its original
 
 
@@ -82,33 +82,33 @@ async def test_a_message_that_alpaca_py_cannot_read_is_lost_and_the_next_one_is_
     faults = Faults()
     faults.add(kind, where={"event": "new"})
     with caplog.at_level(logging.CRITICAL, logger="alpaca.trading.stream"):
-        async with serving(faults=faults) as server, listening(server, raw=False) as heard:
+        async with serving(faults=faults) as server, listening(server, raw=False) as messages:
             buy(server)
-            await until(lambda: len(heard) == 2)
-            assert [update.event for update in heard] == [TradeEvent.PENDING_NEW, TradeEvent.FILL]
+            await until(lambda: len(messages) == 2)
+            assert [update.event for update in messages] == [TradeEvent.PENDING_NEW, TradeEvent.FILL]
 
 
 async def test_a_late_update_comes_after_its_simulated_time() -> None:
     faults = Faults()
     faults.add("update_late", where={"event": "new"}, delay_s=30)
-    async with serving(rate=600.0, faults=faults) as server, listening(server) as heard:
+    async with serving(rate=600.0, faults=faults) as server, listening(server) as messages:
         buy(server)
-        await until(lambda: len(heard) == 3)
-        assert events(heard) == ["pending_new", "fill", "new"]
+        await until(lambda: len(messages) == 3)
+        assert events(messages) == ["pending_new", "fill", "new"]
 
 
 async def test_a_fill_that_nobody_hears_is_in_the_books_and_the_dropped_client_comes_back() -> None:
     faults = Faults()
     faults.add("fill_unheard")
     rules = Rules(fill_sizes=(1000, 1000), dead_session_s=0)
-    async with serving(faults=faults, rules=rules) as server, listening(server) as heard:
+    async with serving(faults=faults, rules=rules) as server, listening(server) as messages:
         buy(server)
         await until(lambda: server.account.quantity("SPY") == 1)
-        assert "fill" not in events(heard)
+        assert "fill" not in events(messages)
         await until(lambda: server.trade_stream.listeners(DEFAULT_KEY) == 1)
         buy(server)
-        await until(lambda: "fill" in events(heard))
-        assert heard[-1]["data"]["position_qty"] == "2"
+        await until(lambda: "fill" in events(messages))
+        assert messages[-1]["data"]["position_qty"] == "2"
 
 
 async def test_a_stall_swallows_updates_and_the_socket_lives() -> None:
@@ -130,10 +130,10 @@ async def test_a_close_code_reaches_the_client_while_nothing_is_published() -> N
     async with serving(faults=faults) as server, connect(server.trade_stream_url) as socket:
         await listen_with(socket)
         faults.add("socket_close", code=1011)
-        with pytest.raises(websockets.ConnectionClosedError) as closed:
+        with pytest.raises(websockets.ConnectionClosedError) as error:
             await receive(socket)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1011
+        assert error.value.rcvd is not None
+        assert error.value.rcvd.code == 1011
 
 
 async def test_a_black_hole_answers_no_ping_and_holds_the_session() -> None:
@@ -184,10 +184,10 @@ async def test_a_frame_above_a_mebibyte_ends_the_connection_of_alpaca_py_with_10
     async with serving(faults=faults) as server, connect(server.trade_stream_url) as socket:
         await listen_with(socket)
         buy(server)
-        with pytest.raises(websockets.ConnectionClosedError) as closed:
+        with pytest.raises(websockets.ConnectionClosedError) as error:
             await receive(socket)
-        assert closed.value.sent is not None
-        assert closed.value.sent.code == 1009
+        assert error.value.sent is not None
+        assert error.value.sent.code == 1009
 
 
 async def test_a_listen_that_is_never_acknowledged_brings_no_data() -> None:
@@ -214,13 +214,13 @@ async def test_an_upgrade_may_be_refused_with_503() -> None:
 async def test_a_fill_before_the_reply_is_told_before_the_order_is_known() -> None:
     faults = Faults()
     faults.add("fill_before_reply", seconds=0.2)
-    async with serving(faults=faults) as server, listening(server) as heard:
+    async with serving(faults=faults) as server, listening(server) as messages:
         client = TradingClient(DEFAULT_KEY, DEFAULT_SECRET, url_override=server.trading_url, raw_data=True)
         with contextlib.closing(client._session):
             order = {"symbol": "SPY", "qty": 1, "side": "buy", "type": "market", "time_in_force": "day"}
             reply = asyncio.create_task(asyncio.to_thread(client.post, "/orders", order))
-            await until(lambda: len(heard) == 3)
+            await until(lambda: len(messages) == 3)
             assert not reply.done()
-            answered = await reply
-        assert isinstance(answered, dict)
-        assert answered["status"] == "pending_new"
+            response = await reply
+        assert isinstance(response, dict)
+        assert response["status"] == "pending_new"

@@ -132,11 +132,11 @@ async def test_a_client_that_vanished_without_a_close_frame_is_held_for_its_time
 
 
 async def test_a_market_order_is_pending_new_then_new_then_filled_with_strings_on_the_wire() -> None:
-    async with serving() as server, listening(server) as heard:
+    async with serving() as server, listening(server) as messages:
         order = buy(server, 2)
-        await until(lambda: len(heard) == 3)
-        assert events(heard) == ["pending_new", "new", "fill"]
-        pending, new, fill = (message["data"] for message in heard)
+        await until(lambda: len(messages) == 3)
+        assert events(messages) == ["pending_new", "new", "fill"]
+        pending, new, fill = (message["data"] for message in messages)
         assert pending["execution_id"] is None
         assert new["execution_id"]
         assert (fill["price"], fill["qty"], fill["position_qty"]) == ("500.01", "2", "2")
@@ -151,76 +151,77 @@ async def test_a_market_order_is_pending_new_then_new_then_filled_with_strings_o
 
 
 async def test_alpaca_pys_own_model_reads_the_update_of_an_order_that_alpaca_pys_own_client_sent() -> None:
-    async with serving() as server, listening(server, raw=False) as heard:
+    async with serving() as server, listening(server, raw=False) as messages:
         client = TradingClient(DEFAULT_KEY, DEFAULT_SECRET, url_override=server.trading_url)
         with contextlib.closing(client._session):
             side, day = OrderSide.BUY, TimeInForce.DAY
             request = MarketOrderRequest(symbol=CALL, qty=2, side=side, time_in_force=day)
             await asyncio.to_thread(client.submit_order, request)
-        await until(lambda: len(heard) == 3)
-        update = heard[-1]
+        await until(lambda: len(messages) == 3)
+        update = messages[-1]
         assert isinstance(update, TradeUpdate)
         assert (update.event, update.qty, update.position_qty) == (TradeEvent.FILL, 2.0, 2.0)
 
 
 async def test_parts_of_an_order_tell_this_execution_and_the_order_tells_the_sum() -> None:
     rules = Rules(fill_sizes=(2, 2))
-    async with serving(rules=rules) as server, listening(server) as heard:
+    async with serving(rules=rules) as server, listening(server) as messages:
         buy(server, 5, symbol=CALL)
         for point in (1, 2):
             await asyncio.sleep(0.01)
             jump(server, OPEN_NS + 10 * MINUTE_NS + point * 15 * SECOND_NS)
-        await until(lambda: len(heard) == 5)
-        assert events(heard) == ["pending_new", "new", "partial_fill", "partial_fill", "fill"]
-        parts = [(m["data"]["qty"], m["data"]["order"]["filled_qty"], m["data"]["position_qty"]) for m in heard[2:]]
+        await until(lambda: len(messages) == 5)
+        assert events(messages) == ["pending_new", "new", "partial_fill", "partial_fill", "fill"]
+        parts = [(m["data"]["qty"], m["data"]["order"]["filled_qty"], m["data"]["position_qty"]) for m in messages[2:]]
         assert parts == [("2", "2", "2"), ("2", "4", "4"), ("1", "5", "5")]
-        assert len({message["data"]["execution_id"] for message in heard[1:]}) == 4
+        assert len({message["data"]["execution_id"] for message in messages[1:]}) == 4
 
 
 async def test_a_cancellation_a_replacement_and_the_close_are_told() -> None:
-    async with serving() as server, listening(server) as heard:
+    async with serving() as server, listening(server) as messages:
         limit: dict[str, Any] = {"type": "limit", "limit_price": "400"}
         cancelled = buy(server, **limit)
         server.by_hand("cancel", order_id=cancelled["id"])
         old = buy(server, **limit)
-        await until(lambda: len(heard) >= 5)
+        await until(lambda: len(messages) >= 5)
         server.matching.replace(server.account, server.account.orders[old["id"]], {"limit_price": "401"})
-        await until(lambda: len(heard) >= 9)
+        await until(lambda: len(messages) >= 9)
         jump(server, OPEN_NS + 391 * MINUTE_NS)
-        await until(lambda: len(heard) >= 10)
+        await until(lambda: len(messages) >= 10)
         events_of = {
-            order: [m["data"]["event"] for m in heard if m["data"]["order"]["id"] == order] for order in ids(heard)
+            order: [m["data"]["event"] for m in messages if m["data"]["order"]["id"] == order]
+            for order in ids(messages)
         }
         assert list(events_of.values()) == [
             ["pending_new", "pending_cancel", "canceled"],  # cancelled before the venue had it
             ["pending_new", "new", "pending_replace", "replaced"],
             ["pending_new", "new", "expired"],
         ]
-        assert heard[-1]["data"]["order"]["replaces"] == old["id"]
+        assert messages[-1]["data"]["order"]["replaces"] == old["id"]
 
 
-def ids(heard: list[Any]) -> list[str]:
-    return list(dict.fromkeys(message["data"]["order"]["id"] for message in heard))
+def ids(messages: list[Any]) -> list[str]:
+    return list(dict.fromkeys(message["data"]["order"]["id"] for message in messages))
 
 
 async def test_what_happened_while_nobody_listened_is_not_told_again() -> None:
     async with serving() as server:
         buy(server)
         await until(lambda: server.account.quantity("SPY") == 1)
-        async with listening(server) as heard:
+        async with listening(server) as messages:
             buy(server)
-            await until(lambda: len(heard) == 3)
-            assert heard[-1]["data"]["position_qty"] == "2"
-            assert len(ids(heard)) == 1
+            await until(lambda: len(messages) == 3)
+            assert messages[-1]["data"]["position_qty"] == "2"
+            assert len(ids(messages)) == 1
 
 
 async def test_an_account_hears_nothing_of_another() -> None:
     accounts = [Account(DEFAULT_KEY, DEFAULT_SECRET), Account("PKTWO", "two", account_number="PA2")]
-    async with serving(accounts=accounts) as server, listening(server) as heard:
+    async with serving(accounts=accounts) as server, listening(server) as messages:
         server.by_hand("place", key="PKTWO", symbol="SPY", qty="1", side="buy")
         buy(server, 3)
-        await until(lambda: len(heard) == 3)
-        assert {message["data"]["order"]["qty"] for message in heard} == {"3"}
+        await until(lambda: len(messages) == 3)
+        assert {message["data"]["order"]["qty"] for message in messages} == {"3"}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -228,7 +229,7 @@ async def test_whatever_is_done_orders_positions_cash_activities_and_updates_tel
     chance, faults = random.Random(seed), Faults(seed)
     for kind in ("fill_partial", "cancel_loses", "cancel_rejected", "replace_rejected", "order_rejected"):
         faults.add(kind, chance=0.2, until_ns=OPEN_NS + 380 * MINUTE_NS)
-    async with serving(faults=faults, rules=Rules(fill_sizes=(1, 3))) as server, listening(server) as heard:
+    async with serving(faults=faults, rules=Rules(fill_sizes=(1, 3))) as server, listening(server) as messages:
         account = server.account
         for step in range(120):
             await at_random(server, chance)
@@ -236,8 +237,8 @@ async def test_whatever_is_done_orders_positions_cash_activities_and_updates_tel
         jump(server, OPEN_NS + 389 * MINUTE_NS)  # before the close: nothing has settled yet
         assert len(account.orders) > 40
         rows = [row.fields for row in account.activities]
-        await until(lambda: sum(m["data"]["event"] in {"fill", "partial_fill"} for m in heard) == len(rows))
-    fills = [m["data"] for m in heard if m["data"]["event"] in {"fill", "partial_fill"}]
+        await until(lambda: sum(m["data"]["event"] in {"fill", "partial_fill"} for m in messages) == len(rows))
+    fills = [m["data"] for m in messages if m["data"]["event"] in {"fill", "partial_fill"}]
     figures = [(fill["order"]["id"], fill["price"], fill["qty"], fill["order"]["filled_qty"]) for fill in fills]
     assert figures == [(row["order_id"], row["price"], row["qty"], row["cum_qty"]) for row in rows]
     cash, positions = Decimal(10_000), Counter[str]()
@@ -246,14 +247,14 @@ async def test_whatever_is_done_orders_positions_cash_activities_and_updates_tel
         cash -= signed * Decimal(row["price"]) * (1 if row["symbol"] == "SPY" else 100)
         positions[row["symbol"]] += int(signed)
     assert account.cash == cash
-    assert {symbol: int(held.qty) for symbol, held in account.positions.items()} == {
+    assert {symbol: int(position.qty) for symbol, position in account.positions.items()} == {
         symbol: quantity for symbol, quantity in positions.items() if quantity
     }
     for order in account.orders.values():
         assert order.filled_qty == sum(Decimal(row["qty"]) for row in rows if row["order_id"] == order.id)
         assert order.filled_qty <= (order.qty or 0)
         assert (order.id in account.working) == order.open
-        last = [m["data"]["order"] for m in heard if m["data"]["order"]["id"] == order.id][-1]
+        last = [m["data"]["order"] for m in messages if m["data"]["order"]["id"] == order.id][-1]
         assert last == order.shown()
 
 

@@ -127,10 +127,10 @@ def test_a_stale_read_does_not_yet_know_the_order() -> None:
 def test_a_cancellation_may_lose_be_refused_later_or_never_come() -> None:
     faults = Faults()
     with broker(faults=faults) as (server, client):
-        lost, stuck, working = (submitted(client, buy_limit(CALL, 1, 0.01 + number / 100)) for number in range(3))
+        lost_order, stuck, working = (submitted(client, buy_limit(CALL, 1, 0.01 + number / 100)) for number in range(3))
         faults.add("cancel_loses")
-        client.cancel_order_by_id(lost.id)
-        assert found(client, lost).status == OrderStatus.FILLED
+        client.cancel_order_by_id(lost_order.id)
+        assert found(client, lost_order).status == OrderStatus.FILLED
         faults.add("cancel_stuck")
         client.cancel_order_by_id(stuck.id)
         faults.add("cancel_rejected")
@@ -146,9 +146,9 @@ def test_a_cancelled_order_may_fill_all_the_same() -> None:
         order = submitted(client, buy_limit(CALL, 2, 0.01))
         faults.add("cancel_overtaken", delay_s=0)
         client.cancel_order_by_id(order.id)
-        ended = found(client, order)
-        assert (ended.status, ended.filled_qty, held(client, CALL).qty) == (OrderStatus.FILLED, "2", "2")
-        assert ended.canceled_at is not None
+        order_after = found(client, order)
+        assert (order_after.status, order_after.filled_qty, held(client, CALL).qty) == (OrderStatus.FILLED, "2", "2")
+        assert order_after.canceled_at is not None
 
 
 def test_a_documented_refusal_can_be_scripted_by_name() -> None:
@@ -217,14 +217,14 @@ def test_faults_of_plain_http_have_their_status(kind: str, parameters: dict[str,
 
 
 def test_the_same_seed_gives_the_same_fault_at_the_same_opportunities() -> None:
-    def taken(seed: int) -> list[bool]:
+    def hits(seed: int) -> list[bool]:
         faults = Faults(seed)
         faults.add("update_lost", chance=0.3, until_ns=10)
         return [faults.take("update_lost") is not None for _ in range(50)]
 
-    assert taken(7) == taken(7)
-    assert taken(7) != taken(8)
-    assert 0 < sum(taken(7)) < 50
+    assert hits(7) == hits(7)
+    assert hits(7) != hits(8)
+    assert 0 < sum(hits(7)) < 50
 
 
 def test_the_readme_has_a_line_for_each_fault_and_for_no_other() -> None:
