@@ -40,9 +40,9 @@ def test_the_first_purchase_after_an_idle_hour_is_compared_with_the_next_one() -
     minute_s, chains = 60 / RATE, []
     for hour in range(3):
         for minute, took in enumerate((0.004, 0.009, 0.002, 0.009)):  # purchase, sale, purchase, sale
-            sent = (64 * hour + minute) * minute_s
-            connected = sent + 0.001 if (hour, minute) == (2, 0) else 0.0
-            chains.append({"sent": sent, "arrived": sent + took, "connected": connected})
+            send_s = (64 * hour + minute) * minute_s
+            connected = send_s + 0.001 if (hour, minute) == (2, 0) else 0.0
+            chains.append({"sent": send_s, "arrived": send_s + took, "connected": connected})
     assert after_idle(chains) == {
         "idle_hours": 2,  # before the first one, nobody knows
         "first_order_ms": [4.0, 4.0],

@@ -23,7 +23,7 @@ def _calls() -> tuple[tuple[str, tuple[object, ...]], ...]:
     return tuple(
         (
             getattr(node.func, "id", getattr(node.func, "attr", "")),
-            tuple(given.value if isinstance(given, ast.Constant) else None for given in node.args),
+            tuple(argument.value if isinstance(argument, ast.Constant) else None for argument in node.args),
         )
         for path in (REPOSITORY / "daemon").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
@@ -33,8 +33,8 @@ def _calls() -> tuple[tuple[str, tuple[object, ...]], ...]:
 
 def _named_in_calls(function: str, argument: int) -> set[str]:
     """String literals given to a function of this name anywhere in the daemon."""
-    given = [arguments for name, arguments in _calls() if name == function and len(arguments) > argument]
-    return {value for arguments in given if isinstance(value := arguments[argument], str)}
+    calls = [arguments for name, arguments in _calls() if name == function and len(arguments) > argument]
+    return {value for arguments in calls if isinstance(value := arguments[argument], str)}
 
 
 def _headings(pattern: str, manual: str = OPERATIONS) -> set[str]:
@@ -73,21 +73,21 @@ def test_every_reason_to_leave_the_ladder_has_a_heading_in_the_manual_and_no_oth
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    found = {
+    names = {
         word
         for word in words
         if re.fullmatch("(card|replay|shadow|canary)_[a-z_]+|by_hand|held_back|version_changed", word)
     }
     passes = {"card_passed", "replay_passed", "replay_empty", "shadow_passed", "canary_passed"}
     figures = {"replay_to"}
-    assert passes | figures <= found
-    assert _headings("ladder `([a-z_]+)`") == found - passes - figures | {"verification"}
+    assert passes | figures <= names
+    assert _headings("ladder `([a-z_]+)`") == names - passes - figures | {"verification"}
 
 
 def test_every_log_event_is_written_somewhere() -> None:
-    written = set().union(*(_named_in_calls(name, 0) for name in ("log", "self", "tell", "_tell", "_log")))
-    assert written <= set(LOG_EVENTS)
-    assert set(LOG_EVENTS) - written <= _constants()  # a name may be chosen first and logged then
+    names = set().union(*(_named_in_calls(name, 0) for name in ("log", "self", "tell", "_tell", "_log")))
+    assert names <= set(LOG_EVENTS)
+    assert set(LOG_EVENTS) - names <= _constants()  # a name may be chosen first and logged then
 
 
 def test_what_went_wrong_for_others_has_tests_and_kinds_that_are_there() -> None:
@@ -98,10 +98,10 @@ def test_what_went_wrong_for_others_has_tests_and_kinds_that_are_there() -> None
         .partition("\n## ")[0]
     )
     shown_by = [row.rsplit("|", 2)[1] for row in chapter.splitlines() if row.startswith("| ")][1:]
-    named = [set(re.findall(r"`([^`]+)`", cell)) for cell in shown_by]
-    assert len(named) == 21
-    assert all(named)
-    assert set().union(*named) - _tests() - set(KINDS) == set()
+    names_by_row = [set(re.findall(r"`([^`]+)`", cell)) for cell in shown_by]
+    assert len(names_by_row) == 21
+    assert all(names_by_row)
+    assert set().union(*names_by_row) - _tests() - set(KINDS) == set()
 
 
 def test_each_promise_of_the_safety_page_names_tests_that_are_there() -> None:

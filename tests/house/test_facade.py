@@ -43,7 +43,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def _named(name: str) -> dict[str, Any]:
+def _names_of(name: str) -> dict[str, Any]:
     module = importlib.import_module(name)
     return {one: getattr(module, one) for one in module.__all__}
 
@@ -52,11 +52,11 @@ def _named(name: str) -> dict[str, Any]:
 def test_each_example_of_a_facade_runs_as_it_is_written(name: str, examples: Path) -> None:
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     module = importlib.import_module(name)
-    found = [test for test in finder.find(module, name) if test.name == name]
-    for one, value in _named(name).items():
+    doc_tests = [test for test in finder.find(module, name) if test.name == name]
+    for one, value in _names_of(name).items():
         if inspect.isclass(value) or inspect.isroutine(value):
-            found += finder.find(value, f"{name}.{one}", globs={})
-    for test in found:
+            doc_tests += finder.find(value, f"{name}.{one}", globs={})
+    for test in doc_tests:
         runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
     assert runner.tries >= EXAMPLES[name]
@@ -74,7 +74,7 @@ def test_a_facade_has_each_name_that_it_promises(name: str) -> None:
 
 @pytest.mark.parametrize("name", FACADES)
 def test_each_class_and_function_of_a_facade_has_a_text_of_its_own(name: str) -> None:
-    for one, value in _named(name).items():
+    for one, value in _names_of(name).items():
         if inspect.isclass(value):
             assert vars(value).get("__doc__"), one
         elif inspect.isroutine(value):
@@ -95,11 +95,11 @@ def _loaded(line: str, folder: Path = REPOSITORY) -> set[str]:
     """Which modules a line of Python loads."""
     program = f"import sys; before = set(sys.modules); {line}; print(*(set(sys.modules) - before))"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
 
 
 def test_importing_a_lazy_facade_loads_no_library() -> None:
@@ -136,19 +136,19 @@ def test_what_new_strategy_writes_and_the_manuals_show_imports_a_facade_where_it
             r"from ((?:strategies\.kit|training|daemon\.journal)\.\S+) import (.+)", path.read_text()
         ):
             facade = next(name for name in FACADES if module.startswith(f"{name}."))
-            taken = set(re.findall(r"\w+", names.partition("\\n")[0])) & set(importlib.import_module(facade).__all__)
-            assert not taken, f"{path.name}: from {facade} import {', '.join(taken)}"
+            overlap = set(re.findall(r"\w+", names.partition("\\n")[0])) & set(importlib.import_module(facade).__all__)
+            assert not overlap, f"{path.name}: from {facade} import {', '.join(overlap)}"
         assert "import strategies.kit" not in path.read_text(), path.name
 
 
 def test_each_name_that_a_manual_takes_from_a_facade_is_one_of_it() -> None:
-    called, of = 0, {"training": "training", "journal": "daemon.journal"}
+    count, of = 0, {"training": "training", "journal": "daemon.journal"}
     for page in (*manuals(), *notebooks()):
         text = (REPOSITORY / page).read_text()
         for module, name in re.findall(r"(?<![\w./])(training|journal)\.(\w+)\(", text):
-            called += 1
+            count += 1
             assert name in importlib.import_module(of[module]).__all__, f"{page}: {module}.{name}"
-    assert called > 10
+    assert count > 10
 
 
 def test_each_program_is_a_module_with_a_main() -> None:
@@ -168,30 +168,32 @@ def _python(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_after_importing_it_the_packages_are_ours_whatever_lies_in_the_working_folder(tmp_path: Path) -> None:
-    done = _python(tmp_path, "import rltrader, daemon.host.lean, strategies.kit; print(strategies.__file__)")
-    assert (done.returncode, done.stdout.strip()) == (0, str(REPOSITORY / "strategies" / "__init__.py")), done.stderr
+    result = _python(tmp_path, "import rltrader, daemon.host.lean, strategies.kit; print(strategies.__file__)")
+    assert (result.returncode, result.stdout.strip()) == (0, str(REPOSITORY / "strategies" / "__init__.py")), (
+        result.stderr
+    )
 
 
 def test_a_daemon_of_others_that_was_imported_first_is_refused_by_name(tmp_path: Path) -> None:
-    done = _python(tmp_path, "import daemon; daemon.THEIRS; import rltrader")
-    assert done.returncode == 1
-    assert f"`daemon` is imported already, from {tmp_path / 'daemon'}" in done.stderr
-    assert "write `import rltrader` above that import" in done.stderr
+    result = _python(tmp_path, "import daemon; daemon.THEIRS; import rltrader")
+    assert result.returncode == 1
+    assert f"`daemon` is imported already, from {tmp_path / 'daemon'}" in result.stderr
+    assert "write `import rltrader` above that import" in result.stderr
 
 
 def test_a_module_is_run_from_here_whatever_lies_in_the_working_folder(tmp_path: Path) -> None:
     run = "sys.exit(subprocess.run(rltrader.module_command('daemon.tapes', 'option_scalper')).returncode)"
-    done = _python(tmp_path, f"import subprocess, rltrader; {run}")
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).name == "spy_synthetic_30.csv.gz"
+    result = _python(tmp_path, f"import subprocess, rltrader; {run}")
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.strip()).name == "spy_synthetic_30.csv.gz"
 
 
 def test_a_program_of_another_name_and_a_module_of_others_are_refused() -> None:
     line = [sys.executable, "-c", "import sys, rltrader; sys.argv = ['/usr/bin/rltradr']; rltrader.main()"]
-    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "no program is called 'rltradr'" in done.stderr
+    result = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "no program is called 'rltradr'" in result.stderr
     line = [sys.executable, "-m", "rltrader.module", "json.tool"]
-    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "'json.tool' is no module of daemon, simulator, strategies, training" in done.stderr
+    result = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "'json.tool' is no module of daemon, simulator, strategies, training" in result.stderr

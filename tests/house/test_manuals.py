@@ -90,7 +90,7 @@ def test_each_command_that_a_manual_names_in_its_text_is_there_with_its_options(
 def test_every_other_command_of_the_manuals_is_a_target_a_module_or_has_a_reason_not_to_be_run() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     reasons = {program for programs in NOT_RUN.values() for program in programs}
-    wrong, met = [], set()
+    wrong, program_names = [], set()
     for command in (command for manual in manuals() for command in commands(manual)):
         match command.words:
             case (program, *_) if program in PROGRAMS:
@@ -102,11 +102,11 @@ def test_every_other_command_of_the_manuals_is_a_target_a_module_or_has_a_reason
             case ("python", "-c", text):
                 compile(text, command.place, "exec")
             case (program, *_) if program in reasons or (REPOSITORY / command.program).is_file():
-                met.add(program)
+                program_names.add(program)
             case _:
                 wrong.append((command.place, " ".join(command.words)))
     assert wrong == []
-    assert reasons <= met  # no reason for what no manual has
+    assert reasons <= program_names  # no reason for what no manual has
 
 
 @cache
@@ -120,20 +120,22 @@ def _problem(line: Typed, capsys: pytest.CaptureFixture[str]) -> str:
         return _unknown(line.words)
     try:
         REFERENCE["parse"](line.words[0], line.words[1:])
-    except SystemExit as left:
-        return "" if left.code == 0 else capsys.readouterr().err.strip().rpartition("\n")[2]
+    except SystemExit as exit_info:
+        return "" if exit_info.code == 0 else capsys.readouterr().err.strip().rpartition("\n")[2]
     return ""
 
 
 def _unknown(words: tuple[str, ...]) -> str:
     """Return what of these words the program does not know: a command or an option."""
-    known = _parsers(words[0])
-    command = max((name for name in known if words[1 : 1 + len(name)] == name), key=len)
+    parsers_by_name = _parsers(words[0])
+    command = max((name for name in parsers_by_name if words[1 : 1 + len(name)] == name), key=len)
     rest = words[1 + len(command) :]
-    parsers = [known[command[:length]] for length in range(len(command) + 1)]
+    parsers = [parsers_by_name[command[:length]] for length in range(len(command) + 1)]
     options = {option for parser in parsers for option in parser._option_string_actions} | {"--"}
     unknown = [word for word in rest if word.startswith("--") and word.partition("=")[0] not in options]
-    inner = {name[len(command)] for name in known if len(name) > len(command) and name[: len(command)] == command}
+    inner = {
+        name[len(command)] for name in parsers_by_name if len(name) > len(command) and name[: len(command)] == command
+    }
     if inner and rest and re.fullmatch(r"[a-z-]+", rest[0]) and not rest[0].startswith("-"):
         unknown.append(rest[0])
     return ", ".join(unknown)

@@ -102,7 +102,7 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def copy_output(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(REPOSITORY / "daemon", copy / "daemon", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("rltrader", "strategies", "training", "tests", "simulator", "onnx_models"):
@@ -114,7 +114,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         path.write_text(text.replace(before, before + line))
     state = tmp_path_factory.mktemp("state")
     environment = {**os.environ, "PYTHONPATH": str(copy)}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(state)],
         cwd=copy,
         env=environment,
@@ -122,40 +122,40 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    values: dict[str, Any] = json.loads(done.stdout)
+    assert result.returncode == 0, result.stderr
+    values: dict[str, Any] = json.loads(result.stdout)
     return values
 
 
-def test_a_column_of_trades_is_in_view_csv_json_schema_tables_page_and_manual(seen: dict[str, Any]) -> None:
+def test_a_column_of_trades_is_in_view_csv_json_schema_tables_page_and_manual(copy_output: dict[str, Any]) -> None:
     """A call at 2.00 is sold at 2.10, without fees: 10 USD for each contract."""
-    assert seen["view"] == [[10.0]]
-    header, line = seen["csv"].splitlines()
+    assert copy_output["view"] == [[10.0]]
+    header, line = copy_output["csv"].splitlines()
     assert (header.split(",")[-1], line.split(",")[-1]) == ("each_usd", "10")
-    assert seen["json"]["each_usd"] == 10.0
-    assert "Each" in seen["trades"]
-    assert "10.00 │" in seen["trades"]
-    columns = {column["name"]: column for column in seen["page"]["columns"]}
+    assert copy_output["json"]["each_usd"] == 10.0
+    assert "Each" in copy_output["trades"]
+    assert "10.00 │" in copy_output["trades"]
+    columns = {column["name"]: column for column in copy_output["page"]["columns"]}
     assert (columns["each_usd"]["heading"], columns["each_usd"]["meaning"]) == ("Each", "realised, a contract")
-    assert seen["page"]["trades"][0]["more"]["each_usd"] == "10.00"
-    assert "| `each_usd` | `each_usd` | USD | realised, a contract |" in seen["reference"]["trade-columns"]
-    assert '"each_usd"' in seen["reference"]["ctl-trades.v1"]
+    assert copy_output["page"]["trades"][0]["more"]["each_usd"] == "10.00"
+    assert "| `each_usd` | `each_usd` | USD | realised, a contract |" in copy_output["reference"]["trade-columns"]
+    assert '"each_usd"' in copy_output["reference"]["ctl-trades.v1"]
 
 
-def test_a_field_of_a_status_is_in_table_page_telemetry_schemas_and_manual(seen: dict[str, Any]) -> None:
-    bars = seen["bars"]
+def test_a_field_of_a_status_is_in_table_page_telemetry_schemas_and_manual(copy_output: dict[str, Any]) -> None:
+    bars = copy_output["bars"]
     assert bars > 1
-    assert seen["message"] == 2 * bars
-    assert ["bars doubled", str(2 * bars)] in seen["rows"]
-    assert "bars doubled" in seen["status"]
-    assert "| `twice` | whole number | bars, doubled |" in seen["reference"]["status-fields"]
-    assert '"twice"' in seen["reference"]["ctl-status.v1"]
-    assert '"twice"' in seen["reference"]["status.v1"]
+    assert copy_output["message"] == 2 * bars
+    assert ["bars doubled", str(2 * bars)] in copy_output["rows"]
+    assert "bars doubled" in copy_output["status"]
+    assert "| `twice` | whole number | bars, doubled |" in copy_output["reference"]["status-fields"]
+    assert '"twice"' in copy_output["reference"]["ctl-status.v1"]
+    assert '"twice"' in copy_output["reference"]["status.v1"]
 
 
-def test_a_fee_is_in_the_formula_training_configuration_and_manual(seen: dict[str, Any]) -> None:
+def test_a_fee_is_in_the_formula_training_configuration_and_manual(copy_output: dict[str, Any]) -> None:
     """Ten contracts: 10 x (0.02685 + 0.02 + 0.0048) = 0.5165; one: 0.05165. Both are rounded up to the cent."""
-    assert seen["fees"] == ["0.52", 6]
-    assert (seen["config"], seen["doubled"]) == ("0.0048", "0.0096")
-    assert "# USD a contract: audit trail fee. Default: 0.0048.\ncat_usd = 0.0048" in seen["lines"]
-    assert "| `cat_usd` | every contract | 0.0048 |  | catnmsplan.com |" in seen["reference"]["fees"]
+    assert copy_output["fees"] == ["0.52", 6]
+    assert (copy_output["config"], copy_output["doubled"]) == ("0.0048", "0.0096")
+    assert "# USD a contract: audit trail fee. Default: 0.0048.\ncat_usd = 0.0048" in copy_output["lines"]
+    assert "| `cat_usd` | every contract | 0.0048 |  | catnmsplan.com |" in copy_output["reference"]["fees"]

@@ -43,12 +43,12 @@ GUARDED = "iif(typeof("
 
 def cut(source: str, words: set[str] = WORDS, cuts: set[str] = CUTS) -> list[str]:
     """Return the calls that make an `int` or `float` of something that is called like a quantity."""
-    found = []
+    lines = []
     for node in ast.walk(ast.parse(source)):
-        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in cuts
-        if called and len(node.args) == 1 and words_of(node.args[0]) & words:  # type: ignore[attr-defined]
-            found.append(f"line {node.lineno}: {ast.unparse(node)}")  # type: ignore[attr-defined]
-    return found
+        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in cuts
+        if is_call and len(node.args) == 1 and words_of(node.args[0]) & words:  # type: ignore[attr-defined]
+            lines.append(f"line {node.lineno}: {ast.unparse(node)}")  # type: ignore[attr-defined]
+    return lines
 
 
 def inexact_sql(source: str) -> list[str]:
@@ -74,13 +74,13 @@ def words_of(value: ast.expr) -> set[str]:
 
 
 def test_no_quantity_of_shares_is_cut_on_its_way() -> None:
-    found = [
+    cuts = [
         f"{path.relative_to(REPOSITORY)} {line}"
         for root in ROOTS
         for path in sorted((REPOSITORY / root).rglob("*.py"))
         for line in cut(path.read_text())
     ]
-    assert found == [], "use strategies.kit.quantity: `exact`, or `whole_of` where a part is meant to go"
+    assert cuts == [], "use strategies.kit.quantity: `exact`, or `whole_of` where a part is meant to go"
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_the_rule_sees_what_it_is_for(source: str, count: int) -> None:
 
 
 def test_no_reader_of_a_journal_cuts_a_quantity_or_lets_sql_add_one() -> None:
-    found = [
+    cuts = [
         f"{path.relative_to(REPOSITORY)} {line}"
         for root in READERS
         for path in sorted((REPOSITORY / root).rglob("*.py"))
         for line in (*cut(path.read_text(), READ, READ_CUTS), *inexact_sql(path.read_text()))
     ]
-    assert found == [], "use `of_column` and `total` of strategies.kit.quantity, or `exact_sum` in SQL"
+    assert cuts == [], "use `of_column` and `total` of strategies.kit.quantity, or `exact_sum` in SQL"
 
 
 @pytest.mark.parametrize(

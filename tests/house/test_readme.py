@@ -20,8 +20,8 @@ def test_it_has_120_lines_at_most() -> None:
 
 def test_each_make_command_is_a_target() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z-]+)", README))
-    assert {"demo", "test", "learn"} <= named <= targets
+    commands = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"demo", "test", "learn"} <= commands <= targets
 
 
 def test_what_ci_runs_is_what_the_readme_asks_for_first() -> None:
@@ -51,12 +51,12 @@ def test_the_guide_quotes_the_verdicts_of_the_shipped_versions() -> None:
 
 def test_the_moving_picture_is_what_was_recorded() -> None:
     tour = REPOSITORY / "docs" / "tour"
-    drawn = runpy.run_path(str(tour / "make_tour.py"))["draw"](json.loads((tour / "tour.json").read_text()))
-    assert drawn == (tour / "tour.svg").read_text()
+    picture = runpy.run_path(str(tour / "make_tour.py"))["draw"](json.loads((tour / "tour.json").read_text()))
+    assert picture == (tour / "tour.svg").read_text()
 
 
 def test_the_version_of_the_package_is_the_newest_of_the_changelog_and_the_wheel_s() -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     newest = re.findall(r"^## (\d+\.\d+\.\d+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
-    named = re.findall(r"rltrader-(\d+\.\d+\.\d+)-py3", README)
-    assert [newest, *named] == [version] * 2
+    versions = re.findall(r"rltrader-(\d+\.\d+\.\d+)-py3", README)
+    assert [newest, *versions] == [version] * 2

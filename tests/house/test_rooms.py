@@ -29,10 +29,10 @@ def test_no_test_module_imports_a_conftest_or_a_test_module() -> None:
 
 def test_only_put_book_sets_the_book_of_a_draft() -> None:
     """A position that moves beside it would have no row among the moves."""
-    found = []
+    lines = []
     for path in (REPOSITORY / "daemon").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
             match node:
                 case ast.Attribute(value=ast.Name(id="draft"), attr="book", ctx=ast.Store(), lineno=line):
-                    found.append(f"{path.relative_to(REPOSITORY)}:{line}")
-    assert found == []
+                    lines.append(f"{path.relative_to(REPOSITORY)}:{line}")
+    assert lines == []

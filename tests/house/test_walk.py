@@ -32,20 +32,20 @@ def on_main(thread: str) -> bool:
     return thread == "main"
 
 
-def beside(what: str, _: int) -> bool:
-    return what.startswith("daemon/operator/") or what == "frame q:QQQ"
+def beside(place: str, _: int) -> bool:
+    return place.startswith("daemon/operator/") or place == "frame q:QQQ"
 
 
 def test_a_walk_has_what_was_on_the_stack_and_all_that_was_called_since() -> None:
-    met = walk("all", path_of(TRACE, 1, len(TRACE), threads=on_main))
-    assert list(met.files) == [f"daemon/{name}.py" for name in ("a", "b", "operator/log", "c", "e", "f")]
-    assert (len(met.functions), met.files["daemon/b.py"]) == (7, 2)
-    assert met.changes == 8  # a b log c log b a e f
+    result = walk("all", path_of(TRACE, 1, len(TRACE), threads=on_main))
+    assert list(result.files) == [f"daemon/{name}.py" for name in ("a", "b", "operator/log", "c", "e", "f")]
+    assert (len(result.functions), result.files["daemon/b.py"]) == (7, 2)
+    assert result.changes == 8  # a b log c log b a e f
 
 
 def test_what_is_left_out_takes_all_below_it_along() -> None:
-    met = walk("alone", path_of(TRACE, 1, len(TRACE), threads=on_main, leave_out=beside))
-    assert list(met.files) == ["daemon/a.py", "daemon/b.py", "daemon/f.py"]
+    result = walk("alone", path_of(TRACE, 1, len(TRACE), threads=on_main, leave_out=beside))
+    assert list(result.files) == ["daemon/a.py", "daemon/b.py", "daemon/f.py"]
 
 
 FILES = {
@@ -59,9 +59,9 @@ FUNCTIONS = 210  # from a bar to its order; a quiet machine meets 207, one with 
 
 
 def test_no_walk_is_longer_than_it_was_and_the_manual_lists_the_one_of_a_bar(tmp_path: Path) -> None:
-    met = {one.name: one for walks in (minute_walks, daily_walks) for one in walks(tmp_path)}
-    assert {name: len(met[name].files) for name, most in FILES.items() if len(met[name].files) > most} == {}
-    bar = met["bar -> order, nothing beside"]
+    by_name = {one.name: one for walks in (minute_walks, daily_walks) for one in walks(tmp_path)}
+    assert {name: len(by_name[name].files) for name, most in FILES.items() if len(by_name[name].files) > most} == {}
+    bar = by_name["bar -> order, nothing beside"]
     assert len(bar.functions) <= FUNCTIONS
     manual = (REPOSITORY / "docs" / "ARCHITECTURE.md").read_text()
     assert len([file for file in bar.files if f"`{file}`" not in manual]) <= FILES[bar.name] - len(bar.files)
