@@ -62,8 +62,8 @@ def _child(run: Callable[[Path], Any], sender: Any, stack: Any) -> None:
         gc.set_threshold(*GARBAGE)
         began = os.times()
         outcome = run(folder_of(os.getpid()))
-        ended = os.times()
-        sender.send((outcome, ended.user + ended.system - began.user - began.system))
+        end = os.times()
+        sender.send((outcome, end.user + end.system - began.user - began.system))
     except BaseException:  # noqa: BLE001 (the run failed, whatever it raised)
         sender.send((traceback.format_exc(), 0.0))
     sender.close()
@@ -131,13 +131,13 @@ def of_schedule(schedule: Schedule) -> Running:
     return Running(partial(live, schedule))
 
 
-def lived(schedule: Schedule) -> Outcome:
+def outcome_of(schedule: Schedule) -> Outcome:
     """Live one run in a process of its own. Raises RuntimeError where the run itself failed."""
-    return measured(schedule)[0]
+    return measure(schedule)[0]
 
 
-def measured(schedule: Schedule) -> tuple[Outcome, float]:
-    """Live one run, as `lived`; also returns the processor's seconds."""
+def measure(schedule: Schedule) -> tuple[Outcome, float]:
+    """Live one run, as `outcome_of`; also returns the processor's seconds."""
     outcome, cpu_s = of_schedule(schedule).result()
     if isinstance(outcome, str):
         raise RuntimeError(outcome)  # noqa: TRY004 (it is why there is no outcome)
@@ -185,20 +185,20 @@ def row_of(schedule: Schedule, outcome: Outcome | str, cpu_s: float) -> dict[str
 
 
 def _years(options: argparse.Namespace) -> int:
-    done: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     if options.file.exists():
-        done = [json.loads(line) for line in options.file.read_text().splitlines()]
+        results = [json.loads(line) for line in options.file.read_text().splitlines()]
     sessions = Counter[str]()
-    for row in done:
+    for row in results:
         sessions[row["desk"]] += row["sessions"]
-    seeds = {desk: max((r["seed"] + 1 for r in done if r["desk"] == desk), default=options.seed) for desk in DESKS}
+    seeds = {desk: max((r["seed"] + 1 for r in results if r["desk"] == desk), default=options.seed) for desk in DESKS}
     desks = [options.desk] if options.desk else list(DESKS)
-    wanted = options.years * YEAR / len(desks)
+    quota = options.years * YEAR / len(desks)
     began, cpu = time.monotonic(), Counter[str]()
     bad = 0
 
     def schedules() -> Iterator[Schedule]:
-        while open_ones := [desk for desk in desks if sessions[desk] < wanted]:
+        while open_ones := [desk for desk in desks if sessions[desk] < quota]:
             desk = min(open_ones, key=lambda name: sessions[name])
             schedule = draw(desk, seeds[desk])
             seeds[desk] += 1
@@ -212,7 +212,7 @@ def _years(options: argparse.Namespace) -> int:
             row = row_of(schedule, outcome, cpu_s)
             file.write(json.dumps(row) + "\n")
             file.flush()
-            done.append(row)
+            results.append(row)
             cpu[schedule.desk] += int(1000 * cpu_s)
             for problem in row.get("problems", [row.get("failed", "")]):
                 bad += 1
@@ -220,16 +220,16 @@ def _years(options: argparse.Namespace) -> int:
             return bool(time.monotonic() - began < options.seconds)
 
         live_all(schedules(), options.parallel, take)
-    _print_rates(done, time.monotonic() - began, options.parallel)
+    _print_rates(results, time.monotonic() - began, options.parallel)
     if options.never:
-        _print_never(done)
+        _print_never(results)
     return 1 if bad else 0
 
 
-def _print_rates(done: list[dict[str, Any]], took_s: float, parallel: int) -> None:
+def _print_rates(results: list[dict[str, Any]], took_s: float, parallel: int) -> None:
     """Desk-years and their rates, by strategy."""
     for desk in DESKS:
-        rows = [row for row in done if row["desk"] == desk]
+        rows = [row for row in results if row["desk"] == desk]
         days, cpu_s = sum(row["sessions"] for row in rows), sum(row["cpu_s"] for row in rows)
         if days:
             orders, lives = (sum(row.get(name, 0) for row in rows) for name in ("orders", "lives"))
@@ -238,21 +238,21 @@ def _print_rates(done: list[dict[str, Any]], took_s: float, parallel: int) -> No
                 f"{desk}: {days / YEAR:.2f} desk-years in {len(rows)} runs, {orders} orders, {lives} lives; "
                 f"{rate:.1f} desk-years an hour of one core"
             )
-    days, cpu_s = sum(row["sessions"] for row in done), sum(row["cpu_s"] for row in done)
-    failed = sum(bool(row.get("problems") or row.get("failed")) for row in done)
+    days, cpu_s = sum(row["sessions"] for row in results), sum(row["cpu_s"] for row in results)
+    failed = sum(bool(row.get("problems") or row.get("failed")) for row in results)
     rate = days / YEAR / cpu_s * 3600 * 2 if cpu_s else 0.0
     print(
-        f"all: {days / YEAR:.2f} desk-years, {len(done)} runs, {failed} with problems; "
+        f"all: {days / YEAR:.2f} desk-years, {len(results)} runs, {failed} with problems; "
         f"{rate:.1f} an hour on two cores; this call took {took_s / 60:.1f} minutes, {parallel} at a time"
     )
 
 
-def _print_never(done: list[dict[str, Any]]) -> None:
-    met: Counter[str] = Counter()
-    for row in done:
-        met.update(row.get("met", {}))
+def _print_never(results: list[dict[str, Any]]) -> None:
+    counts: Counter[str] = Counter()
+    for row in results:
+        counts.update(row.get("met", {}))
     names = universe()
-    missing = never(met, names)
+    missing = never(counts, names)
     print(f"met: {len(names) - len(missing)} of {len(names)}; never:")
     for name in missing:
         print(f"  {name}")
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return mutants.main(options)
     if options.run:
         schedule = draw(options.run[0], int(options.run[1]))
-        outcome, cpu_s = measured(schedule)
+        outcome, cpu_s = measure(schedule)
         print("\n".join(story(outcome)))
         for problem in outcome.problems:
             print(f"{problem.rule}: {problem.text}")
@@ -314,19 +314,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if outcome.problems else 0
     if options.shrink:
         schedule = draw(options.shrink[0], int(options.shrink[1]))
-        first = lived(schedule)
+        first = outcome_of(schedule)
         if not first.problems:
             print("this run breaks no rule")
             return 0
         rule = first.problems[0].rule
-        best, outcome = shrunk(schedule, rule, lived)
+        best, outcome = shrunk(schedule, rule, outcome_of)
         print("\n".join(story(outcome)))
         print(as_test(best, rule))
         return 1
     if options.digests:
         for number in range(options.digests):
             desk = DESKS[number % len(DESKS)]
-            print(desk, options.seed + number, lived(draw(desk, options.seed + number)).digest, flush=True)
+            print(desk, options.seed + number, outcome_of(draw(desk, options.seed + number)).digest, flush=True)
         return 0
     return _years(options)
 

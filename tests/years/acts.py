@@ -50,14 +50,14 @@ async def happen(run: Run, it: Happening) -> None:
     run.met[f"did {it.what}"] += 1
 
 
-async def _do(run: Run, chance: random.Random, what: str, name: str, rest: str) -> None:
+async def _do(run: Run, chance: random.Random, kind: str, name: str, rest: str) -> None:
     from tests.years.host import HOST
     from tests.years.together import TOGETHER
 
-    if what in TOGETHER:
-        await TOGETHER[what](run, chance)
-    elif what in HOST:
-        await HOST[what](run, chance)
+    if kind in TOGETHER:
+        await TOGETHER[kind](run, chance)
+    elif kind in HOST:
+        await HOST[kind](run, chance)
     elif name == "command":
         await command(run, rest)
     elif name == "typo":
@@ -65,7 +65,7 @@ async def _do(run: Run, chance: random.Random, what: str, name: str, rest: str) 
     elif name == "model":
         await _bad_file(run, chance, "model", rest)
     else:
-        await ACTS[what](run, chance)
+        await ACTS[kind](run, chance)
 
 
 # --- faults of the server ---------------------------------------------------------------------------------------------
@@ -114,15 +114,15 @@ async def _kill_at_a_turn(run: Run, chance: random.Random) -> None:
 
 async def _kill_in_the_step(run: Run, chance: random.Random) -> None:
     """Die at a boundary of the journal."""
-    live, process, left = run.desk.live, run.desk.process, chance.randint(1, 60)
+    live, process, steps_left = run.desk.live, run.desk.process, chance.randint(1, 60)
     if live is None or process is None or not process.alive:
         return
     at = chance.choice(BOUNDARIES)
 
     def boundary(name: str) -> None:
-        nonlocal left
-        left -= name == at
-        if left <= 0 and name == at and process.alive:
+        nonlocal steps_left
+        steps_left -= name == at
+        if steps_left <= 0 and name == at and process.alive:
             run.met[f"killed {name}"] += 1
             process.die()
             raise Killed
@@ -186,13 +186,13 @@ def _leap(by_s: float) -> Callable[[Run, random.Random], Awaitable[None]]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> None:
+async def _bad_file(run: Run, chance: random.Random, file_kind: str, how: str) -> None:
     """Killed, and a file that the next life needs is bad for a while; then it is whole, and a person resumes."""
-    own = run.watch.own() if run.exposed() else {}
+    positions = run.watch.own() if run.exposed() else {}
     run.desk.kill(again=False)
-    file = run.config if what == "configuration" else policy_file(run)
+    file = run.config if file_kind == "configuration" else policy_file(run)
     whole = file.read_bytes()
-    if what == "configuration":
+    if file_kind == "configuration":
         file.write_text(whole.decode().replace(f"[{how}]\n", f"[{how}]\ntypo = 1\n"))
     elif how == "gone":
         file.unlink()
@@ -205,8 +205,8 @@ async def _bad_file(run: Run, chance: random.Random, what: str, how: str) -> Non
     run.bad_file = True
     run.desk.start()
     await asyncio.sleep(chance.uniform(120.0, 1800.0))
-    if run.desk.ended == 2 and any(run.world.account.quantity(symbol) for symbol in own):
-        run.problem("no_start", f"a {what} ({how}) that is bad ended a desk that holds something with code 2")
+    if run.desk.exit_code == 2 and any(run.world.account.quantity(symbol) for symbol in positions):
+        run.problem("no_start", f"a {file_kind} ({how}) that is bad ended a desk that holds something with code 2")
     file.write_bytes(whole)
     run.bad_file = False
     if not run.desk.running:
@@ -280,8 +280,8 @@ def by_hand(run: Run, action: str, **fields: Any) -> bool:
 
 
 def _one_held(run: Run, chance: random.Random) -> str:
-    held = sorted(symbol for symbol, position in run.world.account.positions.items() if position.qty > 0)
-    return chance.choice(held) if held else ""
+    symbols = sorted(symbol for symbol, position in run.world.account.positions.items() if position.qty > 0)
+    return chance.choice(symbols) if symbols else ""
 
 
 def shares_of(run: Run, chance: random.Random, least: int, most: int) -> str:
@@ -306,9 +306,9 @@ async def _buys_beside(run: Run, chance: random.Random) -> None:
 async def _sells(run: Run, chance: random.Random) -> None:
     """A part of what is held."""
     if symbol := _one_held(run, chance):
-        held = run.world.account.positions[symbol].qty
+        holding = run.world.account.positions[symbol].qty
         whole = symbol not in run.shares or not run.by_fractions
-        quantity = max(1, int(held) // 2) if whole else (held / 2).quantize(FINEST, ROUND_UP)
+        quantity = max(1, int(holding) // 2) if whole else (holding / 2).quantize(FINEST, ROUND_UP)
         by_hand(run, "place", symbol=symbol, qty=text(Decimal(quantity)), side="sell")
 
 
@@ -354,13 +354,13 @@ async def command(run: Run, name: str, argument: str = "") -> bool:
     if live is None or not run.desk.running:
         return False
     run.met[f"command {name} while {phase(run)}"] += 1
-    state, given = live.engine.machine.state, f"{name} {argument}".strip()
+    state, words = live.engine.machine.state, f"{name} {argument}".strip()
     try:
-        done = await live.operator.submitter.submit(event_of(Command(given, "as planned", "ann")), 10.0)
+        result = await live.operator.submitter.submit(event_of(Command(words, "as planned", "ann")), 10.0)
     except (TimeoutError, CommandError):
         return False
-    refused = refused_by(done.step.effects)
-    run.world.story.note("command", {"name": given, "refused": refused})
+    refused = refused_by(result.step.effects)
+    run.world.story.note("command", {"name": words, "refused": refused})
     run.commanded(name, state, refused)
     return not refused
 
@@ -384,11 +384,11 @@ async def _close_all_of_one(run: Run, chance: random.Random) -> None:
 async def _close_a_part_of_one(run: Run, chance: random.Random) -> None:
     """An operator closes a part of it."""
     if symbol := await _held_by_the_desk(run, chance):
-        held = Decimal(run.own()[symbol])
-        part = max(Decimal(1), held // 2) if symbol not in run.shares or not run.by_fractions else held / 2
-        part = min(part.quantize(FINEST, ROUND_UP), held)
+        holding = Decimal(run.own()[symbol])
+        part = max(Decimal(1), holding // 2) if symbol not in run.shares or not run.by_fractions else holding / 2
+        part = min(part.quantize(FINEST, ROUND_UP), holding)
         if await command(run, "close", f"{symbol} {text(part)}"):
-            run.watch.closed(symbol, held - part)
+            run.watch.closed(symbol, holding - part)
 
 
 def phase(run: Run) -> str:

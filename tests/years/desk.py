@@ -95,8 +95,8 @@ class DeskLives(Lives):
             return settings.in_place_of(mistakes)
 
 
-def take_the_place_of_threads(told: Callable[[AlarmLine], str]) -> None:
-    """Let this process run daemons without threads and programs; `told` is the operator's program.
+def take_the_place_of_threads(tell: Callable[[AlarmLine], str]) -> None:
+    """Let this process run daemons without threads and programs; `tell` is the operator's program.
 
     Left out: the guard that ends a process whose step hangs in real time. The side thread's work runs on the loop.
     """
@@ -104,7 +104,7 @@ def take_the_place_of_threads(told: Callable[[AlarmLine], str]) -> None:
 
     async def run_for(_: AlarmCommand, line: AlarmLine) -> str:
         await asyncio.sleep(0.05)
-        return told(line)
+        return tell(line)
 
     AlarmCommand.run_for = run_for  # type: ignore[method-assign,assignment]
     AlarmCommand.__init__.__defaults__ = (lambda: time.monotonic_ns(),)  # noqa: PLW0108 (it is replaced later)

@@ -107,15 +107,17 @@ def market_of(
     names: Sequence[str], seed: int, sessions_first: str, count: int, chance: random.Random
 ) -> tuple[MovedMarket, tuple[Session, ...], tuple[Happening, ...]]:
     """The market of these desks, the sessions to live through, and what befalls its companies: as `desk_of`."""
-    known = calendar()
-    place = next((i for i, session in enumerate(known) if session.date >= sessions_first), len(known))
+    all_sessions = calendar()
+    place = next((i for i, session in enumerate(all_sessions) if session.date >= sessions_first), len(all_sessions))
     before = max(HISTORY[name] for name in names)
-    if place + count + AFTER > len(known) or place < before:
-        raise ValueError(f"{count} sessions from {sessions_first} are not all known: the last is {known[-1].date}")
-    live = known[place : place + count]
-    around = known[place - before : place + count + AFTER]
-    traded = tuple(dict.fromkeys(symbol for name in names for symbol in SYMBOLS[name]))
-    happenings = drawn(traded, [session.date for session in live], chance)
+    if place + count + AFTER > len(all_sessions) or place < before:
+        raise ValueError(
+            f"{count} sessions from {sessions_first} are not all known: the last is {all_sessions[-1].date}"
+        )
+    live = all_sessions[place : place + count]
+    around = all_sessions[place - before : place + count + AFTER]
+    symbols = tuple(dict.fromkeys(symbol for name in names for symbol in SYMBOLS[name]))
+    happenings = draw_happenings(symbols, [session.date for session in live], chance)
     days = _prices(_symbols(*names), around, int(live[0].date[:4]), seed, happenings, chance)
     market = MovedMarket((), UNDERLYING, sessions=around, days=days, seed=seed)
     return market, tuple(live), tuple(happenings)
@@ -157,26 +159,26 @@ def calendar() -> tuple[Session, ...]:
 # --- what befalls the companies -----------------------------------------------------------------------------------
 
 
-def drawn(symbols: Sequence[str], dates: Sequence[str], chance: random.Random) -> list[Happening]:
+def draw_happenings(symbols: Sequence[str], dates: Sequence[str], chance: random.Random) -> list[Happening]:
     """What befalls whom, in the order of dates; no share meets two things on one date, and none after it has left."""
     few = len(symbols) <= len(LEVELS)
     kinds = OF_FUNDS if few else tuple(RATES)
     result: list[Happening] = []
-    gone: set[str] = set()
+    leavers: set[str] = set()
     leave_max = len(symbols) // 4
     for date in dates:
-        met: set[str] = set()
+        subjects: set[str] = set()
         for kind in kinds:
             if chance.random() >= RATES[kind] * (FUNDS if few else 1.0):
                 continue
             symbol = chance.choice(symbols)
-            if symbol in gone or symbol in met or date == dates[0]:
+            if symbol in leavers or symbol in subjects or date == dates[0]:
                 continue
             if kind in ("delisted", "renamed"):
-                if len(gone) >= leave_max:
+                if len(leavers) >= leave_max:
                     continue
-                gone.add(symbol)
-            met.add(symbol)
+                leavers.add(symbol)
+            subjects.add(symbol)
             result.append(Happening(kind, symbol, date))
     return result
 
@@ -191,7 +193,7 @@ def _prices(
 ) -> DailyPrices:
     """Daily prices of the market: walks of the year, and what happenings make of those that they befall."""
     walks = walks_of(symbols, year, seed % WALKS)
-    met = {it.symbol for it in happenings}
+    subjects = {it.symbol for it in happenings}
     splits = [
         Split(it.symbol, it.date, Decimal(chance.choice(RATIOS)), chance.random() < 0.3)
         for it in happenings
@@ -201,16 +203,16 @@ def _prices(
         Dividend(it.symbol, it.date, Decimal(chance.choice(AMOUNTS))) for it in happenings if it.kind == "dividend"
     ]
     bars: list[Bar] = []
-    for symbol in sorted(met):
-        split, paid = [it for it in splits if it.symbol == symbol], [it for it in dividends if it.symbol == symbol]
-        bars += as_traded(walks[symbol], split, paid).values()
+    for symbol in sorted(subjects):
+        split, payments = [it for it in splits if it.symbol == symbol], [it for it in dividends if it.symbol == symbol]
+        bars += as_traded(walks[symbol], split, payments).values()
     days = DailyPrices(
         bars,
         around,
         splits=splits,
         dividends=dividends,
         renames=[Rename(it.symbol, it.date, new_name(it.symbol)) for it in happenings if it.kind == "renamed"],
-        halts={s: {it.date for it in happenings if (it.kind, it.symbol) == ("halted", s)} for s in met},
+        halts={s: {it.date for it in happenings if (it.kind, it.symbol) == ("halted", s)} for s in subjects},
         delisted={it.symbol: it.date for it in happenings if it.kind == "delisted"},
         seed=seed,
     )
@@ -218,7 +220,7 @@ def _prices(
         if it.kind == "no print":
             days.bars[it.symbol].pop(it.date, None)
     for symbol in symbols:
-        if symbol not in met:
+        if symbol not in subjects:
             days.bars[symbol] = walks[symbol]
     return days
 
@@ -231,10 +233,10 @@ def new_name(symbol: str) -> str:
 @cache
 def walks_of(symbols: tuple[str, ...], year: int, number: int) -> dict[str, dict[str, Bar]]:
     """Seeded walks of these shares from what a desk needs before the year to the end of the next one, on the grid."""
-    known = calendar()
-    place = next(i for i, session in enumerate(known) if session.date >= f"{year}-01-01")
-    around = [s for s in known[max(0, place - max(HISTORY.values())) :] if s.date < f"{year + 2}-03-01"]
-    closes = {symbol: (known[place].date, level) for symbol, level in LEVELS.items() if symbol in symbols}
+    all_sessions = calendar()
+    place = next(i for i, session in enumerate(all_sessions) if session.date >= f"{year}-01-01")
+    around = [s for s in all_sessions[max(0, place - max(HISTORY.values())) :] if s.date < f"{year + 2}-03-01"]
+    closes = {symbol: (all_sessions[place].date, level) for symbol, level in LEVELS.items() if symbol in symbols}
     return DailyPrices.made_up(symbols, around, seed=100 * year + number, closes=closes).bars
 
 

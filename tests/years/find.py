@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.paths import REPOSITORY
-from tests.years.__main__ import YEAR, lived
+from tests.years.__main__ import YEAR, outcome_of
 from tests.years.defects import defects, with_defect
 from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
 from tests.years.run import HASTY, Outcome
@@ -40,36 +40,36 @@ class Tree:
     def __init__(self, copy: Callable[[Path], Path] | None = None, folder: Path | None = None) -> None:
         self._copy = copy
         self._folder = Path(tempfile.mkdtemp(prefix="rltrader-find-", dir=folder))
-        self._known: dict[Schedule, Outcome | str] = {}
+        self._outcomes: dict[Schedule, Outcome | str] = {}
 
     def __enter__(self) -> Self:
         root = self._copy(self._folder / "copy") if self._copy else REPOSITORY
-        self._ours, theirs = Pipe()
+        self._pipe, child_pipe = Pipe()
         environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.years.find", "--serve", str(theirs.fileno())]
+        command = [sys.executable, "-m", "tests.years.find", "--serve", str(child_pipe.fileno())]
         command += ["--hasty"] if self._copy else []
-        self._process = subprocess.Popen(command, cwd=root, env=environment, pass_fds=(theirs.fileno(),))
-        theirs.close()
+        self._process = subprocess.Popen(command, cwd=root, env=environment, pass_fds=(child_pipe.fileno(),))
+        child_pipe.close()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ours.close()
+        self._pipe.close()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def lived(self, schedule: Schedule) -> Outcome:
+    def outcome_of(self, schedule: Schedule) -> Outcome:
         """Live it there; as it is once. Raises RuntimeError where the run itself failed, or the interpreter did."""
-        outcome = self._known.get(schedule)
+        outcome = self._outcomes.get(schedule)
         if outcome is None:
             try:
-                self._ours.send(schedule)
-                outcome = self._ours.recv()
+                self._pipe.send(schedule)
+                outcome = self._pipe.recv()
             except (EOFError, ConnectionError):
                 outcome = f"its interpreter ended with {self._process.wait()}"
             if not self._copy:
-                self._known[schedule] = outcome
+                self._outcomes[schedule] = outcome
         if isinstance(outcome, str):
             raise RuntimeError(outcome)  # noqa: TRY004 (it is why there is no outcome)
         return outcome
@@ -84,7 +84,7 @@ def serve(descriptor: int) -> None:
         except EOFError:
             return
         try:
-            pipe.send(lived(schedule))
+            pipe.send(outcome_of(schedule))
         except RuntimeError as error:
             pipe.send(str(error))
 
@@ -101,7 +101,7 @@ def schedules(desks: Iterable[str], seed: int) -> Iterator[tuple[Schedule, int]]
         yield schedule, sum(sessions.values())
 
 
-def found(name: str, tree: Tree, whole: Tree, options: argparse.Namespace) -> dict[str, Any]:
+def find_defect(name: str, tree: Tree, whole: Tree, options: argparse.Namespace) -> dict[str, Any]:
     """Look for the defect; the row says by which run, and which rule."""
     row: dict[str, Any] = {"defect": name, "focused": options.focused, "found": False}
     if options.focused:
@@ -113,7 +113,7 @@ def found(name: str, tree: Tree, whole: Tree, options: argparse.Namespace) -> di
     problem = search(name, lives[: options.most], tree, whole, row)
     if problem is not None and options.shrink_finds and problem.rule != FAILED:
         schedule = next(life for life, _ in lives if (life.desk, life.seed) == (row["desk"], row["seed"]))
-        best, result = shrunk(schedule, problem.rule, tree.lived, options.tries)
+        best, result = shrunk(schedule, problem.rule, tree.outcome_of, options.tries)
         row |= {"story": len(best.happenings), "days": best.days, "test": as_test(best, problem.rule)}
         row["lines"] = story(result)
     return row
@@ -130,10 +130,10 @@ def search(
     """Live these runs until one breaks a rule in `tree` and none in `whole`; None for no such run. Fills the row."""
     for runs, (schedule, sessions) in enumerate(lives, 1):
         row |= {"sessions": sessions, "runs": runs, "desk": schedule.desk, "seed": schedule.seed}
-        problem = broken(tree, schedule)
+        problem = first_problem(tree, schedule)
         if problem is None:
             continue
-        if (without := broken(whole, schedule)) is not None:
+        if (without := first_problem(whole, schedule)) is not None:
             text = f"{without.rule}: {without.text[-300:]}"
             print(f"{name}: {schedule.desk} {schedule.seed} without it: {text}", flush=True)
             row["without"] = [*row.get("without", []), f"{schedule.desk} {schedule.seed} {without.rule}"]
@@ -143,10 +143,10 @@ def search(
     return None
 
 
-def broken(tree: Tree, schedule: Schedule) -> Problem | None:
+def first_problem(tree: Tree, schedule: Schedule) -> Problem | None:
     """The first rule that the run breaks there, `FAILED` where it has no outcome; None for none."""
     try:
-        return next(iter(tree.lived(schedule).problems), None)
+        return next(iter(tree.outcome_of(schedule).problems), None)
     except RuntimeError as error:
         return Problem(FAILED, 0, str(error))
 
@@ -160,22 +160,22 @@ def main(options: argparse.Namespace) -> int:
     """Look for each defect that is named and not yet in the file of results; 1 where one was not found."""
     names = options.find or list(defects())
     rows = [json.loads(line) for line in options.finds.read_text().splitlines()] if options.finds.exists() else []
-    done = {row["defect"] for row in rows if row["focused"] == options.focused}
+    defect_names = {row["defect"] for row in rows if row["focused"] == options.focused}
     missing = 0
     with Tree() as whole, options.finds.open("a") as file:
         for name in names:
-            if name in done and not options.find:
+            if name in defect_names and not options.find:
                 continue
             with Tree(partial(with_defect, name)) as tree:
-                row = found(name, tree, whole, options)
+                row = find_defect(name, tree, whole, options)
             file.write(json.dumps(row) + "\n")
             file.flush()
             missing += not row["found"]
-            print(told(row), flush=True)
+            print(line_of(row), flush=True)
     return 1 if missing else 0
 
 
-def told(row: dict[str, Any]) -> str:
+def line_of(row: dict[str, Any]) -> str:
     """The row in a line."""
     if not row["found"]:
         return f"{row['defect']}: NOT FOUND in {row.get('sessions', 0)} sessions, {row.get('runs', 0)} runs lived"
@@ -188,6 +188,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", type=int)
     parser.add_argument("--hasty", action="store_true", help="end with the first broken rule")
-    served = parser.parse_args()
-    HASTY.on = served.hasty
-    serve(served.serve)
+    options = parser.parse_args()
+    HASTY.on = options.hasty
+    serve(options.serve)

@@ -31,37 +31,37 @@ def fold(
     before: Holders,
     trades: Sequence[PositionChange],
     is_own: Callable[[str], bool],
-    others: Collection[PositionChange] = (),
+    foreign_trades: Collection[PositionChange] = (),
     unit: Decimal = WHOLE,
 ) -> Holders:
     """Return who holds what after `trades`, in their order.
 
-    `is_own` tells of an order's id whether the desk sent it; `others` are trades without an order that are no desk's;
+    `is_own` tells of an order's id whether the desk sent it; `foreign_trades` are without an order and no desk's;
     `unit` is the least number of shares that the desk counts.
     """
     own, total, disturbed = dict(before.own), dict(before.total), set(before.disturbed)
     moving: tuple[Decimal, Decimal] | None = None  # all and own of what took another name
     for place, trade in enumerate(trades):
-        symbol, all_, mine = trade.symbol, total.get(trade.symbol, ZERO), own.get(trade.symbol, ZERO)
+        symbol, all_, share = trade.symbol, total.get(trade.symbol, ZERO), own.get(trade.symbol, ZERO)
         if trade.order_id:
             if is_own(trade.order_id):
-                mine += trade.quantity
-            elif trade.quantity < 0 < mine:
+                share += trade.quantity
+            elif trade.quantity < 0 < share:
                 disturbed.add(symbol)
-        elif trade in others:
+        elif trade in foreign_trades:
             pass
         elif trade.quantity == -all_ and _renames(trades[place : place + 2]):
-            moving, mine = (all_, mine), ZERO
+            moving, share = (all_, share), ZERO
         elif moving is not None and trade.quantity == moving[0]:
-            mine, moving = mine + moving[1], None
+            share, moving = share + moving[1], None
         elif trade.price and trade.quantity == -(all_ % 1):
-            mine -= _paid_out(mine, all_, unit)  # cash in lieu of a fraction
+            share -= _paid_out(share, all_, unit)  # cash in lieu of a fraction
         elif all_:
-            mine = mine * (all_ + trade.quantity) / all_
-            mine = mine if all_ == own.get(symbol) else Decimal(floor_to(mine, unit))
+            share = share * (all_ + trade.quantity) / all_
+            share = share if all_ == own.get(symbol) else Decimal(floor_to(share, unit))
         elif trade.price:
-            mine += trade.quantity  # shares for a contract
-        own[symbol], total[symbol] = mine, all_ + trade.quantity
+            share += trade.quantity  # shares for a contract
+        own[symbol], total[symbol] = share, all_ + trade.quantity
     return Holders(own, total, frozenset(disturbed))
 
 
@@ -70,6 +70,6 @@ def _renames(pair: Sequence[PositionChange]) -> bool:
     return len(pair) == 2 and not pair[1].order_id and pair[0].quantity == -pair[1].quantity
 
 
-def _paid_out(mine: Decimal, all_: Decimal, unit: Decimal) -> Decimal:
+def _paid_out(share: Decimal, all_: Decimal, unit: Decimal) -> Decimal:
     """Return what of the desk's shares goes with the account's fraction of a share."""
-    return mine - floor_to(mine, WHOLE) if unit == WHOLE else min(mine % 1, all_ % 1)
+    return share - floor_to(share, WHOLE) if unit == WHOLE else min(share % 1, all_ % 1)

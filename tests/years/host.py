@@ -75,7 +75,7 @@ class Host:
                 raise WriteFailed(f"{journal.path}: {self.refuses}") from sqlite3.OperationalError(self.refuses)
             commit(journal, batch)
 
-        def made(path: Path, mib: int) -> None:
+        def make_ballast(path: Path, mib: int) -> None:
             if self.refuses:
                 number = errno.ENOSPC if self.refuses == FULL else errno.EROFS
                 _refuse(path, ballast, mib, number)
@@ -83,7 +83,7 @@ class Host:
                 ballast(path, mib)
 
         Journal.commit = committed  # type: ignore[method-assign,assignment]
-        writer._make_ballast = made
+        writer._make_ballast = make_ballast
         shutil.disk_usage = self._room  # type: ignore[assignment]
         for module in list(sys.modules.values()):
             if getattr(module, "code_digest", None) is before:
@@ -145,11 +145,11 @@ async def _disk_out_of_room(run: Run, chance: random.Random) -> None:
             await asyncio.sleep(15.0)
             if not run.desk.running:
                 break
-            held = {symbol: q for symbol, q in run.own().items() if run.world.market.trading(symbol, run.now_ns())}
+            positions = {symbol: q for symbol, q in run.own().items() if run.world.market.trading(symbol, run.now_ns())}
             since_ns = max(began_ns, run.calm_ns, run.opened_ns())
             late = run.now_ns() > since_ns + LEAVES_S * SECOND_NS and run.alive_since(since_ns)
-            if held and late and run.opened_ns() and run.willing() and not run.stands():
-                run.problem("not_left", f"{held} are held {LEAVES_S:.0f} s after the disk was full")
+            if positions and late and run.opened_ns() and run.willing() and not run.stands():
+                run.problem("not_left", f"{positions} are held {LEAVES_S:.0f} s after the disk was full")
                 break
         await asyncio.sleep(chance.uniform(10.0, 90.0))
 

@@ -47,20 +47,20 @@ class Lives(ABC):
         self._note = note
         self.lives = 0
         self.process: Process | None = None
-        self.ended: int | None = None  # the exit code of a life that is over
-        self.wanted = False  # systemd starts it again
+        self.exit_code: int | None = None  # the exit code of a life that is over
+        self.is_wanted = False  # systemd starts it again
         self.on_over: Callable[[int], None] = lambda _code: None
 
     @property
     def running(self) -> bool:
         """Whether a life goes on."""
-        return self.process is not None and self.process.alive and self.ended is None
+        return self.process is not None and self.process.alive and self.exit_code is None
 
     def start(self) -> None:
         """Begin the next life."""
-        self.wanted = True
+        self.is_wanted = True
         self.lives += 1
-        self.ended = None
+        self.exit_code = None
         self.begins()
         self.process = process = Process(f"{self.name} {self.lives}")
         process.when_killed = self._died
@@ -91,17 +91,17 @@ class Lives(ABC):
         if self.process is not process or not process.alive:
             return
         if task.cancelled():
-            self.ended = TROUBLE
+            self.exit_code = TROUBLE
         elif (error := task.exception()) is not None:
             self._note("crash", {"problem": f"{type(error).__name__}: {error}"})
-            self.ended = TROUBLE
+            self.exit_code = TROUBLE
             self.loop.graveyard.append(error)
         else:
-            self.ended = task.result()
-        self._note("over", {"code": self.ended})
+            self.exit_code = task.result()
+        self._note("over", {"code": self.exit_code})
         process.end()
-        self.on_over(self.ended)
-        if self.wanted and self.ended == TROUBLE:
+        self.on_over(self.exit_code)
+        if self.is_wanted and self.exit_code == TROUBLE:
             self._again()
 
     def _again(self) -> None:
@@ -115,7 +115,7 @@ class Lives(ABC):
         self.loop.outside(int(seconds * 1e9), self._start_again, self.lives, context=context)
 
     def _start_again(self, lives: int) -> None:
-        if self.wanted and self.lives == lives and not self.running:
+        if self.is_wanted and self.lives == lives and not self.running:
             self.start()
 
     def kill(self, *, power: bool = False, again: bool = True) -> None:
@@ -125,7 +125,7 @@ class Lives(ABC):
             return
         if power:
             self.network.cut(process)
-        self.wanted = again
+        self.is_wanted = again
         process.die()
 
     def _died(self) -> None:
@@ -134,7 +134,7 @@ class Lives(ABC):
         self._note("killed", {"turn": self.process.turns})
         self.loop.graveyard.append((self.process, self.grave()))
         self._image(self.process)
-        if self.wanted:
+        if self.is_wanted:
             self._again()
 
     def _image(self, process: Process) -> None:
@@ -147,19 +147,19 @@ class Lives(ABC):
         for thread in process.threads:  # it was at it
             while thread.name == "journal-writer" and chance.random() < AT_IT and thread.do_one():
                 pass
-        written = wal.stat().st_size if wal.exists() else 0
+        size = wal.stat().st_size if wal.exists() else 0
         if head != _head(wal):  # the log began anew: all before is in the file
-            synced = min(WAL_HEAD, written)
+            synced = min(WAL_HEAD, size)
         grave = self.folder / f"grave-{self.lives}"
         self.state_dir.rename(grave)
         shutil.copytree(grave, self.state_dir, ignore=shutil.ignore_patterns("*-shm", "control*"), symlinks=True)
-        if written > synced:
-            os.truncate(wal, chance.choice((synced, written, chance.randint(synced, written))))
+        if size > synced:
+            os.truncate(wal, chance.choice((synced, size, chance.randint(synced, size))))
         shutil.rmtree(grave)
 
     def stop(self) -> None:
         """SIGTERM; it is not started again."""
-        self.wanted = False
+        self.is_wanted = False
         if self.process is not None:
             self.loop.signal(self.process, signal.SIGTERM)
 

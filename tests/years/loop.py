@@ -329,12 +329,12 @@ class YearsLoop(asyncio.BaseEventLoop):
             return
         if self._told is None:
             self._told, self._told_from_ns = Counter(), self.now_ns
-        self._told.update(_told(handle) for handle in ready if not handle._cancelled)
+        self._told.update(_words_of(handle) for handle in ready if not handle._cancelled)
         if self._told.total() < LAST_TURNS:
             return
         moment = datetime.fromtimestamp(self.now_ns / SECOND_NS, UTC).isoformat(" ", "milliseconds")
         went_on_s = (self.now_ns - self._told_from_ns) / SECOND_NS
-        most = ", ".join(f"{times} x {what}" for what, times in self._told.most_common(5))
+        most = ", ".join(f"{times} x {text}" for text, times in self._told.most_common(5))
         raise Endless(
             f"no end: {self.turns_a_day} turns within a day, at {moment}; "
             f"in the last {self._told.total()} time went on by {went_on_s:.6f} s: {most}"
@@ -353,7 +353,7 @@ class YearsLoop(asyncio.BaseEventLoop):
         answer: asyncio.Future[T] = self.create_future()
         context = contextvars.copy_context()
 
-        def done(task: asyncio.Task[T]) -> None:
+        def finish(task: asyncio.Task[T]) -> None:
             if answer.cancelled():
                 task.exception()
             elif (error := task.exception()) is not None:
@@ -371,7 +371,7 @@ class YearsLoop(asyncio.BaseEventLoop):
                     answer.set_exception(error)
                 return
             if not work.dead:
-                self.create_task(_driven(work, came), context=context).add_done_callback(done, context=context)
+                self.create_task(_driven(work, came), context=context).add_done_callback(finish, context=context)
             elif not answer.done():
                 answer.set_result(came)
 
@@ -411,15 +411,15 @@ class YearsLoop(asyncio.BaseEventLoop):
         self.outside(0, callback, *args, context=context)
 
 
-def _told(handle: Any) -> str:
+def _words_of(handle: Any) -> str:
     """What a turn runs, and whose it is: a task by its coroutine and the line at which it waits."""
     task = getattr(handle._callback, "__self__", None)
     owner = handle._context.get(OWNER)
-    whose = "" if owner is None else f"{owner.name}: "
+    prefix = "" if owner is None else f"{owner.name}: "
     if not isinstance(task, asyncio.Task):
-        return f"{whose}{getattr(handle._callback, '__qualname__', type(handle._callback).__name__)}"
+        return f"{prefix}{getattr(handle._callback, '__qualname__', type(handle._callback).__name__)}"
     waits = [f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in task.get_stack(limit=1)]
-    return f"{whose}{getattr(task.get_coro(), '__qualname__', task.get_name())} {' '.join(waits)}".rstrip()
+    return f"{prefix}{getattr(task.get_coro(), '__qualname__', task.get_name())} {' '.join(waits)}".rstrip()
 
 
 async def _driven(work: Any, answer: Any) -> Any:

@@ -58,8 +58,8 @@ class Width:
 class MovedMinutes(DayMinutes):
     """Minutes under the leaps of their market."""
 
-    def __init__(self, made: DayMinutes, seed: int, leaps: list[Leap]) -> None:
-        super().__init__(made.symbol, list(made.days), seed)
+    def __init__(self, minutes: DayMinutes, seed: int, leaps: list[Leap]) -> None:
+        super().__init__(minutes.symbol, list(minutes.days), seed)
         self._leaps = leaps
 
     @overload
@@ -67,8 +67,8 @@ class MovedMinutes(DayMinutes):
     @overload
     def __getitem__(self, index: slice) -> list[Bar]: ...
     def __getitem__(self, index: int | slice) -> Bar | list[Bar]:
-        found = super().__getitem__(index)
-        return found if isinstance(found, list) or not self._leaps else self._moved(found)
+        item = super().__getitem__(index)
+        return item if isinstance(item, list) or not self._leaps else self._moved(item)
 
     def _moved(self, bar: Bar) -> Bar:
         begin = end = 1.0

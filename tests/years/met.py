@@ -21,19 +21,19 @@ PHASES = ("closed", "flat", "working", "held", "halted", "paused")
 class CountedLife(dict[tuple[str, str], str]):
     """The table of an order's life, which counts what it is asked."""
 
-    def __init__(self, table: Mapping[tuple[str, str], str], met: Counter[str]) -> None:
+    def __init__(self, table: Mapping[tuple[str, str], str], counts: Counter[str]) -> None:
         super().__init__(table)
-        self._met = met
+        self._counts = counts
 
     def get(self, pair: tuple[str, str], default: Any = None) -> Any:
         """As a dict's."""
-        self._met[f"order {pair[0]} + {pair[1]}"] += 1
+        self._counts[f"order {pair[0]} + {pair[1]}"] += 1
         return super().get(pair, default)
 
 
-def count_lives(met: Counter[str]) -> None:
+def count_lives(counts: Counter[str]) -> None:
     """Count pairs of (status, what happened) from now on, in this process."""
-    orders.LIFE = CountedLife(orders.LIFE, met)
+    orders.LIFE = CountedLife(orders.LIFE, counts)
 
 
 def universe() -> list[str]:
@@ -47,12 +47,12 @@ def universe() -> list[str]:
     names += [f"killed {name}" for name in BOUNDARIES]
     names += [f"command {name} while {phase}" for name in COMMANDS for phase in PHASES]
     names += [f"command close while {phase}" for phase in PHASES if phase != "flat"]
-    names += [f"did {what}" for family in FAMILIES.values() for what in family]
-    names += [f"did {what}" for what in (*CLOSES, *OF_HOST, *OF_PERSON, *SPLITS)]
-    names += sorted({f"did {what}" for desk in DESKS for what in _kinds(desk)})
+    names += [f"did {act}" for family in FAMILIES.values() for act in family]
+    names += [f"did {act}" for act in (*CLOSES, *OF_HOST, *OF_PERSON, *SPLITS)]
+    names += sorted({f"did {act}" for desk in DESKS for act in _kinds(desk)})
     return list(dict.fromkeys(names))
 
 
-def never(met: Mapping[str, int], names: Iterable[str]) -> list[str]:
+def never(counts: Mapping[str, int], names: Iterable[str]) -> list[str]:
     """Those of `names` that were not met."""
-    return [name for name in names if not met.get(name)]
+    return [name for name in names if not counts.get(name)]

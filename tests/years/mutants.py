@@ -25,7 +25,7 @@ KILLED, SURVIVED = "killed", "survived"
 _HUNK = re.compile(r"^@@ -(\d+)(?:,\d+)? .*$\n", re.MULTILINE)
 
 
-def drawn(sample: Path, count: int, seed: int) -> list[dict[str, Any]]:
+def draw_mutants(sample: Path, count: int, seed: int) -> list[dict[str, Any]]:
     """The sample's rows to try: so many killed ones, drawn by the seed, and all that survived."""
     rows = [json.loads(line) for line in sample.read_text(encoding="utf-8").splitlines()]
     killed = [row for row in rows if row["outcome"] == KILLED]
@@ -60,27 +60,27 @@ def name_of(row: dict[str, Any]) -> str:
 
 def main(options: argparse.Namespace) -> int:
     """Try each that is not in the file of results; print the shares found. Returns 0."""
-    done = [json.loads(line) for line in options.finds.read_text().splitlines()] if options.finds.exists() else []
-    known = {row["mutant"]: row for row in done if "mutant" in row}
+    rows = [json.loads(line) for line in options.finds.read_text().splitlines()] if options.finds.exists() else []
+    rows_by_name = {row["mutant"]: row for row in rows if "mutant" in row}
     lives = short_first(schedules([options.desk] if options.desk else DESKS, options.seed))[: options.most]
     results = []
     with Tree() as whole, options.finds.open("a") as file:
-        for tried in drawn(options.sample, options.mutants, options.seed):
-            name = name_of(tried)
-            row: dict[str, Any] = known.get(name, {})
+        for mutant in draw_mutants(options.sample, options.mutants, options.seed):
+            name = name_of(mutant)
+            row: dict[str, Any] = rows_by_name.get(name, {})
             if not row:
-                row = {"mutant": name, "outcome": tried["outcome"], "found": False}
-                with Tree(partial(copied, mutated(tried))) as tree:
+                row = {"mutant": name, "outcome": mutant["outcome"], "found": False}
+                with Tree(partial(copied, mutated(mutant))) as tree:
                     search(name, lives, tree, whole, row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
-                print(told(row), flush=True)
+                print(line_of(row), flush=True)
             results.append(row)
     print(shares(results))
     return 0
 
 
-def told(row: dict[str, Any]) -> str:
+def line_of(row: dict[str, Any]) -> str:
     """The row in a line."""
     by = f"found by {row['desk']} {row['seed']}: {row['rule']}" if row["found"] else "NOT FOUND"
     return f"{row['mutant']} ({row['outcome']} by the tests): {by}, {row['runs']} runs lived"
@@ -88,5 +88,7 @@ def told(row: dict[str, Any]) -> str:
 
 def shares(rows: list[dict[str, Any]]) -> str:
     """How many were found, of those that the tests see and of those that they do not."""
-    all_, found = Counter(row["outcome"] for row in rows), Counter(row["outcome"] for row in rows if row["found"])
-    return "; ".join(f"{what} by the tests: found {found[what]} of {all_[what]}" for what in (KILLED, SURVIVED))
+    all_, finds = Counter(row["outcome"] for row in rows), Counter(row["outcome"] for row in rows if row["found"])
+    return "; ".join(
+        f"{outcome} by the tests: found {finds[outcome]} of {all_[outcome]}" for outcome in (KILLED, SURVIVED)
+    )

@@ -83,13 +83,16 @@ class Lived:
 def write_strategy(folder: Path) -> str:
     """Write the tutorial's strategy of two timeframes, which sees over the night, and a policy; returns its file."""
     scripts = [block.script for block in blocks_of(REPOSITORY / "docs" / "TUTORIAL.md")]
-    text = next(found[1] for script in scripts if (found := _FILE.search(script)))
+    text = next(match[1] for script in scripts if (match := _FILE.search(script)))
     assert text.count(_SEEN) == 1
     file = folder / "two_frames.py"
     file.write_text(text.replace(_SEEN, _SEEN_HERE), encoding="utf-8")
     maker, policy = strategy(add(str(file))), _policy()
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
-    golden = [session.run(None, {"observation": seen.array()[None]})[0][0] for seen in golden_observations(maker)]
+    golden = [
+        session.run(None, {"observation": observation.array()[None]})[0][0]
+        for observation in golden_observations(maker)
+    ]
     answers = tuple(tuple(row.tolist()) for row in golden)
     put(folder / "models", manifest_of(maker, policy, answers, version="rule", promoted=False), policy)
     return str(file)
@@ -112,10 +115,10 @@ def _policy() -> bytes:
 
 def _sessions(first: str, last: str) -> tuple[tuple[Session, ...], tuple[Session, ...]]:
     """The sessions of a market, some before the first and after the last, and those from the first to the last."""
-    known = calendar()
-    dates = [session.date for session in known]
+    all_sessions = calendar()
+    dates = [session.date for session in all_sessions]
     begin, end = dates.index(first), dates.index(last)
-    return known[begin - 3 : end + 15], known[begin : end + 1]
+    return all_sessions[begin - 3 : end + 15], all_sessions[begin : end + 1]
 
 
 def market_of(first: str, last: str, splits: Sequence[Split], seed: int) -> MovedMarket:
@@ -127,12 +130,12 @@ def market_of(first: str, last: str, splits: Sequence[Split], seed: int) -> Move
 
 def write_minutes(path: Path, market: MovedMarket, first: str, last: str, splits: Sequence[Split]) -> Path:
     """Write the tape from the session before `first` on."""
-    around, lived = _sessions(first, last)
+    around, sessions = _sessions(first, last)
     begin = around[[session.date for session in around].index(first) - 1]
     opens = {session.date: session.open_ns for session in around}
     rows = []
     for bar in market.bars[SYMBOL]:
-        if begin.open_ns <= bar.start_ns < lived[-1].close_ns:
+        if begin.open_ns <= bar.start_ns < sessions[-1].close_ns:
             old = [float(split.ratio) for split in splits if bar.start_ns < opens[split.date]]
             ratio = float(np.prod(old))
             prices = [price / ratio for price in (bar.open, bar.high, bar.low, bar.close)]
@@ -148,11 +151,11 @@ def live(first: str, last: str, splits: Sequence[Split], act: Act, seed: int, fo
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     os.environ["HOME"] = str(folder)
-    _, lived = _sessions(first, last)
+    _, sessions = _sessions(first, last)
     market = market_of(first, last, splits, seed)
     account = Account("PKNIGHTS000000000000", "nights-secret-00000000000000000000000", cash=CASH, margin=1)
     rules = Rules(seed=seed, fill_sizes=(1_000, 1_000))
-    world = World(folder, seed, lived[0].open_ns - BEFORE_MIN * MINUTE_NS, market, account, rules, Faults(seed))
+    world = World(folder, seed, sessions[0].open_ns - BEFORE_MIN * MINUTE_NS, market, account, rules, Faults(seed))
     paths: dict[str, object] = {"state_dir": str(folder / "desk"), "models_dir": str(folder / "models")}
     tables: dict[str, dict[str, object]] = {**TABLES, "desk": {"strategy": write_strategy(folder)}, "paths": paths}
 
@@ -160,7 +163,7 @@ def live(first: str, last: str, splits: Sequence[Split], act: Act, seed: int, fo
         async with world.open(tables):
             world.desk.start()
             acting = asyncio.ensure_future(act(world))
-            await world.until(lived[-1].close_ns + 5 * MINUTE_NS)
+            await world.until(sessions[-1].close_ns + 5 * MINUTE_NS)
             await acting
             world.desk.stop()
             while world.desk.running:  # noqa: ASYNC110 (its end rings for nobody)
@@ -168,14 +171,14 @@ def live(first: str, last: str, splits: Sequence[Split], act: Act, seed: int, fo
 
     with running(world.loop):
         world.loop.run_until_complete(whole())
-    found = books(folder / "desk")
-    book = found.state.book
+    desk_books = books(folder / "desk")
+    book = desk_books.state.book
     was = Lived(
-        tuple((row["bar_ns"], row["action"]) for row in found.decisions if row["kind"] == "policy"),
-        tuple(_features(row["row"]) for row in found.decisions if row["kind"] == "policy"),
+        tuple((row["bar_ns"], row["action"]) for row in desk_books.decisions if row["kind"] == "policy"),
+        tuple(_features(row["row"]) for row in desk_books.decisions if row["kind"] == "policy"),
         tuple(
             (row["filled_ns"] // MINUTE_NS, row["side"], Decimal(row["quantity"]))
-            for row in sorted(found.fills, key=lambda row: row["filled_ns"])
+            for row in sorted(desk_books.fills, key=lambda row: row["filled_ns"])
         ),
         book.equity,
         tuple(text for _, kind, text in world.story.lines if kind == "log" and '"event": "halted"' in text),
@@ -184,7 +187,7 @@ def live(first: str, last: str, splits: Sequence[Split], act: Act, seed: int, fo
         (book.cash, sum((Decimal(position.quantity) for position in book.positions.values()), Decimal(0))),
     )
     tape = write_minutes(folder / "tape.csv", market, first, last, splits)
-    return was, replayed(tape, folder, lived[0].open_ns)
+    return was, replayed(tape, folder, sessions[0].open_ns)
 
 
 def _features(row: bytes) -> tuple[float, float]:

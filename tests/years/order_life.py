@@ -87,10 +87,10 @@ class Broken(Exception):
     """Something that must hold does not. The text says what."""
 
 
-def check(holds: bool, what: str) -> None:
+def check(holds: bool, problem: str) -> None:
     """Raise Broken unless it holds."""
     if not holds:
-        raise Broken(what)
+        raise Broken(problem)
 
 
 # --- the broker -------------------------------------------------------------------------------------------------------
@@ -142,10 +142,10 @@ class Own(NamedTuple):
 
     def execution(self, count: int) -> ev.OrderFilled:
         """The stream's update about the `count`th execution, from 1."""
-        done = self.fills[:count]
-        quantity, price = done[-1]
-        total = sum(part for part, _ in done)
-        cost = sum((part * at for part, at in done), Decimal(0))
+        fills = self.fills[:count]
+        quantity, price = fills[-1]
+        total = sum(part for part, _ in fills)
+        cost = sum((part * at for part, at in fills), Decimal(0))
         return ev.OrderFilled(
             0, self.name, self.symbol, self.side, price, self.submitted_ns, total, cost, Decimal(0), quantity
         )
@@ -185,22 +185,22 @@ class World(NamedTuple):
 
     @property
     def position(self) -> int:
-        return sum(own.side * own.filled for own in self.orders)
+        return sum(order.side * order.filled for order in self.orders)
 
     @property
     def cash(self) -> Decimal:
-        return START_CASH - 100 * sum((own.side * own.cost for own in self.orders), Decimal(0))
+        return START_CASH - 100 * sum((order.side * order.cost for order in self.orders), Decimal(0))
 
     @property
     def ours(self) -> tuple[Own, ...]:
-        return tuple(own for own in self.orders if not own.by_hand)
+        return tuple(order for order in self.orders if not order.by_hand)
 
     def at_broker(self, name: str) -> Own | None:
-        return next((own for own in self.orders if own.name == name), None)
+        return next((order for order in self.orders if order.name == name), None)
 
     def with_order(self, order: Own, *news: Update) -> World:
         """The order as it is now, and what the stream says of it."""
-        orders = tuple(order if own.name == order.name else own for own in self.orders)
+        orders = tuple(order if broker_order.name == order.name else broker_order for broker_order in self.orders)
         return self._replace(orders=orders, stream=(*self.stream, *news))
 
 
@@ -229,11 +229,11 @@ class Life:
         self.contracts = contracts
         self.foreign = foreign
         self.rules = rules_of(contracts, foreign)
-        self.chosen = orders
+        self.order_count = orders
         self.steps = steps
 
     def __str__(self) -> str:
-        return f"Life({self.chosen}, {self.steps}, {self.contracts}, {self.foreign!r})"
+        return f"Life({self.order_count}, {self.steps}, {self.contracts}, {self.foreign!r})"
 
     def first(self) -> World:
         """A desk that has just decided to buy; its order is on its way."""
@@ -245,16 +245,16 @@ class Life:
         desk.begin()
         desk.bar(0)
         order = sent(desk.answer(BUY_CALL))
-        intents = ("pause",) if self.chosen == 1 else ("stop", "flatten")
+        intents = ("pause",) if self.order_count == 1 else ("stop", "flatten")
         return World(desk.state, desk.state.now_ns, posts=(order,), intents=intents, steps=self.steps)
 
     # --- the desk ---------------------------------------------------------------------------------------------------
 
     def feed(self, world: World, *events: ev.Event) -> World:
         """Step the events, one nanosecond apart, and take what the desk asks for."""
-        for given in events:
+        for template in events:
             now = world.now + 1
-            event = replace(given, time_ns=now)
+            event = replace(template, time_ns=now)
             before = world.state
             step = self._step(before, event)
             world = world._replace(state=step.state, now=now, known=b"")
@@ -275,8 +275,8 @@ class Life:
     def _stepped(self, world: World, before: State[Any], after: State[Any]) -> None:
         """Check what one step did to the desk's orders, and that the book is what their executions make of it."""
         for name in after.orders:
-            if name not in before.orders and (ended := before.closed.get(name)) is not None:
-                raise Broken(f"{short(name)} was {ended.status} and works again as {after.orders[name].status}")
+            if name not in before.orders and (closed_order := before.closed.get(name)) is not None:
+                raise Broken(f"{short(name)} was {closed_order.status} and works again as {after.orders[name].status}")
         if after.closed is not before.closed:
             for name, order in after.closed.items():
                 former = before.closed.get(name)
@@ -287,40 +287,44 @@ class Life:
             return
         calm = after.risk.halt is None and after.risk.pause is None
         for order in after.orders.values():
-            wanted = calm or order.purpose != "entry" or order.cancel_asked_ns or order.status == "unknown"
-            check(bool(wanted), f"{short(order.client_order_id)} buys on, and the desk is halted or paused")
+            may_work = calm or order.purpose != "entry" or order.cancel_asked_ns or order.status == "unknown"
+            check(bool(may_work), f"{short(order.client_order_id)} buys on, and the desk is halted or paused")
         serving = Counter(order.work for order in after.orders.values() if order.purpose == "entry")
         for work, count in serving.items():
             check(count == 1, f"{count} orders work for the one entry {work}")
-        cash, held = START_CASH, 0
+        cash, quantity = START_CASH, 0
         for order in (*after.orders.values(), *after.closed.values()):
             cash -= 100 * order.side * order.cost
-            held += order.side * order.filled
+            quantity += order.side * order.filled
             if order.filled:
                 self._as_filled(world, order)
         if world.meddled and self.foreign != "halt":
             return  # what others trade is in the book, too
         check(after.book.cash == cash, f"the book has {after.book.cash} USD, its executions make {cash}")
-        booked = sum(position.quantity for position in after.book.positions.values())
-        check(booked == held, f"the book holds {booked}, its executions make {held}")
-        check(booked >= 0, f"the book is short: {booked}")
+        book_quantity = sum(position.quantity for position in after.book.positions.values())
+        check(book_quantity == quantity, f"the book holds {book_quantity}, its executions make {quantity}")
+        check(book_quantity >= 0, f"the book is short: {book_quantity}")
 
     @staticmethod
     def _as_filled(world: World, order: Order) -> None:
         """Check an order's figures against the broker's executions: a part of them, each recorded once."""
-        name, own = short(order.client_order_id), world.at_broker(order.client_order_id)
-        if own is None:
+        name, broker_order = short(order.client_order_id), world.at_broker(order.client_order_id)
+        if broker_order is None:
             raise Broken(f"{name} filled {order.filled} in the book, and the broker has no such order")
         quantity, cost, reached = 0, Decimal(0), {0}
-        for part, price in own.fills:
+        for part, price in broker_order.fills:
             quantity, cost = quantity + part, cost + part * price
             reached.add(quantity)
             if quantity == order.filled:
                 check(order.cost == cost, f"{name} filled {quantity} for {cost}, the book has {order.cost}")
-        check(order.filled in reached, f"{name} filled {order.filled} in the book, the broker has {own.filled}")
-        recorded = order.executions
-        check(len(set(recorded)) == len(recorded), f"an execution of {name} is recorded twice: {recorded}")
-        check(set(recorded) <= reached, f"{name} has executions up to {recorded}, the broker up to {sorted(reached)}")
+        check(
+            order.filled in reached, f"{name} filled {order.filled} in the book, the broker has {broker_order.filled}"
+        )
+        executions = order.executions
+        check(len(set(executions)) == len(executions), f"an execution of {name} is recorded twice: {executions}")
+        check(
+            set(executions) <= reached, f"{name} has executions up to {executions}, the broker up to {sorted(reached)}"
+        )
 
     def _take(self, world: World, before: State[Any], effect: AnyEffect) -> World:
         state, name = world.state, getattr(effect, "client_order_id", "")
@@ -329,13 +333,13 @@ class Life:
                 calm = before.risk.halt is None and before.risk.pause is None
                 check(calm, f"{short(name)} buys while the desk is halted or paused")
             else:
-                held = state.book.positions.get(effect.symbol)
-                others = sum(
+                position = state.book.positions.get(effect.symbol)
+                other_sells = sum(
                     o.remaining
                     for o in state.orders.values()
                     if o.side < 0 and not o.absent and o.client_order_id != name and not o.cancel_since_ns
                 )
-                free = (held.quantity if held else 0) - others
+                free = (position.quantity if position else 0) - other_sells
                 check(
                     effect.quantity <= free, f"{short(name)} sells {effect.quantity}, and {free} are free in the book"
                 )
@@ -362,12 +366,12 @@ class Life:
 
     def _arrivals(self, world: World) -> Iterator[Move]:
         """Everything under way may arrive; of the stream only its head."""
-        seen = set()
+        names = set()
         for post in world.posts:
             name = post.client_order_id
-            if name in seen or any(_about(answer) == name for answer in world.answers):
+            if name in names or any(_about(answer) == name for answer in world.answers):
                 continue
-            seen.add(name)
+            names.add(name)
             yield Move(f"the post of {short(name)} arrives", 0, partial(self.arrives, world, post), onward=True)
             if name in world.cancels:
                 yield Move(f"{short(name)} is withdrawn unsent", 0, partial(self.withdrawn, world, post))
@@ -380,7 +384,7 @@ class Life:
                 onward=True,
             )
         for answer in world.answers:
-            words = f"the desk hears its post's answer: {told(answer)}"
+            words = f"the desk hears its post's answer: {text_of(answer)}"
             yield Move(words, 0, partial(self.answered, world, answer), onward=True)
         for name in world.cancels:
             if not self.posting(world, name):
@@ -389,9 +393,9 @@ class Life:
             if not self.posting(world, name):
                 yield Move(f"{short(name)} is looked up", 0, partial(self.looked_up, world, name), onward=True)
         for event in world.found:
-            yield Move(f"the desk hears: {told(event)}", 0, partial(self.hears, world, event), onward=True)
+            yield Move(f"the desk hears: {text_of(event)}", 0, partial(self.hears, world, event), onward=True)
         if world.stream:
-            yield Move(f"the stream says: {told(*world.stream[0])}", 0, lambda: self.streams(world), onward=True)
+            yield Move(f"the stream says: {text_of(*world.stream[0])}", 0, lambda: self.streams(world), onward=True)
         if world.report is not None:
             yield Move("the slow report comes", 0, lambda: self.reported(world), onward=True)
         elif world.wanted:
@@ -407,15 +411,17 @@ class Life:
                     0,
                     partial(self.refused, world, post, "refused"),
                 )
-        for own in world.orders:
-            if own.status in OVER or not own.free:
+        for order in world.orders:
+            if order.status in OVER or not order.free:
                 continue
-            name = short(own.name)
-            if own.left > 1:
-                yield Move(f"one contract of {name} fills", 0, partial(self.fills, world, own, 1))
-            yield Move(f"all that is left of {name} fills", 0, partial(self.fills, world, own, own.left), onward=True)
-            if own.status == "pending_cancel":
-                yield Move(f"{name} is cancelled", 0, partial(self.ends, world, own, "canceled"), onward=True)
+            name = short(order.name)
+            if order.left > 1:
+                yield Move(f"one contract of {name} fills", 0, partial(self.fills, world, order, 1))
+            yield Move(
+                f"all that is left of {name} fills", 0, partial(self.fills, world, order, order.left), onward=True
+            )
+            if order.status == "pending_cancel":
+                yield Move(f"{name} is cancelled", 0, partial(self.ends, world, order, "canceled"), onward=True)
 
     def _commands(self, world: World) -> Iterator[Move]:
         if "pause" in world.intents:
@@ -439,13 +445,13 @@ class Life:
             yield Move(f"the post of {short(name)} hangs", 1, partial(self.hangs, world, post))
             yield Move(f"the post of {short(name)} arrives, its answer is lost", 1, partial(self.unheard, world, post))
         if world.stream:
-            words = told(*world.stream[0])
+            words = text_of(*world.stream[0])
             yield Move(f"an update is lost: {words}", 1, lambda: world._replace(stream=world.stream[1:]))
             yield Move(f"an update comes twice: {words}", 1, lambda: self.doubled(world))
         if len(world.stream) > 1:
             one, two, *rest = world.stream
             yield Move(
-                f"an update waits for the next: {told(*one)}", 1, lambda: world._replace(stream=(two, one, *rest))
+                f"an update waits for the next: {text_of(*one)}", 1, lambda: world._replace(stream=(two, one, *rest))
             )
         for name in world.cancels:
             if not self.posting(world, name):
@@ -457,8 +463,8 @@ class Life:
             yield Move(f"{words} the answer is slow", 1, partial(self.look, world, name))
             if world.at_broker(name) is not None:
                 yield Move(f"{words} not found yet", 1, partial(self.unfound, world, name))
-        for own in world.orders:
-            yield from self._meddling(world, own)
+        for order in world.orders:
+            yield from self._meddling(world, order)
         if self.free(world) > 0:
             yield Move("a person sells one contract", 1, lambda: self.by_hand(world, -1))
         yield Move("a person buys one contract", 1, lambda: self.by_hand(world, 1))
@@ -469,29 +475,29 @@ class Life:
         if world.steps and world.under_way:
             yield Move("eleven seconds pass, and the news are late", 1, lambda: self.passes(world, SHORT_NS))
 
-    def _meddling(self, world: World, own: Own) -> Iterator[Move]:
+    def _meddling(self, world: World, order: Own) -> Iterator[Move]:
         """What ends an order that the desk still wants, and what the broker does to one that had ended."""
-        name = short(own.name)
-        if not own.free:
+        name = short(order.name)
+        if not order.free:
             return
-        if own.status == "new":
-            yield Move(f"a person cancels {name}", 1, lambda: self.canceled_by_hand(world, own))
-        if own.status not in OVER:
-            yield Move(f"the broker expires {name}", 1, lambda: self.meddles(world, own, "expired"))
-            yield Move(f"the venue rejects {name}", 1, lambda: self.meddles(world, own, "rejected"))
-        elif own.status in ("canceled", "expired", "rejected") and own.filled < own.quantity:
-            yield Move(f"{name} fills after its end", 1, lambda: self.fills_late(world, own))
+        if order.status == "new":
+            yield Move(f"a person cancels {name}", 1, lambda: self.canceled_by_hand(world, order))
+        if order.status not in OVER:
+            yield Move(f"the broker expires {name}", 1, lambda: self.meddles(world, order, "expired"))
+            yield Move(f"the venue rejects {name}", 1, lambda: self.meddles(world, order, "rejected"))
+        elif order.status in ("canceled", "expired", "rejected") and order.filled < order.quantity:
+            yield Move(f"{name} fills after its end", 1, lambda: self.fills_late(world, order))
 
     # --- the way to the broker and back -----------------------------------------------------------------------------
 
     @staticmethod
     def free(world: World) -> int:
         """Contracts that no order to sell holds back: the broker lets nobody sell more."""
-        return world.position - sum(own.left for own in world.orders if own.side < 0)
+        return world.position - sum(order.left for order in world.orders if order.side < 0)
 
     def choosing(self, world: World) -> bool:
         """Whether the next order has a life of its own."""
-        return len(world.ours) + world.refused < self.chosen
+        return len(world.ours) + world.refused < self.order_count
 
     @staticmethod
     def answering(world: World, name: str) -> bool:
@@ -515,26 +521,26 @@ class Life:
         if post.side < 0 and (quantity > free or quantity <= 0):
             check(world.faulty, f"{short(name)} sells {quantity}, and the broker has {free} free")
             return self._left(world, post, stray) if stray else self.refused(world, post, "insufficient qty available")
-        chosen = self.choosing(world)
-        own = Own(
-            name, post.symbol, post.side, whole_of(quantity), post.limit_price, post.intent, "new", world.now, chosen
+        is_free = self.choosing(world)
+        order = Own(
+            name, post.symbol, post.side, whole_of(quantity), post.limit_price, post.intent, "new", world.now, is_free
         )
         world = self._left(world, post, stray)
-        world = world._replace(orders=(*world.orders, own), stream=(*world.stream, (_accepted(own),)))
+        world = world._replace(orders=(*world.orders, order), stream=(*world.stream, (_accepted(order),)))
         self.bought(world)
         if not stray:
-            answer = ev.OrderFound(0, own.shown()) if post.closing else _accepted(own)
+            answer = ev.OrderFound(0, order.shown()) if post.closing else _accepted(order)
             world = world._replace(answers=(*world.answers, answer))
-        return world if chosen else self._at_once(world, own)
+        return world if is_free else self._at_once(world, order)
 
-    def _at_once(self, world: World, own: Own) -> World:
+    def _at_once(self, world: World, order: Own) -> World:
         """Of a later order everything happens at once, and is heard."""
         former = world
         world = world._replace(stream=world.stream[:-1])
-        world = self.fills(world, own, own.left)
+        world = self.fills(world, order, order.left)
         news, world = world.stream[-1], world._replace(stream=world.stream[:-1])
         for answer in former.answers:
-            if _about(answer) == own.name:
+            if _about(answer) == order.name:
                 world = self.answered(world, answer)
         return self.feed(world, *news)
 
@@ -546,7 +552,7 @@ class Life:
 
     def bought(self, world: World) -> None:
         """Check that no more is bought or on order than was wanted."""
-        count = sum(own.filled + own.left for own in world.ours if own.side > 0)
+        count = sum(order.filled + order.left for order in world.ours if order.side > 0)
         check(
             world.late or count <= self.contracts,
             f"{count} contracts are bought or on order, and {self.contracts} were wanted",
@@ -554,7 +560,7 @@ class Life:
 
     def refused(self, world: World, post: SubmitOrder, why: str) -> World:
         name = post.client_order_id
-        world = world._replace(posts=_without(world.posts, post), refused=min(world.refused + 1, self.chosen))
+        world = world._replace(posts=_without(world.posts, post), refused=min(world.refused + 1, self.order_count))
         return world._replace(answers=(*world.answers, ev.OrderRejected(0, name, why)))
 
     def withdrawn(self, world: World, post: SubmitOrder) -> World:
@@ -582,15 +588,15 @@ class Life:
         return self.feed(world._replace(stream=world.stream[1:]), *world.stream[0])
 
     def cancel(self, world: World, name: str) -> World:
-        world, own = world._replace(cancels=_without(world.cancels, name)), world.at_broker(name)
-        if own is None:
+        world, order = world._replace(cancels=_without(world.cancels, name)), world.at_broker(name)
+        if order is None:
             return self._looked(world, name)
-        if own.status in OVER:
-            refusal = ev.CancelRejected(0, name, f"order is already {own.status}")
+        if order.status in OVER:
+            refusal = ev.CancelRejected(0, name, f"order is already {order.status}")
             return self._looked(world._replace(found=(*world.found, refusal)), name)
-        if own.free:
-            return world.with_order(own._replace(status="pending_cancel"))
-        return self.ends(world, own, "canceled")
+        if order.free:
+            return world.with_order(order._replace(status="pending_cancel"))
+        return self.ends(world, order, "canceled")
 
     @staticmethod
     def _looked(world: World, name: str) -> World:
@@ -598,8 +604,8 @@ class Life:
 
     def look(self, world: World, name: str) -> World:
         """Read the order; the answer is on its way."""
-        own = world.at_broker(name)
-        answer = ev.OrderMissing(0, name) if own is None else ev.OrderFound(0, own.shown())
+        order = world.at_broker(name)
+        answer = ev.OrderMissing(0, name) if order is None else ev.OrderFound(0, order.shown())
         return world._replace(looks=_without(world.looks, name), found=(*world.found, answer))
 
     def looked_up(self, world: World, name: str) -> World:
@@ -613,18 +619,18 @@ class Life:
     def read(self, world: World) -> World:
         """Read a report: all of the day, each time."""
         now = world.now + 1
-        held = world.position
-        position = ev.BrokerPosition(CALL, Decimal(held), Decimal(2), Decimal(self.free(world)))
-        fills = tuple(own.execution(n) for own in world.ours for n in range(1, len(own.fills) + 1))
+        quantity = world.position
+        position = ev.BrokerPosition(CALL, Decimal(quantity), Decimal(2), Decimal(self.free(world)))
+        fills = tuple(order.execution(n) for order in world.ours for n in range(1, len(order.fills) + 1))
         report = ev.BrokerReported(
             now,
             now,
             ACCOUNT,
             world.cash,
             "",
-            (position,) if held else (),
-            tuple(own.shown() for own in world.orders if own.status not in OVER),
-            tuple(own.shown() for own in world.orders if own.status in OVER),
+            (position,) if quantity else (),
+            tuple(order.shown() for order in world.orders if order.status not in OVER),
+            tuple(order.shown() for order in world.orders if order.status in OVER),
             fills,
             (),
         )
@@ -636,22 +642,22 @@ class Life:
 
     # --- the broker's side ------------------------------------------------------------------------------------------
 
-    def fills(self, world: World, own: Own, quantity: int) -> World:
-        price = (LATER if own.fills else FIRST)[own.side]
-        own = own._replace(fills=(*own.fills, (quantity, price)))
-        if own.filled == own.quantity:
-            own = own._replace(status="filled")
-        return world.with_order(own, (own.execution(len(own.fills)),))
+    def fills(self, world: World, order: Own, quantity: int) -> World:
+        price = (LATER if order.fills else FIRST)[order.side]
+        order = order._replace(fills=(*order.fills, (quantity, price)))
+        if order.filled == order.quantity:
+            order = order._replace(status="filled")
+        return world.with_order(order, (order.execution(len(order.fills)),))
 
-    def ends(self, world: World, own: Own, status: str) -> World:
+    def ends(self, world: World, order: Own, status: str) -> World:
         kinds: dict[str, ev.Event] = {
-            "canceled": ev.OrderCanceled(0, own.name),
-            "expired": ev.OrderExpired(0, own.name),
-            "rejected": ev.OrderRejected(0, own.name, "rejected after it was accepted"),
+            "canceled": ev.OrderCanceled(0, order.name),
+            "expired": ev.OrderExpired(0, order.name),
+            "rejected": ev.OrderRejected(0, order.name, "rejected after it was accepted"),
         }
-        own = own._replace(status=status)
-        figures = (ev.OrderFound(0, own.shown()),) if own.filled else ()
-        return world.with_order(own, (*figures, kinds[status]))
+        order = order._replace(status=status)
+        figures = (ev.OrderFound(0, order.shown()),) if order.filled else ()
+        return world.with_order(order, (*figures, kinds[status]))
 
     # --- commands and time ------------------------------------------------------------------------------------------
 
@@ -673,7 +679,7 @@ class Life:
     def passes(self, world: World, by_ns: int, *, free: bool = False) -> World:
         """Time passes: the market quotes as before, the clock ticks, and each minute a report is due."""
         world = world._replace(now=world.now + by_ns, steps=world.steps if free else world.steps - 1)
-        quotes = tuple(replace(known, quoted_ns=world.now + 1) for known in world.state.quotes.values())
+        quotes = tuple(replace(known_quote, quoted_ns=world.now + 1) for known_quote in world.state.quotes.values())
         world = self.feed(world, ev.QuotesReceived(0, 0, quotes), ev.ClockTicked(0))
         if world.now - world.state.broker.asked_ns >= MINUTE and world.report is None:
             world = world._replace(wanted=True)
@@ -711,29 +717,29 @@ class Life:
     def cancel_lost(self, world: World, name: str) -> World:
         return self._looked(world._replace(cancels=_without(world.cancels, name)), name)
 
-    def canceled_by_hand(self, world: World, own: Own) -> World:
-        return world.with_order(own._replace(status="pending_cancel"))._replace(meddled=True)
+    def canceled_by_hand(self, world: World, order: Own) -> World:
+        return world.with_order(order._replace(status="pending_cancel"))._replace(meddled=True)
 
-    def fills_late(self, world: World, own: Own) -> World:
+    def fills_late(self, world: World, order: Own) -> World:
         """One contract more trades, although the broker had confirmed the end."""
-        if own.side < 0 and world.position < 1:
+        if order.side < 0 and world.position < 1:
             return world
-        price = (LATER if own.fills else FIRST)[own.side]
-        own = own._replace(fills=(*own.fills, (1, price)))
-        if own.filled == own.quantity:
-            own = own._replace(status="filled")
-        return world._replace(late=True, faulty=True).with_order(own, (own.execution(len(own.fills)),))
+        price = (LATER if order.fills else FIRST)[order.side]
+        order = order._replace(fills=(*order.fills, (1, price)))
+        if order.filled == order.quantity:
+            order = order._replace(status="filled")
+        return world._replace(late=True, faulty=True).with_order(order, (order.execution(len(order.fills)),))
 
-    def meddles(self, world: World, own: Own, status: str) -> World:
-        return self.ends(world._replace(meddled=True), own, status)
+    def meddles(self, world: World, order: Own, status: str) -> World:
+        return self.ends(world._replace(meddled=True), order, status)
 
     def by_hand(self, world: World, side: int) -> World:
         """A person trades one contract at the market; the stream says so."""
         price = Decimal("1.80") if side < 0 else Decimal("2.20")
         name = f"{BY_HAND}-{len(world.orders) - len(world.ours) + 1}"
-        own = Own(name, CALL, side, 1, None, "", "filled", world.now, free=False, fills=((1, price),))
-        update = (ev.OrderFound(0, own.shown()),)
-        world = world._replace(orders=(*world.orders, own), stream=(*world.stream, update))
+        order = Own(name, CALL, side, 1, None, "", "filled", world.now, free=False, fills=((1, price),))
+        update = (ev.OrderFound(0, order.shown()),)
+        world = world._replace(orders=(*world.orders, order), stream=(*world.stream, update))
         return world._replace(meddled=True, faulty=True)
 
     def breaks(self, world: World) -> World:
@@ -762,12 +768,14 @@ class Life:
         for move in self._arrivals(world):
             if move.onward:
                 return move.words, move.after()
-        for own in world.orders:
-            if own.free and own.status == "pending_cancel":
-                return f"{short(own.name)} is cancelled", self.ends(world, own, "canceled")
-        for own in world.orders:
-            if own.left and (buys or own.side < 0):
-                return f"all that is left of {short(own.name)} fills", self.fills(world, own, own.left)
+        for broker_order in world.orders:
+            if broker_order.free and broker_order.status == "pending_cancel":
+                return f"{short(broker_order.name)} is cancelled", self.ends(world, broker_order, "canceled")
+        for broker_order in world.orders:
+            if broker_order.left and (buys or broker_order.side < 0):
+                return f"all that is left of {short(broker_order.name)} fills", self.fills(
+                    world, broker_order, broker_order.left
+                )
         return "", world
 
     def settled(self, world: World) -> str:
@@ -776,29 +784,35 @@ class Life:
         at_work = [order for order in state.orders.values() if order.purpose != "foreign"]
         if at_work:
             return f"{short(at_work[0].client_order_id)} is at work as {at_work[0].status}"
-        if any(own.left for own in world.orders):
+        if any(broker_order.left for broker_order in world.orders):
             return "an order works at the broker"
-        for own in world.ours:
-            order = state.closed.get(own.name)
-            if order is None or order.filled != own.filled or order.cost != own.cost:
-                known = "nothing" if order is None else f"{order.filled} for {order.cost}"
-                return f"{short(own.name)} filled {own.filled} for {own.cost}, the desk booked {known}"
-            if (order.status == "filled") != (own.status == "filled"):
-                return f"{short(own.name)} is {own.status} at the broker, and {order.status} here"
-            if len(order.executions) != len(own.fills):
-                return f"{short(own.name)} has {len(own.fills)} executions, the desk recorded {len(order.executions)}"
-        held = sum(position.quantity for position in state.book.positions.values())
-        held += state.broker.foreign_held.get(CALL, 0)
-        agrees = state.book.cash == world.cash and held == world.position and state.risk.reconciled
+        for broker_order in world.ours:
+            order = state.closed.get(broker_order.name)
+            if order is None or order.filled != broker_order.filled or order.cost != broker_order.cost:
+                booking = "nothing" if order is None else f"{order.filled} for {order.cost}"
+                return (
+                    f"{short(broker_order.name)} filled {broker_order.filled} for {broker_order.cost}, "
+                    f"the desk booked {booking}"
+                )
+            if (order.status == "filled") != (broker_order.status == "filled"):
+                return f"{short(broker_order.name)} is {broker_order.status} at the broker, and {order.status} here"
+            if len(order.executions) != len(broker_order.fills):
+                return (
+                    f"{short(broker_order.name)} has {len(broker_order.fills)} executions, "
+                    f"the desk recorded {len(order.executions)}"
+                )
+        quantity = sum(position.quantity for position in state.book.positions.values())
+        quantity += state.broker.foreign_held.get(CALL, 0)
+        agrees = state.book.cash == world.cash and quantity == world.position and state.risk.reconciled
         if world.meddled:
             halted = state.risk.halt is not None and state.risk.halt.reason in HALTS
             return "" if agrees or halted else "a person meddled, and the desk neither agrees nor is halted"
         if not agrees:
-            return f"book {held} and {state.book.cash} USD, broker {world.position} and {world.cash} USD"
+            return f"book {quantity} and {state.book.cash} USD, broker {world.position} and {world.cash} USD"
         if state.works:
             return f"the work {next(iter(state.works))} does not end"
-        left = self.chosen > 1 and not world.intents
-        return f"{held} are held after the exit was wanted" if left and held else ""
+        wants_exit = self.order_count > 1 and not world.intents
+        return f"{quantity} are held after the exit was wanted" if wants_exit and quantity else ""
 
 
 HALTS = frozenset(("foreign_order", "reconciliation", "flatten", "short_position", "fill_mismatch", "order_mismatch"))
@@ -810,8 +824,8 @@ def _about(event: ev.Event) -> str:
     return str(getattr(event, "client_order_id", ""))
 
 
-def _accepted(own: Own) -> ev.Event:
-    return ev.OrderAccepted(0, own.name, f"id-{own.name}")
+def _accepted(order: Own) -> ev.Event:
+    return ev.OrderAccepted(0, order.name, f"id-{order.name}")
 
 
 def _without(many: tuple[Any, ...], one: Any) -> tuple[Any, ...]:
@@ -820,7 +834,7 @@ def _without(many: tuple[Any, ...], one: Any) -> tuple[Any, ...]:
     return many[:place] + many[place + 1 :]
 
 
-def told(*events: ev.Event) -> str:
+def text_of(*events: ev.Event) -> str:
     """An update or an answer in words."""
     event = events[-1]
     name = short(_about(event))
@@ -861,7 +875,7 @@ def _core_part(world: World) -> bytes:
 
     last = {work.order_id: work.report_ns for work in state.works.values() if work.purpose == "exit"}
 
-    def ended(one: Order) -> tuple[Any, ...]:
+    def closed_part(one: Order) -> tuple[Any, ...]:
         name = one.client_order_id
         times = (age(one.submitted_ns), age(one.news_ns), one.news_ns <= last[name]) if name in last else ()
         return (name, one.status, one.filled, str(one.cost), one.executions, bool(one.cancel_asked_ns), times)
@@ -870,7 +884,7 @@ def _core_part(world: World) -> bytes:
     suspicion = broker.suspicion
     parts = (
         [order(one) for one in state.orders.values()],
-        sorted(ended(one) for one in state.closed.values()),
+        sorted(closed_part(one) for one in state.closed.values()),
         [
             (
                 w.key,
@@ -905,7 +919,7 @@ def _core_part(world: World) -> bytes:
             sorted((o.client_order_id, o.status, o.filled) for o in broker.foreign.values()),
         ),
         (
-            [str(known.bid) for known in state.quotes.values()],
+            [str(known_quote.bid) for known_quote in state.quotes.values()],
             str(state.marks.get(CALL)),
             [(str(leap.price), age(leap.quoted_ns)) for leap in state.leaps.values()],
             [(str(w.confirmed), str(w.doubted), age(w.doubted_ns)) for w in worths.values()],
@@ -950,8 +964,8 @@ def keyed(world: World) -> tuple[bytes, World]:
 
 def _words_of(event: ev.Event) -> tuple[Any, ...]:
     if isinstance(event, ev.OrderFound):
-        found = event.order
-        return ("found", found.client_order_id, found.status, str(found.filled), str(found.average_price))
+        order = event.order
+        return ("found", order.client_order_id, order.status, str(order.filled), str(order.average_price))
     if isinstance(event, ev.OrderFilled):
         return ("filled", event.client_order_id, event.cumulative_quantity, event.quantity)
     return (type(event).__name__, _about(event))
@@ -973,10 +987,10 @@ class Pairs(dict[tuple[str, str], str]):
 
 
 @contextmanager
-def table(changed: dict[tuple[str, str], str] | None = None) -> Iterator[Pairs]:
-    """Let the core live by a table that counts; `changed` is put into it."""
+def table(changes: dict[tuple[str, str], str] | None = None) -> Iterator[Pairs]:
+    """Let the core live by a table that counts; `changes` are put into it."""
     former = life.LIFE
-    pairs = Pairs({**former, **(changed or {})})
+    pairs = Pairs({**former, **(changes or {})})
     life.LIFE = pairs
     try:
         yield pairs
@@ -1033,9 +1047,9 @@ def play(rules: Life, steps: list[str], *, settle: bool = True) -> World:
     """Play a story by its words; then, with `settle`, the rest of the way. Raises Broken where something breaks."""
     world = rules.first()
     for words in steps:
-        known = {move.words: move for move in rules.moves(world, 1)}
-        if words in known:
-            world = known[words].after()
+        moves = {move.words: move for move in rules.moves(world, 1)}
+        if words in moves:
+            world = moves[words].after()
             continue
         following, world_after = rules.onward(world)
         if following == words:
@@ -1043,7 +1057,7 @@ def play(rules: Life, steps: list[str], *, settle: bool = True) -> World:
         elif words == MINUTE_MORE:
             world = rules.passes(world, LONG_NS, free=True)
         else:
-            raise LookupError(f"{words!r} cannot happen here, but: {', '.join(known)}")
+            raise LookupError(f"{words!r} cannot happen here, but: {', '.join(moves)}")
     for buys in (True, False) if settle else ():
         _, why, _ = _settle(rules, world, set(), buys=buys)
         check(not why, why)
@@ -1055,15 +1069,15 @@ MINUTE_MORE = "another minute passes"
 ROUNDS = 15  # minutes until which a desk must be done
 
 
-def _settle(rules: Life, world: World, done: set[bytes], *, buys: bool = True) -> tuple[list[str], str, int]:
+def _settle(rules: Life, world: World, visits: set[bytes], *, buys: bool = True) -> tuple[list[str], str, int]:
     """Play the rest of the way; returns its steps, why the desk is not done ("" where it is), and how many were new."""
     words: list[str] = []
     passed: list[bytes] = []
     quiet, why = 0, ""
     for _ in range(ROUNDS * 40):
         key = digest(world._replace(steps=0, faulty=True))
-        if key in done:
-            done.update(passed)
+        if key in visits:
+            visits.update(passed)
             return words, "", len(passed)
         passed.append(key)
         try:
@@ -1073,7 +1087,7 @@ def _settle(rules: Life, world: World, done: set[bytes], *, buys: bool = True) -
                 if not why:
                     quiet += 1
                     if quiet == 2:
-                        done.update(passed)
+                        visits.update(passed)
                         return words, "", len(passed)
                 else:
                     quiet = 0
@@ -1112,17 +1126,17 @@ def _explore(rules: Life, faults: int, most: int, limit_s: float, say: Callable[
         depths = [0]
         queue: deque[tuple[int, World]] = deque([(0, first)])
         later: dict[bytes, tuple[int, World, str]] = {}  # states that need one fault more
-        done: set[bytes] = set()
+        visits: set[bytes] = set()
         unfilled: set[bytes] = set()  # the same where the market fills no purchase
         transitions = settling = 0
         by_faults = [0] * (faults + 1)
 
-        def enter(key: bytes, place: int, world: World, said: str, queue: deque[tuple[int, World]]) -> None:
+        def enter(key: bytes, place: int, world: World, move_words: str, queue: deque[tuple[int, World]]) -> None:
             keys[key] = len(parents)
             queue.append((len(parents), world))
             parents.append(place)
             onward.append(-1)
-            words.append(said)
+            words.append(move_words)
             depths.append(depths[place] + 1)
 
         def path(place: int) -> list[str]:
@@ -1138,23 +1152,25 @@ def _explore(rules: Life, faults: int, most: int, limit_s: float, say: Callable[
                 len(keys), transitions, max(depths), settling, tuple(by_faults), pairs.met, story, whole, seconds
             )
 
-        for used in range(faults + 1):
+        for fault_count in range(faults + 1):
             while queue:
                 place, world = queue.popleft()
-                by_faults[used] += 1
+                by_faults[fault_count] += 1
                 if (most and len(keys) >= most) or (limit_s and time.monotonic() - began >= limit_s):
                     return result(None, False)
                 if say is not None and sum(by_faults) % 20_000 == 0:
                     rate = len(keys) / (time.monotonic() - began)
-                    say(f"{len(keys):,} states, {transitions:,} transitions, {used} faults, {rate:,.0f} states/s")
+                    say(
+                        f"{len(keys):,} states, {transitions:,} transitions, {fault_count} faults, {rate:,.0f} states/s"
+                    )
                 follows = -1
-                for move in rules.moves(world, faults - used):
+                for move in rules.moves(world, faults - fault_count):
                     transitions += 1
                     try:
                         after = move.after()
                     except (Broken, AssertionError, ValueError) as error:
                         tale = (*path(place), move.words)
-                        return result(Story(str(error), tale, (), used + move.faults, rules), False)
+                        return result(Story(str(error), tale, (), fault_count + move.faults, rules), False)
                     key, after = keyed(after)
                     if key not in keys:
                         if move.faults:
@@ -1164,20 +1180,20 @@ def _explore(rules: Life, faults: int, most: int, limit_s: float, say: Callable[
                     if follows < 0 and move.onward:
                         follows = keys[key]
                 onward[place] = follows
-                for buys, known in ((True, done), (False, unfilled)):
-                    needed = follows < 0 if buys else not world.under_way and any(own.left for own in world.orders)
+                for buys, known in ((True, visits), (False, unfilled)):
+                    needed = follows < 0 if buys else not world.under_way and any(order.left for order in world.orders)
                     if needed:  # only time is left; from any other state the way leads through its successor
                         rest, why, count = _settle(rules, world, known, buys=buys)
                         settling += count
                         if why:
-                            return result(Story(why, tuple(path(place)), tuple(rest), used, rules), False)
+                            return result(Story(why, tuple(path(place)), tuple(rest), fault_count, rules), False)
             queue = deque()
-            for key, (place, after, said) in later.items():
+            for key, (place, after, move_words) in later.items():
                 if key not in keys:
-                    enter(key, place, after, said, queue)
+                    enter(key, place, after, move_words, queue)
             later = {}
         if (place := _circle(onward)) >= 0:
-            return result(Story("it never comes to rest", tuple(path(place)), (), used, rules), False)
+            return result(Story("it never comes to rest", tuple(path(place)), (), fault_count, rules), False)
         return result(None, True)
 
 
@@ -1216,33 +1232,33 @@ def main(arguments: list[str] | None = None) -> int:
     )
     line.add_argument("--most", type=int, default=0, help="stop after this many states")
     line.add_argument("--minutes", type=float, default=0, help="stop after this time")
-    given = line.parse_args(arguments)
-    rules = Life(given.orders, given.steps, given.contracts, given.foreign)
-    seen = explore(
+    options = line.parse_args(arguments)
+    rules = Life(options.orders, options.steps, options.contracts, options.foreign)
+    result = explore(
         rules,
-        given.faults,
-        most=given.most,
-        seconds=60 * given.minutes,
+        options.faults,
+        most=options.most,
+        seconds=60 * options.minutes,
         say=lambda text: print(text, flush=True),
     )
-    print(summary(seen))
-    return 1 if seen.story else 0
+    print(summary(result))
+    return 1 if result.story else 0
 
 
-def summary(seen: Seen) -> str:
+def summary(result: Seen) -> str:
     """What was met, as text."""
-    met = [pair for pair in life.LIFE if seen.pairs[pair]]
-    unmet = [pair for pair in life.LIFE if not seen.pairs[pair]]
-    whole, rate = "all" if seen.whole else "not all", seen.states / (seen.seconds or 1)
-    ignored = {pair: count for pair, count in seen.pairs.items() if pair not in life.LIFE}
+    pairs = [pair for pair in life.LIFE if result.pairs[pair]]
+    unmet = [pair for pair in life.LIFE if not result.pairs[pair]]
+    whole, rate = "all" if result.whole else "not all", result.states / (result.seconds or 1)
+    ignored = {pair: count for pair, count in result.pairs.items() if pair not in life.LIFE}
     lines = [
-        f"{seen.states:,} states ({whole}), {seen.transitions:,} transitions, {seen.depth} deep",
-        f"{seen.settling:,} states on ways to rest; {seen.seconds:.0f} s, {rate:,.0f} states/s",
-        f"states expanded by faults needed: {', '.join(f'{count:,}' for count in seen.by_faults)}",
-        f"{len(met)} of {len(life.LIFE)} pairs of LIFE met; pairs outside it, which change nothing: {len(ignored)}",
+        f"{result.states:,} states ({whole}), {result.transitions:,} transitions, {result.depth} deep",
+        f"{result.settling:,} states on ways to rest; {result.seconds:.0f} s, {rate:,.0f} states/s",
+        f"states expanded by faults needed: {', '.join(f'{count:,}' for count in result.by_faults)}",
+        f"{len(pairs)} of {len(life.LIFE)} pairs of LIFE met; pairs outside it, which change nothing: {len(ignored)}",
         *[f"never met: {status}, {happened}: {UNMET.get((status, happened), '?')}" for status, happened in unmet],
     ]
-    return "\n".join([*lines, str(seen.story) if seen.story else "nothing broken"])
+    return "\n".join([*lines, str(result.story) if result.story else "nothing broken"])
 
 
 ONE_LOOK_UP = "a look-up waits for its name's post, and no second one is asked before its answer is heard"

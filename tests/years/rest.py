@@ -64,16 +64,16 @@ class ShortWay:
             return False
         return port != self._server.port or not self._server.faults.waiting(*HTTP_FAULTS)
 
-    def send(self, asked: _Asked) -> _Heard | None:
+    def send(self, request: _Asked) -> _Heard | None:
         """Send, and wait within work of a thread; None where the way has closed before the server heard of it.
 
         Raises ProtocolError where the server dies meanwhile.
         """
-        loop, port = self._loop, port_of(asked.url)
+        loop, port = self._loop, port_of(request.url)
         answer: asyncio.Future[web.Response | None] = loop.create_future()
         back = contextvars.copy_context()
 
-        def heard(reply: web.Response | None) -> None:
+        def deliver(reply: web.Response | None) -> None:
             if not answer.done():
                 answer.set_result(reply)
 
@@ -84,18 +84,18 @@ class ShortWay:
         def arrive() -> None:
             listener: Listener | None = loop.listeners.get(port)
             if listener is None or not back.run(self.open, port):
-                loop.outside(self._way_ns(), heard, None, context=back)
+                loop.outside(self._way_ns(), deliver, None, context=back)
                 return
             factory = cast("Any", listener.factory)  # a server's own, or a door before it
             owner, handler = listener.owner, getattr(factory, "server", factory).request_handler
             owed: asyncio.Future[Any] = loop.create_future()
 
-            def answered(task: asyncio.Task[web.StreamResponse]) -> None:
+            def respond(task: asyncio.Task[web.StreamResponse]) -> None:
                 if owner is not None:
                     self._answering[owner].pop(owed, None)
                 reply = task.result()
                 assert isinstance(reply, web.Response)
-                loop.outside(self._way_ns(), heard, reply, context=back)
+                loop.outside(self._way_ns(), deliver, reply, context=back)
 
             if owner is not None:
                 self._owes(owner)[owed] = None
@@ -104,8 +104,8 @@ class ShortWay:
                 )
             context = self._nobody.copy()
             context.run(OWNER.set, owner)
-            task = loop.create_task(handler(_request(asked, loop)), context=context)
-            task.add_done_callback(answered, context=context)
+            task = loop.create_task(handler(_request(request, loop)), context=context)
+            task.add_done_callback(respond, context=context)
 
         loop.outside(self._way_ns(), arrive, context=self._nobody)
         reply = wait_in_work(answer)
@@ -128,12 +128,12 @@ class ShortWay:
         return self._loop.chance.randint(*WAY_US) * 1_000
 
 
-def _request(asked: _Asked, loop: YearsLoop) -> web.Request:
+def _request(question: _Asked, loop: YearsLoop) -> web.Request:
     """The request as the server's routes see it."""
-    host, target, url = _target(asked.url)
-    headers, body = CIMultiDict({"Host": host, **asked.headers}), asked.body or b""
+    host, target, url = _target(question.url)
+    headers, body = CIMultiDict({"Host": host, **question.headers}), question.body or b""
     message = RawRequestMessage(
-        asked.method, target, HttpVersion11, CIMultiDictProxy(headers), (), False, None, False, False, url,
+        question.method, target, HttpVersion11, CIMultiDictProxy(headers), (), False, None, False, False, url,
     )  # fmt: skip
     protocol, nothing = cast("Any", PROTOCOL), cast("Any", None)
     request = web.Request(message, nothing, protocol, nothing, nothing, loop, client_max_size=2**24)
@@ -179,7 +179,7 @@ def lay_short_way(loop: YearsLoop, network: Network, server: AlpacaServer) -> No
     way = ShortWay(loop, network, server)
 
     def urlopen(self: PoolManager, method: str, url: str, **how: Any) -> Any:
-        heard = way.send(_Asked(method, url, how["headers"], how["body"])) if way.open(port_of(url)) else None
-        return LONG_WAY(self, method, url, **how) if heard is None else heard
+        response = way.send(_Asked(method, url, how["headers"], how["body"])) if way.open(port_of(url)) else None
+        return LONG_WAY(self, method, url, **how) if response is None else response
 
     PoolManager.urlopen = urlopen  # type: ignore[assignment]

@@ -124,20 +124,20 @@ class Outcome:
     story: tuple[tuple[int, str, str], ...]
 
 
-def _rules(own: Mapping[str, object], seed: int, symbols: Sequence[str]) -> Rules:
+def _rules(settings: Mapping[str, object], seed: int, symbols: Sequence[str]) -> Rules:
     """How the broker trades fractions, rounds cash and charges for shares, by the world's settings."""
     whole = frozenset[str]()
-    if symbols and "not_fractionable" in own:
-        whole = frozenset((symbols[cast("int", own["not_fractionable"]) % len(symbols)],))
-    rounding = cast("Rounding", own.get("cash_rounding", "none"))
+    if symbols and "not_fractionable" in settings:
+        whole = frozenset((symbols[cast("int", settings["not_fractionable"]) % len(symbols)],))
+    rounding = cast("Rounding", settings.get("cash_rounding", "none"))
     rules = Rules(
         seed=seed,
         fill_sizes=(1, 4),
         not_fractionable=whole,
-        fractions_in_parts=bool(own.get("fractions_in_parts", False)),
+        fractions_in_parts=bool(settings.get("fractions_in_parts", False)),
         cash_rounding=rounding,
     )
-    return with_share_fees(rules) if own.get("share_fees") else rules
+    return with_share_fees(rules) if settings.get("share_fees") else rules
 
 
 class Run:
@@ -175,22 +175,22 @@ class Run:
         self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
         for section, key, value in schedule.tables:
             self.tables.setdefault(section, {})[key] = value
-        own = self.tables.pop("world", {})
-        if "closes_after_min" in own:
-            self.plan.market.close_early(schedule.first, cast("int", own["closes_after_min"]))
-        self.by_fractions = bool(own.get("fractions_by_hand", False))  # what a person buys and sells
-        cash = Decimal(str(own.get("cash_usd", self.plan.cash)))
+        world_table = self.tables.pop("world", {})
+        if "closes_after_min" in world_table:
+            self.plan.market.close_early(schedule.first, cast("int", world_table["closes_after_min"]))
+        self.by_fractions = bool(world_table.get("fractions_by_hand", False))  # what a person buys and sells
+        cash = Decimal(str(world_table.get("cash_usd", self.plan.cash)))
         account = Account("PKYEARS0000000000000", SECRET, cash=cash, account_number="PA3YEARS0001")
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
-        rules = _rules(own, schedule.seed, sorted(self.plan.symbols))
+        rules = _rules(world_table, schedule.seed, sorted(self.plan.symbols))
         self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)
         self.host = Host(self)
         self.watch = Watch(self)
         self._alive_ns = 0  # since when this life is up
         self._epoch = ""
-        self.attended = bool(own.get("attended", False))
-        live_desk.BUSY_TICK_NS = cast("int", own.get("tick_s", 1)) * SECOND_NS
-        live_desk.HOLDING_TICK_NS = cast("int", own.get("holding_tick_s", 5)) * SECOND_NS
+        self.attended = bool(world_table.get("attended", False))
+        live_desk.BUSY_TICK_NS = cast("int", world_table.get("tick_s", 1)) * SECOND_NS
+        live_desk.HOLDING_TICK_NS = cast("int", world_table.get("holding_tick_s", 5)) * SECOND_NS
         self.stop_loss = float(str(self.tables.get("sizing", {}).get("stop_loss", self.stop_loss)))
         self.stop_loss = self.stop_loss if schedule.desk == SCALPER else 0.0
 
@@ -258,7 +258,7 @@ class Run:
     def _is_halted(self) -> bool:
         """Whether an exchange halts a share, or did ten minutes ago."""
         now_ns, halts = self.now_ns(), self.world.market.halts.values()
-        return any(since <= now_ns < until + 600 * SECOND_NS for each in halts for since, until in each)
+        return any(since <= now_ns < until + 600 * SECOND_NS for spans in halts for since, until in spans)
 
     def stands(self) -> bool:
         """Whether the desk stands down, or its account is not to be traded."""
@@ -293,8 +293,8 @@ class Run:
         if live is None:
             return Decimal(1)
         machine = live.engine.machine
-        rule, chosen = machine.state.trading.basket.fractions, machine.state.basket.fractions
-        fractions = rule == "on" or (rule == "auto" and chosen is True)
+        rule, choice = machine.state.trading.basket.fractions, machine.state.basket.fractions
+        fractions = rule == "on" or (rule == "auto" and choice is True)
         return FINEST if fractions and self.schedule.desk != SCALPER else Decimal(1)
 
     def own(self) -> dict[str, Quantity]:
@@ -303,8 +303,8 @@ class Run:
         if live is None or not self.desk.running:
             return {}
         state = live.engine.machine.state
-        held = {symbol: position.quantity for symbol, position in state.book.positions.items()}
-        return {symbol: quantity for symbol, quantity in held.items() if symbol in self.world.account.positions}
+        positions = {symbol: position.quantity for symbol, position in state.book.positions.items()}
+        return {symbol: quantity for symbol, quantity in positions.items() if symbol in self.world.account.positions}
 
     def epoch(self) -> str:
         """The journal's epoch, "" before there is one; while a life does not come up, that of the life before."""
@@ -318,8 +318,8 @@ class Run:
         live = self.desk.live
         if live is not None:
             state = live.engine.machine.state
-            own = (*state.orders.values(), *state.closed.values())
-            self.closings |= {it.order_id for it in own if it.closing and it.order_id}
+            orders = (*state.orders.values(), *state.closed.values())
+            self.closings |= {it.order_id for it in orders if it.closing and it.order_id}
 
     @property
     def alarms_a_minute(self) -> int:
@@ -442,14 +442,14 @@ class Run:
         """A life ended by itself or was stopped."""
         if self.raises[0] and code == 1 and self.now_ns() < self.raises[1] + 600 * SECOND_NS:
             self.raised_ends += 1
-            self.desk.wanted &= self.raised_ends < ENDS_MOST
+            self.desk.is_wanted &= self.raised_ends < ENDS_MOST
             return
         excused = self.bad_file or ((self.host.bad or self.damaged) and code == 1)
-        if self.desk.wanted and code != 0 and not excused:
+        if self.desk.is_wanted and code != 0 and not excused:
             self.problem("ended", f"the daemon ended by itself with code {code}")
             self.ends += 1
-            self.desk.wanted &= self.ends < ENDS_MOST
-        if code == 2 and self.desk.wanted and not self.bad_file:
+            self.desk.is_wanted &= self.ends < ENDS_MOST
+        if code == 2 and self.desk.is_wanted and not self.bad_file:
             self.desk.again_in(60.0)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
@@ -482,8 +482,8 @@ class Run:
                 await asyncio.sleep(2.0)
                 if not self.desk.running:
                     break
-            if self.desk.ended != 0:
-                self.problem("ended", f"the last stop ended with {self.desk.ended}")
+            if self.desk.exit_code != 0:
+                self.problem("ended", f"the last stop ended with {self.desk.exit_code}")
 
     async def _until_found(self) -> None:
         """Run it, but for what follows the first broken rule."""
@@ -560,7 +560,7 @@ class Run:
         while self.now_ns() < until_ns:
             await asyncio.sleep(60.0)
             if not self.desk.running or self.desk.live is None:
-                if not self.desk.running and self.desk.ended is not None:
+                if not self.desk.running and self.desk.exit_code is not None:
                     self.desk.start()
                 continue
             state = self.desk.live.engine.machine.state
@@ -578,17 +578,19 @@ class Run:
         differences = []
         if Decimal(account.cash) != state.book.cash and not self.persons:
             differences.append(f"cash: server {account.cash}, daemon {state.book.cash}")
-        theirs = {symbol: position.qty for symbol, position in account.positions.items() if position.qty}
-        mine = verdict.known(state)
-        if theirs != mine:
-            differences.append(f"positions: server {theirs}, daemon {mine}")
+        account_positions = {symbol: position.qty for symbol, position in account.positions.items() if position.qty}
+        desk_positions = verdict.known(state)
+        if account_positions != desk_positions:
+            differences.append(f"positions: server {account_positions}, daemon {desk_positions}")
         beside = state.broker.beside
         if self.unit == FINEST and not (self.persons or isinstance(beside, UnsetType) or not beside):
             differences.append(f"nobody but the desk has traded, and beside lies {beside}")
         working = {order.client_order_id for order in account.working.values()} | set(account.working)
-        ended = [name for name, it in state.orders.items() if name not in working and it.order_id not in working]
-        if ended:
-            differences.append(f"orders that ended at the server work in the book: {ended}")
+        closed_orders = [
+            name for name, it in state.orders.items() if name not in working and it.order_id not in working
+        ]
+        if closed_orders:
+            differences.append(f"orders that ended at the server work in the book: {closed_orders}")
         return differences
 
     def live(self) -> Outcome:
@@ -599,7 +601,7 @@ class Run:
         before = LiveDesk.__init__
         observe = LiveDesk._observe
 
-        def made(desk: LiveDesk, *args: Any, **kwargs: Any) -> None:
+        def new_init(desk: LiveDesk, *args: Any, **kwargs: Any) -> None:
             before(desk, *args, **kwargs)
             owner = OWNER.get()
             if isinstance(owner, Process) and owner is self.desk.process:
@@ -610,7 +612,7 @@ class Run:
             if desk is self.desk.live:
                 self.watch.stepped(event, step)
 
-        LiveDesk.__init__, LiveDesk._observe = made, observed  # type: ignore[method-assign,assignment]
+        LiveDesk.__init__, LiveDesk._observe = new_init, observed  # type: ignore[method-assign,assignment]
         with running(loop):
             try:
                 loop.run_until_complete(self._until_found() if HASTY.on else self._all())

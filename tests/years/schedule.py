@@ -155,10 +155,10 @@ class Schedule:
     happenings: tuple[Happening, ...]
     nights: tuple[bool, ...] = ()  # before each session: whether the host is on
 
-    def without(self, gone: set[int]) -> Schedule:
+    def without(self, places: set[int]) -> Schedule:
         """The same without the happenings of these places."""
-        left = tuple(it for place, it in enumerate(self.happenings) if place not in gone)
-        return replace(self, happenings=left)
+        rest = tuple(it for place, it in enumerate(self.happenings) if place not in places)
+        return replace(self, happenings=rest)
 
 
 def draw(desk: str, seed: int) -> Schedule:
@@ -167,13 +167,13 @@ def draw(desk: str, seed: int) -> Schedule:
     days = chance.randint(*DAYS)
     month = f"{chance.randint(FIRST_YEAR, LAST_YEAR)}-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}"
     families = [name for name in FAMILIES if name not in RICH and chance.random() < 0.35]
-    own = [what for name in families for what in FAMILIES[name]]
+    acts = [act for name in families for act in FAMILIES[name]]
     kinds = list(_kinds(desk))
     chance.shuffle(kinds)
     kinds = kinds[: int(len(kinds) * chance.random() ** 2)]
     pool: list[Callable[[], str]] = []
-    if own:
-        pool.append(lambda: chance.choice(own))
+    if acts:
+        pool.append(lambda: chance.choice(acts))
     if kinds:
         pool += [lambda: chance.choice(kinds)] * 2
     happenings = []
@@ -206,16 +206,16 @@ def _draw_rich(
         tables.append(("alarms", "per_minute", chance.choice((1, 2))))
     if desk == SCALPER and chance.random() < 0.3:
         tables += chance.choice(SCALPER_SETTINGS)
-    whats = [what for family in RICH for what, desks in RICH[family].items() if desk in desks]
+    whats = [act for family in RICH for act, desks in RICH[family].items() if desk in desks]
     day = 0
     while day < days:
         if chance.random() < RICHLY:
-            what = chance.choice(whats)
-            happenings.append(Happening(day, round(chance.uniform(5.0, 240.0), 3), what, chance.randrange(10**6)))
-            if what == "model gone for days" and day + 1 < days:
+            act = chance.choice(whats)
+            happenings.append(Happening(day, round(chance.uniform(5.0, 240.0), 3), act, chance.randrange(10**6)))
+            if act == "model gone for days" and day + 1 < days:
                 nights[day + 1] = True
-            if what in UNDER:
-                tables[:] = [row for row in tables if row[:2] != UNDER[what][:2]] + [UNDER[what]]
+            if act in UNDER:
+                tables[:] = [row for row in tables if row[:2] != UNDER[act][:2]] + [UNDER[act]]
             day += chance.choice((1, 1, 2))
         else:
             day += 1
@@ -306,7 +306,7 @@ def _kinds(desk: str) -> tuple[str, ...]:
     """The campaign's kinds that the server does, for this desk."""
     names = [kind.name for kind in shared_kinds(desk) if not kind.act]
     if desk in DAILY:
-        names += [name for name, own in OWN.items() if not own.kind.act]
+        names += [name for name, entry in OWN.items() if not entry.kind.act]
     elif desk != SCALPER:
         names += list(SHARES)
     return tuple(sorted(names))

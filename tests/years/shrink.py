@@ -58,18 +58,18 @@ def _shorter(schedule: Schedule, outcome: Outcome, rule: str) -> Iterator[Schedu
         if not size:
             break
         for begin in range(0, len(schedule.happenings), size):
-            gone = set(range(begin, min(begin + size, len(schedule.happenings))))
-            if gone:
-                yield schedule.without(gone)
+            place_set = set(range(begin, min(begin + size, len(schedule.happenings))))
+            if place_set:
+                yield schedule.without(place_set)
         if size == 1:
             break
     if schedule.days > 1:
-        used = max((it.day for it in schedule.happenings), default=0) + 1
-        if used < schedule.days:
-            yield replace(schedule, days=used)
+        days = max((it.day for it in schedule.happenings), default=0) + 1
+        if days < schedule.days:
+            yield replace(schedule, days=days)
         if all(it.day > 0 for it in schedule.happenings):
-            moved = tuple(replace(it, day=it.day - 1) for it in schedule.happenings)
-            yield replace(schedule, days=schedule.days - 1, happenings=moved, nights=schedule.nights[1:])
+            happenings = tuple(replace(it, day=it.day - 1) for it in schedule.happenings)
+            yield replace(schedule, days=schedule.days - 1, happenings=happenings, nights=schedule.nights[1:])
     for place in range(len(schedule.tables)):
         yield replace(schedule, tables=schedule.tables[:place] + schedule.tables[place + 1 :])
     del day

@@ -40,9 +40,9 @@ def test_git_applies_them_too() -> None:
     if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
         pytest.skip("this tree is no checkout, or there is no git")
     for name in defects():
-        asked = ("git", "apply", "--check", str(FOLDER / f"{name}.patch"))
-        done = subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, ""), name
+        command = ("git", "apply", "--check", str(FOLDER / f"{name}.patch"))
+        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stderr) == (0, ""), name
 
 
 def test_each_row_says_all_and_names_tests_that_there_are() -> None:
@@ -58,12 +58,12 @@ def test_a_copy_has_the_defect_and_is_whole(tmp_path: Path) -> None:
     name = defects()[0]
     copy = with_defect(name, tmp_path / "copy")
     assert sorted(path.name for path in copy.iterdir()) == sorted(COPIED)
-    changed = [
+    files = [
         path.relative_to(copy).as_posix()
         for path in copy.rglob("*.py")
         if path.read_bytes() != (REPOSITORY / path.relative_to(copy)).read_bytes()
     ]
-    assert changed == list(patched(name))
+    assert files == list(patched(name))
 
 
 def test_a_patch_of_other_code_is_refused_by_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from daemon.core.broker import exits
 from daemon.core.draft import Draft
 from daemon.core.session import new_york_text
 from tests.support.paths import REPOSITORY
-from tests.years.__main__ import Running, lived
+from tests.years.__main__ import Running, outcome_of
 from tests.years.desks import DESKS, ONLINE, RATES, REBALANCER, SCALPER, SWITCHER, desk_of
 from tests.years.focused import FOCUSED, PATIENT
 from tests.years.models import FIVE_MINUTES, STORE
@@ -31,7 +31,7 @@ FIRST = "2024-07-02"  # a half day after it
 @pytest.mark.parametrize("name", DESKS)
 def test_a_desk_lives_through_two_sessions_and_is_killed(name: str) -> None:
     killed = (Happening(0, 5.0, "kill at a turn", 1), Happening(1, 100.0, "kill in the step", 2))
-    outcome = lived(Schedule(name, 7, FIRST, 2, (), killed))
+    outcome = outcome_of(Schedule(name, 7, FIRST, 2, (), killed))
     assert outcome.problems == ()
     assert outcome.fills > 0
     assert outcome.lives >= 3
@@ -40,7 +40,7 @@ def test_a_desk_lives_through_two_sessions_and_is_killed(name: str) -> None:
 @pytest.mark.parametrize("name", [SCALPER, ONLINE, SWITCHER])
 def test_a_market_that_closes_before_the_calendar_ends_the_day_for_every_part_of_a_desk(name: str) -> None:
     early: tuple[Row, ...] = (("world", "closes_after_min", 210), ("basket", "decide", "before_close"))  # until 13:00
-    outcome = lived(Schedule(name, 7, "2024-07-08", 1, early[: 2 if name == SWITCHER else 1], ()))
+    outcome = outcome_of(Schedule(name, 7, "2024-07-08", 1, early[: 2 if name == SWITCHER else 1], ()))
     assert outcome.problems == ()
     alarms = [json.loads(text)["alarm"] for _, kind, text in outcome.story if kind == "alarm"]
     assert alarms == ["market_closed"]
@@ -51,11 +51,11 @@ def test_a_market_that_closes_before_the_calendar_ends_the_day_for_every_part_of
 
 
 def test_what_a_desk_s_streams_tell_is_heard() -> None:
-    outcome = lived(Schedule(REBALANCER, 7, FIRST, 1, (("alpaca", "activity_stream", True),), ()))
+    outcome = outcome_of(Schedule(REBALANCER, 7, FIRST, 1, (("alpaca", "activity_stream", True),), ()))
     lines = [text for _, kind, text in outcome.story if kind == "log" and "activity_stream" in text]
     assert any('"activity_stream_listening"' in text for text in lines)
-    lost = [text for text in lines if '"activity_stream_lost"' in text]
-    assert all("Timeout on reading" in text for text in lost)  # a silent one is given up after 15 minutes
+    losses = [text for text in lines if '"activity_stream_lost"' in text]
+    assert all("Timeout on reading" in text for text in losses)  # a silent one is given up after 15 minutes
     assert outcome.problems == ()
 
 
@@ -64,15 +64,17 @@ def test_equal_seeds_tell_the_same_story_whatever_the_order_of_sets() -> None:
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         command = [sys.executable, "-m", "tests.years", "--run", ONLINE, "3"]
-        told = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, stdout=subprocess.PIPE, text=True)
-        digests.add(told.stdout.splitlines()[-1])
+        result = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, check=False, stdout=subprocess.PIPE, text=True
+        )
+        digests.add(result.stdout.splitlines()[-1])
     assert len(digests) == 1
     assert digests.pop().startswith("digest ")
 
 
 def test_how_much_is_free_on_this_machine_is_no_part_of_a_story() -> None:
     refused = (Happening(0, 60.0, "disk read-only", 1), Happening(0, 90.0, "disk out of room", 2))
-    outcome = lived(Schedule(SWITCHER, 7, FIRST, 1, (), refused))
+    outcome = outcome_of(Schedule(SWITCHER, 7, FIRST, 1, (), refused))
     free = {word for _, _, text in outcome.story for word in re.findall(r"(\d+) MiB are free", text)}
     assert free <= {"0", "65536"}
     assert free
@@ -82,7 +84,7 @@ def test_how_much_is_free_on_this_machine_is_no_part_of_a_story() -> None:
 def test_halts_of_the_exchange_longer_than_blindness_takes_halt_no_desk_and_leave_no_exit_stuck() -> None:
     halts = tuple(Happening(0, 25.0 + 60 * number, "trading halt of 20 minutes", number) for number in range(5))
     rows = (("broker", "blind_min", 5), ("alpaca", "report_every_s", 60), ("world", "attended", False))
-    outcome = lived(Schedule(SCALPER, 5, FIRST, 1, rows, halts))
+    outcome = outcome_of(Schedule(SCALPER, 5, FIRST, 1, rows, halts))
     assert outcome.problems == ()
     assert outcome.met["gate trading_halted"] > 0
     assert not {"halt blind", "alarm blind", "alarm exit_stuck", "alarm feed_silent"} & outcome.met.keys()
@@ -100,15 +102,15 @@ def test_where_a_run_lives_changes_no_byte_though_its_journal_names_a_file(tmp_p
         outcome, _ = Running(partial(_lived_in, schedule, tmp_path / folder)).result()
         stories.append(outcome.story)
     assert stories[0] == stories[1]
-    named = next(at_ns for at_ns, kind, text in stories[0] if kind == "halted" and "policy.onnx" in text)
-    assert any(at_ns > named and '"chain_head"' in text for at_ns, _, text in stories[0])
+    halt_ns = next(at_ns for at_ns, kind, text in stories[0] if kind == "halted" and "policy.onnx" in text)
+    assert any(at_ns > halt_ns and '"chain_head"' in text for at_ns, _, text in stories[0])
 
 
 def _deaf_to(guard: str, schedule: Schedule, folder: Path) -> Outcome:
     """Live it with a core that does not do what `guard` names."""
     leave = exits.exit_by_rule
 
-    def some(draft: Draft, symbol: str, reason: str, *rest: Any) -> None:
+    def leave_some(draft: Draft, symbol: str, reason: str, *rest: Any) -> None:
         if reason != guard:
             leave(draft, symbol, reason, *rest)
 
@@ -117,7 +119,7 @@ def _deaf_to(guard: str, schedule: Schedule, folder: Path) -> Outcome:
     if guard == "bought_back":
         events.root_of = lambda _: ""  # what nothing may buy is another symbol
     else:
-        events.exit_by_rule = rules.exit_by_rule = some
+        events.exit_by_rule = rules.exit_by_rule = leave_some
     return live(schedule, folder)
 
 
@@ -142,7 +144,7 @@ def test_a_guard_that_is_missing_breaks_its_rule(
 
 
 def test_a_desk_with_these_guards_breaks_none() -> None:
-    outcome = lived(Schedule(SCALPER, 7, "2024-07-08", 1, IN_TIME, CLOSED[-1:]))
+    outcome = outcome_of(Schedule(SCALPER, 7, "2024-07-08", 1, IN_TIME, CLOSED[-1:]))
     assert outcome.problems == ()
     assert {"left by time_stop", "left by closed_by_hand"} <= outcome.met.keys()
 
@@ -150,10 +152,10 @@ def test_a_desk_with_these_guards_breaks_none() -> None:
 def test_the_committed_policies_are_those_that_the_command_makes(tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the command builds graphs with it")
     make(tmp_path / "store", tmp_path / FIVE_MINUTES.name)
-    made = {str(path.relative_to(tmp_path / "store")): path for path in sorted((tmp_path / "store").rglob("*.*"))}
-    kept = {str(path.relative_to(STORE)): path for path in sorted(STORE.rglob("*.*"))}
-    assert made.keys() == kept.keys()
-    assert all(made[name].read_bytes() == kept[name].read_bytes() for name in made)
+    new_files = {str(path.relative_to(tmp_path / "store")): path for path in sorted((tmp_path / "store").rglob("*.*"))}
+    committed_files = {str(path.relative_to(STORE)): path for path in sorted(STORE.rglob("*.*"))}
+    assert new_files.keys() == committed_files.keys()
+    assert all(new_files[name].read_bytes() == committed_files[name].read_bytes() for name in new_files)
     assert (tmp_path / FIVE_MINUTES.name).read_bytes() == FIVE_MINUTES.read_bytes()
 
 

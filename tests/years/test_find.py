@@ -9,7 +9,7 @@ import pytest
 
 from tests.years.defects import defects, with_defect
 from tests.years.desks import DESKS
-from tests.years.find import MOST, Tree, broken, found, likely, schedules
+from tests.years.find import MOST, Tree, find_defect, first_problem, likely, schedules
 from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
 from tests.years.host import HOST
 from tests.years.schedule import FAMILIES, OF_HOST, OF_PERSON, RICH, SPLITS, Happening, kind_of
@@ -24,33 +24,33 @@ SHORT = (  # one session of one desk each
 
 def test_each_defect_has_its_desks_its_happenings_and_a_life_that_meets_it() -> None:
     assert sorted(DESKS_OF) == sorted(LIKELY) == sorted(FOCUSED) == list(defects())
-    known = {*SPLITS, *(what for family in FAMILIES.values() for what in family)}
+    acts = {*SPLITS, *(act for family in FAMILIES.values() for act in family)}
     for name, schedule in FOCUSED.items():
         assert schedule.desk in DESKS_OF[name]
         assert schedule.days <= 4
         assert likely(name, schedule)
-        assert all(what in known or kind_of(what) is not None for what in LIKELY[name])
+        assert all(act in acts or kind_of(act) is not None for act in LIKELY[name])
 
 
 def test_all_that_comes_together_is_drawn_for_desks_that_there_are() -> None:
-    drawn = {what: desks for family in RICH.values() for what, desks in family.items()}
-    assert {*drawn, *SPLITS} == TOGETHER.keys()
+    desks_of = {act: desks for family in RICH.values() for act, desks in family.items()}
+    assert {*desks_of, *SPLITS} == TOGETHER.keys()
     assert {*OF_HOST, *OF_PERSON} == HOST.keys()
-    assert {desk for desks in drawn.values() for desk in desks} <= set(DESKS)
+    assert {desk for desks in desks_of.values() for desk in desks} <= set(DESKS)
 
 
 @pytest.mark.parametrize("name", defects())
 def test_two_years_draw_what_meets_it(name: str) -> None:
-    lived = list(schedules(DESKS_OF[name], 1))
-    assert MOST <= lived[-1][1] < MOST + 10
-    assert any(likely(name, schedule) for schedule, _ in lived)
+    pairs = list(schedules(DESKS_OF[name], 1))
+    assert MOST <= pairs[-1][1] < MOST + 10
+    assert any(likely(name, schedule) for schedule, _ in pairs)
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_a_short_life_finds_the_defect_and_breaks_no_rule_without_it(name: str, tmp_path: Path) -> None:
     options = argparse.Namespace(focused=True, seed=1, every=False, shrink_finds=False, tries=0, most=1)
     with Tree(partial(with_defect, name), tmp_path) as tree, Tree() as whole:
-        row = found(name, tree, whole, options)
+        row = find_defect(name, tree, whole, options)
     assert row["found"], row
     assert "without" not in row
 
@@ -60,7 +60,7 @@ def test_what_will_move_money_later_excuses_no_profit_that_is_not_true(tmp_path:
     schedule = FOCUSED[name]
     later = replace(schedule, happenings=(*schedule.happenings, Happening(0, 385.0, "unknown line", 1)))
     with Tree(partial(with_defect, name), tmp_path) as tree, Tree() as whole:
-        found_by = broken(tree, later)
-        assert broken(whole, later) is None
+        found_by = first_problem(tree, later)
+        assert first_problem(whole, later) is None
     assert found_by is not None
     assert found_by.rule == "status"

@@ -14,14 +14,14 @@ def change(quantity: str, price: str = "0", order: str = "", symbol: str = "AAA"
     return PositionChange(symbol, Decimal(quantity), Decimal(price), 0, order)
 
 
-def held(*trades: PositionChange) -> tuple[dict[str, Decimal], dict[str, Decimal]]:
+def shares_of(*trades: PositionChange) -> tuple[dict[str, Decimal], dict[str, Decimal]]:
     """What the desk and all have of each symbol; orders of the desk begin with "d"."""
     now = fold(Holders({}, {}), trades, lambda order_id: order_id.startswith("d"))
     return dict(now.own), dict(now.total)
 
 
 @pytest.mark.parametrize(
-    ("own", "others", "desk", "total"),
+    ("desk_shares", "foreign_shares", "desk", "total"),
     [
         (8, 63, 4, 35),  # 1 for 2: 4 and 31.5, of which half a share is paid out
         (9, 62, 4, 35),  # 4.5 and 31
@@ -30,16 +30,18 @@ def held(*trades: PositionChange) -> tuple[dict[str, Decimal], dict[str, Decimal
         (0, 9, 0, 4),
     ],
 )
-def test_a_reverse_split_leaves_the_desk_half_of_its_own(own: int, others: int, desk: int, total: int) -> None:
-    whole = Decimal(own + others)
-    trades = [change(str(own), "100", "d1"), change(str(others), "100", "p1"), change(str(-whole / 2))]
+def test_a_reverse_split_leaves_the_desk_half_of_its_own(
+    desk_shares: int, foreign_shares: int, desk: int, total: int
+) -> None:
+    whole = Decimal(desk_shares + foreign_shares)
+    trades = [change(str(desk_shares), "100", "d1"), change(str(foreign_shares), "100", "p1"), change(str(-whole / 2))]
     if whole % 2:
         trades.append(change("-0.5", "200"))
-    assert held(*trades) == ({"AAA": Decimal(desk)}, {"AAA": Decimal(total)})
+    assert shares_of(*trades) == ({"AAA": Decimal(desk)}, {"AAA": Decimal(total)})
 
 
 @pytest.mark.parametrize(
-    ("own", "others", "paid", "desk", "total"),
+    ("desk_shares", "foreign_shares", "payout", "desk", "total"),
     [
         ("15.5", "0", "0", "1.55", "1.55"),  # one for ten, of a desk that counts fractions
         ("15.5", "0", "0.55", "1", "1"),
@@ -49,19 +51,19 @@ def test_a_reverse_split_leaves_the_desk_half_of_its_own(own: int, others: int, 
     ],
 )
 def test_a_desk_of_fractions_keeps_them_until_they_are_paid_out(
-    own: str, others: str, paid: str, desk: str, total: str
+    desk_shares: str, foreign_shares: str, payout: str, desk: str, total: str
 ) -> None:
-    before = Decimal(own) + Decimal(others)
-    after = Decimal(total) + Decimal(paid)
-    trades = [change(own, "100", "d1"), change(others, "100", "p1"), change(str(after - before))]
-    trades += [change(f"-{paid}", "1000")] if Decimal(paid) else []
+    before = Decimal(desk_shares) + Decimal(foreign_shares)
+    after = Decimal(total) + Decimal(payout)
+    trades = [change(desk_shares, "100", "d1"), change(foreign_shares, "100", "p1"), change(str(after - before))]
+    trades += [change(f"-{payout}", "1000")] if Decimal(payout) else []
     now = fold(Holders({}, {}), trades, lambda order_id: order_id.startswith("d"), unit=Decimal("1e-9"))
     assert (now.own["AAA"], now.total["AAA"]) == (Decimal(desk), Decimal(total))
 
 
 def test_a_new_name_takes_both_s_shares_along() -> None:
     trades = change("50", "100", "d1"), change("100", "100", "p1"), change("-150"), change("150", symbol="BBB")
-    assert held(*trades) == ({"AAA": Decimal(0), "BBB": Decimal(50)}, {"AAA": Decimal(0), "BBB": Decimal(150)})
+    assert shares_of(*trades) == ({"AAA": Decimal(0), "BBB": Decimal(50)}, {"AAA": Decimal(0), "BBB": Decimal(150)})
 
 
 def test_who_sells_of_the_desk_s_shares_disturbs_them() -> None:

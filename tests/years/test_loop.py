@@ -74,10 +74,10 @@ def _live(spins: Callable[[], Coroutine[Any, Any, None]], _: Path) -> str:
 def test_a_run_without_an_end_says_so_with_what_it_did(
     spins: Callable[[], Coroutine[Any, Any, None]], told_of: str
 ) -> None:
-    told, _ = Running(partial(_live, spins)).result()
-    assert "50000 turns within a day, at 1970-01-01 01:00:0" in told
-    assert "time went on by 0.00" in told
-    assert f"x desk: {told_of}" in told
+    text, _ = Running(partial(_live, spins)).result()
+    assert "50000 turns within a day, at 1970-01-01 01:00:0" in text
+    assert "time went on by 0.00" in text
+    assert f"x desk: {told_of}" in text
 
 
 def test_many_turns_over_many_days_are_no_endless_run() -> None:
@@ -109,7 +109,7 @@ def _goes_in_a_circle() -> None:
         math.sqrt(2.0)
 
 
-def _begun(folder: Path, call: Callable[[], None]) -> Running:
+def _start(folder: Path, call: Callable[[], None]) -> Running:
     it = Running(_Run(folder / "began", call))
     while not (folder / "began").exists():
         time.sleep(0.05)
@@ -117,25 +117,25 @@ def _begun(folder: Path, call: Callable[[], None]) -> Running:
 
 
 @pytest.mark.parametrize(
-    ("call", "limit", "said"),
+    ("call", "limit", "words"),
     [(_never_comes, "IDLE_S", "s without any"), (_goes_in_a_circle, "LIMIT_S", "s of the processor, at")],
 )
 def test_a_call_that_does_not_return_is_named_and_its_process_ends(
-    call: Callable[[], None], limit: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Callable[[], None], limit: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, limit, 0.5)
     monkeypatch.setattr(command, "STEP_S", 0.2)
     monkeypatch.setattr(command, "LAST_WORDS_S", 1.0)
-    it = _begun(tmp_path, call)
+    it = _start(tmp_path, call)
     text, _ = it.result()
     assert text.startswith("no end after ")
-    assert said in text
+    assert words in text
     assert f"in {call.__name__}\n" in text
     assert not it.process.is_alive()
 
 
 def test_a_machine_that_slept_makes_no_run_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    it = _begun(tmp_path, _goes_in_a_circle)
+    it = _start(tmp_path, _goes_in_a_circle)
     now = time.monotonic()
     with monkeypatch.context() as patch:
         for hours in range(1, 4):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.years.find import FAILED, Tree, broken
+from tests.years.find import FAILED, Tree, first_problem
 from tests.years.focused import FOCUSED
-from tests.years.mutants import drawn, mutated, shares
+from tests.years.mutants import draw_mutants, mutated, shares
 
 FILE = "daemon/core/some.py"
 OLD = "def a():\n    return 1\n\n\ndef b():\n    return 1\n\n\ndef c():\n    return 1\n"
@@ -47,7 +47,7 @@ def test_as_many_killed_ones_as_asked_for_are_drawn_and_all_that_survived(tmp_pa
     rows = [_row(outcome, line=place) for place, outcome in enumerate(["killed"] * 9 + ["survived", "unreached"] * 3)]
     sample = tmp_path / "tried.jsonl"
     sample.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    one, same, other = (drawn(sample, 4, seed) for seed in (1, 1, 2))
+    one, same, other = (draw_mutants(sample, 4, seed) for seed in (1, 1, 2))
     assert [row["outcome"] for row in one] == ["killed"] * 4 + ["survived"] * 3
     assert one == same
     assert one != other
@@ -67,7 +67,7 @@ def test_an_interpreter_that_does_not_start_breaks_its_run(tmp_path: Path) -> No
         return folder
 
     with Tree(unreadable, tmp_path) as tree:
-        problem = broken(tree, FOCUSED["unknown_ledger_kind_halts"])
+        problem = first_problem(tree, FOCUSED["unknown_ledger_kind_halts"])
     assert problem is not None
     assert problem.rule == FAILED
     assert "its interpreter ended with 1" in problem.text

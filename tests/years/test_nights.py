@@ -35,7 +35,7 @@ async def _restarted(world: World) -> None:
     world.desk.process.die()
 
 
-def lived(first: str, last: str, splits: tuple[Split, ...], act: Act, folder: Path) -> tuple[Lived, Lived]:
+def live_and_replay(first: str, last: str, splits: tuple[Split, ...], act: Act, folder: Path) -> tuple[Lived, Lived]:
     outcome: tuple[Lived, Lived] | str = Running(partial(_live, first, last, splits, act, folder)).result()[0]
     assert not isinstance(outcome, str), outcome
     return outcome
@@ -67,7 +67,7 @@ def equal_but_for_whole_shares(live: Lived, replay: Lived, ratio: int) -> None:
 
 
 def test_a_weekend_after_an_early_close_with_restarts_and_a_split_is_held_as_in_the_replay(tmp_path: Path) -> None:
-    live, replay = lived(FRIDAY, MONDAY, (Split("SPY", MONDAY, Decimal(4)),), _restarted, tmp_path)
+    live, replay = live_and_replay(FRIDAY, MONDAY, (Split("SPY", MONDAY, Decimal(4)),), _restarted, tmp_path)
     equal_but_for_whole_shares(live, replay, 4)
     assert held_at(live.fills, new_york_ns(FRIDAY, "13:00") // MINUTE_NS) > 0
     assert held_at(live.fills, new_york_ns(MONDAY, "09:30") // MINUTE_NS) > 0
@@ -75,6 +75,6 @@ def test_a_weekend_after_an_early_close_with_restarts_and_a_split_is_held_as_in_
 
 
 def test_a_night_is_lived_through_and_held_as_in_the_replay(tmp_path: Path) -> None:
-    live, replay = lived("2024-11-26", "2024-11-27", (), _through, tmp_path)
+    live, replay = live_and_replay("2024-11-26", "2024-11-27", (), _through, tmp_path)
     equal_but_for_whole_shares(live, replay, 1)
     assert held_at(live.fills, new_york_ns("2024-11-27", "09:30") // MINUTE_NS) > 0

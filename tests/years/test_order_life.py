@@ -29,16 +29,16 @@ def explored() -> tuple[Seen, ...]:
 
 
 def test_one_order_under_two_faults_and_two_orders_without_break_nothing(explored: tuple[Seen, ...]) -> None:
-    for seen in explored:
-        assert (seen.whole, seen.story) == (True, None), summary(seen)
+    for result in explored:
+        assert (result.whole, result.story) == (True, None), summary(result)
     assert explored[0].states > 20_000, "the space shrank: is the cut still sound?"
 
 
 def test_every_line_of_the_table_is_met_or_has_a_reason(explored: tuple[Seen, ...]) -> None:
-    met: Counter[tuple[str, str]] = Counter()
-    for seen in explored:
-        met += seen.pairs
-    assert {pair for pair in LIFE if not met[pair]} == {*UNMET, *MET_ELSEWHERE}
+    pairs: Counter[tuple[str, str]] = Counter()
+    for result in explored:
+        pairs += result.pairs
+    assert {pair for pair in LIFE if not pairs[pair]} == {*UNMET, *MET_ELSEWHERE}
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_one_wrong_line_of_the_table_is_found_with_a_short_story(
         story = explore(Life(1, 0), 1).story
         assert story is not None
         assert len(story.steps) <= longest
-        with pytest.raises(Broken) as broken:
+        with pytest.raises(Broken) as error:
             play(story.rules, list(story.steps))
-    assert str(broken.value) == story.what
+    assert str(error.value) == story.what
 
 
 def test_fills_that_are_recorded_twice_are_found_with_a_short_story(monkeypatch: pytest.MonkeyPatch) -> None:

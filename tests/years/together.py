@@ -43,8 +43,8 @@ async def until(run: Run, due: Callable[[], Any], within_s: float = DUE_S) -> An
     """Wait for something that is true, and return it; None where it did not come."""
     until_ns = run.now_ns() + int(within_s * SECOND_NS)
     while run.now_ns() < until_ns:
-        if found := due():
-            return found
+        if result := due():
+            return result
         await asyncio.sleep(LOOK_S)
     return None
 
@@ -66,17 +66,17 @@ def _busy(run: Run) -> bool:
 
 def _option(run: Run) -> str:
     """A contract that the desk holds, with no order at work; "" for none."""
-    own = [symbol for symbol in sorted(run.own()) if is_option(symbol)]
-    return own[0] if own and _open(run) and not _busy(run) else ""
+    options = [symbol for symbol in sorted(run.own()) if is_option(symbol)]
+    return options[0] if options and _open(run) and not _busy(run) else ""
 
 
 def _share(run: Run, chance: random.Random) -> str:
-    own = [
+    shares = [
         symbol
         for symbol in sorted(run.own())
         if not is_option(symbol) and run.world.market.tradable(symbol, run.now_ns())
     ]
-    return chance.choice(own) if own else ""
+    return chance.choice(shares) if shares else ""
 
 
 def _leap(run: Run, symbol: str, part: float, minutes: int, lasts_min: int = 0) -> None:
@@ -180,7 +180,7 @@ async def _exits_of_zero_minutes(run: Run, _: random.Random) -> None:
     run.bad_file, before = True, run.watch.raised("configuration")
     run.desk.start()
     await asyncio.sleep(60.0)
-    refused = run.desk.ended == 2 or run.watch.raised("configuration") > before
+    refused = run.desk.exit_code == 2 or run.watch.raised("configuration") > before
     if refused:  # as such a configuration is; a desk that holds something is up, and halted
         run.config.write_text(whole)
     run.bad_file = False
@@ -249,8 +249,8 @@ async def _exercise_beside(run: Run, chance: random.Random) -> None:
     if not await until(run, lambda: _open(run) and _left_min(run) > 60):
         return
     spot = market.price(run.now_ns())
-    own = await until(run, lambda: _option(run), 1800.0) if chance.random() < 0.6 else ""
-    symbol = own or ""
+    option = await until(run, lambda: _option(run), 1800.0) if chance.random() < 0.6 else ""
+    symbol = option or ""
     if not symbol and spot is not None:
         session = market.session_at(run.now_ns())
         if session is None:
@@ -293,14 +293,18 @@ async def _no_report(run: Run, chance: random.Random, *, beside: bool) -> None:
     run.trouble_until(seconds)
     await asyncio.sleep(chance.uniform(15.0, 60.0))
     began_ns, up = run.now_ns(), run.alive_since(run.now_ns())
-    traded = run.plan.symbols or run.shares  # what became of others is held at its last price
-    own = {one: q for one, q in run.watch.own().items() if q > 0 and one in traded}
+    symbols = run.plan.symbols or run.shares  # what became of others is held at its last price
+    positions = {one: q for one, q in run.watch.own().items() if q > 0 and one in symbols}
     if not await acts.command(run, "flatten") or run.stands() or not up:
         return
     await asyncio.sleep(CALL_S)
     market, account = run.world.market, run.world.account
-    sold = {order.symbol for order in account.orders.values() if order.sign < 0 and order.created_ns >= began_ns}
-    waits = [one for one in own if one not in sold and market.tradable(one, run.now_ns()) and account.quantity(one) > 0]
+    sales = {order.symbol for order in account.orders.values() if order.sign < 0 and order.created_ns >= began_ns}
+    waits = [
+        one
+        for one in positions
+        if one not in sales and market.tradable(one, run.now_ns()) and account.quantity(one) > 0
+    ]
     if waits and run.alive_since(began_ns) and _open(run) and not run.world.network.down:
         run.problem("not_left", f"{', '.join(waits)} wait {CALL_S} s for a report that does not come")
     await asyncio.sleep(seconds + 300.0)
@@ -356,8 +360,8 @@ async def _panic_unheard(run: Run, _: random.Random) -> None:
     if await _into_next_session(run, 75.0):
         live = run.desk.live
         if live is not None and run.alive_since(run.now_ns() - 60 * MINUTE_NS) and run.own():
-            named = run.watch.raised("panic_failed")
-            if live.engine.machine.state.broker.stood_down and not named:
+            alarm = run.watch.raised("panic_failed")
+            if live.engine.machine.state.broker.stood_down and not alarm:
                 run.problem("unnamed", f"{run.own()} are held after a panic, and this session has no alarm of it")
     marker.end("not flat")
     await asyncio.sleep(900.0)
@@ -402,10 +406,10 @@ async def _model_gone_for_days(run: Run, _: random.Random) -> None:
     run.bad_file = True
     run.desk.start()
     if await _into_next_session(run, 75.0):
-        held = run.own()
-        named = run.watch.raised("no_model") or run.watch.raised("configuration")
-        if held and not named and run.desk.running and run.alive_since(run.now_ns() - 70 * MINUTE_NS):
-            run.problem("unnamed", f"{held} are held without a model, and this session has no alarm of it")
+        positions = run.own()
+        alarm = run.watch.raised("no_model") or run.watch.raised("configuration")
+        if positions and not alarm and run.desk.running and run.alive_since(run.now_ns() - 70 * MINUTE_NS):
+            run.problem("unnamed", f"{positions} are held without a model, and this session has no alarm of it")
     file.write_bytes(whole)
     run.bad_file = False
     if run.desk.running:
@@ -592,13 +596,13 @@ async def _meets(run: Run, chance: random.Random, symbol: str, *, beside: bool) 
         side = chance.choice(("buy", "sell"))
         acts.by_hand(run, "place", symbol=symbol, qty=acts.shares_of(run, chance, 1, 9), side=side)
         return
-    what = chance.choice(("nothing", "kill", "restart", "away", "close", "accept-broker", "flatten"))
-    if what == "close":
+    act = chance.choice(("nothing", "kill", "restart", "away", "close", "accept-broker", "flatten"))
+    if act == "close":
         await acts.command(run, "close", symbol)
-    elif what in ("accept-broker", "flatten"):
-        await acts.command(run, what)
-    elif what != "nothing":
-        await acts.ACTS[what](run, chance)
+    elif act in ("accept-broker", "flatten"):
+        await acts.command(run, act)
+    elif act != "nothing":
+        await acts.ACTS[act](run, chance)
 
 
 def _kept_back(name: str) -> Callable[[Run, random.Random], Awaitable[None]]:
@@ -639,8 +643,8 @@ async def _quotes_gone(run: Run, chance: random.Random) -> None:
     began_ns = run.now_ns()
     await asyncio.sleep(100 * 60.0)
     invested = run.own()
-    judged = invested and run.schedule.desk in DAILY and _open(run) and run.alive_since(began_ns) and run.is_invested()
-    if judged and not run.watch.raised("blind") and not run.stands():
+    applies = invested and run.schedule.desk in DAILY and _open(run) and run.alive_since(began_ns) and run.is_invested()
+    if applies and not run.watch.raised("blind") and not run.stands():
         run.problem("unnamed", f"no quote of {len(invested)} holdings for 100 minutes, and no alarm blind")
 
 
@@ -681,8 +685,8 @@ def _amended(*, bust: bool, older: bool) -> Callable[[Run, random.Random], Await
                 return []
             by_desk = [t for t in account.trades if t.execution_id and run.is_own(t.order_id)]
             then = [t for t in by_desk if (t.time_ns < session.open_ns) == older]
-            wanted = [t for t in then if not bust or (t.quantity > 0 and run.own().get(t.symbol, 0) >= t.quantity)]
-            return [t for t in wanted if not run.moved(t.symbol) and run.now_ns() - t.time_ns > 120 * SECOND_NS]
+            candidates = [t for t in then if not bust or (t.quantity > 0 and run.own().get(t.symbol, 0) >= t.quantity)]
+            return [t for t in candidates if not run.moved(t.symbol) and run.now_ns() - t.time_ns > 120 * SECOND_NS]
 
         fills = await until(run, fitting)
         if not fills:
@@ -691,8 +695,12 @@ def _amended(*, bust: bool, older: bool) -> Callable[[Run, random.Random], Await
         until_ns = run.now_ns() + 30 * SECOND_NS
         word = "trade_bust" if bust else "trade_correct"
         run.faults.add("update_lost", until_ns=until_ns, where={"key": account.key, "event": word})
-        each = Decimal("0.50") if abs(fill.quantity) * (100 if is_option(fill.symbol) else 1) > 10 else Decimal("2.00")
-        amend_fill(run.world.server.matching, account, fill, None if bust else each, run.now_ns(), order_kept=True)
+        price_change = (
+            Decimal("0.50") if abs(fill.quantity) * (100 if is_option(fill.symbol) else 1) > 10 else Decimal("2.00")
+        )
+        amend_fill(
+            run.world.server.matching, account, fill, None if bust else price_change, run.now_ns(), order_kept=True
+        )
         run.money_moved = True
         run.trouble_until(60)
 

@@ -113,18 +113,18 @@ class Watch:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._state: Any = None
-        self._stated: tuple[Any, Any] = (None, None)  # state and cash that were compared last
-        self._trades = self._heard = 0
-        self._traded = frozenset(strategy(run.schedule.desk).spec.symbols)
+        self._last_status: tuple[Any, Any] = (None, None)  # state and cash that were compared last
+        self._trades = self._alarm_count = 0
+        self._symbols = frozenset(strategy(run.schedule.desk).spec.symbols)
         self._now = Holders({}, {})  # by the server's trades
         self._changed_ns = 0
         self._settled_ns = max(SETTLED_NS, (cast("int", run.tables["alpaca"]["report_every_s"]) + 60) * SECOND_NS)
         self._base: tuple[frozenset[object], Holders] = frozenset(), Holders({}, {})  # trades folded, who holds by them
-        self._seen: tuple[int, int, int] = (0, 0, 0)
+        self._mark: tuple[int, int, int] = (0, 0, 0)
         self._at_close: dict[str, Holders] = {}  # by date
         self._due: dict[str, tuple[Decimal, Decimal]] = {}  # own and all, when something unannounced was paid
-        self._paid: set[str] = set()  # lines of the ledger that were booked
-        self._ended: dict[str, int] = {}  # orders that ended at the server and work in the book, and since when
+        self._ledger_lines: set[str] = set()  # lines of the ledger that were booked
+        self._stale_orders: dict[str, int] = {}  # orders that ended at the server and work in the book, and since when
         self._refused: Counter[str] = Counter()
         self._below_ns: dict[str, int] = {}
         self._bare_ns: dict[str, int] = {}
@@ -216,8 +216,8 @@ class Watch:
     def _gained(self, event: BrokerReported, before: Any, after: Any) -> None:
         """What lines about shares gave the desk is its own part of them."""
         run = self._run
-        new = [line for line in event.activities if line.id not in self._paid]
-        self._paid |= {line.id for line in new}
+        new = [line for line in event.activities if line.id not in self._ledger_lines]
+        self._ledger_lines |= {line.id for line in new}
         if not new or run.adopts or before.book.positions != after.book.positions or not run.persons:
             return
         if any(line.kind not in PAID or line.amount <= 0 for line in new):
@@ -226,8 +226,8 @@ class Watch:
         for line in new:
             closes = [date for date in self._at_close if line.ex_date and date < line.ex_date]
             if closes:
-                held = self._at_close[max(closes)]
-                own, all_ = held.own.get(line.symbol, ZERO), held.total.get(line.symbol, ZERO)
+                holders = self._at_close[max(closes)]
+                own, all_ = holders.own.get(line.symbol, ZERO), holders.total.get(line.symbol, ZERO)
             elif not line.ex_date and line.symbol in self._due:
                 own, all_ = self._due[line.symbol]
             else:
@@ -266,9 +266,9 @@ class Watch:
         run, account = self._run, self._run.world.account
         run.note_closings()
         mark = len(account.trades), account.past_positions[-1][0], len(run.closings)
-        if mark == self._seen:
+        if mark == self._mark:
             return
-        self._seen = mark
+        self._mark = mark
         folded, base = self._base
         newer = itertools.takewhile(lambda trade: _same_trade(trade) not in folded, reversed(account.trades))
         now = fold(base, [*newer][::-1], run.is_own, run.others_changes, run.unit)
@@ -295,8 +295,8 @@ class Watch:
             return
         for symbol, position in state.book.positions.items():
             there = run.world.account.quantity(symbol)
-            known = symbol not in self._now.disturbed and there == self._now.total.get(symbol, ZERO)
-            if known and position.quantity > self._now.own.get(symbol, ZERO) + run.unit and symbol not in run.split:
+            is_known = symbol not in self._now.disturbed and there == self._now.total.get(symbol, ZERO)
+            if is_known and position.quantity > self._now.own.get(symbol, ZERO) + run.unit and symbol not in run.split:
                 text = f"{symbol}: the book holds {position.quantity}, {self._now.own.get(symbol, ZERO)} are the desk's"
                 run.problem("owner", text)
 
@@ -306,16 +306,18 @@ class Watch:
 
     def _submitted(self, before: Any, after: Any, effect: SubmitOrder) -> None:
         run, order = self._run, after.orders.get(effect.client_order_id)
-        held = after.book.positions.get(effect.symbol)
-        if held is not None:
-            paid = held.cost / held.quantity  # USD a share, below which no highest price is
-            self._highs[effect.symbol] = paid if isinstance(held.high, UnsetType) else max(held.high, paid)
+        position = after.book.positions.get(effect.symbol)
+        if position is not None:
+            cost_price = position.cost / position.quantity  # USD a share, below which no highest price is
+            self._highs[effect.symbol] = (
+                cost_price if isinstance(position.high, UnsetType) else max(position.high, cost_price)
+            )
         if effect.side < 0 and self._trailed(after, effect.symbol, after.now_ns):
             self._stopped.add(effect.symbol)
         if order is None or order.purpose != "entry" or effect.client_order_id in before.orders:
             return
         self._stopped.discard(effect.symbol)
-        for what, of in (
+        for cause, of in (
             ("halted", lambda state: state.risk.halt is not None),
             ("paused", lambda state: state.risk.pause is not None),
             ("not reconciled", lambda state: not state.risk.reconciled),
@@ -323,7 +325,7 @@ class Watch:
             ("stopping", lambda state: bool(state.risk.stopping)),
         ):
             if of(before) and of(after):
-                run.problem("new_risk", f"{effect.client_order_id} {effect.symbol} leaves while {what}")
+                run.problem("new_risk", f"{effect.client_order_id} {effect.symbol} leaves while {cause}")
         session, root = after.session.session, root_of(effect.symbol)
         if session is not None and self._closed_on.get(root) == session.date:
             run.problem("closed_by_hand", f"{effect.client_order_id} buys {effect.symbol}, which a person closed today")
@@ -375,10 +377,10 @@ class Watch:
         """See the server's books, and what should have happened by now."""
         self._trade_rules()
         self._alarms_told()
-        for line in self._run.desk.alarms[self._heard :]:
+        for line in self._run.desk.alarms[self._alarm_count :]:
             if line.alarm == "basket_missed":
                 self.missed(line.detail)
-        self._heard = len(self._run.desk.alarms)
+        self._alarm_count = len(self._run.desk.alarms)
         self._stops()
         self._times_end()
         self._closed_leave()
@@ -391,8 +393,8 @@ class Watch:
             if equity is not None:
                 self._equity = session.date, equity
                 account = run.world.account
-                traded = bool(account.trades) and account.trades[-1].time_ns >= session.open_ns
-                self._cash_at_open = ZERO if account.positions or traded else Decimal(account.cash)
+                has_traded = bool(account.trades) and account.trades[-1].time_ns >= session.open_ns
+                self._cash_at_open = ZERO if account.positions or has_traded else Decimal(account.cash)
         if session is None and self._equity[0] not in self._at_close:
             self._count()
             self._at_close[self._equity[0]] = self._now
@@ -409,22 +411,22 @@ class Watch:
         begun_ns = max(failed_ns, run.calm_ns, opened_ns)
         if failed_ns and session is not None and run.now_ns() > begun_ns + PANIC_S * SECOND_NS and run.willing():
             run.panic_failed_ns = 0
-            held = {symbol for symbol in run.own() if run.world.market.trading(symbol, run.now_ns())}
-            if held and run.alive_since(failed_ns):
-                run.problem("panic", f"{sorted(held)} are held {PANIC_S} s after a panic that failed")
+            symbols = {symbol for symbol in run.own() if run.world.market.trading(symbol, run.now_ns())}
+            if symbols and run.alive_since(failed_ns):
+                run.problem("panic", f"{sorted(symbols)} are held {PANIC_S} s after a panic that failed")
 
     def _orders_end(self) -> None:
         """An order that ended at the server does not work in the book for long."""
         run, state, now_ns = self._run, self._state, self._run.now_ns()
         if state is None or not run.willing() or not state.orders:
-            self._ended.clear()
+            self._stale_orders.clear()
             return
         account = run.world.account
-        ended = {
+        stale = {
             n for n in state.orders if (it := account.by_client_id.get(n)) is not None and it.id not in account.working
         }
-        self._ended = {name: self._ended.get(name, now_ns) for name in ended}
-        for name, since_ns in self._ended.items():
+        self._stale_orders = {name: self._stale_orders.get(name, now_ns) for name in stale}
+        for name, since_ns in self._stale_orders.items():
             if now_ns - since_ns > ENDED_S * SECOND_NS and run.alive_since(since_ns):
                 run.problem("order_ended", f"{name} ended at the broker {ENDED_S} s ago and works in the book")
 
@@ -477,38 +479,40 @@ class Watch:
         if session is None or session.date != date or run.cash_changed():
             return
         cash = run.world.account.cash
-        if self._stated[0] is state and self._stated[1] == cash:
+        if self._last_status[0] is state and self._last_status[1] == cash:
             return  # nothing changed since
-        self._stated = state, cash
-        shown, made = status_of(state, "d").day_usd, Decimal(cash) - self._cash_at_open
+        self._last_status = state, cash
+        day_usd, profit_usd = status_of(state, "d").day_usd, Decimal(cash) - self._cash_at_open
         heard_ns = state.broker.reported_ns
         newer = itertools.takewhile(lambda trade: trade.time_ns > heard_ns, reversed(run.world.account.trades))
         rounded = sum((abs(trade.rounding) for trade in newer), ZERO)  # a report says what each was rounded by
-        if abs(Decimal(str(shown)) - made) > HALF_CENT + rounded:  # cash may have more decimals, what is shown has two
-            run.problem("status", f"{shown} USD are shown for the session, {made} were made")
+        if (
+            abs(Decimal(str(day_usd)) - profit_usd) > HALF_CENT + rounded
+        ):  # cash may have more decimals, what is shown has two
+            run.problem("status", f"{day_usd} USD are shown for the session, {profit_usd} were made")
 
     def _trade_rules(self) -> None:
         run, account = self._run, self._run.world.account
         self._count()
-        sold: dict[str, Decimal] = {}
+        after_sale: dict[str, Decimal] = {}
         for trade in account.trades[self._trades :]:
-            ours = run.is_own(trade.order_id)
-            if ours:
-                sold[trade.symbol] = self._now.own.get(trade.symbol, ZERO)
+            is_own = run.is_own(trade.order_id)
+            if is_own:
+                after_sale[trade.symbol] = self._now.own.get(trade.symbol, ZERO)
                 self._cheap(trade)
             elif not trade.order_id and is_option(trade.symbol) and trade not in run.others_changes:
                 self._lapsed(trade)
             position = account.positions.get(trade.symbol)
             late = trade.time_ns - run.by_hand_ns > EXCUSED_NS
-            if ours and trade.quantity < 0 and position is not None and position.qty < 0 and late:
+            if is_own and trade.quantity < 0 and position is not None and position.qty < 0 and late:
                 if trade.symbol not in run.short_by_hand:
                     run.problem("short", f"{trade.symbol}: {position.qty} after a sale of {-trade.quantity}")
-            elif not ours and position is not None and position.qty < 0:
+            elif not is_own and position is not None and position.qty < 0:
                 run.short_by_hand.add(trade.symbol)
-        for symbol, own in sold.items():
+        for symbol, quantity in after_sale.items():
             excused = symbol in run.split or run.adopts or symbol in self._now.disturbed
-            if own < 0 and not excused:
-                run.problem("owner", f"{symbol}: sold {-own} more than it bought")
+            if quantity < 0 and not excused:
+                run.problem("owner", f"{symbol}: sold {-quantity} more than it bought")
         self._trades = len(account.trades)
 
     def _cheap(self, trade: PositionChange) -> None:
@@ -538,29 +542,29 @@ class Watch:
         """A contract ended at its close: the desk had none of it, where the broker was willing."""
         run = self._run
         calm = run.calm_ns < trade.time_ns - 25 * MINUTE_NS and run.alive_since(trade.time_ns - 25 * MINUTE_NS)
-        own = sum(
+        quantity = sum(
             (it.quantity for it in run.world.account.trades if it.symbol == trade.symbol and run.is_own(it.order_id)),
             ZERO,
         )
         excused = run.persons or run.stands() or trade.symbol in kept_to_the_close(run)
-        if own > 0 and calm and not excused:
-            run.problem("expired", f"{own} {trade.symbol} were held through their last close")
+        if quantity > 0 and calm and not excused:
+            run.problem("expired", f"{quantity} {trade.symbol} were held through their last close")
 
     def _alarms_told(self) -> None:
         run = self._run
         if not self._grave:
             return
-        told = {(line.alarm, line.detail) for line in run.desk.alarms}
-        left = []
+        alarms = {(line.alarm, line.detail) for line in run.desk.alarms}
+        rest = []
         for at_ns, name, detail in self._grave:
-            if (name, detail) in told:
+            if (name, detail) in alarms:
                 continue
             begun_ns = max(at_ns, self._telling_ns)
             if run.now_ns() - begun_ns > TOLD_S * SECOND_NS and run.alive_since(begun_ns):
                 run.problem("alarm", f"{name} was raised {TOLD_S} s ago, and the program was not run")
             elif run.alive_since(at_ns):
-                left.append((at_ns, name, detail))
-        self._grave = left
+                rest.append((at_ns, name, detail))
+        self._grave = rest
 
     def _stops(self) -> None:
         """Option positions whose market price is below their stop, while nothing keeps the desk from knowing it."""
@@ -575,8 +579,12 @@ class Watch:
                 self._below_ns.pop(symbol, None)
                 continue
             quote = run.world.market.fair(symbol, now_ns)
-            paid = position.cost / position.quantity
-            if quote is None or quote[0] > paid * Decimal(str(1 - run.stop_loss)) * Decimal("0.9") or run.stands():
+            cost_price = position.cost / position.quantity
+            if (
+                quote is None
+                or quote[0] > cost_price * Decimal(str(1 - run.stop_loss)) * Decimal("0.9")
+                or run.stands()
+            ):
                 self._below_ns.pop(symbol, None)
                 continue
             since_ns = self._below_ns.setdefault(symbol, now_ns)
@@ -584,7 +592,7 @@ class Watch:
             limit_s = STOP_S if calm else STOP_WIDE_S
             late = now_ns - since_ns > limit_s * SECOND_NS and run.alive_since(since_ns)
             if late and (calm or run.only_quotes()) and symbol not in self._leaving(state):
-                text = f"{symbol}: paid {paid:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
+                text = f"{symbol}: paid {cost_price:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
                 run.problem("stop", text)
                 self._below_ns.pop(symbol, None)
 
@@ -604,9 +612,9 @@ class Watch:
             if there and not trickles and now_ns > late_ns and run.alive_since(late_ns - TIME_STOP_S * SECOND_NS):
                 run.problem("time_stop", f"{symbol} is held {TIME_STOP_S} s beyond {run.time_stop_min} minutes")
 
-    def closed(self, symbol: str, left: Decimal) -> None:
+    def closed(self, symbol: str, rest: Decimal) -> None:
         """An operator's command to close it was carried out; so much may be left."""
-        self._closing[symbol] = self._run.now_ns(), left
+        self._closing[symbol] = self._run.now_ns(), rest
         session = None if self._state is None else self._state.session.session
         if session is not None and session.open_ns <= self._run.now_ns() < session.close_ns:
             self._closed_on[root_of(symbol)] = session.date
@@ -614,20 +622,22 @@ class Watch:
     def _closed_leave(self) -> None:
         """What a person closed leaves within its time, while nothing keeps it."""
         run, now_ns = self._run, self._run.now_ns()
-        own = self.own() if self._closing else {}
-        for symbol, (since_ns, left) in list(self._closing.items()):
-            known = symbol not in self._now.disturbed and not run.moved(symbol)
-            if own.get(symbol, ZERO) <= left or run.persons or run.adopts or not known:
+        positions = self.own() if self._closing else {}
+        for symbol, (since_ns, rest) in list(self._closing.items()):
+            is_known = symbol not in self._now.disturbed and not run.moved(symbol)
+            if positions.get(symbol, ZERO) <= rest or run.persons or run.adopts or not is_known:
                 del self._closing[symbol]
                 continue
             calm = run.world.market.trading(symbol, now_ns) and run.willing() and not run.stands()
-            calm = calm and not (own[symbol] < 1 and symbol in self._leaving(self._state))
+            calm = calm and not (positions[symbol] < 1 and symbol in self._leaving(self._state))
             calm = calm and symbol not in kept_back(run)
             begun_ns = max(since_ns, run.calm_ns)
             if not calm:
-                self._closing[symbol] = now_ns, left
+                self._closing[symbol] = now_ns, rest
             elif now_ns - begun_ns > CLOSE_S * SECOND_NS and run.alive_since(begun_ns):
-                run.problem("closed_by_hand", f"{own[symbol]} {symbol} are held {CLOSE_S} s after a person closed it")
+                run.problem(
+                    "closed_by_hand", f"{positions[symbol]} {symbol} are held {CLOSE_S} s after a person closed it"
+                )
                 del self._closing[symbol]
 
     def _covered(self) -> None:
@@ -636,26 +646,26 @@ class Watch:
         if state is None or isinstance(state.trading.protection, UnsetType):
             return
         account, now_ns = run.world.account, run.now_ns()
-        ours = [order for order in (account.orders[it] for it in account.working) if order.type in STOPS]
-        stopped = {order.symbol for order in ours if order.client_order_id.startswith(f"{run.epoch()}-")}
-        held = {symbol for symbol, position in state.book.positions.items() if position.quantity > 0}
+        stop_orders = [order for order in (account.orders[it] for it in account.working) if order.type in STOPS]
+        stop_symbols = {order.symbol for order in stop_orders if order.client_order_id.startswith(f"{run.epoch()}-")}
+        symbols = {symbol for symbol, position in state.book.positions.items() if position.quantity > 0}
         leaving = {work.symbol for work in state.works.values()}
         open_now = run.world.market.session_at(now_ns) is not None
         calm = open_now and run.willing() and not run.stands()
-        apart = held ^ stopped if calm else set()
+        apart = symbols ^ stop_symbols if calm else set()
         for symbol in self._bare_ns.keys() - apart:
             del self._bare_ns[symbol]
         for symbol in sorted(apart):
-            gone = symbol in held and symbol not in account.positions  # somebody else sold it
+            is_gone = symbol in symbols and symbol not in account.positions  # somebody else sold it
             unsure = not run.world.market.trading(symbol, now_ns) or run.moved(symbol)
-            unsure = unsure or (symbol in held and symbol not in self._traded)  # a new name has no quotes here
-            if symbol in leaving or gone or unsure:
+            unsure = unsure or (symbol in symbols and symbol not in self._symbols)  # a new name has no quotes here
+            if symbol in leaving or is_gone or unsure:
                 self._bare_ns.pop(symbol, None)
                 continue
             since_ns = self._bare_ns.setdefault(symbol, now_ns)
             if now_ns - since_ns > UNCOVERED_S * SECOND_NS and run.alive_since(since_ns):
-                what = "no stop" if symbol in held else "a stop and no shares"
-                run.problem("uncovered", f"{symbol}: {what} for {UNCOVERED_S} s")
+                problem = "no stop" if symbol in symbols else "a stop and no shares"
+                run.problem("uncovered", f"{symbol}: {problem} for {UNCOVERED_S} s")
                 self._bare_ns[symbol] = now_ns
 
 
@@ -683,9 +693,9 @@ def at_the_close(run: Run) -> None:
     if run.calm_ns > run.now_ns() - 25 * MINUTE_NS or not run.alive_since(run.now_ns() - 25 * MINUTE_NS):
         return
     stuck = kept_back(run) | kept_to_the_close(run)
-    held = {symbol: quantity for symbol, quantity in run.own().items() if symbol not in stuck}
-    if held and not run.stands() and not run.persons:
-        run.problem("not_flat", f"{held} after the close")
+    positions = {symbol: quantity for symbol, quantity in run.own().items() if symbol not in stuck}
+    if positions and not run.stands() and not run.persons:
+        run.problem("not_flat", f"{positions} after the close")
 
 
 def in_the_end(run: Run, books: Books) -> None:

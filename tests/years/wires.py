@@ -42,7 +42,7 @@ class Wire(asyncio.Transport):
         self._context.run(OWNER.set, owner)
         self._protocol: asyncio.BaseProtocol | None = None
         self._arrival_ns = 0  # of the newest packet that was sent
-        self._closing = self._lost = False
+        self._closing = self._is_lost = False
         self._paused: list[bytes | None] | None = None  # what came meanwhile; None: it reads
         self.cut = False  # half open: nothing arrives any more
         self.other: Wire
@@ -112,7 +112,7 @@ class Wire(asyncio.Transport):
 
     def abort(self) -> None:
         """Reset it."""
-        if not self._lost:
+        if not self._is_lost:
             self._closing = True
             self._reset_other()
             self._loop.call_soon(self._lose, None, context=self._context)
@@ -134,7 +134,7 @@ class Wire(asyncio.Transport):
             self._arrived(self.coming.popleft())
 
     def _arrived(self, data: bytes | None) -> None:
-        if self._lost or self.cut:
+        if self._is_lost or self.cut:
             return
         if self._paused is not None:
             self._paused.append(data)
@@ -152,14 +152,14 @@ class Wire(asyncio.Transport):
             self._loop.outside(self._way_ns, self.other._lose, error, context=self.other._context)
 
     def _lose(self, error: Exception | None) -> None:
-        if not self._lost:
-            self._lost = self._closing = True
+        if not self._is_lost:
+            self._is_lost = self._closing = True
             self.get_protocol().connection_lost(error)
 
     def owner_died(self) -> None:
         """The kernel closes what the process left open."""
-        if not self._lost:
-            self._lost = self._closing = True
+        if not self._is_lost:
+            self._is_lost = self._closing = True
             self._reset_other()
 
 
@@ -261,7 +261,7 @@ class Network:
         way_ns = loop.chance.randint(*WAY_US) * 1_000
         near, far = Wire(loop, way_ns, owner), Wire(loop, way_ns, listener.owner)
         near.other, far.other = far, near
-        self.wires = [wire for wire in self.wires if not wire._lost]
+        self.wires = [wire for wire in self.wires if not wire._is_lost]
         self.wires.append(near)
         if owner is not None:
             owner.on_death.append(near.owner_died)

@@ -116,7 +116,7 @@ class World:
             config.write_text(toml_of(self._tables))
             keys = (self.account.key, self.account.secret)
             self.desk = DeskLives(self.loop, self.network, self.folder, config, keys, self.story.note)
-            take_the_place_of_threads(self._told)
+            take_the_place_of_threads(self._tell)
             yield self
 
     def config_with(self, tables: Mapping[str, Mapping[str, object]]) -> str:
@@ -129,7 +129,7 @@ class World:
         """Let the desk's configuration have this setting from now on."""
         self._tables.setdefault(section, {})[key] = value
 
-    def _told(self, line: Any) -> str:
+    def _tell(self, line: Any) -> str:
         self.desk.alarms.append(line)
         self.story.note("alarm", {"alarm": line.alarm, "detail": line.detail})
         return ""

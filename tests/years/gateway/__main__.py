@@ -24,7 +24,7 @@ from tests.years.shrink import STORY_KINDS
 LOGS = ("order_submitted", "order_filled", "order_rejected", "order_denied", "halted", "reconciled", "gateway_")
 
 
-def measured(plan: Plan) -> tuple[Outcome, float]:
+def measure(plan: Plan) -> tuple[Outcome, float]:
     """Live one run in a process of its own; returns its outcome and the processor's seconds.
 
     Raises RuntimeError where the run itself failed.
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--without", default="", help="leave out these happenings, by their places")
     options = parser.parse_args(arguments)
     began, sessions, bad, cpu_all = time.monotonic(), 0, 0, 0.0
-    met: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for seed in range(options.seed, options.seed + options.runs):
         if time.monotonic() - began > options.seconds:
             break
         plan = draw(seed, options.days).without({int(word) for word in options.without.split(",") if word})
         try:
-            outcome, cpu_s = measured(plan)
+            outcome, cpu_s = measure(plan)
         except RuntimeError as error:
             print(f"{seed}: the run itself failed: {error}", flush=True)
             bad += 1
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.story:
             print("\n".join(story(outcome)))
         sessions, cpu_all, bad = sessions + plan.days, cpu_all + cpu_s, bad + bool(outcome.problems)
-        met.update(outcome.met)
+        counts.update(outcome.met)
         print(
             f"{seed}: {plan.days} sessions of {', '.join(plan.desks)}, {outcome.orders} orders, {outcome.fills} fills, "
             f"{outcome.lives} lives, {cpu_s / plan.days:.1f} CPU seconds a session, digest {outcome.digest}",
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in outcome.problems:
             moment = datetime.fromtimestamp(problem.at_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
             print(f"  {moment} {problem.rule}: {problem.text[:700]}", flush=True)
-    for name, count in sorted(met.items()):
+    for name, count in sorted(counts.items()):
         print(f"  {name:80s} {count:6d}")
     rate = cpu_all / max(sessions, 1)
     print(f"{sessions} sessions of three desks, {bad} runs with problems, {rate:.1f} CPU seconds a session")

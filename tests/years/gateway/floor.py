@@ -191,8 +191,8 @@ class Station:
             self.problem("stuck", "a clean stop does not end")
             self.desk.kill(again=False)
             return
-        if self.desk.ended not in (0, None):
-            self.problem("ended", f"a clean stop ended with {self.desk.ended}")
+        if self.desk.exit_code not in (0, None):
+            self.problem("ended", f"a clean stop ended with {self.desk.exit_code}")
 
     async def restart(self) -> None:
         """A clean stop, and the next life."""
@@ -201,12 +201,12 @@ class Station:
             self.desk.start()
 
     def _over(self, code: int) -> None:
-        if self.desk.wanted and code != 0:
+        if self.desk.is_wanted and code != 0:
             if self.name != self.floor.left_out:
                 self.problem("ended", f"it ended by itself with code {code}")
                 self.ends += 1
-            self.desk.wanted &= self.ends < ENDS_MOST
-            if code != 1 and self.desk.wanted:
+            self.desk.is_wanted &= self.ends < ENDS_MOST
+            if code != 1 and self.desk.is_wanted:
                 self.desk.again_in(60.0)
 
 
@@ -229,7 +229,7 @@ class Floor(Person):
         self.one_file = asyncio.Lock()  # held while that file changes
         self.untold = False  # money is gone that no line tells, and no person has said so yet
         self.splits: list[tuple[str, int, int]] = []  # in parts: of what, when the books change, and the ledger's line
-        self.called: dict[str, str] = {}  # orders of the broker's own call to close, and the desk that sent it
+        self.closing_calls: dict[str, str] = {}  # orders of the broker's own call to close, and the desk that sent it
         cash = Decimal(MAINS_USD + sum(CASH_USD[name] for name in plan.desks))
         for befalls in self.befalls:
             self.met[f"befalls: {befalls.kind}"] += 1
@@ -279,7 +279,7 @@ class Floor(Person):
         """The shares that a person bought, which no panic sold, and that no sale keeps."""
         free = super().free_by_hand()
         self._note_calls()
-        mains = {order_id for order_id, owner in self.called.items() if owner == MAIN}
+        mains = {order_id for order_id, owner in self.closing_calls.items() if owner == MAIN}
         for trade in self.account.trades:
             if trade.order_id in mains and trade.symbol in free:
                 free[trade.symbol] += trade.quantity
@@ -288,9 +288,9 @@ class Floor(Person):
                 free[order.symbol] -= order.left
         return {symbol: quantity for symbol, quantity in free.items() if quantity > 0}
 
-    def _note(self, who: str) -> Any:
+    def _note(self, owner: str) -> Any:
         def note(kind: str, fields: Any) -> None:
-            self.world.story.note(kind, {"who": who, **fields})
+            self.world.story.note(kind, {"who": owner, **fields})
 
         return note
 
@@ -336,18 +336,18 @@ class Floor(Person):
         for name in self.plan.desks:
             folder = self.folder / name
             folder.mkdir()
-            own = {section: dict(keys) for section, keys in tables(name, models).items()}
+            file_sections = {section: dict(keys) for section, keys in tables(name, models).items()}
             for section, key, value in protection(name, self.plan.seed) if self.plan.protected else ():
-                own.setdefault(section, {})[key] = value
-            own["alpaca"] = {**own.get("alpaca", {}), **through}
-            own |= {
+                file_sections.setdefault(section, {})[key] = value
+            file_sections["alpaca"] = {**file_sections.get("alpaca", {}), **through}
+            file_sections |= {
                 "feed": {"name": "sip", "options": "indicative"},
                 "log": {"format": "json"},
                 "control": {"enabled": False},
                 "alarms": {"command": ["/bin/true"]},
             }
-            own["paths"] |= {"state_dir": str(folder / "desk")}
-            (folder / "config.toml").write_text(toml_of(own))
+            file_sections["paths"] |= {"state_dir": str(folder / "desk")}
+            (folder / "config.toml").write_text(toml_of(file_sections))
             desk = DeskLives(
                 world.loop, world.network, folder, folder / "config.toml", self._keys(name), self._note(name), name
             )
@@ -368,13 +368,13 @@ class Floor(Person):
         loop = self.world.loop
         before = LiveDesk.__init__
 
-        def made(desk: LiveDesk, *args: Any, **kwargs: Any) -> None:
+        def new_init(desk: LiveDesk, *args: Any, **kwargs: Any) -> None:
             before(desk, *args, **kwargs)
             for station in self.stations:
                 if OWNER.get() is station.desk.process:
                     station.desk.live, station.since_ns = desk, self.now_ns()
 
-        LiveDesk.__init__ = made  # type: ignore[method-assign,assignment]
+        LiveDesk.__init__ = new_init  # type: ignore[method-assign,assignment]
         with running(loop):
             try:
                 loop.run_until_complete(self._all())
@@ -395,7 +395,7 @@ class Floor(Person):
 
     async def _all(self) -> None:
         async with self.world.server:
-            take_the_place_of_threads(self._told)
+            take_the_place_of_threads(self._tell)
             watched.EVERY_S = LOOK_S  # nobody reads its status file here
             with self._laid():
                 everybody = [self.gateway, *self.stations]
@@ -417,7 +417,7 @@ class Floor(Person):
                 for station in (*self.stations, self.gateway):
                     await station.stop()
 
-    def _told(self, line: Any) -> str:
+    def _tell(self, line: Any) -> str:
         self.world.story.note("alarm", {"alarm": line.alarm, "detail": line.detail})
         return ""
 
@@ -459,31 +459,33 @@ class Floor(Person):
 
     async def _splits(self, day: int, chance: random.Random) -> None:
         """What a desk holds splits over night, in parts; something comes between them to who holds it."""
-        held = await together.until(self, self._shares, 6 * 3600.0)  # type: ignore[arg-type]
-        if not held:
+        pairs = await together.until(self, self._shares, 6 * 3600.0)  # type: ignore[arg-type]
+        if not pairs:
             return
-        desk, symbol = chance.choice(held)
+        desk, symbol = chance.choice(pairs)
         if chance.random() < 0.5:  # a person has some too
             self._hand(symbol, chance.choice(("5", "40", "2.5")), "buy")
         following = self.sessions[day + 1]
         self.met["split under way"] += 1
         self.splits.append((symbol, *together.split_in_parts(self.world, self.faults, chance, symbol, following)[1:]))
         await self.world.until(together.while_split(following, chance))
-        who = chance.choice((GATEWAY, desk, desk, PERSON, ""))
-        if who == PERSON and chance.random() < 0.5:
+        actor = chance.choice((GATEWAY, desk, desk, PERSON, ""))
+        if actor == PERSON and chance.random() < 0.5:
             self._hand(symbol, str(chance.randint(1, 9)), "buy")
-        elif who == PERSON:
-            desks = sum((own.get(symbol, Decimal(0)) for own in self._own().values()), Decimal(0))
+        elif actor == PERSON:
+            desks = sum(
+                (positions.get(symbol, Decimal(0)) for positions in self._desk_positions().values()), Decimal(0)
+            )
             self._hand(symbol, str(int(self.account.quantity(symbol) - desks)), "sell")
-        elif who and not self.off:
-            what = chance.choice(ACTS[GATEWAY] if who == GATEWAY else OF_A_DESK)
-            await self._happen(Happening(day, 0.0, who, what, chance.randrange(10**6)))
+        elif actor and not self.off:
+            act = chance.choice(ACTS[GATEWAY] if actor == GATEWAY else OF_A_DESK)
+            await self._happen(Happening(day, 0.0, actor, act, chance.randrange(10**6)))
 
     def _shares(self) -> list[tuple[str, str]]:
         """Desks and shares that they hold, but for what has contracts here."""
         states = {station.name: station.state for station in self.stations}
-        held = {name: sorted(state.book.positions) for name, state in states.items() if state is not None}
-        return [(n, s) for n, symbols in held.items() for s in symbols if s != UNDERLYING and not is_option(s)]
+        by_desk = {name: sorted(state.book.positions) for name, state in states.items() if state is not None}
+        return [(n, s) for n, symbols in by_desk.items() for s in symbols if s != UNDERLYING and not is_option(s)]
 
     def _hand(self, symbol: str, quantity: str, side: str) -> None:
         with contextlib.suppress(Refusal):
@@ -538,8 +540,10 @@ class Floor(Person):
             sections = self.sections
             if left_out:
                 self.left_out = chance.choice(self.plan.desks)
-                gone = f"sub_account.{self.left_out}"
-                self.lives.config.write_text(toml_of({name: keys for name, keys in sections.items() if name != gone}))
+                table_name = f"sub_account.{self.left_out}"
+                self.lives.config.write_text(
+                    toml_of({name: keys for name, keys in sections.items() if name != table_name})
+                )
                 await self.gateway.away(5.0)
                 await asyncio.sleep(chance.uniform(60.0, 3600.0))
                 await self.gateway.stop()
@@ -550,9 +554,9 @@ class Floor(Person):
             self.lives.config.write_text(toml_of(sections))
             await self.gateway.away(5.0)
 
-    async def _person_does(self, what: str, session: Session, chance: random.Random) -> None:
+    async def _person_does(self, act: str, session: Session, chance: random.Random) -> None:
         desk = chance.choice(self.plan.desks)
-        match what:
+        match act:
             case "trade":
                 self.trade_by_hand()
             case "fee":
@@ -569,21 +573,21 @@ class Floor(Person):
             case "let a contract expire":
                 self.option_by_hand(session, call=False)
             case "transfer to a desk" | "transfer from a desk":
-                ends = (MAIN, desk) if what == "transfer to a desk" else (desk, MAIN)
+                ends = (MAIN, desk) if act == "transfer to a desk" else (desk, MAIN)
                 cash = Decimal(chance.randint(1, 50_000)) / 100
                 self._ask("moved", lambda it: it.transfer(*ends, cash, "", Decimal(0), "ann", "as planned"))
             case "halt and resume":
                 self._ask("halted", lambda it: it.halt("operator", "as planned", "ann"))
                 await asyncio.sleep(chance.uniform(60.0, 3600.0))
                 self._ask("resumed", lambda it: it.resume("ann", "as planned"))
-            case _ if what == UNTOLD:
-                lost = Decimal(chance.randint(1, 9_000)) / 100
-                self.account.cash -= lost
+            case _ if act == UNTOLD:
+                loss = Decimal(chance.randint(1, 9_000)) / 100
+                self.account.cash -= loss
                 self.untold = True
-                told = self.person[UNTOLD]
-                while self.person[UNTOLD] == told:  # until no fill, death or late line is in its way
+                count = self.person[UNTOLD]
+                while self.person[UNTOLD] == count:  # until no fill, death or late line is in its way
                     await asyncio.sleep(chance.uniform(30.0, 300.0))
-                    self._ask(UNTOLD, functools.partial(_accept, lost))
+                    self._ask(UNTOLD, functools.partial(_accept, loss))
                 self.untold = False
             case "panic of the account":
                 self.panics += 1
@@ -595,20 +599,20 @@ class Floor(Person):
                 await asyncio.sleep(chance.uniform(600.0, 3600.0))
                 self._ask("lifted", lambda it: it.lift(desk))
             case _:
-                raise ValueError(what)
+                raise ValueError(act)
 
-    def _ask(self, what: str, ask: Callable[[Gateway], Coroutine[Any, Any, Any]]) -> None:
+    def _ask(self, act: str, ask: Callable[[Gateway], Coroutine[Any, Any, Any]]) -> None:
         """Let the operator's socket do it, if the gateway is there."""
         gateway, process = self.lives.gateway, self.lives.process
         if gateway is None or process is None or not gateway.ready or not self.lives.running:
             return
 
-        async def asked() -> None:
+        async def ask_once() -> None:
             with contextlib.suppress(ValueError, Refusal):
                 await ask(gateway)
-                self.person[what] += 1
+                self.person[act] += 1
 
-        self.world.loop.graveyard.append(self.world.loop.spawn(process, asked()))
+        self.world.loop.graveyard.append(self.world.loop.spawn(process, ask_once()))
 
     async def _on_call(self) -> None:
         """A person who leads a desk that stands out again."""
@@ -700,7 +704,7 @@ class Floor(Person):
         while apart and self.now_ns() < until_ns:
             await asyncio.sleep(60.0)
             for station in (self.gateway, *self.stations):
-                if not station.desk.running and station.desk.ended is not None:
+                if not station.desk.running and station.desk.exit_code is not None:
                     station.desk.start()
             apart = self._differences()
         if apart:
@@ -748,24 +752,24 @@ class Floor(Person):
         gateway = self.lives.gateway
         for order in () if gateway is None else gateway.books.orders.values():
             if order.closing and order.id:
-                self.called.setdefault(order.id, order.account)
+                self.closing_calls.setdefault(order.id, order.account)
         for station in self.stations:
             live = station.desk.live
             if live is not None:
                 state = live.engine.machine.state
-                mine = (*state.orders.values(), *state.closed.values())
-                self.called |= {it.order_id: station.name for it in mine if it.closing and it.order_id}
+                orders = (*state.orders.values(), *state.closed.values())
+                self.closing_calls |= {it.order_id: station.name for it in orders if it.closing and it.order_id}
 
     def _judge_trades(self) -> None:
         self._note_calls()
         epochs = self._epochs()
         requests = (request for request in self.world.server.requests if request.key == self.account.key)
-        for rule, found in (
-            ("owner", gateway_verdict.oversold(self.account, epochs, self.called)),
-            ("stranger", gateway_verdict.strangers(self.account, epochs, self.called)),
+        for rule, findings in (
+            ("owner", gateway_verdict.oversold(self.account, epochs, self.closing_calls)),
+            ("stranger", gateway_verdict.strangers(self.account, epochs, self.closing_calls)),
             ("posts", verdict.posts_apart(requests, self.account)),
         ):
-            for words in found:
+            for words in findings:
                 self.problem(rule, words)
 
     def _judge(self) -> None:
@@ -779,7 +783,7 @@ class Floor(Person):
             self.problem("replay", f"{NAME}: {different[:500]}")
         if self.lives.gateway is not None:
             for words in gateway_verdict.holdings_apart(
-                status_of(self.lives.gateway), self.account, epochs, self.called
+                status_of(self.lives.gateway), self.account, epochs, self.closing_calls
             ):
                 self.problem("holdings", words)
             self._judge_splits(self.lives.gateway)
@@ -793,29 +797,29 @@ class Floor(Person):
     def _judge_splits(self, gateway: Gateway) -> None:
         """Of a share that split in parts each desk has what its trades come to, but for a fraction of a share."""
         amended = {row.fields.get("symbol") for row in self.account.activities if row.fields.get("status") in AMENDED}
-        for name, own in self._own().items():
+        for name, positions in self._desk_positions().items():
             for symbol in sorted({symbol for symbol, _, _ in self.splits} - amended):
-                has, comes_to = gateway.books.accounts[name].quantity(symbol), own.get(symbol, Decimal(0))
+                has, comes_to = gateway.books.accounts[name].quantity(symbol), positions.get(symbol, Decimal(0))
                 if abs(has - comes_to) >= 1:
                     self.problem("split", f"{name} has {has} {symbol}, its trades come to {comes_to}")
 
-    def _own(self) -> dict[str, Mapping[str, Decimal]]:
+    def _desk_positions(self) -> dict[str, Mapping[str, Decimal]]:
         """What each desk holds by the server's trades."""
         self._note_calls()
-        whose, result = gateway_verdict.owners(self.account, self._epochs(), self.called), {}
+        owners, result = gateway_verdict.owners(self.account, self._epochs(), self.closing_calls), {}
         for name in self.plan.desks:
-            its = {order_id for order_id, owner in whose.items() if owner == name}
+            its = {order_id for order_id, owner in owners.items() if owner == name}
             result[name] = fold(Holders({}, {}), self.account.trades, its.__contains__).own
         return result
 
     def _judge_desk(self, station: Station) -> None:
         try:
             its = books(station.desk.state_dir)
-            for rule, found in (
+            for rule, findings in (
                 ("fills", verdict.fills_apart(its, self.account, whole=True)),
                 ("intent", verdict.intents_exceeded(its, self.account)),
             ):
-                for words in found:
+                for words in findings:
                     station.problem(rule, words)
             if self.plan.seed % STEPPED_AGAIN == 0:
                 report = verify_desk(station.desk.state_dir / FILE, code_digest(), strategy_named)
@@ -825,10 +829,10 @@ class Floor(Person):
             station.problem("replay", str(error))
 
 
-async def _accept(lost: Decimal, gateway: Gateway) -> None:
+async def _accept(amount: Decimal, gateway: Gateway) -> None:
     """A person finds the account short of exactly this much, and says that it was `main`'s."""
     figure = gateway.books.broker_cash
-    if gateway.books.sums()[0] - figure != lost:
+    if gateway.books.sums()[0] - figure != amount:
         raise ValueError("there is more to it: look again later")
     await gateway.accept("cash", figure, MAIN, "ann", "gone by the broker's page, and no line says why")
 
@@ -838,13 +842,13 @@ def _apart(state: Any, part: Any) -> list[str]:
     differences = []
     if part.cash != state.book.cash:
         differences.append(f"cash: sub-account {part.cash}, desk {state.book.cash}")
-    theirs = {symbol: position.qty for symbol, position in part.positions.items()}
-    held: Counter[str] = Counter(dict(state.broker.foreign_held))
+    account_positions = {symbol: position.qty for symbol, position in part.positions.items()}
+    counts: Counter[str] = Counter(dict(state.broker.foreign_held))
     for symbol, position in state.book.positions.items():
-        held[symbol] += position.quantity
-    mine = {symbol: quantity for symbol, quantity in held.items() if quantity}
-    if theirs != mine:
-        differences.append(f"positions: sub-account {theirs}, desk {mine}")
+        counts[symbol] += position.quantity
+    desk_positions = {symbol: quantity for symbol, quantity in counts.items() if quantity}
+    if account_positions != desk_positions:
+        differences.append(f"positions: sub-account {account_positions}, desk {desk_positions}")
     return differences
 
 

@@ -43,12 +43,12 @@ class GatewayLives(Lives):
         self.gateway: Gateway | None = None
         before = Gateway.__init__
 
-        def made(gateway: Gateway, *args: Any, **kwargs: Any) -> None:
+        def new_init(gateway: Gateway, *args: Any, **kwargs: Any) -> None:
             before(gateway, *args, **kwargs)
             if OWNER.get() is self.process:
                 self.gateway = gateway
 
-        Gateway.__init__ = made  # type: ignore[method-assign,assignment]
+        Gateway.__init__ = new_init  # type: ignore[method-assign,assignment]
 
     def begins(self) -> None:
         """Forget what is of the life before."""

@@ -80,12 +80,12 @@ def draw(seed: int, days: int = 0) -> Plan:
     days = days or drawn_days
     first = f"{chance.randint(FIRST_YEAR, LAST_YEAR)}-{chance.randint(1, 11):02d}-{chance.randint(1, 28):02d}"
     happenings: list[Happening] = []
-    for who, whats in (*ACTS.items(), *((desk, OF_A_DESK) for desk in desks)):
-        some = [what for what in whats if chance.random() < 0.5] or [chance.choice(whats)]
-        often = chance.uniform(*OFTEN) * (0.5 if who in desks else 1.0)
+    for actor, whats in (*ACTS.items(), *((desk, OF_A_DESK) for desk in desks)):
+        acts = [act for act in whats if chance.random() < 0.5] or [chance.choice(whats)]
+        often = chance.uniform(*OFTEN) * (0.5 if actor in desks else 1.0)
         for day in range(days):
             count = int(often) + (chance.random() < often % 1)
-            happenings += [_at(day, who, chance.choice(some), chance) for _ in range(count)]
+            happenings += [_at(day, actor, chance.choice(acts), chance) for _ in range(count)]
     for day in range(days):
         happenings += [_at(day, PERSON, "trade", chance) for _ in range(chance.randint(*HANDS))]
     happenings += _splits(seed, days) + _flips(seed, days) + _untold(seed, days) + _changes(seed, days)
@@ -142,6 +142,6 @@ def limits(desks: tuple[str, ...], chance: random.Random) -> tuple[tuple[str, st
     return tuple(row for row in rows if chance.random() < 0.4)
 
 
-def _at(day: int, who: str, what: str, chance: random.Random) -> Happening:
+def _at(day: int, actor: str, act: str, chance: random.Random) -> Happening:
     minute = chance.uniform(-60.0, 10.0) if chance.random() < 0.25 else chance.uniform(0.0, 389.0)
-    return Happening(day, round(minute, 3), who, what, chance.randrange(10**6))
+    return Happening(day, round(minute, 3), actor, act, chance.randrange(10**6))

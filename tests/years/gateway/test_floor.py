@@ -7,7 +7,7 @@ import sys
 from tests.chaos.gateway.boundaries import BOUNDARIES, TAKEN, UPDATED
 from tests.support.paths import REPOSITORY
 from tests.years.desks import ONLINE, SCALPER, SWITCHER
-from tests.years.gateway.__main__ import measured
+from tests.years.gateway.__main__ import measure
 from tests.years.gateway.plan import BOUNDARY, GATEWAY, PERSON, Happening, Plan, draw
 
 HALF_DAY = "2024-07-03"
@@ -22,7 +22,7 @@ def test_a_gateway_and_three_desks_live_through_half_a_day_and_are_killed() -> N
         Happening(0, 90.0, GATEWAY, BOUNDARY + BOUNDARIES[UPDATED]),
         Happening(0, 120.0, ONLINE, "kill at a turn", 2),
     )
-    outcome = measured(Plan(3, HALF_DAY, 1, DESKS, at_broker=False, happenings=happenings))[0]
+    outcome = measure(Plan(3, HALF_DAY, 1, DESKS, at_broker=False, happenings=happenings))[0]
     assert outcome.problems == ()
     assert outcome.fills > 0
     assert outcome.lives == len(DESKS) + 1 + 4
@@ -34,8 +34,10 @@ def test_equal_seeds_tell_the_same_story_whatever_the_order_of_sets() -> None:
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         command = [sys.executable, "-m", "tests.years.gateway", "--seed", "4", "--days", "1"]
-        told = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, stdout=subprocess.PIPE, text=True)
-        digests.add(told.stdout.splitlines()[0].rpartition("digest ")[2])
+        result = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, check=False, stdout=subprocess.PIPE, text=True
+        )
+        digests.add(result.stdout.splitlines()[0].rpartition("digest ")[2])
     assert len(digests) == 1
     assert len(digests.pop()) == 64
 

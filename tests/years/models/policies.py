@@ -136,12 +136,12 @@ def _seesaw() -> bytes:
 def _plan() -> bytes:
     """The next of `PLAN`; the policy's memory counts the decisions."""
     names = [name for name, _ in REGIMES]
-    chosen = np.zeros((len(PLAN), len(REGIMES)), np.float32)
-    chosen[np.arange(len(PLAN)), [names.index(name) for name in PLAN]] = SURE
+    logits = np.zeros((len(PLAN), len(REGIMES)), np.float32)
+    logits[np.arange(len(PLAN)), [names.index(name) for name in PLAN]] = SURE
     constants: Constants = {
         "first": np.array([0]),
         "count": np.arange(len(PLAN), dtype=np.float32)[None, :],
-        "chosen": chosen,
+        "chosen": logits,
         "last": _number(len(PLAN) - 1.5),
         "one": _number(1.0),
         "none": _number(0.0),
@@ -168,8 +168,8 @@ def _patient() -> bytes:
     """The action of the hour, of `HOURS`; else hold."""
     spec = option_scalper.SPEC
     starts = np.array([[start for start, _ in HOURS]], np.float32)
-    chosen = np.zeros((len(HOURS), len(spec.actions)), np.float32)
-    chosen[np.arange(len(HOURS)), [action for _, action in HOURS]] = SURE
+    logits = np.zeros((len(HOURS), len(spec.actions)), np.float32)
+    logits[np.arange(len(HOURS)), [action for _, action in HOURS]] = SURE
     hold = np.zeros((1, len(spec.actions)), np.float32)
     hold[0, option_scalper.HOLD] = SURE
     constants: Constants = {
@@ -177,7 +177,7 @@ def _patient() -> bytes:
         "column": np.array([spec.features.index("session_elapsed")]),
         "starts": starts,
         "ends": starts + np.float32(SLOT),
-        "chosen": chosen,
+        "chosen": logits,
         "hold": hold,
         "one": _number(1.0),
         "axis": np.array([1]),
