@@ -40,13 +40,13 @@ def sales(effects: list[AnyEffect]) -> list[tuple[str, int, bool]]:
     return [(order.symbol, -order.side * order.quantity, order.closing) for order in of(effects, SubmitOrder)]
 
 
-def heard(d: Desk | DailyDesk, account: Account) -> list[AnyEffect]:
+def report(d: Desk | DailyDesk, account: Account) -> list[AnyEffect]:
     return d.put(account.report(d.state.now_ns + 1))
 
 
 def test_while_the_panic_lives_nothing_is_sent() -> None:
     d = options(account := Account())
-    assert sales(heard(d, account) + d.tick(4) + heard(d, account) + d.tick(30)) == []
+    assert sales(report(d, account) + d.tick(4) + report(d, account) + d.tick(30)) == []
 
 
 def test_contracts_leave_after_the_first_report_that_was_requested_since_it_failed() -> None:
@@ -59,26 +59,28 @@ def test_contracts_leave_after_the_first_report_that_was_requested_since_it_fail
         [True],
     )
     assert sales(d.put(replace(before, time_ns=d.at(2.01))) + d.tick(2.1) + d.tick(4)) == []
-    assert sales(heard(d, account)) == [(CALL, 8, False)]
+    assert sales(report(d, account)) == [(CALL, 8, False)]
 
 
 def test_shares_leave_by_the_broker_s_own_call_with_the_desk_s_quantity() -> None:
     d = shares(account := Account("50000"), "ignore")
     account.by_hand("ann-0", "AAA", +1, 100, d.at(1.2))
     account.fill("ann-0", 100, "100", d.at(1.2))
-    heard(d, account)
+    report(d, account)
     failed(d, 2)
-    assert sales(heard(d, account) + d.tick(2.2) + heard(d, account) + d.tick(2.3)) == [("AAA", 198, True)]
+    assert sales(report(d, account) + d.tick(2.2) + report(d, account) + d.tick(2.3)) == [("AAA", 198, True)]
 
 
-@pytest.mark.parametrize("left", [5, 0])
-def test_of_what_the_panic_half_closed_only_the_rest_leaves(left: int) -> None:
+@pytest.mark.parametrize("remaining", [5, 0])
+def test_of_what_the_panic_half_closed_only_the_rest_leaves(remaining: int) -> None:
     d = options(account := Account())
     account.by_hand("panic-1", CALL, -1, 8, d.at(1.6))
-    account.fill("panic-1", 8 - left, "1.90", d.at(1.6))
-    account.end("panic-1", "canceled" if left else "filled")
+    account.fill("panic-1", 8 - remaining, "1.90", d.at(1.6))
+    account.end("panic-1", "canceled" if remaining else "filled")
     failed(d, 2)
-    assert sales(heard(d, account) + d.tick(2.1) + heard(d, account)) == ([(CALL, left, False)] if left else [])
+    assert sales(report(d, account) + d.tick(2.1) + report(d, account)) == (
+        [(CALL, remaining, False)] if remaining else []
+    )
 
 
 def test_what_others_hold_stays() -> None:
@@ -86,11 +88,11 @@ def test_what_others_hold_stays() -> None:
     account.by_hand("ann-0", CALL, +1, 3, d.at(1.55))
     account.fill("ann-0", 3, "2.00", d.at(1.55))
     failed(d, 2)
-    effects = heard(d, account) + d.tick(2, 1) + heard(d, account) + d.tick(2, 2)
+    effects = report(d, account) + d.tick(2, 1) + report(d, account) + d.tick(2, 2)
     assert sales(effects) == [(CALL, 8, False)]
     name = account.take(of(effects, SubmitOrder)[0], d.state.now_ns)
     d.put(account.fill(name, 8, "2.00", d.state.now_ns))
-    assert sales(heard(d, account) + d.tick(4)) == []
+    assert sales(report(d, account) + d.tick(4)) == []
     assert (d.held, account.positions[CALL][0]) == ({}, 3)
 
 
@@ -103,18 +105,18 @@ def test_after_an_accepted_report_nothing_is_closed(accepted: str) -> None:
     else:
         failed(d, 2)
         d.put(ev.AcceptBrokerRequested(d.at(2.1), "settled", "ann"))
-    effects = heard(d, account) + d.tick(2.2) + heard(d, account) + d.tick(4)
+    effects = report(d, account) + d.tick(2.2) + report(d, account) + d.tick(4)
     assert (sales(effects), d.held, d.state.broker.stood_down) == ([], {CALL: 8}, False)
 
 
 def test_a_flatten_after_an_accepted_panic_outlives_a_second_acceptance() -> None:
     d = options(account := Account())
     d.put(ev.AcceptBrokerRequested(d.at(1.8), "settled", "ann"))
-    heard(d, account)
+    report(d, account)
     d.session = replace(d.session, close_ns=d.at(1.9))  # over night nothing is sent
     d.put(ev.SessionEnded(d.at(1.9), d.session.date), ev.FlattenRequested(d.at(2), "out", "ann"))
     d.put(ev.AcceptBrokerRequested(d.at(2.1), "again", "bob"))
-    heard(d, account)
+    report(d, account)
     assert [(work.reason, work.symbol, work.goal) for work in d.state.works.values()] == [("operator", CALL, 0)]
 
 
@@ -122,9 +124,9 @@ def test_a_second_panic_ends_the_closing_of_what_the_first_one_left() -> None:
     d = options(account := Account())
     failed(d, 2)
     d.put(ev.PanicNoticed(d.at(2.1), "bob"))
-    assert sales(heard(d, account) + d.tick(3)) == []
+    assert sales(report(d, account) + d.tick(3)) == []
     failed(d, 4)
-    assert sales(heard(d, account)) == [(CALL, 8, False)]
+    assert sales(report(d, account)) == [(CALL, 8, False)]
 
 
 def test_a_failure_survives_a_restart_and_the_night_and_what_stays_is_named_each_session() -> None:
@@ -136,13 +138,13 @@ def test_a_failure_survives_a_restart_and_the_night_and_what_stays_is_named_each
     before = len(d.effects)
     d.begin(HALF_DAY)
     d.put(ev.RunStarted(d.at(-10), "live", "desk-1", "shelf", "e1", "c", "sip", d.state.trading))
-    heard(d, account)
+    report(d, account)
     d.tick(-5)
     d.tick(0)
     effects = d.effects[before:]
     assert (sales(effects), alarms(effects)) == ([], ["panic_failed"])
     assert "198 AAA" in of(effects, RaiseAlarm)[0].detail
-    assert sales(heard(d, account)) == [("AAA", 198, True)]
+    assert sales(report(d, account)) == [("AAA", 198, True)]
 
 
 def test_a_panic_of_which_nothing_was_heard_any_more_is_named_in_the_next_session() -> None:
@@ -150,7 +152,7 @@ def test_a_panic_of_which_nothing_was_heard_any_more_is_named_in_the_next_sessio
     d.put(ev.SessionEnded(TUESDAY.close_ns, TUESDAY.date))
     before = len(d.effects)
     d.begin(HALF_DAY)
-    heard(d, account)
+    report(d, account)
     d.tick(0)
     d.tick(5)
     assert (sales(d.effects[before:]), alarms(d.effects[before:])) == ([], ["panic_failed", "blind"])  # no quote came
@@ -159,7 +161,7 @@ def test_a_panic_of_which_nothing_was_heard_any_more_is_named_in_the_next_sessio
 def test_no_entry_follows_a_panic_that_failed() -> None:
     d = shares(account := Account("50000"))
     failed(d, 2)
-    heard(d, account)
+    report(d, account)
     d.put(ev.ResumeRequested(d.at(3), "on", "ann"))
     d.due(4)
     if d.state.ask is not None:
@@ -174,7 +176,7 @@ def test_a_flatten_while_the_desk_stands_down_says_that_it_does_nothing() -> Non
     assert "accept-broker" in of(effects, RaiseAlarm)[0].detail
     failed(d, 3)
     assert alarms(d.put(ev.FlattenRequested(d.at(3.1), "now", "bob"))) == ["flatten"]
-    assert sales(heard(d, account)) == [(CALL, 8, False)]
+    assert sales(report(d, account)) == [(CALL, 8, False)]
 
 
 @pytest.mark.parametrize("rule", ["ignore", "adopt"])
@@ -183,6 +185,6 @@ def test_the_orders_of_a_panic_are_told_once_and_not_one_by_one(rule: str) -> No
     d = shares(account := Account(), rule)
     for nth in range(4):
         account.by_hand(f"panic-{nth}", "AAA", -1, 30, d.state.now_ns)
-    assert alarms(heard(d, account)).count("foreign_order") == 2  # the first one's, and what it halts for
+    assert alarms(report(d, account)).count("foreign_order") == 2  # the first one's, and what it halts for
     account.by_hand("panic-9", "AAA", -1, 30, d.state.now_ns)
-    assert "foreign_order" not in alarms(heard(d, account))
+    assert "foreign_order" not in alarms(report(d, account))

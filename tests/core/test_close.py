@@ -43,11 +43,11 @@ def test_all_of_a_position_is_sold_and_nothing_else() -> None:
 
 
 def test_a_part_is_sold_and_never_more_than_is_held() -> None:
-    for asked, sold in ((exact("2.5"), exact("2.5")), (99, 10)):
+    for quantity, sale_quantity in ((exact("2.5"), exact("2.5")), (99, 10)):
         d = tuesday(IN_FRACTIONS, AAA=10)
-        close(d, "AAA", d.at(1), asked)
+        close(d, "AAA", d.at(1), quantity)
         d.quotes(1, **AT_100)
-        assert [order.quantity for order in of(d.effects, SubmitOrder)][-1] == sold
+        assert [order.quantity for order in of(d.effects, SubmitOrder)][-1] == sale_quantity
 
 
 @pytest.mark.parametrize(("trading", "refused"), [(NO_AUCTION, ()), (IN_FRACTIONS, ("AAA",))])
@@ -74,10 +74,10 @@ def test_a_part_of_a_share_that_the_broker_sells_in_no_way_stays_under_the_stop_
     for second in range(0, 480, 10):
         d.quotes(second / 60, **AT_100)
         d.put(account.report(d.at(0, second + 1)))
-        sent = {order.client_order_id: order for order in of(d.effects, SubmitOrder)}
+        submits = {order.client_order_id: order for order in of(d.effects, SubmitOrder)}
         for name, order in list(d.state.orders.items()):
             if name not in account.orders:
-                account.take(sent[name], d.state.now_ns)
+                account.take(submits[name], d.state.now_ns)
             elif not order.cancel_asked_ns:
                 continue
             if order.cancel_asked_ns:
@@ -91,9 +91,9 @@ def test_a_part_of_a_share_that_the_broker_sells_in_no_way_stays_under_the_stop_
             else:
                 d.put(account.fill(name, order.quantity, "100", d.state.now_ns))
     assert sales == [("2.5", False), ("2", False), ("0.5", True)]
-    told = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "exit_stuck"]
-    kept = "0.5 AAA stay with the 7.5 that are kept: the broker takes no order of so little"
-    assert told[1:] == [f"{kept}; rltraderctl close AAA sells all of them"]
+    details = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "exit_stuck"]
+    remainder = "0.5 AAA stay with the 7.5 that are kept: the broker takes no order of so little"
+    assert details[1:] == [f"{remainder}; rltraderctl close AAA sells all of them"]
     stops = [order.quantity for order in d.state.orders.values() if order.stop_price is not UNSET]
     assert (d.state.works, d.held, stops) == ({}, {"AAA": 8}, [8])
 
@@ -102,15 +102,15 @@ def test_the_policy_does_not_buy_it_back_this_session_and_may_in_the_next() -> N
     d = tuesday(NO_AUCTION, AAA=10)
     close(d, "AAA", d.at(-20))
     decided(d, 10, 5, KEEP)
-    sent = orders(d.quotes(0, **AT_100))
-    assert ("AAA", -10, None) in sent
+    changes = orders(d.quotes(0, **AT_100))
+    assert ("AAA", -10, None) in changes
     name = next(
         order.client_order_id for order in of(d.effects, SubmitOrder) if order.symbol == "AAA" and order.side < 0
     )
     d.fill(name, 10, "100")
     later = orders(d.quotes(1, **AT_100))
-    bought = [order for order in (*sent, *later) if order[1] > 0]
-    assert {symbol for symbol, _, _ in bought} == {"BBB"}
+    buys = [order for order in (*changes, *later) if order[1] > 0]
+    assert {symbol for symbol, _, _ in buys} == {"BBB"}
     d.put(SessionEnded(d.session.close_ns, d.session.date))
     assert d.held.get("AAA") is None
 
@@ -129,9 +129,9 @@ def test_what_is_closed_over_night_is_not_bought_back_in_the_session_that_sells_
     d = DailyDesk(NO_AUCTION).fund().holds(AAA=10)
     close(d, "AAA", d.session.close_ns + 1)
     d.begin(TUESDAY)
-    bought = sold_then_bought(d, 10, 5, KEEP)
-    assert {order.symbol for order in bought} == {"BBB"}
-    d.fill(bought[-1].client_order_id, 5, "100")
+    buys = sold_then_bought(d, 10, 5, KEEP)
+    assert {order.symbol for order in buys} == {"BBB"}
+    d.fill(buys[-1].client_order_id, 5, "100")
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
     d.begin(HALF_DAY)
     decided(d, 10, KEEP, KEEP)
@@ -163,9 +163,9 @@ def test_a_close_of_what_leaves_already_says_that_it_does_nothing() -> None:
     d = tuesday(NO_AUCTION, AAA=10)
     close(d, "AAA", d.at(-20), 5)
     assert alarms(d.effects) == []
-    (refused,) = d.put(CloseRequested(d.at(-19), "AAA", 3, "enough", "bob"))
-    assert isinstance(refused, RaiseAlarm)
-    assert (refused.name, "5 of 10 AAA leave already" in refused.detail) == ("command_refused", True)
+    (alarm,) = d.put(CloseRequested(d.at(-19), "AAA", 3, "enough", "bob"))
+    assert isinstance(alarm, RaiseAlarm)
+    assert (alarm.name, "5 of 10 AAA leave already" in alarm.detail) == ("command_refused", True)
     close(d, "AAA", d.at(-18), 7)
     d.quotes(0, **AT_100)
     assert orders(d.effects)[-1][:2] == ("AAA", -7)
@@ -194,8 +194,8 @@ def test_shares_that_are_owed_are_not_bought_back_and_the_command_says_so() -> N
     d.put(AcceptBrokerRequested(d.at(1), "as it is", "ann"), account.report(d.at(2)))
     assert d.held == {"AAA": -5}
     close(d, "AAA", d.at(3))
-    (refused,) = [alarm for alarm in of(d.effects, RaiseAlarm) if alarm.name == "command_refused"]
-    assert "buy them at the broker" in refused.detail
+    (refusal,) = [alarm for alarm in of(d.effects, RaiseAlarm) if alarm.name == "command_refused"]
+    assert "buy them at the broker" in refusal.detail
     assert d.state.works == {}
 
 
@@ -219,9 +219,9 @@ def test_a_part_of_a_contract_is_refused_and_all_of_it_leaves() -> None:
     d = desk()
     d.holds()
     count = d.held[CALL]
-    (refused,) = d.put(CloseRequested(d.state.now_ns, CALL, exact("0.5"), "enough", "ann"))
-    assert isinstance(refused, RaiseAlarm)
-    assert (refused.name, "contracts are whole" in refused.detail, d.state.works) == ("command_refused", True, {})
+    (alarm,) = d.put(CloseRequested(d.state.now_ns, CALL, exact("0.5"), "enough", "ann"))
+    assert isinstance(alarm, RaiseAlarm)
+    assert (alarm.name, "contracts are whole" in alarm.detail, d.state.works) == ("command_refused", True, {})
     close(d, CALL, d.state.now_ns, exact(f"{count}.5"))
     assert of(d.effects, SubmitOrder)[-1].quantity == count
 
@@ -239,7 +239,7 @@ def test_the_stop_that_covers_it_is_taken_away_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "lines", "after", "sold"),
+    ("quantity", "lines", "after", "sold"),
     [
         (0, [("SPLIT", "AAA", -50), ("SPLIT", "AAA", 100)], {"AAA": 100, "BBB": 40}, ("AAA", -100)),
         (0, [("SPLIT", "AAA", 50)], {"AAA": 100, "BBB": 40}, ("AAA", -100)),
@@ -250,17 +250,17 @@ def test_the_stop_that_covers_it_is_taken_away_first() -> None:
     ],
 )
 def test_what_is_closed_over_night_leaves_over_a_split_a_new_name_and_a_merger(
-    asked: int, lines: list[tuple[str, str, int]], after: dict[str, int], sold: tuple[str, int]
+    quantity: int, lines: list[tuple[str, str, int]], after: dict[str, int], sold: tuple[str, int]
 ) -> None:
     """50 AAA and 40 BBB are held; 20 of 50 AAA are 40 of 100, 2 of 5, and 20 of the BBB that they became."""
     d = with_shares(account := Account(), NO_AUCTION, AAA=50, BBB=40)
-    close(d, "AAA", d.at(-25), asked)
+    close(d, "AAA", d.at(-25), quantity)
     account.positions = {symbol: (count, Decimal(100)) for symbol, count in after.items()}
     for kind, symbol, count in lines:
         account.book(line(kind, symbol, count))
     d.put(account.report(d.at(-19)))
-    sent = orders(d.quotes(0.1, BBB="100") + d.tick(1))
-    assert (d.held, sent) == (after, [(*sold, None)])
+    changes = orders(d.quotes(0.1, BBB="100") + d.tick(1))
+    assert (d.held, changes) == (after, [(*sold, None)])
 
 
 def test_a_part_that_a_merger_pays_out_leaves_the_rest_to_the_close() -> None:
@@ -270,20 +270,22 @@ def test_a_part_that_a_merger_pays_out_leaves_the_rest_to_the_close() -> None:
     for symbol, count in (("AAA", -20), ("BBB", 20)):
         account.book(line("VOF", symbol, count))
     d.put(account.report(d.at(-19)))
-    sent = orders(d.quotes(0.1, **dict.fromkeys(account.positions, "100")) + d.tick(1))
-    assert (d.held, sent) == ({"AAA": 30, "BBB": 60}, [("AAA", -30, None)])
+    changes = orders(d.quotes(0.1, **dict.fromkeys(account.positions, "100")) + d.tick(1))
+    assert (d.held, changes) == ({"AAA": 30, "BBB": 60}, [("AAA", -30, None)])
 
 
-@pytest.mark.parametrize(("asked", "there", "sold"), [(0, 50, 50), (20, 50, 20), (0, 45, 45), (20, 60, 20)])
-def test_what_was_closed_over_night_is_sold_after_the_broker_s_word_too(asked: int, there: int, sold: int) -> None:
+@pytest.mark.parametrize(("quantity", "there", "sale_quantity"), [(0, 50, 50), (20, 50, 20), (0, 45, 45), (20, 60, 20)])
+def test_what_was_closed_over_night_is_sold_after_the_broker_s_word_too(
+    quantity: int, there: int, sale_quantity: int
+) -> None:
     """It sells what was asked for, and no more than is there: what somebody bought meanwhile stays."""
     d = with_shares(account := Account(), NO_AUCTION, AAA=50, BBB=40)
-    close(d, "AAA", d.at(-25), asked)
+    close(d, "AAA", d.at(-25), quantity)
     account.positions["AAA"] = (there, Decimal(100))
     d.put(AcceptBrokerRequested(d.at(-20), "as it is", "ann"), account.report(d.at(-19)))
     d.put(ResumeRequested(d.at(-18), "as it is", "ann"))
-    sent = orders(d.quotes(0.1, BBB="100") + d.tick(1))
-    assert (d.held["AAA"], sent) == (there, [("AAA", -sold, None)])
+    changes = orders(d.quotes(0.1, BBB="100") + d.tick(1))
+    assert (d.held["AAA"], changes) == (there, [("AAA", -sale_quantity, None)])
 
 
 def halted(d: DailyDesk) -> bool:

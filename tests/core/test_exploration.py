@@ -59,13 +59,13 @@ def test_a_draw_is_the_first_double_of_philox_under_the_key() -> None:
 
 def test_draws_follow_the_probabilities_and_differ_by_epoch_decision_and_place() -> None:
     shares = (0.2, 0.5, 0.3)
-    drawn = [draw("e1", decision, 0, shares) for decision in range(4000)]
-    counts = Counter(drawn)
+    draws = [draw("e1", decision, 0, shares) for decision in range(4000)]
+    counts = Counter(draws)
     for action, share in enumerate(shares):
         assert counts[action] / 4000 == pytest.approx(share, abs=0.03)  # four standard deviations
-    assert drawn == [draw("e1", decision, 0, shares) for decision in range(4000)]
-    assert drawn != [draw("e2", decision, 0, shares) for decision in range(4000)]
-    assert drawn != [draw("e1", decision, 1, shares) for decision in range(4000)]
+    assert draws == [draw("e1", decision, 0, shares) for decision in range(4000)]
+    assert draws != [draw("e2", decision, 0, shares) for decision in range(4000)]
+    assert draws != [draw("e1", decision, 1, shares) for decision in range(4000)]
 
 
 def test_nothing_impossible_is_drawn_where_a_sum_is_rounded_down() -> None:

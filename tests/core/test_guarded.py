@@ -67,14 +67,14 @@ def test_without_a_guard_in_its_configuration_the_same_order_halts() -> None:
     assert "foreign_order" in desk.halted()
 
 
-@pytest.mark.parametrize("what", ["a buy", "no stop", "another prefix"])
-def test_what_no_guard_sends_is_foreign_whatever_its_name(what: str) -> None:
+@pytest.mark.parametrize("difference", ["a buy", "no stop", "another prefix"])
+def test_what_no_guard_sends_is_foreign_whatever_its_name(difference: str) -> None:
     desk = bare()
-    name = by_guard(desk, "SPY", 10, desk.at(20), name="guards-1" if what == "another prefix" else "")
+    name = by_guard(desk, "SPY", 10, desk.at(20), name="guards-1" if difference == "another prefix" else "")
     order = desk.account.orders[name]
-    if what == "a buy":
+    if difference == "a buy":
         desk.account.orders[name] = with_fields(order, side=1)
-    elif what == "no stop":
+    elif difference == "no stop":
         desk.account.orders[name] = with_fields(order, stop_price=UNSET)
     returns(desk, 60)
     assert "foreign_order" in desk.halted()
@@ -94,19 +94,19 @@ def test_a_stop_of_the_guard_that_sold_meanwhile_is_booked_at_its_price() -> Non
     assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
 
 
-@pytest.mark.parametrize("sold", [10, 4])
-def test_a_stop_of_the_guard_is_booked_once_whatever_later_reports_repeat(sold: int) -> None:
+@pytest.mark.parametrize("sale_quantity", [10, 4])
+def test_a_stop_of_the_guard_is_booked_once_whatever_later_reports_repeat(sale_quantity: int) -> None:
     desk = bare()
     name = by_guard(desk, "SPY", 10, desk.at(20))
-    desk.account.fill(name, sold, "54.00", desk.at(30))
-    desk.account.end(name, "filled" if sold == 10 else "canceled")
+    desk.account.fill(name, sale_quantity, "54.00", desk.at(30))
+    desk.account.end(name, "filled" if sale_quantity == 10 else "canceled")
     returns(desk, 60)
     cash = desk.state.book.cash
     begins = SESSIONS[1].open_ns - MINUTE
     desk.put(ev.SessionScheduled(begins, SESSIONS[1], SESSIONS[2:]))
     desk.put(desk.account.report(begins + 1))  # it reaches back a day and more, and has that order again
-    left = desk.state.book.positions.get("SPY")
-    assert (desk.state.book.cash, 0 if left is None else left.quantity) == (cash, 10 - sold)
+    position = desk.state.book.positions.get("SPY")
+    assert (desk.state.book.cash, 0 if position is None else position.quantity) == (cash, 10 - sale_quantity)
     assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
 
 
@@ -124,8 +124,8 @@ def test_it_moves_a_stop_of_the_guard_that_is_elsewhere_than_its_own_would_be() 
     desk = bare()
     name = by_guard(desk, "SPY", 10, desk.at(20), price="40.00")
     returns(desk, 60)
-    moved = desk.minute(61)
-    assert name in {effect.client_order_id for effect in of(moved, CancelOrder)}
+    effects = desk.minute(61)
+    assert name in {effect.client_order_id for effect in of(effects, CancelOrder)}
 
 
 def test_a_guard_s_stop_of_more_than_is_held_ends_before_it_can_sell_short() -> None:
@@ -136,13 +136,13 @@ def test_a_guard_s_stop_of_more_than_is_held_ends_before_it_can_sell_short() -> 
 
 
 def test_where_the_desk_rests_none_itself_it_takes_the_guard_s_away() -> None:
-    none = replace(GUARDED, protection=UNSET)
-    desk = Desk(none)
+    unprotected = replace(GUARDED, protection=UNSET)
+    desk = Desk(unprotected)
     desk.holds()
     name = by_guard(desk, "SPY", 10, desk.at(20))
-    desk.put(ev.RunStarted(desk.at(60), "live", "d", "share_bars", "e1", "c", "sip", none))
-    heard = desk.put(desk.account.report(desk.at(60, 1)))
-    assert name in {effect.client_order_id for effect in of(heard, CancelOrder)}
+    desk.put(ev.RunStarted(desk.at(60), "live", "d", "share_bars", "e1", "c", "sip", unprotected))
+    effects = desk.put(desk.account.report(desk.at(60, 1)))
+    assert name in {effect.client_order_id for effect in of(effects, CancelOrder)}
     assert desk.halted() == ""
 
 
@@ -151,9 +151,9 @@ def test_its_sale_takes_a_stop_of_the_guard_away_first() -> None:
     name = by_guard(desk, "SPY", 10, desk.at(20))
     returns(desk, 60)
     desk.minute(61)
-    asked = desk.answer(0.0, 1.0)
-    assert [effect.client_order_id for effect in of(asked, CancelOrder)] == [name]
-    assert of(asked, SubmitOrder) == []
+    effects = desk.answer(0.0, 1.0)
+    assert [effect.client_order_id for effect in of(effects, CancelOrder)] == [name]
+    assert of(effects, SubmitOrder) == []
 
 
 def test_a_desk_that_begins_anew_with_what_a_guard_s_stop_covers_ends_that_stop() -> None:
@@ -164,9 +164,9 @@ def test_a_desk_that_begins_anew_with_what_a_guard_s_stop_covers_ends_that_stop(
     desk.account = former.account
     desk.put(ev.SessionScheduled(desk.at(60), MONDAY, SESSIONS[1:]), desk.account.report(desk.at(60, 1)))
     desk.put(ev.AcceptBrokerRequested(desk.at(61), "they are mine", "ann"))
-    begun = desk.put(desk.account.report(desk.at(61, 1)))
+    effects = desk.put(desk.account.report(desk.at(61, 1)))
     assert desk.state.book.positions["SPY"].quantity == 10
-    assert name in {effect.client_order_id for effect in of(begun, CancelOrder)}
+    assert name in {effect.client_order_id for effect in of(effects, CancelOrder)}
 
 
 # --- entries that were cancelled --------------------------------------------------------------------------------------
@@ -224,8 +224,8 @@ def test_a_fence_that_does_not_lift_halts_again() -> None:
 
 def test_a_fence_around_something_that_is_held_lifts_at_once_and_the_halt_stays() -> None:
     desk, _ = protected(GUARDED)
-    heard = desk.put(desk.account.report(desk.at(3, 1), blocked=FENCED))
-    assert len(of(heard, LiftFence)) == 1
+    effects = desk.put(desk.account.report(desk.at(3, 1), blocked=FENCED))
+    assert len(of(effects, LiftFence)) == 1
     assert "fenced" in desk.halted()
     assert of(desk.put(desk.account.report(desk.at(3, 5), blocked=FENCED)), LiftFence) == []  # on its way
     assert len(of(desk.put(desk.account.report(desk.at(3, 20), blocked=FENCED)), LiftFence)) == 1  # not taken: again
@@ -247,8 +247,8 @@ def test_a_start_lifts_the_fence_that_a_resume_of_the_stopped_desk_could_not() -
 
 def test_without_a_guard_the_account_s_setting_is_a_person_s_and_no_resume_changes_it() -> None:
     desk = Desk(RESTS)
-    heard = desk.put(desk.account.report(desk.at(1, 1), blocked=FENCED))
-    assert (desk.halted(), alarms(heard)) == ("", ["account_blocked"])
+    effects = desk.put(desk.account.report(desk.at(1, 1), blocked=FENCED))
+    assert (desk.halted(), alarms(effects)) == ("", ["account_blocked"])
     assert of(desk.put(ev.ResumeRequested(desk.at(2), "why not", "ann")), LiftFence) == []
 
 
@@ -267,13 +267,14 @@ def test_the_heartbeat_has_what_is_held_and_the_stop_below_it() -> None:
     desk, names = protected(GUARDED)
     beat = heartbeat_of(desk.state, desk.core.desk, "paper-1", 1, 2, 3, leaving=False)
     assert {
-        symbol: tuple(getattr(held, key) for key in held.__struct_fields__) for symbol, held in beat.holds.items()
+        symbol: tuple(getattr(holding, key) for key in holding.__struct_fields__)
+        for symbol, holding in beat.holds.items()
     } == {
         "SPY": (10, 0, STOP, None),
         "QQQ": (10, 0, STOP, None),
     }
-    bought = {"e1-share_bars-1-0-0": 10, "e1-share_bars-1-1-0": 10}  # of each ten, two minutes and less ago
-    assert beat.orders == {**dict.fromkeys(names.values(), 0), **bought}
+    buys = {"e1-share_bars-1-0-0": 10, "e1-share_bars-1-1-0": 10}  # of each ten, two minutes and less ago
+    assert beat.orders == {**dict.fromkeys(names.values(), 0), **buys}
     desk.tick(20, 0)
     later = heartbeat_of(desk.state, desk.core.desk, "paper-1", 1, 3, 4, leaving=False)
     assert later.orders == dict.fromkeys(names.values(), 0)

@@ -23,181 +23,181 @@ from tests.support.core.machines import machine, run
 SMALL = Trading(sizing=Sizing(max_contracts=3))
 
 
-def take(d: Desk | DailyDesk, event: ev.Event, *left: AnyEffect) -> list[AnyEffect]:
-    """Step an event that other code stepped before, when `left` left the process."""
-    step = d.core.step(d.state, event, left)
+def take(d: Desk | DailyDesk, event: ev.Event, *outputs: AnyEffect) -> list[AnyEffect]:
+    """Step an event that other code stepped before, when `outputs` left the process."""
+    step = d.core.step(d.state, event, outputs)
     d.state = step.state
     return list(step.effects)
 
 
-def changed(d: Desk, decision: int = 0) -> ev.CodeChanged:
+def code_change(d: Desk, decision: int = 0) -> ev.CodeChanged:
     return ev.CodeChanged(d.state.now_ns, "0ther", 5, 1, "code 0ther wrote the last 5 events", decision)
 
 
-def answered(d: Desk, action: int) -> ev.PolicyAnswered:
+def answer_of(d: Desk, action: int) -> ev.PolicyAnswered:
     assert d.state.ask is not None
     return ev.PolicyAnswered(d.state.now_ns, d.state.ask.decision, logits(action), b"", "v1")
 
 
-def both(trading: Trading = SMALL) -> tuple[Desk, Desk, SubmitOrder]:
+def both_desks(trading: Trading = SMALL) -> tuple[Desk, Desk, SubmitOrder]:
     """Theirs, that bought 9; ours, which would have bought 3 and took their answer; and the order."""
-    theirs, ours = desk(), desk(trading)
-    theirs.bar(0)
-    ours.bar(0)
-    event = answered(theirs, BUY_CALL)
-    order = sent(theirs.put(event))
+    old_desk, new_desk = desk(), desk(trading)
+    old_desk.bar(0)
+    new_desk.bar(0)
+    event = answer_of(old_desk, BUY_CALL)
+    order = sent(old_desk.put(event))
     assert order.quantity == 9
-    assert of(take(ours, event, order), SubmitOrder) == []
-    return theirs, ours, order
+    assert of(take(new_desk, event, order), SubmitOrder) == []
+    return old_desk, new_desk, order
 
 
 def test_an_order_that_left_is_the_desk_s_own_and_its_fill_is_booked() -> None:
-    _, ours, order = both()
-    (known,) = ours.state.orders.values()
-    assert (known.client_order_id, known.symbol, known.quantity) == (order.client_order_id, CALL, 9)
-    assert (known.purpose, known.status, known.valid_until_ns) == ("entry", SUBMITTED, order.valid_until_ns)
-    assert (ours.state.risk.orders_today, ours.state.stats.orders) == (1, 1)
-    filled = ev.OrderFilled(
-        ours.state.now_ns,
+    _, new_desk, order = both_desks()
+    (entry,) = new_desk.state.orders.values()
+    assert (entry.client_order_id, entry.symbol, entry.quantity) == (order.client_order_id, CALL, 9)
+    assert (entry.purpose, entry.status, entry.valid_until_ns) == ("entry", SUBMITTED, order.valid_until_ns)
+    assert (new_desk.state.risk.orders_today, new_desk.state.stats.orders) == (1, 1)
+    fill = ev.OrderFilled(
+        new_desk.state.now_ns,
         order.client_order_id,
         CALL,
         1,
         Decimal("2.00"),
-        ours.state.now_ns,
+        new_desk.state.now_ns,
         9,
         Decimal(18),
         Decimal(0),
         9,
     )
-    take(ours, filled)
-    assert ours.held == {CALL: 9}
-    assert ours.state.book.cash == 10_000 - 9 * 200
+    take(new_desk, fill)
+    assert new_desk.held == {CALL: 9}
+    assert new_desk.state.book.cash == 10_000 - 9 * 200
 
 
 def test_what_other_code_left_halts_cancels_entries_and_lets_exits_leave() -> None:
-    _, ours, order = both()
-    take(ours, ev.OrderAccepted(ours.state.now_ns, order.client_order_id))
-    filled = ev.OrderFilled(
-        ours.state.now_ns,
+    _, new_desk, order = both_desks()
+    take(new_desk, ev.OrderAccepted(new_desk.state.now_ns, order.client_order_id))
+    fill = ev.OrderFilled(
+        new_desk.state.now_ns,
         order.client_order_id,
         CALL,
         1,
         Decimal("2.00"),
-        ours.state.now_ns,
+        new_desk.state.now_ns,
         4,
         Decimal(8),
         Decimal(0),
         4,
     )
-    take(ours, filled)
-    effects = ours.put(changed(ours))
-    assert (ours.halted(), alarms(effects)) == ("code_changed", ["code_changed"])
+    take(new_desk, fill)
+    effects = new_desk.put(code_change(new_desk))
+    assert (new_desk.halted(), alarms(effects)) == ("code_changed", ["code_changed"])
     assert canceling(effects) == [order.client_order_id]
-    ours.canceled(order.client_order_id)
-    sale = sent(ours.put(ev.FlattenRequested(ours.state.now_ns, "x", "ann")))
+    new_desk.canceled(order.client_order_id)
+    sale = sent(new_desk.put(ev.FlattenRequested(new_desk.state.now_ns, "x", "ann")))
     assert (sale.symbol, sale.side, sale.quantity) == (CALL, -1, 4)
     assert sale.client_order_id != order.client_order_id
 
 
 def test_an_order_that_this_code_would_have_sent_and_that_did_not_leave_is_not_there() -> None:
-    ours = desk()
-    ours.bar(0)
-    assert of(take(ours, answered(ours, BUY_CALL)), SubmitOrder) == []
-    assert (ours.orders(), ours.state.works, ours.state.risk.orders_today) == ({}, {}, 0)
-    ours.bar(1)
-    assert sent(ours.answer(BUY_CALL)).quantity == 9  # afterwards it decides as ever
+    new_desk = desk()
+    new_desk.bar(0)
+    assert of(take(new_desk, answer_of(new_desk, BUY_CALL)), SubmitOrder) == []
+    assert (new_desk.orders(), new_desk.state.works, new_desk.state.risk.orders_today) == ({}, {}, 0)
+    new_desk.bar(1)
+    assert sent(new_desk.answer(BUY_CALL)).quantity == 9  # afterwards it decides as ever
 
 
 def test_an_order_that_both_sent_is_there_once_with_its_work() -> None:
-    theirs, ours = desk(), desk()
-    for d in (theirs, ours):
+    old_desk, new_desk = desk(), desk()
+    for d in (old_desk, new_desk):
         d.bar(0)
-    event = answered(theirs, BUY_CALL)
-    order = sent(theirs.put(event))
-    assert sent(take(ours, event, order)) == order
-    assert ours.state == theirs.state
+    event = answer_of(old_desk, BUY_CALL)
+    order = sent(old_desk.put(event))
+    assert sent(take(new_desk, event, order)) == order
+    assert new_desk.state == old_desk.state
 
 
 def test_a_sale_that_left_ends_the_position() -> None:
-    ours = desk()
-    ours.holds()
-    ours.bar(1)
+    new_desk = desk()
+    new_desk.holds()
+    new_desk.bar(1)
     sale = SubmitOrder("e1-pointer-7-1-0", CALL, -1, 9, Decimal("1.50"), "sell_to_close", 0)
-    take(ours, ev.ClockTicked(ours.at(2, 1)), sale)
-    assert ours.order(sale.client_order_id).purpose == "exit"
-    assert ours.state.decision == 7
-    filled = ev.OrderFilled(
-        ours.at(2, 2), sale.client_order_id, CALL, -1, Decimal("1.60"), 0, 9, Decimal("14.40"), Decimal(0), 9
+    take(new_desk, ev.ClockTicked(new_desk.at(2, 1)), sale)
+    assert new_desk.order(sale.client_order_id).purpose == "exit"
+    assert new_desk.state.decision == 7
+    fill = ev.OrderFilled(
+        new_desk.at(2, 2), sale.client_order_id, CALL, -1, Decimal("1.60"), 0, 9, Decimal("14.40"), Decimal(0), 9
     )
-    take(ours, filled)
-    assert ours.held == {}
-    assert ours.state.book.cash == 10_000 - 1800 + 1440
+    take(new_desk, fill)
+    assert new_desk.held == {}
+    assert new_desk.state.book.cash == 10_000 - 1800 + 1440
 
 
 def test_a_cancel_that_left_is_remembered_and_one_that_did_not_is_not() -> None:
-    ours = desk(Trading(execution=Execution(entry_reprice_s=10)))
-    order = ours.buys()
-    assert canceling(take(ours, ev.ClockTicked(ours.at(1, 11)))) == []  # this code would cancel now
-    assert ours.order(order).status == ACCEPTED
-    assert ours.order(order).cancel_asked_ns == 0
-    take(ours, ev.ClockTicked(ours.at(1, 12)), CancelOrder(order))
-    assert (ours.order(order).status, ours.order(order).cancel_asked_ns) == (CANCELING, ours.at(1, 12))
-    theirs = desk()
-    patient = theirs.buys()
-    take(theirs, ev.ClockTicked(theirs.at(1, 1)), CancelOrder(patient))  # this code would wait
-    assert (theirs.order(patient).status, theirs.order(patient).cancel_asked_ns) == (CANCELING, theirs.at(1, 1))
-    take(theirs, ev.ClockTicked(theirs.at(1, 2)), CancelOrder(patient), CancelOrder("unknown"))
-    assert theirs.order(patient).cancel_asked_ns == theirs.at(1, 1)
+    new_desk = desk(Trading(execution=Execution(entry_reprice_s=10)))
+    order = new_desk.buys()
+    assert canceling(take(new_desk, ev.ClockTicked(new_desk.at(1, 11)))) == []  # this code would cancel now
+    assert new_desk.order(order).status == ACCEPTED
+    assert new_desk.order(order).cancel_asked_ns == 0
+    take(new_desk, ev.ClockTicked(new_desk.at(1, 12)), CancelOrder(order))
+    assert (new_desk.order(order).status, new_desk.order(order).cancel_asked_ns) == (CANCELING, new_desk.at(1, 12))
+    old_desk = desk()
+    patient = old_desk.buys()
+    take(old_desk, ev.ClockTicked(old_desk.at(1, 1)), CancelOrder(patient))  # this code would wait
+    assert (old_desk.order(patient).status, old_desk.order(patient).cancel_asked_ns) == (CANCELING, old_desk.at(1, 1))
+    take(old_desk, ev.ClockTicked(old_desk.at(1, 2)), CancelOrder(patient), CancelOrder("unknown"))
+    assert old_desk.order(patient).cancel_asked_ns == old_desk.at(1, 1)
 
 
-@pytest.mark.parametrize("left", [True, False])
-def test_a_missing_order_counts_as_sent_again_only_where_it_was(left: bool) -> None:
+@pytest.mark.parametrize("has_left", [True, False])
+def test_a_missing_order_counts_as_sent_again_only_where_it_was(has_left: bool) -> None:
     d = at_broker(Account())
     name = lost(d)
     twin = at_broker(Account())
     lost(twin)
     missing = ev.OrderMissing(d.at(1, 8), name)
     again = sent(twin.put(missing))
-    effects = take(d, missing, *((again,) if left else ()))
-    assert (len(of(effects, SubmitOrder)), d.order(name).status) == ((1, SUBMITTED) if left else (0, UNKNOWN))
+    effects = take(d, missing, *((again,) if has_left else ()))
+    assert (len(of(effects, SubmitOrder)), d.order(name).status) == ((1, SUBMITTED) if has_left else (0, UNKNOWN))
 
 
 def test_no_number_of_a_decision_is_given_twice() -> None:
-    ours = desk()
-    ours.put(changed(ours, 41))
-    ours.bar(0)
-    assert ours.state.ask is not None
-    assert ours.state.ask.decision == 42
+    new_desk = desk()
+    new_desk.put(code_change(new_desk, 41))
+    new_desk.bar(0)
+    assert new_desk.state.ask is not None
+    assert new_desk.state.ask.decision == 42
 
 
 def test_the_orders_of_a_daily_desk_are_bought_or_sold() -> None:
-    ours = DailyDesk().fund().begin()
+    new_desk = DailyDesk().fund().begin()
     for name, side in (("e1-shelf-3-0-0", 1), ("e1-shelf-3-1-0", -1)):
-        take(ours, ev.ClockTicked(ours.at(1)), SubmitOrder(name, "SPY", side, 5, Decimal(500), "", 0))
-    assert [order.purpose for order in ours.state.orders.values()] == ["entry", "exit"]
+        take(new_desk, ev.ClockTicked(new_desk.at(1)), SubmitOrder(name, "SPY", side, 5, Decimal(500), "", 0))
+    assert [order.purpose for order in new_desk.state.orders.values()] == ["entry", "exit"]
 
 
 def test_a_machine_waits_no_longer_for_what_other_code_did_not_do() -> None:
-    seen = run(machine())
-    bar = next(i for i, event in enumerate(seen) if isinstance(event, ev.OrderFilled)) - 1
-    ours = machine()
-    for event in seen[:bar]:
-        ours.reapply(event)
-    ours.take(seen[bar], ())  # the bar in which the order filled
-    quotes = next(event for event in seen[bar:] if isinstance(event, ev.QuotesReceived))
-    assert any(isinstance(caused, ev.OrderFilled) for caused in ours.queue)
-    ours.take(quotes, ())  # other code had no fill
-    assert not any(isinstance(caused, ev.OrderFilled) for caused in ours.queue)
-    ask = next((caused for caused in ours.queue if isinstance(caused, AskPolicy)), None)
+    events = run(machine())
+    bar = next(i for i, event in enumerate(events) if isinstance(event, ev.OrderFilled)) - 1
+    new_machine = machine()
+    for event in events[:bar]:
+        new_machine.reapply(event)
+    new_machine.take(events[bar], ())  # the bar in which the order filled
+    quotes = next(event for event in events[bar:] if isinstance(event, ev.QuotesReceived))
+    assert any(isinstance(caused, ev.OrderFilled) for caused in new_machine.queue)
+    new_machine.take(quotes, ())  # other code had no fill
+    assert not any(isinstance(caused, ev.OrderFilled) for caused in new_machine.queue)
+    ask = next((caused for caused in new_machine.queue if isinstance(caused, AskPolicy)), None)
     assert ask is not None
-    ours.take(ev.PolicyAnswered(ours.state.now_ns, ask.decision, logits(EXIT), b"", "v1"), ())
-    assert not ours.queue
-    ours.queue.append(ask)
-    ours.take(ev.ClockTicked(ours.state.now_ns), ())
-    assert not ours.queue  # an engine asks its source only when nothing is under way
+    new_machine.take(ev.PolicyAnswered(new_machine.state.now_ns, ask.decision, logits(EXIT), b"", "v1"), ())
+    assert not new_machine.queue
+    new_machine.queue.append(ask)
+    new_machine.take(ev.ClockTicked(new_machine.state.now_ns), ())
+    assert not new_machine.queue  # an engine asks its source only when nothing is under way
 
 
 def test_a_damaged_journal_halts_under_its_own_name() -> None:
-    ours = desk()
-    effects = ours.put(replace(changed(ours), damaged=True))
-    assert (ours.halted(), alarms(effects)) == ("journal_damaged", ["journal_damaged"])
+    new_desk = desk()
+    effects = new_desk.put(replace(code_change(new_desk), damaged=True))
+    assert (new_desk.halted(), alarms(effects)) == ("journal_damaged", ["journal_damaged"])

@@ -119,8 +119,8 @@ def test_incident_3_fills_told_again_after_a_restart_are_counted_once_however_of
 def test_incident_4_a_position_closed_by_hand_is_noticed_at_the_next_comparison() -> None:
     d = live()
     d.holds()
-    sold = snapshot_of(d, cash="9980.00")
-    d.put(msgspec.structs.replace(sold, positions=()))
+    report = snapshot_of(d, cash="9980.00")
+    d.put(msgspec.structs.replace(report, positions=()))
     assert d.halted() == "reconciliation"
     assert f"{CALL}: broker 0, book 9" in str(d.state.risk.halt)
 
@@ -201,10 +201,10 @@ def test_incident_13_a_half_day_is_flat_before_its_own_close_and_takes_no_entry_
 
 
 def test_incident_14_a_kill_switch_that_raises_stops_trading_and_a_nan_disables_no_limit() -> None:
-    def broken(_: RiskView, __: Intent) -> str | None:
+    def fail(_: RiskView, __: Intent) -> str | None:
         raise RuntimeError("the kill switch itself")
 
-    gates = tuple(Gate(g.name, broken, g.applies) if g.name == "halted" else g for g in OPTION_GATES)
+    gates = tuple(Gate(g.name, fail, g.applies) if g.name == "halted" else g for g in OPTION_GATES)
     assert [denial.gate for denial in ask_gates(VIEW, ENTRY, gates).denials] == ["halted"]
     unknown = msgspec.structs.replace(VIEW, book=msgspec.structs.replace(VIEW.book, equity=Decimal("NaN")))
     assert {"daily_loss", "drawdown"} <= {denial.gate for denial in ask_gates(unknown, ENTRY, OPTION_GATES).denials}
@@ -243,12 +243,12 @@ def test_incident_17_a_stop_loss_is_sent_once_however_often_the_price_stays_belo
 def test_incident_17_a_rejected_stop_loss_is_tried_again_at_intervals_and_ends_in_a_halt() -> None:
     d = desk(Trading(risk=Risk(reject_rate_orders=4), execution=Execution()))
     d.holds()
-    tried = 0
+    attempts = 0
     for second in range(300):
         for order in of(d.quotes(1, quote(CALL, "1.38", "1.42"), second=second), SubmitOrder):
-            tried += 1
+            attempts += 1
             d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, "no"))
-    assert tried == 5  # one a minute
+    assert attempts == 5  # one a minute
     assert d.halted() == "reject_rate"
 
 
@@ -278,7 +278,7 @@ def test_incident_18_a_sale_told_several_times_sells_no_more_than_it_did(times: 
 # --- the same at a real broker: stream, look-ups, reports ---------------------------------------------------------
 
 
-def bought(account: Account) -> tuple[Desk, str]:
+def desk_with_calls(account: Account) -> tuple[Desk, str]:
     """9 calls at 2.00 that the stream reported."""
     d = at_broker(account)
     d.bar(0)
@@ -288,7 +288,7 @@ def bought(account: Account) -> tuple[Desk, str]:
 
 
 def test_incident_1_at_a_broker_a_restart_invents_no_fill_and_opens_nothing_again() -> None:
-    d, _ = bought(account := Account())
+    d, _ = desk_with_calls(account := Account())
     del account.positions[CALL]
     account.cash = Decimal(10000)
     again = restarted(d)
@@ -301,7 +301,7 @@ def test_incident_1_at_a_broker_a_restart_invents_no_fill_and_opens_nothing_agai
 
 
 def test_incident_7_a_copy_of_the_journal_from_before_the_newest_orders_takes_none_of_their_names_again() -> None:
-    copied, bought_name = bought(account := Account())  # decision 1
+    copied, bought_name = desk_with_calls(account := Account())  # decision 1
     d = restarted(copied)
     agreed(d, account, 2)
     d.bar(2)
@@ -330,7 +330,7 @@ def test_incident_2_at_a_broker_a_working_order_is_taken_over_before_the_first_d
 
 
 def test_incident_3_a_report_of_the_whole_day_after_every_restart_changes_nothing() -> None:
-    d, _ = bought(account := Account())
+    d, _ = desk_with_calls(account := Account())
     books = []
     for minute in (2, 3, 4):
         d = restarted(d)
@@ -365,7 +365,7 @@ def test_incident_6_fills_during_a_disconnect_are_in_the_next_report(turned: boo
 
 
 def test_incident_7_news_that_name_another_s_order_move_nothing_of_ours() -> None:
-    d, name = bought(Account())
+    d, name = desk_with_calls(Account())
     book = d.state.book
     d.put(ev.OrderFilled(d.at(2), name.replace("e1", "e2"), CALL, 1, Decimal(2), 0, 1, Decimal(2), Decimal(0), 1))
     assert (d.state.book, d.state.risk.reconciled) == (book, False)
@@ -394,7 +394,7 @@ def test_incident_11_the_report_that_tells_of_a_fill_is_the_step_that_knows_the_
 
 
 def test_incident_14_at_a_broker_no_report_however_good_ends_a_halt() -> None:
-    d, _ = bought(account := Account())
+    d, _ = desk_with_calls(account := Account())
     d.put(account.report(d.at(2), blocked="status ACCOUNT_CLOSED"))
     for minute in (3, 4):
         agreed(d, account, minute)
@@ -402,7 +402,7 @@ def test_incident_14_at_a_broker_no_report_however_good_ends_a_halt() -> None:
 
 
 def test_incident_17_a_stop_loss_whose_fate_is_unknown_is_not_sent_a_second_time() -> None:
-    d, _ = bought(Account())
+    d, _ = desk_with_calls(Account())
     stop = sent(d.confirmed(1, quote(CALL, "1.20", "1.24"), second=1)).client_order_id
     d.put(ev.OrderUnknown(d.at(1, 5), stop))
     for second in range(6, 59):
@@ -411,7 +411,7 @@ def test_incident_17_a_stop_loss_whose_fate_is_unknown_is_not_sent_a_second_time
 
 
 def test_incident_18_a_sale_that_stream_look_up_and_report_all_tell_is_one_sale() -> None:
-    d, _ = bought(account := Account())
+    d, _ = desk_with_calls(account := Account())
     d.bar(1)
     sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
     fill = account.fill(sale, 4, "2.10", d.at(2))
@@ -440,7 +440,7 @@ def test_incident_21_unreconciled_is_a_state_in_which_exits_still_go_out() -> No
 
 def test_incident_2_after_a_start_no_exit_goes_out_before_the_broker_s_first_word() -> None:
     d = at_broker(account := Account())
-    name = account.take(_bought(d), d.state.now_ns)
+    name = account.take(_buy(d), d.state.now_ns)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
     again = restarted(d)
     again.bar(1)
@@ -451,7 +451,7 @@ def test_incident_2_after_a_start_no_exit_goes_out_before_the_broker_s_first_wor
     assert of(again.effects, SubmitOrder) == []
 
 
-def _bought(d: Desk) -> SubmitOrder:
+def _buy(d: Desk) -> SubmitOrder:
     d.bar(0)
     return sent(d.answer(BUY_CALL))
 

@@ -24,21 +24,21 @@ from tests.support.core.machines import feed, machine, policy, run
 
 def test_a_run_trades_through_the_paper_broker_and_the_two_agree_on_every_cent() -> None:
     desk = machine()
-    seen = run(desk)
+    events = run(desk)
     assert desk.market_state is not None
     assert (desk.state.stats.orders, desk.state.stats.trades, desk.state.book.positions) == (2, 1, {})
     assert desk.state.book.cash == desk.market_state.cash == desk.state.book.equity
     assert desk.state.book.realized == desk.market_state.cash - Decimal(10000)
-    assert [type(event).__name__ for event in seen].count("OrderFilled") == 2
+    assert [type(event).__name__ for event in events].count("OrderFilled") == 2
     assert not desk.queue
 
 
 def test_what_an_event_causes_is_stepped_before_the_next_one_of_the_feed() -> None:
-    seen = [type(event).__name__ for event in run(machine())]
-    for i, name in enumerate(seen):
+    kinds = [type(event).__name__ for event in run(machine())]
+    for i, name in enumerate(kinds):
         if name == "BarClosed" and i > 6:
-            assert "QuotesReceived" in seen[i + 1 : i + 4]
-    assert seen[-1] in {"SessionEnded", "OrderExpired"}
+            assert "QuotesReceived" in kinds[i + 1 : i + 4]
+    assert kinds[-1] in {"SessionEnded", "OrderExpired"}
 
 
 def test_two_runs_of_the_same_feed_are_equal_event_by_event() -> None:
@@ -53,9 +53,9 @@ def test_a_core_that_keeps_no_trades_leaves_out_their_rows_and_nothing_else() ->
     left_out = 0
     for event in run(machine()):
         one, other = full.reapply(event), short.reapply(event)
-        others = tuple(row for row in one.rows if not isinstance(row, MoveRow | RoundTripRow))
-        left_out += len(one.rows) - len(others)
-        assert other.rows == others
+        other_rows = tuple(row for row in one.rows if not isinstance(row, MoveRow | RoundTripRow))
+        left_out += len(one.rows) - len(other_rows)
+        assert other.rows == other_rows
         assert [effect for effect in other.effects if type(effect) is not AskPolicy] == [
             effect for effect in one.effects if type(effect) is not AskPolicy
         ]
@@ -65,9 +65,9 @@ def test_a_core_that_keeps_no_trades_leaves_out_their_rows_and_nothing_else() ->
 
 def test_a_journal_applied_again_rebuilds_the_machine_from_any_prefix() -> None:
     desk = machine()
-    seen = run(desk)
+    events = run(desk)
     again = machine()
-    for event in seen:
+    for event in events:
         again.reapply(event)
     assert encode_state(again.state) == encode_state(desk.state)
     assert (again.market_state, list(again.queue)) == (desk.market_state, [])
@@ -75,13 +75,13 @@ def test_a_journal_applied_again_rebuilds_the_machine_from_any_prefix() -> None:
 
 def test_a_journal_cut_anywhere_goes_on_to_the_same_end() -> None:
     desk = machine()
-    seen = run(desk)
+    events = run(desk)
     rest = feed()
-    for cut in range(2, len(seen), 5):
+    for place in range(2, len(events), 5):
         again = machine()
-        for event in seen[:cut]:
+        for event in events[:place]:
             again.reapply(event)
-        fed = sum(isinstance(event, (*ev.FEED_EVENTS, ev.ModelVerified)) for event in seen[:cut])
+        fed = sum(isinstance(event, (*ev.FEED_EVENTS, ev.ModelVerified)) for event in events[:place])
         while again.queue:
             caused = again.queue.popleft()
             again.apply(policy(caused, again.state.now_ns) if isinstance(caused, AskPolicy) else caused)
@@ -91,12 +91,12 @@ def test_a_journal_cut_anywhere_goes_on_to_the_same_end() -> None:
 
 def journal_until(kind: type[ev.Event]) -> tuple[Machine, ev.Event]:
     """A machine that reapplied everything before the first event of this kind, and that event."""
-    seen = run(machine())
-    first = next(i for i, event in enumerate(seen) if isinstance(event, kind))
+    events = run(machine())
+    first = next(i for i, event in enumerate(events) if isinstance(event, kind))
     again = machine()
-    for event in seen[:first]:
+    for event in events[:first]:
         again.reapply(event)
-    return again, seen[first]
+    return again, events[first]
 
 
 def test_a_journaled_market_event_that_does_not_follow_is_a_divergence() -> None:
@@ -144,9 +144,9 @@ def test_with_a_real_broker_answered_questions_leave_the_queue_and_the_last_open
 
 def test_when_a_step_or_the_market_raises_nothing_has_changed() -> None:
     desk = machine()
-    seen = run(desk)
+    events = run(desk)
     desk = machine()
-    for event in seen[:12]:
+    for event in events[:12]:
         desk.reapply(event)
     before: tuple[Any, ...] = (desk.state, desk.market_state, list(desk.queue))
     with pytest.raises(TypeError):
@@ -178,7 +178,7 @@ def test_a_daily_desk_s_shares_fill_at_later_prints_and_the_two_books_agree_thro
         goals = {1: (10.0, 0.0, 0.0), 2: (0.0, 20.0, 0.0)}[ask.decision]
         return ev.PolicyAnswered(now_ns, ask.decision, goals, b"", "v1")
 
-    desk, seen = shelf(), list[ev.Event]()
+    desk, events = shelf(), list[ev.Event]()
     days: list[ev.Event] = [ev.ModelVerified(0, "v1", "d", promoted=False, feed="sip")]
     for number, session in enumerate(SESSIONS[:2]):
         start, prices = session.open_ns, (ev.Price("AAA", Decimal(100 + number)), ev.Price("BBB", Decimal(50)))
@@ -194,8 +194,8 @@ def test_a_daily_desk_s_shares_fill_at_later_prints_and_the_two_books_agree_thro
             ev.BarClosed(session.close_ns, bar),
             ev.SessionEnded(session.close_ns, session.date),
         ]
-    desk.run([broker_snapshot(desk.market_state, 0), *days], answer, lambda event, _: seen.append(event))
-    fills = [(f.symbol, f.side, f.quantity, f.price, f.filled_ns) for f in seen if isinstance(f, ev.OrderFilled)]
+    desk.run([broker_snapshot(desk.market_state, 0), *days], answer, lambda event, _: events.append(event))
+    fills = [(f.symbol, f.side, f.quantity, f.price, f.filled_ns) for f in events if isinstance(f, ev.OrderFilled)]
     monday, tuesday = (session.open_ns for session in SESSIONS[:2])
     assert fills == [
         ("AAA", +1, 10, Decimal("100.0200"), monday + MINUTE),
@@ -205,7 +205,7 @@ def test_a_daily_desk_s_shares_fill_at_later_prints_and_the_two_books_agree_thro
     # 10,000 - 1,000.20 - 1.0002, + 1,010 - 1.01, - 1,000.20 - 1.0002; CAT twice, SEC 0.02808 and TAF once
     assert desk.state.book.cash == desk.market_state.cash == Decimal("9006.589600") - Decimal("0.06")
     again = shelf()
-    for event in seen:
+    for event in events:
         again.reapply(event)
     assert encode_state(again.state) == encode_state(desk.state)
     assert (again.market_state, list(again.queue)) == (desk.market_state, [])

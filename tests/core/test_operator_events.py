@@ -151,9 +151,9 @@ def test_a_pause_cancels_entries_keeps_positions_and_lets_exits_pass_until_resum
 def test_a_resume_ends_no_pause_that_came_after_its_sender_looked() -> None:
     minute = desk()
     minute.put(PauseRequested(minute.at(1), "lunch", "ann"), PauseRequested(minute.at(3), "features drifted", "drift"))
-    (refused,) = minute.put(ResumeRequested(minute.at(4), "back", "ann", seen_ns=minute.at(2)))
-    assert isinstance(refused, RaiseAlarm)
-    assert (refused.name, "features drifted" in refused.detail) == ("resume_refused", True)
+    (alarm,) = minute.put(ResumeRequested(minute.at(4), "back", "ann", seen_ns=minute.at(2)))
+    assert isinstance(alarm, RaiseAlarm)
+    assert (alarm.name, "features drifted" in alarm.detail) == ("resume_refused", True)
     assert minute.paused() == "features drifted (by drift)"
     assert minute.put(ResumeRequested(minute.at(5), "back", "ann", seen_ns=minute.at(4))) == []
     assert minute.paused() == ""
@@ -168,10 +168,10 @@ def test_a_resume_ends_nothing_that_somebody_else_commanded_a_moment_before(kind
     events = {"flatten": FlattenRequested(minute.at(3), "out", bob), "pause": PauseRequested(minute.at(3), "out", bob)}
     minute.put(events.get(kind, HaltRequested(minute.at(3), "operator", "wrong prices", bob)))
     ask = ResumeRequested(minute.at(3) + MINUTE - 1, "back", "control/ann (uid 0)")
-    (refused,) = minute.put(ask)
-    assert isinstance(refused, RaiseAlarm)
-    assert refused.name == "resume_refused"
-    assert f"add --seen {ask.time_ns}" in refused.detail
+    (alarm,) = minute.put(ask)
+    assert isinstance(alarm, RaiseAlarm)
+    assert alarm.name == "resume_refused"
+    assert f"add --seen {ask.time_ns}" in alarm.detail
     risk = minute.state.risk
     assert risk.halt is not None or risk.pause is not None
     minute.put(msgspec.structs.replace(ask, seen_ns=ask.time_ns))
@@ -191,11 +191,11 @@ def test_a_resume_ends_at_once_what_one_commanded_twice(again: str) -> None:
     assert minute.state.risk.halt is None
 
 
-@pytest.mark.parametrize(("who", "after"), [("offline/bob (uid 0)", 1), ("control/ann (uid 0)", MINUTE)])
-def test_a_resume_ends_one_s_own_halt_at_once_and_another_s_after_a_minute(who: str, after: int) -> None:
+@pytest.mark.parametrize(("actor", "after"), [("offline/bob (uid 0)", 1), ("control/ann (uid 0)", MINUTE)])
+def test_a_resume_ends_one_s_own_halt_at_once_and_another_s_after_a_minute(actor: str, after: int) -> None:
     minute = desk()
     minute.put(HaltRequested(minute.at(3), "operator", "wrong prices", "control/bob (uid 0)"))
-    minute.put(ResumeRequested(minute.at(3) + after, "back", who))
+    minute.put(ResumeRequested(minute.at(3) + after, "back", actor))
     assert minute.state.risk.halt is None
 
 
@@ -211,9 +211,9 @@ def test_a_resume_forgives_no_claim_that_broke_after_its_sender_looked() -> None
     d = watched()
     d.put(ClaimJudged(d.state.now_ns + MINUTE, "v1", "above", "volatility 20.00%", 60, 0.2, 0.0, "no_new_risk"))
     broke_ns = d.state.now_ns
-    asked = ResumeRequested(broke_ns + MINUTE, "back", "ann", seen_ns=broke_ns - 1)
-    assert (alarms(d.put(asked)), list(claim_of(d).broken)) == (["resume_refused"], ["v1"])
-    assert (d.put(msgspec.structs.replace(asked, seen_ns=broke_ns)), claim_of(d).broken) == ([], {})
+    request = ResumeRequested(broke_ns + MINUTE, "back", "ann", seen_ns=broke_ns - 1)
+    assert (alarms(d.put(request)), list(claim_of(d).broken)) == (["resume_refused"], ["v1"])
+    assert (d.put(msgspec.structs.replace(request, seen_ns=broke_ns)), claim_of(d).broken) == ([], {})
 
 
 @pytest.mark.parametrize("kind", ["pause", "halt", "flatten"])
@@ -234,6 +234,6 @@ def test_a_flatten_halts_and_sells_what_is_held() -> None:
     minute.holds(minute=20)
     ((symbol, quantity),) = minute.held.items()
     effects = minute.put(FlattenRequested(minute.state.now_ns, "x", "ann"))
-    (sold,) = of(effects, SubmitOrder)
-    assert (sold.symbol, sold.side, sold.quantity) == (symbol, -1, quantity)
+    (sale,) = of(effects, SubmitOrder)
+    assert (sale.symbol, sale.side, sale.quantity) == (symbol, -1, quantity)
     assert minute.halted() == "flatten"

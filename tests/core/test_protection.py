@@ -46,9 +46,9 @@ from training.evaluate.machine import started
 def test_a_stop_rests_below_all_that_is_held_until_it_is_cancelled() -> None:
     desk = Desk(RESTS)
     desk.minute(0)
-    sent = desk.answer(1.0, 1.0)
+    effects = desk.answer(1.0, 1.0)
     later: list[AnyEffect] = []
-    for order in of(sent, SubmitOrder):
+    for order in of(effects, SubmitOrder):
         desk.account.take(order, desk.state.now_ns)
         later += desk.put(desk.account.fill(order.client_order_id, 10, "100", desk.state.now_ns))
     later += desk.tick(1, 2)
@@ -80,15 +80,15 @@ def test_a_partly_filled_buy_is_covered_only_once_it_has_ended() -> None:
 def test_a_sale_takes_the_stop_away_and_waits_for_its_end() -> None:
     desk, names = protected()
     desk.minute(1)
-    sent = desk.answer(-1.0, 1.0)
-    assert [e.client_order_id for e in of(sent, CancelOrder)] == [names["SPY"]]
-    assert sales(sent + desk.tick(2, 3)) == []
+    effects = desk.answer(-1.0, 1.0)
+    assert [e.client_order_id for e in of(effects, CancelOrder)] == [names["SPY"]]
+    assert sales(effects + desk.tick(2, 3)) == []
     desk.account.end(names["SPY"])
-    sent = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]))
-    sent += desk.put(desk.account.report(desk.at(2, 4.5))) + desk.tick(2, 5)
-    assert [(order.symbol, order.quantity) for order in sales(sent)] == [("SPY", 10)]
+    effects = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]))
+    effects += desk.put(desk.account.report(desk.at(2, 4.5))) + desk.tick(2, 5)
+    assert [(order.symbol, order.quantity) for order in sales(effects)] == [("SPY", 10)]
     assert working_sells(desk, "SPY") == 10
-    assert stops(sent) == []
+    assert stops(effects) == []
     assert names["QQQ"] in desk.state.orders  # the other one rests on
 
 
@@ -112,11 +112,11 @@ def test_a_stop_that_sells_while_its_cancel_is_on_its_way_leaves_nothing_to_sell
     desk, names = protected()
     desk.minute(1)
     desk.answer(-1.0, 1.0)
-    sent = desk.put(desk.account.fill(names["SPY"], 10, "55", desk.at(2, 3)))
-    sent += desk.put(ev.CancelRejected(desk.at(2, 4), names["SPY"], "already filled"))
-    sent += desk.put(desk.account.report(desk.at(2, 5))) + desk.tick(2, 10) + desk.tick(3, 30)
-    assert sales(sent) == []
-    assert stops(sent) == []
+    effects = desk.put(desk.account.fill(names["SPY"], 10, "55", desk.at(2, 3)))
+    effects += desk.put(ev.CancelRejected(desk.at(2, 4), names["SPY"], "already filled"))
+    effects += desk.put(desk.account.report(desk.at(2, 5))) + desk.tick(2, 10) + desk.tick(3, 30)
+    assert sales(effects) == []
+    assert stops(effects) == []
     assert "SPY" not in desk.state.book.positions
     assert desk.state.works == {}
 
@@ -127,9 +127,9 @@ def test_a_stop_that_sells_a_part_while_its_cancel_is_on_its_way_leaves_the_rest
     desk.answer(-1.0, 1.0)
     desk.put(desk.account.fill(names["SPY"], 4, "55", desk.at(2, 3)))
     desk.account.end(names["SPY"])
-    sent = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]))
-    sent += desk.put(desk.account.report(desk.at(2, 5))) + desk.tick(2, 6)
-    assert [order.quantity for order in sales(sent)] == [6]
+    effects = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]))
+    effects += desk.put(desk.account.report(desk.at(2, 5))) + desk.tick(2, 6)
+    assert [order.quantity for order in sales(effects)] == [6]
 
 
 def test_a_sale_that_is_refused_is_covered_again_and_comes_back_later() -> None:
@@ -137,8 +137,8 @@ def test_a_sale_that_is_refused_is_covered_again_and_comes_back_later() -> None:
     desk.minute(1)
     desk.answer(-1.0, 1.0)
     desk.account.end(names["SPY"])
-    sent = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]), desk.account.report(desk.at(2, 4.5)))
-    (sale,) = sales(sent + desk.tick(2, 5))
+    effects = desk.put(ev.OrderCanceled(desk.at(2, 4), names["SPY"]), desk.account.report(desk.at(2, 4.5)))
+    (sale,) = sales(effects + desk.tick(2, 5))
     rested: list[AnyEffect] = desk.put(ev.OrderRejected(desk.at(2, 6), sale.client_order_id, "not now"))
     for second in range(7, 60, 5):
         rested += desk.tick(2, second)
@@ -155,11 +155,11 @@ def test_a_sale_that_is_refused_is_covered_again_and_comes_back_later() -> None:
 def test_shares_that_are_gone_leave_no_stop_behind() -> None:
     desk, names = protected()
     desk.account.positions.pop("SPY")
-    moved = desk.put(
+    effects = desk.put(
         ev.AcceptBrokerRequested(desk.at(2), "sold by hand", "ann"), desk.account.report(desk.at(2, 1))
     ) + desk.tick(2, 5)
     assert "SPY" not in desk.state.book.positions
-    assert names["SPY"] in {effect.client_order_id for effect in of(moved, CancelOrder)}
+    assert names["SPY"] in {effect.client_order_id for effect in of(effects, CancelOrder)}
 
 
 def test_a_stop_that_others_take_away_rests_again_and_the_third_time_halts() -> None:
@@ -168,8 +168,8 @@ def test_a_stop_that_others_take_away_rests_again_and_the_third_time_halts() -> 
     for round_ in range(3):
         minute = 2 + 3 * round_
         desk.account.end(name)
-        heard = desk.put(ev.OrderCanceled(desk.at(minute), name), desk.account.report(desk.at(minute, 1)))
-        assert ("stop_removed" in alarms(heard)) is (round_ < 2)
+        effects = desk.put(ev.OrderCanceled(desk.at(minute), name), desk.account.report(desk.at(minute, 1)))
+        assert ("stop_removed" in alarms(effects)) is (round_ < 2)
         assert stops(desk.tick(minute, 30)) == []
         if round_ < 2:
             (again,) = stops(desk.minute(minute + 1))
@@ -201,24 +201,24 @@ def test_a_price_at_the_stop_rests_none_and_says_so() -> None:
         desk.account.take(order, desk.state.now_ns)
         desk.put(desk.account.fill(order.client_order_id, 10, "200", desk.state.now_ns))  # the market is at 100: 110
     assert stops(desk.tick(1, 5)) == []
-    heard = [effect for minute in (2, 3, 4) for effect in desk.tick(minute, 5)]
-    assert stops(heard) == []
-    assert "unprotected" in alarms(heard) or desk.state.works  # unless the desk's own stop is leaving already
+    effects = [effect for minute in (2, 3, 4) for effect in desk.tick(minute, 5)]
+    assert stops(effects) == []
+    assert "unprotected" in alarms(effects) or desk.state.works  # unless the desk's own stop is leaving already
 
 
 def test_after_a_restart_the_same_stops_rest() -> None:
     desk, names = protected()
     desk.put(ev.RunStarted(desk.at(3), "live", "d", "share_bars", "e1", "c", "sip", RESTS))
-    sent = desk.put(desk.account.report(desk.at(3, 1))) + desk.tick(3, 5) + desk.minute(3)
-    assert (stops(sent), of(sent, CancelOrder)) == ([], [])
+    effects = desk.put(desk.account.report(desk.at(3, 1))) + desk.tick(3, 5) + desk.minute(3)
+    assert (stops(effects), of(effects, CancelOrder)) == ([], [])
     assert set(names.values()) == set(desk.state.orders)
 
 
 def test_where_the_rule_is_switched_off_they_end() -> None:
     desk, names = protected()
     desk.put(ev.RunStarted(desk.at(3), "live", "d", "share_bars", "e1", "c", "sip", RULES))
-    sent = desk.put(desk.account.report(desk.at(3, 1))) + desk.tick(3, 5)
-    assert {effect.client_order_id for effect in of(sent, CancelOrder)} == set(names.values())
+    effects = desk.put(desk.account.report(desk.at(3, 1))) + desk.tick(3, 5)
+    assert {effect.client_order_id for effect in of(effects, CancelOrder)} == set(names.values())
 
 
 def test_a_stop_whose_answer_is_unknown_is_looked_up_and_sent_again_under_its_name() -> None:
@@ -238,16 +238,16 @@ def test_a_stop_that_never_arrived_keeps_no_sale_back() -> None:
     desk.put(ev.OrderUnknown(desk.at(1, 6), first.client_order_id))
     desk.put(ev.FlattenRequested(desk.at(1, 7), "out", "ann"))
     quotes = tuple(desk.quote(symbol, desk.at(1, 8)) for symbol in SYMBOLS)
-    sent = desk.put(ev.QuotesReceived(desk.at(1, 8), 0, quotes))
-    assert [order for order in sales(sent) if order.symbol == first.symbol] == []  # it may be there
-    sent = desk.put(ev.OrderMissing(desk.at(1, 12), first.client_order_id)) + desk.tick(1, 13) + desk.tick(1, 14)
-    assert [(order.symbol, order.quantity) for order in sales(sent)] == [(first.symbol, 10)]
+    effects = desk.put(ev.QuotesReceived(desk.at(1, 8), 0, quotes))
+    assert [order for order in sales(effects) if order.symbol == first.symbol] == []  # it may be there
+    effects = desk.put(ev.OrderMissing(desk.at(1, 12), first.client_order_id)) + desk.tick(1, 13) + desk.tick(1, 14)
+    assert [(order.symbol, order.quantity) for order in sales(effects)] == [(first.symbol, 10)]
 
 
 def test_a_clean_stop_leaves_them_at_the_broker() -> None:
     desk, names = protected()
-    sent = desk.put(ev.StopRequested(desk.at(2), "SIGTERM", flatten=False))
-    assert of(sent, CancelOrder) == []
+    effects = desk.put(ev.StopRequested(desk.at(2), "SIGTERM", flatten=False))
+    assert of(effects, CancelOrder) == []
     assert settled(desk.state, flatten=False)
     assert set(names.values()) == set(desk.state.orders)
 
@@ -268,12 +268,12 @@ def test_a_buy_of_more_takes_the_stop_away_and_one_for_all_rests_afterwards() ->
     desk, names = protected()
     desk.core = desk.core.__class__(MoreShares())
     desk.minute(1)
-    sent = desk.answer(15.0, 10.0)
-    assert [effect.client_order_id for effect in of(sent, CancelOrder)] == [names["SPY"]]
-    assert of(sent, SubmitOrder) == []
+    effects = desk.answer(15.0, 10.0)
+    assert [effect.client_order_id for effect in of(effects, CancelOrder)] == [names["SPY"]]
+    assert of(effects, SubmitOrder) == []
     desk.account.end(names["SPY"])
-    sent = desk.put(ev.OrderCanceled(desk.at(2, 3), names["SPY"])) + desk.tick(2, 4)
-    (buy,) = of(sent, SubmitOrder)
+    effects = desk.put(ev.OrderCanceled(desk.at(2, 3), names["SPY"])) + desk.tick(2, 4)
+    (buy,) = of(effects, SubmitOrder)
     assert (buy.symbol, buy.side, buy.quantity) == ("SPY", 1, 5)
     desk.take([buy])
     desk.put(desk.account.fill(buy.client_order_id, 5, "100", desk.at(2, 5)))
@@ -290,22 +290,22 @@ def test_a_buy_that_a_gate_denies_leaves_the_stop_where_it_is() -> None:
     assert set(names.values()) == set(desk.state.orders)
 
 
-@pytest.mark.parametrize("held", [10, 4])
-def test_a_split_or_a_sale_by_hand_never_leaves_more_stops_than_shares(held: int) -> None:
+@pytest.mark.parametrize("shares", [10, 4])
+def test_a_split_or_a_sale_by_hand_never_leaves_more_stops_than_shares(shares: int) -> None:
     desk, names = protected()
-    desk.account.positions["SPY"] = (held, Decimal(100))
-    if held < 10:
+    desk.account.positions["SPY"] = (shares, Decimal(100))
+    if shares < 10:
         desk.account.cash += 600
-    sent = desk.put(ev.AcceptBrokerRequested(desk.at(2), "by hand", "ann"), desk.account.report(desk.at(2, 1)))
-    sent += desk.tick(2, 5)
-    cancelled = {effect.client_order_id for effect in of(sent, CancelOrder)}
+    effects = desk.put(ev.AcceptBrokerRequested(desk.at(2), "by hand", "ann"), desk.account.report(desk.at(2, 1)))
+    effects += desk.tick(2, 5)
+    cancelled = {effect.client_order_id for effect in of(effects, CancelOrder)}
     assert names["SPY"] in cancelled  # accepted: all orders end
     desk.account.end(names["SPY"])
     desk.account.end(names["QQQ"])
     later = desk.put(ev.OrderCanceled(desk.at(2, 6), names["SPY"]), ev.OrderCanceled(desk.at(2, 6), names["QQQ"]))
     later += desk.put(desk.account.report(desk.at(2, 7)), desk.account.report(desk.at(2, 8)))
     later += desk.tick(2, 20)
-    assert {(order.symbol, order.quantity) for order in stops(later)} == {("SPY", held), ("QQQ", 10)}
+    assert {(order.symbol, order.quantity) for order in stops(later)} == {("SPY", shares), ("QQQ", 10)}
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -342,8 +342,8 @@ def test_the_desk_s_own_stop_takes_the_broker_s_away_and_sells() -> None:
     assert [e.client_order_id for e in of(desk.effects, CancelOrder)] == [stop.client_order_id]
     assert sales(desk.effects) == []
     account.end(stop.client_order_id)
-    sent = desk.canceled(stop.client_order_id)
-    assert [(order.quantity, order.limit_price is not None) for order in sales(sent)] == [(9, True)]
+    effects = desk.canceled(stop.client_order_id)
+    assert [(order.quantity, order.limit_price is not None) for order in sales(effects)] == [(9, True)]
 
 
 def test_the_stop_stays_until_the_sale_has_a_price_to_leave_at() -> None:
@@ -364,8 +364,8 @@ def test_a_stop_that_other_code_sent_is_taken_over_as_one_and_goes_on_resting() 
     desk = Desk(RESTS)
     desk.holds()
     desk.state = structs.replace(desk.state, orders={})
-    sent = SubmitOrder("e1-share_bars-7-2-0", "SPY", -1, 10, None, "", 0, stop_price=STOP)
-    desk.state = desk.core.step(desk.state, ev.ClockTicked(desk.at(1, 5)), (sent,)).state
+    stop = SubmitOrder("e1-share_bars-7-2-0", "SPY", -1, 10, None, "", 0, stop_price=STOP)
+    desk.state = desk.core.step(desk.state, ev.ClockTicked(desk.at(1, 5)), (stop,)).state
     order = desk.state.orders["e1-share_bars-7-2-0"]
     assert (order.purpose, order.stop_price, desk.state.decision) == ("protection", STOP, 7)
     later = desk.tick(1, 6)
@@ -380,11 +380,11 @@ def test_a_daily_desk_s_stop_is_below_the_last_close_and_follows_it_each_session
     d.end(AAA=110.0, BBB=100.0, CCC=100.0)
     d.begin(TUESDAY)
     assert of(d.put(account.report(d.at(-20))), CancelOrder) == []  # it rests over the night
-    sent = d.quotes(0, AAA="110")
-    assert [effect.client_order_id for effect in of(sent, CancelOrder)] == [name]
+    effects = d.quotes(0, AAA="110")
+    assert [effect.client_order_id for effect in of(effects, CancelOrder)] == [name]
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(0, 5), name), account.report(d.at(0, 6))) + d.quotes(1, AAA="110")
-    assert [(order.symbol, order.quantity, order.stop_price) for order in stops(sent)] == [("AAA", 10, MONDAY_S)]
+    effects = d.put(ev.OrderCanceled(d.at(0, 5), name), account.report(d.at(0, 6))) + d.quotes(1, AAA="110")
+    assert [(order.symbol, order.quantity, order.stop_price) for order in stops(effects)] == [("AAA", 10, MONDAY_S)]
 
 
 def test_a_daily_desk_whose_stop_is_refused_watches_its_price_and_rests_it_once_that_passes() -> None:
@@ -394,24 +394,24 @@ def test_a_daily_desk_whose_stop_is_refused_watches_its_price_and_rests_it_once_
     d.put(account.report(d.at(-20)))
     d.quotes(0, AAA="110")
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(0, 5), name), account.report(d.at(0, 6))) + d.quotes(1, AAA="110")
-    heard: list[AnyEffect] = []
+    effects = d.put(ev.OrderCanceled(d.at(0, 5), name), account.report(d.at(0, 6))) + d.quotes(1, AAA="110")
+    all_effects: list[AnyEffect] = []
     minute = 1
     for waits in (2, 3, 4):  # a person's purchase at a stop works in this symbol
-        (stop,) = stops(sent)
-        heard += d.put(ev.OrderRejected(d.at(minute, 30), stop.client_order_id, "potential wash trade detected"))
-        sent = []
+        (stop,) = stops(effects)
+        all_effects += d.put(ev.OrderRejected(d.at(minute, 30), stop.client_order_id, "potential wash trade detected"))
+        effects = []
         for later in range(1, waits + 1):
-            sent += d.quotes(minute + later, AAA="110")
-        heard, minute = heard + sent, minute + waits
-    assert alarms(heard).count("order_rejected") == alarms(heard).count("unprotected") == 1
-    (stop,) = stops(sent)
+            effects += d.quotes(minute + later, AAA="110")
+        all_effects, minute = all_effects + effects, minute + waits
+    assert alarms(all_effects).count("order_rejected") == alarms(all_effects).count("unprotected") == 1
+    (stop,) = stops(effects)
     d.put(ev.OrderRejected(d.at(minute, 30), stop.client_order_id, "potential wash trade detected"))
     slides = ("105", "100", "95", "91", "89", "88.10")
     for place, price in enumerate(slides):
         assert sales(d.quotes(12 + place / 6, AAA=price)) == []
-    sent = d.quotes(13, AAA="87.90") + d.quotes(13.5, AAA="87.90") + d.put(account.report(d.at(13.6)))
-    assert [(order.symbol, order.quantity, order.auction) for order in sales(sent)] == [("AAA", 10, False)]
+    effects = d.quotes(13, AAA="87.90") + d.quotes(13.5, AAA="87.90") + d.put(account.report(d.at(13.6)))
+    assert [(order.symbol, order.quantity, order.auction) for order in sales(effects)] == [("AAA", 10, False)]
     assert [work.reason for work in d.state.works.values()] == ["stop_loss"]
 
 
@@ -428,21 +428,21 @@ def test_a_close_that_did_not_move_leaves_the_stop_where_it_is() -> None:
     d, account, name = daily()
     d.end(AAA=100.2, BBB=100.0, CCC=100.0)
     d.begin(TUESDAY)
-    sent = d.put(account.report(d.at(-20))) + d.quotes(0, AAA="101") + d.quotes(1, AAA="90") + d.tick(2)
-    assert (of(sent, CancelOrder), stops(sent)) == ([], [])
+    effects = d.put(account.report(d.at(-20))) + d.quotes(0, AAA="101") + d.quotes(1, AAA="90") + d.tick(2)
+    assert (of(effects, CancelOrder), stops(effects)) == ([], [])
     assert list(d.state.orders) == [name]
 
 
 def test_a_stop_that_is_done_for_the_day_rests_on_the_next_morning() -> None:
     d, account, name = daily()
     account.end(name, "done_for_day")
-    heard = d.put(account.found(name, d.at(390)), account.report(d.at(391)))
-    heard += d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    effects = d.put(account.found(name, d.at(390)), account.report(d.at(391)))
+    effects += d.end(AAA=100.0, BBB=100.0, CCC=100.0)
     d.begin(TUESDAY)
-    heard += d.put(account.report(d.at(-20)))
+    effects += d.put(account.report(d.at(-20)))
     account.end(name, "new")
-    heard += d.put(account.report(d.at(0, 1))) + d.quotes(1, AAA="100") + d.tick(3)
-    assert (stops(heard), of(heard, CancelOrder), alarms(heard)) == ([], [], [])
+    effects += d.put(account.report(d.at(0, 1))) + d.quotes(1, AAA="100") + d.tick(3)
+    assert (stops(effects), of(effects, CancelOrder), alarms(effects)) == ([], [], [])
     assert (list(d.state.orders), d.state.risk.reconciled) == ([name], True)
 
 
@@ -452,11 +452,11 @@ def test_a_sale_into_the_auction_takes_the_stop_away_before_it() -> None:
     d.begin(TUESDAY)
     d.put(account.report(d.at(-20)))
     d.due()
-    sent = d.answer(0, KEEP, KEEP)
-    assert ([e.client_order_id for e in of(sent, CancelOrder)], sales(sent)) == ([name], [])
+    effects = d.answer(0, KEEP, KEEP)
+    assert ([e.client_order_id for e in of(effects, CancelOrder)], sales(effects)) == ([name], [])
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(-14), name), account.report(d.at(-13.9)))
-    assert [(order.symbol, order.quantity, order.auction) for order in sales(sent)] == [("AAA", 10, True)]
+    effects = d.put(ev.OrderCanceled(d.at(-14), name), account.report(d.at(-13.9)))
+    assert [(order.symbol, order.quantity, order.auction) for order in sales(effects)] == [("AAA", 10, True)]
 
 
 def test_bars_that_were_split_over_night_end_the_stop_before_the_open() -> None:
@@ -465,11 +465,11 @@ def test_bars_that_were_split_over_night_end_the_stop_before_the_open() -> None:
     d.end(AAA=100.0, BBB=100.0, CCC=100.0)
     d.begin(TUESDAY)
     halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
-    sent = d.put(ev.HistoryAdjusted(d.at(-60), "AAA", halves))
-    assert [effect.client_order_id for effect in of(sent, CancelOrder)] == [name]
+    effects = d.put(ev.HistoryAdjusted(d.at(-60), "AAA", halves))
+    assert [effect.client_order_id for effect in of(effects, CancelOrder)] == [name]
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(-59), name), account.report(d.at(-58))) + d.quotes(0, AAA="50")
-    assert stops(sent) == []  # not before the ledger has its line
+    effects = d.put(ev.OrderCanceled(d.at(-59), name), account.report(d.at(-58))) + d.quotes(0, AAA="50")
+    assert stops(effects) == []  # not before the ledger has its line
 
 
 # --- dry runs: filled on paper, by bars ---------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def minutes(desk: Desk, first: int, last: int, price: str = "100") -> list[AnyEf
     return effects
 
 
-def removed(desk: Desk, names: dict[str, str], minute: int) -> None:
+def remove_stop(desk: Desk, names: dict[str, str], minute: int) -> None:
     """Somebody takes the stop of SPY away; the desk hears of it."""
     desk.account.end(names["SPY"])
     desk.put(ev.OrderCanceled(desk.at(minute), names["SPY"]), desk.account.report(desk.at(minute, 1)))
@@ -89,28 +89,28 @@ def removed(desk: Desk, names: dict[str, str], minute: int) -> None:
 
 def test_a_person_s_order_that_holds_all_shares_is_met_by_no_stop_and_an_alarm() -> None:
     desk, names = protected()
-    removed(desk, names, 2)
+    remove_stop(desk, names, 2)
     desk.account.take(SubmitOrder("hand", "SPY", -1, 10, Decimal(300), "", 0), desk.at(2, 2))
     desk.put(desk.account.report(desk.at(2, 3)))
-    met = minutes(desk, 3, 8)
-    assert [order.symbol for order in stops(met)] == []
-    assert "unprotected" in alarms(met)
+    effects = minutes(desk, 3, 8)
+    assert [order.symbol for order in stops(effects)] == []
+    assert "unprotected" in alarms(effects)
 
 
 def test_beside_a_person_s_order_what_is_left_is_covered() -> None:
     desk, names = protected()
-    removed(desk, names, 2)
+    remove_stop(desk, names, 2)
     desk.account.take(SubmitOrder("hand", "SPY", -1, 4, Decimal(300), "", 0), desk.at(2, 2))
     desk.put(desk.account.report(desk.at(2, 3)))
-    met = minutes(desk, 3, 4)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 6)]
-    desk.take([*stops(met)])
-    met = minutes(desk, 4, 8)
-    assert stops(met) == []
-    assert "unprotected" in alarms(met)  # four are not
+    effects = minutes(desk, 3, 4)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 6)]
+    desk.take([*stops(effects)])
+    effects = minutes(desk, 4, 8)
+    assert stops(effects) == []
+    assert "unprotected" in alarms(effects)  # four are not
     desk.account.end("hand")
-    met = minutes(desk, 8, 10)
-    (small,) = set(cancels(met))
+    effects = minutes(desk, 8, 10)
+    (small,) = set(cancels(effects))
     desk.account.end(small)
     (stop,) = stops(desk.put(ev.OrderCanceled(desk.at(10), small), desk.account.report(desk.at(10, 1))))
     assert (stop.symbol, stop.quantity) == ("SPY", 10)
@@ -118,12 +118,12 @@ def test_beside_a_person_s_order_what_is_left_is_covered() -> None:
 
 def test_an_adopted_order_of_one_share_leaves_no_nine_without_a_stop() -> None:
     desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="adopt")))
-    removed(desk, names, 2)
+    remove_stop(desk, names, 2)
     desk.account.take(SubmitOrder("hand", "SPY", -1, 1, Decimal(300), "", 0), desk.at(2, 2))
     desk.put(desk.account.report(desk.at(2, 3)))
     assert desk.state.orders["hand"].purpose == "foreign"
-    met = minutes(desk, 3, 5)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 9)]
+    effects = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 9)]
     assert working_sells(desk, "SPY") == 10
 
 
@@ -131,62 +131,62 @@ def test_an_exit_that_an_adopted_stop_holds_back_is_told() -> None:
     """A person moved the desk's stop, which makes another order of it."""
     desk, names = protected(replace(RESTS, broker=replace(SEES, foreign_orders="adopt")))
     desk.account.end(names["SPY"], "replaced")
-    moved = desk.account.take(SubmitOrder("moved", "SPY", -1, 10, None, "", 0), desk.at(2))
-    desk.account.orders[moved] = structs.replace(desk.account.orders[moved], stop_price=Decimal(70))
+    person_order = desk.account.take(SubmitOrder("moved", "SPY", -1, 10, None, "", 0), desk.at(2))
+    desk.account.orders[person_order] = structs.replace(desk.account.orders[person_order], stop_price=Decimal(70))
     desk.put(desk.account.report(desk.at(2, 2)))
     minutes(desk, 3, 5)
-    met = desk.put(ev.CloseRequested(desk.at(6), "SPY", 0, "out", "ann")) + minutes(desk, 7, 9)
-    assert (sales(met), "exit_held_up" in alarms(met)) == ([], True)
+    effects = desk.put(ev.CloseRequested(desk.at(6), "SPY", 0, "out", "ann")) + minutes(desk, 7, 9)
+    assert (sales(effects), "exit_held_up" in alarms(effects)) == ([], True)
 
 
 def test_shares_that_a_person_sold_are_covered_by_no_stop() -> None:
     desk, names = protected()
-    removed(desk, names, 2)
+    remove_stop(desk, names, 2)
     desk.account.positions["SPY"] = (5, Decimal(100))
     desk.account.cash += 500
-    met = desk.put(desk.account.report(desk.at(2, 2))) + minutes(desk, 3, 5)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 5)]
+    effects = desk.put(desk.account.report(desk.at(2, 2))) + minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 5)]
     assert (desk.state.book.positions["SPY"].quantity, "reconciliation" in desk.halted()) == (10, True)
 
 
 def test_shares_of_others_are_covered_by_no_stop_and_hold_none_back() -> None:
     desk, names = beside_a_person()
     assert desk.state.broker.foreign_held == {"SPY": 7}
-    removed(desk, names, 2)
-    met = minutes(desk, 3, 5)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+    remove_stop(desk, names, 2)
+    effects = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 10)]
 
 
 def test_a_person_s_stop_of_the_person_s_own_shares_keeps_none_of_the_desk_s_away() -> None:
     desk, names = beside_a_person()
     desk.account.by_hand("own", "SPY", -1, 7, desk.at(1, 30))
-    removed(desk, names, 2)
-    met = minutes(desk, 3, 5)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+    remove_stop(desk, names, 2)
+    effects = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 10)]
 
 
 def test_of_more_than_a_person_s_own_shares_that_a_person_sells_the_rest_is_covered() -> None:
     desk, names = beside_a_person()
-    removed(desk, names, 2)
+    remove_stop(desk, names, 2)
     desk.account.by_hand("more", "SPY", -1, 9, desk.at(2, 2))
-    met = desk.put(desk.account.report(desk.at(2, 3))) + minutes(desk, 3, 5)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 8)]
+    effects = desk.put(desk.account.report(desk.at(2, 3))) + minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 8)]
 
 
 def test_once_others_took_three_away_none_rests_until_a_person_resumes() -> None:
     desk, names = protected()
-    minute, heard = 2, list[AnyEffect]()
+    minute, all_effects = 2, list[AnyEffect]()
     for _ in range(3):
-        removed(desk, names, minute)
-        met = minutes(desk, minute + 1, minute + 4)
-        names = {order.symbol: desk.take([order])[0] for order in stops(met)}
-        heard += met
+        remove_stop(desk, names, minute)
+        effects = minutes(desk, minute + 1, minute + 4)
+        names = {order.symbol: desk.take([order])[0] for order in stops(effects)}
+        all_effects += effects
         minute += 4
     assert ("foreign_order" in desk.halted(), names) == (True, {})
-    heard += minutes(desk, minute, minute + 4)
-    assert (len(stops(heard)), "unprotected" in alarms(heard)) == (2, True)
-    met = desk.put(ev.ResumeRequested(desk.at(minute + 4), "looked", "ann"))
-    assert [order.symbol for order in stops(met)] == ["SPY"]
+    all_effects += minutes(desk, minute, minute + 4)
+    assert (len(stops(all_effects)), "unprotected" in alarms(all_effects)) == (2, True)
+    effects = desk.put(ev.ResumeRequested(desk.at(minute + 4), "looked", "ann"))
+    assert [order.symbol for order in stops(effects)] == ["SPY"]
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -209,29 +209,29 @@ def test_a_stop_that_was_cancelled_and_never_arrived_is_over() -> None:
 def test_a_stop_that_is_refused_again_and_again_waits_longer_each_time_and_says_so() -> None:
     desk = Desk(RESTS)
     desk.holds()
-    sent, heard = left(desk), list[AnyEffect]()
+    new_stops, all_effects = left(desk), list[AnyEffect]()
     times = [1]
     for minute in range(1, 25):
-        for order in sent:
+        for order in new_stops:
             desk.put(ev.OrderRejected(desk.at(minute, 59), order.client_order_id, "not for you"))
-        met = minutes(desk, minute + 1, minute + 2)
-        sent = stops(met)
-        heard += met
-        times += [minute + 1] * bool(sent)
+        effects = minutes(desk, minute + 1, minute + 2)
+        new_stops = stops(effects)
+        all_effects += effects
+        times += [minute + 1] * bool(new_stops)
     assert [later - earlier for earlier, later in itertools.pairwise(times)] == [2, 3, 4, 5, 6]
-    assert "unprotected" in alarms(heard)
+    assert "unprotected" in alarms(all_effects)
 
 
 def test_a_stop_that_the_broker_ends_at_once_makes_no_loop() -> None:
     desk, names = protected()
-    sent: list[SubmitOrder] = []
+    new_stops: list[SubmitOrder] = []
     name = names["SPY"]
     for second in range(1, 50):
         desk.account.end(name, "expired")
-        met = desk.put(ev.OrderExpired(desk.at(2, second), name)) + quoted(desk, 2, second + 0.5)
-        sent += stops(met)
-        name = desk.take([*stops(met)])[0] if stops(met) else name
-    assert len(sent) <= 1
+        effects = desk.put(ev.OrderExpired(desk.at(2, second), name)) + quoted(desk, 2, second + 0.5)
+        new_stops += stops(effects)
+        name = desk.take([*stops(effects)])[0] if stops(effects) else name
+    assert len(new_stops) <= 1
 
 
 def test_a_partial_fill_of_the_stop_that_is_busted_is_covered_again() -> None:
@@ -240,42 +240,42 @@ def test_a_partial_fill_of_the_stop_that_is_busted_is_covered_again() -> None:
     desk.put(desk.account.fill(name, 4, "54", desk.at(2)))
     desk.account.end(name, "canceled")
     desk.put(ev.OrderCanceled(desk.at(2, 1), name), desk.account.report(desk.at(2, 2)))
-    met = minutes(desk, 3, 5)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 6)]
-    (again,) = desk.take([*stops(met)])
+    effects = minutes(desk, 3, 5)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 6)]
+    (again,) = desk.take([*stops(effects)])
     desk.account.positions["SPY"] = (10, Decimal(100))
     desk.account.cash -= 216
     desk.account.orders[name] = structs.replace(desk.account.orders[name], filled=Decimal(0), average_price=None)
-    met = desk.put(ev.TradeCorrected(desk.at(5), name, "x1", 0, Decimal(0), "trade_bust"))
+    effects = desk.put(ev.TradeCorrected(desk.at(5), name, "x1", 0, Decimal(0), "trade_bust"))
     assert desk.state.book.positions["SPY"].quantity == 10
-    met += desk.put(desk.account.report(desk.at(5, 1))) + quoted(desk, 5, 2)
-    assert cancels(met) == [again]
+    effects += desk.put(desk.account.report(desk.at(5, 1))) + quoted(desk, 5, 2)
+    assert cancels(effects) == [again]
     desk.account.end(again)
-    met = desk.put(ev.OrderCanceled(desk.at(5, 3), again)) + quoted(desk, 5, 4)
-    assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+    effects = desk.put(ev.OrderCanceled(desk.at(5, 3), again)) + quoted(desk, 5, 4)
+    assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 10)]
 
 
 def test_a_sale_that_is_refused_once_is_tried_again_before_a_stop_stands_in_its_way() -> None:
     desk, names = protected()
     desk.put(ev.FlattenRequested(desk.at(2), "out", "ann"))
     quoted(desk, 2, 1)
-    tried, sent, later = list[tuple[float, str, str]](), list[AnyEffect](), list[AnyEffect]()
+    attempts, effects, later = list[tuple[float, str, str]](), list[AnyEffect](), list[AnyEffect]()
     for second in range(2, 400):
         for name in list(names.values()):
             rests = desk.state.orders.get(name)
             if rests is not None and rests.cancel_asked_ns:
                 desk.account.end(name)
-                sent += desk.put(ev.OrderCanceled(desk.at(2, second), name))
-        sent, later = [*later, *sent, *quoted(desk, 2, second)], []
-        rested = {order.symbol: desk.take([order])[0] for order in stops(sent)}
+                effects += desk.put(ev.OrderCanceled(desk.at(2, second), name))
+        effects, later = [*later, *effects, *quoted(desk, 2, second)], []
+        rested = {order.symbol: desk.take([order])[0] for order in stops(effects)}
         names |= rested
-        tried += [(second, order.symbol, "stop") for order in stops(sent)]
-        for order in sales(sent):
-            tried.append((second, order.symbol, "sale"))
+        attempts += [(second, order.symbol, "stop") for order in stops(effects)]
+        for order in sales(effects):
+            attempts.append((second, order.symbol, "sale"))
             later += desk.put(ev.OrderRejected(desk.at(2, second + 0.2), order.client_order_id, "not now"))
-        sent = []
-    of_spy = [(second, what) for second, symbol, what in tried if symbol == "SPY"]
-    assert [what for _, what in of_spy][:5] == ["sale", "sale", "stop", "sale", "stop"]
+        effects = []
+    of_spy = [(second, kind) for second, symbol, kind in attempts if symbol == "SPY"]
+    assert [kind for _, kind in of_spy][:5] == ["sale", "sale", "stop", "sale", "stop"]
     times = [second for second, _ in of_spy]
     assert times[1] - times[0] <= 62  # a re-price interval
     assert times[2] - times[1] <= 2  # refused twice: it is covered
@@ -291,53 +291,53 @@ def trims() -> tuple[Desk, dict[str, str], list[AnyEffect]]:
     desk, names = protected()
     desk.core = desk.core.__class__(MoreShares())
     desk.minute(1)
-    sent = desk.answer(6.0, 10.0)
-    assert (cancels(sent), sales(sent)) == ([names["SPY"]], [])
+    effects = desk.answer(6.0, 10.0)
+    assert (cancels(effects), sales(effects)) == ([names["SPY"]], [])
     desk.account.end(names["SPY"])
     return desk, names, desk.put(ev.OrderCanceled(desk.at(2, 3), names["SPY"]))
 
 
-def sold(desk: Desk) -> SubmitOrder:
+def sale_of_spy(desk: Desk) -> SubmitOrder:
     """The sale of SPY that the desk has sent."""
     (order,) = [order for order in desk.state.orders.values() if (order.symbol, order.purpose) == ("SPY", "exit")]
     return SubmitOrder(order.client_order_id, "SPY", -1, order.quantity, order.limit_price, "", 0)
 
 
 def test_while_a_part_is_sold_the_rest_is_covered() -> None:
-    desk, _, ended = trims()
-    assert [(order.symbol, order.quantity) for order in stops(ended)] == [("SPY", 6)]
-    desk.take([*stops(ended)])
-    sale = sold(desk)
+    desk, _, after_cancel = trims()
+    assert [(order.symbol, order.quantity) for order in stops(after_cancel)] == [("SPY", 6)]
+    desk.take([*stops(after_cancel)])
+    sale = sale_of_spy(desk)
     assert (sale.quantity, working_sells(desk, "SPY")) == (4, 10)
     desk.account.take(sale, desk.state.now_ns)
-    met = desk.put(desk.account.fill(sale.client_order_id, 4, "100", desk.at(2, 6)))
-    met += minutes(desk, 3, 6)
-    assert (stops(met), cancels(met), working_sells(desk, "SPY")) == ([], [], 6)
+    effects = desk.put(desk.account.fill(sale.client_order_id, 4, "100", desk.at(2, 6)))
+    effects += minutes(desk, 3, 6)
+    assert (stops(effects), cancels(effects), working_sells(desk, "SPY")) == ([], [], 6)
 
 
 def test_an_exit_of_all_does_not_wait_for_the_stop_below_what_a_trim_leaves() -> None:
-    desk, _, ended = trims()
-    (stop,) = desk.take([*stops(ended)])
-    sale = sold(desk)
+    desk, _, after_cancel = trims()
+    (stop,) = desk.take([*stops(after_cancel)])
+    sale = sale_of_spy(desk)
     desk.account.take(sale, desk.state.now_ns)
     desk.put(desk.account.fill(sale.client_order_id, 4, "100", desk.at(2, 4)))
-    met = desk.put(ev.FlattenRequested(desk.at(2, 5), "out", "ann")) + quoted(desk, 2, 6) + desk.tick(2, 7)
-    assert stop in cancels(met)
+    effects = desk.put(ev.FlattenRequested(desk.at(2, 5), "out", "ann")) + quoted(desk, 2, 6) + desk.tick(2, 7)
+    assert stop in cancels(effects)
 
 
 def test_a_trim_that_is_refused_leaves_the_rest_covered_and_then_all() -> None:
-    desk, _, ended = trims()
-    (small,) = desk.take([*stops(ended)])
-    met: list[AnyEffect] = []
+    desk, _, after_cancel = trims()
+    (small,) = desk.take([*stops(after_cancel)])
+    effects: list[AnyEffect] = []
     for minute in range(2, 6):
         for order in tuple(desk.state.orders.values()):
             if order.purpose == "exit":
                 desk.put(ev.OrderRejected(desk.at(minute, 6), order.client_order_id, "not now"))
-        met += minutes(desk, minute + 1, minute + 2)
+        effects += minutes(desk, minute + 1, minute + 2)
         assert 6 <= working_sells(desk, "SPY") <= 10
         if minute == 2:
-            assert (small in cancels(met), {order.quantity for order in sales(met)}) == (False, {4})
-    assert small in cancels(met)  # refused twice
+            assert (small in cancels(effects), {order.quantity for order in sales(effects)}) == (False, {4})
+    assert small in cancels(effects)  # refused twice
 
 
 def test_a_trim_of_contracts_leaves_the_rest_covered() -> None:
@@ -353,8 +353,8 @@ def test_a_trim_of_contracts_leaves_the_rest_covered() -> None:
     desk.confirmed(2, quote(CALL, "1.98", "2.02"))
     assert cancels(desk.effects) == [stop.client_order_id]
     account.end(stop.client_order_id)
-    met = desk.canceled(stop.client_order_id)
-    assert ([order.quantity for order in sales(met)], [order.quantity for order in stops(met)]) == ([4], [5])
+    effects = desk.canceled(stop.client_order_id)
+    assert ([order.quantity for order in sales(effects)], [order.quantity for order in stops(effects)]) == ([4], [5])
 
 
 # --- nights, gaps and renewals ----------------------------------------------------------------------------------------
@@ -381,8 +381,9 @@ def test_a_stop_goes_on_resting_where_the_market_is_below_the_new_one() -> None:
     d, account, _ = daily()
     d.end(AAA=104.0, BBB=100.0, CCC=100.0)
     d.begin(TUESDAY)
-    met = d.put(account.report(d.at(-20))) + d.quotes(0, AAA="83")  # between the old one, 80, and the new one, 83.20
-    assert (cancels(met), stops(met)) == ([], [])
+    # between the old one, 80, and the new one, 83.20
+    effects = d.put(account.report(d.at(-20))) + d.quotes(0, AAA="83")
+    assert (cancels(effects), stops(effects)) == ([], [])
 
 
 def test_what_opens_below_its_disaster_stop_leaves_by_two_prices() -> None:
@@ -391,11 +392,11 @@ def test_what_opens_below_its_disaster_stop_leaves_by_two_prices() -> None:
     account.end(name)
     d.begin(TUESDAY)
     d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
-    met = d.quotes(0, AAA="78/99") + d.quotes(0.1, AAA="78/99")  # too wide for a price
-    assert (sales(met), stops(met), d.state.works) == ([], [], {})
+    effects = d.quotes(0, AAA="78/99") + d.quotes(0.1, AAA="78/99")  # too wide for a price
+    assert (sales(effects), stops(effects), d.state.works) == ([], [], {})
     for second in range(20, 100, 10):
-        met += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
-    assert [(order.symbol, order.quantity, order.limit_price) for order in sales(met)] == [("AAA", 10, None)]
+        effects += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
+    assert [(order.symbol, order.quantity, order.limit_price) for order in sales(effects)] == [("AAA", 10, None)]
     assert [move.reason for move in d.state.works.values()] == ["stop_loss"]
 
 
@@ -407,11 +408,11 @@ def test_one_wrong_close_far_above_the_price_sells_nothing_and_the_one_before_it
     d.put(ev.OrderCanceled(d.at(2), name))
     d.end(AAA=close, BBB=100.0, CCC=100.0)
     d.begin(TUESDAY)
-    met = d.put(account.report(d.at(-20)))
+    effects = d.put(account.report(d.at(-20)))
     for second in range(0, 240, 10):
-        met += d.quotes(second / 60, AAA="100") + d.put(account.report(d.at(0, second + 1)))
-    assert (sales(met), d.state.works) == ([], {})
-    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(10, Decimal("80.00"))]
+        effects += d.quotes(second / 60, AAA="100") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(effects), d.state.works) == ([], {})
+    assert [(order.quantity, order.stop_price) for order in stops(effects)] == [(10, Decimal("80.00"))]
 
 
 def test_what_opens_below_its_disaster_stop_is_not_bought_until_a_stop_could_rest() -> None:
@@ -420,10 +421,10 @@ def test_what_opens_below_its_disaster_stop_is_not_bought_until_a_stop_could_res
     d = live(account, DISASTER)
     d.due()
     d.answer(5, KEEP, KEEP)
-    met = d.quotes(0, AAA="79")
+    effects = d.quotes(0, AAA="79")
     for minute in (1, 2, 3):
-        met += d.put(account.report(d.at(minute - 0.5))) + d.quotes(minute, AAA="79")
-    assert of(met, SubmitOrder) == []
+        effects += d.put(account.report(d.at(minute - 0.5))) + d.quotes(minute, AAA="79")
+    assert of(effects, SubmitOrder) == []
     (order,) = of(d.quotes(4, AAA="81") + d.quotes(5, AAA="81"), SubmitOrder)
     assert (order.side, order.quantity) == (1, 5)
 
@@ -435,10 +436,10 @@ def test_more_of_what_opens_below_its_disaster_stop_is_not_bought_and_what_is_he
     d.begin(TUESDAY)
     d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
     d.due()
-    met = d.answer(15, KEEP, KEEP)
+    effects = d.answer(15, KEEP, KEEP)
     for minute in (0, 1, 2, 3):
-        met += d.quotes(minute, AAA="79") + d.put(account.report(d.at(minute + 0.5)))
-    assert {(order.symbol, order.side, order.quantity) for order in of(met, SubmitOrder)} == {("AAA", -1, 10)}
+        effects += d.quotes(minute, AAA="79") + d.put(account.report(d.at(minute + 0.5)))
+    assert {(order.symbol, order.side, order.quantity) for order in of(effects, SubmitOrder)} == {("AAA", -1, 10)}
 
 
 def test_an_old_stop_is_renewed_in_a_session_and_not_at_night() -> None:
@@ -463,7 +464,7 @@ def test_no_more_than_ten_stops_are_on_their_way_at_once() -> None:
         f"x{n}": structs.replace(qqq, client_order_id=f"x{n}", symbol=f"X{n}", status="submitted", order_id="")
         for n in range(10)
     }
-    removed(desk, names, 2)
+    remove_stop(desk, names, 2)
     desk.state = structs.replace(desk.state, orders={**desk.state.orders, **waiting})
     assert stops(quoted(desk, 3, 5)) == []
     desk.state = structs.replace(desk.state, orders={qqq.client_order_id: qqq})
@@ -474,11 +475,11 @@ def test_no_more_than_twenty_stops_are_renewed_in_a_minute() -> None:
     """Each takes two of the account's calls, and exits wait behind no more of them."""
     desk, names = protected()
     (spy, qqq), rested = (desk.state.orders[names[symbol]] for symbol in SYMBOLS), desk.state.orders
-    others = {f"x{n}": structs.replace(qqq, client_order_id=f"x{n}", symbol=f"X{n}") for n in range(20)}
+    other_stops = {f"x{n}": structs.replace(qqq, client_order_id=f"x{n}", symbol=f"X{n}") for n in range(20)}
     old = structs.replace(spy, submitted_ns=spy.submitted_ns - 61 * DAY_MIN * 60 * 10**9)
-    desk.state = structs.replace(desk.state, orders={**rested, spy.client_order_id: old, **others})
-    met = quoted(desk, 1, 10)
-    assert names["SPY"] not in cancels(met)
+    desk.state = structs.replace(desk.state, orders={**rested, spy.client_order_id: old, **other_stops})
+    effects = quoted(desk, 1, 10)
+    assert names["SPY"] not in cancels(effects)
     desk.state = structs.replace(desk.state, orders={**rested, spy.client_order_id: old})
     assert names["SPY"] in cancels(quoted(desk, 1, 12))
 
@@ -491,8 +492,8 @@ def test_a_sale_decided_before_the_open_does_not_wait_for_a_stop_rested_at_it() 
     d.quotes(0, AAA="100")
     assert d.state.orders[name].cancel_asked_ns
     account.end(name)
-    met = d.put(ev.OrderCanceled(d.at(0, 2), name), account.report(d.at(0, 3))) + d.tick(0, 4)
-    assert ([order.quantity for order in sales(met)], stops(met)) == ([10], [])
+    effects = d.put(ev.OrderCanceled(d.at(0, 2), name), account.report(d.at(0, 3))) + d.tick(0, 4)
+    assert ([order.quantity for order in sales(effects)], stops(effects)) == ([10], [])
 
 
 def test_an_upgrade_rests_stops_below_what_was_held_before() -> None:
@@ -500,8 +501,8 @@ def test_an_upgrade_rests_stops_below_what_was_held_before() -> None:
     desk.holds()
     assert left(desk) == []
     desk.put(ev.RunStarted(desk.at(3), "live", "d", "share_bars", "e1", "c", "sip", RESTS))
-    met = desk.put(desk.account.report(desk.at(3, 1))) + minutes(desk, 4, 5)
-    assert {(order.symbol, order.quantity, order.stop_price) for order in stops(met)} == {
+    effects = desk.put(desk.account.report(desk.at(3, 1))) + minutes(desk, 4, 5)
+    assert {(order.symbol, order.quantity, order.stop_price) for order in stops(effects)} == {
         (symbol, 10, STOP) for symbol in SYMBOLS
     }
 
@@ -522,12 +523,12 @@ def test_the_stop_of_a_lost_journal_ends_once_a_person_accepts_its_shares(name: 
     desk.account.take(SubmitOrder(name, "SPY", -1, 10, None, "", 0, stop_price=STOP), desk.at(-60))
     desk.put(ev.SessionScheduled(desk.at(2), MONDAY, SESSIONS[1:]), desk.account.report(desk.at(2, 1)))
     assert desk.halted().startswith("foreign_order")
-    met = desk.put(ev.AcceptBrokerRequested(desk.at(2, 2), "mine", "ann"), desk.account.report(desk.at(2, 3)))
-    assert cancels(met) == [name] * ends
+    effects = desk.put(ev.AcceptBrokerRequested(desk.at(2, 2), "mine", "ann"), desk.account.report(desk.at(2, 3)))
+    assert cancels(effects) == [name] * ends
     if ends:
         desk.account.end(name)
-        met = desk.put(desk.account.report(desk.at(2, 10))) + minutes(desk, 3, 4)
-        assert [(order.symbol, order.quantity) for order in stops(met)] == [("SPY", 10)]
+        effects = desk.put(desk.account.report(desk.at(2, 10))) + minutes(desk, 3, 4)
+        assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 10)]
 
 
 def test_bars_of_the_old_shares_sell_nothing() -> None:
@@ -540,13 +541,13 @@ def test_bars_of_the_old_shares_sell_nothing() -> None:
     account.book(line("SPLIT", "AAA", 10))
     d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
     assert d.held == {"AAA": 20}
-    met: list[AnyEffect] = []
+    effects: list[AnyEffect] = []
     for second in range(0, 240, 10):
-        met += d.quotes(second / 60, AAA="50") + d.put(account.report(d.at(0, second + 1)))
-    assert (sales(met), stops(met), d.state.works, "unprotected" in alarms(met)) == ([], [], {}, True)
+        effects += d.quotes(second / 60, AAA="50") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(effects), stops(effects), d.state.works, "unprotected" in alarms(effects)) == ([], [], {}, True)
     halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
-    met = d.put(ev.HistoryAdjusted(d.at(5), "AAA", halves)) + d.quotes(6, AAA="50")
-    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
+    effects = d.put(ev.HistoryAdjusted(d.at(5), "AAA", halves)) + d.quotes(6, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(effects)] == [(20, Decimal("40.00"))]
 
 
 def test_a_close_of_an_earlier_session_sells_nothing() -> None:
@@ -555,10 +556,10 @@ def test_a_close_of_an_earlier_session_sells_nothing() -> None:
     account.end(name)
     d.begin(TUESDAY)
     d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
-    met: list[AnyEffect] = []
+    effects: list[AnyEffect] = []
     for second in range(0, 240, 10):
-        met += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
-    assert (sales(met), d.state.works, "unprotected" in alarms(met)) == ([], {}, True)
+        effects += d.quotes(second / 60, AAA="79") + d.put(account.report(d.at(0, second + 1)))
+    assert (sales(effects), d.state.works, "unprotected" in alarms(effects)) == ([], {}, True)
 
 
 def announced(d: DailyDesk, account: Account, kind: str, minute: float, day: str = TUESDAY.date) -> ev.BrokerReported:
@@ -575,12 +576,12 @@ def test_what_is_announced_for_the_day_takes_the_stop_away_before_the_open(kind:
     assert cancels(d.put(announced(d, account, kind, -25, "2024-07-03"))) == []  # tomorrow's
     assert cancels(d.put(announced(d, account, kind, -20))) == [name]
     account.end(name)
-    met = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
+    effects = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
     for second in range(0, 120, 10):
-        met += d.quotes(second / 60, AAA="100") + d.put(account.report(d.at(0, second + 1)))
+        effects += d.quotes(second / 60, AAA="100") + d.put(account.report(d.at(0, second + 1)))
     # after a spin-off or a merger that did not move the price it rests again; a split waits for the ledger
-    assert [order.quantity for order in stops(met)] == ([] if kind == "SPLIT" else [10])
-    assert (sales(met), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9000))
+    assert [order.quantity for order in stops(effects)] == ([] if kind == "SPLIT" else [10])
+    assert (sales(effects), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9000))
 
 
 def test_an_announced_split_that_the_ledger_tells_at_noon_is_covered_then_and_sells_nothing_before() -> None:
@@ -589,15 +590,15 @@ def test_an_announced_split_that_the_ledger_tells_at_noon_is_covered_then_and_se
     d.begin(TUESDAY)
     d.put(announced(d, account, "SPLIT", -20))
     account.end(name)
-    met = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
+    effects = d.put(ev.OrderCanceled(d.at(-19), name), account.report(d.at(-18)))
     for minute in range(150):
-        met += d.quotes(minute, AAA="50") + d.put(account.report(d.at(minute, 1)))
-    assert (sales(met), stops(met), d.state.works, "unprotected" in alarms(met)) == ([], [], {}, True)
+        effects += d.quotes(minute, AAA="50") + d.put(account.report(d.at(minute, 1)))
+    assert (sales(effects), stops(effects), d.state.works, "unprotected" in alarms(effects)) == ([], [], {}, True)
     account.positions["AAA"] = (20, Decimal(50))
     account.book(line("SPLIT", "AAA", 10))
     halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
-    met = d.put(account.report(d.at(150)), ev.HistoryAdjusted(d.at(151), "AAA", halves)) + d.quotes(152, AAA="50")
-    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
+    effects = d.put(account.report(d.at(150)), ev.HistoryAdjusted(d.at(151), "AAA", halves)) + d.quotes(152, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(effects)] == [(20, Decimal("40.00"))]
 
 
 def split_tuesday(d: DailyDesk, account: Account, *counts: int) -> None:
@@ -607,9 +608,9 @@ def split_tuesday(d: DailyDesk, account: Account, *counts: int) -> None:
 
 
 @pytest.mark.parametrize("counts", [(-10, 20), (10,)])
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("has_fills", [True, False])
 def test_a_stop_that_sold_over_a_split_while_the_daemon_was_down_sold_new_shares(
-    counts: tuple[int, ...], *, told: bool
+    counts: tuple[int, ...], *, has_fills: bool
 ) -> None:
     """Two for one: 10 of 20 are sold at 50, which cost 50 each."""
     d, account, name = daily()
@@ -619,8 +620,8 @@ def test_a_stop_that_sold_over_a_split_while_the_daemon_was_down_sold_new_shares
     d.begin(TUESDAY)
     d.put(ev.RunStarted(d.at(60), "live", "d", "shelf", "e1", "c", "sip", d.state.trading))
     report = account.report(d.at(60, 1))
-    met = d.put(report if told else structs.replace(report, fills=()), account.report(d.at(60, 12)))
-    assert (sales(met), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9500))
+    effects = d.put(report if has_fills else structs.replace(report, fills=()), account.report(d.at(60, 12)))
+    assert (sales(effects), d.held, d.state.book.cash) == ([], {"AAA": 10}, Decimal(9500))
     assert (d.state.book.realized, d.state.book.equity, d.state.risk.halt) == (Decimal(0), Decimal(10_000), None)
     assert (d.state.risk.reconciled, d.state.orders) == (True, {})
 
@@ -666,16 +667,16 @@ def renamed(d: DailyDesk, account: Account, name: str) -> None:
 def test_a_stop_that_the_broker_keeps_under_a_new_name_is_the_desk_s_own_and_ends() -> None:
     d, account, name = daily()
     renamed(d, account, name)
-    met = d.put(account.report(d.at(-50)))
-    assert (cancels(met), d.held, d.state.risk.halt) == ([name], {"NEW": 10}, None)
-    (told, became) = [alarm.detail for alarm in of(met, RaiseAlarm) if alarm.name == "shares_renamed"]
-    assert told == f"{name} (sell 10 AAA): the broker has it as NEW now; it is cancelled"
-    assert became.startswith("10 AAA became 10 NEW")
+    effects = d.put(account.report(d.at(-50)))
+    assert (cancels(effects), d.held, d.state.risk.halt) == ([name], {"NEW": 10}, None)
+    (stop_detail, share_detail) = [alarm.detail for alarm in of(effects, RaiseAlarm) if alarm.name == "shares_renamed"]
+    assert stop_detail == f"{name} (sell 10 AAA): the broker has it as NEW now; it is cancelled"
+    assert share_detail.startswith("10 AAA became 10 NEW")
     account.end(name)
     d.put(account.report(d.at(-40)))
     assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
-    met = d.put(ev.CloseRequested(d.at(1), "NEW", 0, "out", "ann"), account.report(d.at(1, 1))) + d.tick(1, 2)
-    assert [(order.symbol, order.quantity) for order in sales(met)] == [("NEW", 10)]
+    effects = d.put(ev.CloseRequested(d.at(1), "NEW", 0, "out", "ann"), account.report(d.at(1, 1))) + d.tick(1, 2)
+    assert [(order.symbol, order.quantity) for order in sales(effects)] == [("NEW", 10)]
 
 
 def test_a_stop_that_sold_under_a_new_name_while_the_daemon_was_down_sold_the_desk_s_shares() -> None:
@@ -702,8 +703,8 @@ def test_a_split_that_is_announced_after_its_line_was_booked_is_waited_for_no_mo
     d.put(ev.OrderCanceled(d.at(-26), name), account.report(d.at(-25)), announced(d, account, "SPLIT", -24))
     halves = (daily_bar("AAA", LAST_FRIDAY, 50.0), daily_bar("AAA", MONDAY, 50.0))
     d.put(ev.HistoryAdjusted(d.at(-22), "AAA", halves), announced(d, account, "SPLIT", -21))
-    met = d.put(account.report(d.at(0, 1))) + d.quotes(0.1, AAA="50")
-    assert [(order.quantity, order.stop_price) for order in stops(met)] == [(20, Decimal("40.00"))]
+    effects = d.put(account.report(d.at(0, 1))) + d.quotes(0.1, AAA="50")
+    assert [(order.quantity, order.stop_price) for order in stops(effects)] == [(20, Decimal("40.00"))]
     d.quotes(1, AAA="48")
     assert d.state.book.equity == 9960
 
@@ -714,11 +715,11 @@ def test_a_split_that_is_announced_after_its_line_was_booked_is_waited_for_no_mo
 def confirmed(desk: Desk, effects: list[AnyEffect]) -> list[AnyEffect]:
     """The broker takes each order among the effects and ends each that is to be cancelled; what follows."""
     desk.take(effects)
-    met: list[AnyEffect] = []
+    answers: list[AnyEffect] = []
     for name in cancels(effects):
         desk.account.end(name)
-        met += desk.put(ev.OrderCanceled(desk.state.now_ns + 1, name))
-    return met + confirmed(desk, met) if met else met
+        answers += desk.put(ev.OrderCanceled(desk.state.now_ns + 1, name))
+    return answers + confirmed(desk, answers) if answers else answers
 
 
 def test_buys_that_follow_each_other_leave_no_stop_and_the_alarm_says_so_after_two_minutes() -> None:
@@ -728,29 +729,31 @@ def test_buys_that_follow_each_other_leave_no_stop_and_the_alarm_says_so_after_t
     told_s: list[float] = []
     for minute in range(1, 6):
         desk.minute(minute)
-        met = desk.answer(10.0 + minute, 10.0)
+        effects = desk.answer(10.0 + minute, 10.0)
         for second in range(2, 60, 2):
-            met += confirmed(desk, met)
-            told_s += [(desk.state.now_ns - desk.at(2, 1)) / SECOND for name in alarms(met) if name == "unprotected"]
-            met = quoted(desk, minute + 1, second)
+            effects += confirmed(desk, effects)
+            told_s += [
+                (desk.state.now_ns - desk.at(2, 1)) / SECOND for name in alarms(effects) if name == "unprotected"
+            ]
+            effects = quoted(desk, minute + 1, second)
     assert [round(seconds) for seconds in told_s] == [121]
 
 
 def test_shares_bought_long_after_the_last_ones_left_have_their_two_minutes_too() -> None:
     desk, _ = protected()
     desk.minute(1)
-    met = confirmed(desk, desk.answer(0.0, 1.0))
-    (sale,) = sales(met)
+    effects = confirmed(desk, desk.answer(0.0, 1.0))
+    (sale,) = sales(effects)
     desk.put(desk.account.fill(sale.client_order_id, 10, "100", desk.state.now_ns + 1))
     minutes(desk, 3, 8)
     desk.minute(8)
     (buy,) = desk.take(desk.answer(1.0, 1.0))
-    met = desk.put(desk.account.fill(buy, 4, "100", desk.state.now_ns + 1))
-    assert "unprotected" not in alarms(met + minutes(desk, 9, 10))
+    effects = desk.put(desk.account.fill(buy, 4, "100", desk.state.now_ns + 1))
+    assert "unprotected" not in alarms(effects + minutes(desk, 9, 10))
 
 
-@pytest.mark.parametrize("filled", [True, False])
-def test_the_buy_that_a_tapes_print_is_about_to_fill_is_no_alarm_and_one_that_it_left_is(filled: bool) -> None:
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_the_buy_that_a_tapes_print_is_about_to_fill_is_no_alarm_and_one_that_it_left_is(is_filled: bool) -> None:
     """A tape's prints are a minute apart: one buy of 12 AAA that begins at the first is filled by the third."""
     d = daily_desk(replace(resting.DISASTER, basket=Basket(auction=False))).holds(AAA=10)
     d.begin(TUESDAY)
@@ -763,9 +766,11 @@ def test_the_buy_that_a_tapes_print_is_about_to_fill_is_no_alarm_and_one_that_it
     d.prints(1, AAA="100")
     d.quotes(1, AAA="100")
     assert d.working() == [("AAA", 2)]
-    told = alarms(d.prints(2, AAA="100"))
-    if filled:
+    alarm_names = alarms(d.prints(2, AAA="100"))
+    if is_filled:
         (buy,) = d.state.orders
-        told += alarms(d.fill(buy, 2, "100"))
-    met = d.quotes(2, AAA="100")
-    assert (told, "unprotected" in alarms(met), len(stops(met))) == (([], False, 1) if filled else ([], True, 0))
+        alarm_names += alarms(d.fill(buy, 2, "100"))
+    effects = d.quotes(2, AAA="100")
+    assert (alarm_names, "unprotected" in alarms(effects), len(stops(effects))) == (
+        ([], False, 1) if is_filled else ([], True, 0)
+    )

@@ -92,9 +92,9 @@ def test_a_desk_of_wide_bars_leaves_at_the_last_close_before_the_deadline(
 
 
 def test_without_any_minutes_a_contract_s_last_day_ends_a_minute_before_the_close() -> None:
-    none = Execution(flat_before_close_min=0, flatten_lead_min=0, expiry_day_flat_min=0)
-    assert flatten_from_ns(MONDAY, MONDAY.date, none) == utc("2024-07-01T19:59:00")
-    assert flatten_from_ns(MONDAY, TUESDAY.date, none) == utc("2024-07-01T20:00:00")
+    no_minutes = Execution(flat_before_close_min=0, flatten_lead_min=0, expiry_day_flat_min=0)
+    assert flatten_from_ns(MONDAY, MONDAY.date, no_minutes) == utc("2024-07-01T19:59:00")
+    assert flatten_from_ns(MONDAY, TUESDAY.date, no_minutes) == utc("2024-07-01T20:00:00")
 
 
 def test_half_days_have_their_own_deadline() -> None:

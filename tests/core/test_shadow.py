@@ -194,7 +194,7 @@ def days_of_trading() -> tuple[Event, ...]:
     return tuple(noting.seen)
 
 
-def played(
+def play(
     core: Core, identity: Identity, events: tuple[Event, ...], beside: dict[int, list[tuple[int, bool, float, bytes]]]
 ) -> tuple[State[Any], list[AnyEffect], list[Row]]:
     """The run with a candidate's events put in before the places that `beside` names."""
@@ -253,7 +253,7 @@ POSITIONS = st.dictionaries(
 def test_a_candidate_never_changes_book_works_orders_fills_strategy_or_risk(
     core: Core, identity: Identity, events: tuple[Event, ...]
 ) -> None:
-    alone, effects, rows = played(core, identity, events, {})
+    alone, effects, rows = play(core, identity, events, {})
     assert len(of(effects, SubmitOrder)) >= 3
     assert len([row for row in rows if isinstance(row, FillRow)]) >= 4
     assert len([row for row in rows if isinstance(row, OrderRow)]) >= 8
@@ -261,7 +261,7 @@ def test_a_candidate_never_changes_book_works_orders_fills_strategy_or_risk(
     @settings(max_examples=examples(60))
     @given(beside=POSITIONS)
     def holds(beside: dict[int, list[tuple[int, bool, float, bytes]]]) -> None:
-        state, other_effects, other_rows = played(core, identity, events, beside)
+        state, other_effects, other_rows = play(core, identity, events, beside)
         extra = sum(len(answers) for place, answers in beside.items() if place < len(events))
         assert state == msgspec.structs.replace(alone, seq=alone.seq + extra, shadow=state.shadow)
         assert list(map(comparable, other_effects)) == list(map(comparable, effects))

@@ -59,7 +59,7 @@ def bar_at(minute: int, close: float = 500.0, symbol: str = "SPY") -> Bar:
     return Bar(symbol, OPEN + minute * MINUTE, close, close, close, close, 1000.0)
 
 
-def closed(minute: int, close: float = 500.0) -> ev.BarClosed:
+def close_of(minute: int, close: float = 500.0) -> ev.BarClosed:
     return ev.BarClosed(OPEN + (minute + 1) * MINUTE, bar_at(minute, close))
 
 
@@ -83,9 +83,9 @@ def test_the_call_and_the_put_next_to_the_money_are_watched_once_the_spot_is_kno
     assert d.state.watched == ()
     assert of(d.bar(0), WatchContracts) == [WatchContracts((CALL, PUT))]
     assert of(d.bar(1, 500.4), WatchContracts) == []
-    moved = of(d.bar(2, 501.0), WatchContracts)
-    assert moved == [WatchContracts(("SPY240702C00501000", "SPY240702P00501000"))]
-    assert set(d.state.quotes) <= set(moved[0].symbols)
+    watches = of(d.bar(2, 501.0), WatchContracts)
+    assert watches == [WatchContracts(("SPY240702C00501000", "SPY240702P00501000"))]
+    assert set(d.state.quotes) <= set(watches[0].symbols)
 
 
 def test_what_is_held_or_ordered_stays_watched_and_described_when_the_money_moves_away() -> None:
@@ -144,16 +144,16 @@ def test_the_end_of_another_session_ends_nothing() -> None:
 
 def test_bars_outside_of_the_session_or_without_one_are_left_out() -> None:
     d = desk()
-    assert d.put(closed(-1), closed(390)) == []
+    assert d.put(close_of(-1), close_of(390)) == []
     assert (d.state.stats.bars, d.state.session.starts) == (0, ())
     d = Desk()
-    d.put(closed(0), closing(0))
+    d.put(close_of(0), closing(0))
     assert d.state.stats.bars == 0
 
 
 def test_a_bar_is_observed_when_its_quotes_arrive() -> None:
     d = desk()
-    assert questions(d.put(closed(0))) == []
+    assert questions(d.put(close_of(0))) == []
     (ask,) = of(d.put(closing(0)), AskPolicy)
     assert (ask.decision, ask.valid_until_ns) == (1, d.at(1, 30))
     assert list(ask.observation.array().ravel()) == [500.0, 0.0]
@@ -161,15 +161,15 @@ def test_a_bar_is_observed_when_its_quotes_arrive() -> None:
 
 def test_a_bar_whose_quotes_never_came_is_observed_when_the_next_bar_closes() -> None:
     d = desk()
-    d.put(closed(0))
-    assert questions(d.put(closed(1))) == [1]
+    d.put(close_of(0))
+    assert questions(d.put(close_of(1))) == [1]
     assert questions(d.put(closing(0))) == []  # too late for the first, and not the second's
     assert questions(d.put(closing(1))) == [2]
 
 
 def test_a_bar_that_is_pending_at_the_close_is_still_observed() -> None:
     d = desk()
-    d.put(closed(389))
+    d.put(close_of(389))
     d.put(ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
     assert d.state.strategy.closes == (500.0,)
     assert d.state.ask is None
@@ -180,7 +180,7 @@ def test_a_bar_twice_or_out_of_order_changes_nothing_but_its_count(minute: int, 
     d = desk()
     for m in range(4):
         d.bar(m)
-    d.put(closed(4), *([] if pending else [closing(4)]))
+    d.put(close_of(4), *([] if pending else [closing(4)]))
     before = d.state
     again = d.put(ev.BarClosed(d.at(5), bar_at(minute, 999.0)))
     assert alarms(again) == ["bar_rejected"]
@@ -202,7 +202,7 @@ def test_a_bar_of_a_minute_to_come_changes_nothing_but_its_count() -> None:
 def test_bars_of_several_symbols_that_close_together_are_observed_together() -> None:
     d = desk()
     other = Bar("QQQ", OPEN, 1.0, 1.0, 1.0, 400.0, 1.0)
-    d.put(closed(0), ev.BarClosed(d.at(1), other))
+    d.put(close_of(0), ev.BarClosed(d.at(1), other))
     d.put(closing(0))
     assert d.state.strategy.closes == (500.0, 400.0)
     assert d.state.session.spot == 500.0
@@ -210,14 +210,14 @@ def test_bars_of_several_symbols_that_close_together_are_observed_together() -> 
 
 def test_a_bar_that_the_intake_refused_is_counted_and_told_once_a_session() -> None:
     d = desk()
-    refused = ev.BarRejected(d.at(1), "SPY", OPEN, "nan", "close=nan")
-    assert (alarms(d.put(refused)), d.put(refused)) == (["bar_rejected"], [])
+    rejection = ev.BarRejected(d.at(1), "SPY", OPEN, "nan", "close=nan")
+    assert (alarms(d.put(rejection)), d.put(rejection)) == (["bar_rejected"], [])
     assert d.state.stats.bars_rejected == 2
 
 
 def test_a_correction_before_the_observation_replaces_the_bar_and_one_after_it_counts_for_rows_to_come() -> None:
     d = desk()
-    d.put(closed(0), ev.BarCorrected(d.at(1), bar_at(0, 501.0)), closing(0))
+    d.put(close_of(0), ev.BarCorrected(d.at(1), bar_at(0, 501.0)), closing(0))
     assert d.state.strategy.closes == (501.0,)
     rows = len(d.rows)
     d.put(ev.BarCorrected(d.at(1, 5), bar_at(0, 502.0)))
@@ -314,14 +314,14 @@ def test_a_failure_of_the_policy_ends_the_question_and_is_told_once() -> None:
     assert d.state.stats.denials == {"answer_not_finite": 2}
 
 
-@pytest.mark.parametrize("what", ["no chain", "no quote", "no bid", "no candidate"])
-def test_an_entry_without_a_contract_that_can_be_priced_is_denied(what: str) -> None:
-    d = Desk().fund() if what == "no chain" else desk()
-    if what == "no chain":
+@pytest.mark.parametrize("gap", ["no chain", "no quote", "no bid", "no candidate"])
+def test_an_entry_without_a_contract_that_can_be_priced_is_denied(gap: str) -> None:
+    d = Desk().fund() if gap == "no chain" else desk()
+    if gap == "no chain":
         d.put(ev.SessionScheduled(OPEN, MONDAY, SESSIONS[1:]))
-    if what == "no candidate":
+    if gap == "no candidate":
         d.put(ev.ContractsListed(OPEN, MONDAY.date, (), 0.2))
-    d.bar(0, quotes=(quote(CALL, "0", "0.02"),) if what == "no bid" else () if what == "no quote" else None)
+    d.bar(0, quotes=(quote(CALL, "0", "0.02"),) if gap == "no bid" else () if gap == "no quote" else None)
     d.answer(BUY_CALL)
     row = d.decisions()[-1]
     assert (row.outcome, d.state.stats.denials, d.state.orders) == ("denied", {"no_quote": 1}, {})
@@ -568,8 +568,10 @@ def news(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
         case "flatten":
             return ev.FlattenRequested(now, "x", "ann")
         case "snapshot":
-            held = tuple(ev.BrokerPosition(s, Decimal(p.quantity), Decimal(1)) for s, p in state.book.positions.items())
-            return ev.BrokerSnapshot(now, state.book.cash + (b > 90), held, tuple(state.orders))
+            positions = tuple(
+                ev.BrokerPosition(s, Decimal(p.quantity), Decimal(1)) for s, p in state.book.positions.items()
+            )
+            return ev.BrokerSnapshot(now, state.book.cash + (b > 90), positions, tuple(state.orders))
         case "session":
             later = [s for s in SESSIONS if s.date > session.date] or [SESSIONS[-1]]
             at = later[0] if state.session.ended else session

@@ -47,10 +47,10 @@ def test_the_same_number_written_otherwise_is_the_same() -> None:
 def test_a_desk_with_other_rules_says_so_and_one_with_the_same_or_an_older_model_does_not() -> None:
     rules = with_rules(Trading(), {"basket.notional_per_unit_usd": "10000"})
     assert rules.basket.notional_per_unit_usd == Decimal(10_000)
-    trained = _manifest(rules={"digest": rules_digest(rules)})
-    assert other_rules(trained, rules) == ""
+    manifest = _manifest(rules={"digest": rules_digest(rules)})
+    assert other_rules(manifest, rules) == ""
     assert other_rules(_manifest(rules={}), rules) == ""
-    words = other_rules(trained, Trading())
+    words = other_rules(manifest, Trading())
     assert words.startswith(
         "it was trained by other sizes, limits, gates or costs: the rules of its tests (digest "
         f"{rules_digest(rules)[:12]}); this desk has others ({rules_digest(Trading())[:12]})"
@@ -63,9 +63,9 @@ def test_where_a_manifest_has_the_keys_of_its_tests_the_words_name_them() -> Non
     rules = with_rules(usual, {"risk.drawdown_max": "0.2"})
     keys = desk_keys("regime_switcher", rules)
     assert keys == {"risk.drawdown_max": "0.2"}
-    trained = _manifest(strategy="regime_switcher", rules={"digest": rules_digest(rules)}, desk=keys)
-    theirs = f"{usual.risk.drawdown_max:g}"
-    assert f": [risk] drawdown_max = 0.2 (this desk: {theirs}): " in other_rules(trained, usual)
+    manifest = _manifest(strategy="regime_switcher", rules={"digest": rules_digest(rules)}, desk=keys)
+    drawdown_words = f"{usual.risk.drawdown_max:g}"
+    assert f": [risk] drawdown_max = 0.2 (this desk: {drawdown_words}): " in other_rules(manifest, usual)
 
 
 def test_an_overlay_that_is_off_leaves_the_digest_of_a_release_without_it() -> None:
@@ -73,9 +73,9 @@ def test_an_overlay_that_is_off_leaves_the_digest_of_a_release_without_it() -> N
     rules = Trading()
     assert rules_digest(rules) == BEFORE_THE_OVERLAY
     assert rules_digest(replace(rules, basket=replace(rules.basket, volatility_span=30))) == BEFORE_THE_OVERLAY
-    chosen = replace(rules, basket=replace(rules.basket, volatility_target=0.1))
-    longer = replace(rules, basket=replace(chosen.basket, volatility_span=30))
-    assert len({BEFORE_THE_OVERLAY, rules_digest(chosen), rules_digest(longer)}) == 3
+    overlay_rules = replace(rules, basket=replace(rules.basket, volatility_target=0.1))
+    longer = replace(rules, basket=replace(overlay_rules.basket, volatility_span=30))
+    assert len({BEFORE_THE_OVERLAY, rules_digest(overlay_rules), rules_digest(longer)}) == 3
 
 
 # --- real money ---------------------------------------------------------------------------------------------------
@@ -97,11 +97,11 @@ OVERLAY = with_rules(Trading(), {"basket.volatility_target": "0.1"})
 def _manifest(**changes: object) -> Manifest:
     """A promoted version that was tested under the overlay."""
     training = Training("f", "00", "sip", False, 1, "2024-01-02", "2024-01-02", {})
-    made = Manifest(
+    manifest = Manifest(
         1, "s", "v", "00", "00", (1,), ("HOLD",), Golden((), ()), training, {}, {}, promoted=True,
         rules={"digest": rules_digest(OVERLAY)}, symbols=("SPY", "QQQ"), claim=CLAIM,
     )  # fmt: skip
-    return msgspec.structs.replace(made, **changes)
+    return msgspec.structs.replace(manifest, **changes)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_the_lines_that_are_named_make_the_claim_hold(tmp_path: Path) -> None:
 
 def test_a_key_of_the_overlay_counts_once_there_is_one(tmp_path: Path) -> None:
     """A span that changes nothing without a target is named with it: the target alone would not make the claim hold."""
-    own = ("[basket]", "volatility_span = 30", 'volatility_forecast = "har"', "auction = false")
-    desk = _loaded((*own, "[risk]", "drawdown_max = 0.3"), tmp_path)
+    lines = ("[basket]", "volatility_span = 30", 'volatility_forecast = "har"', "auction = false")
+    desk = _loaded((*lines, "[risk]", "drawdown_max = 0.3"), tmp_path)
     assert lines_to_claim(_tested(), desk) == (
         "[basket]",
         "volatility_target = 0.1",

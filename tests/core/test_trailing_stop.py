@@ -47,10 +47,10 @@ def price(desk: Desk, minute: int, second: float, usd: str, symbol: str = "SPY")
 
 def climbs(desk: Desk, minute: int, *usd: str) -> list[AnyEffect]:
     """Each price is quoted twice, two seconds apart, so that none waits for another quote."""
-    sent: list[AnyEffect] = []
-    for step, each in enumerate(usd):
-        sent += price(desk, minute, 10 + 4 * step, each) + price(desk, minute, 12 + 4 * step, each)
-    return sent
+    effects: list[AnyEffect] = []
+    for step, usd_price in enumerate(usd):
+        effects += price(desk, minute, 10 + 4 * step, usd_price) + price(desk, minute, 12 + 4 * step, usd_price)
+    return effects
 
 
 def rule_rows(desk: Desk, *events: ev.Event) -> list[str]:
@@ -77,9 +77,9 @@ def rule_rows(desk: Desk, *events: ev.Event) -> list[str]:
     ],
 )
 def test_of_two_stops_the_higher_one_leaves(high: str, low: str, stop_loss: float, reason: str) -> None:
-    held = msgspec.structs.replace(HELD, high=Decimal(high)) if high else HELD
+    position = msgspec.structs.replace(HELD, high=Decimal(high)) if high else HELD
     quote = ev.Quote("SPY", Decimal(low), Decimal(low), Decimal(low), Decimal(low), 0)
-    assert reached_stop(held, quote, replace(TRAILING, stop_loss=stop_loss)) == reason
+    assert reached_stop(position, quote, replace(TRAILING, stop_loss=stop_loss)) == reason
 
 
 def test_a_fall_of_a_tenth_from_the_highest_confirmed_price_leaves() -> None:
@@ -88,8 +88,8 @@ def test_a_fall_of_a_tenth_from_the_highest_confirmed_price_leaves() -> None:
     climbs(desk, 2, "104", "108", "112", "116", "120")
     assert desk.state.book.positions["SPY"].high == 120
     assert sales(climbs(desk, 3, "114", "109", "108.01")) == []
-    (sold,) = sales(price(desk, 4, 0, "108.00"))
-    assert (sold.symbol, sold.quantity) == ("SPY", 10)
+    (sale,) = sales(price(desk, 4, 0, "108.00"))
+    assert (sale.symbol, sale.quantity) == ("SPY", 10)
 
 
 def test_one_stray_quote_moves_neither_the_high_nor_the_desk() -> None:
@@ -104,8 +104,8 @@ def test_the_high_ends_with_the_position() -> None:
     desk = Desk(replace(RULES, sizing=TRAILING))
     desk.holds()
     climbs(desk, 2, "104", "108", "112", "116", "120")
-    (sold,) = sales(climbs(desk, 3, "114", "108"))
-    name = desk.account.take(sold, desk.state.now_ns)
+    (sale,) = sales(climbs(desk, 3, "114", "108"))
+    name = desk.account.take(sale, desk.state.now_ns)
     desk.put(desk.account.fill(name, 10, "108", desk.at(3, 50)), desk.account.report(desk.at(3, 51)))
     assert "SPY" not in desk.state.book.positions
     desk.bar(5, "SPY", 108)
@@ -164,8 +164,8 @@ def test_a_journal_of_before_goes_on_with_the_price_paid_as_its_first_high() -> 
 def test_a_position_is_left_after_its_minutes_and_not_before() -> None:
     desk = Desk(replace(PATIENT, sizing=replace(CALM, time_stop_min=30)))
     desk.holds()
-    opened = desk.state.book.positions["SPY"].opened_ns
-    due = opened + 30 * 60 * SECOND
+    opened_ns = desk.state.book.positions["SPY"].opened_ns
+    due = opened_ns + 30 * 60 * SECOND
     assert rule_rows(desk, ev.ClockTicked(due - SECOND)) == []
     assert rule_rows(desk, ev.ClockTicked(due)) == ["time_stop", "time_stop"]  # both symbols were bought at once
     assert rule_rows(desk, ev.ClockTicked(due + 1)) == []
@@ -174,8 +174,8 @@ def test_a_position_is_left_after_its_minutes_and_not_before() -> None:
 def test_minutes_before_the_open_do_not_count() -> None:
     desk = Desk(replace(PATIENT, sizing=replace(CALM, time_stop_min=30)))
     desk.holds()
-    held = desk.state.book.positions["SPY"]
-    early = msgspec.structs.replace(held, opened_ns=MONDAY.open_ns)
+    position = desk.state.book.positions["SPY"]
+    early = msgspec.structs.replace(position, opened_ns=MONDAY.open_ns)
     book = msgspec.structs.replace(desk.state.book, positions={"SPY": early})
     desk.state = msgspec.structs.replace(desk.state, book=book)
     assert rule_rows(desk, ev.ClockTicked(MONDAY.open_ns + 30 * 60 * SECOND - SECOND)) == []
@@ -185,11 +185,11 @@ def test_minutes_before_the_open_do_not_count() -> None:
 # --- the stop at the broker -------------------------------------------------------------------------------------------
 
 
-def ended(desk: Desk, name: str, minute: int, second: float) -> list[AnyEffect]:
+def end_stop(desk: Desk, name: str, minute: int, second: float) -> list[AnyEffect]:
     """The stop's cancel is answered, and a report says what is free."""
     desk.account.end(name)
-    sent = desk.put(ev.OrderCanceled(desk.at(minute, second), name))
-    return sent + desk.put(desk.account.report(desk.at(minute, second + 1))) + desk.tick(minute, second + 2)
+    effects = desk.put(ev.OrderCanceled(desk.at(minute, second), name))
+    return effects + desk.put(desk.account.report(desk.at(minute, second + 1))) + desk.tick(minute, second + 2)
 
 
 def cancelled(effects: list[AnyEffect]) -> list[str]:
@@ -199,29 +199,33 @@ def cancelled(effects: list[AnyEffect]) -> list[str]:
 def test_the_resting_stop_follows_the_highest_price_and_there_is_never_a_second_one() -> None:
     desk, names = protected(TRAILS)
     assert {order.stop_price for order in desk.state.orders.values()} == {Decimal("85.00")}
-    sent = climbs(desk, 2, "104", "108", "112", "116", "120")
-    assert cancelled(sent) == [names["SPY"]]
-    assert stops(sent) == []  # the old one still works
-    sent = ended(desk, names["SPY"], 2, 31)
-    assert [(stop.symbol, stop.quantity, stop.stop_price) for stop in stops(sent)] == [("SPY", 10, Decimal("102.00"))]
+    effects = climbs(desk, 2, "104", "108", "112", "116", "120")
+    assert cancelled(effects) == [names["SPY"]]
+    assert stops(effects) == []  # the old one still works
+    effects = end_stop(desk, names["SPY"], 2, 31)
+    assert [(stop.symbol, stop.quantity, stop.stop_price) for stop in stops(effects)] == [
+        ("SPY", 10, Decimal("102.00"))
+    ]
     assert cover_of(Draft(desk.state, desk.core.desk))["SPY"].stop == Decimal("102.00")  # what a guard is told
 
 
 def test_it_never_goes_down() -> None:
     desk, names = protected(TRAILS)
     climbs(desk, 2, "104", "108", "112", "116", "120")
-    desk.take(list(stops(ended(desk, names["SPY"], 2, 31))))
-    sent = climbs(desk, 5, "116", "112", "110") + desk.tick(6, 0) + desk.tick(9, 0)
-    assert (cancelled(sent), stops(sent), sales(sent)) == ([], [], [])
+    desk.take(list(stops(end_stop(desk, names["SPY"], 2, 31))))
+    effects = climbs(desk, 5, "116", "112", "110") + desk.tick(6, 0) + desk.tick(9, 0)
+    assert (cancelled(effects), stops(effects), sales(effects)) == ([], [], [])
 
 
 def test_it_moves_at_most_once_a_minute() -> None:
     desk, names = protected(TRAILS)
     climbs(desk, 2, "104", "108", "112", "116", "120")
-    (name,) = desk.take(list(stops(ended(desk, names["SPY"], 2, 31))))
+    (name,) = desk.take(list(stops(end_stop(desk, names["SPY"], 2, 31))))
     rested_ns = desk.state.orders[name].submitted_ns
-    sent = climbs(desk, 2, "124", "128", "132") if rested_ns < desk.at(2, 10) else climbs(desk, 3, "124", "128", "132")
-    assert cancelled(sent) == []
+    effects = (
+        climbs(desk, 2, "124", "128", "132") if rested_ns < desk.at(2, 10) else climbs(desk, 3, "124", "128", "132")
+    )
+    assert cancelled(effects) == []
     early = (rested_ns - desk.at(0)) / SECOND + 59
     assert cancelled(desk.tick(0, early)) == []
     assert cancelled(desk.tick(0, early + 1)) == [name]
@@ -230,28 +234,28 @@ def test_it_moves_at_most_once_a_minute() -> None:
 def test_after_a_restart_it_rests_where_it_was_and_follows_on() -> None:
     desk, names = protected(TRAILS)
     climbs(desk, 2, "104", "108", "112", "116", "120")
-    (name,) = desk.take(list(stops(ended(desk, names["SPY"], 2, 31))))
+    (name,) = desk.take(list(stops(end_stop(desk, names["SPY"], 2, 31))))
     desk.state = desk.core.decoder().decode(encode_state(desk.state))
     desk.put(ev.RunStarted(desk.at(4), "live", "d", "share_bars", "e1", "c", "sip", TRAILS))
-    sent = desk.put(desk.account.report(desk.at(4, 1))) + desk.tick(4, 5)
-    assert (cancelled(sent), stops(sent)) == ([], [])
+    effects = desk.put(desk.account.report(desk.at(4, 1))) + desk.tick(4, 5)
+    assert (cancelled(effects), stops(effects)) == ([], [])
     assert cancelled(climbs(desk, 5, "119", "123", "127")) == [name]
 
 
 def test_a_part_that_the_stop_sold_leaves_the_rest_a_stop_that_follows() -> None:
     desk, names = protected(TRAILS)
     desk.put(desk.account.fill(names["SPY"], 4, "85", desk.at(1, 30)), desk.account.report(desk.at(1, 32)))
-    sent = climbs(desk, 2, "104", "108", "112", "116", "120")
-    assert cancelled(sent) == [names["SPY"]]
-    sent = ended(desk, names["SPY"], 2, 31)
-    assert [(stop.quantity, stop.stop_price) for stop in stops(sent)] == [(6, Decimal("102.00"))]
+    effects = climbs(desk, 2, "104", "108", "112", "116", "120")
+    assert cancelled(effects) == [names["SPY"]]
+    effects = end_stop(desk, names["SPY"], 2, 31)
+    assert [(stop.quantity, stop.stop_price) for stop in stops(effects)] == [(6, Decimal("102.00"))]
 
 
 def test_a_split_divides_the_high() -> None:
     """Four for one: 40 shares at 25 paid, 30 the highest price; the stops are at 27 and 25.50."""
     desk, names = protected(TRAILS)
     climbs(desk, 2, "104", "108", "112", "116", "120")
-    desk.take(list(stops(ended(desk, names["SPY"], 2, 31))))
+    desk.take(list(stops(end_stop(desk, names["SPY"], 2, 31))))
     desk.account.positions["SPY"] = (40, Decimal(25))
     desk.account.book(line("SPLIT", "SPY", 30))
     desk.put(desk.account.report(desk.at(4)))
@@ -267,7 +271,7 @@ def test_shares_of_others_stay_out_of_it() -> None:
     desk.account.cash -= 500
     desk.put(desk.account.report(desk.at(1, 30)), desk.account.report(desk.at(1, 45)))
     climbs(desk, 2, "104", "108", "112", "116", "120")
-    assert [stop.quantity for stop in stops(ended(desk, names["SPY"], 2, 31))] in ([10], [])
+    assert [stop.quantity for stop in stops(end_stop(desk, names["SPY"], 2, 31))] in ([10], [])
 
 
 def test_while_the_symbol_is_halted_the_stop_stays() -> None:
@@ -275,9 +279,9 @@ def test_while_the_symbol_is_halted_the_stop_stays() -> None:
     desk, names = protected(TRAILS)
     climbs(desk, 2, "104", "108")
     desk.state = msgspec.structs.replace(desk.state, quotes={})
-    sent = desk.tick(8, 0) + desk.tick(20, 0)
-    assert names["SPY"] not in cancelled(sent)
-    assert stops(sent) == []
+    effects = desk.tick(8, 0) + desk.tick(20, 0)
+    assert names["SPY"] not in cancelled(effects)
+    assert stops(effects) == []
 
 
 PRICES = st.lists(st.integers(9_200, 13_500), min_size=1, max_size=12)
@@ -290,16 +294,16 @@ def test_whatever_the_prices_the_stops_never_cover_more_than_is_held_and_only_ri
 ) -> None:
     desk, _ = protected(TRAILS)
     second, newest = 90.0, Decimal("85.00")
-    for each, wait in zip(cents, waits, strict=False):
-        usd = str(Decimal(each) / 100)
+    for price_cents, wait in zip(cents, waits, strict=False):
+        usd = str(Decimal(price_cents) / 100)
         for _ in range(2):
             second += 2
             _serve(desk, price(desk, 0, second, usd))
         second += wait
         _serve(desk, desk.tick(0, second))
-        mine = [order for order in desk.state.orders.values() if order.symbol == "SPY" and order.side < 0]
-        assert sum(order.remaining for order in mine) <= 10
-        resting = [order.stop_price for order in mine if order.purpose == "protection"]
+        spy_sells = [order for order in desk.state.orders.values() if order.symbol == "SPY" and order.side < 0]
+        assert sum(order.remaining for order in spy_sells) <= 10
+        resting = [order.stop_price for order in spy_sells if order.purpose == "protection"]
         for level in resting:
             assert isinstance(level, Decimal)
             assert level >= newest

@@ -22,7 +22,7 @@ from tests.support.core.others import ADOPT, HALT, IGNORE, holding
 STOP = quote(CALL, "1.20", "1.24")  # 0.78 a share below the cost of 2.00
 
 
-def started(d: Desk, minute: float, number: str = "") -> None:
+def start_again(d: Desk, minute: float, number: str = "") -> None:
     """A resume of the stopped desk, and its next start."""
     d.put(ev.ResumeRequested(d.at(minute), "mended", "ann"))
     d.put(ev.RunStarted(d.at(minute), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading, number))
@@ -38,7 +38,7 @@ def test_an_order_that_is_not_what_was_sent_halts_once_and_holds_nothing_up_for_
     account.end(name)
     d.put(account.found(name, d.at(1, 6)))
     assert (d.halted(), d.order(name).status, d.state.orders) == ("order_mismatch", EXPIRED, {})
-    started(d, 3)
+    start_again(d, 3)
     agreed(d, account, 3, 30)
     assert d.halted() == ""
 
@@ -85,7 +85,7 @@ def test_a_fill_of_another_contract_under_our_name_halts_once_however_often_it_i
     name = account.take(sent(d.answer(EXIT)), d.state.now_ns)
     odd = ev.OrderFilled(d.at(2), name, PUT, -1, Decimal(2), d.at(2), 1, Decimal(2), Decimal(0), 1)
     assert alarms(d.put(odd, odd)) == ["fill_mismatch"]
-    started(d, 3)
+    start_again(d, 3)
     d.put(odd)
     assert (d.halted(), d.held) == ("", {CALL: 9})
 
@@ -114,7 +114,7 @@ def test_under_adopt_what_could_not_be_held_and_was_closed_by_hand_halts_no_furt
             account.orders[name] = replace(account.orders[name], quantity=Decimal("2.5"))
         d.put(account.found(name, d.at(1)))
     assert d.halted() == "foreign_order"
-    started(d, 2)
+    start_again(d, 2)
     agreed(d, account, 2, 30)
     assert d.halted() == ""
 
@@ -133,8 +133,8 @@ def test_a_cancel_that_is_refused_for_an_order_that_nobody_knows_asks_for_nothin
     for second in (0, 10):
         d.put(account.report(d.at(1, second)))
     assert [e.client_order_id for e in of(d.effects, CancelOrder)] == ["e1-pointer-77-0-0"]
-    refused = d.put(ev.CancelRejected(d.at(1, 11), "e1-pointer-77-0-0", "not cancelable"))
-    assert of(refused, AskBroker) == []
+    effects = d.put(ev.CancelRejected(d.at(1, 11), "e1-pointer-77-0-0", "not cancelable"))
+    assert of(effects, AskBroker) == []
 
 
 def test_a_second_trouble_is_told_although_the_desk_is_halted_already() -> None:
@@ -153,7 +153,7 @@ def test_a_journal_stays_with_its_account_whatever_number_the_configuration_name
     d.put(ev.RunStarted(d.at(2), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading, "PA4OTHER"))
     d.put(replace(Account("500").report(d.at(2, 5)), account="PA4OTHER"))
     assert (d.halted(), d.held, d.state.book.cash) == ("wrong_account", {CALL: 9}, Decimal(8200))
-    started(d, 3)
+    start_again(d, 3)
     agreed(d, account, 3, 5)
     assert d.halted() == ""
 
@@ -165,7 +165,7 @@ def test_nothing_is_sent_to_another_account_not_even_an_exit() -> None:
     d.put(account.report(d.at(2, 5), account="PA4OTHER"))
     waiting = d.confirmed(2, STOP, second=10) + d.tick(2, 20)
     assert (d.halted(), of(waiting, SubmitOrder), len(d.state.works)) == ("wrong_account", [], 1)
-    started(d, 3)
+    start_again(d, 3)
     exit_order = sent(d.put(account.report(d.at(3, 5))))
     assert (exit_order.side, exit_order.quantity) == (-1, 9)
 

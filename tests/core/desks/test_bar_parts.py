@@ -143,14 +143,14 @@ NIGHT = ((MONDAY, 100.0), (TUESDAY, 105.0))
 
 def quoted(events: Sequence[Event], symbol: str) -> list[tuple[int, int, Quote]]:
     """Time, the start of the bar that is closed, and the contract's quote of each event with quotes."""
-    received = [event for event in events if isinstance(event, QuotesReceived)]
-    return [(e.time_ns, e.closes_bar_ns, q) for e in received for q in e.quotes if q.symbol == symbol]
+    news = [event for event in events if isinstance(event, QuotesReceived)]
+    return [(e.time_ns, e.closes_bar_ns, q) for e in news for q in e.quotes if q.symbol == symbol]
 
 
 def test_contracts_are_quoted_by_the_minute_as_if_minutes_were_the_bars_and_the_whole_has_no_range_again() -> None:
-    broker, held = PaperBroker(RULES, "SPY"), PaperPosition(CALL, 1, Decimal(5))
+    broker, holding = PaperBroker(RULES, "SPY"), PaperPosition(CALL, 1, Decimal(5))
     closes = tuple(SessionClose(f"2024-05-{day:02}", 500.0 + day % 3) for day in range(1, 23))
-    start = msgspec.structs.replace(broker.start(), holdings=(held,), closes=closes)
+    start = msgspec.structs.replace(broker.start(), holdings=(holding,), closes=closes)
     start, _ = broker.step(start, SessionScheduled(MONDAY.open_ns, MONDAY, SESSIONS[1:], ()))
     minutes = [minute_bar(MONDAY, minute, 500.0 + minute, 499.0) for minute in range(15)]
     of_parts: list[Event] = []
@@ -162,7 +162,7 @@ def test_contracts_are_quoted_by_the_minute_as_if_minutes_were_the_bars_and_the_
         other, news = broker.step(other, BarClosed(one.start_ns + MINUTE, one))
         by_minute += news
     assert [quote for _, _, quote in quoted(of_parts, CALL)] == [quote for _, _, quote in quoted(by_minute, CALL)]
-    assert {closed for _, closed, _ in quoted(of_parts, CALL)} == {0}
+    assert {closes_bar_ns for _, closes_bar_ns, _ in quoted(of_parts, CALL)} == {0}
     _, news = broker.step(state, BarClosed(MONDAY.open_ns + 15 * MINUTE, joined(MONDAY.open_ns, minutes)))
     [(time_ns, closes_ns, last)] = quoted(news, CALL)
     assert (time_ns, closes_ns) == (MONDAY.open_ns + 15 * MINUTE, MONDAY.open_ns)

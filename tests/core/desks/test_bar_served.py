@@ -20,7 +20,7 @@ SERVED = replace(RULES, served=Served(deadline_ms=500))
 MODEL = "v1"
 
 
-def answered(decision: int, at_ns: int, *wishes: float) -> ev.PolicyAnswered:
+def answer_of(decision: int, at_ns: int, *wishes: float) -> ev.PolicyAnswered:
     return ev.PolicyAnswered(at_ns, decision, wishes, b"", MODEL)
 
 
@@ -31,16 +31,16 @@ def test_a_question_is_marked_as_served_and_waits_for_its_deadline() -> None:
     assert question.valid_until_ns == d.at(1, 1.5)
     assert '"served":true' in encode_effects([question])
     local = Desk()
-    (own,) = of(local.minute(0), AskPolicy)
-    assert not own.served
-    assert "served" not in encode_effects([own])
+    (local_question,) = of(local.minute(0), AskPolicy)
+    assert not local_question.served
+    assert "served" not in encode_effects([local_question])
     assert b'"served"' not in encode_state(local.state)
 
 
 def test_a_served_answer_in_time_is_acted_on() -> None:
     d = Desk(SERVED)
     (question,) = of(d.minute(0), AskPolicy)
-    orders = of(d.put(answered(question.decision, d.at(1, 1.5), 1.0, 0.0)), SubmitOrder)
+    orders = of(d.put(answer_of(question.decision, d.at(1, 1.5), 1.0, 0.0)), SubmitOrder)
     assert [(order.symbol, order.side) for order in orders] == [("SPY", 1)]
 
 
@@ -49,7 +49,7 @@ def test_an_answer_of_a_version_that_answers_no_more_is_a_hold() -> None:
     d = Desk(SERVED)
     (question,) = of(d.minute(0), AskPolicy)
     d.put(ev.ModelPromoted(d.at(1, 1.1), "v2", "", True, "sip", MODEL))
-    effects = d.put(answered(question.decision, d.at(1, 1.2), 1.0, 1.0))
+    effects = d.put(answer_of(question.decision, d.at(1, 1.2), 1.0, 1.0))
     assert [alarm.name for alarm in of(effects, RaiseAlarm)] == ["policy_failed"]
     assert (d.state.ask, d.state.works) == (None, {})
 
@@ -58,11 +58,11 @@ def test_an_answer_of_a_version_that_answers_no_more_is_a_hold() -> None:
 def test_no_answer_in_time_is_a_hold_that_is_counted_and_reported(late: str) -> None:
     d = Desk(SERVED)
     (question,) = of(d.minute(0), AskPolicy)
-    effects = d.tick(1, 1.6) if late == "a tick" else d.put(answered(question.decision, d.at(1, 1.6), 1.0, 1.0))
+    effects = d.tick(1, 1.6) if late == "a tick" else d.put(answer_of(question.decision, d.at(1, 1.6), 1.0, 1.0))
     assert [alarm.name for alarm in of(effects, RaiseAlarm)] == ["served_late"]
     assert d.state.stats.denials == {"served_late": 1}
     assert (d.state.ask, d.state.works) == (None, {})
-    again = d.put(answered(question.decision, d.at(1, 1.7), 1.0, 1.0))
+    again = d.put(answer_of(question.decision, d.at(1, 1.7), 1.0, 1.0))
     assert again == []
 
 
@@ -71,7 +71,7 @@ def test_after_an_answer_in_time_the_next_late_one_is_a_new_case() -> None:
     d.minute(0)
     d.tick(1, 1.6)
     (question,) = of(d.minute(1), AskPolicy)
-    d.put(answered(question.decision, d.at(2, 1.2), 0.0, 0.0))
+    d.put(answer_of(question.decision, d.at(2, 1.2), 0.0, 0.0))
     d.minute(2)
     assert [alarm.name for alarm in of(d.tick(3, 1.6), RaiseAlarm)] == ["served_late"]
 
@@ -90,19 +90,19 @@ def test_a_stop_goes_out_while_a_question_is_open() -> None:
 def test_a_journal_with_a_served_answer_among_other_events_replays() -> None:
     d = Desk(SERVED)
     before = d.state
-    seen: list[ev.Event] = []
+    events: list[ev.Event] = []
     for symbol in SYMBOLS:
         now, start = d.at(1, 1.0), d.at(0)
-        seen.append(ev.BarClosed(now, Bar(symbol, start, 100.0, 100.0, 100.0, 100.0, 1000.0)))
-        seen.append(ev.QuotesReceived(now, start, (d.quote(symbol, now),)))
-    seen.append(ev.ClockTicked(d.at(1, 1.2)))
-    seen.append(ev.PolicyAnswered(d.at(1, 1.3), 1, (1.0, 0.0), b"", "v1"))
-    seen.append(ev.ClockTicked(d.at(1, 1.4)))
+        events.append(ev.BarClosed(now, Bar(symbol, start, 100.0, 100.0, 100.0, 100.0, 1000.0)))
+        events.append(ev.QuotesReceived(now, start, (d.quote(symbol, now),)))
+    events.append(ev.ClockTicked(d.at(1, 1.2)))
+    events.append(ev.PolicyAnswered(d.at(1, 1.3), 1, (1.0, 0.0), b"", "v1"))
+    events.append(ev.ClockTicked(d.at(1, 1.4)))
     live, again = Machine(d.core, before), Machine(d.core, before)
-    for event in seen:
+    for event in events:
         live.apply(event)
         assert not live.queue  # so a snapshot may be taken while the question is open
-    for event in seen:
+    for event in events:
         again.reapply(event)
     assert live.state.ask is None
     assert live.state.works != {}
@@ -112,4 +112,4 @@ def test_a_journal_with_a_served_answer_among_other_events_replays() -> None:
 def test_an_answer_to_no_question_diverges() -> None:
     d = Desk(SERVED)
     with pytest.raises(Divergence):
-        Machine(d.core, d.state).reapply(answered(1, d.at(1), 1.0, 1.0))
+        Machine(d.core, d.state).reapply(answer_of(1, d.at(1), 1.0, 1.0))

@@ -43,11 +43,11 @@ def test_a_minute_with_one_bar_waits_five_seconds_and_its_late_bar_joins_the_his
 def test_a_buy_is_a_limit_above_the_ask_and_is_given_up_after_its_deadline() -> None:
     d = Desk()
     d.minute(0)
-    sent = d.answer(1.0, 0.0)
-    (order,) = of(sent, SubmitOrder)
+    effects = d.answer(1.0, 0.0)
+    (order,) = of(effects, SubmitOrder)
     assert (order.symbol, order.side, order.quantity) == ("SPY", 1, 10)
     assert order.limit_price == Decimal("100.23")  # 100.02 x 1.002, rounded up to a cent
-    (first,) = d.take(sent)
+    (first,) = d.take(effects)
     begun_s = (d.state.now_ns - d.at(1)) / SECOND
     assert [c.client_order_id for c in of(d.tick(1, begun_s + 60.0), CancelOrder)] == [first]
     d.account.end(first)
@@ -90,11 +90,11 @@ def test_a_sale_of_the_policy_leaves_though_a_person_s_shares_keep_the_price_fro
         quoted = (d.quote(symbol, now - SECOND // 2, str(price)),)
         d.put(ev.BarClosed(now, Bar(symbol, d.at(1), price, price, price, price, 1000.0)))
         d.put(ev.QuotesReceived(now, d.at(1), quoted))
-    sent = d.answer(-1.0, 1.0)
+    effects = d.answer(-1.0, 1.0)
     for second in range(2, 14):
         now = d.at(2, second)
-        sent += d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now, "93"),)))
-    (sale,) = of(sent, SubmitOrder)
+        effects += d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now, "93"),)))
+    (sale,) = of(effects, SubmitOrder)
     assert (sale.symbol, sale.quantity, sale.limit_price) == ("SPY", 10, Decimal("95.01"))  # 5 % below 100.01
 
 
@@ -102,18 +102,18 @@ def test_a_sale_of_the_policy_goes_beyond_a_buy_that_does_not_end() -> None:
     """The buy's limit is 100.23, and a sale would go to 99.80: the broker refuses what crosses the buy."""
     d = Desk(replace(RULES, execution=replace(RULES.execution, exit_limit_attempts=9)))
     d.minute(0)
-    sent = d.answer(1.0, 0.0)
-    (buy,) = d.take(sent)
+    effects = d.answer(1.0, 0.0)
+    (buy,) = d.take(effects)
     d.put(d.account.fill(buy, 4, "100", d.state.now_ns))
-    tried: list[tuple[Quantity, Decimal | None]] = []
+    sales: list[tuple[Quantity, Decimal | None]] = []
     for minute in range(1, 6):
         d.minute(minute)
         d.answer(0.0, 0.0)
         now = d.at(minute + 1, 40.0 + minute / 10)  # a re-price interval after the last report, and a moment
         for sale in of(d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now),))), SubmitOrder):
-            tried.append((sale.quantity, sale.limit_price))
+            sales.append((sale.quantity, sale.limit_price))
             d.put(ev.OrderRejected(now, sale.client_order_id, "403 potential wash trade detected"))
-    assert tried == [(4, Decimal(price)) for price in ("99.80", "99.80", "100.24", "100.24", "100.24")]
+    assert sales == [(4, Decimal(price)) for price in ("99.80", "99.80", "100.24", "100.24", "100.24")]
 
 
 def test_a_bar_that_leaps_away_from_its_own_symbol_s_price_is_refused_unless_its_quotes_support_it() -> None:
@@ -121,9 +121,9 @@ def test_a_bar_that_leaps_away_from_its_own_symbol_s_price_is_refused_unless_its
     d.minute(0)
     d.answer(0.0, 0.0)
     d.bar(1, "SPY")
-    rejected = d.state.stats.bars_rejected
+    bars_before = d.state.stats.bars_rejected
     assert of(d.bar(1, "QQQ", 4000.0), AskPolicy) == []
-    assert d.state.stats.bars_rejected == rejected + 1
+    assert d.state.stats.bars_rejected == bars_before + 1
     assert d.state.doubted is None
     assert [bar.symbol for bar in d.state.pending_bars] == ["SPY"]
     assert len(of(d.tick(2, 5.0), AskPolicy)) == 1
@@ -145,10 +145,10 @@ def test_a_leaping_bar_whose_quotes_do_not_come_is_refused_with_the_next_bar() -
     absurd = Bar("QQQ", d.at(1), 4000.0, 4000.0, 4000.0, 4000.0, 1000.0)
     d.put(ev.BarClosed(d.at(2, 1.0), absurd))
     assert [d.state.doubted] == [absurd]
-    rejected = d.state.stats.bars_rejected
+    bars_before = d.state.stats.bars_rejected
     d.bar(1, "SPY")
     assert d.state.doubted is None
-    assert d.state.stats.bars_rejected == rejected + 1
+    assert d.state.stats.bars_rejected == bars_before + 1
     assert [bar.symbol for bar in d.state.pending_bars] == ["SPY"]
 
 
@@ -182,8 +182,8 @@ def test_a_wide_bar_under_way_is_no_lost_bar(interval_s: int) -> None:
             ev.BarClosed(now, Bar(symbol, start, 100.0, 100.0, 100.0, 100.0, 1000.0)),
             ev.QuotesReceived(now, start, (d.quote(symbol, now),)),
         )
-    sent = d.answer(1.0, 0.0)
-    (order,) = of(sent, SubmitOrder)
+    effects = d.answer(1.0, 0.0)
+    (order,) = of(effects, SubmitOrder)
     d.put(d.account.fill(d.account.take(order, d.state.now_ns), 10, "100", d.state.now_ns))
     for minute in range(wide + 1, 2 * wide + 4):
         now = d.at(minute, 30.0)
@@ -230,7 +230,7 @@ def halved(d: Desk, first: int, last: int) -> list[AnyEffect]:
     return effects
 
 
-def booked(d: Desk, minute: int) -> None:
+def book_split(d: Desk, minute: int) -> None:
     """The ledger's line of SPY's split, two for one."""
     d.account.positions["SPY"] = (20, Decimal(50))
     d.account.book(replaced(line("SPLIT", "SPY", 10), time_ns=TUESDAY.open_ns - MIDNIGHT))
@@ -238,18 +238,18 @@ def booked(d: Desk, minute: int) -> None:
 
 
 def still(d: Desk) -> tuple[str, Decimal, dict[str, Quantity]]:
-    held = {symbol: position.quantity for symbol, position in d.state.book.positions.items()}
-    return d.halted(), d.state.book.equity.quantize(Decimal(1)), held
+    shares = {symbol: position.quantity for symbol, position in d.state.book.positions.items()}
+    return d.halted(), d.state.book.equity.quantize(Decimal(1)), shares
 
 
 def test_a_split_that_the_ledger_tells_late_does_not_blind_the_desk() -> None:
     d = over_the_night()
     d.account.positions["SPY"] = (20, Decimal(50))
-    sent = d.put(d.account.report(TUESDAY.open_ns - 20 * MINUTE)) + halved(d, 0, 12)
-    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 10, "QQQ": 10}))
-    booked(d, 12)
-    sent = halved(d, 13, 15)
-    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 20, "QQQ": 10}))
+    effects = d.put(d.account.report(TUESDAY.open_ns - 20 * MINUTE)) + halved(d, 0, 12)
+    assert (of(effects, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 10, "QQQ": 10}))
+    book_split(d, 12)
+    effects = halved(d, 13, 15)
+    assert (of(effects, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 20, "QQQ": 10}))
 
 
 def test_reports_that_stop_while_a_split_is_awaited_blind_it() -> None:
@@ -268,18 +268,18 @@ def test_a_split_that_the_bars_tell_before_the_broker_sells_nothing(*, off: bool
     d = over_the_night()
     if off:
         d.state = replaced(d.state, risk=replaced(d.state.risk, strategy_off=True))
-    told = ev.SharesSplit(TUESDAY.open_ns - 28 * MINUTE, "SPY", 2.0, TUESDAY.open_ns)
-    sent = d.put(told) + halved(d, 0, 12)
-    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 10, "QQQ": 10}))
-    booked(d, 12)
-    sent = d.put(replaced(told, time_ns=d.state.now_ns)) + halved(d, 13, 15)  # told again, as after a start
-    assert (of(sent, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 20, "QQQ": 10}))
+    split = ev.SharesSplit(TUESDAY.open_ns - 28 * MINUTE, "SPY", 2.0, TUESDAY.open_ns)
+    effects = d.put(split) + halved(d, 0, 12)
+    assert (of(effects, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 10, "QQQ": 10}))
+    book_split(d, 12)
+    effects = d.put(replaced(split, time_ns=d.state.now_ns)) + halved(d, 13, 15)  # told again, as after a start
+    assert (of(effects, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 20, "QQQ": 10}))
     assert d.state.basket.splits == ()
 
 
 def test_a_split_that_the_bars_tell_after_its_line_is_waited_for_no_more() -> None:
     d = over_the_night()
-    booked(d, -25)
+    book_split(d, -25)
     d.put(ev.SharesSplit(TUESDAY.open_ns - 20 * MINUTE, "SPY", 2.0, TUESDAY.open_ns))
     assert (d.state.basket.splits, still(d)[2]) == ((), {"SPY": 20, "QQQ": 10})
 

@@ -54,17 +54,17 @@ def long_from_first_to_third(ask: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
     return ev.PolicyAnswered(now_ns, ask.decision, (0.0, 1.0) if ask.decision < 3 else (1.0, 0.0), b"", "v1")
 
 
-def played(desk: Machine, events: list[ev.Event]) -> tuple[list[ev.Event], list[Step]]:
+def play(desk: Machine, events: list[ev.Event]) -> tuple[list[ev.Event], list[Step]]:
     """Run the whole feed; returns every event in the order it was stepped, and its step."""
-    seen: list[ev.Event] = []
+    stepped: list[ev.Event] = []
     steps: list[Step] = []
 
     def watch(event: ev.Event, step: Step) -> None:
-        seen.append(event)
+        stepped.append(event)
         steps.append(step)
 
     desk.run([broker_snapshot(desk.market_state, 0), *events], long_from_first_to_third, watch)
-    return seen, steps
+    return stepped, steps
 
 
 def test_the_class_of_the_spec_alone_says_when_the_desk_decides_and_what_it_holds() -> None:
@@ -80,8 +80,8 @@ def test_the_class_of_the_spec_alone_says_when_the_desk_decides_and_what_it_hold
 def test_an_order_of_one_bar_trades_at_the_open_of_the_next_one_and_every_cent_is_booked() -> None:
     """Three bars make it warm: bought after the third (closes 501.2) at the fourth's open, sold after the fifth."""
     desk = machine()
-    seen, _ = played(desk, feed())
-    fills = [event for event in seen if isinstance(event, ev.OrderFilled)]
+    stepped, _ = play(desk, feed())
+    fills = [event for event in stepped if isinstance(event, ev.OrderFilled)]
     assert [(f.side, f.quantity, f.price) for f in fills] == [(1, 10, Decimal("501.5")), (-1, 10, Decimal("502.5"))]
     assert [f.filled_ns - MONDAY.open_ns for f in fills] == [3 * MINUTE + 1, 5 * MINUTE + 1]
     cash = Decimal(10_000) - Decimal(5015) - Decimal("5.015") + Decimal(5025) - Decimal("5.025")
@@ -92,7 +92,7 @@ def test_an_order_of_one_bar_trades_at_the_open_of_the_next_one_and_every_cent_i
 
 
 def test_every_bar_is_one_question_and_one_row() -> None:
-    _, steps = played(machine(), feed())
+    _, steps = play(machine(), feed())
     rows = [row for step in steps for row in step.rows if isinstance(row, DecisionRow)]
     outcomes = [(row.action, row.outcome) for row in rows]
     assert outcomes == [("LONG", "ordered"), ("LONG", "hold"), ("FLAT", "ordered"), *[("FLAT", "hold")] * 3]
@@ -101,7 +101,7 @@ def test_every_bar_is_one_question_and_one_row() -> None:
 def test_shares_stay_overnight_and_are_marked_at_the_last_quotes() -> None:
     """The mid of the last close 502.2 and of 502.2 x 1.0002 = 502.30044 rounded up to 502.3005 is 502.25025."""
     desk = machine()
-    played(desk, [*feed()[:7], ev.SessionEnded(MONDAY.close_ns, MONDAY.date)])
+    play(desk, [*feed()[:7], ev.SessionEnded(MONDAY.close_ns, MONDAY.date)])
     # the sale was sent after the fifth bar and no sixth came: it lapsed with the session, which cost a cent for CAT
     assert desk.state.book.positions["SPY"].quantity == 10
     assert desk.state.book.equity == Decimal(10_000) - Decimal(5015) - Decimal("5.025") + Decimal("5022.5025")
@@ -109,9 +109,9 @@ def test_shares_stay_overnight_and_are_marked_at_the_last_quotes() -> None:
 
 def test_a_journal_applied_again_rebuilds_the_desk() -> None:
     desk = machine()
-    seen, _ = played(desk, feed())
+    stepped, _ = play(desk, feed())
     again = machine()
-    for event in seen:
+    for event in stepped:
         again.reapply(event)
     assert encode_state(again.state) == encode_state(desk.state)
     assert (again.market_state, list(again.queue)) == (desk.market_state, [])
@@ -119,18 +119,18 @@ def test_a_journal_applied_again_rebuilds_the_desk() -> None:
 
 def test_a_snapshot_of_its_state_is_read_back_whole() -> None:
     desk = machine()
-    played(desk, feed()[:6])
+    play(desk, feed()[:6])
     assert desk.core.decoder().decode(encode_state(desk.state)) == desk.state
 
 
 def test_a_buy_beyond_its_limit_is_priced_anew_at_the_next_bar() -> None:
     """The fourth bar opens 1 % above the third's close: no fill. The next order follows, and fills at the fifth's."""
     bars = [bar(0, 500.0), bar(1, 500.0), bar(2, 500.0, 500.0), bar(3, 505.0, 505.0), bar(4, 505.5)]
-    seen, steps = played(desk := machine(), [MODEL, SCHEDULED, *bars])
-    fills = [event for event in seen if isinstance(event, ev.OrderFilled)]
+    stepped, steps = play(desk := machine(), [MODEL, SCHEDULED, *bars])
+    fills = [event for event in stepped if isinstance(event, ev.OrderFilled)]
     assert [fill.price for fill in fills] == [Decimal("505.5")]
-    sent = [effect for step in steps for effect in step.effects if isinstance(effect, SubmitOrder)]
-    limits = [order.limit_price for order in sent if order.side > 0]
+    effects = [effect for step in steps for effect in step.effects if isinstance(effect, SubmitOrder)]
+    limits = [order.limit_price for order in effects if order.side > 0]
     assert limits == [Decimal("501.1002"), Decimal("506.1113")]  # 500 x 1.0002 x 1.002, and 505.101 x 1.002
     assert desk.state.book.positions["SPY"].quantity == 10
 
@@ -139,7 +139,7 @@ def test_what_the_last_basket_did_not_come_to_ends_with_the_next_one() -> None:
     """The buy does not fill before the third answer says flat: nothing is held, and nothing is bought any more."""
     bars = [bar(0, 500.0), bar(1, 500.0), bar(2, 500.0, 500.0), *[bar(3 + i, 505.0 + 5 * i) for i in range(4)]]
     desk = machine()
-    played(desk, [MODEL, SCHEDULED, *bars, ev.SessionEnded(MONDAY.close_ns, MONDAY.date)])
+    play(desk, [MODEL, SCHEDULED, *bars, ev.SessionEnded(MONDAY.close_ns, MONDAY.date)])
     assert (desk.state.book.positions, desk.state.works, desk.state.orders) == ({}, {}, {})
 
 
@@ -147,8 +147,8 @@ def test_a_desk_that_is_halted_buys_nothing_and_a_flatten_sells_all() -> None:
     desk = machine()
     events = feed()
     events.insert(7, ev.FlattenRequested(MONDAY.open_ns + 4 * MINUTE + 30 * 10**9, "a test", "me"))
-    seen, _ = played(desk, events[:8] + events[9:])
-    assert [event.side for event in seen if isinstance(event, ev.OrderFilled)] == [1, -1]
+    stepped, _ = play(desk, events[:8] + events[9:])
+    assert [event.side for event in stepped if isinstance(event, ev.OrderFilled)] == [1, -1]
     assert desk.state.book.positions == {}
     assert desk.state.risk.halt is not None
 
@@ -156,7 +156,7 @@ def test_a_desk_that_is_halted_buys_nothing_and_a_flatten_sells_all() -> None:
 @pytest.mark.parametrize(("price", "confirmed"), [(560.0, True), (500.4, False)])
 def test_a_bar_that_leaps_counts_when_quotes_of_the_share_say_the_same(price: float, confirmed: bool) -> None:
     desk = machine()
-    played(desk, feed()[:5])
+    play(desk, feed()[:5])
     core, state = desk.core, desk.state
     leaping = bar(3, 560.0)
     state = core.step(state, leaping).state
@@ -170,7 +170,7 @@ def test_a_bar_that_leaps_counts_when_quotes_of_the_share_say_the_same(price: fl
 
 def test_a_wide_quote_confirms_no_bar() -> None:
     desk = machine()
-    played(desk, feed()[:5])
+    play(desk, feed()[:5])
     leaping = bar(3, 560.0)
     state = desk.core.step(desk.state, leaping).state
     quote = ev.Quote("SPY", Decimal(100), Decimal(1020), Decimal(560), Decimal(560), leaping.time_ns)
@@ -180,7 +180,7 @@ def test_a_wide_quote_confirms_no_bar() -> None:
 
 def test_a_correction_reaches_the_strategy() -> None:
     desk = machine()
-    played(desk, feed()[:5])
+    play(desk, feed()[:5])
     late = replace(bar(2, 501.0).bar, close=501.1)
     state: Any = desk.core.step(desk.state, ev.BarCorrected(MONDAY.open_ns + 4 * MINUTE, late)).state
     assert state.strategy.rows[-1][0] == 501.1
@@ -188,7 +188,7 @@ def test_a_correction_reaches_the_strategy() -> None:
 
 def test_a_basket_denied_for_a_passing_cause_waits_no_longer_than_its_answer_is_valid() -> None:
     desk = machine()
-    played(desk, feed()[:4])
+    play(desk, feed()[:4])
     core, state = desk.core, replace(desk.state, risk=replace(desk.state.risk, reconciled=False))
     third = feed()[4]
     state = core.step(state, third).state
@@ -206,14 +206,14 @@ def test_a_basket_denied_for_a_passing_cause_waits_no_longer_than_its_answer_is_
 def test_a_split_of_what_it_holds_keeps_the_equity() -> None:
     """10 shares become 20 at half the mark; no adjusted history is waited for, since bars are not adjusted."""
     desk = machine()
-    played(desk, feed()[:6])
-    held = desk.state
-    line = ev.Activity("s1", "SPLIT", "SPY", Decimal(10), None, Decimal(0), "executed", held.now_ns)
+    play(desk, feed()[:6])
+    state_before = desk.state
+    line = ev.Activity("s1", "SPLIT", "SPY", Decimal(10), None, Decimal(0), "executed", state_before.now_ns)
     report = ev.BrokerReported(
-        held.now_ns,
-        held.now_ns,
+        state_before.now_ns,
+        state_before.now_ns,
         "",
-        held.book.cash,
+        state_before.book.cash,
         "",
         (ev.BrokerPosition("SPY", Decimal(20), Decimal("250.75")),),
         (),
@@ -221,10 +221,10 @@ def test_a_split_of_what_it_holds_keeps_the_equity() -> None:
         (),
         (line,),
     )
-    held = replace(held, broker=replace(held.broker, began_ns=1))
-    state = desk.core.step(held, report).state
+    state_before = replace(state_before, broker=replace(state_before.broker, began_ns=1))
+    state = desk.core.step(state_before, report).state
     assert state.book.positions["SPY"].quantity == 20
-    assert state.book.equity == held.book.equity
+    assert state.book.equity == state_before.book.equity
     assert state.basket.unadjusted == ()
 
 

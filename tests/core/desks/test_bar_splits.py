@@ -24,7 +24,7 @@ class Keeper(ShareBars):
 
     def split(self, state: ShareBarState, symbol: str, ratio: float, from_ns: int) -> ShareBarState:
         assert (symbol, from_ns) == ("SPY", TUESDAY.open_ns)
-        return replace(state, rows=tuple((close / ratio, held) for close, held in state.rows))
+        return replace(state, rows=tuple((close / ratio, flag) for close, flag in state.rows))
 
 
 class Bare(ShareBars):
@@ -71,12 +71,12 @@ def test_kept_bars_the_last_price_and_the_mark_follow_a_split_once() -> None:
 
 
 def test_a_bar_at_the_new_price_is_no_leap() -> None:
-    told, untold = Desk(Keeper()), Desk(Keeper())
-    told.split()
-    for desk in (told, untold):
+    desk_with_split, desk_without = Desk(Keeper()), Desk(Keeper())
+    desk_with_split.split()
+    for desk in (desk_with_split, desk_without):
         bar = Bar("SPY", TUESDAY.open_ns, 101.0, 101.0, 101.0, 101.0, 1000.0)
         desk.put(ev.BarClosed(TUESDAY.open_ns + MINUTE, bar))
-    assert (told.state.doubted, untold.state.doubted is None) == (None, False)
+    assert (desk_with_split.state.doubted, desk_without.state.doubted is None) == (None, False)
 
 
 def test_one_told_after_bars_of_the_new_shares_leaves_their_price() -> None:
@@ -88,11 +88,11 @@ def test_one_told_after_bars_of_the_new_shares_leaves_their_price() -> None:
 
 def test_what_is_held_has_its_mark_until_the_ledger_tells() -> None:
     desk = Desk(Keeper())
-    held = Position("SPY", 10, 10, Decimal(4000), 1, MONDAY.open_ns, "")
-    desk.state = replace(desk.state, book=replace(desk.state.book, positions={"SPY": held}))
+    position = Position("SPY", 10, 10, Decimal(4000), 1, MONDAY.open_ns, "")
+    desk.state = replace(desk.state, book=replace(desk.state.book, positions={"SPY": position}))
     desk.split()
     assert desk.state.marks["SPY"] == Decimal(402)
-    assert desk.state.book.positions["SPY"] == held
+    assert desk.state.book.positions["SPY"] == position
     assert desk.closes() == [100.0, 100.25, 100.5]
 
 

@@ -54,16 +54,16 @@ def test_it_leaves_at_the_last_close_before_the_deadline(bar_min: int, leaves_mi
     order = sent(d.answer(BUY_CALL))
     d.accept(order.client_order_id)
     d.fill(order.client_order_id, order.quantity)
-    left, at_market = [], False
+    exits_at, at_market = [], False
     for minute in range(bar_min, 390 - bar_min + 1, bar_min):
         exits = of(wide_bar(d, minute, bar_min), SubmitOrder)
         if d.state.ask is not None:
             d.answer(0)
         if exits:
-            left.append((minute + bar_min, exits[0].side, exits[0].symbol))
+            exits_at.append((minute + bar_min, exits[0].side, exits[0].symbol))
             at_market = exits[0].limit_price is None
             break
-    assert left == [(leaves_min, -1, CALL)]  # minutes after the open at 9:30; the deadline is 383: 15:53
+    assert exits_at == [(leaves_min, -1, CALL)]  # minutes after the open at 9:30; the deadline is 383: 15:53
     assert at_market == (mode == "replay" and leaves_min + bar_min >= 390)  # live a limit has minutes to be priced anew
 
 
@@ -94,15 +94,17 @@ def test_nothing_is_entered_once_positions_are_left() -> None:
 
 @pytest.mark.parametrize("mode", ["replay", "live"])
 def test_a_contract_that_expires_today_leaves_although_every_minute_is_zero(mode: str) -> None:
-    none = Execution(flat_before_close_min=0, flatten_lead_min=0, expiry_day_flat_min=0, expiry_day_no_entry_min=0)
-    rules = Trading(CALM, Contracts(min_days=0), none, Risk(no_entry_before_close_min=0))
+    no_minutes = Execution(
+        flat_before_close_min=0, flatten_lead_min=0, expiry_day_flat_min=0, expiry_day_no_entry_min=0
+    )
+    rules = Trading(CALM, Contracts(min_days=0), no_minutes, Risk(no_entry_before_close_min=0))
     d = Desk(rules, mode=mode)
     d.fund().begin(MONDAY, expiry=MONDAY.date)
     d.holds()
-    [held] = d.held
+    [symbol] = d.held
     exits: list[SubmitOrder] = []
     for minute in range(1, 390):
         exits += of(d.bar(minute), SubmitOrder)
         if exits:
             break
-    assert (exits[0].symbol, exits[0].side, d.state.now_ns) == (held, -1, MONDAY.close_ns - MINUTE)
+    assert (exits[0].symbol, exits[0].side, d.state.now_ns) == (symbol, -1, MONDAY.close_ns - MINUTE)

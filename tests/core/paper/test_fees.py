@@ -66,10 +66,10 @@ def test_only_an_account_that_begins_with_less_pays_fees_by_the_day(cash: str, b
 def test_an_order_filled_in_ten_parts_pays_for_one_rounding() -> None:
     # 10 x 0.04685 = 0.4685 on the order; ten roundings of 0.04685 would have been 0.50
     free_of_commission = Paper(orf_usd=Decimal("0.02685"), occ_usd=Decimal("0.02"))
-    paid = Decimal(0)
-    for filled in range(1, 11):
-        paid += fees(filled, Decimal(0), 1, free_of_commission) - paid
-    assert paid == Decimal("0.47")
+    total = Decimal(0)
+    for count in range(1, 11):
+        total += fees(count, Decimal(0), 1, free_of_commission) - total
+    assert total == Decimal("0.47")
 
 
 @pytest.mark.parametrize("side", [1, -1])

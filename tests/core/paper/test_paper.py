@@ -106,10 +106,14 @@ def run(
     return state, events
 
 
-def monday(held: Mapping[str, int] | None = None, broker: PaperBroker = BROKER, cash: str = "10000") -> PaperState:
+def monday(
+    quantities: Mapping[str, int] | None = None, broker: PaperBroker = BROKER, cash: str = "10000"
+) -> PaperState:
     """Monday's start after 21 sessions that closed at 500, so volatility is at its floor and the middle strike 500."""
     closes = tuple(SessionClose(f"2024-05-{day:02}", 500.0) for day in range(1, 22))
-    holdings = tuple(PaperPosition(symbol, quantity, Decimal("1.00")) for symbol, quantity in (held or {}).items())
+    holdings = tuple(
+        PaperPosition(symbol, quantity, Decimal("1.00")) for symbol, quantity in (quantities or {}).items()
+    )
     state = replace(broker.start(), closes=closes, cash=Decimal(cash), holdings=holdings)
     return run(state, (SessionScheduled(DAY - MINUTE, MONDAY, (TUESDAY, HALF_DAY)), ()), broker=broker)[0]
 
@@ -202,24 +206,24 @@ def test_history_bars_of_earlier_sessions_make_volatility_known_before_the_first
 def test_every_regular_bar_of_the_underlying_is_closed_by_one_quote_of_what_is_watched_or_held() -> None:
     state = monday({CALL: 2})
     event = minute_bar(9, (500.0, 501.0, 499.0, 500.5))
-    _, (received,) = run(state, (event, [WatchContracts((PUT, "SPY240705C00500000"))]))
-    assert isinstance(received, QuotesReceived)
-    assert (received.time_ns, received.closes_bar_ns) == (event.time_ns, event.bar.start_ns)
-    assert [quote.symbol for quote in received.quotes] == [PUT, CALL]  # no price for an unknown session's expiry
-    watched, held = received.quotes
-    assert watched.low == watched.high == sum(oracle(PUT, 500.5, 380 + 390, 1)) / 2  # nobody holds it: no stop to touch
-    assert held.high == sum(oracle(CALL, 501.0, 380 + 390, 1)) / 2
-    assert held.low == sum(oracle(CALL, 499.0, 380 + 390, 1)) / 2
-    for quote in received.quotes:
+    _, (news,) = run(state, (event, [WatchContracts((PUT, "SPY240705C00500000"))]))
+    assert isinstance(news, QuotesReceived)
+    assert (news.time_ns, news.closes_bar_ns) == (event.time_ns, event.bar.start_ns)
+    assert [quote.symbol for quote in news.quotes] == [PUT, CALL]  # no price for an unknown session's expiry
+    put, call = news.quotes
+    assert put.low == put.high == sum(oracle(PUT, 500.5, 380 + 390, 1)) / 2  # nobody holds it: no stop to touch
+    assert call.high == sum(oracle(CALL, 501.0, 380 + 390, 1)) / 2
+    assert call.low == sum(oracle(CALL, 499.0, 380 + 390, 1)) / 2
+    for quote in news.quotes:
         assert (quote.bid, quote.ask) == oracle(quote.symbol, 500.5, 380 + 390, 1)
         assert quote.bid.as_tuple().exponent == quote.ask.as_tuple().exponent == -2
         assert quote.quoted_ns == event.time_ns
 
 
 def test_a_watched_contract_that_is_held_is_quoted_once() -> None:
-    _, (received,) = run(monday({CALL: 1}), (minute_bar(0), [WatchContracts((CALL,))]))
-    assert isinstance(received, QuotesReceived)
-    assert [quote.symbol for quote in received.quotes] == [CALL]
+    _, (news,) = run(monday({CALL: 1}), (minute_bar(0), [WatchContracts((CALL,))]))
+    assert isinstance(news, QuotesReceived)
+    assert [quote.symbol for quote in news.quotes] == [CALL]
 
 
 @pytest.mark.parametrize(
@@ -251,9 +255,9 @@ def test_a_marketable_buy_fills_at_the_ask_of_the_next_open_and_pays_fees() -> N
     )
     ask = oracle(CALL, 501.0, 389 + 390, 1)[1]
     assert fills(events) == [(ask, 1, 3)]
-    (filled,) = (event for event in events if isinstance(event, OrderFilled))
-    assert filled.time_ns == minute_bar(1).time_ns
-    assert (filled.cumulative_cost, filled.cumulative_fees) == (3 * ask, Decimal("0.15"))
+    (fill,) = (event for event in events if isinstance(event, OrderFilled))
+    assert fill.time_ns == minute_bar(1).time_ns
+    assert (fill.cumulative_cost, fill.cumulative_fees) == (3 * ask, Decimal("0.15"))
     assert state.cash == 10000 - 300 * ask - Decimal("0.15")
     assert state.holdings == (PaperPosition(CALL, 3, ask),)
     assert state.orders == ()
@@ -264,9 +268,9 @@ def test_a_marketable_sale_fills_at_the_bid_of_the_next_open_and_pays_fees() -> 
         monday({PUT: 3}), (minute_bar(0), [sell("a", PUT, 2)]), (minute_bar(1, (499.0, 500.0, 498.0, 500.0)), [])
     )
     bid = oracle(PUT, 499.0, 389 + 390, 1)[0]
-    paid = (Decimal("0.12") + Decimal("0.0001") * 200 * bid).quantize(Decimal("0.01"), ROUND_CEILING)
+    fees_usd = (Decimal("0.12") + Decimal("0.0001") * 200 * bid).quantize(Decimal("0.01"), ROUND_CEILING)
     assert fills(events) == [(bid, 1, 2)]
-    assert state.cash == 10000 + 200 * bid - paid
+    assert state.cash == 10000 + 200 * bid - fees_usd
     assert state.holdings == (PaperPosition(PUT, 1, Decimal("1.00")),)
 
 
@@ -449,8 +453,8 @@ def test_expiring_contracts_are_exercised_when_a_cent_in_the_money(
     close: float, shares_of_call: int, shares_of_put: int
 ) -> None:
     state = monday({TODAY_CALL: 2, TODAY_PUT: 3, CALL: 1})
-    ended = SessionEnded(MONDAY.close_ns, MONDAY.date)
-    state, events = run(state, (minute_bar(389, (close,) * 4), []), (ended, []))
+    end = SessionEnded(MONDAY.close_ns, MONDAY.date)
+    state, events = run(state, (minute_bar(389, (close,) * 4), []), (end, []))
     strike = Decimal(500)
     assert events[-2:] == [
         ContractExpired(MONDAY.close_ns, TODAY_CALL, 2, "SPY", shares_of_call, strike),
@@ -460,7 +464,7 @@ def test_expiring_contracts_are_exercised_when_a_cent_in_the_money(
     assert state.cash == 10000 - 500 * shares
     expected = (PaperPosition(CALL, 1, Decimal("1.00")),) + ((PaperPosition("SPY", shares, strike),) if shares else ())
     assert state.holdings == expected
-    assert run(state, (ended, [])) == (state, [])
+    assert run(state, (end, [])) == (state, [])
 
 
 def test_shares_from_several_expiries_add_up_and_cancel_out() -> None:
@@ -590,10 +594,10 @@ def test_a_decoded_copy_always_continues_like_the_original_and_money_adds_up(
                 exercised += answer.shares * answer.strike
         state = after
         assert all(holding.quantity > 0 for holding in state.holdings if holding.symbol != "SPY")
-    spent = sum(
+    outlay = sum(
         (fill.side * 100 * fill.cumulative_cost + fill.cumulative_fees for fill in fills_by_order.values()), exercised
     )
-    assert state.cash == 10000 - spent
+    assert state.cash == 10000 - outlay
 
 
 # --- stops that rest ----------------------------------------------------------------------------------------------
@@ -607,14 +611,14 @@ def test_a_stop_sells_at_the_open_s_bid_below_it_else_a_cent_below_its_price() -
     bid = oracle(CALL, 500.0, 779, 1)[0]
     flat, fall = minute_bar(1), minute_bar(1, (500.0, 500.0, 498.0, 499.0))
     assert oracle(CALL, 498.0, 778, 1)[0] < bid - Decimal("0.30")
-    for price, bar, found in (
+    for price, bar, expected in (
         (bid, flat, [(bid, 1, 1)]),
         (bid - Decimal("0.20"), flat, []),
         (bid - Decimal("0.20"), fall, [(bid - Decimal("0.21"), 2, 1)]),
     ):
         state, events = run(monday({CALL: 1}), (minute_bar(0), ()), (at(1), (stop("s", price),)), (bar, ()))
-        assert fills(events) == found
-        assert len(state.orders) == (not found)
+        assert fills(events) == expected
+        assert len(state.orders) == (not expected)
 
 
 def test_a_stop_limit_whose_limit_is_not_there_is_a_limit_order_from_then_on() -> None:

@@ -106,9 +106,11 @@ def run(
     return state, events
 
 
-def monday(held: Mapping[str, int] | None = None, cash: str = "10000") -> PaperState:
+def monday(quantities: Mapping[str, int] | None = None, cash: str = "10000") -> PaperState:
     """Monday, with two days' calls and puts listed."""
-    holdings = tuple(PaperPosition(symbol, quantity, Decimal("1.00")) for symbol, quantity in (held or {}).items())
+    holdings = tuple(
+        PaperPosition(symbol, quantity, Decimal("1.00")) for symbol, quantity in (quantities or {}).items()
+    )
     state = replace(BROKER.start(), cash=Decimal(cash), holdings=holdings)
     scheduled = SessionScheduled(DAY - 2 * MINUTE, MONDAY, (TUESDAY,))
     return run(state, (scheduled, ()), (listing(CALL, PUT, TODAY_CALL, TODAY_PUT), ()))[0]
@@ -128,11 +130,11 @@ def reasons(events: Iterable[Event]) -> list[str]:
 
 def test_a_buy_takes_the_ask_of_the_first_quote_after_it_and_pays_fees() -> None:
     state, events = run(monday(), (at(10), [buy("a", quantity=3)]), (quotes(12, (CALL, "2.00", "2.05")), []))
-    known = quotes(12).time_ns
+    quote_ns = quotes(12).time_ns
     assert events == [
         OrderAccepted(at(10).time_ns, "a"),
         # 3 x 2.05 = 6.15 a share; fees 3 x 0.05 = 0.15
-        OrderFilled(known, "a", CALL, 1, Decimal("2.05"), known, 3, Decimal("6.15"), Decimal("0.15"), 3),
+        OrderFilled(quote_ns, "a", CALL, 1, Decimal("2.05"), quote_ns, 3, Decimal("6.15"), Decimal("0.15"), 3),
     ]
     assert state.cash == Decimal("9384.85")  # 10000 - 3 x 205 - 0.15
     assert state.holdings == (PaperPosition(CALL, 3, Decimal("2.05")),)
@@ -293,8 +295,8 @@ def test_quotes_are_forgotten_when_nobody_watches_holds_or_works_for_the_contrac
 
 def test_working_orders_expire_with_the_session_and_its_quotes_with_them() -> None:
     state, _ = run(monday(), (quotes(5, (CALL, "2.00", "2.05")), [buy("a", limit="1.00")]))
-    ended = SessionEnded(MONDAY.close_ns, MONDAY.date)
-    state, events = run(state, (ended, ()))
+    end = SessionEnded(MONDAY.close_ns, MONDAY.date)
+    state, events = run(state, (end, ()))
     assert events == [OrderExpired(MONDAY.close_ns, "a")]
     assert (state.orders, state.quotes, state.session) == ((), (), None)
 
@@ -332,9 +334,9 @@ def test_a_session_whose_end_was_missed_is_ended_when_the_next_one_is_scheduled(
 
 def test_what_expired_on_a_missed_day_settles_as_soon_as_a_close_is_known() -> None:
     later = Session("2024-07-03", 3 * DAY, 3 * DAY + 210 * MINUTE)
-    held = replace(monday({CALL: 1}), session=None)
-    state, events = run(held, (SessionScheduled(3 * DAY, later, ()), ()))
-    assert (events, state.holdings) == ([], held.holdings)
+    state_before = replace(monday({CALL: 1}), session=None)
+    state, events = run(state_before, (SessionScheduled(3 * DAY, later, ()), ()))
+    assert (events, state.holdings) == ([], state_before.holdings)
     last = BarClosed(later.close_ns, Bar("SPY", later.open_ns, 510.0, 510.0, 510.0, 510.0, 1.0))
     _, events = run(state, (last, ()), (SessionEnded(later.close_ns, later.date), ()))
     assert events == [ContractExpired(later.close_ns, CALL, 1, "SPY", 100, Decimal(500))]
@@ -385,8 +387,8 @@ def test_never_is_more_sold_than_held_and_a_copy_from_json_always_goes_on_alike(
         for news in events:
             if isinstance(news, OrderFilled):
                 filled_cost += news.side * news.price * news.quantity * 100
-    spent = Decimal(10000) - state.cash
-    assert spent >= filled_cost  # what the fills cost, and fees, which are never negative
+    outlay = Decimal(10000) - state.cash
+    assert outlay >= filled_cost  # what the fills cost, and fees, which are never negative
 
 
 # --- stops that rest ----------------------------------------------------------------------------------------------

@@ -52,9 +52,9 @@ def after(state: RecordedState, *steps: tuple[Event, tuple[Effect, ...]]) -> tup
     for event, effects in steps:
         read = msgspec.json.decode(msgspec.json.encode(state), type=RecordedState)
         assert read == state
-        moved, events = BROKER.step(read, event, effects)
-        assert isinstance(moved, RecordedState)
-        state = moved
+        next_state, events = BROKER.step(read, event, effects)
+        assert isinstance(next_state, RecordedState)
+        state = next_state
         news.extend(events)
     return state, news
 
@@ -67,7 +67,9 @@ def minute(number: int, close: float = 500.0, *sides: tuple[str, str]) -> list[t
     return [(BarClosed(end, bar), ()), (QuotesReceived(end, start, quotes), ())]
 
 
-def sent(steps: list[tuple[Event, tuple[Effect, ...]]], *effects: Effect) -> list[tuple[Event, tuple[Effect, ...]]]:
+def with_effects(
+    steps: list[tuple[Event, tuple[Effect, ...]]], *effects: Effect
+) -> list[tuple[Event, tuple[Effect, ...]]]:
     """The same steps; the desk answers the last one with these effects."""
     return [*steps[:-1], (steps[-1][0], effects)]
 
@@ -100,9 +102,9 @@ def modelled(spot: float, minutes_left: int) -> float:
 
 
 def test_an_order_fills_at_the_next_minutes_ask_and_bid_never_at_the_known_quote() -> None:
-    state, news = after(monday(), *sent(minute(1, 500.0, ("2.00", "2.10")), buy()))
+    state, news = after(monday(), *with_effects(minute(1, 500.0, ("2.00", "2.10")), buy()))
     assert fills(news) == []
-    state, news = after(state, *sent(minute(2, 500.0, ("2.20", "2.35")), sell()))
+    state, news = after(state, *with_effects(minute(2, 500.0, ("2.20", "2.35")), sell()))
     assert fills(news) == [("a", Decimal("2.35"), 2, 2)]  # 2 x 2.35 x 100 + 2 x 0.05 of fees
     assert state.cash == Decimal(10000) - Decimal("470.10")
     state, news = after(state, *minute(3, 500.0, ("1.80", "1.95")))
@@ -113,14 +115,14 @@ def test_an_order_fills_at_the_next_minutes_ask_and_bid_never_at_the_known_quote
 
 
 def test_a_limit_beyond_the_next_quote_waits_although_the_minute_traded_through_it() -> None:
-    state, _ = after(monday(), *sent(minute(1, 500.0, ("2.00", "2.10")), buy(limit="2.10")))
+    state, _ = after(monday(), *with_effects(minute(1, 500.0, ("2.00", "2.10")), buy(limit="2.10")))
     state, news = after(state, *minute(2, 500.0, ("2.20", "2.35")), *minute(3, 500.0, ("1.90", "2.05")))
     assert fills(news) == [("a", Decimal("2.05"), 2, 3)]
 
 
 def test_a_minute_without_a_quote_fills_at_the_models_price_of_its_close_and_counts() -> None:
-    state, _ = after(monday(), *sent(minute(1, 500.0, ("2.00", "2.10")), buy(limit=None)))
-    state, news = after(state, *sent(minute(2, 501.0), sell(limit=None)))
+    state, _ = after(monday(), *with_effects(minute(1, 500.0, ("2.00", "2.10")), buy(limit=None)))
+    state, news = after(state, *with_effects(minute(2, 501.0), sell(limit=None)))
     value = modelled(501.0, 388)
     ask = Decimal(math.ceil(value * 1.004 * 100)).scaleb(-2)
     assert fills(news) == [("a", ask, 2, 2)]
@@ -132,21 +134,21 @@ def test_a_minute_without_a_quote_fills_at_the_models_price_of_its_close_and_cou
 
 
 def test_the_models_price_respects_the_limit() -> None:
-    state, _ = after(monday(), *sent(minute(1, 500.0, ("2.00", "2.10")), buy(limit="2.10")))
+    state, _ = after(monday(), *with_effects(minute(1, 500.0, ("2.00", "2.10")), buy(limit="2.10")))
     _, news = after(state, *minute(2, 501.0))
     assert fills(news) == []  # the model asks for 4.94
 
 
 def test_without_a_volatility_nothing_is_modelled() -> None:
-    state, _ = after(monday(None), *sent(minute(1, 500.0, ("2.00", "2.10")), buy(limit=None)))
+    state, _ = after(monday(None), *with_effects(minute(1, 500.0, ("2.00", "2.10")), buy(limit=None)))
     state, news = after(state, *minute(2, 501.0), *minute(3, 501.0, ("2.40", "2.50")))
     assert fills(news) == [("a", Decimal("2.50"), 2, 3)]
     assert (state.fills_recorded, state.fills_modelled) == (1, 0)
 
 
 def test_a_quote_without_that_side_is_no_missing_quote() -> None:
-    state, _ = after(monday(), *sent(minute(1, 500.0, ("2.00", "2.10")), buy()))
-    state, _ = after(state, *sent(minute(2, 500.0, ("2.00", "2.10")), sell(limit=None)))
+    state, _ = after(monday(), *with_effects(minute(1, 500.0, ("2.00", "2.10")), buy()))
+    state, _ = after(state, *with_effects(minute(2, 500.0, ("2.00", "2.10")), sell(limit=None)))
     state, news = after(state, *minute(3, 500.0, ("0", "0.05")))
     assert fills(news) == []
     assert state.fills_modelled == 0
@@ -162,7 +164,7 @@ def test_an_order_sent_during_the_minute_waits_for_a_whole_one() -> None:
 
 
 def test_nothing_is_modelled_at_the_close() -> None:
-    state, _ = after(monday(), *sent(minute(389, 500.0, ("2.00", "2.10")), buy(limit=None)))
+    state, _ = after(monday(), *with_effects(minute(389, 500.0, ("2.00", "2.10")), buy(limit=None)))
     _, news = after(state, *minute(390, 500.0))
     assert fills(news) == []
 
@@ -176,8 +178,8 @@ def test_the_market_of_a_session_ends_with_it() -> None:
 
 
 def test_a_cancel_at_the_fills_own_minute_comes_too_late() -> None:
-    first = sent(minute(1, 500.0, ("2.00", "2.10")), buy())
-    state, news = after(monday(), *first, *sent(minute(2, 500.0, ("2.00", "2.12")), CancelOrder("a")))
+    first = with_effects(minute(1, 500.0, ("2.00", "2.10")), buy())
+    state, news = after(monday(), *first, *with_effects(minute(2, 500.0, ("2.00", "2.12")), CancelOrder("a")))
     assert fills(news) == [("a", Decimal("2.12"), 2, 2)]
     assert [type(event) for event in news][-1] is CancelRejected
     assert state.closed_bar_ns == DAY + MINUTE

@@ -42,9 +42,9 @@ def play(
     return state, events
 
 
-def monday(held: dict[str, int] | None = None, cash: str = "10000") -> SharePaperState:
+def monday(quantities: dict[str, int] | None = None, cash: str = "10000") -> SharePaperState:
     """Monday is scheduled; shares were bought at 10."""
-    holdings = {symbol: PaperPosition(symbol, quantity, Decimal(10)) for symbol, quantity in (held or {}).items()}
+    holdings = {symbol: PaperPosition(symbol, quantity, Decimal(10)) for symbol, quantity in (quantities or {}).items()}
     state = replace(BROKER.start(), cash=Decimal(cash), holdings=holdings)
     return play(state, (ev.SessionScheduled(OPEN - 30 * MINUTE, MONDAY, (TUESDAY,)), ()))[0]
 
@@ -59,7 +59,7 @@ def tick(time_ns: int, *effects: Effect) -> Steps:
     return ev.ClockTicked(time_ns), effects
 
 
-def printed(time_ns: int, *effects: Effect, opening: bool = False, **prices: str) -> Steps:
+def prints_of(time_ns: int, *effects: Effect, opening: bool = False, **prices: str) -> Steps:
     prints = tuple(ev.Price(symbol, Decimal(price)) for symbol, price in prices.items())
     return ev.PricesPrinted(time_ns, MONDAY.date, opening, prints), effects
 
@@ -88,23 +88,23 @@ def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() 
     state, events = play(
         state,
         tick(BEFORE, order("s", "AAA", -1, 30, auction=True)),
-        printed(OPEN, order("b", "BBB", +1, 7, "50.2"), opening=True, AAA="12.3456", BBB="50.01"),
-        printed(OPEN + MINUTE, AAA="12.3456", BBB="50.01"),
+        prints_of(OPEN, order("b", "BBB", +1, 7, "50.2"), opening=True, AAA="12.3456", BBB="50.01"),
+        prints_of(OPEN + MINUTE, AAA="12.3456", BBB="50.01"),
     )
-    sold, bought = fills(events)
+    sale, purchase = fills(events)
     # 30 x 12.3456 = 370.368, of which 0.1 % is 0.370368
-    assert (sold.price, sold.cumulative_cost, sold.cumulative_fees) == (
+    assert (sale.price, sale.cumulative_cost, sale.cumulative_fees) == (
         Decimal("12.3456"),
         Decimal("370.368"),
         Decimal("0.370368"),
     )
     # 50.01 x 1.0002 = 50.020002, rounded up to 50.0201; 7 of them cost 350.1407 and 0.3501407, rounded to 0.350141
-    assert (bought.price, bought.cumulative_cost, bought.cumulative_fees) == (
+    assert (purchase.price, purchase.cumulative_cost, purchase.cumulative_fees) == (
         Decimal("50.0201"),
         Decimal("350.1407"),
         Decimal("0.350141"),
     )
-    assert (sold.filled_ns, bought.filled_ns) == (OPEN, OPEN + MINUTE)
+    assert (sale.filled_ns, purchase.filled_ns) == (OPEN, OPEN + MINUTE)
     assert state.cash == Decimal(100) + Decimal("370.368") - Decimal("0.370368") - Decimal("350.1407") - Decimal(
         "0.350141"
     )
@@ -118,7 +118,7 @@ def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() 
 OVER: Steps = (ev.SessionEnded(CLOSE, MONDAY.date), ())
 
 
-def booked(events: Iterable[ev.Event]) -> list[tuple[str, str, Decimal]]:
+def fee_lines(events: Iterable[ev.Event]) -> list[tuple[str, str, Decimal]]:
     lines = [line for event in events if isinstance(event, ev.LedgerBooked) for line in event.activities]
     return [(line.id, line.kind, line.amount) for line in lines]
 
@@ -127,14 +127,14 @@ def test_a_session_s_end_books_its_fees_kind_by_kind_once_for_all_its_orders() -
     state, events = play(
         monday({"AAA": 30}, cash="100"),
         tick(BEFORE, order("s", "AAA", -1, 20, auction=True), order("t", "AAA", -1, 10, auction=True)),
-        printed(OPEN, order("b", "BBB", +1, 7, "50.2"), opening=True, AAA="12.3456", BBB="50.01"),
-        printed(OPEN + MINUTE, AAA="12.3456", BBB="50.01"),
+        prints_of(OPEN, order("b", "BBB", +1, 7, "50.2"), opening=True, AAA="12.3456", BBB="50.01"),
+        prints_of(OPEN + MINUTE, AAA="12.3456", BBB="50.01"),
     )
-    assert booked(events) == []
+    assert fee_lines(events) == []
     before = state.cash
     state, events = play(state, OVER)
     # TAF 30 x 0.000166 = 0.00498; SEC 0.0000278 x 370.368 = 0.0103; CAT 37 x 0.000048 = 0.0018
-    assert booked(events) == [
+    assert fee_lines(events) == [
         (f"{MONDAY.date}-TAF", "FEE", Decimal("-0.01")),
         (f"{MONDAY.date}-SEC", "FEE", Decimal("-0.02")),
         (f"{MONDAY.date}-CAT", "FEE", Decimal("-0.01")),
@@ -145,26 +145,26 @@ def test_a_session_s_end_books_its_fees_kind_by_kind_once_for_all_its_orders() -
         (ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, ()), ()),
         (ev.SessionEnded(TUESDAY.close_ns, TUESDAY.date), ()),
     )
-    assert booked(events) == []  # a day without trades
+    assert fee_lines(events) == []  # a day without trades
 
 
 def test_a_large_account_s_fees_are_part_of_its_costs() -> None:
     large = SharePaperBroker(Trading(paper=Paper(cash_usd=Decimal(100_000))), SYMBOLS)
     sells = tick(BEFORE, order("s", "AAA", -1, 30, auction=True))
-    state, events = play(monday({"AAA": 30}), sells, printed(OPEN, opening=True, AAA="12"), OVER, broker=large)
-    assert (booked(events), state.cash) == ([], Decimal(10_000) + 360 - Decimal("0.36"))
+    state, events = play(monday({"AAA": 30}), sells, prints_of(OPEN, opening=True, AAA="12"), OVER, broker=large)
+    assert (fee_lines(events), state.cash) == ([], Decimal(10_000) + 360 - Decimal("0.36"))
 
 
 def test_a_session_that_was_missed_pays_when_the_next_is_scheduled() -> None:
     sells = tick(BEFORE, order("s", "AAA", -1, 30, auction=True))
-    state, _ = play(monday({"AAA": 30}), sells, printed(OPEN, opening=True, AAA="12"))
+    state, _ = play(monday({"AAA": 30}), sells, prints_of(OPEN, opening=True, AAA="12"))
     _, events = play(state, (ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, ()), ()))
-    assert [name for name, _, _ in booked(events)] == [f"{MONDAY.date}-{name}" for name in ("TAF", "SEC", "CAT")]
+    assert [name for name, _, _ in fee_lines(events)] == [f"{MONDAY.date}-{name}" for name in ("TAF", "SEC", "CAT")]
 
 
 def test_a_sale_goes_through_where_a_day_s_fees_took_more_than_the_cash() -> None:
     dust = order("s", "AAA", -1, 1)
-    state, events = play(monday({"AAA": 1}, cash="-0.03"), tick(OPEN + 1, dust), printed(OPEN + MINUTE, AAA="0.01"))
+    state, events = play(monday({"AAA": 1}, cash="-0.03"), tick(OPEN + 1, dust), prints_of(OPEN + MINUTE, AAA="0.01"))
     assert (len(fills(events)), state.cash) == (1, Decimal("-0.02001"))
 
 
@@ -174,8 +174,8 @@ def test_a_fraction_is_sold_after_the_auction_below_the_print() -> None:
     state, events = play(
         state,
         tick(BEFORE, order("s", "AAA", -1, 2, auction=True)),
-        printed(OPEN, fraction, opening=True, AAA="12.3456"),
-        printed(OPEN + MINUTE, AAA="12.3456"),
+        prints_of(OPEN, fraction, opening=True, AAA="12.3456"),
+        prints_of(OPEN + MINUTE, AAA="12.3456"),
     )
     # 12.3456 x 0.9998 = 12.34313, down
     assert [(fill.quantity, fill.price) for fill in fills(events)] == [
@@ -189,7 +189,7 @@ def test_the_fills_are_said_before_the_quotes_and_the_quotes_close_no_bar() -> N
     _, events = play(state, tick(BEFORE, order("s", "AAA", -1, 1, auction=True)))
     assert events == [ev.OrderAccepted(BEFORE, "s")]
     state, _ = play(state, tick(BEFORE, order("s", "AAA", -1, 1, auction=True)))
-    _, events = play(state, printed(OPEN, opening=True, AAA="10", BBB="20"))
+    _, events = play(state, prints_of(OPEN, opening=True, AAA="10", BBB="20"))
     assert [type(event) for event in events] == [ev.OrderFilled, ev.QuotesReceived]
     quotes = events[1]
     assert isinstance(quotes, ev.QuotesReceived)
@@ -206,8 +206,8 @@ def test_a_print_off_the_grid_is_rounded_against_the_desk() -> None:
     _, events = play(
         state,
         tick(BEFORE, order("s", "AAA", -1, 1, auction=True)),
-        printed(OPEN, order("b", "BBB", +1, 1, "21"), opening=True, AAA="10.00019", BBB="20.00001"),
-        printed(OPEN + MINUTE, BBB="20.00001"),
+        prints_of(OPEN, order("b", "BBB", +1, 1, "21"), opening=True, AAA="10.00019", BBB="20.00001"),
+        prints_of(OPEN + MINUTE, BBB="20.00001"),
     )
     assert [fill.price for fill in fills(events)] == [Decimal("10.0001"), Decimal("20.0041")]  # 20.004010002, up
 
@@ -216,7 +216,7 @@ def test_a_buy_in_the_auction_pays_the_print_itself_rounded_up() -> None:
     _, events = play(
         monday(),
         tick(BEFORE, order("b", "BBB", +1, 3, "21", auction=True)),
-        printed(OPEN, opening=True, BBB="20.00001"),
+        prints_of(OPEN, opening=True, BBB="20.00001"),
     )
     assert [fill.price for fill in fills(events)] == [Decimal("20.0001")]
 
@@ -224,9 +224,9 @@ def test_a_buy_in_the_auction_pays_the_print_itself_rounded_up() -> None:
 def test_an_order_never_trades_at_a_price_printed_when_it_came_or_before() -> None:
     state = monday({"AAA": 5})
     now = OPEN + 10 * MINUTE
-    state, events = play(state, printed(now, order("s", "AAA", -1, 5, "9"), AAA="10"), printed(now, AAA="10"))
+    state, events = play(state, prints_of(now, order("s", "AAA", -1, 5, "9"), AAA="10"), prints_of(now, AAA="10"))
     assert fills(events) == []
-    _, events = play(state, printed(now + 1, AAA="9.5"))
+    _, events = play(state, prints_of(now + 1, AAA="9.5"))
     assert [fill.price for fill in fills(events)] == [Decimal("9.5")]
 
 
@@ -235,27 +235,27 @@ def test_a_limit_order_trades_only_where_it_is_marketable() -> None:
     state, events = play(
         state,
         tick(OPEN + 1, order("s", "AAA", -1, 5, "10.01"), order("b", "BBB", +1, 5, "20.0039")),
-        printed(OPEN + MINUTE, AAA="10", BBB="20"),  # the bid is 10, the ask 20.004
+        prints_of(OPEN + MINUTE, AAA="10", BBB="20"),  # the bid is 10, the ask 20.004
     )
     assert fills(events) == []
-    _, events = play(state, printed(OPEN + 2 * MINUTE, AAA="10.01", BBB="19.999"))
+    _, events = play(state, prints_of(OPEN + 2 * MINUTE, AAA="10.01", BBB="19.999"))
     assert [fill.price for fill in fills(events)] == [Decimal("10.01"), Decimal("20.0030")]  # 20.0029998, up
 
 
 def test_orders_trade_in_the_order_they_came_and_a_symbol_that_is_not_printed_waits() -> None:
     state = monday({"AAA": 5, "BBB": 5, "CCC": 5})
     sells = [order(symbol, symbol, -1, 5, "1") for symbol in ("CCC", "AAA", "BBB")]
-    state, events = play(state, tick(OPEN + 1, *sells), printed(OPEN + MINUTE, AAA="10", CCC="10"))
+    state, events = play(state, tick(OPEN + 1, *sells), prints_of(OPEN + MINUTE, AAA="10", CCC="10"))
     assert [fill.symbol for fill in fills(events)] == ["CCC", "AAA"]
     assert [working.symbol for working in state.orders] == ["BBB"]
 
 
 def test_selling_a_part_keeps_the_average_and_buying_more_moves_it() -> None:
     state = monday({"AAA": 4})
-    state, _ = play(state, tick(OPEN + 1, order("s", "AAA", -1, 1)), printed(OPEN + MINUTE, AAA="20"))
+    state, _ = play(state, tick(OPEN + 1, order("s", "AAA", -1, 1)), prints_of(OPEN + MINUTE, AAA="20"))
     assert state.holdings == {"AAA": PaperPosition("AAA", 3, Decimal(10))}
     state, _ = play(
-        state, tick(OPEN + 2 * MINUTE, order("b", "AAA", +1, 1, "31")), printed(OPEN + 3 * MINUTE, AAA="20")
+        state, tick(OPEN + 2 * MINUTE, order("b", "AAA", +1, 1, "31")), prints_of(OPEN + 3 * MINUTE, AAA="20")
     )
     assert state.holdings == {"AAA": PaperPosition("AAA", 4, Decimal("12.501"))}  # (3 x 10 + 20.004) / 4
 
@@ -276,7 +276,7 @@ def test_an_auction_order_without_a_print_is_canceled_at_the_opening_and_a_day_o
     state, events = play(
         state,
         tick(BEFORE, order("a", "AAA", -1, 5, auction=True)),
-        printed(OPEN, opening=True, BBB="10"),
+        prints_of(OPEN, opening=True, BBB="10"),
         tick(OPEN + 1, order("d", "BBB", -1, 5, "11")),
         (ev.SessionEnded(CLOSE, MONDAY.date), ()),
     )
@@ -289,7 +289,7 @@ def test_an_auction_order_with_a_limit_beyond_the_print_is_canceled_at_the_openi
     _, events = play(
         monday({"AAA": 5}),
         tick(BEFORE, order("a", "AAA", -1, 5, "11", auction=True)),
-        printed(OPEN, opening=True, AAA="10"),
+        prints_of(OPEN, opening=True, AAA="10"),
     )
     assert events[1] == ev.OrderCanceled(OPEN, "a")
 
@@ -358,7 +358,7 @@ def test_every_refusal_says_what_is_wrong() -> None:
 
 
 def test_shares_that_are_no_longer_the_desk_s_can_still_be_sold() -> None:
-    _, events = play(monday({"OLD": 2}), tick(OPEN + 1, order("s", "OLD", -1, 2)), printed(OPEN + MINUTE, OLD="10"))
+    _, events = play(monday({"OLD": 2}), tick(OPEN + 1, order("s", "OLD", -1, 2)), prints_of(OPEN + MINUTE, OLD="10"))
     assert len(fills(events)) == 1
 
 
@@ -376,9 +376,9 @@ def test_working_buys_reserve_their_limit_and_cost_until_they_end() -> None:
 def test_a_market_buy_that_became_dearer_than_the_cash_is_canceled() -> None:
     state, events = play(
         monday(cash="100"),
-        printed(OPEN, opening=True, AAA="99"),
+        prints_of(OPEN, opening=True, AAA="99"),
         tick(OPEN + 1, order("b", "AAA", +1, 1)),
-        printed(OPEN + MINUTE, AAA="100"),
+        prints_of(OPEN + MINUTE, AAA="100"),
     )
     assert state.cash == 100
     assert (events[2], state.reserved) == (ev.OrderCanceled(OPEN + MINUTE, "b"), NOTHING)
@@ -389,7 +389,7 @@ def test_a_cancel_of_what_does_not_work_is_rejected_with_the_reason() -> None:
     _, events = play(
         state,
         tick(OPEN + 1, order("s", "AAA", -1, 1)),
-        printed(OPEN + MINUTE, CancelOrder("s"), CancelOrder("x"), AAA="10"),
+        prints_of(OPEN + MINUTE, CancelOrder("s"), CancelOrder("x"), AAA="10"),
     )
     assert events[2:4] == [
         ev.CancelRejected(OPEN + MINUTE, "s", "order is not cancelable"),
@@ -425,7 +425,7 @@ def test_on_a_live_feed_quotes_from_outside_are_the_market_and_nothing_is_quoted
         state,
         tick(BEFORE, order("a", "AAA", -1, 5, auction=True), order("c", "CCC", -1, 5, auction=True)),
         quoted(OPEN - 1, OPEN - 1, AAA=("9", "11")),
-        printed(OPEN, opening=True, AAA="10"),
+        prints_of(OPEN, opening=True, AAA="10"),
         quoted(OPEN + 2 * SECOND, OPEN + SECOND, AAA=("9.98765", "10.1"), BBB=("0", "20.00001")),
         tick(OPEN + 3 * SECOND, order("b", "BBB", +1, 3), order("d", "AAA", +1, 1, "10.1")),
         quoted(OPEN + 4 * SECOND, OPEN + 2 * SECOND, BBB=("19", "20")),
@@ -530,8 +530,8 @@ def test_a_stop_sells_at_a_bar_s_open_below_it_else_at_its_price_less_the_wait(
 
 
 def test_no_bar_that_began_before_the_stop_elects_it() -> None:
-    sent = (ev.ClockTicked(OPEN + 5 * SECOND), (stop("s", 10, "8"),))
-    state, events = play(monday({"AAA": 10}), sent, minute_bar(0, 9.0, 7.0), broker=BY_BAR)
+    stop_step = (ev.ClockTicked(OPEN + 5 * SECOND), (stop("s", 10, "8"),))
+    state, events = play(monday({"AAA": 10}), stop_step, minute_bar(0, 9.0, 7.0), broker=BY_BAR)
     assert (fills(events), len(state.orders)) == ([], 1)
     assert [fill.price for fill in fills(play(state, minute_bar(1, 9.0, 7.0), broker=BY_BAR)[1])] == [Decimal("7.9984")]
 
@@ -550,7 +550,7 @@ def test_a_stop_rests_over_the_night_and_the_next_opening_print_below_it_sells()
     state, events = play(
         monday({"AAA": 10}),
         tick(OPEN, stop("s", 6, "8"), order("x", "AAA", -1, 4, "12")),
-        printed(OPEN + MINUTE, AAA="9"),
+        prints_of(OPEN + MINUTE, AAA="9"),
         day_bar(MONDAY, 8.5),
         (ev.SessionEnded(CLOSE, MONDAY.date), ()),
         (ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, ()), ()),
@@ -566,8 +566,8 @@ def test_a_stop_rests_over_the_night_and_the_next_opening_print_below_it_sells()
 def test_a_day_s_low_elects_a_stop_of_before_or_of_its_first_minutes_alone() -> None:
     late, early = OPEN + 381 * MINUTE, OPEN + MINUTE
     for sent_ns, prices in ((early, [Decimal("7.9984")]), (late, [])):
-        sent = (ev.ClockTicked(sent_ns), (stop("s", 10, "8"),))
-        assert [fill.price for fill in fills(play(monday({"AAA": 10}), sent, day_bar(MONDAY, 7.0))[1])] == prices
+        stop_step = (ev.ClockTicked(sent_ns), (stop("s", 10, "8"),))
+        assert [fill.price for fill in fills(play(monday({"AAA": 10}), stop_step, day_bar(MONDAY, 7.0))[1])] == prices
     other_day = day_bar(Session(MONDAY.date, MONDAY.open_ns - 1440 * MINUTE, CLOSE - 1440 * MINUTE), 7.0)
     assert fills(play(monday({"AAA": 10}), tick(OPEN, stop("s", 10, "8")), other_day)[1]) == []
 

@@ -43,9 +43,9 @@ def test_a_desk_that_is_unreconciled_again_after_it_agreed_says_so_again() -> No
     d = at_broker(account := Account())
     names = []
     for minute in (10, 30):
-        lost = d.put(ev.BrokerLost(d.at(minute), "the stream ended"))
+        effects = d.put(ev.BrokerLost(d.at(minute), "the stream ended"))
         names.append(
-            alarms(lost) + alarms(d.tick(minute + 2)) + alarms(d.tick(minute + 8)) + alarms(d.tick(minute + 9))
+            alarms(effects) + alarms(d.tick(minute + 2)) + alarms(d.tick(minute + 8)) + alarms(d.tick(minute + 9))
         )
         d.put(account.report(d.at(minute + 10)))
         assert d.state.risk.reconciled

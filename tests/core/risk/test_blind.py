@@ -65,19 +65,19 @@ def goes_on(d: Desk, account: Account, minute: int, without: str = "") -> None:
 # --- blind --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lost", ["bars", "quotes", "reconciliation"])
+@pytest.mark.parametrize("source", ["bars", "quotes", "reconciliation"])
 @pytest.mark.parametrize("rule", RULES)
-def test_what_is_lost_for_five_minutes_with_a_position_open_is_answered_as_configured(rule: str, lost: str) -> None:
+def test_what_is_lost_for_five_minutes_with_a_position_open_is_answered_as_configured(rule: str, source: str) -> None:
     brokers = {"flatten": Broker(), "hold": Broker(on_blind="hold"), "alarm": Broker(on_blind="alarm")}
     d, account = holding(brokers[rule])
     for minute in range(1, 5):
-        goes_on(d, account, minute, without=lost)
+        goes_on(d, account, minute, without=source)
     assert alarms(d.tick(5, 59)) == []
-    goes_on(d, account, 5, without=lost)
+    goes_on(d, account, 5, without=source)
     effects = d.tick(6) + d.tick(6, 1)
-    name, sold = {"flatten": ("blind", 1), "hold": ("blind_hold", 0), "alarm": ("blind", 0)}[rule]
-    assert (alarms(effects), len(of(effects, SubmitOrder))) == ([name], sold)
-    assert f"{lost} lost for 5 minutes while {CALL} is held" in str(effects)
+    name, sales = {"flatten": ("blind", 1), "hold": ("blind_hold", 0), "alarm": ("blind", 0)}[rule]
+    assert (alarms(effects), len(of(effects, SubmitOrder))) == ([name], sales)
+    assert f"{source} lost for 5 minutes while {CALL} is held" in str(effects)
     assert d.halted() == {"flatten": "blind", "hold": "blind_hold", "alarm": ""}[rule]
 
 
@@ -120,7 +120,7 @@ def test_reports_that_stop_in_a_halt_of_the_exchange_are_lost_all_the_same() -> 
     assert f"blind: reconciliation lost for 5 minutes while {CALL} is held" in text.replace("', detail='", ": ")
 
 
-def closed(account: Account, at_ns: int, *, is_open: bool = False) -> ev.BrokerReported:
+def market_report(account: Account, at_ns: int, *, is_open: bool = False) -> ev.BrokerReported:
     report = account.report(at_ns)
     return msgspec.structs.replace(report, market_open=is_open, next_open_ns=TUESDAY.open_ns)
 
@@ -128,10 +128,10 @@ def closed(account: Account, at_ns: int, *, is_open: bool = False) -> ev.BrokerR
 def test_a_market_that_the_broker_has_closed_is_not_lost_and_has_five_minutes_once_it_opens() -> None:
     d, account = holding()
     for minute in range(2, 30):
-        d.put(closed(account, d.at(minute, 1)))
+        d.put(market_report(account, d.at(minute, 1)))
         assert alarms(d.tick(minute, 2)) == []
     for minute in range(30, 36):
-        d.put(closed(account, d.at(minute, 1), is_open=True))
+        d.put(market_report(account, d.at(minute, 1), is_open=True))
         assert alarms(d.tick(minute, 30)) == (["blind"] if minute == 35 else [])
     assert d.halted() == "blind"
 
@@ -140,13 +140,13 @@ def test_a_closed_market_is_not_lost_by_the_rarest_reports_that_the_settings_all
     d, account = holding()
     for second in range(120, 3600, 10):
         if second % 150 == 0:  # two of them fit into `blind_min`
-            d.put(closed(account, d.at(0, second)))
+            d.put(market_report(account, d.at(0, second)))
         assert alarms(d.tick(0, second + 1)) == []
 
 
 def test_reports_that_stop_while_the_market_is_closed_are_lost_all_the_same() -> None:
     d, account = holding()
-    d.put(closed(account, d.at(4)))
+    d.put(market_report(account, d.at(4)))
     assert alarms(d.tick(8, 59)) == []
     assert "blind" in str(d.tick(9))
 
@@ -268,8 +268,8 @@ def test_a_daily_desk_buys_nothing_while_it_is_blind_and_goes_on_by_itself(betwe
     assert alarms(d.effects).count("blind") == 1
     if between == "a pause and a resume":
         return  # the pause ended the basket's works
-    [bought] = minute_of(d, account, 19, "AAA", "BBB", "CCC")
-    assert (bought.symbol, bought.side, bought.quantity) == ("CCC", 1, 5)
+    [buy] = minute_of(d, account, 19, "AAA", "BBB", "CCC")
+    assert (buy.symbol, buy.side, buy.quantity) == ("CCC", 1, 5)
 
 
 def test_a_daily_desk_that_is_blind_still_leaves_when_a_person_says_so() -> None:
@@ -331,9 +331,9 @@ def test_a_desk_that_holds_on_blindly_still_leaves_at_the_daily_loss() -> None:
     assert d.halted() == "blind_hold"
     dear = msgspec.structs.replace(d.state.book, session_base=Decimal(11_200))
     d.state = msgspec.structs.replace(d.state, book=dear)
-    lost = d.quotes(6, quote(CALL, "0.50", "0.50"), second=1)  # 10,000 of 11,200: more than a tenth
-    lost += d.tick(6, 7)  # the quote leaps from what was paid: another one was waited for
-    assert (d.halted(), sent(lost).side) == ("daily_loss", -1)
+    effects = d.quotes(6, quote(CALL, "0.50", "0.50"), second=1)  # 10,000 of 11,200: more than a tenth
+    effects += d.tick(6, 7)  # the quote leaps from what was paid: another one was waited for
+    assert (d.halted(), sent(effects).side) == ("daily_loss", -1)
 
 
 # --- stopping -----------------------------------------------------------------------------------------------------
@@ -352,12 +352,12 @@ def test_a_stop_that_keeps_cancels_entries_takes_no_new_risk_and_ends_with_the_n
     assert sent(d.answer(BUY_CALL)).side == 1
 
 
-@pytest.mark.parametrize(("flatten", "sold"), [(True, 9), (False, 0)])
-def test_a_stop_leaves_positions_only_where_that_is_asked_for(flatten: bool, sold: int) -> None:
+@pytest.mark.parametrize(("flatten", "quantity"), [(True, 9), (False, 0)])
+def test_a_stop_leaves_positions_only_where_that_is_asked_for(flatten: bool, quantity: int) -> None:
     d = desk()
     d.holds()
     orders = of(d.put(ev.StopRequested(d.at(1), "maintenance", flatten)), SubmitOrder)
-    assert sum(order.quantity for order in orders) == sold
+    assert sum(order.quantity for order in orders) == quantity
     assert all((order.side, d.order(order.client_order_id).reason) == (-1, "stop") for order in orders)
 
 
@@ -474,7 +474,7 @@ def test_an_entry_in_another_root_is_rounded_down_to_its_step(ask: str, slack: f
 
 
 def test_a_half_day_s_last_moment_is_its_own_close() -> None:
-    for second, sold in ((-1, 1), (0, 0)):
+    for second, sales in ((-1, 1), (0, 0)):
         d = Desk().fund().begin(HALF_DAY)
         d.holds(minute=170)
-        assert len(of(d.put(ev.FlattenRequested(d.at(210, second), "going home", "ann")), SubmitOrder)) == sold
+        assert len(of(d.put(ev.FlattenRequested(d.at(210, second), "going home", "ann")), SubmitOrder)) == sales

@@ -70,8 +70,10 @@ def test_a_transfer_is_no_return(amount: int, minute: int) -> None:
     d.put(CashTransferred(d.at(max(minute, -14)), Decimal(amount)))
     quoted(d, 90, AAA="104")
     d.end(AAA=104.0, BBB=100.0, CCC=100.0)
-    moved = 10_000 + amount
-    expected = (10_100 / 10_000) * ((moved + 200) / (moved + 100)) if minute > 0 else (moved + 200) / moved
+    cash_after = 10_000 + amount
+    expected = (
+        (10_100 / 10_000) * ((cash_after + 200) / (cash_after + 100)) if minute > 0 else (cash_after + 200) / cash_after
+    )
     assert claim_of(d).returns == pytest.approx((expected - 1,), abs=1e-6)  # references are whole cents
 
 
@@ -245,7 +247,7 @@ def test_a_transfer_moves_no_drawdown(amount: int) -> None:
 # --- what follows -----------------------------------------------------------------------------------------------------
 
 
-def broken(consequence: str = "no_new_risk", former: str = "") -> tuple[DailyDesk, list[Any]]:
+def broken_claim(consequence: str = "no_new_risk", former: str = "") -> tuple[DailyDesk, list[Any]]:
     """A desk that lost 4.05 % at Tuesday's open, and what the event about it caused."""
     d = watched()
     d.begin(TUESDAY)
@@ -256,7 +258,7 @@ def broken(consequence: str = "no_new_risk", former: str = "") -> tuple[DailyDes
 
 
 def test_a_broken_claim_is_an_alarm_and_a_state_that_lasts_until_a_resume() -> None:
-    d, effects = broken()
+    d, effects = broken_claim()
     assert alarms(effects) == ["claim_broken"]
     assert of(effects, RaiseAlarm)[0].detail == (
         "v1: 4.05% of the highest close lost, at most 4.00% stated; "
@@ -272,7 +274,7 @@ def test_a_broken_claim_is_an_alarm_and_a_state_that_lasts_until_a_resume() -> N
 
 
 def test_while_a_claim_is_broken_the_sales_of_a_basket_go_on_and_its_buys_do_not() -> None:
-    d, _ = broken()
+    d, _ = broken_claim()
     d.end(AAA=92.0, BBB=100.0, CCC=100.0)
     d.begin(HALF_DAY)
     d.due()
@@ -306,14 +308,14 @@ def test_a_broken_claim_ends_the_buys_of_the_basket_that_runs_and_not_its_sales(
 
 
 def test_an_exit_by_a_rule_leaves_while_a_claim_is_broken() -> None:
-    d, _ = broken()
+    d, _ = broken_claim()
     d.put(FlattenRequested(d.at(5), "enough", "me"))
-    sent = of(quoted(d, 6, AAA="91.9"), SubmitOrder) or of(d.effects, SubmitOrder)
-    assert (sent[-1].symbol, sent[-1].side, sent[-1].quantity) == ("AAA", -1, 50)
+    sales = of(quoted(d, 6, AAA="91.9"), SubmitOrder) or of(d.effects, SubmitOrder)
+    assert (sales[-1].symbol, sales[-1].side, sales[-1].quantity) == ("AAA", -1, 50)
 
 
 def test_another_version_takes_risk_and_the_broken_one_not_even_when_it_comes_back() -> None:
-    d, _ = broken("former_version", "v0")
+    d, _ = broken_claim("former_version", "v0")
     assert claim_of(d).broken["v1"].former == "v0"
     d.put(ModelPromoted(d.state.now_ns, "v0", "e", True, "sip", "v1"))
     d.end(AAA=92.0, BBB=100.0, CCC=100.0)
@@ -330,7 +332,7 @@ def test_another_version_takes_risk_and_the_broken_one_not_even_when_it_comes_ba
 
 
 def test_a_claim_that_only_alarms_is_said_again_once_as_much_is_lost_again() -> None:
-    d, effects = broken("alarm")
+    d, effects = broken_claim("alarm")
     assert alarms(effects) == ["claim_broken"]
     assert claim_of(d).broken == {}
     assert verdict(d) == ""
@@ -341,7 +343,7 @@ def test_a_claim_that_only_alarms_is_said_again_once_as_much_is_lost_again() -> 
 
 
 def test_a_verdict_about_a_version_that_answers_no_more_changes_nothing() -> None:
-    d, _ = broken("alarm")
+    d, _ = broken_claim("alarm")
     d.put(ModelPromoted(d.state.now_ns, "v2", "e", True, "sip", "v1", CLAIM))
     before = claim_of(d)
     assert d.put(ClaimJudged(d.state.now_ns, "v1", "above", "late", 60, 0.2, 0.0, "no_new_risk")) == []
@@ -357,7 +359,7 @@ def test_less_risk_than_stated_is_noted_and_nothing_follows() -> None:
 
 
 def test_a_broken_state_survives_its_own_bytes() -> None:
-    d, _ = broken("no_new_risk")
+    d, _ = broken_claim("no_new_risk")
     again = d.core.decoder().decode(encode_state(d.state))
     assert again == d.state
     assert isinstance(again.claim, ClaimState)

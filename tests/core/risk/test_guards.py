@@ -100,17 +100,17 @@ def test_the_daily_loss_halts_and_leaves_every_position() -> None:
     d.holds()  # 9 x 2.00
     assert d.quotes(2, quote(CALL, "0.89", "0.91")) == []  # 9 x 1.10 x 100 = 990 lost
     assert not d.halted()
-    lost = d.quotes(3, quote(CALL, "0.88", "0.88"))  # 9 x 1.12 x 100 = 1008 of 10,000
-    assert alarms(lost) == ["daily_loss"]
+    effects = d.quotes(3, quote(CALL, "0.88", "0.88"))  # 9 x 1.12 x 100 = 1008 of 10,000
+    assert alarms(effects) == ["daily_loss"]
     assert d.halted()
-    assert (d.halted(), sent(lost).side, sent(lost).quantity) == ("daily_loss", -1, 9)
+    assert (d.halted(), sent(effects).side, sent(effects).quantity) == ("daily_loss", -1, 9)
 
 
 def test_the_daily_loss_leaves_positions_alone_where_so_configured() -> None:
     d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_flatten=False)))
     d.holds()
-    lost = d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
-    assert (alarms(lost), of(lost, SubmitOrder)) == (["daily_loss"], [])
+    effects = d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
+    assert (alarms(effects), of(effects, SubmitOrder)) == (["daily_loss"], [])
 
 
 def test_the_daily_loss_counts_fees_and_leaves_transfers_out() -> None:
@@ -129,8 +129,8 @@ def test_a_desk_that_was_halted_for_something_else_still_leaves_at_the_daily_los
     d = desk(Trading(sizing=NO_STOP))
     d.holds()
     d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
-    lost = d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
-    assert (alarms(lost), sent(lost).side) == (["daily_loss"], -1)
+    effects = d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
+    assert (alarms(effects), sent(effects).side) == (["daily_loss"], -1)
     assert d.halted()
     assert [halt.reason for halt in d.state.risk.halts] == ["daily_loss", "operator"]
 
@@ -178,7 +178,7 @@ def test_a_halt_ends_only_by_a_command_that_states_a_reason() -> None:
     assert sent(d.answer(BUY_CALL)).side == 1
 
 
-def lost(d: Desk, minute: int, price: str) -> None:
+def lose_on_eight(d: Desk, minute: int, price: str) -> None:
     """Buy 8 contracts at 2.00 and sell them at `price`."""
     d.holds(minute=minute)
     d.bar(minute + 1)
@@ -189,14 +189,14 @@ def test_halts_and_resumes_do_not_forget_what_the_day_lost() -> None:
     eight = configured(NO_STOP, max_contracts=8)
     d = desk(configured(Trading(sizing=eight), risk=configured(RESTED, consecutive_losses_max=4)))
     for minute in (0, 2):  # 400 of 10,000 each: 4, 8 %; the limit is 10 %
-        lost(d, minute, "1.50")
+        lose_on_eight(d, minute, "1.50")
         assert not d.halted()
         d.put(HaltRequested(d.at(minute + 2), "operator", "lunch", "ann"))
         assert d.put(ResumeRequested(d.at(minute + 2), "back", "ann")) == []
     book = d.state.book
     assert (book.session_start_equity, book.peak, book.equity) == (Decimal(10000), Decimal(10000), Decimal(9200))
     assert d.state.risk.consecutive_losses == 2
-    lost(d, 4, "1.75")  # 200 more: 10 %
+    lose_on_eight(d, 4, "1.75")  # 200 more: 10 %
     assert d.halted() == "daily_loss"
 
 
@@ -205,9 +205,9 @@ def test_a_resume_after_a_loss_halt_is_refused_until_the_limits_are_reset() -> N
     d.holds()
     sale = sent(d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),)))
     d.fill(sale.client_order_id, 9, "0.50")
-    refused = d.put(ResumeRequested(d.at(2), "understood", "ann"))
-    assert alarms(refused) == ["resume_refused"]
-    assert "resume --reset-limits --reason" in str(refused)
+    effects = d.put(ResumeRequested(d.at(2), "understood", "ann"))
+    assert alarms(effects) == ["resume_refused"]
+    assert "resume --reset-limits --reason" in str(effects)
     assert d.halted() == "daily_loss"
     d.put(ResumeRequested(d.at(2), "understood", "ann", reset_limits=True))
     assert not d.halted()
@@ -349,13 +349,13 @@ def test_losses_in_a_row_pause_for_their_time_and_a_gain_starts_the_count_again(
 
 def test_losses_after_a_pause_are_counted_anew() -> None:
     d = desk(configured(ONE, risk=configured(RESTED, consecutive_losses_max=2, consecutive_losses_pause_min=2)))
-    raised = []
+    counts = []
     for minute in (0, 2, 8, 10):
         lose(d, minute)
-        raised.append(alarms(d.effects).count(LOSSES))
+        counts.append(alarms(d.effects).count(LOSSES))
         for quiet in range(minute + 2, 8 if minute == 2 else minute + 2):
             d.bar(quiet)
-    assert raised == [0, 1, 1, 2]
+    assert counts == [0, 1, 1, 2]
 
 
 def test_losses_in_a_row_do_not_shorten_a_pause_that_the_operator_ordered() -> None:
@@ -383,10 +383,10 @@ def test_a_pause_cancels_the_working_entry() -> None:
 
 def test_too_many_rejections_among_the_last_orders_halt() -> None:
     d = desk(configured(ONE, risk=configured(RESTED, reject_rate_orders=4)))
-    for minute, rejected in enumerate((True, False, False)):
+    for minute, is_rejected in enumerate((True, False, False)):
         d.bar(2 * minute)
         order = sent(d.answer(BUY_CALL)).client_order_id
-        if rejected:
+        if is_rejected:
             d.put(OrderRejected(d.state.now_ns, order, "no"))
         else:
             d.fill(order, 1)  # filled before it was accepted: not a rejection either
@@ -435,17 +435,17 @@ def test_an_order_that_fills_and_is_rejected_for_the_rest_is_none_that_was_rejec
 
 
 @pytest.mark.parametrize(
-    ("moved", "price", "halted"),
+    ("transfer", "price", "halted"),
     [
         (-4000, "1.40", ""),  # 540 of 6,000 lost: 9 %
         (-4000, "1.33", "daily_loss"),  # 603 of 6,000: 10.05 %, although 6 % of what was there at the start
         (90_000, "1.00", ""),  # 900 of 100,000: 0.9 %
     ],
 )
-def test_the_daily_loss_is_a_part_of_the_equity_with_its_transfers(moved: int, price: str, halted: str) -> None:
+def test_the_daily_loss_is_a_part_of_the_equity_with_its_transfers(transfer: int, price: str, halted: str) -> None:
     d = desk(Trading(sizing=NO_STOP))
     d.holds()
-    d.put(CashTransferred(d.at(1), Decimal(moved)))
+    d.put(CashTransferred(d.at(1), Decimal(transfer)))
     d.quotes(1, quote(CALL, price, price), second=5)
     assert d.halted() == halted
 
@@ -487,19 +487,19 @@ def test_a_desk_that_began_without_money_trades_what_comes() -> None:
 def test_transfers_alone_change_neither_the_loss_nor_the_drawdown(happenings: list[int | str]) -> None:
     d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_max=1.0, drawdown_max=1.0)))
     d.holds()
-    left, peak, equity = 1.0, 1.0, 10_000.0  # what a dollar of the start became, worked out move by move
+    worth, peak, equity = 1.0, 1.0, 10_000.0  # what a dollar of the start became, worked out move by move
     for happening in happenings:
         if isinstance(happening, str):
             d.quotes(1, quote(CALL, f"{int(happening) / 100}", f"{int(happening) / 100}"))
             now = float(d.state.book.equity)
-            left, equity = left * now / equity, now
-            peak = max(peak, left)
+            worth, equity = worth * now / equity, now
+            peak = max(peak, worth)
         elif equity > 0 and equity + happening > 1000:  # of an account that lost all no part is left to compare with
             d.put(CashTransferred(d.at(1), Decimal(happening)))
             equity += happening
-        assert session_loss(d.state.book) == pytest.approx(1 - left, abs=1e-3)
+        assert session_loss(d.state.book) == pytest.approx(1 - worth, abs=1e-3)
         book = d.state.book
-        assert float((book.peak - book.equity) / book.peak) == pytest.approx(1 - left / peak, abs=1e-3)
+        assert float((book.peak - book.equity) / book.peak) == pytest.approx(1 - worth / peak, abs=1e-3)
 
 
 def test_exits_go_out_while_halted_and_paused() -> None:

@@ -136,8 +136,8 @@ def test_quotes_of_one_burst_and_the_same_quote_again_confirm_nothing() -> None:
     d = holding()
     fallen = replace(quote(CALL, "1.20", "1.24"), quoted_ns=d.at(1, 20))
     later = replace(fallen, quoted_ns=fallen.quoted_ns + SECOND // 2 - 1)
-    for second, seen in ((20, fallen), (21, fallen), (22, later)):
-        assert d.put(QuotesReceived(d.at(1, second), 0, (seen,))) == []
+    for second, news in ((20, fallen), (21, fallen), (22, later)):
+        assert d.put(QuotesReceived(d.at(1, second), 0, (news,))) == []
     stands = replace(fallen, quoted_ns=fallen.quoted_ns + SECOND // 2)
     assert sent(d.put(QuotesReceived(d.at(1, 23), 0, (stands,)))).side == -1
 
@@ -214,12 +214,12 @@ def test_a_replay_s_market_is_believed_at_once_and_its_range_counts() -> None:
 def test_an_exit_is_priced_within_the_collar_of_the_confirmed_mark_and_ends_at_the_market() -> None:
     d = holding()
     d.bar(1)
-    sold = [sent(d.answer(EXIT))]
+    sales = [sent(d.answer(EXIT))]
     for minute in (3, 4):
-        d.accept(sold[-1].client_order_id)
+        d.accept(sales[-1].client_order_id)
         d.quotes(minute, quote(CALL, "0.50", "0.54"))  # a minute is over: the cancel is asked for
-        sold.append(sent(d.canceled(sold[-1].client_order_id)))
-    limits = [order.limit_price for order in sold]
+        sales.append(sent(d.canceled(sales[-1].client_order_id)))
+    limits = [order.limit_price for order in sales]
     assert limits == [Decimal("1.89"), Decimal("1.60"), None]  # bid 1.98 x 0.95; mark 2.00 x 0.8; the market
 
 

@@ -40,8 +40,8 @@ def test_har_is_least_squares_on_the_averages_of_a_day_a_week_and_a_month() -> N
     usable = rows.notna().all(axis=1) & target.notna()
     slopes = np.linalg.lstsq(rows[usable].to_numpy(), target[usable].to_numpy(), rcond=None)[0]
     expected = np.clip(rows.iloc[-1].to_numpy() @ slopes, target.min(), target.max())
-    found = volatility(np, np.ones((1, 1)), returns, "har", 20)[0]
-    assert found == pytest.approx(expected**0.5 * ROOT_YEAR, rel=1e-9)
+    result = volatility(np, np.ones((1, 1)), returns, "har", 20)[0]
+    assert result == pytest.approx(expected**0.5 * ROOT_YEAR, rel=1e-9)
 
 
 def test_a_head_gives_the_variances_and_the_past_gives_the_correlations() -> None:
@@ -52,8 +52,8 @@ def test_a_head_gives_the_variances_and_the_past_gives_the_correlations() -> Non
     correlation = past[0, 1] / (past[0, 0] * past[1, 1]) ** 0.5
     ahead = np.array([[4e-4, 1e-4]])  # 2 % and 1 % a day
     variance = 0.36 * 4e-4 + 0.16 * 1e-4 + 2 * 0.24 * correlation * 0.02 * 0.01
-    found = volatility(np, mix, returns, "model", 20, ahead)[0]
-    assert found == pytest.approx(variance**0.5 * ROOT_YEAR, rel=1e-12)
+    result = volatility(np, mix, returns, "model", 20, ahead)[0]
+    assert result == pytest.approx(variance**0.5 * ROOT_YEAR, rel=1e-12)
 
 
 def test_what_is_not_known_is_no_number() -> None:
@@ -71,10 +71,10 @@ def test_torch_gives_the_bits_of_numpy(forecast: str) -> None:
     returns = np.concatenate([moves(seed, count, 4) for seed in range(5)])
     mix = np.random.default_rng(9).dirichlet(np.ones(4), 5)
     variances = np.random.default_rng(8).uniform(1e-5, 1e-3, (5, 4))
-    found = volatility(np, mix, returns, forecast, 20, variances)
+    result = volatility(np, mix, returns, forecast, 20, variances)
     tensors = [torch.from_numpy(values) for values in (mix, returns, variances)]
     same = volatility(torch, tensors[0], tensors[1], forecast, 20, tensors[2])
-    assert same.numpy().tobytes() == found.tobytes()
+    assert same.numpy().tobytes() == result.tobytes()
 
 
 shares = st.lists(st.integers(0, 1000), min_size=3, max_size=3)
@@ -82,7 +82,7 @@ shares = st.lists(st.integers(0, 1000), min_size=3, max_size=3)
 
 @settings(max_examples=examples(200))
 @given(
-    held=shares,
+    quantities=shares,
     goals=shares,
     prices=st.lists(st.floats(0.5, 500.0), min_size=3, max_size=3),
     most=st.floats(0.0, 300_000.0),
@@ -90,9 +90,9 @@ shares = st.lists(st.integers(0, 1000), min_size=3, max_size=3)
     whole=st.booleans(),
 )
 def test_no_goal_is_ever_raised_no_sale_kept_back_and_no_buy_ends_above_the_cap(
-    held: list[int], goals: list[int], prices: list[float], most: float, band: float, whole: bool
+    quantities: list[int], goals: list[int], prices: list[float], most: float, band: float, whole: bool
 ) -> None:
-    arrays = [np.array([values], dtype=np.float64) for values in (held, goals, prices)]
+    arrays = [np.array([values], dtype=np.float64) for values in (quantities, goals, prices)]
     after = cap_goals(np, *arrays, most=np.array([most]), band=band, whole=whole)
     worth = float((after * arrays[2]).sum())
     assert (after <= arrays[1]).all()

@@ -191,8 +191,8 @@ def test_every_gate_has_its_boundary_here_and_its_limit_among_the_limits() -> No
     assert set(BOUNDARY) == set(names)
     assert set(NUMBER) | WITHOUT_NUMBER == set(names)
     assert not set(NUMBER) & WITHOUT_NUMBER
-    known = {field.name for rules in (Risk, Execution) for field in dataclasses.fields(rules)}
-    assert set(NUMBER.values()) <= known
+    limits = {field.name for rules in (Risk, Execution) for field in dataclasses.fields(rules)}
+    assert set(NUMBER.values()) <= limits
 
 
 @pytest.mark.parametrize("name", BOUNDARY)
@@ -230,9 +230,9 @@ def test_an_exit_is_put_to_the_duplicate_opposite_and_oversell_gates_alone() -> 
     )  # fmt: skip
     verdicts = ask_gates(nothing_known.view, LEAVE, OPTION_GATES)
     assert verdicts.denials == ()
-    put = {name for name, verdict in verdicts.by_gate.items() if verdict is not None}
-    assert put == {"duplicate_intent", "opposite_order", "oversell"}
-    assert put == {gate.name for gate in OPTION_GATES if gate.applies is Applies.EVERY_ORDER}
+    names = {name for name, verdict in verdicts.by_gate.items() if verdict is not None}
+    assert names == {"duplicate_intent", "opposite_order", "oversell"}
+    assert names == {gate.name for gate in OPTION_GATES if gate.applies is Applies.EVERY_ORDER}
 
 
 def test_shares_owed_are_bought_back_up_to_what_is_owed() -> None:
@@ -257,10 +257,10 @@ def test_an_exit_does_not_skip_the_gates_against_doing_it_twice_or_too_much(name
 
 
 def test_a_gate_that_raises_is_a_denial_and_the_next_gates_are_still_asked() -> None:
-    def broken(_: RiskView, __: Intent) -> str | None:
+    def fail(_: RiskView, __: Intent) -> str | None:
         raise ZeroDivisionError("by nobody")
 
-    verdicts = ask_gates(VIEW, ENTRY, (Gate("broken", broken), BY_NAME["halted"]))
+    verdicts = ask_gates(VIEW, ENTRY, (Gate("broken", fail), BY_NAME["halted"]))
     assert [(d.gate, d.reason) for d in verdicts.denials] == [
         ("broken", "the gate failed: ZeroDivisionError: by nobody")
     ]

@@ -103,12 +103,12 @@ def test_a_wide_quote_does_not_shut_the_stop_after_the_desk_s_time_was_led_back(
 def test_an_exit_by_the_stop_ends_at_the_market_where_somebody_bids(bid: str, ask: str) -> None:
     d = holding()
     minutes(d, 1, 5, bid, ask, [499.0, 498.0, FALLEN])
-    sold = sales(d)
+    orders = sales(d)
     for minute in (7, 9, 11):
-        d.accept(sold[-1].client_order_id)
+        d.accept(orders[-1].client_order_id)
         d.bar(minute, FALLEN, quotes=(quote(CALL, bid, ask),))
-        sold += of(d.canceled(sold[-1].client_order_id), SubmitOrder)
-    assert sold[-1].limit_price is None
+        orders += of(d.canceled(orders[-1].client_order_id), SubmitOrder)
+    assert orders[-1].limit_price is None
 
 
 def test_an_exit_that_nobody_bids_for_waits_at_what_the_option_would_fetch() -> None:
@@ -182,15 +182,15 @@ def test_other_exits_wait_at_the_model_s_price_less_the_collar(bid: str, ask: st
     d = holding()
     minutes(d, 1, 3, bid, ask, [500.0])
     d.bar(3, 500.0, quotes=(quote(CALL, bid, ask),))
-    sold = [sent(d.answer(EXIT))]
+    orders = [sent(d.answer(EXIT))]
     for minute in range(5, 15, 2):
-        d.accept(sold[-1].client_order_id)
+        d.accept(orders[-1].client_order_id)
         d.bar(minute, 500.0, quotes=(quote(CALL, bid, ask),))
-        sold += of(d.canceled(sold[-1].client_order_id), SubmitOrder)
-    assert len(sold) == 6
-    left = sqrt((2 * SESSION_MIN - 16) / (2 * SESSION_MIN))  # at least, of the deviation; a night counts too
-    lowest = call_price(500.0, deviation_of(2.0) * left) * 0.8
-    for order in sold:
+        orders += of(d.canceled(orders[-1].client_order_id), SubmitOrder)
+    assert len(orders) == 6
+    time_part = sqrt((2 * SESSION_MIN - 16) / (2 * SESSION_MIN))  # at least, of the deviation; a night counts too
+    lowest = call_price(500.0, deviation_of(2.0) * time_part) * 0.8
+    for order in orders:
         assert order.limit_price is not None
         assert lowest - 0.02 <= float(order.limit_price) <= 2.0
 
@@ -207,14 +207,14 @@ def test_a_contract_of_today_waits_too_until_it_has_to_leave(bid: str, ask: str)
         d.bar(minute, 500.0, quotes=(wide,))
         d.quotes(minute + 1, wide, second=20)
     d.bar(4, 500.0, quotes=(wide,))
-    sold = [sent(d.answer(EXIT))]
+    orders = [sent(d.answer(EXIT))]
     for minute in range(6, SESSION_MIN, 2):
-        d.accept(sold[-1].client_order_id)
+        d.accept(orders[-1].client_order_id)
         d.bar(minute, 500.0, quotes=(wide,))
-        sold += of(d.canceled(sold[-1].client_order_id), SubmitOrder)
-        if sold[-1].limit_price is None:
+        orders += of(d.canceled(orders[-1].client_order_id), SubmitOrder)
+        if orders[-1].limit_price is None:
             break
-    assert len(sold) > 100
+    assert len(orders) > 100
     assert (
         SESSION_MIN - 62 <= minute + 1 < SESSION_MIN - 55
     )  # to be flat an hour before the close, and begun 2 min earlier

@@ -47,21 +47,21 @@ def at_cost(book: Book) -> Decimal:
 
 
 def test_a_purchase_costs_its_premium_and_its_fees() -> None:
-    booked = book_fill(START, order(), fill(3, "6.03", "0.15"), OPTION)
-    assert booked.book.cash == Decimal("9396.85")  # 10000 - 603 - 0.15
-    assert booked.book.positions[CALL] == Position(
+    booking = book_fill(START, order(), fill(3, "6.03", "0.15"), OPTION)
+    assert booking.book.cash == Decimal("9396.85")  # 10000 - 603 - 0.15
+    assert booking.book.positions[CALL] == Position(
         CALL, 1, 3, Decimal("6.03"), 100, 7, "2024-07-02", pnl=Decimal("-0.15")
     )
-    assert (booked.book.realized, booked.book.fees, booked.quantity) == (Decimal("-0.15"), Decimal("0.15"), 3)
+    assert (booking.book.realized, booking.book.fees, booking.quantity) == (Decimal("-0.15"), Decimal("0.15"), 3)
 
 
 def test_a_partial_sale_realises_its_share_of_the_cost() -> None:
-    booked = book_fill(long(9, "18.10"), order(-1), fill(4, "9.00", "0.20", side=-1), OPTION)
+    booking = book_fill(long(9, "18.10"), order(-1), fill(4, "9.00", "0.20", side=-1), OPTION)
     # 18.10 x 4 / 9 = 8.0444 of the cost; 900.00 - 804.44 - 0.20
-    assert booked.book.realized == Decimal("95.36")
-    assert booked.book.positions[CALL].cost == Decimal("10.0556")
-    assert booked.closed is None
-    assert at_cost(booked.book) == Decimal(10000) + booked.book.realized
+    assert booking.book.realized == Decimal("95.36")
+    assert booking.book.positions[CALL].cost == Decimal("10.0556")
+    assert booking.closed is None
+    assert at_cost(booking.book) == Decimal(10000) + booking.book.realized
 
 
 def test_the_last_sale_closes_the_position_with_all_it_earned() -> None:
@@ -74,11 +74,11 @@ def test_the_last_sale_closes_the_position_with_all_it_earned() -> None:
 
 
 def test_a_fill_heard_twice_or_after_a_later_one_books_nothing() -> None:
-    known = order(filled=5, cost="10", fees="0.25")
-    for heard in (fill(5, "10", "0.25"), fill(3, "6", "0.15")):
-        booked = book_fill(long(5, "10"), known, heard, OPTION)
-        assert (booked.quantity, booked.order, booked.book) == (0, known, long(5, "10"))
-        assert not is_news(known, heard)
+    buy = order(filled=5, cost="10", fees="0.25")
+    for news in (fill(5, "10", "0.25"), fill(3, "6", "0.15")):
+        booking = book_fill(long(5, "10"), buy, news, OPTION)
+        assert (booking.quantity, booking.order, booking.book) == (0, buy, long(5, "10"))
+        assert not is_news(buy, news)
 
 
 def test_quantities_are_set_from_the_cumulative_figures_so_a_lost_fill_is_made_up() -> None:
@@ -96,37 +96,37 @@ def test_a_sale_beyond_the_position_is_refused() -> None:
 
 
 def test_a_price_correction_moves_cash_and_cost_alone() -> None:
-    booked = book_fill(long(5, "10"), order(filled=5, cost="10"), fill(5, "10.50", correction=1), OPTION)
-    assert booked.book.positions[CALL].cost == Decimal("10.50")
-    assert (booked.quantity, booked.book.cash, booked.book.realized) == (0, Decimal(8950), Decimal(0))
+    booking = book_fill(long(5, "10"), order(filled=5, cost="10"), fill(5, "10.50", correction=1), OPTION)
+    assert booking.book.positions[CALL].cost == Decimal("10.50")
+    assert (booking.quantity, booking.book.cash, booking.book.realized) == (0, Decimal(8950), Decimal(0))
 
 
 def test_a_price_correction_after_the_position_closed_is_realised() -> None:
-    sold = order(-1, quantity=5, filled=5, cost="12")
-    booked = book_fill(START, sold, fill(5, "11.50", side=-1, correction=1), OPTION)
-    assert (booked.book.cash, booked.book.realized, booked.book.positions) == (Decimal(9950), Decimal(-50), {})
-    assert booked.closed is None
-    bought = book_fill(START, order(filled=5, cost="10"), fill(5, "10.10", correction=1), OPTION)
-    assert (bought.book.cash, bought.book.realized, bought.book.positions) == (Decimal(9990), Decimal(-10), {})
+    sale = order(-1, quantity=5, filled=5, cost="12")
+    booking = book_fill(START, sale, fill(5, "11.50", side=-1, correction=1), OPTION)
+    assert (booking.book.cash, booking.book.realized, booking.book.positions) == (Decimal(9950), Decimal(-50), {})
+    assert booking.closed is None
+    purchase = book_fill(START, order(filled=5, cost="10"), fill(5, "10.10", correction=1), OPTION)
+    assert (purchase.book.cash, purchase.book.realized, purchase.book.positions) == (Decimal(9990), Decimal(-10), {})
 
 
 def test_a_busted_purchase_takes_its_contracts_back() -> None:
-    some = book_fill(long(5, "10"), order(filled=5, cost="10"), fill(3, "6", correction=1), OPTION)
-    assert (some.book.positions[CALL].quantity, some.book.cash) == (3, Decimal(9400))
+    booking = book_fill(long(5, "10"), order(filled=5, cost="10"), fill(3, "6", correction=1), OPTION)
+    assert (booking.book.positions[CALL].quantity, booking.book.cash) == (3, Decimal(9400))
     whole = book_fill(long(5, "10"), order(filled=5, cost="10"), fill(0, "0", correction=1), OPTION)
     assert (whole.book.positions, whole.book.cash, whole.book.realized) == ({}, Decimal(10000), Decimal(0))
     assert whole.closed is not None
 
 
 def test_a_busted_sale_returns_its_contracts_at_what_they_were_sold_for() -> None:
-    booked = book_fill(START, order(-1, filled=5, cost="12"), fill(2, "5", side=-1, correction=1), OPTION)
-    assert (booked.book.positions[CALL].quantity, booked.book.positions[CALL].cost) == (3, Decimal(7))
-    assert at_cost(booked.book) == Decimal(10000)
+    booking = book_fill(START, order(-1, filled=5, cost="12"), fill(2, "5", side=-1, correction=1), OPTION)
+    assert (booking.book.positions[CALL].quantity, booking.book.positions[CALL].cost) == (3, Decimal(7))
+    assert at_cost(booking.book) == Decimal(10000)
 
 
 def test_shares_count_once_each() -> None:
-    booked = book_fill(START, order(), fill(10, "100.00", symbol="SPY"), None)
-    assert (booked.book.cash, booked.book.positions["SPY"].right) == (Decimal(9900), 0)
+    booking = book_fill(START, order(), fill(10, "100.00", symbol="SPY"), None)
+    assert (booking.book.cash, booking.book.positions["SPY"].right) == (Decimal(9900), 0)
 
 
 def expired(symbol: str, shares: int = 0, strike: str = "500", quantity: int = 1) -> ContractExpired:
@@ -140,10 +140,10 @@ def exercised(book: Book, event: ContractExpired) -> Book:
 
 
 def test_a_worthless_expiry_realises_the_whole_cost() -> None:
-    book, ended = book_expiry(long(5, "10"), expired(CALL, quantity=5))
+    book, position = book_expiry(long(5, "10"), expired(CALL, quantity=5))
     assert (book.cash, book.realized, book.positions) == (Decimal(9000), Decimal(-1000), {})
-    assert ended is not None
-    assert ended.pnl == Decimal(-1000)
+    assert position is not None
+    assert position.pnl == Decimal(-1000)
 
 
 def test_an_exercise_turns_the_premium_into_a_loss_and_the_strike_into_shares() -> None:
@@ -164,7 +164,7 @@ def test_shares_of_a_call_and_a_put_cancel_out_and_their_difference_is_realised(
 
 
 @pytest.mark.parametrize(
-    ("held", "cost", "strike", "shares", "left", "left_cost", "gain"),
+    ("shares_before", "cost", "strike", "shares", "shares_after", "cost_after", "gain"),
     [
         (300, "144000", "505", -100, 200, "96000", 2500),  # a put takes a third of what cost 480 each
         (-300, "-151500", "500", 100, -200, "-101000", 500),  # a call gives back a third of what was sold at 505
@@ -173,12 +173,12 @@ def test_shares_of_a_call_and_a_put_cancel_out_and_their_difference_is_realised(
     ],
 )
 def test_what_an_exercise_takes_of_a_holding_is_realised_at_its_part_of_the_cost(
-    held: int, cost: str, strike: str, shares: int, left: int, left_cost: str, gain: int
+    shares_before: int, cost: str, strike: str, shares: int, shares_after: int, cost_after: str, gain: int
 ) -> None:
-    holding = Position("SPY", 0, held, Decimal(cost), 1, 0, "")
+    holding = Position("SPY", 0, shares_before, Decimal(cost), 1, 0, "")
     book = Book(Decimal(10000), {CALL: Position(CALL, 1, 1, Decimal(2), 100, 0, "2024-07-02"), "SPY": holding})
     after = exercised(book, expired(CALL, shares, strike))
-    assert (after.positions["SPY"].quantity, after.positions["SPY"].cost) == (left, Decimal(left_cost))
+    assert (after.positions["SPY"].quantity, after.positions["SPY"].cost) == (shares_after, Decimal(cost_after))
     assert (after.realized, after.positions["SPY"].pnl) == (Decimal(gain - 200), Decimal(gain))
     assert at_cost(after) == at_cost(book) + after.realized
 
@@ -222,11 +222,11 @@ def test_cash_and_positions_at_cost_are_always_start_and_realised(
     trades: list[tuple[bool, int, Decimal, Decimal]],
 ) -> None:
     book, option = START, Contract(CALL, "2024-07-02", 1, Decimal(500), 1)
-    for buys, size, price, paid in trades:
-        held = book.positions[CALL].quantity if CALL in book.positions else 0
-        side, quantity = (1, size) if buys or not held else (-1, min(size, held))
-        news = OrderFilled(9, "o", CALL, side, price, 7, quantity, price * quantity, paid, quantity)
-        booked = book_fill(book, Order("o", "", "", "", CALL, side, quantity, None, "accepted", 0), news, option)
-        book = booked.book
+    for buys, size, price, fees in trades:
+        quantity_before = book.positions[CALL].quantity if CALL in book.positions else 0
+        side, quantity = (1, size) if buys or not quantity_before else (-1, min(size, quantity_before))
+        news = OrderFilled(9, "o", CALL, side, price, 7, quantity, price * quantity, fees, quantity)
+        booking = book_fill(book, Order("o", "", "", "", CALL, side, quantity, None, "accepted", 0), news, option)
+        book = booking.book
         assert at_cost(book) == Decimal(10000) + book.realized
-        assert (booked.closed is not None) == (side < 0 and quantity == held)
+        assert (booking.closed is not None) == (side < 0 and quantity == quantity_before)

@@ -78,8 +78,8 @@ class Day:
         """One look-up of a name at a time, as the shell does it."""
         if any(isinstance(n, ev.OrderMissing) and n.client_order_id == name for n in self.news):
             return
-        known = name in self.account.orders
-        self.news.append(self.account.found(name, self.now) if known else ev.OrderMissing(self.now, name))
+        is_known = name in self.account.orders
+        self.news.append(self.account.found(name, self.now) if is_known else ev.OrderMissing(self.now, name))
 
     def submit(self, order: SubmitOrder) -> None:
         name, account = order.client_order_id, self.account
@@ -118,9 +118,9 @@ class Day:
         """Executions of what works at the account."""
         for name, order in list(self.account.orders.items()):
             if order.status in WORKING and self.random.random() < 0.4:
-                left = int(order.quantity - order.filled)
+                remaining = int(order.quantity - order.filled)
                 price = order.limit_price or Decimal("1.95")
-                count = self.random.randint(1, left)
+                count = self.random.randint(1, remaining)
                 self.news.append(self.account.fill(name, count, str(price), self.now))
 
     def deliver(self) -> None:
@@ -140,9 +140,9 @@ class Day:
 
     def free(self, symbol: str) -> int:
         """What the account holds and no working order sells."""
-        held, _ = self.account.positions.get(symbol, (0, Decimal(0)))
+        quantity, _ = self.account.positions.get(symbol, (0, Decimal(0)))
         working = [o for o in self.account.orders.values() if o.symbol == symbol and o.side < 0 and o.status in WORKING]
-        return held - sum(int(o.quantity - o.filled) for o in working)
+        return quantity - sum(int(o.quantity - o.filled) for o in working)
 
     def person(self) -> None:
         """Somebody buys, or sells what is theirs."""
@@ -151,12 +151,12 @@ class Day:
         side = self.random.choice([1, -1]) if quantity else 1
         count = self.random.randint(1, quantity if side < 0 else 3)
         name = self.account.by_hand(f"ann-{len(self.account.orders)}", symbol, side, count, self.now)
-        filled = self.random.randint(0, count)
-        if filled:
-            self.account.fill(name, filled, "2.00", self.now)
+        fill_quantity = self.random.randint(0, count)
+        if fill_quantity:
+            self.account.fill(name, fill_quantity, "2.00", self.now)
         self.account.fills = [fill for fill in self.account.fills if fill.client_order_id != name]
-        self.account.end(name, "filled" if filled == count else "canceled")
-        self.by_hand[symbol] += side * filled
+        self.account.end(name, "filled" if fill_quantity == count else "canceled")
+        self.by_hand[symbol] += side * fill_quantity
         self.news.append(self.account.found(name, self.now))
 
     def minute(self, minute: int) -> None:
@@ -222,8 +222,8 @@ def test_a_person_in_the_same_account_is_ignored_to_the_last_contract(seed: int,
     day.end()
     d, account = day.desk, day.account
     assert d.state.broker.foreign_held == {s: q for s, q in day.by_hand.items() if q}, f"seed {seed}"
-    both = Counter(d.held) + Counter(d.state.broker.foreign_held)
-    assert both == Counter({s: q for s, (q, _) in account.positions.items()}), f"seed {seed}"
+    holdings = Counter(d.held) + Counter(d.state.broker.foreign_held)
+    assert holdings == Counter({s: q for s, (q, _) in account.positions.items()}), f"seed {seed}"
     assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True), f"seed {seed}"
     assert d.halted() in ("", "blind", "foreign_order"), f"seed {seed}"
 

@@ -18,7 +18,7 @@ from tests.support.core.desk import CALL, EXIT, OPEN, PUT, SECOND, alarms, of, s
 from tests.support.core.others import ADOPT, HALT, IGNORE, RULES, gain, holding
 
 
-def used() -> Account:
+def used_account() -> Account:
     """An account with 2 puts at 1.50, and an order for 4 calls of which one is filled at 2.00."""
     account = Account()
     for name, symbol, quantity in (("ann-1", PUT, 2), ("ann-2", CALL, 4)):
@@ -29,14 +29,14 @@ def used() -> Account:
 
 
 def test_under_halt_a_new_journal_does_not_begin_on_an_account_that_is_used() -> None:
-    d = at_broker(used(), HALT)
+    d = at_broker(used_account(), HALT)
     assert (d.halted(), d.state.risk.reconciled, d.state.book.cash) == ("foreign_order", False, Decimal(0))
-    for named in (PUT, CALL, "ann-2"):
-        assert named in str(d.state.risk.halt)
+    for words in (PUT, CALL, "ann-2"):
+        assert words in str(d.state.risk.halt)
 
 
 def test_under_halt_a_new_journal_begins_once_the_account_is_empty() -> None:
-    account = used()
+    account = used_account()
     d = at_broker(account, HALT)
     account.end("ann-2")
     account.by_hand("ann-3", PUT, -1, 2, OPEN)
@@ -48,7 +48,7 @@ def test_under_halt_a_new_journal_begins_once_the_account_is_empty() -> None:
 
 
 def test_under_ignore_a_new_journal_leaves_what_it_met_to_its_owner() -> None:
-    d = at_broker(account := used(), IGNORE)
+    d = at_broker(account := used_account(), IGNORE)
     assert (d.held, d.state.broker.foreign_held) == ({}, {PUT: 2, CALL: 1})
     assert (d.state.book.cash, d.state.book.equity, d.state.risk.reconciled) == (Decimal(9500), Decimal(9500), True)
     d.put(account.fill("ann-2", 3, "2.10", d.at(1)))  # not ours: the stream tells the order itself
@@ -68,14 +68,14 @@ def test_a_new_journal_does_not_leave_what_an_earlier_one_of_this_desk_bought(ru
         account.fill(former, 4, "2.00", OPEN - 3000 * SECOND)
     d = at_broker(account, RULES[rule])
     assert (d.halted(), d.state.risk.reconciled) == ("foreign_order", False)
-    for named in (former, "paths.state_dir", "accept-broker"):
-        assert named in str(d.state.risk.halt)
+    for words in (former, "paths.state_dir", "accept-broker"):
+        assert words in str(d.state.risk.halt)
     d.put(ev.AcceptBrokerRequested(d.at(0), "its journal is lost", "ann"), account.report(d.at(0, 1)))
     assert (d.held, d.state.broker.foreign_held) == ({} if open_ else {CALL: 4}, {})
 
 
 def test_what_a_person_holds_of_what_an_earlier_journal_sold_again_is_the_person_s() -> None:
-    account = used()
+    account = used_account()
     for number, side in enumerate((1, -1)):
         name = account.by_hand(f"e0-pointer-{number}-0-0", PUT, side, 3, OPEN - 900 * SECOND)
         account.fill(name, 3, "1.50", OPEN - 800 * SECOND)
@@ -84,7 +84,7 @@ def test_what_a_person_holds_of_what_an_earlier_journal_sold_again_is_the_person
 
 
 def test_under_adopt_a_new_journal_takes_over_what_it_met_and_counts_it_once() -> None:
-    d = at_broker(account := used(), ADOPT)
+    d = at_broker(account := used_account(), ADOPT)
     assert d.held == {PUT: 2, CALL: 1}
     book = d.state.book
     assert (book.cash, book.equity, book.peak, book.session_start_equity) == (Decimal(9500), *(Decimal(10000),) * 3)
@@ -151,8 +151,8 @@ def test_under_ignore_a_sale_of_what_is_held_is_one_alarm_and_a_further_fill_ano
     account.by_hand("bob-1", CALL, -1, 3, d.at(1.2))
     account.fill("bob-1", 2, "2.00", d.at(1.2))
     for second in (20, 21):
-        told = [it.detail for it in of(d.put(account.found("bob-1", d.at(1, second))), RaiseAlarm)]
-        assert [detail.endswith("sold what this desk holds") for detail in told] == [True][: second == 20]
+        details = [it.detail for it in of(d.put(account.found("bob-1", d.at(1, second))), RaiseAlarm)]
+        assert [detail.endswith("sold what this desk holds") for detail in details] == [True][: second == 20]
     account.fill("bob-1", 1, "2.00", d.at(1.4))
     assert alarms(d.put(account.found("bob-1", d.at(1, 30)))) == ["foreign_order"]
     assert (d.held, d.halted()) == ({CALL: 2}, "flatten")
@@ -167,17 +167,19 @@ def test_under_ignore_the_sale_of_what_lies_beside_leaves_the_desk_s_own_alone()
     assert (d.held, d.state.broker.foreign_held, gain(d)) == ({CALL: 9}, {}, Decimal(0))
 
 
-@pytest.mark.parametrize(("beside", "sold", "left"), [(0, 9, 0), (0, 4, 5), (2, 4, 7)])
-def test_under_ignore_a_hand_sale_of_the_desk_s_own_never_goes_unnoticed(beside: int, sold: int, left: int) -> None:
+@pytest.mark.parametrize(("beside", "sale_quantity", "remaining"), [(0, 9, 0), (0, 4, 5), (2, 4, 7)])
+def test_under_ignore_a_hand_sale_of_the_desk_s_own_never_goes_unnoticed(
+    beside: int, sale_quantity: int, remaining: int
+) -> None:
     d = holding(account := Account(), IGNORE)
     if beside:
         account.by_hand("ann-1", CALL, 1, beside, d.at(1))
         account.fill("ann-1", beside, "2.00", d.at(1))
         agreed(d, account, 1, 30)
-    account.by_hand("ann-2", CALL, -1, sold, d.at(2))
-    account.fill("ann-2", sold, "2.40", d.at(2))
+    account.by_hand("ann-2", CALL, -1, sale_quantity, d.at(2))
+    account.fill("ann-2", sale_quantity, "2.40", d.at(2))
     d.put(account.found("ann-2", d.at(2)))
-    assert (d.halted(), d.held) == ("foreign_order", {CALL: left} if left else {})
+    assert (d.halted(), d.held) == ("foreign_order", {CALL: remaining} if remaining else {})
     assert "ann-" in str(d.state.risk.halt)
     assert (d.state.book.cash, d.state.broker.foreign_held, gain(d)) == (account.cash, {}, Decimal(0))
     agreed(d, account, 3)

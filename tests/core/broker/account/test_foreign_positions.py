@@ -152,11 +152,11 @@ def test_shares_sold_short_by_hand_and_adopted_are_bought_back_in_parts() -> Non
 def test_fees_of_each_part_of_a_buy_back_are_paid_once() -> None:
     d, account, cover = owing()
     name = account.take(cover, d.state.now_ns)
-    before, paid = d.state.book.fees, Decimal(0)
+    before, last_fees = d.state.book.fees, Decimal(0)
     for quantity, fees, minute in ((40, "0.40", 2), (35, "0.75", 3), (25, "1.00", 4)):
         d.put(replace(account.fill(name, quantity, "499.00", d.at(minute)), cumulative_fees=Decimal(fees)))
-        account.cash -= Decimal(fees) - paid
-        paid = Decimal(fees)
+        account.cash -= Decimal(fees) - last_fees
+        last_fees = Decimal(fees)
         assert d.state.book.fees - before == Decimal(fees)
         assert d.state.book.cash == account.cash
     assert (d.held, d.state.book.realized) == ({}, Decimal(99))  # a dollar a share, less the fees

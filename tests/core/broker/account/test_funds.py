@@ -36,8 +36,8 @@ def test_an_entry_costs_at_most_the_buying_power_for_options(options: str, denie
     d = at_broker(account := Account())
     reported(d, account, -1, funds=usd(multiplier="2", buying_power="20000", options=options))
     d.bar(0)
-    sent = of(d.answer(BUY_CALL), SubmitOrder)  # nine at 2.12: 1,908 USD; the cash is 10,000
-    assert (sent == [], d.state.stats.denials) == (denied, {"buying_power": 1} if denied else {})
+    entries = of(d.answer(BUY_CALL), SubmitOrder)  # nine at 2.12: 1,908 USD; the cash is 10,000
+    assert (entries == [], d.state.stats.denials) == (denied, {"buying_power": 1} if denied else {})
 
 
 def test_what_was_bought_since_the_report_is_taken_from_the_broker_s_figure() -> None:
@@ -104,10 +104,10 @@ def test_what_a_buy_kept_that_ended_unfilled_is_spent_again_after_the_next_repor
     reported(d, account, 0.8, funds=usd(multiplier="1", buying_power="982"))
     assert of(d.tick(1, 5), CancelOrder) != []
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(1, 6), name)) + d.quotes(1.2, AAA="100.30")
-    assert (orders(sent), alarms(sent), len(of(sent, AskBroker)) > 0) == ([], [], True)
-    sent = reported(d, account, 1.25, funds=usd(multiplier="1", buying_power="10000"))
-    assert orders(sent) == [("AAA", 90, "100.51")]
+    effects = d.put(ev.OrderCanceled(d.at(1, 6), name)) + d.quotes(1.2, AAA="100.30")
+    assert (orders(effects), alarms(effects), len(of(effects, AskBroker)) > 0) == ([], [], True)
+    effects = reported(d, account, 1.25, funds=usd(multiplier="1", buying_power="10000"))
+    assert orders(effects) == [("AAA", 90, "100.51")]
 
 
 def test_a_margin_account_s_proceeds_pay_at_once() -> None:

@@ -66,14 +66,20 @@ def test_money_that_comes_or_goes_is_no_gain(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["REORG", "BRAND_NEW"])
-@pytest.mark.parametrize(("amount", "lost", "moved"), [("-50", "-50", "0"), ("50", "0", "50")])
-def test_cash_of_an_unknown_kind_is_booked_once_with_an_alarm(kind: str, amount: str, lost: str, moved: str) -> None:
+@pytest.mark.parametrize(("amount", "realized", "transfers"), [("-50", "-50", "0"), ("50", "0", "50")])
+def test_cash_of_an_unknown_kind_is_booked_once_with_an_alarm(
+    kind: str, amount: str, realized: str, transfers: str
+) -> None:
     d = at_broker(account := Account())
     account.book(line(kind, amount=amount))
     assert alarms(d.put(account.report(d.at(1)))) == ["unknown_activity"]
     d.put(account.report(d.at(1, 10)))
     book = d.state.book
-    assert (book.cash, book.realized, book.transfers) == (10000 + Decimal(amount), Decimal(lost), Decimal(moved))
+    assert (book.cash, book.realized, book.transfers) == (
+        10000 + Decimal(amount),
+        Decimal(realized),
+        Decimal(transfers),
+    )
     assert (d.state.risk.reconciled, alarms(d.effects), d.halted()) == (True, ["unknown_activity"], "")
 
 
@@ -154,8 +160,8 @@ def test_shares_of_an_exercise_that_are_held_leave_with_a_flatten_and_a_close(sy
     d.begin(HALF_DAY)
     wish = (symbol, 0, "out", "ann") if symbol else ("out", "ann")
     kind = ev.CloseRequested if symbol else ev.FlattenRequested
-    met = d.put(kind(d.at(1), *wish)) + d.tick(2)
-    assert [(order.symbol, order.side, order.quantity) for order in of(met, SubmitOrder)] == [("SPY", -1, 100)]
+    effects = d.put(kind(d.at(1), *wish)) + d.tick(2)
+    assert [(order.symbol, order.side, order.quantity) for order in of(effects, SubmitOrder)] == [("SPY", -1, 100)]
 
 
 def exercise(account: Account) -> None:
@@ -239,8 +245,8 @@ def test_an_exercise_or_assignment_and_its_share_leg_come_to_the_same_in_both_or
     d = left_open(account := Account("60000"), action=action)
     del account.positions[symbol]
     account.positions["SPY"] = (shares, Decimal(500))
-    both = [line(kind, symbol, -1), line("OPTRD", "SPY", shares, str(-500 * shares))]
-    for activity in reversed(both) if turned else both:
+    lines = [line(kind, symbol, -1), line("OPTRD", "SPY", shares, str(-500 * shares))]
+    for activity in reversed(lines) if turned else lines:
         account.book(activity)
     agreed(d, account, 391)
     position = d.state.book.positions["SPY"]
@@ -258,9 +264,9 @@ def test_an_adjusted_contract_is_told_with_what_to_do_and_is_a_person_s_once_acc
     for symbol, count in ((CALL, -9), (new, 9)):
         account.book(line("OPCA", symbol, count))
     d.put(account.report(d.at(2)), account.report(d.at(2, 11)))
-    told = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "unknown_activity"]
+    details = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "unknown_activity"]
     cure = "contracts were adjusted: close what came for them at the broker, then rltraderctl accept-broker"
-    assert [detail.partition("; ")[2].partition("; ")[2] or detail for detail in told] == [cure, cure]
+    assert [detail.partition("; ")[2].partition("; ")[2] or detail for detail in details] == [cure, cure]
     assert (d.halted(), sent_sales(d), d.state.risk.reconciled) == ("reconciliation", [], False)
     d.put(ev.AcceptBrokerRequested(d.at(3), "adjusted", "ann"), account.report(d.at(4)))
     (accepted,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "broker_accepted"]
@@ -367,7 +373,7 @@ def test_what_lapsed_is_not_sold_on_the_next_morning_whoever_asks_and_no_alarm_c
     d = left_open(account := Account())
     d.prompt = None
     d.begin(HALF_DAY, "2024-07-05")
-    left = len(d.effects)
+    effect_count = len(d.effects)
     d.put(ev.FlattenRequested(d.at(-5), "x", "ann"), ev.CloseRequested(d.at(-4), CALL, 0, "x", "ann"))
     for minute in range(12):  # no report for so long
         d.tick(minute)
@@ -378,8 +384,8 @@ def test_what_lapsed_is_not_sold_on_the_next_morning_whoever_asks_and_no_alarm_c
     account.positions.pop(CALL, None)
     account.book(line("OPEXP", CALL, -1))
     agreed(d, account, 60)
-    told = set(alarms(d.effects[left:])) - {"settled_without_ledger", "unreconciled"}
-    assert (of(d.effects[left:], SubmitOrder), told) == ([], {"flatten", "command_refused"})
+    alarm_names = set(alarms(d.effects[effect_count:])) - {"settled_without_ledger", "unreconciled"}
+    assert (of(d.effects[effect_count:], SubmitOrder), alarm_names) == ([], {"flatten", "command_refused"})
     assert (d.held, d.state.works, [halt.reason for halt in d.state.risk.halts]) == ({}, {}, ["flatten"])
 
 
@@ -501,8 +507,8 @@ def test_shares_that_were_settled_early_are_passed_over_in_as_many_lines_as_they
 def test_contracts_of_desk_and_person_that_became_shares_before_their_lines_leave_each_its_own(symbol: str) -> None:
     strike = int(symbol[10:]) // 1000
     d, account = beside_a_person(symbol, 400, 50_000 + 300 * strike)
-    each = ({"SPY": 100}, {"SPY": 300})
-    assert (d.held, d.state.broker.foreign_held, d.state.book.realized) == (*each, Decimal(-200))
+    holdings = ({"SPY": 100}, {"SPY": 300})
+    assert (d.held, d.state.broker.foreign_held, d.state.book.realized) == (*holdings, Decimal(-200))
     assert "shares_from_exercise" in [halted.reason for halted in d.state.risk.halts]
     d.begin(HALF_DAY, "2024-07-05")
     if symbol == CALL:
@@ -511,7 +517,7 @@ def test_contracts_of_desk_and_person_that_became_shares_before_their_lines_leav
         account.lines += [line("OPEXC", CALL, -1), line("OPTRD", "SPY", 100, "-50000")]
         account.lines += [line("OPEXC", symbol, -3), line("OPTRD", "SPY", 300, "-147000")]
     agreed(d, account, -5)
-    assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == (*each, account.cash)
+    assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == (*holdings, account.cash)
     assert (list(d.state.broker.settled), d.state.broker.owners.owed) == ([], {})
 
 

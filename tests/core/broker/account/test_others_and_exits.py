@@ -86,9 +86,9 @@ def test_what_others_sold_before_its_purchase_was_told_is_not_sold_again() -> No
     d.answer(39, KEEP, KEEP)
     (order,) = of(d.quotes(0, AAA="100"), SubmitOrder)
     account.take(order, d.state.now_ns)
-    bought = account.fill(order.client_order_id, 39, "100", d.at(0.1))
+    fill = account.fill(order.client_order_id, 39, "100", d.at(0.1))
     sold_by_hand(d, account, "AAA", 27, "100")
-    d.put(replace(bought, time_ns=d.at(0.2)))
+    d.put(replace(fill, time_ns=d.at(0.2)))
     assert (d.held, d.state.broker.foreign_held) == ({"AAA": 39}, {"AAA": -27})
     d.put(account.report(d.at(0.3)))
     assert (d.held, d.state.broker.foreign_held, halted(d)) == ({"AAA": 12}, {}, "foreign_order")
@@ -443,8 +443,8 @@ def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted(
     assert "accept-broker" in way_out(d.state)
     assert alarms(d.put(ev.ResumeRequested(d.at(2), "go on", "ann"))) == ["resume_refused"]
     assert halted(d) == "panic"
-    asked = d.put(ev.AcceptBrokerRequested(d.at(2.1), "panic, settled", "control/ann (uid 1)"))
-    assert len(of(asked, AskBroker)) == 1
+    first_effects = d.put(ev.AcceptBrokerRequested(d.at(2.1), "panic, settled", "control/ann (uid 1)"))
+    assert len(of(first_effects, AskBroker)) == 1
     effects = d.put(account.report(d.at(2.2)))
     assert ("broker_accepted" in alarms(effects), d.held, d.state.book.cash) == (True, {}, account.cash)
     assert (halted(d), d.state.risk.reconciled) == ("panic", True)
@@ -596,8 +596,8 @@ def test_where_others_are_short_nothing_is_bought_because_it_could_not_be_sold()
     d.put(ev.ResumeRequested(d.at(-16), "known", "ann"), account.report(d.at(-15.5)))
     d.due()
     d.answer(*(10 for _ in SYMBOLS))
-    bought = of(d.quotes(0, **dict.fromkeys(SYMBOLS, "100")), SubmitOrder)
-    assert {order.symbol for order in bought} == {*SYMBOLS} - {"AAA"}
+    buys = of(d.quotes(0, **dict.fromkeys(SYMBOLS, "100")), SubmitOrder)
+    assert {order.symbol for order in buys} == {*SYMBOLS} - {"AAA"}
     assert (halted(d), d.held) == ("", {})
 
 
@@ -612,8 +612,8 @@ def test_half_a_share_of_anything_lies_beside_an_option_desk_s_own(rule: str, sy
     for second in (0, 10, 20):
         report = account.report(d.at(2, second))
         d.put(replace(report, positions=(*report.positions, half)))
-    taken = {symbol: Decimal("0.5")} if (rule, symbol) == ("adopt", "SPY") else {}  # by `adopt` alone
-    assert (d.halted(), d.held, d.state.risk.reconciled) == ("", {CALL: 9, **taken}, True)
+    adoption = {symbol: Decimal("0.5")} if (rule, symbol) == ("adopt", "SPY") else {}  # by `adopt` alone
+    assert (d.halted(), d.held, d.state.risk.reconciled) == ("", {CALL: 9, **adoption}, True)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -634,15 +634,15 @@ def test_a_dividend_that_was_reinvested_into_half_a_share_halts_no_desk_and_is_n
     symbol = "AAA" if daily else "SPY"
     account.by_hand("drip-1", symbol, 1, 1, d.at(1))
     account.cash -= 50
-    bought = replace(
+    purchase = replace(
         account.orders["drip-1"],
         quantity=Decimal("0.5"),
         filled=Decimal("0.5"),
         average_price=Decimal(100),
         status="filled",
     )
-    account.orders["drip-1"] = bought
-    d.put(ev.OrderFound(d.at(1), bought))
+    account.orders["drip-1"] = purchase
+    d.put(ev.OrderFound(d.at(1), purchase))
     for second in (10, 20, 30):
         report = account.report(d.at(1, second))
         d.put(report)
@@ -655,12 +655,12 @@ def test_what_comes_late_of_an_order_for_half_a_share_takes_nothing_of_its_cash_
     d = at_broker(account := Account())
     account.by_hand("drip-1", "SPY", 1, 1, d.at(1))
     account.cash -= 50
-    ordered = replace(account.orders["drip-1"], quantity=Decimal("0.5"))
-    bought = replace(ordered, filled=Decimal("0.5"), average_price=Decimal(100), status="filled")
-    part = replace(ordered, filled=Decimal("0.2"), average_price=Decimal(100), status="partially_filled")
-    account.orders["drip-1"] = bought
-    for known in (part, bought, replace(ordered, status="new"), part, replace(ordered, status="pending_new")):
-        d.put(ev.OrderFound(d.at(1), known))
+    new_order = replace(account.orders["drip-1"], quantity=Decimal("0.5"))
+    filled_order = replace(new_order, filled=Decimal("0.5"), average_price=Decimal(100), status="filled")
+    part = replace(new_order, filled=Decimal("0.2"), average_price=Decimal(100), status="partially_filled")
+    account.orders["drip-1"] = filled_order
+    for news in (part, filled_order, replace(new_order, status="new"), part, replace(new_order, status="pending_new")):
+        d.put(ev.OrderFound(d.at(1), news))
     assert (d.state.book.cash, d.state.book.transfers) == (account.cash, Decimal(-50))
 
 
@@ -789,8 +789,8 @@ def test_adopted_orders_of_others_are_left_to_them_by_a_panic_and_by_an_acceptan
 
 
 def by_phone(d: DailyDesk, minute: float) -> list[str]:
-    asked = ev.ResumeRequested(d.at(minute), "go on", "signed/handset #00", scope="phone", seen_ns=d.at(minute))
-    return alarms(d.put(asked))
+    request = ev.ResumeRequested(d.at(minute), "go on", "signed/handset #00", scope="phone", seen_ns=d.at(minute))
+    return alarms(d.put(request))
 
 
 def test_a_phone_ends_a_halt_of_a_person_but_none_that_waits_for_the_broker_also_not_by_a_flatten_before_it() -> None:
@@ -852,9 +852,9 @@ def test_a_halt_that_leaves_everything_does_so_behind_one_that_does_not(second: 
     d = with_shares(account := Account(), Trading(risk=Risk(daily_loss_flatten=False)), AAA=10)
     d.put(account.report(d.at(0.5)), ev.HaltRequested(d.at(1), "daily_loss", "lost 0.05", "x"))
     assert of(d.quotes(1.5, AAA="100"), SubmitOrder) == []
-    sold = of(d.put(ev.HaltRequested(d.at(2), second, "then this", "x")), SubmitOrder)
+    sales = of(d.put(ev.HaltRequested(d.at(2), second, "then this", "x")), SubmitOrder)
     assert [halt.reason for halt in d.state.risk.halts] == ["daily_loss", second]
-    assert [(order.symbol, order.side, order.quantity) for order in sold] == [("AAA", -1, 10)] * leaves
+    assert [(order.symbol, order.side, order.quantity) for order in sales] == [("AAA", -1, 10)] * leaves
 
 
 def test_a_cash_difference_that_is_explained_ends_behind_another_halt_too_and_alone() -> None:

@@ -78,7 +78,7 @@ def test_a_split_of_both_s_shares_gives_each_its_own(lines: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize(
-    ("desk_quantity", "others", "line_of", "shares", "desk"),
+    ("desk_quantity", "other_quantity", "line_of", "shares", "desk"),
     [
         (51, 100, "-75.5", 75, 25),  # 1 for 2: 25.5 and 50; the half share comes as cash
         (51, 101, "-76", 76, 25),  # 25.5 and 50.5: whole shares, what is left over is the other's
@@ -86,17 +86,17 @@ def test_a_split_of_both_s_shares_gives_each_its_own(lines: tuple[str, ...]) -> 
     ],
 )
 def test_a_reverse_split_leaves_whole_shares_and_the_rest_to_the_other(
-    desk_quantity: int, others: int, line_of: str, shares: int, desk: int
+    desk_quantity: int, other_quantity: int, line_of: str, shares: int, desk: int
 ) -> None:
-    d, account = beside(others, desk_quantity)
+    d, account = beside(other_quantity, desk_quantity)
     book(d, account, -10, shares, of_today("SPLIT", "AAA", line_of))
     assert holdings(d) == ({"AAA": desk}, {"AAA": shares - desk})
     assert halted(d) == ""
 
 
-@pytest.mark.parametrize(("desk_quantity", "others", "realised"), [(51, 100, "40.00"), (50, 101, "0")])
-def test_cash_in_lieu_is_whose_the_fraction_was(desk_quantity: int, others: int, realised: str) -> None:
-    d, account = beside(others, desk_quantity)
+@pytest.mark.parametrize(("desk_quantity", "other_quantity", "realised"), [(51, 100, "40.00"), (50, 101, "0")])
+def test_cash_in_lieu_is_whose_the_fraction_was(desk_quantity: int, other_quantity: int, realised: str) -> None:
+    d, account = beside(other_quantity, desk_quantity)
     book(d, account, -10, 75, of_today("SPLIT", "AAA", "-75.5"))
     before = d.state.book.realized
     book(d, account, -5, None, of_today("CIL", "AAA", "0", "40.00"))
@@ -105,7 +105,7 @@ def test_cash_in_lieu_is_whose_the_fraction_was(desk_quantity: int, others: int,
 
 
 @pytest.mark.parametrize(
-    ("desk_quantity", "others", "desk", "left", "realised"),
+    ("desk_quantity", "other_quantity", "desk", "other_after", "realised"),
     [
         (8, 63, 4, 31, "0"),  # 71 are 35.5: the desk has 4, the person 31.5, and the half share is the person's
         (51, 100, 25, 50, "40.00"),  # 25.5 and 50: the half share is the desk's
@@ -113,20 +113,20 @@ def test_cash_in_lieu_is_whose_the_fraction_was(desk_quantity: int, others: int,
     ],
 )
 def test_cash_for_a_fraction_that_is_told_before_its_split_goes_to_whose_it_was(
-    desk_quantity: int, others: int, desk: int, left: int, realised: str
+    desk_quantity: int, other_quantity: int, desk: int, other_after: int, realised: str
 ) -> None:
-    d, account = beside(others, desk_quantity)
-    before, whole = d.state.book.realized, desk_quantity + others
+    d, account = beside(other_quantity, desk_quantity)
+    before, whole = d.state.book.realized, desk_quantity + other_quantity
     cash = of_today("CIL", "AAA", "-0.5", "40.00")
     split = [of_today("SPLIT", "AAA", quantity) for quantity in (str(-whole), str(whole / 2))]
     book(d, account, -10, whole // 2, cash, *split)
-    assert holdings(d) == ({"AAA": desk}, {"AAA": left})
+    assert holdings(d) == ({"AAA": desk}, {"AAA": other_after})
     assert d.state.book.realized - before == Decimal(realised)
     assert (d.state.book.cash, d.state.broker.owners.disputed) == (account.cash, ())
 
 
 @pytest.mark.parametrize(
-    ("desk_quantity", "others", "split", "paid", "desk", "left", "realised"),
+    ("desk_quantity", "other_quantity", "split", "fraction", "desk", "other_after", "realised"),
     [
         (51, 100, "-75.5", "-0.5", "25", "50", "-60"),  # 40 USD for half a share that cost 5,100 / 51
         (50, 101, "-75.5", "-0.5", "25", "50", "0"),
@@ -135,12 +135,12 @@ def test_cash_for_a_fraction_that_is_told_before_its_split_goes_to_whose_it_was(
     ],
 )
 def test_with_fractions_cash_in_lieu_takes_the_fraction_from_whose_it_was(
-    desk_quantity: int, others: int, split: str, paid: str, desk: str, left: str, realised: str
+    desk_quantity: int, other_quantity: int, split: str, fraction: str, desk: str, other_after: str, realised: str
 ) -> None:
-    d, account = beside(others, desk_quantity, trading=FRACTIONS)
-    after = exact(Decimal(desk) + Decimal(left))
-    book(d, account, -10, after, of_today("SPLIT", "AAA", split), of_today("CIL", "AAA", paid, "40.00"))
-    assert holdings(d) == ({"AAA": exact(desk)}, {"AAA": exact(left)})
+    d, account = beside(other_quantity, desk_quantity, trading=FRACTIONS)
+    after = exact(Decimal(desk) + Decimal(other_after))
+    book(d, account, -10, after, of_today("SPLIT", "AAA", split), of_today("CIL", "AAA", fraction, "40.00"))
+    assert holdings(d) == ({"AAA": exact(desk)}, {"AAA": exact(other_after)})
     assert (d.state.book.realized, d.state.book.cash, halted(d)) == (Decimal(realised), account.cash, "")
 
 
@@ -351,20 +351,20 @@ def reorganised(account: Account, kind: str, step: str) -> None:
 
 @pytest.mark.parametrize("kind", BECAME)
 @pytest.mark.parametrize("steps", [("positions", "lines"), ("lines", "positions")])
-@pytest.mark.parametrize(("rule", "others"), [("ignore", 0), ("ignore", 100), ("adopt", 0)])
+@pytest.mark.parametrize(("rule", "other_quantity"), [("ignore", 0), ("ignore", 100), ("adopt", 0)])
 def test_what_became_of_shares_is_whose_they_were_whether_lines_or_positions_come_first(
-    kind: str, steps: tuple[str, str], rule: str, others: int
+    kind: str, steps: tuple[str, str], rule: str, other_quantity: int
 ) -> None:
     account = Account()
-    account.positions |= {"AAA": (others, Decimal(100)), "ZZZ": (7, Decimal(1))} if others else {}
+    account.positions |= {"AAA": (other_quantity, Decimal(100)), "ZZZ": (7, Decimal(1))} if other_quantity else {}
     d = with_shares(account, Trading(broker=RULES[rule]), AAA=50)
     d.reload = True
     for minute, step in zip((-18, -12), steps, strict=True):
         reorganised(account, kind, step)
         d.put(account.report(d.at(minute)), account.report(d.at(minute, 15)), account.report(d.at(minute, 30)))
     symbol, ratio = BECAME[kind]
-    theirs = {symbol: others // ratio, "ZZZ": 7} if others else {}
-    assert holdings(d) == ({symbol: 50 // ratio}, theirs)
+    other_shares = {symbol: other_quantity // ratio, "ZZZ": 7} if other_quantity else {}
+    assert holdings(d) == ({symbol: 50 // ratio}, other_shares)
     assert (d.state.book.cash, d.state.book.transfers, d.state.risk.reconciled) == (account.cash, Decimal(0), True)
     assert "reconciliation" in [halt.reason for halt in d.state.risk.halts]  # until a person has looked
 
@@ -426,12 +426,12 @@ def test_shares_of_a_spin_off_that_come_before_their_line_are_the_desk_s_where_i
         d.put(account.report(d.at(-19)), account.report(d.at(-18)))
     account.positions["NEW"] = (30, Decimal(0))
     d.put(account.report(d.at(-17)), account.report(d.at(-16)))
-    others = {"CCC": person} if person else {}
-    assert holdings(d) == ({"AAA": 50}, {**others, "NEW": 30})  # an order of others may explain them
+    other_shares = {"CCC": person} if person else {}
+    assert holdings(d) == ({"AAA": 50}, {**other_shares, "NEW": 30})  # an order of others may explain them
     account.book(replace(of_today("SPIN", "NEW", "30"), price=Decimal(20)))
     d.put(account.report(d.at(-15)), account.report(d.at(-14)))
     if person:  # they may come from the person's shares
-        assert holdings(d) == ({"AAA": 50}, {**others, "NEW": 30})
+        assert holdings(d) == ({"AAA": 50}, {**other_shares, "NEW": 30})
     else:
         assert (holdings(d), d.state.marks["NEW"]) == (({"AAA": 50, "NEW": 30}, {}), Decimal(20))
     assert (d.state.risk.reconciled, d.state.book.cash) == (True, account.cash)

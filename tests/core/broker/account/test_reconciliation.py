@@ -35,16 +35,16 @@ def test_a_new_journal_adopts_the_cash_of_an_empty_account() -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "orders", "named"),
+    ("positions", "orders", "words"),
     [((ev.BrokerPosition(CALL, Decimal(2), Decimal(1)),), (), CALL), ((), ("by-hand",), "by-hand")],
 )
 def test_a_new_journal_on_an_account_that_is_not_empty_halts_and_names_what_it_found(
-    positions: tuple[ev.BrokerPosition, ...], orders: tuple[str, ...], named: str
+    positions: tuple[ev.BrokerPosition, ...], orders: tuple[str, ...], words: str
 ) -> None:
     d = Desk()
     d.put(ev.BrokerSnapshot(OPEN, Decimal(10000), positions, orders))
     assert (d.halted(), d.state.risk.reconciled, d.state.book.cash) == ("reconciliation", False, Decimal(0))
-    assert named in str(d.state.risk.halt)
+    assert words in str(d.state.risk.halt)
 
 
 def test_an_agreeing_snapshot_reconciles_and_the_same_again_changes_nothing() -> None:
@@ -60,14 +60,14 @@ def test_an_agreeing_snapshot_reconciles_and_the_same_again_changes_nothing() ->
     assert (d.state.risk.reconciled, encode_state(d.state)) == (True, first)
 
 
-@pytest.mark.parametrize("what", ["cash", "missing", "foreign", "short", "order", "lost order"])
-def test_every_difference_halts_is_named_and_moves_no_money(what: str) -> None:
+@pytest.mark.parametrize("difference", ["cash", "missing", "foreign", "short", "order", "lost order"])
+def test_every_difference_halts_is_named_and_moves_no_money(difference: str) -> None:
     d = desk()
     d.holds()
     d.bar(1)
     order = sent(d.answer(EXIT)).client_order_id
     good, book = snapshot_of(d), d.state.book
-    snapshot, named = {
+    snapshot, words = {
         "cash": (replace(good, cash=good.cash - 1), "cash: broker 8199.00 USD, book 8200.00 USD"),
         "missing": (replace(good, positions=()), f"{CALL}: broker 0, book 9"),
         "foreign": (
@@ -77,10 +77,10 @@ def test_every_difference_halts_is_named_and_moves_no_money(what: str) -> None:
         "short": (replace(good, positions=(ev.BrokerPosition(CALL, Decimal(-9), Decimal(1)),)), "broker -9, book 9"),
         "order": (replace(good, open_orders=(order, "by-hand")), "order by-hand: at the broker only"),
         "lost order": (replace(good, open_orders=()), f"order {order}: in the book only"),
-    }[what]
+    }[difference]
     d.put(snapshot)
     assert (d.halted(), d.state.risk.reconciled, d.state.book) == ("reconciliation", False, book)
-    assert named in str(d.state.risk.halt)
+    assert words in str(d.state.risk.halt)
 
 
 def test_the_snapshot_of_a_broker_that_agrees_again_lets_new_risk_in_only_after_a_resume() -> None:

@@ -239,7 +239,7 @@ def adjusted(*amounts: str) -> tuple[Desk, Account]:
     return d, account
 
 
-def told(account: Account, *amounts: str) -> None:
+def tell_lines(account: Account, *amounts: str) -> None:
     """Their lines come: of cash that moved before."""
     account.lines += [line("FEE", quantity=number, amount=amount) for number, amount in enumerate(amounts)]
 
@@ -252,19 +252,19 @@ LATE = {
 }
 
 
-@pytest.mark.parametrize(("moved", "lines"), LATE.values(), ids=LATE)
+@pytest.mark.parametrize(("amounts", "lines"), LATE.values(), ids=LATE)
 @pytest.mark.parametrize("again", [False, True])
 def test_a_little_cash_that_was_booked_unexplained_is_taken_back_when_its_lines_come(
-    moved: tuple[str, ...], lines: tuple[str, ...], again: bool
+    amounts: tuple[str, ...], lines: tuple[str, ...], again: bool
 ) -> None:
-    d, account = adjusted(*moved)
+    d, account = adjusted(*amounts)
     if again:
         d.put(ev.RunStarted(d.at(6), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
-    told(account, *lines)
+    tell_lines(account, *lines)
     effects = d.put(account.report(d.at(7)))
     assert alarms(effects) == []
     assert d.state.book.cash == account.cash
-    assert d.state.book.fees == -sum(map(Decimal, moved))
+    assert d.state.book.fees == -sum(map(Decimal, amounts))
     assert (d.state.risk.reconciled, d.halted()) == (True, "")
     agreed(d, account, 8)
 
@@ -274,14 +274,14 @@ def test_cash_that_lines_do_not_sum_to_is_not_taken_back(lines: tuple[str, ...])
     """1.60 comes beside what the lines say, which is as much as was booked unexplained."""
     d, account = adjusted("-0.80", "-0.80")
     account.cash += Decimal("1.60") + sum(map(Decimal, lines))
-    told(account, *lines)
+    tell_lines(account, *lines)
     effects = d.put(account.report(d.at(7)), account.report(d.at(7, 10)))
     assert "cash_unexplained" in alarms(effects)
 
 
 def test_it_is_taken_back_once() -> None:
     d, account = adjusted("-0.80", "-0.80")
-    told(account, "-0.80", "-0.80")
+    tell_lines(account, "-0.80", "-0.80")
     agreed(d, account, 7)
     account.lines += [line("FEE", quantity=number, amount="-0.80") for number in (7, 8)]  # and no cash goes for them
     effects = d.put(account.report(d.at(8)), account.report(d.at(8, 10)))
@@ -303,7 +303,7 @@ def test_after_the_broker_s_word_nothing_is_taken_back() -> None:
     d.put(ev.AcceptBrokerRequested(d.at(6), "x", "ann"))
     d.put(account.report(d.at(6, 5)))
     assert d.state.broker.adjusted is UNSET
-    told(account, "-0.80", "-0.80")
+    tell_lines(account, "-0.80", "-0.80")
     account.cash += Decimal("-1.60")
     agreed(d, account, 7)
 
@@ -376,8 +376,8 @@ def test_the_ids_of_ledger_lines_are_kept_up_to_a_bound_and_the_last_ones_stay()
     for n in range(SEEN_MAX + 5):
         account.book(replace(line("FEE", amount="-0.01"), id=f"fee-{n}"))
     agreed(d, account, 1)
-    seen = d.state.broker.seen
-    assert (len(seen), seen[0], seen[-1]) == (SEEN_MAX, "fee-5", f"fee-{SEEN_MAX + 4}")
+    ids = d.state.broker.seen
+    assert (len(ids), ids[0], ids[-1]) == (SEEN_MAX, "fee-5", f"fee-{SEEN_MAX + 4}")
     d.put(replace(account.report(d.at(2)), activities=tuple(account.lines[-SEEN_MAX:])))
     assert d.state.book.fees == Decimal("20.05")
 

@@ -58,8 +58,8 @@ def test_many_shares_cost_the_sum_of_their_fills_though_the_average_is_rounded(l
         if looked_up:
             d.put(ev.OrderFound(d.at(1), replace(account.orders[name], average_price=average)))
         else:
-            told = round(average * fill.cumulative_quantity, 4)  # 199,934.4308
-            d.put(replace(fill, cumulative_cost=told))
+            total_cost = round(average * fill.cumulative_quantity, 4)  # 199,934.4308
+            d.put(replace(fill, cumulative_cost=total_cost))
     assert looked_up or d.state.book.cash == account.cash
     d.put(account.report(d.at(2)))
     assert d.state.book.cash == account.cash == Decimal("800065.57")  # 777 x 100.01 + 1000 x 100.02 + 222 x 100.03
@@ -152,7 +152,7 @@ def test_a_correction_that_its_order_does_not_show_is_booked_by_the_fill_that_it
 
 
 @pytest.mark.parametrize(
-    ("side", "held", "quantity", "amount", "cost", "gain"),
+    ("side", "shares_before", "quantity", "amount", "cost", "gain"),
     [
         (1, 9, 0, "-700", "25", "0"),  # a purchase of 9 at 2.00, still held: it cost more
         (1, 9, -4, "800", "10", "0"),  # 4 of them were busted
@@ -163,10 +163,10 @@ def test_a_correction_that_its_order_does_not_show_is_booked_by_the_fill_that_it
     ],
 )
 def test_a_correction_of_an_order_of_an_earlier_day_is_booked_once(
-    side: int, held: int, quantity: int, amount: str, cost: str | None, gain: str
+    side: int, shares_before: int, quantity: int, amount: str, cost: str | None, gain: str
 ) -> None:
     d = at_broker(account := Account())
-    if held:
+    if shares_before:
         d.put(account.fill(submitted(d, account), 9, "2.00", d.at(1)))
         agreed(d, account, 1, 5)
     before = d.state.book
@@ -174,10 +174,10 @@ def test_a_correction_of_an_order_of_an_earlier_day_is_booked_once(
         line("AMENDED_FILL", CALL, quantity, amount, status=""), order="e1-pointer-0-0-0", side=side, id="older 1"
     )
     account.book(older)
-    left = held + quantity
+    shares_after = shares_before + quantity
     account.positions.pop(CALL, None)
-    if left:
-        account.positions[CALL] = (left, Decimal(2))
+    if shares_after:
+        account.positions[CALL] = (shares_after, Decimal(2))
     agreed(d, account, 2)
     agreed(d, account, 3)
     position = d.state.book.positions.get(CALL)

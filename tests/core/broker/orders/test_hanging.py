@@ -78,8 +78,8 @@ def hanging_whole(account: Account) -> tuple[Desk, str]:
 def test_what_the_broker_holds_back_for_a_hanging_order_is_not_sold_again() -> None:
     d, _ = hanging_whole(account := Account())
     report = account.report(d.at(3, 40))
-    held = tuple(replace(p, available=Decimal(0)) for p in report.positions)
-    assert of(d.put(replace(report, positions=held)), SubmitOrder) == []
+    positions = tuple(replace(p, available=Decimal(0)) for p in report.positions)
+    assert of(d.put(replace(report, positions=positions)), SubmitOrder) == []
     assert of(d.tick(3, 119), SubmitOrder) == []
 
 
@@ -87,8 +87,8 @@ def test_what_a_person_bought_is_not_sold_for_what_a_hanging_order_holds_back() 
     d, sale = hanging_whole(account := Account())
     account.by_hand("ann-1", CALL, 1, 5, d.state.now_ns)
     account.fill("ann-1", 5, "2.00", d.state.now_ns)
-    met = d.put(account.report(d.at(3, 40))) + d.tick(3, 45)
-    assert of(met, SubmitOrder) == []  # 5 are free, and none is the desk's
+    effects = d.put(account.report(d.at(3, 40))) + d.tick(3, 45)
+    assert of(effects, SubmitOrder) == []  # 5 are free, and none is the desk's
     account.end(sale)
     assert [order.quantity for order in of(d.put(account.report(d.at(3, 50))), SubmitOrder)] == [9]
 
@@ -108,32 +108,32 @@ def test_a_position_that_an_order_holds_which_does_not_end_leaves_by_the_broker_
     order = sent(effects)
     assert (order.side, order.quantity, order.limit_price, order.closing) == (-1, 9, None, True)
     assert alarms(effects) == ["exit_stuck"]
-    refused = d.put(ev.OrderRejected(d.at(5, 1), order.client_order_id, "403 insufficient qty available"))
-    assert of(refused, SubmitOrder) == []
+    after_refusal = d.put(ev.OrderRejected(d.at(5, 1), order.client_order_id, "403 insufficient qty available"))
+    assert of(after_refusal, SubmitOrder) == []
     later = [effect for second in range(5, 60, 5) for effect in d.tick(5, second)]
     assert of(later, SubmitOrder) == []  # not at once again
     again = sent(d.tick(6))
     assert (again.quantity, again.closing) == (9, True)
     assert again.client_order_id != order.client_order_id
     account.end(sale)
-    closed = account.take(again, d.state.now_ns)
-    d.put(ev.OrderCanceled(d.at(6, 1), sale), account.found(closed, d.at(6, 1)))
-    d.put(account.fill(closed, 9, "1.90", d.at(6, 2)))
+    closing_name = account.take(again, d.state.now_ns)
+    d.put(ev.OrderCanceled(d.at(6, 1), sale), account.found(closing_name, d.at(6, 1)))
+    d.put(account.fill(closing_name, 9, "1.90", d.at(6, 2)))
     assert (d.held, d.state.works, d.halted(), d.state.risk.outcomes) == ({}, {}, "", (False, False))
 
 
 def test_refusals_without_end_are_one_alarm_and_then_counted() -> None:
     d, _ = hanging_whole(account := Account())
     d.put(held_back(account, d, 3.7))
-    names, refused = [], 0
+    names, refusals = [], 0
     for number in range(12 * 60 * 2):  # two hours, every five seconds
         effects = d.tick(4, 5 * number)
         names += alarms(effects)
         for order in of(effects, SubmitOrder):
-            refused += 1
-            reason = f"403 insufficient qty available {refused}, order 5f4b2c1e-77aa-4b1e-9d3c-{refused:012x}"
+            refusals += 1
+            reason = f"403 insufficient qty available {refusals}, order 5f4b2c1e-77aa-4b1e-9d3c-{refusals:012x}"
             names += alarms(d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, reason)))
-    assert refused > 100
+    assert refusals > 100
     assert names.count("order_rejected") == 3  # the first, the tenth, the hundredth
     order = next(order for second in range(60) for order in of(d.tick(130, second), SubmitOrder))
     assert alarms(d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, "wash trade"))) == ["order_rejected"]
@@ -294,20 +294,20 @@ Sale = tuple[int, str | None, bool]  # seconds after the cancel was first reques
 
 def refused_as_wash_trades(d: Desk | DailyDesk, quoted: Callable[[int], list[AnyEffect]], limit: str) -> list[Sale]:
     """Ten minutes with a buy at `limit` that does not end: the broker refuses what crosses it. Returns the sales."""
-    tried: list[Sale] = []
+    sales: list[Sale] = []
     for second in range(0, 600, 10):
         effects = quoted(second)
         for name in canceling(effects):
             if d.order(name).side < 0:
                 effects += d.put(ev.OrderCanceled(d.state.now_ns, name))
         for sale in of(effects, SubmitOrder):
-            tried.append((second, None if sale.limit_price is None else str(sale.limit_price), sale.closing))
+            sales.append((second, None if sale.limit_price is None else str(sale.limit_price), sale.closing))
             if sale.limit_price is not None and sale.limit_price > Decimal(limit):
                 d.put(ev.OrderAccepted(d.state.now_ns, sale.client_order_id))
             else:
                 reason = "403 potential wash trade detected. use complex orders"
                 d.put(ev.OrderRejected(d.state.now_ns, sale.client_order_id, reason))
-    return tried
+    return sales
 
 
 def test_past_a_buy_that_does_not_end_the_broker_s_call_and_a_price_that_crosses_nothing_take_turns() -> None:
@@ -316,8 +316,8 @@ def test_past_a_buy_that_does_not_end_the_broker_s_call_and_a_price_that_crosses
     assert d.order(order).limit_price == Decimal("2.12")
     d.fill(order, 4)
     d.confirmed(1, STOP, second=10)
-    tried = refused_as_wash_trades(d, lambda second: d.quotes(1, STOP, second=second + 11), "2.12")
-    assert tried == [
+    sales = refused_as_wash_trades(d, lambda second: d.quotes(1, STOP, second=second + 11), "2.12")
+    assert sales == [
         (30, "1.14", False),  # 5 % below the bid
         (90, "1.14", False),
         (150, None, True),
@@ -352,8 +352,8 @@ def test_shares_too_leave_past_a_buy_that_does_not_end() -> None:
     assert orders(effects) == [("AAA", 10, "100.2000")]
     d.put(ev.OrderAccepted(d.state.now_ns, sent(effects).client_order_id))
     d.put(ev.FlattenRequested(d.at(2), "now", "ann"))
-    tried = refused_as_wash_trades(d, lambda second: d.quotes(2 + second / 60, AAA="100"), "100.2")
-    assert [sale for sale in tried if sale[0] <= 330] == [
+    sales = refused_as_wash_trades(d, lambda second: d.quotes(2 + second / 60, AAA="100"), "100.2")
+    assert [sale for sale in sales if sale[0] <= 330] == [
         (30, None, False),
         (90, None, False),
         (150, None, True),
@@ -371,8 +371,8 @@ def test_past_a_buy_far_from_the_market_only_the_broker_s_call_is_left_for_share
     d.answer(20, KEEP, KEEP)
     d.put(ev.OrderAccepted(d.state.now_ns, sent(d.quotes(1, AAA="100")).client_order_id))
     d.put(ev.FlattenRequested(d.at(2), "now", "ann"))
-    tried = refused_as_wash_trades(d, lambda second: d.quotes(2 + second / 60, AAA="80"), "100.2")
-    assert [sale for sale in tried if sale[0] <= 330] == [
+    sales = refused_as_wash_trades(d, lambda second: d.quotes(2 + second / 60, AAA="80"), "100.2")
+    assert [sale for sale in sales if sale[0] <= 330] == [
         (30, None, False),
         (90, None, False),
         (150, None, True),

@@ -96,8 +96,8 @@ def test_one_alarm_names_all_exits_that_no_report_confirms() -> None:
     flatten(d, 1.1)
     effects = d.tick(1.1, 5)
     assert sales(effects) == [(198, True), (50, True), (7, True)]
-    (said,) = of(effects, RaiseAlarm)
-    assert (said.name, said.detail.partition(":")[0]) == ("exit_unconfirmed", "198 AAA, 50 BBB, 7 CCC")
+    (alarm,) = of(effects, RaiseAlarm)
+    assert (alarm.name, alarm.detail.partition(":")[0]) == ("exit_unconfirmed", "198 AAA, 50 BBB, 7 CCC")
 
 
 def test_an_unanswered_call_is_not_repeated_where_it_could_close_what_a_person_holds() -> None:
@@ -224,13 +224,17 @@ def test_the_next_days_know_by_the_broker_s_name_what_its_own_call_sold() -> Non
     (order,) = of(d.tick(1.6, 5), SubmitOrder)
     assert order.closing
     account.take(order, d.at(1.7))
-    found = account.found(order.client_order_id, d.at(1.7))
-    d.put(found, account.fill(order.client_order_id, order.quantity, "2.00", d.at(1.8)))
+    news = account.found(order.client_order_id, d.at(1.7))
+    d.put(news, account.fill(order.client_order_id, order.quantity, "2.00", d.at(1.8)))
     agreed(d, account, 2)
     assert d.held == {}
     d.begin(TUESDAY, "2024-07-03")
-    names = [(kept.client_order_id, kept.order_id) for kept in d.state.closed.values() if kept.purpose != "foreign"]
-    assert names == [(order.client_order_id, found.order.order_id)]
+    names = [
+        (closed_order.client_order_id, closed_order.order_id)
+        for closed_order in d.state.closed.values()
+        if closed_order.purpose != "foreign"
+    ]
+    assert names == [(order.client_order_id, news.order.order_id)]
     d.put(account.report(OPEN + 7 * DAY))
     d.begin(Session("2024-07-09", OPEN + 8 * DAY, OPEN + 8 * DAY + 390 * MINUTE), "2024-07-10")
     assert d.state.closed == {}

@@ -120,7 +120,7 @@ def test_what_works_and_was_accepted_is_not_looked_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "ours"),
+    ("status", "own_status"),
     [
         ("new", ACCEPTED), ("accepted", ACCEPTED), ("pending_new", ACCEPTED), ("accepted_for_bidding", ACCEPTED),
         ("pending_review", ACCEPTED), ("held", ACCEPTED), ("stopped", ACCEPTED), ("suspended", ACCEPTED),
@@ -129,13 +129,13 @@ def test_what_works_and_was_accepted_is_not_looked_up() -> None:
         ("rejected", REJECTED),
     ],
 )  # fmt: skip
-def test_a_found_order_is_where_the_broker_says(status: str, ours: str) -> None:
+def test_a_found_order_is_where_the_broker_says(status: str, own_status: str) -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(ev.OrderUnknown(d.at(1, 5), name))
     account.end(name, status)
     d.put(account.found(name, d.at(1, 6)))
-    assert (d.order(name).status, d.order(name).order_id) == (ours, f"id-{name}")
+    assert (d.order(name).status, d.order(name).order_id) == (own_status, f"id-{name}")
     assert d.state.risk.outcomes == (() if d.order(name).working else (status == "rejected",))
     assert ("order_rejected" in alarms(d.effects)) == (status == "rejected")
 
@@ -207,10 +207,10 @@ def test_an_order_that_was_submitted_long_before_ours_is_another_one(early_s: in
 def test_an_order_whose_id_came_with_its_acceptance_is_ours_however_far_ahead_the_desk_s_clock_was() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
-    found = replace(account.orders[name], submitted_ns=d.order(name).submitted_ns - 3 * 3600 * SECOND)
-    d.put(ev.OrderAccepted(d.at(1, 5), name, found.order_id), ev.OrderFound(d.at(1, 6), found))
+    broker_order = replace(account.orders[name], submitted_ns=d.order(name).submitted_ns - 3 * 3600 * SECOND)
+    d.put(ev.OrderAccepted(d.at(1, 5), name, broker_order.order_id), ev.OrderFound(d.at(1, 6), broker_order))
     assert (d.halted(), d.order(name).working) == ("", True)
-    d.put(ev.OrderFound(d.at(1, 7), replace(found, order_id="another")))
+    d.put(ev.OrderFound(d.at(1, 7), replace(broker_order, order_id="another")))
     assert d.halted() == "order_mismatch"
 
 

@@ -32,8 +32,8 @@ def test_a_missing_exit_of_more_than_is_left_gives_way_to_a_smaller_one() -> Non
     d = at_broker(account := Account())
     sale = leaving(d, account)
     position = d.state.book.positions[CALL]
-    left = replace(position, quantity=4, cost=Decimal(8))
-    book = replace(d.state.book, positions={CALL: left}, realized=Decimal(-1000))
+    remainder = replace(position, quantity=4, cost=Decimal(8))
+    book = replace(d.state.book, positions={CALL: remainder}, realized=Decimal(-1000))
     d.state = replace(d.state, book=book)
     effects = d.put(ev.OrderMissing(d.at(2, 8), sale))
     assert d.order(sale).status == EXPIRED

@@ -76,8 +76,8 @@ def order(status: str, filled: int = 0) -> Order:
 @pytest.mark.parametrize("event", DOCUMENTED)
 def test_each_documented_event_leaves_an_accepted_order_where_the_broker_says(event: str) -> None:
     word, expected = DOCUMENTED[event]
-    moved = order(ACCEPTED) if word is None else advance(order(ACCEPTED), word)
-    assert moved.status == (expected or ACCEPTED)
+    next_order = order(ACCEPTED) if word is None else advance(order(ACCEPTED), word)
+    assert next_order.status == (expected or ACCEPTED)
 
 
 def test_each_documented_status_has_one_word_and_leaves_an_accepted_order_where_the_broker_says() -> None:
@@ -137,11 +137,11 @@ def test_news_out_of_order_never_turns_an_order_back(status: str, word: str, aft
 
 @given(st.sampled_from(STATUSES), st.lists(st.sampled_from(WORDS), max_size=12))
 def test_an_order_never_comes_back_to_work(status: str, words: list[str]) -> None:
-    known, ended = order(status), status in TERMINAL
+    current_order, is_over = order(status), status in TERMINAL
     for word in words:
-        known = advance(known, word)
-        assert not (ended and known.working)
-        ended = not known.working
+        current_order = advance(current_order, word)
+        assert not (is_over and current_order.working)
+        is_over = not current_order.working
 
 
 def test_only_a_working_order_has_something_left_to_fill() -> None:

@@ -33,15 +33,15 @@ Parts = list[tuple[int, str]]  # quantity and price of each execution
 
 def parts_of(whole: int, executions: Parts) -> Parts:
     """The executions, as many as `whole` holds."""
-    parts, left = [], whole
+    parts, remaining = [], whole
     for quantity, price in executions:
-        if left:
-            parts.append((min(quantity, left), price))
-            left -= parts[-1][0]
+        if remaining:
+            parts.append((min(quantity, remaining), price))
+            remaining -= parts[-1][0]
     return parts
 
 
-def opened(rule: Broker, leaving: bool) -> tuple[Desk, Account, SubmitOrder]:
+def desk_with_order(rule: Broker, leaving: bool) -> tuple[Desk, Account, SubmitOrder]:
     """A desk with an order just sent: an entry of 9 calls, or the exit of 9 calls that it holds."""
     account = Account()
     d = at_broker(account, trading=Trading(broker=rule, sizing=CALM))
@@ -57,7 +57,7 @@ def opened(rule: Broker, leaving: bool) -> tuple[Desk, Account, SubmitOrder]:
     return d, account, order
 
 
-def lived(d: Desk, account: Account, order: SubmitOrder, parts: Parts, canceled: bool) -> list[ev.Event]:
+def live(d: Desk, account: Account, order: SubmitOrder, parts: Parts, canceled: bool) -> list[ev.Event]:
     """Let the order live at the account; returns its events, in order."""
     now = d.state.now_ns
     name = account.take(order, now)
@@ -78,9 +78,9 @@ def last_word(d: Desk, account: Account, *, halted: bool = False) -> None:
     """The report of the next minute; after it the book is the account's. `halted`: others touched what it works on."""
     now = d.state.now_ns + MINUTE
     d.put(account.report(now))
-    both = Counter(d.held)
-    both.update(d.state.broker.foreign_held)
-    assert {s: q for s, q in both.items() if q} == {s: q for s, (q, _) in account.positions.items()}
+    holdings = Counter(d.held)
+    holdings.update(d.state.broker.foreign_held)
+    assert {s: q for s, q in holdings.items() if q} == {s: q for s, (q, _) in account.positions.items()}
     assert (d.state.book.cash, d.state.broker.suspicion) == (account.cash, None)
     assert d.halted() == ("foreign_order" if halted else "")
     before = d.state
@@ -102,9 +102,9 @@ def fill_identities(d: Desk) -> list[tuple[str, int, Quantity]]:
 def test_stream_look_ups_and_reports_in_any_order_come_to_the_same_book_and_fills(
     executions: Parts, leaving: bool, canceled: bool, picks: list[int]
 ) -> None:
-    d, account, order = opened(Broker(), leaving)
+    d, account, order = desk_with_order(Broker(), leaving)
     parts = parts_of(9, executions)
-    events = lived(d, account, order, parts, canceled and not leaving)
+    events = live(d, account, order, parts, canceled and not leaving)
     d.put(*[events[pick % len(events)] for pick in picks])
     last_word(d, account)
     cumulative = [sum(q for q, _ in parts[: i + 1]) for i in range(len(parts))]
@@ -112,27 +112,25 @@ def test_stream_look_ups_and_reports_in_any_order_come_to_the_same_book_and_fill
     if leaving:
         expected.add(("e1-pointer-1-0-0", 0, 9))
     assert Counter(fill_identities(d)) == Counter(expected)
-    done = account.orders[order.client_order_id].status
-    assert (d.order(order.client_order_id).status == FILLED) == (done == "filled")
-    assert (d.order(order.client_order_id).status == CANCELED) == (done == "canceled")
+    broker_status = account.orders[order.client_order_id].status
+    assert (d.order(order.client_order_id).status == FILLED) == (broker_status == "filled")
+    assert (d.order(order.client_order_id).status == CANCELED) == (broker_status == "canceled")
 
 
 @given(EXECUTIONS, st.integers(0, 8), st.lists(st.integers(0, 99), max_size=25), st.integers(0, 25), st.booleans())
 def test_a_bust_told_at_any_moment_among_old_news_leaves_what_stands(
     executions: Parts, stand: int, picks: list[int], moment: int, by_stream: bool
 ) -> None:
-    d, account, order = opened(Broker(), leaving=False)
-    events = [
-        m for m in lived(d, account, order, parts_of(9, executions), True) if not isinstance(m, ev.BrokerReported)
-    ]
+    d, account, order = desk_with_order(Broker(), leaving=False)
+    events = [m for m in live(d, account, order, parts_of(9, executions), True) if not isinstance(m, ev.BrokerReported)]
     name, now = order.client_order_id, d.state.now_ns
-    known = account.orders[name]
-    stand = min(stand, int(known.filled) - 1)
-    assert known.average_price is not None
-    back = int(known.filled) - stand
+    broker_order = account.orders[name]
+    stand = min(stand, int(broker_order.filled) - 1)
+    assert broker_order.average_price is not None
+    back = int(broker_order.filled) - stand
     cost = Decimal(stand) * 2
-    account.cash += (known.average_price * known.filled - cost) * 100
-    account.orders[name] = replace(known, filled=Decimal(stand), average_price=Decimal(2) if stand else None)
+    account.cash += (broker_order.average_price * broker_order.filled - cost) * 100
+    account.orders[name] = replace(broker_order, filled=Decimal(stand), average_price=Decimal(2) if stand else None)
     account.positions.pop(CALL)
     if stand:
         account.positions[CALL] = (stand, Decimal(2))
@@ -154,20 +152,20 @@ def test_a_bust_told_at_any_moment_among_old_news_leaves_what_stands(
     st.lists(st.integers(0, 99), max_size=20),
 )
 def test_what_others_do_told_in_any_order_comes_to_the_same_holdings(
-    rule: str, executions: Parts, what: tuple[str, int], picks: list[int]
+    rule: str, executions: Parts, act: tuple[str, int], picks: list[int]
 ) -> None:
-    d, account, order = opened(Broker(foreign_orders="adopt" if rule == "adopt" else "ignore"), leaving=False)
+    d, account, order = desk_with_order(Broker(foreign_orders="adopt" if rule == "adopt" else "ignore"), leaving=False)
     account.take(order, d.state.now_ns)
     now = d.state.now_ns
-    account.by_hand("ann-1", *what, 9, now)
+    account.by_hand("ann-1", *act, 9, now)
     events: list[ev.Event] = [account.found("ann-1", now)]
     for quantity, price in parts_of(9, executions):
         account.fill("ann-1", quantity, price, now)
         events.append(account.found("ann-1", now))
     d.put(*[events[pick % len(events)] for pick in picks])
-    last_word(d, account, halted=what[0] == CALL)  # which the desk works on
-    theirs = d.held if rule == "adopt" else d.state.broker.foreign_held
-    assert theirs == {what[0]: int(account.orders["ann-1"].filled)}
+    last_word(d, account, halted=act[0] == CALL)  # which the desk works on
+    shares = d.held if rule == "adopt" else d.state.broker.foreign_held
+    assert shares == {act[0]: int(account.orders["ann-1"].filled)}
     book = d.state.book
     assert (book.realized, book.transfers != 0) == (Decimal(0), rule == "ignore")
 
@@ -176,8 +174,8 @@ def test_what_others_do_told_in_any_order_comes_to_the_same_holdings(
 def test_a_restart_in_the_middle_of_the_news_changes_nothing_of_it(
     executions: Parts, picks: list[int], moment: int
 ) -> None:
-    d, account, order = opened(Broker(), leaving=False)
-    events = lived(d, account, order, parts_of(9, executions), True)
+    d, account, order = desk_with_order(Broker(), leaving=False)
+    events = live(d, account, order, parts_of(9, executions), True)
     news = [events[pick % len(events)] for pick in picks]
     start = ev.RunStarted(d.state.now_ns, "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading)
     d.put(*news[:moment])

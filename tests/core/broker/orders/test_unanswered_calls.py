@@ -123,8 +123,8 @@ def test_nothing_is_booked_twice_whoever_repeats_it_under_either_name() -> None:
     c.makes()
     c.shown()
     c.shown(second=10)
-    ours = replace(c.account.orders[THEIRS], client_order_id=c.name)
-    c.d.put(ev.OrderFound(c.at(11), ours))
+    own_report = replace(c.account.orders[THEIRS], client_order_id=c.name)
+    c.d.put(ev.OrderFound(c.at(11), own_report))
     fill = replace(c.account.fills[-1], client_order_id=c.name)
     c.d.put(replace(c.account.report(c.at(20)), fills=(fill,)))
     c.d.put(replace(c.account.report(c.at(40)), fills=(fill,)))
@@ -157,10 +157,10 @@ def test_an_order_that_works_still_after_it_was_given_up_keeps_other_sales_back_
 def test_where_two_orders_could_be_it_none_is_now_or_when_one_of_them_comes_alone(rule: str) -> None:
     c = calling(rule, cash="90000").lost(missing=True)
     c.account.positions["AAA"] = (396, Decimal(100))  # bought beside, unseen
-    both = c.makes(), c.makes("ann-1", 2)
+    names = c.makes(), c.makes("ann-1", 2)
     c.reported()
     assert (c.d.order(c.name).order_id, "foreign_order" in c.halted) == ("", True)
-    for name in both:
+    for name in names:
         c.shown(name, 30)
         assert c.d.order(c.name).order_id == ""
 
@@ -250,8 +250,8 @@ def test_an_order_that_was_judged_as_somebody_s_before_the_call_stays_somebody_s
 def test_where_the_desk_holds_less_by_now_the_order_is_not_the_call_s() -> None:
     c = calling("ignore").lost(missing=True)
     position = c.d.state.book.positions["AAA"]
-    left = {"AAA": replace(position, quantity=100, cost=Decimal(10000))}
-    c.d.state = replace(c.d.state, book=replace(c.d.state.book, positions=left))
+    positions = {"AAA": replace(position, quantity=100, cost=Decimal(10000))}
+    c.d.state = replace(c.d.state, book=replace(c.d.state.book, positions=positions))
     c.makes()
     c.shown(second=13)
     assert c.d.order(c.name).order_id == ""

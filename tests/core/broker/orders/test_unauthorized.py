@@ -19,10 +19,10 @@ GATES = Trading(risk=Risk(reject_rate_orders=2))
 
 def refuse(d: DailyDesk, effects: list[AnyEffect]) -> list[AnyEffect]:
     """Refuse each order among the effects; returns what that caused."""
-    told: list[AnyEffect] = []
+    answers: list[AnyEffect] = []
     for order in of(effects, SubmitOrder):
-        told += d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, REFUSAL))
-    return told
+        answers += d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, REFUSAL))
+    return answers
 
 
 def names(effects: list[AnyEffect]) -> list[str]:
@@ -34,29 +34,29 @@ def test_a_basket_that_is_refused_for_the_account_waits_for_it_and_halts_nothing
     d.prompt = None  # no report comes for now
     d.due()
     first = d.answer(5.0, 20.0, 20.0)  # the sale into the auction
-    told = refuse(d, first)
+    effects = refuse(d, first)
     assert d.state.broker.blocked == REFUSAL
-    told += refuse(d, d.quotes(1, AAA="100", BBB="100", CCC="100"))  # the sale again: an exit always goes out
-    assert names(told).count("account_blocked") == 1
+    effects += refuse(d, d.quotes(1, AAA="100", BBB="100", CCC="100"))  # the sale again: an exit always goes out
+    assert names(effects).count("account_blocked") == 1
     assert {order.symbol for order in d.state.closed.values() if order.status == "rejected"} == {"AAA"}
     assert d.state.risk.halt is None
-    bought = d.put(account.report(d.at(2)))
+    later_effects = d.put(account.report(d.at(2)))
     assert d.state.broker.blocked == ""
-    bought += d.quotes(3, AAA="100", BBB="100", CCC="100")
-    assert {order.symbol for order in of(bought, SubmitOrder)} >= {"BBB", "CCC"}
+    later_effects += d.quotes(3, AAA="100", BBB="100", CCC="100")
+    assert {order.symbol for order in of(later_effects, SubmitOrder)} >= {"BBB", "CCC"}
 
 
 def test_purchases_refused_together_count_as_one() -> None:
     d = with_shares(account := Account(), trading=GATES)
     d.due()
     d.answer(20.0, 20.0, 20.0)
-    refused = d.quotes(1, AAA="100", BBB="100", CCC="100")
-    assert len(of(refused, SubmitOrder)) == 3
-    refuse(d, refused)
+    first_effects = d.quotes(1, AAA="100", BBB="100", CCC="100")
+    assert len(of(first_effects, SubmitOrder)) == 3
+    refuse(d, first_effects)
     assert d.state.risk.halt is None
     assert not of(d.quotes(3, AAA="100", BBB="100", CCC="100"), SubmitOrder)
-    sent = d.put(account.report(d.at(4))) + d.quotes(5, AAA="100", BBB="100", CCC="100")
-    assert len(of(sent, SubmitOrder)) == 3
+    effects = d.put(account.report(d.at(4))) + d.quotes(5, AAA="100", BBB="100", CCC="100")
+    assert len(of(effects, SubmitOrder)) == 3
 
 
 def test_an_account_that_is_fine_by_each_report_and_refuses_all_halts_in_the_end() -> None:

@@ -106,12 +106,12 @@ def test_what_is_traded_again_is_sold_and_may_be_bought_again() -> None:
     broker = Broker(d, d.account, "SPY")
     minutes(d, broker, range(1, 30), spy=0.0)
     assert d.halted() == ""
-    tried, others = broker.sales("SPY"), broker.sales("QQQ")
-    assert (tried > 20, others >= 4) == (True, True)
+    spy_sales, qqq_sales = broker.sales("SPY"), broker.sales("QQQ")
+    assert (spy_sales > 20, qqq_sales >= 4) == (True, True)
     assert broker.alarms.count("exit_stuck") == 1
     broker.refused = ""
     minutes(d, broker, range(30, 33), spy=0.0)
-    assert broker.sales("SPY") == tried + 1
+    assert broker.sales("SPY") == spy_sales + 1
     assert "SPY" not in d.state.book.positions
     minutes(d, broker, range(33, 34), spy=1.0)
     assert d.state.book.positions["SPY"].quantity == 10
@@ -162,6 +162,6 @@ def test_orders_of_what_is_traded_count_for_the_day() -> None:
     d.holds()
     before = d.state.risk.orders_today
     minutes(d, broker, range(1, 10), spy=0.0)
-    own = [order for order in broker.sent if order.symbol == "QQQ"]
-    assert d.state.risk.orders_today == before + len(own) + 1
-    assert len(of([*broker.sent], SubmitOrder)) > len(own) + 5
+    qqq_orders = [order for order in broker.sent if order.symbol == "QQQ"]
+    assert d.state.risk.orders_today == before + len(qqq_orders) + 1
+    assert len(of([*broker.sent], SubmitOrder)) > len(qqq_orders) + 5

@@ -22,7 +22,7 @@ def listed(*expiries: str, volatility: float | None = 0.2) -> ContractsListed:
     return ContractsListed(NOW, MONDAY.date, contracts, volatility)
 
 
-def chosen(min_days: int, max_days: int, *expiries: str) -> str:
+def expiry_of(min_days: int, max_days: int, *expiries: str) -> str:
     rule = Contracts(min_days=min_days, max_days=max_days)
     return choose_expiry(listed(*expiries), MONDAY, LATER, rule).expiry
 
@@ -46,7 +46,7 @@ ALL = tuple(session.date for session in SESSIONS)
 def test_the_nearest_expiry_within_the_trading_days_is_chosen(
     days: tuple[int, int], expiries: tuple[str, ...], expected: str
 ) -> None:
-    assert chosen(*days, *expiries) == expected
+    assert expiry_of(*days, *expiries) == expected
 
 
 def test_calls_and_puts_are_aligned_by_ascending_strike_and_lonely_strikes_are_left_out() -> None:

@@ -37,9 +37,9 @@ def running() -> Desk:
 @pytest.mark.parametrize("close", [20_000.0, 530.0, 470.0, 12.5])
 def test_one_impossible_bar_asks_nothing_and_moves_no_strike(close: float) -> None:
     d = running()
-    watched = d.state.watched
+    contracts = d.state.watched
     assert questions(closes(d, 3, close)) == []
-    assert (d.state.session.spot, d.state.watched, d.state.strategy.closes) == (500.0, watched, (500.0,) * 3)
+    assert (d.state.session.spot, d.state.watched, d.state.strategy.closes) == (500.0, contracts, (500.0,) * 3)
     effects = d.bar(4)
     assert (alarms(effects), len(questions(effects))) == (["bar_rejected"], 1)
     assert (d.state.session.spot, d.state.strategy.closes, d.state.doubted) == (500.0, (500.0,) * 4, None)

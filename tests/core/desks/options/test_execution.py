@@ -82,11 +82,11 @@ def test_an_entry_limit_is_the_ask_with_slack_below_the_bound_and_whole_cents() 
 
 
 @pytest.mark.parametrize(
-    ("held", "keep", "sold"),
+    ("quantity", "keep", "sale_quantity"),
     [(10, 50, 5), (9, 50, 4), (1, 50, 1), (10, 30, 7), (9, 30, 6), (3, 30, 2), (1, 30, 1), (17, 30, 11)],
 )
-def test_a_trim_rounds_down_and_sells_at_least_one(held: int, keep: int, sold: int) -> None:
-    assert sold_by_trim(held, keep) == sold
+def test_a_trim_rounds_down_and_sells_at_least_one(quantity: int, keep: int, sale_quantity: int) -> None:
+    assert sold_by_trim(quantity, keep) == sale_quantity
 
 
 def test_an_entry_goes_out_as_one_bounded_limit_order_named_by_its_decision() -> None:
@@ -169,15 +169,18 @@ def test_an_entry_is_given_up_at_its_deadline_and_keeps_what_was_filled() -> Non
     assert (d.held, d.state.works) == ({CALL: 2}, {})
 
 
-@pytest.mark.parametrize("what", ["rejected", "stale", "no offer", "gate"])
-def test_an_entry_is_not_sent_again_when_the_broker_the_quote_or_a_gate_speaks_against_it(what: str) -> None:
+@pytest.mark.parametrize("obstacle", ["rejected", "stale", "no offer", "gate"])
+def test_an_entry_is_not_sent_again_when_the_broker_the_quote_or_a_gate_speaks_against_it(obstacle: str) -> None:
     d = desk()
     order = d.buys()
-    if what == "rejected":
+    if obstacle == "rejected":
         assert of(d.put(OrderRejected(d.at(1), order, "no")), SubmitOrder) == []
     else:
-        d.bar(1, quotes={"no offer": (quote(CALL, "1.98", "0"),), "gate": (quote(CALL, "1.50", "2.02"),)}.get(what, ()))
-        if what == "stale":
+        d.bar(
+            1,
+            quotes={"no offer": (quote(CALL, "1.98", "0"),), "gate": (quote(CALL, "1.50", "2.02"),)}.get(obstacle, ()),
+        )
+        if obstacle == "stale":
             d.tick(2, 31)
         assert of(d.canceled(order), SubmitOrder) == []
     assert d.state.works == {}
@@ -257,15 +260,15 @@ def test_without_a_bid_nothing_is_sent_and_one_alarm_is_raised_until_somebody_bi
     assert (order.limit_price, order.quantity) == (Decimal("0.01"), 9)
 
 
-@pytest.mark.parametrize(("action", "sold"), [(TRIM_50, 4), (TRIM_70, 6)])
-def test_a_trim_sells_its_part_and_the_rest_stays(action: int, sold: int) -> None:
+@pytest.mark.parametrize(("action", "sale_quantity"), [(TRIM_50, 4), (TRIM_70, 6)])
+def test_a_trim_sells_its_part_and_the_rest_stays(action: int, sale_quantity: int) -> None:
     d = desk()
     d.holds()
     d.bar(1)
     order = sent(d.answer(action))
-    assert order.quantity == sold
-    d.fill(order.client_order_id, sold, "2.10")
-    assert (d.held, d.state.works) == ({CALL: 9 - sold}, {})
+    assert order.quantity == sale_quantity
+    d.fill(order.client_order_id, sale_quantity, "2.10")
+    assert (d.held, d.state.works) == ({CALL: 9 - sale_quantity}, {})
     assert d.state.stats.trades == 0
 
 
@@ -302,8 +305,8 @@ def test_an_exit_during_a_working_entry_cancels_first_and_then_sells_what_was_fi
     d = desk()
     entry = d.buys()
     d.fill(entry, 3)
-    stopped = d.quotes(1, quote(CALL, "1.38", "1.42"), second=10)  # the mid 1.40 is the stop of 2.00 - 30 %
-    assert (canceling(stopped), of(stopped, SubmitOrder)) == ([entry], [])
+    effects = d.quotes(1, quote(CALL, "1.38", "1.42"), second=10)  # the mid 1.40 is the stop of 2.00 - 30 %
+    assert (canceling(effects), of(effects, SubmitOrder)) == ([entry], [])
     assert d.fill(entry, 4) == []  # a fill overtakes the cancel
     order = sent(d.canceled(entry))
     assert (order.side, order.quantity, order.symbol) == (-1, 4, CALL)
@@ -345,8 +348,8 @@ def test_a_rejected_exit_waits_a_re_price_interval_before_it_is_sent_again() -> 
     d.holds()
     d.bar(1)
     order = sent(d.answer(EXIT)).client_order_id
-    rejected = d.put(OrderRejected(d.at(2), order, "odd"))
-    assert (alarms(rejected), of(rejected, SubmitOrder)) == (["order_rejected"], [])
+    effects = d.put(OrderRejected(d.at(2), order, "odd"))
+    assert (alarms(effects), of(effects, SubmitOrder)) == (["order_rejected"], [])
     assert d.tick(2, 59) == []
     assert sent(d.tick(3)).client_order_id == "e1-pointer-2-1-1"
 
@@ -418,8 +421,8 @@ def test_the_desk_never_uses_an_order_id_twice() -> None:
     d.bar(1)
     d.answer(EXIT)
     work = {"2.1": changed(d.state.works["2.1"], attempt=-1, order_id="")}
-    ended = {name: changed(order, status=CANCELED) for name, order in d.state.orders.items()}
-    d.state = changed(d.state, works=work, orders={}, closed={**d.state.closed, **ended})
+    orders = {name: changed(order, status=CANCELED) for name, order in d.state.orders.items()}
+    d.state = changed(d.state, works=work, orders={}, closed={**d.state.closed, **orders})
     with pytest.raises(ValueError, match="e1-pointer-2-1-0 was used before"):
         d.tick(2)
 

@@ -310,10 +310,10 @@ def straddle_returns(walk: Float64Array, fixed: bool) -> tuple[Float64Array, Flo
             bids, asks = bids + bid, asks + ask
         return bids, asks
 
-    bought = quote(entries)[1]
-    sold = quote(entries + HOLD_MIN)[0]
+    cost = quote(entries)[1]
+    proceeds = quote(entries + HOLD_MIN)[0]
     fee_cents = 4 * 5 / 100  # two contracts bought and sold at about 5 cents each, a share
-    returns = (sold - bought - fee_cents) / bought
+    returns = (proceeds - cost - fee_cents) / cost
     return returns.ravel(), recent[:, entries - ESTIMATE_MIN].ravel()
 
 

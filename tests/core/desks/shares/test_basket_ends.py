@@ -21,7 +21,7 @@ SALE = "e1-shelf-2-0-0"
 ENDS = ("pause", "halt", "stop")
 
 
-def ended(d: DailyDesk, how: str, minute: float = -10) -> list[AnyEffect]:
+def end_by(d: DailyDesk, how: str, minute: float = -10) -> list[AnyEffect]:
     now = d.at(minute)
     match how:
         case "pause":
@@ -42,7 +42,7 @@ def on_tuesday() -> DailyDesk:
 @pytest.mark.parametrize("how", ENDS)
 def test_what_is_held_stays_when_a_basket_is_ended_before_the_open(how: str) -> None:
     d = on_tuesday()
-    effects = ended(d, how)
+    effects = end_by(d, how)
     assert (canceling(effects), d.state.works, d.state.basket.given_up) == ([SALE], {}, {"AAA": -10, "BBB": 10})
     assert "basket_unfinished" in alarms(effects)
     assert not settled(d.state, flatten=False)
@@ -55,7 +55,7 @@ def test_what_is_held_stays_when_a_basket_is_ended_before_the_open(how: str) -> 
 @pytest.mark.parametrize("how", ENDS)
 def test_a_sale_that_the_auction_does_not_let_go_fills_and_nothing_follows(how: str) -> None:
     d = on_tuesday()
-    ended(d, how, -1)
+    end_by(d, how, -1)
     d.put(ev.CancelRejected(d.at(-1), SALE, "too late for the auction"))
     d.fill(SALE, 10, "100")
     assert orders(d.quotes(0, AAA="100", BBB="100") + d.tick(5)) == []
@@ -67,7 +67,7 @@ def test_a_sale_of_which_nothing_was_heard_is_cancelled_as_soon_as_it_is_found()
     d.due()
     (order,) = of(d.answer(0, 10, KEEP), SubmitOrder)
     d.put(ev.OrderUnknown(d.state.now_ns, order.client_order_id))
-    assert canceling(ended(d, "pause")) == []
+    assert canceling(end_by(d, "pause")) == []
     account.take(order, d.state.now_ns)
     effects = d.put(account.found(order.client_order_id, d.at(-9)))
     assert canceling(effects) == [order.client_order_id]
@@ -80,7 +80,7 @@ def test_after_a_restart_nothing_of_an_ended_basket_is_sent(how: str) -> None:
     (order,) = of(d.answer(0, 10, KEEP), SubmitOrder)
     name = account.take(order, d.state.now_ns)
     d.put(ev.OrderAccepted(d.state.now_ns, name))
-    ended(d, how)
+    end_by(d, how)
     d.put(ev.RunStarted(d.at(-5), "live", "desk-1", "shelf", "e1", "code", "sip", Trading()))
     again = d.tick(-4) + d.put(account.report(d.at(-4)))
     assert canceling(again) == [name]  # it still works there
@@ -102,5 +102,5 @@ def test_a_loss_that_leaves_all_takes_the_basket_s_sale_over_and_one_that_does_n
 def test_exits_by_a_rule_go_on_through_a_pause() -> None:
     d = tuesday(AAA=10)
     d.put(ev.FlattenRequested(d.at(-5), "x", "ann"))
-    ended(d, "pause", -4)
+    end_by(d, "pause", -4)
     assert orders(d.tick(0)) == [("AAA", -10, None)]

@@ -75,7 +75,7 @@ def test_a_basket_on_the_running_day_waits_until_the_session_s_end_of_trading() 
     assert orders(d.put(account.report(d.at(384)))) == [("AAA", 10, "100.20")]
 
 
-def stopped(d: DailyDesk, how: str, minute: float) -> list[str]:
+def stop_by(d: DailyDesk, how: str, minute: float) -> list[str]:
     """Halt, pause, flatten or stop the desk; returns the alarms."""
     now = d.at(minute)
     match how:
@@ -94,7 +94,7 @@ def stopped(d: DailyDesk, how: str, minute: float) -> list[str]:
 @pytest.mark.parametrize("how", ["stop", "flatten", "panic"])
 def test_a_basket_that_waits_is_ended_by_a_stop_and_by_what_sells_all(how: str) -> None:
     d = denied("unreconciled", account := Account())
-    assert "basket_unfinished" in stopped(d, how, -14)
+    assert "basket_unfinished" in stop_by(d, how, -14)
     assert d.state.basket.given_up == {"AAA": -10, "BBB": 10}
     d.put(ev.ResumeRequested(d.at(-13), "on", "ann"), account.report(d.at(-13)))
     assert ("BBB", 10) not in [order[:2] for order in orders(d.tick(-12) + d.quotes(0.1, AAA="100", BBB="100"))]
@@ -105,12 +105,12 @@ def test_a_basket_that_waits_is_ended_by_a_stop_and_by_what_sells_all(how: str) 
 def test_a_resume_before_the_open_trades_the_basket_that_a_halt_or_a_pause_kept_back(how: str, before: bool) -> None:
     if before:
         d = with_shares(account := Account(), AAA=10)
-        stopped(d, how, -20)
+        stop_by(d, how, -20)
         d.due()
         assert orders(d.answer(0, 10, KEEP)) == []
     else:
         d = denied("unreconciled", account := Account())
-        assert "basket_unfinished" not in stopped(d, how, -14)
+        assert "basket_unfinished" not in stop_by(d, how, -14)
         d.put(account.report(d.at(-13)))
     assert (d.decisions()[-1].outcome, d.state.basket.given_up) == ("denied", {})
     assert orders(d.tick(-10)) == []
@@ -124,7 +124,7 @@ def test_a_resume_before_the_open_trades_the_basket_that_a_halt_or_a_pause_kept_
 @pytest.mark.parametrize("how", ["pause", "halt"])
 def test_without_a_resume_before_the_open_the_basket_is_lost_and_an_alarm_names_the_cause(how: str) -> None:
     d = with_shares(Account(), AAA=10)
-    stopped(d, how, -20)
+    stop_by(d, how, -20)
     d.due()
     d.answer(0, 10, KEEP)
     (alarm,) = of(d.tick(0), RaiseAlarm)
@@ -137,7 +137,7 @@ def test_without_a_resume_before_the_open_the_basket_is_lost_and_an_alarm_names_
 
 def test_a_basket_is_not_traded_on_other_holdings_than_its_decision_saw() -> None:
     d = with_shares(account := Account(), ADOPT, AAA=10)
-    stopped(d, "halt", -20)
+    stop_by(d, "halt", -20)
     d.due()
     d.answer(0, 10, KEEP)
     account.fill(account.by_hand("theirs", "CCC", 1, 7, d.at(-13)), 7, "100", d.at(-13))
@@ -150,7 +150,7 @@ def test_a_basket_is_not_traded_on_other_holdings_than_its_decision_saw() -> Non
 
 def test_a_basket_that_waits_ends_where_another_version_answers_than_the_one_that_decided() -> None:
     d = with_shares(Account(), AAA=10)
-    stopped(d, "halt", -20)
+    stop_by(d, "halt", -20)
     d.due()
     d.answer(0, 10, KEEP)
     (alarm,) = of(d.put(ev.ModelPromoted(d.at(-10), "v0", "e", True, "sip", "v1")), RaiseAlarm)
@@ -174,7 +174,7 @@ def test_no_basket_of_a_version_that_broke_its_claim_is_bought_once_the_former_o
 
 def test_a_halt_that_kept_a_basket_back_survives_a_restart_of_the_daemon() -> None:
     d = with_shares(account := Account(), AAA=10)
-    stopped(d, "halt", -20)
+    stop_by(d, "halt", -20)
     d.due()
     d.answer(0, 10, KEEP)
     d.reload = True
@@ -190,8 +190,8 @@ def test_a_basket_of_fractions_that_waits_survives_a_restart_of_the_daemon() -> 
     d.reload = True
     assert orders(d.answer(9.5, 0.25, KEEP)) == []
     assert orders(d.put(account.report(d.at(-14)))) == []
-    sent = orders(d.quotes(0, AAA="100", BBB="100"))
-    assert sent == [("AAA", exact("-0.5"), "99.80"), ("BBB", exact("0.25"), "100.20")]
+    changes = orders(d.quotes(0, AAA="100", BBB="100"))
+    assert changes == [("AAA", exact("-0.5"), "99.80"), ("BBB", exact("0.25"), "100.20")]
 
 
 def test_a_basket_that_is_denied_for_what_does_not_pass_does_not_wait_and_the_alarm_says_so() -> None:

@@ -41,12 +41,12 @@ AT_100 = dict.fromkeys(SYMBOLS, "100")
 def test_sales_go_into_the_opening_auction_and_buys_wait_for_the_open() -> None:
     d = tuesday(AAA=10, BBB=5)
     d.due()
-    sent = of(d.answer(0, 2, 30), SubmitOrder)
-    assert [(o.symbol, o.side * o.quantity, o.limit_price, o.auction, o.intent) for o in sent] == [
+    sales = of(d.answer(0, 2, 30), SubmitOrder)
+    assert [(o.symbol, o.side * o.quantity, o.limit_price, o.auction, o.intent) for o in sales] == [
         ("AAA", -10, None, True, ""),
         ("BBB", -3, None, True, ""),
     ]
-    assert {o.valid_until_ns for o in sent} == {d.at(-2)}
+    assert {o.valid_until_ns for o in sales} == {d.at(-2)}
     assert orders(d.tick(-1)) == []
     assert orders(d.quotes(0, CCC="100")) == [("CCC", 30, "100.2000")]  # 3,009.01 of 8,500 USD: it need not wait
 
@@ -371,13 +371,13 @@ def test_a_flatten_takes_a_basket_s_buy_of_the_same_symbol_back_before_it_sells(
 
 
 def test_a_stop_that_leaves_and_the_daily_loss_sell_all_shares() -> None:
-    stopped = tuesday(AAA=10)
-    assert orders(stopped.put(ev.StopRequested(stopped.at(5), "x", flatten=True))) == [("AAA", -10, None)]
-    lost = tuesday(AAA=90)
-    assert orders(lost.quotes(5, AAA="88")) == []  # one quote alone is not believed that far
-    assert orders(lost.quotes(6, AAA="88")) == [("AAA", -90, None)]  # 1,080 of 10,000 USD
-    assert lost.state.risk.halt is not None
-    assert lost.state.risk.halt.reason == "daily_loss"
+    stop_desk = tuesday(AAA=10)
+    assert orders(stop_desk.put(ev.StopRequested(stop_desk.at(5), "x", flatten=True))) == [("AAA", -10, None)]
+    loss_desk = tuesday(AAA=90)
+    assert orders(loss_desk.quotes(5, AAA="88")) == []  # one quote alone is not believed that far
+    assert orders(loss_desk.quotes(6, AAA="88")) == [("AAA", -90, None)]  # 1,080 of 10,000 USD
+    assert loss_desk.state.risk.halt is not None
+    assert loss_desk.state.risk.halt.reason == "daily_loss"
 
 
 def test_shares_stay_overnight_and_are_nobody_s_exercise() -> None:

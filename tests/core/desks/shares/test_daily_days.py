@@ -169,10 +169,10 @@ def test_a_dividend_a_split_that_is_booked_and_what_cannot_be_compared_hold_no_p
     halved(d, "AAA", 99.0)
     d.put(ev.HistoryAdjusted(d.state.now_ns, "AAA", (bar("AAA", TUESDAY, 50.0),)))
     assert d.state.basket.splits == ()
-    booked = DailyDesk().fund().holds(AAA=90)
-    booked.begin(TUESDAY)
-    booked.state = replace(booked.state, marks={**booked.state.marks, "AAA": Decimal(51)})
-    halved(booked, "AAA")
+    after_split = DailyDesk().fund().holds(AAA=90)
+    after_split.begin(TUESDAY)
+    after_split.state = replace(after_split.state, marks={**after_split.state.marks, "AAA": Decimal(51)})
+    halved(after_split, "AAA")
     unpriced = DailyDesk().fund().holds(AAA=90)
     unpriced.begin(TUESDAY)
     unpriced.state = replace(unpriced.state, marks={})
@@ -180,7 +180,7 @@ def test_a_dividend_a_split_that_is_booked_and_what_cannot_be_compared_hold_no_p
     worthless = DailyDesk().fund().holds(AAA=90)
     worthless.begin(TUESDAY)
     halved(worthless, "AAA", 0.0)
-    for other in (booked, unpriced, worthless):
+    for other in (after_split, unpriced, worthless):
         assert other.state.basket.splits == ()
 
 
@@ -250,9 +250,9 @@ def test_the_question_shows_cash_equity_shares_and_prices_as_they_are_before_the
     d.begin(TUESDAY)
     questions = of(d.due(), AskPolicy)
     assert [ask.observation.array().tolist() for ask in questions] == [[7000, 10000, 10, 0, 20, 100, 100, 100]]
-    seen = d.strategy.seen[-1]
-    assert (seen.cash, seen.equity, seen.shares, seen.prices) == (7000.0, 10000.0, (10, 0, 20), (100.0, 100.0, 100.0))
-    assert (seen.shares_per_unit, seen.notional_per_unit, seen.band) == (7, 500.0, 0.02)
+    view = d.strategy.seen[-1]
+    assert (view.cash, view.equity, view.shares, view.prices) == (7000.0, 10000.0, (10, 0, 20), (100.0, 100.0, 100.0))
+    assert (view.shares_per_unit, view.notional_per_unit, view.band) == (7, 500.0, 0.02)
 
 
 def test_only_the_first_due_of_a_date_counts_also_after_its_answer_and_after_a_restart() -> None:

@@ -128,8 +128,8 @@ def test_an_order_is_found_again_whatever_the_broker_calls_its_intent() -> None:
     d = live(account)
     d.due()
     d.answer(10, KEEP, KEEP)
-    sent = of(d.quotes(0, AAA="100"), SubmitOrder)[0]
-    name = account.take(sent, d.state.now_ns)
+    order = of(d.quotes(0, AAA="100"), SubmitOrder)[0]
+    name = account.take(order, d.state.now_ns)
     d.put(account.fill(name, 4, "100", d.at(0.1)))
     d.put(ev.OrderFound(d.at(0.2), replace(account.orders[name], intent="buy_to_open")))
     assert (d.order(name).filled, d.state.risk.halt) == (4, None)
@@ -190,10 +190,10 @@ def test_shares_that_were_counted_at_a_bar_s_wrong_price_are_not_bought_at_the_t
     d.begin(TUESDAY)
     d.due()
     d.answer(5, KEEP, 400)  # 1,000 USD of CCC at 2.50; at 100 all that there is
-    bought = d.quotes(0, AAA="100", CCC="100") + d.quotes(0.1, AAA="100", CCC="100") + d.quotes(1, CCC="100")
-    assert (orders(bought), d.state.marks["CCC"]) == ([("AAA", 5, "100.20")], Decimal(100))
-    ended = d.tick(385)
-    assert of(ended, RaiseAlarm)[0].detail == "not traded today: +5 AAA, +400 CCC"
+    effects = d.quotes(0, AAA="100", CCC="100") + d.quotes(0.1, AAA="100", CCC="100") + d.quotes(1, CCC="100")
+    assert (orders(effects), d.state.marks["CCC"]) == ([("AAA", 5, "100.20")], Decimal(100))
+    last_effects = d.tick(385)
+    assert of(last_effects, RaiseAlarm)[0].detail == "not traded today: +5 AAA, +400 CCC"
 
 
 def test_the_bound_of_a_basket_that_waits_is_of_its_decision() -> None:
@@ -230,8 +230,8 @@ def test_a_desk_that_was_resumed_without_its_model_names_what_it_holds_each_sess
     before = len(d.effects)
     d.begin(HALF_DAY)
     d.put(account.report(d.at(-20)))
-    raised = {e.name: e.detail for e in of(d.effects[before:], RaiseAlarm)}
-    assert raised["no_model"] == "no model answers while 10 AAA is held: it was resumed without one"
+    details = {e.name: e.detail for e in of(d.effects[before:], RaiseAlarm)}
+    assert details["no_model"] == "no model answers while 10 AAA is held: it was resumed without one"
 
 
 @pytest.mark.parametrize(("rules", "halt"), [(ADOPT, "reconciliation"), (None, "foreign_order"), (IGNORE, None)])
@@ -255,11 +255,11 @@ def test_a_new_journal_does_not_take_over_shares_of_a_fund_that_is_no_longer_lis
 
 
 @pytest.mark.parametrize(
-    ("known", "named"),
+    ("known", "words"),
     [(("AAA", "BBB"), "1 of 3 symbols have fewer than 1 bars: CCC 0"), ((), "no symbol of 3 has a whole history")],
 )
 def test_a_session_without_a_decision_names_the_funds_with_too_little_history(
-    known: tuple[str, ...], named: str
+    known: tuple[str, ...], words: str
 ) -> None:
     strategy = Shelf(warm_after=3)
     strategy.spec = replace(Shelf.spec, history_bars=1)
@@ -267,4 +267,4 @@ def test_a_session_without_a_decision_names_the_funds_with_too_little_history(
     if known:
         d.bars(LAST_FRIDAY, **dict.fromkeys(known, 100.0))
     (alarm,) = [effect for effect in of(d.due(), RaiseAlarm) if effect.name == "symbols_masked"]
-    assert alarm.detail.startswith(f"no decision for {MONDAY.date}: {named}")
+    assert alarm.detail.startswith(f"no decision for {MONDAY.date}: {words}")

@@ -52,11 +52,11 @@ def tape(opens: list[tuple[int | None, ...]], again: list[int]) -> Iterator[ev.E
         yield ev.SessionScheduled(day.open_ns - 30 * MINUTE, day, (), before)
         for _ in range(times):
             yield ev.RebalanceDue(day.open_ns - 15 * MINUTE, day.date)
-        printed = {s: Decimal(p) / 100 for s, p in zip(SYMBOLS, prices, strict=True) if p is not None}
-        prints = tuple(ev.Price(symbol, price) for symbol, price in printed.items())
+        open_prices = {s: Decimal(p) / 100 for s, p in zip(SYMBOLS, prices, strict=True) if p is not None}
+        prints = tuple(ev.Price(symbol, price) for symbol, price in open_prices.items())
         yield ev.PricesPrinted(day.open_ns, day.date, True, prints)
         yield ev.PricesPrinted(day.open_ns + MINUTE, day.date, False, prints)
-        yield from (ev.BarClosed(day.close_ns, bar(symbol, day, float(price))) for symbol, price in printed.items())
+        yield from (ev.BarClosed(day.close_ns, bar(symbol, day, float(price))) for symbol, price in open_prices.items())
         yield ev.SessionEnded(day.close_ns, day.date)
         before = (*before, day)
 
@@ -92,10 +92,10 @@ def test_in_a_replay_cash_stays_above_zero_costs_are_paid_once_and_sales_come_fi
     assert len(decisions) == len(DAYS)
     assert (book.cash, book.fees) == (there.cash, there.costs)
     assert {s: p.quantity for s, p in book.positions.items()} == {s: h.quantity for s, h in there.holdings.items()}
-    paid = [(Decimal(row.price) * row.quantity, row.side) for row in fills]
-    costs = sum((abs(traded) * Decimal("0.001") for traded, _ in paid), Decimal(0))
+    payments = [(Decimal(row.price) * row.quantity, row.side) for row in fills]
+    costs = sum((abs(amount) * Decimal("0.001") for amount, _ in payments), Decimal(0))
     assert abs(book.fees - costs) <= Decimal("0.000001") * len(fills)
-    assert book.cash == 10000 - sum((traded * side for traded, side in paid), Decimal(0)) - book.fees
+    assert book.cash == 10000 - sum((amount * side for amount, side in payments), Decimal(0)) - book.fees
     for day in DAYS:
         today = [row for row in fills if day.open_ns <= row.filled_ns < day.close_ns]
         assert [row.side for row in today] == sorted(row.side for row in today)
@@ -118,8 +118,8 @@ HAPPENINGS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 99), st.i
 def happening(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
     """An event of this kind that the state allows; a tick of the clock where it allows none."""
     now, session = state.now_ns, state.session.session or MONDAY
-    some = [order for order in state.orders.values() if order.status != "submitted" or kind != "cancel"]
-    order = some[a % len(some)] if some else None
+    orders = [order for order in state.orders.values() if order.status != "submitted" or kind != "cancel"]
+    order = orders[a % len(orders)] if orders else None
     price = Decimal(5000 + 100 * a) / 100
     match kind:
         case "due":
@@ -138,11 +138,20 @@ def happening(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
             if b > 90:  # once more
                 price = order.cost / order.filled if order.filled else price
             total = min(order.quantity, order.filled + (b * order.quantity // 60 if b <= 90 else 0))
-            paid = min(price, order.limit_price) if order.side > 0 and order.limit_price is not None else price
-            cost = order.cost + paid * (total - order.filled)
+            fill_price = min(price, order.limit_price) if order.side > 0 and order.limit_price is not None else price
+            cost = order.cost + fill_price * (total - order.filled)
             fees = (cost * Decimal("0.001")).quantize(Decimal("0.000001"), rounding="ROUND_DOWN")
             return ev.OrderFilled(
-                now, order.client_order_id, order.symbol, order.side, paid, now, total, cost, fees, total - order.filled
+                now,
+                order.client_order_id,
+                order.symbol,
+                order.side,
+                fill_price,
+                now,
+                total,
+                cost,
+                fees,
+                total - order.filled,
             )
         case "accept" if order is not None:
             return ev.OrderAccepted(now, order.client_order_id)

@@ -32,14 +32,14 @@ def reported(d: DailyDesk, account: Account, *minutes: int) -> DailyDesk:
     return d
 
 
-def with_part(account: Account, held: str, rule: str = "halt") -> DailyDesk:
+def with_part(account: Account, shares: str, rule: str = "halt") -> DailyDesk:
     """A desk that holds this much of AAA, bought at 100, on Tuesday before the open."""
-    return with_shares(account, by_rule(rule), AAA=float(held))
+    return with_shares(account, by_rule(rule), AAA=float(shares))
 
 
 def split(account: Account, kind: str, quantity: str) -> None:
-    told = replace(line(kind, "AAA"), id=f"{kind} {quantity}", quantity=Decimal(quantity))
-    account.book(replace(told, time_ns=TUESDAY.open_ns - 34_200 * SECOND))
+    activity = replace(line(kind, "AAA"), id=f"{kind} {quantity}", quantity=Decimal(quantity))
+    account.book(replace(activity, time_ns=TUESDAY.open_ns - 34_200 * SECOND))
 
 
 # --- less than a share more, or less ----------------------------------------------------------------------------------
@@ -47,28 +47,28 @@ def split(account: Account, kind: str, quantity: str) -> None:
 
 @pytest.mark.parametrize("rule", ["halt", "ignore"])
 @pytest.mark.parametrize(
-    ("held", "there"), [("0.3", "0.304"), ("0.5", "0.6"), ("2.5", "3"), ("3", "3.02"), ("0.5", "1")]
+    ("shares_before", "there"), [("0.3", "0.304"), ("0.5", "0.6"), ("2.5", "3"), ("3", "3.02"), ("0.5", "1")]
 )
 def test_a_reinvested_dividend_of_a_small_position_is_no_split_that_is_waited_for(
-    rule: str, held: str, there: str
+    rule: str, shares_before: str, there: str
 ) -> None:
-    d = with_part(account := Account(), held, rule)
+    d = with_part(account := Account(), shares_before, rule)
     account.positions["AAA"] = (exact(there), Decimal(100))
     reported(d, account, -18, -17, -16)
-    assert d.state.broker.beside == {"AAA": exact(Decimal(there) - Decimal(held))}
-    assert (d.held, d.state.risk.halt, d.state.risk.reconciled) == ({"AAA": exact(held)}, None, True)
+    assert d.state.broker.beside == {"AAA": exact(Decimal(there) - Decimal(shares_before))}
+    assert (d.held, d.state.risk.halt, d.state.risk.reconciled) == ({"AAA": exact(shares_before)}, None, True)
     assert "split_awaited" not in alarms(d.effects)
 
 
 @pytest.mark.parametrize(
-    ("held", "there", "price"),
+    ("shares_before", "there", "price"),
     [("0.5", "1", "50"), ("10.5", "1.05", "1000"), ("10.5", "1", "1000"), ("2.5", "7.5", "33.3333")],
 )
-def test_a_split_of_a_fraction_is_known_by_its_ratio_and_cost(held: str, there: str, price: str) -> None:
-    d = with_part(account := Account(), held)
+def test_a_split_of_a_fraction_is_known_by_its_ratio_and_cost(shares_before: str, there: str, price: str) -> None:
+    d = with_part(account := Account(), shares_before)
     account.positions["AAA"] = (exact(there), Decimal(price))
     reported(d, account, -18, -17, -16)
-    assert (d.held, d.state.basket.to_come, d.state.risk.halt) == ({"AAA": exact(held)}, ("AAA",), None)
+    assert (d.held, d.state.basket.to_come, d.state.risk.halt) == ({"AAA": exact(shares_before)}, ("AAA",), None)
     assert "split_awaited" in alarms(d.effects)
 
 
@@ -148,7 +148,7 @@ def test_shares_bought_beside_a_fraction_that_a_split_made_a_share_are_a_differe
 
 
 @pytest.mark.parametrize(
-    ("lines", "own", "beside", "mark"),
+    ("lines", "desk_after", "beside", "mark"),
     [
         (("SPLIT 10.75",), "21", "0.5", "50"),
         (("SPLIT -5.375",), "5.25", "0.125", "200"),
@@ -156,17 +156,17 @@ def test_shares_bought_beside_a_fraction_that_a_split_made_a_share_are_a_differe
     ],
 )
 def test_a_split_gives_the_fraction_beside_its_own_part(
-    lines: tuple[str, ...], own: str, beside: str, mark: str
+    lines: tuple[str, ...], desk_after: str, beside: str, mark: str
 ) -> None:
     d = with_part(account := Account(), "10.5")
     account.positions["AAA"] = (exact("10.75"), Decimal(100))
     reported(d, account, -20, -19, -18)
     assert d.state.broker.beside == {"AAA": exact("0.25")}
-    account.positions["AAA"] = (exact(Decimal(own) + Decimal(beside)), Decimal(mark))
+    account.positions["AAA"] = (exact(Decimal(desk_after) + Decimal(beside)), Decimal(mark))
     for one in lines:
         split(account, *one.split())
     reported(d, account, -17, -16)
-    assert (d.held, d.state.broker.beside) == ({"AAA": exact(own)}, {"AAA": exact(beside)})
+    assert (d.held, d.state.broker.beside) == ({"AAA": exact(desk_after)}, {"AAA": exact(beside)})
     assert (d.state.marks["AAA"], d.state.book.equity, d.state.risk.reconciled) == (
         Decimal(mark),
         Decimal(10_000),
@@ -196,15 +196,15 @@ def test_a_split_gives_the_fraction_beside_its_own_part(
 def test_a_split_gives_desk_and_others_and_what_lies_beside_each_its_own(
     fractions: str, before: tuple[str, str, str], there: str, after: tuple[str, str, str], lines: int
 ) -> None:
-    own, others, beside = (exact(part) for part in before)
+    desk_shares, other_shares, beside = (exact(part) for part in before)
     account = Account("50000")
-    if others:
-        account.positions["AAA"] = (others, Decimal(100))
-    d = with_shares(account, by_rule("ignore", fractions), AAA=float(own))
-    total = Decimal(own + others + beside)
+    if other_shares:
+        account.positions["AAA"] = (other_shares, Decimal(100))
+    d = with_shares(account, by_rule("ignore", fractions), AAA=float(desk_shares))
+    total = Decimal(desk_shares + other_shares + beside)
     account.positions["AAA"] = (exact(total), Decimal(100))
     reported(d, account, -20, -19, -18)
-    assert (d.held["AAA"], d.state.broker.beside_fractions.get("AAA", 0)) == (own, beside)
+    assert (d.held["AAA"], d.state.broker.beside_fractions.get("AAA", 0)) == (desk_shares, beside)
     account.positions["AAA"] = (exact(there), 100 * total / Decimal(there))
     for quantity in (Decimal(there) - total,) if lines == 1 else (-total, Decimal(there)):
         split(account, "SPLIT", str(quantity))
@@ -217,7 +217,7 @@ def test_a_split_gives_desk_and_others_and_what_lies_beside_each_its_own(
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(
-    ("fractions", "own", "others", "there", "paid", "price", "desks"),
+    ("fractions", "desk_shares", "other_shares", "there", "payout", "price", "desks"),
     [
         ("on", "19.7", 0, "6", "170", "300", "170"),  # 1 for 3 is 6.5666…: 0.5666… are paid
         ("off", "20", 0, "6", "200", "300", "200"),
@@ -228,31 +228,31 @@ def test_a_split_gives_desk_and_others_and_what_lies_beside_each_its_own(
     ],
 )
 def test_new_shares_that_are_cut_to_whole_ones_and_paid_for_are_no_loss(
-    fractions: str, own: str, others: int, there: str, paid: str, price: str, desks: str, *, late: bool
+    fractions: str, desk_shares: str, other_shares: int, there: str, payout: str, price: str, desks: str, *, late: bool
 ) -> None:
     account = Account()
-    if others:
-        account.positions["AAA"] = (others, Decimal(100))
-    d = with_shares(account, by_rule("ignore", fractions), AAA=float(own))
-    cash, before = d.state.book.cash, exact(own) + others
+    if other_shares:
+        account.positions["AAA"] = (other_shares, Decimal(100))
+    d = with_shares(account, by_rule("ignore", fractions), AAA=float(desk_shares))
+    cash, before = d.state.book.cash, exact(desk_shares) + other_shares
     account.positions["AAA"] = (exact(there), Decimal(100) * before / Decimal(there))
     split(account, "SPLIT", str(Decimal(there) - before))
     if not late:
-        account.book(line("CIL", "AAA", amount=paid))
+        account.book(line("CIL", "AAA", amount=payout))
     reported(d, account, -17, -16)
     for minute in range(0, 8, 2):  # so far away it may be another split, until a report has as many shares
         d.quotes(minute, AAA=price)
         reported(d, account, minute + 1)
     assert d.state.marks["AAA"] == Decimal(price)
     if late:
-        account.book(line("CIL", "AAA", amount=paid))
+        account.book(line("CIL", "AAA", amount=payout))
         reported(d, account, 8, 9)
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
     assert d.state.book.cash - d.state.book.transfers - cash == Decimal(desks)
     loss = session_loss(d.state.book)
     assert loss is not None
     # of what is cut in proportion with others the price is too high by what was cut: 583.33 USD for 500
-    assert loss < (0.009 if others and fractions == "on" else 1e-9)
+    assert loss < (0.009 if other_shares and fractions == "on" else 1e-9)
 
 
 @pytest.mark.parametrize("fractions", ["on", "off"])
@@ -270,19 +270,19 @@ def test_shares_that_a_reverse_split_makes_less_than_one_of_are_sold_for_the_cas
 # --- dust -------------------------------------------------------------------------------------------------------------
 
 
-def part_filled(d: DailyDesk, account: Account, filled: str) -> list[SubmitOrder]:
+def part_filled(d: DailyDesk, account: Account, fill_quantity: str) -> list[SubmitOrder]:
     """One order is filled in part, then cancelled by its re-price; the orders after it."""
     (order,) = of(d.quotes(0, **AT_100), SubmitOrder)
     name = account.take(order, d.state.now_ns)
-    d.put(account.fill(name, exact(filled), "100", d.at(0.1)))
+    d.put(account.fill(name, exact(fill_quantity), "100", d.at(0.1)))
     d.quotes(2, **AT_100)
     assert d.order(name).cancel_asked_ns
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(2, 1), name), account.report(d.at(2, 2)))
+    effects = d.put(ev.OrderCanceled(d.at(2, 1), name), account.report(d.at(2, 2)))
     for minute in (3, 4, 5):
-        sent += d.quotes(minute, **AT_100)
+        effects += d.quotes(minute, **AT_100)
     assert d.state.works == {}
-    return of(sent, SubmitOrder)
+    return of(effects, SubmitOrder)
 
 
 def test_what_a_partial_fill_left_of_a_buy_is_no_order_below_the_least_amount() -> None:
@@ -308,8 +308,8 @@ def test_but_what_is_left_of_an_exit_leaves() -> None:
     d.put(account.fill(name, exact("0.4999"), "100", d.at(0.1)))
     d.quotes(2, **AT_100)
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(2, 1), name)) + d.quotes(3, **AT_100)
-    assert [order.quantity for order in of(sent, SubmitOrder)] == [exact("0.0001")]
+    effects = d.put(ev.OrderCanceled(d.at(2, 1), name)) + d.quotes(3, **AT_100)
+    assert [order.quantity for order in of(effects, SubmitOrder)] == [exact("0.0001")]
 
 
 def test_a_fraction_that_leaves_by_the_close_call_says_why() -> None:
@@ -320,11 +320,11 @@ def test_a_fraction_that_leaves_by_the_close_call_says_why() -> None:
     account.take(first, d.state.now_ns)
     account.end(first.client_order_id, "rejected")
     d.put(ev.OrderRejected(d.at(1, 1), first.client_order_id, 'asset "AAA" is not fractionable'))
-    sent = d.tick(3)
-    assert [(order.quantity, order.closing) for order in of(sent, SubmitOrder)] == [(exact("0.5"), True)]
-    (said,) = [alarm for alarm in of(sent, RaiseAlarm) if alarm.name in ("exit_stuck", "exit_unconfirmed")]
-    assert said.name == "exit_stuck"
-    assert "the broker takes no order of this fraction" in said.detail
+    effects = d.tick(3)
+    assert [(order.quantity, order.closing) for order in of(effects, SubmitOrder)] == [(exact("0.5"), True)]
+    (exit_alarm,) = [alarm for alarm in of(effects, RaiseAlarm) if alarm.name in ("exit_stuck", "exit_unconfirmed")]
+    assert exit_alarm.name == "exit_stuck"
+    assert "the broker takes no order of this fraction" in exit_alarm.detail
 
 
 def test_cash_for_less_than_the_least_order_of_each_buys_nothing() -> None:
@@ -340,10 +340,10 @@ def test_cash_for_less_than_the_least_order_of_each_buys_nothing() -> None:
 def test_an_account_without_money_has_not_chosen_yet() -> None:
     d = daily_desk(by_rule("halt", "auto"), cash="0")
     decided(d, 6, 6, 3)
-    chosen = [d.state.basket.fractions]
+    choices = [d.state.basket.fractions]
     d.put(ev.CashTransferred(d.at(-10), Decimal(100_000)))
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
     d.begin(TUESDAY)
     decided(d, 6.5, KEEP, KEEP)
-    chosen.append(d.state.basket.fractions)
-    assert chosen == [UNSET, False]  # 333 shares of each
+    choices.append(d.state.basket.fractions)
+    assert choices == [UNSET, False]  # 333 shares of each

@@ -83,20 +83,22 @@ def test_auto_is_chosen_once_and_a_journal_that_sent_orders_before_stays_whole()
 def test_an_account_that_pays_for_no_share_of_a_symbol_says_so_once_a_session(cash: str, named: list[str]) -> None:
     d = daily_desk(OFF, cash=cash)  # three symbols at 100 USD
     decided(d, 1, KEEP, KEEP)
-    found = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "account_too_small"]
-    assert bool(found) is bool(named)
-    for alarm in found:
+    account_alarms = [
+        effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "account_too_small"
+    ]
+    assert bool(account_alarms) is bool(named)
+    for alarm in account_alarms:
         assert alarm.detail == (
             "299.99 USD over 3 symbols are 99.99 each, less than one share of AAA at 100.00 USD, BBB at 100.00 USD, "
             "CCC at 100.00 USD: what is below one share is not held; 300 USD hold them, or set basket.fractions = "
             '"on"'
         )
-    seen = len(found)
+    alarm_count = len(account_alarms)
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
     d.begin(TUESDAY)
     decided(d, 1, KEEP, KEEP)
     again = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "account_too_small"]
-    assert len(again) == seen + bool(named)
+    assert len(again) == alarm_count + bool(named)
 
 
 def test_with_fractions_only_a_symbol_that_the_broker_does_not_divide_is_out_of_reach() -> None:
@@ -160,8 +162,8 @@ def test_a_fraction_that_the_auction_leaves_stays_where_it_is_worth_less_than_th
     d = tuesday(ON, AAA=10)
     assert decided(d, goal, KEEP, KEEP) == [("AAA", -3, None)]
     d.fill(next(iter(d.state.orders)), 3, opens)
-    sent = orders(d.quotes(0.1, AAA=opens))
-    assert [(symbol, float(quantity)) for symbol, quantity, _ in sent] == rest
+    changes = orders(d.quotes(0.1, AAA=opens))
+    assert [(symbol, float(quantity)) for symbol, quantity, _ in changes] == rest
     if not rest:
         assert (d.held, d.state.works) == ({"AAA": 7}, {})
 
@@ -175,10 +177,10 @@ def test_in_regular_hours_shares_and_a_fraction_are_one_order_however_small_the_
 def test_short_cash_is_shared_in_fractions_in_proportion() -> None:
     d = daily_desk(ON, cash="1000")
     decided(d, 6, 6, 3)
-    sent = orders(d.quotes(0, **AT_100))
+    changes = orders(d.quotes(0, **AT_100))
     # 1,000 USD pay for 9.97 of 15 shares at 100.2 x 1.001; a part of 2^-20 of whole cents, cut to the step
-    assert [symbol for symbol, _, _ in sent] == ["AAA", "BBB", "CCC"]
-    counts = [Decimal(str(quantity)) for _, quantity, _ in sent]
+    assert [symbol for symbol, _, _ in changes] == ["AAA", "BBB", "CCC"]
+    counts = [Decimal(str(quantity)) for _, quantity, _ in changes]
     assert counts[0] == counts[1] == 2 * counts[2] or abs(counts[0] - 2 * counts[2]) <= Decimal("0.0001")
     cost = sum(counts) * Decimal("100.2") * Decimal("1.001")
     assert Decimal("999.9") < cost <= 1000
@@ -216,23 +218,23 @@ def test_a_symbol_of_which_the_broker_takes_no_fraction_is_bought_in_whole_share
     decided(d, 12.5, KEEP, KEEP)
     first = of(d.quotes(0, **AT_100), SubmitOrder)[0]
     account.end(account.take(first, d.state.now_ns), "rejected")
-    refused = d.put(ev.OrderRejected(d.at(0.1), first.client_order_id, why))
-    sent = orders(refused) or orders(d.quotes(0.2, **AT_100))
-    assert [order[:2] for order in sent] == [("AAA", 12)]
+    effects = d.put(ev.OrderRejected(d.at(0.1), first.client_order_id, why))
+    changes = orders(effects) or orders(d.quotes(0.2, **AT_100))
+    assert [order[:2] for order in changes] == [("AAA", 12)]
     assert [d.state.basket.is_indivisible(symbol) for symbol in SYMBOLS] == [
         True,
         why != NO_FRACTIONS[0],
         why != NO_FRACTIONS[0],
     ]
     assert d.state.risk.outcomes.count(True) == 0  # the rule of an asset, or an account, is no fault of the desk
-    assert (d.state.broker.blocked, alarms(refused)) == ("", ["order_rejected"])
+    assert (d.state.broker.blocked, alarms(effects)) == ("", ["order_rejected"])
 
 
 @pytest.mark.parametrize(
-    ("session", "refused", "asked"), [(MONDAY, "AAA", "12.5"), (TUESDAY, "AAA", "12"), (TUESDAY, EVERY_SYMBOL, "12.5")]
+    ("session", "refused", "change"), [(MONDAY, "AAA", "12.5"), (TUESDAY, "AAA", "12"), (TUESDAY, EVERY_SYMBOL, "12.5")]
 )
 def test_a_fraction_that_was_refused_is_asked_for_again_in_the_next_week_or_by_the_account_the_next_day(
-    session: Session, refused: str, asked: str
+    session: Session, refused: str, change: str
 ) -> None:
     d = daily_desk(ON)
     if session == TUESDAY:
@@ -241,7 +243,7 @@ def test_a_fraction_that_was_refused_is_asked_for_again_in_the_next_week_or_by_t
     d.state = replace(d.state, session=former, basket=replace(d.state.basket, indivisible=(refused,)))
     d.begin(session)
     decided(d, 12.5, KEEP, KEEP)
-    assert [(order[0], str(order[1])) for order in orders(d.quotes(0, **AT_100))] == [("AAA", asked)]
+    assert [(order[0], str(order[1])) for order in orders(d.quotes(0, **AT_100))] == [("AAA", change)]
 
 
 @pytest.mark.parametrize(("step", "indivisible"), [("0.5", ()), ("0.0001", ("AAA",))])
@@ -296,8 +298,8 @@ def test_a_fraction_that_no_order_may_sell_leaves_by_the_close_call() -> None:
 @pytest.mark.parametrize("rule", ["halt", "ignore"])
 @pytest.mark.parametrize("trading", [ON, OFF], ids=["fractions", "whole"])
 def test_a_fraction_that_somebody_leaves_is_counted_exactly_and_halts_nothing(rule: str, trading: Trading) -> None:
-    own = replace_broker(trading, rule)
-    d = with_shares(account := Account(), own, AAA=10)
+    trading_by_rule = replace_broker(trading, rule)
+    d = with_shares(account := Account(), trading_by_rule, AAA=10)
     account.positions["AAA"] = (q("10.123456789"), Decimal(100))
     for minute in (-18, -17, -16):
         d.put(account.report(d.at(minute)))
@@ -316,8 +318,8 @@ def test_a_fraction_that_somebody_left_is_not_sold_beside_an_exit_that_hangs(tra
     (order,) = of(d.put(ev.FlattenRequested(d.at(1), "out", "ann")), SubmitOrder)
     name = account.take(order, d.at(1))
     d.put(ev.OrderAccepted(d.at(1), name), account.fill(name, 9, "100", d.at(1)))  # and no cancel is answered
-    sent = [effect for minute in (2, 3) for effect in d.put(account.report(d.at(minute))) + d.tick(minute, 10)]
-    assert of(sent, SubmitOrder) == []
+    effects = [effect for minute in (2, 3) for effect in d.put(account.report(d.at(minute))) + d.tick(minute, 10)]
+    assert of(effects, SubmitOrder) == []
     d.put(account.fill(name, 1, "100", d.at(4)), account.report(d.at(5)))
     assert (d.held, d.state.broker.beside, d.state.risk.reconciled) == ({}, {"AAA": q("0.5")}, True)
 
@@ -340,8 +342,8 @@ def test_a_fraction_of_what_the_broker_does_not_divide_rests_no_stop_and_the_ala
     for minute in range(6):
         d.quotes(minute, AAA="100")
         d.put(account.report(d.at(minute) + 1))
-    found = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "unprotected"]
-    assert [alarm.detail for alarm in found][-1:] == [
+    unprotected = [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "unprotected"]
+    assert [alarm.detail for alarm in unprotected][-1:] == [
         "0.5 of a share of AAA: no stop rests at the broker; the broker takes no order for a fraction of it"
     ]
 
@@ -376,21 +378,21 @@ def test_with_fractions_a_sale_of_less_than_a_share_by_others_is_no_reinvested_d
 
 
 def test_with_fractions_a_split_is_exact_and_without_it_whole_shares_are_counted() -> None:
-    for trading, held in ((ON, q("7.5")), (OFF, 7)):
+    for trading, shares_after in ((ON, q("7.5")), (OFF, 7)):
         d = DailyDesk(trading, mode="live")
         account = Account()
         d = with_shares(account, trading, AAA=5)
         account.positions["AAA"] = (q("7.5"), Decimal("66.6667"))
         account.lines.append(replace(line("SPLIT", "AAA", 0), quantity=Decimal("2.5")))
         d.put(account.report(d.at(-18)), account.report(d.at(-17)))
-        assert (d.held["AAA"], d.state.risk.halt) == (held, None)
+        assert (d.held["AAA"], d.state.risk.halt) == (shares_after, None)
 
 
 # --- cash that is rounded ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("apart", "booked"), [("0.01", True), ("-0.01", True), ("0.02", False)])
-def test_a_cent_for_a_fill_of_a_fraction_is_rounding_and_no_fee(apart: str, booked: bool) -> None:
+@pytest.mark.parametrize(("apart", "is_booked"), [("0.01", True), ("-0.01", True), ("0.02", False)])
+def test_a_cent_for_a_fill_of_a_fraction_is_rounding_and_no_fee(apart: str, is_booked: bool) -> None:
     d = live(account := Account(), Trading(basket=Basket(fractions="on"), broker=Broker(cash_tolerance_usd=Decimal(0))))
     d.due()
     d.answer(0.3333, KEEP, KEEP)
@@ -400,8 +402,8 @@ def test_a_cent_for_a_fill_of_a_fraction_is_rounding_and_no_fee(apart: str, book
     account.cash += Decimal(apart)
     d.put(account.report(d.at(1)))
     book = d.state.book
-    assert (d.state.book.cash == account.cash, d.state.risk.reconciled) == (booked, booked)
-    assert (book.fees, book.realized) == (Decimal(0), Decimal(apart) if booked else Decimal(0))
+    assert (d.state.book.cash == account.cash, d.state.risk.reconciled) == (is_booked, is_booked)
+    assert (book.fees, book.realized) == (Decimal(0), Decimal(apart) if is_booked else Decimal(0))
     assert "cash_adjusted" not in alarms(d.effects)
 
 
@@ -459,23 +461,23 @@ def covered() -> tuple[DailyDesk, Account, list[SubmitOrder]]:
     d = with_shares(account := Account(), Trading(basket=Basket(fractions="on"), protection=rules), AAA=10)
     (whole,) = d.state.orders.values()  # rests since Monday
     assert (whole.quantity, whole.stop_price) == (10, Decimal(80))
-    account.take(next(sent for sent in of(d.effects, SubmitOrder) if sent.stop_price is not UNSET), d.at(-20))
+    account.take(next(order for order in of(d.effects, SubmitOrder) if order.stop_price is not UNSET), d.at(-20))
     d.put(ev.OrderAccepted(d.at(-19), whole.client_order_id, f"id-{whole.client_order_id}"))
     account.positions["AAA"] = (q("10.25"), Decimal(100))
     hold(d, "10.25")
-    sent: list[SubmitOrder] = []
+    new_stops: list[SubmitOrder] = []
     for minute in (1.0, 2.0, 3.0, 4.0):
         effects = d.put(account.report(d.at(minute))) + d.quotes(minute + 0.1, **AT_100)
         for stop in of(effects, SubmitOrder):
             account.take(stop, d.state.now_ns)
             d.put(ev.OrderAccepted(d.state.now_ns, stop.client_order_id, f"id-{stop.client_order_id}"))
-            sent.append(stop)
-    return d, account, sent
+            new_stops.append(stop)
+    return d, account, new_stops
 
 
 def test_a_fraction_has_a_second_stop_beside_that_of_the_whole_shares() -> None:
-    d, _, sent = covered()
-    assert [(stop.quantity, stop.stop_price) for stop in sent] == [(q("0.25"), Decimal(80))]
+    d, _, new_stops = covered()
+    assert [(stop.quantity, stop.stop_price) for stop in new_stops] == [(q("0.25"), Decimal(80))]
     assert sorted(order.quantity for order in d.state.orders.values()) == [q("0.25"), 10]
 
 
@@ -496,14 +498,14 @@ def test_refusals_of_the_fraction_s_stop_keep_none_of_the_whole_shares_away() ->
     """Others take the whole one away. It rests again after a minute; a fraction's, refused twice, waits for two."""
     d, account, (stop,) = covered()
     (whole,) = [name for name in d.state.orders if name != stop.client_order_id]
-    refused = replace(d.state.orders[stop.client_order_id], status="rejected", news_ns=d.at(5))
-    twice = {name: replace(refused, client_order_id=name) for name in (stop.client_order_id, "e1-shelf-9-2-0")}
+    rejected_stop = replace(d.state.orders[stop.client_order_id], status="rejected", news_ns=d.at(5))
+    twice = {name: replace(rejected_stop, client_order_id=name) for name in (stop.client_order_id, "e1-shelf-9-2-0")}
     d.state = replace(d.state, orders={whole: d.state.orders[whole]}, closed={**d.state.closed, **twice})
     for name in (whole, stop.client_order_id):
         account.end(name)
     d.put(ev.OrderCanceled(d.at(5.1), whole), account.report(d.at(5.2)))
-    sent = of(d.put(account.report(d.at(6.2))) + d.quotes(6.3, **AT_100), SubmitOrder)
-    assert [order.quantity for order in sent] == [10]
+    orders_after = of(d.put(account.report(d.at(6.2))) + d.quotes(6.3, **AT_100), SubmitOrder)
+    assert [order.quantity for order in orders_after] == [10]
 
 
 def test_in_a_dry_run_the_fraction_has_its_second_stop_too() -> None:
@@ -522,11 +524,11 @@ def test_two_stops_that_follow_the_price_wait_for_no_report_of_each_other() -> N
     """The whole shares' stop was moved: what it covered is free by the book, though no report came since."""
     d, account, (stop,) = covered()
     (whole,) = [name for name in d.state.orders if name != stop.client_order_id]
-    moved = replace(d.state.orders[whole], cancel_asked_ns=d.at(5))
-    d.state = replace(d.state, orders={**d.state.orders, whole: moved})
+    canceling_stop = replace(d.state.orders[whole], cancel_asked_ns=d.at(5))
+    d.state = replace(d.state, orders={**d.state.orders, whole: canceling_stop})
     account.end(whole)
-    sent = of(d.put(ev.OrderCanceled(d.at(5.1), whole)) + d.quotes(5.2, **AT_100), SubmitOrder)
-    assert [order.quantity for order in sent] == [10]
+    orders_after = of(d.put(ev.OrderCanceled(d.at(5.1), whole)) + d.quotes(5.2, **AT_100), SubmitOrder)
+    assert [order.quantity for order in orders_after] == [10]
 
 
 def replace_broker(trading: Trading, rule: str) -> Trading:

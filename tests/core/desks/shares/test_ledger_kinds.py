@@ -54,30 +54,30 @@ SHARES: tuple[ShareRow, ...] = (  # kind, shares, cash, what is held after it, r
 )  # fmt: skip
 
 
-def held() -> DailyDesk:
+def desk_with_shares() -> DailyDesk:
     d = DailyDesk().fund().holds(AAA=60, BBB=10)
     d.begin(TUESDAY)
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
     return d
 
 
-def reported(d: DailyDesk, known: ev.Activity, cash: str, shares: dict[str, int]) -> list[str]:
+def reported(d: DailyDesk, activity: ev.Activity, cash: str, shares: dict[str, int]) -> list[str]:
     """A report of the account as the broker has it after this line; the alarms that it raises."""
     now = d.state.now_ns
     positions = tuple(ev.BrokerPosition(symbol, Decimal(count), Decimal(100)) for symbol, count in shares.items())
-    return alarms(d.put(ev.BrokerReported(now, now, "A", Decimal(cash), "", positions, (), (), (), (known,))))
+    return alarms(d.put(ev.BrokerReported(now, now, "A", Decimal(cash), "", positions, (), (), (), (activity,))))
 
 
 @pytest.mark.parametrize(("kind", "amount", "booked_as", "raised"), CASH)
 def test_each_kind_of_cash_is_booked_once_and_the_broker_s_total_agrees(
     kind: str, amount: str, booked_as: str, raised: list[str]
 ) -> None:
-    d, cash = held(), str(3000 + Decimal(amount))
+    d, cash = desk_with_shares(), str(3000 + Decimal(amount))
     assert reported(d, line(kind, amount=amount), cash, {"AAA": 60, "BBB": 10}) == raised
     assert reported(d, line(kind, amount=amount), cash, {"AAA": 60, "BBB": 10}) == []
     book = d.state.book
-    gained, moved = (Decimal(amount), 0) if booked_as == GAIN else (0, Decimal(amount))
-    assert (book.cash, book.realized, book.transfers) == (Decimal(cash), gained, moved)
+    gained, transfer = (Decimal(amount), 0) if booked_as == GAIN else (0, Decimal(amount))
+    assert (book.cash, book.realized, book.transfers) == (Decimal(cash), gained, transfer)
     assert (d.state.risk.reconciled, d.state.risk.halt) == (True, None)
     assert session_loss(book) == pytest.approx(-float(gained) / 10_000, abs=1e-9)  # of which a transfer is no part
 
@@ -86,26 +86,26 @@ def test_each_kind_of_cash_is_booked_once_and_the_broker_s_total_agrees(
 def test_each_kind_that_takes_shares_realises_what_came_for_them(
     kind: str, count: int, amount: str, left: dict[str, int], gain: str, raised: list[str]
 ) -> None:
-    d, cash = held(), str(3000 + Decimal(amount))
+    d, cash = desk_with_shares(), str(3000 + Decimal(amount))
     assert reported(d, line(kind, "AAA", count, amount), cash, left) == raised
     assert (d.held, d.state.book.realized, d.state.book.cash) == (left, Decimal(gain), Decimal(cash))
     assert (d.state.risk.reconciled, d.state.broker.suspicion) == (True, None)
 
 
 def test_worthless_shares_are_a_loss_of_the_day() -> None:
-    d = held()
+    d = desk_with_shares()
     reported(d, line("REORG", "AAA", -60), "3000", {"BBB": 10})
     assert session_loss(d.state.book) == pytest.approx(0.6)  # 6,000 of 10,000 USD
 
 
 def test_cash_of_an_unknown_kind_denies_new_risk_only_where_the_broker_s_total_disagrees() -> None:
-    d = held()
+    d = desk_with_shares()
     assert reported(d, line("OF_TOMORROW", amount="-50"), "2940", {"AAA": 60, "BBB": 10}) == UNKNOWN
     assert (d.state.book.cash, d.state.risk.reconciled) == (Decimal(2950), False)  # 10 USD are still unexplained
 
 
 def test_shares_that_are_transferred_in_are_judged_as_a_person_s() -> None:
-    d = held()
+    d = desk_with_shares()
     assert reported(d, line("JNLS", "CCC", 5), "3000", {"AAA": 60, "BBB": 10, "CCC": 5}) == []
     assert (d.held, d.state.risk.reconciled) == ({"AAA": 60, "BBB": 10}, False)
     assert d.state.broker.suspicion is not None

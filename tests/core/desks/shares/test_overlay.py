@@ -49,10 +49,10 @@ class Weights(Shelf):
 
 def closes(count: int = 8, move: float = 0.01) -> list[float]:
     """Prices that move by this much up and down in turn, the last one 100."""
-    found = [100.0]
+    prices = [100.0]
     for day in range(count - 1):
-        found.insert(0, found[0] / (1.0 + (move if day % 2 else -move)))
-    return found
+        prices.insert(0, prices[0] / (1.0 + (move if day % 2 else -move)))
+    return prices
 
 
 def history(symbol: str, prices: list[float], last_ns: int) -> ev.HistoryAdjusted:
@@ -66,8 +66,8 @@ def know(d: DailyDesk, **prices: list[float]) -> None:
     """These closes up to the session before this one."""
     sessions = (LAST_FRIDAY, MONDAY, TUESDAY, HALF_DAY)
     before = sessions[sessions.index(d.session) - 1].open_ns - MIDNIGHT
-    for symbol, own in prices.items():
-        d.put(replace(history(symbol, own, before), time_ns=d.state.now_ns))
+    for symbol, symbol_closes in prices.items():
+        d.put(replace(history(symbol, symbol_closes, before), time_ns=d.state.now_ns))
 
 
 def tuesday(strategy: Shelf | None = None, **shares: int) -> DailyDesk:
@@ -79,7 +79,7 @@ def tuesday(strategy: Shelf | None = None, **shares: int) -> DailyDesk:
     return d
 
 
-def answered(d: DailyDesk, *goals: float) -> list[tuple[str, Quantity]]:
+def changes_after(d: DailyDesk, *goals: float) -> list[tuple[str, Quantity]]:
     """The changes that the decision comes to: what is wanted less what is held."""
     d.due()
     d.answer(*goals)
@@ -92,24 +92,24 @@ def row(d: DailyDesk) -> OverlayRow:
 
 def test_buys_are_cut_in_proportion_to_what_the_cap_leaves() -> None:
     d = tuesday()
-    assert answered(d, 30, 70, KEEP) == [("AAA", 15), ("BBB", 35)]
-    found = row(d)
-    assert (found.forecast, found.target, found.asked, found.allowed) == ("ewma", 0.08, 1.0, 0.5)
-    assert found.volatility == pytest.approx(VOLATILITY, abs=1e-7)
-    assert found.cap == pytest.approx(CAP, abs=1e-7)
-    assert (json.loads(found.cut), found.unknown) == ({"AAA": [30, 15], "BBB": [70, 35]}, "")
+    assert changes_after(d, 30, 70, KEEP) == [("AAA", 15), ("BBB", 35)]
+    record = row(d)
+    assert (record.forecast, record.target, record.asked, record.allowed) == ("ewma", 0.08, 1.0, 0.5)
+    assert record.volatility == pytest.approx(VOLATILITY, abs=1e-7)
+    assert record.cap == pytest.approx(CAP, abs=1e-7)
+    assert (json.loads(record.cut), record.unknown) == ({"AAA": [30, 15], "BBB": [70, 35]}, "")
     assert orders(d.quotes(0, **AT_100)) == [("AAA", 15, "100.2000"), ("BBB", 35, "100.2000")]
 
 
 def test_a_calm_portfolio_is_left_as_it_is() -> None:
     d = tuesday()
     know(d, **dict.fromkeys(SYMBOLS, closes(move=0.005)))  # 0.0794: below the target
-    assert answered(d, 30, 60, KEEP) == [("AAA", 30), ("BBB", 60)]
+    assert changes_after(d, 30, 60, KEEP) == [("AAA", 30), ("BBB", 60)]
     assert (row(d).cap, row(d).cut) == (1.0, "{}")
 
 
 @pytest.mark.parametrize(
-    ("held", "goals", "expected"),
+    ("shares", "goals", "expected"),
     [
         (55, (KEEP, KEEP, KEEP), []),  # within the band
         (55, (KEEP, 10, KEEP), []),  # and no room for more
@@ -121,13 +121,13 @@ def test_a_calm_portfolio_is_left_as_it_is() -> None:
     ],
 )
 def test_changes_are_cut_and_what_is_held_is_sold_beyond_the_band(
-    held: int, goals: tuple[float, ...], expected: list[tuple[str, int]]
+    shares: int, goals: tuple[float, ...], expected: list[tuple[str, int]]
 ) -> None:
-    assert answered(tuesday(AAA=held), *goals) == expected
+    assert changes_after(tuesday(AAA=shares), *goals) == expected
 
 
 @pytest.mark.parametrize(
-    ("held", "goals", "expected"),
+    ("shares", "goals", "expected"),
     [
         (55, (KEEP, KEEP, KEEP), []),
         (56, (KEEP, KEEP, KEEP), [("AAA", -6)]),
@@ -137,19 +137,19 @@ def test_changes_are_cut_and_what_is_held_is_sold_beyond_the_band(
     ],
 )
 def test_the_mix_of_a_whole_portfolio_is_kept(
-    held: int, goals: tuple[float, ...], expected: list[tuple[str, int]]
+    shares: int, goals: tuple[float, ...], expected: list[tuple[str, int]]
 ) -> None:
-    assert answered(tuesday(Weights(), AAA=held), *goals) == expected
+    assert changes_after(tuesday(Weights(), AAA=shares), *goals) == expected
 
 
 def test_a_limit_of_turnover_keeps_no_sale_of_the_cap_back_and_denies_the_rest() -> None:
     """90 AAA down to 50 is 0.4 of the equity: the limit of 0.3 would keep the exposure above its cap for ever."""
     d = tuesday(AAA=90, BBB=9)
     d.state = replace(d.state, trading=changed(OVERLAY, basket=changed(OVERLAY.basket, turnover_max=0.3)))
-    assert answered(d, KEEP, 0, KEEP) == [("AAA", -40)]
+    assert changes_after(d, KEEP, 0, KEEP) == [("AAA", -40)]
     assert d.decisions()[-1].outcome == "ordered"
     assert json.loads(d.decisions()[-1].gates or "")["turnover"].startswith("turnover would be 0.49")
-    assert answered(tuesday(AAA=90), 0, 70, KEEP) == [("AAA", -90), ("BBB", 50)]  # within the usual limit
+    assert changes_after(tuesday(AAA=90), 0, 70, KEEP) == [("AAA", -90), ("BBB", 50)]  # within the usual limit
 
 
 @pytest.mark.parametrize(
@@ -175,19 +175,19 @@ def test_what_the_cap_leaves_of_a_fraction_is_no_order_below_a_dollar(
     rules = Trading(basket=changed(OVERLAY.basket, fractions="on"))
     d.put(ev.RunStarted(d.at(-25), "replay", "desk-1", "shelf", "e1", "code", "sip", rules))
     know(d, **dict.fromkeys(SYMBOLS, closes()))
-    assert dict(answered(d, *goals)) == {symbol: exact(change) for symbol, change in expected.items()}
+    assert dict(changes_after(d, *goals)) == {symbol: exact(change) for symbol, change in expected.items()}
 
 
 def test_the_same_answer_on_the_next_day_trades_nothing_more() -> None:
     """A factor on a change would compound from day to day."""
     d = tuesday()
-    assert answered(d, 100, KEEP, KEEP) == [("AAA", 50)]
+    assert changes_after(d, 100, KEEP, KEEP) == [("AAA", 50)]
     d.quotes(0, AAA="100")
     d.fill("e1-shelf-2-0-0", 50, "100")
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
     d.begin(HALF_DAY)
     know(d, **dict.fromkeys(SYMBOLS, closes()))
-    assert answered(d, 100, KEEP, KEEP) == []
+    assert changes_after(d, 100, KEEP, KEEP) == []
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,14 @@ def test_a_symbol_without_a_bar_of_the_newest_session_denies_buys_while_it_is_he
     for goals, expected in (((KEEP, 10, KEEP), []), ((0, 10, KEEP), [("AAA", -20), ("BBB", 10)])):
         d = tuesday(AAA=20)
         d.put(replace(history("AAA", closes(), LAST_FRIDAY.open_ns - MIDNIGHT), time_ns=d.state.now_ns))
-        assert answered(d, *goals) == expected
+        assert changes_after(d, *goals) == expected
 
 
 def test_a_held_symbol_that_the_strategy_leaves_alone_denies_buys() -> None:
     d = tuesday(Masks(), AAA=20, BBB=20)
-    assert answered(d, KEEP, 0, 10) == [("BBB", -20)]
+    assert changes_after(d, KEEP, 0, 10) == [("BBB", -20)]
     assert row(d).unknown == "the strategy leaves alone what is held: AAA"
-    assert answered(tuesday(Masks(), BBB=20), KEEP, KEEP, 10) == [("CCC", 10)]  # it is not held
+    assert changes_after(tuesday(Masks(), BBB=20), KEEP, KEEP, 10) == [("CCC", 10)]  # it is not held
 
 
 def test_a_symbol_that_missed_a_session_of_the_window_counts_with_its_last_close() -> None:
@@ -230,7 +230,7 @@ def test_a_symbol_that_missed_a_session_of_the_window_counts_with_its_last_close
     series = closes()
     full = history("AAA", series, MONDAY.open_ns - MIDNIGHT)
     d.put(replace(full, time_ns=d.state.now_ns, bars=tuple(bar for at, bar in enumerate(full.bars) if at != 6)))
-    answered(d, 40, KEEP, KEEP)
+    changes_after(d, 40, KEEP, KEEP)
     returns = [*(b / a - 1.0 for a, b in pairwise(series[1:6])), 0.0, series[7] / series[5] - 1.0]
     weights = [3.0**-age for age in range(5, -1, -1)]
     variance = sum(w * r * r for w, r in zip(weights, returns, strict=True)) / sum(weights)
@@ -241,7 +241,7 @@ def test_a_split_in_the_window_changes_no_forecast_once_the_history_is_adjusted(
     d = tuesday()
     know(d, AAA=[price / 2 for price in closes()])
     d.put(ev.QuotesReceived(d.at(-24), 0, ()))
-    answered(d, 40, 40, KEEP)
+    changes_after(d, 40, 40, KEEP)
     assert row(d).volatility == pytest.approx(VOLATILITY, abs=1e-7)
 
 
@@ -249,7 +249,7 @@ def test_a_split_that_is_not_booked_yet_adds_no_sale_to_the_basket() -> None:
     """A leg of shares in a split would deny the whole basket, the strategy's own sales too."""
     d = tuesday(AAA=70, BBB=20)
     d.state = replace(d.state, basket=replace(d.state.basket, apart=("AAA",)))
-    assert answered(d, KEEP, 0, 10) == [("BBB", -20)]
+    assert changes_after(d, KEEP, 0, 10) == [("BBB", -20)]
     assert row(d).unknown == "no sure price: AAA"
 
 
@@ -261,7 +261,7 @@ def test_a_wrong_newest_bar_sells_nothing_and_the_strategy_s_own_sale_passes(wro
     know(d, **dict.fromkeys(SYMBOLS, closes()))
     bad = Bar("AAA", MONDAY.open_ns - MIDNIGHT, wrong, wrong, wrong, wrong, 1000.0)
     d.put(ev.BarCorrected(d.state.now_ns, bad))
-    assert answered(d, KEEP, 10, 10) == [("BBB", -10)]
+    assert changes_after(d, KEEP, 10, 10) == [("BBB", -10)]
     assert row(d).unknown == "the price is far from the newest close: AAA"
 
 
@@ -272,7 +272,7 @@ def test_a_close_that_stands_alone_in_the_window_sells_nothing(times: float, sel
     d.state = replace(d.state, trading=OVERLAY)
     know(d, **dict.fromkeys(SYMBOLS, closes()))
     know(d, AAA=[close * times if day == 5 else close for day, close in enumerate(closes())])
-    assert (dict(answered(d, KEEP, 10, 10)).get("AAA", 0) < 0) == sells
+    assert (dict(changes_after(d, KEEP, 10, 10)).get("AAA", 0) < 0) == sells
     assert row(d).unknown == ("" if sells else "a close stands alone among its neighbours: AAA")
 
 
@@ -295,26 +295,26 @@ def wednesday(**last: float) -> DailyDesk:
 def test_a_wrong_newest_bar_of_what_is_not_held_yet_sells_nothing_of_what_is(wrong: float) -> None:
     """Nobody quotes CCC, so the bar is its price too. With 370 the cap would be 1 %."""
     d = wednesday(CCC=wrong)
-    assert answered(d, KEEP, 10, 3) == [("BBB", -10)]
+    assert changes_after(d, KEEP, 10, 3) == [("BBB", -10)]
     assert row(d).unknown == "a close stands alone among its neighbours: CCC"
 
 
 def test_a_fall_by_half_that_quotes_confirm_counts_at_once() -> None:
     """900 of 2,900 USD fell by 0.55, with a weight of 2/3: 2.2158 a year, so 321 of the 8,900 USD may be invested."""
     d = wednesday(AAA=45.0)
-    answered(d, KEEP, KEEP, KEEP)
+    changes_after(d, KEEP, KEEP, KEEP)
     assert (row(d).unknown, json.loads(row(d).cut)) == ("", {"AAA": [20, 2], "BBB": [20, 2]})
 
 
-@pytest.mark.parametrize("kept", [7, 8])
+@pytest.mark.parametrize("close_count", [7, 8])
 @pytest.mark.parametrize("times", [3.7, 0.27])
-def test_the_oldest_close_that_is_read_sells_nothing_alone(kept: int, times: float) -> None:
+def test_the_oldest_close_that_is_read_sells_nothing_alone(close_count: int, times: float) -> None:
     """Seven are read. Where an eighth is kept, it is the neighbour before."""
     d = with_shares(Account(), AAA=20, BBB=20)
     d.state = replace(d.state, trading=OVERLAY)
-    know(d, **dict.fromkeys(SYMBOLS, closes(kept)))
-    know(d, AAA=[close * times if day == kept - 7 else close for day, close in enumerate(closes(kept))])
-    assert answered(d, KEEP, 10, 10) == [("BBB", -10)]
+    know(d, **dict.fromkeys(SYMBOLS, closes(close_count)))
+    know(d, AAA=[close * times if day == close_count - 7 else close for day, close in enumerate(closes(close_count))])
+    assert changes_after(d, KEEP, 10, 10) == [("BBB", -10)]
     assert row(d).unknown == "a close stands alone among its neighbours: AAA"
 
 
@@ -326,7 +326,7 @@ def test_a_session_without_a_bar_is_no_neighbour_of_a_wrong_close() -> None:
         "AAA", [close * (3.7 if day == 4 else 1) for day, close in enumerate(closes())], MONDAY.open_ns - MIDNIGHT
     )
     d.put(replace(bad, time_ns=d.state.now_ns, bars=(*bad.bars[:5], *bad.bars[6:])))
-    assert answered(d, KEEP, 10, 10) == [("BBB", -10)]
+    assert changes_after(d, KEEP, 10, 10) == [("BBB", -10)]
     assert row(d).unknown == "a close stands alone among its neighbours: AAA"
 
 
@@ -335,7 +335,7 @@ def test_shares_that_the_desk_does_not_trade_deny_buys_until_they_are_gone() -> 
     book = d.state.book
     spun = replace(book.positions["AAA"], symbol="NEW", quantity=5)
     d.state = replace(d.state, book=replace(book, positions={**book.positions, "NEW": spun}))
-    assert answered(d, KEEP, 10, KEEP) == []
+    assert changes_after(d, KEEP, 10, KEEP) == []
     assert row(d).unknown == "the desk holds what it does not trade: NEW"
 
 
@@ -351,7 +351,7 @@ def test_without_equity_no_buy_is_asked_for_and_a_sale_is() -> None:
 def test_what_another_party_holds_is_no_exposure_of_the_desk() -> None:
     d = tuesday(AAA=40)
     d.state = replace(d.state, broker=replace(d.state.broker, foreign_held={"BBB": 500}))
-    assert answered(d, KEEP, 20, KEEP) == [("BBB", 10)]
+    assert changes_after(d, KEEP, 20, KEEP) == [("BBB", 10)]
 
 
 def test_a_legs_fault_is_left_to_the_gates() -> None:
@@ -367,7 +367,7 @@ def test_a_flatten_leaves_everything_whatever_the_overlay_says(unknown: bool) ->
     d = tuesday(AAA=60)
     if unknown:
         know(d, AAA=closes(5))
-    answered(d, KEEP, 10, KEEP)
+    changes_after(d, KEEP, 10, KEEP)
     d.put(ev.FlattenRequested(d.at(2), "enough", "ann"))
     d.quotes(3, **AT_100)
     assert sum(count for symbol, count in d.working() if symbol == "AAA") == -60
@@ -375,7 +375,7 @@ def test_a_flatten_leaves_everything_whatever_the_overlay_says(unknown: bool) ->
 
 def test_a_restart_in_the_middle_of_a_basket_goes_on_with_what_the_cap_left() -> None:
     d = tuesday(AAA=60)
-    assert answered(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
+    assert changes_after(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
     d.reload = True
     d.put(ev.RunStarted(d.at(-10), "replay", "desk-1", "shelf", "e1", "code", "sip", OVERLAY))
     d.fill("e1-shelf-2-0-0", 10, "100")
@@ -397,7 +397,7 @@ def test_a_basket_that_a_halt_kept_back_is_traded_under_its_cap_after_the_resume
 def test_a_live_desk_of_fractions_buys_under_its_cap() -> None:
     d = live(Account("300"), Trading(basket=changed(OVERLAY.basket, fractions="on")))
     know(d, **dict.fromkeys(SYMBOLS, closes()))
-    assert answered(d, 3, KEEP, KEEP) == [("AAA", exact("1.5118"))]  # 0.5039526 of 300 USD
+    assert changes_after(d, 3, KEEP, KEEP) == [("AAA", exact("1.5118"))]  # 0.5039526 of 300 USD
     assert row(d).unknown == ""
 
 
@@ -421,14 +421,14 @@ def test_the_sales_down_to_the_cap_wait_for_what_passes_whatever_the_turnover(li
 
 def test_a_halted_symbol_s_sale_waits_and_is_asked_for_again_the_next_day() -> None:
     d = tuesday(AAA=60)
-    assert answered(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
+    assert changes_after(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
     d.tick(386)  # no quote all day: given up five minutes before the close
     d.put(ev.OrderCanceled(d.at(387), "e1-shelf-2-0-0"))
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
     assert d.held == {"AAA": 60}
     d.begin(HALF_DAY)
     know(d, **dict.fromkeys(SYMBOLS, closes()))
-    assert answered(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
+    assert changes_after(d, KEEP, KEEP, KEEP) == [("AAA", -10)]
 
 
 def test_a_desk_without_a_target_writes_no_row() -> None:
@@ -445,11 +445,11 @@ def test_a_resting_stop_gives_way_to_the_overlay_s_sale() -> None:
     know(d, **dict.fromkeys(SYMBOLS, closes()))
     d.put(account.report(d.at(-20)))
     d.due()
-    sent = d.answer(KEEP, KEEP, KEEP)
-    assert ([effect.client_order_id for effect in of(sent, CancelOrder)], sales(sent)) == ([name], [])
+    effects = d.answer(KEEP, KEEP, KEEP)
+    assert ([effect.client_order_id for effect in of(effects, CancelOrder)], sales(effects)) == ([name], [])
     account.end(name)
-    sent = d.put(ev.OrderCanceled(d.at(-14), name), account.report(d.at(-13.9)))
-    assert [(order.symbol, order.quantity, order.auction) for order in sales(sent)] == [("AAA", 5, True)]
+    effects = d.put(ev.OrderCanceled(d.at(-14), name), account.report(d.at(-13.9)))
+    assert [(order.symbol, order.quantity, order.auction) for order in sales(effects)] == [("AAA", 5, True)]
 
 
 def test_a_broken_claim_leaves_the_overlay_s_sales_and_no_buy() -> None:
@@ -457,7 +457,7 @@ def test_a_broken_claim_leaves_the_overlay_s_sales_and_no_buy() -> None:
     claim = ev.RiskClaim(0.08, 0.06, 0.1, 60, 0.9, 0.1, 0.95, 252)
     d.put(ev.ModelVerified(d.state.now_ns, "v1", "d", promoted=True, feed="sip", claim=claim))
     d.put(ev.ClaimJudged(d.state.now_ns, "v1", "above", "volatility 20.00%", 60, 0.2, 0.0, "no_new_risk"))
-    assert answered(d, 55, 30, KEEP) == [("AAA", -5)]
+    assert changes_after(d, 55, 30, KEEP) == [("AAA", -5)]
     assert d.decisions()[-1].outcome == "ordered"
     d.quotes(0, **AT_100)
     assert [(symbol, count) for symbol, count in d.working() if symbol == "BBB"] == []

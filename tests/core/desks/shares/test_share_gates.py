@@ -66,15 +66,15 @@ def test_what_is_within_all_limits_passes_each_gate() -> None:
 
 
 def test_each_gate_is_put_to_what_it_is_about() -> None:
-    def put(intent: Intent) -> set[str]:
+    def gates_of(intent: Intent) -> set[str]:
         return {name for name, verdict in ask_gates(VIEW, intent, SHARE_GATES).by_gate.items() if verdict is not None}
 
     def of(*kinds: Applies) -> set[str]:
         return {gate.name for gate in SHARE_GATES if gate.applies in kinds}
 
-    assert put(SELL) == of(Applies.EVERY_ORDER)
-    assert put(BUY) == of(Applies.EVERY_ORDER, Applies.NEW_RISK, Applies.ENTRY)
-    assert put(BASKET) == of(Applies.NEW_RISK, Applies.BASKET)
+    assert gates_of(SELL) == of(Applies.EVERY_ORDER)
+    assert gates_of(BUY) == of(Applies.EVERY_ORDER, Applies.NEW_RISK, Applies.ENTRY)
+    assert gates_of(BASKET) == of(Applies.NEW_RISK, Applies.BASKET)
     assert len(BY_NAME) == len(SHARE_GATES)
     assert {"cooldown_trade", "consecutive_losses", "shares_held", "low_confidence"}.isdisjoint(BY_NAME)
 
@@ -241,29 +241,31 @@ def test_a_basket_is_measured_by_what_the_cash_can_reach() -> None:
     assert [d.gate for d in ask_gates(tighter, greedy, SHARE_GATES).denials] == ["turnover"]
 
 
-@pytest.mark.parametrize(("sold", "limit", "denied"), [(100, 2.0, []), (100, 1.9, ["turnover"]), (75, 0.0001, [])])
-def test_sales_that_pay_back_what_the_account_owes_are_no_turnover(sold: int, limit: float, denied: list[str]) -> None:
+@pytest.mark.parametrize(("percent", "limit", "denied"), [(100, 2.0, []), (100, 1.9, ["turnover"]), (75, 0.0001, [])])
+def test_sales_that_pay_back_what_the_account_owes_are_no_turnover(
+    percent: int, limit: float, denied: list[str]
+) -> None:
     """10,000 USD in AAA, of which a withdrawal left 2,500: 7,500 are owed, so 2,500 are sold and 2,500 bought."""
-    held = {"AAA": replace(BOOK.positions["AAA"], quantity=100, cost=Decimal(10_000))}
-    owing = replace(BOOK, cash=Decimal(-7500), positions=held, equity=Decimal(2500), peak=Decimal(2500))
+    positions = {"AAA": replace(BOOK.positions["AAA"], quantity=100, cost=Decimal(10_000))}
+    owing = replace(BOOK, cash=Decimal(-7500), positions=positions, equity=Decimal(2500), peak=Decimal(2500))
     owing = replace(owing, session_start_equity=Decimal(2500), session_base=Decimal(2500))
     view = replace(VIEW, book=owing, basket=Basket(turnover_max=limit))
-    changed_to = legs(("AAA", 100 - sold), ("BBB", 0 if sold < 100 else 30))
+    changed_to = legs(("AAA", 100 - percent), ("BBB", 0 if percent < 100 else 30))
     assert [d.gate for d in ask_gates(view, changed_to, SHARE_GATES).denials] == denied
 
 
 def test_others_sales_hold_no_exit_up_and_a_foreign_order_in_another_symbol_no_basket() -> None:
-    theirs = replace(VIEW, orders=order("AAA", -1, 5, purpose="foreign"))
-    assert ask_gates(theirs, replace(SELL, quantity=15), SHARE_GATES).denials == ()
+    view = replace(VIEW, orders=order("AAA", -1, 5, purpose="foreign"))
+    assert ask_gates(view, replace(SELL, quantity=15), SHARE_GATES).denials == ()
     elsewhere = replace(VIEW, orders=order("ZZZ", -1, 5, purpose="foreign"))
     assert ask_gates(elsewhere, BASKET, SHARE_GATES).denials == ()
 
 
 def test_a_gate_that_raises_denies() -> None:
-    def broken(_: RiskView, __: Intent) -> str | None:
+    def fail(_: RiskView, __: Intent) -> str | None:
         raise KeyError("x")
 
-    verdicts = ask_gates(VIEW, SELL, (Gate("broken", broken, Applies.EVERY_ORDER),))
+    verdicts = ask_gates(VIEW, SELL, (Gate("broken", fail, Applies.EVERY_ORDER),))
     assert [denial.reason for denial in verdicts.denials] == ["the gate failed: KeyError: 'x'"]
 
 

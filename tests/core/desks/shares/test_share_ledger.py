@@ -32,23 +32,23 @@ def held_over_night(mode: str = "replay") -> DailyDesk:
 
 def report_lines(d: DailyDesk, *lines: ev.Activity) -> list[str]:
     """The broker's report with these lines and the positions that they leave; the alarms it raises."""
-    cash = d.state.book.cash + sum((known.amount for known in lines), Decimal(0))
+    cash = d.state.book.cash + sum((activity.amount for activity in lines), Decimal(0))
     shares = {symbol: Decimal(quantity) for symbol, quantity in d.held.items()}
-    for known in lines:
-        shares[known.symbol] = shares.get(known.symbol, Decimal(0)) + known.quantity
+    for activity in lines:
+        shares[activity.symbol] = shares.get(activity.symbol, Decimal(0)) + activity.quantity
     positions = tuple(ev.BrokerPosition(symbol, count, Decimal(1)) for symbol, count in shares.items() if count)
     now = d.state.now_ns
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
     report = ev.BrokerReported(now, now, "A", cash, "", positions, (), (), (), lines)
-    raised = alarms(d.put(report))
+    alarm_names = alarms(d.put(report))
     assert d.state.broker.suspicion is None, d.state.broker.suspicion
-    return raised
+    return alarm_names
 
 
 def fraction(kind: str, symbol: str, quantity: str, amount: str = "0", price: str = "") -> ev.Activity:
-    known = line(kind, symbol, 0, amount)
+    activity = line(kind, symbol, 0, amount)
     worth = Decimal(price) if price else None
-    return replace(known, id=f"{known.id} {quantity}", quantity=Decimal(quantity), price=worth)
+    return replace(activity, id=f"{activity.id} {quantity}", quantity=Decimal(quantity), price=worth)
 
 
 @pytest.mark.parametrize(("change", "after", "mark"), [(60, 120, "50"), (120, 180, ""), (-54, 6, "1000")])
@@ -85,10 +85,10 @@ def test_with_fractions_cash_in_lieu_sells_the_fraction_that_is_held(quantity: s
     d.begin(TUESDAY)
     report_lines(d, fraction("SPLIT", "AAA", "2.5"))
     assert d.held == {"AAA": Decimal("7.5")}
-    paid = fraction("CIL", "AAA", quantity, "33.33")
-    left = [ev.BrokerPosition("AAA", Decimal(7), Decimal(1))]
+    cash_line = fraction("CIL", "AAA", quantity, "33.33")
+    positions = [ev.BrokerPosition("AAA", Decimal(7), Decimal(1))]
     now, cash = d.state.now_ns, d.state.book.cash + Decimal("33.33")
-    d.put(ev.BrokerReported(now, now, "A", cash, "", tuple(left), (), (), (), (paid,)))
+    d.put(ev.BrokerReported(now, now, "A", cash, "", tuple(positions), (), (), (), (cash_line,)))
     position = d.state.book.positions["AAA"]
     assert (position.quantity, position.cost, d.state.broker.suspicion) == (7, Decimal("466.6667"), None)
     assert (d.state.book.cash, d.state.book.realized) == (cash, Decimal("-0.0033"))  # 33.33 for 500 x 0.5 / 7.5
@@ -134,10 +134,10 @@ def test_two_splits_of_one_morning_are_kept_apart(order: tuple[int, ...]) -> Non
 
 def test_a_split_told_as_one_line_is_no_other_symbol_s() -> None:
     d = held_over_night()
-    left = (Leaver("SPLIT", "BBB", 10),)  # what comes for these is still to be reported
-    d.state = replace(d.state, basket=replace(d.state.basket, leavers=left))
+    leavers = (Leaver("SPLIT", "BBB", 10),)  # what comes for these is still to be reported
+    d.state = replace(d.state, basket=replace(d.state.basket, leavers=leavers))
     report_lines(d, line("SPLIT", "AAA", 60))
-    assert (d.held, d.state.marks["AAA"], d.state.basket.leavers) == ({"AAA": 120, "BBB": 10}, Decimal(50), left)
+    assert (d.held, d.state.marks["AAA"], d.state.basket.leavers) == ({"AAA": 120, "BBB": 10}, Decimal(50), leavers)
 
 
 def test_a_reverse_split_that_leaves_less_than_a_share_ends_the_position() -> None:
@@ -299,8 +299,8 @@ def test_shares_that_leave_for_nothing_stay_until_the_comparison_judges_it() -> 
     d = held_over_night()
     now = d.state.now_ns
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
-    left = (ev.BrokerPosition("AAA", Decimal(60), Decimal(100)),)
-    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", left, (), (), (), (line("REO", "BBB", -10),)))
+    positions = (ev.BrokerPosition("AAA", Decimal(60), Decimal(100)),)
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), (line("REO", "BBB", -10),)))
     assert (d.held["BBB"], d.state.risk.reconciled) == (10, False)
     assert d.state.broker.suspicion is not None
     assert d.state.broker.suspicion.differences == ("BBB: broker 0, book 10",)
@@ -325,9 +325,9 @@ def test_a_merger_that_two_reports_tell_is_no_loss_and_halts_nothing() -> None:
     d = with_shares(account := Account(), AAA=60, BBB=10)
     del account.positions["AAA"]
     account.book(line("MA", "AAA", -60, "3600"))  # of 6,000 USD; the other 2,400 come as shares
-    told = alarms(d.put(account.report(d.at(-19)), account.report(d.at(-18)), account.report(d.at(1))))
+    alarm_names = alarms(d.put(account.report(d.at(-19)), account.report(d.at(-18)), account.report(d.at(1))))
     book = d.state.book
-    assert (told, d.state.risk.halt, d.state.risk.reconciled) == (["shares_renamed"], None, False)
+    assert (alarm_names, d.state.risk.halt, d.state.risk.reconciled) == (["shares_renamed"], None, False)
     assert (book.cash, book.equity, session_loss(book)) == (account.cash, Decimal(10000), 0.0)
     account.positions["NEW"] = (30, Decimal(80))
     d.put(account.report(d.at(2)), account.report(d.at(3)))  # its line is still to come
@@ -519,8 +519,8 @@ def test_shares_that_come_for_as_many_that_are_owed_leave_no_position() -> None:
 def test_a_worthless_removal_loses_the_cost_of_the_shares() -> None:
     d = held_over_night()
     assert report_lines(d, line("REORG", "BBB", -10)) == ["shares_renamed", "daily_loss"]
-    (told,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "shares_renamed"]
-    assert told == "10 BBB were removed as worthless: the 1000.00 USD that they cost are lost"
+    (detail,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "shares_renamed"]
+    assert detail == "10 BBB were removed as worthless: the 1000.00 USD that they cost are lost"
     book = d.state.book  # ten shares at 100.00 are gone, for nothing
     assert (d.held, book.cash, book.realized, book.equity) == (
         {"AAA": 60}, Decimal(3000), Decimal(-1000), Decimal(9000),

@@ -27,12 +27,12 @@ def test_it_never_costs_more_than_there_is_and_no_count_grows(
     buys: list[tuple[int, int]], available: int, per_share: int
 ) -> None:
     counts, costs = map(list, zip(*buys, strict=True))
-    kept = share_out(counts, costs, available, per_share)
-    assert all(0 <= now <= count for now, count in zip(kept, counts, strict=True))
-    spent = sum(count * cost for count, cost in zip(kept, costs, strict=True))
-    assert spent <= max(available, 0)
+    new_counts = share_out(counts, costs, available, per_share)
+    assert all(0 <= now <= count for now, count in zip(new_counts, counts, strict=True))
+    total_cost = sum(count * cost for count, cost in zip(new_counts, costs, strict=True))
+    assert total_cost <= max(available, 0)
     if sum(count * cost for count, cost in zip(counts, costs, strict=True)) <= available:
-        assert kept == counts
+        assert new_counts == counts
 
 
 @given(buys=BUYS, share=st.floats(0.0, 1.2), per_share=st.sampled_from([1, 10_000]))
@@ -59,18 +59,18 @@ def test_what_is_left_over_buys_no_further_share_with_a_larger_remainder(
     counts, costs = map(list, zip(*buys, strict=True))
     needed = sum(count * cost for count, cost in zip(counts, costs, strict=True))
     available = floor(Fraction(share) * needed)
-    kept = share_out(counts, costs, available)
-    if kept == counts:
+    new_counts = share_out(counts, costs, available)
+    if new_counts == counts:
         return
     part = Fraction(available // 10_000 * 2**20 // -(-needed // 10_000), 2**20)
     base = [floor(count * part) for count in counts]
-    left = available - sum(count * cost for count, cost in zip(base, costs, strict=True))
+    cash = available - sum(count * cost for count, cost in zip(base, costs, strict=True))
     order = sorted(range(len(counts)), key=lambda place: (base[place] - counts[place] * part, place))
     for place in order:
-        if counts[place] and costs[place] <= left:
-            left -= costs[place]
+        if counts[place] and costs[place] <= cash:
+            cash -= costs[place]
             base[place] += 1
-    assert kept == base
+    assert new_counts == base
 
 
 def test_three_stocks_and_too_little_money_by_hand() -> None:
@@ -101,8 +101,8 @@ def test_the_reservations_of_the_orders_are_covered(
     cash = Decimal(floor(Fraction(share) * needed)) / units_a_usd(per_share)
     available = whole_units(cash, per_share) - slack(per_share) * len(buys)
     for count, limit in zip(share_out(counts, costs, available, per_share), limits, strict=True):
-        traded = limit * count / per_share
-        cash -= traded + (traded * Decimal(rate)).quantize(Decimal("0.000001"), ROUND_CEILING) if count else 0
+        amount = limit * count / per_share
+        cash -= amount + (amount * Decimal(rate)).quantize(Decimal("0.000001"), ROUND_CEILING) if count else 0
     assert cash >= 0
 
 

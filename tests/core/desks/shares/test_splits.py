@@ -70,9 +70,9 @@ def test_a_split_that_the_ledger_reports_late_moves_no_mark_and_sells_nothing(
     account.positions["AAA"] = (after, Decimal(price))
     assert reported(d, account, -19) == ["split_awaited"]
     assert [reported(d, account, minute) for minute in (-18, -17)] == [[], []]
-    sent = d.quotes(0.1, AAA=price) + d.quotes(0.2, AAA=price) + d.tick(1)
-    sent += d.end(AAA=float(price), BBB=100.0)
-    assert (of(sent, SubmitOrder), still(d), d.state.risk.reconciled) == ([], untouched, False)
+    effects = d.quotes(0.1, AAA=price) + d.quotes(0.2, AAA=price) + d.tick(1)
+    effects += d.end(AAA=float(price), BBB=100.0)
+    assert (of(effects, SubmitOrder), still(d), d.state.risk.reconciled) == ([], untouched, False)
     d.begin(HALF_DAY)
     assert reported(d, account, -19) == ["split_awaited"]  # each session once
     adjusted(d, "AAA", float(price))
@@ -207,11 +207,11 @@ def test_bars_that_show_a_split_before_positions_and_ledger_are_waited_for_over_
     adjusted(d, "AAA", 49.5)  # two for one, and a dividend of one percent
     d.due()
     assert d.state.ask is None
-    sent = d.quotes(0.1, AAA="50") + d.quotes(0.2, AAA="50") + d.end(AAA=50.0, BBB=100.0)
+    effects = d.quotes(0.1, AAA="50") + d.quotes(0.2, AAA="50") + d.end(AAA=50.0, BBB=100.0)
     d.begin(HALF_DAY)
     reported(d, account, -19)
-    sent += d.quotes(0.1, AAA="51") + d.quotes(0.2, AAA="51") + d.end(AAA=51.0, BBB=100.0)
-    assert (of(sent, SubmitOrder), still(d)) == ([], (Decimal(100), WHOLE, "", {"AAA": 50, "BBB": 40}))
+    effects += d.quotes(0.1, AAA="51") + d.quotes(0.2, AAA="51") + d.end(AAA=51.0, BBB=100.0)
+    assert (of(effects, SubmitOrder), still(d)) == ([], (Decimal(100), WHOLE, "", {"AAA": 50, "BBB": 40}))
     account.positions["AAA"] = (100, Decimal(50))
     in_two_lines(account, "AAA", 50, 100)
     account.book(line("DIV", "AAA", 0, "50"))
@@ -234,8 +234,8 @@ def test_after_the_ledger_s_line_nothing_is_decided_until_the_bars_are_adjusted(
     assert of(d.due(-14), AskPolicy) == []
     adjusted(d, "AAA", 99.0 / float(ratio))
     assert len(of(d.due(-13), AskPolicy)) == 1
-    seen = d.strategy.seen[-1]
-    assert abs(seen.prices[0] / d.strategy.known(d.state.strategy)["AAA"][-1].close - 1) < 0.02
+    view = d.strategy.seen[-1]
+    assert abs(view.prices[0] / d.strategy.known(d.state.strategy)["AAA"][-1].close - 1) < 0.02
     assert (d.state.basket.unadjusted, d.state.basket.splits) == ((), ())
 
 
@@ -263,11 +263,11 @@ def test_a_fall_of_shares_whose_quantity_agrees_is_a_loss() -> None:
     d.quotes(0.1, AAA="20", BBB="100")
     d.quotes(0.2, AAA="20", BBB="100")
     reported(d, account, 1)
-    sent = d.quotes(1.1, AAA="20", BBB="100")
+    effects = d.quotes(1.1, AAA="20", BBB="100")
     halt = d.state.risk.halt
     assert halt is not None
     assert halt.reason == "daily_loss"  # 4,000 of 10,000 USD
-    assert {symbol: count for symbol, count, _ in orders(sent)} == {"AAA": -50, "BBB": -40}
+    assert {symbol: count for symbol, count, _ in orders(effects)} == {"AAA": -50, "BBB": -40}
 
 
 def test_a_leap_that_goes_back_is_forgotten() -> None:
@@ -295,19 +295,19 @@ def test_a_split_to_come_is_not_adopted_as_other_shares() -> None:
     assert d.held["AAA"] == 50
 
 
-@pytest.mark.parametrize(("rules", "own"), [(ADOPT, 45), (IGNORE, 40)])
-def test_a_split_to_come_is_taken_over_beside_no_other_difference(rules: Trading, own: int) -> None:
+@pytest.mark.parametrize(("rules", "bbb_shares"), [(ADOPT, 45), (IGNORE, 40)])
+def test_a_split_to_come_is_taken_over_beside_no_other_difference(rules: Trading, bbb_shares: int) -> None:
     """Somebody bought five BBB while the line of AAA's split was awaited."""
     d = with_shares(account := Account(), rules, AAA=50, BBB=40)
     account.positions["AAA"] = (100, Decimal(50))
     account.positions["BBB"] = (45, Decimal(100))
     account.cash -= 500
-    raised = [reported(d, account, minute) for minute in (-19, -18, -17)]
-    assert (raised, d.held) == ([["split_awaited"], ["position_changed"], []], {"AAA": 50, "BBB": own})
+    alarm_names = [reported(d, account, minute) for minute in (-19, -18, -17)]
+    assert (alarm_names, d.held) == ([["split_awaited"], ["position_changed"], []], {"AAA": 50, "BBB": bbb_shares})
     equity = d.state.book.equity
     in_two_lines(account, "AAA", 50, 100)
     assert [reported(d, account, minute) for minute in (-16, -15)] == [[], []]
-    assert (d.held, d.state.book.equity, d.state.risk.reconciled) == ({"AAA": 100, "BBB": own}, equity, True)
+    assert (d.held, d.state.book.equity, d.state.risk.reconciled) == ({"AAA": 100, "BBB": bbb_shares}, equity, True)
 
 
 @pytest.mark.parametrize("rules", [ADOPT, IGNORE])
@@ -337,34 +337,36 @@ def test_a_flatten_leaves_shares_whose_split_is_awaited_and_ends_the_wait() -> N
     d = holding(account := Account())
     adjusted(d, "AAA", 50.0)
     d.put(ev.FlattenRequested(d.at(-10), "out", "me"))
-    sent = of(d.tick(1), SubmitOrder)
-    assert [(order.symbol, order.quantity) for order in sent] == [("AAA", 50), ("BBB", 40)]
-    for order in sent:
+    sales = of(d.tick(1), SubmitOrder)
+    assert [(order.symbol, order.quantity) for order in sales] == [("AAA", 50), ("BBB", 40)]
+    for order in sales:
         d.put(account.fill(account.take(order, d.state.now_ns), order.quantity, "100", d.state.now_ns))
     d.put(account.report(d.at(2)))
     assert (d.held, d.state.basket.splits, d.state.basket.sure) == ({}, (), ())
 
 
-@pytest.mark.parametrize("told", [-25, 3])
-@pytest.mark.parametrize(("asked", "sold"), [(0, 100), (20, 40)])
+@pytest.mark.parametrize("close_minute", [-25, 3])
+@pytest.mark.parametrize(("quantity", "sale_quantity"), [(0, 100), (20, 40)])
 def test_what_is_closed_while_its_split_is_awaited_leaves_whole_and_sells_nothing_else(
-    told: int, asked: int, sold: int
+    close_minute: int, quantity: int, sale_quantity: int
 ) -> None:
     """The positions show 100 for 50 at the same cost: they are sold at 50, which each cost."""
     d = holding(account := Account())
     account.positions["AAA"] = (100, Decimal(50))
-    sent = d.put(ev.CloseRequested(d.at(-25), "AAA", asked, "enough", "ann")) if told < 0 else []
+    effects = d.put(ev.CloseRequested(d.at(-25), "AAA", quantity, "enough", "ann")) if close_minute < 0 else []
     reported(d, account, -19)
-    sent += d.quotes(0.1, BBB="100") + d.tick(1)
-    if told > 0:
-        sent += d.put(ev.CloseRequested(d.at(told), "AAA", asked, "enough", "ann"))
-    (sale,) = of(sent, SubmitOrder)
-    assert (sale.symbol, sale.quantity) == ("AAA", sold)
-    d.put(account.fill(account.take(sale, d.state.now_ns), sold, "50", d.state.now_ns), account.report(d.at(4)))
+    effects += d.quotes(0.1, BBB="100") + d.tick(1)
+    if close_minute > 0:
+        effects += d.put(ev.CloseRequested(d.at(close_minute), "AAA", quantity, "enough", "ann"))
+    (sale,) = of(effects, SubmitOrder)
+    assert (sale.symbol, sale.quantity) == ("AAA", sale_quantity)
+    d.put(
+        account.fill(account.take(sale, d.state.now_ns), sale_quantity, "50", d.state.now_ns), account.report(d.at(4))
+    )
     in_two_lines(account, "AAA", 50, 100)
     reported(d, account, 5)
-    left = {"AAA": 100 - sold} if sold < 100 else {}
-    assert (d.held, d.state.book.cash) == ({**left, "BBB": 40}, Decimal(1000 + 50 * sold))
+    rest = {"AAA": 100 - sale_quantity} if sale_quantity < 100 else {}
+    assert (d.held, d.state.book.cash) == ({**rest, "BBB": 40}, Decimal(1000 + 50 * sale_quantity))
     assert (d.state.book.realized, d.state.risk.halt, d.state.risk.reconciled) == (Decimal(0), None, True)
 
 
@@ -400,18 +402,18 @@ def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() ->
     account.positions["AAA"] = (100, Decimal(50))
     in_two_lines(account, "AAA", 50, 100)
     d.put(account.report(d.at(1)))
-    sent = d.put(account.fill(name, 5, "50", d.at(1, 30))) + d.tick(2) + d.quotes(3, AAA="50")
-    assert (of(sent, SubmitOrder), d.held["AAA"]) == ([], 105)
+    effects = d.put(account.fill(name, 5, "50", d.at(1, 30))) + d.tick(2) + d.quotes(3, AAA="50")
+    assert (of(effects, SubmitOrder), d.held["AAA"]) == ([], 105)
 
 
 @pytest.mark.parametrize("rules", [None, ADOPT, IGNORE])
-@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("is_reported", [True, False])
 def test_who_accepts_the_broker_s_shares_while_a_split_is_awaited_gains_and_loses_nothing(
-    rules: Trading | None, *, seen: bool
+    rules: Trading | None, *, is_reported: bool
 ) -> None:
     d = with_shares(account := Account(), rules, AAA=50, BBB=40)
     account.positions["AAA"] = (100, Decimal(50))
-    if seen:
+    if is_reported:
         reported(d, account, -19)
     d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
     reported(d, account, -17)
@@ -493,31 +495,31 @@ def beside_a_person(account: Account) -> DailyDesk:
 
 @pytest.mark.parametrize("accepted", [False, True])
 @pytest.mark.parametrize(
-    ("told", "own", "others"),
+    ("is_adjusted", "desk_shares", "other_shares"),
     [
         (True, 100, 20),
         (False, 50, 70),  # a person may have bought as many
     ],
 )
 def test_a_split_that_the_bars_tell_too_is_by_the_positions_each_s_own(
-    told: bool, own: int, others: int, *, accepted: bool
+    is_adjusted: bool, desk_shares: int, other_shares: int, *, accepted: bool
 ) -> None:
     d = beside_a_person(account := Account())
-    if told:
+    if is_adjusted:
         adjusted(d, "AAA", 50.0)
     account.positions["AAA"] = (120, Decimal(50))
     if accepted:
         d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
         reported(d, account, -17)
-        assert (d.held["AAA"], d.state.broker.foreign_held) == (own, {"AAA": others})
+        assert (d.held["AAA"], d.state.broker.foreign_held) == (desk_shares, {"AAA": other_shares})
         assert (d.state.book.equity, [halt.reason for halt in d.state.risk.halts]) == (WHOLE, ["accept_broker"])
         return
     d.put(ev.CloseRequested(d.at(-18), "AAA", 0, "enough", "ann"))
     reported(d, account, -17)
     (sale,) = of(d.quotes(0.1, BBB="100") + d.tick(1), SubmitOrder)
-    assert sale.quantity == own
-    if told:
-        d.put(account.fill(account.take(sale, d.state.now_ns), own, "50", d.state.now_ns))
+    assert sale.quantity == desk_shares
+    if is_adjusted:
+        d.put(account.fill(account.take(sale, d.state.now_ns), desk_shares, "50", d.state.now_ns))
         in_two_lines(account, "AAA", 60, 120)
         assert [reported(d, account, minute) for minute in (2, 3)] == [[], []]
         assert (d.held, d.state.broker.foreign_held) == ({"BBB": 40}, {"AAA": 20})
@@ -528,12 +530,12 @@ def test_a_reverse_split_that_several_ratios_explain_names_them_and_what_settles
     """60 at 100 became 1 at 4,000: 1 for 40, and half a share, 2,000, comes as cash. 1 for 31 leaves 1 as well."""
     d = with_shares(account := Account(), AAA=60)
     account.positions["AAA"] = (1, Decimal(4000))
-    (told,) = of(d.put(account.report(d.at(-19))), RaiseAlarm)
-    begun = "AAA: broker 1, book 60, no line in the ledger; it may be 1 for 40, 1 for 39, "
-    assert (told.name, told.detail[: len(begun)]) == ("split_awaited", begun)
-    assert told.detail.endswith("if it does not, rltraderctl accept-broker takes what the broker has")
-    sent = d.due() + d.quotes(1, **dict.fromkeys(SYMBOLS, "100")) + d.put(account.report(d.at(2)))
-    assert (of(sent, SubmitOrder), of(sent, AskPolicy), d.state.risk.reconciled) == ([], [], False)
+    (alarm,) = of(d.put(account.report(d.at(-19))), RaiseAlarm)
+    beginning = "AAA: broker 1, book 60, no line in the ledger; it may be 1 for 40, 1 for 39, "
+    assert (alarm.name, alarm.detail[: len(beginning)]) == ("split_awaited", beginning)
+    assert alarm.detail.endswith("if it does not, rltraderctl accept-broker takes what the broker has")
+    effects = d.due() + d.quotes(1, **dict.fromkeys(SYMBOLS, "100")) + d.put(account.report(d.at(2)))
+    assert (of(effects, SubmitOrder), of(effects, AskPolicy), d.state.risk.reconciled) == ([], [], False)
     d.put(ev.AcceptBrokerRequested(d.at(3), "1 for 40", "ann"), account.report(d.at(4)))
     assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 1}, Decimal(4000), Decimal(8000))
     account.book(line("CIL", "AAA", 0, "2000"))
