@@ -161,16 +161,16 @@ def test_a_position_of_nothing_is_none() -> None:
     rows = [
         {"symbol": symbol, "qty": qty, "avg_entry_price": "1"} for symbol, qty in (("A", "0"), ("B", "0.0"), ("C", "2"))
     ]
-    assert [held.symbol for held in wire.positions(rows)] == ["C"]
+    assert [position.symbol for position in wire.positions(rows)] == ["C"]
 
 
 def test_an_order_that_filled_whole_is_over_while_its_settlement_is_calculated() -> None:
-    for filled, expected in (("3", "filled"), ("2", "calculated"), ("0", "calculated")):
-        assert wire.order(order(status="calculated", filled_qty=filled)).status == expected
+    for quantity, expected in (("3", "filled"), ("2", "calculated"), ("0", "calculated")):
+        assert wire.order(order(status="calculated", filled_qty=quantity)).status == expected
 
 
 @pytest.mark.parametrize(
-    ("data", "named"),
+    ("data", "key"),
     [
         (None, "data"),
         ([], "data"),
@@ -195,8 +195,8 @@ def test_an_order_that_filled_whole_is_over_while_its_settlement_is_calculated()
         (update("new", order=order(submitted_at=12)), "submitted_at"),
     ],
 )
-def test_what_cannot_be_read_is_malformed_and_names_its_key(data: object, named: str) -> None:
-    with pytest.raises(Malformed, match=f"^{named} is "):
+def test_what_cannot_be_read_is_malformed_and_names_its_key(data: object, key: str) -> None:
+    with pytest.raises(Malformed, match=f"^{key} is "):
         parse(data)
 
 
@@ -231,9 +231,9 @@ def test_offsets_and_nine_digits_are_one_moment() -> None:
 
 @given(st.integers(-60_000_000_000_000_000_000, 250_000_000_000_000_000_000))
 def test_a_time_written_and_read_again_is_always_the_same(ns: int) -> None:
-    written = wire.time_text(ns)
-    assert wire.time_ns(written) == ns
-    assert "." not in written or not written.endswith("0Z")
+    text = wire.time_text(ns)
+    assert wire.time_ns(text) == ns
+    assert "." not in text or not text.endswith("0Z")
 
 
 @given(st.datetimes(timezones=st.timezones()))
@@ -289,10 +289,10 @@ def test_a_short_position_is_negative_however_the_broker_writes_it() -> None:
 @pytest.mark.parametrize("day", ["2024-07-02", "2024-07-02T00:00:00"])
 def test_a_ledger_line_is_of_its_date_however_late_it_was_written(day: str) -> None:
     """Alpaca writes a day's fees a quarter past midnight UTC, and a split of the morning at noon."""
-    for written in ("2024-07-02T16:00:00Z", "2024-07-03T00:17:05.448916Z"):
-        row = {"id": "x", "activity_type": "SPLIT", "date": day, "created_at": written, "qty": "10"}
+    for time in ("2024-07-02T16:00:00Z", "2024-07-03T00:17:05.448916Z"):
+        row = {"id": "x", "activity_type": "SPLIT", "date": day, "created_at": time, "qty": "10"}
         assert wire.time_text(report.activity(row).time_ns) == "2024-07-02T04:00:00Z"
-    assert wire.time_text(report.activity({**row, "date": None}).time_ns) == written
+    assert wire.time_text(report.activity({**row, "date": None}).time_ns) == time
 
 
 def test_a_ledger_line_of_a_kind_nobody_knows_is_read() -> None:

@@ -164,8 +164,8 @@ async def test_an_exposed_desk_begins_the_running_session_without_the_past_that_
     day, hasty = session("2024-07-01"), Timing(repair_s=0.5, retry_first_s=0.05, retry_most_s=0.1)
     async with desk(tmp_path, "2024-07-02", 10 * 60 + 30, rate=1.0, timing=hasty) as it:
         it.server.faults.add("http_error", times=1000, status=503, where={"path": "/v2/stocks/bars*"})
-        known = Known(day.date, False, day.open_ns + 330 * MINUTE)
-        assert await it.feed.catch_up(known, exposed=True) == session("2024-07-02")
+        past = Known(day.date, False, day.open_ns + 330 * MINUTE)
+        assert await it.feed.catch_up(past, exposed=True) == session("2024-07-02")
         (halt,) = it.of(HaltRequested)
         assert (halt.reason, "2024-07-01" in halt.detail) == ("history_missing", True)
         it.events.remove(halt)

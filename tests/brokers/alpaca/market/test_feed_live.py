@@ -38,9 +38,9 @@ async def reach(it: MarketDesk, minute: int) -> None:
     minutes = it.minutes_of(DAY)
     assert minutes == list(range(len(minutes)))
     corrected = {event.bar.start_ns for event in it.of(BarCorrected)}
-    for given in it.bars():
-        if given.start_ns not in corrected and given.start_ns >= DAY.open_ns:
-            assert given == bar(DAY, (given.start_ns - DAY.open_ns) // MINUTE)
+    for live_bar in it.bars():
+        if live_bar.start_ns not in corrected and live_bar.start_ns >= DAY.open_ns:
+            assert live_bar == bar(DAY, (live_bar.start_ns - DAY.open_ns) // MINUTE)
 
 
 async def test_each_bar_is_given_once_in_order_and_followed_at_once_by_its_quotes(tmp_path: Path) -> None:
@@ -253,9 +253,9 @@ async def test_shares_of_an_exercise_are_not_asked_for_among_contracts(tmp_path:
         it.feed.watch((CALL, "SPY"))
         it.feed.attend(frozenset({PUT, "SPY"}))
         await it.until(lambda: any(not event.closes_bar_ns for event in it.of(QuotesReceived)))
-        asked = [request.path for request in it.server.requests if "/options/quotes" in request.path]
-        assert asked
-        assert not [path for path in asked if re.search(r"SPY(,|%2C|&|$)", path)]
+        paths = [request.path for request in it.server.requests if "/options/quotes" in request.path]
+        assert paths
+        assert not [path for path in paths if re.search(r"SPY(,|%2C|&|$)", path)]
         assert {symbol for _, symbol in it.feed._quotes.socket.granted} >= {CALL, PUT}
         assert ("quotes", "SPY") not in it.feed._quotes.socket.granted
 
@@ -321,7 +321,7 @@ async def test_a_bar_of_a_minute_to_come_is_refused_and_the_session_goes_on(tmp_
         message = DataMessage("b", "SPY", ahead.start_ns, bar_fields(ahead))
         it.server.data_stream.publish_stocks([message])
         await it.until(lambda: it.of(BarRejected))
-        given = max(it.minutes_of(DAY))
-        await reach(it, given + 3)
+        newest_minute = max(it.minutes_of(DAY))
+        await reach(it, newest_minute + 3)
         assert [(event.start_ns, event.reason) for event in it.of(BarRejected)] == [(ahead.start_ns, "early")]
         assert [event.session.date for event in it.of(SessionScheduled)][-1] == DATE

@@ -94,8 +94,8 @@ async def test_a_fresh_desk_gets_its_history_over_rest_minute_by_minute_with_bot
     async with desk(tmp_path, DATE, -600.0, market=market(), spec=SPEC) as it:
         session = await it.feed.catch_up(Known("", ended=False, last_bar_ns=0))
         assert session == DAY
-        given = [(b.start_ns, b.symbol) for b in it.bars()]
-        assert given == [(BEFORE.open_ns + minute * MINUTE, symbol) for minute in range(390) for symbol in SYMBOLS]
+        starts = [(b.start_ns, b.symbol) for b in it.bars()]
+        assert starts == [(BEFORE.open_ns + minute * MINUTE, symbol) for minute in range(390) for symbol in SYMBOLS]
         assert [event.date for event in it.of(SessionEnded)] == [BEFORE.date]
 
 
@@ -158,18 +158,18 @@ async def test_after_a_lost_connection_both_symbols_have_every_minute(tmp_path: 
 async def test_five_minute_bars_are_built_from_minutes(tmp_path: Path) -> None:
     async with live(tmp_path, 8 * 60.0, spec=FIVE) as it:
         await it.until(lambda: [b.start_ns for b in it.bars() if b.symbol == "QQQ"][-1:] == [DAY.open_ns + 15 * MINUTE])
-        given = [b for b in it.bars() if b.symbol == "QQQ" and b.start_ns >= DAY.open_ns]
-        assert [(b.start_ns - DAY.open_ns) // MINUTE for b in given] == [0, 5, 10, 15]
-        assert given[0] == Bar("QQQ", DAY.open_ns, 545.0, 545.09, 544.95, 545.05, 5000.0)
-        assert given[3] == Bar("QQQ", DAY.open_ns + 15 * MINUTE, 545.15, 545.24, 545.1, 545.2, 5000.0)
+        bars = [b for b in it.bars() if b.symbol == "QQQ" and b.start_ns >= DAY.open_ns]
+        assert [(b.start_ns - DAY.open_ns) // MINUTE for b in bars] == [0, 5, 10, 15]
+        assert bars[0] == Bar("QQQ", DAY.open_ns, 545.0, 545.09, 544.95, 545.05, 5000.0)
+        assert bars[3] == Bar("QQQ", DAY.open_ns + 15 * MINUTE, 545.15, 545.24, 545.1, 545.2, 5000.0)
         assert it.of(ContractsListed) == []
 
 
 async def test_after_a_restart_each_symbol_goes_on_where_the_state_has_it(tmp_path: Path) -> None:
     newest = {"SPY": DAY.open_ns + 5 * MINUTE, "QQQ": DAY.open_ns + 3 * MINUTE}
-    known = Known(DATE, ended=False, last_bar_ns=newest["SPY"], newest=newest)
+    past = Known(DATE, ended=False, last_bar_ns=newest["SPY"], newest=newest)
     async with desk(tmp_path, DATE, 8 * 60.0 + 30.0, market=market(), spec=SPEC) as it:
-        await it.feed.catch_up(known)
+        await it.feed.catch_up(past)
         assert of_day(it, "SPY") == [6, 7]
         assert of_day(it, "QQQ") == [4, 5, 6, 7]
         starts = [b.start_ns for b in it.bars()]

@@ -43,8 +43,8 @@ RULES = Trading(risk=Risk(gap_min=400, daily_loss_max=1.0, drawdown_max=1.0))
 @cache
 def minutes() -> tuple[Bar, ...]:
     bars = synthetic_sessions(11, [*BEFORE, DAY])
-    gone = {DAY.open_ns + minute * MINUTE for minute in GONE}
-    return tuple(one for one in bars if one.start_ns not in gone)
+    gap_starts = {DAY.open_ns + minute * MINUTE for minute in GONE}
+    return tuple(one for one in bars if one.start_ns not in gap_starts)
 
 
 @cache
@@ -62,19 +62,19 @@ class Decided(NamedTuple):
 
 def decisions(events: Iterable[Event], spec: ShareSpec, mode: str) -> list[Decided]:
     """Step a core through the events; what it asked on the day."""
-    found: list[Decided] = []
+    result: list[Decided] = []
     machine = fresh_machine(LongerBars(spec), Identity(mode, "d", spec.name, "e1", "sip"), RULES)
 
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         ask = machine.state.ask
         assert ask is not None
         if ask.bar_ns >= DAY.open_ns:
-            found.append(Decided(ask.bar_ns, question.observation.data, now_ns))
+            result.append(Decided(ask.bar_ns, question.observation.data, now_ns))
         return PolicyAnswered(now_ns, question.decision, (0.0, 1.0), b"", "v1")
 
     ready = (BrokerSnapshot(1, RULES.paper.cash_usd, (), ()), ModelVerified(1, "v1", "d", promoted=True, feed="sip"))
     machine.run(chain(ready, events), answer)
-    return found
+    return result
 
 
 def rows_of(bars: Iterable[Bar]) -> list[str]:

@@ -56,9 +56,9 @@ def test_a_minute_that_was_passed_over_is_refused_when_it_comes_at_last() -> Non
     merge = fresh()
     merge.add(bar(0), 1)
     merge.add(bar(2), 2)
-    (refused,) = merge.add(bar(1), 3)
-    assert isinstance(refused, BarRejected)
-    assert refused.reason == "out_of_order"
+    (rejection,) = merge.add(bar(1), 3)
+    assert isinstance(rejection, BarRejected)
+    assert rejection.reason == "out_of_order"
     assert kinds_and_minutes(merge.add(bar(3), 4)) == [("BarClosed", 3)]
 
 
@@ -159,40 +159,40 @@ def minute_bar(minute: int, close: float = 100.0, volume: float = 10.0) -> Bar:
     return Bar("SPY", OPEN + minute * MINUTE, 99.0, max(99.0, close) + 1, min(99.0, close) - 1, close, volume)
 
 
-def closed(builder: BarBuilder, minute: int, **values: float) -> list[BarClosed | BarCorrected]:
+def close_minute(builder: BarBuilder, minute: int, **values: float) -> list[BarClosed | BarCorrected]:
     return builder.take(BarClosed(7, minute_bar(minute, **values)))
 
 
 def test_with_a_width_of_one_minute_each_minute_is_its_bar() -> None:
     builder = BarBuilder(DAY, Grid(MINUTE))
-    assert closed(builder, 0) == [BarClosed(7, minute_bar(0))]
-    assert closed(builder, 3) == [BarClosed(7, minute_bar(3))]
-    changed = BarCorrected(8, minute_bar(0, close=101.0))
-    assert builder.take(changed) == [changed]
+    assert close_minute(builder, 0) == [BarClosed(7, minute_bar(0))]
+    assert close_minute(builder, 3) == [BarClosed(7, minute_bar(3))]
+    correction = BarCorrected(8, minute_bar(0, close=101.0))
+    assert builder.take(correction) == [correction]
     assert builder.torn(OPEN + 60 * MINUTE) == []
 
 
 def test_a_wide_bar_goes_out_with_its_last_minute() -> None:
     builder = BarBuilder(DAY, Grid(5 * MINUTE))
     closes = (100.0, 104.0, 97.0, 98.0)
-    assert [event for minute, close in enumerate(closes) for event in closed(builder, minute, close=close)] == []
+    assert [event for minute, close in enumerate(closes) for event in close_minute(builder, minute, close=close)] == []
     wide = Bar("SPY", OPEN, 99.0, 105.0, 96.0, 103.0, 50.0)
-    assert closed(builder, 4, close=103.0) == [BarClosed(7, wide)]
+    assert close_minute(builder, 4, close=103.0) == [BarClosed(7, wide)]
 
 
 def test_a_wide_bar_without_its_last_minute_goes_out_some_seconds_after_its_end_and_is_corrected_by_it() -> None:
     builder = BarBuilder(DAY, Grid(5 * MINUTE))
-    assert [closed(builder, minute) for minute in range(4)] == [[]] * 4
+    assert [close_minute(builder, minute) for minute in range(4)] == [[]] * 4
     assert builder.torn(OPEN + 5 * MINUTE + TORN_NS - 1) == []
-    torn = Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 40.0)
-    assert builder.torn(OPEN + 5 * MINUTE + TORN_NS) == [torn]
-    assert closed(builder, 4, close=95.0) == [BarCorrected(7, Bar("SPY", OPEN, 99.0, 101.0, 94.0, 95.0, 50.0))]
+    short_bar = Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 40.0)
+    assert builder.torn(OPEN + 5 * MINUTE + TORN_NS) == [short_bar]
+    assert close_minute(builder, 4, close=95.0) == [BarCorrected(7, Bar("SPY", OPEN, 99.0, 101.0, 94.0, 95.0, 50.0))]
 
 
 def test_a_wide_bar_without_its_last_minute_goes_out_before_a_later_one() -> None:
     builder = BarBuilder(DAY, Grid(5 * MINUTE))
-    assert closed(builder, 1) == []
-    assert closed(builder, 9) == [
+    assert close_minute(builder, 1) == []
+    assert close_minute(builder, 9) == [
         BarClosed(7, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 10.0)),
         BarClosed(7, Bar("SPY", OPEN + 5 * MINUTE, 99.0, 101.0, 98.0, 100.0, 10.0)),
     ]
@@ -200,41 +200,41 @@ def test_a_wide_bar_without_its_last_minute_goes_out_before_a_later_one() -> Non
 
 def test_the_short_last_bar_of_a_session_ends_with_its_close_with_or_without_its_last_minute() -> None:
     builder = BarBuilder(DAY, Grid(60 * MINUTE))
-    assert closed(builder, 360) == []
-    assert closed(builder, 389) == [BarClosed(7, Bar("SPY", OPEN + 360 * MINUTE, 99.0, 101.0, 98.0, 100.0, 20.0))]
+    assert close_minute(builder, 360) == []
+    assert close_minute(builder, 389) == [BarClosed(7, Bar("SPY", OPEN + 360 * MINUTE, 99.0, 101.0, 98.0, 100.0, 20.0))]
     builder = BarBuilder(DAY, Grid(60 * MINUTE))
-    assert closed(builder, 361) == []
+    assert close_minute(builder, 361) == []
     assert builder.torn(DAY.close_ns + TORN_NS - 1) == []
     assert [bar.start_ns for bar in builder.torn(DAY.close_ns + TORN_NS)] == [OPEN + 360 * MINUTE]
 
 
 def test_bars_of_the_full_hour_begin_with_a_short_one() -> None:
     builder = BarBuilder(DAY, Grid(60 * MINUTE, "hour"))
-    ends = [minute for minute in range(390) if closed(builder, minute)]
+    ends = [minute for minute in range(390) if close_minute(builder, minute)]
     assert ends == [29, 89, 149, 209, 269, 329, 389]  # the minutes that end at 10:00, 11:00, ... 16:00
 
 
 def test_a_correction_within_an_unfinished_wide_bar_is_in_it_when_it_goes_out() -> None:
     builder = BarBuilder(DAY, Grid(2 * MINUTE))
-    assert closed(builder, 0) == []
+    assert close_minute(builder, 0) == []
     assert builder.take(BarCorrected(8, minute_bar(0, volume=33.0))) == []
-    assert closed(builder, 1) == [BarClosed(7, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 43.0))]
+    assert close_minute(builder, 1) == [BarClosed(7, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 43.0))]
 
 
 def test_after_a_start_the_bars_that_the_state_lacks_go_out_and_one_under_way_goes_on() -> None:
     builder = BarBuilder(DAY, Grid(5 * MINUTE))
     so_far = [minute_bar(minute) for minute in range(12)]
-    given = builder.know(so_far, OPEN, OPEN + 12 * MINUTE)
-    assert [bar.start_ns for bar in given] == [OPEN + 5 * MINUTE]
-    assert given[0].volume == 50.0
+    bars = builder.know(so_far, OPEN, OPEN + 12 * MINUTE)
+    assert [bar.start_ns for bar in bars] == [OPEN + 5 * MINUTE]
+    assert bars[0].volume == 50.0
     assert builder.take(BarCorrected(8, minute_bar(0, volume=33.0))) == [
         BarCorrected(8, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 73.0))
     ]
-    assert [event.bar.volume for minute in (12, 13, 14) for event in closed(builder, minute)] == [50.0]
+    assert [event.bar.volume for minute in (12, 13, 14) for event in close_minute(builder, minute)] == [50.0]
 
 
 def test_a_bar_that_went_out_before_a_start_is_never_corrected_from_a_part_of_its_minutes() -> None:
     builder = BarBuilder(DAY, Grid(5 * MINUTE))
     assert builder.know((), OPEN, OPEN + 7 * MINUTE) == []
-    assert closed(builder, 3) == []
+    assert close_minute(builder, 3) == []
     assert builder.take(BarCorrected(8, minute_bar(3, volume=33.0))) == []

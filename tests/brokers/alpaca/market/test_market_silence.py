@@ -16,10 +16,10 @@ def silence() -> Silence:
 
 def test_one_minute_without_a_trade_is_no_silence() -> None:
     watch = silence()
-    ended = 1 * MINUTE  # of the newest bar; the next one is missing, the one after it arrives at 3:01
-    due = watch.look(2 * MINUTE, ended)
+    end_ns = 1 * MINUTE  # of the newest bar; the next one is missing, the one after it arrives at 3:01
+    due = watch.look(2 * MINUTE, end_ns)
     while due < 3 * MINUTE + SECOND:
-        due = watch.look(due, ended)
+        due = watch.look(due, end_ns)
         assert watch.looks == 0
 
 

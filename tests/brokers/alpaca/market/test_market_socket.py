@@ -387,7 +387,7 @@ async def test_keys_are_in_no_text(caplog: pytest.LogCaptureFixture) -> None:
         async with Client(server.url).running() as client:
             await until(lambda: client.socket.up)
         endpoint = Endpoint(server.url, KEY, SECRET)
-    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets.server")]
-    for text in (repr(endpoint), repr(client.socket), str(client.log), "\n".join(ours)):
+    own_lines = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets.server")]
+    for text in (repr(endpoint), repr(client.socket), str(client.log), "\n".join(own_lines)):
         assert KEY not in text
         assert SECRET not in text

@@ -72,10 +72,10 @@ def test_a_bad_bar_is_refused_with_its_reason(changes: dict[str, Any], reason: s
     assert event.time_ns == 7
 
 
-@pytest.mark.parametrize("gone", ["t", "o", "c", "v"])
-def test_a_bar_without_a_field_is_unreadable(gone: str) -> None:
+@pytest.mark.parametrize("key", ["t", "o", "c", "v"])
+def test_a_bar_without_a_field_is_unreadable(key: str) -> None:
     message = raw_bar()
-    del message[gone]
+    del message[key]
     with pytest.raises(KeyError):
         read(message)
 

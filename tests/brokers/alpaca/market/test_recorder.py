@@ -160,10 +160,10 @@ def test_an_odd_message_and_an_error_of_its_own_reach_nobody(monkeypatch: pytest
         side.quote(name(NEXT, 551), 10, **odd)
     assert [event for event, _ in side.log] == ["recording_started"]
 
-    def broken(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(side.recorder._book, "add", broken)
+    monkeypatch.setattr(side.recorder._book, "add", fail)
     side.quote(name(NEXT, 551), 10)
     assert side.recorder.failed
     assert side.log[-1] == ("recording_stopped", {"reason": "RuntimeError: broken"})

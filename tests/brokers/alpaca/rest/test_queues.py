@@ -63,13 +63,13 @@ async def go(lane: RequestQueue, urgency: CallPriority = CallPriority.EXIT, dead
 
 def test_a_bucket_never_allows_more_than_its_rate_and_its_burst(hands: Hands) -> None:
     bucket = TokenBucket(hands.clock.now_ns, 60, 30)
-    sent = 0
+    count = 0
     for _ in range(60_000):  # a minute in steps of a millisecond, asked all the time
         if bucket.wait_ns() == 0:
             bucket.take()
-            sent += 1
+            count += 1
         hands.pass_s(0.001)
-    assert sent == 89  # 30 at once and one a second; the sixtieth second is not over
+    assert count == 89  # 30 at once and one a second; the sixtieth second is not over
     assert bucket.wait_ns() == 0  # now it is
     bucket.take()
     assert bucket.wait_ns() == pytest.approx(SECOND_NS)
@@ -77,13 +77,13 @@ def test_a_bucket_never_allows_more_than_its_rate_and_its_burst(hands: Hands) ->
 
 def test_the_lanes_of_an_account_together_stay_below_its_limit(hands: Hands) -> None:
     async def most(lane: RequestQueue) -> int:
-        bucket, sent = lane._bucket, 0
+        bucket, count = lane._bucket, 0
         for _ in range(60_000):
             if bucket.wait_ns() == 0:
                 bucket.take()
-                sent += 1
+                count += 1
             hands.pass_s(0.001)
-        return sent
+        return count
 
     async def all_of_them() -> list[int]:
         lanes = (*account_queues(hands.clock), listing_queue(hands.clock), market_queue(hands.clock))
@@ -125,12 +125,12 @@ async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_i
 
 
 async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(lane: RequestQueue) -> None:
-    gate, done = Gate(), list[str]()
+    gate, order = Gate(), list[str]()
     first = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
     await asyncio.sleep(0)
 
     def note(name: str) -> Callable[[], None]:
-        return lambda: done.append(name)
+        return lambda: order.append(name)
 
     wishes = [
         ("read", CallPriority.READ),
@@ -142,16 +142,16 @@ async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(la
     await asyncio.sleep(0)
     gate.set()
     await asyncio.wait([first, *calls])
-    assert done == ["exit 1", "exit 2"]  # then two tokens are left, which are for exits alone
+    assert order == ["exit 1", "exit 2"]  # then two tokens are left, which are for exits alone
     assert [isinstance(call.exception(), NotSent) for call in calls] == [True, True, False, False]
 
 
 async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) -> None:
     _, reads = account_queues(hands.clock)
-    gate, done = Gate(), list[str]()
+    gate, order = Gate(), list[str]()
 
     def note(name: str) -> Callable[[], None]:
-        return lambda: done.append(name)
+        return lambda: order.append(name)
 
     try:
         first = asyncio.create_task(reads.call(gate.wait, CallPriority.EXIT, 20))
@@ -163,8 +163,8 @@ async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) ->
         await asyncio.gather(first, *calls)
     finally:
         await reads.close()
-    assert done[:3] == ["look-up 0", "report", "look-up 1"]  # the third call, the gate's counted
-    assert done[2:] == [f"look-up {n}" for n in range(1, 10)]
+    assert order[:3] == ["look-up 0", "report", "look-up 1"]  # the third call, the gate's counted
+    assert order[2:] == [f"look-up {n}" for n in range(1, 10)]
 
 
 async def test_the_reserve_is_for_exits_alone(lane: RequestQueue) -> None:
@@ -188,18 +188,18 @@ async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: RequestQ
 
 
 async def test_a_call_that_waits_in_vain_never_runs(lane: RequestQueue) -> None:
-    gate, ran = Gate(), list[int]()
+    gate, calls = Gate(), list[int]()
     blocking = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
     await asyncio.sleep(0)
     with pytest.raises(NotSent, match="nothing was sent"):
-        await lane.call(lambda: ran.append(1), CallPriority.EXIT, 0.05)
-    cancelled = asyncio.create_task(lane.call(lambda: ran.append(2), CallPriority.EXIT, 5))
+        await lane.call(lambda: calls.append(1), CallPriority.EXIT, 0.05)
+    cancelled = asyncio.create_task(lane.call(lambda: calls.append(2), CallPriority.EXIT, 5))
     await asyncio.sleep(0)
     cancelled.cancel()
     gate.set()
     await blocking
     await go(lane)
-    assert ran == []
+    assert calls == []
 
 
 async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(lane: RequestQueue) -> None:

@@ -374,7 +374,7 @@ async def test_an_answer_that_stops_in_the_middle_ends_at_the_deadline() -> None
 @pytest.mark.host_time
 async def test_a_body_that_trickles_in_ends_at_the_deadline() -> None:
     parts = [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", *([b" "] * 20)]
-    async with bare(*parts, gap_s=0.1, deadlines=WHOLE_SOON) as (reads, _, _asked):
+    async with bare(*parts, gap_s=0.1, deadlines=WHOLE_SOON) as (reads, _, _requests):
         with pytest.raises(Unanswered, match="not whole in time"):
             await reads.account()
 
@@ -382,19 +382,19 @@ async def test_a_body_that_trickles_in_ends_at_the_deadline() -> None:
 async def test_a_404_of_another_kind_is_not_a_missing_order() -> None:
     pages = (b"<html>404</html>", b"404 page not found\n", b"{}")  # the second one is what a Go server has by itself
     for body in (b'{"code":40410000,"message":"endpoint not found."}', *pages):
-        async with bare(http(body, "404 Not Found")) as (reads, _, _asked):
+        async with bare(http(body, "404 Not Found")) as (reads, _, _requests):
             for look_up in (reads.order_by_client_id, reads.order_by_id):
                 with pytest.raises(Refused):
                     await look_up(NAME)
 
 
 async def test_a_contract_whose_quote_is_null_has_none() -> None:
-    async with bare(http(b'{"quotes":{"SPY240703C00545000":null}}')) as (reads, _, _asked):
+    async with bare(http(b'{"quotes":{"SPY240703C00545000":null}}')) as (reads, _, _requests):
         assert await MarketData(reads.access, reads._client.queue).latest_option_quotes((CALL,), "opra") == {}
 
 
 async def test_another_orders_answer_to_a_look_up_is_no_answer() -> None:
-    async with bare(http(b'{"id":"x","client_order_id":"other"}')) as (reads, _, _asked):
+    async with bare(http(b'{"id":"x","client_order_id":"other"}')) as (reads, _, _requests):
         with pytest.raises(Unanswered, match="got 'other'"):
             await reads.order_by_client_id(NAME)
 
@@ -451,8 +451,8 @@ async def test_keys_that_are_not_known_are_refused_by_the_name_of_the_address() 
 def render(error: BaseException) -> str:
     """All that a log, a traceback or a debugger's glance at this exception would show."""
     text = "".join(traceback.format_exception(error))
-    seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
-    return text + "".join(f"{one!r} {getattr(one, '__dict__', '')}" for one in seen)
+    errors: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    return text + "".join(f"{one!r} {getattr(one, '__dict__', '')}" for one in errors)
 
 
 async def test_no_key_is_in_any_error_or_repr() -> None:

@@ -167,10 +167,10 @@ async def test_the_simulator_replays_by_time_and_by_ulid_and_refuses_what_exclud
         status, rows = await answer(**day)
         ids = [row["event_id"] for row in rows]
         _, rest = await answer(since_id=ids[0], until_id=ids[1])
-        both, _ = await answer(**day, since_id=ids[0])
-        alone, _ = await answer(until_id=ids[0])
+        both_status, _ = await answer(**day, since_id=ids[0])
+        alone_status, _ = await answer(until_id=ids[0])
     assert (status, [row["net_amount"] for row in rows], sorted(ids)) == (200, ["-1", "-2", "-3"], ids)
-    assert ([row["net_amount"] for row in rest], both, alone) == (["-2"], 400, 400)
+    assert ([row["net_amount"] for row in rest], both_status, alone_status) == (["-2"], 400, 400)
     assert [row["ref_id"] for row in rows] == [row.id.rpartition("::")[2] for row in server.account.activities]
 
 

@@ -51,7 +51,7 @@ def test_a_guard_whose_stops_the_gateway_would_take_for_anothers_keeps_new_risk_
     guard = {"prefix": prefix, "drop_dir": str(tmp_path)} if prefix else {}
     settings = DeskSettings.model_validate({"desk": {"account_number": "1-a"}, "guard": guard})
     words = strange(settings, {"status": "ACTIVE", "gateway": PAPER | stated})
-    told = stated.get("guard_prefix", "")
-    named = f'guard.prefix is "guard", and guard_prefix of the gateway\'s sub-account is "{told}"'
-    assert words == "" if fits else words.startswith(named)
+    guard_prefix = stated.get("guard_prefix", "")
+    beginning = f'guard.prefix is "guard", and guard_prefix of the gateway\'s sub-account is "{guard_prefix}"'
+    assert words == "" if fits else words.startswith(beginning)
     assert strange(settings, {"status": "ACTIVE"}) == ""  # no gateway

@@ -66,8 +66,8 @@ async def test_of_less_than_the_order_s_quantity_the_call_closes_nothing() -> No
     async with linked() as it:
         await hold(it)
         await it.link.release([replace(CLOSE, quantity=4)])
-        refused = await it.until(OrderRejected)
-        assert ("(requested: 4, available: 3)" in refused.reason, refused.existing) == (True, 3)
+        rejection = await it.until(OrderRejected)
+        assert ("(requested: 4, available: 3)" in rejection.reason, rejection.existing) == (True, 3)
         assert it.desk.server.account.quantity(CALL) == 3
 
 
@@ -85,10 +85,10 @@ async def test_a_report_has_it_under_the_journal_s_name_too() -> None:
         await hold(it)
         await it.link.release([CLOSE])
         await it.until(OrderFilled, 2)
-        seen = len(it.of(BrokerReported))
+        report_count = len(it.of(BrokerReported))
         it.ask(LookUpOrder(CLOSE.client_order_id))
         it.ask(AskBroker("x"))
-        report = await it.until(BrokerReported, seen + 1)
+        report = await it.until(BrokerReported, report_count + 1)
     names = {order.client_order_id for order in (*report.ended_orders, *report.open_orders)}
     assert CLOSE.client_order_id in names
     assert all(name.startswith("e1-") for name in names)
@@ -123,21 +123,21 @@ async def test_a_call_without_an_answer_is_unknown_and_what_it_did_is_told_as_th
 async def test_nothing_is_sold_that_is_not_there() -> None:
     async with linked() as it:
         await it.link.release([CLOSE])
-        refused = await it.until(OrderRejected)
-        assert (refused.client_order_id, it.desk.server.account.positions) == (CLOSE.client_order_id, {})
+        rejection = await it.until(OrderRejected)
+        assert (rejection.client_order_id, it.desk.server.account.positions) == (CLOSE.client_order_id, {})
 
 
 async def test_no_report_is_given_that_was_read_while_a_call_was_under_way() -> None:
     async with linked() as it:
         await hold(it)
         it.desk.server.faults.add("http_slow", where=DELETE, seconds=0.1)
-        seen = len(it.of(BrokerReported))
+        report_count = len(it.of(BrokerReported))
         await it.link.release([CLOSE])
         it.ask(AskBroker("x"))
         await asyncio.sleep(0)
-        report = await it.until(BrokerReported, seen + 1)
-        answered = await it.until(OrderFound)
-    assert it.events.index(answered) < it.events.index(report)
+        report = await it.until(BrokerReported, report_count + 1)
+        answer = await it.until(OrderFound)
+    assert it.events.index(answer) < it.events.index(report)
     assert report.positions == ()
 
 
@@ -153,10 +153,10 @@ async def test_contracts_that_an_order_holds_which_does_not_end_are_closed_once_
         await it.link.release([CancelOrder(sale.client_order_id)])
         await eventually(lambda: stuck.status == "pending_cancel")
         await it.link.release([CLOSE])
-        refused = await it.until(OrderRejected)
-        assert refused.client_order_id == CLOSE.client_order_id
+        rejection = await it.until(OrderRejected)
+        assert rejection.client_order_id == CLOSE.client_order_id
         assert it.desk.server.account.quantity(CALL) == 3
-        assert "insufficient qty available for order (requested: 3, available: 0)" in refused.reason
+        assert "insufficient qty available for order (requested: 3, available: 0)" in rejection.reason
         it.desk.server.matching.end(it.desk.server.account, stuck, "canceled", it.desk.clock.now_ns())
         await it.link.release([replace(CLOSE, client_order_id="e1-scalper-9-1-1")])
         await eventually(lambda: not it.desk.server.account.positions)
@@ -213,12 +213,12 @@ async def test_an_order_that_was_taken_for_an_unanswered_call_bears_the_journal_
         await it.link.release([CLOSE])
         await it.until(OrderUnknown)
         await eventually(lambda: bool(foreign(it)))
-        theirs = next(event.order for event in it.of(OrderFound) if event.order.client_order_id in foreign(it))
-        told, found = len(it.of(BrokerReported)), len(it.of(OrderFound))
-        it.ask(LookUpOrder(CLOSE.client_order_id, theirs.order_id), AskBroker("x"))
-        again = await it.until(OrderFound, found + 1)
-        report = await it.until(BrokerReported, told + 1)
-    assert (again.order.client_order_id, again.order.order_id) == (CLOSE.client_order_id, theirs.order_id)
+        broker_order = next(event.order for event in it.of(OrderFound) if event.order.client_order_id in foreign(it))
+        report_count, found_count = len(it.of(BrokerReported)), len(it.of(OrderFound))
+        it.ask(LookUpOrder(CLOSE.client_order_id, broker_order.order_id), AskBroker("x"))
+        again = await it.until(OrderFound, found_count + 1)
+        report = await it.until(BrokerReported, report_count + 1)
+    assert (again.order.client_order_id, again.order.order_id) == (CLOSE.client_order_id, broker_order.order_id)
     assert again.order.filled == 3
     assert CLOSE.client_order_id in {order.client_order_id for order in report.ended_orders}
     assert CLOSE.client_order_id in {fill.client_order_id for fill in report.fills}
@@ -231,11 +231,11 @@ async def test_an_update_that_waited_and_cannot_be_read_ends_no_link_and_a_repor
         it.desk.server.faults.add("quantity_too_fine", where={"stream": "trade", "event": "fill"})
         await it.link.release([CLOSE])
         await eventually(lambda: "trade_update_malformed" in [name for name, _ in it.log])
-        sold = (CLOSE.client_order_id, -1, 3)
-        await eventually(lambda: sold in [(f.client_order_id, f.side, f.quantity) for f in told(it)])
+        sale = (CLOSE.client_order_id, -1, 3)
+        await eventually(lambda: sale in [(f.client_order_id, f.side, f.quantity) for f in reported_fills(it)])
 
 
-def told(it: Linked) -> list[OrderFilled]:
+def reported_fills(it: Linked) -> list[OrderFilled]:
     """The fills of all reports."""
     return [fill for report in it.of(BrokerReported) for fill in report.fills]
 

@@ -176,8 +176,8 @@ async def test_a_ledger_line_with_a_tenth_decimal_is_logged_and_left_out() -> No
 async def test_a_link_buys_rests_a_stop_and_closes_a_fraction_to_the_last_place() -> None:
     async with linked() as it:
         await it.link.release([shares("1.000000009")])
-        bought = await it.until(OrderFilled)
-        assert str(bought.quantity) == "1.000000009"
+        fill = await it.until(OrderFilled)
+        assert str(fill.quantity) == "1.000000009"
         stop = shares("0.000000009", -1, "e1-scalper-2-2-0", stop_price=Decimal(400))
         await it.link.release([stop])
         await eventually(lambda: "e1-scalper-2-2-0" in it.desk.server.account.by_client_id)
@@ -195,10 +195,10 @@ async def test_the_close_call_has_a_fraction_as_plain_text_and_dust_that_it_leav
         await it.until(OrderFilled)
         it.desk.server.faults.add("close_dust")
         await it.link.release([shares("0.00000001", -1, "e1-scalper-3-1-0", closing=True)])
-        sold = await it.until(OrderFilled, 2)
-        assert str(sold.cumulative_quantity) == "0.000000009"
-        found = await it.until(OrderFound)
-        assert found.order.quantity == Decimal("0.000000009")
+        sale = await it.until(OrderFilled, 2)
+        assert str(sale.cumulative_quantity) == "0.000000009"
+        news = await it.until(OrderFound)
+        assert news.order.quantity == Decimal("0.000000009")
         assert "/v2/positions/SPY?qty=0.00000001" in [r.path for r in it.desk.server.requests]
         before = len(it.of(BrokerReported))
         it.link._report_request.set()

@@ -120,8 +120,8 @@ async def test_the_words_of_a_gateways_limit_are_a_denial() -> None:
     async with linked() as it:
         it.desk.server.faults.add("order_refused", status=403, code=40310000, message="gateway: no new risk: news")
         await it.link.release([buy()])
-        rejected = await it.until(OrderRejected)
-        assert (rejected.reason, rejected.denied) == ("gateway: no new risk: news", True)
+        rejection = await it.until(OrderRejected)
+        assert (rejection.reason, rejection.denied) == ("gateway: no new risk: news", True)
 
 
 async def test_an_order_that_is_throttled_is_unknown() -> None:

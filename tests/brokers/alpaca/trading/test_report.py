@@ -179,20 +179,20 @@ async def test_a_correction_that_its_order_does_not_show_is_told_by_the_fill_tha
 async def test_a_correction_that_may_mean_two_fills_is_told_by_whoever_heard_its_name_and_by_nobody_else() -> None:
     """A life that heard it told the book so; the next one, which did not, takes nothing back."""
     async with desk(rules=Rules(fill_sizes=(1, 1))) as it:
-        heard, later = reporter(it), reporter(it)
+        first_life, next_life = reporter(it), reporter(it)
         await filled(it, buy(quantity=2))  # one contract at a time, and the first one four cents dearer
         first = it.server.account.activities[0].fields
         price = Decimal(first["price"])
         first["price"] = str(price + Decimal("0.04"))
         it.server.account.by_client_id[NAME].cost += Decimal("0.04")
-        await heard.report()
+        await first_life.report()
         it.server.faults.add("trade_correct", shift="3.50", order_kept=True)
         await eventually(lambda: len(it.server.account.activities) == 3)
         line = it.server.account.activities[-1]
         order = it.server.account.by_client_id[NAME]
-        heard.name_amended(order.id, line.amends)
-        assert [fill.cumulative_cost for fill in (await heard.report()).fills] == [2 * price + Decimal("3.54")]
-        fills = (await later.report()).fills
+        first_life.name_amended(order.id, line.amends)
+        assert [fill.cumulative_cost for fill in (await first_life.report()).fills] == [2 * price + Decimal("3.54")]
+        fills = (await next_life.report()).fills
     assert [fill for fill in fills if fill.correction] == []
 
 
@@ -301,10 +301,10 @@ async def test_the_broker_s_clock_says_whether_its_market_is_open_and_opens_next
     async with desk() as it:
         usual = await reporter(it).report()
         it.server.faults.add("market_closed", until_ns=it.clock.now_ns() + 60 * SECOND_NS)
-        closed = await reporter(it).report()
+        report = await reporter(it).report()
         after = next(session for session in it.server.market.sessions if session.open_ns > OPEN_NS)
     assert (usual.market_open, usual.next_open_ns) == (True, after.open_ns)
-    assert (closed.market_open, closed.next_open_ns) == (False, after.open_ns)
+    assert (report.market_open, report.next_open_ns) == (False, after.open_ns)
 
 
 async def test_a_close_of_the_broker_s_clock_is_told_once_two_answers_have_it() -> None:
@@ -362,22 +362,22 @@ async def test_an_ex_date_that_could_not_be_read_is_asked_for_again_and_told_onc
     async with desk() as it:
         row = {"activity_type": "DIV", "symbol": "SPY", "net_amount": "5"} | DATE
         it.server.account.note(it.server.clock.now_ns(), row)
-        asked: list[str] = []
+        symbols: list[str] = []
 
         async def ex_date(symbol: str, paid: date) -> str:
-            asked.append(symbol)
-            if len(asked) < 3:
+            symbols.append(symbol)
+            if len(symbols) < 3:
                 raise Malformed("not now")
             return "2024-07-01"
 
         monkeypatch.setattr(it.reads, "ex_date", ex_date)
         recorder = LogRecorder()
-        making, found = reporter(it, recorder), []
+        making, ex_dates = reporter(it, recorder), []
         for _ in range(4):
             making.forget()
-            found += [line.ex_date for line in (await making.report()).activities if line.kind == "DIV"]
-    assert found == ["", "", "2024-07-01", "2024-07-01"]
-    assert len(asked) == 3
+            ex_dates += [line.ex_date for line in (await making.report()).activities if line.kind == "DIV"]
+    assert ex_dates == ["", "", "2024-07-01", "2024-07-01"]
+    assert len(symbols) == 3
     assert [name for name, _ in recorder.events if name == "ex_date_unknown"] == ["ex_date_unknown"]
 
 
@@ -386,20 +386,20 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         await rested(it)
         days: list[str] = []
 
-        async def changed(day: str) -> list[dict[str, Any]]:
+        async def shares_changed(day: str) -> list[dict[str, Any]]:
             days.append(day)
             if len(days) == 1:
                 raise Malformed("not now")
             return [SPLIT_ROW, MERGER_ROW, {"ca_type": "dividend", "initiating_symbol": "SPY"}]
 
-        monkeypatch.setattr(it.reads, "shares_changed", changed)
+        monkeypatch.setattr(it.reads, "shares_changed", shares_changed)
         recorder = LogRecorder()
         making = reporter(it, recorder)
         lines = [[line for line in (await making.report()).activities if line.status == "announced"] for _ in range(3)]
     assert [name for name, _ in recorder.events if name == "announcements_unread"] == ["announcements_unread"]
-    named = [(line.kind, line.symbol, line.ex_date) for line in lines[1]]
-    assert named == [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
-    assert [len(some) for some in lines] == [0, 3, 0]
+    announcements = [(line.kind, line.symbol, line.ex_date) for line in lines[1]]
+    assert announcements == [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
+    assert [len(day_lines) for day_lines in lines] == [0, 3, 0]
     assert {(line.quantity, line.amount) for line in lines[1]} == {(Decimal(0), Decimal(0))}
 
 
@@ -421,11 +421,11 @@ async def test_the_ratio_of_a_split_is_that_of_its_one_announcement(
 ) -> None:
     async with desk() as it:
 
-        async def answered(path: str, query: dict[str, str]) -> list[Any]:
+        async def get(path: str, query: dict[str, str]) -> list[Any]:
             assert (path, query["since"], query["until"]) == (ANNOUNCEMENTS[3:], "2024-06-28", "2024-07-03")
             return rows
 
-        monkeypatch.setattr(it.reads._client, "get", answered)
+        monkeypatch.setattr(it.reads._client, "get", get)
         assert await it.reads.ratio("SPY", date(2024, 7, 3)) == ratio
 
 
@@ -441,11 +441,11 @@ async def test_either_party_of_a_spin_off_may_be_its_parent(monkeypatch: pytest.
     ]
     async with desk() as it:
 
-        async def answered(path: str, query: dict[str, str]) -> list[Any]:
-            asked = (path, query["ca_types"], query["since"], query["until"])
-            assert asked == (ANNOUNCEMENTS[3:], "spinoff", "2023-06-25", "2023-07-05")
+        async def get(path: str, query: dict[str, str]) -> list[Any]:
+            question = (path, query["ca_types"], query["since"], query["until"])
+            assert question == (ANNOUNCEMENTS[3:], "spinoff", "2023-06-25", "2023-07-05")
             return rows
 
-        monkeypatch.setattr(it.reads._client, "get", answered)
+        monkeypatch.setattr(it.reads._client, "get", get)
         parents = await it.reads.spin_offs("FTRE", date(2023, 6, 30))
         assert parents == [("LH", "2023-07-03", "1/1"), ("OLD", "2023-07-05", "1/2")]

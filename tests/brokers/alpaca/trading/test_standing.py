@@ -66,8 +66,8 @@ def test_an_order_fills_on_after_a_bust_from_what_the_bust_left() -> None:
     assert (result.filled, result.stands) == ((Decimal(10), Decimal(107)), (Decimal(5), Decimal(57)))
     with pytest.raises(Malformed, match="are not whole"):
         standing([FIVE, busted, more])  # the three are missing
-    named = zip("dabc", [FIVE, busted, again, more], strict=True)
-    at_once = [{**line, "id": f"20261102100000001::{name}"} for name, line in named]
+    lines = zip("dabc", [FIVE, busted, again, more], strict=True)
+    at_once = [{**line, "id": f"20261102100000001::{name}"} for name, line in lines]
     assert standing(at_once).stands == (Decimal(5), Decimal(57))  # the ids of one millisecond have no order
 
 

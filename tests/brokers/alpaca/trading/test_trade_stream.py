@@ -62,8 +62,10 @@ class Heard:
                 await self._changed.wait()
 
 
-def stream(url: str, heard: Heard, deadlines: StreamDeadlines = QUICK) -> TradeStream:
-    return TradeStream(url, DEFAULT_KEY, DEFAULT_SECRET, heard.on_update, heard.on_state, deadlines, heard.tell)
+def stream(url: str, listener: Heard, deadlines: StreamDeadlines = QUICK) -> TradeStream:
+    return TradeStream(
+        url, DEFAULT_KEY, DEFAULT_SECRET, listener.on_update, listener.on_state, deadlines, listener.tell
+    )
 
 
 @contextlib.asynccontextmanager
@@ -79,23 +81,23 @@ async def running(trade_stream: TradeStream) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def scripted(script: Script) -> AsyncIterator[Heard]:
     """A server that follows `script` at every visit, and the stream that visits it."""
-    heard = Heard()
+    listener = Heard()
 
     async def visit(socket: ServerConnection) -> None:
-        heard.visits += 1
-        await script(socket, heard)
+        listener.visits += 1
+        await script(socket, listener)
 
     async with serve(visit, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        async with running(stream(f"ws://127.0.0.1:{port}/stream", heard)):
-            yield heard
+        async with running(stream(f"ws://127.0.0.1:{port}/stream", listener)):
+            yield listener
 
 
-async def shake(socket: ServerConnection, heard: Heard) -> None:
+async def shake(socket: ServerConnection, listener: Heard) -> None:
     """The documented handshake, answered."""
-    heard.sent.append(json.loads(await socket.recv()))
+    listener.sent.append(json.loads(await socket.recv()))
     await socket.send(json.dumps(AUTHORIZED).encode())
-    heard.sent.append(json.loads(await socket.recv()))
+    listener.sent.append(json.loads(await socket.recv()))
     await socket.send(json.dumps(LISTENING).encode())
 
 
@@ -104,20 +106,20 @@ def update(number: int) -> str:
 
 
 async def test_the_client_authenticates_listens_and_takes_text_and_binary_frames() -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
-        await shake(socket, heard)
+    async def script(socket: ServerConnection, listener: Heard) -> None:
+        await shake(socket, listener)
         await socket.send(update(1))
         await socket.send(update(2).encode())
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: len(heard.updates) == 2)
-    assert heard.updates == [{"number": 1}, {"number": 2}]
-    assert heard.sent == [
+    async with scripted(script) as listener:
+        await listener.until(lambda: len(listener.updates) == 2)
+    assert listener.updates == [{"number": 1}, {"number": 2}]
+    assert listener.sent == [
         {"action": "authenticate", "data": {"key_id": DEFAULT_KEY, "secret_key": DEFAULT_SECRET}},
         {"action": "listen", "data": {"streams": ["trade_updates"]}},
     ]
-    assert heard.states == [True]
+    assert listener.states == [True]
 
 
 HOSTILE: list[str | bytes] = [
@@ -138,115 +140,115 @@ HOSTILE: list[str | bytes] = [
 
 @pytest.mark.parametrize("frame", HOSTILE)
 async def test_one_bad_message_is_told_and_loses_neither_the_connection_nor_another(frame: str | bytes) -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
-        heard.sent.append(await socket.recv())
+    async def script(socket: ServerConnection, listener: Heard) -> None:
+        listener.sent.append(await socket.recv())
         await socket.send(frame)  # even before the first reply
         await socket.send(json.dumps(AUTHORIZED))
-        heard.sent.append(await socket.recv())
+        listener.sent.append(await socket.recv())
         await socket.send(json.dumps(LISTENING))
         await socket.send(update(1))
         await socket.send(frame)
         await socket.send(update(2))
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: len(heard.updates) == 2)
-    assert heard.visits == 1
-    assert heard.names().count("trade_update_malformed") == 2
+    async with scripted(script) as listener:
+        await listener.until(lambda: len(listener.updates) == 2)
+    assert listener.visits == 1
+    assert listener.names().count("trade_update_malformed") == 2
 
 
 async def test_a_frame_above_a_mebibyte_is_an_update_as_any_other() -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
-        await shake(socket, heard)
+    async def script(socket: ServerConnection, listener: Heard) -> None:
+        await shake(socket, listener)
         await socket.send(json.dumps({"stream": "trade_updates", "data": {"padding": "x" * 2**20}}))
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: len(heard.updates) == 1)
-    assert heard.states == [True]
+    async with scripted(script) as listener:
+        await listener.until(lambda: len(listener.updates) == 1)
+    assert listener.states == [True]
 
 
 async def test_messages_of_streams_that_nobody_asked_for_are_passed_over() -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
-        await shake(socket, heard)
+    async def script(socket: ServerConnection, listener: Heard) -> None:
+        await shake(socket, listener)
         await socket.send('{"stream":"news_of_tomorrow","data":{}}')
         await socket.send(update(1))
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: len(heard.updates) == 1)
-    assert "trade_update_malformed" not in heard.names()
+    async with scripted(script) as listener:
+        await listener.until(lambda: len(listener.updates) == 1)
+    assert "trade_update_malformed" not in listener.names()
 
 
 async def test_a_lost_connection_is_told_and_taken_up_again() -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
-        await shake(socket, heard)
-        if heard.visits < 3:
-            await socket.close(1011 if heard.visits == 1 else 1000)
+    async def script(socket: ServerConnection, listener: Heard) -> None:
+        await shake(socket, listener)
+        if listener.visits < 3:
+            await socket.close(1011 if listener.visits == 1 else 1000)
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: heard.states.count(True) == 3)
-    assert heard.states == [True, False, True, False, True]
-    lost = [fields["detail"] for name, fields in heard.log if name == "trade_stream_lost"]
-    assert any("1011" in detail for detail in lost)
+    async with scripted(script) as listener:
+        await listener.until(lambda: listener.states.count(True) == 3)
+    assert listener.states == [True, False, True, False, True]
+    details = [fields["detail"] for name, fields in listener.log if name == "trade_stream_lost"]
+    assert any("1011" in detail for detail in details)
 
 
 async def test_a_server_that_says_nothing_is_left_at_the_deadline() -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
-        if heard.visits == 1:  # mute after connect
+    async def script(socket: ServerConnection, listener: Heard) -> None:
+        if listener.visits == 1:  # mute after connect
             await socket.wait_closed()
-        elif heard.visits == 2:  # mute after the authorization
+        elif listener.visits == 2:  # mute after the authorization
             await socket.recv()
             await socket.send(json.dumps(AUTHORIZED))
             await socket.wait_closed()
-        await shake(socket, heard)
+        await shake(socket, listener)
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: heard.states == [True])
-    details = [fields["detail"] for name, fields in heard.log if name == "trade_stream_lost"]
+    async with scripted(script) as listener:
+        await listener.until(lambda: listener.states == [True])
+    details = [fields["detail"] for name, fields in listener.log if name == "trade_stream_lost"]
     assert details == ["no authorization reply within 0.1 s", "no listening reply within 0.1 s"]
 
 
 async def test_an_ack_without_the_stream_is_no_listening() -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
+    async def script(socket: ServerConnection, listener: Heard) -> None:
         await socket.recv()
         await socket.send(json.dumps(AUTHORIZED))
         await socket.recv()
         await socket.send('{"stream":"listening","data":{"streams":[]}}')
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: heard.visits == 2)
-    assert heard.states == []
+    async with scripted(script) as listener:
+        await listener.until(lambda: listener.visits == 2)
+    assert listener.states == []
 
 
 async def test_refused_keys_are_told_loudly_and_tried_again() -> None:
-    async def script(socket: ServerConnection, heard: Heard) -> None:
+    async def script(socket: ServerConnection, listener: Heard) -> None:
         await socket.recv()
         await socket.send('{"stream":"authorization","data":{"status":"unauthorized","action":"authenticate"}}')
         await socket.wait_closed()
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: heard.visits == 2)
-    assert heard.names()[0] == "trade_stream_unauthorized"
-    assert DEFAULT_SECRET not in str(heard.log)
+    async with scripted(script) as listener:
+        await listener.until(lambda: listener.visits == 2)
+    assert listener.names()[0] == "trade_stream_unauthorized"
+    assert DEFAULT_SECRET not in str(listener.log)
 
 
 async def test_no_key_is_told_or_logged_even_when_the_server_repeats_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
-    async def script(socket: ServerConnection, heard: Heard) -> None:
+    async def script(socket: ServerConnection, listener: Heard) -> None:
         message = await socket.recv()
         await socket.send(json.dumps({"action": "error", "data": {"error_message": str(message)}}))
         await socket.close(1008, "no")
 
-    async with scripted(script) as heard:
-        await heard.until(lambda: "trade_stream_lost" in heard.names())
+    async with scripted(script) as listener:
+        await listener.until(lambda: "trade_stream_lost" in listener.names())
     client_side = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
-    assert DEFAULT_SECRET not in str(heard.log) + str(client_side)
-    assert DEFAULT_KEY not in str(heard.log) + str(client_side)
+    assert DEFAULT_SECRET not in str(listener.log) + str(client_side)
+    assert DEFAULT_KEY not in str(listener.log) + str(client_side)
 
 
 # --- against the loopback Alpaca ----------------------------------------------------------------------------------
@@ -278,9 +280,9 @@ async def test_a_second_connection_is_met_with_429_and_comes_in_when_the_first_h
 
 async def test_a_server_that_stops_answering_pings_is_left() -> None:
     async with desk() as it:
-        heard = Heard()
-        async with running(stream(it.server.trade_stream_url, heard)):
-            await heard.until(lambda: heard.states == [True])
+        listener = Heard()
+        async with running(stream(it.server.trade_stream_url, listener)):
+            await listener.until(lambda: listener.states == [True])
             it.server.faults.add("socket_black_hole", hold_s=0)
             it.server.by_hand("place", symbol="SPY", qty="1", side="buy", type="market", time_in_force="day")
-            await heard.until(lambda: heard.states[:3] == [True, False, True])
+            await listener.until(lambda: listener.states[:3] == [True, False, True])
