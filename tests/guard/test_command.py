@@ -63,14 +63,14 @@ def test_the_check_names_each_path_the_desk_and_the_account(tmp_path: Path, caps
     strange = '[desk]\nstrategy = "/nowhere/of/the/desk/own.py"'  # a file of one's own is not on the guard's host
     path = configured(tmp_path, strange, *lines, *nobody)
     assert main(["--config", path, "--state-dir", str(tmp_path / "state"), "--check"]) == 1
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "ok   folder: its own message came back"
-    assert shown[1].startswith("FAIL desk paper-1: no heartbeat came within 3 s")
-    assert shown[2].startswith("FAIL account: ")
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == "ok   folder: its own message came back"
+    assert output[1].startswith("FAIL desk paper-1: no heartbeat came within 3 s")
+    assert output[2].startswith("FAIL account: ")
 
 
 @pytest.mark.parametrize(
-    ("heard", "now", "days"),
+    ("last_beat", "now", "days"),
     [
         ("2026-11-24T15:00", "2026-11-24T16:00", ()),  # within one session
         ("2026-11-24T13:00", "2026-11-24T15:00", ("2026-11-24",)),  # before the day's open
@@ -78,21 +78,23 @@ def test_the_check_names_each_path_the_desk_and_the_account(tmp_path: Path, caps
         ("2026-11-20T20:00", "2026-11-23T15:00", ("2026-11-23", "2026-11-22", "2026-11-21")),
     ],
 )
-def test_the_days_of_corporate_actions_that_the_desk_cannot_know(heard: str, now: str, days: tuple[str, ...]) -> None:
+def test_the_days_of_corporate_actions_that_the_desk_cannot_know(
+    last_beat: str, now: str, days: tuple[str, ...]
+) -> None:
     def ns(text: str) -> int:
         return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000_000
 
-    assert changed_days(ns(heard), ns(now)) == days
+    assert changed_days(ns(last_beat), ns(now)) == days
 
 
-@pytest.mark.parametrize(("now", "asked"), [("2026-03-02", 28), ("2026-05-03", 90), ("2026-05-04", None)])
-def test_the_corporate_actions_of_a_long_absence_are_all_asked_for_or_unknown(now: str, asked: int | None) -> None:
+@pytest.mark.parametrize(("now", "day_count"), [("2026-03-02", 28), ("2026-05-03", 90), ("2026-05-04", None)])
+def test_the_corporate_actions_of_a_long_absence_are_all_asked_for_or_unknown(now: str, day_count: int | None) -> None:
     """The desk was last heard on Monday the 2nd of February 2026, after the open: the 3rd is the first day."""
     heard_ns, now_ns = (
         int(datetime.fromisoformat(f"{day}T20:00+00:00").timestamp()) * 10**9 for day in ("2026-02-02", now)
     )
     days = changed_days(heard_ns, now_ns)
-    assert (None if days is None else (len(days), days[0], days[-1])) == (asked and (asked, now, "2026-02-03"))
+    assert (None if days is None else (len(days), days[0], days[-1])) == (day_count and (day_count, now, "2026-02-03"))
 
 
 @pytest.mark.parametrize("error", [OSError(24, "too many open files"), TimeoutError(), ConnectionResetError("reset")])

@@ -69,13 +69,13 @@ def settings_of(folder: Path) -> DeskSettings:
 async def test_keys_that_the_broker_does_not_know_are_named_as_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refused(*_: object) -> AccountLook:
+    async def refuse(*_: object) -> AccountLook:
         raise Refused(401, None, "unauthorized.", {})
 
     host = Host(tmp_path)
-    monkeypatch.setattr(host.account, "look", refused)
-    found = await host.guard.try_out(0.01)
-    assert (False, "account: 401 - unauthorized.: use the keys made for this environment") in found
+    monkeypatch.setattr(host.account, "look", refuse)
+    lines = await host.guard.try_out(0.01)
+    assert (False, "account: 401 - unauthorized.: use the keys made for this environment") in lines
 
 
 class Host:
@@ -232,11 +232,11 @@ async def test_a_close_that_the_broker_does_not_take_yet_ends_once_the_desk_is_h
 
 
 async def test_its_own_message_that_comes_back_twice_is_one_echo(host: Host) -> None:
-    own = host.guard.own_beat()
-    host.guard.take_echo("folder", own)
+    beat = host.guard.own_beat()
+    host.guard.take_echo("folder", beat)
     assert host.guard.watch.blind(host.now_s) == []
     host.now_s += 1000
-    host.guard.take_echo("folder", own)
+    host.guard.take_echo("folder", beat)
     assert host.guard.watch.blind(host.now_s) == ["folder"]
     host.guard.take_echo("folder", host.guard.own_beat())
     assert host.guard.watch.blind(host.now_s) == []
@@ -257,14 +257,14 @@ class Announcements:
 
 
 async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answer() -> None:
-    account, asked = AlpacaGuarded.__new__(AlpacaGuarded), Announcements()
-    account._reads, account._changes_by_day = cast(TradingReads, asked), {}
+    account, announcements = AlpacaGuarded.__new__(AlpacaGuarded), Announcements()
+    account._reads, account._changes_by_day = cast(TradingReads, announcements), {}
     days = ("2026-11-24", "2026-11-23")
     assert await account._changes(days) == frozenset()
-    asked.rows = [{"initiating_symbol": "SPY", "target_symbol": None}]
+    announcements.rows = [{"initiating_symbol": "SPY", "target_symbol": None}]
     assert "SPY" in (await account._changes(days) or ())
-    assert asked.days == ["2026-11-24", "2026-11-23", "2026-11-24"]
-    asked.rows = None
+    assert announcements.days == ["2026-11-24", "2026-11-23", "2026-11-24"]
+    announcements.rows = None
     assert await account._changes(days) is None
     assert await account._changes(()) == frozenset()
     assert await account._changes(None) is None

@@ -56,13 +56,13 @@ class Desk:
         return msgspec.json.encode(sign(beat, KEY))
 
 
-async def live(desk: Desk, seconds: float, each: Callable[[], None] = lambda: None) -> None:
+async def live(desk: Desk, seconds: float, each_beat: Callable[[], None] = lambda: None) -> None:
     """Let the link work while its clock passes, a beat at a time."""
     running = asyncio.ensure_future(desk.link.run())
     try:
         for _ in range(round(seconds / 10)):
             desk.now_s += 10
-            each()
+            each_beat()
             desk.link._look()
             desk.link._send(desk.link._beat(leaving=False))
             await asyncio.sleep(0.01)

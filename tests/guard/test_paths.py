@@ -101,9 +101,9 @@ async def test_a_broker_that_goes_and_comes_back_is_found_again(tmp_path: Path) 
             await until(lambda: bool(ears.echoes))
             mosquitto.stop()
             await until(lambda: bool(ears.problems))
-            known = len(ears.echoes)
+            echo_count = len(ears.echoes)
             mosquitto.start()
-            await until(lambda: len(ears.echoes) > known)
+            await until(lambda: len(ears.echoes) > echo_count)
     assert mosquitto.passwords["guard"] not in " ".join(ears.problems)
 
 
@@ -184,6 +184,6 @@ def test_a_pipe_in_the_place_of_a_message_holds_nobody_up(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("text", ["", "5a", "no hex at all", "5a" * 31])
 def test_a_weak_key_is_refused_without_showing_it(text: str) -> None:
-    with pytest.raises(KeyRefused, match="openssl rand -hex 32") as refused:
+    with pytest.raises(KeyRefused, match="openssl rand -hex 32") as error:
         parse_key(text, "the key")
-    assert not text or text not in str(refused.value)
+    assert not text or text not in str(error.value)

@@ -79,12 +79,12 @@ def test_of_a_position_that_a_stop_covers_in_part_the_rest_is_covered() -> None:
 
 def test_entries_of_the_desk_are_cancelled_and_those_of_a_person_are_not() -> None:
     world = World()
-    mine = world.own("QQQ", 1, 5)
+    entry = world.own("QQQ", 1, 5)
     world.run(60)
-    world.broker.orders["by-hand"] = replace_name(world, mine, "by-hand")
+    world.broker.orders["by-hand"] = replace_name(world, entry, "by-hand")
     dead(world)
     world.run(HOUR)
-    assert [action.name for action in world.guard.acts() if isinstance(action, Cancel)] == [mine]
+    assert [action.name for action in world.guard.acts() if isinstance(action, Cancel)] == [entry]
     assert world.broker.orders["by-hand"].status == "new"
 
 
@@ -95,10 +95,10 @@ def replace_name(world: World, name: str, other: str) -> BrokerOrder:
 
 def test_what_an_entry_bought_after_the_last_heartbeat_is_told_as_unprotected() -> None:
     world = World(held=0)
-    mine = world.own("SPY", 1, 10)
+    entry = world.own("SPY", 1, 10)
     world.run(60)
     dead(world)
-    world.broker.fill(mine, 10)
+    world.broker.fill(entry, 10)
     world.run(HOUR)
     assert "guard_unprotected" in world.guard.alarms()
     assert world.guard.acts() == []
@@ -106,13 +106,13 @@ def test_what_an_entry_bought_after_the_last_heartbeat_is_told_as_unprotected() 
 
 def test_shares_added_after_the_last_heartbeat_are_covered_by_the_stop_that_is_known() -> None:
     world = World()
-    mine = world.own("SPY", 1, 5)
+    entry = world.own("SPY", 1, 5)
     world.run(60)
     dead(world)
-    world.broker.fill(mine, 3)
+    world.broker.fill(entry, 3)
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 13}
-    assert world.broker.orders[mine].status == "canceled"
+    assert world.broker.orders[entry].status == "canceled"
 
 
 @pytest.mark.parametrize("clock_s", [-20.0, -3.0, 0.0, 3.0, 20.0])
@@ -148,9 +148,9 @@ def test_a_fence_that_the_broker_did_not_take_is_asked_for_again() -> None:
     world.guard.executes = True
     world.run(60)
     assert world.broker.fenced
-    asked = len(world.guard.acts())
+    act_count = len(world.guard.acts())
     world.run(HOUR)
-    assert len(world.guard.acts()) == asked
+    assert len(world.guard.acts()) == act_count
 
 
 def test_nothing_is_fenced_while_anything_is_held_and_its_own_fence_lifts_for_a_late_fill() -> None:
@@ -256,12 +256,12 @@ def test_a_desk_that_a_person_stopped_is_protected_and_neither_closed_nor_fenced
 # --- what is in doubt -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("held", [20, 5, 11], ids=["a split of 2 to 1", "a split of 1 to 2", "a person bought one"])
-def test_another_quantity_than_expected_gets_no_stop_but_an_alarm(held: int) -> None:
+@pytest.mark.parametrize("shares", [20, 5, 11], ids=["a split of 2 to 1", "a split of 1 to 2", "a person bought one"])
+def test_another_quantity_than_expected_gets_no_stop_but_an_alarm(shares: int) -> None:
     world = World()
     world.run(60)
     dead(world)
-    world.broker.positions = {"SPY": held}
+    world.broker.positions = {"SPY": shares}
     world.run(HOUR)
     assert world.guard.acts() == []
     assert "guard_unprotected" in world.guard.alarms()
@@ -285,7 +285,7 @@ def test_a_contract_gets_no_stop_at_an_old_price_where_its_underlying_changed() 
     world.broker.changed = frozenset(("SPY",))
     dies(world)
     assert world.guard.acts() == []
-    assert f"{call}: a corporate action" in said(world, "guard_unprotected")[0]
+    assert f"{call}: a corporate action" in details_of(world, "guard_unprotected")[0]
 
 
 def test_of_a_person_s_shares_in_the_same_account_none_is_covered() -> None:
@@ -304,13 +304,13 @@ def test_a_person_s_own_sale_of_the_desk_s_shares_leaves_the_stop_to_what_is_fre
     assert world.guard.acts() == []
 
 
-@pytest.mark.parametrize(("theirs", "rests"), [(40, 10), (25, 10), (44, 6), (50, 0)])
-def test_a_person_s_sale_of_a_person_s_own_shares_covers_none_of_the_desk_s(theirs: int, rests: int) -> None:
+@pytest.mark.parametrize(("person_shares", "rests"), [(40, 10), (25, 10), (44, 6), (50, 0)])
+def test_a_person_s_sale_of_a_person_s_own_shares_covers_none_of_the_desk_s(person_shares: int, rests: int) -> None:
     world = World(others=40)
-    sale = SubmitOrder("by-hand", "SPY", -1, theirs, None, "", 0, stop_price=Decimal(40))
+    sale = SubmitOrder("by-hand", "SPY", -1, person_shares, None, "", 0, stop_price=Decimal(40))
     assert world.broker.put(sale, world.now_ns)
     dies(world)
-    assert world.broker.stops() == {"SPY": theirs + rests}
+    assert world.broker.stops() == {"SPY": person_shares + rests}
 
 
 def test_a_stop_that_somebody_takes_away_rests_three_times_and_no_more() -> None:
@@ -364,8 +364,8 @@ def test_of_a_contract_that_is_gone_the_alarm_says_that_an_exercise_may_have_lef
     world.broker.positions = {"SPY": 300}
     dies(world)
     assert world.guard.acts() == []
-    told = [action for _, action in world.guard.done if isinstance(action, Alarm)]
-    (why,) = [alarm.detail for alarm in told if alarm.name == "guard_unprotected"]
+    alarms = [action for _, action in world.guard.done if isinstance(action, Alarm)]
+    (why,) = [alarm.detail for alarm in alarms if alarm.name == "guard_unprotected"]
     assert "the account has 0, expected are 3: its end, an exercise that leaves shares" in why
 
 
@@ -581,9 +581,9 @@ def test_a_broker_that_owes_an_answer_is_told_as_that() -> None:
         for path in RULES.paths:
             watch.take_echo(path, turn * TURN_S)
         alarms += watch.turn(turn * TURN_S)
-    told = "the account cannot be looked at: the broker still owes an answer"
+    words = "the account cannot be looked at: the broker still owes an answer"
     assert [alarm for alarm in alarms if isinstance(alarm, Alarm) and alarm.name == "guard_account"] == [
-        Alarm("guard_account", told)
+        Alarm("guard_account", words)
     ]
 
 
@@ -698,9 +698,9 @@ def test_a_position_that_is_there_under_another_name_is_told_and_is_not_flat() -
     dead(world)
     world.broker.positions = {"XSPY": 10}
     world.run(HOUR)
-    told = [action for _, action in world.guard.done]
+    actions = [action for _, action in world.guard.done]
     assert world.guard.acts() == []
-    assert "10 SPY" in str(told[0])
+    assert "10 SPY" in str(actions[0])
     assert "guard_unprotected" in world.guard.alarms()
 
 
@@ -747,12 +747,12 @@ def test_what_a_close_left_over_is_covered_when_the_market_shuts() -> None:
     assert world.broker.stops() == {"SPY": 4}
 
 
-@pytest.mark.parametrize(("left", "covered"), [("3.37", 3), ("0.37", 0)])
+@pytest.mark.parametrize(("shares", "covered"), [("3.37", 3), ("0.37", 0)])
 def test_a_fraction_beside_a_desk_of_whole_shares_that_a_close_left_over_is_not_its_own(
-    left: str, covered: int
+    shares: str, covered: int
 ) -> None:
     world = close_leaves_four()
-    world.broker.positions = {"SPY": exact(left)}
+    world.broker.positions = {"SPY": exact(shares)}
     world.run(HOUR)
     assert world.broker.stops().get("SPY", 0) == covered
     assert "guard_unprotected" not in world.guard.alarms()
@@ -790,7 +790,7 @@ def test_a_second_death_within_the_hour_tells_what_is_unprotected_again() -> Non
     assert len(world.guard.when("guard_unprotected")) == 2
 
 
-def said(world: World, name: str) -> list[str]:
+def details_of(world: World, name: str) -> list[str]:
     """What the alarms of this name said."""
     return [action.detail for _, action in world.guard.done if isinstance(action, Alarm) and action.name == name]
 
@@ -803,12 +803,12 @@ def test_a_symbol_that_is_left_unprotected_later_is_told_at_once() -> None:
     world.run(60)
     dead(world)
     world.run(RULES.act_s + 600)
-    (first,) = said(world, "guard_unprotected")
+    (first,) = details_of(world, "guard_unprotected")
     assert first.startswith("SPY: ")
     world.broker.end(stop)
     world.broker.positions["QQQ"] = 3  # somebody sold two
     world.run(2 * RULES.look_s + 10)
-    _, second = said(world, "guard_unprotected")
+    _, second = details_of(world, "guard_unprotected")
     assert "QQQ: the account has 3" in second
     world.run(1800)
     assert world.guard.alarms().count("guard_unprotected") == 2
@@ -816,11 +816,11 @@ def test_a_symbol_that_is_left_unprotected_later_is_told_at_once() -> None:
 
 def test_where_corporate_actions_are_not_known_entries_are_cancelled_and_no_stop_is_rested() -> None:
     world = World()
-    mine = world.own("QQQ", 1, 5)
+    entry = world.own("QQQ", 1, 5)
     world.broker.changed = None
     dies(world)
     assert [type(action) for action in world.guard.acts()] == [Cancel]
-    assert world.broker.orders[mine].status == "canceled"
+    assert world.broker.orders[entry].status == "canceled"
     assert "guard_unprotected" in world.guard.alarms()
 
 
@@ -841,9 +841,9 @@ def test_a_person_s_sale_for_dollars_makes_nothing_bare() -> None:
 def test_a_guard_that_begins_after_the_death_protects_by_what_it_kept_and_without_that_only_tells() -> None:
     world = World()
     world.run(60)
-    kept = world.guard.watch.beat
+    beat = world.guard.watch.beat
     dead(world)
-    world.guard.watch = Watch(RULES, world.now_s, Memory(kept))
+    world.guard.watch = Watch(RULES, world.now_s, Memory(beat))
     world.run(HOUR)
     assert world.broker.stops() == {"SPY": 10}
     other = World()
@@ -919,8 +919,8 @@ def test_a_guard_that_is_killed_before_or_after_any_request_leaves_what_one_does
         world = World(replace(RULES, act=act))
         world.kill = kill
         story(world)
-        found = ({symbol: left for symbol, left in world.broker.stops().items() if left}, world.broker.fenced)
-        assert (found, world.broker.working(1)) == (end, []), kill
+        result = ({symbol: count for symbol, count in world.broker.stops().items() if count}, world.broker.fenced)
+        assert (result, world.broker.working(1)) == (end, []), kill
         assert (act == "close") == (world.broker.positions == {}), kill
         assert world.guard.refused == 0, kill  # no stop a second time
         assert world.requests - requests in ({0} if kill is None else {0, 1, 2}), kill  # a close may begin again
@@ -963,17 +963,17 @@ def test_what_a_close_left_over_is_covered_by_a_guard_that_restarted() -> None:
     assert world.broker.stops() == {"SPY": 4}
 
 
-@pytest.mark.parametrize("taken", [1, 2])
-def test_a_guard_that_restarted_gives_a_stop_a_name_that_none_of_its_earlier_ones_has(taken: int) -> None:
+@pytest.mark.parametrize("stop_count", [1, 2])
+def test_a_guard_that_restarted_gives_a_stop_a_name_that_none_of_its_earlier_ones_has(stop_count: int) -> None:
     world = World()
     dies(world)
-    for _ in range(taken):
+    for _ in range(stop_count):
         (stop,) = world.broker.working(-1)
         world.broker.end(stop.client_order_id)  # somebody takes it away
         world.begins_again(world.guard)
         world.run(RULES.act_s + 2 * RULES.look_s)
         assert world.broker.stops() == {"SPY": 10}
-    assert len(world.guard.acts()) == taken + 1  # the broker refused none
+    assert len(world.guard.acts()) == stop_count + 1  # the broker refused none
 
 
 def test_two_guards_rest_one_stop_together() -> None:
@@ -1097,11 +1097,11 @@ def test_each_death_in_an_hour_of_trouble_before_it_is_acted_on_in_time_once_the
 # --- a desk of a sub-account ------------------------------------------------------------------------------------------
 
 
-def shared(**others: int) -> World:
+def shared(**other_shares: int) -> World:
     """A desk that trades through a gateway; the account holds its 10 SPY, and what others have."""
     world = World()
     world.desk.account = "PA1-scalper"
-    for symbol, quantity in others.items():
+    for symbol, quantity in other_shares.items():
         world.broker.positions[symbol] = world.broker.positions.get(symbol, 0) + quantity
     return world
 
@@ -1122,15 +1122,15 @@ def test_a_siblings_stop_covers_nothing_of_this_desk() -> None:
     (rest,) = world.guard.acts()
     assert isinstance(rest, Rest)
     assert rest.order.quantity == 10
-    told = next(a for _, a in world.guard.done if isinstance(a, Alarm) and a.name == "desk_silent")
-    assert told.detail.endswith(": holds 10 SPY; stops at rest: 0")  # of 17 in the account, with the sibling's stop
+    alarm = next(a for _, a in world.guard.done if isinstance(a, Alarm) and a.name == "desk_silent")
+    assert alarm.detail.endswith(": holds 10 SPY; stops at rest: 0")  # of 17 in the account, with the sibling's stop
 
 
 @pytest.mark.parametrize(
-    ("account", "told"),
+    ("account", "words"),
     [("PA1-scalper", "has not 10 SPY, which the desk held"), ("PA1", "has not 10 SPY, which the desk held, but 3 QQQ")],
 )
-def test_what_a_desk_has_not_any_more_is_told_without_what_its_siblings_hold(account: str, told: str) -> None:
+def test_what_a_desk_has_not_any_more_is_told_without_what_its_siblings_hold(account: str, words: str) -> None:
     world = World()
     world.desk.account = account
     world.run(60)
@@ -1139,7 +1139,7 @@ def test_what_a_desk_has_not_any_more_is_told_without_what_its_siblings_hold(acc
     world.run(HOUR)
     details = [a.detail for _, a in world.guard.done if isinstance(a, Alarm) and a.name == "desk_silent"]
     assert details
-    assert all(detail.endswith(f" s: {told}") for detail in details)
+    assert all(detail.endswith(f" s: {words}") for detail in details)
 
 
 def test_a_flat_sub_account_fences_nobody_and_nothing_of_others_is_closed() -> None:
@@ -1206,24 +1206,24 @@ def test_its_orders_bear_the_name_that_the_desk_expects_whatever_its_own_file_sa
 
 
 @pytest.mark.parametrize(
-    ("sold", "rests"),
+    ("sale_quantity", "rests"),
     [
         pytest.param(10, [], id="all that the desk held, or a sibling"),
         pytest.param(4, [6], id="a part"),
         pytest.param(11, [10], id="more than the desk held: another's"),
     ],
 )
-def test_a_sale_that_bears_no_desks_name_may_be_its_own_by_the_close_call(sold: int, rests: list[int]) -> None:
+def test_a_sale_that_bears_no_desks_name_may_be_its_own_by_the_close_call(sale_quantity: int, rests: list[int]) -> None:
     """The broker names the order of that call; the gateway alone knows whose it was."""
     world = shared(SPY=17)
     world.run(60)
-    call = SubmitOrder("0f3c9a52-77aa-4c6e-9d0e-5a1b2c3d4e5f", "SPY", -1, sold, None, "", 0)
+    call = SubmitOrder("0f3c9a52-77aa-4c6e-9d0e-5a1b2c3d4e5f", "SPY", -1, sale_quantity, None, "", 0)
     assert world.broker.put(call, world.now_ns)
-    world.broker.fill(call.client_order_id, sold)
+    world.broker.fill(call.client_order_id, sale_quantity)
     dead(world)
     world.run(HOUR)
     assert [act.order.quantity for act in world.guard.acts() if isinstance(act, Rest)] == rests
-    assert ("guard_unprotected" in world.guard.alarms()) is (sold <= 10)
+    assert ("guard_unprotected" in world.guard.alarms()) is (sale_quantity <= 10)
 
 
 def test_a_persons_sale_that_rests_since_before_the_last_heartbeat_is_no_close_call() -> None:
