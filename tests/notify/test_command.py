@@ -27,19 +27,19 @@ pytest.importorskip("apprise", reason="needs apprise: make training installs it"
 LINE = {"desk": "paper-1", "alarm": "wal_large", "detail": "mib 300", "time": "2023-11-14T22:13:20+00:00"}
 
 
-def written(folder: Path, *boxes: Inbox) -> Path:
+def urls_file(folder: Path, *boxes: Inbox) -> Path:
     (folder / "urls").write_text("".join(f"{box.url}\n" for box in boxes))
     return folder / "urls"
 
 
 def test_a_test_message_arrives_or_the_exit_code_says_no(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with inbox() as box:
-        given = ["test", "--urls", str(written(tmp_path, box))]
-        assert main(given) == 0
+        arguments = ["test", "--urls", str(urls_file(tmp_path, box))]
+        assert main(arguments) == 0
         assert box.titles == ["rltrader: a test message"]
         assert capsys.readouterr().out == "sent to 1 service\n"
         box.status = 403
-        assert main(given) == 1
+        assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error == "rltrader-notify: not taken by json: check its address and the network\n"
     assert "s3cret" not in error
@@ -49,22 +49,22 @@ def test_an_alarm_on_standard_input_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with inbox() as box:
-        given = ["alarm", "--urls", str(written(tmp_path, box))]
+        arguments = ["alarm", "--urls", str(urls_file(tmp_path, box))]
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(LINE)))
-        assert main(given) == 0
+        assert main(arguments) == 0
         assert (box.titles, box.messages[0]["message"].splitlines()[0]) == (["paper-1: wal_large"], "mib 300")
         long = {**LINE, "alarm": "reconciliation", "detail": "SPY: book 1, broker 2; " * 10_000}
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(long)))
-        assert main(given) == 0
+        assert main(arguments) == 0
         assert box.titles[-1] == "paper-1: reconciliation"
         monkeypatch.setattr("sys.stdin", io.StringIO("hello"))
-        assert main(given) == 2
+        assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("rltrader-notify: ")
 
 
 def test_wrong_use_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with inbox() as box:
-        urls = written(tmp_path, box)
+        urls = urls_file(tmp_path, box)
         assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path), "--send", "fils"]) == 2
         assert "'fils' is none of alarms, trades, fills, days, models" in capsys.readouterr().err
         (tmp_path / FILE).write_text("no journal")
@@ -96,7 +96,7 @@ def test_follow_waits_for_the_journal_and_a_halt_then_becomes_a_message(tmp_path
     state = tmp_path / "state"
     with inbox() as box:
         line = [sys.executable, "-m", "daemon.notify", "follow", "--state-dir", str(state)]
-        line += ["--urls", str(written(tmp_path, box))]
+        line += ["--urls", str(urls_file(tmp_path, box))]
         with subprocess.Popen(
             line, cwd=REPOSITORY, env={"PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, text=True
         ) as process:

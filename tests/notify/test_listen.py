@@ -116,17 +116,17 @@ def test_what_is_no_message_of_a_person_is_confirmed_and_gets_no_answer(server: 
 
 def test_the_profit_of_a_day_has_what_a_part_of_an_open_trade_realised(tmp_path: Path) -> None:
     d = core_desk(Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0)))
-    bought = d.order(d.holds())  # at 2.00
+    entry = d.order(d.holds())  # at 2.00
     d.bar(1)
     part = sent(d.answer(TRIM_50))
-    assert part.quantity < bought.quantity
+    assert part.quantity < entry.quantity
     d.fill(part.client_order_id, part.quantity, "2.50")
     journal, batch = Journal.create(tmp_path / FILE, {}), CommitBatch()
     batch.rows, batch.entries = list(d.rows), [HashChain().entry(1, ClockTicked(d.state.now_ns), "[]")]
     journal.commit(batch)
     journal.close()
-    told = LocalDesk("desk-1", tmp_path, "handset", KEYS["handset"], BOT_ID).profit("today")
-    assert told.startswith(f"desk-1, 2024-07-01: +{part.quantity * 50}.00 USD realised\n1 open: ")
+    text = LocalDesk("desk-1", tmp_path, "handset", KEYS["handset"], BOT_ID).profit("today")
+    assert text.startswith(f"desk-1, 2024-07-01: +{part.quantity * 50}.00 USD realised\n1 open: ")
 
 
 class Broken(LocalDesk):
@@ -258,9 +258,9 @@ def test_a_token_that_telegram_refuses_is_said_once_and_ends_the_program(server:
     with inbox() as box, program(server, tmp_path, TELEGRAM_TOKEN=f"1{TOKEN}", NOTIFY_URLS=box.url) as running:
         _, err = running.communicate(timeout=120)
         assert box.titles == ["rltrader: the phone is not heard"]
-    told = "Telegram refuses the bot's token (401): nothing is heard until TELEGRAM_TOKEN is replaced"
+    words = "Telegram refuses the bot's token (401): nothing is heard until TELEGRAM_TOKEN is replaced"
     assert (running.returncode, err.count("\n")) == (3, 1)
-    assert told in err
+    assert words in err
     assert TOKEN not in err
     assert len(server.asked) == 1
 

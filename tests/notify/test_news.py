@@ -46,14 +46,14 @@ def test_every_fill_alarm_and_session_is_one_message(state: Path) -> None:
     messages = list(news.read())
     with closing(sqlite3.connect(state / FILE)) as db:
         fills = db.execute("SELECT count(*) FROM fills").fetchone()[0]
-        ended = db.execute("SELECT count(*) FROM events WHERE kind = 'SessionEnded'").fetchone()[0]
-        closed = db.execute("SELECT count(*) FROM moves WHERE held = 0 AND opened_ns <> 0").fetchone()[0]
+        sessions = db.execute("SELECT count(*) FROM events WHERE kind = 'SessionEnded'").fetchone()[0]
+        trades = db.execute("SELECT count(*) FROM moves WHERE held = 0 AND opened_ns <> 0").fetchone()[0]
         effects = [effect for (text,) in db.execute("SELECT effects FROM events") for effect in json.loads(text)]
     alarms = sum(effect["type"] == "RaiseAlarm" for effect in effects)
     assert fills > 0
-    assert ended == 5  # two whole sessions and three stubs before them
+    assert sessions == 5  # two whole sessions and three stubs before them
     assert Counter(message.kind for message in messages) == Counter(
-        {FILLS: fills, ALARMS: alarms, DAYS: ended, TRADES: closed}
+        {FILLS: fills, ALARMS: alarms, DAYS: sessions, TRADES: trades}
     )
     assert list(news.read()) == []  # once
     first = next(message for message in messages if message.kind == FILLS)
@@ -126,9 +126,9 @@ def test_a_damaged_row_is_skipped_and_named_and_what_follows_is_told(copied: Pat
     messages = list(news.read())
     damaged = [message for message in messages if message.what == "damaged_row"]
     assert [f"row {fills[1]} of the journal" in message.body for message in damaged] == [True]
-    left = [message for message in messages if message not in damaged]
-    assert len(whole) - len(left) <= 1
-    assert left[-1] == whole[-1]
+    rest = [message for message in messages if message not in damaged]
+    assert len(whole) - len(rest) <= 1
+    assert rest[-1] == whole[-1]
     assert list(news.read()) == []
 
 

@@ -22,7 +22,7 @@ class StandIn:
     def __init__(self, name: str = "paper-1") -> None:
         self.name, self.acts, self.away = name, list[tuple[str, str, str]](), ""
         blank = changed(unreadable_desk("", ""), desk=name, mode="paper", reconciled=True, equity_usd="1000.00")
-        self.stands: DeskStatus = changed(blank, day_usd="1.50", positions=(held("QQQ", 10), held(CALL, 2)))
+        self.stands: DeskStatus = changed(blank, day_usd="1.50", positions=(holding_of("QQQ", 10), holding_of(CALL, 2)))
 
     def status(self) -> DeskStatus:
         if self.away:
@@ -43,7 +43,7 @@ class StandIn:
         return "done"
 
 
-def held(symbol: str, quantity: Quantity) -> Holding:
+def holding_of(symbol: str, quantity: Quantity) -> Holding:
     return Holding(symbol, quantity, "0.00", "")
 
 
@@ -157,9 +157,9 @@ def test_a_message_that_lay_for_hours_is_not_acted_on(text: str) -> None:
 
 def test_who_is_not_listed_gets_no_answer_is_told_of_once_and_then_counted() -> None:
     stage = Stage(senders=(Sender("ann", ANN, ANN), Sender("bob", BOB, BOB)))
-    told = stage.take("/flatten", user=99)
-    assert [message.chat for message in told] == [ANN, BOB]
-    assert all("user 99 in chat 99" in message.text for message in told)
+    messages = stage.take("/flatten", user=99)
+    assert [message.chat for message in messages] == [ANN, BOB]
+    assert all("user 99 in chat 99" in message.text for message in messages)
     for _ in range(5):
         assert stage.take("/flatten", user=99) == []
     assert stage.take("/flatten", user=ANN, chat=GROUP) == []  # Ann, where she is not listed
@@ -196,15 +196,15 @@ def test_a_flood_gets_one_word_and_then_none_until_the_minute_is_over() -> None:
 )
 def test_what_cannot_be_done_is_said_and_not_asked_about(text: str, answer: str) -> None:
     stage = Stage()
-    (told,) = stage.take(text)
-    assert told.text.startswith(answer)
-    assert told.buttons == ()
+    (message,) = stage.take(text)
+    assert message.text.startswith(answer)
+    assert message.buttons == ()
 
 
 def test_two_contracts_of_one_underlying_are_told_apart() -> None:
     desk = StandIn()
     put = CALL.replace("C", "P")
-    desk.stands = changed(desk.stands, positions=(held(CALL, 2), held(put, 1)))
+    desk.stands = changed(desk.stands, positions=(holding_of(CALL, 2), holding_of(put, 1)))
     assert Stage(desk).say("/close spy") == f"Which one? /close {CALL}, /close {put}"
 
 

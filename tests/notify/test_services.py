@@ -34,9 +34,9 @@ def test_what_is_wrong_is_named_with_the_cure_and_without_the_address(
         addresses(None)
     with pytest.raises(NotifyProblem, match="nowhere: the addresses cannot be read"):
         addresses(tmp_path / "nowhere")
-    with pytest.raises(NotifyProblem, match="urls: address 2 is none that Apprise knows") as refused:
+    with pytest.raises(NotifyProblem, match="urls: address 2 is none that Apprise knows") as error:
         Services(["json://localhost", "telegraph://t0ken"], "urls")
-    assert "t0ken" not in str(refused.value)
+    assert "t0ken" not in str(error.value)
 
 
 def test_a_message_goes_to_every_service_and_one_that_refuses_is_named_by_its_kind(
@@ -57,6 +57,6 @@ def test_without_apprise_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(ImportError):
         importlib.import_module("apprise")
-    with pytest.raises(NotifyProblem) as refused:
+    with pytest.raises(NotifyProblem) as error:
         Services(["json://localhost"], "urls")
-    assert str(refused.value) == "apprise is not installed: pip install -c constraints.txt -e '.[notify]'"
+    assert str(error.value) == "apprise is not installed: pip install -c constraints.txt -e '.[notify]'"

@@ -38,28 +38,28 @@ def rows(state: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 
 async def test_a_trade_is_told_once_when_it_is_closed_however_many_fills_it_had(desk: Desk, tmp_path: Path) -> None:
-    state, told = tmp_path / "state", list[Notification]()
+    state, messages = tmp_path / "state", list[Notification]()
     async with at_work(desk, state) as work:
         news = NewsReader(state, (TRADES, FILLS))
         for number, event in enumerate(desk.replay.source(0)):
             work.intake.put(event)
             if number % 20 == 0:
                 await work.quiet()
-                told += news.read()
-                closed = rows(state, LEFT)[0][0]
-                assert sum(message.kind == TRADES for message in told) == closed
+                messages += news.read()
+                trade_count = rows(state, LEFT)[0][0]
+                assert sum(message.kind == TRADES for message in messages) == trade_count
         await work.quiet()
-        told += news.read()
-    trades = [message for message in told if message.kind == TRADES]
-    fills = [message for message in told if message.kind == FILLS]
+        messages += news.read()
+    trades = [message for message in messages if message.kind == TRADES]
+    fills = [message for message in messages if message.kind == FILLS]
     assert len(fills) > 2 * len(trades) > 4  # entries and exits fill in parts
     assert len(trades) == rows(state, LEFT)[0][0]
     keys = rows(state, "SELECT opened_ns, symbol FROM moves WHERE held = 0 AND opened_ns <> 0 ORDER BY seq, part")
     for message, key in zip(trades, keys, strict=True):
         realised = sum(Decimal(str(usd)) for (usd,) in rows(state, SUM, *key))
-        found = MONEY.search(message.title)
-        assert found is not None
-        assert abs(Decimal(found[1].replace(",", "")) - realised) <= Decimal("0.005")
+        money = MONEY.search(message.title)
+        assert money is not None
+        assert abs(Decimal(money[1].replace(",", "")) - realised) <= Decimal("0.005")
         assert re.match(r".+: SPY (call|put) \d+ of \d+ \w+: [+-][\d,.]+ USD \([+-]\d+\.\d %\)$", message.title)
         assert re.match(r"\d+ held for .+, .+\n\d{4}-", message.body)
     later = NewsReader(state, (TRADES,))
@@ -84,8 +84,8 @@ async def test_fills_of_an_entry_are_one_message_once_none_came_for_a_while_and_
             assert list(news.read(reader, moved=False)) == []
             now_s[0] = 60.0
             (entry,) = news.read(reader, moved=False)
-            held = rows(state, partly)[0][1]
-            assert re.match(rf"bought {held} SPY (call|put) ", entry.title)
+            quantity = rows(state, partly)[0][1]
+            assert re.match(rf"bought {quantity} SPY (call|put) ", entry.title)
             now_s[0] = 600.0
             assert list(news.read(reader, moved=True)) == []
             assert [message.what for message in silent.read(reader, moved=True)] == []
@@ -95,13 +95,13 @@ def test_a_daily_desk_tells_one_message_a_basket_with_its_orders_and_the_cash_af
     tape = REPOSITORY / "daemon" / "tapes" / "daily_synthetic_500.csv.gz"
     lines = ["--dry-run", "--strategy", "daily_rebalancer", "--bars", tape, "--state-dir", tmp_path / "state"]
     models = {"RLTRADER_PATHS__MODELS_DIR": str(REPOSITORY / "onnx_models"), "RLTRADER_POLICY__VERSION": "current"}
-    ran = rltraderd(*lines, cwd=tmp_path, env=environment(**models))
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    result = rltraderd(*lines, cwd=tmp_path, env=environment(**models))
+    assert result.returncode == 0, result.stderr[-2000:]
     state = tmp_path / "state"
-    told = [message for message in NewsReader(state, (TRADES,), 0).read() if message.what == "basket"]
+    messages = [message for message in NewsReader(state, (TRADES,), 0).read() if message.what == "basket"]
     baskets = rows(state, "SELECT decision, time_ns FROM baskets ORDER BY decision")
-    assert len(told) == len(baskets) > 0
-    for message, (decision, time_ns) in zip(told, baskets, strict=True):
+    assert len(messages) == len(baskets) > 0
+    for message, (decision, time_ns) in zip(messages, baskets, strict=True):
         orders = rows(state, "SELECT count(*) FROM orders WHERE work LIKE ?", f"{decision}.%")
         ((cash,),) = rows(state, "SELECT cash_usd FROM equity WHERE time_ns = ?", time_ns)
         assert message.title.endswith(f": basket of {orders[0][0]} orders")
@@ -116,13 +116,13 @@ def test_the_cash_after_a_basket_has_its_fills_before_the_next_record_of_the_equ
                 "DELETE FROM equity WHERE time_ns > (SELECT min(time_ns) FROM equity)"
             )  # as live, a record a bar
             db.commit()
-        told = [message.body for message in NewsReader(tmp_path, (TRADES,), 0).read() if message.what == "basket"]
-    assert "Cash after it 8,680.67 USD." in told[1]  # 8,441.65 at Monday's close + 40.02 + 234 - 35
+        bodies = [message.body for message in NewsReader(tmp_path, (TRADES,), 0).read() if message.what == "basket"]
+    assert "Cash after it 8,680.67 USD." in bodies[1]  # 8,441.65 at Monday's close + 40.02 + 234 - 35
 
 
 @pytest.mark.parametrize("option", [("--merge-s", "0"), ("--merge-s", "601")])
 def test_a_time_to_merge_is_in_bounds(option: tuple[str, str], tmp_path: Path) -> None:
     line = command("daemon.notify", "follow", "--state-dir", tmp_path, *option)
-    refused = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "is no such number; expected 1 to 600" in refused.stderr
+    result = subprocess.run(line, capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path)
+    assert result.returncode == 2
+    assert "is no such number; expected 1 to 600" in result.stderr
