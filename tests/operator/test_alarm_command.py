@@ -47,11 +47,11 @@ def hold_the_loop_until(reached: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def written(path: Path) -> bool:
+def has_text(path: Path) -> bool:
     return path.exists() and bool(path.read_text())
 
 
-def gone(pids: Path) -> bool:
+def all_gone(pids: Path) -> bool:
     """Whether none of these processes runs any more; a zombie only waits for the machine's init."""
     return all(_state(int(pid)) in "ZX" for pid in pids.read_text().split())
 
@@ -175,7 +175,7 @@ async def test_no_key_of_the_daemon_reaches_the_program(programs: Programs, monk
         await programs.come(1)
         environment = programs.out.with_name("out.env")
         arguments = programs.out.with_name("out.args")
-        await until(lambda: written(arguments))
+        await until(lambda: has_text(arguments))
     names = {line.partition("=")[0] for line in environment.read_text().splitlines()}
     assert "hidden" not in environment.read_text()
     assert names - {"PWD", "OLDPWD", "SHLVL", "_"} <= {"PATH", "LANG", "HOME", "RLTRADER_DESK", "RLTRADER_ALARM"}
@@ -192,7 +192,7 @@ async def test_signs_that_mean_something_to_a_shell_do_nothing(programs: Program
         (alarm,) = await programs.come(1)
         assert alarm["detail"] == detail
         arguments = programs.out.with_name("out.args")
-        await until(lambda: written(arguments))
+        await until(lambda: has_text(arguments))
     assert not mark.exists()
     assert arguments.read_text().strip() == "0"
 
@@ -253,8 +253,8 @@ async def test_grave_alarms_are_all_told_and_first_however_many_trivial_ones_cam
         ("exit_stuck", "contract 2"),
         ("wal_large", "300 MiB"),
     ]
-    counted = len(programs.read_messages()) + sum(line["missed"] for line in programs.read_messages())
-    assert counted + len(command._queue) == 6 + 405  # sent, counted, or waiting still
+    total = len(programs.read_messages()) + sum(line["missed"] for line in programs.read_messages())
+    assert total + len(command._queue) == 6 + 405  # sent, counted, or waiting still
 
 
 async def test_a_grave_alarm_whose_run_failed_is_told_again_and_another_is_not(programs: Programs) -> None:
@@ -295,7 +295,7 @@ async def test_a_program_that_hangs_is_killed_with_its_children(programs: Progra
     assert logged["event"] == "alarm_command_failed"
     assert "3.0" in logged["problem"]
     pids = programs.out.with_name("out.pids")
-    await until(lambda: gone(pids))
+    await until(lambda: all_gone(pids))
 
 
 async def test_a_stop_kills_the_run_that_is_under_way(programs: Programs) -> None:
@@ -304,8 +304,8 @@ async def test_a_stop_kills_the_run_that_is_under_way(programs: Programs) -> Non
     pids = programs.out.with_name("out.pids")
     async with running(command):
         programs.raise_alarm(command, trouble(1))
-        await until(lambda: written(pids))
-    await until(lambda: gone(pids))
+        await until(lambda: has_text(pids))
+    await until(lambda: all_gone(pids))
 
 
 async def test_a_stop_in_the_middle_of_a_start_kills_the_program_and_its_children(programs: Programs) -> None:
@@ -316,11 +316,11 @@ async def test_a_stop_in_the_middle_of_a_start_kills_the_program_and_its_childre
     run = asyncio.create_task(command.run())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    hold_the_loop_until(lambda: written(pids))  # it has not heard yet that the program started
+    hold_the_loop_until(lambda: has_text(pids))  # it has not heard yet that the program started
     run.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await run
-    await until(lambda: gone(pids))
+    await until(lambda: all_gone(pids))
 
 
 async def test_a_failing_program_is_logged_with_the_beginning_of_what_it_said(programs: Programs) -> None:

@@ -74,7 +74,7 @@ def test_a_status_line_and_the_phone_say_what_keeps_a_desk_from_new_risk() -> No
     assert in_words(status_of(d.state, "d")).startswith("d (replay) trades\n")
     d.put(PauseRequested(d.at(1), "lunch", "ann"))
     paused = status_of(d.state, "d")
-    broken = replace(paused, pause="", claim=ClaimStatus("v1", 0.1, 0, 0.1, 1, 0, 1, 0, 0, "above", "too much", ""))
-    for status, words in ((paused, f"paused: {paused.pause}"), (broken, "claim broken: too much")):
+    breach = replace(paused, pause="", claim=ClaimStatus("v1", 0.1, 0, 0.1, 1, 0, 1, 0, 0, "above", "too much", ""))
+    for status, words in ((paused, f"paused: {paused.pause}"), (breach, "claim broken: too much")):
         assert in_one_line(status).startswith(f"{words}; ")
         assert in_words(status).startswith(f"d (replay) {words}\n")

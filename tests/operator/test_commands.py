@@ -98,12 +98,12 @@ def test_five_hundred_letters_of_any_language_are_taken() -> None:
     assert event == PauseRequested(1, "ß" * 500, "Åsa")
 
 
-@given(name=st.text(), reason=st.text(), who=st.text())
-def test_whatever_is_asked_is_refused_or_says_printable_text(name: str, reason: str, who: str) -> None:
+@given(name=st.text(), reason=st.text(), actor=st.text())
+def test_whatever_is_asked_is_refused_or_says_printable_text(name: str, reason: str, actor: str) -> None:
     try:
-        result = event_of(Command(name, reason, who))(1)
+        result = event_of(Command(name, reason, actor))(1)
     except CommandError:
         return
     assert type(result) in {type(event) for event in EVENTS.values()}
     assert reason.strip().isprintable()
-    assert who.strip().isprintable()
+    assert actor.strip().isprintable()

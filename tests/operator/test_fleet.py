@@ -72,8 +72,8 @@ def test_the_day_s_sum_is_of_the_newest_session_alone() -> None:
 
 
 def test_an_account_counts_once_as_the_running_desk_has_it() -> None:
-    stopped = desk("paper", "paper PA1", "900.00", process="", time_ns=int(NOW_S) * 10**9)
-    fleet = fleet_of([("new", desk("paper", "paper PA1", "1000.00")), ("old", stopped)], NOW_S)
+    old_status = desk("paper", "paper PA1", "900.00", process="", time_ns=int(NOW_S) * 10**9)
+    fleet = fleet_of([("new", desk("paper", "paper PA1", "1000.00")), ("old", old_status)], NOW_S)
     assert [(total.desks, total.equity_usd) for total in fleet.totals] == [(1, 1000.0)]
     assert fleet.remarks == ("new and old are desks of one account (paper PA1): it counts once, as new has it.",)
     unknown = [("x", desk("paper", "paper", "1.00")), ("y", desk("paper", "paper", "2.00"))]  # no number reported yet
@@ -100,7 +100,7 @@ def test_a_halt_and_a_pause_are_said_with_their_reason() -> None:
 
 
 def test_desks_of_one_name_are_called_as_their_folders() -> None:
-    named = [("paper-1", "scalper"), ("paper-1", "regime"), ("mine", "x"), ("", "none"), ("paper-1", "regime")]
-    assert distinct(named) == ["scalper", "regime", "mine", "none", "regime (2)"]
+    pairs = [("paper-1", "scalper"), ("paper-1", "regime"), ("mine", "x"), ("", "none"), ("paper-1", "regime")]
+    assert distinct(pairs) == ["scalper", "regime", "mine", "none", "regime (2)"]
     assert distinct([("a", "a x", "one"), ("a", "a y", "two"), ("a", "a y", "three")]) == ["a x", "two", "three"]
     assert distinct([]) == []

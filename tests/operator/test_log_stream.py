@@ -29,10 +29,10 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up_and_says_later_what_was_lost()
     for number in range(5000):
         stream.write(f"{number:0100d}\n")  # 500 kB into a pipe that holds 64 KiB: a plain stream blocks here for ever
     with os.fdopen(reading) as reader, ThreadPoolExecutor(1) as thread:
-        seen = thread.submit(reader.readlines)
+        all_lines = thread.submit(reader.readlines)
         stream.finish(10.0)
         target.close()
-        lines = seen.result(10)
+        lines = all_lines.result(10)
     notes = [json.loads(line)["lines"] for line in lines if "log_dropped" in line]
     numbers = [int(line) for line in lines if "log_dropped" not in line]
     assert sum(notes) > 0

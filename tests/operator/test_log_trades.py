@@ -33,8 +33,8 @@ def a_log() -> dict[str, Any]:
 
 
 def fill(d: Desk, order: str, quantity: Quantity, price: str, fees: str) -> ev.OrderFilled:
-    now, paid = d.state.now_ns, Decimal(price)
-    return ev.OrderFilled(now, order, CALL, -1, paid, now, quantity, paid * quantity, Decimal(fees), quantity)
+    now, usd = d.state.now_ns, Decimal(price)
+    return ev.OrderFilled(now, order, CALL, -1, usd, now, quantity, usd * quantity, Decimal(fees), quantity)
 
 
 def test_a_part_exit_says_nothing_and_the_last_one_the_profit_of_the_whole_trade() -> None:

@@ -36,13 +36,13 @@ def disk_full_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The next commit finds no room, until the reserve is given up."""
     commit, full = Journal.commit, [True]
 
-    def refused(journal: Journal, batch: CommitBatch) -> None:
+    def refuse(journal: Journal, batch: CommitBatch) -> None:
         if full and full.pop():
             raise WriteFailed("the disk is full")
         commit(journal, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "commit", refused)
+        patch.setattr(Journal, "commit", refuse)
         yield
 
 
@@ -53,22 +53,22 @@ def at_any_time(event: Event) -> Callable[[int], Event]:
 async def test_an_event_is_in_the_journal_when_submit_returns(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path, 3) as work:
         now = work.submitter.now_ns()
-        done = await work.submitter.submit(event_of(Command("halt", "x", "ann")))
+        result = await work.submitter.submit(event_of(Command("halt", "x", "ann")))
         last = chained(tmp_path)[-1]
-        assert (last[0], last[1], last[2]) == (done.seq, now, "HaltRequested")
-        assert done.step.state == work.submitter.state == work.engine.machine.state
-        assert done.seq == done.step.state.seq
+        assert (last[0], last[1], last[2]) == (result.seq, now, "HaltRequested")
+        assert result.step.state == work.submitter.state == work.engine.machine.state
+        assert result.seq == result.step.state.seq
 
 
 async def test_many_at_once_are_each_told_of_their_own(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path, 3) as work:
-        dones = await asyncio.gather(
+        results = await asyncio.gather(
             *(work.submitter.submit(event_of(Command("pause", f"r{n}", "a"))) for n in range(20))
         )
         rows = {row[0]: row[3] for row in chained(tmp_path)}
-        for number, done in enumerate(dones):
-            assert f'"reason":"r{number}"' in rows[done.seq]
-        assert len({done.seq for done in dones}) == 20
+        for number, result in enumerate(results):
+            assert f'"reason":"r{number}"' in rows[result.seq]
+        assert len({result.seq for result in results}) == 20
 
 
 async def test_two_equal_events_are_two(desk: Desk, tmp_path: Path) -> None:
@@ -89,12 +89,12 @@ async def test_an_engine_that_does_not_come_to_it_is_a_timeout_and_a_late_step_m
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with at_work(desk, tmp_path) as work:
-        held: list[Event] = []
+        events: list[Event] = []
         with monkeypatch.context() as patch:
-            patch.setattr(work.submitter, "_put", held.append)
+            patch.setattr(work.submitter, "_put", events.append)
             with pytest.raises(TimeoutError):
                 await work.submitter.submit(lambda now: HaltRequested(now, "operator", "x", "a"), 0.01)
-        work.intake.put(held[0])
+        work.intake.put(events[0])
         await work.quiet()
         assert work.engine.machine.state.risk.halt is not None
         assert (await work.submitter.submit(event_of(Command("resume", "x", "a")))).step.state.risk.halt is None
@@ -115,10 +115,10 @@ async def test_a_task_that_gives_up_leaves_nothing_behind(desk: Desk, tmp_path: 
 async def test_another_thread_gets_what_the_loop_gets(desk: Desk, tmp_path: Path) -> None:
     async with at_work(desk, tmp_path, 3) as work:
         submitter = work.submitter
-        done = await asyncio.to_thread(
+        result = await asyncio.to_thread(
             lambda: submitter.submit_from_thread(event_of(Command("pause", "x", "mqtt/ann"))).result()
         )
-        assert chained(tmp_path)[-1][0] == done.seq
+        assert chained(tmp_path)[-1][0] == result.seq
 
 
 def test_after_the_loop_has_ended_another_thread_gets_an_error(desk: Desk, tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ async def test_a_command_whose_effects_leave_the_process_is_told_when_they_have_
 ) -> None:
     market = Market(tmp_path)
     async with at_work(desk, tmp_path, 320, market) as work:
-        held = [p.symbol for p in work.submitter.state.book.positions.values()]
-        assert held, "the tape's first 320 events end with a position"
+        symbols = [p.symbol for p in work.submitter.state.book.positions.values()]
+        assert symbols, "the tape's first 320 events end with a position"
         before = len(market.left)
-        done = await work.submitter.submit(lambda now: FlattenRequested(now, "x", "a"))
-        row = next(row[0] for row in table(tmp_path, "events") if row[1] == done.seq)
+        result = await work.submitter.submit(lambda now: FlattenRequested(now, "x", "a"))
+        row = next(row[0] for row in table(tmp_path, "events") if row[1] == result.seq)
         assert ("SubmitOrder", row) in market.left[before:]
 
 

@@ -60,11 +60,11 @@ def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
-            called = ast.unparse(node.func)
-            is_log = called.rpartition(".")[2] in NAMES and not called.startswith(
+            function = ast.unparse(node.func)
+            is_log = function.rpartition(".")[2] in NAMES and not function.startswith(
                 ("math.", "self._notifier.", "service.")
             )
-            if is_log or called == "Log()" or (called == "self" and path == Path(log.__file__)):
+            if is_log or function == "Log()" or (function == "self" and path == Path(log.__file__)):
                 assert len(node.args) == 1, f"{path}:{node.lineno}: one name, and fields by keyword"
                 name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
                 assert isinstance(name, str | None), f"{path}:{node.lineno}"
@@ -84,10 +84,10 @@ def test_every_log_call_in_the_sources_uses_a_declared_event_with_exactly_its_fi
 
 
 def test_a_name_is_chosen_in_one_place_only_and_among_events_with_the_same_fields() -> None:
-    chosen = dict(log_calls()[None])
-    passed_on = {where for where, fields in chosen.items() if fields == {"**"}}
+    choices = dict(log_calls()[None])
+    passed_on = {where for where, fields in choices.items() if fields == {"**"}}
     assert {where.partition(":")[0] for where in passed_on} == {"desk.py", "operator_side.py"}
-    by_place = {where.partition(":")[0]: fields for where, fields in chosen.items() if where not in passed_on}
+    by_place = {where.partition(":")[0]: fields for where, fields in choices.items() if where not in passed_on}
     assert {frozenset(LOG_EVENTS[name].fields) for name in CHOSEN} == {by_place.pop("socket.py")}
     assert {frozenset(LOG_EVENTS[name].fields) for name in OF_GUARD} == {by_place.pop("command.py")}
     assert {frozenset(LOG_EVENTS[name].fields) for name in OF_GATEWAY} == {by_place.pop("gateway.py")}
@@ -115,14 +115,14 @@ def test_the_table_marks_what_is_an_alarm_too() -> None:
         assert rows[f"`{name}`"].split(" | ")[0] == declared.level + (", alarm" if declared.alarm else "")
 
 
-def written(stream: io.StringIO) -> list[dict[str, object]]:
+def entries_of(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def test_an_event_is_one_json_line_with_its_level_and_time() -> None:
     stream = io.StringIO()
     Log(stream=stream)("stopping", reason="SIGTERM")
-    (line,) = written(stream)
+    (line,) = entries_of(stream)
     assert (line["event"], line["level"], line["reason"]) == ("stopping", "info", "SIGTERM")
     assert str(line["timestamp"]).endswith("Z")
 
@@ -141,7 +141,7 @@ def test_events_below_the_level_are_left_out() -> None:
     log = Log("warning", stream=stream)
     log("stopping", reason="x")
     log("order_rejected", client_order_id="id", reason="x")
-    assert [line["event"] for line in written(stream)] == ["order_rejected"]
+    assert [line["event"] for line in entries_of(stream)] == ["order_rejected"]
 
 
 def test_the_pretty_style_is_text() -> None:
@@ -189,7 +189,7 @@ def stepped(event: Event, *effects: AnyEffect) -> list[dict[str, object]]:
     state = core.start(Identity("replay", "paper", "option_scalper", "e", "sip"), Trading())
     stream = io.StringIO()
     Log(stream=stream).step(event, Step(state, effects, ()))
-    return [{k: v for k, v in line.items() if k not in ("timestamp", "level")} for line in written(stream)]
+    return [{k: v for k, v in line.items() if k not in ("timestamp", "level")} for line in entries_of(stream)]
 
 
 def test_a_halt_is_told_by_its_own_word_and_once_among_the_alarms() -> None:
@@ -200,7 +200,7 @@ def test_a_halt_is_told_by_its_own_word_and_once_among_the_alarms() -> None:
     event = HaltRequested(5, "operator", "lunch", "ann")
     log.step(event, core.step(state, event))
     log.step(event, Step(state, (RaiseAlarm("operator", "lunch (by ann)"),), ()))  # a state that is not halted for it
-    entries = [(line["event"], line.get("reason"), line.get("alarm")) for line in written(stream)]
+    entries = [(line["event"], line.get("reason"), line.get("alarm")) for line in entries_of(stream)]
     assert entries == [("halted", "operator", None), ("alarm", None, "operator")]
 
 
@@ -214,7 +214,7 @@ def test_it_is_told_when_book_and_broker_begin_to_agree_and_not_each_minute() ->
         step = core.step(state, event)
         state = step.state
         log.step(event, step)
-    entries = [(line["event"], line.get("equity_usd"), line.get("positions")) for line in written(stream)]
+    entries = [(line["event"], line.get("equity_usd"), line.get("positions")) for line in entries_of(stream)]
     assert entries == [
         ("reconciled", "10000.00", []),
         ("alarm", None, None),
@@ -227,7 +227,7 @@ def test_with_a_simulated_clock_each_line_has_its_time() -> None:
     log = Log(stream=stream)
     log.market_time = lambda: "2024-07-03 12:00:00"
     log("stopping", reason="x")
-    assert [line["simulated"] for line in written(stream)] == ["2024-07-03 12:00:00"]
+    assert [line["simulated"] for line in entries_of(stream)] == ["2024-07-03 12:00:00"]
 
 
 def test_a_step_is_told_as_a_person_would() -> None:
@@ -305,7 +305,7 @@ def test_a_daily_desk_tells_baskets_and_its_orders_only_where_each_detail_is_ask
         log = Log(level, stream=stream)
         for event, step in steps:
             log.step(event, step)
-        logs[level] = written(stream)
+        logs[level] = entries_of(stream)
     names = [line["event"] for line in logs["info"]]
     assert names == [
         "session_started", "basket_decided", "basket_decided", "basket_traded", "session_ended", "session_started",
@@ -315,8 +315,8 @@ def test_a_daily_desk_tells_baskets_and_its_orders_only_where_each_detail_is_ask
         ("ALL_SPY", "ordered", 1),
         (None, "expired", 0),
     ]
-    traded = {k: v for k, v in logs["info"][3].items() if k not in ("event", "timestamp", "level")}
-    assert traded == {
+    entry = {k: v for k, v in logs["info"][3].items() if k not in ("event", "timestamp", "level")}
+    assert entry == {
         "date": "2024-07-03", "orders": 1, "fills": 2, "bought_usd": "15", "sold_usd": "20", "costs_usd": "0.035",
         "given_up": {"IWM": 4},
     }  # fmt: skip

@@ -54,7 +54,7 @@ async def server(work: AtWork, state: Path) -> AsyncIterator[ControlServer]:
         yield serving
 
 
-async def closed(writer: asyncio.StreamWriter) -> None:
+async def close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
@@ -74,8 +74,8 @@ def _exchange(state: Path, line: bytes, eof: bool) -> dict[str, Any]:
             client.sendall(line)
         if eof:
             client.shutdown(socket.SHUT_WR)
-        while not answer.endswith(b"\n") and (got := client.recv(65536)):
-            answer += got
+        while not answer.endswith(b"\n") and (chunk := client.recv(65536)):
+            answer += chunk
     return json.loads(answer) if answer else {}
 
 
@@ -94,19 +94,19 @@ async def test_a_command_is_durable_with_its_channel_and_person_when_its_answer_
     work: AtWork, server: ControlServer, state: Path
 ) -> None:
     answer = await exchange(state, line("halt", " lunch ", who="alice"))
-    who = f"control/alice (uid {UID})"
+    actor = f"control/alice (uid {UID})"
     last = chained(state)[-1]
     assert (answer["ok"], answer["seq"], answer["error"]) == (True, last[0], "")
     assert {key: json.loads(last[3])[key] for key in ("type", "reason", "detail", "who")} == {
         "type": "HaltRequested",
         "reason": "operator",
         "detail": "lunch",
-        "who": who,
+        "who": actor,
     }
-    assert answer["status"]["halt"] == f"operator: lunch (by {who})"
+    assert answer["status"]["halt"] == f"operator: lunch (by {actor})"
     assert answer["effects"] == ["RaiseAlarm"]
     assert work.entries("command") == [
-        {"command": "halt", "channel": "control", "who": who, "reason": "lunch", "seq": last[0]}
+        {"command": "halt", "channel": "control", "who": actor, "reason": "lunch", "seq": last[0]}
     ]
 
 
@@ -186,9 +186,9 @@ async def test_what_cannot_be_read_is_refused_with_an_alarm_and_nothing_is_done(
     if answer:  # a client that still writes when it is cut off may not see why
         assert (answer["ok"], message in answer["error"]) == (False, True)
     await work.quiet()
-    refused = work.stepped[-1]
-    assert isinstance(refused, CommandRefused)
-    assert (refused.channel, message in refused.reason) == ("control", True)
+    refusal = work.stepped[-1]
+    assert isinstance(refusal, CommandRefused)
+    assert (refusal.channel, message in refusal.reason) == ("control", True)
     assert work.engine.machine.state.risk.halt is None
 
 
@@ -298,17 +298,17 @@ async def test_a_client_that_does_not_wait_for_its_answer_is_obeyed_all_the_same
     _, writer = await asyncio.open_unix_connection(str(state / SOCKET))
     writer.write(line("halt"))
     await writer.drain()
-    await closed(writer)
+    await close(writer)
     await until(lambda: work.engine.machine.state.risk.halt is not None)
     assert (await exchange(state, line("status")))["status"]["halt"].startswith("operator: why")
 
 
 async def test_the_ninth_client_at_once_is_told_to_come_again(work: AtWork, server: ControlServer, state: Path) -> None:
-    held = [await asyncio.open_unix_connection(str(state / SOCKET)) for _ in range(8)]
+    clients = [await asyncio.open_unix_connection(str(state / SOCKET)) for _ in range(8)]
     await asyncio.sleep(0)
     assert (await exchange(state, line("halt")))["error"] == "8 clients are being served: try again in a moment"
-    for _, writer in held:
-        await closed(writer)
+    for _, writer in clients:
+        await close(writer)
     await until(lambda: not server._socket._clients)
     assert (await exchange(state, line("status")))["ok"]
 

@@ -57,8 +57,8 @@ def raw(state: Path, line: bytes) -> CommandAnswer:
         client.connect(str(state / SIGNED_SOCKET))
         client.sendall(line)
         answer = b""
-        while not answer.endswith(b"\n") and (got := client.recv(65536)):
-            answer += got
+        while not answer.endswith(b"\n") and (chunk := client.recv(65536)):
+            answer += chunk
     return msgspec.json.decode(answer, type=CommandAnswer, dec_hook=from_json)
 
 
@@ -107,8 +107,8 @@ def test_what_nobody_signed_is_refused_and_an_alarm_says_so(work: AtWork, state:
     other = sign_command(stranger, "handset", "desk-1", "flatten", "x", time.time_ns(), 30 * S, bytes(16))
     assert raw(state, msgspec.json.encode(other) + b"\n").error == "the signature is not that of key handset"
     ask(state, command("status"))
-    refused = [event for event in work.stepped if isinstance(event, CommandRefused)]
-    assert [(event.channel, event.reason) for event in refused] == [("signed", "the message cannot be read")]
+    refusals = [event for event in work.stepped if isinstance(event, CommandRefused)]
+    assert [(event.channel, event.reason) for event in refusals] == [("signed", "the message cannot be read")]
 
 
 def test_the_ids_of_what_was_done_are_known_after_a_rotation_and_beside_damage(desk: Desk, state: Path) -> None:
@@ -119,27 +119,27 @@ def test_the_ids_of_what_was_done_are_known_after_a_rotation_and_beside_damage(d
     rotate_offline(state)
     with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
         assert ask(state, command("resume", nonce=second)).ok
-    known = journaled_ids(parts_of(state / FILE))  # both files have the row at which one goes on
-    assert list(dict.fromkeys(known)) == ["a" * 16, "b" * 16]
+    ids = journaled_ids(parts_of(state / FILE))  # both files have the row at which one goes on
+    assert list(dict.fromkeys(ids)) == ["a" * 16, "b" * 16]
     with closing(sqlite3.connect(state / FILE)) as db:
         db.execute("UPDATE events SET payload = 'no json' WHERE kind = 'ResumeRequested'")
         db.commit()
     parts_of(state / FILE)[0].write_bytes(b"damage")
     assert list(journaled_ids(parts_of(state / FILE))) == ["a" * 16]  # of the row that both have
-    done = journaled_ids([state / FILE, state / "none"])
-    assert isinstance(Judge("desk-1", KEYS, time.time_ns, done_ids=done), Judge)
+    ids_beside_damage = journaled_ids([state / FILE, state / "none"])
+    assert isinstance(Judge("desk-1", KEYS, time.time_ns, done_ids=ids_beside_damage), Judge)
 
 
 def test_what_waits_is_taken_where_systemd_forbids_bits_of_set_id_and_the_leaver_is_of_another_group(
     desk: Desk, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed, bits = os.fchmod, stat.S_ISUID | stat.S_ISGID
+    fchmod, bits = os.fchmod, stat.S_ISUID | stat.S_ISGID
 
     def restricted(descriptor: int, mode: int) -> None:
         """What RestrictSUIDSGID=yes makes of it (systemd.exec(5))."""
         if mode & bits:
             raise PermissionError(1, "Operation not permitted")
-        changed(descriptor, mode)
+        fchmod(descriptor, mode)
 
     monkeypatch.setattr(os, "fchmod", restricted)
     with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)):
@@ -202,5 +202,5 @@ def test_a_folder_for_waiting_commands_that_is_none_is_an_alarm_and_the_socket_i
     (state / "signed").write_text("no folder")
     with in_background(desk, state, 5, judge=Judge("desk-1", KEYS, time.time_ns)) as work:
         assert ask(state, command("status")).ok
-        refused = [event.reason for event in work.stepped if isinstance(event, CommandRefused)]
-    assert refused == ["what was left for this start cannot be read: File exists"]
+        reasons = [event.reason for event in work.stepped if isinstance(event, CommandRefused)]
+    assert reasons == ["what was left for this start cannot be read: File exists"]

@@ -28,16 +28,16 @@ class PlayedTime:
         self.now += seconds + self._late.pop(0)
 
 
-async def measured(late: list[float]) -> tuple[LoopLag, PlayedTime]:
-    played = PlayedTime(late)
-    lag = LoopLag(played.monotonic, played.sleep)
+async def measure(late: list[float]) -> tuple[LoopLag, PlayedTime]:
+    clock = PlayedTime(late)
+    lag = LoopLag(clock.monotonic, clock.sleep)
     with pytest.raises(asyncio.CancelledError):
         await lag.run()
-    return lag, played
+    return lag, clock
 
 
 async def test_what_a_sleep_lasted_too_long_is_the_lag() -> None:
-    lag, _ = await measured([0.0001, 0.0301, 0.7])
+    lag, _ = await measure([0.0001, 0.0301, 0.7])
     counts = dict(zip((*BOUNDS_S, "all"), lag.buckets.cumulative(), strict=True))
     assert counts[0.0005] == 1
     assert counts[0.025] == 1
@@ -48,23 +48,23 @@ async def test_what_a_sleep_lasted_too_long_is_the_lag() -> None:
 
 
 async def test_the_maximum_is_that_of_the_last_minute() -> None:
-    lag, played = await measured([0.9, 0.2, 0.3, *[0.0] * 10])
+    lag, clock = await measure([0.9, 0.2, 0.3, *[0.0] * 10])
     assert lag.newest_max_s() == pytest.approx(0.9)
-    played.now = 1000.0 + 0.1 + 0.9 + 60.05  # a minute after the first, not yet one after the others
+    clock.now = 1000.0 + 0.1 + 0.9 + 60.05  # a minute after the first, not yet one after the others
     assert lag.newest_max_s() == pytest.approx(0.3)
-    played.now += 60.0
+    clock.now += 60.0
     assert lag.newest_max_s() == 0.0
 
 
 async def test_memory_stays_bounded_while_hours_pass() -> None:
-    lag, _ = await measured([0.001 * (n % 7) for n in range(20_000)])
+    lag, _ = await measure([0.001 * (n % 7) for n in range(20_000)])
     assert lag.buckets.cumulative()[-1] == 20_000
     assert len(lag._peaks) <= 700
 
 
 async def test_the_loop_is_never_woken_more_than_ten_times_a_second() -> None:
-    _, played = await measured([0.0] * 50)
-    assert min(played.asked) >= 0.1
+    _, clock = await measure([0.0] * 50)
+    assert min(clock.asked) >= 0.1
 
 
 async def test_a_loop_that_is_held_up_is_seen_to_be_late() -> None:

@@ -128,10 +128,10 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     def observe(event: Event, step: Step) -> None:
         metrics[0].observe(event, step)
 
-    recorded = desk.run(folder / "state", engine_made=engine_made, observe=observe)
-    assert recorded.failure is None
-    assert recorded.engine is not None
-    return Replayed(metrics[0], folder / "state", recorded.engine.machine.state)
+    outcome = desk.run(folder / "state", engine_made=engine_made, observe=observe)
+    assert outcome.failure is None
+    assert outcome.engine is not None
+    return Replayed(metrics[0], folder / "state", outcome.engine.machine.state)
 
 
 def test_the_events_counted_are_the_journal_s_rows(replayed: Replayed) -> None:
@@ -146,12 +146,12 @@ def test_the_events_counted_are_the_journal_s_rows(replayed: Replayed) -> None:
 def test_orders_fills_and_decisions_are_those_of_the_journal_s_tables(replayed: Replayed) -> None:
     orders = Counter((row[2], "buy" if row[5] > 0 else "sell") for row in rows_of(replayed.folder, "orders"))
     metrics = scraped(replayed.metrics)
-    counted = {
+    counts = {
         (dict(labels)["purpose"], dict(labels)["side"]): count
         for labels, count in metrics["rltrader_orders_total"].items()
         if count
     }
-    assert counted == orders
+    assert counts == orders
     assert len(orders) == 2
     assert metrics["rltrader_fills_total"][()] == len(rows_of(replayed.folder, "fills"))
     decided = [row for row in rows_of(replayed.folder, "decisions") if row[1] == "policy" and row[4] is not None]
@@ -312,20 +312,20 @@ def test_a_continuous_policy_s_decisions_have_one_series(stage: Stage, tmp_path:
 def test_scrapes_go_on_while_steps_are_counted(stage: Stage) -> None:
     event = TroubleNoticed(BEGIN_NS, "wal_large", "")
     step = stage.machine.apply(event)
-    ended = threading.Event()
+    end = threading.Event()
 
     def count() -> None:
         for _ in range(20_000):
             stage.metrics.observe(event, step)
-        ended.set()
+        end.set()
 
     counting = threading.Thread(target=count)
     counting.start()
-    seen = [0.0]
-    while not ended.is_set():
-        seen.append(value(stage.metrics, "rltrader_alarms_total", alarm="wal_large"))
+    values = [0.0]
+    while not end.is_set():
+        values.append(value(stage.metrics, "rltrader_alarms_total", alarm="wal_large"))
     counting.join()
-    assert seen == sorted(seen)
+    assert values == sorted(values)
     assert value(stage.metrics, "rltrader_alarms_total", alarm="wal_large") == 20_000
 
 
@@ -355,9 +355,9 @@ def test_the_names_of_alarms_are_the_headings_of_the_manual() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 def test_promtool_finds_no_fault_with_names_and_help(replayed: Replayed) -> None:
     text = prometheus_client.generate_latest(replayed.metrics.registry)
-    judged = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
-    assert (judged.stdout + judged.stderr).decode() == ""
-    assert judged.returncode == 0
+    result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (result.stdout + result.stderr).decode() == ""
+    assert result.returncode == 0
 
 
 # --- histograms ---------------------------------------------------------------------------------------------------
@@ -451,8 +451,8 @@ async def test_a_web_page_that_had_its_name_bound_to_this_host_reads_nothing(
 
 
 async def test_a_taken_port_is_told_with_its_cure_and_served_once_it_is_free(stage: Stage) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         expected = rf"^metrics\.port {port}: Address already in use: end what has it, or choose another$"
         with pytest.raises(OSError, match=expected):
             async with served(stage.metrics, port):
@@ -471,8 +471,8 @@ async def test_clients_that_say_nothing_are_few_keep_nobody_out_and_the_end_does
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
         assert "rltrader_equity_usd" in await asyncio.to_thread(fetched, url)
         assert threading.active_count() <= before + 1  # a thread of this test's own
-        ended, _, _ = select.select(silent, [], [], 60)
-        assert len(ended) >= 50 + 1 - server.CLIENTS_MOST
+        readable, _, _ = select.select(silent, [], [], 60)
+        assert len(readable) >= 50 + 1 - server.CLIENTS_MOST
     for client in silent:
         client.close()
 
@@ -532,22 +532,22 @@ async def test_who_was_connected_at_the_end_is_answered(stage: Stage) -> None:
 
 
 async def test_a_scrape_that_raises_says_why_and_ends_neither_server_nor_desk(stage: Stage, tmp_path: Path) -> None:
-    broken = [True]
+    fails = [True]
 
     def state() -> State[Any]:
-        if broken[0]:
+        if fails[0]:
             raise RuntimeError("no state")
         state: State[Any] = stage.machine.state
         return state
 
-    broken[0] = False
+    fails[0] = False
     metrics = Metrics(DESK, ScrapeSources(state, tmp_path / FILE, Latency(), LoopLag(), lambda: (0, 0)))
-    broken[0] = True
+    fails[0] = True
     async with served(metrics) as url:
-        with pytest.raises(urllib.error.HTTPError) as refused:
+        with pytest.raises(urllib.error.HTTPError) as error:
             await asyncio.to_thread(fetched, url)
-        assert refused.value.read() == b"RuntimeError: no state\n"
-        refused.value.close()
+        assert error.value.read() == b"RuntimeError: no state\n"
+        error.value.close()
         stage.step(ClockTicked(BEGIN_NS))
-        broken[0] = False
+        fails[0] = False
         assert "rltrader_equity_usd" in await asyncio.to_thread(fetched, url)

@@ -47,20 +47,20 @@ def expressions() -> Iterator[str]:
 
 
 def test_every_metric_in_rules_and_dashboard_is_one_that_the_daemon_exposes() -> None:
-    named = {name for text in expressions() for name in NAME.findall(text)}
-    assert named - EXPOSED == set()
+    names = {name for text in expressions() for name in NAME.findall(text)}
+    assert names - EXPOSED == set()
 
 
 def test_every_metric_is_shown_or_watched_somewhere() -> None:
-    named = {re.sub(r"_(bucket|count|sum)$", "", name) for text in expressions() for name in NAME.findall(text)}
-    assert set(METRICS) - named == set()
+    names = {re.sub(r"_(bucket|count|sum)$", "", name) for text in expressions() for name in NAME.findall(text)}
+    assert set(METRICS) - names == set()
 
 
 def test_every_label_in_an_expression_is_one_of_its_metric() -> None:
     for text in expressions():
         for name, matchers in re.findall(r"\b((?:rltrader|process)_[a-z0-9_]+)\{([^}]*)\}", text):
-            known = {"desk", "instance", "job", "le", *METRICS[re.sub(r"_bucket$", "", name)].labels}
-            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= known, text
+            labels = {"desk", "instance", "job", "le", *METRICS[re.sub(r"_bucket$", "", name)].labels}
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= labels, text
 
 
 def test_the_gates_that_the_denial_storm_leaves_out_are_there() -> None:
@@ -242,8 +242,8 @@ def test_every_alert_fires_when_it_should_and_is_quiet_when_it_should(tmp_path: 
     path = tmp_path / "test.yml"
     rules = [str(FOLDER / "rltrader.rules.yml")]
     path.write_text(yaml.safe_dump({"rule_files": rules, "evaluation_interval": "1m", "tests": tests}))
-    judged = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
+    result = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 # --- the dashboard ------------------------------------------------------------------------------------------------
@@ -257,8 +257,8 @@ def test_promtool_reads_every_expression_of_the_dashboard(tmp_path: Path) -> Non
     rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(texts)]
     path = tmp_path / "panels.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    judged = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
+    result = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_dashboard_can_be_imported_anywhere_and_shows_any_desk() -> None:
@@ -277,10 +277,10 @@ def test_the_dashboard_s_rows_are_its_subjects_and_nothing_overlaps() -> None:
     cells: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
-        taken = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not taken & cells, panel["title"]
-        assert max(x for x, _ in taken) < 24
-        cells |= taken
+        panel_cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not panel_cells & cells, panel["title"]
+        assert max(x for x, _ in panel_cells) < 24
+        cells |= panel_cells
     identities = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(identities)) == len(identities)
 

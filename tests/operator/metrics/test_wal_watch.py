@@ -28,14 +28,14 @@ class LogRecorder:
         self.something.set()
 
 
-def opened(path: Path) -> sqlite3.Connection:
+def open_db(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=0, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
     return db
 
 
-def written(db: sqlite3.Connection, mib: int) -> None:
+def write_mib(db: sqlite3.Connection, mib: int) -> None:
     for _ in range(mib):
         db.execute("INSERT INTO t VALUES (zeroblob(?))", (MIB,))
 
@@ -46,7 +46,7 @@ def journal(tmp_path: Path) -> Path:
 
 
 def test_a_reader_that_holds_on_is_told_once_and_again_only_after_it_let_go(journal: Path) -> None:
-    writer, log = opened(journal), LogRecorder()
+    writer, log = open_db(journal), LogRecorder()
     writer.execute("CREATE TABLE t (x)")
     watch = WalWatch(journal, 4, log)
     reader = sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True, isolation_level=None)
@@ -55,17 +55,17 @@ def test_a_reader_that_holds_on_is_told_once_and_again_only_after_it_let_go(jour
         reader.execute("SELECT count(*) FROM t").fetchone()  # from here on it holds on to this view
         watch.look()
         assert log.events == []
-        written(writer, 5)
+        write_mib(writer, 5)
         assert writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 1  # busy: the reader is in the way
         watch.look()
-        written(writer, 1)
+        write_mib(writer, 1)
         watch.look()
         assert [name for name, _ in log.events] == ["wal_large"]
         reader.execute("ROLLBACK")
         writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         watch.look()
         assert len(log.events) == 1
-        written(writer, 5)
+        write_mib(writer, 5)
         watch.look()
         assert [name for name, _ in log.events] == ["wal_large"] * 2
     finally:

@@ -55,8 +55,8 @@ class AnnouncedRun:
             while (item := outbox._take()) is not None:
                 self.items.append(item)
 
-        recorded = desk.run(folder / "state", observe=observe)
-        assert recorded.failure is None
+        outcome = desk.run(folder / "state", observe=observe)
+        assert outcome.failure is None
 
     def things(self, topic: str) -> list[Any]:
         return [item.thing for item in self.items if item.topic == topic]
@@ -82,14 +82,14 @@ def _valid(name: str, text: bytes) -> dict[str, Any]:
 
 
 def test_every_message_of_a_run_fits_its_published_schema(run: AnnouncedRun) -> None:
-    seen = set()
+    topics = set()
     for item in run.items:
         message = _valid(
             SCHEMA_OF.get(item.topic, item.topic), msgspec.json.encode(message_of(item.topic, item.thing, "paper-1"))
         )
         assert (message["v"], message["desk"]) == (1, "paper-1")
-        seen.add(item.topic)
-    assert seen >= {"status", "bars", "decisions", "orders", "fills", "equity", "models"}
+        topics.add(item.topic)
+    assert topics >= {"status", "bars", "decisions", "orders", "fills", "equity", "models"}
 
 
 def test_the_chain_s_head_is_told_as_verify_reads_it() -> None:
@@ -142,17 +142,17 @@ def test_halt_pause_and_resume_are_told_at_once(run: AnnouncedRun) -> None:
     assert _waiting_statuses(outbox) == [(False, False)]
     announcer.observe(event, step)
     assert _waiting_statuses(outbox) == []
-    state, seen = step.state, []
+    state, statuses = step.state, []
     for request in (
         PauseRequested(1, "look", "test"),
         HaltRequested(2, "operator", "stop", "test"),
         ResumeRequested(3, "go", "test"),
     ):
-        done = core.step(state, request)
-        announcer.observe(request, done)
-        seen += _waiting_statuses(outbox)
-        state = done.state
-    assert seen == [(False, True), (True, True), (False, False)]
+        next_step = core.step(state, request)
+        announcer.observe(request, next_step)
+        statuses += _waiting_statuses(outbox)
+        state = next_step.state
+    assert statuses == [(False, True), (True, True), (False, False)]
 
 
 def test_an_alarm_tells_its_event_and_whether_the_desk_is_halted(run: AnnouncedRun) -> None:

@@ -107,20 +107,20 @@ async def connected_desk(
     announcer = Announcer(outbox)
     log: list[tuple[str, dict[str, Any]]] = []
     async with at_work(desk, path) as work:
-        seen: list[Event] = []
+        submissions: list[Event] = []
         before = work.engine._observe
 
         def observe(event: Event, step: Step) -> None:
             before(event, step)
             announcer.observe(event, step)
-            seen.append(event)
+            submissions.append(event)
 
         work.engine._observe = observe
         for event, _ in zip(iter(desk.replay.source(0)), range(events), strict=False):
             work.intake.put(event)
-        chosen = {"commands": True, "wait_least_s": 0.05, "wait_most_s": 0.2, **settings}
+        options = {"commands": True, "wait_least_s": 0.05, "wait_most_s": 0.2, **settings}
         side = MqttSide(
-            MqttSettings(address, "paper-1", **chosen),
+            MqttSettings(address, "paper-1", **options),
             password,
             Judge("paper-1", KEYS, time.time_ns),
             outbox,
@@ -131,7 +131,7 @@ async def connected_desk(
         thread = SideThread([("mqtt", side.run)], lambda name, problem: log.append((name, {"problem": problem})))
         thread.start()
         try:
-            yield Connected(work, outbox, side, thread, log, seen)
+            yield Connected(work, outbox, side, thread, log, submissions)
         finally:
             await asyncio.to_thread(thread.stop, LIMIT_S)
     assert not [fields for event, fields in log if event == "mqtt"], log  # nothing raised on the side thread
@@ -159,7 +159,7 @@ def _waiting(reader: Client) -> list[Any]:
     return [reader._queue.get_nowait() for _ in range(reader._queue.qsize())]
 
 
-async def _asked(sender: Client, request: SignedCommand, response: str = "rltrader/paper-1/response/operator/1") -> Any:
+async def _ask(sender: Client, request: SignedCommand, response: str = "rltrader/paper-1/response/operator/1") -> Any:
     """The answer to a command."""
     await sender.subscribe(response, qos=1)
     await _send(sender, msgspec.json.encode(request), response)
@@ -181,7 +181,7 @@ async def test_a_halt_over_mqtt_acts_on_a_desk_whose_feed_never_came_up(
         client(broker, "operator") as operator,
     ):
         await connection.up()
-        answer = await _asked(operator, command("halt", reason="the fair is wrong"))
+        answer = await _ask(operator, command("halt", reason="the fair is wrong"))
         assert answer["ok"] is True
         assert answer["status"]["halt"] == "operator: the fair is wrong (by mqtt/ops-laptop)"
         assert answer["status"]["bars"] == 0
@@ -200,7 +200,7 @@ async def test_a_halt_over_mqtt_acts_on_a_desk_whose_feed_never_came_up(
                 "seq": state.seq,
             }
         ]
-        answer = await _asked(operator, command("resume", 2))
+        answer = await _ask(operator, command("resume", 2))
         assert (answer["ok"], answer["status"]["halt"]) == (True, "")
 
 
@@ -208,31 +208,31 @@ async def test_a_reader_sees_what_the_desk_does(broker: Mosquitto, desk: Desk, t
     password = broker.passwords["paper-1"]
     async with client(broker, "monitor") as monitor:
         await monitor.subscribe("rltrader/paper-1/#", qos=1)
-        seen: dict[str, list[tuple[dict[str, Any], Any]]] = {}
+        by_topic: dict[str, list[tuple[dict[str, Any], Any]]] = {}
 
         async def read() -> None:
             async for message in monitor.messages:
                 assert isinstance(message.payload, bytes)
                 topic = str(message.topic).removeprefix("rltrader/paper-1/")
-                seen.setdefault(topic, []).append((json.loads(message.payload), message.properties))
+                by_topic.setdefault(topic, []).append((json.loads(message.payload), message.properties))
 
         reading = asyncio.create_task(read())
         async with connected_desk(desk, tmp_path, broker.broker(), password, events=500) as connection:
             await _soon(lambda: bool(connection.outbox.counts().offered) and not connection.outbox.counts().waiting)
-            await _soon(lambda: len(seen.get("bars", ())) == 3 * 86 + 60)
-            await _soon(lambda: {"status", "decisions", "orders", "fills", "equity", "telemetry"} <= set(seen))
+            await _soon(lambda: len(by_topic.get("bars", ())) == 3 * 86 + 60)
+            await _soon(lambda: {"status", "decisions", "orders", "fills", "equity", "telemetry"} <= set(by_topic))
             counts = connection.outbox.counts()
             assert counts.published + counts.conflated == counts.offered
             assert counts.refused == counts.dropped == 0
-        await _soon(lambda: seen["status"][-1][0]["online"] is False)  # a clean end says so
+        await _soon(lambda: by_topic["status"][-1][0]["online"] is False)  # a clean end says so
         reading.cancel()
-    bar, of_bar = seen["bars"][0]
+    bar, of_bar = by_topic["bars"][0]
     assert (bar["schema"], bar["v"], bar["desk"]) == ("bar", 1, "paper-1")
     assert 0 < of_bar.MessageExpiryInterval <= 60
     assert of_bar.ContentType == "application/json"
-    assert not hasattr(seen["status"][0][1], "MessageExpiryInterval")
-    sent = {(fill["client_order_id"], fill["cumulative"]) for fill, _ in seen["fills"]}
-    assert len(sent) == connection.work.submitter.state.stats.fills
+    assert not hasattr(by_topic["status"][0][1], "MessageExpiryInterval")
+    fills = {(fill["client_order_id"], fill["cumulative"]) for fill, _ in by_topic["fills"]}
+    assert len(fills) == connection.work.submitter.state.stats.fills
     async with client(broker, "monitor") as later:  # status and equity wait for who comes later
         await later.subscribe("rltrader/paper-1/+", qos=1)
         topics = set()
@@ -257,8 +257,8 @@ async def test_forged_and_repeated_commands_change_nothing_and_are_journaled_onc
         for _ in range(5):
             await _send(operator, msgspec.json.encode(forged), "rltrader/paper-1/response/operator/1")
         good = command("status", 2)
-        assert (await _asked(operator, good))["ok"] is True
-        again = await _asked(operator, good)
+        assert (await _ask(operator, good))["ok"] is True
+        again = await _ask(operator, good)
         assert (again["ok"], again["seq"]) == (False, 0)
         assert "it came before" in again["error"]
         await connection.work.quiet()
@@ -296,13 +296,13 @@ async def test_an_answer_goes_nowhere_but_below_the_desks_own_responses(
         await monitor.subscribe("rltrader/#", qos=1)
         for number, elsewhere in enumerate(("rltrader/paper-1/alarms", "rltrader/paper-1/response/../alarms/")):
             await _send(operator, msgspec.json.encode(command("halt", 10 + number)), elsewhere)
-        assert (await _asked(operator, command("resume", 12)))["ok"] is True
+        assert (await _ask(operator, command("resume", 12)))["ok"] is True
         halts = [event for event in connection.events if isinstance(event, HaltRequested | ResumeRequested)]
         assert len(halts) == 3
         await _soon(lambda: not connection.outbox.counts().waiting)
         await asyncio.sleep(0.1)
-        heard = [json.loads(message.payload) for message in _waiting(monitor)]
-        assert "response" not in {message["schema"] for message in heard}
+        messages = [json.loads(message.payload) for message in _waiting(monitor)]
+        assert "response" not in {message["schema"] for message in messages}
 
 
 async def test_without_keys_or_without_leave_no_command_is_heard(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
@@ -345,19 +345,19 @@ async def test_the_access_list_lets_a_monitor_command_nothing_and_a_desk_speak_f
             (other, "rltrader/paper-2/bars"),  # its own: this one arrives
         ):
             await user.publish(topic, b'{"schema": "forged"}', qos=1)
-        answer = await _asked(operator, command("status", 2))  # what came before it has arrived
+        answer = await _ask(operator, command("status", 2))  # what came before it has arrived
         assert answer["ok"] is True
         assert [type(event) for event in connection.events] == [StatusRequested]
         for reader in (watching, monitor):
-            heard: list[tuple[str, Any]] = []
+            messages: list[tuple[str, Any]] = []
 
-            def last_one(reader: Client = reader, heard: list[tuple[str, Any]] = heard) -> bool:
-                heard.extend((str(message.topic), message.payload) for message in _waiting(reader))
-                return any(topic == "rltrader/paper-2/bars" for topic, _ in heard)
+            def last_one(reader: Client = reader, messages: list[tuple[str, Any]] = messages) -> bool:
+                messages.extend((str(message.topic), message.payload) for message in _waiting(reader))
+                return any(topic == "rltrader/paper-2/bars" for topic, _ in messages)
 
             await _soon(last_one)
-            topics = {topic for topic, _ in heard}
-            assert [topic for topic, payload in heard if b"forged" in payload] == ["rltrader/paper-2/bars"]
+            topics = {topic for topic, _ in messages}
+            assert [topic for topic, payload in messages if b"forged" in payload] == ["rltrader/paper-2/bars"]
         assert {str(message.topic) for message in _waiting(other)} <= {"rltrader/paper-2/command"}
         assert not [topic for topic in topics if "response" in topic or "command" in topic]  # of the monitor, the last
 
@@ -431,11 +431,11 @@ async def test_a_broker_that_sends_a_larger_packet_than_was_asked_for_is_left_be
             while True:
                 writer.write(b"x" * 65536)
                 await writer.drain()
-                sent.append(65536)
+                sizes.append(65536)
         writer.close()
-        gone.set()
+        hang_up.set()
 
-    gone, sent = asyncio.Event(), list[int]()
+    hang_up, sizes = asyncio.Event(), list[int]()
     async with await asyncio.start_server(hostile, "127.0.0.1", 0) as server:
         address = MqttBroker("127.0.0.1", server.sockets[0].getsockname()[1], tls=False)
         async with asyncio.timeout(LIMIT_S):
@@ -443,18 +443,18 @@ async def test_a_broker_that_sends_a_larger_packet_than_was_asked_for_is_left_be
                 async with connect(address, None, "desk") as reached:
                     await reached.publish("here", b"")
                     _ = [message async for message in reached.messages]
-            await gone.wait()
-    assert sum(sent) < 32_000_000  # what the kernel's buffers take
+            await hang_up.wait()
+    assert sum(sizes) < 32_000_000  # what the kernel's buffers take
 
 
 async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened, released = threading.Event(), threading.Event()
+    opening, released = threading.Event(), threading.Event()
     open_socket = socket.create_connection
 
     def slowly(*arguments: Any, **options: Any) -> socket.socket:
-        opened.set()
+        opening.set()
         assert released.wait(LIMIT_S)
         return open_socket(*arguments, **options)
 
@@ -466,7 +466,7 @@ async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
                 MqttBroker("127.0.0.1", server.getsockname()[1], tls=False), None, "late"
             ).__aenter__()  # kept alive: not collected
         )
-        assert await asyncio.to_thread(opened.wait, LIMIT_S)
+        assert await asyncio.to_thread(opening.wait, LIMIT_S)
         entering.cancel()
         released.set()
         with pytest.raises(asyncio.CancelledError):
@@ -491,7 +491,7 @@ async def test_after_a_restart_of_the_broker_status_and_commands_are_back(desk: 
                 mosquitto.start()
                 await connection.up(times)
                 async with client(mosquitto, "operator") as operator:
-                    assert (await _asked(operator, command("halt", times)))["ok"] is True
+                    assert (await _ask(operator, command("halt", times)))["ok"] is True
             assert connection.side.reconnects == 2
         assert len([event for event in connection.events if isinstance(event, HaltRequested)]) == 2
 
@@ -568,7 +568,7 @@ async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
         password = broker.passwords["monitor"]
         async with connect(broker.broker("monitor"), password, identifier="rltrader-paper-1"):
             async with client(broker, "operator") as operator:  # the desk hears as before
-                answer = await _asked(operator, command("status", 77))
+                answer = await _ask(operator, command("status", 77))
             assert answer["ok"]
         assert connection.entries("mqtt_lost") == []
 
@@ -582,8 +582,8 @@ async def test_two_desks_of_one_name_are_told_that_each_ends_the_other(
             async with connect(broker.broker(), broker.passwords["paper-1"], first.side.identifier):
                 await _soon(partial(_has_lost, first, times))
             await first.up(times + 1)
-    told = [entry["reason"].endswith("give each its own desk.name") for entry in first.entries("mqtt_lost")]
-    assert (told[0], told[-1]) == (False, True)
+    hints = [entry["reason"].endswith("give each its own desk.name") for entry in first.entries("mqtt_lost")]
+    assert (hints[0], hints[-1]) == (False, True)
 
 
 # --- rltraderctl remote -------------------------------------------------------------------------------------------
@@ -604,11 +604,11 @@ def remote_files(broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def _remote(folder: Path, *arguments: str) -> tuple[int, str]:
     """What the command returns and prints."""
-    given = ["remote", *arguments, "--config", str(folder / "config.toml"), "--key-file", str(folder / "keys")]
-    printed = io.StringIO()
-    code = remote.run(ctl.parser("remote").parse_args(given), Console(file=printed, width=500))
-    assert HEX not in printed.getvalue()
-    return code, printed.getvalue()
+    words = ["remote", *arguments, "--config", str(folder / "config.toml"), "--key-file", str(folder / "keys")]
+    output = io.StringIO()
+    code = remote.run(ctl.parser("remote").parse_args(words), Console(file=output, width=500))
+    assert HEX not in output.getvalue()
+    return code, output.getvalue()
 
 
 async def test_the_command_line_halts_a_desk_and_says_what_it_is(
@@ -641,8 +641,8 @@ async def test_the_command_line_hears_a_desk_of_five_hundred_positions(
     broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def large(state: State[Any], name: str) -> DeskStatus:
-        held = Holding("ABCDE", 1234, "123456.78", "123.45", "100.01", 1_795_809_600_000_000_000)
-        return replace(status_of(state, name), positions=(held,) * 500)
+        holding = Holding("ABCDE", 1234, "123456.78", "123.45", "100.01", 1_795_809_600_000_000_000)
+        return replace(status_of(state, name), positions=(holding,) * 500)
 
     monkeypatch.setattr(command_topic, "status_of", large)
     password = broker.passwords["paper-1"]

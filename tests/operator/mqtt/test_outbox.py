@@ -68,8 +68,8 @@ async def test_what_was_not_told_comes_first_again() -> None:
     outbox = Outbox(10)
     for number in range(4):
         outbox.put("orders", number)
-    taken = [await outbox.get() for _ in range(2)]
-    outbox.give_back(taken)
+    items = [await outbox.get() for _ in range(2)]
+    outbox.give_back(items)
     assert outbox.counts().waiting == 4
     assert [item.thing for item in await _drained(outbox)] == [0, 1, 2, 3]
 
@@ -77,9 +77,9 @@ async def test_what_was_not_told_comes_first_again() -> None:
 async def test_a_retained_one_that_was_not_told_yields_to_a_newer_one() -> None:
     outbox = Outbox(10)
     outbox.put_retained("status", "old")
-    taken = await outbox.get()
+    first_item = await outbox.get()
     outbox.put_retained("status", "new")
-    outbox.give_back([taken])
+    outbox.give_back([first_item])
     assert [item.thing for item in await _drained(outbox)] == ["new"]
     assert outbox.counts().conflated == 1
 
@@ -115,11 +115,11 @@ _ACTS = st.lists(st.sampled_from(("put", "retained", "published", "refused", "ba
 def test_everything_offered_is_always_accounted_for(acts: list[str], limit: int) -> None:
     async def play() -> None:
         outbox = Outbox(limit)
-        offered = 0
+        number = 0
         for act in acts:
             if act in ("put", "retained"):
-                offered += 1
-                (outbox.put if act == "put" else outbox.put_retained)("topic", offered)
+                number += 1
+                (outbox.put if act == "put" else outbox.put_retained)("topic", number)
             elif (counts := outbox.counts()).waiting:
                 item = await outbox.get()
                 match act:
@@ -130,15 +130,15 @@ def test_everything_offered_is_always_accounted_for(acts: list[str], limit: int)
                     case _:
                         outbox.give_back([item])
             counts = outbox.counts()
-            assert counts.offered == offered
+            assert counts.offered == number
             assert counts.waiting <= limit + 2
-            assert counts.published + counts.dropped + counts.conflated + counts.refused + counts.waiting == offered
+            assert counts.published + counts.dropped + counts.conflated + counts.refused + counts.waiting == number
 
     asyncio.run(play())
 
 
 def test_two_threads_at_once_lose_nothing_uncounted() -> None:
-    outbox, offered = Outbox(50), 20_000
+    outbox, total = Outbox(50), 20_000
     things: list[int] = []
 
     async def take() -> None:
@@ -147,24 +147,24 @@ def test_two_threads_at_once_lose_nothing_uncounted() -> None:
             outbox.published()
             assert isinstance(item.thing, int)
             things.append(item.thing)
-            if item.thing == offered - 1:
+            if item.thing == total - 1:
                 return
 
     def put() -> None:
-        for number in range(offered):
+        for number in range(total):
             outbox.put("bars", number)
 
     thread = threading.Thread(target=put)
 
-    async def both() -> None:
+    async def put_and_get() -> None:
         taking = asyncio.create_task(take())
         await asyncio.sleep(0)
         thread.start()
         await asyncio.wait_for(taking, 60)
 
-    asyncio.run(both())
+    asyncio.run(put_and_get())
     thread.join()
     counts = outbox.counts()
     assert things == sorted(set(things))
     assert counts.published == len(things)
-    assert (counts.published + counts.dropped, counts.waiting) == (offered, 0)
+    assert (counts.published + counts.dropped, counts.waiting) == (total, 0)

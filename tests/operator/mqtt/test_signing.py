@@ -118,8 +118,8 @@ def test_a_command_that_was_changed_anywhere_is_never_taken(name: str, salt: int
         "key": "other",
         "mac": digits,
     }
-    changed = {**msgspec.to_builtins(command), name: other[name]}
-    assert isinstance(_judge().judge(json.dumps(changed).encode(), retained=False), CommandRefusal)
+    forgery = {**msgspec.to_builtins(command), name: other[name]}
+    assert isinstance(_judge().judge(json.dumps(forgery).encode(), retained=False), CommandRefusal)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_no_bytes_ever_make_the_judge_raise(payload: bytes) -> None:
 def test_refusals_are_journaled_once_in_ten_seconds_with_a_count_of_the_others() -> None:
     events: list[Event] = []
 
-    async def refused() -> None:
+    async def play() -> None:
         refusals = Refusals(lambda event_at: events.append(event_at(5)), "signed")
         for reason in ("first", "second", "third"):
             refusals.note(reason)
@@ -243,7 +243,7 @@ def test_refusals_are_journaled_once_in_ten_seconds_with_a_count_of_the_others()
         refusals.note("fourth")
 
     with asyncio.Runner(loop_factory=LoneLoop) as runner:
-        runner.run(refused())
+        runner.run(play())
     assert events[2:] == [CommandRefused(5, "signed", "fourth")]
 
 
@@ -295,13 +295,13 @@ def scoped(done: tuple[str, ...] = ()) -> Judge:
 
 def test_a_phone_s_key_may_sign_what_it_is_for_and_nothing_else_while_an_old_key_keeps_all_it_could() -> None:
     for name in NAMES:
-        given = f"{name} SPY" if name == "close" else name
-        verdict, taken = by_phone(scoped(), given), given in ALLOWED
-        assert isinstance(verdict, Accepted) is taken, given
-        if not taken:
+        words = f"{name} SPY" if name == "close" else name
+        verdict, is_allowed = by_phone(scoped(), words), words in ALLOWED
+        assert isinstance(verdict, Accepted) is is_allowed, words
+        if not is_allowed:
             assert "its scope is phone, which has only close, flatten, halt, pause, resume, status" in _reason(verdict)
-        old = _command(key=SCOPED["old"], name="old", command=given)
-        assert isinstance(_verdict(scoped(), old), Accepted), given
+        old = _command(key=SCOPED["old"], name="old", command=words)
+        assert isinstance(_verdict(scoped(), old), Accepted), words
 
 
 def test_a_phone_s_resume_carries_its_scope_into_the_journal_and_no_other_does() -> None:
@@ -326,7 +326,7 @@ def test_one_wish_is_taken_once_however_often_it_is_signed_anew_also_by_the_next
 
 
 def test_a_scope_that_there_is_not_is_no_key_and_is_not_shown() -> None:
-    with pytest.raises(KeyRefused, match="has a scope that there is not: expected phone") as refused:
+    with pytest.raises(KeyRefused, match="has a scope that there is not: expected phone") as error:
         parse_keys(f"handset:{HEX}:s3cret")
-    assert "s3cret" not in str(refused.value)
-    assert HEX not in str(refused.value)
+    assert "s3cret" not in str(error.value)
+    assert HEX not in str(error.value)
