@@ -128,7 +128,7 @@ def test_a_command_to_type_next_is_the_one_command_s(monkeypatch: pytest.MonkeyP
         said.append(in_this_shell("rltraderctl trades --limit 3"))
         return 0
 
-    monkeypatch.setattr(front, "import_module", lambda _: SimpleNamespace(main=program))
+    monkeypatch.setattr(front, "load", lambda _: SimpleNamespace(main=program))
     monkeypatch.setattr(sys, "argv", ["rltrader", "run"])
     assert front.main() == 0
     assert said == ["rltrader ctl trades --limit 3"]
