@@ -21,23 +21,23 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 
 
 @pytest.fixture(scope="session")
-def played(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Played:
+def replay(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Played:
     """The tape played to its end, the daemon stopped."""
     path = tmp_path_factory.mktemp("played") / "desk"
-    recorded = desk.run(path)
-    assert recorded.failure is None
+    run = desk.run(path)
+    assert run.failure is None
     return Played(path, tape_rows(SESSIONS, BARS))
 
 
 @pytest.fixture(scope="session")
-def served(played: Played) -> Iterator[Served]:
+def served(replay: Played) -> Iterator[Served]:
     """A dashboard of the played desk."""
-    with serving(played.path) as dashboard:
+    with serving(replay.path) as dashboard:
         yield dashboard
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A Chromium for the pages of one file."""
-    with chromium() as opened:
-        yield opened
+    with chromium() as browser:
+        yield browser

@@ -36,15 +36,15 @@ from tests.support.dashboards import Played, Served, serving
 from tests.support.trades import prove_trades
 
 
-def test_the_state_now_is_the_journals_last_word(served: Served, played: Played) -> None:
+def test_the_state_now_is_the_journals_last_word(served: Served, replay: Played) -> None:
     now = served.json("/api/now")
-    last = played.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
-    money = played.sql("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")[0]
+    last = replay.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
+    money = replay.sql("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")[0]
     assert (now["decision"], now["action"], now["outcome"]) == (last["decision"], last["action"], last["outcome"])
     assert [share["value"] for share in now["probabilities"]] == json.loads(last["probabilities"])
     assert now["confidence"] == max(share["value"] for share in now["probabilities"])
     assert float(now["equity_usd"]) == pytest.approx(float(money["equity_usd"]), abs=0.005)
-    assert now["seq"] == played.sql("SELECT count(*) AS n FROM events WHERE seq IS NOT NULL")[0]["n"]
+    assert now["seq"] == replay.sql("SELECT count(*) AS n FROM events WHERE seq IS NOT NULL")[0]["n"]
     assert now["model"] == "fixture"
     assert not now["running"]
     assert "the desk is stopped" in now["stale"]
@@ -58,8 +58,8 @@ def test_the_gates_now_are_all_of_the_desks_kind_and_a_closed_session_denies(ser
     assert gates["wide_spread"]["state"] == gates["low_confidence"]["state"] == "unknown"
 
 
-def test_a_gate_that_ends_by_itself_says_when(played: Played) -> None:
-    state = FollowedDesk("desk", played.path).look().state
+def test_a_gate_that_ends_by_itself_says_when(replay: Played) -> None:
+    state = FollowedDesk("desk", replay.path).look().state
     assert state is not None
     session = state.session.session
     assert session is not None
@@ -88,20 +88,20 @@ def test_a_gate_that_ends_by_itself_says_when(played: Played) -> None:
     }
 
 
-def test_the_bars_of_a_session_are_those_of_the_tape(served: Served, played: Played) -> None:
+def test_the_bars_of_a_session_are_those_of_the_tape(served: Served, replay: Played) -> None:
     price = served.json("/api/price")
     assert len(price["sessions"]) == 5
     assert price["session"] == price["sessions"][-1]
-    rows = [row.split(",") for row in played.rows[-150:]]
+    rows = [row.split(",") for row in replay.rows[-150:]]
     assert [bar[1:] for bar in price["bars"]] == [[float(value) for value in row[2:]] for row in rows]
     assert [bar[0] for bar in price["bars"]] == [int(row[1]) / 1e9 for row in rows]
     earlier = served.json(f"/api/price?session={price['sessions'][0]}")
     assert len(earlier["bars"]) == 86
 
 
-def test_each_fill_of_a_session_is_one_mark_with_its_decision(served: Served, played: Played) -> None:
+def test_each_fill_of_a_session_is_one_mark_with_its_decision(served: Served, replay: Played) -> None:
     marks = [mark for day in served.json("/api/price")["sessions"] for mark in _marks(served, day)]
-    fills = played.sql("SELECT * FROM fills JOIN orders USING (client_order_id) ORDER BY filled_ns, cumulative")
+    fills = replay.sql("SELECT * FROM fills JOIN orders USING (client_order_id) ORDER BY filled_ns, cumulative")
     assert fills
     assert [mark["time"] for mark in marks] == [fill["filled_ns"] / 1e9 for fill in fills]
     assert [mark["kind"] for mark in marks] == [fill["purpose"] for fill in fills]
@@ -113,11 +113,11 @@ def _marks(served: Served, session: str) -> list[dict[str, Any]]:
     return marks
 
 
-def test_the_equity_has_each_recorded_point_and_its_drawdown(served: Served, played: Played) -> None:
+def test_the_equity_has_each_recorded_point_and_its_drawdown(served: Served, replay: Played) -> None:
     course = served.json("/api/equity")
-    everything = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
-    traded = played.sql("SELECT min(opened_ns) AS t FROM round_trips")[0]["t"]
-    flat = sum(row["time_ns"] < traded for row in everything)
+    everything = replay.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    first_trade_ns = replay.sql("SELECT min(opened_ns) AS t FROM round_trips")[0]["t"]
+    flat = sum(row["time_ns"] < first_trade_ns for row in everything)
     rows = everything[flat - 1 :]  # before the first trade nothing moves
     assert len({row["equity_usd"] for row in everything[:flat]}) == 1 < flat
     values, count = [float(row["equity_usd"]) for row in rows], len(rows)
@@ -144,22 +144,24 @@ def test_the_drawdown_is_from_the_peak_that_the_desk_counts(peak: float, peaks: 
     assert peaks_of([10.0, 12.0, 9.0, 11.0], peak) == peaks
 
 
-def test_decisions_are_listed_newest_first_page_by_page(served: Served, played: Played) -> None:
-    rows = played.sql("SELECT decision, outcome FROM decisions ORDER BY decision DESC")
+def test_decisions_are_listed_newest_first_page_by_page(served: Served, replay: Played) -> None:
+    rows = replay.sql("SELECT decision, outcome FROM decisions ORDER BY decision DESC")
     first = served.json("/api/decisions?limit=10")["lines"]
     assert [line["decision"] for line in first] == [row["decision"] for row in rows[:10]]
     second = served.json(f"/api/decisions?limit=10&before={first[-1]['decision']}")["lines"]
     assert [line["decision"] for line in second] == [row["decision"] for row in rows[10:20]]
-    ordered = served.json("/api/decisions?limit=200&outcome=ordered")["lines"]
-    assert [line["decision"] for line in ordered] == [r["decision"] for r in rows if r["outcome"] == "ordered"]
+    lines_with_orders = served.json("/api/decisions?limit=200&outcome=ordered")["lines"]
+    assert [line["decision"] for line in lines_with_orders] == [
+        r["decision"] for r in rows if r["outcome"] == "ordered"
+    ]
     acted = served.json("/api/decisions?limit=200&outcome=acted")["lines"]
     assert [line["decision"] for line in acted] == [
         row["decision"] for row in rows if row["outcome"] in ("ordered", "exit")
     ][:200]
 
 
-def test_decisions_are_listed_from_the_end_of_a_day_on(served: Served, played: Played) -> None:
-    rows = played.sql("SELECT decision, time_ns FROM decisions ORDER BY decision DESC")
+def test_decisions_are_listed_from_the_end_of_a_day_on(served: Served, replay: Played) -> None:
+    rows = replay.sql("SELECT decision, time_ns FROM decisions ORDER BY decision DESC")
     days = [datetime.fromtimestamp(row["time_ns"] / 1e9, NEW_YORK).date().isoformat() for row in rows]
     day = min(days)
     assert day < max(days)
@@ -168,12 +170,12 @@ def test_decisions_are_listed_from_the_end_of_a_day_on(served: Served, played: P
     assert served.json("/api/decisions?day=1999-01-04")["lines"] == []
 
 
-def test_a_decision_has_its_orders_and_their_fills(served: Served, played: Played) -> None:
-    row = played.sql("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision LIMIT 1")[0]
+def test_a_decision_has_its_orders_and_their_fills(served: Served, replay: Played) -> None:
+    row = replay.sql("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision LIMIT 1")[0]
     page = served.json(f"/api/decision/{row['decision']}")
-    orders = played.sql("SELECT * FROM orders WHERE work = ? ORDER BY submitted_ns", row["work"])
+    orders = replay.sql("SELECT * FROM orders WHERE work = ? ORDER BY submitted_ns", row["work"])
     assert [order["client_order_id"] for order in page["orders"]] == [order["client_order_id"] for order in orders]
-    fills = played.sql(
+    fills = replay.sql(
         "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative", orders[0]["client_order_id"]
     )
     assert page["orders"][0]["fills"] == [
@@ -194,22 +196,22 @@ def test_the_models_are_those_of_the_store_and_the_running_one_is_marked(served:
     assert [line["verdict"] for line in page["versions"]] == ["a fixture of the tests: every action by the clock"]
 
 
-def test_denials_are_counted_by_gate(served: Served, played: Played) -> None:
+def test_denials_are_counted_by_gate(served: Served, replay: Played) -> None:
     expected: Counter[str] = Counter()
-    for row in played.sql("SELECT gates FROM decisions WHERE outcome = 'denied'"):
+    for row in replay.sql("SELECT gates FROM decisions WHERE outcome = 'denied'"):
         expected.update(name for name, reason in json.loads(row["gates"]).items() if reason)
     assert dict(served.json("/api/risk")["denials"]) == dict(expected)
 
 
-def test_health_counts_the_newest_session_by_kind(served: Served, played: Played) -> None:
+def test_health_counts_the_newest_session_by_kind(served: Served, replay: Played) -> None:
     page = served.json("/api/health")
-    ends = played.sql("SELECT max(id) AS id FROM events WHERE kind = 'SessionScheduled'")[0]["id"]
-    rows = played.sql("SELECT kind, count(*) AS n FROM events WHERE id >= ? GROUP BY kind", ends)
+    ends = replay.sql("SELECT max(id) AS id FROM events WHERE kind = 'SessionScheduled'")[0]["id"]
+    rows = replay.sql("SELECT kind, count(*) AS n FROM events WHERE id >= ? GROUP BY kind", ends)
     assert dict(page["kinds"]) == {row["kind"]: row["n"] for row in rows}
     assert page["code"] == page["own_code"]
-    assert page["events"] == played.sql("SELECT max(seq) AS n FROM events")[0]["n"]
+    assert page["events"] == replay.sql("SELECT max(seq) AS n FROM events")[0]["n"]
     assert page["troubles"] == []
-    raised = played.sql("SELECT effects FROM events WHERE effects LIKE '%\"RaiseAlarm\"%'")
+    raised = replay.sql("SELECT effects FROM events WHERE effects LIKE '%\"RaiseAlarm\"%'")
     assert page["alarms"] == sum(row["effects"].count('"RaiseAlarm"') for row in raised)
 
 
@@ -221,14 +223,14 @@ def test_health_says_what_to_look_at_since_when_and_what_to_do() -> None:
         now_ns=9_000_000_000,
         risk=RiskState(halt=Halt("daily_loss", "equity 90 of 100", 5_000_000_000), pause=Pause("operator", 0)),
     )
-    stopped = Picture("d", {"mode": "paper"}, state, problem="", newest=Newest(code="abc"))
-    assert [(line.what, line.since) for line in troubles_of(stopped, "def")] == [
+    picture = Picture("d", {"mode": "paper"}, state, problem="", newest=Newest(code="abc"))
+    assert [(line.what, line.since) for line in troubles_of(picture, "def")] == [
         ("no daemon runs on this desk", 9.0),
         ("halted: daily loss (equity 90 of 100)", 5.0),
         ("paused: operator", 0.0),
         ("this dashboard has other code than the daemon, so it cannot follow its states", 0.0),
     ]
-    running = replace(stopped, process="7", state=replace(state, risk=RiskState()))
+    running = replace(picture, process="7", state=replace(state, risk=RiskState()))
     (line,) = troubles_of(running, "abc")
     assert line.what.startswith("book and broker are not compared yet")
     assert list(troubles_of(replace(running, meta={"mode": "replay"}), "abc")) == []
@@ -248,9 +250,9 @@ def test_a_live_desk_tells_what_its_day_raised_and_recorded_data_what_the_whole_
     assert raised_of(newest, state, "replay") == ((whole,), ())
 
 
-def test_one_alarm_raised_again_and_again_is_one_line_with_a_count_for_each_day(played: Played, tmp_path: Path) -> None:
+def test_one_alarm_raised_again_and_again_is_one_line_with_a_count_for_each_day(replay: Played, tmp_path: Path) -> None:
     copy = tmp_path / "journal.sqlite"
-    shutil.copyfile(played.path / "journal.sqlite", copy)
+    shutil.copyfile(replay.path / "journal.sqlite", copy)
     with closing(sqlite3.connect(copy)) as db:
         rows = db.execute("SELECT id, time_ns FROM events WHERE kind = 'BarClosed' ORDER BY id").fetchall()
         one, other = rows[:20], rows[-2:]
@@ -292,12 +294,12 @@ def test_one_alarm_raised_again_and_again_is_one_line_with_a_count_for_each_day(
     ],
 )
 def test_a_wrong_question_is_refused_with_words_and_without_paths(
-    served: Served, played: Played, path: str, status: int
+    served: Served, replay: Played, path: str, status: int
 ) -> None:
     code, headers, body = served.ask(path)
     assert (code, headers["content-type"]) == (status, "application/json")
     assert list(json.loads(body)) == ["error"]
-    assert str(played.path.parent) not in body.decode()
+    assert str(replay.path.parent) not in body.decode()
 
 
 def test_the_stream_tells_the_state_at_once(served: Served) -> None:
@@ -312,11 +314,11 @@ def test_the_stream_tells_the_state_at_once(served: Served) -> None:
     assert {**state, "read_at": 0} == {**current, "read_at": 0}
 
 
-def test_a_desk_whose_journal_cannot_be_read_hides_no_other(played: Played, tmp_path: Path) -> None:
+def test_a_desk_whose_journal_cannot_be_read_hides_no_other(replay: Played, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "journal.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    with serving(tmp_path / "missing", damaged, played.path) as dashboard:
+    with serving(tmp_path / "missing", damaged, replay.path) as dashboard:
         lines = dashboard.json("/api/desks")
         assert [bool(line["problem"]) for line in lines] == [True, True, False]
         assert dashboard.json(f"/api/now?desk={lines[2]['name']}")["decision"] > 0
@@ -324,38 +326,38 @@ def test_a_desk_whose_journal_cannot_be_read_hides_no_other(played: Played, tmp_
         assert dashboard.ask("/api/equity")[0] == 503
 
 
-def test_trades_are_those_that_the_fills_give_with_their_sums(served: Served, played: Played) -> None:
-    proven = prove_trades(played.path)
+def test_trades_are_those_that_the_fills_give_with_their_sums(served: Served, replay: Played) -> None:
+    proven = prove_trades(replay.path)
     assert len(proven) > 2
     page = served.json("/api/trades?limit=200")
     assert [(line["symbol"], line["quantity"], line["held"]) for line in page["trades"]] == [
         (trade.contract, trade.quantity, trade.held) for trade in proven
     ]
     assert all(line["realised_usd"] == line["pnl_usd"] for line in page["trades"] if line["left"])
-    closed = [line for line in page["trades"] if line["left"]]
+    closed_trades = [line for line in page["trades"] if line["left"]]
     sums = page["totals"]
-    assert (sums["trades"], sums["wins"]) == (len(closed), sum(line["pnl_usd"] > 0 for line in closed))
-    money = played.sql("SELECT realized_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0]
-    if len(closed) == len(page["trades"]):
+    assert (sums["trades"], sums["wins"]) == (len(closed_trades), sum(line["pnl_usd"] > 0 for line in closed_trades))
+    money = replay.sql("SELECT realized_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0]
+    if len(closed_trades) == len(page["trades"]):
         assert sums["pnl_usd"] == pytest.approx(float(money["realized_usd"]), abs=0.005)
-    line = closed[0]
-    why = played.sql("SELECT resolved, confidence FROM decisions WHERE decision = ?", line["entry_decision"])[0]
+    line = closed_trades[0]
+    why = replay.sql("SELECT resolved, confidence FROM decisions WHERE decision = ?", line["entry_decision"])[0]
     assert (line["why_entered"], line["confidence"]) == (why["resolved"], why["confidence"])
     assert [column["heading"] for column in page["columns"]] == ["Fees"]
-    fees = played.sql("SELECT total(fees_usd) AS usd FROM round_trips")[0]["usd"]
+    fees = replay.sql("SELECT total(fees_usd) AS usd FROM round_trips")[0]["usd"]
     assert sum(float(line["more"]["fees_usd"]) for line in page["trades"]) == pytest.approx(
         fees, abs=0.005 * len(proven)
     )
 
 
-def test_the_desk_s_own_rows_are_those_of_its_status(served: Served, played: Played) -> None:
-    count = played.sql("SELECT count(*) AS n FROM decisions WHERE kind = 'policy'")[0]["n"]
+def test_the_desk_s_own_rows_are_those_of_its_status(served: Served, replay: Played) -> None:
+    count = replay.sql("SELECT count(*) AS n FROM decisions WHERE kind = 'policy'")[0]["n"]
     assert served.json("/api/now")["rows"] == [["decisions", f"{count:,}"]]
 
 
-def test_the_performance_of_a_range_ends_with_the_newest_day(served: Served, played: Played) -> None:
+def test_the_performance_of_a_range_ends_with_the_newest_day(served: Served, replay: Played) -> None:
     everything, newest = (served.json(f"/api/performance?range={name}") for name in ("ALL", "1D"))
-    rows = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    rows = replay.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
     weeks = everything["figures"]["weeks"]
     assert sum(week["pnl_usd"] for week in weeks) == pytest.approx(everything["figures"]["pnl_usd"], abs=0.01)
     assert {datetime.fromisoformat(week["name"]).weekday() for week in weeks} == {0}
@@ -393,27 +395,27 @@ def test_all_trades_that_match_are_a_file_of_csv(served: Served) -> None:
     assert all(Decimal(line["pnl_usd"]) < 0 and line["left_utc"] for line in lines)
 
 
-def test_a_decision_s_price_is_that_around_it_and_its_trades_are_those_it_moved(served: Served, played: Played) -> None:
-    move = played.sql("SELECT decision, opened_ns, symbol FROM moves WHERE step = 'leave' ORDER BY decision LIMIT 1")[0]
-    row = played.sql("SELECT bar_ns FROM decisions WHERE decision = ?", move["decision"])[0]
+def test_a_decision_s_price_is_that_around_it_and_its_trades_are_those_it_moved(served: Served, replay: Played) -> None:
+    move = replay.sql("SELECT decision, opened_ns, symbol FROM moves WHERE step = 'leave' ORDER BY decision LIMIT 1")[0]
+    row = replay.sql("SELECT bar_ns FROM decisions WHERE decision = ?", move["decision"])[0]
     page = served.json(f"/api/around/{move['decision']}")
     begin, end = row["bar_ns"] - 60 * 60 * 10**9, row["bar_ns"] + 61 * 60 * 10**9
-    rows = [line.split(",") for line in played.rows]
+    rows = [line.split(",") for line in replay.rows]
     bars = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in rows if begin <= int(line[1]) < end]
     assert len(bars) > 60
     assert page["bars"] == bars
-    trade = played.sql("SELECT * FROM trades WHERE opened_ns = ? AND symbol = ?", move["opened_ns"], move["symbol"])[0]
+    trade = replay.sql("SELECT * FROM trades WHERE opened_ns = ? AND symbol = ?", move["opened_ns"], move["symbol"])[0]
     (page_line,) = [line for line in page["trades"] if line["symbol"] == trade["symbol"]]
     assert (page_line["pnl_usd"], page_line["exit_decision"]) == (trade["pnl_usd"], move["decision"])
-    fills = played.sql("SELECT filled_ns FROM fills WHERE filled_ns BETWEEN ? AND ? ORDER BY filled_ns", begin, end - 1)
+    fills = replay.sql("SELECT filled_ns FROM fills WHERE filled_ns BETWEEN ? AND ? ORDER BY filled_ns", begin, end - 1)
     assert [mark["time"] for mark in page["marks"]] == [fill["filled_ns"] / 1e9 for fill in fills]
-    held = played.sql("SELECT decision FROM decisions WHERE outcome = 'hold' LIMIT 1")[0]["decision"]
-    assert served.json(f"/api/around/{held}")["trades"] == []
-    assert served.ask(f"/api/around/{held}?symbol=XYZ")[0] == 404
+    hold = replay.sql("SELECT decision FROM decisions WHERE outcome = 'hold' LIMIT 1")[0]["decision"]
+    assert served.json(f"/api/around/{hold}")["trades"] == []
+    assert served.ask(f"/api/around/{hold}?symbol=XYZ")[0] == 404
 
 
-def test_the_speeds_of_a_live_desk_follow_from_its_journal_s_times(played: Played, tmp_path: Path) -> None:
-    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+def test_the_speeds_of_a_live_desk_follow_from_its_journal_s_times(replay: Played, tmp_path: Path) -> None:
+    shutil.copyfile(replay.path / FILE, tmp_path / FILE)
     later = {"BarClosed": 1.5, "OrderAccepted": 2.0}  # seconds that the host knew these events later
     with closing(sqlite3.connect(tmp_path / FILE)) as db:
         for kind, seconds in later.items():
@@ -433,9 +435,9 @@ def test_the_speeds_of_a_live_desk_follow_from_its_journal_s_times(played: Playe
 
 
 def test_bars_that_came_together_long_after_they_were_over_are_no_lag_of_the_feed(
-    played: Played, tmp_path: Path
+    replay: Played, tmp_path: Path
 ) -> None:
-    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    shutil.copyfile(replay.path / FILE, tmp_path / FILE)
     with closing(sqlite3.connect(tmp_path / FILE)) as db:
         newest = "SELECT id FROM events WHERE kind = 'BarClosed' ORDER BY id DESC LIMIT 5"
         (last,) = db.execute("SELECT max(time_ns) FROM events WHERE kind = 'BarClosed'").fetchone()
@@ -446,16 +448,16 @@ def test_bars_that_came_together_long_after_they_were_over_are_no_lag_of_the_fee
     assert (lag.count, lag.worst_s) == (195, 0.0)  # of the newest 200, which a replay has at their ends
 
 
-def test_the_fleet_is_each_desk_s_own_word(served: Served, played: Played) -> None:
-    money = played.sql("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0]["equity_usd"]
+def test_the_fleet_is_each_desk_s_own_word(served: Served, replay: Played) -> None:
+    money = replay.sql("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0]["equity_usd"]
     fleet = served.json("/api/fleet")
     (line,) = fleet["desks"]
     assert (line["equity_usd"], line["money"], line["running"]) == (float(money), "recorded data", False)
     assert [total["equity_usd"] for total in fleet["totals"]] == [float(money)]
 
 
-def test_a_spark_is_the_equity_at_times_of_even_distance(served: Served, played: Played) -> None:
-    rows = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+def test_a_spark_is_the_equity_at_times_of_even_distance(served: Served, replay: Played) -> None:
+    rows = replay.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
     (values,) = served.json("/api/sparks").values()
     first, last = rows[0]["time_ns"], rows[-1]["time_ns"]
     times = [first + (last - first) * point // 39 for point in range(40)]

@@ -10,10 +10,10 @@ from tests.support.ports import free_port
 from tests.support.web_rules import violations as rules_of
 
 
-def test_no_page_violates_a_rule_of_axe(played: Played) -> None:
-    decision = played.sql("SELECT max(decision) AS n FROM decisions WHERE outcome = 'ordered'")[0]["n"]
+def test_no_page_violates_a_rule_of_axe(replay: Played) -> None:
+    decision = replay.sql("SELECT max(decision) AS n FROM decisions WHERE outcome = 'ordered'")[0]["n"]
     violations: dict[tuple[Any, ...], list[str]] = {}
-    with dashboard(free_port(), played.path, played.path) as address, chromium() as browser:
+    with dashboard(free_port(), replay.path, replay.path) as address, chromium() as browser:
         for size in (WIDE, PHONE):
             context = browser.new_context(
                 viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce", bypass_csp=True

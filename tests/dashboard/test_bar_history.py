@@ -175,9 +175,9 @@ def bars_by_sql(path: Path) -> list[list[float]]:
     return [[bar["start_ns"] / SECOND_NS, *(bar[name] for name in names)] for bar in bars]
 
 
-def test_the_journal_s_bars_are_read_once_and_then_on(played: Played, tmp_path: Path) -> None:
+def test_the_journal_s_bars_are_read_once_and_then_on(replay: Played, tmp_path: Path) -> None:
     copy = tmp_path / "journal.sqlite"
-    shutil.copyfile(played.path / "journal.sqlite", copy)
+    shutil.copyfile(replay.path / "journal.sqlite", copy)
     every = bars_by_sql(copy)
     history = BarHistory(copy)
     with history.reading("SPY", 1) as series:
@@ -195,23 +195,23 @@ def test_the_journal_s_bars_are_read_once_and_then_on(played: Played, tmp_path: 
         assert len(series) == 0
 
 
-def test_bars_on_both_sides_of_a_rotation_are_read_also_by_one_who_was_behind(played: Played, tmp_path: Path) -> None:
+def test_bars_on_both_sides_of_a_rotation_are_read_also_by_one_who_was_behind(replay: Played, tmp_path: Path) -> None:
     journal, old = tmp_path / "journal.sqlite", tmp_path / ROTATED / f"{1:012}-{2:012}.sqlite"
-    every = bars_by_sql(played.path / "journal.sqlite")
-    with closing(sqlite3.connect(played.path / "journal.sqlite")) as db:
+    every = bars_by_sql(replay.path / "journal.sqlite")
+    with closing(sqlite3.connect(replay.path / "journal.sqlite")) as db:
         (last,) = db.execute("SELECT max(id) FROM events").fetchone()
     split, behind = last // 2, last // 3
     old.parent.mkdir()
     history = BarHistory(journal)
-    for path, removed in ((journal, f"id > {behind}"), (old, f"id > {split}")):
-        shutil.copyfile(played.path / "journal.sqlite", path)
+    for path, condition in ((journal, f"id > {behind}"), (old, f"id > {split}")):
+        shutil.copyfile(replay.path / "journal.sqlite", path)
         with closing(sqlite3.connect(path)) as db:
-            db.execute(f"DELETE FROM events WHERE {removed}")
+            db.execute(f"DELETE FROM events WHERE {condition}")
             db.commit()
         if path == journal:
             with history.reading("SPY", 1) as series:
                 assert 0 < len(series) < len(every)
-    shutil.copyfile(played.path / "journal.sqlite", journal)
+    shutil.copyfile(replay.path / "journal.sqlite", journal)
     with closing(sqlite3.connect(journal)) as db:
         db.execute(f"DELETE FROM events WHERE id < {split}")
         db.commit()
@@ -223,8 +223,8 @@ def test_bars_on_both_sides_of_a_rotation_are_read_also_by_one_who_was_behind(pl
 # --- GET /api/bars ----------------------------------------------------------------------------------------------------
 
 
-def test_the_whole_journal_and_any_part_of_it_is_answered_in_buckets(served: Served, played: Played) -> None:
-    every = bars_by_sql(played.path / "journal.sqlite")
+def test_the_whole_journal_and_any_part_of_it_is_answered_in_buckets(served: Served, replay: Played) -> None:
+    every = bars_by_sql(replay.path / "journal.sqlite")
     whole = served.json("/api/bars?view=all&points=100")
     assert (whole["first"], whole["last"]) == (every[0][0], every[-1][0])
     assert whole["step"] > 0
@@ -244,8 +244,8 @@ def new_york_day(second: float) -> str:
     return datetime.fromtimestamp(second, NEW_YORK).date().isoformat()
 
 
-def test_fills_of_one_kind_at_one_bucket_are_one_mark_with_their_number(served: Served, played: Played) -> None:
-    fills = played.sql("SELECT filled_ns, side FROM fills ORDER BY filled_ns")
+def test_fills_of_one_kind_at_one_bucket_are_one_mark_with_their_number(served: Served, replay: Played) -> None:
+    fills = replay.sql("SELECT filled_ns, side FROM fills ORDER BY filled_ns")
     whole = served.json("/api/bars?view=all&points=20")
     assert whole["fills_seen"] == len(fills) == sum(mark["count"] for mark in whole["marks"])
     times = [bar[0] for bar in whole["bars"]]
@@ -257,47 +257,49 @@ def test_fills_of_one_kind_at_one_bucket_are_one_mark_with_their_number(served: 
     assert {(mark["time"], mark["kind"]): mark["count"] for mark in whole["marks"]} == expected
 
 
-def test_from_trade_to_trade_each_comes_once_in_order(served: Served, played: Played) -> None:
-    opened = [row["opened_ns"] for row in played.sql("SELECT opened_ns FROM round_trips ORDER BY opened_ns")]
-    at, found = 0, []
-    for _ in opened:
+def test_from_trade_to_trade_each_comes_once_in_order(served: Served, replay: Played) -> None:
+    entries_ns = [row["opened_ns"] for row in replay.sql("SELECT opened_ns FROM round_trips ORDER BY opened_ns")]
+    at, entries_s = 0, []
+    for _ in entries_ns:
         page = served.json(f"/api/bars?trade=next&at={at}")
-        found.append(page["trade"]["entered"])
+        entries_s.append(page["trade"]["entered"])
         assert page["begin"] <= page["trade"]["entered"] <= page["end"] + 60
         at = int(np.ceil(1000 * page["trade"]["entered"]))
-    assert found == [time / SECOND_NS for time in opened]
+    assert entries_s == [time / SECOND_NS for time in entries_ns]
     status, _, body = served.ask(f"/api/bars?trade=next&at={at}")
     assert (status, json.loads(body)) == (404, {"error": "there is no later trade"})
-    before = served.json(f"/api/bars?trade=previous&at={int(1000 * found[-1])}")
-    assert before["trade"]["entered"] == found[-2]
+    before = served.json(f"/api/bars?trade=previous&at={int(1000 * entries_s[-1])}")
+    assert before["trade"]["entered"] == entries_s[-2]
 
 
 def test_a_feature_s_pane_is_what_the_policy_saw_and_an_indicator_that_of_ta_lib(
-    served: Served, played: Played
+    served: Served, replay: Played
 ) -> None:
     page = served.json("/api/bars?panes=rsi14,EMA+21")
-    seen, ema = page["panes"]
-    rows = played.sql("SELECT bar_ns, row FROM decisions WHERE row IS NOT NULL ORDER BY bar_ns")
+    rsi, ema = page["panes"]
+    rows = replay.sql("SELECT bar_ns, row FROM decisions WHERE row IS NOT NULL ORDER BY bar_ns")
     column = 10  # rsi14 in docs/MODELS.md's list of the inputs
     expected = {row["bar_ns"] / SECOND_NS: float(np.frombuffer(row["row"], dtype="<f4")[column]) for row in rows}
-    assert len(seen["times"]) > 100
-    assert seen["values"] == [expected[time] for time in seen["times"]]
-    every = bars_by_sql(played.path / "journal.sqlite")
+    assert len(rsi["times"]) > 100
+    assert rsi["values"] == [expected[time] for time in rsi["times"]]
+    every = bars_by_sql(replay.path / "journal.sqlite")
     line = talib.EMA(np.array([bar[4] for bar in every]), timeperiod=21)
     by_time = {bar[0]: value for bar, value in zip(every, line.tolist(), strict=True)}
     assert ema["overlay"]
     assert ema["values"] == [by_time[time] for time in ema["times"]]
 
 
-def test_the_contract_s_pane_is_the_middle_of_its_quotes_while_it_was_held(served: Served, played: Played) -> None:
+def test_the_contract_s_pane_is_the_middle_of_its_quotes_while_it_was_held(served: Served, replay: Played) -> None:
     page = served.json("/api/bars?panes=contract")
-    trips = played.sql("SELECT symbol, opened_ns, left_ns FROM round_trips")
+    trips = replay.sql("SELECT symbol, opened_ns, left_ns FROM round_trips")
     expected: dict[float, float] = {}
-    for row in played.sql("SELECT payload FROM events WHERE kind = 'QuotesReceived' ORDER BY id"):
+    for row in replay.sql("SELECT payload FROM events WHERE kind = 'QuotesReceived' ORDER BY id"):
         event = json.loads(row["payload"])
-        held = {trip["symbol"] for trip in trips if trip["opened_ns"] <= event["time_ns"] <= (trip["left_ns"] or 2**63)}
+        contracts = {
+            trip["symbol"] for trip in trips if trip["opened_ns"] <= event["time_ns"] <= (trip["left_ns"] or 2**63)
+        }
         for quote in event["quotes"]:
-            if quote["symbol"] in held:
+            if quote["symbol"] in contracts:
                 middle = (float(quote["bid"]) + float(quote["ask"])) / 2
                 expected[event["closes_bar_ns"] / SECOND_NS] = middle
     pane = page["contract"]
@@ -329,8 +331,8 @@ def test_a_wrong_wish_is_refused_with_the_value_and_what_is_expected(
     assert words in json.loads(body)["error"]
 
 
-def test_a_span_without_bars_shows_those_next_to_it(served: Served, played: Played) -> None:
-    times = [bar[0] for bar in bars_by_sql(played.path / "journal.sqlite")]
+def test_a_span_without_bars_shows_those_next_to_it(served: Served, replay: Played) -> None:
+    times = [bar[0] for bar in bars_by_sql(replay.path / "journal.sqlite")]
     gap = next(first for first, second in itertools.pairwise(times) if second - first > 3600)
     page = served.json(f"/api/bars?from={int(gap + 600)}&to={int(gap + 1200)}")
     assert page["begin"] <= gap < page["end"]

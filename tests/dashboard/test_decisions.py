@@ -29,9 +29,9 @@ ORDERS = "SELECT * FROM orders WHERE work LIKE ? || '.%'"
 ACTED = "/api/decisions?limit=200&outcome=acted"
 
 
-def fills_of(played: Played, number: int) -> list[dict[str, Any]]:
+def fills_of(replay: Played, number: int) -> list[dict[str, Any]]:
     """A decision's fills, oldest first, with the order's purpose."""
-    return played.sql(
+    return replay.sql(
         "SELECT f.*, o.purpose, o.work FROM fills f JOIN orders o USING (client_order_id) "
         "WHERE o.work LIKE ? || '.%' ORDER BY f.filled_ns, f.cumulative",
         str(number),
@@ -39,19 +39,19 @@ def fills_of(played: Played, number: int) -> list[dict[str, Any]]:
 
 
 def test_the_realised_of_all_decisions_of_a_trade_is_its_profit_with_the_entry_s_fees(
-    served: Served, played: Played
+    served: Served, replay: Played
 ) -> None:
     lines = {line["decision"]: line for line in served.json(ACTED)["lines"]}
     of_symbol: dict[str, list[int]] = defaultdict(list)
     cash: dict[int, float] = {}
     for number in sorted(lines):
-        for fill in fills_of(played, number):
+        for fill in fills_of(replay, number):
             money = -fill["side"] * fill["quantity"] * float(fill["price"]) * 100 - float(fill["fees_usd"])
             cash[number] = cash.get(number, 0.0) + money
             of_symbol[fill["symbol"]] += [number] * (number not in of_symbol[fill["symbol"]])
     checked = 0
-    for trade in played.sql("SELECT * FROM trades WHERE left_ns IS NOT NULL"):
-        fees = sum(float(fill["fees_usd"]) for fill in fills_of(played, trade["entry_decision"]))
+    for trade in replay.sql("SELECT * FROM trades WHERE left_ns IS NOT NULL"):
+        fees = sum(float(fill["fees_usd"]) for fill in fills_of(replay, trade["entry_decision"]))
         assert lines[trade["entry_decision"]]["realised_usd"] == pytest.approx(-fees, abs=0.005)
         part = [n for n in of_symbol[trade["symbol"]] if trade["entry_decision"] <= n <= trade["exit_decision"]]
         earned = sum(cash[number] for number in part)
@@ -62,32 +62,32 @@ def test_the_realised_of_all_decisions_of_a_trade_is_its_profit_with_the_entry_s
     assert checked > 2
 
 
-def test_a_decision_says_what_its_orders_did_and_a_trim_is_no_exit(served: Served, played: Played) -> None:
-    held: dict[str, int] = defaultdict(int)
+def test_a_decision_says_what_its_orders_did_and_a_trim_is_no_exit(served: Served, replay: Played) -> None:
+    positions: dict[str, int] = defaultdict(int)
     expected = {}
     for line in reversed(served.json(ACTED)["lines"]):
         number = line["decision"]
-        fills = fills_of(played, number)
+        fills = fills_of(replay, number)
         if not fills:
-            statuses = [order["status"] for order in played.sql(ORDERS, str(number))]
+            statuses = [order["status"] for order in replay.sql(ORDERS, str(number))]
             works = not {"canceled", "expired", "filled", "rejected"} >= set(statuses)
             expected[number] = "no_order" if not statuses else "working" if works else "not_filled"
             continue
         for fill in fills:
-            held[fill["symbol"]] += fill["side"] * fill["quantity"]
+            positions[fill["symbol"]] += fill["side"] * fill["quantity"]
         first = min(served.json(f"/api/decision/{number}")["orders"], key=lambda order: order["client_order_id"])
         whole = sum(fill["quantity"] for fill in fills) >= first["quantity"]
-        left = "exited" if held[fills[-1]["symbol"]] == 0 else "trimmed"
-        done = "filled" if fills[0]["purpose"] == "entry" else left
-        expected[number] = done if whole else "partly_filled"
+        exit_outcome = "exited" if positions[fills[-1]["symbol"]] == 0 else "trimmed"
+        outcome = "filled" if fills[0]["purpose"] == "entry" else exit_outcome
+        expected[number] = outcome if whole else "partly_filled"
     assert {"partly_filled", "exited", "trimmed"} <= set(expected.values())
     outcomes = {line["decision"]: line["became"] for line in served.json(ACTED)["lines"]}
     newest = max(expected)  # its work is under way where the tape ends
-    assert {number: became for number, became in outcomes.items() if number != newest} == {
-        number: became for number, became in expected.items() if number != newest
+    assert {number: outcome for number, outcome in outcomes.items() if number != newest} == {
+        number: outcome for number, outcome in expected.items() if number != newest
     }
     assert outcomes[newest] == "working"
-    trimmed = next(number for number, became in expected.items() if became == "trimmed")
+    trimmed = next(number for number, outcome in expected.items() if outcome == "trimmed")
     assert served.json(f"/api/decision/{trimmed}")["line"]["became"] == "trimmed"
 
 
@@ -95,11 +95,11 @@ def numbers(page: DecisionsPage) -> tuple[int | None, int]:
     return page.total, page.of
 
 
-def test_a_stop_that_rests_is_among_the_orders_and_no_decision_of_a_page(played: Played, tmp_path: Path) -> None:
+def test_a_stop_that_rests_is_among_the_orders_and_no_decision_of_a_page(replay: Played, tmp_path: Path) -> None:
     """A desk of fifty shares rests fifty of them a day."""
-    before = now_of(FollowedDesk("desk", played.path).look())
-    shutil.copyfile(played.path / FILE, tmp_path / FILE)
-    newest, later = played.sql("SELECT max(decision) AS n, max(time_ns) + 1 AS t FROM decisions")[0].values()
+    before = now_of(FollowedDesk("desk", replay.path).look())
+    shutil.copyfile(replay.path / FILE, tmp_path / FILE)
+    newest, later = replay.sql("SELECT max(decision) AS n, max(time_ns) + 1 AS t FROM decisions")[0].values()
     decision = {
         "decision": newest + 1, "kind": "rule", "bar_ns": later, "time_ns": later, "action": "resting_stop",
         "resolved": "REST", "work": f"{newest + 1}.2", "outcome": "ordered",
@@ -119,16 +119,16 @@ def test_a_stop_that_rests_is_among_the_orders_and_no_decision_of_a_page(played:
     assert now.acted is not None
     assert before.acted is not None
     assert (now.decision, now.acted.decision) == (before.decision, before.acted.decision)
-    pages = [decisions_page(picture, JournalReader(folder / FILE), 0, 5, "") for folder in (tmp_path, played.path)]
+    pages = [decisions_page(picture, JournalReader(folder / FILE), 0, 5, "") for folder in (tmp_path, replay.path)]
     assert [(page.lines[0].decision, page.total, page.of) for page in pages] == [(newest, *numbers(pages[1]))] * 2
 
 
 def test_the_state_now_has_the_newest_decision_and_the_newest_with_orders_each_with_its_reason(
-    served: Served, played: Played, tmp_path: Path
+    served: Served, replay: Played, tmp_path: Path
 ) -> None:
-    last = played.sql("SELECT max(decision) AS n FROM decisions WHERE work <> ''")[0]["n"]
+    last = replay.sql("SELECT max(decision) AS n FROM decisions WHERE work <> ''")[0]["n"]
     assert served.json("/api/now")["acted"]["decision"] == last
-    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    shutil.copyfile(replay.path / FILE, tmp_path / FILE)
     with closing(sqlite3.connect(tmp_path / FILE)) as db:
         row = {"kind": "policy", "bar_ns": 1, "time_ns": 1, "action": "HOLD", "resolved": "HOLD", "outcome": "hold"}
         db.execute(
@@ -139,29 +139,29 @@ def test_the_state_now_has_the_newest_decision_and_the_newest_with_orders_each_w
     now = now_of(FollowedDesk("desk", tmp_path).look())
     assert now.acted is not None
     assert (now.decision, now.became, now.acted.decision) == (last + 1, "hold", last)
-    denied = played.sql("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")[0]
+    denied = replay.sql("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")[0]
     line = served.json(f"/api/decision/{denied['decision']}")["line"]
     assert line["why"][0].startswith("Denied: ")
-    other = played.sql("SELECT * FROM decisions WHERE outcome = 'hold' AND action <> resolved LIMIT 1")[0]
+    other = replay.sql("SELECT * FROM decisions WHERE outcome = 'hold' AND action <> resolved LIMIT 1")[0]
     (why,) = served.json(f"/api/decision/{other['decision']}")["line"]["why"]
     action = other["action"].replace("_", " ").lower()
     assert why == f"With what was held then, {action} means {other['resolved'].lower()}."
-    held = played.sql("SELECT * FROM decisions WHERE outcome = 'hold' AND action = resolved LIMIT 1")[0]
-    line = served.json(f"/api/decision/{held['decision']}")["line"]
+    hold = replay.sql("SELECT * FROM decisions WHERE outcome = 'hold' AND action = resolved LIMIT 1")[0]
+    line = served.json(f"/api/decision/{hold['decision']}")["line"]
     assert line["why"] == ["No order was wanted: nothing is to change."]
 
 
-def test_the_list_counts_those_that_a_filter_leaves_out(served: Served, played: Played) -> None:
-    every = played.sql("SELECT count(*) AS n FROM decisions")[0]["n"]
+def test_the_list_counts_those_that_a_filter_leaves_out(served: Served, replay: Played) -> None:
+    every = replay.sql("SELECT count(*) AS n FROM decisions")[0]["n"]
     page = served.json("/api/decisions?outcome=acted")
-    acted = played.sql("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")[0]["n"]
+    acted = replay.sql("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")[0]["n"]
     assert (page["total"], page["of"]) == (acted, every)
     assert served.json("/api/decisions")["of"] == every
 
 
 @pytest.mark.parametrize(("bar", "ends"), [(29, "13:00"), (27, "16:00")])  # the day after Thanksgiving closes early
-def test_the_newest_daily_bar_of_a_half_day_ends_with_its_session(played: Played, bar: int, ends: str) -> None:
-    picture = FollowedDesk("desk", played.path).look()
+def test_the_newest_daily_bar_of_a_half_day_ends_with_its_session(replay: Played, bar: int, ends: str) -> None:
+    picture = FollowedDesk("desk", replay.path).look()
     state: State[Any] | None = picture.state
     assert state is not None
 

@@ -22,8 +22,8 @@ CHART, STRIP = "#price .chart", "#price .range"
 
 
 @pytest.fixture(scope="module")
-def address(played: Played) -> Iterator[str]:
-    with dashboard(free_port(), played.path) as url:
+def address(replay: Played) -> Iterator[str]:
+    with dashboard(free_port(), replay.path) as url:
         yield url
 
 
@@ -44,21 +44,21 @@ def narrow(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
-def opened(context: BrowserContext, address: str, route: str = "now") -> Watched:
+def open_chart(context: BrowserContext, address: str, route: str = "now") -> Watched:
     """A page with its chart and its strip drawn."""
-    watched = Watched(context.new_page(), address)
-    watched.open(route, f"{CHART}[data-bars]")
-    watched.page.wait_for_selector(f"{STRIP}[data-to]")
-    return watched
+    tab = Watched(context.new_page(), address)
+    tab.open(route, f"{CHART}[data-bars]")
+    tab.page.wait_for_selector(f"{STRIP}[data-to]")
+    return tab
 
 
-def bars_of(played: Played) -> list[int]:
+def bars_of(replay: Played) -> list[int]:
     """Starts of all bars, seconds UTC."""
-    rows = played.sql("SELECT payload FROM events WHERE kind = 'BarClosed' ORDER BY id")
+    rows = replay.sql("SELECT payload FROM events WHERE kind = 'BarClosed' ORDER BY id")
     return [json.loads(row["payload"])["bar"]["start_ns"] // 10**9 for row in rows]
 
 
-def seen(page: Page) -> tuple[int, int]:
+def window_of(page: Page) -> tuple[int, int]:
     """What the strip says is seen, seconds UTC."""
     strip = page.locator(STRIP)
     return int(strip.get_attribute("data-from") or 0), int(strip.get_attribute("data-to") or 0)
@@ -76,7 +76,7 @@ def until(page: Page, expression: str) -> None:
         if page.evaluate(expression):
             return
         page.wait_for_timeout(100)
-    raise AssertionError(f"never true: {expression}; the strip has {seen(page)}")
+    raise AssertionError(f"never true: {expression}; the strip has {window_of(page)}")
 
 
 def spans(page: Page, compare: str, than: int) -> None:
@@ -84,12 +84,12 @@ def spans(page: Page, compare: str, than: int) -> None:
     until(page, f"(({{ to, from }}) => to - from {compare} {than})(document.querySelector('{STRIP}').dataset)")
 
 
-def test_the_wheel_zooms_out_to_longer_bars_and_in_again(narrow: BrowserContext, address: str, played: Played) -> None:
-    watched = opened(narrow, address)
-    page = watched.page
-    bars = bars_of(played)
+def test_the_wheel_zooms_out_to_longer_bars_and_in_again(narrow: BrowserContext, address: str, replay: Played) -> None:
+    tab = open_chart(narrow, address)
+    page = tab.page
+    bars = bars_of(replay)
     assert page.locator(CHART).get_attribute("data-step") == "0"
-    assert seen(page)[1] == bars[-1]
+    assert window_of(page)[1] == bars[-1]
     page.locator(CHART).hover()
     scrolled = page.evaluate("scrollY")
     for _ in range(30):
@@ -97,24 +97,24 @@ def test_the_wheel_zooms_out_to_longer_bars_and_in_again(narrow: BrowserContext,
     until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars[0]}")
     until(page, f"Number(document.querySelector('{CHART}').dataset.step) > 0")
     until(page, "location.hash.includes('from=')")
-    wide = seen(page)
+    wide = window_of(page)
     for _ in range(40):
         page.mouse.wheel(0, -240)
     spans(page, "<", (wide[1] - wide[0]) // 4)
     until(page, f"document.querySelector('{CHART}').dataset.step === '0'")
     assert page.evaluate("scrollY") == scrolled  # the page stays where it is
-    assert watched.troubles == []
+    assert tab.troubles == []
 
 
 def test_two_fingers_zoom(browser: Browser, address: str) -> None:
     context = browser.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, has_touch=True, is_mobile=True)
     context.set_default_timeout(LIMIT_MS)
-    page = opened(context, address).page
+    page = open_chart(context, address).page
     page.locator(CHART).scroll_into_view_if_needed()
     box = page.locator(CHART).bounding_box()
     assert box is not None
     middle, y = box["x"] + box["width"] / 2 - 20, box["y"] + box["height"] / 3
-    before = seen(page)
+    before = window_of(page)
     driver = context.new_cdp_session(page)
     for kind, apart in (
         ("touchStart", 30),
@@ -128,11 +128,11 @@ def test_two_fingers_zoom(browser: Browser, address: str) -> None:
 
 
 def test_a_drag_moves_into_bars_that_come_when_they_are_needed(
-    context: BrowserContext, address: str, played: Played
+    context: BrowserContext, address: str, replay: Played
 ) -> None:
-    watched = opened(context, address)
-    page = watched.page
-    bars = bars_of(played)
+    tab = open_chart(context, address)
+    page = tab.page
+    bars = bars_of(replay)
     box = page.locator(CHART).bounding_box()
     assert box is not None
     y = box["y"] + 100
@@ -143,15 +143,15 @@ def test_a_drag_moves_into_bars_that_come_when_they_are_needed(
         page.mouse.up()
         page.wait_for_timeout(400)
     until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars[0]}")
-    assert watched.troubles == []
+    assert tab.troubles == []
 
 
 def test_the_strip_s_window_and_its_ends_move_what_is_seen(
-    narrow: BrowserContext, address: str, played: Played
+    narrow: BrowserContext, address: str, replay: Played
 ) -> None:
-    watched = opened(narrow, address)
-    page = watched.page
-    bars = bars_of(played)
+    tab = open_chart(narrow, address)
+    page = tab.page
+    bars = bars_of(replay)
     page.locator(STRIP).scroll_into_view_if_needed()
     strip, pane = (page.locator(name).bounding_box() for name in (STRIP, f"{STRIP} .window"))
     assert strip is not None
@@ -173,12 +173,12 @@ def test_the_strip_s_window_and_its_ends_move_what_is_seen(
     page.keyboard.press("PageUp")
     spans(page, "<", bars[-1] - bars[0])
     assert begin.get_attribute("aria-valuetext")
-    assert watched.troubles == []
+    assert tab.troubles == []
 
 
-def test_a_choice_is_not_lost_to_a_move_just_before_it(context: BrowserContext, address: str, played: Played) -> None:
-    page = opened(context, address).page
-    first = bars_of(played)[0]
+def test_a_choice_is_not_lost_to_a_move_just_before_it(context: BrowserContext, address: str, replay: Played) -> None:
+    page = open_chart(context, address).page
+    first = bars_of(replay)[0]
 
     def later(route: Route) -> None:
         page.wait_for_timeout(700)  # longer than the chart waits after a move
@@ -190,12 +190,12 @@ def test_a_choice_is_not_lost_to_a_move_just_before_it(context: BrowserContext, 
     page.get_by_role("button", name="All sessions").click()
     until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {first}")
     page.wait_for_timeout(2000)  # what the move would have asked for
-    assert seen(page)[0] == first
-    assert page.locator(CHART).get_attribute("data-bars") == str(len(bars_of(played)))
+    assert window_of(page)[0] == first
+    assert page.locator(CHART).get_attribute("data-bars") == str(len(bars_of(replay)))
 
 
-def test_what_failed_is_asked_again(context: BrowserContext, address: str, played: Played) -> None:
-    page = opened(context, address).page
+def test_what_failed_is_asked_again(context: BrowserContext, address: str, replay: Played) -> None:
+    page = open_chart(context, address).page
     failures = iter(("abort", "busy", "cut"))
 
     def unwilling(route: Route) -> None:
@@ -212,22 +212,22 @@ def test_what_failed_is_asked_again(context: BrowserContext, address: str, playe
     page.route("**/api/bars?*", unwilling)
     page.get_by_role("button", name="All sessions").click()
     expect(page.get_by_role("alert").first).to_contain_text("Not read: ")
-    until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars_of(played)[0]}")
+    until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars_of(replay)[0]}")
     expect(page.get_by_role("alert").first).to_be_hidden()
 
 
-def test_the_arrow_keys_go_from_trade_to_trade(context: BrowserContext, address: str, played: Played) -> None:
-    watched = opened(context, address)
-    page = watched.page
-    trips = played.sql("SELECT opened_ns, entry_decision FROM round_trips ORDER BY opened_ns")
+def test_the_arrow_keys_go_from_trade_to_trade(context: BrowserContext, address: str, replay: Played) -> None:
+    tab = open_chart(context, address)
+    page = tab.page
+    trips = replay.sql("SELECT opened_ns, entry_decision FROM round_trips ORDER BY opened_ns")
     page.locator("#price .stage").focus()
     page.keyboard.press("Home")
-    until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars_of(played)[0]}")
+    until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars_of(replay)[0]}")
     for trip in trips[:3]:
         page.keyboard.press("ArrowRight")
         link = page.locator("#trade a")
         expect(link).to_have_attribute("href", f"#/decision/{trip['entry_decision']}")
-        from_s, to_s = seen(page)
+        from_s, to_s = window_of(page)
         assert from_s <= trip["opened_ns"] / 10**9 <= to_s + 60
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#trade a")).to_have_attribute("href", f"#/decision/{trips[1]['entry_decision']}")
@@ -236,17 +236,17 @@ def test_the_arrow_keys_go_from_trade_to_trade(context: BrowserContext, address:
     expect(page.locator("#trade a")).to_have_attribute("href", f"#/decision/{trips[0]['entry_decision']}")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#trade")).to_have_text("there is no earlier trade")
-    before = seen(page)
+    before = window_of(page)
     page.keyboard.press("+")
     spans(page, "<", before[1] - before[0])
-    assert all("404" in trouble for trouble in watched.troubles)  # the one question beyond the first trade
+    assert all("404" in trouble for trouble in tab.troubles)  # the one question beyond the first trade
 
 
-def test_an_address_holds_span_and_panes(context: BrowserContext, address: str, played: Played) -> None:
-    bars = bars_of(played)
+def test_an_address_holds_span_and_panes(context: BrowserContext, address: str, replay: Played) -> None:
+    bars = bars_of(replay)
     first, last = bars[-120], bars[-40]
     view = f"from={first}&to={last}&panes=volume,contract,rsi14,EMA%2021"
-    page = opened(context, address, f"now?{view}").page
+    page = open_chart(context, address, f"now?{view}").page
     chart = page.locator(CHART)
     expect(chart).to_have_attribute("data-bars", "81")
     expect(chart).to_have_attribute("data-panes", "volume,contract,rsi14,EMA 21")
@@ -266,11 +266,11 @@ def test_an_address_holds_span_and_panes(context: BrowserContext, address: str, 
 
 
 def test_arrows_that_would_lie_on_each_other_are_one_with_a_count(
-    context: BrowserContext, address: str, played: Played
+    context: BrowserContext, address: str, replay: Played
 ) -> None:
-    page = opened(context, address).page
+    page = open_chart(context, address).page
     page.get_by_role("button", name="All sessions").click()
-    fills = played.sql("SELECT count(*) AS n FROM fills")[0]["n"]
+    fills = replay.sql("SELECT count(*) AS n FROM fills")[0]["n"]
     chart = page.locator(CHART)
     expect(chart).to_have_attribute("data-marks", str(fills))
     until(page, f"Number(document.querySelector('{CHART}').dataset.groups) < {fills}")
@@ -279,11 +279,11 @@ def test_arrows_that_would_lie_on_each_other_are_one_with_a_count(
 
 
 def test_on_a_phone_money_comes_first_the_header_is_small_and_lists_have_pages(
-    browser: Browser, address: str, played: Played
+    browser: Browser, address: str, replay: Played
 ) -> None:
     context = browser.new_context(viewport={"width": PHONE[0], "height": PHONE[1]}, reduced_motion="reduce")
     context.set_default_timeout(LIMIT_MS)
-    page = opened(context, address).page
+    page = open_chart(context, address).page
     header = page.locator("#top").evaluate("node => node.getBoundingClientRect().bottom")
     assert header <= PHONE[1] / 8
     tops = [
@@ -296,19 +296,19 @@ def test_on_a_phone_money_comes_first_the_header_is_small_and_lists_have_pages(
     page.get_by_role("button", name="Show all").click()
     expect(page.locator("tr[data-decision]")).to_have_count(10)
     assert page.evaluate("document.documentElement.scrollHeight") < 4000
-    newest = [row["decision"] for row in played.sql("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 20")]
+    newest = [row["decision"] for row in replay.sql("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 20")]
     expect(page.locator(f'tr[data-decision="{newest[9]}"]')).to_be_attached()
     page.get_by_role("button", name="Older").click()
     expect(page.locator(f'tr[data-decision="{newest[19]}"]')).to_be_attached()
     expect(page.locator("tr[data-decision]")).to_have_count(10)
     page.goto(f"{address}/#/trades")
-    trades = played.sql("SELECT count(*) AS n FROM round_trips")[0]["n"]
+    trades = replay.sql("SELECT count(*) AS n FROM round_trips")[0]["n"]
     expect(page.locator("#trips tr[data-trade]")).to_have_count(min(10, trades))
     context.close()
 
 
 def test_both_columns_are_of_one_width_and_neither_is_empty(context: BrowserContext, address: str) -> None:
-    page = opened(context, address).page
+    page = open_chart(context, address).page
     for route in ("now", "risk", "health"):
         page.goto(f"{address}/#/{route}")
         until(
@@ -323,9 +323,9 @@ def test_both_columns_are_of_one_width_and_neither_is_empty(context: BrowserCont
 
 
 def test_one_alarm_twenty_times_is_one_line_and_now_risk_and_health_agree(
-    context: BrowserContext, played: Played, tmp_path: Path
+    context: BrowserContext, replay: Played, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copytree(played.path, tmp_path / "copy"))
+    copy = Path(shutil.copytree(replay.path, tmp_path / "copy"))
     with closing(sqlite3.connect(copy / "journal.sqlite")) as db:
         rows = [row for (row,) in db.execute("SELECT id FROM events WHERE kind = 'BarClosed' ORDER BY id LIMIT 20")]
         db.execute("UPDATE events SET effects = '[]' WHERE effects LIKE '%RaiseAlarm%'")

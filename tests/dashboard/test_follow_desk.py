@@ -51,56 +51,56 @@ def until(count: int) -> Callable[[EventSource], EventSource]:
 
 
 def test_each_look_ends_at_the_engines_own_state(desk: desk_run.Desk, tmp_path: Path) -> None:
-    watched = FollowedDesk("desk", tmp_path)
+    followed_desk = FollowedDesk("desk", tmp_path)
     for count in (200, 100, 1, 0, 10**6):
-        recorded = desk.run(tmp_path, source=until(count))
-        picture = watched.look()
+        run = desk.run(tmp_path, source=until(count))
+        picture = followed_desk.look()
         assert not picture.problem
         assert picture.caught_up
         assert picture.state is not None
-        assert digest(picture.state) == recorded.digest
+        assert digest(picture.state) == run.digest
         assert picture.generation == 1
 
 
-def test_between_two_looks_nobody_holds_the_journal(played: Played) -> None:
-    watched = FollowedDesk("desk", played.path)
-    watched.look()
-    held = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
-    assert (played.path / FILE).resolve() not in held
+def test_between_two_looks_nobody_holds_the_journal(replay: Played) -> None:
+    followed_desk = FollowedDesk("desk", replay.path)
+    followed_desk.look()
+    open_files = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+    assert (replay.path / FILE).resolve() not in open_files
 
 
 def test_a_journal_that_was_replaced_is_followed_anew(desk: desk_run.Desk, tmp_path: Path) -> None:
-    watched = FollowedDesk("desk", tmp_path / "desk")
+    followed_desk = FollowedDesk("desk", tmp_path / "desk")
     desk.run(tmp_path / "desk")
-    watched.look()
+    followed_desk.look()
     shutil.rmtree(tmp_path / "desk")
-    gone = watched.look()
-    assert "no journal here" in gone.problem
-    assert gone.state is not None  # what was known stays known
-    recorded = desk.run(tmp_path / "desk", source=until(150))
+    stale_picture = followed_desk.look()
+    assert "no journal here" in stale_picture.problem
+    assert stale_picture.state is not None  # what was known stays known
+    run = desk.run(tmp_path / "desk", source=until(150))
     for _ in range(3):
-        picture = watched.look()
+        picture = followed_desk.look()
     assert not picture.problem
     assert picture.state is not None
-    assert digest(picture.state) == recorded.digest
+    assert digest(picture.state) == run.digest
 
 
-def test_a_journal_of_other_code_is_said_and_its_read_models_are_shown(played: Played, tmp_path: Path) -> None:
+def test_a_journal_of_other_code_is_said_and_its_read_models_are_shown(replay: Played, tmp_path: Path) -> None:
     copy = tmp_path / "desk"
     copy.mkdir()
-    shutil.copyfile(played.path / FILE, copy / FILE)
+    shutil.copyfile(replay.path / FILE, copy / FILE)
     execute(copy, "DELETE FROM snapshots")
     execute(copy, "UPDATE events SET hash = zeroblob(32) WHERE id = 1")
-    watched = FollowedDesk("desk", copy)
-    picture = watched.look()
+    followed_desk = FollowedDesk("desk", copy)
+    picture = followed_desk.look()
     assert picture.problem
     assert picture.readable
-    now = api.now(watched)
-    last = played.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
+    now = api.now(followed_desk)
+    last = replay.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
     assert (now.decision, now.action, now.stale) == (last["decision"], last["action"], picture.problem)
-    held = played.sql("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
-    assert held
-    assert [(one.symbol, one.quantity) for one in now.positions] == [(row["symbol"], row["held"]) for row in held]
+    positions = replay.sql("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
+    assert positions
+    assert [(one.symbol, one.quantity) for one in now.positions] == [(row["symbol"], row["held"]) for row in positions]
 
 
 def test_a_directory_without_a_daemon_has_no_process_and_its_lock_is_not_touched(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_a_directory_without_a_daemon_has_no_process_and_its_lock_is_not_touched
 
 @pytest.mark.parametrize("planted", ["fifo", "link", "bytes", "endless"])
 def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(
-    played: Played, tmp_path: Path, planted: str
+    replay: Played, tmp_path: Path, planted: str
 ) -> None:
-    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    shutil.copyfile(replay.path / FILE, tmp_path / FILE)
     place = tmp_path / "lock"
     match planted:
         case "fifo":
@@ -147,11 +147,11 @@ def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None
         state_dir.close()
 
 
-def test_two_desks_of_one_name_are_told_apart(played: Played, tmp_path: Path) -> None:
+def test_two_desks_of_one_name_are_told_apart(replay: Played, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("first", "second", "other/second", "daily")]
     for folder in folders:
         folder.mkdir(parents=True)
-        shutil.copyfile(played.path / FILE, folder / FILE)
+        shutil.copyfile(replay.path / FILE, folder / FILE)
     with closing(sqlite3.connect(folders[-1] / FILE)) as db:
         db.execute("UPDATE meta SET value = 'regime_switcher' WHERE key = 'strategy'")
         db.commit()
@@ -159,9 +159,9 @@ def test_two_desks_of_one_name_are_told_apart(played: Played, tmp_path: Path) ->
     assert list(desks) == ["first", "second", "second (2)", "paper-1 regime switcher", "none"]
 
 
-def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_path: Path) -> None:
-    shutil.copyfile(played.path / FILE, tmp_path / FILE)
-    newest = played.sql("SELECT max(id) AS id FROM events")[0]["id"]
+def test_alarms_commands_and_swaps_are_read_once_and_kept(replay: Played, tmp_path: Path) -> None:
+    shutil.copyfile(replay.path / FILE, tmp_path / FILE)
+    newest = replay.sql("SELECT max(id) AS id FROM events")[0]["id"]
     reader = JournalReader(tmp_path / FILE)
     before = read_on(reader, Newest())
     assert before.last_id == newest
@@ -210,10 +210,10 @@ def test_the_stream_tells_what_the_journal_got_since(desk: desk_run.Desk, tmp_pa
                     return message
 
         first = read_message()
-        recorded = desk.run(tmp_path)
-        assert recorded.failure is None
+        run = desk.run(tmp_path)
+        assert run.failure is None
         last = read_message()
         while last["seq"] == first["seq"] or not last["session_ended"]:
             last = read_message()
-    assert recorded.engine is not None
-    assert last["seq"] == recorded.engine.machine.state.seq
+    assert run.engine is not None
+    assert last["seq"] == run.engine.machine.state.seq

@@ -56,8 +56,8 @@ def state_dir(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A replay of three configured symbols."""
     home = tmp_path_factory.mktemp("home")
     tape = write_days(home / "days.csv", SYMBOLS, 25)
-    given = {"desk__strategy": "toy_crowd", "paths__models_dir": models, "policy__version": VERSION}
-    assert Desk(tape, **given, desk__symbols=SYMBOLS).run(home / "state").failure is None
+    options = {"desk__strategy": "toy_crowd", "paths__models_dir": models, "policy__version": VERSION}
+    assert Desk(tape, **options, desk__symbols=SYMBOLS).run(home / "state").failure is None
     return home / "state"
 
 
@@ -97,13 +97,13 @@ def page(state_dir: Path, models: Path) -> DecisionPage:
 def test_a_page_shows_by_symbol_what_was_said_and_what_the_answer_took_from_each_wish(
     page: DecisionPage, state_dir: Path
 ) -> None:
-    heads, seen = page.heads, np.zeros((3, 8))
+    heads, inputs = page.heads, np.zeros((3, 8))
     assert heads is not None
     assert [(c.name, c.wish) for c in heads.columns] == [
         ("probabilities", False), ("confidence", False), ("bold", True), ("final", False),
     ]  # fmt: skip
-    seen[:, 4:6] = newest(state_dir)[:, :2]
-    numpy = expected(seen)
+    inputs[:, 4:6] = newest(state_dir)[:, :2]
+    numpy = expected(inputs)
     goals = {leg["symbol"]: leg["goal"] for leg in json.loads(row_of(state_dir)["target"])}
     assert tuple(line.symbol for line in heads.lines) == SYMBOLS
     for place, line in enumerate(heads.lines):
@@ -117,10 +117,10 @@ def test_what_was_seen_and_what_it_contributed_stand_under_feature_and_symbol(
     page: DecisionPage, state_dir: Path
 ) -> None:
     answers = json.loads(row_of(state_dir)["logits"])
-    seen = dict(zip(page.features, page.rows[0], strict=True))
+    values = dict(zip(page.features, page.rows[0], strict=True))
     for place, symbol in enumerate(SYMBOLS):
         for column, feature in enumerate(("return", "range", "weight", "tradable")):
-            assert seen[f"{feature} {symbol}"] == newest(state_dir)[place, column]
+            assert values[f"{feature} {symbol}"] == newest(state_dir)[place, column]
     largest = SYMBOLS[int(np.abs(answers).argmax())]
     assert page.contribution is not None
     assert page.contribution.of == largest
@@ -166,11 +166,11 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
         assert here.execute("SELECT DISTINCT model FROM decisions").fetchall() == [(VERSION,)]  # a version by its name
         for place, symbol in enumerate(SYMBOLS):  # another wish for each symbol
             wishes = {"sac": 1.0 - place / 10, "td3": 1.0 - place / 5}
-            said = (json.dumps(heads | wishes), symbol)
-            here.execute("UPDATE heads SET answer = '1.0', heads = ? WHERE symbol = ?", said)
+            values = (json.dumps(heads | wishes), symbol)
+            here.execute("UPDATE heads SET answer = '1.0', heads = ? WHERE symbol = ?", values)
         here.commit()
         spec = strategy("forecast_ensemble", SYMBOLS).spec
-        for model, taken in (("2022-12-30-passive-382b2576", 0.0), ("2022-12-30-43c0f4b3", 0.2)):
+        for model, reduction in (("2022-12-30-passive-382b2576", 0.0), ("2022-12-30-43c0f4b3", 0.2)):
             here.execute("UPDATE decisions SET model = ?", (model,))
             here.commit()
             with closing(JournalReader(copy)) as reader:
@@ -178,9 +178,9 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
             assert table is not None
             by_name = {column.name: place for place, column in enumerate(table.columns)}
             for wish in ("sac", "td3"):
-                assert table.lines[0].taken[by_name[wish]] == pytest.approx(taken)
+                assert table.lines[0].taken[by_name[wish]] == pytest.approx(reduction)
                 meant = table.columns[by_name[wish]].meaning
-                assert meant.startswith("not asked: the passive policy's own answer") == (taken == 0.0)
+                assert meant.startswith("not asked: the passive policy's own answer") == (reduction == 0.0)
             assert "not asked" not in table.columns[by_name["confidence"]].meaning
 
 

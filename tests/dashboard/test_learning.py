@@ -71,15 +71,15 @@ def journal(home: Path) -> JournalRows:
 
 
 @pytest.fixture(scope="module")
-def learned(home: Path) -> Iterator[Served]:
+def learning_dashboard(home: Path) -> Iterator[Served]:
     with serving(home / "state", models_dir=home / "store") as dashboard:
         yield dashboard
 
 
-def transition(served: Served, number: int) -> Any:
+def transition(dashboard: Served, number: int) -> Any:
     """Ask until it is computed."""
     for _ in range(1000):
-        page = served.json(f"/api/transition/{number}")
+        page = dashboard.json(f"/api/transition/{number}")
         if not page["pending"]:
             return page
         time.sleep(0.02)
@@ -89,20 +89,20 @@ def transition(served: Served, number: int) -> Any:
 # --- the API ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_desk_that_does_not_learn_has_no_such_page_and_says_so(served: Served, played: Played) -> None:
+def test_a_desk_that_does_not_learn_has_no_such_page_and_says_so(served: Served, replay: Played) -> None:
     assert served.json("/api/now")["learns"] is False
     page = served.json("/api/learning")
     assert (page["learns"], page["rungs"], page["trainer"]) == (False, [], None)
-    number = played.sql("SELECT max(decision) AS n FROM decisions")[0]["n"]
+    number = replay.sql("SELECT max(decision) AS n FROM decisions")[0]["n"]
     status, _, body = served.ask(f"/api/transition/{number}")
     assert (status, "learns nothing" in body.decode()) == (404, True)
 
 
 def test_what_the_trainer_wrote_is_shown_with_its_age_and_the_lag_of_the_journal(
-    learned: Served, journal: JournalRows
+    learning_dashboard: Served, journal: JournalRows
 ) -> None:
-    assert learned.json("/api/now")["learns"] is True
-    trainer = learned.json("/api/learning")["trainer"]
+    assert learning_dashboard.json("/api/now")["learns"] is True
+    trainer = learning_dashboard.json("/api/learning")["trainer"]
     last = journal.row("SELECT max(id) AS n FROM events")["n"]
     assert (trainer["row"], trainer["behind"], trainer["ours"]) == (500, last - 500, True)
     assert (trainer["waiting"], trainer["pending"]) == (3, 7)
@@ -133,9 +133,9 @@ def test_without_a_trainer_or_with_a_broken_file_the_page_says_why(home: Path, t
         assert (page["trainer"]["ours"], page["trainer"]["behind"], page["trainer"]["waiting"]) == (False, 0, None)
 
 
-def test_the_share_of_explored_choices_is_that_of_the_journal(learned: Served, journal: JournalRows) -> None:
+def test_the_share_of_explored_choices_is_that_of_the_journal(learning_dashboard: Served, journal: JournalRows) -> None:
     rows = journal.rows("SELECT * FROM choices")
-    page = learned.json("/api/learning")
+    page = learning_dashboard.json("/api/learning")
     assert sum(line["choices"] for line in page["explored"]) == len(rows)
     explored = sum(row["drawn"] != row["greedy"] for row in rows)
     assert sum(line["explored"] for line in page["explored"]) == explored > 0
@@ -148,8 +148,10 @@ def test_the_share_of_explored_choices_is_that_of_the_journal(learned: Served, j
     )
 
 
-def test_each_version_stands_where_the_journal_put_it_with_its_card(learned: Served, journal: JournalRows) -> None:
-    rungs = {rung["version"]: rung for rung in learned.json("/api/learning")["rungs"]}
+def test_each_version_stands_where_the_journal_put_it_with_its_card(
+    learning_dashboard: Served, journal: JournalRows
+) -> None:
+    rungs = {rung["version"]: rung for rung in learning_dashboard.json("/api/learning")["rungs"]}
     moves = [
         json.loads(row["payload"]) for row in journal.rows("SELECT payload FROM events WHERE kind = 'LadderMoved'")
     ]
@@ -167,19 +169,21 @@ def test_each_version_stands_where_the_journal_put_it_with_its_card(learned: Ser
     assert (challenger["card"]["sessions"], challenger["card"]["effective"]) == (CARD.sessions, CARD.effective)
 
 
-def test_a_card_that_was_changed_is_not_shown(home: Path, learned: Served) -> None:
+def test_a_card_that_was_changed_is_not_shown(home: Path, learning_dashboard: Served) -> None:
     path = home / "store" / ONLINE.spec.name / "v2" / CARD_FILE
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"900.0", b"990.0"))
     try:
-        rung = next(rung for rung in learned.json("/api/learning")["rungs"] if rung["version"] == "v2")
+        rung = next(rung for rung in learning_dashboard.json("/api/learning")["rungs"] if rung["version"] == "v2")
     finally:
         path.write_bytes(whole)
     assert (rung["card"], "file digest" in rung["problem"]) == (None, True)
 
 
-def test_the_newest_choice_shows_its_values_probabilities_and_heads(learned: Served, journal: JournalRows) -> None:
-    page = learned.json("/api/learning")
+def test_the_newest_choice_shows_its_values_probabilities_and_heads(
+    learning_dashboard: Served, journal: JournalRows
+) -> None:
+    page = learning_dashboard.json("/api/learning")
     row = journal.row("SELECT * FROM choices ORDER BY decision DESC LIMIT 1")
     answer = journal.row("SELECT answer, heads FROM heads WHERE decision = ?", row["decision"])
     choice = page["weights"]["choices"][0]
@@ -193,7 +197,7 @@ def test_the_newest_choice_shows_its_values_probabilities_and_heads(learned: Ser
 
 
 def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(
-    learned: Served, journal: JournalRows
+    learning_dashboard: Served, journal: JournalRows
 ) -> None:
     decisions = journal.rows("SELECT * FROM decisions WHERE kind = 'policy' ORDER BY decision")
     fills = journal.rows("SELECT * FROM fills ORDER BY filled_ns")
@@ -203,9 +207,9 @@ def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(
         for now, then in pairwise(decisions)
         if then["bar_ns"] - now["bar_ns"] == 60 * NS and now["row"] and then["row"]
     ]
-    bought = next(pair for pair in followed if pair[0]["action"] == "BUY" and pair[0]["outcome"] == "ordered")
-    for now, then in (followed[-1], followed[0], bought):
-        page = transition(learned, now["decision"])
+    buy = next(pair for pair in followed if pair[0]["action"] == "BUY" and pair[0]["outcome"] == "ordered")
+    for now, then in (followed[-1], followed[0], buy):
+        page = transition(learning_dashboard, now["decision"])
         (row,) = page["rows"]
         before = np.frombuffer(now["row"], dtype="<f4").astype(float)[-width:]
         after = np.frombuffer(then["row"], dtype="<f4").astype(float)[-width:]
@@ -215,9 +219,9 @@ def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(
         assert (row["action"], page["outcome"]) == (now["action"], now["outcome"])
         assert row["learned"] == (now["action"] if now["outcome"] in ("ordered", "hold") else "HOLD")
         assert (page["next"], page["bars"], page["terminal"]) == (then["decision"], 1, False)
-    page = transition(learned, bought[0]["decision"])
+    page = transition(learning_dashboard, buy[0]["decision"])
     (row,) = page["rows"]
-    fill = next(fill for fill in fills if fill["filled_ns"] > bought[0]["time_ns"])
+    fill = next(fill for fill in fills if fill["filled_ns"] > buy[0]["time_ns"])
     assert (row["shares"], row["next_shares"]) == (0, fill["quantity"])
     spent = fill["quantity"] * float(fill["price"]) + float(fill["fees_usd"])
     assert row["gain"] == pytest.approx(fill["quantity"] * row["next_mark"] - spent)
@@ -245,16 +249,16 @@ def test_a_denied_choice_is_the_same_on_both_pages_and_the_trainer_learns_it_as_
 
 
 def test_the_newest_complete_transition_comes_first_and_the_open_one_is_not_there_yet(
-    learned: Served, journal: JournalRows
+    learning_dashboard: Served, journal: JournalRows
 ) -> None:
     decisions = journal.rows("SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 2")
-    page = transition(learned, 0)
+    page = transition(learning_dashboard, 0)
     assert (page["decision"], page["next"]) == (decisions[1]["decision"], decisions[0]["decision"])
-    last = transition(learned, decisions[0]["decision"])
+    last = transition(learning_dashboard, decisions[0]["decision"])
     assert (last["terminal"], last["next"]) == (True, 0)  # the session's end followed
     assert all(cell["after"] is None for cell in last["rows"][0]["state"])
     for number in (10**9, "x", -1):
-        status, _, _ = learned.ask(f"/api/transition/{number}")
+        status, _, _ = learning_dashboard.ask(f"/api/transition/{number}")
         assert status in (400, 404)
 
 
@@ -262,26 +266,26 @@ def test_the_newest_complete_transition_comes_first_and_the_open_one_is_not_ther
 
 
 @pytest.fixture(scope="module")
-def browser(home: Path, played: Played) -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
+def browser(home: Path, replay: Played) -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
-def watched(home: Path, browser: Browser) -> Iterator[Watched]:
+def tab(home: Path, browser: Browser) -> Iterator[Watched]:
     with dashboard(free_port(), home / "state", models_dir=home / "store") as address:
         context = browser.new_context(viewport={"width": WIDE[0], "height": WIDE[1]}, reduced_motion="reduce")
-        seen = Watched(context.new_page(), address)
-        seen.page.set_default_timeout(LIMIT_MS)
-        yield seen
-        assert seen.troubles == []
+        tab = Watched(context.new_page(), address)
+        tab.page.set_default_timeout(LIMIT_MS)
+        yield tab
+        assert tab.troubles == []
         context.close()
 
 
 def test_the_page_is_linked_and_shows_trainer_ladder_lineage_and_transitions(
-    watched: Watched, journal: JournalRows
+    tab: Watched, journal: JournalRows
 ) -> None:
-    page = watched.open("now", "#answer [data-action]")
+    page = tab.open("now", "#answer [data-action]")
     page.get_by_role("link", name="Learning").click()
     page.wait_for_selector("#transitions [data-feature]")
     assert page.locator('[data-figure="Pending"]').first.text_content() == "7 entriesread, and in no checkpoint yet"
@@ -305,10 +309,10 @@ def newest_step(journal: JournalRows) -> str:
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-def test_the_page_fits_is_legible_and_can_be_touched(watched: Watched, tmp_path: Path, size: tuple[int, int]) -> None:
-    page = watched.open("learning", "#transitions [data-feature]")
+def test_the_page_fits_is_legible_and_can_be_touched(tab: Watched, tmp_path: Path, size: tuple[int, int]) -> None:
+    page = tab.open("learning", "#transitions [data-feature]")
     page.set_viewport_size({"width": size[0], "height": size[1]})
-    assert watched.overflow() <= 0
+    assert tab.overflow() <= 0
     assert page.evaluate(SMALL) == []
     for colours in ("light", "dark"):
         page.emulate_media(color_scheme="light" if colours == "light" else "dark")
@@ -319,14 +323,14 @@ def test_the_page_fits_is_legible_and_can_be_touched(watched: Watched, tmp_path:
             summary.click()
     picture(page, f"learning-{size[0]}", tmp_path)
     assert page.locator("th:not([scope])").count() == 0
-    assert watched.overflow() <= 0
+    assert tab.overflow() <= 0
 
 
-def test_a_desk_that_does_not_learn_is_not_linked(played: Played, browser: Browser) -> None:
-    with dashboard(free_port(), played.path) as address:
-        seen = Watched(browser.new_page(), address)
-        page = seen.open("learning", "main .about")
+def test_a_desk_that_does_not_learn_is_not_linked(replay: Played, browser: Browser) -> None:
+    with dashboard(free_port(), replay.path) as address:
+        tab = Watched(browser.new_page(), address)
+        page = tab.open("learning", "main .about")
         expect(page.locator("main .about")).to_contain_text("nothing to show", timeout=LIMIT_MS)
         assert page.get_by_role("link", name="Learning").count() == 0
         assert page.locator("main section:visible").count() == 0
-        assert seen.troubles == []
+        assert tab.troubles == []

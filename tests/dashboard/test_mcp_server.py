@@ -24,11 +24,11 @@ STORE = REPOSITORY / "onnx_models"
 ACTING = ("accept", "adopt", "cancel", "close_", "flatten", "halt", "order", "panic", "pause", "resume", "set_", "swap")
 
 
-def reading(played: Played, models_dir: Path = STORE) -> Any:
-    return server(ReadingDesk(name_desks([played.path]), models_dir), Manuals(REPOSITORY / "docs"))
+def reading(replay: Played, models_dir: Path = STORE) -> Any:
+    return server(ReadingDesk(name_desks([replay.path]), models_dir), Manuals(REPOSITORY / "docs"))
 
 
-async def asked(client: Client, tool: str, **arguments: Any) -> Any:
+async def ask(client: Client, tool: str, **arguments: Any) -> Any:
     """The tool's answer, decoded."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.content
@@ -48,32 +48,34 @@ def text_of(result: CallToolResult) -> str:
     return block.text
 
 
-async def test_why_it_sold_is_answered_with_the_decision_s_own_numbers(played: Played) -> None:
-    (trade,) = played.sql("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY left_ns DESC LIMIT 1")
-    (entry,) = played.sql("SELECT * FROM decisions WHERE decision = ?", trade["entry_decision"])
-    sold = played.sql("SELECT * FROM orders WHERE work LIKE ? || '.%'", str(trade["exit_decision"]))
-    async with Client(reading(played)) as client:
-        lines = (await asked(client, "trades", symbol=trade["symbol"]))["trades"]
+async def test_why_it_sold_is_answered_with_the_decision_s_own_numbers(replay: Played) -> None:
+    (trade,) = replay.sql("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY left_ns DESC LIMIT 1")
+    (entry,) = replay.sql("SELECT * FROM decisions WHERE decision = ?", trade["entry_decision"])
+    exit_orders = replay.sql("SELECT * FROM orders WHERE work LIKE ? || '.%'", str(trade["exit_decision"]))
+    async with Client(reading(replay)) as client:
+        lines = (await ask(client, "trades", symbol=trade["symbol"]))["trades"]
         line = next(line for line in lines if line["exit_decision"] == trade["exit_decision"])
-        bought = await asked(client, "explain_decision", number=line["entry_decision"])
-        left = await asked(client, "explain_decision", number=line["exit_decision"])
-    assert (bought["line"]["action"], bought["line"]["model"]) == (entry["action"], entry["model"])
-    assert bought["logits"] == pytest.approx(json.loads(entry["logits"]))
-    assert (len(bought["rows"]), len(bought["rows"][0]), bought["pending"]) == (20, 23, False)
-    assert {order["client_order_id"] for order in left["orders"]} == {order["client_order_id"] for order in sold}
+        entry_answer = await ask(client, "explain_decision", number=line["entry_decision"])
+        exit_answer = await ask(client, "explain_decision", number=line["exit_decision"])
+    assert (entry_answer["line"]["action"], entry_answer["line"]["model"]) == (entry["action"], entry["model"])
+    assert entry_answer["logits"] == pytest.approx(json.loads(entry["logits"]))
+    assert (len(entry_answer["rows"]), len(entry_answer["rows"][0]), entry_answer["pending"]) == (20, 23, False)
+    assert {order["client_order_id"] for order in exit_answer["orders"]} == {
+        order["client_order_id"] for order in exit_orders
+    }
     assert line["pnl_usd"] == pytest.approx(float(trade["pnl_usd"]), abs=0.005)
 
 
-async def test_a_refusal_names_what_the_assistant_gave(played: Played) -> None:
-    async with Client(reading(played)) as client:
+async def test_a_refusal_names_what_the_assistant_gave(replay: Played) -> None:
+    async with Client(reading(replay)) as client:
         assert "span is '2W', expected one of 1D, " in await refused(client, "performance", span="2W")
         assert "begin is 'soon', expected a date" in await refused(client, "trades", begin="soon")
         assert "end is 'soon', expected a date" in await refused(client, "trades", end="soon")
 
 
-def test_a_decision_that_is_waited_for_is_looked_at_once(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decision_that_is_waited_for_is_looked_at_once(replay: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its observation is computed from rows that are there: newer ones change nothing."""
-    desks = name_desks([played.path])
+    desks = name_desks([replay.path])
     (desk,) = desks.values()
     reading_desk, answers = ReadingDesk(desks, STORE), iter([True, True, False])
     looks: list[int] = []
@@ -91,40 +93,40 @@ def test_a_decision_that_is_waited_for_is_looked_at_once(played: Played, monkeyp
     assert len(looks) <= once + 1
 
 
-async def test_no_tool_acts_and_nothing_is_written_beside_the_journal(played: Played, tmp_path: Path) -> None:
+async def test_no_tool_acts_and_nothing_is_written_beside_the_journal(replay: Played, tmp_path: Path) -> None:
     store = tmp_path / "store" / "option_scalper" / "1"
     store.mkdir(parents=True)
     (store / "report.json").write_text("{}")
     (store / "policy.onnx").write_bytes(b"no graph")
-    before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in played.path.iterdir()}
-    async with Client(reading(played, tmp_path / "store")) as client:
+    before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in replay.path.iterdir()}
+    async with Client(reading(replay, tmp_path / "store")) as client:
         tools = (await client.list_tools()).tools
-        newest = (await asked(client, "decisions", limit=1))["lines"][0]["decision"]
-        why = await asked(client, "explain_decision", number=newest)
+        newest = (await ask(client, "decisions", limit=1))["lines"][0]["decision"]
+        why = await ask(client, "explain_decision", number=newest)
         for tool in tools:
             if not tool.input_schema.get("required"):
                 await client.call_tool(tool.name, {})
-        assert await asked(client, "reports") == ["option_scalper/1/report.json"]
+        assert await ask(client, "reports") == ["option_scalper/1/report.json"]
     assert len(tools) == 13
     assert all(tool.annotations is not None and tool.annotations.read_only_hint for tool in tools)
     assert not [tool.name for tool in tools if tool.name.startswith(ACTING)]
     assert why["contribution"] is None
     assert "not opened here" in why["missing"]
-    after = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in played.path.iterdir()}
+    after = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in replay.path.iterdir()}
     assert after == before
 
 
-async def test_a_file_of_the_store_is_read_in_parts_and_nothing_outside_it(played: Played, tmp_path: Path) -> None:
+async def test_a_file_of_the_store_is_read_in_parts_and_nothing_outside_it(replay: Played, tmp_path: Path) -> None:
     version = tmp_path / "store" / "option_scalper" / "1"
     version.mkdir(parents=True)
     (version / "report.json").write_text("a" * 20_000 + "b" * 5)
     (tmp_path / "key.txt").write_text("secret")
     (version / "link.txt").symlink_to(tmp_path / "key.txt")
     (tmp_path / "store" / "option_scalper" / "2").symlink_to(tmp_path, target_is_directory=True)
-    async with Client(reading(played, tmp_path / "store")) as client:
-        assert await asked(client, "reports") == ["option_scalper/1/report.json"]
-        first = await asked(client, "read_report", name="option_scalper/1/report.json")
-        rest = await asked(client, "read_report", name="option_scalper/1/report.json", offset=first["next"])
+    async with Client(reading(replay, tmp_path / "store")) as client:
+        assert await ask(client, "reports") == ["option_scalper/1/report.json"]
+        first = await ask(client, "read_report", name="option_scalper/1/report.json")
+        rest = await ask(client, "read_report", name="option_scalper/1/report.json", offset=first["next"])
         for name in ("option_scalper/1/link.txt", "option_scalper/2/key.txt", "../key.txt", str(tmp_path / "key.txt")):
             assert "expected a name of `reports`" in await refused(client, "read_report", name=name)
         assert "expected 0 to 20005" in await refused(
@@ -137,26 +139,26 @@ async def test_a_file_of_the_store_is_read_in_parts_and_nothing_outside_it(playe
     )
 
 
-async def test_manuals_are_found_by_words_and_read_by_section(played: Played, tmp_path: Path) -> None:
+async def test_manuals_are_found_by_words_and_read_by_section(replay: Played, tmp_path: Path) -> None:
     (tmp_path / "BOOK.md").write_text(
         "# Book\n\nBegin.\n\n## Stops\n\nA stop rests.\n\n```\n# no heading: rests\n```\n"
     )
     (tmp_path / "key.pem").write_text("secret stop")
-    desk = ReadingDesk(name_desks([played.path]), STORE)
+    desk = ReadingDesk(name_desks([replay.path]), STORE)
     async with Client(server(desk, Manuals(tmp_path))) as client:
-        found = await asked(client, "search_manuals", words="STOP rests")
-        section = await asked(client, "read_manual", name="BOOK", section="Stops")
-        whole = await asked(client, "read_manual", name="BOOK")
+        matches = await ask(client, "search_manuals", words="STOP rests")
+        section = await ask(client, "read_manual", name="BOOK", section="Stops")
+        whole = await ask(client, "read_manual", name="BOOK")
         assert "expected one of: Book; Stops" in await refused(client, "read_manual", name="BOOK", section="Ends")
         assert "expected one of: BOOK" in await refused(client, "read_manual", name="../BOOK")
         assert "words are empty" in await refused(client, "search_manuals", words=" ")
-    assert [(line["manual"], line["section"]) for line in found] == [("BOOK", "Stops")]
+    assert [(line["manual"], line["section"]) for line in matches] == [("BOOK", "Stops")]
     assert section["text"] == "## Stops\n\nA stop rests.\n\n```\n# no heading: rests\n```\n"
     assert whole["text"] == (tmp_path / "BOOK.md").read_text()
 
 
-async def test_wrong_values_are_refused_with_what_is_expected(played: Played) -> None:
-    async with Client(reading(played)) as client:
+async def test_wrong_values_are_refused_with_what_is_expected(replay: Played) -> None:
+    async with Client(reading(replay)) as client:
         assert "expected one of acted, hold" in await refused(client, "decisions", outcome="lucky")
         assert "expected a date as 2024-08-05" in await refused(client, "trades", begin="yesterday")
         assert "expected one of: " in await refused(client, "now", desk="another")
@@ -165,9 +167,9 @@ async def test_wrong_values_are_refused_with_what_is_expected(played: Played) ->
 
 async def test_a_client_starts_it_as_a_program_and_a_folder_without_a_journal_is_said(tmp_path: Path) -> None:
     program = ["-m", "daemon.dashboard.mcp_server", "--state-dir", str(tmp_path), "--models-dir", str(STORE)]
-    started = StdioServerParameters(command=sys.executable, args=program, cwd=REPOSITORY)
-    async with Client(started) as client:
-        (line,) = (await asked(client, "desks"))["desks"]
+    parameters = StdioServerParameters(command=sys.executable, args=program, cwd=REPOSITORY)
+    async with Client(parameters) as client:
+        (line,) = (await ask(client, "desks"))["desks"]
         assert (line["name"], line["running"]) == (tmp_path.name, False)
         assert "no journal here" in await refused(client, "trades")
 

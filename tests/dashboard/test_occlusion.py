@@ -125,12 +125,12 @@ def test_of_a_continuous_policy_the_largest_action_is_explained() -> None:
     spec = DailySpec(**fields, continuous=True)
     matrix, values = (MATRIX[:3] / 10).astype(np.float32), SEEN[0]
     answer = tuple((values @ matrix).tolist())
-    chosen = chosen_output(spec, "rebalance", answer)
-    assert chosen == int(np.argmax(np.abs(answer)))
+    output = chosen_output(spec, "rebalance", answer)
+    assert output == int(np.argmax(np.abs(answer)))
     policy = mlp(((matrix, np.zeros(2, np.float32)),), (3,), "actions")
-    contributions = contribution(Runner(loaded(policy), spec), spec, observation(values), answer, chosen)
-    np.testing.assert_allclose(contributions.cells, [matrix[:, chosen] * values], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(contributions.features, matrix[:, chosen] * values, rtol=0, atol=1e-6)
+    contributions = contribution(Runner(loaded(policy), spec), spec, observation(values), answer, output)
+    np.testing.assert_allclose(contributions.cells, [matrix[:, output] * values], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(contributions.features, matrix[:, output] * values, rtol=0, atol=1e-6)
 
 
 def test_a_model_that_answers_otherwise_than_the_journal_explains_nothing() -> None:
@@ -140,34 +140,34 @@ def test_a_model_that_answers_otherwise_than_the_journal_explains_nothing() -> N
 
 
 def test_a_version_that_is_not_in_the_store_or_was_changed_is_said(tmp_path: Path) -> None:
-    explainer, seen = Explainer(tmp_path), Observation(bytes(1840), (20, 23))
+    explainer, zeros = Explainer(tmp_path), Observation(bytes(1840), (20, 23))
     with pytest.raises(Unexplained, match="v1 is not at hand: missing folder"):
-        explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "HOLD")
+        explainer.explain(SCALPER.spec, "v1", zeros, (0.0,) * 6, "HOLD")
     policy = mlp(((DRAW.standard_normal((460, 6)).astype(np.float32), np.zeros(6, np.float32)),))
     put(tmp_path, manifest_of(SCALPER, policy, ((0.0,) * 6,) * 999), policy)
     with pytest.raises(Unexplained, match="golden answers"):
-        explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "HOLD")
+        explainer.explain(SCALPER.spec, "v1", zeros, (0.0,) * 6, "HOLD")
     with pytest.raises(Unexplained, match="names no action"):
-        explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "stop_loss")
+        explainer.explain(SCALPER.spec, "v1", zeros, (0.0,) * 6, "stop_loss")
 
 
 def test_a_model_made_to_harm_is_not_run_by_the_dashboard_either(tmp_path: Path) -> None:
     publish_malicious(tmp_path, "v1", "an endless Loop")
-    explainer, seen = Explainer(tmp_path), Observation(bytes(1840), (20, 23))
+    explainer, zeros = Explainer(tmp_path), Observation(bytes(1840), (20, 23))
     with pytest.raises(Unexplained, match="v1 is not at hand: graph operator"):
-        explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "HOLD")
+        explainer.explain(SCALPER.spec, "v1", zeros, (0.0,) * 6, "HOLD")
 
 
 def test_a_model_for_other_funds_is_explained_under_their_names(tmp_path: Path) -> None:
     funds = strategy("regime_switcher", ("SPY", "QQQ", "IWM", "TLT", "GLD"))
     model = load(put_switcher(tmp_path, funds.spec.symbols), funds, VERSION)
     golden = model.manifest.golden
-    seen, logits = Observation(golden.observations[0], (64,)), golden.logits[0]
+    inputs, logits = Observation(golden.observations[0], (64,)), golden.logits[0]
     action = funds.spec.actions[int(np.argmax(logits))]
-    explained = Explainer(tmp_path).explain(funds.spec, VERSION, seen, logits, action)
+    explained = Explainer(tmp_path).explain(funds.spec, VERSION, inputs, logits, action)
     place = funds.spec.features.index("price TLT")
-    without = seen.array().copy()
+    without = inputs.array().copy()
     without[place] = 0.0
-    changed = Runner(model, funds.spec).answers(without[None], b"")[0]
-    chosen = int(np.argmax(logits))
-    assert explained.cells[0][place] == pytest.approx(logits[chosen] - changed[chosen], abs=1e-4)
+    logits_without = Runner(model, funds.spec).answers(without[None], b"")[0]
+    output = int(np.argmax(logits))
+    assert explained.cells[0][place] == pytest.approx(logits[output] - logits_without[output], abs=1e-4)

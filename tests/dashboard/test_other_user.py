@@ -33,13 +33,13 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 @pytest.fixture
-def state_dir(played: Played) -> Iterator[Path]:
+def state_dir(replay: Played) -> Iterator[Path]:
     """The played desk's directory as the unit makes it: 0750, files 0640, another group, below a folder for all."""
     former = os.umask(0o027)
     folder = Path(tempfile.mkdtemp())
     try:
         folder.chmod(0o750)
-        shutil.copyfile(played.path / FILE, folder / FILE)
+        shutil.copyfile(replay.path / FILE, folder / FILE)
         (folder / "lock").write_text("")
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, group=GROUP)
@@ -49,9 +49,9 @@ def state_dir(played: Played) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def expected(played: Played) -> dict[str, Any]:
+def expected(replay: Played) -> dict[str, Any]:
     """The same, seen by ourselves in the journal that nobody touched."""
-    return {**looked(played.path)(), "uid": STRANGER}
+    return {**looked(replay.path)(), "uid": STRANGER}
 
 
 def names(path: Path) -> set[str]:
@@ -65,21 +65,21 @@ def note(journal: Journal) -> None:
     journal.commit(batch)
 
 
-def test_beside_a_running_daemon_and_after_its_stop(state_dir: Path, played: Played) -> None:
+def test_beside_a_running_daemon_and_after_its_stop(state_dir: Path, replay: Played) -> None:
     journal = Journal(state_dir / FILE)
     note(journal)
     assert names(state_dir) == {FILE, f"{FILE}-wal", f"{FILE}-shm"}
     for name in names(state_dir):
         assert stat.S_IMODE((state_dir / name).stat().st_mode) == 0o640, name
         shutil.chown(state_dir / name, group=GROUP)
-    assert as_stranger(looked(state_dir)) == expected(played)
+    assert as_stranger(looked(state_dir)) == expected(replay)
     journal.close()
     assert names(state_dir) == {FILE}
-    assert as_stranger(looked(state_dir)) == expected(played)
+    assert as_stranger(looked(state_dir)) == expected(replay)
     assert names(state_dir) == {FILE}
 
 
-def test_after_the_daemon_was_killed(state_dir: Path, played: Played) -> None:
+def test_after_the_daemon_was_killed(state_dir: Path, replay: Played) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path\n"
         "from daemon.journal.journal import Journal; from daemon.journal.rows import CommitBatch\n"
@@ -87,15 +87,15 @@ def test_after_the_daemon_was_killed(state_dir: Path, played: Played) -> None:
         "batch.snapshots = journal.reader().snapshots()[-1:]\n"
         "journal.commit(batch); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program, str(state_dir / FILE)], cwd=REPOSITORY, check=False)
-    assert ended.returncode == -signal.SIGKILL
+    process = subprocess.run([sys.executable, "-c", program, str(state_dir / FILE)], cwd=REPOSITORY, check=False)
+    assert process.returncode == -signal.SIGKILL
     for name in names(state_dir):
         shutil.chown(state_dir / name, group=GROUP)
     assert (state_dir / f"{FILE}-wal").stat().st_size > 0
-    assert as_stranger(looked(state_dir)) == expected(played)
+    assert as_stranger(looked(state_dir)) == expected(replay)
 
 
-def test_after_a_stop_that_a_reader_outlasted(state_dir: Path, played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_stop_that_a_reader_outlasted(state_dir: Path, replay: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "SWITCH_S", 0.05)
     journal = Journal(state_dir / FILE)
     note(journal)
@@ -105,9 +105,9 @@ def test_after_a_stop_that_a_reader_outlasted(state_dir: Path, played: Played, m
     reader.meta()
     journal.close()
     assert f"{FILE}-shm" in names(state_dir)
-    assert as_stranger(looked(state_dir)) == expected(played)
+    assert as_stranger(looked(state_dir)) == expected(replay)
     reader.close()
-    assert as_stranger(looked(state_dir)) == expected(played)
+    assert as_stranger(looked(state_dir)) == expected(replay)
 
 
 def test_nobody_can_write_by_a_readers_connection(state_dir: Path) -> None:

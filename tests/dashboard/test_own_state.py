@@ -27,13 +27,13 @@ FEATURES = ["ROCP(3)", "RSI(7)", "age", "position"]
 def test_the_page_names_its_own_features(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(OWN)
-    given = {"desk__strategy": NAME, "desk__model_config": str(file)}
-    store = put_momentum(tmp_path / "store", strategy_of(settings(tmp_path, **given)))
+    options = {"desk__strategy": NAME, "desk__model_config": str(file)}
+    store = put_momentum(tmp_path / "store", strategy_of(settings(tmp_path, **options)))
     desk = Desk(
         write_tape(tmp_path / "tape.csv", tape_rows(1, 40, stubs=2)),
         paths__models_dir=store,
         policy__version=VERSION,
-        **given,
+        **options,
     )
     assert desk.run(tmp_path / "state").failure is None
     file.unlink()
@@ -41,18 +41,18 @@ def test_the_page_names_its_own_features(tmp_path: Path) -> None:
     (row,) = journal.rows(
         "SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1 OFFSET 5"
     )
-    with serving(tmp_path / "state", models_dir=store) as served:
-        page = computed(served, f"/api/decision/{row['decision']}")
+    with serving(tmp_path / "state", models_dir=store) as dashboard:
+        page = computed(dashboard, f"/api/decision/{row['decision']}")
         assert [name.removesuffix(" SPY") for name in page["features"]] == FEATURES
-        state = computed(served, f"/api/transition/{row['decision']}")["rows"][0]["state"]
+        state = computed(dashboard, f"/api/transition/{row['decision']}")["rows"][0]["state"]
     assert [cell["feature"] for cell in state] == FEATURES
     assert [cell["before"] for cell in state] == page["rows"][-1][-len(FEATURES) :]
 
 
-def computed(served: Served, path: str) -> Any:
+def computed(dashboard: Served, path: str) -> Any:
     """Ask until it is computed."""
     for _ in range(1000):
-        page = served.json(path)
+        page = dashboard.json(path)
         if not page["pending"]:
             return page
         time.sleep(0.05)

@@ -80,11 +80,11 @@ def address(desk: tuple[Desk, Path]) -> Iterator[str]:
 
 
 @pytest.fixture
-def opened(browser: Browser, address: str) -> Iterator[Opener]:
+def open_page(browser: Browser, address: str) -> Iterator[Opener]:
     """Opens a watched page; at the test's end nothing may have gone wrong on it."""
     pages: list[Watched] = []
 
-    def open_page(
+    def opener(
         route: str, ready: str = "main h1", size: tuple[int, int] = WIDE, scheme: str = "light", **more: Any
     ) -> Watched:
         context = browser.new_context(
@@ -92,19 +92,19 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
             color_scheme="dark" if scheme == "dark" else "light",
             reduced_motion="reduce",
         )
-        watched = Watched(context.new_page(), more.get("address", address))
-        watched.page.set_default_timeout(LIMIT_MS)
+        tab = Watched(context.new_page(), more.get("address", address))
+        tab.page.set_default_timeout(LIMIT_MS)
         if "answers" in more:
-            more["answers"](watched.page)
-        pages.append(watched)
-        watched.open(route, ready)
-        return watched
+            more["answers"](tab.page)
+        pages.append(tab)
+        tab.open(route, ready)
+        return tab
 
-    yield open_page
-    for watched in pages:
-        watched.page.unroute_all(behavior="ignoreErrors")
-        watched.page.context.close()
-        assert watched.troubles == []
+    yield opener
+    for tab in pages:
+        tab.page.unroute_all(behavior="ignoreErrors")
+        tab.page.context.close()
+        assert tab.troubles == []
 
 
 READY = {
@@ -133,7 +133,7 @@ def route_of(page: str, journal: JournalRows) -> str:
     return f"decision/{explained(journal)['decision']}" if page == "decision" else page
 
 
-def named(page: Page, figure: str) -> str:
+def value_of(page: Page, figure: str) -> str:
     """The value that stands under a name, without its small print."""
     value: str = page.locator(f'[data-figure="{figure}"]').first.evaluate("node => node.firstChild.textContent")
     return value
@@ -149,8 +149,8 @@ def session_of(journal: JournalRows) -> tuple[int, int]:
 # --- what is shown is what the journal says --------------------------------------------------------------------------
 
 
-def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Opener, journal: JournalRows) -> None:
-    page = opened("now", READY["now"]).page
+def test_the_first_page_shows_the_journals_newest_decision_and_money(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("now", READY["now"]).page
     decision = newest(journal)
     money = journal.row("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
     assert page.locator("#answer span[data-action]").get_attribute("data-action") == decision["action"]
@@ -159,18 +159,18 @@ def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Ope
         "all => all.map(n => [n.dataset.action, Number(n.dataset.value)])"
     )
     assert shares == [list(pair) for pair in zip(ACTIONS, json.loads(decision["probabilities"]), strict=True)]
-    assert named(page, "Equity") == f"${Decimal(money['equity_usd']):,.2f}"
-    assert named(page, "Cash") == f"${Decimal(money['cash_usd']):,.2f}"
+    assert value_of(page, "Equity") == f"${Decimal(money['equity_usd']):,.2f}"
+    assert value_of(page, "Cash") == f"${Decimal(money['cash_usd']):,.2f}"
 
 
-def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, journal: JournalRows) -> None:
-    page = opened("now", "#position [data-symbol]").page
-    held = journal.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
-    assert page.locator("#position h3").all_text_contents() == [instrument(row["symbol"]) for row in held]
+def test_the_position_is_the_sum_of_the_journals_fills(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("now", "#position [data-symbol]").page
+    positions = journal.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
+    assert page.locator("#position h3").all_text_contents() == [instrument(row["symbol"]) for row in positions]
     trades = journal.rows(
         "SELECT quantity, held, pnl_usd, realized_usd FROM trades WHERE left_ns IS NULL ORDER BY symbol"
     )
-    assert [trade["held"] for trade in trades] == [row["held"] for row in held]
+    assert [trade["held"] for trade in trades] == [row["held"] for row in positions]
     (trade,) = trades
     of_all = f" of {trade['quantity']}" if trade["quantity"] > trade["held"] else ""
     expect(page.locator("#position .open")).to_have_text(f"open: {trade['held']}{of_all}")
@@ -178,19 +178,19 @@ def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, journal: 
     money = {name: f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}" for name, usd in parts.items()}
     figures = page.locator("#position .figures")
     assert {name: figures.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
-    closed = journal.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
-    line = opened("trades", "#trips tr[data-trade]").page.locator("#held tr[data-trade]").first
+    closed_totals = journal.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
+    line = open_page("trades", "#trips tr[data-trade]").page.locator("#held tr[data-trade]").first
     expect(line).to_contain_text(f"unrealised {money['Unrealised']}, realised {money['Realised']}")
     expect(line.locator('[data-label="Open"]')).to_have_text(f"{trade['held']}{of_all}")
     expect(line.locator('[data-label="Exit"]')).to_have_count(0)
     page = line.page
-    assert page.locator("#trips h2:visible").all_text_contents() == ["Open: 1", f"Closed: {closed['n']}"]
-    usd = trade["pnl_usd"] + closed["usd"]
-    assert named(page, "P&L in all") == f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}"
+    assert page.locator("#trips h2:visible").all_text_contents() == ["Open: 1", f"Closed: {closed_totals['n']}"]
+    usd = trade["pnl_usd"] + closed_totals["usd"]
+    assert value_of(page, "P&L in all") == f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}"
 
 
-def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, journal: JournalRows) -> None:
-    page = opened("now", "#price .chart[data-bars]").page
+def test_the_chart_has_an_arrow_for_each_fill_of_the_session(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("now", "#price .chart[data-bars]").page
     fills = journal.rows(
         "SELECT * FROM fills WHERE filled_ns >= ? AND filled_ns < ? ORDER BY filled_ns", *session_of(journal)
     )
@@ -206,8 +206,8 @@ def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, jou
     )
 
 
-def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, journal: JournalRows) -> None:
-    page = opened("now", "#price .chart[data-marks]").page
+def test_an_arrow_of_the_chart_leads_to_its_decision(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("now", "#price .chart[data-marks]").page
     chart = page.locator("#price .chart")
     image = Image.open(io.BytesIO(chart.screenshot())).convert("RGB")
     entry = ImageColor.getrgb("#0a5cc2")  # --accent of the light colours
@@ -224,9 +224,9 @@ def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, journal: Jo
 
 
 def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(
-    opened: Opener, journal: JournalRows
+    open_page: Opener, journal: JournalRows
 ) -> None:
-    page = opened("trades", READY["trades"]).page
+    page = open_page("trades", READY["trades"]).page
     trades = journal.rows(
         "SELECT * FROM trades ORDER BY left_ns IS NOT NULL, coalesce(left_ns, opened_ns) DESC LIMIT 50"
     )
@@ -238,12 +238,12 @@ def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(
         "['gain', 'loss'].map(name => getComputedStyle(document.querySelector(`.${name}`), '::before').content)"
     )
     assert arrows == ['"▲ "', '"▼ "']
-    closed = [row for row in trades if row["left_ns"]]
-    assert named(page, "Closed trades") == str(len(closed))
-    total = sum(row["pnl_usd"] for row in closed)
-    assert named(page, "Closed") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
+    closed_trades = [row for row in trades if row["left_ns"]]
+    assert value_of(page, "Closed trades") == str(len(closed_trades))
+    total = sum(row["pnl_usd"] for row in closed_trades)
+    assert value_of(page, "Closed") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
     page.get_by_label("Result", exact=True).select_option("win")
-    won = [row for row in closed if row["pnl_usd"] > 0]
+    won = [row for row in closed_trades if row["pnl_usd"] > 0]
     expect(rows).to_have_count(len(won))
     assert "result=win" in (page.locator("a[download]").get_attribute("href") or "")
     rows.first.locator("a").first.click()
@@ -251,8 +251,8 @@ def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(
     assert page.url.endswith(f"decision/{won[0]['entry_decision']}")
 
 
-def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal: JournalRows) -> None:
-    page = opened("performance", READY["performance"]).page
+def test_the_performance_is_that_of_the_journal_s_equity(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("performance", READY["performance"]).page
     last: dict[str, float] = {}
     for row in journal.rows("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"):
         last[new_york(row["time_ns"]).date().isoformat()] = float(row["equity_usd"])
@@ -263,10 +263,10 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal
     words = [f"{day.day} {day:%b %Y}" for day in map(date.fromisoformat, (dates[0], dates[-1]))]
     expect(page.locator("#figures .note").first).to_contain_text(f"{words[0]} to {words[1]}, {len(dates)} of ")
     starts = [before, *(last[date] for date in dates)]
-    moved = {date: last[date] - start for date, start in zip(dates, starts, strict=False)}
-    assert dict(cells) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in moved.items()}
+    gains = {date: last[date] - start for date, start in zip(dates, starts, strict=False)}
+    assert dict(cells) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in gains.items()}
     total = last[dates[-1]] - before
-    assert named(page, "P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
+    assert value_of(page, "P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
     assert page.locator("#course [data-line]").count() == 2
     page.get_by_text("week as a list").or_(page.get_by_text("weeks as a list")).click()
     mondays = {str(day - timedelta(days=day.weekday())) for day in map(date.fromisoformat, dates)}
@@ -281,12 +281,12 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal
     page.get_by_role("button", name="1D").click()
     expect(page.locator("#days td[data-day]")).to_have_count(1)
     assert page.get_by_role("button", name="1D").get_attribute("aria-pressed") == "true"
-    day = moved[dates[-1]]
+    day = gains[dates[-1]]
     expect(page.locator('[data-figure="P&L"] span')).to_have_text(f"{'−' if day < 0 else '+'}${abs(day):,.2f}")
     assert int(page.locator("#course .chart").get_attribute("data-points") or 0) > 10
 
 
-def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
+def test_twelve_years_of_days_fit_on_a_phone(open_page: Opener) -> None:
     first, days = 1_262_563_200, 3_000
 
     def long(answer: Any) -> Any:
@@ -296,25 +296,27 @@ def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
             answer["figures"]["lines"] = [line]
         return answer
 
-    page = opened("performance", "#course .chart[data-from]", PHONE, answers=changed(long, lambda now: now)).page
+    page = open_page(
+        "performance", "#course .chart[data-from]", PHONE, answers=answer_filter(long, lambda now: now)
+    ).page
     expect(page.locator("#course .chart")).to_have_attribute("data-from", str(first))
 
 
-def test_a_month_that_was_scrolled_to_stays_beside_its_year(opened: Opener) -> None:
+def test_a_month_that_was_scrolled_to_stays_beside_its_year(open_page: Opener) -> None:
     def long(answer: Any) -> Any:
         if isinstance(answer, dict) and "months" in answer.get("figures", ()):
             year, month = answer["figures"]["years"][0]["name"], {"share": -0.1, "pnl_usd": -123_456_789.0}
             answer["figures"]["months"] = [{**month, "name": f"{year}-{number:02}"} for number in range(1, 13)]
         return answer
 
-    page = opened("performance", '#months [data-month$="-12"]', answers=changed(long, lambda now: now)).page
+    page = open_page("performance", '#months [data-month$="-12"]', answers=answer_filter(long, lambda now: now)).page
     page.wait_for_function("document.querySelector('#months .scroll').scrollLeft > 0")
     beside = "box => box.querySelector('tbody th').getBoundingClientRect().left >= box.getBoundingClientRect().left"
     assert page.locator("#months .scroll").evaluate(beside)
 
 
-def test_the_chart_shows_every_session_that_was_traded(opened: Opener, journal: JournalRows) -> None:
-    page = opened("now", "#price .choosers select").page
+def test_the_chart_shows_every_session_that_was_traded(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("now", "#price .choosers select").page
     sessions = page.locator("#price .choosers option").evaluate_all("all => all.map(n => n.value).filter(Boolean)")
     days = {new_york(row["bar_ns"]).date().isoformat() for row in journal.rows("SELECT bar_ns FROM decisions")}
     assert days <= set(sessions)
@@ -325,8 +327,8 @@ def test_the_chart_shows_every_session_that_was_traded(opened: Opener, journal: 
     expect(page.locator("#price .chart")).to_have_attribute("data-bars", "390")
 
 
-def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Opener, journal: JournalRows) -> None:
-    page = opened("decisions", READY["decisions"]).page
+def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("decisions", READY["decisions"]).page
     acted = journal.rows(
         "SELECT decision FROM decisions WHERE outcome IN ('ordered', 'exit') ORDER BY decision DESC LIMIT 50"
     )
@@ -354,9 +356,9 @@ def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Op
     assert page.locator("tr[data-decision]").evaluate_all(numbers) == [str(row["decision"]) for row in denied]
 
 
-def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, journal: JournalRows) -> None:
+def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(open_page: Opener, journal: JournalRows) -> None:
     decision = explained(journal)
-    page = opened(f"decision/{decision['decision']}", "#observation td").page
+    page = open_page(f"decision/{decision['decision']}", "#observation td").page
     before = journal.rows(
         "SELECT row FROM decisions WHERE row IS NOT NULL AND decision <= ? ORDER BY decision DESC LIMIT 20",
         decision["decision"],
@@ -371,9 +373,9 @@ def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, 
     assert names == list(SPEC.features)
 
 
-def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Opener, journal: JournalRows) -> None:
+def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(open_page: Opener, journal: JournalRows) -> None:
     decision = explained(journal)
-    page = opened(f"decision/{decision['decision']}", READY["decision"]).page
+    page = open_page(f"decision/{decision['decision']}", READY["decision"]).page
     last = page.locator("#observation tbody tr").last.locator("td")
     last.first.hover()
     expect(page.locator(".readout")).to_contain_text("log_return, bar newest")
@@ -387,9 +389,9 @@ def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Op
     expect(page.locator(".heat")).to_have_attribute("data-mode", "cells")
 
 
-def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, journal: JournalRows) -> None:
+def test_a_decision_shows_the_journals_gates_orders_and_fills(open_page: Opener, journal: JournalRows) -> None:
     decision = explained(journal)
-    page = opened(f"decision/{decision['decision']}", READY["decision"]).page
+    page = open_page(f"decision/{decision['decision']}", READY["decision"]).page
     gates = {
         gate: "unknown" if reason is None else "denies" if reason else "passes"
         for gate, reason in json.loads(decision["gates"]).items()
@@ -410,9 +412,9 @@ def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, jo
     assert logits == json.loads(decision["logits"])
 
 
-def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, journal: JournalRows) -> None:
+def test_a_denied_decision_names_the_gate_and_its_reason(open_page: Opener, journal: JournalRows) -> None:
     decision = journal.row("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")
-    page = opened(f"decision/{decision['decision']}", "#gates li").page
+    page = open_page(f"decision/{decision['decision']}", "#gates li").page
     gates = {gate: reason for gate, reason in json.loads(decision["gates"]).items() if reason}
     denied = {gate: re.sub(r"[A-Z]+\d{6}[CP]\d{8}", lambda m: instrument(m[0]), why) for gate, why in gates.items()}
     reasons = page.locator("#gates li[data-state=denies]").evaluate_all(
@@ -421,11 +423,11 @@ def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, journal
     assert dict(reasons) == denied
 
 
-def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, journal: JournalRows) -> None:
+def test_arrow_keys_and_space_walk_through_the_decisions(open_page: Opener, journal: JournalRows) -> None:
     numbers = [row["decision"] for row in journal.rows("SELECT decision FROM decisions ORDER BY decision LIMIT 104")][
         100:
     ]
-    page = opened(f"decision/{numbers[1]}", "#gates .body > *").page
+    page = open_page(f"decision/{numbers[1]}", "#gates .body > *").page
     page.keyboard.press("ArrowRight")
     expect(page.locator("h1")).to_have_text(f"Decision {numbers[2]}")
     page.keyboard.press("ArrowLeft")
@@ -439,8 +441,8 @@ def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, journal
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
-def test_risk_and_health_say_what_the_journal_says(opened: Opener, journal: JournalRows) -> None:
-    page = opened("risk", READY["risk"]).page
+def test_risk_and_health_say_what_the_journal_says(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("risk", READY["risk"]).page
     denials: dict[str, int] = {}
     for row in journal.rows("SELECT gates FROM decisions WHERE outcome = 'denied'"):
         for gate, reason in json.loads(row["gates"]).items():
@@ -449,21 +451,23 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, journal: Jour
     assert dict(counts) == {gate: count for gate, count in denials.items() if count}
 
     def with_alarms(count: int) -> Any:
-        return changed(lambda answer: {**answer, "alarms": count} if "troubles" in answer else answer, lambda now: now)
+        return answer_filter(
+            lambda answer: {**answer, "alarms": count} if "troubles" in answer else answer, lambda now: now
+        )
 
-    page = opened("health", READY["health"], answers=with_alarms(0)).page
+    page = open_page("health", READY["health"], answers=with_alarms(0)).page
     assert page.locator("#state .headline").text_content() == "Well The run ended, and nothing is wrong with it."
-    assert named(page, "Events") == f"{journal.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
-    page = opened("health", READY["health"], answers=with_alarms(2)).page
+    assert value_of(page, "Events") == f"{journal.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
+    page = open_page("health", READY["health"], answers=with_alarms(2)).page
     assert page.evaluate(SMALL) == []
     sentence = "2 alarms during the run: see Risk. It ended, and nothing else is wrong with it."
     assert page.locator("#state .headline").text_content() == sentence
     assert (page.locator("#state .headline a").get_attribute("href") or "").startswith("#/risk")
 
 
-def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Opener, journal: JournalRows) -> None:
+def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(open_page: Opener, journal: JournalRows) -> None:
     row = journal.row("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY opened_ns LIMIT 1")
-    page = opened(f"decision/{row['entry_decision']}", "#ended tr[data-ended]").page
+    page = open_page(f"decision/{row['entry_decision']}", "#ended tr[data-ended]").page
     assert page.locator("#ended tr[data-ended]").get_attribute("data-ended") == row["symbol"]
     kind = "gain" if row["pnl_usd"] > 0 else "loss" if row["pnl_usd"] < 0 else "even"
     span = page.locator("#ended td").first.locator("span")
@@ -479,7 +483,7 @@ def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Op
 
 
 def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
-    opened: Opener, journal: JournalRows
+    open_page: Opener, journal: JournalRows
 ) -> None:
     def two(answer: Any) -> Any:
         if "orders" in answer and "line" in answer:
@@ -488,26 +492,40 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
         if "versions" in answer:
             (version, *_) = answer["versions"]
             other = {**version, "version": "2030-01-01-other", "current": False, "running": False}
-            none, some = ([["test trades", n], ["test win rate", rate]] for n, rate in (("0", "0.0"), ("5", "0.4")))
+            without_trades, with_trades = (
+                [["test trades", n], ["test win rate", rate]] for n, rate in (("0", "0.0"), ("5", "0.4"))
+            )
             answer["versions"] = [
                 {
                     **version,
-                    "metrics": [*none, *SAME, ["net return", "0.25"], ["max drawdown", "0.10"], ["fees usd", "5"]],
+                    "metrics": [
+                        *without_trades,
+                        *SAME,
+                        ["net return", "0.25"],
+                        ["max drawdown", "0.10"],
+                        ["fees usd", "5"],
+                    ],
                 },
                 {
                     **other,
-                    "metrics": [*some, *SAME, ["net return", "0.5"], ["max drawdown", "0.25"], ["fees usd", "7.5"]],
+                    "metrics": [
+                        *with_trades,
+                        *SAME,
+                        ["net return", "0.5"],
+                        ["max drawdown", "0.25"],
+                        ["fees usd", "7.5"],
+                    ],
                 },
             ]
         return answer
 
-    between = changed(two, lambda now: now)
-    page = opened(route_of("decision", journal), "#orders tr[data-order]", answers=between).page
+    between = answer_filter(two, lambda now: now)
+    page = open_page(route_of("decision", journal), "#orders tr[data-order]", answers=between).page
     assert page.locator("#orders tr[data-order]").count() == 2
     assert page.locator("#orders h3").count() == 0
-    watched = opened("models", "#compare tr[data-compared]", answers=between)
+    tab = open_page("models", "#compare tr[data-compared]", answers=between)
     cells = {
-        name: watched.page.locator(f'#compare tr[data-compared="{name}"] td').all_text_contents()
+        name: tab.page.locator(f'#compare tr[data-compared="{name}"] td').all_text_contents()
         for name in ("net return", "max drawdown", "fees usd", "test win rate")
     }
     assert cells == {
@@ -516,13 +534,11 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
         "fees usd": ["$5.00", "$7.50", "worse by $2.50"],
         "test win rate": ["–", "40.00 %", "–"],  # no trade, no rate
     }
-    rates = [
-        re.findall(r"win rate(–|[\d.]+ %)", row) for row in watched.page.locator("#versions tr").all_text_contents()
-    ]
+    rates = [re.findall(r"win rate(–|[\d.]+ %)", row) for row in tab.page.locator("#versions tr").all_text_contents()]
     assert rates[1:] == [["–"], ["40.00 %"]]
-    assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
-    assert "answers now" not in (watched.page.locator("#versions").text_content() or "")  # the desk has stopped
-    assert watched.page.locator("#versions .badge").first.text_content() == "answered last"
+    assert tab.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
+    assert "answers now" not in (tab.page.locator("#versions").text_content() or "")  # the desk has stopped
+    assert tab.page.locator("#versions .badge").first.text_content() == "answered last"
 
 
 # --- whatever happens ---------------------------------------------------------------------------------------------
@@ -549,8 +565,8 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
     page.close()
 
 
-def test_a_page_that_nobody_sees_asks_nothing(opened: Opener) -> None:
-    page = opened("risk", READY["risk"]).page
+def test_a_page_that_nobody_sees_asks_nothing(open_page: Opener) -> None:
+    page = open_page("risk", READY["risk"]).page
     hide = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
     turn = hide + " document.dispatchEvent(new Event('visibilitychange')); }"
     page.evaluate(turn, True)
@@ -564,7 +580,9 @@ def test_a_page_that_nobody_sees_asks_nothing(opened: Opener) -> None:
     assert {url.split("/api/")[1].split("?")[0] for url in urls} == {"health", "stream"}
 
 
-def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Page], None]:
+def answer_filter(
+    change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Callable[[Page], None]:
     """Put between page and server: each answer goes through `change`, the stream's state through `states` as well."""
 
     def between(page: Page) -> None:
@@ -594,28 +612,28 @@ def hostile(answer: Any, key: str = "") -> Any:
 WAYS = {"name", "desk", "session", "sessions", "state", "rows", "equity_usd", "cash_usd", "realized_usd", "day_usd"}
 
 
-def test_markup_in_any_text_is_shown_as_text(opened: Opener, journal: JournalRows) -> None:
+def test_markup_in_any_text_is_shown_as_text(open_page: Opener, journal: JournalRows) -> None:
     alarm = {"first": 1.0, "time": 1.0, "name": HOSTILE, "detail": HOSTILE, "count": 1}
-    between = changed(hostile, lambda now: {**now, "halt": HOSTILE, "raised": [alarm]})
-    watched = opened("now", READY["now"], answers=between)
-    expect(watched.page.locator("#alarms")).to_contain_text(HOSTILE)
+    between = answer_filter(hostile, lambda now: {**now, "halt": HOSTILE, "raised": [alarm]})
+    tab = open_page("now", READY["now"], answers=between)
+    expect(tab.page.locator("#alarms")).to_contain_text(HOSTILE)
     for name, ready in READY.items():
-        page = watched.open(route_of(name, journal), "#gates .body > *" if name == "decision" else ready)
+        page = tab.open(route_of(name, journal), "#gates .body > *" if name == "decision" else ready)
         expect(page.locator("#banner")).to_contain_text(HOSTILE)
         expect(page.locator("main")).to_contain_text("<img")
         assert page.locator("img").count() == 0
         assert page.evaluate("window.broken") is None
 
 
-def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: Path) -> None:
+def test_live_money_halt_and_stale_are_said_in_words(open_page: Opener, tmp_path: Path) -> None:
     stale = "the journal was written by other code"
     halt = {
         "halt": "operator: spread (by control/anna (uid 7))",
         "halt_since": datetime(2024, 1, 5, 10, 30, tzinfo=NEW_YORK).timestamp(),
     }
     states = {"mode": "live", "account": "live 123456789", "stale": stale, **halt}
-    between = changed(lambda answer: answer, lambda now: {**now, **states})
-    page = opened("now", READY["now"], answers=between, size=PHONE).page
+    between = answer_filter(lambda answer: answer, lambda now: {**now, **states})
+    page = open_page("now", READY["now"], answers=between, size=PHONE).page
     page.evaluate("scrollTo(0, 900)")
     for part in ("#desk", "#mode", "nav", "#banner"):
         expect(page.locator(part)).to_be_in_viewport(ratio=1)
@@ -634,7 +652,7 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
     picture(page, "halted-1280", tmp_path)
 
 
-def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_other_days(opened: Opener) -> None:
+def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_other_days(open_page: Opener) -> None:
     def several(answer: Any) -> Any:
         if isinstance(answer, dict) and "totals" in answer:
             (desk,), (total,) = answer["desks"], answer["totals"]
@@ -658,7 +676,7 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
             answer = {"calm": [10_000.0, 9_997.0]}  # the recorded equity, which ends before the newest mark
         return answer
 
-    page = opened("fleet", READY["fleet"], answers=changed(several, lambda now: now)).page
+    page = open_page("fleet", READY["fleet"], answers=answer_filter(several, lambda now: now)).page
     states = page.locator("#desks tr[data-fleet]").evaluate_all(
         "all => all.map(n => [n.dataset.fleet, n.dataset.state])"
     )
@@ -678,7 +696,7 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
     expect(page.locator('tr[data-fleet="odd"]')).to_contain_text("4 SPY 21 Nov 24 479 call")
     course = page.locator('tr[data-fleet="calm"] svg')
     expect(course).to_have_attribute("aria-label", "Equity from $10,000.00 to $10,076.29")
-    assert named(page, "P&L") == "not comparable"
+    assert value_of(page, "P&L") == "not comparable"
     expect(page.locator("#totals .gain, #totals .loss")).to_have_count(0)
     expect(page.locator("#totals")).to_contain_text("4 Jan 2024 to 5 Jan 2024")
 
@@ -696,15 +714,15 @@ def gateway_status(**changes: Any) -> dict[str, Any]:
             "cash": cash,
             "equity": equity,
             "open_orders": orders,
-            "positions": held,
+            "positions": positions,
             "suspended": name[0] == "r",
         }
-        for name, cash, equity, orders, held in rows
+        for name, cash, equity, orders, positions in rows
     ]
     figures = {"cash": "99100.00", "equity": "101270.50"}
-    stated = {"account": "paper", "account_number": "PA3ONE"}
+    account = {"account": "paper", "account_number": "PA3ONE"}
     return {
-        "account": stated, "ready": True, "away": "", "accounts": accounts, "sum": figures, "broker": figures,
+        "account": account, "ready": True, "away": "", "accounts": accounts, "sum": figures, "broker": figures,
         "halt": None, "differences": [], **changes,
     }  # fmt: skip
 
@@ -727,14 +745,14 @@ def never_silent(file: Path) -> Iterator[None]:
 
 
 def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_brokers_figures(
-    opened: Opener, desk: tuple[Desk, Path], tmp_path: Path
+    open_page: Opener, desk: tuple[Desk, Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "status.json"
     halt = {"reason": "day_loss", "detail": "900.00 USD lost today"}
     differs = "cash 99100.00 in the sub-accounts, 99099.99 at the broker"
     file.write_text(json.dumps(gateway_status()))
     with dashboard(free_port(), desk[1], gateways=[tmp_path]) as url, never_silent(file):
-        page = opened("fleet", "#gateways tr[data-account]", address=url).page
+        page = open_page("fleet", "#gateways tr[data-account]", address=url).page
         expect(page.locator("#gateways h2")).to_have_text("Account PA3ONE running paper account")
         expect(page.get_by_role("link", name="Fleet")).to_be_visible()  # it is one desk alone that is shown
         rows = page.locator("#gateways tr[data-account]").evaluate_all(
@@ -754,19 +772,21 @@ def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_br
         expect(page.locator("#gateways h2")).to_contain_text("BROKER AWAY")
         notes = ["no report: HTTP 503", "No new risk: day_loss: 900.00 USD lost today", f"Difference: {differs}"]
         expect(page.locator("#gateways .note")).to_have_text(notes)
-        phone = opened("fleet", "#gateways tr[data-account]", PHONE, address=url).page
+        phone = open_page("fleet", "#gateways tr[data-account]", PHONE, address=url).page
         picture(phone, "gateway-390", tmp_path)
         assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
         file.unlink()
         expect(page.locator("#gateways h2")).to_contain_text("UNREADABLE")
-        for left in (page, phone):  # they ask the server again, which goes first
-            left.goto("about:blank")
+        for view in (page, phone):  # they ask the server again, which goes first
+            view.goto("about:blank")
 
 
-def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
+def test_a_paper_account_is_told_from_real_money(open_page: Opener) -> None:
     denied = [{"name": name, "state": "denies", "reason": "", "ends": 0} for name in ("outside_session", "stale_bar")]
     states = {"mode": "paper", "account": "paper PA3TEST", "reconciled": False, "gates": denied}
-    page = opened("now", READY["now"], answers=changed(lambda answer: answer, lambda now: {**now, **states})).page
+    page = open_page(
+        "now", READY["now"], answers=answer_filter(lambda answer: answer, lambda now: {**now, **states})
+    ).page
     expect(page.locator("#mode")).to_have_text("live with a paper account")
     expect(page.locator("#live-money")).to_be_hidden()
     expect(page.locator("#banner")).to_contain_text("not yet compared")
@@ -783,13 +803,13 @@ def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
 
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
 def test_every_page_fits_is_legible_and_can_be_touched(
-    opened: Opener, journal: JournalRows, tmp_path: Path, size: tuple[int, int], scheme: str
+    open_page: Opener, journal: JournalRows, tmp_path: Path, size: tuple[int, int], scheme: str
 ) -> None:
-    watched = opened("now", READY["now"], size=size, scheme=scheme)
+    tab = open_page("now", READY["now"], size=size, scheme=scheme)
     grounds = set()
     for name, ready in READY.items():
-        page = watched.open(route_of(name, journal), ready)
-        assert watched.overflow() <= 0, name
+        page = tab.open(route_of(name, journal), ready)
+        assert tab.overflow() <= 0, name
         assert page.evaluate(SMALL) == [], name
         picture(page, f"{name}-{size[0]}", tmp_path)
         if name == "trades":
@@ -803,8 +823,8 @@ def test_every_page_fits_is_legible_and_can_be_touched(
     assert grounds == {"rgb(244, 245, 247)", "rgb(14, 19, 24)"}
 
 
-def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Opener, journal: JournalRows) -> None:
-    page = opened("now", READY["now"]).page
+def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(open_page: Opener, journal: JournalRows) -> None:
+    page = open_page("now", READY["now"]).page
     page.wait_for_selector("#fills summary")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -818,19 +838,19 @@ def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Ope
     reached = []
     for _ in range(count + 5):
         page.keyboard.press("Tab")
-        seen = page.evaluate(
+        focus = page.evaluate(
             "() => { const n = document.activeElement; const s = getComputedStyle(n);"
             " const name = n.tagName + n.id + n.textContent.slice(0, 60) + (n.getAttribute('aria-label') ?? '');"
             " return n === document.body ? null : [name, s.outlineStyle, parseFloat(s.outlineWidth)]; }"
         )
-        if seen is not None and seen not in reached:
-            reached.append(seen)
+        if focus is not None and focus not in reached:
+            reached.append(focus)
     assert len(reached) >= count
     assert all(style == "solid" and width >= 2 for _, style, width in reached)
 
 
-def test_the_theme_is_chosen_and_remembered(opened: Opener) -> None:
-    page = opened("health", READY["health"]).page
+def test_the_theme_is_chosen_and_remembered(open_page: Opener) -> None:
+    page = open_page("health", READY["health"]).page
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
     for _ in ("light", "dark"):
@@ -842,8 +862,8 @@ def test_the_theme_is_chosen_and_remembered(opened: Opener) -> None:
     assert page.evaluate(ground) == dark
 
 
-def test_a_page_has_one_heading_landmarks_and_one_polite_region(opened: Opener) -> None:
-    page = opened("risk", READY["risk"]).page
+def test_a_page_has_one_heading_landmarks_and_one_polite_region(open_page: Opener) -> None:
+    page = open_page("risk", READY["risk"]).page
     for name in ("main", "header", "nav", "footer", "h1"):
         assert page.locator(f"{name}:visible").count() == 1
     live = page.locator("[aria-live], [role=status], [role=alert]:visible").evaluate_all("all => all.map(n => n.id)")
@@ -864,7 +884,7 @@ def test_each_gate_says_what_it_looks_at_with_one_answer_for_each_verdict() -> N
     text = (REPOSITORY / "daemon" / "dashboard" / "static" / "js" / "gates.js").read_text()
     answers = dict(re.findall(r'^  (\w+): \[".+", "(.+", ".+)"\],$', text, re.MULTILINE))
     assert set(answers) >= {gate.name for gate in GATES} | {"no_quote"}
-    assert [name for name, both in answers.items() if len(set(both.split('", "'))) != 2] == []
+    assert [name for name, verdicts in answers.items() if len(set(verdicts.split('", "'))) != 2] == []
 
 
 def test_no_script_of_ours_reads_text_as_html() -> None:
@@ -874,16 +894,16 @@ def test_no_script_of_ours_reads_text_as_html() -> None:
 
 
 def test_a_wrong_address_is_one_sentence_with_a_link_and_several_desks_begin_with_the_fleet(
-    opened: Opener, browser: Browser, address: str
+    open_page: Opener, browser: Browser, address: str
 ) -> None:
     def two(answer: Any) -> Any:
-        named = isinstance(answer, list) and answer and "strategy" in answer[0]
-        return [*answer, {**answer[0], "name": "other"}] if named else answer
+        lists_desks = isinstance(answer, list) and answer and "strategy" in answer[0]
+        return [*answer, {**answer[0], "name": "other"}] if lists_desks else answer
 
-    watched = opened("", READY["fleet"], answers=changed(two, lambda now: now))
-    expect(watched.page.locator("h1")).to_have_text("Fleet")
+    tab = open_page("", READY["fleet"], answers=answer_filter(two, lambda now: now))
+    expect(tab.page.locator("h1")).to_have_text("Fleet")
     for route, sentence in (("nowhere", 'a page "nowhere"'), ("now?desk=nobody", 'a desk "nobody"')):
-        page = watched.open(route, "main h1")
+        page = tab.open(route, "main h1")
         expect(page.locator("main")).to_contain_text(f"This dashboard does not have {sentence}.")
         expect(page.locator("main a")).to_have_text("All desks")
     page = browser.new_page()
@@ -903,7 +923,7 @@ def test_a_desk_without_a_journal_says_so_and_claims_nothing(browser: Browser, t
         expect(page.locator("#clock")).to_have_text("no event yet")
         expect(page.locator(".trouble")).to_contain_text("no journal here")
         expect(page.locator("#banner")).to_be_empty()
-        assert {named(page, name) for name in ("Equity", "P&L", "Drawdown", "Position", "Cash")} == {"–"}
+        assert {value_of(page, name) for name in ("Equity", "P&L", "Drawdown", "Position", "Cash")} == {"–"}
         expect(page.locator("#position")).to_contain_text("What is held is not known.")
         page.close()
     finally:

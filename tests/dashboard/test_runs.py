@@ -29,11 +29,11 @@ WIDEST = (1440, 900)
 
 
 @pytest.fixture(scope="module")
-def runs(played: Played, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def runs(replay: Played, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A dry run, two trainings that ended and one that runs, one that cannot be read, and a desk's journal."""
     folder = tmp_path_factory.mktemp("runs")
-    dry_run(played.path, folder / "dry")
-    dry_run(played.path, folder / "desk", "live")
+    dry_run(replay.path, folder / "dry")
+    dry_run(replay.path, folder / "desk", "live")
     training(folder / "one")
     training(folder / "two", steps=2000, compounds=False)
     running = training(folder / "begun", report=False)
@@ -46,26 +46,26 @@ def runs(played: Played, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 
 @pytest.fixture(scope="module")
-def listing(played: Played, runs: Path) -> Iterator[Served]:
-    with serving(played.path, runs=[runs]) as served:
-        yield served
+def listing(replay: Played, runs: Path) -> Iterator[Served]:
+    with serving(replay.path, runs=[runs]) as dashboard:
+        yield dashboard
 
 
 def test_the_runs_are_listed_without_their_places_and_without_desks(listing: Served, runs: Path) -> None:
     body = listing.ask("/api/runs")[2]
     assert str(runs / "one").encode() not in body
-    found = {run["id"]: run for run in json.loads(body)["runs"]}
-    assert {name: run["state"] for name, run in found.items()} == {
+    by_id = {run["id"]: run for run in json.loads(body)["runs"]}
+    assert {name: run["state"] for name, run in by_id.items()} == {
         "begun": "running", "damaged": "unreadable", "dry": "finished", "one": "finished", "two": "finished",
     }  # fmt: skip
-    assert found["begun"]["progress"]["done"] == 250
-    assert found["one"]["figures"]["share"] == -0.007
+    assert by_id["begun"]["progress"]["done"] == 250
+    assert by_id["one"]["figures"]["share"] == -0.007
 
 
 def test_runs_are_compared_by_their_names_alone(listing: Served, runs: Path) -> None:
-    found = listing.json("/api/runs/compare?id=one&id=two")
-    assert found["differences"] == [["steps", "1000", "2000"]]
-    assert found["courses"][1]["shares"][-1] == pytest.approx(-0.007)
+    comparison = listing.json("/api/runs/compare?id=one&id=two")
+    assert comparison["differences"] == [["steps", "1000", "2000"]]
+    assert comparison["courses"][1]["shares"][-1] == pytest.approx(-0.007)
     for query, problem in (
         ("id=one", "1 runs: expected 2 to 5"),
         ("", "0 runs: expected 2 to 5"),
@@ -116,9 +116,9 @@ def test_a_long_course_keeps_its_ends_and_its_deepest_fall() -> None:
 
 
 def test_the_page_shows_the_list_the_progress_and_runs_over_each_other(
-    played: Played, runs: Path, tmp_path: Path
+    replay: Played, runs: Path, tmp_path: Path
 ) -> None:
-    with dashboard(free_port(), played.path, runs=[runs]) as address, chromium() as browser:
+    with dashboard(free_port(), replay.path, runs=[runs]) as address, chromium() as browser:
         for size in (WIDEST, PHONE):
             for scheme in ("light", "dark"):
                 context = browser.new_context(
@@ -127,8 +127,8 @@ def test_the_page_shows_the_list_the_progress_and_runs_over_each_other(
                     reduced_motion="reduce",
                     bypass_csp=True,
                 )
-                watched = Watched(context.new_page(), address)
-                page = watched.open("runs", "#runs [data-run]")
+                tab = Watched(context.new_page(), address)
+                page = tab.open("runs", "#runs [data-run]")
                 expect(page.locator('[data-run="begun"]')).to_contain_text("trials: 250 of 1,000 steps")
                 assert page.locator('[data-run="begun"] progress').get_attribute("value") == "0.25"
                 expect(page.locator('[data-run="damaged"]')).to_contain_text("run.json")
@@ -141,7 +141,7 @@ def test_the_page_shows_the_list_the_progress_and_runs_over_each_other(
                 expect(page.locator("#compared")).to_contain_text("The runs are over different sessions")
                 assert violations(page) == []
                 assert page.evaluate(CONTRAST) == []
-                assert watched.overflow() <= 0
+                assert tab.overflow() <= 0
                 if size == PHONE:
                     assert page.evaluate(SMALL) == []
                 picture(page, f"runs-{size[0]}-{scheme}", tmp_path)
@@ -149,7 +149,7 @@ def test_the_page_shows_the_list_the_progress_and_runs_over_each_other(
                 expect(page.locator("#compared table[role=table]")).to_have_count(2)
                 page.get_by_label("Strategy").select_option("option_scalper")
                 expect(page.locator("#runs [data-run]")).to_have_count(1)
-                assert [trouble for trouble in watched.troubles if "icon.svg" not in trouble] == []
+                assert [trouble for trouble in tab.troubles if "icon.svg" not in trouble] == []
                 context.close()
 
 
@@ -165,9 +165,9 @@ def test_the_page_that_compare_writes_keeps_the_rules_of_axe_too(runs: Path, tmp
                     color_scheme="light" if scheme == "light" else "dark",
                     bypass_csp=True,
                 )
-                opened = context.new_page()
-                opened.goto(page.as_uri())
-                assert violations(opened) == []
-                assert opened.evaluate(CONTRAST) == []
-                assert opened.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+                browser_page = context.new_page()
+                browser_page.goto(page.as_uri())
+                assert violations(browser_page) == []
+                assert browser_page.evaluate(CONTRAST) == []
+                assert browser_page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
                 context.close()

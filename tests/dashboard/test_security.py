@@ -90,8 +90,8 @@ def test_every_answer_carries_the_headers_and_no_cookie(served: Served) -> None:
 
 def test_it_listens_on_the_loopback_address_alone(served: Served) -> None:
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if line.split()[3] == "0A"]
-    ours = [address for address in listening if address.endswith(f":{served.port:04X}")]
-    assert ours == [f"0100007F:{served.port:04X}"]
+    addresses = [address for address in listening if address.endswith(f":{served.port:04X}")]
+    assert addresses == [f"0100007F:{served.port:04X}"]
 
 
 def test_no_more_than_so_many_pages_are_told_at_once(served: Served) -> None:
@@ -127,10 +127,10 @@ def test_a_version_name_that_leaves_the_store_is_no_version() -> None:
             explainer.explain(spec, version, Observation(bytes(1840), (20, 23)), (0.0,) * 6, "HOLD")
 
 
-def test_nothing_that_is_asked_changes_the_journal(served: Served, played: Played) -> None:
-    before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in played.path.iterdir()}
+def test_nothing_that_is_asked_changes_the_journal(served: Served, replay: Played) -> None:
+    before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in replay.path.iterdir()}
     for path in ("/api/now", "/api/price", "/api/equity", "/api/models", "/api/risk", "/api/health", "/api/decision/5"):
         served.json(path)
-    after = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in played.path.iterdir()}
+    after = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in replay.path.iterdir()}
     assert after == before
-    assert (played.path / FILE).exists()
+    assert (replay.path / FILE).exists()
