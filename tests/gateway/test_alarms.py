@@ -16,17 +16,17 @@ from tests.support.gateway_stage import stage
 pytestmark = pytest.mark.host_time  # the program is a real one
 
 
-def alarm_program(told: Path) -> dict[str, list[str]]:
-    program = f"import pathlib, sys; pathlib.Path({str(told)!r}).write_text(sys.stdin.read())"
+def alarm_program(alarm_file: Path) -> dict[str, list[str]]:
+    program = f"import pathlib, sys; pathlib.Path({str(alarm_file)!r}).write_text(sys.stdin.read())"
     return {"command": [sys.executable, "-c", program]}
 
 
 async def test_a_halt_runs_the_operators_program_with_the_alarm_as_one_line(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    async with stage(tmp_path / "gateway", more_tables={"alarms": alarm_program(told)}) as s:
+    alarm_file = tmp_path / "told"
+    async with stage(tmp_path / "gateway", more_tables={"alarms": alarm_program(alarm_file)}) as s:
         await s.gateway.halt("operator", "a word", "anna")
-        await s.until(lambda: told.exists() and bool(told.read_text()))
-    line = json.loads(told.read_text())
+        await s.until(lambda: alarm_file.exists() and bool(alarm_file.read_text()))
+    line = json.loads(alarm_file.read_text())
     assert (line["desk"], line["mode"], line["alarm"]) == ("gateway", "gateway", "gateway_halted")
     assert line["detail"] == "operator: a word"
 
@@ -52,11 +52,11 @@ async def test_a_resume_after_a_full_disk_takes_the_reserve_again_or_is_refused(
 
 
 async def test_a_full_disk_halts_and_runs_the_operators_program(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    async with stage(tmp_path / "gateway", more_tables={"alarms": alarm_program(told)}) as s:
+    alarm_file = tmp_path / "told"
+    async with stage(tmp_path / "gateway", more_tables={"alarms": alarm_program(alarm_file)}) as s:
         s.gateway.journal._writer.pressed = True  # as the writer does when it gives up the reserve
         await s.gateway.lift("a")
-        await s.until(lambda: told.exists() and bool(told.read_text()))
+        await s.until(lambda: alarm_file.exists() and bool(alarm_file.read_text()))
         assert s.halted() == "disk_full"
-    line = json.loads(told.read_text())
+    line = json.loads(alarm_file.read_text())
     assert (line["alarm"], line["detail"].partition(":")[0]) == ("gateway_halted", "disk_full")

@@ -37,9 +37,9 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.host_time
 
 
-async def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+async def call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """One blocking call of the library, in a thread: models, or JSON."""
-    return await asyncio.to_thread(lambda: function(*arguments, **named))
+    return await asyncio.to_thread(lambda: function(*arguments, **keywords))
 
 
 def client(s: Stage, name: str) -> TradingClient:
@@ -92,8 +92,8 @@ async def test_an_order_is_changed_and_cancelled(tmp_path: Path) -> None:
         assert [o.id for o in await call(one.get_orders)] == [second.id]
         await call(one.cancel_order_by_id, second.id)
         await s.until(lambda: not s.books.orders[str(second.client_order_id)].open)
-        closed = await call(one.get_orders, GetOrdersRequest(status=QueryOrderStatus.CLOSED))
-        assert {o.id for o in closed} == {first.id, second.id}
+        closed_orders = await call(one.get_orders, GetOrdersRequest(status=QueryOrderStatus.CLOSED))
+        assert {o.id for o in closed_orders} == {first.id, second.id}
         responses = await call(one.cancel_orders)
         assert responses == []
 
@@ -124,14 +124,14 @@ async def test_a_stop_rests_at_the_broker_itself(tmp_path: Path) -> None:
 
 
 async def test_updates_come_to_their_owner_alone_with_its_own_position(tmp_path: Path) -> None:
-    async with stage(tmp_path, rate=1e-6) as s, listening(s, "a") as mine, listening(s, "b") as theirs:
+    async with stage(tmp_path, rate=1e-6) as s, listening(s, "a") as updates_of_a, listening(s, "b") as updates_of_b:
         await call(client(s, "b").submit_order, buy(5))
         await call(client(s, "a").submit_order, buy(2, client_order_id="u-1"))
-        await s.until(lambda: any(update.event == "fill" for update in mine))
-        assert {update.order.client_order_id for update in mine} == {"u-1"}
-        (fill,) = [update for update in mine if update.event == "fill"]
+        await s.until(lambda: any(update.event == "fill" for update in updates_of_a))
+        assert {update.order.client_order_id for update in updates_of_a} == {"u-1"}
+        (fill,) = [update for update in updates_of_a if update.event == "fill"]
         assert (fill.qty, fill.price, fill.position_qty) == (2.0, 500.01, 2.0)
-        assert all(update.order.client_order_id != "u-1" for update in theirs)
+        assert all(update.order.client_order_id != "u-1" for update in updates_of_b)
 
 
 async def test_clock_calendar_contracts_and_market_data_are_the_brokers(tmp_path: Path) -> None:

@@ -144,9 +144,9 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_damage_of_any_kind_takes_no_more_than_its_rows(story: Story, tmp_path: Path, damage: str) -> None:
     alpaca, killed, before = story
-    sql, lost = DAMAGES[damage]
+    sql, count = DAMAGES[damage]
     books, left_out = await damaged(alpaca, killed, tmp_path / "damaged", sql)
-    assert (books, len(left_out)) == (before, lost)
+    assert (books, len(left_out)) == (before, count)
 
 
 async def test_exits_work_new_risk_waits_and_the_next_start_is_whole(story: Story, tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ async def test_a_split_is_divided_by_who_held_once_its_lost_fill_is_back(tmp_pat
             await s.place("a", 1, client_order_id="e1-shelf-2-0-0")
             await s.until(lambda: s.held("a") == {"SPY": D(7)})
             before = books_of(s)
-        lost = "UPDATE events SET payload = '{}' WHERE kind = 'Updated' AND payload LIKE '%\"fill\"%e1-switch%'"
-        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", lost)
+        sql = "UPDATE events SET payload = '{}' WHERE kind = 'Updated' AND payload LIKE '%\"fill\"%e1-switch%'"
+        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", sql)
         assert books == before
         assert (books["a"][1], books["b"][1]) == ({"SPY": D(7)}, {"SPY": D(8)})
 
@@ -248,8 +248,8 @@ async def test_a_bust_is_read_again_where_all_rows_of_its_order_but_that_are_los
             alpaca.faults.add("trade_bust")
             await s.until(lambda: s.held("a") == {"SPY": D(3)})
             before = books_of(s)
-        lost = "UPDATE events SET payload = '{}' WHERE payload LIKE '%e1-shelf-2-0-0%'"
-        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", lost)
+        sql = "UPDATE events SET payload = '{}' WHERE payload LIKE '%e1-shelf-2-0-0%'"
+        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", sql)
         assert books == before
         assert before["a"][1] == {"SPY": D(3)}
 
@@ -267,15 +267,15 @@ async def test_a_stop_stays_while_the_bust_that_gave_its_shares_back_is_read_aga
             await s.place("a", 3, "sell", client_order_id="e1-shelf-3-0-0", **stop)
             before = books_of(s)
         alpaca.faults.add("transfer", amount="10")  # a line: sales that nothing covers are looked for
-        lost = "UPDATE events SET payload = '{}' WHERE kind = 'FillsRead'"
-        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", lost)
+        sql = "UPDATE events SET payload = '{}' WHERE kind = 'FillsRead'"
+        books, _ = await damaged(alpaca, tmp_path / "killed", tmp_path / "damaged", sql)
         assert books["a"] == before["a"]
         assert [order.client_order_id for order in alpaca.account.working.values()] == ["e1-shelf-3-0-0"]
 
 
-@pytest.mark.parametrize(("minutes", "ended"), [(0, 0), (1, 0), (3, 1)])
+@pytest.mark.parametrize(("minutes", "effect_count"), [(0, 0), (1, 0), (3, 1)])
 async def test_a_stop_of_too_many_shares_waits_for_the_fills_of_a_bust_no_longer_than_two_minutes(
-    story: Story, minutes: int, ended: int
+    story: Story, minutes: int, effect_count: int
 ) -> None:
     books = read_books(story[1] / FILE)
     machine = Bookkeeper(books)
@@ -285,7 +285,7 @@ async def test_a_stop_of_too_many_shares_waits_for_the_fills_of_a_bust_no_longer
     machine._read_fills(books.orders["e1-shelf-1-0-0"].id)  # as each report does that has the bust
     machine._effects = []
     machine._end_uncovered_sales("a", "SPY")
-    assert len(machine._effects) == ended
+    assert len(machine._effects) == effect_count
 
 
 async def test_a_sale_whose_rows_are_lost_is_not_sold_again_before_the_first_report(tmp_path: Path) -> None:

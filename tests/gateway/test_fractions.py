@@ -29,7 +29,7 @@ async def buys(s: Stage, name: str, quantity: str) -> Any:
     return row
 
 
-def sent(s: Stage, method: str) -> list[str]:
+def requests_of(s: Stage, method: str) -> list[str]:
     """What the gateway sent to the broker by this method: path and body."""
     return [f"{r.path} {r.body}" for r in s.broker.requests if r.method == method]
 
@@ -48,11 +48,11 @@ async def test_a_fraction_passes_in_both_directions(tmp_path: Path) -> None:
         assert s.verified().difference == ""
 
 
-@pytest.mark.parametrize("written", ["0.50", "5e-1", 0.5, "0.500000000"])
-async def test_a_quantity_reaches_the_broker_as_its_one_plain_text(tmp_path: Path, written: object) -> None:
+@pytest.mark.parametrize("quantity", ["0.50", "5e-1", 0.5, "0.500000000"])
+async def test_a_quantity_reaches_the_broker_as_its_one_plain_text(tmp_path: Path, quantity: object) -> None:
     async with stage(tmp_path) as s:
-        await s.place("a", written, type="limit", limit_price="490")
-        assert '"qty":"0.5"' in sent(s, "POST")[-1].replace(" ", "")
+        await s.place("a", quantity, type="limit", limit_price="490")
+        assert '"qty":"0.5"' in requests_of(s, "POST")[-1].replace(" ", "")
 
 
 async def test_changes_and_close_calls_have_all_nine_places(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_changes_and_close_calls_have_all_nine_places(tmp_path: Path) -> N
         row = await s.place("a", "0.5", type="limit", limit_price="490")
         _, new = await s.ask("a", "PATCH", f"/v2/orders/{row['id']}", {"qty": "0.1234567890"})
         assert new["qty"] == "0.123456789"
-        assert '"qty":"0.123456789"' in sent(s, "PATCH")[-1].replace(" ", "")
+        assert '"qty":"0.123456789"' in requests_of(s, "PATCH")[-1].replace(" ", "")
         await s.ask("a", "DELETE", f"/v2/orders/{new['id']}")
         await buys(s, "a", "2.5")
         await s.ask("a", "DELETE", "/v2/positions/SPY", qty="0.000000001")
@@ -69,7 +69,7 @@ async def test_changes_and_close_calls_have_all_nine_places(tmp_path: Path) -> N
         await s.until(lambda: s.held("a") == {"SPY": Decimal("1.25")})
         await s.ask("a", "DELETE", "/v2/positions/SPY")
         await s.until(lambda: not s.held("a"))
-        queries = [path.split("?")[1].strip() for path in sent(s, "DELETE") if "?" in path]
+        queries = [path.split("?")[1].strip() for path in requests_of(s, "DELETE") if "?" in path]
         assert queries == ["qty=0.000000001", "qty=1.249999999", "qty=1.25"]
         await s.settled()
         assert s.verified().difference == ""
@@ -87,9 +87,9 @@ async def test_what_alpaca_refuses_of_a_fraction_does_not_leave(
     tmp_path: Path, fields: dict[str, Any], words: str
 ) -> None:
     async with stage(tmp_path) as s:
-        before = len(sent(s, "POST"))
+        before = len(requests_of(s, "POST"))
         assert await s.refused("a", **fields) == (422, 42210000, words)
-        assert len(sent(s, "POST")) == before
+        assert len(requests_of(s, "POST")) == before
 
 
 async def test_a_share_that_is_not_fractionable_is_refused_as_the_broker_does(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ async def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(tm
         s.broker.faults.remove(late)
         await s.gateway.wait_for_report(30)
         await s.settled()
-        paid = s.broker.account.cash - s.books.main.cash - s.books.accounts["b"].cash - cash
-        assert paid > 0
-        assert (s.held("a"), s.books.accounts["a"].cash) == ({"SPY": Decimal(3)}, cash + paid)
+        payment = s.broker.account.cash - s.books.main.cash - s.books.accounts["b"].cash - cash
+        assert payment > 0
+        assert (s.held("a"), s.books.accounts["a"].cash) == ({"SPY": Decimal(3)}, cash + payment)
         assert s.verified().difference == ""
 
 
@@ -157,8 +157,10 @@ async def test_how_the_broker_rounds_cash_is_no_difference_of_the_sums(tmp_path:
             s.broker.back_office.advance(s.broker.clock.now_ns())
             await s.gateway.wait_for_report(30)
         await s.settled()
-        own = s.books.accounts["a"]
-        assert own.cash == own.capital - Decimal("1.444444443") * Decimal("500.01")  # exact, whatever the broker does
+        account = s.books.accounts["a"]
+        assert account.cash == account.capital - Decimal("1.444444443") * Decimal(
+            "500.01"
+        )  # exact, whatever the broker does
         assert s.books.sums()[0] == s.broker.account.cash
         assert (s.books.doubts, s.verified().difference) == ((), "")
 

@@ -67,11 +67,11 @@ async def test_a_split_of_what_a_person_holds_too(tmp_path: Path) -> None:
 async def test_what_was_announced_of_a_split_is_asked_once_for_both_of_its_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, date]] = []
+    lookups: list[tuple[str, date]] = []
     async with stage(tmp_path) as s:
 
         async def ratio(symbol: str, day: date) -> str:
-            asked.append((symbol, day))
+            lookups.append((symbol, day))
             return "3/2"
 
         monkeypatch.setattr(s.gateway.upstream.reads, "ratio", ratio)
@@ -80,7 +80,7 @@ async def test_what_was_announced_of_a_split_is_asked_once_for_both_of_its_lines
         await s.until(lambda: s.broker.account.quantity("SPY") == Decimal("7.5"))
         await s.gateway.wait_for_report(30)
         assert (s.held("a"), s.held("main")) == ({"SPY": Decimal(7)}, {"SPY": Decimal("0.5")})
-        assert asked == [("SPY", date(2025, 6, 2))]
+        assert lookups == [("SPY", date(2025, 6, 2))]
         assert s.books.ratios == {}
         assert s.verified().difference == ""
 
@@ -114,7 +114,7 @@ async def test_a_dividend_is_paid_to_who_held(tmp_path: Path) -> None:
         await hold(s, "a", 5)
         await hold(s, "b", 4)
         for books in s.books.held.values():  # held since the day before
-            books[:] = [("2025-06-01", held) for _, held in books[-1:]]
+            books[:] = [("2025-06-01", holders) for _, holders in books[-1:]]
         cash = {name: s.books.accounts[name].cash for name in ("a", "b")}
         s.broker.faults.add("dividend", symbol="SPY", amount="1.50")
         await s.until(lambda: any(row.fields["activity_type"] == "DIV" for row in s.broker.account.activities))
@@ -204,32 +204,32 @@ async def test_fees_of_contracts_are_divided_by_them(tmp_path: Path) -> None:
         await s.settled()
 
 
-@pytest.mark.parametrize(("kind", "held"), [("trade_bust", 0), ("trade_correct", 4)])
-async def test_a_bust_and_a_correction_are_their_owners(tmp_path: Path, kind: str, held: int) -> None:
+@pytest.mark.parametrize(("kind", "quantity"), [("trade_bust", 0), ("trade_correct", 4)])
+async def test_a_bust_and_a_correction_are_their_owners(tmp_path: Path, kind: str, quantity: int) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "b", 3)
         await hold(s, "a", 4)  # the newest fill is the one that is amended
         s.broker.faults.add(kind, shift="-1.00")
         await s.until(lambda: any(row.amends for row in s.broker.account.activities))
         price = Decimal("499.01")
-        await s.until(lambda: s.books.accounts["a"].cash == 20000 - held * price)
-        assert s.held("a").get("SPY", Decimal(0)) == held
+        await s.until(lambda: s.books.accounts["a"].cash == 20000 - quantity * price)
+        assert s.held("a").get("SPY", Decimal(0)) == quantity
         assert s.held("b") == {"SPY": Decimal(3)}
         await s.settled()
         assert s.verified().difference == ""
 
 
-@pytest.mark.parametrize("theirs", [0, 10])
-async def test_a_sub_account_that_a_bust_left_short_buys_back_and_no_more(tmp_path: Path, theirs: int) -> None:
+@pytest.mark.parametrize("quantity", [0, 10])
+async def test_a_sub_account_that_a_bust_left_short_buys_back_and_no_more(tmp_path: Path, quantity: int) -> None:
     async with stage(tmp_path) as s:
-        if theirs:
-            s.broker.by_hand("place", symbol="SPY", qty=str(theirs), side="buy")
-            await s.until(lambda: s.held("main") == {"SPY": Decimal(theirs)})
+        if quantity:
+            s.broker.by_hand("place", symbol="SPY", qty=str(quantity), side="buy")
+            await s.until(lambda: s.held("main") == {"SPY": Decimal(quantity)})
         await hold(s, "a", 4)
-        bought = s.broker.account.trades[-1]
+        purchase = s.broker.account.trades[-1]
         await s.place("a", 4, "sell")
         await s.until(lambda: not s.held("a"))
-        amend_fill(s.broker.matching, s.broker.account, bought, None, s.broker.clock.now_ns())
+        amend_fill(s.broker.matching, s.broker.account, purchase, None, s.broker.clock.now_ns())
         await s.until(lambda: s.held("a") == {"SPY": Decimal(-4)})
         await s.gateway.halt("no_new_risk", "of a test", "anna")
         assert (await s.refused("a", 5))[:2] == (403, 40310000)
@@ -237,7 +237,7 @@ async def test_a_sub_account_that_a_bust_left_short_buys_back_and_no_more(tmp_pa
         await s.until(lambda: s.held("a") == {"SPY": Decimal(-1)})
         assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 200
         await s.until(lambda: not s.held("a"))
-        assert s.held("main") == ({"SPY": Decimal(theirs)} if theirs else {})
+        assert s.held("main") == ({"SPY": Decimal(quantity)} if quantity else {})
         await s.settled()
         assert s.verified().difference == ""
 
@@ -335,13 +335,13 @@ async def test_what_no_line_explains_is_mains_by_a_persons_word_and_all_trade_ag
         with pytest.raises(ValueError, match=r"98992\.73 at the broker: it is too new"):
             await s.gateway.accept("cash", Decimal("98992.73"), "main", "anna", "")
         words = await differs(s)
-        for what, figure, account, wrong in (
+        for asset, figure, account, wrong in (
             ("SPY", "2", "main", "books and broker agree on it, as far as a report tells: cash 98999.98 in"),
             ("cash", "98992.74", "main", "the broker has 98992.73 now, and not 98992.74: look again"),
             ("cash", "98992.73", "c", "c is no sub-account: expected one of main, a, b"),
         ):
             with pytest.raises(ValueError, match=wrong):
-                await s.gateway.accept(what, Decimal(figure), account, "anna", "")
+                await s.gateway.accept(asset, Decimal(figure), account, "anna", "")
         assert words in (await s.refused("b", 1))[2]
         await s.gateway.accept("cash", Decimal("98992.73"), "main", "anna", "a fee on the page, and no line")
         assert (s.books.main.cash, s.books.accounts["a"].cash) == (Decimal("59992.75"), Decimal("18999.98"))
@@ -405,9 +405,11 @@ async def test_a_split_whose_line_is_to_come_is_nobodys_to_accept_for_two_days(t
     async with stage(tmp_path) as s:
         await hold(s, "a", 4)
         await s.gateway.wait_for_report(30)
-        held = s.broker.account.positions["SPY"]
+        position = s.broker.account.positions["SPY"]
         shares = 4 * Decimal(ratio)
-        s.broker.account.positions["SPY"] = dataclasses.replace(held, qty=shares, average=held.average / Decimal(ratio))
+        s.broker.account.positions["SPY"] = dataclasses.replace(
+            position, qty=shares, average=position.average / Decimal(ratio)
+        )
         await differs(s)
         for days in (0, 1):
             await pass_to(s, OPEN_NS + days * DAY_NS + 20 * MINUTE_NS)
@@ -604,7 +606,7 @@ def test_means_are_spent_once() -> None:
     assert beyond_means(books, spots, "2025-06-02") == [("a", symbol) for symbol in calls]
 
 
-def sold(order_id: str, name: str, quantity: int) -> dict[str, Any]:
+def sale_update(order_id: str, name: str, quantity: int) -> dict[str, Any]:
     """News of the stream: all of an order sold at 50.00."""
     at = "2025-06-02T14:00:00Z"
     row = {
@@ -641,11 +643,11 @@ def paying(machine: Bookkeeper) -> dict[str, Decimal]:
 
 def test_a_persons_own_sale_pays_its_fee_beside_a_close_call_whose_news_came_before_its_answer() -> None:
     machine = selling("main", "a")
-    machine.step(Updated(OPEN_NS, sold("1", "by-hand", 200)))
+    machine.step(Updated(OPEN_NS, sale_update("1", "by-hand", 200)))
     call = name_of_call("a")
     machine.step(CloseTaken(OPEN_NS, "a", call, "SPY", "sell", Decimal(100)))
-    machine.step(Updated(OPEN_NS, sold("2", "the-brokers", 100)))
-    machine.step(OrderAnswered(OPEN_NS, call, sold("2", "the-brokers", 100)["order"]))
+    machine.step(Updated(OPEN_NS, sale_update("2", "the-brokers", 100)))
+    machine.step(OrderAnswered(OPEN_NS, call, sale_update("2", "the-brokers", 100)["order"]))
     assert paying(machine) == {"main": Decimal("-0.04"), "a": Decimal("-0.02")}
 
 
@@ -664,42 +666,42 @@ def test_a_busted_sale_pays_no_fee() -> None:
     for name in ("a", "b"):
         books.keep(GatewayOrder(name, f"{name}-1", "SPY", "sell", "new", OPEN_NS, id=name, quantity=Decimal(300)))
         books.names[name] = f"{name}-1"
-        machine.step(Updated(OPEN_NS, sold(name, f"{name}-1", 300)))
-    filled = sale("a", "300")
-    correction = sale("a", "100", 3, previous_id=filled["id"], status="correct")  # 200 of 300 are taken back
-    machine.step(FillsRead(OPEN_NS, "a", [filled, correction]))
+        machine.step(Updated(OPEN_NS, sale_update(name, f"{name}-1", 300)))
+    fill = sale("a", "300")
+    correction = sale("a", "100", 3, previous_id=fill["id"], status="correct")  # 200 of 300 are taken back
+    machine.step(FillsRead(OPEN_NS, "a", [fill, correction]))
     assert paying(machine) == {"a": Decimal("-0.02"), "b": Decimal("-0.04")}  # 0.015 and 0.045
     bust = sale("a", "100", 4, previous_id=correction["id"], status="canceled")
-    machine.step(FillsRead(OPEN_NS, "a", [filled, correction, bust]))
+    machine.step(FillsRead(OPEN_NS, "a", [fill, correction, bust]))
     assert paying(machine) == {"b": Decimal("-0.06")}
 
 
-@pytest.mark.parametrize("gone", [2, 3])
-def test_a_bust_of_one_of_two_equal_fills_counts_for_the_day_of_that_fill(gone: int) -> None:
+@pytest.mark.parametrize("busted_day", [2, 3])
+def test_a_bust_of_one_of_two_equal_fills_counts_for_the_day_of_that_fill(busted_day: int) -> None:
     machine = selling("a", "b")  # a order that rests fills at its limit, and one day is often like the other
     books, fills = machine.books, [sale("1", "100", 2, "100"), sale("1", "100", 3, "200")]
     books.keep(GatewayOrder("a", "a-1", "SPY", "sell", "new", OPEN_NS, id="1", quantity=Decimal(200)))
     books.names["1"] = "a-1"
     report = Reported(OPEN_NS + DAY_NS, OPEN_NS + DAY_NS, {"cash": "0"}, [], [], fills)
     machine.step(report)
-    bust = sale("1", "100", 4, "100", previous_id=fills[gone - 2]["id"], status="canceled")
+    bust = sale("1", "100", 4, "100", previous_id=fills[busted_day - 2]["id"], status="canceled")
     machine.step(FillsRead(OPEN_NS + 2 * DAY_NS, "1", [*fills, bust]))
     payers = {day: divide(books, replace(FEE, date=f"2025-06-{day:02d}"), "").parts.keys() for day in (2, 3)}
-    assert payers == {gone: {"main"}, 5 - gone: {"a"}}
+    assert payers == {busted_day: {"main"}, 5 - busted_day: {"a"}}
     sold_by = [books.holders_before("SPY", f"2025-06-{day:02d}").get("a", Decimal(0)) for day in (3, 4)]
-    assert sold_by == ([Decimal(0), Decimal(-100)] if gone == 2 else [Decimal(-100), Decimal(-100)])
+    assert sold_by == ([Decimal(0), Decimal(-100)] if busted_day == 2 else [Decimal(-100), Decimal(-100)])
     assert books.accounts["a"].quantity("SPY") == 200
 
 
-@pytest.mark.parametrize(("named", "gain"), [(2, 200), (3, 100)])
-def test_a_correction_is_of_the_fill_that_the_stream_named(named: int, gain: int) -> None:
+@pytest.mark.parametrize(("fill_day", "gain"), [(2, 200), (3, 100)])
+def test_a_correction_is_of_the_fill_that_the_stream_named(fill_day: int, gain: int) -> None:
     machine = selling("a")  # two fills of 100, at 50.00 and 51.00; the ledger's line does not say which became 52.00
     books, fills = machine.books, [sale("1", "100", 2, "100"), sale("1", "100", 3, "200", price="51")]
     books.keep(GatewayOrder("a", "a-1", "SPY", "sell", "new", OPEN_NS, id="1", quantity=Decimal(200)))
     books.names["1"] = "a-1"
     machine.step(Reported(OPEN_NS + DAY_NS, OPEN_NS + DAY_NS, {"cash": "0"}, [], [], fills))
-    before, update = books.accounts["a"].cash, sold("1", "a-1", 200)
-    machine.step(Updated(OPEN_NS + DAY_NS, update | {"event": "trade_correct", "execution_id": f"1{named}"}))
+    before, update = books.accounts["a"].cash, sale_update("1", "a-1", 200)
+    machine.step(Updated(OPEN_NS + DAY_NS, update | {"event": "trade_correct", "execution_id": f"1{fill_day}"}))
     corrected = sale("1", "100", 4, "200", price="52", status="correct")
     machine.step(FillsRead(OPEN_NS + 2 * DAY_NS, "1", [*fills, corrected]))
     assert books.accounts["a"].cash - before == gain
@@ -714,8 +716,8 @@ def test_a_split_that_is_taken_back_leaves_what_a_share_cost() -> None:
     account, positions = {"cash": "0"}, [{"symbol": "SPY", "qty": "600", "avg_entry_price": "0.5"}]
     for row in (line, {**line, "status": "canceled"}):
         machine.step(Reported(OPEN_NS, OPEN_NS, account, positions, [], [row], {}, []))
-    held = machine.books.accounts["a"].holdings["SPY"]
-    assert (held.qty, held.average) == (Decimal(300), Decimal(1))
+    holding = machine.books.accounts["a"].holdings["SPY"]
+    assert (holding.qty, holding.average) == (Decimal(300), Decimal(1))
 
 
 def test_a_fee_whose_cash_was_read_before_its_line_is_no_rounding() -> None:

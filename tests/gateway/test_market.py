@@ -104,7 +104,7 @@ async def bars_until(socket: Socket, last: int) -> list[int]:
     return minutes
 
 
-async def closed(socket: Socket) -> int | None:
+async def close_code(socket: Socket) -> int | None:
     """The code with which the server closes."""
     with contextlib.suppress(websockets.ConnectionClosed):
         for _ in range(100):
@@ -120,30 +120,30 @@ async def test_two_alpaca_py_streams_share_one_connection_and_each_hears_its_own
         streams = [
             StockDataStream(KEYS[name].key, KEYS[name].secret, raw_data=True, url_override=url(s)) for name in "ab"
         ]
-        bars, quotes, theirs = Heard(), Heard(), Heard()
+        bars, quotes, bars_of_b = Heard(), Heard(), Heard()
         streams[0].subscribe_bars(bars.handler, "SPY", "AAPL")
         streams[0].subscribe_quotes(quotes.handler, "SPY")
-        streams[1].subscribe_bars(theirs.handler, "SPY", "KO")
+        streams[1].subscribe_bars(bars_of_b.handler, "SPY", "KO")
         async with running(streams[0]), running(streams[1]):
             await bars.until(24)
-            await theirs.until(24)
+            await bars_of_b.until(24)
             await quotes.until(3)
             assert subscribed(s) == {"bars": {"SPY", "AAPL", "KO"}, "quotes": {"SPY"}}
         assert {row["S"] for row in bars.messages} == {"SPY", "AAPL"}
-        assert {row["S"] for row in theirs.messages} == {"SPY", "KO"}
+        assert {row["S"] for row in bars_of_b.messages} == {"SPY", "KO"}
         assert {(row["bp"], row["ap"]) for row in quotes.messages} == {(500.0, 500.01)}
-        for heard, symbol in ((bars, "AAPL"), (theirs, "KO")):
-            minutes = [minute_of(row) for row in heard.messages if row["S"] == symbol]
+        for listener, symbol in ((bars, "AAPL"), (bars_of_b, "KO")):
+            minutes = [minute_of(row) for row in listener.messages if row["S"] == symbol]
             assert minutes == list(range(len(minutes)))  # from the open on, though they came ten minutes later
 
 
 async def test_alpaca_pys_option_stream_hears_quotes_and_their_middle_is_the_gateways_price(tmp_path: Path) -> None:
     async with stage(tmp_path, rate=60) as s:
         stream = OptionDataStream(KEYS["a"].key, KEYS["a"].secret, url_override=url(s, INDICATIVE))
-        heard = Heard()
-        stream.subscribe_quotes(heard.handler, CALL)
+        listener = Heard()
+        stream.subscribe_quotes(listener.handler, CALL)
         async with running(stream):
-            (first, *_) = await heard.until(1)
+            (first, *_) = await listener.until(1)
             await s.until(lambda: CALL in s.gateway.prices)
             assert subscribed(s, INDICATIVE) == {"quotes": {CALL}}
         middle = (Decimal(str(first.bid_price)) + Decimal(str(first.ask_price))) / 2
@@ -187,10 +187,10 @@ async def test_messages_come_with_all_fields_and_nanoseconds_in_both_codecs(tmp_
         "d": {"o": 1.0, "h": 2.0, "l": 0.5, "c": 1.5, "v": 10},
         "u": {"o": 500.0, "h": 500.0, "l": 500.0, "c": 500.0, "v": 1001},
     }
-    wanted = subscribe(trades=["SPY"], statuses=["SPY"], lulds=["SPY"], dailyBars=["SPY"], updatedBars=["SPY"])
+    subscription = subscribe(trades=["SPY"], statuses=["SPY"], lulds=["SPY"], dailyBars=["SPY"], updatedBars=["SPY"])
     async with stage(tmp_path, rate=1e-6) as s, entered(s, "a") as one, entered(s, "b", msgpack=True) as two:
-        await one.ask(wanted)
-        await two.ask(wanted)
+        await one.ask(subscription)
+        await two.ask(subscription)
         s.broker.data_stream.publish_stocks([DataMessage(kind, "SPY", time_ns, row) for kind, row in rows.items()])
         text = await one.hear()
         packed = await two.hear()
@@ -208,16 +208,16 @@ async def test_messages_come_with_all_fields_and_nanoseconds_in_both_codecs(tmp_
 async def test_who_comes_later_gets_the_bars_since_the_open_each_once_before_newer_ones(tmp_path: Path) -> None:
     async with stage(tmp_path, rate=60) as s, entered(s, "a") as one:
         await one.ask(subscribe(bars=["SPY"]))
-        heard = await bars_until(one, 15)
-        assert heard == list(range(len(heard)))
-        asked = sum(request.path.startswith("/v2/stocks/bars") for request in s.broker.requests)
+        minutes = await bars_until(one, 15)
+        assert minutes == list(range(len(minutes)))
+        history_requests = sum(request.path.startswith("/v2/stocks/bars") for request in s.broker.requests)
         async with entered(s, "b", msgpack=True) as two:
             await two.say(subscribe(bars=["SPY"]))
             assert (await two.hear())[0]["T"] == "subscription"
-            heard = await bars_until(two, 18)
-            assert heard == list(range(len(heard)))
+            minutes = await bars_until(two, 18)
+            assert minutes == list(range(len(minutes)))
         # what the gateway streamed and read once is not asked for again
-        assert sum(request.path.startswith("/v2/stocks/bars") for request in s.broker.requests) == asked == 1
+        assert sum(request.path.startswith("/v2/stocks/bars") for request in s.broker.requests) == history_requests == 1
 
 
 async def test_who_comes_after_a_bar_of_the_future_hears_the_bars_of_the_present(tmp_path: Path) -> None:
@@ -225,12 +225,12 @@ async def test_who_comes_after_a_bar_of_the_future_hears_the_bars_of_the_present
         await one.ask(subscribe(bars=["SPY"]))
         await bars_until(one, 12)
         s.broker.faults.add("bar_ahead", minutes=30)
-        heard = await bars_until(one, 15)
-        (ahead,) = [minute for minute in heard if minute > 30]
+        minutes = await bars_until(one, 15)
+        (ahead,) = [minute for minute in minutes if minute > 30]
         async with entered(s, "b") as two:
             await two.ask(subscribe(bars=["SPY"]))
-            heard = await bars_until(two, 18)
-            assert heard == list(range(19))
+            minutes = await bars_until(two, 18)
+            assert minutes == list(range(19))
             assert ahead in await bars_until(two, ahead)  # its own bar, when its minute is over
 
 
@@ -238,8 +238,8 @@ async def test_bars_go_on_where_the_history_gives_no_answer(tmp_path: Path) -> N
     async with stage(tmp_path, rate=60) as s, entered(s, "a") as one:
         s.broker.faults.add("http_error", status=500, where={"path": "/v2/stocks/bars"})
         await one.ask(subscribe(bars=["SPY"]))
-        heard = await bars_until(one, 20)
-        assert heard == list(range(heard[0], heard[0] + len(heard)))
+        minutes = await bars_until(one, 20)
+        assert minutes == list(range(minutes[0], minutes[0] + len(minutes)))
         assert s.log.of("gateway_bars_missing")[0]["symbols"] == ["SPY"]
 
 
@@ -292,7 +292,7 @@ async def test_a_lost_stream_closes_its_clients_and_they_are_let_in_when_it_is_b
         async with entered(s, "a") as one, entered(s, "b") as two:
             await one.ask(subscribe(quotes=["SPY"]))
             s.broker.faults.add("socket_drop", where={"stream": "stock"})
-            assert (await closed(one), await closed(two)) == (1011, 1011)
+            assert (await close_code(one), await close_code(two)) == (1011, 1011)
         assert s.gateway.ready
         await s.place("a", 1)
         assert s.log.of("gateway_stream_cut") == [{"path": SIP, "clients": 2}]
@@ -307,7 +307,7 @@ async def test_who_comes_while_the_broker_is_away_waits_a_little_and_is_closed(t
         s.broker.faults.add("upgrade_refused", status=503, times=1000)
         await socket.hear()
         await socket.say({"action": "auth", "key": KEYS["a"].key, "secret": KEYS["a"].secret})
-        assert await closed(socket) == 1011
+        assert await close_code(socket) == 1011
 
 
 async def test_a_stream_that_turned_deaf_is_opened_anew_when_a_client_comes_back(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ async def test_a_slow_client_is_told_407_and_nobody_else_is_disturbed(tmp_path: 
         for _ in range(OUTBOX_FRAMES + 1):  # all in one turn of the loop: nothing can be sent in between
             s.server.relay.sessions.publish(SIP, [halt])
         assert await slow.hear() == error(407, "slow client")
-        assert await closed(slow) == 1008
+        assert await close_code(slow) == 1008
         band = DataMessage("l", "SPY", OPEN_NS, {"u": 500.5, "d": 499.5, "i": "B", "z": "C"})
         s.broker.data_stream.publish_stocks([band])
         assert [row["T"] for row in await other.hear()] == ["l"]
@@ -377,17 +377,17 @@ async def test_a_client_that_leaves_its_connections_open_takes_no_place_of_the_o
 ) -> None:
     monkeypatch.setattr(server, "CLIENTS_MAX", 5)
     async with stage(tmp_path) as s, entered(s, "a") as listener:
-        before, kept = files(), list[asyncio.StreamWriter]()
+        before, writers = files(), list[asyncio.StreamWriter]()
         head = f"APCA-API-KEY-ID: {KEYS['b'].key}\r\nAPCA-API-SECRET-KEY: {KEYS['b'].secret}\r\n"
         for _ in range(30):
             reader, writer = await asyncio.open_connection("127.0.0.1", s.server.port)
             writer.write(f"GET /v2/account HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
             assert b"200" in await reader.readline()
-            kept.append(writer)
-        await s.until(lambda: files() <= before + len(kept) + 8)
+            writers.append(writer)
+        await s.until(lambda: files() <= before + len(writers) + 8)
         await s.place("a", 1)
         await listener.ask(subscribe(statuses=["SPY"]))  # the oldest of all, and in use
-        for writer in kept:
+        for writer in writers:
             writer.close()
 
 
@@ -404,7 +404,7 @@ async def test_connections_of_strangers_take_no_client_s_place_whatever_they_sen
     async with (
         stage(tmp_path) as s,
         entered(s, "a") as listener,
-        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as heard,
+        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as updates,
     ):
         await s.ask("a", "GET", "/v2/account")  # and its connection is kept
         before = files()
@@ -413,7 +413,7 @@ async def test_connections_of_strangers_take_no_client_s_place_whatever_they_sen
             writer.write((b"", b"GET /v2/account HTT", b"\xff\x00" * 50)[place % 3])
         await s.until(lambda: files() <= before + len(strangers) + 5)
         await s.place("b", 1)
-        await s.until(lambda: "fill" in str(heard))
+        await s.until(lambda: "fill" in str(updates))
         assert (await s.ask("a", "GET", "/v2/account"))[0] == 200
         await listener.ask(subscribe(statuses=["SPY"]))
         for _, writer in strangers:
@@ -445,7 +445,7 @@ def historical(s: Stage, name: str) -> StockHistoricalDataClient:
     return StockHistoricalDataClient(KEYS[name].key, KEYS[name].secret, url_override=s.url)
 
 
-def asked(s: Stage, path: str) -> int:
+def request_count(s: Stage, path: str) -> int:
     return sum(request.path.startswith(path) for request in s.broker.requests)
 
 
@@ -464,12 +464,12 @@ async def test_alpaca_pys_histories_are_asked_once_for_all_and_pages_work(tmp_pa
         return client.get_stock_latest_quote(StockLatestQuoteRequest(symbol_or_symbols="SPY"))
 
     async with stage(tmp_path, symbols=("KO",), rate=1e-6) as s:
-        for found in await asyncio.gather(*(read(name, bars) for name in "abab")):
-            assert {symbol: len(rows) for symbol, rows in found.data.items()} == {"SPY": 9, "KO": 9}
-        assert asked(s, "/v2/stocks/bars") == 1
-        for found in await asyncio.gather(*(read(name, quote) for name in "abab")):
-            assert found["SPY"].bid_price == 500.0
-        assert asked(s, "/v2/stocks/quotes/latest") == 1
+        for answer in await asyncio.gather(*(read(name, bars) for name in "abab")):
+            assert {symbol: len(rows) for symbol, rows in answer.data.items()} == {"SPY": 9, "KO": 9}
+        assert request_count(s, "/v2/stocks/bars") == 1
+        for answer in await asyncio.gather(*(read(name, quote) for name in "abab")):
+            assert answer["SPY"].bid_price == 500.0
+        assert request_count(s, "/v2/stocks/quotes/latest") == 1
         pages: list[list[int]] = []
         query = {"symbols": "SPY", "timeframe": "1Min", "limit": "4"}
         for _ in range(3):
@@ -484,13 +484,13 @@ async def test_answers_of_the_present_are_kept_for_a_second(tmp_path: Path) -> N
         query = {"symbols": "SPY"}
         for _ in range(3):
             await s.ask("a", "GET", "/v2/stocks/quotes/latest", **query)
-        assert asked(s, "/v2/stocks/quotes/latest") == 1
+        assert request_count(s, "/v2/stocks/quotes/latest") == 1
         await asyncio.sleep(1.1)
         await s.ask("b", "GET", "/v2/stocks/quotes/latest", **query)
-        assert asked(s, "/v2/stocks/quotes/latest") == 2
+        assert request_count(s, "/v2/stocks/quotes/latest") == 2
         for _ in range(2):  # a history that may still grow is asked for each time
             await s.ask("a", "GET", "/v2/stocks/bars", timeframe="1Min", **query)
-        assert asked(s, "/v2/stocks/bars") == 2
+        assert request_count(s, "/v2/stocks/bars") == 2
 
 
 async def test_the_plans_403_and_the_rates_429_reach_the_client(tmp_path: Path) -> None:

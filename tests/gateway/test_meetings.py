@@ -137,11 +137,11 @@ async def test_an_asset_has_one_name(tmp_path: Path, symbol: str) -> None:
 )
 async def test_no_path_leads_to_the_account_behind(tmp_path: Path, target: str) -> None:
     async with stage(tmp_path) as s:
-        asked = len(s.broker.requests)
+        request_count = len(s.broker.requests)
         status, answer = await raw(s, "a", target)
         assert status == 404
         assert s.broker.account.account_number not in answer
-        assert not [r.path for r in s.broker.requests[asked:] if ".." in r.path or "%" in r.path]
+        assert not [r.path for r in s.broker.requests[request_count:] if ".." in r.path or "%" in r.path]
 
 
 async def test_a_name_that_a_siblings_guard_would_give_is_refused(tmp_path: Path) -> None:
@@ -199,13 +199,13 @@ async def test_pages_of_orders_have_each_order_once(tmp_path: Path) -> None:
         for name in names:
             await s.place("a", 1, type="limit", limit_price="480", client_order_id=name)
         for direction, bound, expected in (("asc", "after", names), ("desc", "until", names[::-1])):
-            seen: list[str] = []
+            ids: list[str] = []
             query = {"status": "all", "limit": "2", "direction": direction}
             while rows := (await s.ask("a", "GET", "/v2/orders", **query))[1]:
-                seen += [row["client_order_id"] for row in rows]
+                ids += [row["client_order_id"] for row in rows]
                 query[bound] = rows[-1]["submitted_at"]
-                assert len(seen) <= len(names)
-            assert seen == expected
+                assert len(ids) <= len(names)
+            assert ids == expected
 
 
 def test_no_guards_prefix_begins_as_anothers(tmp_path: Path) -> None:
@@ -260,11 +260,11 @@ async def test_a_stream_of_activities_ends_and_is_refused_while_the_broker_is_aw
 
 async def test_what_is_passed_through_is_kept_for_a_moment_and_in_bounds(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
-        asked = len(s.broker.requests)
+        request_count = len(s.broker.requests)
         rows = [await s.ask(name, "GET", "/v2/assets/SPY") for name in ("a", "b")]
         assert rows[0] == rows[1]
         assert rows[0][1]["symbol"] == "SPY"
-        assert len([r for r in s.broker.requests[asked:] if r.path == "/v2/assets/SPY"]) == 1
+        assert len([r for r in s.broker.requests[request_count:] if r.path == "/v2/assets/SPY"]) == 1
         s.server._cache |= {f"/v2/assets?{n}": (0.0, b"") for n in range(100)}
         await s.ask("a", "GET", "/v2/assets/SPY", odd="1")
         assert len(s.server._cache) <= 33
@@ -284,8 +284,8 @@ async def test_many_streams_of_activities_are_refused(tmp_path: Path) -> None:
         answers = [await s.http.get(f"{s.url}/v2beta1/events/activities", headers=headers) for _ in range(12)]
         assert {answer.status for answer in answers} == {200, 429}
         headers = {"APCA-API-KEY-ID": KEYS["b"].key, "APCA-API-SECRET-KEY": KEYS["b"].secret}
-        async with s.http.get(f"{s.url}/v2beta1/events/activities", headers=headers) as theirs:
-            assert theirs.status == 200
+        async with s.http.get(f"{s.url}/v2beta1/events/activities", headers=headers) as answer_to_b:
+            assert answer_to_b.status == 200
         for answer in answers:
             answer.close()
 
@@ -385,13 +385,13 @@ async def test_a_change_on_its_way_keeps_nothing_of_a_siblings_shares(tmp_path: 
         old = await s.place("a", 5, "sell", type="stop", stop_price="400")
         s.broker.faults.add("http_slow", where={"method": "PATCH"}, seconds=3, moment="before")
         changes = {"stop_price": "410", "qty": "4"}
-        changed = asyncio.create_task(s.ask("a", "PATCH", f"/v2/orders/{old['id']}", changes))
+        patch = asyncio.create_task(s.ask("a", "PATCH", f"/v2/orders/{old['id']}", changes))
         await s.until(lambda: len(s.books.live) == 2)
         assert (await s.ask("b", "GET", "/v2/positions"))[1][0]["qty_available"] == "5"
         assert s.books.free("a", "SPY") == 0  # of both orders the greater counts
         await s.place("b", 5, "sell")
         await s.until(lambda: not s.held("b"))
-        assert (await changed)[0] == 200
+        assert (await patch)[0] == 200
         await s.settled()
 
 
@@ -469,16 +469,16 @@ async def test_what_a_close_call_will_sell_is_kept_for_it_while_a_siblings_entry
         await hold(s, "a", 5)
         await hold(s, "b", 5)
         await s.place("b", 1, type="limit", limit_price="490")
-        asked, goes, cancel = asyncio.Event(), asyncio.Event(), s.gateway.upstream.cancel
+        cancel_start, goes, cancel = asyncio.Event(), asyncio.Event(), s.gateway.upstream.cancel
 
         async def cancel_later(order_id: str, wait_s: float) -> None:
-            asked.set()
+            cancel_start.set()
             await goes.wait()
             await cancel(order_id, wait_s)
 
         s.gateway.upstream.cancel = cancel_later  # type: ignore[method-assign]
         closing = asyncio.create_task(s.ask("a", "DELETE", "/v2/positions/SPY"))
-        await asked.wait()
+        await cancel_start.wait()
         selling = asyncio.create_task(s.refused("a", 5, "sell", type="limit", limit_price="505"))
         with pytest.raises(ValueError, match="a has 0 SPY that no order keeps"):
             await s.gateway.transfer("a", "main", dec(0), "SPY", dec(5), "anna", "")
@@ -526,31 +526,31 @@ async def test_an_exit_that_only_a_persons_order_keeps_back_leaves_by_the_broker
     keys = KEYS["a"]
     async with (
         stage(tmp_path, rules=CALLS_CROSS) as s,
-        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as heard,
+        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as messages,
     ):
         await hold(s, "a", 5)
-        theirs = a_person_waits(s, kind)
-        await s.until(lambda: theirs in s.books.names)
+        person_order_id = a_person_waits(s, kind)
+        await s.until(lambda: person_order_id in s.books.names)
         row = await s.place("a", 3, "sell", client_order_id="out-1")
         assert (row["client_order_id"], row["qty"], row["side"]) == ("out-1", "3", "sell")
         await s.until(lambda: s.held("a") == {"SPY": dec(2)})
         assert calls(s) == ["/v2/positions/SPY?qty=3"]
         strange = s.broker.account.orders[row["id"]].client_order_id  # no call takes a name
         assert strange != "out-1"
-        shown = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[1]
-        assert (shown["id"], shown["status"], shown["client_order_id"]) == (row["id"], "filled", "out-1")
+        order = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[1]
+        assert (order["id"], order["status"], order["client_order_id"]) == (row["id"], "filled", "out-1")
         rows = (await s.ask("a", "GET", "/v2/orders", status="all"))[1]
         assert ("out-1" in {r["client_order_id"] for r in rows}, strange in {r["client_order_id"] for r in rows}) == (
             True,
             False,
         )
-        told = [m["data"] for m in heard if m["data"]["order"]["id"] == row["id"]]
-        assert ("fill" in {m["event"] for m in told}, {m["order"]["client_order_id"] for m in told}) == (
+        updates = [m["data"] for m in messages if m["data"]["order"]["id"] == row["id"]]
+        assert ("fill" in {m["event"] for m in updates}, {m["order"]["client_order_id"] for m in updates}) == (
             True,
             {"out-1"},
         )
         assert (await s.refused("a", 1, client_order_id="out-1"))[2] == "client_order_id must be unique"
-        assert s.books.order_by_id(theirs).open  # type: ignore[union-attr]
+        assert s.books.order_by_id(person_order_id).open  # type: ignore[union-attr]
         assert "out-1: 3 SPY" in str(s.log.of("gateway_exit_called"))
         await s.settled()
         assert s.verified().difference == ""
@@ -565,13 +565,13 @@ async def test_a_stop_that_a_persons_purchase_keeps_back_rests_once_that_is_gone
     stop = {"type": "stop", "stop_price": "450", "time_in_force": "gtc"}
     async with stage(tmp_path, rules=CALLS_CROSS) as s:
         await hold(s, "a", 5)
-        theirs = str(s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", **fields)["id"])
-        await s.until(lambda: theirs in s.books.names)
+        person_order_id = str(s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", **fields)["id"])
+        await s.until(lambda: person_order_id in s.books.names)
         assert (await s.refused("a", 5, "sell", **stop, client_order_id="stop-1"))[2].startswith("potential wash trade")
         await s.place("a", 2, "sell")  # its price was there
         await s.until(lambda: s.held("a") == {"SPY": dec(3)})
-        s.broker.by_hand("cancel", order_id=theirs)
-        await s.until(lambda: not s.books.order_by_id(theirs).open)  # type: ignore[union-attr]
+        s.broker.by_hand("cancel", order_id=person_order_id)
+        await s.until(lambda: not s.books.order_by_id(person_order_id).open)  # type: ignore[union-attr]
         row = await s.place("a", 3, "sell", **stop, client_order_id="stop-2")
         assert (row["type"], row["qty"], s.books.orders["stop-2"].open) == ("stop", "3", True)
         await s.settled()
@@ -580,8 +580,8 @@ async def test_a_stop_that_a_persons_purchase_keeps_back_rests_once_that_is_gone
 async def test_an_exit_with_a_price_of_its_own_does_not_leave_by_a_call(tmp_path: Path) -> None:
     async with stage(tmp_path, rules=CALLS_CROSS) as s:
         await hold(s, "a", 5)
-        theirs = a_person_waits(s)
-        await s.until(lambda: theirs in s.books.names)
+        person_order_id = a_person_waits(s)
+        await s.until(lambda: person_order_id in s.books.names)
         for more in (
             {"type": "limit", "limit_price": "510"},
             {"time_in_force": "cls"},
@@ -595,8 +595,8 @@ async def test_an_exit_by_call_sweeps_a_siblings_entry_too_and_sells_no_more_tha
     async with stage(tmp_path, rules=CALLS_CROSS) as s:
         await hold(s, "a", 5)
         entry = await s.place("b", 3, type="limit", limit_price="490")
-        theirs = a_person_waits(s)
-        await s.until(lambda: theirs in s.books.names)
+        person_order_id = a_person_waits(s)
+        await s.until(lambda: person_order_id in s.books.names)
         assert (await s.refused("a", 6, "sell"))[2].startswith("insufficient qty available for order (requested: 6")
         await s.place("a", 3, "sell")
         await s.until(lambda: s.held("a") == {"SPY": dec(2)})
@@ -609,8 +609,8 @@ async def test_a_call_that_the_broker_refuses_too_is_the_exits_refusal_and_tells
 ) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)
-        theirs = a_person_waits(s)
-        await s.until(lambda: theirs in s.books.names)
+        person_order_id = a_person_waits(s)
+        await s.until(lambda: person_order_id in s.books.names)
         body = {"symbol": "SPY", "qty": "5", "side": "sell", "type": "market", "time_in_force": "day"}
         for _ in range(2):  # the name was never used
             status, row = await s.ask("a", "POST", "/v2/orders", {**body, "client_order_id": "out-1"})
@@ -625,8 +625,8 @@ async def test_a_call_that_the_broker_refuses_too_is_the_exits_refusal_and_tells
         assert len(calls(s)) == 2
         assert s.held("a") == {"SPY": dec(5)}
         assert (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[0] == 404
-        s.broker.by_hand("cancel", order_id=theirs)
-        await s.until(lambda: not s.books.order_by_id(theirs).open)  # type: ignore[union-attr]
+        s.broker.by_hand("cancel", order_id=person_order_id)
+        await s.until(lambda: not s.books.order_by_id(person_order_id).open)  # type: ignore[union-attr]
         await s.place("a", 5, "sell", client_order_id="out-1")
         await s.until(lambda: not s.held("a"))
         await s.settled()
@@ -635,18 +635,18 @@ async def test_a_call_that_the_broker_refuses_too_is_the_exits_refusal_and_tells
 async def test_an_exit_by_call_without_an_answer_is_found_under_its_own_name(tmp_path: Path) -> None:
     async with stage(tmp_path, rules=CALLS_CROSS) as s:
         await hold(s, "a", 5)
-        theirs = a_person_waits(s)
-        await s.until(lambda: theirs in s.books.names)
+        person_order_id = a_person_waits(s)
+        await s.until(lambda: person_order_id in s.books.names)
         where = {"path": "/v2/positions/SPY", "method": "DELETE"}
-        for number, left in ((1, 3), (2, 1)):  # the second look-up finds two alike at the broker, and one is known
+        for number, remainder in ((1, 3), (2, 1)):  # the second look-up finds two alike at the broker, and one is known
             s.broker.faults.add("http_error", where=where, status=504, moment="after")
             body = {"symbol": "SPY", "qty": "2", "side": "sell", "type": "market", "time_in_force": "day"}
             status, _ = await s.ask("a", "POST", "/v2/orders", {**body, "client_order_id": f"out-{number}"})
             assert status == 504
-            await s.until(lambda left=left: s.held("a") == {"SPY": dec(left)})  # type: ignore[misc]
+            await s.until(lambda remainder=remainder: s.held("a") == {"SPY": dec(remainder)})  # type: ignore[misc]
             name = f"out-{number}"
-            shown = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id=name))[1]
-            assert (shown["filled_qty"], shown["client_order_id"]) == ("2", name)
+            order = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id=name))[1]
+            assert (order["filled_qty"], order["client_order_id"]) == ("2", name)
         assert not s.held("main")
         assert len(calls(s)) == 2
         await s.settled()
@@ -670,8 +670,8 @@ async def test_what_was_sold_and_is_not_booked_yet_is_not_sold_again(tmp_path: P
         if again == "an order":
             assert (await s.refused("a", 5, "sell"))[0] == 403
         else:
-            some = "" if again == "all" else "?qty=2"
-            status, answer = await s.ask("a", "DELETE", f"/v2/positions/SPY{some}")
+            query = "" if again == "all" else "?qty=2"
+            status, answer = await s.ask("a", "DELETE", f"/v2/positions/SPY{query}")
             assert (status, "insufficient qty available" in answer["message"]) == (403, True), answer
         assert s.broker.account.quantity("SPY") == 5
         s.broker.faults.remove(late)
@@ -702,33 +702,33 @@ async def test_a_purchase_that_filled_and_is_not_booked_yet_makes_its_sub_accoun
         assert (s.held("a"), s.books.unbooked) == ({"SPY": dec(5)}, {})
 
 
-@pytest.mark.parametrize(("left", "ahead_s"), [(True, 0), (False, 0), (True, 3 * 3600)])
+@pytest.mark.parametrize(("has_left", "ahead_s"), [(True, 0), (False, 0), (True, 3 * 3600)])
 async def test_a_gateway_that_dies_in_an_exit_by_call_finds_it_or_knows_that_it_never_left(
-    tmp_path: Path, *, left: bool, ahead_s: int
+    tmp_path: Path, *, has_left: bool, ahead_s: int
 ) -> None:
     async with broker(rules=CALLS_CROSS) as alpaca:
         async with gateway_on(alpaca, tmp_path) as s:
             await hold(s, "a", 5)
-            theirs = a_person_waits(s)
-            await s.until(lambda: theirs in s.books.names)
+            person_order_id = a_person_waits(s)
+            await s.until(lambda: person_order_id in s.books.names)
             at_ns = s.gateway.now_ns() + ahead_s * SECOND_NS  # of a clock that was wrong
             event = CloseTaken(at_ns, "a", "out-1", "SPY", "sell", dec(3), for_order=True)
             s.gateway.journal.take(event)
             await s.gateway.journal.durable()  # and here it dies
         await asyncio.sleep(0)
-        if left:
+        if has_left:
             alpaca.matching.close(alpaca.account, "SPY", dec(3), None)
             await asyncio.sleep(0.5)  # it fills while nobody looks
         async with gateway_on(alpaca, tmp_path) as s:
             await s.until(lambda: not s.books.orders["out-1"].open)
-            await s.until(lambda: s.held("a") == {"SPY": dec(2 if left else 5)})
+            await s.until(lambda: s.held("a") == {"SPY": dec(2 if has_left else 5)})
             assert not s.held("main")
             assert calls(s) == []
-            if not left:
+            if not has_left:
                 await s.place("a", 3, "sell", client_order_id="out-1")  # its owner may use the name again
                 await s.until(lambda: s.held("a") == {"SPY": dec(2)})
-            shown = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[1]
-            assert (shown["filled_qty"], shown["client_order_id"]) == ("3", "out-1")
+            order = (await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="out-1"))[1]
+            assert (order["filled_qty"], order["client_order_id"]) == ("3", "out-1")
             await s.settled()
             assert s.verified().difference == ""
 
@@ -767,13 +767,15 @@ async def test_panic_cancels_an_order_that_is_on_its_way(tmp_path: Path) -> None
 async def test_panic_passes_a_persons_limit_order_either_way(tmp_path: Path, rules: Rules | None) -> None:
     async with stage(tmp_path, rules=rules) as s:
         await hold(s, "a", 5)
-        theirs = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")["id"]
-        await s.until(lambda: theirs in s.books.names)
+        person_order_id = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")[
+            "id"
+        ]
+        await s.until(lambda: person_order_id in s.books.names)
         (row,) = await s.gateway.panic("a", "anna")
         expected = ("market", None) if rules else ("limit", "400.01")
         assert (row["status"], row["body"]["type"], row["body"]["limit_price"]) == (200, *expected)
         await s.until(lambda: not s.held("a"))
-        assert s.books.order_by_id(str(theirs)).open  # type: ignore[union-attr]
+        assert s.books.order_by_id(str(person_order_id)).open  # type: ignore[union-attr]
         await s.settled()
         assert s.verified().difference == ""
 
@@ -781,8 +783,8 @@ async def test_panic_passes_a_persons_limit_order_either_way(tmp_path: Path, rul
 async def test_of_two_panics_at_once_none_says_that_something_was_not_closed(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)
-        told = await asyncio.gather(s.gateway.panic("a", "anna"), s.gateway.panic("a", "bob"))
-        assert [row["status"] for rows in told for row in rows] == [200]
+        answers = await asyncio.gather(s.gateway.panic("a", "anna"), s.gateway.panic("a", "bob"))
+        assert [row["status"] for rows in answers for row in rows] == [200]
         await s.until(lambda: not s.held("a"))
         assert s.broker.account.quantity("SPY") == 0
         await s.settled()
@@ -795,11 +797,14 @@ async def test_panic_of_many_positions_waits_for_one_report(tmp_path: Path) -> N
             await s.place("a", 1, symbol=name)
         await s.until(lambda: len(s.held("a")) == len(names))
         await s.settled()
-        asked = len(s.broker.requests)
+        request_count = len(s.broker.requests)
         rows = await s.gateway.panic("a", "anna")
         assert [(row["symbol"], row["status"], row["body"]["qty"]) for row in rows] == [(n, 200, "1") for n in names]
         # each report reads the positions once, and one may have begun just before
-        assert sum(r.path.startswith("/v2/positions") and r.method == "GET" for r in s.broker.requests[asked:]) <= 2
+        assert (
+            sum(r.path.startswith("/v2/positions") and r.method == "GET" for r in s.broker.requests[request_count:])
+            <= 2
+        )
         await s.until(lambda: not s.held("a"))
         await s.settled()
 
@@ -826,12 +831,12 @@ async def test_panic_cancels_again_what_the_broker_did_not_take_and_says_what_is
         row = await s.place("a", 1, symbol="QQQ", type="limit", limit_price="400")
         where = {"method": "DELETE", "path": f"/v2/orders/{row['id']}"}
         s.broker.faults.add("http_error", where=where, status=500, times=refusals)
-        told = {row["symbol"]: row for row in await s.gateway.panic("a", "anna")}
-        assert [symbol for symbol, row in told.items() if row["status"] != 200] == left
+        by_symbol = {row["symbol"]: row for row in await s.gateway.panic("a", "anna")}
+        assert [symbol for symbol, row in by_symbol.items() if row["status"] != 200] == left
         await s.until(lambda: not s.held("a"))
         assert [order.symbol for order in s.books.open_orders()] == left
         if left:
-            assert "is not cancelled: try again" in closing_text([told["QQQ"]])
+            assert "is not cancelled: try again" in closing_text([by_symbol["QQQ"]])
 
 
 async def test_panic_waits_for_no_flood_of_its_own(tmp_path: Path) -> None:
@@ -848,14 +853,14 @@ async def test_a_client_that_floods_takes_no_turn_from_a_siblings_exit(tmp_path:
     async with stage(tmp_path) as s:
         await hold(s, "b", 2)
         row = await s.place("a", 1, type="limit", limit_price="400")
-        asked = len(s.broker.requests)
+        request_count = len(s.broker.requests)
         flood = [s.ask("a", "DELETE", f"/v2/orders/{row['id']}") for _ in range(150)]
         flooding = asyncio.gather(*flood)
         await asyncio.sleep(0.5)
         async with asyncio.timeout(5):
             await s.place("b", 2, "sell")
         await flooding
-        assert sum(r.method == "DELETE" for r in s.broker.requests[asked:]) <= 2
+        assert sum(r.method == "DELETE" for r in s.broker.requests[request_count:]) <= 2
         await s.until(lambda: not s.held("b"))
 
 
@@ -975,8 +980,8 @@ def _machine(**positions: str) -> Bookkeeper:
 
 
 def _report(machine: Bookkeeper, at_ns: int, orders: list[Json], lines: list[Json]) -> list[AnyGatewayEffect]:
-    cash, held = machine.books.sums()
-    rows = [{"symbol": s, "qty": str(q), "side": "long", "avg_entry_price": "1"} for s, q in held.items()]
+    cash, quantities = machine.books.sums()
+    rows = [{"symbol": s, "qty": str(q), "side": "long", "avg_entry_price": "1"} for s, q in quantities.items()]
     news = [line for line in lines if _is_news(machine.books, line)]
     return machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows, orders, news))
 
@@ -1073,8 +1078,8 @@ def test_a_purchase_whose_fill_is_not_told_yet_keeps_its_cash_and_counts_in_the_
     again = ticket({**body, "qty": "6", "time_in_force": "day"})
     for lines, power in (([], 1000), ([fill], 1090)):  # the order is told before its fill's line, as Alpaca does
         at_ns = OPEN_NS + MINUTE_NS * (1 + len(lines))
-        held = [{"symbol": "SPY", "qty": "90", "side": "long", "avg_entry_price": "99"}]
-        machine.step(Reported(at_ns, at_ns, {"cash": str(50000 - 90 * 99)}, held, [row], lines))
+        positions = [{"symbol": "SPY", "qty": "90", "side": "long", "avg_entry_price": "99"}]
+        machine.step(Reported(at_ns, at_ns, {"cash": str(50000 - 90 * 99)}, positions, [row], lines))
         assert buying_power(books, "a") == power  # of 10,000 USD
         with pytest.raises(Refusal, match=r"gross exposure 9600\.00 USD"):
             judge(view, "a", again)
@@ -1101,11 +1106,11 @@ def test_a_contract_that_was_sold_at_the_bell_waits_for_the_news_of_its_fill() -
     machine.step(OrderTaken(OPEN_NS + 389 * MINUTE_NS, "a", "out-1", body, dec(0), ()))
     row: Json = {**body, "id": "1", "client_order_id": "out-1", "filled_qty": "0", "status": "new"}
     row |= {"submitted_at": "2025-06-02T19:59:00Z", "updated_at": "2025-06-02T19:59:00Z"}
-    sold = {**row, "filled_qty": "2", "status": "filled", "updated_at": "2025-06-02T19:59:59Z"}
+    filled_row = {**row, "filled_qty": "2", "status": "filled", "updated_at": "2025-06-02T19:59:59Z"}
     fill: Json = {"id": "20250602155959000::e1", "activity_type": "FILL", "order_id": "1", "symbol": CALL}
     fill |= {"side": "sell", "qty": "2", "price": "3", "cum_qty": "2", "transaction_time": "2025-06-02T19:59:59Z"}
     # the order as it was before, then as it is without its fill's line: the positions are ahead of both
-    for minute, order, lines in ((390, row, []), (391, sold, []), (392, sold, [fill])):
+    for minute, order, lines in ((390, row, []), (391, filled_row, []), (392, filled_row, [fill])):
         at_ns = OPEN_NS + minute * MINUTE_NS
         machine.step(Reported(at_ns, at_ns, {"cash": "50400"}, [], [order], lines))
         assert books.settled == {}
@@ -1147,11 +1152,11 @@ def test_contracts_that_a_corporate_action_adjusts_stay_their_holders_and_are_so
     assert has_one_name(ticket(body))
     assert not has_one_name(ticket({**body, "side": "buy"}))  # what it delivers nobody here knows
     machine.step(OrderTaken(at_ns, "a", "out-1", body, dec(0), ()))
-    sold: Json = {**body, "id": "1", "client_order_id": "out-1", "filled_qty": "2", "status": "filled"}
-    update = {"event": "fill", "qty": "2", "price": "3", "timestamp": "2025-06-03T13:30:01Z", "order": sold}
+    order_row: Json = {**body, "id": "1", "client_order_id": "out-1", "filled_qty": "2", "status": "filled"}
+    update = {"event": "fill", "qty": "2", "price": "3", "timestamp": "2025-06-03T13:30:01Z", "order": order_row}
     machine.step(Updated(at_ns + SECOND_NS, update))
     at_ns += MINUTE_NS
-    machine.step(Reported(at_ns, at_ns, {"cash": "50300"}, [{**row, "qty": "1"}], [sold], []))
+    machine.step(Reported(at_ns, at_ns, {"cash": "50300"}, [{**row, "qty": "1"}], [order_row], []))
     assert (books.accounts["a"].cash, books.accounts["a"].holdings) == (dec(10000 - 200 + 600), {})
     assert (books.main.cash, books.differences) == (dec(39900), {})
 
@@ -1189,8 +1194,10 @@ def test_shares_of_one_contract_that_several_lines_bring_are_booked_once(*, in_t
     _night(machine, 300, cash, lines, 1)
     assert (books.holders("SPY"), books.differences, books.moving) == ({"a": dec(200), MAIN: dec(100)}, {}, [])
     assert (books.accounts["a"].cash, books.main.cash) == (dec(9800 - 98000), dec(39900 - 49000))
-    told = [(row["activity_type"], row["qty"]) for row in (line.fields for line in books.accounts["a"].activities)]
-    assert told == [("OPEXC", "-2"), ("OPTRD", "200")]
+    activities = [
+        (row["activity_type"], row["qty"]) for row in (line.fields for line in books.accounts["a"].activities)
+    ]
+    assert activities == [("OPEXC", "-2"), ("OPTRD", "200")]
 
 
 def test_shares_that_a_call_brings_and_a_put_takes_at_one_strike_are_each_ones() -> None:
@@ -1243,8 +1250,8 @@ def test_cash_for_contracts_that_ended_before_its_line_is_their_holders() -> Non
     _night(machine, 0, 50000 - 200 + 4000, [{**_end_line(LOW, 1, "OPCSH", "-4"), "net_amount": "4000"}], 1)
     assert (books.accounts["a"].cash, books.accounts["b"].cash) == (dec(10000 - 100 + 3000), dec(-100 + 1000))
     assert books.differences == {}
-    shown = [line.fields for line in books.accounts["a"].activities]
-    assert [(row["activity_type"], row["qty"], row["net_amount"]) for row in shown] == [("OPCSH", "-3", "3000")]
+    order = [line.fields for line in books.accounts["a"].activities]
+    assert [(row["activity_type"], row["qty"], row["net_amount"]) for row in order] == [("OPCSH", "-3", "3000")]
 
 
 def test_of_two_puts_the_deeper_one_took_the_shares() -> None:
@@ -1274,11 +1281,11 @@ def test_shares_of_a_night_without_the_gateway_earn_the_next_mornings_dividend()
     machine = _machine(SPY="100")
     books = machine.books
     books.book("a", LOW, LinePart(dec(1), dec(-100), dec(100)))
-    paid: Json = {"activity_type": "DIV", "symbol": "SPY", "date": "2025-06-20", "net_amount": "200"}
-    paid |= {"id": "20250620000000000::9", "status": "executed"}
+    dividend: Json = {"activity_type": "DIV", "symbol": "SPY", "date": "2025-06-20", "net_amount": "200"}
+    dividend |= {"id": "20250620000000000::9", "status": "executed"}
     _night(machine, 200, 50000 - 100 - 49000, [_end_line(LOW, 1), _share_line(100, 490, 2)])
     at_ns = OPEN_NS + 18 * DAY_NS
-    machine.step(Reported(at_ns, at_ns, {"cash": "1100"}, [], [], [paid], {paid["id"]: "2025-06-03"}))
+    machine.step(Reported(at_ns, at_ns, {"cash": "1100"}, [], [], [dividend], {dividend["id"]: "2025-06-03"}))
     # a and main held a hundred each at Monday's close, though nobody looked before Tuesday
     assert (books.accounts["a"].cash, books.main.cash) == (dec(10000 - 100 - 49000 + 100), dec(40100))
 
@@ -1333,10 +1340,10 @@ def _fills(machine: Bookkeeper, account: str, side: str, quantity: int, at_ns: i
     machine.step(Updated(at_ns, {**update, "order": row}))
 
 
-@pytest.mark.parametrize("written", ["20250603000000000", "20250603103000000"])  # at midnight, or when it comes
+@pytest.mark.parametrize("stamp", ["20250603000000000", "20250603103000000"])  # at midnight, or when it comes
 @pytest.mark.parametrize("quantities", [("20",), ("-20", "40")])
 def test_a_late_split_is_of_what_was_held_before_it_though_five_shares_changed_hands_since(
-    quantities: tuple[str, ...], written: str
+    quantities: tuple[str, ...], stamp: str
 ) -> None:
     machine = _machine()
     _fills(machine, "a", "buy", 10, OPEN_NS)
@@ -1349,27 +1356,27 @@ def test_a_late_split_is_of_what_was_held_before_it_though_five_shares_changed_h
     _fills(machine, MAIN, "buy", 5, morning_ns + 61 * SECOND_NS)
     line: Json = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-03", "status": "executed"}
     line |= {"net_amount": "0"}
-    lines = [{**line, "qty": quantity, "id": f"{written}::{n}"} for n, quantity in enumerate(quantities)]
+    lines = [{**line, "qty": quantity, "id": f"{stamp}::{n}"} for n, quantity in enumerate(quantities)]
     _report(machine, morning_ns + 60 * MINUTE_NS, [], lines)
     assert machine.books.holders("SPY") == {"a": dec(15), "b": dec(20), MAIN: dec(5)}
 
 
-@pytest.mark.parametrize("written", ["20250603000000000", "20250603093500000"])  # at midnight, or when it comes
+@pytest.mark.parametrize("stamp", ["20250603000000000", "20250603093500000"])  # at midnight, or when it comes
 @pytest.mark.parametrize("quantities", [("20",), ("-20", "40")])
-@pytest.mark.parametrize("seen", [True, False])  # by a report before the line
+@pytest.mark.parametrize("early_report", [True, False])  # by a report before the line
 def test_shares_that_move_on_the_morning_of_their_split_are_split_with_their_new_holder(
-    quantities: tuple[str, ...], written: str, *, seen: bool
+    quantities: tuple[str, ...], stamp: str, *, early_report: bool
 ) -> None:
     machine = _machine()
     _fills(machine, "a", "buy", 20, OPEN_NS)
     morning_ns = OPEN_NS + DAY_NS - 30 * MINUTE_NS
     _broker_has(machine, 20, morning_ns - 60 * MINUTE_NS)
     machine.step(Transferred(morning_ns - 30 * MINUTE_NS, "a", "b", dec(0), "SPY", dec(10), "me", "try"))
-    if seen:
+    if early_report:
         _broker_has(machine, 40, morning_ns)
     line: Json = {"activity_type": "SPLIT", "symbol": "SPY", "date": "2025-06-03", "status": "executed"}
     line |= {"net_amount": "0"}
-    lines = [{**line, "qty": quantity, "id": f"{written}::{n}"} for n, quantity in enumerate(quantities)]
+    lines = [{**line, "qty": quantity, "id": f"{stamp}::{n}"} for n, quantity in enumerate(quantities)]
     _report(machine, morning_ns + 5 * MINUTE_NS, [], lines)
     assert machine.books.holders("SPY") == {"a": dec(20), "b": dec(20)}  # 2 for 1 of ten each
 
@@ -1497,9 +1504,9 @@ async def test_a_fill_that_cannot_be_read_is_reported_and_ends_nothing(tmp_path:
         s.broker.faults.add("fill_partial", quantity=2, then_held=True)
         s.broker.faults.add("update_lost", where={"event": "partial_fill"})
         row = await s.place("a", 5, type="limit", limit_price="500.01")
-        shown = s.broker.account.orders[row["id"]].shown()
+        order = s.broker.account.orders[row["id"]].shown()
         update: Json = {"event": "partial_fill", "execution_id": "x", "timestamp": "2025-06-02T13:40:00Z"}
-        update |= {"qty": "2", "price": "500.01", "order": shown}
+        update |= {"qty": "2", "price": "500.01", "order": order}
         with pytest.raises(Exception, match="expected"):
             s.gateway._on_update({**update, **odd})
         await s.settled()
@@ -1593,16 +1600,16 @@ def test_crypto_of_a_person_is_mains_whatever_its_fees_take() -> None:
     """2 ETH for 2,000 each with a fee of 0.005 ETH, then 1 sold for 2,100 with a fee of 5.25 USD; `a` trades on."""
     machine, minute_ns = _machine(SPY="5"), 60 * SECOND_NS
     spy: Json = {"symbol": "SPY", "asset_class": "us_equity", "qty": "5", "side": "long", "avg_entry_price": "100"}
-    bought = Reported(
+    purchase = Reported(
         OPEN_NS + 2 * minute_ns, OPEN_NS + 2 * minute_ns, {"cash": "46000"}, [spy, _coin("ETHUSD", "1.995")],
         [_coin_order(1, "buy", "ETH/USD", "2", "2000")], [_coin_fill(1, "buy", "ETH/USD", "2", "2000")],
     )  # fmt: skip
-    machine.step(bought)
-    later = replace(bought, time_ns=OPEN_NS + 4 * minute_ns, asked_ns=OPEN_NS + 4 * minute_ns, orders=[], lines=[])
+    machine.step(purchase)
+    later = replace(purchase, time_ns=OPEN_NS + 4 * minute_ns, asked_ns=OPEN_NS + 4 * minute_ns, orders=[], lines=[])
     machine.step(later)
     assert (machine.books.differences, machine.books.doubts) == ({}, ())
     assert {s: h.qty for s, h in machine.books.main.holdings.items()} == {"SPY": dec(5), "ETHUSD": dec("1.995")}
-    sold = Reported(
+    sale = Reported(
         OPEN_NS + 6 * minute_ns, OPEN_NS + 6 * minute_ns, {"cash": "48094.75"}, [spy, _coin("ETHUSD", "0.995")],
         [_coin_order(2, "sell", "ETH/USD", "1", "2100")],
         [
@@ -1610,11 +1617,11 @@ def test_crypto_of_a_person_is_mains_whatever_its_fees_take() -> None:
             _coin_fee(1, "ETHUSD", "-0.005", "0"), _coin_fee(2, "ETHUSD", "0", "-5.25"),
         ],
     )  # fmt: skip
-    assert [effect for effect in machine.step(sold) if isinstance(effect, Warn)] == []
-    machine.step(replace(sold, time_ns=OPEN_NS + 8 * minute_ns, asked_ns=OPEN_NS + 8 * minute_ns, orders=[], lines=[]))
+    assert [effect for effect in machine.step(sale) if isinstance(effect, Warn)] == []
+    machine.step(replace(sale, time_ns=OPEN_NS + 8 * minute_ns, asked_ns=OPEN_NS + 8 * minute_ns, orders=[], lines=[]))
     assert (machine.books.differences, machine.books.main.cash) == ({}, dec("38094.75"))
-    gone = replace(sold, time_ns=OPEN_NS + 10 * minute_ns, asked_ns=OPEN_NS + 10 * minute_ns, orders=[], lines=[])
-    machine.step(replace(gone, positions=[spy]))  # sent to a wallet of one's own
+    withdrawal = replace(sale, time_ns=OPEN_NS + 10 * minute_ns, asked_ns=OPEN_NS + 10 * minute_ns, orders=[], lines=[])
+    machine.step(replace(withdrawal, positions=[spy]))  # sent to a wallet of one's own
     assert (machine.books.differences, list(machine.books.main.holdings)) == ({}, ["SPY"])
 
 

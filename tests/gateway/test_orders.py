@@ -28,24 +28,24 @@ async def test_an_exit_sweeps_a_siblings_entry_away(tmp_path: Path) -> None:
     keys = KEYS["b"]
     async with (
         stage(tmp_path) as s,
-        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as heard,
+        trade_updates(s.server.trade_stream, s.stream_url, keys.key, keys.secret, raw=True) as messages,
     ):
         await s.place("a", 5)
         await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
         entry = await s.place("b", 3, type="limit", limit_price="490")
-        own = await s.place("b", 1, type="limit", limit_price="480")
-        assert (await s.ask("b", "DELETE", f"/v2/orders/{own['id']}"))[0] == 204
-        await s.until(lambda: not s.books.orders[own["client_order_id"]].open)
+        own_order = await s.place("b", 1, type="limit", limit_price="480")
+        assert (await s.ask("b", "DELETE", f"/v2/orders/{own_order['id']}"))[0] == 204
+        await s.until(lambda: not s.books.orders[own_order["client_order_id"]].open)
         await s.place("a", 5, "sell")
         await s.until(lambda: not s.held("a"))
         # a cancel that it had not asked for would halt b's desk: it sees its order expire
         row = (await s.ask("b", "GET", f"/v2/orders/{entry['id']}"))[1]
         assert (row["status"], row["filled_qty"], row["canceled_at"]) == ("expired", "0", None)
         assert row["expired_at"]
-        assert (await s.ask("b", "GET", f"/v2/orders/{own['id']}"))[1]["status"] == "canceled"
-        ends = {entry["id"]: ("expired", "expired"), own["id"]: ("canceled", "canceled")}
-        told = {m["data"]["order"]["id"]: (m["data"]["event"], m["data"]["order"]["status"]) for m in heard}
-        assert told == ends
+        assert (await s.ask("b", "GET", f"/v2/orders/{own_order['id']}"))[1]["status"] == "canceled"
+        ends = {entry["id"]: ("expired", "expired"), own_order["id"]: ("canceled", "canceled")}
+        updates = {m["data"]["order"]["id"]: (m["data"]["event"], m["data"]["order"]["status"]) for m in messages}
+        assert updates == ends
         await s.settled()
         assert s.verified().difference == ""
 
@@ -65,8 +65,8 @@ async def test_a_persons_order_is_cancelled_by_nobody_and_the_close_call_passes_
     async with stage(tmp_path) as s:
         await s.place("a", 5)
         await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
-        theirs = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")
-        await s.until(lambda: theirs["id"] in s.books.names)
+        person_order = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")
+        await s.until(lambda: person_order["id"] in s.books.names)
         assert await s.refused("a", 5, "sell", type="stop", stop_price="390") == WASH
         priced = await s.place("a", 3, "sell")
         assert (priced["type"], priced["limit_price"]) == ("limit", "400.01")  # a step beyond it
@@ -75,7 +75,7 @@ async def test_a_persons_order_is_cancelled_by_nobody_and_the_close_call_passes_
         row = await s.place("a", 1, "sell", type="limit", limit_price="399")
         assert row["limit_price"] == "400.01"
         await s.place("a", 1, "sell", type="limit", limit_price="501")  # beyond it
-        assert s.books.order_by_id(theirs["id"]).open  # type: ignore[union-attr]
+        assert s.books.order_by_id(person_order["id"]).open  # type: ignore[union-attr]
         await s.settled()
         assert s.verified().difference == ""
 
@@ -319,12 +319,12 @@ async def test_a_trailing_stop_is_replaced_wherever_its_trail_has_got_to(tmp_pat
 
 async def test_all_means_its_own(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
-        mine = await s.place("a", 1, type="limit", limit_price="480")
-        theirs = await s.place("b", 1, type="limit", limit_price="481")
+        order_of_a = await s.place("a", 1, type="limit", limit_price="480")
+        order_of_b = await s.place("b", 1, type="limit", limit_price="481")
         status, rows = await s.ask("a", "DELETE", "/v2/orders")
-        assert (status, [row["id"] for row in rows]) == (207, [mine["id"]])
-        await s.until(lambda: not s.books.orders[mine["client_order_id"]].open)
-        assert s.books.orders[theirs["client_order_id"]].open
+        assert (status, [row["id"] for row in rows]) == (207, [order_of_a["id"]])
+        await s.until(lambda: not s.books.orders[order_of_a["client_order_id"]].open)
+        assert s.books.orders[order_of_b["client_order_id"]].open
         await s.place("a", 3)
         await s.place("b", 2)
         await s.until(lambda: s.held("b") == {"SPY": Decimal(2)})
@@ -447,14 +447,14 @@ async def test_what_may_have_been_sold_unseen_is_not_moved_while_the_broker_is_a
         await s.gateway.transfer("a", "b", Decimal(100), "", Decimal(0), "anna", "")
 
 
-@pytest.mark.parametrize("what", ["stream", "reports"])
-async def test_a_close_call_and_a_panic_pass_while_the_broker_is_half_away(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("outage", ["stream", "reports"])
+async def test_a_close_call_and_a_panic_pass_while_the_broker_is_half_away(tmp_path: Path, outage: str) -> None:
     async with stage(tmp_path) as s:
         await s.place("a", 5)
         await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
         await s.place("b", 1, type="limit", limit_price="400")
         await asyncio.sleep(60)  # the reads of the start are made up for
-        if what == "stream":  # which does not come back: what happened is heard by reports alone
+        if outage == "stream":  # which does not come back: what happened is heard by reports alone
             s.broker.trade_stream.cut(hold_s=600.0)
             await s.until(lambda: not s.gateway.ready)
         else:
@@ -538,8 +538,8 @@ async def test_shares_of_others_that_a_desks_guard_sold_are_told_until_they_are_
         for _ in range(2):
             await asyncio.sleep(11)
             await s.settled()
-            told = [entry["detail"] for entry in s.log.of("gateway_desk_short")]
-            assert told == ["a is short of 5 SPY, by the books held: b 5"]
+            details = [entry["detail"] for entry in s.log.of("gateway_desk_short")]
+            assert details == ["a is short of 5 SPY, by the books held: b 5"]
         (line,) = [line for line in show(server.status_of(s.gateway)).splitlines() if line.startswith("SHORT: ")]
         assert line.startswith("SHORT: a sold 5 SPY that b holds by the books, and the account has less: ")
         assert "`rltrader-gateway panic a` buys them back" in line

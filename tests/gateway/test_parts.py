@@ -20,15 +20,15 @@ dec = Decimal
 
 def books(**holdings: dict[str, object]) -> Ledgers:
     """Ledgers of sub-accounts by name: symbol -> quantity, each share for 100 USD, and their cash."""
-    made = Ledgers(number="PA1", now_ns=NOON_NS)
-    for name, held in holdings.items():
-        account = made.accounts.setdefault(name, SubAccount(name, f"PA1-{name}"))
-        for symbol, quantity in held.items():
+    ledgers = Ledgers(number="PA1", now_ns=NOON_NS)
+    for name, quantities in holdings.items():
+        account = ledgers.accounts.setdefault(name, SubAccount(name, f"PA1-{name}"))
+        for symbol, quantity in quantities.items():
             if symbol == "cash":
                 account.cash = dec(str(quantity))
             else:
-                made.book(name, symbol, LinePart(dec(str(quantity)), cost=dec(str(quantity)) * 100))
-    return made
+                ledgers.book(name, symbol, LinePart(dec(str(quantity)), cost=dec(str(quantity)) * 100))
+    return ledgers
 
 
 def line(kind: str, symbol: str = "", quantity: str = "0", amount: str = "0", **more: str) -> LedgerLine:
@@ -37,11 +37,11 @@ def line(kind: str, symbol: str = "", quantity: str = "0", amount: str = "0", **
     return line_of(row)
 
 
-def booked(made: Ledgers, division: Division, symbol: str) -> dict[str, Decimal]:
+def book(ledgers: Ledgers, division: Division, symbol: str) -> dict[str, Decimal]:
     """Book the parts; returns who then holds how much."""
     for name, part in division.parts.items():
-        made.book(name, symbol, part)
-    return made.holders(symbol)
+        ledgers.book(name, symbol, part)
+    return ledgers.holders(symbol)
 
 
 def cash_of(division: Division) -> dict[str, Decimal]:
@@ -71,16 +71,16 @@ def test_without_a_weight_all_of_it_is_mains() -> None:
 # --- fees -------------------------------------------------------------------------------------------------------------
 
 
-def traded(made: Ledgers) -> Ledgers:
+def with_trades(ledgers: Ledgers) -> Ledgers:
     """`a` sold 30 shares at 100 and bought 2 contracts at 1.50; `b` sold 10 shares at 300 and 6 contracts at 1.00."""
     call = "SPY240301C00400000"
-    made.trades[DAY] = [
+    ledgers.trades[DAY] = [
         DayFill("a", "SPY", -1, dec(30), dec(100)),
         DayFill("a", call, 1, dec(2), dec("1.50")),
         DayFill("b", "QQQ", -1, dec(10), dec(300)),
         DayFill("b", call, -1, dec(6), dec("1.00")),
     ]
-    return made
+    return ledgers
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def traded(made: Ledgers) -> Ledgers:
     ],
 )
 def test_a_fee_is_divided_by_what_its_rule_counts(words: str, amount: str, parts: dict[str, str]) -> None:
-    division = divide(traded(books(a={}, b={})), line("FEE", amount=amount, description=words), "")
+    division = divide(with_trades(books(a={}, b={})), line("FEE", amount=amount, description=words), "")
     assert cash_of(division) == {name: dec(share) for name, share in parts.items()}
 
 
@@ -113,30 +113,30 @@ def test_a_fee_of_a_day_without_trades_is_mains() -> None:
 
 
 def test_a_dividend_is_for_who_held_at_the_close_before_its_ex_date() -> None:
-    made = books(a={"SPY": 10}, main={"SPY": 5})
-    made.held["SPY"] = [("2024-02-01", {"a": dec(30), MAIN: dec(10)}), ("2024-02-14", {"b": dec(10)})]
-    made.accounts["b"] = SubAccount("b", "")
+    ledgers = books(a={"SPY": 10}, main={"SPY": 5})
+    ledgers.held["SPY"] = [("2024-02-01", {"a": dec(30), MAIN: dec(10)}), ("2024-02-14", {"b": dec(10)})]
+    ledgers.accounts["b"] = SubAccount("b", "")
     # ex on the 14th: at the close of the 13th a had 30 and main 10, whoever holds now
-    assert cash_of(divide(made, line("DIV", "SPY", "40", "20.00"), "2024-02-14")) == {
+    assert cash_of(divide(ledgers, line("DIV", "SPY", "40", "20.00"), "2024-02-14")) == {
         "a": dec("15.00"),
         MAIN: dec("5.00"),
     }
-    assert cash_of(divide(made, line("DIV", "SPY", "10", "5.00"), "2024-02-15")) == {"b": dec("5.00")}
+    assert cash_of(divide(ledgers, line("DIV", "SPY", "10", "5.00"), "2024-02-15")) == {"b": dec("5.00")}
 
 
 def test_a_dividend_without_an_ex_date_is_told_where_the_shares_changed_hands() -> None:
-    made = books(a={"SPY": 10})
-    assert divide(made, line("DIV", "SPY", "10", "5.00", date=NEXT_DAY), "").doubt == ""
-    made.held["SPY"].insert(0, ("2024-02-14", {MAIN: dec(10)}))
-    division = divide(made, line("DIV", "SPY", "10", "5.00", date=NEXT_DAY), "")
+    ledgers = books(a={"SPY": 10})
+    assert divide(ledgers, line("DIV", "SPY", "10", "5.00", date=NEXT_DAY), "").doubt == ""
+    ledgers.held["SPY"].insert(0, ("2024-02-14", {MAIN: dec(10)}))
+    division = divide(ledgers, line("DIV", "SPY", "10", "5.00", date=NEXT_DAY), "")
     assert cash_of(division) == {"a": dec("5.00")}
     assert "ex-date is unknown" in division.doubt
 
 
 def test_interest_goes_by_cash_and_is_charged_to_who_owes() -> None:
-    made = books(a={"cash": 3000}, b={"cash": -500}, main={"cash": 1000})
-    assert cash_of(divide(made, line("INT", amount="4.00"), "")) == {"a": dec("3.00"), MAIN: dec("1.00")}
-    assert cash_of(divide(made, line("INT", amount="-2.00"), "")) == {"b": dec("-2.00")}
+    ledgers = books(a={"cash": 3000}, b={"cash": -500}, main={"cash": 1000})
+    assert cash_of(divide(ledgers, line("INT", amount="4.00"), "")) == {"a": dec("3.00"), MAIN: dec("1.00")}
+    assert cash_of(divide(ledgers, line("INT", amount="-2.00"), "")) == {"b": dec("-2.00")}
 
 
 def test_a_deposit_is_mains_without_a_doubt_and_what_nobody_knows_with_one() -> None:
@@ -152,69 +152,69 @@ def test_a_deposit_is_mains_without_a_doubt_and_what_nobody_knows_with_one() -> 
 
 
 def test_a_split_in_two_lines_gives_whole_shares_and_main_the_rest() -> None:
-    made = books(a={"SPY": 5}, b={"SPY": 3}, main={"SPY": 3})
-    away = divide(made, line("SPLIT", "SPY", "-11"), "")
-    assert booked(made, away, "SPY") == {}
+    ledgers = books(a={"SPY": 5}, b={"SPY": 3}, main={"SPY": 3})
+    away = divide(ledgers, line("SPLIT", "SPY", "-11"), "")
+    assert book(ledgers, away, "SPY") == {}
     # 3 for 2: 16.5 shares; 7.5 and 4.5 are 7 and 4 whole ones, and main has its 4.5 and both halves
-    come = divide(made, line("SPLIT", "SPY", "16.5"), "")
-    assert booked(made, come, "SPY") == {"a": dec(7), "b": dec(4), MAIN: dec("5.5")}
-    assert made.accounts["a"].holdings["SPY"].average == dec(500) / 7  # 5 shares for 100 each
-    assert made.moving == []
+    come = divide(ledgers, line("SPLIT", "SPY", "16.5"), "")
+    assert book(ledgers, come, "SPY") == {"a": dec(7), "b": dec(4), MAIN: dec("5.5")}
+    assert ledgers.accounts["a"].holdings["SPY"].average == dec(500) / 7  # 5 shares for 100 each
+    assert ledgers.moving == []
 
 
 def test_a_reverse_split_in_one_line_rescales_what_a_share_cost() -> None:
-    made = books(a={"SPY": 25}, main={"SPY": 10})
+    ledgers = books(a={"SPY": 25}, main={"SPY": 10})
     # 1 for 10: 3.5 shares are left of 35; a has 2 whole ones, main the other 1.5
-    division = divide(made, line("SPLIT", "SPY", "-31.5"), "")
-    assert booked(made, division, "SPY") == {"a": dec(2), MAIN: dec("1.5")}
-    assert made.accounts["a"].holdings["SPY"].average == dec(1250)
+    division = divide(ledgers, line("SPLIT", "SPY", "-31.5"), "")
+    assert book(ledgers, division, "SPY") == {"a": dec(2), MAIN: dec("1.5")}
+    assert ledgers.accounts["a"].holdings["SPY"].average == dec(1250)
 
 
 @pytest.mark.parametrize("lines", [["-14.5", "43"], ["28.5"]])
 @pytest.mark.parametrize("announced", ["3/1", "", "2/1"])  # one is not of this line
 def test_a_split_that_the_broker_rounds_gives_each_its_whole_shares(lines: list[str], announced: str) -> None:
-    made = books(a={"SPY": 9}, b={"SPY": 3}, main={"SPY": "2.5"})
+    ledgers = books(a={"SPY": 9}, b={"SPY": 3}, main={"SPY": "2.5"})
     for quantity in lines:
         row = line("SPLIT", "SPY", quantity)
-        made.ratios[row.id] = announced
-        held = booked(made, divide(made, row, ""), "SPY")
+        ledgers.ratios[row.id] = announced
+        holders = book(ledgers, divide(ledgers, row, ""), "SPY")
     # 3 for 1 of 9, 3 and 2.5; the broker gives 43 shares of 43.5, and cash for the half
-    assert held == {"a": dec(27), "b": dec(9), MAIN: dec(7)}
+    assert holders == {"a": dec(27), "b": dec(9), MAIN: dec(7)}
 
 
 @pytest.mark.parametrize(("announced", "a"), [("", 0), ("1/10", 1)])
 def test_of_a_split_that_several_ratios_explain_the_announced_one_counts(announced: str, a: int) -> None:
-    made = books(a={"SPY": 10}, main={"SPY": "42.928"})
+    ledgers = books(a={"SPY": 10}, main={"SPY": "42.928"})
     row = line("SPLIT", "SPY", "-47.928")  # five are left: 1 for 10 is 5.29, and 1 for 9 is 5.88
-    made.ratios[row.id] = announced
-    held = booked(made, divide(made, row, ""), "SPY")
-    assert (held.get("a", dec(0)), held[MAIN]) == (dec(a), dec(5 - a))
+    ledgers.ratios[row.id] = announced
+    holders = book(ledgers, divide(ledgers, row, ""), "SPY")
+    assert (holders.get("a", dec(0)), holders[MAIN]) == (dec(a), dec(5 - a))
 
 
 def test_of_a_split_that_leaves_less_than_a_share_who_trades_fractions_has_a_part() -> None:
-    made = trading_fractions(books(a={"SPY": 2}, b={"SPY": "13.458"}), "b")
+    ledgers = trading_fractions(books(a={"SPY": 2}, b={"SPY": "13.458"}), "b")
     # 1 for 20 of 15.458 is 0.7729, of which 0.6729 are b's
-    held = booked(made, divide(made, line("SPLIT", "SPY", "-14.6851"), ""), "SPY")
-    assert held == {"b": dec("0.6729"), MAIN: dec("0.1")}
+    holders = book(ledgers, divide(ledgers, line("SPLIT", "SPY", "-14.6851"), ""), "SPY")
+    assert holders == {"b": dec("0.6729"), MAIN: dec("0.1")}
 
 
 def test_a_split_that_is_cut_to_nine_decimals_takes_no_share_from_who_has_whole_ones() -> None:
-    made = trading_fractions(books(a={"SPY": 3}, b={"SPY": "5.087"}, main={"SPY": 5}), "b")
+    ledgers = trading_fractions(books(a={"SPY": 3}, b={"SPY": "5.087"}, main={"SPY": 5}), "b")
     # 1 for 3 of 13.087 is 4.362333333…: a has 1 of its 3, and b 1.695666666…
-    held = booked(made, divide(made, line("SPLIT", "SPY", "-8.724666667"), ""), "SPY")
-    assert held == {"a": dec(1), "b": dec("1.695666666"), MAIN: dec("1.666666667")}
+    holders = book(ledgers, divide(ledgers, line("SPLIT", "SPY", "-8.724666667"), ""), "SPY")
+    assert holders == {"a": dec(1), "b": dec("1.695666666"), MAIN: dec("1.666666667")}
 
 
 def test_of_a_split_that_the_broker_rounds_the_fraction_is_less_and_whole_shares_are_not() -> None:
-    made = trading_fractions(books(a={"SPY": 9}, b={"SPY": "2.5"}), "b")
+    ledgers = trading_fractions(books(a={"SPY": 9}, b={"SPY": "2.5"}), "b")
     row = line("SPLIT", "SPY", "22.5")  # 3 for 1 of 11.5 is 34.5: the broker gives 34, and cash for b's half
-    made.ratios[row.id] = "3/1"
-    assert booked(made, divide(made, row, ""), "SPY") == {"a": dec(27), "b": dec(7)}
+    ledgers.ratios[row.id] = "3/1"
+    assert book(ledgers, divide(ledgers, row, ""), "SPY") == {"a": dec(27), "b": dec(7)}
 
 
 def test_what_main_is_short_of_takes_nothing_from_who_holds_fractions() -> None:
-    made = trading_fractions(books(a={"SPY": 9}, b={"SPY": "1.5"}, main={"SPY": -1}), "b")
-    assert booked(made, divide(made, line("SPLIT", "SPY", "19"), ""), "SPY") == {  # 3 for 1 of 9.5
+    ledgers = trading_fractions(books(a={"SPY": 9}, b={"SPY": "1.5"}, main={"SPY": -1}), "b")
+    assert book(ledgers, divide(ledgers, line("SPLIT", "SPY", "19"), ""), "SPY") == {  # 3 for 1 of 9.5
         "a": dec(27),
         "b": dec("4.5"),
         MAIN: dec(-3),
@@ -222,8 +222,8 @@ def test_what_main_is_short_of_takes_nothing_from_who_holds_fractions() -> None:
 
 
 def test_cash_for_a_fraction_is_whose_the_fraction_is() -> None:
-    made = books(a={"SPY": 7}, main={"SPY": "5.5"})
-    division = divide(made, line("CIL", "SPY", "-0.5", "33.00"), "")
+    ledgers = books(a={"SPY": 7}, main={"SPY": "5.5"})
+    division = divide(ledgers, line("CIL", "SPY", "-0.5", "33.00"), "")
     assert division.parts == {MAIN: LinePart(dec("-0.5"), dec("33.00"))}
 
 
@@ -246,82 +246,82 @@ PARENT = ("OLD", DAY, "1/3")
 def test_shares_of_a_spin_off_are_who_held_the_parent_before_its_ex_date(
     announced: list[tuple[str, str, str]], quantity: str, parts: dict[str, Decimal]
 ) -> None:
-    made = trading_fractions(books(a={"OLD": 10}, b={"OLD": 5}, main={"OLD": 4}), "b")
-    made.held["OLD"] = [("2024-02-27", made.held["OLD"][0][1])]  # held since the day before
-    made.held["TWIN"] = [("2024-02-27", {"b": dec(19)})]
-    made.book("a", "OLD", LinePart(dec(5)))  # bought today, at the price without them
+    ledgers = trading_fractions(books(a={"OLD": 10}, b={"OLD": 5}, main={"OLD": 4}), "b")
+    ledgers.held["OLD"] = [("2024-02-27", ledgers.held["OLD"][0][1])]  # held since the day before
+    ledgers.held["TWIN"] = [("2024-02-27", {"b": dec(19)})]
+    ledgers.book("a", "OLD", LinePart(dec(5)))  # bought today, at the price without them
     row = line("SPIN", "NEW", quantity)
-    made.spun[row.id] = announced
-    division = divide(made, row, "")
-    assert booked(made, division, "NEW") == parts
+    ledgers.spun[row.id] = announced
+    division = divide(ledgers, row, "")
+    assert book(ledgers, division, "NEW") == parts
     assert (division.doubt == "") == (len(parts) > 1)
 
 
 def test_a_new_name_moves_each_holding_with_what_it_cost() -> None:
-    made = books(a={"FB": 4}, main={"FB": "2.5"})
-    assert booked(made, divide(made, line("NC", "FB", "-6.5"), ""), "FB") == {}
-    come = divide(made, line("NC", "META", "6.5"), "")
-    assert booked(made, come, "META") == {"a": dec(4), MAIN: dec("2.5")}
-    assert made.accounts["a"].holdings["META"].average == dec(100)
+    ledgers = books(a={"FB": 4}, main={"FB": "2.5"})
+    assert book(ledgers, divide(ledgers, line("NC", "FB", "-6.5"), ""), "FB") == {}
+    come = divide(ledgers, line("NC", "META", "6.5"), "")
+    assert book(ledgers, come, "META") == {"a": dec(4), MAIN: dec("2.5")}
+    assert ledgers.accounts["a"].holdings["META"].average == dec(100)
 
 
 def test_a_dividend_that_was_earned_under_the_former_name_is_who_held_then() -> None:
-    made = books(a={"FB": 3}, b={"FB": 1})
-    made.now_ns += DAY_NS
-    gone = divide(made, line("NC", "FB", "-4", date=NEXT_DAY), "")
-    for name, part in gone.parts.items():
-        made.book(name, "FB", part, NEXT_DAY)
-    come = divide(made, line("NC", "META", "4", date=NEXT_DAY), "")
+    ledgers = books(a={"FB": 3}, b={"FB": 1})
+    ledgers.now_ns += DAY_NS
+    removal = divide(ledgers, line("NC", "FB", "-4", date=NEXT_DAY), "")
+    for name, part in removal.parts.items():
+        ledgers.book(name, "FB", part, NEXT_DAY)
+    come = divide(ledgers, line("NC", "META", "4", date=NEXT_DAY), "")
     for name, part in come.parts.items():
-        made.book(name, "META", part, NEXT_DAY)
-    made.book("a", "META", LinePart(dec(-3)))  # a sells under the new name
-    paid = divide(made, line("DIV", "META", "4", "8.00", date="2024-03-15"), NEXT_DAY)
-    assert (cash_of(paid), paid.doubt) == ({"a": dec("6.00"), "b": dec("2.00")}, "")
-    assert made.holders_before("META", "2024-03-01") == {"b": dec(1)}
+        ledgers.book(name, "META", part, NEXT_DAY)
+    ledgers.book("a", "META", LinePart(dec(-3)))  # a sells under the new name
+    dividend = divide(ledgers, line("DIV", "META", "4", "8.00", date="2024-03-15"), NEXT_DAY)
+    assert (cash_of(dividend), dividend.doubt) == ({"a": dec("6.00"), "b": dec("2.00")}, "")
+    assert ledgers.holders_before("META", "2024-03-01") == {"b": dec(1)}
 
 
 def test_a_merger_for_cash_pays_each_for_its_shares() -> None:
-    made = books(a={"ATVI": 3}, b={"ATVI": 1})
-    division = divide(made, line("MA", "ATVI", "-4", "380.00"), "")
+    ledgers = books(a={"ATVI": 3}, b={"ATVI": 1})
+    division = divide(ledgers, line("MA", "ATVI", "-4", "380.00"), "")
     assert cash_of(division) == {"a": dec("285.00"), "b": dec("95.00")}
-    assert booked(made, division, "ATVI") == {}
+    assert book(ledgers, division, "ATVI") == {}
 
 
 CALL = "SPY240301C00400000"
 
 
 def test_of_two_mergers_of_one_day_the_shares_come_at_their_own_announced_rate() -> None:
-    made = books(a={"CASH": 10}, b={"OLD": 20})
+    ledgers = books(a={"CASH": 10}, b={"OLD": 20})
     for row in (line("MA", "CASH", "-10", "1000"), line("MA", "OLD", "-20")):
-        booked(made, divide(made, row, ""), row.symbol)
+        book(ledgers, divide(ledgers, row, ""), row.symbol)
     come = line("MA", "NEW", "10")  # one for two of OLD, and as many as of CASH
-    made.ratios[come.id] = "1/2"
-    assert booked(made, divide(made, come, ""), "NEW") == {"b": dec(10)}
+    ledgers.ratios[come.id] = "1/2"
+    assert book(ledgers, divide(ledgers, come, ""), "NEW") == {"b": dec(10)}
 
 
 def test_exercised_contracts_and_their_shares_are_their_holders() -> None:
-    made = books(a={CALL: 2}, b={CALL: 1})
-    ended = divide(made, line("OPEXC", CALL, "-3"), "")
-    assert booked(made, ended, CALL) == {}
+    ledgers = books(a={CALL: 2}, b={CALL: 1})
+    exercise = divide(ledgers, line("OPEXC", CALL, "-3"), "")
+    assert book(ledgers, exercise, CALL) == {}
     # 300 shares at the strike of 400: 120,000 USD, two thirds of it a's
-    come = divide(made, line("OPTRD", "SPY", "300", "-120000.00", price="400"), "")
+    come = divide(ledgers, line("OPTRD", "SPY", "300", "-120000.00", price="400"), "")
     assert cash_of(come) == {"a": dec("-80000.00"), "b": dec("-40000.00")}
-    assert booked(made, come, "SPY") == {"a": dec(200), "b": dec(100)}
-    assert made.accounts["a"].holdings["SPY"].average == dec(400)
+    assert book(ledgers, come, "SPY") == {"a": dec(200), "b": dec(100)}
+    assert ledgers.accounts["a"].holdings["SPY"].average == dec(400)
 
 
 def test_contracts_that_lapse_are_their_holders_and_a_short_one_is_mains() -> None:
-    made = books(a={CALL: 2}, main={CALL: -1})
-    assert divide(made, line("OPEXP", CALL, "-2"), "").parts == {"a": LinePart(dec(-2))}
-    assert divide(made, line("OPASN", CALL, "1"), "").parts == {MAIN: LinePart(dec(1))}
+    ledgers = books(a={CALL: 2}, main={CALL: -1})
+    assert divide(ledgers, line("OPEXP", CALL, "-2"), "").parts == {"a": LinePart(dec(-2))}
+    assert divide(ledgers, line("OPASN", CALL, "1"), "").parts == {MAIN: LinePart(dec(1))}
 
 
 @pytest.mark.parametrize(("count", "a", "main"), [(1, 0, 1), (2, 0, 2), (3, 1, 2), (4, 2, 2)])
 def test_an_exercise_of_some_contracts_is_the_persons_who_asked_for_it(count: int, a: int, main: int) -> None:
     # the broker exercises what no order holds: a's two are held by its sale
     division = divide(books(a={CALL: 2}, main={CALL: 2}), line("OPEXC", CALL, str(-count)), "")
-    ended = {"a": dec(-a), MAIN: dec(-main)}
-    assert division.parts == {name: LinePart(quantity) for name, quantity in ended.items() if quantity}
+    parts = {"a": dec(-a), MAIN: dec(-main)}
+    assert division.parts == {name: LinePart(quantity) for name, quantity in parts.items() if quantity}
 
 
 def test_a_line_of_contracts_that_nobody_holds_books_nothing_and_is_told() -> None:
@@ -333,31 +333,31 @@ def test_a_line_of_contracts_that_nobody_holds_books_nothing_and_is_told() -> No
 # --- fractions of shares ----------------------------------------------------------------------------------------------
 
 
-def trading_fractions(made: Ledgers, *names: str) -> Ledgers:
+def trading_fractions(ledgers: Ledgers, *names: str) -> Ledgers:
     """The books, in which these have taken orders of fractions."""
     for name in names:
-        made.accounts[name].fractions = True
-    return made
+        ledgers.accounts[name].fractions = True
+    return ledgers
 
 
 def test_of_a_reverse_split_whole_parts_are_whole() -> None:
-    made = books(a={"SPY": 3}, b={"SPY": 6})  # 1 for 3: a third of 3 is 1, whatever a third is in decimals
-    assert booked(made, divide(made, line("SPLIT", "SPY", "-6"), ""), "SPY") == {"a": dec(1), "b": dec(2)}
+    ledgers = books(a={"SPY": 3}, b={"SPY": 6})  # 1 for 3: a third of 3 is 1, whatever a third is in decimals
+    assert book(ledgers, divide(ledgers, line("SPLIT", "SPY", "-6"), ""), "SPY") == {"a": dec(1), "b": dec(2)}
 
 
 def test_the_last_decimal_of_a_split_is_nobody_elses() -> None:
-    made = trading_fractions(books(a={"SPY": 10}, b={"SPY": 10}), "a", "b")
+    ledgers = trading_fractions(books(a={"SPY": 10}, b={"SPY": 10}), "a", "b")
     # 1 for 3 of 20 is 6.666666667 at the broker; each has 3.333333333, and one has what is left
-    parts = booked(made, divide(made, line("SPLIT", "SPY", "-13.333333333"), ""), "SPY")
+    parts = book(ledgers, divide(ledgers, line("SPLIT", "SPY", "-13.333333333"), ""), "SPY")
     assert parts == {"a": dec("3.333333333"), "b": dec("3.333333334")}
 
 
 def test_cash_for_a_fraction_is_by_whose_fractions_it_is_for() -> None:
-    made = trading_fractions(books(a={"SPY": "1.75"}, b={"SPY": "2.5"}, c={"SPY": 4}), "a", "b")
+    ledgers = trading_fractions(books(a={"SPY": "1.75"}, b={"SPY": "2.5"}, c={"SPY": 4}), "a", "b")
     # 8.25 shares: a quarter of one is paid, three fifths of it a's (0.75 of 1.25)
-    division = divide(made, line("CIL", "SPY", "-0.25", "25.00"), "")
+    division = divide(ledgers, line("CIL", "SPY", "-0.25", "25.00"), "")
     assert cash_of(division) == {"a": dec("15.00"), "b": dec("10.00")}
-    assert booked(made, division, "SPY") == {"a": dec("1.6"), "b": dec("2.4"), "c": dec(4)}
+    assert book(ledgers, division, "SPY") == {"a": dec("1.6"), "b": dec("2.4"), "c": dec(4)}
 
 
 @pytest.mark.parametrize("names", ["0", "-0.5"])  # a share's fraction that the line is for
@@ -367,7 +367,7 @@ def test_cash_for_a_fraction_that_nobody_has_is_mains(names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("main", "ratio", "split", "paid", "cash"),
+    ("main", "ratio", "split", "fraction", "cash"),
     [
         # 1 for 10 of a's 25 and b's 12.5: 2.5 and 1.25. The broker gives 3 of 3.75: b has 1, as 2 are a's
         ("0", "1/10", "-34.5", "0", {"a": "66.67", "b": "33.33"}),  # of the three quarters that are paid a half is a's
@@ -380,27 +380,30 @@ def test_cash_for_a_fraction_that_nobody_has_is_mains(names: str) -> None:
     ],
 )
 def test_cash_for_a_fraction_of_new_shares_is_for_who_got_less_than_its_due(
-    main: str, ratio: str, split: str, paid: str, cash: dict[str, str]
+    main: str, ratio: str, split: str, fraction: str, cash: dict[str, str]
 ) -> None:
-    made = trading_fractions(books(a={"SPY": 25}, b={"SPY": "12.5"}, main={"SPY": main}), "b")
+    ledgers = trading_fractions(books(a={"SPY": 25}, b={"SPY": "12.5"}, main={"SPY": main}), "b")
     row = line("SPLIT", "SPY", split)
-    made.ratios[row.id] = ratio
-    booked(made, divide(made, row, ""), "SPY")
-    division = divide(made, line("CIL", "SPY", paid, "100.00"), "")
+    ledgers.ratios[row.id] = ratio
+    book(ledgers, divide(ledgers, row, ""), "SPY")
+    division = divide(ledgers, line("CIL", "SPY", fraction, "100.00"), "")
     assert {name: part for name, part in cash_of(division).items() if part} == {n: dec(c) for n, c in cash.items()}
-    there = booked(made, division, "SPY")
+    there = book(ledgers, division, "SPY")
     assert sum(there.values()) == int(sum(there.values()))
     assert there["a"] == 2
 
 
 def test_a_dividend_is_divided_by_fractions() -> None:
-    made = books(a={"SPY": "0.75"}, b={"SPY": "0.25"})
-    made.now_ns += 86_400 * 10**9
-    assert cash_of(divide(made, line("DIV", "SPY", "1", "1.00"), "2024-02-29")) == {"a": dec("0.75"), "b": dec("0.25")}
+    ledgers = books(a={"SPY": "0.75"}, b={"SPY": "0.25"})
+    ledgers.now_ns += 86_400 * 10**9
+    assert cash_of(divide(ledgers, line("DIV", "SPY", "1", "1.00"), "2024-02-29")) == {
+        "a": dec("0.75"),
+        "b": dec("0.25"),
+    }
 
 
 def test_shares_that_partly_go_never_exceed_what_one_has() -> None:
-    made = trading_fractions(books(a={"SPY": "0.4"}, b={"SPY": "2.3"}), "a", "b")
-    left = booked(made, divide(made, line("MA", "SPY", "-2.5", "250.00"), ""), "SPY")
-    assert sum(left.values()) == dec("0.2")
-    assert all(quantity > 0 for quantity in left.values())
+    ledgers = trading_fractions(books(a={"SPY": "0.4"}, b={"SPY": "2.3"}), "a", "b")
+    holders = book(ledgers, divide(ledgers, line("MA", "SPY", "-2.5", "250.00"), ""), "SPY")
+    assert sum(holders.values()) == dec("0.2")
+    assert all(quantity > 0 for quantity in holders.values())

@@ -79,7 +79,7 @@ def order(folder: Path, url: str, *subs: str) -> SetupRequest:
 
 async def test_init_writes_a_file_that_loads_and_keys_that_their_owner_alone_reads(tmp_path: Path) -> None:
     async with broker() as alpaca:
-        said = await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+        output = await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
     settings = load_gateway(tmp_path / "gateway.toml")
     table = settings.sub_accounts["scalper"]
     assert table.capital == 10000
@@ -89,10 +89,10 @@ async def test_init_writes_a_file_that_loads_and_keys_that_their_owner_alone_rea
     assert pairs.keys() == {"scalper", "rebalancer"}
     for file in (tmp_path / "gateway" / "keys").glob("*/*"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    text = (tmp_path / "gateway.toml").read_text() + said
+    text = (tmp_path / "gateway.toml").read_text() + output
     assert not any(pair.key in text or pair.secret in text for pair in pairs.values())
-    assert "100000.00 USD, holds nothing" in said
-    assert "desk rebalancer --strategy NAME > rebalancer.toml" in said
+    assert "100000.00 USD, holds nothing" in output
+    assert "desk rebalancer --strategy NAME > rebalancer.toml" in output
 
 
 async def test_capital_that_the_account_does_not_have_is_refused_with_the_figures(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_capital_with_parts_of_a_cent_is_refused_wherever_it_is_given(tmp_
         with pytest.raises(ConfigError, match=f"^--sub scalper:{re.escape(capital)}: {words}"):
             await init(order(tmp_path, alpaca.trading_url, f"scalper:{capital}"), keys_of(alpaca))
         file = await at(alpaca, tmp_path)
-        changed(file, "capital = 10000 ", f"capital = {capital} ")
+        replace_line(file, "capital = 10000 ", f"capital = {capital} ")
         settings, journal = (
             load_gateway(file),
             Ledgers(accounts={"rebalancer": SubAccount("rebalancer", "1-rebalancer")}),
@@ -135,7 +135,7 @@ async def test_symbols_that_the_broker_does_not_know_are_named_before_a_desk_is_
         ]
         assert not (tmp_path / "gateway.toml").exists()
         file = await at(alpaca, tmp_path)
-        changed(file, 'symbols = ["SPY"]', 'symbols = ["SPYY"]')
+        replace_line(file, 'symbols = ["SPY"]', 'symbols = ["SPYY"]')
         findings = await check(load_gateway(file), keys_of(alpaca), Ledgers(), "paper")
         wrong = [text for right, text in findings if not right]
         assert wrong == ["sub_account.scalper.symbols has SPYY, which the broker does not know: correct it"]
@@ -253,8 +253,8 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
         tables = {"a": table("a", "60000"), "c": table("c", "1000")}
         settings = dataclasses.replace(settings, account=AccountLimits(day_loss_max=Decimal("0.02")))
         books = read_books(tmp_path / FILE)
-        said = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), books, "paper")
-        words = [words for right, words in said if right]
+        findings = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), books, "paper")
+        words = [words for right, words in findings if right]
         cash = alpaca.account.cash
         assert words[:2] == [
             f"paper account {books.number}: {cash} USD, holds 102 SPY",
@@ -263,7 +263,7 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
         assert words[2].startswith("sub_account.a.capital is 60000, and it began with 20000: ")
         assert words[3].startswith("b is not in the file, holds 2 SPY, 18999.98 USD and has 0 orders: ")  # of 500.01
         assert "panic b" in words[3]
-        assert [words for right, words in said if not right and "day_loss_max is 0.02" in words]
+        assert [words for right, words in findings if not right and "day_loss_max is 0.02" in words]
 
 
 def test_a_sub_account_that_left_the_file_with_cash_alone_is_named() -> None:
@@ -288,12 +288,12 @@ async def test_a_new_journal_over_what_a_desk_holds_says_so(tmp_path: Path, monk
         monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
         alpaca.account.configuration["suspend_trade"] = True
         findings = await check(settings, keys_of(alpaca), Ledgers(), "")
-        said = [words for _, words in findings]
+        messages = [words for _, words in findings]
         blocked = "may not trade: trade_suspended_by_user (the account's setting suspend_trade)"
         assert (False, f"account {alpaca.account.account_number} {blocked}") in findings
-        (named,) = (words for words in said if "no desk can sell it" in words)
-        assert named.startswith("SPY, of which a desk has orders, is main's in this new journal")
-        assert "gateway.state_dir" in named
+        (message,) = (words for words in messages if "no desk can sell it" in words)
+        assert message.startswith("SPY, of which a desk has orders, is main's in this new journal")
+        assert "gateway.state_dir" in message
 
 
 def test_a_limit_that_is_meant_as_a_part_is_named_by_the_check(tmp_path: Path) -> None:
@@ -315,24 +315,24 @@ def test_a_name_that_no_sub_account_may_have_is_refused_by_words_that_say_which_
     which = "1 to 30 small letters, digits, '_' and '-', with a letter or a digit first"
     with pytest.raises(ConfigError, match=rf'^--sub A_B:1: name is "A_B": expected {which}; expected NAME:CAPITAL'):
         parse_sub("A_B:1")
-    for written, message in (
+    for text, message in (
         ('["sub_account"."A B"]', f'name is "A B": expected {which}: correct it'),
         ('[sub_account.a]\nsymbols = ["spy"]', "expected a symbol in capital letters, such as SPY or BRK.B"),
         ('[sub_account.a]\nguard_prefix = "a b"', "expected at most 40 letters, digits, '.', '_' and '-'"),
         ('[gateway]\naccount_number = "PA 1"\n[sub_account.a]', "expected the account's number, such as PA3ABCDEFGHI"),
     ):
-        (tmp_path / "gateway.toml").write_text(written)
+        (tmp_path / "gateway.toml").write_text(text)
         with pytest.raises(ConfigError, match=re.escape(message)) as caught:
             load_gateway(tmp_path / "gateway.toml")
         assert "pattern" not in str(caught.value)
 
 
 def test_a_status_in_words_has_a_line_for_each_and_counts_what_is_too_long() -> None:
-    held = {f"S{number}": "1" for number in range(7)}
-    row = {"name": "a", "cash": "1.00", "equity": "8.00", "open_orders": 2, "positions": held, "suspended": False}
+    positions = {f"S{number}": "1" for number in range(7)}
+    row = {"name": "a", "cash": "1.00", "equity": "8.00", "open_orders": 2, "positions": positions, "suspended": False}
     status = {
         "accounts": [row],
-        "sum": {"cash": "1.00", "equity": "8.00", "positions": held},
+        "sum": {"cash": "1.00", "equity": "8.00", "positions": positions},
         "broker": {"cash": "1.00", "equity": "8.00", "positions": {"S0": "0", "S1": "1"}},
         "differences": ["S0 1 in the sub-accounts, 0 at the broker"],
         "doubts": ["S0 1 in the sub-accounts, 0 at the broker"],
@@ -427,61 +427,61 @@ async def serving(
 async def at(alpaca: AlpacaServer, folder: Path) -> Path:
     """The file of a gateway that ran once at this broker, at any port."""
     await init(order(folder, alpaca.trading_url, *SUBS), keys_of(alpaca))
-    file = changed(folder / "gateway.toml", "port = 8433", "port = 0")
+    file = replace_line(folder / "gateway.toml", "port = 8433", "port = 0")
     async with serving(alpaca, load_gateway(file)):
         pass
     return file
 
 
 @pytest_asyncio.fixture
-async def left(tmp_path: Path) -> Path:
+async def config_file(tmp_path: Path) -> Path:
     """The file of a gateway that ran once; its broker is away now."""
     async with broker() as alpaca:
         return await at(alpaca, tmp_path)
 
 
-def ended(file: Path) -> tuple[int, str]:
+def start_outcome(file: Path) -> tuple[int, str]:
     """The exit code of a start, and its last line."""
     start = [sys.executable, "-m", "daemon.gateway", "--config", str(file)]
-    done = subprocess.run(start, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
-    return done.returncode, (done.stderr or done.stdout).splitlines()[-1]
+    process = subprocess.run(start, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    return process.returncode, (process.stderr or process.stdout).splitlines()[-1]
 
 
-def changed(file: Path, old: str, new: str) -> Path:
+def replace_line(file: Path, old: str, new: str) -> Path:
     """The file with another line."""
     file.write_text(file.read_text().replace(old, new, 1))
     return file
 
 
-async def test_a_broker_that_cannot_be_asked_for_the_plan_ends_no_start_but_the_first(left: Path) -> None:
-    settings = load_gateway(left)
+async def test_a_broker_that_cannot_be_asked_for_the_plan_ends_no_start_but_the_first(config_file: Path) -> None:
+    settings = load_gateway(config_file)
     folder = Path(settings.gateway.state_dir)
     assert settings.upstream.feed.name == "auto"
     assert kept_feed(folder) == ("sip", "opra")
     upstream, log = Upstream(settings.upstream, Credentials(), Clock.real(), LogRecorder()), LogRecorder()
     try:
-        known = (await with_feeds(settings, upstream, folder, log)).upstream.feed
-        assert (known.name, known.options) == ("sip", "opra")
+        feed = (await with_feeds(settings, upstream, folder, log)).upstream.feed
+        assert (feed.name, feed.options) == ("sip", "opra")
         assert "as at the last start; the account's data plan cannot be asked" in str(log.of("feed_chosen")[0]["how"])
         (folder / "feed").unlink()
         with pytest.raises(BrokerError):
             await with_feeds(settings, upstream, folder, log)
     finally:
         await upstream.close()
-    code, line = await asyncio.to_thread(ended, left)
+    code, line = await asyncio.to_thread(start_outcome, config_file)
     assert (code, "Connect" in line) == (1, True), line
 
 
-async def test_a_port_that_is_still_in_use_ends_a_start_with_exit_code_1(left: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        code, line = await asyncio.to_thread(ended, changed(left, "port = 0", f"port = {port}"))
+async def test_a_port_that_is_still_in_use_ends_a_start_with_exit_code_1(config_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, line = await asyncio.to_thread(start_outcome, replace_line(config_file, "port = 0", f"port = {port}"))
         expected = f"gateway.port {port}: Address already in use: end what has it, or choose another"
         assert (code, expected in line) == (1, True), line
 
 
-async def test_a_mistake_of_a_person_ends_a_start_with_exit_code_2(left: Path) -> None:
-    code, line = await asyncio.to_thread(ended, changed(left, "port = 0", "ports = 0"))
+async def test_a_mistake_of_a_person_ends_a_start_with_exit_code_2(config_file: Path) -> None:
+    code, line = await asyncio.to_thread(start_outcome, replace_line(config_file, "port = 0", "ports = 0"))
     assert (code, "ports" in line) == (2, True), line
 
 
@@ -521,7 +521,7 @@ async def test_a_mistake_in_the_file_keeps_no_desk_that_holds_something_from_its
         file = await at(alpaca, tmp_path)
         file.write_text("\n".join(line for line in file.read_text().splitlines() if "account_number" not in line))
         right = file.read_text()
-        changed(file, old, new)
+        replace_line(file, old, new)
         with pytest.raises(ConfigError, match=words):  # nobody holds anything
             command._fitting(load_or_last(file), file)
         alpaca.by_hand("place", symbol="SPY", qty="3", side="buy")
@@ -593,37 +593,37 @@ async def test_a_guards_prefix_goes_to_no_other_sub_account_at_once(tmp_path: Pa
             command._refuse_unlike(settings, books)
         command._refuse_unlike(settings, Ledgers(guards=[("desk-", "rebalancer")]))
         command._refuse_unlike(settings, Ledgers())  # nobody has had it since the last start
-        left = SubAccount("left", "1-left")
-        books = Ledgers(guards=[("desk-", "left")], accounts={"left": left})
+        former_account = SubAccount("left", "1-left")
+        books = Ledgers(guards=[("desk-", "left")], accounts={"left": former_account})
         command._refuse_unlike(settings, books)
-        left.change("SPY", Decimal(1), Decimal(500))  # its guard may still sell that
+        former_account.change("SPY", Decimal(1), Decimal(500))  # its guard may still sell that
         with pytest.raises(ConfigError, match="guard_prefix is 'desk', which left had"):
             command._refuse_unlike(settings, books)
 
 
-@pytest.mark.parametrize(("capital", "given"), [("20000", "0.00"), ("10000", "10000.00")])
+@pytest.mark.parametrize(("capital", "cash"), [("20000", "0.00"), ("10000", "10000.00")])
 async def test_capital_that_was_withdrawn_meanwhile_is_not_given_from_anothers_cash(
-    tmp_path: Path, capital: str, given: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capital: str, cash: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with broker() as alpaca:
         file = await at(alpaca, tmp_path)  # `main` has 40,000
         alpaca.faults.add("transfer", amount="-30000")
         await until(lambda: alpaca.account.cash == 70000)
-        changed(file, "[sub_account.scalper]", NEWCOMER.replace("90000", capital))
+        replace_line(file, "[sub_account.scalper]", NEWCOMER.replace("90000", capital))
         settings = load_gateway(file)
         make_keys(settings, "third")
         async with serving(alpaca, settings) as status:
-            assert {row["name"]: row["cash"] for row in status["accounts"]}["third"] == given
+            assert {row["name"]: row["cash"] for row in status["accounts"]}["third"] == cash
         words = f"sub_account.third.capital is {capital}, and it began with 0"
-        assert (words in capsys.readouterr().err) == (given == "0.00")
+        assert (words in capsys.readouterr().err) == (cash == "0.00")
 
 
 async def test_a_mistake_beside_a_folder_that_moved_is_found_there(tmp_path: Path) -> None:
     async with broker() as alpaca:
         file = await at(alpaca, tmp_path)
     (tmp_path / "gateway").rename(tmp_path / "moved")
-    changed(file, f'state_dir = "{tmp_path}/gateway"', f'state_dir = "{tmp_path}/moved"')
-    settings = load_or_last(changed(file, "port = 0", "ports = 0"))
+    replace_line(file, f'state_dir = "{tmp_path}/gateway"', f'state_dir = "{tmp_path}/moved"')
+    settings = load_or_last(replace_line(file, "port = 0", "ports = 0"))
     assert ("ports" in settings.mistake, settings.gateway.state_dir) == (True, f"{tmp_path}/moved")
 
 
@@ -640,8 +640,8 @@ async def test_a_key_that_cannot_be_used_keeps_out_its_own_desk_alone(tmp_path: 
         keys, problems = usable_keys(settings)
         assert (list(keys), len(problems)) == (["rebalancer"], 1)
         secret.chmod(0o600)
-        for mine, its in zip(key_files(settings, "scalper"), key_files(settings, "rebalancer"), strict=True):
-            mine.write_text(its.read_text())
+        for target, source in zip(key_files(settings, "scalper"), key_files(settings, "rebalancer"), strict=True):
+            target.write_text(source.read_text())
         assert usable_keys(settings)[0] == {}
         with pytest.raises(ConfigError, match="two sub-accounts have one key, scalper and rebalancer"):
             async with serving(alpaca, settings):
@@ -671,7 +671,7 @@ async def test_commands_reach_a_gateway_whose_file_has_a_mistake(
     async with broker() as alpaca:
         file = await at(alpaca, tmp_path)
         async with serving(alpaca, load_gateway(file)):
-            changed(file, "port = 0", "ports = 0")
+            replace_line(file, "port = 0", "ports = 0")
             halt = ["--config", str(file), "halt", "--why", "look", "--who", "anna"]
             assert await asyncio.to_thread(command.main, halt) == 0
             assert "by the file of the last start" in capsys.readouterr().err
@@ -759,7 +759,9 @@ async def test_a_start_that_the_broker_s_clock_did_not_answer_reports_nothing_be
             assert abs(clock.now_ns() - right()) < SECOND_NS
 
 
-async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_without_a_name_closes_what_a_desk_holds(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nobody(uid: int) -> None:
         raise KeyError(uid)
 
@@ -768,7 +770,7 @@ async def test_a_user_without_a_name_closes_what_a_desk_holds(left: Path, monkey
         monkeypatch.delenv(name, raising=False)
     way_out = "rltrader-gateway starts it; without it, rltraderctl panic with the account's own keys"
     with pytest.raises(ConfigError, match=f"no gateway answers there .*{way_out}"):  # it comes as far as the socket
-        command._run_command(command._options(["--config", str(left), "panic", "scalper"]))
+        command._run_command(command._options(["--config", str(config_file), "panic", "scalper"]))
 
 
 @pytest.mark.parametrize(

@@ -59,35 +59,35 @@ OF_PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
 EXCLUSIVE = (("split",), ("trade_bust", "trade_correct"))  # the simulator's amendments know no split of before
 
 
-def some(chance: random.Random, most: int, *, parts: bool) -> str:
+def draw_quantity(chance: random.Random, most: int, *, parts: bool) -> str:
     """A quantity: a whole one, or `parts` with up to nine decimals."""
     return str(exact(Decimal(chance.randint(1, most * 10**9)).scaleb(-9))) if parts else str(chance.randint(1, most))
 
 
 async def act(s: Stage, name: str, chance: random.Random, *, parts: bool) -> None:
     """One request of a client, whatever comes of it."""
-    held = s.held(name).get("SPY", Decimal(0))
-    mine = [order for order in s.books.open_orders() if order.account == name and order.known]
-    named = f"{name}-{chance.getrandbits(64)}"
-    body: dict[str, object] = {"symbol": "SPY", "qty": some(chance, 4, parts=parts), "time_in_force": "day"}
-    body["client_order_id"] = named
+    holding = s.held(name).get("SPY", Decimal(0))
+    orders = [order for order in s.books.open_orders() if order.account == name and order.known]
+    order_name = f"{name}-{chance.getrandbits(64)}"
+    body: dict[str, object] = {"symbol": "SPY", "qty": draw_quantity(chance, 4, parts=parts), "time_in_force": "day"}
+    body["client_order_id"] = order_name
     match chance.randrange(8):
         case 0 | 1:
             await s.ask(name, "POST", "/v2/orders", {**body, "side": "buy", "type": "market"})
         case 2:
             price = str(chance.choice((480, 499, 501)))
             await s.ask(name, "POST", "/v2/orders", {**body, "side": "buy", "type": "limit", "limit_price": price})
-        case 3 if held > 0:
-            body["qty"] = str(min(held, Decimal(some(chance, 4, parts=parts))))
+        case 3 if holding > 0:
+            body["qty"] = str(min(holding, Decimal(draw_quantity(chance, 4, parts=parts))))
             await s.ask(name, "POST", "/v2/orders", {**body, "side": "sell", "type": "market"})
-        case 4 if held > 0:
+        case 4 if holding > 0:
             await s.ask(name, "DELETE", "/v2/positions/SPY")
-        case 5 if mine:
-            await s.ask(name, "DELETE", f"/v2/orders/{chance.choice(mine).id}")
-        case 6 if mine:
-            changes = {"limit_price": str(chance.choice((481, 498, 502))), "qty": some(chance, 5, parts=parts)}
-            changes["client_order_id"] = named
-            await s.ask(name, "PATCH", f"/v2/orders/{chance.choice(mine).id}", changes)
+        case 5 if orders:
+            await s.ask(name, "DELETE", f"/v2/orders/{chance.choice(orders).id}")
+        case 6 if orders:
+            changes = {"limit_price": str(chance.choice((481, 498, 502))), "qty": draw_quantity(chance, 5, parts=parts)}
+            changes["client_order_id"] = order_name
+            await s.ask(name, "PATCH", f"/v2/orders/{chance.choice(orders).id}", changes)
         case _:
             await asyncio.sleep(1)
 
@@ -154,17 +154,17 @@ async def test_each_has_the_fills_of_its_own_orders(tmp_path: Path, seed: int, p
             await s.settled()
             assert s.books.doubts == ()
             assert {o.id for o in s.books.open_orders()} == set(alpaca.account.working)
-            named = [order for order in s.books.orders.values() if order.name[:2] in ("a-", "b-")]
-            assert all(order.account == order.name[0] for order in named)
+            orders = [order for order in s.books.orders.values() if order.name[:2] in ("a-", "b-")]
+            assert all(order.account == order.name[0] for order in orders)
             assert s.verified().difference == ""
             spent = {name: Decimal(0) for name in ("a", "b", MAIN)}
             for trade in alpaca.account.trades:
                 if trade.order_id:
                     spent[owners.get(trade.order_id, MAIN)] += trade.quantity * trade.price
-            moved = {name: Decimal(0) for name in spent}
-            for name in moved:
+            cash_moves = {name: Decimal(0) for name in spent}
+            for name in cash_moves:
                 for line in s.books.accounts[name].activities:
                     if line.fields["activity_type"] in ("DIV", "CSD", "CSW"):
-                        moved[name] += Decimal(line.fields["net_amount"])
+                        cash_moves[name] += Decimal(line.fields["net_amount"])
             for name in ("a", "b"):
-                assert s.books.accounts[name].cash == 20000 - spent[name] + moved[name], name
+                assert s.books.accounts[name].cash == 20000 - spent[name] + cash_moves[name], name

@@ -20,8 +20,8 @@ async def test_the_file_and_a_scrape_have_each_sub_account_the_sum_and_the_broke
         await s.until(lambda: bool(s.held("a")))
         await s.refused("b", 1, "sell")
         await s.settled()
-        watched = GatewayStatusFile(s.server, tmp_path)
-        running = asyncio.create_task(watched.run())
+        status_file = GatewayStatusFile(s.server, tmp_path)
+        running = asyncio.create_task(status_file.run())
         await s.until((tmp_path / STATUS_FILE).exists)
         running.cancel()
         status = json.loads((tmp_path / STATUS_FILE).read_text())
@@ -44,7 +44,7 @@ async def test_the_file_and_a_scrape_have_each_sub_account_the_sum_and_the_broke
         assert blocked.detail == "the account takes no orders: trading_blocked"
         for away_s in (60, -60):  # -60: it died, and the host's clock was set back
             assert gateway_view(tmp_path, (tmp_path / STATUS_FILE).stat().st_mtime + away_s).state == "silent"
-        lines = generate_latest(watched.registry()).decode().splitlines()
+        lines = generate_latest(status_file.registry()).decode().splitlines()
         assert 'rltrader_gateway_cash_usd{desk="gateway",sub_account="a"} 17999.96' in lines
         assert 'rltrader_gateway_sum_cash_usd{desk="gateway"} 97999.96' in lines
         assert 'rltrader_gateway_broker_cash_usd{desk="gateway"} 97999.96' in lines
