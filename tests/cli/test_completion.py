@@ -29,9 +29,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def offered(file: Path, *words: str, folder: Path | None = None) -> list[str]:
     """Return what bash offers for the last of these words."""
     command = ["bash", "--norc", "-c", ASK, str(file), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
-    assert done.stderr == ""
-    return [line for line in done.stdout.splitlines() if line]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
+    assert process.stderr == ""
+    return [line for line in process.stdout.splitlines() if line]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_folders_with_a_journal(file: Path, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "state/paper" / FILE).touch()
     (tmp_path / "a desk" / FILE).touch()
-    asked = ("rltrader", "ctl", "status", "--state-dir")
-    assert offered(file, *asked, "", folder=tmp_path) == ["a desk", "state/paper"]
-    assert offered(file, *asked, "em", folder=tmp_path) == ["empty"]
+    words = ("rltrader", "ctl", "status", "--state-dir")
+    assert offered(file, *words, "", folder=tmp_path) == ["a desk", "state/paper"]
+    assert offered(file, *words, "em", folder=tmp_path) == ["empty"]
 
 
 def test_bash_asks_it_for_each_program(file: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "--norc", "-c", 'source <(cat "$0"); complete -p rltrader rltraderd train-and-export', str(file)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert done.stdout.count("_rltrader_complete") == 3
+    assert process.stdout.count("_rltrader_complete") == 3

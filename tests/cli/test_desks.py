@@ -33,14 +33,14 @@ ORIGINS: dict[str, tuple[str, ...]] = {
 }
 
 
-def made(
+def write_desk(
     root: Path, name: str, *, halted: bool = False, limits: Risk | None = None, also: tuple[Event, ...] = ()
 ) -> None:
     """A desk's state directory as its first start leaves it."""
     meta = {"mode": "paper", "account": "paper", "strategy": NAMES[name], "feed": "sip", "desk": name}
-    left = open_state_dir(root / name, meta, "epoch")
-    machine = fresh_machine(strategy(NAMES[name]), identity_of(left.meta), Trading())
-    recovered = recover(left.journal.reader(), machine, code_digest())
+    state_dir = open_state_dir(root / name, meta, "epoch")
+    machine = fresh_machine(strategy(NAMES[name]), identity_of(state_dir.meta), Trading())
+    recovered = recover(state_dir.journal.reader(), machine, code_digest())
     chain, batch = HashChain(recovered.last_id + 1, recovered.head), CommitBatch()
     trading = Trading(risk=limits or Risk())
     start = RunStarted(NOW, "paper", "paper", NAMES[name], "epoch", code_digest(), "sip", trading, "", ORIGINS)
@@ -50,9 +50,9 @@ def made(
     for event in events:
         step = machine.apply(event)
         batch.entries.append(chain.entry(step.state.seq, event, encode_effects(step.effects)))
-    left.journal.commit(batch)
-    left.journal.close()
-    left.close()
+    state_dir.journal.commit(batch)
+    state_dir.journal.close()
+    state_dir.close()
 
 
 def listed(root: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, dict[str, Any]]:
@@ -64,7 +64,7 @@ def listed(root: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> dic
 
 def test_all_desks_are_listed_with_what_each_one_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in NAMES:
-        made(tmp_path, name, halted=name == "regime")
+        write_desk(tmp_path, name, halted=name == "regime")
     desks = listed(tmp_path, capsys)
     assert {name: row["strategy"] for name, row in desks.items()} == NAMES
     assert {name: row["halt"] for name, row in desks.items()} == {
@@ -76,7 +76,7 @@ def test_all_desks_are_listed_with_what_each_one_is(tmp_path: Path, capsys: pyte
 
 
 def test_a_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made(tmp_path, "regime", halted=True)
+    write_desk(tmp_path, "regime", halted=True)
     assert ctl.main(["status", "--desks", str(tmp_path)]) == 0
     output = capsys.readouterr().out
     for word in ("regime", "regime_switcher", "not running", "halted: operator: lunch", "flat", "none"):
@@ -86,8 +86,8 @@ def test_a_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_start_file_s_names_stand_for_the_journals_and_totals_follow(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made(tmp_path, "regime", halted=True)
-    made(tmp_path, "scalper")
+    write_desk(tmp_path, "regime", halted=True)
+    write_desk(tmp_path, "scalper")
     file = tmp_path / "desks.toml"
     file.write_text('[[desk]]\nname = "mine"\nstate_dir = "regime"\n[[desk]]\nname = "other"\nstate_dir = "scalper"\n')
     assert ctl.main(["status", "--desks", str(file), "--json"]) == 0
@@ -107,7 +107,7 @@ def test_the_start_file_s_names_stand_for_the_journals_and_totals_follow(
 
 
 def test_a_journal_that_cannot_be_read_hides_no_other_desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made(tmp_path, "scalper")
+    write_desk(tmp_path, "scalper")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / FILE).write_text("no journal")
     desks = listed(tmp_path, capsys, code=1)
@@ -118,7 +118,7 @@ def test_a_journal_that_cannot_be_read_hides_no_other_desk(tmp_path: Path, capsy
 
 
 def test_a_running_desk_shows_its_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made(tmp_path, "regime")
+    write_desk(tmp_path, "regime")
     meta = {"mode": "paper", "account": "paper", "strategy": "regime_switcher", "feed": "sip", "desk": "regime"}
     running = open_state_dir(tmp_path / "regime", meta, "epoch")
     assert listed(tmp_path, capsys)["regime"]["process"].isdecimal()
@@ -127,15 +127,15 @@ def test_a_running_desk_shows_its_process(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_one_desk_is_told_as_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made(tmp_path, "regime")
+    write_desk(tmp_path, "regime")
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["desk"] == "regime"
 
 
 def test_the_status_names_the_challenger_and_its_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    moved = LadderMoved(NOW, "v2", "canary_10", "canary_25", "v1", 0.25, 0, "canary_passed", "2 sessions")
-    made(tmp_path, "scalper")
-    made(tmp_path, "regime", also=(moved,))
+    move = LadderMoved(NOW, "v2", "canary_10", "canary_25", "v1", 0.25, 0, "canary_passed", "2 sessions")
+    write_desk(tmp_path, "scalper")
+    write_desk(tmp_path, "regime", also=(move,))
     desks = listed(tmp_path, capsys)
     assert desks["scalper"]["challenger"] is None
     challenger = {"version": "v2", "step": "canary_25", "champion": "v1", "size": 0.25, "sessions": 0}
@@ -147,7 +147,7 @@ def test_the_status_names_the_challenger_and_its_step(tmp_path: Path, capsys: py
 def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made(tmp_path, "regime", limits=Risk(daily_loss_max=0.03, drawdown_max=0.6))
+    write_desk(tmp_path, "regime", limits=Risk(daily_loss_max=0.03, drawdown_max=0.6))
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
     limits = {limit["key"]: limit for limit in json.loads(capsys.readouterr().out)["limits"]}
     assert limits["risk.daily_loss_max"] == {"key": "risk.daily_loss_max", "value": "0.03", "origin": "/etc/desk.toml"}
@@ -166,7 +166,7 @@ def test_root_looks_at_each_desk_as_the_user_who_owns_its_folder(capsys: pytest.
         root = Path(name)
         root.chmod(0o755)
         for desk in NAMES:
-            made(root, desk)
+            write_desk(root, desk)
         for path in (root / "scalper", *(root / "scalper").iterdir(), root / "regime"):
             os.chown(path, OTHER, OTHER)
         (root / "regime" / FILE).chmod(0o600)  # root's still: nothing that the folder's owner can read

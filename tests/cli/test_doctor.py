@@ -93,7 +93,7 @@ def morning(market: Market) -> int:
     return market.sessions[1].open_ns + HOUR_NS
 
 
-def written(folder: Path) -> dict[Path, tuple[int, bytes]]:
+def contents_of(folder: Path) -> dict[Path, tuple[int, bytes]]:
     """Modes and contents of all files; SQLite's index of a log that is being read belongs to no one."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.endswith("-shm")]
     contents = {file: (file.stat().st_mode, file.read_bytes()) for file in files}
@@ -122,9 +122,9 @@ class Desk:
         path = write_config(self.folder / "config.toml", self.server, self.clock, self.state_dir, *tables)
         self.monkeypatch.setenv("APCA_API_KEY_ID", DEFAULT_KEY)
         self.monkeypatch.setenv("APCA_API_SECRET_KEY", secret)
-        before = written(self.folder)
+        before = contents_of(self.folder)
         assert cli.main(["--check", "--config", str(path), *(["--dry-run"] if dry_run else [])]) == code
-        assert written(self.folder) == before
+        assert contents_of(self.folder) == before
         output = self.capsys.readouterr()
         assert output.err == ""
         *lines, last = output.out.splitlines()
@@ -172,8 +172,8 @@ def desk_at(
 def desk(
     market: Market, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
-    with desk_at(market, morning(market), tmp_path, capsys, monkeypatch) as made:
-        yield made
+    with desk_at(market, morning(market), tmp_path, capsys, monkeypatch) as desk:
+        yield desk
 
 
 # --- a host that is ready -----------------------------------------------------------------------------------------
@@ -312,10 +312,10 @@ def test_the_stream_of_activities_is_replayed_and_its_ids_are_compared_with_the_
     for _ in range(2):
         desk.server.call(account.note, clock.now_ns() - HOUR_NS, fee)
     desk.check(code=0)
-    seen = "answers: 2 lines of the last week, 2 of them under the ledger's own ids"
-    assert desk.checks["activity stream"] == ("ok", f"{seen}; alpaca.activity_stream = true listens to it")
+    text = "answers: 2 lines of the last week, 2 of them under the ledger's own ids"
+    assert desk.checks["activity stream"] == ("ok", f"{text}; alpaca.activity_stream = true listens to it")
     desk.check({"alpaca": {"activity_stream": True}}, code=0)
-    assert desk.checks["activity stream"] == ("ok", f"{seen}; it is listened to")
+    assert desk.checks["activity stream"] == ("ok", f"{text}; it is listened to")
 
 
 @pytest.mark.parametrize(
@@ -404,8 +404,8 @@ def free(
     market: Market, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Desk]:
     """A desk whose account has the free data plan."""
-    with desk_at(market, morning(market), tmp_path, capsys, monkeypatch, rules=Rules(free_plan=True)) as made:
-        yield made
+    with desk_at(market, morning(market), tmp_path, capsys, monkeypatch, rules=Rules(free_plan=True)) as desk:
+        yield desk
 
 
 def test_auto_finds_out_what_the_account_has(desk: Desk) -> None:
@@ -604,9 +604,9 @@ def test_a_claim_about_risk_that_this_desk_does_not_keep_is_told(desk: Desk, pro
     keys, rules = desk_keys("option_scalper", tested), {"digest": rules_digest(tested)}
     path.write_bytes(encode(replace(decode(path.read_bytes()), claim=claim, rules=rules, desk=keys)))
     desk.check({"paths": {"models_dir": str(desk.folder / "store")}}, code=0)
-    verdict, said = desk.checks["claim"]
+    verdict, message = desk.checks["claim"]
     assert verdict == "warn"
-    assert said == text
+    assert message == text
     assert desk.more == (["[basket]", "auction = false"] if proven else [])
 
 
@@ -643,30 +643,30 @@ def test_a_broker_that_nobody_vouches_for_and_an_alarm_program_that_is_missing_a
 def test_a_guard_is_told_by_its_paths_and_what_keeps_it_deaf_is_named(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    watched: dict[str, object] = {"prefix": "guard", "act": "protect", "drop_dir": str(tmp_path)}
-    desk.check({"guard": watched}, code=2)
+    guard: dict[str, object] = {"prefix": "guard", "act": "protect", "drop_dir": str(tmp_path)}
+    desk.check({"guard": guard}, code=2)
     assert desk.verdicts("FAIL") == ["guard"]
     assert "GUARD_KEY" in desk.checks["guard"][1]
     monkeypatch.setenv("GUARD_KEY", "5a" * 32)
-    desk.check({"guard": watched}, code=0)
+    desk.check({"guard": guard}, code=0)
     assert desk.checks["guard"][0] == "ok"
     assert f"heartbeat by {tmp_path}; on silence it tells, and protects" in desk.checks["guard"][1]
-    desk.check({"guard": {**watched, "drop_dir": "/no/folder"}}, code=0)
+    desk.check({"guard": {**guard, "drop_dir": "/no/folder"}}, code=0)
     assert "/no/folder cannot be written" in desk.checks["guard"][1]
     desk.check({"guard": {"prefix": "guard"}, "mqtt": {"enabled": True}}, code=0)
     assert desk.checks["guard"][0] == "warn"
     assert "dies with it" in desk.checks["guard"][1]
 
 
-def made(path: Path, **meta: str) -> None:
+def write_state_dir(path: Path, **meta: str) -> None:
     """A state directory as a daemon leaves it."""
-    left = open_state_dir(path, {**META, **meta}, "epoch")
-    left.journal.close()
-    left.close()
+    state_dir = open_state_dir(path, {**META, **meta}, "epoch")
+    state_dir.journal.close()
+    state_dir.close()
 
 
 def test_a_state_directory_of_this_desk_is_resumed(desk: Desk) -> None:
-    made(desk.state_dir)
+    write_state_dir(desk.state_dir)
     desk.state_dir.chmod(0o750)
     desk.check(code=0)
     assert desk.checks["state directory"] == ("ok", f"{desk.state_dir}: resumes a journal")
@@ -683,7 +683,7 @@ def test_a_state_directory_of_this_desk_is_resumed(desk: Desk) -> None:
     ],
 )
 def test_a_state_directory_of_another_desk_fails(desk: Desk, meta: dict[str, str], problem: str) -> None:
-    made(desk.state_dir, **meta)
+    write_state_dir(desk.state_dir, **meta)
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["state directory"]
     assert f"{desk.state_dir}: this state directory was {problem}: use the" in desk.checks["state directory"][1]
@@ -723,7 +723,7 @@ def test_a_place_that_can_be_no_state_directory_fails(desk: Desk) -> None:
 
 
 def test_a_journal_that_every_user_can_read_is_a_warning(desk: Desk) -> None:
-    made(desk.state_dir)
+    write_state_dir(desk.state_dir)
     desk.state_dir.chmod(0o755)
     (desk.state_dir / FILE).chmod(0o644)
     desk.check(code=0)

@@ -92,18 +92,18 @@ def test_json_holds_the_shares_of_every_bin(state: Path, capfdbinary: pytest.Cap
 
 def test_what_cannot_be_measured_is_said_with_its_cure(state: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     models = state / "models"
-    given = ("--state-dir", state, "--models-dir")
+    arguments = ("--state-dir", state, "--models-dir")
     with pytest.raises(NotFound, match="expected 1 or more"):
-        drift(*given, models, "--window", 0)
+        drift(*arguments, models, "--window", 0)
     with pytest.raises(NotFound, match="give the model store of this desk with --models-dir"):
-        drift(*given, state / "elsewhere")
+        drift(*arguments, state / "elsewhere")
     path = models / "option_scalper" / "v1" / "manifest.json"
     path.write_bytes(b"{}")
     with pytest.raises(NotFound, match="cannot be read"):
-        drift(*given, models)
+        drift(*arguments, models)
     path.write_bytes(encode(manifest_of(strategy("option_scalper"), b"graph", ())))
     with pytest.raises(NotFound, match="holds no reference: add it with train-and-export reference"):
-        drift(*given, models)
+        drift(*arguments, models)
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(JournalError):
         drift("--state-dir", empty)

@@ -47,17 +47,17 @@ def test_every_program_has_a_word_and_every_word_starts_something() -> None:
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
 def test_without_a_command_all_are_listed_and_nothing_heavy_is_loaded(words: tuple[str, ...]) -> None:
     loaded = f"import atexit; atexit.register(lambda: print('loaded', *(set({HEAVY!r}) & sys.modules.keys())))"
-    done = rltrader(*words, before=loaded)
-    listed = re.findall(r"^  (\w+) +\S", done.stdout, re.MULTILINE)
-    assert done.returncode == 0
+    process = rltrader(*words, before=loaded)
+    listed = re.findall(r"^  (\w+) +\S", process.stdout, re.MULTILINE)
+    assert process.returncode == 0
     assert listed == list(front.COMMANDS)
-    assert done.stdout.splitlines()[-1] == "loaded"
+    assert process.stdout.splitlines()[-1] == "loaded"
 
 
 @pytest.mark.parametrize("words", [("--help",), ("completion", "bash")])
 def test_what_cannot_be_printed_ends_in_one_line(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "rltrader", *words],
             stdout=full,
             stderr=subprocess.PIPE,
@@ -66,7 +66,7 @@ def test_what_cannot_be_printed_ends_in_one_line(words: tuple[str, ...]) -> None
             check=False,
         )
     why = "No space left on device"
-    assert (done.returncode, done.stderr) == (
+    assert (process.returncode, process.stderr) == (
         1,
         f"rltrader: standard output cannot be written: {why}: lead it elsewhere\n",
     )
@@ -115,26 +115,26 @@ def test_a_program_is_called_as_it_was_started(word: str, prog: str) -> None:
 
 
 def test_the_arguments_reach_the_program_as_they_were_typed() -> None:
-    found = parse("rltrader", ["ctl", "trades", "--limit", "3", "--state-dir", "a b"]).found
-    assert found is not None
-    assert (found.command, found.limit, found.state_dir) == ("trades", 3, Path("a b"))
+    arguments = parse("rltrader", ["ctl", "trades", "--limit", "3", "--state-dir", "a b"]).found
+    assert arguments is not None
+    assert (arguments.command, arguments.limit, arguments.state_dir) == ("trades", 3, Path("a b"))
 
 
 def test_a_command_to_type_next_is_the_one_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    said: list[str] = []
+    lines: list[str] = []
 
     def program() -> int:
-        said.append(in_this_shell("rltraderctl trades --limit 3"))
+        lines.append(in_this_shell("rltraderctl trades --limit 3"))
         return 0
 
     monkeypatch.setattr(front, "load", lambda _: SimpleNamespace(main=program))
     monkeypatch.setattr(sys, "argv", ["rltrader", "run"])
     assert front.main() == 0
-    assert said == ["rltrader ctl trades --limit 3"]
+    assert lines == ["rltrader ctl trades --limit 3"]
     call({})
     assert program() == 0
-    assert said[1:] == ["rltraderctl trades --limit 3"]
+    assert lines[1:] == ["rltraderctl trades --limit 3"]
 
 
 def test_a_parser_leaves_nothing_of_its_program_in_this_process() -> None:
@@ -175,9 +175,11 @@ def test_a_stream_that_the_starter_closed_leads_to_nowhere() -> None:
 
 
 def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
-    done = rltrader("ctl", "models", "list", before="sys.modules['onnxruntime'] = None")
-    assert done.returncode == 2
-    assert done.stderr == ("rltrader ctl: onnxruntime is not installed: pip install -c constraints.txt -e '.[cpu]'\n")
+    process = rltrader("ctl", "models", "list", before="sys.modules['onnxruntime'] = None")
+    assert process.returncode == 2
+    assert process.stderr == (
+        "rltrader ctl: onnxruntime is not installed: pip install -c constraints.txt -e '.[cpu]'\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,6 +216,6 @@ def test_no_text_lets_pip_ask_an_index_for_a_name_that_is_another_project_s() ->
 
 
 def test_what_is_missing_and_no_extra_has_is_a_bug_and_shown_whole() -> None:
-    done = rltrader("ctl", "status", before="sys.modules['msgspec'] = None")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    process = rltrader("ctl", "status", before="sys.modules['msgspec'] = None")
+    assert process.returncode == 1
+    assert "Traceback" in process.stderr

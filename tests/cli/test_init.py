@@ -139,14 +139,14 @@ def test_a_paper_account_gets_keys_for_this_user_alone_bars_and_a_check(
     desk: Path, broker: RunningServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     at(broker, monkeypatch, EMPTY)
-    started: list[list[str]] = []
+    commands: list[list[str]] = []
     real = subprocess.run
 
-    def recorded(command: list[str], **settings: Any) -> Any:
-        started.append(command)
+    def record_run(command: list[str], **settings: Any) -> Any:
+        commands.append(command)
         return real(command, **settings)
 
-    monkeypatch.setattr(subprocess, "run", recorded)
+    monkeypatch.setattr(subprocess, "run", record_run)
     assert init("--account", "paper", "--keep-keys", "file", "--strategy", "regime_switcher", "--data", "fetch") == 0
     text = words_of(capfd)
     assert "keys: accepted for paper account PA3EMPTY: 10000.00 USD of equity; it may trade" in text
@@ -165,8 +165,8 @@ def test_a_paper_account_gets_keys_for_this_user_alone_bars_and_a_check(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "keys")
     assert daemon.main(["--check"]) == 0  # the second command that was printed
     assert "accepted for the paper account PA3EMPTY" in words_of(capfd)
-    assert len(started) >= 2
-    assert not [word for line in started for word in line if SECRET in word or EMPTY in word]
+    assert len(commands) >= 2
+    assert not [word for line in commands for word in line if SECRET in word or EMPTY in word]
 
 
 def test_the_kept_keys_are_those_of_the_next_start(
@@ -338,11 +338,11 @@ def test_an_interruption_leaves_nothing_half_written(
 def test_a_stop_by_the_system_leaves_nothing_half_written(
     desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
-    def stopped(*_: object) -> None:
+    def stop(*_: object) -> None:
         assert signal.getsignal(number) is not signal.SIG_DFL, "it would end the process, and these tests with it"
         signal.raise_signal(number)
 
-    monkeypatch.setattr(command, "put_first_run", stopped)
+    monkeypatch.setattr(command, "put_first_run", stop)
     before = signal.signal(number, signal.SIG_DFL)  # under nohup it is another
     try:
         assert init("--yes", "here") == 130
@@ -374,11 +374,11 @@ def test_what_came_meanwhile_is_left_and_what_was_put_there_goes_again(
 ) -> None:
     real = desk_folder.put_models
 
-    def another(staged: Path, folder: Path, name: str) -> None:
+    def put_models_and_config(staged: Path, folder: Path, name: str) -> None:
         real(staged, folder, name)
         (folder / "config.toml").write_text("# another's\n")
 
-    monkeypatch.setattr(command, "put_models", another)
+    monkeypatch.setattr(command, "put_models", put_models_and_config)
     assert init("--yes", "--no-dry-run") == 2
     assert "nothing is overwritten" in words_of(capsys)
     assert (desk / "config.toml").read_text() == "# another's\n"
@@ -536,6 +536,6 @@ def test_init_and_a_span_of_bars_adjust_prices_alike(name: str, adjustment: str)
     assert desk_folder.wanted_bars(Path("desk"), spec, date(2026, 11, 26)).adjustment == adjustment
     command = argparse.ArgumentParser()
     add_span(command)
-    chosen = chosen_bars(command.parse_args(["--from", "2026-01-02", "--to", "2026-01-05"]), Path("desk"), spec)
-    assert chosen is not None
-    assert Span.at(chosen).adjustment == adjustment
+    bars = chosen_bars(command.parse_args(["--from", "2026-01-02", "--to", "2026-01-05"]), Path("desk"), spec)
+    assert bars is not None
+    assert Span.at(bars).adjustment == adjustment

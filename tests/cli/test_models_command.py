@@ -288,17 +288,17 @@ def test_a_version_that_is_swapped_while_it_is_checked_is_not_named(
 
 
 def test_of_two_who_hold_at_once_none_undoes_the_other_s(run: Run, store: Path) -> None:
-    shelf, begun = store / "option_scalper", threading.Event()
-    first = threading.Thread(target=change_holds, args=(shelf, lambda former: slowly(former, begun)))
+    shelf, start_event = store / "option_scalper", threading.Event()
+    first = threading.Thread(target=change_holds, args=(shelf, lambda former: slowly(former, start_event)))
     first.start()
-    begun.wait()
+    start_event.wait()
     assert run("hold", "b", "--reason", "too new", "--who", "alice")[0] == 0
     first.join()
     assert holds_of(shelf) == HoldReasons("a quiet week", {"b": "too new (by alice)"})
 
 
-def slowly(former: HoldReasons, begun: threading.Event) -> HoldReasons:
-    begun.set()
+def slowly(former: HoldReasons, start_event: threading.Event) -> HoldReasons:
+    start_event.set()
     time.sleep(0.2)
     return HoldReasons("a quiet week", former.held)
 

@@ -29,49 +29,49 @@ def name_of(cadence: str, holds: str, template: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def strategies_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every kind and template; each command names the one that makes the model."""
     folder = tmp_path_factory.mktemp("written")
-    seen = io.StringIO()
+    stderr = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "stderr", seen)
+        patch.setattr(sys, "stderr", stderr)
         for (cadence, holds), template in ALL:
             assert write(name_of(cadence, holds, template), cadence, holds, "--template", template) == 0
     names = [name_of(cadence, holds, template) for (cadence, holds), template in ALL]
-    lines = seen.getvalue().splitlines()
+    lines = stderr.getvalue().splitlines()
     assert [line.split(" && ")[0] for line in lines] == [f"next: cd {name}" for name in names]
     for name, line in zip(names, lines, strict=True):
         assert f"    {line.split(' && ')[1]}\n" in (folder / name / "README.md").read_text()
     return folder
 
 
-def test_it_is_short_and_clean_whatever_it_is_called(written: Path) -> None:
+def test_it_is_short_and_clean_whatever_it_is_called(strategies_dir: Path) -> None:
     for command in (["check", "--select", "ALL"], ["format", "--check"]):
         ignored = ["--ignore", "D,INP,S101,PLR2004,ERA001,CPY,T201,COM812,PLC0415,TC"] if "check" in command else []
         line = [sys.executable, "-m", "ruff", *command, *ignored, "--no-cache", "."]
-        done = subprocess.run(line, cwd=written, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-    lengths = {path.name: len(path.read_text().splitlines()) for path in written.rglob("*.py")}
+        process = subprocess.run(line, cwd=strategies_dir, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stdout
+    lengths = {path.name: len(path.read_text().splitlines()) for path in strategies_dir.rglob("*.py")}
     assert len(lengths) == 31
     assert {name: count for name, count in lengths.items() if count > 110} == {}
 
 
 @pytest.mark.parametrize(("cadence", "holds"), KINDS)
-def test_its_tests_pass(written: Path, cadence: str, holds: str) -> None:
+def test_its_tests_pass(strategies_dir: Path, cadence: str, holds: str) -> None:
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    folder = written / name_of(cadence, holds, "rules")
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout
-    assert f"{6 if cadence == 'session' or holds == 'shares' else 5} passed" in done.stdout
+    folder = strategies_dir / name_of(cadence, holds, "rules")
+    process = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert process.returncode == 0, process.stdout
+    assert f"{6 if cadence == 'session' or holds == 'shares' else 5} passed" in process.stdout
 
 
 @pytest.mark.parametrize("cadence", ["session", "bar"])
-def test_the_tests_of_a_rule_in_its_own_file_pass(written: Path, cadence: str) -> None:
+def test_the_tests_of_a_rule_in_its_own_file_pass(strategies_dir: Path, cadence: str) -> None:
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    folder = written / name_of(cadence, "shares", "plain")
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout
+    folder = strategies_dir / name_of(cadence, "shares", "plain")
+    process = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert process.returncode == 0, process.stdout
     assert not list(folder.glob("*_training.py"))
 
 
@@ -89,14 +89,14 @@ def test_what_the_user_s_environment_adds_to_pytest_reaches_no_pytest_that_a_tes
     monkeypatch.setenv("PYTEST_ADDOPTS", "-q")
     test = f"{Path(__file__)}::{test_its_tests_pass.__name__}[bar-option]"
     line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", test]
-    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout
+    process = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+    assert process.returncode == 0, process.stdout
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_its_readme_names_the_commands_of_its_template(written: Path, template: str) -> None:
+def test_its_readme_names_the_commands_of_its_template(strategies_dir: Path, template: str) -> None:
     name = name_of("bar", "option", template)
-    text = (written / name / "README.md").read_text()
+    text = (strategies_dir / name / "README.md").read_text()
     assert f"train-and-export --strategy {name}.py --bars tape.csv.gz --activate" in text
     assert (f"python {name}_training.py tape.csv.gz model.zip" in text) == (template == "sb3")
 

@@ -40,18 +40,20 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rltraderctl_alone_lists_its_commands() -> None:
-    done = run("rltraderctl")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "round trips" in done.stderr  # what `trades` is for
-    assert done.stderr.endswith("rltraderctl: name a command: rltraderctl COMMAND --help explains one\n")
+    process = run("rltraderctl")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "round trips" in process.stderr  # what `trades` is for
+    assert process.stderr.endswith("rltraderctl: name a command: rltraderctl COMMAND --help explains one\n")
 
 
 def test_status_in_the_folder_of_a_desk_that_was_not_started_names_that_desk(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[paths]\nstate_dir = "state/mine"\n')
     for words in ((), ("--json",)):
-        done = run("rltraderctl", "status", *words, cwd=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.startswith("rltraderctl: state/mine: no journal here yet, because this desk was not started")
+        process = run("rltraderctl", "status", *words, cwd=tmp_path)
+        assert process.returncode == 2
+        assert process.stderr.startswith(
+            "rltraderctl: state/mine: no journal here yet, because this desk was not started"
+        )
     other = tmp_path / "other"
     other.mkdir()
     assert "/var/lib/rltrader: no desk has a journal here" in run("rltraderctl", "status", cwd=other).stderr
@@ -116,17 +118,17 @@ def test_what_this_user_may_not_read_is_named_with_the_cure(tmp_path: Path) -> N
     (tmp_path / "theirs").mkdir(mode=0)
     (tmp_path / "theirs.csv").write_text(HEAD)
     (tmp_path / "theirs.csv").chmod(0)
-    done = run("rltraderctl", "status", "--state-dir", tmp_path / "theirs")
-    said = f"{tmp_path}/theirs/journal.sqlite: Permission denied: run it as root or as the desk's user"
-    assert (done.returncode, said in done.stderr) == (2, True)
-    done = run("rltraderd", "--dry-run", "--bars", tmp_path / "theirs.csv", "--state-dir", tmp_path / "state")
-    said = f"{tmp_path}/theirs.csv: Permission denied: give your user the right to read it"
-    assert (done.returncode, said in done.stderr) == (2, True)
+    process = run("rltraderctl", "status", "--state-dir", tmp_path / "theirs")
+    message = f"{tmp_path}/theirs/journal.sqlite: Permission denied: run it as root or as the desk's user"
+    assert (process.returncode, message in process.stderr) == (2, True)
+    process = run("rltraderd", "--dry-run", "--bars", tmp_path / "theirs.csv", "--state-dir", tmp_path / "state")
+    message = f"{tmp_path}/theirs.csv: Permission denied: give your user the right to read it"
+    assert (process.returncode, message in process.stderr) == (2, True)
     line = [*ORDINARY, *module_command("daemon.dashboard", "--state-dir", tmp_path / "theirs", "--port", "0")]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as page:
-        said = f"rltrader-dashboard: {tmp_path}/theirs: Permission denied: run it as root or as the desk's user\n"
+        message = f"rltrader-dashboard: {tmp_path}/theirs: Permission denied: run it as root or as the desk's user\n"
         assert page.stderr is not None
-        assert page.stderr.readline() == said
+        assert page.stderr.readline() == message
         page.terminate()
 
 

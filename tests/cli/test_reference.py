@@ -19,9 +19,9 @@ COMPARE = "git worktree add --detach BEFORE; cd BEFORE; python -m daemon.cli.ctl
 
 def test_no_schema_changed_without_its_digest() -> None:
     before, now = (dict(line.split()[::-1] for line in text.splitlines()) for text in (KEPT.read_text(), digests()))
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    hints = "\n".join(f"{name}: {COMPARE.format(name=name)}; then diff it with this tree's" for name in changed)
-    assert changed == [], f"these contracts changed.\n{hints}\nIf that is meant: {RENEW}"
+    changes = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    hints = "\n".join(f"{name}: {COMPARE.format(name=name)}; then diff it with this tree's" for name in changes)
+    assert changes == [], f"these contracts changed.\n{hints}\nIf that is meant: {RENEW}"
 
 
 def test_each_list_has_its_place_in_one_manual() -> None:
@@ -34,10 +34,10 @@ def test_a_folder_of_manuals_gets_the_lists_and_the_schemas(tmp_path: Path) -> N
     (tmp_path / "A.md").write_text("# A\n\n<!-- rltraderctl reference log-events -->\n\nthe end\n")
     (tmp_path / "B.md").write_text("# B\n")
     fill(tmp_path)
-    filled = (tmp_path / "A.md").read_text()
-    assert filled.startswith("# A\n\n| event | level | fields | meaning |\n")
-    assert filled.endswith("|\n\nthe end\n")
-    assert filled.count("\n| `") == len(LOG_EVENTS)
+    text = (tmp_path / "A.md").read_text()
+    assert text.startswith("# A\n\n| event | level | fields | meaning |\n")
+    assert text.endswith("|\n\nthe end\n")
+    assert text.count("\n| `") == len(LOG_EVENTS)
     assert (tmp_path / "B.md").read_text() == "# B\n"
     assert {path.name: path.read_text() for path in (tmp_path / "schemas").iterdir()} == schemas()
 

@@ -73,9 +73,9 @@ def test_the_csv_and_the_json_have_every_order_of_the_session(
     lines = list(csv.DictReader(io.StringIO(place.read_text())))
     assert list(lines[0]) == list(COLUMNS)
     assert [line["client_order_id"] for line in lines] == [order["client_order_id"] for order in document["orders"]]
-    booked = {row[0]: row for row in table(state, "orders")}
+    orders = {row[0]: row for row in table(state, "orders")}
     for line in lines:
-        row = booked[line["client_order_id"]]
+        row = orders[line["client_order_id"]]
         assert (line["purpose"], line["status"], int(line["filled"])) == (row[2], row[8], row[9])
         assert Decimal(line["fees_usd"]) == Decimal(row[11])
     assert document["execution"]["orders"] == len(lines) > 0
@@ -88,12 +88,12 @@ def test_it_reads_beside_a_daemon_that_holds_the_journal(state: Path, tmp_path: 
     meta = {key: value for key, value in reader.meta().items() if key not in ("head", "schema", "epoch")}
     epoch = reader.meta()["epoch"]
     reader.close()
-    held = open_state_dir(state, meta, epoch)
+    state_dir = open_state_dir(state, meta, epoch)
     try:
         assert report(state, "--html", str(tmp_path / "page.html")).splitlines()[1].startswith("On ")
     finally:
-        held.journal.close()
-        held.close()
+        state_dir.journal.close()
+        state_dir.close()
 
 
 def test_a_day_that_is_not_there_and_a_text_that_is_no_day_are_refused(

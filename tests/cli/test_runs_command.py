@@ -18,15 +18,15 @@ from tests.support.library_runs import dry_run, play, training
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return play(tmp_path_factory.mktemp("command"))
 
 
 @pytest.fixture
-def runs(played: Path, tmp_path: Path) -> Path:
+def runs(replay: Path, tmp_path: Path) -> Path:
     """A dry run of today, and two trainings of earlier days."""
     folder = tmp_path / "runs"
-    dry_run(played, folder / "dry")
+    dry_run(replay, folder / "dry")
     for name, day, steps in (("old", 1_700_000_000, 10), ("new", 1_710_000_000, 20)):
         training(folder / name, steps=steps)
         os.utime(folder / name / "run.json", (day, day))
@@ -103,9 +103,9 @@ def test_runs_are_compared_on_the_terminal_as_json_and_as_a_page(
     assert "The runs are over different sessions" in text
     assert page.read_text().count("<polyline") == 12  # three runs, return and drawdown, in two widths
     assert main(["compare", "old", "new", "--runs-dir", str(runs), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["differences"] == [["steps", "10", "20"]]
-    assert found["courses"][0]["shares"][1] == pytest.approx(0.01)
+    comparison = json.loads(capsys.readouterr().out)
+    assert comparison["differences"] == [["steps", "10", "20"]]
+    assert comparison["courses"][0]["shares"][1] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_lines_are_drawn_by_letters_from_their_first_to_their_last_value() -> No
     assert [text.plain for text in draw_lines([((), ())], width=11)] == ["nothing to draw yet"]
 
 
-def started(folder: Path, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
+def start_run(folder: Path, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "rltrader", "runs", "start", *map(str, words)],
         cwd=folder, env=environment(**FREE_TRADING, **more), capture_output=True, text=True, timeout=300, check=False,
@@ -148,10 +148,10 @@ def started(folder: Path, *words: object, **more: str) -> subprocess.CompletedPr
 
 def test_a_dry_run_that_is_started_here_stands_in_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tape = write_tape(tmp_path / "tape.csv", tape_rows(1, 30))
-    done = started(tmp_path, "--name", "mine", "dry-run", "--bars", tape)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("run mine in runs/mine;")
-    assert json.loads(done.stdout.splitlines()[-1])["bars"] > 30
+    process = start_run(tmp_path, "--name", "mine", "dry-run", "--bars", tape)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("run mine in runs/mine;")
+    assert json.loads(process.stdout.splitlines()[-1])["bars"] > 30
     assert listed(capsys, "--runs-dir", tmp_path / "runs") == ["mine"]
     assert main(["watch", "mine", "--runs-dir", str(tmp_path / "runs")]) == 0
     assert capsys.readouterr().out.startswith("mine finished: return ")
@@ -173,7 +173,7 @@ def test_a_run_begins_in_a_new_folder_of_the_library_alone(
     (tmp_path / "runs" / "taken").mkdir(parents=True)
     (tmp_path / "runs" / "taken" / "mine.txt").write_text("mine")
     (tmp_path / "runs" / "link").symlink_to(tmp_path)
-    done = started(tmp_path, *words)
-    assert done.returncode == 2
-    assert problem in done.stderr
+    process = start_run(tmp_path, *words)
+    assert process.returncode == 2
+    assert problem in process.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]

@@ -17,7 +17,7 @@ from tests.support.library_runs import dry_run, play, training
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return play(tmp_path_factory.mktemp("delete"))
 
 
@@ -33,7 +33,7 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def kept(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
+def refusal_of(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
     """The error of a deletion that is refused, and that leaves all as it was."""
     before = content(folder)
     assert delete(folder, name) == 2
@@ -51,12 +51,12 @@ def test_a_sweep_goes_whole_and_one_with_a_file_of_another_stays(
             (tmp_path / name / file).touch()
     (tmp_path / "two" / "notes.txt").touch()
     assert delete(tmp_path, "one") == 0
-    assert "notes.txt" in kept(tmp_path, "two", capsys)
+    assert "notes.txt" in refusal_of(tmp_path, "two", capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["two"]
 
 
 def test_a_run_goes_whole_and_its_neighbours_stay(
-    played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    replay: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = training(tmp_path / "runs" / "one")
     trial = run / "trials" / "fold1-seed1"
@@ -70,7 +70,7 @@ def test_a_run_goes_whole_and_its_neighbours_stay(
     ):
         (trial / name).write_text("x")
     (run / "tags.json").write_text('["a"]')
-    dry = dry_run(played, tmp_path / "runs" / "dry")
+    dry = dry_run(replay, tmp_path / "runs" / "dry")
     for name in ("reports/2024-12-03.html", "rotated/000000000001-000000000009.sqlite", "archive/2024-12-03.sqlite"):
         (dry / name).parent.mkdir()
         (dry / name).write_text("x")
@@ -98,7 +98,7 @@ def test_a_foreign_file_keeps_a_training(tmp_path: Path, name: str, capsys: pyte
     run = training(tmp_path / "one")
     (run / name).parent.mkdir(parents=True, exist_ok=True)
     (run / name).write_text("mine")
-    assert "is no run's: move it away first; nothing was deleted" in kept(tmp_path, "one", capsys)
+    assert "is no run's: move it away first; nothing was deleted" in refusal_of(tmp_path, "one", capsys)
 
 
 @pytest.mark.parametrize(
@@ -113,16 +113,16 @@ def test_a_foreign_file_keeps_a_training(tmp_path: Path, name: str, capsys: pyte
     ],
 )
 def test_a_foreign_file_keeps_a_dry_run(
-    played: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    replay: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = dry_run(played, tmp_path / "one")
+    run = dry_run(replay, tmp_path / "one")
     (run / name).parent.mkdir(parents=True, exist_ok=True)
     (run / name).write_text("mine")
-    assert "is no run's: move it away first; nothing was deleted" in kept(tmp_path, "one", capsys)
+    assert "is no run's: move it away first; nothing was deleted" in refusal_of(tmp_path, "one", capsys)
 
 
 def test_a_link_within_is_neither_followed_nor_removed(
-    played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    replay: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "best.pt").write_text("mine")
@@ -130,10 +130,10 @@ def test_a_link_within_is_neither_followed_nor_removed(
         run = training(tmp_path / "runs" / name)
         (run / link).unlink(missing_ok=True)
         (run / link).symlink_to(tmp_path / "mine")
-        assert "is no run's" in kept(tmp_path / "runs", name, capsys)
-    dry = dry_run(played, tmp_path / "runs" / "dry")
+        assert "is no run's" in refusal_of(tmp_path / "runs", name, capsys)
+    dry = dry_run(replay, tmp_path / "runs" / "dry")
     (dry / "rotated").symlink_to(tmp_path / "mine")
-    assert "is no run's" in kept(tmp_path / "runs", "dry", capsys)
+    assert "is no run's" in refusal_of(tmp_path / "runs", "dry", capsys)
     assert (tmp_path / "mine" / "best.pt").read_text() == "mine"
 
 
@@ -165,39 +165,39 @@ def test_a_folder_above_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["paper", "live", "gateway", ""])
 def test_a_desk_s_journal_is_never_deleted(
-    played: Path, tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
+    replay: Path, tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = dry_run(played, tmp_path / "desk", mode or "paper")
-    assert "no run is called" in kept(tmp_path, "desk", capsys)
+    run = dry_run(replay, tmp_path / "desk", mode or "paper")
+    assert "no run is called" in refusal_of(tmp_path, "desk", capsys)
     with pytest.raises(LibraryError, match="is the journal of a desk in mode"), removal(run, "dry run"):
         pass
     assert (run / FILE).exists()
 
 
 def test_a_journal_with_the_settings_of_a_training_beside_it_is_kept(
-    played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    replay: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = dry_run(played, tmp_path / "desk", "live")
+    run = dry_run(replay, tmp_path / "desk", "live")
     (run / "run.json").write_text('{"strategy": "regime_switcher"}')
-    assert "is no run's" in kept(tmp_path, "desk", capsys)
+    assert "is no run's" in refusal_of(tmp_path, "desk", capsys)
 
 
 def test_an_unreadable_run_is_left_to_a_person(
-    played: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    replay: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = dry_run(played, tmp_path / "one")
+    run = dry_run(replay, tmp_path / "one")
     (run / FILE).write_bytes(b"damaged" * 1000)
-    assert "remove it by hand" in kept(tmp_path, "one", capsys)
+    assert "remove it by hand" in refusal_of(tmp_path, "one", capsys)
 
 
 @pytest.mark.parametrize("kind", ["dry", "training"])
 def test_a_running_run_is_never_deleted(
-    played: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    replay: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = dry_run(played, tmp_path / "one") if kind == "dry" else training(tmp_path / "one")
+    run = dry_run(replay, tmp_path / "one") if kind == "dry" else training(tmp_path / "one")
     with (run / ("lock" if kind == "dry" else ".lock")).open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "a process runs there" in kept(tmp_path, "one", capsys)
+        assert "a process runs there" in refusal_of(tmp_path, "one", capsys)
     assert delete(tmp_path, "one") == 0
 
 
@@ -209,10 +209,10 @@ def test_no_process_begins_in_a_folder_while_it_is_asked_about(tmp_path: Path) -
 
 def test_a_file_that_comes_meanwhile_stays(tmp_path: Path) -> None:
     run = training(tmp_path / "one")
-    with removal(run, "training") as found:
+    with removal(run, "training") as plan:
         (run / "mine.txt").write_text("mine")
         with pytest.raises(LibraryError, match=r"mine\.txt came into the folder meanwhile and stays"):
-            found.carry_out()
+            plan.carry_out()
     assert content(run) == {"mine.txt": b"mine"}
 
 
@@ -222,20 +222,20 @@ def test_a_folder_that_is_exchanged_for_a_link_meanwhile_leads_nowhere(tmp_path:
     (run / "trials" / "t" / "best.pt").write_text("x")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "best.pt").write_text("mine")
-    with removal(run, "training") as found:
+    with removal(run, "training") as plan:
         (run / "trials" / "t").rename(run / "aside")
         (run / "trials" / "t").symlink_to(tmp_path / "mine")
         with pytest.raises(OSError, match="Not a directory"):
-            found.carry_out()
+            plan.carry_out()
     assert (tmp_path / "mine" / "best.pt").read_text() == "mine"
 
 
 def test_a_deletion_that_was_killed_can_be_asked_for_again(tmp_path: Path) -> None:
     run = training(tmp_path / "one")
-    with removal(run, "training") as found:
-        names = [path for path, _ in found.entries]
-    assert set(found.last) <= set(names)
-    for name in set(names) - set(found.last):  # as far as it came
+    with removal(run, "training") as plan:
+        names = [path for path, _ in plan.entries]
+    assert set(plan.last) <= set(names)
+    for name in set(names) - set(plan.last):  # as far as it came
         (run / name).unlink()
     assert delete(tmp_path, "one") == 0
     assert not run.exists()

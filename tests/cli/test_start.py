@@ -45,7 +45,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def named(place: Path, *names: str, keys: tuple[str, ...] = ()) -> None:
+def write_desks(place: Path, *names: str, keys: tuple[str, ...] = ()) -> None:
     for name in names:
         (place / f"{name}.toml").write_text("")
     for name in keys:
@@ -56,7 +56,7 @@ def named(place: Path, *names: str, keys: tuple[str, ...] = ()) -> None:
 
 
 def test_each_desk_is_started_with_its_own_files_name_and_keys(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    named(place, "one", "two", keys=("one", "two"))
+    write_desks(place, "one", "two", keys=("one", "two"))
     assert ctl.main(["start"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in ("one", "two"):
@@ -72,7 +72,7 @@ def test_each_desk_is_started_with_its_own_files_name_and_keys(place: Path, caps
 def test_on_a_terminal_each_desk_writes_for_a_person_as_wide_as_is_left(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named(place, "one", "waiting", keys=("one", "waiting"))
+    write_desks(place, "one", "waiting", keys=("one", "waiting"))
     monkeypatch.delenv("COLUMNS", raising=False)
     assert ctl.main(["start"]) == 0
     assert capsys.readouterr().out.splitlines().count("one     | for a file of any columns") == 1
@@ -84,7 +84,7 @@ def test_on_a_terminal_each_desk_writes_for_a_person_as_wide_as_is_left(
 
 
 def test_a_crash_is_started_again_and_a_refusal_is_not(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    named(place, "crashes", "refused", keys=("crashes",))
+    write_desks(place, "crashes", "refused", keys=("crashes",))
     assert ctl.main(["start"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert lines.count("crashes | ended with exit code 1: started again in 0.1 s") == 1
@@ -93,7 +93,7 @@ def test_a_crash_is_started_again_and_a_refusal_is_not(place: Path, capsys: pyte
 
 
 def test_a_signal_stops_every_desk_cleanly(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    named(place, "waits")
+    write_desks(place, "waits")
     before = signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         assert ctl.main(["start"]) == 0
@@ -106,7 +106,7 @@ def test_a_signal_stops_every_desk_cleanly(place: Path, capsys: pytest.CaptureFi
 def test_what_cannot_be_started_is_refused_before_anything_runs(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named(place, "one", "two")
+    write_desks(place, "one", "two")
     assert ctl.main(["start"]) == 2
     assert "one and two have no credentials of their own" in capsys.readouterr().err
     assert ctl.main(["start", "--desk", "three"]) == 2
@@ -119,7 +119,7 @@ def test_what_cannot_be_started_is_refused_before_anything_runs(
 def test_systemd_gets_the_units_of_the_file_where_each_expects_its_desk(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named(place, "one", "two")
+    write_desks(place, "one", "two")
     assert ctl.main(["start", "--systemd", "--check"]) == 2
     assert "'one': state_dir is 'state/one': its unit expects /var/lib/rltrader/one" in capsys.readouterr().err
     monkeypatch.setattr(started, "UNITS", place)
@@ -144,13 +144,13 @@ def test_a_live_desk_that_stopped_names_what_leads_on_at_a_terminal_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async def ended(*_: Any) -> str:
+    async def end_at_once(*_: Any) -> str:
         return stopped_by
 
     desk = SimpleNamespace(clock=SimpleNamespace(participant=None))
     monkeypatch.setattr(live, "wait_for_first", lambda *_: None)
     monkeypatch.setattr(live, "prepare_live", lambda *_, **__: desk)
-    monkeypatch.setattr(live, "run_live", ended)
+    monkeypatch.setattr(live, "run_live", end_at_once)
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
     state_dir = tmp_path / "my desk"
     assert live.run(load(None, {"paths.state_dir": state_dir}), Credentials(), dry_run=True) == 0

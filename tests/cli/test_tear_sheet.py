@@ -42,8 +42,8 @@ def daily(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state_dir = tmp_path_factory.mktemp("daily") / "state"
     arguments = ("--dry-run", "--strategy", "regime_switcher", "--state-dir", state_dir)
     env = environment(RLTRADER_PATHS__MODELS_DIR=str(REPOSITORY / "onnx_models"), RLTRADER_POLICY__VERSION="current")
-    played = rltraderd(*arguments, cwd=REPOSITORY, env=env)
-    assert played.returncode == 0, played.stderr
+    process = rltraderd(*arguments, cwd=REPOSITORY, env=env)
+    assert process.returncode == 0, process.stderr
     return state_dir
 
 
@@ -80,27 +80,27 @@ def test_a_daily_desk_s_days_and_its_buy_and_hold_are_those_of_journal_and_tape(
 ) -> None:
     figures = one(sheet(capsys, "--state-dir", daily, "--from", "2024-02-01", "--to", "2024-10-31"))
     equity = equity_of(daily)
-    chosen = equity["2024-02-01":"2024-10-31"]
-    assert [day["name"] for day in figures["days"]] == list(chosen.index)
+    span = equity["2024-02-01":"2024-10-31"]
+    assert [day["name"] for day in figures["days"]] == list(span.index)
     gained = equity.diff()["2024-02-01":"2024-10-31"]
     assert [day["pnl_usd"] for day in figures["days"]] == pytest.approx(gained.tolist(), abs=0.006)
     start = equity[:"2024-01-31"].iloc[-1]
-    assert figures["share"] == pytest.approx(chosen.iloc[-1] / start - 1)
+    assert figures["share"] == pytest.approx(span.iloc[-1] / start - 1)
     assert (figures["start_usd"], figures["transfers_usd"]) == (pytest.approx(start), 0.0)
     tape = pd.read_csv(REPOSITORY / DAILY, comment="#")
     tape["date"] = pd.to_datetime(tape["timestamp"], utc=True).dt.tz_convert("America/New_York").dt.strftime("%Y-%m-%d")
     closes = tape.pivot(index="date", columns="symbol", values="close")[["SPY", "QQQ", "IWM"]]
-    held = closes.loc[chosen.index[-1]] / closes[:"2024-01-31"].iloc[-1] - 1
-    assert compared(figures) == pytest.approx({"buy and hold of SPY, QQQ, IWM": held.mean()})
+    hold_returns = closes.loc[span.index[-1]] / closes[:"2024-01-31"].iloc[-1] - 1
+    assert compared(figures) == pytest.approx({"buy and hold of SPY, QQQ, IWM": hold_returns.mean()})
 
 
 def test_sessions_before_the_first_trade_are_left_out_of_all(daily: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = one(sheet(capsys, "--state-dir", daily, "--range", "ALL", "--benchmark", "spy"))
     with closing(sqlite3.connect(daily / FILE)) as db:
         first = db.execute("SELECT min(opened_ns) FROM round_trips").fetchone()[0]
-    begun = pd.Timestamp(first, tz="UTC").tz_convert("America/New_York").strftime("%Y-%m-%d")
+    first_date = pd.Timestamp(first, tz="UTC").tz_convert("America/New_York").strftime("%Y-%m-%d")
     equity = equity_of(daily)
-    assert (figures["first"], figures["warm_up"]) == (begun, int((equity.index < begun).sum()))
+    assert (figures["first"], figures["warm_up"]) == (first_date, int((equity.index < first_date).sum()))
     assert figures["in_market"] == 1.0
     assert set(compared(figures)) == {"buy and hold of SPY, QQQ, IWM", "SPY"}
 
@@ -117,9 +117,9 @@ def test_a_split_brings_a_minute_desk_s_closes_before_it_to_the_new_shares(
     before = closes()
     last = max(before)
     opens = int(pd.Timestamp(f"{last} 09:30", tz="America/New_York").value)
-    told = json.dumps({"type": "SharesSplit", "time_ns": opens, "symbol": "SPY", "ratio": 4.0, "from_ns": opens})
+    split = json.dumps({"type": "SharesSplit", "time_ns": opens, "symbol": "SPY", "ratio": 4.0, "from_ns": opens})
     with closing(sqlite3.connect(state_dir / FILE)) as db:
-        for text in (told, told, "{"):  # it may be told again; and a damaged row
+        for text in (split, split, "{"):  # it may be told again; and a damaged row
             columns = "seq, time_ns, kind, payload, effects, hash"
             db.execute(f"INSERT INTO events ({columns}) VALUES (NULL, ?, 'SharesSplit', ?, '[]', x'')", (opens, text))
         db.commit()
@@ -136,8 +136,8 @@ def test_a_minute_desk_is_held_against_its_own_bars_and_against_a_file(
     closes = rows.groupby(dates)["close"].last()
     days = list(equity_of(state_dir).index)
     figures = one(sheet(capsys, "--state-dir", state_dir, "--from", days[-2], "--benchmark", tape))
-    held = closes[days[-1]] / closes[days[-3]] - 1
-    assert compared(figures) == pytest.approx({"buy and hold of SPY": held, "SPY": held})
+    hold_return = closes[days[-1]] / closes[days[-3]] - 1
+    assert compared(figures) == pytest.approx({"buy and hold of SPY": hold_return, "SPY": hold_return})
     with closing(sqlite3.connect(state_dir / FILE)) as db:
         gains = [row[0] for row in db.execute("SELECT pnl_usd FROM trades WHERE left_ns IS NOT NULL")]
     trades = figures["trades"]
@@ -155,8 +155,8 @@ def test_several_desks_stand_next_to_their_sum(
     assert answer["total"]["pnl_usd"] == pytest.approx(sum(part["pnl_usd"] for part in parts), abs=0.011)
     assert answer["total"]["trades"]["trades"] == sum(part["trades"]["trades"] for part in parts)
     page, desks = tmp_path / "sheet.html", tmp_path / "desks.toml"
-    named = (("slow", daily), ("quick", minutes[0]))
-    desks.write_text("".join(f'[[desk]]\nname = "{name}"\nstate_dir = "{place}"\n' for name, place in named))
+    places = (("slow", daily), ("quick", minutes[0]))
+    desks.write_text("".join(f'[[desk]]\nname = "{name}"\nstate_dir = "{place}"\n' for name, place in places))
     assert main(["report", "--desks", str(desks), "--html", str(page)]) == 0
     output = capsys.readouterr().out
     assert "all desks: −" in output

@@ -51,8 +51,8 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_table_has_the_newest_last_and_the_sums_below(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trades", "--state-dir", str(state_dir)]) == 0
     output = capsys.readouterr().out
-    won, lost, held = output.index("▲ +90.00"), output.index("▼ −180.00"), output.index("open, ")
-    assert won < lost < held
+    win, loss, open_trade = output.index("▲ +90.00"), output.index("▼ −180.00"), output.index("open, ")
+    assert win < loss < open_trade
     assert "2 closed trades (flat again), 50 % won (1 of 2), profit factor 0.50, expectancy −45.00 USD" in output
     assert "BUY_CALL 0.90 → EXIT" in output
     assert "Open: 1" in output
@@ -67,9 +67,9 @@ def test_an_open_trade_has_what_it_realised_apart(tmp_path: Path) -> None:
     d.fill(order.client_order_id, 6, "2.10")
     journal = CommitBatch()
     journal.rows = d.rows
-    held = Journal.create(tmp_path / FILE, {})
-    held.commit(journal)
-    held.close()
+    writer = Journal.create(tmp_path / FILE, {})
+    writer.commit(journal)
+    writer.close()
     with closing(JournalReader(tmp_path / FILE)) as reader:
         trades = read_trades(reader, Wanted())
     (trade,) = trades.trades

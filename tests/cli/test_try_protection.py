@@ -62,7 +62,7 @@ Opener = Callable[..., contextlib.AbstractContextManager[Host]]
 
 
 @pytest.fixture
-def opened(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Opener:
+def open_host(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Opener:
     for name in list(os.environ):
         if name.startswith(("RLTRADER_", "APCA_", "CREDENTIALS_")):
             monkeypatch.delenv(name)
@@ -83,9 +83,9 @@ def opened(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     return opening
 
 
-def test_each_question_has_its_answer_and_the_account_is_flat_again(opened: Opener) -> None:
-    with opened(rules=Rules(stop_elects="bid", cash_rounding="fill")) as host:
-        said, settled = host.tries(0)
+def test_each_question_has_its_answer_and_the_account_is_flat_again(open_host: Opener) -> None:
+    with open_host(rules=Rules(stop_elects="bid", cash_rounding="fill")) as host:
+        output, settled = host.tries(0)
         assert host.left() == ({}, [], False)
     assert settled["a buy beside the stop"] == "refused"  # the server refuses wash trades, as Alpaca documents
     assert settled["a second sale of what the stop covers"] == "refused"
@@ -104,11 +104,11 @@ def test_each_question_has_its_answer_and_the_account_is_flat_again(opened: Open
     assert settled["a stop of the contract, gtc"] == "refused"
     assert settled["a stop of the contract, day"] == settled["a stop_limit of the contract, day"] == "new"
     assert settled["what elects an option's stop"].startswith("the bid elected it")
-    assert "settled for live money: nothing" in said
+    assert "settled for live money: nothing" in output
 
 
-def test_a_stop_of_an_option_that_only_a_trade_elects_is_told_from_one_of_the_bid(opened: Opener) -> None:
-    with opened(rules=Rules(stop_elects="print")) as host:
+def test_a_stop_of_an_option_that_only_a_trade_elects_is_told_from_one_of_the_bid(open_host: Opener) -> None:
+    with open_host(rules=Rules(stop_elects="print")) as host:
         _, settled = host.tries(0)
         assert host.left() == ({}, [], False)
     assert settled["what elects an option's stop"].startswith("the bid did not elect it within 2 s (it is new after ")
@@ -121,26 +121,26 @@ def test_a_stop_of_an_option_that_only_a_trade_elects_is_told_from_one_of_the_bi
         ({"desk": {"account_number": "PA9OTHER"}}, "these keys open account PA3LOOPBACK1, and desk.account_number"),
     ],
 )
-def test_live_money_and_another_account_are_refused(opened: Opener, tables: dict[str, Any], words: str) -> None:
-    with opened() as host:
-        said, _ = host.tries(2, tables)
-        assert (words in said, host.sent()) == (True, 0)
+def test_live_money_and_another_account_are_refused(open_host: Opener, tables: dict[str, Any], words: str) -> None:
+    with open_host() as host:
+        output, _ = host.tries(2, tables)
+        assert (words in output, host.sent()) == (True, 0)
 
 
-def test_an_account_that_holds_something_is_left_alone(opened: Opener) -> None:
-    with opened() as host:
+def test_an_account_that_holds_something_is_left_alone(open_host: Opener) -> None:
+    with open_host() as host:
         host.server.call(
             lambda: host.server.server.by_hand(
                 "place", symbol="SPY", qty="3", side="buy", time_in_force="day", type="market"
             )
         )
         before = host.left()
-        said, _ = host.tries(2)
-        assert ("the account is not flat" in said, host.sent(), host.left()[1:]) == (True, 0, before[1:])
+        output, _ = host.tries(2)
+        assert ("the account is not flat" in output, host.sent(), host.left()[1:]) == (True, 0, before[1:])
 
 
-def test_a_closed_market_a_desk_at_work_and_no_terminal_are_refused(opened: Opener, tmp_path: Path) -> None:
-    with opened(hours=-2.0) as host:
+def test_a_closed_market_a_desk_at_work_and_no_terminal_are_refused(open_host: Opener, tmp_path: Path) -> None:
+    with open_host(hours=-2.0) as host:
         assert "the market is closed" in host.tries(2)[0]
         assert "--yes starts it" in host.tries(2, yes=False)[0]
         lock = AccountLock(tmp_path / "locks", Holder("paper-1", "/state", 7), host.server.trading_url)
@@ -150,11 +150,11 @@ def test_a_closed_market_a_desk_at_work_and_no_terminal_are_refused(opened: Open
         assert host.sent() == 0
 
 
-def test_what_it_bought_is_sold_though_the_broker_stops_to_answer_in_between(opened: Opener) -> None:
-    with opened() as host:
+def test_what_it_bought_is_sold_though_the_broker_stops_to_answer_in_between(open_host: Opener) -> None:
+    with open_host() as host:
         host.server.server.faults.add(
             "http_error", times=1, after=1, status=503, where={"path": "/v2/orders", "method": "POST"}
         )
-        said, _ = host.tries(0)
-        assert "the trial ends here" in said
+        output, _ = host.tries(0)
+        assert "the trial ends here" in output
         assert host.left() == ({}, [], False)

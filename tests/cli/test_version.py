@@ -23,9 +23,9 @@ def test_every_command_prints_its_name_and_the_version(
 ) -> None:
     module, _, function = place.partition(":")
     monkeypatch.setattr(sys, "argv", [command, "--version"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         sys.exit(getattr(import_module(module), function)())
-    assert ended.value.code in (0, None)
+    assert exit_info.value.code in (0, None)
     assert capsys.readouterr().out == f"{command} {PROJECT['version']}\n"
 
 
@@ -37,9 +37,9 @@ def test_every_command_names_the_option_that_was_meant(
 ) -> None:
     module, _, function = PROJECT["scripts"][command].partition(":")
     monkeypatch.setattr(sys, "argv", [command, "--vresion"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         sys.exit(getattr(import_module(module), function)())
-    assert ended.value.code == 2
+    assert exit_info.value.code == 2
     assert capsys.readouterr().err.endswith("no option is called '--vresion'; did you mean --version?\n")
 
 
@@ -57,31 +57,31 @@ def test_an_unknown_option_ends_with_the_usage_of_its_command(
     words: str, refusal: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = f"rltraderctl {words.split(maxsplit=1)[0]}"
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         ctl.main(words.split(), "rltraderctl")
-    told = capsys.readouterr().err
-    assert ended.value.code == 2
-    assert told.startswith(f"usage: {command} [-h]")
-    assert told.endswith(f"{command}: error: {refusal}\n")
+    message = capsys.readouterr().err
+    assert exit_info.value.code == 2
+    assert message.startswith(f"usage: {command} [-h]")
+    assert message.endswith(f"{command}: error: {refusal}\n")
 
 
 def test_a_command_to_type_works_in_this_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other = (tmp_path / name / "bin" / "rltraderctl" for name in ("environment", "other"))
-    for file in (ours, other):
+    own_program, other = (tmp_path / name / "bin" / "rltraderctl" for name in ("environment", "other"))
+    for file in (own_program, other):
         file.parent.mkdir(parents=True)
         file.touch(0o755)
-    monkeypatch.setattr(sys, "executable", str(ours.parent / "python"))
+    monkeypatch.setattr(sys, "executable", str(own_program.parent / "python"))
     monkeypatch.chdir(tmp_path)
 
     def typed(*search: Path) -> str:
         monkeypatch.setenv("PATH", os.pathsep.join(map(str, search)))
         return in_this_shell("rltraderctl trades --limit 3")
 
-    assert typed(ours.parent, other.parent) == "rltraderctl trades --limit 3"
+    assert typed(own_program.parent, other.parent) == "rltraderctl trades --limit 3"
     assert typed(other.parent) == typed() == "environment/bin/rltraderctl trades --limit 3"
-    monkeypatch.chdir(ours.parent)
+    monkeypatch.chdir(own_program.parent)
     assert typed() == "./rltraderctl trades --limit 3"
     monkeypatch.chdir("/")
-    assert typed() == f"{str(ours).lstrip('/')} trades --limit 3"
-    ours.unlink()
+    assert typed() == f"{str(own_program).lstrip('/')} trades --limit 3"
+    own_program.unlink()
     assert typed() == "rltraderctl trades --limit 3"
