@@ -168,9 +168,9 @@ def _mended(run: Run, reason: str, mend: Callable[[], object]) -> None:
     until = run.minute() + START_LIMIT_S / 60
     while run.minute() < until and run.desk.alive() and reason not in run.desk.halted_for():
         run.clock.pass_s(1.0)
-    ended = not run.desk.alive()
+    is_over = not run.desk.alive()
     mend()
-    if ended:
+    if is_over:
         if not run.desk.why_ended().startswith("2: refused"):
             run.problems.append(f"{reason}: it ended with {run.desk.why_ended()[:300]}")
         run.start()
@@ -286,14 +286,14 @@ def cash_account(run: Run) -> None:
 
 def split(run: Run) -> None:
     """The contract that is held is adjusted two for one."""
-    symbol = _held(run)
+    symbol = _held_symbol(run)
     if symbol:
         run.served.call(run.served.faults.add, "split", symbol=symbol, ratio=2)
 
 
 def hand_buy(run: Run) -> None:
     """A person buys one contract: of what the desk holds, or of its neighbour."""
-    symbol = _held(run)
+    symbol = _held_symbol(run)
     if run.chance.random() < 0.5 and symbol:
         symbol = f"{symbol[:-8]}{int(symbol[-8:]) + 1000:08d}"
     with contextlib.suppress(Refusal):
@@ -328,7 +328,7 @@ def drip(run: Run) -> None:
 def hand_close(run: Run) -> None:
     """A person closes what the desk holds."""
     with contextlib.suppress(Refusal):
-        run.served.by_hand("close", symbol=_held(run))
+        run.served.by_hand("close", symbol=_held_symbol(run))
 
 
 def hand_cancel(run: Run) -> None:
@@ -400,7 +400,7 @@ def ask_desk(run: Run, command: str) -> CommandAnswer | None:
     return None
 
 
-def _held(run: Run) -> str:
+def _held_symbol(run: Run) -> str:
     return next((symbol for symbol in run.account.positions if symbol != "SPY"), "")  # half a share lies beside
 
 

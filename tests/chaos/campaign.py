@@ -51,16 +51,16 @@ def one(
     operated: bool = False,
 ) -> Outcome:
     """The session `number` of the campaign; its folder goes when nothing was wrong, unless `keep`."""
-    drawn = plan(seed, number, only=only, from_deck=from_deck)
+    session_plan = plan(seed, number, only=only, from_deck=from_deck)
     folder = work / f"session-{number}"
     shutil.rmtree(folder, ignore_errors=True)
     began = time.monotonic()
     try:
-        outcome = run(drawn, folder, _market(), operated=operated)
+        outcome = run(session_plan, folder, _market(), operated=operated)
     except Exception:
-        names = tuple(trouble.kind.name for trouble in drawn.troubles)
+        names = tuple(trouble.kind.name for trouble in session_plan.troubles)
         problem = f"the session itself raised: {traceback.format_exc()}"
-        outcome = Outcome(number, drawn.seed, names, {}, {}, "", (problem,), 0, 0, 0, time.monotonic() - began)
+        outcome = Outcome(number, session_plan.seed, names, {}, {}, "", (problem,), 0, 0, 0, time.monotonic() - began)
     if not outcome.problems and not keep:
         shutil.rmtree(folder, ignore_errors=True)
     return outcome
@@ -82,14 +82,16 @@ def campaign(
     `hands` are the kinds of the sessions that shall have these alone; `operated` switches the operator's side on.
     """
     work.mkdir(parents=True, exist_ok=True)
-    given = hands or {}
+    kinds_by_number = hands or {}
     outcomes = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, mp_context=context, initializer=_warm, initargs=(str(work),)) as pool:
         how = {"keep": keep, "operated": operated}
-        runs = [pool.submit(one, seed, number, work, given.get(number), from_deck, **how) for number in numbers]
-        for done in as_completed(runs):
-            outcome = done.result()
+        runs = [
+            pool.submit(one, seed, number, work, kinds_by_number.get(number), from_deck, **how) for number in numbers
+        ]
+        for future in as_completed(runs):
+            outcome = future.result()
             outcomes.append(outcome)
             print(line_of(outcome, seed, operated=operated), flush=True)
     return sorted(outcomes, key=lambda outcome: outcome.number)
@@ -111,29 +113,29 @@ def unmet(outcomes: Iterable[Outcome]) -> list[str]:
 
 def line_of(outcome: Outcome, seed: int, *, operated: bool = False) -> str:
     """One line of a session that held, more of one that failed."""
-    met = ", ".join(f"{name} x{outcome.exposed.get(name, 0)}" for name in outcome.kinds)
+    kinds = ", ".join(f"{name} x{outcome.exposed.get(name, 0)}" for name in outcome.kinds)
     head = (
         f"{'FAILED' if outcome.problems else 'ok    '} {outcome.number:4d} {outcome.real_s:5.1f} s "
-        f"{outcome.bars:3d} bars {outcome.trades:2d} fills {outcome.lives} lives  {outcome.end}  [{met}]"
+        f"{outcome.bars:3d} bars {outcome.trades:2d} fills {outcome.lives} lives  {outcome.end}  [{kinds}]"
     )
-    chosen = "".join(f" --kind '{name}'" for name in outcome.kinds) if outcome.number >= EXTRA else ""
-    chosen += " --operator" if operated else ""
-    again = f'  repeat: make chaos CHAOS_ARGS="--seed {seed} --only {outcome.number}{chosen}"'
+    options = "".join(f" --kind '{name}'" for name in outcome.kinds) if outcome.number >= EXTRA else ""
+    options += " --operator" if operated else ""
+    again = f'  repeat: make chaos CHAOS_ARGS="--seed {seed} --only {outcome.number}{options}"'
     return "\n".join([head, *(f"  {problem}" for problem in outcome.problems), *([again] if outcome.problems else [])])
 
 
 def format_report(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = ()) -> str:
     """The campaign's report: ends, what each family and each kind met, what was never met, what failed."""
-    met: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     exposed: Counter[str] = Counter()
     for outcome in outcomes:
-        met.update(outcome.met)
+        counts.update(outcome.met)
         exposed.update(outcome.exposed)
     families = sorted({kind.family for kind in KINDS.values()})
     lines = ["", "met while an order worked or a position was open (of all times it was met), by family:"]
     for family in families:
         names = [kind.name for kind in KINDS.values() if kind.family == family]
-        kinds, all_met = sum(exposed[name] for name in names), sum(met[name] for name in names)
+        kinds, all_met = sum(exposed[name] for name in names), sum(counts[name] for name in names)
         if all_met or expected:
             lines.append(f"  {family:28s} {kinds:5d} of {all_met:5d}, {len(names)} kinds")
     lines += ["", "ends:"]

@@ -267,11 +267,13 @@ def small_disk(folder: Path, *, wanted: bool) -> Iterator[bool]:
     """A file system of its own with little room at `folder`, while root may mount one; yields whether there is one."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_MIB}M", "tmpfs", str(folder)]
-    made = wanted and os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True).returncode == 0
+    is_mounted = (
+        wanted and os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True).returncode == 0
+    )
     try:
-        yield made
+        yield is_mounted
     finally:
-        if made:
+        if is_mounted:
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 

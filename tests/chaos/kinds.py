@@ -75,7 +75,7 @@ HOLD = _prepare("order_held_back", times=2, seconds=300)
 def _sockets() -> Iterator[Kind]:
     for stream in ("stock", "option", "trade"):
         at = {"stream": stream}
-        cut = _prepare("socket_drop", where=at)
+        drop = _prepare("socket_drop", where=at)
         yield Kind(f"{stream}: dropped", "socket dropped", _fixed(_line("socket_drop", where=at)))
         for code in (1000, 1001, 1006, 1011):
             lines = _fixed(_line("socket_close", where=at, code=code))
@@ -92,7 +92,7 @@ def _sockets() -> Iterator[Kind]:
             ("connection_limit", "connect refused"),
             ("auth_failed", "auth failure"),
         ):
-            yield Kind(f"{stream}: {kind}", family, _fixed(cut, _line(kind, where=at, times=2)))
+            yield Kind(f"{stream}: {kind}", family, _fixed(drop, _line(kind, where=at, times=2)))
         for kind, family in (
             ("malformed_json", "malformed message"),
             ("data_null", "malformed message"),
@@ -107,11 +107,11 @@ def _sockets() -> Iterator[Kind]:
         yield Kind(f"{stream}: nested beyond measure", "malformed message", nested)
     for stream in ("stock", "option"):
         at = {"stream": stream}
-        cut = _prepare("socket_drop", where=at)
+        drop = _prepare("socket_drop", where=at)
         yield Kind(f"{stream}: string_time", "malformed message", _fixed(_line("string_time", where=at)))
         yield Kind(f"{stream}: slow_client", "socket closed", _fixed(_line("slow_client", where=at)))
         for kind in ("symbol_limit", "insufficient_subscription"):
-            yield Kind(f"{stream}: {kind}", "connect refused", _fixed(cut, _line(kind, where=at)))
+            yield Kind(f"{stream}: {kind}", "connect refused", _fixed(drop, _line(kind, where=at)))
     status = _line("unknown_status", where={"stream": "trade"})
     yield Kind("trade: unknown_status", "unknown enum", _fixed(status))
 
@@ -148,8 +148,8 @@ def _market() -> Iterator[Kind]:
         name = f"trading halt of {minutes} minutes"
         yield Kind(name, "market closed", _fixed(_line("trading_halt", minutes=minutes)))
     for kind in ("greeks_missing", "odd_symbol"):
-        kept = _prepare("order_held_back", times=3, seconds=900)  # an exit still works when the chain is listed again
-        yield Kind(kind, "odd chain", _fixed(kept, _line(kind, times=3)), act="kill")
+        delay = _prepare("order_held_back", times=3, seconds=900)  # an exit still works when the chain is listed again
+        yield Kind(kind, "odd chain", _fixed(delay, _line(kind, times=3)), act="kill")
 
 
 # --- REST ---------------------------------------------------------------------------------------------------------
@@ -222,14 +222,14 @@ def _orders() -> Iterator[Kind]:
     rejected = _fixed(_line("order_rejected"))
     yield Kind("rejected after acceptance", "order rejected", rejected, halts=rejections)
     yield Kind("fill_partial", "partial fill", _fixed(_line("fill_partial", times=4)), when=ANY)
-    held = _line("order_held_back", times=2, seconds=300)
-    yield Kind("order_held_back", "order held back", _fixed(held))
+    delay = _line("order_held_back", times=2, seconds=300)
+    yield Kind("order_held_back", "order held back", _fixed(delay))
     early = _line("fill_before_reply", seconds=0.05)
     yield Kind("fill before the reply", "fill before reply", _fixed(early))
     yield Kind("fill unheard", "fill while disconnected", _fixed(_line("fill_unheard")), when=ANY)
     for stream_fault in ("socket_drop", "socket_black_hole"):
-        cut = _line(stream_fault, where={"stream": "trade"}, hold_s=200)
-        yield Kind(f"fill during {stream_fault}", "fill while disconnected", _fixed(HOLD, cut), when=WORKING)
+        outage = _line(stream_fault, where={"stream": "trade"}, hold_s=200)
+        yield Kind(f"fill during {stream_fault}", "fill while disconnected", _fixed(HOLD, outage), when=WORKING)
     for kind in ("cancel_loses", "cancel_stuck", "cancel_rejected", "cancel_refused"):
         family = "cancel racing fill" if kind == "cancel_loses" else "cancel trouble"
         stays = rejections if kind == "cancel_stuck" else frozenset[str]()  # a buy: sales are wash trades
@@ -265,8 +265,8 @@ def _heard_badly(chance: random.Random) -> tuple[Line, ...]:
 def _account() -> Iterator[Kind]:
     for kind in ("trade_bust", "trade_correct"):
         yield Kind(kind, kind.replace("_", " "), _fixed(_line(kind)), alone=True)
-        kept = _fixed(_line(kind, order_kept=True, shift="0.50"))
-        yield Kind(f"{kind} that its order does not show", kind.replace("_", " "), kept, alone=True)
+        variant = _fixed(_line(kind, order_kept=True, shift="0.50"))
+        yield Kind(f"{kind} that its order does not show", kind.replace("_", " "), variant, alone=True)
     for amount in ("-250.00", "400.00"):
         yield Kind(f"transfer of {amount} USD", "ledger line", _fixed(_line("transfer", amount=amount)))
     yield Kind("ledger line of a newer or unknown kind", "ledger line", _newer_line)
@@ -362,8 +362,8 @@ def _process() -> Iterator[Kind]:
         )
     )
     yield Kind("unreachable panic", "panic", outage, act="panic_unreachable", halts=stood_down, alone=True, books=False)
-    changed = frozenset({"code_changed"})
-    yield Kind("another release, then killed", "new release", act="new_release", halts=changed, alone=True)
+    release_halts = frozenset({"code_changed"})
+    yield Kind("another release, then killed", "new release", act="new_release", halts=release_halts, alone=True)
     yield Kind("stopped and started", "restart", act="restart")
     yield Kind("stopped flat and started", "restart", act="restart", tables={"broker": {"on_stop": "flatten"}})
     yield Kind("down for minutes", "restart", act="down")

@@ -44,8 +44,8 @@ def test_whatever_befalls_a_session_books_agree_and_the_daemon_runs_or_says_why_
     print(f"campaign seed {SEED}, {FROM_DECK} kinds from the deck in each of {SESSIONS} sessions")
     outcomes = campaign(SEED, range(SESSIONS), PARALLEL, tmp_path, from_deck=FROM_DECK)
     for again in range(4):
-        met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
-        missing = {kind.family for kind in deck(SEED) if kind.family not in met}
+        families_met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
+        missing = {kind.family for kind in deck(SEED) if kind.family not in families_met}
         if not missing:
             break
         of_each = [[kind.name for kind in deck(SEED) if kind.family == family] for family in sorted(missing)]
@@ -53,5 +53,5 @@ def test_whatever_befalls_a_session_books_agree_and_the_daemon_runs_or_says_why_
         outcomes += campaign(SEED, hands, PARALLEL, tmp_path, hands=hands)
     print(format_report(outcomes, SEED))
     assert [(outcome.number, outcome.kinds, outcome.problems) for outcome in outcomes if outcome.problems] == []
-    met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
-    assert families() - met == set()
+    families_met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
+    assert families() - families_met == set()

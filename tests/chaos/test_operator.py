@@ -59,8 +59,8 @@ def test_an_operator_halts_only_where_no_halt_of_the_plans_own_must_stand(tmp_pa
 
 
 def test_commands_in_the_middle_of_trouble_make_no_order_and_each_is_one_event(tmp_path: Path) -> None:
-    drawn = plan(20261120, 0, only=["killed", "submit: 503 after", "trade: dropped"])
-    outcome = run(drawn, tmp_path / "session", Market.from_bars(TAPE), operated=True)
+    session_plan = plan(20261120, 0, only=["killed", "submit: 503 after", "trade: dropped"])
+    outcome = run(session_plan, tmp_path / "session", Market.from_bars(TAPE), operated=True)
     assert outcome.problems == ()
     assert outcome.commands > 5
     assert outcome.lives >= 2

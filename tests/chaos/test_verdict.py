@@ -90,8 +90,8 @@ class Scene:
         return Books(msgspec.structs.replace(state, risk=risk), self.fills, self.rows)
 
 
-def limits_found(scene: Scene, **changed: int) -> list[str]:
-    limits = {**LIMITS, **{name: Decimal(value) for name, value in changed.items()}}
+def limits_found(scene: Scene, **changes: int) -> list[str]:
+    limits = {**LIMITS, **{name: Decimal(value) for name, value in changes.items()}}
     return verdict.limits_exceeded(scene.books(), scene.account, market(), limits, 90)
 
 

@@ -42,22 +42,22 @@ def disagreements(books: Books, account: Account) -> list[str]:
     state = books.state
     if Decimal(account.cash) != state.book.cash:
         differences.append(f"cash: server {account.cash}, daemon {state.book.cash}")
-    theirs = {symbol: position.qty for symbol, position in account.positions.items() if position.qty}
-    mine = known(state)
-    if theirs != mine:
-        differences.append(f"positions: server {theirs}, daemon {mine}")
+    server_positions = {symbol: position.qty for symbol, position in account.positions.items() if position.qty}
+    desk_positions = known(state)
+    if server_positions != desk_positions:
+        differences.append(f"positions: server {server_positions}, daemon {desk_positions}")
     return differences + fills_apart(books, account, whole=True)
 
 
 def known(state: Any) -> dict[str, Decimal]:
     """What the account holds by all that the desk's state knows: its own, others', and fractions that lie beside."""
     beside = state.broker.beside
-    held: dict[str, Decimal] = defaultdict(lambda: ZERO)
-    own = {symbol: position.quantity for symbol, position in state.book.positions.items()}
-    for holdings in (own, state.broker.foreign_held, {} if isinstance(beside, UnsetType) else beside):
+    quantities: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    desk_positions = {symbol: position.quantity for symbol, position in state.book.positions.items()}
+    for holdings in (desk_positions, state.broker.foreign_held, {} if isinstance(beside, UnsetType) else beside):
         for symbol, quantity in holdings.items():
-            held[symbol] += quantity
-    return {symbol: Decimal(quantity) for symbol, quantity in held.items() if quantity}
+            quantities[symbol] += quantity
+    return {symbol: Decimal(quantity) for symbol, quantity in quantities.items() if quantity}
 
 
 def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
@@ -107,10 +107,13 @@ def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[
     for name in sorted(names):
         order, row = account.by_client_id[name], books.orders[name]
         stand = [trade for trade in account.trades if trade.order_id == order.id]
-        filled = sum((abs(trade.quantity) for trade in stand), ZERO)
+        filled_quantity = sum((abs(trade.quantity) for trade in stand), ZERO)
         cost = sum((abs(trade.quantity) * trade.price for trade in stand), ZERO)
-        if filled != Decimal(row["filled"]) or abs(cost - Decimal(row["cost"])) > filled * AVERAGE_OFF + COST_OFF:
-            problems.append(f"{name}: server {filled} for {cost}, journal {row['filled']}, {row['cost']}")
+        if (
+            filled_quantity != Decimal(row["filled"])
+            or abs(cost - Decimal(row["cost"])) > filled_quantity * AVERAGE_OFF + COST_OFF
+        ):
+            problems.append(f"{name}: server {filled_quantity} for {cost}, journal {row['filled']}, {row['cost']}")
     return problems
 
 
@@ -130,8 +133,8 @@ def _at(order: AlpacaOrder, ns: int) -> tuple[Decimal, Decimal]:
     row = order.shown_at(ns)
     if row is None or order.qty is None:
         return ZERO, ZERO
-    filled = Decimal(row["filled_qty"])
-    return filled, ZERO if row["status"] in DONE else order.qty - filled
+    filled_quantity = Decimal(row["filled_qty"])
+    return filled_quantity, ZERO if row["status"] in DONE else order.qty - filled_quantity
 
 
 def overtaken(order: AlpacaOrder) -> bool:
@@ -163,12 +166,12 @@ def intents_exceeded(books: Books, account: Account) -> list[str]:
 
 def oversold(account: Account) -> list[str]:
     """Positions that a trade made negative."""
-    held: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    quantities: dict[str, Decimal] = defaultdict(lambda: ZERO)
     problems = []
     for trade in account.trades:
-        held[trade.symbol] += trade.quantity
-        if held[trade.symbol] < 0:
-            problems.append(f"{trade.symbol}: sold below zero, {held[trade.symbol]} after order {trade.order_id}")
+        quantities[trade.symbol] += trade.quantity
+        if quantities[trade.symbol] < 0:
+            problems.append(f"{trade.symbol}: sold below zero, {quantities[trade.symbol]} after order {trade.order_id}")
     return problems
 
 
@@ -206,9 +209,9 @@ def limits_exceeded(books: Books, account: Account, market: Market, limits: Limi
             problems.append(f"{about}: {today} orders before it, limit {limits['orders_per_day']} a day")
         row = books.orders.get(about)
         decided_ns = row["submitted_ns"] if row is not None else order.created_ns
-        sent = [o.client_order_id for o in orders if not _rests(o)]  # a resting stop counts for no limit
-        others = (books.orders[name]["submitted_ns"] for name in sent if name in books.orders)
-        recent = sum(decided_ns - MINUTE_NS < moment < decided_ns for moment in others)
+        names = [o.client_order_id for o in orders if not _rests(o)]  # a resting stop counts for no limit
+        submissions_ns = (books.orders[name]["submitted_ns"] for name in names if name in books.orders)
+        recent = sum(decided_ns - MINUTE_NS < moment < decided_ns for moment in submissions_ns)
         if recent >= limits["orders_per_minute"]:
             problems.append(f"{about}: {recent} orders within a minute, limit {limits['orders_per_minute']}")
         coming = [other for other in entries if other is not order]
@@ -220,9 +223,9 @@ def limits_exceeded(books: Books, account: Account, market: Market, limits: Limi
             )
     surprise = sum((order.filled_qty for order in entries if overtaken(order)), ZERO)
     return problems + [
-        f"position: {held} contracts at {ns}, limit {limits['position_contracts_max']}"
-        for ns, held in _contracts(account, {order.id for order in orders})
-        if held > limits["position_contracts_max"] + surprise
+        f"position: {quantity} contracts at {ns}, limit {limits['position_contracts_max']}"
+        for ns, quantity in _contracts(account, {order.id for order in orders})
+        if quantity > limits["position_contracts_max"] + surprise
     ]
 
 
@@ -245,13 +248,13 @@ def stops_twice(account: Account) -> list[str]:
 
 def _contracts(account: Account, order_ids: set[str]) -> Iterator[tuple[int, Decimal]]:
     """The desk's contracts after each trade; nothing where somebody else traded too."""
-    held = ZERO
+    quantity = ZERO
     if any(trade.order_id not in order_ids for trade in account.trades):
         return
     for trade in account.trades:
         if trade.order_id in order_ids:
-            held += trade.quantity
-            yield trade.time_ns, held
+            quantity += trade.quantity
+            yield trade.time_ns, quantity
 
 
 def _least_value(account: Account, market: Market, at_ns: int, age_s: int) -> Decimal:
@@ -259,12 +262,12 @@ def _least_value(account: Account, market: Market, at_ns: int, age_s: int) -> De
 
     Shares count for nothing: a desk of options buys none, so they are a person's.
     """
-    held: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    quantities: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for trade in account.trades:
         if trade.time_ns < at_ns:
-            held[trade.symbol] += trade.quantity
+            quantities[trade.symbol] += trade.quantity
     value = ZERO
-    for symbol, quantity in held.items():
+    for symbol, quantity in quantities.items():
         if quantity and symbol not in market.bars:
             points = range(at_ns - (age_s + 60) * 1_000_000_000, at_ns + 1, 15_000_000_000)
             quotes = [quote for ns in points if (quote := market.quote(symbol, ns)) is not None]

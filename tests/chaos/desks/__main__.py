@@ -78,8 +78,8 @@ def play(host: Host, session: Session, before_ns: int) -> None:
     """Live through the night before, and the session with its troubles, to the close."""
     for station in host.stations:
         station.run.up_ns = session.open_ns
-        drawn = desks_plan.troubles(host.seed, session.date, station.name)
-        station.drawn = [(bound(trouble, station.account.key), stage) for trouble, stage in drawn]
+        pairs = desks_plan.troubles(host.seed, session.date, station.name)
+        station.drawn = [(bound(trouble, station.account.key), stage) for trouble, stage in pairs]
     if host.stream is not None:
         host.stream.draw(desks_plan.stream_troubles(host.seed, session.date))
     _let_persons_trade(host, session)
@@ -182,7 +182,7 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
         if books is None:
             host.problem(session.date, station, "its journal cannot be read")
             continue
-        for problem in host.served.call(_found, station, books, before_ns, host.seed):
+        for problem in host.served.call(_problems_of, station, books, before_ns, host.seed):
             host.problem(session.date, station, problem)
         outcome = basket_verdict.baskets(books).get(session.date, "none") if station.name in DAILY else ""
         station.baskets += outcome == "ordered"
@@ -195,7 +195,7 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
     print(host.lines[-1], f"; {len(host.problems)} problems", flush=True)
 
 
-def _found(station: Station, books: Books, before_ns: int, seed: int) -> list[str]:
+def _problems_of(station: Station, books: Books, before_ns: int, seed: int) -> list[str]:
     account, start = station.account, Decimal(desks_plan.money(seed, station.name).cash_usd)
     problems = [
         *verdict.fills_apart(books, account, whole=False),
@@ -240,9 +240,9 @@ def finish(host: Host) -> None:
         host.problems.append(f"rltraderctl status: {code}: {rows}")
     owners = {}
     for station in host.stations:
-        ended = station.run.desk.stop(START_LIMIT_S)
-        if ended != 0:
-            host.problem("end", station, f"the stop ended with {ended}: {station.run.desk.why_ended()[:300]}")
+        exit_code = station.run.desk.stop(START_LIMIT_S)
+        if exit_code != 0:
+            host.problem("end", station, f"the stop ended with {exit_code}: {station.run.desk.why_ended()[:300]}")
         if different := station.run.desk.replayed():
             host.problem("end", station, f"the journal does not replay: {different[:500]}")
         books = station.run.desk.books()

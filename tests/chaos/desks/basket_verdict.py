@@ -66,14 +66,16 @@ def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
     """
     movements = sorted(_movements(account), key=lambda movement: movement[0])
     buys = [order for order in account.orders.values() if order.side == "buy" and order.created_ns >= from_ns]
-    bought: dict[str, list[tuple[int, Decimal]]] = {}
+    fills: dict[str, list[tuple[int, Decimal]]] = {}
     for trade in account.trades:
-        bought.setdefault(trade.order_id, []).append((trade.time_ns, trade.quantity))
+        fills.setdefault(trade.order_id, []).append((trade.time_ns, trade.quantity))
     problems = []
     for order in (order for order in buys if order.id not in account.by_hand):
         at_ns = order.created_ns
         cash = start + sum((amount for time_ns, amount, _ in movements if time_ns < at_ns), ZERO)
-        reserved = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)
+        reserved = sum(
+            (_reserve_of(other, fills.get(other.id, []), at_ns) for other in buys if other is not order), ZERO
+        )
         needed = (order.limit_price or ZERO) * (order.qty or ZERO) * multiplier(order.symbol)
         if order.limit_price is None or needed + reserved > cash + CENT:
             problems.append(
@@ -82,13 +84,13 @@ def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
     return problems
 
 
-def _kept(order: AlpacaOrder, bought: list[tuple[int, Decimal]], at_ns: int) -> Decimal:
+def _reserve_of(order: AlpacaOrder, fills: list[tuple[int, Decimal]], at_ns: int) -> Decimal:
     """What this buy kept back just before `at_ns`, with its fills as (time, quantity)."""
     row = order.shown_at(at_ns - 1) if order.created_ns < at_ns else None
     if row is None or order.qty is None or order.limit_price is None or row["status"] in DONE - {"filled"}:
         return ZERO
-    filled = sum((quantity for time_ns, quantity in bought if time_ns < at_ns), ZERO)
-    return (order.qty - filled) * order.limit_price * multiplier(order.symbol)
+    filled_quantity = sum((quantity for time_ns, quantity in fills if time_ns < at_ns), ZERO)
+    return (order.qty - filled_quantity) * order.limit_price * multiplier(order.symbol)
 
 
 def strangers(
@@ -108,8 +110,8 @@ def strangers(
         for order in account.orders.values():
             if order.id in account.by_hand:
                 continue
-            named = order.client_order_id.startswith(f"{epoch}-{desk}")
-            if not named and not any(_closed_by(order, it) for it in closings):
+            is_own = order.client_order_id.startswith(f"{epoch}-{desk}")
+            if not is_own and not any(_closed_by(order, it) for it in closings):
                 problems.append(f"{desk}: order {order.client_order_id} in its account is not its own")
             if symbols and order.symbol not in symbols:
                 problems.append(f"{desk}: order of {order.symbol}, which it does not trade")
@@ -130,5 +132,5 @@ def _closed_by(order: AlpacaOrder, request: LoggedRequest) -> bool:
 
 def names_twice(accounts: Iterable[Account]) -> list[str]:
     """Client order ids that are in more than one account."""
-    counted = Counter(name for account in accounts for name in account.by_client_id)
-    return [f"{name}: in {count} accounts" for name, count in counted.items() if count > 1]
+    counts = Counter(name for account in accounts for name in account.by_client_id)
+    return [f"{name}: in {count} accounts" for name, count in counts.items() if count > 1]

@@ -115,7 +115,7 @@ def _line(
     return Line(kind, dict(where), dict(parameters), times, lasts_s)
 
 
-def _own(name: str, family: str, window: Window, *lines: Line, act: str = "", stage: str = "") -> tuple[str, Own]:
+def _row(name: str, family: str, window: Window, *lines: Line, act: str = "", stage: str = "") -> tuple[str, Own]:
     def draw(_: random.Random) -> tuple[Line, ...]:
         return lines
 
@@ -124,28 +124,28 @@ def _own(name: str, family: str, window: Window, *lines: Line, act: str = "", st
 
 OWN: dict[str, Own] = dict(
     (
-        _own("history: 503", "history fails", BEFORE, _line("http_error", BARS, times=3, status=503)),
-        _own("history: hangs", "history fails", BEFORE, _line("http_hang", BARS, times=2, seconds=1.5)),
-        _own("history: no JSON", "history fails", BEFORE, _line("malformed_json", BARS, times=2)),
-        _own("history: reset", "history fails", BEFORE, _line("http_reset", BARS, times=2)),
-        _own("history: slow", "history slow", BEFORE, _line("http_slow", BARS, times=3, seconds=0.4)),
-        _own("history: out until noon", "history out", BEFORE, _line("http_error", BARS, lasts_s=5 * HOUR_S)),
-        _own("quotes: 503", "quotes missing", AUCTION, _line("http_error", QUOTES, lasts_s=4 * HOUR_S, status=503)),
-        _own("quotes: empty", "quotes missing", DAY, _line("http_empty_body", QUOTES, times=6)),
-        _own("killed before the answer", "SIGKILL", (-DECIDE_MIN, -DECIDE_MIN + 2.0), act="kill"),
-        _own("killed with sells on their way", "SIGKILL", AUCTION, act="kill", stage="sells"),
-        _own("stopped with sells on their way", "restart", AUCTION, act="restart", stage="sells"),
-        _own("killed between sells and buys", "SIGKILL", (0.0, 0.0), act="kill", stage="between"),
-        _own("killed in the middle of the buys", "SIGKILL", (0.0, 0.0), act="kill", stage="buys"),
-        _own("frozen in the middle of the buys", "frozen", (0.0, 0.0), act="freeze", stage="buys"),
-        _own("stopped in the middle of the buys", "restart", (0.0, 0.0), act="restart", stage="buys"),
-        _own("frozen at the decision", "frozen", (-DECIDE_MIN - 1.0, -DECIDE_MIN + 1.0), act="freeze"),
-        _own("killed after the decision", "SIGKILL", (-DECIDE_MIN + 20.0, -10.0), act="kill"),
-        _own("killed over night", "SIGKILL", NIGHT, act="kill"),
-        _own("stopped over night", "restart", NIGHT, act="restart"),
-        _own("away over the decision", "away", BEFORE, act="away"),
-        _own("killed again while it starts", "SIGKILL", (-DECIDE_MIN - 2.0, -DECIDE_MIN + 30.0), act="kill_twice"),
-        _own("killed while it stops", "SIGKILL", (0.0, 60.0), act="kill_stopping"),
+        _row("history: 503", "history fails", BEFORE, _line("http_error", BARS, times=3, status=503)),
+        _row("history: hangs", "history fails", BEFORE, _line("http_hang", BARS, times=2, seconds=1.5)),
+        _row("history: no JSON", "history fails", BEFORE, _line("malformed_json", BARS, times=2)),
+        _row("history: reset", "history fails", BEFORE, _line("http_reset", BARS, times=2)),
+        _row("history: slow", "history slow", BEFORE, _line("http_slow", BARS, times=3, seconds=0.4)),
+        _row("history: out until noon", "history out", BEFORE, _line("http_error", BARS, lasts_s=5 * HOUR_S)),
+        _row("quotes: 503", "quotes missing", AUCTION, _line("http_error", QUOTES, lasts_s=4 * HOUR_S, status=503)),
+        _row("quotes: empty", "quotes missing", DAY, _line("http_empty_body", QUOTES, times=6)),
+        _row("killed before the answer", "SIGKILL", (-DECIDE_MIN, -DECIDE_MIN + 2.0), act="kill"),
+        _row("killed with sells on their way", "SIGKILL", AUCTION, act="kill", stage="sells"),
+        _row("stopped with sells on their way", "restart", AUCTION, act="restart", stage="sells"),
+        _row("killed between sells and buys", "SIGKILL", (0.0, 0.0), act="kill", stage="between"),
+        _row("killed in the middle of the buys", "SIGKILL", (0.0, 0.0), act="kill", stage="buys"),
+        _row("frozen in the middle of the buys", "frozen", (0.0, 0.0), act="freeze", stage="buys"),
+        _row("stopped in the middle of the buys", "restart", (0.0, 0.0), act="restart", stage="buys"),
+        _row("frozen at the decision", "frozen", (-DECIDE_MIN - 1.0, -DECIDE_MIN + 1.0), act="freeze"),
+        _row("killed after the decision", "SIGKILL", (-DECIDE_MIN + 20.0, -10.0), act="kill"),
+        _row("killed over night", "SIGKILL", NIGHT, act="kill"),
+        _row("stopped over night", "restart", NIGHT, act="restart"),
+        _row("away over the decision", "away", BEFORE, act="away"),
+        _row("killed again while it starts", "SIGKILL", (-DECIDE_MIN - 2.0, -DECIDE_MIN + 30.0), act="kill_twice"),
+        _row("killed while it stops", "SIGKILL", (0.0, 60.0), act="kill_stopping"),
     )
 )  # fmt: skip
 """A daily desk's own kinds by name."""
@@ -153,15 +153,15 @@ OWN: dict[str, Own] = dict(
 OF_ONE = {"stream": "stock", "symbol": "QQQ"}
 SHARES: dict[str, Own] = dict(
     (
-        _own("one share: no bars for a while", "one share lost", DAY, _line("bar_gap", OF_ONE, times=12)),
-        _own("one share: late bars", "one share lost", DAY, _line("bar_late", OF_ONE, times=4, delay_s=8)),
-        _own("one share: corrected bars", "corrected bar", DAY, _line("bar_corrected", OF_ONE, times=3, shift=0.2)),
-        _own("one share: an impossible bar", "impossible bar", DAY, _line("bar_absurd", OF_ONE, times=2, factor=40)),
-        _own("one share: no quotes for a while", "quotes missing", DAY, _line("quote_gap", OF_ONE, times=90)),
-        _own("one share: crossed quotes", "broken quote", DAY, _line("quote_crossed", OF_ONE, times=12)),
-        _own("one share: one-sided quotes", "broken quote", DAY, _line("quote_one_sided", OF_ONE, times=12)),
-        _own("one share: halted", "market closed", DAY, _line("trading_halt", OF_ONE, minutes=9)),
-        _own("one share: a bid of a cent", "broken quote", DAY, _line("quote_absurd", OF_ONE, times=3)),
+        _row("one share: no bars for a while", "one share lost", DAY, _line("bar_gap", OF_ONE, times=12)),
+        _row("one share: late bars", "one share lost", DAY, _line("bar_late", OF_ONE, times=4, delay_s=8)),
+        _row("one share: corrected bars", "corrected bar", DAY, _line("bar_corrected", OF_ONE, times=3, shift=0.2)),
+        _row("one share: an impossible bar", "impossible bar", DAY, _line("bar_absurd", OF_ONE, times=2, factor=40)),
+        _row("one share: no quotes for a while", "quotes missing", DAY, _line("quote_gap", OF_ONE, times=90)),
+        _row("one share: crossed quotes", "broken quote", DAY, _line("quote_crossed", OF_ONE, times=12)),
+        _row("one share: one-sided quotes", "broken quote", DAY, _line("quote_one_sided", OF_ONE, times=12)),
+        _row("one share: halted", "market closed", DAY, _line("trading_halt", OF_ONE, minutes=9)),
+        _row("one share: a bid of a cent", "broken quote", DAY, _line("quote_absurd", OF_ONE, times=3)),
     )
 )
 """Kinds of a desk that trades shares by the minute, by name."""
@@ -210,14 +210,14 @@ def troubles(seed: int, date: str, desk: str) -> list[tuple[Trouble, str]]:
     """
     chance = random.Random(f"desks {seed} {date} {desk}")
     many = chance.randint(*OF_A_SESSION)
-    drawn: list[tuple[Trouble, str]] = []
+    pairs: list[tuple[Trouble, str]] = []
     if desk != SCALPER:
         owned = chance.sample(list((OWN if desk in DAILY else SHARES).values()), 1 + many // 3)
-        drawn += [(_trouble(own.kind, own.window, chance, desk), own.stage) for own in owned]
-    for kind in chance.sample(shared_kinds(desk), many - len(drawn) + 1):
+        pairs += [(_trouble(choice.kind, choice.window, chance, desk), choice.stage) for choice in owned]
+    for kind in chance.sample(shared_kinds(desk), many - len(pairs) + 1):
         window = chance.choice((AUCTION, DAY)) if desk in DAILY else DAY
-        drawn.append((_trouble(kind, window, chance, desk), ""))
-    return sorted(drawn, key=lambda pair: pair[0].from_min)
+        pairs.append((_trouble(kind, window, chance, desk), ""))
+    return sorted(pairs, key=lambda pair: pair[0].from_min)
 
 
 def stream_troubles(seed: int, date: str) -> list[StreamTrouble]:
@@ -228,8 +228,8 @@ def stream_troubles(seed: int, date: str) -> list[StreamTrouble]:
 
 
 def _trouble(kind: Kind, window: Window, chance: random.Random, desk: str) -> Trouble:
-    named = replace(kind, name=f"{desk}: {kind.name}", family=kind.family)
-    return Trouble(named, kind.draw(chance), round(chance.uniform(*window), 2))
+    desk_kind = replace(kind, name=f"{desk}: {kind.name}", family=kind.family)
+    return Trouble(desk_kind, kind.draw(chance), round(chance.uniform(*window), 2))
 
 
 def bound(trouble: Trouble, key: str) -> Trouble:

@@ -189,13 +189,13 @@ class Stream:
         """How what the learner was given differs; what the campaign took away may have come again, or not."""
         if not expected:
             return ["the journal has no experience"]
-        taken, expected = (
+        entries, expected = (
             [entry for entry in side if entry not in self._lost] for side in (self._learner.taken, expected)
         )
-        if taken == expected or (waits and taken == expected[:-waits]):
+        if entries == expected or (waits and entries == expected[:-waits]):
             return []
-        same = next((n for n, (a, b) in enumerate(zip(taken, expected, strict=False)) if a != b), None)
-        return [f"the learner was given {len(taken)} of {len(expected)}, the first that differs is {same}"]
+        same = next((n for n, (a, b) in enumerate(zip(entries, expected, strict=False)) if a != b), None)
+        return [f"the learner was given {len(entries)} of {len(expected)}, the first that differs is {same}"]
 
     # --- trouble ------------------------------------------------------------------------------------------------------
 

@@ -73,8 +73,8 @@ def books(*decisions: tuple[int, str, str]) -> Books:
 
 def test_cash_that_the_broker_rounds_is_the_cash_that_buys_are_paid_from() -> None:
     scene = Scene()
-    bought = PositionChange("KO", Decimal("9.999"), Decimal(100), OPEN_NS, "x", "y", rounding=Decimal("0.1"))
-    scene.account.trade(bought)  # 999.90 USD, and 0.10 more: nothing is left
+    purchase = PositionChange("KO", Decimal("9.999"), Decimal(100), OPEN_NS, "x", "y", rounding=Decimal("0.1"))
+    scene.account.trade(purchase)  # 999.90 USD, and 0.10 more: nothing is left
     assert basket_verdict.overdrawn(scene.account, START) == []
     assert basket_verdict.overdrawn(scene.account, START - Decimal("0.01")) == [f"cash -0.010 USD at {OPEN_NS}"]
 

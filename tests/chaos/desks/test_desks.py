@@ -45,9 +45,9 @@ def test_persons_trade_fractions_in_some_campaigns_and_sell_what_they_bought() -
         events = desks_market.happenings(seed, DATES)
         orders = [order for date in DATES for order in desks_market.persons(seed, events, DATES, date)]
         parts.add(any(order.quantity % 1 for order in orders))
-        bought = {order.symbol: order.quantity for order in orders if order.side == "buy"}
-        sold = {order.symbol: order.quantity for order in orders if order.side == "sell"}
-        assert all(bought[symbol] == quantity for symbol, quantity in sold.items() if symbol in bought)
+        purchases = {order.symbol: order.quantity for order in orders if order.side == "buy"}
+        sales = {order.symbol: order.quantity for order in orders if order.side == "sell"}
+        assert all(purchases[symbol] == quantity for symbol, quantity in sales.items() if symbol in purchases)
     assert parts == {True, False}
 
 

@@ -53,12 +53,12 @@ def test_a_trainer_that_is_killed_in_each_step_of_the_ladder_changes_nothing(
 
 def happenings(desk: TaughtDesk) -> Callable[[int], bool]:
     """The first replay lasts for some bars, and the version after the champion drifts as soon as it trades."""
-    seen: list[str] = []
+    steps: list[str] = []
 
     def at(bar: int) -> bool:
-        seen.append(desk.step)
-        replayed = desk.step == "replay" and seen.count("replay") == REPLAY_BARS
-        drifts = desk.step == "canary_10" and "champion" in seen and bar == DRIFT_BAR
+        steps.append(desk.step)
+        replayed = desk.step == "replay" and steps.count("replay") == REPLAY_BARS
+        drifts = desk.step == "canary_10" and "champion" in steps and bar == DRIFT_BAR
         if replayed:
             HeldReplay.gate.set()
         if drifts:

@@ -26,9 +26,9 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
     tape = write_tape(tmp_path / "tape.csv", tape_rows(1, 250, stubs=2))
     desk = Desk(tape, desk__strategy=NAME, paths__models_dir=put_momentum(tmp_path / "store"), policy__version=VERSION)
     assert desk.run(tmp_path / "state").failure is None
-    made = Stream(tmp_path / "stream", tmp_path / "state", 1, tmp_path / "store", strategy(NAME), ())
-    yield made
-    made.close()
+    result = Stream(tmp_path / "stream", tmp_path / "state", 1, tmp_path / "store", strategy(NAME), ())
+    yield result
+    result.close()
 
 
 def test_whatever_befalls_it_each_decision_is_learned_from_once(stream: Stream) -> None:
@@ -39,9 +39,9 @@ def test_whatever_befalls_it_each_decision_is_learned_from_once(stream: Stream) 
         stream.tend(minute * MINUTE_NS, 0)
     assert stream.settle() == []
     assert {*stream.met} == {*STREAM}
-    taken = stream._learner.taken
-    assert len(taken) > 100
-    for wrong in ([*taken, taken[-1]], taken[:-5], [*taken[:50], taken[0], *taken[51:]]):
+    entries = stream._learner.taken
+    assert len(entries) > 100
+    for wrong in ([*entries, entries[-1]], entries[:-5], [*entries[:50], entries[0], *entries[51:]]):
         stream._learner.taken = list(wrong)
         expected, waits = stream._expected()
         assert stream._apart(expected, waits) != []

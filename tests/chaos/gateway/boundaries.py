@@ -53,7 +53,7 @@ class Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def put(met: Callable[[int], None]) -> None:
+def put(report: Callable[[int], None]) -> None:
     """Let the gateway of this process say each boundary that it meets."""
     from daemon.gateway.gateway import Gateway
     from daemon.gateway.journal import GatewayJournal
@@ -61,14 +61,14 @@ def put(met: Callable[[int], None]) -> None:
 
     classes: tuple[Any, Any, Any] = (Gateway, GatewayJournal, Upstream)
     gateway, journal, upstream = classes
-    journal.take = _taking(journal.take, met)
-    gateway._act = _acting(gateway._act, met)
+    journal.take = _taking(journal.take, report)
+    gateway._act = _acting(gateway._act, report)
     for name in ("post", "replace", "close_position"):
-        setattr(upstream, name, _sending(getattr(upstream, name), partial(met, UNSENT), partial(met, SENT)))
-    upstream.cancel = _sending(upstream.cancel, lambda: None, partial(met, CANCELLED))
+        setattr(upstream, name, _sending(getattr(upstream, name), partial(report, UNSENT), partial(report, SENT)))
+    upstream.cancel = _sending(upstream.cancel, lambda: None, partial(report, CANCELLED))
 
 
-def _taking(take: Callable[..., Any], met: Callable[[int], None]) -> Callable[..., Any]:
+def _taking(take: Callable[..., Any], report: Callable[[int], None]) -> Callable[..., Any]:
     after = {
         "OrderTaken": TAKEN,
         "ReplaceTaken": TAKEN,
@@ -80,31 +80,31 @@ def _taking(take: Callable[..., Any], met: Callable[[int], None]) -> Callable[..
     }
 
     @wraps(take)
-    def taken(self: Any, event: Any) -> Any:
+    def wrapper(self: Any, event: Any) -> Any:
         effects = take(self, event)
         if (boundary := after.get(type(event).__name__)) is not None:
-            met(boundary)
+            report(boundary)
         return effects
 
-    return taken
+    return wrapper
 
 
-def _acting(act: Callable[..., Any], met: Callable[[int], None]) -> Callable[..., Any]:
+def _acting(act: Callable[..., Any], report: Callable[[int], None]) -> Callable[..., Any]:
     @wraps(act)
-    def acted(self: Any, effects: Any) -> Any:
+    def wrapper(self: Any, effects: Any) -> Any:
         if any(type(effect).__name__ == "PassOn" for effect in effects):
-            met(UNTOLD)
+            report(UNTOLD)
         return act(self, effects)
 
-    return acted
+    return wrapper
 
 
 def _sending(send: Callable[..., Any], before: Callable[[], None], after: Callable[[], None]) -> Callable[..., Any]:
     @wraps(send)
-    async def sent(self: Any, *arguments: Any) -> Any:
+    async def wrapper(self: Any, *arguments: Any) -> Any:
         before()
         answer = await send(self, *arguments)
         after()
         return answer
 
-    return sent
+    return wrapper

@@ -148,17 +148,17 @@ def line_of(outcome: Outcome) -> str:
 
 def format_report(outcomes: list[Outcome], seed: int) -> str:
     """What was met, what a person did, what went wrong."""
-    met: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     exposed: Counter[str] = Counter()
     person: Counter[str] = Counter()
     looks: Counter[str] = Counter()
     for outcome in outcomes:
-        met.update(outcome.met)
+        counts.update(outcome.met)
         exposed.update(outcome.exposed)
         person.update(outcome.person)
         looks.update(outcome.looks)
     lines = ["", "met (while an order worked or a position was open):"]
-    lines += [f"  {name:72s} {count:4d} ({exposed[name]})" for name, count in sorted(met.items())]
+    lines += [f"  {name:72s} {count:4d} ({exposed[name]})" for name, count in sorted(counts.items())]
     lines += ["a person:", *(f"  {name:72s} {count:4d}" for name, count in sorted(person.items()))]
     failed = [outcome.seed for outcome in outcomes if outcome.problems]
     fills, lives = sum(o.fills for o in outcomes), sum(o.lives for o in outcomes)

@@ -243,14 +243,16 @@ def opened(
         floor.program_keys = pairs[PROGRAM]
         try:
             gateway.start()
-            for name, mine in zip(DESKS, owned, strict=True):
+            for name, desk_account in zip(DESKS, owned, strict=True):
                 desk = Desk(
                     folder / f"{name}.toml", folder / "desks" / name, pairs[name], folder / f"{name}.log", clock,
                     begin=False,
                 )  # fmt: skip
                 chance_of = random.Random(f"{name} {seed}")
-                run = Run(plan, served, clock, tally, mine if own else account, desk, chance_of, lives_max=LIVES_MAX)
-                floor.stations.append(Station(name, run, mine, folder / f"{name}.toml"))
+                run = Run(
+                    plan, served, clock, tally, desk_account if own else account, desk, chance_of, lives_max=LIVES_MAX
+                )
+                floor.stations.append(Station(name, run, desk_account, folder / f"{name}.toml"))
                 floor.write(floor.stations[-1])
                 run.start()
             yield floor

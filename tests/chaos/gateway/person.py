@@ -47,35 +47,35 @@ class Person:
     def trade_by_hand(self) -> None:
         """A person buys, sells what `main` holds, leaves limits and stops, cancels one: in `main`, at the broker."""
         chance = self.chance
-        what = chance.choice(("buy", "buy", "fraction", "limit", "stop", "sell", "sell limit", "cancel"))
+        act = chance.choice(("buy", "buy", "fraction", "limit", "stop", "sell", "sell limit", "cancel"))
         symbol, fields = chance.choice(SHARES), {}
         with contextlib.suppress(Refusal):
-            if what == "cancel":
-                mine = [order.id for order in self.account.working.values() if order.id in self.account.by_hand]
-                if not mine:
+            if act == "cancel":
+                ids = [order.id for order in self.account.working.values() if order.id in self.account.by_hand]
+                if not ids:
                     return
-                self.served.by_hand("cancel", key=self.account.key, order_id=chance.choice(mine))
+                self.served.by_hand("cancel", key=self.account.key, order_id=chance.choice(ids))
             else:
-                if what.startswith("sell"):
+                if act.startswith("sell"):
                     free = self.free_by_hand()
                     if not free:
                         return
                     symbol = chance.choice(sorted(free))
                     fields = {"qty": str(free[symbol]), "side": "sell"}
                 else:
-                    quantity = f"0.{chance.randint(1, 9)}" if what == "fraction" else str(chance.randint(1, 6))
+                    quantity = f"0.{chance.randint(1, 9)}" if act == "fraction" else str(chance.randint(1, 6))
                     fields = {"qty": quantity, "side": "buy"}
-                if what.endswith(("limit", "stop")):
+                if act.endswith(("limit", "stop")):
                     if "." in fields["qty"]:
                         return
                     price = self.served.call(self.served.server.market.price, self.now_ns(), symbol)
                     if price is None:
                         return
-                    far = Decimal(str(chance.choice((0.9, 0.98, 1.0, 1.02, 1.1) if what != "stop" else (1.01, 1.1))))
-                    kind = what.rpartition(" ")[2]
+                    far = Decimal(str(chance.choice((0.9, 0.98, 1.0, 1.02, 1.1) if act != "stop" else (1.01, 1.1))))
+                    kind = act.rpartition(" ")[2]
                     fields |= {"type": kind, f"{kind}_price": f"{Decimal(str(price)) * far:.2f}"}
                 self.served.by_hand("place", key=self.account.key, symbol=symbol, **fields)
-            self.person[what] += 1
+            self.person[act] += 1
 
     def free_by_hand(self) -> dict[str, Decimal]:
         """The shares that a person bought, that nothing else moved, and that no sale of that person keeps."""
@@ -89,8 +89,8 @@ class Person:
         for order in account.working.values():
             if order.id in account.by_hand and order.side == "sell":
                 free[order.symbol] = free.get(order.symbol, Decimal(0)) - order.left
-        moved = {trade.symbol for trade in account.trades if not trade.order_id}
-        return {s: quantity for s, quantity in free.items() if quantity > 0 and s in SHARES and s not in moved}
+        moved_symbols = {trade.symbol for trade in account.trades if not trade.order_id}
+        return {s: quantity for s, quantity in free.items() if quantity > 0 and s in SHARES and s not in moved_symbols}
 
     def option_by_hand(self, session: Session, *, call: bool) -> str:
         """A person buys one contract of the day, a call in the money or a put out of it; returns its symbol."""

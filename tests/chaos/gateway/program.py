@@ -45,28 +45,28 @@ class Program:
         while not self.ended:
             self.turn()
             time.sleep(PAUSE_S)
-        told("leaving")
+        write_line("leaving")
         while not self.left():
             time.sleep(PAUSE_S)
-        told("ended", sent=self.sent, lost=self.lost)
+        write_line("ended", sent=self.sent, lost=self.lost)
 
     def turn(self) -> None:
         """One thing that a trader does."""
-        what = self.chance.choice(("buy", "buy", "limit", "sell", "close", "cancel", "look"))
+        act = self.chance.choice(("buy", "buy", "limit", "sell", "close", "cancel", "look"))
         try:
-            if what in ("buy", "limit"):
-                self.order(self.chance.choice(SYMBOLS), self.chance.randint(1, 5), OrderSide.BUY, near=what == "limit")
-            elif what == "cancel":
+            if act in ("buy", "limit"):
+                self.order(self.chance.choice(SYMBOLS), self.chance.randint(1, 5), OrderSide.BUY, near=act == "limit")
+            elif act == "cancel":
                 for order in rows(self.client.get_orders())[:1]:
                     self.client.cancel_order_by_id(order.id)
-            elif held := rows(self.client.get_all_positions()):
-                position = self.chance.choice(held)
-                if what == "sell":
+            elif positions := rows(self.client.get_all_positions()):
+                position = self.chance.choice(positions)
+                if act == "sell":
                     self.order(position.symbol, int(position.qty_available), OrderSide.SELL, near=False)
-                elif what == "close":
+                elif act == "close":
                     self.close(position.symbol, position.qty)
         except TROUBLE as trouble:
-            told("refused", what=what, problem=str(trouble)[:200])
+            write_line("refused", what=act, problem=str(trouble)[:200])
         self.look_up()
 
     def order(self, symbol: str, quantity: int, side: OrderSide, *, near: bool) -> None:
@@ -90,9 +90,9 @@ class Program:
 
     def close(self, symbol: str, quantity: str) -> None:
         """The broker's own call; its order has no name of this program, so its id is told."""
-        told("closing", symbol=symbol, quantity=quantity)
+        write_line("closing", symbol=symbol, quantity=quantity)
         order: Any = self.client.close_position(symbol, ClosePositionRequest(qty=quantity))
-        told("closed", id=str(order.id))
+        write_line("closed", id=str(order.id))
 
     def look_up(self) -> None:
         """Ask once more for what had no answer."""
@@ -109,16 +109,16 @@ class Program:
     def left(self) -> bool:
         """Cancel and close what there is; True once there is nothing."""
         try:
-            orders, held = rows(self.client.get_orders()), rows(self.client.get_all_positions())
+            orders, positions = rows(self.client.get_orders()), rows(self.client.get_all_positions())
             for order in orders:
                 self.client.cancel_order_by_id(order.id)
-            for position in held:
+            for position in positions:
                 self.order(position.symbol, int(position.qty_available), OrderSide.SELL, near=False)
         except TROUBLE as trouble:
-            told("refused", what="leave", problem=str(trouble)[:200])
+            write_line("refused", what="leave", problem=str(trouble)[:200])
             return False
         self.look_up()
-        return not orders and not held and not self.lost
+        return not orders and not positions and not self.lost
 
 
 def rows(answer: Any) -> list[Any]:
@@ -126,7 +126,7 @@ def rows(answer: Any) -> list[Any]:
     return list(answer)
 
 
-def told(event: str, **fields: object) -> None:
+def write_line(event: str, **fields: object) -> None:
     """One line of output."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()

@@ -103,8 +103,8 @@ def strike(floor: Floor, session: Session, waiting: Waiting) -> None:
             begin(station.run, pair[0])
     for trouble in [t for t in waiting.person if due(floor.gateway, t)]:
         waiting.person.remove(trouble)
-        done = by_person(floor, session, waiting, trouble.kind.act)
-        floor.person[trouble.kind.name if done else f"{trouble.kind.name}: not done"] += 1
+        success = by_person(floor, session, waiting, trouble.kind.act)
+        floor.person[trouble.kind.name if success else f"{trouble.kind.name}: not done"] += 1
     minute = (floor.now_ns() - session.open_ns) / MINUTE_NS
     while waiting.hands and waiting.hands[0] <= minute:
         waiting.hands.pop(0)
@@ -220,26 +220,28 @@ def leave(floor: Floor, session: Session, names: tuple[str, ...]) -> None:
         if ask_desk(station.run, "flatten") is None:
             floor.problem(session.date, station.name, "did not take the command to flatten")
     until_ns = floor.now_ns() + int(EXIT_S * SECOND_NS)
-    left: dict[str, object] = dict.fromkeys(names, "not looked at")
-    while left and floor.now_ns() < until_ns:
+    holdings: dict[str, object] = dict.fromkeys(names, "not looked at")
+    while holdings and floor.now_ns() < until_ns:
         floor.clock.pass_s(20.0)
         floor.tend()
         status = floor.status()
         if status is not None:
             rows = {row["name"]: row for row in status["accounts"]}
-            left = {name: sellable for name in names if (sellable := floor.sellable(rows[name]["positions"], session))}
-    for name, held in left.items():
-        floor.problem(session.date, name, f"cannot exit within {EXIT_S} s: {held}")
+            holdings = {
+                name: sellable for name in names if (sellable := floor.sellable(rows[name]["positions"], session))
+            }
+    for name, positions in holdings.items():
+        floor.problem(session.date, name, f"cannot exit within {EXIT_S} s: {positions}")
     for station in stations:
         ask_desk(station.run, "resume")
 
 
 def end_program(floor: Floor, session: Session) -> None:
     """The program on alpaca-py leaves everything and ends: it traded, and its sub-account is empty."""
-    ended = floor.end_program(PROGRAM_S)
+    exit_code = floor.end_program(PROGRAM_S)
     lines = floor.programs_lines()
-    if ended != 0:
-        floor.problem(session.date, PROGRAM, f"it ended with {ended}: {lines[-3:]}")
+    if exit_code != 0:
+        floor.problem(session.date, PROGRAM, f"it ended with {exit_code}: {lines[-3:]}")
     floor.person["orders of the program on alpaca-py"] += sum(line.get("sent", 0) for line in lines)
     floor.person["refusals that it met"] += sum(line["event"] == "refused" for line in lines)
     floor.person["close calls of it"] += sum(line["event"] == "closed" for line in lines)
@@ -255,41 +257,43 @@ def judge(floor: Floor, session: Session, since_ns: int) -> None:
         floor.problem(session.date, "judge", "a journal cannot be read")
         return
     epochs[PROGRAM] = program.NAME
-    closed = {line["id"]: PROGRAM for line in floor.programs_lines() if line["event"] == "closed"}
+    close_owners = {line["id"]: PROGRAM for line in floor.programs_lines() if line["event"] == "closed"}
     calls = {station.name: station.run.desk.close_calls() for station in floor.stations}
-    closed |= floor.served.call(gateway_verdict.closed_by, account, calls)
+    close_owners |= floor.served.call(gateway_verdict.closed_by, account, calls)
     with contextlib.suppress(JournalError):  # of a gateway that is being started
-        closed |= gateway_verdict.called_by(Path(floor.settings.gateway.state_dir))
-    found = floor.served.call(gateway_verdict.oversold, account, epochs, closed)
-    found += floor.served.call(gateway_verdict.strangers, account, epochs, closed)
-    found += _held(floor, epochs, closed)
+        close_owners |= gateway_verdict.called_by(Path(floor.settings.gateway.state_dir))
+    problems = floor.served.call(gateway_verdict.oversold, account, epochs, close_owners)
+    problems += floor.served.call(gateway_verdict.strangers, account, epochs, close_owners)
+    problems += _holding_problems(floor, epochs, close_owners)
     requests = [request for request in floor.served.server.requests if request.key == account.key]
-    found += floor.served.call(verdict.posts_apart, requests, account)
+    problems += floor.served.call(verdict.posts_apart, requests, account)
     for name, its in books.items():
         if its is not None:
-            found += [f"{name}: {words}" for words in floor.served.call(verdict.fills_apart, its, account, whole=False)]
-            found += [f"{name}: {words}" for words in floor.served.call(verdict.intents_exceeded, its, account)]
-    for words in found:
+            problems += [
+                f"{name}: {words}" for words in floor.served.call(verdict.fills_apart, its, account, whole=False)
+            ]
+            problems += [f"{name}: {words}" for words in floor.served.call(verdict.intents_exceeded, its, account)]
+    for words in problems:
         floor.problem(session.date, "judge", words)
-    whose = gateway_verdict.owners(account, epochs, closed)
-    orders = Counter(whose[order.id] for order in account.orders.values() if order.created_ns >= since_ns)
+    owner_by_order = gateway_verdict.owners(account, epochs, close_owners)
+    orders = Counter(owner_by_order[order.id] for order in account.orders.values() if order.created_ns >= since_ns)
     parts = ", ".join(f"{name} {count}" for name, count in sorted(orders.items()))
     floor.lines.append(f"{session.date}: orders {parts}")
     print(floor.lines[-1], f"; {len(floor.problems)} problems", flush=True)
 
 
-def _held(floor: Floor, epochs: dict[str, str], closed: dict[str, str]) -> list[str]:
+def _holding_problems(floor: Floor, epochs: dict[str, str], close_owners: dict[str, str]) -> list[str]:
     """What sub-accounts hold beyond their owners' trades; where time is real a fill may come between the two looks."""
-    found: list[str] = []
+    problems: list[str] = []
     for _ in range(3):
         status = floor.status()
         if status is None:
             return ["the gateway is away"]
-        found = floor.served.call(gateway_verdict.holdings_apart, status, floor.account, epochs, closed)
-        if not found:
+        problems = floor.served.call(gateway_verdict.holdings_apart, status, floor.account, epochs, close_owners)
+        if not problems:
             return []
         floor.clock.pass_s(LOOK_S)
-    return found
+    return problems
 
 
 def host_off(floor: Floor, session: Session) -> None:
@@ -310,9 +314,9 @@ def host_off(floor: Floor, session: Session) -> None:
 def finish(floor: Floor) -> None:
     """Clean stops, journals that replay, keys in no file."""
     for station in floor.stations:
-        ended = station.run.desk.stop(START_LIMIT_S)
-        if ended != 0:
-            floor.problem("end", station.name, f"the stop ended with {ended}: {station.run.desk.why_ended()[:300]}")
+        exit_code = station.run.desk.stop(START_LIMIT_S)
+        if exit_code != 0:
+            floor.problem("end", station.name, f"the stop ended with {exit_code}: {station.run.desk.why_ended()[:300]}")
         if different := station.run.desk.replayed():
             floor.problem("end", station.name, f"the journal does not replay: {different[:500]}")
         for problem in station.run.problems:
@@ -321,9 +325,9 @@ def finish(floor: Floor) -> None:
             floor.problem("end", station.name, "an order went past the gateway")
     if (core := floor.gateway.desk.core_size()) not in ("", "0"):
         floor.problem("end", "gateway", f"core dumps of up to {core} bytes are allowed: keys could reach a file")
-    ended = floor.gateway.desk.stop(START_LIMIT_S)
-    if ended != 0:
-        floor.problem("end", "gateway", f"the stop ended with {ended}: {floor.gateway.desk.why_ended()[:300]}")
+    exit_code = floor.gateway.desk.stop(START_LIMIT_S)
+    if exit_code != 0:
+        floor.problem("end", "gateway", f"the stop ended with {exit_code}: {floor.gateway.desk.why_ended()[:300]}")
     if different := floor.verified():
         floor.problem("end", "gateway", f"the journal does not verify: {different[:500]}")
     for problem in floor.gateway.problems:

@@ -37,7 +37,7 @@ def test_three_desks_of_one_account_do_what_each_does_on_its_own(tmp_path: Path)
         assert together[desk].decisions == alone[desk].decisions, desk
         assert together[desk].fills == alone[desk].fills, desk
         pairs = zip(together[desk].fill_ns, alone[desk].fill_ns, strict=True)
-        assert all(abs(ours - theirs) < SOON_NS for ours, theirs in pairs), desk
+        assert all(abs(together_ns - alone_ns) < SOON_NS for together_ns, alone_ns in pairs), desk
         assert together[desk].decisions, desk
         assert together[desk].fills, desk
 
@@ -52,19 +52,19 @@ def morning(folder: Path, *, own: bool) -> dict[str, Morning]:
             floor.tend()
         runs = [station.run for station in floor.stations]
         assert [run.desk.lives for run in runs] == [1] * len(DESKS)
-        return {station.name: told(floor, station.name, station.run.desk.books()) for station in floor.stations}
+        return {station.name: morning_of(floor, station.name, station.run.desk.books()) for station in floor.stations}
 
 
-def told(floor: Floor, name: str, books: Books | None) -> Morning:
+def morning_of(floor: Floor, name: str, books: Books | None) -> Morning:
     """The desk's morning by its journal and the broker's trades."""
     assert books is not None
     epoch = books.state.identity.epoch
     accounts = [floor.account, *(station.account for station in floor.stations)]
     fills, moments = [], []
     for account in accounts:
-        whose = owners(account, {name: epoch})
+        owner_by_order = owners(account, {name: epoch})
         for trade in account.trades:
-            if whose.get(trade.order_id) == name:
+            if owner_by_order.get(trade.order_id) == name:
                 order = account.orders[trade.order_id]
                 fills.append((trade.symbol, order.side, str(abs(trade.quantity)), str(trade.price)))
                 moments.append(trade.time_ns)

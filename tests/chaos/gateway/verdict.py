@@ -32,12 +32,12 @@ def sum_apart(status: Json, account: Account) -> list[str]:
     problems = []
     if Decimal(status["sum"]["cash"]) != account.cash:
         problems.append(f"cash: sub-accounts {status['sum']['cash']}, broker {account.cash}")
-    ours = {symbol: Decimal(text) for symbol, text in status["sum"]["positions"].items()}
-    theirs = {symbol: position.qty for symbol, position in account.positions.items()}
+    sub_account_positions = {symbol: Decimal(text) for symbol, text in status["sum"]["positions"].items()}
+    broker_positions = {symbol: position.qty for symbol, position in account.positions.items()}
     return problems + [
-        f"{symbol}: sub-accounts {ours.get(symbol, ZERO)}, broker {theirs.get(symbol, ZERO)}"
-        for symbol in sorted(ours.keys() | theirs.keys())
-        if ours.get(symbol, ZERO) != theirs.get(symbol, ZERO)
+        f"{symbol}: sub-accounts {sub_account_positions.get(symbol, ZERO)}, broker {broker_positions.get(symbol, ZERO)}"
+        for symbol in sorted(sub_account_positions.keys() | broker_positions.keys())
+        if sub_account_positions.get(symbol, ZERO) != broker_positions.get(symbol, ZERO)
     ]
 
 
@@ -72,22 +72,24 @@ def book_apart(books: Books, status: Json, desk: str, account: Account) -> list[
     return verdict.disagreements(books, part(status, desk, account))
 
 
-def owners(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> dict[str, str]:
+def owners(
+    account: Account, epochs: Mapping[str, str], close_owners: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The owner of each order by its id: a desk, or `main`. `epochs` are the desks' by name.
 
-    `closed` has the owners of orders of the broker's close call, which bear no name of theirs, by id. What the broker
-    sells of its own accord is the one holder's.
+    `close_owners` has the owners of orders of the broker's close call, which bear no name of theirs, by id. What the
+    broker sells of its own accord is the one holder's.
     """
     result = {}
     for order in account.orders.values():
-        mine = [desk for desk, epoch in epochs.items() if epoch and order.client_order_id.startswith(f"{epoch}-")]
-        result[order.id] = mine[0] if mine else (closed or {}).get(order.id, MAIN)
+        desks = [desk for desk, epoch in epochs.items() if epoch and order.client_order_id.startswith(f"{epoch}-")]
+        result[order.id] = desks[0] if desks else (close_owners or {}).get(order.id, MAIN)
     for order_id in account.sold_out & result.keys():
-        held: dict[str, Decimal] = defaultdict(lambda: ZERO)
+        quantities: dict[str, Decimal] = defaultdict(lambda: ZERO)
         for trade in account.trades:
             if trade.symbol == account.orders[order_id].symbol and trade.order_id not in account.sold_out:
-                held[result.get(trade.order_id, MAIN)] += trade.quantity
-        holders = [name for name, quantity in held.items() if quantity > 0]
+                quantities[result.get(trade.order_id, MAIN)] += trade.quantity
+        holders = [name for name, quantity in quantities.items() if quantity > 0]
         result[order_id] = holders[0] if len(holders) == 1 else MAIN
     return result
 
@@ -111,55 +113,61 @@ def called_by(state_dir: Path) -> dict[str, str]:
     return {event["row"]["id"]: owner[event["name"]] for event in events if "row" in event and event["name"] in owner}
 
 
-def strangers(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> list[str]:
+def strangers(account: Account, epochs: Mapping[str, str], close_owners: Mapping[str, str] | None = None) -> list[str]:
     """Orders that nobody placed."""
-    whose = owners(account, epochs, closed)
+    owner_by_order = owners(account, epochs, close_owners)
     return [
         f"{order.client_order_id}: nobody's order, {order.side} {order.symbol}"
         for order in account.orders.values()
-        if whose[order.id] == MAIN
+        if owner_by_order[order.id] == MAIN
         and order.id not in account.by_hand | account.sold_out
-        and order.id not in (closed or {})
+        and order.id not in (close_owners or {})
     ]
 
 
-def oversold(account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None) -> list[str]:
+def oversold(account: Account, epochs: Mapping[str, str], close_owners: Mapping[str, str] | None = None) -> list[str]:
     """Sales of more than their owner had: a desk's of what is another's or of `main`, or of nothing.
 
     What moves without an order (a split, an exercise) moves all that hold it; of such a symbol it looks no further.
     """
-    whose = owners(account, epochs, closed)
-    held: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
-    moved: set[str] = set()
+    owner_by_order = owners(account, epochs, close_owners)
+    holdings: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
+    moved_symbols: set[str] = set()
     problems = []
     for trade in account.trades:
         if not trade.order_id:
-            moved.add(trade.symbol)
+            moved_symbols.add(trade.symbol)
             continue
-        key = (whose[trade.order_id], trade.symbol)
-        held[key] += trade.quantity
-        if trade.symbol not in moved and held[key] < 0 and key[0] != MAIN:
-            problems.append(f"{key[0]} sold {trade.symbol} of others: {held[key]} after order {trade.order_id}")
+        key = (owner_by_order[trade.order_id], trade.symbol)
+        holdings[key] += trade.quantity
+        if trade.symbol not in moved_symbols and holdings[key] < 0 and key[0] != MAIN:
+            problems.append(f"{key[0]} sold {trade.symbol} of others: {holdings[key]} after order {trade.order_id}")
     return problems
 
 
 def holdings_apart(
-    status: Json, account: Account, epochs: Mapping[str, str], closed: Mapping[str, str] | None = None
+    status: Json, account: Account, epochs: Mapping[str, str], close_owners: Mapping[str, str] | None = None
 ) -> list[str]:
     """Sub-accounts that do not hold what their owner's own trades come to, of symbols that nothing else moved."""
-    whose = owners(account, epochs, closed)
-    moved = {trade.symbol for trade in account.trades if not trade.order_id}
-    moved |= {str(row.fields.get("symbol")) for row in account.activities if row.fields["activity_type"] != "FILL"}
-    held: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
+    owner_by_order = owners(account, epochs, close_owners)
+    moved_symbols = {trade.symbol for trade in account.trades if not trade.order_id}
+    moved_symbols |= {
+        str(row.fields.get("symbol")) for row in account.activities if row.fields["activity_type"] != "FILL"
+    }
+    holdings: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(lambda: ZERO))
     for trade in account.trades:
-        if trade.symbol not in moved:
-            held[whose[trade.order_id]][trade.symbol] += trade.quantity
+        if trade.symbol not in moved_symbols:
+            holdings[owner_by_order[trade.order_id]][trade.symbol] += trade.quantity
     problems = []
     for row in status["accounts"]:
-        ours = {symbol: Decimal(text) for symbol, text in row["positions"].items() if symbol not in moved}
-        theirs = {symbol: quantity for symbol, quantity in held[row["name"]].items() if quantity}
-        if ours != theirs:
-            problems.append(f"{row['name']} holds {ours} by the gateway, {theirs} by its trades")
+        sub_account_positions = {
+            symbol: Decimal(text) for symbol, text in row["positions"].items() if symbol not in moved_symbols
+        }
+        trade_positions = {symbol: quantity for symbol, quantity in holdings[row["name"]].items() if quantity}
+        if sub_account_positions != trade_positions:
+            problems.append(
+                f"{row['name']} holds {sub_account_positions} by the gateway, {trade_positions} by its trades"
+            )
     return problems
 
 
