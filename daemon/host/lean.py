@@ -19,7 +19,7 @@ class _WithoutPandas(MetaPathFinder):
 
     def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> None:
         if name == "pandas":
-            raise ModuleNotFoundError("rltraderd does not load pandas", name=name)
+            raise ModuleNotFoundError("the programs of the daemon do not load pandas", name=name)
 
 
 def without_pandas() -> None:

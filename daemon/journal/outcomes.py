@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
@@ -17,10 +16,10 @@ import msgspec
 
 from daemon.core.draft import CLOSED_BY_HAND
 from daemon.core.orders import TERMINAL
-from daemon.core.session import NEW_YORK
+from daemon.core.session import new_york_date
 from daemon.journal.reader import JournalReader
+from daemon.journal.trades import day_begin
 from strategies.kit.quantity import Quantity, from_json, of_column
-from strategies.kit.units import SECOND_NS
 
 NO_CHANGE = "no_change"
 WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
@@ -179,8 +178,7 @@ def reasons(reader: JournalReader, row: sqlite3.Row, outcome: str) -> tuple[str,
 
 def closed_by_hand(reader: JournalReader, time_ns: int) -> str:
     """Return the symbols that a person closed on the New York day of this time, up to it. Raises sqlite3.Error."""
-    day = datetime.fromtimestamp(time_ns / SECOND_NS, NEW_YORK).date()
-    begin_ns = int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * SECOND_NS
+    begin_ns = day_begin(new_york_date(time_ns).isoformat())
     rows = reader.query(
         "SELECT DISTINCT o.symbol FROM decisions AS d JOIN orders AS o ON o.work = d.work "
         "WHERE d.action = ? AND d.time_ns BETWEEN ? AND ? ORDER BY o.symbol",

@@ -362,7 +362,7 @@ def _was_alone(owners: Owners, closes: tuple[HeldAtClose, ...], date: str) -> bo
     return isinstance(owners.alone_from, str) and owners.alone_from < date and len(closes) < CLOSES_MAX
 
 
-def others_took_spin_off(draft: Draft, line: Activity) -> bool:
+def take_spin_off_back(draft: Draft, line: Activity) -> bool:
     """Give shares of a spin-off back that were counted as others' although the desk alone held what they come from.
 
     That is sure where others hold nothing else, and held no shares at the last close. Returns whether it was so.

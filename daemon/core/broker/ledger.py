@@ -21,12 +21,12 @@ from daemon.core.broker.foreign import (
     dispute,
     hold_foreign,
     lieu_fraction,
-    others_took_spin_off,
     part_of,
     settled_without,
     share_of,
     shares_of_the_desk,
     take_fraction,
+    take_spin_off_back,
     whole_shares,
 )
 from daemon.core.broker.on_broker import on_contract_expired
@@ -130,9 +130,8 @@ def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger. Shares that were taken over with the broker's positions are not booked again."""
     if line.kind == "OPTRD" and was_counted(draft, line):
         return  # what was paid for them was taken over with them
-    if line.kind in SPUN_OFF and was_counted(draft, line) and others_took_spin_off(draft, line):
-        pass  # they came before their line, and were counted as others'
-    elif line.kind in REORGANISED and was_counted(draft, line):
+    was_taken = line.kind in REORGANISED and was_counted(draft, line)
+    if was_taken and not (line.kind in SPUN_OFF and take_spin_off_back(draft, line)):
         line = replace(line, quantity=ZERO)
         if not line.amount:
             return
