@@ -32,7 +32,8 @@ __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource"
 OPEN_S = 1800  # past an hour, in New York and in UTC
 _BEGIN = {OPEN: "at 9:30 plus whole lengths", HOUR: "at the full hour plus whole lengths"}
 _OTHERS = {OPEN: HOUR, HOUR: OPEN}
-STEPS_TO_JUDGE = 20
+OPENS_S, CLOSES_S = 9 * HOUR_S + OPEN_S, 16 * HOUR_S  # of a regular session, since midnight in New York
+STEPS_TO_JUDGE, DATES_TO_JUDGE = 20, 3
 LATE_SHARE = 4  # with more than one row in so many behind another, the file has another order than that of time
 REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
 """Reasons of a rejected row. `high_below_low` also covers an open or close outside of [low, high]."""
@@ -95,8 +96,9 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
             by_symbol = by_symbol or bool(behind[np.argmax(places == place)])
             places_seen.add(place)
         first_ns, last_ns = min(first_ns, int(starts.min())), int(newest[-1])
-        steps.add(starts)
-        days.update(new_york_days(starts).tolist())
+        dates = new_york_days(starts)
+        steps.add(starts, dates)
+        days.update(dates.tolist())
     if not counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
     if not any(symbol in counts for symbol in symbols):
@@ -108,6 +110,11 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
             f"{path}: most bars are {part_s} s apart; expected bars of {interval_s} s, or shorter ones that join to "
             f"them, such as minutes: pass a tape of the strategy's interval or of minutes"
             + ("; its rows are not in order of time: sort them by timestamp first" if mixed else "")
+        )
+    if steps.labelled_by_ends(part_s or interval_s, len(days)):
+        raise TapeError(
+            f"{path}: most dates have a bar at 16:00, the session's end, and none at 9:30, its begin: all are labelled"
+            " by their end; expected their start: subtract a bar's length from each timestamp"
         )
     if not part_s and steps.off_grid():
         other = _OTHERS[anchor]
@@ -142,8 +149,14 @@ class _Steps:
         self._grid_s = gcd(interval_s, HOUR_S)  # the open is at half past an hour, in UTC too
         self._bars = self._on_grid = 0
         self._counts: Counter[int] = Counter()
+        self._dates_at: dict[int, set[date]] = {OPENS_S: set(), CLOSES_S: set()}  # with a bar of this label
 
-    def add(self, starts: npt.NDArray[np.int64]) -> None:
+    def add(self, starts: npt.NDArray[np.int64], dates: npt.NDArray[np.datetime64]) -> None:
+        for day in np.unique(dates):
+            labels_s = (starts[dates == day] - midnight_ns(str(day))) // SECOND_NS
+            for at_s, found in self._dates_at.items():
+                if at_s in labels_s:
+                    found.add(day.item())
         self._bars += starts.size
         self._on_grid += int(np.count_nonzero((starts // SECOND_NS - self._from_s) % self._grid_s == 0))
         steps = np.abs(np.diff(starts)) // SECOND_NS  # a file may begin with its newest row
@@ -152,6 +165,14 @@ class _Steps:
 
     def commonest_s(self) -> int:
         return self._counts.most_common(1)[0][0]
+
+    def labelled_by_ends(self, length_s: int, dates: int) -> bool:
+        """Return True where most dates have a bar at the close and few have one at the open, with enough of both.
+
+        Bars that do not divide half an hour may have none at the open, and a day's has one label.
+        """
+        opens, closes = (4 * len(self._dates_at[at_s]) for at_s in (OPENS_S, CLOSES_S))
+        return OPEN_S % length_s == 0 and dates >= DATES_TO_JUDGE and opens < dates and closes >= 3 * dates
 
     def off_grid(self) -> bool:
         """Return True with enough bars, fewer than a quarter of them on the grid of the strategy's."""

@@ -465,6 +465,26 @@ def test_a_tape_of_another_interval_is_refused_and_one_with_holes_is_not(tmp_pat
     assert scan(short, ("SPY",), 60).rows == 20
 
 
+@pytest.mark.parametrize("length", [1, 5])
+def test_minutes_that_are_labelled_by_their_end_are_refused_with_a_cure(tmp_path: Path, length: int) -> None:
+    minutes_open = {-2: 390, -1: 390, 0: 210, 2: 390}  # by days from the half day on
+
+    def file(name: str, shift: int, after_hours: range = range(0)) -> Path:
+        labels = [
+            day * 24 * 60 + minute + shift
+            for day, count in minutes_open.items()
+            for minute in (*range(0, count, length), *after_hours)
+        ]
+        return write(tmp_path / name, *map(row, labels))
+
+    assert scan(file("starts.csv", 0), ("SPY",), 60 * length).dates == 4
+    assert scan(file("long.csv", 0, range(390, 600, length)), ("SPY",), 60 * length).dates == 4  # with a bar of 16:00
+    ends = file("ends.csv", length)
+    for interval_s in {60 * length, 300}:  # of minutes longer ones are made
+        with pytest.raises(TapeError, match=r"ends\.csv: .* labelled by their end; .* subtract a bar's length"):
+            scan(ends, ("SPY",), interval_s)
+
+
 @pytest.mark.parametrize(("interval_min", "first_min", "wrong"), [(60, 0, False), (60, -30, True), (15, 0, False)])
 def test_hours_that_begin_at_the_full_hour_are_refused_with_a_cure(
     tmp_path: Path, interval_min: int, first_min: int, wrong: bool
