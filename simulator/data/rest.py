@@ -194,13 +194,17 @@ def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns
 
 
 ACTIONS_LIMIT, ACTIONS_LIMIT_MAX = 100, 1_000
+ACTION_TYPES = (
+    "cash_dividend", "forward_split", "reverse_split",
+    "cash_merger", "stock_merger", "stock_and_cash_merger", "spin_off",
+)  # fmt: skip
 
 
 def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
-    """GET /v1/corporate-actions: a page of dividends and splits, by the date that they are processed on."""
+    """GET /v1/corporate-actions: a page of what companies did, by the date that it is processed on."""
     symbols, days = symbols_of(query), venue.market.days
     first, last = query.get("start") or "", query.get("end") or "9999"
-    types = query.get("types", "cash_dividend,forward_split,reverse_split").split(",")
+    types = query["types"].split(",") if "types" in query else ACTION_TYPES
     rows: list[tuple[str, str, dict[str, object]]] = []
     for dividend in days.dividends if days is not None else ():
         payment_date = dividend.paid or dividend.date
@@ -212,14 +216,34 @@ def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
         row = {"symbol": split.symbol, "ex_date": split.date, "process_date": split.date}
         kind = "forward_split" if split.ratio > 1 else "reverse_split"
         rows.append((split.date, kind, {**row, "new_rate": new, "old_rate": old}))
+    for merger in days.mergers if days is not None else ():
+        row = {"acquirer_symbol": merger.new, "acquiree_symbol": merger.symbol, "effective_date": merger.date}
+        row["process_date"] = merger.date
+        new, old = merger.ratio.as_integer_ratio()
+        shares = {"acquirer_rate": new, "acquiree_rate": old}
+        if not merger.ratio:
+            rows.append((merger.date, "cash_merger", {**row, "rate": float(merger.cash)}))
+        elif not merger.cash:
+            rows.append((merger.date, "stock_merger", {**row, **shares}))
+        else:
+            rows.append((merger.date, "stock_and_cash_merger", {**row, **shares, "cash_rate": float(merger.cash)}))
+    for spin_off in days.spin_offs if days is not None else ():
+        new, old = spin_off.ratio.as_integer_ratio()
+        row = {"source_symbol": spin_off.symbol, "source_rate": old, "new_symbol": spin_off.new, "new_rate": new}
+        rows.append((spin_off.date, "spin_off", {**row, "ex_date": spin_off.date, "process_date": spin_off.date}))
     rows.sort(key=lambda entry: entry[:2])
-    rows = [e for e in rows if first <= e[0] <= last and e[1] in types and e[2]["symbol"] in symbols]
+    rows = [e for e in rows if first <= e[0] <= last and e[1] in types and any(it in symbols for it in _parties(e[2]))]
     begin, limit = int(query.get("page_token") or 0), limit_of(query, ACTIONS_LIMIT, ACTIONS_LIMIT_MAX)
     actions_by_kind: dict[str, list[object]] = {}
     for _, kind, row in rows[begin : begin + limit]:
         actions_by_kind.setdefault(f"{kind}s", []).append(row)
     token = str(begin + limit) if begin + limit < len(rows) else None
     return {"corporate_actions": actions_by_kind, "next_page_token": token}
+
+
+def _parties(row: Mapping[str, object]) -> list[object]:
+    """The shares that a corporate action is about."""
+    return [value for name, value in row.items() if name == "symbol" or name.endswith("_symbol")]
 
 
 CHAIN_LIMIT, CHAIN_LIMIT_MAX = 100, 1_000

@@ -1,4 +1,4 @@
-"""What companies do to their shares: splits, dividends, new names; and what that makes of prices before it.
+"""What companies do to their shares: splits, dividends, new names, mergers, spin-offs; and what that makes of prices.
 
 Pure data and arithmetic. An action takes effect at 04:00 New York of its date: history, quotes and books at once.
 """
@@ -54,6 +54,37 @@ class Rename:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Merger:
+    """From `date` on a share of `symbol` is `cash` USD, `ratio` shares of `new`, or both; it trades no more.
+
+    The cash is on the line of the shares that leave, or with `cash_apart` on one of its own. A fraction as of a split.
+    """
+
+    symbol: str
+    date: str
+    cash: Decimal = Decimal(0)
+    new: str = ""
+    ratio: Decimal = Decimal(0)
+    fraction_in_cash: bool = False
+    cash_apart: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SpinOff:
+    """Who held `symbol` before `date` has `ratio` shares of `new` for each one, which take `part` of its price along.
+
+    A fraction as of a split.
+    """
+
+    symbol: str
+    date: str
+    new: str
+    ratio: Decimal
+    part: float
+    fraction_in_cash: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class BackAdjustment:
     """Bars before `date` have their prices times `price` and their volume times `volume`."""
 
@@ -82,7 +113,12 @@ def close_before(days: Days, day: str) -> float | None:
 
 
 def steps_of(
-    days: Days, splits: Iterable[Split], dividends: Iterable[Dividend], adjustment: str, day: str
+    days: Days,
+    splits: Iterable[Split],
+    dividends: Iterable[Dividend],
+    spin_offs: Iterable[SpinOff],
+    adjustment: str,
+    day: str,
 ) -> list[BackAdjustment]:
     """What an `adjustment` makes of the bars as traded of one share, as of `day`; none for `raw`.
 
@@ -97,6 +133,8 @@ def steps_of(
             close = close_before(days, dividend.date) if dividend.date <= day else None
             if close is not None:
                 steps.append(BackAdjustment(dividend.date, 1 - float(dividend.amount) / close, 1.0))
+    if adjustment in {"spin-off", "all"}:
+        steps += [BackAdjustment(it.date, 1 - it.part, 1.0) for it in spin_offs if it.date <= day]
     return steps
 
 
@@ -116,13 +154,17 @@ def _times(bar: Bar, price: float, volume: float) -> Bar:
     return replace(bar, volume=float(round(bar.volume * volume)), **prices)
 
 
-def as_traded(days: Days, splits: Iterable[Split], dividends: Iterable[Dividend]) -> dict[str, Bar]:
+def as_traded(
+    days: Days, splits: Iterable[Split], dividends: Iterable[Dividend], spin_offs: Iterable[SpinOff] = ()
+) -> dict[str, Bar]:
     """A continuous series, adjusted for all that is scripted, as it was traded: the other way round of `adjusted`."""
     raw_bars = dict(days)
-    actions: list[Split | Dividend] = [*splits, *dividends]
+    actions: list[Split | Dividend | SpinOff] = [*splits, *dividends, *spin_offs]
     for action in sorted(actions, key=lambda action: action.date, reverse=True):
         if isinstance(action, Split):
             factor, volume = float(action.ratio), 1 / float(action.ratio)
+        elif isinstance(action, SpinOff):
+            factor, volume = 1 / (1 - action.part), 1.0
         else:
             close = close_before(raw_bars, action.date)
             factor, volume = (1.0 if close is None else 1 + float(action.amount) / close), 1.0
@@ -131,3 +173,17 @@ def as_traded(days: Days, splits: Iterable[Split], dividends: Iterable[Dividend]
                 prices = {name: getattr(bar, name) * factor for name in ("open", "high", "low", "close")}
                 raw_bars[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
     return raw_bars
+
+
+def spun_off(days: Days, action: SpinOff, splits: Iterable[Split]) -> dict[str, Bar]:
+    """The bars of the new share, by those of the old one as traded, whose `splits` are none of the new one's."""
+    later_splits = [split for split in splits if split.date > action.date]
+    new_bars: dict[str, Bar] = {}
+    for day, bar in days.items():
+        if day >= action.date:
+            factor = action.part / (1 - action.part) / float(action.ratio)
+            for split in later_splits:
+                factor *= float(split.ratio) if split.date <= day else 1.0
+            prices = {name: getattr(bar, name) * factor for name in ("open", "high", "low", "close")}
+            new_bars[day] = replace(bar, symbol=action.new, **prices)
+    return new_bars

@@ -19,25 +19,29 @@ import pyarrow.parquet
 from simulator.prices.corporate_actions import (
     BackAdjustment,
     Dividend,
+    Merger,
     Rename,
+    SpinOff,
     Split,
     as_traded,
     effective_day,
     morning_ns,
+    spun_off,
     steps_of,
 )
 from simulator.prices.day_path import LEAST_VOLUME, DayMinutes
 from simulator.prices.tape import calendar_sessions, grid, midnight_ns, new_york_date
 from strategies.kit.contract import Bar, Session
 
-Action = Split | Dividend | Rename
+Action = Split | Dividend | Rename | Merger | SpinOff
 
 
 class DailyPrices:
     """Daily bars as traded (`bars`, any order, labelled by any time of their New York date), by symbol.
 
-    `halts` are the dates on which a symbol does not trade, `delisted` the first date on which it does so no more.
-    Prices come on the grid (cents, four decimals below 1.00 USD). Raises ValueError for an action of an unknown symbol.
+    `halts` are the dates on which a symbol does not trade, `delisted` the first date on which it does so no more. What
+    `mergers` take is delisted, what `spin_offs` bring has bars of its own or those that its parent's make. Prices come
+    on the grid (cents, four decimals below 1.00 USD). Raises ValueError for an action of an unknown symbol.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class DailyPrices:
         splits: Iterable[Split] = (),
         dividends: Iterable[Dividend] = (),
         renames: Iterable[Rename] = (),
+        mergers: Iterable[Merger] = (),
+        spin_offs: Iterable[SpinOff] = (),
         halts: Mapping[str, Collection[str]] | None = None,
         delisted: Mapping[str, str] | None = None,
         seed: int = 0,
@@ -55,17 +61,24 @@ class DailyPrices:
         self.sessions = list(sessions)
         self.seed = seed
         self.splits, self.dividends, self.renames = tuple(splits), tuple(dividends), tuple(renames)
+        self.mergers, self.spin_offs = tuple(mergers), tuple(spin_offs)
         self.halts = {symbol: frozenset(days) for symbol, days in (halts or {}).items()}
         self.delisted = dict(delisted or {})
+        for merger in self.mergers:
+            self.delisted[merger.symbol] = min(merger.date, self.delisted.get(merger.symbol, "9999"))
         self.bars: dict[str, dict[str, Bar]] = {}
         for bar in sorted(bars, key=lambda bar: bar.start_ns):
             day = new_york_date(bar.start_ns)
             if bar.volume > 0 and self._trades(bar.symbol, day):
                 self.bars.setdefault(bar.symbol, {})[day] = _on_grid(bar, day)
+        for spin_off in self.spin_offs:
+            if spin_off.symbol in self.bars and spin_off.new not in self.bars:
+                self.bars[spin_off.new] = self.spun_off(spin_off)
         self._known_as = {rename.new: rename for rename in self.renames}
         self._renames = {rename.symbol: rename for rename in self.renames}
-        actions: list[Action] = [*self.splits, *self.dividends, *self.renames]
-        for symbol in (*(action.symbol for action in actions), *self.halts, *self.delisted):
+        actions: list[Action] = [*self.splits, *self.dividends, *self.renames, *self.mergers, *self.spin_offs]
+        acquirers = [merger.new for merger in self.mergers if merger.ratio]
+        for symbol in (*(action.symbol for action in actions), *acquirers, *self.halts, *self.delisted):
             if symbol not in self.bars:
                 names = ", ".join(sorted(self.bars)) or "none"
                 raise ValueError(f"{symbol} has an action but no bar: found bars of {names}; add its bars")
@@ -83,7 +96,7 @@ class DailyPrices:
         """Seeded random walks, one bar for each symbol and session up to `last`; continuous but for what is scripted.
 
         `closes[symbol]` is a date and the price at which the walk of that symbol closes then. `settings` are those of
-        the constructor; splits and dividends make the walk jump as they make real prices jump.
+        the constructor; splits, dividends and spin-offs make the walk jump as they make real prices jump.
         """
         days = [session.date for session in sessions if session.date <= last]
         walks = {symbol: _walk(symbol, days, int(settings.get("seed", 0))) for symbol in symbols}
@@ -131,7 +144,8 @@ class DailyPrices:
         for symbol, days in series.items():
             splits = [split for split in settings.get("splits", ()) if split.symbol == symbol]
             symbol_dividends = [dividend for dividend in settings.get("dividends", ()) if dividend.symbol == symbol]
-            bars += as_traded(days, splits, symbol_dividends).values()
+            spin_offs = [spin_off for spin_off in settings.get("spin_offs", ()) if spin_off.symbol == symbol]
+            bars += as_traded(days, splits, symbol_dividends, spin_offs).values()
         return cls(bars, sessions, **settings)
 
     # --- names ------------------------------------------------------------------------------------------------------
@@ -184,7 +198,14 @@ class DailyPrices:
         share = self.share(name)
         splits = [split for split in self.splits if split.symbol == share]
         dividends = [dividend for dividend in self.dividends if dividend.symbol == share]
-        return steps_of(self.bars.get(share, {}), splits, dividends, adjustment, day)
+        spin_offs = [spin_off for spin_off in self.spin_offs if spin_off.symbol == share]
+        return steps_of(self.bars.get(share, {}), splits, dividends, spin_offs, adjustment, day)
+
+    def spun_off(self, action: SpinOff) -> dict[str, Bar]:
+        """The bars of the share that this brings, as those of its parent make them."""
+        splits = [split for split in self.splits if split.symbol == action.symbol]
+        made = spun_off(self.bars[action.symbol], action, splits)
+        return {day: _on_grid(bar, day) for day, bar in made.items()}
 
     def split_between(self, name: str, from_ns: int, until_ns: int) -> tuple[int, Decimal] | None:
         """When the share split last after `from_ns` up to `until_ns`, and the product of all ratios; None for never."""
@@ -197,7 +218,7 @@ class DailyPrices:
 
     def actions(self) -> list[tuple[int, Action, bool]]:
         """When what happens, in order; True where a dividend is paid, False where it is gone from the price."""
-        effective: list[Action] = [*self.splits, *self.dividends, *self.renames]
+        effective: list[Action] = [*self.splits, *self.dividends, *self.renames, *self.mergers, *self.spin_offs]
         entries = [(morning_ns(action.date), action, False) for action in effective]
         entries += [(morning_ns(dividend.paid or dividend.date), dividend, True) for dividend in self.dividends]
         return sorted(entries, key=lambda entry: entry[0])

@@ -10,7 +10,7 @@ from decimal import Decimal
 from daemon.alpaca_api.books import ActivityRow, AlpacaPosition
 from daemon.alpaca_api.refusals import Refusal, no_position, refusal
 from daemon.alpaca_api.wire import TERMINAL, Json, asset_id, text
-from simulator.prices.corporate_actions import Dividend, Split
+from simulator.prices.corporate_actions import Dividend, Merger, SpinOff, Split
 from simulator.prices.tape import new_york_date
 from simulator.trading import settlement
 from simulator.trading.account import Account
@@ -19,6 +19,7 @@ from simulator.trading.order_rules import mark
 from simulator.trading.orders import AlpacaOrder
 from simulator.trading.venue import Brokerage
 
+Announced = Dividend | Split | Merger | SpinOff
 CONFIGURABLE = (
     "fractional_trading",
     "max_margin_multiplier",
@@ -159,20 +160,22 @@ class Trading(Reads):
         return account.orders[order_id].client_order_id
 
     async def announcements(self, query: Mapping[str, str]) -> list[Json]:
-        """Dividends and splits, by their ex-date or the day of payment."""
+        """Dividends, splits, mergers and spin-offs, by their ex-date or the day of payment."""
         days = self.venue.market.days
         paid = query.get("date_type") == "payable_date"
-        actions: list[Dividend | Split] = [] if days is None else [*days.dividends, *days.splits]
+        actions: list[Announced] = []
+        if days is not None:
+            actions = [*days.dividends, *days.splits, *days.mergers, *days.spin_offs]
         rows = [_announcement_json(action) for action in actions if not self._is_kept_back(action)]
         return [
             row
             for row in rows
             if row["ca_type"] in query.get("ca_types", "dividend").split(",")
-            and query.get("symbol", row["initiating_symbol"]) == row["initiating_symbol"]
+            and query.get("symbol", row["initiating_symbol"]) in (row["initiating_symbol"], row["target_symbol"])
             and query.get("since", "") <= row["payable_date" if paid else "ex_date"] <= query.get("until", "9999-12-31")
         ]
 
-    def _is_kept_back(self, action: Dividend | Split) -> bool:
+    def _is_kept_back(self, action: Announced) -> bool:
         kept_back = isinstance(action, Split) and self.venue.faults.waiting("split_unannounced")
         return bool(kept_back) and self.venue.faults.take("split_unannounced", {"symbol": action.symbol}) is not None
 
@@ -270,29 +273,39 @@ def _failure(error: Refusal, account: Account, symbol: str) -> Json:
     return {"code": error.code, "message": error.message, **details, "related_orders": order_ids}
 
 
-def _announcement_json(action: Dividend | Split) -> Json:
-    """A cash dividend or a split as it was announced."""
-    if isinstance(action, Split):
-        old, new = action.ratio.as_integer_ratio()[::-1]
-        return {
-            "id": asset_id(f"{action.symbol} split {action.date}"),
-            "ca_type": "split",
-            "ca_sub_type": "stock_split" if action.ratio > 1 else "reverse_split",
-            "initiating_symbol": action.symbol,
-            "target_symbol": action.symbol,
-            "ex_date": action.date,
-            "payable_date": action.date,
-            "old_rate": text(Decimal(old)),
-            "new_rate": text(Decimal(new)),
-        }
-    dividend = action
+def _announcement_json(action: Announced) -> Json:
+    """What a company does to its shares, as it was announced. Of a merger the acquirer is the initiating party."""
+    parties, dates = [action.symbol, action.symbol], {"ex_date": action.date, "payable_date": action.date}
+    name = f"{action.symbol} {action.date}"
+    match action:
+        case Split():
+            kind, sub_kind = "split", "stock_split" if action.ratio > 1 else "reverse_split"
+            more = _rates(action.ratio)
+        case Dividend():
+            kind, sub_kind, more = "dividend", "cash", {"cash": text(action.amount)}
+            dates["payable_date"] = action.paid or action.date
+        case Merger():
+            kind, sub_kind = "merger", "merger_completion"
+            parties, more = (
+                [action.new or action.symbol, action.symbol],
+                {**_rates(action.ratio), "cash": text(action.cash)},
+            )
+        case SpinOff():
+            kind, sub_kind, parties, more = "spinoff", "spinoff", [action.symbol, action.new], _rates(action.ratio)
     return {
-        "id": asset_id(f"{dividend.symbol} {dividend.date}"),
-        "ca_type": "dividend",
-        "ca_sub_type": "cash",
-        "initiating_symbol": dividend.symbol,
-        "target_symbol": dividend.symbol,
-        "ex_date": dividend.date,
-        "payable_date": dividend.paid or dividend.date,
-        "cash": text(dividend.amount),
+        "id": asset_id(name if kind == "dividend" else f"{action.symbol} {kind} {action.date}"),
+        "ca_type": kind,
+        "ca_sub_type": sub_kind,
+        "initiating_symbol": parties[0],
+        "target_symbol": parties[1],
+        **dates,
+        **more,
     }
+
+
+def _rates(ratio: Decimal) -> dict[str, str]:
+    """New shares for old ones; none for a merger that brings cash alone."""
+    if not ratio:
+        return {}
+    new, old = ratio.as_integer_ratio()
+    return {"old_rate": text(Decimal(old)), "new_rate": text(Decimal(new))}

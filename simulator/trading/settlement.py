@@ -18,7 +18,7 @@ from daemon.alpaca_api.refusals import Refusal, unprocessable
 from daemon.alpaca_api.wire import ZERO, multiplier, stamp, text
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from simulator.faults import Fault
-from simulator.prices.corporate_actions import Dividend, Rename, Split
+from simulator.prices.corporate_actions import Dividend, Merger, Rename, SpinOff, Split, close_before
 from simulator.prices.day_prices import Action
 from simulator.prices.market import NEVER_NS
 from simulator.prices.tape import grid, midnight_ns, new_york_date
@@ -83,7 +83,7 @@ class BackOffice:
         return sessions[self._session_count] if self._session_count < len(sessions) else None
 
     def _act(self, until_ns: int) -> None:
-        """Splits, dividends and new names up to `until_ns`, each after the path points before it."""
+        """What companies do up to `until_ns`, each after the path points before it."""
         while self._actions and self._actions[0][0] <= until_ns:
             at_ns, action, is_payment = self._actions.popleft()
             self._matching.match_points(at_ns - 1)
@@ -454,8 +454,8 @@ def amend_fill(
 
 
 # --- corporate actions ------------------------------------------------------------------------------------------------
-# A split and a new name are two rows, one for what is taken away and one for what is given (Alpaca's documentation of
-# activities; the voluntary and mandatory corporate actions pages). Books move by trades without an order.
+# A split, a new name and a merger are two rows, one for what is taken away and one for what is given (Alpaca's
+# documentation of activities; the voluntary and mandatory corporate actions pages). Books move without an order.
 
 
 def _happen(matching: Matching, account: Account, action: Action, at_ns: int, *, paid: bool) -> None:
@@ -473,6 +473,16 @@ def _happen(matching: Matching, account: Account, action: Action, at_ns: int, *,
         case Rename():
             _cancel_orders(matching, account, action.symbol, at_ns)
             _rename(account, action, at_ns)
+        case Merger():
+            _cancel_orders(matching, account, symbol, at_ns)
+            new = action.new if days is None else days.name_on(action.new, new_york_date(at_ns))
+            _merge(matching, account, dataclasses.replace(action, symbol=symbol, new=new), at_ns)
+        case SpinOff():
+            held = account.positions.get(symbol)
+            if held is not None:
+                given = _times(held.qty, action.ratio)
+                _give(matching, account, "SPIN", action.new, given, ZERO, f"Spin-off from {symbol}", at_ns)
+                _pay_fraction(matching, account, action.new, at_ns, in_cash=action.fraction_in_cash)
 
 
 def _cancel_orders(matching: Matching, account: Account, symbol: str, at_ns: int) -> None:
@@ -502,13 +512,70 @@ def _book_split(matching: Matching, account: Account, split: Split, symbol: str,
     span = f"From QTY:{text(position.qty)}, To QTY:{text(shares)}"
     _row(account, "SPLIT", position, -position.qty, f"REMOVE, {span}", at_ns)
     _row(account, "SPLIT", new_position, shares, f"ADD, {span}", at_ns)
-    fraction = shares % 1
-    if split.fraction_in_cash and fraction:
-        price = average if last is None else last
-        payment = _payment(matching, fraction * price)
-        account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - payment))
-        more = {"symbol": symbol, "qty": text(-fraction), "price": text(price)}
-        _dated_row(account, "CIL", payment, at_ns, "Cash in lieu of a fraction", more)
+    _pay_fraction(matching, account, symbol, at_ns, in_cash=split.fraction_in_cash)
+
+
+def _pay_fraction(matching: Matching, account: Account, symbol: str, at_ns: int, *, in_cash: bool) -> None:
+    """Take the fraction of a holding and pay for it, where fractions are paid `in_cash`."""
+    position = account.positions.get(symbol)
+    fraction = ZERO if position is None else position.qty % 1
+    if position is None or not in_cash or not fraction:
+        return
+    price = position.average if position.lastday_price is None else position.lastday_price
+    payment = _payment(matching, fraction * price)
+    account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - payment))
+    more = {"symbol": symbol, "qty": text(-fraction), "price": text(price)}
+    _dated_row(account, "CIL", payment, at_ns, "Cash in lieu of a fraction", more)
+
+
+def _merge(matching: Matching, account: Account, merger: Merger, at_ns: int) -> None:
+    symbol = merger.symbol
+    position = account.positions.get(symbol)
+    if position is None:
+        return
+    payment = _payment(matching, position.qty * merger.cash)
+    rounding = position.qty * merger.cash - payment
+    account.trade(PositionChange(symbol, -position.qty, merger.cash, at_ns, rounding=rounding))
+    words = f"Merger of {symbol}"
+    price = position.average if position.lastday_price is None else position.lastday_price
+    more = {"symbol": symbol, "qty": text(-position.qty), "price": text(grid(float(price)))}
+    _dated_row(account, "MA", ZERO if merger.cash_apart else payment, at_ns, words, more)
+    if merger.ratio:
+        cost = max(position.average - merger.cash, ZERO) * position.qty
+        _give(matching, account, "MA", merger.new, _times(position.qty, merger.ratio), cost, words, at_ns)
+        _pay_fraction(matching, account, merger.new, at_ns, in_cash=merger.fraction_in_cash)
+    if merger.cash_apart and payment:
+        _dated_row(account, "MA", payment, at_ns, words, {"symbol": symbol, "qty": "0"})
+
+
+def _give(
+    matching: Matching,
+    account: Account,
+    kind: str,
+    symbol: str,
+    quantity: Decimal,
+    cost: Decimal,
+    description: str,
+    at_ns: int,
+) -> None:
+    """Add shares that a company brings, at their last close or what they will open at; `cost` is theirs in USD."""
+    if not quantity:
+        return
+    held, days = account.positions.get(symbol), matching.venue.market.days
+    account.trade(PositionChange(symbol, quantity, ZERO, at_ns))
+    if (position := account.positions.get(symbol)) is None:
+        return  # they covered what was short
+    basis = cost + (ZERO if held is None else held.average * held.qty)
+    last = position.lastday_price
+    if last is None and days is not None and (bars := days.bars.get(days.share(symbol))):
+        today = new_york_date(at_ns)
+        close = close_before(bars, today)
+        first = next((bar.open for day, bar in sorted(bars.items()) if day >= today), None)
+        price = first if close is None else close
+        last = None if price is None else grid(price)
+    average = basis / position.qty
+    account.positions[symbol] = dataclasses.replace(position, average=average, lastday_price=last)
+    _row(account, kind, account.positions[symbol], quantity, description, at_ns)
 
 
 def _rename(account: Account, rename: Rename, at_ns: int) -> None:

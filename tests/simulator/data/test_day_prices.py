@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.data.fields import merge_bars
-from simulator.prices.corporate_actions import Dividend, Split, adjust_bar
+from simulator.prices.corporate_actions import Dividend, Merger, SpinOff, Split, adjust_bar
 from simulator.prices.day_path import minutes_of
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import NEVER_NS, POINT_NS
@@ -95,6 +95,7 @@ def test_what_is_made_up_or_read_is_continuous_once_it_is_adjusted_for_what_was_
         seed=3,
         splits=[Split("AAA", DATES[2], Decimal(4))],
         dividends=[Dividend("AAA", DATES[4], Decimal("1.50"))],
+        spin_offs=[SpinOff("AAA", DATES[1], "KID", Decimal("0.5"), part=0.25)],
     )
     assert scripted.bars["BBB"] == plain.bars["BBB"]
     steps = scripted.steps("AAA", "all", DATES[5])
@@ -102,6 +103,14 @@ def test_what_is_made_up_or_read_is_continuous_once_it_is_adjusted_for_what_was_
         assert adjust_bar(bar, day, steps).close == pytest.approx(plain.bars["AAA"][day].close, abs=0.006)
     jump = scripted.bars["AAA"][DATES[1]].close / plain.bars["AAA"][DATES[1]].close
     assert jump == pytest.approx(4 * (1 + 1.5 / plain.bars["AAA"][DATES[3]].close), rel=1e-3)
+    first, second = (scripted.bars["AAA"][day] for day in DATES[:2])
+    assert first.close / plain.bars["AAA"][DATES[0]].close == pytest.approx(jump / 0.75, rel=1e-3)
+    # two old shares have the worth of one new one along: a quarter of theirs, with three quarters left to them
+    worth = {day: bar.close / scripted.bars["AAA"][day].close for day, bar in scripted.bars["KID"].items()}
+    assert list(worth) == [session.date for session in SESSIONS[1:]]
+    assert worth[DATES[1]] == pytest.approx(2 / 3, rel=1e-3)
+    assert worth[DATES[2]] == pytest.approx(4 * 2 / 3, rel=1e-3)  # the old one's split is none of the new one's
+    assert second.volume == scripted.bars["KID"][DATES[1]].volume
 
 
 def test_a_made_up_share_closes_where_it_is_told_to() -> None:
@@ -113,6 +122,8 @@ def test_a_made_up_share_closes_where_it_is_told_to() -> None:
 def test_an_action_of_a_share_without_bars_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="ZZZ has an action but no bar"):
         DailyPrices.made_up(["AAA"], SESSIONS, delisted={"ZZZ": DATES[0]})
+    with pytest.raises(ValueError, match="ZZZ has an action but no bar"):
+        DailyPrices.made_up(["AAA"], SESSIONS, mergers=[Merger("AAA", DATES[1], new="ZZZ", ratio=Decimal(1))])
 
 
 def test_real_daily_bars_are_read_by_symbol_and_date(data_dir: Path) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import warnings
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from simulator.prices.corporate_actions import SpinOff
 from simulator.server import AlpacaServer
 from simulator.serving import RunningServer
 from strategies.kit.units import SECOND_NS
@@ -75,6 +77,13 @@ def test_history_before_a_split_changes_on_the_morning_of_its_date_and_not_befor
         assert closes(server, "AAA", Adjustment.SPLIT) == [51, 52]
         assert closes(server, "AAA", Adjustment.RAW) == closes(server, "AAA", Adjustment.DIVIDEND) == [102, 104]
         assert [bar.volume for bar in bars(server, "AAA", adjustment=Adjustment.ALL)["AAA"]] == [780_000, 780_000]
+
+
+def test_a_spin_off_takes_its_part_of_all_earlier_prices_where_it_is_asked_for() -> None:
+    market = shares(spin_offs=[SpinOff("BBB", "2024-06-05", "KID", Decimal(1), part=0.1)], dividends=())
+    with desks(at("2024-06-05", 4), market=market) as (server, _):
+        assert closes(server, "BBB", Adjustment.ALL) == [45, 45]
+        assert closes(server, "BBB", Adjustment.SPLIT) == closes(server, "BBB", Adjustment.RAW) == [50, 50]
 
 
 def test_a_dividend_takes_its_part_of_the_close_before_from_all_earlier_prices() -> None:

@@ -16,7 +16,7 @@ import websockets
 
 from daemon.alpaca_api.books import PositionChange
 from simulator.faults import Faults
-from simulator.prices.corporate_actions import Split
+from simulator.prices.corporate_actions import Merger, SpinOff, Split
 from simulator.server import AlpacaServer
 from simulator.serving import RunningServer
 from simulator.trading.account import Account
@@ -249,6 +249,52 @@ def test_a_new_name_is_two_rows_and_a_position_under_it() -> None:
             client.submit_order(buy("OLD", 1))
 
 
+def test_a_merger_takes_the_shares_and_brings_its_cash_and_its_shares() -> None:
+    market = shares(
+        mergers=[
+            Merger("BBB", "2024-06-05", cash=Decimal("30.25")),
+            Merger("OLD", "2024-06-05", Decimal(2), "AAA", Decimal("0.15"), fraction_in_cash=True, cash_apart=True),
+        ],
+        renames=(),
+        dividends=(),
+        splits=(),
+    )
+    with desks(at("2024-06-04", 20), market=market) as (server, (client, *_)):
+        give_shares(server, "BBB", 7, 40)
+        give_shares(server, "OLD", 10, 18)
+        give_shares(server, "AAA", 1, 90)
+        waiting = submitted(client, auction("BBB", 1))
+        server.jump_to(at("2024-06-05", 4))
+        assert found(client, waiting).status == OrderStatus.CANCELED
+        assert {position.symbol: position.qty for position in client.get_all_positions()} == {"AAA": "2"}
+        assert held(client, "AAA").avg_entry_price == "100"  # (90 + 10 * (18 - 2)) / 2.5
+        rows = [(row["symbol"], row["qty"], row["net_amount"]) for row in activities(client, activity_types="MA")]
+        assert sorted(rows) == [
+            ("AAA", "1.5", "0"), ("BBB", "-7", "211.75"), ("OLD", "-10", "0"), ("OLD", "0", "20"),
+        ]  # fmt: skip
+        (fraction,) = activities(client, activity_types="CIL")  # at the close before the merger
+        assert (fraction["symbol"], fraction["qty"], fraction["net_amount"]) == ("AAA", "-0.5", "52")
+        assert cash(client) == 10_000 + Decimal("211.75") + 20 + 52
+        with refused(422, 42210000, 'asset "BBB" is not tradable'):
+            client.submit_order(buy("BBB", 1))
+
+
+@pytest.mark.parametrize(("in_cash", "quantity"), [(False, "2.5"), (True, "2")])
+def test_a_spin_off_brings_shares_of_another_name_and_leaves_the_old_ones(in_cash: bool, quantity: str) -> None:
+    spin_off = SpinOff("AAA", "2024-06-05", "KID", Decimal("0.25"), part=0.2, fraction_in_cash=in_cash)
+    with desks(OPENS["2024-06-04"], market=shares(spin_offs=[spin_off], splits=())) as (server, (client, *_)):
+        give_shares(server, "AAA", 10, 90)
+        server.jump_to(at("2024-06-05", 4))
+        assert (held(client, "AAA").qty, held(client, "AAA").avg_entry_price) == ("10", "90")
+        (row,) = activities(client, activity_types="SPIN")
+        assert (row["symbol"], row["qty"], row["net_amount"]) == ("KID", "2.5", "0")
+        assert held(client, "KID").qty == quantity
+        # the parent opens at 52, four fifths of what it was worth; a quarter of a share has the fifth: 52 / 4 * 4
+        assert cash(client) == 10_000 + (Decimal(26) if in_cash else 0)
+        server.jump_to(OPENS["2024-06-05"])
+        assert found(client, submitted(client, sell("KID", 2))).filled_avg_price == "52"
+
+
 # --- several accounts ---------------------------------------------------------------------------------------------
 
 
@@ -310,3 +356,22 @@ def test_a_split_is_announced_by_its_ex_date() -> None:
         )
     assert (row["ca_type"], row["initiating_symbol"], row["old_rate"], row["new_rate"]) == ("split", "AAA", "1", "2")
     assert other == []
+
+
+def test_mergers_and_spin_offs_are_announced_with_both_parties_and_their_rates() -> None:
+    market = shares(
+        mergers=[
+            Merger("CCC", "2024-06-07", cash=Decimal("9.5")),
+            Merger("OLD", "2024-06-06", new="BBB", ratio=Decimal("0.4")),
+        ],
+        spin_offs=[SpinOff("AAA", "2024-06-05", "KID", Decimal("0.25"), part=0.2)],
+        renames=(),
+    )
+    ask = {"ca_types": "spinoff,merger", "date_type": "ex_date", "since": "2024-06-05", "until": "2024-06-07"}
+    with desks(at("2024-06-05", 8), market=market) as (_, (client, *_)):
+        rows = client.get("/corporate_actions/announcements", ask)
+        (of_kid,) = client.get("/corporate_actions/announcements", {**ask, "symbol": "KID"})
+    told = [[row.get(name) for name in ("initiating_symbol", "target_symbol", "new_rate", "old_rate")] for row in rows]
+    assert sorted(told, key=str) == [["AAA", "KID", "1", "4"], ["BBB", "OLD", "2", "5"], ["CCC", "CCC", None, None]]
+    assert [row["cash"] for row in rows if row["target_symbol"] == "CCC"] == ["9.5"]
+    assert (of_kid["ca_type"], of_kid["ex_date"]) == ("spinoff", "2024-06-05")
