@@ -409,7 +409,16 @@ def owner_unknown(view: RiskView, intent: Intent) -> str | None:
 
 
 def others_short(view: RiskView, intent: Intent) -> str | None:
-    """Deny a purchase of what others are short in: the account would hold less than was bought, and sell no more."""
+    """Deny a purchase of what others are short in: the account would hold less than was bought, and sell no more.
+
+    Of what the desk itself is short in, one that would cover and buy more: the broker takes no such order.
+    """
+    own_position = view.book.positions.get(intent.symbol)
+    if own_position is not None and intent.side > 0 and 0 < -own_position.quantity < intent.quantity:
+        return (
+            f"the desk holds {own_position.quantity} {intent.symbol}; the broker takes no order that covers them and "
+            "buys more: buy them back at the broker, then rltraderctl accept-broker"
+        )
     short = view.foreign_held.get(intent.symbol, 0) < 0
     return f"others are short in {intent.symbol}: a purchase would close their position" if short else None
 

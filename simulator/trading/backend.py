@@ -176,8 +176,8 @@ class Trading(Reads):
         ]
 
     def _is_kept_back(self, action: Announced) -> bool:
-        kept_back = isinstance(action, Split) and self.venue.faults.waiting("split_unannounced")
-        return bool(kept_back) and self.venue.faults.take("split_unannounced", {"symbol": action.symbol}) is not None
+        kept_back = not isinstance(action, Dividend) and self.venue.faults.waiting("action_unannounced")
+        return bool(kept_back) and self.venue.faults.take("action_unannounced", {"symbol": action.symbol}) is not None
 
     def _blocked(self, account: Account) -> bool:
         return self.venue.faults.take("account_blocked", {"key": account.key}) is not None

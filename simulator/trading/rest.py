@@ -6,6 +6,7 @@ from aiohttp import web
 
 from daemon.alpaca_api import trading_rest
 from daemon.alpaca_api.books import ActivityRow
+from simulator.trading import settlement
 from simulator.trading.account import Account
 from simulator.trading.backend import Reads, Trading
 from strategies.kit.units import SECOND_NS
@@ -33,14 +34,14 @@ class FaultyTradingRest(trading_rest.TradingRest[Account]):
         return self._venue.clock.now_ns() - int(float(stale.get("age_s", 5)) * SECOND_NS)
 
     def rows(self, request: web.Request, types: frozenset[str]) -> list[ActivityRow]:
-        """The rows that the filters let pass, without those of a split that the script keeps back."""
+        """The rows that the filters let pass, without those of a corporate action that the script keeps back."""
         rows, faults = super().rows(request, types), self._venue.faults
-        if not faults.waiting("split_line_late"):
+        if not faults.waiting("action_line_late"):
             return rows
         key = request[ACCOUNT].key
         return [
             row
             for row in rows
-            if row.fields.get("activity_type") != "SPLIT"
-            or faults.take("split_line_late", {"key": key, "symbol": row.fields.get("symbol")}) is None
+            if row.fields.get("activity_type") not in settlement.MOVE_SHARES
+            or faults.take("action_line_late", {"key": key, "symbol": row.fields.get("symbol")}) is None
         ]

@@ -30,6 +30,7 @@ from strategies.kit.contract import Session
 from strategies.kit.quantity import FINEST
 from strategies.kit.units import MINUTE_NS
 
+MOVE_SHARES = ("SPLIT", "NC", "MA", "SPIN")  # lines of what companies do to their shares
 KINDS = ("trade_bust", "trade_correct", "manual_order", "split", "dividend", "assignment", "transfer", "ledger_line")
 CENT = Decimal("0.01")
 SELL_OUT_NS = 60 * MINUTE_NS  # before the close of an expiry's session

@@ -129,7 +129,7 @@ async def test_cash_for_a_fraction_that_is_told_before_its_split_waits_for_it(tm
     async with stage(tmp_path) as s:
         await buys(s, "a", "2.5")
         cash = s.books.accounts["a"].cash
-        late = s.broker.faults.add("split_line_late", until_ns=2**62, where={"symbol": "SPY"})
+        late = s.broker.faults.add("action_line_late", until_ns=2**62, where={"symbol": "SPY"})
         now_ns = s.broker.clock.now_ns()
         split = Split("SPY", new_york_date(now_ns).isoformat(), Decimal("1.5"), fraction_in_cash=True)
         _book_split(s.broker.matching, s.broker.account, split, "SPY", now_ns)  # 3.75: 3 stay, 0.75 are paid out

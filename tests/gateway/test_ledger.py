@@ -284,7 +284,7 @@ async def test_cash_that_was_withdrawn_does_not_move_from_main_before_its_line(t
 async def test_shares_move_once_the_line_of_their_split_is_there(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)
-        late = s.broker.faults.add("split_line_late", until_ns=2**62, where={"symbol": "SPY"})
+        late = s.broker.faults.add("action_line_late", until_ns=2**62, where={"symbol": "SPY"})
         await asyncio.sleep(1)
         s.broker.faults.add("split", symbol="SPY", ratio="2")
         await s.until(lambda: s.broker.account.quantity("SPY") == 10)

@@ -1,9 +1,10 @@
 """Who holds what in one account: the desk, and all together, by the server's trades alone.
 
-A trade belongs to who sent its order. What has no order is the company's or the clearing house's: a new name takes both
-along, a split gives each its own shares times the ratio. The desk's part is a multiple of its `unit`, a share or the
-finest fraction, and what is left over is the other's. So the fraction that the company pays out takes nothing
-from whole shares of the desk; from its fractions it takes at most what the account had beyond whole shares.
+A trade belongs to who sent its order. What has no order is the company's or the clearing house's: a new name and a
+merger take both along, a split and a spin-off give each its own shares times the ratio. The desk's part is a multiple
+of its `unit`, a share or the finest fraction, and what is left over is the other's. So the fraction that the company
+pays out takes nothing from whole shares of the desk; from its fractions it takes at most what the account had beyond
+whole shares.
 """
 
 from __future__ import annotations
@@ -33,14 +34,21 @@ def fold(
     is_own: Callable[[str], bool],
     foreign_trades: Collection[PositionChange] = (),
     unit: Decimal = WHOLE,
+    parents: Mapping[str, str] | None = None,
 ) -> Holders:
     """Return who holds what after `trades`, in their order.
 
     `is_own` tells of an order's id whether the desk sent it; `foreign_trades` are without an order and no desk's;
-    `unit` is the least number of shares that the desk counts.
+    `unit` is the least number of shares that the desk counts; `parents` has what each share was spun off from.
     """
     own, total, disturbed = dict(before.own), dict(before.total), set(before.disturbed)
-    moving: tuple[Decimal, Decimal] | None = None  # all and own of what took another name
+    moving: tuple[Decimal, Decimal] | None = None  # all and own of what the next trade's shares replace
+
+    def part_of(quantity: Decimal, own_part: Decimal, whole: Decimal) -> Decimal:
+        """The desk's part of shares that come for a holding, of which it had a part."""
+        part = own_part * quantity / whole if whole else ZERO
+        return part if own_part == whole else Decimal(floor_to(part, unit))
+
     for place, trade in enumerate(trades):
         symbol, all_, share = trade.symbol, total.get(trade.symbol, ZERO), own.get(trade.symbol, ZERO)
         if trade.order_id:
@@ -50,10 +58,12 @@ def fold(
                 disturbed.add(symbol)
         elif trade in foreign_trades:
             pass
-        elif trade.quantity == -all_ and _renames(trades[place : place + 2]):
+        elif moving is not None:
+            share, moving = share + part_of(trade.quantity, moving[1], moving[0]), None
+        elif all_ and trade.quantity == -all_ and _replaces(trades[place : place + 2]):
             moving, share = (all_, share), ZERO
-        elif moving is not None and trade.quantity == moving[0]:
-            share, moving = share + moving[1], None
+        elif trade.quantity > 0 and not trade.price and (parent := (parents or {}).get(symbol)):
+            share += part_of(trade.quantity, own.get(parent, ZERO), total.get(parent, ZERO))
         elif trade.price and trade.quantity == -(all_ % 1):
             share -= _paid_out(share, all_, unit)  # cash in lieu of a fraction
         elif all_:
@@ -65,9 +75,12 @@ def fold(
     return Holders(own, total, frozenset(disturbed))
 
 
-def _renames(pair: Sequence[PositionChange]) -> bool:
-    """Return True where a trade and the next one are a new name."""
-    return len(pair) == 2 and not pair[1].order_id and pair[0].quantity == -pair[1].quantity
+def _replaces(pair: Sequence[PositionChange]) -> bool:
+    """Return True where a trade and the next one are a new name or a merger: shares for shares, at no price."""
+    if len(pair) < 2 or pair[1].order_id or pair[0].symbol == pair[1].symbol:
+        return False
+    merges = not pair[1].price and pair[0].time_ns == pair[1].time_ns and pair[0].quantity * pair[1].quantity < 0
+    return merges or pair[0].quantity == -pair[1].quantity
 
 
 def _paid_out(share: Decimal, all_: Decimal, unit: Decimal) -> Decimal:

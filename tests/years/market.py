@@ -12,8 +12,9 @@ from typing import Any, overload
 
 from msgspec.structs import replace
 
-from simulator.prices.corporate_actions import Dividend, Rename, Split, morning_ns
+from simulator.prices.corporate_actions import Dividend, Merger, Rename, SpinOff, Split, close_before, morning_ns
 from simulator.prices.day_path import DayMinutes, MinuteStarts
+from simulator.prices.day_prices import Action
 from simulator.prices.market import Market
 from strategies.kit.contract import Bar
 from strategies.kit.units import MINUTE_NS
@@ -132,7 +133,7 @@ class MovedMarket(Market):
 
     # --- companies ----------------------------------------------------------------------------------------------------
 
-    def befall(self, back_office: Any, action: Split | Dividend | Rename, books_ns: int = 0) -> None:
+    def befall(self, back_office: Any, action: Action, books_ns: int = 0) -> None:
         """Let this happen on the morning of its date, which has to be still to come.
 
         The accounts' books change at `books_ns`, with the prices for 0.
@@ -155,11 +156,37 @@ class MovedMarket(Market):
                 days._known_as[action.new] = action
                 days._renames[symbol] = action
                 self._make(action.new)
+            case Merger():
+                days.mergers = (*days.mergers, action)
+                days.delisted[symbol] = action.date
+                if action.ratio and action.new not in days.bars:
+                    close = close_before(days.bars[symbol], action.date)
+                    assert close is not None
+                    self._bring(action, (1 - float(action.cash) / close) / float(action.ratio))
+                days.bars[symbol] = {date: bar for date, bar in days.bars[symbol].items() if date < action.date}
+            case SpinOff():
+                days.spin_offs = (*days.spin_offs, action)
+                self._bring(action, action.part / float(action.ratio))
+                days.bars[symbol] = {
+                    date: bar if date < action.date else _times(bar, 1 - action.part)
+                    for date, bar in days.bars[symbol].items()
+                }
         self._make(symbol)
         at_ns = books_ns or morning_ns(action.date)
         insort(back_office._actions, (at_ns, action, False), key=lambda entry: entry[0])
         if isinstance(action, Dividend):
             insort(back_office._actions, (morning_ns(action.paid or action.date), action, True), key=lambda it: it[0])
+
+    def _bring(self, action: Merger | SpinOff, factor: float) -> None:
+        """Let new shares trade from the action's date on, at `factor` of the old ones' prices."""
+        days = self.days
+        assert days is not None
+        days.bars[action.new] = {
+            date: replace(_times(bar, factor), symbol=action.new)
+            for date, bar in days.bars[action.symbol].items()
+            if date >= action.date
+        }
+        self._make(action.new)
 
 
 def _times(bar: Bar, factor: float) -> Bar:

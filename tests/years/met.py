@@ -12,7 +12,7 @@ from daemon.core.desks.registry import GATES
 from daemon.notify.trade_news import REASONS
 from tests.chaos.desks.plan import DESKS
 from tests.support.paths import REPOSITORY
-from tests.years.schedule import CLOSES, COMMANDS, FAMILIES, OF_HOST, OF_PERSON, SPLITS, _kinds
+from tests.years.schedule import CLOSES, COMMANDS, FAMILIES, OF_HOST, OF_PERSON, REORGANISED, SPLITS, _kinds
 
 BOUNDARIES = ("before step", "after step", "before commit", "after commit", "before release")
 PHASES = ("closed", "flat", "working", "held", "halted", "paused")
@@ -48,7 +48,7 @@ def universe() -> list[str]:
     names += [f"command {name} while {phase}" for name in COMMANDS for phase in PHASES]
     names += [f"command close while {phase}" for phase in PHASES if phase != "flat"]
     names += [f"did {act}" for family in FAMILIES.values() for act in family]
-    names += [f"did {act}" for act in (*CLOSES, *OF_HOST, *OF_PERSON, *SPLITS)]
+    names += [f"did {act}" for act in (*CLOSES, *OF_HOST, *OF_PERSON, *SPLITS, *REORGANISED)]
     names += sorted({f"did {act}" for desk in DESKS for act in _kinds(desk)})
     return list(dict.fromkeys(names))
 

@@ -29,7 +29,7 @@ from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from simulator.faults import Faults
-from simulator.prices.corporate_actions import Split, morning_ns
+from simulator.prices.corporate_actions import Merger, SpinOff, Split, morning_ns
 from simulator.trading.account import Account
 from simulator.trading.venue import Rounding, Rules
 from strategies.kit.quantity import FINEST, Quantity
@@ -92,6 +92,8 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "backup restored": frozenset(("foreign_order", "reconciliation", "cash_difference", "accept_broker")),
     "split in parts": frozenset(("flatten", "accept_broker")),
     "split in parts beside": frozenset(("reconciliation", "short_position")),
+    **dict.fromkeys(("merger", "spin-off"), frozenset(("flatten", "accept_broker", "reconciliation"))),
+    **dict.fromkeys(("merger beside", "spin-off beside"), frozenset(("reconciliation", "short_position"))),
 }
 """Halts that what the runner does explains, by family or name; a server's fault those of its kind, an outage its."""
 OUTAGE = frozenset(("blind", "blind_hold", "history_missing"))
@@ -170,6 +172,7 @@ class Run:
         self.raises = (0, 0)  # the strategy does on bars that begin within these times
         self.raised_ends = self.ends = 0  # by itself
         self.splits: list[tuple[Split, int]] = []  # in parts: each with the time of its books
+        self.reorganised: list[tuple[Merger | SpinOff, int, int]] = []  # each with the time of its books and its line
         self.split_owed: dict[str, int] = {}  # symbol -> until when the ledger hides the line of its split
         self.tables = {section: dict(keys) for section, keys in self.plan.tables.items()}
         self.tables.setdefault("paths", {})["models_dir"] = str(self.models)
@@ -352,8 +355,10 @@ class Run:
         )
 
     def equity(self) -> Decimal | None:
-        """The account's equity by the market's middle prices; None where one is not known."""
+        """The account's equity by the market's middle prices; None where one is not known, or a merger is under way."""
         account, market, now_ns = self.world.account, self.world.market, self.now_ns()
+        if any(self._is_between(*it) for it in self.reorganised):
+            return None
         total = Decimal(account.cash)
         for symbol, position in account.positions.items():
             quote = market.fair(symbol, now_ns)
@@ -371,6 +376,12 @@ class Run:
             elif split.symbol == symbol and books_ns <= now_ns < morning_ns(split.date):
                 factor /= split.ratio
         return factor
+
+    def _is_between(self, action: Merger | SpinOff, books_ns: int, _: int) -> bool:
+        """Whether the books, or the first prices, of a merger or spin-off are still to come."""
+        session = self.world.market.session_of(action.date)
+        open_ns = 0 if session is None else session.open_ns
+        return books_ns <= self.now_ns() < open_ns
 
     def halted(self, reason: str, detail: str) -> None:
         """The desk halted: by a limit of the market's own way, or by what happened before."""

@@ -115,6 +115,10 @@ SPLITS = ("split in parts", "split in parts beside")
 """Splits whose parts come each at its own time, also with a person beside; drawn apart too."""
 
 
+REORGANISED = ("merger", "merger beside", "spin-off", "spin-off beside")
+"""The same for mergers and spin-offs."""
+
+
 OF_HOST = ("disk out of room", "disk read-only", "upgrade", "upgrade unclean")
 """What the host's disk and releases do; drawn apart too."""
 
@@ -125,6 +129,7 @@ OF_PERSON = ("settings changed", "settings changed", "backup restored")
 
 OF_MONEY = (
     "ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share", "unknown line", "worthless",
+    "merger",
 )  # fmt: skip
 
 
@@ -188,7 +193,12 @@ def draw(desk: str, seed: int) -> Schedule:
     nights = [chance.random() < NIGHTS for _ in range(days)]
     tables += trailing(desk, seed)
     _draw_rich(desk, days, chance, happenings, tables, nights)
-    happenings += [*closes(desk, seed, days), *splits(desk, seed, days), *of_host(desk, seed, days)]
+    happenings += [
+        *closes(desk, seed, days),
+        *over_night(desk, seed, days, "splits", SPLITS),
+        *of_host(desk, seed, days),
+    ]
+    happenings += over_night(desk, seed, days, "reorganised", REORGANISED)
     happenings += of_host(desk, seed, days, "person", OF_PERSON)
     if WIDE in tables:  # it leaves room for no stop below it
         tables = [("protection", "distance", 1.0) if row[:2] == ("protection", "distance") else row for row in tables]
@@ -259,12 +269,12 @@ def closes(desk: str, seed: int, days: int) -> list[Happening]:
     return [Happening(day, round(at, 3), chance.choice(CLOSES), chance.randrange(10**6)) for day, at in moments]
 
 
-def splits(desk: str, seed: int, days: int) -> list[Happening]:
-    """A split in parts in a third of the runs of a desk of shares."""
-    chance = random.Random(f"splits {desk} {seed}")
+def over_night(desk: str, seed: int, days: int, name: str, whats: tuple[str, ...]) -> list[Happening]:
+    """One of these, in a third of the runs of a desk of shares."""
+    chance = random.Random(f"{name} {desk} {seed}")
     if desk not in OF_SHARES or chance.random() > 1 / 3:
         return []
-    return [Happening(chance.randrange(days - 1), 30.0, chance.choice(SPLITS), chance.randrange(10**6))]
+    return [Happening(chance.randrange(days - 1), 30.0, chance.choice(whats), chance.randrange(10**6))]
 
 
 def of_host(desk: str, seed: int, days: int, name: str = "host", whats: tuple[str, ...] = OF_HOST) -> list[Happening]:

@@ -12,7 +12,7 @@ from tests.years.desks import DESKS
 from tests.years.find import MOST, Tree, find_defect, first_problem, likely, schedules
 from tests.years.focused import DESKS_OF, FOCUSED, LIKELY
 from tests.years.host import HOST
-from tests.years.schedule import FAMILIES, OF_HOST, OF_PERSON, RICH, SPLITS, Happening, kind_of
+from tests.years.schedule import FAMILIES, OF_HOST, OF_PERSON, REORGANISED, RICH, SPLITS, Happening, kind_of
 from tests.years.together import TOGETHER
 
 SHORT = (  # one session of one desk each
@@ -24,7 +24,7 @@ SHORT = (  # one session of one desk each
 
 def test_each_defect_has_its_desks_its_happenings_and_a_life_that_meets_it() -> None:
     assert sorted(DESKS_OF) == sorted(LIKELY) == sorted(FOCUSED) == list(defects())
-    acts = {*SPLITS, *(act for family in FAMILIES.values() for act in family)}
+    acts = {*SPLITS, *REORGANISED, *(act for family in FAMILIES.values() for act in family)}
     for name, schedule in FOCUSED.items():
         assert schedule.desk in DESKS_OF[name]
         assert schedule.days <= 4
@@ -34,7 +34,7 @@ def test_each_defect_has_its_desks_its_happenings_and_a_life_that_meets_it() -> 
 
 def test_all_that_comes_together_is_drawn_for_desks_that_there_are() -> None:
     desks_of = {act: desks for family in RICH.values() for act, desks in family.items()}
-    assert {*desks_of, *SPLITS} == TOGETHER.keys()
+    assert {*desks_of, *SPLITS, *REORGANISED} == TOGETHER.keys()
     assert {*OF_HOST, *OF_PERSON} == HOST.keys()
     assert {desk for desks in desks_of.values() for desk in desks} <= set(DESKS)
 

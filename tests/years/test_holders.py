@@ -66,6 +66,31 @@ def test_a_new_name_takes_both_s_shares_along() -> None:
     assert shares_of(*trades) == ({"AAA": Decimal(0), "BBB": Decimal(50)}, {"AAA": Decimal(0), "BBB": Decimal(150)})
 
 
+@pytest.mark.parametrize(("foreign_shares", "desk", "total"), [(0, "7.5", "7.5"), (7, "7", "11")])
+def test_a_merger_gives_each_the_new_shares_for_its_own(foreign_shares: int, desk: str, total: str) -> None:
+    whole = 15 + foreign_shares  # at one for two, and 3 USD each; the desk counts whole shares
+    trades = [change("15", "100", "d1")]
+    trades += [change(str(foreign_shares), "100", "p1")] if foreign_shares else []
+    trades += [change(str(-whole), "3"), change(str(Decimal(whole) / 2), symbol="BBB")]
+    now = shares_of(*trades)
+    assert now == ({"AAA": Decimal(0), "BBB": Decimal(desk)}, {"AAA": Decimal(0), "BBB": Decimal(total)})
+
+
+def test_a_merger_for_cash_and_an_exercise_leave_no_shares_to_inherit() -> None:
+    option = "SPY240621C00500000"
+    taken_over = change("15", "100", "d1"), change("-15", "100"), change("4", "50", "p1", symbol="BBB")
+    assert shares_of(*taken_over)[0] == {"AAA": Decimal(0), "BBB": Decimal(0)}
+    exercised = change("2", "1", "d1", symbol=option), change("-2", symbol=option), change("200", "500", symbol="SPY")
+    assert shares_of(*exercised)[0] == {option: Decimal(0), "SPY": Decimal(200)}
+
+
+def test_a_spin_off_gives_each_its_part_of_the_new_shares() -> None:
+    trades = change("15", "100", "d1"), change("7", "100", "p1"), change("5.5", symbol="KID")
+    now = fold(Holders({}, {}), trades, lambda order_id: order_id == "d1", parents={"KID": "AAA"})
+    assert (now.own["KID"], now.total["KID"]) == (Decimal(3), Decimal("5.5"))  # 3.75 and 1.75
+    assert now.own["AAA"] == 15
+
+
 def test_who_sells_of_the_desk_s_shares_disturbs_them() -> None:
     trades = [change("50", "100", "d1"), change("-10", "100", "p1")]
     assert fold(Holders({}, {}), trades, lambda order_id: order_id == "d1").disturbed == {"AAA"}

@@ -19,7 +19,8 @@ from daemon.alpaca_api.books import PositionChange
 from daemon.alpaca_api.wire import text
 from daemon.core.instruments.option_market import parse_occ
 from daemon.host.panic_marker import leave
-from simulator.prices.corporate_actions import Dividend, Rename, Split
+from simulator.prices.corporate_actions import Dividend, Merger, Rename, SpinOff, Split, close_before
+from simulator.prices.day_prices import Action
 from simulator.trading.settlement import _deliver, amend_fill, cash_row
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -101,7 +102,7 @@ def _acts_now(run: Run, symbol: str) -> bool:
     return free
 
 
-def _in_market(world: World, action: Split | Dividend | Rename, books_ns: int = 0) -> None:
+def _in_market(world: World, action: Action, books_ns: int = 0) -> None:
     world.market.befall(world.server.back_office, action, books_ns)
     world.server.matching.changed.set()
 
@@ -532,7 +533,7 @@ async def _split_line_late(run: Run, chance: random.Random) -> None:
     assert session is not None
     hidden_ns = session.close_ns + 20 * 3600 * SECOND_NS
     where = {"key": run.world.account.key, "symbol": symbol}
-    run.faults.add("split_line_late", until_ns=hidden_ns, where=where)
+    run.faults.add("action_line_late", until_ns=hidden_ns, where=where)
     run.split_owed[symbol] = hidden_ns
 
 
@@ -558,8 +559,8 @@ def split_in_parts(
 
     split = Split(symbol, session.date, Decimal(chance.choice(RATIOS)), chance.random() < 0.7)
     books_ns, line_ns = at(chance.choice(BOOKS_MIN)), at(chance.choice(LINE_MIN))
-    kept_back = {"split_line_late": line_ns}
-    for kind, minutes in (("split_unannounced", ANNOUNCED_MIN), ("day_bars_unadjusted", BARS_MIN)):
+    kept_back = {"action_line_late": line_ns}
+    for kind, minutes in (("action_unannounced", ANNOUNCED_MIN), ("day_bars_unadjusted", BARS_MIN)):
         minute = chance.choice(minutes)
         kept_back |= {} if minute is None else {kind: at(minute)}
     for kind, until_ns in kept_back.items():
@@ -590,8 +591,72 @@ def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]
     return in_parts
 
 
+def _merger_of(run: Run, chance: random.Random, symbol: str, date: str) -> Merger:
+    """For cash, for shares of another share of this world or of none that the desk trades, or for both."""
+    days = run.world.market.days
+    assert days is not None
+    close = close_before(days.bars[symbol], date)
+    assert close is not None
+    part = chance.choice((1.0, 0.0, 0.0, 0.3))  # of the price, in cash
+    cash = Decimal(str(round(close * part, 2)))
+    if part == 1.0:
+        return Merger(symbol, date, cash, cash_apart=chance.random() < 0.3)
+    others = [one for one in sorted(run.plan.symbols) if one != symbol and one in days.bars and not run.moved(one)]
+    new, ratio = f"{symbol.replace('.', '')[:3]}M", Decimal(chance.choice(RATIOS))
+    if others and chance.random() < 0.5:
+        new = chance.choice(others)
+        other_close = close_before(days.bars[new], date)
+        assert other_close is not None
+        ratio = Decimal(str(round((close - float(cash)) / other_close, 4)))
+    return Merger(symbol, date, cash, new, ratio, chance.random() < 0.7, chance.random() < 0.3)
+
+
+def _spin_off_of(_: Run, chance: random.Random, symbol: str, date: str) -> SpinOff:
+    new, ratio = f"{symbol.replace('.', '')[:3]}S", Decimal(chance.choice(("1", "0.5", "0.25", "2", "0.1")))
+    return SpinOff(symbol, date, new, ratio, chance.choice((0.05, 0.2, 0.5)), chance.random() < 0.7)
+
+
+def _reorganised(
+    make: Callable[[Run, random.Random, str, str], Merger | SpinOff], *, beside: bool
+) -> Callable[[Run, random.Random], Awaitable[None]]:
+    async def reorganised(run: Run, chance: random.Random) -> None:
+        """A share is taken over, or spins one off, over night; announcement, books and each line at its own time."""
+        symbol = await _both_hold(run, chance) if beside else ""
+        symbol = symbol or await until(run, lambda: _open(run) and _share(run, chance), 8 * 3600.0)
+        day = _next_date(run)
+        session = run.world.market.session_of(day) if day else None
+        if session is None or not _acts_now(run, symbol):
+            return
+        if beside:
+            await asyncio.sleep(600.0)
+            await acts.command(run, "resume")  # the person's trade has halted it
+        action = make(run, chance, symbol, day)
+        run.befallen |= {action.new} - {""}
+        books_ns, line_ns, announced_ns = (
+            session.open_ns + int(minute * MINUTE_NS)
+            for minute in (
+                chance.choice(BOOKS_MIN[:-1]),
+                chance.choice(LINE_MIN),
+                chance.choice((0.0, 0.0, *(minute for minute in ANNOUNCED_MIN if minute is not None))),
+            )
+        )
+        for one in (symbol, action.new):
+            late_ns = line_ns + (chance.randint(1, 30) * MINUTE_NS if one and chance.random() < 0.3 else 0)
+            run.faults.add("action_line_late", until_ns=late_ns, where={"symbol": one})
+        run.faults.add("action_unannounced", until_ns=announced_ns, where={"symbol": symbol})
+        run.reorganised.append((action, books_ns, line_ns))
+        _in_market(run.world, action, books_ns)
+        run.world.story.note(
+            "reorganised", {"of": symbol, "into": action.new, "books_ns": books_ns, "line_ns": line_ns}
+        )
+        await run.world.until(while_split(session, chance))
+        await _meets(run, chance, symbol, beside=beside)
+
+    return reorganised
+
+
 async def _meets(run: Run, chance: random.Random, symbol: str, *, beside: bool) -> None:
-    """Something comes while the split is under way."""
+    """Something comes while the split, merger or spin-off is under way."""
     if beside:
         side = chance.choice(("buy", "sell"))
         acts.by_hand(run, "place", symbol=symbol, qty=acts.shares_of(run, chance, 1, 9), side=side)
@@ -622,7 +687,7 @@ def _kept_back(name: str) -> Callable[[Run, random.Random], Awaitable[None]]:
         resumed, began_ns = await acts.command(run, "resume"), run.now_ns()
         await run.world.until(following.open_ns + 10 * MINUTE_NS)
         other = run.schedule.desk == REBALANCER and date.fromisoformat(following.date).weekday() > 1
-        calm &= resumed and run.alive_since(began_ns) and run.willing()
+        calm &= resumed and run.alive_since(began_ns) and run.willing() and not run.watch.raised("account_too_small")
         if other and calm and not any(it.created_ns > began_ns for it in run.world.account.orders.values()):
             run.problem("basket", "resumed before the open, and the day's basket was not traded")
 
@@ -756,6 +821,10 @@ TOGETHER: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
     "split line late": _split_line_late,
     "split in parts": _in_parts(beside=False),
     "split in parts beside": _in_parts(beside=True),
+    "merger": _reorganised(_merger_of, beside=False),
+    "merger beside": _reorganised(_merger_of, beside=True),
+    "spin-off": _reorganised(_spin_off_of, beside=False),
+    "spin-off beside": _reorganised(_spin_off_of, beside=True),
     "halted at the decision": _kept_back("halt"),
     "paused at the decision": _kept_back("pause"),
     "quotes gone": _quotes_gone,

@@ -25,6 +25,7 @@ from daemon.core.session import new_york_date
 from daemon.core.step import Step
 from daemon.operator.status import status_of
 from daemon.operator.urgency import Urgency, urgency_of
+from simulator.prices.corporate_actions import SpinOff
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy
 from tests.chaos import verdict
@@ -271,7 +272,8 @@ class Watch:
         self._mark = mark
         folded, base = self._base
         newer = itertools.takewhile(lambda trade: _same_trade(trade) not in folded, reversed(account.trades))
-        now = fold(base, [*newer][::-1], run.is_own, run.others_changes, run.unit)
+        parents = {action.new: action.symbol for action, _, _ in run.reorganised if isinstance(action, SpinOff)}
+        now = fold(base, [*newer][::-1], run.is_own, run.others_changes, run.unit, parents)
         if now.own != self._now.own:
             self._changed_ns = run.now_ns()
         self._now = now

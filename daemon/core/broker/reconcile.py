@@ -536,21 +536,19 @@ def _foreign_symbols(
 ) -> Sequence[str]:
     """Return the symbols whose difference no line will explain, and that may be others' doing.
 
-    Not a split or an exercise whose line is to come; not, where nobody was paid, the desk's own that is missing, nor
-    what may have replaced it; beside others not one in which a late fill may have been the desk's.
+    Not a split or an exercise whose line is to come; not, where nobody was paid, the desk's own that is missing, nor,
+    whoever was paid, what may have replaced it; beside others not one in which a late fill may have been the desk's.
     """
     if lapsed_positions(draft, quantities):
         return ()  # shares and cash of an exercise: whose they are the lines will say
     candidates = [symbol for symbol in differing if symbol not in draft.basket.to_come]
-    missing = (
-        set() if paid else {symbol for symbol in candidates if _lacks_own(draft, symbol, quantities.get(symbol, 0))}
-    )
+    missing = {symbol for symbol in candidates if _lacks_own(draft, symbol, quantities.get(symbol, 0))}
     if missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in candidates):
-        return ()
+        return ()  # a merger may bring cash too, and others' orders are known by the next report
     if draft.trading.broker.foreign_orders != "ignore":
         return candidates
     late = {symbol for symbol in candidates if late_fill(draft, symbol) in draft.broker.seen}
-    return [symbol for symbol in candidates if symbol not in missing | late]
+    return [symbol for symbol in candidates if symbol not in late and (paid or symbol not in missing)]
 
 
 def _lacks_own(draft: Draft, symbol: str, broker_quantity: Quantity) -> bool:
@@ -601,27 +599,30 @@ def _note_taken_cash(draft: Draft, cash: Decimal) -> None:
         draft.broker = replace(draft.broker, taken_cash=amounts[-ADJUSTED_MAX:])
 
 
-def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> Collection[str]:
+def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> tuple[Collection[str], Collection[str]]:
     """Return the ids of new lines whose cash was taken over before: with theirs too the book has it twice.
 
-    Of a report that is older than a fill, or than another report, the cash does not say so.
+    Of a report that is older than a fill, or than another report, the cash does not say so: lines that may be such wait
+    for the next one, and their ids are the second part.
     """
     amounts, broker = draft.broker.taken_cash, draft.broker
-    if isinstance(amounts, UnsetType) or broker.filled or event.asked_ns < broker.asked_ns:
-        return ()
+    if isinstance(amounts, UnsetType):
+        return (), ()
     unbooked = (ANNOUNCED, "pending", *AMENDED)
     lines = [line for line in event.activities if line.status not in unbooked and not _is_seen(draft, line)]
-    twice = _told_cash(draft) + sum((line.amount for line in lines), ZERO) - event.cash
     fitting = [line for line in lines if line.amount in amounts][-ADJUSTED_MAX:]
+    if broker.filled or event.asked_ns < broker.asked_ns:
+        return (), [line.id for line in fitting]
+    twice = _told_cash(draft) + sum((line.amount for line in lines), ZERO) - event.cash
     some = next((some for some in _some_of(fitting) if sum(line.amount for line in some) == twice), ())
     if not twice or not some:
-        return ()
+        return (), ()
     left = list(amounts)
     for line in some:
         if line.amount in left:
             left.remove(line.amount)
     draft.broker = replace(broker, taken_cash=tuple(left) or UNSET)
-    return [line.id for line in some]
+    return [line.id for line in some], ()
 
 
 def _sum_of(adjustments: Adjusted, places: tuple[int, ...]) -> Decimal:
@@ -713,11 +714,11 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
             on_order_filled(draft, fill)
             settle_cost(draft, fill)
     drop_sold_shares(draft)
-    paid_ids = _lines_of_taken_cash(draft, event)
+    paid_ids, waiting_ids = _lines_of_taken_cash(draft, event)
     for activity in sorted(event.activities, key=turn):
         if activity.status == ANNOUNCED:
             note_announcement(draft, activity)
-        else:
+        elif activity.id not in waiting_ids:
             _book_once(draft, activity, paid=activity.id in paid_ids)
 
 

@@ -111,8 +111,8 @@ def late_parts(seed: int, events: Sequence[Happening], session: Session) -> list
     parts = []
     for it in events:
         if (it.kind, it.date) == ("split", session.date):
-            kind = random.Random(f"late {seed} {it.symbol}").choice(("split_line_late", "day_bars_unadjusted", ""))
-            minutes = 120 if kind == "split_line_late" else -DECIDE_MIN + 20
+            kind = random.Random(f"late {seed} {it.symbol}").choice(("action_line_late", "day_bars_unadjusted", ""))
+            minutes = 120 if kind == "action_line_late" else -DECIDE_MIN + 20
             parts += [(kind, it.symbol, session.open_ns + minutes * MINUTE_NS)] if kind else []
     return parts
 

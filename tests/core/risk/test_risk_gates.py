@@ -235,6 +235,14 @@ def test_an_exit_is_put_to_the_duplicate_opposite_and_oversell_gates_alone() -> 
     assert names == {gate.name for gate in OPTION_GATES if gate.applies is Applies.EVERY_ORDER}
 
 
+def test_a_purchase_that_would_cover_the_desk_s_own_short_position_and_buy_more_is_denied() -> None:
+    gate = (BY_NAME["others_short"],)
+    buy = intent(symbol="SPY", quantity=5)
+    assert denied(at(buy, book={"positions": held(-5, "SPY", 0)}), gate) == []
+    (denial,) = ask_gates(at(buy, book={"positions": held(-4, "SPY", 0)}).view, buy, gate).denials
+    assert "buy them back at the broker, then rltraderctl accept-broker" in denial.reason
+
+
 def test_shares_owed_are_bought_back_up_to_what_is_owed() -> None:
     assert denied(at(COVER, book={"positions": held(-100, "SPY", 0)})) == []
 

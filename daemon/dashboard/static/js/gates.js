@@ -58,7 +58,7 @@ const NAMES = {
   reject_rate: ["rejected orders", "few", "too many"],
   claim_broken: ["model's claim about risk", "not broken", "broken"],
   owner_unknown: ["owner of ledger lines", "known", "not known"],
-  others_short: ["others short in the symbol", "no", "yes"],
+  others_short: ["a short position in the symbol", "no", "yes"],
   closed_by_hand: ["closed by a person today", "no", "yes"],
   shares_held: ["shares from an exercise", "none", "held"],
   intraday_margin: ["margin", "enough", "too small"],

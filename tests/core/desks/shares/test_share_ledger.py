@@ -396,6 +396,23 @@ def test_cash_for_a_part_of_shares_that_left_leaves_the_rest_to_those_that_come(
     assert (book.positions["NEW"].cost, book.realized, d.state.risk.reconciled) == (Decimal(3000), Decimal(0), True)
 
 
+@pytest.mark.parametrize("rule", ["ignore", "adopt"])
+def test_shares_and_cash_of_a_merger_that_come_before_their_lines_are_no_other_s(rule: str) -> None:
+    rules = Trading(broker=Broker(foreign_orders=rule))  # type: ignore[arg-type]
+    d = with_shares(account := Account(), rules, AAA=60, BBB=10)
+    del account.positions["AAA"]
+    account.positions["NEW"] = (30, Decimal(50))
+    account.cash += 3000
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    assert (d.held, d.state.risk.reconciled) == ({"AAA": 60, "BBB": 10}, False)
+    account.cash -= 3000  # the line brings it
+    for told in (line("MA", "AAA", -60, "3000"), line("MA", "NEW", 30)):
+        account.book(told)
+    d.put(account.report(d.at(-17)), account.report(d.at(-16)))
+    assert (d.held, d.state.book.cash, d.state.book.equity) == ({"BBB": 10, "NEW": 30}, account.cash, Decimal(10_000))
+    assert d.state.risk.reconciled
+
+
 def cash_before_its_line(account: Account, d: DailyDesk, amount: str) -> None:
     """Cash that the ledger tells later is there, and a person accepts it."""
     account.cash += Decimal(amount)
@@ -430,6 +447,19 @@ def test_a_merger_that_a_person_accepted_with_its_cash_is_not_booked_again_by_it
     assert (d.held, book.cash, book.equity) == ({"BBB": 10}, account.cash, Decimal(11_200))
     assert (book.peak, book.realized, book.transfers) == (Decimal(11_200), Decimal(0), Decimal(1200))
     assert d.state.risk.reconciled
+
+
+@pytest.mark.parametrize("kind", ["DIV", "MA"])
+def test_cash_that_was_taken_over_waits_for_a_report_that_is_newer_than_what_is_known(kind: str) -> None:
+    d = with_shares(account := Account(), Trading(broker=Broker(foreign_orders="ignore")), AAA=60, BBB=10)
+    if kind == "MA":
+        del account.positions["AAA"]
+    cash_before_its_line(account, d, "7200")
+    account.book(line(kind, "AAA", -60 if kind == "MA" else 0, "7200"))
+    d.put(replace(account.report(d.at(-14)), asked_ns=d.at(-18)))  # it was on its way for long
+    d.put(account.report(d.at(-13)), account.report(d.at(-12)))
+    assert (d.state.book.cash, d.state.broker.taken_cash) == (account.cash, UNSET)
+    assert (d.state.book.realized, d.state.risk.reconciled) == (Decimal(0), True)
 
 
 def test_what_differs_beside_shares_that_left_is_judged_at_once() -> None:

@@ -43,7 +43,7 @@ def test_a_split_whose_line_comes_after_the_open_sells_nothing_and_is_booked_whe
         bought(desk)
         shares = desk.held()["SPY"]
         until_ns = new_york_ns(NEXT_DAY, LATE)
-        desk.server.faults.add("split_line_late", until_ns=until_ns)
+        desk.server.faults.add("action_line_late", until_ns=until_ns)
         jump(desk, NEXT_DAY, BEGIN)
         desk.start()
         desk.until_time(until_ns)
