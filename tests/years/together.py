@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from daemon.alpaca_api.wire import text
 from daemon.core.instruments.option_market import parse_occ
 from daemon.host.panic_marker import leave
 from simulator.prices.corporate_actions import Dividend, Merger, Rename, SpinOff, Split, close_before
-from simulator.prices.day_prices import Action
+from simulator.prices.day_prices import Action, DailyPrices
 from simulator.trading.settlement import _deliver, amend_fill, cash_row
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -591,17 +591,14 @@ def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]
     return in_parts
 
 
-def _merger_of(run: Run, chance: random.Random, symbol: str, date: str) -> Merger:
-    """For cash, for shares of another share of this world or of none that the desk trades, or for both."""
-    days = run.world.market.days
-    assert days is not None
+def merger_of(days: DailyPrices, others: Sequence[str], chance: random.Random, symbol: str, date: str) -> Merger:
+    """A merger for cash, for shares of one of `others` or of a share that nobody trades, or for both."""
     close = close_before(days.bars[symbol], date)
     assert close is not None
     part = chance.choice((1.0, 0.0, 0.0, 0.3))  # of the price, in cash
     cash = Decimal(str(round(close * part, 2)))
     if part == 1.0:
         return Merger(symbol, date, cash, cash_apart=chance.random() < 0.3)
-    others = [one for one in sorted(run.plan.symbols) if one != symbol and one in days.bars and not run.moved(one)]
     new, ratio = f"{symbol.replace('.', '')[:3]}M", Decimal(chance.choice(RATIOS))
     if others and chance.random() < 0.5:
         new = chance.choice(others)
@@ -611,44 +608,54 @@ def _merger_of(run: Run, chance: random.Random, symbol: str, date: str) -> Merge
     return Merger(symbol, date, cash, new, ratio, chance.random() < 0.7, chance.random() < 0.3)
 
 
-def _spin_off_of(_: Run, chance: random.Random, symbol: str, date: str) -> SpinOff:
+def spin_off_of(chance: random.Random, symbol: str, date: str) -> SpinOff:
+    """A spin-off of a share that nobody trades."""
     new, ratio = f"{symbol.replace('.', '')[:3]}S", Decimal(chance.choice(("1", "0.5", "0.25", "2", "0.1")))
     return SpinOff(symbol, date, new, ratio, chance.choice((0.05, 0.2, 0.5)), chance.random() < 0.7)
 
 
-def _reorganised(
-    make: Callable[[Run, random.Random, str, str], Merger | SpinOff], *, beside: bool
-) -> Callable[[Run, random.Random], Awaitable[None]]:
+def reorganised_in_parts(
+    world: World, faults: Faults, chance: random.Random, action: Merger | SpinOff, session: Session
+) -> tuple[int, int]:
+    """Let a merger or spin-off come before a session: announcement, books and each line at a time of its own.
+
+    Returns when the accounts' books and the ledger's last line change.
+    """
+
+    def at(minute: float) -> int:
+        return session.open_ns + int(minute * MINUTE_NS)
+
+    books_ns, line_ns = at(chance.choice(BOOKS_MIN[:-1])), at(chance.choice(LINE_MIN))
+    lines_ns = {
+        name: line_ns + (chance.randint(1, 30) * MINUTE_NS if chance.random() < 0.3 else 0)
+        for name in (action.symbol, action.new)
+    }
+    for name, until_ns in lines_ns.items():
+        faults.add("action_line_late", until_ns=until_ns, where={"symbol": name})
+    if (minute := chance.choice(ANNOUNCED_MIN)) is not None:
+        faults.add("action_unannounced", until_ns=at(minute), where={"symbol": action.symbol})
+    _in_market(world, action, books_ns)
+    words = {"of": action.symbol, "into": action.new, "books_ns": books_ns, "lines_ns": lines_ns}
+    world.story.note("reorganised", words)
+    return books_ns, max(lines_ns.values())
+
+
+def _reorganised(*, merges: bool, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]]:
     async def reorganised(run: Run, chance: random.Random) -> None:
-        """A share is taken over, or spins one off, over night; announcement, books and each line at its own time."""
+        """A share that the desk holds is taken over, or spins one off, over night; something comes between."""
         symbol = await _both_hold(run, chance) if beside else ""
         symbol = symbol or await until(run, lambda: _open(run) and _share(run, chance), 8 * 3600.0)
-        day = _next_date(run)
+        day, days = _next_date(run), run.world.market.days
         session = run.world.market.session_of(day) if day else None
-        if session is None or not _acts_now(run, symbol):
+        if session is None or days is None or not _acts_now(run, symbol):
             return
         if beside:
             await asyncio.sleep(600.0)
             await acts.command(run, "resume")  # the person's trade has halted it
-        action = make(run, chance, symbol, day)
+        others = [one for one in sorted(run.plan.symbols) if one in days.bars and not run.moved(one)]
+        action = merger_of(days, others, chance, symbol, day) if merges else spin_off_of(chance, symbol, day)
         run.befallen |= {action.new} - {""}
-        books_ns, line_ns, announced_ns = (
-            session.open_ns + int(minute * MINUTE_NS)
-            for minute in (
-                chance.choice(BOOKS_MIN[:-1]),
-                chance.choice(LINE_MIN),
-                chance.choice((0.0, 0.0, *(minute for minute in ANNOUNCED_MIN if minute is not None))),
-            )
-        )
-        for one in (symbol, action.new):
-            late_ns = line_ns + (chance.randint(1, 30) * MINUTE_NS if one and chance.random() < 0.3 else 0)
-            run.faults.add("action_line_late", until_ns=late_ns, where={"symbol": one})
-        run.faults.add("action_unannounced", until_ns=announced_ns, where={"symbol": symbol})
-        run.reorganised.append((action, books_ns, line_ns))
-        _in_market(run.world, action, books_ns)
-        run.world.story.note(
-            "reorganised", {"of": symbol, "into": action.new, "books_ns": books_ns, "line_ns": line_ns}
-        )
+        run.reorganised.append((action, *reorganised_in_parts(run.world, run.faults, chance, action, session)))
         await run.world.until(while_split(session, chance))
         await _meets(run, chance, symbol, beside=beside)
 
@@ -821,10 +828,10 @@ TOGETHER: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
     "split line late": _split_line_late,
     "split in parts": _in_parts(beside=False),
     "split in parts beside": _in_parts(beside=True),
-    "merger": _reorganised(_merger_of, beside=False),
-    "merger beside": _reorganised(_merger_of, beside=True),
-    "spin-off": _reorganised(_spin_off_of, beside=False),
-    "spin-off beside": _reorganised(_spin_off_of, beside=True),
+    "merger": _reorganised(merges=True, beside=False),
+    "merger beside": _reorganised(merges=True, beside=True),
+    "spin-off": _reorganised(merges=False, beside=False),
+    "spin-off beside": _reorganised(merges=False, beside=True),
     "halted at the decision": _kept_back("halt"),
     "paused at the decision": _kept_back("pause"),
     "quotes gone": _quotes_gone,

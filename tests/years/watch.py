@@ -191,6 +191,8 @@ class Watch:
         total = {symbol: position.qty for symbol, position in account.positions.items()}
         self._now = Holders({it.symbol: Decimal(it.quantity) for it in state.book.positions.values()}, total)
         self._base = frozenset(map(_same_trade, account.trades)), self._now
+        now_ns, actions = self._run.now_ns(), self._run.reorganised  # a later line may say that they are its own
+        self._run.split |= {action.new for action, books_ns, line_ns in actions if books_ns <= now_ns < line_ns}
         self._at_close.clear()
         self._due.clear()
 

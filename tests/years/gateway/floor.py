@@ -49,7 +49,7 @@ from tests.support.desks.live_desk import books
 from tests.support.paths import FIXTURE_MODELS
 from tests.years import acts, together
 from tests.years.desk import DeskLives, take_the_place_of_threads
-from tests.years.desks import CASH_USD, SCALPER, UNDERLYING, market_of, tables
+from tests.years.desks import CASH_USD, SCALPER, SYMBOLS, UNDERLYING, market_of, tables
 from tests.years.gateway.lives import NAME, GatewayLives
 from tests.years.gateway.plan import (
     ACTS,
@@ -59,9 +59,11 @@ from tests.years.gateway.plan import (
     FLIP,
     GATEWAY,
     LEFT_OUT,
+    MERGER,
     OF_A_DESK,
     PERSON,
     SETTINGS,
+    SPLIT,
     UNTOLD,
     Happening,
     Plan,
@@ -84,7 +86,7 @@ RULES = {
     "owner": "somebody sold what is another's",
     "stranger": "the server has an order that nobody placed",
     "holdings": "a sub-account does not hold what its own trades come to",
-    "split": "of a share that split a desk does not have its own part",
+    "split": "of a share that split, merged or was spun off a desk does not have its own part",
     "posts": "an order was accepted twice",
     "fills": "a fill is not exactly once in its desk's journal",
     "intent": "more was filled than a decision meant to hold",
@@ -229,6 +231,8 @@ class Floor(Person):
         self.one_file = asyncio.Lock()  # held while that file changes
         self.untold = False  # money is gone that no line tells, and no person has said so yet
         self.splits: list[tuple[str, int, int]] = []  # in parts: of what, when the books change, and the ledger's line
+        self.befallen: set[str] = set()  # shares whose company acts, once
+        self.parents: dict[str, str] = {}  # of shares that were spun off
         self.closing_calls: dict[str, str] = {}  # orders of the broker's own call to close, and the desk that sent it
         cash = Decimal(MAINS_USD + sum(CASH_USD[name] for name in plan.desks))
         for befalls in self.befalls:
@@ -452,22 +456,28 @@ class Floor(Person):
         elif it.who == PERSON:
             await self._person_does(it.what, self.sessions[it.day], chance)
         elif it.who == COMPANY:
-            await self._splits(it.day, chance)
+            await self._acts(it, chance)
         else:
             await self._befall(it, chance)
         self.met[f"{it.who} {it.what}"] += 1
 
-    async def _splits(self, day: int, chance: random.Random) -> None:
-        """What a desk holds splits over night, in parts; something comes between them to who holds it."""
+    async def _acts(self, it: Happening, chance: random.Random) -> None:
+        """A company that a desk holds acts over night, in parts; something comes between them to who holds it."""
         pairs = await together.until(self, self._shares, 6 * 3600.0)  # type: ignore[arg-type]
         if not pairs:
             return
         desk, symbol = chance.choice(pairs)
+        self.befallen.add(symbol)
         if chance.random() < 0.5:  # a person has some too
             self._hand(symbol, chance.choice(("5", "40", "2.5")), "buy")
-        following = self.sessions[day + 1]
-        self.met["split under way"] += 1
-        self.splits.append((symbol, *together.split_in_parts(self.world, self.faults, chance, symbol, following)[1:]))
+        following = self.sessions[it.day + 1]
+        self.met[f"{it.what} under way"] += 1
+        if it.what == SPLIT:
+            self.splits.append(
+                (symbol, *together.split_in_parts(self.world, self.faults, chance, symbol, following)[1:])
+            )
+        else:
+            self._reorganise(it.what, symbol, following, chance)
         await self.world.until(together.while_split(following, chance))
         actor = chance.choice((GATEWAY, desk, desk, PERSON, ""))
         if actor == PERSON and chance.random() < 0.5:
@@ -479,13 +489,33 @@ class Floor(Person):
             self._hand(symbol, str(int(self.account.quantity(symbol) - desks)), "sell")
         elif actor and not self.off:
             act = chance.choice(ACTS[GATEWAY] if actor == GATEWAY else OF_A_DESK)
-            await self._happen(Happening(day, 0.0, actor, act, chance.randrange(10**6)))
+            await self._happen(Happening(it.day, 0.0, actor, act, chance.randrange(10**6)))
+
+    def _reorganise(self, what: str, symbol: str, following: Session, chance: random.Random) -> None:
+        """Let a share be taken over, or spin one off, before this session."""
+        days = self.world.market.days
+        assert days is not None
+        if what == MERGER:
+            own_symbols = {one for name in self.plan.desks for one in SYMBOLS[name]} - {UNDERLYING} - self.befallen
+            others = [one for one in sorted(own_symbols) if one in days.bars]
+            action: Any = together.merger_of(days, others, chance, symbol, following.date)
+        else:
+            action = together.spin_off_of(chance, symbol, following.date)
+            self.parents[action.new] = symbol
+        self.befallen.add(action.new)
+        moments = together.reorganised_in_parts(self.world, self.faults, chance, action, following)
+        self.splits += [(name, *moments) for name in (symbol, action.new) if name]
 
     def _shares(self) -> list[tuple[str, str]]:
         """Desks and shares that they hold, but for what has contracts here."""
         states = {station.name: station.state for station in self.stations}
         by_desk = {name: sorted(state.book.positions) for name, state in states.items() if state is not None}
-        return [(n, s) for n, symbols in by_desk.items() for s in symbols if s != UNDERLYING and not is_option(s)]
+        return [
+            (name, symbol)
+            for name, symbols in by_desk.items()
+            for symbol in symbols
+            if symbol != UNDERLYING and not is_option(symbol) and symbol not in self.befallen
+        ]
 
     def _hand(self, symbol: str, quantity: str, side: str) -> None:
         with contextlib.suppress(Refusal):
@@ -795,7 +825,7 @@ class Floor(Person):
             self.problem("leak", leak)
 
     def _judge_splits(self, gateway: Gateway) -> None:
-        """Of a share that split in parts each desk has what its trades come to, but for a fraction of a share."""
+        """Of a share whose company acted in parts each desk has what its trades come to, but for a fraction."""
         amended = {row.fields.get("symbol") for row in self.account.activities if row.fields.get("status") in AMENDED}
         for name, positions in self._desk_positions().items():
             for symbol in sorted({symbol for symbol, _, _ in self.splits} - amended):
@@ -809,7 +839,8 @@ class Floor(Person):
         owners, result = gateway_verdict.owners(self.account, self._epochs(), self.closing_calls), {}
         for name in self.plan.desks:
             its = {order_id for order_id, owner in owners.items() if owner == name}
-            result[name] = fold(Holders({}, {}), self.account.trades, its.__contains__).own
+            trades = self.account.trades
+            result[name] = fold(Holders({}, {}), trades, its.__contains__, parents=self.parents).own
         return result
 
     def _judge_desk(self, station: Station) -> None:

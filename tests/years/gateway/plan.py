@@ -33,6 +33,8 @@ ACTS: dict[str, tuple[str, ...]] = {
 COMMANDS = tuple(f"command {name}" for name in ("flatten", "pause", "halt", "resume", "accept-broker"))
 OF_A_DESK = (*LIVES, "kill in the step", *COMMANDS)
 SPLIT = "split in parts"
+MERGER, SPIN_OFF = "merger", "spin-off"
+MERGERS = 0.4  # of the runs: the same of a merger or a spin-off
 SPLITS = 0.5  # of the runs: something comes between the parts of a split; drawn apart, so that all else is what it was
 FLIP = "row flipped"
 FLIPS = 0.4  # of the runs: a bit of the gateway's journal flips; drawn apart too
@@ -88,17 +90,20 @@ def draw(seed: int, days: int = 0) -> Plan:
             happenings += [_at(day, actor, chance.choice(acts), chance) for _ in range(count)]
     for day in range(days):
         happenings += [_at(day, PERSON, "trade", chance) for _ in range(chance.randint(*HANDS))]
-    happenings += _splits(seed, days) + _flips(seed, days) + _untold(seed, days) + _changes(seed, days)
+    happenings += _over_night(seed, days, "splits", SPLITS, (SPLIT,))
+    happenings += _over_night(seed, days, "mergers", MERGERS, (MERGER, SPIN_OFF))
+    happenings += _flips(seed, days) + _untold(seed, days) + _changes(seed, days)
     order = tuple(sorted(happenings, key=lambda it: (it.day, it.minute)))
     at_broker = chance.random() < AT_BROKER
     return Plan(seed, first, days, desks, at_broker, order, _limits(desks, chance), chance.random() < 0.6)
 
 
-def _splits(seed: int, days: int) -> list[Happening]:
-    chance = random.Random(f"splits behind a gateway {seed}")
-    if days < 2 or chance.random() >= SPLITS:
+def _over_night(seed: int, days: int, name: str, often: float, whats: tuple[str, ...]) -> list[Happening]:
+    chance = random.Random(f"{name} behind a gateway {seed}")
+    if days < 2 or chance.random() >= often:
         return []
-    return [Happening(chance.randrange(days - 1), 30.0, COMPANY, SPLIT, chance.randrange(10**6))]
+    day, number = chance.randrange(days - 1), chance.randrange(10**6)
+    return [Happening(day, 30.0, COMPANY, chance.choice(whats), number)]
 
 
 def _flips(seed: int, days: int) -> list[Happening]:
