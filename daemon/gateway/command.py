@@ -82,6 +82,7 @@ from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
 from daemon.operator.metrics.server import serve as serve_metrics
+from daemon.operator.side_thread import Work, supervise
 from daemon.operator.status import first_named
 from rltrader import called
 
@@ -237,15 +238,23 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
                 group.create_task(_feed(service, gateway), name="watchdog")
                 group.create_task(check.run(), name="clock")
                 group.create_task(server.keep_control(control), name="control")
-                status_file = GatewayStatusFile(server, folder)
-                group.create_task(status_file.run(), name="status")
-                if settings.upstream.metrics.enabled:
-                    metrics_server = serve_metrics(status_file.registry(), settings.upstream.metrics.port, log)
-                    group.create_task(metrics_server, name="metrics")
+                for name, work in _watchers(settings, GatewayStatusFile(server, folder), log):
+                    group.create_task(supervise(name, work, partial(_failed, log)), name=name)
     finally:
         await journal.close()
         await upstream.close()
         lock.close()
+
+
+def _watchers(settings: GatewaySettings, status_file: GatewayStatusFile, log: Log) -> Iterator[tuple[str, Work]]:
+    """Return the works that only show the gateway: one that fails is tried again, and no desk notices."""
+    yield "status", status_file.run
+    if settings.upstream.metrics.enabled:
+        yield "metrics", partial(serve_metrics, status_file.registry(), settings.upstream.metrics.port, log)
+
+
+def _failed(log: Log, task: str, problem: str) -> None:
+    log("task_failed", task=task, problem=problem)
 
 
 def clock_check(
@@ -366,7 +375,20 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ki
         findings.append((True, f"port {settings.gateway.port} is free"))
     except OSError as error:
         findings.append((False, str(error)))
+    else:  # else a running gateway has this one, too
+        findings += _metrics_findings(settings)
     return findings
+
+
+def _metrics_findings(settings: GatewaySettings) -> list[tuple[bool, str]]:
+    table = settings.upstream.metrics
+    if not table.enabled:
+        return []
+    try:
+        listen("metrics.port", table.port, "end what has it, or choose another").close()
+    except OSError as error:
+        return [(False, str(error))]
+    return [(True, f"port {table.port} for metrics is free")]
 
 
 async def _account_findings(

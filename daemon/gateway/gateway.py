@@ -91,6 +91,7 @@ from daemon.host.passing import MayPass
 from daemon.host.time.clock import Clock
 from daemon.journal.rows import JournalError
 from daemon.operator.alarm_command import AlarmCommand
+from daemon.operator.side_thread import supervise
 from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.quantity import FINEST, PLACES
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
@@ -219,11 +220,14 @@ class Gateway:
                 group.create_task(self._pass_on(), name="trade updates")
                 group.create_task(self._report_on(), name="reports")
                 group.create_task(self._bug(), name="bugs")
-                group.create_task(self._alarms.run(), name="alarm command")
+                group.create_task(supervise("alarm command", self._alarms.run, self._failed), name="alarm command")
         finally:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _failed(self, task: str, problem: str) -> None:
+        self._log("task_failed", task=task, problem=problem)
 
     async def _halt_by_mistake(self) -> None:
         """Take no new risk by the file of the last start; say so at each one."""

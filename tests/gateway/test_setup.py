@@ -453,6 +453,40 @@ def replace_line(file: Path, old: str, new: str) -> Path:
     return file
 
 
+async def test_metrics_whose_port_another_one_has_end_no_gateway_and_come_once_it_is_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.operator.side_thread.PAUSE_MOST_S", 0.1)
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            file.write_text(file.read_text() + f"\n[metrics]\nenabled = true\nport = {port}\n")
+            settings = load_gateway(file)
+            async with serving(alpaca, settings) as status:
+                assert status["ready"]
+                assert f"metrics.port {port}: Address already in use" in capsys.readouterr().err
+                findings = await check(
+                    settings,
+                    keys_of(alpaca),
+                    read_books(Path(settings.gateway.state_dir) / FILE),
+                    settings.gateway.account,
+                )
+                assert any(not right and f"metrics.port {port}: " in words for right, words in findings), findings
+                other.close()
+
+                def scraped() -> bytes:
+                    with socket.create_connection(("127.0.0.1", port), 5) as client:
+                        client.sendall(b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+                        return b"".join(iter(lambda: client.recv(65536), b""))
+
+                answer = b""
+                while b'rltrader_gateway_ready{desk="gateway"} 1.0' not in answer:
+                    await asyncio.sleep(0.1)
+                    with contextlib.suppress(OSError):
+                        answer = await asyncio.to_thread(scraped)
+
+
 async def test_a_broker_that_cannot_be_asked_for_the_plan_ends_no_start_but_the_first(config_file: Path) -> None:
     settings = load_gateway(config_file)
     folder = Path(settings.gateway.state_dir)
