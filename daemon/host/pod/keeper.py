@@ -32,11 +32,12 @@ class Notices:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(path))
         self.ready, self.progress_s = False, time.monotonic()
+        self.stopping_s: float | None = None  # since when the child stops
 
     def begin(self) -> None:
         """Forget the former child."""
         self.read()
-        self.ready, self.progress_s = False, time.monotonic()
+        self.ready, self.progress_s, self.stopping_s = False, time.monotonic(), None
 
     def read(self) -> None:
         """Take every notice that has come."""
@@ -47,6 +48,7 @@ class Notices:
                         self.progress_s = time.monotonic()
                     if line in (b"READY=1", b"STOPPING=1"):
                         self.ready = line == b"READY=1"
+                        self.stopping_s = None if self.ready else time.monotonic()
 
     def close(self) -> None:
         """Close the socket."""
@@ -161,8 +163,8 @@ class Supervisor:
         self._notices.read()
         if self._must_end():
             return self._lease_state()
-        if asked_at is not None:
-            return "it did not stop in time" if now - asked_at > self._times.stop_s else ""
+        if (stops_since := asked_at if asked_at is not None else self._notices.stopping_s) is not None:
+            return "it did not stop in time" if now - stops_since > self._times.stop_s else ""
         if now - self._notices.progress_s > self._times.watchdog_s and self._notices.ready:
             return "its watchdog was not fed"
         if now - began > self._times.start_s and not self._notices.ready:

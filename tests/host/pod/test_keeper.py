@@ -115,6 +115,22 @@ def test_a_child_that_is_never_ready_is_killed_and_one_that_needs_time_is_not(tm
         assert len(stage.lines) == 1
 
 
+def test_a_child_that_stops_by_itself_long_after_its_start_has_the_time_of_a_stop(tmp_path: Path) -> None:
+    work = "began = time.monotonic(); systemd.send(b'READY=1')\n"
+    work += "while time.monotonic() - began < 1.2: systemd.send(b'WATCHDOG=1'); time.sleep(0.02)\n"
+    work += "systemd.send(b'STOPPING=1'); time.sleep({})\n"
+    work += "open(sys.argv[1], 'a').write('closed\\n'); sys.exit(1)"
+    times = Times(start_s=1.0, restart_s=60, look_s=0.02, stop_s=60)  # it ran for longer than a start may take
+    with Stage(tmp_path, work.format(0.5), times).running() as stage:
+        until(lambda: len(stage.lines) == 2, "it closed what it had to")
+    assert stage.lines[1] == "closed"
+    late = tmp_path / "late"
+    late.mkdir()
+    times = Times(start_s=60, restart_s=0.05, look_s=0.02, stop_s=0.2)
+    with Stage(late, work.format(3600), times).running() as stage:
+        until(lambda: len(stage.lines) >= 2, "what does not end is killed, and started again")
+
+
 def test_a_child_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     stage = Stage(tmp_path, deaf, Times(restart_s=0.05, look_s=0.02, stop_s=0.2))
