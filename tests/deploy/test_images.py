@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import pytest
@@ -172,6 +174,29 @@ def test_an_image_s_folders_are_those_that_are_mounted_there() -> None:
             if place.startswith(("/var/lib", "/run")) and not service["volumes"][0].startswith("."):
                 text = containerfile(image_of(service))
                 assert place in text or image_of(service) == "dashboard", f"{name}: {place}"
+
+
+def of_the_manual() -> dict[str, list[str]]:
+    """Name -> the words of each `docker run` of the manual."""
+    text = (DEPLOY / "README.md").read_text().replace("\\\n", " ")
+    lines = [shlex.split(line) for line in re.findall(r"^ *docker run (.+)$", text, re.MULTILINE)]
+    return {words[words.index("--name") + 1]: words for words in lines}
+
+
+@pytest.mark.parametrize("name", ["gateway", "guard"])
+def test_a_container_of_the_manual_finds_a_writable_folder_for_whatever_it_writes(name: str) -> None:
+    words = of_the_manual()[name]
+    options = list(pairwise(words[: words.index("--")]))
+    in_memory = [value.partition(":")[0] for option, value in options if option == "--tmpfs"]
+    volumes = [value.split(":")[1] for option, value in options if option == "-v" and not value.endswith(":ro")]
+    variables = dict(line.split("=") for line in instruction("daemon", "ENV")[0].split())
+    variables |= dict(value.split("=") for option, value in options if option == "-e")
+    assert "--read-only" in words
+    assert sorted(in_memory) == ["/run/rltrader", "/tmp"]  # of rltrader-pod's probes, and of libraries
+    owned = re.findall(r"install -d -o 10001 -g 10000 -m \d+ ([^\\\n]+)", containerfile("daemon"))
+    assert set(volumes) <= set(" ".join(owned).split())  # else a new volume belongs to root
+    if name == "gateway":  # it locks the account
+        assert PurePosixPath(variables["RUNTIME_DIRECTORY"]).parent in map(PurePosixPath, volumes)
 
 
 def test_no_group_can_put_another_shelf_or_socket_in_the_place_of_the_real_one() -> None:

@@ -169,7 +169,7 @@ def test_every_container_is_locked_down_bounded_and_looked_at(container: Contain
         == container.spec["resources"]["requests"].keys()
         == {"cpu", "memory"}
     )
-    if container.spec not in container.pod.get("initContainers", []):
+    if container.spec not in container.pod.get("initContainers", []) or "restartPolicy" in container.spec:
         assert {"livenessProbe", "readinessProbe"} <= container.spec.keys()
 
 
@@ -261,8 +261,17 @@ def test_the_kubelet_waits_longer_than_rltrader_pod_and_that_longer_than_the_dae
     grace_s = pod_of(workload(name.partition("/")[0], folder))["terminationGracePeriodSeconds"]
     deadline_s = defaults()["service"]["stop_deadline_s"]
     assert isinstance(deadline_s, float)
-    assert grace_s >= Times().stop_s + MARGIN_S
+    one_after_another = 2 if folder == GATEWAY else 1  # the desks, then their gateway
+    assert grace_s >= one_after_another * (Times().stop_s + MARGIN_S)
     assert Times().stop_s >= 2 * deadline_s
+
+
+def test_the_gateway_is_there_before_its_desks_and_until_they_have_stopped() -> None:
+    pod = pod_of(workload("rltrader-gateway", GATEWAY))
+    *first, sidecar = pod["initContainers"]
+    assert (sidecar["name"], sidecar["restartPolicy"]) == ("gateway", "Always")
+    assert not any("restartPolicy" in spec for spec in first)
+    assert {spec["name"] for spec in pod["containers"]} == load_gateway(GATEWAY / "gateway.toml").sub_accounts.keys()
 
 
 @EACH

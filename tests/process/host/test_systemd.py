@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config.load import EXIT_CODE
+from daemon.host.account_lock import SHARED
 from tests.support.desks.desk_run import environment, rltraderctl, rltraderd, tape_rows, write_tape
 from tests.support.paths import REPOSITORY
 
@@ -118,6 +119,20 @@ def test_a_daemon_is_started_again_for_ever_unless_the_operator_erred(unit: str)
 def test_systemd_waits_longer_for_the_stop_than_the_daemon_s_own_deadline(unit: str) -> None:
     deadline_s = tomllib.loads((REPOSITORY / "config.toml").read_text()).get("service", {}).get("stop_deadline_s", 30)
     assert seconds(value(unit, "TimeoutStopSec")) >= 2 * deadline_s
+
+
+@pytest.mark.parametrize("unit", [DAEMON, DESK, GATEWAY])
+def test_whoever_locks_an_account_can_write_to_the_one_folder_of_locks(unit: str) -> None:
+    """Everything else below /run is read-only there (ProtectSystem=strict)."""
+    assert value(unit, "ProtectSystem") == "strict"
+    folder = {key: text for key, text in settings(unit) if key.startswith("RuntimeDirectory")}
+    expected = {"RuntimeDirectory": SHARED.name, "RuntimeDirectoryMode": "0750", "RuntimeDirectoryPreserve": "yes"}
+    assert (folder, SHARED.parent) == (expected, Path("/run"))
+
+
+@pytest.mark.parametrize("unit", [DAEMON, DESK])
+def test_a_desk_stops_before_the_gateway_through_which_it_ends_its_orders(unit: str) -> None:
+    assert GATEWAY in value(unit, "After").split()
 
 
 @pytest.mark.parametrize("unit", UNITS)
