@@ -52,7 +52,7 @@ def main() -> None:
             latency.add(us * 1000)
         sources = ScrapeSources(lambda: machine.state, journal, latency, LoopLag(), lambda: (0, 0))
         metrics = Metrics(
-            DeskLabels("bench", spec.name, "replay", "0" * 64, spec.actions, spec.bar_interval_s), sources
+            DeskLabels("bench", spec.name, "replay", "0" * 64, spec.actions, spec.bar_interval_s, 0.3), sources
         )
         rounds = [_observed(metrics, steps) for _ in range(ROUNDS)]
         scrapes = [_scraped(metrics) for _ in range(SCRAPES)]

@@ -141,7 +141,10 @@ def _metrics(
     spec, models = resources.checked.strategy.spec, resources.models
     identity = engine.machine.state.identity
     actions = () if spec.continuous else spec.actions
-    desk = DeskLabels(name, identity.strategy, identity.mode, resources.code, actions, spec.bar_interval_s)
+    drawdown_max = resources.checked.settings.trading().risk.drawdown_max
+    desk = DeskLabels(
+        name, identity.strategy, identity.mode, resources.code, actions, spec.bar_interval_s, drawdown_max
+    )
     sources = ScrapeSources(
         lambda: engine.machine.state,
         journal,
@@ -173,7 +176,8 @@ def _drift_watch(
 
     def log_and_count(name: str, **fields: Any) -> None:
         if name == "drift_measured" and metrics is not None:
-            metrics.drifted(fields["features_psi_max"], fields["action_psi"])
+            psi = fields["features_psi_max"], fields["action_psi"]
+            metrics.drifted(fields["model"], *psi, fields["beyond"])
         if name == "drift" and on_drift is not None:
             on_drift(fields["model"], fields["detail"])
         notify(name, **fields)

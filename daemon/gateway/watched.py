@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
 from daemon.alpaca_api.wire import Json
@@ -31,6 +31,7 @@ class GatewayStatusFile(Collector):
     def __init__(self, server: GatewayServer, folder: Path) -> None:
         self._server, self._file = server, folder / STATUS_FILE
         self._newest = self._look()
+        self._process = ProcessCollector(registry=None)
 
     async def run(self) -> None:
         """Renew the status each second until cancelled; a disk that does not take the file stops nothing."""
@@ -84,4 +85,5 @@ class GatewayStatusFile(Collector):
             scrape.add("rltrader_gateway_budget_left", calls, queue=queue)
         commits = self._server.gateway.journal.commits
         scrape.add_histogram("rltrader_gateway_commit_seconds", COMMIT_BOUNDS_S, commits.cumulative(), commits.total_s)
+        scrape.take_over(self._process.collect())
         yield from scrape

@@ -112,6 +112,12 @@ def breaches(drift: DriftResult, limits: DriftLimits) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def count_beyond(drift: DriftResult, limits: DriftLimits) -> int:
+    """Return how many quantities exceed their limit."""
+    features = sum(quantity.beyond(limits.feature_psi_max) for quantity in drift.features)
+    return features + drift.actions.beyond(limits.action_psi_max)
+
+
 class DriftWatch:
     """Measures every `every_min` minutes of real time, first at once. Runs on the event loop.
 
@@ -167,6 +173,7 @@ class DriftWatch:
             features_psi_max=round(largest.psi, 4),
             feature=largest.name,
             action_psi=round(drift.actions.psi, 4),
+            beyond=count_beyond(drift, limits),
         )
         if far := breaches(drift, limits):
             await self._alarm(drift, ", ".join(far))

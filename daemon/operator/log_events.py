@@ -590,8 +590,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "alarm_command_failed": LogEvent("warning", ("alarm", "problem"), "The alarm command did not end well."),
     "drift_measured": LogEvent(
         "info",
-        ("model", "decisions", "features_psi_max", "feature", "action_psi"),
-        "The largest population stability index of a feature, and that of the actions, against the training's.",
+        ("model", "decisions", "features_psi_max", "feature", "action_psi", "beyond"),
+        "The largest population stability index of a feature, and that of the actions, against the training's; how "
+        "many are beyond what is an alarm.",
     ),
     "drift_unmeasured": LogEvent(
         "info", ("model", "reason"), "Live features cannot be held against the training's; logged once a version."

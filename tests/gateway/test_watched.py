@@ -51,6 +51,7 @@ async def test_the_file_and_a_scrape_have_each_sub_account_the_sum_and_the_broke
         assert 'rltrader_gateway_orders_total{desk="gateway",sub_account="a"} 1.0' in lines
         assert 'rltrader_gateway_refusals_total{desk="gateway",status="403"} 1.0' in lines
         assert 'rltrader_gateway_ready{desk="gateway"} 1.0' in lines
+        assert any(line.startswith('process_start_time_seconds{desk="gateway"} ') for line in lines)  # its restarts
         assert any(line.startswith('rltrader_gateway_commit_seconds_count{desk="gateway"}') for line in lines)
 
 

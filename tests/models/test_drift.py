@@ -184,6 +184,7 @@ async def test_a_look_without_drift_is_one_line_of_the_log(tmp_path: Path) -> No
     looking = watch(steady(tmp_path), manifest(EVEN, DESK), record, pause=True)
     await looking.look()
     measurement = {"model": "v1", "decisions": 400, "features_psi_max": 0.0, "feature": "even", "action_psi": 0.0}
+    measurement |= {"beyond": 0}
     assert (record.log, record.pauses) == ([("drift_measured", measurement)], [])
     assert looking.last is not None
 
@@ -195,6 +196,7 @@ async def test_drift_is_an_alarm_once_for_the_same_decisions_and_a_pause_once_a_
     await looking.look()
     await looking.look()
     assert record.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing logged again
+    assert record.log[0][1]["beyond"] == 1
     assert record.log[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
     assert record.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
     journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200, day=1)

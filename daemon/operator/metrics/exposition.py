@@ -65,12 +65,18 @@ METRICS: dict[str, Declared] = {
     "rltrader_equity_usd": Declared(GAUGE, (), "Cash and positions at their last known marks, USD."),
     "rltrader_cash_usd": Declared(GAUGE, (), "Cash of the desk's book, USD."),
     "rltrader_drawdown_ratio": Declared(GAUGE, (), "Fall of the equity from its peak, 0 to 1."),
+    "rltrader_drawdown_used_ratio": Declared(
+        GAUGE, (), "Part of risk.drawdown_max that is lost, since the limits were reset: 1 halts."
+    ),
     "rltrader_positions": Declared(GAUGE, (), "Positions that are held."),
     "rltrader_working_orders": Declared(GAUGE, (), "Orders that work at the broker."),
     "rltrader_halted": Declared(GAUGE, (), "1 while the desk is halted: no new risk until it is resumed."),
     "rltrader_paused": Declared(GAUGE, (), "1 while the desk is paused."),
     "rltrader_reconciled": Declared(GAUGE, (), "1 while book and broker agree."),
     "rltrader_session_running": Declared(GAUGE, (), "1 from a session's open to its close, market time."),
+    "rltrader_session_open_timestamp_seconds": Declared(
+        GAUGE, (), "Open of the running session. No series outside of one."
+    ),
     # --- trading
     "rltrader_events_total": Declared(COUNTER, ("kind",), "Events stepped by this process, by their kind."),
     "rltrader_bars_total": Declared(COUNTER, (), "Bars taken since the journal began."),
@@ -90,9 +96,15 @@ METRICS: dict[str, Declared] = {
     ),
     "rltrader_alarm_command_failures_total": Declared(COUNTER, (), "Runs of the alarm command that did not end well."),
     "rltrader_drift_feature_psi": Declared(
-        GAUGE, (), "Largest population stability index of a feature at the last look. No series before the first."
+        GAUGE,
+        (),
+        "Largest population stability index of a feature at the last look. No series before the first at the model "
+        "that answers.",
     ),
     "rltrader_drift_action_psi": Declared(GAUGE, (), "The same of the actions."),
+    "rltrader_drift_beyond": Declared(
+        GAUGE, (), "How many of them are beyond the limit, chance and the training's own spread: the alarm `drift`."
+    ),
     # --- latency
     "rltrader_bar_lag_seconds": Declared(
         HISTOGRAM, (), "From a minute bar's end until it was known, market time; bars fetched later count as late."
@@ -124,7 +136,9 @@ METRICS: dict[str, Declared] = {
     "rltrader_journal_bytes": Declared(GAUGE, (), "Size of the journal."),
     "rltrader_journal_wal_bytes": Declared(GAUGE, (), "Size of its write-ahead log."),
     "rltrader_disk_free_bytes": Declared(GAUGE, (), "Space that the journal's disk has left for the daemon's user."),
-    # --- the process (prometheus_client's own collector)
+}
+
+PROCESS_METRICS: dict[str, Declared] = {
     "process_virtual_memory_bytes": Declared(GAUGE, (), "Virtual memory size in bytes."),
     "process_resident_memory_bytes": Declared(GAUGE, (), "Resident memory size in bytes."),
     "process_start_time_seconds": Declared(GAUGE, (), "Start time of the process since unix epoch in seconds."),
@@ -132,6 +146,9 @@ METRICS: dict[str, Declared] = {
     "process_open_fds": Declared(GAUGE, (), "Number of open file descriptors."),
     "process_max_fds": Declared(GAUGE, (), "Maximum number of open file descriptors."),
 }
+"""Of prometheus_client's own collector."""
+
+METRICS |= PROCESS_METRICS
 
 
 GATEWAY_METRICS: dict[str, Declared] = {
@@ -159,7 +176,7 @@ GATEWAY_METRICS: dict[str, Declared] = {
         GAUGE, ("queue",), "Calls that may go to the broker at once: orders, reads, through, market."
     ),
     "rltrader_gateway_commit_seconds": Declared(HISTOGRAM, (), "How long a commit of its journal took."),
-}
+} | PROCESS_METRICS
 """Of `rltrader-gateway`, whose label `desk` is always `gateway`."""
 
 

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple, get_args
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
+from daemon.core.book import fall_from, limited_peak
 from daemon.core.desks.registry import GATES
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import AnyEvent, BarClosed, Event
 from daemon.core.orders import SIDES
+from daemon.core.risk.marks import fetch_equity
 from daemon.core.session import bar_end_ns
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -58,7 +60,7 @@ class ScrapeSources(NamedTuple):
 
 
 class DeskLabels(NamedTuple):
-    """Labels of the desk. `actions` are the strategy's, none where they are continuous."""
+    """What does not change of the desk. `actions` are the strategy's, none where they are continuous."""
 
     name: str
     strategy: str
@@ -66,6 +68,14 @@ class DeskLabels(NamedTuple):
     code: str  # digest of the deciding code
     actions: tuple[str, ...]
     bar_interval_s: int
+    drawdown_max: float  # part of the peak at which it halts
+
+
+class _Drift(NamedTuple):
+    version: str
+    feature_psi_max: float
+    action_psi: float
+    beyond: int
 
 
 class Metrics(Collector):
@@ -79,7 +89,7 @@ class Metrics(Collector):
         self._alarms = dict.fromkeys((*ALARMS, OTHER), 0)
         self._reconnects = dict.fromkeys(STREAMS.values(), 0)
         self._command_failures = 0
-        self._drift: tuple[float, float] | None = None
+        self._drift: _Drift | None = None
         self._bar_lag = Buckets(BAR_LAG_BOUNDS_S)
         self._bar_ns = desk.bar_interval_s * SECOND_NS
         self._minutes = desk.bar_interval_s < DAY_S
@@ -114,9 +124,9 @@ class Metrics(Collector):
         elif name == "alarm_command_failed":
             self._command_failures += 1
 
-    def drifted(self, feature_psi_max: float, action_psi: float) -> None:
-        """Keep the newest measures of drift."""
-        self._drift = (feature_psi_max, action_psi)
+    def drifted(self, version: str, feature_psi_max: float, action_psi: float, beyond: int) -> None:
+        """Keep the newest look at the drift of a version; `beyond`: how many quantities are an alarm."""
+        self._drift = _Drift(version, feature_psi_max, action_psi, beyond)
 
     # --- the scrape's thread --------------------------------------------------------------------------------------
 
@@ -159,12 +169,16 @@ class Metrics(Collector):
         scrape.add("rltrader_equity_usd", float(state.book.equity))
         scrape.add("rltrader_cash_usd", float(state.book.cash))
         scrape.add("rltrader_drawdown_ratio", status.drawdown)
+        drawdown = fall_from(limited_peak(state.book), fetch_equity(state, state.book))
+        scrape.add("rltrader_drawdown_used_ratio", drawdown / self._desk.drawdown_max)
         scrape.add("rltrader_positions", len(status.positions))
         scrape.add("rltrader_working_orders", status.orders)
         scrape.add("rltrader_halted", bool(status.halt))
         scrape.add("rltrader_paused", bool(status.pause))
         scrape.add("rltrader_reconciled", status.reconciled)
         scrape.add("rltrader_session_running", running)
+        if session is not None and running:
+            scrape.add("rltrader_session_open_timestamp_seconds", session.open_ns / SECOND_NS)
 
     def _trading(self, scrape: Exposition, state: State[Any]) -> None:
         stats = state.stats
@@ -186,9 +200,11 @@ class Metrics(Collector):
         for name, count in self._alarms.items():
             scrape.add("rltrader_alarms_total", count, alarm=name)
         scrape.add("rltrader_alarm_command_failures_total", self._command_failures)
-        if self._drift is not None:
-            scrape.add("rltrader_drift_feature_psi", self._drift[0])
-            scrape.add("rltrader_drift_action_psi", self._drift[1])
+        drift = self._drift
+        if drift is not None and state.model is not None and drift.version == state.model.version:
+            scrape.add("rltrader_drift_feature_psi", drift.feature_psi_max)
+            scrape.add("rltrader_drift_action_psi", drift.action_psi)
+            scrape.add("rltrader_drift_beyond", drift.beyond)
 
     def _latency(self, scrape: Exposition) -> None:
         latency, lag = self._sources.latency, self._sources.lag

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from daemon.core.events import (
     TroubleNoticed,
 )
 from daemon.core.limits import Trading
+from daemon.core.session import Session
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Machine, Step
 from daemon.host.latency import Buckets, Latency
@@ -59,7 +61,7 @@ SPEC = strategy_named("option_scalper").spec
 MINUTE_NS = 60_000_000_000
 BEGIN_NS = 1_700_000_000_000_000_000
 IDENTITY = Identity("paper", "paper", SPEC.name, "0123456789", "sip")
-DESK = DeskLabels("desk-1", SPEC.name, "paper", "c0de" * 16, SPEC.actions, 60)
+DESK = DeskLabels("desk-1", SPEC.name, "paper", "c0de" * 16, SPEC.actions, 60, 0.3)
 NUMBER = re.compile(r"rltrader_[a-z_]+|process_[a-z_]+")
 
 
@@ -213,6 +215,27 @@ def test_a_bar_s_lag_counts_from_its_end_until_it_was_known(stage: Stage) -> Non
     assert metrics["rltrader_bar_lag_seconds_sum"][()] == pytest.approx(7246.2)
 
 
+def test_the_way_to_the_drawdown_halt_is_a_part_of_the_limit_since_it_was_reset(stage: Stage) -> None:
+    """From a peak of 1,000 USD the desk halts at 700: at 850 it is half way, whatever else it fell before a reset."""
+    state = stage.machine.state
+    stage.machine.state = replace(state, book=replace(state.book, equity=Decimal(850), peak=Decimal(1000)))
+    assert value(stage.metrics, "rltrader_drawdown_used_ratio") == pytest.approx(0.5)
+    stage.machine.state = replace(
+        state, book=replace(state.book, equity=Decimal(850), peak=Decimal(1000), guard_peak=Decimal(850))
+    )
+    assert value(stage.metrics, "rltrader_drawdown_used_ratio") == 0.0
+    assert value(stage.metrics, "rltrader_drawdown_ratio") == pytest.approx(0.15)
+
+
+def test_the_session_s_open_is_told_from_the_open_to_the_close_alone(stage: Stage) -> None:
+    state, hour_ns = stage.machine.state, 3600 * 10**9
+    session = Session("2023-11-14", BEGIN_NS, BEGIN_NS + 6 * hour_ns)
+    for now_ns, open_s in ((BEGIN_NS - 1, None), (BEGIN_NS, 1_700_000_000.0), (session.close_ns, None)):
+        stage.machine.state = replace(state, now_ns=now_ns, session=replace(state.session, session=session))
+        series = scraped(stage.metrics).get("rltrader_session_open_timestamp_seconds", {None: None})
+        assert list(series.values()) == [open_s]
+
+
 def test_halt_and_pause_are_seen_while_they_last(stage: Stage) -> None:
     assert value(stage.metrics, "rltrader_halted") == value(stage.metrics, "rltrader_paused") == 0
     stage.step(PauseRequested(BEGIN_NS, "lunch", "control/alice"))
@@ -274,10 +297,18 @@ def test_intake_mqtt_and_drift_are_told_as_they_were_given(stage: Stage, tmp_pat
     assert value(metrics, "rltrader_mqtt_queued") == 4
     assert value(metrics, "rltrader_mqtt_published_total") == 50
     assert value(metrics, "rltrader_mqtt_dropped_total") == 6
+
+
+def test_drift_is_that_of_the_version_that_answers_and_of_no_former_one(stage: Stage, tmp_path: Path) -> None:
+    metrics = metrics_of(stage.machine, tmp_path / FILE)
+    stage.step(ModelVerified(BEGIN_NS, "v1", "d" * 64, promoted=False, feed="sip"))
     assert "rltrader_drift_action_psi" not in scraped(metrics)
-    metrics.drifted(0.31, 0.02)
+    metrics.drifted("v1", 0.31, 0.02, 1)
     assert value(metrics, "rltrader_drift_feature_psi") == 0.31
     assert value(metrics, "rltrader_drift_action_psi") == 0.02
+    assert value(metrics, "rltrader_drift_beyond") == 1
+    stage.step(ModelVerified(BEGIN_NS + 1, "v2", "e" * 64, promoted=False, feed="sip"))  # it has made no decision yet
+    assert not {name for name in scraped(metrics) if name.startswith("rltrader_drift_")}
 
 
 def test_the_newest_bar_and_report_are_moments_and_missing_before_the_first(stage: Stage) -> None:

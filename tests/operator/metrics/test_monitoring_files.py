@@ -14,16 +14,17 @@ import pytest
 import yaml
 
 from daemon.core.desks.registry import GATES
-from daemon.operator.metrics.exposition import METRICS
+from daemon.operator.metrics.exposition import GATEWAY_METRICS, METRICS
 from tests.support.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "systemd" / "monitoring"
 RULES: dict[str, Any] = yaml.safe_load((FOLDER / "rltrader.rules.yml").read_text())
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"]}
+EVERY = METRICS | GATEWAY_METRICS
 EXPOSED = {
     sample
-    for name, metric in METRICS.items()
+    for name, metric in EVERY.items()
     for sample in ([f"{name}_{part}" for part in ("bucket", "count", "sum")] if metric.kind == "histogram" else [name])
 }
 NAME = re.compile(r"\b(?:rltrader|process)_[a-z0-9_]+\b")
@@ -53,13 +54,13 @@ def test_every_metric_in_rules_and_dashboard_is_one_that_the_daemon_exposes() ->
 
 def test_every_metric_is_shown_or_watched_somewhere() -> None:
     names = {re.sub(r"_(bucket|count|sum)$", "", name) for text in expressions() for name in NAME.findall(text)}
-    assert set(METRICS) - names == set()
+    assert set(EVERY) - names == set()
 
 
 def test_every_label_in_an_expression_is_one_of_its_metric() -> None:
     for text in expressions():
         for name, matchers in re.findall(r"\b((?:rltrader|process)_[a-z0-9_]+)\{([^}]*)\}", text):
-            labels = {"desk", "instance", "job", "le", *METRICS[re.sub(r"_bucket$", "", name)].labels}
+            labels = {"desk", "instance", "job", "le", *EVERY[re.sub(r"_bucket$", "", name)].labels}
             assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= labels, text
 
 
@@ -114,7 +115,7 @@ def buckets(name: str, each_minute: dict[str, int]) -> dict[str, str]:
     return {f'{name}_bucket{{le="{le}"}}': f"0+{count}x60" for le, count in each_minute.items()}
 
 
-ON = {"rltrader_session_running": "1x3000"}
+ON = {"rltrader_session_running": "1x3000", "rltrader_session_open_timestamp_seconds": "0x3000"}
 DESK = 'desk="a", instance="i", job="rltrader"'
 CASES: dict[str, Case] = {
     "RltraderDown": Case(3, {"up": "1 0x9"}, {"up": "1 0 1x9"}),
@@ -133,7 +134,7 @@ CASES: dict[str, Case] = {
     ),
     "RltraderHalted": Case(1, {"rltrader_halted": "0 1"}, {"rltrader_halted": "1 0"}),
     "RltraderPaused": Case(70, {"rltrader_paused": "1x80"}, {"rltrader_paused": "1x59 0x30"}),
-    "RltraderDrawdown": Case(1, {"rltrader_drawdown_ratio": "0.16x3"}, {"rltrader_drawdown_ratio": "0.15x3"}),
+    "RltraderDrawdown": Case(1, {"rltrader_drawdown_used_ratio": "0.51x3"}, {"rltrader_drawdown_used_ratio": "0.5x3"}),
     "RltraderDenialStorm": Case(
         20,
         {'rltrader_denials_total{gate="wide_spread"}': "0+3x30"},
@@ -193,7 +194,11 @@ CASES: dict[str, Case] = {
         {'rltrader_build_info{mode="live"}': "1x9", 'rltrader_model_info{promoted="false", version="v"}': "1x9"},
         {'rltrader_build_info{mode="paper"}': "1x9", 'rltrader_model_info{promoted="false", version="v"}': "1x9"},
     ),
-    "RltraderDrift": Case(1, {"rltrader_drift_action_psi": "0.3x3"}, {"rltrader_drift_feature_psi": "0.25x3"}),
+    "RltraderDrift": Case(
+        1,
+        {"rltrader_drift_beyond": "1x3"},
+        {"rltrader_drift_beyond": "0x3", "rltrader_drift_feature_psi": "0.4x3"},  # by chance, of few decisions
+    ),
     "RltraderClaimBroken": Case(1, {"rltrader_claim_broken": "0 1"}, {"rltrader_claim_broken": "0x3"}),
     "RltraderWalLarge": Case(
         6, {"rltrader_journal_wal_bytes": "268435457x9"}, {"rltrader_journal_wal_bytes": "268435456x9"}
@@ -203,6 +208,28 @@ CASES: dict[str, Case] = {
         100, {"rltrader_disk_free_bytes": "2e10-5e6x120"}, {"rltrader_disk_free_bytes": "2e10-1e6x120"}
     ),
     "RltraderJournalGrows": Case(20, {"rltrader_journal_bytes": "0+3e8x30"}, {"rltrader_journal_bytes": "0+1e7x30"}),
+    "RltraderGatewayHalted": Case(1, {"rltrader_gateway_halted": "0 1"}, {"rltrader_gateway_halted": "1 0"}),
+    "RltraderGatewayAway": Case(4, {"rltrader_gateway_ready": "1 0x9"}, {"rltrader_gateway_ready": "0x1 1x9"}),
+    "RltraderGatewayDiffers": Case(
+        3,
+        {"rltrader_gateway_doubts": "0 2x9"},
+        {"rltrader_gateway_doubts": "0x9", "rltrader_gateway_differences": "2x9"},
+    ),
+    "RltraderGatewayReportOld": Case(
+        9,
+        {"rltrader_gateway_last_broker_report_timestamp_seconds": "0 60x9"},
+        {"rltrader_gateway_last_broker_report_timestamp_seconds": "0+60x9"},
+    ),
+    "RltraderGatewayBudget": Case(
+        14,
+        {'rltrader_gateway_budget_left{queue="orders"}': "120 59x20"},
+        {'rltrader_gateway_budget_left{queue="orders"}': "59 59 59 120 59 59 59 120 59 59 59 120 59x9"},
+    ),
+    "RltraderGatewayCommitSlow": Case(
+        40,
+        buckets("rltrader_gateway_commit_seconds", {"0.5": 9, "1.0": 10, "+Inf": 10}),
+        buckets("rltrader_gateway_commit_seconds", {"0.5": 10, "1.0": 10, "+Inf": 10}),
+    ),
     "RltraderMqttDrops": Case(9, {"rltrader_mqtt_dropped_total": "0+1x20"}, {"rltrader_mqtt_dropped_total": "9x20"}),
 }
 
@@ -231,6 +258,69 @@ def scenario(alert: str, values: dict[str, str], minute: int, *, firing: bool) -
     }
 
 
+class Meeting(NamedTuple):
+    """What happened, an alert, and whether it fires at `minute`."""
+
+    what: str
+    alert: str
+    minute: int
+    series: dict[str, str]
+    fires: bool
+
+
+def bars(interval_s: int, last_bar: str, open_s: str = "0x300") -> dict[str, str]:
+    """A running session's bars: the end of the newest one each minute."""
+    return {
+        **ON,
+        "rltrader_bar_interval_seconds": f"{interval_s}x300",
+        "rltrader_last_bar_timestamp_seconds": last_bar,
+        "rltrader_session_open_timestamp_seconds": open_s,
+    }
+
+
+MEETINGS = [
+    Meeting("five-minute bars, the first is not due", "RltraderNoBars", 4, bars(300, "-63000x30"), fires=False),
+    Meeting(
+        "five-minute bars come", "RltraderNoBars", 29, bars(300, "-63000x4 300x4 600x4 900x4 1200x4 1500x9"), False
+    ),
+    Meeting("five-minute bars, and none came", "RltraderNoBars", 18, bars(300, "-63000x30"), fires=True),
+    Meeting("hours, and none came", "RltraderNoBars", 190, bars(3600, "-63000x300"), fires=True),
+    Meeting("minutes, and none came", "RltraderNoBars", 6, bars(60, "-63000x30"), fires=True),
+    Meeting("minutes, and none was ever known", "RltraderNoBars", 6, bars(60, "_x30"), fires=True),
+    Meeting("days", "RltraderNoBars", 290, bars(86400, "-86400x300"), fires=False),
+    Meeting(
+        "an alarm of the start, in a desk's first minute",
+        "RltraderAlarm",
+        5,
+        {'rltrader_alarms_total{alarm="no_ballast"}': "_ _ 1x9", "process_start_time_seconds": "_ _ 100x9"},
+        fires=True,
+    ),
+    Meeting(
+        "the same alarm at each of two starts",
+        "RltraderAlarm",
+        40,
+        {
+            'rltrader_alarms_total{alarm="no_ballast"}': "1x30 _ _ 1x20",
+            "process_start_time_seconds": "0x30 _ _ 1950x20",
+        },
+        fires=True,
+    ),
+    Meeting(
+        "an alarm of a start long ago",
+        "RltraderAlarm",
+        40,
+        {'rltrader_alarms_total{alarm="no_ballast"}': "1x60", "process_start_time_seconds": "0x60"},
+        fires=False,
+    ),
+]
+
+
+@needs_promtool
+@pytest.mark.parametrize("meeting", MEETINGS, ids=lambda meeting: meeting.what)
+def test_an_alert_fires_in_what_happens_and_in_nothing_else(meeting: Meeting, tmp_path: Path) -> None:
+    judged([scenario(meeting.alert, meeting.series, meeting.minute, firing=meeting.fires)], tmp_path)
+
+
 def test_every_alert_has_a_case() -> None:
     assert set(CASES) == set(ALERTS)
 
@@ -239,8 +329,12 @@ def test_every_alert_has_a_case() -> None:
 def test_every_alert_fires_when_it_should_and_is_quiet_when_it_should(tmp_path: Path) -> None:
     tests = [scenario(name, case.fires, case.minute, firing=True) for name, case in CASES.items()]
     tests += [scenario(name, case.quiet, case.minute, firing=False) for name, case in CASES.items()]
-    path = tmp_path / "test.yml"
-    rules = [str(FOLDER / "rltrader.rules.yml")]
+    judged(tests, tmp_path)
+
+
+def judged(tests: list[dict[str, Any]], folder: Path) -> None:
+    """promtool finds each as it is expected."""
+    path, rules = folder / "test.yml", [str(FOLDER / "rltrader.rules.yml")]
     path.write_text(yaml.safe_dump({"rule_files": rules, "evaluation_interval": "1m", "tests": tests}))
     result = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -268,12 +362,13 @@ def test_the_dashboard_can_be_imported_anywhere_and_shows_any_desk() -> None:
         for source in (panel["datasource"], *(target["datasource"] for target in panel["targets"])):
             assert source == {"type": "prometheus", "uid": "${datasource}"}
         for target in panel["targets"]:
-            assert 'desk=~"$desk"' in target["expr"] or target["expr"].startswith("up{"), target["expr"]
+            of_all = target["expr"].startswith("up{") or "rltrader_gateway_" in target["expr"]
+            assert 'desk=~"$desk"' in target["expr"] or of_all, target["expr"]
 
 
 def test_the_dashboard_s_rows_are_its_subjects_and_nothing_overlaps() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Overview", "Trading", "Latency", "Feed and broker", "Process"]
+    assert rows == ["Overview", "Trading", "Latency", "Feed and broker", "Process", "Gateway"]
     cells: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
