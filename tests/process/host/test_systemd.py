@@ -221,6 +221,22 @@ def test_the_panic_unit_lives_in_the_daemon_s_sandbox() -> None:
     assert sandbox(PANIC) == sandbox(DAEMON)
 
 
+@pytest.mark.parametrize(("instance", "unit"), [("config", DAEMON), ("scalper-1", DESK)])
+def test_the_panic_unit_tells_the_desk_in_the_folder_where_its_daemon_s_unit_keeps_it(
+    instance: str, unit: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "rltraderctl"
+    told.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    told.chmod(0o755)
+    line = value(PANIC, "ExecStart").replace("%i", instance).replace("$$", "$")
+    words = shlex.split(line.replace("/opt/rltrader/current/venv/bin/rltraderctl", str(told)))
+    options = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    daemon = shlex.split(value(unit, "ExecStart").replace("%i", instance))
+    for option in ("--config", "--state-dir"):
+        assert options[options.index(option) + 1] == daemon[daemon.index(option) + 1]
+    assert options[:2] == ["panic", "--yes"]
+
+
 UNDER_THE_RULE = """
 import ctypes, errno, mmap, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -296,7 +312,7 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
     assert "/nowhere/opt/rltrader/former" in output
     assert "/nowhere/opt/rltrader/venv" not in output  # nothing is written over that a running daemon uses
     for unit in UNITS:
-        assert value(unit, "ExecStart").startswith("/opt/rltrader/current/venv/bin/"), unit
+        assert "/opt/rltrader/current/venv/bin/" in value(unit, "ExecStart"), unit
     assert "systemd/*.timer" in output
 
 
