@@ -62,6 +62,21 @@ def test_the_clients_of_redis_may_enter_its_folder_and_each_has_its_own_password
     assert f"--redis unix://{SOCKET} --redis-user rltrader-publisher" in settings(PUBLISHER)["ExecStart"][0]
 
 
+def test_the_page_of_a_desk_that_learns_shows_the_store_to_which_its_trainer_adds_versions() -> None:
+    def words(unit: str) -> list[str]:
+        return settings(unit)["ExecStart"][-1].split()
+
+    page, trainer = words("online-dashboard.conf"), words(TRAINER)
+    store = trainer[trainer.index("--models-dir") + 1]
+    assert page[page.index("--models-dir") + 1] == store
+    assert settings("online-dashboard.conf")["ReadOnlyPaths"] == [store]
+    writers = settings(TRAINER)["SupplementaryGroups"][0].split()
+    assert set(settings("online-dashboard.conf")["SupplementaryGroups"]) <= set(writers)  # whose files the group reads
+    assert settings("online-dashboard.conf")["ExecStart"][0] == ""  # a drop-in adds a second command else
+    plain = words("rltrader-dashboard.service")
+    assert [word for word in page if word != store] == [word for word in plain if not word.endswith("/onnx_models")]
+
+
 def test_every_user_and_group_of_the_units_is_made_at_the_installation() -> None:
     accounts = set(re.findall(r"(?m)^[ug] (\S+)", (SYSTEMD / "rltrader.sysusers").read_text()))
     for unit in (*LEARNING, "online.conf"):
