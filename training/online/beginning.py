@@ -26,6 +26,7 @@ from training.desks.kind import Span
 from training.desks.online.cold_start import REPLAY_FILE, cold_replay, cold_start, dates_apart, returns_apart
 from training.desks.online.data import OnlineData, OnlineTaskData, load
 from training.desks.online.export import PROBES, training_of
+from training.desks.online.market.bars import digest_of_files
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.evidence.statistics import Series
 from training.export.reference import Watched
@@ -129,7 +130,7 @@ def begin(
         report: gets the figures of every update of the cold start, and may raise to stop.
 
     Raises:
-        OtherFolder: the folder was made with other settings; the text names the first that differs.
+        OtherFolder: the folder was made with other settings or bars; the text names the first that differs.
         OSError: it cannot be read or written.
     """
     torch.set_num_threads(threads)
@@ -138,6 +139,8 @@ def begin(
     preset, apart = COLD_PRESETS[plan.preset], Apart(bars, config, trading, plan.preset)
     c, saved = preset.online, _read_folder(folder, plan)
     fresh = saved is None
+    if saved is not None:
+        _refuse_other_bars(folder, saved.training, bars)
     if saved is None:
         for name in (REPLAY_FILE, REPLAY):
             (folder / name).unlink(missing_ok=True)
@@ -158,6 +161,17 @@ def begin(
         replay = DiskReplay(path, rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
     learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
     return Begun(learner, network, c, replay, saved.training, saved.figures, apart, fresh)
+
+
+def _refuse_other_bars(folder: Path, training: Training, bars: Sequence[Path]) -> None:
+    """Raise OtherFolder for bars that the cold start was not made of: those kept apart may be among what it learned."""
+    now = digest_of_files(bars)
+    if now != training.file_sha256:
+        names = ", ".join(map(str, bars))
+        raise OtherFolder(
+            f"{folder} was made with bars of SHA-256 {training.file_sha256} ({training.file}), --bars {names} has "
+            f"{now}: give the former ones, or begin anew with another --own-dir"
+        )
 
 
 @contextmanager

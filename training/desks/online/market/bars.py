@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.events import BarClosed, ClockTicked, Event, SessionEnded, SessionScheduled
-from daemon.tapes.minutes import TapeInfo, TapeSource, scan
+from daemon.tapes.bars import digest_of_bars
+from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.contract import Bar, ShareSpec
 from strategies.kit.daily import usable
 from strategies.kit.units import SECOND_NS
@@ -98,7 +99,7 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
         raise HistoryError(f"no regular-session bar of {', '.join(missing)}: choose another file")
     return Bars(
         ", ".join(path.name for path in paths),
-        _digest(infos),
+        _digest([info.sha256 for info in infos]),
         next((info.synthetic for info in infos if info.synthetic), ""),
         spec.bar_interval_s,
         tuple(sessions[date] for date in sorted(sessions)),
@@ -122,8 +123,11 @@ def _series(symbol: str, bars: Sequence[Bar]) -> Series:
     return Series(symbol, starts, np.ascontiguousarray(values.T))
 
 
-def _digest(infos: Sequence[TapeInfo]) -> str:
+def digest_of_files(paths: Sequence[Path]) -> str:
+    """Return the digest that `read_bars` gives these bars, without reading them. Raises as `digest_of_bars`."""
+    return _digest([digest_of_bars(path) for path in paths])
+
+
+def _digest(digests: Sequence[str]) -> str:
     """The file's own digest, or that of all digests."""
-    if len(infos) == 1:
-        return infos[0].sha256
-    return hashlib.sha256("".join(info.sha256 for info in infos).encode()).hexdigest()
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
