@@ -177,6 +177,15 @@ def read_learning(shelf: Path) -> Learning | None:
     return learning
 
 
+def written_ns(shelf: Path) -> int:
+    """Return when the trainer last wrote, by its clock; 0 where it never did, or its file cannot be read."""
+    try:
+        learning = read_learning(shelf)
+    except LearningUnreadable:
+        return 0
+    return 0 if learning is None else learning.written_ns
+
+
 def _finite(figures: Mapping[str, float] | None) -> dict[str, float]:
     """Return the figures that JSON can hold, rounded to six digits."""
     figure_items = list((figures or {}).items())[:NAMES_MOST]

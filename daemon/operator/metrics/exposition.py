@@ -132,6 +132,9 @@ METRICS: dict[str, Declared] = {
         COUNTER, (), "Messages given to the MQTT broker. No series without MQTT."
     ),
     "rltrader_mqtt_dropped_total": Declared(COUNTER, (), "Messages dropped, the oldest first. No series without MQTT."),
+    "rltrader_trainer_sign_timestamp_seconds": Declared(
+        GAUGE, (), "When the trainer of the desk last wrote what it does. No series where none ever did."
+    ),
     # --- the journal
     "rltrader_journal_bytes": Declared(GAUGE, (), "Size of the journal."),
     "rltrader_journal_wal_bytes": Declared(GAUGE, (), "Size of its write-ahead log."),

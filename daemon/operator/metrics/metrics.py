@@ -57,6 +57,7 @@ class ScrapeSources(NamedTuple):
     intake: Callable[[], tuple[int, int]]  # events that wait, events dropped
     mqtt: Callable[[], Counts] | None = None
     shadow: Callable[[], str] | None = None  # version of the shadow model, "" for none
+    trainer_ns: Callable[[], int] | None = None  # when the desk's trainer last wrote, 0 where none did; it reads a file
 
 
 class DeskLabels(NamedTuple):
@@ -236,6 +237,8 @@ class Metrics(Collector):
             scrape.add("rltrader_mqtt_dropped_total", mqtt.dropped)
 
     def _files(self, scrape: Exposition) -> None:
+        if self._sources.trainer_ns is not None and (written_ns := self._sources.trainer_ns()):
+            scrape.add("rltrader_trainer_sign_timestamp_seconds", written_ns / SECOND_NS)
         journal = self._sources.journal
         with contextlib.suppress(OSError):  # no series is an answer too; the rest of the scrape goes on
             scrape.add("rltrader_journal_bytes", journal.stat().st_size)

@@ -41,6 +41,7 @@ from daemon.core.limits import Trading
 from daemon.core.session import Session
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Machine, Step
+from daemon.experience.learning import LEARNING_FILE, LearningFile, written_ns
 from daemon.host.latency import Buckets, Latency
 from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
@@ -297,6 +298,15 @@ def test_intake_mqtt_and_drift_are_told_as_they_were_given(stage: Stage, tmp_pat
     assert value(metrics, "rltrader_mqtt_queued") == 4
     assert value(metrics, "rltrader_mqtt_published_total") == 50
     assert value(metrics, "rltrader_mqtt_dropped_total") == 6
+
+
+def test_the_trainer_s_newest_sign_is_that_of_its_file(stage: Stage, tmp_path: Path) -> None:
+    metrics = metrics_of(stage.machine, tmp_path / FILE, trainer_ns=lambda: written_ns(tmp_path))
+    assert "rltrader_trainer_sign_timestamp_seconds" not in scraped(metrics)
+    LearningFile(tmp_path).write(now_ns=BEGIN_NS, stream="rltrader:toy:e1:experience", row=7)
+    assert value(metrics, "rltrader_trainer_sign_timestamp_seconds") == 1_700_000_000.0
+    (tmp_path / LEARNING_FILE).write_text("{")
+    assert "rltrader_trainer_sign_timestamp_seconds" not in scraped(metrics)
 
 
 def test_drift_is_that_of_the_version_that_answers_and_of_no_former_one(stage: Stage, tmp_path: Path) -> None:

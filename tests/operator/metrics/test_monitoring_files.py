@@ -199,6 +199,11 @@ CASES: dict[str, Case] = {
         {"rltrader_drift_beyond": "1x3"},
         {"rltrader_drift_beyond": "0x3", "rltrader_drift_feature_psi": "0.4x3"},  # by chance, of few decisions
     ),
+    "RltraderTrainerSilent": Case(
+        40,
+        {"rltrader_trainer_sign_timestamp_seconds": "0 60x60"},
+        {"rltrader_trainer_sign_timestamp_seconds": "0x25 1500x60"},  # a card took long
+    ),
     "RltraderClaimBroken": Case(1, {"rltrader_claim_broken": "0 1"}, {"rltrader_claim_broken": "0x3"}),
     "RltraderWalLarge": Case(
         6, {"rltrader_journal_wal_bytes": "268435457x9"}, {"rltrader_journal_wal_bytes": "268435456x9"}

@@ -272,9 +272,7 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
         with pytest.raises(OtherFolder, match=r"made with reward = {'gain': 1.0}, now {'fees': 2.0}: give the former"):
             work(arguments(folder, bars, server, "--reward", "fees=2"), own_client, Logged(), iter([lambda: False]))
         longer = write_tape(folder / "longer.csv", tape_rows(12, 390, stubs=0))  # its last fifth was trained on
-        with pytest.raises(
-            OtherFolder, match=r"with bars of SHA-256 \w{64} \(bars\.csv\), --bars .*longer\.csv"
-        ):
+        with pytest.raises(OtherFolder, match=r"with bars of SHA-256 \w{64} \(bars\.csv\), --bars .*longer\.csv"):
             work(arguments(folder, longer, server), own_client, Logged(), iter([lambda: False]))
         put(client, stream_name(DESK, "e3"), [replace(e, bar_ns=10**6) for e in make_experiences(3)])
         logged = Logged()
