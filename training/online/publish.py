@@ -52,12 +52,15 @@ class Versions:
         self.newest = ""
 
     def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool:
-        """Publish; a network that cannot be exported is logged and left out. False: the key cannot be used now."""
+        """Publish; a network that cannot be exported is logged and left out.
+
+        False: not now, because of the key, or of the store's disk: learning and answers go on meanwhile.
+        """
         try:
             self.publish(network, result, origin, parent, watched)
-        except (ExportError, ValueError) as error:
+        except (ExportError, ValueError, OSError) as error:
             self._log("version_failed", session=origin.session, problem=str(error))
-            return not isinstance(error, KeyProblem)
+            return not isinstance(error, (KeyProblem, OSError))
         return True
 
     def publish(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -157,20 +158,22 @@ def test_a_version_that_cannot_be_published_now_is_tried_again_at_the_next_sessi
     assert published.calls[0][0] == published.calls[1][0]
 
 
-def test_a_version_that_no_key_signed_waits_and_one_that_cannot_be_exported_does_not(
+def test_a_version_that_no_key_signed_or_no_disk_took_waits_and_one_that_cannot_be_exported_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def refused(*_: object) -> None:
         raise problems.pop()
 
     network, logged, anything = net(), Logged(), cast("Any", None)
-    problems = [ValueError("no sessions kept apart"), KeyProblem("others may use this key")]
+    full = OSError(errno.ENOSPC, "No space left on device", "/store/online_dqn")
+    problems = [ValueError("no sessions kept apart"), full, KeyProblem("others may use this key")]
     monkeypatch.setattr(Versions, "publish", refused)
     versions = Versions(tmp_path, anything, anything, {}, anything, logged.log)
     origin = Origin("2024-01-04", STREAM, (1, 2))
-    assert [versions(network, anything, origin, "", anything) for _ in range(2)] == [False, True]
+    assert [versions(network, anything, origin, "", anything) for _ in range(3)] == [False, False, True]
     assert [line["problem"] for line in logged.lines("version_failed")] == [
         "others may use this key",
+        "[Errno 28] No space left on device: '/store/online_dqn'",
         "no sessions kept apart",
     ]
 
