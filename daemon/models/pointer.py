@@ -190,9 +190,20 @@ def _plain(path: Path, flags: int) -> BinaryIO:
 
 
 def _history(path: Path) -> BinaryIO:
-    """Open the history to append to; never through a link, whose maker may have fewer rights than this user."""
+    """Open the history to append to; never through a link, whose maker may have fewer rights than this user.
+
+    One that root began, by the first change, is written anew by the shelf's owner: the ladder has to go back by it.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     try:
-        return _plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
+        try:
+            return _plain(path, flags)
+        except PermissionError:
+            if path.is_symlink() or path.parent.stat().st_uid != os.geteuid():
+                raise
+            data = read_plain(path, path.parent.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
+            write_whole(path, data)
+            return _plain(path, flags)
     except OSError as error:
         if not os.path.lexists(path) or (path.is_file() and not path.is_symlink()):
             raise  # a disk that is full or read-only, a missing right

@@ -122,6 +122,26 @@ def test_a_history_that_the_trainer_made_first_keeps_no_rollback_back(shelf: Pat
     assert as_trainer(f"echo x >> {PROMOTIONS_FILE} || rm -f {PROMOTIONS_FILE}", shelf) != 0
 
 
+def test_a_history_that_root_began_keeps_no_rollback_back(shelf: Path) -> None:
+    for version in ("v1", "v2"):
+        (shelf / version).mkdir()
+    os.seteuid(0)
+    try:
+        for now_ns, version in enumerate(("v1", "v2")):
+            point(shelf, CURRENT, version, author="root", why="by hand", now_ns=now_ns)
+        assert (shelf / PROMOTIONS_FILE).stat().st_uid == 0
+    finally:
+        os.seteuid(DESK)
+    point(shelf, CURRENT, "v1", author="ladder", why="v2: rolled_back", now_ns=2, rollback=True)
+    assert version_of_pointer(shelf, CURRENT) == "v1"
+    assert [(change.after, change.who) for change in changes(shelf)] == [
+        ("v1", "root"),
+        ("v2", "root"),
+        ("v1", "ladder"),
+    ]
+    assert (shelf / PROMOTIONS_FILE).stat().st_uid == DESK
+
+
 def test_a_version_that_was_changed_after_its_promotion_is_refused(shelf: Path) -> None:
     scalper: AnyStrategy = strategy(NAME)
     published(shelf, "v1")
