@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_whole(path: Path, data: bytes, mode: int = 0o644, *, exact: bool = False) -> None:
     """Put `data` at `path` by one rename, durable; on an error the old file stays and no part is left.
+
+    `exact`: the file has this mode whatever the umask, because another user reads it.
 
     Raises:
         OSError: the disk is full or not writable; `filename` is `path`.
@@ -24,6 +26,8 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
+            if exact:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

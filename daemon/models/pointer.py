@@ -202,7 +202,7 @@ def _history(path: Path) -> BinaryIO:
             if path.is_symlink() or path.parent.stat().st_uid != os.geteuid():
                 raise
             data = read_plain(path, path.parent.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
-            write_whole(path, data)
+            write_whole(path, data, exact=True)
             return _plain(path, flags)
     except OSError as error:
         if not os.path.lexists(path) or (path.is_file() and not path.is_symlink()):
@@ -253,11 +253,14 @@ def point(
             canary,
         )
         with _history(shelf / PROMOTIONS_FILE) as file:
+            if not os.fstat(file.fileno()).st_size:
+                with suppress(PermissionError):  # another one made it
+                    os.fchmod(file.fileno(), 0o644)  # the desk's user reads it, whatever the umask of who began it
             file.write(b"\n" * _is_torn(file) + msgspec.json.encode(change) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         if version:
-            write_whole(shelf / pointer, f"{version}\n".encode())
+            write_whole(shelf / pointer, f"{version}\n".encode(), exact=True)
         else:
             (shelf / pointer).unlink(missing_ok=True)
             sync(shelf)

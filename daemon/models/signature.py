@@ -28,7 +28,7 @@ def sign(folder: Path, manifest: bytes, key_file: Path) -> str:
         OSError: the signature cannot be written.
     """
     signature, public_key = signature_of(manifest, key_file)
-    write_whole(folder / SIGNATURE_FILE, signature.encode() + b"\n")
+    write_whole(folder / SIGNATURE_FILE, signature.encode() + b"\n", exact=True)
     return public_key
 
 

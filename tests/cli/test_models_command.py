@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -74,6 +75,16 @@ def test_a_version_is_activated_after_all_checks_and_the_history_says_who_and_wh
     entry = json.loads(line)
     assert (entry["who"], entry["why"], entry["to"]) == ("alice", "the first", "a")
     assert entry["time_ns"] > 1_700_000_000 * 10**9
+
+
+def test_what_a_desk_of_another_user_reads_is_readable_whatever_the_umask(run: Run, store: Path) -> None:
+    former = os.umask(0o077)
+    try:
+        assert run("activate", "a", "--reason", "x")[0] == run("hold", "b", "--reason", "x")[0] == 0
+    finally:
+        os.umask(former)
+    for name in ("current", PROMOTIONS_FILE, "holds.json"):
+        assert stat.S_IMODE((store / "option_scalper" / name).stat().st_mode) == 0o644, name
 
 
 def test_each_command_names_the_one_that_leads_on_about_the_same_store(run: Run, store: Path) -> None:

@@ -129,4 +129,4 @@ def change_holds(shelf: Path, change: Callable[[HoldReasons], HoldReasons]) -> H
 def write_holds(shelf: Path, holds: HoldReasons) -> None:
     """Write the shelf's holds, whatever has taken the file's place. Raises OSError."""
     put_aside(shelf / HOLDS_FILE, folders=True)
-    write_whole(shelf / HOLDS_FILE, msgspec.json.encode(holds) + b"\n")
+    write_whole(shelf / HOLDS_FILE, msgspec.json.encode(holds) + b"\n", exact=True)
