@@ -245,13 +245,14 @@ ETC := $(DESTDIR)/etc/rltrader
 UNITS := $(DESTDIR)/usr/local/lib/systemd/system
 HERE := $(DESTDIR)$(PREFIX)
 # Each release has a folder of its own, named by what it was made from; `current` is the one that runs, the former stays.
+# umask 022: the daemon's user reads what root installs, however strict root's own umask is.
 RELEASE = $(shell { find daemon rltrader strategies -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum; \
 	cat pyproject.toml constraints.txt; echo $(RUNTIME); } | sha256sum | cut -c1-12)
 
 install: .venv/bin/python
 	@case "$$(readlink -f .venv/bin/python)" in /root/*|/home/*) \
 	  echo "make: warning: $$(readlink -f .venv/bin/python) lies in a home folder, which the units hide from the daemon: use Debian's python3" >&2;; esac
-	@release=$(HERE)/releases/$(RELEASE); venv=$$release/venv; \
+	@umask 022; release=$(HERE)/releases/$(RELEASE); venv=$$release/venv; \
 	echo "== $$venv: the daemon and its libraries ($(RUNTIME)), versions from constraints.txt"; \
 	if [ -s $$release/code ]; then echo "== it is there already"; else \
 	  rm -rf $$release build; install -d $$release; .venv/bin/python -m venv $$venv; \
@@ -269,9 +270,10 @@ install: .venv/bin/python
 	@install -m 644 systemd/mosquitto/* $(HERE)/systemd/mosquitto
 	@install -m 644 systemd/redis/* $(HERE)/systemd/redis
 	@install -m 644 docs/*.md docs/*.png $(HERE)/docs
-	@$(HERE)/current/venv/bin/python -P -m daemon.cli.ctl reference --into $(HERE)/docs  # lists and schemas, by that release
-	@install -m 644 systemd/*.conf systemd/README.md $(HERE)/systemd
-	@cp -rn onnx_models/. $(HERE)/onnx_models
+	@umask 022; $(HERE)/current/venv/bin/python -P -m daemon.cli.ctl reference --into $(HERE)/docs  # lists and schemas, by that release
+	@install -m 644 systemd/README.md $(HERE)/systemd
+	@for part in systemd/*.conf; do sed 's|/opt/rltrader|$(PREFIX)|g' "$$part" > "$(HERE)/$$part"; chmod 644 "$(HERE)/$$part"; done
+	@umask 022; cp -rn --no-preserve=mode onnx_models/. $(HERE)/onnx_models
 	@install -d $(DESTDIR)/usr/local/bin
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader $(DESTDIR)/usr/local/bin/rltrader
 	@ln -sfn $(PREFIX)/current/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd
@@ -300,7 +302,7 @@ TRAINER = $(shell { find daemon rltrader strategies training -type f ! -path '*/
 	cat pyproject.toml constraints.txt; } | sha256sum | cut -c1-12)
 
 install-trainer: install
-	@trainer=$(HERE)/trainers/$(TRAINER); echo "== $$trainer/venv: the trainer with torch, versions from constraints.txt"; \
+	@umask 022; trainer=$(HERE)/trainers/$(TRAINER); echo "== $$trainer/venv: the trainer with torch, versions from constraints.txt"; \
 	if [ -e $$trainer/whole ]; then echo "== it is there already"; else \
 	  rm -rf $$trainer build; install -d $$trainer; .venv/bin/python -m venv $$trainer/venv; \
 	  $$trainer/venv/bin/python -m pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt '.[cpu,online,training]'; rm -rf build; \

@@ -316,6 +316,20 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
     assert "systemd/*.timer" in output
 
 
+@pytest.mark.parametrize("target", ["install", "install-trainer"])
+def test_what_root_installs_is_readable_for_the_daemon_s_user_whatever_root_s_umask(target: str) -> None:
+    dry_run = ["make", "--dry-run", target, "DESTDIR=/nowhere", "PREFIX=/srv/rltrader"]
+    output = subprocess.run(dry_run, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=300).stdout
+    lines = output.replace("\\\n", " ").splitlines()
+    writers = [line for line in lines if re.search(r"-m venv|\bcp -|reference --into", line) and "/nowhere" in line]
+    assert len(writers) == 3 + (target == "install-trainer")
+    assert [line for line in writers if not line.startswith("umask 022;")] == []
+    assert all("--no-preserve=mode" in line for line in writers if "cp -" in line)  # of a checkout's files
+    copied = [line for line in lines if "systemd/*.conf" in line]
+    assert copied
+    assert all("s|/opt/rltrader|/srv/rltrader|g" in line for line in copied)  # a drop-in names programs too
+
+
 def test_the_manuals_name_only_files_that_are_there_and_every_drop_in() -> None:
     manual = "".join((REPOSITORY / "docs" / name).read_text() for name in ("TRADING_HOST.md", "JOURNAL.md"))
     paths = set(re.findall(r"/opt/rltrader/((?:systemd|docs)/[\w.@-]+)", manual))
