@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
 from typing import Any, TypeVar, overload
@@ -165,6 +166,7 @@ class Gateway:
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream)
         self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
+        self.alarms_raised: Counter[str] = Counter()  # by name, by this process
         self._listening = False
         self._connection = 0
         self.ready = False
@@ -259,6 +261,11 @@ class Gateway:
         await self.journal.durable()
         self._act(effects)
 
+    def _raise(self, name: str, detail: str) -> None:
+        """Count an alarm, and start the program for it."""
+        self.alarms_raised[name] += 1
+        self._alarms.raise_for("gateway", name, detail, self.now_ns())
+
     def _act(self, effects: Sequence[AnyGatewayEffect]) -> None:
         for effect in effects:
             match effect:
@@ -270,7 +277,7 @@ class Gateway:
                     self._spawn(self._read_fills(order_id))
                 case Warn(name=name, detail=detail):
                     self._log(name, detail=detail)
-                    self._alarms.raise_for("gateway", name, detail, self.now_ns())
+                    self._raise(name, detail)
                 case _:
                     pass  # an order leaves with the request that it came by
         self._has_changed()
@@ -454,7 +461,7 @@ class Gateway:
         if (name, symbol) not in self._sold_out:
             self._sold_out.add((name, symbol))
             self._log("gateway_sells_out", detail=detail)
-            self._alarms.raise_for("gateway", "gateway_sells_out", detail, self.now_ns())
+            self._raise("gateway_sells_out", detail)
         try:
             for order in orders:
                 self._spawn(self._cancel_sibling(order.name))
@@ -1292,7 +1299,7 @@ class Gateway:
         if self.books.halt is not None:
             reason, detail, _ = self.books.halt
             self._log("gateway_halted", reason=reason, detail=detail)
-            self._alarms.raise_for("gateway", "gateway_halted", f"{reason}: {detail}", self.now_ns())
+            self._raise("gateway_halted", f"{reason}: {detail}")
 
     def _refuse_newer_halt(self, account: str, by: str, seen_ns: int) -> None:
         """Raise ValueError where somebody else commanded a halt, or a panic of `account`, in the last minute.

@@ -19,7 +19,7 @@ from daemon.gateway.journal import COMMIT_BOUNDS_S
 from daemon.gateway.server import GatewayServer, status_of
 from daemon.host.whole_files import write_whole
 from daemon.operator.gateway_view import STATUS_FILE
-from daemon.operator.metrics.exposition import GATEWAY_METRICS, Exposition
+from daemon.operator.metrics.exposition import GATEWAY_ALARMS, GATEWAY_METRICS, Exposition
 from strategies.kit.units import SECOND_NS
 
 EVERY_S = 1.0
@@ -45,6 +45,7 @@ class GatewayStatusFile(Collector):
         gateway = self._server.gateway
         return status_of(gateway) | {
             "sent": dict(gateway.orders_sent),
+            "alarms": dict(gateway.alarms_raised),
             "refused": dict(self._server.refusals),
             "budgets": gateway.upstream.budgets,
         }
@@ -79,6 +80,8 @@ class GatewayStatusFile(Collector):
         scrape.add("rltrader_gateway_halted", status["halt"] is not None)
         for name, count in status["sent"].items():
             scrape.add("rltrader_gateway_orders_total", count, sub_account=name)
+        for name in GATEWAY_ALARMS:
+            scrape.add("rltrader_gateway_alarms_total", status["alarms"].get(name, 0), alarm=name)
         for code, count in status["refused"].items():
             scrape.add("rltrader_gateway_refusals_total", count, status=code)
         for queue, calls in status["budgets"].items():

@@ -51,6 +51,13 @@ async def test_the_file_and_a_scrape_have_each_sub_account_the_sum_and_the_broke
         assert 'rltrader_gateway_orders_total{desk="gateway",sub_account="a"} 1.0' in lines
         assert 'rltrader_gateway_refusals_total{desk="gateway",status="403"} 1.0' in lines
         assert 'rltrader_gateway_ready{desk="gateway"} 1.0' in lines
+        assert 'rltrader_gateway_alarms_total{alarm="gateway_halted",desk="gateway"} 0.0' in lines
+        await s.gateway.halt("operator", "news", "anna")
+        told = GatewayStatusFile(s.server, tmp_path).registry()
+        alarms = [line for line in generate_latest(told).decode().splitlines() if "_alarms_total{" in line]
+        assert [line for line in alarms if not line.endswith(" 0.0")] == [
+            'rltrader_gateway_alarms_total{alarm="gateway_halted",desk="gateway"} 1.0'
+        ]
         assert any(line.startswith('process_start_time_seconds{desk="gateway"} ') for line in lines)  # its restarts
         assert any(line.startswith('rltrader_gateway_commit_seconds_count{desk="gateway"}') for line in lines)
 

@@ -154,6 +154,9 @@ PROCESS_METRICS: dict[str, Declared] = {
 METRICS |= PROCESS_METRICS
 
 
+GATEWAY_ALARMS: tuple[str, ...] = tuple(name for name in ALARMS if name.startswith("gateway_"))
+"""Those that the gateway raises."""
+
 GATEWAY_METRICS: dict[str, Declared] = {
     "rltrader_gateway_equity_usd": Declared(
         GAUGE, ("sub_account",), "Cash and holdings of a sub-account at the newest prices, USD; `main` too."
@@ -169,6 +172,9 @@ GATEWAY_METRICS: dict[str, Declared] = {
     "rltrader_gateway_doubts": Declared(GAUGE, (), "Those of them that last and deny new risk to all."),
     "rltrader_gateway_ready": Declared(GAUGE, (), "1 while the broker is there and clients are served."),
     "rltrader_gateway_halted": Declared(GAUGE, (), "1 while nobody may add risk."),
+    "rltrader_gateway_alarms_total": Declared(
+        COUNTER, ("alarm",), "Alarms and halts raised in its process, by name (docs/OPERATIONS.md)."
+    ),
     "rltrader_gateway_orders_total": Declared(
         COUNTER, ("sub_account",), "Orders, changes and close calls that this process sent."
     ),

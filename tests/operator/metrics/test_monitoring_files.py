@@ -214,6 +214,11 @@ CASES: dict[str, Case] = {
     ),
     "RltraderJournalGrows": Case(20, {"rltrader_journal_bytes": "0+3e8x30"}, {"rltrader_journal_bytes": "0+1e7x30"}),
     "RltraderGatewayHalted": Case(1, {"rltrader_gateway_halted": "0 1"}, {"rltrader_gateway_halted": "1 0"}),
+    "RltraderGatewayAlarm": Case(
+        5,
+        {'rltrader_gateway_alarms_total{alarm="gateway_desk_short"}': "0 0 1x9"},
+        {'rltrader_gateway_alarms_total{alarm="gateway_desk_short"}': "1x9", "process_start_time_seconds": "-900x9"},
+    ),
     "RltraderGatewayAway": Case(4, {"rltrader_gateway_ready": "1 0x9"}, {"rltrader_gateway_ready": "0x1 1x9"}),
     "RltraderGatewayDiffers": Case(
         3,
