@@ -160,8 +160,8 @@ _SCHEMAS: dict[type, str] = {Heartbeat: "heartbeat", GuardBeat: "guard"}
 
 
 def put(folder: Path, beat: Heartbeat | GuardBeat) -> None:
-    """Write the message into the folder, whole. Raises OSError."""
-    write_whole(folder / f"{beat.desk}.{beat.schema}.json", payload_of(beat))
+    """Write the message into the folder, whole, for the other host's user to read. Raises OSError."""
+    write_whole(folder / f"{beat.desk}.{beat.schema}.json", payload_of(beat), exact=True)
 
 
 def read_newest(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 from collections.abc import Coroutine, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -117,6 +118,19 @@ async def test_by_a_folder_the_newest_message_of_each_comes(tmp_path: Path) -> N
         await until(lambda: bool(ears.beats))
     assert set(ears.echoes) == set(range(1, max(ears.echoes) + 1))
     assert ears.beats[0] == sign(BEAT, KEY)
+
+
+async def test_the_other_host_s_user_reads_what_either_writes_under_the_umask_of_the_units(tmp_path: Path) -> None:
+    """The user `rltrader` may have another number there, and share no group."""
+    former, ears = os.umask(0o027), Ears()
+    try:
+        async with at_work(FolderPath(tmp_path, "paper-1", KEY, ears, 0.02).run()):
+            await until(lambda: bool(ears.echoes))
+        put(tmp_path, sign(BEAT, KEY))
+    finally:
+        os.umask(former)
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)}
+    assert modes == {"paper-1.heartbeat.json": 0o644, "paper-1.guard.json": 0o644}
 
 
 async def test_a_folder_that_is_gone_brings_nothing_and_is_found_again(tmp_path: Path) -> None:
