@@ -130,6 +130,12 @@ def test_whoever_locks_an_account_can_write_to_the_one_folder_of_locks(unit: str
     assert (folder, SHARED.parent) == (expected, Path("/run"))
 
 
+@pytest.mark.parametrize("unit", [DAEMON, DESK, GATEWAY, GUARD, TRAINER])
+def test_what_judges_by_the_host_s_clock_waits_until_it_is_right(unit: str) -> None:
+    for key in ("Wants", "After"):
+        assert "time-sync.target" in value(unit, key).split()
+
+
 @pytest.mark.parametrize("unit", [DAEMON, DESK])
 def test_a_desk_stops_before_the_gateway_through_which_it_ends_its_orders(unit: str) -> None:
     assert GATEWAY in value(unit, "After").split()
