@@ -107,7 +107,10 @@ METRICS: dict[str, Declared] = {
     ),
     # --- latency
     "rltrader_bar_lag_seconds": Declared(
-        HISTOGRAM, (), "From a minute bar's end until it was known, market time; bars fetched later count as late."
+        HISTOGRAM,
+        (),
+        "From a minute bar's end until it was known, market time; bars fetched later count as late, those from before "
+        "this process do not count.",
     ),
     "rltrader_decision_seconds": Declared(
         HISTOGRAM, (), "From taking the event that closes a bar to the policy's answer, stepped."

@@ -92,6 +92,7 @@ class Metrics(Collector):
         self._command_failures = 0
         self._drift: _Drift | None = None
         self._bar_lag = Buckets(BAR_LAG_BOUNDS_S)
+        self._began_ns = 0  # market time of this process' first event
         self._bar_ns = desk.bar_interval_s * SECOND_NS
         self._minutes = desk.bar_interval_s < DAY_S
         self._process = ProcessCollector(registry=None)
@@ -103,9 +104,11 @@ class Metrics(Collector):
     def observe(self, event: Event, step: Step) -> None:
         """Count a step."""
         self._events[type(event)] += 1
+        self._began_ns = self._began_ns or event.time_ns
         if isinstance(event, BarClosed) and self._minutes:
             end_ns = bar_end_ns(event.bar.start_ns, self._bar_ns, step.state.session.session)
-            self._bar_lag.add(max(event.time_ns - end_ns, 0) / SECOND_NS)
+            if end_ns >= self._began_ns:  # what this process could not have had sooner is no lag of the feed
+                self._bar_lag.add(max(event.time_ns - end_ns, 0) / SECOND_NS)
         if step.effects:
             self._note_questions(step)
 

@@ -205,7 +205,19 @@ def test_the_journal_s_sizes_are_the_file_s(replayed: Replayed) -> None:
 # --- single numbers -----------------------------------------------------------------------------------------------
 
 
+def test_bars_that_ended_before_the_process_began_are_no_lag_of_its_feed(stage: Stage) -> None:
+    stage.step(ClockTicked(BEGIN_NS + 60 * MINUTE_NS))  # it starts an hour later, and reads what it missed
+    for minute in range(60):
+        bar = Bar("SPY", BEGIN_NS + minute * MINUTE_NS, 1.0, 1.0, 1.0, 1.0, 1.0)
+        stage.step(BarClosed(BEGIN_NS + 60 * MINUTE_NS + 2 * 10**9, bar))
+    stage.step(BarClosed(BEGIN_NS + 61 * MINUTE_NS + 10**9, replace(bar, start_ns=BEGIN_NS + 60 * MINUTE_NS)))
+    metrics = scraped(stage.metrics)
+    assert metrics["rltrader_bar_lag_seconds_count"][()] == 2  # that of the very minute, and the next one
+    assert metrics["rltrader_bar_lag_seconds_sum"][()] == pytest.approx(2.0 + 1.0)
+
+
 def test_a_bar_s_lag_counts_from_its_end_until_it_was_known(stage: Stage) -> None:
+    stage.step(ClockTicked(BEGIN_NS))
     for lag_s in (0.2, 1.0, 45.0, 7200.0):
         known_ns = BEGIN_NS + MINUTE_NS + int(lag_s * 1e9)
         stage.step(BarClosed(known_ns, Bar("SPY", BEGIN_NS, 1.0, 1.0, 1.0, 1.0, 1.0)))
