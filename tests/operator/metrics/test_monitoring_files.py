@@ -232,8 +232,8 @@ CASES: dict[str, Case] = {
     ),
     "RltraderGatewayBudget": Case(
         14,
-        {'rltrader_gateway_budget_left{queue="orders"}': "120 59x20"},
-        {'rltrader_gateway_budget_left{queue="orders"}': "59 59 59 120 59 59 59 120 59 59 59 120 59x9"},
+        {'rltrader_gateway_budget_left{queue="orders"}': "120 61x20"},
+        {'rltrader_gateway_budget_left{queue="orders"}': "61 61 61 120 61 61 61 120 61 61 61 120 61x9"},
     ),
     "RltraderGatewayCommitSlow": Case(
         40,
