@@ -92,7 +92,8 @@ def _run(
     except ColdStartInterrupted:
         return 0
     except WRONG_USE as error:
-        return _refuse(error)
+        fault = error.__cause__ if isinstance(error, (LedgerError, TapeError)) else None
+        return _refuse(error, 1 if isinstance(fault, OSError) and may_pass(fault, options.models_dir) else 2)
     except (ArithmeticError, OSError, RuntimeError, RedisError) as error:
         log("trainer_failed", problem=f"{type(error).__name__}: {error}")
         return 1

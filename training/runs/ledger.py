@@ -6,6 +6,7 @@ never a ledger without trials, because the number of trials is what a deflated S
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import math
@@ -127,7 +128,7 @@ class Ledger:
         if written_bytes != len(data):
             raise LedgerError(
                 f"{self.path} took {written_bytes} of {len(data)} bytes: is the disk full? Make room and append again"
-            )
+            ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def read(self) -> Contents:
         """Everything in the ledger; nothing where there is no file yet.

@@ -42,7 +42,7 @@ from training.online.lease import Lease
 from training.online.trainer import CHECKPOINT, FROZEN
 from training.online.work import NoFirstVersion, Pulse
 from training.runs.folder import RunFolderError, alone
-from training.runs.ledger import Ledger, ledger_path
+from training.runs.ledger import Ledger, Line, ledger_path, utc_now
 
 DESK = "toy"
 FIRST, SECOND, THIRD = EPOCHS = [stream_name(DESK, epoch) for epoch in ("e1", "e2", "e3")]
@@ -405,6 +405,33 @@ def test_what_a_folder_was_made_with_is_named_with_the_cure_where_it_is_damaged(
         (tmp_path / COLD_FILE).write_bytes(content)
     with pytest.raises(OtherFolder, match=f"{COLD_FILE} cannot be read .*: restore it, or begin anew"):
         made_in(tmp_path)
+
+
+@pytest.mark.parametrize(("fault", "code"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EACCES, 2)])
+def test_a_ledger_that_a_full_disk_did_not_take_is_tried_again_and_one_of_another_user_is_not(
+    tmp_path: Path, bars: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch, fault: int, code: int
+) -> None:
+    """The cold start ends with it: by code 2 systemd starts no trainer more, and the desk waits for its first model."""
+
+    def fail(*_: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    def record(_: object) -> None:
+        monkeypatch.setattr("training.runs.ledger.os.write", fail)
+        line = Line(
+            kind="opening",
+            utc=utc_now(),
+            strategy="s",
+            data_sha256="0" * 64,
+            first="2024-01-02",
+            last="2024-01-02",
+            study="x",
+        )
+        Ledger(tmp_path / "ledger.jsonl").append(line)
+
+    monkeypatch.setattr("training.online.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("training.online.command.LearningProcess.run", record)
+    assert main(arguments(tmp_path, bars, server)) == code
 
 
 def test_what_may_pass_ends_it_with_code_1_and_is_logged(
