@@ -98,6 +98,7 @@ class Supervisor:
         self._command, self._folder, self._times, self._tenure, self._clock = command, folder, times, tenure, clock
         self._stop, self._end_event = threading.Event(), threading.Event()
         self._notices = Notices(folder / NOTIFY_SOCKET)
+        self._child: subprocess.Popen[bytes] | None = None
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def stop(self) -> None:
@@ -136,7 +137,7 @@ class Supervisor:
             "NOTIFY_SOCKET": str(self._folder / NOTIFY_SOCKET),
             "WATCHDOG_USEC": str(round(self._times.watchdog_s * 1e6)),
         }
-        child = subprocess.Popen(self._command, env=os.environ | environment)
+        self._child = child = subprocess.Popen(self._command, env=os.environ | environment)
         try:
             self._watch(child, began)
         finally:
@@ -174,6 +175,8 @@ class Supervisor:
     def _look(self, *, ready: bool = False) -> None:
         """Wait a moment; keep the probes' files as things stand."""
         self._notices.read()
+        if os.getpid() == INIT:
+            reap_orphans(self._child)
         (self._folder / ALIVE_FILE).touch()
         if ready and self._notices.ready:
             (self._folder / READY_FILE).touch()
@@ -215,6 +218,21 @@ class Supervisor:
         if not self._renewing.is_alive():  # else a request under way could take back what is given back here
             with contextlib.suppress(ApiError):  # it runs out by itself
                 self._tenure.release()
+
+
+INIT = 1  # of a container's processes: orphans become its children
+
+
+def reap_orphans(child: subprocess.Popen[bytes] | None) -> None:
+    """Take the exit codes of children that are not `child`: what a killed program left behind, and each keeps a number.
+
+    Docker's limit of processes counts them, so that after enough crashes no program could be started.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if child is not None and ended.si_pid == child.pid and child.returncode is None:
+                return  # `child.poll` is about to take it
+            os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def handle_signals(keeper: Supervisor) -> None:

@@ -139,6 +139,35 @@ def test_a_child_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
     assert (stage.code, len(stage.lines)) == (0, 1)
 
 
+AS_INIT = """
+import ctypes, os, subprocess, sys, time
+from daemon.host.pod.keeper import reap_orphans
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER: orphans come here, as to process 1
+def zombies():
+    count = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            state, parent, *_ = open(f"/proc/{pid}/stat").read().rpartition(") ")[2].split()
+        except OSError:
+            continue  # it is gone
+        count += state == "Z" and int(parent) == os.getpid()
+    return count
+child = subprocess.Popen(["sh", "-c", "sleep 0.3 & sleep 0.3 & exit 7"])
+while zombies() < 3: time.sleep(0.02)  # two orphans, and the child that nobody asked yet
+reap_orphans(child)
+code = child.wait()
+reap_orphans(child)
+print(code, zombies())
+"""
+
+
+def test_as_process_1_it_takes_the_orphans_of_its_children_and_leaves_them_their_own_exit_code() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", AS_INIT], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (result.stdout.strip(), result.stderr) == ("7 0", "")
+
+
 class Clock:
     """This machine's seconds, and what is added by hand."""
 
