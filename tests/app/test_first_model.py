@@ -76,7 +76,7 @@ def test_a_version_that_is_refused_is_named_once_and_waited_over(tmp_path: Path)
 
 
 def test_a_full_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     logged, store = Logged(), tmp_path / "store"
