@@ -20,7 +20,7 @@ from daemon.core.state import BROKER_MODES
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.engine.state_dir import parts_of
-from daemon.experience.learning import LearningWatch, written_ns
+from daemon.experience.learning import LearningWatch, newest_sign
 from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle, WatchedDesk
@@ -106,20 +106,20 @@ class Measuring:
         on_drift: Callable[[str, str], None] | None,
     ) -> None:
         settings, journal = desk.checked.settings, desk.state_dir.path / FILE
-        trainer_ns = None
+        trainer = None
         self.works: list[tuple[str, Work]] = [("wal watch", WalWatch(journal, settings.alarms.wal_mib, notify).run)]
         self.observers: list[tuple[str, Callable[[Event, Step], None]]] = []
         self.count_log_event: Callable[[str], None] | None = None
         if not submitter.state.identity.by_tape:
             shelf = settings.paths.models_dir / desk.checked.strategy.spec.name
             self.works.append(("learning watch", LearningWatch(shelf, notify).run))
-            trainer_ns = partial(written_ns, shelf)
+            trainer = partial(newest_sign, shelf)
         metrics = None
         if settings.metrics.enabled:
             from daemon.operator.metrics.server import serve
 
             lag = LoopLag()
-            metrics = _metrics(desk, name, engine, journal, lag, waiting, outbox, trainer_ns)
+            metrics = _metrics(desk, name, engine, journal, lag, waiting, outbox, trainer)
             self.count_log_event = metrics.log_event
             self.observers.append(("metrics", metrics.observe))
             self.works.append(("loop lag", lag.run))
@@ -136,7 +136,7 @@ def _metrics(
     lag: LoopLag,
     waiting: Callable[[], tuple[int, int]],
     outbox: Outbox | None,
-    trainer_ns: Callable[[], int] | None,
+    trainer: Callable[[], tuple[int, int]] | None,
 ) -> Metrics:
     """Return the metrics of the desk `name`. `waiting` returns the events in the intake, and the dropped ones."""
     from daemon.operator.metrics.metrics import DeskLabels, Metrics, ScrapeSources
@@ -156,7 +156,7 @@ def _metrics(
         waiting,
         outbox.counts if outbox is not None else None,
         lambda: models.shadow.version if models.shadow is not None else "",
-        trainer_ns,
+        trainer,
     )
     return Metrics(desk, sources)
 

@@ -177,13 +177,13 @@ def read_learning(shelf: Path) -> Learning | None:
     return learning
 
 
-def written_ns(shelf: Path) -> int:
-    """Return when the trainer last wrote, by its clock; 0 where it never did, or its file cannot be read."""
+def newest_sign(shelf: Path) -> tuple[int, int]:
+    """Return when the trainer last wrote, by its clock, and the row up to which it had learned; (0, 0) for unknown."""
     try:
         learning = read_learning(shelf)
     except LearningUnreadable:
-        return 0
-    return 0 if learning is None else learning.written_ns
+        return 0, 0
+    return (0, 0) if learning is None else (learning.written_ns, learning.row)
 
 
 def _finite(figures: Mapping[str, float] | None) -> dict[str, float]:

@@ -138,6 +138,7 @@ METRICS: dict[str, Declared] = {
     "rltrader_trainer_sign_timestamp_seconds": Declared(
         GAUGE, (), "When the trainer of the desk last wrote what it does. No series where none ever did."
     ),
+    "rltrader_trainer_row": Declared(GAUGE, (), "Row of the journal up to which it had learned then."),
     # --- the journal
     "rltrader_journal_bytes": Declared(GAUGE, (), "Size of the journal."),
     "rltrader_journal_wal_bytes": Declared(GAUGE, (), "Size of its write-ahead log."),

@@ -57,7 +57,9 @@ class ScrapeSources(NamedTuple):
     intake: Callable[[], tuple[int, int]]  # events that wait, events dropped
     mqtt: Callable[[], Counts] | None = None
     shadow: Callable[[], str] | None = None  # version of the shadow model, "" for none
-    trainer_ns: Callable[[], int] | None = None  # when the desk's trainer last wrote, 0 where none did; it reads a file
+    trainer: Callable[[], tuple[int, int]] | None = (
+        None  # when the desk's trainer last wrote (ns; 0: never), and its row
+    )
 
 
 class DeskLabels(NamedTuple):
@@ -240,8 +242,10 @@ class Metrics(Collector):
             scrape.add("rltrader_mqtt_dropped_total", mqtt.dropped)
 
     def _files(self, scrape: Exposition) -> None:
-        if self._sources.trainer_ns is not None and (written_ns := self._sources.trainer_ns()):
+        written_ns, row = (0, 0) if self._sources.trainer is None else self._sources.trainer()
+        if written_ns:
             scrape.add("rltrader_trainer_sign_timestamp_seconds", written_ns / SECOND_NS)
+            scrape.add("rltrader_trainer_row", row)
         journal = self._sources.journal
         with contextlib.suppress(OSError):  # no series is an answer too; the rest of the scrape goes on
             scrape.add("rltrader_journal_bytes", journal.stat().st_size)

@@ -41,7 +41,7 @@ from daemon.core.limits import Trading
 from daemon.core.session import Session
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Machine, Step
-from daemon.experience.learning import LEARNING_FILE, LearningFile, written_ns
+from daemon.experience.learning import LEARNING_FILE, LearningFile, newest_sign
 from daemon.host.latency import Buckets, Latency
 from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
@@ -313,10 +313,11 @@ def test_intake_mqtt_and_drift_are_told_as_they_were_given(stage: Stage, tmp_pat
 
 
 def test_the_trainer_s_newest_sign_is_that_of_its_file(stage: Stage, tmp_path: Path) -> None:
-    metrics = metrics_of(stage.machine, tmp_path / FILE, trainer_ns=lambda: written_ns(tmp_path))
+    metrics = metrics_of(stage.machine, tmp_path / FILE, trainer=lambda: newest_sign(tmp_path))
     assert "rltrader_trainer_sign_timestamp_seconds" not in scraped(metrics)
     LearningFile(tmp_path).write(now_ns=BEGIN_NS, stream="rltrader:toy:e1:experience", row=7)
     assert value(metrics, "rltrader_trainer_sign_timestamp_seconds") == 1_700_000_000.0
+    assert value(metrics, "rltrader_trainer_row") == 7
     (tmp_path / LEARNING_FILE).write_text("{")
     assert "rltrader_trainer_sign_timestamp_seconds" not in scraped(metrics)
 

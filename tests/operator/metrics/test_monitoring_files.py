@@ -204,6 +204,11 @@ CASES: dict[str, Case] = {
         {"rltrader_trainer_sign_timestamp_seconds": "0 60x60"},
         {"rltrader_trainer_sign_timestamp_seconds": "0x25 1500x60"},  # a card took long
     ),
+    "RltraderTrainerStands": Case(
+        200,
+        {"rltrader_session_running": "1x300", "rltrader_trainer_row": "700x300"},
+        {"rltrader_session_running": "1x300", "rltrader_trainer_row": "700x59 760x59 820x59 880x59 940x59"},  # of hours
+    ),
     "RltraderClaimBroken": Case(1, {"rltrader_claim_broken": "0 1"}, {"rltrader_claim_broken": "0x3"}),
     "RltraderWalLarge": Case(
         6, {"rltrader_journal_wal_bytes": "268435457x9"}, {"rltrader_journal_wal_bytes": "268435456x9"}
