@@ -233,7 +233,7 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
     stop, service, complain = threading.Event(), Service(), _Complaints()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    outgoing = Outgoing(services.send, options.per_minute, time.monotonic_ns, complain.not_taken)
+    outgoing = Outgoing(_fed(services.send, service), options.per_minute, time.monotonic_ns, complain.not_taken)
     service.ready()
     waited_ns = _wait_for(state_dir / FILE, stop, service)
     if stop.is_set():
@@ -251,6 +251,18 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
         stop.wait(LOOK_S)
     service.stopping()
     return 0
+
+
+def _fed(send: Send, service: Service) -> Send:
+    """Return `send` with a sign of life after each message: in an outage many take long, one after the other."""
+
+    def sent(title: str, body: str) -> list[str]:
+        try:
+            return send(title, body)
+        finally:
+            service.watchdog()
+
+    return sent
 
 
 def _wait_for(journal: Path, stop: threading.Event, service: Service) -> int | None:

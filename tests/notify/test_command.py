@@ -19,6 +19,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalBusy, JournalError
 from daemon.notify import command
 from daemon.notify.command import main
+from daemon.notify.news import Notification
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.outside.inbox import Inbox, inbox
 from tests.support.paths import REPOSITORY
@@ -89,6 +90,44 @@ def until(reached: Callable[[], bool]) -> None:
     while not reached():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_each_message_that_a_slow_service_takes_feeds_the_watchdog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One turn can send all that waits: what each takes is less than WatchdogSec, together they take more."""
+    events: list[str] = []
+    messages = [Notification("alarms", f"alarm_{number}", f"title {number}", "") for number in range(4)]
+
+    class News:
+        desk = "paper-1"
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def read(self) -> list[Notification]:
+            new, messages[:] = list(messages), []
+            return new
+
+    def send(_: object, title: str, __: str = "", **more: str) -> list[str]:
+        events.append(title)
+        if title == "title 3":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ["json"]
+
+    (tmp_path / FILE).touch()
+    monkeypatch.setattr(command, "NewsReader", News)
+    monkeypatch.setattr(command.Services, "send", send)
+    monkeypatch.setattr(command.Service, "watchdog", lambda _: events.append("fed"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with inbox() as box:
+            arguments = ["follow", "--urls", str(urls_file(tmp_path, box)), "--state-dir", str(tmp_path)]
+            assert main([*arguments, "--per-minute", "60"]) == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert events[:8] == [word for number in range(4) for word in (f"title {number}", "fed")]
 
 
 def test_follow_waits_for_the_journal_and_a_halt_then_becomes_a_message(tmp_path: Path) -> None:
