@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -552,6 +553,17 @@ def test_a_small_account_of_options_is_told_which_entries_cost_too_much_and_what
     verdict, text = desk.checks["capital"]
     assert (verdict, " of 2 entries cost more than one position may: " in text) == ("warn", True)
     assert "sizing.premium_fraction = 0.25 fits them" in text
+
+
+def test_a_metrics_port_that_another_desk_of_the_host_has_is_told(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        table = {"metrics": {"enabled": True, "port": other.getsockname()[1]}}
+        desk.check(table, code=0)
+        verdict, text = desk.checks["metrics"]
+        assert (verdict, text.partition(":")[0]) == ("warn", f"metrics.port {table['metrics']['port']}")
+        assert text.endswith("each desk needs its own")
+    desk.check(table, code=0)
+    assert desk.checks["metrics"][0] == "ok"
 
 
 def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path) -> None:

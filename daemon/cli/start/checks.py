@@ -23,6 +23,7 @@ from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.limits import AUTO
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
+from daemon.host.loopback import listen
 from daemon.host.own_files import StateDirError
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock, skew_ns
@@ -112,6 +113,21 @@ def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credential
         return []
     lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), broker.service(settings))
     return [CheckLine("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []
+
+
+def metrics_findings(settings: DeskSettings) -> list[CheckLine]:
+    """Say whether the metrics' port can be had: with another desk's nobody would see this one, nor miss it."""
+    table, path = settings.metrics, settings.paths.state_dir
+    try:
+        if not table.enabled or locked_by(path):  # a desk that runs has it
+            return []
+    except (StateDirError, OSError):  # the line about the state directory reports it
+        return []
+    try:
+        listen("metrics.port", table.port, "end what has it, or choose another: each desk needs its own").close()
+    except OSError as error:
+        return [CheckLine("metrics", WARN, str(error))]
+    return [CheckLine("metrics", OK, f"metrics.port {table.port} is free")]
 
 
 def _permissions(path: Path) -> CheckLine:

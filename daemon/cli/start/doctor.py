@@ -25,6 +25,7 @@ from daemon.cli.start.checks import (
     clock_finding,
     feeds_findings,
     ledger_stream_findings,
+    metrics_findings,
     operator_findings,
     other_desk_findings,
     protection_findings,
@@ -102,6 +103,7 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     lines += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
     lines += [model, *_claim(settings, live), calendar_finding(clock), *state_dir_findings(settings, live)]
+    lines += metrics_findings(settings)
     if not dry_run:
         lines += other_desk_findings(settings, broker, keys)
     connection = alone(broker, settings, keys, clock)
