@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amended_execution, amends, execution_of, ledger_fill, standing
-from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, turn
+from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, in_order
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.orders import parse_name
@@ -586,7 +586,7 @@ class Bookkeeper:
     def _book_lines(self, rows: Sequence[tuple[Json, str]]) -> None:
         """Book lines of the ledger other than fills, each with its ex-date."""
         lines = [(line_of(row), row, ex_date) for row, ex_date in rows]
-        for line, row, ex_date in sorted(lines, key=lambda entry: (_turn(entry[0]), entry[0].id)):
+        for line, row, ex_date in in_order(sorted(lines, key=lambda entry: entry[0].id), lambda it: _activity(it[0])):
             self._line(line, row, ex_date)
 
     def _ledger_fill(self, row: Json) -> None:
@@ -824,6 +824,8 @@ def _made_ns(row: Json) -> int:
     return wire.first_moment_ns(row, "created_at", "submitted_at") or 0
 
 
-def _turn(line: LedgerLine) -> int:
-    """Return the place of a line among those of one report, as a desk books them."""
-    return turn(Activity(line.id, line.kind, line.symbol, line.quantity, line.price, line.amount, line.status, 0))
+def _activity(line: LedgerLine) -> Activity:
+    """Return the line as a desk has it, by which its place among those of one report is told; at noon of its day."""
+    noon = datetime.fromisoformat(line.date).replace(hour=12, tzinfo=UTC)
+    at_ns = int(noon.timestamp()) * SECOND_NS
+    return Activity(line.id, line.kind, line.symbol, line.quantity, line.price, line.amount, line.status, at_ns)

@@ -720,6 +720,29 @@ def test_a_split_that_is_taken_back_leaves_what_a_share_cost() -> None:
     assert (holding.qty, holding.average) == (Decimal(300), Decimal(1))
 
 
+@pytest.mark.parametrize("split_day", [2, 4])
+def test_a_split_of_shares_with_a_new_name_that_the_same_report_tells(split_day: int) -> None:
+    """As after days without a gateway, or of one night; the ids say nothing of the order."""
+    machine = selling("main", "a")
+    told = [("4", 2, "NC", "SPY", "-600"), ("3", 2, "NC", "XYZ", "600")]
+    told += [("2", split_day, "SPLIT", "XYZ", "-600"), ("1", split_day, "SPLIT", "XYZ", "1200")]
+    rows: list[dict[str, Any]] = [
+        {
+            "id": f"20250602000000000::{name}", "activity_type": kind, "date": f"2025-06-{day:02d}", "symbol": symbol,
+            "qty": quantity, "net_amount": "0", "status": "executed",
+        }
+        for name, day, kind, symbol, quantity in told
+    ]  # fmt: skip
+    positions = [{"symbol": "XYZ", "qty": "1200", "avg_entry_price": "0.5"}]
+    machine.step(Reported(OPEN_NS + 3 * DAY_NS, OPEN_NS + 3 * DAY_NS, {"cash": "0"}, positions, [], rows))
+    for name in ("main", "a"):
+        holdings = machine.books.accounts[name].holdings
+        assert {symbol: (it.qty, it.average) for symbol, it in holdings.items()} == {
+            "XYZ": (Decimal(600), Decimal("0.5"))
+        }
+    assert machine.books.differences == {}
+
+
 def test_a_fee_whose_cash_was_read_before_its_line_is_no_rounding() -> None:
     machine = selling("main", "a")
     machine.books.uneven = 6  # fills of fractions, whose cents the broker rounds

@@ -7,8 +7,10 @@ quantity and amount.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
 from decimal import Decimal
+from typing import TypeVar
 
 from msgspec import UnsetType
 from msgspec.structs import replace
@@ -37,8 +39,11 @@ from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.splits import was_counted, was_left_out, was_taken_over
+from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
+
+Line = TypeVar("Line")
 
 FEES = frozenset(("FEE", "PTC", "PTR"))
 CRYPTO_FEE = "CFEE"  # of what a person trades: no desk has crypto
@@ -107,15 +112,56 @@ def cause_of(line: Activity) -> Cause:
     return Cause(REASONS.get(line.kind, "transfer"))
 
 
-def turn(line: Activity) -> int:
-    """Return the place of a line among those of one report: 0, 1 or 2; equal ones stay in the report's order.
+def in_order(lines: Iterable[Line], activity_of: Callable[[Line], Activity]) -> list[Line]:
+    """Return the lines of one report in the order in which they are booked; equal ones stay in the report's order.
 
-    Shares that come are booked after what they replace, and cash for a fraction after the shares that left one.
+    One day after the other: what one line brought a later day's may take. Of a day those kinds come last that take what
+    another kind brings, such as the split of shares that have a new name; and what comes follows what it replaces.
+    Shares of an exercise follow the contracts that ended for them, and cash for a fraction all shares, whatever their
+    days.
     """
-    if line.kind == CASH_IN_LIEU:
-        return 2
-    brings = line.quantity > 0 and line.kind in REPLACING
-    return int(brings or line.kind == "OPTRD")  # after the contracts that ended for them
+    entries = [(line, it, new_york_date(it.time_ns)) for line in lines for it in (activity_of(line),)]
+    ended_on: dict[str, date] = {}
+    of_days: dict[date, list[Activity]] = {}
+    for _, it, day in entries:
+        of_days.setdefault(day, []).append(it)
+        contract = parse_occ(it.symbol) if it.kind in CONTRACT_ENDS else None
+        if contract is not None:
+            ended_on[contract.root] = max(day, ended_on.get(contract.root, day))
+    later_kinds = {day: _kinds_that_follow(some) for day, some in of_days.items()}
+
+    def place(entry: tuple[Line, Activity, date]) -> tuple[date, int, int]:
+        _, it, day = entry
+        if it.kind == "OPTRD":
+            return max(day, ended_on.get(it.symbol, day)), 1, 0
+        if it.kind == CASH_IN_LIEU:
+            return date.max, 0, 0
+        return day, 2 if it.kind in later_kinds[day] else 0, int(it.quantity > 0 and it.kind in REPLACING)
+
+    return [line for line, _, _ in sorted(entries, key=place)]
+
+
+def _kinds_that_follow(lines: Iterable[Activity]) -> set[str]:
+    """Return the kinds that take shares which another kind brings, and bring none that this one takes.
+
+    A split takes and brings the same, in one line or two.
+    """
+    takes: dict[str, set[str]] = {}
+    brings: dict[str, set[str]] = {}
+    for line in lines:
+        if line.kind in REPLACING and line.quantity:
+            if line.quantity < 0 or line.kind in SPLITS:
+                takes.setdefault(line.kind, set()).add(line.symbol)
+            if line.quantity > 0 or line.kind in SPLITS:
+                brings.setdefault(line.kind, set()).add(line.symbol)
+    return {
+        kind
+        for kind, taken in takes.items()
+        if any(
+            other != kind and brought & taken and not brings.get(kind, set()) & takes.get(other, set())
+            for other, brought in brings.items()
+        )
+    }
 
 
 def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:

@@ -47,9 +47,9 @@ from daemon.core.broker.ledger import (
     SPLITS,
     book_activity,
     cause_of,
+    in_order,
     lapsed_positions,
     settle_without_ledger,
-    turn,
 )
 from daemon.core.broker.on_broker import (
     CLOCK_NS,
@@ -715,7 +715,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
             settle_cost(draft, fill)
     drop_sold_shares(draft)
     paid_ids, waiting_ids = _lines_of_taken_cash(draft, event)
-    for activity in sorted(event.activities, key=turn):
+    for activity in in_order(event.activities, lambda line: line):
         if activity.status == ANNOUNCED:
             note_announcement(draft, activity)
         elif activity.id not in waiting_ids:
@@ -827,7 +827,7 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
         if filled_quantities.get(fill.client_order_id, -1) == fill.cumulative_quantity:
             del filled_quantities[fill.client_order_id]  # all of it filled before
     if filled_quantities:
-        for line in sorted(lines, key=turn):
+        for line in in_order(lines, lambda line: line):
             _book_once(draft, line)
 
 

@@ -321,6 +321,56 @@ def test_several_new_names_of_one_report_find_their_own_shares() -> None:
     assert {s: p.cost for s, p in d.state.book.positions.items()} == {"BB2": Decimal(1000), "AA2": Decimal(6000)}
 
 
+Told = tuple[int, str, str, int]  # day of July, kind, symbol, shares
+RENAMED: tuple[Told, ...] = ((1, "NC", "AAA", -60), (1, "NC", "XYZ", 60))
+DOUBLED: tuple[Told, ...] = ((1, "SPLIT", "AAA", -60), (1, "SPLIT", "AAA", 120))
+
+
+def told_of(some: tuple[Told, ...], later: int = 0) -> tuple[ev.Activity, ...]:
+    """The ledger's lines, each at midnight of its day, `later` days after what it says."""
+    lines = (replace(line(kind, symbol, count), time_ns=day_ns(day + later)) for day, kind, symbol, count in some)
+    return tuple(replace(it, id=f"{it.time_ns} {it.id}") for it in lines)
+
+
+def day_ns(day: int) -> int:
+    return TUESDAY.open_ns - 34_200 * 1_000_000_000 + (day - 2) * DAY
+
+
+@pytest.mark.parametrize("days_between", [0, 2])
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("first", "then", "after"),
+    [
+        (RENAMED, ((1, "SPLIT", "XYZ", -60), (1, "SPLIT", "XYZ", 120)), {"XYZ": 120}),
+        (RENAMED, ((1, "SPLIT", "XYZ", 60),), {"XYZ": 120}),
+        (DOUBLED, ((1, "NC", "AAA", -120), (1, "NC", "XYZ", 120)), {"XYZ": 120}),
+        (((1, "SPIN", "XYZ", 30),), ((1, "SPLIT", "XYZ", -30), (1, "SPLIT", "XYZ", 60)), {"AAA": 60, "XYZ": 60}),
+        (((1, "MA", "AAA", -60), (1, "MA", "XYZ", 30)), ((1, "NC", "XYZ", -30), (1, "NC", "UVW", 30)), {"UVW": 30}),
+    ],
+)
+def test_what_one_line_brings_a_later_one_of_the_same_report_takes(
+    first: tuple[Told, ...], then: tuple[Told, ...], after: dict[str, int], days_between: int, backwards: bool
+) -> None:
+    """As after days without a desk; or a new name and a split of one night."""
+    d = held_over_night("live")
+    lines = (*told_of(first), *told_of(then, days_between))
+    report_lines(d, *(lines[::-1] if backwards else lines))
+    assert d.held == {"BBB": 10, **after}
+    assert (d.state.book.equity, d.state.risk.halt, d.state.basket.leavers) == (Decimal(10000), None, ())
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_two_splits_and_two_new_names_that_one_report_tells_of_two_days(backwards: bool) -> None:
+    for first, then, after in (
+        (DOUBLED, ((1, "SPLIT", "AAA", -120), (1, "SPLIT", "AAA", 360)), {"AAA": 360}),
+        (RENAMED, ((1, "NC", "XYZ", -60), (1, "NC", "UVW", 60)), {"UVW": 60}),
+    ):
+        d = held_over_night("live")
+        lines = (*told_of(first), *told_of(then, 2))
+        report_lines(d, *(lines[::-1] if backwards else lines))
+        assert (d.held, d.state.book.equity) == ({"BBB": 10, **after}, Decimal(10000))
+
+
 def test_a_merger_that_two_reports_tell_is_no_loss_and_halts_nothing() -> None:
     d = with_shares(account := Account(), AAA=60, BBB=10)
     del account.positions["AAA"]
