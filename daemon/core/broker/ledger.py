@@ -38,7 +38,7 @@ from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.splits import was_counted, was_left_out, was_taken_over
+from daemon.core.risk.splits import note_told, was_counted, was_left_out, was_taken_over
 from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
@@ -184,7 +184,7 @@ def book_activity(draft: Draft, line: Activity) -> None:
     if line.status in AMENDED:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind in SPLITS and was_taken_over(draft, line):
-        pass  # the book has it from the positions
+        note_told(draft, line)  # the book has it from the positions
     elif line.kind == AMENDED_FILL:
         _amend_fill(draft, line)
     elif (share := _of_the_desk(draft, line)) is not None:

@@ -715,7 +715,8 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
             settle_cost(draft, fill)
     drop_sold_shares(draft)
     paid_ids, waiting_ids = _lines_of_taken_cash(draft, event)
-    for activity in in_order(event.activities, lambda line: line):
+    lines = in_order(event.activities, lambda line: line) if event.activities else ()  # most reports have none
+    for activity in lines:
         if activity.status == ANNOUNCED:
             note_announcement(draft, activity)
         elif activity.id not in waiting_ids:

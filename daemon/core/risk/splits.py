@@ -201,9 +201,33 @@ def end_waits(draft: Draft) -> None:
 
 
 def was_taken_over(draft: Draft, line: Activity) -> bool:
-    """Return whether the ledger's line tells a split that the book took over from the broker's positions."""
+    """Return whether the ledger's line tells a split that the book took over from the broker's positions.
+
+    Positions of a day have the splits up to it. They may have one that is dated some nights later, and no other once
+    its lines, or those of a day before, have told what was taken over.
+    """
+    day = new_york_date(line.time_ns).isoformat()
+    for takeover in _takeovers(draft, line):
+        told_days = [key[-len(day) :] for key in draft.broker.seen if key.startswith(_told_key(takeover))]
+        if takeover[-len(day) :] >= day or not told_days or day in told_days:
+            return True
+    return False
+
+
+def note_told(draft: Draft, line: Activity) -> None:
+    """Note that this line of the ledger told what was taken over from the broker's positions."""
+    for takeover in _takeovers(draft, line):
+        draft.first_time(f"{_told_key(takeover)}{new_york_date(line.time_ns).isoformat()}")
+
+
+def _takeovers(draft: Draft, line: Activity) -> list[str]:
+    """Return the notes of what was taken over of the line's symbol, some nights before its day or later."""
     name, day = _takeover_key(line.symbol), new_york_date(line.time_ns) - timedelta(days=NIGHTS_MAX)
-    return any(key.startswith(name) and key >= f"{name}{day.isoformat()}" for key in draft.broker.seen)
+    return [key for key in draft.broker.seen if key.startswith(name) and key >= f"{name}{day.isoformat()}"]
+
+
+def _told_key(takeover: str) -> str:
+    return f"told: {takeover} "
 
 
 def _takeover_key(symbol: str) -> str:

@@ -450,6 +450,24 @@ def test_a_later_split_of_the_same_share_is_booked() -> None:
     assert d.held["AAA"] == 200
 
 
+@pytest.mark.parametrize("told_later", [0, 1])
+def test_a_second_split_within_days_of_one_that_was_taken_over_is_booked(told_later: int) -> None:
+    """Two for one, taken over on Tuesday and told by two lines; then five for one on the next day."""
+    d = holding(account := Account())
+    account.positions["AAA"] = (100, Decimal(50))
+    d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
+    reported(d, account, -17)
+    d.put(ev.ResumeRequested(d.at(-16), "accepted", "ann"))
+    for days, before, after in ((told_later + 1, 50, 100), (told_later + 2, 100, 500)):
+        for quantity in (-before, after):
+            told = line("SPLIT", "AAA", quantity)
+            account.book(replace(told, time_ns=told.time_ns + days * DAY, id=f"{days} {told.id}"))
+        account.positions["AAA"] = (after, 5000 / Decimal(after))
+        reported(d, account, 24 * 60 * (days - 1))
+        assert (d.held["AAA"], d.state.book.equity, d.state.risk.halts) == (after, WHOLE, ())
+    assert d.state.risk.reconciled
+
+
 def test_what_somebody_bought_is_no_split_for_who_accepts_it() -> None:
     """With others' shares beside, their number alone says nothing: the desk keeps its own."""
     d = with_shares(account := Account(), IGNORE, AAA=50, BBB=40)
