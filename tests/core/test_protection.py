@@ -281,6 +281,22 @@ def test_a_buy_of_more_takes_the_stop_away_and_one_for_all_rests_afterwards() ->
     assert [(order.symbol, order.quantity) for order in rested] == [("SPY", 15)]
 
 
+def test_a_buy_waits_for_the_end_of_a_stop_whose_cancel_stays_unanswered() -> None:
+    """The broker refuses it meanwhile, and a buy that was refused is given up."""
+    desk, names = protected()
+    desk.core = desk.core.__class__(MoreShares())
+    desk.minute(1)
+    effects = desk.answer(15.0, 10.0)
+    for second in range(5, 60, 5):
+        quotes = tuple(desk.quote(symbol, desk.at(2, second)) for symbol in SYMBOLS)
+        effects += desk.put(ev.QuotesReceived(desk.at(2, second), 0, quotes))
+    assert of(effects, SubmitOrder) == []
+    assert {effect.client_order_id for effect in of(effects, CancelOrder)} == {names["SPY"]}
+    desk.account.end(names["SPY"])
+    effects = desk.put(ev.OrderCanceled(desk.at(2, 60), names["SPY"])) + desk.tick(2, 61)
+    assert [(order.symbol, order.side, order.quantity) for order in of(effects, SubmitOrder)] == [("SPY", 1, 5)]
+
+
 def test_a_buy_that_a_gate_denies_leaves_the_stop_where_it_is() -> None:
     desk, names = protected()
     desk.core = desk.core.__class__(MoreShares())

@@ -562,6 +562,25 @@ def test_a_close_of_an_earlier_session_sells_nothing() -> None:
     assert (sales(effects), d.state.works, "unprotected" in alarms(effects)) == ([], {}, True)
 
 
+@pytest.mark.parametrize(("close", "price", "sold", "rests"), [(100.0, "79", 10, []), (90.0, "79", 0, ["72.00"])])
+def test_a_close_that_came_after_its_session_s_end_counts_before_the_next_decision(
+    close: float, price: str, sold: int, rests: list[str]
+) -> None:
+    """A desk that decides before the close: its strategy is shown Monday's bar at 15:50 of Tuesday."""
+    d, account, name = daily()
+    d.state = structs.replace(d.state, trading=replace(d.state.trading, basket=Basket(decide="before_close")))
+    d.end()
+    account.end(name)
+    d.begin(TUESDAY)
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    d.bars(MONDAY, AAA=close, BBB=100.0, CCC=100.0)
+    effects: list[AnyEffect] = []
+    for second in range(0, 240, 10):
+        effects += d.quotes(second / 60, AAA=price) + d.put(account.report(d.at(0, second + 1)))
+    assert sum(order.quantity for order in sales(effects)) == sold
+    assert [str(order.stop_price) for order in stops(effects)][:1] == rests
+
+
 def announced(d: DailyDesk, account: Account, kind: str, minute: float, day: str = TUESDAY.date) -> ev.BrokerReported:
     """A report that names what happens to AAA on that day."""
     line = ev.Activity(f"{day} {kind} AAA", kind, "AAA", Decimal(0), None, Decimal(0), "announced", 0, ex_date=day)

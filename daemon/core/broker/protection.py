@@ -43,6 +43,7 @@ from daemon.core.risk.guards import high_of
 from daemon.core.risk.marks import leaps
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, Position
+from strategies.kit.contract import Bar
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import DAY_NS, SECOND_NS
 
@@ -98,13 +99,24 @@ def _below_close(draft: Draft, symbol: str, rules: Protection) -> Decimal:
     The one before it counts.
     """
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
-        bars = draft.desk.decides.known(draft).get(symbol, ()) if rules.disaster_stop else ()
+        bars = _newest_bars(draft, symbol) if rules.disaster_stop else ()
         closes, part = [Decimal(str(bar.close)) for bar in bars[-2:]], 1 - Decimal(str(rules.disaster_stop))
         stops = [_on_grid(symbol, close * part) for close in closes]
         mark = draft.marks.get(symbol)
         alone = len(closes) > 1 and mark is not None and max(closes[0], mark) <= stops[1]
         return stops[0 if alone else -1] if stops else Decimal(0)
     return Decimal(0)
+
+
+def _newest_bars(draft: Draft, symbol: str) -> tuple[Bar, ...]:
+    """Return the two newest daily bars of the symbol, oldest first, with one that came after its session's end.
+
+    The strategy is shown such a bar with the next decision, which may be hours away.
+    """
+    kept_bars = tuple(draft.desk.decides.known(draft).get(symbol, ()))[-2:]
+    last_ns = kept_bars[-1].start_ns if kept_bars else 0
+    late_bars = [bar for bar in draft.pending_bars if bar.symbol == symbol and bar.start_ns > last_ns]
+    return (*kept_bars, *sorted(late_bars, key=lambda bar: bar.start_ns))[-2:]
 
 
 def could_rest(draft: Draft, symbol: str, price: Decimal) -> bool:
@@ -339,7 +351,7 @@ def _is_through(draft: Draft, symbol: str, price: Decimal) -> bool:
     """
     if not draft.desk.decides.rebalances:
         return False
-    newest_ns = draft.desk.decides.known(draft)[symbol][-1].start_ns
+    newest_ns = _newest_bars(draft, symbol)[-1].start_ns
     if new_york_date(newest_ns).isoformat() != draft.session.previous:
         return False
     quote, mark = draft.quotes[symbol], draft.marks[symbol]
@@ -475,8 +487,8 @@ def lift(draft: Draft, work: Work) -> bool:
     """Take the stops of the work's symbol away for its order; True while that has to wait for their end.
 
     Stops of no more than what a trim leaves stay, the largest first. One whose cancel stays unanswered keeps an exit
-    back no longer than any order that hangs, and then the broker's own call is tried. One that was rested again beside
-    the exit, because that did not sell, stays for a while.
+    back no longer than any order that hangs, and then the broker's own call is tried; a buy is refused while the stop
+    lives, so it waits. One that was rested again beside the exit, because that did not sell, stays for a while.
     """
     waits, kept_quantity = False, work.goal if work.purpose == EXIT else 0
     stops = [order for order in resting(draft, work.symbol) if not order.absent]
@@ -486,7 +498,7 @@ def lift(draft: Draft, work: Work) -> bool:
             continue
         if not (_is_beside(draft, order, work) and draft.now_ns - order.submitted_ns < KEPT_NS):
             draft.cancel(order.client_order_id)
-        waits = waits or not hangs(draft, order)
+        waits = waits or work.purpose == ENTRY or not hangs(draft, order)
     return waits
 
 
