@@ -326,6 +326,8 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         )
         draft.close_session_at(former.close_ns)
         return
+    if former is not None and not draft.session.ended and draft.desk.decides.rebalances:
+        draft.end_trading()  # nobody told its end: its basket is not traded in another session
     new_week = former is not None and week_of(former.date) != week_of(event.session.date)
     if refused := draft.basket.refused_fractions:
         # An asset's flag may change by the week, the account's setting any day: one order asks again.

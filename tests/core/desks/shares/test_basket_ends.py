@@ -10,12 +10,12 @@ import pytest
 from daemon.app.live.desk import settled
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, SubmitOrder
-from daemon.core.limits import Risk, Trading
+from daemon.core.limits import Basket, Risk, Trading
 from tests.support.core.account import Account
 from tests.support.core.baskets import decided, tuesday
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
 from tests.support.core.daily_live import with_shares
-from tests.support.core.desk import alarms, canceling, of
+from tests.support.core.desk import HALF_DAY, alarms, canceling, of
 
 SALE = "e1-shelf-2-0-0"
 ENDS = ("pause", "halt", "stop")
@@ -104,3 +104,16 @@ def test_exits_by_a_rule_go_on_through_a_pause() -> None:
     d.put(ev.FlattenRequested(d.at(-5), "x", "ann"))
     end_by(d, "pause", -4)
     assert orders(d.tick(0)) == [("AAA", -10, None)]
+
+
+def test_a_basket_of_a_session_whose_end_nobody_told_is_not_traded_in_the_next() -> None:
+    """A close by a person goes on."""
+    d = tuesday(Trading(basket=Basket(auction=False)), AAA=10, CCC=10)
+    assert decided(d, 0, 10, KEEP) == []
+    d.put(ev.CloseRequested(d.at(-10), "CCC", 0, "enough", "ann"))
+    d.begin(HALF_DAY)
+    assert (d.state.basket.given_up, [work.symbol for work in d.state.works.values()]) == (
+        {"AAA": -10, "BBB": 10},
+        ["CCC"],
+    )
+    assert [order[:2] for order in orders(d.quotes(0, AAA="100", BBB="100", CCC="100"))] == [("CCC", -10)]
