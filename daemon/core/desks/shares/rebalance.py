@@ -335,12 +335,25 @@ def _sell_now(draft: Draft, work: Work, surplus: Quantity) -> bool:
         quote, mark = _offer(draft, work.symbol)
         late = not draft.desk.decides.rebalances and draft.now_ns - work.started_ns >= QUOTE_WAIT_NS
         if quote is None or quote.bid <= 0 or mark is None:
-            return late and _sell(draft, work, surplus, None, auction=False)
+            return (late and _sell(draft, work, surplus, None, auction=False)) or _may_be_quoted(draft, work)
         if leaps(draft, quote) and not (late and not splits.is_awaited(draft.basket, work.symbol)):
             return True  # the next quote decides whether it is one
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
             limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
     return _sell(draft, work, surplus, limit, auction=False)
+
+
+def _may_be_quoted(draft: Draft, work: Work) -> bool:
+    """Return True in the first re-price intervals of a sale that waits for a quote: then it delays no buy any more.
+
+    They count from the decision, the open, a start, or its last order's end. A tape has its quotes with its prints.
+    """
+    session, last = draft.session.session, draft.find_order(work.order_id) if work.order_id else None
+    if draft.identity.by_tape or session is None:
+        return False
+    ended_ns = 0 if last is None else last.news_ns
+    since_ns = max(work.started_ns, session.open_ns, draft.broker.started_ns, ended_ns)
+    return draft.now_ns - since_ns < SALE_INTERVALS * reprice_ns(draft)
 
 
 def _sell(draft: Draft, work: Work, surplus: Quantity, limit: Decimal | None, *, auction: bool) -> bool:

@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import LookUpOrder, RaiseAlarm, SubmitOrder
-from daemon.core.limits import Trading
+from daemon.core.effects import AnyEffect, LookUpOrder, RaiseAlarm, SubmitOrder
+from daemon.core.limits import Basket, Trading
 from tests.support.core.account import NUMBER, Account
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, live, with_shares
@@ -268,3 +268,49 @@ def test_a_session_without_a_decision_names_the_funds_with_too_little_history(
         d.bars(LAST_FRIDAY, **dict.fromkeys(known, 100.0))
     (alarm,) = [effect for effect in of(d.due(), RaiseAlarm) if effect.name == "symbols_masked"]
     assert alarm.detail.startswith(f"no decision for {MONDAY.date}: {words}")
+
+
+def first_after_open(d: DailyDesk, account: Account, what: str) -> list[AnyEffect]:
+    """What a desk hears first at the open: a tick, a report, or a quote of what it buys alone."""
+    match what:
+        case "tick":
+            return d.tick(0)
+        case "report":
+            return d.put(account.report(d.at(0)))
+        case _:
+            return d.quotes(0, BBB="100")
+
+
+@pytest.mark.parametrize("what", ["tick", "report", "quote"])
+@pytest.mark.parametrize(
+    ("rules", "held", "then"),
+    [
+        (Basket(auction=False), 95.0, (0, 95, KEEP)),
+        (Basket(fractions="on"), 0.95, (0, 0.95, KEEP)),  # the auction takes no part of a share
+    ],
+)
+def test_buys_wait_for_a_sale_that_has_no_quote_yet_at_the_open(
+    rules: Basket, held: float, then: tuple[float, ...], what: str
+) -> None:
+    """All is in AAA, and goes to BBB: with the cash of before the sale it would buy a twentieth."""
+    account = Account("10000" if held > 1 else "100")
+    d = with_shares(account, Trading(basket=rules), AAA=held)
+    d.due()
+    effects = d.answer(*then) + first_after_open(d, account, what)
+    effects += d.quotes(0.1, AAA="100", BBB="100")
+    (sale,) = of(effects, SubmitOrder)
+    assert (sale.symbol, sale.side, float(sale.quantity)) == ("AAA", -1, held)
+    effects = d.put(account.fill(account.take(sale, d.state.now_ns), sale.quantity, "100", d.state.now_ns))
+    effects += d.quotes(0.2, AAA="100", BBB="100") + d.put(account.report(d.at(0.3)))
+    assert [(order.symbol, order.side, float(order.quantity)) for order in of(effects, SubmitOrder)] == [
+        ("BBB", 1, then[1])
+    ]
+
+
+def test_a_sale_that_finds_no_quote_for_two_intervals_delays_no_buy() -> None:
+    d = with_shares(Account(), Trading(basket=Basket(auction=False)), AAA=95)
+    d.due()
+    d.answer(0, 95, KEEP)
+    effects = [effect for second in range(0, 120, 10) for effect in d.quotes(second / 60, BBB="100")]
+    assert of(effects, SubmitOrder) == []
+    assert [(order.symbol, order.quantity) for order in of(d.quotes(2, BBB="100"), SubmitOrder)] == [("BBB", 4)]
