@@ -333,6 +333,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     split_ns: dict[str, int] | UnsetType = UNSET
     """Of a desk by the bar: from which open on the newest split counts, negative where the strategy did not take it."""
     lieu: tuple[Activity, ...] | UnsetType = UNSET  # cash in lieu that the ledger told before its split
+    exposure_max: Decimal | UnsetType = UNSET  # USD that the risk overlay lets the newest decision's buys come to
 
     @property
     def uncertain_symbols(self) -> tuple[str, ...]:

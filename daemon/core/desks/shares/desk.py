@@ -20,7 +20,7 @@ from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
-from daemon.core.desks.shares.overlay import apply_overlay, report_overlay
+from daemon.core.desks.shares.overlay import apply_overlay, note_exposure_max, report_overlay
 from daemon.core.desks.shares.rebalance import (
     ask_again,
     drive_shares,
@@ -278,6 +278,7 @@ class Shares:
             answer = draw_actions(draft, ask, self._strategy.options(draft, answer, view), answer)
         decision = exact_decision(draft, self._strategy.decide(draft, answer, view, Rebalance))
         ruling = apply_overlay(draft, decision, answer, ask.decision)
+        note_exposure_max(draft, ruling)
         if ruling is None:
             rebalance(draft, ask, decision, answer, model)
             return

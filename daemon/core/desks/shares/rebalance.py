@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from daemon.core.book import worth_at
 from daemon.core.broker.protection import could_rest, lift
 from daemon.core.broker.sending import (
     AUCTION_ENDS_NS,
@@ -408,6 +409,8 @@ def _drive_buys(draft: Draft, *, selling: bool) -> None:
     broker_cash = spendable(draft)
     if short := broker_cash is not None and broker_cash < free:
         free, selling = max(broker_cash, ZERO), awaits_proceeds(draft) or selling
+    if (room := _room(draft)) is not None and room < free:
+        free, short = room, True
     prices = {work.key: price for work in wanting if (price := _price_to_share(draft, work)) is not None}
     priced_works, rate = [work for work in wanting if work.key in prices], cost_rate(draft)
     cash_need = sum((reserved_cash(prices[work.key], _missing(draft, work), rate) for work in priced_works), ZERO)
@@ -418,6 +421,23 @@ def _drive_buys(draft: Draft, *, selling: bool) -> None:
         wanting = [cut_works.get(work.key, work) for work in wanting if work.key in cut_works or work.key not in prices]
     for work in wanting:
         free = _buy(draft, work, free, selling=selling, short=short)
+
+
+def _room(draft: Draft) -> Decimal | None:
+    """Return the USD that the risk overlay's cap leaves to buys while a sale is not done, or was given up.
+
+    None where there is none: then the goals themselves are within the cap, whatever the prices did since.
+    """
+    most, basket = draft.basket.exposure_max, draft.basket
+    if isinstance(most, UnsetType):
+        return None
+    unsold = any(work.purpose == EXIT for work in draft.works.values())
+    if not unsold and not any(change < 0 for change in basket.given_up.values()):
+        return None
+    worth = sum(
+        (worth_at(position, draft.marks.get(symbol, ZERO)) for symbol, position in draft.book.positions.items()), ZERO
+    )
+    return max(free_cash(most - worth, draft.orders, draft.marks, cost_rate(draft)), ZERO)
 
 
 def _missing(draft: Draft, work: Work) -> Quantity:

@@ -461,3 +461,46 @@ def test_a_broken_claim_leaves_the_overlay_s_sales_and_no_buy() -> None:
     assert d.decisions()[-1].outcome == "ordered"
     d.quotes(0, **AT_100)
     assert [(symbol, count) for symbol, count in d.working() if symbol == "BBB"] == []
+
+
+def with_45_to_sell(account: Account, *, auction: bool, band: float = 0.1) -> DailyDesk:
+    """Before Tuesday's open, live: 45 AAA leave for 50 BBB, which are the whole of the cap."""
+    d = with_shares(account, AAA=45)
+    rules = changed(OVERLAY.basket, auction=auction, volatility_band=band)
+    d.state = replace(d.state, trading=changed(OVERLAY, basket=rules))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    assert changes_after(d, 0, 50, KEEP) == [("AAA", -45), ("BBB", 50)]
+    return d
+
+
+@pytest.mark.parametrize("auction", [True, False])
+@pytest.mark.parametrize("told", [True, False])
+def test_while_a_sale_finds_no_buyer_no_buy_goes_beyond_the_cap(auction: bool, told: bool) -> None:
+    """There is cash for all of them, and 5,543.48 USD may be held: beside 4,500 of AAA ten BBB at 100.20."""
+    d = with_45_to_sell(account := Account(), auction=auction)
+    if told:
+        d.put(ev.TradingStatusChanged(d.at(-10), "AAA", True, "T12"))
+    names = [account.take(order, d.state.now_ns) for order in of(d.effects, SubmitOrder) if order.auction]
+    for name in names:
+        account.end(name, "expired")
+    effects = d.put(*(ev.OrderExpired(d.at(0), name) for name in names))
+    for second in range(0, 600, 10):
+        effects += d.quotes(second / 60, BBB="100") + d.put(account.report(d.at(0, second + 1)))
+        for order in of(effects, SubmitOrder):
+            if order.client_order_id not in account.orders:
+                account.take(order, d.state.now_ns)
+                d.put(account.fill(order.client_order_id, order.quantity, "100", d.state.now_ns))
+    assert d.held == ({"AAA": 45} if told else {"AAA": 45, "BBB": 10})
+    if told:  # once it trades again all goes on
+        d.put(ev.TradingStatusChanged(d.at(11), "AAA", False, ""))
+        (sale,) = of(d.quotes(11.2, AAA="100", BBB="100"), SubmitOrder)
+        d.put(account.fill(account.take(sale, d.state.now_ns), 45, "100", d.state.now_ns))
+        effects = d.put(account.report(d.at(11.3))) + d.quotes(11.4, AAA="100", BBB="100")
+        assert [order[:2] for order in orders(effects)] == [("BBB", 50)]
+
+
+def test_a_sale_that_is_done_lets_the_buys_of_the_cap_go_whatever_the_prices_did() -> None:
+    d = with_45_to_sell(account := Account(), auction=True, band=0.0)
+    (sale,) = [order for order in of(d.effects, SubmitOrder) if order.auction]
+    d.put(account.fill(account.take(sale, d.at(0)), 45, "100", d.at(0)), account.report(d.at(0, 1)))
+    assert [order[:2] for order in orders(d.quotes(0.1, AAA="100", BBB="104"))] == [("BBB", 50)]
