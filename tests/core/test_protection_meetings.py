@@ -400,6 +400,23 @@ def test_what_opens_below_its_disaster_stop_leaves_by_two_prices() -> None:
     assert [move.reason for move in d.state.works.values()] == ["stop_loss"]
 
 
+def test_what_its_stop_sold_is_not_bought_by_what_is_left_of_the_basket() -> None:
+    """Twenty more were wanted in the morning, at an ask that was beyond the collar; at 81 thirty would be."""
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20)))
+    d.due()
+    d.answer(30, 5, KEEP)
+    assert sales(d.quotes(0, AAA="100/120")) == []
+    d.put(account.fill(name, 10, "79", d.at(1)), account.report(d.at(1, 1)))
+    assert [work.symbol for work in d.state.works.values()] == ["BBB"]
+    effects: list[AnyEffect] = []
+    for second in range(70, 400, 10):
+        effects += d.quotes(second / 60, AAA="81/81.02", BBB="100") + d.put(account.report(d.at(0, second + 1)))
+    assert {order.symbol for order in of(effects, SubmitOrder)} == {"BBB"}
+
+
 @pytest.mark.parametrize("close", [126.0, 200.0])
 def test_one_wrong_close_far_above_the_price_sells_nothing_and_the_one_before_it_counts(close: float) -> None:
     """The closes are 100 of Friday and a wrong one of Monday; all the time the price is 100."""
