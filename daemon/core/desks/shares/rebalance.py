@@ -274,7 +274,7 @@ def _advance_sale(draft: Draft, work: Work) -> bool:
     surplus = draft.held(work.symbol) - work.goal
     order = draft.newest_attempt(work) if work.order_id else None
     well, hanging = tend_exits(draft, work.symbol, -1, surplus)
-    soon = any(not _old(draft, working, SALE_INTERVALS) for working in (*well, *hanging))
+    soon = any(_may_fill_soon(draft, working) for working in (*well, *hanging))
     if well:
         return soon
     if surplus <= 0 or (work.goal and (_is_rest(draft, work, surplus) or _is_left(draft, work, surplus))):
@@ -313,9 +313,15 @@ def _is_left(draft: Draft, work: Work, quantity: Quantity) -> bool:
     return True
 
 
-def _old(draft: Draft, order: Order, times: int = 1) -> bool:
-    """Return True for an order that worked longer than `times` re-price intervals."""
-    return worked_ns(draft, order) >= times * reprice_ns(draft)
+def _old(draft: Draft, order: Order) -> bool:
+    """Return True for an order that worked longer than a re-price interval."""
+    return worked_ns(draft, order) >= reprice_ns(draft)
+
+
+def _may_fill_soon(draft: Draft, order: Order) -> bool:
+    """Return False for an order that hangs: for longer than two re-price intervals in which a daemon tended it."""
+    tended_ns = min(worked_ns(draft, order), draft.now_ns - draft.broker.started_ns)
+    return tended_ns < SALE_INTERVALS * reprice_ns(draft)
 
 
 def _into_auction(draft: Draft, work: Work) -> bool:

@@ -314,3 +314,25 @@ def test_a_sale_that_finds_no_quote_for_two_intervals_delays_no_buy() -> None:
     effects = [effect for second in range(0, 120, 10) for effect in d.quotes(second / 60, BBB="100")]
     assert of(effects, SubmitOrder) == []
     assert [(order.symbol, order.quantity) for order in of(d.quotes(2, BBB="100"), SubmitOrder)] == [("BBB", 4)]
+
+
+def test_after_a_start_in_mid_basket_buys_wait_for_the_sale_that_nobody_tended() -> None:
+    """The daemon was down for 15 minutes, with the sale of all that it holds at the broker."""
+    rules = Trading(basket=Basket(auction=False))
+    d = with_shares(account := Account(), rules, AAA=95)
+    d.due()
+    d.answer(0, 95, KEEP)
+    (sale,) = of(d.quotes(0, AAA="100", BBB="100"), SubmitOrder)
+    name = account.take(sale, d.state.now_ns)
+    d.put(account.found(name, d.state.now_ns))
+    d.reload = True
+    d.put(ev.RunStarted(d.at(15), "live", "desk-1", "shelf", "e1", "code", "sip", rules))
+    d.put(ev.ModelVerified(d.at(15), "v1", "d", promoted=True, feed="sip"), account.report(d.at(15, 1)))
+    effects = d.quotes(15.1, AAA="100", BBB="100")
+    assert of(effects, SubmitOrder) == []  # the cancel is not answered yet
+    account.end(name)
+    effects = d.put(ev.OrderCanceled(d.at(15, 8), name), account.report(d.at(15, 9)))
+    (sale,) = of(effects + d.quotes(15.2, AAA="100", BBB="100"), SubmitOrder)
+    effects = d.put(account.fill(account.take(sale, d.state.now_ns), 95, "100", d.state.now_ns))
+    effects += d.put(account.report(d.at(15, 20))) + d.quotes(15.4, AAA="100", BBB="100")
+    assert [order[:2] for order in orders(effects)] == [("BBB", 95)]
