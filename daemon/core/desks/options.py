@@ -50,7 +50,7 @@ from daemon.core.instruments.quotes import (
     price_step,
 )
 from daemon.core.limits import Sizing, Trading
-from daemon.core.orders import REJECTED, Work
+from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker, RecordedPaperBroker
 from daemon.core.records import DecisionRow
@@ -145,6 +145,8 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     side = 1 if holding < 0 else -1  # short shares are bought back
     surplus = abs(holding) - work.goal
     order = draft.newest_attempt(work) if work.order_id else None
+    if order is not None and _keeps_its_place(draft, work, order, surplus):
+        return
     well, hanging = tend_exits(draft, work.symbol, side, surplus)
     if well:
         return
@@ -173,6 +175,21 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         if not ask_gates(view, intent, draft.desk.gates).denials:
             submit(draft, work, intent, rules.exit_reprice_s)
             return
+
+
+def _keeps_its_place(draft: Draft, work: Work, order: Order, surplus: Quantity) -> bool:
+    """Return True for a sale at the price that the next one would have too, and that nobody bids.
+
+    Its walk is over, and may not end at the market: another order would only be the last in the queue.
+    """
+    quote = draft.fresh(draft.quotes.get(work.symbol))
+    waits = order.side < 0 and order.working and order.known and not order.cancel_asked_ns
+    if not waits or quote is None or order.limit_price is None or quote.bid >= order.limit_price:
+        return False
+    others = any((o.symbol, o.purpose) == (work.symbol, EXIT) and o is not order for o in draft.orders.values())
+    if others or order.remaining != surplus or work.attempt + 1 < draft.trading.execution.exit_limit_attempts:
+        return False
+    return _exit_limit(quote, _priced_while_wide(draft, quote, work), work, draft) == order.limit_price
 
 
 def _cannot_leave(

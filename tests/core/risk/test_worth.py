@@ -12,7 +12,7 @@ from math import erf, log, sqrt
 
 import pytest
 
-from daemon.core.effects import SubmitOrder
+from daemon.core.effects import CancelOrder, SubmitOrder
 from daemon.core.events import ClockReset, ResumeRequested
 from daemon.core.limits import Contracts, Risk, Sizing, Trading
 from tests.support.core.desk import CALL, EXIT, Desk, alarms, desk, of, quote, sent
@@ -193,6 +193,25 @@ def test_other_exits_wait_at_the_model_s_price_less_the_collar(bid: str, ask: st
     for order in orders:
         assert order.limit_price is not None
         assert lowest - 0.02 <= float(order.limit_price) <= 2.0
+
+
+def test_an_exit_at_the_price_that_the_next_one_would_have_keeps_its_place_until_somebody_bids_it() -> None:
+    """A call that is worth nothing any more, offered at a cent by a stop of 99 %."""
+    d = holding(replace(NO_STOP, risk=Risk(daily_loss_max=0.9, drawdown_max=0.9)))
+    for minute in range(1, 90):
+        d.bar(minute, max(500.0 - minute, 475.0), quotes=(quote(CALL, "0", "0.30"),))
+        for order in tuple(d.state.orders.values()):
+            if order.cancel_asked_ns:
+                d.canceled(order.client_order_id)
+        for order in tuple(d.state.orders.values()):
+            if not order.known:
+                d.accept(order.client_order_id)
+    orders = sales(d)
+    attempts = Trading().execution.exit_limit_attempts
+    assert [str(order.limit_price) for order in orders] == ["0.01"] * attempts
+    assert [order.client_order_id for order in d.state.orders.values()] == [orders[-1].client_order_id]
+    effects = d.quotes(90, quote(CALL, "0.01", "0.30"), second=1) + d.quotes(90, quote(CALL, "0.01", "0.30"), second=70)
+    assert orders[-1].client_order_id in [effect.client_order_id for effect in of(effects, CancelOrder)]
 
 
 @pytest.mark.parametrize(("bid", "ask"), WIDE[:3])
