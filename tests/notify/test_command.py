@@ -17,6 +17,7 @@ import pytest
 from daemon.cli import ctl
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalBusy, JournalError
+from daemon.host.service import Service
 from daemon.notify import command
 from daemon.notify.command import main
 from daemon.notify.news import Notification
@@ -118,7 +119,7 @@ def test_each_message_that_a_slow_service_takes_feeds_the_watchdog(
     (tmp_path / FILE).touch()
     monkeypatch.setattr(command, "NewsReader", News)
     monkeypatch.setattr(command.Services, "send", send)
-    monkeypatch.setattr(command.Service, "watchdog", lambda _: events.append("fed"))
+    monkeypatch.setattr(Service, "watchdog", lambda _: events.append("fed"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with inbox() as box:

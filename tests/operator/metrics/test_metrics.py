@@ -38,7 +38,6 @@ from daemon.core.events import (
     TroubleNoticed,
 )
 from daemon.core.limits import Trading
-from daemon.core.session import Session
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Machine, Step
 from daemon.experience.learning import LEARNING_FILE, LearningFile, newest_sign
@@ -51,7 +50,7 @@ from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.metrics import DeskLabels, Metrics, ScrapeSources
 from daemon.operator.metrics.server import serve
 from daemon.operator.mqtt.outbox import Counts
-from strategies.kit.contract import Bar
+from strategies.kit.contract import Bar, Session
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import Desk as ReplayDesk
 from tests.support.desks.desk_run import table as rows_of
