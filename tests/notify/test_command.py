@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import ctl
+from daemon.host.service import Service
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalBusy, JournalError
-from daemon.host.service import Service
 from daemon.notify import command
 from daemon.notify.command import main
 from daemon.notify.news import Notification
