@@ -312,6 +312,11 @@ def worked_ns(draft: Draft, order: Order) -> int:
     return draft.now_ns - max(since_ns, draft.session.reopened_ns(root))
 
 
+def tended_ns(draft: Draft, order: Order) -> int:
+    """Return how long the order could trade while a daemon looked after it."""
+    return min(worked_ns(draft, order), draft.now_ns - draft.broker.started_ns)
+
+
 def awaits_trading(draft: Draft, symbol: str) -> bool:
     """Return True in a halt of the exchange, and in the first seconds after it, without a quote of now.
 
@@ -332,7 +337,8 @@ def reprice_ns(draft: Draft) -> int:
 def hangs(draft: Draft, order: Order) -> bool:
     """Return True for a working order that should have ended: an unanswered cancel, or old and not cancellable.
 
-    A market order should fill within one re-price interval. An order that the broker does not have cannot hang.
+    A market order should fill within one re-price interval. An order that the broker does not have cannot hang. Nor is
+    one old that nobody looked after: what a former life left is cancelled and priced again first.
     """
     if not order.working or order.absent:
         return False
@@ -341,7 +347,7 @@ def hangs(draft: Draft, order: Order) -> bool:
     if order.purpose == PROTECTION:  # it rests
         return False
     at_market = order.limit_price is None and not order.auction
-    return worked_ns(draft, order) >= reprice_ns(draft) + (0 if at_market else HANGS_NS)
+    return tended_ns(draft, order) >= reprice_ns(draft) + (0 if at_market else HANGS_NS)
 
 
 def tend_exits(draft: Draft, symbol: str, side: int, surplus: Quantity) -> tuple[list[Order], list[Order]]:

@@ -30,6 +30,7 @@ from daemon.core.broker.sending import (
     sellable,
     submit,
     tend_exits,
+    tended_ns,
     ways_out,
     worked_ns,
 )
@@ -320,8 +321,7 @@ def _old(draft: Draft, order: Order) -> bool:
 
 def _may_fill_soon(draft: Draft, order: Order) -> bool:
     """Return False for an order that hangs: for longer than two re-price intervals in which a daemon tended it."""
-    tended_ns = min(worked_ns(draft, order), draft.now_ns - draft.broker.started_ns)
-    return tended_ns < SALE_INTERVALS * reprice_ns(draft)
+    return tended_ns(draft, order) < SALE_INTERVALS * reprice_ns(draft)
 
 
 def _into_auction(draft: Draft, work: Work) -> bool:

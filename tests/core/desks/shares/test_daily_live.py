@@ -16,7 +16,7 @@ from daemon.core.limits import Basket, Trading
 from tests.support.core.account import NUMBER, Account
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, live, with_shares
-from tests.support.core.desk import HALF_DAY, MONDAY, SECOND, TUESDAY, alarms, of
+from tests.support.core.desk import HALF_DAY, MONDAY, SECOND, TUESDAY, alarms, canceling, of
 
 
 def test_a_real_broker_s_limits_lie_on_cents_and_no_cost_is_kept_back() -> None:
@@ -336,3 +336,24 @@ def test_after_a_start_in_mid_basket_buys_wait_for_the_sale_that_nobody_tended()
     effects = d.put(account.fill(account.take(sale, d.state.now_ns), 95, "100", d.state.now_ns))
     effects += d.put(account.report(d.at(15, 20))) + d.quotes(15.4, AAA="100", BBB="100")
     assert [order[:2] for order in orders(effects)] == [("BBB", 95)]
+
+
+def test_an_exit_that_a_former_life_left_is_priced_again_and_no_alarm_says_that_it_hangs() -> None:
+    d = with_shares(account := Account(), rules := Trading(basket=Basket(auction=False)), AAA=95)
+    d.due()
+    d.answer(0, KEEP, KEEP)
+    (sale,) = of(d.quotes(0, AAA="100", BBB="100"), SubmitOrder)
+    assert sale.limit_price is not None
+    name = account.take(sale, d.state.now_ns)
+    d.put(account.found(name, d.state.now_ns))
+    d.reload = True
+    d.put(ev.RunStarted(d.at(60), "live", "desk-1", "shelf", "e1", "code", "sip", rules))
+    effects = d.put(ev.ModelVerified(d.at(60), "v1", "d", promoted=True, feed="sip"), account.report(d.at(60, 1)))
+    effects += d.quotes(60.1, AAA="90", BBB="100")  # an hour later
+    assert "exit_stuck" not in alarms(effects)
+    assert canceling(effects) == [name]
+    account.end(name)
+    effects = d.put(ev.OrderCanceled(d.at(60, 8), name), account.report(d.at(60, 9)))
+    (again,) = of(effects + d.quotes(60.2, AAA="90", BBB="100"), SubmitOrder)
+    assert (again.symbol, again.quantity, again.side) == ("AAA", 95, -1)
+    assert again.limit_price is None or again.limit_price < sale.limit_price
