@@ -118,7 +118,6 @@ class Outcome:
     problems: tuple[Problem, ...]
     digest: str
     met: dict[str, int]
-    bars: int
     orders: int
     fills: int
     lives: int
@@ -636,7 +635,6 @@ class Run:
             tuple(self.problems),
             self.world.story.digest(),
             dict(self.met),
-            self.world.story.log_counts.get("bar", 0),
             len(self.world.account.orders),
             len(self.world.account.trades),
             self.desk.lives,

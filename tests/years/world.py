@@ -63,13 +63,10 @@ class Story:
         self._loop, self._folder = loop, str(folder)
         self.lines: list[tuple[int, str, str]] = []
         self._digest = hashlib.sha256()
-        self.log_counts: dict[str, int] = {}
 
     def note(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Add a line."""
         if kind == "log":
-            name = str(fields.get("event", ""))
-            self.log_counts[name] = self.log_counts.get(name, 0) + 1
             fields = {key: value for key, value in fields.items() if key not in UNSTABLE}
         text = json.dumps(fields, sort_keys=True, default=str).replace(self._folder, "FOLDER")
         self._digest.update(f"{self._loop.now_ns} {kind} {text}\n".encode())
