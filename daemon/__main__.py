@@ -13,8 +13,14 @@ def main() -> int:
     without_pandas()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies nothing here; its idle threads cost time
     from daemon.cli import daemon as cli
+    from daemon.cli.start.exits import TROUBLE, leave_in_time
 
-    return cli.main()
+    code = TROUBLE
+    try:
+        code = cli.main()
+    finally:
+        leave_in_time(code)
+    return code
 
 
 if __name__ == "__main__":

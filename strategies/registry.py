@@ -253,7 +253,7 @@ def _call(name: str, strategy_entry: StrategyEntry, make: Callable[[], Any], arg
 
     try:
         strategy: AnyStrategy = make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {error}: correct how it is made"
         raise OwnStrategyError(f"{name} cannot be made with {argument}: {cause}") from error
     fault = strategy_fault(strategy_entry, strategy)

@@ -686,6 +686,12 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "step_failed": LogEvent(
         "error", ("problem",), "A step raised: a bug; the event is journaled and marked, exit code 1."
     ),
+    "threads_left": LogEvent(
+        "warning",
+        ("threads",),
+        "Threads that a strategy of your own started did not end with the daemon; its process ended without them, "
+        "with the exit code that it had.",
+    ),
     "progress_failed": LogEvent(
         "warning", ("problem",), "The progress bar raised and is shown no longer; the run goes on."
     ),

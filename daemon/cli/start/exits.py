@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable
 
 from daemon.config.load import EXIT_CODE, ConfigError
@@ -14,6 +17,7 @@ from daemon.operator.log import Log
 from daemon.tapes.minutes import TapeError
 
 TROUBLE = 1
+LEAVE_S = 10.0  # for threads that did not end with the work: below systemd's watchdog and its wait for a stop
 MEND = "what was committed is intact; make room or mend the disk or the owner of its files, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
 
@@ -40,3 +44,21 @@ def exit_code(log: Log, work: Callable[[], int], on_refusal: Callable[[Log, str]
     except (StepFailed, IntakeFull) as error:
         log("step_failed", problem=str(error))
     return TROUBLE
+
+
+def leave_in_time(code: int, log: Callable[..., None] | None = None) -> None:
+    """End the process with this code `LEAVE_S` from now, if it is there by then and a thread of others keeps it.
+
+    Python ends no process before its threads end. A strategy of one's own may start one that never does: a desk that
+    failed would neither trade nor be started again.
+    """
+    threading.Thread(target=_leave, args=(code, log or Log()), name="leaving", daemon=True).start()
+
+
+def _leave(code: int, log: Callable[..., None]) -> None:
+    time.sleep(LEAVE_S)
+    ours = (threading.main_thread(), threading.current_thread())
+    names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread not in ours]
+    if names:
+        log("threads_left", threads=", ".join(names))
+        os._exit(code)

@@ -7,7 +7,8 @@ what is held is told by them. An error in a frame of `GuardedStrategy` is the st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from decimal import ROUND_HALF_EVEN, Context, DivisionByZero, InvalidOperation, Overflow, getcontext, setcontext
 from math import isfinite, prod
 from traceback import walk_tb
 from types import MappingProxyType, UnionType
@@ -37,6 +38,7 @@ from strategies.registry import STRATEGIES
 
 DecisionT = TypeVar("DecisionT", Decision, Rebalance)
 WHOLE = (int, np.integer)
+_DECIMALS = Context(prec=28, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 
 class GuardedStrategy:
@@ -59,7 +61,7 @@ class GuardedStrategy:
         if draft.risk.strategy_off:
             return None
         observation: Observation | None
-        state, observation = self._strategy.observe(draft.strategy, bars, view)
+        state, observation = _call(self._strategy.observe, draft.strategy, bars, view)
         if observation is not None:
             _check(observation, Observation, "observe")
             if fault := observation.fault(draft.spec):
@@ -75,7 +77,7 @@ class GuardedStrategy:
         `shown`: what it would decide on another policy's answer; the state stays.
         """
         decision: DecisionT
-        state, decision = self._strategy.decide(draft.strategy, answer, view)
+        state, decision = _call(self._strategy.decide, draft.strategy, answer, view)
         _check(decision, kind, "decide")
         _check_decision(decision, len(draft.spec.actions))
         if not shown:
@@ -84,31 +86,31 @@ class GuardedStrategy:
 
     def options(self, draft: Draft, answer: Answer, view: View) -> tuple[RowOptions, ...]:
         """Return what each action would do, row by row, of a policy that chooses by row."""
-        options: tuple[RowOptions, ...] = self._strategy.options(draft.strategy, answer, view)
+        options: tuple[RowOptions, ...] = _call(self._strategy.options, draft.strategy, answer, view)
         _check_options(options, draft.spec)
         return options
 
     def correct(self, draft: Draft, bar: Bar) -> None:
         """Replace a bar that was observed; nothing while off."""
         if not draft.risk.strategy_off:
-            _keep(draft, self._strategy.correct(draft.strategy, bar), "correct")
+            _keep(draft, _call(self._strategy.correct, draft.strategy, bar), "correct")
 
     def split(self, draft: Draft, symbol: str, ratio: float, from_ns: int) -> bool:
         """Let a strategy by the bar take over a split of the bars that it keeps; False where it has no rule for one."""
         if not hasattr(self._strategy, "split"):
             return False
-        _keep(draft, self._strategy.split(draft.strategy, symbol, ratio, from_ns), "split")
+        _keep(draft, _call(self._strategy.split, draft.strategy, symbol, ratio, from_ns), "split")
         return True
 
     def remember(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
         """Keep final bars, oldest first; nothing while off: the next session's history brings what was missed."""
         if not draft.risk.strategy_off:
-            _keep(draft, self._strategy.remember(draft.strategy, bars), "remember")
+            _keep(draft, _call(self._strategy.remember, draft.strategy, bars), "remember")
 
     def readjust(self, draft: Draft, symbol: str, bars: tuple[Bar, ...]) -> None:
         """Replace all bars of a symbol; nothing while off, as for `remember`."""
         if not draft.risk.strategy_off:
-            _keep(draft, self._strategy.readjust(draft.strategy, symbol, bars), "readjust")
+            _keep(draft, _call(self._strategy.readjust, draft.strategy, symbol, bars), "readjust")
 
     def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
         """Return the bars that it keeps, by symbol, oldest first; none where a strategy that is off cannot say.
@@ -126,6 +128,24 @@ class GuardedStrategy:
         return self._last_bars[1]
 
 
+def _call(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of the strategy. What it sets for decimals ends with the call, and leaves money as it is.
+
+    What would end the process (`SystemExit`, a cancellation) is an error of the strategy as any other: RuntimeError.
+    """
+    money_context = getcontext()
+    setcontext(_DECIMALS.copy())
+    try:
+        return method(*arguments)
+    except (Exception, KeyboardInterrupt):  # the latter is a person's
+        raise
+    except BaseException as error:
+        text = f"{type(error).__name__}({error}), which would end the program"
+        raise RuntimeError(text).with_traceback(error.__traceback__) from error
+    finally:
+        setcontext(money_context)
+
+
 def kept_bars(
     strategy: Any, state: Any, checked_bars: Mapping[str, tuple[Bar, ...]] = MappingProxyType({})
 ) -> Mapping[str, tuple[Bar, ...]]:
@@ -133,7 +153,7 @@ def kept_bars(
 
     A tuple that is in `checked_bars` too is not looked through again.
     """
-    bars: Any = strategy.known(state)
+    bars: Any = _call(strategy.known, state)
     if not isinstance(bars, Mapping):
         raise TypeError(f"known returned {type(bars).__name__}: a mapping of symbols to bars is expected")
     for symbol, history in bars.items():

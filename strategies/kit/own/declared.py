@@ -53,7 +53,7 @@ def strategy_fault(entry: StrategyEntry, strategy: Any) -> str:
         return f"{type(strategy).__name__} chooses an action for each symbol, and has no options: give it that method"
     try:
         strategy.start()
-    except Exception as error:  # noqa: BLE001  whatever the user's code raises
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the user's code raises
         return f"its start() raises {type(error).__name__}: {error}: correct it"
     if entry.training == RULE and (spec.features[-len(spec.actions) :] != spec.actions or spec.window != 1):
         ends = f"features that end with the actions ({', '.join(spec.actions)})"

@@ -17,6 +17,7 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from decimal import localcontext
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -193,10 +194,14 @@ def _module_of(path: Path) -> tuple[Path, str]:
 
 
 def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
-    """Return the loaded module. Raises OwnStrategyError with the line at which the user's code failed."""
+    """Return the loaded module. Raises OwnStrategyError with the line at which the user's code failed.
+
+    What it prints goes to standard error, so that a command's JSON stays JSON; what it sets for decimals ends here.
+    """
     importlib.invalidate_caches()
     try:
-        return load()
+        with contextlib.redirect_stdout(sys.stderr), localcontext():
+            return load()
     except SyntaxError as error:
         raise OwnStrategyError(f"{error.filename}, line {error.lineno}: {error.msg}: correct that line") from error
     except (Exception, SystemExit) as error:
@@ -300,7 +305,7 @@ def _check(entry: StrategyEntry, path: Path) -> str:
     """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
     try:
         strategy = entry.make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
     if fault := strategy_fault(entry, strategy):
         raise OwnStrategyError(f"{path}: {fault}")

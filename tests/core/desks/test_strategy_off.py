@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from decimal import Decimal, Inexact, getcontext
 from typing import Any
 
 import msgspec
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from daemon.core.desks.guarded import GuardedStrategy
+from daemon.core.desks.guarded import GuardedStrategy, blame
 from daemon.core.draft import Draft
 from daemon.core.events import BarCorrected, HaltRequested, ResumeRequested
 from daemon.core.step import Core
@@ -100,6 +102,59 @@ def test_no_call_reaches_a_strategy_that_is_off_by_an_error(call: str) -> None:
     assert off.strategy is STATE
     with pytest.raises(ZeroDivisionError):
         CALLS[call](GuardedStrategy(Failing()), draft())
+
+
+class Ending:
+    """Ends the program at every call, or tries to."""
+
+    def __init__(self, ending: BaseException) -> None:
+        self.ending = ending
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: object) -> Any:
+            raise self.ending
+
+        return call
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("ending", [SystemExit(0), GeneratorExit(), asyncio.CancelledError()])
+def test_what_would_end_the_program_is_an_error_of_the_strategy_with_its_line(call: str, ending: BaseException) -> None:
+    with pytest.raises(RuntimeError, match=type(ending).__name__) as raised:
+        CALLS[call](GuardedStrategy(Ending(ending)), draft())
+    words, is_the_strategys = blame(raised.value)
+    assert is_the_strategys
+    assert __file__ in words
+
+
+def test_a_person_ends_a_program_that_is_in_a_strategy() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        CALLS["observe"](GuardedStrategy(Ending(KeyboardInterrupt())), draft())
+
+
+class Rounding:
+    """Counts with three digits, and refuses what they do not hold, as each of its calls sets it."""
+
+    def __init__(self) -> None:
+        self.thirds: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: object) -> Any:
+            self.thirds.append(str(Decimal(1) / 3))
+            context = getcontext()
+            context.prec, context.traps[Inexact] = 3, True
+            return {} if name == "known" else STATE
+
+        return call
+
+
+def test_the_digits_that_a_strategy_sets_for_decimals_round_no_money() -> None:
+    rounding = Rounding()
+    for _ in range(2):
+        for call in ("known", "correct", "remember", "readjust"):
+            CALLS[call](GuardedStrategy(rounding), draft())
+    assert str(Decimal("12345.67") + Decimal("0.0001")) == "12345.6701"
+    assert set(rounding.thirds) == {"0.3333333333333333333333333333"}  # each call begins with Python's 28 digits
 
 
 def test_the_bars_that_it_keeps_are_read_while_it_is_off() -> None:

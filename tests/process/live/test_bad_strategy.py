@@ -19,6 +19,7 @@ STRATEGY = "strategies/option_scalper.py"
 RULE = "        session = state.session\n        if session is None or session.date != view.session.date:\n"
 FAULTS = {
     "raises": "raise RuntimeError('no such row')",
+    "exits": "raise SystemExit(0)",
     "None": "return None",
     "NaN": "return state, Observation(bytes.fromhex('0000c07f') * 460, SPEC.observation_shape)",
     "hangs": "[None for _ in iter(int, 1)]",

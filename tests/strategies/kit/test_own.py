@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,25 @@ def test_a_start_that_raises_is_named_with_the_file(tmp_path: Path) -> None:
     path = write_strategy(tmp_path / "mine_start.py", "mine_start", after=after)
     with pytest.raises(OwnStrategyError, match=r"mine_start\.py: its start\(\) raises ZeroDivisionError: division by"):
         add(str(path))
+
+
+@pytest.mark.parametrize("where", ["__init__", "start"])
+def test_a_file_that_ends_the_program_where_it_is_made_is_named(tmp_path: Path, where: str) -> None:
+    after = f"ToyKeeper.{where} = lambda _: exit(0)\n"
+    path = write_strategy(tmp_path / "mine_leaving.py", "mine_leaving", after=after)
+    with pytest.raises(OwnStrategyError, match=r"mine_leaving\.py: .*SystemExit"):
+        add(str(path))
+
+
+def test_what_a_file_prints_and_sets_where_it_is_imported_reaches_no_command_s_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_strategy(tmp_path / "mine_talking.py", "mine_talking")
+    path.write_text(f"{path.read_text()}\nimport decimal\nprint('hello')\ndecimal.getcontext().prec = 3\n")
+    assert add(str(path)) == "mine_talking"
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "hello\n")
+    assert str(Decimal("12345.67") + 1) == "12346.67"
 
 
 def test_a_file_that_is_not_there_and_a_name_that_is_not_in_it(tmp_path: Path) -> None:
