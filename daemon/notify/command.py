@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from daemon.host.credential import CredentialProblem, credential, leave_no_core_dump
 from daemon.host.own_files import StateDirError
@@ -31,12 +31,16 @@ from daemon.notify.listen import KEYS, TOKEN, TOKEN_REFUSED, ListenProblem, list
 from daemon.notify.news import ALARMS, KINDS, NewsReader, Notification, of_alarm
 from daemon.notify.trade_news import MERGE_S
 from daemon.operator.urgency import Urgency, urgency_of
-from daemon.pacing import TokenBucket
+from daemon.pacing import TokenBucket, back_off_s
 from rltrader import called
 from rltrader.install import install_line
+from strategies.kit.units import SECOND_NS
 
 WAITING_MOST = 200  # messages that are not grave, and as many grave ones of one name; older ones are counted only
 NAMED_MOST = 8  # kinds of messages that a summary names
+AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # between two tries of grave messages that no service took, doubling
+TRIES_MOST = 10  # of one grave message where others are taken: this one no service will take
+RECENT_S = 300.0  # before a start: a grave alarm of that time may have met nobody who listened
 
 
 class Send(Protocol):
@@ -46,16 +50,27 @@ class Send(Protocol):
 
 
 class Outgoing:
-    """Holds messages until they may be sent. `problem(kinds)` is called for services that took none."""
+    """Holds messages until they may be sent. `problem(kinds)` is called for services that took none.
+
+    A grave message that none of the `services` took stays, and is tried again until one does: what cuts a desk off
+    from its broker cuts this program off too.
+    """
 
     def __init__(
-        self, send: Send, per_minute: int, monotonic_ns: Callable[[], int], problem: Callable[[list[str]], None]
+        self,
+        send: Send,
+        per_minute: int,
+        monotonic_ns: Callable[[], int],
+        problem: Callable[[list[str]], None],
+        services: int = 1,
     ) -> None:
-        self._send, self._problem = send, problem
+        self._send, self._problem, self._services, self._monotonic_ns = send, problem, services, monotonic_ns
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
         self._grave: deque[Notification] = deque()
         self._waiting: deque[Notification] = deque()  # the others
         self._drops: Counter[str] = Counter()
+        self._untaken: deque[_Untaken] = deque()
+        self._failures, self._again_ns, self._taken = 0, 0, 0
 
     def put(self, message: Notification) -> None:
         """Take a message; above `WAITING_MOST` the oldest of the least urgent goes first."""
@@ -78,8 +93,10 @@ class Outgoing:
             if self._bucket.wait_ns() and (len(self._waiting) + bool(self._grave) > 1 or self._drops):
                 self._summary()
                 return
-            message = (self._grave or self._waiting).popleft()
-            self._out(message.title, message.body)
+            self._out((self._grave or self._waiting).popleft())
+        while self._untaken and self._monotonic_ns() >= self._again_ns and not self._bucket.wait_ns():
+            self._bucket.take()
+            self._out(*self._untaken.popleft())
 
     def _summary(self) -> None:
         """One message in full, the oldest grave one or the newest of the most urgent; the others counted.
@@ -99,12 +116,40 @@ class Outgoing:
             parts = [f"{count} x {kind}" for kind, count in counts.most_common(NAMED_MOST)]
             more = len(counts) - NAMED_MOST
             body += f"\nHeld back: {', '.join(parts + [f'{more} other kinds'] * (more > 0))}"
-        self._out(first.title, body)
+        self._out(first._replace(body=body))
 
-    def _out(self, title: str, body: str) -> None:
-        failed_services = self._send(title, body)
+    def _out(self, message: Notification, tries: int = 0, taken_before: int | None = None) -> None:
+        """Send a message; keep a grave one that no service took, behind the others of its kind."""
+        failed_services = self._send(message.title, message.body)
         if failed_services:
             self._problem(failed_services)
+        if len(failed_services) < self._services:
+            self._taken += 1
+            self._failures = self._again_ns = 0
+        elif _urgency(message) == Urgency.GRAVE:
+            self._failures += 1
+            wait_ns = round(back_off_s(self._failures, AGAIN_S, AGAIN_MOST_S) * SECOND_NS)
+            self._again_ns = self._monotonic_ns() + wait_ns
+            taken_before = self._taken if taken_before is None else taken_before
+            self._keep(_Untaken(message, tries + 1, taken_before))
+
+    def _keep(self, untaken: _Untaken) -> None:
+        alike = [other for other in self._untaken if other.message.what == untaken.message.what]
+        if untaken.tries >= TRIES_MOST and self._taken > untaken.taken_before:
+            self._drops[untaken.message.what] += 1
+            return
+        if len(alike) >= WAITING_MOST:
+            self._untaken.remove(alike[0])
+            self._drops[alike[0].message.what] += 1
+        self._untaken.append(untaken)
+
+
+class _Untaken(NamedTuple):
+    """A grave message that no service took; `taken_before`: how many others were taken before its first try."""
+
+    message: Notification
+    tries: int
+    taken_before: int
 
 
 def _urgency(message: Notification) -> int:
@@ -233,13 +278,16 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
     stop, service, complain = threading.Event(), Service(), _Complaints()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    outgoing = Outgoing(_fed(services.send, service), options.per_minute, time.monotonic_ns, complain.not_taken)
+    send = _fed(services.send, service)
+    outgoing = Outgoing(send, options.per_minute, time.monotonic_ns, complain.not_taken, len(services))
     service.ready()
     waited_ns = _wait_for(state_dir / FILE, stop, service)
     if stop.is_set():
         return 0
     news = NewsReader(state_dir, kinds, waited_ns, entries=options.entries, merge_s=options.merge_s)
     _say(f"follows {news.desk}: {options.send}")
+    for message in news.grave_since(time.time_ns() - round(RECENT_S * SECOND_NS)):
+        outgoing.put(message)
     while not stop.is_set():
         try:
             for message in news.read():

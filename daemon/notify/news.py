@@ -5,6 +5,7 @@ Reads only. Everything that rows hold is data from outside, so it is made printa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterator
@@ -17,8 +18,9 @@ from daemon.host.passing import MayPass, may_pass
 from daemon.host.printable import printable
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import Entry
+from daemon.journal.rows import Entry, JournalError
 from daemon.notify.trade_news import DAILY, MERGE_S, QUIET, TradeNews
+from daemon.operator.urgency import Urgency, urgency_of
 from daemon.reports.gather import read_day
 from daemon.reports.record import find_session
 from daemon.reports.words import first_sentence, further_sentences
@@ -35,6 +37,7 @@ DETAIL_MOST = 600  # letters
 DAMAGED = "damaged_row"
 _UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter where SQLite's message quotes damaged bytes
 _MessageKey = tuple[str, str, str]  # of a message: what, title without the desk, body
+_LAST_BEFORE = "SELECT id FROM events WHERE time_ns < ? AND id <= ? ORDER BY id DESC LIMIT 1"
 _FIRST = "SELECT id FROM events WHERE time_ns >= ? ORDER BY id LIMIT 1"
 
 
@@ -90,6 +93,29 @@ class NewsReader:
             self._begin(reader, meta, 0)
         elif newest < self._row:
             self._begin(reader, meta, self._read_ns + 1)
+
+    def grave_since(self, since_ns: int) -> list[Notification]:
+        """The grave alarms from this time, nanoseconds since 1970 UTC, to where the reading begins, if it has alarms.
+
+        A desk that starts halted with its host says so before anybody follows its journal. None of what is damaged.
+        """
+        messages: list[Notification] = []
+        if ALARMS not in self._kinds:
+            return messages
+        with contextlib.suppress(JournalError, *_UNREADABLE), reading(self._journal):
+            reader = JournalReader(self._journal)
+            with contextlib.closing(reader):
+                before = reader.query(_LAST_BEFORE, (since_ns, self._row))
+                for entry in reader.entries(before[0]["id"] if before else 0):
+                    if entry.id > self._row:
+                        break
+                    with contextlib.suppress(ValueError, TypeError, AttributeError):
+                        messages += [
+                            Notification(ALARMS, name, f"{self.desk}: {title}", body)
+                            for name, title, body in _alarms(entry, reader)
+                            if urgency_of(name) == Urgency.GRAVE
+                        ]
+        return messages
 
     def read(self) -> Iterator[Notification]:
         """Yield the messages of new rows. Raises JournalError; what was read before is not read again.

@@ -6,10 +6,13 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,9 @@ def test_each_message_that_a_slow_service_takes_feeds_the_watchdog(
         def __init__(self, *_: object, **__: object) -> None:
             pass
 
+        def grave_since(self, _: int) -> list[Notification]:
+            return []
+
         def read(self) -> list[Notification]:
             new, messages[:] = list(messages), []
             return new
@@ -154,3 +160,34 @@ def test_follow_waits_for_the_journal_and_a_halt_then_becomes_a_message(tmp_path
                 assert process.wait(300) == 0
             finally:
                 process.kill()
+
+
+def has(box: Inbox, messages: int) -> bool:
+    return len(box.messages) >= messages
+
+
+def test_a_halt_of_right_before_follow_began_is_told_and_one_of_long_ago_is_not(tmp_path: Path) -> None:
+    """A host boots: the desk starts halted while this program still loads."""
+    desk = Desk(write_tape(tmp_path / "tape.csv", tape_rows(2, 75)))
+    state = tmp_path / "state"
+    assert desk.run(state, engine_made=lambda engine: engine.stop("at once")).failure is None
+    assert ctl.main(["halt", "--state-dir", str(state), "--reason", "now", "--who", "ann"]) == 0
+    with closing(sqlite3.connect(state / FILE)) as db:
+        (halted_ns,) = db.execute("SELECT max(time_ns) FROM events").fetchone()
+    for later_s, titles in ((200, 1), (400, 0)):
+        with inbox() as box:
+            started = f"import sys, time; time.time_ns = lambda: {halted_ns} + {later_s} * 10**9\n"
+            started += "from daemon.notify.command import main; sys.exit(main())"
+            line = [sys.executable, "-c", started, "follow", "--state-dir", str(state)]
+            line += ["--urls", str(urls_file(tmp_path, box))]
+            environment = {"PATH": os.environ["PATH"]}
+            with subprocess.Popen(line, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True) as process:
+                try:
+                    assert process.stdout is not None
+                    assert process.stdout.readline().startswith("rltrader-notify: follows ")
+                    until(partial(has, box, titles))
+                    process.send_signal(signal.SIGTERM)
+                    assert process.wait(300) == 0
+                finally:
+                    process.kill()
+            assert [title.rpartition(": ")[2] for title in box.titles] == ["operator"] * titles

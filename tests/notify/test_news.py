@@ -17,6 +17,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.rows import Entry
 from daemon.notify.news import ALARMS, DAYS, FILLS, KINDS, MODELS, TRADES, NewsReader, Notification, of_alarm
 from daemon.notify.news import _models as of_models
+from daemon.operator.urgency import Urgency, urgency_of
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 
 LINE = {
@@ -60,6 +61,25 @@ def test_every_fill_alarm_and_session_is_one_message(state: Path) -> None:
     assert first.title.startswith(f"{news.desk}: bought ")
     day = next(message for message in messages if message.kind == DAYS)
     assert " fill" in day.body or "order" in day.body
+
+
+def test_the_grave_alarms_of_before_a_start_are_known_and_no_others(state: Path) -> None:
+    with closing(sqlite3.connect(state / FILE)) as db:
+        rows = db.execute("SELECT time_ns, effects FROM events ORDER BY id").fetchall()
+    raised = [
+        (time_ns, effect["name"])
+        for time_ns, text in rows
+        for effect in json.loads(text)
+        if effect["type"] == "RaiseAlarm" and urgency_of(effect["name"]) == Urgency.GRAVE
+    ]
+    assert raised
+    news = NewsReader(state, KINDS)
+    assert [message.what for message in news.grave_since(0)] == [name for _, name in raised]
+    since_ns = raised[-1][0]
+    assert [message.what for message in news.grave_since(since_ns)] == [n for time, n in raised if time >= since_ns]
+    assert news.grave_since(rows[-1][0] + 1) == []
+    assert NewsReader(state, (FILLS,)).grave_since(0) == []
+    assert list(news.read()) == []
 
 
 def test_a_journal_that_was_waited_for_is_read_from_then_on(state: Path) -> None:

@@ -11,14 +11,22 @@ SECOND_NS = 10**9
 class Stage:
     """A service that takes everything, and a clock that a test moves."""
 
-    def __init__(self, per_minute: int) -> None:
+    def __init__(self, per_minute: int, services: int = 1) -> None:
         self.now_ns, self.out, self.refused = 0, list[tuple[str, str]](), list[str]()
         self.problems: list[list[str]] = []
-        self.outgoing = Outgoing(self.send, per_minute, lambda: self.now_ns, self.problems.append)
+        self.outgoing = Outgoing(self.send, per_minute, lambda: self.now_ns, self.problems.append, services)
 
     def send(self, title: str, body: str) -> list[str]:
         self.out.append((title, body))
         return self.refused
+
+    def after(self, seconds: int) -> list[str]:
+        """The titles that the next seconds bring, with a turn in each."""
+        before = len(self.out)
+        for _ in range(seconds):
+            self.now_ns += SECOND_NS
+            self.outgoing.turn()
+        return [title for title, _ in self.out[before:]]
 
     def put(self, *messages: Notification) -> None:
         for message in messages:
@@ -79,3 +87,40 @@ def test_a_service_that_takes_nothing_is_reported_and_the_message_is_not_repeate
     stage.put(fill(1))
     stage.put()
     assert (stage.problems, len(stage.out)) == ([["tgram"]], 1)
+
+
+def test_a_grave_message_that_no_service_took_is_tried_until_one_does_and_a_lesser_one_is_not() -> None:
+    stage = Stage(6)
+    stage.refused = ["tgram"]  # the network is cut, for a night
+    stage.put(alarm("broker_lost"), alarm("wal_large"), fill(1))
+    assert stage.after(8 * 3600).count("desk: broker_lost") >= 8 * 12  # at last every five minutes
+    stage.put(alarm("blind"))  # a new one is tried at once
+    assert stage.out[-1][0] == "desk: blind"
+    stage.refused = []
+    assert sorted(stage.after(600)) == ["desk: blind", "desk: broker_lost"]
+    assert stage.after(3600) == []
+
+
+def test_what_one_of_two_services_took_is_not_repeated() -> None:
+    stage = Stage(6, services=2)
+    stage.refused = ["tgram"]
+    stage.put(alarm("blind"))
+    assert stage.after(3600) == []
+
+
+def test_a_message_that_no_service_will_take_keeps_no_other_one_back_and_is_given_up() -> None:
+    stage = Stage(60)
+    taken_for_ever = stage.send
+
+    def send(title: str, body: str) -> list[str]:
+        taken_for_ever(title, body)
+        return ["tgram"] * title.endswith("not_flat")
+
+    stage.outgoing = Outgoing(send, 60, lambda: stage.now_ns, stage.problems.append)
+    stage.put(alarm("not_flat"))
+    for _ in range(10):
+        before = len(stage.out)
+        stage.put(alarm("blind"))
+        assert stage.out[before][0] == "desk: blind"  # at once
+        stage.after(600)
+    assert [title for title, _ in stage.out].count("desk: not_flat") == 10
