@@ -13,13 +13,15 @@ def main() -> int:
     without_pandas()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies nothing here; its idle threads cost time
     from daemon.cli import daemon as cli
-    from daemon.cli.start.exits import TROUBLE, leave_in_time
+    from daemon.cli.start.exits import TROUBLE, ThreadsLeft
 
-    code = TROUBLE
+    left = ThreadsLeft()
     try:
         code = cli.main()
-    finally:
-        leave_in_time(code)
+    except Exception:
+        left.leave_in_time(TROUBLE)
+        raise
+    left.leave_in_time(code)
     return code
 
 

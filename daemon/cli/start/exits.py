@@ -17,7 +17,7 @@ from daemon.operator.log import Log
 from daemon.tapes.minutes import TapeError
 
 TROUBLE = 1
-LEAVE_S = 10.0  # for threads that did not end with the work: below systemd's watchdog and its wait for a stop
+LEAVE_S = 10.0  # for threads that did not end with the work: below systemd's watchdog, and its wait for a stop
 MEND = "what was committed is intact; make room or mend the disk or the owner of its files, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
 
@@ -46,19 +46,26 @@ def exit_code(log: Log, work: Callable[[], int], on_refusal: Callable[[Log, str]
     return TROUBLE
 
 
-def leave_in_time(code: int, log: Callable[..., None] | None = None) -> None:
-    """End the process with this code `LEAVE_S` from now, if it is there by then and a thread of others keeps it.
+class ThreadsLeft:
+    """The threads that began after this was made, and that keep the process from its end.
 
     Python ends no process before its threads end. A strategy of one's own may start one that never does: a desk that
     failed would neither trade nor be started again.
     """
-    threading.Thread(target=_leave, args=(code, log or Log()), name="leaving", daemon=True).start()
 
+    def __init__(self) -> None:
+        self._before = frozenset(threading.enumerate())
 
-def _leave(code: int, log: Callable[..., None]) -> None:
-    time.sleep(LEAVE_S)
-    ours = (threading.main_thread(), threading.current_thread())
-    names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread not in ours]
-    if names:
-        log("threads_left", threads=", ".join(names))
-        os._exit(code)
+    def leave_in_time(self, code: int) -> None:
+        """Where there are such threads, the process has `LEAVE_S` to end; then it is ended with this code."""
+        if self._left():
+            threading.Thread(target=self._leave, args=(code,), name="leaving", daemon=True).start()
+
+    def _leave(self, code: int) -> None:
+        time.sleep(LEAVE_S)
+        if names := [thread.name for thread in self._left()]:
+            Log()("threads_left", threads=", ".join(names))
+            os._exit(code)
+
+    def _left(self) -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if not thread.daemon and thread not in self._before]
