@@ -305,9 +305,13 @@ class BrokerSnapshot(Event, frozen=True, tag=True):
 
 
 class BrokerLost(Event, frozen=True, tag=True):
-    """Order news may be missing from here on: a stream ended, or the broker does not respond."""
+    """Order news may be missing from here on: a stream ended, or the broker does not respond.
+
+    `taken`: the broker gives the account's order news to another connection. It may be another process of this desk.
+    """
 
     detail: str
+    taken: bool | UnsetType = UNSET
 
 
 class Funds(msgspec.Struct, frozen=True, gc=False):

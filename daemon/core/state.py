@@ -236,6 +236,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     began_ns: int = 0  # ledger lines from before the first report are not ours
     agreed_ns: int = 0  # when book and broker last agreed
     lost_ns: int = 0  # when news was last lost: an earlier agreement may not hold
+    taken: bool | UnsetType = UNSET  # set while another connection has the account's order news
     suspicion: Suspicion | None = None
     seen: tuple[str, ...] = ()  # ids of ledger lines, and refused orders with their fills, judged before
     asked_ns: int = 0  # when the last report of the right account was requested: later news are not in it

@@ -284,7 +284,9 @@ class Upstream:
 
     def trade_stream(self, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]) -> TradeStream:
         """Return the account's stream of trade updates."""
-        return trade_stream(self._settings, self._keys, self._log, on_update=on_update, on_state=on_state)
+        return trade_stream(
+            self._settings, self._keys, self._log, on_update=on_update, on_state=on_state, on_taken=lambda _: None
+        )
 
     def market_url(self, path: str) -> str | None:
         """Return the broker's address of a market-data stream such as /v2/iex; None for one that it is not set to."""

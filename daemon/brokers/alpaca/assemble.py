@@ -254,6 +254,7 @@ def trade_stream(
     *,
     on_update: Callable[[object], None],
     on_state: Callable[[bool, str], None],
+    on_taken: Callable[[str], None],
 ) -> TradeStream:
     """Return the account's stream of trade updates."""
     alpaca, scale = settings.alpaca, scale_of(settings)
@@ -269,7 +270,7 @@ def trade_stream(
         unauthorized_s=60 * scale,
     )
     url = settings.address("trade_stream_url")
-    return TradeStream(url, keys.key, keys.secret, on_update, on_state, deadlines, log)
+    return TradeStream(url, keys.key, keys.secret, on_update, on_state, on_taken, deadlines, log)
 
 
 def quoted_symbols(state: State[Any]) -> tuple[frozenset[str], frozenset[str]]:

@@ -524,8 +524,9 @@ def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
 def on_broker_lost(draft: Draft, event: BrokerLost) -> None:
     """Take no new risk until a report agrees again: order news may be missing."""
     draft.risk = replace(draft.risk, reconciled=False)
-    draft.broker = replace(draft.broker, lost_ns=draft.now_ns)
-    draft.alarm("broker_lost", event.detail, once=True)
+    draft.broker = replace(draft.broker, lost_ns=draft.now_ns, taken=event.taken or UNSET)
+    if event.taken is not True:  # a killed process has the connection for a minute: what lasts is `unreconciled`
+        draft.alarm("broker_lost", event.detail, once=True)
 
 
 # --- other than orders -----------------------------------------------------------------------------------------------

@@ -410,9 +410,8 @@ def account_is_right(draft: Draft, event: BrokerReported) -> bool:
     """Check that the account belongs to this journal and is the one configured."""
     broker = draft.broker
     other_accounts = [number for number in (broker.account, broker.expected) if number and number != event.account]
-    draft.broker = replace(
-        broker, account=broker.account or ("" if other_accounts else event.account), wrong=bool(other_accounts)
-    )
+    account = broker.account or ("" if other_accounts else event.account)
+    draft.broker = replace(broker, account=account, wrong=bool(other_accounts), taken=UNSET)  # it listens
     if other_accounts:
         expected = other_accounts[0]
         draft.risk = replace(draft.risk, reconciled=False)

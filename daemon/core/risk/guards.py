@@ -147,13 +147,17 @@ def note_trading(draft: Draft, symbol: str, *, halted: bool, reason: str = "") -
     draft.session = replace(session, trading_halts={**halts, symbol: halt})
 
 
+TAKEN = "another connection has the account's order news, maybe this desk on another host: what is held is kept"
+
+
 def check_blind(draft: Draft) -> None:
     """Check in a session for lost data: report a desk that stays unreconciled, and apply `on_blind`.
 
     `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long. A desk that decides
     once a session needs no bars meanwhile, and is not sold out for want of quotes: where others leave, it says so. What
     its exchange has halted is not lost: nothing can be seen or sold of it, and stops go on once it trades again. So it
-    is while the broker's market is closed, by a report that is not lost.
+    is while the broker's market is closed, by a report that is not lost. While another connection has the account's
+    order news nothing is sold for it: that one may be this very desk, on another host, and trade what it holds.
     """
     session, rules = draft.session.session, draft.trading.broker
     if draft.identity.by_tape or session is None or draft.session.ended:
@@ -176,9 +180,12 @@ def check_blind(draft: Draft) -> None:
         return
     at_once = not draft.desk.decides.rebalances
     detail = _lost_text(draft, lost_data, blind_positions or positions)
-    if rules.on_blind == "flatten" and at_once:
+    taken = draft.broker.taken is True
+    if taken:
+        detail += f"; {TAKEN}"
+    if rules.on_blind == "flatten" and at_once and not taken:
         draft.halt("blind", detail)
-    elif rules.on_blind == "hold":
+    elif rules.on_blind == "hold" or (rules.on_blind == "flatten" and at_once):
         draft.halt("blind_hold", detail)
     else:  # of many holdings now these are unseen, now those: one alarm
         draft.alarm("blind", detail, once=True, about=wording(detail) if at_once else " and ".join(lost_data))

@@ -120,6 +120,29 @@ def test_reports_that_stop_in_a_halt_of_the_exchange_are_lost_all_the_same() -> 
     assert f"blind: reconciliation lost for 5 minutes while {CALL} is held" in text.replace("', detail='", ": ")
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_nothing_is_sold_for_blindness_while_another_connection_has_the_account_s_order_news(rule: str) -> None:
+    """It may be this desk on another host, which trades what this one holds by a copy of its journal."""
+    d, _ = holding(msgspec.convert({"on_blind": rule}, Broker))
+    d.put(ev.BrokerLost(d.at(2), "trade stream: HTTP 429 on the upgrade", taken=True))
+    assert not of([*d.tick(6, 1), *d.tick(20)], SubmitOrder)
+    assert d.halted() == ("" if rule == "alarm" else "blind_hold")
+    assert d.state.book.positions
+
+
+def test_what_is_blind_once_no_other_connection_has_its_order_news_is_left() -> None:
+    d, account = holding()
+    d.put(ev.BrokerLost(d.at(2), "trade stream: HTTP 429 on the upgrade", taken=True))
+    d.tick(6, 1)
+    assert d.halted() == "blind_hold"
+    goes_on(d, account, 7)  # it listens, and a report came
+    d.put(ev.BrokerLost(d.at(8), "trade stream: OSError: reset"))
+    d.tick(12, 59)
+    assert d.halted() == "blind_hold"
+    d.tick(13, 1)
+    assert "blind" in [halt.reason for halt in d.state.risk.halts]
+
+
 def market_report(account: Account, at_ns: int, *, is_open: bool = False) -> ev.BrokerReported:
     report = account.report(at_ns)
     return msgspec.structs.replace(report, market_open=is_open, next_open_ns=TUESDAY.open_ns)

@@ -368,10 +368,14 @@ class Closings:
 
 
 class OpenStream(Protocol):
-    """Makes the trade stream around the link's two callbacks, for example a `functools.partial` of TradeStream."""
+    """Makes the trade stream around the link's callbacks, for example a `functools.partial` of TradeStream."""
 
     def __call__(
-        self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]
+        self,
+        *,
+        on_update: Callable[[object], None],
+        on_state: Callable[[bool, str], None],
+        on_taken: Callable[[str], None],
     ) -> TradeStream: ...
 
 
@@ -408,7 +412,8 @@ class BrokerLink:
         self._own_orders = OwnOrders(
             clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_late
         )
-        self._stream = open_stream(on_update=self._on_update, on_state=self._on_state)
+        self._taken = False
+        self._stream = open_stream(on_update=self._on_update, on_state=self._on_state, on_taken=self._on_taken)
         self._activities = open_activities(on_line=self._on_activity) if open_activities is not None else None
         self._listening = asyncio.Event()
         self._connection = 0  # counts losses of the stream
@@ -501,6 +506,7 @@ class BrokerLink:
         self._report_request.set()
 
     def _on_state(self, listening: bool, detail: str) -> None:
+        self._taken = False
         if listening:
             self._listening.set()
             return
@@ -508,6 +514,12 @@ class BrokerLink:
         self._connection += 1
         self._report_request.set()  # a report follows the next connect at once
         self._put(BrokerLost(self._clock.now_ns(), f"trade stream: {detail}"))
+
+    def _on_taken(self, detail: str) -> None:
+        """Put once, until it listens again, that another connection has the account's news."""
+        if not self._taken:
+            self._taken = True
+            self._put(BrokerLost(self._clock.now_ns(), f"trade stream: {detail}", taken=True))
 
     # --- reports --------------------------------------------------------------------------------------------------
 

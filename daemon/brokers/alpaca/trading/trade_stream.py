@@ -21,6 +21,7 @@ from daemon.host.safe_decode import Unreadable, json_value
 from daemon.pacing import back_off_s
 
 STREAM = "trade_updates"
+TAKEN = "HTTP 429 on the upgrade"  # what a connection beyond the account's one is told
 FRAME_MAX = 4 * 1024 * 1024  # bytes: an update beyond the library's 1 MiB costs no connection
 _JITTER = random.SystemRandom()
 _SILENT = logging.getLogger("daemon.brokers.alpaca.trading.trade_stream.frames")
@@ -53,6 +54,7 @@ class NotListening(Exception):
 class TradeStream:
     """`on_update` gets the `data` of each trade update, `on_state` (listening, why) at both edges of listening.
 
+    `on_taken` gets the cause each time that the broker refuses a connection because another one of the account has it.
     `on_update` may raise Malformed: it is logged. No text of this class contains the keys.
     """
 
@@ -63,6 +65,7 @@ class TradeStream:
         secret: str,
         on_update: Callable[[object], None],
         on_state: Callable[[bool, str], None],
+        on_taken: Callable[[str], None],
         deadlines: StreamDeadlines,
         log: Callable[..., None],
     ) -> None:
@@ -70,6 +73,7 @@ class TradeStream:
         self._keys = (key, secret)
         self._on_update = on_update
         self._on_state = on_state
+        self._on_taken = on_taken
         self._deadlines = deadlines
         self._log = log
         self._listening = False
@@ -86,6 +90,8 @@ class TradeStream:
             if self._listening:
                 self._listening = False
                 self._on_state(False, detail)
+            if detail == TAKEN:
+                self._on_taken(detail)
             pause_s = self._pause_s(failures, least_s)
             self._log("trade_stream_lost", detail=detail, retry_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)
@@ -121,7 +127,10 @@ class TradeStream:
             return str(refusal), waits.unauthorized_s
         except InvalidStatus as refusal:
             status = refusal.response.status_code
-            return f"HTTP {status} on the upgrade", waits.throttled_s if status == 429 else 0.0
+            return (
+                TAKEN if status == 429 else f"HTTP {status} on the upgrade",
+                waits.throttled_s if status == 429 else 0.0,
+            )
         except NotListening as odd:
             return str(odd), 0.0
         except (OSError, TimeoutError, WebSocketException) as error:

@@ -33,6 +33,7 @@ class Heard:
     def __init__(self) -> None:
         self.updates: list[Any] = []
         self.states: list[bool] = []
+        self.taken: list[str] = []
         self.log: list[tuple[str, dict[str, Any]]] = []
         self.sent: list[Any] = []  # by the client
         self.visits = 0
@@ -64,7 +65,14 @@ class Heard:
 
 def stream(url: str, listener: Heard, deadlines: StreamDeadlines = QUICK) -> TradeStream:
     return TradeStream(
-        url, DEFAULT_KEY, DEFAULT_SECRET, listener.on_update, listener.on_state, deadlines, listener.tell
+        url,
+        DEFAULT_KEY,
+        DEFAULT_SECRET,
+        listener.on_update,
+        listener.on_state,
+        listener.taken.append,
+        deadlines,
+        listener.tell,
     )
 
 
@@ -273,6 +281,8 @@ async def test_a_second_connection_is_met_with_429_and_comes_in_when_the_first_h
                 await second.until(lambda: "trade_stream_lost" in second.names())
                 assert second.log[0][1]["detail"] == "HTTP 429 on the upgrade"
                 assert second.states == []
+                assert second.taken == ["HTTP 429 on the upgrade"]
+        assert first.taken == []
         third = Heard()
         async with running(stream(it.server.trade_stream_url, third)):  # the first closed cleanly: nothing is held
             await third.until(lambda: third.states == [True])
