@@ -25,7 +25,7 @@ from daemon.core.strategy_rules import not_promoted_words, promoted_under, unkep
 from daemon.engine.engine import Engine, EventSource, Outside
 from daemon.engine.recover import Recovered, code_digest, identity_of, libraries, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir, process_of, rotate_when_due
-from daemon.host.hang import last_hang, shown_stack
+from daemon.host.hang import crash_of, last_hang, shown_stack
 from daemon.host.passing import LOCKED_S, retry_while_busy
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.rows import JournalBusy, JournalError, made_with
@@ -51,7 +51,7 @@ class Start:
     account_number: str = ""  # the expected one, "" for any
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # limit -> where it was set
     refused: str = ""  # why there is no model
-    hung: str = ""  # where the strategy or its model hung in the last run
+    hung: str = ""  # how and where the strategy or its model hung in the last run, or ended it
     mistakes: str = ""  # of the configuration, and what takes its place
 
     def events(self, now_ns: int) -> tuple[RunStarted | ModelVerified | ModelRefused | HaltRequested, ...]:
@@ -86,7 +86,7 @@ class Start:
         is_promoted = promoted_under(manifest, self.trading, desk.symbols)
         model_verified = ModelVerified(now_ns, model.version, model.digest, is_promoted, manifest.training.feed, claim)
         if self.hung:
-            detail = f"the strategy or its model did not return in the last run: {self.hung}"
+            detail = f"the strategy or its model {self.hung}"
             return run_started, model_verified, HaltRequested(now_ns, "quarantine", detail, "rltraderd", strategy=True)
         return run_started, model_verified
 
@@ -166,7 +166,11 @@ class OpenDesk:
         """
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
-        hung = shown_stack(last_hang(self.state_dir.path), "desks/guarded.py", "models/runtime.py")
+        stack = last_hang(self.state_dir.path)
+        hung = shown_stack(stack, "desks/guarded.py", "models/runtime.py")
+        if hung:
+            crash = crash_of(stack)
+            hung = f"{f'ended the last run ({crash})' if crash else 'did not return in the last run'}: {hung}"
         refusal = self.checked.refused
         start = Start(
             identity, settings.trading(), model, self.code, account_number, origins, refusal, hung, settings.mistakes

@@ -1,7 +1,8 @@
-"""A process whose step does not come back: it ends itself, and its next start knows where it hung.
+"""A process whose step does not come back, or ends it: it ends itself, and its next start knows where that was.
 
 A thread looks at the step in real time. Where code in C keeps the interpreter to itself, no thread of Python runs: then
-`faulthandler`'s own thread ends the process, later, before systemd's watchdog would and with the same record.
+`faulthandler`'s own thread ends the process, later, before systemd's watchdog would and with the same record. A signal
+by which code in C ends the process (a bad address, an abort) leaves the stack of its thread there, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ FILE = "hung"  # in the state directory: the stacks of the run that hung, empty 
 LOOK_S = 0.5
 LAST_S = 50.0  # of a step that lets no thread run: below systemd's watchdog of 60 s
 SHOWN = 3  # innermost frames
+_FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+) in (.*)$', re.MULTILINE)
 
 
@@ -27,7 +29,8 @@ class HangGuard:
     """Ends the process with exit code 1 when one step takes longer than `limit_s` seconds of real time.
 
     `stepping` returns a number that differs from step to step, 0 between two steps. Only looks at the same step count,
-    so a process that was stopped or suspended meanwhile is not taken for one that hangs. Where its file in `folder`
+    so a process that was stopped or suspended meanwhile is not taken for one that hangs. A crash leaves the same record
+    as a hang, unless Python was asked (`-X faulthandler`) to write it elsewhere. Where its file in `folder`
     cannot be opened, `unrecorded` says why: the next start does not know of a hang then.
     """
 
@@ -40,11 +43,15 @@ class HangGuard:
             self.unrecorded = f"{folder / FILE}: {error.strerror}"
             self._file = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         self._ends = threading.Event()
+        self._records_crashes = False
         self._thread = threading.Thread(target=self._watch, name="hang", daemon=True)
 
     def start(self) -> None:
         """Watch from now on."""
         self._arm()
+        if not faulthandler.is_enabled():
+            faulthandler.enable(self._file, all_threads=False)
+            self._records_crashes = True
         self._thread.start()
 
     def forget(self) -> None:
@@ -57,6 +64,8 @@ class HangGuard:
         self._ends.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self._records_crashes:
+            faulthandler.disable()
         os.close(self._file)
 
     def _watch(self) -> None:
@@ -98,6 +107,12 @@ def last_hang(folder: Path) -> str:
             return file.read()[-100_000:]
     except OSError:
         return ""
+
+
+def crash_of(stack: str) -> str:
+    """Return what ended the run that left this stack, such as "Segmentation fault"; "" where it hung."""
+    fatal_lines: list[str] = _FATAL.findall(stack)
+    return fatal_lines[-1] if fatal_lines else ""
 
 
 def shown_stack(stack: str, *within: str) -> str:

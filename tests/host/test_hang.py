@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.host.hang import FILE, HangGuard, last_hang, shown_stack
+from daemon.host.hang import FILE, HangGuard, crash_of, last_hang, shown_stack
 from tests.support.paths import REPOSITORY
 
 WATCHED = """
@@ -51,6 +51,24 @@ def test_a_step_that_does_not_come_back_ends_the_process_and_leaves_its_stack(tm
     with process(tmp_path, body) as hanging:
         assert hanging.wait(DEADLINE_S) == 1
     assert "<string>:11 policy, from <string>:13 <module>" in shown_stack(last_hang(tmp_path), "<string>")
+    assert crash_of(last_hang(tmp_path)) == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "number"),
+    [
+        ("ctypes.string_at(0)", "Segmentation fault", signal.SIGSEGV),
+        ("__import__('os').abort()", "Aborted", signal.SIGABRT),
+    ],
+)
+def test_a_step_whose_code_in_c_ends_the_process_leaves_its_stack(
+    tmp_path: Path, body: str, words: str, number: int
+) -> None:
+    with process(tmp_path, body) as crashing:
+        assert crashing.wait(DEADLINE_S) == -number
+    stack = last_hang(tmp_path)
+    assert "<string>:11 policy, from <string>:13 <module>" in shown_stack(stack, "<string>")
+    assert crash_of(stack) == words
 
 
 def test_many_short_steps_and_a_long_time_between_two_are_no_hang(tmp_path: Path) -> None:
