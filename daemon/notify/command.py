@@ -201,7 +201,11 @@ class Services:
         self._services: list[tuple[str, Any]] = []
         for number, url in enumerate(urls, 1):
             kind, service = url.partition(":")[0], apprise.Apprise()
-            if not service.add(url):
+            try:
+                added = service.add(url)
+            except Exception:  # noqa: BLE001  Apprise falls over some addresses; its text may hold one
+                added = False
+            if not added:
                 raise NotifyProblem(
                     f"{origin}: address {number} is none that Apprise knows: see https://github.com/caronc/apprise/wiki"
                 )

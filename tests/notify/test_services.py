@@ -37,6 +37,9 @@ def test_what_is_wrong_is_named_with_the_cure_and_without_the_address(
     with pytest.raises(NotifyProblem, match="urls: address 2 is none that Apprise knows") as error:
         Services(["json://localhost", "telegraph://t0ken"], "urls")
     assert "t0ken" not in str(error.value)
+    with pytest.raises(NotifyProblem, match="urls: address 1 is none that Apprise knows") as error:
+        Services(["dbus://user:t0ken@[::1"], "urls")  # Apprise itself raises at this one
+    assert "t0ken" not in str(error.value)
 
 
 def test_a_message_goes_to_every_service_and_one_that_refuses_is_named_by_its_kind(
