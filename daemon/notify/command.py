@@ -2,7 +2,7 @@
 
 `alarm` is for the daemon's alarm command, `follow` a process of its own that reads a desk's journal, `test` sends one
 message, `listen` answers a person's phone. The daemon depends on none of them. Exit code 1: a service did not take the
-message; 2: wrong use; 3: Telegram refuses the token.
+message, of an alarm: none did; 2: wrong use; 3: Telegram refuses the token.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -189,7 +190,10 @@ def addresses(file: Path | None) -> tuple[list[str], str]:
 
 
 class Services:
-    """Sends a message to each service. Every service has its own time limits for connecting and reading (4 s each)."""
+    """Sends a message to each service, to all at the same time: one that is unreachable keeps no other one waiting.
+
+    Every service has its own time limits for connecting and reading (4 s each).
+    """
 
     def __init__(self, urls: Sequence[str], origin: str) -> None:
         """Raises NotifyProblem for an address that Apprise does not know, or where Apprise is missing."""
@@ -217,7 +221,16 @@ class Services:
 
     def send(self, title: str, body: str) -> list[str]:
         """Send to all services; return the kinds of those that did not take the message."""
-        return [kind for kind, service in self._services if not service.notify(title=title, body=body)]
+
+        def taken(entry: tuple[str, Any]) -> bool:
+            return bool(entry[1].notify(title=title, body=body))
+
+        with ThreadPoolExecutor(len(self._services)) as pool:
+            return [
+                kind
+                for (kind, _), took in zip(self._services, pool.map(taken, self._services), strict=True)
+                if not took
+            ]
 
 
 NOT_SENT, WRONG_USE = 1, 2
@@ -237,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _test(services)
         if options.command == "alarm":
             message = of_alarm(sys.stdin.read(LINE_MOST))
-            return _exit_code(services.send(message.title, message.body))
+            failed_services = services.send(message.title, message.body)
+            code = _exit_code(failed_services)  # the daemon runs it again for 1: not for what one of several took
+            return code if len(failed_services) == len(services) else 0
         return _follow(options, services)
     except MayPass as error:  # systemd starts it again
         _refuse(str(error))

@@ -67,6 +67,21 @@ def test_an_alarm_on_standard_input_is_sent(
     assert capsys.readouterr().err.startswith("rltrader-notify: ")
 
 
+def test_an_alarm_that_one_of_two_services_took_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with inbox() as box, inbox() as dead:
+        dead.status = 500
+        arguments = ["alarm", "--urls", str(urls_file(tmp_path, dead, box))]
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(LINE)))
+        assert main(arguments) == 0
+        assert box.titles == ["paper-1: wal_large"]
+        assert "not taken by json" in capsys.readouterr().err
+        box.status = 500
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(LINE)))
+        assert main(arguments) == 1
+
+
 def test_wrong_use_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with inbox() as box:
         urls = urls_file(tmp_path, box)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_a_message_goes_to_every_service_and_one_that_refuses_is_named_by_its_ki
         assert box.messages[0]["message"] == "a body"
     assert services.send("nobody listens", "") == ["json", "json"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_service_that_takes_long_keeps_no_other_one_waiting() -> None:
+    """The daemon kills an alarm's run after ten seconds: a dead service in front must not have used them up."""
+    meet = threading.Barrier(3)
+
+    class Waiting:
+        def notify(self, **_: str) -> bool:
+            meet.wait(60)  # all three are asked at the same time, or it raises
+            return True
+
+    services = Services(["json://localhost"] * 3, "urls")
+    services._services = [("json", Waiting()) for _ in range(3)]
+    assert services.send("a title", "a body") == []
 
 
 def test_without_apprise_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
