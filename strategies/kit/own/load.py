@@ -196,11 +196,12 @@ def _module_of(path: Path) -> tuple[Path, str]:
 def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
     """Return the loaded module. Raises OwnStrategyError with the line at which the user's code failed.
 
-    What it prints goes to standard error, so that a command's JSON stays JSON; what it sets for decimals ends here.
+    What it prints goes to standard error, so that a command's JSON stays JSON. What it sets for decimals ends here, and
+    so does a folder that it goes to: `--state-dir` may be relative, and elsewhere a desk would begin a new journal.
     """
     importlib.invalidate_caches()
     try:
-        with contextlib.redirect_stdout(sys.stderr), localcontext():
+        with contextlib.redirect_stdout(sys.stderr), localcontext(), contextlib.chdir(os.curdir):
             return load()
     except SyntaxError as error:
         raise OwnStrategyError(f"{error.filename}, line {error.lineno}: {error.msg}: correct that line") from error

@@ -141,11 +141,14 @@ def test_what_a_file_prints_and_sets_where_it_is_imported_reaches_no_command_s_o
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_strategy(tmp_path / "mine_talking.py", "mine_talking")
-    path.write_text(f"{path.read_text()}\nimport decimal\nprint('hello')\ndecimal.getcontext().prec = 3\n")
+    lines = ("import decimal, os", "print('hello')", "decimal.getcontext().prec = 3", "os.chdir('/')")
+    path.write_text("\n".join((path.read_text(), *lines)) + "\n")
+    here = Path.cwd()
     assert add(str(path)) == "mine_talking"
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "hello\n")
     assert str(Decimal("12345.67") + 1) == "12346.67"
+    assert Path.cwd() == here
 
 
 def test_a_file_that_is_not_there_and_a_name_that_is_not_in_it(tmp_path: Path) -> None:
