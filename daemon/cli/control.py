@@ -11,7 +11,9 @@ import asyncio
 import os
 import shlex
 import sys
+import tomllib
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +23,17 @@ from daemon.brokers.api import BrokerError, alone
 from daemon.brokers.registry import broker_of, trial_of
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.config.checks import LIVE_HOST
-from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load, no_keys
+from daemon.config.load import (
+    DEFAULT_CONFIG,
+    NO_STRATEGY,
+    ConfigError,
+    Credentials,
+    DeskSettings,
+    credentials,
+    load,
+    no_keys,
+)
+from daemon.core.limits import Trading
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError, person
@@ -126,13 +138,34 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _with_keys(options: argparse.Namespace) -> tuple[DeskSettings, Credentials]:
+def _with_keys(options: argparse.Namespace, *, panics: bool = False) -> tuple[DeskSettings, Credentials]:
     """Configuration and the broker's keys. Raises ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
-    settings, keys = load(config, {}), credentials()
+    settings, keys = _for_a_panic(config) if panics else load(config, {}), credentials()
     if not keys.complete:
         raise ConfigError(no_keys(keys))
     return settings, keys
+
+
+_WHOLE = ("desk", "paths", "alpaca", "clock")  # which account, where, and of which desk
+_RULES = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
+
+
+def _for_a_panic(config: Path | None) -> DeskSettings:
+    """Load what a panic needs. No strategy is imported, and a mistake elsewhere is said and keeps it from nothing.
+
+    A strategy's file that raises or hangs is a reason for a panic, so is a configuration with a mistake. Raises
+    ConfigError where the account or its address is not certain.
+    """
+    settings = load(config, NO_STRATEGY, only=_WHOLE)
+    for table in () if config is None else tomllib.loads(config.read_text(encoding="utf-8")):
+        if table not in DeskSettings.model_fields and (meant := get_close_matches(table, _WHOLE, 1, 0.75)):
+            raise ConfigError(f"{table} (from {config}) is unknown: did you mean {meant[0]}? Correct or remove it")
+    try:
+        return load(config, NO_STRATEGY, only=[name for name in DeskSettings.model_fields if name not in _RULES])
+    except ConfigError as error:
+        sys.stdout.write(printable(f"the configuration has mistakes, [{'], ['.join(_WHOLE)}] count: {error}") + "\n")
+        return settings
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -181,7 +214,7 @@ def _over_a_tape(status: DeskStatus | None) -> bool:
 
 def panic(options: argparse.Namespace, _console: Console) -> int:
     """Flatten the account without daemon or journal; returns what `rescue` does. Raises ConfigError, NotFound."""
-    settings, keys = _with_keys(options)
+    settings, keys = _with_keys(options, panics=True)
     from daemon.app.offline.rescue import print_line, rescue
     from daemon.brokers.registry import broker_of
 

@@ -222,6 +222,22 @@ def test_what_remains_at_the_end_is_told_with_exit_code_1(
     assert desk.held() == positions
 
 
+@pytest.mark.parametrize("strategy", ["import time; time.sleep(1000)", "raise SystemExit(0)", "1 / 0"])
+def test_neither_a_strategy_that_cannot_be_imported_nor_a_mistake_elsewhere_keeps_it_from_closing(
+    desk: Stage, capsys: pytest.CaptureFixture[str], strategy: str
+) -> None:
+    """Both are reasons for a panic: the daemon's start is refused, and `OnFailure=` runs this."""
+    own_file = desk.folder / "mine.py"
+    own_file.write_text(f"{strategy}\n")
+    path = config(desk, strategy=str(own_file), symbols=["SPY"], parameters=["fast=20"])
+    path.write_text(f"{path.read_text()}\n[mine.risk]\ndaily_loss_max = 7\n[mqtt]\nhosst = 1\n[risk]\nno = 1\n")
+    assert ctl.main(["panic", "--yes", "--config", str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("the configuration has mistakes, [desk], [paths], [alpaca], [clock] count: mqtt.hosst")
+    assert FLAT in said
+    assert flat(desk)
+
+
 def test_without_keys_or_with_a_wrong_configuration_nothing_is_touched(
     desk: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
