@@ -6,6 +6,7 @@ Root reads each desk as the user who owns its folder.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -17,18 +18,20 @@ from daemon.config.desks import checked_desks_at
 from daemon.config.limits_shown import journaled_origins, limits_of
 from daemon.core.limits import Limit
 from daemon.core.step import Machine
-from daemon.engine.recover import recovered_desk
+from daemon.engine.recover import Recovered, recovered_desk
 from daemon.engine.state_dir import locked_by, standing
 from daemon.host.own_files import StateDirError, as_owner
 from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import JournalError
+from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, symbols_of
 from daemon.operator.fleet import distinct
 from daemon.operator.status import DeskStatus, option_fills_of, status_of, unreadable_desk
 from daemon.reports.heads import left_alone
 from daemon.reports.record import alarms_since_midnight
+from strategies.kit.entry import OwnStrategyError
 from strategies.kit.quantity import from_json, to_json
+from strategies.registry import stand_in
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories
 
@@ -83,10 +86,26 @@ def desk_of(path: Path) -> DeskStatus:
     """Return the status from the journal in `path`; `problem` reports an unreadable journal."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
-            machine = recovered_desk(reader).machine
+            machine = shown_desk(reader)[0].machine
             return desk_status(path, reader.meta(), machine, journal_facts(reader, machine))
     except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, KeyError) as error:
         return unreadable_desk(str(path), f"{type(error).__name__}: {error}")
+
+
+def shown_desk(reader: JournalReader) -> tuple[Recovered, str]:
+    """Recover a desk to look at it. The text says why its own strategy cannot be imported, "" where it can.
+
+    What the journal keeps of the strategy is enough for what the desk is and holds, as at a start. Raises JournalError.
+    """
+    try:
+        return recovered_desk(reader), ""
+    except JournalError as error:
+        meta = reader.meta()
+        if not (isinstance(error.__cause__, OwnStrategyError) and STRATEGY_SPEC in meta):
+            raise
+        with contextlib.suppress(ValueError):
+            stand_in(meta.get(STRATEGY_FROM, ""), meta[STRATEGY_SPEC], symbols_of(meta))
+        return recovered_desk(reader), str(error.__cause__)
 
 
 def _status_of(path: Path) -> DeskStatus:

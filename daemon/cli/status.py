@@ -24,7 +24,6 @@ from daemon.cli.status_table import fleet_table, table, totals_table
 from daemon.core.limits import Trading
 from daemon.engine.desks_file import DESKS_HELP
 from daemon.engine.follow import Follower
-from daemon.engine.recover import recovered_desk
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import CONFIG, VARIABLE, configured_state_dir
 from daemon.host.version import in_this_shell
@@ -163,7 +162,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         return _as_json([desks.desk_of(path)])
     reader = JournalReader(path / FILE)
-    recovery = recovered_desk(reader)
+    recovery, without_its_file = desks.shown_desk(reader)
+    if without_its_file:
+        sys.stderr.write(f"rltraderctl: {without_its_file}; what the desk is and holds is shown without it\n")
     status = desks.desk_status(path, reader.meta(), recovery.machine, desks.journal_facts(reader, recovery.machine))
     _lead_on(options, status)
     console.print(table(status))

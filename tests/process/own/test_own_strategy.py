@@ -128,7 +128,7 @@ def test_a_moved_file_is_reported_and_named_once(home: Path, runs: Path) -> None
     place = runs / f"{NAME}.py"
     place.rename(runs / "away.py")
     try:
-        refused = rltraderctl("status", "--state-dir", state, cwd=home)
+        refused = rltraderctl("verify", "--state-dir", state, cwd=home)
         assert refused.returncode == 2
         assert f"{place}: no such file: correct the path, or name it with --strategy" in refused.stderr
         assert "Traceback" not in refused.stderr
@@ -142,6 +142,30 @@ def test_a_moved_file_is_reported_and_named_once(home: Path, runs: Path) -> None
     finally:
         (runs / "away.py").rename(place)
     assert table(state, "events")
+
+
+@pytest.mark.parametrize("desk", ["whole", "crashed"])
+@pytest.mark.parametrize("mistake", ["1 / 0", "raise SystemExit(0)", "def"])
+def test_what_a_desk_holds_is_shown_while_its_file_cannot_be_imported(
+    home: Path, runs: Path, desk: str, mistake: str
+) -> None:
+    """A person edits the file of a desk that runs: what it holds is seen all the same."""
+    state = shutil.copytree(runs / desk, home / "state")
+    place = runs / f"{NAME}.py"
+    text = place.read_text()
+    whole = [rltraderctl("status", "--state-dir", state, *more, cwd=home) for more in ((), ("--json",))]
+    try:
+        place.write_text(f"{text}\n{mistake}\n")
+        shown = [rltraderctl("status", "--state-dir", state, *more, cwd=home) for more in ((), ("--json",))]
+    finally:
+        place.write_text(text)
+    assert [one.returncode for one in shown] == [0, 0]
+    before, after = (json.loads(ran[1].stdout) for ran in (whole, shown))
+    for key in ("equity_usd", "cash_usd", "positions", "working", "halt", "seq", "realized_pnl_usd", "trades"):
+        assert after.get(key) == before.get(key), key
+    assert before["equity_usd"]
+    assert f"{NAME}.py, line " in shown[0].stderr
+    assert "is shown without it" in shown[0].stderr
 
 
 def test_check_names_file_digest_and_contract(home: Path, runs: Path) -> None:
