@@ -13,10 +13,12 @@ import importlib.util
 import inspect
 import os
 import re
+import signal
 import stat
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import localcontext
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
@@ -28,6 +30,7 @@ from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEnt
 from strategies.kit.own.declared import strategy_fault
 
 DEFAULT_NAME = "STRATEGY"
+IMPORT_MOST_S = 60.0  # torch takes seconds
 OURS = frozenset(("daemon", "msgspec", "numpy", "rltrader", "strategies", "talib", "training"))
 """What a strategy imports without bringing a library of its own."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
@@ -200,8 +203,10 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
     so does a folder that it goes to: `--state-dir` may be relative, and elsewhere a desk would begin a new journal.
     """
     importlib.invalidate_caches()
+    if path in _too_slow:  # a start asks for it again and again, each time for a minute
+        raise OwnStrategyError(_too_slow[path])
     try:
-        with contextlib.redirect_stdout(sys.stderr), localcontext(), contextlib.chdir(os.curdir):
+        with contextlib.redirect_stdout(sys.stderr), localcontext(), contextlib.chdir(os.curdir), _in_time():
             return load()
     except SyntaxError as error:
         raise OwnStrategyError(f"{error.filename}, line {error.lineno}: {error.msg}: correct that line") from error
@@ -211,7 +216,39 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
         cure = "correct it there"
         if isinstance(error, ModuleNotFoundError) and error.name:
             cure = f"install {error.name.partition('.')[0]}, or correct the import"
-        raise OwnStrategyError(f"{where}: cannot be imported: {type(error).__name__}: {error}: {cure}") from error
+        problem = f"{where}: cannot be imported: {type(error).__name__.lstrip('_')}: {error}: {cure}"
+        if isinstance(error, _ImportTooSlow):
+            _too_slow[path] = problem
+        raise OwnStrategyError(problem) from error
+
+
+class _ImportTooSlow(TimeoutError):
+    """An import that was interrupted."""
+
+
+_too_slow: dict[Path, str] = {}  # what was said of such files
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """Raise TimeoutError in what takes longer than `IMPORT_MOST_S`, such as a file that waits for a network.
+
+    A start would wait for ever, and nobody would watch what is held. Only the main thread is interrupted.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise _ImportTooSlow(f"its import takes longer than {IMPORT_MOST_S:g} s")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former_handler = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, IMPORT_MOST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, former_handler)
 
 
 _NOT_OWN = (str(Path(__file__)), str(Path(importlib.__file__ or "").parent), "<")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from daemon.journal.journal import Journal
 from daemon.journal.rows import STRATEGY_SPEC
 from strategies.golden import check_golden, contract_hash
 from strategies.kit.entry import OwnStrategyError
+from strategies.kit.own import load as load_own
 from strategies.kit.own.load import libraries_of
 from strategies.kit.own.stand_in import StandIn, spec_text
 from strategies.registry import (
@@ -135,6 +137,20 @@ def test_a_file_that_ends_the_program_where_it_is_made_is_named(tmp_path: Path, 
     path = write_strategy(tmp_path / "mine_leaving.py", "mine_leaving", after=after)
     with pytest.raises(OwnStrategyError, match=r"mine_leaving\.py: .*SystemExit"):
         add(str(path))
+
+
+def test_a_file_whose_import_does_not_end_is_named_with_its_line(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    path = write_strategy(tmp_path / "mine_waiting.py", "mine_waiting", after="import time\ntime.sleep(600)\n")
+    last_line = len(path.read_text().splitlines())
+    expected = (
+        rf"mine_waiting\.py, line {last_line}: cannot be imported: ImportTooSlow: its import takes longer than 0.2 s"
+    )
+    for limit_s in (0.2, 600.0):  # the second time it is not waited for
+        patch.setattr(load_own, "IMPORT_MOST_S", limit_s)
+        with pytest.raises(OwnStrategyError, match=expected):
+            add(str(path))
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 
 
 def test_what_a_file_prints_and_sets_where_it_is_imported_reaches_no_command_s_output(
