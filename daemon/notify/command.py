@@ -223,7 +223,8 @@ class Services:
         """Send to all services; return the kinds of those that did not take the message."""
 
         def taken(entry: tuple[str, Any]) -> bool:
-            return bool(entry[1].notify(title=title, body=body))
+            _, service = entry
+            return bool(service.notify(title=title, body=body))
 
         with ThreadPoolExecutor(len(self._services)) as pool:
             return [
