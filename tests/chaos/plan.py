@@ -31,7 +31,7 @@ class Trouble:
 UNSHOWN = (
     "that its order does not show"  # told by the stream alone: no daemon, and nobody can say later which fill it means
 )
-OUTAGES = frozenset({"blind", "history_missing"})
+OUTAGES = frozenset({"blind", "blind_hold", "history_missing"})
 """Halts for an outage that lasted too long, whatever the kind: a person resumes them when it is over."""
 
 
