@@ -152,11 +152,11 @@ class _Steps:
         self._dates_at: dict[int, set[date]] = {OPENS_S: set(), CLOSES_S: set()}  # with a bar of this label
 
     def add(self, starts: npt.NDArray[np.int64], dates: npt.NDArray[np.datetime64]) -> None:
-        for day in np.unique(dates):
-            labels_s = (starts[dates == day] - midnight_ns(str(day))) // SECOND_NS
+        if self._interval_s < DAY_S:  # a day's bar has one label
+            days, places = np.unique(dates, return_inverse=True)
+            labels_s = (starts - np.array([midnight_ns(str(day)) for day in days])[places]) // SECOND_NS
             for at_s, found in self._dates_at.items():
-                if at_s in labels_s:
-                    found.add(day.item())
+                found.update(days[np.unique(places[labels_s == at_s])].tolist())
         self._bars += starts.size
         self._on_grid += int(np.count_nonzero((starts // SECOND_NS - self._from_s) % self._grid_s == 0))
         steps = np.abs(np.diff(starts)) // SECOND_NS  # a file may begin with its newest row
@@ -169,7 +169,7 @@ class _Steps:
     def labelled_by_ends(self, length_s: int, dates: int) -> bool:
         """Return True where most dates have a bar at the close and few have one at the open, with enough of both.
 
-        Bars that do not divide half an hour may have none at the open, and a day's has one label.
+        Bars that do not divide half an hour may have none at the open.
         """
         opens, closes = (4 * len(self._dates_at[at_s]) for at_s in (OPENS_S, CLOSES_S))
         return OPEN_S % length_s == 0 and dates >= DATES_TO_JUDGE and opens < dates and closes >= 3 * dates
