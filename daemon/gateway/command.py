@@ -70,7 +70,7 @@ from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.failures import innermost
-from daemon.host.loopback import listen
+from daemon.host.loopback import refused
 from daemon.host.own_files import StateDirError, person
 from daemon.host.passing import MayPass
 from daemon.host.printable import result_of
@@ -239,7 +239,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
                 group.create_task(check.run(), name="clock")
                 group.create_task(server.keep_control(control), name="control")
                 for name, work in _watchers(settings, GatewayStatusFile(server, folder), log):
-                    group.create_task(supervise(name, work, partial(_failed, log)), name=name)
+                    group.create_task(supervise(name, work, gateway.watcher_failed), name=name)
     finally:
         await journal.close()
         await upstream.close()
@@ -251,10 +251,6 @@ def _watchers(settings: GatewaySettings, status_file: GatewayStatusFile, log: Lo
     yield "status", status_file.run
     if settings.upstream.metrics.enabled:
         yield "metrics", partial(serve_metrics, status_file.registry(), settings.upstream.metrics.port, log)
-
-
-def _failed(log: Log, task: str, problem: str) -> None:
-    log("task_failed", task=task, problem=problem)
 
 
 def clock_check(
@@ -370,25 +366,13 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ki
         await upstream.close()
     findings += [(True, words) for words in shared_symbols(settings.sub_accounts.values())]
     findings += [(False, words) for words in limits_in_cents(settings)]
-    try:
-        listen("gateway.port", settings.gateway.port, "does a gateway run?").close()
-        findings.append((True, f"port {settings.gateway.port} is free"))
-    except OSError as error:
-        findings.append((False, str(error)))
-    else:  # else a running gateway has this one, too
-        findings += _metrics_findings(settings)
+    port, metrics = settings.gateway.port, settings.upstream.metrics
+    problem = refused("gateway.port", port, "does a gateway run?")
+    findings.append((not problem, problem or f"port {port} is free"))
+    if metrics.enabled and not problem:  # a running gateway has this one, too
+        problem = refused("metrics.port", metrics.port, "end what has it, or choose another")
+        findings.append((not problem, problem or f"port {metrics.port} for metrics is free"))
     return findings
-
-
-def _metrics_findings(settings: GatewaySettings) -> list[tuple[bool, str]]:
-    table = settings.upstream.metrics
-    if not table.enabled:
-        return []
-    try:
-        listen("metrics.port", table.port, "end what has it, or choose another").close()
-    except OSError as error:
-        return [(False, str(error))]
-    return [(True, f"port {table.port} for metrics is free")]
 
 
 async def _account_findings(

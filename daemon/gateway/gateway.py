@@ -222,13 +222,16 @@ class Gateway:
                 group.create_task(self._pass_on(), name="trade updates")
                 group.create_task(self._report_on(), name="reports")
                 group.create_task(self._bug(), name="bugs")
-                group.create_task(supervise("alarm command", self._alarms.run, self._failed), name="alarm command")
+                group.create_task(
+                    supervise("alarm command", self._alarms.run, self.watcher_failed), name="alarm command"
+                )
         finally:
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _failed(self, task: str, problem: str) -> None:
+    def watcher_failed(self, task: str, problem: str) -> None:
+        """Say that a work that only watches, or tells, failed; it is begun again."""
         self._log("task_failed", task=task, problem=problem)
 
     async def _halt_by_mistake(self) -> None:

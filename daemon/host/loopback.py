@@ -23,6 +23,15 @@ def listen(key: str, port: int, cure: str) -> socket.socket:
         raise not_had(key, port, error, cure) from error
 
 
+def refused(key: str, port: int, cure: str) -> str:
+    """Return why `listen` would not have the port now, "" where it would."""
+    try:
+        listen(key, port, cure).close()
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 def not_had(key: str, port: int, error: OSError, cure: str) -> OSError:
     """Return the error of a port that cannot be had: it names `key`, the port, the reason and the cure."""
     return OSError(f"{key} {port}: {os.strerror(error.errno or 0)}: {cure}")

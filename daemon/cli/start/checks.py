@@ -23,7 +23,7 @@ from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.limits import AUTO
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
-from daemon.host.loopback import listen
+from daemon.host.loopback import refused
 from daemon.host.own_files import StateDirError
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock, skew_ns
@@ -123,11 +123,8 @@ def metrics_findings(settings: DeskSettings) -> list[CheckLine]:
             return []
     except (StateDirError, OSError):  # the line about the state directory reports it
         return []
-    try:
-        listen("metrics.port", table.port, "end what has it, or choose another: each desk needs its own").close()
-    except OSError as error:
-        return [CheckLine("metrics", WARN, str(error))]
-    return [CheckLine("metrics", OK, f"metrics.port {table.port} is free")]
+    problem = refused("metrics.port", table.port, "end what has it, or choose another: each desk needs its own")
+    return [CheckLine("metrics", WARN if problem else OK, problem or f"metrics.port {table.port} is free")]
 
 
 def _permissions(path: Path) -> CheckLine:
