@@ -203,20 +203,23 @@ ACTION_TYPES = (
 def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
     """GET /v1/corporate-actions: a page of what companies did, by the date that it is processed on."""
     symbols, days = symbols_of(query), venue.market.days
+    begin, limit = int(query.get("page_token") or 0), limit_of(query, ACTIONS_LIMIT, ACTIONS_LIMIT_MAX)
+    if days is None:
+        return {"corporate_actions": {}, "next_page_token": None}
     first, last = query.get("start") or "", query.get("end") or "9999"
     types = query["types"].split(",") if "types" in query else ACTION_TYPES
     rows: list[tuple[str, str, dict[str, object]]] = []
-    for dividend in days.dividends if days is not None else ():
+    for dividend in days.dividends:
         payment_date = dividend.paid or dividend.date
         row: dict[str, object] = {"symbol": dividend.symbol, "ex_date": dividend.date, "rate": float(dividend.amount)}
         row |= {"special": False, "foreign": False, "payable_date": payment_date, "process_date": payment_date}
         rows.append((payment_date, "cash_dividend", row))
-    for split in days.splits if days is not None else ():
+    for split in days.splits:
         new, old = split.ratio.as_integer_ratio()
         row = {"symbol": split.symbol, "ex_date": split.date, "process_date": split.date}
         kind = "forward_split" if split.ratio > 1 else "reverse_split"
         rows.append((split.date, kind, {**row, "new_rate": new, "old_rate": old}))
-    for merger in days.mergers if days is not None else ():
+    for merger in days.mergers:
         row = {"acquirer_symbol": merger.new, "acquiree_symbol": merger.symbol, "effective_date": merger.date}
         row["process_date"] = merger.date
         new, old = merger.ratio.as_integer_ratio()
@@ -227,13 +230,12 @@ def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
             rows.append((merger.date, "stock_merger", {**row, **shares}))
         else:
             rows.append((merger.date, "stock_and_cash_merger", {**row, **shares, "cash_rate": float(merger.cash)}))
-    for spin_off in days.spin_offs if days is not None else ():
+    for spin_off in days.spin_offs:
         new, old = spin_off.ratio.as_integer_ratio()
         row = {"source_symbol": spin_off.symbol, "source_rate": old, "new_symbol": spin_off.new, "new_rate": new}
         rows.append((spin_off.date, "spin_off", {**row, "ex_date": spin_off.date, "process_date": spin_off.date}))
     rows.sort(key=lambda entry: entry[:2])
     rows = [e for e in rows if first <= e[0] <= last and e[1] in types and any(it in symbols for it in _parties(e[2]))]
-    begin, limit = int(query.get("page_token") or 0), limit_of(query, ACTIONS_LIMIT, ACTIONS_LIMIT_MAX)
     actions_by_kind: dict[str, list[object]] = {}
     for _, kind, row in rows[begin : begin + limit]:
         actions_by_kind.setdefault(f"{kind}s", []).append(row)

@@ -522,7 +522,7 @@ def _pay_fraction(matching: Matching, account: Account, symbol: str, at_ns: int,
     fraction = ZERO if position is None else position.qty % 1
     if position is None or not in_cash or not fraction:
         return
-    price = position.average if position.lastday_price is None else position.lastday_price
+    price = _worth_of(position)
     payment = _payment(matching, fraction * price)
     account.trade(PositionChange(symbol, -fraction, price, at_ns, rounding=fraction * price - payment))
     more = {"symbol": symbol, "qty": text(-fraction), "price": text(price)}
@@ -538,9 +538,7 @@ def _merge(matching: Matching, account: Account, merger: Merger, at_ns: int) -> 
     rounding = position.qty * merger.cash - payment
     account.trade(PositionChange(symbol, -position.qty, merger.cash, at_ns, rounding=rounding))
     words = f"Merger of {symbol}"
-    price = position.average if position.lastday_price is None else position.lastday_price
-    more = {"symbol": symbol, "qty": text(-position.qty), "price": text(grid(float(price)))}
-    _dated_row(account, "MA", ZERO if merger.cash_apart else payment, at_ns, words, more)
+    _row(account, "MA", position, -position.qty, words, at_ns, amount=ZERO if merger.cash_apart else payment)
     if merger.ratio:
         cost = max(position.average - merger.cash, ZERO) * position.qty
         _give(matching, account, "MA", merger.new, _times(position.qty, merger.ratio), cost, words, at_ns)
@@ -593,9 +591,20 @@ def _rename(account: Account, rename: Rename, at_ns: int) -> None:
 
 
 def _row(
-    account: Account, kind: str, position: AlpacaPosition, quantity: Decimal, description: str, at_ns: int
+    account: Account,
+    kind: str,
+    position: AlpacaPosition,
+    quantity: Decimal,
+    description: str,
+    at_ns: int,
+    *,
+    amount: Decimal = ZERO,
 ) -> None:
-    """A row that moves shares and no cash; its price is the last close (the average cost where none is known)."""
-    price = position.average if position.lastday_price is None else position.lastday_price
-    more = {"symbol": position.symbol, "qty": text(quantity), "price": text(grid(float(price)))}
-    _dated_row(account, kind, ZERO, at_ns, description, more)
+    """A row that moves shares, and says `amount` of the cash, in USD."""
+    more = {"symbol": position.symbol, "qty": text(quantity), "price": text(grid(float(_worth_of(position))))}
+    _dated_row(account, kind, amount, at_ns, description, more)
+
+
+def _worth_of(position: AlpacaPosition) -> Decimal:
+    """A share's last close; the average cost where none is known."""
+    return position.average if position.lastday_price is None else position.lastday_price

@@ -162,31 +162,27 @@ class MovedMarket(Market):
                 if action.ratio and action.new not in days.bars:
                     close = close_before(days.bars[symbol], action.date)
                     assert close is not None
-                    self._bring(action, (1 - float(action.cash) / close) / float(action.ratio))
+                    factor = (1 - float(action.cash) / close) / float(action.ratio)
+                    days.bars[action.new] = {
+                        date: replace(_times(bar, factor), symbol=action.new)
+                        for date, bar in days.bars[symbol].items()
+                        if date >= action.date
+                    }
+                    self._make(action.new)
                 days.bars[symbol] = {date: bar for date, bar in days.bars[symbol].items() if date < action.date}
             case SpinOff():
                 days.spin_offs = (*days.spin_offs, action)
-                self._bring(action, action.part / float(action.ratio))
                 days.bars[symbol] = {
                     date: bar if date < action.date else _times(bar, 1 - action.part)
                     for date, bar in days.bars[symbol].items()
                 }
+                days.bars[action.new] = days.spun_off(action)
+                self._make(action.new)
         self._make(symbol)
         at_ns = books_ns or morning_ns(action.date)
         insort(back_office._actions, (at_ns, action, False), key=lambda entry: entry[0])
         if isinstance(action, Dividend):
             insort(back_office._actions, (morning_ns(action.paid or action.date), action, True), key=lambda it: it[0])
-
-    def _bring(self, action: Merger | SpinOff, factor: float) -> None:
-        """Let new shares trade from the action's date on, at `factor` of the old ones' prices."""
-        days = self.days
-        assert days is not None
-        days.bars[action.new] = {
-            date: replace(_times(bar, factor), symbol=action.new)
-            for date, bar in days.bars[action.symbol].items()
-            if date >= action.date
-        }
-        self._make(action.new)
 
 
 def _times(bar: Bar, factor: float) -> Bar:

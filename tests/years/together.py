@@ -554,15 +554,12 @@ def split_in_parts(
     Returns the split, and when the accounts' books and the ledger's line change.
     """
 
-    def at(minute: float) -> int:
-        return session.open_ns + int(minute * MINUTE_NS)
-
     split = Split(symbol, session.date, Decimal(chance.choice(RATIOS)), chance.random() < 0.7)
-    books_ns, line_ns = at(chance.choice(BOOKS_MIN)), at(chance.choice(LINE_MIN))
+    books_ns, line_ns = (_from_open(session, chance.choice(minutes)) for minutes in (BOOKS_MIN, LINE_MIN))
     kept_back = {"action_line_late": line_ns}
     for kind, minutes in (("action_unannounced", ANNOUNCED_MIN), ("day_bars_unadjusted", BARS_MIN)):
         minute = chance.choice(minutes)
-        kept_back |= {} if minute is None else {kind: at(minute)}
+        kept_back |= {} if minute is None else {kind: _from_open(session, minute)}
     for kind, until_ns in kept_back.items():
         faults.add(kind, until_ns=until_ns, where={"symbol": symbol})
     _in_market(world, split, books_ns)
@@ -572,7 +569,11 @@ def split_in_parts(
 
 def while_split(session: Session, chance: random.Random) -> int:
     """When something comes between the parts of a split."""
-    return session.open_ns + int(chance.uniform(-95.0, 90.0) * MINUTE_NS)
+    return _from_open(session, chance.uniform(-95.0, 90.0))
+
+
+def _from_open(session: Session, minutes: float) -> int:
+    return session.open_ns + int(minutes * MINUTE_NS)
 
 
 def _in_parts(*, beside: bool) -> Callable[[Run, random.Random], Awaitable[None]]:
@@ -621,11 +622,7 @@ def reorganised_in_parts(
 
     Returns when the accounts' books and the ledger's last line change.
     """
-
-    def at(minute: float) -> int:
-        return session.open_ns + int(minute * MINUTE_NS)
-
-    books_ns, line_ns = at(chance.choice(BOOKS_MIN[:-1])), at(chance.choice(LINE_MIN))
+    books_ns, line_ns = (_from_open(session, chance.choice(minutes)) for minutes in (BOOKS_MIN[:-1], LINE_MIN))
     lines_ns = {
         name: line_ns + (chance.randint(1, 30) * MINUTE_NS if chance.random() < 0.3 else 0)
         for name in (action.symbol, action.new)
@@ -633,7 +630,7 @@ def reorganised_in_parts(
     for name, until_ns in lines_ns.items():
         faults.add("action_line_late", until_ns=until_ns, where={"symbol": name})
     if (minute := chance.choice(ANNOUNCED_MIN)) is not None:
-        faults.add("action_unannounced", until_ns=at(minute), where={"symbol": action.symbol})
+        faults.add("action_unannounced", until_ns=_from_open(session, minute), where={"symbol": action.symbol})
     _in_market(world, action, books_ns)
     words = {"of": action.symbol, "into": action.new, "books_ns": books_ns, "lines_ns": lines_ns}
     world.story.note("reorganised", words)
