@@ -180,8 +180,7 @@ def _drift_watch(
 
     def log_and_count(name: str, **fields: Any) -> None:
         if name == "drift_measured" and metrics is not None:
-            psi = fields["features_psi_max"], fields["action_psi"]
-            metrics.drifted(fields["model"], *psi, fields["beyond"])
+            metrics.drifted(*(fields[name] for name in ("model", "features_psi_max", "action_psi", "beyond")))
         if name == "drift" and on_drift is not None:
             on_drift(fields["model"], fields["detail"])
         notify(name, **fields)

@@ -127,10 +127,7 @@ class TradeStream:
             return str(refusal), waits.unauthorized_s
         except InvalidStatus as refusal:
             status = refusal.response.status_code
-            return (
-                TAKEN if status == 429 else f"HTTP {status} on the upgrade",
-                waits.throttled_s if status == 429 else 0.0,
-            )
+            return (TAKEN, waits.throttled_s) if status == 429 else (f"HTTP {status} on the upgrade", 0.0)
         except NotListening as odd:
             return str(odd), 0.0
         except (OSError, TimeoutError, WebSocketException) as error:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.desks.shares.sizes import of_steps, steps_a_share, worth_an_order
@@ -46,13 +46,13 @@ ALONE = 2.0  # a close so many times its neighbours, or they it, is none: no mar
 class Ruling(NamedTuple):
     """What the overlay makes of a decision, its row, and the symbols that it sells, or sells more of.
 
-    `most` is what may be invested, the band included, in USD; None while the volatility is not known.
+    `most` is what may be invested, the band included, in USD; unset while the volatility is not known.
     """
 
     decided: Rebalance
     row: OverlayRow
     sold: frozenset[str]
-    most: Decimal | None
+    most: Decimal | UnsetType
 
 
 class Known(NamedTuple):
@@ -134,8 +134,8 @@ def apply_overlay(draft: Draft, rebalance: Rebalance, answer: Answer, decision: 
     )
     sold_symbols = frozenset([symbol for symbol, (_, goal) in cut.items() if goal < draft.held(symbol)])
     decided = replace(rebalance, basket=Basket(_legs(draft, rebalance.basket.legs, cut)))
-    most_usd = None if forecast.unknown else forecast.cap * equity * (1.0 + rules.volatility_band)
-    return Ruling(decided, row, sold_symbols, None if most_usd is None else Decimal(str(round(most_usd, 2))))
+    most_usd = forecast.cap * equity * (1.0 + rules.volatility_band)
+    return Ruling(decided, row, sold_symbols, UNSET if forecast.unknown else Decimal(str(round(most_usd, 2))))
 
 
 def note_exposure_max(draft: Draft, ruling: Ruling | None) -> None:
@@ -143,10 +143,9 @@ def note_exposure_max(draft: Draft, ruling: Ruling | None) -> None:
 
     None on a tape, where a basket's sales and buys meet the same prints.
     """
-    most = None if ruling is None or draft.identity.by_tape else ruling.most
-    new_most = UNSET if most is None else most
-    if new_most != draft.basket.exposure_max:
-        draft.basket = replace(draft.basket, exposure_max=new_most)
+    most = UNSET if ruling is None or draft.identity.by_tape else ruling.most
+    if most != draft.basket.exposure_max:
+        draft.basket = replace(draft.basket, exposure_max=most)
 
 
 def report_overlay(draft: Draft, row: OverlayRow) -> None:
