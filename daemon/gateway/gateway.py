@@ -164,7 +164,8 @@ class Gateway:
         self._blocked_words = ""  # of `block_reason`, what a person was told
         self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
         self._figure_is_old = False  # orders changed since the newest report began
-        self._stream = upstream.trade_stream(self._on_update, self._on_stream)
+        self._stream = upstream.trade_stream(self._on_update, self._on_stream, self._on_taken)
+        self.stream_taken = False  # the broker refuses its trade stream, because another connection has it
         self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
         self.alarms_raised: Counter[str] = Counter()  # by name, by this process
         self._listening = False
@@ -354,11 +355,15 @@ class Gateway:
                 await self._halt_for(strange)
 
     def _on_stream(self, listening: bool, detail: str) -> None:
-        self._listening = listening
+        self._listening, self.stream_taken = listening, False
         self._report_request.set()
         if not listening:
             self._connection += 1
             self._set_ready(False, f"the broker's trade stream is gone: {detail}")
+
+    def _on_taken(self, detail: str) -> None:
+        self.stream_taken = True
+        self._set_ready(False, f"the broker's trade stream is gone: {detail}")
 
     def _set_ready(self, ready: bool, why: str = "") -> None:
         self._away_reason = why

@@ -227,7 +227,8 @@ class GatewayServer:
             return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
         if path == "/stream" or path.startswith("/stream/"):
             if not self.gateway.ready:
-                return web.json_response({"message": f"gateway: {self.gateway.away()}"}, status=503)
+                status = 429 if self.gateway.stream_taken else 503  # by 429 a desk knows to keep what it holds
+                return web.json_response({"message": f"gateway: {self.gateway.away()}"}, status=status)
             return await handler(request)  # type: ignore[no-any-return]
         if path in STREAM_PATHS or path.startswith("/v2beta1/"):
             return await handler(request)  # type: ignore[no-any-return]

@@ -282,10 +282,15 @@ class Upstream:
 
     # --- the streams --------------------------------------------------------------------------------------------------
 
-    def trade_stream(self, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]) -> TradeStream:
+    def trade_stream(
+        self,
+        on_update: Callable[[object], None],
+        on_state: Callable[[bool, str], None],
+        on_taken: Callable[[str], None],
+    ) -> TradeStream:
         """Return the account's stream of trade updates."""
         return trade_stream(
-            self._settings, self._keys, self._log, on_update=on_update, on_state=on_state, on_taken=lambda _: None
+            self._settings, self._keys, self._log, on_update=on_update, on_state=on_state, on_taken=on_taken
         )
 
     def market_url(self, path: str) -> str | None:

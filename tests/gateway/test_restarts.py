@@ -329,3 +329,15 @@ async def test_its_operators_socket_is_reached_below_a_path_longer_than_the_kern
     async with broker() as alpaca, gateway_on(alpaca, folder) as s:
         status = await asyncio.to_thread(ask, s.gateway.settings, "GET", "/status")
         assert status["broker"]["cash"] == "100000.00"
+
+
+async def test_a_copy_on_another_host_refuses_its_desks_the_stream_as_the_broker_refuses_it(tmp_path: Path) -> None:
+    async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
+        alpaca.faults.add("connection_limit", times=1000)
+        alpaca.trade_stream.cut(hold_s=0.0)
+        await s.until(lambda: s.gateway.stream_taken)
+        assert (await s.ask("a", "GET", "/stream"))[0] == 429
+        assert "HTTP 429" in s.gateway.away()
+        alpaca.faults.clear()
+        await s.until(lambda: s.gateway.ready)
+        assert not s.gateway.stream_taken
