@@ -211,18 +211,21 @@ def _seed(plan: ForecasterSettings, fold: YearFold, member: int) -> int:
 def calibrate_risk(forecaster: Forecaster, material: Material, rows: FoldRows) -> None:
     """Set the weights of what the variance is made of; where none is known, the forecaster's stay.
 
-    Those of what is known beforehand have the least QLIKE on the training rows. The validation year, whose forecasts
-    are not of rows learnt by heart, then adds the one of HOLD and moves the others as far as it says so clearly.
+    Those of what is known beforehand have the least QLIKE on all rows before the predicted ones. The one of HOLD, and a
+    constant, come from the validation year, whose forecasts are not of rows learnt by heart.
     """
     (train, of_train), (validate, of_validate) = (
         material.came(part, end) for part, end in zip((rows.train, rows.validate), rows.ends, strict=True)
     )
     if not len(train) or not len(validate):
         return
-    inputs = answers(Known(material.risk_columns), material.windows, material.windows.places(train))
-    first = fitted(_exact(inputs), of_train, (UNKNOWN_LOG, *(0.0,) * inputs.shape[1]))
-    validate_inputs = _exact(_raw(forecaster, material, validate)[1])
-    forecaster.risk.copy_(torch.tensor(fitted(validate_inputs, of_validate, (*first, 0.0), RIDGE)))
+    of_earlier = answers(Known(material.risk_columns), material.windows, material.windows.places(train))
+    known, hold = np.split(_exact(_raw(forecaster, material, validate)[1]), [-1], axis=1)
+    inputs, came = np.vstack([_exact(of_earlier), known]), np.concatenate([of_train, of_validate])
+    constant, *weights = fitted(inputs, came, (UNKNOWN_LOG, *(0.0,) * inputs.shape[1]))
+    expected = np.exp(constant + known @ np.array(weights))
+    shift, of_hold = fitted(hold, of_validate / expected, (0.0, 0.0), RIDGE)
+    forecaster.risk.copy_(torch.tensor((constant + shift, *weights, of_hold)))
 
 
 def _raw(forecaster: Forecaster, material: Material, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from strategies.forecast_ensemble.features import NAMES
 from tests.support.planted.panels import PLAN, panel, walk_forward
 from training.forecast.findings import Forecast, find
+from training.forecast.folds import rows_of
 from training.forecast.panel import Windows
 from training.forecast.risk import (
     COLUMNS,
@@ -183,6 +184,32 @@ def test_on_a_planted_market_the_variance_beats_har_and_on_a_steady_one_it_does_
         assert scores.explained_over_har.low > 0.0
     else:
         assert abs(scores.over_har.estimate) < 0.02
+
+
+def test_a_calm_year_moves_the_weight_of_hold_and_a_constant_alone() -> None:
+    material, _ = swinging(7, planted=True)
+    assert material.variance is not None
+    calm = np.array([date.startswith("2012") for date in material.dates])  # the year of calibration
+    variance = np.where(calm[:, None], material.variance * 1e-3, material.variance)
+    material = replace(material, variance=variance, risk_columns=tuple(range(6)))
+    _, (result,) = walk_forward(
+        material, msgspec.structs.replace(PLAN, recipe=msgspec.structs.replace(PLAN.recipe, epochs=2))
+    )
+    rows = rows_of(result.fold, material.labels, material.valid, PLAN.embargo)
+    parts = [material.came(part, end) for part, end in zip((rows.train, rows.validate), rows.ends, strict=True)]
+    places = [material.windows.places(part) for part, _ in parts]
+    features = np.vstack([Known(range(6))(material.windows.gather(place)).double().numpy() for place in places])
+    came = np.concatenate([came for _, came in parts])
+    table = np.column_stack([np.ones(len(came)), features])
+
+    def loss(at: NDArray[np.float64]) -> float:
+        return float((came * np.exp(-(table @ at)) + table @ at).mean())
+
+    best = minimize(loss, np.array([-8.0, *np.zeros(5)]), method="BFGS", options={"gtol": 1e-8}).x
+    constant, *weights, of_hold = result.forecaster.risk.double().tolist()
+    assert weights == pytest.approx(best[1:], abs=1e-3)
+    assert constant < best[0] - 1.0  # the calm is a level
+    assert of_hold < 0.0  # HOLD says that it stays still
 
 
 def test_a_variance_that_reaches_into_the_next_span_trains_nothing() -> None:
