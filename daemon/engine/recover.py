@@ -326,7 +326,7 @@ class _Recovery:
             if entry.seq is not None:
                 self._count(entry.seq)  # after a row that was left out
             if entry.raised:
-                self._failed_entry = entry
+                self._failed_entry = entry if _is_event(entry) else None  # what cannot be read is not retried
             elif self._failed_entry is not None and not self._precedes(self._failed_entry, entry):
                 self._failed_entry = None
         if entry.seq is not None:
@@ -473,6 +473,15 @@ class _Recovery:
 
 def _row_label(entry: Entry) -> str:
     return f"row {entry.id} ({entry.kind})"
+
+
+def _is_event(entry: Entry) -> bool:
+    """Return whether the row's payload is an event of this version."""
+    try:
+        decode_event(entry.payload)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def left_of(effects: str) -> tuple[AnyEffect, ...]:

@@ -130,6 +130,28 @@ def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
     assert [row[1] for row in table(state, "events")[-4:]] == [11, None, 12, 13]
 
 
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [("SplitVoted", '{"type":"SplitVoted","time_ns":1}'), ("ClockTicked", '{"type":"ClockTicked","time_ns":"1"}')],
+)
+def test_an_event_that_another_release_raised_on_and_that_this_one_cannot_read_stops_no_start(
+    state: Path, tmp_path: Path, kind: str, payload: str
+) -> None:
+    last = table(state, "events")[-1]
+    row = HashChain(last[0] + 1, last[6]).row(None, last[2], kind, payload, '{"raised":"KeyError: planted"}')
+    state_dir = open_state_dir(state, META, "epoch")
+    batch = CommitBatch()
+    batch.entries.append(row)
+    state_dir.journal.commit(batch)
+    state_dir.journal.close()
+    state_dir.close()
+    recovery = recovered(state)
+    assert encode_state(recovery.machine.state) == without(tmp_path / "other", ())
+    assert recovery.raised is None
+    assert recovery.handover is not None
+    assert f"first row {row.id} ({kind}): it is no event of this version" in recovery.handover.detail
+
+
 def test_whoever_follows_leaves_out_a_row_that_was_whole_when_it_was_stepped(state: Path) -> None:
     follower = Follower(state)
     follower.advance()
