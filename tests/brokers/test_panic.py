@@ -6,13 +6,19 @@ Expected values: the server's own books.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from decimal import Decimal
 
+import pytest
+
+from daemon.brokers.api import BulkResult
 from daemon.brokers.panic import panic
 from daemon.core.effects import SubmitOrder
+from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
 from tests.support.alpaca.account_side import admin_of
 from tests.support.alpaca.rest_desk import CALL, Desk, buy, desk, eventually
+from tests.support.toy_broker import ToyAccount
 
 ALL_AT_ONCE = Rules(fill_sizes=(9, 9))
 
@@ -88,3 +94,33 @@ async def test_a_position_that_the_broker_will_not_close_is_said_with_its_reason
         lines: list[str] = []
         await asyncio.wait_for(end(it, lines, deadline_s=0.5), 10)
     assert any(line.startswith(f"close {CALL}: refused: 403 ") for line in lines)
+
+
+def raise_a_bug() -> BulkResult:
+    raise KeyError("orders")
+
+
+def say_nothing() -> BulkResult:
+    result: BulkResult | None = None
+    return result  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [(raise_a_bug, "KeyError: 'orders'"), (say_nothing, "AttributeError"), (None, "no answer within 0.2 s")],
+)
+async def test_a_broker_with_a_bug_in_its_cancels_closes_all_the_same(
+    answer: Callable[[], BulkResult] | None, problem: str
+) -> None:
+    class Buggy(ToyAccount):
+        async def cancel_all(self) -> BulkResult:
+            if answer is None:
+                await asyncio.Event().wait()
+            return (answer or raise_a_bug)()
+
+    account, lines = Buggy(Clock.real()), list[str]()
+    account.trade(CALL, 3, Decimal(2))
+    async with asyncio.timeout(20):
+        assert await panic(account, lines.append, deadline_s=10.0, round_s=0.3, pause_s=0.02, answer_s=0.2)
+    assert account.held == {}
+    assert lines[0].startswith(f"cancel all: failed: {problem}")

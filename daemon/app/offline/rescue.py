@@ -13,8 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from daemon.brokers.api import Admin, BrokerError, BrokerRefused, alone
-from daemon.brokers.panic import panic
+from daemon.brokers.api import Admin, BrokerRefused, alone
+from daemon.brokers.panic import in_time, panic, problem_of
 from daemon.brokers.registry import broker_of
 from daemon.config.load import EXIT_CODE, Credentials, DeskSettings
 from daemon.engine.state_dir import enter, locked_by
@@ -59,7 +59,8 @@ async def _rescue(settings: DeskSettings, keys: Credentials, state_dir: Path) ->
             return EXIT_CODE
         return 0 if await _closed(broker.admin, state_dir) else NOT_FLAT
     finally:
-        await broker.close()
+        with contextlib.suppress(Exception):  # the account's state is the result, whatever ends the connection
+            await in_time(broker.close, LEFT_TIMEOUT_S)
 
 
 async def _closed(admin: Admin, state_dir: Path) -> bool:
@@ -86,9 +87,8 @@ async def _print_remains(admin: Admin) -> None:
     _go_on()
     print_line("interrupted")
     try:
-        async with asyncio.timeout(LEFT_TIMEOUT_S):
-            remains = await admin.left()
-    except (BrokerError, TimeoutError):
+        remains = await in_time(admin.left, LEFT_TIMEOUT_S)
+    except Exception:
         remains = ("the broker does not say what is left: look at its web page",)
     for line in remains or ("no open order, no position, for now",):
         print_line(f"NOT flat: {line}" if remains else line)
@@ -132,8 +132,8 @@ async def _wrong_account(settings: DeskSettings, admin: Admin) -> str:
         if attempt:
             await asyncio.sleep(PAUSE_S)
         try:
-            number = (await admin.account()).number
-        except BrokerError as error:
+            number = (await in_time(admin.account)).number
+        except Exception as error:
             problem = error
             continue
         if not expected or number == expected:
@@ -144,7 +144,7 @@ async def _wrong_account(settings: DeskSettings, admin: Admin) -> str:
     if isinstance(problem, BrokerRefused) and problem.of_keys:
         cure = settings.hidden_address or "give those of this account"
         return f"the broker refuses the keys ({problem}): nothing was touched; {cure}"
-    print_line(f"account number: not checked: {problem}; going on")
+    print_line(f"account number: not checked: {problem_of(problem)}; going on")
     return ""
 
 
