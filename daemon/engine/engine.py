@@ -463,12 +463,14 @@ class Intake:
         return len(self._waiting)
 
     def put(self, event: Event) -> None:
-        """Queue an event; a full intake drops the oldest droppable one. Raises IntakeFull.
+        """Queue an event; a full intake drops the oldest droppable one. Raises IntakeFull; TypeError for no event.
 
         After `end` events are ignored: the next start's broker report covers them.
         """
         if self._ended:
             return
+        if not isinstance(event, Event):  # None would end the run as if it had been stopped
+            raise TypeError(f"{str(event)[:80]!r} is no event: expected one of daemon/core/events.py")
         if len(self._waiting) >= self._capacity:
             self._make_room(event)
         self._waiting.append(event)

@@ -170,6 +170,20 @@ def encode_event(event: Event) -> str:
     return _event_encoder.encode(event).decode()
 
 
+def as_journaled(event: Event) -> Event:
+    """Return an event of others as the journal gives it back: itself, or with the types that its fields have there.
+
+    Raises TypeError, naming the field, for what the journal could not give back.
+    """
+    try:
+        payload = _event_encoder.encode(event)
+        journaled_event = _event_decoder.decode(payload)
+    except (TypeError, msgspec.DecodeError) as error:
+        raise TypeError(f"{type(event).__name__}: {error}: expected the types of daemon/core/events.py") from error
+    same = journaled_event == event and _event_encoder.encode(journaled_event) == payload
+    return event if same else journaled_event
+
+
 def decode_event(payload: str) -> Event:
     """Decode an event. Raises `msgspec.DecodeError` for what is no event of this version."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ from daemon.host.panic_marker import obey, panic_asker
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import look_s
+from daemon.journal.rows import as_journaled
 from daemon.journal.writer import JournalWriter
 from daemon.operator.log import Log
 from daemon.operator.log_events import LOG_EVENTS
@@ -86,7 +87,7 @@ class BrokerSide:
         self.feed = self._connection.market_feed(FeedDesk(live.strategy, live.calendar, history, state, ticks.probe))
         self.trading: OrderGateway | None = None
         if not live.dry_run:
-            put = intake.put if account is None else partial(self._put_and_lock, account)
+            put = partial(self._put_trading, account)
             self.trading = self._connection.trading(
                 TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check)
             )
@@ -99,9 +100,13 @@ class BrokerSide:
             }
             self.trading.follow({order.client_order_id: order.order_id for order in orders_of_desk}, closings)
 
-    def _put_and_lock(self, account: AccountLock, event: Event) -> None:
-        """Put an event of the trading side into the intake; lock the account of a report first."""
-        if isinstance(event, BrokerReported):
+    def _put_trading(self, account: AccountLock | None, event: Event) -> None:
+        """Put an event of the trading side, as the journal gives it back; lock the account of a report first.
+
+        The feed's events go in as they are: they are many, and they hold up an order.
+        """
+        event = as_journaled(event)
+        if isinstance(event, BrokerReported) and account is not None:
             account.claim_number(event.account)
         self._intake.put(event)
 
@@ -490,10 +495,11 @@ class LiveDesk:
         status = StatusLine(self._live, self.engine, self._service, self._log, self.notify)
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self.desk.run(began_ns), name="engine")
-            tasks = [group.create_task(self._market(), name="feed")]
+            order_path = [group.create_task(self._market(), name="feed")]
             if self._broker.trading is not None:
-                tasks.append(group.create_task(self._broker.trading.run(), name="broker"))
-            tasks.append(group.create_task(self.ticks.run(), name="ticks"))
+                order_path.append(group.create_task(self._broker.trading.run(), name="broker"))
+            order_path.append(group.create_task(self.ticks.run(), name="ticks"))
+            tasks = list(order_path)
             watching = (
                 ("panic", self._stand_down.run),
                 ("watchdog", self._guard),
@@ -504,7 +510,7 @@ class LiveDesk:
             )
             for name, work in watching:
                 tasks.append(group.create_task(supervise(name, work, self.operator.failed), name=name))
-            await engine  # its last commit is durable
+            await _none_ends(engine, order_path)  # its last commit is durable
             self.heads.publish(self.engine.last_row, self.engine.chain_head)
             for task in tasks:
                 task.cancel()
@@ -529,6 +535,15 @@ class LiveDesk:
         self._log("stopping", reason=name)
         self._service.stopping()
         await stop_cleanly(name, self._live, self.engine, self.intake, self.ticks, self._log)
+
+
+async def _none_ends(engine: asyncio.Task[None], order_path: Sequence[asyncio.Task[None]]) -> None:
+    """Return when the engine has ended. Raises RuntimeError where a task without which it is blind ends before it."""
+    ended_tasks, _ = await asyncio.wait((engine, *order_path), return_when=asyncio.FIRST_COMPLETED)
+    by_itself = [task.get_name() for task in ended_tasks if task.cancelled() or task.exception() is None]
+    if by_itself and engine not in ended_tasks:
+        raise RuntimeError(f"the {by_itself[0]} ended by itself, which it never may (daemon/brokers/api.py)")
+    await engine
 
 
 async def run_live(live: Live, log: Log) -> str:

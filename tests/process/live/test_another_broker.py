@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
@@ -35,6 +37,7 @@ from daemon.__main__ import main
 from daemon.brokers.registry import BROKERS
 BROKERS["toy"] = "tests.support.toy_broker"
 modules = sys.argv.pop()
+exec(sys.argv.pop())
 code = main()
 open(modules, "w").write(" ".join(sys.modules))
 sys.exit(code)
@@ -53,8 +56,27 @@ def tables(clock: SimClock, folder: Path, models: Path) -> dict[str, Mapping[str
     }
 
 
+FAULT = "import asyncio; from msgspec.structs import replace; import tests.support.toy_broker as toy; "
+FLOATS = (
+    "report, quote = toy.ToyTrading._report, toy.quote;"
+    "toy.ToyTrading._report = lambda self, now_ns:"
+    " replace(report(self, now_ns), cash=float(self._account.cash), positions=list(report(self, now_ns).positions))"
+)
+ENDS = "async def ends(self): {}\ntoy.{}.run = ends"
+FATAL = {
+    "no event": ("toy.ToyFeed._put_bars = lambda self, *_, past: self._put(None)", "'None' is no event"),
+    "a time as text": (
+        "report = toy.ToyTrading._report;toy.ToyTrading._report = lambda self, now_ns: report(self, str(now_ns))",
+        "BrokerReported: Expected `int`, got `str` - at `$.time_ns`",
+    ),
+    "an end of the orders": (ENDS.format("pass", "ToyTrading"), "the broker ended by itself"),
+    "orders that cancel themselves": (ENDS.format("raise asyncio.CancelledError", "ToyTrading"), "the broker ended by"),
+    "an end of the feed": (ENDS.format("pass", "ToyFeed"), "the feed ended by itself"),
+}
+
+
 @contextmanager
-def desk(folder: Path, models: Path) -> Iterator[tuple[subprocess.Popen[bytes], SimClock]]:
+def desk(folder: Path, models: Path, fault: str = "") -> Iterator[tuple[subprocess.Popen[bytes], SimClock]]:
     """The desk as a process, and the clock that both are on."""
     with clock_from(new_york_ns(DAY, BEGIN)) as clock:
         lines = []
@@ -63,7 +85,15 @@ def desk(folder: Path, models: Path) -> Iterator[tuple[subprocess.Popen[bytes], 
         (folder / "config.toml").write_text("\n".join(lines))
         secrets = {"APCA_API_KEY_ID": "a-key-id", "APCA_API_SECRET_KEY": "a-secret-key"}
         run = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "RUNTIME_DIRECTORY": str(folder / "run")}
-        line = [sys.executable, "-c", RUN, "--config", str(folder / "config.toml"), str(folder / "modules")]
+        line = [
+            sys.executable,
+            "-c",
+            RUN,
+            "--config",
+            str(folder / "config.toml"),
+            FAULT + "\n" + fault,
+            str(folder / "modules"),
+        ]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(line, env={**run, **secrets}, cwd=folder, stderr=log)
         clock.expect(process.pid)
@@ -85,8 +115,11 @@ def fills(folder: Path) -> int:
         reader.close()
 
 
-def test_a_desk_trades_at_a_broker_of_three_hundred_lines_and_is_stopped_flat(tmp_path: Path, lively: Path) -> None:
-    with desk(tmp_path, lively) as (process, clock):
+@pytest.mark.parametrize("fault", ["", FLOATS], ids=["as it is", "cash as a float"])
+def test_a_desk_trades_at_a_broker_of_three_hundred_lines_and_is_stopped_flat(
+    tmp_path: Path, lively: Path, fault: str
+) -> None:
+    with desk(tmp_path, lively, fault) as (process, clock):
         until_ns = clock.now_ns() + MOST_S * 1_000_000_000
         while fills(tmp_path) < TRADES or fills(tmp_path) % 2 == 0:  # it holds something then
             assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
@@ -103,3 +136,14 @@ def test_a_desk_trades_at_a_broker_of_three_hundred_lines_and_is_stopped_flat(tm
     assert "daemon.app.live" in modules
     assert {name for name in modules if "alpaca" in name.split(".")} == set()
     assert "pandas" not in modules
+
+
+@pytest.mark.parametrize("fault", FATAL)
+def test_a_broker_without_which_the_desk_would_trade_blind_ends_the_daemon_to_be_started_again(
+    tmp_path: Path, lively: Path, fault: str
+) -> None:
+    code, problem = FATAL[fault]
+    with desk(tmp_path, lively, code) as (process, clock):
+        assert clock.wait(lambda _: None, lambda: process.poll() is not None, 600)
+        assert process.returncode == 1
+    assert problem in (tmp_path / "log").read_text()
