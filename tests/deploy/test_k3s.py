@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -230,8 +231,7 @@ def test_the_gateway_has_all_keys_and_a_desk_its_sub_account_s_alone() -> None:
 def test_each_sub_account_of_the_gateway_has_its_desk_in_the_pod_and_a_state_of_its_own() -> None:
     settings, parts = load_gateway(GATEWAY / "gateway.toml"), {c.spec["name"]: c for c in containers(GATEWAY)}
     assert parts.keys() == {"models", "gateway", *settings.sub_accounts}
-    assert settings.gateway.state_dir in parts["gateway"].mounts()
-    places = [parts["gateway"].mounts()[settings.gateway.state_dir][0]["subPath"]]
+    places = [parts["gateway"].mounts()[str(PurePosixPath(settings.gateway.state_dir).parent)][0]["subPath"]]
     for name in settings.sub_accounts:
         arguments, mounts = parts[name].spec["args"], parts[name].mounts()
         file = PurePosixPath(arguments[arguments.index("--config") + 1])
@@ -286,6 +286,16 @@ def test_what_a_command_writes_lies_on_a_volume(container: Container) -> None:
             assert not mounts[str(path.parent)][0].get("readOnly", False)
     if container.spec.get("args"):
         assert "/tmp" in mounts or container.workload == "rltrader-redis"
+
+
+@EACH
+def test_a_state_directory_is_no_volume_s_own_folder_which_the_kubelet_makes_as_root(container: Container) -> None:
+    arguments = [word for text in container.spec.get("args", []) for word in text.partition("=")[::2] if word]
+    options = {option: value for option, value in pairwise(arguments) if option.startswith("--")}
+    state_dirs = [options[option] for option in ("--state-dir", "--own-dir") if option in options]
+    if container.name == "rltrader-gateway/gateway":
+        state_dirs.append(load_gateway(GATEWAY / "gateway.toml").gateway.state_dir)
+    assert not set(state_dirs) & container.mounts().keys()
 
 
 def test_the_configuration_of_the_pod_is_found_where_it_is_mounted() -> None:
