@@ -15,6 +15,7 @@ import yaml
 
 from daemon.core.desks.registry import GATES
 from daemon.operator.metrics.exposition import GATEWAY_METRICS, METRICS
+from rltrader.parsers import commands
 from tests.support.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "systemd" / "monitoring"
@@ -79,6 +80,14 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
     for rule in ALERTS.values():
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}
         assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+
+
+def test_every_command_that_an_alert_names_is_there() -> None:
+    programs = ("rltraderctl", "rltrader-gateway")
+    texts = [text for rule in ALERTS.values() for text in rule["annotations"].values()]
+    named = {typed for text in texts for typed in re.findall(rf"`({'|'.join(programs)}) ([a-z-]+)", text)}
+    assert {program for program, _ in named} == set(programs)
+    assert named <= {(program, *command.words) for program in programs for command in commands(program)}
 
 
 def headings(path: Path) -> set[str]:
