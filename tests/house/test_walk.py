@@ -55,7 +55,7 @@ FILES = {
     "daily decision -> first order, nothing beside": 43,
 }
 """The most files of each walk: one or two above what a quiet machine meets. Who raises one says why in the commit."""
-FUNCTIONS = 212  # from a bar to its order; a quiet machine meets 208, one with a load of 6 met 211
+FUNCTIONS = 214  # from a bar to its order; a quiet machine meets 210, one with a load of 6 met 213
 
 
 def test_no_walk_is_longer_than_it_was_and_the_manual_lists_the_one_of_a_bar(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
 from daemon.core.effects import WatchContracts
 from daemon.core.events import (
+    BarClosed,
+    BarCorrected,
+    BarRejected,
     BrokerReported,
     ClockTicked,
     Event,
@@ -32,6 +35,7 @@ from daemon.core.events import (
     StopRequested,
     TroubleNoticed,
 )
+from daemon.core.instruments.quotes import bar_fault, values_text
 from daemon.core.limits import Protection
 from daemon.core.orders import CANCELING, SUBMITTED
 from daemon.core.session import new_york_text
@@ -76,7 +80,7 @@ class BrokerSide:
         self._intake, self._state, self._ticks = intake, state, ticks
         spec = live.strategy.spec
         self._by_symbol = len(spec.symbols) > 1
-        self._connection = live.broker.connect(live.settings, live.credentials, live.clock, intake.put, notify)
+        self._connection = live.broker.connect(live.settings, live.credentials, live.clock, self._put_market, notify)
         self.clock_check = ClockCheck(
             self._connection.admin.clock,
             live.clock,
@@ -100,11 +104,16 @@ class BrokerSide:
             }
             self.trading.follow({order.client_order_id: order.order_id for order in orders_of_desk}, closings)
 
-    def _put_trading(self, account: AccountLock | None, event: Event) -> None:
-        """Put an event of the trading side, as the journal gives it back; lock the account of a report first.
+    def _put_market(self, event: Event) -> None:
+        """Put an event of the feed, in place of a faulty bar its refusal: no strategy sees it."""
+        if isinstance(event, BarClosed | BarCorrected) and (reason := bar_fault(event.bar)):
+            bar = event.bar
+            detail = values_text((bar.open, bar.high, bar.low, bar.close, bar.volume))
+            event = BarRejected(event.time_ns, bar.symbol, bar.start_ns, reason, detail)
+        self._intake.put(event)
 
-        The feed's events go in as they are: they are many, and they hold up an order.
-        """
+    def _put_trading(self, account: AccountLock | None, event: Event) -> None:
+        """Put an event of the trading side, as the journal gives it back; lock the account of a report first."""
         event = as_journaled(event)
         if isinstance(event, BrokerReported) and account is not None:
             account.claim_number(event.account)

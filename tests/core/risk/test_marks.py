@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 import pytest
@@ -11,9 +12,10 @@ from msgspec.structs import replace
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import ClockTicked, FlattenRequested, Quote, QuotesReceived
-from daemon.core.instruments.quotes import is_quote, share_guard
+from daemon.core.instruments.quotes import bar_fault, fault, is_quote, share_guard
 from daemon.core.limits import Execution, Sizing, Trading
 from daemon.core.state import encode_state
+from strategies.kit.contract import Bar
 from tests.support.core.daily_desk import DailyDesk
 from tests.support.core.desk import CALL, EXIT, SECOND, TUESDAY, Desk, alarms, desk, of, quote, sent
 from tests.support.examples import examples
@@ -291,3 +293,12 @@ def test_a_daily_desk_and_an_option_desk_share_one_guard() -> None:
     early = replace(quote("AAA", "101", "101"), quoted_ns=d.at(1) + 3 * SECOND)
     d.put(QuotesReceived(d.at(1), 0, (early,)))
     assert d.state.marks["AAA"] == 100
+
+
+FIGURES = st.lists(st.sampled_from((-1.0, 0.0, 9.0, 10.0, 11.0, math.nan, math.inf, -math.inf)), min_size=5, max_size=5)
+
+
+@given(FIGURES)
+@example([10.0, 11.0, 9.0, 10.0, 0.0])
+def test_one_bar_has_the_fault_that_it_has_among_many(figures: list[float]) -> None:
+    assert bar_fault(Bar("SPY", 0, *figures)) == fault(figures, 0)

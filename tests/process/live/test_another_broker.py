@@ -62,6 +62,10 @@ FLOATS = (
     "toy.ToyTrading._report = lambda self, now_ns:"
     " replace(report(self, now_ns), cash=float(self._account.cash), positions=list(report(self, now_ns).positions))"
 )
+FAULTY_BARS = (
+    "bar = toy.bar; toy.bar = lambda symbol, start_ns: replace("
+    "bar(symbol, start_ns), close=float('nan') if start_ns // 60_000_000_000 % 9 == 4 else bar(symbol, start_ns).close)"
+)
 ENDS = "async def ends(self): {}\ntoy.{}.run = ends"
 FATAL = {
     "no event": ("toy.ToyFeed._put_bars = lambda self, *_, past: self._put(None)", "'None' is no event"),
@@ -115,7 +119,7 @@ def fills(folder: Path) -> int:
         reader.close()
 
 
-@pytest.mark.parametrize("fault", ["", FLOATS], ids=["as it is", "cash as a float"])
+@pytest.mark.parametrize("fault", ["", FLOATS, FAULTY_BARS], ids=["as it is", "cash as a float", "faulty bars"])
 def test_a_desk_trades_at_a_broker_of_three_hundred_lines_and_is_stopped_flat(
     tmp_path: Path, lively: Path, fault: str
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_desk_trades_at_a_broker_of_three_hundred_lines_and_is_stopped_flat(
     assert (account["held"], desk_books.state.book.positions, desk_books.state.orders) == ({}, {}, {})
     assert Decimal(account["cash"]) == desk_books.state.book.cash != CASH
     assert len(desk_books.fills) % 2 == 0
+    assert ("SPY: not_finite" in (tmp_path / "log").read_text()) == (fault == FAULTY_BARS)
     modules = set((tmp_path / "modules").read_text().split())
     assert "daemon.app.live" in modules
     assert {name for name in modules if "alpaca" in name.split(".")} == set()
