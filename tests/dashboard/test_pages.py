@@ -656,11 +656,19 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
     def several(answer: Any) -> Any:
         if isinstance(answer, dict) and "totals" in answer:
             (desk,), (total,) = answer["desks"], answer["totals"]
-            desk = {**desk, "holds": "flat", "alarms": 0, "session": "2024-01-05", "money": "paper account"}
+            desk = {
+                **desk,
+                "holds": "flat",
+                "orders": 0,
+                "alarms": 0,
+                "session": "2024-01-05",
+                "money": "paper account",
+            }
             lines: dict[str, dict[str, Any]] = {
                 "calm": {"running": True, "equity_usd": 10_076.29},
                 "over": {},
                 "odd": {"holds": "4 SPY241121C00479000"},
+                "sent": {"orders": 1},
                 "tape": {"money": "recorded data", "holds": "4 SPY241121C00479000"},
                 "mute": {"problem": "no journal here", "equity_usd": 10_000.0, "day_usd": 0.0},
                 "held": {
@@ -684,6 +692,7 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
         ["mute", "UNREADABLE"],
         ["held", "HALTED"],
         ["odd", "STOPPED – HOLDING"],
+        ["sent", "STOPPED – ORDERS AT WORK"],
         ["calm", "running"],
         ["over", "stopped"],
     ]

@@ -147,6 +147,7 @@ function state(line) {
   if (kind === "paused") return [2, "PAUSED", "warn", why];
   if (kind === "claim broken") return [2, "CLAIM BROKEN", "warn", why];
   if (!line.running && line.holds !== "flat") return [3, "STOPPED – HOLDING", "warn", ""];
+  if (!line.running && line.orders) return [3, "STOPPED – ORDERS AT WORK", "warn", "nobody watches what they fill"];
   if (line.running && !line.may_trade) return [4, "NOT RECONCILED", "warn", "book and broker are not yet compared"];
   return line.running ? [5, "running", "good", ""] : [6, "stopped", "plain", ""];
 }
