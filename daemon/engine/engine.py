@@ -46,6 +46,7 @@ DIGEST_EVERY = 1000  # chained events
 YIELD_EVERY = 16  # events between two turns of the event loop
 SEAL_EVERY = 64  # events that become rows in one go
 GC_YOUNG = 10_000  # allocations that a search for cycles is worth
+RELEASE_MOST_S = 60.0  # an order is queued at once: whatever takes longer never ends
 SNAPSHOT_DELAY = 2  # a busy session has a snapshot after this many `snapshot_events`; a quiet moment has one sooner
 
 
@@ -82,6 +83,10 @@ class Outside(Protocol):
 
 class StepFailed(Exception):
     """A step raised: a bug. The event is journaled, marked; the process ends and recovers at its next start."""
+
+
+class ReleaseFailed(Exception):
+    """Effects could not be handed over in time: the process ends and recovers at its next start."""
 
 
 class Engine:
@@ -285,7 +290,7 @@ class Engine:
         await self._writer.durable()
         if self._boundary is not None:
             self._boundary("before release")
-        await self._outside.release(step.effects)
+        await _released(self._outside, step.effects)
         self._observe(event, step)
 
     async def _finish(self) -> None:
@@ -433,6 +438,20 @@ class Engine:
             return
         if self._gather(event, step):
             await self._settle()
+
+
+async def _released(outside: Outside, effects: Sequence[AnyEffect]) -> None:
+    """Hand effects over. Raises ReleaseFailed where that does not return: until then no event is stepped."""
+    try:
+        async with asyncio.timeout(RELEASE_MOST_S) as limit:
+            await outside.release(effects)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise ReleaseFailed(
+            f"the broker's release did not return within {RELEASE_MOST_S:g} s (daemon/brokers/api.py); "
+            f"the next start looks up what became of the order"
+        ) from error
 
 
 def _libraries_of(startup: Sequence[RunStarted | ModelVerified | ModelRefused | HaltRequested]) -> str:

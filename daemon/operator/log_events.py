@@ -684,7 +684,10 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     "journal_failed": LogEvent("error", ("problem",), "The journal cannot be written; the daemon ends, exit code 1."),
     "step_failed": LogEvent(
-        "error", ("problem",), "A step raised: a bug; the event is journaled and marked, exit code 1."
+        "error",
+        ("problem",),
+        "A step raised: a bug; the event is journaled and marked. Or the engine does not keep up, or the broker's "
+        "folder does not take an order over. Exit code 1.",
     ),
     "threads_left": LogEvent(
         "warning",

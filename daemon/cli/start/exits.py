@@ -31,7 +31,7 @@ def refuse(log: Log, problem: str) -> int:
 
 def exit_code(log: Log, work: Callable[[], int], on_refusal: Callable[[Log, str], int] = refuse) -> int:
     """Do the work and return its exit code; log a failure and return its code, of a refusal that of `on_refusal`."""
-    from daemon.engine.engine import IntakeFull, StepFailed
+    from daemon.engine.engine import IntakeFull, ReleaseFailed, StepFailed
 
     try:
         return work()
@@ -41,7 +41,7 @@ def exit_code(log: Log, work: Callable[[], int], on_refusal: Callable[[Log, str]
         return on_refusal(log, str(error))
     except WriteFailed as error:
         log("journal_failed", problem=f"{error}; {MEND}")
-    except (StepFailed, IntakeFull) as error:
+    except (StepFailed, IntakeFull, ReleaseFailed) as error:
         log("step_failed", problem=str(error))
     return TROUBLE
 

@@ -75,6 +75,10 @@ FATAL = {
     ),
     "an end of the orders": (ENDS.format("pass", "ToyTrading"), "the broker ended by itself"),
     "orders that cancel themselves": (ENDS.format("raise asyncio.CancelledError", "ToyTrading"), "the broker ended by"),
+    "an order that is never handed over": (
+        "async def hangs(self, effects): await asyncio.Event().wait()\ntoy.ToyTrading.release = hangs",
+        "the broker's release did not return",
+    ),
     "an end of the feed": (ENDS.format("pass", "ToyFeed"), "the feed ended by itself"),
 }
 
@@ -149,6 +153,6 @@ def test_a_broker_without_which_the_desk_would_trade_blind_ends_the_daemon_to_be
 ) -> None:
     code, problem = FATAL[fault]
     with desk(tmp_path, lively, code) as (process, clock):
-        assert clock.wait(lambda _: None, lambda: process.poll() is not None, 600)
+        assert clock.wait(lambda _: None, lambda: process.poll() is not None, MOST_S)
         assert process.returncode == 1
     assert problem in (tmp_path / "log").read_text()
