@@ -36,6 +36,7 @@ from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy
 from strategies.registry import configured
 
+CALLERS = ("desks/guarded.py", "models/runtime.py")  # who calls a strategy, and its model
 SWITCH_S = 0.0005  # the journal's thread gives the interpreter back this soon: ten times sooner than the default
 GC_THRESHOLD = 1_000_000  # allocations between two searches for cycles: the step makes none
 
@@ -159,18 +160,21 @@ class OpenDesk:
         outside: Outside | None = None,
         account_number: str = "",
         serve: Callable[[AskPolicy], None] | None = None,
+        ended_in: str = "",
     ) -> AssembledDesk:
         """Wire the engine. `outside` is a real broker (None: a paper broker, or none).
 
-        `account_number` is the expected one, "" for any; `serve` takes the questions that another process answers.
+        `account_number` is the expected one, "" for any; `serve` takes the questions that another process answers;
+        `ended_in` says in which call of the strategy runs ended again and again.
         """
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
         stack = last_hang(self.state_dir.path)
-        hung = shown_stack(stack, "desks/guarded.py", "models/runtime.py")
+        hung = shown_stack(stack, *CALLERS)
         if hung:
             crash = crash_of(stack)
             hung = f"{f'ended the last run ({crash})' if crash else 'did not return in the last run'}: {hung}"
+        hung = hung or ended_in
         refusal = self.checked.refused
         start = Start(
             identity, settings.trading(), model, self.code, account_number, origins, refusal, hung, settings.mistakes

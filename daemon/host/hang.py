@@ -3,6 +3,8 @@
 A thread looks at the step in real time. Where code in C keeps the interpreter to itself, no thread of Python runs: then
 `faulthandler`'s own thread ends the process, later, before systemd's watchdog would and with the same record. A signal
 by which code in C ends the process (a bad address, an abort) leaves the stack of its thread there, too.
+
+What leaves no stack (`os._exit`, a SIGKILL, memory that ran out) leaves the name of the call that was under way.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from daemon.host.own_files import open_own
 
 FILE = "hung"  # in the state directory: the stacks of the run that hung, empty after a start that knew
+CALL_FILE = "call"  # the call of the strategy that is under way, and how many runs of a day ended in one
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_CALL_BYTES = 16
 LOOK_S = 0.5
 LAST_S = 50.0  # of a step that lets no thread run: below systemd's watchdog of 60 s
 SHOWN = 3  # innermost frames
@@ -92,10 +98,72 @@ class HangGuard:
             os._exit(1)
 
 
-def _record(folder: Path, flags: int) -> int:
+class CallMark:
+    """Notes each call of the strategy while it runs: the next start knows that the process ended in one.
+
+    A call costs two writes without a flush, a microsecond or two: they outlive the process, not the host. So what an
+    earlier boot left says nothing, as does a file that is missing or damaged. `day` is today's date: what happened on
+    another one is over. Where the file in `folder` cannot be used, nothing is noted.
+    """
+
+    def __init__(self, folder: Path, day: str) -> None:
+        self.ended_in = ""
+        """The call in which the last run ended; "" for none."""
+        self.times = 0
+        """How many runs of this day ended in a call, up to a `forget`."""
+        try:
+            self._file = _record(folder, os.O_RDWR | os.O_CREAT, CALL_FILE)
+        except OSError:
+            self._file = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.suppress(OSError, ValueError):
+            text = os.pread(self._file, 200, 0).decode(errors="replace")
+            boot, noted_day, times = text[_CALL_BYTES:].split()
+            if boot == _boot():
+                former_times, ended_in = int(times) if noted_day == day else 0, text[:_CALL_BYTES].strip()
+                self.ended_in, self.times = ended_in, former_times + bool(ended_in)
+        self._day = day
+        self._write()
+
+    def note(self, call: str) -> None:
+        """Note the call that begins; "" once it returned or raised."""
+        try:
+            os.pwrite(self._file, _place_of(call), 0)
+        except OSError:  # a full disk
+            return
+
+    def forget(self) -> None:
+        """Count from zero again: the halt is in the journal."""
+        self.times = 0
+        self._write()
+
+    def close(self) -> None:
+        """End the notes."""
+        os.close(self._file)
+
+    def _write(self) -> None:
+        text = f"{'':{_CALL_BYTES}}{_boot()} {self._day} {self.times}\n"
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, text.encode(), 0)
+            os.ftruncate(self._file, len(text))
+
+
+@cache
+def _place_of(call: str) -> bytes:
+    return f"{call:{_CALL_BYTES}.{_CALL_BYTES}}".encode("ascii", "replace")
+
+
+def _boot() -> str:
+    """Return what this boot of the host is called; another word each time where the kernel does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return os.urandom(8).hex()
+
+
+def _record(folder: Path, flags: int, name: str = FILE) -> int:
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return open_own(directory, FILE, flags)
+        return open_own(directory, name, flags)
     finally:
         os.close(directory)
 

@@ -676,6 +676,13 @@ LOG_EVENTS: dict[str, LogEvent] = {
         ("problem",),
         "The record of a hang cannot be written: should the daemon hang and end, its next start does not know where.",
     ),
+    "strategy_ended": LogEvent(
+        "error",
+        ("call",),
+        "The last run ended within this call of a strategy of one's own, without an error (`os._exit`, a kill, memory "
+        "that ran out): its event is stepped once more.",
+        alarm=True,
+    ),
     "start_failed": LogEvent(
         "error",
         ("problem",),

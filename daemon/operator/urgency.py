@@ -38,7 +38,7 @@ subscription_refused trainer_refused stop_removed guard_acted guard_silent desk_
 guard_doubts guard_account guard_keys guard_clock gateway_line_unowned gateway_line_amended gateway_fill_amended
 gateway_exercised gateway_exit_called gateway_sells_out gateway_order_unreadable gateway_stream_failed
 feed_silent quotes_silent basket_missed basket_unfinished rebalance_refused symbols_missing symbol_refused clock_skew
-clock_leap clock_wrong clock_stepped_back calendar_ends job_failed account_too_small
+clock_leap clock_wrong clock_stepped_back calendar_ends job_failed account_too_small strategy_ended
 """,
     Urgency.NOTE: """
 bar_rejected order_rejected order_denied cash_adjusted cash_explained symbols_masked shares_renamed candidate_refused

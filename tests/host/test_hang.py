@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.host.hang import FILE, HangGuard, crash_of, last_hang, shown_stack
+from daemon.host.hang import BOOT_ID, CALL_FILE, FILE, CallMark, HangGuard, crash_of, last_hang, shown_stack
 from tests.support.paths import REPOSITORY
 
 WATCHED = """
@@ -118,3 +118,59 @@ def test_a_stack_that_was_in_no_file_asked_for_is_not_shown() -> None:
     text = 'Thread 0x1 (most recent call first):\n  File "/a/b.py", line 3 in wait\n'
     assert shown_stack(text, "desks/guarded.py") == ""
     assert last_hang(Path("/nowhere")) == ""
+
+
+def noted(folder: Path, day: str = "2026-11-30") -> tuple[str, int]:
+    mark = CallMark(folder, day)
+    mark.close()
+    return mark.ended_in, mark.times
+
+
+def end_within(folder: Path, call: str, day: str = "2026-11-30") -> None:
+    mark = CallMark(folder, day)
+    mark.note("observe")
+    mark.note(call)
+    mark.close()
+
+
+def test_runs_that_ended_in_a_call_count_by_the_day_and_one_that_ended_between_two_calls_does_not(
+    tmp_path: Path,
+) -> None:
+    assert noted(tmp_path) == ("", 0)
+    end_within(tmp_path, "decide")
+    assert noted(tmp_path) == ("decide", 1)
+    assert noted(tmp_path) == ("", 1)
+    end_within(tmp_path, "a name that is longer than its place")
+    assert noted(tmp_path) == ("a name that is l", 2)
+    end_within(tmp_path, "")
+    assert noted(tmp_path) == ("", 2)
+    end_within(tmp_path, "decide")
+    assert noted(tmp_path, "2026-12-01") == ("decide", 1)
+    mark = CallMark(tmp_path, "2026-12-01")
+    mark.forget()
+    mark.close()
+    assert noted(tmp_path, "2026-12-01") == ("", 0)
+
+
+def test_what_an_earlier_boot_or_a_damaged_disk_left_says_nothing(tmp_path: Path) -> None:
+    end_within(tmp_path, "decide")
+    file, boot = tmp_path / CALL_FILE, BOOT_ID.read_text().strip()
+    whole = file.read_text()
+    assert boot in whole
+    for text in (
+        whole.replace(boot, "another-boot"),
+        "",
+        whole[:30],
+        "decide",
+        whole.replace(" 0\n", " x\n"),
+        "\0" * 60,
+    ):
+        file.write_text(text)
+        assert noted(tmp_path) == ("", 0)
+        assert noted(tmp_path) == ("", 0)
+    file.write_text(whole)
+    assert noted(tmp_path) == ("decide", 1)
+    file.unlink()
+    file.mkdir()
+    end_within(tmp_path, "decide")
+    assert noted(tmp_path) == ("", 0)

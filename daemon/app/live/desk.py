@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.app.desk import OpenDesk, announce, prepare_interpreter
+from daemon.app.desk import CALLERS, OpenDesk, announce, prepare_interpreter
 from daemon.app.live.feed_choice import choose_feed, keep_feed
 from daemon.app.live.prepare import Live, open_live
 from daemon.app.live.session_jobs import SessionJobs
@@ -22,6 +22,7 @@ from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker
 from daemon.brokers.api import EventLogger, FeedDesk, Known, OrderGateway, Put, TradingDesk
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
+from daemon.core.desks.guarded import told_of_calls
 from daemon.core.effects import WatchContracts
 from daemon.core.events import (
     BarClosed,
@@ -45,7 +46,7 @@ from daemon.engine.engine import Engine, Intake
 from daemon.host.account_lock import AccountLock
 from daemon.host.credential import CredentialProblem
 from daemon.host.failures import innermost
-from daemon.host.hang import HangGuard
+from daemon.host.hang import CallMark, HangGuard, last_hang, shown_stack
 from daemon.host.panic_marker import obey, panic_asker
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
@@ -58,6 +59,7 @@ from daemon.operator.side_thread import supervise
 from daemon.operator.status import in_one_line, status_of
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
+from strategies.registry import own
 
 if TYPE_CHECKING:
     from daemon.models.served import ServedAnswers
@@ -347,6 +349,7 @@ def open_things(state: State[Any]) -> list[str]:
     return orders + [f"position {p.quantity} {p.symbol}" for p in state.book.positions.values()]
 
 
+ENDS_MAX = 2  # of a day, in a call of the strategy
 EVERY_S = 5.0
 HALF_HOUR_NS = 1_800 * SECOND_NS
 
@@ -387,6 +390,41 @@ class StatusLine:
                 known_ns = back_ns
                 self._notify("clock_stepped_back", by_s=round(back_ns / SECOND_NS, 1))
             await asyncio.sleep(look_s(EVERY_S))
+
+
+class StrategyCalls:
+    """Notes the calls of a strategy of one's own, in which the process may end without a word.
+
+    After the first such end of a day there is an alarm, and the event is stepped once more; `again` is the reason for a
+    halt after the second one.
+    """
+
+    def __init__(self, live: Live, folder: Path, notify: Callable[..., None]) -> None:
+        self._mark = CallMark(folder, new_york_text(live.clock.now_ns())[:10])
+        self._strategy, self.again = own(live.strategy.spec.name), ""
+        call, times = self._mark.ended_in or "one of its calls", self._mark.times
+        if self._strategy is not None and times:
+            where = f"{call} of {self._strategy.name} ({self._strategy.file})"
+            if times >= ENDS_MAX:
+                self.again = f"ended {times} runs of this day without an error, the last in {where}"
+            elif self._mark.ended_in and not shown_stack(last_hang(folder), *CALLERS):
+                notify("strategy_ended", call=where)
+
+    def start(self) -> None:
+        """Note them from now on. The code that ships with this project does nothing of the kind."""
+        if self._strategy is not None:
+            told_of_calls.append(self._mark.note)
+
+    def forget(self) -> None:
+        """Count from zero again, once a halt for it is in the journal."""
+        if self.again or self._mark.times >= ENDS_MAX:
+            self._mark.forget()
+
+    def close(self) -> None:
+        """End the notes."""
+        if self._mark.note in told_of_calls:
+            told_of_calls.remove(self._mark.note)
+        self._mark.close()
 
 
 class HeadPublisher:
@@ -434,7 +472,8 @@ class LiveDesk:
         trading, number = self._broker.trading, live.settings.desk.account_number
         self._served_answers = served_answers(live, desk, self.intake.put, self.notify)
         serve = None if self._served_answers is None else self._served_answers.ask
-        self.desk = desk.assemble(self.intake, self._observe, trading, number, serve)
+        self._calls = StrategyCalls(live, folder, self.notify)
+        self.desk = desk.assemble(self.intake, self._observe, trading, number, serve, self._calls.again)
         self.engine = self.desk.engine
         self._hang = HangGuard(folder, live.settings.policy.hang_s, lambda: self.engine.stepping_ns)
         if self._hang.unrecorded:
@@ -483,6 +522,7 @@ class LiveDesk:
             self._served_answers.start()
         self.operator.start()
         self._hang.start()
+        self._calls.start()
         try:
             await self._tasks(began_ns)
         except BaseExceptionGroup as several:
@@ -498,6 +538,7 @@ class LiveDesk:
             await self.operator.close()
             self._service.close()
             self._hang.close()
+            self._calls.close()
 
     async def _tasks(self, began_ns: int) -> None:
         """The root task group: a failed order path ends it, a failed monitor does not."""
@@ -538,6 +579,7 @@ class LiveDesk:
         await self.engine.started.wait()
         await self.ticks.probe()  # the halt for an earlier hang is durable
         self._hang.forget()
+        self._calls.forget()
         await self._service.guard(self.ticks.probe, PROBE_S, PROBE_S)
 
     async def _stop(self, name: str) -> None:

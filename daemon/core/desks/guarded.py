@@ -128,6 +128,10 @@ class GuardedStrategy:
         return self._last_bars[1]
 
 
+told_of_calls: list[Callable[[str], None]] = []
+"""Get the name of each call of a strategy as it begins, and "" when it is over: for a process that may die in one."""
+
+
 def _call(method: Callable[..., Any], *arguments: Any) -> Any:
     """Call a method of the strategy. What it sets for decimals ends with the call, and leaves money as it is.
 
@@ -135,6 +139,8 @@ def _call(method: Callable[..., Any], *arguments: Any) -> Any:
     """
     money_context = getcontext()
     setcontext(_DECIMALS.copy())
+    for note in told_of_calls:
+        note(getattr(method, "__name__", "a call"))
     try:
         return method(*arguments)
     except (Exception, KeyboardInterrupt):  # the latter is a person's
@@ -143,6 +149,8 @@ def _call(method: Callable[..., Any], *arguments: Any) -> Any:
         text = f"{type(error).__name__}({error}), which would end the program"
         raise RuntimeError(text).with_traceback(error.__traceback__) from error
     finally:
+        for note in told_of_calls:
+            note("")
         setcontext(money_context)
 
 

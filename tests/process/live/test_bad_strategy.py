@@ -12,8 +12,11 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.host.hang import FILE
+from strategies.registry import add
+from tests.support.desks import lively_policy
 from tests.support.desks.live_desk import another_release, differences
-from tests.support.desks.stage import Tape, new_york_ns, stage
+from tests.support.desks.stage import Table, Tape, new_york_ns, stage
+from tests.support.own.files import forgotten_again
 
 DAY = "2024-11-29"  # closes at 13:00
 STRATEGY = "strategies/option_scalper.py"
@@ -66,3 +69,63 @@ def test_a_strategy_that_fails_while_it_holds_is_not_asked_again_and_what_it_hol
         state = desk.books().state
         assert (state.risk.halt, state.risk.strategy_off) == (None, False)
         assert differences(desk.books(), desk.account) == []
+
+
+MINE = f"""
+import os
+from msgspec.structs import replace
+from strategies.kit.entry import StrategyEntry
+from strategies.option_scalper import SPEC, STRATEGY as SHIPPED, OptionScalper
+
+class Mine(OptionScalper):
+    spec = replace(SPEC, name="mine_scalper")
+
+    def observe(self, state, bars, view):
+        if view.side and view.session.date == "{DAY}":
+            ENDS
+        return super().observe(state, bars, view)
+
+STRATEGY = StrategyEntry(Mine, SHIPPED.declaration, "mine")
+"""
+
+
+@pytest.mark.parametrize(("ends", "code"), [("os._exit(2)", 2), ("os.kill(os.getpid(), 9)", -signal.SIGKILL)])
+def test_a_strategy_of_one_s_own_that_ends_its_process_without_a_word_is_named_then_not_asked_again(
+    bundled: Tape, tmp_path: Path, ends: str, code: int
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("ENDS", ends))
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        own: Table = {"desk": {"strategy": str(file)}}
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, own) as desk:
+            for times in (1, 2):
+                daemon = desk.start()
+                while daemon.returncode is None:
+                    desk.clock.pass_s(1.0)
+                assert daemon.returncode == code
+                assert [row["name"] for row in desk.journaled("TroubleNoticed")] == ["strategy_ended"] * (times - 1)
+                assert desk.halts() == []
+            assert "observe of mine_scalper" in str(desk.journaled("TroubleNoticed"))
+            assert str(file) in str(desk.journaled("TroubleNoticed"))
+            orders = len(desk.posts())
+            daemon = desk.start()
+            desk.until_true(lambda: not desk.held(), "it is left")
+            (halt,) = [line for line in desk.read_log("halted") if line["reason"] == "quarantine"]
+            assert "ended 2 runs of this day" in str(halt)
+            assert str(file) in str(halt)
+            assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+            assert {post["side"] for post in desk.posts()[orders:]} <= {"sell"}
+            daemon.terminate()
+            assert daemon.wait(60) == 0
+            daemon = desk.start()  # the halt stands; nothing new is told
+            desk.until_true(lambda: desk.read_log("reconciled") != [], "book and broker agree")
+            assert ctl.main(["resume", "--state-dir", str(desk.state_dir), "--reason", "it is mended"]) == 0
+            desk.until_time(new_york_ns(DAY, "13:01"))
+            daemon.terminate()
+            assert daemon.wait(60) == 0
+            with forgotten_again():
+                state = desk.books().state
+                assert (state.risk.halt, state.risk.strategy_off) == (None, False)
+                assert differences(desk.books(), desk.account) == []
