@@ -434,6 +434,13 @@ class Draft:
         """Close a work that is done or given up."""
         self.works = {key: other for key, other in self.works.items() if key != work.key}
 
+    def end_buys(self, symbol: str) -> bool:
+        """End the works that buy a symbol; returns whether there was any."""
+        works = {key: work for key, work in self.works.items() if (work.symbol, work.purpose) != (symbol, ENTRY)}
+        ended = len(works) < len(self.works)
+        self.works = works
+        return ended
+
     def count_bad_bar(self, reason: str, symbol: str) -> None:
         """Count a refused bar, and report it once a session."""
         self.stats = replace(self.stats, bars_rejected=self.stats.bars_rejected + 1)

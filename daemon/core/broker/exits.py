@@ -39,7 +39,7 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: Quantity, reaso
         draft.works = {**draft.works, work.key: replace(work, goal=goal, reason=reason)}
         draft.wanted = {**draft.wanted, symbol: goal}
         return True
-    draft.works = {k: w for k, w in draft.works.items() if not (w.purpose == ENTRY and w.symbol == symbol)}
+    draft.end_buys(symbol)
     draft.wanted = {**draft.wanted, symbol: goal}
     key = f"{decision}.{EXIT_LEG}"
     draft.works = {**draft.works, key: Work(key, decision, EXIT, reason, symbol, goal, -1, "", draft.now_ns, None)}

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from daemon.core.book import CENT, OPTION_MULTIPLIER, BookedFill, book_fill, book_transfer, is_news, new_quantity
 from daemon.core.broker.exits import reduce_excess
 from daemon.core.broker.sending import has_lapsed
-from daemon.core.draft import ENTRY, PROTECTION, Draft
+from daemon.core.draft import PROTECTION, Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, BrokerReported, OrderFilled
 from daemon.core.moves import Cause
@@ -248,16 +248,9 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
         end_trade(draft, booking.closed)
     revalue(draft)
     reduce_excess(draft, order, booking.quantity)
-    if order.purpose == PROTECTION and booking.quantity > 0:
-        _end_buys(draft, order.symbol)
+    if order.purpose == PROTECTION and booking.quantity > 0 and draft.end_buys(order.symbol):  # as the desk's own stop
+        draft.wanted = {**draft.wanted, order.symbol: draft.held(order.symbol)}
     return True
-
-
-def _end_buys(draft: Draft, symbol: str) -> None:
-    """End what the policy still buys of a symbol that its resting stop sells, as the desk's own stop does."""
-    works = {key: work for key, work in draft.works.items() if (work.symbol, work.purpose) != (symbol, ENTRY)}
-    if len(works) < len(draft.works):
-        draft.works, draft.wanted = works, {**draft.wanted, symbol: draft.held(symbol)}
 
 
 def _take_back_lapsed(draft: Draft, order: Order, event: OrderFilled, missing: Quantity) -> BookedFill:
