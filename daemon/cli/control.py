@@ -11,9 +11,7 @@ import asyncio
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -157,13 +155,10 @@ def _for_a_panic(config: Path | None) -> DeskSettings:
     A strategy's file that raises or hangs is a reason for a panic, so is a configuration with a mistake. Raises
     ConfigError where the account or its address is not certain.
     """
-    settings = load(config, NO_STRATEGY, only=_WHOLE)
-    for table in () if config is None else tomllib.loads(config.read_text(encoding="utf-8")):
-        if table not in DeskSettings.model_fields and (meant := get_close_matches(table, _WHOLE, 1, 0.75)):
-            raise ConfigError(f"{table} (from {config}) is unknown: did you mean {meant[0]}? Correct or remove it")
     try:
         return load(config, NO_STRATEGY, only=[name for name in DeskSettings.model_fields if name not in _RULES])
     except ConfigError as error:
+        settings = load(config, NO_STRATEGY, only=_WHOLE)
         sys.stdout.write(printable(f"the configuration has mistakes, [{'], ['.join(_WHOLE)}] count: {error}") + "\n")
         return settings
 
@@ -313,7 +308,9 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
         event_at = event_of(command)
         broker_ns = _broker_ns(options) if options.command == RESET_CLOCK else None
         state, refusal = command_offline(
-            options.state_dir, lambda now_ns: event_at(now_ns if broker_ns is None else broker_ns)
+            options.state_dir,
+            lambda now_ns: event_at(now_ns if broker_ns is None else broker_ns),
+            by_its_strategy=options.command == RESUME,  # nothing else lets it decide
         )
     except CommandError as error:
         raise NotFound(str(error)) from None

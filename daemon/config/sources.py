@@ -31,7 +31,8 @@ STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, high
 NOT_OF_A_STRATEGY = frozenset(
     ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
 )
-UNKNOWN_COUNT_WITH = "risk"  # the table to which one that nobody knows is counted
+TABLE_NEAR = 0.75  # the same of a table's name
+UNKNOWN_COUNT_WITH = "risk"  # the table to which one that nobody knows, and that is like no other, is counted
 RETIRED = {
     "risk.day_trades_max": "the rule of day trades ended in June 2026: remove the key; risk.intraday_exposure_max "
     "limits what is held and ordered to what the equity carries"
@@ -52,8 +53,8 @@ class Merged:
     """The merged sources: values, their origins, and problems so far."""
 
     def __init__(self, known_keys: Mapping[str, Mapping[str, object]], only: Collection[str] | None = None) -> None:
-        """Take values for all tables, or `only` for these. A table that nobody knows may mean any: it counts with all
-        that a strategy decides by.
+        """Take values for all tables, or `only` for these. A table that nobody knows counts with the one whose name it
+        all but has; else it may mean any, and counts with all that a strategy decides by.
         """
         self._only = None if only is None else frozenset(only)
         self.tables: dict[str, dict[str, object]] = {}
@@ -114,9 +115,12 @@ class Merged:
                 raise ConfigError(f"desk.strategy (from {origin}): {error}") from error
             except ValueError:
                 pass  # an unknown name: the checks report it
-        for section, keys, path in self._unknown_tables if self._counts(UNKNOWN_COUNT_WITH) else ():
+        for section, keys, path in self._unknown_tables:
             if isinstance(keys, dict) and is_known(section):
                 self._add_table_of(section, keys, path)
+                continue
+            of_strategy = isinstance(keys, dict) and bool(keys) and all(isinstance(key, dict) for key in keys.values())
+            if not self._counts(UNKNOWN_COUNT_WITH if of_strategy else section):
                 continue
             secrets = [key for key in keys if _SECRET.search(key)] if isinstance(keys, dict) else []
             for key in secrets or [""]:
@@ -229,9 +233,10 @@ class Merged:
 
     def _counts(self, section: str) -> bool:
         """Return whether the values of this table are asked for."""
-        if self._only is None:
+        if self._only is None or section in self._only:
             return True
-        return (section if section in self._sections else UNKNOWN_COUNT_WITH) in self._only
+        meant = [] if section in self._sections else get_close_matches(section, self._sections, 1, TABLE_NEAR)
+        return section not in self._sections and (meant or [UNKNOWN_COUNT_WITH])[0] in self._only
 
     def put(self, key: str, value: object, origin: str, rank: int) -> None:
         """Add one value; refuse an unknown key, or a type that pydantic would convert.

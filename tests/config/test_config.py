@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.config.load import (
+    NO_STRATEGY,
     ConfigError,
     Credentials,
     DeskSettings,
@@ -501,6 +502,21 @@ def test_a_misspelt_table_of_a_variable_counts_as_the_one_that_it_all_but_is(nam
     with pytest.raises(ConfigError, match=f"{name} .* is unknown: did you mean RLTRADER_ALARMS__COMMAND"):
         load(None, {}, {name: "tell"}, only=("guard", "alarms"))
     assert load(None, {}, {name: "tell", "RLTRADER_MINE__FAST": "1"}, only=("paths",)).paths == DeskSettings().paths
+
+
+@pytest.mark.parametrize(
+    ("table", "meant"), [("alpac", "alpaca"), ("dsk", "desk"), ("alarm", "alarms"), ("gard", "guard")]
+)
+def test_a_misspelt_table_counts_as_the_one_that_it_all_but_is(tmp_path: Path, table: str, meant: str) -> None:
+    path = write(tmp_path, f"[{table}]\nname = 1\n")
+    with pytest.raises(ConfigError, match=rf"{table} \(from .*\) is unknown: did you mean {meant}"):
+        load(path, NO_STRATEGY, only=("desk", "alpaca", "clock", "alarms", "guard"))
+    assert load(path, NO_STRATEGY, only=("risk", "paths")) == DeskSettings()
+
+
+def test_the_table_of_a_strategy_that_is_not_imported_is_none_that_it_resembles(tmp_path: Path) -> None:
+    path = write(tmp_path, "[clocks.risk]\ndaily_loss_max = 0.1\n")
+    assert load(path, NO_STRATEGY, only=("desk", "clock")) == DeskSettings()
 
 
 def test_the_variable_of_the_tests_own_data_is_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:

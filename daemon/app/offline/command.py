@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from daemon.app.desks import shown_desk
 from daemon.core.events import Event, PanicNoticed, RunStarted
 from daemon.core.state import State, digest
 from daemon.core.step import Machine
@@ -25,7 +26,9 @@ from daemon.operator.commands import refused_by
 
 
 @contextmanager
-def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
+def stopped_desk(
+    path: Path, recovered: Callable[[JournalReader], Recovered] = recovered_desk
+) -> Iterator[tuple[StateDir, Recovered]]:
     """Yield a stopped desk, locked and recovered.
 
     Raises StateDirError while a daemon runs or without a desk, JournalError for a damaged journal.
@@ -36,7 +39,7 @@ def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
     state_dir = open_state_dir(path, meta, meta["epoch"])
     try:
         reader = state_dir.journal.reader()
-        yield state_dir, retry_while_busy(lambda: recovered_desk(reader))
+        yield state_dir, retry_while_busy(lambda: recovered(reader))
     finally:
         state_dir.journal.close()
         state_dir.close()
@@ -58,16 +61,20 @@ def rotate_offline(path: Path) -> Rotation:
         return rotate_after_recovery(state_dir, recovery)
 
 
-def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[Any], str]:
+def command_offline(
+    path: Path, event: Callable[[int], Event], *, by_its_strategy: bool = False
+) -> tuple[State[Any], str]:
     """Step one operator's event into the journal of a stopped desk; durable when this returns.
 
     Returns the state after it, and why the desk refuses the command ("" if it does not).
 
     `event(now_ns)` makes it at the journal's time. Its effects (cancels, exits) follow when the daemon starts. As at a
-    start, a journal that other code wrote is taken over first, and a panic since the stop is journaled first.
+    start, a journal that other code wrote is taken over first, and a panic since the stop is journaled first. Where its
+    own strategy cannot be imported, what stands in for it steps the event, unless that has to be `by_its_strategy`.
     Raises StateDirError while a daemon runs, JournalError for a damaged journal.
     """
-    with stopped_desk(path) as (state_dir, recovery):
+    recovered = recovered_desk if by_its_strategy else _recovered_without_its_strategy
+    with stopped_desk(path, recovered) as (state_dir, recovery):
         if not recovery.code:
             raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
         machine, journal = recovery.machine, state_dir.journal
@@ -82,6 +89,10 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[An
         if panic_events:
             set_aside(path)
         return machine.state, refusal
+
+
+def _recovered_without_its_strategy(reader: JournalReader) -> Recovered:
+    return shown_desk(reader)[0]
 
 
 def taken_over(recovery: Recovered, reader: JournalReader) -> list[Event]:

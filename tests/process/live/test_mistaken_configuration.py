@@ -343,3 +343,46 @@ def test_a_strategy_of_one_s_own_that_cannot_be_used_leaves_what_it_holds_and_is
                 state = own_desk.books().state
                 assert (state.risk.halt, state.risk.strategy_off, state.model.version) == (None, False, "lively")
                 assert differences(own_desk.books(), own_desk.account) == []
+
+
+@pytest.mark.parametrize("file_text", ["this is no Python\n", ""], ids=["no Python", "gone"])
+def test_a_stopped_desk_whose_own_strategy_cannot_be_imported_is_told_to_leave_all_and_leaves(
+    bundled: Tape, tmp_path: Path, file_text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, reason = tmp_path / "mine.py", ["--reason", "it is broken"]
+    file.write_text(MINE)
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        own: Table = {"desk": {"strategy": str(file)}}
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, own) as desk:
+            daemon = desk.start()
+            desk.until_true(lambda: bool(desk.held()) and bool(desk.journaled("OrderFilled")), "something is held")
+            daemon.kill()
+            assert daemon.wait(10) == -signal.SIGKILL
+            file.write_text(file_text) if file_text else file.unlink()
+            orders, place = len(desk.posts()), ["--state-dir", str(desk.state_dir)]
+            del sys.modules["mine"]
+            with forgotten_again():
+                assert ctl.main(["resume", *place, *reason]) == 2
+                assert "mine.py" in capsys.readouterr().err
+            with forgotten_again():
+                assert ctl.main(["flatten", "--yes", *place, *reason]) == 0
+                assert "halted: flatten: it is broken" in capsys.readouterr().out
+            desk.start()
+            desk.until_true(lambda: not desk.held(), "it is left")
+            assert desk.clock.now_ns() < new_york_ns(DAY, "12:00")  # not by the flatten before the close
+            assert {post["side"] for post in desk.posts()[orders:]} == {"sell"}
+            desk.daemons[-1].terminate()
+            assert desk.daemons[-1].wait(60) == 0
+            file.write_text(MINE)
+            desk.start()
+            desk.until_time(desk.clock.now_ns() + 60_000_000_000)
+            assert ctl.main(["resume", *place, *reason]) == 0
+            desk.until_time(new_york_ns(DAY, "13:01"))
+            desk.daemons[-1].terminate()
+            assert desk.daemons[-1].wait(60) == 0
+            with forgotten_again():
+                state = desk.books().state
+                assert (state.risk.halt, state.risk.strategy_off) == (None, False)
+                assert differences(desk.books(), desk.account) == []
