@@ -146,6 +146,12 @@ def begin_session(book: Book) -> Book:
     return replace(book, session_start_equity=start, session_base=start, transfers=ZERO, guard_base=ZERO)
 
 
+def begin_session_at(book: Book, change: Decimal) -> Book:
+    """Let the session's loss count from an equity that was `change` USD higher when it began, as is known now."""
+    references = {name: getattr(book, name) for name in ("session_start_equity", "session_base", "guard_base")}
+    return replace(book, **{name: max(value + change, ZERO) for name, value in references.items() if value})
+
+
 def begin_book(book: Book) -> Book:
     """Begin session, peak and drawdown at the present equity: for a journal's first report."""
     book = replace(book, peak=book.equity, max_drawdown=0.0, guard_peak=ZERO, claim_close=UNSET, claim_base=UNSET)

@@ -32,7 +32,7 @@ from daemon.core.events import (
 )
 from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import check_blind, note_trading, revalue
-from daemon.core.risk.marks import take_quotes
+from daemon.core.risk.marks import mark_late_bar, take_quotes
 from daemon.core.risk.splits import note_market_split
 from daemon.core.state import Ask
 from strategies.kit.contract import Bar, BarStrategy, Leg
@@ -114,8 +114,11 @@ class AtEachBar:
         self._take(draft, bar)
         if draft.book.positions:
             draft.desk.holds.priced_by_bar(draft)
-        if event.time_ns - draft.desk.grid.at(bar.start_ns, session)[1] <= draft.trading.risk.stale_bar_s * SECOND_NS:
+        end_ns = draft.desk.grid.at(bar.start_ns, session)[1]
+        if event.time_ns - end_ns <= draft.trading.risk.stale_bar_s * SECOND_NS:
             draft.desk.holds.watch(draft)
+        else:
+            mark_late_bar(draft, bar, end_ns)
 
     def _take(self, draft: Draft, bar: Bar) -> None:
         """Hold the bar until its quotes arrive; an earlier one without quotes is observed first."""

@@ -25,6 +25,7 @@ from daemon.core.events import (
 from daemon.core.risk import splits
 from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import revalue
+from daemon.core.risk.marks import mark_late_bar
 from daemon.core.session import new_york_text
 from daemon.core.state import Ask
 from strategies.kit.contract import Bar, DailyStrategy, Leg, Observation
@@ -100,7 +101,10 @@ class OnceASession:
             draft.session = replace(draft.session, last_bar_ns=bar.start_ns)
             session = draft.session.session
             late = session is not None and date_of(bar) != session.date
-            if not (late and bar.symbol in draft.book.positions and bar.symbol in draft.marks):  # known since then
+            if late and bar.symbol in draft.book.positions and bar.symbol in draft.marks:
+                if not draft.identity.by_tape:
+                    mark_late_bar(draft, bar, bar.start_ns, of_an_earlier_session=True)
+            else:
                 draft.desk.holds.mark_bars(draft, (bar,))
 
     def _waits(self, waiting_bars: tuple[Bar, ...], bar: Bar) -> bool:

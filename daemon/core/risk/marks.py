@@ -13,13 +13,14 @@ from typing import Any
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, average_price, mark, mid
+from daemon.core.book import CENT, average_price, begin_session_at, mark, mid
 from daemon.core.draft import Draft
 from daemon.core.events import Quote
 from daemon.core.instruments.option_market import option_terms, price, volatility_at, years_to_expiry
 from daemon.core.instruments.quotes import QuoteGuard, is_leap, is_quote, is_wide, price_of
 from daemon.core.risk.splits import believed
 from daemon.core.state import ZERO, Book, Leap, State, Worth
+from strategies.kit.contract import Bar
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 CONFIRM_NS = SECOND_NS // 2  # quotes of one burst do not confirm each other; conflated ones are a second apart
@@ -158,6 +159,19 @@ def mark_shares(draft: Draft, book: Book) -> Book:
     if not leapt or max(leapt.values()) < draft.broker.asked_ns:
         return marked_book
     return replace(marked_book, peak=book.peak, guard_peak=book.guard_peak)
+
+
+def mark_late_bar(draft: Draft, bar: Bar, quoted_from_ns: int, *, of_an_earlier_session: bool = False) -> None:
+    """Mark by a bar of when the desk was away, which has no quotes; not where a quote since `quoted_from_ns` is known.
+
+    What changed `of_an_earlier_session` than the one that is scheduled is no loss of this one.
+    """
+    quote = draft.quotes.get(bar.symbol)
+    if quote is not None and quote.quoted_ns >= quoted_from_ns:
+        return
+    draft.desk.holds.mark_bars(draft, (bar,))
+    old_equity, book = draft.book.equity, mark_book(draft, draft.book)
+    draft.put_book(begin_session_at(book, book.equity - old_equity) if of_an_earlier_session else book)
 
 
 SPLIT_MOVE = 0.2  # of the underlying since the last narrow quote; as much as a split of 5 for 4

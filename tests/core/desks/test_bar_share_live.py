@@ -292,3 +292,29 @@ def test_a_basket_that_is_missed_is_named_by_its_bar() -> None:
     assert d.state.basket.waiting is not None
     (alarm,) = [alarm for alarm in of(d.tick(6, 0.0), RaiseAlarm) if alarm.name == "basket_missed"]
     assert alarm.detail.startswith("no basket for 2024-07-01 09:30: denied: ")
+
+
+@pytest.mark.parametrize(
+    ("tuesday", "wednesday", "halt"),
+    [("92", "91.5", ""), ("108", "101", "daily_loss")],
+    ids=["a fall while it was away is no loss of today", "a rise while it was away hides no loss of today"],
+)
+def test_after_a_session_without_the_desk_the_day_s_loss_counts_from_its_close(
+    tuesday: str, wednesday: str, halt: str
+) -> None:
+    """20 shares: on Wednesday 10 USD of about 9,840 are lost, then 140 of 10,160; the limit is 1 %."""
+    d = Desk(replace(RULES, risk=replace(RULES.risk, daily_loss_max=0.01)), overnight=True)
+    d.holds()
+    d.put(ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
+    today = SESSIONS[2]
+    now, close, last_ns = today.open_ns - 60 * MINUTE, float(tuesday), TUESDAY.close_ns - MINUTE
+    d.put(ev.SessionScheduled(now, TUESDAY, SESSIONS[2:], (MONDAY,)))
+    for minute in range(4):  # no bar is far from the one before
+        price = 100.0 + (close - 100.0) * (minute + 1) / 4
+        start_ns = last_ns - (3 - minute) * MINUTE
+        d.put(*[ev.BarClosed(now, Bar(s, start_ns, price, price, price, price, 1000.0)) for s in SYMBOLS])
+    d.put(ev.SessionEnded(now, TUESDAY.date), ev.SessionScheduled(now, today, SESSIONS[3:], (TUESDAY,)))
+    for second in range(3):
+        now = today.open_ns + second * SECOND
+        d.put(ev.QuotesReceived(now, 0, tuple([d.quote(s, now, wednesday) for s in SYMBOLS])))
+    assert d.halted().partition(":")[0] == halt

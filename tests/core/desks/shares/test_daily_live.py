@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, LookUpOrder, RaiseAlarm, SubmitOrder
-from daemon.core.limits import Basket, Trading
+from daemon.core.limits import Basket, Risk, Trading
 from tests.support.core.account import NUMBER, Account
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, live, with_shares
@@ -357,3 +357,21 @@ def test_an_exit_that_a_former_life_left_is_priced_again_and_no_alarm_says_that_
     (again,) = of(effects + d.quotes(60.2, AAA="90", BBB="100"), SubmitOrder)
     assert (again.symbol, again.quantity, again.side) == ("AAA", 95, -1)
     assert again.limit_price is None or again.limit_price < sale.limit_price
+
+
+@pytest.mark.parametrize(("tuesday", "wednesday", "halt"), [(92.0, "91.5", False), (108.0, "101", True)])
+def test_bars_of_missed_days_that_come_late_are_no_loss_of_today_and_hide_none(
+    tuesday: float, wednesday: str, *, halt: bool
+) -> None:
+    """50 shares and 5,000 USD: on Wednesday 25 of 9,600 USD are lost, then 350 of 10,400; the limit is 3 %."""
+    d = with_shares(Account(), Trading(risk=Risk(daily_loss_max=0.03)), AAA=50)
+    start = d.state.book.equity
+    d.put(ev.SessionEnded(TUESDAY.close_ns, TUESDAY.date))  # REST gave no bars in time
+    d.begin(HALF_DAY)
+    d.bars(TUESDAY, **dict.fromkeys(SYMBOLS, tuesday))
+    book = d.state.book
+    assert book.equity == book.session_start_equity == start + 50 * Decimal(tuesday - 100)
+    for minute in (0, 1):
+        d.quotes(minute, AAA=wednesday)
+    assert (d.state.risk.halt is not None) is halt
+    assert halt is ("daily_loss" in str(d.state.risk.halt))
