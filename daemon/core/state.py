@@ -335,6 +335,8 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     """Of a desk by the bar: from which open on the newest split counts, negative where the strategy did not take it."""
     lieu: tuple[Activity, ...] | UnsetType = UNSET  # cash in lieu that the ledger told before its split
     exposure_max: Decimal | UnsetType = UNSET  # USD that the risk overlay lets the newest decision's buys come to
+    announced: dict[str, tuple[str, str]] | UnsetType = UNSET
+    """Held symbols of which a merger or spin-off was announced, to the kind of its line and its date."""
 
     @property
     def uncertain_symbols(self) -> tuple[str, ...]:

@@ -457,6 +457,7 @@ class AlpacaConnection:
                 self._log,
                 desk.clocks,
                 agreed_ns=lambda: desk.broker().agreed_ns,
+                differs=lambda: desk.broker().suspicion is not None,
                 under_name=closings.named,
                 strange=partial(strange, settings),
             ),

@@ -966,12 +966,16 @@ def _await_lines(draft: Draft, event: BrokerReported, differences: tuple[str, ..
     """
     if not only_awaited_differ(draft, event.positions, differences):
         return False
-    for symbol in sorted(replaced_symbols(draft, event.positions) & draft.book.positions.keys()):
-        leave_text = (
-            f"{symbol} left by a corporate action, and no line tells yet what comes for it: no new risk until then"
-        )
-        cure = "if nothing comes, rltraderctl accept-broker takes what the broker has"
-        draft.alarm("shares_renamed", f"{leave_text}; {cure}", once=True, about=f"left {symbol}")
+    quantities = {position.symbol: position.quantity for position in event.positions}
+    replaced = replaced_symbols(draft, event.positions)
+    left = [symbol for symbol in replaced if quantities.get(symbol, ZERO) < draft.expected(symbol)]
+    what = "left by a corporate action, and no line tells yet what comes for it"
+    if not left:
+        what = "came by a corporate action, and no line tells it yet"
+    cure = "if nothing comes, rltraderctl accept-broker takes what the broker has"
+    for symbol in sorted(left or replaced):
+        text = f"{symbol} {what}: no new risk until then; {cure}"
+        draft.alarm("shares_renamed", text, once=True, about=f"left {symbol}")
     suspicion = Suspicion(differences, event.asked_ns)
     draft.broker = replace(draft.broker, suspicion=suspicion, sighted_ns=draft.now_ns)
     draft.risk = replace(draft.risk, reconciled=False)

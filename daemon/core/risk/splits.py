@@ -6,13 +6,14 @@ bars of other shares than those held. What is missing stands in `BasketState`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import average_price
@@ -24,6 +25,7 @@ from daemon.core.state import BROKER_MODES, ZERO, BasketState, Leaver
 from strategies.kit.quantity import FINEST, Quantity, exact
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
+SPIN_OFF = "SPIN"  # kind of a line that announces shares for which none leave
 OPENS_MIN = 9 * 60 + 30  # of New York's day
 SPLIT_RATIO = 1.2  # lowest ratio of prices or shares in a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
@@ -162,9 +164,13 @@ def _fraction_key(symbol: str) -> str:
 def note_announcement(draft: Draft, line: Activity) -> None:
     """Note a split, spin-off or merger of today before the open: a price of these shares may mean others.
 
-    A split waits for the ledger's line as one that the history shows, unless that line was booked already.
+    Of what is held a spin-off or merger is noted at any time: it may explain the broker's positions. A split waits for
+    the ledger's line as one that the history shows, unless that line was booked already.
     """
-    basket, symbol, now_ns = draft.basket, line.symbol, draft.now_ns
+    symbol, now_ns = line.symbol, draft.now_ns
+    if line.kind != "SPLIT" and symbol in draft.book.positions and draft.desk.holds.by_basket:
+        _keep_announcement(draft, line)
+    basket = draft.basket
     today = line.ex_date == new_york_date(now_ns).isoformat() and new_york_minute(now_ns) < OPENS_MIN
     is_held = symbol in draft.book.positions and draft.desk.holds.by_basket
     if not (today and is_held) or symbol in basket.unadjusted or not draft.first_time(line.id):
@@ -409,29 +415,69 @@ def undecidable(basket: BasketState) -> str:
 def only_awaited_differ(draft: Draft, positions: Iterable[BrokerPosition], differences: Iterable[str]) -> bool:
     """Return True when all differences of a report are of what lines to come explain, or the cash of a fraction.
 
-    Those are splits, and what comes for shares that left.
+    Those are splits, and what leaves and comes by a merger or a spin-off that was announced, or that a line has begun.
     """
     waiting_symbols = {*draft.basket.to_come, *replaced_symbols(draft, positions)}
     return bool(waiting_symbols) and {text.partition(":")[0] for text in differences} <= {*waiting_symbols, "cash"}
 
 
 def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[str]:
-    """Return the shares that left, whose replacement no line tells yet, and what nobody held that is there now.
+    """Return the shares that left, whose replacement no line tells yet, and what came that nobody held.
 
-    For some nights only: a merger's lines come together, or one after the other.
+    They left by a line, or all of them are gone at the broker while a merger of theirs is announced. What is there now
+    may be of these, or of a spin-off that is announced. For some nights only: the lines of such an action come
+    together, or one after the other.
     """
-    if not draft.basket.leavers:
+    announced_kinds = {
+        symbol: kind
+        for symbol, (kind, day) in _announced(draft).items()
+        if symbol in draft.book.positions and _is_near(draft, date.fromisoformat(day))
+    }
+    if not draft.basket.leavers and not announced_kinds:
         return set()
     quantities = {position.symbol: exact(position.quantity) for position in positions}
-    leaver_symbols = {it.symbol for it in draft.basket.leavers if _is_fresh(draft, it)}
+    leaver_symbols = {it.symbol for it in draft.basket.leavers if _is_near(draft, _left_on(it))}
     gone_symbols = {symbol for symbol in leaver_symbols if quantities.get(symbol, 0) < draft.expected(symbol)}
-    new = {symbol for symbol, quantity in quantities.items() if quantity > 0 and not draft.expected(symbol)}
-    return gone_symbols | new if gone_symbols else set()
+    merging_symbols = {symbol for symbol, kind in announced_kinds.items() if kind != SPIN_OFF}
+    gone_symbols |= {symbol for symbol in merging_symbols - quantities.keys() if draft.expected(symbol) > 0}
+    new = {
+        symbol
+        for symbol, quantity in quantities.items()
+        if quantity > draft.expected(symbol) and (symbol in announced_kinds or not draft.expected(symbol))
+    }
+    return gone_symbols | new if gone_symbols or SPIN_OFF in announced_kinds.values() else set()
 
 
-def _is_fresh(draft: Draft, leaver: Leaver) -> bool:
-    since_ns = 0 if isinstance(leaver.since_ns, UnsetType) else leaver.since_ns
-    return (new_york_date(draft.now_ns) - new_york_date(since_ns)).days < NIGHTS_MAX
+def _left_on(leaver: Leaver) -> date:
+    return new_york_date(0 if isinstance(leaver.since_ns, UnsetType) else leaver.since_ns)
+
+
+def _is_near(draft: Draft, day: date) -> bool:
+    return abs((new_york_date(draft.now_ns) - day).days) < NIGHTS_MAX
+
+
+def _announced(draft: Draft) -> dict[str, tuple[str, str]]:
+    announced = draft.basket.announced
+    return {} if isinstance(announced, UnsetType) else announced
+
+
+_SPUN_OFF = "shares spun off "  # and the day
+
+
+def _keep_announcement(draft: Draft, line: Activity) -> None:
+    with contextlib.suppress(ValueError):
+        day = date.fromisoformat(line.ex_date)
+        days = [(day + timedelta(days=days)).isoformat() for days in range(1 - NIGHTS_MAX, NIGHTS_MAX)]
+        if line.kind == SPIN_OFF and any(f"{_SPUN_OFF}{one}" in draft.broker.seen for one in days):
+            return
+        draft.basket = replace(draft.basket, announced={**_announced(draft), line.symbol: (line.kind, line.ex_date)})
+
+
+def note_spun_off(draft: Draft) -> None:
+    """Note that a line has brought the shares of a spin-off: its announcement explains no others."""
+    draft.first_time(f"{_SPUN_OFF}{new_york_date(draft.now_ns).isoformat()}")
+    rest = {symbol: (kind, day) for symbol, (kind, day) in _announced(draft).items() if kind != SPIN_OFF}
+    draft.basket = replace(draft.basket, announced=rest or UNSET)
 
 
 def _without(symbols: tuple[str, ...], symbol: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ from daemon.core.broker.ledger import AMENDED_FILL, DIVIDENDS
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
 from daemon.core.instruments.option_market import is_contract
 from daemon.core.orders import FENCE
-from daemon.core.risk.splits import ANNOUNCED
+from daemon.core.risk.splits import ANNOUNCED, NIGHTS_MAX
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import ZERO
 from strategies.kit.quantity import Quantity
@@ -312,14 +312,18 @@ class Amended(msgspec.Struct, frozen=True):
 
 
 def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
-    """Return a line for each share that an announcement names; none for a kind that changes no shares."""
-    kind = CHANGES.get(wire.text(row.get("ca_type")).lower())
+    """Return a line for each share that an announcement names; none for a kind that changes no shares.
+
+    Of another day than today's, `day`, none for a split: the shares themselves show it.
+    """
+    kind, ex_date = CHANGES.get(wire.text(row.get("ca_type")).lower()), wire.text(row.get("ex_date")) or day
     symbols = {wire.text(row.get(name)) for name in ("initiating_symbol", "target_symbol")} - {""}
-    if kind is None:
+    if kind is None or (kind == "SPLIT" and ex_date != day):
         return []
+    seen_on = "" if ex_date == day else f"{day}: "  # on its own day it is told once more
     return [
-        Activity(f"{day} {kind} {symbol}", kind, symbol, ZERO, None, ZERO, ANNOUNCED, at_ns, ex_date=day)
-        for symbol in sorted(symbols)
+        Activity(f"{seen_on}{ex_date} {kind} {it}", kind, it, ZERO, None, ZERO, ANNOUNCED, at_ns, ex_date=ex_date)
+        for it in sorted(symbols)
     ]
 
 
@@ -362,10 +366,12 @@ class Reporter:
         check: ClockComparison,
         *,
         agreed_ns: Callable[[], int] = lambda: 0,
+        differs: Callable[[], bool] = lambda: False,
         under_name: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
         strange: Callable[[Raw], str] = lambda _account: "",
     ) -> None:
-        """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never.
+        """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never;
+        `differs` says whether they did not by the last report.
 
         `under_name` gives an order of the broker's own call the journal's name, `strange` says why the account cannot
         be the configured one.
@@ -376,6 +382,7 @@ class Reporter:
         self._log = log
         self._check = check
         self._agreed_ns = agreed_ns
+        self._differs = differs
         self._under_name = under_name
         self._strange = strange
         self._order, self._fill = Reread(wire.order), Reread(ledger_fill)
@@ -416,7 +423,7 @@ class Reporter:
             # else the orders were read before a correction
             if _belong_together(orders, fills) and lines_by_order == former:
                 break
-        other = [*other, *await self._changes_of_today(asked_ns)]
+        other = [*other, *await self._announced_changes(asked_ns)]
         return self._assemble(asked_ns, account, positions, orders, fills, other)
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -475,18 +482,20 @@ class Reporter:
         ex_date = await self._announcements.of(self._reads.ex_date, line.symbol, payment_date, report_failure)
         return msgspec.structs.replace(line, ex_date=ex_date or "")
 
-    async def _changes_of_today(self, asked_ns: int) -> list[Activity]:
-        """Return the splits, spin-offs and mergers of New York's day as lines that announce them.
+    async def _announced_changes(self, asked_ns: int) -> list[Activity]:
+        """Return the day's splits, spin-offs and mergers, and those of some nights around it, as lines that announce.
 
-        They are read where a stop rests, which they concern: once before the day's nine o'clock and once after it.
+        They are read where a stop rests, which they concern, and where book and broker differ, which they may explain:
+        once before the day's nine o'clock and once after it.
         """
         day, minute = new_york_date(asked_ns), new_york_minute(asked_ns)
         when = day, minute >= BEFORE_OPEN_MIN
         former = [] if self._announced_lines is None or self._announced_lines[0][0] != day else self._announced_lines[1]
-        if not self._rests or (self._announced_lines is not None and self._announced_lines[0] == when):
+        needed = self._rests or self._differs()
+        if not needed or (self._announced_lines is not None and self._announced_lines[0] == when):
             return former
         try:
-            rows = await self._reads.shares_changed(day.isoformat())
+            rows = await self._reads.shares_changed(day.isoformat(), NIGHTS_MAX)
         except (RestError, Malformed) as problem:
             self._log("announcements_unread", problem=str(problem))
             return former

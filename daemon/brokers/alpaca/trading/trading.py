@@ -164,9 +164,12 @@ class TradingReads:
                 spin_offs |= {(party, text(row.get("ex_date")), f"{new}/{old}") for party in parties}
         return sorted(spin_offs)
 
-    async def shares_changed(self, day: str) -> list[Raw]:
-        """Return the splits, spin-offs and mergers with this ex-date (New York), of all shares."""
-        return await self._announcements("split,spinoff,merger", "ex_date", day, day)
+    async def shares_changed(self, day: str, nights: int = 0) -> list[Raw]:
+        """Return the splits, spin-offs and mergers of all shares with this ex-date (New York) or one near it."""
+        first_date, last_date = (
+            (date.fromisoformat(day) + timedelta(days=days)).isoformat() for days in (-nights, nights)
+        )
+        return await self._announcements("split,spinoff,merger", "ex_date", first_date, last_date)
 
     async def _announcements(self, kinds: str, by: str, first_date: str, last_date: str, **more: str) -> list[Raw]:
         """Return the corporate actions of these kinds whose date `by` lies between two days, both included."""

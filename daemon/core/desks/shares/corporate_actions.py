@@ -13,7 +13,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescale
-from daemon.core.broker.ledger import MERGED, WORTHLESS, income
+from daemon.core.broker.ledger import MERGED, SPUN_OFF, WORTHLESS, income
 from daemon.core.draft import EXIT, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity, BrokerPosition
@@ -222,6 +222,8 @@ def _arrive(draft: Draft, line: Activity) -> None:
     Less than one share is dropped: its worth comes as cash.
     """
     leaver = _leaver_for(draft, line)
+    if line.kind in SPUN_OFF:
+        splits.note_spun_off(draft)
     due = booked_quantity = line.quantity
     if leaver is not None:
         due, booked_quantity = _of_the_book(draft, line, leaver.symbol, leaver.quantity, adds=False)

@@ -386,11 +386,13 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         await rested(it)
         days: list[str] = []
 
-        async def shares_changed(day: str) -> list[dict[str, Any]]:
+        async def shares_changed(day: str, nights: int) -> list[dict[str, Any]]:
             days.append(day)
             if len(days) == 1:
                 raise Malformed("not now")
-            return [SPLIT_ROW, MERGER_ROW, {"ca_type": "dividend", "initiating_symbol": "SPY"}]
+            assert nights == 5
+            another_day = [row | {"ex_date": "2024-07-03"} for row in (SPLIT_ROW, MERGER_ROW)]
+            return [SPLIT_ROW, MERGER_ROW, {"ca_type": "dividend", "initiating_symbol": "SPY"}, *another_day]
 
         monkeypatch.setattr(it.reads, "shares_changed", shares_changed)
         recorder = LogRecorder()
@@ -398,8 +400,10 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         lines = [[line for line in (await making.report()).activities if line.status == "announced"] for _ in range(3)]
     assert [name for name, _ in recorder.events if name == "announcements_unread"] == ["announcements_unread"]
     announcements = [(line.kind, line.symbol, line.ex_date) for line in lines[1]]
-    assert announcements == [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
-    assert [len(day_lines) for day_lines in lines] == [0, 3, 0]
+    of_today = [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
+    assert announcements == [*of_today, ("MA", "BUYS", "2024-07-03"), ("MA", "SOLD", "2024-07-03")]
+    assert [len(day_lines) for day_lines in lines] == [0, 5, 0]
+    assert len({line.id for line in lines[1]}) == 5
     assert {(line.quantity, line.amount) for line in lines[1]} == {(Decimal(0), Decimal(0))}
 
 

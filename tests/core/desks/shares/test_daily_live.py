@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, LookUpOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Risk, Trading
-from tests.support.core.account import NUMBER, Account
+from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity
+from tests.support.core.account import NUMBER, Account, line
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, live, with_shares
 from tests.support.core.desk import HALF_DAY, MONDAY, SECOND, TUESDAY, alarms, canceling, of
@@ -375,3 +377,87 @@ def test_bars_of_missed_days_that_come_late_are_no_loss_of_today_and_hide_none(
         d.quotes(minute, AAA=wednesday)
     assert (d.state.risk.halt is not None) is halt
     assert halt is ("daily_loss" in str(d.state.risk.halt))
+
+
+# --- what a corporate action changes before its lines come ------------------------------------------------------------
+
+BOOKS = {
+    "shares of another": ({"NEW": (5, Decimal(200))}, "0", [line("MA", "AAA", -10), line("MA", "NEW", 5)]),
+    "cash": ({}, "1050", [line("MA", "AAA", -10, "1050")]),
+    "a spin-off": (
+        {"AAA": (10, Decimal(100)), "NEW": (5, Decimal(20))}, "0", [line("SPIN", "NEW", 5)],
+    ),
+}  # fmt: skip
+
+
+def announced(d: DailyDesk, report: ev.BrokerReported, kind: str, date: str) -> ev.BrokerReported:
+    """The report with a line that announces such an action of AAA."""
+    told = ev.Activity(
+        f"{date} {kind} AAA", kind, "AAA", Decimal(0), None, Decimal(0), "announced", d.state.now_ns, ex_date=date
+    )
+    return replace(report, activities=(*report.activities, told))
+
+
+def books_change(account: Account, action: str) -> None:
+    positions, cash, _ = BOOKS[action]
+    account.positions = {**{s: p for s, p in account.positions.items() if s != "AAA"}, **positions}
+    account.cash += Decimal(cash)
+
+
+@pytest.mark.parametrize("action", BOOKS)
+@pytest.mark.parametrize("rules", [None, IGNORE, ADOPT])
+@pytest.mark.parametrize("day", [TUESDAY, HALF_DAY], ids=["of today", "of tomorrow"])
+def test_books_that_an_announced_action_changed_wait_for_its_lines(
+    action: str, rules: Trading | None, day: Session
+) -> None:
+    d = with_shares(account := Account(), rules, AAA=10)
+    books_change(account, action)
+    kind = BOOKS[action][2][0].kind
+    for minute in (-19, -18.9, -15, -10, 0, 60):
+        d.put(announced(d, account.report(d.at(minute)), kind, day.date))
+        assert (d.state.risk.halt, d.state.risk.reconciled, d.held) == (None, False, {"AAA": 10})
+    assert [a.detail for a in of(d.effects, RaiseAlarm) if "accept-broker" in a.detail]
+    account.cash -= Decimal(BOOKS[action][1])
+    for told in BOOKS[action][2]:
+        account.book(told)
+    for minute in (61, 62):
+        d.put(account.report(d.at(minute)))
+    assert (d.state.risk.halt, d.state.risk.reconciled, d.state.broker.suspicion) == (None, True, None)
+    assert d.held == {symbol: quantity for symbol, (quantity, _) in account.positions.items()}
+    assert d.state.book.cash == account.cash
+
+
+def test_what_no_announced_action_explains_halts_as_before() -> None:
+    def judged(date: str, positions: dict[str, tuple[Quantity, Decimal]], kind: str = "MA") -> str:
+        d = with_shares(account := Account(), AAA=10, BBB=10)
+        account.positions = positions
+        for minute in (-19, -18.9, -15, -10):
+            d.put(announced(d, account.report(d.at(minute)), kind, date))
+        return "" if d.state.risk.halt is None else d.state.risk.halt.reason
+
+    a, b, new = (10, Decimal(100)), (10, Decimal(100)), (5, Decimal(200))
+    assert judged(TUESDAY.date, {"BBB": b, "NEW": new}) == ""
+    assert judged("2024-06-27", {"BBB": b, "NEW": new}) == "reconciliation"  # five nights before
+    assert judged("2024-07-07", {"BBB": b, "NEW": new}) == "reconciliation"
+    assert judged("soon", {"BBB": b, "NEW": new}) == "reconciliation"
+    assert judged(TUESDAY.date, {"AAA": a}) == "reconciliation"  # BBB is not the one that is announced
+    assert judged(TUESDAY.date, {"AAA": (4, Decimal(100)), "BBB": b}) == "reconciliation"  # a merger takes all
+    assert judged(TUESDAY.date, {"AAA": a, "BBB": b, "NEW": new}) == "reconciliation"  # and nothing left
+    assert judged(TUESDAY.date, {"AAA": a, "BBB": b, "NEW": new}, "SPIN") == ""
+    assert judged(TUESDAY.date, {"BBB": b}, "SPIN") == "reconciliation"  # of a spin-off the old shares stay
+    assert judged(TUESDAY.date, {"AAA": a, "BBB": (12, Decimal(100))}, "SPIN") == "reconciliation"
+
+
+def test_shares_that_come_after_a_spin_off_s_line_are_not_taken_for_its_own() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    books_change(account, "a spin-off")
+    for minute in (-19, -18.9):
+        d.put(announced(d, account.report(d.at(minute)), "SPIN", TUESDAY.date))
+    account.book(BOOKS["a spin-off"][2][0])
+    d.put(account.report(d.at(-15)))
+    assert d.held == {"AAA": 10, "NEW": 5}
+    account.positions["XYZ"] = (3, Decimal(10))
+    for minute in (-14, -13.9, -10, -5):
+        d.put(announced(d, account.report(d.at(minute)), "SPIN", TUESDAY.date))
+    assert d.state.risk.halt is not None
+    assert d.state.risk.halt.reason == "reconciliation"

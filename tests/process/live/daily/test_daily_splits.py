@@ -1,7 +1,7 @@
 """A split over night whose ledger line, or whose adjusted bars, come late: a daily desk at the loopback Alpaca.
 
-Expected values: SPY splits two for one at 04:00; the policy wants ALL_QQQ while it holds SPY. Books are compared with
-the server's own at the end.
+So do the lines of a merger and a spin-off. Expected values: SPY splits two for one at 04:00; the policy wants ALL_QQQ
+while it holds SPY. Books are compared with the server's own at the end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.prices.corporate_actions import Split
+from simulator.prices.corporate_actions import Merger, SpinOff, Split
 from tests.support.desks.daily_day import BEGIN, bought, stop
 from tests.support.desks.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
 from tests.support.desks.live_desk import differences
@@ -78,3 +78,34 @@ def test_bars_that_are_adjusted_after_the_ledger_s_line_are_waited_for_before_a_
         assert adjusted["time_ns"] <= due["time_ns"]
         assert sales(desk) == 4 * shares
         assert differences(desk.books(), desk.account) == []
+
+
+ACTIONS: dict[str, dict[str, object]] = {
+    "a merger for cash": {"mergers": (Merger("SPY", NEXT_DAY, Decimal("505.25")),)},
+    "a merger for other shares": {"mergers": (Merger("SPY", NEXT_DAY, new="IWM", ratio=Decimal("2.5")),)},
+    "a spin-off": {"spin_offs": (SpinOff("SPY", NEXT_DAY, "SPYS", Decimal("0.5"), 0.2),)},
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_merger_or_a_spin_off_whose_lines_come_after_the_open_halts_nothing(
+    models: Path, tmp_path: Path, action: str
+) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=made_up(**ACTIONS[action])) as desk:
+        bought(desk)
+        until_ns = new_york_ns(NEXT_DAY, LATE)
+        desk.server.faults.add("action_line_late", until_ns=until_ns)
+        jump(desk, NEXT_DAY, BEGIN)
+        daemon = desk.start()
+        desk.until_time(new_york_ns(NEXT_DAY, "09:10"))
+        daemon.kill()
+        daemon.wait(10)
+        desk.start()
+        desk.until_time(until_ns)
+        assert desk.halts() == []
+        desk.until_true(lambda: desk.books().state.risk.reconciled, "book and broker agree")
+        stop(desk)
+        books = desk.books()
+        assert (sales(desk), books.state.risk.halt) == (0, None)
+        assert {"shares_renamed", "basket_missed"} <= alarms(desk)
+        assert differences(books, desk.account) == []
