@@ -35,6 +35,7 @@ from strategies.kit.contract import (
     Strategy,
     View,
 )
+from strategies.kit.entry import told
 from strategies.kit.plain import unreadable
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.timeframes import joined
@@ -131,7 +132,8 @@ def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     spec = strategy.spec
     if spec.rows_are_symbols and spec.symbols != GOLDEN_SYMBOLS:
         return golden_observations(strategy_named(spec.name, GOLDEN_SYMBOLS, spec.config))
-    return by_kind(strategy, option=_minute_observations, shares=_share_observations, days=_daily_observations)
+    with told("golden tape"):
+        return by_kind(strategy, option=_minute_observations, shares=_share_observations, days=_daily_observations)
 
 
 HOLES = {

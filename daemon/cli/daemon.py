@@ -130,7 +130,9 @@ def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
     Raises ConfigError where it holds nothing, MayPass where it cannot go on now.
     """
     from daemon.app.live.model_choice import check_still_held
+    from daemon.app.live.settings_choice import watch_own_code
 
+    watch_own_code(*_sources(options))
     try:
         settings = _settings(options)
         check_still_held(settings)

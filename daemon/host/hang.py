@@ -21,6 +21,7 @@ from pathlib import Path
 from daemon.host.own_files import open_own
 
 FILE = "hung"  # in the state directory: the stacks of the run that hung, empty after a start that knew
+ENDS_MAX = 2  # runs of a day that ended in a call of the strategy: it is not asked again
 CALL_FILE = "call"  # the call of the strategy that is under way, and how many runs of a day ended in one
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CALL_BYTES = 16
@@ -106,13 +107,13 @@ class CallMark:
     another one is over. Where the file in `folder` cannot be used, nothing is noted.
     """
 
-    def __init__(self, folder: Path, day: str) -> None:
+    def __init__(self, folder: Path, day: str, file: str = CALL_FILE) -> None:
         self.ended_in = ""
         """The call in which the last run ended; "" for none."""
         self.times = 0
         """How many runs of this day ended in a call, up to a `forget`."""
         try:
-            self._file = _record(folder, os.O_RDWR | os.O_CREAT, CALL_FILE)
+            self._file = _record(folder, os.O_RDWR | os.O_CREAT, file)
         except OSError:
             self._file = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         with contextlib.suppress(OSError, ValueError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,6 +21,22 @@ INSTALLED = "entry point "
 
 RULE = "rule"
 """In place of a training object: the last numbers of an observation, one for each action, are the policy's answer."""
+
+told_of_calls: list[Callable[[str], None]] = []
+"""Get the name of each call of a strategy as it begins, and "" when it is over: for a process that may die in one."""
+
+
+@contextmanager
+def told(call: str) -> Iterator[None]:
+    """Tell of what runs within as of one call."""
+    for note in told_of_calls:
+        note(call)
+    try:
+        yield
+    finally:
+        for note in told_of_calls:
+            note("")
+
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -22,7 +22,6 @@ from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker
 from daemon.brokers.api import EventLogger, FeedDesk, Known, OrderGateway, Put, TradingDesk
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
-from daemon.core.desks.guarded import told_of_calls
 from daemon.core.effects import WatchContracts
 from daemon.core.events import (
     BarClosed,
@@ -43,10 +42,11 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.engine import Engine, Intake
+from daemon.engine.own_code import end_watch
 from daemon.host.account_lock import AccountLock
 from daemon.host.credential import CredentialProblem
 from daemon.host.failures import innermost
-from daemon.host.hang import CallMark, HangGuard, last_hang, shown_stack
+from daemon.host.hang import ENDS_MAX, CallMark, HangGuard, last_hang, shown_stack
 from daemon.host.panic_marker import obey, panic_asker
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
@@ -58,6 +58,8 @@ from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import supervise
 from daemon.operator.status import in_one_line, status_of
 from strategies.kit.contract import Session
+from strategies.kit.entry import told_of_calls
+from strategies.kit.own.stand_in import StandIn
 from strategies.kit.units import SECOND_NS
 from strategies.registry import own
 
@@ -349,7 +351,6 @@ def open_things(state: State[Any]) -> list[str]:
     return orders + [f"position {p.quantity} {p.symbol}" for p in state.book.positions.values()]
 
 
-ENDS_MAX = 2  # of a day, in a call of the strategy
 EVERY_S = 5.0
 HALF_HOUR_NS = 1_800 * SECOND_NS
 
@@ -396,35 +397,38 @@ class StrategyCalls:
     """Notes the calls of a strategy of one's own, in which the process may end without a word.
 
     After the first such end of a day there is an alarm, and the event is stepped once more; `again` is the reason for a
-    halt after the second one.
+    halt after the second one. The code that ships with this project is not noted.
     """
 
     def __init__(self, live: Live, folder: Path, notify: Callable[..., None]) -> None:
-        self._mark = CallMark(folder, new_york_text(live.clock.now_ns())[:10])
-        self._strategy, self.again = own(live.strategy.spec.name), ""
-        call, times = self._mark.ended_in or "one of its calls", self._mark.times
-        if self._strategy is not None and times:
-            where = f"{call} of {self._strategy.name} ({self._strategy.file})"
-            if times >= ENDS_MAX:
-                self.again = f"ended {times} runs of this day without an error, the last in {where}"
-            elif self._mark.ended_in and not shown_stack(last_hang(folder), *CALLERS):
-                notify("strategy_ended", call=where)
+        self._live, self._folder, self.again = live, folder, ""
+        own_strategy = own(live.strategy.spec.name)
+        self._mark: CallMark | None = None
+        if own_strategy is None:
+            return
+        self._mark = mark = CallMark(folder, new_york_text(live.clock.now_ns())[:10])
+        where = f"{mark.ended_in or 'one of its calls'} of {own_strategy.name} ({own_strategy.file})"
+        if mark.times >= ENDS_MAX:
+            self.again = f"ended {mark.times} runs of this day without an error, the last in {where}"
+        elif mark.ended_in and not shown_stack(last_hang(folder), *CALLERS):
+            notify("strategy_ended", call=where)
 
     def start(self) -> None:
-        """Note them from now on. The code that ships with this project does nothing of the kind."""
-        if self._strategy is not None:
+        """Note them from now on."""
+        if self._mark is not None:
+            end_watch(self._folder, passed=not isinstance(self._live.strategy, StandIn))
             told_of_calls.append(self._mark.note)
 
     def forget(self) -> None:
-        """Count from zero again, once a halt for it is in the journal."""
-        if self.again or self._mark.times >= ENDS_MAX:
+        """Count from zero again: the halt is in the journal."""
+        if self._mark is not None and self.again:
             self._mark.forget()
 
     def close(self) -> None:
         """End the notes."""
-        if self._mark.note in told_of_calls:
+        if self._mark is not None and self._mark.note in told_of_calls:
             told_of_calls.remove(self._mark.note)
-        self._mark.close()
+            self._mark.close()
 
 
 class HeadPublisher:

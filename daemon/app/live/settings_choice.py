@@ -25,6 +25,7 @@ from daemon.config.load import ConfigError, DeskSettings, load
 from daemon.config.tables import AlarmsTable, FeedTable, PolicyTable
 from daemon.core.limits import Trading
 from daemon.core.state import State
+from daemon.engine.own_code import watch_start
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import enter, peek, standing
 from daemon.host.own_files import StateDirError
@@ -121,6 +122,15 @@ def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path)
             name = stand_in(file, spec, symbols)
             return {"desk.strategy": name, "desk.symbols": list(symbols), "desk.parameters": []}
     return {}
+
+
+def watch_own_code(config: Path | None, overrides: Mapping[str, object]) -> None:
+    """Note what of one's own runs in this start (`watch_start`), before anything is imported."""
+    strategy = ""
+    with suppress(OSError, ValueError, AttributeError):  # a configuration that cannot be read
+        strategy = _strategy_asked_for(config, overrides)
+    if place := next((place for place in _places(config, overrides) if place.is_dir()), None):
+        watch_start(place, strategy)
 
 
 def _strategy_asked_for(config: Path | None, overrides: Mapping[str, object]) -> str:

@@ -15,6 +15,7 @@ from daemon.core.events import Event, PanicNoticed, RunStarted
 from daemon.core.state import State, digest
 from daemon.core.step import Machine
 from daemon.engine.engine import DIGEST_EVERY
+from daemon.engine.own_code import end_watch, watch_start
 from daemon.engine.recover import Recovered, adopt_trading, code_digest, libraries, recovered_desk, snapshot_of
 from daemon.engine.state_dir import Rotation, StateDir, locked_by, open_state_dir, peek, rotate_after_recovery
 from daemon.host.own_files import StateDirError
@@ -92,7 +93,11 @@ def command_offline(
 
 
 def _recovered_without_its_strategy(reader: JournalReader) -> Recovered:
-    return shown_desk(reader)[0]
+    place = reader.path.parent
+    watch_start(place)
+    recovery, problem = shown_desk(reader)
+    end_watch(place, passed=not problem)
+    return recovery
 
 
 def taken_over(recovery: Recovered, reader: JournalReader) -> list[Event]:

@@ -33,6 +33,7 @@ from strategies.kit.contract import (
     Target,
     View,
 )
+from strategies.kit.entry import told_of_calls
 from strategies.kit.plain import CURE, not_plain
 from strategies.registry import STRATEGIES
 
@@ -126,10 +127,6 @@ class GuardedStrategy:
                     raise
                 return {}
         return self._last_bars[1]
-
-
-told_of_calls: list[Callable[[str], None]] = []
-"""Get the name of each call of a strategy as it begins, and "" when it is over: for a process that may die in one."""
 
 
 def _call(method: Callable[..., Any], *arguments: Any) -> Any:

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
+from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry, told
 from strategies.kit.own.declared import strategy_fault
 
 DEFAULT_NAME = "STRATEGY"
@@ -203,10 +203,18 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
     so does a folder that it goes to: `--state-dir` may be relative, and elsewhere a desk would begin a new journal.
     """
     importlib.invalidate_caches()
+    for problem in _refusals:
+        raise OwnStrategyError(problem)
     if path in _too_slow:  # a start asks for it again and again, each time for a minute
         raise OwnStrategyError(_too_slow[path])
     try:
-        with contextlib.redirect_stdout(sys.stderr), localcontext(), contextlib.chdir(os.curdir), _in_time():
+        with (
+            told("import"),
+            contextlib.redirect_stdout(sys.stderr),
+            localcontext(),
+            contextlib.chdir(os.curdir),
+            _in_time(),
+        ):
             return load()
     except SyntaxError as error:
         raise OwnStrategyError(f"{error.filename}, line {error.lineno}: {error.msg}: correct that line") from error
@@ -220,6 +228,29 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
         if isinstance(error, _ImportTooSlow):
             _too_slow[path] = problem
         raise OwnStrategyError(problem) from error
+
+
+_refusals: list[str] = []
+
+
+def refuse_imports(problem: str) -> None:
+    """Let each import of this process raise OwnStrategyError with this text."""
+    _refusals.append(problem)
+
+
+def digest_of_place(place: str) -> str:
+    """Return a digest of the file at a place, and of those next to it that it imports; "" of what is no file here."""
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        return ""
+    path, digest = Path(match["file"]), sha256()
+    sources: tuple[Path, ...] = (path,)
+    with contextlib.suppress(SyntaxError, OSError, ValueError):
+        sources = sources_of([path], _module_of(path)[0])
+    for source in sources:
+        with contextlib.suppress(OSError):
+            digest.update(source.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 class _ImportTooSlow(TimeoutError):
@@ -342,7 +373,8 @@ def _is_class(value: object) -> bool:
 def _check(entry: StrategyEntry, path: Path) -> str:
     """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
     try:
-        strategy = entry.make()
+        with told("make"):
+            strategy = entry.make()
     except (Exception, SystemExit) as error:
         raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
     if fault := strategy_fault(entry, strategy):

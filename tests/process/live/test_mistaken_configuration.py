@@ -386,3 +386,48 @@ def test_a_stopped_desk_whose_own_strategy_cannot_be_imported_is_told_to_leave_a
                 state = desk.books().state
                 assert (state.risk.halt, state.risk.strategy_off) == (None, False)
                 assert differences(desk.books(), desk.account) == []
+
+
+ENDS = {
+    "its import": "import os\nos._exit(9)\n",
+    "what is stepped again": MINE.replace(
+        "\n\nSTRATEGY", "\n    def observe(self, *_):\n        import os\n        os._exit(9)\n\n\nSTRATEGY"
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_strategy_of_one_s_own_that_ends_two_starts_is_left_out_of_the_third_which_leaves_what_is_held(
+    bundled: Tape, tmp_path: Path, end: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        own: Table = {"desk": {"strategy": str(file)}}
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, own) as desk:
+            daemon = desk.start()
+            desk.until_true(lambda: bool(desk.held()) and bool(desk.journaled("OrderFilled")), "something is held")
+            daemon.kill()
+            assert daemon.wait(10) == -signal.SIGKILL
+            file.write_text(ENDS[end])
+            for _ in range(2):
+                assert desk.start().wait(60) == 9
+            desk.start()
+            desk.until_true(lambda: not desk.held(), "it is left")
+            assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+            (halt,) = [row for row in desk.read_log("halted") if row["reason"] == "configuration"]
+            assert f"{file}: its code ended the process in 2 starts, without an error" in str(halt)
+            desk.daemons[-1].terminate()
+            assert desk.daemons[-1].wait(60) == 0
+            file.write_text(MINE)  # what is mended is tried again
+            desk.start()
+            desk.until_time(desk.clock.now_ns() + 60_000_000_000)
+            assert ctl.main(["resume", "--state-dir", str(desk.state_dir), "--reason", "it is mended"]) == 0
+            desk.until_time(new_york_ns(DAY, "13:01"))
+            desk.daemons[-1].terminate()
+            assert desk.daemons[-1].wait(60) == 0
+            with forgotten_again():
+                assert desk.books().state.risk.halt is None
+                assert differences(desk.books(), desk.account) == []
