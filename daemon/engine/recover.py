@@ -462,6 +462,11 @@ class _Recovery:
         elif self._run_libraries != self._versions:
             was = self._run_libraries or "others"
             words = f"the libraries changed: {was} wrote the last events, {self._versions} go on"
+        elif own_strategy := own(self._machine.state.identity.strategy):
+            words = (
+                f"{own_strategy.name} ({own_strategy.file}) comes to something else on the same events: it draws "
+                "random numbers, reads a clock or a file, or keeps something outside its state"
+            )
         else:
             words = f"the same code ({self._code}) comes to something else: report it, it is a bug or failing memory"
         if self._differences:

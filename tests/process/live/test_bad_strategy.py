@@ -129,3 +129,31 @@ def test_a_strategy_of_one_s_own_that_ends_its_process_without_a_word_is_named_t
                 state = desk.books().state
                 assert (state.risk.halt, state.risk.strategy_off) == (None, False)
                 assert differences(desk.books(), desk.account) == []
+
+
+def test_a_strategy_of_one_s_own_that_draws_random_numbers_is_named_where_it_does_not_follow(
+    bundled: Tape, tmp_path: Path
+) -> None:
+    draws = f"""        state, seen = super().observe(state, bars, view)
+        if seen is not None and view.session.date == "{DAY}":
+            seen = type(seen)((seen.array() * random.random()).tobytes(), seen.shape)
+        return state, seen
+"""
+    calm = MINE.replace("import os", "import random").replace("ENDS", "pass")
+    file = tmp_path / "mine.py"
+    file.write_text(calm.replace("        return super().observe(state, bars, view)\n", draws))
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        own: Table = {"desk": {"strategy": str(file)}}
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, own) as desk:
+            daemon = desk.start()
+            desk.until_time(new_york_ns(DAY, "11:35"))
+            daemon.kill()
+            daemon.wait(10)
+            desk.start()
+            desk.until_true(lambda: bool(desk.halts()), "the halt")
+            (halt,) = desk.read_log("halted")
+            assert halt["reason"] == "code_changed"
+            assert f"mine_scalper ({file}) comes to something else" in str(halt["detail"])
+            assert "failing memory" not in str(halt["detail"])
