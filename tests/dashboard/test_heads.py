@@ -170,7 +170,7 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
             here.execute("UPDATE heads SET answer = '1.0', heads = ? WHERE symbol = ?", values)
         here.commit()
         spec = strategy("forecast_ensemble", SYMBOLS).spec
-        for model, reduction in (("2022-12-30-passive-382b2576", 0.0), ("2022-12-30-43c0f4b3", 0.2)):
+        for model, reduction in (("2022-12-30-passive-e01d1b73", 0.0), ("2022-12-30-ad3a14cb", 0.2)):
             here.execute("UPDATE decisions SET model = ?", (model,))
             here.commit()
             with closing(JournalReader(copy)) as reader:
