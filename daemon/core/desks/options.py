@@ -66,8 +66,8 @@ from daemon.core.risk.marks import (
     position_price,
     would_fetch,
 )
-from daemon.core.session import expires_by_close, flatten_from_ns, minutes_to
-from daemon.core.state import Ask, Book, Position
+from daemon.core.session import expires_by_close, flatten_from_ns, minutes_to, new_york_date
+from daemon.core.state import Ask, Book, Leaver, Position
 from strategies.kit.contract import Answer, Bar, Choice, Decision, Session, Spec, Strategy, Target, View
 from strategies.kit.quantity import Quantity, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -396,12 +396,28 @@ def flatten(draft: Draft, session: Session) -> None:
 
 
 def split_exercise_shares(draft: Draft, line: Activity) -> None:
-    """Book a split of shares from an exercise: their number changes, their cost stays."""
-    position = draft.book.positions.get(line.symbol)
-    if position is not None:
-        new_position = replace(position, quantity=position.quantity + draft.counted(line.quantity))
-        draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: new_position}))
-        revalue(draft)
+    """Book a split of shares from an exercise: their number changes, their cost and their worth stay.
+
+    Of two lines the first takes all of them: they stay in the book until the second brings the new ones. Until a bar of
+    the line's day or later the underlying's price is of the old shares.
+    """
+    position, basket, session = draft.book.positions.get(line.symbol), draft.basket, draft.session
+    if position is None:
+        return
+    leavers = tuple(it for it in basket.leavers if (it.kind, it.symbol) != (line.kind, line.symbol))
+    quantity = position.quantity if leavers == basket.leavers else 0
+    new_quantity = quantity + draft.counted(line.quantity)
+    if new_quantity * position.quantity <= 0:
+        leaver = Leaver(line.kind, line.symbol, position.quantity, draft.now_ns)
+        draft.basket = replace(basket, leavers=(*leavers, leaver))
+        return
+    draft.basket = replace(basket, leavers=leavers)
+    price = draft.marks.get(line.symbol, Decimal(repr(session.spot)))
+    if price > 0 and new_york_date(session.last_bar_ns) < new_york_date(line.time_ns):
+        draft.marks = {**draft.marks, line.symbol: price * position.quantity / new_quantity}
+    new_position = replace(position, quantity=new_quantity)
+    draft.put_book(replace(draft.book, positions={**draft.book.positions, line.symbol: new_position}))
+    revalue(draft)
 
 
 _PAPERS: Mapping[str, type[PaperBroker | QuotePaperBroker]] = {"replay": PaperBroker, "recorded": RecordedPaperBroker}
@@ -505,6 +521,9 @@ class OneOption:
         note_quotes(draft, quotes)
 
     def priced_by_bar(self, draft: Draft) -> None:
+        shares = draft.marks.keys() & {*draft.spec.symbols}  # priced by a split, until a bar of its day
+        if shares and new_york_date(draft.session.last_bar_ns) == new_york_date(draft.now_ns):
+            draft.marks = {symbol: mark for symbol, mark in draft.marks.items() if symbol not in shares}
         if note_bar(draft):
             revalue(draft)
             check_stops(draft, tuple(draft.quotes[symbol] for symbol in draft.worths), 0)

@@ -180,6 +180,32 @@ def test_shares_multiply_or_merge_at_the_same_cost(kind: str, change: int, after
     assert (d.held, d.state.book.positions["SPY"].cost) == ({"SPY": after}, Decimal(50_000))
 
 
+@pytest.mark.parametrize(("ratio", "lines"), [("2", 1), ("2", 2), ("0.1", 1), ("0.1", 2), ("1.5", 2)])
+@pytest.mark.parametrize("tells_each", [False, True])
+def test_a_split_over_the_night_of_shares_of_an_exercise_is_neither_loss_nor_gain(
+    ratio: str, lines: int, *, tells_each: bool
+) -> None:
+    """The account is 9,800 in cash and 100 shares at 500; the daemon hears on Wednesday morning that they split."""
+    d = exercised(account := Account("60000"))
+    new, shares = Decimal(ratio), int(100 * Decimal(ratio))
+    account.positions["SPY"] = (shares, 500 / new)
+    d.begin(HALF_DAY, "2024-07-05")
+    quantities = [shares - 100] if lines == 1 else [-100, shares]
+    for second, quantity in enumerate(quantities):
+        account.book(replace(line("SPLIT", "SPY", quantity), time_ns=d.at(-570)))
+        if tells_each:  # or one report has both
+            d.put(account.report(d.at(-30, second)))
+            assert d.state.book.equity == 59_800
+    agreed(d, account, -29)
+    assert (d.state.book.equity, d.state.book.peak) == (Decimal(59_800), Decimal(60_000))
+    assert [halted.reason for halted in d.state.risk.halts] == ["shares_from_exercise"]
+    assert (d.held, d.state.book.positions["SPY"].cost) == ({"SPY": shares}, Decimal(50_000))
+    for minute in range(2):  # the first one is far from Tuesday's: another one has to confirm it
+        d.bar(minute, float(505 / new))
+    agreed(d, account, 3)
+    assert d.state.book.equity == pytest.approx(60_300, abs=Decimal("0.5"))
+
+
 def test_a_split_of_what_is_not_held_changes_nothing_and_one_of_an_option_is_told() -> None:
     d = at_broker(account := Account())
     account.book(line("SPLIT", "AAPL", 100))
