@@ -54,7 +54,8 @@ class NotListening(Exception):
 class TradeStream:
     """`on_update` gets the `data` of each trade update, `on_state` (listening, why) at both edges of listening.
 
-    `on_taken` gets the cause each time that the broker refuses a connection because another one of the account has it.
+    `on_taken` gets the cause each time that the broker refuses a connection because another one of the account has it;
+    once the broker opens one, `on_state` tells what became of that.
     `on_update` may raise Malformed: it is logged. No text of this class contains the keys.
     """
 
@@ -77,20 +78,22 @@ class TradeStream:
         self._deadlines = deadlines
         self._log = log
         self._listening = False
+        self._is_taken = False  # the account's connection, by another one
 
     async def run(self) -> None:
         """Listen until cancelled; then close the socket."""
         failures = 0
         now_s = asyncio.get_running_loop().time
         while True:
-            began_s = now_s()
+            began_s, was_taken = now_s(), self._is_taken
             detail, least_s = await self._visit()
             was_stable = self._listening and now_s() - began_s >= self._deadlines.longest_pause_s
             failures = 1 if was_stable else failures + 1
-            if self._listening:
+            if self._listening or (was_taken and not self._is_taken):
                 self._listening = False
                 self._on_state(False, detail)
             if detail == TAKEN:
+                self._is_taken = True
                 self._on_taken(detail)
             pause_s = self._pause_s(failures, least_s)
             self._log("trade_stream_lost", detail=detail, retry_s=round(pause_s, 1))
@@ -115,6 +118,7 @@ class TradeStream:
                 proxy=None,
                 logger=_SILENT,
             ) as socket:
+                self._is_taken = False
                 await self._shake_hands(socket)
                 self._listening = True
                 self._log("trade_stream_listening", url=self._url)

@@ -10,10 +10,12 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Response
 
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.wire import Malformed
@@ -200,6 +202,25 @@ async def test_a_lost_connection_is_told_and_taken_up_again() -> None:
     assert listener.states == [True, False, True, False, True]
     details = [fields["detail"] for name, fields in listener.log if name == "trade_stream_lost"]
     assert any("1011" in detail for detail in details)
+
+
+async def test_keys_that_are_refused_once_the_connection_is_free_are_not_told_as_another_connection() -> None:
+    listener = Heard()
+
+    def busy(socket: ServerConnection, _: object) -> Response | None:
+        listener.visits += 1
+        return socket.respond(HTTPStatus.TOO_MANY_REQUESTS, "") if listener.visits < 3 else None
+
+    async def refuse(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send('{"stream":"authorization","data":{"status":"unauthorized","action":"authenticate"}}')
+
+    async with serve(refuse, "127.0.0.1", 0, process_request=busy) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with running(stream(f"ws://127.0.0.1:{port}/stream", listener)):
+            await listener.until(lambda: listener.visits >= 5)
+    assert len(listener.taken) == 2
+    assert listener.states == [False]
 
 
 async def test_a_server_that_says_nothing_is_left_at_the_deadline() -> None:
