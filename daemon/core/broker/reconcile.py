@@ -217,12 +217,15 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     closing_works = [(work, draft.held(work.symbol) - work.goal) for work in draft.works.values()]
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
     cannot: list[str] = []
+    given: list[str] = []
     for symbol in sorted(broker_positions.keys() | old_book.positions.keys() | broker.foreign_held.keys()):
         if (exact(broker_positions[symbol].quantity) if symbol in broker_positions else 0) != draft.expected(symbol):
             note_takeover_day(draft, symbol)
         if not take_over(draft, symbol, broker_positions.get(symbol), rule):
             take_over(draft, symbol, broker_positions.get(symbol), "ignore")
             cannot += [f"{count} {symbol}" for count in (draft.broker.foreign_held.get(symbol, 0),) if count]
+        elif (count := draft.broker.foreign_held.get(symbol, 0)) not in (0, broker.foreign_held.get(symbol, 0)):
+            given.append(f"{count} {symbol}")
     for work, quantity in closing_works:  # no more of what is held now than a person asked to close
         draft.works = {**draft.works, work.key: replace(work, goal=max(draft.held(work.symbol) - quantity, 0))}
     _note_taken_cash(draft, event.cash - _told_cash(draft))
@@ -235,6 +238,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     draft.basket = replace(draft.basket, lieu=UNSET)  # its cash is there
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
     foreign_text = f"; {names_of(cannot)}: a person's from now on, this desk cannot hold that" if cannot else ""
+    foreign_text += f"; {names_of(given)}: a person's from now on, by broker.foreign_orders" if given else ""
     draft.alarm(
         "broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {old_book.cash} USD){foreign_text}"
     )

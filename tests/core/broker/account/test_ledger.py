@@ -300,6 +300,26 @@ def test_an_adjusted_contract_is_told_with_what_to_do_and_is_a_person_s_once_acc
     assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == ({}, {new: 9}, account.cash)
 
 
+def test_contracts_of_a_split_that_an_acceptance_leaves_to_others_are_named() -> None:
+    """Nine contracts became eighteen at half the strike; by the rule what the book does not have is a person's."""
+    d = at_broker(account := Account(), Broker(foreign_orders="ignore"))
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    del account.positions[CALL]
+    account.positions[new := f"{CALL[:-8]}00250000"] = (18, Decimal(1))
+    for symbol, count in ((CALL, -9), (new, 18)):
+        account.book(line("OPCA", symbol, count))
+    d.put(account.report(d.at(2)), account.report(d.at(2, 11)))
+    d.put(ev.AcceptBrokerRequested(d.at(3), "adjusted", "ann"), account.report(d.at(4)))
+    (accepted,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "broker_accepted"]
+    assert (d.held, d.state.broker.foreign_held) == ({}, {new: 18})
+    assert accepted.endswith(f"; 18 {new}: a person's from now on, by broker.foreign_orders")
+    d.put(ev.AcceptBrokerRequested(d.at(5), "again", "ann"), account.report(d.at(6)))
+    last = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "broker_accepted"][-1]
+    assert new not in last  # told before
+
+
 def sent_sales(d: Desk) -> list[str]:
     return [order.symbol for order in of(d.effects, SubmitOrder) if order.side < 0]
 
