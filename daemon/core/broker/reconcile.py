@@ -824,7 +824,9 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
     """
     since_ns = min((line.time_ns for line in lines), default=0)
     fills_before_split = [fill for fill in event.fills if fill.symbol == was and fill.filled_ns < since_ns]
-    filled_quantities = {order.client_order_id: order.filled for order in _orders_with_fills(draft, event, now)}
+    filled_quantities = {
+        order.client_order_id: order.filled for order in _orders_with_fills(draft, event, now, since_ns)
+    }
     for fill in fills_before_split:
         if draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
@@ -835,19 +837,17 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
             _book_once(draft, line)
 
 
-def _orders_with_fills(draft: Draft, event: BrokerReported, symbol: str) -> list[BrokerOrder]:
-    """Return the orders of the desk, and of its guard, that filled more than is booked."""
+def _orders_with_fills(draft: Draft, event: BrokerReported, symbol: str, since_ns: int) -> list[BrokerOrder]:
+    """Return the orders of desk and guard that filled more than is booked, and those of others that were sent since."""
     orders = [order for order in (*event.ended_orders, *event.open_orders) if order.symbol == symbol and order.filled]
-    order_pairs = [(order, draft.find_order(order.client_order_id)) for order in orders]
-    return [
-        order
-        for order, own_order in order_pairs
-        if (
-            is_of_guard(draft, order)
-            if own_order is None
-            else own_order.purpose != "foreign" and order.filled > own_order.filled
-        )
-    ]
+    filled = []
+    for order in orders:
+        own_order = draft.find_order(order.client_order_id) or draft.broker.foreign.get(order.client_order_id)
+        of_others = not is_of_guard(draft, order) if own_order is None else own_order.purpose == "foreign"
+        is_news = own_order is None or order.filled > own_order.filled
+        if is_news and (not of_others or order.submitted_ns >= since_ns > 0):
+            filled.append(order)
+    return filled
 
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:

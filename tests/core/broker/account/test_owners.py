@@ -385,6 +385,26 @@ def test_what_a_person_accepted_in_place_of_shares_is_not_booked_again_by_its_li
     assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True)
 
 
+@pytest.mark.parametrize("lines", [("50",), ("-50", "100")])
+@pytest.mark.parametrize(("rule", "side"), [("adopt", -1), ("adopt", 1), ("ignore", -1), ("ignore", 1)])
+def test_what_a_person_traded_after_a_split_that_one_report_tells_with_it_was_of_the_new_shares(
+    rule: str, side: int, lines: tuple[str, ...]
+) -> None:
+    """The desk's 50 at 100 became 100 at 50 before a person traded 20 at 50, which is neither gain nor loss."""
+    d = with_shares(account := Account(), Trading(broker=RULES[rule]), AAA=50)
+    for quantity in lines:
+        account.book(of_today("SPLIT", "AAA", quantity))
+    account.positions["AAA"] = (100, Decimal(50))
+    name = account.by_hand("person-1", "AAA", side, 20, d.at(10))
+    account.fill(name, 20, "50", d.at(10))
+    d.put(account.report(d.at(60)), account.report(d.at(60, 15)))
+    own = 100 if (rule, side) == ("ignore", 1) else 100 + 20 * side
+    assert holdings(d) == ({"AAA": own}, {"AAA": 20} if own == 100 else {})
+    assert (d.state.book.realized, d.state.risk.reconciled, halted(d)) == (Decimal(0), True, "foreign_order")
+    assert d.state.book.cash == account.cash
+    assert "owner_unknown" not in alarms(d.effects)
+
+
 def test_a_split_that_a_person_accepted_beside_others_shares_is_not_booked_again_by_its_line() -> None:
     d, account = beside()
     account.positions["AAA"] = (300, Decimal(50))
