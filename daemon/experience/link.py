@@ -8,21 +8,25 @@ from __future__ import annotations
 import argparse
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from daemon.host.credential import credential
 
-__all__ = ("Link", "RedisError", "ResponseError", "add_arguments", "link_of", "password")
+__all__ = ("Link", "RedisError", "ResponseError", "add_arguments", "link_of", "password", "text_of")
 
 ANSWER_S = 5.0  # timeout of each request; a frozen server is taken for an absent one after this
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 CREDENTIAL = "REDIS_PASSWORD"
+_IN_PIPELINE = " of pipeline caused error: "  # how the library words a request that failed among others
 GROUP = "trainer"  # the consumer group; what it has acknowledged is in its checkpoint
 
 
@@ -40,8 +44,17 @@ class Link:
     def __str__(self) -> str:
         return self.socket or f"{self.host}:{self.port}"
 
-    def client(self, secret: str, answer_s: float = ANSWER_S) -> Any:
-        """Return a client; it connects with its first request, and waits `answer_s` for each answer."""
+    def client(self, secret: str, answer_s: float = ANSWER_S, answer_bytes: int = 0) -> Any:
+        """Return a client; it connects with its first request, and waits `answer_s` for each answer.
+
+        An answer of more than `answer_bytes` ends its connection; 0 for any size.
+        """
+        client = self._client(secret, answer_s)
+        if answer_bytes:
+            client.connection_pool.connection_kwargs["parser_class"] = partial(_BoundedParser, answer_bytes)
+        return client
+
+    def _client(self, secret: str, answer_s: float) -> Any:
         options: dict[str, Any] = {
             "username": self.user or None,
             "password": secret or None,
@@ -64,6 +77,24 @@ class Link:
         return redis.Redis(host=self.host, port=self.port, **options)
 
 
+class _BoundedParser(DefaultParser):  # type: ignore[misc]
+    """Loses the connection at a larger answer: the library would hold all of what a server says that it sends."""
+
+    def __init__(self, most: int, socket_read_size: int) -> None:
+        super().__init__(socket_read_size)
+        self._most, self._left = most, most
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        self._left = self._most
+        return super().read_response(*args, **kwargs)
+
+    def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
+        self._left -= self.socket_read_size  # the most that one look at the socket brings
+        if self._left < 0:
+            raise RedisConnectionError(f"an answer has more than {self._most} bytes: something else wrote there")
+        return super().read_from_socket(*args, **kwargs)
+
+
 def link_of(address: str, user: str = "", ca_file: str = "") -> Link:
     """Return the link of an address. Raises ValueError that names it and the cure."""
     parts = urlsplit(address)
@@ -79,6 +110,11 @@ def link_of(address: str, user: str = "", ca_file: str = "") -> Link:
     if plain and host not in LOOPBACK:
         raise ValueError(f"{address}: without TLS the password crosses the network: use rediss://{host}:{port}")
     return Link(host=host, port=port, tls=not plain, ca_file=ca_file, user=user)
+
+
+def text_of(error: Exception) -> str:
+    """Return an error's text without the request, which may have many bytes."""
+    return str(error).rpartition(_IN_PIPELINE)[2]
 
 
 def password() -> str:

@@ -19,7 +19,7 @@ import msgspec
 
 from daemon.core.draft import wording
 from daemon.experience.experience import FIELDS, Experience, ForeignEntry, of_entry, row_of, stream_name, to_entry
-from daemon.experience.link import GROUP, RedisError, ResponseError
+from daemon.experience.link import GROUP, RedisError, ResponseError, text_of
 from daemon.experience.of_journal import Experiences
 from daemon.experience.walk import JournalWalk, OtherJournal
 from daemon.host.whole_files import write_whole
@@ -34,7 +34,6 @@ TIDY_S = 5.0  # between two trims, each with a checkpoint
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
 QUIET_S = 600.0  # a problem that comes again sooner is the same one: a server that stays full takes a few entries
 CHECKPOINT = "publisher.json"
-_IN_PIPELINE = " of pipeline caused error: "  # how the library words a request that failed within a transaction
 
 
 class PublisherCheckpoint(msgspec.Struct, frozen=True):
@@ -293,7 +292,7 @@ class Publisher:
 
     def _report_problem(self, error: Exception) -> bool:
         """Log a problem whose kind was not met for `QUIET_S`; returns whether it was logged."""
-        text = str(error).rpartition(_IN_PIPELINE)[2]  # before it are the request's rows and bytes
+        text = text_of(error)
         kind = f"{type(error).__name__} {wording(text)}"
         now = time.monotonic()
         new = now - self._problems.get(kind, -QUIET_S) >= QUIET_S

@@ -19,8 +19,17 @@ from typing import Any
 from daemon.brokers.api import EventLogger, Put
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
-from daemon.experience.link import Link
-from daemon.experience.questions import KEPT, Question, Reply, answers_name, fields_of, questions_name, read_reply
+from daemon.experience.link import Link, text_of
+from daemon.experience.questions import (
+    KEPT,
+    Fields,
+    Question,
+    Reply,
+    answers_name,
+    fields_of,
+    questions_name,
+    read_reply,
+)
 from daemon.host.printable import printable
 from daemon.host.time.virtual_time import time_waits_until_done
 from daemon.models.store import LoadedModel
@@ -28,6 +37,8 @@ from strategies.kit.contract import Answer, Spec
 
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread that asks the next
 REASON_MOST = 500  # letters of another process's text that are journaled
+REPLY_BYTES = 2**24  # of one look at the answers, whoever wrote them: a desk's own `KEPT` have far less
+NEW = "$"  # after all that is there
 
 
 class ServedAnswers:
@@ -51,7 +62,7 @@ class ServedAnswers:
         *,
         deadline_s: float,
     ) -> None:
-        self._open: Callable[[], Any] = lambda: link.client(secret, deadline_s)
+        self._open: Callable[[], Any] = lambda: link.client(secret, deadline_s, REPLY_BYTES)
         self._questions, self._answers = questions_name(*journal), answers_name(*journal)
         self._spec, self._model, self._put, self._now_ns, self._log = spec, model, put, now_ns, log
         self._address, self._deadline_s = str(link), deadline_s
@@ -59,7 +70,6 @@ class ServedAnswers:
         self._newest: tuple[Question, Future[None]] | None = None
         self._change = threading.Condition()
         self._ended = False
-        self._last: bytes | str = "0"  # id of the newest reply seen; never compared with ids of the questions' stream
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="served answers", daemon=True)
 
@@ -100,7 +110,7 @@ class ServedAnswers:
                         self._failing = False
                         self._arrive(reply)
                 except FAILURES as error:
-                    self._report_outage(f"{type(error).__name__}: {error}")
+                    self._report_outage(f"{type(error).__name__}: {text_of(error)}")
                     self._failing = True
                 finally:
                     over.set_result(None)
@@ -116,30 +126,31 @@ class ServedAnswers:
         return None if self._ended else newest
 
     def _request(self, client: Any, question: Question) -> Reply | None:
-        """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError."""
+        """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError.
+
+        What was there before is not read: it answers nothing, and may be of any size.
+        """
         until_s = time.monotonic() + self._deadline_s
-        self._look(client, None)  # what is there already answers nothing that was not asked yet
-        client.xadd(self._questions, fields_of(question), maxlen=KEPT, approximate=True)
+        last: bytes | str = NEW
+        requests = client.pipeline(transaction=False)  # with the first look, so that no reply comes before it
+        requests.xadd(self._questions, fields_of(question), maxlen=KEPT, approximate=True)
         while (left_ms := int(1000 * (until_s - time.monotonic()))) > 0:
-            for fields in self._look(client, max(left_ms * 9 // 10, 1)):
-                try:
-                    reply = read_reply(fields)
-                except ValueError as error:
-                    self._report_outage(str(error))
-                    self._failing = True
-                    continue
-                if question.is_answered_by(reply):
-                    return reply
-        self._last = "0"  # a stream that was lost begins again below the ids of the old one
+            requests.xread({self._answers: last}, count=KEPT, block=max(left_ms * 9 // 10, 1))
+            for _, entries in requests.execute()[-1] or ():
+                last = entries[-1][0]
+                replies = [self._read(fields) for _, fields in entries]
+                if found := next((reply for reply in replies if reply and question.is_answered_by(reply)), None):
+                    return found
         return None
 
-    def _look(self, client: Any, block_ms: int | None) -> list[dict[bytes, bytes]]:
-        """Return the replies since the last look; waits for one as long as `block_ms` says."""
-        streams = client.xread({self._answers: self._last}, block=block_ms)
-        new = [entry for _, entries in streams or () for entry in entries]
-        if new:
-            self._last = new[-1][0]
-        return [fields for _, fields in new]
+    def _read(self, fields: Fields) -> Reply | None:
+        """Parse an entry; None where it is no reply, which is logged."""
+        try:
+            return read_reply(fields)
+        except ValueError as error:
+            self._report_outage(str(error))
+            self._failing = True
+            return None
 
     def _arrive(self, reply: Reply) -> None:
         """Bring the reply to the event loop; an answer that the step could not take is a failed one."""

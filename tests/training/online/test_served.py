@@ -260,6 +260,59 @@ def test_an_answer_to_another_question_of_the_same_number_is_passed_over(
         asyncio.run(play())
 
 
+def test_a_redis_that_is_full_is_told_in_its_own_words(models: Path, server: RedisServer, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            desk.bar(0, RISING[0])
+            await desk.until(lambda: desk.logged.lines("served_unavailable") != [], "it is told")
+            (line,) = desk.logged.lines("served_unavailable")
+            assert line["problem"].endswith(": command not allowed when used memory > 'maxmemory'.")
+            assert len(line["problem"]) < 100
+
+    with contextlib.closing(server.client()) as client:
+        client.config_set("maxmemory", 1)
+    asyncio.run(play())
+
+
+LARGE = 2**23
+"""Bytes of an entry that no desk or trainer writes."""
+
+
+def test_what_others_left_among_the_answers_is_not_read(models: Path, server: RedisServer, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            before = client.info("stats")["total_net_output_bytes"]
+            for minute, price in enumerate(RISING):
+                desk.bar(minute, price)
+                await desk.answered(minute + 1)
+            assert client.info("stats")["total_net_output_bytes"] - before < LARGE
+
+    with contextlib.closing(server.client()) as client:
+        for _ in range(8):
+            client.xadd(answers_name(*JOURNAL), {"id": b"1", "body": bytes(LARGE)})
+        with serving_answers(models, server):
+            asyncio.run(play())
+
+
+def test_a_reply_of_any_size_is_a_hold_and_the_next_one_counts(
+    models: Path, server: RedisServer, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            desk.bar(0, RISING[0])
+            await desk.until(lambda: desk.logged.lines("served_unavailable") != [], "it is refused")
+            await desk.tick(1, 1.0 + DEADLINE_S + 0.1)
+            assert (desk.alarms, desk.answers) == (["served_late"], [])
+            desk.bar(1, RISING[1])
+            await desk.answered(1)
+            (problem,) = {line["problem"] for line in desk.logged.lines("served_unavailable")}
+            assert "an answer has more than 16777216 bytes" in problem
+
+    good = Answer((0.0, 1.0, 2.0), b"", HEADS)
+    with _answering(server, [good, good], before=[{"id": b"1", "body": bytes(3 * LARGE)}]):
+        asyncio.run(play())
+
+
 @pytest.mark.parametrize("of", [questions_name, answers_name])
 def test_an_entry_whose_id_is_hours_ahead_keeps_no_answer_back(
     models: Path, server: RedisServer, tmp_path: Path, of: Callable[[str, str], str]
