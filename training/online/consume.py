@@ -6,6 +6,8 @@ never overtakes an older one.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -33,7 +35,7 @@ def later_streams(client: Any, desk: str, current: str, newest_ns: int, now_ns: 
     was seen of it, whose entry may be trimmed; where it is gone, or none is known, only the newest of all does. A
     decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
     """
-    bars = {name: _newest_bar_ns(client, name) for name in _names(client, desk)}
+    bars = newest_bars_ns(client, desk)
     latest = now_ns + AHEAD_NS
     own_bars = (newest_ns, bars[current]) if current in bars else ()
     least = max((bar for bar in own_bars if bar < latest), default=-1)
@@ -48,6 +50,41 @@ def stream_ahead(client: Any, desk: str, current: str, now_ns: int) -> str:
     """
     other_streams = (name for name in _names(client, desk) if name != current)
     return next((name for name in other_streams if _newest_bar_ns(client, name) >= now_ns + AHEAD_NS), "")
+
+
+class StreamsAtWork:
+    """Tells two desks of one name: both their streams get decisions. A journal's stream stands once another began.
+
+    One that got a decision within `within_s` is at work.
+    """
+
+    def __init__(self, within_s: float, steady: Callable[[], float] = time.monotonic) -> None:
+        self._within_s, self._steady = within_s, steady
+        self._bars_ns: Mapping[str, int] = {}
+        self._seen_at: dict[str, float] = {}  # for the first time
+        self._grew_at: dict[str, float] = {}
+
+    def other_than(self, current: str, bars_ns: Mapping[str, int]) -> str:
+        """Return a stream that is at work beside the current one, "" for none; `bars_ns` as `newest_bars_ns` now."""
+        now = self._steady()
+        for name, bar_ns in bars_ns.items():
+            self._seen_at.setdefault(name, now)
+            if bar_ns > self._bars_ns.get(name, bar_ns):
+                self._grew_at[name] = now
+        self._bars_ns = bars_ns
+        others = sorted(bars_ns.keys() - {current}) if current in bars_ns else []
+        return next((name for name in others if self._are_at_work(current, name, now)), "")
+
+    def _are_at_work(self, current: str, other: str, now: float) -> bool:
+        """Whether both got decisions after both were there, and not long ago."""
+        both_there = max(self._seen_at[current], self._seen_at[other])
+        grew_at = min(self._grew_at.get(name, both_there) for name in (current, other))
+        return grew_at > both_there and now - grew_at < self._within_s
+
+
+def newest_bars_ns(client: Any, desk: str) -> dict[str, int]:
+    """Return the bar of the newest decision of each stream of the desk, -1 without one. Raises RedisError."""
+    return {name: _newest_bar_ns(client, name) for name in _names(client, desk)}
 
 
 def _names(client: Any, desk: str) -> list[str]:

@@ -24,13 +24,14 @@ from daemon.models.pointer import ModelError
 from daemon.models.signature import sign as sign_version
 from daemon.operator.log import Log
 from daemon.pacing import back_off_s
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.registry import strategy
 from training.export.shelf import ExportError
 from training.online.beginning import Begun, TrainerSettings, begin
 from training.online.candidates import Candidates, Origin
-from training.online.consume import Consumer, backlog, later_streams, stream_ahead
+from training.online.consume import Consumer, StreamsAtWork, backlog, later_streams, newest_bars_ns, stream_ahead
 from training.online.judging import nothing_logged
 from training.online.labels import HeadLabels
 from training.online.lease import LOOK_S as LEASE_LOOK_S
@@ -46,6 +47,7 @@ PROGRESS_S = 1800.0  # without a sign of progress the watchdog is not fed any mo
 LOOK_S = 10.0  # between two looks for a newer stream, and at holds
 SHOW_S = 30.0  # between two writings of what the dashboard shows, without a checkpoint
 PORTFOLIO_MOST = 100.0  # parts of the equity, returns and hours that a desk can see: fewer by far
+BARS_AT_WORK = 2.0  # lengths of a bar without a decision, after which a stream is not at work
 TELL_S = 60.0  # between two log lines of a cold start
 
 
@@ -108,6 +110,8 @@ class LearningProcess:
         self._told = self._looked = -TELL_S
         self._shown, self._shown_at = -1, 0.0
         self._held_problem = self._ahead = ""  # told last
+        self._at_work = StreamsAtWork(BARS_AT_WORK * MINUTE_NS / SECOND_NS * config.bar_minutes)
+        self._namesake = ""  # what is wrong where two desks have this name
         self._served = ""  # the stream of the journal whose questions are answered
 
     def run(self) -> None:
@@ -281,6 +285,8 @@ class LearningProcess:
         with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
             position = trainer.stream, trainer.newest_ns
             later, exists = later_streams(self._client, self._options.desk, *position, time.time_ns())
+            if self._two_desks(trainer.stream):
+                later = []
             self._serve(serving, [trainer.stream, *later][-1])
             if later and (trainer.caught_up or not exists):
                 trainer.turn_to(later[0])
@@ -290,6 +296,20 @@ class LearningProcess:
                 problem = f"{ahead} has decisions ahead of this host's clock, and is passed over: set the clock right"
                 self._log("trainer_delayed", problem=problem)
             self._ahead = ahead
+
+    def _two_desks(self, stream: str) -> bool:
+        """Whether another desk of this name is at work, which is told once. Raises RedisError."""
+        desk = self._options.desk
+        other = self._at_work.other_than(stream, newest_bars_ns(self._client, desk))
+        former, self._namesake = self._namesake, ""
+        if other:
+            self._namesake = (
+                f"{other} gets decisions beside {stream}: two desks have the name {desk}, and the second is neither "
+                "learned from nor answered: give each a desk.name and a trainer of its own"
+            )
+        if self._namesake not in ("", former):
+            self._log("trainer_delayed", problem=self._namesake)
+        return bool(other)
 
     def _serve(self, serving: AnswerService, stream: str) -> None:
         if stream != self._served:
@@ -321,7 +341,7 @@ class LearningProcess:
                 version=self._versions.newest,
                 frozen=trainer.frozen,
                 refused_count=trainer.refused,
-                problem=trainer.problem or _refused_text(trainer.refused),
+                problem=trainer.problem or self._namesake or _refused_text(trainer.refused),
             )
         except OSError as error:
             self._log("learning_not_shown", problem=str(error))

@@ -37,7 +37,7 @@ from training.desks.online.cold_start import REPLAY_FILE
 from training.desks.online.network import COLD_PRESETS
 from training.online.__main__ import main
 from training.online.beginning import COLD_FILE, REPLAY, OtherFolder, made_in
-from training.online.consume import later_streams
+from training.online.consume import StreamsAtWork, later_streams
 from training.online.lease import Lease
 from training.online.trainer import CHECKPOINT, FROZEN
 from training.online.work import NoFirstVersion, Pulse
@@ -303,6 +303,51 @@ def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, serv
     bars = write_tape(tmp_path / "short.csv", tape_rows(6, 390, stubs=0))
     with pytest.raises(NoFirstVersion, match="1 session returns, expected at least 2"):
         work(arguments(tmp_path, bars, server), client, Logged(), iter([lambda: False]))
+
+
+def test_of_two_desks_of_one_name_one_is_learned_from_and_it_is_told(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer
+) -> None:
+    logged, mine, others = Logged(), wide(make_experiences(12)), wide(make_experiences(12, seed=2), later_ns=1)
+
+    def steps() -> Iterator[Callable[[], bool]]:
+        put(client, FIRST, mine[:1])
+        yield lambda: logged.lines("stream_found") != []
+        for count in range(1, len(mine)):  # the later one of both takes turns, as with two desks of a minute
+            put(client, FIRST, mine[count : count + 1], mine[count - 1].row)
+            yield lambda row=mine[count].row: learned(FIRST) >= row  # type: ignore[misc]
+            put(client, SECOND, others[count - 1 : count], others[count - 2].row if count > 1 else 0)
+            yield once()
+
+    def learned(stream: str) -> int:
+        return max((int(group["last-delivered-id"].split(b"-")[0]) for group in client.xinfo_groups(stream)), default=0)
+
+    def once() -> Callable[[], bool]:
+        looks = iter([False, False, True])
+        return lambda: next(looks)
+
+    with server.client("rltrader-trainer") as own_client:
+        work(arguments(tmp_path, bars, server), own_client, logged, steps())
+    problems = [line["problem"] for line in logged.lines("trainer_delayed")]
+    assert [problem.partition(" gets decisions beside ")[1] != "" for problem in problems] == [True], problems
+    assert "two desks have the name toy" in problems[0]
+    assert len(logged.lines("stream_found")) <= 3, logged.lines("stream_found")
+
+
+def test_a_stream_that_another_one_follows_is_no_second_desk() -> None:
+    seconds = iter(range(100))
+    streams = StreamsAtWork(5.0, lambda: float(next(seconds)))
+
+    def look(current: str, **bars_ns: int) -> str:
+        return streams.other_than(current, bars_ns)
+
+    assert [look("first", first=bar) for bar in range(3)] == ["", "", ""]
+    assert look("first", first=3, second=4) == ""  # a new journal: the former one gets no more
+    assert [look("second", first=3, second=bar) for bar in range(5, 8)] == ["", "", ""]
+    assert look("second", first=8, second=8) == "first"  # another desk of this name
+    assert look("first", first=8, second=9) == "second"
+    assert look("third", first=8, second=9) == ""  # the stream is gone
+    assert [look("second", first=8, second=bar) for bar in range(10, 14)] == ["first", "first", "", ""]  # it has ended
 
 
 def test_a_stream_ahead_of_the_clock_is_told(tmp_path: Path, bars: Path, client: Any, server: RedisServer) -> None:
