@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Collection
 from hashlib import sha256
 from pathlib import Path
@@ -69,16 +70,18 @@ def newest_with_card(
 ) -> str:
     """Return the version whose card is the newest file, none of the judged and the others; "" without one.
 
-    Where as many were judged as the journal remembers, older cards than theirs may be of versions that it forgot.
+    Where as many were judged as the journal remembers, older cards than theirs may be of versions that it forgot. A
+    card of a time to come, of a host whose clock was wrong, says nothing about that, and then waits for its time.
     """
-    cards = card_times(models_dir, strategy)
-    oldest = (
-        max((cards.get(version, 0) for version in judged_versions), default=0)
-        if len(judged_versions) >= JUDGED_MAX
-        else -1
-    )
+    cards, now_ns = card_times(models_dir, strategy), time.time_ns()
+    after_ns, until_ns = -1, max(cards.values(), default=0)
+    if len(judged_versions) >= JUDGED_MAX:
+        judged_at = (cards.get(version, 0) for version in judged_versions)
+        after_ns, until_ns = max((at for at in judged_at if at <= now_ns), default=0), now_ns
     candidates = [
-        name for name, at in cards.items() if at > oldest and name not in judged_versions and name not in other_versions
+        name
+        for name, at in cards.items()
+        if after_ns < at <= until_ns and name not in judged_versions and name not in other_versions
     ]
     return max(candidates, key=lambda version: (cards[version], version), default="")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,13 @@ def test_a_version_that_the_journal_has_forgotten_is_not_proposed_for_ever(store
     assert newest_with_card(store, SHELF, versions[1:], ()) == "v1"
     assert newest_with_card(store, SHELF, versions, ()) == ""  # v0 was judged before all of these
     assert newest_with_card(store, SHELF, versions[:-1] + ("gone",), ()) == versions[-1]
+
+
+def test_a_card_of_a_time_to_come_keeps_no_later_version_from_the_ladder(store: Path) -> None:
+    judged = tuple(f"v{number}" for number in range(JUDGED_MAX))
+    ahead_s = time.time() + 365 * 24 * 3600
+    for version, at in ((judged[-1], ahead_s), (f"v{JUDGED_MAX}", time.time())):
+        os.utime(store / SHELF / version / CARD_FILE, (at, at))
+    assert newest_with_card(store, SHELF, judged, ()) == f"v{JUDGED_MAX}"
+    forgotten = (*judged[:-1], f"v{JUDGED_MAX}")
+    assert newest_with_card(store, SHELF, forgotten, ()) == ""  # that one was judged: it does not come again
