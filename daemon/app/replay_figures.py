@@ -257,7 +257,7 @@ def _remarks(
     if replay.info.resorted:
         yield f"{replay.tape.name} was not in order of time: its rows were sorted."
     yield from _left_out(replay, counts)
-    yield from filter(None, (counts.rejection, counts.holes))
+    yield from counts.of_bars
     if baskets.apart > FAR_APART:
         yield (
             f"The weights held were {100 * baskets.apart:.0f} % of the equity from those wanted, mean of all baskets: "

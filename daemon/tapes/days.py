@@ -33,9 +33,9 @@ from daemon.tapes.minutes import (
     TapeCounts,
     TapeInfo,
     check_calendar,
+    check_symbols,
     events_after,
     new_york_days,
-    of_others,
     utc_text,
 )
 from strategies.kit.contract import Bar, Session
@@ -66,8 +66,7 @@ def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
     columns = _read(file, symbols)
     if not columns.counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
-    if not columns.start_ns.size:
-        raise of_others(path, columns.counts, symbols)
+    check_symbols(path, columns.counts, symbols)
     interval_s = _interval_s(path, columns.start_ns)
     return TapeInfo(
         sha256=digest,
@@ -242,6 +241,7 @@ class DailyTapeSource:
             bars = day.bars()
         self.counts.bars += len(bars)
         for bar in bars:
+            self.counts.see(bar, session.date)
             yield BarClosed(session.close_ns, bar)
         yield SessionEnded(session.close_ns, session.date)
 

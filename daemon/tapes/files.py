@@ -142,6 +142,12 @@ class TapeFile:
         self._assumed_symbol = symbols[0]
         self._columns = list(columns_required) if self.symbol_assumed else ["symbol", *columns_required]
         self.adjustable = ADJUSTED in columns
+        meant = [name for name in columns if name != ADJUSTED and name.strip().lower().replace(" ", "_") == ADJUSTED]
+        if adjust and meant and not self.adjustable:
+            raise TapeError(
+                f"{path}: the column {meant[0]!r} would not be read, and nothing be adjusted by it: rename it to "
+                f"{ADJUSTED}, or remove it where the other prices are adjusted already"
+            )
         self.adjusts = adjust and self.adjustable
         if self.adjusts:
             self._columns.append(ADJUSTED)
@@ -200,9 +206,7 @@ class TapeFile:
         if self._parquet:
             if pa.types.is_timestamp(self._kind) and self._kind.tz is None:
                 raise TapeError(naive.format(f"type {self._kind}"))
-            if not (
-                pa.types.is_timestamp(self._kind) or pa.types.is_integer(self._kind) or pa.types.is_string(self._kind)
-            ):
+            if not (pa.types.is_timestamp(self._kind) or pa.types.is_integer(self._kind) or _is_text(self._kind)):
                 raise TapeError(
                     f"{self.path}: the column timestamp has type {self._kind}; expected timestamps: {_ZONE_CURE}"
                 )
@@ -237,7 +241,7 @@ class TapeFile:
             row = rows_read + int(np.argmax(times.is_null().to_numpy(zero_copy_only=False))) + 1
             raise TapeError(f"{self.path}: row {row} has no timestamp; expected one in every row: remove or repair it")
         if not pa.types.is_integer(times.type):
-            times = times.cast(_INSTANT)
+            times = self._cast(batch, "timestamp", _INSTANT, rows_read)
         start_ns = times.cast(pa.int64()).to_numpy(zero_copy_only=False)
         if int(start_ns.min()) < _EARLIEST_NS:
             raise TapeError(
@@ -246,14 +250,35 @@ class TapeFile:
             )
         prices = np.empty((len(PRICES), batch.num_rows))
         for row, name in enumerate(PRICES):
-            prices[row] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            prices[row] = self._cast(batch, name, pa.float64(), rows_read).to_numpy(zero_copy_only=False)
         if self.adjusts:
-            prices = adjust_prices(prices, batch.column(ADJUSTED).cast(pa.float64()).to_numpy(zero_copy_only=False))
+            adj_close = self._cast(batch, ADJUSTED, pa.float64(), rows_read).to_numpy(zero_copy_only=False)
+            prices = adjust_prices(prices, adj_close)
         if self.symbol_assumed:
             return BarRows((self._assumed_symbol,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
         symbols = batch.column("symbol").cast(pa.string()).fill_null("").dictionary_encode()
         codes = symbols.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         return BarRows(tuple(symbols.dictionary.to_pylist()), codes, start_ns, prices)
+
+    def _cast(self, batch: Any, name: str, kind: Any, rows_read: int) -> Any:
+        """Return a column as this type. Raises TapeError that names the row of the first value that has none."""
+        column = batch.column(name)
+        try:
+            return column.cast(kind)
+        except pa.ArrowInvalid:
+            for place, value in enumerate(column.to_pylist()):
+                try:
+                    column.slice(place, 1).cast(kind)
+                except pa.ArrowInvalid as error:
+                    row = rows_read + place + 1
+                    raise TapeError(
+                        f"{self.path}: row {row} has {value!r} in the column {name}; expected {_expected(str(kind))}"
+                    ) from error
+            raise
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 _ZONE_CURE = (
@@ -272,8 +297,11 @@ def _no_value(reason: str, columns: Sequence[str]) -> str:
     if (found := _NO_VALUE.match(reason)) is None:
         return ""
     column, line, kind, value = found.groups()
-    expected = _EXPECTED.get(kind, f"times with their zone: {_ZONE_CURE}")
-    return f"line {line} has {value!r} in the column {columns[int(column)]}; expected {expected}"
+    return f"line {line} has {value!r} in the column {columns[int(column)]}; expected {_expected(kind)}"
+
+
+def _expected(kind: str) -> str:
+    return _EXPECTED.get(kind, f"times with their zone: {_ZONE_CURE}")
 
 
 @contextmanager
@@ -285,7 +313,9 @@ def _reading(path: Path, columns: Sequence[str] = ()) -> Iterator[None]:
         raise TapeError(f"{path}: the gzip stream is truncated or damaged ({error}): fetch the file again") from error
     except PermissionError as error:
         raise TapeError(f"{path}: {error.strerror}: give your user the right to read it") from error
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise TapeError(f"{path}: the file is no text in UTF-8 ({error}): save it as CSV in UTF-8") from error
+    except (pa.ArrowException, OSError, csv.Error) as error:
         reason = str(error).splitlines()[0]
         if value := _no_value(reason, columns):
             raise TapeError(f"{path}: {value}") from error

@@ -101,8 +101,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
         days.update(dates.tolist())
     if not counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
-    if not any(symbol in counts for symbol in symbols):
-        raise of_others(path, counts, symbols)
+    check_symbols(path, counts, symbols)
     mixed = LATE_SHARE * late > own_count
     part_s = steps.commonest_s() if steps.wrong() else 0
     if part_s and (interval_s % part_s or OPEN_S % part_s):
@@ -185,15 +184,37 @@ class _Steps:
 
 
 REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
+LACKING_SHARE, LACKING_FEW = 0.05, 2  # of the sessions since a symbol's first bar: the same, where more have none
+SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5, 0.5, 1 / 3, 0.25, 0.2, 0.1, 0.05)
+"""Shares for each one before, of the splits that a leap of the price is compared with."""
+NEAR = 0.05  # of such a ratio: a share moves less in most nights
+LEAP = 3.0  # times or a part of the price before: no share moves so from a bar to the next
 CURES = {
     "not_finite": "a price or volume is missing: fill or remove such rows",
     "not_positive": "a price is zero or negative: check the columns",
     "high_below_low": "open, high, low and close contradict each other: check the order of the columns",
     "negative_volume": "check the column volume",
-    "off_grid": "a bar starts between two bars of the strategy's grid: label bars by their start",
+    "off_grid": "a bar starts between two bars of the strategy's grid: label bars by their start, a day's by midnight "
+    "in New York (-05:00 in winter, -04:00 in summer)",
     "duplicate": "several rows have one time and symbol: keep one of them",
     "out_of_order": "sort the file by timestamp",
 }
+
+
+def likely_split(close_before: float, open_after: float) -> float | None:
+    """Return the shares for each one before, of the split that would explain two prices; None where none would."""
+    ratio = close_before / open_after
+    return next((value for value in SPLITS if abs(ratio / value - 1.0) < NEAR), None)
+
+
+@dataclass(slots=True)
+class _Course:
+    """The good bars of one symbol so far."""
+
+    first: int  # number of the first session that has one
+    sessions: int  # that have one
+    session: str  # of the newest one
+    close: float  # of the newest one
 
 
 @dataclass(slots=True)
@@ -205,6 +226,56 @@ class TapeCounts:
     other_symbols: int = 0  # not the strategy's: left out
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
     absent_sessions: list[str] = field(default_factory=list)  # New York dates without a bar, between others
+    leaps: list[str] = field(default_factory=list)  # prices that moved from a bar to the next as by a split or an error
+    _sessions: int = 0
+    _session: str = ""
+    _courses: dict[str, _Course] = field(default_factory=dict)  # by symbol
+
+    def see(self, bar: Bar, session: str) -> None:
+        """Take a good bar of a session, in order of time."""
+        if session != self._session:
+            self._session, self._sessions = session, self._sessions + 1
+        course = self._courses.get(bar.symbol)
+        if course is None:
+            self._courses[bar.symbol] = _Course(self._sessions, 1, session, bar.close)
+            return
+        if likely_split(course.close, bar.open) or not 1.0 / LEAP < bar.open / course.close < LEAP:
+            self.leaps.append(f"{bar.symbol} on {session} from {course.close:g} to {bar.open:g}")
+        course.sessions += session != course.session
+        course.session, course.close = session, bar.close
+
+    @property
+    def leap(self) -> str:
+        """How many prices leap as by a split or an error, and the first one; "" where none."""
+        count = len(self.leaps)
+        if not count:
+            return ""
+        which = f"{count:,} prices leap from a bar to the next, the first" if count > 1 else "A price leaps:"
+        return (
+            f"{which} {self.leaps[0]}. If that is a split that the bars are not adjusted for, or a wrong price, the "
+            "results are wrong: adjust the bars, or correct the row."
+        )
+
+    @property
+    def lacking(self) -> str:
+        """Which symbols have no bar in many sessions since their first; "" where none."""
+        lacks = {
+            symbol: (count, course.session)
+            for symbol, course in self._courses.items()
+            if (count := self._sessions - course.first + 1 - course.sessions)
+            > max(LACKING_FEW, LACKING_SHARE * (self._sessions - course.first + 1))
+        }
+        if not lacks:
+            return ""
+        named = [
+            f"{symbol} {count:,} (its last bar is of {last})"
+            for symbol, (count, last) in sorted(lacks.items(), key=lambda item: -item[1][0])
+        ]
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        return (
+            f"Sessions without a bar since a symbol's first one, while others have bars: {', '.join(named[:3])}{more}. "
+            "What is held of it then keeps its last price."
+        )
 
     @property
     def holes(self) -> str:
@@ -242,7 +313,13 @@ class TapeCounts:
     @property
     def remark(self) -> str:
         """What of the tape counts for nothing, for a person; "" where that is little."""
-        return " ".join(filter(None, (self.left_out if self.mostly_left_out else "", self.rejection, self.holes)))
+        left_out = self.left_out if self.mostly_left_out else ""
+        return " ".join(filter(None, (left_out, *self.of_bars)))
+
+    @property
+    def of_bars(self) -> tuple[str, ...]:
+        """What is wrong with the bars within the sessions, for a person."""
+        return tuple(filter(None, (self.rejection, self.holes, self.leap, self.lacking)))
 
     @property
     def _rows(self) -> int:
@@ -333,6 +410,7 @@ class TapeSource:
                     yield BarRejected(end_ns, symbols[place], start, reason, _detail(start, now, prices))
                 else:
                     bars_by_place[place] = Bar(symbols[place], slot, *prices)
+                    counts.see(bars_by_place[place], self._sessions[index].date)
         yield from self._closed_bars(bars_by_place, end_ns, index, whole)
         yield from self._join_bars(whole, index)
         if index >= 0:
@@ -438,13 +516,23 @@ def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> Non
         )
 
 
-def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> TapeError:
-    """Return the error of a tape that has rows, but none of the strategy's symbols."""
-    symbols_text, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
-    names = f"{', '.join(symbols[:8])}{more}"
-    small = not {symbol.upper() for symbol in counts}.isdisjoint(symbols)
-    cure = "write the symbols in capital letters" if small else "pass a tape of the strategy's symbols"
-    return TapeError(f"{path}: no row of {names}; found {symbols_text}: {cure}")
+def check_symbols(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> None:
+    """Raise TapeError where no row is one of the strategy's symbols, or some are, but for capitals or blanks."""
+    names = set(counts)
+    otherwise = sorted(name for name in names.difference(symbols) if name.strip().upper() in symbols)
+    if not otherwise and not names.isdisjoint(symbols):
+        return
+    if not names.isdisjoint(symbols):
+        found = ", ".join(f"{name!r} beside {name.strip().upper()}" for name in otherwise[:8])
+    else:
+        more = ", …" if len(symbols) > 8 else ""
+        found = f"no row of {', '.join(symbols[:8])}{more}; found {', '.join(sorted(names)[:8])}"
+    cure = (
+        "write the symbols in capital letters, without blanks, in every row"
+        if otherwise
+        else "pass a tape of the strategy's symbols"
+    )
+    raise TapeError(f"{path}: {found}: {cure}")
 
 
 def events_after(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:

@@ -150,6 +150,45 @@ def test_sessions_without_a_bar_between_others_are_named(tmp_path: Path, july: S
     assert source.counts.holes in source.counts.remark
 
 
+@pytest.mark.parametrize(("later", "told"), [(5.5, True), (22.0, True), (1100.0, True), (8.0, False), (14.0, False)])
+def test_a_price_that_leaps_as_by_a_split_or_an_error_is_named(
+    tmp_path: Path, july: SessionCalendar, later: float, told: bool
+) -> None:
+    path = write(tmp_path / "t.csv", day("AAA", 0, 10.0), day("AAA", 1, later), day("AAA", 2, later))
+    source = DailyTapeSource(path, scan_daily(path, ("AAA",)), july, AFTER_CLOSE)
+    list(source)
+    why = (
+        f"A price leaps: AAA on 2024-07-02 from 11 to {later:g}. If that is a split that the bars are not adjusted for"
+    )
+    assert source.counts.remark.startswith(why) is told
+    assert bool(source.counts.remark) is told
+
+
+def test_a_symbol_whose_bars_end_while_others_go_on_is_named(tmp_path: Path, july: SessionCalendar) -> None:
+    rows = [day("AAA", number, 10.0) for number in (0, 1, 2, 4, 7)]
+    path = write(tmp_path / "t.csv", *rows, day("BBB", 1, 10.0), day("CCC", 4, 10.0), day("CCC", 7, 10.0))
+    source = DailyTapeSource(path, scan_daily(path, ("AAA", "BBB", "CCC")), july, AFTER_CLOSE)
+    list(source)
+    assert source.counts.remark == (  # of four sessions BBB has one; CCC was not listed before its first
+        "Sessions without a bar since a symbol's first one, while others have bars: "
+        "BBB 3 (its last bar is of 2024-07-02). What is held of it then keeps its last price."
+    )
+
+
+@pytest.mark.parametrize("written", ["bbb", "BBB ", "\tBbb"])
+def test_a_symbol_that_some_rows_write_otherwise_is_refused(tmp_path: Path, written: str) -> None:
+    path = write(tmp_path / "t.csv", day("AAA", 0, 10.0), day("BBB", 0, 10.0), day(written, 1, 10.0))
+    with pytest.raises(TapeError) as raised:
+        scan_daily(path, ("AAA", "BBB"))
+    assert f"{written!r} beside BBB: write the symbols in capital letters, without blanks" in str(raised.value)
+
+
+def test_yahoo_s_name_of_the_adjusted_close_is_refused_not_ignored(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", day("AAA", 0, 10.0, 5.0), header=f"{HEADER},Adj Close")
+    with pytest.raises(TapeError, match=r"'Adj Close' would not be read, .*: rename it to adj_close, or remove it"):
+        scan_daily(path, ("AAA",))
+
+
 def test_a_session_of_bad_rows_alone_prints_nothing_and_still_ends(tmp_path: Path, july: SessionCalendar) -> None:
     path = write(tmp_path / "t.csv", f"AAA,{MIDNIGHT},-1,1,1,1,1", day("AAA", 1, 10.0))
     kinds = [type(e).__name__ for e in play(path, july)][:6]

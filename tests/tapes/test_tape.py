@@ -20,7 +20,7 @@ from daemon.core.events import FEED_EVENTS, BarClosed, BarRejected, Event, Sessi
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes import BUNDLED_TAPE
 from daemon.tapes.bars import origin_of
-from daemon.tapes.files import SOURCE_KEY, TapeError
+from daemon.tapes.files import SOURCE_KEY, TapeError, TapeFile
 from daemon.tapes.make_synthetic import tape_bytes
 from daemon.tapes.minutes import REJECT_REASONS, TapeInfo, TapeSource, scan
 from strategies.kit.contract import Bar
@@ -361,6 +361,31 @@ def test_a_truncated_gzip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "not.csv.gz").write_text(HEADER)
     with pytest.raises(TapeError, match=r"not\.csv\.gz: the gzip stream is truncated or damaged .Not a gzipped file"):
         scan(tmp_path / "not.csv.gz", ("SPY",), 60)
+
+
+def test_text_in_parquet_is_read_and_what_is_no_value_is_named_with_its_row(tmp_path: Path) -> None:
+    def table(times: list[str], opens: list[str]) -> pa.Table:
+        columns = {"timestamp": pa.array(times, pa.large_string()), "open": pa.array(opens, pa.large_string())}
+        return pa.table({**columns, **{name: [1.0, 1.0] for name in ("high", "low", "close", "volume")}})
+
+    def starts(times: list[str], opens: list[str]) -> list[int]:
+        pa.parquet.write_table(table(times, opens), tmp_path / "t.parquet")
+        return [int(ns) for rows in TapeFile(tmp_path / "t.parquet", ("SPY",)).batches() for ns in rows.start_ns]
+
+    zoned = ["2024-07-03T13:30:00Z", "2024-07-03T09:31:00-04:00"]  # as pandas writes text since its version 3
+    assert starts(zoned, ["1.0", "1"]) == [1_720_013_400 * 10**9, 1_720_013_460 * 10**9]
+    with pytest.raises(TapeError, match="row 2 has 'n/a' in the column open; expected a number"):
+        starts(zoned, ["1.0", "n/a"])
+    with pytest.raises(
+        TapeError, match="row 2 has '2024-07-03' in the column timestamp; expected times with their zone"
+    ):
+        starts([zoned[0], "2024-07-03"], ["1.0", "1"])
+
+
+def test_a_file_in_another_encoding_says_which_one_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{HEADER}\n{row(0)}\n", encoding="utf-16")
+    with pytest.raises(TapeError, match=r"no text in UTF-8 .*: save it as CSV in UTF-8"):
+        scan(tmp_path / "t.csv", ("SPY",), 60)
 
 
 def test_a_truncated_parquet_and_a_naive_one_are_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from zipfile import BadZipFile
 import msgspec
 import numpy as np
 
+import daemon.tapes
 import strategies
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
@@ -102,9 +103,9 @@ def table_cache() -> Path:
 
 @cache
 def sources() -> str:
-    """Eight hex digits over what makes a table out of bars: all files of `strategies`, and this one."""
+    """Eight hex digits over what makes a table of bars: all files of `strategies` and `daemon.tapes`, and this one."""
     digest = hashlib.sha256()
-    for root in map(Path, strategies.__path__):
+    for root in map(Path, (*strategies.__path__, *daemon.tapes.__path__)):
         for path in (*sorted(root.rglob("*.py")), Path(__file__)):
             digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:8]

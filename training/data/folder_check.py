@@ -26,15 +26,11 @@ from daemon.tapes.bar_folder import (
     series_of,
 )
 from daemon.tapes.files import TapeError
-from daemon.tapes.minutes import new_york_days
+from daemon.tapes.minutes import likely_split, new_york_days
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 from training.data.folder import MINUTES, is_made_of_minutes
 from training.data.sessions import sessions_between
-
-SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5, 0.5, 1 / 3, 0.25, 0.2, 0.1, 0.05)
-"""Shares for each one before, of the splits that an overnight jump is compared with."""
-NEAR = 0.05  # of such a ratio: a share moves less in most nights
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -193,7 +189,7 @@ def _jumps(starts: Int64Array, prices: Float64Array, actions: Actions | None) ->
         if not (close_before > 0.0 and open_after > 0.0):
             continue
         ratio, shares = close_before / open_after, splits.get(day)
-        likely = next((value for value in SPLITS if abs(ratio / value - 1.0) < NEAR), None)
+        likely = likely_split(close_before, open_after)
         if shares is None and likely is not None:
             yield (
                 "split",
