@@ -116,6 +116,30 @@ def by_origin(limits: Iterable[Limit]) -> list[tuple[str, str]]:
     return [(origin, ", ".join(lines)) for origin, lines in limits_of.items()]
 
 
+WHOLE = "all of the account, so it never acts: a part, of which 0.01 is 1 %"
+GAIN = "a gain of so many times the price paid: a part, of which 0.05 is 5 %"
+SESSION = "longer than a session of 23,400 s, so it denies nothing: seconds, not milliseconds"
+_ODD_FROM: dict[str, tuple[float, str]] = {
+    "sizing.take_profit": (5, GAIN),
+    "risk.daily_loss_max": (1, WHOLE),
+    "risk.drawdown_max": (1, WHOLE),
+    "risk.stale_bar_s": (23_401, SESSION),
+    "risk.quote_age_max_s": (23_401, SESSION),
+}
+"""From which value on a limit that somebody set most likely has another unit than he meant, and why."""
+
+
+def odd_limits(settings: DeskSettings) -> str:
+    """Return the limits of other units than their author most likely meant, in words; "" without any."""
+    return "; ".join(
+        f"{limit.key} is {limit.value}, {_ODD_FROM[limit.key][1]}"
+        for limit in limits_of(settings.desk.strategy, settings.trading(), origins_of(settings))
+        if limit.key in _ODD_FROM
+        and not limit.origin.startswith(DEFAULT)
+        and float(limit.value) >= _ODD_FROM[limit.key][0]
+    )
+
+
 def in_force(settings: DeskSettings) -> str:
     """Return the limits in force and their sources, as one line."""
     limits = limits_of(settings.desk.strategy, settings.trading(), origins_of(settings))

@@ -42,7 +42,7 @@ KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS", "GUARD_KEY")
 _LIKE_OURS = re.compile("__|^rl_?t", re.IGNORECASE)  # what a misspelt variable still has of ours
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
-_SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
+_SECRET = re.compile(r"apca|secret|password|token|api_?key|key_?id", re.IGNORECASE)
 
 
 class ConfigError(Exception):

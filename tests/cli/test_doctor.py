@@ -212,6 +212,18 @@ def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
     assert "risk.daily_loss_flatten true" in by_place["from default"]
 
 
+def test_a_limit_in_another_unit_than_its_author_most_likely_meant_is_warned_of(desk: Desk) -> None:
+    desk.check({"risk": {"daily_loss_max": 1, "quote_age_max_s": 90_000}, "sizing": {"take_profit": 50}}, code=0)
+    verdict, text = desk.checks["odd limits"]
+    assert verdict == "warn"
+    assert "risk.daily_loss_max is 1.0, all of the account, so it never acts: a part, of which 0.01 is 1 %" in text
+    assert "risk.quote_age_max_s is 90000, longer than a session of 23,400 s, so it denies nothing" in text  # 6.5 hours
+    assert "sizing.take_profit is 50.0, a gain of so many times the price paid: a part, of which 0.05 is 5 %" in text
+    assert desk.checks["limits"][0] == "ok"
+    desk.check({"risk": {"daily_loss_max": 0.99, "quote_age_max_s": 23_400}, "sizing": {"take_profit": 4.9}}, code=0)
+    assert "odd limits" not in desk.checks
+
+
 def test_an_account_that_may_sell_short_is_warned_of_until_it_refuses(desk: Desk) -> None:
     desk.check(code=0)
     verdict, text = desk.checks["shorting"]

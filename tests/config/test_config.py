@@ -559,6 +559,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         'APCA_API_KEY_ID = "PKHIDDEN"\n',
         '[broker]\napi_key = "PKHIDDEN"\n',
         '[feed]\nsecret = "PKHIDDEN"\n',
+        '[alpaca]\nkey_id = "PKHIDDEN"\n',
         '[apca]\napi_secret_key = "PKHIDDEN"\n',
     ],
 )

@@ -13,7 +13,7 @@ from daemon.app.small_accounts import tried_entries, tried_words
 from daemon.cli.start.capital import capital_finding
 from daemon.cli.start.checks import OK, WARN
 from daemon.cli.start.exits import REFUSALS, refuse
-from daemon.config.limits_shown import in_force
+from daemon.config.limits_shown import in_force, odd_limits
 from daemon.config.load import DeskSettings
 from daemon.config.strategy import describe
 from daemon.core.draft import names_of
@@ -67,6 +67,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         **({"capital": capital} if (capital := _capital(settings, replay, closes)) else {}),
         "limits": in_force(settings),
+        **({"odd limits": odd} if (odd := odd_limits(settings)) else {}),
     }
     width = max(map(len, values))
     for key, value in values.items():
