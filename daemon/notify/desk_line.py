@@ -165,7 +165,7 @@ def _position(trade: Trade) -> str:
     name = trade.contract or trade.symbol
     if trade.pnl_usd is None:
         return f"{trade.held} {name}: no mark is known"
-    share = f" ({trade.pnl_pct:+.1f} %)" if trade.pnl_pct is not None else ""
+    share = f" ({trade.pnl_pct:+.2f} %)" if trade.pnl_pct is not None else ""
     return f"{trade.held} {name}: {trade.pnl_usd:+,.2f} USD{share}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 from daemon.core.instruments.option_market import meant_by
@@ -332,6 +333,10 @@ def _consequence(name: str, status: DeskStatus) -> tuple[str, str]:
             return f"{RESUME} {status.time_ns}", f"end {printable(stands, 600)}?"
 
 
+def _usd(amount: str) -> str:
+    return f"{Decimal(amount):,.2f}" if amount else "?"
+
+
 def in_words(status: DeskStatus) -> str:
     """Return a status in a few short lines."""
     if status.halt:
@@ -342,7 +347,7 @@ def in_words(status: DeskStatus) -> str:
         state = "trades" if may else trading.replace("not reconciled", "compares its book with the broker's")
     lines = [
         f"{status.desk} ({status.mode}) {state}",
-        f"Equity {status.equity_usd} USD, this session {status.day_usd or '?'} USD.",
+        f"Equity {_usd(status.equity_usd)} USD, this session {_usd(status.day_usd)} USD.",
         f"Holds {holdings_in_words(status) or 'nothing'}; {status.orders} order{'s' * (status.orders != 1)} at work.",
     ]
     lines += [f"Book and broker differ: {status.differences}"] * bool(status.differences)

@@ -166,7 +166,7 @@ def _basket(time_ns: int, orders: Sequence[sqlite3.Row], cash: Decimal | None) -
 def _close_message(trade: Trade) -> TradeMessage:
     result = "result not known" if trade.pnl_usd is None else f"{trade.pnl_usd:+,.2f} USD"
     if trade.pnl_usd is not None and trade.pnl_pct is not None:
-        result += f" ({trade.pnl_pct:+.1f} %)"
+        result += f" ({trade.pnl_pct:+.2f} %)"
     reason = REASONS.get(trade.why_left, "") or left_by(trade)
     body = f"{trade.quantity:,} held for {duration_words(trade.held_s)}, {reason}"
     return TradeMessage("trade", printable(f"{_name(trade)}: {result}", 200), f"{body}\n{_at(trade.left_ns or 0)}")

@@ -175,7 +175,9 @@ def test_a_flood_gets_one_word_and_then_none_until_the_minute_is_over() -> None:
     assert [len(answer) for answer in answers] == [1] * (PER_MINUTE + 1) + [0] * 29
     assert answers[PER_MINUTE][0].text.startswith("More than 20 messages a minute")
     stage.now_s += 60
-    assert stage.say("/status").startswith("paper-1 (paper) trades")
+    first, second = stage.say("/status").splitlines()[:2]
+    assert first.startswith("paper-1 (paper) trades")
+    assert second == "Equity 1,000.00 USD, this session 1.50 USD."
 
 
 @pytest.mark.parametrize(

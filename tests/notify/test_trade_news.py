@@ -60,7 +60,7 @@ async def test_a_trade_is_told_once_when_it_is_closed_however_many_fills_it_had(
         money = MONEY.search(message.title)
         assert money is not None
         assert abs(Decimal(money[1].replace(",", "")) - realised) <= Decimal("0.005")
-        assert re.match(r".+: SPY (call|put) \d+ of \d+ \w+: [+-][\d,.]+ USD \([+-]\d+\.\d %\)$", message.title)
+        assert re.match(r".+: SPY (call|put) \d+ of \d+ \w+: [+-][\d,.]+ USD \([+-]\d+\.\d\d %\)$", message.title)
         assert re.match(r"\d+ held for .+, .+\n\d{4}-", message.body)
     later = NewsReader(state, (TRADES,))
     assert list(later.read()) == []  # what was closed before is not told
