@@ -15,6 +15,7 @@ from daemon.operator.status import DeskStatus, holdings_in_words, trading_in_wor
 REAL, PAPER, DRY, RECORDED = "real money", "paper account", "dry run", "recorded data"
 KINDS = {"live": REAL, "paper": PAPER, "dry_run": DRY}
 ORDER = (REAL, PAPER, DRY, RECORDED)
+TRADING_MOST = 200  # letters: a halt may name each of many holdings, and a desk is one line of a table here
 
 
 class FleetLine(msgspec.Struct, frozen=True):
@@ -25,7 +26,7 @@ class FleetLine(msgspec.Struct, frozen=True):
     money: str  # one of ORDER
     account: str
     running: bool
-    trading: str  # trades, halted, paused, claim broken, not reconciled: with the reason
+    trading: str  # trades, halted, paused, claim broken, not reconciled: with the reason, cut at TRADING_MOST
     may_trade: bool
     equity_usd: float | None
     exposed_usd: float | None  # worth of all positions at the newest marks
@@ -88,7 +89,7 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
         money=money,
         account=status.account,
         running=bool(status.process),
-        trading=trading,
+        trading=trading if len(trading) <= TRADING_MOST else f"{trading[: TRADING_MOST - 1]}…",
         may_trade=may,
         equity_usd=equity,
         exposed_usd=exposure,

@@ -35,7 +35,7 @@ SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment
 _SOURCE = "# source"
 BATCH_ROWS = 16_384
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own pool keeps 10 MB more of what it once used
-_EARLIEST_NS = 315_532_800_000_000_000  # 1980: integers below it are not nanoseconds
+EARLIEST_NS = 315_532_800_000_000_000  # 1980: integers below it are not nanoseconds
 _INSTANT = pa.timestamp("ns", "UTC")
 
 
@@ -243,7 +243,7 @@ class TapeFile:
         if not pa.types.is_integer(times.type):
             times = self._cast(batch, "timestamp", _INSTANT, rows_read)
         start_ns = times.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        if int(start_ns.min()) < _EARLIEST_NS:
+        if int(start_ns.min()) < EARLIEST_NS:
             raise TapeError(
                 f"{self.path}: the timestamp {int(start_ns.min())} is before 1980 when read as nanoseconds; expected "
                 f"integer nanoseconds since 1970 UTC: multiply seconds by 1e9, milliseconds by 1e6"

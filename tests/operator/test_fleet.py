@@ -99,6 +99,12 @@ def test_a_halt_and_a_pause_are_said_with_their_reason() -> None:
     ]
 
 
+def test_a_reason_that_names_each_of_many_holdings_is_cut() -> None:
+    reason = "reconciliation: " + "; ".join(f"S{number}: broker 0, book 3.1959" for number in range(50))
+    (line,) = fleet_of([("a", desk("paper", "p 1", "1.00", halt=reason))], NOW_S).desks
+    assert line.trading == f"halted: {reason}"[:199] + "…"
+
+
 def test_desks_of_one_name_are_called_as_their_folders() -> None:
     pairs = [("paper-1", "scalper"), ("paper-1", "regime"), ("mine", "x"), ("", "none"), ("paper-1", "regime")]
     assert distinct(pairs) == ["scalper", "regime", "mine", "none", "regime (2)"]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from daemon.host.whole_files import whole
-from daemon.tapes.files import ADJUSTMENT_KEY
+from daemon.tapes.files import ADJUSTMENT_KEY, EARLIEST_NS
 from training.data.quotes.columns import INSTANT, REPAIR, ConvertError, csv_tables
 from training.data.quotes.convert import Progress, check_paths
 
@@ -38,6 +38,12 @@ def convert_bars(paths: Sequence[Path], out: Path, symbols: frozenset[str], prog
             chosen = table.filter(pc.is_in(table.column("ticker"), symbol_array))
             if empty := [name for name in _TYPES if chosen.column(name).null_count]:
                 raise ConvertError(f"{path}: a row has no {empty[0]}; expected one in every row: {REPAIR}")
+            earliest = pc.min(chosen.column("window_start")).as_py()
+            if earliest is not None and earliest < EARLIEST_NS:
+                raise ConvertError(
+                    f"{path}: the window_start {earliest} is before 1980 when read as nanoseconds; expected these, "
+                    "as flat files have them: an answer of the REST interface has milliseconds, multiply them by 1e6"
+                )
             tables.append(chosen)
             rows += chosen.num_rows
             progress(path, position, rows)

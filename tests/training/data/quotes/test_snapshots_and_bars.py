@@ -93,6 +93,12 @@ def test_symbols_that_are_not_in_the_files_are_an_error(tmp_path: Path, symbols:
     assert not (tmp_path / "bars.parquet").exists()
 
 
+def test_milliseconds_as_the_vendor_s_rest_interface_has_them_are_an_error(tmp_path: Path) -> None:
+    path = flat_file(tmp_path / "a.csv.gz", "SPY,4930,200.29,200.5,200.63,200.2,1723728600000,129")  # 2024-08-15
+    with pytest.raises(ConvertError, match=r"window_start 1723728600000 is before 1980 .* milliseconds, multiply them"):
+        convert_bars([path], tmp_path / "bars.parquet", frozenset({"SPY"}), silent)
+
+
 def test_the_same_day_given_twice_is_an_error(tmp_path: Path) -> None:
     paths = [flat_file(tmp_path / f"{i}.csv.gz", minute("SPY", "2024-08-15 13:30", 200.5)) for i in range(2)]
     with pytest.raises(ConvertError, match="SPY has two bars at 2024-08-15T13:30:00Z"):
