@@ -38,6 +38,7 @@ from daemon.gateway.books import (
     GatewayOrder,
     Ledgers,
     NotedLine,
+    caller,
     is_coin,
     name_of_call,
     submitted_ns_of,
@@ -84,6 +85,7 @@ from daemon.gateway.rules import (
     middle_of_row,
     only_call_passes,
     only_figure_denies,
+    past_market,
     price_beyond,
 )
 from daemon.gateway.step import FILLS, prices_of
@@ -154,6 +156,8 @@ class Gateway:
         self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
         self._selling_out = False  # somebody looks whether contracts of today are to be sold
         self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
+        self._pricing: set[str] = set()  # names of calls' orders that are priced anew
+        self._behind: set[str] = set()  # of those that wait behind a person's order: a person was told
         self._shares = {name: TokenBucket(self.now_ns, SHARE, SHARE) for name in settings.sub_accounts}
         self._order_change = asyncio.Event()  # an order changed
         self._report_request = asyncio.Event()  # a report
@@ -417,6 +421,9 @@ class Gateway:
             if not self._selling_out and self._ends_today():
                 self._selling_out = True
                 self._spawn(self._sell_out())
+            for order in self._waiting_calls():
+                self._pricing.add(order.name)
+                self._spawn(self._price_anew(order))
             await self.clock.sleep_until(self.now_ns() + round(EXIT_GAP_S * SECOND_NS))
             await self._wait_at_most(self._exit_request, round((REPORT_GAP_S - EXIT_GAP_S) * SECOND_NS))
             again_ns = 10 * SECOND_NS if self.books.differences and not self.books.doubts else every_ns
@@ -477,6 +484,54 @@ class Gateway:
             await self.close(name, symbol, None, None)
         except Refusal as error:
             self._log("gateway_sells_out", detail=f"{name}: {symbol} was not sold, tried again in a minute: {error}")
+
+    # --- close calls that became limit orders ------------------------------------------------------------------------
+
+    def _waiting_calls(self) -> list[GatewayOrder]:
+        """Return the orders of close calls that went past a person's order with a limit, and work a minute later."""
+        before_ns = self.now_ns() - MINUTE_NS
+        return [
+            order
+            for order in self.books.open_orders()
+            if caller(order.name) == order.account and order.kind == "limit" and order.id
+            if order.created_ns <= before_ns and order.name not in self._pricing
+        ]
+
+    async def _price_anew(self, order: GatewayOrder) -> None:
+        """Bring such an order to the market, as far as no person's order is in its way: nobody else looks after it."""
+        books, limit, price = self.books, order.price("limit_price"), self.price(order.symbol)
+        try:
+            if limit is None or price is None:
+                return
+            body = {"symbol": order.symbol, "qty": text(order.leaves_qty), "side": order.side, "type": "market"}
+            beyond = price_beyond(books, ticket({**body, "time_in_force": "day"}))
+            new_limit = past_market(order.symbol, order.sign, price, beyond)
+            if (new_limit - limit) * order.sign > 0:
+                await self._move_limit(order, new_limit)
+            elif beyond is not None:
+                self._tell_behind(order, limit)
+        except Refusal as error:
+            self._log("gateway_exit_waits", detail=f"{order.account}: {order.name}: not priced anew: {error}")
+        finally:
+            self._pricing.discard(order.name)
+
+    async def _move_limit(self, old: GatewayOrder, limit: Decimal) -> None:
+        whole = {"symbol": old.symbol, "qty": text(old.leaves_qty), "side": old.side, "type": "limit"}
+        order = ticket({**whole, "time_in_force": "day", "limit_price": text(limit)})
+        verdict = judge(self._view(), old.account, order, old_order=old)
+        name, changes = name_of_call(old.account), {"limit_price": text(limit)}
+        self._log("gateway_exit_priced", order=name, symbol=old.symbol, limit_price=text(limit))
+        event = ReplaceTaken(self.now_ns(), old.account, name, old.name, changes, verdict.reserve, verdict.against)
+        await self._journal_and_send(event, CallPriority.EXIT)
+
+    def _tell_behind(self, order: GatewayOrder, limit: Decimal) -> None:
+        if order.name in self._behind:
+            return
+        self._behind.add(order.name)
+        words = f"{order.side} {text(order.leaves_qty)} {order.symbol} at {text(limit)}"
+        detail = f"{order.account}: {words} waits: an order of a person is in its way"
+        self._log("gateway_exit_waits", detail=detail)
+        self._raise("gateway_exit_waits", detail)
 
     def _began_in_time(self) -> None:
         """Raise MayPass where this life began ahead of the broker's time, which it could not ask then."""
@@ -1102,7 +1157,7 @@ class Gateway:
         side = "sell" if holding > 0 else "buy"
         body = {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"}
         if side == "buy" and account != MAIN:  # the broker's call would sell what others hold
-            return await self.submit(account, body)
+            return await self.submit(account, {**body, "client_order_id": name_of_call(account)})
         order = None if account == MAIN else ticket(body)
         against = () if order is None else judge(self._view(), account, order, by_call=True).against
         name = name_of_call(account)
@@ -1114,7 +1169,8 @@ class Gateway:
                 raise
             if only_call_passes(self.books, order) or price_beyond(self.books, order) is None:
                 raise
-        return await self.submit(account, body)  # past a person's limit order, as any exit
+        # past a person's limit order, as any exit; by its name it is looked after
+        return await self.submit(account, {**body, "client_order_id": name_of_call(account)})
 
     def _closable(self, account: str, symbol: str) -> Decimal:
         """Return how much of a position is there to be closed, less what was closed and is not booked yet."""

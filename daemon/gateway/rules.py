@@ -219,6 +219,16 @@ def price_beyond(books: Ledgers, order: Ticket) -> Decimal | None:
     return nearest - order.sign * price_step(order.symbol, nearest)
 
 
+def past_market(symbol: str, sign: int, price: Decimal, beyond: Decimal | None) -> Decimal:
+    """Return a limit that fills at once, unless the market left `price` by more than a quote is wide; never `beyond`.
+
+    `sign` is +1 of a purchase, `beyond` the limit past a person's order.
+    """
+    wide, step = WIDE_OPTION if parse_occ(symbol) is not None else WIDE_SHARE, price_step(symbol, price)
+    limit = max(price * (1 + sign * wide) // step * step, step)
+    return limit if beyond is None else min(limit * sign, beyond * sign) * sign
+
+
 def only_call_passes(books: Ledgers, order: Ticket) -> bool:
     """Return whether an order of a person keeps a sale at the market back, and no limit that fills is beyond it.
 

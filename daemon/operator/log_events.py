@@ -176,6 +176,12 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
         "An exit met a person's purchase at the market or a stop: it leaves by the broker's own close call.",
         alarm=True,
     ),
+    "gateway_exit_waits": LogEvent(
+        "warning",
+        ("detail",),
+        "A close call's limit order works for a minute: a person's order is in its way, or it was not priced anew.",
+        alarm=True,
+    ),
     "gateway_moved": LogEvent(
         "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."
     ),

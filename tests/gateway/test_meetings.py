@@ -780,6 +780,37 @@ async def test_panic_passes_a_persons_limit_order_either_way(tmp_path: Path, rul
         assert s.verified().difference == ""
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_what_a_panic_sells_past_a_persons_order_finds_the_market_once_that_is_gone(
+    tmp_path: Path, restarts: bool
+) -> None:
+    async with broker() as venue:
+        async with gateway_on(venue, tmp_path) as s:
+            await hold(s, "a", 5)
+            await s.place("b", 3)
+            await s.until(lambda: bool(s.held("b")))
+            person_order_id = venue.by_hand(
+                "place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="500"
+            )["id"]  # a sale past it, at 500.01, has no buyer
+            await s.until(lambda: person_order_id in s.books.names)
+            (row,) = await s.gateway.panic("a", "anna")
+            assert row["body"]["limit_price"] == "500.01"
+            await asyncio.sleep(300)
+            assert len(s.log.of("gateway_exit_waits")) == 1
+            if not restarts:
+                venue.by_hand("cancel", order_id=person_order_id)
+                await asyncio.sleep(125)  # a minute after it was sent, at the next report
+                assert (s.held("a"), s.held("b")) == ({}, {"SPY": dec(3)})
+        if restarts:
+            venue.by_hand("cancel", order_id=person_order_id)
+        async with gateway_on(venue, tmp_path) as s:
+            await asyncio.sleep(125)
+            assert (s.held("a"), s.held("b")) == ({}, {"SPY": dec(3)})
+            assert s.books.accounts["a"].cash == dec("20000") + 5 * (dec("500.00") - dec("500.01"))
+            await s.settled()
+            assert s.verified().difference == ""
+
+
 async def test_of_two_panics_at_once_none_says_that_something_was_not_closed(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)

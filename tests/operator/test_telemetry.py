@@ -50,7 +50,7 @@ NAMES = ("log", "_log", "notify", "_notify", "tell", "_tell")  # what a log is c
 CHOSEN = {"stream_lost", "stream_busy", "stream_refused"}  # `market_socket` chooses among these, with the same fields
 OF_GUARD = {name for name, event in GUARD_EVENTS.items() if event.alarm}  # the alarms of a guard, by its watch's word
 OF_GATEWAY = {name for name, event in GATEWAY_EVENTS.items() if event.alarm}  # by its step's
-OF_GATEWAY -= {"gateway_halted", "gateway_sells_out", "gateway_stream_failed"}
+OF_GATEWAY -= {"gateway_exit_waits", "gateway_halted", "gateway_sells_out", "gateway_stream_failed"}
 
 
 def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
