@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import io
+import json
 import os
 import signal
 import sys
@@ -56,6 +58,7 @@ from strategies.kit.units import SECOND_NS
 
 TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
 """Of config.toml, what a guard reads."""
+LAST_START = "last_start.json"  # beside what it remembers: the tables of the last start, by dotted keys
 TURN_S = 1.0
 OPENS_MIN = 9 * 60 + 30  # of New York's day
 DAYS_MAX = 90  # whose corporate actions are asked for: a stop rests no longer
@@ -85,7 +88,9 @@ class Guard:
         log: Log,
         clock: Clock,
         now_s: Callable[[], float] = boot_s,
+        mistake: str = "",
     ) -> None:
+        self._mistake = mistake
         table, mqtt, self._desk = settings.guard, settings.mqtt, settings.desk.name
         self._account, self._key, self._file, self._log, self._clock, self._now_s = (
             account, key, state_file, log, clock, now_s,
@@ -110,7 +115,8 @@ class Guard:
             table.fence,
             max(settings.clock.rate, 1.0),
         )
-        self._file_memory, self._file_memory_s, self._forgets = self._read_memory(), now_s(), False
+        self._file_memory = memory_of(state_file, self._desk, key)
+        self._file_memory_s, self._forgets = now_s(), False
         self.watch = Watch(rules, now_s(), self._file_memory)
         self._rules, self._soon, self._news = rules, asyncio.Event(), asyncio.Event()
         self._orders: asyncio.Queue[Action] = asyncio.Queue()
@@ -160,6 +166,8 @@ class Guard:
         beat = self.watch.beat
         knows = "nothing" if beat is None else f"{len(beat.holds)} positions of {_time_text(beat.time_ns)}"
         self._log("guard_started", desk=self._desk, act=self._rules.act, paths=list(self._rules.paths), knows=knows)
+        if self._mistake:
+            self._raise(Alarm("guard_configuration", self._mistake))
         async with asyncio.TaskGroup() as group:
             for path in self._paths:
                 group.create_task(path.run(), name=path.name)
@@ -279,23 +287,15 @@ class Guard:
         beat = self.watch.beat
         if beat is not None and self.watch.is_heard:
             stops = sum(hold.stop is not None for hold in beat.holds.values())
-            words = f"heard, holds {len(beat.holds)} positions, of which it can protect {stops}"
+            protects = f"can protect {stops}" if self._rules.act != "alarm" else f"knows the stops of {stops}"
+            words = f"heard, holds {len(beat.holds)} positions, of which it {protects}"
+            if self._rules.act == "alarm":
+                words += '; guard.act is "alarm": it tells, and protects nothing'
         else:
             words = f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
         return [*findings, (self.watch.is_heard, f"desk {self._desk}: {words}"), *self.watch.account_findings()]
 
     # --- what it remembers -------------------------------------------------------------------------------------------
-
-    def _read_memory(self) -> Memory:
-        """Read the file of an earlier process; an empty memory where it is not genuine."""
-        try:
-            memory: Memory = decode_with_type(_MEMORY.decode, self._file.read_bytes())
-        except (OSError, Unreadable):
-            return NOTHING
-        beat = memory.beat
-        if beat is not None and genuine(payload_of(beat), Heartbeat, self._desk, self._key) is None:
-            return replace(memory, beat=None)
-        return memory
 
     def _remember(self) -> None:
         """Write the memory where it changed; a new counter alone waits a minute. A failed write is tried again."""
@@ -313,6 +313,18 @@ class Guard:
             self._forgets = True
         else:
             self._file_memory, self._forgets = memory, False
+
+
+def memory_of(file: Path, desk: str, key: Key) -> Memory:
+    """Read the file of an earlier process; an empty memory where it is not genuine."""
+    try:
+        memory: Memory = decode_with_type(_MEMORY.decode, file.read_bytes())
+    except (OSError, Unreadable):
+        return NOTHING
+    beat = memory.beat
+    if beat is not None and genuine(payload_of(beat), Heartbeat, desk, key) is None:
+        return replace(memory, beat=None)
+    return memory
 
 
 def _content(beat: Heartbeat | None) -> object:
@@ -356,18 +368,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Prepared(NamedTuple):
-    """What a guard needs before it begins. Never printed."""
+    """What a guard needs before it begins; `mistake` is why it begins by its last start. Never printed."""
 
     settings: DeskSettings
     keys: Credentials
     key: Key
     password: str | None
     state_file: Path
+    mistake: str = ""
 
 
 def _prepare(options: argparse.Namespace) -> Prepared:
-    """Raises ConfigError, and OSError for a folder that cannot be made."""
-    settings = load(options.config, NO_STRATEGY, only=TABLES)
+    """Raises ConfigError, and OSError for a folder that cannot be made.
+
+    While the desk that it last heard held something, a configuration with a mistake leaves it what the last start had.
+    """
+    folder = options.state_dir or Path(os.environ.get("STATE_DIRECTORY", "guard"))
+    try:
+        setup = _of_settings(load(options.config, NO_STRATEGY, only=TABLES), folder)
+    except ConfigError as error:
+        last = None if options.check else _last_start(folder)
+        if last is None:
+            raise
+        return last._replace(mistake=f"{error}; meanwhile: the configuration of the last start, and it closes nothing")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not options.check:
+        _keep_start(folder, setup.settings)
+    return setup
+
+
+def _of_settings(settings: DeskSettings, folder: Path) -> Prepared:
     if not settings.guard.prefix:
         raise ConfigError('guard.prefix is "": expected a name such as "guard": set it on both hosts, the same')
     key, keys = guard_key(settings.guard), credentials()
@@ -376,20 +406,44 @@ def _prepare(options: argparse.Namespace) -> Prepared:
             f"the account's keys are missing: expected {' and '.join(keys.missing)}, as the desk has them"
         )
     password = password_of(settings.mqtt) if settings.mqtt.enabled else None
-    state_dir = options.state_dir or Path(os.environ.get("STATE_DIRECTORY", "guard"))
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Prepared(settings, keys, key, password, state_dir / f"{settings.desk.name}.json")
+    return Prepared(settings, keys, key, password, folder / f"{settings.desk.name}.json")
+
+
+def _last_start(folder: Path) -> Prepared | None:
+    """Return what the last start had, where the desk held something when it was last heard; None elsewhere.
+
+    What both hosts share may have been changed, so that it hears nothing of a desk that lives: it does only what harms
+    none. The environment counts for nothing: the mistake may stand there.
+    """
+    try:
+        last = load(None, json.loads((folder / LAST_START).read_bytes()) | NO_STRATEGY, {}, only=TABLES)
+        setup = _of_settings(last, folder)
+    except (OSError, ValueError, TypeError, ConfigError):
+        return None
+    beat, table = memory_of(setup.state_file, last.desk.name, setup.key).beat, last.guard
+    if beat is None or not (beat.holds or beat.orders):
+        return None
+    harmless = dataclasses.replace(table, act="alarm" if table.act == "alarm" else "protect", fence=False)
+    return setup._replace(settings=last.model_copy(update={"guard": harmless}))
+
+
+def _keep_start(folder: Path, settings: DeskSettings) -> None:
+    """Keep the tables for a later start; where the folder cannot be written, the ones before stay."""
+    tables = settings.model_dump(mode="json", include=set(TABLES))
+    keys = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
+    with contextlib.suppress(OSError):
+        write_whole(folder / LAST_START, json.dumps(keys).encode(), 0o600)
 
 
 async def _main(setup: Prepared, *, check: bool) -> int:
-    settings, keys, key, password, state_file = setup
+    settings, keys, key, password, state_file, mistake = setup
     start_ns, clock_settings = sim_start_ns(settings.clock), settings.clock
     clock = Clock.real()
     if start_ns is not None:
         clock = Clock.simulated(clock_settings.anchor_unix_s, start_ns, clock_settings.rate)
     account = guarded_account(settings, keys, clock)
     log = Log("error", "json", stream=io.StringIO()) if check else Log(settings.log.level, settings.log.format)
-    guard = Guard(settings, account, key, password, state_file, log, clock)
+    guard = Guard(settings, account, key, password, state_file, log, clock, mistake=mistake)
     try:
         if check:
             findings = await guard.try_out(settings.guard.alarm_s)

@@ -48,7 +48,7 @@ class GuardLink:
         self._life, self._counter = submitter.now_ns(), 0
         self._heard_s = self._looked_s = monotonic()
         self._counters: dict[int, int] = {}  # of each life of a guard, the newest message's; there may be two guards
-        self._silent = False
+        self._told: str | None = None  # the session in which its silence was told last; None while it is heard
         self._exchange: asyncio.Task[None] | None = None
         self._problem = ""
 
@@ -110,17 +110,20 @@ class GuardLink:
             writing.join(LAST_S)
 
     def _look(self) -> None:
-        """Alarm once when the guard is silent; it may speak again. A loop that stood still has not listened."""
+        """Alarm once a session while the guard is silent. A loop that stood still has not listened."""
         now_s = self._monotonic()
         if now_s - self._looked_s > STALLED_BEATS * self._table.beat_s:
             self._heard_s = now_s
         self._looked_s, silent_s = now_s, now_s - self._heard_s
-        silent = silent_s > self._table.silence_s
-        if silent and not self._silent:
-            self._notify("guard_silent", silent_s=round(silent_s), limit_s=self._table.silence_s)
-        elif self._silent and not silent:
+        session = self._submitter.state.session.session
+        date = "" if session is None else session.date
+        if silent_s > self._table.silence_s:
+            if self._told != date:
+                self._told = date
+                self._notify("guard_silent", silent_s=round(silent_s), limit_s=self._table.silence_s)
+        elif self._told is not None:
+            self._told = None
             self._notify("guard_heard")
-        self._silent = silent
 
 
 def _put_if_possible(folder: Path, beat: Heartbeat) -> None:

@@ -139,6 +139,12 @@ GUARD_EVENTS: dict[str, LogEvent] = {
     ),
     "guard_account": LogEvent("error", ("detail",), "The guard cannot look at the account.", alarm=True),
     "guard_keys": LogEvent("error", ("detail",), "The guard's keys open another account than the desk's.", alarm=True),
+    "guard_configuration": LogEvent(
+        "error",
+        ("detail",),
+        "The guard's configuration has a mistake: it goes on by that of its last start.",
+        alarm=True,
+    ),
     "guard_clock": LogEvent("warning", ("detail",), "The guard's clock and the broker's differ.", alarm=True),
     "guard_answered": LogEvent("info", ("what", "answer"), "What the broker answered to one of the guard's requests."),
     "guard_path": LogEvent("warning", ("path", "problem"), "A path cannot be used; tried again."),

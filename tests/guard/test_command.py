@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
+import msgspec
 import pytest
 
+from daemon.brokers.api import GuardedAccount
+from daemon.config.load import load
 from daemon.guard import command
 from daemon.guard.command import changed_days, main
+from daemon.guard.watch import Memory
+from daemon.host.service import Service
+from daemon.host.time.clock import Clock
+from daemon.operator.heartbeat import Heartbeat, Held, sign
+from daemon.operator.log import Log
+from daemon.operator.signing import parse_key
+from strategies.kit.quantity import to_json
+from tests.support.alpaca.market_desk import LogRecorder
 
 KEYS = {"APCA_API_KEY_ID": "PKGUARD0", "APCA_API_SECRET_KEY": "s3cret-0123456789", "GUARD_KEY": "5a" * 32}
 
@@ -109,3 +124,109 @@ def test_a_fault_of_the_system_ends_a_guard_with_exit_code_1(
     path = configured(tmp_path, "[guard]", 'prefix = "guard"', f'drop_dir = "{tmp_path}"')
     assert command.main(["--config", path, "--state-dir", str(tmp_path / "state")]) == 1
     assert capsys.readouterr().err == f"rltrader-guard: {str(error) or 'TimeoutError'}\n"
+
+
+# --- a configuration with a mistake ---------------------------------------------------------------------------------
+
+
+def heard(folder: Path, holds: Mapping[str, Held]) -> None:
+    """What the guard remembers of the desk that it heard last."""
+    beat = Heartbeat(
+        desk="paper-1", life=1, counter=5, time_ns=1, account="PA1", names="rlt-", prefix="guard", leaving=False,
+        holds=dict(holds), orders={},
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    signed = sign(beat, parse_key(KEYS["GUARD_KEY"], "the key"))
+    (folder / "paper-1.json").write_bytes(msgspec.json.encode(Memory(signed), enc_hook=to_json))
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[command.Guard]:
+    """The guards that began to watch; each ends at once, as by a signal."""
+    guards: list[command.Guard] = []
+
+    async def run(guard: command.Guard, _: object) -> None:
+        guards.append(guard)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(command.Guard, "run", run)
+    return guards
+
+
+HOLDS = {"SPY": Held(10, 0, Decimal(90), None)}
+
+
+@pytest.mark.parametrize(
+    ("whole_act", "mistaken", "act"),
+    [
+        (
+            "close",
+            ('act = "clsoe"',),
+            "protect",
+        ),  # what both share may have been changed: it does what harms no living desk
+        ("protect", ('act = "protect"', "act_s = 1"), "protect"),
+        ("alarm", ('act = "protect', ""), "alarm"),  # no TOML at all
+    ],
+)
+def test_a_mistake_leaves_the_guard_of_a_desk_that_holds_something_its_last_start(
+    tmp_path: Path, begun: list[command.Guard], whole_act: str, mistaken: tuple[str, ...], act: str
+) -> None:
+    drop, state = tmp_path / "drop", tmp_path / "state"
+    table = (
+        "[mqtt]",
+        "enabled = true",
+        'host = "third.example"',
+        "[guard]",
+        'prefix = "guard"',
+        f'drop_dir = "{drop}"',
+    )
+    heard(state, HOLDS)
+    arguments = ["--config", configured(tmp_path, *table, f'act = "{whole_act}"'), "--state-dir", str(state)]
+    assert main(arguments) == 0
+    configured(tmp_path, *table, *mistaken)
+    assert main(arguments) == 0
+    whole, last = begun
+    assert whole.watch._rules.act == whole_act
+    assert (last.watch._rules.act, last.watch._rules.fence) == (act, False)
+    assert last.watch._rules.paths == whole.watch._rules.paths == ("MQTT", "folder")
+    assert last.watch.beat == whole.watch.beat is not None
+    assert whole._mistake == ""
+    assert "config.toml" in last._mistake
+    assert main([*arguments, "--check"]) == 2
+
+
+def test_a_mistake_in_the_environment_leaves_it_its_last_start_and_a_flat_desk_has_its_mistake_named(
+    tmp_path: Path, begun: list[command.Guard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    table = ("[guard]", 'prefix = "guard"', f'drop_dir = "{tmp_path}"', 'act = "protect"')
+    arguments = ["--config", configured(tmp_path, *table), "--state-dir", str(state)]
+    monkeypatch.setenv("RLTRADER_GUARD__LOOK_S", "7")
+    assert main(arguments) == 0
+    monkeypatch.setenv("RLTRADER_GUARD__LOOK_S", "often")
+    heard(state, {})
+    assert main(arguments) == 2
+    heard(state, HOLDS)
+    assert main(arguments) == 0
+    assert [guard.watch._rules.look_s for guard in begun] == [7, 7]
+
+
+async def test_a_guard_that_goes_on_by_its_last_start_says_so_with_the_mistake(tmp_path: Path) -> None:
+    log = LogRecorder()
+    settings = load(None, {"guard.prefix": "guard", "guard.drop_dir": str(tmp_path)}, {}, only=command.TABLES)
+    key = parse_key(KEYS["GUARD_KEY"], "the key")
+    guard = command.Guard(
+        settings,
+        cast(GuardedAccount, None),
+        key,
+        None,
+        tmp_path / "memory",
+        cast(Log, log),
+        Clock.real(),
+        mistake="look_s is 0",
+    )
+    running = asyncio.create_task(guard.run(Service()))
+    await asyncio.sleep(0.1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert log.of("guard_configuration") == [{"detail": "look_s is 0"}]

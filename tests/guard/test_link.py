@@ -16,6 +16,7 @@ from daemon.operator.guard_link import GuardLink
 from daemon.operator.heartbeat import GuardBeat, Heartbeat, genuine, put, read_newest, sign
 from daemon.operator.signing import parse_key
 from daemon.operator.submitter import Submitter
+from strategies.kit.contract import Session
 from tests.support.core.resting import protected
 
 KEY = parse_key("5a" * 32, "the key")
@@ -79,6 +80,17 @@ async def test_a_guard_that_is_heard_is_no_alarm_and_one_that_falls_silent_is_on
     assert [name for name, _ in desk.log] == ["guard_silent"]
     await live(desk, 30, lambda: desk.link.hear(desk.guard_says(next(counter))))
     assert [name for name, _ in desk.log] == ["guard_silent", "guard_heard"]
+
+
+async def test_a_guard_that_stays_silent_is_told_again_in_each_session() -> None:
+    desk = Desk()
+    sessions = (Session(f"2026-11-{day}", day, day + 1) for day in (23, 24, 25))
+    for session in sessions:
+        desk.state = replace(desk.state, session=replace(desk.state.session, session=session))
+        await live(desk, 300)
+    assert [name for name, _ in desk.log] == ["guard_silent"] * 3
+    await live(desk, 30, lambda: desk.link.hear(desk.guard_says(round(desk.now_s))))
+    assert [name for name, _ in desk.log][3:] == ["guard_heard"]
 
 
 async def test_a_desk_whose_host_stood_still_gives_its_guard_the_whole_time_again() -> None:
