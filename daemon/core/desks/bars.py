@@ -34,7 +34,7 @@ from daemon.core.risk.claim import note_close
 from daemon.core.risk.guards import check_blind, note_trading, revalue
 from daemon.core.risk.marks import mark_late_bar, take_quotes
 from daemon.core.risk.splits import note_market_split
-from daemon.core.state import Ask
+from daemon.core.state import Ask, Leap
 from strategies.kit.contract import Bar, BarStrategy, Leg
 from strategies.kit.units import MILLISECOND_NS, SECOND_NS
 
@@ -108,13 +108,13 @@ class AtEachBar:
             return
         if draft.doubted is not None:
             self._judge(draft, draft.doubted, bar)
-        if self._leaps(draft, bar):
+        end_ns = draft.desk.grid.at(bar.start_ns, session)[1]
+        if self._leaps(draft, bar) and not (self._several and _again(draft, bar, end_ns)):
             draft.doubted = bar
             return
         self._take(draft, bar)
         if draft.book.positions:
             draft.desk.holds.priced_by_bar(draft)
-        end_ns = draft.desk.grid.at(bar.start_ns, session)[1]
         if event.time_ns - end_ns <= draft.trading.risk.stale_bar_s * SECOND_NS:
             draft.desk.holds.watch(draft)
         else:
@@ -321,6 +321,18 @@ def _far(draft: Draft, reference: float, *prices: float) -> bool:
     most = draft.trading.risk.bar_leap_max
     low, high = min(prices), max(prices)
     return high - reference > most * high or reference - low > most * reference
+
+
+def _again(draft: Draft, bar: Bar, end_ns: int) -> bool:
+    """Return True where the symbol's leaping bar before this one had its price too, and no narrow quote since differs.
+
+    Else the bar waits for the next one in the place of a quote.
+    """
+    former_leap, leap = draft.leaps.get(bar.symbol), Leap(Decimal(str(bar.close)), end_ns)
+    draft.leaps = {**draft.leaps, bar.symbol: leap}
+    if former_leap is None or former_leap.quoted_ns >= end_ns:
+        return False
+    return not _far(draft, float(former_leap.price), bar.open, bar.high, bar.low, bar.close)
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:

@@ -318,3 +318,54 @@ def test_after_a_session_without_the_desk_the_day_s_loss_counts_from_its_close(
         now = today.open_ns + second * SECOND
         d.put(ev.QuotesReceived(now, 0, tuple([d.quote(s, now, wednesday) for s in SYMBOLS])))
     assert d.halted().partition(":")[0] == halt
+
+
+@pytest.mark.parametrize(
+    ("gap", "wednesday", "halt"),
+    [("90", "89.5", ""), ("110", "104.5", "daily_loss")],
+    ids=["a fall while it was away is no loss of today", "a rise while it was away hides no loss of today"],
+)
+def test_bars_of_missed_days_that_gap_are_no_leaps_for_ever(gap: str, wednesday: str, halt: str) -> None:
+    """20 shares: on Wednesday 10 USD of about 9,800 are lost, then 110 of 10,200; the limit is 1 %."""
+    d = Desk(replace(RULES, risk=replace(RULES.risk, daily_loss_max=0.01)), overnight=True)
+    d.holds()
+    d.put(ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
+    today, price = SESSIONS[2], float(gap)
+    now, rejected = today.open_ns - 60 * MINUTE, d.state.stats.bars_rejected
+    d.put(ev.SessionScheduled(now, TUESDAY, SESSIONS[2:], (MONDAY,)))
+    prices = (4000.0, 40.0, price, price, price, price)  # lone ones are refused, and the first of those that agree
+    for minute, close in enumerate(prices):
+        start_ns = TUESDAY.open_ns + minute * MINUTE
+        d.put(*[ev.BarClosed(now, Bar(s, start_ns, close, close, close, close, 1000.0)) for s in SYMBOLS])
+    assert d.state.stats.bars_rejected == rejected + 2 * 3
+    d.put(ev.SessionEnded(now, TUESDAY.date), ev.SessionScheduled(now, today, SESSIONS[3:], (TUESDAY,)))
+    for second in range(3):
+        now = today.open_ns + second * SECOND
+        d.put(ev.QuotesReceived(now, 0, tuple([d.quote(s, now, wednesday) for s in SYMBOLS])))
+    assert d.halted().partition(":")[0] == halt
+
+
+def test_a_gap_whose_quotes_are_all_wide_is_taken_with_the_second_bar_at_its_price() -> None:
+    d = Desk()
+    d.minute(0)
+    d.answer(0.0, 0.0)
+
+    def minute(number: int, price: str, bid: str) -> list[AnyEffect]:
+        d.bar(number, "SPY")
+        now, close, wide = (
+            d.at(number + 1, 1.0),
+            float(price),
+            replaced(d.quote("QQQ", d.at(number + 1)), bid=Decimal(bid)),
+        )
+        bar = Bar("QQQ", d.at(number), close, close, close, close, 1000.0)
+        return d.put(ev.BarClosed(now, bar), ev.QuotesReceived(now, d.at(number), (wide,)))
+
+    assert of(minute(1, "90", "1"), AskPolicy) == []
+    assert len(of(d.tick(2, 5.0), AskPolicy)) == 1
+    d.answer(0.0, 0.0)
+    assert len(of(minute(2, "89.5", "1"), AskPolicy)) == 1
+    d.answer(0.0, 0.0)
+    assert of(minute(3, "120", "99.98"), AskPolicy) == []  # a narrow quote says that the price did not change
+    d.tick(4, 5.0)
+    d.answer(0.0, 0.0)
+    assert of(minute(4, "120", "99.98"), AskPolicy) == []
