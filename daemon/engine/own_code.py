@@ -1,7 +1,9 @@
-"""A strategy of one's own that ends the process in a start: while it is imported, or steps the journal again.
+"""A strategy of one's own that ends the process: in a start, or later, by what its calls changed in the process.
 
-No error says so, and each further start would end there. So its calls are noted until the desk runs, and after two ends
-of a day it counts as one that cannot be imported: what stands in for it leaves what is held.
+While it is imported, or steps the journal again, no error says so, and each further start would end there. So its calls
+are noted until the desk runs, and after two ends of a day it counts as one that cannot be imported: what stands in for
+it leaves what is held. So does one whose runs end again and again though nobody stopped them: memory that it takes, a
+module that it changed. Its calls while the journal is stepped again would do the same to a desk that asks it nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.engine.state_dir import enter, peek
-from daemon.host.hang import ENDS_MAX, CallMark
+from daemon.host.hang import ENDS_MAX, UNSTOPPED_MAX, CallMark
 from daemon.host.own_files import StateDirError
 from daemon.journal.rows import STRATEGY_FROM, JournalError
 from strategies.kit.entry import told_of_calls
 from strategies.registry import STRATEGIES
 
 START_FILE = "start_call"  # in the state directory, until the desk runs
+RUN_FILE = "own_runs"  # how many runs of the day nobody stopped
 _marks: list[CallMark] = []
+_run_marks: list[CallMark] = []  # one at most
 
 
 def watch_start(place: Path, strategy: str = "") -> None:
@@ -34,14 +38,38 @@ def watch_start(place: Path, strategy: str = "") -> None:
         return
     from strategies.kit.own.load import refuse_imports
 
-    mark = CallMark(place, f"{datetime.now(UTC):%Y-%m-%d}-{_digest(strategy)}", START_FILE)
+    day = f"{datetime.now(UTC):%Y-%m-%d}-{_digest(strategy)}"
+    mark, run_mark = CallMark(place, day, START_FILE), CallMark(place, day, RUN_FILE, alone=True)
     _marks.append(mark)
+    _run_marks[:] = [run_mark]
     told_of_calls.append(mark.note)
     if mark.times >= ENDS_MAX:
         refuse_imports(
             f"{strategy}: its code ended the process in {mark.times} starts, without an error: correct it, or remove "
             f"{place / START_FILE} to try it again"
         )
+    elif run_mark.unstopped >= UNSTOPPED_MAX:
+        refuse_imports(
+            f"{strategy}: {run_mark.unstopped} runs of this day ended after calls of its code, and nobody stopped "
+            f"them: look at the log and at dmesg, correct it, or remove {place / RUN_FILE} to try it again"
+        )
+
+
+def unstopped_runs() -> int:
+    """Return how many runs of the day ended after calls of own code, though nobody stopped them; 0 if not the last."""
+    return next((mark.unstopped for mark in _run_marks if mark.ended_after), 0)
+
+
+def begin_run() -> None:
+    """Note that a run goes on with own code, until `end_run`: where it is stopped, or ends in order."""
+    for mark in _run_marks:
+        mark.note("")
+
+
+def end_run() -> None:
+    """Note that the run was stopped."""
+    for mark in _run_marks:
+        mark.stopped()
 
 
 def end_watch(place: Path, *, passed: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import os
 import re
 import threading
@@ -24,7 +25,9 @@ FILE = "hung"  # in the state directory: the stacks of the run that hung, empty 
 ENDS_MAX = 2  # runs of a day that ended in a call of the strategy: it is not asked again
 CALL_FILE = "call"  # the call of the strategy that is under way, and how many runs of a day ended in one
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+UNSTOPPED_MAX = 3  # runs of a day that ended after a call of it, and that nobody stopped: it is not imported
 _CALL_BYTES = 16
+_AFTER = "-"  # in the place of a call: there were calls, and none is under way
 LOOK_S = 0.5
 LAST_S = 50.0  # of a step that lets no thread run: below systemd's watchdog of 60 s
 SHOWN = 3  # innermost frames
@@ -100,41 +103,64 @@ class HangGuard:
 
 
 class CallMark:
-    """Notes each call of the strategy while it runs: the next start knows that the process ended in one.
+    """Notes each call of the strategy while it runs: the next start knows that the process ended in one, or after one.
 
     A call costs two writes without a flush, a microsecond or two: they outlive the process, not the host. So what an
     earlier boot left says nothing, as does a file that is missing or damaged. `day` is today's date: what happened on
-    another one is over. Where the file in `folder` cannot be used, nothing is noted.
+    another one is over. Where the file in `folder` cannot be used, nothing is noted; nor where it is asked for `alone`
+    and another process has it so.
     """
 
-    def __init__(self, folder: Path, day: str, file: str = CALL_FILE) -> None:
+    def __init__(self, folder: Path, day: str, file: str = CALL_FILE, *, alone: bool = False) -> None:
         self.ended_in = ""
         """The call in which the last run ended; "" for none."""
         self.times = 0
         """How many runs of this day ended in a call, up to a `forget`."""
+        self.ended_after = False
+        """Whether the last run ended after a call, and was not stopped."""
+        self.unstopped = 0
+        """How many runs of this day did, up to a `forget`."""
+        self._call, self._stopped = "", False
         try:
             self._file = _record(folder, os.O_RDWR | os.O_CREAT, file)
+            if alone:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         with contextlib.suppress(OSError, ValueError):
             text = os.pread(self._file, 200, 0).decode(errors="replace")
-            boot, noted_day, times = text[_CALL_BYTES:].split()
+            boot, noted_day, *counts = text[_CALL_BYTES:].split()
+            times, unstopped = map(int, counts)
             if boot == _boot():
-                former_times, ended_in = int(times) if noted_day == day else 0, text[:_CALL_BYTES].strip()
-                self.ended_in, self.times = ended_in, former_times + bool(ended_in)
+                if noted_day != day:
+                    times = unstopped = 0
+                last = text[:_CALL_BYTES].strip()
+                self.ended_in, self.ended_after = last.replace(_AFTER, ""), last == _AFTER
+                self.times, self.unstopped = times + bool(self.ended_in), unstopped + self.ended_after
         self._day = day
         self._write()
 
     def note(self, call: str) -> None:
         """Note the call that begins; "" once it returned or raised."""
+        if not self._stopped:
+            self._call = call
+            self._put(call or _AFTER)
+
+    def stopped(self) -> None:
+        """Note that the process was asked to end: maybe by the call under way, in which it ends then; else in none."""
+        if not self._stopped and not self._call:
+            self._put("")
+        self._stopped = True
+
+    def _put(self, word: str) -> None:
         try:
-            os.pwrite(self._file, _place_of(call), 0)
+            os.pwrite(self._file, _place_of(word), 0)
         except OSError:  # a full disk
             return
 
     def forget(self) -> None:
         """Count from zero again: the halt is in the journal."""
-        self.times = 0
+        self.times = self.unstopped = 0
         self._write()
 
     def close(self) -> None:
@@ -142,7 +168,7 @@ class CallMark:
         os.close(self._file)
 
     def _write(self) -> None:
-        text = f"{'':{_CALL_BYTES}}{_boot()} {self._day} {self.times}\n"
+        text = f"{'':{_CALL_BYTES}}{_boot()} {self._day} {self.times} {self.unstopped}\n"
         with contextlib.suppress(OSError):
             os.pwrite(self._file, text.encode(), 0)
             os.ftruncate(self._file, len(text))

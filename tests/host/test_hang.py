@@ -152,6 +152,40 @@ def test_runs_that_ended_in_a_call_count_by_the_day_and_one_that_ended_between_t
     assert noted(tmp_path, "2026-12-01") == ("", 0)
 
 
+def test_runs_that_ended_after_a_call_and_were_not_stopped_count_by_the_day(tmp_path: Path) -> None:
+    def ends(calls: tuple[str, ...], *, stopped: bool, day: str = "2026-11-30") -> tuple[int, bool, str]:
+        mark = CallMark(tmp_path, day)
+        for call in calls:
+            mark.note(call)
+        if stopped:
+            mark.stopped()
+            mark.note("decide")  # what it is asked while it stops is no call that ended it
+        mark.close()
+        after = CallMark(tmp_path, day)
+        after.close()
+        return after.unstopped, after.ended_after, after.ended_in
+
+    assert ends((), stopped=False) == (0, False, "")
+    assert ends(("observe", ""), stopped=True) == (0, False, "")
+    assert ends(("observe", ""), stopped=False) == (1, True, "")
+    assert ends(("observe", ""), stopped=True) == (1, False, "")
+    assert ends(("observe", "", "decide"), stopped=True) == (1, False, "decide")  # it stopped the process itself
+    assert ends(("observe", ""), stopped=False) == (2, True, "")
+    assert ends(("observe", ""), stopped=False, day="2026-12-01") == (1, True, "")
+
+
+def test_of_a_file_that_a_run_has_alone_another_process_counts_nothing(tmp_path: Path) -> None:
+    running = CallMark(tmp_path, "2026-11-30", alone=True)
+    running.note("")
+    other = CallMark(tmp_path, "2026-11-30", alone=True)
+    assert (other.unstopped, other.ended_after) == (0, False)
+    other.close()
+    running.close()
+    later = CallMark(tmp_path, "2026-11-30", alone=True)
+    assert (later.unstopped, later.ended_after) == (1, True)
+    later.close()
+
+
 def test_what_an_earlier_boot_or_a_damaged_disk_left_says_nothing(tmp_path: Path) -> None:
     end_within(tmp_path, "decide")
     file, boot = tmp_path / CALL_FILE, BOOT_ID.read_text().strip()

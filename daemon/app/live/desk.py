@@ -42,7 +42,7 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.engine import Engine, Intake
-from daemon.engine.own_code import end_watch
+from daemon.engine.own_code import begin_run, end_run, end_watch, unstopped_runs
 from daemon.host.account_lock import AccountLock
 from daemon.host.credential import CredentialProblem
 from daemon.host.failures import innermost
@@ -407,17 +407,34 @@ class StrategyCalls:
         if own_strategy is None:
             return
         self._mark = mark = CallMark(folder, new_york_text(live.clock.now_ns())[:10])
-        where = f"{mark.ended_in or 'one of its calls'} of {own_strategy.name} ({own_strategy.file})"
+        whose = f"of {own_strategy.name} ({own_strategy.file})"
+        where = f"{mark.ended_in or 'one of its calls'} {whose}"
         if mark.times >= ENDS_MAX:
             self.again = f"ended {mark.times} runs of this day without an error, the last in {where}"
         elif mark.ended_in and not shown_stack(last_hang(folder), *CALLERS):
             notify("strategy_ended", call=where)
+        elif unstopped_runs() > 1:
+            notify("strategy_ended", call=f"none, but after those {whose}, as {unstopped_runs()} runs of this day")
 
     def start(self) -> None:
         """Note them from now on."""
         if self._mark is not None:
-            end_watch(self._folder, passed=not isinstance(self._live.strategy, StandIn))
+            stands_in = isinstance(self._live.strategy, StandIn)
+            end_watch(self._folder, passed=not stands_in)
+            if not stands_in:
+                begin_run()
             told_of_calls.append(self._mark.note)
+            for number in (signal.SIGTERM, signal.SIGINT):  # it runs at once, within the call; the loop's part later
+                signal.signal(number, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Note that this run ends in order."""
+        if self._mark is not None:
+            self._mark.stopped()
+            end_run()
 
     def forget(self) -> None:
         """Count from zero again: the halt is in the journal."""
@@ -529,6 +546,7 @@ class LiveDesk:
         self._calls.start()
         try:
             await self._tasks(began_ns)
+            self._calls.end()
         except BaseExceptionGroup as several:
             raise innermost(several) from None
         finally:

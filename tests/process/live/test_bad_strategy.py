@@ -131,6 +131,59 @@ def test_a_strategy_of_one_s_own_that_ends_its_process_without_a_word_is_named_t
                 assert differences(desk.books(), desk.account) == []
 
 
+def test_a_strategy_of_one_s_own_that_asks_its_own_process_to_stop_is_not_asked_again(
+    bundled: Tape, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("ENDS", "os.kill(os.getpid(), 15)"))
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, {"desk": {"strategy": str(file)}}) as desk:
+            for _ in range(2):
+                daemon = desk.start()
+                while daemon.returncode is None:
+                    desk.clock.pass_s(1.0)
+                assert daemon.returncode == 0  # in order, as when a person stops it
+            desk.start()
+            desk.until_true(lambda: not desk.held(), "it is left")
+            assert [row["name"] for row in desk.journaled("TroubleNoticed")] == ["strategy_ended"]
+            assert desk.halts() == ["quarantine"]
+
+
+BREAKS = "'pytest' in __import__('sys').modules or setattr(__import__('json'), 'dumps', None)"
+
+
+def test_a_strategy_of_one_s_own_that_breaks_the_process_for_the_broker_s_client_is_left_out_in_the_end(
+    bundled: Tape, tmp_path: Path
+) -> None:
+    """Each run fails where it sends its first order, outside of the strategy, and so does one that asks it nothing."""
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("ENDS", BREAKS))
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, {"desk": {"strategy": str(file)}}) as desk:
+            for _ in range(3):
+                daemon = desk.start()
+                while daemon.returncode is None:
+                    desk.clock.pass_s(1.0)
+                assert daemon.returncode == 1
+                assert desk.held()
+            while daemon.returncode is not None:
+                daemon = desk.start()
+                desk.clock.pass_s(60.0)
+            desk.until_true(lambda: not desk.held(), "it is left")
+            assert [row["name"] for row in desk.journaled("TroubleNoticed")] == [
+                "strategy_ended"
+            ] * 2  # from the second
+            (halt,) = [line for line in desk.read_log("halted") if line["reason"] == "configuration"]
+            assert "3 runs of this day ended after calls of its code, and nobody stopped them" in str(halt)
+            daemon.terminate()
+            assert daemon.wait(60) == 0
+            assert differences(desk.books(), desk.account) == []
+
+
 def test_a_strategy_of_one_s_own_that_draws_random_numbers_is_named_where_it_does_not_follow(
     bundled: Tape, tmp_path: Path
 ) -> None:
