@@ -634,12 +634,13 @@ class Bookkeeper:
             books.note(books.accounts[name], part_row)
 
     def _comes_early(self, line: LedgerLine) -> bool:
-        """Return whether cash in lieu came before the line of the shares whose fraction it pays: until the next day.
+        """Return whether cash in lieu came before the line of the shares whose fraction it pays: through the next day.
 
-        Then the books differ from the broker's positions by more than that fraction.
+        Then the books differ from the broker's positions by more than that fraction. Later the broker tells it no more.
         """
         books = self.books
-        if line.kind != CASH_IN_LIEU or line.date < new_york_date(books.now_ns).isoformat():
+        yesterday = new_york_date(books.now_ns) - timedelta(days=1)
+        if line.kind != CASH_IN_LIEU or line.date < yesterday.isoformat():
             return False
         apart = sum(books.holders(line.symbol).values(), line.quantity) - books.broker_held.get(line.symbol, ZERO)
         return apart != 0 if line.quantity else abs(apart) >= 1

@@ -1148,6 +1148,48 @@ def test_a_contract_that_was_sold_at_the_bell_waits_for_the_news_of_its_fill() -
     assert (books.holders(CALL), books.accounts["a"].cash, books.differences) == ({}, dec(10400), {})
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_cash_for_a_fraction_waits_for_its_shares_over_the_night_and_for_a_day(*, comes: bool) -> None:
+    machine = _machine()
+    books = machine.books
+    books.accounts["a"].fractions = True
+    books.book("a", "SPY", LinePart(dec("30.9")))  # of which a spin-off brings half: 15 shares, and cash for 0.45
+    paid = {"activity_type": "CIL", "date": "2025-06-02", "net_amount": "48.73", "status": "executed"}
+    paid |= {"id": "20250602000000000::2", "symbol": "NEW", "qty": "-0.45"}
+    brought = {**paid, "id": "20250603000000000::1", "activity_type": "SPIN", "date": "2025-06-03", "qty": "15.45"}
+    brought["net_amount"] = "0"
+    rows = [
+        {"symbol": s, "qty": q, "side": "long", "avg_entry_price": "1"} for s, q in (("SPY", "30.9"), ("NEW", "15"))
+    ]
+
+    def report(hours: float, *lines: Json) -> dict[str, Decimal]:
+        at_ns = OPEN_NS + int(hours * 3600) * SECOND_NS
+        news = [line for line in lines if _is_news(books, line)]
+        machine.step(
+            Reported(
+                at_ns,
+                at_ns,
+                {"cash": "50048.73"},
+                rows,
+                [],
+                news,
+                spun={str(brought["id"]): [("SPY", "2025-06-03", "1/2")]},
+            )
+        )
+        return books.holders("NEW")
+
+    cash = books.sums()[0]
+    assert report(2, paid) == report(15, paid) == {}  # a quarter to midnight, and half past it
+    assert books.sums()[0] == cash
+    if comes:
+        assert report(24, paid, brought) == {"a": dec(15)}
+        assert books.differences == {}
+        assert books.accounts["a"].cash == dec("10048.73")
+    else:
+        report(39, paid)  # past the second midnight the broker does not tell it again
+        assert books.sums()[0] == cash + dec("48.73")
+
+
 def _end_line(contract: str, number: int, kind: str = "OPEXC", quantity: str = "-1") -> Json:
     """The line of contracts that ended on Monday."""
     row = {"activity_type": kind, "date": "2025-06-02", "net_amount": "0", "status": "executed"}

@@ -105,6 +105,7 @@ LOOK_S = 60.0
 NIGHT_LOOK_S = 300.0
 APART_S = 240  # how long books may differ while everybody says that they are whole
 SETTLE_S = 5400
+LAST_LINE_S = 20 * 3600.0  # from the last close: a line of an action comes until the next day's open
 ENDS_MOST = 20
 UP_S = 300  # after its start a program is looked at
 ON_CALL_MIN = (5.0, 60.0)
@@ -412,7 +413,7 @@ class Floor(Person):
                     if not self.off:
                         doing.append(asyncio.ensure_future(self._happen(it)))
                 await self.world.until(self.sessions[-1].close_ns + 5 * MINUTE_NS)
-                await asyncio.wait_for(asyncio.gather(*doing), 6 * 3600.0)
+                await asyncio.wait_for(asyncio.gather(*doing), LAST_LINE_S)
                 await self._settle()
                 for work in works:
                     if work.done() and not work.cancelled() and work.exception() is not None:
