@@ -150,6 +150,29 @@ def test_a_cancel_that_left_is_remembered_and_one_that_did_not_is_not() -> None:
     assert old_desk.order(patient).cancel_asked_ns == old_desk.at(1, 1)
 
 
+def test_a_sale_that_left_and_never_arrived_keeps_no_later_exit_back() -> None:
+    """Its work is gone with the other code: the next exit takes it over and sends it again under its own name."""
+    new_desk = desk()
+    new_desk.holds()
+    new_desk.bar(1)
+    sale = SubmitOrder("e1-pointer-7-1-0", CALL, -1, 9, Decimal("1.50"), "sell_to_close", 0)
+    take(new_desk, ev.ClockTicked(new_desk.at(2, 1)), sale)
+    new_desk.put(code_change(new_desk))
+    assert (
+        of(new_desk.put(ev.OrderMissing(new_desk.at(2, 5), sale.client_order_id)), SubmitOrder) == []
+    )  # not asked for
+    assert of(new_desk.put(ev.FlattenRequested(new_desk.at(2, 6), "x", "ann")), SubmitOrder) == []  # it may be there
+    again = sent(new_desk.put(ev.OrderMissing(new_desk.at(2, 9), sale.client_order_id)))
+    assert (again.client_order_id, again.side, again.quantity) == (sale.client_order_id, -1, 9)
+    (work,) = new_desk.state.works.values()
+    assert work.order_id == sale.client_order_id
+    fill = ev.OrderFilled(
+        new_desk.at(2, 20), sale.client_order_id, CALL, -1, Decimal("1.60"), 0, 9, Decimal("14.40"), Decimal(0), 9
+    )
+    new_desk.put(fill)
+    assert (new_desk.held, new_desk.state.works) == ({}, {})
+
+
 @pytest.mark.parametrize("has_left", [True, False])
 def test_a_missing_order_counts_as_sent_again_only_where_it_was(has_left: bool) -> None:
     d = at_broker(Account())

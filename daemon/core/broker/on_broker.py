@@ -22,7 +22,7 @@ from daemon.core.broker.fills import (
 from daemon.core.broker.foreign import mark_of, on_foreign_cancel, on_foreign_order
 from daemon.core.broker.protection import take_from_guard
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
-from daemon.core.draft import ENTRY, PROTECTION, Draft, wording
+from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import (
     BrokerLost,
@@ -418,7 +418,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
             draft.works = {key: work for key, work in draft.works.items() if key != order.work}
         draft.effects.append(AskBroker(f"an order is lost: {order.client_order_id}"))
         return
-    order = advance(order, "missing")
+    order = _of_exit_under_way(draft, advance(order, "missing"))
     session = draft.session.session
     over = session is None or draft.session.ended or order.submitted_ns < session.open_ns
     if (not may_enter_auction(draft)) if order.auction else over:
@@ -448,6 +448,18 @@ def _is_unwanted(draft: Draft, stop: Order) -> bool:
     """Return whether a stop that never arrived is over: it was cancelled, is too large, or an exit goes on."""
     exits = draft.exit_of(stop.symbol) is not None
     return exits or bool(stop.cancel_asked_ns) or draft.held(stop.symbol) < stop.quantity
+
+
+def _of_exit_under_way(draft: Draft, order: Order) -> Order:
+    """Return an exit that never arrived and whose work is gone, as after a change of the code, as its symbol's new one.
+
+    That one would wait for its end without end.
+    """
+    work = draft.exit_of(order.symbol)
+    if order.purpose != EXIT or order.work in draft.works or work is None or work.order_id:
+        return order
+    draft.works = {**draft.works, work.key: replace(work, order_id=order.client_order_id)}
+    return replace(order, work=work.key)
 
 
 def _needed_quantity(draft: Draft, order: Order) -> Quantity | None:

@@ -170,9 +170,11 @@ def test_a_strategy_of_one_s_own_that_breaks_the_process_for_the_broker_s_client
                     desk.clock.pass_s(1.0)
                 assert daemon.returncode == 1
                 assert desk.held()
-            while daemon.returncode is not None:
+            daemon = desk.start()
+            while daemon.returncode is None and desk.held():  # the first run made the folder: it is not counted
+                desk.clock.pass_s(1.0)
+            if daemon.returncode is not None:
                 daemon = desk.start()
-                desk.clock.pass_s(60.0)
             desk.until_true(lambda: not desk.held(), "it is left")
             assert [row["name"] for row in desk.journaled("TroubleNoticed")] == [
                 "strategy_ended"
