@@ -188,6 +188,7 @@ LACKING_SHARE, LACKING_FEW = 0.05, 2  # of the sessions since a symbol's first b
 SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5, 0.5, 1 / 3, 0.25, 0.2, 0.1, 0.05)
 """Shares for each one before, of the splits that a leap of the price is compared with."""
 NEAR = 0.05  # of such a ratio: a share moves less in most nights
+NO_SPLIT = 0.6, 1.4  # between these no ratio is near that of a split: nearly all bars
 LEAP = 3.0  # times or a part of the price before: no share moves so from a bar to the next
 CURES = {
     "not_finite": "a price or volume is missing: fill or remove such rows",
@@ -204,6 +205,8 @@ CURES = {
 def likely_split(close_before: float, open_after: float) -> float | None:
     """Return the shares for each one before, of the split that would explain two prices; None where none would."""
     ratio = close_before / open_after
+    if NO_SPLIT[0] < ratio < NO_SPLIT[1]:
+        return None
     return next((value for value in SPLITS if abs(ratio / value - 1.0) < NEAR), None)
 
 
