@@ -149,25 +149,45 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
     return ((price / step).quantize(Decimal(1), rounding=ROUND_FLOOR) * step).quantize(CENT)
 
 
-def protect(draft: Draft) -> None:
-    """End stops that cover more than is held, or at an old price; rest one where shares have none."""
+class _Sales(NamedTuple):
+    """What working orders sell, by symbol, and the stops among them."""
+
+    working: dict[str, Quantity]
+    own: dict[str, Quantity]  # of them; an adopted order of somebody else covers nothing
+    stops: tuple[Order, ...]
+
+
+_counted: list[tuple[dict[str, Order], _Sales]] = []  # the newest orders
+
+
+def _sales_of(orders: dict[str, Order]) -> _Sales:
+    """Return what these orders sell, counted once: most events change no order, and another one is another `dict`."""
+    if _counted and _counted[0][0] is orders:
+        return _counted[0][1]
     working: dict[str, Quantity] = {}
-    own_working: dict[str, Quantity] = {}  # of them; an adopted order of somebody else covers nothing
-    for order in draft.orders.values():
+    own: dict[str, Quantity] = {}
+    for order in orders.values():
         if order.side < 0:
             working[order.symbol] = working.get(order.symbol, 0) + order.remaining
             if order.purpose in (EXIT, PROTECTION):
-                own_working[order.symbol] = own_working.get(order.symbol, 0) + order.remaining
+                own[order.symbol] = own.get(order.symbol, 0) + order.remaining
+    sales = _Sales(working, own, tuple(order for order in orders.values() if order.purpose == PROTECTION))
+    _counted[:] = [(orders, sales)]
+    return sales
+
+
+def protect(draft: Draft) -> None:
+    """End stops that cover more than is held, or at an old price; rest one where shares have none."""
+    sales = _sales_of(draft.orders)
     rules = rules_of(draft)
     sends = rules is not None and may_send(draft)
-    for order in tuple(draft.orders.values()):
-        if order.purpose == PROTECTION:
-            _tend(draft, order, working[order.symbol], rules, sends=sends)
+    for order in sales.stops:
+        _tend(draft, order, sales.working[order.symbol], rules, sends=sends)
     if rules is None or not draft.book.positions or not sends:
         return
     for symbol in draft.desk.holds.risk_symbols(draft):
         position = draft.book.positions[symbol]
-        if position.quantity > (own_sales := own_working.get(symbol, 0)):
+        if position.quantity > (own_sales := sales.own.get(symbol, 0)):
             _cover(draft, position, position.quantity - own_sales, rules)
 
 
