@@ -138,6 +138,7 @@ class Watch:
         self._cash_at_open = ZERO
         self._lost_ns = self._wide_ns = 0
         self._raised: Counter[str] = Counter()  # alarms of this session, by name
+        self._over = ""  # date of the newest session that has ended
         self._closing: dict[str, tuple[int, Decimal]] = {}  # told to close: since when, and what may be left
         self._closed_on: dict[str, str] = {}  # root -> the session in which it is not bought back
 
@@ -402,6 +403,8 @@ class Watch:
         if session is None and self._equity[0] not in self._at_close:
             self._count()
             self._at_close[self._equity[0]] = self._now
+        if session is None and self._equity[0] != self._over:
+            self._over = self._equity[0]
             self._raised.clear()  # what is raised from now on is the next session's
             self._refused.clear()
         if self._state is not None and run.persons:

@@ -423,6 +423,8 @@ def part_of(
     if moves and line.kind != "OPTRD":
         _note_move(draft, line, own_quantity, foreign_quantity)
     if not foreign_quantity:
+        if line.quantity and line.kind != "OPTRD":
+            _note_lieu(draft, line.symbol, FRACTION)  # others may hold the symbol by the time of its cash
         return line
     cut, whole = None, own_quantity + foreign_quantity
     if own_quantity:

@@ -176,10 +176,12 @@ def test_a_dividend_of_what_the_desk_sold_after_its_ex_date_is_still_its_own() -
     assert d.state.book.realized - before == Decimal("50.00")
 
 
-def joined_on_half_day(*, reported: bool = True) -> tuple[DailyDesk, Account]:
+def joined_on_half_day(
+    *, reported: bool = True, trading: Trading = IGNORE, shares: int = 60
+) -> tuple[DailyDesk, Account]:
     """The desk alone held 60 AAA at Tuesday's close, which a report came just before; a person buys 40 a day later."""
     account = Account("50000")
-    d = with_shares(account, IGNORE, AAA=60)
+    d = with_shares(account, trading, AAA=shares)
     if reported:
         d.put(account.report(TUESDAY.close_ns - SECOND))
     d.end(**dict.fromkeys(SYMBOLS, 100.0))
@@ -231,6 +233,24 @@ def test_a_split_whose_line_comes_after_a_person_s_first_purchase_of_the_day_is_
     d.put(account.report(d.at(2)), account.report(d.at(3)))
     assert (holdings(d), d.state.broker.owners.disputed) == (({"AAA": 120}, {"AAA": 40}), ())
     assert d.state.risk.reconciled
+
+
+@pytest.mark.parametrize(("rules", "divided", "paid"), [(IGNORE, "25", "0"), (FRACTIONS, "25.5", "-0.5")])
+@pytest.mark.parametrize("bought_first", [True, False])
+def test_cash_for_a_fraction_that_was_the_desk_s_alone_is_its_own_though_a_person_bought_since(
+    rules: Trading, divided: str, paid: str, bought_first: bool
+) -> None:
+    d, account = joined_on_half_day(trading=rules, shares=51)
+    lines = ("SPLIT", "-51", "0"), ("SPLIT", divided, "0"), ("CIL", paid, "100.00")
+    today_ns = HALF_DAY.open_ns - 34_200 * SECOND
+    *split, cash = [replace(of_today(kind, "AAA", shares, usd), time_ns=today_ns) for kind, shares, usd in lines]
+    if not bought_first:
+        book(d, account, -10, exact(divided), *split)
+    account.fill(account.by_hand("ann", "AAA", +1, 3, d.at(1)), 3, "200", d.at(1))
+    d.put(account.report(d.at(1, 1)))
+    book(d, account, 2, 28, *(split if bought_first else ()), cash)
+    assert (holdings(d), d.state.broker.owners.disputed) == (({"AAA": 25}, {"AAA": 3}), ())
+    assert (d.state.book.transfers, d.state.book.cash) == (Decimal(-600), account.cash)  # her three shares at 200 USD
 
 
 def test_where_the_ex_date_is_not_known_and_holdings_changed_nothing_is_the_desk_s_and_it_says_so() -> None:
