@@ -80,12 +80,16 @@ class LinePart(msgspec.Struct, frozen=True):
 
 
 class Moving(msgspec.Struct):
-    """Shares or contracts that a line took away, whose replacement a later line of this kind and date brings."""
+    """Shares or contracts that lines took away, whose replacement later lines of this kind and date bring.
+
+    `given`: what came for them so far, symbol -> who got how many.
+    """
 
     kind: str
     date: str
     symbol: str
     parts: dict[str, LinePart]
+    given: dict[str, dict[str, Decimal]] = {}
 
     @property
     def total(self) -> Decimal:
@@ -447,7 +451,8 @@ class Ledgers(msgspec.Struct):
         if any(subject in (symbol, root_of(symbol)) for symbol in self.settled):
             return f"a contract ended that may have become {subject}: {deadline}"
         since_date = (new_york_date(self.now_ns) - timedelta(days=EXPLAINS_DAYS)).isoformat()
-        if former_symbol := next((moving.symbol for moving in self.moving if moving.date > since_date), ""):
+        waiting = (moving for moving in self.moving if not moving.given)
+        if former_symbol := next((moving.symbol for moving in waiting if moving.date > since_date), ""):
             return f"{former_symbol} was taken away, and what came for it may be {subject}: {deadline}"
         old_total, new_total = sum(self.holders(subject).values(), ZERO), self.broker_held.get(subject, ZERO)
         if self._cost_as_before(subject, old_total, new_total):
@@ -647,8 +652,9 @@ class Ledgers(msgspec.Struct):
     def rename_holders(self, old: str, new: str, date: str) -> None:
         """Copy the holders before this date to the share's new name: dividends come weeks later."""
         former = [(day, quantities) for day, quantities in self.held.get(old, []) if day < date]
-        if former and new not in self.held:
-            self.held[new] = [*former, (date, {})]
+        if former and not self.holders_before(new, date):
+            since = [entry for entry in self.held.get(new, []) if entry[0] >= date]
+            self.held[new] = [*former, *([] if since and since[0][0] == date else [(date, {})]), *since]
 
     def holders(self, symbol: str) -> dict[str, Decimal]:
         """Return who holds how much of a symbol now, by sub-account."""

@@ -8,6 +8,7 @@ decimals; any other gets whole shares, and `main` the fraction that is left.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
@@ -24,6 +25,7 @@ from daemon.core.broker.ledger import (
     CONTRACT_CASH,
     CONTRACT_ENDS,
     CRYPTO_FEE,
+    EXERCISED,
     FEES,
     INCOME,
     INTEREST,
@@ -42,6 +44,7 @@ SHARE_LEG = "OPTRD"
 LAPSED = "OPEXP"
 EARLY = "early OPTRD"
 """The kind of `Moving` of shares that were booked for a contract before its line came."""
+STRIKES_NEAR = Decimal("0.001")  # strikes after a split are rounded
 UNKNOWN_LINE = "gateway_line_unowned"
 """The alarm of a line that is `main`'s because nobody else's it can be said to be."""
 
@@ -258,8 +261,9 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     for owners in (earliest, earlier, holders):
         if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
             return _take_away(books, line, {name: -quantity for name, quantity in owners.items()})
-    removal = _moving(books, line, line.symbol)
+    removal = next((m for m in books.moving if (m.kind, m.date, m.symbol) == (line.kind, line.date, line.symbol)), None)
     if removal is not None and line.quantity > 0:
+        books.moving.remove(removal)
         old = {name: -part.quantity for name, part in removal.parts.items()}
         costs = {name: -part.cost for name, part in removal.parts.items()}
         new = _shares_of(books, line, old, line.quantity)
@@ -328,31 +332,72 @@ def _take_away(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) 
     parts = {}
     cash = apportion(line.amount, {name: abs(quantity) for name, quantity in change.items()})
     for name, quantity in change.items():
-        holding = books.accounts[name].holdings.get(line.symbol)
-        cost = ZERO if holding is None else holding.average * multiplier(line.symbol)
-        parts[name] = LinePart(quantity, cash.get(name, ZERO), cost * quantity)
-    books.moving.append(Moving(line.kind, line.date, line.symbol, parts))
+        parts[name] = LinePart(quantity, cash.get(name, ZERO), _cost(books, name, line.symbol) * quantity)
+    same = (m for m in books.moving if (m.kind, m.date, m.symbol) == (line.kind, line.date, line.symbol))
+    if (moving := next(same, None)) is None:
+        books.moving.append(Moving(line.kind, line.date, line.symbol, parts))
+    else:  # its lines come in parts
+        names = sorted(moving.parts.keys() | parts.keys())
+        moving.parts = {n: _sum_of(moving.parts.get(n, LinePart()), parts.get(n, LinePart())) for n in names}
     return Division(parts)
 
 
-def _moving(books: Ledgers, line: LedgerLine, symbol: str = "") -> Moving | None:
-    """Return, and take out, what an earlier line of this action took away; None where that is not certain.
+def _cost(books: Ledgers, name: str, symbol: str) -> Decimal:
+    """Return what a share or a contract cost a sub-account, USD."""
+    holding = books.accounts[name].holdings.get(symbol)
+    return ZERO if holding is None else holding.average * multiplier(symbol)
 
-    Of several it is the one that brings so many shares at the announced ratio; without one, as many as were taken.
+
+def _sum_of(one: LinePart, other: LinePart) -> LinePart:
+    return LinePart(one.quantity + other.quantity, one.amount + other.amount, one.cost + other.cost)
+
+
+def _replaced(books: Ledgers, line: LedgerLine) -> Moving | None:
+    """Return what lines of this action took away, for which this one's shares come; None where that is not certain.
+
+    Of several it is the one whose terms as a contract, or number at the announced ratio (without one: whose own
+    number), or name in the line's words fits; where all had the same owners in the same parts it is any of them.
     """
-    alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date) and symbol in ("", m.symbol)]
-    if len(alike) > 1 and not symbol:
-        ratio = books.ratios.get(line.id, "")
-        new, old = _rates(ratio or "1/1")
-        alike = [m for m in alike if abs(m.total * new / old + line.quantity) < (1 if ratio else FINEST)]
-    if len(alike) != 1:
-        return None
-    books.moving.remove(alike[0])
-    return alike[0]
+    alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date)]
+    some = [m for m in alike if not m.given]
+    some += [m for m in alike if line.symbol in m.given]
+    new, old = _rates(ratio := books.ratios.get(line.id, "") or "1/1")
+    near = FINEST if ratio == "1/1" else Decimal(1)
+
+    def fits_in_number(moving: Moving) -> bool:
+        come = sum(moving.given.get(line.symbol, {}).values(), line.quantity)
+        return abs(moving.total * new / old + come) < near
+
+    for fits in (
+        lambda moving: _fits_contract(moving, line),
+        fits_in_number,
+        lambda moving: moving.symbol in re.findall(r"[A-Z0-9.]+", line.words),
+    ):
+        some = [moving for moving in some or alike if fits(moving)] or some or alike
+    owners = {tuple((name, part.quantity / moving.total) for name, part in moving.parts.items()) for moving in some}
+    return some[0] if len(owners) == 1 else None
+
+
+def _fits_contract(moving: Moving, line: LedgerLine) -> bool:
+    """Return whether contracts may have become the line's: of one end and right, for the same money at the strike."""
+    if not (is_contract(line.symbol) and is_contract(moving.symbol)):
+        return is_contract(line.symbol) == is_contract(moving.symbol)
+    worth, former_worth = _strike_of(line.symbol) * line.quantity, _strike_of(moving.symbol) * -moving.total
+    return _series(line.symbol) == _series(moving.symbol) and abs(worth - former_worth) <= worth * STRIKES_NEAR
+
+
+def _series(contract: str) -> str:
+    """Return a contract's expiry and right, an adjusted one's too: `YYMMDDC`."""
+    return contract[-15:-8]
+
+
+def _strike_of(contract: str) -> Decimal:
+    """Return a contract's strike, an adjusted one's too, USD."""
+    return Decimal(contract[-8:]) / 1000
 
 
 def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
-    """Divide renames, mergers, offers, removals: old shares by holder, new ones in the same parts."""
+    """Divide renames, mergers, offers, removals: old shares by holder, new ones and their cash in the same parts."""
     holders = _holders(books, line)
     total = sum(holders.values(), ZERO)
     if line.quantity < 0 and total and -line.quantity <= total:
@@ -361,26 +406,39 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
         fraction = line.quantity % 1 or any(quantity % 1 for quantity in holders.values())
         some = apportion(line.quantity, holders, FINEST if fraction else Decimal(1))
         return _take_away(books, line, {name: quantity for name, quantity in some.items() if quantity})
-    removal = _moving(books, line) if line.quantity > 0 else None
-    if removal is not None:
-        if line.kind in NEW_NAME:
-            books.rename_holders(removal.symbol, line.symbol, line.date)
-        old = {name: -part.quantity for name, part in removal.parts.items()}
-        costs = {name: -part.cost for name, part in removal.parts.items()}
-        new = _shares_of(books, line, old, line.quantity)
-        cash = apportion(line.amount, {name: abs(quantity) for name, quantity in old.items()})
-        return Division(
-            {
-                n: LinePart(new.get(n, ZERO), cash.get(n, ZERO), costs.get(n, ZERO))
-                for n in sorted(new.keys() | cash.keys())
-            }
-        )
-    if not line.quantity and line.amount and holders:
-        return _in_cash(apportion(line.amount, holders))
+    if line.quantity > 0 and (removal := _replaced(books, line)) is not None:
+        return _give(books, line, removal)
+    if not line.quantity and line.amount and (owners := _paid(books, line, holders)):
+        return _in_cash(apportion(line.amount, owners))
     if (spun := _spun_off(books, line)) is not None:
         return spun
     doubt = f"{line.kind} {line.symbol}: {line.quantity} units, {line.amount} USD, and whose they are is not known"
     return Division({MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}, doubt)
+
+
+def _give(books: Ledgers, line: LedgerLine, removal: Moving) -> Division:
+    """Divide what comes for shares that left, as if all that came for them under this symbol had come in this line."""
+    if line.kind in NEW_NAME and not removal.given:
+        books.rename_holders(removal.symbol, line.symbol, line.date)
+    old = {name: -part.quantity for name, part in removal.parts.items()}
+    former = removal.given.get(line.symbol, {})
+    new = _shares_of(books, line, old, sum(former.values(), line.quantity))
+    removal.given = {**removal.given, line.symbol: new}
+    come = {name: new.get(name, ZERO) - former.get(name, ZERO) for name in new.keys() | former.keys()}
+    costs = {name: -part.cost for name, part in removal.parts.items() if come.get(name, ZERO) > 0}
+    removal.parts = {n: replace(part, cost=ZERO) if n in costs else part for n, part in removal.parts.items()}
+    cash = apportion(line.amount, {name: abs(quantity) for name, quantity in old.items()})
+    names = sorted(come.keys() | cash.keys())
+    return Division({n: LinePart(come.get(n, ZERO), cash.get(n, ZERO), costs.get(n, ZERO)) for n in names})
+
+
+def _paid(books: Ledgers, line: LedgerLine, holders: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    """Return whose shares a line of cash alone is for: those that left by the action's other lines, else held ones."""
+    left = [m for m in books.moving if (m.kind, m.symbol) == (line.kind, line.symbol)]
+    if not left:
+        return dict(holders)
+    newest = max(left, key=lambda moving: moving.date)
+    return {name: -part.quantity for name, part in newest.parts.items()}
 
 
 def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
@@ -418,7 +476,8 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     cash = apportion(line.amount, {name: abs(count) for name, count in changes.items()})
     if early is None:
         _note_end(books, line, changes)
-        return Division({name: LinePart(count, cash.get(name, ZERO)) for name, count in changes.items()})
+        costs = {name: _cost(books, name, line.symbol) * count for name, count in changes.items()}
+        return Division({n: LinePart(count, cash.get(n, ZERO), costs[n]) for n, count in changes.items()})
     rest = {name: count - quantities.get(name, ZERO) for name, count in early.items()}
     books.settled[line.symbol] = {name: count for name, count in rest.items() if count}
     if not books.settled[line.symbol]:
@@ -480,10 +539,10 @@ def _unit_cost(line: LedgerLine) -> Decimal | None:
 
 
 def _note_end(books: Ledgers, line: LedgerLine, changes: Mapping[str, Decimal]) -> None:
-    contract = parse_occ(line.symbol)
-    if contract is not None and line.kind in ("OPEXC", "OPASN"):
-        parts = {name: LinePart(count * contract.right) for name, count in changes.items()}
-        books.moving.append(Moving(SHARE_LEG, line.date, f"{contract.root} {contract.strike:f}", parts))
+    if is_contract(line.symbol) and line.kind in EXERCISED:
+        root, right = line.symbol[:-15].rstrip("0123456789"), 1 if line.symbol[-9] == "C" else -1
+        parts = {name: LinePart(count * right) for name, count in changes.items()}
+        books.moving.append(Moving(SHARE_LEG, line.date, f"{root} {_strike_of(line.symbol):f}", parts))
 
 
 def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:

@@ -109,6 +109,33 @@ async def test_shares_of_a_spin_off_come_to_who_held_its_parent(
         assert s.verified().difference == ""
 
 
+async def test_a_merger_whose_lines_come_between_deaths_of_the_gateway_reaches_each(tmp_path: Path) -> None:
+    parts = [("SPY", "-7.5", "0"), ("SPY", "-5", "0"), ("NEW", "4", "0"), ("NEW", "2.25", "0"), ("SPY", "0", "1250")]
+    async with broker() as there:
+        async with gateway_on(there, tmp_path) as s:
+            there.by_hand("place", symbol="SPY", qty="3", side="buy")
+            await hold(s, "a", 5)
+            await s.place("b", "4.5")  # whose desk is dead from now on
+            await s.until(lambda: s.held("b").get("SPY") == Decimal("4.5"))
+            await s.place("b", 4, "sell", type="stop", stop_price="400", time_in_force="gtc")
+            await s.settled()
+            cash = {name: account.cash for name, account in s.books.accounts.items()}
+        for symbol, quantity, amount in parts:
+            there.faults.add("ledger_line", activity_type="MA", symbol=symbol, quantity=quantity, amount=amount)
+            there.back_office.advance(there.clock.now_ns())
+            async with gateway_on(there, tmp_path) as s:
+                await s.settled()
+                assert s.log.of("gateway_line_unowned") == []
+        # one for two of 5, 4.5 and 3, and 100.00 USD a share
+        assert [s.held(name) for name in ("a", "b", "main")] == [
+            {"NEW": Decimal(quantity)} for quantity in ("2", "2.25", "2")
+        ]
+        gains = {name: account.cash - cash[name] for name, account in s.books.accounts.items()}
+        assert gains == {"a": Decimal(500), "b": Decimal(450), "main": Decimal(300)}
+        assert not there.account.working  # b's stop is of shares that are gone
+        assert s.verified().difference == ""
+
+
 async def test_a_dividend_is_paid_to_who_held(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)

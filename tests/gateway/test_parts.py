@@ -48,6 +48,10 @@ def cash_of(division: Division) -> dict[str, Decimal]:
     return {name: part.amount for name, part in division.parts.items()}
 
 
+def quantities_of(division: Division) -> dict[str, Decimal]:
+    return {name: part.quantity for name, part in division.parts.items()}
+
+
 # --- sums -------------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +284,18 @@ def test_a_dividend_that_was_earned_under_the_former_name_is_who_held_then() -> 
     assert ledgers.holders_before("META", "2024-03-01") == {"b": dec(1)}
 
 
+def test_who_buys_the_new_name_on_its_first_day_takes_no_dividend_that_was_earned_before() -> None:
+    ledgers = books(a={"FB": 3}, b={})
+    ledgers.now_ns += DAY_NS
+    ledgers.book("b", "META", LinePart(dec(1), cost=dec(100)))  # before the lines of the new name
+    for row in (line("NC", "FB", "-3", date=NEXT_DAY), line("NC", "META", "3", date=NEXT_DAY)):
+        for name, part in divide(ledgers, row, "").parts.items():
+            ledgers.book(name, row.symbol, part, NEXT_DAY)
+    dividend = divide(ledgers, line("DIV", "META", "3", "6.00", date="2024-03-15"), NEXT_DAY)
+    assert (cash_of(dividend), dividend.doubt) == ({"a": dec("6.00")}, "")
+    assert ledgers.holders_before("META", "2024-03-15") == {"a": dec(3), "b": dec(1)}
+
+
 def test_a_merger_for_cash_pays_each_for_its_shares() -> None:
     ledgers = books(a={"ATVI": 3}, b={"ATVI": 1})
     division = divide(ledgers, line("MA", "ATVI", "-4", "380.00"), "")
@@ -287,7 +303,79 @@ def test_a_merger_for_cash_pays_each_for_its_shares() -> None:
     assert book(ledgers, division, "ATVI") == {}
 
 
+def booked(ledgers: Ledgers, *lines: LedgerLine) -> None:
+    """Book lines one after the other."""
+    for row in lines:
+        book(ledgers, divide(ledgers, row, ""), row.symbol)
+
+
+LEAVES, COME = line("MA", "OLD", "-12"), line("MA", "NEW", "6")  # one for two, and 10.00 USD a share
+PAYS = line("MA", "OLD", "0", "120.00")
+IN_PARTS = [line("MA", *part) for part in (("OLD", "-7"), ("NEW", "3"), ("OLD", "-5"), ("NEW", "2"), ("NEW", "1"))]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [LEAVES, COME, PAYS],
+        [LEAVES, PAYS, COME],
+        [PAYS, LEAVES, COME],
+        [*IN_PARTS, PAYS],
+        [IN_PARTS[0], IN_PARTS[2], COME, PAYS],
+        [LEAVES, *IN_PARTS[3:], IN_PARTS[1], PAYS],
+    ],
+)
+def test_a_merger_whose_lines_come_in_parts_gives_each_its_shares_and_its_cash(lines: list[LedgerLine]) -> None:
+    ledgers = books(a={"OLD": 5}, b={"OLD": 4}, main={"OLD": 3})
+    booked(ledgers, *lines)
+    assert ledgers.holders("OLD") == {}
+    assert ledgers.holders("NEW") == {
+        "a": dec(2),
+        "b": dec(2),
+        MAIN: dec(2),
+    }  # 2.5 and 1.5: whole ones, the rest main's
+    assert {name: account.cash for name, account in ledgers.accounts.items()} == {
+        "a": dec("50.00"), "b": dec("40.00"), MAIN: dec("30.00")
+    }  # fmt: skip
+    costs = [holding.average * holding.qty for a in ledgers.accounts.values() for holding in a.holdings.values()]
+    assert sum(costs) == 1200 or COME not in lines
+
+
 CALL = "SPY240301C00400000"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # a split of two for one halves the strikes and doubles the contracts
+        ({"SPY240301C00400000": 2, "SPY240301C00410000": 1}, ("SPY240301C00200000", "SPY240301C00205000", 4, 2)),
+        # other deliverables get another root
+        ({"SPY240301C00400000": 1, "SPY240301P00400000": 1}, ("SPY1240301C00400000", "SPY1240301P00400000", 1, 1)),
+    ],
+)
+def test_of_contracts_that_one_action_changes_each_is_its_holders(
+    old: dict[str, int], new: tuple[str, str, int, int]
+) -> None:
+    (one, of_a), (other, of_b) = old.items()
+    ledgers = books(a={one: of_a}, b={other: of_b})
+    booked(ledgers, *(line("OPCA", symbol, str(-count)) for symbol, count in old.items()))
+    booked(ledgers, line("OPCA", new[1], str(new[3])), line("OPCA", new[0], str(new[2])))
+    assert (ledgers.holders(new[0]), ledgers.holders(new[1])) == ({"a": dec(new[2])}, {"b": dec(new[3])})
+
+
+@pytest.mark.parametrize(("words", "b"), [("Name Change from GE to GX", 1), ("", 0)])
+def test_of_two_new_names_of_as_many_shares_the_words_tell_or_main_has_them(words: str, b: int) -> None:
+    ledgers = books(a={"FB": 4}, b={"GE": 4})
+    booked(ledgers, line("NC", "FB", "-4"), line("NC", "GE", "-4"))
+    come = divide(ledgers, line("NC", "GX", "4", description=words), "")
+    assert quantities_of(come) == {"b" if b else MAIN: dec(4)}
+    assert (come.doubt == "") == bool(b)
+
+
+def test_two_new_names_of_one_holder_are_its_own_whichever_is_which() -> None:
+    ledgers = books(a={"FB": 4, "GE": 4})
+    booked(ledgers, *(line("NC", *part) for part in (("FB", "-4"), ("GE", "-4"), ("GX", "4"), ("META", "4"))))
+    assert set(ledgers.accounts["a"].holdings) == {"GX", "META"}
 
 
 def test_of_two_mergers_of_one_day_the_shares_come_at_their_own_announced_rate() -> None:
@@ -299,10 +387,11 @@ def test_of_two_mergers_of_one_day_the_shares_come_at_their_own_announced_rate()
     assert book(ledgers, divide(ledgers, come, ""), "NEW") == {"b": dec(10)}
 
 
-def test_exercised_contracts_and_their_shares_are_their_holders() -> None:
-    ledgers = books(a={CALL: 2}, b={CALL: 1})
-    exercise = divide(ledgers, line("OPEXC", CALL, "-3"), "")
-    assert book(ledgers, exercise, CALL) == {}
+@pytest.mark.parametrize("call", [CALL, CALL.replace("SPY", "SPY1")])  # the other one was adjusted
+def test_exercised_contracts_and_their_shares_are_their_holders(call: str) -> None:
+    ledgers = books(a={call: 2}, b={call: 1})
+    exercise = divide(ledgers, line("OPEXC", call, "-3"), "")
+    assert book(ledgers, exercise, call) == {}
     # 300 shares at the strike of 400: 120,000 USD, two thirds of it a's
     come = divide(ledgers, line("OPTRD", "SPY", "300", "-120000.00", price="400"), "")
     assert cash_of(come) == {"a": dec("-80000.00"), "b": dec("-40000.00")}
@@ -312,8 +401,8 @@ def test_exercised_contracts_and_their_shares_are_their_holders() -> None:
 
 def test_contracts_that_lapse_are_their_holders_and_a_short_one_is_mains() -> None:
     ledgers = books(a={CALL: 2}, main={CALL: -1})
-    assert divide(ledgers, line("OPEXP", CALL, "-2"), "").parts == {"a": LinePart(dec(-2))}
-    assert divide(ledgers, line("OPASN", CALL, "1"), "").parts == {MAIN: LinePart(dec(1))}
+    assert quantities_of(divide(ledgers, line("OPEXP", CALL, "-2"), "")) == {"a": dec(-2)}
+    assert quantities_of(divide(ledgers, line("OPASN", CALL, "1"), "")) == {MAIN: dec(1)}
 
 
 @pytest.mark.parametrize(("count", "a", "main"), [(1, 0, 1), (2, 0, 2), (3, 1, 2), (4, 2, 2)])
@@ -321,7 +410,7 @@ def test_an_exercise_of_some_contracts_is_the_persons_who_asked_for_it(count: in
     # the broker exercises what no order holds: a's two are held by its sale
     division = divide(books(a={CALL: 2}, main={CALL: 2}), line("OPEXC", CALL, str(-count)), "")
     parts = {"a": dec(-a), MAIN: dec(-main)}
-    assert division.parts == {name: LinePart(quantity) for name, quantity in parts.items() if quantity}
+    assert quantities_of(division) == {name: quantity for name, quantity in parts.items() if quantity}
 
 
 def test_a_line_of_contracts_that_nobody_holds_books_nothing_and_is_told() -> None:
