@@ -484,6 +484,9 @@ class Ledgers(msgspec.Struct):
             return False
         order.row, order.status, order.id = row, status or order.status, str(row["id"])
         order.quantity = wire.optional_decimal(row, "qty")
+        symbol = wire.text(row.get("symbol"))
+        if symbol and not is_coin(symbol):
+            order.symbol = symbol  # the broker may keep an order under a company's new name
         self.names[order.id] = order.name
         self.keep(order)
         return True

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca.rest.client import Refused
 from daemon.gateway.books import GatewayOrder, Ledgers, LinePart, SubAccount, name_of_call
-from daemon.gateway.events import CloseTaken, FillsRead, OrderAnswered, Reported, Updated
+from daemon.gateway.events import CloseTaken, FillsRead, OrderAnswered, Reported, Updated, Warn
 from daemon.gateway.parts import LedgerLine, divide
 from daemon.gateway.rules import beyond_means
 from daemon.gateway.step import Bookkeeper
@@ -768,6 +768,57 @@ def test_a_split_of_shares_with_a_new_name_that_the_same_report_tells(split_day:
             "XYZ": (Decimal(600), Decimal("0.5"))
         }
     assert machine.books.differences == {}
+
+
+def told(number: int, kind: str, symbol: str, quantity: str, amount: str = "0", **more: str) -> dict[str, str]:
+    """A line of the broker's ledger of June 2nd."""
+    return {
+        "id": f"2025060200000{number:04d}::{number}", "activity_type": kind, "date": "2025-06-02", "symbol": symbol,
+        "qty": quantity, "net_amount": amount, "status": "executed", **more,
+    }  # fmt: skip
+
+
+def take(machine: Bookkeeper, minute: int, held: dict[str, int], *lines: dict[str, str], **more: Any) -> list[str]:
+    """Take a report of that minute; returns the names of what a person is told."""
+    at_ns = OPEN_NS + minute * MINUTE_NS
+    positions = [{"symbol": symbol, "qty": str(quantity), "avg_entry_price": "1"} for symbol, quantity in held.items()]
+    cash = {"cash": str(machine.books.sums()[0] + sum(Decimal(line.get("net_amount", "0")) for line in lines))}
+    effects = machine.step(Reported(at_ns, at_ns, cash, positions, more.pop("orders", []), list(lines), **more))
+    return [effect.name for effect in effects if isinstance(effect, Warn)]
+
+
+def stop_row(symbol: str, status: str, **more: str) -> dict[str, Any]:
+    at = "2025-06-02T13:30:00Z"
+    return {
+        "id": "1", "client_order_id": "a-1", "symbol": symbol, "side": "sell", "type": "stop", "stop_price": "80",
+        "qty": "300", "filled_qty": "0", "status": status, "submitted_at": at, "updated_at": at, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_an_order_that_the_broker_keeps_under_a_new_name_sells_the_shares_of_that_name(dead: bool) -> None:
+    machine = selling("main", "a")
+    books = machine.books
+    order = GatewayOrder("a", "a-1", "SPY", "sell", "new", OPEN_NS - DAY_NS, quantity=Decimal(300))
+    books.keep(order)
+    books.show(order, stop_row("SPY", "new"))
+    names = told(1, "NC", "SPY", "-600"), told(2, "NC", "NEW", "600")
+    at = "2025-06-02T14:00:00Z"
+    row = stop_row("NEW", "filled", filled_qty="300", updated_at=at)
+    if not dead:
+        take(machine, 0, {"NEW": 600}, *names, orders=[stop_row("NEW", "new")])
+        assert books.free("a", "NEW") == 0  # the stop keeps them
+        update = {"event": "fill", "order": row, "qty": "300", "price": "80", "timestamp": at, "execution_id": "x"}
+        machine.step(Updated(OPEN_NS, update))
+        take(machine, 1, {"NEW": 300})
+    else:  # all of it was while nothing of the gateway ran
+        fill = {**sale("1", "300", symbol="NEW", price="80"), "transaction_time": at}
+        take(machine, 1, {"NEW": 300}, *names, fill, orders=[row])
+    assert {name: dict(account.holdings).keys() for name, account in books.accounts.items()} == {
+        "main": {"NEW"}, "a": set()
+    }  # fmt: skip
+    assert books.accounts["a"].cash == 300 * 80
+    assert books.sums()[1] == {"NEW": Decimal(300)}
 
 
 def test_a_fee_whose_cash_was_read_before_its_line_is_no_rounding() -> None:
