@@ -9,7 +9,7 @@ decimals; any other gets whole shares, and `main` the fraction that is left.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
 
@@ -24,6 +24,7 @@ from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
     CONTRACT_CASH,
     CONTRACT_ENDS,
+    CORRECTION,
     CRYPTO_FEE,
     EXERCISED,
     FEES,
@@ -36,10 +37,11 @@ from daemon.core.broker.ledger import (
 )
 from daemon.core.instruments.option_market import OccContract, is_contract, parse_occ, root_of
 from daemon.core.risk.splits import plain_ratio
-from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, stamped_ns
+from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, name_of_part, stamped_ns
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
 
+OF_CASH = FEES | INCOME
 SHARE_LEG = "OPTRD"
 LAPSED = "OPEXP"
 EARLY = "early OPTRD"
@@ -99,6 +101,43 @@ def line_of(row: Json) -> LedgerLine:
 
 def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
     """Return whose the line is. It changes only what a later line needs (`Ledgers.moving`, `Ledgers.held`)."""
+    if (line.kind in OF_CASH or not line.quantity) and (reversal := _reversal(books, line)) is not None:
+        return reversal
+    division = _divided(books, line, ex_date)
+    if division.parts and not division.doubt:
+        return division
+    return _reversal(books, line) or division
+
+
+def _reversal(books: Ledgers, line: LedgerLine) -> Division | None:
+    """Return the parts of a line that takes an earlier one back: those of that one, the other way; None for another.
+
+    It is about the same symbol, of the same kind or a correction, and for as much.
+    """
+    for earlier_id, (_, parts) in reversed(books.lines.items()):
+        amount = sum((it.amount for it in parts.values()), ZERO)
+        quantity = sum((it.quantity for it in parts.values()), ZERO)
+        of_cash = line.kind in OF_CASH and not quantity  # its quantity says what it pays for
+        if not (amount or quantity) or amount != -line.amount or (quantity != -line.quantity and not of_cash):
+            continue
+        reversed_id = f"{earlier_id} reversed"
+        if reversed_id not in books.lines and _is_alike(books, earlier_id, parts, line):
+            books.lines[reversed_id] = (books.now_ns, {})
+            return Division({name: LinePart(-it.quantity, -it.amount, -it.cost) for name, it in parts.items()})
+    return None
+
+
+def _is_alike(books: Ledgers, earlier_id: str, parts: Collection[str], line: LedgerLine) -> bool:
+    """Return whether an earlier line is of this one's kind and symbol, by the rows of those who have parts of it."""
+    for name in parts:
+        part_id = name_of_part(earlier_id, name)
+        for row in (noted.fields for noted in books.accounts[name].activities if noted.id == part_id):
+            of_kind = line.kind in (row["activity_type"], CORRECTION)
+            return of_kind and wire.text(row.get("symbol")) == line.symbol
+    return False
+
+
+def _divided(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
     if line.kind == CRYPTO_FEE:
         return Division({MAIN: LinePart(amount=line.amount)})  # what it takes in coins, the broker's position has
     if line.kind in FEES:

@@ -787,6 +787,38 @@ def take(machine: Bookkeeper, minute: int, held: dict[str, int], *lines: dict[st
     return [effect.name for effect in effects if isinstance(effect, Warn)]
 
 
+TWO_CALLS = "SPY250620C00500000"
+
+
+@pytest.mark.parametrize(
+    ("line", "back"),
+    [
+        (("DIV", "SPY", "600", "90.00"), ("DIV", "SPY", "-600", "-90.00")),
+        (("DIV", "SPY", "600", "90.00"), ("CORR", "SPY", "0", "-90.00")),
+        (("INT", "", "0", "30.00"), ("INT", "", "0", "-30.00")),
+        (("OPEXP", TWO_CALLS, "-2"), ("OPEXP", TWO_CALLS, "2")),
+    ],
+)
+def test_what_takes_a_line_back_is_of_whom_that_one_was(line: tuple[str, ...], back: tuple[str, ...]) -> None:
+    machine = selling("a", "b")
+    books = machine.books
+    books.accounts["a"].cash = Decimal(1000)
+    books.book("a", TWO_CALLS, LinePart(Decimal(2), cost=Decimal(400)))
+    books.held["SPY"] = [("2025-05-01", {"a": Decimal(600)}), ("2025-05-20", {"a": Decimal(300), "b": Decimal(300)})]
+    before = {name: (account.cash, dict(account.holdings)) for name, account in books.accounts.items()}
+    first = told(1, *line)
+    there = {"SPY": 600, TWO_CALLS: 0 if line[0] == "OPEXP" else 2}
+    take(machine, 0, {s: q for s, q in there.items() if q}, first, ex_dates={first["id"]: "2025-05-20"})
+    assert books.accounts["a"].cash + books.accounts["a"].quantity(TWO_CALLS) != 1002  # the line was a's
+    books.accounts["b"].cash += 5000  # a transfer, and b earns from now on
+    assert take(machine, 1, {"SPY": 600, TWO_CALLS: 2}, told(2, *back)) == []
+    books.accounts["b"].cash -= 5000
+    after = {name: (account.cash, dict(account.holdings)) for name, account in books.accounts.items()}
+    assert after == before
+    take(machine, 2, {"SPY": 600, TWO_CALLS: 2}, told(3, "DIV", "SPY", "-600", "-90.00"))  # what was taken back is over
+    assert books.accounts["b"].cash == before["b"][0] - 45
+
+
 def stop_row(symbol: str, status: str, **more: str) -> dict[str, Any]:
     at = "2025-06-02T13:30:00Z"
     return {
