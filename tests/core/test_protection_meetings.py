@@ -690,14 +690,15 @@ def test_a_stop_that_sold_all_it_held_before_a_split_of_the_rest_is_booked_first
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
 
 
-def renamed(d: DailyDesk, account: Account, name: str) -> None:
+def renamed(d: DailyDesk, account: Account, name: str, held: int = 10, *, guard: str = "") -> None:
     """AAA is called NEW from Tuesday on, and the broker keeps the stop under the new name."""
     account.positions["NEW"] = account.positions.pop("AAA")
     account.orders[name] = structs.replace(account.orders[name], symbol="NEW")
-    for symbol, count in (("AAA", -10), ("NEW", 10)):
+    for symbol, count in (("AAA", -held), ("NEW", held)):
         account.book(structs.replace(line("NC", symbol, count), time_ns=TUESDAY.open_ns - MIDNIGHT))
     d.begin(TUESDAY)
-    d.put(ev.RunStarted(d.at(-60), "live", "d", "shelf", "e1", "c", "sip", d.state.trading))
+    rules = replace(d.state.trading, guard_prefix=guard) if guard else d.state.trading
+    d.put(ev.RunStarted(d.at(-60), "live", "d", "shelf", "e1", "c", "sip", rules))
 
 
 def test_a_stop_that_the_broker_keeps_under_a_new_name_is_the_desk_s_own_and_ends() -> None:
@@ -723,6 +724,37 @@ def test_a_stop_that_sold_under_a_new_name_while_the_daemon_was_down_sold_the_de
     for minute in (1, 2):
         d.put(account.report(d.at(minute)))
     assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(9790), Decimal(-210))
+    assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
+
+
+def test_what_a_stop_sold_before_and_after_a_new_name_is_booked_once() -> None:
+    """Of 10 that cost 1,000, 4 are sold at 79 under the former name and 6 at 78 under the new one."""
+    d, account, name = daily()
+    account.fill(name, 4, "79", d.at(300))
+    renamed(d, account, name, 6)
+    account.fill(name, 6, "78", TUESDAY.open_ns)
+    for minute in (1, 2):
+        d.put(account.report(d.at(minute)))
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(9784), Decimal(-216))
+    assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
+
+
+@pytest.mark.parametrize("sold", [0, 4, 10])
+def test_a_stop_of_the_guard_that_the_broker_keeps_under_a_new_name_is_the_desk_s_own(sold: int) -> None:
+    """The desk's own stop lapsed while it was away, and its guard rested one below AAA."""
+    d, account, own_name = daily()
+    account.end(own_name, "expired")
+    name = account.take(SubmitOrder("guard-AAA-7-9-0", "AAA", -1, 10, None, "", 0), d.at(300))
+    account.orders[name] = structs.replace(account.orders[name], stop_price=Decimal(80))
+    renamed(d, account, name, guard="guard")
+    if sold:
+        account.fill(name, sold, "79", TUESDAY.open_ns)
+    effects = d.put(account.report(d.at(1)))
+    assert name in cancels(effects)
+    account.end(name, "filled" if sold == 10 else "canceled")
+    d.put(account.report(d.at(2)))
+    assert d.held == ({"NEW": 10 - sold} if sold < 10 else {})
+    assert (d.state.book.cash, d.state.book.realized) == (Decimal(9000 + 79 * sold), Decimal(-21 * sold))
     assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
 
 

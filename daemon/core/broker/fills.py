@@ -108,8 +108,9 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
         return
     same = (event.symbol, event.side) == (order.symbol, order.side) and event.cumulative_quantity <= order.quantity
     if not same:
-        mismatch(draft, order, event)
-        return
+        if event.side != order.side or event.cumulative_quantity > order.filled:
+            mismatch(draft, order, event)
+        return  # what is booked filled under the former name of the company
     if event.correction:
         _take_correction(draft, order, event)
         return

@@ -231,9 +231,7 @@ def on_order_found(draft: Draft, event: OrderFound) -> None:
 
 def absorb(draft: Draft, report: BrokerOrder) -> None:
     """Take over the broker's state of one order: ours when it matches what was sent, else foreign."""
-    order = draft.find_order(report.client_order_id)
-    if order is None and report.client_order_id not in draft.broker.foreign:
-        order = take_from_guard(draft, report)
+    order = own_or_guards(draft, report)
     if order is None or order.purpose == "foreign":
         on_foreign_order(draft, report, order)
         return
@@ -252,6 +250,14 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
         _follow(draft, report)
     elif report.status in ENDED and was_refused(draft, report.client_order_id, order.correction, exact(report.filled)):
         _end(draft, order)
+
+
+def own_or_guards(draft: Draft, report: BrokerOrder) -> Order | None:
+    """Return the journal's order of this name; a guard's stop that it does not have yet is taken in first."""
+    order = draft.find_order(report.client_order_id)
+    if order is None and report.client_order_id not in draft.broker.foreign:
+        order = take_from_guard(draft, report)
+    return order
 
 
 def under_our_names(draft: Draft, reports: tuple[BrokerOrder, ...], asked_ns: int) -> tuple[BrokerOrder, ...]:

@@ -23,6 +23,7 @@ from daemon.core.broker.sending import confirmed, hangs, is_option, may_send, on
 from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft
 from daemon.core.effects import CancelOrder, LiftFence
 from daemon.core.events import BrokerOrder
+from daemon.core.instruments.option_market import is_contract
 from daemon.core.instruments.quotes import is_wide, middle_of, price_step
 from daemon.core.limits import AUTO, Protection
 from daemon.core.orders import (
@@ -599,7 +600,8 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
     """
     if not is_of_guard(draft, report) or report.quantity <= 0 or not 0 < draft.broker.began_ns <= report.submitted_ns:
         return None
-    if draft.contract_of(report.symbol) is None and report.symbol not in draft.spec.symbols:
+    symbol = _guarded_symbol(draft, report)
+    if draft.contract_of(symbol) is None and symbol not in (*draft.spec.symbols, *draft.book.positions):
         return None
     if report.status in ENDED and not report.filled:
         return None  # it is over, and changed nothing
@@ -608,7 +610,7 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
         work="",
         purpose=PROTECTION,
         reason="resting_stop",
-        symbol=report.symbol,
+        symbol=symbol,
         side=-1,
         quantity=exact(report.quantity),
         limit_price=report.limit_price,
@@ -618,8 +620,16 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
         stop_price=report.stop_price,
     )
     draft.put_order(order)
-    draft.alarm("guard_acted", f"{report.client_order_id}: it rested a stop of {report.quantity} {report.symbol}")
+    draft.alarm("guard_acted", f"{report.client_order_id}: it rested a stop of {report.quantity} {symbol}")
     return order
+
+
+def _guarded_symbol(draft: Draft, report: BrokerOrder) -> str:
+    """Return what the guard rested its stop for: by its name, where the broker keeps it under a company's new one."""
+    names = {f"{guard_prefix(draft)}-{symbol.replace('.', '_')}-": symbol for symbol in draft.book.positions}
+    of_shares = not is_contract(report.symbol)
+    by_name = (symbol for name, symbol in names.items() if of_shares and report.client_order_id.startswith(name))
+    return next(by_name, report.symbol)
 
 
 class Cover(NamedTuple):

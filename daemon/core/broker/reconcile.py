@@ -58,6 +58,7 @@ from daemon.core.broker.on_broker import (
     end_entries,
     has_new_name,
     on_order_news,
+    own_or_guards,
     under_our_names,
 )
 from daemon.core.broker.protection import end_former, is_guarded, is_of_former, is_of_guard, lift_fence
@@ -810,7 +811,7 @@ def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
         lines = [line for line in booked_lines if line.symbol == symbol and line.kind in SPLITS]
         _book_before_fills(draft, event, lines, symbol, symbol)
     for order in (*event.ended_orders, *event.open_orders):
-        own_order = draft.find_order(order.client_order_id)
+        own_order = own_or_guards(draft, order)
         if own_order is not None and order.filled > own_order.filled and has_new_name(own_order, order):
             names = (own_order.symbol, order.symbol)
             lines = [line for line in booked_lines if line.symbol in names and line.kind in REORGANISED]
