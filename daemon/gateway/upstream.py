@@ -166,7 +166,7 @@ class Upstream:
             orders = list(_by_id(rows).values())
             positions = await self.reads.positions()
             account = await self.reads.account()
-            lines = await self.reads.activities(since_ns)
+            lines = await self._lines(since_ns)
             quantities = sorted((str(row.get("symbol")), str(row.get("qty"))) for row in positions)
             now = (account.get("cash"), quantities, orders, [line.get("id") for line in lines])
             if now == former:
@@ -182,9 +182,7 @@ class Upstream:
         rows += await self.reads.orders_since(since_ns)
         positions = await self.reads.positions()
         account = await self.reads.account()
-        lines = [
-            row for row in await self.reads.activities(since_ns) if self._is_readable(row) and _is_news(books, row)
-        ]
+        lines = [row for row in await self._lines(since_ns) if self._is_readable(row) and _is_news(books, row)]
         orders = _by_id(rows)
         known_rows = {order.id: order.row for order in books.orders.values()}
         other_rows, missing_ids = await self._left_out(books, orders, lines)
@@ -208,6 +206,10 @@ class Upstream:
             await self._has_closed(books, positions),
             {str(line["id"]): await self._spun(line) for line in lines if line.get("activity_type") in SPUN_OFF},
         )
+
+    async def _lines(self, since_ns: int) -> list[Json]:
+        """Read the ledger's lines after a time; one that is pending has moved nothing yet, and may change."""
+        return [row for row in await self.reads.activities(since_ns) if row.get("status") != "pending"]
 
     async def _has_closed(self, books: Ledgers, positions: Sequence[Json]) -> bool:
         """Return whether today's session is over; the broker is asked where it no longer has a contract of today."""

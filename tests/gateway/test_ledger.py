@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca.rest.client import Refused
+from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.gateway.books import GatewayOrder, Ledgers, LinePart, SubAccount, name_of_call
 from daemon.gateway.events import CloseTaken, FillsRead, OrderAnswered, Reported, Updated, Warn
 from daemon.gateway.parts import LedgerLine, divide
@@ -151,6 +152,32 @@ async def test_a_dividend_is_paid_to_who_held(tmp_path: Path) -> None:
         rows = (await s.ask("b", "GET", "/v2/account/activities", activity_types="DIV"))[1]
         assert [(row["net_amount"], row["qty"]) for row in rows] == [("6", "4")]
         await s.settled()
+
+
+@pytest.mark.parametrize("before_opening", [False, True])
+async def test_a_line_that_is_pending_is_booked_when_it_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_opening: bool
+) -> None:
+    pays: dict[str, Any] = {
+        "id": "20250602000000000::pays", "activity_type": "DIV", "date": "2025-06-02", "symbol": "SPY", "qty": "5",
+        "net_amount": "0", "status": "pending",
+    }  # fmt: skip
+    shown = [pays] if before_opening else []
+    read = TradingReads.activities
+
+    async def activities(reads: TradingReads, after_ns: int) -> list[Any]:
+        return [*await read(reads, after_ns), *(dict(row) for row in shown)]
+
+    monkeypatch.setattr(TradingReads, "activities", activities)
+    async with stage(tmp_path) as s:
+        shown[:] = [pays | {"net_amount": "6.00"}]  # what will be paid is not certain yet
+        await hold(s, "a", 5)
+        await s.settled()
+        cash = s.books.sums()[0]
+        shown[:] = [pays | {"net_amount": "7.50", "status": "executed"}]
+        s.broker.account.cash += Decimal("7.50")
+        await s.settled()
+        assert s.books.sums()[0] - cash == Decimal("7.50")
 
 
 async def test_a_deposit_is_mains(tmp_path: Path) -> None:
