@@ -116,9 +116,9 @@ def in_order(lines: Iterable[Line], activity_of: Callable[[Line], Activity]) -> 
     """Return the lines of one report in the order in which they are booked; equal ones stay in the report's order.
 
     One day after the other: what one line brought a later day's may take. Of a day those kinds come last that take what
-    another kind brings, such as the split of shares that have a new name; and what comes follows what it replaces.
-    Shares of an exercise follow the contracts that ended for them, and cash for a fraction all shares, whatever their
-    days.
+    another kind brings, such as the split of shares that have a new name. What leaves comes first, then cash alone,
+    then what replaces it. Shares of an exercise follow the contracts that ended for them, and cash for a fraction all
+    shares, whatever their days.
     """
     entries = [(line, it, new_york_date(it.time_ns)) for line in lines for it in (activity_of(line),)]
     ended_on: dict[str, date] = {}
@@ -136,9 +136,14 @@ def in_order(lines: Iterable[Line], activity_of: Callable[[Line], Activity]) -> 
             return max(day, ended_on.get(it.symbol, day)), 1, 0
         if it.kind == CASH_IN_LIEU:
             return date.max, 0, 0
-        return day, 2 if it.kind in later_kinds[day] else 0, int(it.quantity > 0 and it.kind in REPLACING)
+        return day, 2 if it.kind in later_kinds[day] else 0, _turn(it) if it.kind in REPLACING else 0
 
     return [line for line, _, _ in sorted(entries, key=place)]
+
+
+def _turn(line: Activity) -> int:
+    """Return which turn a line has among those of its action: what leaves, cash alone, what comes."""
+    return 0 if line.quantity < 0 else 2 if line.quantity else 1
 
 
 def _kinds_that_follow(lines: Iterable[Activity]) -> set[str]:

@@ -120,8 +120,8 @@ def reorganise(draft: Draft, line: Activity) -> None:
         _arrive(draft, line)
     elif line.amount > 0 and _are_replaced(draft, line):
         _pay_for_a_part(draft, line)
-    elif line.amount > 0 and (leaver := _paid_leaver(draft, line)) is not None:
-        _pay_for_leaver(draft, line, leaver)
+    elif line.amount > 0 and (count := _paid_count(draft, line)):
+        _pay_for_shares(draft, line, count)
     else:
         draft.put_book(income(draft.book, line.amount))
     revalue(draft)
@@ -149,20 +149,27 @@ def _is_paid_in_part(draft: Draft, line: Activity, count: Quantity) -> bool:
     return of_all and draft.identity.mode in BROKER_MODES and line.amount < PAID_LEAST * worth
 
 
-def _paid_leaver(draft: Draft, line: Activity) -> Leaver | None:
-    """Return the shares that left by an earlier line of the merger whose cash this is; None where none are known."""
-    fitting = (it for it in draft.basket.leavers if (it.kind, it.symbol) == (line.kind, line.symbol))
-    return next((it for it in fitting if it.kind in MERGED and it.quantity == draft.held(it.symbol)), None)
+def _paid_count(draft: Draft, line: Activity) -> Quantity:
+    """Return for how many shares a line of cash alone is: those that left by the merger's other lines, else all held.
+
+    The line by which they leave may come later. Without a price it is known by nothing that it is for them.
+    """
+    if line.kind not in MERGED:
+        return 0
+    left = sum((it.quantity for it in draft.basket.leavers if (it.kind, it.symbol) == (line.kind, line.symbol)), ZERO)
+    if left or draft.identity.mode not in BROKER_MODES or not draft.marks.get(line.symbol):
+        return draft.counted(min(left, Decimal(draft.held(line.symbol))))
+    return max(draft.held(line.symbol), 0)
 
 
-def _pay_for_leaver(draft: Draft, line: Activity, leaver: Leaver) -> None:
-    """Sell shares that left before for the cash that comes now; those of which it pays a part alone wait on."""
-    if _is_paid_in_part(draft, line, leaver.quantity):
+def _pay_for_shares(draft: Draft, line: Activity, count: Quantity) -> None:
+    """Sell shares that left, or will, for the cash that comes; those of which it pays a part alone wait on."""
+    if _is_paid_in_part(draft, line, count):
         _pay_for_a_part(draft, line)
         return
-    other_leavers = tuple(it for it in draft.basket.leavers if it != leaver)
-    draft.basket = replace(draft.basket, leavers=other_leavers)
-    _leave(draft, replace(line, quantity=-Decimal(leaver.quantity)), leaver.quantity)
+    others = tuple(it for it in draft.basket.leavers if (it.kind, it.symbol) != (line.kind, line.symbol))
+    draft.basket = replace(draft.basket, leavers=others)
+    _leave(draft, replace(line, quantity=-Decimal(count)), count)
 
 
 def _pay_for_a_part(draft: Draft, line: Activity) -> None:

@@ -426,6 +426,50 @@ def test_cash_of_a_merger_that_comes_after_the_shares_left_sells_them(rule: str)
     assert (book.peak, d.state.risk.halt, d.state.risk.reconciled) == (Decimal(11_200), None, True)
 
 
+CASH_FOR_ALL = line("MA", "AAA", amount="7200")  # 20 USD a share above the cost
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        [[CASH_FOR_ALL, line("MA", "AAA", -60)]],
+        [[CASH_FOR_ALL], [line("MA", "AAA", -60)]],
+        [[line("MA", "AAA", -40), CASH_FOR_ALL, line("MA", "AAA", -20)]],
+        [[line("MA", "AAA", -40), line("MA", "AAA", -20)], [CASH_FOR_ALL]],
+    ],
+)
+def test_cash_of_a_merger_is_paid_for_the_shares_whichever_line_comes_first(reports: list[list[ev.Activity]]) -> None:
+    """It is no gain beside shares that nobody has any more, which doubled the equity."""
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    del account.positions["AAA"]
+    for minute, lines in enumerate(reports):
+        for one in lines:
+            account.book(one)
+        d.put(account.report(d.at(minute - 19)))
+        assert d.state.book.equity == (11_200 if CASH_FOR_ALL in account.lines else 10_000)
+    d.put(account.report(d.at(-17)), account.report(d.at(-16)))
+    book = d.state.book
+    assert (d.held, book.cash) == ({"BBB": 10}, account.cash)
+    assert (book.realized, book.equity, book.peak) == (Decimal(1200), Decimal(11_200), Decimal(11_200))
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+    assert not d.state.basket.leavers
+
+
+def test_cash_for_a_part_of_what_is_held_is_no_gain_beside_its_whole_worth() -> None:
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    account.book(line("MA", "AAA", amount="3000"))  # half of their worth
+    d.put(account.report(d.at(-19)))
+    assert (d.state.book.equity, d.state.book.peak) == (Decimal(10_000), Decimal(10_000))
+    del account.positions["AAA"]
+    account.positions["NEW"] = (30, Decimal(100))
+    account.book(line("MA", "AAA", -60))
+    account.book(line("MA", "NEW", 30))
+    d.put(account.report(d.at(-18)), account.report(d.at(-17)))
+    book = d.state.book
+    assert (d.held, d.state.marks["NEW"], book.equity) == ({"BBB": 10, "NEW": 30}, Decimal(100), Decimal(10_000))
+    assert (book.positions["NEW"].cost, book.realized, d.state.risk.reconciled) == (Decimal(3000), Decimal(0), True)
+
+
 def test_cash_for_a_part_of_shares_that_left_leaves_the_rest_to_those_that_come() -> None:
     d = with_shares(account := Account(), AAA=60, BBB=10)
     del account.positions["AAA"]
