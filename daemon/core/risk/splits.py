@@ -96,8 +96,14 @@ def note_history(draft: Draft, event: HistoryAdjusted) -> None:
     if factor(old_close, new_close) < SPLIT_RATIO or factor(mark, old_close) >= factor(mark, new_close):
         return
     certain = draft.identity.mode in BROKER_MODES and _is_common(factor(old_close, new_close))
-    sure = (*basket.sure, symbol) if certain else basket.sure
-    draft.basket = replace(basket, splits=(*basket.splits, symbol), sure=sure)
+    if certain and not _spins_off(draft, symbol):
+        basket = replace(basket, sure=(*basket.sure, symbol))
+        draft.first_time(_sure_key(symbol, new_york_date(draft.now_ns)))
+    draft.basket = replace(basket, splits=(*basket.splits, symbol))
+
+
+def _sure_key(symbol: str, day: date) -> str:
+    return f"{symbol} split without doubt {day.isoformat()}"
 
 
 def _changed_by(draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | None:
@@ -364,13 +370,16 @@ def _fraction(old_quantity: Quantity, broker_quantity: Decimal, ratio: float, fr
 def on_session_over(draft: Draft) -> None:
     """End the wait for a split's ledger line after one session with broker reports.
 
-    Not where its ratio leaves no doubt, nor while the broker's quantity differs.
+    Not for some nights where its ratio leaves no doubt, nor while the broker's quantity differs: a large dividend may
+    be at a split's ratio, too.
     """
     basket, broker = draft.basket, draft.broker
     if broker.reported_ns < broker.started_ns:  # its ledger could not report yet, however many sessions
         return
-    splits = tuple(symbol for symbol in basket.splits if symbol in basket.sure or symbol in basket.apart)
-    draft.basket = replace(basket, splits=splits)
+    nights = [new_york_date(draft.now_ns) - timedelta(days=days) for days in range(NIGHTS_MAX)]
+    sure = tuple(it for it in basket.sure if any(_sure_key(it, day) in broker.seen for day in nights))
+    splits = tuple(symbol for symbol in basket.splits if symbol in sure or symbol in basket.apart)
+    draft.basket = replace(basket, splits=splits, sure=sure)
 
 
 # --- consequences -----------------------------------------------------------------------------------------------------
@@ -467,14 +476,34 @@ _SPUN_OFF = "shares spun off "  # and the day
 def _keep_announcement(draft: Draft, line: Activity) -> None:
     with contextlib.suppress(ValueError):
         day = date.fromisoformat(line.ex_date)
-        days = [(day + timedelta(days=days)).isoformat() for days in range(1 - NIGHTS_MAX, NIGHTS_MAX)]
-        if line.kind == SPIN_OFF and any(f"{_SPUN_OFF}{one}" in draft.broker.seen for one in days):
-            return
+        if line.kind == SPIN_OFF:
+            draft.first_time(f"{line.symbol} spins off {day.isoformat()}")
+            _doubt_splits(draft, line.symbol)
+            if any(f"{_SPUN_OFF}{one}" in draft.broker.seen for one in _near_days(day)):
+                return
         draft.basket = replace(draft.basket, announced={**_announced(draft), line.symbol: (line.kind, line.ex_date)})
+
+
+def _near_days(day: date) -> list[str]:
+    return [(day + timedelta(days=days)).isoformat() for days in range(1 - NIGHTS_MAX, NIGHTS_MAX)]
+
+
+def _spins_off(draft: Draft, symbol: str) -> bool:
+    """Return whether a spin-off may have changed the bars of a share: of its own, or one that nobody announced."""
+    names = (f"{symbol} spins off ", _SPUN_OFF)
+    days = _near_days(new_york_date(draft.now_ns))
+    return any(f"{name}{day}" in draft.broker.seen for name in names for day in days)
+
+
+def _doubt_splits(draft: Draft, *symbols: str) -> None:
+    """Doubt splits that adjusted bars showed: a spin-off changes them too, whatever its ratio."""
+    sure = tuple(symbol for symbol in draft.basket.sure if symbol not in symbols)
+    draft.basket = replace(draft.basket, sure=sure)
 
 
 def note_spun_off(draft: Draft) -> None:
     """Note that a line has brought the shares of a spin-off: its announcement explains no others."""
+    _doubt_splits(draft, *draft.basket.sure)
     draft.first_time(f"{_SPUN_OFF}{new_york_date(draft.now_ns).isoformat()}")
     rest = {symbol: (kind, day) for symbol, (kind, day) in _announced(draft).items() if kind != SPIN_OFF}
     draft.basket = replace(draft.basket, announced=rest or UNSET)

@@ -6,6 +6,7 @@ bought at 100.00, and 1,000 USD.
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, AskPolicy, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Trading
+from daemon.core.session import new_york_date
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
@@ -391,6 +393,47 @@ def test_a_history_that_changes_by_no_split_s_ratio_is_believed_after_a_session(
     d.end(AAA=close, BBB=100.0)
     waits.append(d.state.basket.splits)
     assert waits == [("AAA",), ("AAA",) if still_waits else ()]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("told", ["announced", "booked"])
+def test_bars_that_a_spin_off_changed_at_a_split_s_ratio_are_waited_for_one_session_at_most(
+    told: str, *, is_first: bool
+) -> None:
+    """A fifth of the worth is spun off, which changes the bars as five for four would."""
+    d = holding(account := Account())
+    if not is_first:
+        adjusted(d, "AAA", 80.0)
+    report = account.report(d.at(-20))
+    if told == "booked":
+        account.positions["OFF"] = (25, Decimal(80))
+        account.book(line("SPIN", "OFF", 25))
+        report = account.report(d.at(-20))
+    else:
+        day = new_york_date(d.state.now_ns).isoformat()
+        spin_off = ev.Activity("1", "SPIN", "AAA", Decimal(0), None, Decimal(0), "announced", 0, ex_date=day)
+        report = replace(report, activities=(spin_off,))
+    d.put(report)
+    if is_first:
+        adjusted(d, "AAA", 80.0)
+    reported(d, account, -10)
+    d.end(AAA=80.0, BBB=100.0)
+    assert (d.state.basket.splits, d.state.basket.sure, d.state.risk.halt) == ((), (), None)
+
+
+def test_bars_that_no_line_explains_are_waited_for_some_nights_and_not_for_ever() -> None:
+    """A dividend of a fifth of the price, as five for four would be; the broker has all shares that the book has."""
+    d = holding(account := Account())
+    adjusted(d, "AAA", 80.0)
+    waits, first = [], d.session
+    for night in range(6):
+        day = (date.fromisoformat(first.date) + timedelta(days=night)).isoformat()
+        if night:
+            d.begin(Session(day, first.open_ns + night * DAY, first.close_ns + night * DAY))
+        reported(d, account, -10)
+        d.end(AAA=80.0, BBB=100.0)
+        waits.append(d.state.basket.splits)
+    assert waits == [("AAA",)] * 5 + [()]
 
 
 def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() -> None:
