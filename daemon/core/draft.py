@@ -477,6 +477,11 @@ def names_of(symbols: Sequence[str]) -> str:
     return f"{', '.join(symbols[:NAMED])}{more}"
 
 
+def while_held(holdings: Sequence[str]) -> str:
+    """Return "while ... is held" for one holding, "are held" for several."""
+    return f"while {names_of(holdings)} {'is' if len(holdings) == 1 else 'are'} held"
+
+
 def wording(detail: str) -> str:
     """Return a text without its figures and ids, which may change between calls."""
     return _FIGURES.sub("#", detail)[:CASE_LETTERS]

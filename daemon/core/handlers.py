@@ -16,7 +16,7 @@ from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded, lift_fence, lift_fence_at_start
 from daemon.core.broker.sending import has_lapsed
-from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, wording
+from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, while_held, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import meant_by, root_of
@@ -377,11 +377,11 @@ def _report_no_answers(draft: Draft) -> None:
     without = draft.model is None and (risk.strategy_off or halt is None)
     if not draft.book.positions or not (without or (halt is not None and halt.reason in UNANSWERED)):
         return
-    holdings_text = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
+    held_text = while_held([f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()])
     name = NO_MODEL if without or halt is None else halt.reason
     text = "no model answers" if without else "the start is halted"
     why = "it was resumed without one" if halt is None else halt.detail
-    draft.alarm(name, f"{text} while {holdings_text[:200]} is held: {why}")
+    draft.alarm(name, f"{text} {held_text}: {why}")
 
 
 T = TypeVar("T", bound=msgspec.Struct)

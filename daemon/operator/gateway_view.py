@@ -98,7 +98,7 @@ def gateway_view(folder: Path, now_s: float) -> GatewayView:
         account=status.account.account_number,
         money="real money" if status.account.account == "live" else "paper account",
         state="silent" if silent else "ready" if status.ready else "away",
-        detail="it has written no status since: does it run?" if silent else why,
+        detail="it writes no status any more: does it run?" if silent else why,
         lag_s=lag_s,
         lines=lines,
         differences=status.differences,

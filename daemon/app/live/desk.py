@@ -364,7 +364,7 @@ class Notifier:
     def __call__(self, name: str, /, **fields: object) -> None:
         self._log(name, **fields)
         if LOG_EVENTS[name].alarm:
-            detail = ", ".join(f"{key} {value}" for key, value in fields.items())
+            detail = ", ".join(str(value) if key == "detail" else f"{key} {value}" for key, value in fields.items())
             self._intake.put(TroubleNoticed(self._clock.now_ns(), name, detail))
 
 

@@ -15,7 +15,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import fall_from, limited_peak, session_loss, worth_at
-from daemon.core.draft import LEAVING, PROTECTION, Draft, names_of, wording
+from daemon.core.draft import LEAVING, PROTECTION, Draft, while_held, wording
 from daemon.core.effects import AskBroker, RaiseAlarm
 from daemon.core.events import Funds, Quote
 from daemon.core.gates import LOSSES, RiskView, reject_rate
@@ -241,8 +241,8 @@ def _reports_ns(draft: Draft) -> int:
 
 
 def _lost_text(draft: Draft, lost_data: list[str], positions: list[Position]) -> str:
-    symbols = names_of([position.symbol for position in positions])
-    return f"{' and '.join(lost_data)} lost for {draft.trading.broker.blind_min} minutes while {symbols} is held"
+    held_text = while_held([position.symbol for position in positions])
+    return f"{' and '.join(lost_data)} lost for {draft.trading.broker.blind_min} minutes {held_text}"
 
 
 def _bar_due_ns(draft: Draft, positions: list[Position], since_ns: int) -> int:

@@ -94,7 +94,9 @@ def _line(
         problem = f"its manifest cannot be read: {error.check if isinstance(error, ModelError) else error}"
         return ModelLine(name, current, candidate, running, False, "", "", (), problem)
     training = manifest.training
-    trained_on = f"{training.file}, {training.sessions} sessions from {training.first_session}"
+    trained_on = training.file
+    if training.sessions:
+        trained_on += f", {training.sessions} sessions from {training.first_session}"
     if training.synthetic:
         trained_on += ", synthetic"
     return ModelLine(

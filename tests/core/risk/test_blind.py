@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from daemon.core import events as ev
 from daemon.core.desks.options import entry_limit
+from daemon.core.draft import while_held
 from daemon.core.effects import SubmitOrder
 from daemon.core.instruments.quotes import price_step
 from daemon.core.limits import Broker, Execution, Sizing, Trading
@@ -205,6 +206,11 @@ def test_a_desk_without_a_position_is_blind_to_nothing() -> None:
     d = at_broker(Account())
     d.bar(0)
     assert "blind" not in alarms(d.tick(60))
+
+
+def test_one_holding_is_held_and_several_are() -> None:
+    assert while_held(["SPY"]) == "while SPY is held"
+    assert while_held(["A", "B", "C", "D", "E", "F"]) == "while A, B, C, D, E and 1 more are held"
 
 
 def test_a_position_that_was_never_quoted_is_blind_five_minutes_after_the_open() -> None:

@@ -176,6 +176,8 @@ def test_with_wrong_keys_the_daemon_stays_up_unreconciled_and_sends_no_order(
         assert daemon.wait(30) == 0, desk.log()[-2000:]
         assert desk.requests("POST", "PATCH", "DELETE") == []
         assert not desk.books().state.risk.reconciled
+        told = [line for line in desk.read_log("alarm") if line["alarm"] == "trade_stream_unauthorized"]
+        assert str(told[0]["detail"]).startswith("the trade stream refused the keys")
         assert wrong["APCA_API_SECRET_KEY"] not in desk.log()
 
 

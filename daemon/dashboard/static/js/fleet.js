@@ -96,7 +96,7 @@ function account(view, at) {
   const box = card(`Account ${view.account || view.folder}`, { id: `gateway-${at}`, wide: true });
   const [text, tone] = { ready: ["running", "good"], away: ["BROKER AWAY", "warn"] }[view.state] ?? [view.state.toUpperCase(), "bad"];
   box.heading.append(" ", badge(text, tone), " ", view.money ? kind(view.money) : "");
-  const said = [view.detail, view.halt && `No new risk: ${view.halt}`, ...view.differences.map((words) => `Difference: ${words}`)];
+  const said = [view.detail, view.state === "silent" && `These figures are from ${ago(view.lag_s)}.`, view.halt && `No new risk: ${view.halt}`, ...view.differences.map((words) => `Difference: ${words}`)];
   box.body.append(...said.filter(Boolean).map((words) => el("p", { class: "note" }, words)));
   if (view.lines.length) box.body.append(books(view));
   return box.section;
@@ -169,7 +169,7 @@ function lines(all, address, courses, caption) {
       { name: "Exposure", number: true, of: (line) => known(line, () => percent(line.exposure)) },
       { name: "Holds", of: (line) => known(line, () => `${instrument(line.holds)}${line.orders ? `; ${count(line.orders, "order")}` : ""}`) },
       (kinds.size > 1 || !PLAY.has([...kinds][0])) && { name: "Money", of: (line) => known(line, () => pair(kind(line.money), PLAY.has(line.money) ? "" : line.account)) },
-      { name: "Newest event", number: true, of: lag },
+      { name: "Newest event", of: lag },
     ].filter(Boolean),
     sorted,
     { row: (line) => ({ data: { fleet: line.name, state: state(line)[1] } }) },

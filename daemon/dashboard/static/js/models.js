@@ -180,9 +180,9 @@ function sideBySide(one, other) {
     some,
     { stacked: false, row: ([name]) => ({ data: { compared: name } }) },
   );
-  const alone = lines.filter((line) => !line[4]);
+  const [both, alone] = [true, false].map((of) => lines.filter((line) => line[4] === of));
   return [
-    shown("Two versions", lines.filter((line) => line[4])),
+    both.length ? shown("Two versions", both) : empty("The two have no figure in common."),
     alone.length > 0 && more("alone", `${count(alone.length, "figure")} of one version alone`, shown("Figures of one version alone", alone)),
   ];
 }

@@ -3,7 +3,7 @@
 import { card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { PATTERNS, returnsChart } from "./charts.js";
 import { ask, resource } from "./feed.js";
-import { count, dated, number, percent, signed, span, usd } from "./format.js";
+import { clock, count, dated, number, percent, signed, span, usd } from "./format.js";
 import { change, gain, opening, trouble } from "./parts.js";
 
 export const title = "Performance";
@@ -119,7 +119,7 @@ function summed(found) {
   const told = found.sessions >= FEWEST;
   const within = found.marked_drawdown !== null && found.marked_drawdown - found.max_drawdown > 5e-5 ? `; ${percent(-found.marked_drawdown)} within days` : "";
   return [
-    el("p", { class: "note" }, `${dated(found.first)} to ${dated(found.last)}, ${counted(found)}.`),
+    el("p", { class: "note" }, `${dated(found.first)} to ${dated(found.last)}, ${counted(found)}; the equity as of ${clock(found.lines[0].times.at(-1))}.`),
     figures([
       ["P&L", gain(found.pnl_usd), `${usd(found.start_usd)} → ${usd(found.end_usd)}`],
       ["Return", change(found.share), found.annual === null ? "" : el("span", {}, change(found.annual), " a year")],
