@@ -70,7 +70,7 @@ class ServedAnswers:
         self._newest: tuple[Question, Future[None]] | None = None
         self._change = threading.Condition()
         self._ended = False
-        self._failing = False
+        self._outage = ""  # what was reported last, until a reply comes
         self._thread = threading.Thread(target=self._run, name="served answers", daemon=True)
 
     def start(self) -> None:
@@ -107,11 +107,10 @@ class ServedAnswers:
                 try:
                     reply = self._request(client, question)
                     if reply is not None:
-                        self._failing = False
+                        self._outage = ""
                         self._arrive(reply)
                 except FAILURES as error:
                     self._report_outage(f"{type(error).__name__}: {text_of(error)}")
-                    self._failing = True
                 finally:
                     over.set_result(None)
 
@@ -149,7 +148,6 @@ class ServedAnswers:
             return read_reply(fields)
         except ValueError as error:
             self._report_outage(str(error))
-            self._failing = True
             return None
 
     def _arrive(self, reply: Reply) -> None:
@@ -171,14 +169,15 @@ class ServedAnswers:
                 self._loop.call_soon_threadsafe(put)
 
     def _report_outage(self, problem: str) -> None:
-        """Log an outage once, on the event loop."""
+        """Log an outage once for each problem, on the event loop."""
 
         def report() -> None:
             self._log("served_unavailable", address=self._address, problem=problem)
 
-        if not self._failing and self._loop is not None:
+        if problem != self._outage and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(report)
+        self._outage = problem
 
 
 def unfit(answer: Answer, spec: Spec) -> str:

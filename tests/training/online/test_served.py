@@ -274,6 +274,26 @@ def test_a_redis_that_is_full_is_told_in_its_own_words(models: Path, server: Red
     asyncio.run(play())
 
 
+def test_what_keeps_answers_away_next_is_told_too_before_one_came(
+    models: Path, server: RedisServer, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            desk.bar(0, RISING[0])
+            await desk.until(lambda: len(desk.logged.lines("served_unavailable")) == 1, "it is full")
+            server.kill()
+            await desk.tick(1, 1.0 + DEADLINE_S + 0.1)
+            desk.bar(1, RISING[1])
+            await desk.until(lambda: len(desk.logged.lines("served_unavailable")) == 2, "it is gone")
+            full, gone = (line["problem"] for line in desk.logged.lines("served_unavailable"))
+            assert "maxmemory" in full
+            assert "maxmemory" not in gone
+
+    with contextlib.closing(server.client()) as client:
+        client.config_set("maxmemory", 1)
+    asyncio.run(play())
+
+
 LARGE = 2**23
 """Bytes of an entry that no desk or trainer writes."""
 
