@@ -206,6 +206,22 @@ def test_the_chart_has_an_arrow_for_each_fill_of_the_session(open_page: Opener, 
     )
 
 
+def test_a_basket_s_working_orders_are_folded_beyond_the_first_eight(open_page: Opener) -> None:
+    page = open_page("now").page
+    shown, folded = page.evaluate(
+        """async () => {
+            const { orders } = await import("/static/js/parts.js");
+            const order = { side: 1, quantity: 1, filled: 0, symbol: "SPY", limit: 1, status: "new", submitted: 1 };
+            const box = document.createElement("div");
+            const lines = [...Array(41).keys()].map((n) => ({ ...order, client_order_id: `${n}` }));
+            box.append(...orders(lines, "").filter(Boolean));
+            const count = (where) => box.querySelectorAll(`${where} tr[data-order]`).length;
+            return [count(":scope > .scroll"), count("details")];
+        }"""
+    )
+    assert (shown, folded) == (8, 33)
+
+
 def test_an_arrow_of_the_chart_leads_to_its_decision(open_page: Opener, journal: JournalRows) -> None:
     page = open_page("now", "#price .chart[data-marks]").page
     chart = page.locator("#price .chart")
@@ -262,6 +278,8 @@ def test_the_performance_is_that_of_the_journal_s_equity(open_page: Opener, jour
     cells = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
     words = [f"{day.day} {day:%b %Y}" for day in map(date.fromisoformat, (dates[0], dates[-1]))]
     expect(page.locator("#figures .note").first).to_contain_text(f"{words[0]} to {words[1]}, {len(dates)} of ")
+    newest = new_york(journal.row("SELECT max(time_ns) AS time_ns FROM equity")["time_ns"])
+    expect(page.locator("#figures .note").first).to_contain_text(f"; the equity as of {newest:%H:%M:%S} E")
     starts = [before, *(last[date] for date in dates)]
     gains = {date: last[date] - start for date, start in zip(dates, starts, strict=False)}
     assert dict(cells) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in gains.items()}

@@ -155,7 +155,7 @@ function situation(now) {
       : `last full report ${moment(now.broker_heard)}`;
   return figures(
     [
-      ["Model", el("code", {}, now.model || "none yet"), now.model ? (now.promoted ? "promoted" : "not promoted: no real money") : ""],
+      ["Model", el("code", {}, now.model || "none"), now.model ? (now.promoted ? "promoted" : "not promoted: no real money") : "nobody decides: no new position"],
       ["Session", dated(now.session) || "none yet", `${hours}${now.session_ended ? ", over" : ""}`],
       ["Newest bar", ...(now.bars_are_days ? [day(now.last_bar), "the day's bar"] : [moment(now.last_bar)])],
       ["Broker", broker],

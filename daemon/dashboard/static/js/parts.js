@@ -130,13 +130,21 @@ export function price({ limit, stop, resting }) {
   return limit ? usd(limit) : "market";
 }
 
-// Orders that work; the stops that rest at the broker are folded.
+const SHOWN = 8; // orders of a basket
+
+// Orders that work; the stops that rest at the broker are folded, and a basket's beyond the first.
 export function orders(lines, none) {
   if (!lines.length) return empty(none);
-  const stops = lines.filter((line) => line.resting);
-  if (stops.length < 2) return listed(lines);
-  const others = lines.filter((line) => !line.resting);
-  return [others.length > 0 && listed(others), more("stops", `${number(stops.length)} stops that rest at the broker`, listed(stops))];
+  const resting = lines.filter((line) => line.resting);
+  const stops = resting.length < 2 ? [] : resting;
+  const others = stops.length ? lines.filter((line) => !line.resting) : lines;
+  const [first, rest] = [others.slice(0, SHOWN), others.slice(SHOWN)];
+  return [
+    rest.length > 0 && el("p", { class: "headline" }, `${number(others.length)} orders`),
+    first.length > 0 && listed(first),
+    rest.length > 0 && more("orders", `The other ${number(rest.length)}`, listed(rest)),
+    stops.length > 0 && more("stops", `${number(stops.length)} stops that rest at the broker`, listed(stops)),
+  ];
 }
 
 function listed(lines) {
