@@ -349,7 +349,7 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ki
     findings: list[tuple[bool, str]] = []
     try:
         client_keys(settings)
-        findings.append((True, f"keys of {len(settings.sub_accounts)} sub-accounts in {settings.gateway.keys_dir}"))
+        findings.append((True, f"keys of {', '.join(settings.sub_accounts)} in {settings.gateway.keys_dir}"))
     except ConfigError as error:
         findings.append((False, str(error)))
     clock = clock_of(settings.upstream)
