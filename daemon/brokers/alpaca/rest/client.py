@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import io
 import itertools
 import json
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
+from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 import certifi
 import msgspec
 from alpaca.common.rest import RESTClient
-from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as TimeoutHTTPError
 
@@ -318,9 +322,57 @@ class Deadlines:
     pages_s: float = 60.0  # a call of a history or a chain, whose queue may wait for its rate
 
 
+_deadline = threading.local()  # `until_s`: when the answer to this thread's request must be whole, monotonic
+
+
+class _UntilDeadline(io.RawIOBase):
+    """A socket's bytes until the deadline of this thread's request: headers that trickle in meet it too."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > _deadline.until_s:
+            raise TimeoutError("the answer was not whole in time")
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(HTTPResponse):
+    """An answer that is read by `_UntilDeadline`."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.fp = io.BufferedReader(_UntilDeadline(self.fp.detach()))
+
+
+class _Plain(HTTPConnection):
+    response_class = _Answer
+
+
+class _Secure(HTTPSConnection):
+    response_class = _Answer
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _Secure
+
+
 def connections() -> PoolManager:
     """Return kept connections, the one used last goes out first: one for each queue that may send at the same time."""
-    return PoolManager(maxsize=3, retries=False, ca_certs=certifi.where())
+    pool = PoolManager(maxsize=3, retries=False, ca_certs=certifi.where())
+    pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+    return pool
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -412,7 +464,7 @@ class BoundSession:
         if method not in self._methods:
             methods_text = ", ".join(sorted(self._methods))
             raise MethodRefused(f"{method} through a client for {methods_text} only: nothing was sent")
-        until_s = time.monotonic() + self._deadlines.whole_s
+        until_s = _deadline.until_s = time.monotonic() + self._deadlines.whole_s
         if params:
             query = urlencode([(name, value) for name, value in params.items() if value is not None], doseq=True)
             url = f"{url}?{query}" if query else url
@@ -470,7 +522,7 @@ def _innermost(error: BaseException) -> str:
     inner = next((part for part in error.args if isinstance(part, BaseException)), getattr(error, "reason", None))
     if isinstance(inner, BaseException) and inner is not error:
         return _innermost(inner)
-    return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))
+    return re.sub(r"^\w+\(host=.*?\): ", "", str(error))
 
 
 def _failure(reply: Reply, hide: Callable[[str], str], address: str) -> RestError:

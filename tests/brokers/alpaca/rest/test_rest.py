@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
@@ -377,6 +378,20 @@ async def test_a_body_that_trickles_in_ends_at_the_deadline() -> None:
     async with bare(*parts, gap_s=0.1, deadlines=WHOLE_SOON) as (reads, _, _requests):
         with pytest.raises(Unanswered, match="not whole in time"):
             await reads.account()
+
+
+@pytest.mark.host_time
+@pytest.mark.parametrize(
+    "begun", [b"HTTP/1.1 200 OK\r\nX-Never-Ends: ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
+)
+async def test_headers_that_trickle_in_end_at_the_deadline_and_the_next_call_has_its_turn(begun: bytes) -> None:
+    async with bare(begun, *([b"0"] * 20), gap_s=0.1, deadlines=WHOLE_SOON) as (reads, _, requests):
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(Unanswered, match="no answer in time"):
+                await reads.account()
+            assert time.monotonic() - began < 1.5  # of the 2 s that all of it takes
+        assert len(requests) == 2
 
 
 async def test_a_404_of_another_kind_is_not_a_missing_order() -> None:
