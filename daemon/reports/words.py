@@ -173,10 +173,14 @@ def further_sentences(day: Day) -> tuple[str, ...]:
     if day.rejected:
         sentences.append(f"{plural(len(day.rejected), 'bar')} {'was' if len(day.rejected) == 1 else 'were'} refused.")
     if day.unread:
-        sentences.append(f"{plural(day.unread, 'row')} of its journal could not be read: what was in it is missing.")
+        sentences.append(unread_sentence(day.unread))
     if day.transfers:
         sentences.append(f"Transfers of {money(day.transfers, sign=True)} USD are neither gain nor loss.")
     return tuple(sentences)
+
+
+def unread_sentence(count: int) -> str:
+    return f"{plural(count, 'row')} of its journal could not be read: what was in it is missing."
 
 
 def _halt_text(halt: Notice, day: Day) -> str:

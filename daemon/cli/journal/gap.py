@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +24,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.reports.gap.gap import REASONS, Gap, GapSummary, read_gap, summary_of
-from daemon.reports.words import instrument, money, number, price
+from daemon.reports.words import instrument, money, number, price, unread_sentence
 from strategies.kit.quantity import to_json
 
 
@@ -64,6 +64,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if paper := sorted({gap.mode for gap in gaps} - BROKER_MODES):
         console.print(f"no order of this journal went to a broker (mode {', '.join(paper)}): paper next to paper")
     _show_sum(summary, console)
+    if summary.unread:
+        console.print(unread_sentence(summary.unread), soft_wrap=True)
     lead_on(options, *(("gap", "--days", "20") if options.days is None else ("report",)))
     return 0
 
@@ -75,9 +77,10 @@ def sessions_in(journal: Path) -> list[str]:
         with closing(JournalReader(path)) as reader:
             newest = reader.query("SELECT max(time_ns) AS newest FROM events")[0]["newest"] or 0
             for row in reader.query("SELECT payload FROM events WHERE kind = 'SessionScheduled'"):
-                event = decode_event(row["payload"])
-                if isinstance(event, SessionScheduled) and event.session.open_ns <= newest:
-                    dates.add(event.session.date)
+                with suppress(msgspec.MsgspecError):  # a damaged row: each start schedules the session anew
+                    event = decode_event(row["payload"])
+                    if isinstance(event, SessionScheduled) and event.session.open_ns <= newest:
+                        dates.add(event.session.date)
     return sorted(dates)
 
 

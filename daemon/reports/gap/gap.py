@@ -80,6 +80,7 @@ class Gap(msgspec.Struct, frozen=True):
     mode: str
     lines: tuple[GapLine, ...]
     ledger_fees_usd: Decimal = ZERO  # that the broker's ledger dates on this day
+    unread: int = 0  # rows of the journal that could not be read
 
     @property
     def cost_usd(self) -> Decimal:
@@ -132,6 +133,7 @@ class GapSummary(msgspec.Struct, frozen=True):
     live_fees_usd: Decimal = ZERO
     paper_fees_usd: Decimal = ZERO
     net_usd: Decimal = ZERO  # the cost with fees, of what both filled
+    unread: int = 0  # rows of their journal that could not be read
 
 
 def read_gap(journal: Path, date: str | None, quotes: Path | None = None) -> Gap:
@@ -144,7 +146,7 @@ def read_gap(journal: Path, date: str | None, quotes: Path | None = None) -> Gap
         paper = paper_orders(reader, session, None if quotes is None else day_quotes(quotes, session))
         fees = ledger_fees(reader, session)
     lines = [line_of(order, paper.get(order.client_order_id, PaperOrder())) for order in day.quality.orders]
-    return Gap(session.date, day.mode, tuple(lines), fees)
+    return Gap(session.date, day.mode, tuple(lines), fees, day.unread)
 
 
 def ledger_fees(reader: JournalReader, session: Session) -> Decimal:
@@ -155,7 +157,11 @@ def ledger_fees(reader: JournalReader, session: Session) -> Decimal:
     )
     fee_of: dict[str, Decimal] = {}
     for row in rows:
-        for line in _REPORTED.decode(row["payload"]).activities:
+        try:
+            activities = _REPORTED.decode(row["payload"]).activities
+        except (msgspec.MsgspecError, UnicodeError):
+            continue  # a damaged row: the line comes with the next reports too
+        for line in activities:
             counts = line.kind in FEES and line.status not in AMENDED
             if counts and new_york_text(line.time_ns).startswith(session.date):
                 fee_of[line.id] = -line.amount
@@ -233,6 +239,7 @@ def summary_of(gaps: Sequence[Gap]) -> GapSummary:
         live_fees_usd=sum((gap.live_fees_usd for gap in gaps), ZERO),
         paper_fees_usd=sum((gap.paper_fees_usd for gap in gaps), ZERO),
         net_usd=sum((gap.net_usd for gap in gaps), ZERO),
+        unread=sum(gap.unread for gap in gaps),
     )
 
 

@@ -132,13 +132,16 @@ def _events(reader: JournalReader, session: Session) -> Iterator[tuple[Event, tu
     begin, end = first_id(reader, session.open_ns - WARM_NS), first_id(reader, session.close_ns + REPORT_SPAN_NS)
     has_begun = False
     for entry in rows_between(reader, begin, end):
-        event = decode_event(entry.payload)
+        try:
+            event, effects = decode_event(entry.payload), left_of(entry.effects)
+        except (msgspec.MsgspecError, UnicodeError):
+            continue  # a damaged row: who reads the day counts it
         if isinstance(event, SessionScheduled):
             if has_begun and event.session.date > session.date:
                 return
             has_begun = has_begun or event.session.date == session.date
         if has_begun:
-            yield event, left_of(entry.effects)
+            yield event, effects
 
 
 def _endow(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperState | SharePaperState:

@@ -6,6 +6,8 @@ The desk bought two calls and sold them again; a third order was refused by the 
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -222,6 +224,28 @@ def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.Cap
     }
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--day", "2024-08-14", "--days", "1"]) == 2
     assert "holds no session up to 2024-08-14" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["{", "\udcff", "[]"])
+def test_a_row_that_cannot_be_read_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: str
+) -> None:
+    """A quote, the ledger's report, and at last the one row that says which session it was."""
+    state_dir = write_journal(tmp_path)
+    rows = {"quote": 7, "report": len(STORY) - 1, "schedule": 1}
+    with closing(sqlite3.connect(state_dir / FILE)) as journal, journal:
+        for row in (rows["quote"], rows["report"]):
+            payload = damaged.encode(errors="surrogateescape")
+            journal.execute("UPDATE events SET payload = CAST(? AS TEXT) WHERE id = ?", (payload, row))
+    for days in ((), ("--days", "3")):
+        assert ctl.main(["gap", "--state-dir", str(state_dir), *days]) == 0
+        output = " ".join(capsys.readouterr().out.split())
+        assert "2 rows of its journal could not be read: what was in it is missing." in output
+    with closing(sqlite3.connect(state_dir / FILE)) as journal, journal:
+        journal.execute("UPDATE events SET payload = '{' WHERE id = ?", (rows["schedule"],))
+    for days in ((), ("--days", "3")):
+        assert ctl.main(["gap", "--state-dir", str(state_dir), *days]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_dry_runs_journal_is_not_taken_for_real_fills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
