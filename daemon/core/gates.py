@@ -221,9 +221,9 @@ def reject_rate_high(view: RiskView, _: Intent) -> str | None:
 
 
 def reject_rate(risk: RiskState, limits: Risk) -> float | None:
-    """Return the share of rejected orders among the last `reject_rate_orders`; None before there are as many."""
+    """Return the share of rejected orders among the last `reject_rate_orders`; None of fewer, and where none was."""
     recent = risk.outcomes[-limits.reject_rate_orders :]
-    return sum(recent) / len(recent) if len(recent) == limits.reject_rate_orders else None
+    return sum(recent) / len(recent) if len(recent) == limits.reject_rate_orders and any(recent) else None
 
 
 def claim_broken(view: RiskView, _: Intent) -> str | None:

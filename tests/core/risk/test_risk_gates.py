@@ -385,6 +385,7 @@ def test_what_is_unknown_or_makes_no_sense_is_denied(name: str, moment: At) -> N
         ("consecutive_losses", at(risk={"pause": Pause("operator", 0)})),
         ("gross_exposure", at(book={"positions": held(1)})),
         ("reject_rate", at(risk={"outcomes": (True,) * 9})),  # before there are ten, nothing is known
+        ("reject_rate", at(limits={"reject_rate_max": 0.0}, risk={"outcomes": (False,) * 10})),  # none was rejected
         ("opposite_order", at(orders={"o1": order("accepted", -1, PUT)})),
         ("duplicate_intent", at(orders={"o1": order("accepted", -1)})),
         ("oversell", at()),
