@@ -29,6 +29,9 @@ def minutes_to(deadline_ns: int, now_ns: int) -> float:
     return (deadline_ns - now_ns) / MINUTE_NS
 
 
+_LAST_NS = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * SECOND_NS
+
+
 def new_york_minute(now_ns: int) -> int:
     """Return the minute of the New York day, 0 to 1439."""
     local = datetime.fromtimestamp(now_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
@@ -41,8 +44,8 @@ def new_york_date(time_ns: int) -> date:
 
 
 def new_york_text(time_ns: int) -> str:
-    """Return the New York wall time, to the second."""
-    local = datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
+    """Return the New York wall time, to the second; of a time that no calendar has, its last day."""
+    local = datetime.fromtimestamp(min(time_ns, _LAST_NS) // SECOND_NS, UTC).astimezone(NEW_YORK)
     return local.strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -110,3 +110,8 @@ def test_what_expires_today_or_should_have_expired_is_left_an_hour_before_the_cl
 def test_the_wall_time_of_new_york_is_shown_in_summer_and_winter() -> None:
     assert new_york_text(1_720_008_000 * 1_000_000_000) == "2024-07-03 08:00:00"  # 12:00 UTC
     assert new_york_text(1_733_236_200 * 1_000_000_000 + 999_999_999) == "2024-12-03 09:30:00"  # 14:30 UTC
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_the_last_day() -> None:
+    """A pause of a billion years ends then; who looks at it is told, and not refused."""
+    assert new_york_text(10**24) == "9999-12-30 19:00:00"
