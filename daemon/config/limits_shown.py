@@ -6,7 +6,7 @@ Pure except for reading the journal's newest start. `rltraderd --check` and `rlt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -14,8 +14,11 @@ from daemon.config.checks import values
 from daemon.config.load import DeskSettings
 from daemon.core.events import RunStarted
 from daemon.core.limits import OVERLAY, Limit, Risk, Trading
+from daemon.core.session import LATER, flatten_from_ns, in_window, new_york_minute
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
+from strategies.kit.contract import Session, Spec
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 from strategies.registry import strategy as strategy_named
 
 DEFAULT = "default"
@@ -138,6 +141,55 @@ def odd_limits(settings: DeskSettings) -> str:
         and not limit.origin.startswith(DEFAULT)
         and float(limit.value) >= _ODD_FROM[limit.key][0]
     )
+
+
+WHOLE_DAY = Session("2024-07-01", 1_719_840_600 * SECOND_NS, 1_719_864_000 * SECOND_NS)  # 9:30 to 16:00 in New York
+_NEVER_AT: dict[str, tuple[float, str]] = {
+    "risk.confidence_min": (1, "no policy is wholly sure, so each buy becomes a hold: lower it, such as to 0.5"),
+    "risk.spread_max": (0, "no quote is so narrow: raise it, such as to 0.1"),
+}
+"""The value of a limit with which a desk enters nothing, or hardly anything, and why."""
+_TIMES = {
+    "bar": ("risk.no_entry_after_open_min", "risk.no_entry_before_close_min", "risk.no_trade_windows"),
+    "session": ("basket.end_before_close_min", "risk.no_trade_windows"),
+}
+"""The keys that say when a desk may enter, by how it decides."""
+
+
+def never_enters(settings: DeskSettings) -> str:
+    """Return the limits with which this desk sells what it holds and never buys, in words; "" where it may buy."""
+    trading, spec = settings.trading(), strategy_named(settings.desk.strategy).spec
+    shown = {limit.key: limit.value for limit in limits_of(settings.desk.strategy, trading, {})}
+    reasons = [
+        f"{key} is {shown[key]}: {why}" for key, (at, why) in _NEVER_AT.items() if float(shown.get(key, "nan")) == at
+    ]
+    if not any(_may_enter(trading, time_ns) for time_ns in _entry_times(trading, spec)):
+        shown["basket.end_before_close_min"] = str(trading.basket.end_before_close_min)
+        keys = ", ".join(f"{key} = {shown[key]}" for key in _TIMES[spec.decides])
+        reasons.append(f"no time of a whole session is left for a buy by {keys}: lower one, or shorten the windows")
+    return "; ".join(reasons)
+
+
+def _entry_times(trading: Trading, spec: Spec) -> Iterator[int]:
+    """Yield the moments of a whole session in which a desk may want to buy: ends of bars, or minutes of its basket."""
+    if spec.decides == "session":
+        rules, close_ns = trading.basket, WHOLE_DAY.close_ns
+        before_ns = rules.before_close_min * MINUTE_NS
+        begin_ns = WHOLE_DAY.open_ns if rules.decide == "after_close" else close_ns - before_ns
+        yield from range(begin_ns, close_ns - rules.end_before_close_min * MINUTE_NS, MINUTE_NS)
+        return
+    limits, end_ns = trading.risk, WHOLE_DAY.open_ns
+    last_ns = WHOLE_DAY.close_ns - limits.no_entry_before_close_min * MINUTE_NS
+    if not spec.overnight:
+        last_ns = min(last_ns, flatten_from_ns(WHOLE_DAY, LATER, trading.execution, spec.grid))
+    while (end_ns := spec.grid.at(end_ns, WHOLE_DAY)[1]) < last_ns:
+        if end_ns - WHOLE_DAY.open_ns >= limits.no_entry_after_open_min * MINUTE_NS:
+            yield end_ns
+
+
+def _may_enter(trading: Trading, time_ns: int) -> bool:
+    minute = new_york_minute(time_ns)
+    return not any(in_window(minute, window) for window in trading.risk.no_trade_windows)
 
 
 def in_force(settings: DeskSettings) -> str:

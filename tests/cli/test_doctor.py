@@ -224,6 +224,16 @@ def test_a_limit_in_another_unit_than_its_author_most_likely_meant_is_warned_of(
     assert "odd limits" not in desk.checks
 
 
+def test_limits_with_which_a_desk_never_buys_are_warned_of(desk: Desk) -> None:
+    desk.check({"risk": {"confidence_min": 1, "no_trade_windows": ["09:00-12:00", "12:00-15:30"]}}, code=0)
+    verdict, text = desk.checks["entries"]
+    assert verdict == "warn"
+    assert "risk.confidence_min is 1.0: no policy is wholly sure" in text
+    assert "risk.no_trade_windows = 09:00-12:00, 12:00-15:30: lower one, or shorten the windows" in text
+    desk.check({"risk": {"no_trade_windows": ["09:00-12:00", "12:00-15:29"]}}, code=0)  # 15:29 is left
+    assert "entries" not in desk.checks
+
+
 def test_an_account_that_may_sell_short_is_warned_of_until_it_refuses(desk: Desk) -> None:
     desk.check(code=0)
     verdict, text = desk.checks["shorting"]
@@ -552,6 +562,36 @@ def test_a_small_account_of_shares_is_told_what_it_holds_and_the_least_capital_f
             'IWM at 200.00 USD: what is below one share is not held; 1,500 USD hold them (basket.fractions = "off"): '
             'set basket.fractions = "on", fewer desk.symbols, or add that capital'
         )
+
+
+def test_a_limit_that_denies_an_equal_part_of_the_account_is_told_with_its_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10,000 USD over three funds are 3,333.33 each; 300 USD are 100 each, in fractions."""
+    store = swapping(tmp_path / "models")
+    tables: Table = {"desk": {"strategy": "regime_switcher"}, "paths": {"models_dir": str(store)}}
+    cases: tuple[tuple[dict[str, object], str], ...] = (
+        (
+            {"order_notional_max_usd": 3333},
+            "order_notional_max_usd = 3333 denies a buy of 3,333.33 USD, whole: raise",
+        ),
+        (
+            {"order_weight_max": 0.3},
+            "order_weight_max = 0.3 denies a buy of 3,333.33 USD, whole: raise it to more than 0.333",
+        ),
+        ({"order_notional_max_usd": 3334, "order_weight_max": 0.34}, ""),
+    )
+    with daily_desk(tmp_path, capsys, monkeypatch) as desk:
+        for basket, words in cases:
+            desk.check(tables, {"basket": basket}, code=0)
+            verdict, text = desk.checks["capital"]
+            assert (verdict, words in text) == ("warn" if words else "ok", True)
+        for least, verdict in ((101, "warn"), (100, "ok")):
+            small: Table = {"paper": {"cash_usd": 300}, "basket": {"min_order_usd": least}}
+            desk.check(tables, small, code=0, dry_run=True)
+            assert desk.checks["capital"][0] == verdict
+            told = "basket.min_order_usd = 101 leaves out a fraction that is worth 100.00 USD: lower it"
+            assert (told in desk.checks["capital"][1]) == (verdict == "warn")
 
 
 def test_a_small_account_of_options_is_told_which_entries_cost_too_much_and_what_fits_them(desk: Desk) -> None:

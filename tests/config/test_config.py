@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.config.limits_shown import never_enters
 from daemon.config.load import (
     NO_STRATEGY,
     ConfigError,
@@ -1001,3 +1002,25 @@ def test_a_strategy_of_so_many_stocks_takes_no_fewer(tmp_path: Path) -> None:
     assert load(five, chosen).desk.symbols == ("SPY", "AAPL", "KO", "JPM", "XOM")
     with pytest.raises(ConfigError, match=r"desk.symbols is .*: expected 5 to 100 stocks"):
         load(write(tmp_path, '[desk]\nsymbols = ["SPY", "AAPL", "KO", "JPM"]\n'), chosen)
+
+
+@pytest.mark.parametrize(
+    ("desk", "limits", "denied"),
+    [
+        # a session has 390 minutes, of which the last 30 take no entry: the last bar's end that may is that of 15:29
+        ("option_scalper", {"risk.no_entry_after_open_min": 359}, False),
+        ("option_scalper", {"risk.no_entry_after_open_min": 360}, True),
+        ("online_dqn", {"risk.no_trade_windows": ("09:30-15:30",)}, True),
+        ("option_scalper", {"risk.spread_max": 0}, True),
+        # a basket's buys go from 9:30 on, until 5 minutes before the close; decided late, from 15:50 on
+        ("daily_rebalancer", {"risk.no_trade_windows": ("09:30-15:54",)}, False),
+        ("daily_rebalancer", {"risk.no_trade_windows": ("09:30-15:55",)}, True),
+        ("daily_rebalancer", {"basket.end_before_close_min": 390}, True),
+        ("regime_switcher", {"basket.decide": "before_close", "risk.no_trade_windows": ("15:50-15:55",)}, True),
+        *((name, {}, False) for name in STRATEGIES),
+    ],
+)
+def test_limits_with_which_a_desk_never_buys_are_named(desk: str, limits: dict[str, object], denied: bool) -> None:
+    said = never_enters(load(None, {"desk.strategy": desk, **limits}))
+    assert bool(said) == denied
+    assert all(key in said for key in limits if denied and key != "basket.decide")

@@ -18,7 +18,7 @@ from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.desks.options import contracts_for
 from daemon.core.desks.shares.sizes import FEWEST_SHARES, fractions_fit, out_of_reach, out_of_reach_words
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.limits import Sizing, Trading
+from daemon.core.limits import Basket, Sizing, Trading
 from daemon.engine.state_dir import standing
 from daemon.host.own_files import StateDirError
 from daemon.journal.reader import JournalReader, reading
@@ -95,6 +95,8 @@ def capital_finding(
     of_all = f"{equity:,.2f} USD over {count} symbol{'s' * (count != 1)}, {equity / count:,.2f} USD each"
     dear, few = f"{dearest} at {usable_prices[dearest]:,.2f} USD", f"fewer than {FEWEST_SHARES:.0f} shares"
     fractions, why = _fractions(settings, equity, journal, list(prices.values()))
+    if denied := _denied_part(settings.trading().basket, equity, count, fractions=fractions):
+        return CheckLine(SUBJECT, WARN, f"{of_all}: {denied}")
     if fractions:
         why = why or f"because an equal part pays for {few} of {dear}"
         return CheckLine(SUBJECT, OK, f"{of_all}: fractions of shares, {why}")
@@ -107,6 +109,26 @@ def capital_finding(
     shares = int(equity / count / usable_prices[dearest])
     why = why or f"an equal part pays for {shares:,} of {dear}"
     return CheckLine(SUBJECT, OK, f"{of_all}: whole shares, {why}")
+
+
+def _denied_part(rules: Basket, equity: float, count: int, *, fractions: bool) -> str:
+    """Return which limit a buy of an equal part, or of all that is wanted of one symbol, cannot meet; "" for none."""
+    part = equity * min(1 / count, rules.weight_max)
+    limits = {
+        "order_notional_max_usd": float(rules.order_notional_max_usd) or math.inf,
+        "order_weight_max": rules.order_weight_max * equity,
+        "position_weight_max": rules.position_weight_max * equity,
+        "gross_weight_max": rules.gross_weight_max * equity,
+    }
+    name, limit = min(limits.items(), key=lambda item: item[1])
+    if part > limit:
+        least = f"at least {part:,.0f}" if name.endswith("usd") else f"more than {part / equity:.3f}"
+        text = f"basket.{name} = {getattr(rules, name)} denies a buy of {part:,.2f} USD, whole"
+        return f"{text}: raise it to {least}, or trade more symbols"
+    if fractions and rules.min_order_usd > part:
+        text = f"basket.min_order_usd = {rules.min_order_usd} leaves out a fraction that is worth {part:,.2f} USD"
+        return f"{text}: lower it, such as to 1"
+    return ""
 
 
 def entry_finding(

@@ -33,7 +33,7 @@ from daemon.cli.start.checks import (
     trades_shares,
 )
 from daemon.config.clock import clock_of
-from daemon.config.limits_shown import in_force, odd_limits
+from daemon.config.limits_shown import in_force, never_enters, odd_limits
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import describe, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
@@ -100,6 +100,7 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     settings, feed = await _feed(settings, keys, clock)
     lines += [CheckLine("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
     lines += [CheckLine("odd limits", WARN, odd)] if (odd := odd_limits(settings)) else []
+    lines += [CheckLine("entries", WARN, never)] if (never := never_enters(settings)) else []
     lines += protection_findings(settings, dry_run=dry_run)
     lines += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)

@@ -13,7 +13,7 @@ from daemon.app.small_accounts import tried_entries, tried_words
 from daemon.cli.start.capital import capital_finding
 from daemon.cli.start.checks import OK, WARN
 from daemon.cli.start.exits import REFUSALS, refuse
-from daemon.config.limits_shown import in_force, odd_limits
+from daemon.config.limits_shown import in_force, never_enters, odd_limits
 from daemon.config.load import DeskSettings
 from daemon.config.strategy import describe
 from daemon.core.draft import names_of
@@ -68,6 +68,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         **({"capital": capital} if (capital := _capital(settings, replay, closes)) else {}),
         "limits": in_force(settings),
         **({"odd limits": odd} if (odd := odd_limits(settings)) else {}),
+        **({"entries": never} if (never := never_enters(settings)) else {}),
     }
     width = max(map(len, values))
     for key, value in values.items():
