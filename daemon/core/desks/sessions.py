@@ -211,9 +211,9 @@ def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
 
 def _not_due(draft: Draft, event: RebalanceDue) -> str:
     """Return why nothing is decided, "" to decide."""
-    session, last = draft.session.session, draft.basket.date
+    session, last, halt = draft.session.session, draft.basket.date, draft.risk.halt
     if draft.risk.strategy_off:
-        return "the strategy raised twice and is not asked before a resume"
+        return "the strategy is not asked before a resume" + (f" (halt {halt.reason})" if halt is not None else "")
     if session is None or draft.session.ended or event.date != session.date:
         return f"the session is {'unknown' if session is None else 'over' if draft.session.ended else session.date}"
     if event.date <= last:

@@ -272,12 +272,13 @@ def test_what_is_due_for_another_session_than_the_scheduled_one_is_refused(date:
     assert (of(effects, AskPolicy), alarms(effects), d.state.basket.date) == ([], ["rebalance_refused"], "")
 
 
-def test_a_daily_desk_whose_strategy_raised_twice_names_it_and_trades_nothing() -> None:
+@pytest.mark.parametrize("reason", ["quarantine", "no_model", "configuration"])
+def test_a_daily_desk_whose_strategy_is_not_asked_names_the_halt_and_trades_nothing(reason: str) -> None:
     d = daily_desk()
-    d.put(ev.HaltRequested(d.at(-20), "quarantine", "raised twice", "engine", strategy=True))
+    d.put(ev.HaltRequested(d.at(-20), reason, "why", "engine", strategy=True))
     effects = d.due()
     assert (of(effects, AskPolicy), alarms(effects)) == ([], ["rebalance_refused"])
-    assert "the strategy raised twice" in str(effects)
+    assert f"the strategy is not asked before a resume (halt {reason})" in str(effects)
     d.put(ev.ResumeRequested(d.at(-14), "mended", "ann"))
     assert len(of(d.due(-13), AskPolicy)) == 1
 
