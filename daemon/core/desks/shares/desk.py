@@ -434,7 +434,8 @@ def turnover(view: RiskView, intent: Intent) -> str | None:
     """
     sales = buys = ZERO
     for leg in intent.legs:
-        value = (leg.goal - _held_quantity(view, leg.symbol)) * view.marks[leg.symbol]
+        price = view.marks.get(leg.symbol, ZERO)  # without one, another gate denies the leg
+        value = (leg.goal - _held_quantity(view, leg.symbol)) * price
         sales, buys = (sales - value, buys) if value < 0 else (sales, buys + value)
     debt, cash = max(-view.book.cash, ZERO), max(view.book.cash + sales, ZERO)
     total = max(sales - debt, ZERO) + min(buys, cash)

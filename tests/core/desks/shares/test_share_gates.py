@@ -218,6 +218,11 @@ def test_a_gate_denies_just_beyond_its_limit_and_says_why(name: str, case: int) 
     assert [denial.reason for denial in ask_gates(view, intent, (BY_NAME[name],)).denials] == [why]
 
 
+def test_a_leg_without_a_price_is_denied_by_the_gate_of_legs_alone() -> None:
+    verdicts = ask_gates(VIEW, legs(("ZZZ", 1)), SHARE_GATES)
+    assert [denial.gate for denial in verdicts.denials] == ["basket_legs"]
+
+
 def test_a_buy_may_spend_the_last_of_what_working_buys_leave() -> None:
     view = replace(VIEW, book=replace(BOOK, cash=Decimal("1503.502")), orders=order("CCC", +1, 5))
     assert ask_gates(view, BUY, (BY_NAME["buying_power"],)).denials == ()  # 500.50 are kept back, 1,003.002 are left
@@ -338,4 +343,4 @@ def test_a_desk_without_any_bar_is_denied() -> None:
     d.strategy.warm_after = 0
     d.due()
     d.answer(10, KEEP, KEEP)
-    assert d.state.stats.denials == {"stale_history": 1, "basket_legs": 1, "turnover": 1}
+    assert d.state.stats.denials == {"stale_history": 1, "basket_legs": 1}
