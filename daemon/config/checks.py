@@ -37,7 +37,8 @@ ADDRESSES = {
 }
 """The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine only."""
 ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
-LIVE_HOST = "api.alpaca.markets"
+SERVICES = ("trading_url", "data_url")  # of these, which are asked over REST
+LIVE_HOST, OF_ALPACA = "api.alpaca.markets", ".alpaca.markets"
 CLOSE_PATHS = 2  # by which a guard that closes positions must hear the desk
 REPORTS_S = 120  # seconds before which the core counts no report as lost, however short broker.blind_min is
 LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
@@ -339,6 +340,8 @@ def _wrong_addresses(settings: DeskSettings) -> Iterator[Problem]:
                 text,
                 f"an address such as {getattr(AlpacaTable(), name)}, without user, password, query or fragment",
             )
+        elif name in SERVICES and host.endswith(OF_ALPACA) and parts.path.strip("/"):
+            yield key, text, f"no path behind {host}: it is added to each request"
         elif parts.scheme == plain and host not in LOOPBACK:
             yield key, text, f"{secure}:// (keys never travel in the clear, except to this machine)"
         elif name in ("trading_url", "trade_stream_url") and host not in LOOPBACK:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.config.sources import KEYS, ConfigError, refusal
-from daemon.config.tables import AlpacaTable
+from daemon.config.tables import AlpacaTable, service_address
 from daemon.engine.desks_file import (
     DesksFileError,
     NamedDesk,
@@ -37,7 +37,7 @@ def checked_desks_at(place: Path) -> tuple[NamedDesk, ...]:
 
 def _account(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:
     config = tables_of(desk.config) if desk.config is not None else {}
-    service = text_of(config, "alpaca.trading_url") or AlpacaTable().trading_url
+    service = service_address(text_of(config, "alpaca.trading_url")) or AlpacaTable().trading_url
     number = text_of(config, "desk.account_number")
     if number:
         yield f"account {number} at {service}", "", "give one of them another desk.account_number, and its keys"

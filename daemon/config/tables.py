@@ -160,13 +160,21 @@ class RecordTable:
     free_mib: Annotated[int, Ge(64)] = 1024
 
 
+def service_address(text: str) -> str:
+    """Return the address of a service as it is used: Alpaca's own pages show it with the version, which is added."""
+    return re.sub(r"/v2/?$", "", text)
+
+
+_Service = Annotated[str, AfterValidator(service_address)]
+
+
 @dataclass(frozen=True, slots=True)
 class AlpacaTable:
     """Addresses and timeouts of Alpaca's services."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    trading_url: str = "https://paper-api.alpaca.markets"
-    data_url: str = "https://data.alpaca.markets"
+    trading_url: _Service = "https://paper-api.alpaca.markets"
+    data_url: _Service = "https://data.alpaca.markets"
     stream_url: str = "wss://stream.data.alpaca.markets/v2/{feed}"
     trade_stream_url: str = "wss://paper-api.alpaca.markets/stream"
     option_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/{options}"

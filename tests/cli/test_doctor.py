@@ -564,6 +564,17 @@ def test_a_small_account_of_shares_is_told_what_it_holds_and_the_least_capital_f
         )
 
 
+def test_an_address_at_which_nothing_answers_is_no_matter_of_keys_or_plan(desk: Desk) -> None:
+    desk.check({"alpaca": {"trading_url": f"{desk.server.trading_url}/v3"}}, code=2)
+    verdict, text = desk.checks["keys"]
+    assert (verdict, "/v3 serves no account (404 " in text, "correct that address" in text) == ("FAIL", True, True)
+    desk.check({"alpaca": {"data_url": f"{desk.server.data_url}/v3"}}, code=2)
+    for subject in ("feed sip", "history"):
+        assert "neither keys nor plan are in the way" in desk.checks[subject][1]
+    tables: Table = {"alpaca": {name: f"{getattr(desk.server, name)}/v2" for name in ("trading_url", "data_url")}}
+    desk.check(tables, code=0)  # as Alpaca's own pages show them
+
+
 def test_a_limit_that_denies_an_equal_part_of_the_account_is_told_with_its_cure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

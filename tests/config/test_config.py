@@ -671,6 +671,21 @@ def test_an_address_has_the_feeds_in_it_and_no_slash_at_its_end() -> None:
     assert settings.address("data_url") == "https://data.alpaca.markets"
 
 
+@pytest.mark.parametrize("tail", ["/v2", "/v2/", "/", ""])
+def test_a_service_s_address_may_have_the_version_that_alpaca_s_pages_show(tail: str) -> None:
+    services = {"trading_url": "https://paper-api.alpaca.markets", "data_url": "https://data.alpaca.markets"}
+    settings = load(None, {f"alpaca.{name}": address + tail for name, address in services.items()})
+    assert {name: settings.address(name) for name in services} == services
+
+
+@pytest.mark.parametrize("tail", ["/v2/account", "/v1beta1", "/v2/v1"])
+def test_a_service_s_address_with_another_path_is_refused(tail: str) -> None:
+    message = refusal(alpaca__data_url=f"https://data.alpaca.markets{tail}")
+    assert (
+        f'"https://data.alpaca.markets{tail}" (from the command line): expected no path behind data.alpaca' in message
+    )
+
+
 @pytest.mark.parametrize(
     "address",
     [

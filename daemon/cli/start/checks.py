@@ -227,8 +227,10 @@ async def account_findings(
     try:
         account = await admin.account()
     except BrokerRefused as refusal:
-        where = broker.service(settings).split("/")[2]
-        return [CheckLine("keys", FAIL, f"{where} refuses them ({refusal}): {settings.right_keys}")], ""
+        where = broker.service(settings)
+        if not refusal.of_keys:
+            return [CheckLine("keys", FAIL, f"{where} serves no account ({refusal}): correct that address")], ""
+        return [CheckLine("keys", FAIL, f"{where.split('/')[2]} refuses them ({refusal}): {settings.right_keys}")], ""
     except BrokerError as error:
         return [
             CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")
@@ -345,6 +347,8 @@ def _cure(refusal: BrokerRefused, settings: DeskSettings, key: str, feeds: tuple
     """What to do where the broker refuses this feed."""
     if refusal.unknown_keys:
         return settings.right_keys
+    if not refusal.of_keys:
+        return "neither keys nor plan are in the way: check the symbols, and the service's address"
     feed = getattr(settings.feed, key)
     cure = f'set it to "{feeds[1]}" (free) or "auto", or subscribe' if feed != feeds[1] else "look at the plan"
     return f'feed.{key} = "{feed}" is not in the account\'s data plan: {cure}'
