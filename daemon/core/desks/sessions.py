@@ -31,6 +31,8 @@ from daemon.core.state import Ask
 from strategies.kit.contract import Bar, DailyStrategy, Leg, Observation
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
+SWITCHES_OFF = frozenset(("quarantine", "no_model", "configuration"))  # halts after which no strategy is asked
+
 
 class OnceASession:
     """Ask the policy when it is due. See `draft.Decides` for each member."""
@@ -211,9 +213,9 @@ def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
 
 def _not_due(draft: Draft, event: RebalanceDue) -> str:
     """Return why nothing is decided, "" to decide."""
-    session, last, halt = draft.session.session, draft.basket.date, draft.risk.halt
+    session, last = draft.session.session, draft.basket.date
     if draft.risk.strategy_off:
-        return "the strategy is not asked before a resume" + (f" (halt {halt.reason})" if halt is not None else "")
+        return f"the strategy is not asked before a resume: {_why_off(draft)}"
     if session is None or draft.session.ended or event.date != session.date:
         return f"the session is {'unknown' if session is None else 'over' if draft.session.ended else session.date}"
     if event.date <= last:
@@ -222,6 +224,14 @@ def _not_due(draft: Draft, event: RebalanceDue) -> str:
         return "the session is open, and this desk decides before it"
     strange = [bar.symbol for bar in event.running if date_of(bar) != event.date]
     return f"running bars of another day: {', '.join(strange)}" if strange else splits.undecidable(draft.basket)
+
+
+def _why_off(draft: Draft) -> str:
+    """Say why the strategy is off: in the halt's words, unless another halt stood before that."""
+    halt = draft.risk.halt
+    if halt is not None and halt.reason in SWITCHES_OFF:
+        return halt.detail
+    return "no model answers" if draft.model is None else "it failed, or a start was refused: an earlier alarm says why"
 
 
 def date_of(bar: Bar) -> str:

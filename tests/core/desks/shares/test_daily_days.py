@@ -272,13 +272,25 @@ def test_what_is_due_for_another_session_than_the_scheduled_one_is_refused(date:
     assert (of(effects, AskPolicy), alarms(effects), d.state.basket.date) == ([], ["rebalance_refused"], "")
 
 
-@pytest.mark.parametrize("reason", ["quarantine", "no_model", "configuration"])
-def test_a_daily_desk_whose_strategy_is_not_asked_names_the_halt_and_trades_nothing(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("before", "reason", "cause", "told"),
+    [
+        ("", "quarantine", "it raised twice", "it raised twice"),
+        ("", "no_model", "policy.onnx is damaged", "policy.onnx is damaged"),
+        ("operator", "no_model", "policy.onnx is damaged", "an earlier alarm says why"),
+    ],
+)
+def test_a_daily_desk_whose_strategy_is_off_says_why_and_trades_nothing(
+    before: str, reason: str, cause: str, told: str
+) -> None:
     d = daily_desk()
-    d.put(ev.HaltRequested(d.at(-20), reason, "why", "engine", strategy=True))
+    if before:
+        d.put(ev.HaltRequested(d.at(-21), before, "by hand", "ann"))
+    d.put(ev.HaltRequested(d.at(-20), reason, cause, "rltraderd", strategy=True))
     effects = d.due()
     assert (of(effects, AskPolicy), alarms(effects)) == ([], ["rebalance_refused"])
-    assert f"the strategy is not asked before a resume (halt {reason})" in str(effects)
+    assert told in str(effects)
+    assert ("raised" in str(effects)) == ("raised" in cause)
     d.put(ev.ResumeRequested(d.at(-14), "mended", "ann"))
     assert len(of(d.due(-13), AskPolicy)) == 1
 
