@@ -222,7 +222,7 @@ class DailyTapeSource:
             reason = FAULTS[fault] or ("duplicate" if (start, place) == newest_slot else "")
             symbol = self._info.symbols[place]
             if reason:
-                self.counts.rejected[reason] += 1
+                self.counts.reject(reason, symbol, start)
                 end_ns = session.close_ns if self._daily else min(start + MINUTE_NS, session.close_ns)
                 detail = f"{values_text(row)}; start {utc_text(start)}"
                 rejections.append(BarRejected(end_ns, symbol, start, reason, detail))

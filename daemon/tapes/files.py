@@ -285,7 +285,10 @@ _ZONE_CURE = (
     "write them as 2024-03-26T13:30:00Z (a day's bar as 2024-03-26T00:00:00-04:00, midnight in New York), as tz-aware "
     "Parquet timestamps, or as integer epoch nanoseconds"
 )
-_NO_VALUE = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+).*: invalid value '(.*)'")
+_NO_VALUE = re.compile(
+    r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\S+).*: "
+    r"(?:invalid value|expected a zone offset in) '(.*?)'(?:$|\. If)"
+)
 _EXPECTED = {
     "double": "a number, with a point before its decimals",
     "int64": "integer epoch nanoseconds, as in the first row",

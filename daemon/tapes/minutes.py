@@ -229,10 +229,16 @@ class TapeCounts:
     other_symbols: int = 0  # not the strategy's: left out
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
     absent_sessions: list[str] = field(default_factory=list)  # New York dates without a bar, between others
+    first_rejected: dict[str, str] = field(default_factory=dict)  # by reason: symbol and start
     leaps: list[str] = field(default_factory=list)  # prices that moved from a bar to the next as by a split or an error
     _sessions: int = 0
     _session: str = ""
     _courses: dict[str, _Course] = field(default_factory=dict)  # by symbol
+
+    def reject(self, reason: str, symbol: str, start_ns: int) -> None:
+        """Count a row that is no good bar."""
+        self.rejected[reason] += 1
+        self.first_rejected.setdefault(reason, f"{symbol} at {utc_text(start_ns)}")
 
     def see(self, bar: Bar, session: str) -> None:
         """Take a good bar of a session, in order of time."""
@@ -299,8 +305,8 @@ class TapeCounts:
             return ""
         reason, count = self.rejected.most_common(1)[0]
         return (
-            f"{reject_count:,} of {reject_count + self.bars:,} bars were rejected, {count:,} of them as {reason}: "
-            f"{CURES[reason]}."
+            f"{reject_count:,} of {reject_count + self.bars:,} bars were rejected, {count:,} of them as {reason}, the "
+            f"first of {self.first_rejected[reason]}: {CURES[reason]}."
         )
 
     @property
@@ -409,7 +415,7 @@ class TapeSource:
                 elif not reason and place in bars_by_place:
                     reason = "duplicate"
                 if reason:
-                    counts.rejected[reason] += 1
+                    counts.reject(reason, symbols[place], start)
                     yield BarRejected(end_ns, symbols[place], start, reason, _detail(start, now, prices))
                 else:
                     bars_by_place[place] = Bar(symbols[place], slot, *prices)

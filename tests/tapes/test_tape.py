@@ -325,6 +325,10 @@ def test_a_synthetic_tape_says_so_in_csv_and_in_parquet(tmp_path: Path) -> None:
         (f"{HEADER}\nSPY,2024-07-03,1,1,1,1,1\n", "no time zone .*a day's bar as 2024-03-26T00:00:00-04:00"),
         (f"{HEADER}\nSPY,,1,1,1,1,1\n", "row 1 has no timestamp"),
         (f"{HEADER}\nSPY,1720013400,1,1,1,1,1\n", "the timestamp 1720013400 is before 1980 when read as nanoseconds"),
+        (
+            f"{HEADER}\nSPY,2024-07-03T13:30:00Z,1,1,1,1,1\nSPY,2024-07-03 13:31:00,1,1,1,1,1\n",
+            "line 3 has '2024-07-03 13:31:00' in the column timestamp; expected times with their zone",
+        ),
         (f"{HEADER}\n{row(0, prices='10,twelve,9,11')}\n", "line 2 has 'twelve' in the column high; expected a number"),
         (
             f"# synthetic\n{HEADER}\n{row(0)}\n{row(1, prices=COMMA)}\n",

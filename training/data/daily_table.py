@@ -30,7 +30,7 @@ from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
 from strategies.kit.entry import BoolArray, Columns, Float64Array
 from strategies.registry import configured, entry
-from training.data.sessions import calendar_of, days_of
+from training.data.sessions import calendar_of_bars, days_of
 
 TICKS = 10_000
 """Ticks of a US dollar: the grid of prices in the paper broker and here."""
@@ -127,7 +127,7 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     table = None if cache_path is None else _restore(cache_path, path.name, info.sha256, spec)
     if table is not None:
         return table
-    calendar = calendar_of(info.first_date, info.last_date)
+    calendar = calendar_of_bars((path, info))
     source = DailyTapeSource(path, info, calendar, Basket())
     bars, sessions, _ = days_of(source, spec.symbols)
     table = _assemble(bars, sessions, spec, path.name, info.sha256, info.synthetic)

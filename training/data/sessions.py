@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from daemon.core.events import BarClosed, BarRejected, Event, SessionScheduled
-from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.calendar import CalendarError, SessionCalendar
+from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import Session
 from training.rl.pool import stop_signals_blocked
 
@@ -20,6 +22,16 @@ def calendar_of(first_date: str, last_date: str) -> SessionCalendar:
     """
     with stop_signals_blocked():
         return SessionCalendar.load(first_date, last_date)
+
+
+def calendar_of_bars(*files: tuple[Path, TapeInfo]) -> SessionCalendar:
+    """Return the calendar that covers all bars of these files. Raises CalendarError, which names them."""
+    first, last = min(info.first_date for _, info in files), max(info.last_date for _, info in files)
+    try:
+        return calendar_of(first, last)
+    except CalendarError as error:
+        paths = ", ".join(str(path) for path, _ in files)
+        raise CalendarError(f"{paths}: the bars are from {first} to {last}: {error}") from error
 
 
 def sessions_between(first_date: str, last_date: str) -> list[Session]:

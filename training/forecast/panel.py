@@ -23,7 +23,7 @@ from daemon.tapes.bars import open_bars
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError
 from strategies.forecast_ensemble.masks import GOOD, jumps, reasons
-from training.data.sessions import calendar_of, days_of
+from training.data.sessions import calendar_of_bars, days_of
 from training.forecast.labels import BoolArray, Float64Array
 
 Features = Callable[
@@ -168,7 +168,7 @@ def _checked(sources: list[BarsFile], symbols: Sequence[str]) -> tuple[BarsFile,
 def _read(path: Path, source: BarsFile) -> tuple[Float64Array, tuple[str, ...], BoolArray]:
     """Bars (5, d, n), dates and what was refused, of the file's own sessions."""
     info = scan_daily(path, source.symbols)
-    calendar = calendar_of(info.first_date, info.last_date)
+    calendar = calendar_of_bars((path, info))
     bars, sessions, refused = days_of(DailyTapeSource(path, info, calendar, Basket()), source.symbols)
     return bars, tuple(session.date for session in sessions), refused
 

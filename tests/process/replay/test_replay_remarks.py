@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,10 @@ def test_rejected_bars_and_a_tape_too_short_for_quotes_are_named(tmp_path: Path,
     doubled = [row for row in rows for _ in range(2)]
     summary = replayed(tmp_path, doubled, RLTRADER_PAPER__VOLATILITY_SESSIONS="20")
     rejected, no_trade = summary["remarks"]
+    first = datetime.fromtimestamp(int(rows[0].split(",")[1]) // 10**9, UTC)
     assert rejected == (
-        f"{len(rows):,} of {len(doubled):,} bars were rejected, {len(rows):,} of them as duplicate: several rows have "
-        "one time and symbol: keep one of them."
+        f"{len(rows):,} of {len(doubled):,} bars were rejected, {len(rows):,} of them as duplicate, the first of "
+        f"SPY at {first:%Y-%m-%dT%H:%M:%SZ}: several rows have one time and symbol: keep one of them."
     )
     assert no_trade == (
         "No trade: the replay's option market quotes after 21 sessions, and the tape has 4. Pass a longer tape."

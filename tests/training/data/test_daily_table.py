@@ -13,7 +13,7 @@ import pytest
 import strategies
 from daemon.core.events import SessionScheduled
 from daemon.core.limits import Basket, Paper, Trading
-from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError
 from strategies import regime_switcher
@@ -62,7 +62,10 @@ def test_rows_sorted_by_symbol_become_sessions_by_symbols_adjusted_and_on_the_gr
 def test_what_of_a_file_counts_for_nothing_is_told_where_it_is_much_also_of_a_table_that_was_kept(
     file: Path, tmp_path: Path
 ) -> None:
-    why = "1 of 6 bars were rejected, 1 of them as not_positive: a price is zero or negative: check the columns."
+    why = (
+        "1 of 6 bars were rejected, 1 of them as not_positive, the first of IWM at 2022-06-02T04:00:00Z: a price is "
+        "zero or negative: check the columns."
+    )
     assert [read_table(file, RegimeSwitcher(), tmp_path / "store").remark for _ in range(2)] == [why, why]
     winter = tmp_path / "winter.csv"  # labelled by one offset all year: an hour late in summer
     rows = [
@@ -71,7 +74,7 @@ def test_what_of_a_file_counts_for_nothing_is_told_where_it_is_much_also_of_a_ta
         for day in ("2022-01-05", "2022-06-01")
     ]
     winter.write_text(HEADER + "".join(rows))
-    assert read_table(winter, RegimeSwitcher()).remark.startswith("3 of 6 bars were rejected, 3 of them as off_grid: ")
+    assert read_table(winter, RegimeSwitcher()).remark.startswith("3 of 6 bars were rejected, 3 of them as off_grid, ")
     file.write_text(HEADER + LINES.replace(",-1,", ",183,"))
     assert read_table(file, RegimeSwitcher()).remark == ""
 
@@ -168,3 +171,9 @@ def test_a_kept_table_is_of_this_code_alone(file: Path, tmp_path: Path, monkeypa
     before = table.sources.__wrapped__()
     (package / "features.py").write_text("WINDOW = 21\n")
     assert table.sources.__wrapped__() != before
+
+
+def test_bars_of_days_that_no_calendar_knows_are_refused_with_their_file(file: Path) -> None:
+    file.write_text(file.read_text().replace("2022-", "2150-"))
+    with pytest.raises(CalendarError, match=r"bars\.csv: the bars are from 2150-06-01 to 2150-06-03: no session"):
+        read_table(file, RegimeSwitcher())

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import Spec
-from training.data.sessions import calendar_of
+from training.data.sessions import calendar_of_bars
 from training.study.folds import Walk
 from training.study.study import SESSIONS_A_YEAR
 
@@ -48,7 +48,7 @@ class Minutes(NamedTuple):
 def minutes_of(path: Path, spec: Spec, trading: Trading) -> Minutes:
     """Read a bars file. Raises TapeError, CalendarError."""
     info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
-    calendar = calendar_of(info.first_date, info.last_date)
+    calendar = calendar_of_bars((path, info))
     dates = tuple(s.date for s in calendar.sessions if info.first_date <= s.date <= info.last_date)
     warm = ceil(spec.history_bars * spec.bar_interval_s / (6.5 * 3600)) + 1
     return Minutes(info, TapeSource(path, info, calendar), dates, max(warm, _VOLATILITY[spec.holds](trading)))

@@ -18,7 +18,7 @@ from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import AnyStrategy, Float32Array
 from strategies.option_scalper import HOLD, SPEC
-from training.data.sessions import calendar_of
+from training.data.sessions import calendar_of_bars
 from training.desks.scalper.history import History, PriceTable, TradingDay, price_table, read_history
 from training.desks.scalper.market import Market
 from training.evaluate.bars import MODELLED, BarDesk, Venue
@@ -100,7 +100,7 @@ def load(path: Path, machine: AnyStrategy, trading: Trading) -> Data:
     """
     spec = machine.spec
     info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
-    calendar = calendar_of(info.first_date, info.last_date)
+    calendar = calendar_of_bars((path, info))
     source = TapeSource(path, info, calendar)
     history = read_history(source, spec, trading)
     usable = history.usable

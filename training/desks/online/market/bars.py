@@ -17,7 +17,7 @@ from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.contract import Bar, ShareSpec
 from strategies.kit.daily import usable
 from strategies.kit.units import SECOND_NS
-from training.data.sessions import calendar_of
+from training.data.sessions import calendar_of_bars
 from training.study.folds import HistoryError
 
 Float64Array = npt.NDArray[np.float64]
@@ -88,7 +88,7 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
     infos = [
         scan(path, symbols, spec.bar_interval_s, spec.bar_anchor) for path, symbols in zip(paths, parts, strict=True)
     ]
-    calendar = calendar_of(min(i.first_date for i in infos), max(i.last_date for i in infos))
+    calendar = calendar_of_bars(*zip(paths, infos, strict=True))
     sessions: dict[str, SessionScheduled] = {}
     bars_by_symbol: dict[str, list[Bar]] = {symbol: [] for symbol in spec.symbols}
     sources = [TapeSource(path, info, calendar) for path, info in zip(paths, infos, strict=True)]

@@ -21,7 +21,7 @@ from daemon.tapes.quotes.day import QuoteCounts, QuotedSession
 from daemon.tapes.quotes.tape import OptionQuotes, option_quotes
 from strategies.kit.contract import AnyStrategy, Spec
 from training.data.quotes.source import QuoteSource
-from training.data.sessions import calendar_of
+from training.data.sessions import calendar_of_bars
 from training.desks.kind import SYNTHETIC
 from training.desks.scalper.data import Data
 from training.desks.scalper.history import History, TradingDay, read_history
@@ -157,7 +157,7 @@ def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: Quot
             f"{source.path} changed while the run was at work: its SHA-256 is {quotes.sha256[:12]}, expected "
             f"{source.sha256[:12]}; put the old file back and give the same command again"
         )
-    calendar = calendar_of(info.first_date, info.last_date)
+    calendar = calendar_of_bars((path, info))
     bars = TapeSource(path, info, calendar)
     history = read_history(bars, spec, trading)
     info = msgspec.structs.replace(info, remark=bars.counts.remark)
