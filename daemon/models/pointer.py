@@ -239,8 +239,8 @@ def point(
     if version and not (shelf / checked_name(version, "the version")).is_dir():
         raise ModelError("missing version", f"{shelf / version} is no folder: choose one of the shelf's versions")
     with alone(shelf):
-        for name in (PROMOTIONS_FILE, pointer):
-            put_aside(shelf / name)
+        put_aside(shelf / PROMOTIONS_FILE)
+        put_aside(shelf / pointer, folders=True)
         change = PointerChange(
             now_ns,
             pointer,

@@ -77,6 +77,15 @@ def test_a_version_is_activated_after_all_checks_and_the_history_says_who_and_wh
     assert entry["time_ns"] > 1_700_000_000 * 10**9
 
 
+def test_a_folder_in_the_place_of_current_is_put_aside_by_an_activation(run: Run, store: Path) -> None:
+    """As a container makes one, whose mount names a file that is not there."""
+    shelf = store / "option_scalper"
+    (shelf / "current").mkdir()
+    (shelf / "current" / "kept").write_text("x")
+    assert (run("activate", "a", "--reason", "x")[0], current(store)) == (0, "a")
+    assert [path.read_text() for path in shelf.glob(".current.*/kept")] == ["x"]
+
+
 def test_what_a_desk_of_another_user_reads_is_readable_whatever_the_umask(run: Run, store: Path) -> None:
     former = os.umask(0o077)
     try:
