@@ -490,12 +490,11 @@ class Watch:
             return  # nothing changed since
         self._last_status = state, cash
         day_usd, profit_usd = status_of(state, "d").day_usd, Decimal(cash) - self._cash_at_open
-        heard_ns = state.broker.reported_ns
+        heard_ns = session.open_ns if state.broker.part_fills else state.broker.reported_ns
         newer = itertools.takewhile(lambda trade: trade.time_ns > heard_ns, reversed(run.world.account.trades))
-        rounded = sum((abs(trade.rounding) for trade in newer), ZERO)  # a report says what each was rounded by
-        if (
-            abs(Decimal(str(day_usd)) - profit_usd) > HALF_CENT + rounded
-        ):  # cash may have more decimals, what is shown has two
+        rounded = sum((abs(trade.rounding) for trade in newer), ZERO)  # what each was rounded by a calm report says
+        shown_usd = Decimal(str(day_usd))
+        if abs(shown_usd - profit_usd) > HALF_CENT + rounded:  # cash may have more decimals, what is shown has two
             run.problem("status", f"{day_usd} USD are shown for the session, {profit_usd} were made")
 
     def _trade_rules(self) -> None:
