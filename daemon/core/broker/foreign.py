@@ -336,7 +336,7 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     """
     owners, foreign = draft.broker.owners, draft.broker.foreign_held
     closes = owners.closes.get(line.symbol, ())
-    if cash and line.symbol in owners.lieu:
+    if line.kind == "CIL" and line.symbol in owners.lieu:
         return (1, 1)  # by its fractions, see `_cash_part`
     if replaces and (leaver_parts := list(_left_for(draft, line).values())):
         return leaver_parts[-1] if _alike(leaver_parts) else None
@@ -349,7 +349,7 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     if line.ex_date or not cash:
         earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
         if not earlier and _was_alone(owners, closes, line.ex_date or day.isoformat()):
-            return (1, 0)
+            return (1, 0) if cash or replaces or draft.held(line.symbol) else (0, 1)  # nobody's then: of who came since
         return (earlier[-1].own, earlier[-1].others) if earlier and earlier[-1].own + earlier[-1].others else None
     first_date = (day - PAID_WITHIN).isoformat()
     if closes and closes[0].date > first_date and _was_alone(owners, closes, closes[0].date):

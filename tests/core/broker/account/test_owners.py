@@ -253,6 +253,33 @@ def test_cash_for_a_fraction_that_was_the_desk_s_alone_is_its_own_though_a_perso
     assert (d.state.book.transfers, d.state.book.cash) == (Decimal(-600), account.cash)  # her three shares at 200 USD
 
 
+def test_what_a_split_left_to_be_paid_says_nothing_about_a_later_dividend() -> None:
+    d, account = joined_on_half_day()
+    book(d, account, -10, 120, replace(of_today("SPLIT", "AAA", "60"), time_ns=HALF_DAY.open_ns - 34_200 * SECOND))
+    account.fill(account.by_hand("ann", "AAA", +1, 40, d.at(1)), 40, "50", d.at(1))
+    d.put(account.report(d.at(1, 1)))
+    d.put(account.report(HALF_DAY.close_ns - SECOND))
+    d.end(**dict.fromkeys(SYMBOLS, 50.0))
+    d.put(account.report(HALF_DAY.close_ns + SECOND))
+    d.begin(FRIDAY)
+    before = d.state.book.realized
+    dividend = of_today("DIV", "AAA", "0", "80.00", "2024-07-05")
+    account.book(replace(dividend, time_ns=FRIDAY.open_ns - 34_200 * SECOND))
+    d.put(account.report(d.at(-20)), account.report(d.at(-19)))
+    assert d.state.book.realized - before == 60  # 120 of 160 shares
+
+
+def test_a_split_of_what_a_person_bought_that_day_is_the_person_s_where_the_desk_has_none() -> None:
+    d, account = joined_on_half_day()
+    account.fill(account.by_hand("ann", "BBB", +1, 38, d.at(1)), 38, "100", d.at(1))
+    d.put(account.report(d.at(1, 1)))
+    account.positions["BBB"] = (114, Decimal(33))
+    account.book(replace(of_today("SPLIT", "BBB", "76"), time_ns=HALF_DAY.open_ns - 34_200 * SECOND))
+    d.put(account.report(d.at(2)))
+    assert holdings(d) == ({"AAA": 60}, {"BBB": 114})
+    assert (d.state.risk.reconciled, d.state.broker.owners.lieu) == (True, {})
+
+
 def test_where_the_ex_date_is_not_known_and_holdings_changed_nothing_is_the_desk_s_and_it_says_so() -> None:
     d, account = beside()  # the desk bought on Monday: before, the other held alone
     before = d.state.book.realized
