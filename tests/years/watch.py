@@ -631,7 +631,8 @@ class Watch:
         positions = self.own() if self._closing else {}
         for symbol, (since_ns, rest) in list(self._closing.items()):
             is_known = symbol not in self._now.disturbed and not run.moved(symbol)
-            if positions.get(symbol, ZERO) <= rest or run.persons or run.adopts or not is_known:
+            more = positions.get(symbol, ZERO) - rest
+            if more <= 0 or run.persons or run.adopts or not is_known or self._is_told_to_stay(symbol, more):
                 del self._closing[symbol]
                 continue
             calm = run.world.market.trading(symbol, now_ns) and run.willing() and not run.stands()
@@ -645,6 +646,12 @@ class Watch:
                     "closed_by_hand", f"{positions[symbol]} {symbol} are held {CLOSE_S} s after a person closed it"
                 )
                 del self._closing[symbol]
+
+    def _is_told_to_stay(self, symbol: str, quantity: Decimal) -> bool:
+        """Whether the desk said that so little stays with what is kept: the broker takes no order of it."""
+        state = self._state
+        told = state is not None and state.basket.is_indivisible(symbol) and self._raised["exit_stuck"]
+        return bool(told) and quantity < 1
 
     def _covered(self) -> None:
         """Shares that a stop should protect at the broker, and stops that protect nothing, while nothing keeps it."""
