@@ -12,13 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from daemon.alpaca_api.wire import ZERO
+from daemon.gateway import journal, step
+from daemon.gateway.books import LinePart
 from daemon.gateway.command import ask
-from daemon.gateway.events import OrderTaken
-from daemon.gateway.journal import open_journal, read_books, rotate_idle, rotate_when_due, verify
+from daemon.gateway.events import MAIN, AnyGatewayEvent, OrderTaken, Suspended
+from daemon.gateway.journal import event_json, open_journal, read_books, rotate_idle, rotate_when_due, verify
+from daemon.gateway.parts import Division
 from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
+from simulator.trading.settlement import cash_row
 from strategies.kit.units import SECOND_NS
 from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.desks.desk_run import execute
@@ -211,6 +216,40 @@ async def test_every_row_is_hashed_and_stepped_again(tmp_path: Path) -> None:
         await s.settled()
         report = s.verified()
         assert (report.difference, report.stepped) == ("", report.rows)
+
+
+@pytest.mark.parametrize("changed", ["whose a line is", "an event that is gone"])
+async def test_a_journal_of_the_former_version_goes_on_and_verifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    async with broker() as alpaca:
+        with monkeypatch.context() as former:
+            former.setattr(journal, "code_digest", lambda: "former000000")
+            if changed == "whose a line is":
+                former.setattr(step, "divide", lambda _books, line, _date: Division({MAIN: LinePart(ZERO, line.amount)}))
+            else:
+                former.setattr(journal, "event_json", written_as_gone)
+            async with gateway_on(alpaca, tmp_path) as s:
+                await s.place("a", 5)
+                await s.place("a", 5, "sell", type="stop", stop_price="400", time_in_force="gtc")
+                cash_row(alpaca.account, "INT", Decimal("4.00"), alpaca.clock.now_ns(), "interest")
+                await s.gateway.configure("b", {"suspend_trade": True})
+                await s.settled()
+                cash = {name: account.cash for name, account in s.books.accounts.items()}
+        async with gateway_on(alpaca, tmp_path) as s:
+            assert {name: account.cash for name, account in s.books.accounts.items()} == cash
+            assert s.books.accounts["b"].suspended
+            assert (await s.ask("a", "GET", "/v2/positions"))[1][0]["qty_available"] == "0"
+            assert (await s.ask("a", "DELETE", "/v2/orders"))[0] == 207
+            await s.place("a", 5, "sell")
+            await s.settled()
+        report = s.verified()
+        assert (report.difference, report.rows > report.stepped > 0) == ("", True)
+
+
+def written_as_gone(event: AnyGatewayEvent) -> str:
+    """An event as JSON; a fence's is one that no later code knows."""
+    return '{"type":"Fenced"}' if isinstance(event, Suspended) else event_json(event)
 
 
 async def test_a_journal_is_rotated_at_rest_and_goes_on_with_its_chain_orders_and_books(tmp_path: Path) -> None:
