@@ -31,8 +31,8 @@ CASH = "cash"
 """How a difference of cash is named among those of symbols."""
 CENT = Decimal("0.01")
 BEFORE = "; halted before: "  # what stood in a halt's place
-ORDERS_DAYS = 8  # an ended order stays so long: clients look back a weekend with holidays
-LINES_DAYS = 45  # activities, and the parts of the ledger's lines: a correction comes later than its line
+ORDERS_DAYS = 8  # an order that ended without a fill stays so long: clients look back a weekend with holidays
+LINES_DAYS = 45  # activities, the orders that they name, and the parts of the ledger's lines: a correction comes later
 EXPLAINS_DAYS = 2  # a line that explains a difference comes by then: on paper one of a contract comes a day later
 HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
 SENDING, UNKNOWN = "sending", "unknown"
@@ -728,7 +728,8 @@ class Ledgers(msgspec.Struct):
         )
         for name, order in list(self.orders.items()):
             ended_ns = _updated_ns(order.row) if order.row else order.created_ns
-            if not order.open and new_york_date(ended_ns).isoformat() < orders_from:
+            from_date = lines_from if order.filled else orders_from  # a desk that was away asks whose a fill is
+            if not order.open and new_york_date(ended_ns).isoformat() < from_date:
                 self.drop(name)
                 self.names.pop(order.id, None)
         self.lapses = {symbol: name for symbol, name in self.lapses.items() if self.accounts[name].quantity(symbol)}

@@ -24,10 +24,11 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from simulator.trading.settlement import cash_row
-from strategies.kit.units import SECOND_NS
+from strategies.kit.contract import Session
+from strategies.kit.units import DAY_NS, SECOND_NS
 from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.desks.desk_run import execute
-from tests.support.gateway_stage import broker, gateway_on, stage, table
+from tests.support.gateway_stage import OPEN_NS, SESSIONS, broker, gateway_on, stage, table
 
 
 async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: Path) -> None:
@@ -51,6 +52,25 @@ async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: 
             assert [(row["qty"], row["price"]) for row in rows] == [("2", "490")]
             await s.settled()
             assert s.verified().difference == ""
+
+
+async def test_after_a_month_away_a_desk_still_finds_its_order_that_filled_meanwhile(tmp_path: Path) -> None:
+    month = [Session(f"2025-07-0{day}", at_ns, at_ns + DAY_NS // 4) for day, at_ns in ((2, JULY_NS), (3, JULY_NS + DAY_NS))]
+    async with broker(sessions=[*SESSIONS, *month]) as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 5)
+            await s.place("a", 5, "sell", type="stop", stop_price="400", time_in_force="gtc", client_order_id="rests")
+            await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        rests, at_ns = alpaca.account.by_client_id["rests"], alpaca.clock.now_ns()
+        alpaca.matching.fill(alpaca.account, rests, Decimal(5), Decimal(400), at_ns)
+        alpaca.clock.jump_to(JULY_NS)
+        for _ in range(2):
+            async with gateway_on(alpaca, tmp_path) as s:
+                assert s.held("a") == {}
+                by_name = await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="rests")
+                by_id = await s.ask("a", "GET", f"/v2/orders/{rests.id}")
+                assert [(row["filled_qty"], row["filled_avg_price"]) for _, row in (by_name, by_id)] == [("5", "400")] * 2
+                await s.settled()
 
 
 async def test_an_order_that_was_journaled_and_not_sent_is_looked_up_and_not_sent(tmp_path: Path) -> None:
@@ -106,6 +126,7 @@ async def test_an_older_copy_of_its_journal_gives_newer_orders_to_the_desks_that
             await s.settled()
 
 
+JULY_NS = OPEN_NS + 30 * DAY_NS
 PAST = "64fd716922-online_dqn-7-0-0"  # a name that a desk gives
 
 
