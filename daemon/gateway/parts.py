@@ -156,9 +156,19 @@ def _divided(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
         return _share_leg(books, line)
     if line.symbol and line.kind in REPLACING:
         return _reorganisation(books, line)
-    parts = {MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}
     known = line.kind in TRANSFERS or line.kind in INCOME
-    return Division(parts, "" if known else f"{line.kind} {line.symbol}: {line.amount} USD, {line.quantity} units")
+    doubt = "" if known else f"{line.kind} {line.symbol}: {line.amount} USD, {line.quantity} units"
+    return Division({MAIN: _whole(books, line)}, doubt)
+
+
+def _whole(books: Ledgers, line: LedgerLine) -> LinePart:
+    """Return a line in one part. Shares without an amount cost the line's price, else what the broker says.
+
+    A person may move them to a desk, whose stop goes by what they cost.
+    """
+    price = line.price or books.broker_averages.get(line.symbol, ZERO)
+    cost = abs(line.amount) or abs(line.quantity) * price * multiplier(line.symbol)
+    return LinePart(line.quantity, line.amount, cost)
 
 
 # --- shares of a sum --------------------------------------------------------------------------------------------------
@@ -310,7 +320,7 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     holders = earliest or holders  # what was traded since is in the new shares
     total = sum(holders.values(), ZERO)
     if not total:
-        return Division({MAIN: LinePart(line.quantity)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
+        return Division({MAIN: _whole(books, line)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
     new = _shares_of(books, line, holders, total + line.quantity)
     names = holders.keys() | new.keys()
     change = {name: new.get(name, ZERO) - holders.get(name, ZERO) for name in sorted(names)}
@@ -452,7 +462,7 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
     if (spun := _spun_off(books, line)) is not None:
         return spun
     doubt = f"{line.kind} {line.symbol}: {line.quantity} units, {line.amount} USD, and whose they are is not known"
-    return Division({MAIN: LinePart(line.quantity, line.amount, abs(line.amount))}, doubt)
+    return Division({MAIN: _whole(books, line)}, doubt)
 
 
 def _give(books: Ledgers, line: LedgerLine, removal: Moving) -> Division:

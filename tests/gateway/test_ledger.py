@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from daemon.alpaca_api.books import AlpacaPosition
 from daemon.brokers.alpaca.rest.client import Refused
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.gateway.books import GatewayOrder, Ledgers, LinePart, SubAccount, name_of_call
@@ -187,6 +188,19 @@ async def test_a_deposit_is_mains(tmp_path: Path) -> None:
         await s.gateway.wait_for_report(30)
         assert s.books.main.cash == 60250
         assert (await s.ask("a", "GET", "/v2/account/activities"))[1] == []
+        await s.settled()
+
+
+async def test_shares_that_came_from_another_broker_cost_a_desk_what_they_cost_there(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        account = s.broker.account
+        account.positions["SPY"] = AlpacaPosition("SPY", Decimal(10), Decimal(480))
+        fields = {"activity_type": "ACATS", "date": "2025-06-02", "net_amount": "0", "qty": "10", "symbol": "SPY"}
+        account.note(s.broker.clock.now_ns(), {**fields, "description": "from elsewhere", "status": "executed"})
+        await s.settled()
+        await s.gateway.transfer("main", "a", Decimal(0), "SPY", Decimal(10), "anna", "to be traded")
+        (position,) = (await s.ask("a", "GET", "/v2/positions"))[1]
+        assert (position["qty"], position["avg_entry_price"]) == ("10", "480")
         await s.settled()
 
 
