@@ -66,6 +66,7 @@ from daemon.gateway.journal import (
 from daemon.gateway.market import MarketRelay
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
 from daemon.gateway.setup import SetupRequest, account_problem, desk_file, init, shared_symbols, symbol_problems
+from daemon.gateway.step import OWES_USD
 from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
@@ -462,7 +463,7 @@ def show(status: dict[str, Any]) -> str:
         lines.append(f"the broker's figures are those of {when}, before the newest fills: it is asked each minute")
     if status["doubts"]:
         lines.append("no new risk until they agree; `rltrader-gateway accept` gives away what no line will explain")
-    lines += [f"SHORT: {words}" for words in _shortage_texts(status["accounts"])]
+    lines += [f"SHORT: {words}" for words in (*_debt_texts(status["accounts"]), *_shortage_texts(status["accounts"]))]
     if (halt := status["halt"]) is not None:
         ends = "the New York day" if halt["reason"] == "day_loss" else "`rltrader-gateway resume`"
         lines.append(f"HALT: {halt['reason']}: {halt['detail']}; {ends} ends it")
@@ -483,6 +484,17 @@ def _cents(usd: str) -> str:
 def _apart(total: dict[str, Any], broker: dict[str, Any]) -> bool:
     """Return whether the sum and the newest report are of different times."""
     return any(total[figure] != broker[figure] for figure in ("cash", "positions"))
+
+
+def _debt_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield, in words, what a person took of the cash of others, and what ends that."""
+    cash = {row["name"]: Decimal(row["cash"]) for row in accounts}
+    debt, lenders = -cash.get(MAIN, Decimal(0)), {name: usd for name, usd in cash.items() if usd > 0}
+    if debt < OWES_USD or not lenders:
+        return
+    first, names = next(iter(lenders)), " and ".join(lenders)
+    move = f"`rltrader-gateway transfer {first} {MAIN} --cash {min(debt, lenders[first])} --why WORDS`"
+    yield f"a person took {debt} USD that {names} have by the books: pay them in, or {move} takes them from {first}"
 
 
 def _shortage_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:

@@ -86,6 +86,7 @@ from daemon.gateway.parts import (
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 CRYPTO = "crypto"  # the class of a coin's asset
+OWES_USD = Decimal(1)  # of cash that `main` lacks and others have: less is a fee's or an interest's
 LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
 CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more, whatever the broker's clock says
 FILLS = ("fill", "partial_fill")
@@ -751,21 +752,22 @@ class Bookkeeper:
         books.doubts = lasting
 
     def _tell_shortages(self) -> None:
-        """Warn where one is short of what others hold: the account has less than they own."""
+        """Warn where one is short of what others have: the account has less than they own. Of cash it is said once."""
         books, shortages = self.books, dict[str, tuple[int, Decimal]]()
-        short = [(name, h) for name, account in books.accounts.items() for h in account.holdings.values() if h.qty < 0]
-        for name, holding in short:
-            symbol = holding.symbol
-            holders = [f"{holder} {text(count)}" for holder, count in books.holders(symbol).items() if count > 0]
-            if not holders:
+        short = [(n, h.symbol, h.qty) for n, account in books.accounts.items() for h in account.holdings.values()]
+        short += [(MAIN, CASH, books.main.cash)] if books.main.cash <= -OWES_USD else []
+        for name, symbol, quantity in short:
+            owners = {n: account.cash for n, account in books.accounts.items()} if symbol == CASH else None
+            holders = {n: count for n, count in (owners or books.holders(symbol)).items() if count > 0}
+            if not holders or quantity >= 0:
                 continue
             key, alarm = (symbol, "gateway_main_short") if name == MAIN else (f"{name} {symbol}", "gateway_desk_short")
             since_ns, told_quantity = books.owed.get(key, (books.now_ns, ZERO))
             lasts = books.now_ns - since_ns >= LASTS_NS and symbol not in books.differences
-            if lasts and told_quantity != holding.qty:
-                told_quantity = holding.qty
-                words = f"{name} is short of {text(-told_quantity)} {symbol}, by the books held: {', '.join(holders)}"
-                self._do(Warn(alarm, words))
+            if lasts and told_quantity != quantity and not (told_quantity and symbol == CASH):
+                told_quantity, unit = quantity, "USD" if symbol == CASH else symbol
+                parts = ", ".join(f"{holder} {text(count)}" for holder, count in holders.items())
+                self._do(Warn(alarm, f"{name} is short of {text(-quantity)} {unit}, by the books held: {parts}"))
             shortages[key] = (since_ns, told_quantity)
         books.owed = shortages
 

@@ -216,7 +216,10 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
         "error", ("detail",), "The broker takes no orders of the account: no sub-account can trade.", alarm=True
     ),
     "gateway_main_short": LogEvent(
-        "error", ("detail",), "A person sold shares of sub-accounts: the account has less than they hold.", alarm=True
+        "error",
+        ("detail",),
+        "A person took shares or cash of sub-accounts: the account has less.",
+        alarm=True,
     ),
     "gateway_desk_short": LogEvent(
         "error",

@@ -525,6 +525,31 @@ async def test_shares_of_a_desk_that_a_person_sold_are_told_until_they_are_there
         await s.place("b", 1)  # the symbol is open again
 
 
+async def test_cash_of_desks_that_a_person_withdrew_is_told_once_with_what_ends_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+
+        def told() -> list[object]:
+            return [entry["detail"] for entry in s.log.of("gateway_main_short")]
+
+        s.broker.faults.add("transfer", amount="-90000")  # main has 60000
+        await s.until(lambda: s.broker.account.cash == 10000)
+        await s.settled()
+        assert told() == []
+        for _ in range(2):
+            await asyncio.sleep(11)
+            await s.settled()
+            assert told() == ["main is short of 30000 USD, by the books held: a 20000, b 20000"]
+        (line,) = [line for line in show(server.status_of(s.gateway)).splitlines() if line.startswith("SHORT: ")]
+        assert line.startswith("SHORT: a person took 30000.00 USD that a and b have by the books: pay them in, or ")
+        assert "`rltrader-gateway transfer a main --cash 20000.00 --why WORDS`" in line
+        await s.gateway.transfer("a", "main", Decimal(20000), "", Decimal(0), "anna", "withdrawn")
+        s.broker.faults.add("transfer", amount="10000")
+        await s.until(lambda: s.broker.account.cash == 20000)
+        await s.settled()
+        assert "SHORT" not in show(server.status_of(s.gateway))
+        assert len(told()) == 1
+
+
 async def test_shares_of_others_that_a_desks_guard_sold_are_told_until_they_are_there_again(tmp_path: Path) -> None:
     """The guard did not know that the five were moved from `a` to `b` in its desk's silence."""
     async with stage(tmp_path, table("a", guard_prefix="guarda"), table("b")) as s:

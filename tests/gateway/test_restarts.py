@@ -55,7 +55,8 @@ async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: 
 
 
 async def test_after_a_month_away_a_desk_still_finds_its_order_that_filled_meanwhile(tmp_path: Path) -> None:
-    month = [Session(f"2025-07-0{day}", at_ns, at_ns + DAY_NS // 4) for day, at_ns in ((2, JULY_NS), (3, JULY_NS + DAY_NS))]
+    days = (("2025-07-02", JULY_NS), ("2025-07-03", JULY_NS + DAY_NS))
+    month = [Session(date, open_ns, open_ns + DAY_NS // 4) for date, open_ns in days]
     async with broker(sessions=[*SESSIONS, *month]) as alpaca:
         async with gateway_on(alpaca, tmp_path) as s:
             await s.place("a", 5)
@@ -69,7 +70,8 @@ async def test_after_a_month_away_a_desk_still_finds_its_order_that_filled_meanw
                 assert s.held("a") == {}
                 by_name = await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="rests")
                 by_id = await s.ask("a", "GET", f"/v2/orders/{rests.id}")
-                assert [(row["filled_qty"], row["filled_avg_price"]) for _, row in (by_name, by_id)] == [("5", "400")] * 2
+                assert by_name == by_id
+                assert (by_id[1]["filled_qty"], by_id[1]["filled_avg_price"]) == ("5", "400")
                 await s.settled()
 
 
@@ -247,7 +249,7 @@ async def test_a_journal_of_the_former_version_goes_on_and_verifies(
         with monkeypatch.context() as former:
             former.setattr(journal, "code_digest", lambda: "former000000")
             if changed == "whose a line is":
-                former.setattr(step, "divide", lambda _books, line, _date: Division({MAIN: LinePart(ZERO, line.amount)}))
+                former.setattr(step, "divide", lambda _, line, __: Division({MAIN: LinePart(ZERO, line.amount)}))
             else:
                 former.setattr(journal, "event_json", written_as_gone)
             async with gateway_on(alpaca, tmp_path) as s:

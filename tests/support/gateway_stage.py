@@ -219,13 +219,13 @@ def settings_for(
     return DeskSettings.model_validate({**tables, **(more_tables or {})})
 
 
-def broker(
-    cash: str = "100000", rules: Rules | None = None, sessions: Sequence[Session] = SESSIONS
-) -> AlpacaServer:
+def broker(cash: str = "100000", rules: Rules | None = None, sessions: Sequence[Session] = SESSIONS) -> AlpacaServer:
     """The loopback Alpaca, ten minutes after the open."""
     account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(cash), margin=1)
     rules = rules or Rules(fill_sizes=(1000, 1000), dead_session_s=1.0)
-    return AlpacaServer(market(sessions=sessions), clock_of_loop(OPEN_NS + 10 * MINUTE_NS), accounts=[account], rules=rules)
+    return AlpacaServer(
+        market(sessions=sessions), clock_of_loop(OPEN_NS + 10 * MINUTE_NS), accounts=[account], rules=rules
+    )
 
 
 @contextlib.asynccontextmanager
