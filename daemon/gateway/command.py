@@ -80,6 +80,7 @@ from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import VirtualLoop, look_s
 from daemon.host.version import CommandLine, add_version
 from daemon.journal.rows import JournalError, WriteFailed
+from daemon.operator.alarm_command import AlarmCommand, AlarmedLog
 from daemon.operator.control.client import address
 from daemon.operator.log import Log
 from daemon.operator.metrics.server import serve as serve_metrics
@@ -197,14 +198,22 @@ def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
     return words
 
 
-async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log: Log, folder: Path) -> None:
+def alarmed_log(settings: GatewaySettings, plain: EventLogger, clock: Clock) -> AlarmedLog:
+    """Return the log of a gateway: its alarms run the operator's program."""
+    table = settings.upstream.alarms
+    command = AlarmCommand(table.command, table.per_minute, table.timeout_s, "gateway", plain)
+    return AlarmedLog(plain, command, "gateway", clock.now_ns)
+
+
+async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, plain_log: Log, folder: Path) -> None:
     """Run the gateway, with its journal in `folder`, until cancelled.
 
     Raises ConfigError, StateDirError, JournalError, BrokerError, OSError.
     """
     pairs, problems = usable_keys(settings)
     if clock.is_simulated:
-        log.market_time = lambda: new_york_text(clock.now_ns())
+        plain_log.market_time = lambda: new_york_text(clock.now_ns())
+    log = alarmed_log(settings, plain_log, clock)
     lock = AccountLock(
         lock_folder(), Holder("gateway", str(folder), os.getpid()), settings.upstream.address("trading_url")
     )
@@ -239,7 +248,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, log:
                 group.create_task(_feed(service, gateway), name="watchdog")
                 group.create_task(check.run(), name="clock")
                 group.create_task(server.keep_control(control), name="control")
-                for name, work in _watchers(settings, GatewayStatusFile(server, folder), log):
+                for name, work in _watchers(settings, GatewayStatusFile(server, folder), plain_log):
                     group.create_task(supervise(name, work, gateway.watcher_failed), name=name)
     finally:
         await journal.close()

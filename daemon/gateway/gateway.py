@@ -24,7 +24,7 @@ from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
 from daemon.brokers.alpaca.trading.report import amends, block_reason, ledger_fill
-from daemon.brokers.api import BrokerError, EventLogger
+from daemon.brokers.api import BrokerError
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
 from daemon.core.handlers import LOOKED_NS, SEEN
@@ -93,7 +93,7 @@ from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Up
 from daemon.host.passing import MayPass
 from daemon.host.time.clock import Clock
 from daemon.journal.rows import JournalError
-from daemon.operator.alarm_command import AlarmCommand
+from daemon.operator.alarm_command import AlarmedLog
 from daemon.operator.side_thread import supervise
 from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.quantity import FINEST, PLACES
@@ -130,14 +130,13 @@ class Gateway:
         journal: GatewayJournal,
         upstream: Upstream,
         clock: Clock,
-        log: EventLogger,
+        log: AlarmedLog,
         check: ClockCheck,
     ) -> None:
         self.settings, self.journal, self.upstream, self.clock = settings, journal, upstream, clock
         self._check = check
         self.prices: dict[str, tuple[int, Decimal]] = {}  # when, and USD a share
-        self._log, command = log, settings.upstream.alarms
-        self._alarms = AlarmCommand(command.command, command.per_minute, command.timeout_s, "gateway", log)
+        self._log, self._alarms = log.plain, log
         self._publish: Callable[[str, Json], None] = lambda _account, _update: None
         self._on_state: Callable[[bool], None] = lambda _ready: None
         self._listens: Callable[[str], bool] = lambda _account: False
@@ -171,7 +170,6 @@ class Gateway:
         self._stream = upstream.trade_stream(self._on_update, self._on_stream, self._on_taken)
         self.stream_taken = False  # the broker refuses its trade stream, because another connection has it
         self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
-        self.alarms_raised: Counter[str] = Counter()  # by name, by this process
         self._listening = False
         self._connection = 0
         self.ready = False
@@ -189,6 +187,11 @@ class Gateway:
         """Why the account itself takes no orders of anybody, by the last report; "" while it does."""
         row = self.books.broker_account
         return block_reason(row) if row else ""
+
+    @property
+    def alarms_raised(self) -> Counter[str]:
+        """The alarms of this process, by name."""
+        return self._alarms.raised
 
     def now_ns(self) -> int:
         """The gateway's time."""
@@ -228,7 +231,7 @@ class Gateway:
                 group.create_task(self._report_on(), name="reports")
                 group.create_task(self._bug(), name="bugs")
                 group.create_task(
-                    supervise("alarm command", self._alarms.run, self.watcher_failed), name="alarm command"
+                    supervise("alarm command", self._alarms.command.run, self.watcher_failed), name="alarm command"
                 )
         finally:
             for task in list(self._tasks):
@@ -237,7 +240,7 @@ class Gateway:
 
     def watcher_failed(self, task: str, problem: str) -> None:
         """Say that a work that only watches, or tells, failed; it is begun again."""
-        self._log("task_failed", task=task, problem=problem)
+        self._alarms("task_failed", task=task, problem=problem)
 
     async def _halt_by_mistake(self) -> None:
         """Take no new risk by the file of the last start; say so at each one."""
@@ -269,11 +272,6 @@ class Gateway:
         await self.journal.durable()
         self._act(effects)
 
-    def _raise(self, name: str, detail: str) -> None:
-        """Count an alarm, and start the program for it."""
-        self.alarms_raised[name] += 1
-        self._alarms.raise_for("gateway", name, detail, self.now_ns())
-
     def _act(self, effects: Sequence[AnyGatewayEffect]) -> None:
         for effect in effects:
             match effect:
@@ -285,7 +283,7 @@ class Gateway:
                     self._spawn(self._read_fills(order_id))
                 case Warn(name=name, detail=detail):
                     self._log(name, detail=detail)
-                    self._raise(name, detail)
+                    self._alarms.tell(name, detail)
                 case _:
                     pass  # an order leaves with the request that it came by
         self._has_changed()
@@ -476,7 +474,7 @@ class Gateway:
         if (name, symbol) not in self._sold_out:
             self._sold_out.add((name, symbol))
             self._log("gateway_sells_out", detail=detail)
-            self._raise("gateway_sells_out", detail)
+            self._alarms.tell("gateway_sells_out", detail)
         try:
             for order in orders:
                 self._spawn(self._cancel_sibling(order.name))
@@ -531,7 +529,7 @@ class Gateway:
         words = f"{order.side} {text(order.leaves_qty)} {order.symbol} at {text(limit)}"
         detail = f"{order.account}: {words} waits: an order of a person is in its way"
         self._log("gateway_exit_waits", detail=detail)
-        self._raise("gateway_exit_waits", detail)
+        self._alarms.tell("gateway_exit_waits", detail)
 
     def _began_in_time(self) -> None:
         """Raise MayPass where this life began ahead of the broker's time, which it could not ask then."""
@@ -1363,7 +1361,7 @@ class Gateway:
         if self.books.halt is not None:
             reason, detail, _ = self.books.halt
             self._log("gateway_halted", reason=reason, detail=detail)
-            self._raise("gateway_halted", f"{reason}: {detail}")
+            self._alarms.tell("gateway_halted", f"{reason}: {detail}")
 
     def _refuse_newer_halt(self, account: str, by: str, seen_ns: int) -> None:
         """Raise ValueError where somebody else commanded a halt, or a panic of `account`, in the last minute.

@@ -14,21 +14,23 @@ import signal
 import threading
 import time
 from asyncio.subprocess import Process
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core.draft import wording
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing import TokenBucket, back_off_s
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import HOUR_NS, SECOND_NS
 
 WAITING_MOST = 64  # alarms of each lesser urgency, and of each name of a grave one
 RUNS_MOST = 10  # of one grave alarm whose runs fail: the last one about half an hour after the first
@@ -293,3 +295,36 @@ def _excerpt(output: bytearray) -> str:
     """Return the first printable letters of the program's output."""
     text = " ".join("".join(c if c.isprintable() else " " for c in output.decode(errors="replace")).split())
     return f": {text[:STDERR_MOST]}" if text else ""
+
+
+class AlarmedLog:
+    """A log of a program without a desk's journal: what is an alarm there is told, each case once an hour.
+
+    `plain` logs alone, `tell` tells at once; `raised` counts what was told, by name.
+    """
+
+    def __init__(self, plain: Callable[..., None], command: AlarmCommand, mode: str, now_ns: Callable[[], int]) -> None:
+        self.plain, self.command = plain, command
+        self._mode, self._now_ns = mode, now_ns
+        self._told_ns: dict[str, int] = {}  # by case
+        self.raised: Counter[str] = Counter()
+
+    def __call__(self, name: str, /, **fields: object) -> None:
+        """Log an event; tell it where it is an alarm."""
+        self.plain(name, **fields)
+        if LOG_EVENTS[name].alarm:
+            detail, now_ns = detail_of(fields), self._now_ns()
+            case = f"{name} {wording(detail)}"
+            if abs(now_ns - self._told_ns.get(case, -HOUR_NS)) >= HOUR_NS:
+                self._told_ns[case] = now_ns
+                self.tell(name, detail)
+
+    def tell(self, name: str, detail: str) -> None:
+        """Count an alarm, and start the program for it."""
+        self.raised[name] += 1
+        self.command.raise_for(self._mode, name, detail, self._now_ns())
+
+
+def detail_of(fields: Mapping[str, object]) -> str:
+    """Return what an alarm says of a log event's fields."""
+    return ", ".join(str(value) if key == "detail" else f"{key} {value}" for key, value in fields.items())

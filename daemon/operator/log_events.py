@@ -11,7 +11,7 @@ class LogEvent(NamedTuple):
     level: str
     fields: tuple[str, ...]
     meaning: str
-    alarm: bool = False  # a live desk also raises it as an alarm, once an hour, with a heading in the manual
+    alarm: bool = False  # desks and gateways raise it as an alarm too, once an hour, with a heading in the manual
 
 
 ONLINE_EVENTS: dict[str, LogEvent] = {

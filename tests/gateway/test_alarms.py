@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.journal.writer import BALLAST_FILE
+from strategies.kit.units import SECOND_NS
 from tests.support.gateway_stage import stage
 
 pytestmark = pytest.mark.host_time  # the program is a real one
@@ -60,3 +61,18 @@ async def test_a_full_disk_halts_and_runs_the_operators_program(tmp_path: Path) 
         assert s.halted() == "disk_full"
     line = json.loads(alarm_file.read_text())
     assert (line["alarm"], line["detail"].partition(":")[0]) == ("gateway_halted", "disk_full")
+
+
+async def test_a_host_s_clock_that_differs_runs_the_operators_program_once_an_hour(tmp_path: Path) -> None:
+    alarm_file = tmp_path / "told"
+    async with stage(tmp_path / "gateway", more_tables={"alarms": alarm_program(alarm_file)}) as s:
+        until_ns = s.broker.clock.now_ns() + 60 * SECOND_NS
+        s.broker.faults.add("clock_skew", until_ns=until_ns, skew_s=5)
+        for _ in range(2):
+            await s.gateway._check.measure()
+        await s.until(lambda: alarm_file.exists() and bool(alarm_file.read_text()))
+        assert s.gateway.alarms_raised == {"clock_skew": 1}
+        assert len(s.log.of("clock_skew")) == 2
+    line = json.loads(alarm_file.read_text())
+    assert line["alarm"] == "clock_skew"
+    assert line["detail"].startswith("skew_s 5.0")

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from daemon.config.load import Credentials
 from daemon.config.tables import DeskSettings
 from daemon.gateway.books import Ledgers
-from daemon.gateway.command import clock_check, newcomers, opening
+from daemon.gateway.command import alarmed_log, clock_check, newcomers, opening
 from daemon.gateway.config import AccountLimits, ClientKeys, GatewaySettings, GatewayTable, SubAccountTable
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.journal import GatewayVerified, open_journal, verify
@@ -159,7 +159,8 @@ async def gateway_on(
         upstream_settings,
     )
     clock = Clock.real(broker.clock.now_ns)
-    log = LogRecorder()
+    recorder = LogRecorder()
+    log = alarmed_log(settings, recorder, clock)
     upstream = Upstream(settings.upstream, keys_of(broker), clock, log)
     journal = open_journal(folder, "paper")
     try:
@@ -178,7 +179,7 @@ async def gateway_on(
         ):
             gateway.serve_to(server.publish, server.on_state, server.listens)
             running = asyncio.create_task(gateway.run())
-            stage = Stage(broker, gateway, server, http, folder, log)
+            stage = Stage(broker, gateway, server, http, folder, recorder)
             try:
                 await stage.until(lambda: at_once or gateway.ready or running.done())
                 if running.done():

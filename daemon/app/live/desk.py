@@ -53,6 +53,7 @@ from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import look_s
 from daemon.journal.rows import as_journaled
 from daemon.journal.writer import JournalWriter
+from daemon.operator.alarm_command import detail_of
 from daemon.operator.log import Log
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import supervise
@@ -364,8 +365,7 @@ class Notifier:
     def __call__(self, name: str, /, **fields: object) -> None:
         self._log(name, **fields)
         if LOG_EVENTS[name].alarm:
-            detail = ", ".join(str(value) if key == "detail" else f"{key} {value}" for key, value in fields.items())
-            self._intake.put(TroubleNoticed(self._clock.now_ns(), name, detail))
+            self._intake.put(TroubleNoticed(self._clock.now_ns(), name, detail_of(fields)))
 
 
 class StatusLine:
