@@ -1258,13 +1258,7 @@ class Gateway:
         if quantity:
             if is_coin(symbol):
                 raise ValueError(f"{symbol}: crypto is {MAIN}'s alone")
-            table = self.settings.sub_accounts.get(source)
-            if table is not None and table.guard_prefix and not self._listens(source):
-                words = (
-                    f"{source}'s desk is not there, and its guard would rest a stop for what is gone: start the desk"
-                )
-                cure = "or stop the guard, take guard_prefix out of the file and start the gateway again"
-                raise ValueError(f"{words}; {cure}")
+            self._guard_knows(source)
             if symbol in books.differences:  # a split may have made other shares of them
                 raise ValueError(f"{books.differences[symbol][1]}: shares move once both agree")
             units = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)
@@ -1282,6 +1276,21 @@ class Gateway:
         parts = [f"{cash} USD"] if cash else []
         parts += [f"{text(quantity)} {symbol}"] if quantity else []
         self._log("gateway_moved", source=source, target=target, what=" and ".join(parts), by=by, why=why)
+
+    def _guard_knows(self, source: str) -> None:
+        """Raise ValueError for shares that leave a desk that is not there: its guard would sell as many still."""
+        table = self.settings.sub_accounts.get(source)
+        guarded = table.guard_prefix if table else any(owner == source for _, owner in self.books.guards)
+        if not guarded or self._listens(source):
+            return
+        if table:
+            words = f"{source}'s desk is not there, and its guard would rest a stop for what is gone: start the desk"
+            cure = "or stop the guard, take guard_prefix out of the file and start the gateway again"
+        else:
+            words = f"{source} is not in the file, and its guard may still rest a stop for what is gone"
+            closes = f"`rltrader-gateway panic {source}` closes it"
+            cure = f"{closes}; or stop the guard, and put {source} back into the file without guard_prefix"
+        raise ValueError(f"{words}; {cure}")
 
     async def accept(self, subject: str, figure: Decimal, account: str, by: str, why: str) -> None:
         """Give a sub-account the difference in `subject`, a symbol or "cash", since the broker has `figure` of it.

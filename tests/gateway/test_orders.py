@@ -135,6 +135,8 @@ async def test_a_guard_whose_sub_account_left_the_file_sells_what_that_one_holds
             await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
         async with gateway_on(alpaca, tmp_path, table("b")) as s:
             assert (await s.refused("b", 1, client_order_id="guarda-SPY-1-2-0"))[0] == 422
+            with pytest.raises(ValueError, match="its guard may still rest a stop for what is gone"):
+                await s.gateway.transfer("a", "main", Decimal(0), "SPY", Decimal(5), "anna", "")
             s.broker.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id="guarda-SPY-2-2-0")
             await s.until(lambda: not s.held("a"))
             assert s.held("main") == {}
