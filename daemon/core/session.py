@@ -6,7 +6,7 @@ Sessions themselves come as events (`SessionScheduled`); nothing here knows a ca
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from daemon.core.limits import Execution
@@ -14,6 +14,7 @@ from strategies.kit.contract import MINUTES, Grid, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LATER = "9999-12-31"  # an expiry after any session
+SATURDAY = 5  # as `date.weekday` counts
 
 NEW_YORK = ZoneInfo("America/New_York")
 _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
@@ -41,6 +42,15 @@ def new_york_minute(now_ns: int) -> int:
 def new_york_date(time_ns: int) -> date:
     """Return the New York date."""
     return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK).date()
+
+
+def weekdays_after(day: date, count: int) -> date:
+    """Return the date that comes so many weekdays later."""
+    for _ in range(count):
+        day += timedelta(days=1)
+        while day.weekday() >= SATURDAY:
+            day += timedelta(days=1)
+    return day
 
 
 def new_york_text(time_ns: int) -> str:

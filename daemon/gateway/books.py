@@ -22,7 +22,7 @@ from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import LedgerFill, amends, execution_of
 from daemon.core.instruments.option_market import root_of
-from daemon.core.session import new_york_date
+from daemon.core.session import new_york_date, weekdays_after
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST, floor_to
 from strategies.kit.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
@@ -33,7 +33,7 @@ CENT = Decimal("0.01")
 BEFORE = "; halted before: "  # what stood in a halt's place
 ORDERS_DAYS = 8  # an order that ended without a fill stays so long: clients look back a weekend with holidays
 LINES_DAYS = 45  # activities, the orders that they name, and the parts of the ledger's lines: a correction comes later
-EXPLAINS_DAYS = 2  # a line that explains a difference comes by then: on paper one of a contract comes a day later
+EXPLAINS_DAYS = 2  # weekdays, by which a line comes that explains a difference: on paper a contract's a day later
 HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
 SENDING, UNKNOWN = "sending", "unknown"
 """Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
@@ -438,8 +438,8 @@ class Ledgers(msgspec.Struct):
 
         A line comes within two days: what has lasted longer waits for nothing.
         """
-        began = new_york_date(self.differences[subject][0])
-        if new_york_date(self.now_ns) - began >= timedelta(days=EXPLAINS_DAYS):
+        today = new_york_date(self.now_ns)
+        if (until := weekdays_after(new_york_date(self.differences[subject][0]), EXPLAINS_DAYS)) <= today:
             return ""
         unknown_orders = [order for order in self.open_orders() if order.status in (SENDING, UNKNOWN)]
         orders = [*unknown_orders, *(self.orders[name] for name in self.unbooked), *self.orders_in_amendment()]
@@ -447,12 +447,11 @@ class Ledgers(msgspec.Struct):
             return f"news of order {news} is on its way: try again in a moment"
         if subject == CASH:
             return ""
-        deadline = f"until {began + timedelta(days=EXPLAINS_DAYS)} its line may come"
+        deadline = f"until {until} its line may come"
         if any(subject in (symbol, root_of(symbol)) for symbol in self.settled):
             return f"a contract ended that may have become {subject}: {deadline}"
-        since_date = (new_york_date(self.now_ns) - timedelta(days=EXPLAINS_DAYS)).isoformat()
-        waiting = (moving for moving in self.moving if not moving.given)
-        if former_symbol := next((moving.symbol for moving in waiting if moving.date > since_date), ""):
+        waiting = ((moving, datetime.fromisoformat(moving.date).date()) for moving in self.moving if not moving.given)
+        if former_symbol := next((it.symbol for it, day in waiting if weekdays_after(day, EXPLAINS_DAYS) > today), ""):
             return f"{former_symbol} was taken away, and what came for it may be {subject}: {deadline}"
         old_total, new_total = sum(self.holders(subject).values(), ZERO), self.broker_held.get(subject, ZERO)
         if self._cost_as_before(subject, old_total, new_total):

@@ -1017,6 +1017,21 @@ def _report(machine: Bookkeeper, at_ns: int, orders: list[Json], lines: list[Jso
     return machine.step(Reported(at_ns, at_ns, {"cash": str(cash)}, rows, orders, news))
 
 
+def test_what_looks_like_a_split_of_a_friday_may_be_explained_by_a_line_of_monday() -> None:
+    machine = _machine(SPY="4")
+
+    def may_explain(day: int, quantity: str, average: str) -> str:
+        at_ns = OPEN_NS + (day - 2) * DAY_NS  # it opened on Monday, June 2nd
+        row = {"symbol": "SPY", "qty": quantity, "side": "long", "avg_entry_price": average}
+        machine.step(Reported(at_ns, at_ns, {"cash": "50000"}, [row], [], []))
+        return machine.books.may_explain("SPY") if machine.books.differences else ""
+
+    assert may_explain(5, "4", "100") == ""
+    for day in (6, 8, 9):
+        assert may_explain(day, "8", "50").endswith("all cost what they did: until 2025-06-10 its line may come")
+    assert may_explain(10, "8", "50") == ""
+
+
 def test_a_bust_of_an_order_from_before_the_opening_is_nobodys_fill() -> None:
     machine = _machine(SPY="5")
     _report(machine, OPEN_NS + SECOND_NS, [], [])
