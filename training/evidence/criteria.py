@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from strategies.kit.manifest import LEAD, RISK, StatedClaim
 from training.evidence.findings import Findings, Judged
+from training.evidence.risk import DRAWDOWN as DRAWDOWN_STATED
 from training.evidence.risk import KeptRisk, RiskStatement, risk_claim, unknown_claim
 from training.evidence.wording import number, percent, share
 
@@ -308,6 +309,14 @@ RISK_PROOF: tuple[Criterion, ...] = (
         lambda over: f"{percent(over)} against the stated part",
     ),
     Criterion(
+        "stated drawdown",
+        f"at most {number(DRAWDOWN_STATED, 1)} times the target: a deeper one says nothing",
+        _risk(lambda risk: risk.drawdown_stated / risk.target - DRAWDOWN_STATED),
+        operator.le,
+        1e-9,
+        lambda over: f"{number(DRAWDOWN_STATED + over, 1)} times",
+    ),
+    Criterion(
         "sharpe",
         "no proven loss of Sharpe ratio against that passive policy: the 95 % interval of the change not below 0",
         _risk(lambda risk: risk.sharpe_change_high),
@@ -366,7 +375,7 @@ RISK_CRITERIA: tuple[Criterion, ...] = (
 """What a policy that claims a risk must show before it may trade real money."""
 
 _CLAIM_PROOF = {
-    LEAD: (*(criterion for criterion in CRITERIA if criterion.name == "weights"), *LEAD_PROOF),
+    LEAD: (*(criterion for criterion in CRITERIA if criterion.name in {"weights", "length"}), *LEAD_PROOF),
     RISK: (_RISK_WEIGHTS, *RISK_PROOF),
 }
 """What a version's claim needs to be proven: it is about the exported weights."""

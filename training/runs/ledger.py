@@ -154,39 +154,40 @@ class Ledger:
         self.append(*(line for line in lines if line.same not in recorded))
 
     def prior(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> tuple[tuple[float, ...], int]:
-        """Session Sharpe ratios of other trials, and the number of openings, on spans with any of these test dates.
+        """Session Sharpe ratios of other trials that count, and the number of openings of any of these test dates.
 
-        The bars file does not matter: a file with one more day is still the same data. A line that is the `same` as one
-        of `own_lines` does not count. Raises `LedgerError` as `read` does.
+        Those trials count that saw a session from the first test date on: later ones too, for who has seen them and
+        then tests earlier ones chooses his span. The bars file does not matter: a file with one more day is still the
+        same data. A line that is the `same` as one of `own_lines` does not count. Raises `LedgerError` as `read` does.
         """
         ours = {line.same for line in own_lines}
-        met = [line for line in self._on([(day, day) for day in test_dates]) if line.same not in ours]
-        sharpes = tuple(line.sharpe for line in met if line.sharpe is not None)
-        return sharpes, sum(line.kind == "opening" for line in met)
+        lines = [line for line in self._since(test_dates) if line.same not in ours]
+        sharpes = tuple(line.sharpe for line in lines if line.sharpe is not None)
+        return sharpes, sum(
+            line.kind == "opening" and any(line.first <= day <= line.last for day in test_dates) for line in lines
+        )
 
-    def trials(self, spans: Collection[tuple[str, str]]) -> int:
-        """How many trials, each counted once, have seen a session of these spans (first and last date).
+    def trials(self, test_dates: Collection[str]) -> int:
+        """How many trials and stated risks, each counted once, have seen a session from the first test date on.
 
         Raises `LedgerError` as `read` does.
         """
-        return len({line.same for line in self._on(spans) if line.kind == "trial"})
+        lines = self._since(test_dates)
+        return len({line.same for line in lines if line.kind == "trial" or line.note.startswith(RISK_CLAIM)})
 
     def claims(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> int:
-        """How many risks others stated, or this run stated otherwise, on spans with any of these test dates.
+        """How many risks others stated, or this run stated otherwise, on spans that reach beyond the first test date.
 
         Raises `LedgerError` as `read` does.
         """
         ours = {line.same for line in own_lines}
-        lines = self._on([(day, day) for day in test_dates])
+        lines = self._since(test_dates)
         return len({line.same for line in lines if line.note.startswith(RISK_CLAIM) and line.same not in ours})
 
-    def _on(self, spans: Collection[tuple[str, str]]) -> list[Line]:
-        """Return the lines about a session of these spans. Raises `LedgerError` as `read` does."""
-        return [
-            line
-            for line in self.read().lines
-            if any(line.first <= span_end and first <= line.last for first, span_end in spans)
-        ]
+    def _since(self, test_dates: Collection[str]) -> list[Line]:
+        """Return the lines about a session from the first of these dates on. Raises `LedgerError` as `read` does."""
+        first = min(test_dates, default=None)
+        return [] if first is None else [line for line in self.read().lines if line.last >= first]
 
     def _parsed(self, data: bytes) -> Contents:
         """A broken line is torn when it is the unfinished last one, or when the line after it marks it so."""

@@ -103,7 +103,7 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
 
     Raises:
         PromotionError: a file is missing or damaged, the report is of another policy or other data or not the one that
-            the manifest vouches for, later trials saw its test sessions, the version makes another claim, or a
+            the manifest vouches for, the ledger has other trials than it counts, the version makes another claim, or a
             criterion fails (one line each). The manifest stays as it was.
     """
     manifest, findings = _manifest(version_folder), _findings(version_folder)
@@ -143,20 +143,24 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
 
 
 def _refuse_uncounted(store: Path, findings: Findings) -> None:
-    """Raise PromotionError where the store's ledger has trials on the test sessions that came after the report.
+    """Raise PromotionError unless the store's ledger has the very trials that the report counts.
 
-    The first of many trials is chosen among all of them, as the last one is.
+    The first of many trials is chosen among all of them, as the last one is. Fewer: it is not the ledger of the
+    training, which may have any number of further trials.
     """
     path = ledger_path(store, findings.strategy)
     try:
-        now = Ledger(path).trials([fold.test[:2] for fold in findings.folds])
+        now = Ledger(path).trials([fold.test[0] for fold in findings.folds])
     except LedgerError as error:
         raise PromotionError(str(error)) from error
-    if findings.counted_trials and now > findings.counted_trials:
-        raise PromotionError(
-            f"{path} has {now} trials on the test sessions, {REPORT_FILE} counts {findings.counted_trials} of them: "
-            "give the command of its training again: nothing is trained twice, and the report counts them all"
-        )
+    if now == findings.counted_trials and now:
+        return
+    fewer = ": it is not the ledger of its training, or lines are missing" * (now < findings.counted_trials)
+    raise PromotionError(
+        f"{path} has {now} trials and stated risks on the test sessions or later ones, {REPORT_FILE} counts "
+        f"{findings.counted_trials} of them{fewer}: give the command of its training again for this store: nothing is "
+        "trained twice, and the report counts them all"
+    )
 
 
 def _claim_kind(manifest: Manifest, findings: Findings, requested: str) -> str:

@@ -192,9 +192,10 @@ class RunRecord:
     ledger: Ledger
 
     def openings(self) -> list[Line]:
-        """The opening of each fold's test sessions."""
+        """The opening of each fold's test sessions, and the risk that is stated before it."""
         version = self.prepared.version
-        return [self._opening(fold, f"fold {i + 1}, code {version}") for i, fold in enumerate(self.prepared.folds)]
+        folds = [self._opening(fold, f"fold {i + 1}, code {version}") for i, fold in enumerate(self.prepared.folds)]
+        return [*folds, *self.claims()]
 
     def line(self, trial: Trial) -> Line:
         """A trial, which has seen its fold's test sessions."""
@@ -278,7 +279,6 @@ class RunRecord:
         if not passive:
             played |= {p.trading: list(chosen_results(study)), twice: list(study.scenarios[COSTS_TWICE])}
         dates = [date for fold in p.folds for date in fold.test]
-        self.ledger.record(*self.claims())
         chosen_among = 0 if passive else trial_matrix(study, study.reward)[1].shape[1] - 1
         return RiskRuns(
             target=stated.target,
@@ -312,7 +312,7 @@ class RunRecord:
         """All trials, and what the chosen ones were compared with; also written into the run's folder."""
         settings, p = self.prepared.settings, self.prepared
         dates = [date for fold in p.folds for date in fold.test]
-        own_lines = [*self.openings(), *self.claims(), *(self.line(trial) for trial in (*trials, *means))]
+        own_lines = [*self.openings(), *(self.line(trial) for trial in (*trials, *means))]
         sharpes, openings = self.ledger.prior(dates, own_lines=own_lines)
         study = Study(
             strategy=settings.strategy,
@@ -337,7 +337,7 @@ class RunRecord:
             random_pnl_usd=tuple(fold_result.random_pnl_usd for fold_result in compared),
             prior_sharpes=sharpes,
             prior_openings=openings,
-            counted_trials=self.ledger.trials([(fold.test[0], fold.test[-1]) for fold in p.folds]),
+            counted_trials=self.ledger.trials(dates),
             scenarios={
                 name: tuple(fold_result.scenarios[name] for fold_result in compared) for name in compared[0].scenarios
             },

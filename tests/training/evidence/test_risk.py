@@ -159,6 +159,24 @@ def test_a_lead_is_claimed_as_proven_only_among_all_earlier_trials() -> None:
     assert lead_claim.sentence.endswith(", not proven (fails deflated lead).")
 
 
+def test_a_lead_on_fewer_sessions_than_a_promotion_asks_for_is_not_proven() -> None:
+    few = find(example_study(test_sessions=19, edge_usd=200.0))
+    assert few.policy.figures.sessions == 57  # 60 are asked for
+    claim = claim_of(few, LEAD)
+    assert claim is not None
+    assert claim.sentence.endswith(", not proven (fails length).")
+    assert claim_of(few, "") is None
+
+
+def test_a_drawdown_that_no_account_of_that_volatility_reaches_states_nothing(runs: OverlayRuns) -> None:
+    """A loss of a half in a year at 10 % is five deviations: to keep it says nothing."""
+    findings = find(example_study(folds=1, seeds=1))
+    series = _series(runs.policy[0], runs.market[0], runs.exposure[0])
+    for drawdown, failed in ((0.25, set()), (0.26, {"stated drawdown"}), (0.99, {"stated drawdown"})):
+        risk = kept_risk(series, RiskStatement(STATED.target, drawdown))
+        assert _failed(msgspec.structs.replace(findings, passive=True, risk=risk)) == failed
+
+
 def test_weights_that_no_session_tested_prove_no_claim(proven: Findings) -> None:
     """Of a refit the tests are of other weights; of an import nobody knows among how many it was chosen."""
     active = msgspec.structs.replace(proven, passive=False)

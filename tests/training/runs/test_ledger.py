@@ -79,20 +79,22 @@ def test_no_file_yet_means_no_trial_yet(ledger: Ledger) -> None:
     assert ledger.prior(["2024-10-01"]) == ((), 0)
 
 
-def test_prior_trials_are_those_on_any_of_the_same_sessions_whatever_file_they_were_in(ledger: Ledger) -> None:
+def test_prior_trials_are_those_on_the_same_sessions_or_later_ones_whatever_file_they_were_in(ledger: Ledger) -> None:
     ledger.append(
         _trial(0.1),
         _trial(0.2, "2024-09-01", "2024-10-01"),  # one session in common
         _trial(0.3, "2024-09-01", "2024-09-30"),  # before
-        _trial(0.4, "2024-11-04", "2024-11-29"),  # in the gap between the sessions asked for
+        _trial(0.4, "2024-11-04", "2024-11-29"),  # later than one of the sessions asked for
+        _trial(0.6, "2025-01-02", "2025-01-31"),  # later than all
         _trial(0.5, data=OTHER),
         _opening(),
         _opening("2024-12-02", "2024-12-31"),
+        _opening("2025-01-02", "2025-01-31"),  # opens none of them
         _opening(data=OTHER),
     )
     dates = ["2024-10-01", "2024-10-02", "2024-12-02"]
-    assert ledger.prior(dates) == ((0.1, 0.2, 0.5), 3)
-    assert ledger.prior(dates, own_lines=[_trial(0.2), _opening()]) == ((0.1, 0.5), 0)
+    assert ledger.prior(dates) == ((0.1, 0.2, 0.4, 0.6, 0.5), 3)
+    assert ledger.prior(dates, own_lines=[_trial(0.2), _opening()]) == ((0.1, 0.4, 0.6, 0.5), 0)
     assert ledger.prior([]) == ((), 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from training.evidence.findings import encode as encode_findings
 from training.evidence.risk import RiskSeries, RiskStatement, kept_risk
 from training.evidence.risk_power import TARGET, simulated
 from training.report.find import find
-from training.runs.ledger import Ledger, Line, ledger_path, utc_now
+from training.runs.ledger import RISK_CLAIM, Ledger, Line, ledger_path, utc_now
 from training.runs.promotion import Judgement, PromotionError, promote
 
 POLICY = b"weights"
@@ -41,9 +42,10 @@ def good() -> Findings:
 
 
 def _version(store: Path, findings: Findings, **changes: Any) -> Path:
-    """A folder as the export leaves it: policy, manifest, report."""
-    folder = store / "2024-10-31-0badcafe"
-    folder.mkdir()
+    """A folder as the export leaves it, policy, manifest and report, beside the ledger with its one trial."""
+    folder = store / "option_scalper" / "2024-10-31-0badcafe"
+    folder.mkdir(parents=True)
+    Ledger(ledger_path(store, "option_scalper")).append(_trial(findings, "own"))
     study = example_study(folds=1, seeds=1, rewards=("potential",))
     manifest = Manifest(
         format=FORMAT,
@@ -60,7 +62,7 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
         promoted=False,
         rules={"digest": RULES},
     )
-    bound = msgspec.structs.replace(findings, **{"policy_sha256": DIGEST, **changes})
+    bound = msgspec.structs.replace(findings, **{"policy_sha256": DIGEST, "counted_trials": 1, **changes})
     report = encode_findings(bound)
     files = {"report.json": hashlib.sha256(report).hexdigest()}
     (folder / "policy.onnx").write_bytes(POLICY)
@@ -69,6 +71,15 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
     if findings.recorded_run is not None:
         (store / SUMMARY).write_bytes(_summary(findings.recorded_run))
     return folder
+
+
+def _trial(findings: Findings, study: str, years: int = 0) -> Line:
+    """A trial on the test sessions, or on those so many years later."""
+    begin, end = (f"{int(date[:4]) + years}{date[4:]}" for date in findings.folds[0].test[:2])
+    return Line(
+        kind="trial", utc=utc_now(), strategy="option_scalper", data_sha256="11" * 32, first=begin, last=end,
+        study=study, sharpe=0.1, settings_sha256="22" * 32,
+    )  # fmt: skip
 
 
 def _summary(run: RecordedRun, **changes: Any) -> bytes:
@@ -96,7 +107,7 @@ def _summary(run: RecordedRun, **changes: Any) -> bytes:
 
 def _promote(folder: Path) -> Judgement:
     """Promote with the summary next to the folder, where there is one."""
-    summary = folder.parent / SUMMARY
+    summary = folder.parents[1] / SUMMARY
     return promote(folder, summary if summary.exists() else None)
 
 
@@ -123,24 +134,49 @@ def test_a_version_whose_report_passes_is_promoted_and_nothing_else_of_it_change
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.json"]
 
 
-@pytest.mark.parametrize("years", [0, 20])
-def test_trials_on_its_sessions_that_came_after_the_report_count_before_it_is_promoted(
-    good: Findings, tmp_path: Path, years: int
+@pytest.mark.parametrize(("years", "passes"), [(0, False), (-20, True), (1, False)])
+def test_trials_on_its_sessions_or_later_ones_count_before_it_is_promoted(
+    good: Findings, tmp_path: Path, years: int, passes: bool
 ) -> None:
-    begin, end = (f"{int(date[:4]) - years}{date[4:]}" for date in good.folds[0].test[:2])
-    (tmp_path / "option_scalper").mkdir()
-    folder = _version(tmp_path / "option_scalper", good, counted_trials=2)
+    """Who looks at later sessions and then tests earlier ones chooses among both."""
+    folder = _version(tmp_path, good, counted_trials=2)
     ledger = Ledger(ledger_path(tmp_path, "option_scalper"))
-    for study in ("own", "own", "other", "later"):
-        line = Line(
-            kind="trial", utc=utc_now(), strategy="option_scalper", data_sha256="11" * 32, first=begin, last=end,
-            study=study, sharpe=0.1, settings_sha256="22" * 32,
-        )  # fmt: skip
-        ledger.append(line)
-    if years:
+    ledger.append(_trial(good, "own"), _trial(good, "other"), _trial(good, "later", years))
+    if passes:
         _promote(folder)
     else:
-        assert "has 3 trials on the test sessions, report.json counts 2 of them" in _refused(folder)
+        expected = "has 3 trials and stated risks on the test sessions or later ones, report.json counts 2 of them"
+        assert expected in _refused(folder)
+
+
+def test_a_risk_that_was_stated_otherwise_after_the_report_counts_before_it_is_promoted(
+    good: Findings, tmp_path: Path
+) -> None:
+    folder = _version(tmp_path, good)
+    note = f"{RISK_CLAIM} volatility 0.1"
+    stated = msgspec.structs.replace(_trial(good, "own"), kind="opening", sharpe=None, settings_sha256="", note=note)
+    Ledger(ledger_path(tmp_path, "option_scalper")).append(stated)
+    assert "has 2 trials and stated risks" in _refused(folder)
+
+
+def test_a_version_in_a_store_without_the_ledger_of_its_training_is_not_promoted(
+    good: Findings, tmp_path: Path
+) -> None:
+    """The luckiest of many trials, copied into a store that has none of them."""
+    folder = _version(tmp_path / "trained", good, counted_trials=1)
+    ledger = ledger_path(tmp_path / "trained", "option_scalper")
+    Ledger(ledger).append(*(_trial(good, f"try {place}") for place in range(50)))
+    assert "has 51 trials" in _refused(folder)
+    copy = tmp_path / "other" / "option_scalper" / folder.name
+    shutil.copytree(folder, copy)
+    (tmp_path / "other" / SUMMARY).write_bytes((tmp_path / "trained" / SUMMARY).read_bytes())
+    assert "has 0 trials and stated risks" in _refused(copy)
+    assert "it is not the ledger of its training" in _refused(copy)
+
+
+def test_a_report_that_counts_no_trials_promotes_nothing(good: Findings, tmp_path: Path) -> None:
+    """Those of earlier versions do not say how many there were."""
+    assert "report.json counts 0 of them" in _refused(_version(tmp_path, good, counted_trials=0))
 
 
 def test_promoting_again_changes_nothing(good: Findings, tmp_path: Path) -> None:
