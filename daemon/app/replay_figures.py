@@ -6,9 +6,11 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UnsetType
 
 from daemon.app.replay_start import TapeReplay
 from daemon.core.draft import names_of
@@ -16,6 +18,7 @@ from daemon.core.events import BarClosed, ContractsListed, OrderFilled, SessionS
 from daemon.core.instruments.option_market import SessionMarket, expiries_from
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.state import SHARES
+from daemon.core.risk.claim import volatility
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.strategy_rules import TABLES, trading_for
@@ -163,6 +166,7 @@ def remarks(
         *_remarks(replay, counts, state, bars_run, baskets),
         *remarks_of_nights,
         *_of_halt(state, ends),
+        *_of_claim(state, ends),
         *departures,
     )
 
@@ -181,6 +185,27 @@ def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[s
         f"to {ends[-1][0]}, took no new risk, and the figures include them. Up to that day the account made "
         f"{return_text}, {100 * figures.annual_return:+.2f} % a year{sharpe_words(figures)}. docs/OPERATIONS.md has "
         "the halt."
+    )
+
+
+def _of_claim(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[str]:
+    """Yield what went beyond the risk that the model claims for this desk: a replay judges nothing."""
+    claim = None if isinstance(state.claim, UnsetType) else state.claim.claim
+    if claim is None:
+        return
+    equity, window = [end for _, end in ends], claim.window_sessions
+    returns = [close / close_before - 1.0 for close_before, close in pairwise(equity)]
+    stretches = [volatility(tuple(returns[i : i + window])) for i in range(0, len(returns) - window + 1, window)]
+    above = sum(stretch > claim.high for stretch in stretches)
+    falls = [1.0 - close / max(equity[max(i - claim.drawdown_sessions, 0) : i + 1]) for i, close in enumerate(equity)]
+    deepest = max(falls, default=0.0)
+    if not above and deepest <= claim.drawdown_max:
+        return
+    yield (
+        f"Beyond the risk that the model claims: {above:,} of {len(stretches):,} stretches of {window} sessions are "
+        f"above a volatility of {100 * claim.high:.1f} %, the highest {100 * max(stretches, default=0.0):.1f} %; the "
+        f"deepest drawdown is {100 * deepest:.1f} %, of at most {100 * claim.drawdown_max:.1f} % stated. Live this "
+        "breaks the claim (docs/MODELS.md); a replay goes on."
     )
 
 

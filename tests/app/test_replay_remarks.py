@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from daemon.app.replay_figures import remarks
 from daemon.config.load import load
-from daemon.core.state import Halt, Identity, State
+from daemon.core.events import RiskClaim
+from daemon.core.state import ClaimState, Halt, Identity, State
 from daemon.host.time.calendar import NEW_YORK
 from daemon.journal.outcomes import Baskets
 from daemon.operator.summary import QuotesUsed, daily_figures
@@ -64,6 +65,38 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
         )
         assert remark.partition("change its position.")[2].strip().startswith(words)
         assert bool(words) == ("VERSION" in remark)
+
+
+def test_a_replay_that_went_beyond_the_claimed_risk_says_so() -> None:
+    """Two stretches of 60 sessions: quiet ones of 1 % up and down, then 2 % each way, which are 32 % a year."""
+    replay: Any = SimpleNamespace(
+        settings=load(None, {}), strategy=strategy("option_scalper"), tape=Path("bars.csv"), quotes=None,
+        info=SimpleNamespace(resorted=False, interval_s=60, dates=7),
+    )  # fmt: skip
+    start = State(
+        replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
+    )
+    state = replace(start, stats=replace(start.stats, bars=10, decisions=5, fills=4))
+    equity = [1000.0]
+    for size in (0.01, 0.02):
+        for place in range(60):
+            equity.append(equity[-1] * (1.0 + (size if place % 2 else -size)))
+    ends = [(f"day {place:03}", value) for place, value in enumerate(equity)]
+
+    def said(high: float, drawdown: float) -> tuple[str, ...]:
+        claim = RiskClaim(0.1, 0.08, high, 60, 0.9, drawdown, 0.95, 252)
+        watched = replace(state, claim=ClaimState(version="v1", claim=claim))
+        return remarks(replay, TapeCounts(), watched, 10, Baskets(), ends)
+
+    (remark,) = said(0.2, 0.25)
+    assert remark.startswith(
+        "Beyond the risk that the model claims: 1 of 2 stretches of 60 sessions are above a volatility of 20.0 %, the "
+        "highest 32.0 %; the deepest drawdown is 3.4 %, of at most 25.0 % stated."
+    )  # 0.02 x sqrt(60 / 59 x 252); 1 - 0.9999^30 x 0.9996^29 x 0.98, from the start
+    (remark,) = said(0.4, 0.03)
+    assert "0 of 2 stretches" in remark
+    assert said(0.4, 0.25) == ()
+    assert remarks(replay, TapeCounts(), state, 10, Baskets(), ends) == ()  # nothing is claimed
 
 
 def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figures_up_to_it() -> None:
