@@ -26,8 +26,10 @@ from daemon.config.load import load
 from daemon.core.strategy_rules import desk_keys, rules_digest, with_rules
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.account_lock import AccountLock, Holder
+from daemon.host.ed25519 import keygen
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.journal import FILE
+from daemon.models import signature
 from daemon.models.pointer import CURRENT, version_of_pointer
 from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
@@ -691,6 +693,23 @@ def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:
     assert desk.checks["model"][1].endswith("every entry would be denied; promote a model, or trade on paper")
     assert desk.checks["strategy"] == ("ok", "option_scalper")
     assert desk.checks["configuration"][1] == "desk paper-1, mode live: orders go to the live account"
+
+
+def test_a_promotion_that_nobody_signed_is_told_with_real_money(desk: Desk) -> None:
+    """A word in the manifest is all that a promotion is, and any editor writes it."""
+    store = shutil.copytree(REPOSITORY / "onnx_models" / "option_scalper", desk.folder / "store" / "option_scalper")
+    path = store / version_of_pointer(store, CURRENT) / MANIFEST_FILE
+    path.write_bytes(encode(replace(decode(path.read_bytes()), promoted=True)))
+    models = {"models_dir": str(desk.folder / "store")}
+    real: Table = {"desk": {"account": "live", "account_number": "PA3LOOPBACK1"}, "paths": models}
+    desk.check(real, code=0)
+    verdict, text = desk.checks["model"]
+    assert verdict == "warn"
+    assert text.endswith("who can write the store can write that: set policy.public_key (rltraderctl models keygen)")
+    public = keygen(desk.folder / "signing.pem")
+    signature.sign(path.parent, path.read_bytes(), desk.folder / "signing.pem")
+    desk.check(real, {"policy": {"public_key": public}}, code=0)
+    assert desk.checks["model"][0] == "ok"
 
 
 # --- the operator's side ------------------------------------------------------------------------------------------

@@ -46,6 +46,10 @@ from daemon.models.store import ModelError, claim_words, how_to_claim, proof_wor
 from strategies.kit.manifest import RISK
 from strategies.registry import configured
 
+UNSIGNED = (
+    "it is promoted by its manifest alone, and who can write the store can write that: set policy.public_key "
+    "(rltraderctl models keygen)"
+)
 SUBJECT = "redis"
 
 
@@ -183,8 +187,11 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
         return live, CheckLine("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
-    if other_warnings := warnings(manifest, live.strategy.spec, settings.trading()):
-        return live, CheckLine("model", WARN, f"{text}; {other_warnings[0]}")
+    told = list(warnings(manifest, live.strategy.spec, settings.trading())[:1])
     if live.refused:
-        return live, CheckLine("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
+        told.append(f"it answered last and would go on, because {live.refused}")
+    if live.mode == "live" and not settings.policy.public_key:
+        told.append(UNSIGNED)
+    if told:
+        return live, CheckLine("model", WARN, "; ".join([text, *told]))
     return live, CheckLine("model", OK, text)
