@@ -203,9 +203,10 @@ def _of_claim(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[
         return
     yield (
         f"Beyond the risk that the model claims: {above:,} of {len(stretches):,} stretches of {window} sessions are "
-        f"above a volatility of {100 * claim.high:.1f} %, the highest {100 * max(stretches, default=0.0):.1f} %; the "
-        f"deepest drawdown is {100 * deepest:.1f} %, of at most {100 * claim.drawdown_max:.1f} % stated. Live this "
-        "breaks the claim (docs/MODELS.md); a replay goes on."
+        f"above a volatility of {100 * claim.high:.1f} %, the highest {100 * max(stretches, default=0.0):.1f} % "
+        f"(stated: from {100 * claim.low:.1f} % up to that with a probability of {claim.probability:.2f}); the deepest "
+        f"drawdown is {100 * deepest:.1f} %, of at most {100 * claim.drawdown_max:.1f} % stated. Live each "
+        "of these breaks the claim (docs/MODELS.md); a replay goes on."
     )
 
 

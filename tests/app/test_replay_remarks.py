@@ -91,7 +91,8 @@ def test_a_replay_that_went_beyond_the_claimed_risk_says_so() -> None:
     (remark,) = said(0.2, 0.25)
     assert remark.startswith(
         "Beyond the risk that the model claims: 1 of 2 stretches of 60 sessions are above a volatility of 20.0 %, the "
-        "highest 32.0 %; the deepest drawdown is 3.4 %, of at most 25.0 % stated."
+        "highest 32.0 % (stated: from 8.0 % up to that with a probability of 0.90); the deepest drawdown is 3.4 %, of "
+        "at most 25.0 % stated."
     )  # 0.02 x sqrt(60 / 59 x 252); 1 - 0.9999^30 x 0.9996^29 x 0.98, from the start
     (remark,) = said(0.4, 0.03)
     assert "0 of 2 stretches" in remark
