@@ -161,7 +161,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     snooping: Snooping | None
     prior_trials: int
     prior_openings: int
-    counted_trials: int = 0  # in the ledger on the test sessions, its own too; 0 in reports of earlier versions
+    counted_trials: int = 0  # in the ledger on the test sessions or later ones, its own too; 0 in earlier versions
+    counted_risks: int | None = None  # as many risks were stated; None in reports of earlier versions
     detectable: Detectable
     detectable_fold: Detectable | None = None  # the same for the sessions of the shortest fold alone; None for one fold
     scenarios: tuple[PlayerLine, ...]

@@ -222,6 +222,7 @@ def find(study: Study) -> Findings:
         prior_trials=len(study.prior_sharpes),
         prior_openings=study.prior_openings,
         counted_trials=study.counted_trials,
+        counted_risks=study.counted_risks,
         detectable=detectable(len(returns), policy.figures.deviation),
         detectable_fold=detectable(min(len(fold.test) for fold in study.folds), policy.figures.deviation)
         if len(study.folds) > 1

@@ -168,15 +168,14 @@ class Ledger:
         )
 
     def trials(self, test_dates: Collection[str]) -> int:
-        """How many trials and stated risks, each counted once, have seen a session from the first test date on.
+        """How many trials, each counted once, have seen a session from the first test date on.
 
         Raises `LedgerError` as `read` does.
         """
-        lines = self._since(test_dates)
-        return len({line.same for line in lines if line.kind == "trial" or line.note.startswith(RISK_CLAIM)})
+        return len({line.same for line in self._since(test_dates) if line.kind == "trial"})
 
     def claims(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> int:
-        """How many risks others stated, or this run stated otherwise, on spans that reach beyond the first test date.
+        """How many risks were stated on spans that reach beyond the first test date, without those of `own_lines`.
 
         Raises `LedgerError` as `read` does.
         """

@@ -148,19 +148,27 @@ def _refuse_uncounted(store: Path, findings: Findings) -> None:
     The first of many trials is chosen among all of them, as the last one is. Fewer: it is not the ledger of the
     training, which may have any number of further trials.
     """
-    path = ledger_path(store, findings.strategy)
+    path, counted = ledger_path(store, findings.strategy), (findings.counted_trials, findings.counted_risks)
+    dates = [fold.test[0] for fold in findings.folds]
     try:
-        now = Ledger(path).trials([fold.test[0] for fold in findings.folds])
+        ledger = Ledger(path)
+        now = (ledger.trials(dates), None if counted[1] is None else ledger.claims(dates))
     except LedgerError as error:
         raise PromotionError(str(error)) from error
-    if now == findings.counted_trials and now:
+    if now == counted and findings.counted_trials:
         return
-    fewer = ": it is not the ledger of its training, or lines are missing" * (now < findings.counted_trials)
+    fewer = ": it is not the ledger of its training, or lines are missing" * (now[0] < counted[0])
     raise PromotionError(
-        f"{path} has {now} trials and stated risks on the test sessions or later ones, {REPORT_FILE} counts "
-        f"{findings.counted_trials} of them{fewer}: give the command of its training again for this store: nothing is "
-        "trained twice, and the report counts them all"
+        f"{path} has {_counts(now)} on the test sessions or later ones, {REPORT_FILE} counts {_counts(counted)}"
+        f"{fewer}: give the command of its training again for this store: nothing is trained twice, and the report "
+        "counts them all"
     )
+
+
+def _counts(counts: tuple[int, int | None]) -> str:
+    """Return numbers of trials and stated risks in words; reports of earlier versions count no risks."""
+    trials, risks = counts
+    return f"{trials} trials" if risks is None else f"{trials} trials and {risks} stated risks"
 
 
 def _claim_kind(manifest: Manifest, findings: Findings, requested: str) -> str:

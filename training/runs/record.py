@@ -338,6 +338,7 @@ class RunRecord:
             prior_sharpes=sharpes,
             prior_openings=openings,
             counted_trials=self.ledger.trials(dates),
+            counted_risks=self.ledger.claims(dates),
             scenarios={
                 name: tuple(fold_result.scenarios[name] for fold_result in compared) for name in compared[0].scenarios
             },

@@ -287,7 +287,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     exported: str = ""  # what is exported in place of what was learned, or although it is unproven: a sentence
     refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained
     prior_openings: int = 0  # times the test sessions were opened before this study
-    counted_trials: int = 0  # in the ledger on the test sessions, this study's too; 0 in earlier versions
+    counted_trials: int = 0  # in the ledger on the test sessions or later ones, this study's too; 0 in earlier versions
+    counted_risks: int | None = None  # as many risks were stated; None in earlier versions
     claim: str | None = None  # asked for: "lead", "risk", "" for the better proven one; None: nothing was exported
     risk: RiskRuns | None = None
     sizes: SizesPlayed | None = None  # None where each session has an account of its own, and in earlier versions

@@ -62,7 +62,9 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
         promoted=False,
         rules={"digest": RULES},
     )
-    bound = msgspec.structs.replace(findings, **{"policy_sha256": DIGEST, "counted_trials": 1, **changes})
+    bound = msgspec.structs.replace(
+        findings, **{"policy_sha256": DIGEST, "counted_trials": 1, "counted_risks": 0, **changes}
+    )
     report = encode_findings(bound)
     files = {"report.json": hashlib.sha256(report).hexdigest()}
     (folder / "policy.onnx").write_bytes(POLICY)
@@ -145,18 +147,20 @@ def test_trials_on_its_sessions_or_later_ones_count_before_it_is_promoted(
     if passes:
         _promote(folder)
     else:
-        expected = "has 3 trials and stated risks on the test sessions or later ones, report.json counts 2 of them"
+        expected = "has 3 trials and 0 stated risks on the test sessions or later ones, report.json counts 2 trials"
         assert expected in _refused(folder)
 
 
 def test_a_risk_that_was_stated_otherwise_after_the_report_counts_before_it_is_promoted(
     good: Findings, tmp_path: Path
 ) -> None:
-    folder = _version(tmp_path, good)
+    folder, earlier = _version(tmp_path, good), _version(tmp_path / "earlier", good, counted_risks=None)
     note = f"{RISK_CLAIM} volatility 0.1"
     stated = msgspec.structs.replace(_trial(good, "own"), kind="opening", sharpe=None, settings_sha256="", note=note)
-    Ledger(ledger_path(tmp_path, "option_scalper")).append(stated)
-    assert "has 2 trials and stated risks" in _refused(folder)
+    for store in (tmp_path, tmp_path / "earlier"):
+        Ledger(ledger_path(store, "option_scalper")).append(stated)
+    assert "has 1 trials and 1 stated risks" in _refused(folder)
+    _promote(earlier)  # a report of an earlier version counts no risks, its own neither
 
 
 def test_a_version_in_a_store_without_the_ledger_of_its_training_is_not_promoted(
@@ -170,13 +174,13 @@ def test_a_version_in_a_store_without_the_ledger_of_its_training_is_not_promoted
     copy = tmp_path / "other" / "option_scalper" / folder.name
     shutil.copytree(folder, copy)
     (tmp_path / "other" / SUMMARY).write_bytes((tmp_path / "trained" / SUMMARY).read_bytes())
-    assert "has 0 trials and stated risks" in _refused(copy)
+    assert "has 0 trials" in _refused(copy)
     assert "it is not the ledger of its training" in _refused(copy)
 
 
 def test_a_report_that_counts_no_trials_promotes_nothing(good: Findings, tmp_path: Path) -> None:
     """Those of earlier versions do not say how many there were."""
-    assert "report.json counts 0 of them" in _refused(_version(tmp_path, good, counted_trials=0))
+    assert "report.json counts 0 trials" in _refused(_version(tmp_path, good, counted_trials=0))
 
 
 def test_promoting_again_changes_nothing(good: Findings, tmp_path: Path) -> None:
