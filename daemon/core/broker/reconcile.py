@@ -81,6 +81,7 @@ from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import (
     ANNOUNCED,
     end_waits,
+    is_paid_for,
     is_split,
     note_announcement,
     note_positions,
@@ -974,11 +975,13 @@ def _await_lines(draft: Draft, event: BrokerReported, differences: tuple[str, ..
     quantities = {position.symbol: position.quantity for position in event.positions}
     replaced = replaced_symbols(draft, event.positions)
     left = [symbol for symbol in replaced if quantities.get(symbol, ZERO) < draft.expected(symbol)]
-    what = "left by a corporate action, and no line tells yet what comes for it"
-    if not left:
-        what = "came by a corporate action, and no line tells it yet"
     cure = "if nothing comes, rltraderctl accept-broker takes what the broker has"
     for symbol in sorted(left or replaced):
+        what = "came by a corporate action, and no line tells it yet"
+        if left:
+            what = "left by a corporate action, and no line tells yet what comes for it"
+        elif is_paid_for(draft, symbol):
+            what = "was paid for by a corporate action, and no line takes the shares yet"
         text = f"{symbol} {what}: no new risk until then; {cure}"
         draft.alarm("shares_renamed", text, once=True, about=f"left {symbol}")
     suspicion = Suspicion(differences, event.asked_ns)

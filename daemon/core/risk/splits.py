@@ -434,17 +434,22 @@ def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[s
     """Return the shares that left, whose replacement no line tells yet, and what came that nobody held.
 
     They left by a line, or all of them are gone at the broker while a merger of theirs is announced. What is there now
-    may be of these, or of a spin-off that is announced. For some nights only: the lines of such an action come
-    together, or one after the other.
+    may be of these, or of a spin-off that is announced; or it is paid for, and leaves by a line to come. For some
+    nights only: the lines of such an action come together, or one after the other.
     """
     announced_kinds = {
         symbol: kind
         for symbol, (kind, day) in _announced(draft).items()
         if symbol in draft.book.positions and _is_near(draft, date.fromisoformat(day))
     }
-    if not draft.basket.leavers and not announced_kinds:
-        return set()
     quantities = {position.symbol: exact(position.quantity) for position in positions}
+    paid_symbols = {
+        symbol
+        for symbol, quantity in quantities.items()
+        if quantity > draft.expected(symbol) and is_paid_for(draft, symbol)
+    }
+    if not draft.basket.leavers and not announced_kinds:
+        return paid_symbols
     leaver_symbols = {it.symbol for it in draft.basket.leavers if _is_near(draft, _left_on(it))}
     gone_symbols = {symbol for symbol in leaver_symbols if quantities.get(symbol, 0) < draft.expected(symbol)}
     merging_symbols = {symbol for symbol, kind in announced_kinds.items() if kind != SPIN_OFF}
@@ -454,7 +459,21 @@ def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[s
         for symbol, quantity in quantities.items()
         if quantity > draft.expected(symbol) and (symbol in announced_kinds or not draft.expected(symbol))
     }
-    return gone_symbols | new if gone_symbols or SPIN_OFF in announced_kinds.values() else set()
+    return paid_symbols | (gone_symbols | new if gone_symbols or SPIN_OFF in announced_kinds.values() else set())
+
+
+def note_paid_for(draft: Draft, symbol: str) -> None:
+    """Note that shares were sold for a merger's cash before the line by which they leave."""
+    draft.first_time(f"{symbol}{_PAID_FOR}{new_york_date(draft.now_ns).isoformat()}")
+
+
+def is_paid_for(draft: Draft, symbol: str) -> bool:
+    """Return whether the desk's shares of the symbol were paid for these days before they left."""
+    return _is_noted_near(draft, f"{symbol}{_PAID_FOR}")
+
+
+def _is_noted_near(draft: Draft, name: str) -> bool:
+    return any(f"{name}{day}" in draft.broker.seen for day in near_days(new_york_date(draft.now_ns)))
 
 
 def _left_on(leaver: Leaver) -> date:
@@ -470,29 +489,35 @@ def _announced(draft: Draft) -> dict[str, tuple[str, str]]:
     return {} if isinstance(announced, UnsetType) else announced
 
 
-_SPUN_OFF = "shares spun off "  # and the day
+_SPINS_OFF, _SPUN_OFF, _PAID_FOR = " spins off ", "shares spun off ", " was paid for "  # and the day
 
 
 def _keep_announcement(draft: Draft, line: Activity) -> None:
     with contextlib.suppress(ValueError):
         day = date.fromisoformat(line.ex_date)
         if line.kind == SPIN_OFF:
-            draft.first_time(f"{line.symbol} spins off {day.isoformat()}")
+            draft.first_time(f"{line.symbol}{_SPINS_OFF}{day.isoformat()}")
             _doubt_splits(draft, line.symbol)
-            if any(f"{_SPUN_OFF}{one}" in draft.broker.seen for one in _near_days(day)):
+            if any(f"{_SPUN_OFF}{one}" in draft.broker.seen for one in near_days(day)):
                 return
         draft.basket = replace(draft.basket, announced={**_announced(draft), line.symbol: (line.kind, line.ex_date)})
 
 
-def _near_days(day: date) -> list[str]:
+def near_days(day: date) -> list[str]:
+    """Return the days around this one on which the other lines of its action may be dated."""
     return [(day + timedelta(days=days)).isoformat() for days in range(1 - NIGHTS_MAX, NIGHTS_MAX)]
 
 
 def _spins_off(draft: Draft, symbol: str) -> bool:
     """Return whether a spin-off may have changed the bars of a share: of its own, or one that nobody announced."""
-    names = (f"{symbol} spins off ", _SPUN_OFF)
-    days = _near_days(new_york_date(draft.now_ns))
-    return any(f"{name}{day}" in draft.broker.seen for name in names for day in days)
+    parents = _spinning_off(draft)
+    return symbol in parents if parents else _is_noted_near(draft, _SPUN_OFF)
+
+
+def _spinning_off(draft: Draft) -> set[str]:
+    """Return the desk's shares of which a spin-off of these days is announced, told by its line or not."""
+    symbols = {*draft.book.positions, *_announced(draft)}
+    return {symbol for symbol in symbols if _is_noted_near(draft, f"{symbol}{_SPINS_OFF}")}
 
 
 def _doubt_splits(draft: Draft, *symbols: str) -> None:
@@ -503,7 +528,7 @@ def _doubt_splits(draft: Draft, *symbols: str) -> None:
 
 def note_spun_off(draft: Draft) -> None:
     """Note that a line has brought the shares of a spin-off: its announcement explains no others."""
-    _doubt_splits(draft, *draft.basket.sure)
+    _doubt_splits(draft, *(_spinning_off(draft) or draft.basket.sure))
     draft.first_time(f"{_SPUN_OFF}{new_york_date(draft.now_ns).isoformat()}")
     rest = {symbol: (kind, day) for symbol, (kind, day) in _announced(draft).items() if kind != SPIN_OFF}
     draft.basket = replace(draft.basket, announced=rest or UNSET)

@@ -168,6 +168,8 @@ def _pay_for_shares(draft: Draft, line: Activity, count: Quantity) -> None:
         _pay_for_a_part(draft, line)
         return
     others = tuple(it for it in draft.basket.leavers if (it.kind, it.symbol) != (line.kind, line.symbol))
+    if len(others) == len(draft.basket.leavers):
+        splits.note_paid_for(draft, line.symbol)
     draft.basket = replace(draft.basket, leavers=others)
     _leave(draft, replace(line, quantity=-Decimal(count)), count)
 

@@ -455,6 +455,21 @@ def test_cash_of_a_merger_is_paid_for_the_shares_whichever_line_comes_first(repo
     assert not d.state.basket.leavers
 
 
+@pytest.mark.parametrize("rule", ["halt", "ignore", "adopt"])
+def test_shares_that_a_merger_paid_for_and_are_still_there_halt_nothing_and_are_nobody_s(rule: str) -> None:
+    """They leave minutes later; taken over they would count beside their cash."""
+    d = with_shares(account := Account(), Trading(broker=Broker(foreign_orders=rule)), AAA=60, BBB=10)  # type: ignore[arg-type]
+    account.book(CASH_FOR_ALL)
+    told = [alarm for minute in (-19, -18, -17) for alarm in alarms(d.put(account.report(d.at(minute))))]
+    assert (d.held, d.state.broker.foreign_held, told) == ({"BBB": 10}, {}, ["shares_renamed"])
+    assert (d.state.book.equity, d.state.risk.halt, d.state.risk.reconciled) == (Decimal(11_200), None, False)
+    del account.positions["AAA"]
+    account.book(line("MA", "AAA", -60))
+    d.put(account.report(d.at(-16)), account.report(d.at(-15)))
+    assert (d.held, d.state.broker.foreign_held, d.state.book.equity) == ({"BBB": 10}, {}, Decimal(11_200))
+    assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
+
+
 def test_cash_for_a_part_of_what_is_held_is_no_gain_beside_its_whole_worth() -> None:
     d = with_shares(account := Account(), AAA=60, BBB=10)
     account.book(line("MA", "AAA", amount="3000"))  # half of their worth

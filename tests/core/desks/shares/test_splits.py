@@ -22,7 +22,7 @@ from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, SYMBOLS, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, buy, live, with_shares
-from tests.support.core.desk import DAY, HALF_DAY, MONDAY, alarms, of
+from tests.support.core.desk import DAY, FRIDAY, HALF_DAY, MONDAY, TUESDAY, alarms, of
 from tests.support.core.fractions_desk import FRACTIONS
 
 RATIOS = [
@@ -419,6 +419,35 @@ def test_bars_that_a_spin_off_changed_at_a_split_s_ratio_are_waited_for_one_sess
     reported(d, account, -10)
     d.end(AAA=80.0, BBB=100.0)
     assert (d.state.basket.splits, d.state.basket.sure, d.state.risk.halt) == ((), (), None)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_split_whose_parts_come_days_late_is_no_loss_beside_another_share_s_spin_off(*, is_first: bool) -> None:
+    """AAA splits five for four; a spin-off of BBB is announced and told. The broker shows the split two days later."""
+    d = holding(account := Account())
+    if is_first:
+        adjusted(d, "AAA", 80.0)
+    spin_off = ev.Activity("1", "SPIN", "BBB", Decimal(0), None, Decimal(0), "announced", 0, ex_date=TUESDAY.date)
+    d.put(replace(account.report(d.at(-20)), activities=(spin_off,)))
+    account.positions["OFF"] = (10, Decimal(0))
+    account.book(line("SPIN", "OFF", 10))
+    reported(d, account, -19)
+    if not is_first:
+        adjusted(d, "AAA", 80.0)
+    for session in (TUESDAY, HALF_DAY):
+        if session is HALF_DAY:
+            d.begin(session)
+        reported(d, account, -10)
+        assert not of(d.quotes(1, AAA="80", BBB="100") + d.quotes(2, AAA="80", BBB="100"), SubmitOrder)
+        reported(d, account, 3)
+        assert not of(d.quotes(4, AAA="80", BBB="100"), SubmitOrder)
+        assert still(d) == (Decimal(100), WHOLE, "", {"AAA": 50, "BBB": 40, "OFF": 10})
+        d.end(AAA=80.0, BBB=100.0)
+    d.begin(FRIDAY)
+    account.positions["AAA"] = (exact("62.5"), Decimal(80))
+    in_two_lines(account, "AAA", 50, exact("62.5"))
+    reported(d, account, -10)
+    assert still(d) == (Decimal(80), WHOLE - 40, "", {"AAA": 62, "BBB": 40, "OFF": 10})  # half a share lies beside
 
 
 def test_bars_that_no_line_explains_are_waited_for_some_nights_and_not_for_ever() -> None:
