@@ -37,7 +37,7 @@ from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, in_words, parse_name
-from daemon.core.risk.splits import SPLIT_RATIO, plain_ratio
+from daemon.core.risk.splits import SPLIT_RATIO, near_days, plain_ratio
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
@@ -379,11 +379,20 @@ def take_spin_off_back(draft: Draft, line: Activity) -> bool:
 
 def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
     """Return the shares, (desk's, others'), that the line's may replace: by symbol, else by number, else by kind."""
+    fitting = {name: parts for name, parts in _recent_moves(draft, line).items() if name.startswith(f"{line.kind} ")}
+    same = {name: parts for name, parts in fitting.items() if _moved_symbol(name) == line.symbol}
+    return same or {name: parts for name, parts in fitting.items() if sum(parts) == line.quantity} or fitting
+
+
+def _recent_moves(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
+    """Return the shares that left some nights before the line, or after: what left for cash stays noted until then."""
+    days = near_days(new_york_date(line.time_ns))
     moves = draft.broker.owners.moves
-    if (same := f"{line.kind} {line.symbol}") in moves:
-        return {same: moves[same]}
-    fitting = {name: parts for name, parts in moves.items() if name.startswith(f"{line.kind} ")}
-    return {name: parts for name, parts in fitting.items() if sum(parts) == line.quantity} or fitting
+    return {name: parts for name, parts in moves.items() if name.count(" ") < 2 or name.rpartition(" ")[2] in days}
+
+
+def _moved_symbol(name: str) -> str:
+    return name.split(" ")[1]
 
 
 def _holds_shares(draft: Draft) -> bool:
@@ -422,11 +431,11 @@ def part_of(
     old = _replaced_by(draft, line) if moves and line.quantity > 0 else line.symbol
     if moves and line.kind != "OPTRD":
         _note_move(draft, line, own_quantity, foreign_quantity)
-    if not foreign_quantity:
-        if line.quantity and line.kind != "OPTRD":
-            _note_lieu(draft, line.symbol, FRACTION)  # others may hold the symbol by the time of its cash
-        return line
     cut, whole = None, own_quantity + foreign_quantity
+    if line.quantity and line.kind != "OPTRD" and not (own_quantity and foreign_quantity):
+        note_fractions(draft, line.symbol, line.quantity, own_quantity, foreign_quantity)
+    if not foreign_quantity:
+        return line
     if own_quantity:
         cut = _whole_share_cut(draft, line, old, own_quantity, whole, moves=moves)
         line = _without_fraction(draft, line, old, whole, moves=moves)
@@ -445,8 +454,8 @@ def part_of(
     if cut is not None:
         less = own_quantity / whole if draft.fractional else (cut.due - draft.counted(cut.due)) / cut.paid
         _note_lieu(draft, line.symbol, Decimal(less))
-    elif line.quantity > 0 or (line.quantity and not moves):
-        _note_fractions(draft, line, own_quantity, whole, moves=moves)
+    elif own_quantity and (line.quantity > 0 or (line.quantity and not moves)):
+        note_fractions(draft, line.symbol, line.quantity + (0 if moves else whole), own_quantity, foreign_quantity)
     if line.amount != amount:
         transfer(draft, line.amount - amount)
     return replace(line, quantity=quantity, amount=amount) if own_quantity else None
@@ -498,7 +507,7 @@ def _hold_of_cut(draft: Draft, symbol: str, cut: _Cut, *, joins: bool) -> None:
 
 def _replaced_by(draft: Draft, line: Activity) -> str:
     """Return the symbol of the shares that left for those that the line brings; its own where none is known."""
-    return next(reversed(_left_for(draft, line)), f"{line.kind} {line.symbol}").removeprefix(f"{line.kind} ")
+    return next((_moved_symbol(name) for name in reversed(_left_for(draft, line))), line.symbol)
 
 
 def _without_fraction(draft: Draft, line: Activity, old: str, all_shares: Quantity, *, moves: bool) -> Activity:
@@ -527,18 +536,20 @@ def _cash_part(draft: Draft, line: Activity, own_quantity: Quantity, whole: Quan
     if line.kind != "CIL" or line.symbol not in lieu:
         return line.amount * own_quantity / whole
     part = lieu[line.symbol]
-    _note(draft, replace(draft.broker.owners, lieu={s: one for s, one in lieu.items() if s != line.symbol}))
+    _forget_lieu(draft, line.symbol)
     return line.amount * part
 
 
 def lieu_fraction(draft: Draft, line: Activity) -> Quantity:
     """Return which fraction of a share this cash in lieu takes from the account; 0 on a desk of whole shares.
 
-    A line that does not say how much takes what the account has beyond whole shares.
+    A line that does not say how much takes what the account has beyond whole shares, or of it who alone had a part.
     """
     if not draft.fractional:
         return 0
-    beyond = draft.expected(line.symbol)
+    part, beyond = draft.broker.owners.lieu.get(line.symbol), draft.expected(line.symbol)
+    if part in (0, FRACTION):
+        beyond = draft.held(line.symbol) if part else max(draft.broker.foreign_held.get(line.symbol, 0), 0)
     return abs(exact(line.quantity)) or max(beyond - whole_of(beyond), 0)
 
 
@@ -558,17 +569,32 @@ def take_fraction(
     return own_part
 
 
-def _note_fractions(draft: Draft, line: Activity, own_quantity: Quantity, whole: Quantity, *, moves: bool) -> None:
-    """Keep which part of the cash in lieu to come is the desk's."""
-    total = line.quantity if moves else whole + line.quantity
+def note_fractions(
+    draft: Draft, symbol: str, total: Decimal, own_quantity: Quantity, foreign_quantity: Quantity
+) -> None:
+    """Keep which part of the cash in lieu to come is the desk's, of `total` new shares for those of both.
+
+    All or nothing where one holds alone: by the time of the cash the other may hold the symbol too. What an earlier
+    line noted ends: its cash has come, or there was none.
+    """
+    whole = own_quantity + foreign_quantity
     all_of_it, desks = total % FRACTION, (total * own_quantity / whole) % FRACTION
-    if all_of_it:
-        _note_lieu(draft, line.symbol, desks / all_of_it)
+    if not (own_quantity and foreign_quantity):
+        _note_lieu(draft, symbol, Decimal(own_quantity) / whole)
+    elif all_of_it:
+        _note_lieu(draft, symbol, desks / all_of_it)
+    else:
+        _forget_lieu(draft, symbol)
 
 
 def _note_lieu(draft: Draft, symbol: str, part: Decimal) -> None:
     owners = draft.broker.owners
     _note(draft, replace(owners, lieu={**owners.lieu, symbol: min(part, FRACTION)}))
+
+
+def _forget_lieu(draft: Draft, symbol: str) -> None:
+    owners = draft.broker.owners
+    _note(draft, replace(owners, lieu={other: part for other, part in owners.lieu.items() if other != symbol}))
 
 
 def _note_move(draft: Draft, line: Activity, own_quantity: Quantity, foreign_quantity: Quantity) -> None:
@@ -580,7 +606,8 @@ def _note_move(draft: Draft, line: Activity, own_quantity: Quantity, foreign_qua
         moves = {name: parts for name, parts in moves.items() if name not in old_moves}
     elif line.quantity < 0 and (foreign_quantity or draft.broker.foreign_held or owners.closes):
         quantities = (own_quantity, foreign_quantity) if foreign_quantity else (-draft.counted(line.quantity), 0)
-        moves = {**moves, f"{line.kind} {line.symbol}": quantities}
+        name = f"{line.kind} {line.symbol} {new_york_date(line.time_ns).isoformat()}"
+        moves = {**_recent_moves(draft, line), name: quantities}
     closes = owners.closes
     if line.quantity > 0 and line.kind in NEW_NAME and line.symbol not in closes:  # a dividend comes weeks later
         former = closes.get(_replaced_by(draft, line), ())
@@ -594,7 +621,7 @@ def forget_leavers(draft: Draft, symbol: str) -> None:
     basket, owners = draft.basket, draft.broker.owners
     if any(it.symbol == symbol for it in basket.leavers):
         draft.basket = replace(basket, leavers=tuple(it for it in basket.leavers if it.symbol != symbol))
-    moves = {name: parts for name, parts in owners.moves.items() if name.partition(" ")[2] != symbol}
+    moves = {name: parts for name, parts in owners.moves.items() if _moved_symbol(name) != symbol}
     debts = {contract: parts for contract, parts in owners.owed.items() if root_of(contract) != symbol}
     if (moves, debts) != (owners.moves, owners.owed):
         _note(draft, replace(owners, moves=moves, owed=debts))

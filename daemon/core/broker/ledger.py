@@ -38,7 +38,7 @@ from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.splits import note_told, was_counted, was_left_out, was_taken_over
+from daemon.core.risk.splits import note_told, was_counted, was_left_out, was_paid_out, was_taken_over
 from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
@@ -210,7 +210,7 @@ def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
         dispute(draft, line)
         return None
     own_quantity, foreign_quantity = share
-    if line.kind == CASH_IN_LIEU and (fraction := lieu_fraction(draft, line)) and not was_taken_over(draft, line):
+    if line.kind == CASH_IN_LIEU and (fraction := lieu_fraction(draft, line)) and not was_paid_out(draft, line):
         own_fraction = take_fraction(draft, line.symbol, fraction, own_quantity, foreign_quantity)
         desks = part_of(draft, replace(line, quantity=ZERO), own_quantity, foreign_quantity, moves=False)
         return None if desks is None else replace(desks, quantity=Decimal(-own_fraction))

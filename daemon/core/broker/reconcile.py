@@ -38,6 +38,7 @@ from daemon.core.broker.foreign import (
     lieu_fraction,
     met_at_begin,
     note_closes,
+    note_fractions,
 )
 from daemon.core.broker.ledger import (
     AMENDED,
@@ -253,7 +254,7 @@ def _accept_splits(draft: Draft, event: BrokerReported) -> None:
         pending_splits, by_market = draft.basket.to_come, draft.basket.splits
         end_waits(draft)
         for symbol in pending_splits:
-            note_taken_over(draft, symbol)
+            note_taken_over(draft, symbol, paid_out=False)
         _split_by_positions(draft, event.positions, pending_splits, by_market)
 
 
@@ -270,12 +271,15 @@ def _split_by_positions(
         own_quantity, foreign_quantity = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
         if symbol not in broker_positions or (foreign_quantity and symbol not in by_market):
             continue
-        note_taken_over(draft, symbol)
+        left_out = _paid_out(draft, broker_positions[symbol])
+        all_shares = broker_positions[symbol].quantity + left_out
+        note_fractions(draft, symbol, all_shares, own_quantity, foreign_quantity)
+        note_taken_over(draft, symbol, paid_out=bool(left_out))
         if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
             fractions = {other: crumb for other, crumb in draft.broker.beside_fractions.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=fractions)
         broker_quantity, expected = broker_positions[symbol].quantity, draft.expected(symbol)
-        paid_out = ZERO if foreign_quantity else _paid_out(draft, broker_positions[symbol])
+        paid_out = ZERO if foreign_quantity else left_out
         change = broker_quantity + paid_out - expected
         if foreign_quantity:
             change = Decimal(draft.counted(broker_quantity * own_quantity / expected) - own_quantity)
@@ -783,8 +787,9 @@ def _all_paid_out(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ..
 def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:
     """Return whether cash in lieu of what the desk holds came before the line of its split.
 
-    For a day it waits too while the broker has no position any more, or with fractions one that is neither the book's
-    nor that less the fraction: a split that changes less than a share is seen by nothing else.
+    For a day it waits too while the broker has no position any more, or one that is neither the book's nor that less
+    the fraction, on a desk of whole shares by a share or more: where somebody traded since, or the split changes less
+    than a share, nothing else shows it.
     """
     symbol, fraction = line.symbol, lieu_fraction(draft, line) or abs(exact(line.quantity))
     if symbol in draft.basket.splits or positions is None:
@@ -794,7 +799,7 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
         return True
     quantity, expected = ZERO if broker_position is None else broker_position.quantity, draft.expected(symbol)
     days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
-    doubtful = broker_position is None or draft.fractional
+    doubtful = broker_position is None or draft.fractional or abs(quantity - expected) >= 1
     return doubtful and days <= timedelta(days=1) and quantity not in (expected, expected - fraction)
 
 

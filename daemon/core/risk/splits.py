@@ -200,9 +200,14 @@ def note_market_split(draft: Draft, symbol: str, from_ns: int) -> None:
         draft.basket = replace(basket, splits=(*basket.splits, symbol))
 
 
-def note_taken_over(draft: Draft, symbol: str) -> None:
-    """Note that the book has a split by the broker's positions: its line in the ledger is booked no more."""
+def note_taken_over(draft: Draft, symbol: str, *, paid_out: bool) -> None:
+    """Note that the book has a split by the broker's positions: its line in the ledger is booked no more.
+
+    `paid_out`: the fraction for which cash comes was not among the positions.
+    """
     today = new_york_date(draft.now_ns)
+    if paid_out:
+        draft.first_time(_paid_out_key(symbol, today.isoformat()))
     draft.first_time(f"{_takeover_key(symbol)}{today.isoformat()}")
     draft.first_time(_booking_key(symbol, today))
 
@@ -240,6 +245,16 @@ def _takeovers(draft: Draft, line: Activity) -> list[str]:
 
 def _told_key(takeover: str) -> str:
     return f"told: {takeover} "
+
+
+def was_paid_out(draft: Draft, line: Activity) -> bool:
+    """Return whether the book never had the fraction of a share that this cash is for: see `note_taken_over`."""
+    days = near_days(new_york_date(line.time_ns))
+    return any(_paid_out_key(line.symbol, day) in draft.broker.seen for day in days)
+
+
+def _paid_out_key(symbol: str, day: str) -> str:
+    return f"{symbol} split paid out {day}"
 
 
 def _takeover_key(symbol: str) -> str:

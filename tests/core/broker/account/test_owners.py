@@ -19,7 +19,7 @@ from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, at_broker, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import with_shares
-from tests.support.core.desk import BUY_CALL, CALL, FRIDAY, HALF_DAY, PUT, SECOND, TUESDAY, Desk, alarms, of, sent
+from tests.support.core.desk import BUY_CALL, CALL, DAY, FRIDAY, HALF_DAY, PUT, SECOND, TUESDAY, Desk, alarms, of, sent
 from tests.support.core.others import RULES
 
 IGNORE = Trading(broker=Broker(foreign_orders="ignore", on_blind="alarm"), basket=Basket(position_weight_max=2.0))
@@ -278,6 +278,115 @@ def test_a_split_of_what_a_person_bought_that_day_is_the_person_s_where_the_desk
     d.put(account.report(d.at(2)))
     assert holdings(d) == ({"AAA": 60}, {"BBB": 114})
     assert (d.state.risk.reconciled, d.state.broker.owners.lieu) == (True, {})
+
+
+def on_half_day(kind: str, shares: str, amount: str = "0") -> Activity:
+    """A line of AAA dated midnight before the half day."""
+    return replace(of_today(kind, "AAA", shares, amount), time_ns=HALF_DAY.open_ns - 34_200 * SECOND)
+
+
+def buys_three(d: DailyDesk, account: Account, minute: float, shares: str = "3") -> None:
+    name = account.by_hand("ann", "AAA", +1, exact(shares), d.at(minute))
+    account.fill(name, exact(shares), "200", d.at(minute))
+    d.put(account.report(d.at(minute, 1)), account.report(d.at(minute, 20)))
+
+
+@pytest.mark.parametrize("cash_first", [True, False])
+@pytest.mark.parametrize(
+    ("rules", "left", "paid"), [(IGNORE, "25", "0"), (FRACTIONS, "25", "-0.5"), (FRACTIONS, "25.5", "-0.5")]
+)
+def test_cash_for_a_fraction_of_a_split_that_was_accepted_is_the_desk_s_though_a_person_bought_since(
+    rules: Trading, left: str, paid: str, cash_first: bool
+) -> None:
+    """Half a share of 51 is 100 USD. What a person accepted has it, or has it not: it is in the book once or never."""
+    d, account = joined_on_half_day(trading=rules, shares=51)
+    account.positions["AAA"] = (exact(left), Decimal(200))
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    d.put(ev.AcceptBrokerRequested(d.at(-17), "seen", "ann"), account.report(d.at(-16)), account.report(d.at(-15)))
+    assert d.held == {"AAA": exact(left)}
+    buys_three(d, account, 1)
+    split = [on_half_day("SPLIT", "-51"), on_half_day("SPLIT", left)]
+    cash = [on_half_day("CIL", paid, "100.00")]
+    book(d, account, 3, None, *(cash if cash_first else split))
+    book(d, account, 5, 28, *(split if cash_first else cash))
+    d.put(account.report(d.at(6)))
+    assert (holdings(d), d.state.broker.owners.disputed) == (({"AAA": 25}, {"AAA": 3}), ())
+    assert (d.state.book.transfers, d.state.book.cash) == (Decimal(-600), account.cash)
+    assert (d.state.broker.beside_fractions, d.state.risk.reconciled) == ({}, True)
+
+
+@pytest.mark.parametrize("person", ["3", "3.3", "3.7"])
+@pytest.mark.parametrize("paid", ["0", "-0.5"])
+@pytest.mark.parametrize("cash_first", [True, False])
+def test_cash_for_the_desk_s_fraction_takes_none_of_a_person_s(person: str, paid: str, cash_first: bool) -> None:
+    """A line may not say how much it takes: of 25.5 and 3.3 shares it is the half."""
+    d, account = joined_on_half_day(trading=FRACTIONS, shares=51)
+    lines = [on_half_day("SPLIT", "-51"), on_half_day("SPLIT", "25.5")]
+    cash = on_half_day("CIL", paid, "100.00")
+    if not cash_first:
+        book(d, account, -10, exact("25.5"), *lines)
+    else:
+        account.positions["AAA"] = (exact("25.5"), Decimal(200))
+        d.put(account.report(d.at(-10)), account.report(d.at(-9)))
+    buys_three(d, account, 1, person)
+    if cash_first:
+        book(d, account, 3, None, cash)
+    book(d, account, 5, exact(Decimal(25) + Decimal(person)), *(lines if cash_first else [cash]))
+    d.put(account.report(d.at(6)))
+    assert holdings(d) == ({"AAA": 25}, {"AAA": exact(person)})
+    assert (d.state.book.transfers, d.state.book.cash) == (Decimal(person) * -200, account.cash)
+
+
+@pytest.mark.parametrize("rules", [IGNORE, FRACTIONS])
+def test_cash_for_a_fraction_waits_for_its_split_though_a_person_bought_since(rules: Trading) -> None:
+    d, account = joined_on_half_day(trading=rules, shares=51)
+    account.positions["AAA"] = (25, Decimal(204))
+    d.put(account.report(d.at(-19)), account.report(d.at(-18)))
+    buys_three(d, account, 1)
+    book(d, account, 3, None, on_half_day("CIL", "-0.5", "100.00"))
+    book(d, account, 5, None, on_half_day("SPLIT", "-51"), on_half_day("SPLIT", "25.5" if rules is FRACTIONS else "25"))
+    assert (holdings(d), d.state.broker.owners.disputed) == (({"AAA": 25}, {"AAA": 3}), ())
+    assert (d.state.book.transfers, d.state.book.cash) == (Decimal(-600), account.cash)
+
+
+@pytest.mark.parametrize("rules", [IGNORE, FRACTIONS])
+@pytest.mark.parametrize("lines", [("-26",), ("-51", "25")])
+def test_cash_for_a_person_s_fraction_is_no_gain_of_a_desk_whose_own_split_left_none(
+    rules: Trading, lines: tuple[str, ...]
+) -> None:
+    """50 of the desk became 100, which a person sold. One for two is of what the person bought since: 51."""
+    d = with_shares(account := Account("50000"), rules, AAA=50)
+    book(d, account, -19, 100, of_today("SPLIT", "AAA", "50"))
+    for name, side, count in (("ann-1", -1, 100), ("ann-2", +1, 51)):
+        account.fill(account.by_hand(name, "AAA", side, count, d.at(3)), count, "50", d.at(3))
+        d.put(account.report(d.at(3, 1)), account.report(d.at(3, 20)))
+    assert holdings(d) == ({}, {"AAA": 51})
+    d.end(**dict.fromkeys(SYMBOLS, 50.0))
+    d.begin(HALF_DAY)
+    d.put(account.report(d.at(-20)))
+    before = d.state.book.realized
+    book(d, account, -10, 25, *(on_half_day("SPLIT", count) for count in lines), on_half_day("CIL", "0", "50.00"))
+    assert (holdings(d), d.state.book.realized - before) == (({}, {"AAA": 25}), Decimal(0))
+    assert d.state.book.cash == account.cash
+
+
+@pytest.mark.parametrize("own", [0, 60])
+def test_shares_of_a_merger_are_not_mistaken_for_those_of_one_for_cash_long_before(own: int) -> None:
+    """A person's 40 AAA, and the desk's, were paid for; a week later the desk's BBB becomes NEW."""
+    account = Account("50000")
+    account.positions |= {"AAA": (40, Decimal(90)), "ZZZ": (7, Decimal(1))}
+    d = with_shares(account, IGNORE, BBB=10, **({"AAA": own} if own else {}))
+    del account.positions["AAA"]
+    book(d, account, -19, None, of_today("MA", "AAA", str(-40 - own), str(100 * (40 + own))))
+    assert holdings(d) == ({"BBB": 10}, {"ZZZ": 7})
+    del account.positions["BBB"]
+    account.positions["NEW"] = (5, Decimal(200))
+    for number, (symbol, count) in enumerate((("BBB", "-10"), ("NEW", "5"))):
+        line_of_it = of_today("MA", symbol, count)
+        account.book(replace(line_of_it, id=f"later {number}", time_ns=line_of_it.time_ns + 7 * DAY))
+    d.put(account.report(d.at(-10) + 7 * DAY), account.report(d.at(-9) + 7 * DAY))
+    assert (holdings(d), d.state.broker.owners.disputed) == (({"NEW": 5}, {"ZZZ": 7}), ())
+    assert (d.state.book.positions["NEW"].cost, d.state.risk.reconciled) == (Decimal(1000), True)
 
 
 def test_where_the_ex_date_is_not_known_and_holdings_changed_nothing_is_the_desk_s_and_it_says_so() -> None:
