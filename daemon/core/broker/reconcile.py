@@ -85,6 +85,7 @@ from daemon.core.risk.splits import (
     is_paid_for,
     is_split,
     note_announcement,
+    note_paid_out,
     note_positions,
     note_taken_over,
     note_takeover_day,
@@ -92,6 +93,7 @@ from daemon.core.risk.splits import (
     replaced_symbols,
     split_into,
     splits_others_short,
+    was_paid_out,
 )
 from daemon.core.session import new_york_date, new_york_text
 from daemon.core.state import ADJUSTED_MAX, BROKER_MODES, ZERO, Adjusted, Leaver, Position, Suspicion
@@ -759,16 +761,42 @@ def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> No
     for line in early:
         is_held = draft.desk.holds.by_basket and line.symbol in draft.book.positions
         leaver = _all_paid_out(draft, line.symbol, positions) if is_held else None
-        if is_held and leaver is None and _comes_early(draft, line, positions):
+        new_line = line if positions is None else _with_its_fraction(draft, line, positions)
+        if is_held and leaver is None and _comes_early(draft, new_line, positions):
             continue
         draft.basket = replace(draft.basket, lieu=tuple(other for other in draft.basket.early_lieu if other != line))
         if leaver is not None:
             draft.basket = replace(draft.basket, leavers=tuple(it for it in draft.basket.leavers if it != leaver))
-        new_line = line if leaver is None else replace(line, kind=leaver.kind, quantity=-Decimal(leaver.quantity))
+            new_line = replace(line, kind=leaver.kind, quantity=-Decimal(leaver.quantity))
+        elif is_held and positions is not None and _has_all(draft, line.symbol, positions):
+            note_paid_out(draft, line)
         with draft.because(cause_of(new_line)):
             book_activity(draft, new_line)
     if early and not draft.basket.early_lieu:
         draft.basket = replace(draft.basket, lieu=UNSET)
+
+
+def _with_its_fraction(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> Activity:
+    """Return cash in lieu with the fraction of a share that the broker has taken for it, where the line does not say.
+
+    Of the book's fractions it may be a part: the desk may have bought since.
+    """
+    missing = _before_lack(draft, line.symbol) - _quantity_of(line.symbol, positions)
+    unsaid = draft.fractional and not line.quantity
+    return replace(line, quantity=-missing) if unsaid and 0 < missing < 1 else line
+
+
+def _has_all(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ...]) -> bool:
+    return _quantity_of(symbol, positions) == _before_lack(draft, symbol)
+
+
+def _before_lack(draft: Draft, symbol: str) -> Quantity:
+    """Return what the account should have, where a fraction that is lacking was judged to be of nobody's."""
+    return draft.expected(symbol) - min(draft.broker.beside_fractions.get(symbol, 0), 0)
+
+
+def _quantity_of(symbol: str, positions: Iterable[BrokerPosition]) -> Decimal:
+    return next((position.quantity for position in positions if position.symbol == symbol), ZERO)
 
 
 def _all_paid_out(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ...] | None) -> Leaver | None:
@@ -789,7 +817,8 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
 
     For a day it waits too while the broker has no position any more, or one that is neither the book's nor that less
     the fraction, on a desk of whole shares by a share or more: where somebody traded since, or the split changes less
-    than a share, nothing else shows it.
+    than a share, nothing else shows it. With fractions it waits until the broker has taken one for it: it may never
+    have been among the positions, nor in the line.
     """
     symbol, fraction = line.symbol, lieu_fraction(draft, line) or abs(exact(line.quantity))
     if symbol in draft.basket.splits or positions is None:
@@ -800,7 +829,8 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
     quantity, expected = ZERO if broker_position is None else broker_position.quantity, draft.expected(symbol)
     days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
     doubtful = broker_position is None or draft.fractional or abs(quantity - expected) >= 1
-    return doubtful and days <= timedelta(days=1) and quantity not in (expected, expected - fraction)
+    taken = quantity == _before_lack(draft, symbol) - fraction or (quantity == expected and was_paid_out(draft, line))
+    return doubtful and days <= timedelta(days=1) and not taken
 
 
 def _told_cash(draft: Draft) -> Decimal:

@@ -207,7 +207,7 @@ def note_taken_over(draft: Draft, symbol: str, *, paid_out: bool) -> None:
     """
     today = new_york_date(draft.now_ns)
     if paid_out:
-        draft.first_time(_paid_out_key(symbol, today.isoformat()))
+        draft.first_time(f"{symbol}{_PAID_OUT}{today.isoformat()}")
     draft.first_time(f"{_takeover_key(symbol)}{today.isoformat()}")
     draft.first_time(_booking_key(symbol, today))
 
@@ -247,14 +247,18 @@ def _told_key(takeover: str) -> str:
     return f"told: {takeover} "
 
 
+_PAID_OUT = " split paid out "  # and the day
+
+
+def note_paid_out(draft: Draft, line: Activity) -> None:
+    """Note that the book does not have the fraction of a share that this cash is for."""
+    draft.first_time(f"{line.symbol}{_PAID_OUT}{new_york_date(line.time_ns).isoformat()}")
+
+
 def was_paid_out(draft: Draft, line: Activity) -> bool:
-    """Return whether the book never had the fraction of a share that this cash is for: see `note_taken_over`."""
+    """Return whether the book does not have the fraction of a share that this cash is for."""
     days = near_days(new_york_date(line.time_ns))
-    return any(_paid_out_key(line.symbol, day) in draft.broker.seen for day in days)
-
-
-def _paid_out_key(symbol: str, day: str) -> str:
-    return f"{symbol} split paid out {day}"
+    return any(f"{line.symbol}{_PAID_OUT}{day}" in draft.broker.seen for day in days)
 
 
 def _takeover_key(symbol: str) -> str:

@@ -20,7 +20,7 @@ from daemon.core.session import new_york_date
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
-from tests.support.core.daily_desk import LAST_FRIDAY, SYMBOLS, DailyDesk, bar, orders
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, IGNORE, buy, live, with_shares
 from tests.support.core.desk import DAY, FRIDAY, HALF_DAY, MONDAY, TUESDAY, alarms, of
 from tests.support.core.fractions_desk import FRACTIONS
@@ -419,6 +419,43 @@ def test_bars_that_a_spin_off_changed_at_a_split_s_ratio_are_waited_for_one_sess
     reported(d, account, -10)
     d.end(AAA=80.0, BBB=100.0)
     assert (d.state.basket.splits, d.state.basket.sure, d.state.risk.halt) == ((), (), None)
+
+
+@pytest.mark.parametrize("says", ["-0.5", "0"])
+@pytest.mark.parametrize("late", [True, False])
+def test_cash_for_a_fraction_takes_none_of_what_was_bought_since(says: str, *, late: bool) -> None:
+    """51 become 25.5, and 10.3 are bought. Half a share is paid for, whether the line says so or the positions."""
+    d = with_shares(account := Account(), FRACTIONS, AAA=51)
+    account.positions["AAA"] = (exact("25.5"), Decimal(200))
+    in_two_lines(account, "AAA", 51, exact("25.5"))
+    adjusted(d, "AAA", 200.0)
+    reported(d, account, -19)
+    d.due()
+    d.answer(35.8, KEEP, KEEP)
+    for minute in (0, 1):
+        for order in of(d.quotes(minute, AAA="200"), SubmitOrder):
+            d.put(account.fill(account.take(order, d.state.now_ns), order.quantity, "200", d.state.now_ns))
+    reported(d, account, 3)
+    assert d.held == {"AAA": exact("35.8")}
+    account.book(replace(line("CIL", "AAA", exact(says), "100"), time_ns=d.state.now_ns))
+    if late:
+        reported(d, account, 4)
+    account.positions["AAA"] = (exact("35.3"), Decimal(200))
+    assert [reported(d, account, minute) for minute in (5, 6)] == [[], []]
+    assert (d.held, d.state.broker.beside_fractions) == ({"AAA": exact("35.3")}, {})
+    assert (d.state.book.cash, d.state.book.equity, d.state.risk.reconciled) == (account.cash, WHOLE, True)
+
+
+@pytest.mark.parametrize("says", ["-0.5", "0"])
+def test_cash_for_a_fraction_that_neither_line_nor_positions_ever_had_takes_none_of_the_rest(says: str) -> None:
+    d = with_shares(account := Account(), FRACTIONS, AAA=51)
+    account.positions["AAA"] = (25, Decimal(204))
+    in_two_lines(account, "AAA", 51, 25)
+    account.book(replace(line("CIL", "AAA", exact(says), "100"), time_ns=d.state.now_ns))
+    assert [reported(d, account, minute) for minute in (-19, -18)] == [[], []]
+    d.put(account.report(d.at(0) + 2 * DAY), account.report(d.at(1) + 2 * DAY))
+    assert (d.held, d.state.broker.beside_fractions) == ({"AAA": 25}, {})
+    assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
