@@ -260,6 +260,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     beyond: dict[str, Quantity] | UnsetType = UNSET  # what that report has beyond all that is known, of `available`
     adjusted: Adjusted | UnsetType = UNSET  # set while cash is booked that no line explained
     taken_cash: tuple[Decimal, ...] | UnsetType = UNSET  # that no line explained when it was taken over, newest last
+    waiting: tuple[Activity, ...] | UnsetType = UNSET  # lines of the ledger that are booked by a later report
 
     @property
     def follows_panic(self) -> bool:
@@ -270,6 +271,11 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     def beside_fractions(self) -> dict[str, Quantity]:
         """`beside`, empty while there was none."""
         return {} if isinstance(self.beside, UnsetType) else self.beside
+
+    @property
+    def waiting_lines(self) -> tuple[Activity, ...]:
+        """`waiting`, empty while there was none."""
+        return () if isinstance(self.waiting, UnsetType) else self.waiting
 
     @property
     def part_fills(self) -> int:

@@ -384,6 +384,11 @@ def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantit
     return same or {name: parts for name, parts in fitting.items() if sum(parts) == line.quantity} or fitting
 
 
+def have_left_for(draft: Draft, line: Activity) -> bool:
+    """Return whether shares have left that the line's may replace, desk's or others'."""
+    return bool(_left_for(draft, line))
+
+
 def _recent_moves(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
     """Return the shares that left some nights before the line, or after: what left for cash stays noted until then."""
     days = near_days(new_york_date(line.time_ns))

@@ -28,10 +28,12 @@ from daemon.core.broker.fills import (
     without_gain,
 )
 from daemon.core.broker.foreign import (
+    NEW_NAME,
     can_hold,
     drop_sold_shares,
     end_unheld_sale,
     forget_leavers,
+    have_left_for,
     hold_foreign,
     is_fraction,
     keep_own_part,
@@ -44,6 +46,7 @@ from daemon.core.broker.ledger import (
     AMENDED,
     CASH_IN_LIEU,
     INCOME,
+    MERGED,
     REORGANISED,
     SPLITS,
     book_activity,
@@ -93,6 +96,7 @@ from daemon.core.risk.splits import (
     replaced_symbols,
     split_into,
     splits_others_short,
+    was_counted,
     was_paid_out,
 )
 from daemon.core.session import new_york_date, new_york_text
@@ -103,6 +107,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 T = TypeVar("T")
 
 ADOPTED = Cause("taken_over")
+REPLACED = (*NEW_NAME, *MERGED)  # kinds of lines by which shares leave, and others come for them
 SETTLE_NS = 10 * SECOND_NS  # before a difference is judged, or a fence that was lifted
 OPEN_NS = 2 * MINUTE_NS  # around a session of the calendar in which the broker's clock may have the market open
 
@@ -708,6 +713,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     """Take over orders first, then their executions, then the ledger's other lines, each line once."""
     old_broker = draft.broker  # these orders were read before positions and cash, which include them
+    event = _with_waiting(draft, event)
     draft.lines = event.activities
     _split_before_fills(draft, event)
     for order in (*event.ended_orders, *event.open_orders):
@@ -727,11 +733,39 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     drop_sold_shares(draft)
     paid_ids, waiting_ids = _lines_of_taken_cash(draft, event)
     lines = in_order(event.activities, lambda line: line) if event.activities else ()  # most reports have none
+    waiting = []
     for activity in lines:
         if activity.status == ANNOUNCED:
             note_announcement(draft, activity)
-        elif activity.id not in waiting_ids:
+        elif activity.id in waiting_ids or _precedes(draft, activity):
+            waiting.append(activity)
+        else:
             _book_once(draft, activity, paid=activity.id in paid_ids)
+    if tuple(waiting) != draft.broker.waiting_lines:
+        draft.broker = replace(draft.broker, waiting=tuple(waiting) or UNSET)
+
+
+def _with_waiting(draft: Draft, event: BrokerReported) -> BrokerReported:
+    """Return the report with the lines that wait: it tells each line once."""
+    told = {line.id for line in event.activities}
+    waiting = tuple(line for line in draft.broker.waiting_lines if line.id not in told)
+    return replace(event, activities=(*waiting, *event.activities)) if waiting else event
+
+
+def _precedes(draft: Draft, line: Activity) -> bool:
+    """Return whether a line brings shares of a new name or merger before any line by which some leave.
+
+    For a day it waits for that: they are not beside those that they replace.
+    """
+    if line.kind not in REPLACED or line.quantity <= 0 or line.amount or line.status == "pending":
+        return False
+    replaceable = draft.desk.holds.by_basket and draft.book.positions and draft.held(line.symbol) >= 0
+    if not replaceable or _is_seen(draft, line) or was_counted(draft, line):
+        return False
+    leaves = any(it.kind == line.kind and it.quantity < 0 and it.status != ANNOUNCED for it in draft.lines)
+    has_left = any(it.kind == line.kind for it in draft.basket.leavers) or have_left_for(draft, line)
+    days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
+    return not leaves and not has_left and days <= timedelta(days=1)
 
 
 def _book_once(draft: Draft, line: Activity, *, paid: bool = False) -> None:

@@ -467,6 +467,10 @@ def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[s
         for symbol, quantity in quantities.items()
         if quantity > draft.expected(symbol) and is_paid_for(draft, symbol)
     }
+    coming_symbols = {line.symbol for line in draft.broker.waiting_lines if line.quantity > 0}
+    if coming_symbols:
+        held_symbols = {*draft.book.positions, *draft.broker.foreign_held}
+        paid_symbols |= (held_symbols - quantities.keys()) | (coming_symbols & quantities.keys())
     if not draft.basket.leavers and not announced_kinds:
         return paid_symbols
     leaver_symbols = {it.symbol for it in draft.basket.leavers if _is_near(draft, _left_on(it))}

@@ -390,6 +390,39 @@ def test_a_merger_that_two_reports_tell_is_no_loss_and_halts_nothing() -> None:
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
 
 
+@pytest.mark.parametrize("kind", ["MA", "NC"])
+@pytest.mark.parametrize(("rule", "person"), [("halt", 0), ("adopt", 0), ("ignore", 0), ("ignore", 40)])
+def test_new_shares_whose_line_comes_before_that_of_the_old_ones_are_not_beside_them(
+    kind: str, rule: str, person: int
+) -> None:
+    """Two AAA become one NEW. Each report tells only what is new, as the broker's reader does."""
+    account = Account("20000")
+    account.positions |= {"AAA": (person, Decimal(90))} if person else {}
+    d = with_shares(account, Trading(broker=Broker(foreign_orders=rule)), AAA=60, BBB=10)  # type: ignore[arg-type]
+    del account.positions["AAA"]
+    account.positions["NEW"] = ((60 + person) // 2, Decimal(200))
+    lines = line(kind, "NEW", (60 + person) // 2), line(kind, "AAA", -60 - person)
+    first, second = (replace(one, time_ns=d.state.now_ns) for one in lines)
+    d.put(*(replace(account.report(d.at(minute)), activities=(first,)) for minute in (-19, -18, -17)))
+    d.quotes(-16, NEW="200")
+    assert (d.held, d.state.book.equity, d.state.risk.halt) == ({"AAA": 60, "BBB": 10}, Decimal(20_000), None)
+    d.put(replace(account.report(d.at(-15)), activities=(second,)), replace(account.report(d.at(-14)), activities=()))
+    assert (d.held, d.state.broker.foreign_held) == ({"BBB": 10, "NEW": 30}, {"NEW": person // 2} if person else {})
+    assert (d.state.book.positions["NEW"].cost, d.state.book.equity) == (Decimal(6000), Decimal(20_000))
+    assert (d.state.risk.halt, d.state.risk.reconciled, d.state.broker.owners.disputed) == (None, True, ())
+
+
+def test_new_shares_for_which_no_line_takes_any_are_booked_after_a_day() -> None:
+    d = with_shares(account := Account(), AAA=60, BBB=10)
+    account.positions["NEW"] = (30, Decimal(0))
+    told = replace(account.report(d.at(-19)), activities=(line("MA", "NEW", 30),))
+    d.put(told, replace(account.report(d.at(-18)), activities=()))
+    assert (d.held, d.state.risk.halt, d.state.risk.reconciled) == ({"AAA": 60, "BBB": 10}, None, False)
+    for minute in (-17, -16):
+        d.put(replace(account.report(d.at(minute) + 2 * DAY), activities=()))
+    assert (d.held, d.state.risk.reconciled) == ({"AAA": 60, "BBB": 10, "NEW": 30}, True)
+
+
 @pytest.mark.parametrize("cash", ["5100", "0"])
 def test_shares_that_left_are_paid_for_or_waited_for_some_nights(cash: str) -> None:
     d = with_shares(account := Account(), AAA=60, BBB=10)
@@ -559,14 +592,18 @@ def test_a_merger_that_a_person_accepted_with_its_cash_is_not_booked_again_by_it
 
 
 @pytest.mark.parametrize("kind", ["DIV", "MA"])
-def test_cash_that_was_taken_over_waits_for_a_report_that_is_newer_than_what_is_known(kind: str) -> None:
+@pytest.mark.parametrize("repeated", [True, False])
+def test_cash_that_was_taken_over_waits_for_a_report_that_is_newer_than_what_is_known(
+    kind: str, *, repeated: bool
+) -> None:
     d = with_shares(account := Account(), Trading(broker=Broker(foreign_orders="ignore")), AAA=60, BBB=10)
     if kind == "MA":
         del account.positions["AAA"]
     cash_before_its_line(account, d, "7200")
     account.book(line(kind, "AAA", -60 if kind == "MA" else 0, "7200"))
     d.put(replace(account.report(d.at(-14)), asked_ns=d.at(-18)))  # it was on its way for long
-    d.put(account.report(d.at(-13)), account.report(d.at(-12)))
+    later = (account.report(d.at(-13)), account.report(d.at(-12)))
+    d.put(*(later if repeated else (replace(report, activities=()) for report in later)))  # each line is told once
     assert (d.state.book.cash, d.state.broker.taken_cash) == (account.cash, UNSET)
     assert (d.state.book.realized, d.state.risk.reconciled) == (Decimal(0), True)
 
