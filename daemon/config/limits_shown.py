@@ -6,7 +6,7 @@ Pure except for reading the journal's newest start. `rltraderd --check` and `rlt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -163,21 +163,15 @@ def never_enters(settings: DeskSettings) -> str:
     reasons = [
         f"{key} is {shown[key]}: {why}" for key, (at, why) in _NEVER_AT.items() if float(shown.get(key, "nan")) == at
     ]
-    if not any(_may_enter(trading, time_ns) for time_ns in _entry_times(trading, spec)):
+    if not any(_may_enter(trading, time_ns) for time_ns in _ENTRY_TIMES[spec.decides](trading, spec)):
         shown["basket.end_before_close_min"] = str(trading.basket.end_before_close_min)
         keys = ", ".join(f"{key} = {shown[key]}" for key in _TIMES[spec.decides])
         reasons.append(f"no time of a whole session is left for a buy by {keys}: lower one, or shorten the windows")
     return "; ".join(reasons)
 
 
-def _entry_times(trading: Trading, spec: Spec) -> Iterator[int]:
-    """Yield the moments of a whole session in which a desk may want to buy: ends of bars, or minutes of its basket."""
-    if spec.decides == "session":
-        rules, close_ns = trading.basket, WHOLE_DAY.close_ns
-        before_ns = rules.before_close_min * MINUTE_NS
-        begin_ns = WHOLE_DAY.open_ns if rules.decide == "after_close" else close_ns - before_ns
-        yield from range(begin_ns, close_ns - rules.end_before_close_min * MINUTE_NS, MINUTE_NS)
-        return
+def _ends_of_bars(trading: Trading, spec: Spec) -> Iterator[int]:
+    """Yield the moments of a whole session at which a desk by the bar may want to enter."""
     limits, end_ns = trading.risk, WHOLE_DAY.open_ns
     last_ns = WHOLE_DAY.close_ns - limits.no_entry_before_close_min * MINUTE_NS
     if not spec.overnight:
@@ -185,6 +179,19 @@ def _entry_times(trading: Trading, spec: Spec) -> Iterator[int]:
     while (end_ns := spec.grid.at(end_ns, WHOLE_DAY)[1]) < last_ns:
         if end_ns - WHOLE_DAY.open_ns >= limits.no_entry_after_open_min * MINUTE_NS:
             yield end_ns
+
+
+def _minutes_of_basket(trading: Trading, _: Spec) -> Iterator[int]:
+    """Yield the minutes of a whole session in which a basket may buy."""
+    rules, close_ns = trading.basket, WHOLE_DAY.close_ns
+    begin_ns = WHOLE_DAY.open_ns if rules.decide == "after_close" else close_ns - rules.before_close_min * MINUTE_NS
+    yield from range(begin_ns, close_ns - rules.end_before_close_min * MINUTE_NS, MINUTE_NS)
+
+
+_ENTRY_TIMES: dict[str, Callable[[Trading, Spec], Iterator[int]]] = {
+    "bar": _ends_of_bars,
+    "session": _minutes_of_basket,
+}
 
 
 def _may_enter(trading: Trading, time_ns: int) -> bool:

@@ -283,7 +283,7 @@ class Gateway:
                     self._spawn(self._read_fills(order_id))
                 case Warn(name=name, detail=detail):
                     self._log(name, detail=detail)
-                    self._alarms.tell(name, detail)
+                    self._alarms.raise_for(name, detail)
                 case _:
                     pass  # an order leaves with the request that it came by
         self._has_changed()
@@ -474,7 +474,7 @@ class Gateway:
         if (name, symbol) not in self._sold_out:
             self._sold_out.add((name, symbol))
             self._log("gateway_sells_out", detail=detail)
-            self._alarms.tell("gateway_sells_out", detail)
+            self._alarms.raise_for("gateway_sells_out", detail)
         try:
             for order in orders:
                 self._spawn(self._cancel_sibling(order.name))
@@ -529,7 +529,7 @@ class Gateway:
         words = f"{order.side} {text(order.leaves_qty)} {order.symbol} at {text(limit)}"
         detail = f"{order.account}: {words} waits: an order of a person is in its way"
         self._log("gateway_exit_waits", detail=detail)
-        self._alarms.tell("gateway_exit_waits", detail)
+        self._alarms.raise_for("gateway_exit_waits", detail)
 
     def _began_in_time(self) -> None:
         """Raise MayPass where this life began ahead of the broker's time, which it could not ask then."""
@@ -1370,7 +1370,7 @@ class Gateway:
         if self.books.halt is not None:
             reason, detail, _ = self.books.halt
             self._log("gateway_halted", reason=reason, detail=detail)
-            self._alarms.tell("gateway_halted", f"{reason}: {detail}")
+            self._alarms.raise_for("gateway_halted", f"{reason}: {detail}")
 
     def _refuse_newer_halt(self, account: str, by: str, seen_ns: int) -> None:
         """Raise ValueError where somebody else commanded a halt, or a panic of `account`, in the last minute.
