@@ -498,7 +498,7 @@ def _apart(total: dict[str, Any], broker: dict[str, Any]) -> bool:
 def _debt_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:
     """Yield, in words, what a person took of the cash of others, and what ends that."""
     cash = {row["name"]: Decimal(row["cash"]) for row in accounts}
-    debt, lenders = -cash.get(MAIN, Decimal(0)), {name: usd for name, usd in cash.items() if usd > 0}
+    debt, lenders = -cash.get(MAIN, Decimal(0)), {name: usd for name, usd in sorted(cash.items()) if usd > 0}
     if debt < OWES_USD or not lenders:
         return
     first, names = next(iter(lenders)), " and ".join(lenders)

@@ -766,7 +766,7 @@ class Bookkeeper:
             lasts = books.now_ns - since_ns >= LASTS_NS and symbol not in books.differences
             if lasts and told_quantity != quantity and not (told_quantity and symbol == CASH):
                 told_quantity, unit = quantity, "USD" if symbol == CASH else symbol
-                parts = ", ".join(f"{holder} {text(count)}" for holder, count in holders.items())
+                parts = ", ".join(f"{holder} {text(count)}" for holder, count in sorted(holders.items()))
                 self._do(Warn(alarm, f"{name} is short of {text(-quantity)} {unit}, by the books held: {parts}"))
             shortages[key] = (since_ns, told_quantity)
         books.owed = shortages
