@@ -282,8 +282,7 @@ class Gateway:
                 case ReadFills(order_id=order_id):
                     self._spawn(self._read_fills(order_id))
                 case Warn(name=name, detail=detail):
-                    self._log(name, detail=detail)
-                    self._alarms.raise_for(name, detail)
+                    self._alarms.tell(name, detail=detail)
                 case _:
                     pass  # an order leaves with the request that it came by
         self._has_changed()
@@ -473,8 +472,7 @@ class Gateway:
         detail = f"{name}: {symbol} ends today in the money, and {name} has not what its exercise takes: it is sold"
         if (name, symbol) not in self._sold_out:
             self._sold_out.add((name, symbol))
-            self._log("gateway_sells_out", detail=detail)
-            self._alarms.raise_for("gateway_sells_out", detail)
+            self._alarms.tell("gateway_sells_out", detail=detail)
         try:
             for order in orders:
                 self._spawn(self._cancel_sibling(order.name))
@@ -528,8 +526,7 @@ class Gateway:
         self._behind.add(order.name)
         words = f"{order.side} {text(order.leaves_qty)} {order.symbol} at {text(limit)}"
         detail = f"{order.account}: {words} waits: an order of a person is in its way"
-        self._log("gateway_exit_waits", detail=detail)
-        self._alarms.raise_for("gateway_exit_waits", detail)
+        self._alarms.tell("gateway_exit_waits", detail=detail)
 
     def _began_in_time(self) -> None:
         """Raise MayPass where this life began ahead of the broker's time, which it could not ask then."""
@@ -1155,7 +1152,7 @@ class Gateway:
         side = "sell" if holding > 0 else "buy"
         body = {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"}
         if side == "buy" and account != MAIN:  # the broker's call would sell what others hold
-            return await self.submit(account, {**body, "client_order_id": name_of_call(account)})
+            return await self._submit_as_call(account, body)
         order = None if account == MAIN else ticket(body)
         against = () if order is None else judge(self._view(), account, order, by_call=True).against
         name = name_of_call(account)
@@ -1167,7 +1164,10 @@ class Gateway:
                 raise
             if only_call_passes(self.books, order) or price_beyond(self.books, order) is None:
                 raise
-        # past a person's limit order, as any exit; by its name it is looked after
+        return await self._submit_as_call(account, body)  # past a person's limit order, as any exit
+
+    async def _submit_as_call(self, account: str, body: Json) -> Json:
+        """Submit an order in place of a close call: by its name it is looked after."""
         return await self.submit(account, {**body, "client_order_id": name_of_call(account)})
 
     def _closable(self, account: str, symbol: str) -> Decimal:

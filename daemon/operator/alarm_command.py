@@ -300,7 +300,7 @@ def _excerpt(output: bytearray) -> str:
 class AlarmedLog:
     """A log of a program without a desk's journal: what is an alarm there is told, each case once an hour.
 
-    `plain` logs alone, `raise_for` tells at once; `raised` counts what was told, by name.
+    `plain` logs alone, `tell` logs and tells at once; `raised` counts what was told, by name.
     """
 
     def __init__(self, plain: Callable[..., None], command: AlarmCommand, mode: str, now_ns: Callable[[], int]) -> None:
@@ -318,6 +318,11 @@ class AlarmedLog:
             if abs(now_ns - self._told_ns.get(case, -HOUR_NS)) >= HOUR_NS:
                 self._told_ns[case] = now_ns
                 self.raise_for(name, detail)
+
+    def tell(self, name: str, /, **fields: object) -> None:
+        """Log an event, and tell it whenever it comes."""
+        self.plain(name, **fields)
+        self.raise_for(name, detail_of(fields))
 
     def raise_for(self, name: str, detail: str) -> None:
         """Count an alarm, and start the program for it."""
