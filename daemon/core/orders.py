@@ -228,6 +228,11 @@ def parse_name(client_order_id: str) -> OrderName | None:
     return None if match is None else OrderName(match[1], int(match[2]), int(match[3]), int(match[4]))
 
 
+def guard_stem(prefix: str, symbol: str) -> str:
+    """Return how the names of the stops begin that a guard with this prefix rests below a symbol."""
+    return f"{prefix}-{symbol.replace('.', '_')}-"
+
+
 def is_desks(client_order_id: str) -> bool:
     """Return whether only a desk gives an order such a name: a UUID or a date at the end of a word is none."""
     name = parse_name(client_order_id)

@@ -368,6 +368,10 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
         """`lieu`, empty while no line of it waits."""
         return () if isinstance(self.lieu, UnsetType) else self.lieu
 
+    def left_by(self, line: Activity) -> tuple[Leaver, ...]:
+        """Return the shares of the line's symbol that earlier lines of its kind took away."""
+        return tuple(it for it in self.leavers if (it.kind, it.symbol) == (line.kind, line.symbol))
+
 
 class ShadowState(msgspec.Struct, frozen=True, gc=False):
     """The memory of the recurrent candidate."""

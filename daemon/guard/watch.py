@@ -22,7 +22,7 @@ from daemon.brokers.api import AccountLook
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.core.instruments.option_market import parse_occ, root_of
-from daemon.core.orders import ENDED, is_desks
+from daemon.core.orders import ENDED, guard_stem, is_desks
 from daemon.operator.heartbeat import FRESH_NS, FRESH_S, Heartbeat
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import SECOND_NS
@@ -453,7 +453,7 @@ class Watch:
                         bare[symbol] = f"of {quantity} no stop stays: {why}"
                         continue
                     times = self._stop_times[part]
-                    stem = f"{beat.prefix}-{symbol.replace('.', '_')}-{beat.life}-{beat.counter}-"
+                    stem = f"{guard_stem(beat.prefix, symbol)}{beat.life}-{beat.counter}-"
                     names = (f"{stem}{number}{'f' * part.fraction}" for number in count(len(times)))
                     times.append(now_s)
                     self._refusals.pop(part, None)

@@ -216,10 +216,9 @@ def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
         return None if desks is None else replace(desks, quantity=Decimal(-own_fraction))
     if line.kind in INCOME:  # it may name how many shares it pays for
         line = replace(line, quantity=ZERO)
-    has_left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
     moves = (
         line.kind in REORGANISED
-        or has_left
+        or bool(draft.basket.left_by(line))
         or (own_quantity > 0 and 0 < own_quantity + foreign_quantity <= -line.quantity)
     )
     return part_of(draft, line, own_quantity, foreign_quantity, moves=moves)

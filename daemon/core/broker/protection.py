@@ -37,6 +37,7 @@ from daemon.core.orders import (
     Order,
     Work,
     client_order_id,
+    guard_stem,
     parse_name,
 )
 from daemon.core.records import DecisionRow
@@ -626,7 +627,7 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
 
 def _guarded_symbol(draft: Draft, report: BrokerOrder) -> str:
     """Return what the guard rested its stop for: by its name, where the broker keeps it under a company's new one."""
-    names = {f"{guard_prefix(draft)}-{symbol.replace('.', '_')}-": symbol for symbol in draft.book.positions}
+    names = {guard_stem(guard_prefix(draft), symbol): symbol for symbol in draft.book.positions}
     of_shares = not is_contract(report.symbol)
     by_name = (symbol for name, symbol in names.items() if of_shares and report.client_order_id.startswith(name))
     return next(by_name, report.symbol)

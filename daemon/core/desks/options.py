@@ -404,14 +404,14 @@ def split_exercise_shares(draft: Draft, line: Activity) -> None:
     position, basket, session = draft.book.positions.get(line.symbol), draft.basket, draft.session
     if position is None:
         return
-    leavers = tuple(it for it in basket.leavers if (it.kind, it.symbol) != (line.kind, line.symbol))
-    quantity = position.quantity if leavers == basket.leavers else 0
-    new_quantity = quantity + draft.counted(line.quantity)
+    left = basket.left_by(line)
+    others = tuple(it for it in basket.leavers if it not in left)
+    new_quantity = (0 if left else position.quantity) + draft.counted(line.quantity)
     if new_quantity * position.quantity <= 0:
         leaver = Leaver(line.kind, line.symbol, position.quantity, draft.now_ns)
-        draft.basket = replace(basket, leavers=(*leavers, leaver))
+        draft.basket = replace(basket, leavers=(*others, leaver))
         return
-    draft.basket = replace(basket, leavers=leavers)
+    draft.basket = replace(basket, leavers=others)
     price = draft.marks.get(line.symbol, Decimal(repr(session.spot)))
     if price > 0 and new_york_date(session.last_bar_ns) < new_york_date(line.time_ns):
         draft.marks = {**draft.marks, line.symbol: price * position.quantity / new_quantity}

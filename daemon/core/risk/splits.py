@@ -207,8 +207,8 @@ def note_taken_over(draft: Draft, symbol: str, *, paid_out: bool) -> None:
     """
     today = new_york_date(draft.now_ns)
     if paid_out:
-        draft.first_time(f"{symbol}{_PAID_OUT}{today.isoformat()}")
-    draft.first_time(f"{_takeover_key(symbol)}{today.isoformat()}")
+        _note_day(draft, f"{symbol}{_PAID_OUT}", today)
+    _note_day(draft, _takeover_key(symbol), today)
     draft.first_time(_booking_key(symbol, today))
 
 
@@ -234,7 +234,7 @@ def was_taken_over(draft: Draft, line: Activity) -> bool:
 def note_told(draft: Draft, line: Activity) -> None:
     """Note that this line of the ledger told what was taken over from the broker's positions."""
     for takeover in _takeovers(draft, line):
-        draft.first_time(f"{_told_key(takeover)}{new_york_date(line.time_ns).isoformat()}")
+        _note_day(draft, _told_key(takeover), new_york_date(line.time_ns))
 
 
 def _takeovers(draft: Draft, line: Activity) -> list[str]:
@@ -247,18 +247,14 @@ def _told_key(takeover: str) -> str:
     return f"told: {takeover} "
 
 
-_PAID_OUT = " split paid out "  # and the day
-
-
 def note_paid_out(draft: Draft, line: Activity) -> None:
     """Note that the book does not have the fraction of a share that this cash is for."""
-    draft.first_time(f"{line.symbol}{_PAID_OUT}{new_york_date(line.time_ns).isoformat()}")
+    _note_day(draft, f"{line.symbol}{_PAID_OUT}", new_york_date(line.time_ns))
 
 
 def was_paid_out(draft: Draft, line: Activity) -> bool:
     """Return whether the book does not have the fraction of a share that this cash is for."""
-    days = near_days(new_york_date(line.time_ns))
-    return any(f"{line.symbol}{_PAID_OUT}{day}" in draft.broker.seen for day in days)
+    return _is_noted_near(draft, f"{line.symbol}{_PAID_OUT}", new_york_date(line.time_ns))
 
 
 def _takeover_key(symbol: str) -> str:
@@ -267,7 +263,7 @@ def _takeover_key(symbol: str) -> str:
 
 def note_takeover_day(draft: Draft, symbol: str) -> None:
     """Note that the broker's quantity of the symbol was taken over: it has what lines of its day will tell."""
-    draft.first_time(f"{symbol} taken over {new_york_date(draft.now_ns).isoformat()}")
+    _note_day(draft, f"{symbol} taken over ", new_york_date(draft.now_ns))
 
 
 def was_counted(draft: Draft, line: Activity) -> bool:
@@ -487,16 +483,21 @@ def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[s
 
 def note_paid_for(draft: Draft, symbol: str) -> None:
     """Note that shares were sold for a merger's cash before the line by which they leave."""
-    draft.first_time(f"{symbol}{_PAID_FOR}{new_york_date(draft.now_ns).isoformat()}")
+    _note_day(draft, f"{symbol}{_PAID_FOR}", new_york_date(draft.now_ns))
 
 
 def is_paid_for(draft: Draft, symbol: str) -> bool:
     """Return whether the desk's shares of the symbol were paid for these days before they left."""
-    return _is_noted_near(draft, f"{symbol}{_PAID_FOR}")
+    return _is_noted_near(draft, f"{symbol}{_PAID_FOR}", new_york_date(draft.now_ns))
 
 
-def _is_noted_near(draft: Draft, name: str) -> bool:
-    return any(f"{name}{day}" in draft.broker.seen for day in near_days(new_york_date(draft.now_ns)))
+def _note_day(draft: Draft, name: str, day: date) -> None:
+    draft.first_time(f"{name}{day.isoformat()}")
+
+
+def _is_noted_near(draft: Draft, name: str, day: date) -> bool:
+    """Return whether this was noted for a day around that one."""
+    return any(f"{name}{near}" in draft.broker.seen for near in near_days(day))
 
 
 def _left_on(leaver: Leaver) -> date:
@@ -512,16 +513,17 @@ def _announced(draft: Draft) -> dict[str, tuple[str, str]]:
     return {} if isinstance(announced, UnsetType) else announced
 
 
-_SPINS_OFF, _SPUN_OFF, _PAID_FOR = " spins off ", "shares spun off ", " was paid for "  # and the day
+_SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # and the day, as of the next two
+_PAID_FOR, _PAID_OUT = " was paid for ", " split paid out "
 
 
 def _keep_announcement(draft: Draft, line: Activity) -> None:
     with contextlib.suppress(ValueError):
         day = date.fromisoformat(line.ex_date)
         if line.kind == SPIN_OFF:
-            draft.first_time(f"{line.symbol}{_SPINS_OFF}{day.isoformat()}")
+            _note_day(draft, f"{line.symbol}{_SPINS_OFF}", day)
             _doubt_splits(draft, line.symbol)
-            if any(f"{_SPUN_OFF}{one}" in draft.broker.seen for one in near_days(day)):
+            if _is_noted_near(draft, _SPUN_OFF, day):
                 return
         draft.basket = replace(draft.basket, announced={**_announced(draft), line.symbol: (line.kind, line.ex_date)})
 
@@ -534,13 +536,13 @@ def near_days(day: date) -> list[str]:
 def _spins_off(draft: Draft, symbol: str) -> bool:
     """Return whether a spin-off may have changed the bars of a share: of its own, or one that nobody announced."""
     parents = _spinning_off(draft)
-    return symbol in parents if parents else _is_noted_near(draft, _SPUN_OFF)
+    return symbol in parents if parents else _is_noted_near(draft, _SPUN_OFF, new_york_date(draft.now_ns))
 
 
 def _spinning_off(draft: Draft) -> set[str]:
     """Return the desk's shares of which a spin-off of these days is announced, told by its line or not."""
-    symbols = {*draft.book.positions, *_announced(draft)}
-    return {symbol for symbol in symbols if _is_noted_near(draft, f"{symbol}{_SPINS_OFF}")}
+    symbols, today = {*draft.book.positions, *_announced(draft)}, new_york_date(draft.now_ns)
+    return {symbol for symbol in symbols if _is_noted_near(draft, f"{symbol}{_SPINS_OFF}", today)}
 
 
 def _doubt_splits(draft: Draft, *symbols: str) -> None:
@@ -552,7 +554,7 @@ def _doubt_splits(draft: Draft, *symbols: str) -> None:
 def note_spun_off(draft: Draft) -> None:
     """Note that a line has brought the shares of a spin-off: its announcement explains no others."""
     _doubt_splits(draft, *(_spinning_off(draft) or draft.basket.sure))
-    draft.first_time(f"{_SPUN_OFF}{new_york_date(draft.now_ns).isoformat()}")
+    _note_day(draft, _SPUN_OFF, new_york_date(draft.now_ns))
     rest = {symbol: (kind, day) for symbol, (kind, day) in _announced(draft).items() if kind != SPIN_OFF}
     draft.basket = replace(draft.basket, announced=rest or UNSET)
 

@@ -51,9 +51,9 @@ def _split(draft: Draft, line: Activity, paid_out: Decimal) -> None:
     old_quantity = draft.held(line.symbol)
     if not old_quantity:
         return
-    has_left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
     of_both = old_quantity < -line.quantity < old_quantity + _spare_fraction(draft, line.symbol)
-    if (old_quantity <= -line.quantity and not of_both) or has_left:  # two lines: all leave, then all come
+    all_leave = old_quantity <= -line.quantity and not of_both
+    if all_leave or draft.basket.left_by(line):  # two lines: all leave, then all come
         reorganise(draft, line)
         return
     _stop_trading(draft, line.symbol)
@@ -156,7 +156,7 @@ def _paid_count(draft: Draft, line: Activity) -> Quantity:
     """
     if line.kind not in MERGED:
         return 0
-    left = sum((it.quantity for it in draft.basket.leavers if (it.kind, it.symbol) == (line.kind, line.symbol)), ZERO)
+    left = sum((it.quantity for it in draft.basket.left_by(line)), ZERO)
     if left or draft.identity.mode not in BROKER_MODES or not draft.marks.get(line.symbol):
         return draft.counted(min(left, Decimal(draft.held(line.symbol))))
     return max(draft.held(line.symbol), 0)
@@ -167,10 +167,10 @@ def _pay_for_shares(draft: Draft, line: Activity, count: Quantity) -> None:
     if _is_paid_in_part(draft, line, count):
         _pay_for_a_part(draft, line)
         return
-    others = tuple(it for it in draft.basket.leavers if (it.kind, it.symbol) != (line.kind, line.symbol))
-    if len(others) == len(draft.basket.leavers):
+    left = draft.basket.left_by(line)
+    if not left:
         splits.note_paid_for(draft, line.symbol)
-    draft.basket = replace(draft.basket, leavers=others)
+    draft.basket = replace(draft.basket, leavers=tuple(it for it in draft.basket.leavers if it not in left))
     _leave(draft, replace(line, quantity=-Decimal(count)), count)
 
 
