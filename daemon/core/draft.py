@@ -390,6 +390,10 @@ class Draft:
         crumb = self.broker.beside_fractions.get(symbol, 0)
         return self.held(symbol) + self.broker.foreign_held.get(symbol, 0) + crumb
 
+    def expected_symbols(self) -> set[str]:
+        """Return all symbols of which the account holds something by all that is known."""
+        return {*self.book.positions, *self.broker.foreign_held, *self.broker.beside_fractions}
+
     def counted(self, shares: Decimal | int) -> Quantity:
         """Return what the desk counts of a number of shares: all of it with fractions, else the whole ones.
 

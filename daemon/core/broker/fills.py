@@ -50,7 +50,7 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     broker, asked_ns = draft.broker, event.asked_ns
     fill_times = _recent_times(broker.filled, asked_ns)
     broker_quantities = {position.symbol: exact(position.quantity) for position in event.positions}
-    symbols = {*broker_quantities, *draft.book.positions, *broker.foreign_held}
+    symbols = {*broker_quantities, *draft.expected_symbols()}
     doubtful = [symbol for symbol in sorted(symbols) if broker_quantities.get(symbol, 0) != draft.expected(symbol)]
     available_by_symbol = {position.symbol: position.available for position in event.positions}
     counts: dict[str, Quantity] = dict.fromkeys(draft.book.positions.keys() - available_by_symbol.keys(), 0)

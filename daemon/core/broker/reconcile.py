@@ -126,7 +126,7 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
     fractions = draft.broker.beside_fractions
     adopts = draft.trading.broker.foreign_orders == "adopt"
     new_fractions: dict[str, Quantity] = {}
-    for symbol in sorted({*broker_positions, *fractions, *draft.broker.foreign_held, *draft.book.positions}):
+    for symbol in sorted({*broker_positions, *draft.expected_symbols()}):
         if draft.contract_of(symbol) is not None or (adopts and can_hold(draft, symbol)):
             continue
         crumb = fractions.get(symbol, 0)
@@ -228,7 +228,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
     cannot: list[str] = []
     given: list[str] = []
-    for symbol in sorted(broker_positions.keys() | old_book.positions.keys() | broker.foreign_held.keys()):
+    for symbol in sorted(broker_positions.keys() | draft.expected_symbols()):
         if (exact(broker_positions[symbol].quantity) if symbol in broker_positions else 0) != draft.expected(symbol):
             note_takeover_day(draft, symbol)
         if not take_over(draft, symbol, broker_positions.get(symbol), rule):
@@ -452,10 +452,10 @@ def cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosit
 
 def differing_positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
     differences: list[str] = []
-    book, foreign = draft.book, draft.broker.foreign_held
+    book = draft.book
     at_broker = {p.symbol: p.quantity for p in positions}
     in_book = {symbol: p.quantity for symbol, p in book.positions.items()}
-    for symbol in sorted(at_broker.keys() | in_book.keys() | foreign.keys()):
+    for symbol in sorted(at_broker.keys() | draft.expected_symbols()):
         expected = draft.expected(symbol)
         if at_broker.get(symbol, ZERO) != expected:
             foreign_quantity = expected - draft.held(symbol)
@@ -514,11 +514,10 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     waiting = _told_cash(draft) - draft.book.cash
     if settle_without_ledger(draft, quantities, event.cash - waiting):
         draft.alarm("settled_without_ledger", "; ".join(differences))
-    book, foreign = draft.book, draft.broker.foreign_held
-    symbols = sorted(broker_positions.keys() | book.positions.keys() | foreign.keys())
+    book = draft.book
     differing = [
         symbol
-        for symbol in symbols
+        for symbol in sorted(broker_positions.keys() | draft.expected_symbols())
         if (broker_positions[symbol].quantity if symbol in broker_positions else ZERO) != draft.expected(symbol)
     ]
     rule = draft.trading.broker.foreign_orders

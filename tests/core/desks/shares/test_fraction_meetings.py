@@ -97,6 +97,17 @@ def test_a_fraction_of_others_that_is_gone_is_none_of_the_desk_s() -> None:
     assert (d.state.risk.halt, d.state.risk.reconciled) == (None, True)
 
 
+@pytest.mark.parametrize("fractions", ["on", "off"])
+def test_what_lay_beside_and_is_gone_with_the_symbol_is_counted_no_more(fractions: str) -> None:
+    d = with_shares(account := Account(), by_rule("halt", fractions), AAA=3)
+    account.positions["BBB"] = (exact("0.3"), Decimal(50))
+    reported(d, account, -18, -17, -16)
+    assert d.state.broker.beside == {"BBB": exact("0.3")}
+    del account.positions["BBB"]  # its owner sold it
+    reported(d, account, -15, -14, -13)
+    assert (d.state.broker.beside, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
+
+
 # --- corporate actions ------------------------------------------------------------------------------------------------
 
 
