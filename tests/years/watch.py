@@ -116,6 +116,7 @@ class Watch:
         self._state: Any = None
         self._last_status: tuple[Any, Any] = (None, None)  # state and cash that were compared last
         self._trades = self._alarm_count = 0
+        self._missed_days = set[str]()
         self._symbols = frozenset(strategy(run.schedule.desk).spec.symbols)
         self._now = Holders({}, {})  # by the server's trades
         self._changed_ns = 0
@@ -211,10 +212,12 @@ class Watch:
                     run.problem("refusals", f"{REFUSALS + 1} alarms in a session: {alarm.detail[:200]}")
 
     def missed(self, detail: str) -> None:
-        """The day has no basket: where the ledger owes the line of a split, the alarm says so."""
-        run = self._run
+        """The day has no basket: where the ledger owes the line of a split, the day's first alarm says so."""
+        run, (day, _, why) = self._run, detail.partition(":")
+        is_first = day not in self._missed_days
+        self._missed_days.add(day)
         owed = [symbol for symbol, until_ns in run.split_owed.items() if run.now_ns() < until_ns]
-        if any(run.own().get(symbol) for symbol in owed) and "split" not in detail:
+        if any(run.own().get(symbol) for symbol in owed) and is_first and "split" not in why:
             run.problem("unnamed", f"the ledger owes the split of {owed}, and the alarm says: {detail[:200]}")
 
     def _gained(self, event: BrokerReported, before: Any, after: Any) -> None:

@@ -415,7 +415,7 @@ class DailyFeed:
             return  # an earlier run of this journal decided
         self._announce(session)
         until_ns = deadline_ns(session, self._desk.basket)
-        problem, tries, read_ns = "the daemon started too late", 0, 0
+        problem, tries, read_ns = "its time was over when the daemon started", 0, 0
         while (now_ns := self._clock.now_ns()) < until_ns:
             waits = problem == UNRECONCILED and self._broker_may_agree(until_ns)
             if not waits or now_ns >= read_ns + READ_AGAIN_NS:
