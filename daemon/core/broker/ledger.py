@@ -408,7 +408,8 @@ def _exercise_choice(
 ) -> frozenset[str] | None:
     """Return the contracts whose exercise made `beyond` shares; None where no choice explains them, or several do.
 
-    Where it is in doubt `cash_change`, the cash beyond the book, tells, USD: a person may have exercised some alone.
+    Where it is in doubt `cash_change`, the cash beyond the book, tells, USD: a person may have exercised some alone. In
+    any case it says that most of what the shares cost was paid: else they came by a transfer.
     """
     choices: dict[tuple[Quantity, Decimal], list[frozenset[str]]] = {(0, ZERO): [frozenset()]}
     for symbol, contract in contracts.items():
@@ -419,7 +420,11 @@ def _exercise_choice(
             choices[key] = [*choices.get(key, []), *more][:2]  # two are as good as many
         if len(choices) > CHOICES_MAX:
             return None
-    by_shares = {cost: some for (total, cost), some in choices.items() if total == beyond}
+    by_shares = {
+        cost: some
+        for (total, cost), some in choices.items()
+        if total == beyond and (not cost or abs(cash_change + cost) < abs(cash_change))
+    }
     fitting = [choice for some in by_shares.values() for choice in some]
     if len(fitting) > 1 or _is_of_both(draft, contracts):
         fitting = [choice for cost, some in by_shares.items() if abs(cash_change + cost) < CASH_NEAR for choice in some]

@@ -64,9 +64,10 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
     if not confirmed(draft, symbol):
         return _wait_for_report(draft, work, free)
     available = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
-    quantity = free
-    if available is not None:
-        foreign_net = draft.expected(symbol) - draft.held(symbol)
+    quantity, foreign_net = free, draft.expected(symbol) - draft.held(symbol)
+    if _is_netted(draft, symbol, side):
+        available, quantity = None, free - broker.beyond_of(symbol)
+    elif available is not None:
         foreign = max(-side * foreign_net, 0) + broker.beyond_of(symbol)  # not the desk's
         held_back = may_be_free(hanging) - min(may_be_free(hanging), stop_quantity)
         coming = on_its_way(draft, symbol, side)
@@ -83,6 +84,14 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
         return Leave(surplus, closing=True)
     note_held_up(draft, symbol, surplus, hanging)
     return Leave(quantity)
+
+
+def _is_netted(draft: Draft, symbol: str, side: int) -> bool:
+    """Return True where shares are bought back beside others' long ones, as after the exercise of a put.
+
+    The broker has the difference alone: what is available there is no bound, and its own call would sell the others'.
+    """
+    return side > 0 and draft.broker.foreign_held.get(symbol, 0) > 0
 
 
 def _stop_quantity(draft: Draft, symbol: str, side: int, surplus: Quantity) -> Quantity:
@@ -135,6 +144,8 @@ def ways_out(draft: Draft, work: Work, side: int, leave: Leave) -> tuple[Leave, 
     The broker refuses an order that crosses one on the other side (a wash trade). When such an order does not end for
     too long, and the exit's last attempt was refused, the broker's own call and a limit beyond that order take turns.
     """
+    if _is_netted(draft, work.symbol, side):
+        return (leave._replace(closing=False),)
     last = draft.find_order(work.order_id) if work.order_id else None
     stuck = stuck_against(draft, work.symbol, side)
     if leave.quantity <= 0 or leave.closing or last is None or not stuck:

@@ -28,6 +28,7 @@ from tests.support.core.desk import (
     of,
     sent,
 )
+from tests.support.core.others import RULES
 
 HOLD = Broker(exercised_shares="hold")
 
@@ -520,6 +521,22 @@ def test_shares_of_others_that_lie_beside_are_not_taken_for_an_exercise_nor_hide
     assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100}, {"SPY": 100})
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_as_many_shares_as_an_exercise_brings_that_came_for_no_cash_are_no_exercise(rule: str) -> None:
+    """A person moves 100 SPY in from another broker on the evening on which the call lapses."""
+    d = left_open(account := Account("100000"), RULES[rule])
+    del account.positions[CALL]
+    account.positions["SPY"] = (100, Decimal(450))
+    d.put(account.report(d.at(391)), account.report(d.at(391, 11)), account.report(d.at(392)))
+    assert (d.state.book.cash, d.halted()) == (Decimal(99_800), "reconciliation")
+    d.begin(HALF_DAY, "2024-07-05")
+    account.lines += [line("OPEXP", CALL, -1), line("JNLS", "SPY", 100)]
+    d.put(account.report(d.at(-5)), account.report(d.at(-4)))
+    assert "shares_from_exercise" not in alarms(d.effects)
+    at_rest = {"halt": ({}, {}), "ignore": ({}, {"SPY": 100}), "adopt": ({"SPY": 100}, {})}
+    assert (d.held, d.state.broker.foreign_held) == at_rest[rule]
+
+
 def with_a_person(symbol: str) -> tuple[Desk, Account]:
     """A person has three contracts beside the desk's one, when the session is over."""
     account = Account("250000")
@@ -616,6 +633,31 @@ def test_shares_from_an_exercise_are_closed_at_the_next_open_and_new_risk_waits_
     d.bar(1)
     d.answer(BUY_CALL)
     assert "halted" in d.state.stats.denials
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("beside", [50, 100, 300])
+def test_shares_that_a_put_took_of_a_person_s_are_bought_back_and_none_of_theirs_is_sold(
+    beside: int, *, told: bool
+) -> None:
+    """The account has what is left of theirs: its own call would sell that. Sold at 500, bought back at 510."""
+    account = Account("100000")
+    account.positions["SPY"] = (beside, Decimal(450))
+    d = left_open(account, Broker(foreign_orders="ignore"), BUY_PUT)
+    del account.positions[PUT], account.positions["SPY"]
+    if beside != 100:
+        account.positions["SPY"] = (beside - 100, Decimal(500))
+    account.book(line("OPEXC", PUT, -1))
+    account.book(line("OPTRD", "SPY", -100, "50000"))
+    agreed(d, account, 391)
+    d.begin(HALF_DAY, "2024-07-05")
+    d.prompt = account.report if told else None
+    order = sent(d.tick(0) + d.tick(0, 6))
+    assert (order.symbol, order.side, order.quantity, order.closing) == ("SPY", 1, 100, False)
+    d.put(account.fill(account.take(order, d.state.now_ns), 100, "510.00", d.at(0, 7)))
+    agreed(d, account, 1)
+    assert (d.held, d.state.broker.foreign_held) == ({}, {"SPY": beside})
+    assert (d.state.book.realized, "exit_held_up" in alarms(d.effects)) == (Decimal(-200 - 1000), False)
 
 
 def test_shares_that_are_bought_back_while_a_report_is_on_its_way_are_no_short_position() -> None:
