@@ -29,7 +29,7 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
 from daemon.core.state import SEEN_MAX, ZERO, Ask, Book, Halt, LadderState, Position, State, Worth
 from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, View
-from strategies.kit.quantity import FINEST, Quantity, floor_to, to_json, total
+from strategies.kit.quantity import FINEST, Part, Quantity, floor_to, to_json, total
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
@@ -376,14 +376,21 @@ class Draft:
         return position.quantity if position else 0
 
     @property
-    def fractional(self) -> bool:
-        """Return whether this desk holds fractions of shares: as configured, or as its first basket chose."""
+    def buys_fractions(self) -> bool:
+        """Return whether this desk buys fractions of shares: as configured, or as its first basket chose."""
         rule, chosen = self.trading.basket.fractions, self.basket.fractions
         return self.desk.holds.by_basket and (rule == "on" or (rule == "auto" and chosen is True))
 
+    @property
+    def fractional(self) -> bool:
+        """Return whether this desk counts fractions of shares: it buys them, or holds what it bought when it did."""
+        if self.buys_fractions or not self.desk.holds.by_basket:
+            return self.buys_fractions
+        return any(type(position.quantity) is Part for position in self.book.positions.values())
+
     def divides(self, symbol: str) -> bool:
-        """Return whether the desk trades fractions of this symbol: not those of which the broker takes none."""
-        return self.fractional and not self.basket.is_indivisible(symbol)
+        """Return whether the desk buys fractions of this symbol: not those of which the broker takes none."""
+        return self.buys_fractions and not self.basket.is_indivisible(symbol)
 
     def expected(self, symbol: str) -> Quantity:
         """Return what the account holds by all that is known: the desk's, others', and fractions that lie beside."""

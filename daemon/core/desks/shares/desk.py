@@ -213,7 +213,7 @@ def share_view(draft: Draft, now_ns: int) -> View:
         equity_per_unit=rules.equity_per_unit,
         band=rules.band,
         weight_max=rules.weight_max,
-        per_share=rules.steps_a_share if draft.fractional else 1,
+        per_share=rules.steps_a_share if draft.buys_fractions else 1,
         costs=tuple(map(average_cost, positions)),
         opened_ns=tuple(position.opened_ns if position else 0 for position in positions),
     )

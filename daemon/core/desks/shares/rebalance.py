@@ -478,7 +478,7 @@ def _share_cash(
 
     The goals of the works are cut with them: what the cash does not cover is given up.
     """
-    steps = draft.trading.basket.steps_a_share if draft.fractional else 1
+    steps = draft.trading.basket.steps_a_share if draft.buys_fractions else 1
     sorted_works = sorted(works, key=lambda work: draft.spec.symbols.index(work.symbol))
     counts = [int(_missing(draft, work) * steps) for work in sorted_works]
     step_costs = [step_cost(prices[work.key], cost_rate(draft), steps) for work in sorted_works]

@@ -104,7 +104,7 @@ def report_too_small(draft: Draft) -> None:
     prices = {symbol: float(draft.marks.get(symbol, ZERO)) for symbol in spec.symbols}
     symbols = [symbol for symbol in out_of_reach(equity, prices) if steps_a_share(draft, symbol) == 1]
     if symbols:
-        cure = "the broker takes no fraction of them" if draft.fractional else 'or set basket.fractions = "on"'
+        cure = "the broker takes no fraction of them" if draft.buys_fractions else 'or set basket.fractions = "on"'
         draft.alarm("account_too_small", f"{out_of_reach_words(equity, prices, symbols)}, {cure}", once=True)
 
 

@@ -388,6 +388,25 @@ def test_with_fractions_a_split_is_exact_and_without_it_whole_shares_are_counted
         assert (d.held["AAA"], d.state.risk.halt) == (shares_after, None)
 
 
+@pytest.mark.parametrize("rule", ["off", "auto"])
+def test_fractions_that_are_held_are_counted_exactly_after_the_desk_may_buy_none(rule: str) -> None:
+    """3.3335 shares at 100 are 6.667 at 50 after the split: nothing is lost, and nothing stays at the exit."""
+    d = with_shares(account := Account(), ON, AAA=3.3335)
+    trading = OFF if rule == "off" else Trading()
+    d.put(
+        ev.RunStarted(d.at(-18), "live", "desk-1", "shelf", "e1", "c", "sip", trading),
+        ev.ModelVerified(d.at(-18), "v1", "d", promoted=True, feed="sip"),
+        account.report(d.at(-17)),
+    )
+    account.positions["AAA"] = (q("6.667"), Decimal(50))
+    account.lines.append(replace(line("SPLIT", "AAA", q("3.3335")), time_ns=d.at(-570)))
+    d.put(account.report(d.at(-16)), account.report(d.at(-15.5)))
+    assert (d.held, d.state.broker.beside_fractions, d.state.book.equity) == ({"AAA": q("6.667")}, {}, Decimal(10_000))
+    d.put(ev.FlattenRequested(d.at(-10), "out", "ann"))
+    sale = of(d.quotes(0, AAA="50"), SubmitOrder)[-1]
+    assert (sale.symbol, sale.quantity) == ("AAA", q("6.667"))
+
+
 # --- cash that is rounded ---------------------------------------------------------------------------------------------
 
 
