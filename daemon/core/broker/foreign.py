@@ -45,6 +45,7 @@ from strategies.kit.units import MINUTE_NS
 
 NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 FOREIGN = "foreign"  # an order's purpose
+STRANGE = " of others"  # after a contract that others traded and that no book has (`halt`), among what was seen
 GRID = Decimal("0.0001")  # of a share of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
 
@@ -74,6 +75,8 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted_order: Order | N
     elif rule == "ignore":
         action, sells_own = "ignored", _ignore(draft, report)
     else:
+        if report.filled and is_contract(report.symbol) and not draft.held(report.symbol):
+            draft.first_time(report.symbol + STRANGE)
         _refuse(draft, report, "was not sent by this desk")
         return
     whys = ["sold what this desk holds"] if sells_own else []
@@ -662,7 +665,8 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> t
     if not own_quantity and not foreign and _is_settled(draft, line.symbol, count):
         return 0, 0
     foreign_count = min(count, whole_of(abs(foreign)))
-    if not own_quantity and not foreign and draft.broker.foreign_held:
+    strange = bool(draft.broker.foreign_held) or line.symbol + STRANGE in draft.broker.seen
+    if not own_quantity and not foreign and strange:
         foreign_count = count
     own_count = min(count - foreign_count, whole_of(own_quantity))
     if foreign:
@@ -674,6 +678,12 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> t
         debts = {**owners.owed, line.symbol: (old_debt[0] + own_count, old_debt[1] + foreign_count)}
         _note(draft, replace(owners, owed=debts))
     return own_count, foreign_count
+
+
+def others_traded(draft: Draft, root: str) -> bool:
+    """Return whether others traded contracts of this underlying that no book has."""
+    contracts = [name.removesuffix(STRANGE) for name in draft.broker.seen if name.endswith(STRANGE)]
+    return _of_root(root, contracts)
 
 
 def cash_of_the_desk(draft: Draft, line: Activity, own_count: Quantity, foreign_count: Quantity) -> Decimal:

@@ -23,6 +23,7 @@ from daemon.core.broker.foreign import (
     dispute,
     hold_foreign,
     lieu_fraction,
+    others_traded,
     part_of,
     settled_without,
     share_of,
@@ -426,7 +427,8 @@ def _exercise_choice(
         if total == beyond and (not cost or abs(cash_change + cost) < abs(cash_change))
     }
     fitting = [choice for some in by_shares.values() for choice in some]
-    if len(fitting) > 1 or _is_of_both(draft, contracts):
+    beside = any(others_traded(draft, contract.root) for contract in contracts.values())
+    if len(fitting) > 1 or beside or _is_of_both(draft, contracts):
         fitting = [choice for cost, some in by_shares.items() if abs(cash_change + cost) < CASH_NEAR for choice in some]
     return fitting[0] if len(fitting) == 1 else None
 

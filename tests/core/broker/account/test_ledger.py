@@ -660,6 +660,32 @@ def test_shares_that_a_put_took_of_a_person_s_are_bought_back_and_none_of_theirs
     assert (d.state.book.realized, "exit_held_up" in alarms(d.effects)) == (Decimal(-200 - 1000), False)
 
 
+@pytest.mark.parametrize("heard", ["at once", "next day", "all in one"])
+@pytest.mark.parametrize(
+    ("symbol", "side", "kind"), [("SPY240702P00490000", -1, "OPASN"), ("SPY240702C00490000", 1, "OPEXC")]
+)
+def test_shares_of_a_person_s_contract_that_no_book_has_are_not_sold_as_the_desk_s(
+    symbol: str, side: int, kind: str, heard: str
+) -> None:
+    """A person trades beside the desk, which halts; as its own call lapses, theirs brings 100 shares at 490."""
+    d = left_open(account := Account("100000"))
+    account.fill(account.by_hand("ann-1", symbol, side, 1, d.at(2)), 1, "3.00", d.at(2))
+    if heard != "all in one":  # the daemon was dead
+        d.put(account.report(d.at(390, 5)))
+    del account.positions[CALL], account.positions[symbol]
+    account.positions["SPY"] = (100, Decimal(490))
+    account.cash -= 49_000
+    lines = [line("OPEXP", CALL, -1), line(kind, symbol, -side), line("OPTRD", "SPY", 100, "-49000")]
+    account.lines += lines if heard != "next day" else []
+    for minute in (391, 391.2, 392):
+        d.put(account.report(d.at(minute)))
+    d.begin(HALF_DAY, "2024-07-05")
+    account.lines += lines if heard == "next day" else []
+    effects = d.put(account.report(d.at(-5))) + d.tick(0) + d.tick(1)
+    assert (of(effects, SubmitOrder), d.held, "shares_from_exercise" in alarms(d.effects)) == ([], {}, False)
+    assert "foreign_order" in [halted.reason for halted in d.state.risk.halts]
+
+
 def test_shares_that_are_bought_back_while_a_report_is_on_its_way_are_no_short_position() -> None:
     d = left_open(account := Account("60000"), action=BUY_PUT)
     del account.positions[PUT]
