@@ -17,7 +17,7 @@ import numpy as np
 
 from daemon.journal.equity import EquityDay
 from daemon.journal.trade import Trade
-from daemon.journal.trades import Totals
+from daemon.journal.trades import LONGEST, Totals
 from daemon.reports.performance.ratios import (
     YEAR,
     Drawdown,
@@ -114,11 +114,15 @@ class DaySpan(NamedTuple):
 
     @property
     def times(self) -> tuple[int, int]:
-        """The span in nanoseconds: after the last record before it, to its own last record."""
+        """The span in nanoseconds: after the last record before it, to its own last record, without an end if newest.
+
+        A desk that went flat records no equity until the session's end: its last trade would be closed and in no sum.
+        """
         chosen = self.chosen
         if not chosen:
             return 0, -1
-        return (self.before.last_ns + 1 if self.before else chosen[0].first_ns), chosen[-1].last_ns
+        end_ns = LONGEST if self.beyond == len(self.days) else chosen[-1].last_ns
+        return (self.before.last_ns + 1 if self.before else chosen[0].first_ns), end_ns
 
 
 # --- which days -------------------------------------------------------------------------------------------------------

@@ -196,6 +196,14 @@ def test_sessions_before_the_first_trade_are_left_out_unless_a_date_is_given() -
     assert performance(span_of([])) == Performance()
 
 
+def test_a_trade_that_ended_after_the_newest_record_counts_in_the_newest_span_alone() -> None:
+    days = [day("2024-05-06", 100.0), day("2024-05-07", 101.0)]
+    left_ns = days[1].last_ns + 1_000_000_000  # the sale that makes the desk flat, a second after its bar
+    assert span_of(days).times[0] <= left_ns <= span_of(days).times[1]
+    earlier = span_of(days, "2024-05-06", "2024-05-06")
+    assert earlier.times == (days[0].first_ns, days[0].last_ns)
+
+
 @pytest.mark.parametrize(
     ("name", "newest", "begin"),
     [
