@@ -361,6 +361,8 @@ class Show:
             return
         step = self._await(clock, self._challenger, steps[place])
         if step is None:
+            if refused := self._move_of(self._challenger, "refused"):
+                raise ShowError(f"the ladder refused {self._challenger} ({refused.reason}: {refused.detail})")
             return
         if place == 0:
             self._story.tell("shadow", f"In shadow for {SHADOW} sessions it leads: {step.detail}.")

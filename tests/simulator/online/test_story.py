@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from simulator.online.show import LINES, Story
+from simulator.clock import SimClock
+from simulator.online.books import Moved
+from simulator.online.processes import ShowError
+from simulator.online.show import CARD, LEARN, LINES, SHADOW, Show, Story
 from tests.support.paths import REPOSITORY
 
 
@@ -40,6 +45,18 @@ def test_a_problem_ends_with_1_though_all_was_seen() -> None:
         story.tell(name, name)
     assert story.end("the trainer ended") == 1
     assert "the trainer ended" in lines[-2]
+
+
+def test_a_challenger_that_the_ladder_refused_ends_the_show_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves = [Moved("b", "shadow", "refused", "a", "shadow_behind", "+4.7%, the champion's +5.9%", {})]
+    show = Show(tmp_path, Story(print), 1.0, print)
+    monkeypatch.setattr(show, "_challenger", "b", raising=False)
+    monkeypatch.setattr(show, "_books", SimpleNamespace(moves=lambda: moves))
+    monkeypatch.setattr(show, "_until", lambda _, reached: reached())
+    with pytest.raises(ShowError, match=r"refused b \(shadow_behind: \+4\.7%, the champion's \+5\.9%\)"):
+        show._look_at_climb(SimClock(0.0, 0), LEARN + CARD + SHADOW)
 
 
 def test_an_unknown_line_is_an_error() -> None:
