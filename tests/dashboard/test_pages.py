@@ -952,6 +952,7 @@ def test_a_desk_without_a_journal_says_so_and_claims_nothing(browser: Browser, t
         expect(page.locator("#banner")).to_be_empty()
         assert {value_of(page, name) for name in ("Equity", "P&L", "Drawdown", "Position", "Cash")} == {"–"}
         expect(page.locator("#position")).to_contain_text("What is held is not known.")
+        assert value_of(page, "Broker") == "not heard yet"
         page.close()
     finally:
         end(process)

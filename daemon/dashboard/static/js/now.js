@@ -149,7 +149,7 @@ function holdings(all) {
 function situation(now) {
   const hours = now.session_open ? `${clock(now.session_open)} to ${clock(now.session_close)}` : "";
   const broker = !now.broker_heard
-    ? ["paper", "live"].includes(now.mode) ? "not heard yet" : "simulated: fills are made up by this host"
+    ? ["", "paper", "live"].includes(now.mode) ? "not heard yet" : "simulated: fills are made up by this host"
     : now.broker_lost > now.broker_heard
       ? `lost since ${moment(now.broker_lost)}`
       : `last full report ${moment(now.broker_heard)}`;
