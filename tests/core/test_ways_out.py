@@ -262,6 +262,41 @@ def test_an_exit_that_is_decided_in_a_halt_waits_for_a_price_of_after_it_and_at_
         assert (order.symbol, order.side, order.limit_price is None) == (CALL, -1, not quoted)
 
 
+def test_an_exit_that_is_decided_in_a_halt_waits_though_the_quote_of_before_it_is_young() -> None:
+    d = holding(account := Account(), HALT)
+    d.bar(1)
+    exchange(d, 2, 0, halts=True)
+    effects = d.put(ev.FlattenRequested(d.at(2, 10), "by hand", "ann"))
+    assert of(effects + tick_on(d, account, 3, 20), SubmitOrder) == []
+    exchange(d, 20, 0, halts=False)
+    assert sent(d.quotes(20, quote(CALL, "1.50", "1.54"), second=2)).limit_price is not None
+
+
+# --- exits from before the open -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("since", ["the evening before", "before the open"])
+def test_an_exit_of_before_the_open_has_five_seconds_after_it_for_a_quote_of_the_day(since: str, quoted: bool) -> None:
+    d = holding(account := Account(), HALT)
+    evening = since == "the evening before"
+    if evening:  # asked for too late to be sold
+        d.put(ev.FlattenRequested(d.at(390), "by hand", "ann"))
+    d.put(ev.SessionEnded(d.at(391), d.session.date))
+    d.begin(TUESDAY, "2024-07-03")
+    d.put(account.report(d.at(-20)))
+    if not evening:
+        d.put(ev.FlattenRequested(d.at(-10), "by hand", "ann"))
+    d.put(account.report(d.at(-0.5)))
+    assert of(d.tick(0) + d.tick(0, 4), SubmitOrder) == []
+    if quoted:
+        d.quotes(0, quote(CALL, "1.50", "1.54"), second=4)
+        order = sent(d.quotes(0, quote(CALL, "1.50", "1.54"), second=5))
+    else:
+        order = sent(d.tick(0, 5))
+    assert (order.symbol, order.side, order.limit_price is None) == (CALL, -1, not quoted)
+
+
 def test_what_was_taken_over_at_noon_is_not_blind_before_its_first_quotes_can_have_come() -> None:
     d = at_broker(account := Account(), ADOPT)
     for minute in range(30):
@@ -286,5 +321,5 @@ def test_an_exit_without_an_answer_goes_on_after_days_without_the_daemon() -> No
     d.put(ev.RunStarted(d.at(-5), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
     d.put(account.report(d.at(-4)), ev.OrderMissing(d.at(-3), sale), account.report(d.at(-2)))
     assert d.state.orders == {}
-    again = sent(d.tick(0))
+    again = sent(d.tick(0, 5))
     assert (again.client_order_id, again.quantity) == (sale[:-1] + "1", 9)

@@ -21,19 +21,21 @@ from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 EXIT_LEG = 1  # an exit's leg; entries have leg 0
+BY_PRICE = frozenset(("stop_loss", "trailing_stop", "daily_loss", "drawdown", "panic"))
+"""These exits end at the market, however wide the quote."""
 
 
 def request_exit(draft: Draft, decision: int, symbol: str, goal: Quantity, reason: str) -> bool:
     """Request to hold at most `goal` of `symbol`: entries end, an exit under way takes the lower goal.
 
-    A rule takes over a basket's sale even for the same goal, because an exit by a rule does not wait for a quote.
+    What waits for nothing takes over what waits, even for the same goal: a rule a basket's sale, which waits for a
+    quote, and the price itself an option's exit, which may wait for a better one.
 
     Returns True when this requested something new.
     """
     work = draft.exit_of(symbol)
     if work is not None:
-        urgent = draft.desk.holds.by_basket and work.reason == "policy"
-        if work.goal <= goal and not urgent:
+        if work.goal <= goal and not _takes_over(draft, work, reason):
             return False
         goal = min(goal, work.goal)
         draft.works = {**draft.works, work.key: replace(work, goal=goal, reason=reason)}
@@ -44,6 +46,13 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: Quantity, reaso
     key = f"{decision}.{EXIT_LEG}"
     draft.works = {**draft.works, key: Work(key, decision, EXIT, reason, symbol, goal, -1, "", draft.now_ns, None)}
     return True
+
+
+def _takes_over(draft: Draft, work: Work, reason: str) -> bool:
+    if draft.desk.holds.by_basket:
+        return work.reason == "policy"
+    by_price = reason in BY_PRICE and work.reason not in BY_PRICE
+    return by_price and not draft.identity.by_tape  # a tape knows no wide quote: nothing waits there
 
 
 def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: Quantity = 0) -> bool:

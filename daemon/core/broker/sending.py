@@ -335,9 +335,16 @@ def awaits_trading(draft: Draft, symbol: str) -> bool:
     """
     root, quote = root_of(symbol), draft.fresh(draft.quotes.get(symbol))
     if draft.session.trading_halt(root) is not None:
-        return quote is None
+        return True
     reopened_ns = draft.session.reopened_ns(root)
     return (quote is None or quote.quoted_ns < reopened_ns) and draft.now_ns - reopened_ns < QUOTE_WAIT_NS
+
+
+def waited_for_quote(draft: Draft, work: Work) -> bool:
+    """Return whether an exit without a quote waited for one long enough: nobody quotes before the open and a start."""
+    session = draft.session.session
+    open_ns = 0 if session is None else session.open_ns
+    return draft.now_ns - max(work.started_ns, open_ns, draft.broker.started_ns) >= QUOTE_WAIT_NS
 
 
 def reprice_ns(draft: Draft) -> int:

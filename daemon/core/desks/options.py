@@ -17,10 +17,9 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
-from daemon.core.broker.exits import exit_at_stop, exit_by_rule, exit_in_time, request_exit
+from daemon.core.broker.exits import BY_PRICE, exit_at_stop, exit_by_rule, exit_in_time, request_exit
 from daemon.core.broker.protection import lift, resting
 from daemon.core.broker.sending import (
-    QUOTE_WAIT_NS,
     awaits_trading,
     held_up,
     in_the_way,
@@ -29,6 +28,7 @@ from daemon.core.broker.sending import (
     sellable,
     submit,
     tend_exits,
+    waited_for_quote,
     ways_out,
     worked_ns,
 )
@@ -74,10 +74,6 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-
-BY_PRICE = frozenset(("stop_loss", "trailing_stop", "daily_loss", "drawdown", "panic"))
-"""These exits end at the market, however wide the quote."""
 
 
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
@@ -212,7 +208,7 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
     session, newest = draft.session.session, draft.quotes.get(work.symbol)
     if not guarded(draft) or session is None or draft.contract_of(work.symbol) is None:
         return False
-    if draft.now_ns - work.started_ns >= QUOTE_WAIT_NS:
+    if waited_for_quote(draft, work):
         return False
     if quote is not None:
         return leaps(draft, quote)

@@ -79,6 +79,18 @@ def test_a_sale_of_the_policy_goes_below_the_bid_and_without_any_quote_to_the_ma
     assert (order.symbol, order.side, order.quantity, order.limit_price) == ("SPY", -1, 10, None)
 
 
+def test_shares_that_their_exchange_halted_are_not_offered_at_the_market_before_they_trade_again() -> None:
+    d = Desk(overnight=True)
+    d.holds()
+    d.put(ev.TradingStatusChanged(d.at(1, 10), "SPY", True, "LULD"))
+    effects = d.put(ev.FlattenRequested(d.at(1, 20), "by hand", "ann"))
+    effects += [effect for second in range(21, 60) for effect in d.tick(1, second)]
+    assert [order.symbol for order in of(effects, SubmitOrder)] == ["QQQ"]
+    d.put(ev.TradingStatusChanged(d.at(6), "SPY", False, "resumed"))
+    assert of(d.tick(6, 4.9), SubmitOrder) == []
+    assert [(order.symbol, order.quantity) for order in of(d.tick(6, 5.0), SubmitOrder)] == [("SPY", 10)]
+
+
 def test_a_sale_of_the_policy_leaves_though_a_person_s_shares_keep_the_price_from_being_believed() -> None:
     d = Desk(replace(RULES, broker=Broker(on_blind="alarm")))
     d.holds()

@@ -111,6 +111,24 @@ def test_an_exit_by_the_stop_ends_at_the_market_where_somebody_bids(bid: str, as
     assert orders[-1].limit_price is None
 
 
+@pytest.mark.parametrize(("rules", "rule"), [(STOP_AT_140, "stop_loss"), (NO_STOP, "daily_loss")])
+def test_an_exit_that_waits_for_a_better_price_is_taken_over_by_the_stop_and_by_the_loss_limit(
+    rules: Trading, rule: str
+) -> None:
+    d = holding(rules)
+    minutes(d, 1, 3, "0.60", "1.60", [500.0])
+    d.bar(3, 500.0, quotes=(quote(CALL, "0.60", "1.60"),))
+    orders = [sent(d.answer(EXIT))]
+    for minute, spot in enumerate((499.0, 498.0, FALLEN, FALLEN, FALLEN, FALLEN), 4):
+        d.accept(orders[-1].client_order_id)
+        d.bar(minute, spot, quotes=(quote(CALL, "0.60", "1.60"),))
+        d.quotes(minute + 1, quote(CALL, "0.60", "1.60"), second=20)
+        if d.state.orders[orders[-1].client_order_id].cancel_asked_ns:
+            orders += of(d.canceled(orders[-1].client_order_id), SubmitOrder)
+    assert [row.action for row in d.decisions() if row.kind == "rule"] == [rule]
+    assert orders[-1].limit_price is None  # somebody bids 0.60
+
+
 def test_an_exit_that_nobody_bids_for_waits_at_what_the_option_would_fetch() -> None:
     d = holding()
     orders = minutes(d, 1, 6, "0", "1.45", [499.0, 498.0])
@@ -217,7 +235,8 @@ def test_an_exit_at_the_price_that_the_next_one_would_have_keeps_its_place_until
 @pytest.mark.parametrize(("bid", "ask"), WIDE[:3])
 def test_a_contract_of_today_waits_too_until_it_has_to_leave(bid: str, ask: str) -> None:
     today = "SPY240701C00500000"
-    d = Desk(replace(STOP_AT_140, contracts=Contracts(min_days=0)), mode="live").fund().begin(expiry="2024-07-01")
+    no_stop = replace(STOP_AT_140, sizing=Sizing(stop_loss=0.99, take_profit=9.0), contracts=Contracts(min_days=0))
+    d = Desk(no_stop, mode="live").fund().begin(expiry="2024-07-01")
     d.holds()
     d.quotes(1, quote(today), second=10)
     assert d.held == {today: 9}

@@ -18,7 +18,6 @@ from daemon.core.book import worth_at
 from daemon.core.broker.protection import could_rest, lift
 from daemon.core.broker.sending import (
     AUCTION_ENDS_NS,
-    QUOTE_WAIT_NS,
     Leave,
     awaits_trading,
     hanging_orders,
@@ -31,6 +30,7 @@ from daemon.core.broker.sending import (
     submit,
     tend_exits,
     tended_ns,
+    waited_for_quote,
     ways_out,
     worked_ns,
 )
@@ -340,7 +340,7 @@ def _sell_now(draft: Draft, work: Work, surplus: Quantity) -> bool:
     limit: Decimal | None = None
     if work.reason == POLICY:
         quote, mark = _offer(draft, work.symbol)
-        late = not draft.desk.decides.rebalances and draft.now_ns - work.started_ns >= QUOTE_WAIT_NS
+        late = not draft.desk.decides.rebalances and waited_for_quote(draft, work)
         if quote is None or quote.bid <= 0 or mark is None:
             return (late and _sell(draft, work, surplus, None, auction=False)) or _may_be_quoted(draft, work)
         if leaps(draft, quote) and not (late and not splits.is_awaited(draft.basket, work.symbol)):
