@@ -91,23 +91,26 @@ def test_shares_that_their_exchange_halted_are_not_offered_at_the_market_before_
     assert [(order.symbol, order.quantity) for order in of(d.tick(6, 5.0), SubmitOrder)] == [("SPY", 10)]
 
 
-def test_a_sale_of_the_policy_leaves_though_a_person_s_shares_keep_the_price_from_being_believed() -> None:
+@pytest.mark.parametrize(("price", "limit"), [("93", "95.01"), ("107", "105.01")])  # 5 % below 100.01, and above
+def test_a_sale_of_the_policy_leaves_though_a_person_s_shares_keep_the_price_from_being_believed(
+    price: str, limit: str
+) -> None:
     d = Desk(replace(RULES, broker=Broker(on_blind="alarm")))
     d.holds()
     d.account.by_hand("ann-1", "SPY", 1, 4, d.at(1, 10))
     d.account.fill("ann-1", 4, "100", d.at(1, 11))
     d.put(d.account.report(d.at(1, 12)))
-    for symbol, price in (("SPY", 93.0), ("QQQ", 100.0)):  # beyond the collar of 5 %
+    for symbol, close in (("SPY", float(price)), ("QQQ", 100.0)):  # beyond the collar of 5 %
         now = d.at(2, 1.0)
-        quoted = (d.quote(symbol, now - SECOND // 2, str(price)),)
-        d.put(ev.BarClosed(now, Bar(symbol, d.at(1), price, price, price, price, 1000.0)))
+        quoted = (d.quote(symbol, now - SECOND // 2, str(close)),)
+        d.put(ev.BarClosed(now, Bar(symbol, d.at(1), close, close, close, close, 1000.0)))
         d.put(ev.QuotesReceived(now, d.at(1), quoted))
     effects = d.answer(-1.0, 1.0)
     for second in range(2, 14):
         now = d.at(2, second)
-        effects += d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now, "93"),)))
+        effects += d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now, price),)))
     (sale,) = of(effects, SubmitOrder)
-    assert (sale.symbol, sale.quantity, sale.limit_price) == ("SPY", 10, Decimal("95.01"))  # 5 % below 100.01
+    assert (sale.symbol, sale.quantity, sale.limit_price) == ("SPY", 10, Decimal(limit))
 
 
 def test_a_sale_of_the_policy_goes_beyond_a_buy_that_does_not_end() -> None:

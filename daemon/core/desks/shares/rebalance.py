@@ -114,8 +114,10 @@ def buy_limit(quote: Quote, mark: Decimal, rules: Basket, *, fine: bool) -> Deci
 def sell_limit(quote: Quote, mark: Decimal, rules: Basket, *, fine: bool) -> Decimal:
     """Return the limit of a sale: bid x (1 - slack), rounded down, but never beyond the collar around the mark."""
     limit = quote.bid * (1 - Decimal(str(rules.price_slack)))
-    bound = mark * (1 - Decimal(str(rules.price_collar)))
-    return max(_round_price(limit, ROUND_FLOOR, fine=fine), _round_price(bound, ROUND_CEILING, fine=fine))
+    collar = mark * Decimal(str(rules.price_collar))
+    lowest, highest = mark - collar, mark + collar
+    limit = min(_round_price(limit, ROUND_FLOOR, fine=fine), _round_price(highest, ROUND_FLOOR, fine=fine))
+    return max(limit, _round_price(lowest, ROUND_CEILING, fine=fine))
 
 
 def _round_price(price: Decimal, rounding: str, *, fine: bool) -> Decimal:
