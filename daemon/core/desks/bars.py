@@ -135,7 +135,7 @@ class AtEachBar:
         draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
-        """Apply a correction to later rows. If the bar was not observed yet, it is replaced there."""
+        """Apply a correction to later rows, and to the newest price. A bar that was not observed yet is replaced."""
         bar, doubted_bar = event.bar, draft.doubted
         if doubted_bar is not None and doubted_bar.start_ns == bar.start_ns:
             draft.doubted = None
@@ -144,6 +144,8 @@ class AtEachBar:
         if self._leaps(draft, bar):
             draft.count_bad_bar("leap", bar.symbol)
             return
+        if not self._several and bar.start_ns == draft.session.last_bar_ns:
+            draft.session = replace(draft.session, spot=bar.close)
         same = [b.symbol == bar.symbol and b.start_ns == bar.start_ns for b in draft.pending_bars]
         if any(same):
             draft.pending_bars = tuple(bar if hit else b for b, hit in zip(draft.pending_bars, same, strict=True))

@@ -158,3 +158,13 @@ def test_lone_impossible_bars_never_reach_strategy_strikes_or_policy(bars: list[
         good, minute = good + 1, minute + 1
     assert len(d.state.strategy.closes) == good
     assert all(499 < close < 504 for close in d.state.strategy.closes)
+
+
+def test_a_correction_of_the_newest_bar_moves_the_price_that_strikes_and_worths_follow() -> None:
+    d = desk()
+    d.bar(0, 500.0)
+    d.bar(1, 504.0)
+    d.put(BarCorrected(d.at(2, 30), Bar("SPY", d.at(0), 501.0, 501.0, 501.0, 501.0, 1000.0)))  # an older one
+    assert d.state.session.spot == 504.0
+    d.put(BarCorrected(d.at(2, 30), Bar("SPY", d.at(1), 500.0, 500.0, 500.0, 500.0, 1000.0)))
+    assert d.state.session.spot == 500.0
