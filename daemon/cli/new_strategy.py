@@ -27,9 +27,8 @@ _POLICY = {
 _GRAPH = "An ONNX file of your own takes the rule's place with `--import-onnx FILE` in the first command.\n\n"
 _PASSIVE = "The prices of the tape are random, so the policy may learn to hold nothing: hence `--allow-passive`.\n\n"
 _NUMBERS = (
-    'Its numbers are parameters: `--parameters fast=20` of the first command, `parameters = ["fast=20"]` in `[desk]` '
-    "of a "
-    "configuration,\n`train-and-export sweep` and `search` for many values. See docs/TUTORIAL.md, Parameters.\n\n"
+    'Its numbers are parameters: `--parameters $one=20` of the first command, `parameters = ["$one=20"]` in `[desk]` '
+    "of a configuration,\n`train-and-export sweep` and `search` for many values. See docs/TUTORIAL.md, Parameters.\n\n"
 )
 _SESSION, _SHARES, _OPTION = ("session", "shares"), ("bar", "shares"), ("bar", "option")
 _WHAT = {
@@ -41,6 +40,7 @@ _PLAIN_WHAT = {
     _SHARES: "The stronger of SPY and QQQ, or cash, every minute, by moving averages; flat before the close."
 }
 _AVERAGES = {_SESSION: "\nFAST, SLOW = 10, 50", _SHARES: "\nFAST, SLOW = 10, 60"}
+_PARAMETER = {_SESSION: "fast", _SHARES: "window"}  # one of those that the plain file declares
 _OF_THE_DESK = {_SESSION: '"weight"', _SHARES: '"held"', _OPTION: '"side"'}
 _IMPORTS = {_SESSION: "FAST, SLOW, SPEC, SYMBOLS", _SHARES: "FAST, SLOW, SPEC", _OPTION: "FAST, SLOW, SPEC"}
 
@@ -107,7 +107,7 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         "modules": f'"{name}", "{name}_training"',
         "python": ">=3.11,<3.12",
         "commands": "\n".join(f"    {command}" for command in _commands(name, template)),
-        "remark": {RULES: _GRAPH, PLAIN: _NUMBERS}.get(template, _PASSIVE),
+        "remark": {RULES: _GRAPH, PLAIN: _NUMBERS.replace("$one", _PARAMETER.get(kind, ""))}.get(template, _PASSIVE),
     }
     if template == PLAIN:
         suffix, words["imports"], words["what"] = f"{PLAIN}_{suffix}", cls, _PLAIN_WHAT.get(kind, words["what"])

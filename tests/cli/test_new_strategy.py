@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from itertools import product
@@ -73,6 +74,11 @@ def test_the_tests_of_a_rule_in_its_own_file_pass(strategies_dir: Path, cadence:
     process = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert process.returncode == 0, process.stdout
     assert not list(folder.glob("*_training.py"))
+    named = re.findall(r"(\w+)=20", (folder / "README.md").read_text())
+    assert named
+    assert [
+        name for name in named if f'"{name}": kit.Parameter(' not in (folder / f"{folder.name}.py").read_text()
+    ] == []
 
 
 def test_a_rule_in_its_own_file_is_for_shares(
