@@ -36,7 +36,7 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.entry import told
-from strategies.kit.plain import unreadable
+from strategies.kit.plain import read_again
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.timeframes import joined
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
@@ -283,8 +283,10 @@ def _bar_observations(
 
 def _check_state(strategy: BarStrategy | DailyStrategy, state: Any) -> None:
     """Raise ValueError for a state that no start of a desk could read again."""
-    if fault := unreadable(state, strategy.state_type):
-        raise ValueError(fault)
+    try:
+        read_again(state, strategy.state_type)
+    except TypeError as error:
+        raise ValueError(f"a state cannot be kept: {error}") from error
 
 
 def _share_portfolio(spec: Spec, prices: Mapping[str, float], number: int, now_ns: int) -> Portfolio:

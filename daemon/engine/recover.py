@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +44,7 @@ from daemon.journal.rows import (
     symbols_of,
 )
 from strategies.kit.contract import AnyStrategy
+from strategies.kit.plain import ONE_AT_A_TIME
 from strategies.kit.quantity import from_json, to_json
 from strategies.registry import own
 from strategies.registry import strategy as strategy_named
@@ -79,7 +79,6 @@ _market_encoder = msgspec.json.Encoder(order="deterministic", enc_hook=to_json)
 _market_decoder = msgspec.json.Decoder(PaperState, dec_hook=from_json)
 _share_market_decoder = msgspec.json.Decoder(SharePaperState, dec_hook=from_json)
 _recorded_market_decoder = msgspec.json.Decoder(RecordedState, dec_hook=from_json)
-_one_at_a_time = threading.Lock()  # msgspec takes in a type in steps, which no other thread may meet
 
 
 def identity_of(meta: dict[str, str]) -> Identity:
@@ -134,7 +133,7 @@ def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machi
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
     """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code's state differs."""
-    with _one_at_a_time:
+    with ONE_AT_A_TIME:
         decoder = machine.core.decoder()
     state: State[Any] = decoder.decode(snapshot.state)
     market_state = _decoder_of(machine.market).decode(snapshot.market) if snapshot.market else None

@@ -180,7 +180,7 @@ def to_json(value: Any) -> Any:
 def from_json(kind: Any, value: Any) -> Any:
     """Decode a quantity from a whole number or its text: the `dec_hook` of a decoder. Raises ValueError."""
     if kind is not Quantity:
-        raise NotImplementedError(kind)
+        raise TypeError(f"no start can read a {getattr(kind, '__name__', kind)} again")
     if type(value) is str:
         quantity = exact(value)
         if str(quantity) == value and type(quantity) is Part:

@@ -34,7 +34,7 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.entry import told_of_calls
-from strategies.kit.plain import CURE, not_plain
+from strategies.kit.plain import read_again
 from strategies.registry import STRATEGIES
 
 DecisionT = TypeVar("DecisionT", Decision, Rebalance)
@@ -67,7 +67,7 @@ class GuardedStrategy:
             _check(observation, Observation, "observe")
             if fault := observation.fault(draft.spec):
                 raise ValueError(f"observe returned {fault}")
-        _keep(draft, state, "observe")
+        _keep(self._strategy, draft, state, "observe")
         return observation
 
     def decide(
@@ -82,7 +82,7 @@ class GuardedStrategy:
         _check(decision, kind, "decide")
         _check_decision(decision, len(draft.spec.actions))
         if not shown:
-            _keep(draft, state, "decide")
+            _keep(self._strategy, draft, state, "decide")
         return decision
 
     def options(self, draft: Draft, answer: Answer, view: View) -> tuple[RowOptions, ...]:
@@ -94,24 +94,24 @@ class GuardedStrategy:
     def correct(self, draft: Draft, bar: Bar) -> None:
         """Replace a bar that was observed; nothing while off."""
         if not draft.risk.strategy_off:
-            _keep(draft, _call(self._strategy.correct, draft.strategy, bar), "correct")
+            _keep(self._strategy, draft, _call(self._strategy.correct, draft.strategy, bar), "correct")
 
     def split(self, draft: Draft, symbol: str, ratio: float, from_ns: int) -> bool:
         """Let a strategy by the bar take over a split of the bars that it keeps; False where it has no rule for one."""
         if not hasattr(self._strategy, "split"):
             return False
-        _keep(draft, _call(self._strategy.split, draft.strategy, symbol, ratio, from_ns), "split")
+        _keep(self._strategy, draft, _call(self._strategy.split, draft.strategy, symbol, ratio, from_ns), "split")
         return True
 
     def remember(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
         """Keep final bars, oldest first; nothing while off: the next session's history brings what was missed."""
         if not draft.risk.strategy_off:
-            _keep(draft, _call(self._strategy.remember, draft.strategy, bars), "remember")
+            _keep(self._strategy, draft, _call(self._strategy.remember, draft.strategy, bars), "remember")
 
     def readjust(self, draft: Draft, symbol: str, bars: tuple[Bar, ...]) -> None:
         """Replace all bars of a symbol; nothing while off, as for `remember`."""
         if not draft.risk.strategy_off:
-            _keep(draft, _call(self._strategy.readjust, draft.strategy, symbol, bars), "readjust")
+            _keep(self._strategy, draft, _call(self._strategy.readjust, draft.strategy, symbol, bars), "readjust")
 
     def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
         """Return the bars that it keeps, by symbol, oldest first; none where a strategy that is off cannot say.
@@ -193,12 +193,15 @@ def blame(error: Exception) -> tuple[str, bool]:
 _ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a desk that take the strategy's answer
 
 
-def _keep(draft: Draft, state: Any, call: str) -> None:
+def _keep(strategy: Any, draft: Draft, state: Any, call: str) -> None:
+    """Take the new state as a start would read it, so that no restart changes what the strategy is given."""
     if state is None and draft.strategy is not None:
         raise TypeError(f"{call} returned None where its new state is expected")
-    shipped = draft.spec.name in STRATEGIES  # tests look at its states, and a look at each bar costs time
-    if not shipped and (fault := not_plain(state, "state")):
-        raise TypeError(f"{call} returned a state that cannot be kept: {fault}: {CURE}")
+    if draft.spec.name not in STRATEGIES:  # tests look at a shipped one's states, and a look at each bar costs time
+        try:
+            state = read_again(state, strategy.state_type)
+        except TypeError as error:
+            raise TypeError(f"{call} returned a state that cannot be kept: {error}") from error
     draft.strategy = state
 
 

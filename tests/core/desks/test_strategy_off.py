@@ -67,11 +67,19 @@ class Failing:
 class Returning:
     """Returns the same from every call."""
 
+    state_type = PointerState
+
     def __init__(self, returned: Any) -> None:
         self.returned = returned
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: self.returned
+
+
+class WiderState(PointerState, frozen=True):
+    """A state of which `PointerState` is a part."""
+
+    more: int = 0
 
 
 STATE = PointerState("2024-07-01", (1,), (2.0,))
@@ -135,6 +143,8 @@ def test_a_person_ends_a_program_that_is_in_a_strategy() -> None:
 class Rounding:
     """Counts with three digits, and refuses what they do not hold, as each of its calls sets it."""
 
+    state_type = PointerState
+
     def __init__(self) -> None:
         self.thirds: list[str] = []
 
@@ -186,6 +196,9 @@ def test_bars_that_change_in_a_mapping_that_was_looked_through_are_looked_throug
 NAN = Observation(np.array([1.0, np.nan], dtype="<f4").tobytes(), (1, 2))
 INFINITE = Observation(np.array([1.0, -np.inf], dtype="<f4").tobytes(), (1, 2))
 FLOATS = np.array([1.0, 2.0], dtype="<f4")
+WORDS: Any = ("x",)
+HALF: Any = (2.5,)
+NO_ORDER: Any = frozenset((1, 2))
 HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
 
 
@@ -205,6 +218,11 @@ HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
         ("observe", (PointerState("", (), (np.float64(2),)), None), r"state.\w+\[0\] is a float64, which the journal"),
         ("correct", PointerState("", (), (1.0, np.nan)), r"state.\w+\[1\] is nan, which no start can read again"),
         ("remember", {"SPY": [np.float32(1)]}, r"state\['SPY'\]\[0\] is a float32, which the journal cannot keep"),
+        ("correct", PointerState("", (), WORDS), r"again as PointerState: .* got `str` - at `\$.\w+\[0\]`"),
+        ("correct", PointerState("", HALF, ()), "again as PointerState: Expected `int`, got `float`"),
+        ("correct", PointerState("\ud800", (), ()), r"state.\w+ is a str, which the journal cannot keep"),
+        ("correct", PointerState("", NO_ORDER, ()), r"state.\w+ is a frozenset, whose order is another one"),
+        ("correct", WiderState("", (), (), 3), "a WiderState, and would be read again as PointerState: correct"),
         ("correct", None, "correct returned None where its new state is expected"),
         ("remember", None, "remember returned None where its new state is expected"),
         ("readjust", None, "readjust returned None where its new state is expected"),
@@ -212,9 +230,20 @@ HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
 )
 def test_what_cannot_be_used_is_refused_before_it_is_kept(call: str, returned: Any, text: str) -> None:
     step_draft = draft()
-    with pytest.raises((TypeError, ValueError), match=text):
+    with pytest.raises((TypeError, ValueError), match=text) as raised:
         CALLS[call](GuardedStrategy(Returning(returned)), step_draft)
     assert step_draft.strategy is STATE
+    told = blame(raised.value)
+    assert told == (f"{type(raised.value).__name__}: {raised.value}", True)
+
+
+def test_a_state_is_kept_as_a_start_would_read_it() -> None:
+    step_draft, shared = draft(), [1]
+    GuardedStrategy(Returning(PointerState("", shared, (2,)))).correct(step_draft, BAR)  # type: ignore[arg-type]
+    shared.append(2)
+    kept = step_draft.strategy
+    assert (type(kept), kept) == (PointerState, PointerState("", (1,), (2.0,)))
+    assert [type(close) for close in kept.closes] == [float]
 
 
 @pytest.mark.parametrize(
