@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from functools import cache
 from math import isfinite
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, inspect
 
 from strategies.kit.contract import Bar
 from strategies.kit.quantity import from_json, to_json
@@ -51,6 +52,8 @@ def read_again(state: Any, kind: Any) -> Any:
 
     Raises TypeError with the part that the journal cannot keep or that no start can read, and the cure.
     """
+    if _form_of(kind)(state):
+        return state
     if fault := not_plain(state, "state"):
         raise TypeError(f"{fault}: {CURE}")
     name = getattr(kind, "__name__", kind)
@@ -63,6 +66,85 @@ def read_again(state: Any, kind: Any) -> Any:
     if isinstance(state, Struct) and type(read) is not type(state):
         raise TypeError(f"it is a {type(state).__name__}, and would be read again as {name}: correct state_type")
     return read
+
+
+@cache
+def _form_of(kind: Any) -> Callable[[Any], bool]:
+    """Return a quick test for values of a type that are what a start reads again, part for part.
+
+    It may say False of one that is: then `read_again` looks at it in full.
+    """
+    try:
+        with ONE_AT_A_TIME:
+            return _form(inspect.type_info(kind))
+    except (TypeError, NameError, RecursionError):
+        return _never  # msgspec has no such type, or it holds itself
+
+
+def _form(info: inspect.Type) -> Callable[[Any], bool]:
+    if kinds := _scalars(info):
+        return lambda value: type(value) in kinds
+    match info:
+        case inspect.FloatType(gt=None, ge=None, lt=None, le=None, multiple_of=None):
+            return lambda value: type(value) is float and isfinite(value)
+        case inspect.StrType(min_length=None, max_length=None, pattern=None):
+            return lambda value: type(value) is str and value.isascii()
+        case inspect.VarTupleType(min_length=None, max_length=None, item_type=item):
+            return _form_of_tuple(item)
+        case inspect.TupleType(item_types=items):
+            parts = [_form(one) for one in items]
+            return lambda value: (
+                type(value) is tuple
+                and len(value) == len(parts)
+                and all(form(one) for form, one in zip(parts, value, strict=True))
+            )
+        case inspect.DictType(min_length=None, max_length=None, key_type=key, value_type=item):
+            of_key, of_item = _form(key), _form(item)
+            return lambda value: (
+                type(value) is dict
+                and isinstance(key, inspect.StrType)
+                and all(map(of_key, value))
+                and all(map(of_item, value.values()))
+            )
+        case inspect.StructType(cls=cls, fields=fields):
+            forms = [(field.name, _form(field.type)) for field in fields]
+            return lambda value: type(value) is cls and all(form(getattr(value, name)) for name, form in forms)
+        case inspect.UnionType(types=types):
+            alternatives = [_form(one) for one in types]
+            return lambda value: any(form(value) for form in alternatives)
+    return _never
+
+
+def _form_of_tuple(item: inspect.Type) -> Callable[[Any], bool]:
+    if kinds := _scalars(item):
+        return lambda value: type(value) is tuple and kinds.issuperset(map(type, value))
+    form = _form(item)
+    if isinstance(item, inspect.FloatType) and form is not _never:
+        return lambda value: type(value) is tuple and {float}.issuperset(map(type, value)) and all(map(isfinite, value))
+    return lambda value: type(value) is tuple and all(map(form, value))
+
+
+def _scalars(info: inspect.Type) -> frozenset[type[Any]]:
+    """Return the types of `_SCALARS` that a type has and no other; none where it has another, or bounds."""
+    match info:
+        case inspect.IntType(gt=None, ge=None, lt=None, le=None, multiple_of=None):
+            return frozenset((int,))
+        case inspect.BoolType():
+            return frozenset((bool,))
+        case inspect.BytesType(min_length=None, max_length=None):
+            return frozenset((bytes,))
+        case inspect.NoneType():
+            return frozenset((type(None),))
+        case inspect.StructType(cls=cls) if cls is Bar:
+            return frozenset((Bar,))
+        case inspect.UnionType(types=types):
+            kinds = [_scalars(one) for one in types]
+            return frozenset().union(*kinds) if all(kinds) else frozenset()
+    return frozenset()
+
+
+def _never(_: Any) -> bool:
+    return False
 
 
 def _first(parts: Any) -> str:
