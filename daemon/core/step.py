@@ -50,7 +50,7 @@ from daemon.core.handlers import (
 )
 from daemon.core.limits import Trading
 from daemon.core.moves import LEAVE, move_rows, round_trip
-from daemon.core.orders import CANCELING, SUBMITTED, Order, advance, parse_name
+from daemon.core.orders import CANCELING, SUBMITTED, Order, Work, advance, parse_name
 from daemon.core.records import MoveRow, RoundTripRow, Row
 from daemon.core.risk.claim import on_claim_judged
 from daemon.core.risk.guards import look_up_overdue
@@ -179,7 +179,10 @@ def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
 
 
 def _take_order(draft: Draft, submission: SubmitOrder) -> None:
-    """Take over an order without a work: an entry is cancelled at this code's first decision, an exit goes on."""
+    """Take over an order, as an attempt of a work of this code where it has one that wants the same.
+
+    Without a work an entry is cancelled at this code's first decision, and an exit goes on.
+    """
     name = parse_name(submission.client_order_id)
     assert name is not None  # a desk gave it
     opens = submission.intent.endswith("_to_open") or (not submission.intent and submission.side > 0)
@@ -207,6 +210,14 @@ def _take_order(draft: Draft, submission: SubmitOrder) -> None:
     draft.wanted = {**draft.wanted, submission.symbol: goal}  # it was wanted when it was sent: its fill is no excess
     draft.count_order()
     draft.decision = max(draft.decision, name.decision)  # no later order may use its name
+    if (work := draft.works.get(order.work)) is not None and work.attempt < name.attempt:
+        draft.works = {**draft.works, work.key: _with_attempt(work, order, name.attempt)}
+
+
+def _with_attempt(work: Work, order: Order, attempt: int) -> Work:
+    """Return the work of this name behind an attempt that left: its own order where it wants the same."""
+    same = (work.symbol, work.purpose) == (order.symbol, order.purpose)
+    return replace(work, attempt=attempt, order_id=order.client_order_id if same else work.order_id)
 
 
 HANDLERS: Mapping[type[ev.Event], Handler] = {

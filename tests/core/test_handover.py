@@ -15,7 +15,7 @@ from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.limits import Execution, Sizing, Trading
 from daemon.core.orders import ACCEPTED, CANCELING, SUBMITTED, UNKNOWN
 from tests.support.core.account import Account, at_broker
-from tests.support.core.daily_desk import DailyDesk
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, Desk, alarms, canceling, desk, logits, of, sent
 from tests.support.core.lost_orders import lost
 from tests.support.core.machines import machine, run
@@ -224,3 +224,17 @@ def test_a_damaged_journal_halts_under_its_own_name() -> None:
     new_desk = desk()
     effects = new_desk.put(replace(code_change(new_desk), damaged=True))
     assert (new_desk.halted(), alarms(effects)) == ("journal_damaged", ["journal_damaged"])
+
+
+def test_a_work_that_its_former_code_began_goes_on_under_the_next_name() -> None:
+    new_desk = DailyDesk().fund().begin()
+    new_desk.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))
+    new_desk.due()
+    new_desk.answer(20, KEEP, KEEP)
+    take(new_desk, ev.ClockTicked(new_desk.at(0)), SubmitOrder("e1-shelf-1-0-0", "AAA", 1, 10, Decimal(101), "", 0))
+    take(new_desk, ev.ClockTicked(new_desk.at(0.1)))
+    new_desk.fill("e1-shelf-1-0-0", 10, "100")
+    (rest,) = of(new_desk.quotes(0.2, AAA="100"), SubmitOrder)
+    assert (rest.client_order_id, rest.symbol, rest.quantity) == ("e1-shelf-1-0-1", "AAA", 10)
+    new_desk.fill(rest.client_order_id, 10, "100")
+    assert new_desk.held == {"AAA": 20}
