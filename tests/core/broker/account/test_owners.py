@@ -490,6 +490,29 @@ def test_a_print_that_comes_the_morning_after_its_order_was_said_to_be_expired_i
     assert (holdings(d), halted(d)) == (({"AAA": 50}, {"AAA": 100}), "reconciliation")
 
 
+@pytest.mark.parametrize(
+    "lines", [(("MA", "AAA", "-150"), ("MA", "BBB", "75")), (("NC", "AAA", "-150"), ("NC", "BBB", "150"))]
+)
+def test_shares_of_a_person_of_the_same_day_leave_with_the_line_that_takes_so_many(
+    lines: tuple[tuple[str, str, str], ...],
+) -> None:
+    """The desk held 50 alone at Monday's close; a person buys 100 on Tuesday, on whose evening the company acts."""
+    d = with_shares(account := Account(), IGNORE, AAA=50)
+    d.reload = True
+    name = account.by_hand("person-1", "AAA", 1, 100, d.at(10))
+    account.fill(name, 100, "100", d.at(10))
+    d.put(account.report(d.at(11)), account.report(d.at(12)))
+    assert holdings(d) == ({"AAA": 50}, {"AAA": 100})
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    for kind, symbol, quantity in lines:
+        account.book(replace(of_today(kind, symbol, quantity), time_ns=TUESDAY.close_ns + 7200 * SECOND))
+    new = int(lines[1][2])
+    account.positions = {"BBB": (new, Decimal(1))}
+    d.begin(HALF_DAY)
+    d.put(account.report(d.at(-30)), account.report(d.at(-30, 15)))
+    assert holdings(d) == ({"BBB": new // 3}, {"BBB": 2 * new // 3})
+
+
 BECAME = {"NC": ("AAX", 1), "MA": ("BBB", 2)}  # a new name, and a merger of two for one
 
 
