@@ -304,3 +304,13 @@ def test_a_phone_s_halt_hides_no_later_one_that_waits_for_the_broker_s_word() ->
     d.put(HaltRequested(d.at(5), "operator", "enough", "signed/handset"))
     d.put(ResumeRequested(d.at(6), "go on", "signed/handset", scope="phone"))
     assert not halted(d)
+
+
+@pytest.mark.parametrize(("goal", "left"), [(60, 50), (20, 20), (0, 0)])
+def test_a_basket_decided_while_a_person_s_close_waits_makes_no_second_exit(goal: int, left: int) -> None:
+    """Of 100 shares a person lets 50 leave before the open, then the basket wants `goal`."""
+    d = tuesday(Trading(), AAA=100)
+    close(d, "AAA", d.at(-25), 50)
+    decided(d, goal, *(KEEP for _ in SYMBOLS[1:]))
+    exits = [work for work in d.state.works.values() if work.symbol == "AAA"]
+    assert [(work.purpose, work.reason, work.goal) for work in exits] == [("exit", "closed_by_hand", left)]

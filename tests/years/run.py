@@ -89,7 +89,9 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "basket": frozenset(("operator", "blind", "blind_hold")),
     "disk out of room": frozenset(("disk_full",)),
     "upgrade unclean": frozenset(("code_changed",)),
-    "backup restored": frozenset(("foreign_order", "reconciliation", "cash_difference", "accept_broker")),
+    "backup restored": frozenset(
+        ("foreign_order", "reconciliation", "cash_difference", "accept_broker", "code_changed")  # of another release
+    ),
     "split in parts": frozenset(("flatten", "accept_broker")),
     "split in parts beside": frozenset(("reconciliation", "short_position")),
     **dict.fromkeys(("merger", "spin-off"), frozenset(("flatten", "accept_broker", "reconciliation"))),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import UnsetType
 
 from daemon.alpaca_api.books import PositionChange
+from daemon.core.draft import EXIT
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import BrokerReported, Event
 from daemon.core.instruments.option_market import parse_occ, root_of
@@ -42,6 +43,7 @@ RULES: dict[str, str] = {
     "owner": "the desk sells more of a symbol than it bought, or its book holds more",
     "gain": "the desk earns what is paid on others' shares",
     "cheap": "an option is sold far below its worth because its quotes are wide",
+    "two_exits": "two exits of one symbol are under way: each cancels the other's orders",
     "not_left": "shares that must leave wait for a report that does not come",
     "expired": "the desk held a contract through its last close",
     "command": "a command that does nothing is taken as done",
@@ -170,6 +172,10 @@ class Watch:
                     self._grave.append((run.now_ns(), effect.name, effect.detail))
                     each_ns = 60 * SECOND_NS // run.alarms_a_minute  # a run for each, at the rate of the settings
                     self._telling_ns = max(self._telling_ns, run.now_ns()) + each_ns
+        if after.works is not before.works:
+            exits = Counter(work.symbol for work in after.works.values() if work.purpose == EXIT)
+            if twice := [symbol for symbol, count in exits.items() if count > 1]:
+                run.problem("two_exits", f"{', '.join(twice)}: {[str(w) for w in after.works.values()][:4]}"[:400])
         halt = after.risk.halt
         if halt is not None and before.risk.halt is None:
             run.met[f"halt {halt.reason}"] += 1

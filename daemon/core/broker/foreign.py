@@ -353,9 +353,7 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
         earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
         before = earlier[-1].own + earlier[-1].others if earlier else 0
         if not cash and before != -line.quantity == draft.expected(line.symbol):
-            return draft.held(line.symbol), foreign.get(
-                line.symbol, 0
-            )  # more than the close before
+            return draft.held(line.symbol), foreign.get(line.symbol, 0)  # more than the close before
         if not earlier and _was_alone(owners, closes, line.ex_date or day.isoformat()):
             return (1, 0) if cash or replaces or draft.held(line.symbol) else (0, 1)  # nobody's then: of who came since
         return (earlier[-1].own, earlier[-1].others) if before else None

@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import worth_at
+from daemon.core.broker.exits import request_exit
 from daemon.core.broker.protection import could_rest, lift
 from daemon.core.broker.sending import (
     AUCTION_ENDS_NS,
@@ -685,15 +686,25 @@ def _report_notes(draft: Draft, notes: Mapping[str, str]) -> None:
 
 
 def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
-    """Start the works of a basket that passed all gates; returns its row."""
+    """Start the works of a basket that passed all gates; returns its row.
+
+    A symbol has one exit: one under way takes the basket's lower goal, and nothing of it is bought.
+    """
     draft.desk.decides.begin(draft, legs)
-    held_now = {leg.symbol: draft.held(leg.symbol) for leg in legs}
-    works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)
-    draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
+    exits = {leg.symbol: work for leg in legs if (work := draft.exit_of(leg.symbol)) is not None}
+    new_legs = [leg for leg in legs if leg.symbol not in exits]
+    lowers = [
+        request_exit(draft, row.decision, leg.symbol, leg.goal, exits[leg.symbol].reason)
+        for leg in legs
+        if leg.symbol in exits
+    ]
+    held_now = {leg.symbol: draft.held(leg.symbol) for leg in new_legs}
+    works = works_of(row.decision, new_legs, held_now, draft.now_ns, bounds)
+    draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in new_legs}}
     draft.works = {**draft.works, **{work.key: work for work in works}}
     goals = {leg.symbol: leg.goal for leg in legs}
     draft.basket = replace(draft.basket, decision=row.decision, waiting=None, goals=goals)
-    return replace(row, outcome="ordered", work=f"{row.decision}.")
+    return replace(row, outcome="ordered" if works or any(lowers) else "hold", work=f"{row.decision}.")
 
 
 def _sales(
