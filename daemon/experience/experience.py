@@ -16,6 +16,7 @@ from strategies.kit.quantity import Quantity, from_json, to_json
 
 SCHEMA = 1
 FIELDS = (b"schema", b"after", b"experience")
+HASH = b"hash"  # field of an entry: that of its row, which no journal with another past has
 ROW_DIGITS = 19  # of a row
 NUMBER_MOST = 2**63  # of a decision
 STATE_MOST = 1e9  # of a number that a policy sees
@@ -107,9 +108,13 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=to_json)
 _decoder = msgspec.msgpack.Decoder(Experience, dec_hook=from_json)
 
 
-def to_entry(experience: Experience, after_id: int) -> dict[bytes, bytes]:
-    """Return the fields of a stream's entry; `after_id` is the row of the entry before it, 0 for the first."""
-    return dict(zip(FIELDS, (b"%d" % SCHEMA, b"%d" % after_id, _encoder.encode(experience)), strict=True))
+def to_entry(experience: Experience, after_id: int, row_hash: bytes = b"") -> dict[bytes, bytes]:
+    """Return the fields of a stream's entry; `after_id` is the row of the entry before it, 0 for the first.
+
+    `row_hash`: of the journal's row, b"" to leave it out, as earlier releases did.
+    """
+    entry = dict(zip(FIELDS, (b"%d" % SCHEMA, b"%d" % after_id, _encoder.encode(experience)), strict=True))
+    return entry | ({HASH: row_hash} if row_hash else {})
 
 
 def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from daemon.core.draft import wording
-from daemon.experience.experience import FIELDS, Experience, ForeignEntry, of_entry, row_of, stream_name, to_entry
+from daemon.experience.experience import FIELDS, HASH, Experience, ForeignEntry, of_entry, row_of, stream_name, to_entry
 from daemon.experience.link import GROUP, RedisError, ResponseError, text_of
 from daemon.experience.of_journal import Experiences
-from daemon.experience.walk import JournalWalk, OtherJournal
+from daemon.experience.walk import JournalWalk, OtherJournal, hash_of
 from daemon.host.whole_files import write_whole
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
@@ -60,7 +60,7 @@ class Publisher:
         self._redis, self._log = client, log
         self._walk: JournalWalk | None = None
         self._experiences: Experiences | None = None
-        self._waiting: deque[Experience] = deque()
+        self._waiting: deque[tuple[Experience, bytes]] = deque()  # with the hash of its row
         self._stream = ""
         self._mark = _read_mark(self._file)
         self._last_sent = 0  # the newest row that the stream has
@@ -145,8 +145,8 @@ class Publisher:
             self._log("experience_resent", after=end, until=self._last_sent)
             self._begin(end)
         elif end > self._last_sent:
-            if self._waiting and end <= self._waiting[-1].row:
-                while self._waiting and self._waiting[0].row <= end:
+            if self._waiting and end <= self._waiting[-1][0].row:
+                while self._waiting and self._waiting[0][0].row <= end:
                     self._waiting.popleft()
             else:
                 self._begin(end)
@@ -159,13 +159,20 @@ class Publisher:
         if end > newest:
             raise StreamForeign(f"{self._stream} ends at {end}, the journal at row {newest}: another one wrote it")
         if (entry := self._redis.xinfo_stream(self._stream)["last-entry"]) is not None:
+            row, fields = row_of(entry[0]), entry[1]
             with suppress(ForeignEntry):
-                experience = of_entry(row_of(entry[0]), entry[1])[0]
-                if experience.bar_ns not in self._bars_of(experience.decision):
+                experience = of_entry(row, fields)[0]
+                if not self._has(row, fields.get(HASH, b""), experience):
                     raise StreamForeign(
                         f"{self._stream} ends with a decision {experience.decision} that the journal does not have: "
-                        "another one wrote it, or this is an older copy that went on: delete the stream"
+                        "a desk on a copy of its state folder wrote it: run one of the two; or this is an older copy "
+                        "that went on: delete the stream"
                     )
+
+    def _has(self, row: int, row_hash: bytes, experience: Experience) -> bool:
+        """Whether an entry's row is one of this journal; without a hash to compare, whether its decision is."""
+        known = hash_of(self._state_dir, row) if row_hash else None
+        return known == row_hash if known else experience.bar_ns in self._bars_of(experience.decision)
 
     def _bars_of(self, decision: int) -> list[int]:
         with closing(JournalReader(self._state_dir / FILE)) as reader, reading(reader.path):
@@ -195,12 +202,12 @@ class Publisher:
         if self._waiting:
             return False
         gaps = walk.gaps
-        for row, step, begins in walk.look():
+        for row, row_hash, step, begins in walk.look():
             if begins is not None:
                 experiences.begin(begins)
             experience = None if step is None else experiences.take(row, step)
             if experience is not None and experience.row > self._last_sent:
-                self._waiting.append(experience)
+                self._waiting.append((experience, row_hash))
         if walk.gaps > gaps:
             self._log("experience_missing", before=walk.last_id)
         if walk.problem:
@@ -214,8 +221,8 @@ class Publisher:
             self._checked = False
             pipeline = self._redis.pipeline(transaction=True)
             after_id, exists = self._last_sent, self._exists
-            for experience in batch:
-                entry = to_entry(experience, after_id)
+            for experience, row_hash in batch:
+                entry = to_entry(experience, after_id, row_hash)
                 pipeline.xadd(self._stream, entry, id=b"%d-0" % experience.row, nomkstream=exists)
                 after_id, exists = experience.row, True
             if None in pipeline.execute():  # the stream was taken away
@@ -239,7 +246,7 @@ class Publisher:
             return
         passed_row = self._passed_row(self._stream, self._mark.passed)
         if passed_row > self._mark.passed:
-            self._trim(self._stream, passed_row)
+            self._trim(self._stream, min(passed_row, self._last_sent - 1))  # the newest one says whose stream it is
             first = self._redis.xinfo_stream(self._stream)["first-entry"]
             after_id = b"%d" % self._last_sent if first is None else first[1].get(FIELDS[1], b"")
             if after_id.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which

@@ -30,6 +30,7 @@ class Walked(NamedTuple):
     """One row with its step, None where it was not stepped. `begins`: the desk before it, where rows are missing."""
 
     row: int
+    hash: bytes  # of the row: it stands for the whole past up to there
     step: Step | None
     begins: State[Any] | None
 
@@ -74,7 +75,7 @@ class JournalWalk:
             if entry.id <= self.last_id and not self._first:
                 continue
             missing = entry.id > self.last_id + 1
-            rows.append(Walked(entry.id, step, state_before if self._first or missing else None))
+            rows.append(Walked(entry.id, entry.hash, step, state_before if self._first or missing else None))
             self.gaps += missing
             self._first, self.last_id, self._hash = False, entry.id, entry.hash
         if follower.caught_up:
@@ -114,6 +115,15 @@ class JournalWalk:
             self.caught_up = True
         else:
             self.close()
+
+
+def hash_of(state_dir: Path, row: int) -> bytes | None:
+    """Return the hash of a row of the journal, None where no file has it. Raises JournalError, sqlite3.Error."""
+    for part in reversed(parts_of(state_dir / FILE)):
+        with closing(JournalReader(part)) as reader, reading(part):
+            if rows := reader.query("SELECT hash FROM events WHERE id = ?", (row,)):
+                return bytes(rows[0]["hash"])
+    return None
 
 
 def _first_row(part: Path) -> int:

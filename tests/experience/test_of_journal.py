@@ -158,7 +158,7 @@ def test_a_rotation_under_a_walk_loses_nothing(toy: Toy, tmp_path: Path) -> None
     def take() -> None:
         walk.caught_up = False
         while not walk.caught_up:
-            for row, step, begins in walk.look():
+            for row, _, step, begins in walk.look():
                 if begins is not None:
                     experiences.begin(begins)
                 experience = None if step is None else experiences.take(row, step)
@@ -196,7 +196,7 @@ def test_rows_of_other_code_are_passed_over_at_the_next_snapshot(toy: Toy, tmp_p
     execute(state, "UPDATE events SET effects = '[]' WHERE id = ?", bad)
     walk, experiences, results = JournalWalk(state, "e1"), Experiences(SPEC), []
     for _ in range(20):
-        for row, step, begins in walk.look():
+        for row, _, step, begins in walk.look():
             if begins is not None:
                 experiences.begin(begins)
             experience = None if step is None else experiences.take(row, step)

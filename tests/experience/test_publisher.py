@@ -390,39 +390,70 @@ def test_a_stream_that_ends_with_another_decision_than_the_journal_is_left_alone
     is_whole(client, state)
 
 
+class Other(EveryThird):
+    """Decides otherwise than before, from then on."""
+
+    def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        other = super().answer(replace(question, decision=question.decision + 3), now_ns)
+        return replace(other, decision=question.decision)
+
+
+def crash_after(count: int) -> Callable[[str], None]:
+    steps = iter(range(count))
+
+    def hook(_: str) -> None:
+        if next(steps, None) is None:
+            raise Crash
+
+    return hook
+
+
 def test_no_decision_of_one_past_ends_in_the_other_where_an_older_copy_takes_the_journals_place(
     toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
 ) -> None:
-    class Other(EveryThird):
-        """Decides otherwise than before, from then on."""
-
-        def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered:
-            other = super().answer(replace(question, decision=question.decision + 3), now_ns)
-            return replace(other, decision=question.decision)
-
-    def crash_after(count: int) -> Callable[[str], None]:
-        steps = iter(range(count))
-
-        def hook(_: str) -> None:
-            if next(steps, None) is None:
-                raise Crash
-
-        return hook
-
     state, copy = tmp_path / "state", tmp_path / "copy"
     toy.run(state, boundary=crash_after(60), group=1)
     shutil.copytree(state, copy)
     toy.run(state, boundary=crash_after(150), group=1)
     publisher = made_for(state, tmp_path, server, logged)
     publish_all(publisher)
-    former, end = entries(client), publisher.row
+    former = entries(client)
     shutil.rmtree(state)
     copy.rename(state)
     assert toy.run(state, policy=Other())
-    until(lambda: (publisher.turn(), publisher.caught_up and publisher.row > end)[1])
+    until(lambda: (publisher.turn(), logged.lines("experience_delayed") != [])[1])
     assert "is an older copy" in logged.lines("experience_new_journal")[0]["problem"]
-    assert entries(client)[: len(former)] == former
-    assert [e for e, _ in entries(client)[len(former) :]] == [e for e in walked(state) if e.row > end]
+    assert entries(client) == former
+    client.delete(STREAM)
+    until(lambda: (publisher.turn(), publisher.caught_up)[1])
+    is_whole(client, state)
+
+
+def test_of_two_desks_on_copies_of_one_journal_one_alone_is_in_the_stream(
+    toy: Toy, client: Any, tmp_path: Path, server: RedisServer
+) -> None:
+    states, logs = (tmp_path / "state", tmp_path / "copy"), (Logged(), Logged())
+    toy.run(states[0], boundary=crash_after(60), group=1)
+    shutil.copytree(*states)
+    publishers = [made_for(state, tmp_path, server, log) for state, log in zip(states, logs, strict=True)]
+    client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+    seen = []
+    for count, first in ((30, 0), (30, 1), (30, 0), (40, 1), (500, 0)):
+        toy.run(states[0], boundary=crash_after(count), group=1)
+        toy.run(states[1], boundary=crash_after(count), group=1, policy=Other())
+        for place in (first, 1 - first) * 6:
+            publishers[place].turn()
+            seen += entries(client)
+            client.xreadgroup(
+                GROUP, "t", {STREAM: ">"}, noack=True
+            )  # so it is trimmed: nothing is left to compare with
+    for publisher in publishers:
+        publisher.close()
+    read = {experience.row: experience for experience, _ in seen}
+    (writer,) = (place for place in (0, 1) if list(read.values()) == walked(states[place]))
+    assert logs[writer].lines() == []
+    problem = logs[1 - writer].lines("experience_delayed")[0]["problem"]
+    assert "a desk on a copy of its state folder wrote it: run one of the two" in problem
 
 
 def test_a_journal_of_another_epoch_has_a_stream_of_its_own(

@@ -139,7 +139,7 @@ def _experiences_of(state_dir: Path, epoch: str, strategy: OnlineDqn) -> Iterato
     walk, experiences = JournalWalk(state_dir, epoch), Experiences(strategy.spec)
     try:
         while not walk.caught_up and not walk.problem:
-            for row, step, begins in walk.look():
+            for row, _, step, begins in walk.look():
                 if begins is not None:
                     experiences.begin(begins)
                 experience = None if step is None else experiences.take(row, step)

@@ -29,7 +29,7 @@ def walked(state_dir: Path, after: int = 0, epoch: str = "e1", spec: ShareSpec =
     """The experiences of a journal beyond row `after`, as far as it goes; by default of the toy desk."""
     walk, experiences, found = JournalWalk(state_dir, epoch, max(after - 1, 0)), Experiences(spec), []
     while not walk.caught_up:
-        for row, step, begins in walk.look():
+        for row, _, step, begins in walk.look():
             if begins is not None:
                 experiences.begin(begins)
             done = None if step is None else experiences.take(row, step)
