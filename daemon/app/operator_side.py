@@ -7,6 +7,7 @@ restarted; an observer that raises is left out until the next start.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -112,8 +113,9 @@ class Measuring:
         self.count_log_event: Callable[[str], None] | None = None
         if not submitter.state.identity.by_tape:
             shelf = settings.paths.models_dir / desk.checked.strategy.spec.name
-            self.works.append(("learning watch", LearningWatch(shelf, notify).run))
-            trainer = partial(newest_sign, shelf)
+            wanted = _why_a_trainer(settings)
+            self.works.append(("learning watch", LearningWatch(shelf, notify, desk=name, wanted=wanted).run))
+            trainer = partial(newest_sign, shelf, name, time.time_ns() if wanted else 0)
         metrics = None
         if settings.metrics.enabled:
             from daemon.operator.metrics.server import serve
@@ -126,6 +128,15 @@ class Measuring:
             self.works.append(("metrics", partial(serve, metrics.registry, settings.metrics.port, log)))
         if settings.drift.every_min and not submitter.state.identity.by_tape:
             self.works.append(("drift", _drift_watch(desk, journal, submitter, notify, metrics, on_drift)))
+
+
+def _why_a_trainer(settings: DeskSettings) -> str:
+    """Return why there has to be a trainer, "" where the desk needs none."""
+    if settings.policy.answers == "served":
+        return 'policy.answers = "served": each decision is a HOLD'
+    if settings.exploration.kind != "none":
+        return f'exploration.kind = "{settings.exploration.kind}": the desk explores for nobody'
+    return "policy.wait_for_first = true: nothing is learned" if settings.policy.wait_for_first else ""
 
 
 def _metrics(

@@ -1,7 +1,7 @@
 """What the trainer shows of its work: one small file on the shelf of the strategy's models, for the dashboard.
 
-The trainer writes it whole; the daemon reads it for one alarm, and decides nothing by it. It is bounded: a long course
-keeps every second point.
+The trainer writes it whole; the daemon reads it for two alarms, and decides nothing by it. It is bounded: a long course
+keeps every second point. No clock of the trainer's counts for an alarm.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import contextlib
 import math
 import os
 import stat
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from daemon.core.draft import wording
 from daemon.host.whole_files import write_whole
 
 LEARNING_FILE = "learning.json"
@@ -24,6 +26,10 @@ POINTS_MOST = 300
 NAMES_MOST = 16  # of figures, and of rewards
 BYTES_MOST = 2**20
 EVERY_S = 60.0
+LASTS_S = 600.0  # a problem passes or is mended meanwhile: Redis is started again, a version is published after all
+SILENT_S = 1800.0  # as long may a card take
+ENDS_MOST = 2  # a reboot, and one more
+KILLED = "killed, or its memory ran out: the system's log says which"
 
 
 class LearningPoint(msgspec.Struct, frozen=True, array_like=True):
@@ -55,6 +61,20 @@ class Learning(msgspec.Struct, frozen=True):
     refused: int = 0  # entries of the stream, since the trainer began
     problem: str = ""
     course: tuple[LearningPoint, ...] = ()  # oldest first
+    runs: bool = False  # there at a start: the process before was killed
+    ends: int = 0  # how often it ended otherwise than by a signal to stop, without a checkpoint since
+    ended: str = ""  # why, the last time
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from its work, "" for nothing that is known."""
+        if self.ends > ENDS_MOST or (self.ends and not self.runs):
+            return f"it ended by itself ({self.ends} x since its last checkpoint): {self.ended}"
+        return self.problem
+
+    def is_of(self, desk: str) -> bool:
+        """Whether it learns from this desk, or from none yet."""
+        return not self.stream or self.stream.split(":")[1:2] == [desk]
 
 
 class LearningUnreadable(Exception):
@@ -67,9 +87,12 @@ class LearningFile:
     def __init__(self, shelf: Path) -> None:
         self._path = shelf / LEARNING_FILE
         self._course: tuple[LearningPoint, ...] = ()
+        self._newest = Learning(FORMAT, 0, "", 0)
+        self._ends, self._ended = 0, ""
         with contextlib.suppress(LearningUnreadable):
-            former = read_learning(shelf)
-            self._course = former.course if former is not None else ()
+            if (former := read_learning(shelf)) is not None:
+                self._newest, self._course = former, former.course
+                self._ends, self._ended = former.ends + former.runs, KILLED if former.runs else former.ended
 
     def write(
         self,
@@ -89,8 +112,14 @@ class LearningFile:
         frozen: bool = False,
         refused_count: int = 0,
         problem: str = "",
+        saved: bool = False,
     ) -> None:
-        """Replace the file; figures of a later row become a point of the course. Raises OSError."""
+        """Replace the file; figures of a later row become a point of the course. Raises OSError.
+
+        `saved`: this process wrote a checkpoint, so what ended the ones before is over.
+        """
+        if saved:
+            self._ends, self._ended = 0, ""
         finite = _finite(figures)
         last = self._course[-1].row if self._course else -1
         if row < last:
@@ -115,19 +144,54 @@ class LearningFile:
             refused=refused_count,
             problem=problem[:500],
             course=self._course,
+            runs=True,
+            ends=self._ends,
+            ended=self._ended,
         )
+        self._put(learning)
+
+    def sign(self, now_ns: int) -> None:
+        """Give a sign of life, with what was shown last. Raises OSError."""
+        ends, ended = self._ends, self._ended
+        self._put(msgspec.structs.replace(self._newest, written_ns=now_ns, runs=True, ends=ends, ended=ended))
+
+    def note_end(self, reason: str) -> None:
+        """Say that the process ends, and why: "" for a signal to stop. Raises OSError."""
+        ends, ended = (self._ends + 1, reason[:500]) if reason else (self._ends, self._ended)
+        self._put(msgspec.structs.replace(self._newest, runs=False, ends=ends, ended=ended))
+
+    def _put(self, learning: Learning) -> None:
+        self._newest = learning
         write_whole(self._path, msgspec.json.encode(learning) + b"\n", 0o644)
 
 
 class LearningWatch:
-    """Reports `trainer_refused` when the trainer on this shelf refused further entries of the stream.
+    """Tells of the trainer on this shelf: `trainer_refused` for further entries, `trainer_problem` for what lasts.
 
     `log(name, **fields)` logs an event of the vocabulary and raises its alarm; it is called on the loop of `run`.
     """
 
-    def __init__(self, shelf: Path, log: Callable[..., None], every_s: float = EVERY_S) -> None:
+    def __init__(
+        self,
+        shelf: Path,
+        log: Callable[..., None],
+        every_s: float = EVERY_S,
+        *,
+        desk: str = "",
+        wanted: str = "",
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """What a trainer of another desk wrote is passed over; `desk` "": nobody's is.
+
+        Args:
+            wanted: why there has to be a trainer; "": silence is told only of one that wrote something once.
+        """
         self._shelf, self._log, self._every_s = shelf, log, every_s
+        self._desk, self._wanted, self._steady = desk, wanted, steady
         self._reported_count = 0
+        self._newest: Learning | None = None
+        self._signed_s = steady()
+        self._problem, self._since_s, self._told = "", 0.0, False
 
     async def run(self) -> None:
         """Look at intervals until cancelled."""
@@ -137,10 +201,35 @@ class LearningWatch:
 
     def look(self, learning: Learning | None) -> None:
         """Compare what the trainer wrote with what was told."""
+        now_s = self._steady()
+        if learning is not None and self._desk and not learning.is_of(self._desk):
+            learning = self._newest
+        if learning is not None and learning != self._newest:
+            self._newest, self._signed_s = learning, now_s
         refused_count = 0 if learning is None else learning.refused
         if learning is not None and refused_count > self._reported_count:
             self._log("trainer_refused", refused=refused_count, stream=learning.stream[:200])
         self._reported_count = refused_count  # a trainer that began again counts from 0
+        self._look_for_problem(now_s)
+
+    def _look_for_problem(self, now_s: float) -> None:
+        """Tell a problem once that was there at each look of `LASTS_S`."""
+        problem = self._problem_now(now_s)
+        if wording(problem) != wording(self._problem):
+            self._since_s, self._told = now_s, False
+        self._problem = problem
+        if problem and not self._told and now_s - self._since_s >= LASTS_S:
+            self._log("trainer_problem", problem=problem)
+            self._told = True
+
+    def _problem_now(self, now_s: float) -> str:
+        learning = self._newest
+        trouble = "" if learning is None else learning.trouble
+        if now_s - self._signed_s < SILENT_S - LASTS_S:
+            return trouble
+        if learning is None:
+            return f"no trainer gave a sign since the daemon began, and {self._wanted}" if self._wanted else ""
+        return f"it has given no sign for half an hour{f': {trouble}' if trouble else ''}"
 
     def _read(self) -> Learning | None:
         try:
@@ -177,13 +266,18 @@ def read_learning(shelf: Path) -> Learning | None:
     return learning
 
 
-def newest_sign(shelf: Path) -> tuple[int, int]:
-    """Return when the trainer last wrote, by its clock, and the row up to which it had learned; (0, 0) for unknown."""
+def newest_sign(shelf: Path, desk: str = "", wanted_ns: int = 0) -> tuple[int, int]:
+    """Return when the trainer last wrote, by its clock, and the row up to which it had learned; (0, 0) for unknown.
+
+    What another desk's wrote is unknown. `wanted_ns`: since when there has to be one, its sign until it wrote.
+    """
     try:
         learning = read_learning(shelf)
     except LearningUnreadable:
-        return 0, 0
-    return (0, 0) if learning is None else (learning.written_ns, learning.row)
+        return wanted_ns, 0
+    if learning is None or (desk and not learning.is_of(desk)):
+        return wanted_ns, 0
+    return learning.written_ns, learning.row
 
 
 def _finite(figures: Mapping[str, float] | None) -> dict[str, float]:

@@ -645,6 +645,12 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "The trainer refused entries of this stream of experience: they are kept aside and never learned from.",
         alarm=True,
     ),
+    "trainer_problem": LogEvent(
+        "warning",
+        ("problem",),
+        "The desk's trainer gave no sign for half an hour, ends again and again, or cannot do its work.",
+        alarm=True,
+    ),
     # --- the service
     "clock_stepped_back": LogEvent(
         "warning",

@@ -6,7 +6,9 @@ import asyncio
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from daemon.experience.learning import (
     LearningFile,
     LearningUnreadable,
     LearningWatch,
+    newest_sign,
     read_learning,
 )
 
@@ -134,3 +137,102 @@ def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that
 
     asyncio.run(run_watch())
     assert alarms == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]
+
+
+class Watched:
+    """A watch whose minutes pass at once, and what it told."""
+
+    def __init__(self, shelf: Path, wanted: str = "") -> None:
+        self.shelf, self._now_s = shelf, 0.0
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self._watch = LearningWatch(
+            shelf,
+            lambda name, **fields: self.told.append((name, fields)),
+            desk="online",
+            wanted=wanted,
+            steady=lambda: self._now_s,
+        )
+
+    def minutes(self, count: int, write: Callable[[], object] = lambda: None) -> list[str]:
+        """What is told of problems within so many minutes, in each of which `write` is called."""
+        before = len(self.told)
+        for _ in range(count):
+            write()
+            self._watch.look(read_learning(self.shelf))
+            self._now_s += 60.0
+        return [fields["problem"] for name, fields in self.told[before:] if name == "trainer_problem"]
+
+
+def writes(file: LearningFile, **more: Any) -> Callable[[], None]:
+    times = iter(range(10**6, 0, -1))  # its clock goes back: what counts is that something new stands there
+    shown: dict[str, Any] = {"stream": STREAM, "row": 3} | more
+    return lambda: file.write(**{"now_ns": next(times)} | shown)
+
+
+def test_a_trainer_that_never_started_is_told_where_there_has_to_be_one(tmp_path: Path) -> None:
+    assert Watched(tmp_path).minutes(600) == []
+    watched = Watched(tmp_path, 'policy.answers = "served": each decision is a HOLD')
+    assert watched.minutes(30) == []
+    assert watched.minutes(600) == [
+        'no trainer gave a sign since the daemon began, and policy.answers = "served": each decision is a HOLD'
+    ]
+
+
+def test_a_trainer_that_falls_silent_is_told_whatever_its_clock_says_and_again_after_it_came_back(
+    tmp_path: Path,
+) -> None:
+    watched, file = Watched(tmp_path), LearningFile(tmp_path)
+    assert watched.minutes(60, writes(file)) == []
+    silent = ["it has given no sign for half an hour"]
+    assert watched.minutes(40) == silent
+    assert watched.minutes(600) == []
+    assert watched.minutes(5, writes(file, now_ns=2**62, row=4)) == []
+    assert watched.minutes(40) == silent
+
+
+def test_another_desk_s_trainer_in_the_same_store_is_no_sign(tmp_path: Path) -> None:
+    watched, file = Watched(tmp_path), LearningFile(tmp_path)
+    watched.minutes(1, writes(file))
+    other = writes(file, stream="rltrader:other:abc:experience", problem="of the other", refused_count=7)
+    assert watched.minutes(60, other) == ["it has given no sign for half an hour"]
+    assert [name for name, _ in watched.told] == ["trainer_problem"]
+    assert newest_sign(tmp_path, "online", 5) == (5, 0)
+    assert newest_sign(tmp_path, "other")[1] == 3
+
+
+def test_a_problem_that_lasts_is_told_once_and_one_that_passes_is_not(tmp_path: Path) -> None:
+    watched, file = Watched(tmp_path), LearningFile(tmp_path)
+    assert watched.minutes(9, writes(file, problem="Redis is away")) == []
+    assert watched.minutes(9, writes(file)) == []
+    numbers = iter(range(100))
+
+    def counting() -> None:
+        writes(file, problem=f"no version since {next(numbers)} sessions")()
+
+    assert watched.minutes(60, counting) == ["no version since 10 sessions"]
+
+
+def test_one_that_ends_again_and_again_before_a_checkpoint_is_told_though_each_gives_a_sign(tmp_path: Path) -> None:
+    def killed() -> None:
+        file = LearningFile(tmp_path)
+        file.sign(1)
+        writes(file)()
+
+    def going_on() -> None:
+        writes(LearningFile(tmp_path), saved=True)()
+
+    watched = Watched(tmp_path)
+    assert watched.minutes(2, killed) == []
+    assert watched.minutes(10, going_on) == []  # a checkpoint was written
+    (told,) = watched.minutes(30, killed)
+    assert told.endswith("x since its last checkpoint): killed, or its memory ran out: the system's log says which")
+    failing = LearningFile(tmp_path)
+    writes(failing, saved=True)()
+    failing.note_end("OSError: no space left")
+    (told,) = watched.minutes(15)
+    assert told == "it ended by itself (1 x since its last checkpoint): OSError: no space left"
+    stopped = LearningFile(tmp_path)
+    writes(stopped, saved=True)()
+    stopped.note_end("")
+    assert watched.minutes(25) == []
+    assert LearningFile(tmp_path)._ends == 0

@@ -80,6 +80,7 @@ def _run(
 ) -> int:
     """Work, and turn what ends it into an exit code."""
     pulse = Pulse(Service())
+    process = LearningProcess(options, client, config, rewards, log, pulse, stop)
     try:
         log(
             "trainer_started",
@@ -88,18 +89,23 @@ def _run(
             store=str(options.models_dir),
             own_dir=str(options.own_dir),
         )
-        LearningProcess(options, client, config, rewards, log, pulse, stop).run()
+        process.run()
     except ColdStartInterrupted:
+        process.note_end("")
         return 0
     except WRONG_USE as error:
+        if not isinstance(error, LeaseTaken):  # the other one shows its own work
+            process.note_end(str(error))
         fault = error.__cause__ if isinstance(error, (LedgerError, TapeError)) else None
         return _refuse(error, 1 if isinstance(fault, OSError) and may_pass(fault, options.models_dir) else 2)
     except (ArithmeticError, OSError, RuntimeError, RedisError) as error:
         log("trainer_failed", problem=f"{type(error).__name__}: {error}")
+        process.note_end(f"{type(error).__name__}: {error}")
         return 1
     finally:
         pulse.close()
         client.close()
+    process.note_end("")
     return 0
 
 

@@ -32,7 +32,7 @@ CODE = ("online", "rl/dqn", "desks/online")
 class Versions:
     """Writes the versions of one strategy. A call for weights that were published already changes nothing.
 
-    `newest` is the version written last, "" for none by this process.
+    `newest` is the version written last, "" for none by this process; `problem` why none was made since.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Versions:
         self._store, self._strategy, self._training = store, strategy, training
         self._hyperparameters, self._apart, self._log = hyperparameters, apart, log
         self._code, self._sign = code_digest(), sign
-        self.newest = ""
+        self.newest = self.problem = ""
 
     def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool:
         """Publish; a network that cannot be exported is logged and left out.
@@ -60,6 +60,7 @@ class Versions:
             self.publish(network, result, origin, parent, watched)
         except (ExportError, ValueError, OSError) as error:
             self._log("version_failed", session=origin.session, problem=str(error))
+            self.problem = f"the version of session {origin.session} cannot be published: {error}"
             return not isinstance(error, (KeyProblem, OSError))
         return True
 
@@ -79,7 +80,7 @@ class Versions:
         """
         version = f"{origin.session}-{weights_digest(network)[:8]}"
         if (self._store / self._strategy.spec.name / version / MANIFEST_FILE).exists():
-            self.newest = version  # this trainer was killed between the version and its checkpoint
+            self.newest, self.problem = version, ""  # this trainer was killed between the version and its checkpoint
             return
         returns = self._apart.returns(network)
         if not origin.stream:
@@ -108,7 +109,7 @@ class Versions:
             reference=self._reference(self._apart.watched(network) if watched is None else watched),
             sign=self._sign,
         )
-        self.newest = version
+        self.newest, self.problem = version, ""
         self._log(
             "version_published",
             version=version,

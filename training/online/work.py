@@ -113,6 +113,7 @@ class LearningProcess:
         self._at_work = StreamsAtWork(BARS_AT_WORK * MINUTE_NS / SECOND_NS * config.bar_minutes)
         self._namesake = ""  # what is wrong where two desks have this name
         self._served = ""  # the stream of the journal whose questions are answered
+        self._learning: LearningFile | None = None
 
     def run(self) -> None:
         """Lock the folder, begin or go on, and learn until stopped."""
@@ -126,8 +127,16 @@ class LearningProcess:
             if not self._alone_at_the_desk():
                 return
             with self._lease:
+                self._learning = LearningFile(self._shelf)
+                self._sign()
                 if self._thawed():
                     self._learn(self._trainer())
+
+    def note_end(self, reason: str) -> None:
+        """Show why the process ends, "" for a signal to stop; nothing where another trainer is at work here."""
+        with contextlib.suppress(OSError):
+            if self._learning is not None:
+                self._learning.note_end(reason)
 
     def _alone_at_the_desk(self) -> bool:
         """Wait for the desk's lease; False where the process was stopped meanwhile. Raises LeaseTaken."""
@@ -184,7 +193,7 @@ class LearningProcess:
             threads=o.threads,
             report=self._cold_progress,
         )
-        self._begun, self._learning = start, LearningFile(self._shelf)
+        self._begun = start
         hyperparameters = {
             **msgspec.to_builtins(plan),
             "cold_start": start.figures,
@@ -256,6 +265,7 @@ class LearningProcess:
         if time.monotonic() - self._told >= TELL_S:
             self._told = time.monotonic()
             self._log("cold_start", figures=dict(figures))
+            self._sign()
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
@@ -292,10 +302,10 @@ class LearningProcess:
                 trainer.turn_to(later[0])
                 self._log("stream_found", stream=later[0])
             ahead = stream_ahead(self._client, self._options.desk, trainer.stream, time.time_ns())
-            if ahead and ahead != self._ahead:
-                problem = f"{ahead} has decisions ahead of this host's clock, and is passed over: set the clock right"
+            problem = f"{ahead} has decisions ahead of this host's clock, and is passed over: set the clock right"
+            if ahead and problem != self._ahead:
                 self._log("trainer_delayed", problem=problem)
-            self._ahead = ahead
+            self._ahead = problem if ahead else ""
 
     def _two_desks(self, stream: str) -> bool:
         """Whether another desk of this name is at work, which is told once. Raises RedisError."""
@@ -319,30 +329,41 @@ class LearningProcess:
     def _show(self, trainer: StreamTrainer) -> None:
         """Write what the dashboard shows: after each checkpoint, and now and then."""
         now = time.monotonic()
-        if not trainer.stream or (trainer.checkpoints == self._shown and now - self._shown_at < SHOW_S):
+        if trainer.checkpoints == self._shown and now - self._shown_at < SHOW_S:
             return
         self._shown, self._shown_at = trainer.checkpoints, now
         waiting = pending = None
         with contextlib.suppress(RedisError):
-            waiting, pending = backlog(self._client, trainer.stream)
+            waiting, pending = backlog(self._client, trainer.stream) if trainer.stream else (None, None)
+        assert self._learning is not None
+        show = partial(
+            self._learning.write,
+            stream=trainer.stream,
+            row=trainer.row,
+            transitions=trainer.transitions,
+            updates=self._begun.learner.gradient_steps,
+            waiting=waiting,
+            pending=pending,
+            replay=self._begun.replay.size,
+            replay_most=self._options.replay_rows,
+            figures=trainer.figures,
+            rewards=trainer.rewards,
+            version=self._versions.newest,
+            frozen=trainer.frozen,
+            refused_count=trainer.refused,
+            problem=trainer.problem or self._namesake or self._ahead or self._versions.problem,
+            saved=trainer.checkpoints > 0,
+        )
+        self._put(show)
+
+    def _sign(self) -> None:
+        """Show that this process is at work, where there is a shelf already."""
+        if self._learning is not None and self._shelf.is_dir():
+            self._put(self._learning.sign)
+
+    def _put(self, write: Callable[..., None]) -> None:
         try:
-            self._learning.write(
-                now_ns=time.time_ns(),
-                stream=trainer.stream,
-                row=trainer.row,
-                transitions=trainer.transitions,
-                updates=self._begun.learner.gradient_steps,
-                waiting=waiting,
-                pending=pending,
-                replay=self._begun.replay.size,
-                replay_most=self._options.replay_rows,
-                figures=trainer.figures,
-                rewards=trainer.rewards,
-                version=self._versions.newest,
-                frozen=trainer.frozen,
-                refused_count=trainer.refused,
-                problem=trainer.problem or self._namesake or _refused_text(trainer.refused),
-            )
+            write(now_ns=time.time_ns())
         except OSError as error:
             self._log("learning_not_shown", problem=str(error))
 
@@ -357,8 +378,3 @@ class LearningProcess:
                 self._held_problem = str(error)
                 self._log("ladder_held", reason=str(error))
             return True
-
-
-def _refused_text(count: int) -> str:
-    """Say how many entries were refused, "" for none."""
-    return f"{count} entries of the stream were refused (experience_refused in the log)" if count else ""

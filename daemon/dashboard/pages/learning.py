@@ -98,10 +98,15 @@ def _trainer(shelf: Path, picture: Picture) -> tuple[TrainerLine | None, str]:
         rewards=tuple(learning.rewards.items()),
         version=learning.version,
         frozen=learning.frozen,
-        problem=learning.problem,
+        problem=learning.trouble or _refused_text(learning.refused),
         course=tuple(CoursePoint(p.time_ns / 1e9, p.row, p.updates, p.figures) for p in learning.course),
     )
     return line, ""
+
+
+def _refused_text(count: int) -> str:
+    """Say how many entries were refused, "" for none."""
+    return f"{count} entries of the stream were refused (experience_refused in the log)" if count else ""
 
 
 # --- exploration ------------------------------------------------------------------------------------------------------

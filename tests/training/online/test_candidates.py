@@ -176,6 +176,7 @@ def test_a_version_that_no_key_signed_or_no_disk_took_waits_and_one_that_cannot_
         "[Errno 28] No space left on device: '/store/online_dqn'",
         "no sessions kept apart",
     ]
+    assert versions.problem == "the version of session 2024-01-04 cannot be published: no sessions kept apart"
 
 
 def test_another_stream_begins_a_new_span_of_rows() -> None:

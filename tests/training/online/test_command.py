@@ -17,6 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.experience.experience import Experience, stream_name
+from daemon.experience.learning import read_learning
 from daemon.experience.link import GROUP, RedisError
 from daemon.experience.questions import Question, answers_name, fields_of, questions_name, read_reply
 from daemon.host.ed25519 import keygen
@@ -492,6 +493,35 @@ def test_what_may_pass_ends_it_with_code_1_and_is_logged(
     line = json.loads(capsys.readouterr().err.splitlines()[-1])
     assert line["event"] == "trainer_failed"
     assert "FileExistsError" in line["problem"]
+
+
+def test_why_it_ended_is_shown_until_a_process_wrote_a_checkpoint(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shelf = tmp_path / "store" / "online_dqn"
+    shelf.mkdir(parents=True)
+    monkeypatch.setattr("training.online.command.signal.signal", lambda *_: None)
+    monkeypatch.setenv("REDIS_PASSWORD", server.passwords["rltrader-trainer"])
+    with monkeypatch.context() as patched:
+        patched.setattr("training.online.work.StreamTrainer.turn", fail)
+        for ends in (1, 2):
+            assert main(arguments(tmp_path, bars, server)) == 1
+            learning = read_learning(shelf)
+            assert learning is not None
+            assert (learning.runs, learning.ends, learning.stream) == (False, ends, "")
+            assert "No space left on device" in learning.trouble
+    put(client, FIRST, wide(make_experiences(12)))
+    more = ("--checkpoint-every", "500")
+
+    def shown() -> bool:
+        learning = read_learning(shelf)
+        return learning is not None and bool(learning.stream) and learning.ends == 0
+
+    with server.client("rltrader-trainer") as own_client:
+        work(arguments(tmp_path, bars, server, *more), own_client, Logged(), iter([shown]))
 
 
 def test_ready_comes_at_once_and_the_watchdog_is_fed_while_there_is_progress(

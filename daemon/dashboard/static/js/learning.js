@@ -85,7 +85,7 @@ function trained({ trainer, missing, frozen }) {
     trainer.problem && el("p", { class: "trouble" }, `The trainer cannot go on: ${trainer.problem}`),
     (frozen || trainer.frozen) && el("p", { class: "trouble" }, `Learning is frozen${frozen ? `: ${frozen}` : ""}.`),
     trainer.age_s > OLD_S && el("p", { class: "trouble" }, `The trainer wrote nothing for ${span(trainer.age_s)}.`),
-    !trainer.ours && el("p", { class: "trouble" }, "It learns from another journal: ", el("code", {}, trainer.stream)),
+    !trainer.ours && trainer.stream && el("p", { class: "trouble" }, "It learns from another journal: ", el("code", {}, trainer.stream)),
     figures(
       [
         ["Written", `${span(trainer.age_s)} ago`, moment(trainer.written)],
