@@ -23,13 +23,14 @@ from daemon.alpaca_api.tickets import FURTHER_ORDERS, Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
-from daemon.brokers.alpaca.trading.report import amends, block_reason, ledger_fill
+from daemon.brokers.alpaca.trading.report import amends, block_reason, funds_of, ledger_fill
 from daemon.brokers.api import BrokerError
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
 from daemon.core.handlers import LOOKED_NS, SEEN
 from daemon.core.instruments.option_market import is_contract, parse_occ
 from daemon.core.orders import is_desks
+from daemon.core.risk.guards import deficit
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
     BEFORE,
@@ -681,6 +682,7 @@ class Gateway:
             lambda holding: self.price(holding.symbol) or holding.average,
             blocked=bool(self.block_reason),
             reserved=books.reserved_usd(account),
+            deficit=deficit(funds_of(books.broker_account)),
         )
         names = ("buying_power", "non_marginable_buying_power", "options_buying_power")
         row |= dict.fromkeys(names, f"{buying_power(books, account):.2f}")

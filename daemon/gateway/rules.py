@@ -17,9 +17,11 @@ from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.link import GATEWAY
+from daemon.brokers.alpaca.trading.report import funds_of
 from daemon.config.tables import SYMBOL
 from daemon.core.instruments.option_market import is_contract, parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
+from daemon.core.risk.guards import deficit
 from daemon.gateway.books import CENT, LOST, GatewayOrder, Ledgers
 from daemon.gateway.config import AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
@@ -305,6 +307,8 @@ def _may_add(view: OrderView, account: str, order: Ticket, price: Decimal, old_o
         raise _denial(f"no new risk while sub-accounts and broker differ: {'; '.join(books.doubts)}")
     if books.halt is not None:
         raise _denial(f"no new risk: {books.halt[0]}: {books.halt[1]}")
+    if missing_usd := deficit(funds_of(books.broker_account)):
+        raise _denial(f"no new risk: the account's margin is {missing_usd:.2f} USD above its equity: a deficit")
     cost, back = _cost(order, price, old_order)
     _can_be_paid(view, account, order, cost, back)
     filled_usd = ZERO if old_order is None else old_order.filled * price * multiplier(order.symbol)
@@ -356,7 +360,7 @@ def free_cash(books: Ledgers, account: str) -> Decimal:
 
 def account_power(books: Ledgers) -> Decimal:
     """Return USD that the broker's account has left: its figure of the last report without what was taken since."""
-    figure = wire.optional_decimal(books.broker_account, "non_marginable_buying_power")
+    figure = funds_of(books.broker_account).non_marginable
     if figure is None:
         figure = books.broker_cash
     orders = (o for o in books.orders_since(books.reported_ns) if o.opens and o.status != LOST)

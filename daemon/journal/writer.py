@@ -151,5 +151,5 @@ def _make_ballast(path: Path, mib: int) -> None:
         free = shutil.disk_usage(path.parent).free >> 20
         raise (JournalBusy if may_pass(error, path) else JournalError)(
             f"{path}: cannot reserve {mib} MiB for the day the disk is full ({error.strerror}, {free} MiB are free): "
-            f"make room, or set journal.ballast_mib lower"
+            f"make room, or set journal.ballast_mib lower (a gateway: gateway.ballast_mib)"
         ) from error

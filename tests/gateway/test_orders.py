@@ -11,10 +11,13 @@ import aiohttp
 import pytest
 from msgspec import UNSET
 
+from daemon.alpaca_api.wire import Json
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.trading.report import funds_of
 from daemon.gateway import server
 from daemon.gateway.command import show
 from daemon.gateway.config import AccountLimits
+from strategies.kit.units import SECOND_NS
 from tests.support.gateway_stage import CALL, KEYS, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
 
@@ -371,6 +374,42 @@ async def test_a_fence_of_the_account_itself_is_told_to_all_and_lifted_by_a_pers
         await s.place("a", 2, "sell")
         await s.until(lambda: not s.held("a"))
         assert len(s.log.of("gateway_blocked")) == 1
+
+
+async def test_a_deficit_of_the_account_s_margin_is_each_desk_s_and_exits_pass(tmp_path: Path) -> None:
+    """The broker lets such an account close positions alone, whoever's holdings it counts the margin of."""
+    async with stage(tmp_path) as s:
+        await s.place("a", 2)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(2)})
+        await asyncio.sleep(60)
+        s.broker.faults.add("margin_deficit", until_ns=s.gateway.now_ns() + 60 * SECOND_NS, amount="250")
+        await s.gateway.wait_for_report(5.0)
+        for name in ("a", "b"):
+            funds = funds_of((await s.ask(name, "GET", "/v2/account"))[1])
+            assert funds.maintenance - funds.equity == 250  # type: ignore[operator]  # a desk's alarm margin_deficit
+        assert "the account's margin is 250.00 USD above its equity" in (await s.refused("b", 1))[2]
+        await s.place("a", 2, "sell")
+        await s.until(lambda: not s.held("a"))
+        await asyncio.sleep(60)
+        await s.gateway.wait_for_report(5.0)
+        await s.place("b", 1)
+
+
+@pytest.mark.parametrize("figure", ["a lot", {}, "NaN"])
+async def test_a_figure_of_the_account_that_cannot_be_read_keeps_no_desk_from_its_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: object
+) -> None:
+    async with stage(tmp_path) as s:
+        account = s.gateway.upstream.reads.account
+
+        async def odd_account() -> Json:
+            return {**await account(), "non_marginable_buying_power": figure, "maintenance_margin": figure}
+
+        monkeypatch.setattr(s.gateway.upstream.reads, "account", odd_account)
+        await s.gateway.wait_for_report(5.0)
+        status, row = await s.ask("a", "GET", "/v2/account")
+        assert (status, row["buying_power"]) == (200, "20000.00")  # its own cash still limits it
+        await s.place("a", 1)
 
 
 # --- answers that do not come -----------------------------------------------------------------------------------------

@@ -219,7 +219,10 @@ def test_a_ballast_that_would_free_nothing_is_made_anew(journal: Journal, tmp_pa
 def test_a_disk_too_small_for_the_ballast_is_refused_because_a_halt_could_not_be_journaled(
     journal: Journal, tmp_path: Path
 ) -> None:
-    with pytest.raises(JournalError, match=r"cannot reserve 2147483648 MiB .* set journal\.ballast_mib lower"):
+    with pytest.raises(
+        JournalError,
+        match=r"cannot reserve 2147483648 MiB .* set journal\.ballast_mib lower \(a gateway: gateway\.ballast_mib\)",
+    ):
         JournalWriter(journal, ballast_mib=2**31)
     assert not (tmp_path / BALLAST_FILE).exists()
 
