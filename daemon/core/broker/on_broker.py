@@ -59,6 +59,7 @@ HAPPENED: dict[type[OrderNews], str] = {
     CancelRejected: "cancel_rejected",
 }
 REFUSALS_COUNTED = 10  # from so many on an alarm says how many there were
+REFUSALS_STUCK = 3  # of a symbol's exits in a session: one or two may be answered by the next report
 SENT_EARLY_NS = 10 * MINUTE_NS  # an order created this long before ours was sent is another order
 CLOCK_NS = 10 * SECOND_NS  # by which the broker's clock and ours may differ, where the time decides
 CALL_NS = MINUTE_NS  # an order that was created this long after a close call is not of that call
@@ -97,6 +98,8 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
             _report_rejection(draft, order, event.reason)
         if order.side * draft.held(order.symbol) < 0:  # a refused exit: perhaps the broker holds another quantity
             draft.effects.append(AskBroker("an exit was rejected"))
+            if order.purpose == "exit" and not (refuses_fraction or is_untraded):
+                _note_refused_exit(draft, order, event.reason)
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
     if not by_rule:  # by a limit, or by what asset or account allow: no order of this desk is wrong
@@ -182,6 +185,16 @@ def in_whole_shares(draft: Draft, order: Order, refused: str) -> None:
         goal = quantity + whole_of(work.goal - quantity)
         draft.works = {**draft.works, work.key: replace(work, goal=goal, order_id="")}
         draft.wanted = {**draft.wanted, order.symbol: goal}
+
+
+def _note_refused_exit(draft: Draft, order: Order, reason: str) -> None:
+    """Say once a session that refusals keep a position from leaving, unless account or market do, which is told."""
+    exits = ((o.symbol, o.side, o.status) for o in draft.closed.values() if o.purpose == "exit")
+    refusal_count = sum(one == (order.symbol, order.side, REJECTED) for one in exits)
+    if refusal_count >= REFUSALS_STUCK and not (draft.broker.blocked or draft.broker.closed):
+        held = f"{abs(draft.held(order.symbol))} {order.symbol}"
+        detail = f"{held}: {refusal_count} exits were refused: {reason}; it is tried again at each re-price interval"
+        draft.alarm("exit_stuck", detail, once=True, about=f"refused {order.symbol}")
 
 
 def _report_rejection(draft: Draft, order: Order, reason: str) -> None:

@@ -158,6 +158,18 @@ def test_refused_exits_of_a_halted_desk_are_no_second_halt() -> None:
     assert (halts, d.state.risk.outcomes) == (["operator"], (False,))  # of the entry alone
 
 
+@pytest.mark.parametrize(("count", "blocked", "told"), [(2, "", 0), (12, "", 1), (12, PASSING[0], 0)])
+def test_exits_that_are_refused_again_and_again_are_told_once_as_a_way_out_that_is_shut(
+    count: int, blocked: str, told: int
+) -> None:
+    """While the account may not trade, its own alarm says so."""
+    d = holding(account := Account())
+    d.put(ev.HaltRequested(d.at(1, 30), "flatten", "x", "ann"))  # after which no halt tells of refusals
+    refused_exits(d, account, count, blocked)
+    assert alarms(d.effects).count("exit_stuck") == told
+    assert alarms(d.effects).count("account_blocked") == bool(blocked)
+
+
 def test_a_closed_account_halts_and_what_happened_in_it_is_still_booked() -> None:
     d = holding(account := Account())
     account.book(line("FEE", amount="-0.30"))
