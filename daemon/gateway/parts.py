@@ -46,6 +46,8 @@ SHARE_LEG = "OPTRD"
 LAPSED = "OPEXP"
 EARLY = "early OPTRD"
 """The kind of `Moving` of shares that were booked for a contract before its line came."""
+SPUN = "spun"
+"""The kind of `Moving` of a spin-off's shares, whose parent stays."""
 STRIKES_NEAR = Decimal("0.001")  # strikes after a split are rounded
 UNKNOWN_LINE = "gateway_line_unowned"
 """The alarm of a line that is `main`'s because nobody else's it can be said to be."""
@@ -491,20 +493,33 @@ def _paid(books: Ledgers, line: LedgerLine, holders: Mapping[str, Decimal]) -> d
 
 
 def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
-    """Shares of a spin-off, by who held the parent at the close before its ex-date.
+    """Shares of a spin-off, by who held the parent at the close before its ex-date, in however many lines they come.
 
-    None where no announced parent, or more than one, was held in the number that brings so many shares.
+    None where no announced parent, or more than one, was held in the number that brings so many shares, or more.
     """
-    fitting = []
+    same = (m for m in books.moving if (m.kind, m.date, m.symbol) == (SPUN, line.date, line.symbol))
+    spinning = next(same, None) or Moving(SPUN, line.date, line.symbol, {})
+    former = spinning.given.get(line.symbol, {})
+    come = sum(former.values(), line.quantity)
+    whole: list[tuple[dict[str, Decimal], str]] = []
+    more: list[tuple[dict[str, Decimal], str]] = []
     for parent, ex_date, ratio in books.spun.get(line.id, ()):
         holders, (new, old) = books.holders_before(parent, ex_date), _rates(ratio)
-        if holders and abs(sum(holders.values()) * new / old - line.quantity) < 1 and (holders, ratio) not in fitting:
-            fitting.append((holders, ratio))
+        due, one = sum(holders.values(), ZERO) * new / old, (holders, ratio)
+        of_them = whole if abs(due - come) < 1 else more if due > come else []
+        if holders and one not in of_them:
+            of_them.append(one)
+    fitting = whole or more
     if line.quantity <= 0 or len(fitting) != 1:
         return None
     holders, books.ratios[line.id] = fitting[0]
-    new_shares = _shares_of(books, line, holders, line.quantity)
-    return Division({name: LinePart(quantity) for name, quantity in sorted(new_shares.items()) if quantity})
+    new_shares = _shares_of(books, line, holders, come)
+    if not former:
+        books.moving.append(spinning)
+    spinning.given = {line.symbol: new_shares}
+    change = {n: new_shares.get(n, ZERO) - former.get(n, ZERO) for n in sorted(new_shares.keys() | former.keys())}
+    doubt = "" if whole else f"{line.kind} {line.symbol}: {come} shares so far, fewer than were announced"
+    return Division({name: LinePart(quantity) for name, quantity in change.items() if quantity}, doubt)
 
 
 def _contracts(books: Ledgers, line: LedgerLine) -> Division:

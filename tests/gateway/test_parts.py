@@ -244,6 +244,9 @@ PARENT = ("OLD", DAY, "1/3")
         ([("TWIN", DAY, "1/3"), PARENT], "6", {MAIN: dec(6)}),  # of two parents nobody knows which
         ([("OLD", NEXT_DAY, "1/3")], "8", {"a": dec(5), "b": dec("1.666666666"), MAIN: dec("1.333333334")}),
         ([PARENT], "8", {MAIN: dec(8)}),  # so many are not of what was held
+        ([PARENT], "2 4", {"a": dec(3), "b": dec("1.666666666"), MAIN: dec("1.333333334")}),  # in two lines
+        ([PARENT], "1 2 3", {"a": dec(3), "b": dec("1.666666666"), MAIN: dec("1.333333334")}),
+        ([("TWIN", DAY, "1/3"), PARENT], "2 4", {MAIN: dec(6)}),
         ([], "6", {MAIN: dec(6)}),
     ],
 )
@@ -254,11 +257,15 @@ def test_shares_of_a_spin_off_are_who_held_the_parent_before_its_ex_date(
     ledgers.held["OLD"] = [("2024-02-27", ledgers.held["OLD"][0][1])]  # held since the day before
     ledgers.held["TWIN"] = [("2024-02-27", {"b": dec(19)})]
     ledgers.book("a", "OLD", LinePart(dec(5)))  # bought today, at the price without them
-    row = line("SPIN", "NEW", quantity)
-    ledgers.spun[row.id] = announced
-    division = divide(ledgers, row, "")
-    assert book(ledgers, division, "NEW") == parts
-    assert (division.doubt == "") == (len(parts) > 1)
+    held, doubts = dict[str, Decimal](), []
+    for part in quantity.split():
+        row = line("SPIN", "NEW", part)
+        ledgers.spun[row.id] = announced
+        division = divide(ledgers, row, "")
+        held = book(ledgers, division, "NEW")
+        doubts.append(division.doubt != "")  # of those that are not all yet it is told
+    assert held == parts
+    assert doubts == [*(True for _ in doubts[1:]), len(parts) == 1]
 
 
 def test_a_new_name_moves_each_holding_with_what_it_cost() -> None:
