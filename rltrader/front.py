@@ -112,9 +112,8 @@ def _meant(word: str) -> str:
 
     near = {typed: f"rltrader {typed}" for typed in COMMANDS}
     near |= {command.starts: f"rltrader {typed}" for typed, command in COMMANDS.items() if command.starts in PROGRAMS}
-    if not (found := get_close_matches(word, near, 1)):
-        from daemon.cli.ctl import COMMANDS as CONTROL
+    if found := get_close_matches(word, near, 1):
+        return f"; did you mean `{near[found[0]]}`?"
+    from daemon.cli.ctl import nearest
 
-        near = {typed: f"rltrader ctl {typed}" for typed in CONTROL}
-        found = get_close_matches(word, near, 1)
-    return f"; did you mean `{near[found[0]]}`?" if found else ""
+    return f"; did you mean `rltrader ctl {of_control}`?" if (of_control := nearest(word)) else ""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeVar
 
 from daemon.brokers.api import Admin, BrokerError, BulkResult
 
 ANSWER_S = 60.0  # longest wait for one answer: longer than a broker's own deadlines
+SAME_S = 10.0  # a line that was shown is not repeated before
 
 Show = Callable[[str], None]
 T = TypeVar("T")
@@ -33,6 +35,7 @@ async def panic(
     """
     now_s = asyncio.get_running_loop().time
     until_s = now_s() + deadline_s
+    show = _seldom(show, now_s)
     while True:
         is_cancelled = await _order(admin.cancel_all, "cancel", show, answer_s)
         is_closed = await _order(admin.close_all, "close", show, answer_s)
@@ -50,6 +53,18 @@ async def panic(
             for line in remains or ("the broker does not say what is left: look at its web page",):
                 show(f"NOT flat: {line}")
             return False
+
+
+def _seldom(show: Show, now_s: Callable[[], float]) -> Show:
+    """Return `show` without what it said in the last `SAME_S`: a broker that is away answers each second alike."""
+    shown_s: dict[str, float] = {}
+
+    def show_seldom(line: str) -> None:
+        if now_s() - shown_s.get(line, -inf) >= SAME_S:
+            shown_s[line] = now_s()
+            show(line)
+
+    return show_seldom
 
 
 async def _order(step: Callable[[], Awaitable[BulkResult]], action: str, show: Show, answer_s: float) -> bool:

@@ -41,7 +41,7 @@ from daemon.host.time.clock import Clock
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.commands import CLOSE, RESET_CLOCK, RESET_LIMITS, RESUME, Command, CommandError, event_of
 from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
-from daemon.operator.status import DeskStatus, holdings_in_words, resume_words, status_of
+from daemon.operator.status import DeskStatus, holdings_in_words, needs_accepting, resume_words, status_of
 
 
 def broker_now_ns(settings: DeskSettings, keys: Credentials) -> int:
@@ -188,7 +188,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running: bool) -> None:
     """Set the command that leads on from what the desk came to."""
-    if status is not None and status.then and options.command != "accept-broker":
+    if status is not None and needs_accepting(status):
         lead_on(options, "accept-broker", "--reason", "TEXT")
     elif status is not None and (status.halt or status.pause):
         lead_on(options, *resume_words(status.loss_to_reset), "--reason", "TEXT")

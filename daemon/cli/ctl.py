@@ -98,6 +98,14 @@ OWN_DEFAULT = ("status", "panic", "try-protection")
 """Commands that find a state directory by themselves."""
 
 
+def nearest(word: str) -> str:
+    """Return the command that was meant by `word`, which is none: one of `models`, or the nearest; "" for none."""
+    from daemon.cli.models.command import FORMERLY, WORDS
+
+    word = FORMERLY.get(word, word)
+    return f"models {word}" if word in WORDS else next(iter(get_close_matches(word, COMMANDS, 1)), "")
+
+
 def parser(chosen: str, prog: str = "rltraderctl") -> argparse.ArgumentParser:
     """The command line of rltraderctl, with the options of the chosen command alone."""
     line = CommandLine(prog=prog, description="Look into a state directory and prove it; command its desk; panic.")
@@ -120,8 +128,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
     words = sys.argv[1:] if arguments is None else arguments
     chosen = next((argument for argument in words if not argument.startswith("-")), "")
     if words and words[0] == chosen and chosen not in COMMANDS:
-        near = get_close_matches(chosen, COMMANDS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(chosen)
+        hint = f"; did you mean {near}?" if near else ""
         sys.stderr.write(f"{prog}: no command is called {chosen!r}{hint}: {prog} --help lists all\n")
         return EXIT_CODE
     line = parser(chosen, prog)

@@ -30,7 +30,7 @@ from daemon.host.version import in_this_shell
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.operator.fleet import fleet_of
-from daemon.operator.status import DeskStatus, resume_words, unreadable_desk
+from daemon.operator.status import DeskStatus, needs_accepting, resume_words, unreadable_desk
 from strategies.kit.quantity import to_json
 
 
@@ -210,7 +210,7 @@ def _as_json(desks: list[DeskStatus]) -> int:
 
 def _lead_on(options: argparse.Namespace, status: DeskStatus) -> None:
     """Set the command that leads on from this status of a desk."""
-    if status.then:
+    if needs_accepting(status):
         lead_on(options, "accept-broker", "--reason", "TEXT")
     elif status.halt or status.pause:
         lead_on(options, *resume_words(status.loss_to_reset), "--reason", "TEXT")

@@ -41,7 +41,7 @@ from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_s
 from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, RISK, Manifest, decode
-from strategies.registry import configured, typed
+from strategies.registry import configured, entry, typed
 
 __all__ = [
     "CURRENT",
@@ -427,7 +427,8 @@ def _manifest(path: Path, data: bytes) -> Manifest:
 def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, version: str) -> None:
     spec = strategy.spec
     cure_by_export = "export the model again with this code, or run the code it was exported with"
-    if spec.config and (differs := _config_differs(manifest.model_config, msgspec.json.decode(spec.config))):
+    own_config = msgspec.json.decode(spec.config) if spec.config else {}
+    if differs := _config_differs(manifest.model_config, own_config, _parameter_defaults(spec)):
         raise ModelError(
             "model configuration",
             f"{path} was trained with {differs}: set desk.model_config to its file (desk.parameters to its values), or "
@@ -460,11 +461,17 @@ def _symbols_text(symbols: Sequence[str]) -> str:
     return ", ".join(symbols) or "the strategy's own symbols"
 
 
-def _config_differs(model_config: Mapping[str, Any], own_config: Mapping[str, Any]) -> str:
+def _parameter_defaults(spec: Spec) -> dict[str, Any]:
+    """Return what a strategy's parameters are where nothing is said: a configuration of them has the changed alone."""
+    return {name: one.default for name, one in entry(spec.name).parameters.items()} if not configured(spec) else {}
+
+
+def _config_differs(model_config: Mapping[str, Any], own_config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """Return the first key at which two model configurations differ, with both values; "" where none does."""
-    for key, value in own_config.items():
-        if model_config.get(key) != value:
-            return f"{key} {_brief(model_config.get(key))}, this desk's model configuration has {_brief(value)}"
+    trained_with = {**defaults, **model_config}
+    for key, value in {**defaults, **own_config}.items():
+        if trained_with.get(key) != value:
+            return f"{key} {_brief(trained_with.get(key))}, this desk's model configuration has {_brief(value)}"
     return ""
 
 

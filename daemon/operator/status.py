@@ -140,7 +140,8 @@ def differences_of(state: State[Any]) -> str:
 def way_out(state: State[Any]) -> str:
     """Return the command that accepts the broker's report as the book; "" where it is not needed."""
     if state.broker.accept_ns:
-        return "the book takes over the broker's next report; then: rltraderctl resume --reason TEXT"
+        then = "; then: rltraderctl resume --reason TEXT" if state.risk.halt is not None else ""
+        return f"the book takes over the broker's next report{then}"
     if waits_for_broker(state.broker, state.risk):
         return f"when the account is as it should be: {ACCEPT}; then resume"
     return ""
@@ -418,6 +419,11 @@ def first_named(names: Sequence[str]) -> str:
     """Return the first names and the count of the rest; "" for none."""
     more = len(names) - NAMED_MOST
     return ", ".join([*names[:NAMED_MOST], *[f"{more} more"] * (more > 0)])
+
+
+def needs_accepting(status: DeskStatus) -> bool:
+    """Return whether the broker's word has to be accepted first; not where it was, and its report is awaited."""
+    return ACCEPT in status.then
 
 
 def resume_words(loss: str) -> tuple[str, ...]:

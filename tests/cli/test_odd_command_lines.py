@@ -46,6 +46,16 @@ def test_rltraderctl_alone_lists_its_commands() -> None:
     assert process.stderr.endswith("rltraderctl: name a command: rltraderctl COMMAND --help explains one\n")
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("promote", "models activate"), ("activate", "models activate"), ("hold", "models hold"), ("remot", "remote")],
+)
+def test_a_command_of_the_models_that_is_typed_without_them_is_named(word: str, meant: str) -> None:
+    process = run("rltraderctl", word, "v2")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert f"no command is called '{word}'; did you mean {meant}?" in process.stderr
+
+
 def test_status_in_the_folder_of_a_desk_that_was_not_started_names_that_desk(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[paths]\nstate_dir = "state/mine"\n')
     for words in ((), ("--json",)):

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import msgspec
 import pytest
 
+from daemon.cli import ctl
 from daemon.core.limits import Basket, Trading
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.models import pointer
@@ -44,8 +46,10 @@ from daemon.models.store import (
     sight,
     versions,
 )
+from strategies import registry
 from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from strategies.kit.parameters import text_of
 from strategies.registry import add
 from strategies.registry import strategy as registered
 from tests.support.models.tiny_models import manifest_of, put
@@ -295,6 +299,28 @@ def test_a_manifest_of_something_else_is_refused_with_what_was_found_and_expecte
     if key != "golden":
         expected = getattr(manifest, key)
         assert (expected if isinstance(expected, str) else repr(expected)) in text
+
+
+@pytest.mark.parametrize(
+    ("trained_with", "desk_has", "named"),
+    [
+        ({"slow": 100}, "", "was trained with slow 100, this desk's model configuration has 50"),
+        ({"fast": 20, "slow": 100}, '{"fast":20}', "was trained with slow 100, this desk's model configuration has 50"),
+        ({}, '{"slow":100}', "was trained with slow 50, this desk's model configuration has 100"),
+    ],
+)
+def test_a_parameter_that_differs_is_named_also_where_the_desk_or_the_model_has_the_default(
+    tmp_path: Path, trained_with: dict[str, int], desk_has: str, named: str
+) -> None:
+    with forgotten_again() as patch:
+        patch.chdir(tmp_path)
+        assert ctl.main(["new-strategy", "pa", "--cadence", "session", "--holds", "shares", "--template", "plain"]) == 0
+        add(str(tmp_path / "pa" / "pa.py"))
+        made_with = registered("pa", (), text_of(registry.entry("pa").parameters, trained_with))
+        one = msgspec.structs.replace(manifest_of(made_with, GRAPH, LOGITS), model_config=trained_with)
+        put(tmp_path / "store", one, GRAPH)
+        check, text = refusal(tmp_path / "store" / "pa" / "v1", registered("pa", (), desk_has))
+    assert (check, named in text) == ("model configuration", True), text
 
 
 def test_checks_come_in_their_order(folder: Path, scalper: AnyStrategy) -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Risk, Trading
-from daemon.operator.status import way_out
+from daemon.operator.status import needs_accepting, status_of, way_out
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import IGNORE as IGNORE_OTHERS
@@ -445,6 +445,8 @@ def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted(
     assert halted(d) == "panic"
     first_effects = d.put(ev.AcceptBrokerRequested(d.at(2.1), "panic, settled", "control/ann (uid 1)"))
     assert len(of(first_effects, AskBroker)) == 1
+    assert not needs_accepting(status_of(d.state, "paper"))  # it was: what leads on is the resume
+    assert "resume" in way_out(d.state)
     effects = d.put(account.report(d.at(2.2)))
     assert ("broker_accepted" in alarms(effects), d.held, d.state.book.cash) == (True, {}, account.cash)
     assert (halted(d), d.state.risk.reconciled) == ("panic", True)
