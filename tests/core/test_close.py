@@ -306,11 +306,11 @@ def test_a_phone_s_halt_hides_no_later_one_that_waits_for_the_broker_s_word() ->
     assert not halted(d)
 
 
-@pytest.mark.parametrize(("goal", "left"), [(60, 50), (20, 20), (0, 0)])
+@pytest.mark.parametrize(("goal", "left"), [(6, 5), (2, 2), (0, 0)])
 def test_a_basket_decided_while_a_person_s_close_waits_makes_no_second_exit(goal: int, left: int) -> None:
-    """Of 100 shares a person lets 50 leave before the open, then the basket wants `goal`."""
-    d = tuesday(Trading(), AAA=100)
-    close(d, "AAA", d.at(-25), 50)
+    """Of 10 shares a person lets 5 leave before the open, then the basket wants `goal`."""
+    d = tuesday(NO_AUCTION, AAA=10)
+    close(d, "AAA", d.at(-25), 5)
     decided(d, goal, *(KEEP for _ in SYMBOLS[1:]))
     exits = [work for work in d.state.works.values() if work.symbol == "AAA"]
     assert [(work.purpose, work.reason, work.goal) for work in exits] == [("exit", "closed_by_hand", left)]
