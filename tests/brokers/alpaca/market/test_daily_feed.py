@@ -176,7 +176,10 @@ async def test_a_daemon_that_starts_after_the_open_misses_the_basket_and_says_so
     await first_morning(stage)
     assert stage.of(RebalanceDue) == []
     (alarm,) = stage.of(TroubleNoticed)
-    assert (alarm.name, alarm.detail) == ("basket_missed", f"no basket for {DAY}: its time was over when the daemon started")
+    assert (alarm.name, alarm.detail) == (
+        "basket_missed",
+        f"no basket for {DAY}: its time was over when the daemon started",
+    )
 
 
 async def test_a_decision_waits_while_book_and_broker_do_not_agree() -> None:
