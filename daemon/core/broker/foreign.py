@@ -344,7 +344,7 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     if replaces and (leaver_parts := list(_left_for(draft, line).values())):
         return leaver_parts[-1] if _alike(leaver_parts) else None
     if not closes and not foreign.get(line.symbol):
-        if replaces and foreign and _holds_shares(draft):
+        if replaces and ((foreign and _holds_shares(draft)) or _has_strange_shares(draft, line.symbol)):
             return None  # shares of a spin-off, or in place of what is not known to have left
         desks = not foreign or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
         return (1, 0) if desks else (0, 1)
@@ -361,6 +361,12 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     if closes and closes[0].date > first_date and _was_alone(owners, closes, closes[0].date):
         return None  # others came within that time
     return _all_alike(closes, first_date, day.isoformat(), draft.counted(line.quantity))
+
+
+def _has_strange_shares(draft: Draft, symbol: str) -> bool:
+    """Return whether the account has other shares than of `symbol` that no book has: what comes may be theirs."""
+    beyond = draft.broker.beyond or {}
+    return any(not is_contract(one) for one in beyond.keys() - {symbol, *draft.basket.to_come})
 
 
 def _was_alone(owners: Owners, closes: tuple[HeldAtClose, ...], date: str) -> bool:

@@ -513,6 +513,20 @@ def test_shares_of_a_person_of_the_same_day_leave_with_the_line_that_takes_so_ma
     assert holdings(d) == ({"BBB": new // 3}, {"BBB": 2 * new // 3})
 
 
+@pytest.mark.parametrize("own", [0, 10])
+def test_a_spin_off_of_a_person_s_shares_that_no_book_has_is_not_the_desk_s(own: int) -> None:
+    """The rule is `halt`: 62 AAA of a person stand unexplained when their spin-off comes."""
+    d = with_shares(account := Account(), Trading(broker=RULES["halt"]), **({"BBB": own} if own else {}))
+    d.reload = True
+    account.positions["AAA"] = (62, Decimal(100))
+    d.put(account.report(d.at(-20)), account.report(d.at(-19)), account.report(d.at(-18)))
+    assert halted(d) == "reconciliation"
+    account.book(of_today("SPIN", "ZZZ", "31"))
+    account.positions["ZZZ"] = (31, Decimal(10))
+    d.put(account.report(d.at(-17)), account.report(d.at(-16)), account.report(d.at(-15)))
+    assert (holdings(d), "owner_unknown" in alarms(d.effects)) == (({"BBB": own} if own else {}, {}), True)
+
+
 BECAME = {"NC": ("AAX", 1), "MA": ("BBB", 2)}  # a new name, and a merger of two for one
 
 
