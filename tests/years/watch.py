@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import UnsetType
 
 from daemon.alpaca_api.books import PositionChange
-from daemon.core.draft import EXIT
+from daemon.core.draft import EXIT, PROTECTION
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import BrokerReported, Event
 from daemon.core.instruments.option_market import parse_occ, root_of
@@ -37,6 +37,7 @@ from tests.years.market import is_option
 if TYPE_CHECKING:
     from tests.years.run import Run
 
+BY_LOSS = frozenset(("daily_loss", "drawdown"))
 RULES: dict[str, str] = {
     "new_risk": "an entry leaves while the desk is halted, paused, stood down, stopping or not reconciled",
     "short": "the desk's own sale makes a position negative",
@@ -133,6 +134,7 @@ class Watch:
         self._below_ns: dict[str, int] = {}
         self._bare_ns: dict[str, int] = {}
         self._highs: dict[str, Decimal] = {}  # since the entry, when a sale was last sent
+        self._elected: set[str] = set()  # what a resting stop sold of while everybody quoted wide
         self._stopped: set[str] = set()  # what a trailing stop may sell at the market, until it is bought again
         self._grave: list[tuple[int, str, str]] = []
         self._telling_ns = 0  # until then the program may have grave alarms to tell
@@ -542,6 +544,11 @@ class Watch:
         if session is None or contract.expiry == session.date or run.leapt_ns or trade.symbol in self._stopped:
             return
         order = run.world.account.orders[trade.order_id]
+        own = state.orders.get(order.client_order_id) or state.closed.get(order.client_order_id)
+        if own is not None and own.purpose == PROTECTION:
+            self._elected.add(trade.symbol)
+        if own is not None and own.reason in BY_LOSS and trade.symbol in self._elected:
+            return  # the broker's stop met the wide bid: that loss is made, and its limit leaves at any price
         least = (fair[0] + fair[1]) / 2 * (1 - Decimal(str(state.trading.risk.price_collar))) * CHEAP
         if trade.price < least and order.created_ns > wide[0].from_ns + 60 * SECOND_NS:
             run.problem("cheap", f"{trade.symbol} is sold at {trade.price}, it is worth {sum(fair) / 2:.2f}")
