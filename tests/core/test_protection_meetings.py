@@ -15,7 +15,7 @@ from msgspec import structs
 from daemon.core import events as ev
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.draft import Draft
-from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
+from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.step import Core
 from tests.support.core import resting
@@ -23,13 +23,12 @@ from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, DailyDesk, daily_desk
 from tests.support.core.daily_desk import bar as daily_bar
 from tests.support.core.daily_live import live
-from tests.support.core.desk import CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, of, quote
+from tests.support.core.desk import CALL, MINUTE, MONDAY, SESSIONS, TUESDAY, alarms, of, quote
 from tests.support.core.resting import (
     DISASTER,
     LIMITED,
     STOP,
     MoreShares,
-    alarms,
     daily,
     holding_calls,
     left,
@@ -724,6 +723,26 @@ def test_a_stop_that_sold_under_a_new_name_while_the_daemon_was_down_sold_the_de
     for minute in (1, 2):
         d.put(account.report(d.at(minute)))
     assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(9790), Decimal(-210))
+    assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
+
+
+@pytest.mark.parametrize("line_first", [False, True])
+def test_a_sale_of_a_stop_that_the_stream_tells_under_a_new_name_first_is_booked_by_the_report(
+    *, line_first: bool
+) -> None:
+    """4 of 10 that cost 1,000 are sold at 79; the stream tells it twice."""
+    d, account, name = daily()
+    renamed(d, account, name)
+    if line_first:
+        d.put(structs.replace(account.report(d.at(-30)), open_orders=(), ended_orders=()))
+    fill = account.fill(name, 4, "79", TUESDAY.open_ns)
+    effects = d.put(fill, fill)
+    assert (d.state.risk.halt, "fill_mismatch" in alarms(effects)) == (None, False)
+    assert any("filled as NEW, not AAA" in ask.why for ask in of(effects, AskBroker))
+    account.end(name)
+    for minute in (1, 2):
+        d.put(account.report(d.at(minute)))
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({"NEW": 6}, Decimal(9316), Decimal(-84))
     assert (d.state.orders, d.state.risk.halt, d.state.risk.reconciled) == ({}, None, True)
 
 

@@ -17,13 +17,14 @@ from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import PROTECTION, Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, BrokerReported, OrderFilled
+from daemon.core.instruments.option_market import is_contract
 from daemon.core.moves import Cause
 from daemon.core.orders import Order, advance, in_words, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.risk.guards import end_trade, note_fate, revalue
 from daemon.core.risk.marks import mark_book, position_price
 from daemon.core.session import new_york_date
-from daemon.core.state import ZERO, Book, Position
+from daemon.core.state import BROKER_MODES, ZERO, Book, Position
 from strategies.kit.quantity import Part, Quantity, exact
 
 
@@ -101,7 +102,26 @@ AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker r
 
 
 def on_order_filled(draft: Draft, event: OrderFilled) -> None:
-    """Change the book in the same step as the fill, before any strategy runs."""
+    """Change the book in the same step as the fill, before any strategy runs.
+
+    Of an order that the broker keeps under a company's new name a report tells what it is, and whose shares it sold.
+    """
+    order = draft.find_order(event.client_order_id)
+    if order is not None and _may_be_renamed(draft, order, event):
+        note_other_party(draft, event.symbol, f"{event.client_order_id} filled as {event.symbol}, not {order.symbol}")
+        return
+    take_fill(draft, event)
+
+
+def _may_be_renamed(draft: Draft, order: Order, event: OrderFilled) -> bool:
+    """Return whether a real broker tells news of an order of shares under another symbol."""
+    of_shares = not (is_contract(event.symbol) or is_contract(order.symbol)) and event.symbol != order.symbol
+    is_its_own = event.side == order.side and order.filled < event.cumulative_quantity <= order.quantity
+    return draft.identity.mode in BROKER_MODES and of_shares and is_its_own
+
+
+def take_fill(draft: Draft, event: OrderFilled) -> None:
+    """Book what is new in a fill of the stream or the ledger."""
     order = draft.find_order(event.client_order_id)
     if order is None:
         on_unknown_order(draft, event.client_order_id, event.symbol)

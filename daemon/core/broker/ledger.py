@@ -39,7 +39,7 @@ from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.splits import note_told, was_counted, was_left_out, was_paid_out, was_taken_over
+from daemon.core.risk.splits import note_moved, note_told, was_counted, was_left_out, was_paid_out, was_taken_over
 from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
@@ -232,6 +232,8 @@ def _book(draft: Draft, line: Activity) -> None:
         _book_income(draft, line)
     elif line.kind in TRANSFERS:
         transfer(draft, line.amount)
+        if line.kind in SHARE_TRANSFERS:
+            note_moved(draft, line)
     elif line.kind in SPLITS and parse_occ(line.symbol) is None:
         draft.desk.holds.split(draft, line, ZERO)
     elif line.kind in REORGANISED and draft.desk.holds.reorganise(draft, line):

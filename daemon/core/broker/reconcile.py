@@ -21,9 +21,9 @@ from daemon.core.book import CENT, OPTION_MULTIPLIER, begin_book
 from daemon.core.broker.fills import (
     is_ours,
     late_fill,
-    on_order_filled,
     settle_cost,
     take_available,
+    take_fill,
     transfer,
     without_gain,
 )
@@ -727,7 +727,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     )  # but not where a fill came later; foreign trades wait for the next report
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
-            on_order_filled(draft, fill)
+            take_fill(draft, fill)
             settle_cost(draft, fill)
     drop_sold_shares(draft)
     paid_ids, waiting_ids = _lines_of_taken_cash(draft, event)
@@ -899,7 +899,7 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
     }
     for fill in fills_before_split:
         if draft.find_order(fill.client_order_id) is not None:
-            on_order_filled(draft, fill)
+            take_fill(draft, fill)
         if filled_quantities.get(fill.client_order_id, -1) == fill.cumulative_quantity:
             del filled_quantities[fill.client_order_id]  # all of it filled before
     if filled_quantities:

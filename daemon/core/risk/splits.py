@@ -273,6 +273,22 @@ def was_counted(draft: Draft, line: Activity) -> bool:
     return any(key.startswith(name) and key >= first_key for key in draft.broker.seen)
 
 
+def note_moved(draft: Draft, line: Activity) -> None:
+    """Note shares that came or left without a trade, as from another broker: no split made a difference of so many."""
+    _note_day(draft, f"{line.symbol}{_MOVED}{exact(line.quantity)} by {line.id} ", new_york_date(line.time_ns))
+
+
+def _were_moved(draft: Draft, symbol: str, change: Quantity) -> bool:
+    """Return whether lines of these days moved so many shares, one or several of them."""
+    name, days = f"{symbol}{_MOVED}", near_days(new_york_date(draft.now_ns))
+    sums: set[Quantity] = {0}
+    for key in draft.broker.seen:
+        if key.startswith(name) and key.endswith(tuple(days)):
+            quantity = exact(Decimal(key.removeprefix(name).partition(" ")[0]))
+            sums |= {some + quantity for some in sums}
+    return change in sums
+
+
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
     """Compare the broker's positions with the book: a symbol whose quantity differs keeps its mark until both agree.
 
@@ -335,6 +351,8 @@ def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> 
         return
     if abs(position.quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
         return  # what the split that is booked left over
+    if _were_moved(draft, symbol, exact(position.quantity) - draft.expected(symbol)):
+        return
     broker_quantity = position.quantity
     price = position.average_price
     all_shares = book_position.quantity + foreign_quantity
@@ -514,7 +532,7 @@ def _announced(draft: Draft) -> dict[str, tuple[str, str]]:
 
 
 _SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # and the day, as of the next two
-_PAID_FOR, _PAID_OUT = " was paid for ", " split paid out "
+_PAID_FOR, _PAID_OUT, _MOVED = " was paid for ", " split paid out ", " moved "
 
 
 def _keep_announcement(draft: Draft, line: Activity) -> None:

@@ -289,6 +289,33 @@ def test_shares_that_somebody_bought_are_no_split() -> None:
     assert reported(d, account, -18) == ["reconciliation"]
 
 
+@pytest.mark.parametrize(("kind", "parts"), [("ACATS", (50,)), ("ACATS", (20, 30)), ("JNLS", (50,))])
+def test_shares_that_a_person_moved_into_the_account_are_no_split_and_no_exit_sells_them(
+    kind: str, parts: tuple[int, ...]
+) -> None:
+    """As many as the desk has, of which the broker knows no cost: 100 for the 5,000 USD that its own 50 cost."""
+    d = with_shares(account := Account(), IGNORE, AAA=50, BBB=40)
+    account.positions["AAA"] = (100, Decimal(50))
+    for part in parts:
+        account.book(line(kind, "AAA", part))
+    for minute in (-19, -18):
+        reported(d, account, minute)
+    assert (d.held["AAA"], d.state.broker.foreign_held, d.state.risk.reconciled) == (50, {"AAA": 50}, True)
+    d.put(ev.CloseRequested(d.at(1), "AAA", 0, "out", "ann"), account.report(d.at(1, 1)))
+    effects = d.quotes(1.5, AAA="100")
+    assert orders(d.effects + effects)[-1][:2] == ("AAA", -50)
+
+
+def test_a_split_of_what_a_person_moved_in_too_is_waited_for() -> None:
+    d = with_shares(account := Account(), IGNORE, AAA=50, BBB=40)
+    account.positions["AAA"] = (70, Decimal(100))
+    account.book(line("ACATS", "AAA", 20))
+    for minute in (-19, -18):
+        reported(d, account, minute)
+    account.positions["AAA"] = (140, Decimal(50))
+    assert reported(d, account, -17) == ["split_awaited"]
+
+
 def test_a_split_to_come_is_not_adopted_as_other_shares() -> None:
     d = with_shares(account := Account(), ADOPT, AAA=50, BBB=40)
     account.positions["AAA"] = (100, Decimal(50))
