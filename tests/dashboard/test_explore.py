@@ -194,6 +194,32 @@ def test_a_choice_is_not_lost_to_a_move_just_before_it(context: BrowserContext, 
     assert page.locator(CHART).get_attribute("data-bars") == str(len(bars_of(replay)))
 
 
+def test_an_answer_to_an_earlier_choice_leaves_the_strip_to_the_later_one(
+    context: BrowserContext, address: str, replay: Played
+) -> None:
+    page = open_chart(context, address).page
+    bars = bars_of(replay)
+    delays_ms = iter((1000, 3000))
+
+    def later(route: Route) -> None:
+        page.wait_for_timeout(next(delays_ms, 0))
+        route.continue_()
+
+    page.locator(STRIP).scroll_into_view_if_needed()
+    page.route("**/api/bars?*from=*", later)
+    begin = page.get_by_role("slider", name="Begin of what is seen")
+    begin.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Home")
+    until(page, f"Number(document.querySelector('{STRIP}').dataset.from) === {bars[0]}")
+    before = page.locator(CHART).get_attribute("data-bars")
+    until(page, f"document.querySelector('{CHART}').dataset.bars !== '{before}'")  # the first one's answer
+    assert window_of(page) == (bars[0], bars[-1])
+    assert linked(page)["from"] == str(bars[0])
+    until(page, f"document.querySelector('{CHART}').dataset.bars === '{len(bars)}'")
+    assert window_of(page) == (bars[0], bars[-1])
+
+
 def test_what_failed_is_asked_again(context: BrowserContext, address: str, replay: Played) -> None:
     page = open_chart(context, address).page
     failures = iter(("abort", "busy", "cut"))

@@ -237,8 +237,10 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
       span = range ? range.to - range.from : 0;
     } else fit(board, 0);
     requestAnimationFrame(() => requestAnimationFrame(() => (quiet -= 1))); // the library tells the change with the next frame, a new height with the one after
-    if (put === "seen") note(follows ? null : { from: Math.round(data.begin), to: Math.round(data.end) });
-    strip.seen(...(put === "seen" ? [data.begin, Math.min(data.last, data.end + Math.max(0, data.step - 60))] : spanSeen())); // to its last bucket's end
+    if (!chosen) { // else the strip and the address hold a later choice, whose answer is to come
+      if (put === "seen") note(follows ? null : { from: Math.round(data.begin), to: Math.round(data.end) });
+      strip.seen(...(put === "seen" ? [data.begin, Math.min(data.last, data.end + Math.max(0, data.step - 60))] : spanSeen())); // to its last bucket's end
+    }
     levels();
     read();
     describe();
@@ -249,7 +251,7 @@ export function explorer(box, { desk, view, keep, open, address, problems }) {
 
   function showAll(answer) {
     strip.show(answer.bars, answer.last);
-    if (data) strip.seen(...spanSeen());
+    if (data && !chosen) strip.seen(...spanSeen());
     const key = JSON.stringify([answer.sessions, answer.symbols, answer.symbol]);
     if (key === overviewed) return;
     overviewed = key;
