@@ -119,7 +119,8 @@ def test_a_stop_that_rests_is_among_the_orders_and_no_decision_of_a_page(replay:
     assert now.acted is not None
     assert before.acted is not None
     assert (now.decision, now.acted.decision) == (before.decision, before.acted.decision)
-    pages = [decisions_page(picture, JournalReader(folder / FILE), 0, 5, "") for folder in (tmp_path, replay.path)]
+    with closing(JournalReader(tmp_path / FILE)) as copy, closing(JournalReader(replay.path / FILE)) as played:
+        pages = [decisions_page(picture, reader, 0, 5, "") for reader in (copy, played)]
     assert [(page.lines[0].decision, page.total, page.of) for page in pages] == [(newest, *numbers(pages[1]))] * 2
 
 
