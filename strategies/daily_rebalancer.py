@@ -61,7 +61,7 @@ FEWEST, MOST = 5, 100  # stocks that a desk may name
 
 
 class ObservationColumns(NamedTuple):
-    """Where each number of an observation of so many stocks stands."""
+    """The columns of an observation for a given number of stocks."""
 
     stocks: int
     closes: slice
@@ -75,7 +75,7 @@ class ObservationColumns(NamedTuple):
 
 
 def columns_for(stocks: int) -> ObservationColumns:
-    """Return the places of the numbers of `stocks` stocks: 16 of each, and cash, value and weekday."""
+    """Return the observation's columns for `stocks` stocks: 16 for each stock, then cash, value and weekday."""
     market = stocks * (1 + len(INDICATORS))
     account = market + 2
     return ObservationColumns(
@@ -94,17 +94,17 @@ def columns_for(stocks: int) -> ObservationColumns:
 STOCKS, CLOSES, INDICATOR_COLUMNS, CASH, VALUE, HOLDINGS, WEEKDAY, TRADABLE, WIDTH = columns_for(len(SYMBOLS))
 """Those of `SYMBOLS`: 803 numbers."""
 HISTORY_BARS = 400  # W
-UNIT = 0.01  # of the equity, that an action of 1 buys on a desk whose configuration names nothing else
-UNIT_USD = 10_000  # that it buys where one counts in dollars
+UNIT = 0.01  # part of the equity that an action of 1 buys, unless the configuration says otherwise
+UNIT_USD = 10_000  # USD that an action of 1 buys where actions are counted in dollars
 
 
 def expected_symbols(symbols: tuple[str, ...]) -> str:
-    """Return what a list of stocks should be instead, in words; "" for one that the desk can trade."""
+    """Return words for what a list of stocks should be; "" for a list that the desk can trade."""
     return "" if FEWEST <= len(symbols) <= MOST else f"{FEWEST} to {MOST} stocks"
 
 
 def spec_of(symbols: tuple[str, ...]) -> DailySpec:
-    """Return the spec of these stocks, which are part of the contract. `ValueError` for a list that it cannot serve."""
+    """Return the spec for these stocks, which are part of the contract. `ValueError` for an unsuitable list."""
     if expected := expected_symbols(symbols):
         raise ValueError(f"daily_rebalancer is given {len(symbols)} symbols: expected {expected}")
     return DailySpec(
@@ -184,10 +184,10 @@ def vector(
 
 
 def account_scale(portfolio: Portfolio, capital_usd: int) -> float:
-    """Return what cash, value and shares are multiplied with before the policy sees them.
+    """Return the factor by which cash, value and shares are multiplied before the policy sees them.
 
-    Where a unit of action is a part of the equity, the account is shown as one of `capital_usd`, so that the same
-    policy serves each size; else, and without an equity above 0, as it is.
+    Where a unit of action is a part of the equity, the account is scaled to `capital_usd`, so that one policy serves
+    accounts of every size. Otherwise, or while the equity is not above 0, the factor is 1.
     """
     by_equity = not portfolio.notional_per_unit and portfolio.equity_per_unit > 0.0 and portfolio.equity > 0.0
     return capital_usd / portfolio.equity if by_equity else 1.0

@@ -52,17 +52,19 @@ GOLDEN_SESSIONS = (
 """The hours of real sessions; the tape's prices are synthetic (`strategies.kit.synthetic`)."""
 
 GOLDEN_POINTS = ((1, 19), (1, 59), (1, 109), (1, 209), (2, 19), (2, 90), (2, 389))
-"""(session, bar) of the golden observations: flat, call, put, put at the early close, flat, call turned put, flat."""
+"""(session, bar) of the golden observations. Held: nothing, call, put, put at the early close, nothing, call turned
+put, nothing."""
 
 GOLDEN_FIRST_DAY = date(2021, 1, 4)
 GOLDEN_DECISIONS = 6
-"""The days begin on a Monday, and every weekday is a session; decisions are for the newest sessions, in turn."""
+"""Golden decisions: one before each of the last sessions. The first day is a Monday, and every weekday is a session."""
 
 GOLDEN_SYMBOLS = ("GOLD", "OLDEN", "TAPE")
-"""Synthetic symbols of the golden days of a strategy that serves any: few, because each has a row in the manifest."""
+"""Synthetic symbols for strategies that serve any symbols: few, because each has a row in the manifest."""
 
 GOLDEN_BARS = (0, 1, 7, 12)
-"""Bars of the last golden session at which a desk of shares is asked: flat, then with other shares each time."""
+"""Bars of the last golden session at which a share desk's policy is asked: first flat, then with other shares each
+time."""
 
 DAY_OPEN_NS = SESSION_S * SECOND_NS
 
@@ -122,12 +124,14 @@ def golden_portfolio(spec: DailySpec, prices: Mapping[str, float], decision: int
 def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     """Return the strategy's observations on its golden tape: a model's golden inputs.
 
-    Of minutes: at `GOLDEN_POINTS` under `golden_view`. Of days: at `GOLDEN_DECISIONS` sessions in turn, before their
-    open, under `golden_portfolio`. Of a desk that decides about shares at each bar, of longer bars, and with further
-    timeframes: at `GOLDEN_BARS` of the last of `golden_share_bars`. A recurrent policy answers them as one sequence
-    from a zero memory, which the caller carries: no observation here holds any. A strategy that serves any symbols is
-    asked about `GOLDEN_SYMBOLS`.
-    `ValueError` when the strategy is not warm at one of them, and where no start could read its state again.
+    Option desks of minutes: at `GOLDEN_POINTS` with `golden_view`. Daily desks: before the open of `GOLDEN_DECISIONS`
+    sessions with `golden_portfolio`. Share desks that decide at each bar, and desks of longer bars or further
+    timeframes: at `GOLDEN_BARS` of the last session of `golden_share_bars`. A strategy that serves any symbols gets
+    `GOLDEN_SYMBOLS`.
+
+    A recurrent policy answers the observations as one sequence from the zero state. The caller carries that state: the
+    observations hold none. `ValueError` when the strategy is not warm at one of them, or when its state cannot be read
+    back from a journal.
     """
     spec = strategy.spec
     if spec.rows_are_symbols and spec.symbols != GOLDEN_SYMBOLS:
@@ -141,13 +145,13 @@ HOLES = {
     ("bar", "shares"): "the last symbol has no bar at every third time, as a symbol that nobody traded has none",
     ("bar", "option"): "one of its sessions is a half day",
 }
-"""Of a desk's golden tape, by the kind of the spec: what a strategy has to stand."""
+"""What makes a golden tape difficult, in words for errors, by the spec's kind of desk."""
 
 
 def check_golden(strategy: AnyStrategy) -> None:
     """Raise ValueError where the strategy has no finite observation at each golden question: no model could be made.
 
-    The text has where its code failed, and the holes of its tape, which are there on purpose.
+    The text names where the strategy failed, and the intended gaps of the tape.
     """
     spec = strategy.spec
     golden_spec = msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS) if spec.rows_are_symbols else spec
@@ -211,7 +215,7 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
 
 
 def golden_share_bars(spec: Spec) -> tuple[tuple[Session, tuple[tuple[Bar, ...], ...]], ...]:
-    """Return sessions of W bars and one that is asked about, each with its bars, those of one time together.
+    """Return the sessions of W bars of history, then one session to decide in, each with its bars grouped by time.
 
     The history is one session, or with further timeframes as many days as W bars need. The last symbol has no bar at
     every third time of the session asked about. Minutes are synthetic, joined to the spec's bars.
@@ -282,7 +286,7 @@ def _bar_observations(
 
 
 def _check_state(strategy: BarStrategy | DailyStrategy, state: Any) -> None:
-    """Raise ValueError for a state that no start of a desk could read again."""
+    """Raise ValueError for a state that cannot be read back from a journal."""
     try:
         read_again(state, strategy.state_type)
     except TypeError as error:
@@ -303,8 +307,8 @@ def _share_portfolio(spec: Spec, prices: Mapping[str, float], number: int, now_n
 def contract_digest(spec: Spec, declaration: Mapping[str, object]) -> str:
     """Return SHA-256 (hex) over the canonical JSON of the spec and of its declaration.
 
-    Heads, rows, a model configuration, an anchor of bars, further timeframes and nights count where there are any; the
-    symbols do not where a configuration may name others.
+    Fields at their defaults (heads, rows, model configuration, anchor of bars, further timeframes, nights) are left
+    out, and so are the symbols where each row of an observation is one.
     """
     fields = msgspec.to_builtins(spec)
     for name in ("heads", "config", "timeframes", "holds_overnight"):

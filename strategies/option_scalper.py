@@ -3,7 +3,8 @@
 It decides what to hold, never how to order it; no I/O, clock or random number. Invariants: every result depends on the
 arguments only; the streaming and the table path of the features give the same float64 bits, because a row at bar t is a
 pure function of the `HISTORY_BARS` bars before its session's open and of the session's bars up to t, and both do the
-same arithmetic. The indicator handles are a cache of the last state seen, reopened from any other state's bars.
+same arithmetic. The indicator handles are a cache for the last state seen; for another state they are opened again from
+its bars.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("position_return", "unrealised return of the open position at mid, clipped to [-1, 3], 0 when flat"),
     Feature("position_age", "minutes held / 60, clipped to [0, 2], 0 when flat"),
 )
-"""The columns in order. C, H, L, O, V: close, high, low, open, volume of the bar; indicators by TA-Lib, anchored to
-the session's open."""
+"""The columns in order. C, H, L, O, V: close, high, low, open, volume of the bar; indicators by TA-Lib, started anew at
+each session's open."""
 
 MARKET_FEATURES = 20  # columns 0-19 come from bars, 20-22 from the desk's own position
 
@@ -140,7 +141,7 @@ class SessionStream:
         self._session_ns = session.close_ns - session.open_ns
         self._previous_close: float = history[-1].close
         self._closes: list[float] = [bar.close for bar in history[-5:]]  # the last five, oldest first
-        self._gap: float | None = None  # known from the session's first bar on
+        self._gap: float | None = None  # set at the session's first bar
         self._value_sum = 0.0
         self._volume_sum = 0.0
 
@@ -431,13 +432,13 @@ class OptionScalper:
         )
 
     def decide(self, state: ScalperState, answer: Answer, view: View) -> tuple[ScalperState, Decision]:
-        """Sample at the spec's temperature and resolve against the side held. State unchanged."""
+        """Take the most probable action, resolved against the side held. State unchanged."""
         choice = choose(answer.logits, SPEC.temperature)
         actions = RESOLUTION[view.side][choice.action]
         return state, Decision(choice=choice, resolved=actions, target=TARGETS[view.side][actions])
 
     def _append(self, state: ScalperState, session: Session, bar: Bar, view: View) -> ScalperState:
-        """Append a bar. Its columns 0-19 depend on bars alone: desks that share these compute them once."""
+        """Append a bar. Columns 0-19 depend on bars alone, so desks with the same bars share one computation."""
         history, bars = state.history, state.bars
         if len(history) < HISTORY_BARS:
             return msgspec.structs.replace(state, bars=bars + (bar,))
@@ -460,7 +461,7 @@ class OptionScalper:
 
 
 class _SeenBar(NamedTuple):
-    """A bar, the bars before it, and what came of them."""
+    """Cache entry: a bar, the bars before it, and the resulting columns."""
 
     history: tuple[Bar, ...]
     before: tuple[Bar, ...]  # of its session
@@ -487,7 +488,7 @@ INDICATORS: dict[str, ChartLine] = {
     "Bollinger lower": ChartLine("lower band of 20 bars, 2 deviations", partial(_band, 2), True),
     "RSI 14": ChartLine("RSI of 14 bars, 0 to 100", lambda bars: talib.RSI(bars[3], timeperiod=PERIODS.rsi)),
 }
-"""Over all bars, without the break between sessions that the features make."""
+"""Computed over all bars; the features start anew at each session."""
 
 STRATEGY = StrategyEntry(
     OptionScalper,

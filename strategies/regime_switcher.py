@@ -45,14 +45,14 @@ from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
 CASH = "CASH"
-SYMBOLS_MOST = 10  # of 16 regimes ten funds leave six: the least that the rule names
+SYMBOLS_MOST = 10  # with ten funds six of the 16 regimes remain, the fewest that `regimes_of` can fill
 REGIME_COUNT = 16
 HOLD, ALL_CASH = 0, 1
 EQUAL_WEIGHT, INVERSE_VOLATILITY = "EQUAL_WEIGHT", "INVERSE_VOLATILITY"
 
 Weights = tuple[float, ...] | float | None
-"""What a regime wants: a weight of each fund, the rest is cash; a number is the part of the equity that is held in
-inverse proportion to the funds' volatilities; None leaves all as it is."""
+"""The target of a regime. A tuple: the weight of each fund, the rest is cash. A number: the part of the equity to hold,
+shared in inverse proportion to the funds' volatilities. None: no change."""
 Regime = tuple[str, Weights]
 """Name and weights."""
 
@@ -74,9 +74,9 @@ REGIMES: tuple[Regime, ...] = (
     ("HALF_CASH", (0.25, 0.15, 0.10)),
     ("CASH_HEAVY", (0.10, 0.05, 0.05)),
 )
-"""The regimes of `SYMBOLS`, written down: three are of the published source, the others ours."""
+"""The regimes of `SYMBOLS`: three are from the published source, the others are ours."""
 
-_PARTS = (75, 25, 90, 10, 80, 20, 70, 30, 60, 40, 95, 5)  # percent of the equity, of `EQUAL_75` and so on
+_PARTS = (75, 25, 90, 10, 80, 20, 70, 30, 60, 40, 95, 5)  # percent of the equity, for `EQUAL_75` and so on
 
 
 def regimes_of(symbols: tuple[str, ...]) -> tuple[Regime, ...]:
@@ -84,7 +84,7 @@ def regimes_of(symbols: tuple[str, ...]) -> tuple[Regime, ...]:
 
     HOLD, ALL_CASH, ALL_x of each fund in order, EQUAL_WEIGHT, INVERSE_VOLATILITY, half of EQUAL_WEIGHT, half of
     INVERSE_VOLATILITY, equal weights of all but one fund (the last one left out first), then 75, 25, 90, 10, 80, 20,
-    70, 30, 60, 40, 95 and 5 % of EQUAL_WEIGHT. What one or two funds would name twice is named once.
+    70, 30, 60, 40, 95 and 5 % of EQUAL_WEIGHT. Duplicates, which one or two funds would give, are left out.
     """
     return REGIMES if symbols == SYMBOLS else tuple(islice(_named_by_rule(symbols), REGIME_COUNT))
 
@@ -112,7 +112,7 @@ def _named_by_rule(symbols: tuple[str, ...]) -> Iterator[Regime]:
 
 
 class Columns64(NamedTuple):
-    """Where the numbers of an observation stand, for so many funds; the rest of the 64 is reserved and 0."""
+    """The columns of an observation for a given number of funds; the rest of the 64 columns are reserved and 0."""
 
     prices: slice
     returns: slice
@@ -128,7 +128,7 @@ class Columns64(NamedTuple):
 
 
 def layout(funds: int) -> Columns64:
-    """Return the columns of an observation of so many funds: three of each, the weights with cash, two numbers."""
+    """Return the columns for this number of funds: three a fund, weights of cash and funds, return, drawdown."""
     first, second, third = funds, 2 * funds, 3 * funds
     weights = slice(third, third + funds + 1)
     return Columns64(
@@ -143,7 +143,7 @@ EPISODE = 256  # sessions of the portfolio's return and drawdown
 
 
 def spec_of(symbols: tuple[str, ...]) -> DailySpec:
-    """Return the spec of these funds. Raises ValueError for a list of which no 16 regimes follow."""
+    """Return the spec for these funds. Raises ValueError for a list that does not give 16 regimes."""
     if expected := expected_symbols(symbols):
         raise ValueError(f"the symbols are {', '.join(symbols) or 'none'}, expected {expected}")
     return DailySpec(
@@ -172,7 +172,7 @@ def spec_of(symbols: tuple[str, ...]) -> DailySpec:
 
 
 def expected_symbols(symbols: tuple[str, ...]) -> str:
-    """Return what a list of funds should be instead, in words; "" for one of which 16 regimes follow."""
+    """Return words for what a list of funds should be; "" for a list that gives 16 regimes."""
     if not 1 <= len(symbols) <= SYMBOLS_MOST:
         return f"1 to {SYMBOLS_MOST} symbols: 16 regimes name no more"
     if len(set(symbols)) < len(symbols):
@@ -261,7 +261,7 @@ def performance(equities: Sequence[float]) -> tuple[float, float]:
 def inverse_weights(volatilities: npt.ArrayLike) -> Float64Array:
     """Return weights in proportion to 1 / volatility that sum to 1, float64 (..., n) of volatilities (..., n).
 
-    NaN where one of them is not above 0: a fund that does not move has no proportion, and nothing may follow from it.
+    NaN where one of them is not above 0: a fund that does not move has no such weight, so no basket may follow.
     """
     values = np.asarray(volatilities, dtype=np.float64)
     inverse = 1.0 / np.where(values > 0.0, values, np.nan)
@@ -274,8 +274,8 @@ def basket_of(
 ) -> Basket:
     """Return the basket of a regime (index into `regimes_of`): no legs for HOLD, or while the equity is not above 0.
 
-    See `strategies.kit.daily.basket_of_weights`. `volatilities` of the funds are asked for where a regime goes by them;
-    without them, or while one is not above 0, all stays as it is.
+    See `strategies.kit.daily.basket_of_weights`. Regimes by volatility need `volatilities` of the funds; without them,
+    or while one is not above 0, nothing changes.
     """
     weights = regimes_of(symbols)[regime][1]
     if isinstance(weights, float):
@@ -327,7 +327,7 @@ class RegimeSwitcher(KeepsBars[RegimeState]):
 
 
 def _volatilities(state: RegimeState) -> Sequence[float]:
-    """Return each fund's volatility over the last returns of whole sessions, as observed; () where bars are missing."""
+    """Return each fund's volatility over the last returns of complete sessions; () where bars are missing."""
     if not all(count(rows) > VOLATILITY_RETURNS for rows in state.series):
         return ()
     closes = np.stack([prices(rows)[3][-VOLATILITY_RETURNS - 1 :] for rows in state.series])

@@ -1,8 +1,8 @@
-"""The strategies by name, each in a file of its own, imported on first use; and those of one's own.
+"""The registry of strategies by name: shipped ones and the user's own. Each is imported on first use.
 
-No I/O but that import. Strategies never import one another. A strategy of one's own is a file that the user named
-(`add`), one that a state directory remembers (`remember`), or an installed package with an entry point; a shipped
-strategy's name always means the shipped one.
+No I/O except that import. Strategies never import one another. An own strategy is a file that the user named (`add`), a
+file named in a state directory (`remember`), or an installed package with an entry point. The name of a shipped
+strategy always means the shipped one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from strategies.kit.contract import AnyStrategy, DailyStrategy, ShareStrategy, S
 from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
 from strategies.kit.parameters import values_of
 
-if TYPE_CHECKING:  # imported when a strategy is asked for that is not shipped
+if TYPE_CHECKING:  # imported when a strategy that is not shipped is looked up
     from strategies.kit.own.load import OwnStrategy
 
 STRATEGIES: dict[str, str] = {
@@ -39,7 +39,7 @@ VARIABLE = "RLTRADER_OWN_STRATEGIES"
 """Environment: name -> place of the files that were added, as JSON. It lets child processes find them."""
 
 _own_strategies: dict[str, OwnStrategy] = {}
-_places: dict[str, str] = {}  # name -> place, as a state directory has it; not imported yet
+_places: dict[str, str] = {}  # name -> place, from a state directory; not imported yet
 
 
 def entry(name: str) -> StrategyEntry:
@@ -122,7 +122,7 @@ def add(text: str) -> str:
 
 
 def typed(name: str) -> str:
-    """Return what a command line calls this strategy: its name, or the file of one that is known by its file alone."""
+    """Return how a command line names this strategy: by name, or by its file if it was added as a file."""
     own_strategy = _own_strategies.get(name)
     return name if own_strategy is None or own_strategy.package else own_strategy.place.removesuffix(":STRATEGY")
 
@@ -138,21 +138,21 @@ def places() -> str:
 
 
 def remember(name: str, place: str) -> None:
-    """Note where a state directory found its strategy. It is imported when it is asked for."""
+    """Note the place of a strategy from a state directory. It is imported on first use."""
     if name not in STRATEGIES and place:
         _places[name] = place
 
 
 def same_file(name: str, old_name: str) -> bool:
-    """Return whether a state directory found the strategy that it remembers where another one was imported from now."""
+    """Return whether the strategy imported now comes from the place that a state directory remembers for `old_name`."""
     own_strategy = _own_strategies.get(name)
     return own_strategy is not None and own_strategy.place == _places.get(old_name)
 
 
 def stand_in(place: str, spec: str, symbols: tuple[str, ...] = ()) -> str:
-    """Let what decides nothing take the place of a strategy that cannot be used; return its name.
+    """Register a stand-in that decides nothing for a strategy that cannot be used; return its name.
 
-    `spec` is what a journal keeps of it, `symbols` are those that its desk named. Raises ValueError where that is none.
+    `spec` is its text in the journal, `symbols` are those of its desk. Raises ValueError for any other text.
     """
     from strategies.kit.own import stand_in as maker
 
@@ -173,7 +173,7 @@ def _register(name: str, own_strategy: OwnStrategy) -> OwnStrategy:
 
 
 def _of_environment() -> dict[str, str]:
-    """Return name -> place as a process above added them."""
+    """Return name -> place of the files that a parent process added."""
     try:
         files = json.loads(os.environ.get(VARIABLE) or "{}")
     except ValueError:
@@ -248,7 +248,7 @@ def _make(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
 
 
 def _call(name: str, strategy_entry: StrategyEntry, make: Callable[[], Any], argument: object) -> AnyStrategy:
-    """Return what `make` makes of what a desk gave. OwnStrategyError where that is not the strategy of this name."""
+    """Return `make(argument)`. OwnStrategyError where the result is not the strategy of this name."""
     from strategies.kit.own.declared import strategy_fault
 
     try:
@@ -281,7 +281,7 @@ def _with_symbols(name: str, strategy_entry: StrategyEntry, symbols: tuple[str, 
     """Make the strategy for these symbols. OwnStrategyError as `own`, also where it is made for others."""
     assert strategy_entry.with_symbols is not None
     own_strategy = _own_strategies.get(name)
-    if own_strategy is None or not own_strategy.sources:  # what stands in for a file has the symbols of the journal
+    if own_strategy is None or not own_strategy.sources:  # a stand-in has the symbols of the journal
         return strategy_entry.with_symbols(symbols)
     strategy = _call(name, strategy_entry, partial(strategy_entry.with_symbols, symbols), symbols)
     if strategy.spec.symbols != symbols:

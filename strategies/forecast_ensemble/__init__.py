@@ -129,13 +129,13 @@ DECLARATION: dict[str, object] = {
     "weight that would change by less than the band stays, but for 0; masked symbols stay; shares = weight x equity / "
     f"price, {STEPS}; sells, then buys; {SHORT_CASH}",
 }
-"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
+"""The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 
 
 class ForecastState(KeptBars, frozen=True, gc=False):
-    """All that later results depend on; tuples in the spec's order of symbols, empty before the first decision."""
+    """The state on which later results depend; tuples in the spec's order, empty before the first decision."""
 
-    masked: tuple[str, ...] = ()  # why the last observation left each alone, "" for a tradable one
+    masked: tuple[str, ...] = ()  # why the last observation masked each symbol, "" for a tradable one
     held: tuple[int | float, ...] = ()  # shares at the last decision
     prices: tuple[float, ...] = ()  # USD, at the last decision
     basis: tuple[float, ...] = ()  # USD, average price paid for what was held then
@@ -144,7 +144,7 @@ class ForecastState(KeptBars, frozen=True, gc=False):
 
 
 def market_of(series: Series) -> tuple[Float32Array, npt.NDArray[np.uint8]]:
-    """Each symbol's last 60 rows, float32 (S, 60, 78), zeros where it is masked, and why it is, codes of `REASONS`.
+    """The last 60 rows of each symbol, float32 (S, 60, 78), zeros where masked, and its code of `REASONS`.
 
     Sessions are those on which one of the symbols has a bar.
     """
@@ -198,9 +198,9 @@ def _dates(starts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
 
 
 def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastState, Float64Array]:
-    """The state at this decision, and the account's first five numbers of each symbol, float64 (S, 5).
+    """The state at this decision, and the first five account columns of each symbol, float64 (S, 5).
 
-    What is held more than at the decision before was bought at that decision's prices, as far as they were known.
+    Shares added since the last decision count as bought at that decision's prices, where those were known.
     """
     none = (0,) * len(portfolio.shares)
     rows = zip(state.held or none, portfolio.shares, state.basis or none, state.prices or portfolio.prices, strict=True)
@@ -226,7 +226,7 @@ def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastStat
 
 
 def basis_of(had: float, shares: float, basis: float, price: float) -> float:
-    """The average price of these shares in USD, where `had` of them cost `basis` and any more `price`; 0 for none."""
+    """The average cost of `shares` shares in USD: `had` of them cost `basis`, any others `price`; 0 for none."""
     if not shares:
         return 0.0
     return (had * basis + (shares - had) * price) / shares if shares > had else basis
@@ -242,7 +242,7 @@ def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
 
 
 def wanted_weights(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]) -> tuple[float, ...]:
-    """The weight that each free symbol shall have, 0 for the others, which keep theirs and the room that it takes."""
+    """The target weight of each free symbol, 0 for the others; what the others hold is not shared out."""
     targets = [
         max(action, 0.0) * portfolio.weight_max if is_free else 0.0 for action, is_free in zip(final, free, strict=True)
     ]
@@ -252,7 +252,7 @@ def wanted_weights(final: Sequence[float], portfolio: Portfolio, free: Sequence[
 
 
 def basket_of(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool], symbols: Sequence[str]) -> Basket:
-    """What the final actions, each in [-1, 1], want to hold; `free` false leaves a symbol as it is.
+    """The basket of the final actions, each in [-1, 1]; a symbol whose `free` is false stays as it is.
 
     A weight that would change by less than the band stays, but a weight of 0 always sells all. No legs while the equity
     is not above 0.
@@ -292,10 +292,10 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
     def observe(
         self, state: ForecastState, bars: tuple[Bar, ...], view: View
     ) -> tuple[ForecastState, Observation | None]:
-        """A row of 4,686 numbers for each symbol; None, and the state as it was, while all are masked.
+        """A row of 4,686 numbers for each symbol; None, and the state unchanged, while all symbols are masked.
 
-        `bars` of the running session count as the newest and are not kept. Which symbols are masked, and what the
-        account was, joins the state. `ValueError` without a portfolio.
+        `bars` of the running session count as the newest and are not kept. The new state holds the mask and the
+        account. `ValueError` without a portfolio.
         """
         portfolio = portfolio_of(self.spec, view)
         sequences, codes = market_of(remembered(self.spec, state.series, bars))
@@ -310,7 +310,7 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
         return msgspec.structs.replace(state, masked=mask_reasons), Observation(out.tobytes(), out.shape)
 
     def decide(self, state: ForecastState, answer: Answer, view: View) -> tuple[ForecastState, Rebalance]:
-        """The final actions as a basket, by `basket_of`, and why symbols are left alone."""
+        """The final actions as a basket, by `basket_of`, with the reasons of masked symbols as notes."""
         portfolio = portfolio_of(self.spec, view)
         reasons_ = state.masked or (REASONS[GOOD],) * len(portfolio.prices)
         notes = {
@@ -334,7 +334,7 @@ def columns_of(bars: Float64Array, present: BoolArray, window: int, dates: Seque
 
 
 def history_features(bars: Float64Array, dates: Sequence[str]) -> Float32Array:
-    """The feature rows of n symbols' own bars at the sessions of these, float32 (d, n, 78), NaN where there is none.
+    """The feature rows of n symbols, each from its own bars, float32 (d, n, 78); NaN where there is none.
 
     `bars` (5, d, n): open, high, low, close in USD and volume, NaN where there is no bar.
     """
@@ -365,7 +365,7 @@ def feature_table(
 
 
 def _size_factor(heads: Mapping[str, tuple[float, ...]]) -> float:
-    """The factor of the head `size`; a journal of versions without it knows the source's rule alone."""
+    """The head `size`; for a journal of a version without that head, the factor by the source's rule."""
     size = heads.get("size", ())
     return size[0] if size else min(2.0 * heads["confidence"][0], 1.0)
 

@@ -1,4 +1,4 @@
-"""TA-Lib's calls behind the 78 features: which, on which bars, and how many bars each of them starts before its rows.
+"""The TA-Lib calls behind the 78 features: function, inputs, parameters, and how many bars before its rows each starts.
 
 No I/O, no clock. Invariant: a number depends on the bars of its block and on `LEAD` bars before the block, never on
 where the history begins: TA-Lib called with these bars gets the same arrays and gives the same bits.
@@ -20,10 +20,10 @@ IntArray = npt.NDArray[np.int64]
 
 SHORT, EXPONENTIAL, CYCLE, SLOW = 100, 150, 200, 300
 LEAD = max(SHORT, EXPONENTIAL, CYCLE, SLOW)
-"""Bars that a function is given before a block, so that it has settled in it.
+"""Bars that a function gets before a block, so that it has settled when the block begins.
 
-Rule: of all rows of the recorded stocks and of random walks, 99 % move by at most 1 % of the feature's own standard
-deviation when the function starts so many bars earlier instead of at the first bar of all history. `SHORT` covers the
+Rule: the function starts so many bars before the block instead of at the first bar of history, and 99 % of all rows of
+the recorded stocks and of random walks change by at most 1 % of the feature's standard deviation. `SHORT` covers the
 longest window of a function that forgets (100 bars); `SLOW` is for the average of 50 and for KAMA.
 """
 
@@ -37,7 +37,7 @@ Series = Float64Array | npt.NDArray[np.int32]
 
 
 class IndicatorCall(NamedTuple):
-    """One call of a function: what it gives, row by row, its inputs (letters of `Bars`) and its parameters."""
+    """One call of a TA-Lib function: names of its output rows, inputs (letters of `Bars`) and parameters."""
 
     names: tuple[str, ...]
     function: Callable[..., Any]
@@ -45,13 +45,13 @@ class IndicatorCall(NamedTuple):
     parameters: tuple[float, ...]
 
     def run(self, bars: Bars) -> tuple[Series, ...]:
-        """The series that it gives of these bars."""
+        """The output series for these bars."""
         series = self.function(*[bars[letter] for letter in self.inputs], *self.parameters)
         return series if isinstance(series, tuple) else (series,)
 
 
 def _call(names: str, function: Callable[..., Any], inputs: str, *parameters: float) -> IndicatorCall:
-    """A call without the wrapper that asks of each argument whether pandas made it."""
+    """A call of the bare function, without TA-Lib's wrapper that looks for pandas objects."""
     return IndicatorCall(tuple(names.split()), unwrap(function), inputs, parameters)
 
 
@@ -75,7 +75,7 @@ EXACT: tuple[IndicatorCall, ...] = (
     _call("min20_distance", talib.MIN, "L", 20),
     _call("midprice14_distance", talib.MIDPRICE, "HL", 14),
 )
-"""What reads each window afresh: the same bits wherever it starts."""
+"""Functions that compute each window anew: the same bits wherever the input starts."""
 
 ANCHORED: tuple[tuple[int, tuple[IndicatorCall, ...]], ...] = (
     (
@@ -147,14 +147,14 @@ ANCHORED: tuple[tuple[int, tuple[IndicatorCall, ...]], ...] = (
         ),
     ),
 )
-"""What adds and takes away as it goes, or never forgets: run block by block, by how many bars before the block."""
+"""Functions with a running sum or an endless memory: run block by block, with these many bars before the block."""
 
 
 def fill(out: Float64Array, rows: Mapping[str, int], bars: Bars, edges: Sequence[int], first: int) -> None:
     """Write the series of the bars from `first` on to `out`, float64 (rows, n - first), at the rows of their names.
 
-    `edges` begin at 0 and end at n: a block is what stands between two of them. A bar before which there are fewer bars
-    than its function needs to settle is NaN.
+    `edges` begin at 0 and end at n: a block is what stands between two of them. A bar with too little history for its
+    function to settle is NaN.
     """
     begin = max(first - SHORT, 0)
     part = {letter: column[begin:] for letter, column in bars.items()}
@@ -172,7 +172,7 @@ def fill(out: Float64Array, rows: Mapping[str, int], bars: Bars, edges: Sequence
 
 
 def _write(out: Float64Array, rows: Mapping[str, int], calls: Iterable[IndicatorCall], bars: Bars, skip: int) -> None:
-    """Write what the calls give of these bars, less the first `skip`: some 400 calls a symbol, so without detours."""
+    """Write the outputs of the calls without the first `skip` bars. Runs about 400 times a symbol: keep it fast."""
     for names, function, inputs, parameters in calls:
         values = function(*[bars[letter] for letter in inputs], *parameters)
         if len(names) == 1:

@@ -105,21 +105,21 @@ divisor is not above 0. NaN before a column's functions have settled (`strategie
 NAMES = tuple(feature.name for feature in FEATURES)
 COUNT = len(FEATURES)
 AT = {name: place for place, name in enumerate(NAMES)}
-_SCRATCH = ("atr14", "minus_di14", "natr50", "lower20", "volume_sma20")  # what columns are made of and is none itself
+_SCRATCH = ("atr14", "minus_di14", "natr50", "lower20", "volume_sma20")  # series that columns are computed from
 _ROWS = {name: place for place, name in enumerate((*NAMES, *_SCRATCH))}
 _DISTANCES = (
     slice(AT["sma5_distance"], AT["sar_distance"] + 1),
     slice(AT["tsf14_distance"], AT["tsf14_distance"] + 1),
     slice(AT["max20_distance"], AT["midprice14_distance"] + 1),
 )
-"""What is subtracted from the close."""
+"""Columns of levels, which are subtracted from the close."""
 _IN_ATR = (
     slice(AT["body"], AT["lower_wick"] + 1),
     slice(AT["sma5_distance"], AT["macd_histogram"] + 1),
     *(slice(AT[name], AT[name] + 1) for name in ("avgdev20", "mom10", "trange")),
     slice(AT["max20_distance"], AT["midprice14_distance"] + 1),
 )
-"""What is measured in ATR14."""
+"""Columns that are divided by ATR14."""
 
 
 def table(
@@ -137,8 +137,8 @@ def table(
         open_, high, low, close: (n,) USD, adjusted as of the newest bar, oldest first, all from 1e-6 to 1e9.
         volume: (n,) shares, 0 or above.
         dates: (n,) New York date of each bar, as numpy reads it (`datetime64[D]`), ascending.
-        elapsed: of intraday bars, (n,) the part of the session that is over at the bar's end, 0 to 1; None for daily
-            bars. Blocks are weeks then.
+        elapsed: (n,) part of the session that is over at the bar's end, 0 to 1, for intraday bars, whose blocks are
+            weeks; None for daily bars.
     """
     columns = [np.ascontiguousarray(x, dtype=np.float64) for x in (open_, high, low, close, volume)]
     return _features(columns, *_times(dates, elapsed), 0)
@@ -153,16 +153,16 @@ def newest(
     dates: npt.ArrayLike,
     elapsed: npt.ArrayLike | None = None,
 ) -> Float32Array:
-    """The last `WINDOW` rows of `table`, float32 (60, 78): the same bits, from the last `HISTORY_BARS` daily bars.
+    """The last `WINDOW` rows of `table`, float32 (60, 78), bit-equal, from the last `HISTORY_BARS` daily bars alone.
 
-    Of fewer than 60 bars there are as many rows.
+    With fewer than 60 bars there is one row a bar.
     """
     columns = [np.ascontiguousarray(x, dtype=np.float64) for x in (open_, high, low, close, volume)]
     return _features(columns, *_times(dates, elapsed), max(len(columns[0]) - WINDOW, 0))
 
 
 def together(function: Callable[..., Float32Array], histories: Iterable[Sequence[Any]]) -> list[Float32Array]:
-    """`table` or `newest` of many symbols, given their arguments; TA-Lib runs on all cores."""
+    """Apply `table` or `newest` to the arguments of each symbol, on all cores."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(lambda history: function(*history), histories))
 
@@ -205,7 +205,7 @@ def _returns(out: Float64Array, open_: Float64Array, logs: Float64Array, first: 
 def _shape(
     out: Float64Array, o: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, volume: Float64Array
 ) -> None:
-    """All quotients: TA-Lib's series in `out` become features, in place."""
+    """Turn TA-Lib's series in `out` into features, in place: differences and quotients."""
     at = _ROWS
     atr = out[at["atr14"]]
     unit = _quotient(1.0, atr)
@@ -230,7 +230,7 @@ def _shape(
 
 
 def _volumes(out: Float64Array, volume: Float64Array) -> None:
-    """The same of volumes."""
+    """Turn the volume series in `out` into features, in place."""
     mean, recent = out[_ROWS["volume_sma20"]], out[_ROWS["volume_to_5"]]
     unit = _quotient(1.0, mean)
     for name in ("volume_stddev20", "obv_slope20", "adosc"):
@@ -249,7 +249,7 @@ def _quotient(numerator: npt.ArrayLike, divisor: Float64Array, otherwise: float 
 
 @lru_cache(maxsize=4)
 def _calendar(dates: bytes, elapsed: bytes | None) -> tuple[tuple[int, ...], Float64Array]:
-    """The blocks' edges, and the three columns of the calendar (3, n); kept, as many symbols have the same dates."""
+    """The blocks' edges, and the three calendar columns (3, n). Cached, because symbols share their dates."""
     days = np.frombuffer(dates, dtype="datetime64[D]")
     over = np.ones(len(days)) if elapsed is None else np.frombuffer(elapsed, dtype=np.float64)
     blocks = days.astype("datetime64[Y]").astype(np.int64) // 2 if elapsed is None else (days.astype(np.int64) + 3) // 7

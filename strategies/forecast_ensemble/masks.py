@@ -27,7 +27,7 @@ MASKING = (
 
 
 def jumps(bars: Float64Array) -> BoolArray:
-    """Where the open is off the last close before it by the ratio of a split, either way, within 2 %; bool (d, n).
+    """Where open / last close is the ratio of a split or its inverse, within 2 %; bool (d, n).
 
     Such a price was most likely not adjusted. A true fall by a half is masked as well, which costs its rows.
     """
@@ -46,11 +46,11 @@ def reasons(
 ) -> NDArray[np.uint8]:
     """The reason of every row, a code of `REASONS`, uint8 (d, n); `GOOD` where there is a whole sequence.
 
-    A hole stays in a sequence until the last `window` sessions are whole again; so does a jump.
+    A gap or a jump masks a row until it lies more than `window` sessions back.
 
     Args:
         bars: float64 (5, d, n), NaN where there is no good bar.
-        refused: bool (d, n), where the file has a bar that is bad, such as one with NaN in it.
+        refusals: bool (d, n), true where the file has a bad bar, such as one with a NaN.
         features: float32 (d, n, f), not finite where they have not settled.
         silent: sessions without any volume after which a symbol cannot be traded.
     """
@@ -74,7 +74,7 @@ def reasons(
 
 
 def _lately(where: BoolArray, rows: int) -> BoolArray:
-    """Whether it holds in one of the last `rows` sessions, this one included."""
+    """Whether `where` is true in one of the last `rows` sessions, this one included."""
     total = np.cumsum(where, axis=0, dtype=np.int64)
     earlier_total = np.concatenate([np.zeros((min(rows, len(where)), where.shape[1]), dtype=np.int64), total[:-rows]])
     recent: BoolArray = total > earlier_total

@@ -115,16 +115,16 @@ class Head(msgspec.Struct, frozen=True):
 class Spec(msgspec.Struct, frozen=True):
     """A strategy's fixed numbers. Part of the contract hash, so any change refuses older models.
 
-    Class attributes name its desk: when it decides (`bar`, or once a `session`), what it holds (one `option` position,
-    or `shares`), and what follows from that. No other code asks for the kind: it reads these facts, looks `decides`,
-    `holds` or `kind` up in a table, or calls `strategies.registry.by_kind`.
+    Class attributes describe its desk: when it decides (at each `bar`, or once a `session`), what it holds (one
+    `option` position, or `shares`), and what follows from that. Other code never tests the class: it reads these
+    attributes, looks `decides`, `holds` or `kind` up in a table, or calls `strategies.registry.by_kind`.
     """
 
     decides: ClassVar[str] = "bar"
     holds: ClassVar[str] = "option"
     chained: ClassVar[bool] = True  # it trades contracts of its first symbol's option chain
     shares_stopped: ClassVar[bool] = False  # `sizing.stop_loss` and `sizing.take_profit` apply to shares
-    before_open_ns: ClassVar[int] = 0  # its session begins at most so long before the open
+    before_open_ns: ClassVar[int] = 0  # longest time before the open at which its session begins
 
     name: str
     revision: int
@@ -140,7 +140,7 @@ class Spec(msgspec.Struct, frozen=True):
     recurrent_shape: tuple[int, ...] | None = None  # hidden state carried between decisions
     heads: tuple[Head, ...] = ()  # the policy's outputs after its answer, in their order
     rows_are_symbols: bool = False
-    """Each symbol is a row of the batch, so one policy serves any symbols, and `symbols` may be configured.
+    """True: each symbol is a row of the batch, so one policy serves any symbols, and `symbols` may be configured.
 
     Then `observation_shape` is that of one row, an observation has one row for each symbol, and `features` name the
     last numbers of a row. A continuous policy has one action and answers with one number for each symbol, any other
@@ -148,7 +148,7 @@ class Spec(msgspec.Struct, frozen=True):
     """
     config: str = ""  # the canonical text of its model configuration, "" where it has none
     bar_anchor: str = OPEN  # one of `ANCHORS`
-    timeframes: tuple[Timeframe, ...] = ()  # beside its own bars; for strategies that decide at each bar
+    timeframes: tuple[Timeframe, ...] = ()  # further, longer bars; only for strategies that decide at each bar
 
     def __post_init__(self) -> None:
         """Raise ValueError for bars that no session has."""
@@ -156,7 +156,7 @@ class Spec(msgspec.Struct, frozen=True):
 
     @property
     def overnight(self) -> bool:
-        """Whether what it holds is kept overnight."""
+        """Whether positions are kept overnight."""
         return False
 
     @property
@@ -186,12 +186,12 @@ class Spec(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """Rows of the policy's batch that one question fills."""
+        """Number of batch rows of one observation."""
         return len(self.symbols) if self.rows_are_symbols else 1
 
     @property
     def asked_shape(self) -> tuple[int, ...]:
-        """The shape of an observation: all rows of one question."""
+        """The shape of an observation with all its rows."""
         return (self.rows, *self.observation_shape) if self.rows_are_symbols else self.observation_shape
 
     @property
@@ -266,7 +266,7 @@ class DailySpec(Spec, frozen=True):
 
 
 def check_bars(spec: Spec) -> None:
-    """Raise ValueError for a length or anchor of bars, or a further timeframe, that the spec cannot have."""
+    """Raise ValueError where the length or anchor of bars, or a further timeframe, is not possible."""
     name, length_s, minutes = spec.name, spec.bar_interval_s, spec.bar_interval_s // MINUTE_S
     if length_s % MINUTE_S or not 1 <= minutes <= LONGEST_MIN:
         raise ValueError(
@@ -297,7 +297,7 @@ def check_days(spec: Spec) -> None:
 
 
 def _check_timeframe(spec: Spec, frame: Timeframe) -> None:
-    """Raise ValueError unless whole bars of the strategy make one of the timeframe, and its history has enough."""
+    """Raise ValueError unless the timeframe is made of whole bars of the strategy, and fits into its history."""
     where, length_s, own_s = f"{spec.name}: timeframe {frame.length!r}", frame.length_s, spec.bar_interval_s
     if not (own_s < length_s <= HOUR_S or length_s == DAY_S):
         raise ValueError(
@@ -327,10 +327,10 @@ def _check_timeframe(spec: Spec, frame: Timeframe) -> None:
 class Portfolio(msgspec.Struct, frozen=True, gc=False):
     """The desk's money and shares at a decision; tuples in the spec's order of symbols.
 
-    `shares` are ints where whole. Goals are multiples of 1 / `per_share`: 1 on a desk of whole shares.
-    One unit of a continuous action is `shares_per_unit` shares (0 of a canary whose part is no whole one), or shares
-    for `unit_usd` where there is one. A weight that would change by less than `band` stays as it is; none is wanted
-    above `weight_max`.
+    `shares` are ints where whole. Goals are multiples of 1 / `per_share`: 1 on a desk of whole shares. One unit of a
+    continuous action is `unit_usd` worth of shares, or `shares_per_unit` shares where that is None (0 for a canary
+    whose part of the size is below a whole share). A weight that would change by less than `band` stays. The largest
+    target weight is `weight_max`.
     """
 
     cash: float  # USD
@@ -343,12 +343,12 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     weight_max: float = 1.0
     costs: tuple[float, ...] = ()  # USD, average price paid for a share of what is held; 0.0 where nothing is
     opened_ns: tuple[int, ...] = ()  # when what is held was first filled; 0 where nothing is
-    equity_per_unit: float = 0.0  # part of the equity; counts where `notional_per_unit` is 0
-    per_share: int = 1  # steps in which shares are traded
+    equity_per_unit: float = 0.0  # part of the equity; used where `notional_per_unit` is 0
+    per_share: int = 1  # the smallest order is 1 / `per_share` of a share
 
     @property
     def unit_usd(self) -> float | None:
-        """USD of one unit of a continuous action; None: it is counted in shares."""
+        """USD that one unit of a continuous action is worth; None where a unit is a number of shares."""
         if self.notional_per_unit:
             return self.notional_per_unit
         return self.equity_per_unit * max(self.equity, 0.0) if self.equity_per_unit else None
@@ -368,25 +368,25 @@ class View(msgspec.Struct, frozen=True, gc=False):
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """The policy's raw answer to one observation: finite logits, one for each action of the spec.
 
-    Of a continuous policy (`DailySpec.continuous`) these are the actions themselves, each within [-1, 1]. `heads` holds
-    the numbers of each of the spec's heads by its name, row by row.
+    For a continuous policy (`DailySpec.continuous`) they are the actions themselves, each within [-1, 1]. `heads` maps
+    the name of each head to its numbers, row by row.
     """
 
     logits: tuple[float, ...]
     hidden: bytes = b""
     heads: dict[str, tuple[float, ...]] = {}
-    drawn: tuple[int, ...] = ()  # the action of each symbol where the desk drew one; () lets the strategy choose
+    drawn: tuple[int, ...] = ()  # the action of each symbol where the desk drew it at random; (): the strategy chooses
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """The sampled logits: probabilities, the chosen action's index, and its probability as confidence."""
+    """The result of `choose`: all probabilities, the most probable action's index, its probability as confidence."""
 
     probabilities: tuple[float, ...]
     action: int
     confidence: float
 
     def __post_init__(self) -> None:
-        """Let numbers of numpy be plain ones. Raise ValueError for what is no number."""
+        """Convert numpy numbers to plain ones. Raise ValueError for anything else."""
         if type(self.action) is not int:
             _made_plain(self, "action")
         if type(self.confidence) is not float:
@@ -396,7 +396,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
 
 def _made_plain(struct: msgspec.Struct, field: str, *, fraction: bool = False) -> None:
-    """Let the field be an int where it is whole; a float where a `fraction` is allowed. Else raise ValueError."""
+    """Store the field as an int if it is whole, as a float if a `fraction` is allowed; else raise ValueError."""
     value = getattr(struct, field)
     expected = f"{type(struct).__name__}.{field} is {value!r}: a {'' if fraction else 'whole '}number is expected"
     try:
@@ -430,7 +430,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """A strategy's decision: the sampled answer, the action after resolution, and the target."""
+    """A strategy's decision: the chosen action, the action after resolution, and the target."""
 
     choice: Choice
     resolved: int  # index of the action after resolution against the position held
@@ -443,7 +443,7 @@ _GOALS = 10**MOST_DIGITS  # shares
 class Leg(msgspec.Struct, frozen=True, gc=False):
     """Hold `goal` shares of `symbol`: an int where whole. Raises ValueError where `goal` is no finite number.
 
-    A desk of whole shares cuts a fraction off, one of fractions what is finer than its `order_step`.
+    The goal is rounded towards 0: to a whole share, or to the `order_step` of a desk that trades fractions.
     """
 
     symbol: str
@@ -468,20 +468,21 @@ class Basket(msgspec.Struct, frozen=True, gc=False):
 class Rebalance(msgspec.Struct, frozen=True, gc=False):
     """A daily strategy's decision. `choice` None for a continuous policy; `name` sums it up in one word.
 
-    `notes` give the reasons why symbols are left alone; they are shown with the heads. `whole`: the goals are a whole
-    portfolio by weights, whose mix the risk overlay keeps; else they are changes, and what has no leg is left alone.
+    `notes` say why symbols are left alone; they are shown with the heads. `whole` true: the goals are a complete
+    portfolio, and the risk overlay keeps the proportions of its weights. False: the goals are changes, and symbols
+    without a leg stay as they are.
     """
 
     choice: Choice | None
     name: str  # an action's name, or `rebalance` and `hold` of a continuous policy
     basket: Basket
     notes: dict[str, str] = {}
-    actions: tuple[int, ...] = ()  # of each symbol, after resolution, where the policy chooses by row
+    actions: tuple[int, ...] = ()  # the action of each symbol after resolution, where the policy chooses by row
     whole: bool = False
 
 
 class RowOptions(msgspec.Struct, frozen=True, gc=False):
-    """What the actions of one symbol would do now.
+    """What each action of one symbol would do now.
 
     `legs` has an entry for each action, None where it changes nothing. `greedy` is the index of the action with the
     largest number, after resolution: an action that changes nothing is the first one, which holds.
@@ -510,7 +511,7 @@ class Observation:
         return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
 
     def fault(self, spec: Spec) -> str:
-        """Return why no policy of this spec could be asked it, and what is expected; "" where it can."""
+        """Return why this observation does not fit the spec, and what is expected; "" where it fits."""
         for name, value in (("data", self.data), ("hidden", self.hidden)):
             if type(value) is not bytes:
                 return f"{type(value).__name__} as Observation.{name}: give bytes, .tobytes()"
@@ -525,7 +526,7 @@ class Observation:
         return f"{faults} values that are not finite" if faults else ""
 
     def newest(self, spec: Spec) -> bytes:
-        """Return the spec's features: the last numbers, of each symbol where rows are symbols."""
+        """Return the newest row of features: the observation's last numbers, or each row's where rows are symbols."""
         size = 4 * len(spec.features)
         if not spec.rows_are_symbols:
             return self.data[-size:]
@@ -556,7 +557,7 @@ class BarStrategy(Protocol):
         """
 
     def correct(self, state: Any, bar: Bar) -> Any:
-        """Replace an earlier bar by its late correction: it counts for later rows, emitted rows stand."""
+        """Replace an earlier bar by its late correction. Later rows use it; rows already emitted do not change."""
 
 
 class Strategy(BarStrategy, Protocol):
@@ -577,10 +578,10 @@ class ShareStrategy(BarStrategy, Protocol):
 
 
 class SplitStrategy(ShareStrategy, Protocol):
-    """A share strategy whose bars reach over the night: a split counts for those that it keeps."""
+    """A share strategy that keeps bars of earlier sessions, which a split must adjust."""
 
     def split(self, state: Any, symbol: str, ratio: float, from_ns: int) -> Any:
-        """Return the state as of new shares, `ratio` for each old one: kept bars of `symbol` before `from_ns` change.
+        """Return the state after a split with `ratio` new shares for each old one: bars before `from_ns` are adjusted.
 
         Their prices are divided by `ratio`, their volume is multiplied (`strategies.kit.of_new_shares`).
         """
@@ -590,7 +591,7 @@ class RowStrategy(ShareStrategy, Protocol):
     """A share strategy whose policy chooses an action for each symbol: `Spec.by_row` of its spec."""
 
     def options(self, state: Any, answer: Answer, view: View) -> tuple[RowOptions, ...]:
-        """Return what each action would do, symbol by symbol. `decide` takes those of `answer.drawn`, or the greedy."""
+        """Return what each action would do, symbol by symbol. `decide` takes `answer.drawn`, or the greedy actions."""
 
 
 class DailyStrategy(Protocol):

@@ -26,12 +26,12 @@ Float64Array = npt.NDArray[np.float64]
 Series = tuple[bytes, ...]
 """Each symbol's bars in the spec's order: its rows one after the other, oldest first, `b""` without any."""
 
-PRICE_MIN, PRICE_MAX = 1e-6, 1e9  # USD: valid prices; all figures computed from them are finite float32
+PRICE_MIN, PRICE_MAX = 1e-6, 1e9  # USD: bounds of valid prices; within them every computed feature is a finite float32
 ROW = Layout("<q5d")  # start_ns; open, high, low, close in USD; volume in shares
 
 STEPS = "cut towards 0 to the desk's steps: whole shares, or multiples of order_step"
 SHORT_CASH = "where the cash does not pay for all buys, each gets the same part"
-"""What each desk of shares does with a basket, in the words of declarations."""
+"""How a share desk carries out a basket, as text for declarations."""
 
 
 def usable(bar: Bar) -> bool:
@@ -45,7 +45,7 @@ def no_bars(spec: Spec) -> Series:
 
 
 def remembered(spec: Spec, series: Series, bars: Iterable[Bar]) -> Series:
-    """Return `series` with `bars` in order of time; one of a known start replaces it; the newest W stay.
+    """Return `series` with `bars` merged in by start, replacing bars of the same start; the newest W stay.
 
     Bars of other symbols and unusable ones are left out.
     """
@@ -73,7 +73,7 @@ def known_bars(spec: Spec, series: Series) -> Mapping[str, tuple[Bar, ...]]:
     return {symbol: _unpack(symbol, rows) for symbol, rows in zip(spec.symbols, series, strict=True) if rows}
 
 
-@lru_cache(maxsize=128)  # a feed and a desk's stops ask for the same bars all day
+@lru_cache(maxsize=128)  # cached: the feed and the desk's stops ask for the same bars all day
 def _unpack(symbol: str, rows: bytes) -> tuple[Bar, ...]:
     return tuple(Bar(symbol, *row) for row in ROW.iter_unpack(rows))
 
@@ -98,7 +98,7 @@ class KeepsBars(Generic[S]):
     __slots__ = ()
 
     def remember(self: _Strategy, state: S, bars: tuple[Bar, ...]) -> S:
-        """Keep final bars; one of a known start replaces it, others take their place in time."""
+        """Keep final bars in order of time; a bar with the start of a kept one replaces it."""
         return replace(state, series=remembered(self.spec, state.series, bars))
 
     def readjust(self: _Strategy, state: S, symbol: str, bars: tuple[Bar, ...]) -> S:
@@ -113,7 +113,7 @@ class KeepsBars(Generic[S]):
 class KeepsMinutes(Generic[S]):
     """The part of a `ShareStrategy` that keeps bars by symbol, for a state that derives from `KeptBars`.
 
-    `observe` keeps the bars that closed by `kept`. A symbol without a bar of a minute keeps its older ones.
+    Call `kept` in `observe` to keep the bars that closed. A symbol without a bar at that minute keeps its older ones.
     """
 
     __slots__ = ()
@@ -123,27 +123,27 @@ class KeepsMinutes(Generic[S]):
         return replace(state, series=remembered(self.spec, state.series, bars))
 
     def correct(self: _Strategy, state: S, bar: Bar) -> S:
-        """Put a late bar in its place, a correction in place of the bar of its start; one too old changes nothing."""
+        """Insert a late bar, or replace the bar with the same start; a bar older than the kept ones changes nothing."""
         return replace(state, series=remembered(self.spec, state.series, (bar,)))
 
     def split(self: _Strategy, state: S, symbol: str, ratio: float, from_ns: int) -> S:
-        """Keep the bars of `symbol` before `from_ns` as of new shares, `ratio` for each old one."""
+        """Adjust the bars of `symbol` before `from_ns` for a split with `ratio` new shares for each old one."""
         return replace(state, series=split_rows(self.spec, state.series, symbol, ratio, from_ns))
 
 
 def of_new_shares(bar: Bar, ratio: float) -> Bar:
-    """Return a bar of shares each of which became `ratio`: prices divided by it, the volume multiplied."""
+    """Return the bar adjusted for a split: prices divided by `ratio`, the volume multiplied by it."""
     open_price, high, low, close = (price / ratio for price in (bar.open, bar.high, bar.low, bar.close))
     return Bar(bar.symbol, bar.start_ns, open_price, high, low, close, bar.volume * ratio)
 
 
 def split_bars(bars: Iterable[Bar], symbol: str, ratio: float, from_ns: int) -> list[Bar]:
-    """Return the bars, those of `symbol` that began before `from_ns` as of new shares."""
+    """Return the bars; those of `symbol` that begin before `from_ns` are adjusted for the split."""
     return [of_new_shares(bar, ratio) if bar.symbol == symbol and bar.start_ns < from_ns else bar for bar in bars]
 
 
 def split_rows(spec: Spec, series: Series, symbol: str, ratio: float, from_ns: int) -> Series:
-    """Return `series` as `split_bars` leaves its bars."""
+    """Return `series` with its bars adjusted by `split_bars`."""
     return tuple(
         _merge(b"", split_bars(_unpack(name, rows), symbol, ratio, from_ns)) if rows and name == symbol else rows
         for name, rows in zip(spec.symbols, series, strict=True)

@@ -27,7 +27,7 @@ SMA, ATR, WILLR, STOCHF = (unwrap(function) for function in (talib.SMA, talib.AT
 
 
 class DailyPeriods(msgspec.Struct, frozen=True):
-    """DailyPeriods in bars, and the Bollinger deviations. Part of `daily_rebalancer`'s contract hash."""
+    """Indicator periods in bars, and the Bollinger deviations. Part of `daily_rebalancer`'s contract hash."""
 
     macd_fast: int = 12
     macd_slow: int = 26
@@ -85,8 +85,8 @@ def indicator_history(
 ) -> Float64Array:
     """Return `indicators` at each of n bars, on the newest `window` bars up to it: float64 (n, 13), the same bits.
 
-    Up to bar `window` one pass is enough, every function being causal. After that, functions that depend on their
-    period only (CCI, Williams %R, %K) still run over the whole, the others window by window.
+    Up to bar `window` one pass is enough, because every function is causal. After that, functions whose value depends
+    on the last `period` bars alone (CCI, Williams %R, %K) still run in one pass; the others run window by window.
     """
     p = PERIODS
     n = len(close)
@@ -165,8 +165,9 @@ def rebalancer_table(
 ) -> RebalancerTable:
     """Return the columns over a whole history of adjusted prices in USD, (days, n) each, bit-equal to live.
 
-    `present` bool (days, n), None for all: false where a stock has no bar. A price that is NaN or not from `PRICE_MIN`
-    to `PRICE_MAX` counts as no bar. A row holds what is known after the session's close and decides about the next one.
+    `present` bool (days, n), None for all: false where a stock has no bar. A price that is NaN or outside `PRICE_MIN`
+    to `PRICE_MAX` counts as no bar. A row holds what is known after the session's close, for the decision about the
+    next session.
     """
     o, h, low_, c = (np.asarray(x, dtype=np.float64) for x in (open_, high, low, close))
     good = np.logical_and.reduce([_usable(x) for x in (o, h, low_, c)])
@@ -235,8 +236,8 @@ def _pass(high: Float64Array, low: Float64Array, close: Float64Array) -> Float64
 def _cci(high: Float64Array, low: Float64Array, close: Float64Array, window: int) -> Float64Array:
     """Return CCI at each bar from the window that ends there: (n,).
 
-    TA-Lib sums its ring of `period` prices in the ring's order, so the bits depend on a bar's index modulo the period;
-    one run for each of these phases has every window's.
+    TA-Lib sums its ring buffer of `period` prices in buffer order, so the last bits depend on a bar's index modulo the
+    period. One run for each of these phases covers every window.
     """
     period = PERIODS.cci
     out = np.empty(len(close))

@@ -20,15 +20,16 @@ INSTALLED = "entry point "
 """How the place of an installed strategy begins; the place of a file is `/path/to/file.py:NAME`."""
 
 RULE = "rule"
-"""In place of a training object: the last numbers of an observation, one for each action, are the policy's answer."""
+"""Stands in `StrategyEntry.training` for a rule: the last numbers of an observation are the policy's answer."""
 
 told_of_calls: list[Callable[[str], None]] = []
-"""Get the name of each call of a strategy as it begins, and "" when it is over: for a process that may die in one."""
+"""Functions that are told the name of each call of strategy code when it begins, and "" when it ends: a process that
+dies within a call can name it."""
 
 
 @contextmanager
 def told(call: str) -> Iterator[None]:
-    """Tell of what runs within as of one call."""
+    """Report the code within as one call of this name to `told_of_calls`."""
     for note in told_of_calls:
         note(call)
     try:
@@ -41,7 +42,7 @@ def told(call: str) -> Iterator[None]:
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Defaults = Mapping[str, Mapping[str, object]]
-"""Table of the configuration -> key -> its default for this strategy. A configuration may change it again."""
+"""Configuration table -> key -> default for this strategy. A configuration may override it."""
 
 
 class Columns(NamedTuple):
@@ -57,8 +58,8 @@ class ChartLine(NamedTuple):
 
     meaning: str
     of: Callable[[Float64Array], Float64Array]
-    """Of bars (5, n): open, high, low, close in USD and volume; gives (n,), NaN where it is not known yet."""
-    overlay: bool = False  # a price: it is drawn over the bars, else in a pane of its own
+    """From bars (5, n): open, high, low, close in USD and volume; to values (n,), NaN where not known yet."""
+    overlay: bool = False  # True: a price, drawn over the bars; False: drawn in its own pane
 
 
 class StrategyEntry(NamedTuple):
@@ -69,23 +70,25 @@ class StrategyEntry(NamedTuple):
     desk: str  # a short name for its desk and its account, where several run on one host
     defaults: Defaults = MappingProxyType({})  # changes to the defaults of all strategies
     table: Callable[..., Any] | None = None
-    """Its features over a whole history, to be analysed. Called like `feature_table` of `option_scalper`; of
-    days with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n),
-    and where it names them `volume`, float64 (d, n), and `dates`, New York dates (d,); gives a row for each session."""
+    """Its features over a whole history, for `analyse`. For minutes it is called like `feature_table` of
+    `option_scalper`. For days it gets open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and
+    `present`, bool (d, n); if it has parameters of these names also `volume`, float64 (d, n), and `dates`, New York
+    dates (d,). It returns a row for each session."""
     with_symbols: Callable[[tuple[str, ...]], AnyStrategy] | None = None
-    """Makes it for these symbols where a configuration may name them, else None. Where rows are no symbols
-    (`Spec.rows_are_symbols`), another list is another contract."""
+    """Makes the strategy for these symbols; None where a configuration cannot name symbols. Another list is another
+    contract, unless `Spec.rows_are_symbols`."""
     with_config: Callable[[str, tuple[str, ...]], AnyStrategy] | None = None
-    """Makes it for the canonical text of a model configuration, "" for the shipped one, and these symbols, where a file
-    describes its state vector (`strategies.online_dqn.model_config`); else None."""
+    """Makes the strategy for the canonical text of a model configuration ("": the shipped one) and these symbols; None
+    where no file describes its state vector (`strategies.online_dqn.model_config`)."""
     columns: Callable[[Float64Array, BoolArray, int, Sequence[str]], Columns] | None = None
-    """Of a strategy that decides once a session, for training: of bars (5, d, n): open, high, low, close in USD and
-    volume, NaN where there is none; of `present`, bool (d, n); of W, the bars that an observation depends on; and of
-    the sessions' New York dates (d,)."""
+    """Market columns for training a strategy that decides once a session. Arguments: bars (5, d, n), open, high, low,
+    close in USD and volume, NaN where there is none; `present`, bool (d, n); W, the bars that an observation depends
+    on; the sessions' New York dates (d,)."""
     trust: Callable[[Mapping[str, tuple[float, ...]]], float] | None = None
-    """The part of each wish, 0 to 1, that a symbol's heads, by name, let pass; None: known by the answer alone."""
+    """The factor from 0 to 1 by which a symbol's heads (name to numbers) reduce its wished action; None: no reduction
+    is shown."""
     expected_symbols: Callable[[tuple[str, ...]], str] = lambda _: ""
-    """What a list of symbols should be that `with_symbols` cannot serve, in words; "" for one that it can."""
+    """Words for what a list of symbols should be; "" for a list that `with_symbols` accepts."""
     declared: Callable[[tuple[str, ...]], Mapping[str, object]] | None = None
     """The declaration for other symbols than its own, where it depends on them; None: `declaration` holds for all."""
     indicators: Mapping[str, ChartLine] = MappingProxyType({})
@@ -93,7 +96,7 @@ class StrategyEntry(NamedTuple):
     parameters: Mapping[str, Parameter] = MappingProxyType({})
     """Its declared numbers by name, which a desk may set (`desk.parameters`), and `sweep` and `search` vary."""
     with_parameters: Callable[[Values], AnyStrategy] | None = None
-    """Makes it for these values, all that are declared; `make` makes it for the defaults."""
+    """Makes the strategy with these values, one for each declared parameter; `make` uses the defaults."""
     training: str = ""
     """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`), or `RULE`; "": nothing does."""
 

@@ -18,7 +18,7 @@ import msgspec
 from strategies.kit.contract import Spec
 
 FORMAT = 1
-FEWEST_IN_A_WINDOW = 2  # sessions, of which a deviation exists
+FEWEST_IN_A_WINDOW = 2  # fewest sessions that have a standard deviation
 POLICY_FILE = "policy.onnx"
 MANIFEST_FILE = "manifest.json"
 
@@ -54,8 +54,9 @@ class Histogram(msgspec.Struct, frozen=True, omit_defaults=True):
     """Distribution of one quantity in training: a value x is in bin i when edges[i-1] < x <= edges[i].
 
     First and last bin are open, so there is one share more than edges. `columns` are the places in the recorded row
-    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` is how far parts
-    of the training itself are from the whole: (consecutive rows, 99 % quantile of their index), ascending.
+    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` is the drift that
+    parts of the training show against the whole: (length in consecutive rows, 99 % quantile of their population
+    stability index), ascending.
     """
 
     name: str
@@ -102,11 +103,11 @@ class StatedClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     volatility_high: float = 0.0
     window_sessions: int = 60
     probability: float = 0.0
-    drawdown_max: float = 0.0  # the equity below its highest close within `drawdown_sessions` sessions
-    drawdown_probability: float = 0.0  # that no deeper one comes within so many sessions
+    drawdown_max: float = 0.0  # largest fall of the equity below its highest close within `drawdown_sessions` sessions
+    drawdown_probability: float = 0.0  # probability that no deeper drawdown comes within `drawdown_sessions`
     drawdown_sessions: int = 252
     exposure_mean: float = 0.0  # of the tests
-    sharpe_loss_seen: float = 0.0  # a year: the smallest true loss that the tests would have found, 4 times in 5
+    sharpe_loss_seen: float = 0.0  # a year: the smallest true loss that the tests detect with probability 0.8
     level: float = 0.0
     level_low: float = 0.0
     level_high: float = 0.0
@@ -147,13 +148,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     note: str = ""
     rules: dict[str, str] = {}  # configuration keys on which the meaning of its answers depends -> their values
     reference: Reference | None = None
-    symbols: tuple[str, ...] = ()  # that it was trained on, where a configuration may name others
+    symbols: tuple[str, ...] = ()  # symbols it was trained on, where a configuration may name others
     model_config: dict[str, Any] = {}  # the state vector and heads it was trained with, where a file describes them
     model_config_digest: str = ""  # SHA-256 of its canonical text
     members: int = 1  # policies in the graph, which answers with their mean
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
-    desk: dict[str, str] = {}  # keys of the tests' configuration that are not the strategy's defaults -> their values
-    claim: StatedClaim | None = None  # None: nothing is claimed, as of a passive policy that nothing was asked of
+    desk: dict[str, str] = {}  # configuration of the tests: keys whose values are not the strategy's defaults
+    claim: StatedClaim | None = None  # None: nothing is claimed
 
 
 def config_text(manifest: Manifest) -> str:

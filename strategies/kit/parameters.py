@@ -44,7 +44,7 @@ class Parameter(msgspec.Struct, frozen=True):
         )
 
     def taken(self, value: object) -> Value | None:
-        """Return the value as this parameter's type; None where it is none, or out of bounds."""
+        """Return the value converted to the parameter's type; None where that fails or the value is out of bounds."""
         kind = type(self.default)
         if isinstance(value, str):
             try:
@@ -77,7 +77,7 @@ def text_of(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -
 
 
 def given_by(words: Iterable[str]) -> dict[str, str]:
-    """Return name -> value of words such as `fast=20`. Raises ValueError for another word, or a name twice."""
+    """Return name -> value from words such as `fast=20`. Raises ValueError for any other word, or a repeated name."""
     values: dict[str, str] = {}
     for word in words:
         name, equals, value = (part.strip() for part in word.partition("="))
@@ -88,7 +88,7 @@ def given_by(words: Iterable[str]) -> dict[str, str]:
 
 
 def words_given(text: str) -> list[str]:
-    """Return the words, such as `fast=20`, that give a canonical text again."""
+    """Return the words, such as `fast=20`, that produce this canonical text."""
     return [f"{name}={json.dumps(value)}" for name, value in (json.loads(text) if text else {}).items()]
 
 

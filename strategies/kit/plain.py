@@ -1,6 +1,6 @@
 """What a strategy keeps and returns must be plain: the journal keeps it as JSON, and a start reads it again.
 
-A number of numpy cannot be written, and NaN is read again as nothing: a desk that has one cannot go on after its end.
+A numpy number cannot be written, and NaN is read back as null: a desk with such a state could not be restarted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from strategies.kit.quantity import from_json, to_json
 
 _SCALARS = frozenset((int, bool, bytes, type(None), Bar))
 CURE = "let it hold plain numbers, text and bytes, tuples of them and msgspec.Struct: float(x), int(x), .tobytes()"
-ONE_AT_A_TIME = threading.Lock()  # msgspec takes in a type in steps, which no other thread may meet
+ONE_AT_A_TIME = threading.Lock()  # msgspec analyses a type in several steps; other threads must not see it half done
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
 def not_plain(value: Any, where: str) -> str:
-    """Return which part of a value cannot be kept, and why; "" where all can. `where` is its name."""
+    """Return which part of a value cannot be stored, and why; "" where all can. `where` names the value."""
     kind = type(value)
     if kind in _SCALARS:
         return ""
@@ -37,7 +37,7 @@ def not_plain(value: Any, where: str) -> str:
         return f"{where} is a {kind.__name__}, whose order is another one in each process: give a sorted tuple"
     if kind is tuple or kind is list:
         kinds = set(map(type, value))
-        if kinds <= _SCALARS or (kinds == {float} and all(map(isfinite, value))):  # of many, in little time
+        if kinds <= _SCALARS or (kinds == {float} and all(map(isfinite, value))):  # fast, for many
             return ""
         return _first((f"{where}[{place}]", item) for place, item in enumerate(value))
     if isinstance(value, Struct):
@@ -70,15 +70,15 @@ def read_again(state: Any, kind: Any) -> Any:
 
 @cache
 def _form_of(kind: Any) -> Callable[[Any], bool]:
-    """Return a quick test for values of a type that are what a start reads again, part for part.
+    """Return a quick test whether a value of this type is read back from the journal unchanged.
 
-    It may say False of one that is: then `read_again` looks at it in full.
+    It may return False for a value that is; `read_again` then checks in full.
     """
     try:
         with ONE_AT_A_TIME:
             return _form(inspect.type_info(kind))
     except (TypeError, NameError, RecursionError):
-        return _never  # msgspec has no such type, or it holds itself
+        return _never  # a type unknown to msgspec, or a recursive one
 
 
 def _form(info: inspect.Type) -> Callable[[Any], bool]:
@@ -125,7 +125,7 @@ def _form_of_tuple(item: inspect.Type) -> Callable[[Any], bool]:
 
 
 def _scalars(info: inspect.Type) -> frozenset[type[Any]]:
-    """Return the types of `_SCALARS` that a type has and no other; none where it has another, or bounds."""
+    """Return the types of `_SCALARS` that make up this type; empty where it includes any other type, or bounds."""
     match info:
         case inspect.IntType(gt=None, ge=None, lt=None, le=None, multiple_of=None):
             return frozenset((int,))

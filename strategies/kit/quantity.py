@@ -1,6 +1,6 @@
 """Quantities of shares and contracts: exact, and of one form.
 
-What is whole is an `int`, any other a `Part`: a decimal of at most nine places, the finest that a broker keeps. Sums
+A whole quantity is an `int`, any other a `Part`: a decimal of at most nine places, the most that a broker keeps. Sums
 and differences of quantities, and their products with whole numbers, are quantities again; a product with a price is a
 plain `Decimal`. Invariant: equal quantities have equal text, in the journal, its tables, JSON and towards the broker.
 """
@@ -28,7 +28,7 @@ class Part(Decimal):
     __repr__ = __str__
 
     def __format__(self, spec: str, /) -> str:  # type: ignore[override]
-        """Format as a `Decimal`, but with no exponent unless one is asked for; `d`, as of a whole number, is plain."""
+        """Format as a `Decimal`, without an exponent unless `spec` asks for one; `d` gives plain digits."""
         spec = spec.removesuffix("d")
         return Decimal.__format__(self, spec if spec[-1:].isalpha() or spec[-1:] == "%" else f"{spec}f")
 
@@ -77,7 +77,7 @@ class Part(Decimal):
 
 
 def _as_quantity(other: Any, result: Any) -> Any:
-    """Return a sum with another quantity as one; with any other number it is what the number makes of it."""
+    """Return `result` as a quantity if `other` is one; else `result` unchanged."""
     return exact(result) if type(other) is int or type(other) is Part else result
 
 
@@ -116,7 +116,7 @@ def exact(value: Decimal | int | str) -> Quantity:
 
 
 def floor_to(value: Decimal | int, step: Decimal | int) -> Quantity:
-    """Return the most that is a multiple of `step`, a quantity above 0, and no further from 0 than `value`."""
+    """Return `value` rounded towards 0 to a multiple of `step`, a quantity above 0."""
     with localcontext() as context:
         context.prec = _DIGITS
         count = (Decimal(value) / step).to_integral_value(ROUND_DOWN)
@@ -126,8 +126,8 @@ def floor_to(value: Decimal | int, step: Decimal | int) -> Quantity:
 def steps_of(shares: float, per_share: int) -> int:
     """Return the steps in a number of shares, towards 0; `per_share` steps are one share.
 
-    A float64 that stands for a count of steps is that count: 3 / 10000 x 10000 is less than 3. The tensor markets of
-    training cut by the same two lines.
+    A float64 next to a whole count of steps gives that count: 3 / 10000 x 10000 is less than 3, and gives 3. The tensor
+    markets of training round with the same two lines.
     """
     count = round(shares * per_share)
     return count if count / per_share == shares else int(shares * per_share)
@@ -148,7 +148,7 @@ def total(quantities: Iterable[Quantity]) -> Quantity:
 
 
 def whole_of(value: Quantity) -> int:
-    """Return the whole part, towards 0."""
+    """Return the value rounded towards 0 to a whole number."""
     return int(value)
 
 

@@ -18,7 +18,7 @@ Float64Array = npt.NDArray[np.float64]
 BINS = 10  # deciles
 FLOOR = 1e-4
 """The least share of a bin: an empty one would make the index infinite."""
-WINDOWS = (60, 125, 250, 500, 1000, 2000, 4000)  # lengths of consecutive training rows that are compared with all of it
+WINDOWS = (60, 125, 250, 500, 1000, 2000, 4000)  # rows of the training windows that are compared with the whole
 DISJOINT = 4  # number of disjoint windows required
 QUANTILE = 0.99
 _NORMAL_99 = 2.3263478740408408  # the standard normal's quantile
@@ -56,8 +56,8 @@ def shares_of(values: npt.ArrayLike, edges: Sequence[float]) -> Float64Array:
 def psi(expected: npt.ArrayLike, actual: npt.ArrayLike) -> Float64Array:
     """Return the population stability index of shares, float64 (...), over their last axis, which is the bins'.
 
-    Sum of (found - expected) x ln(found / expected), each share at least `FLOOR` (Siddiqi 2006, Credit Risk Scorecards,
-    chapter 10, where below 0.1 is no change, 0.1 to 0.25 a small one and above 0.25 a shift).
+    Sum of (actual - expected) x ln(actual / expected), each share at least `FLOOR` (Siddiqi 2006, Credit Risk
+    Scorecards, chapter 10, where below 0.1 is no change, 0.1 to 0.25 a small one and above 0.25 a shift).
     """
     one = np.maximum(np.asarray(expected, dtype=np.float64), FLOOR)
     other = np.maximum(np.asarray(actual, dtype=np.float64), FLOOR)
@@ -65,11 +65,11 @@ def psi(expected: npt.ArrayLike, actual: npt.ArrayLike) -> Float64Array:
 
 
 def chance_level(bins: int, actual: int, expected: int) -> float:
-    """Return the index that two samples of one distribution exceed once in a hundred; `bins` are not empty.
+    """Return the index that two samples of one distribution exceed with probability 0.01; `bins` counts nonempty ones.
 
-    Without drift the index divided by 1/found + 1/expected is about chi-square with bins - 1 degrees of freedom
-    (Yurdakul 2018, Statistical Properties of Population Stability Index, section 3.3), whose 99 % quantile is taken
-    from Wilson and Hilferty 1931. 0 with one bin.
+    `actual` and `expected` are the sample sizes. Without drift the index divided by 1/actual + 1/expected is about
+    chi-square with bins - 1 degrees of freedom (Yurdakul 2018, Statistical Properties of Population Stability Index,
+    section 3.3), whose 99 % quantile is taken from Wilson and Hilferty 1931. 0 with one bin.
     """
     freedom = bins - 1
     if freedom < 1:
@@ -80,7 +80,7 @@ def chance_level(bins: int, actual: int, expected: int) -> float:
 
 
 def usual_level(within: Sequence[tuple[int, float]], rows: int) -> float:
-    """Return the level of training parts of `rows` (`Histogram.within`): of the longest one not above it.
+    """Return the level of the longest training window (`Histogram.within`) that has at most `rows` rows.
 
     0 when the training was too short.
     """
@@ -113,7 +113,7 @@ def histogram(
 
 
 def _within(rows: Float64Array, edges: Sequence[float], shares: Float64Array) -> tuple[tuple[int, float], ...]:
-    """For each length of `WINDOWS`, return the 99 % quantile of the index of half-overlapping windows."""
+    """Return, for each length of `WINDOWS`, the 99 % quantile of the index over half-overlapping windows."""
     where = np.searchsorted(np.asarray(edges), rows, side="left")
     counts = np.zeros((len(rows) + 1, len(shares)))
     np.add.at(counts, (np.repeat(np.arange(1, len(rows) + 1), rows.shape[1]), where.ravel()), 1.0)

@@ -49,7 +49,7 @@ def synthetic_sessions(
             for _ in range(STEPS):
                 price *= 1.0 + MINUTE_DEVIATION / STEPS**0.5 * shape * _bell(draws)
                 path.append(price)
-            burst = next(draws) ** 8  # now and then several times the usual volume
+            burst = next(draws) ** 8  # sometimes several times the usual volume
             volume = MINUTE_VOLUME * shape * (0.5 + next(draws) + 4.0 * burst)
             yield Bar(
                 symbol,

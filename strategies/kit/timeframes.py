@@ -1,7 +1,7 @@
 """Bars that are made of shorter ones: how they join, and the further timeframes of a strategy.
 
-A strategy keeps a `FrameBars` in its state and gives it each bar that it gets: so live, replay and training see the
-same longer bars. Invariant: a bar is seen once it is closed, so nothing depends on what follows `FrameBars.now_ns`.
+A strategy keeps a `FrameBars` in its state and passes every bar on to it, so live, replay and training see the same
+longer bars. Invariant: a longer bar is visible once it is closed, so nothing depends on bars after `FrameBars.now_ns`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def joined(start_ns: int, bars: Sequence[Bar]) -> Bar:
 class FrameBars(msgspec.Struct, frozen=True, gc=False):
     """What `Timeframes` keeps, a part of a strategy's state."""
 
-    now_ns: int = 0  # what is closed by then is seen
+    now_ns: int = 0  # bars that closed by then are visible
     session: Session | None = None
     running: tuple[Bar, ...] = ()  # the strategy's own bars of that session, by their start
     past: dict[str, dict[str, tuple[Bar, ...]]] = {}  # longer bars of the sessions before: by length, then by symbol
@@ -73,7 +73,7 @@ class Timeframes:
         return FrameBars(kept.now_ns, kept.session, running, kept.past)
 
     def split(self, kept: FrameBars, symbol: str, ratio: float, from_ns: int) -> FrameBars:
-        """Keep the bars of `symbol` before `from_ns`, a session's open, as of new shares: `ratio` for each old one."""
+        """Adjust the bars of `symbol` before `from_ns`, a session's open, for `ratio` new shares for each old one."""
         past = {
             length: {name: tuple(split_bars(bars, symbol, ratio, from_ns)) for name, bars in by_symbol.items()}
             for length, by_symbol in kept.past.items()
@@ -91,7 +91,7 @@ class Timeframes:
         return (*past, *_frames_of(kept, symbol, frame.grid, kept.now_ns))[-frame.keep :]
 
     def _with_session(self, frame_bars: FrameBars) -> dict[str, dict[str, tuple[Bar, ...]]]:
-        """Return the longer bars with those of the kept session, which is over."""
+        """Return the longer bars of earlier sessions, joined with those of the kept session, which is over."""
         session = frame_bars.session
         if session is None:
             return frame_bars.past

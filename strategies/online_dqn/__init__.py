@@ -65,7 +65,7 @@ class OnlineState(msgspec.Struct, frozen=True, gc=False):
     date: str = ""  # of the session
     series: tuple[bytes, ...] = ()  # each symbol's bars, oldest first: history, then this session's (`kit.daily.ROW`)
     before: tuple[int, ...] = ()  # how many of them are history
-    masked: tuple[str, ...] = ()  # why the last observation left each alone, "" for a tradable one
+    masked: tuple[str, ...] = ()  # why the last observation masked each symbol, "" for a tradable one
 
 
 def spec_of(config: ModelConfig, symbols: tuple[str, ...] = ()) -> ShareSpec:
@@ -103,7 +103,7 @@ def resolve(action: npt.ArrayLike, holdings: npt.ArrayLike) -> npt.NDArray[np.in
 
 
 def goal_of(portfolio: Portfolio, price: float) -> int | float:
-    """Return the shares that a BUY holds at `price` USD, in whole steps; symbols do not compete for the cash."""
+    """Return the target shares of a BUY at `price` USD, in whole steps; each symbol has its own part of the equity."""
     weight = min(portfolio.weight_max, 1.0 / len(portfolio.shares))
     return cut(weight * max(portfolio.equity, 0.0) / price, portfolio)
 
@@ -125,7 +125,7 @@ class OnlineDqn:
         return OnlineState(series=(b"",) * count, before=(0,) * count)
 
     def observe(self, state: OnlineState, bars: tuple[Bar, ...], view: View) -> tuple[OnlineState, Observation | None]:
-        """Append the bars of one minute; return a row for each symbol, None while no symbol has its history.
+        """Append the bars that closed together; return a row for each symbol, None while no symbol has its history.
 
         Bars outside of the session and of other symbols are left out. `ValueError` without a portfolio.
         """
@@ -166,7 +166,7 @@ class OnlineDqn:
         old_row, series = rows.get(bar.start_ns), state.series[place]
         at = old_row if old_row is not None else sum(1 for start in rows if start < bar.start_ns) * ROW.size
         if old_row is None and at < history:
-            return state  # older than this session: its history stands
+            return state  # older than this session: the history is not corrected
         new_series = series[:at] + _pack(bar) + series[at + (ROW.size if old_row is not None else 0) :]
         return msgspec.structs.replace(state, series=(*state.series[:place], new_series, *state.series[place + 1 :]))
 
@@ -238,7 +238,7 @@ class OnlineDqn:
         )
 
     def _left_alone(self, state: OnlineState, portfolio: Portfolio, place: int) -> str:
-        """Return why a symbol is left alone, "" where it is not."""
+        """Return why a symbol is masked, "" where it is tradable."""
         reason = state.masked[place] if state.masked else NO_BAR
         return reason or ("" if 0.0 < portfolio.prices[place] < inf else NO_PRICE)
 

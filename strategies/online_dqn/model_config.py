@@ -49,8 +49,8 @@ class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Indicator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One column: a function of TA-Lib on columns of the bars, and how it is scaled.
 
-    `output` names one of its outputs; "" is allowed for a function with one. `because` says why a feature may move
-    with the level of prices or volumes, which is refused otherwise.
+    `output` names one of its outputs; "" is allowed for a function with a single output. A feature that depends on the
+    level of prices or volumes is refused, unless `because` gives a reason.
     """
 
     name: str
@@ -94,7 +94,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def text(self) -> str:
-        """The canonical JSON of all that gives the numbers a meaning: without the symbols."""
+        """The canonical JSON of the configuration without the symbols."""
         fields = msgspec.to_builtins(self)
         del fields["symbols"]
         return msgspec.json.encode(fields, order="deterministic").decode()
@@ -174,7 +174,7 @@ def _check_finite(raw: Any, name: str, at: str) -> None:
 
 
 def _problem(text: str, raw: Any) -> str:
-    """Return key, value and cure of what msgspec found below `raw`; of a name or a choice also the nearest one."""
+    """Return key, value and cure of msgspec's error about `raw`; for a name or a choice also the nearest valid one."""
     cause, _, path = text.partition(" - at `$.")
     path = path.removesuffix("`")
     hint: Any = ModelConfig
@@ -192,7 +192,7 @@ def _problem(text: str, raw: Any) -> str:
 
 
 def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
-    """Return the question after the nearest choice, "" where none is near."""
+    """Return a "did you mean" question with the nearest choice; "" where none is near."""
     if isinstance(value, str) and isinstance(choices[0], str):
         return f": did you mean {get_close_matches(value, choices, n=1, cutoff=0.0)[0]}?"
     if isinstance(value, int | float) and isinstance(choices[0], int):
@@ -201,7 +201,7 @@ def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
 
 
 def _struct_in(hint: Any) -> Any:
-    """Return the struct that a field holds, alone or many times; None for a plain value."""
+    """Return the struct type within a field's type, also within a list or mapping; None for a plain value."""
     if isinstance(hint, type) and get_origin(hint) is None:
         return hint if issubclass(hint, msgspec.Struct) else None
     return next((struct for part in get_args(hint) if (struct := _struct_in(part)) is not None), None)
@@ -216,7 +216,7 @@ def _load(data: bytes) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice."""
+    """YAML's safe loader, which also refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

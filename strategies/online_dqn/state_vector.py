@@ -35,13 +35,13 @@ Float64Array = npt.NDArray[np.float64]
 
 _talib: Any = import_module("talib")  # its hints leave out the metadata
 _metadata: Any = import_module("talib.abstract")
-LEAD = 4  # look-backs before the first row: what an average began with is forgotten by then
-LEVEL = 8.0  # a power of two: prices times it round as before
+LEAD = 4  # look-backs of history before the first row: an average has forgotten its start by then
+LEVEL = 8.0  # a power of two: multiplied by it, prices round alike
 SAME = 1e-6  # of a feature, at two levels
 OUTSIDE_MAX = 0.9  # share of a sample's values beyond the clip: such a feature is a constant
 HISTORY_MAX = 5_000
-_FAILURES: tuple[type[Exception], ...] = (Exception,)  # TA-Lib raises no kind of its own
-ZERO_SPREAD = 1e-12  # of the mean: below it a window is constant
+_FAILURES: tuple[type[Exception], ...] = (Exception,)  # TA-Lib raises plain exceptions
+ZERO_SPREAD = 1e-12  # part of the mean: a window with a smaller deviation counts as constant
 RETURN_LEAST, RETURN_MOST = -1.0, 3.0
 AGE_UNIT_MIN, AGE_MOST = 60.0, 6.5  # a session of minutes has 390
 
@@ -130,7 +130,7 @@ def _column(one: Indicator, bars: Float64Array, count: int) -> Float64Array:
 
 
 def _compute(one: Indicator, bars: Float64Array) -> Any:
-    """Return what TA-Lib makes of the bars: an array, or one for each output."""
+    """Return TA-Lib's result: an array, or one array for each output."""
     return _function(one.name)(*[bars[INPUTS.index(name)] for name in one.inputs], **one.parameters)
 
 
@@ -153,8 +153,8 @@ def _base(scale: Scale, raw: Float64Array, close: Float64Array, count: int) -> F
 
 
 def _zscore(raw: Float64Array, window: int, count: int) -> Float64Array:
-    """Return how far each of the last values is from the mean of its window, in standard deviations; 0 without any."""
-    newest = raw[-(count + window - 1) :]  # all that the windows reach
+    """Return the z-score of each of the last values within its window; 0 where the window is constant."""
+    newest = raw[-(count + window - 1) :]  # the last values and their windows
     if missing := count + window - 1 - len(newest):
         newest = np.concatenate((np.full(missing, np.nan), newest))
     step = newest.strides[0]
@@ -244,7 +244,7 @@ def _parameters(one: Indicator, at: str) -> dict[str, int | float]:
 
 
 def _check_level(config: ModelConfig, name: str) -> None:
-    """Refuse features that move with the level of prices or volumes, and those that are always clipped."""
+    """Refuse features that change with the level of prices or volumes, and features that are always clipped."""
     bars = _sample(history_bars(config) + config.window)
     for number, (one, title) in enumerate(zip(config.indicators, feature_names(config), strict=True)):
         at = f"{name}: indicators[{number}] ({title})"
@@ -264,7 +264,7 @@ def _check_level(config: ModelConfig, name: str) -> None:
 
 
 def _moved(one: Indicator, bars: Float64Array, usual: Float64Array, count: int) -> bool:
-    """Return whether prices, or volumes, at another level give other features."""
+    """Return whether the feature changes when all prices, or all volumes, are scaled."""
     for rows in (slice(0, 4), slice(4, 5)):
         other = bars.copy()
         other[rows] *= LEVEL

@@ -1,4 +1,4 @@
-"""What a strategy of one's own is and declares: whether object, spec and entry can be what they say, before it runs."""
+"""Checks a user's own strategy before it runs: its object, its spec and its entry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from strategies.kit.contract import Spec
 from strategies.kit.entry import RULE, StrategyEntry
 
 KEEPS = {"bar": ("correct",), "session": ("remember", "readjust", "known")}
-"""When it decides -> the methods by which such a strategy keeps bars."""
+"""`Spec.decides` -> the methods with which such a strategy keeps bars."""
 _DESK = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)  # part of a file's name
 
 _SPEC: tuple[tuple[str, Callable[[Any, Spec], bool], str], ...] = (
@@ -36,11 +36,11 @@ _SPEC: tuple[tuple[str, Callable[[Any, Spec], bool], str], ...] = (
     ("temperature", lambda v, _: isfinite(v) and v > 0.0, "a number above 0"),
     ("recurrent_shape", lambda v, _: v is None or (bool(v) and min(v) >= 1), "None, or such as (64,)"),
 )
-"""A field of the spec -> what holds of it, and what is expected in words; in the order in which they are asked."""
+"""Field of the spec -> its check, and what is expected, in words; checked in this order."""
 
 
 def strategy_fault(entry: StrategyEntry, strategy: Any) -> str:
-    """Return what keeps an object that the entry made from being its strategy, with the cure; "" if nothing."""
+    """Return why the object that the entry made is no valid strategy, with the cure; "" if it is valid."""
     spec = getattr(strategy, "spec", None)
     parts = ("state_type", "start", "observe", "decide", *KEEPS.get(getattr(spec, "decides", ""), KEEPS["bar"]))
     lacking = [name for name in parts if not hasattr(strategy, name)]

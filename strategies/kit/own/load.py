@@ -32,13 +32,13 @@ from strategies.kit.own.declared import strategy_fault
 DEFAULT_NAME = "STRATEGY"
 IMPORT_MOST_S = 60.0  # torch takes seconds
 OURS = frozenset(("daemon", "msgspec", "numpy", "rltrader", "strategies", "talib", "training"))
-"""What a strategy imports without bringing a library of its own."""
+"""Packages that a strategy may import without counting as using a library of its own."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _PLACE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[A-Za-z_][A-Za-z0-9_]*))?", re.DOTALL)
 
 
 class OwnStrategy(NamedTuple):
-    """A strategy that is not shipped, as it was when it was imported."""
+    """A strategy that is not shipped: its entry and its sources at the time of the import."""
 
     name: str
     entry: StrategyEntry
@@ -57,7 +57,7 @@ class OwnStrategy(NamedTuple):
 
 
 def installed() -> dict[str, tuple[EntryPoint, ...]]:
-    """Return the installed entry points by name. More than one of a name is a clash. Imports nothing."""
+    """Return the installed entry points by name; two under one name are a clash. Imports nothing."""
     points: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         points.setdefault(point.name, {}).setdefault(f"{_package(point)} {point.value}", point)
@@ -71,8 +71,8 @@ def _package(point: EntryPoint) -> str:
 def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
     """Import the strategy at `path/to/file.py` or `path/to/file.py:NAME`, a class or a `StrategyEntry`.
 
-    A file that a state directory names, and not the user, must belong to this user or to root, and nobody else may
-    write to it. Raises OwnStrategyError.
+    A file named by a state directory instead of by the user must belong to this user or to root, and nobody else may
+    have write permission. Raises OwnStrategyError.
     """
     match = _PLACE.fullmatch(text)
     if match is None:
@@ -170,9 +170,9 @@ def libraries_of(path: Path, root: Path) -> tuple[str, ...]:
 
 
 def _let_libraries_in(path: Path, root: Path) -> None:
-    """Let the file import what training would: what keeps pandas away from the shipped code ends where it brings any.
+    """Allow pandas to be imported if the file imports libraries of its own; shipped code runs without it.
 
-    A library that goes without pandas where that is not found would compute otherwise here than in training.
+    A library that works with or without pandas could compute other numbers here than in training.
     """
     with contextlib.suppress(SyntaxError, UnicodeDecodeError):  # the import reports it
         if libraries_of(path, root):
@@ -199,13 +199,14 @@ def _module_of(path: Path) -> tuple[Path, str]:
 def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
     """Return the loaded module. Raises OwnStrategyError with the line at which the user's code failed.
 
-    What it prints goes to standard error, so that a command's JSON stays JSON. What it sets for decimals ends here, and
-    so does a folder that it goes to: `--state-dir` may be relative, and elsewhere a desk would begin a new journal.
+    Its prints go to standard error, so that a command's JSON stays valid. Its changes to the decimal context and to the
+    working directory are undone: `--state-dir` may be relative, and from another directory a desk would begin a new
+    journal.
     """
     importlib.invalidate_caches()
     for problem in _refusals:
         raise OwnStrategyError(problem)
-    if path in _too_slow:  # a start asks for it again and again, each time for a minute
+    if path in _too_slow:  # a start imports it several times, and each attempt takes up to a minute
         raise OwnStrategyError(_too_slow[path])
     try:
         with (
@@ -234,12 +235,12 @@ _refusals: list[str] = []
 
 
 def refuse_imports(problem: str) -> None:
-    """Let each import of this process raise OwnStrategyError with this text."""
+    """Make every later import of an own strategy in this process raise OwnStrategyError with this text."""
     _refusals.append(problem)
 
 
 def digest_of_place(place: str) -> str:
-    """Return a digest of the file at a place, and of those next to it that it imports; "" of what is no file here."""
+    """Return a digest of the file at a place and of its own imports; "" where the place is no file on this machine."""
     match = _PLACE.fullmatch(place)
     if match is None:
         return ""
@@ -254,17 +255,17 @@ def digest_of_place(place: str) -> str:
 
 
 class _ImportTooSlow(TimeoutError):
-    """An import that was interrupted."""
+    """The import took too long and was interrupted."""
 
 
-_too_slow: dict[Path, str] = {}  # what was said of such files
+_too_slow: dict[Path, str] = {}  # error text by file that was too slow
 
 
 @contextlib.contextmanager
 def _in_time() -> Iterator[None]:
-    """Raise TimeoutError in what takes longer than `IMPORT_MOST_S`, such as a file that waits for a network.
+    """Raise TimeoutError in an import that takes longer than `IMPORT_MOST_S`, such as one that waits for a network.
 
-    A start would wait for ever, and nobody would watch what is held. Only the main thread is interrupted.
+    Otherwise a start could hang while nobody watches the open positions. Only the main thread is interrupted.
     """
 
     def interrupt(*_: object) -> None:
@@ -305,7 +306,7 @@ def _refuse_name_clash(path: Path, module_name: str) -> None:
 
 
 def _module_at(path: Path, module_name: str) -> ModuleType:
-    """Import the file itself, whatever else on the path has its name; of a package by the package."""
+    """Import this very file, though others on the path may have its name; a package's module through the package."""
     if module_name in sys.modules or "." in module_name:
         loaded_module = importlib.import_module(module_name)
         if Path(loaded_module.__file__ or "").resolve() != path:

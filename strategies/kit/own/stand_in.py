@@ -1,6 +1,6 @@
-"""What takes the place of a strategy of one's own that cannot be used, while its desk holds something.
+"""The stand-in for an own strategy that cannot be imported while its desk holds a position.
 
-It has the spec by which the journal was made and decides nothing: the desk's rules need no more to watch and to leave.
+It has the spec of the journal and decides nothing: with that the desk's rules can watch positions and exit them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from strategies.kit.own.load import OwnStrategy
 _BASES: tuple[type[Spec], ...] = (Spec, ShareSpec, DailySpec)
 _FACTS = ("decides", "holds", "overnight", "chained", "compounds", "shares_stopped", "before_open_ns")
 _NEWER = {"bar_anchor", "timeframes", "holds_overnight"}
-"""Fields that a text has where they are not at their defaults: older ones have none."""
+"""Fields that are written only where they differ from their defaults: older texts lack them."""
 
 
 def spec_text(spec: Spec) -> str:
-    """Return what a journal keeps of a spec; "" of one that is no spec of the kit by its class attributes."""
+    """Return the text of a spec for the journal; "" where its class attributes are those of none of the kit's specs."""
     base = _base_of(spec)
     if base is None:
         return ""
@@ -51,7 +51,7 @@ def spec_of(text: str) -> Spec:
 def stand_in(place: str, text: str, symbols: tuple[str, ...] = ()) -> OwnStrategy:
     """Return the stand-in of the strategy at this place; `symbols` are those that its desk named.
 
-    Raises ValueError where `spec_text` wrote no such text.
+    Raises ValueError for a text that `spec_text` did not write.
     """
     spec = spec_of(text)
     usual = msgspec.structs.replace(spec, symbols=()) if symbols else spec
@@ -77,7 +77,7 @@ def _standing_in(spec: Spec) -> AnyStrategy:
 
 
 class StandIn:
-    """Keeps the state as it is, whatever its type was, and is never warm."""
+    """Keeps the state unchanged, whatever its type, and is never warm."""
 
     state_type: Any = Any
 
@@ -101,7 +101,7 @@ class StandIn:
         return state
 
     def remember(self, state: Any, _: tuple[Bar, ...]) -> Any:
-        """Return the state: the history of the next session brings the bars again."""
+        """Return the state unchanged: the next session's history brings the bars again."""
         return state
 
     def readjust(self, state: Any, _: str, __: tuple[Bar, ...]) -> Any:
