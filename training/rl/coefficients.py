@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Self
 from training.rl.dimensions import Dimension, Plan, unknown, whole_rollouts
 
 MANY = 1e9
-SEARCH_STEPS, SEARCH_ROLLOUTS = 150_000, 4  # of each training of a search: the larger of both
+SEARCH_STEPS, SEARCH_ROLLOUTS = 150_000, 4  # transitions of each training of a search: the larger of the two
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("float32", "bf16")
 FIGURES = ("policy loss", "value loss", "entropy", "KL", "clip fraction", "loss", "gradient norm")
-"""What is recorded of every minibatch, in this order."""
+"""The figures recorded for every minibatch, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Coefficients(Plan):
     environments: int = 256
     rollout_steps: int = 64  # of each environment
     batch: int = 1024  # transitions of a minibatch: 300,000 steps take 3,040 of them, with 4096 760
-    weight_average: float | None = None  # decay at each gradient step of the mean weights that are played and kept
+    weight_average: float | None = None  # decay of the moving average of weights, which is played and kept
     sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
 
     @property
@@ -59,15 +59,15 @@ class Coefficients(Plan):
         return whole_rollouts(steps, self.rollout) * self.epochs * -(-self.rollout // self.batch)
 
     def search_steps(self, _steps: int, /) -> int:
-        """See `Plan`: some rollouts at least."""
+        """See `Plan`: independent of the run's steps, and `SEARCH_ROLLOUTS` rollouts at least."""
         return max(SEARCH_STEPS, SEARCH_ROLLOUTS * self.rollout)
 
     @property
     def searched(self) -> tuple[Dimension, ...]:
-        """`SPACE`, and around these values where they are not in it.
+        """`SPACE`, extended to include the values of these coefficients.
 
-        A range reaches to that value; choices of batch and rollout are half, once and twice it, a rollout a multiple
-        of `sequence`.
+        A range is extended to the value. Choices of batch and rollout become half, once and twice the value; a rollout
+        stays a multiple of `sequence`.
         """
         return tuple(_around(dimension, self) for dimension in SPACE)
 
@@ -86,7 +86,7 @@ class Coefficients(Plan):
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """A number from `low` (left out when `above`) to `high`; a whole one; or null."""
+    """Valid values: from `low` (excluded when `above`) to `high`; whole numbers if `whole`; also null if `optional`."""
 
     low: float = 0.0
     high: float = MANY
@@ -129,7 +129,7 @@ BOUNDS = {
     "batch": _COUNT,
     "sequence": _COUNT,
 }
-"""What each number may be; `schedule` is a word, `normalize_advantage` true or false."""
+"""Bounds of each numeric coefficient; `schedule` is a word, `normalize_advantage` a bool."""
 
 
 def _problem(name: str, value: object) -> str:
@@ -189,9 +189,9 @@ class Progress:
     kl: float  # nats, the estimator (r - 1) - ln r of http://joschu.net/blog/kl-approx.html
     clip_fraction: float
     explained_variance: float
-    gradient_norm: float  # before clipping
+    gradient_norm: float  # gradient norm before clipping
     learning_rate: float
-    epochs: int  # begun: fewer than asked for where `target_kl` ended the update
+    epochs: int  # epochs begun: fewer than `Coefficients.epochs` where `target_kl` ended the update
 
 
 def rate_at(rate: float, schedule: str, share: float) -> float:

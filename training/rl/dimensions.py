@@ -1,4 +1,4 @@
-"""What a training is asked for, as a plan of plain values, and which of its fields may vary and within which bounds."""
+"""`Plan`, the settings of a training procedure, and `Dimension`, the bounds within which a search varies a field."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Dimension:
     log: bool = False
     whole: bool = False
     choices: tuple[str | int | float, ...] = ()
-    optional: bool = False  # may also be switched off
-    off: float | None = None  # its value then
+    optional: bool = False  # the field may also be switched off
+    off: float | None = None  # the field's value when off
 
     @property
     def switch(self) -> str:
-        """The name of the choice between off and on."""
+        """The name of the search parameter that switches the field on or off."""
         return f"{self.name}_on"
 
     def suggest(self, trial: BaseTrial) -> Any:
-        """The value that this trial is to have."""
+        """The value that Optuna suggests for this trial."""
         if self.optional and not trial.suggest_categorical(self.switch, (False, True)):
             return self.off
         if self.choices:
@@ -46,7 +46,7 @@ class Dimension:
         return trial.suggest_float(self.name, self.low, self.high, log=self.log)
 
     def fixed(self, value: Any) -> dict[str, Any]:
-        """What makes `suggest` answer `value`. Raises `ValueError` for a value outside."""
+        """The search parameters with which `suggest` returns `value`. Raises `ValueError` for a value out of bounds."""
         if self.optional and value == self.off:
             return {self.switch: False}
         within = value in self.choices if self.choices else self.low <= value <= self.high
@@ -58,14 +58,14 @@ class Dimension:
 
 
 def value_of(value: Any, name: str) -> Any:
-    """The field with this name, with dots for what lies in another."""
+    """The value of a field by its dotted name."""
     for part in name.split("."):
         value = getattr(value, part)
     return value
 
 
 def with_values(settings: T, values: Mapping[str, Any]) -> T:
-    """The same with other values of the fields with these names."""
+    """The settings with these values, by dotted names of fields."""
     for name, value in values.items():
         settings = _replace(settings, name, value)
     return settings
@@ -80,16 +80,16 @@ def _replace(settings: Any, name: str, value: Any) -> Any:
 
 
 def whole_rollouts(steps: int, rollout: int) -> int:
-    """How many rollouts of so many transitions it takes for `steps`: the last is whole, and there is one."""
+    """The number of whole rollouts of `rollout` transitions that cover `steps`; at least 1."""
     return max(1, -(-steps // rollout))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a procedure is asked for: the class of a procedure adds the fields, plain values only."""
+    """Settings of a training procedure. Each procedure's subclass adds its fields, plain values only."""
 
     setting: ClassVar[str] = "plan"
-    """Its name among the settings of a run."""
+    """The key of the plan within a run's identity."""
 
     @property
     def members(self) -> int:
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def folds(self) -> int:
-        """How many folds a run has that is not asked for another number."""
+        """The default number of folds."""
         return 1
 
     @property
@@ -113,23 +113,23 @@ class Plan:
 
     @property
     def common(self) -> Any:
-        """What decides the outcome of the tasks before the trials, as JSON; None where there are none."""
+        """The settings that decide the outcome of the tasks before the trials, as JSON; None without such tasks."""
         return None
 
     def at(self, _precision: str, /) -> Self:
-        """The same plan in a run of this precision, where it holds one of its own."""
+        """The plan for a run of this precision; it differs where the plan holds a precision of its own."""
         return self
 
     def trained_steps(self, steps: int, /) -> int:
-        """How many transitions a training takes that is asked for so many: a rollout that began is finished."""
+        """The transitions of a training of `steps` steps: a rollout that has begun is completed."""
         return steps
 
     def gradient_steps(self, _steps: int, /) -> int | None:
-        """How many steps of the optimizer a training of so many transitions takes; None where that is not known."""
+        """The number of optimizer steps of a training of this many transitions; None where unknown."""
         return None
 
     def search_steps(self, steps: int, /) -> int:
-        """Transitions of each training of a search, where a run takes so many."""
+        """Transitions of each training of a search, if a run takes `steps`."""
         return -(-steps // SEARCH_PART)
 
     def changed(self, values: Mapping[str, Any], origin: str) -> Self:
@@ -156,7 +156,7 @@ class Plan:
         return {name: value for name, value in values.items() if value != value_of(usual, name)}
 
 
-SEARCH_PART = 4  # of a run's transitions
+SEARCH_PART = 4  # a search trains on one part in so many of a run's transitions
 
 
 def unknown(name: str, names: Mapping[str, Any]) -> str:

@@ -41,12 +41,12 @@ def within_bounds(actions: Tensor) -> Tensor:
 def sample(
     outputs: Tensor, log_std: Tensor | None, generator: torch.Generator, *, per_action: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Actions drawn by `generator`, int64 (n,) or float32 (n, actions) not clipped, and their log-probabilities (n,).
+    """Draw actions, int64 (n,) or float32 (n, actions) unclipped, and return them with their log-probabilities (n,).
 
     Args:
         outputs: float32 (n, actions), logits, or the means of normal distributions.
         log_std: float32 (actions,); None: `outputs` are logits.
-        each: of numbers, a log-probability of each action, (n, actions), not of all together.
+        per_action: for real-valued actions return the log-probability of each, (n, actions), instead of their sum.
     """
     if log_std is None:
         log_all = torch.log_softmax(outputs, dim=-1)
@@ -57,7 +57,7 @@ def sample(
     actions = torch.addcmul(outputs, noise, log_std.exp())
     return actions, evaluate(outputs, log_std, actions, per_action=per_action)[
         0
-    ]  # of what is stored, as training will find it
+    ]  # computed from the stored actions, as in training
 
 
 def evaluate(

@@ -15,9 +15,9 @@ GAMMA = 0x9E3779B97F4A7C15
 
 
 def uniform(seed: int, stream: int, place: Tensor, count: Tensor) -> Tensor:
-    """Numbers in [0, 1), float64 (n,), for the `count`-th time at each `place`, both int64 (n,).
+    """Numbers in [0, 1), float64 (n,): the `count`-th draw at each `place`; both are int64 (n,).
 
-    `stream`, 0 to 3, separates the uses of the numbers.
+    `stream`, 0 to 3, gives each use its own sequence.
     """
     offset = _as_signed((seed * 4 + stream) * GAMMA)
     bits = place * _as_signed(0xD1B54A32D192ED03) + count * _as_signed(0x8CB92BA72F3D8DD7) + offset
@@ -26,7 +26,7 @@ def uniform(seed: int, stream: int, place: Tensor, count: Tensor) -> Tensor:
 
 
 def mixed(bits: Tensor) -> Tensor:
-    """SplitMix64's number for each state, int64 (n,), whose bits are those of the unsigned ones."""
+    """SplitMix64's output for each state, int64 (n,) with the bits of the unsigned result."""
     bits = (bits ^ _shift_right(bits, 30)) * _as_signed(0xBF58476D1CE4E5B9)
     bits = (bits ^ _shift_right(bits, 27)) * _as_signed(0x94D049BB133111EB)
     return bits ^ _shift_right(bits, 31)

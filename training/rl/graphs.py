@@ -1,4 +1,4 @@
-"""Work on a GPU that is launched as a whole: recorded once as a CUDA graph, then replayed.
+"""CUDA graphs: GPU work that is recorded once and then replayed with a single launch.
 
 A small network's step is hundreds of kernels of a few microseconds, which Python launches one by one more slowly than
 the GPU computes them. On a CPU nothing is recorded. Invariant: a replay computes what the call would have computed.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 WARM = 2
-"""Calls before the recording: libraries take their memory and choose their kernels in the first ones."""
+"""Warm-up calls before the recording, in which libraries allocate memory and choose kernels."""
 
 T = TypeVar("T")
 
@@ -42,10 +42,10 @@ class Recorded(Generic[T]):
         owners: Sequence[object] = (),
         generators: Sequence[torch.Generator] = (),
     ) -> None:
-        """Record nothing yet.
+        """Prepare; the recording happens at a later call.
 
         Args:
-            generators: of `device`, all that `work` draws from; they go on as if it were called.
+            generators: of `device`, all that `work` draws from; each replay advances them as a call would.
         """
         self._work = work
         self._device = device
@@ -112,14 +112,14 @@ def replayable(environment: object) -> bool:
 
 
 def keep_places(owners: Sequence[object], attributes_before: Sequence[Mapping[str, Any]]) -> None:
-    """Copy tensors that were rebound into the ones `attributes_before`, and bind these again.
+    """Copy tensors that were rebound into those of `attributes_before`, and bind the latter again.
 
     Args:
-        before: the attributes of each owner, by name, as they were.
+        attributes_before: the former attributes of each owner, by name.
 
     Raises:
         NotRecordableError: an attribute changed that is neither a tensor nor an object of tensors, or two attributes
-            shared one tensor and do so no more.
+            shared one tensor and no longer do.
     """
     moves: list[tuple[Tensor, Tensor]] = []
     for owner, attributes in zip(owners, attributes_before, strict=True):
@@ -133,7 +133,7 @@ def keep_places(owners: Sequence[object], attributes_before: Sequence[Mapping[st
 
 
 def _rebound(owner: object, attributes_before: Mapping[str, Any]) -> Iterable[tuple[Tensor, Tensor]]:
-    """Each tensor that was bound to an attribute of `owner`, with what is bound now; the former is bound again."""
+    """Yield the former and the new tensor of each rebound attribute of `owner`, and bind the former again."""
     for name, value in list(vars(owner).items()):
         was = attributes_before.get(name)
         if value is was:

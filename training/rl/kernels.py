@@ -16,17 +16,17 @@ import torch
 _BACKENDS: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _TERMS, _SLOWER = 512, 1.2
-_TRIES = 20  # the fastest counts, in processor seconds: other processes take time too
+_TRIES = 20  # repetitions; the fastest counts, in processor seconds, because other processes take time too
 _FLOAT32_ERROR = 1e-5
-"""Of a mean of 512 products of numbers about 1: float32 errs by about 1e-7, bfloat16 by about 1e-3."""
+"""Largest error of float32 in a mean of 512 products of numbers near 1: float32 has 1e-7, bfloat16 1e-3."""
 
 
 def use_fast_float32() -> str:
     """Route float32 products to oneDNN where they stay float32 (process-wide); returns what is in use.
 
-    The default is MKL, which takes its AVX2 path on processors that are not Intel's. The switch that hands products
-    over to oneDNN allows it bfloat16, which it takes where the hardware multiplies such matrices (AMX) and not where it
-    has AVX-512 alone. So the result of a product is looked at, and the switch is put back where it lost digits.
+    The default is MKL, which takes its AVX2 path on processors that are not Intel's. The switch that selects oneDNN
+    also allows it bfloat16, which it uses on hardware that multiplies such matrices (AMX), but not with AVX-512 alone.
+    So the function measures a product's error and resets the switch where digits were lost.
     """
     if not _BACKENDS.mkldnn.is_available():
         return "MKL" if _BACKENDS.mkl.is_available() else "the default"
@@ -40,8 +40,8 @@ def use_fast_float32() -> str:
 def fast_precision() -> str:
     """The precision whose products are fastest here: "bf16" where the CPU multiplies bfloat16, else "float32".
 
-    It follows from the CPU alone, so that a run that goes on elsewhere on the same kind of CPU takes the same. Where
-    ATEN_CPU_CAPABILITY asks for a CPU without AVX-512, it is one.
+    It depends on the CPU alone, so a run resumed on another machine with the same kind of CPU uses the same.
+    ATEN_CPU_CAPABILITY is respected: it can exclude AVX-512.
     """
     capabilities = torch.cpu.get_capabilities()
     multiplies = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
@@ -49,7 +49,7 @@ def fast_precision() -> str:
 
 
 def how_computed(precision: str, device: str) -> str:
-    """Choose the fast products (process-wide); return what computes, for the beginning of a run."""
+    """Choose the fastest matrix products (process-wide); return a description for a run's first lines."""
     if device != "cpu":
         return f"computes in {precision} on {device}"
     kind = torch.backends.cpu.get_cpu_capability()
@@ -57,13 +57,13 @@ def how_computed(precision: str, device: str) -> str:
 
 
 def bf16_cost() -> float:
-    """Measure how many times the seconds of float32 a layer takes in bfloat16 here.
+    """Measure the time of a layer in bfloat16 as a multiple of its time in float32 on this machine.
 
     A CPU that does not multiply bfloat16 emulates it, and takes several times as long.
     """
     layer, rows, threads = torch.nn.Linear(_TERMS, _TERMS), torch.randn(_TERMS, _TERMS), torch.get_num_threads()
     seconds: dict[bool, list[float]] = {True: [], False: []}
-    torch.set_num_threads(1)  # threads that wait for one another would count
+    torch.set_num_threads(1)  # with several threads their waiting would count
     try:
         for _ in range(_TRIES):
             for bf16, durations in seconds.items():
@@ -88,7 +88,7 @@ def slow_products(precision: str, device: str) -> str:
 
 @contextmanager
 def plain_float32() -> Iterator[None]:
-    """Float32 products as torch comes with them, while this lasts: for answers that others have to come to as well."""
+    """Within the context, use torch's default float32 products, for answers that other machines must reproduce."""
     switch = _BACKENDS.mkldnn.matmul
     precision_before = switch.fp32_precision
     switch.fp32_precision = "ieee"
@@ -99,7 +99,7 @@ def plain_float32() -> Iterator[None]:
 
 
 def _error() -> float:
-    """The largest error of a mean of products against float64: forward, and both ways backward."""
+    """The largest error of a mean of products against float64: the forward pass and both backward products."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(_TERMS, _TERMS, generator=generator) for _ in range(2))
     exact = left.double() @ right.double().T
@@ -109,7 +109,7 @@ def _error() -> float:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep what is freed for the next tensor (process-wide); False where it has no such setting.
+    """Let malloc keep freed memory for the next tensor (process-wide); False where it has no such setting.
 
     A minibatch's tensors are megabytes each. By default such blocks go back to the kernel when freed, and every page is
     faulted in again at the next minibatch: 100,000 faults in one update of `Coefficients()`, a fifth of its time.

@@ -1,4 +1,4 @@
-"""What networks and trainers of several strategies share: the scaling of inputs, first weights, mean weights, Adam."""
+"""Shared parts of networks and trainers: input scaling, initial weights, averaged weights, Adam."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-NO_LIMIT = 1e9  # of a scaled input
+NO_LIMIT = 1e9  # bound of a scaled input
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _unmarked(method: Any) -> Any:
 
 
 class _Unmarked(torch.optim.Optimizer):
-    """An optimiser's methods without the mark."""
+    """An optimiser with torch's methods unwrapped."""
 
     add_param_group = _unmarked(torch.optim.Optimizer.add_param_group)
     zero_grad = _unmarked(torch.optim.Optimizer.zero_grad)

@@ -1,7 +1,8 @@
 """Independent tasks over several processes, one thread each, with progress messages and a common stop flag.
 
-A task that was asked to stop raises `Stopped`; all others are asked too, and the pool raises it once they have ended.
-A process whose parent died ends at once, so that it never writes into a folder that another run took over.
+A task that is asked to stop raises `Stopped`. Then all others are asked too, and the pool raises `Stopped` once they
+have ended. A process whose parent has died ends at once, so that it never writes into a folder that another run has
+taken over.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Flag(Protocol):
 
 Emit = Callable[[Any], None]
 Work = Callable[[Any, Any, Flag, Emit], T]
-"""(what was prepared, the task, the stop flag, the callback for messages) -> result; all of it picklable."""
+"""(result of `prepare`, task, stop flag, callback for messages) -> result of the task; all of it picklable."""
 
 
 @contextmanager
@@ -94,8 +95,8 @@ def work_through(
     With one process everything runs in this one. The first task that fails stops the others.
 
     Raises:
-        Stopped: `flag` was set; finished tasks have done what they do, the others can be gone on with.
-        RuntimeError: a process ended by itself, for lack of memory perhaps.
+        Stopped: `flag` was set. Finished tasks are complete, the others can be continued.
+        RuntimeError: a process died, for lack of memory for example.
         Exception: what `prepare` or `work` raised.
     """
     if processes == 1 or len(tasks) <= 1:
@@ -114,7 +115,7 @@ class ProcessPool:
         self._begun: _Begun | None = None
 
     def work_through(self, work: Work[T], tasks: Sequence[Any], *, flag: Flag, emit: Emit) -> list[T]:
-        """The results of `work` on each task: see the function of this name. Whatever it raises ends the processes."""
+        """See the function `work_through`. An exception ends the processes."""
         if flag.is_set():
             raise Stopped("before it began")
         try:
@@ -137,7 +138,7 @@ class ProcessPool:
         except BrokenProcessPool:
             if not stayed:
                 raise
-            self.close()  # one ended while it had no task
+            self.close()  # an idle process ended
             running, futures = self._submitted(work, tasks)
         _listen(futures, running.news, flag, running.stop, emit)
         failures = [error for error in map(_error_of, futures) if error is not None]
@@ -151,7 +152,7 @@ class ProcessPool:
         return [future.result() for future in futures]
 
     def _submitted(self, work: Work[T], tasks: Sequence[Any]) -> tuple[_Begun, list[Future[T]]]:
-        """The tasks under way; a process is started for each that finds none idle."""
+        """Submit the tasks; a process is started for each task that finds no idle one."""
         running = self._begun = self._begun or self._start()
         with stop_signals_blocked():
             return running, [running.executor.submit(_carry_out, work, task) for task in tasks]
@@ -209,7 +210,7 @@ def end_with_parent() -> None:
 def _listen(
     futures: Sequence[Future[Any]], news: multiprocessing.Queue[Any], flag: Flag, shared: Flag, emit: Emit
 ) -> None:
-    """Pass news on until all tasks are done; after a stop or a failure those that have not begun never do."""
+    """Pass messages on until all tasks are done. After a stop or a failure no further task begins."""
     while True:
         done = all(future.done() for future in futures)
         try:
@@ -226,13 +227,13 @@ def _listen(
 
 
 def _error_of(future: Future[Any]) -> BaseException | None:
-    """The exception that a future ended with; None with a result or while it runs."""
+    """The exception of a finished future; None if it has a result or still runs."""
     if future.cancelled():
         return CancelledError()
     return future.exception() if future.done() else None
 
 
-_PROCESS: dict[str, Any] = {}  # what this worker process was begun with
+_PROCESS: dict[str, Any] = {}  # the state this worker process was started with
 
 
 def _begin(prepare: Callable[[Any], Any], argument: Any, news: multiprocessing.Queue[Any], flag: Flag) -> None:
@@ -255,7 +256,7 @@ def _carry_out(work: Work[T], task: Any) -> T:
     try:
         if _PROCESS["flag"].is_set():
             raise Stopped("before it began")
-        if "prepared" not in _PROCESS:  # not in `_begin`: what it raises shall reach the parent
+        if "prepared" not in _PROCESS:  # not in `_begin`, so that its exceptions reach the parent
             _PROCESS["prepared"] = _PROCESS["prepare"](_PROCESS["argument"])
         return work(_PROCESS["prepared"], task, _PROCESS["flag"], _PROCESS["news"].put)
     finally:

@@ -54,7 +54,7 @@ def generalized_advantages(
 
 
 def minibatch(rollout: Batch, chosen: Tensor, environments: int, length: int) -> Batch:
-    """The transitions of these segments, int64 (segments,), of a rollout; each is `length` steps of an environment."""
+    """The transitions of the segments `chosen`, int64 (segments,); a segment is `length` steps of one environment."""
     within = torch.arange(length, device=chosen.device).unsqueeze(1) * environments
     first = chosen + chosen // environments * ((length - 1) * environments)  # row of a segment's first step
     rows = (first + within).flatten()
@@ -75,9 +75,9 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """The loss to descend and its figures, float32 (6,): the first six of `FIGURES`.
 
-    Clipped surrogate of [1], equation 7, of each action where each has its own advantage; value error as the mean
-    square, where `value_clip` is set that of the clipped value as in [4]; the sum policy - entropy x H + value x error
-    of [1], equation 9. The network runs in `precision`, what follows in float32.
+    Policy loss: the clipped surrogate of [1], equation 7, for each action where each has its own advantage. Value
+    error: the mean square, with `value_clip` that of the clipped value as in [4]. Loss: policy - entropy x H + value x
+    error, [1], equation 9. The network runs in `precision`, the rest in float32.
     """
     c = coefficients
     with _autocast(batch.observations.device, precision):
@@ -104,10 +104,10 @@ def losses(
 
 
 def actions_judged(network: object) -> tuple[int, ...]:
-    """How many numbers a network answers with that judges each of them; () for one that judges all together.
+    """(actions,) for a network whose critic values each action on its own (`Network.each`); else ().
 
     Raises:
-        TypeError: it judges each and has no `log_std`: a choice is one action.
+        TypeError: `each` is true and there is no `log_std`: a discrete choice is a single action.
     """
     if not getattr(network, "each", False):
         return ()
@@ -118,12 +118,12 @@ def actions_judged(network: object) -> tuple[int, ...]:
 
 
 def make_deterministic(threads: int = 1) -> None:
-    """Fix what would make two runs differ: the number of threads and torch's choice of algorithms (process-wide)."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
+    """Make runs repeatable (process-wide): fix the number of threads and torch's choice of algorithms."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("error")  # the other way to ask for them imports the compiler: 1.2 s
+    torch.set_deterministic_debug_mode("error")  # `torch.use_deterministic_algorithms` would import the compiler: 1.2 s
     switches: Any = torch.utils.deterministic
-    switches.fill_uninitialized_memory = False  # which nothing here reads
+    switches.fill_uninitialized_memory = False  # nothing here reads uninitialised memory
 
 
 class _Moved(NamedTuple):
@@ -203,19 +203,19 @@ class Trainer:
         self._begin_recordings()
 
     def _begin_recordings(self) -> None:
-        """What is launched as a whole on a GPU; nothing is recorded before it was called a few times."""
+        """Prepare the CUDA graphs; each is recorded after a few calls."""
         self._move: Callable[[], _Moved] = self._moved
         self._recorded_step: Recorded[Tensor] | None = None
         if self._record:
             owners, generators = (self, self.environment), (self._generator,)
             if replayable(self.environment):
                 self._move = Recorded(self._moved, self._device, owners=owners, generators=generators)
-            if self.coefficients.target_kl is None and self._average is None:  # which the host looks at
+            if self.coefficients.target_kl is None and self._average is None:  # `target_kl` needs the KL on the host
                 self._recorded_step = Recorded(self._whole_step, self._device)
 
     @property
     def answering(self) -> nn.Module:
-        """The network that is played and kept: the one that learns, or the running mean of its weights."""
+        """The network to play and to save: the learning one, or the running mean of its weights."""
         network: nn.Module = self.network if self._averaged is None else self._averaged.module
         return network
 
@@ -253,7 +253,7 @@ class Trainer:
         """Go on from `state`, made by a trainer with the same network, environments and coefficients.
 
         Raises:
-            ValueError: it was made with another number of environments, or the one carries a state and the other not.
+            ValueError: it has another number of environments, or only one of the two networks carries a state.
         """
         state = copy.deepcopy(state)
         environments, expected = state["starts"].shape[0], self._starts.shape[0]
@@ -272,7 +272,7 @@ class Trainer:
             self._averaged.load_state_dict(state["averaged"])
         self._starts = state["starts"].to(self._device)
         self._hidden = None if state["hidden"] is None else state["hidden"].to(self._device)
-        self._begin_recordings()  # the tensors are others
+        self._begin_recordings()  # recorded graphs refer to the old tensors
 
     def update(self) -> Progress:
         """Collect one rollout and train on it for all epochs.
@@ -343,7 +343,7 @@ class Trainer:
         return _Moved(prepared, actions, log_probabilities, values, rewards, ends)
 
     def _prepare(self, observations: Tensor) -> Tensor:
-        """Prepared observations, in the type that the products want."""
+        """Prepared observations, in the type of the matrix products."""
         prepared: Tensor = self.network.prepare(observations)
         return prepared.bfloat16() if self._precision == "bf16" and prepared.is_floating_point() else prepared
 
@@ -357,7 +357,7 @@ class Trainer:
             return outputs.float(), values.float(), following.float()
 
     def _rewards(self, step: Step, following: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Rewards, with the value of what a time limit cut off ([4] `collect_rollouts`), and where episodes ended."""
+        """Rewards, with bootstrapped values at time limits ([4] `collect_rollouts`), and where episodes ended."""
         if step.truncated is None:
             return step.rewards, step.terminals
         ends = step.terminals | step.truncated
@@ -372,7 +372,7 @@ class Trainer:
         return step.rewards + torch.where(cut, self.coefficients.discount * values, 0.0), ends
 
     def _storage(self) -> Batch:
-        """Room for one rollout, taken once; all rows in the order of time."""
+        """The tensors of one rollout, allocated once; rows are in order of time."""
         if self._rollout is None:
             prepared, count = self._prepare(self.environment.observe()), self.coefficients.environments
             if prepared.shape[0] != count:
@@ -394,7 +394,7 @@ class Trainer:
         return self._rollout
 
     def _improve(self, rollout: Batch) -> tuple[Tensor, int]:
-        """All epochs over a rollout; the figures of every minibatch, float32 (minibatches, 7), and the epochs begun."""
+        """Train all epochs; return every minibatch's figures, float32 (minibatches, 7), and the epochs begun."""
         c, rows = self.coefficients, []
         self._broken.zero_()
         epoch = 0
@@ -413,14 +413,14 @@ class Trainer:
         return torch.stack(rows), epoch
 
     def _whole_step(self) -> Tensor:
-        """The gradient step of the segments that are chosen; its figures."""
+        """Take the gradient step of the chosen segments; return its figures."""
         assert self._rollout is not None
         row = self._gradients(self._rollout, self._chosen)
         self._descend(row)
         return row
 
     def _gradients(self, rollout: Batch, chosen: Tensor) -> Tensor:
-        """The clipped gradients of a minibatch, in the parameters; its figures, float32 (7,)."""
+        """Compute a minibatch's clipped gradients into the parameters; return its figures, float32 (7,)."""
         c = self.coefficients
         loss, figures = losses(
             self.network, minibatch(rollout, chosen, c.environments, self._sequence), c, self._precision
@@ -434,7 +434,7 @@ class Trainer:
         return torch.cat([figures, norm.unsqueeze(0)])
 
     def _descend(self, row: Tensor) -> None:
-        """A step of Adam, unless a figure of this minibatch or of an earlier one of the update was not finite."""
+        """Take an Adam step, unless a figure of this or an earlier minibatch of the update was not finite."""
         torch.maximum(self._broken, (~torch.isfinite(row).all()).float(), out=self._broken)
         _step_unless(self._optimizer, self._broken)
 

@@ -17,17 +17,17 @@ RANDOM, PASSIVE = "random", "passive"
 
 @dataclass(frozen=True, slots=True)
 class Practice:
-    """What the environments that train do otherwise than the desk. Validation, tests and export are the desk's own.
+    """How training environments differ from the desk. Validation, tests and export follow the desk.
 
     A strategy has some of these: see `training.desks.kind.Procedure.practised`.
     """
 
-    permute: bool = False  # each episode shows the symbols in an order of its own
-    universe: float = 1.0  # the share of the symbols that an episode may trade, others drawn for each
-    fixed_start: bool = False  # every episode begins at the first session, none at a random one
-    turnover: float = 0.0  # of the value traded, taken from the reward
-    over_market: bool = False  # the reward is what is earned more than by the market's return on the starting capital
-    from_date: str = ""  # trains on no session before this New York date
+    permute: bool = False  # each episode shows the symbols in a random order
+    universe: float = 1.0  # the share of the symbols, drawn for each episode, that the episode may trade
+    fixed_start: bool = False  # every episode begins at the first session instead of a random one
+    turnover: float = 0.0  # part of the value traded that is subtracted from the reward
+    over_market: bool = False  # the market's return on the starting capital is subtracted from the reward
+    from_date: str = ""  # training uses no session before this New York date
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Practice:
 
 
 AS_THE_DESK = Practice()
-EVERYWHERE = ("from_date",)  # what every strategy has that trains by PPO
+EVERYWHERE = ("from_date",)  # fields that every PPO strategy supports
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ BOUNDS = {"universe": (0.02, 1.0), "turnover": (0.0, 1.0)}
 
 
 def practice_of(texts: Sequence[str], keys: Sequence[str], strategy: str) -> Practice:
-    """The practice of `KEY=VALUE` each, of the keys that the strategy has.
+    """The practice given by `KEY=VALUE` texts; `keys` are those that the strategy supports.
 
     Raises:
         ValueError: a key is unknown or has two values, or a value is of the wrong type or out of bounds.

@@ -39,14 +39,14 @@ class MemberLeftError(RuntimeError):
 
 
 class Collectives:
-    """One process's end. All `size` processes create one with the same folder, best on a memory file system."""
+    """Collective operations of `size` processes. All create one on the same folder, best in a memory file system."""
 
     def __init__(self, folder: Path, rank: int, size: int, is_gone: Callable[[], bool] = lambda: False) -> None:
         """Join.
 
         Args:
             folder: empty before the first process joins; its creator removes it.
-            gone: polled while waiting; returns true when another process of the group has ended.
+            is_gone: polled while waiting; returns true once another process of the group has ended.
         """
         self.rank = rank
         self.size = size
@@ -103,7 +103,7 @@ class Collectives:
         self._slots[self.rank] = self._round
         looks, asked_at, ended = 0, time.monotonic(), False
         while True:
-            leaving = self._slots[3 * self.size :].tolist()  # before the rounds: who leaves may have been here just now
+            leaving = self._slots[3 * self.size :].tolist()  # read before the rounds: a process may arrive, then leave
             rounds = self._slots[: self.size].tolist()
             if min(rounds) >= self._round:
                 return
@@ -132,7 +132,7 @@ def _map_shared(path: Path, size: int) -> mmap.mmap:
 
 T = TypeVar("T")
 LEAVING_S = 10.0
-MEMORY = Path("/dev") / "shm"  # where files are memory; elsewhere the folder for temporary files serves, more slowly
+MEMORY = Path("/dev") / "shm"  # a memory file system; elsewhere the temporary folder serves, more slowly
 
 
 class ProcessGroup:
@@ -217,7 +217,7 @@ def _begin() -> None:
 
 
 def _member(folder: Path, rank: int, size: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Run `work` as one further member; its errors reach rank 0."""
+    """Run `work` as a further member; rank 0 receives its exceptions."""
     collectives = Collectives(folder, rank, size)
     try:
         with contextlib.suppress(Stopped):

@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 class Step(NamedTuple):
-    """What a step of `n` environments brought. Where an episode ended both ways at once, the true end counts."""
+    """The result of a step of `n` environments. Where both flags are true, the episode counts as terminated."""
 
-    rewards: Tensor  # float32 (n,); (n, actions) for a network that judges each action: see `Network`
-    terminals: Tensor  # bool (n,): true ends, nothing follows
+    rewards: Tensor  # float32 (n,); (n, actions) for a network with `each`: see `Network`
+    terminals: Tensor  # bool (n,): the episode terminated: no state follows
     truncated: Tensor | None = (
-        None  # bool (n,): a time limit, the value of `last` is bootstrapped; None: there are none
+        None  # bool (n,): a time limit: the value of `last` is bootstrapped; None: there are no limits
     )
-    last: Tensor | None = None  # float32 (n, *shape): the observations before the reset; needed where truncated
+    last: Tensor | None = None  # float32 (n, *shape): the observations before the reset; required where `truncated`
 
 
 class Environment(Protocol):
@@ -48,13 +48,13 @@ class Network(Protocol):
     """An `nn.Module` whose answer depends on one observation alone.
 
     With a parameter `log_std`, float32 (actions,), what is called logits here are the means of normal distributions
-    with that logarithm of their standard deviations (`training.rl.distributions`). Where an attribute `each` is true it
-    judges each of its numbers by a reward of that number's own: its values, and the environment's rewards, have the
-    shape (batch, actions).
+    with that logarithm of their standard deviations (`training.rl.distributions`). Where an attribute `each` is true,
+    every action has a reward and a value of its own: its values, and the environment's rewards, have the shape (batch,
+    actions).
     """
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """What does not change in training (scaling), once for each observation; (n, *shape) to (n, *prepared)."""
+        """The untrained preprocessing (scaling), applied once to each observation; (n, *shape) to (n, *prepared)."""
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (batch, actions) and values (batch,), or (batch, actions)."""
@@ -86,8 +86,8 @@ class Batch:
     """Transitions of a rollout or a minibatch. `log_probabilities` and `values` are those at the time of acting.
 
     A rollout's rows are steps x environments, flattened. With a carried state a minibatch's rows are steps x segments,
-    flattened; `hidden` is each segment's state before its first step, `starts` is true where an episode began. Of a
-    network that judges each action, all but `observations` have the shape (rows, actions).
+    flattened; `hidden` is each segment's state before its first step, `starts` is true where an episode began. For a
+    network with `each`, all but `observations` have the shape (rows, actions).
     """
 
     observations: Tensor  # prepared, float32 or bfloat16 (rows, *prepared)

@@ -1,7 +1,7 @@
 """A Ray cluster: one that is joined, or one of this machine alone that is started and ended here.
 
-Ray is imported when it is used and not before. Invariant: what is started here listens on loopback only, and is gone
-afterwards, to the last process.
+Ray is imported when it is used and not before. Invariant: a Ray that is started here listens on loopback only, and none
+of its processes outlives the context.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 LOCAL_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # read at Ray's import: every server on 127.0.0.1, as without a firewall
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # read at Ray's import: every server listens on 127.0.0.1
     "RAY_gcs_server_port_wait_time_s": "120",
-    "RAY_AUTH_MODE": "token",  # else another user of this machine could join, and run what he likes as this one
+    "RAY_AUTH_MODE": "token",  # otherwise another user of this machine could join and run code as this user
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 LOOPBACK = "127.0.0.1"
 REACH_S = 5.0
 HEAD = tuple(module_command("training.rl.ray_head"))
 STARTS = 3
-START_S = 240.0  # of one start: it has taken 45 seconds on a machine with eight busy processes on two cores
+START_S = 240.0  # timeout of one start, which took 45 seconds beside eight busy processes on two cores
 END_S = 60.0
-OBJECT_STORE_BYTES = 80_000_000  # nothing large is passed on: each process reads the bars itself
+OBJECT_STORE_BYTES = 80_000_000  # small, because each process reads the bars itself
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def _local_ray(cores: int) -> Iterator[str]:
     """The address of a Ray of this machine, held by a process of its own while this lasts.
 
     Raises:
-        RuntimeError: it did not start, several times; the text has Ray's last words and the cure.
+        RuntimeError: several starts failed; the text has Ray's last output and the cure.
     """
     with contextlib.ExitStack() as stack:
         with _one_start():
@@ -134,7 +134,7 @@ def _start_ray(cores: int) -> Iterator[str]:
             limit.start()
             try:
                 address = head.stdout.readline().strip()
-                limit.cancel()  # it may hold for hours from here on
+                limit.cancel()  # from here on it may run for hours
                 if not address:
                     words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
                     raise RuntimeError(
@@ -148,7 +148,7 @@ def _start_ray(cores: int) -> Iterator[str]:
 
 
 def _end(head: subprocess.Popen[str]) -> None:
-    """Ask it to end Ray in order; a head that hangs is killed, and Ray's agents find that out by themselves."""
+    """Ask the head to shut Ray down. A head that hangs is killed; Ray's agents notice that and end."""
     assert head.stdin is not None
     head.stdin.close()
     try:
@@ -159,7 +159,7 @@ def _end(head: subprocess.Popen[str]) -> None:
 
 @contextlib.contextmanager
 def _one_start() -> Iterator[None]:
-    """Let one process of this user start a Ray at a time: two that start together take each other's servers."""
+    """Let this user's processes start Ray one at a time: two concurrent starts take each other's servers."""
     path = Path(tempfile.gettempdir()) / f"rltrader-ray-{os.getuid()}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -171,7 +171,7 @@ def _one_start() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_handlers() -> Iterator[None]:
-    """Keep the handler of SIGTERM, which Ray replaces by one that exits at once."""
+    """Restore our SIGTERM handler, which Ray replaces by one that exits at once."""
     handler_before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -181,7 +181,7 @@ def _own_handlers() -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """See that somebody answers there: Ray itself asks for minutes, and hears no stop meanwhile.
+    """Check that the address answers: Ray itself retries for minutes, during which it ignores a stop.
 
     Raises:
         RuntimeError: `address` is no host:port, or has no answer within five seconds.

@@ -1,7 +1,7 @@
 """Independent tasks over the processes of a Ray cluster: what `training.rl.pool` does on one machine.
 
 Each process carries out one task at a time in one thread, while another thread hands its messages over and hears that
-it shall stop. A task whose machine was lost is given to another process once, and goes on from what it had kept.
+it shall stop. A task whose machine was lost is given to another process once, and resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from training.rl.pool import POLL_S, Emit, Flag, Stopped, Work
 
 T = TypeVar("T")
-RETRIES = 1  # of a task whose process was lost; as many processes may end before they were given any
+RETRIES = 1  # retries of a task whose process was lost; also the number of idle processes that may be lost
 LOST = (
     "a process of Ray was lost again ({last}), perhaps for lack of memory; what was kept is there: give the same "
     "command again"
@@ -26,7 +26,7 @@ LOST = (
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a task ended with."""
+    """The result or the exception of a task."""
 
     result: Any = None
     error: BaseException | None = None
@@ -43,7 +43,7 @@ class Worker:
 
     def carry_out(self, work: Work[Any], task: Any) -> Any:
         """Do a task, or go on with it; its result."""
-        torch.set_num_threads(1)  # it holds for the thread, and Ray may take another one for each task
+        torch.set_num_threads(1)  # the setting is per thread, and Ray may use another thread for each task
         if not self._prepared:
             self._prepared.append(self._prepare(self._argument))
         if self._stop.is_set():
@@ -51,7 +51,7 @@ class Worker:
         return work(self._prepared[0], task, self._stop, self._messages.append)
 
     def messages(self, stop: bool) -> list[Any]:
-        """Hear whether the task shall stop; the messages since the last call."""
+        """Tell the worker whether to stop; return the messages since the last call."""
         if stop:
             self._stop.set()
         return [self._messages.popleft() for _ in range(len(self._messages))]
@@ -62,8 +62,8 @@ class _Process:
     """A worker process as its driver sees it."""
 
     actor: Any
-    open_call: Any = None  # the call of `messages` that is open
-    working: Any = None  # the call of `carry_out` that is open
+    open_call: Any = None  # the pending call of `messages`
+    working: Any = None  # the pending call of `carry_out`
     task: int = -1
     ready: bool = False  # it has answered once
 
@@ -117,7 +117,7 @@ class ClusterPool:
         self.processes.append(_Process(kind.remote(*self._given)))
 
     def _room_for(self, count: int, cores: int) -> None:
-        """At least `count` processes of so many cores, and none of others."""
+        """Have at least `count` processes with `cores` cores each, and end processes with another number."""
         if cores != self._cores:
             for process in self.processes:
                 self.ray.kill(process.actor)
@@ -141,7 +141,7 @@ class _Course:
         self._work, self._tasks, self._flag, self._emit = work, tasks, flag, emit
         self._waiting = deque(range(len(tasks)))
         self._answers: dict[int, _Answer] = {}
-        self._lost: dict[int, int] = {}  # how often, by task; -1 for processes without one
+        self._lost: dict[int, int] = {}  # losses by task; -1 for idle processes
 
     def run(self) -> dict[int, _Answer]:
         """Wait until every task has an answer, or all started tasks have ended after a stop or an error."""
@@ -171,7 +171,7 @@ class _Course:
             process.open_call = process.actor.messages.remote(stopping)
 
     def _listen(self) -> None:
-        """Hear of what has ended meanwhile."""
+        """Handle the calls that have ended meanwhile."""
         calls = [call for p in self._processes for call in (p.working, p.open_call) if call is not None]
         ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=POLL_S)
         for process in list(self._processes):
@@ -202,7 +202,7 @@ class _Course:
         """Start another process for one that was lost; its task begins once more, `RETRIES` times.
 
         Raises:
-            RuntimeError: that was once too often.
+            RuntimeError: the retries are used up.
         """
         self._processes.remove(process)
         self._lost[process.task] = self._lost.get(process.task, 0) + 1

@@ -30,9 +30,9 @@ class DqnCoefficients:
     learning_starts: int = 100  # transitions before the first gradient step, with uniform actions
     capacity: int = 1_000_000  # transitions of the replay
     smoothing: float = 1.0  # share of the weights that the target takes over at once
-    target_every: int = 2500  # gradient steps between two such takings; 10,000 transitions of [8]
+    target_every: int = 2500  # gradient steps between two updates of the target; [8] has 10,000 transitions
     max_grad_norm: float | None = 10.0
-    reward_scale: float = 1.0  # what rewards are multiplied with, so that they are about 1
+    reward_scale: float = 1.0  # factor on rewards, so that they are about 1
     widths: tuple[int, ...] = (64, 64)
     normalised: bool = False  # layer normalisation [9] before each activation
     double: bool = False  # the network chooses the next action, its target values it: [2]
@@ -44,9 +44,9 @@ class DqnCoefficients:
     epsilon: float = 0.05
     epsilon_share: float = 0.1  # of the run, in which the first falls to the second
     conservative: float = 0.0  # weight of the term of [6]
-    champion: float = 0.0  # weight of what the divergence from the champion has above its bound
+    champion: float = 0.0  # weight of the excess of the champion divergence over `champion_bound`
     champion_bound: float = 0.1  # nats, mean over a batch
-    champion_temperature: float = 1.0  # of the softmax over scaled Q values whose divergence is meant
+    champion_temperature: float = 1.0  # temperature of the softmax over scaled Q values for that divergence
     heads: float = 1.0  # weight of the further heads' losses
 
 
@@ -86,7 +86,7 @@ def check_dqn(c: DqnCoefficients, precision: str) -> None:
 
 
 def check_pqn(c: PqnCoefficients, precision: str) -> None:
-    """As `check_dqn`."""
+    """See `check_dqn`."""
     _check_common(c, precision)
     _at_least_one(c, ("rollout_steps", "epochs"))
     if c.rollout_steps * c.environments % c.batch:

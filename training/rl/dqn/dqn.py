@@ -1,9 +1,9 @@
-"""DQN in one file: double, dueling, n-step, prioritised, normalised, with the terms of a careful learner.
+"""DQN in one file: double, dueling, n-step, prioritised, layer-normalised, with conservative and champion loss terms.
 
-With the coefficients of `textbook` loss, gradients and weights are those of Stable-Baselines3's DQN. Dueling and
-normalisation are the network's, n-step returns and priorities the replay's; all else is here. The way back through the
-network is by hand, since autograd takes longer than a small network's products; its numbers are those of autograd.
-The sources are those of `training.rl.dqn.coefficients`.
+With the coefficients of the preset `textbook`, loss, gradients and weights equal those of Stable-Baselines3's DQN.
+Dueling and normalisation are implemented in the network, n-step returns and priorities in the replay, all else here.
+The backward pass is written by hand, because autograd's overhead exceeds the time of a small network's products; its
+gradients equal autograd's. The sources are those of `training.rl.dqn.coefficients`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from training.rl.off_policy.passes import Hidden, Linear
 
 
 class Pass:
-    """The way through a network and back, without autograd: call it under `torch.no_grad`.
+    """Forward and backward pass of a network without autograd: call it under `torch.no_grad`.
 
-    Gradients go to the `grad` of the network's parameters, which must be there.
+    Gradients are written to the existing `grad` tensors of the network's parameters.
     """
 
     def __init__(self, network: QNetwork, products: torch.dtype) -> None:
@@ -42,7 +42,7 @@ class Pass:
         self._body = Hidden(linears(network.body, network.streams), products, normalised=network.body.normalised)
         self._advantages = linears(network.advantages)[0]
         self._value, self._of_heads = single(network.value), single(network.of_heads)
-        self._hidden = network.advantages.weights[0]  # the last hidden layer, once it was kept
+        self._hidden = network.advantages.weights[0]  # the last hidden layer of the newest `answers`
 
     def values(self, prepared: Tensor) -> Tensor:
         """As `QNetwork.values`."""
@@ -55,7 +55,10 @@ class Pass:
         return values, values[:, :0] if self._of_heads is None else _linear(hidden, self._of_heads)
 
     def back(self, by_values: Tensor, by_heads: Tensor | None = None) -> None:
-        """Write the gradients of a loss from those by the last `answers`, float32 (n, actions) and (n, heads), once."""
+        """Write the parameters' gradients, given the loss's gradients by the newest `answers`. Call it once for each.
+
+        Arguments are float32 (n, actions) by the values and (n, heads) by the heads.
+        """
         self._body.back(self._by_hidden(self._hidden, by_values, by_heads))
 
     def _values(self, hidden: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class Pass:
         )
 
     def _by_hidden(self, hidden: Tensor, by_values: Tensor, by_heads: Tensor | None) -> Tensor:
-        """The gradient by the last hidden layer, (n, streams x width); what the last layers learn."""
+        """Write the output layers' gradients; return the gradient by the last hidden layer, (n, streams x width)."""
         by_advantages = by_values
         if self._value is not None:
             by_advantages = by_values - by_values.mean(dim=1, keepdim=True)
@@ -93,7 +96,7 @@ def values_at(values: Tensor, actions: Tensor) -> Tensor:
 
 
 def into_taken(numbers: Tensor, values: Tensor, actions: Tensor) -> Tensor:
-    """These numbers (n,) at the actions' places, 0 at all others, in the shape of `values`: the way back of `taken`."""
+    """`numbers` (n,) at the actions' columns, 0 elsewhere, shaped like `values`: the backward pass of `values_at`."""
     return torch.zeros_like(values).scatter_(1, actions.unsqueeze(1), numbers.unsqueeze(1))
 
 
@@ -101,7 +104,7 @@ def into_taken(numbers: Tensor, values: Tensor, actions: Tensor) -> Tensor:
 
 
 def difference_loss(errors: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The mean of Huber's loss with the bound 1, [1], each row times its importance, [4]; the gradient by `errors`.
+    """The mean Huber loss with bound 1, [1], rows weighted by importance, [4]; and its gradient by `errors`.
 
     Huber's loss is e^2 / 2 within the bound and |e| - 1 / 2 outside: with b = e clamped to the bound, b x (e - b / 2).
     """
@@ -111,13 +114,13 @@ def difference_loss(errors: Tensor, weights: Tensor | None = None) -> tuple[Tens
 
 
 def conservative_loss(values: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """How much the values of all actions stand above those of the actions taken: [6], equation 4; the gradient."""
+    """Mean of logsumexp over all actions' values less the taken action's value, [6], equation 4; and its gradient."""
     above = (values.logsumexp(dim=1) - values_at(values, actions)).mean()
     return above, (values.softmax(dim=1) - into_taken(torch.ones_like(values[:, 0]), values, actions)) / len(values)
 
 
 def divergence(champion: Tensor, values: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Mean KL in nats from the champion's softmax over its Q values to this one's; the gradient by `values`."""
+    """Mean KL divergence in nats of the softmax over `values` from the champion's; and its gradient by `values`."""
     ours, theirs = (numbers.div(temperature).log_softmax(dim=1) for numbers in (values, champion))
     chances = theirs.exp()
     mean = (chances * (theirs - ours)).sum(dim=1).mean()
@@ -125,7 +128,7 @@ def divergence(champion: Tensor, values: Tensor, temperature: float) -> tuple[Te
 
 
 class QLearner(Learner):
-    """A network that learns the value of each action; how is the subclass's."""
+    """Base of learners of Q values; subclasses define `update`."""
 
     def __init__(
         self,
@@ -150,7 +153,7 @@ class QLearner(Learner):
 
 
 class Dqn(QLearner):
-    """A network that learns the value of each action, and a target that follows it."""
+    """A Q network and its target network."""
 
     def __init__(
         self,
@@ -164,7 +167,8 @@ class Dqn(QLearner):
         """Learn in place: `network` is on the device where transitions will be. The rest as `Learner`.
 
         Args:
-            champion: the network whose choices are not to be left far behind; it is copied and does not learn.
+            champion: the network from whose action probabilities the learner must not move far; it is copied and does
+                not learn.
 
         Raises:
             ValueError: a weight for the champion without one.
@@ -205,7 +209,7 @@ class Dqn(QLearner):
     def _descend_further(
         self, batch: Choices, values: Tensor, heads: Tensor, loss: Tensor, by_values: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """A step down the loss and its further terms: the whole loss, the gradients' norm, the terms by themselves."""
+        """Add the further loss terms and take a gradient step; return total loss, gradient norm and each term."""
         c, by_heads, terms = self._c, None, []
         if c.conservative:
             term, by_term = conservative_loss(values, batch.actions)
@@ -225,9 +229,9 @@ class Dqn(QLearner):
         return *self._descend.take(loss), terms
 
     def _goals(self, batch: Choices) -> Tensor:
-        """What the taken actions' values should be, (n,): rewards + discount x the target's value of what follows.
+        """Targets of the taken actions' values, (n,): rewards + discount x the target's value of the next state.
 
-        Of its own best action, [1], or of the network's, [2].
+        The next action is the best one of the target network, [1], or with `double` that of the learning network, [2].
         """
         next_values = self._target_pass.values(batch.following)
         if not self._c.double:

@@ -1,4 +1,4 @@
-"""What heads learn from: environments that know what followed may tell it."""
+"""Labels for heads: an environment on recorded data knows what followed each observation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Labelled(Protocol):
     """An environment whose observations have labels."""
 
     def labels(self) -> Tensor:
-        """What each head should answer to the observations of now, float32 (n, heads); NaN where it is not known."""
+        """The target of each head for the current observations, float32 (n, heads); NaN where unknown."""
 
 
 def labels_of(environment: Environment, heads: int, observations: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network of DQN and PQN: Q values of a few actions and, with them, heads that are trained on what followed.
+"""The network of DQN and PQN: Q values of a few actions, and heads that predict what follows.
 
 The sources are those of `training.rl.dqn.coefficients`.
 """
@@ -18,14 +18,14 @@ KINDS = ("probability", "positive")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A further answer: a "probability" or a "positive" number, which is learnt in units of `scale`."""
+    """A further output: a "probability", or a "positive" number, which is learned in units of `scale`."""
 
     name: str
     kind: str
     scale: float = 1.0
 
     def answer(self, raw: Tensor) -> Tensor:
-        """What is exported, of the network's number."""
+        """The exported answer, from the network's raw output."""
         return raw.sigmoid() if self.kind == "probability" else nn.functional.softplus(raw) * self.scale
 
     def losses(self, raw: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ class QNetwork(nn.Module):
         self.of_heads = Layers((self.streams * last_width, len(heads)), seed=seed + 3) if heads else None
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """What does not change in training, once for each observation."""
+        """The untrained preprocessing (scaling), applied once to each observation."""
         prepared: Tensor = self.scaling(observations)
         return prepared
 
@@ -90,7 +90,7 @@ class QNetwork(nn.Module):
         return self._values(self._hidden(prepared, products))
 
     def answers(self, prepared: Tensor, products: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Q values, and the heads' numbers before their last function, float32 (n, heads)."""
+        """Q values, and the heads' raw outputs, float32 (n, heads), before their output function."""
         hidden = self._hidden(prepared, products)
         values = self._values(hidden)
         if self.of_heads is None:

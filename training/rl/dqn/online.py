@@ -1,9 +1,9 @@
 """DQN that goes on learning from single experiences, half of each batch from the cold start.
 
 The cold start keeps the learner from forgetting what recent days do not show. It is left out while experience
-contradicts it: a CUSUM (Page 1954, "Continuous Inspection Schemes") watches how far rewards are from what the first
-network expects, against how far they were in the cold start, in units of their own recent deviation. Everything here
-follows from the order of experiences and the seed: a resumed learner ends in the same bytes.
+contradicts it. A CUSUM (Page 1954, "Continuous Inspection Schemes") watches the temporal-difference errors of the first
+network: their mean now against their mean in the cold start, in units of their recent standard deviation. Everything
+here is determined by the order of experiences and the seed: a resumed learner ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from training.rl.kernels import keep_freed_memory
 from training.rl.off_policy.trainer import due_steps
 
 LOOKED_AT = 32
-"""Transitions that are looked at together."""
+"""Transitions that are evaluated in one batch."""
 MOST = 3.0
-"""Deviations that one transition counts at most: a single shock is no change of the world."""
+"""A transition's error is capped at this many deviations: a single shock is no change of the market."""
 COLUMNS = tuple(field.name for field in fields(Choices) if field.name not in ("weights", "places"))
 
 
@@ -39,28 +39,28 @@ class OnlineCoefficients:
 
     cold_share: float = 0.5  # of each batch, from the cold start
     importance: float = 0.6  # beta of prioritised replay; a stream has no end towards which it could rise
-    slack: float = 0.25  # standard deviations of the mean difference that the CUSUM lets pass
-    limit: float = 25.0  # standard deviations at which the cold start counts as contradicted
-    memory: int = 64  # transitions that the recent mean and deviation remember
-    agreed: int = 256  # transitions with a usual recent mean, after which the cold start counts again
+    slack: float = 0.25  # shift of the mean error, in standard deviations, that the CUSUM tolerates
+    limit: float = 25.0  # CUSUM, in standard deviations, above which the cold start counts as contradicted
+    memory: int = 64  # window, in transitions, of the recent mean and deviation (exponential)
+    agreed: int = 256  # transitions in a row with a usual recent mean, after which the cold start is used again
 
 
 class Agreement:
-    """Whether experience is still as it was in the cold start, seen by the network that the cold start ended with.
+    """Detects whether experience still agrees with the cold start, by the errors of the network that it ended with.
 
-    A difference is rewards + discount x V(following) - Q(now, action). Its mean in the cold start is what is usual: no
-    trained network fulfils Bellman's equation exactly. A mean that stays away from the usual one by more than `slack`
-    deviations is a change of the world; prices that move more, or a position that is held more, are none, so the
-    deviation is the recent one. A recent mean that stays within `slack` for long ends the contradiction. Transitions of
-    several steps overlap, so each counts that begins where the one before it ended.
+    An error is rewards + discount x V(following) - Q(now, action). Its mean in the cold start is the usual one: no
+    trained network fulfils Bellman's equation exactly. A mean that stays more than `slack` deviations away from the
+    usual one is a change of the market. Larger price moves, or more time in a position, are not, so the deviation is
+    the recent one. A recent mean that stays within `slack` for `agreed` transitions ends the contradiction. Transitions
+    of several steps overlap, so only those that begin where the last counted one ended are counted.
     """
 
     def __init__(self, network: QNetwork, cold: ChoiceReplay, steps: int, coefficients: OnlineCoefficients) -> None:
-        """Begin with the network and the transitions of the cold start; `steps` are those of a transition."""
+        """Begin with the network and the transitions of the cold start; a transition has `steps` steps."""
         self._network = copy.deepcopy(network)
         self._steps, self._c = steps, coefficients
         self._usual, deviation = self._cold_moments(cold)
-        self._mean, self._variance = self._usual, deviation**2  # the recent ones
+        self._mean, self._variance = self._usual, deviation**2  # recent mean and variance
         self._seen = self._agreed = 0
         self._waiting: list[Choices] = []
         self._above = self._below = 0.0
@@ -79,7 +79,7 @@ class Agreement:
         self._waiting.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The network, what is usual, what is recent, and how far the CUSUM is."""
+        """The network, the usual and the recent moments, and the CUSUM's sums."""
         moments = {"usual": self._usual, "mean": self._mean, "variance": self._variance}
         counts = {"seen": self._seen, "agreed": self._agreed}
         sums = {"above": self._above, "below": self._below, "broken": self.broken}
@@ -87,7 +87,7 @@ class Agreement:
         return {"network": self._network.state_dict(), "waiting": waiting} | moments | counts | sums
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; one of the former detector has no recent moments, so it begins with the usual ones."""
+        """Go on from `state`. An earlier release's state has no recent moments: the usual ones take their place."""
         self._network.load_state_dict(state["network"])
         self._waiting = [Choices(**choices) for choices in state["waiting"]]
         self._mean, self._usual = state["mean"], state.get("usual", state["mean"])
@@ -96,7 +96,7 @@ class Agreement:
         self._above, self._below, self.broken = state["above"], state["below"], state["broken"]
 
     def _count(self, difference: float) -> None:
-        """Take one difference into the recent moments, then into the sums."""
+        """Add one error to the recent moments, then to the CUSUM's sums."""
         share = 1.0 / self._c.memory
         apart = difference - self._mean
         self._mean += share * apart
@@ -115,7 +115,7 @@ class Agreement:
             self.broken, self._above, self._below = True, 0.0, 0.0
 
     def _cold_moments(self, cold: ChoiceReplay) -> tuple[float, float]:
-        """The mean and the deviation of the differences in the cold start; zeros without one."""
+        """The mean and the deviation of the errors in the cold start; zeros without a cold start."""
         differences = self._differences(cold.all()).double() if cold.size > 1 else torch.zeros(2, dtype=torch.float64)
         return float(differences.mean()), float(differences.std())
 
@@ -144,7 +144,7 @@ class OnlineLearner:
 
         Args:
             cold: transitions of the cold start; its priorities change, nothing is added.
-            fresh: an empty replay of one series for what is taken, on disk for example; None makes one in memory.
+            fresh: an empty replay for new experience, on disk for example; None makes one in memory.
             lanes: series of experiences that follow one another, such as symbols.
             seed: of the learner's own generator, from which minibatches are drawn.
         """
@@ -185,8 +185,8 @@ class OnlineLearner:
         """Keep an experience, with raw observations.
 
         Args:
-            ended: the next experience of this lane does not follow from this one: a session's end, or a gap.
-            goes_on: whether what follows has a value: false at a true end.
+            ended: the lane's next experience does not follow from this one (a session's end, or a gap).
+            goes_on: whether the next state has a value; false at a terminal state.
             labels: what each head should have answered, NaN where it is not known.
         """
         prepared = self.dqn.network.prepare(torch.stack([torch.as_tensor(observation), torch.as_tensor(following)]))
@@ -270,7 +270,7 @@ class OnlineLearner:
 
 
 def joined(parts: Sequence[Choices]) -> Choices:
-    """The transitions of all parts as one batch; their places count no more."""
+    """The transitions of all parts as one batch; its `places` are meaningless."""
     names = COLUMNS if parts[0].weights is None else (*COLUMNS, "weights")
     columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     return replace(parts[0], **columns, places=None)

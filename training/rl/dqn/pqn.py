@@ -1,6 +1,6 @@
 """PQN in one file: Q(lambda) on the newest rollout of many environments, without a replay and without a target.
 
-What holds it together is layer normalisation, [7]. The sources are those of `training.rl.dqn.coefficients`.
+Layer normalisation keeps it stable, [7]. The sources are those of `training.rl.dqn.coefficients`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from training.rl.protocols import Environment
 
 
 def trace_returns(rewards: Tensor, ended: Tensor, next_values: Tensor, *, discount: float, trace: float) -> Tensor:
-    """Goals G_t = r_t + discount x (trace x G_{t+1} + (1 - trace) x V_{t+1}), as rewards; [7], section 3.3.
+    """Q(lambda) targets G_t = r_t + discount x (trace x G_{t+1} + (1 - trace) x V_{t+1}), [7], section 3.3.
 
     Args:
         rewards: float32 (steps, environments).
         ended: bool (steps, environments): the episode ended at this step, so G_{t+1} belongs to another one.
-        after: float32 (steps, environments): V_{t+1}, the best value of what the step led to, before any reset; 0 after
-            a true end. The last step's goal has V in place of G.
+        next_values: float32 (steps, environments): V_{t+1}, the best value of the observation that the step led to,
+            before any reset; 0 after a terminal step. The last step has V_{t+1} in place of G_{t+1}.
     """
     goals = torch.addcmul(rewards, torch.full_like(next_values, discount), next_values)
     for index in range(len(rewards) - 2, -1, -1):
@@ -36,7 +36,7 @@ def trace_returns(rewards: Tensor, ended: Tensor, next_values: Tensor, *, discou
 
 
 class Pqn(QLearner):
-    """A network that learns the value of each action from goals that are given."""
+    """A Q network that learns from given target values."""
 
     def __init__(
         self,

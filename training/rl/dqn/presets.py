@@ -15,7 +15,7 @@ from training.rl.off_policy.learner import Average
 
 RECIPES: Mapping[str, DqnCoefficients] = MappingProxyType(
     {
-        # many rows, few and large gradient steps
+        # PQN: many environments, few and large gradient steps
         "few_large": DqnCoefficients(
             learning_rate=3e-3,
             schedule="linear",
@@ -35,7 +35,7 @@ RECIPES: Mapping[str, DqnCoefficients] = MappingProxyType(
             priority=0.5,
             epsilon_share=0.3,
         ),
-        # one lane of experience after the other, from a policy that explores little
+        # learning from a stream: one experience at a time, from a policy that explores little
         "online": DqnCoefficients(
             learning_rate=5e-4,
             batch=256,

@@ -1,4 +1,4 @@
-"""Transitions of a few actions: summed over several steps, kept in a ring, drawn by priority.
+"""Replay for discrete actions: n-step transitions in a ring buffer, drawn by priority.
 
 Knows no network and no loss. The sources are those of `training.rl.dqn.coefficients`.
 """
@@ -27,13 +27,13 @@ class Choices:
     """What DQN learns from. Observations are prepared."""
 
     observations: Tensor  # float32 (rows, inputs)
-    following: Tensor  # float32 (rows, inputs): what the last summed step led to, before any reset
+    following: Tensor  # float32 (rows, inputs): the observation after the last summed step, before any reset
     actions: Tensor  # int64 (rows,)
     rewards: Tensor  # float32 (rows,): the sum of the steps' rewards, each discounted
-    discounts: Tensor  # float32 (rows,): of the value of `following`; 0 where the episode truly ended
+    discounts: Tensor  # float32 (rows,): discount of the value of `following`; 0 where the episode truly ended
     labels: Tensor  # float32 (rows, heads): what the heads should have answered, NaN where it is not known
     weights: Tensor | None = None  # float32 (rows,): importance, of those drawn by priority
-    places: Tensor | None = None  # int64 (rows,): in the replay, of drawn ones
+    places: Tensor | None = None  # int64 (rows,): places in the replay of drawn rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +55,19 @@ def state_of(step: OneStep) -> dict[str, Tensor]:
 
 
 class Returns:
-    """Sums rewards over `steps` steps of each environment, and over fewer where an episode ends before."""
+    """Makes n-step transitions: sums rewards over `steps` steps of each environment, fewer where an episode ends."""
 
     def __init__(self, steps: int, discount: float) -> None:
         self._discount = discount
         self._window: deque[OneStep] = deque(maxlen=steps)
 
     def add(self, step: OneStep) -> Choices | None:
-        """The transitions that began `steps` - 1 steps ago; none before there are as many."""
+        """Add a step; return the transitions that began `steps` - 1 steps ago, None while there are fewer steps."""
         self._window.append(step)
         return self._oldest() if len(self._window) == self._window.maxlen else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps that are still summed."""
+        """The steps whose transitions are not complete yet."""
         return {"window": [state_of(step) for step in self._window]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ class Returns:
 
 
 class SumTree:
-    """Numbers that are 0 or more, and the place at which their running sum passes a given one."""
+    """Nonnegative numbers, with a search for the place at which their running sum passes a given value."""
 
     def __init__(self, size: int) -> None:
         self._leaves = 1 << max(0, size - 1).bit_length()
@@ -106,7 +106,7 @@ class SumTree:
 
     def __setitem__(self, places: Int64Array, numbers: Float64Array) -> None:
         """Change the numbers at these places."""
-        if len(places) == 1:  # without arrays: a tenth of the time
+        if len(places) == 1:  # without arrays, in a tenth of the time
             self._set_one(int(places[0]) + self._leaves, float(numbers[0]))
             return
         nodes, at, level = self._nodes, places + self._leaves, self._leaves
@@ -137,12 +137,12 @@ class SumTree:
 
 
 def row_widths(inputs: int, heads: int) -> list[int]:
-    """The groups of numbers of a row of `ChoiceReplay`."""
+    """Widths of the groups of numbers that make up a row of `ChoiceReplay`."""
     return [inputs, inputs, 1, 1, 1, heads]
 
 
 class ChoiceReplay(Ring):
-    """The last transitions; with a `priority` above 0 they are drawn in proportion to their last errors, [4]."""
+    """The newest transitions; with a `priority` above 0 they are drawn in proportion to their last errors, [4]."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class ChoiceReplay(Ring):
         self._largest = 1.0
 
     def add(self, choices: Choices) -> None:
-        """Keep one transition of each environment, as likely as the likeliest so far."""
+        """Keep one transition of each environment, with the highest priority so far."""
         c = choices
         columns = (c.actions.to(c.rewards.dtype), c.rewards, c.discounts)
         first = self.write((c.observations, c.following, *(column.unsqueeze(1) for column in columns), c.labels))
@@ -184,7 +184,7 @@ class ChoiceReplay(Ring):
             places = (self._next - 1 - ages) % self._rows.shape[0]
             return self.at(places)
         drawn = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
-        indices = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # one of each equal part
+        indices = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # stratified
         weights = (self.size * self._tree[indices] / self._tree.total) ** -importance
         places = torch.from_numpy(indices).to(self._rows.device)
         return self.at(places, torch.from_numpy((weights / weights.max()).astype(np.float32)).to(self._rows.device))
@@ -195,7 +195,7 @@ class ChoiceReplay(Ring):
             return
         sizes = errors.detach().abs().double().cpu().numpy()
         priorities = (sizes + SMALLEST) ** self._priority
-        if np.isfinite(priorities).all():  # the learner's guard reports what is not
+        if np.isfinite(priorities).all():  # the learner's guard reports errors that are not finite
             self._tree[places.cpu().numpy()] = priorities
             self._largest = max(self._largest, float(priorities.max()))
 

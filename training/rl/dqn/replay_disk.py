@@ -1,8 +1,8 @@
 """A replay in a memory-mapped file: bounded, larger than memory, and whole after its process was killed.
 
-The file holds transitions alone; their priorities, and which of them count, are part of the learner's state. A learner
-that goes on from its last state meets the same transitions as then: rows that were written since have replaced spare
-ones, which are not drawn.
+The file holds transitions alone; their priorities, and which rows are valid, are part of the learner's state. A learner
+that resumes from its last state finds the same transitions: rows written after that state lie in spare rows, which are
+not drawn from.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DiskReplay(ChoiceReplay):
     def __init__(
         self, path: Path, capacity: int, inputs: int, *, spare: int, heads: int = 0, priority: float = 0.0
     ) -> None:
-        """Open the file, or make one of its full size at once, so that a full disk is met here.
+        """Open the file, or create it at its full size, so that a full disk fails here.
 
         Args:
             capacity: transitions that are drawn from; the oldest are replaced.
@@ -55,7 +55,7 @@ class DiskReplay(ChoiceReplay):
         """Keep a transition.
 
         Raises:
-            RuntimeError: more than `spare` since the last state; going on from it would meet other transitions.
+            RuntimeError: more than `spare` additions since the last state, which could then not be resumed from.
         """
         if self._since == self._spare:
             raise RuntimeError(
@@ -65,7 +65,7 @@ class DiskReplay(ChoiceReplay):
         super().add(choices)
 
     def state_dict(self) -> dict[str, Any]:
-        """Which rows count, and their priorities; the rows are in the file, which is written out first."""
+        """Which rows are valid, and their priorities. The rows stay in the file, which is flushed first."""
         self._file.flush()
         self._since = 0
         state = {"size": self.size, "next": self._next, "largest": self._largest}

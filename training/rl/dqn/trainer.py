@@ -34,7 +34,7 @@ class DqnTrainer(Rounds):
         self.dqn, self.coefficients = dqn, coefficients
         c, network = coefficients, dqn.network
         super().__init__(dqn, environment, c, c.round_transitions, total_steps=total_steps, seed=seed, record=record)
-        self._epsilon = torch.ones((), device=dqn.device)  # what a recorded step reads
+        self._epsilon = torch.ones((), device=dqn.device)  # tensors that a recorded step reads
         self._batch: Choices | None = None
         self._returns = Returns(c.returns, c.discount)
         self._replay = ChoiceReplay(
@@ -78,7 +78,7 @@ class DqnTrainer(Rounds):
         if self._record:
             static_batch = self._batch = in_place_of(self._batch, batch)
             figures, errors = self._launch(number % c.target_every, lambda: dqn.update(static_batch))
-            dqn.updates = number  # a replay counts nothing
+            dqn.updates = number  # a replayed graph does not run Python code
         else:
             figures, errors = dqn.update(batch)
         self._replay.reprioritise(batch.places, errors)
@@ -101,7 +101,7 @@ class DqnTrainer(Rounds):
         return reward
 
     def _moved(self, epsilon: float | Tensor) -> tuple[OneStep, Tensor]:
-        """A step with this share of uniform actions, and its mean reward, not scaled."""
+        """Step with this share of uniform actions; return the step and its mean reward before scaling."""
         c, network = self.coefficients, self.dqn.network
         observations = network.prepare(self.environment.observe())
         labels = labels_of(self.environment, len(network.heads), observations)

@@ -27,19 +27,19 @@ class OffPolicyCoefficients:
     round_transitions: int = 1024  # of one `Trainer.update`, rounded up to whole steps of all environments
     learning_starts: int = 100  # transitions whose actions are uniform, before the first gradient step
     capacity: int = 1_000_000  # transitions of the replay
-    smoothing: float = 0.005  # tau of [2]: share of the critics' weights that their targets take over at once
-    actor_delay: int = 1  # the actor moves at every so many-th gradient step of the critics
+    smoothing: float = 0.005  # tau of [2]: share of the critics' weights that the targets take over at a step
+    actor_delay: int = 1  # gradient steps of the critics for each step of the actor
     max_grad_norm: float | None = None
-    reward_scale: float = 1.0  # what rewards are multiplied with, so that they are about 1
+    reward_scale: float = 1.0  # factor on rewards, so that they are about 1
     actor_widths: tuple[int, ...] = (256, 256)
     critic_widths: tuple[int, ...] = (256, 256)
     normalised: bool = False  # layer normalisation [5] before each activation
     temperature: float = 1.0  # SAC: alpha at the start
-    target_entropy: float | None = None  # SAC: nats; None: less the number of actions, as in [1]
+    target_entropy: float | None = None  # SAC: target entropy in nats; None: minus the number of actions, as in [1]
     exploration: float = 0.1  # TD3: standard deviation of the noise on actions
-    target_noise: float = 0.2  # TD3: on the target's actions
+    target_noise: float = 0.2  # TD3: standard deviation of the noise on the target's actions
     target_noise_clip: float = 0.5
-    saturation: float = 0.0  # TD3: weight of the mean square of what is squashed to actions, in the actor's loss
+    saturation: float = 0.0  # TD3: weight, in the actor's loss, of the mean square of the actions before tanh
 
     @property
     def update_to_data(self) -> float:
@@ -81,7 +81,7 @@ def check_off_policy(c: OffPolicyCoefficients, precision: str) -> None:
 
 
 def shared(c: OffPolicyCoefficients, processes: int) -> OffPolicyCoefficients:
-    """The part of the environments, of the replay and of a batch that each of several equal processes has.
+    """The coefficients of one of several equal processes: its share of environments, replay and batch.
 
     Raises:
         ValueError: they cannot be shared equally.

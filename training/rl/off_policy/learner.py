@@ -1,7 +1,7 @@
-"""What SAC, TD3 and DQN learn with: layers, actors and critics, guarded steps of Adam, targets that follow, state.
+"""Shared by SAC, TD3 and DQN: layers, actors and critics, guarded Adam steps, target updates, state.
 
-Weights are drawn from a seed. Products run in the type that is asked for, the last layer in float32: a value in
-bfloat16 has 2 to 3 digits alone. The sources are those of `training.rl.off_policy.coefficients`.
+Weights are drawn from a seed. Matrix products run in the requested type, the last layer in float32: a bfloat16 value
+has only 2 to 3 digits. The sources are those of `training.rl.off_policy.coefficients`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PRODUCTS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Layers(nn.Module):
-    """Linear layers one after the other; all but the last are activated."""
+    """A sequence of linear layers, with an activation after each but the last."""
 
     def __init__(self, sizes: Sequence[int], *, seed: int, normalised: bool = False) -> None:
         """Draw the weights from `seed`, as torch draws those of its linear layers; `sizes` begins with the inputs."""
@@ -37,7 +37,7 @@ class Layers(nn.Module):
         _draw(self.weights, self.biases, sizes, seed)
 
     def answer(self, prepared: Tensor, products: torch.dtype, last: torch.dtype = torch.float32) -> Tensor:
-        """The last layer's numbers in the type `last`, of (n, inputs); the other layers multiply in `products`."""
+        """The last layer's outputs in the type `last`, for (n, inputs); the other layers multiply in `products`."""
         hidden, end = prepared.to(products), len(self.weights) - 1
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             kind = last if index == end else products
@@ -75,11 +75,11 @@ class Actor(Layers):
 
     @torch.no_grad()
     def lift(self, by: float) -> None:
-        """Add to the biases of the means, before they are squashed."""
+        """Add `by` to the biases of the means, before tanh."""
         self.biases[-1][: self.actions] += by
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """What does not change in training, once for each observation."""
+        """The untrained preprocessing (scaling), applied once to each observation."""
         prepared: Tensor = self.scaling(observations)
         return prepared
 
@@ -88,17 +88,17 @@ class Actor(Layers):
         return self.mean(self.prepare(observations)).tanh()
 
     def mean(self, prepared: Tensor) -> Tensor:
-        """What is squashed to actions, float32 (n, actions)."""
+        """The means before tanh, float32 (n, actions)."""
         return self.answer(prepared, torch.float32)[:, : self.actions]
 
     def spread(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and logarithms of standard deviations, float32 (n, actions) each, before the squashing."""
+        """Means and logarithms of standard deviations, float32 (n, actions) each, before tanh."""
         mean, log_std = self.answer(prepared, torch.float32).chunk(2, dim=1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
 
 class TwinCritics(nn.Module):
-    """Two values of prepared observations with actions, by two networks whose layers are multiplied together."""
+    """Two critics of prepared observations and actions; corresponding layers are multiplied in one batched product."""
 
     def __init__(
         self, inputs: int, widths: Sequence[int], *, seed: int, actions: int = 1, normalised: bool = False
@@ -124,7 +124,7 @@ class TwinCritics(nn.Module):
 
 
 def activated(hidden: Tensor, normalised: bool) -> Tensor:
-    """Rectified, after layer normalisation where asked for."""
+    """ReLU, after layer normalisation if `normalised`."""
     if normalised:
         hidden = nn.functional.layer_norm(hidden, hidden.shape[-1:])
     return hidden.relu()
@@ -146,7 +146,7 @@ Average = Callable[[Sequence[Tensor]], None]
 
 
 class Guard:
-    """1 once any loss or gradient was not finite, without waiting for the device; shared by the steps of a learner."""
+    """A tensor that becomes 1 once a loss or gradient is not finite; checking never waits for the device."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.broken = torch.zeros((), device=device)
@@ -176,7 +176,7 @@ def shaped(numbers: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
 class Descent:
     """Adam on some parameters of a learner; takes no step once its guard is broken.
 
-    Weights, gradients and moments are one tensor each: a small network's step is calls rather than numbers.
+    Weights, gradients and moments are one tensor each, because a small network's step is dominated by call overhead.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Descent:
             self._on_device.fill_(rate)
 
     def take(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Descend a loss by the gradients that are in the parameters' `grad`.
+        """Take a step with the gradients in the parameters' `grad`.
 
         Returns the loss (its mean over the processes) and the norm of the gradients before clipping.
         """
@@ -245,9 +245,9 @@ class Descent:
         self._steps.copy_(state["state"][0]["step"] if state["state"] else self._steps.new_zeros(()))
 
     def _adam(self, divisor: Tensor | None) -> None:
-        """What `torch.optim.Adam(fused=True)` does with its defaults, which itself takes six times as long to call.
+        """The computation of `torch.optim.Adam(fused=True)` with its defaults, in a sixth of its call time.
 
-        The gradients are divided before, (), so that their norm keeps its bound.
+        Gradients are first divided by `divisor`, (), which bounds their norm.
         """
         torch._fused_adam_(
             [self.numbers],
@@ -275,13 +275,13 @@ def follow(target: Tensor, source: Tensor, share: float) -> None:
 
 @torch.no_grad()
 def explained(values: Tensor, goals: Tensor) -> Tensor:
-    """The share of what the goals vary that the values follow, at most 1: the mean over values (..., n); goals (n,)."""
+    """Explained variance of `goals` (n,) by `values` (..., n), at most 1, averaged over the leading dimensions."""
     missed = (values - goals).var(dim=-1, correction=0).mean()
     return 1.0 - missed / goals.var(correction=0).clamp_min(TINY)
 
 
 class Learner:
-    """What every learner has: its precision, its guard, and the state of its modules and of its steps of Adam."""
+    """Base of all learners: precision, guard, and the state of its modules and Adam steps."""
 
     def __init__(
         self,
@@ -332,12 +332,12 @@ class Learner:
 
 
 class Agent(Learner, ABC):
-    """An actor and twin critics that learn from transitions, on one device; how they learn is the subclass's."""
+    """An actor and twin critics that learn from transitions, on one device; subclasses define `update`."""
 
     figures: tuple[str, ...] = ("critic loss", "Q mean", "critic gradient norm", EXPLAINED)
-    """What `update` returns of each gradient step."""
+    """Names of the figures that `update` returns for each gradient step."""
     of_actor: tuple[str, ...]
-    """And what of those in which the actor moved."""
+    """Figures added when the actor was updated."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""The way through rectified layers and back, written by hand: autograd takes longer than a small network's products.
+"""Hand-written forward and backward passes of ReLU layers: autograd takes longer than a small network's products.
 
-Call everything here under `torch.no_grad`. Gradients go to the `grad` of the parameters, which must be there; their
-numbers are those of autograd. Hidden layers multiply in the type that is asked for, the last one in the parameters'.
+Call everything here under `torch.no_grad`. Gradients are written to the existing `grad` tensors of the parameters and
+equal autograd's. Hidden layers multiply in the requested type, the last layer in the parameters' type.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Affine(Protocol):
 
     weight: nn.Parameter
     width: int
-    """How many outputs are normalised together, where the network normalises."""
+    """The number of outputs in one group of layer normalisation."""
 
     def answer(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """The outputs; `weight` is the layer's, in the type of the inputs."""
 
     def learn(self, by_answers: Tensor, inputs: Tensor) -> None:
-        """Write the gradients of weight and bias, from that by the outputs for these inputs."""
+        """Write the gradients of weight and bias, given the gradient by the outputs for these inputs."""
 
     def by_inputs(self, by_answers: Tensor, weight: Tensor) -> Tensor:
         """The gradient by the inputs."""
@@ -62,7 +62,7 @@ class Linear:
 class Pair:
     """Two layers side by side, rows (2, n, inputs) to (2, n, outputs), by a weight (2, inputs, outputs).
 
-    Rows (1, n, inputs) are of the first layer alone.
+    Rows (1, n, inputs) go through the first layer alone.
     """
 
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter) -> None:
@@ -96,7 +96,7 @@ def _gradients(weight: nn.Parameter, bias: nn.Parameter) -> tuple[Tensor, Tensor
 
 
 class _Kept(NamedTuple):
-    """What the way back needs of a hidden layer."""
+    """What the backward pass needs of a hidden layer."""
 
     inputs: Tensor
     weight: Tensor  # in the type of the products
@@ -113,12 +113,12 @@ class Hidden:
         """Take the layers, whose parameters have to stay the same objects; they multiply in the type `products`."""
         self._layers, self._products, self._normalised = layers, products, normalised
         self._kept: list[_Kept] = []
-        if normalised:  # with ones torch normalises twice as fast as with no factor
+        if normalised:  # torch normalises twice as fast with a weight of ones as without a weight
             ones = {layer.width: layer.weight.new_ones(layer.width, dtype=products) for layer in layers}
             self._factors = {width: (factor, torch.zeros_like(factor)) for width, factor in ones.items()}
 
     def through(self, inputs: Tensor, *, keep: bool = False) -> Tensor:
-        """The last layer's answers (..., width), in the parameters' type; keeps what `back` needs where asked for."""
+        """The last layer's outputs (..., width), in the parameters' type; with `keep` it stores what `back` needs."""
         active, layer_inputs = inputs.to(self._products), []
         for layer in self._layers:
             before, weight = active, layer.weight.to(self._products)
@@ -136,11 +136,11 @@ class Hidden:
         return active.to(self._layers[0].weight.dtype)
 
     def back(self, by_answers: Tensor, *, learn: bool = True) -> Tensor:
-        """Go back from the gradient by the answers that were kept last, once; it is overwritten.
+        """Backward pass from the gradient by the outputs kept last. Call it once; it overwrites its argument.
 
-        Writes the gradients of the weights but for `learn` False; returns the gradient by the first layer's products.
+        Writes the weights' gradients if `learn`; returns the gradient by the first layer's products.
         """
-        layers_kept, self._kept = self._kept, []  # what is freed early is used again while the processor has it at hand
+        layers_kept, self._kept = self._kept, []  # memory freed early is reused while it is still in the cache
         by_active = by_answers.to(self._products)
         for index in range(len(self._layers) - 1, -1, -1):
             layer, of_layer = self._layers[index], layers_kept.pop()
@@ -157,7 +157,7 @@ class Hidden:
 
 
 class Stack(Protocol):
-    """A network of layers one after the other, or of several side by side; all but the last are activated."""
+    """A sequence of layers, or of pairs of layers side by side; all but the last are activated."""
 
     weights: nn.ParameterList
     biases: nn.ParameterList
@@ -165,29 +165,29 @@ class Stack(Protocol):
 
 
 class LayersPass:
-    """Through `Layers` and back."""
+    """Forward and backward pass of `Layers`."""
 
     def __init__(self, network: Stack, products: torch.dtype) -> None:
         """Take a network whose parameters stay the same objects; its hidden layers multiply in the type `products`."""
         *hidden, self._last = [Linear(*parameters) for parameters in zip(network.weights, network.biases, strict=True)]
         self._hidden = Hidden(hidden, products, normalised=network.normalised)
-        self._inputs: Tensor = self._last.weight  # of the last layer, once they were kept
+        self._inputs: Tensor = self._last.weight  # inputs of the last layer, if kept
 
     def answers(self, prepared: Tensor, *, keep: bool = False) -> Tensor:
-        """The last layer's numbers (n, outputs); keeps what `back` needs where asked for."""
+        """The last layer's outputs (n, outputs); with `keep` it stores what `back` needs."""
         active = self._hidden.through(prepared, keep=keep)
         if keep:
             self._inputs = active
         return self._last.answer(active, self._last.weight)
 
     def back(self, by_answers: Tensor) -> None:
-        """Write the gradients of a loss from that by the answers that were kept last."""
+        """Write the parameters' gradients, given the loss's gradient by the answers kept last."""
         self._last.learn(by_answers, self._inputs)
         self._hidden.back(self._last.by_inputs(by_answers, self._last.weight))
 
 
 class CriticsPass:
-    """Through `TwinCritics` and back."""
+    """Forward and backward pass of `TwinCritics`."""
 
     def __init__(self, network: Stack, products: torch.dtype) -> None:
         """As `LayersPass`."""
@@ -198,7 +198,7 @@ class CriticsPass:
         self._actions = 0  # how many numbers they are
 
     def values(self, prepared: Tensor, actions: Tensor, *, twins: int = 2, keep: bool = False) -> Tensor:
-        """As `TwinCritics`, (twins, n); keeps what the ways back need where asked for."""
+        """Values as `TwinCritics` gives them, (twins, n); with `keep` it stores what the backward passes need."""
         active = self._hidden.through(torch.cat([prepared, actions], dim=1).expand(twins, -1, -1), keep=keep)
         if keep:
             self._inputs, self._actions = active, actions.shape[1]
@@ -207,7 +207,7 @@ class CriticsPass:
         return values.add_(bias.squeeze(2))
 
     def back(self, by_values: Tensor) -> None:
-        """Write the gradients of a loss from that by the values of both critics that were kept last, (2, n)."""
+        """Write the parameters' gradients, given the loss's gradient by both critics' values kept last, (2, n)."""
         of_weight, of_bias = _gradients(self._last.weight, self._last.bias)
         # not into of_weight.transpose(1, 2): oneDNN leaves such a row as it was
         torch.bmm(self._inputs.transpose(1, 2), by_values.unsqueeze(2), out=of_weight)
@@ -215,7 +215,7 @@ class CriticsPass:
         self._hidden.back(by_values.unsqueeze(2) * self._last.weight.transpose(1, 2))
 
     def back_to_actions(self, by_values: Tensor) -> Tensor:
-        """The gradient by the actions, (n, actions), from that by the values that were kept last; no weight learns."""
+        """The gradient by the actions, (n, actions), given the gradient by the values kept last; weights get none."""
         twins = len(by_values)
         by_first = self._hidden.back(by_values.unsqueeze(2) * self._last.weight[:twins].transpose(1, 2), learn=False)
         of_actions = self._first.weight[:, -self._actions :].to(by_first.dtype)

@@ -1,4 +1,4 @@
-"""Transitions kept in one preallocated tensor, the oldest replaced first; many rows are written and drawn at once.
+"""A ring buffer of transitions in one preallocated tensor; rows are written and drawn in batches.
 
 Each row lies in one piece, so that a minibatch is one gather. Knows no network and no loss.
 """
@@ -18,14 +18,14 @@ class Transitions:
     """What SAC and TD3 learn from. Observations are prepared."""
 
     observations: Tensor  # float32 (rows, inputs)
-    following: Tensor  # float32 (rows, inputs): what the step led to, before any reset
+    following: Tensor  # float32 (rows, inputs): the next observation, before any reset
     actions: Tensor  # float32 (rows, actions), within [-1, 1]
     rewards: Tensor  # float32 (rows,)
-    goes_on: Tensor  # float32 (rows,): 0 where the episode truly ended, 1 else, at a time limit too
+    goes_on: Tensor  # float32 (rows,): 0 at a terminal state; else 1, also at a time limit
 
 
 class Ring:
-    """The last rows of `environments` that are stepped together; a row is several groups of numbers."""
+    """Ring buffer of the newest rows of `environments` stepped together; a row has several groups of numbers."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Ring:
         """Take the memory: as many whole steps of all environments as fit `capacity` rows, one at least.
 
         Args:
-            memory: float32 (rows, numbers) to keep them in, of more rows than are kept at a time; None takes it anew.
+            memory: float32 (rows, numbers) to use, with more rows than are kept at a time; None allocates it.
         """
         self._environments = environments
         self._widths = list(widths)
@@ -48,7 +48,7 @@ class Ring:
         self.size = 0
 
     def write(self, parts: Sequence[Tensor]) -> int:
-        """Keep one row of each environment, given by groups (environments, width); the place of the first."""
+        """Write one row of each environment, given as groups (environments, width); return the place of the first."""
         first = self._next
         torch.cat(list(parts), dim=1, out=self._rows[first : first + self._environments])
         self._next = (first + self._environments) % self._rows.shape[0]
@@ -81,7 +81,7 @@ class Ring:
 
 
 class Replay(Ring):
-    """The last transitions of `environments` that are stepped together."""
+    """The newest transitions of `environments` that are stepped together."""
 
     def __init__(
         self, capacity: int, environments: int, inputs: int, actions: int, device: torch.device | str = "cpu"

@@ -1,6 +1,6 @@
 """Soft Actor-Critic in one file: squashed normal actions, twin critics with smoothed targets, learned temperature.
 
-With the coefficients of `textbook` losses, gradients and weights are those of Stable-Baselines3's SAC.
+With the coefficients of the preset `textbook`, losses, gradients and weights equal those of Stable-Baselines3's SAC.
 The sources are those of `training.rl.off_policy.coefficients`.
 """
 
@@ -30,7 +30,7 @@ EDGE = 1e-6
 
 
 _ONE, _EDGE, _HALF_LOG = torch.ones(()), torch.tensor(EDGE), torch.tensor(LOG_ROOT_TWO_PI)
-"""Numbers as tensors: a Python number becomes one at every call, which takes longer than what is done with it."""
+"""Constants as tensors: converting a Python number at every call takes longer than the operation itself."""
 
 
 def squashed(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,13 +45,13 @@ def _tanh_slope(actions: Tensor) -> Tensor:
     return _ONE - actions.square()
 
 
-# Every way back brings a gradient of the function before it.
+# Each backward function returns the gradient of the forward function above it.
 
 
 def back_through_squash(
     log_std: Tensor, noise: Tensor, actions: Tensor, by_actions: Tensor, by_each: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gradients by mean and log_std, from those by the actions and by each log-probability, (1,)."""
+    """The gradients by mean and log_std, given those by the actions and by each log-probability, (1,)."""
     slack = _tanh_slope(actions)
     by_mean = torch.addcmul(by_actions, actions / (slack + _EDGE), by_each, value=2.0) * slack
     return by_mean, by_mean * log_std.exp() * noise - by_each
@@ -67,10 +67,10 @@ def critic_loss(values: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
 def actor_loss(log_probabilities: Tensor, values: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of alpha x log pi - min Q: [1], equation 7; the gradient by the values.
 
-    Log-probabilities (n,), values (2, n). That by each log-probability is alpha / n.
+    Log-probabilities (n,), values (2, n). The gradient by each log-probability is alpha / n.
     """
     loss = (temperature * log_probabilities - values.amin(dim=0)).mean()
-    twice = torch.sign(values.flip(0) - values).add_(_ONE)  # 2 where it is the minimum, 1 where both are
+    twice = torch.sign(values.flip(0) - values).add_(_ONE)  # 2 for the smaller value, 1 for each where they are equal
     return loss, twice.div_(-2 * values.shape[1])
 
 
@@ -138,7 +138,7 @@ class Sac(Agent):
         return figures, of_actor
 
     def _descend_actor(self, observations: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
-        """A gradient step of actor and temperature; `of_actor`."""
+        """Take a gradient step of actor and temperature; return the figures `of_actor`."""
         answers = self._actor_pass.answers(observations, keep=True)
         mean, log_std = answers.chunk(2, dim=1)
         bounded = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
@@ -155,7 +155,7 @@ class Sac(Agent):
         return torch.stack([loss, -log_probabilities.mean(), norm, loss_of_temperature, temperature.squeeze(0)])
 
     def _goals(self, batch: Transitions, noise: Tensor, temperature: Tensor) -> Tensor:
-        """What the critics shall answer, (n,): reward + discount x (min Q' - alpha x log pi'), [1], equation 6."""
+        """The critics' targets, (n,): reward + discount x (min Q' - alpha x log pi'), [1], equation 6."""
         mean, log_std = self._actor_pass.answers(batch.following).chunk(2, dim=1)
         actions, log_probabilities = squashed(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), noise)
         values = self._targets_pass.values(batch.following, actions)

@@ -1,6 +1,6 @@
 """Twin Delayed DDPG in one file: a deterministic actor, twin critics, delayed and smoothed targets.
 
-With the coefficients of `textbook` losses, gradients and weights are those of Stable-Baselines3's TD3.
+With the coefficients of the preset `textbook`, losses, gradients and weights equal those of Stable-Baselines3's TD3.
 The sources are those of `training.rl.off_policy.coefficients`.
 """
 
@@ -27,12 +27,12 @@ def critic_loss(values: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def actor_loss(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Less the mean value of the first critic, (1, n): [2], algorithm 1; the gradient."""
+    """Minus the mean value of the first critic, (1, n): [2], algorithm 1; and its gradient."""
     return -values.mean(), torch.full_like(values, -1.0 / values.numel())
 
 
 class Td3(Agent):
-    """An agent with one action for each observation, that explores by noise."""
+    """An agent with a deterministic actor that explores by noise."""
 
     of_actor = ("actor loss", "actor gradient norm")
 
@@ -82,7 +82,7 @@ class Td3(Agent):
         return figures, of_actor
 
     def _descend_actor(self, observations: Tensor) -> Tensor:
-        """A gradient step of the actor; `of_actor`."""
+        """Take a gradient step of the actor; return the figures `of_actor`."""
         means = self._actor_pass.answers(observations, keep=True)
         actions = means.tanh()
         loss, by_values = actor_loss(self._critics_pass.values(observations, actions, twins=1, keep=True))
@@ -94,7 +94,7 @@ class Td3(Agent):
         return torch.stack(self._of_actor.take(loss))
 
     def _goals(self, batch: Transitions, noise: Tensor) -> Tensor:
-        """What the critics shall answer, (n,): reward + discount x min Q' at the target's action with clipped noise."""
+        """The critics' targets, (n,): reward + discount x min Q' at the target's action with clipped noise."""
         c = self._c
         noise = (noise * c.target_noise).clamp_(-c.target_noise_clip, c.target_noise_clip)
         actions = self._target_actor_pass.answers(batch.following).tanh_().add_(noise).clamp_(-1.0, 1.0)

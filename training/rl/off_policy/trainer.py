@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Part(Protocol):
-    """Something whose state belongs to a run's."""
+    """An object whose state is part of the trainer's state."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -83,7 +83,7 @@ class Figures(NamedTuple):
 
 
 def due_steps(c: Due, transitions: int, steps_taken: int) -> int:
-    """Gradient steps that are due: by whole numbers, so that the ratio holds at any number of rows."""
+    """The gradient steps that are due. Integer arithmetic keeps the ratio exact for any number of rows."""
     learned_from = max(0, transitions - max(c.learning_starts, 0))
     return learned_from * c.gradient_steps // c.per_transitions - steps_taken
 
@@ -184,14 +184,14 @@ class Rounds(ABC):
 
     @abstractmethod
     def _parts(self) -> Mapping[str, Part]:
-        """What has a state, in the order in which states are loaded: first what may refuse one."""
+        """The parts with a state, in loading order: first those that may reject a state."""
 
     @abstractmethod
     def _round(self) -> tuple[list[Tensor], Sequence[Figures]]:
-        """The steps and gradient steps of an update: mean rewards of the steps, NaN after what is not finite."""
+        """Run an update; return each step's mean reward (NaN once not finite) and the gradient steps' figures."""
 
     def _launch(self, kind: Hashable, work: Callable[[], T], *owners: object) -> T:
-        """The result of `work`, which is recorded on a GPU, once for each `kind`, where its owners allow it."""
+        """Run `work`; on a GPU record it as a CUDA graph, once for each `kind`, if its owners allow it."""
         if not self._record or not all(replayable(owner) for owner in owners):
             return work()
         if kind not in self._recorded:
@@ -200,7 +200,7 @@ class Rounds(ABC):
         return result
 
     def _count(self, observations: Tensor) -> None:
-        """Raise where the environments are not as many as expected, and count their step."""
+        """Count a step; raise where the number of environments is not the expected one."""
         if observations.shape[0] != self._rates.environments:
             raise ValueError(
                 f"{observations.shape[0]} environments are observed: expected coefficients.environments, "
@@ -225,7 +225,7 @@ class Rounds(ABC):
 
 
 def following(environment: Environment, prepare: Callable[[Tensor], Tensor], step: Step) -> Tensor:
-    """The next observations, prepared: at a time limit `last`; after a true end their value does not count."""
+    """The next observations, prepared; at a time limit `last`. After a terminal state their value is not used."""
     observations = prepare(environment.observe())
     if step.truncated is None:
         return observations
@@ -240,7 +240,7 @@ def last_of(step: Step) -> Tensor:
 
 
 def in_place_of(place: T | None, batch: T) -> T:
-    """Copy `batch` into the tensors of an earlier batch, which is returned; into new ones without an earlier one."""
+    """Copy `batch` into the tensors of an earlier batch, or into new ones where there is none; return them."""
     if place is None:
         return copy.deepcopy(batch)
     for field in fields(cast("DataclassInstance", batch)):
@@ -267,7 +267,7 @@ class OffPolicyTrainer(Rounds):
         self.agent = agent
         self.coefficients = c = coefficients
         super().__init__(agent, environment, c, c.round_transitions, total_steps=total_steps, seed=seed, record=record)
-        self._batch: Transitions | None = None  # what a recorded gradient step reads
+        self._batch: Transitions | None = None  # tensors that a recorded gradient step reads
         self._replay = Replay(c.capacity, c.environments, agent.actor.inputs, agent.actor.actions, agent.device)
 
     def _parts(self) -> Mapping[str, Part]:
@@ -295,7 +295,7 @@ class OffPolicyTrainer(Rounds):
         figures = self._launch(
             number % self.coefficients.actor_delay, lambda: agent.update(static_batch, self._generator)
         )
-        agent.updates = number  # a replay counts nothing
+        agent.updates = number  # a replayed graph does not run Python code
         return figures
 
     @torch.no_grad()
@@ -323,6 +323,6 @@ class OffPolicyTrainer(Rounds):
         return moved, step.rewards.mean() + (0.0 * next_observations).sum()
 
     def _uniform(self, prepared: Tensor) -> Tensor:
-        """The first actions."""
+        """Uniform actions, for the first steps."""
         actions = torch.empty(prepared.shape[0], self.agent.actor.actions, device=prepared.device)
         return actions.uniform_(-1.0, 1.0, generator=self._generator)

@@ -1,4 +1,4 @@
-"""`torch.nn.GRU` with episodes: its state becomes zero where one begins.
+"""`torch.nn.GRU` with resets: the state is zeroed where an episode begins.
 
 On a CPU a hand-written kernel gained 15 % of a whole PPO training of `regime_switcher`, too little to keep it. On a GPU
 cuDNN takes no resets inside a sequence, so the loop over the steps is written here: few kernels a step, and those that
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_cell: Any = torch.ops.aten._thnn_fused_gru_cell  # (gates, hidden's gates, state): the next state, a workspace
-_cell_back: Any = torch.ops.aten._thnn_fused_gru_cell_backward  # (gradient, workspace, False): gradients of those
+_cell: Any = torch.ops.aten._thnn_fused_gru_cell  # (input's gates, state's gates, state) -> next state, workspace
+_cell_back: Any = torch.ops.aten._thnn_fused_gru_cell_backward  # (gradient, workspace, False) -> gradients of these
 
 
 class Gru(nn.Module):
@@ -44,7 +44,7 @@ class Gru(nn.Module):
     def sequence(self, inputs: Tensor, state: Tensor, starts: Tensor) -> Tensor:
         """All outputs (steps, batch, hidden) over inputs (steps, batch, inputs).
 
-        On a CPU torch takes each stretch of steps before which no state is zeroed in one call.
+        On a CPU, steps between two resets are one call of torch.
 
         Args:
             state: (batch, hidden), before the first step.
@@ -79,7 +79,7 @@ def looped(
 
 
 class _Loop(torch.autograd.Function):
-    """Both products with the inputs, and all gradients of weights, are taken once over all steps."""
+    """The loop as an autograd function: input products and weight gradients are computed once over all steps."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Tensor) -> Tensor:

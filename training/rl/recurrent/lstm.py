@@ -26,8 +26,8 @@ def recurrence(
 ) -> Tensor:
     """Outputs of an LSTM on the CPU: the last, (batch, hidden), or with `every` all of them, (steps, batch, hidden).
 
-    Under `torch.autocast` the matrix products are taken in its type; cell state, gates and sums keep theirs, which is
-    that of the parameters, and so is that of the result.
+    Under `torch.autocast` matrix products use autocast's type; cell state, gates, sums and the result have the type of
+    the parameters.
 
     Args:
         inputs: (steps, batch, inputs), at least one step and one sample.
@@ -58,7 +58,7 @@ def recurrence(
 
 
 class Lstm(nn.Module):
-    """`torch.nn.LSTM` (`self.layers` holds its parameters) that trains faster on a CPU; elsewhere it is that one."""
+    """`torch.nn.LSTM` that trains faster on a CPU, and is torch's elsewhere. `self.layers` holds its parameters."""
 
     def __init__(self, inputs: int, hidden: int, layers: int, generator: torch.Generator) -> None:
         """Orthogonal weights, biases 0: Huang et al. 2022, "The 37 Implementation Details of PPO", detail L1."""
@@ -73,7 +73,7 @@ class Lstm(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """The last output (batch, hidden) over rows (batch, steps, inputs), from a zero state.
 
-        Without gradients torch's own kernel is the faster one, and it is the one that an ONNX graph has.
+        Without gradients torch's own kernel is faster and is used; an ONNX graph always has torch's.
         """
         if _torchs_own(rows):
             result: Tensor = self.layers(rows)[0][:, -1]

@@ -1,12 +1,12 @@
 """The loops of an LSTM of one or two layers on a CPU, forward and backward through time, as one autograd function.
 
-One product a step and layer, one product for all weight gradients, and no memory is taken inside the loops.
+One matrix product per step and layer, one product for all weight gradients, and no allocation inside the loops.
 
-Equations: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000, as `torch.nn.LSTM` has them. What
-is kept is rescaled until as few passes as possible over memory remain (a pass costs as much as its arithmetic):
-tanh(x) = 2 s(2x) - 1, since s, the sigmoid, is ten times cheaper here than tanh; the buffers hold y = -output and
-C = 2 x cell state; with s_i, s_f, s_o, s_g the sigmoids of the four gates (that of the candidate doubled before),
-C' = s_f C - 2 (s_i - 2 s_i s_g), q = s(C'), y = s_o - 2 s_o q.
+Equations: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000, as `torch.nn.LSTM` has them. The
+stored values are rescaled to save passes over memory (a pass costs as much as its arithmetic): tanh(x) = 2 s(2x) - 1,
+since s, the sigmoid, is ten times cheaper here than tanh; the buffers hold y = -output and C = 2 x cell state; with
+s_i, s_f, s_o, s_g the sigmoids of the four gates (that of the candidate doubled before), C' = s_f C - 2 (s_i - 2 s_i
+s_g), q = s(C'), y = s_o - 2 s_o q.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 KEPT_BYTES = 1 << 29
-"""Buffers kept from forward to backward; what would not fit is computed again in backward."""
+"""Bytes of buffers that are kept from forward to backward; chunks beyond it are computed again in backward."""
 
 
 class Shape(NamedTuple):
-    """What a workspace is made for."""
+    """The sizes and types that a workspace is made for."""
 
     steps: int
     samples: int
@@ -37,8 +37,8 @@ class Shape(NamedTuple):
 class Cell(NamedTuple):
     """The views of one layer at one step; all (rows, samples)."""
 
-    reads: Tensor  # what the product reads: input, ones, y before; in the second layer ones, y of the first, y before
-    first_reads: Tensor  # without y before
+    reads: Tensor  # the product's operand: input, ones, last y; in the second layer ones, y of the first, last y
+    first_reads: Tensor  # the same without the last y, for step 0
     y_before: Tensor
     y_after: Tensor
     gates: Tensor  # the sigmoids of input, forget, output, candidate
@@ -49,7 +49,7 @@ class Cell(NamedTuple):
     state_before: Tensor
     state_after: Tensor
     squashed: Tensor  # q
-    change: Tensor  # gradient of the gates before their sigmoid; takes their place where it has their type
+    change: Tensor  # gradient of the gates before their sigmoid; overwrites `gates` where both have one type
 
 
 class Workspace:
@@ -62,7 +62,7 @@ class Workspace:
         self.reads[inputs] = 1.0
         self.differ = products != cells
         self.changes = [_wide(4 * hidden, steps, samples, products) for _ in range(layers)]
-        self.gates = self.changes  # which come after them
+        self.gates = self.changes  # gates are overwritten by their gradients
         if self.differ:
             self.gates = [torch.empty(steps, 4 * hidden, samples, dtype=cells).transpose(0, 1) for _ in range(layers)]
         self.states = torch.empty(layers, steps + 1, hidden, samples, dtype=cells)
@@ -70,7 +70,7 @@ class Workspace:
         self.cells = [[self._cell(layer, step) for layer in range(layers)] for step in range(steps)]
         buffers = [self.reads, self.states, self.squashed, *self.gates, *(self.changes if self.differ else ())]
         self.bytes = sum(tensor.nbytes for tensor in buffers)
-        # read again at once, so shared by all steps
+        # used up within a step, so shared by all steps
         self.raw = torch.empty(4 * hidden, samples, dtype=products)
         self.spare = torch.empty(hidden, samples, dtype=cells)
         self.total = torch.empty(hidden, samples, dtype=cells)
@@ -81,7 +81,7 @@ class Workspace:
         self.back_cells = [torch.empty(width, samples, dtype=cells) for width in widths] if self.differ else self.back
 
     def rows(self, layer: int) -> slice:
-        """The rows of `reads` that a layer's product reads."""
+        """The rows of `reads` that are a layer's operand."""
         inputs, hidden = self.shape.inputs, self.shape.hidden
         return slice(inputs if layer else 0, inputs + 1 + (layer + 1) * hidden)
 
@@ -116,20 +116,20 @@ def _wide(rows: int, steps: int, samples: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(rows, steps * samples + 32, dtype=dtype)[:, : steps * samples].view(rows, steps, samples)
 
 
-_free: list[Workspace] = []  # held by no run
+_free: list[Workspace] = []  # workspaces that no run holds
 
 
 def take(shape: Shape) -> Workspace:
-    """A workspace of this shape, filled with whatever was left there; it is the caller's until `give_back`."""
+    """Return a workspace of this shape with undefined content; the caller owns it until `give_back`."""
     for index in range(len(_free) - 1, -1, -1):
         if _free[index].shape == shape:
             return _free.pop(index)
-    with torch.inference_mode(mode=False):  # whose tensors could not be written to elsewhere
+    with torch.inference_mode(mode=False):  # inference tensors could not be written to outside inference mode
         return Workspace(shape)
 
 
 def give_back(workspace: Workspace) -> None:
-    """Keep a workspace for the next run, and let go of the oldest ones beyond `KEPT_BYTES`."""
+    """Keep a workspace for the next run, and free the oldest ones beyond `KEPT_BYTES`."""
     _free.append(workspace)
     while sum(free.bytes for free in _free) > KEPT_BYTES:
         del _free[0]
@@ -189,14 +189,14 @@ def unpack(wide: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 CHUNK = 1024
-"""Samples worked on together. Fewer stay in the caches, more spend less on calls: 768 to 2,048 were the fastest."""
+"""Samples in a chunk. Small chunks fit the caches, large ones need fewer calls: 768 to 2,048 were fastest."""
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
 class Call(NamedTuple):
-    """The settings of one run over a sequence: all but the tensors that have gradients."""
+    """The settings of one run over a sequence, without its tensors."""
 
-    every: bool  # outputs at all steps, not the last alone
+    every: bool  # True: outputs at all steps; False: the last output alone
     products: torch.dtype
     cells: torch.dtype
     training: bool
@@ -207,7 +207,7 @@ def _run_forward(weights: Sequence[Weights], work: Workspace, inputs: Tensor, ou
 
     Args:
         inputs: (inputs, steps, samples).
-        outputs: (steps, hidden, samples), filled with the top layer's outputs; None: only the last is of interest.
+        outputs: (steps, hidden, samples), to fill with the top layer's outputs; None: only the last is needed.
     """
     spare, raw, top, differ = work.spare, work.raw, len(weights) - 1, work.differ
     for cell in work.cells[0]:
@@ -249,7 +249,7 @@ def _run_backward(
     Args:
         last: (hidden, samples), gradient of the last y.
         every: (steps, hidden, samples), gradient of each y.
-        input_gradient: (steps, inputs, samples), filled; None: not of interest.
+        input_gradient: (steps, inputs, samples), to fill; None: not needed.
     """
     hidden, spare, change, top, differ = work.shape.hidden, work.spare, work.change, len(weights) - 1, work.differ
     change_i, change_f, change_o, change_g = change.chunk(4)
@@ -278,7 +278,7 @@ def _run_backward(
                 _sigmoid_backward(change, cell.gates, grad_input=change)
                 cell.change.copy_(change)
             else:
-                _sigmoid_backward(change, cell.gates, grad_input=cell.change)  # which are the gates: used up
+                _sigmoid_backward(change, cell.gates, grad_input=cell.change)  # the gates' own memory
             if not step and not layer:
                 continue
             torch.mm(weights[layer].back, cell.change, out=work.back[layer])
@@ -313,7 +313,7 @@ def _shape(call: Call, inputs: Tensor, parameters: Sequence[Tensor], part: slice
 
 
 def all_forward(call: Call, inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Workspace | None]]:
-    """The result, and the workspaces that backward will read (None where they are to be filled again)."""
+    """The result, and the workspaces for backward (None for a chunk that backward computes again)."""
     steps, batch = inputs.shape[:2]
     hidden = parameters[1].shape[1]
     weights = pack(parameters, call.products)
@@ -336,7 +336,7 @@ def all_forward(call: Call, inputs: Tensor, parameters: Sequence[Tensor]) -> tup
 
 
 class Recurrence(torch.autograd.Function):
-    """A run whose gradients are asked for: those of all parameters, and of the inputs where they need to have them."""
+    """The autograd function of a run: gradients of all parameters, and of the inputs if required."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, inputs: Tensor, *parameters: Tensor) -> Tensor:
@@ -349,7 +349,7 @@ class Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *changes: Tensor) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         inputs, *parameters = ctx.saved_tensors
-        workspaces, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward fills them again
+        workspaces, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward computes them again
         weights = pack(parameters, call.products)
         gradients = [parameters[0].new_zeros(packed.forward.shape) for packed in weights]
         input_gradient = torch.empty_like(inputs) if ctx.needs_input_grad[1] else None

@@ -2,7 +2,7 @@
 
 It takes the place of `OffPolicyTrainer` with an agent "sac": the same coefficients, networks and answers. What differs
 is RLlib's: episodes in place of rows, a Huber loss of the critics, an actor that moves at every gradient step, and no
-uniform actions at the start. A trainer that was stopped begins anew: RLlib's runners do not say where they are.
+uniform actions at the start. A stopped trainer begins anew, because RLlib's runners do not expose their state.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from training.rl.protocols import Environment
 
 # An environment of ours as gymnasium's vector environment, as RLlib steps it.
 #
-# RLlib wants a step of its own between the last observation of an episode and the first of the next one, in which an
+# RLlib expects an extra step between the last observation of an episode and the first of the next one, in which an
 # action is ignored; ours begin anew at once, all rows together. In that step the row takes action 0, and the episode
 # that RLlib sees begins after it.
 
@@ -40,12 +40,12 @@ Array = NDArray[Any]
 
 
 class TensorVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
-    """Rows of an environment of ours as environments of one action each."""
+    """Rows of one of our environments as gymnasium environments."""
 
     def __init__(
         self, make: Callable[[int], Environment], scaling: nn.Module, reward_scale: float, actions: int = 1
     ) -> None:
-        """Wrap what `make` makes of a seed; `scaling` prepares raw observations, once for each.
+        """Wrap the environment that `make` makes from a seed; `scaling` prepares each raw observation once.
 
         Args:
             actions: numbers of an action, each within [-1, 1].
@@ -62,7 +62,7 @@ class TensorVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         self._ended = torch.zeros(rows, dtype=torch.bool)
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Array, dict[str, Any]]:
-        """Begin with a seed, which RLlib gives each of its runners; without one nothing begins anew."""
+        """Make the environment anew with the runner's seed; without a seed the environment stays as it is."""
         super().reset(seed=seed, options=options)
         if seed is not None:
             self._environment = self._make(int(seed))
@@ -93,7 +93,7 @@ class TensorVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
 
 
 Make = Callable[[int, int], Environment]
-"""(rows, seed) -> the environments of one runner; picklable. It may make as many rows as fit a whole account."""
+"""(rows, seed) -> the environments of one runner; picklable. It may round rows to whole accounts."""
 ACTOR = "pi.actor."  # where our actor stands in RLlib's module
 PLACE = "rltrader"  # the environment's name in RLlib
 NAMES = {"qf_loss": "critic loss", "qf_mean": "Q mean", "policy_loss": "actor loss", "alpha_value": "temperature"}
@@ -101,7 +101,7 @@ NAMES = {"qf_loss": "critic loss", "qf_mean": "Q mean", "policy_loss": "actor lo
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What stands where our own trainer has its agent."""
+    """The trained actor in the place of our own trainer's agent."""
 
     actor: Actor
 
@@ -126,7 +126,7 @@ class RllibSac:
             scaling: raw observations to prepared ones; it becomes a part of the exported actor.
 
         Raises:
-            ValueError: a coefficient that RLlib has no word for.
+            ValueError: a coefficient that RLlib does not support.
         """
         check_off_policy(coefficients, "float32")
         if coefficients.schedule not in {"constant", "linear"}:
@@ -147,7 +147,7 @@ class RllibSac:
             Actor(inputs[0], c.actor_widths, seed=seed, spread=True, normalised=c.normalised, scaling=scaling)
         )
         for name in ("ray.rllib", "ray.tune", "ray._common"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # they warn of RLlib's own older ways
+            logging.getLogger(name).setLevel(logging.ERROR)  # deprecation warnings about RLlib's own code
         config = _config(c, place, environment, runners, self.total_updates * c.round_transitions, seed)
         self._algorithm = config.algo_class(config=config)
 
@@ -157,7 +157,7 @@ class RllibSac:
         return self.updates >= self.total_updates
 
     def update(self) -> OffPolicyProgress:
-        """Steps of all runners for `round_transitions` more, and the gradient steps that became due.
+        """Let the runners take `round_transitions` more steps, then take the gradient steps that became due.
 
         Raises:
             NotFiniteError: a loss was not finite.
@@ -174,7 +174,7 @@ class RllibSac:
         trained = learnt.get("num_module_steps_trained_lifetime", 0.0)
         self.gradient_steps = round(trained / self.coefficients.batch)
         self.updates += 1
-        self.agent.actor.load_state_dict(self.weights(), strict=False)  # without scaling: RLlib's rows are prepared
+        self.agent.actor.load_state_dict(self.weights(), strict=False)  # no scaling: RLlib's rows are prepared
         ratio = self.gradient_steps / self.steps
         reward = _mean_reward(result["env_runners"]) / self.coefficients.reward_scale
         return OffPolicyProgress(self.steps, self.updates, self.gradient_steps, reward, self._rate, ratio, figures)
@@ -187,7 +187,7 @@ class RllibSac:
 
     def close(self) -> None:
         """End the runners."""
-        folder = Path(self._algorithm.logdir)  # RLlib makes one, and keeps nothing in it
+        folder = Path(self._algorithm.logdir)  # remove the folder that RLlib makes and leaves empty
         self._algorithm.stop()
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -204,14 +204,14 @@ def _config(
     c: OffPolicyCoefficients, place: TensorVectorEnv, environment: Callable[[Any], Any], runners: int, total: int,
     seed: int,
 ) -> Any:  # fmt: skip
-    """RLlib's words for the same recipe."""
+    """RLlib's configuration of the same recipe."""
     sac: Any = importlib.import_module("ray.rllib.algorithms.sac")
     specs: Any = importlib.import_module("ray.rllib.core.rl_module.rl_module")
     module: Any = importlib.import_module("training.rl.rllib.module")
     rate = c.learning_rate if c.schedule == "constant" else [[0, c.learning_rate], [total, 0.0]]
     importlib.import_module("ray.tune.registry").register_env(PLACE, environment)
     rows = place.num_envs
-    steps = max(1, c.per_transitions // (rows * runners))  # of all rows between two rounds of gradient steps
+    steps = max(1, c.per_transitions // (rows * runners))  # transitions between two rounds of gradient steps
     model_config = {
         "seed": seed, "normalised": c.normalised, "actor_widths": c.actor_widths, "critic_widths": c.critic_widths,
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """The networks of our SAC as RLlib's module: the same layers, drawn from the same seeds. Imports Ray.
 
-RLlib learns each critic with an optimiser of its own, so each is a network of its own here.
+RLlib gives each critic its own optimiser, so each critic is a separate network here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OBS, ACTIONS, ENCODED = "obs", "actions", "encoder_out"  # RLlib's names
 
 
 class Seen(nn.Module):
-    """What RLlib calls an encoder of the actor; the whole network is the head."""
+    """The actor's encoder for RLlib: it passes observations on, because our whole network is RLlib's head."""
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """The prepared observations."""
@@ -26,7 +26,7 @@ class Seen(nn.Module):
 
 
 class SeenAndDone(nn.Module):
-    """What RLlib calls an encoder of a critic."""
+    """A critic's encoder for RLlib: it passes observations and actions on."""
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """Prepared observations and actions."""
@@ -34,7 +34,7 @@ class SeenAndDone(nn.Module):
 
 
 class Wish(nn.Module):
-    """The actor, as means and logarithms of standard deviations in one tensor."""
+    """The actor: means and logarithms of standard deviations in one tensor."""
 
     def __init__(self, actor: Actor) -> None:
         super().__init__()
