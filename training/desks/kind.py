@@ -33,7 +33,7 @@ from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, S
 
 
 class Info(Protocol):
-    """The facts of a bars file."""
+    """Facts about a bars file."""
 
     @property
     def sha256(self) -> str:
@@ -45,7 +45,7 @@ class Info(Protocol):
 
     @property
     def remark(self) -> str:
-        """What of the file counts for nothing, where that is much and known."""
+        """What part of the file was ignored, in words, if that is a large part."""
 
 
 class FlatLearner(Network, Protocol):
@@ -64,46 +64,46 @@ class CarryingLearner(CarryingNetwork, Protocol):
 
 Learner = FlatLearner | CarryingLearner
 Evaluator = Callable[[nn.Module], tuple[SessionResult, ...]]
-"""Plays the sessions of one span with a policy as it is now, on the live path; returns each session's result."""
+"""Plays one span with a policy's present weights, with the live rules of decision; returns each session's result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The sessions that a player plays, ascending and of `TaskData.days`, and by which rules."""
+    """The sessions to play, ascending and from `TaskData.days`, and the rules to play by."""
 
     dates: Sequence[str]
     variant: str
     trading: Trading
-    burn_in: int = 0  # sessions before the first that a memory goes through, with an account of its own
+    burn_in: int = 0  # sessions before the first through which the hidden state passes, on a separate account
 
 
 @dataclass(frozen=True, slots=True)
 class EnvSettings:
-    """Environments that are stepped together. `discount` is PPO's, for rewards with a potential."""
+    """Settings of environments that are stepped together. `discount` is PPO's, for potential-based rewards."""
 
     count: int
     seed: int
     discount: float
     device: str
     practice: Practice = AS_THE_DESK
-    each: bool = False  # a reward of each action: for a network that judges each (`training.rl.protocols.Network`)
+    each: bool = False  # a reward for each action, for a network with `each` (`training.rl.protocols.Network`)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What one fold's chosen policy is compared with, all on the fold's test sessions."""
+    """The players that one fold's chosen policy is compared with, on the fold's test sessions."""
 
     baselines: dict[str, PlayResult]
     random_pnl_usd: tuple[float, ...]  # totals of random traders
-    scenarios: dict[str, PlayResult]  # the policy once more, under other conditions
+    scenarios: dict[str, PlayResult]  # the policy under other conditions
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
     """What one player did on the account that goes through all tests, fold by fold."""
 
-    folds: tuple[PlayResult, ...]  # none where it cannot play, such as a fund without a file
-    random_pnl_usd: tuple[tuple[float, ...], ...] = ()  # of random traders alone: of each fold, what each one earned
+    folds: tuple[PlayResult, ...]  # () where it cannot play, such as a fund without a file
+    random_pnl_usd: tuple[tuple[float, ...], ...] = ()  # only for random traders: by fold, the profit of each
 
 
 class TaskData(Protocol):
@@ -115,25 +115,25 @@ class TaskData(Protocol):
 
     @property
     def days(self) -> Collection[str]:
-        """The sessions that can be decided on, ascending."""
+        """The sessions that have a decision, ascending."""
 
     def evaluator(self, span: Span, device: str) -> Evaluator:
-        """Where a policy is looked at on validation sessions, on the tensor market."""
+        """A function that plays a policy on validation sessions, on the tensor market."""
 
     def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
-        """The figures of a player's sessions; `net_return` is what models are chosen by."""
+        """The figures of a player's sessions; checkpoints are chosen by `net_return`."""
 
     def test(self, policy: nn.Module, span: Span) -> PlayResult:
-        """What a policy does on these sessions through the dry run."""
+        """Play a policy on these sessions through the dry run."""
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span], /) -> OneAccount:
-        """What policies do on one account through spans that follow one another, each in its own, by the dry run.
+        """Play policies on one account through consecutive spans, each policy in its span, through the dry run.
 
-        Nobody resumes the desk after a halt. Not asked where the players of the procedure have one account already.
+        A halt is never resumed. Not called where the procedure's players have one account anyway.
         """
 
     def at_sizes(self, policy: nn.Module, span: Span, /) -> tuple[SizeFigures, ...]:
-        """What a policy comes to in these sessions on accounts of several sizes, by the dry run.
+        """The policy's results on these sessions for accounts of several sizes, through the dry run.
 
         () where each session has an account of its own.
         """
@@ -142,12 +142,12 @@ class TaskData(Protocol):
         """Up to `count` raw observations of the fold's sessions to check an export with, float32 (n, *shape)."""
 
     def watch(self, policy: nn.Module, span: Span, /) -> Watched:
-        """What a policy sees and answers on these sessions, in the order of time, on the CPU."""
+        """A policy's observations and answers on these sessions, in order of time, on the CPU."""
 
 
 @runtime_checkable
 class PlaysTogether(Protocol):
-    """Data whose desks play many rules in one pass, with the results that each would have by itself."""
+    """Data that can play many sets of rules in one pass, with the results of separate runs."""
 
     def alike_but_for_rules(self, spans: Sequence[Span], /) -> bool:
         """Whether `relay_each` can play these spans, which differ in their rules alone."""
@@ -155,11 +155,11 @@ class PlaysTogether(Protocol):
     def relay_each(
         self, policy: nn.Module, spans: Sequence[Span], check_stop: Callable[[], None], /
     ) -> Sequence[PlayResult]:
-        """What `TaskData.relay` gives for each of the spans, by one policy. Calls `check_stop`, which may raise."""
+        """`TaskData.relay` of one policy for each of the spans. Calls `check_stop`, which may raise."""
 
 
 class Keeper(Protocol):
-    """The files of one piece of work: what is kept belongs to these settings and this code."""
+    """The files of one task; they are valid for one identity of settings and code."""
 
     @property
     def path(self) -> Path:
@@ -177,21 +177,21 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a strategy is trained on, apart from the first bars file; a universe where it is open."""
+    """What a strategy is trained on besides the first bars file; the universe where it may be chosen."""
 
-    files: tuple[Path, ...] = ()  # further ones, of the same adjustment
+    files: tuple[Path, ...] = ()  # further bars files, adjusted alike
     symbols: tuple[str, ...] = ()  # the universe; none: the strategy's own
     quotes: QuoteSource | None = None
 
 
 SYNTHETIC = "Black-Scholes prices"  # the scenario of a policy that was tested on recorded option quotes
-POLICY = "policy"  # the chosen ones, among the players
+POLICY = "policy"  # the player that is the chosen policies
 
 
 D = TypeVar("D")
 P = TypeVar("P", bound=Plan)
 Done = Callable[[str], Mapping[str, Any]]
-"""The checkpoint that a task before the trials ended with, by the task's name."""
+"""Task name -> the last checkpoint of a task that came before the trials."""
 
 
 OWN_FOLDS = {
@@ -203,11 +203,11 @@ OWN_FOLDS = {
     "refit": "its procedure trains for each fold",
     "warm_start": "its procedure has its own beginning",
 }
-"""What a procedure lacks (`Procedure.lacks`) that knows its folds, and where a trial begins."""
+"""Entries of `Procedure.lacks` for procedures with fixed folds and with a fixed start of a trial."""
 
 
 class Never:
-    """The control of work that nobody stops and that needs no checkpoint."""
+    """A `Control` that never stops and never asks for a checkpoint."""
 
     def stop(self) -> bool:
         """Never."""
@@ -220,7 +220,7 @@ class Never:
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[D, P]):
-    """One task of a run, as a process does it: what is asked for, of which data, and where its files go."""
+    """One task of a run, for the process that does it: request, data, and its files."""
 
     request: Request
     plan: P
@@ -228,23 +228,23 @@ class Task(Generic[D, P]):
     trading: Trading
     keeper: Keeper
     done: Done
-    begin: Callable[[Any], None] | None = None  # what is done to a network as it is drawn
+    begin: Callable[[Any], None] | None = None  # applied to the newly initialised network
     control: Control = field(default_factory=Never)
     listen: Listener = lambda _: None
-    group: ProcessGroup = field(default_factory=ProcessGroup)  # that shares one trial
+    group: ProcessGroup = field(default_factory=ProcessGroup)  # the processes that share one trial
 
 
 class Start(NamedTuple):
     """The policy that a trial began as, and how far its actions explored."""
 
     policy: nn.Module
-    deviations: Tensor | None  # (actions,), or one for all; None for a policy that answers with logits or values
+    deviations: Tensor | None  # standard deviations, (actions,) or one for all; None for a policy with logits or values
 
 
 class Procedure(ABC, Generic[D, P]):
-    """How a strategy is trained: what a run asks, of data `D` by a plan `P`, in this order.
+    """How a strategy is trained: the calls of a run, in this order, for data `D` and a plan `P`.
 
-    `Task.control` is asked after every piece of work: on a stop, save and raise `Stopped`. The same call goes on, and
+    Ask `Task.control` after every piece of work; on a stop save and raise `Stopped`. The same call then resumes and
     ends in the same bytes.
     """
 
@@ -254,17 +254,17 @@ class Procedure(ABC, Generic[D, P]):
 
     @property
     def practised(self) -> Sequence[str]:
-        """The fields of `Practice` that can be asked for."""
+        """The fields of `Practice` that the procedure supports."""
         return ()
 
     @property
     def arms(self) -> Mapping[str, Arm]:
-        """Settings worth comparing with a run as it is asked for, by name."""
+        """The settings that an ablation can compare with the run as requested, by name."""
         return {}
 
     @property
     def starts(self) -> int:
-        """How many accounts look at a validation span, the later ones each a part of it later."""
+        """How many accounts play a validation span, each beginning later than the one before."""
         return 1
 
     @property
@@ -285,7 +285,7 @@ class Procedure(ABC, Generic[D, P]):
         """`count` folds without a test, all before the first test session of `folds`. Raises HistoryError."""
 
     def stages(self, plan: P, /) -> Mapping[str, Sequence[str]]:
-        """What all trials need first: the names of the tasks of each stage, in order; those of one run in any order."""
+        """Tasks before the trials, names by stage. Stages run in this order, the tasks of one in any order."""
         del plan
         return {}
 
@@ -295,7 +295,7 @@ class Procedure(ABC, Generic[D, P]):
         return ()
 
     def prior(self, name: str, task: Task[D, P], /) -> None:
-        """Do the task of this name, or go on with it; its result stays in the checkpoint, and is what `done` gives."""
+        """Do or resume the task of this name; its result is its last checkpoint, which `done` returns."""
         raise ValueError(f"there is no task {name!r} for {task.request.name}: nothing comes before the trials")
 
     def concerns(self, request: Request, plan: P, done: Done, /) -> Sequence[str]:
@@ -304,7 +304,7 @@ class Procedure(ABC, Generic[D, P]):
         return ()
 
     def shared(self, plan: P, processes: int, /) -> bool:
-        """Whether so many processes train one trial together. Raises ValueError where they cannot have equal parts."""
+        """Whether several processes train one trial together. Raises ValueError if they cannot share it equally."""
         del plan, processes
         return False
 
@@ -313,22 +313,22 @@ class Procedure(ABC, Generic[D, P]):
         """Train one trial. On a fold without a test the weights may be empty."""
 
     def learner(self, data: D, network: str, seed: int, train: Sequence[str], /) -> Learner | None:
-        """The network that a trial trains, as it is drawn; None where a policy is made of several."""
+        """The network of a trial, newly initialised; None where a policy is made of several networks."""
         del data, network, seed, train
         return None
 
     @abstractmethod
     def start(self, task: Task[D, P], fold: Fold, policy: nn.Module, weights: Mapping[str, Any], /) -> Start | None:
-        """What a trial began as that ended as this policy with these weights.
+        """The initial policy of the trial that ended as this policy with these weights.
 
-        None where the engine that trained it draws the first weights.
+        None where another engine drew the initial weights.
         """
 
     @property
     def players(self) -> Sequence[str]:
         """Names of the players of the account of all tests: `POLICY`, the baselines, the policy's scenarios.
 
-        Nobody where each fold is compared alone, by `compare`.
+        Empty where folds are compared one by one, by `compare`.
         """
         return ()
 
@@ -344,67 +344,68 @@ class Procedure(ABC, Generic[D, P]):
     ) -> Played:
         """Play one account through the tests of all folds, each with its own chosen policy. May take long.
 
-        Calls `check_stop` now and then; it raises `Stopped`.
+        Calls `check_stop` at intervals; it raises `Stopped`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no players")
 
     def compare(
         self, policy: nn.Module, played: PlayResult, data: D, span: Span, seed: int, check_stop: Callable[[], None], /
     ) -> Compared:
-        """Baselines and scenarios for the policy of one fold, which did `played`. As `play`."""
+        """Baselines and scenarios for one fold's policy, whose result is `played`. Otherwise as `play`."""
         raise NotImplementedError(f"{type(self).__name__} compares by its players")
 
     def for_report(
         self, plan: P, policies: Sequence[nn.Module], data: D, folds: Sequence[Fold], done: Done, /
     ) -> dict[str, Any]:
-        """What the stages found, as JSON, for the pages of the report; `policies` are the chosen ones of all folds."""
+        """Results of the stages, as JSON, for the report's pages; `policies` are the chosen ones of all folds."""
         del plan, policies, data, folds, done
         return {}
 
     def figures(self, plan: P, policy: nn.Module, done: Done, /) -> Mapping[str, Any]:
-        """What the stages and the last fold's policy found, as JSON, for the manifest."""
+        """Results of the stages and facts about the last fold's policy, as JSON, for the manifest."""
         del plan, policy, done
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Passive:
-    """The policy of a strategy that takes no skill, and how a network plays it: by the biases of its last layer.
+    """A strategy's passive policy, which needs no skill, and the last layer's biases that make a network play it.
 
-    Where no constant answer plays it, a `rule` does, and the biases are only where training begins. A policy of
-    several networks makes it `of` a trained one, with the same outputs, and its procedure knows how to begin there.
+    Where no constant answer is the passive policy, `rule` makes it, and the biases only set where training begins. For
+    a policy of several networks `of` makes it from a trained policy with the same outputs, and the procedure sets where
+    training begins.
     """
 
     words: str  # what it does
-    layer: str = ""  # the last one of a learner, by its name
-    biases: tuple[float, ...] = ()  # one for all answers, or one for each
+    layer: str = ""  # name of a learner's last layer
+    biases: tuple[float, ...] = ()  # one bias for all answers, or one for each
     of: Callable[[nn.Module], nn.Module] | None = None
-    rule: Callable[[Trading], nn.Module] | None = None  # under a desk's rules
-    variant: str = ""  # that it plays by; "": the one of what is trained
+    rule: Callable[[Trading], nn.Module] | None = None  # makes the policy for a desk's rules
+    variant: str = ""  # variant that it plays by; "": the trained policy's
 
     @torch.no_grad()
     def begin(self, network: Any) -> None:
-        """Set the biases. The small weights of the last layer stay as they were drawn: training departs from here."""
+        """Set the biases; the last layer keeps its small initial weights, from which training can depart."""
         network.get_submodule(self.layer).bias.copy_(torch.tensor(self.biases))
 
     @torch.no_grad()
     def play(self, network: Any) -> None:
-        """Set the biases and no weights: the same answer to all that is observed."""
+        """Set the biases and zero the last layer's weights: one answer to every observation."""
         self.begin(network)
         network.get_submodule(self.layer).weight.zero_()
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One setting that an ablation compares with a run as it is asked for."""
+    """A setting that an ablation compares with the run as requested."""
 
     why: str
     coefficients: Mapping[str, Any] = field(default_factory=dict)
     practice: Mapping[str, Any] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)  # of the desk, by dotted keys
-    starts: int = 0  # accounts that choose a checkpoint; 0: the strategy's
-    burn_in: int = 0  # sessions before a validation span that the memory goes through
-    network: str = ""  # in place of the one that is asked for
+    starts: int = 0  # accounts by which a checkpoint is chosen; 0: the strategy's number
+    burn_in: int = 0  # sessions before a validation span through which the hidden state passes
+    network: str = ""  # instead of the requested network
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,19 +414,19 @@ class TrainingKind:
 
     strategy: str
     networks: tuple[str, ...]
-    variants: tuple[str, ...]  # rewards, or sizes of an action: the headline's, and those to compare it with
+    variants: tuple[str, ...]  # rewards, or units of an action: first the headline's, then those compared with it
     presets: Mapping[str, Preset]
     baselines: Mapping[str, str]  # name -> description, in the report's order
     procedure: Procedure[Any, Any]
     policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
-    inputs: tuple[Input, ...]  # whose distributions live ones are compared with
-    unusable: str  # which sessions of a file cannot be decided on, for an error: "those ..."
+    inputs: tuple[Input, ...]  # inputs whose live distribution is compared with training's
+    unusable: str  # words for errors: which sessions of a file have no decision, after "those"
     walk: Walk  # how its sessions are cut into folds
     compounds: bool = False  # one account through all sessions of a span
-    parts: frozenset[str] = frozenset()  # of the baselines: parts of the policy itself, which it need not lead
+    parts: frozenset[str] = frozenset()  # baselines that are parts of the policy, which it need not lead
     rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
-    imports: bool = False  # whether a policy that was trained elsewhere can be brought in
-    reference: StrategyClaims | None = None  # what others claim for it, for the report
+    imports: bool = False  # whether a policy trained elsewhere can be imported
+    reference: StrategyClaims | None = None  # claims of the published source, for the report
     with_config: Callable[[str], TrainingKind] | None = None  # for the canonical text of another model configuration
     with_symbols: Callable[[tuple[str, ...]], TrainingKind] | None = None  # where it depends on the symbols
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
@@ -457,7 +458,7 @@ class TrainingKind:
         return self.presets[_one_of("preset", name, self.strategy, tuple(self.presets))]
 
     def beginning(self, begins: str) -> Callable[[Any], None] | None:
-        """What is done to a network that begins there; None for nothing, or where the procedure does it.
+        """The function that moves a new network to that start; None for no change, or where the procedure does it.
 
         Raises `ValueError` where no passive policy is named.
         """
@@ -475,7 +476,7 @@ class TrainingKind:
 
 
 def on_cpu(policy: nn.Module, device: str) -> nn.Module:
-    """The policy on the CPU: itself, or a copy of one that trains elsewhere."""
+    """The policy itself if it is on the CPU, else a copy there."""
     return policy if device == "cpu" else copy.deepcopy(policy).cpu()
 
 
@@ -486,7 +487,7 @@ def _one_of(what: str, name: str, owner: str, names: Sequence[str]) -> str:
 
 
 def described(data: TaskData, file: str, feed: str, fold: Fold, source: str) -> Training:
-    """What a model of this fold was made from; a fold without a test and validation trained on all sessions.
+    """The manifest's training data for a model of this fold; without test and validation it trained on all sessions.
 
     `source` is where the bars come from, "" where it is not known.
     """

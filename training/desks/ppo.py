@@ -1,9 +1,9 @@
 """PPO, the procedure of most strategies: one network, trained in the environments that a strategy's data makes.
 
-A trial trains, looks at the validation sessions now and then, keeps the best weights, and goes on after a stop.
-Invariant: a run that was stopped or killed any number of times gives the weights of an undisturbed one, byte for byte
-(CPU). Reward chooses nothing; the net return on the validation sessions does, of several accounts that begin on
-different days their mean log growth, the earliest on a tie.
+A trial trains, plays the validation sessions at intervals, keeps the best weights, and can be resumed. Invariant: a run
+that was stopped or killed any number of times gives the weights of an undisturbed one, byte for byte (CPU). Checkpoints
+are chosen by the net return on the validation sessions, never by reward; with several accounts that begin on different
+days, by their mean log growth; the earliest on a tie.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ from training.study.folds import Cut, HistoryError, YearSplit, by_years, last_fo
 from training.study.progress import phase
 from training.study.study import Fold, PlayResult, SessionResult, ValidationCheck
 
-CHECKS = 40  # looks at the validation sessions, where a strategy states no other number
-CHECK_UPDATES = 2  # at least as many updates between two of them
+CHECKS = 40  # default number of validation checks
+CHECK_UPDATES = 2  # least number of updates between two checks
 GO, SAVE, STOP = 0, 1, 2
-ALL_BUT_LOST = -1.0 + 1e-9  # of which a logarithm exists
+ALL_BUT_LOST = -1.0 + 1e-9  # the least return whose log growth is finite
 FEW_GRADIENT_STEPS = 2_000
 TENSORBOARD_FOLDER = "tensorboard"
 GENERAL: Mapping[str, Arm] = {
     "target_kl": Arm("an update ends once it has moved 0.02 nats", {"target_kl": 0.02}),
     "weight_average": Arm("plays the running mean of its weights, decay 0.99", {"weight_average": 0.99}),
 }
-"""Settings worth comparing for every strategy."""
+"""Ablations for every strategy."""
 
 
 class PpoData(TaskData, Protocol):
-    """Bars made ready for a strategy that is trained by PPO: what it says beside `TaskData`."""
+    """Data of a strategy that is trained by PPO: additions to `TaskData`."""
 
     def network(self, name: str, seed: int, train: Sequence[str], /) -> Learner:
         """The network called `name` with weights drawn from `seed`, its scaling fixed from the sessions `train`."""
@@ -82,10 +82,10 @@ class Ppo(Procedure[PpoData, Coefficients]):
 
     read: Callable[[Path, Trading], PpoData]
     quoted: Callable[[Path, Trading, QuoteSource], PpoData] | None = None  # `read` with recorded option quotes
-    looks: int = CHECKS  # at most about as many at the validation sessions
-    starts: int = 1  # of the accounts that look at a validation span, the later ones each a part of it later
+    looks: int = CHECKS  # most validation checks, approximately
+    starts: int = 1  # accounts that play a validation span, each beginning later than the one before
     split: YearSplit | None = None
-    open_universe: bool = False  # `read` is of the symbols that were asked for
+    open_universe: bool = False  # True: symbols can be chosen, and `read` reads the chosen ones
     practices: tuple[str, ...] = ()  # the fields of `Practice` that its environments have
     ablations: Mapping[str, Arm] = field(default_factory=dict)  # settings worth comparing, by name
 
@@ -181,7 +181,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
 
 
 def deviations_of(weights: Mapping[str, Any]) -> Tensor | None:
-    """Deviations, (actions,), of the actions that a network draws; None for one that answers with logits."""
+    """Standard deviations, (actions,), of the network's drawn actions; None for a network with logits."""
     logs = next((value for name, value in weights.items() if name.endswith("log_std")), None)
     return None if logs is None else logs.float().exp().cpu()
 
@@ -222,7 +222,7 @@ def _train(task: Task[PpoData, Coefficients], fold: Fold, starts: int, looks: in
     earlier, stopped = run.best.seconds, ""
     try:
         while not run.trainer.done:
-            if group.broadcast(int(0 < request.patience <= run.best.without)):  # before an update, so also after a stop
+            if group.broadcast(int(0 < request.patience <= run.best.without)):  # before an update: also after a resume
                 stopped = f"no better validation in {request.patience} looks"
                 break
             news = run.update()
@@ -253,7 +253,7 @@ def _train(task: Task[PpoData, Coefficients], fold: Fold, starts: int, looks: in
 
 
 class _Best:
-    """The best checkpoint so far and the curve to it: what a checkpoint keeps apart from the trainer's own state."""
+    """The best weights so far and the validation curve: the part of a checkpoint besides the trainer's state."""
 
     def __init__(self) -> None:
         self.weights: dict[str, Any] = {}
@@ -261,8 +261,8 @@ class _Best:
         self.steps = self.gradient_steps = 0
         self.earned = float("-inf")  # the net return, or the mean of several accounts: see `_score`
         self.curve: list[ValidationCheck] = []
-        self.rewards: list[float] = []  # of the updates since the last look
-        self.without = 0  # looks since the best one
+        self.rewards: list[float] = []  # mean rewards of the updates since the last check
+        self.without = 0  # checks since the best one
         self.seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -312,7 +312,7 @@ class _TrialRun:
 
     @property
     def _policy(self) -> Any:
-        """The policy as it is played now."""
+        """The policy with its present weights."""
         network: Any = self.trainer.answering
         return network.policy
 
@@ -350,7 +350,7 @@ class _TrialRun:
             self._metrics.close()
 
     def _look(self, progress: Progress, evaluator: Evaluator) -> ValidationCheck:
-        """Play the validation sessions with the weights as they are now, on the live path."""
+        """Play the validation sessions with the present weights and the live rules of decision."""
         best = self.best
         with phase("a look at the validation sessions"):
             results = evaluator(self._policy)
@@ -376,7 +376,7 @@ class _TrialRun:
         return point
 
     def _score(self, net_return: float, sessions: int) -> float:
-        """What a checkpoint is chosen by: the net return, or of several accounts the mean log growth a session."""
+        """The figure that checkpoints are chosen by: the net return, or with several accounts the mean log growth."""
         if not self._later:
             return net_return
         spans = [(net_return, sessions)]
@@ -402,7 +402,7 @@ def mean_growth(accounts: Sequence[tuple[float, int]]) -> float:
 
 
 def later_starts(dates: Sequence[str], starts: int) -> list[Sequence[str]]:
-    """The parts of a validation span that further accounts play: they begin evenly spread over its first half."""
+    """The sessions that further validation accounts play: begins are spread evenly over the span's first half."""
     return [dates[len(dates) * nth // (2 * starts) :] for nth in range(1, starts)]
 
 

@@ -60,10 +60,10 @@ def _load_kind(name: str) -> TrainingKind:
 
 
 def reference_of(name: str) -> StrategyClaims | None:
-    """What others claim for the strategy of this name; None where nothing is, and for a strategy that is not known."""
+    """The published claims about this strategy; None where there are none, or the strategy is unknown."""
     return kind(name).reference if name in STRATEGIES else None
 
 
 def parts_of(name: str) -> frozenset[str]:
-    """Which baselines of a strategy are parts of its policy; none of a strategy that is not known."""
+    """The baselines that are parts of this strategy's policy; none for an unknown strategy."""
     return kind(name).parts if name in STRATEGIES or own(name) is not None else frozenset()

@@ -11,7 +11,7 @@ from training.rl.presets import AS_THE_DESK, RANDOM, Practice
 from training.study.study import SessionResult, ValidationCheck
 
 OWN, RLLIB = ENGINES = ("own", "rllib")
-"""What a SAC is trained by."""
+"""The engines that can train SAC."""
 
 
 class Diverged(Exception):
@@ -29,15 +29,15 @@ class Request:
     steps: int
     precision: str
     device: str
-    patience: int  # looks at the validation sessions without a better one, after which it stops; 0 never
+    patience: int  # validation checks without improvement after which it stops; 0: never
     plan: Plan
     engine: str = OWN
-    runners: int = 1  # of RLlib, each of which steps its part of the environments
+    runners: int = 1  # RLlib's environment runners, which share the environments
     begins: str = RANDOM
     practice: Practice = AS_THE_DESK
-    burn_in: int = 0  # sessions before a look that a memory goes through
-    starts: int = 0  # accounts that look at the validation span; 0: the strategy's
-    refit: bool = False  # on all sessions, without validation and test
+    burn_in: int = 0  # sessions before a validation span through which the hidden state passes
+    starts: int = 0  # accounts that play the validation span; 0: the strategy's number
+    refit: bool = False  # train on all sessions, without validation and test
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class News:
     total: int
     point: ValidationCheck | None = None
     best: bool = False
-    began: int = 0  # steps that an earlier run of it had done
+    began: int = 0  # steps done before the trial was resumed
 
 
 TRIALS = "trials"  # the name of the stage after all others
@@ -67,7 +67,7 @@ TRIALS = "trials"  # the name of the stage after all others
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The work that later news are about: `tasks` pieces of about `steps` steps each, 0 where unknown."""
+    """The stage that later news belong to: `tasks` tasks of about `steps` steps each, 0 where unknown."""
 
     name: str
     tasks: int
@@ -76,10 +76,10 @@ class Stage:
 
 
 class Control(Protocol):
-    """Asked after every update, in the first process of the group."""
+    """Stop and checkpoint signals, read after every update in the group's first process."""
 
     def stop(self) -> bool:
-        """True once the run shall end at its next checkpoint, which is now."""
+        """True once the trial should write a checkpoint now and end."""
 
     def checkpoint_due(self) -> bool:
         """True when it is time for a checkpoint; true once for each."""
@@ -96,8 +96,8 @@ class Trained:
     seconds: float
     stopped: str
     curve: tuple[ValidationCheck, ...]
-    gradient_steps: int = 0  # of the optimizer, until the chosen checkpoint; 0: not counted
-    score: float | None = None  # what the checkpoint was chosen by; None: the net return of `validate`
+    gradient_steps: int = 0  # optimizer steps until the chosen checkpoint; 0: not counted
+    score: float | None = None  # the figure by which the checkpoint was chosen; None: the net return of `validate`
 
 
 Listener = Callable[[News], None]

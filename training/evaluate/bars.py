@@ -1,7 +1,7 @@
 """Desks that decide at each bar, on the sessions of a feed.
 
-Each session is played from the state of a desk that held through all sessions before it, so nothing carries over from
-one session's trades to the next; or one account goes through all of them (`BarDesk.relay`).
+Each session starts from a desk that only watched all earlier sessions, so no trade affects a later session. Or one
+account goes through all sessions (`BarDesk.relay`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from training.study.study import ClosedTrade, PlayResult, SessionResult
 
 
 class Venue(Protocol):
-    """Where a desk trades: its paper broker, and what joins the bars of its feed."""
+    """Where a desk trades: its paper broker, and its feed of bars with or without quotes."""
 
     @property
     def mode(self) -> str:
@@ -52,7 +52,7 @@ class Venue(Protocol):
         """Yield one session's bars as `machine` gets them."""
 
     def widened(self, times: int, /) -> Venue:
-        """The same venue with `times` the half-spreads that do not follow from the rules."""
+        """The same venue with its recorded half-spreads multiplied by `times`."""
 
 
 class Modelled:
@@ -92,9 +92,9 @@ class SessionStart:
 
 
 def under(ready: Sequence[SessionStart], trading: Trading, times: int = 1) -> tuple[SessionStart, ...]:
-    """The same desks under other limits and costs: they held so far, so nothing depends on these.
+    """The same desks under other limits and costs: so far they only watched, so their state does not depend on these.
 
-    Recorded half-spreads are `times` what they were; those that are modelled follow from the rules.
+    Recorded half-spreads are multiplied by `times`; modelled ones follow from the rules.
     """
     return tuple(
         replace(
@@ -107,7 +107,7 @@ def under(ready: Sequence[SessionStart], trading: Trading, times: int = 1) -> tu
 
 
 Minutes = Callable[[str, int, Trading], int]
-"""Of a session by its date, its bars and the rules: in how many minutes something could be held."""
+"""(date, number of bars, rules) of a session -> minutes in which a position can be held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,11 @@ class BarDesk:
 
     strategy: AnyStrategy
     events: Callable[[str, Trading], tuple[Iterable[Event], int]]
-    """By the date that is played first: a feed, and how many of its sessions before that date are played too."""
-    hold: Player  # of a desk that only watches
+    """(first date to play, rules) -> a feed, and the number of its sessions before that date that the desk watches."""
+    hold: Player  # player of a desk that only watches
     venue: Venue = MODELLED
     minutes: Minutes = lambda _date, bars, _trading: bars
-    entries: bool = False  # whether results have each trade's confidence
+    entries: bool = False  # True: results hold each trade's confidence
 
     def before(self, dates: Sequence[str], trading: Trading) -> tuple[SessionStart, ...]:
         """The desk before each session of `dates`, ascending, in one pass over the feed, read no further.
@@ -158,7 +158,7 @@ class BarDesk:
         trading: Trading,
         check_stop: Callable[[], None] = lambda: None,
     ) -> PlayResult:
-        """The same with a new player for each session. Calls `check_stop` before each; it may raise."""
+        """As `play`, with a new player for each session. Calls `check_stop` before each; it may raise."""
         results: list[PlayResult] = []
         for start in counted(ready, "sessions"):
             check_stop()
@@ -201,9 +201,9 @@ class BarDesk:
         rules: Sequence[Trading],
         check_stop: Callable[[], None] = lambda: None,
     ) -> list[PlayResult]:
-        """What `relay` gives for one player and one span under each of these rules, by one pass over the feed.
+        """`relay` of one player and one span under each of these rules, in one pass over the feed.
 
-        Desks share what they have in common: see `training.evaluate.together`. Calls `check_stop` before each session.
+        Desks share equal steps: see `training.evaluate.together`. Calls `check_stop` before each session.
 
         Raises:
             ValueError: as `relay`; or the rules cannot be played together (`together`).
@@ -231,7 +231,7 @@ class BarDesk:
         raise _missing(remaining)
 
     def together(self, rules: Sequence[Trading]) -> bool:
-        """Whether `relay_each` can play these rules: paper options, and keys that desks of one feed may differ in."""
+        """Whether `relay_each` can play these rules: only paper options, and rules that differ in allowed keys."""
         warmed = {self.events("", trading)[1] for trading in rules}
         options = self.venue is MODELLED and type(MODELLED.broker(rules[0], self.strategy.spec)) is PaperBroker
         return options and len(warmed) == 1 and playable_together(rules)
@@ -242,13 +242,13 @@ class BarDesk:
     def _session(
         self, machine: Machine, date: str, feed: Iterable[Event], policy: Answering, trading: Trading
     ) -> PlayResult:
-        """Play one session on the machine as it stands, which goes on from there."""
+        """Play one session on the machine from its present state, which advances."""
         start, watch = machine.state, PlayTally(machine)
         end = machine.run(feed, policy, watch)
         return self._result(date, start, end, watch, trading)
 
     def _result(self, date: str, start: State[Any], end: State[Any], watch: PlayTally, trading: Trading) -> PlayResult:
-        """The result of a session, from the state before it and the one after it."""
+        """The result of a session, from the states before and after it."""
         spec, stats_before, stats = self.strategy.spec, start.stats, end.stats
         result = SessionResult(
             date=date,
@@ -270,7 +270,7 @@ class BarDesk:
     def _sessions_from(
         self, first: str, watch: Callable[[list[Event]], object], trading: Trading
     ) -> Iterator[tuple[str, list[Event]]]:
-        """Each session from `first` on, once those ahead of it were watched."""
+        """Yield each session from `first` on, after watching the sessions before it."""
         events, warmup = self.events(first, trading)
         earlier: deque[list[Event]] = deque(maxlen=warmup)
         for date, session in _sessions(events):
@@ -283,7 +283,7 @@ class BarDesk:
 
 
 def _of_account(start: State[Any], played: PlayResult) -> PlayResult:
-    """The result of a session as one of an account that goes through several, and began it in this state."""
+    """The result with the equity of `start` as its capital, for an account that goes through several sessions."""
     capital = float(start.book.equity)
     sessions = tuple(replace(session, capital_usd=capital) for session in played.sessions)
     return msgspec.structs.replace(played, sessions=sessions)

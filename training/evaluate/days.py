@@ -1,7 +1,7 @@
 """Desks that decide once a session: a desk just before a span of sessions, and one account played through it.
 
-The desk is fed with the events that a replay of the same daily bars gives, and has remembered W bars of each symbol
-before its first decision. Figures of reports come from here.
+The desk gets the events that a replay of the same daily bars gives, and has W bars of each symbol before its first
+decision. The figures of reports come from here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SESSION_MIN = 390
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """A desk just before the first session of a span, and the sessions to come. It stays as it is: many may play."""
+    """A desk just before the first session of a span. It is immutable, so several players can start from it."""
 
     table: DailyTable
     first: int  # session (index into the table)
@@ -81,7 +81,7 @@ def desk_before(table: DailyTable, dates: Sequence[str], strategy: DailyStrategy
 
 
 def _remembered_from(table: DailyTable, first: int) -> int:
-    """The session with the oldest bar that a symbol is remembered by: each keeps its newest W before `first`."""
+    """The session with the oldest bar to remember: each symbol keeps its newest W bars before `first`."""
     bars = (np.flatnonzero(has_bar)[-table.history_bars :] for has_bar in table.present[:first].T)
     return min((int(rows[0]) for rows in bars if rows.size), default=first)
 
@@ -92,7 +92,7 @@ def under(desk: Desk, trading: Trading) -> Desk:
 
 
 def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) -> Iterator[Event]:
-    """The feed events of a session as a replay of daily bars has them; without `decide` nothing is due and printed.
+    """A session's feed events, as in a replay of daily bars; without `decide` no decision and no opening prints.
 
     The sessions around it are those of the table.
     """
@@ -114,7 +114,7 @@ def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) 
         yield PricesPrinted(session.open_ns, session.date, opening=True, prices=prices)
         yield PricesPrinted(session.open_ns + MINUTE_NS, session.date, opening=False, prices=prices)
         dearest = float(table.close_ticks.max(initial=0)) / TICKS
-        if sells_after_open(trading, dearest, len(table.symbols)):  # what the auction leaves goes first, then buys
+        if sells_after_open(trading, dearest, len(table.symbols)):  # first the sells that the auction left, then buys
             yield PricesPrinted(session.open_ns + 2 * MINUTE_NS, session.date, opening=False, prices=prices)
     for bar in table.day_bars(day):
         yield BarClosed(session.close_ns, bar)
@@ -133,7 +133,7 @@ def dry_run(policy: Player, desk: Desk) -> PlayResult:
 def relay(policies: Iterable[Player], desk: Desk, spans: Sequence[Sequence[str]]) -> tuple[PlayResult, ...]:
     """Play one account through spans that follow one another, each with its own policy; what is held goes on.
 
-    As on a desk whose model changes, the memory of one policy is not given to the next one.
+    As on a desk whose model changes, a new policy does not get the hidden state of the one before.
 
     Raises:
         ValueError: a span does not begin with the session after the one before.
@@ -166,10 +166,10 @@ def relay_each(
     rules: Sequence[Trading],
     check_stop: Callable[[], None] = lambda: None,
 ) -> tuple[PlayResult, ...]:
-    """What `dry_run` gives on the desk before `dates` under each of these rules; they share all up to a difference.
+    """`dry_run` on the desk before `dates` under each of these rules. Desks share steps while they are equal.
 
-    A session in which a step reads a rule that is not the same for all is played again by those that have one value of
-    it. `rules` may be played together (`playable_together`). Calls `check_stop` before each session; it may raise.
+    Where a step reads a rule whose value differs, the session is played again for each value. `rules` must satisfy
+    `playable_together`. Calls `check_stop` before each session; it may raise.
 
     Raises:
         ValueError: as `desk_before`.

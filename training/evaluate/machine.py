@@ -1,4 +1,4 @@
-"""A desk's machine on recorded events: a player as its policy, and what a session came to.
+"""A desk's machine on recorded events: a player as its policy, and the result of a session.
 
 Core, gates, order life and paper broker are those of a dry run, in memory. `bars` plays desks that decide at each bar;
 `training.evaluate.days` those that decide once a session.
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 MODEL, FEED = "candidate", "sip"
 Player = Callable[..., Any]
-"""Observations (rows, *shape), and of a spec with a memory the memory, to answers; then heads, or the next memory."""
+"""Maps observations (rows, *shape) to answers, or to (answers, heads...); with a hidden state it takes the state as
+well, and returns answers and the next state."""
 Answering = Callable[[AskPolicy, int], PolicyAnswered]
 
 
@@ -51,7 +52,7 @@ def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket, mode: 
 
 
 class Numbers:
-    """A player in numpy alone: of an observation, float32 of the spec's shape, the numbers of an answer."""
+    """A player in numpy alone: from an observation, float32 of the spec's shape, to the numbers of an answer."""
 
     def __init__(self, answer: Callable[[Float32Array], Sequence[float]]) -> None:
         self._answer = answer
@@ -62,7 +63,7 @@ class Numbers:
 
 
 def answering(player: Player, spec: Spec) -> Answering:
-    """The player as the policy of a machine; answers of a continuous one are clipped to [-1, 1]."""
+    """The player as the policy of a machine; continuous answers are clipped to [-1, 1]."""
     if isinstance(player, Numbers):
         return _in_numbers(player, spec)
     if spec.rows_are_symbols:
@@ -121,7 +122,7 @@ def _with_memory(player: Player, shape: tuple[int, ...]) -> Answering:
 
 
 def holding(player: Player, spec: Spec) -> Answering:
-    """The policy of a desk that only watches: what the player answers to the first question, for ever."""
+    """The policy of a desk that only watches: always the player's answer to the first question."""
     policy, cached = answering(player, spec), list[PolicyAnswered]()
 
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
@@ -133,9 +134,9 @@ def holding(player: Player, spec: Spec) -> Answering:
 
 
 def remembering(answer: Answering) -> Answering:
-    """The same policy, asked once for questions with one observation and memory that come at one time.
+    """The policy with a cache of its answers to equal observations and hidden states of the newest time.
 
-    Of a policy whose answer depends on these alone.
+    Only for a policy whose answer depends on these alone.
     """
     cache: dict[tuple[bytes, bytes], PolicyAnswered] = {}
     newest = -1
@@ -164,7 +165,7 @@ def _numbers(values: Tensor) -> tuple[float, ...]:
 
 
 def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
-    """The memory that was carried, float32 (1, *shape), or (1, members, *shape) of an ensemble; zeros at the start."""
+    """The carried hidden state, float32 (1, *shape), or (1, members, *shape) for an ensemble; zeros at the start."""
     import torch
 
     values = torch.frombuffer(bytearray(carried), dtype=torch.float32) if carried else torch.zeros(math.prod(shape))
@@ -175,20 +176,20 @@ def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
 
 
 class HasState(Protocol):
-    """A desk whose state can be looked at."""
+    """A desk whose state can be read."""
 
     @property
     def state(self) -> State[Any]: ...
 
 
 class PlayTally:
-    """Counts beside the books: the value of each order, the bars with a position, each trade's confidence."""
+    """Counts that the book does not keep: value of each order, bars with a position, confidence of each trade."""
 
     def __init__(self, machine: HasState | Machine) -> None:
         self._machine = machine
-        self.bought: dict[str, Decimal] = {}  # what was paid for so far, by order
+        self.bought: dict[str, Decimal] = {}  # cost of the filled part of each buy order
         self.sold: dict[str, Decimal] = {}
-        self.held: set[int] = set()  # the ends of bars at whose close something was held
+        self.held: set[int] = set()  # ends of the bars at whose close a position was held
         self.closed: list[tuple[float, float]] = []  # confidence of the entry, P&L in USD
         self._trades = machine.state.stats.trades
         self._flat_equity = machine.state.book.equity
@@ -210,7 +211,7 @@ class PlayTally:
             (self.bought if event.side > 0 else self.sold)[event.client_order_id] = event.cumulative_cost
 
     def traded_usd(self, holds: str) -> float:
-        """USD: of options the premium paid, of shares all that was traded."""
+        """USD: the premium paid for options; the value of all trades in shares."""
         return _TRADED[holds](self.bought.values(), self.sold.values())
 
 
@@ -229,13 +230,13 @@ _TRADED: dict[str, Callable[[Iterable[Decimal], Iterable[Decimal]], float]] = {
 
 
 def denied(before: State[Any], after: State[Any]) -> dict[str, int]:
-    """Denials by gate between two states."""
+    """The number of denials by each gate between two states."""
     earlier, later = before.stats.denials, after.stats.denials
     return {gate: count - earlier.get(gate, 0) for gate, count in later.items()}
 
 
 def halts_of(date: str, before: State[Any], after: State[Any]) -> tuple[AccountHalt, ...]:
-    """The halt raised in the session of this date: none, or one."""
+    """The halt raised in this session: an empty tuple or one entry."""
     halt = after.risk.halt
     if halt is None or halt == before.risk.halt:
         return ()
@@ -243,7 +244,7 @@ def halts_of(date: str, before: State[Any], after: State[Any]) -> tuple[AccountH
 
 
 def joined(parts: Iterable[PlayResult]) -> PlayResult:
-    """Results that follow one another as one."""
+    """Consecutive results joined to one."""
     results: Sequence[PlayResult] = tuple(parts)
     denials: Counter[str] = Counter()
     for result in results:

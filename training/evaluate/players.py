@@ -1,4 +1,4 @@
-"""Whom a policy is compared with: constant and random players, the same player one decision late, and other costs."""
+"""Players to compare a policy with: constant and random ones, the policy one decision late; and other costs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from training.evidence.criteria import COSTS_TWICE
 from training.study.progress import counted
 from training.study.study import SessionResult
 
-CERTAIN = 50.0  # a logit that leaves the other actions nothing
+CERTAIN = 50.0  # a logit with which the other actions get probability 0
 NO_COSTS, COSTS_THRICE = "no costs", "costs x 3"
 COSTS: Mapping[str, int] = MappingProxyType({NO_COSTS: 0, COSTS_TWICE: 2, COSTS_THRICE: 3})
-"""Scenarios by name: how many times the costs."""
+"""Scenario name -> multiple of the costs."""
 _COSTS_OF = (*FEES, "share_cost_rate", "share_wait_rate", "half_spread", "half_spread_min_usd")
 Trader = TypeVar("Trader")
 
 
 def with_costs(trading: Trading, times: int) -> Trading:
-    """The same rules where spreads, fees and what waiting costs are `times` what they are, of shares and options."""
+    """The rules with spreads, fees and the cost of waiting multiplied by `times`, for shares and options."""
     paper = trading.paper
     return replace(trading, paper=replace(paper, **{name: getattr(paper, name) * times for name in _COSTS_OF}))
 
 
 def one_hot(actions: Tensor, count: int, value: float = CERTAIN) -> Tensor:
-    """Logits, float32 (n, count), that leave the other actions nothing, of actions int64 (n,)."""
+    """Logits, float32 (n, count), that give actions int64 (n,) all the probability."""
     return torch.nn.functional.one_hot(actions, count).float() * value
 
 
 def constant(answer: Sequence[float]) -> Player:
-    """The player that always gives this answer, one number for each action; a memory stays as it is."""
+    """The player that always gives this answer, one number for each action; a hidden state is passed through."""
     row = torch.tensor([answer])
 
     def play(observations: Tensor, *memory: Tensor) -> Any:
@@ -53,10 +53,10 @@ def choosing(action: int, count: int, value: float = CERTAIN) -> Player:
 
 
 class Late:
-    """A player one decision late: it gives the answer to the observation before, at first that of `first`.
+    """A player one decision late: it answers the previous observation; the first answer is that of `first`.
 
-    It keeps one observation, so it plays one account. Those that share `waiting` play one account in turn: each gives
-    what the one before it would have given.
+    It keeps one observation, so it plays one account. Players that share `waiting` take turns on one account: each
+    answers the observation that the player before it left.
     """
 
     def __init__(self, player: Player, first: Player, waiting: list[tuple[Player, Tensor]] | None = None) -> None:
@@ -71,7 +71,7 @@ class Late:
 
 
 class RandomTrader:
-    """Enters with one chance while flat, by one of two entries at random where there are two, and leaves with another.
+    """Enters with one probability while flat, by a random one of its entries, and leaves with another while holding.
 
     Seeded.
     """
@@ -79,7 +79,7 @@ class RandomTrader:
     def __init__(
         self, enter: float, leave: float, seed: int, *, entries: Sequence[int], leaves_by: int, holds_by: int
     ) -> None:
-        """Chances are of each decision; `entries` are one or two actions."""
+        """Probabilities are per decision; `entries` are one or two actions."""
         self._enter, self._leave, self._entries = enter, leave, entries
         self._leaves_by, self._holds_by = leaves_by, holds_by
         self._generator = torch.Generator().manual_seed(seed)
@@ -98,9 +98,9 @@ def random_like(
     make: Callable[[float, float], Trader],
     measure: Callable[[Trader], Sequence[SessionResult]],
 ) -> Trader:
-    """A trader of `make(chance to enter, chance to leave)` with about the trades and the holding time of `results`.
+    """The trader `make(enter, leave)` with about the number of trades and the holding time of `results`.
 
-    Its chance to enter is corrected three times by what `measure` finds, because cooldowns and limits deny entries.
+    `enter` is corrected three times by the trades that `measure` gives, because cooldowns and limits deny entries.
     """
     trades = sum(result.trades for result in results) / len(results)
     held_min = sum(result.held_min for result in results) / len(results)
@@ -123,5 +123,5 @@ def total_usd(results: Sequence[SessionResult]) -> float:
 
 
 def median_of(played: Sequence[Sequence[SessionResult]]) -> int:
-    """The place of the one in the middle by what it earned."""
+    """The index of the player with the median profit."""
     return sorted(range(len(played)), key=lambda place: total_usd(played[place]))[len(played) // 2]

@@ -1,8 +1,8 @@
-"""The same policy on accounts of several sizes, through the dry run: how far what is held is from what is wanted.
+"""A policy on accounts of several sizes, through the dry run: how far holdings are from their targets.
 
-What a decision wants is asked of the strategy once more, with shares cut so fine that nothing is lost. What is left of
-the difference after the session's fills comes from whole shares (or steps), short cash, limits and missing prices;
-under a risk overlay also from what that took.
+The targets come from the strategy, asked again with steps so fine that rounding is negligible. The difference from the
+holdings after the session's fills is due to whole shares (or steps), short cash, limits and missing prices, and to the
+risk overlay if there is one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from training.study.progress import counted
 from training.study.study import SessionResult, SizeFigures
 
 SIZES_USD = (5_000, 25_000, 100_000, 1_000_000)
-SESSIONS = 252  # that a report plays at most, the first ones of its last test: each size costs a dry run of them
-FINE = 10**9  # steps in a share at which nothing is lost
+SESSIONS = 252  # most sessions that a report plays, the first of its last test: each size costs a dry run
+FINE = 10**9  # steps in a share with which rounding is negligible
 
 
 class _Noting:
-    """A strategy that notes, at each decision, the portfolio that it saw and the shares that it would hold."""
+    """Wraps a strategy and records, at each decision, its portfolio and its target shares."""
 
     def __init__(self, strategy: DailyStrategy) -> None:
         self._strategy = strategy
-        self.portfolio: Portfolio | None = None  # at the session's decision
-        self.wanted: dict[str, float] = {}  # shares then, of what shall change
+        self.portfolio: Portfolio | None = None  # portfolio at the session's decision
+        self.wanted: dict[str, float] = {}  # target shares of the symbols that change
 
     def forget(self) -> None:
         """A session begins."""
@@ -70,7 +70,7 @@ class _Noting:
 
 
 def at_sizes(policy: Player, desk: Desk, sizes_usd: Sequence[float] = SIZES_USD) -> tuple[SizeFigures, ...]:
-    """What the policy comes to in the desk's sessions with so much paper cash each, all else as the desk has it."""
+    """The policy's results in the desk's sessions for each amount of paper cash, with the desk's other rules."""
     return tuple([at_size(policy, desk, usd) for usd in counted(sizes_usd, "sizes")])
 
 

@@ -1,9 +1,9 @@
-"""Desks that differ in their rules alone, played together: what they have in common is stepped once.
+"""Desks that differ in their rules alone, played together: equal steps run once.
 
-The desks of a group share one state. Where they differ, it holds a mark in place of a value, and of a counter the
-number of steps since. A step that only passes a mark on is the same step for each of them. One that reads a mark
-changes nothing: the group parts by the value that was asked for, and each part steps alone. Groups whose desks became
-alike join again. So each desk goes through the very steps that it would go through by itself.
+The desks of a group share one state. Where their values differ, the state holds a mark instead; for a counter it holds
+the change since. A step that only copies a mark is the same step for all. A step that reads a mark is abandoned: the
+group is split by the desks' values there, and each part steps on its own. Groups whose states have become alike are
+joined again. So each desk takes exactly the steps that it would take alone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from daemon.core.step import Core, Machine, QueueEntry, Step
 from training.evaluate.machine import Answering
 
 ALIKE_TABLES = ("broker", "exploration", "served", "protection", "guard_prefix")
-"""Tables of rules that have to be the same for desks that are played together."""
+"""Tables of rules that must be equal for desks played together."""
 COMPARED = ("risk",)
-"""Tables of rules whose numbers steps only compare with: no state keeps them."""
-SETS_MOST = 4_096  # of desks, whose common rules are kept
+"""Tables of rules whose numbers are only compared with, and never stored in a state."""
+SETS_MOST = 4_096  # groups of desks whose common rules are cached
 
 
 class Differs(BaseException):
-    """A step reads what is not the same for all desks. No `Exception`: a gate that fails denies, and goes on."""
+    """A step read a value that differs between desks. Not an `Exception`, because a gate turns those into a denial."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -50,7 +50,7 @@ RULES = "rules."  # what paths of rules begin with
 
 
 class Mark:
-    """Stands for a value, each desk's own, at this path of the state. Passing it on is all that can be done with it."""
+    """Stands for a value that differs between desks, at this path of the state. It can only be copied."""
 
     __slots__ = ("path",)
 
@@ -62,7 +62,7 @@ class Mark:
 
 
 class Count:
-    """Stands for a whole number, each desk's own, of which `plus` is what was added since. It can be added to."""
+    """Stands for a whole number that differs between desks, plus `plus`, which was added since. It can be added to."""
 
     __slots__ = ("path", "plus")
 
@@ -91,7 +91,7 @@ class Count:
 
 
 class Limit:
-    """Stands for a rule of several values, that steps compare with: it answers where each of the values does alike."""
+    """Stands for a rule with several values. A comparison answers if it is the same for all the values."""
 
     __slots__ = ("path", "values")
 
@@ -134,7 +134,7 @@ USES = (
     *("rrshift", "matmul", "rmatmul", "neg", "pos", "abs", "invert", "int", "float", "complex", "index", "round"),
     *("trunc", "floor", "ceil", "deepcopy", "length_hint", "iadd", "isub", "ior", "iand"),
 )
-"""What Python does with a value, by the method's name without its underscores."""
+"""Python operators, by the method's name without underscores."""
 for _use in USES:
     setattr(Mark, f"__{_use}__", _differs)
     if _use not in ("add", "radd", "eq", "ne", "iadd"):
@@ -154,7 +154,7 @@ NODES: Mapping[str, tuple[Any, frozenset[str]]] = {
 }
 """Parts of the state whose fields may differ, but for those named here."""
 MAPPINGS = frozenset(("contracts", "closed", "wanted", "marks", "leaps"))
-"""Fields of the state that may differ as a whole. Nothing asks of them what they are, only for what they hold."""
+"""Fields of the state that may differ as a whole: steps never compare them, they only read their content."""
 COUNTERS = frozenset(
     ("seq", "decision", *(f"stats.{name}" for name in Stats.__struct_fields__ if name not in ("actions", "denials")))
 )
@@ -173,7 +173,7 @@ def _read_checked(self: Any, name: str) -> Any:
 
 @cache
 def checked(kind: Any) -> Any:
-    """The same kind of struct, whose marks cannot be read; `msgspec.structs.replace` passes them on."""
+    """The struct type with fields that raise `Differs` when a mark is read; `msgspec.structs.replace` copies marks."""
     return type(kind)(f"Common{kind.__name__}", (kind,), {"__getattribute__": _read_checked}, frozen=True)
 
 
@@ -182,7 +182,7 @@ def _raw(struct: Any) -> tuple[Any, ...]:
 
 
 def alike(left: Any, right: Any) -> bool:
-    """Whether one may stand in for the other, to the last digit and in the order of its parts."""
+    """Whether two values are interchangeable: equal to the last digit and in the order of their parts."""
     if left is right:
         return True
     kind = type(left)
@@ -207,7 +207,7 @@ def alike(left: Any, right: Any) -> bool:
 
 
 class Cascade:
-    """Counts the paths that a step asks for after the first one, so that a group is split by all of them at once."""
+    """Counts the paths that a step reads after the first, so that a group is split by all of them at once."""
 
     __slots__ = ("_begun", "_later", "_latest")
 
@@ -217,19 +217,19 @@ class Cascade:
         self._latest: set[str] = set()
 
     def begin(self) -> None:
-        """A step asked for the first path."""
+        """Count a step that read the first path."""
         self._begun += 1
         self._latest = set()
 
     def then(self, path: str) -> Cascade:
-        """Count a path that this step asked for after the first; returns the cascade."""
+        """Count a further path that this step read; returns the cascade."""
         if path not in self._latest:
             self._latest.add(path)
             self._later[path] += 1
         return self
 
     def paths(self, path: str) -> list[str]:
-        """This path, and those that were asked for in every second step."""
+        """This path, and the further paths that more than half of its steps read."""
         return [path, *(later for later, count in self._later.items() if later != path and 2 * count > self._begun)]
 
 
@@ -249,7 +249,7 @@ class Member:
         return self.group.state_of(self)
 
     def own(self, path: str) -> Any:
-        """The desk's own value or rule at a path in which desks of its group may differ; None where none is noted."""
+        """The desk's own value or rule at a path where its group differs; None where none is noted."""
         return _rule(self.trading, path) if path.startswith(RULES) else self.values.get(path)
 
     def value(self, value: Any) -> Any:
@@ -265,7 +265,7 @@ class Member:
 
 
 class Group:
-    """Desks with one state between them, and what they are asked and told next."""
+    """Desks that share one state, with their open question and their next event."""
 
     __slots__ = ("asked", "market", "market_state", "members", "queue", "state")
 
@@ -279,7 +279,7 @@ class Group:
     ) -> None:
         self.members, self.state, self.market, self.market_state = members, state, market, market_state
         self.queue = deque(queue)
-        self.asked = b""  # the newest observation, by which groups that cannot join are told apart quickly
+        self.asked = b""  # newest observation: groups with different ones cannot join
         for member in members:
             member.group = self
 
@@ -306,9 +306,10 @@ _AT = {name: place for place, name in enumerate(TOP)}
 
 
 class Together:
-    """Desks of one strategy on one feed, each under rules of its own. See the module.
+    """Desks of one strategy on one feed, each under its own rules. See the module's docstring.
 
-    `broker` makes the paper broker of rules. The desks stand where `machines` stand; these are not used any more.
+    `broker` makes the paper broker for given rules. The desks start in the states of `machines`, which are not used
+    again.
     """
 
     def __init__(
@@ -346,7 +347,7 @@ class Together:
     def _stepped(
         self, group: Group, caused: QueueEntry, answer: Answering, cascade: Cascade | None = None
     ) -> list[Group]:
-        """Step a group through an event and all that follows from it; the groups that it became."""
+        """Step a group through an event and the events it causes; return the resulting groups."""
         while True:
             event: Event
             if isinstance(caused, AskPolicy):
@@ -383,7 +384,7 @@ class Together:
     # --- parting ------------------------------------------------------------------------------------------------------
 
     def _asked_of(self, event: Event, path: str) -> Cascade:
-        """The cascade of this path at such an event; one more step begins it."""
+        """The cascade of this path for this kind of event, with one more step counted."""
         cascade = self._cascades.get((type(event), path))
         if cascade is None:
             cascade = self._cascades[type(event), path] = Cascade()
@@ -391,10 +392,10 @@ class Together:
         return cascade
 
     def _parted(self, group: Group, event: Event, paths: Sequence[str]) -> list[tuple[Group, Event]]:
-        """The group parted by the desks' values at these paths, and the event as each part has it.
+        """The group split by the desks' values at these paths, each part with its form of the event.
 
-        One part is the same group, which knows the values by then. Behind a counter these are the numbers that it began
-        with: they part the desks as the sums would.
+        A single part is the same group, now with the values. For a counter the initial numbers are compared, which
+        split the desks as the sums would.
         """
         parts: dict[tuple[Any, ...], list[Member]] = {}
         for member in group.members:
@@ -406,7 +407,7 @@ class Together:
         return groups_with_event
 
     def _part(self, group: Group, members: list[Member], paths: frozenset[str] | None) -> Group:
-        """Some desks of a group, which agree at these paths, as a group of their own; None of one desk."""
+        """Some desks of a group that agree at these paths, as a separate group; `paths` None for a single desk."""
         first, trading, market = members[0], *self._common_rules(members)
         queue = [_for(first, caused, paths) for caused in group.queue]
         if paths is None:
@@ -424,7 +425,7 @@ class Together:
         return part
 
     def _common_rules(self, members: Sequence[Member]) -> tuple[Trading, PaperMarket]:
-        """The rules of these desks, where they differ not to be read, and the paper broker by these rules."""
+        """The common rules of these desks, which raise `Differs` where they differ, and their paper broker."""
         key = tuple([member.place for member in members])
         rules_and_broker = self._rules.get(key)
         if rules_and_broker is None:
@@ -498,11 +499,11 @@ def _joinable(left: Group, right: Group) -> bool:
 
 
 Note = tuple[Member, str, Any]
-"""A desk's value of its own, at a path."""
+"""(desk, path, value): a value in which the desk differs from its group."""
 
 
 def _merge(cluster: Sequence[Group], path: str, column: Sequence[Any], notes: list[Note]) -> Any:
-    """What stands at a path for all desks of these groups: the value, or a mark; `notes` get what stands behind it."""
+    """The common value of these groups at a path, or a mark; `notes` receive the values that a mark stands for."""
     first = column[0]
     if type(first) in (Mark, Count) and first.path == path:
         plus = 0 if type(first) is Mark else first.plus
@@ -542,7 +543,7 @@ def _counts(value: Any) -> bool:
 
 
 def _resolve(member: Member, value: Any, paths: frozenset[str]) -> Any:
-    """The value of a part at this place, once its desks agree at `paths`."""
+    """The value for desks that agree at `paths`, with marks at these paths resolved."""
     kind = type(value)
     if kind is Mark or kind is Count:
         return member.value(value) if value.path in paths else value
@@ -550,7 +551,7 @@ def _resolve(member: Member, value: Any, paths: frozenset[str]) -> Any:
 
 
 def _for(member: Member, caused: Any, paths: frozenset[str] | None = None) -> Any:
-    """A question, an open question or an answer with the number that the desk has for it; None of one desk."""
+    """A question, an open question or an answer with the desk's own decision number; `paths` None for a single desk."""
     if isinstance(caused, AskPolicy | PolicyAnswered | Ask):
         number: Any = caused.decision
         if type(number) is Count and (paths is None or number.path in paths):
@@ -559,7 +560,7 @@ def _for(member: Member, caused: Any, paths: frozenset[str] | None = None) -> An
 
 
 def _key(value: Any) -> Any:
-    """Equal for values of which one may stand in for the other; values that hold many are compared by identity."""
+    """A key that is equal for interchangeable values; containers are compared by identity."""
     kind = type(value)
     if kind is int or kind is str or value is None:
         return value
@@ -609,7 +610,7 @@ def common_rules(rules: Sequence[Trading]) -> Trading:
         if different:
             kind: Any = type(table)
             compared = {name for name in different if field.name in COMPARED and _are_numbers(columns[name])}
-            table = object.__new__(_unread(kind, field.name, different - compared))  # its constructor may read
+            table = object.__new__(_unread(kind, field.name, different - compared))  # skips a constructor that may read
             for name, values in columns.items():
                 limit = Limit(f"{RULES}{field.name}.{name}", tuple(dict.fromkeys(values))) if name in compared else None
                 object.__setattr__(table, name, values[0] if limit is None else limit)
@@ -618,7 +619,7 @@ def common_rules(rules: Sequence[Trading]) -> Trading:
 
 
 def parted(rules: Sequence[Trading], path: str) -> list[list[int]]:
-    """The places of rules with the same value at the path that `Differs` names, the first ones first."""
+    """Indices of rules grouped by their value at the path of a `Differs`, in order of first appearance."""
     parts: dict[Any, list[int]] = {}
     for place, trading in enumerate(rules):
         parts.setdefault(_key(_rule(trading, path)), []).append(place)
@@ -637,7 +638,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 @cache
 def _unread(kind: Any, table: str, names: frozenset[str]) -> Any:
-    """The same table, in which these keys raise `Differs` where they are read."""
+    """The table's type with these keys raising `Differs` when read."""
 
     def read(self: Any, name: str) -> Any:
         if name in names:

@@ -1,7 +1,8 @@
 """Baselines of the daily strategies on the same sessions, and the policy under other conditions.
 
-What a desk can decide plays through the dry run, under the gates and in whole shares; what only owns stocks is an
-account of fractions at the same opens and costs, paid once. Random traders play on the tensor markets.
+Baselines that decide as a desk play through the dry run, under its gates and in whole shares. Baselines that only hold
+stocks are an account of fractional shares with the same opens and costs, each paid once. Random traders play on the
+tensor markets.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ REBALANCER_BASELINES: Mapping[str, str] = {
 
 
 def regime_described(spec: DailySpec) -> dict[str, str]:
-    """The baselines of `regime_switcher` with these funds, in words: those of its regimes that take no skill."""
+    """Descriptions of `regime_switcher`'s baselines for these funds: those of its regimes that need no skill."""
     funds = spec.symbols
     listed = ", ".join(funds[:-1]) + f" and {funds[-1]}" if len(funds) > 1 else funds[0]
     parts = {1: "All money in", 3: "A third each in"}.get(len(funds), f"1/{len(funds)} each in")
@@ -110,7 +111,7 @@ def rebalancer_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
 
 
 def regime_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
-    """The same of `regime_switcher`."""
+    """Name and results of the reference account of `regime_switcher` over the desk's sessions."""
     return EQUAL_WEIGHT, dry_run(always(desk.strategy.spec.actions.index(EQUAL_WEIGHT)), desk).sessions
 
 
@@ -121,7 +122,9 @@ def owned(
     buys: Callable[[int], bool],
     symbols: Sequence[str] = (),
 ) -> PlayResult:
-    """An account of fractions that sets equal weights of `symbols` (all when empty) at the opens where `buys` is true.
+    """An account of fractional shares that rebalances to equal weights at the opens where `buys` is true.
+
+    `symbols` are held; () holds all of the table.
 
     `buys` is asked for each session by its number from 0. A symbol without a bar is left as it is.
     """
@@ -159,7 +162,7 @@ def owned(
 
 
 def _to_equal(cash: float, shares: Float64Array, opens: Float64Array, present: BoolArray, rate: float) -> Float64Array:
-    """USD to trade of each symbol, so that those with a bar have equal values and nothing is left after the costs."""
+    """USD to trade of each symbol so that all with a bar have equal values and the cash is used up after costs."""
     values = shares * opens
     tradable = present & (opens > 0.0)
     count = int(tradable.sum())
@@ -167,7 +170,7 @@ def _to_equal(cash: float, shares: Float64Array, opens: Float64Array, present: B
         return np.zeros_like(values)
     pot = cash + float(values[tradable].sum())
     goal = pot / count
-    for _ in range(50):  # the costs lessen the goal, which lessens the costs: by a factor of `rate` each time
+    for _ in range(50):  # fixed point: costs reduce the goal, which reduces the costs, by a factor of `rate` each time
         goal = (pot - rate * float(np.abs(goal - values[tradable]).sum())) / count
     return np.where(tradable, goal - values, 0.0)
 
@@ -180,7 +183,7 @@ def scenarios(
 ) -> dict[str, PlayResult]:
     """The same policy without costs, at twice and three times the costs, and one session late, through the dry run.
 
-    `idle` answers where the late one has no answer yet. It serves any strategy that decides once a session.
+    `idle` answers where the late policy has no answer yet. Works for every strategy that decides once a session.
     """
     results: dict[str, PlayResult] = {}
     for name, times in COSTS.items():
@@ -196,7 +199,7 @@ def scenarios(
 def rebalancer_scenarios(
     policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop
 ) -> dict[str, PlayResult]:
-    """`scenarios`, and one filled at the close of the decision, which cannot be traded and so plays on tensors."""
+    """`scenarios`, and one filled at the decision's own close: impossible, so it plays on the tensor market."""
     results, rules = scenarios(policy, desk, flat, check_stop), desk.trading
     close = play_rebalancer(policy, desk.table, desk.dates, rules, variant=variant_of(rules), fill="same_close")
     return {**results, SAME_CLOSE: PlayResult(close)}

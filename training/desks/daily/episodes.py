@@ -1,6 +1,6 @@
 """Episodes of many accounts on one daily history: where each begins and ends, and their state as plain tensors.
 
-What an account is, what it sees and how it trades are the markets' own. Nothing here waits for a device.
+The markets define accounts, observations and trades. Nothing here waits for a device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SPAN = ("_first", "_last")
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The number of accounts, and the sessions (indices into the table) that their episodes play."""
+    """The number of accounts, and the sessions (indices into the table) of their episodes."""
 
     first: int
     last: int
@@ -30,7 +30,7 @@ class Course:
     device: torch.device | str
     episode: int | None  # sessions at most; None: to the last one
     draws: bool  # False: every episode begins at the first session
-    whole: bool = False  # begin only where `episode` sessions are left, if there are as many
+    whole: bool = False  # begin only where `episode` sessions are left, if the span has as many
 
 
 class Episodes(ABC):
@@ -44,7 +44,7 @@ class Episodes(ABC):
 
     def __init__(self, course: Course) -> None:
         self.device = torch.device(course.device)
-        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
+        self._looks = self.device.type == "cpu"  # on a CPU the code may look at a result without waiting
         self._course = course
         self._first, self._last, self._count, self._seed = course.first, course.last, course.count, course.seed
         self._everyone = torch.arange(course.count, device=self.device)
@@ -64,7 +64,7 @@ class Episodes(ABC):
 
     @abstractmethod
     def _open_again(self, over: Tensor) -> None:
-        """New accounts where `over`; the others stay as they are."""
+        """Open new accounts where `over` is true; the others stay."""
 
     @property
     def day(self) -> Tensor:
@@ -91,7 +91,7 @@ class Episodes(ABC):
         return Step(rewards, terminals, over.repeat_interleave(len(rewards) // self._count), observations)
 
     def begin_again(self) -> None:
-        """New accounts everywhere, at the session that is next."""
+        """Open new accounts everywhere, before the next session."""
         self._age = torch.zeros_like(self._age)
         self._open_again(torch.ones_like(self._age, dtype=torch.bool))
 

@@ -28,12 +28,12 @@ class Overlay:
         device: torch.device | str,
         variances: Float64Array | None = None,
     ) -> None:
-        """Make the tables; none where the overlay is off.
+        """Make the lookup tables; none if the overlay is off.
 
         Args:
             table: the bars.
-            first: session (index) that is decided for first.
-            last: session that is decided for last.
+            first: first session (index) to decide for.
+            last: last session (index) to decide for.
             trading: the rules; `basket.volatility_target` 0 leaves all goals as they are.
             device: of the accounts.
             variances: the policy's variance of each symbol's daily log returns after each session's close, (d, n);
@@ -57,7 +57,7 @@ class Overlay:
         returns[1:] = np.nan_to_num(carried[1:] / carried[:-1] - 1.0)
         has_begun = np.zeros_like(table.present)
         has_begun[needed:] = np.isfinite(carried[: max(len(carried) - needed, 0)])
-        begin = first - needed  # the session of the oldest return that is read
+        begin = first - needed  # session of the oldest return used
         window = np.concatenate([np.zeros((max(-begin, 0), returns.shape[1])), returns[max(begin, 0) : last + 1]])
         self._returns = torch.from_numpy(window).to(device)
         self._known = torch.from_numpy(np.isfinite(closes) & has_begun)[first - 1 : last + 1].to(device)
@@ -80,8 +80,8 @@ class Overlay:
 
         Args:
             day: the decision of each account as a row of the market's tables, 0 before `first`, int64 (n,).
-            held: shares, or weights without `shares`, float64 (n, s).
-            goals: the same as the strategy asks for.
+            holdings: shares if `shares`, else weights, float64 (n, s).
+            goals: the strategy's targets, in the same unit.
             prices: USD a share at the last known closes, 0 where none is known.
             equity: USD, float64 (n,).
             whole: see `cap_goals`.
@@ -91,7 +91,7 @@ class Overlay:
         if not self.on:
             return goals
         rules = self._rules
-        rows = day.unsqueeze(1) + self._past  # the newest is the session before the one that is decided for
+        rows = day.unsqueeze(1) + self._past  # the newest is the session before the decision's session
         returns = self._returns[rows]
         has_price = self._known[day]
         variances = None if self._variances is None else self._variances[day]

@@ -24,7 +24,7 @@ from training.evaluate.players import choosing, one_hot
 from training.study.study import SessionResult
 
 Rebalancer = Callable[[Tensor], Tensor]
-"""Observations, float32 (n, 803), to actions, float32 (n, 50), within [-1, 1]; it may remember what it was asked."""
+"""Observations, float32 (n, 16 stocks + 3), to actions, float32 (n, stocks), in [-1, 1]. May be stateful."""
 Switcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Observations, float32 (n, 64), and hidden states (n, 128) to logits (n, 16) and the next hidden states."""
 
@@ -41,7 +41,7 @@ def play_rebalancer(
 ) -> tuple[SessionResult, ...]:
     """Play one account, which begins with the rules' paper cash, from the first session of `dates` to the last.
 
-    `trades` are orders filled; wins are not known here and 0. Raises ValueError as `RebalancerMarket` does.
+    `trades` counts filled orders; wins are unknown here, so 0. Raises ValueError as `RebalancerMarket` does.
     """
     first, last = table.span(dates)
     market = RebalancerMarket(table, first, last, trading, count=1, variant=variant, fill=fill, draws=False)
@@ -65,7 +65,7 @@ def play_regime(
 ) -> tuple[SessionResult, ...]:
     """As `play_rebalancer`, for portfolio weights; the hidden state is carried from session to session.
 
-    It goes through `burn_in` sessions before the first, with an account of its own.
+    Before the first session the state passes through `burn_in` sessions on a separate account.
     """
     first, last = table.span(dates)
     begin = max(first - burn_in, min(table.first_decision, first))
@@ -89,13 +89,13 @@ def always(regime: int) -> Player:
 
 
 class StartingRegime:
-    """A switcher that takes a regime at its first decision and holds from then on. For one account."""
+    """A switcher that takes one regime at its first decision and then holds. For one account."""
 
     def __init__(self, regime: int) -> None:
         self._regime = regime
 
     def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Certain logits of the regime, then of HOLD."""
+        """One-hot logits of the regime, then of HOLD."""
         regime, self._regime = self._regime, HOLD
         logits, next_state = always(regime)(observations, hidden)
         return logits, next_state
@@ -107,28 +107,28 @@ def flat(observations: Tensor) -> Tensor:
 
 
 class RandomRebalancer:
-    """Draws each action with the chance `moves` evenly from [-1, 1], else it is 0. Seeded."""
+    """With probability `moves` an action is uniform in [-1, 1], else 0. Seeded."""
 
     def __init__(self, seed: int, moves: float = 1.0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._moves = moves
 
     def __call__(self, observations: Tensor) -> Tensor:
-        """Actions, float32 (n, 50)."""
+        """Actions, float32 (n, stocks)."""
         shape = (2, observations.shape[0], columns_of(observations).stocks)
         action, chance = torch.rand(shape, generator=self._generator)
         return torch.where(chance < self._moves, action * 2.0 - 1.0, 0.0)
 
 
 class RandomSwitcher:
-    """Draws with the chance `moves` a regime, each as likely, else it holds. Seeded."""
+    """With probability `moves` takes a uniformly drawn regime, else holds. Seeded."""
 
     def __init__(self, seed: int, moves: float = 1.0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._moves = moves
 
     def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Certain logits of a random regime."""
+        """One-hot logits of a random regime, or of HOLD."""
         count = observations.shape[0]
         regime = torch.randint(0, len(SPEC.actions), (count,), generator=self._generator)
         moves = torch.rand(count, generator=self._generator) < self._moves
@@ -136,7 +136,7 @@ class RandomSwitcher:
 
 
 class MemoryResetSwitcher:
-    """A switcher whose hidden state is zero again at every `every`-th decision."""
+    """A switcher whose hidden state is reset to zero every `every` decisions."""
 
     def __init__(self, policy: Switcher, every: int) -> None:
         self._policy = policy
@@ -151,7 +151,7 @@ class MemoryResetSwitcher:
 
 
 def one_hot_logits(regimes: Tensor) -> Tensor:
-    """Logits, float32 (n, 16), that leave the other actions nothing, of regimes int64 (n,)."""
+    """Logits, float32 (n, 16), that give regimes int64 (n,) all the probability."""
     return one_hot(regimes, len(SPEC.actions))
 
 

@@ -1,4 +1,4 @@
-"""Random traders next to a policy: its decisions for other stocks, or at other times, on the tensor markets."""
+"""Random traders derived from a policy: its decisions for other stocks, or at other times, on the tensor markets."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from training.study.progress import counted, never_stop, phase
 from training.study.study import PlayResult
 
 RANDOM = "random"
-RANDOM_RUNS = 5  # random traders whose median stands in the table of baselines
-ACCOUNTS = 500  # of the tensor market, for random traders played at once
+RANDOM_RUNS = 5  # random traders whose median is the baseline `random`
+ACCOUNTS = 500  # accounts of the tensor market for random traders played at once
 Answers = Callable[[int], Tensor]
-"""Of each session by its number from 0: actions (n, 50), or regimes int64 (n,), of n accounts."""
+"""Session number from 0 -> actions (n, stocks), or regimes int64 (n,), of n accounts."""
 Following = Callable[[], Tensor]
-"""What one trader does in the next session."""
+"""Returns one trader's answer for the next session."""
 
 
 class Market(Protocol):
@@ -48,9 +48,9 @@ def random_rebalancers(
 ) -> tuple[PlayResult, tuple[float, ...]]:
     """Random traders with the decisions of `policy`: one through the dry run, and the totals of `draws`.
 
-    Each gives the actions of every session to the stocks in an order of its own: as much is wanted at the same times,
-    but of other stocks. So they separate choice from luck, and being invested alone earns no credit. The one
-    is the median of a few by net P&L; totals are net P&L in USD over all of the desk's sessions.
+    Each applies the policy's actions to a permutation of the stocks of its own: the same sizes at the same times, but
+    for other stocks. So a comparison measures the choice of stocks, and being invested earns no credit. The dry run
+    plays the trader with the median net P&L of a few; totals are net P&L in USD over all of the desk's sessions.
     """
     table, rules, variant = desk.table, desk.trading, variant_of(desk.trading)
     actions_seen: list[Tensor] = []
@@ -74,9 +74,9 @@ def random_rebalancers(
 def random_switchers(
     policy: Switcher, desk: Desk, draws: int, seed: int, check_stop: Callable[[], None] = never_stop
 ) -> tuple[PlayResult, tuple[float, ...]]:
-    """As `random_rebalancers`, for regimes, which are shifted in time alone: the same portfolios for as long.
+    """As `random_rebalancers`, for regimes. The policy's sequence of regimes is shifted in time, so durations are kept.
 
-    The totals are those of weights, not of whole shares.
+    The totals are of accounts of weights, not of whole shares.
     """
     table, rules = desk.table, desk.trading
     regimes_seen: list[Tensor] = []
@@ -125,15 +125,15 @@ def _traders(
 
 
 def of_other_stocks(actions: Tensor, count: int, seed: int) -> Answers:
-    """The actions (sessions, n) of `count` accounts, each with the stocks in an order of its own."""
+    """The actions (sessions, n) for `count` accounts, each with a permutation of the stocks of its own."""
     order = torch.rand(count, actions.shape[1], generator=torch.Generator().manual_seed(seed)).argsort(1)
     return lambda day: actions[day].index_select(0, order.flatten()).view(order.shape)
 
 
 def at_other_times(regimes: Tensor, count: int, seed: int) -> Answers:
-    """The regimes (sessions,) of `count` accounts, each by a shift in time of its own.
+    """The regimes (sessions,) for `count` accounts, each shifted in time by an amount drawn for it.
 
-    Who begins amid a HOLD takes what is held there; what is held before the first regime is cash.
+    An account that begins within a HOLD takes the regime held there; before the first regime it holds cash.
     """
     days = len(regimes)
     place = torch.where(regimes != HOLD, torch.arange(days), -1).cummax(0).values
@@ -154,7 +154,7 @@ def net_totals(market: Market, answers: Answers, desk: Desk) -> tuple[float, ...
 def median_and_totals(
     draws: int, totals_of: Callable[[int, int], tuple[float, ...]], check_stop: Callable[[], None]
 ) -> tuple[int, tuple[float, ...]]:
-    """The number of the random trader, of the first few, whose P&L is in the middle; the P&L of `draws` others."""
+    """The index of the trader with the median P&L among the first few; and the P&L of `draws` others."""
     with phase("random traders, a few"):
         pnl = [totals_of(1, nth)[0] for nth in counted(range(RANDOM_RUNS), "traders")]
     median = sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]

@@ -34,15 +34,15 @@ from training.rl.presets import PASSIVE, Preset
 from training.study.folds import Walk, YearSplit
 from training.study.study import SESSIONS_A_YEAR, Fold, PlayResult, SessionResult
 
-SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
+SEEN_ACCOUNTS = 64  # random accounts whose observations fit the scaling and check exports
 SCALING_ROWS = 4096
-RANDOM_DRAWS = 1000  # traders behind the p-value
-BIAS = 1.0  # before the tanh: three quarters of a unit of every stock
+RANDOM_DRAWS = 1000  # random traders for the p-value
+BIAS = 1.0  # bias before tanh with which every action is about three quarters of a unit
 PURGE = daily_rebalancer.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
-LOOKS = 20  # at the validation sessions: each plays four accounts
-STARTS = 4  # accounts that look at a validation span: a portfolio depends on the day on which it began
-OF_POLICY = "policy."  # how the names of its weights begin
-SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and draws alone
+LOOKS = 20  # validation checks of a training; each plays four accounts
+STARTS = 4  # accounts on a validation span that begin on different days, because a result depends on its first day
+OF_POLICY = "policy."  # prefix of the names of its weights
+SCALING_SEED = 20240703  # the same for every trial, so that seeds differ in weights and draws alone
 
 
 MLP, SHARED = "mlp", "shared"
@@ -60,7 +60,7 @@ NETWORKS: dict[str, Callable[[Tensor, int], RebalancerActorCritic | SharedActorC
     MLP: _mlp,
     SHARED: _make_shared,
 }
-"""Each makes a network of raw observations of the training sessions and a seed."""
+"""Network name -> function of raw training observations and a seed that makes the network."""
 
 
 class RebalancerTaskData(DailyTaskData):
@@ -150,7 +150,7 @@ def _unit_of_action(span: Span) -> dict[str, str]:
 
 
 STATIONARY = ("rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "tradable")
-"""What is compared of the 50 stocks, pooled over them: all else is dollars or shares, whose level never comes back."""
+"""Inputs compared for drift, pooled over the stocks. All others are USD or shares, whose level does not recur."""
 
 
 def _pooled_input(kind: str, symbols: Sequence[str], features: Sequence[str]) -> Input:
@@ -192,10 +192,11 @@ PRESETS: Mapping[str, Preset] = {
 """FinRL: learning rate 3e-4 constant, 10 epochs, discount 0.99, lambda 0.95, clip 0.2, entropy 0, value 0.5, gradient
 norm 0.5, of which only the constant rate differs from our defaults. It leaves open how many environments share 2,048
 steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long. `wide` earned more on the
-validation sessions of 2020 with 4 epochs than with 10, at this rate as at 1e-4 (two seeds each). The clip
-limits how far an update moves fifty actions, so their number counts: 31 updates at 3e-4 ended 0.01 nats from the
-passive policy, 196 at 1e-3 end 2 to 14 away. A desk can sell on the next day what it bought, so a decision is judged by
-ten sessions: on planted markets one seed then leads by 0.11 to 0.13 % a session, at 0.99 and 0.95 by 0.05 %."""
+validation sessions of 2020 with 4 epochs than with 10, at this rate as at 1e-4 (two seeds each). The clip limits how
+far an update moves fifty actions, so their number counts: 31 updates at 3e-4 ended 0.01 nats from the passive policy,
+196 at 1e-3 end 2 to 14 away. A desk can sell on the next day what it bought, so discount and lambda make a decision's
+horizon about ten sessions: on planted markets one seed then leads by 0.11 to 0.13 % a session, with 0.99 and 0.95 by
+0.05 %."""
 
 
 ABLATIONS: Mapping[str, Arm] = {

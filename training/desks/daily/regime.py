@@ -28,10 +28,10 @@ from training.rl.presets import PASSIVE, Preset
 from training.study.folds import Walk, YearSplit
 from training.study.study import SESSIONS_A_YEAR, Fold, PlayResult
 
-RANDOM_DRAWS = 1000  # traders behind the p-value
-BIAS = 3.0  # of a logit: more than half of the first decisions are of it
+RANDOM_DRAWS = 1000  # random traders for the p-value
+BIAS = 3.0  # added to HOLD's logit, so that more than half of the first decisions hold
 PURGE = regime_switcher.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
-STARTS = 4  # accounts that look at a validation span: the result moves with the day on which the memory begins
+STARTS = 4  # accounts on a validation span, because a result depends on the day on which the hidden state begins
 
 NETWORKS = tuple(LEFT_OUT)
 

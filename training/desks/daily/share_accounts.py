@@ -1,10 +1,9 @@
 """Accounts of cash and shares as tensors: a session's sells, then its buys, as the paper broker fills them.
 
-Sells fill at the open, then buys, the same part of each where the cash is short. Shares are a count of steps, prices
-whole ticks (1e-4 USD), and money whole units, so fine that a step at a tick is whole: micro-dollars where a step is a
-share, 1e-8 USD where it is 1/10,000. All are whole numbers in float64, so nothing is rounded but costs, as the paper
-broker rounds them. Invariant: no trade takes cash below 0; a day's fees alone may, by cents. Nothing waits for a
-device.
+Sells fill at the open, then buys, all in proportion where the cash is short. Shares are counted in steps, prices in
+ticks (1e-4 USD), and money in units so small that one step at one tick is a whole number: 1e-6 USD where a step is a
+share, 1e-8 USD where it is 1/10,000. All are whole numbers in float64, so only costs are rounded, as the paper broker
+rounds them. Invariant: no trade takes cash below 0; only a day's fees may, by cents. Nothing waits for a device.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _INDEX_BITS = 12  # of a symbol's place in a sorting key: up to 4,096 symbols
 class ShareAccounts(Episodes):
     """Accounts with the trading rules' paper cash, and what they hold of `symbols` symbols each.
 
-    A market is one of these with sessions: it computes what each account wants and values it at the close. `_held` and
-    all that is traded are steps, `per_share` of which are a share; `_usd` units of money are a USD, `_a_tick` of them
-    one step at one tick.
+    Subclasses add the sessions: they compute each account's targets and value it at the close. Holdings (`_held`) and
+    trades are in steps, of which `per_share` make a share. `_usd` units of money are a USD; `_a_tick` units are one
+    step at one tick.
     """
 
     def __init__(self, course: Course, trading: Trading, symbols: int, per_share: int = 1) -> None:
@@ -99,9 +98,9 @@ class ShareAccounts(Episodes):
         self._costs_paid, self._traded = costs.sum(1), ticks.sum(1)
 
     def _worth_an_order(self, change: Tensor, goal: Tensor, prices_usd: Tensor) -> Tensor:
-        """Steps to trade (n, symbols) for a goal, but for changes too small for an order at the closes known in USD.
+        """Steps to trade (n, symbols) towards a goal; 0 for changes too small for an order at the last known closes.
 
-        As `daemon.core.desks.shares.sizes.exact_decision` leaves them out: a fraction worth less than
+        The rule is that of `daemon.core.desks.shares.sizes.exact_decision`: no order for a fraction worth less than
         `basket.min_order_usd`.
         """
         if self._per_share == 1:
@@ -111,7 +110,7 @@ class ShareAccounts(Episodes):
         return change.masked_fill(small, 0.0)
 
     def _worth_selling(self, leaves: Tensor, goal: Tensor, prices_usd: Tensor) -> Tensor:
-        """The same of steps to sell: beside whole shares in the auction a fraction too small for an order stays.
+        """Steps to sell: the auction sells whole shares; a remaining fraction too small for an order is kept.
 
         As `daemon.core.desks.shares.sizes.worth_an_order` has it.
         """
@@ -123,9 +122,9 @@ class ShareAccounts(Episodes):
         return leaves - fraction + self._worth_an_order(fraction, alone.to(fraction.dtype), prices_usd)
 
     def _buy(self, buys: Tensor, paid: Tensor, limit: Tensor) -> None:
-        """Buy what is wanted at the ticks `paid`; where the cash does not cover all limits, the same part of each.
+        """Buy at the ticks `paid`; where the cash does not cover all limits, all buys shrink in proportion.
 
-        That ends the session's trades: its fees are booked.
+        The session's trades end here: its fees are booked.
         """
         bought = self._paid_for(buys, limit, self._cash)
         ticks = bought * paid
@@ -141,7 +140,7 @@ class ShareAccounts(Episodes):
     def _charge(self, bought: Tensor) -> None:
         """Take the day's fees, each kind rounded up to the cent, from what was sold and `bought` (n, symbols) in ticks.
 
-        As `daemon.core.paper.fees.day_fees` has them. Each symbol bears a part of them, by what was traded of it.
+        The rule is that of `daemon.core.paper.fees.day_fees`. Each symbol bears a part in proportion to its trades.
         """
         sold = self._sales.sum(1)
         bases = {SHARES: sold + self._bought.sum(1), SHARES_SOLD: sold, PROCEEDS: self._sale_ticks.sum(1)}
@@ -159,10 +158,10 @@ class ShareAccounts(Episodes):
         return micro if self._micro == 1 else micro * self._micro
 
     def _paid_for(self, buys: Tensor, ticks: Tensor, cash: Tensor) -> Tensor:
-        """Steps that the cash, in units of money (n,), pays for at these ticks, cost included: see `shared`."""
+        """Steps that `cash`, in units of money (n,), pays for at these ticks, costs included: see `shared_steps`."""
         traded = buys * ticks
         costs = -(-(traded * self._cost_numerator) / self._cost_denominator).floor() * self._micro
-        short = (traded * self._a_tick + costs).sum(1) > cash  # what the orders hold back
+        short = (traded * self._a_tick + costs).sum(1) > cash  # cash that the orders reserve
         rows = short.nonzero().squeeze(1) if self._looks else self._everyone
         if not rows.numel():
             return buys
@@ -170,7 +169,7 @@ class ShareAccounts(Episodes):
         cost_per_step = -(-(prices * self._reserve_numerator) / self._reserve_denominator).floor()
         free = (free - self._slack * (some > 0.0).sum(1)).clamp(min=0.0)
         affordable = shared_steps(some, cost_per_step, free, self._per_share)
-        if self._per_share > 1:  # a part of one may be too small for an order
+        if self._per_share > 1:  # a reduced fraction may be too small for an order
             small = (
                 (affordable < some) & (affordable * prices < self._least_order) & (affordable % self._per_share > 0.0)
             )
@@ -218,7 +217,7 @@ class ShareAccounts(Episodes):
 
     @property
     def orders(self) -> Tensor:
-        """Orders filled in the last step, int64 (n,): what is sold beyond whole shares leaves by one of its own.
+        """Orders filled in the last step, int64 (n,): a sold fraction is an order of its own.
 
         The opening auction takes whole shares alone; without it a sale is one order.
         """
@@ -242,7 +241,7 @@ class ShareAccounts(Episodes):
 def steps_a_share(table: DailyTable, first: int, trading: Trading, symbols: int | None = None) -> int:
     """Steps per share that accounts of `symbols` symbols (all of the table) trade in, from session `first` on.
 
-    The desk's own rule, at the first decision. Raises ValueError where the steps are finer than accounts are exact for.
+    By the desk's rule, at the first decision. Raises ValueError where the steps are finer than accounts are exact for.
     """
     rules, n = trading.basket, len(table.symbols)
     if rules.fractions == "auto":
@@ -269,7 +268,7 @@ def check_span(table: DailyTable, first: int, last: int) -> None:
 def price_rows(
     table: DailyTable, first: int, last: int, trading: Trading, fill: str = "next_open"
 ) -> np.ndarray[Any, Any]:
-    """Prices and flags that decisions before sessions `first` to `last` trade at, float64 (sessions, 7, symbols).
+    """Prices and flags for decisions before sessions `first` to `last`, float64 (sessions, 7, symbols).
 
     Of each symbol: whether it opens at all, the last known close in USD (infinite where none is known), and in whole
     ticks what sales get in the auction and after it, what buys pay, their limit, and the close to come. `fill`
@@ -283,7 +282,7 @@ def price_rows(
 
 
 def wait_ticks(prints: np.ndarray[Any, Any], trading: Trading) -> tuple[np.ndarray[Any, Any], ...]:
-    """What sales after the auction get, rounded down; what buys that wait for them pay, and their limit, rounded up.
+    """Price of sales after the auction, rounded down; price and limit of the buys after them, rounded up.
 
     In whole ticks, exactly.
     """
@@ -315,10 +314,10 @@ def fees_of_values(moved: Tensor, prices: Tensor, trading: Trading) -> Tensor:
 
 
 def shared_steps(buys: Tensor, cost_per_step: Tensor, free: Tensor, per_share: int) -> Tensor:
-    """Steps of each buy that short cash pays for, float64 (k, n); see `daemon.core.desks.shares.sizes.share_out`.
+    """Steps of each buy that insufficient cash pays for, float64 (k, n), as `daemon.core.desks.shares.sizes.share_out`.
 
-    All are whole numbers: steps wanted and units of money that one costs (k, n), units that are there (k,), 0 or more.
-    A quotient of whole numbers below 2^53 is never rounded to or over a whole one, so all is exact below 2^33 cents and
+    Arguments are whole numbers, 0 or more: steps wanted and money units per step (k, n), money units available (k,). A
+    quotient of whole numbers below 2^53 is never rounded up to a whole number, so all is exact below 2^33 cents and
     2^33 steps.
     """
     cent = units_a_usd(per_share) // CENTS
@@ -343,12 +342,12 @@ def shared_steps(buys: Tensor, cost_per_step: Tensor, free: Tensor, per_share: i
 
 
 def _by_size(values: Tensor) -> Tensor:
-    """The places of whole numbers within [-1, 2^20], the largest first, ties by place; int64 (k, n)."""
+    """Indices that sort whole numbers within [-1, 2^20], the largest first, ties by index; int64 (k, n)."""
     places = torch.arange(values.shape[1], device=values.device)
     return _argsort((((1 << BITS) - values).to(torch.int64) << _INDEX_BITS) | places)
 
 
 def _argsort(keys: Tensor) -> Tensor:
-    """The places in the keys' order; numpy sorts whole numbers of a row ten times as fast as torch does on a CPU."""
+    """Indices that sort the keys; on a CPU by numpy, which sorts rows of integers ten times as fast as torch."""
     ordered = torch.from_numpy(np.sort(keys.numpy(), axis=1)) if keys.device.type == "cpu" else keys.sort(1).values
     return ordered & ((1 << _INDEX_BITS) - 1)

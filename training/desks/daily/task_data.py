@@ -24,7 +24,7 @@ from training.study.study import OneAccount, PlayResult, SessionFigures, Session
 
 
 class OneAccountOfDays:
-    """Methods that all data of daily bars share: one account goes through all sessions. Subclasses add `desk`."""
+    """Methods shared by all daily data: one account goes through all sessions. Subclasses add `desk`."""
 
     table: DailyTable
     trading: Trading
@@ -48,7 +48,7 @@ class OneAccountOfDays:
         return figures(results, float(self.trading.paper.cash_usd), compounds=True)
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
-        """See `TaskData`; next to it what the strategy's `held` names."""
+        """See `TaskData`; the reference account is that of `held`."""
         dates = [span.dates for span in spans]
         desk = self.desk(replace(spans[0], dates=[date for span_dates in dates for date in span_dates]))
         return OneAccount(relay(policies, desk, dates), *self.held(desk))
@@ -68,7 +68,7 @@ class OneAccountOfDays:
 class DailyTaskData(OneAccountOfDays):
     """Daily bars made ready, and what every desk that decides once a session has in common; see `TaskData`.
 
-    A strategy adds `network`, `environment`, `compare` and `probes`; the other answers go through the dry run.
+    A strategy's subclass adds `network`, `environment`, `compare` and `probes`; the rest plays the dry run.
     """
 
     path: Path

@@ -1,8 +1,7 @@
 """One trial of the agents: SAC and TD3 on out-of-sample forecasts, then the weights of both on the validation year.
 
-Each agent is looked at on the validation sessions now and then; the weights with the best net return are kept, the
-earliest on a tie. Invariant: stopped or killed any number of times, it ends in the same bytes (CPU), where the engine
-is our own.
+Each agent is evaluated on the validation sessions at intervals; the weights with the best net return are kept, the
+earliest on a tie. Invariant: with our own engine a trial that was stopped or killed ends in the same bytes (CPU).
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from training.study.study import Fold, SessionResult, ValidationCheck
 if TYPE_CHECKING:
     from training.rl.rllib.engine import RllibSac
 
-LIFT = 1.5  # before the tanh: nine tenths of what a stock may weigh
+LIFT = 1.5  # bias before tanh: an action of about 0.9
 SCALING_STEPS = 64  # sessions that accounts trade at random, for the scaling
 
 
@@ -62,7 +61,7 @@ def accounts(
     episode: int,
     device: str,
 ) -> ForecastMarket:
-    """Accounts of about so many rows: each has `portfolio` of them."""
+    """A market of about `rows` rows: each account has `portfolio` of them."""
     count = max(1, rows // portfolio)
     return ForecastMarket(
         *span, count=count, portfolio=portfolio, seed=seed, alpha=alpha, episode=episode, device=device
@@ -79,7 +78,7 @@ class AgentsResult:
     curve: tuple[ValidationCheck, ...]
     steps: int  # transitions of all agents
     chosen_steps: int
-    gradient_steps: int  # of both, until their chosen checkpoints
+    gradient_steps: int  # gradient steps of both agents until their chosen checkpoints
     dead: dict[str, str]  # why an agent counts as dead, by its name
     saturated: dict[str, float]  # share of an agent's wishes that are at a bound
 
@@ -111,7 +110,7 @@ class AgentsTrial:
         with self._keeper.metrics(self._lines) as journal:
             while len(self.finished) < len(MEMBERS):
                 with contextlib.closing(_AgentRun(self, MEMBERS[len(self.finished)])) as course:
-                    whole = self._lines  # those of the agents before
+                    whole = self._lines  # lines of the metrics up to the finished agents
                     while not course.trainer.done:
                         line, point = course.update()
                         journal.write(line)
@@ -141,7 +140,7 @@ class AgentsTrial:
         return functools.partial(accounts, span, portfolio=size, alpha=plan.alpha, episode=plan.episode, device=device)
 
     def course_parts(self, name: str) -> tuple[AnyTrainer, ForecastMarket | None, dict[str, Any] | None]:
-        """A trainer of one agent, as it was left where it had begun, and its market where that is in this process."""
+        """One agent's trainer, resumed from its checkpoint if any, and its market if that is in this process."""
         request, c = self._request, self.plan.coefficients(name)
         seed = seed_of(request, len(self.finished))
         if request.engine == RLLIB and name == "sac":
@@ -170,7 +169,7 @@ class AgentsTrial:
         return play(wish, data.table, self._outlook, self._fold.validate, data.trading, sized=True)
 
     def wishes(self, agent: nn.Module) -> torch.Tensor:
-        """What an actor wants on the validation sessions of the tradable symbols that its account then holds, (n,)."""
+        """An actor's wishes on the validation sessions for the tradable symbols, on its own account's path, (n,)."""
         rule, wishes = wish_of(agent), []
 
         def noted(rows: torch.Tensor) -> torch.Tensor:
@@ -182,7 +181,7 @@ class AgentsTrial:
         return torch.cat(wishes)
 
     def _alone(self, least: float) -> float:
-        """The result of the forecaster alone on the validation sessions, by a threshold."""
+        """The net return of the forecaster alone on the validation sessions with this threshold."""
         data, rule = self._data, threshold_rule(least, weight_max(self._data.trading))
         return self.net(play(rule, data.table, self._outlook, self._fold.validate, data.trading))
 
@@ -196,12 +195,12 @@ class AgentsTrial:
         return RowScaling.of(rows, weight_max(self._data.trading))
 
     def _save(self, under_way: dict[str, Any] | None, whole: int) -> None:
-        """Keep the agents that are done and the one under way; without the latter's state, it begins anew."""
+        """Save the finished agents and the current one; without the current one's state it would begin anew."""
         lines = whole if under_way is None else self._lines
         self._keeper.save({"finished": self.finished, "open": under_way, "lines": lines, "seconds": self.seconds})
 
     def choose(self) -> AgentsResult:
-        """Weigh SAC and TD3 by the validation sessions, and choose the threshold of the forecaster alone there."""
+        """Choose the weights of SAC and TD3, and the threshold of the forecaster alone, on the validation sessions."""
         actors = [self._actor(name, agent["weights"]) for name, agent in zip(MEMBERS, self.finished, strict=True)]
         wishes = [self.wishes(actor).numpy() for actor in actors]
         dead = self._dead(wishes)
@@ -258,7 +257,7 @@ def lift_of(request: Request) -> float:
 
 
 def first_agents(plan: ForecastPlan, request: Request, trained: Ensemble) -> Ensemble:
-    """The agents with the weights that they were drawn with, of equal shares; the scaling is that of trained ones."""
+    """The agents as initialised, with equal shares in the ensemble and the scaling of the trained ones."""
     actors: list[Actor] = []
     for place, (name, member) in enumerate(zip(MEMBERS, trained.members, strict=True)):
         c = plan.coefficients(name)
@@ -303,14 +302,14 @@ class _AgentRun:
             self.trainer.close()
 
     def _terms(self) -> dict[str, float]:
-        """The parts of the reward since the last call; RLlib's accounts are elsewhere."""
+        """The means of the reward's terms since the last call; empty with RLlib, in whose processes they are."""
         if self._market is None:
             return {}
         return dict(zip(("gain", "cost", "bonus"), self._market.take_terms(), strict=True))
 
     @property
     def whole(self) -> int:
-        """Transitions that the agent will have seen at its end, from its first update on."""
+        """All transitions of the agent's training."""
         return self.trainer.total_updates * (self.trainer.steps // self.trainer.updates)
 
     def update(self) -> tuple[dict[str, Any], ValidationCheck | None]:
@@ -369,7 +368,7 @@ class _AgentRun:
         }
 
     def state_dict(self) -> dict[str, Any] | None:
-        """All that the next updates depend on; None where the engine does not tell."""
+        """All that the next updates depend on; None where the engine cannot save its state."""
         trainer = self.trainer
         if not isinstance(trainer, OffPolicyTrainer):
             return None

@@ -1,8 +1,8 @@
-"""Those that the ensemble has to beat on the same sessions, and the ensemble under other conditions.
+"""Baselines that the ensemble has to beat on the same sessions, and the ensemble under other conditions.
 
-Each of them is one account through the tests of all folds; what forecasts and decides is each fold's own. What
-forecaster and agents decide plays through the dry run, under the gates and in whole shares; what only owns stocks is an
-account of fractions at the same opens and costs. Random traders play on the tensor market.
+Each baseline is one account through the tests of all folds, with each fold's own forecaster and agents. Decisions of
+forecasters and agents play through the dry run, under its gates and in whole shares. Baselines that only hold stocks
+are an account of fractional shares with the same opens and costs. Random traders play on the tensor market.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from training.study.study import PlayResult, SessionResult
 
 FORECASTER, SAC, TD3 = "forecaster alone", "SAC alone", "TD3 alone"
 TRUSTING = "ensemble without confidence"
-PARTS = frozenset({FORECASTER, SAC, TD3, TRUSTING})  # trained with the policy, and parts of it
-RANDOM_DRAWS = 1000  # traders behind the p-value
+PARTS = frozenset({FORECASTER, SAC, TD3, TRUSTING})  # parts of the policy, trained with it
+RANDOM_DRAWS = 1000  # random traders for the p-value
 _DESK = "Through the dry run, as the ensemble."
 
 BASELINES: Mapping[str, str] = {
@@ -67,11 +67,11 @@ Decision = Callable[[Row], Tensor]
 
 
 Memory = dict[bytes, Forecasted]
-"""What one policy's network says, by the digest of the sequences that it was shown."""
+"""Cache of one policy's forecasts, by the digest of the sequences."""
 
 
 class Variation(nn.Module):
-    """The policy with another last step. What the network says of a sequence is remembered by the sequence."""
+    """The policy with another final decision. Forecasts are cached by the digest of their sequences."""
 
     def __init__(self, policy: Policy, decide: Decision, memory: Memory) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Variation(nn.Module):
 
 
 def silent(policy: Player) -> Player:
-    """The player that wants nothing, whatever the policy's network says beside it."""
+    """The player whose actions are 0, with the policy's forecasts."""
 
     def answers(observation: Tensor) -> Answers:
         answers_given: Answers = policy(observation)
@@ -99,7 +99,7 @@ def silent(policy: Player) -> Player:
 
 
 class _Noted:
-    """Keeps what a policy answers, session by session."""
+    """Records a policy's answers, session by session."""
 
     def __init__(self, policy: Player, answers: list[Answers]) -> None:
         self.policy, self.answers = policy, answers
@@ -115,7 +115,7 @@ PLAYERS = (POLICY, *BASELINES, *COSTS, ONE_BAR_LATE, daily.SAME_CLOSE)
 
 
 class Account:
-    """One account through the tests of all folds, which each fold's own policy forecasts and trades."""
+    """One account through the tests of all folds; in each fold its own policy trades."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Account:
             desk: before the first session of the first span.
             path: of the bars, beside which a file of ETFs may lie.
             memories: of the policies by their digests; players share them.
-            check_stop: called now and then; may raise.
+            check_stop: called at intervals; it may raise.
         """
         self._policies, self._desk, self._spans, self._path = policies, desk, spans, path
         self._seed, self._check_stop = seed, check_stop
@@ -177,7 +177,7 @@ class Account:
         return tuple(PlayResult(tuple(islice(remaining, len(dates)))) for dates in self._spans)
 
     def _owned(self, player: str) -> PlayResult | None:
-        """What only owns; None of SPY where there is no file."""
+        """A baseline that only holds stocks; None for SPY where there is no file of ETFs."""
         months = [date[:7] for date in self._dates]
         if player == daily.SPY:
             funds = funds_beside(self._path)
@@ -197,7 +197,7 @@ class Account:
         return answers
 
     def _random(self) -> Played:
-        """Traders with the final actions dealt out to other symbols, once for all sessions: one of them, and all."""
+        """Random traders, which apply the final actions to permuted symbols: the median one, and all their profits."""
         day_answers = self._answers()
         finals = torch.stack([answers.final for answers in day_answers])
         desk, blind = self._desk, _outlook(day_answers, self._desk)
@@ -241,7 +241,7 @@ class Account:
 
 
 Maker = Callable[[Policy, float], Decision]
-"""Of a policy and the most that one symbol may weigh."""
+"""(policy, largest weight of a symbol) -> the decision."""
 
 
 def _final(_: Policy, __: float) -> Decision:
@@ -272,7 +272,7 @@ def _digest(policy: Policy) -> str:
 
 
 def _observation_row(row: Row) -> Tensor:
-    """The row as the tensor market shows it, without features: the rules of the forecaster alone ask for none."""
+    """The row in the tensor market's layout, without features, which the threshold rule does not read."""
     answers, rows = row.answers, len(row.account)
     features = row.account.new_zeros(rows, len(SEEN))
     return torch.cat([features, answers.probabilities, answers.confidence.unsqueeze(1), row.account], dim=1)

@@ -1,9 +1,9 @@
 """The one graph of `forecast_ensemble`: raw rows of symbols to probabilities, confidence, wishes and the final action.
 
-`Policy` is exactly what is exported: scaling, members, temperature, agents, their weights and what confidence takes are
-all inside; several actors are one there, by the weighted mean of their actions. An agent's row is what
-`training.desks.forecast.market` shows, so it answers there as it does here. The drawdown of an observation is not read:
-it depends on when a desk began, not on what to hold.
+`Policy` is exactly what is exported: scaling, ensemble members, temperature, agents, their weights and the sizing are
+all inside. Several actors count as one: the weighted mean of their actions. An agent's row has the layout of
+`training.desks.forecast.market`, so it answers alike there and here. The observation's drawdown is not read: it depends
+on when a desk began, not on what to hold.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def simplex(members: int, parts: int) -> list[tuple[float, ...]]:
 def choose_weights(
     score: Callable[[Sequence[float]], float], members: int, *, parts: int = 4, dead: Sequence[bool] | None = None
 ) -> tuple[tuple[float, ...], float]:
-    """The weights with the highest score on validation, and that score; on a tie those nearest to equal ones.
+    """The weights with the highest validation score, and that score; on a tie the most equal ones.
 
     Args:
         score: what the ensemble earns on the validation span with these weights, by member.
-        parts: weights are tried in steps of 1 / `parts`, more of which fit the validation span better than the truth.
+        parts: weights are tried in steps of 1 / `parts`; finer steps overfit the validation span.
         dead: members that get no weight beside a living one; None: none is.
     """
     is_dead = (False,) * members if dead is None else dead
@@ -76,13 +76,13 @@ SEEN = (
     "linearreg_slope20", "macd_histogram", "adx14", "di_difference14", "rsi14", "natr14", "stddev20", "stddev_ratio",
     "percent_b20", "min20_distance", "volume_to_20",
 )  # fmt: skip
-"""What the agents see of a symbol's newest row, beside forecast and account."""
+"""Features of a symbol's newest row that the agents observe, beside forecast and account."""
 COLUMNS = tuple(NAMES.index(name) for name in SEEN)
-SEQUENCE = WINDOW * COUNT  # numbers of a raw row before those of the account
+SEQUENCE = WINDOW * COUNT  # columns of a raw row before the account's
 AGENT_WIDTH = len(SEEN) + 3 + 1 + ACCOUNT
 MEMBERS = ("sac", "td3")
-CLIP = 5.0  # deviations of what an agent sees
-INSIDE = 4.0  # that the largest gain and age come to
+CLIP = 5.0  # bound, in deviations, of an agent's inputs
+INSIDE = 4.0  # scaled size of the largest gain and age
 
 
 class Answers(NamedTuple):
@@ -94,14 +94,14 @@ class Answers(NamedTuple):
     variance: Tensor  # (rows,) of a session's log return over the next 5 sessions
     sac: Tensor  # (rows,)
     td3: Tensor  # (rows,)
-    size: Tensor  # (rows,) the part of a wish that is let pass
+    size: Tensor  # (rows,) factor on the wish, 0 to 1
     final: Tensor  # (rows,)
 
 
 class RowScaling(nn.Module):
     """Scales and clips an agent's inputs: features and forecasts in deviations from their mean.
 
-    The account's numbers are scaled by what they can be at most, so that a desk that holds for months is inside too.
+    The account's columns are scaled by their bounds, so that a position held for months stays within the clip.
     """
 
     mean: Tensor
@@ -114,7 +114,7 @@ class RowScaling(nn.Module):
 
     @classmethod
     def of(cls, rows: Tensor, weight_max: float) -> RowScaling:
-        """Fixed by rows, float32 (n, columns); what never changed is left as large as it is.
+        """Fit to rows, float32 (n, columns); a constant column keeps its scale.
 
         `weight_max` is the most that one symbol may weigh.
         """
@@ -139,14 +139,14 @@ class Policy(nn.Module):
     def __init__(
         self, forecaster: Forecaster, agents: Ensemble, threshold: float = 0.0, risk_target: float = 0.0
     ) -> None:
-        """Join them; `threshold` is that of the forecaster alone, which the graph does not ask for.
+        """Join them; `threshold` is the one of the forecaster alone, which the graph does not use.
 
         `risk_target`: see `size_of`.
         """
         super().__init__()
         self.risk_target = risk_target
         self.dead: dict[str, str] = {}  # why an agent counts as dead, by its name
-        self.saturated: dict[str, float] = {}  # share of an agent's wishes on validation that are at a bound
+        self.saturated: dict[str, float] = {}  # share of an agent's wishes on validation that are at -1 or 1
         self.forecaster, self.agents = forecaster, agents
         self.register_buffer("columns", torch.tensor(COLUMNS), persistent=False)
         self.register_buffer("threshold", torch.tensor(threshold))
@@ -172,12 +172,12 @@ class Policy(nn.Module):
         )
 
     def mean(self, answers: Answers) -> Tensor:
-        """The agents' mean wish, before confidence takes its part, (rows,)."""
+        """The agents' mean wish before sizing, (rows,)."""
         return self.agents.weights[0] * answers.sac + self.agents.weights[1] * answers.td3
 
 
 class Passive(nn.Module):
-    """Wants as much of every symbol as it may weigh, whatever is forecast; the forecasts are the trained policy's."""
+    """Wants the largest weight of every symbol, whatever the forecast; its forecasts are the trained policy's."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
@@ -198,10 +198,10 @@ def passive_of(trained: nn.Module) -> Passive:
 
 
 def size_of(confidence: Tensor, variance: Tensor, risk_target: float = 0.0) -> Tensor:
-    """The part of a wish that is let pass, (...,) within [0, 1].
+    """The factor on a wish, (...,) within [0, 1].
 
-    The source's: min(2 x confidence, 1). With a `risk_target`, a deviation of a session's return, its inverse risk:
-    min(target / forecast deviation, 1), so that a symbol that is expected to move more is held less.
+    Without a `risk_target` it is the source's: min(2 x confidence, 1). With one, a standard deviation of a session's
+    return, it is min(target / forecast deviation, 1): the more a symbol is expected to move, the less is held.
     """
     if risk_target > 0.0:
         return (risk_target / variance.sqrt()).clamp(max=1.0)
@@ -214,7 +214,7 @@ def weighted(wish: Tensor, size: Tensor) -> Tensor:
 
 
 def made_weights(policy: Policy) -> dict[str, Any]:
-    """All that `policy_of` needs, as tensors and plain values."""
+    """The state from which `policy_of` makes the policy again: tensors and plain values."""
     net, actor = policy.forecaster.members[0], policy.agents.members[0]
     assert isinstance(net, ForecastNet)
     assert isinstance(actor, Actor)
@@ -234,7 +234,7 @@ def made_weights(policy: Policy) -> dict[str, Any]:
 
 
 def policy_of(weights: Mapping[str, Any]) -> Policy:
-    """The policy that `made_weights` was asked about."""
+    """The policy from the result of `made_weights`."""
     features, window, first, second, kernel, hidden, attention = weights["sizes"]
     sizes = Sizes(
         features=features, window=window, channels=(first, second), kernel=kernel, hidden=hidden, attention=attention

@@ -55,7 +55,7 @@ from training.forecast.trainer import FittedWeights
 from training.study.folds import Cut
 from training.study.study import Fold, Study
 
-DECISION_MS = "decision_ms"  # of a study's `extra`: milliseconds by the number of symbols
+DECISION_MS = "decision_ms"  # key in a study's `extra`: milliseconds of an answer, by number of symbols
 
 
 def _accuracy(_: Findings, study: Study) -> str:
@@ -70,7 +70,7 @@ def _accuracy(_: Findings, study: Study) -> str:
 
 
 def _sides(skill: Skill | None) -> str:
-    """The skill of direction alone, as text: BUY against SELL."""
+    """The skill in direction alone (BUY against SELL), as text."""
     if skill is None:
         return ""
     sides = skill.sides
@@ -119,12 +119,12 @@ REFERENCE = StrategyClaims(
 )
 
 
-DECISIONS = 30  # that are timed
+DECISIONS = 30  # answers that are timed
 MEMBER_TASK, YEAR_TASK = "forecaster-{year}-{member}", "forecast-{year}"
 
 
 def joined(data: ForecastTaskData, years: Sequence[Mapping[str, Any]]) -> Forecasts:
-    """The forecasts of these years, each of which its fold could not have learnt from. Raises LeakError."""
+    """The out-of-sample forecasts of these years, joined. Raises LeakError."""
     days, symbols = data.panel.valid.shape
     folds = [
         FoldForecasts(
@@ -185,7 +185,7 @@ def member_task(
     control: Control,
     listen: Listener,
 ) -> dict[str, Any]:
-    """Train one network of a year, or go on with it."""
+    """Train one network of a year, or resume it."""
 
     steps = 1
 
@@ -239,7 +239,7 @@ ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends
 
 MEMBERS, FORECASTS = "forecaster folds", "forecasts"
 FEW_FORECASTER_STEPS = (
-    200  # Adam moves a weight by its rate at most: 200 x 0.001, where those of the LSTM begin within 1/16
+    200  # Adam moves a weight by at most its rate a step: 200 x 0.001; the LSTM's begin within 1/16 of 0
 )
 
 

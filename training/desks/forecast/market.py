@@ -1,16 +1,16 @@
 """Many portfolios of symbols drawn at random, stepped together as tensors: what the agents of `forecast_ensemble` see.
 
-One step is one session. Each symbol of each account is a row: one actor serves them all, and the rows of an account
-share its cash and the rule of the sum. What an answer comes to is the strategy's rule (`strategies.forecast_ensemble`)
-with the fills of the paper broker, to the cent. The forecasts are given, and have to be out of sample.
+One step is one session. Each symbol of each account is a row: one actor serves all rows, and the rows of an account
+share its cash and the limit on the sum of weights. Actions become trades by the strategy's rule
+(`strategies.forecast_ensemble`) and the paper broker's fills, to the cent. The given forecasts must be out of sample.
 
 Reward of a row, in parts of what one symbol may weigh at most: `action x market return - cost + alpha x confidence x
-bonus if the prediction was right`. The action is the one in force: what is held before the trade earns the night, what
-is held after it the day, so the rows of an account sum up to its change of value. Costs are fees, and what trades after
-the auction pay above the open or get below it. A prediction is right where its class is the sign of the next
-close-to-close return beyond the cost of a trade, HOLD where the return is within it. Sessions, symbols and forecasts of
-a row are the same whatever is traded, so no action changes a bonus, present or later: it moves values, not choices, and
-alpha is nothing to search.
+bonus if the prediction was right`. The action is the holding: before the trade it earns the return of the night, after
+it that of the day, so the rows of an account sum to its change of value. Costs are fees, and what trades after the
+auction pay above the open or get below it. A prediction is right where its class is the sign of the next close-to-close
+return beyond the cost of a trade, HOLD where the return is within it. Sessions, symbols and forecasts of a row do not
+depend on trades, so no action changes a bonus: it shifts the values of states, not the best action, and a search over
+alpha is pointless.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from training.rl.protocols import Step
 
 ACCOUNT = 4  # columns of a row behind the forecast: weight, unrealised return, age, cash share
 BONUS = 1e-3
-GAIN_MIN, GAIN_MAX = -1.0, 3.0  # an unrealised return beyond is clipped
-AGE_UNIT, AGE_MAX = 20.0, 5.0  # sessions; in units
+GAIN_MIN, GAIN_MAX = -1.0, 3.0  # bound of the unrealised return
+AGE_UNIT, AGE_MAX = 20.0, 5.0  # sessions; the bound is in this unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Outlook:
     probabilities: Float32Array  # (d, n, 3): HOLD, BUY, SELL, out of sample; NaN where there is no forecast
     confidence: Float32Array  # (d, n)
     features: Float32Array  # (d, n, f): the stated subset of the newest row
-    variances: Float64Array | None = None  # (d, n): of daily log returns to come, where a head forecasts them
-    sizes: Float32Array | None = None  # (d, n) the part of a wish that is let pass; None: min(2 x confidence, 1)
+    variances: Float64Array | None = None  # (d, n): variance of the next daily log returns, where a head forecasts it
+    sizes: Float32Array | None = None  # (d, n) factor on wishes; None: min(2 x confidence, 1)
 
     @property
     def width(self) -> int:
@@ -98,8 +98,8 @@ class ForecastMarket(ShareAccounts):
         Args:
             portfolio: symbols of an account; None, or without `draws`, all of the table in their order.
             alpha: of the bonus.
-            most: that one symbol may weigh; None: what the trading rules say.
-            trusting: leave out what sizing takes from an action, for a comparison.
+            most: the largest weight of a symbol; None: that of the trading rules.
+            trusting: use actions without sizing, for a comparison.
             draws: False begins every episode at `first`.
 
         Raises:
@@ -120,7 +120,7 @@ class ForecastMarket(ShareAccounts):
     def _tables(self, table: DailyTable, outlook: Outlook, trading: Trading, fill: str, alpha: float) -> None:
         """Make the lookup tables, a row for each decision and symbol: observation, prices, flag, credit."""
         first, last = self._first, self._last
-        span = slice(first - 1, last + 1)  # one more: what is seen when the span is over
+        span = slice(first - 1, last + 1)  # one more row, observed after the span's last session
         tradable = table.tradable[span] > 0
         forecast = np.concatenate([outlook.probabilities[span], outlook.confidence[span, :, None]], axis=2)
         rows = np.concatenate([outlook.features[span], forecast], axis=2)
@@ -151,7 +151,7 @@ class ForecastMarket(ShareAccounts):
         return self._terms
 
     def take_terms(self) -> tuple[float, float, float]:
-        """The mean of each term since this was last asked; 0 without a step."""
+        """The mean of each reward term since the last call; 0 without a step."""
         summed, self._summed = self._summed, []
         gain, cost, bonus = torch.stack(summed).mean(0).tolist() if summed else (0.0, 0.0, 0.0)
         return gain, cost, bonus
@@ -167,7 +167,7 @@ class ForecastMarket(ShareAccounts):
         return torch.cat([rows_seen, self._account().to(torch.float32).flatten(0, 1)], dim=1)
 
     def _flat(self) -> Tensor:
-        """The places of all rows in a table of (sessions x symbols)."""
+        """The index of each row in a table flattened over (sessions x symbols)."""
         return (self._day.unsqueeze(1) * self._n + self._places).flatten()
 
     def _account(self) -> Tensor:
@@ -201,7 +201,7 @@ class ForecastMarket(ShareAccounts):
         if self._overlay.on:
             prices = torch.where(
                 (decision_prices < inf) & (flags > 0.0), decision_prices, 0.0
-            )  # one that is left alone is not known
+            )  # 0 is an unknown price; a symbol that stays counts as unknown
             prices = prices / self._per_share  # USD a step
             goal = self._overlay(self._day, holdings, goal, prices, self.equity_usd, whole=True, places=self._places)
             goal = self._worth_orders(holdings, goal, decision_prices)
@@ -221,12 +221,12 @@ class ForecastMarket(ShareAccounts):
         return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
 
     def _worth_orders(self, holdings: Tensor, goal: Tensor, prices: Tensor) -> Tensor:
-        """Goals, in steps, of which what is too small for an order stays as it is held."""
+        """Goals in steps; a change too small for an order is dropped."""
         sold = self._worth_selling((holdings - goal).clamp(min=0.0), goal, prices)
         return holdings - sold + self._worth_an_order((goal - holdings).clamp(min=0.0), goal, prices)
 
     def _goals(self, final: Tensor, flags: Tensor, prices: Tensor) -> Tensor:
-        """Steps that the strategy wants to hold, float64 (n, k); of a symbol that stays, what is held."""
+        """Target steps by the strategy's rule, float64 (n, k); for a symbol that stays, its holding."""
         equity = self.equity_usd.unsqueeze(1)
         present = torch.where(prices < inf, self.shares * prices / equity, 0.0)
         weights = final.double().clamp(min=0.0) * self._weight_max * flags
@@ -237,7 +237,7 @@ class ForecastMarket(ShareAccounts):
         return torch.where(stays, self._held, self._steps(weights * equity / prices))
 
     def _remember(self, holdings: Tensor, prices: Tensor) -> None:
-        """At what prices the shares were wanted, and for how many sessions they have been held."""
+        """Update the average cost and the sessions held."""
         now = self.shares
         paid = (holdings * self._basis + (now - holdings) * prices) / now
         basis = torch.where(now > holdings, paid, self._basis)
@@ -267,7 +267,7 @@ def weight_max(trading: Trading) -> float:
 
 
 def right(table: DailyTable, outlook: Outlook, trading: Trading) -> BoolArray:
-    """Where the class predicted after a session's close comes true in the next session, bool (d, n).
+    """Where the class predicted at a session's close is right in the next session, bool (d, n).
 
     BUY and SELL: the close-to-close return is beyond the cost of one trade in that direction; HOLD: it is within it.
     Nothing is right on the last session.
@@ -282,7 +282,7 @@ def right(table: DailyTable, outlook: Outlook, trading: Trading) -> BoolArray:
 
 
 def _in_sequence(values: Tensor) -> Tensor:
-    """The sum of each row, one after the other, as plain Python adds; float64 (n,)."""
+    """The sum of each row, added from left to right as Python does, float64 (n,)."""
     total = values.new_zeros(len(values))
     for column in values.unbind(1):
         total = total + column

@@ -21,13 +21,13 @@ from training.study.folds import HistoryError, Walk, walk
 from training.study.study import SESSIONS_A_YEAR, Fold
 
 FEW_LARGE, TEXTBOOK = RECIPES["few_large"], RECIPES["textbook"]
-CAPACITY = 1 << 18  # transitions of a replay: an agent sees some million, and old forecasts are as true as new ones
-SCALE = 100.0  # of a reward, which is about a hundredth: the return of a day
+CAPACITY = 1 << 18  # transitions of a replay: of the millions that an agent sees, old ones are as valid as new ones
+SCALE = 100.0  # factor on a reward, which is a day's return, about 0.01
 SAC = replace(FEW_LARGE.sac, capacity=CAPACITY, reward_scale=SCALE)
-SATURATION = 0.01  # without it nine tenths of TD3's answers are at the bounds, whatever it sees: docs/FORECAST.md
+SATURATION = 0.01  # without it 90 % of TD3's actions are at the bounds, whatever the observation: docs/FORECAST.md
 TD3 = replace(FEW_LARGE.td3, capacity=CAPACITY, reward_scale=SCALE, saturation=SATURATION)
 
-PURGE = 60 + 100 + 5  # sessions: rows of a sequence, the longest window of a feature, the horizon of a label
+PURGE = 60 + 100 + 5  # sessions between spans: rows of a sequence, longest window of a feature, horizon of a label
 WALK = Walk(train=100, validate=SESSIONS_A_YEAR, test=SESSIONS_A_YEAR, purge=PURGE, years=True)
 
 
@@ -47,11 +47,11 @@ class ForecastPlan(Plan):
     td3: OffPolicyCoefficients = TD3
     portfolio: int = 16  # symbols of an account while agents learn
     episode: int = 126  # sessions
-    alpha: float = 1.0  # of the bonus, which no action changes: there is nothing to choose it by
-    looks: int = 20  # at the validation sessions, by each agent
-    thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # probabilities, of the forecaster alone
-    risk_target: float = 0.0  # of sizing, a deviation of a session's return; 0: the source's, min(2 x confidence, 1)
-    sessions: int | None = None  # at most of a validation or a test span; None: the whole year
+    alpha: float = 1.0  # weight of the bonus, which no action changes, so it is not searched
+    looks: int = 20  # validation checks of each agent
+    thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # probabilities; for the forecaster alone
+    risk_target: float = 0.0  # deviation of a session's return, for sizing; 0: the source's min(2 x confidence, 1)
+    sessions: int | None = None  # most sessions of a validation or test span; None: the whole year
 
     def at(self, precision: str, /) -> Self:
         """The same with the forecaster in bf16 where the run is; see `ForecasterSettings.at`."""
@@ -148,8 +148,8 @@ class ForecastPlan(Plan):
 def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
     """A fold for each tested year: see `WALK`. Agents learn on forecasts alone, so from the first forecast year on.
 
-    The first session of the first forecast year is left out: what is decided before its open rests on the close before,
-    which nobody forecast out of sample.
+    The first session of the first forecast year is left out: a decision before its open needs a forecast at the close
+    before, and none was made out of sample.
 
     Raises:
         HistoryError: a year has no session that can be decided on.

@@ -37,9 +37,9 @@ def wish_of(agent: nn.Module) -> Rule:
 
 
 def threshold_rule(least: float, most: float) -> Rule:
-    """The forecaster alone: as much as allowed on a BUY that is as confident as `least`, nothing on such a SELL.
+    """The forecaster alone: the largest weight on a BUY with confidence `least` or more, 0 on such a SELL.
 
-    Anything else stays as it is. `most` is the most that one symbol may weigh.
+    Otherwise no change. `most` is the largest weight of a symbol.
     """
 
     def final(rows: Tensor) -> Tensor:

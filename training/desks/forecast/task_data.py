@@ -43,7 +43,7 @@ class ForecastTaskData(DailyTaskData):
     material: Material
     places: NDArray[np.int64]  # of the universe's symbols in the panel
     days_at: NDArray[np.int64]  # of the table's sessions in the panel
-    heard: dict[str, baselines.Memory] = field(default_factory=dict)  # what networks said, for the players
+    heard: dict[str, baselines.Memory] = field(default_factory=dict)  # cached forecasts, for the players
 
     def outlook(self, forecasts: Forecasts, risk_target: float = 0.0) -> Outlook:
         """The agents' view of the universe after each session's close; `risk_target`: see `size_of`."""

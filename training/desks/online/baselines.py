@@ -15,9 +15,9 @@ from training.evidence.criteria import ONE_BAR_LATE
 from training.study.progress import counted, phase
 from training.study.study import PlayResult, SessionResult
 
-RANDOM_DRAWS = 1000  # traders behind the p-value
-RANDOM_RUNS = 5  # of them, whose median stands in the table of baselines
-ROWS = 4000  # of the market, for random traders played at once
+RANDOM_DRAWS = 1000  # random traders for the p-value
+RANDOM_RUNS = 5  # random traders whose median is the baseline
+ROWS = 4000  # accounts of the market for random traders played at once
 FLAT, HOLD, RANDOM = "always flat", FROM_OPEN, "random"
 
 BASELINES: Mapping[str, str] = {
@@ -70,7 +70,7 @@ def _played(
 
 
 def _maker(player: str, policy: nn.Module) -> Callable[[], Player]:
-    """The factory of the player of one session."""
+    """A function that makes the player for one session."""
     if player == ONE_BAR_LATE:
         return lambda: Late(policy, flat)
     return lambda: hold_from_open if player == HOLD else policy
@@ -79,7 +79,7 @@ def _maker(player: str, policy: nn.Module) -> Callable[[], Player]:
 def _random(
     policy: nn.Module, data: OnlineTaskData, dates: tuple[str, ...], seed: int, check_stop: Callable[[], None]
 ) -> tuple[PlayResult, tuple[float, ...]]:
-    """The median of a few random traders like the policy, and what each of many earns in USD."""
+    """The median of a few random traders that trade about as often as the policy, and the profits of many in USD."""
     material, trading = data.data, data.data.trading
     at_once = max(1, ROWS // len(material.on(dates)))
 

@@ -1,7 +1,7 @@
-"""The cold start: history becomes experience, and experience the first model and the replay that learning goes on with.
+"""The cold start: it trains the first model on recorded bars and fills the replay from which online learning goes on.
 
-The last sessions are kept apart: what the first model earns there goes into its card. The same bars, settings and seed
-give the same weights and the same replay, byte for byte (CPU).
+The last sessions are held out: the first model's returns there go into its card. The same bars, settings and seed give
+the same weights and the same replay, byte for byte (CPU).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.study.study import SessionResult, as_metrics, figures
 
 REPLAY_FILE = "cold.replay"
 SPARE = 256  # transitions between two states of a replay on disk
-ROWS = 64  # of the market that fills the replay
+ROWS = 64  # rows of the market that fills the replay
 
 Report = Callable[[Mapping[str, float]], None]
 
@@ -36,9 +36,9 @@ class Cold:
 
     network: QNetwork
     replay: ChoiceReplay
-    dates: tuple[str, ...]  # the sessions kept apart
-    session_returns: tuple[float, ...]  # of the policy there, each a part of the capital
-    figures: dict[str, float]  # of these sessions, and of the last update
+    dates: tuple[str, ...]  # the held-out sessions
+    session_returns: tuple[float, ...]  # the policy's return in each, a part of the capital
+    figures: dict[str, float]  # figures of these sessions and of the last update
 
 
 def cold_start(
@@ -54,7 +54,7 @@ def cold_start(
 
     Args:
         data: bars made ready (`training.desks.online.data.load`).
-        threads: of torch, from now on in this process.
+        threads: number of torch's threads, from now on in this process.
         folder: where the replay is kept; None keeps it in memory.
         report: gets the figures of every update, and may raise to stop.
 
@@ -84,13 +84,13 @@ def cold_start(
 
 
 def dates_apart(data: OnlineData, preset: ColdPreset) -> tuple[str, ...]:
-    """Return the sessions that nothing is trained on: the last ones."""
+    """Return the held-out sessions: the last ones, on which nothing is trained."""
     dates = tuple(data.days)
     return dates[-max(1, int(len(dates) * preset.kept_apart)) :]
 
 
 def returns_apart(network: QNetwork, data: OnlineData, preset: ColdPreset) -> tuple[float, ...]:
-    """Return what a network earns in each session kept apart, parts of the capital."""
+    """Return a network's return in each held-out session, as a part of the capital."""
     return _returns(play(network, data, dates_apart(data, preset), data.trading), data)
 
 
@@ -125,7 +125,7 @@ def cold_replay(network: QNetwork, preset: ColdPreset, folder: Path | None) -> C
 
 @torch.no_grad()
 def _fill(replay: ChoiceReplay, network: QNetwork, market: OnlineMarket, preset: ColdPreset, seed: int) -> None:
-    """Play with the policy and some exploration until the replay is full."""
+    """Play the policy with some exploration until the replay is full."""
     c, generator = preset.online, torch.Generator().manual_seed(seed)
     sums = Returns(c.returns, c.discount)
     observed, added = network.prepare(market.observe()), 0
@@ -143,7 +143,7 @@ def _fill(replay: ChoiceReplay, network: QNetwork, market: OnlineMarket, preset:
             if added == preset.replay:
                 break
             if added % SPARE == 0:
-                replay.state_dict()  # a replay on disk takes so many between two states
+                replay.state_dict()  # a replay on disk takes `SPARE` transitions between two states
             assert choices is not None
             replay.add(_row(choices, row))
             added += 1

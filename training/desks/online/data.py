@@ -1,4 +1,4 @@
-"""Bars made ready for `online_dqn`, players on its market, and what the pipeline asks of a strategy's data.
+"""Data of `online_dqn`: prepared bars, players on its market, and the `TaskData` for the pipeline.
 
 A player maps observations to values of the actions. The figures of a report come from `training.evaluate.bars`.
 """
@@ -78,7 +78,7 @@ class OnlineData:
         return BarDesk(self.strategy, self._fed, flat, minutes=lambda date, _bars, _rules: self.minutes(date))
 
     def _fed(self, date: str, _: Trading) -> tuple[Iterable[Event], int]:
-        """The feed from the session on that warms the strategy for this one, and how many sessions lie before it."""
+        """The feed from the session with which warm-up for this one begins, and the number of sessions before it."""
         bars, first = self.bars, self.days[date]
         opening = bars.scheduled[first].session.open_ns
         begins = [
@@ -89,11 +89,11 @@ class OnlineData:
         return chain.from_iterable(bars.feed(index) for index in range(start, len(bars.scheduled))), first - start
 
     def minutes(self, date: str) -> int:
-        """Minutes of a session in which a position could be held."""
+        """Minutes of the session in which a position can be held."""
         return max(day.flatten - day.first for day in self.on((date,))) * self.history.bar_min
 
     def rows(self, dates: Sequence[str]) -> tuple[Int64Array, Int64Array]:
-        """The rows of these sessions, all symbols, and the number of each one's session."""
+        """The rows of these sessions for all symbols, and the index of each row's session."""
         days = self.on(dates)
         places = {date: place for place, date in enumerate(dates)}
         rows = np.concatenate([np.arange(day.first, day.end) for day in days])
@@ -126,7 +126,7 @@ def load(paths: Sequence[Path], config: ModelConfig, symbols: tuple[str, ...], t
     return OnlineData(bars, history_of(bars, strategy.spec, config, trading), config, strategy, trading)
 
 
-FROM_OPEN = "hold from the open"  # what the report calls that player
+FROM_OPEN = "hold from the open"  # that player's name in the report
 
 
 def values_of(answer: Any) -> Tensor:
@@ -143,11 +143,11 @@ def one_hot_values(actions: Tensor) -> Tensor:
 flat: Player = choosing(HOLD, len(ACTIONS), 1.0)
 """The player that never trades."""
 hold_from_open: Player = choosing(BUY, len(ACTIONS), 1.0)
-"""The player that buys as soon as it may and keeps what it bought; it buys again after a stop or a target."""
+"""The player that buys as soon as allowed and holds; it buys again after a stop or a target."""
 
 
 def random_trader(enter: float, leave: float, seed: int, bar_min: int) -> RandomTrader:
-    """Enters with one chance a minute while flat and leaves with another while holding. Seeded."""
+    """A trader that enters with probability `enter` a minute while flat, and leaves with `leave` while holding."""
     return RandomTrader(enter * bar_min, leave * bar_min, seed, entries=(BUY,), leaves_by=SELL, holds_by=HOLD)
 
 
@@ -218,14 +218,14 @@ class OnlineTaskData:
         trading: Trading,
         check_stop: Callable[[], None] = lambda: None,
     ) -> PlayResult:
-        """Results of players, a new one for each session, on the desk under these rules."""
+        """Play a new player in each session, on the desk under these rules."""
         if dates not in self.ready:
             self.ready[dates] = self.data.desk.before(dates, self.data.trading)
         played = self.data.desk.play_each(make, under(self.ready[dates], trading), trading, check_stop)
-        return msgspec.structs.replace(played, halts=())  # of accounts of one session each
+        return msgspec.structs.replace(played, halts=())  # each halt ends with its account of one session
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
-        """See `TaskData`; next to it one that holds from the open."""
+        """See `TaskData`; the reference account holds from the open."""
         data, trading, dates = self.data, spans[0].trading, [tuple(span.dates) for span in spans]
         holder_results = data.desk.relay([hold_from_open] * len(dates), dates, trading)
         sessions = tuple(session for result in holder_results for session in result.sessions)
@@ -242,7 +242,7 @@ class OnlineTaskData:
 
     @torch.no_grad()
     def watch(self, policy: nn.Module, span: Span) -> Watched:
-        """See `TaskData`; on the market, which ends a session at the desk's last exit."""
+        """See `TaskData`; played on the market, whose episode ends at the desk's last exit."""
         dates = tuple(span.dates)
         market = self.data.market(dates, self.data.trading, auto_reset=False)
         days, width = len(self.data.on(dates)), len(self.data.spec.features)
@@ -260,11 +260,11 @@ class OnlineTaskData:
 
     @torch.no_grad()
     def heads_for_report(self, policy: nn.Module, fold: Fold) -> dict[str, Any]:
-        """The scores of the heads as the report takes them; empty without heads."""
+        """The scores of the heads for the report; empty without heads."""
         return {KEY: msgspec.to_builtins(self.heads(policy, fold))} if self.data.spec.heads else {}
 
     def heads(self, policy: nn.Module, fold: Fold) -> HeadScores:
-        """How good the heads are on the fold's test sessions while nothing is held; their base is of the training."""
+        """Scores of the heads on the fold's test sessions while nothing is held, against base rates of the training."""
         data, labels = self.data, self.data.history.labels
         (rows, sessions), (learnt, _) = data.rows(fold.test), data.rows(fold.train)
         answers = [answer.numpy() for answer in policy(torch.from_numpy(data.flat_observations(rows)))][1:]

@@ -64,7 +64,7 @@ def export_online(
 
 
 def training_of(data: OnlineData, apart: tuple[str, ...], feed: str, source: str = "") -> Training:
-    """What the first model was made from: all usable sessions, `apart` of them to test it; `source` of the bars."""
+    """The manifest's training data of the first model: all usable sessions, `apart` as the test, and `source`."""
     dates = tuple(data.days)
     learnt = dates[: len(dates) - len(apart)]
     return Training(

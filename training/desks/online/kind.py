@@ -48,9 +48,9 @@ from training.study.study import Fold, SessionResult, ValidationCheck, figures
 
 @dataclass(frozen=True, slots=True)
 class OnlinePlan(Plan):
-    """The cold start, looked at on validation sessions; the steps of a trial take the place of the preset's."""
+    """The cold start with checks on validation sessions; a trial's steps replace the preset's."""
 
-    members: int = 1  # it is one network: named in a run's settings alone
+    members: int = 1  # there is one network; named in a run's settings alone
     cold: ColdPreset = field(default_factory=lambda: COLD_PRESETS["cold"])
     looks: int = 20  # at the validation sessions
 
@@ -208,7 +208,7 @@ def _means(lines: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 UNUSABLE = "that warm the indicators up"
-SPAN = 10  # sessions by which each validation span of a search is later than the one before it
+SPAN = 10  # sessions between the begins of successive validation spans of a search
 SESSION_MINUTES = 390
 
 
@@ -229,7 +229,7 @@ class FromHistory(Procedure[OnlineTaskData, OnlinePlan]):
 
     @property
     def walk(self) -> Walk:
-        """How sessions are cut: purged are those that the look-back covers, and the session of an episode."""
+        """How sessions are cut into folds: purged are the look-back and the session of one episode."""
         looked_back = -(-history_bars(self.config) * self.config.bar_minutes // SESSION_MINUTES)
         return Walk(train=60, validate=20, test=40, purge=looked_back + 1)
 

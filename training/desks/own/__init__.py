@@ -1,1 +1,1 @@
-"""How a strategy of one's own is trained: everything but its rewards, networks and environments."""
+"""Training of a user's own strategy: everything except its rewards, networks and environments."""

@@ -1,7 +1,7 @@
-"""Bars made ready for a strategy of one's own: episodes to train on, dry runs to judge it by, of days or of minutes.
+"""Data of a user's own strategy, of days or of minutes: episodes to train on, dry runs to evaluate it.
 
-Days and minutes differ in how their desks are made. Every figure comes from the desk; nothing here knows what the
-actions of the strategy mean: the first one is what a desk does before a span begins.
+Days and minutes differ in how their desks are made. Every figure comes from the desk. Nothing here knows what the
+strategy's actions mean; before a span begins, the desk takes the first action.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ class OwnData(Protocol):
         """The result of a player on these sessions through the dry run."""
 
     def episode(self, span: Span, number: int) -> Episode:
-        """The desk before the session of this number in the span, and the events from there on."""
+        """The desk before the span's session `number` (from 0), and the events from there on."""
 
 
 class Common:
-    """Methods that both kinds of data share."""
+    """Methods shared by both kinds of data."""
 
     def desk_env(self: OwnData, span: Span) -> DeskEnv:
         """The desk on these sessions as a gymnasium environment, with the strategy's reward."""
@@ -145,7 +145,7 @@ class Common:
         return recorder.watched()
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
-        """See `TaskData`: what a random player sees."""
+        """See `TaskData`: observations of a random player."""
         data: Any = self
         rows: list[Float32Array] = []
         draw = random_player(data.spec, seed)
@@ -164,7 +164,7 @@ class Common:
     def compare(
         self: OwnData, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `PpoData`: each action without end, random players, twice the costs, and one decision late."""
+        """See `PpoData`: constant actions, random players, twice the costs, and one decision late."""
         results: dict[str, PlayResult] = {}
         for name, player in constant_players(self.spec).items():
             results[name] = self.play(player, span)
@@ -205,7 +205,7 @@ def first_action(spec: Spec) -> Player:
 
 
 def constant_players(spec: Spec) -> Mapping[str, Player]:
-    """The baselines by name: each action without end; of a continuous policy none changes."""
+    """The baselines by name: one constant player for each action; for a continuous policy 0 everywhere."""
     if spec.continuous:
         return {"always 0": first_action(spec)}
     count = len(spec.actions)
@@ -224,7 +224,7 @@ def random_player(spec: Spec, seed: int) -> Player:
     return draw
 
 
-EPISODE_SESSIONS = 60  # of a daily desk
+EPISODE_SESSIONS = 60  # sessions of an episode of a daily desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ class OwnDays(Common, OneAccountOfDays):
         return dry_run(player, self.desk(span))
 
     def episode(self, span: Span, number: int) -> Episode:
-        """See `OwnData`: so many sessions from this one on."""
+        """See `OwnData`: a fixed number of sessions from this one on."""
         desk = self.desk(replace(span, dates=span.dates[number : number + EPISODE_SESSIONS]))
         market = SharePaperBroker(desk.trading, self.spec.symbols)
         machine = Machine(Core(self.strategy, trades=False), desk.state, market, desk.market_state)
@@ -265,7 +265,7 @@ class OwnDays(Common, OneAccountOfDays):
 
 @dataclass(frozen=True, slots=True)
 class OwnMinutes(Common):
-    """Bars within sessions; each session begins on an account of its own, but where shares are held overnight."""
+    """Bars within sessions. Each session has its own account, unless shares are held overnight."""
 
     tape: TapeInfo
     source: Iterable[Event]
@@ -288,7 +288,7 @@ class OwnMinutes(Common):
 
     @property
     def days(self) -> Collection[str]:
-        """The sessions that follow those which warm the desk up, ascending."""
+        """The sessions after the warm-up, ascending."""
         return self.dates[self.warmup_sessions :]
 
     def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
@@ -297,7 +297,7 @@ class OwnMinutes(Common):
 
     @property
     def desk(self) -> BarDesk:
-        """Where figures come from: it has watched all sessions before, by the first action."""
+        """The desk for all figures; before a played session it has watched all earlier ones with the first action."""
         return BarDesk(self.strategy, lambda _date, _trading: (self.source, len(self.dates)), first_action(self.spec))
 
     def play(self, player: Player, span: Span) -> PlayResult:
@@ -317,7 +317,7 @@ class OwnMinutes(Common):
         return OneAccount(self.desk.relay(policies, [span.dates for span in spans], spans[0].trading))
 
     def episode(self, span: Span, number: int) -> Episode:
-        """See `OwnData`: one session, or from it on as many as of days where shares are held overnight."""
+        """See `OwnData`: one session; where shares are held overnight, as many from it on as for daily bars."""
         dates = span.dates[number : number + (EPISODE_SESSIONS if self.spec.overnight else 1)]
         starts = [self._start(date, span.trading) for date in dates]
         return Episode(self.desk.machine(starts[0], span.trading), chain.from_iterable(start.feed for start in starts))

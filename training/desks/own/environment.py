@@ -1,6 +1,6 @@
 """The desk itself as a gymnasium environment: core, gates, order life and paper broker in memory.
 
-A step is a decision. Nothing is simplified, so it is slower than a tensor market, and nothing has to be written for it.
+A step is a decision. It is the real desk, so it is slower than a tensor market, but needs no code for the strategy.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Episode(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What happened between two decisions: what a reward is made of. Money in USD."""
+    """What happened between two decisions, for rewards. Money in USD."""
 
     action: int  # the index of the action taken; -1 of a continuous policy
     equity_before: float
     equity_after: float
-    fees: float  # paid between the two
-    trades: int  # closed between the two
+    fees: float  # costs paid between the decisions
+    trades: int  # trades closed between the decisions
 
 
 def gain(outcome: Outcome) -> float:
@@ -48,8 +48,8 @@ def gain(outcome: Outcome) -> float:
 class DeskEnv(gymnasium.Env[Float32Array, Any]):
     """One desk, one decision a step. `reset(options={"episode": n})` chooses the episode, else it is drawn.
 
-    Actions are the indices of `spec.actions`, or numbers in [-1, 1] of a continuous policy. `terminated` at the end of
-    an episode: a session of a desk that is flat at the close, so many sessions of a daily one.
+    Actions are the indices of `spec.actions`, or numbers in [-1, 1] of a continuous policy. `terminated` is true at the
+    end of an episode: one session for a desk that is flat at the close, a fixed number of sessions for a daily desk.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
@@ -112,7 +112,7 @@ class DeskEnv(gymnasium.Env[Float32Array, Any]):
 
 
 def answer_of(spec: Spec, action: Any) -> tuple[float, ...]:
-    """The answer of a policy that is certain of this action."""
+    """The answer of a policy that gives this action all the probability."""
     if spec.continuous:
         return tuple(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0).tolist())
     return tuple(CERTAIN if place == int(action) else 0.0 for place in range(len(spec.actions)))
@@ -131,10 +131,11 @@ def questions(machine: Machine, feed: Iterable[Event]) -> Generator[AskPolicy, P
 
 
 class GymEnvironments:
-    """Some gymnasium environments under our PPO; see `training.rl.protocols.Environment`.
+    """Adapts gymnasium environments to our PPO; see `training.rl.protocols.Environment`.
 
-    An episode is seeded by the seed, the environment's place and the episode's number. A state is these numbers and the
-    actions since: to go on, the actions are taken again, so an environment must depend on its seed and actions alone.
+    An episode's seed follows from the seed, the environment's index and the episode's number. A state holds the episode
+    numbers and the actions taken; resuming takes the actions again, so an environment must depend on its seed and
+    actions alone.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], count: int, seed: int) -> None:
@@ -192,5 +193,5 @@ class GymEnvironments:
 
 
 def _of_gym(action: Any) -> Any:
-    """An action as gymnasium's spaces have it."""
+    """Convert an action to the form of gymnasium's spaces."""
     return np.asarray(action, dtype=np.float32) if isinstance(action, list) else action

@@ -1,4 +1,4 @@
-"""The training object of a strategy of one's own: `own_kind(SPEC)`, and what may be changed in it."""
+"""The training object of a user's own strategy: `own_kind(SPEC)` and its options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = Preset(
 
 
 class Rule(nn.Module):
-    """A policy that was not trained: a function of observations."""
+    """A policy that is a function of observations, without training."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -49,17 +49,18 @@ def own_kind(
     presets: Mapping[str, Preset] | None = None,
     of_the_desk: tuple[str, ...] = (),
 ) -> TrainingKind:
-    """Return how a strategy is trained: by our PPO on its own desk, where nothing else is given.
+    """Return the training object of a strategy; by default our PPO trains on the desk itself.
 
     Args:
-        rule: the policy itself: observations, float32 (batch, *shape), to logits, float32 (batch, actions); of a
-            continuous policy to actions in [-1, 1]. Only operations of torch that ONNX has. Then nothing is trained.
-        reward: of what happened between two decisions; by default the change of the equity in percent.
+        rule: the policy itself: observations, float32 (batch, *shape), to logits, float32 (batch, actions), or to
+            actions in [-1, 1] for a continuous policy. Only torch operations that ONNX supports. Nothing is trained
+            then.
+        reward: function of what happened between two decisions; by default the change of the equity in percent.
         network: makes the policy, a module as `rule`; by default two layers of 64 units.
         environment: makes a gymnasium environment of the bars made ready and the sessions to train on; its spaces are
             those of the spec. By default the desk itself (`training.desks.own.environment.DeskEnv`).
         presets: steps and coefficients of PPO, the first is the default.
-        of_the_desk: beginnings of the names of features that follow from what the desk holds.
+        of_the_desk: prefixes of the names of features that depend on the desk's holdings.
     """
     hooks = Hooks(reward, network, environment)
     return _kind(spec, hooks, rule, presets, of_the_desk, "")
@@ -79,7 +80,7 @@ def _kind(
     of_the_desk: tuple[str, ...],
     config: str,
 ) -> TrainingKind:
-    """The training object for the parameters of this canonical text."""
+    """The training object for parameters given as canonical text."""
     network, reward = hooks.network, hooks.reward
     descriptions = {name: f"Takes {name.removeprefix('always ')} at each decision." for name in constant_players(spec)}
 

@@ -1,4 +1,4 @@
-"""How the sessions of a bars file are cut for a strategy of one's own, and the minutes of one. Imports no torch."""
+"""Folds and minute bars of a bars file for a user's own strategy. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.study.study import SESSIONS_A_YEAR
 
 SESSION_S = 390 * 60
 VOLATILITY_CLOSES = {"option": 21, "shares": 0}
-"""What a desk holds -> the sessions before, on whose closes its prices rest: the volatility of options."""
+"""`Spec.holds` -> earlier sessions whose closes the prices depend on: those of the volatility of options."""
 
 
 def walk_of(spec: Spec) -> Walk:
@@ -37,7 +37,7 @@ _WALKS = {"bar": _of_bars, "session": _of_days}
 
 
 class Minutes(NamedTuple):
-    """Bars within sessions: the file, its events, its sessions, and how many of them warm the desk up."""
+    """Bars within sessions: the file, its events, its sessions, and the number of warm-up sessions."""
 
     info: TapeInfo
     source: TapeSource
@@ -58,4 +58,4 @@ _VOLATILITY: dict[str, Callable[[Trading], int]] = {
     "option": lambda trading: trading.paper.volatility_sessions + 2,
     "shares": lambda _: 0,
 }
-"""What a desk holds -> the sessions that its paper market needs before it quotes."""
+"""`Spec.holds` -> sessions that the paper market needs before it can quote."""

@@ -1,8 +1,8 @@
-"""Who is compared with a policy of `option_scalper`: baselines, random traders, and itself under worse conditions.
+"""Comparisons for a policy of `option_scalper`: baselines, random traders, and itself under worse conditions.
 
-The figures of a report come from the dry-run engine with all gates, but those of buy and hold, which owns shares, not
-options. Validation and the draws of random traders go through the tensor market, where the live path (temperature,
-argmax, confidence threshold) turns a player's logits into actions.
+A report's figures come from the dry run with all gates, except those of buy and hold, which holds shares instead of
+options. Validation and the random traders' totals come from the tensor market, with the live rule (temperature, argmax,
+confidence threshold) from logits to actions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def play(market: Market, player: Player, dates: Sequence[str], confidence_min: f
 
 
 def random_trader(enter: float, leave: float, seed: int) -> Player:
-    """Enters a random side with one chance a minute while flat and leaves with another while holding. Seeded."""
+    """A trader that enters a random side with probability `enter` a minute while flat, and leaves with `leave`."""
     trader = RandomTrader(enter, leave, seed, entries=(BUY_CALL, BUY_PUT), leaves_by=EXIT, holds_by=HOLD)
     return lambda observations: one_hot(trader.actions(observations[:, -1, SIDE_COLUMN] != 0.0), COUNT)
 
@@ -62,8 +62,8 @@ def random_trader(enter: float, leave: float, seed: int) -> Player:
 def moving_averages(observations: Tensor) -> Tensor:
     """The simple rule: calls while the 9-bar average is above the 21-bar one, puts while it is below.
 
-    A feature of the averages is close / average - 1, so the smaller distance belongs to the larger average. A buy
-    against a position leaves it.
+    The features are close / average - 1, so the smaller one belongs to the larger average. A buy of the other side
+    closes the position.
     """
     above = observations[:, -1, FAST_COLUMN] < observations[:, -1, SLOW_COLUMN]
     action = torch.where(above, BUY_CALL, BUY_PUT)
@@ -71,8 +71,8 @@ def moving_averages(observations: Tensor) -> Tensor:
 
 
 RANDOM_DRAWS = 1000
-ENVIRONMENTS = 2000  # of the tensor market, for random traders played at once
-RANDOM_DESKS = 5  # of them through the dry run, for the table of baselines
+ENVIRONMENTS = 2000  # accounts of the tensor market for random traders played at once
+RANDOM_DESKS = 5  # random traders through the dry run, for the table of baselines
 
 FLAT, HOLD_SHARES, RANDOM, RULE = "always flat", "buy and hold", "random", "simple rule"
 DESCRIPTIONS = {
@@ -126,7 +126,7 @@ def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> PlayRe
 
 
 def held_through(data: Data, dates: Sequence[str], capital_usd: float) -> tuple[SessionResult, ...]:
-    """The same shares on one account, whose worth is never restored."""
+    """The same shares on one account through all sessions."""
     results, equity = [], capital_usd
     for session in buy_and_hold(data, dates, capital_usd).sessions:
         results.append(replace(session, pnl_usd=equity * session.pnl_usd / capital_usd, capital_usd=equity))
@@ -175,8 +175,8 @@ def standard(
 def scenarios(player: Player, desk: BarDesk, ready: Sequence[SessionStart], trading: Trading) -> dict[str, PlayResult]:
     """The same player without fees and half-spreads, at twice and three times the costs, and one bar late.
 
-    Prices are whole cents in all of them, so up to a cent of spread remains without costs. `ready` are the desks at the
-    costs as they are.
+    Prices are whole cents in all scenarios, so up to a cent of spread remains even without costs. `ready` are the desks
+    with the configured costs.
     """
     results = {}
     for name, times in COSTS.items():

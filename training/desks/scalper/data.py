@@ -43,12 +43,12 @@ class Data:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the manifest and the report say of the prices, as JSON."""
+        """Facts about the option prices for manifest and report, as JSON."""
         return {}
 
     @property
     def other_venues(self) -> dict[str, Venue]:
-        """Other markets on which a report plays the policy once more, by name."""
+        """Further markets on which a report plays the policy, by name."""
         return {}
 
     @property
@@ -65,7 +65,7 @@ class Data:
         return Market(self.history, self.prices, days, trading, **more)
 
     def training_market(self, dates: Sequence[str], from_date: str, trading: Trading, **more: Any) -> Market:
-        """The tensor market that trains on these sessions; none before `from_date` joins them."""
+        """The tensor market for training on these sessions, from `from_date` on."""
         del from_date
         return self.market(self.on(dates), trading, **more)
 
@@ -80,7 +80,7 @@ class Data:
 
 
 def desk_of(source: Iterable[Event], strategy: AnyStrategy, venue: Venue = MODELLED) -> BarDesk:
-    """The desk on a feed; it has watched as many sessions as warm the strategy and give the volatility."""
+    """The desk on a feed, after the sessions that warm the strategy up and give the volatility."""
 
     def fed(_: str, trading: Trading) -> tuple[Iterable[Event], int]:
         return source, trading.paper.volatility_sessions + 2

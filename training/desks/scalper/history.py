@@ -1,8 +1,8 @@
 """A bars file as arrays: whole sessions with features and volatility, and the price of every option, computed once.
 
 Reads feed events, so the same files feed training, dry run and replay. Prices are integer cents for every session,
-right, strike and bar, by the functions that price the paper broker, so both agree to the cent. What is
-known of a session at its open comes from earlier sessions alone; nothing is priced while an episode runs.
+right, strike and bar, by the functions that price the paper broker, so both agree to the cent. A session's inputs at
+its open come from earlier sessions alone. Nothing is priced while an episode runs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class History:
     close: Float64Array
     features: Float64Array  # (rows, 20)
     minute: Int64Array  # from the session's open to the bar's end
-    gap: Int64Array  # the most minutes missing between two bars of the observation that ends here
+    gap: Int64Array  # longest gap in minutes within the observation that ends at this row
     days: tuple[TradingDay, ...]
 
     @property
@@ -163,25 +163,25 @@ def _gaps(start_ns: Int64Array, starts: Int64Array, spec: Spec) -> Int64Array:
     return longest
 
 
-SHARES = 100  # of the underlying for one contract
+SHARES = 100  # shares of the underlying in one contract
 RIGHTS = (+1, -1)
 MOMENTS = ("open_bid", "open_ask", "close_bid", "close_ask", "lowest", "highest")
 MILLION = 10**6  # fractions of the limits are whole millionths, so that sizes are exact
-DENIED = 2**62  # a cost that no budget has
+DENIED = 2**62  # a cost above every budget
 
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The market's prices. The cell of a contract at history row r is its lane + r; a cell's figures lie together.
+    """Option prices in cells. A contract's cell at history row r is lane + r; the figures of one cell are adjacent.
 
-    `lowest` and `highest` are the mids at the bar's extremes for that right: its range.
+    Within a bar, a contract's range is from its lowest to its highest mid.
     """
 
     opens: Tensor  # int64 (cells, 2): bid and ask at the bar's open, cents a share
     closes: Tensor  # int64 (cells, 2): bid, and bid + ask, at the bar's close, cents a share
     mids: Tensor  # float64 (cells, 3): lowest, highest, and at the close, USD a share
-    costs: Tensor  # int64 (cells,): of a contract at its entry limit, millionths of a cent, or `DENIED`
-    lanes: Tensor  # int64 (rows, 2): the lane of the call and of the put nearest the money at this row's close
+    costs: Tensor  # int64 (cells,): cost of a contract at its entry limit in millionths of a cent, or `DENIED`
+    lanes: Tensor  # int64 (rows, 2): lanes of the call and the put nearest the money at the row's close
 
     def to(self, device: torch.device | str) -> Self:
         """The same table on `device`; itself where it is there already."""
@@ -238,7 +238,7 @@ def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
 def quote_day(history: History, day: TradingDay, trading: Trading) -> DayQuoted:
     """Quote every contract that could be entered on this session, in the option market of the paper broker.
 
-    Calls are lowest at the bar's low, puts at its high; both at the bar's end, like its close.
+    Calls are lowest at the bar's low, puts at its high. All quotes but the open's use the time of the bar's end.
 
     Raises:
         HistoryError: the configured contracts have no upcoming session, expire today, or go by delta.
@@ -317,8 +317,8 @@ def packed(columns: Mapping[str, Tensor], lanes: Tensor, trading: Trading) -> Pr
 def entry_costs(bid: Tensor, ask: Tensor, trading: Trading) -> Tensor:
     """What one contract costs at its entry limit by the core's rule (`entry_limit`), in millionths of a cent, int64.
 
-    `DENIED` where there is no bid or the spread is wider than the gate lets pass. A premium budget in the same unit,
-    divided by it and rounded down, is the number of contracts (`contracts_for`).
+    `DENIED` where there is no bid or the spread is wider than the gate lets pass. The number of contracts is a premium
+    budget in the same unit divided by this cost, rounded down (`contracts_for`).
     """
     limit = ask * millionths(1 + exact(trading.execution.entry_slack)) // MILLION
     bound = (bid + ask) * millionths(1 + exact(trading.risk.price_collar)) // (2 * MILLION)

@@ -85,7 +85,7 @@ class ScalperTaskData:
         )
 
     def evaluator(self, span: Span, device: str) -> Evaluator:
-        """See `TaskData`; it is played on the CPU, whatever trains: a few sessions are too few for a GPU."""
+        """See `TaskData`; always played on the CPU: a few sessions are too few for a GPU."""
         days, data = self.data.on(span.dates), self.data
         market = data.market(days, span.trading, count=len(days), auto_reset=False)
         return lambda policy: play(market, on_cpu(policy, device), span.dates, span.trading.risk.confidence_min)
@@ -118,7 +118,7 @@ class ScalperTaskData:
         return Compared(results, tuple(totals), scenarios)
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
-        """See `TaskData`; next to it the shares of the underlying."""
+        """See `TaskData`; the reference account holds shares of the underlying."""
         dates, data, trading = [span.dates for span in spans], self.data, spans[0].trading
         folds = self.desk.relay(policies, dates, trading)
         share_sessions = baselines.held_through(
@@ -127,7 +127,7 @@ class ScalperTaskData:
         return OneAccount(folds, baselines.HOLD_SHARES, share_sessions)
 
     def alike_but_for_rules(self, spans: Sequence[Span]) -> bool:
-        """See `PlaysTogether`: on modelled prices, where they warm up alike."""
+        """See `PlaysTogether`: only on modelled prices and with equal warm-up."""
         return self.desk.together([span.trading for span in spans])
 
     def relay_each(
@@ -146,7 +146,7 @@ class ScalperTaskData:
         return observations(self.data, fold, count, seed)
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
-        """See `TaskData`; through the dry run, because the tensor market ends a session at the desk's last exit."""
+        """See `TaskData`; played through the dry run, because the tensor market ends at the desk's last exit."""
         recorder = AnswerRecorder()
         self.desk.play(recorder.before(policy), self._desks(span), span.trading)
         return recorder.watched()
@@ -159,8 +159,8 @@ class ScalperTaskData:
         return self.ready[dates]
 
 
-BIAS = 3.0  # of a logit: four in five of the first decisions hold
-PURGE = 22  # the 21 closes that volatility and so every price rests on, and the session of an episode
+BIAS = 3.0  # added to HOLD's logit, so that 80 % of the first decisions hold
+PURGE = 22  # the 21 closes of the volatility, on which every price depends, and one episode's session
 
 
 def _load(path: Path, trading: Trading) -> ScalperTaskData:
@@ -175,7 +175,7 @@ def _load_quoted(path: Path, trading: Trading, source: QuoteSource) -> ScalperTa
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
     network_made = build(network, IDENTITY, seed)
-    network_made.load_state_dict(weights)  # the scaling is among them
+    network_made.load_state_dict(weights)  # the weights include the scaling
     return network_made.eval().policy
 
 

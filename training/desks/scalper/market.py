@@ -4,7 +4,7 @@ One episode is one session on one account. Orders are whole and fill at the next
 the bid; money of accounts is integer cents, of rewards USD, time is in minutes from the session's open. Invariants:
 cash + the position at its entry price = capital + realised P&L, to the cent, because fees are exact integers; nothing
 is priced or estimated here, every number is gathered from tables made before the episode. Neither `observe` nor `step`
-waits for a device: what is rare is done for a few rows on the CPU, masked for all rows elsewhere.
+waits for a device: rare operations run on the affected rows alone on a CPU, and masked on all rows on other devices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from training.rl.protocols import Step
 
 NEVER = -(10**6)  # a minute long before any session
 FOREVER = 10**6  # and one long after
-_FEE_UNIT = Decimal("0.0000001")  # USD: fee rates are whole multiples of it
+_FEE_UNIT = Decimal("0.0000001")  # USD: fee rates are whole multiples of this
 _UNITS_PER_CENT = 100_000
 
 
@@ -89,7 +89,7 @@ class Fill(NamedTuple):
 
 
 class Booked(NamedTuple):
-    """The accounts after a `Fill`; where a position was `ended` (bool) and what it returned on its premium, float64."""
+    """The accounts after a `Fill`; `ended` (bool): a position was closed; its return on the premium, float64."""
 
     account: Account
     ended: Tensor
@@ -101,7 +101,7 @@ class Broker:
 
     def __init__(self, trading: Trading, device: torch.device | str = "cpu") -> None:
         paper, risk = trading.paper, trading.risk
-        self._rest_trade = -(-risk.cooldown_trade_s // 60)  # minutes are whole, so a part of one is all of it
+        self._rest_trade = -(-risk.cooldown_trade_s // 60)  # times are whole minutes, so fractions round up
         self._rest_longer = max(-(-risk.cooldown_loss_s // 60) - self._rest_trade, 0)  # after a loss
         self._losses_max = risk.consecutive_losses_max
         self._pause_min = risk.consecutive_losses_pause_min
@@ -116,7 +116,7 @@ class Broker:
         self._units, self._rate = int(units), int(parts)
 
     def book(self, account: Account, fill: Fill) -> Booked:
-        """Carry the fill out: what is bought opens a position, what is sold leaves it or a part of it."""
+        """Book the fill: buys open a position, sells close it or a part of it."""
         bought, sold = fill.bought, fill.sold
         opening = bought > 0
         paid = fill.ask * SHARES * bought
@@ -163,8 +163,8 @@ class Broker:
 
 # --- rewards: arithmetic over tensors; neither is used to choose a model ----------------------------------------------
 
-TRADES = 20  # closed trades that Sharpe and win rate look back on; the window starts anew with each episode
-TRADES_MIN = 5  # fewer closed trades have no Sharpe
+TRADES = 20  # closed trades in the window of Sharpe and win rate, which restarts with each episode
+TRADES_MIN = 5  # least number of closed trades for a Sharpe ratio
 SHARPE_MAX = 2.0
 PNL_WEIGHT = 10.0
 SHARPE_WEIGHT = 0.1
@@ -174,12 +174,12 @@ REWARDS = ("potential", "reference")
 
 
 def skill(sharpe: Tensor, win_rate: Tensor) -> Tensor:
-    """0.1 x Sharpe + 0.2 x win rate: what changes only when a trade is closed."""
+    """0.1 x Sharpe + 0.2 x win rate: the terms that change only when a trade closes."""
     return sharpe * SHARPE_WEIGHT + win_rate * WIN_RATE_WEIGHT
 
 
 def standing(skilled: Tensor, drawdown: Tensor) -> Tensor:
-    """`skill` - 0.5 x drawdown: the terms that stand from step to step, and the potential."""
+    """`skill` - 0.5 x drawdown: the standing terms of the reward `reference`, and the potential of `potential`."""
     return skilled - drawdown * DRAWDOWN_WEIGHT
 
 
@@ -232,15 +232,15 @@ def trade_statistics(returns: Tensor, closed: Tensor) -> tuple[Tensor, Tensor]:
 
 _OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak")  # int64 rows of the state after COLUMNS
 _REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share
-_CHANGING = ("_whole", "_real", "_returns", "_positions", "_episode", "active", "_exit_due")  # all of the state
+_CHANGING = ("_whole", "_real", "_returns", "_positions", "_episode", "active", "_exit_due")  # all rows of the state
 
 
 class Market:
     """`count` environments over `days` of one history. Implements `training.rl.ppo.Environment` on `device`.
 
-    With `auto_reset` a finished environment begins another session at once, which follows from `seed`, its place and
-    the number of its episodes alone, so the CPU and every device play the same ones; without, it stands still, and
-    `begin` chooses the session that each one plays.
+    With `auto_reset` a finished environment begins another session at once. The session is a function of `seed`, the
+    environment's index and its number of episodes, so every device plays the same ones. Without `auto_reset` it stays
+    inactive until `begin` chooses its session.
     """
 
     changing: ClassVar[tuple[str, ...]] = _CHANGING
@@ -272,7 +272,7 @@ class Market:
                 f"{', '.join(REWARDS)}, and at least one session: correct the name, or give a longer file"
             )
         self.device = torch.device(device)
-        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
+        self._looks = self.device.type == "cpu"  # on a CPU the code may look at a result without waiting
         self._trading = trading
         self._broker = Broker(trading, device)
         self._reward_name = reward_name
@@ -291,7 +291,7 @@ class Market:
             self._scatter_starts()
 
     def _tables(self, history: History, days: Sequence[TradingDay]) -> None:
-        """Make the lookup tables: features, data of a row, meaning of an action, first rows of sessions."""
+        """Make the lookup tables: features, data of each row, meanings of actions, first rows of sessions."""
         features = np.zeros((len(history.close), len(SPEC.features)), dtype=np.float32)
         features[:, :MARKET_FEATURES] = history.features
         self._features = torch.from_numpy(features).to(self.device)
@@ -411,7 +411,7 @@ class Market:
         return rested & (account.orders < self._trading.risk.orders_per_day) & self.active
 
     def _trade(self, actions: Tensor) -> None:
-        """What the actions and the rules order at this row's close, filled at the next row's open."""
+        """Order what the actions and exit rules demand at this row's close; orders fill at the next row's open."""
         account = self.account
         buys, right, percent = self._meant.index_select(0, account.side * 6 + 6 + actions).unbind(1)
         _, entry_minute, call, put = self._known.index_select(0, self.row).unbind(1)
@@ -436,7 +436,7 @@ class Market:
         return quantity * (entering & (quantity >= sizing.min_contracts))
 
     def _fill(self, rows: Tensor, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor) -> None:
-        """Book orders at the open of `cell` on the environments `rows`, and what follows from the new holding."""
+        """Book orders of the environments `rows` at the open of `cell`, and update what depends on the position."""
         bid, ask = self._prices.opens.index_select(0, cell).unbind(1)
         row = cell - self._of(self._lane, 0, rows)
         minute = self._known.index_select(0, row).select(1, 0)
@@ -447,7 +447,7 @@ class Market:
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
         stop = average * (1.0 - sizing.stop_loss) + TOUCH_USD
-        if sizing.trails:  # what is left of a position keeps the stop that followed its price
+        if sizing.trails:  # after a partial sale the trailing stop stays
             stop = torch.maximum(stop, average * (1.0 - sizing.trails) + TOUCH_USD)
             stop = torch.maximum(stop, self._of(self._stop, 0, rows))
         stop = stop.masked_fill_(~has_position, float("-inf"))
@@ -457,7 +457,7 @@ class Market:
         self._remember(rows, booked)
 
     def _remember(self, rows: Tensor, booked: Booked) -> None:
-        """Enter closed trades in the ring of returns, and renew the Sharpe ratio and the win rate of who closed one."""
+        """Add closed trades to the ring of returns; update Sharpe ratio and win rate of accounts that closed one."""
         some = self._rows(booked.ended)
         if not some.numel():
             return
@@ -484,14 +484,14 @@ class Market:
         drawn_down = (self._mark_peak - marked).double() / self._mark_peak >= risk.drawdown_max
         account.rests_until.masked_fill_(day_lost | drawn_down, FOREVER)
         leaves = (lowest <= self._stop) | (highest >= self._target)
-        if sizing.trails:  # the low counts against the stop of before the bar, the close against that of its high
+        if sizing.trails:  # the low meets the stop before the bar, the close the stop after its high
             follows = (highest * (1.0 - sizing.trails) + TOUCH_USD).masked_fill_(~has_position, float("-inf"))
             torch.maximum(self._stop, follows, out=self._stop)
             leaves |= mid <= self._stop
         if sizing.held_max_min:
             age_min = self._known.index_select(0, self.row).select(1, 0) - account.opened
             leaves |= has_position & (age_min >= sizing.held_max_min)
-        if risk.daily_loss_flatten:  # also where the drawdown halted first
+        if risk.daily_loss_flatten:  # even where the drawdown caused the first halt
             leaves |= day_lost & has_position
         self._exit_due.copy_(leaves)
         value = (mid / self._average - 1.0).clamp(-1.0, 3.0)
@@ -502,7 +502,7 @@ class Market:
         account.held_min.add_(has_position)
 
     def _leave(self, terminal: Tensor) -> None:
-        """Sell what is held where the session's flatten is due; it fills at the next row's open."""
+        """Where the session's flatten is due, sell the position at the next row's open."""
         leaving = terminal & (self.account.contracts > 0)
         rows = self._rows(leaving)
         if not rows.numel():
@@ -517,7 +517,7 @@ class Market:
         torch.maximum(self._peak, self._equity, out=self._peak)
 
     def _rows(self, mask: Tensor) -> Tensor:
-        """Indices that hold all rows of `mask`: just those on the CPU, every one where looking would wait."""
+        """Indices that include all rows of `mask`: exactly these on a CPU, all indices where a look would wait."""
         return mask.nonzero().squeeze(1) if self._looks else self._everyone
 
     def _of(self, state: Tensor, dim: int, rows: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ class LstmActorCritic(nn.Module):
         return logits, values.squeeze(-1)
 
 
-# The networks of `option_scalper` by their names.
+# The networks of `option_scalper` by name.
 
 NETWORKS = ("mlp", "lstm")
 """The policies that `build` knows."""

@@ -36,12 +36,12 @@ class Layout:
     """The layouts of many accounts."""
 
     def __init__(self, orders: Tensor, parts: Tensor, practice: Practice) -> None:
-        """Lay out by draws in [0, 1), float64 (n, stocks): their order is that of the stocks, the least are traded."""
+        """Make layouts from draws in [0, 1), float64 (n, stocks): `orders` gives the order, `parts` what is traded."""
         count, stocks = orders.shape
         self._kept = max(1, round(practice.universe * stocks))
         self._open = (parts.argsort(1).argsort(1) < self._kept).to(torch.float32)
         places = torch.arange(stocks, device=orders.device).repeat(count, 1)
-        self._order = orders.argsort(1) if practice.permute else places  # which stock is shown at each place
+        self._order = orders.argsort(1) if practice.permute else places  # index of the stock shown at each place
         self._places = at = columns_for(stocks)
         columns = torch.arange(at.width, device=orders.device).repeat(count, 1)
         for part in (at.closes, at.holdings, at.tradable):
@@ -70,8 +70,8 @@ class Layout:
 ACCOUNT, SHARES, NOTIONAL = VARIANTS = ("account", "shares", "notional")
 """What one unit of action is: a part of the equity, shares, or dollars."""
 FILLS = ("next_open", "same_close")
-REWARD = 1e-4  # of a US dollar; of `account` on the contract's capital
-EACH = 50.0  # of a stock's equal part of the account: a day's returns are then about as large as 1
+REWARD = 1e-4  # reward per US dollar; for the variant `account`, per dollar of the contract's capital
+EACH = 50.0  # factor on a stock's return on its equal part of the account, so that a day's rewards are near 1
 
 
 class RebalancerMarket(ShareAccounts):
@@ -132,7 +132,7 @@ class RebalancerMarket(ShareAccounts):
 
     def _tables(self, table: DailyTable, trading: Trading, fill: str) -> None:
         """Make the lookup tables, a row for each decision: the observation without the account, and prices."""
-        first, rows = self._first, self._last - self._first + 2  # one more: what is seen when the span is over
+        first, rows = self._first, self._last - self._first + 2  # one more row, observed after the span's last session
         decisions = slice(first - 1, self._last + 1)
         at = columns_for(self._symbols)
         rows_seen = np.zeros((rows, at.width), dtype=np.float32)
@@ -194,7 +194,7 @@ class RebalancerMarket(ShareAccounts):
         return self._stepped((gained * (self._reward / self._usd)).to(torch.float32))
 
     def _wanted(self, up: Tensor, prices: Tensor, value: Tensor) -> Tensor:
-        """Steps that these actions within [0, 1] buy, float64 (n, symbols), at known prices in USD."""
+        """Steps of shares that actions within [0, 1] buy, float64 (n, symbols), at the last known prices in USD."""
         if self._unit_part:
             return self._steps(up * (self._unit_part * (value / self._usd)).unsqueeze(1) / prices)
         return self._steps(up * self._unit_usd / prices if self._unit_usd else up * self._unit_shares)
@@ -244,14 +244,14 @@ class RebalancerMarket(ShareAccounts):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """The layout of stocks in each account's episode; None: the order of the table."""
+        """Draw the layout of stocks for each account's episode; None where the table's order is shown."""
         p = self._practice
         if p.permute or p.universe < 1.0:
             draws = [uniform(self._seed, stream, *self._each_stock()).view(self._count, -1) for stream in (1, 2)]
             self._layout = Layout(draws[0], draws[1], p)
 
     def _each_stock(self) -> tuple[Tensor, Tensor]:
-        """A place of its own for each stock of each account, and the number of the account's episode there."""
+        """Arguments of `draws.uniform`: a place for each stock of each account, and the account's episode number."""
         places = torch.arange(self._count * self._symbols, device=self.device)
         return places, self._episode.repeat_interleave(self._symbols)
 
@@ -270,15 +270,15 @@ def market_returns(table: DailyTable, first: int, last: int) -> np.ndarray[Any, 
 
 
 def by_variant(trading: Trading, variant: str = SHARES) -> Trading:
-    """The trading rules with the variant's unit of action; the rules as they are for the variant of another strategy.
+    """The trading rules with the variant's unit of action; unchanged for a variant of another strategy.
 
-    The paper cash stays: an account of a run is as large as its configuration says, wherever it is played.
+    The paper cash stays: accounts are as large as the run's configuration says.
     """
     return replace(trading, basket=unit_rules(trading.basket, variant)) if variant in VARIANTS else trading
 
 
 def unit_rules(basket: Basket, variant: str) -> Basket:
-    """The rules of a basket by which one unit of action is what the variant says; `shares` for an unknown one."""
+    """The basket rules with the variant's unit of action; those of `shares` for an unknown variant."""
     usd, part = basket.notional_per_unit_usd, basket.equity_per_unit
     return replace(
         basket,
@@ -288,7 +288,7 @@ def unit_rules(basket: Basket, variant: str) -> Basket:
 
 
 def variant_of(trading: Trading) -> str:
-    """Which variant of `daily_rebalancer` the rules are of: what one unit of action is by them."""
+    """The variant of `daily_rebalancer` that has these rules' unit of action."""
     if trading.basket.notional_per_unit_usd:
         return NOTIONAL
     return ACCOUNT if trading.basket.equity_per_unit else SHARES

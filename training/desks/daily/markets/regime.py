@@ -1,8 +1,8 @@
 """Many accounts of weights on a few funds, stepped together as tensors: one step is one session.
 
-The night earns the old weights, the change at the open pays its cost once, the day earns the new ones. Weights are
-fractions, so this is the account that training sees; whole shares trade in the dry run. Invariant: the weights with
-cash sum to 1 and none is below 0. Neither `observe` nor `step` waits for a device.
+The old weights earn the return of the night, the change at the open pays its cost once, the new weights earn the return
+of the day. Weights are exact fractions in training; the dry run trades whole shares. Invariant: the weights with cash
+sum to 1 and none is below 0. Neither `observe` nor `step` waits for a device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.desks.daily.share_accounts import check_span, fees_of_values
 from training.rl.protocols import Step
 
 KEPT = EPISODE + 1  # equities: of this decision and of the 256 before it
-REWARD_COST = 0.001  # of the turnover, in the reward
+REWARD_COST = 0.001  # reward lost per unit of turnover
 
 
 class RegimeMarket(Episodes):
@@ -98,7 +98,7 @@ class RegimeMarket(Episodes):
         regimes, none = [weights for _, weights in regimes_of(table.symbols)], (0.0,) * self._funds
         self._regimes = self._table(np.array([regime if isinstance(regime, tuple) else none for regime in regimes]))
         parts = np.array([regime if isinstance(regime, float) else 0.0 for regime in regimes])
-        self._parts = self._table(parts) if parts.any() else None  # of the regimes that go by volatility
+        self._parts = self._table(parts) if parts.any() else None  # invested parts of the regimes by volatility
         self._inverse = self._table(inverse_weights(rows_seen[:, places.volatilities]))
 
     def _begin_everywhere(self) -> None:
@@ -107,7 +107,7 @@ class RegimeMarket(Episodes):
         self._equity = torch.full((n,), self._capital, dtype=real, device=self.device)
         self._equities = torch.zeros(
             (KEPT, n), dtype=real, device=self.device
-        )  # a ring by the number of the episode's decision
+        )  # ring buffer, indexed by the episode's decision number
         self._equities[0] = self._capital
         self._begin_episodes()
         self._turnover = self._paid = self._traded = torch.zeros_like(self._equity)
@@ -151,10 +151,9 @@ class RegimeMarket(Episodes):
         return self._stepped(rewards)
 
     def _goal(self, actions: Tensor, drifted: Tensor) -> Tensor:
-        """The weights wanted: the regime's, or the drifted one of HOLD, of a regime by volatilities that are not known,
-        and where it would change by less than the band.
+        """Target weights: the regime's. Unchanged for HOLD, where volatilities are unknown, or within the band.
 
-        What cash does not cover then is missing from the weights that grow.
+        Where cash does not suffice, the increases are reduced.
         """
         weights = self._regimes.index_select(0, actions)
         stays = (actions == HOLD).unsqueeze(1)
@@ -198,7 +197,7 @@ class RegimeMarket(Episodes):
 
     @property
     def moved(self) -> Tensor:
-        """Which weights the last step changed, bool (n, funds)."""
+        """The weights that the last step changed, bool (n, funds)."""
         return self._moved
 
     @property

@@ -1,8 +1,8 @@
 """The networks of `daily_rebalancer`: input scaling, an actor of a number for each stock, a separate critic.
 
-`mlp` reads all stocks at once; `shared` reads each stock by the same weights, beside the mean of all. A policy is
-exactly what is exported; whatever it needs (the scaling too) is a buffer or a parameter of it. How many stocks there
-are follows from the width of an observation.
+`mlp` reads all stocks at once; `shared` applies the same weights to each stock and to the mean of all. A policy is
+exactly what is exported; all that it needs (scaling included) is a buffer or a parameter of it. The number of stocks
+follows from the width of an observation.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Prices(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         factors = torch.tensor([_FACTORS.get(name, 0.0) for name in INDICATORS])
-        self.register_buffer("factors", factors, persistent=False)  # given by the definition, not by training
+        self.register_buffer("factors", factors, persistent=False)  # fixed by definition, not fitted
         self.register_buffer("of_price", factors == 0.0, persistent=False)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_scaling(observations: Tensor) -> Scaling:
-    """Scaling of closes and indicators by the days observed; of money and holdings, which are the policy's, fixed.
+    """Scaling of closes and indicators, fitted; of money and holdings, which depend on the policy, fixed.
 
     Args:
         observations: raw, float32 (rows, 16 n + 3), of the training sessions. Stocks whose flag is 0 do not count.
@@ -176,7 +176,7 @@ def _layers(inputs: int, outputs: int) -> nn.Sequential:
 # --- shared: each stock by the same weights -------------------------------------------------------------------------
 
 UNITS = 32
-FEATURES = 1 + len(INDICATORS) + 5  # of a stock: close and indicators, what is held, flag; cash, value, weekday of all
+FEATURES = 1 + len(INDICATORS) + 5  # per stock: close, indicators, holding, flag; then cash, value, weekday
 HELD, FLAG, FREE, WORTH, DAY = range(1 + len(INDICATORS), FEATURES)
 
 
@@ -193,8 +193,8 @@ def fit_shared_scaling(observations: Tensor) -> Scaling:
 class _Encoder(nn.ModuleList):
     """Two layers, each of a stock's own numbers and the mean of all tradable stocks' numbers, and a number at the end.
 
-    The same weights for every stock, so an order of the stocks is one of the numbers. Source: Zaheer et al. 2017,
-    "Deep Sets", equation 4. The last one is at place 4, as in the actor of `mlp`.
+    The weights are shared, so permuting the stocks permutes the outputs. Source: Zaheer et al. 2017, "Deep Sets",
+    equation 4. The output layer has index 4, as in the actor of `mlp`.
     """
 
     def __init__(self) -> None:
@@ -300,18 +300,17 @@ class SharedActorCritic(nn.Module):
 # The passive policy of `daily_rebalancer`: as many dollars of each stock, bought once and kept. Nothing is learned.
 
 INVESTED = 0.98
-"""Of the portfolio value, so that no buy lacks cash for its costs and for a price above the last close."""
+"""Part of the portfolio value that is invested; the rest pays costs and opens above the last close."""
 LEAST = 0.015
-"""Of the portfolio value: free cash below it stays cash. Whole shares of 50 stocks leave about half a per cent."""
+"""Part of the portfolio value: less free cash stays cash. Whole shares of 50 stocks leave about 0.5 %."""
 
 
 class EqualMoney(nn.Module):
-    """Spends free cash on the stocks below a fiftieth of 98 % of the value, each by what it lacks; it never sells.
+    """Spends free cash on stocks below an equal part of 98 % of the value, by what each lacks; never sells.
 
-    Free is the cash beyond 2 % of the value and beyond the share of each stock that is not held and cannot be traded
-    yet. An action is dollars over `unit_usd`, both of the account as it is seen, so on the contract's capital where a
-    unit is a part of the equity. A price enters by the value of what is held alone, so shares that were split, or
-    prices adjusted for it, get the same money.
+    Free cash is the cash above 2 % of the value, less the equal part of each stock that is not held and not tradable
+    yet. An action is USD / `unit_usd`, both as observed: scaled to the contract's capital where a unit is a part of the
+    equity. Prices matter only through the value held, so splits and adjusted prices change nothing.
     """
 
     unit_usd: Tensor

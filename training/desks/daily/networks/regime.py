@@ -15,8 +15,8 @@ from training.rl.recurrent.gru import Gru
 
 ACTIONS = len(SPEC.actions)
 LEFT_OUT = {"gru": "", "gru_no_memory": "memory", "gru_no_market": "market", "gru_no_account": "account"}
-"""Network -> what it does without: its state from day to day, the market's columns, or its account's. The first is the
-strategy's; the others are for ablations, of the same size, and answer as they were trained."""
+"""Network -> the input that it ignores: its carried state, the market's columns, or the account's. The first network is
+the strategy's; the others are ablations of the same size."""
 
 
 class Policy(nn.Module):
@@ -26,7 +26,7 @@ class Policy(nn.Module):
         """Weights of the GRU are drawn from `generator` (None: one with seed 0), the others by torch.
 
         Args:
-            lacks: see `LEFT_OUT`; the columns of so many `funds` are seen as 0.
+            lacks: see `LEFT_OUT`; ignored columns, of this number of `funds`, are set to 0.
         """
         super().__init__()
         places = layout(funds)
@@ -60,7 +60,7 @@ class Policy(nn.Module):
 
     def initial_state(self, hidden: Tensor) -> Tensor:
         """The state that a step begins with: `hidden`, or zeros for a network without memory."""
-        return hidden if self.remembers else hidden * 0.0  # the graph keeps its input
+        return hidden if self.remembers else hidden * 0.0  # so that the exported graph keeps its input
 
 
 class RegimeActorCritic(nn.Module):
@@ -69,8 +69,8 @@ class RegimeActorCritic(nn.Module):
     def __init__(self, seed: int, funds: int = len(SYMBOLS), lacks: str = "") -> None:
         """Orthogonal weights drawn from `seed`: gain 1 in the GRU, sqrt(2), 0.01 (logits), 1 (value); biases 0.
 
-        Training stores and multiplies the columns of so many funds alone. Source: Huang et al. 2022, "The 37
-        Implementation Details of PPO", details 2 and L1.
+        Training stores and multiplies the used columns only. Source: Huang et al. 2022, "The 37 Implementation Details
+        of PPO", details 2 and L1.
         """
         super().__init__()
         self._used = layout(funds).used

@@ -1,4 +1,4 @@
-"""Recorded bars of a few symbols, as a replay reads them, and the feed events of a session made from them again."""
+"""Recorded bars of a few symbols, read as a replay reads them, and a session's feed events made from them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Bars:
     interval_s: int
     scheduled: tuple[SessionScheduled, ...]
     series: tuple[Series, ...]
-    remark: str = ""  # what of the files counts for nothing, where that is much
+    remark: str = ""  # what part of the files was ignored, if that is a large part
 
     def places(self, series: Series, index: int) -> tuple[int, int]:
-        """First and end index of a session's bars in a series."""
+        """Range [first, end) of a session's bars in a series."""
         session = self.scheduled[index].session
         first, end = np.searchsorted(series.start_ns, [session.open_ns, session.close_ns])
         return int(first), int(end)

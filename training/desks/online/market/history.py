@@ -25,7 +25,7 @@ from training.study.folds import HistoryError
 
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
 HALF = 2 * TICKS
-"""Half ticks of a US dollar: marks are the middle of two prices in whole ticks."""
+"""Half ticks in a US dollar. Marks are in half ticks, because they are midpoints of two prices in ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class TradingDay:
     first: int
     end: int
     flatten: int  # the row at whose close the last exit is sent; a row follows it
-    usable: bool  # warm at its first bar, without a leap of prices, and with a bar after the flatten
+    usable: bool  # warm at its first bar, without a price jump, and with a bar after the flatten
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class History:
     open: Int64Array  # ticks
     close: Int64Array  # ticks: the bid at the bar's end
     ask: Int64Array  # ticks, at the bar's end
-    low: Int64Array  # half ticks, as the quote at the bar's end has it
+    low: Int64Array  # half ticks: lowest price of the bar and of the mark at its end
     high: Int64Array
-    entry: npt.NDArray[np.bool_]  # clock and bars allow an entry at this row's close
+    entry: npt.NDArray[np.bool_]  # True where clock and bars allow an entry at this row's close
     seen: npt.NDArray[np.float32]  # (k, columns): features of each session with the rows before it
-    newest: Int64Array  # the row of `seen` with the features of this row; -1 where the desk is not warm
-    labels: npt.NDArray[np.float32]  # (rows, heads): what each head should answer, NaN where it is not known
+    newest: Int64Array  # index into `seen` of this row's features; -1 where the desk is not warm
+    labels: npt.NDArray[np.float32]  # (rows, heads): labels of the heads, NaN where unknown
     days: tuple[TradingDay, ...]
 
     @property
@@ -154,7 +154,7 @@ class _Symbol:
         return allowed
 
     def _features(self, config: ModelConfig) -> tuple[npt.NDArray[np.float32], Int64Array]:
-        """The features of every warm session, each with the rows before it that a window shows, and where they are."""
+        """Features of every warm session with the rows before it that a window needs, and each row's index in them."""
         values, history, lead = self._series.values, self._spec.history_bars, config.window - 1
         newest = np.full(values.shape[1], -1, dtype=np.int64)
         blocks, filled = [np.zeros((0, len(config.indicators)), dtype=np.float32)], 0
@@ -169,7 +169,7 @@ class _Symbol:
         return np.concatenate(blocks), newest
 
     def _leaps(self, first: int, end: int) -> bool:
-        """Whether a price of these rows is so far from the close before it that the desk would doubt it."""
+        """Whether a price in these rows jumps so far from the last close that the desk would doubt it."""
         most, values = self._trading.risk.bar_leap_max, self._series.values
         rows = slice(max(first, 1), end)
         previous = values[CLOSE, rows.start - 1 : end - 1]
@@ -178,10 +178,10 @@ class _Symbol:
 
 
 def labels_of(values: Float64Array, spans: Sequence[tuple[int, int]], config: ModelConfig) -> npt.NDArray[np.float32]:
-    """What the heads of the configuration should answer at each bar, float32 (n, heads), within its session.
+    """Labels of the configuration's heads at each bar, float32 (n, heads), from bars of the same session.
 
-    direction: 1 where the close so many bars later is higher, else 0. risk: how far the lowest price of so many bars is
-    below the close, as a part of it. NaN where the session has not as many bars left.
+    direction: 1 where the close `bars` later is higher, else 0. risk: the fall from the close to the lowest price of
+    the next `bars`, as a part of the close. NaN where the session has too few bars left.
     """
     columns = []
     direction, risk = config.heads.direction, config.heads.risk
@@ -198,7 +198,7 @@ def _ahead(
     bars: int,
     of: Callable[[Float64Array, int], Float64Array],
 ) -> npt.NDArray[np.float32]:
-    """What `of` finds of each session's bars that have `bars` bars after them; NaN of the others."""
+    """Apply `of` to each session's bars that have `bars` bars after them; NaN for the others."""
     result = np.full(values.shape[1], np.nan, dtype=np.float32)
     for first, end in spans:
         if end - first > bars:

@@ -1,7 +1,7 @@
 """Prices, costs and sizes of shares in whole numbers, as the desk and its paper broker compute them in decimals.
 
-Prices are ticks (1e-4 USD) or half ticks, what is traded is counted in steps, `per_share` of which are a share, and
-money in units, `usd` of which are a USD: a step at half a tick is whole, and so is the finest cost. All int64. Pure.
+Prices are in ticks (1e-4 USD) or half ticks, shares in steps (`per_share` to a share), money in units (`usd` to a USD).
+The units are so small that one step at half a tick, and the finest cost, are whole numbers. All int64. Pure.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Money:
     """The rules of one desk about prices, costs and sizes."""
 
     def __init__(self, trading: Trading, symbols: int, per_share: int = 1) -> None:
-        """Take the rules; accounts may count fractions where a share has more than one step.
+        """Take the rules; with more than one step to a share, accounts may hold fractions.
 
         Raises:
-            ValueError: the paper cash in so fine steps is too much for whole numbers of 64 bits.
+            ValueError: the paper cash in these units does not fit into 64 bits.
         """
         rules = trading.basket
         self.per_share, self.usd = per_share, math.lcm(COST_GRID, 2 * TICKS * per_share)
@@ -65,7 +65,7 @@ class Money:
         return rounded
 
     def day_fees(self, shares: Int64Array, sold: Int64Array, proceeds: Int64Array) -> Int64Array:
-        """A day's fees of shares traded, of those sold, and of what they brought: each kind rounded up to the cent."""
+        """A day's fees on shares traded, shares sold and proceeds, each kind rounded up to the cent."""
         bases = {SHARES: shares, SHARES_SOLD: sold, PROCEEDS: proceeds}
         cents = np.zeros_like(shares)
         for on, rate in self._fees:
@@ -79,10 +79,10 @@ class Money:
         return traded + rounded_up(traded, self._rate / self._grid) * self._grid
 
     def affordable(self, cash: Int64Array, limit: Int64Array, goal: Int64Array, divides: BoolArray) -> Int64Array:
-        """Steps of a goal above the cash that it pays for at this limit; whole shares where no share is divided.
+        """The steps of a goal that the cash pays for at this limit; whole shares unless `divides`.
 
-        See `daemon.core.desks.shares.sizes.share_out`: of fractions the part of the goal, else
-        the whole shares that fit.
+        The rule of `daemon.core.desks.shares.sizes.share_out`: a part of the goal for fractions, else the whole shares
+        that fit.
         """
         with_cost, a_share = self._rate + 1, self.a_tick * self.per_share
         shares = np.maximum(cash, 0) * with_cost.denominator // np.maximum(limit * a_share * with_cost.numerator, 1)
@@ -99,7 +99,7 @@ class Money:
         return np.where(divides, np.where(self._is_too_small(part, 2 * limit), 0, part), whole)
 
     def _is_too_small(self, steps: Int64Array, halves: Int64Array) -> BoolArray:
-        """Whether so many steps at a price in half ticks are a fraction of shares that is worth no order."""
+        """Whether these steps, at a price in half ticks, are a fraction too small for an order."""
         worth = steps * halves * self._least.denominator < 2 * self._least.numerator
         is_small: BoolArray = (steps % self.per_share > 0) & worth
         return is_small
@@ -115,7 +115,7 @@ class Money:
         return np.maximum(bid * low.numerator // low.denominator, rounded_up(middle, collar))
 
     def goal(self, equity: Int64Array, middle: Int64Array, divides: BoolArray) -> Int64Array:
-        """Steps that a BUY wants, by the strategy's own arithmetic (`strategies.online_dqn.goal_of`)."""
+        """Target steps of a BUY, by the strategy's arithmetic (`strategies.online_dqn.goal_of`)."""
         shares = self._weight * np.maximum(self.in_usd(equity), 0.0) / price_usd(middle)
         whole: Int64Array = shares.astype(np.int64) * self.per_share
         if self.per_share == 1:

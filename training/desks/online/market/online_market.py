@@ -30,8 +30,8 @@ from training.rl.draws import uniform
 from training.rl.protocols import Step
 
 NEVER = -(10**6)  # a minute long before any session
-NONE = -1  # in place of the number of an attempt, where no sale is under way
-MARKET = 0  # in place of a limit
+NONE = -1  # number of the attempt where no sale is working
+MARKET = 0  # limit of a market order
 PER_SHARE = "per_share"
 
 
@@ -41,14 +41,14 @@ class Accounts:
     cash: Int64Array
     equity: Int64Array  # at the mark
     peak: Int64Array  # of the equity
-    held: Int64Array  # steps of shares, as all that is traded
+    held: Int64Array  # in steps, like every quantity here
     entry: Int64Array  # price paid
     opened: Int64Array  # when the bar of the fill began
     pnl: Int64Array  # of the open position so far, after costs
-    wanted: Int64Array  # of the buy under way
-    limit: Int64Array  # of the order under way; `MARKET`
-    attempt: Int64Array  # of the sale under way; `NONE`
-    leaving: Int64Array  # 1 where a rule leaves the position
+    wanted: Int64Array  # steps of the working buy
+    limit: Int64Array  # limit of the working order; or `MARKET`
+    attempt: Int64Array  # attempt of the working sale; or `NONE`
+    leaving: Int64Array  # 1 where an exit rule closes the position
     halted: Int64Array  # 1 after a loss limit
     rests_until: Int64Array  # minute before which no entry is allowed
     losses: Int64Array  # in a row
@@ -66,7 +66,7 @@ class Accounts:
     def __init__(self, trading: Trading, money: Money, count: int) -> None:
         """Make the accounts; `begin` opens them."""
         self._money, self._risk, self._capital = money, trading.risk, money.capital
-        self._rest = -(-self._risk.cooldown_trade_s // 60)  # minutes are whole, so a part of one is all of it
+        self._rest = -(-self._risk.cooldown_trade_s // 60)  # times are whole minutes, so fractions round up
         self._rest_loss = max(-(-self._risk.cooldown_loss_s // 60), self._rest)
         self._attempts = trading.execution.exit_limit_attempts
         self.state = np.zeros((len(ACCOUNT), count), dtype=np.int64)
@@ -103,10 +103,10 @@ class Accounts:
     def order(
         self, buys: BoolArray, sells: BoolArray, entry: BoolArray, divides: BoolArray, at: tuple[Int64Array, ...]
     ) -> None:
-        """Send what is wanted at a close, and again what was not filled, at new limits; a new BUY counts anew.
+        """Send orders at a close, and resend unfilled ones at new limits; a new BUY restarts the attempts.
 
         Args:
-            buys, sells: what the policy wants anew.
+            buys, sells: the policy's new orders.
             entry: whether clock and bars allow an entry.
             divides: whether the desk divides shares.
             at: bid and ask in ticks, and the mark in half ticks.
@@ -172,12 +172,12 @@ class Accounts:
         self.costs += fees
 
     def _allowed(self) -> BoolArray:
-        """Where no loss limit and no number of orders keeps an entry back."""
+        """Where neither a loss limit nor the limit on orders forbids an entry."""
         allowed: BoolArray = (self.halted == 0) & (self.orders < self._risk.orders_per_day)
         return allowed
 
     def _close(self, ended: BoolArray, minute: Int64Array) -> None:
-        """Count trades that ended; losses in a row pause."""
+        """Count closed trades; losses in a row cause a pause."""
         lost = ended & (self.pnl < 0)
         self.losses[:] = np.where(ended, (self.losses + 1) * lost, self.losses)
         pause = ended & (self.losses >= self._risk.consecutive_losses_max)
@@ -197,8 +197,8 @@ ACCOUNT = tuple(Accounts.__annotations__)
 class OnlineMarket:
     """`count` rows over `days`; see `training.rl.protocols.Environment` and `training.rl.dqn.labels.Labelled`.
 
-    With `auto_reset` a finished row begins another session at once, which follows from `seed`, its place and the number
-    of its episodes; without, it stands still, and `begin` chooses the sessions.
+    With `auto_reset` a finished row begins another session at once, drawn from `seed`, the row's index and its number
+    of episodes. Without it a finished row stays inactive until `begin` starts it on a given session.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class OnlineMarket:
         """
         if state["own"].shape != self._own.shape:
             raise ValueError(f"the market's state is of {state['own'].shape[1]} rows, this one has {self._count}")
-        steps = state.get(PER_SHARE, 1)  # a former release played whole shares alone
+        steps = state.get(PER_SHARE, 1)  # states of an earlier release have whole shares
         if steps != self._money.per_share:
             raise ValueError(
                 f"the market's state counts {steps} steps a share, this one {self._money.per_share}: "
@@ -332,7 +332,7 @@ class OnlineMarket:
         return h.close[row], h.ask[row], self._mark[row]
 
     def _look_at_levels(self) -> None:
-        """Leave where the bar's range reached a stop or the target, its close a stop that followed, or time is over."""
+        """Exit where the bar's range reached stop or target, its close a trailing stop, or the holding time is over."""
         a, h, sizing = self.account, self._history, self._trading.sizing
         shares = self._money.shares(np.maximum(a.held, 1))
         average: Float64Array = a.entry * a.held / (TICKS * self._money.per_share) / shares  # as the core, to the bit
@@ -349,7 +349,7 @@ class OnlineMarket:
         a.leaving |= (a.held > 0) & (down | up)
 
     def _leave(self, terminal: BoolArray) -> None:
-        """Sell what is held where the session's flatten is due; it fills at the next row's open."""
+        """Where the session's flatten is due, sell the position at the next row's open."""
         a = self.account
         a.wanted[terminal] = 0
         leaves = terminal & (a.held > 0)

@@ -31,7 +31,7 @@ from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
 from training.evaluate.bars import MODELLED, Venue
 
-# The dry run's side of recorded quotes: the paper broker of a replay with them, and a session's bars and quotes.
+# Recorded quotes in the dry run: the paper broker that fills on them, and a session's feed of bars and quotes.
 
 CENT = Decimal("0.01")
 
@@ -39,7 +39,7 @@ CENT = Decimal("0.01")
 class Recorded:
     """Recorded quotes by date. See `training.evaluate.bars.Venue`.
 
-    With `times` each quote's half-spread is so many times what it was: the bid rounded down, the ask up, to the cent.
+    With `times` each quote's half-spread is multiplied by it, the bid rounded down and the ask up to the cent.
     """
 
     mode: Final = "recorded"
@@ -82,7 +82,7 @@ class Recorded:
 
 
 def widened(quote: Quote, times: int) -> Quote:
-    """Return the quote with so many times its half-spread around the same mid; a missing side stays missing."""
+    """Return the quote with its half-spread times `times` around the same mid; a missing side stays missing."""
     if not min(quote.bid, quote.ask):
         return quote
     middle, half = (quote.bid + quote.ask) / 2, (quote.ask - quote.bid) / 2 * times
@@ -95,14 +95,14 @@ _ROWS = ("start_ns", "open", "high", "low", "close", "features", "minute", "gap"
 
 @dataclass(frozen=True, slots=True)
 class QuotedData(Data):
-    """`Data` whose days have recorded quotes. Copies of sessions on modelled prices follow at the history's end."""
+    """`Data` with recorded quotes. Copies of the sessions with modelled prices are appended to the history."""
 
     prices: QuoteTable
     quoted: dict[str, QuotedDay]
     quotes: OptionQuotes
     usable: int  # sessions of the bars, with quotes or without
-    share: float  # of the episodes, on modelled prices
-    copies: dict[str, TradingDay]  # the sessions of these by date
+    share: float  # share of training episodes on modelled prices
+    copies: dict[str, TradingDay]  # the modelled sessions by date
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: Quot
 
 
 def with_copies(history: History, days: Sequence[TradingDay]) -> tuple[History, tuple[TradingDay, ...]]:
-    """The history with the rows of these sessions once more at its end, and the sessions there."""
+    """The history with copies of these sessions' rows appended, and the copied sessions."""
     end = len(history.close)
     copies: list[TradingDay] = []
     for day in days:

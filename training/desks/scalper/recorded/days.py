@@ -1,6 +1,6 @@
 """The sessions of a file of option quotes, as the dry run and the price table need them: the chain near the money.
 
-Only contracts that the desk can come to hold are kept, so memory is that of a few strikes of one expiry a session.
+Only contracts that the desk could hold are kept: a few strikes of one expiry a session.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from training.study.folds import HistoryError
 class QuotedDay:
     """One session with recorded quotes. `counts`: contract minutes near the money by the state of their quote."""
 
-    scheduled: SessionScheduled  # with as many later sessions as the rules need
+    scheduled: SessionScheduled  # includes the later sessions that the rules need
     listed: ContractsListed
     quotes: DayQuotes
     chain: OptionChain
     counts: Counter[str]  # recorded, standing, missing
-    near: tuple[tuple[float, ...], Int64Array]  # strikes near the money, and the nearest one's index at each close
+    near: tuple[tuple[float, ...], Int64Array]  # strikes near the money, and the index of the nearest one at each close
 
 
 def quoted_days(

@@ -1,8 +1,8 @@
 """The tensor market with the timing of a dry run on recorded quotes: an order fills at the quote of a later minute.
 
-Each row goes as on the desk: its quote moves the mark, stops and limits are checked, the observation is made, working
-orders fill or end, and what did not fill is sent again; then the policy decides. Rows without a position and without an
-order cost nothing. Money is in cents, marks in half cents.
+A row runs as on the desk: its quote moves the mark, stops and limits are checked, the observation is made, working
+orders fill or end, and unfilled ones are sent again; then the policy decides. Rows without a position and without an
+order are skipped. Money is in cents, marks in half cents.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.desks.scalper.recorded.table import QuoteTable
 from training.rl.draws import uniform
 from training.study.folds import HistoryError
 
-# Marks and limits of a desk on recorded quotes, as whole numbers over many environments.
+# Marks and limits on recorded quotes, in whole numbers for many environments.
 #
 # The rules are those of `daemon.core.risk.marks` and `daemon.core.desks.options`. Prices are in half cents a
 # share, so that mids are whole, and limits of orders in cents. Fractions of the desk's limits are whole millionths.
@@ -37,7 +37,7 @@ class QuoteRules:
     """The limits of one desk that need a quote."""
 
     def __init__(self, trading: Trading) -> None:
-        """Resolve the limits. Raises HistoryError for rules that this market does not know."""
+        """Read the limits. Raises HistoryError for rules that this market does not support."""
         risk, rules, sizing = trading.risk, trading.execution, trading.sizing
         if max(rules.entry_reprice_s, rules.exit_reprice_s) > 60:
             raise HistoryError(
@@ -64,7 +64,7 @@ class QuoteRules:
         self._attempts = rules.exit_limit_attempts
 
     def price(self, bid: Tensor, ask: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """The price in half cents that a quote in cents implies near `reference`, and where it implies one (bool)."""
+        """The price in half cents that a quote in cents implies near `reference`, and where there is one (bool)."""
         middle, wide = bid + ask, ask - bid
         narrow = (bid > 0) & (ask >= bid) & ((2 * wide <= self._narrow) | (2 * wide * MILLION <= self._width * middle))
         bound = torch.maximum(reference, 2 * bid)
@@ -72,7 +72,7 @@ class QuoteRules:
         return torch.where(narrow, middle, bound), narrow | (bound != reference)
 
     def leaps(self, price: Tensor, reference: Tensor) -> Tensor:
-        """Where `price` is too far from `reference` to be accepted at once, bool."""
+        """Where `price` is too far from `reference` to be accepted without confirmation, bool."""
         return (price - reference).abs() * MILLION > (torch.maximum(price, reference) * self._leap).clamp(
             min=self._step
         )
@@ -80,9 +80,9 @@ class QuoteRules:
     def marked(
         self, mark: Tensor, doubt: Tensor, reference: Tensor, bid: Tensor, ask: Tensor, where: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The new mark and the new doubt (a leap to confirm), 0 for none, after the quotes of rows `where` is true.
+        """The new mark and doubt (a jump to confirm; 0: none) after the quotes of the rows where `where` is true.
 
-        `reference` is the price that leaps are measured from; it is never 0.
+        `reference` is the price that jumps are measured from; it is never 0.
         """
         price, implies = self.price(bid, ask, reference)
         far = self.leaps(price, reference)
@@ -99,7 +99,7 @@ class QuoteRules:
         return torch.minimum(ask * self._slack // MILLION, bound)
 
     def entry_bound(self, bid: Tensor, ask: Tensor) -> Tensor:
-        """The highest limit of any attempt of an entry that is decided on at this quote, in cents."""
+        """The highest limit of all attempts of an entry decided at this quote, in cents."""
         return (bid + ask) * (MILLION + self._collar) // (2 * MILLION)
 
     def may_pay(self, limit: Tensor, bid: Tensor, ask: Tensor) -> Tensor:
@@ -129,20 +129,20 @@ class Work:
 
     kind: Tensor  # NONE, ENTRY or EXIT
     order: Tensor  # contracts of the working order, 0 for none
-    limit: Tensor  # of it, 0 for a market order
-    goal: Tensor  # contracts that an exit keeps; of an entry those it wants
+    limit: Tensor  # its limit, 0 for a market order
+    goal: Tensor  # contracts to hold: those that an exit keeps, or an entry wants
     attempt: Tensor  # orders sent for it
     sent: Tensor  # orders of the session
     started: Tensor  # minute
-    bound: Tensor  # of an entry's limits
-    right: Tensor  # of what an entry buys: 0 calls, 1 puts
-    mark: Tensor  # of the position, 0 before there is one
-    doubt: Tensor  # a price that leapt and waits for another quote, 0 for none
+    bound: Tensor  # highest limit of an entry
+    right: Tensor  # right that an entry buys: 0 calls, 1 puts
+    mark: Tensor  # mark of the position, 0 without one
+    doubt: Tensor  # a price that jumped and needs another quote to confirm it, 0 for none
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One row of some environments: the minute, and what is known of their contract there."""
+    """One row of some environments: the minute, and the data of their contract in it."""
 
     minute: Tensor
     pause: Tensor  # minutes since the row before
@@ -156,10 +156,10 @@ class _Seen:
 
 
 class RecordedMarket(Market):
-    """`Market` on a `QuoteTable`. The last `modelled` sessions of `days` are drawn with the chance `share`."""
+    """`Market` on a `QuoteTable`. The last `modelled` sessions of `days` are drawn with probability `share`."""
 
     changing: ClassVar[tuple[str, ...]] = (*Market.changing, "_works", "_busy", "_tails")
-    replayable: ClassVar[bool] = False  # it looks whether a position is still held
+    replayable: ClassVar[bool] = False  # a step checks on the host whether a position is held
 
     def __init__(
         self,
@@ -268,7 +268,7 @@ class RecordedMarket(Market):
     # --- a row --------------------------------------------------------------------------------------------------------
 
     def _mark(self) -> None:
-        """Go through this row, then note what the accounts are worth at the last bid."""
+        """Process this row, then value the accounts at the last bid."""
         account, work = self.account, self.work
         used = ((account.contracts > 0) | (work.kind != NONE)) & self.active
         self._busy.copy_(torch.where(used, self._lane, -1))
@@ -285,7 +285,7 @@ class RecordedMarket(Market):
         torch.maximum(self._peak, self._equity, out=self._peak)
 
     def _minute(self, rows: Tensor, row: Tensor, due: Tensor, real: Tensor, columns: Tensor | None) -> None:
-        """Step the environments `rows` one row where `real` is true; where `due` is true the position must be left.
+        """Step the environments `rows` one row where `real` is true; close the position where `due` is true.
 
         The position columns of the observation, float32 (n, 3), are written into `columns`.
         """
@@ -349,7 +349,7 @@ class RecordedMarket(Market):
         return replace(work, mark=mark, doubt=doubt), quoted & (mark > 0) & (down | up)
 
     def _valued(self, account: Account, work: Work, peak: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the desk halts and where it leaves everything at the marks, both bool, and the new peaks."""
+        """Where the desk halts and where it closes all positions at these marks, both bool, and the new peaks."""
         risk = self._trading.risk
         worth = _measure(work, account)
         marked = account.cash + account.contracts * (SHARES // 2) * worth
@@ -360,7 +360,7 @@ class RecordedMarket(Market):
         return lost | drawn_down, leaves, peak
 
     def _fills(self, work: Work, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Fill]:
-        """Which working orders this minute fills: all, buys and sales (bool), and these."""
+        """Where working orders fill this minute: any, buys, sales (bool), and the fills."""
         bid, ask = self._prices.opens.index_select(0, now.cell).unbind(1)
         works = real & (work.order > 0)
         bought = works & (work.kind == ENTRY) & (ask > 0) & (ask <= work.limit)
@@ -371,7 +371,7 @@ class RecordedMarket(Market):
     # --- orders -------------------------------------------------------------------------------------------------------
 
     def _send_entries(self, work: Work, account: Account, now: _Seen, where: Tensor) -> Work:
-        """Send entries again whose order did not fill, or give them up."""
+        """Resend entries whose order did not fill, or give them up."""
         rules = self._trading.execution
         again = where & (work.kind == ENTRY)
         limit = self._rules.entry_limit(now.ask, work.bound)
@@ -394,7 +394,7 @@ class RecordedMarket(Market):
         return _update_works(work, goes, order=surplus, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
 
     def _next_to_hanging(self, work: Work, account: Account, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Contracts that an exit sends while an order of it hangs, for which the desk does not wait; their limit too.
+        """Contracts that an exit sends while its earlier order hangs, and their limit: the desk does not wait for it.
 
         A market order hangs after its minute, another one only after minutes without a bar.
         """
@@ -405,12 +405,12 @@ class RecordedMarket(Market):
         return surplus.clamp(min=0) * goes, limit
 
     def _put_work(self, rows: Tensor, work: Work) -> None:
-        """Store the works, and the number of orders that were sent."""
+        """Store the works, and the number of sent orders."""
         self._works.index_copy_(1, rows, torch.stack([getattr(work, name) for name in _COLUMNS]))
         self.account.orders.index_copy_(0, rows, work.sent)
 
     def _leave(self, terminal: Tensor) -> None:
-        """Go on until what is held at the flatten is sold, at most to the session's end. Looks, where there is any."""
+        """Step until positions held at the flatten are sold, at most to the session's end. Waits for the device."""
         account, work = self.account, self.work
         for later in range(1, self._longest_tail + 1):
             open_ = terminal & ((account.contracts > 0) | (work.kind != NONE)) & (later <= self._tails)
@@ -435,7 +435,7 @@ def _work_of(matrix: Tensor) -> Work:
 
 
 def _update_works(work: Work, where: Tensor, **values: Tensor | int) -> Work:
-    """The works with these values `where` true."""
+    """The works with these values where `where` is true."""
     return replace(work, **{name: torch.where(where, value, getattr(work, name)) for name, value in values.items()})
 
 

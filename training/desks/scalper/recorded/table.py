@@ -1,7 +1,7 @@
 """The price table of a market whose orders fill at the quotes of a later minute: from recorded quotes, or modelled.
 
-One line of cells is one contract of one session. What the desk knows of a contract at a row, and what an order of it
-fills at there, is gathered from here. Invariant: equal quotes give an equal table, whatever they come from.
+A run of cells is one contract of one session. It holds what the desk knows of the contract at each row, and at what
+price an order fills there. Invariant: equal quotes give an equal table, whatever their source.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ BoolArray = npt.NDArray[np.bool_]
 class QuoteTable(PriceTable):
     """The columns of `PriceTable` with other meanings: a minute has one quote, that of its end.
 
-    `opens` are the bid and ask at which a working order fills in that minute, 0 where there is none. `closes` are the
-    last bid of the session so far, and bid + ask of the minute's own quote, 0 without one. `costs` are those of a
-    contract that is watched only because it is nearest the money.
+    `opens`: bid and ask at which a working order fills in that minute, 0 for none. `closes`: the last bid of the
+    session so far, and bid + ask of the minute's own quote, 0 without one. `costs`: for a contract that is watched only
+    because it is nearest the money.
     """
 
     known: Tensor  # int64 (cells, 6): see `KNOWN`
@@ -94,7 +94,7 @@ def _cells(history: History, day: TradingDay, quotes: SessionQuotes, trading: Tr
     last = _last(quoted)
     young = (last >= 0) & ((minute - minute[last]) * 60 <= risk.quote_age_max_s)
     watched = np.broadcast_to(quotes.nearest == np.arange(len(quotes.strikes))[:, None], bid.shape)
-    near = watched & young & (last > _last(~watched))  # asked without a break since that quote
+    near = watched & young & (last > _last(~watched))  # watched without a break since that quote
     sides = [np.take_along_axis(side, np.maximum(last, 0), axis=-1) for side in (bid, ask)]
     own_quotes, of_near = ([np.where(mask, side, 0) for side in sides] for mask in (young, near))
     spot = history.close[day.first : day.end]
@@ -143,7 +143,7 @@ def _is_supported(
     alone: BoolArray = (-gap * spot <= value) & (value <= TIME_VALUE_MAX * spot)
     if pair_quotes is None:
         return alone
-    opposite = [side[::-1] for side in pair_quotes]  # of the other right
+    opposite = [side[::-1] for side in pair_quotes]  # the counterpart of the other right
     has_both = (own_quotes[0] > 0) & (own_quotes[0] <= own_quotes[1]) & (opposite[0] > 0) & (opposite[0] <= opposite[1])
     implied = strike + right * (mid - (opposite[0] + opposite[1]) / 100.0 / 2)
     paired: BoolArray = np.where(has_both, np.abs(implied - spot) <= gap * spot, alone)
