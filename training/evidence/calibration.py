@@ -60,7 +60,7 @@ def calibration(confidence: Series, won: NDArray[np.bool_], bins: int = 10) -> C
     sure, wins = np.asarray(confidence, dtype=np.float64)[order], np.asarray(won, dtype=np.float64)[order]
     edges = np.arange(1, min(bins, len(sure))) * len(sure) // min(bins, len(sure))
     below, right = np.searchsorted(sure, sure[edges], side="left"), np.searchsorted(sure, sure[edges], side="right")
-    cuts = np.unique(np.where(edges - below <= right - edges, below, right))  # the nearer end of equal confidences
+    cuts = np.unique(np.where(edges - below <= right - edges, below, right))  # nearest boundary of unequal values
     parts = [_bin(a, b) for a, b in zip(np.split(sure, cuts), np.split(wins, cuts), strict=True) if len(a)]
     error = math.fsum(part.trades * abs(part.confidence - part.won) for part in parts) / len(sure)
     return ConfidenceCalibration(

@@ -1,4 +1,4 @@
-"""What a strategy's reference claims, what a study found, and the caveats of comparing the two."""
+"""Claims of a strategy's published source, with this study's figure beside each, and the caveats of the comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Claim(NamedTuple):
 
 
 class StrategyClaims(NamedTuple):
-    """What is claimed for a strategy, how data and rules differ, and what the choice of its symbols flatters."""
+    """The published claims for a strategy, the differences in data and rules, and the bias of its choice of symbols."""
 
     claims: tuple[Claim, ...]
     differs: tuple[str, ...]

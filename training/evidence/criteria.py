@@ -1,6 +1,6 @@
 """The criteria for trading real money: a table for each kind of claim, each line a function of the findings.
 
-The only such lists; report and promotion both read them. A figure that is not known fails.
+Report and promotion both read these tables, and no others exist. An unknown figure fails.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from training.evidence.risk import KeptRisk, RiskStatement, risk_claim, unknown_
 from training.evidence.wording import number, percent, share
 
 MINUTE_SESSIONS, DAILY_SESSIONS = 60, 756
-"""The fewest test sessions: of desks whose sessions have accounts of their own, and of one account through all."""
+"""The fewest test sessions: with an account for each session, and with one account through all sessions."""
 FEWEST_SEEDS = 10
 DRAWDOWN = 0.25
-MODELLED = 0.1  # of the fills of a run on recorded option quotes, at most, at a modelled price
-DEFLATED = 0.95  # of the lead, at least
-MOVED = 0.01  # nats, or deviation of an action or a probability
+MODELLED = 0.1  # largest share of modelled prices among the fills of a run on recorded option quotes
+DEFLATED = 0.95  # least deflated Sharpe ratio of the lead
+MOVED = 0.01  # least change: nats, or standard deviation of an action or a probability
 
 COSTS_TWICE, ONE_BAR_LATE = "costs x 2", "one bar late"
-"""Names of the scenarios of a study that a policy has to survive."""
+"""Names of the scenarios in which a policy must not lose."""
 
 
 class Criterion(NamedTuple):
-    """A rule in words (its threshold among them), the figure it looks at, and how that is compared and worded."""
+    """A rule in words with its threshold, the figure it tests, the comparison, and the figure's wording."""
 
     name: str
     rule: str
@@ -40,7 +40,7 @@ class Criterion(NamedTuple):
 
 
 def _trades(findings: Findings) -> float:
-    """Trades; of a desk of shares the sessions with any, because one basket fills dozens of orders."""
+    """The number of trades; for a share desk the sessions with a trade, because one basket fills dozens of orders."""
     figures = findings.policy.figures
     return figures.sessions_traded if findings.compounds else figures.trades
 
@@ -66,25 +66,28 @@ def _loss(findings: Findings) -> float | None:
 
 
 def _length(findings: Findings) -> float:
-    """Test sessions over the fewest that count."""
+    """Test sessions divided by the required number."""
     return findings.policy.figures.sessions / (DAILY_SESSIONS if findings.compounds else MINUTE_SESSIONS)
 
 
 def _drawdown(findings: Findings) -> float:
-    """The largest drawdown less what is allowed: the limit, or the best baseline's where that is deeper."""
+    """The largest drawdown less the allowed one: the limit, or the best baseline's drawdown if deeper."""
     best = max(findings.rivals, key=lambda line: line.figures.net_return, default=None)
     theirs = best.figures.max_drawdown if best is not None else 0.0
     return findings.policy.figures.max_drawdown - max(DRAWDOWN, theirs)
 
 
 def _moved(findings: Findings) -> float | None:
-    """The KL divergence from the start, or the variation where that is smaller, over the least; None: not measured."""
+    """min(KL divergence from the start, variation) divided by the required change; None: not measured."""
     learnt = findings.learnt
     return None if learnt is None or learnt.kl is None else min(learnt.kl, learnt.variation) / MOVED
 
 
 def _on_quotes(findings: Findings) -> float | None:
-    """1 and more on recorded quotes, or without options; 0 on made-up prices alone; None: it is not known."""
+    """Sessions on recorded quotes divided by the required number; 1 without options; None: unknown.
+
+    0 without a run on recorded quotes, without profit there, or with too many fills at modelled prices.
+    """
     run = findings.recorded_run
     if not findings.trades_options:
         return None if findings.trades_options is None else 1.0
@@ -103,7 +106,7 @@ def _scenario(name: str) -> Callable[[Findings], float | None]:
 
 
 def _not_recorded(findings: Findings) -> float:
-    """0 of bars whose file names their source, 1 of others, 2 of made-up ones."""
+    """0 for bars whose file names their source, 1 for other bars, 2 for made-up ones."""
     return 2.0 if findings.synthetic else 0.0 if findings.source else 1.0
 
 
@@ -218,14 +221,14 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion("costs", "net return above 0 at twice the costs", _scenario(COSTS_TWICE), operator.gt, 0.0, percent),
     Criterion("delay", "net return above 0 one bar late", _scenario(ONE_BAR_LATE), operator.gt, 0.0, percent),
 )
-"""What a policy that claims a lead must show before it may trade real money."""
+"""The criteria for real money of a policy that claims a lead."""
 
 LEAD_PROOF = tuple(criterion for criterion in CRITERIA if criterion.name in {"lead", "deflated lead"})
-"""What proves a lead: its bound, and that it is no luck of so many trials on these sessions."""
+"""The criteria that prove a lead: its lower bound, and a correction for the number of trials on these sessions."""
 
-TURNOVER, COST = 12.0, 0.01  # times the equity, and a part of it, a year
-FALLS = 0.25  # of the spread of volatility, at least
-STRETCHES = 2 / 3  # of them inside, at least
+TURNOVER, COST = 12.0, 0.01  # largest turnover (multiple of the equity) and cost (part of the equity) a year
+FALLS = 0.25  # least reduction of the spread of volatility
+STRETCHES = 2 / 3  # least share of stretches within the interval
 
 
 def _risk(figure: Callable[[KeptRisk], float | None]) -> Callable[[Findings], float | None]:
@@ -233,7 +236,7 @@ def _risk(figure: Callable[[KeptRisk], float | None]) -> Callable[[Findings], fl
 
 
 def _outside(risk: KeptRisk) -> float:
-    """Distance by which the level's interval leaves the stated one, as a share of the target; below 0: inside."""
+    """How far the level's interval reaches outside the stated one, as a share of the target; below 0: inside."""
     return max(risk.stated_low - risk.level.low, risk.level.high - risk.stated_high) / risk.target
 
 
@@ -243,7 +246,7 @@ def _apart(risk: KeptRisk) -> float:
 
 
 def _seeds_missing(findings: Findings) -> float:
-    """How many seeds some fold has less than the fewest; a passive policy, which nothing trained, needs none."""
+    """The number of seeds missing in the fold with the fewest; 0 for a passive policy, which is not trained."""
     return 0 if findings.passive else max(FEWEST_SEEDS - findings.seeds, 0)
 
 
@@ -349,7 +352,7 @@ RISK_PROOF: tuple[Criterion, ...] = (
         share,
     ),
 )
-"""What proves a stated risk."""
+"""The criteria that prove a stated risk."""
 
 _RISK_WEIGHTS = Criterion(
     "weights",
@@ -372,24 +375,24 @@ RISK_CRITERIA: tuple[Criterion, ...] = (
     ),
     *RISK_PROOF,
 )
-"""What a policy that claims a risk must show before it may trade real money."""
+"""The criteria for real money of a policy that claims a risk."""
 
 _CLAIM_PROOF = {
     LEAD: (*(criterion for criterion in CRITERIA if criterion.name in {"weights", "length"}), *LEAD_PROOF),
     RISK: (_RISK_WEIGHTS, *RISK_PROOF),
 }
-"""What a version's claim needs to be proven: it is about the exported weights."""
+"""The criteria that prove a version's claim, which is about the exported weights."""
 
 
 def judge(findings: Findings, kind: str = LEAD) -> tuple[Judged, ...]:
-    """Every criterion of this kind of claim, in the table's order. What is not known (None, or not finite) fails."""
+    """Judge every criterion of this kind of claim, in the table's order. An unknown figure (None, not finite) fails."""
     return tuple(_judge(criterion, findings) for criterion in (RISK_CRITERIA if kind == RISK else CRITERIA))
 
 
 def claim_of(findings: Findings, requested: str, stated: RiskStatement | None = None) -> StatedClaim | None:
-    """The claim of a version with these findings: the `requested` one, proven or not; else the better proven one.
+    """The claim of a version with these findings: the `requested` one, proven or not; else the best proven one.
 
-    A lead is claimed of what was learned alone, a risk where one was `stated`. None where nothing is claimed.
+    Only learned weights can claim a lead; a risk needs `stated`. None where nothing is claimed.
     """
     lead = None if findings.passive else _claimed_lead(findings)
     risk = None if stated is None else _claimed_risk(findings, stated)

@@ -1,7 +1,7 @@
-"""Whether an actor counts as dead: it answers the same whatever it sees, or its critic explains nothing.
+"""Whether an actor counts as dead: its answers do not depend on the observation, or its critic explains nothing.
 
-Of any strategy: the seeds of a mean, the agents of an ensemble, a policy of one's own. A dead one is named in report
-and manifest, and has no weight beside a living one: a seed is not in the mean, an agent's weight is 0.
+For all strategies: seeds that are averaged, agents of an ensemble, own policies. A dead actor is named in report and
+manifest, and counts for nothing beside a living one: a seed is left out of the mean, an agent's weight is 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.evidence.wording import number
 from training.study.study import Trial
 
-STEADY = 0.01  # answers that deviate less over what is seen are one answer: that of the criterion `moved`
+STEADY = 0.01  # answers that deviate less over observations count as constant; as in the criterion `moved`
 
 
 def why_dead(variation: float, explained: float | None = None) -> str:
@@ -33,19 +33,19 @@ def why_dead(variation: float, explained: float | None = None) -> str:
 
 
 def dead_trial(trial: Trial) -> str:
-    """Why a trial's chosen checkpoint counts as dead, "" for a living one, or where nobody looked.
+    """Why a trial's chosen checkpoint counts as dead; "" for a living one, or where it was not measured.
 
-    An explained variance of exactly 0 is one that nobody measured.
+    An explained variance of exactly 0 means not measured.
     """
     learnt = trial.learnt
     return "" if learnt is None else why_dead(learnt.variation, learnt.explained_variance or None)
 
 
-AT_A_BOUND = 0.999  # an action beyond is at its bound: what is squashed to it has no gradient left
+AT_A_BOUND = 0.999  # an action beyond counts as at its bound: there tanh has almost no gradient
 
 
 def saturation_of(answers: NDArray[np.float32]) -> float:
-    """The share of answers within [-1, 1] that are at a bound; such an actor may still tell one from the other."""
+    """The share of answers in [-1, 1] that are at a bound. A saturated actor may still distinguish observations."""
     return float((np.abs(answers) > AT_A_BOUND).mean()) if answers.size else 0.0
 
 
@@ -55,10 +55,10 @@ def variation_of(answers: NDArray[np.float32]) -> float:
 
 
 def with_weight(dead: Sequence[bool]) -> tuple[int, ...]:
-    """The places of the members that may have a weight: the living, or all where all are dead."""
+    """Indices of the members that may have a weight: the living, or all where all are dead."""
     return tuple(place for place, is_dead in enumerate(dead) if not is_dead or all(dead))
 
 
 def counted(weights: Sequence[float], dead: Sequence[bool]) -> bool:
-    """Whether weights give nothing to members that may have none."""
+    """Whether all members that may have no weight have weight 0."""
     return {place for place, weight in enumerate(weights) if weight > 0.0} <= {*with_weight(dead)}

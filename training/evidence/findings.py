@@ -1,6 +1,6 @@
 """The figures of a report as data: `report.json` is one `Findings`, made by `training.report.find`.
 
-Computes nothing but whether an interval leaves zero out. Returns are fractions of the capital with which a session
+Computes nothing except whether an interval excludes zero. Returns are fractions of the capital with which a session
 begins: added up over sessions, or compounded where one account goes through all of them.
 """
 
@@ -48,7 +48,7 @@ class FoldLine(msgspec.Struct, frozen=True, kw_only=True):
     trades: int
     baselines: dict[str, float]
     random_p: float | None
-    over_passive: Interval | None = None  # net validation return less the passive policy's, a sum
+    over_passive: Interval | None = None  # net validation return less the passive policy's, added up
     agreement: SeedAgreement | None = None  # of these seeds
 
 
@@ -88,19 +88,19 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class AccountLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The policies of all folds on one account through all tests, on which a halt stays. Drawdowns are of closes."""
+    """The policies of all folds on one account through all tests; a halt is never resumed. Drawdowns are of closes."""
 
-    anew: bool  # the other figures are of accounts that begin anew, with each session or each fold
+    anew: bool  # True: the report's other figures are of accounts that begin anew with each session or fold
     capital_usd: float  # at its start
     end_usd: float
     net_return: float
     max_drawdown: float
     trades: int
     halts: tuple[AccountHalt, ...]
-    sessions_after: int = 0  # after the day of the first halt
+    sessions_after: int = 0  # sessions after the day of the first halt
     trades_after: int = 0  # in these
-    trades_anew: int = 0  # in these, on the accounts that begin anew
-    passive: str = ""  # who has such an account next to it
+    trades_anew: int = 0  # trades then on the accounts that begin anew
+    passive: str = ""  # player whose account is shown beside it
     passive_return: float = 0.0
     passive_drawdown: float = 0.0
 
@@ -108,14 +108,14 @@ class AccountLine(msgspec.Struct, frozen=True, kw_only=True):
 class RecordedRun(msgspec.Struct, frozen=True):
     """A dry run of the policy on recorded option quotes, as its summary says. `profit_usd` is after fees."""
 
-    sessions: int  # with quotes on file
+    sessions: int  # sessions with quotes on file
     fills: int
-    modelled: int  # of them at Black-Scholes prices
+    modelled: int  # fills at Black-Scholes prices
     profit_usd: float
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures of a report, made from a study by `training.report.find`. `scenarios` are the policy once more."""
+    """All figures of a report, made from a study by `training.report.find`. `scenarios`: other conditions."""
 
     format: int = FORMAT
     verdict: str
@@ -123,46 +123,46 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     network: str
     reward: str
-    capital_usd: float  # of every session, or of the account at its start
+    capital_usd: float  # capital of every session, or of the account at its start
     compounds: bool = False  # one account through all sessions of a fold
     data_file: str
     data_sha256: str
     synthetic: bool  # the bars were made up
     source: str = ""  # where their file says that they come from, "" where it does not
-    passive: bool = False  # the passive policy is exported in place of what was learned, of which all figures are
-    refit: bool = False  # the exported weights were trained once more on all sessions, which nothing tests
-    imported: bool = False  # trained elsewhere: on which sessions, and chosen among how many, is not known
+    passive: bool = False  # True: the passive policy is exported instead of the learned one, of which all figures are
+    refit: bool = False  # True: the exported weights were trained again on all sessions, without a test
+    imported: bool = False  # True: trained elsewhere, on unknown sessions, chosen among unknown trials
     code_version: str
     policy_sha256: str | None = None  # of the model that the report ships with; filled at export
     first_session: str
     last_session: str
-    seeds: int  # of the headline's reward, the fewest of any fold
-    trades_options: bool | None = None  # then the figures here are on made-up prices; None: not known
+    seeds: int  # seeds of the headline's reward, in the fold with the fewest
+    trades_options: bool | None = None  # True: the figures are on modelled option prices; None: unknown
     recorded_run: RecordedRun | None = None  # of a policy that trades options; read when it is promoted
     members: int = 1  # seeds whose answers the policy is the mean of
     policy: PlayerLine
     baselines: tuple[PlayerLine, ...]
-    parts: tuple[str, ...] = ()  # of them: parts of the policy itself, which it need not lead
-    over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
+    parts: tuple[str, ...] = ()  # names of baselines that are parts of the policy, which it need not lead
+    over_baselines: dict[str, Interval]  # mean session return of the policy less the baseline's, paired
     lead: BaselineLead | None = (
         None  # over the best baseline; None without baselines, and in reports of earlier versions
     )
-    learnt: NetworkChange | None = None  # of the chosen trial that moved least; None: not measured
+    learnt: NetworkChange | None = None  # change of the chosen trial that changed least; None: not measured
     account: AccountLine | None = None  # None in reports of earlier versions
     folds: tuple[FoldLine, ...]
     runs: tuple[TrialLine, ...]
     rewards: tuple[RewardLine, ...]
     random_p: float | None
     random_ranges: tuple[tuple[float, float], ...]  # 5 and 95 % of random traders' running sums at each fold's end
-    rank_correlation: float | None  # of validation and test return within folds, headline's reward, mean over folds
-    rank_chance: float | None = None  # by chance one such correlation in twenty is above this
+    rank_correlation: float | None  # of validation and test return over a fold's seeds; mean over folds
+    rank_chance: float | None = None  # a correlation that chance exceeds with probability 0.05
     deflated: Deflated
     overfitting: Overfitting  # of the headline's trials alone
     snooping: Snooping | None
     prior_trials: int
     prior_openings: int
-    counted_trials: int = 0  # in the ledger on the test sessions or later ones, its own too; 0 in earlier versions
-    counted_risks: int | None = None  # as many risks were stated; None in reports of earlier versions
+    counted_trials: int = 0  # trials in the ledger that saw a test session or a later one; 0 in old reports
+    counted_risks: int | None = None  # number of stated risks likewise; None in reports of earlier versions
     detectable: Detectable
     detectable_fold: Detectable | None = None  # the same for the sessions of the shortest fold alone; None for one fold
     scenarios: tuple[PlayerLine, ...]
@@ -178,17 +178,17 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rivals(self) -> tuple[PlayerLine, ...]:
-        """The baselines that are no part of the policy: those that it has to lead."""
+        """The baselines that the policy has to lead: those that are not parts of it."""
         return tuple(line for line in self.baselines if line.name not in self.parts)
 
     @property
     def untrained(self) -> bool:
-        """Whether nothing was trained: the figures are those of a policy as it was made."""
+        """Whether no trial was trained here: the figures are of a given policy."""
         return not any(run.steps for run in self.runs)
 
 
 def told_apart(gap: Interval, sessions: int) -> bool:
-    """Whether the interval of a difference over so many sessions leaves zero out; never for fewer than `FEWEST`."""
+    """Whether the interval of a difference excludes zero; never with fewer than `FEWEST` sessions."""
     return sessions >= FEWEST and not gap.low <= 0.0 <= gap.high
 
 

@@ -1,8 +1,7 @@
-"""How good the heads of a policy are beside knowing nothing: direction against the base rate, risk against the mean.
+"""How good a policy's heads are compared with constants: direction with the base rate, risk with the mean.
 
-What is known without the head comes from the training sessions, so it was known before. Rows of one session are drawn
-together by the block bootstrap. Source of the score: Brier 1950, "Verification of forecasts expressed in terms of
-probability".
+The constants come from the training sessions, so they were known before. The block bootstrap draws rows of one session
+together. Source of the score: Brier 1950, "Verification of forecasts expressed in terms of probability".
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from training.evidence.resampling import Interval, pooled_intervals
 Float64Array = npt.NDArray[np.float64]
 
 KEY = "heads"  # of a study's `extra`
-SMALLEST = 1e-15  # below it a probability counts as this, so that one row is not the whole log loss
+SMALLEST = 1e-15  # lower bound of probabilities, so that one row does not dominate the log loss
 
 
 class DirectionScores(msgspec.Struct, frozen=True, kw_only=True):
-    """Scores of probabilities of a rise. `over_*` are the head's less those of the base rate: below 0 is better."""
+    """Scores of probabilities of a rise. `over_*` is the head's score less the base rate's: below 0 is better."""
 
     rows: int
     sessions: int
@@ -38,7 +37,7 @@ class DirectionScores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RiskScores(msgspec.Struct, frozen=True, kw_only=True):
-    """Scores of expected falls, parts of the price; squared errors, because a mean is expected."""
+    """Scores of expected falls, as parts of the price, by squared errors, because the head estimates a mean."""
 
     rows: int
     sessions: int
@@ -58,7 +57,7 @@ class HeadScores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def heads_of(extra: Mapping[str, Any]) -> HeadScores | None:
-    """What a study holds of heads; None where there is nothing."""
+    """The scores of heads in a study's `extra`; None without heads."""
     return msgspec.convert(extra[KEY], HeadScores) if KEY in extra else None
 
 

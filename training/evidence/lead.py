@@ -1,7 +1,7 @@
 """The lead of a policy over the best baseline, paired by session: its bound, its deflated Sharpe ratio, its halves.
 
-What a promotion looks at. A market that rises lifts a policy and its baselines alike, and their difference takes that
-out. Pure functions of float64 arrays of returns per session, without a draw: the same series give the same figures.
+Promotion decides by it. A rising market lifts a policy and its baselines alike, and the difference removes that. Pure
+functions of float64 arrays of returns per session, without random numbers: the same series give the same figures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BaselineLead(msgspec.Struct, frozen=True, kw_only=True):
     ratio_annual: float = 0.0  # mean / deviation x sqrt(252): the information ratio
     deflated: float | None = None  # of the lead's Sharpe ratio, among the headline's trials and all earlier ones
     trials: int = 0
-    loss: float | None = None  # how often the best trial of one half of the sessions trails the baseline in the other
+    loss: float | None = None  # share of splits in which the best trial of one half trails in the other
 
 
 def lead_of(
@@ -42,8 +42,9 @@ def lead_of(
         policy: its returns, float64 (sessions,).
         baselines: theirs, (sessions,) each, by name.
         trials: returns, (sessions, N), a column for each run of the headline's reward.
-        earlier: trials of earlier studies on these sessions. Their leads are not known, so the ratios of all deviate
-            as those of trials without skill do, at least: seeds that agree are no sign that earlier settings did.
+        earlier: number of trials of earlier studies on these sessions. Their leads are unknown, so the standard
+            deviation of all ratios is taken as at least that of trials without skill: agreeing seeds do not show that
+            earlier settings agreed.
         compounds: whether returns compound.
 
     Raises:
@@ -75,7 +76,7 @@ def lead_of(
 
 
 def lower_bound(values: Series, block: float, level: float = LEVEL) -> float:
-    """The one-sided lower bound of the mean: Student's quantile times the deviation that resampling would find.
+    """The one-sided lower bound of the mean, from Student's quantile and the bootstrap's standard deviation.
 
     The deviation is that of the stationary bootstrap, widened by sqrt(n / (n - 1)) as resamples are too narrow by it
     (Hesterberg 2015, The American Statistician 69(4), section 5.3).
@@ -95,7 +96,7 @@ def resampled_deviation(values: Series, block: float) -> float:
     count = len(values)
     centred = values - values.mean()
     power = np.square(np.abs(np.fft.rfft(centred)))
-    circular = np.fft.irfft(power, count) / count  # at each lag, around the end
+    circular = np.fft.irfft(power, count) / count  # circular autocovariance at each lag
     lags = np.arange(count)
     weights = (1.0 - lags / count) * (1.0 - 1.0 / block) ** lags
     variance = float(circular[0] + 2.0 * (weights[1:] @ circular[1:])) / count

@@ -1,4 +1,4 @@
-"""Results after a choice among many trials: deflated Sharpe ratio, minimum track record, probability of overfitting.
+"""Corrections for choosing among many trials: deflated Sharpe ratio, minimum track record, probability of overfitting.
 
 Pure functions over float64 arrays of returns per session; of trials a matrix (sessions, N), a column for each.
 Invariant: every Sharpe ratio here is per session, never annualised, and every kurtosis raw (3 for a normal
@@ -20,19 +20,19 @@ from training.evidence.statistics import NOTHING, Series, checked, deviations, k
 from training.evidence.wording import sessions_are
 
 BLOCKS = 16  # of the cross-validation; C(16, 8) = 12,870 splits
-LOGIT_BINS = 12  # even, so that zero is an edge
+LOGIT_BINS = 12  # an even number, so that zero is an edge
 
 
 class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
-    """Cross-validated choosing. All None, with the reason in `note`, where it is undefined."""
+    """The result of combinatorial cross-validation. Where undefined, all fields are None and `note` has the reason."""
 
     trials: int
     sessions: int
     splits: int
     probability: float | None  # PBO: the best in sample is in the worse half out of sample
     probability_of_loss: float | None  # the best in sample has a Sharpe ratio below 0 out of sample
-    degradation_slope: float | None  # of its Sharpe ratio out of sample on that in sample; below 1 it decays
-    logits: tuple[tuple[float, float, float], ...] = ()  # of the splits: bins from, to, share; PBO is the part up to 0
+    degradation_slope: float | None  # slope of out-of-sample on in-sample Sharpe ratio; below 1: decay
+    logits: tuple[tuple[float, float, float], ...] = ()  # bins over splits: (from, to, share); PBO is the share up to 0
     note: str = ""
 
 
@@ -84,8 +84,8 @@ def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
 def loss_probability(matrix: Series, blocks: int = BLOCKS) -> float | None:
     """The share of splits in which the best trial of one half earns less than nothing in the other; None: undefined.
 
-    `probability_of_loss` of `backtest_overfitting` without all else. A trial that trails never raises it, and a bad one
-    never lowers it, as it is not the best of a half.
+    `probability_of_loss` of `backtest_overfitting` alone. Adding trials that are never the best of a half does not
+    change it.
     """
     values = np.asarray(matrix, dtype=np.float64)
     if values.shape[1] == 0 or len(values) < max(blocks, FEWEST):
@@ -129,12 +129,12 @@ def _halves(values: Series, blocks: int) -> tuple[Series, Series]:
         count, total = (masks @ counts)[:, None], masks @ sums
         mean = centre + total / count
         deviation = np.sqrt(np.maximum(masks @ squares - total * total / count, 0.0) / (count - 1.0))
-        usable = deviation > 1e-9 * scale  # below it the difference of two large numbers is rounding
+        usable = deviation > 1e-9 * scale  # smaller differences of large numbers are rounding
         values: Series = np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
         return values.round(10)  # so that equal trials tie
 
     inside = ratios(member)
-    return inside, inside[::-1]  # in the order of combinations the n-th half from the end is the rest of the n-th
+    return inside, inside[::-1]  # the n-th combination from the end is the complement of the n-th
 
 
 EULER = 0.5772156649015329
@@ -142,7 +142,7 @@ _NORMAL = NormalDist()
 
 
 class Deflated(msgspec.Struct, frozen=True, kw_only=True):
-    """The probability that the true Sharpe ratio is above 0, and above what the best of so many trials has by luck."""
+    """The probability that the true Sharpe ratio exceeds 0, and that it exceeds the best of N trials without skill."""
 
     sharpe: float  # a session
     probabilistic: float  # PSR(0)
@@ -194,7 +194,7 @@ def expected_maximum(deviation: float, trials: float) -> float:
         return 0.0
     quantile = _NORMAL.inv_cdf
     best = (1.0 - EULER) * quantile(1.0 - 1.0 / trials) + EULER * quantile(1.0 - 1.0 / (trials * math.e))
-    return max(deviation * best, 0.0)  # just above one trial the approximation falls below what one trial has
+    return max(deviation * best, 0.0)  # for numbers just above 1 the approximation is below the value for one trial
 
 
 def unskilled(sessions: int) -> float:
@@ -203,10 +203,10 @@ def unskilled(sessions: int) -> float:
 
 
 def effective_trials(matrix: Series) -> float:
-    """How many uncorrelated trials the columns of float64 (sessions, N) amount to: (Σλ)² / Σλ² of their correlations.
+    """The effective number of uncorrelated trials in the columns of float64 (sessions, N): (Σλ)² / Σλ².
 
-    The participation ratio of the eigenvalues λ, between 1 and N; columns without deviation are left out. It falls
-    short of N for few sessions even when trials are independent.
+    It is the participation ratio of the eigenvalues λ of the correlations, between 1 and N; constant columns are left
+    out. With few sessions it is below N even for independent trials.
     """
     moving = matrix[:, deviations(matrix.T) > 0.0]
     if moving.shape[1] < 2:
@@ -224,11 +224,11 @@ def deflated_sharpe(
     effective: float | None = None,
     least_deviation: float = 0.0,
 ) -> Deflated:
-    """The deflated Sharpe ratio of a series that came out of choosing.
+    """The deflated Sharpe ratio of a series that was chosen among trials.
 
     `trial_sharpes` are those of all trials per session, the chosen one and those of earlier studies (the ledger's)
-    included; N is their number, or `trials` where more were made than have a ratio of a comparable span. `effective` is
-    an effective number of trials, earlier ones included, to be reported with it. The deviation of the ratios counts as
+    included; N is their number, or `trials` where some trials have no ratio of a comparable span. `effective` is an
+    effective number of trials, earlier ones included, to be reported with it. The deviation of the ratios counts as
     `least_deviation` where it is smaller. With one trial it is PSR(0).
 
     Raises:
@@ -274,14 +274,14 @@ def deflated_best(matrix: Series, best: int, prior: Sequence[float]) -> Deflated
     return deflated_sharpe(
         matrix[:, best],
         [*ratios.tolist(), *prior],
-        least_deviation=float(deviations(ratios)),  # earlier trials that agree undo no deflation
+        least_deviation=float(deviations(ratios)),  # agreeing earlier trials must not reduce the deflation
         trials=matrix.shape[1] + len(prior),
         effective=effective_trials(matrix) + len(prior),
     )
 
 
 def luck_of(deflated: Deflated, overfitting: Overfitting) -> str:
-    """How much of the best of many trials is luck, in a sentence."""
+    """A sentence on how much of the best trial's result is luck."""
     halves = (
         f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
         "the splits (PBO)".replace("%", " %")

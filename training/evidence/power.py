@@ -1,8 +1,8 @@
-"""How often a policy passes those criteria of promotion that its returns alone decide, in simulated tests.
+"""The power of promotion's criteria: how often simulated returns pass those that depend on returns alone.
 
-Returns have fat tails (Student's t with 4 degrees of freedom), calm and wild weeks, and ten seeds whose leads
-share half of their variance. A series without an edge is what validation would have chosen from noise: it has not seen
-the test. Not simulated are the criteria of seeds, trades, random traders, costs and delay, which only lower the rates.
+Returns have fat tails (Student's t with 4 degrees of freedom), calm and wild weeks, and ten seeds whose leads share
+half of their variance. A series without an edge stands for a choice by validation from noise. The criteria of seeds,
+trades, random traders, costs and delay are not simulated; they could only lower the rates.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from training.study.study import SESSIONS_A_YEAR
 
 SEEDS = 10
 FREEDOM = 4  # of Student's t
-WILD, TURN = 2.0, 0.05  # times the calm deviation; the chance of a session that it changes
-LINK = 0.5  # of the seeds' leads: the part of their variance that they share
+WILD, TURN = 2.0, 0.05  # deviation as a multiple of the calm one; probability a session of a change
+LINK = 0.5  # the shared part of the variance of the seeds' leads
 OF_RETURNS = ("length", "profit", "baselines", "lead", "deflated lead", "overfitting", "drawdown")
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """A kind of desk: what its market and its lead over the best baseline are like, a session."""
+    """A kind of desk: its market's returns and its lead over the best baseline, per session."""
 
     name: str
-    compounds: bool  # one account in the market; else one for each session, flat at night
+    compounds: bool  # True: one invested account; False: an account for each session, flat overnight
     lead_deviation: float
     market_deviation: float = 0.011
     market_sharpe: float = 0.7  # a year
 
     @property
     def edge(self) -> str:
-        """What the ratio of an edge is a ratio of."""
+        """Words for what the ratio of an edge measures."""
         return "lead over the market" if self.compounds else "returns"
 
 
@@ -94,7 +94,7 @@ def first_failed(test: Drawn, compounds: bool) -> str:
     """The first criterion of `OF_RETURNS` that this test fails, in the table's order; "" where it passes all."""
     nets = {name: total(returns, compounds=compounds) for name, returns in test.baselines.items()}
     gap = test.policy - test.baselines[max(nets, key=lambda name: nets[name])]
-    if lower_bound(gap, math.cbrt(len(gap))) <= 0.0:  # decides alone, and most of noise ends here
+    if lower_bound(gap, math.cbrt(len(gap))) <= 0.0:  # checked first, because most noise fails here
         return "lead"
     findings = SimpleNamespace(
         policy=_player(test.policy, compounds),
@@ -120,7 +120,7 @@ def _of_returns() -> list[Criterion]:
 
 
 def _player(returns: Series, compounds: bool) -> SimpleNamespace:
-    """What the criteria look at of a player."""
+    """The fields of a player that the criteria read."""
     return SimpleNamespace(
         figures=SimpleNamespace(
             sessions=len(returns),

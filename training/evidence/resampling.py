@@ -18,8 +18,8 @@ from training.evidence.statistics import Series, checked, deviations, sharpes
 
 LEVEL = 0.95
 DRAWS = 10_000
-FEW_SESSIONS = 30  # below, percentile intervals are known to be too narrow
-FEWEST = 16  # sessions, below which neither an interval nor a figure on choosing is reported
+FEW_SESSIONS = 30  # with fewer sessions percentile intervals are too narrow
+FEWEST = 16  # with fewer sessions neither intervals nor corrections for choosing are reported
 FEW_SEEDS = 10  # Henderson et al. 2018, Agarwal et al. 2021
 AT_ONCE = 2_000_000  # resampled numbers held in memory together
 
@@ -46,7 +46,7 @@ STATISTICS: dict[str, Callable[[Series], Series]] = {
     "sum": lambda samples: np.asarray(samples.sum(axis=-1)),
     "sharpe": sharpes,
 }
-"""What can be resampled: each maps (…, sessions) to (…); the Sharpe ratio is per session."""
+"""Statistics for resampling: each maps (…, sessions) to (…); the Sharpe ratio is per session."""
 
 
 def block_length(returns: Series) -> float:
@@ -71,10 +71,10 @@ def block_length(returns: Series) -> float:
 def resamples(
     sessions: int, block: float, draws: int, random: np.random.Generator, *, first: int | None = None
 ) -> NDArray[np.intp]:
-    """Indices, (draws, sessions), of the stationary bootstrap: circular blocks of geometric lengths around `block`.
+    """Indices, (draws, sessions), of the stationary bootstrap: circular blocks of geometric length with mean `block`.
 
-    Politis & Romano 1994, JASA 89, section 2. With `first`, only the first so many sessions of each draw: the same
-    numbers are drawn, and the same indices stand there.
+    Politis & Romano 1994, JASA 89, section 2. With `first`, only the first `first` sessions of each draw: the same
+    random numbers, so the same indices.
     """
     begins = random.random((draws, sessions))[:, :first] < 1.0 / block
     begins[:, 0] = True
@@ -84,7 +84,7 @@ def resamples(
     index: NDArray[np.intp] = np.take_along_axis(start, latest, axis=1)
     index += position
     index -= latest
-    np.subtract(index, sessions, out=index, where=index >= sessions)  # below twice `sessions`: cheaper than a remainder
+    np.subtract(index, sessions, out=index, where=index >= sessions)  # cheaper than a remainder
     return index
 
 
@@ -116,16 +116,16 @@ def pooled_intervals(
     draws: int = DRAWS,
     expanded: bool = False,
 ) -> list[Interval]:
-    """Stationary-bootstrap percentile intervals, 95 %, of what is counted over all rows of the drawn sessions.
+    """Stationary-bootstrap percentile intervals, 95 %, of figures over all rows of the drawn sessions.
 
-    What belongs to one session, such as the rows of all its symbols, is drawn together, and all figures are of the same
-    draws, so a difference of two is paired.
+    All rows of a session, such as those of its symbols, are drawn together, and all figures use the same draws, so
+    differences are paired.
 
     Args:
         parts: float64 (sessions, k), sums over the rows of each session.
-        of: each maps sums over sessions, (draws, k), to a figure, (draws,).
+        of: functions from sums over sessions, (draws, k), to a figure, (draws,).
         blocks_of: float64 (sessions,), the series whose autocorrelation sets the block length.
-        expanded: whether the percentiles lie as far out as few sessions ask for (see `_expanded_level`).
+        expanded: widen the percentiles for few sessions (see `_expanded_level`).
     """
     values = np.asarray(parts, dtype=np.float64)
     count, estimates = len(values), [float(figure(values.sum(axis=0, keepdims=True))[0]) for figure in of]
@@ -147,9 +147,9 @@ def pooled_intervals(
 
 
 def _expanded_level(count: int) -> float:
-    """Return the level at which percentiles of `count` resampled values cover nearly as often as `LEVEL`.
+    """Return the percentile level with which an interval of `count` resampled values has a coverage near `LEVEL`.
 
-    A resample's deviation is too small by sqrt((n - 1) / n), and a normal quantile stands where Student's belongs
+    It corrects a resample's deviation, too small by sqrt((n - 1) / n), and replaces the normal quantile by Student's
     (Hesterberg 2015, The American Statistician 69(4), section 5.3).
     """
     from scipy.stats import t
@@ -189,7 +189,7 @@ def interquartile_mean(scores: Series) -> float:
 
 
 def typical(scores: Sequence[float]) -> int:
-    """The place of the score that is nearest to their interquartile mean; the first on a tie."""
+    """The index of the score nearest to the interquartile mean; the first on a tie."""
     middle = interquartile_mean(np.array(scores, dtype=np.float64))
     return min(range(len(scores)), key=lambda place: abs(scores[place] - middle))
 
@@ -204,7 +204,7 @@ def seeds_interval(scores: Sequence[Series], *, seed: int = 0) -> Interval:
     """Interquartile mean over all seeds and folds with a stratified bootstrap interval, 95 %.
 
     `scores` holds for each fold one score per seed. Seeds are resampled within each fold (Agarwal et al., NeurIPS 2021,
-    section 4.3), so the interval speaks of other seeds, not of other sessions.
+    section 4.3), so the interval covers other seeds, not other sessions.
     """
     folds, random = [checked(part) for part in scores], np.random.default_rng(seed)
     samples = np.concatenate([_within(part, random) for part in folds], axis=1)

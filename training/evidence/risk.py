@@ -1,13 +1,13 @@
 """A stated risk: whether a policy keeps a target volatility and a greatest drawdown, by its returns on test sessions.
 
-Compared with the passive policy without a risk overlay, held at the same mean exposure: its returns times a constant
-share of cash and stocks. So that share fails by itself: it leaves the spread of volatility as it is. Pure functions
-over float64 arrays of returns per session, all sessions of all tests joined in the order of time, and a fixed seed:
-the same series give the same figures.
+The comparison is the passive policy without a risk overlay, at the same mean exposure: its returns times a constant. A
+constant share of cash cannot pass by itself, because it leaves the relative spread of volatility unchanged. Pure
+functions over float64 arrays of returns per session, all sessions of all tests joined in the order of time, and a fixed
+seed: the same series give the same figures.
 
 The statement is made before the tests: the target, an interval of `TOLERANCE` around it for each stretch of `WINDOW`
-sessions, a greatest drawdown within a year. Intervals rest on resampled blocks, and grow with the number of trials that
-saw the same sessions (Šidák 1967, JASA 62): of so many false claims one in twenty looks true, not one in twenty each.
+sessions, a greatest drawdown within a year. Intervals are from resampled blocks, and widen with the number of trials on
+the same sessions (Šidák 1967, JASA 62), so that the probability that any of these claims passes falsely is 0.05.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from training.evidence.statistics import Series, annual, checked, deviations, sh
 from training.evidence.wording import number, percent, share
 from training.study.study import SESSIONS_A_YEAR
 
-WINDOW = 60  # sessions of a stretch whose volatility is looked at
-BLOCK = 2.0 * WINDOW  # mean length of a resampled block of stretches: neighbours share most of their sessions
-TOLERANCE = 0.25  # of the target
-DRAWDOWN = 2.5  # times the target: what is stated where nobody states another greatest drawdown
+WINDOW = 60  # sessions of a stretch, over which volatility is measured
+BLOCK = 2.0 * WINDOW  # mean block length of the bootstrap over stretches, because neighbours overlap
+TOLERANCE = 0.25  # half-width of the stated interval, as a part of the target
+DRAWDOWN = 2.5  # default greatest drawdown as a multiple of the target
 DRAWDOWN_PROBABILITY = 0.95
 DRAWDOWN_SESSIONS = SESSIONS_A_YEAR
-LOW, HIGH = 0.1, 0.9  # the quantiles whose distance is the spread
-EVERY = 5  # sessions from one resampled stretch to the next: those between share 55 of 60 sessions
+LOW, HIGH = 0.1, 0.9  # the spread is the distance of these quantiles
+EVERY = 5  # sessions between two stretches that are resampled: neighbours share 55 of 60 sessions
 DRAWS = 2_000
 CONFIDENCE = 0.95
 POWER = 0.8
-FEWEST_WINDOWS = 4  # separate ones, below which nothing is known
+FEWEST_WINDOWS = 4  # with fewer separate stretches nothing is known
 
 
 class RiskStatement(NamedTuple):
@@ -54,12 +54,12 @@ class RiskSeries(NamedTuple):
     exposure: Series
     passive: Series  # the passive policy without the overlay
     passive_exposure: Series
-    twice: Series  # the policy once more, at twice the costs
+    twice: Series  # the policy at twice the costs
     turnover: float  # value traded over equity, a session
 
 
 class KeptRisk(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tests say of a stated risk. Volatilities are annual, of `WINDOW` sessions; fractions throughout."""
+    """The tests' result for a stated risk. Volatilities are annual, over `WINDOW` sessions; all are fractions."""
 
     target: float
     stated_low: float
@@ -69,16 +69,16 @@ class KeptRisk(msgspec.Struct, frozen=True, kw_only=True):
     level: Interval  # the mean volatility over all stretches
     passive_level: float  # the same of the passive policy at the same mean exposure
     inside: float  # the part of all stretches within the stated interval
-    probability: float  # lower bound of it, one-sided
-    spread: Interval | None  # between the quantiles: the relative change against the passive policy; None: unknown
+    probability: float  # its one-sided lower bound
+    spread: Interval | None  # relative change of the spread of volatility against the passive policy; None: unknown
     drawdown_stated: float
     drawdown_seen: float  # the largest on all test sessions
-    drawdown_kept: float  # the part of resampled years without a deeper one
+    drawdown_kept: float  # share of resampled years without a drawdown deeper than the stated one
     drawdown_probability: float = DRAWDOWN_PROBABILITY  # stated
-    sharpe_change: float  # a year, against the passive policy
-    sharpe_change_high: float  # the upper end of its interval, 95 %: a loss is proven below 0
+    sharpe_change: float  # annual Sharpe ratio less the passive policy's
+    sharpe_change_high: float  # upper end of its 95 % interval; below 0 a loss is proven
     sharpe_change_twice_high: float  # the same at twice the costs
-    sharpe_loss_seen: float  # the smallest loss that such a test finds 4 times in 5
+    sharpe_loss_seen: float  # the smallest loss that the test detects with probability 0.8
     exposure: float
     turnover: float  # times the equity, a year
     cost: float  # fraction of the equity, a year
@@ -146,7 +146,7 @@ def _check(series: RiskSeries, stated: RiskStatement) -> None:
 
 
 def deflated_confidence(trials: int) -> float:
-    """Confidence of each of so many independent trials by which all of them together have `CONFIDENCE` (Šidák)."""
+    """The confidence for each of `trials` independent trials that gives `CONFIDENCE` for all together (Šidák)."""
     return float(CONFIDENCE ** (1.0 / max(trials, 1)))
 
 
@@ -178,8 +178,8 @@ def _level(volatility: Series, confidence: float) -> Interval:
 def _spread_change(volatility: Series, beside_volatility: Series, confidence: float, seed: int) -> Interval | None:
     """The relative change of the distance between the 10 % and the 90 % quantile of all stretches, paired.
 
-    Why not the deviation: one crash decides it, and its resampled interval holds the true ratio 75 to 88 times in 100
-    on made-up markets of 756 to 2,016 sessions; that of the quantiles holds it 87 to 98 times.
+    Quantiles, because a single crash decides the standard deviation: on made-up markets of 756 to 2,016 sessions its
+    resampled interval covers the true ratio in 75 to 88 % of cases, that of the quantiles in 87 to 98 %.
     """
     middle, thin, beside = (
         float(_ratio(volatility[None], beside_volatility[None])[0]),
@@ -217,8 +217,8 @@ def deepest(paths: Series) -> Series:
 def _kept_years(policy: Series, drawdown: float, level: Interval, seed: int) -> float:
     """The part of resampled years whose largest drawdown is at most the stated one.
 
-    A gain of the tests is no promise: their mean is taken out where it is above 0. And what is not known of the level
-    counts against the claim: returns are scaled to the upper end of its interval.
+    A positive mean of the tests is subtracted, because it is no promise. Returns are scaled to the upper end of the
+    level's interval, so that uncertainty counts against the claim.
     """
     moves = (policy - max(float(policy.mean()), 0.0)) * (level.high / level.estimate)
     random = np.random.default_rng(seed)
@@ -241,7 +241,7 @@ def _sharpe_change(policy: Series, beside: Series) -> tuple[float, float, float]
 
 
 def _influence(returns: Series, ratio: float) -> Series:
-    """What each session adds to a Sharpe ratio."""
+    """The influence of each session on a Sharpe ratio."""
     score = (returns - returns.mean()) / float(deviations(returns))
     return np.asarray(score - ratio * (score * score - 1.0) / 2.0, dtype=np.float64)
 
@@ -273,7 +273,7 @@ def risk_claim(risk: KeptRisk, failed: tuple[str, ...]) -> StatedClaim:
 
 
 def unknown_claim(stated: RiskStatement) -> StatedClaim:
-    """The claim of a risk that the tests say nothing about: too few sessions, or nothing moved."""
+    """The unproven claim of a risk without a result: too few sessions, or no volatility."""
     return StatedClaim(
         kind=RISK,
         proven=False,
@@ -290,7 +290,7 @@ def unknown_claim(stated: RiskStatement) -> StatedClaim:
 
 
 def claim_sentence(risk: KeptRisk, failed: tuple[str, ...]) -> str:
-    """Which risk is claimed, and whether it is proven, in one sentence."""
+    """A sentence that names the claimed risk and says whether it is proven."""
     proven = f"not proven (fails {', '.join(failed)})" if failed else "proven"
     return (
         f"Claims a risk, {proven}: a volatility of {share(risk.target)} a year, stretches of {WINDOW} sessions between "
@@ -301,7 +301,7 @@ def claim_sentence(risk: KeptRisk, failed: tuple[str, ...]) -> str:
 
 
 def evidence_words(risk: KeptRisk) -> str:
-    """What the tests found of it, in a few sentences."""
+    """A few sentences with the tests' figures on the risk."""
     spread = "not known"
     if risk.spread is not None:
         low, high = percent(risk.spread.low, 0), percent(risk.spread.high, 0)

@@ -1,9 +1,9 @@
-"""How often a claim of a stated risk is proven in simulated tests: true ones, and ones that are false by a quarter.
+"""The power of the criteria for a stated risk: how often simulated tests prove true claims, and claims false by 25 %.
 
 A market's volatility has calm and wild regimes of months, reacts to its own moves (GARCH) and has fat tails (Student's
 t with 5 degrees of freedom); or it is noise, whose volatility never changes. A fully invested policy goes through it
-under the desk's own overlay arithmetic (`daemon.core.risk.overlay`), with costs, next to the same without it. What is
-true of a market is measured over all markets of its kind. Not simulated are the criteria of data, weights and seeds.
+under the desk's own overlay arithmetic (`daemon.core.risk.overlay`), with costs, next to the same without it. True
+values are measured over all simulated markets of a kind. Not simulated are the criteria of data, weights and seeds.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from training.study.study import SESSIONS_A_YEAR
 
 YEAR = math.sqrt(SESSIONS_A_YEAR)
 MARKET_VOLATILITY, MARKET_SHARPE = 0.17, 0.5  # a year
-CALM, WILD = 0.75, 1.7  # times the deviation, before it is scaled to the market's
-LEAVES_CALM, LEAVES_WILD = 1 / 250, 1 / 80  # the chance of a session
+CALM, WILD = 0.75, 1.7  # multiples of the deviation, before scaling to the market's
+LEAVES_CALM, LEAVES_WILD = 1 / 250, 1 / 80  # probability of a change, a session
 ARCH, GARCH = 0.10, 0.86
 FREEDOM = 5
 SPAN, BAND, COST = 20, 0.1, 0.0005  # of the overlay; a part of what is traded
-WARM = 250  # sessions before the first, in which the variance finds its level
+WARM = 250  # burn-in sessions for the variance
 TARGET = 0.10
 QUARTER = 0.25
 
@@ -64,7 +64,7 @@ class RiskRate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RiskClaimKind:
-    """A kind of claim: in words, whether it is true, on which market, and what becomes of runs and statement."""
+    """A kind of claim: its words, whether it is true, its market, and its changes to runs and statement."""
 
     name: str
     true: bool
@@ -124,13 +124,13 @@ def _usual(target: float) -> RiskStatement:
 
 
 def _constant(runs: OverlayRuns) -> OverlayRuns:
-    """The same mean exposure every day, for nothing."""
+    """The same mean exposure every day, without costs."""
     exposure = np.broadcast_to(runs.exposure.mean(axis=1, keepdims=True), runs.exposure.shape)
     return replace_runs(runs, exposure)
 
 
 def _of_another(runs: OverlayRuns) -> OverlayRuns:
-    """The exposure of another market: it knows nothing of this one."""
+    """The exposures of another market, independent of this one."""
     return replace_runs(runs, np.roll(runs.exposure, 1, axis=0))
 
 
@@ -171,11 +171,11 @@ KINDS: tuple[RiskClaimKind, ...] = (
         change=_constant,
     ),
 )
-"""Claims that are true, and claims of which one part is false by a quarter, or says nothing."""
+"""True claims, and claims of which one part is false by 25 % or empty."""
 
 
 def risk_rate(kind: RiskClaimKind, sessions: int, markets: int, *, trials: int = 1, seed: int = 0) -> RiskRate:
-    """How many of the claims are proven. Those of one seed and one kind of market are of the same markets."""
+    """How many of the claims are proven. The same seed and kind of market give the same markets."""
     random = np.random.default_rng([seed, sessions, markets, kind.clustered])
     runs = simulated(markets, sessions, random, clustered=kind.clustered)
     stated, runs = kind.state(runs), kind.change(runs)

@@ -1,4 +1,4 @@
-"""Result or luck: data snooping, random traders, and the smallest edge that so few sessions could show.
+"""Significance: data snooping, random traders, and the smallest edge that the number of sessions could show.
 
 Pure functions over float64 arrays of returns per session. With too few sessions a result is None, never a figure.
 """
@@ -17,7 +17,7 @@ from training.evidence.statistics import Series, annual, checked, deviations
 from training.evidence.wording import sessions_are
 
 SNOOPING_DRAWS = 1_000
-FEWEST_TESTED = 10  # sessions, below which the approximation of a test's power is too kind
+FEWEST_TESTED = 10  # with fewer sessions the approximation overstates a test's power
 _NORMAL = NormalDist()
 
 
@@ -32,7 +32,7 @@ class Snooping(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detectable(msgspec.Struct, frozen=True, kw_only=True):
-    """The smallest effect that a test of so many sessions would usually see; None where that is not known."""
+    """The smallest effect that a test with this number of sessions would usually detect; None where unknown."""
 
     sessions: int
     mean: float | None  # a session
@@ -45,8 +45,8 @@ def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
 
     White 2000, Econometrica 68(5), on returns as they are; Hansen 2005, J. Business & Economic Statistics 23(4), on
     each trial's returns over their deviation (`arch.bootstrap.SPA` does not standardise its statistic itself).
-    Stationary bootstrap with the mean block length of the trials; p = (1 + resamples as good) / (1 + resamples). Where
-    no trial earned anything in sum p is 1; where sessions are too few it is not known.
+    Stationary bootstrap with the mean block length of the trials; p = (1 + resamples as good) / (1 + resamples). p is 1
+    where no trial has a profit, and None with too few sessions.
     """
     from arch.bootstrap import SPA
 
@@ -77,7 +77,7 @@ def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
 
 
 def random_p_value(earned: Sequence[float], draws: Sequence[Sequence[float]]) -> float:
-    """The chance that random trading does at least as well over all folds together: (1 + as good) / (1 + draws).
+    """The p-value against random trading over all folds together: (1 + draws as good) / (1 + draws).
 
     `earned` is the policy's total in each fold, `draws` the totals of random traders there, in the same unit; the i-th
     draws of the folds are one trader. The +1 counts the policy among the draws (Phipson & Smyth 2010).

@@ -2,7 +2,7 @@
 
 Pure functions over float64 arrays of returns per session, as fractions of the capital with which the session begins. On
 the same capital every session nothing compounds; on one account through all of them (`compounds`) everything does.
-Always a defined answer: where a figure has no meaning it is 0 and a note gives the reason.
+Every figure is defined: where it has no meaning it is 0, and a note gives the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.study.study import SESSIONS_A_YEAR, PlayResult, SessionResult, Stu
 
 Series = NDArray[np.float64]
 """float64 (sessions,): one return per session, in the order of time."""
-NOTHING = 1e-12  # a deviation below this part of the largest return is rounding
+NOTHING = 1e-12  # deviations below this part of the largest return count as rounding
 
 
 class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,13 +48,13 @@ class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def session_returns(results: Sequence[SessionResult], capital_usd: float) -> Series:
-    """Returns per session, float64 (sessions,), as fractions of what the session began with, else of the capital."""
+    """Returns per session, float64 (sessions,), as fractions of each session's own capital, else of `capital_usd`."""
     began = [result.capital_usd or capital_usd for result in results]
     return np.array([result.pnl_usd for result in results], dtype=np.float64) / np.array(began, dtype=np.float64)
 
 
 def headline(study: Study) -> tuple[SessionResult, ...]:
-    """What the procedure itself earned: the chosen trial of each fold on its test sessions, in the order of time."""
+    """The headline's sessions: the chosen trial of each fold on its test sessions, in order of time."""
     return tuple(result for fold in chosen_results(study) for result in fold.sessions)
 
 
@@ -64,7 +64,7 @@ def joined(folds: Sequence[PlayResult]) -> tuple[SessionResult, ...]:
 
 
 def chosen_results(study: Study) -> tuple[PlayResult, ...]:
-    """What was chosen in each fold on its test sessions: on the account of all tests where there is one."""
+    """Each fold's chosen result on its test sessions; on the account of all tests where there is one."""
     return study.account or tuple(trial.test for trial in study.headline)
 
 
@@ -91,7 +91,7 @@ def trial_matrix(study: Study, reward: str = "") -> tuple[tuple[str, ...], Serie
     columns = {
         f"{name}, run {nth + 1}" if nth else name: np.concatenate(parts)
         for name, folds in runs.items()
-        for nth, parts in enumerate(zip(*folds, strict=False))  # runs that some fold lacks are left out
+        for nth, parts in enumerate(zip(*folds, strict=False))  # seeds missing in some fold are left out
     }
     sessions = sum(len(fold.test) for fold in study.folds)
     matrix = np.column_stack(list(columns.values())) if columns else np.empty((sessions, 0))

@@ -1,6 +1,6 @@
-"""Figures as words of a report: percentages, numbers, counts, lists. Text out of numbers; decides nothing.
+"""Figures as words of a report: percentages, numbers, counts, lists. Formats numbers; decides nothing.
 
-What is unknown is a dash, what is nothing has no sign, and one thing is never several.
+An unknown value is a dash, zero has no sign, and plurals are correct.
 """
 
 from __future__ import annotations

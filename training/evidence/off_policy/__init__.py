@@ -1,1 +1,1 @@
-"""What a version would have earned on decisions that another made: estimators, the card's figures, the card."""
+"""Off-policy evaluation: estimators of a version's value on another's logged decisions, and the card."""

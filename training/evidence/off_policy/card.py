@@ -1,4 +1,4 @@
-"""The card of a version out of its off-policy evaluation."""
+"""Makes a version's card from its off-policy evaluation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def card_of(
 
 
 def _band(returns: Series) -> tuple[float, ...]:
-    """Return what each stake loses in a usual session: at least what it would where sessions are normal."""
+    """Return for each stake b the log of the mean of exp(-b z) over the sessions, at least its value for a normal z."""
     deviation = float(returns.std(ddof=1))
     if deviation <= 0.0:
         return ()

@@ -1,9 +1,9 @@
 """Estimators of a policy's value on another's decisions: WIS, doubly robust, fitted Q evaluation.
 
-Each is a function of sums over the decisions of a session, so resampling sessions resamples the whole estimator. The
-estimand of all three: the mean, over the episodes, of the discounted rewards of at most `horizon` decisions of the
-policy, and of those that follow to the end of the run, which are the log's. Without the latter a policy that pays no
-costs would seem better than one that pays them for what it earns later.
+Each is a function of sums over the decisions of a session, so resampling sessions resamples the whole estimator. All
+three estimate the mean, over episodes, of the discounted rewards of at most `horizon` decisions of the policy, followed
+by the log's rewards to the end of the run. Without that tail a policy without costs would seem better than one whose
+costs pay off later.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from training.evidence.statistics import Series
 
-FOLDS = 5  # of sessions, so that the Q of the doubly robust estimate never saw the episode that it corrects
-RIDGE = 1e-6  # of the mean diagonal: keeps a resample solvable that lacks a pair of state and action
+FOLDS = 5  # folds of sessions: Q of the doubly robust estimate is never fitted on the episode that it corrects
+RIDGE = 1e-6  # ridge, as part of the mean diagonal: a resample without some state-action pair stays solvable
 
 Integers = NDArray[np.intp]
 Figure = Callable[[Series], Series]
@@ -27,14 +27,14 @@ Figure = Callable[[Series], Series]
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """Decisions in the order of time, with what they earned and the probabilities by which they were drawn."""
+    """Decisions in order of time, with rewards and the behaviour policy's probabilities."""
 
     sessions: Integers  # (n,), ascending
     actions: Integers  # (n,)
     rewards: Series  # (n,)
     behaviour: Series  # (n, actions), after the mask of the gates
     features: Series  # (n, features) of the state, a constant among them; Q is linear in them for each action
-    ends: NDArray[np.bool_]  # (n,), no decision follows; the last one of a session always ends
+    ends: NDArray[np.bool_]  # (n,), true where no decision follows; always at a session's last decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,12 @@ def by_session(values: Series, sessions: Integers) -> Series:
 
 
 def tail(logged: Logged, target: Series, episodes: EpisodeRows, discount: float) -> tuple[Series, Figure]:
-    """What the log earns after an episode of the target, to the end of the run: sums by session, and the figure.
+    """The log's rewards after an episode of the target to the end of the run: sums by session, and the figure.
 
     The value of a state is linear in its features and in these times the share of the run that is still to come, by
-    LSTD (Bradtke & Barto 1996) on the log's own decisions, refitted in each resample. Weighted is by how much an
-    episode of the target changes it, so that states that both reach cost no precision. An episode that ends with its
-    run has no tail.
+    LSTD (Bradtke & Barto 1996) on the log's own decisions, refitted in each resample. States are weighted by how much
+    the target changes their frequency, so that states reached alike add no variance. An episode that ends with its run
+    has no tail.
     """
     states, goes_on = state_features(logged), ~last_ones(logged)
     following = np.where(goes_on[:, None], np.roll(states, -1, axis=0), 0.0)
@@ -114,7 +114,7 @@ def tail(logged: Logged, target: Series, episodes: EpisodeRows, discount: float)
 
 
 def state_features(logged: Logged) -> Series:
-    """Return the features of each decision, and these times the share of its run to come, float64 (n, 2 x features)."""
+    """Return the features, and the features times the share of the run still to come, float64 (n, 2 x features)."""
     last_rows = np.flatnonzero(last_ones(logged))
     rows = np.arange(len(logged.actions))
     to_come = last_rows[np.searchsorted(last_rows, rows)] - rows + 1.0
@@ -149,7 +149,7 @@ def wis(logged: Logged, target: Series, episodes: EpisodeRows, discount: float) 
 
 
 class Moments(NamedTuple):
-    """What fitted Q evaluation needs: sums over decisions, for each session or draw; d = actions x features."""
+    """Sums over decisions for fitted Q evaluation, for each session or draw; d = actions x features."""
 
     gram: Series  # (…, d, d), of all decisions
     earned: Series  # (…, d)
@@ -201,8 +201,8 @@ def moments(logged: Logged, target: Series, episodes: EpisodeRows) -> Moments:
 def coefficients(sums: Moments, discount: float) -> Series:
     """Return Q with 1 to `horizon` decisions to go, linear in the features of each action: (horizon, draws, d).
 
-    With one decision to go all decisions count, with more those that another one follows: the end of a session is
-    known ahead, so the mean over all decisions, where an end comes by chance, would be another value.
+    With one decision to go all decisions count, with more only those that have a successor: the end of a session is
+    known ahead, so it must not enter as a random end.
     """
     fitted = [_solve(sums.gram, sums.earned[:, :, None])[:, :, 0]]
     more = _solve(sums.gram_followed, np.append(sums.earned_followed[:, :, None], discount * sums.cross, axis=2))

@@ -1,8 +1,8 @@
-"""The off-policy card's figures: a challenger against the champion on logged decisions, or why nothing can be said.
+"""The card's off-policy figures: a challenger against the champion on logged decisions, or why there are none.
 
-Three estimators with intervals over sessions; the lead of the challenger is paired, by the same resampled sessions.
-Where nothing was explored, where a policy acts as the log never did, or where too little of the log remains after
-weighting, no figure is given.
+Three estimators with intervals over sessions; the lead of the challenger is paired, by the same resampled sessions. No
+figure is given where the log has no exploration, where a policy takes actions that the log does not, or where the
+effective sample is too small.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SUM_OFF_MOST = 1e-6  # of the probabilities of one decision
 
 
 class Least(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log must hold before a figure is given."""
+    """The requirements on a log."""
 
-    overlap: float = 0.8  # share of the policies' probability on actions that the log takes as well
+    overlap: float = 0.8  # least share of the policies' probability on actions that the log also takes
     effective: float = 300.0  # episodes that remain after weighting
     sessions: int = 8
-    probability: float = 0.001  # below, the log does not take an action
+    probability: float = 0.001  # probability below which the log counts as not taking an action
 
 
 class EpisodeValue(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,14 +51,14 @@ class EpisodeValue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OffPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What a log says about two policies. `cannot_be_said` is the reason for having no estimates, "" with them."""
+    """The off-policy evaluation of two policies. `cannot_be_said` is why there are no estimates, else ""."""
 
     decisions: int
     sessions: int
     episodes: int
     horizon: int  # decisions of an episode at most
     discount: float
-    exploration: float  # mean probability of another action than the likeliest
+    exploration: float  # exploration: mean probability of actions other than the likeliest
     overlap: float  # the smaller one of both policies
     effective: float  # Kish's sample size in episodes, the smaller one of both policies
     estimates: tuple[EpisodeValue, ...] = ()
@@ -76,7 +76,7 @@ def evaluate(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> OffPolicy:
-    """Estimate both policies' values with 95 % intervals over sessions, or give the reason why that cannot be.
+    """Estimate both policies' values with 95 % intervals over sessions, or give the reason why it is impossible.
 
     `challenger` and `champion` are their probabilities of the actions at each decision, float64 (n, actions), resolved
     and masked as the behaviour's.
@@ -116,7 +116,7 @@ def effective_of(logged: Logged, target: Series, episodes: EpisodeRows) -> float
 
 
 def _missing(result: OffPolicy, least: Least) -> str:
-    """Return what the log lacks in words, "" where it lacks nothing."""
+    """Return words for what the log lacks; "" if it meets all requirements."""
     if result.exploration <= 0.0:
         return "nothing was explored: the log holds no other action than the champion's"
     if result.sessions < least.sessions:
