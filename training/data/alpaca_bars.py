@@ -1,7 +1,7 @@
 """Client for Alpaca's recorded bars and corporate actions: page by page, rate-limited, bounded, with retries.
 
-Decides nothing about them. Invariant: GET alone, one call at a time, never more in a minute than the request allows; no
-key stands in a text that leaves here.
+It does not judge the bars. Invariants: only GET, one call at a time, at most the request's calls a minute; no error
+text contains a key.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from training.data.bars_request import Chunk, DownloadError, DownloadRequest, sp
 Listen = Callable[[str], None]
 PAGE_BARS = 10_000  # Alpaca's most
 PAGES_MAX = 1_000  # of one chunk
-TRIES = 8  # of one page; with the pauses between them it gets over 90 s without an answer
-PAUSE_MAX_S = 300.0  # longest Retry-After that is obeyed
+TRIES = 8  # attempts for one page; with the pauses between them they survive 90 s without an answer
+PAUSE_MAX_S = 300.0  # longest Retry-After, in seconds, that is obeyed
 _AGAIN = "give the same command again later"
 BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
-ACTIONS_LIMIT = 1_000  # Alpaca's most, of a page of corporate actions
+ACTIONS_LIMIT = 1_000  # Alpaca's maximum for a page of corporate actions
 SYMBOLS_MAX = 50  # of one request for corporate actions
 KEY_VARIABLES = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 
@@ -66,7 +66,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class PacingClock:
-    """The time of day in nanoseconds UTC, seconds that never go back, and a way to let them pass."""
+    """A clock for pacing: time of day in nanoseconds UTC, monotonic seconds, and a sleep."""
 
     now_ns: Callable[[], int] = time.time_ns
     monotonic_s: Callable[[], float] = time.monotonic
@@ -74,14 +74,14 @@ class PacingClock:
 
 
 class _Bounded:
-    """The session of the reading client: GET only, no redirect, nothing of the environment, a whole deadline."""
+    """An HTTP session: GET only, no redirects, no environment settings, one deadline for a whole answer."""
 
     def __init__(self, deadline_s: float) -> None:
         self.status = 0
         self.headers: Mapping[str, str] = {}  # of the newest answer
         self._deadline_s = deadline_s
         self._session = requests.Session()
-        self._session.trust_env = False  # no .netrc in place of our keys
+        self._session.trust_env = False  # so that .netrc does not replace our keys
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
         """Send once. Raises what requests and urllib3 raise."""
@@ -130,13 +130,13 @@ class _BarsClient(RESTClient):
 
 @dataclass(frozen=True, slots=True)
 class _Unusable:
-    """No usable answer this time; asking again may help."""
+    """No usable answer; a retry may help."""
 
     reason: str
 
 
 class BarsDoor:
-    """Alpaca's history, one call at a time: paced, bounded, and asked again where that may help."""
+    """Alpaca's history, one call at a time: paced, bounded, with retries."""
 
     def __init__(self, request: DownloadRequest, keys: Keys, listen: Listen, clock: PacingClock) -> None:
         self._session = _Bounded(request.deadline_s)
@@ -166,7 +166,7 @@ class BarsDoor:
         )
 
     def _await_turn(self) -> None:
-        """At most `calls_per_minute` calls in any minute, and none before the broker's word allows it."""
+        """Wait until a call is allowed: at most `calls_per_minute` in any minute, none within a pause of the broker."""
         now_s = self._clock.monotonic_s()
         ready_s = self._window[0] + 60.0 if len(self._window) == self._window.maxlen else 0.0
         wait_s = max(ready_s, self._not_before_s) - now_s
@@ -187,7 +187,7 @@ class BarsDoor:
         return pause_s
 
     def _once(self, query: Mapping[str, object], what: Resource) -> Mapping[str, Any] | _Unusable:
-        """The failure is made outside of the handler: it keeps no request with its headers."""
+        """Failures are made outside the exception handler, so that they hold no request with its headers."""
         refused: tuple[int, str] | None = None
         try:
             answer = self._client.get(what.path, dict(query), api_version=what.version)

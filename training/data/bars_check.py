@@ -1,4 +1,4 @@
-"""Checks of downloaded bars: each row of Alpaca, and all of them against the exchange calendar.
+"""Checks of downloaded bars: each row from Alpaca, and all rows against the exchange calendar.
 
 Pure. Invariant: bars that leave here are in order, of the wanted hours and on the grid of their timeframe, with finite
 prices above 0 that lie within low and high.
@@ -130,7 +130,7 @@ def grouped(labels: Int64Array, prices: Float64Array) -> tuple[Int64Array, Float
 
 @dataclass(slots=True)
 class Tally:
-    """What there is, and what the calendar's regular hours have and the bars lack, chunk by chunk."""
+    """Counts the bars there are, and the bars missing from the calendar's regular hours, chunk by chunk."""
 
     bars: Counter[str] = field(default_factory=Counter)
     pages: int = 0

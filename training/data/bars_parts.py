@@ -29,22 +29,22 @@ SCHEMA = pa.schema(
 
 
 class DownloadSummary(msgspec.Struct, frozen=True):
-    """What the file holds and what it lacks. Counts are whole; lists of examples have at most `EXAMPLES` entries."""
+    """What the file holds and lacks. Counts are complete; lists of examples have at most `EXAMPLES` entries."""
 
     bars: dict[str, int]  # by symbol
-    sessions: int  # of the exchange, between the two dates, that are over
+    sessions: int  # the exchange's finished sessions between the two dates
     first_session: str
     last_session: str
-    pages: int  # of Alpaca's answers, those of earlier runs included
+    pages: int  # pages of Alpaca's answers, earlier runs included
     outside_hours: int  # bars that were left out
     missing_sessions: dict[str, tuple[str, ...]]  # by symbol: all sessions without a bar
-    missing_bars: dict[str, int]  # by symbol: bars that the other sessions' regular hours lack
+    missing_bars: dict[str, int]  # by symbol: bars missing from the regular hours of the other sessions
     missing_examples: dict[str, tuple[str, ...]]  # by symbol: the first of them, in UTC
     left_out: tuple[str, ...]  # sessions that are still running or to come
 
 
 def already(request: DownloadRequest, identity: Mapping[str, Any], left_out: tuple[str, ...]) -> DownloadSummary:
-    """The summary of a finished file of the same request; every other file at --out is left alone."""
+    """The summary of a finished file of the same request. A different file at --out is an error and stays."""
     difference = "another file stands there"
     with contextlib.suppress(pa.ArrowException, OSError, msgspec.DecodeError, KeyError, TypeError):
         metadata = pa.parquet.read_schema(request.out).metadata or {}
@@ -59,7 +59,7 @@ def already(request: DownloadRequest, identity: Mapping[str, Any], left_out: tup
 
 @contextlib.contextmanager
 def writing(request: DownloadRequest) -> Iterator[None]:
-    """An error of the file system, as a DownloadError."""
+    """Turn errors of the file system into DownloadError."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -71,7 +71,7 @@ def writing(request: DownloadRequest) -> Iterator[None]:
 
 
 def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
-    """The part folder is this request's. Raises DownloadError when it holds parts of another one."""
+    """Claim the folder of parts for this request. Raises DownloadError when it holds parts of another request."""
     file = request.parts / "request.json"
     if any(request.parts.glob("*-*.parquet")):
         try:
@@ -127,7 +127,7 @@ def _table(parts: Sequence[tuple[str, CheckedChunk]]) -> Any:
 def assemble(
     request: DownloadRequest, identity: Mapping[str, Any], periods: list[list[Chunk]], left_out: tuple[str, ...]
 ) -> DownloadSummary:
-    """All parts as one file: written next to it, read back, renamed. One period's bars are in memory at a time.
+    """Join all parts to one file: written beside --out, read back, renamed. One period's bars are in memory at a time.
 
     Raises DownloadError for a symbol without a bar, a damaged part, or a file that reads back otherwise.
     """

@@ -1,7 +1,7 @@
 """A download request: its sessions, its chunks, and when two requests are equal.
 
-Pure but for the exchange calendar: no network, no file, no clock. Invariant: a request that exists is one that Alpaca
-and the file's readers know.
+Pure but for the exchange calendar: no network, no file, no clock. Invariant: every request object is valid for Alpaca
+and for the file's readers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMEFRAMES = {"1Min": 60, "5Min": 300, "15Min": 900, "1Hour": 3_600, "1Day": 86_
 """Timeframe -> seconds between two bars."""
 FEEDS = ("sip", "iex")
 ADJUSTMENTS = ("raw", "split", "dividend", "all")
-SETTLED_NS = 30 * MINUTE_NS  # after the hours' end: late trades are booked, and the free plan may read SIP (15 minutes)
+SETTLED_NS = 30 * MINUTE_NS  # wait after the hours' end: late trades are in, and the free plan may read SIP (15 min)
 BEFORE_OPEN_NS, AFTER_OPEN_NS = 330 * MINUTE_NS, 630 * MINUTE_NS  # extended hours: 04:00 to 20:00 New York
 DATA_URL = "https://data.alpaca.markets"
 DATA_URL_VARIABLE = "RLTRADER_ALPACA__DATA_URL"
@@ -40,8 +40,8 @@ class DownloadError(Exception):
 class DownloadRequest:
     """What to download and where to. Dates are New York's, `YYYY-MM-DD`, both included.
 
-    `calls_per_minute` is kept in any minute; `deadline_s` bounds one call with its whole answer, in seconds.
-    Raises DownloadError when a value is not one of those that Alpaca and the file's readers know.
+    `calls_per_minute` holds for any 60 seconds; `deadline_s` bounds one call with its whole answer, in seconds. Raises
+    DownloadError for a value that Alpaca or the file's readers do not support.
     """
 
     symbols: tuple[str, ...]
@@ -85,7 +85,7 @@ class DownloadRequest:
 
     @property
     def asked_step_ns(self) -> int:
-        """The same of the bars that Alpaca is asked for: its hours begin at the full hour, a session does not."""
+        """Nanoseconds between requested bars: half hours for "1Hour", as Alpaca's hours begin at the full hour."""
         return 30 * MINUTE_NS if self.timeframe == "1Hour" else self.step_ns
 
     @property
@@ -96,7 +96,7 @@ class DownloadRequest:
 
 def _check_url(url: str) -> None:
     usable = False
-    with contextlib.suppress(ValueError):  # of a host or port that cannot be read
+    with contextlib.suppress(ValueError):  # an invalid host or port
         parts = urlsplit(url)
         plain = parts.scheme == "http" and parts.hostname in LOOPBACK
         has_host = bool(parts.hostname) and parts.port != 0
@@ -161,7 +161,7 @@ def periods_of(request: DownloadRequest, sessions: Sequence[Session]) -> list[li
 
 
 def identity_of(request: DownloadRequest, now_ns: int) -> dict[str, Any]:
-    """What makes two requests the same download. Adjusted prices are as of a day: they change with the next split."""
+    """The fields that make two requests the same download. Adjusted prices have a date, because splits change them."""
     fields = {name: getattr(request, name) for name in ("start", "end", "timeframe", "feed", "adjustment")}
     day = datetime.fromtimestamp(now_ns / SECOND_NS, NEW_YORK).date().isoformat()
     as_of = "" if request.adjustment == "raw" else day

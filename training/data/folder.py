@@ -1,7 +1,7 @@
-"""The folder of bars, written: bars taken in, fetched, updated, made longer; `daemon.tapes.bar_folder` has the layout.
+"""Writes the folder of bars: imports, fetches, updates and resamples bars. `daemon.tapes.bar_folder` has the layout.
 
-Invariant: one command writes at a time; a file is whole and durable before the index names it, and what it no longer
-names stays until the next command. A command that was stopped goes on when it is given again.
+Invariant: one command writes at a time; a file is whole and durable before the index names it, and a file that the
+index no longer names stays until the next command. A stopped command is resumed by giving it again.
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ TIMEFRAMES = {bars: _NAMES[seconds] for bars, seconds in BAR_LENGTHS.items()}
 MINUTES = "1min"
 ALPACA = "Alpaca /v2/stocks/bars"
 ALPACA_ACTIONS = "Alpaca /v1/corporate-actions"
-OF_A_FILE = "file"  # the feed of a file that names none
-PROCESSED_LATER = timedelta(days=180)  # Alpaca dates an action by when it is processed: a dividend when it is paid
+OF_A_FILE = "file"  # feed of a file that does not name one
+PROCESSED_LATER = timedelta(days=180)  # Alpaca dates actions by their processing: a dividend by its payment
 _PART = r"\d{4}(-\d\d)?-[0-9a-f]{12}\.parquet"
-_WRITTEN = re.compile(rf"{_PART}|\.({_PART}|{re.escape(INDEX)})\..+\.part")  # names of what `Writer` writes
+_WRITTEN = re.compile(rf"{_PART}|\.({_PART}|{re.escape(INDEX)})\..+\.part")  # names of the files that `Writer` writes
 _SCHEMA = pa.schema([("timestamp", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in PRICES)])
 
 
 def is_made_of_minutes(series: Series) -> bool:
-    """Whether a part of these bars was made here, of the symbol's minutes."""
+    """Whether some of these bars were resampled here from the symbol's minutes."""
     return any(part.made_of for part in series.parts.values())
 
 
 class Origin(NamedTuple):
-    """The origin of bars, as the index has it."""
+    """The origin of bars, as in the index."""
 
     feed: str
     source: str
@@ -88,7 +88,7 @@ class Origin(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Bars of the sessions that a source was asked for, of one part: a month, of daily bars a year."""
+    """Bars of the sessions requested from a source, within one part: a month, for daily bars a year."""
 
     sessions: Sequence[str]  # New York dates, those without a bar included
     starts: Int64Array  # (n,)
@@ -109,9 +109,9 @@ class Writer:
         return utc(self.clock.now_ns())
 
     def put(self, symbol: str, bars: str, origin: Origin, chunks: Iterable[Rows]) -> int:
-        """Replace whole sessions; returns how many bars came. Files first, then the index, then what it replaced goes.
+        """Replace whole sessions; returns the number of bars. Order: new files, index, removal of old files.
 
-        Raises DownloadError for another feed, or bars that somebody made up beside recorded ones; TapeError; OSError.
+        Raises DownloadError for another feed, or for synthetic bars beside recorded ones; TapeError; OSError.
         """
         series = series_of(self.folder, bars, symbol) or Series(symbol, bars, *origin, {})
         _check_origin(self.folder, series, origin)
@@ -162,14 +162,14 @@ class Writer:
         write_whole(self.folder / series.bars / series.symbol / INDEX, encode_index(series))
 
     def put_actions(self, actions: Actions) -> None:
-        """Replace what is known of a symbol's splits and dividends. Raises OSError."""
+        """Replace a symbol's known splits and dividends. Raises OSError."""
         (self.folder / ACTIONS).mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / ACTIONS / f"{actions.symbol}.json", encode_index(actions))
 
     def remove(self, symbol: str, bars: str) -> None:
         """Remove a symbol's bars of one length; its splits and dividends stay. Raises DownloadError, OSError."""
         home = self.folder / bars / symbol
-        if home not in (self.folder / bars).glob("*/"):  # a path such as .. leads elsewhere
+        if home not in (self.folder / bars).glob("*/"):  # a name such as .. would lead outside the folder
             raise DownloadError(
                 f"{self.folder}: there are no {bars} bars of {symbol}: rltrader data list shows what there is"
             )
@@ -191,12 +191,12 @@ def writing(folder: Path, clock: PacingClock | None = None) -> Iterator[Writer]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the files that no index names: those that an earlier command replaced, or left when it was stopped.
+    """Remove files that no index names: replaced ones, and leftovers of a stopped command.
 
-    Others keep theirs: `--data-dir` may be a folder that has more than bars.
+    Only files with this module's names are removed, because `--data-dir` may hold other files.
     """
     for home in (place for bars in BAR_LENGTHS for place in (folder / bars).glob("*/")):
-        with contextlib.suppress(TapeError):  # of a damaged index nothing is known: `remove` takes it away
+        with contextlib.suppress(TapeError):  # with a damaged index nothing is removed here; `remove` deletes it
             series = series_of(folder, home.parent.name, home.name)
             indexed = {part.file for part in series.parts.values()} if series is not None else set()
             for path in home.iterdir():
@@ -222,7 +222,7 @@ def _check_origin(folder: Path, series: Series, origin: Origin) -> None:
 
 
 def fetch(writer: Writer, request: DownloadRequest, door: BarsDoor, listen: Listen, *, again: bool = False) -> int:
-    """Fetch the sessions of a request that are missing (`again`: all), month by month; returns how many bars came.
+    """Fetch the missing sessions of a request (`again`: all), month by month; returns the number of bars.
 
     Raises DownloadError where Alpaca refuses or a symbol has no bar at all, TapeError, CalendarError, OSError.
     """
@@ -264,7 +264,7 @@ def _rows(chunk: Chunk, part: CheckedChunk) -> Rows:
 
 
 def _complete_sessions(series: Series) -> set[str]:
-    """The sessions that need not be asked for: those with a bar, and those without one before the newest bar."""
+    """The sessions that need no request: those with a bar, and those without one that precede the newest bar."""
     newest = max(series.sessions, default="")
     return set(series.sessions) | {day for day in series.empty if day < newest}
 
@@ -278,9 +278,9 @@ def _check_fetched(folder: Path, series: Series) -> None:
 
 
 def update(writer: Writer, usual: DownloadRequest, door: BarsDoor, listen: Listen) -> int:
-    """Fetch what is missing of each symbol up to `usual.end`, make longer bars anew, and ask for splits and dividends.
+    """Fetch each symbol's missing bars up to `usual.end`, resample longer bars, and fetch splits and dividends.
 
-    `usual` has what all requests share. Returns how many bars came. Raises as `fetch`.
+    `usual` holds the fields common to all requests. Returns the number of bars. Raises as `fetch`.
     """
     count, of_files, everything = 0, [], list(all_series(writer.folder))
     if not everything:
@@ -309,7 +309,8 @@ def update(writer: Writer, usual: DownloadRequest, door: BarsDoor, listen: Liste
 def fetch_actions(writer: Writer, symbols: Sequence[str], last: str, door: BarsDoor, listen: Listen) -> None:
     """Ask Alpaca for the splits and dividends of all dates that have bars, up to the newest session before `last`.
 
-    What Alpaca says now counts; `listen` gets what changed. Raises as `actions_of`, TapeError, OSError.
+    Alpaca's present answer replaces earlier ones; `listen` gets the changes. Raises as `actions_of`, TapeError,
+    OSError.
     """
     spans = _dates_of(writer.folder, symbols)
     if not spans:
@@ -331,7 +332,7 @@ def fetch_actions(writer: Writer, symbols: Sequence[str], last: str, door: BarsD
 
 
 def _action_of(kind: str, row: Mapping[str, Any]) -> tuple[str, Action]:
-    """Alpaca's row as an action, and whose it is. Raises DownloadError for what is none."""
+    """The symbol and the action of a row from Alpaca. Raises DownloadError for an invalid row."""
     try:
         symbol = str(row["source_symbol" if kind == "spin_offs" else "symbol"])
         day = date.fromisoformat(row["ex_date"]).isoformat()
@@ -340,7 +341,7 @@ def _action_of(kind: str, row: Mapping[str, Any]) -> tuple[str, Action]:
         elif kind == "stock_dividends":
             action = Action(day, SPLIT, 1.0 + float(row["rate"]))
         elif kind == "spin_offs":
-            action = Action(day, SPIN_OFF, 0.0)  # what the new share is worth is not said
+            action = Action(day, SPIN_OFF, 0.0)  # the value of the new share is not given
         else:
             action = Action(day, SPLIT, float(row["new_rate"]) / float(row["old_rate"]))
     except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -366,14 +367,14 @@ def _tell_changes(old: Actions | None, new: Sequence[Action], symbol: str, liste
 def take_actions(writer: Writer, path: Path, symbols: Sequence[str]) -> int:
     """Take splits, dividends and spin-offs from a CSV file: symbol, ex_date, kind and value; returns how many.
 
-    The file has all there were on the dates of the symbol's bars of which nothing is known; on others what it says is
-    added, in place of what is known of the same kind and date. Raises DownloadError that names the row, OSError.
+    On dates of the symbol's bars without known actions, the file must be complete. On other dates its actions are added
+    and replace known ones of the same kind and date. Raises DownloadError that names the row, OSError.
     """
     rows = _rows_of(path)
     spans = _dates_of(writer.folder, symbols or sorted({symbol for symbol, _ in rows}))
     for symbol, (first, last) in spans.items():
         present = actions_of(writer.folder, symbol)
-        merged = [action for name, action in rows if name == symbol]  # of one day two dividends may be
+        merged = [action for name, action in rows if name == symbol]  # there may be two dividends on one day
         stated = {(action.ex_date, action.kind) for action in merged}
         merged += [a for a in (present.actions if present is not None else ()) if (a.ex_date, a.kind) not in stated]
         begin, end = (first, last) if present is None else (min(first, present.first), max(last, present.last))
@@ -420,7 +421,7 @@ def _actions_in(path: Path) -> list[tuple[str, Action]]:
 
 
 def _dates_of(folder: Path, symbols: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The first and the last date that has a bar of any length, of those of the symbols that have one."""
+    """The first and last date with a bar of any length, for each symbol that has bars."""
     spans: dict[str, tuple[str, str]] = {}
     for series in all_series(folder):
         if series.symbol in symbols and series.sessions:
@@ -435,10 +436,10 @@ def _dates_of(folder: Path, symbols: Sequence[str]) -> dict[str, tuple[str, str]
 def take_file(
     writer: Writer, path: Path, symbols: tuple[str, ...], bars: str, feed: str, listen: Listen, *, again: bool = False
 ) -> int:
-    """Take in the bars of a file (prices as traded), of these or all its symbols; returns how many bars came.
+    """Import the bars of a file (prices as traded), of these or all its symbols; returns the number of bars.
 
-    Sessions that are there stay where the file says the same; where it says otherwise, `again` replaces them.
-    Raises DownloadError that names the fault, TapeError, CalendarError, OSError.
+    Sessions already present stay if they equal the file's; if they differ, `again` replaces them. Raises DownloadError
+    that names the fault, TapeError, CalendarError, OSError.
     """
     file = open_bars(path, symbols or ("",))
     if file.adjustment not in {"", "raw"}:
@@ -509,7 +510,7 @@ def _of_file(request: DownloadRequest, chunk: Chunk, starts: Int64Array, prices:
 
 
 def _changed_sessions(writer: Writer, series: Series | None, rows: Rows, path: Path, *, again: bool) -> Rows:
-    """The sessions of a file that are not there yet. Raises DownloadError where one is there with other bars."""
+    """The sessions of a file that are not present yet. Raises DownloadError where one is present with other bars."""
     part = None if series is None else series.parts.get(period_of(rows.sessions[0], series.bars))
     if series is None or part is None or again:
         return rows
@@ -534,7 +535,7 @@ def _changed_sessions(writer: Writer, series: Series | None, rows: Rows, path: P
 
 
 def resample(writer: Writer, bars: str, symbols: Sequence[str], listen: Listen) -> int:
-    """Make longer bars of minutes, where they changed since; returns how many were made.
+    """Resample minutes to longer bars where the minutes have changed; returns the number of bars.
 
     A bar begins at the open plus whole lengths and ends with its session at the latest; a day's is labelled by midnight
     in New York. First open, highest high, lowest low, last close, sum of the volume. Raises DownloadError for a symbol

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of bars, and what there is of it. Reads alone."""
+"""Lists the content of a folder of bars, and its faults. Read-only."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Held(msgspec.Struct, frozen=True):
     sessions: int
     rows: int
     holes: tuple[str, ...]  # sessions of the exchange between first and last without a bar
-    missing_bars: int  # of the other sessions' regular hours
+    missing_bars: int  # bars missing from the other sessions' regular hours
     feed: str
     source: str
     adjustment: str  # of the prices on disk
@@ -61,7 +61,7 @@ class Held(msgspec.Struct, frozen=True):
     made_of_minutes: bool
     bytes: int
     actions: int  # splits, dividends and spin-offs that are known
-    actions_until: str  # "" where nothing is known
+    actions_until: str  # "" where no actions are known
 
 
 def held(folder: Path) -> list[Held]:
@@ -180,7 +180,7 @@ def _wrong(
 
 
 def _jumps(starts: Int64Array, prices: Float64Array, actions: Actions | None) -> Iterator[tuple[str, str]]:
-    """Nights in which the price moved as by a split that nobody knows of, or did not move by one that is known."""
+    """Nights in which the price moved like an unknown split, or did not move by a known one."""
     days = new_york_days(starts)
     first = np.flatnonzero(np.append(True, days[1:] != days[:-1]))
     splits = {a.ex_date: a.value for a in actions.actions if a.kind == SPLIT} if actions is not None else {}

@@ -1,4 +1,4 @@
-"""Several policies that differ by their seed as one: the mean of their answers, in one graph."""
+"""An ensemble of policies that differ in their seed: the mean of their answers, in one graph."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class SeedEnsemble(nn.Module):
         self._state = state
 
     def forward(self, observation: Tensor, hidden: Tensor | None = None) -> Any:
-        """What one member answers, of all: a tensor, or a tuple of the answer and the heads, or the next state.
+        """The ensemble's answer in the form of a member's: a tensor, or (answer, heads...), or (answer, next state).
 
-        A memory without the members' dimension, such as zeros at the beginning, is taken as that of each member.
+        A hidden state without the members' dimension, such as the initial zeros, is used for every member.
         """
         if self._state is None:
             outputs_of_members = [member(observation) for member in self.members]

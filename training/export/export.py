@@ -1,8 +1,8 @@
 """From a torch policy to a version in the model store: one ONNX graph, its manifest and its report, all or nothing.
 
-A version appears under its name by one rename, after it was read back with onnxruntime and agreed with torch. Its
-files need no torch to be used, hold all weights in `policy.onnx`, and name no path of the machine that made them.
-What a policy answers in torch and in onnxruntime, and how far apart the two may be, is at the end.
+A version appears under its name by one rename, after it was read back with onnxruntime and agreed with torch. Its files
+need no torch to be used, hold all weights in `policy.onnx`, and name no path of the machine that made them. The
+comparison of torch's and onnxruntime's answers, and the allowed difference, are at the end.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ OPSET = 20
 DRAWING = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout")
 )
-"""Operators of ONNX whose outputs are drawn."""
+"""ONNX operators with random outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is known of a policy apart from its weights. `version` None names it by its last session and its digest.
+    """The facts about a policy besides its weights. `version` None: named by its last session and its digest.
 
     `report(folder, digest, version)` writes the report's files into the version's folder for the policy of that digest.
     """
@@ -63,14 +63,14 @@ class Release:
     metrics: dict[str, Any]
     report: Callable[[Path, str, str], object] | None = None
     version: str | None = None
-    label: str = ""  # a word in the name of a version that is named so
+    label: str = ""  # a word within that name
     promoted: bool = False
     note: str = ""
-    rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`, as for `desk`
+    rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`, also for `desk`
     desk: Mapping[str, str] = field(default_factory=dict)
-    symbols: tuple[str, ...] = ()  # the same; trained on, where a configuration may name others
+    symbols: tuple[str, ...] = ()  # see `Manifest`; the symbols trained on, where a configuration may name others
     reference: Reference | None = None  # what live features and actions are compared with
-    claim: StatedClaim | None = None  # what the version claims
+    claim: StatedClaim | None = None  # the version's claim
     sign: Callable[[Path, bytes], object] | None = None  # adds a signature of these bytes of the manifest to the folder
 
 
@@ -86,9 +86,9 @@ def export(
 
     Args:
         policy: raw observations, float32 (batch, *observation shape), to logits, float32 (batch, actions); of a
-            continuous policy to actions in [-1, 1]. One with a memory takes the state, float32 (batch, *hidden), too
-            and answers with the next one as well. The heads of the spec follow, each float32 (batch, *shape). Where
-            rows are symbols, an observation is a row, and the answer has the shape (batch,) of a continuous policy.
+            continuous policy to actions in [-1, 1]. A recurrent policy also takes the state, float32 (batch, *hidden),
+            and returns the next one. The heads of the spec follow, each float32 (batch, *shape). Where rows are
+            symbols, an observation is a row, and a continuous policy's answer has the shape (batch,).
         out: the model store. A version of the same name and contract is replaced.
         probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree; a policy
             with a memory sees them as one sequence.
@@ -102,9 +102,9 @@ def export(
 
 
 class Exported(nn.Module):
-    """The policy in this file, or of these bytes, as a module again: onnxruntime on one thread, tensors of the CPU.
+    """An exported policy, from a file or bytes, as a module: onnxruntime on one thread, CPU tensors.
 
-    Exported again it is the same graph.
+    Exporting it again gives the same graph.
     """
 
     def __init__(self, graph: Path | bytes) -> None:
@@ -120,7 +120,7 @@ class Exported(nn.Module):
 
     @property
     def repeatable(self) -> bool:
-        """Whether it answers the same observation and memory the same each time: no node of the graph draws."""
+        """Whether equal inputs give equal answers: no node of the graph is random."""
         model = onnx.load_model_from_string(self.graph)
         nodes = (node for part in (model.graph, *model.functions) for node in _nodes(part))
         return not any(node.op_type in DRAWING for node in nodes)
@@ -131,7 +131,7 @@ class Exported(nn.Module):
         return answers
 
     def _memory(self, hidden: torch.Tensor) -> Float32Array:
-        """A memory as the graph takes it: that of one member is taken as that of each."""
+        """The hidden state in the graph's shape; a state of one member is used for every member."""
         (shape,) = (node.shape for node in self._session.get_inputs() if node.name == "hidden")
         if hidden.dim() == len(shape) - 1:
             hidden = hidden.unsqueeze(1).expand(-1, *shape[1:]).contiguous()
@@ -246,7 +246,7 @@ def _check_answers(spec: Spec, answered: Answered, count: int) -> None:
 
 
 def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
-    """The policy as a serialised ONNX model with a dynamic batch, without traces of where it was exported.
+    """The policy as a serialised ONNX model with a dynamic batch and without paths of this machine.
 
     Args:
         example: observations, float32 (n, *observation shape), to trace it with.
@@ -256,7 +256,7 @@ def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
     """
     if isinstance(policy, Exported):
         return policy.graph
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about torchvision, which is not used
     inputs, outputs, examples = ["observation"], [*output_shapes(spec)], [torch.from_numpy(example)]
     memory = memory_shape(spec, count_of(policy))
     if memory is not None:
@@ -292,11 +292,9 @@ def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
     return data
 
 
-TOLERANCE = 1e-5  # largest difference between torch and onnxruntime, of the largest answer where that is above 1
-ROUNDINGS = (
-    20.0  # where a steep network makes more than that of rounding: onnxruntime's tanh is right to some last bits
-)
-MOST = 1e-4  # of any network: a desk refuses golden answers that differ by more
+TOLERANCE = 1e-5  # largest difference between torch and onnxruntime, relative to the largest answer if that is above 1
+ROUNDINGS = 20.0  # allowed multiple of rounding for steep networks: onnxruntime's tanh differs in the last bits
+MOST = 1e-4  # upper limit for every network: a desk refuses golden answers that differ by more
 
 
 class Answered(NamedTuple):
@@ -321,7 +319,7 @@ def run_onnx(path: Path, observations: Float32Array) -> Float32Array:
 
 
 def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int, ...]) -> Answered:
-    """What onnxruntime gives to one sequence of observations that begins at the zero state, on one thread."""
+    """onnxruntime's answers to one sequence of observations from the zero state, on one thread."""
     session = session_of(path)
 
     def step(observation: Float32Array, state: Float32Array) -> Sequence[Float32Array]:
@@ -366,8 +364,7 @@ def difference(first: Answered, second: Answered) -> float:
 def allowed_difference(policy: nn.Module, memory: tuple[int, ...] | None, observations: Float32Array) -> float:
     """How far onnxruntime may be from torch: `TOLERANCE`, or `ROUNDINGS` times what the last bits of its inputs change.
 
-    That is measured, by the answers to the same observations with the last bit of each number changed. It is never more
-    than `MOST`.
+    The change is measured with every observed number moved to a neighbouring float32. The result is at most `MOST`.
     """
     signs = np.where(np.random.default_rng(0).random(observations.shape) < 0.5, -1.0, 1.0)
     near = np.nextafter(observations, observations + signs.astype(np.float32))
@@ -376,7 +373,7 @@ def allowed_difference(policy: nn.Module, memory: tuple[int, ...] | None, observ
 
 
 def onnx_answers(path: Path, memory: tuple[int, ...] | None, observations: Float32Array) -> Answered:
-    """What onnxruntime gives; of a policy with a memory to the observations as one sequence."""
+    """onnxruntime's answers; a recurrent policy gets the observations as one sequence."""
     if memory is None:
         answers, *heads = session_of(path).run(None, {"observation": observations})
         return Answered(answers, None, tuple(heads))
@@ -385,7 +382,7 @@ def onnx_answers(path: Path, memory: tuple[int, ...] | None, observations: Float
 
 @torch.no_grad()
 def torch_answers(policy: nn.Module, memory: tuple[int, ...] | None, observations: Float32Array) -> Answered:
-    """What torch gives; of a policy with a memory to the observations as one sequence."""
+    """torch's answers; a recurrent policy gets the observations as one sequence."""
 
     def step(observation: Float32Array, state: Float32Array) -> Sequence[Float32Array]:
         return [output.numpy() for output in policy(torch.from_numpy(observation), torch.from_numpy(state))]

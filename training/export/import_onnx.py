@@ -1,4 +1,4 @@
-"""A policy that is an ONNX file of any library: checked, named as the daemon expects it, exported as it is."""
+"""Imports an ONNX file of any library: checks it, renames inputs and outputs for the daemon, and keeps the rest."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def _check_shape(path: Path, port: onnx.ValueInfoProto, expected: tuple[str, tup
 
 
 def _check_batch(path: Path, policy: Exported, spec: Spec) -> None:
-    """Ask it about two observations at once: its answers have the right shape, and are no probabilities.
+    """Run it on two observations at once: check the answers' shape, and that they are no probabilities.
 
     Raises ImportOnnxError.
     """
     observations = np.random.default_rng(0).standard_normal((2, *spec.observation_shape), dtype=np.float32)
     try:
         answers = policy.answers(observations)
-    except Exception as error:  # onnxruntime's own have no common base
+    except Exception as error:  # onnxruntime's exceptions have no common base
         raise ImportOnnxError(
             f"{path.name}: it does not answer two observations at once ({str(error)[:200]}): export it with a dynamic "
             "batch"

@@ -33,15 +33,15 @@ _KNOWN = re.compile(
     r"(mlp_extractor\.(shared_net|policy_net|value_net)\.\d+|action_net|value_net|critic)\.(weight|bias)"
     r"|lstm_(actor|critic)\.(weight|bias)_[ih]h_l\d+"
 )
-_DEVIATIONS = "log_std"  # of continuous actions, which only training draws
+_DEVIATIONS = "log_std"  # deviations of continuous actions, used in training alone
 
 
 class _OffPolicy(NamedTuple):
-    """An algorithm with a replay buffer: where its acting network stands, and what else belongs to it."""
+    """An off-policy algorithm: the names of its acting network's weights, and of the weights to ignore."""
 
-    hidden: str  # before the number of each layer
-    action: str  # the last layer; "": the last number of `hidden`
-    dropped: str  # pattern of the names that only training needs
+    hidden: str  # prefix before the number of each layer
+    action: str  # name of the last layer; "": the layer with the last number of `hidden`
+    dropped: str  # pattern of the names of weights that only training needs
 
 
 _OFF_POLICY = {
@@ -54,7 +54,7 @@ _OFF_POLICY = {
 class FlatPolicy(nn.Module):
     """Flatten, hidden layers each with the activation, action layer; Stable-Baselines3's `MlpPolicy` without critic.
 
-    A DQN's answers are its values of the actions: the highest is its choice, as the highest logit is another's.
+    A DQN's answers are Q values: the action with the largest value is chosen, as with logits.
     """
 
     def __init__(
@@ -280,8 +280,8 @@ def import_sb3(
 def read_sb3(path: Path, strategy: AnyStrategy, *, activation: str | None = None) -> ImportedPolicy:
     """Read the `MlpPolicy` of PPO, A2C, DQN, SAC, TD3 or DDPG, or RecurrentPPO's `MlpLstmPolicy`, for `strategy`.
 
-    Of a continuous strategy its answer is the mean action, clipped to [-1, 1] (of SAC and TD3 by tanh), as the
-    original's own prediction is; of DQN it is the values of the actions, in the logits' place.
+    For a continuous strategy the answer is the mean action, clipped to [-1, 1] (SAC and TD3: by tanh), like the
+    original's deterministic prediction; for DQN it is the Q values in place of logits.
 
     Value networks are dropped. The weights do not show the activation; it is the `activation` given, else the name
     that the file has as plain text in its `policy_kwargs`, else the default of Stable-Baselines3 (`ACTIVATIONS`). That
@@ -354,7 +354,7 @@ def check_golden(module: nn.Module, golden: Path) -> None:
 
 
 def _check_spaces(path: Path, plain: dict[str, Any], spec: Spec) -> None:
-    """The spaces as the file states them in plain."""
+    """Check the spaces that the file states in plain text."""
     observed, acted = (plain.get(name) for name in ("observation_space", "action_space"))
     shape = observed.get("_shape") if isinstance(observed, dict) else None
     if shape != list(spec.observation_shape):

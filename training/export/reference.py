@@ -19,11 +19,11 @@ from strategies.kit.reference import histogram
 
 
 class Input(NamedTuple):
-    """A quantity that is compared: places in the recorded row (the newest one of a window) whose values are pooled."""
+    """A quantity to compare: the columns of the recorded row (the newest of a window) whose values are pooled."""
 
     name: str
     columns: tuple[int, ...]
-    of_the_desk: bool = False  # it follows from what the policy did
+    of_the_desk: bool = False  # it depends on the policy's own actions
 
 
 class Watched(NamedTuple):
@@ -43,7 +43,7 @@ def each_column(spec: Spec, columns: range, of_the_desk: Sequence[str] = ()) -> 
 
 
 def reference_of(inputs: Sequence[Input], watched: Watched, spec: Spec) -> Reference:
-    """The distributions of the inputs and of the answers: of the chosen actions, or a continuous policy's values."""
+    """The distributions of the inputs and of the chosen actions, or of a continuous policy's values."""
     rows, answers = watched.rows, watched.answers
     if spec.continuous:
         actions = histogram("actions", answers)
@@ -58,14 +58,14 @@ def reference_of(inputs: Sequence[Input], watched: Watched, spec: Spec) -> Refer
 
 
 class AnswerRecorder:
-    """Keeps what goes through a policy, one question after the other."""
+    """Records a policy's observations and answers, in their order."""
 
     def __init__(self) -> None:
         self._rows: list[Float32Array] = []
         self._answers: list[Float32Array] = []
 
     def before(self, policy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The policy, observations to answers, with everything kept."""
+        """The policy, from observations to answers, with recording."""
 
         def recorded(observations: Tensor) -> Tensor:
             answers = policy(observations)

@@ -1,7 +1,7 @@
 """Reader of the zip that Stable-Baselines3's `model.save` writes; it checks sizes and names and never unpickles.
 
-Nothing is unpickled: weights pass torch's weights-only reader, of the JSON only what is written in plain is read, never
-its base64 fields. Invariant: a member is checked before it is unpacked, and what is not expected is refused.
+Nothing is unpickled: weights go through torch's weights-only reader, and of the JSON only plain fields are read, never
+its base64 fields. Invariant: a member is checked before it is unpacked, and unexpected content is refused.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ACTIVATIONS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "leakyrelu": "LeakyReLU"}
-"""Activations of layers that are understood -> the module of `torch.nn`."""
+"""Name of a supported activation -> its module of `torch.nn`."""
 MEMBERS = {  # of the zip, and the most bytes each may have unpacked
     "data": 64_000_000,
     "policy.pth": 256_000_000,
     "policy.optimizer.pth": 1_000_000_000,  # never read
-    "actor.optimizer.pth": 1_000_000_000,  # never read, as the next two; SAC's and TD3's
+    "actor.optimizer.pth": 1_000_000_000,  # never read, like the next two; from SAC and TD3
     "critic.optimizer.pth": 1_000_000_000,
     "ent_coef_optimizer.pth": 1_000_000_000,
     "pytorch_variables.pth": 1_000_000_000,  # never read
@@ -93,7 +93,7 @@ def _needs_normalisation(path: Path, where: str) -> ImportSb3Error:
 
 
 def refuse_normalised(path: Path, plain: dict[str, Any]) -> None:
-    """VecNormalize leaves no certain trace in `data`, so a mention there or its file next to the zip counts.
+    """Refuse VecNormalize: it leaves no sure trace, so a mention in `data` or its file beside the zip counts.
 
     Raises ImportSb3Error.
     """
@@ -135,7 +135,7 @@ def weights_of(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _refuse_packed(path: Path, data: bytes) -> None:
-    """policy.pth is a zip of stored records; a packed one could unpack to anything."""
+    """Refuse compressed records in policy.pth, a zip of stored ones: they could unpack to any size."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as records:
             entries = records.infolist()

@@ -15,7 +15,7 @@ from daemon.host.whole_files import sync
 from strategies.kit.manifest import MANIFEST_FILE, decode
 
 WORKSHOP, REPLACED = ".export-", "replaced"
-LEFT_S = 24 * 3600.0  # no export takes so long: its process was killed
+LEFT_S = 24 * 3600.0  # age after which an export's folder counts as left by a killed process
 
 
 class ExportError(Exception):
@@ -48,9 +48,9 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
 
 
 def _clear(shelf: Path) -> None:
-    """Remove what killed exports left, but for a version that one had put aside: nothing else may hold it."""
+    """Remove leftovers of killed exports, except a version put aside, which may be the only copy."""
     for leftover in shelf.glob(f"{WORKSHOP}*"):
-        with suppress(OSError):  # another one removes it too
+        with suppress(OSError):  # another process removes it too
             if time.time() - leftover.stat().st_mtime > LEFT_S and not (leftover / REPLACED).exists():
                 shutil.rmtree(leftover, ignore_errors=True)
 

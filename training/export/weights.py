@@ -1,6 +1,6 @@
-"""The weights of the networks that a version was made of, critics included: what a training may begin with.
+"""The weights of a version's networks, critics included, for a warm start of a training.
 
-The graph holds the policy alone, so these lie next to it in a file of their own, whose digest the manifest has.
+The graph holds the policy alone, so the weights are in a separate file, whose digest is in the manifest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def warm_start(
     """The weights of a version's networks, for trainings on these folds.
 
     Raises:
-        VersionError: it cannot be begun at, or it has seen sessions that would validate or test.
+        VersionError: a training cannot begin at it, or it has seen sessions that would validate or test.
     """
     version = read_version(store, strategy.spec.name, name)
     members = read_weights(version, strategy, network)
@@ -91,7 +91,7 @@ def packed(content: Mapping[str, Any]) -> bytes:
 
 
 def unpacked(data: bytes) -> dict[str, Any]:
-    """What `packed` made; nothing in it is executed. Raises ValueError for anything else."""
+    """The content of `packed` bytes; nothing in them is executed. Raises ValueError for other bytes."""
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:

@@ -1,7 +1,7 @@
-"""What the report draws of a forecaster, as plain data: reliability, confusion, coverage curves.
+"""Data of the report's plots of a forecaster: reliability, confusion, coverage curves.
 
-Coverage is the share of rows that are acted on when only the most confident are (Chalkidis & Savani 2021, 2110.14914).
-Rows of equal confidence are taken together, so a point never depends on the order of the file.
+Coverage is the share of rows that are traded when only the most confident rows are (Chalkidis & Savani 2021,
+2110.14914). Rows of equal confidence are taken together, so a point never depends on the order of the file.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
     end: float
     rows: int
     confidence: float  # mean
-    right: float  # share of rows whose predicted class came
+    right: float  # share of rows whose predicted class was right
     low: float
     high: float
 
 
 class CoveragePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What the most confident rows are worth."""
+    """Accuracy and profit of the most confident rows."""
 
     coverage: float  # share of rows
-    confidence: float  # the least one among them
+    confidence: float  # smallest confidence among them
     accuracy: float
-    trades: int  # rows that are acted on
-    pnl: float  # sum of the returns of the rows acted on, net of cost
+    trades: int  # rows that are traded
+    pnl: float  # sum of the returns of the traded rows, net of cost
     pnl_a_trade: float  # 0 without a trade
 
 
 class ForecasterPlots(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is drawn of one forecaster on one span."""
+    """Data of all plots of one forecaster on one span."""
 
     reliability: tuple[ReliabilityBin, ...]
     confusion: tuple[tuple[int, ...], ...]  # rows true HOLD, BUY, SELL; columns predicted
@@ -60,7 +60,7 @@ def figures(
 ) -> ForecasterPlots:
     """Figures of rows with probabilities (n, 3), confidence (n,), true classes (n,) and next returns (n,).
 
-    A predicted BUY alone is acted on: the desk sells nothing short.
+    Only a predicted BUY is traded: the desk does not sell short.
 
     Args:
         cost: of one trade there and back, as a fraction of its value.

@@ -1,7 +1,7 @@
-"""What a run found of its forecasters, as plain data for the report: by year, and over all tested years together.
+"""A run's results on its forecasters, as data for the report: by year, and over all tested years together.
 
-All rows were forecast by a network that had not learnt from them. The profit of a row is that of a share bought at the
-next open and sold at the close of the session that decides the row's label, so anybody could have traded it.
+All forecasts are out of sample. The profit of a row is that of a share bought at the next open and sold at the close of
+the session that decides the row's label, so anybody could have traded it.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from training.forecast.scores import Calibrated, Skill, compared, skill
 if TYPE_CHECKING:
     from training.forecast.stage import Material
 
-SEVERAL = 0.0  # in place of a temperature where each year has its own
-SMALLEST = 1e-30  # a probability below it counts as this before its logarithm is taken
+SEVERAL = 0.0  # value of `temperature` where each year has its own
+SMALLEST = 1e-30  # lower bound of probabilities in logarithms
 
 
 class Year(msgspec.Struct, frozen=True, kw_only=True):
-    """The forecaster of one year on that year; of a year without a label nothing is known."""
+    """The forecaster of one year on that year; without labels in the year there are no scores."""
 
     year: int
-    tested: bool  # whether the account goes through it
-    purged: int  # rows left out before it, because their labels reach into the next span
+    tested: bool  # True: the account of all tests trades in this year
+    purged: int  # training and validation rows purged, because their labels reach into the next span
     scores: Calibrated | None
     figures: ForecasterPlots | None
     skill: Skill | None = None
-    gradient_steps: int = 0  # to the chosen epoch, the fewest of a member; 0: not counted
-    converged: bool | None = None  # whether all members stopped getting better before their last epoch; None: not known
+    gradient_steps: int = 0  # gradient steps to the chosen epoch, of the member with the fewest; 0: not counted
+    converged: bool | None = None  # whether all members stopped improving before their last epoch; None: unknown
     risk: RiskScores | None = None
 
 
 class ForecasterFindings(msgspec.Struct, frozen=True, kw_only=True):
     """All that the report shows of a forecaster."""
 
-    parameters: int  # of one network
+    parameters: int  # parameters of one network
     members: int
     confidence: str
     barriers: Barriers
@@ -76,7 +76,7 @@ KEY = "forecaster"  # of a study's `extra`
 
 
 def read(extra: Mapping[str, Any]) -> ForecasterFindings | None:
-    """What a study holds of its forecasters; None where there is nothing."""
+    """The results in a study's `extra`; None without a forecaster."""
     return msgspec.convert(extra[KEY], ForecasterFindings) if KEY in extra else None
 
 
@@ -155,7 +155,7 @@ def risk_rows(material: Material, bars: Float64Array, forecasts: Sequence[Foreca
 
 @dataclass(frozen=True, slots=True)
 class _ForecastRows:
-    """Labelled rows with what was forecast of them."""
+    """Labelled rows with their forecasts."""
 
     before: Float64Array  # (k, 3), without the temperature
     after: Float64Array  # (k, 3)
@@ -194,7 +194,7 @@ class _ForecastRows:
         return compared(self.before, self.after, self.classes, self.sessions, temperature)
 
     def skill(self) -> Skill | None:
-        """What the probabilities tell apart; None without a row, or where a class never came."""
+        """The skill of the probabilities; None without a row, or where a class does not occur."""
         return skill(self.after, self.classes, self.sessions) if len(self.classes) else None
 
     def figures(self, cost: float) -> ForecasterPlots | None:

@@ -37,7 +37,7 @@ class FoldRows:
     validate: NDArray[np.int64]
     predict: NDArray[np.int64]
     purged: int  # training and validation rows whose label reaches into the next span or its embargo
-    ends: tuple[int, int]  # the session before which all that is said of training, and of validation rows, is known
+    ends: tuple[int, int]  # the sessions before which the labels of training, and of validation rows, are known
 
 
 def by_years(dates: Sequence[str], first: int = FIRST_YEAR, last: int = LAST_YEAR) -> tuple[YearFold, ...]:

@@ -1,6 +1,7 @@
-"""Out-of-sample forecasts put together from folds. A forecast that its own fold could have learnt is refused.
+"""Joins the folds' out-of-sample forecasts, and refuses a forecast of a row that its own fold has seen.
 
-Agents learn on these alone: trained on in-sample confidence, an agent learns to trust a forecaster that does not exist.
+Agents learn on these alone: in-sample confidence would teach them to trust a forecaster that is better than the real
+one.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ NO_FOLD = 0
 
 
 class LeakError(Exception):
-    """A forecast is of a row that its fold learnt from. The text names fold, rows and sessions."""
+    """A fold forecasts a row that it learned from. The text names fold, rows and sessions."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoldForecasts:
-    """What one fold's forecaster says, and what it knew.
+    """One fold's forecasts, and the last session that its training saw.
 
-    `known_until` is the last session of which it has seen anything: the ends of all labels that trained, chose or
-    calibrated it (`last_known`), so it comes from the rows that were used and not from what was planned.
+    `known_until` is the last end of all labels that trained, selected or calibrated it (`last_known`). It is computed
+    from the rows that were used, not from the plan.
     """
 
     year: int
@@ -54,7 +55,7 @@ class Forecasts:
 
 
 def last_known(labels: Labels, *rows: NDArray[np.int64]) -> int:
-    """The last session whose bar decided one of the labels of these rows (k, 2), or that is such a row; -1 of none."""
+    """The last session of these rows (k, 2) and of the bars that decided their labels; -1 without rows."""
     every = np.concatenate(rows)
     ends = labels.end[every[:, 0], every[:, 1]]
     return int(max(every[:, 0].max(initial=-1), ends.max(initial=-1)))

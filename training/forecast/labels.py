@@ -1,7 +1,7 @@
-"""Triple-barrier labels: which barrier the price touches first after a close, and when that is known.
+"""Triple-barrier labels: the barrier that the price touches first after a close, and the row at which it is known.
 
 Source: López de Prado 2018, "Advances in Financial Machine Learning", chapter 3. Pure functions of arrays of sessions
-by symbols, NaN where there is no bar. A label looks ahead by nature, so each one names the row that it ends in.
+by symbols, NaN where there is no bar. A label looks ahead, so each one has the row in which it ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOUCHES = ("range", "close")
 
 
 class Barriers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a label is; recorded in the manifest.
+    """The definition of a label; recorded in the manifest.
 
     The reference is the close of row d. The barriers lie at close × exp(± width × volatility), the volatility being the
     sample deviation of the last `volatility_rows` log returns up to row d. Rows d+1 to d+horizon are looked at in turn.

@@ -1,7 +1,7 @@
 """The forecaster: Conv1d → Conv1d → LSTM → additive attention → HOLD, BUY, SELL; and members averaged in one module.
 
-Everything that changes an answer is inside: scaling, correction of the classes' weights, temperature. Raw sequences go
-in, so an exported graph needs nothing else. Sources: Bahdanau et al. 2015 (additive attention, 1409.0473);
+The module contains all that changes an answer: scaling, correction of the class weights, temperature. Its input is raw
+sequences, so an exported graph needs nothing else. Sources: Bahdanau et al. 2015 (additive attention, 1409.0473);
 Lakshminarayanan et al. 2017 (deep ensembles, 1612.01474); Guo et al. 2017 (temperature, 1706.04599).
 """
 
@@ -27,7 +27,7 @@ CLIP = 8.0  # deviations, at which a scaled feature is clipped
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The layout: 360,740 parameters by default. Convolutions are not padded, so two steps go with each."""
+    """Layer sizes: 360,740 parameters by default. Each convolution, without padding, shortens a sequence by 2."""
 
     features: int = 78
     window: int = 60  # rows of a sequence
@@ -67,7 +67,7 @@ class FeatureScaling:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What training rows fix before training begins."""
+    """Values that are fitted to training rows before training begins."""
 
     scaling: FeatureScaling
     weights: tuple[float, ...] = field(default=(1.0,) * len(CLASSES))  # of the classes in the loss
@@ -129,7 +129,7 @@ class ForecastNet(nn.Module):
 
 
 class Forecasted(NamedTuple):
-    """What a forecaster says of each sequence."""
+    """The forecasts of sequences."""
 
     probabilities: Tensor  # (batch, 3), calibrated
     confidence: Tensor  # (batch,)
@@ -171,11 +171,11 @@ class Forecaster(nn.Module):
         return Forecasted(probabilities, confidence_of(probabilities, self.confidence), variance)
 
     def variance_inputs(self, sequences: Tensor, logits: Tensor) -> Tensor:
-        """What variances are made of, (batch, width): what is known of them, and HOLD's logit, not calibrated."""
+        """Inputs of the variance forecast, (batch, width): features of past variance and HOLD's uncalibrated logit."""
         return torch.cat([self.known(sequences), hold_logit(logits)], dim=1)
 
     def variance(self, inputs: Tensor) -> Tensor:
-        """Variances (batch,) of what they are made of, with the weights `risk`."""
+        """Variances (batch,) from their inputs, with the weights `risk`."""
         return (self.risk[0] + (inputs * self.risk[1:]).sum(dim=1)).exp().clamp(SMALLEST, LARGEST)
 
     def logits(self, sequences: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def confidence_of(probabilities: Tensor, kind: str) -> Tensor:
 
 
 def confidence_at(share: float, kind: str) -> float:
-    """The confidence of a class predicted with this probability, the others being alike; 0 of 0."""
+    """The confidence of a class predicted with probability `share`, the other two being equal; 0 for 0."""
     other_share = (1.0 - share) / 2.0
     return (
         float(confidence_of(torch.tensor([share, other_share, other_share], dtype=torch.float64), kind))

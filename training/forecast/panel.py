@@ -1,7 +1,7 @@
 """Daily bars files as one panel: sessions by symbols, features of each close, and which rows can be forecast.
 
 Files are read as a replay is fed from them, so the panel and the desk see the same bars. All prices of a panel are
-adjusted in one way: a return over a dividend means something else in each of them.
+adjusted in the same way, because a return over a dividend depends on the adjustment.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ADJUSTMENTS = {
     "column": "raw with adj_close",
 }
 ON_CENTS = 0.5
-"""Share of closes on whole cents above which a file holds prices as they were traded, or divided by splits alone.
+"""Share of closes in whole cents above which prices count as traded, or as adjusted for splits alone.
 
 Of our files: 93 % where dividends are not adjusted for (a split may leave the cents), 2 to 5 % where they are.
 """
@@ -126,7 +126,7 @@ class Panel:
 
 
 def _source(path: Path, symbols: Sequence[str]) -> BarsFile:
-    """What a file is, by one look at all of its rows."""
+    """The facts of a file, from a scan of its rows."""
     file = open_bars(path, ("",))
     if file.symbol_assumed:
         raise TapeError(f"{path}: there is no column symbol: add it, so that each bar says whose it is")
@@ -174,14 +174,14 @@ def _read(path: Path, source: BarsFile) -> tuple[Float64Array, tuple[str, ...], 
 
 
 def _spread(values: NDArray[T], rows: list[int], days: int, fill: float) -> NDArray[T]:
-    """(k, sessions of a file, n) as (k, `days`, n)."""
+    """Spread values (k, sessions of a file, n) over the panel's sessions: (k, `days`, n)."""
     spread = np.full((len(values), days, values.shape[2]), fill, dtype=values.dtype)
     spread[:, rows] = values
     return spread
 
 
 def _features(dates: NDArray[np.datetime64], bars: Float64Array, features: Features) -> NDArray[np.float32]:
-    """Each symbol's features, of its own bars one behind the other, at the sessions of these bars."""
+    """Each symbol's features, computed from its own bars without gaps, at the sessions of those bars."""
     present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
     columns: NDArray[np.float32] | None = None
     for place in range(bars.shape[2]):
@@ -196,7 +196,7 @@ def _features(dates: NDArray[np.datetime64], bars: Float64Array, features: Featu
 
 
 class Windows:
-    """Windows of `length` rows over features (d, n, f). A symbol's rows are neighbours, so a window is one piece."""
+    """Windows of `length` rows over features (d, n, f). A symbol's rows are adjacent, so a window is one block."""
 
     def __init__(self, features: NDArray[np.float32], length: int, device: torch.device | str = "cpu") -> None:
         """Take a copy of `features`, with 0 in place of what is not finite: no window of a valid row holds any."""

@@ -1,4 +1,4 @@
-"""What the training of a forecaster is asked for, and what it reports while it runs."""
+"""Settings of a forecaster's training, and its progress reports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from training.rl.coefficients import PRECISIONS
 class MemberRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a member is trained. The rows of an epoch are those of every `stride`-th session, in turns.
 
-    Labels that overlap say much the same, so a stride of about their horizon loses little. The session that an epoch
-    begins with moves on by one each time: all rows are seen in `stride` epochs.
+    Overlapping labels carry nearly the same information, so a stride of about their horizon loses little. Each epoch
+    begins one session later than the one before: `stride` epochs see all rows.
     """
 
     epochs: int = 30  # at most
@@ -21,8 +21,8 @@ class MemberRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     learning_rate: float = 1e-3  # of Adam
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
-    patience: int = 5  # epochs without a better log loss on validation, after which it stops; 0 never
-    least_steps: int = 200  # gradient steps before which it does not stop early
+    patience: int = 5  # epochs without a better validation log loss after which it stops; 0: never
+    least_steps: int = 200  # least gradient steps before an early stop
     stride: int = 5  # sessions
     precision: str = "float32"  # or "bf16" for products; weights, cells, moments and all scores stay float32
 
@@ -49,7 +49,7 @@ class MemberProgress:
     """How far a member is: after every batch, and with `epoch` after a look at the validation rows."""
 
     batches: int  # done, of all epochs
-    total: int  # if no epoch is spared by early stopping
+    total: int  # without early stopping
     seconds_left: float  # at most, at the pace so far
     epoch: Epoch | None = None
 

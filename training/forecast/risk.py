@@ -1,12 +1,12 @@
-"""How much prices will move: the variance that came, what is known of it beforehand, and how good a forecast of it was.
+"""Variance forecasts: realised variance, the inputs that are known beforehand, and scores.
 
-A variance is the mean of the squared log returns of the next sessions, per session: a drift of days is nothing beside
-it. Its logarithm is linear in what is known: a heterogeneous autoregression (HAR: Corsi 2009, "A Simple Approximate
-Long-Memory Model of Realized Volatility") over four spans of Garman and Klass's daily estimate with the night (Garman
-& Klass 1980), which wastes less of a bar than its squared return does; the deviation that the labels' barriers are
-measured in; and what the forecaster says of HOLD, which is how likely prices stay within so many of these deviations.
-The loss is QLIKE (Patton 2011, "Volatility forecast comparison using imperfect volatility proxies"): noise in what
-came changes no ranking by it.
+A variance is the mean squared log return of the next sessions, per session; the drift of a few days is negligible. Its
+logarithm is linear in these inputs: a heterogeneous autoregression (HAR: Corsi 2009, "A Simple Approximate Long-Memory
+Model of Realized Volatility") over four spans of Garman and Klass's daily estimate with the night (Garman & Klass
+1980), which wastes less of a bar than its squared return does; the deviation that the labels' barriers are measured in;
+and what the forecaster says of HOLD, which is how likely prices stay within so many of these deviations. The loss is
+QLIKE (Patton 2011, "Volatility forecast comparison using imperfect volatility proxies"): noise in what came changes no
+ranking by it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from strategies.forecast_ensemble.features import NAMES
 from training.evidence.resampling import Interval, pooled_intervals
 from training.forecast.labels import HOLD, BoolArray, Float64Array
 
-SESSIONS = 5  # that a variance is of
+SESSIONS = 5  # horizon of a variance, in sessions
 SPANS = (1, 5, 22, 60)  # rows of the means that the autoregression reads
 HAR_SPANS = (1, 5, 22)  # of the reference, which reads squared returns
 DECAY = 0.94  # of the reference EWMA: RiskMetrics 1996
 COLUMNS = tuple(NAMES.index(name) for name in ("gap", "body", "upper_wick", "lower_wick", "natr14", "stddev20"))
-"""The features that the variance is known by."""
+"""The features from which variances are forecast."""
 FLOOR = 1e-6  # of a variance whose logarithm is taken: a tenth of a percent a session
 SMALLEST, LARGEST = 1e-7, 1.0  # of a forecast
-UNKNOWN_LOG = -8.0  # the logarithm of a variance of which nothing is known: 1.8 % a session
-RIDGE = 0.1  # as so many rows for each one that say that HOLD tells nothing; chosen on forecasts of 2014 to 2016
+UNKNOWN_LOG = -8.0  # default log variance: 1.8 % a session
+RIDGE = 0.1  # strength of the prior that HOLD tells nothing, in rows a row; chosen on forecasts of 2014 to 2016
 RISK_DRAWS = 2_000
-_STEPS = 60  # of Newton's method at most
+_STEPS = 60  # most steps of Newton's method
 _GARMAN_KLASS = 2.0 * math.log(2.0) - 1.0
 
 
@@ -69,7 +69,7 @@ def _means(values: Float64Array, rows: int) -> Float64Array:
 
 
 def references(close: Float64Array, broken: BoolArray) -> tuple[Float64Array, Float64Array]:
-    """What the references read after each session: EWMA's forecast (d, n), and logarithms of HAR's means (d, n, 3).
+    """Inputs of the reference forecasts after each session: EWMA's forecast (d, n), log means of HAR (d, n, 3).
 
     NaN where a return of the last 60 sessions is not known.
     """
@@ -96,7 +96,7 @@ def day_variance(rows: Tensor) -> Tensor:
 
 
 class Known(nn.Module):
-    """Raw sequences (n, window, features) to logarithms of what is known of the variance, (n, width)."""
+    """Raw sequences (n, window, features) to log inputs of the variance forecast, (n, width)."""
 
     columns: Tensor
 
@@ -124,12 +124,12 @@ def hold_logit(logits: Tensor) -> Tensor:
 
 
 def fitted(inputs: Float64Array, came: Float64Array, start: Sequence[float], ridge: float = 0.0) -> tuple[float, ...]:
-    """Weights w with the least mean QLIKE of exp(w[0] + seen · w[1:]), by Newton's method from `start`.
+    """Weights w that minimise the mean QLIKE of exp(w[0] + inputs · w[1:]), by Newton's method from `start`.
 
     Args:
-        seen: (n, k), k 0 or more.
+        inputs: (n, k), k 0 or more.
         came: variances (n,), 0 or above.
-        ridge: as so many rows for each one that say that the weights are those of `start`.
+        ridge: strength of the prior that the weights are `start`, as a number of rows for each row.
 
     Raises:
         ValueError: no row, or a number that is not finite.
@@ -162,7 +162,7 @@ def fitted(inputs: Float64Array, came: Float64Array, start: Sequence[float], rid
 
 
 class RiskScores(msgspec.Struct, frozen=True, kw_only=True):
-    """How good variances were; each difference is paired on the same drawn sessions."""
+    """Scores of variance forecasts; differences are paired on the same drawn sessions."""
 
     rows: int
     sessions: int
@@ -182,7 +182,7 @@ _SCORES = tuple(name for name in RiskScores.__struct_fields__ if name not in {"r
 
 @dataclass(frozen=True, slots=True)
 class RiskRows:
-    """Variances that came, what was forecast and what the references expected, float64 (k,), and the sessions."""
+    """Realised variances, forecasts and reference forecasts, float64 (k,), and the sessions of the rows."""
 
     sessions: NDArray[np.int64]
     came: Float64Array

@@ -1,8 +1,8 @@
 """How good probabilities are: log loss, Brier score, expected calibration error, accuracy; with intervals.
 
 Rows of one session are drawn together by the block bootstrap, because symbols move together. Sources: Brier 1950;
-Naeini et al. 2015 and Guo et al. 2017 (calibration error over bins of equal width). The intervals speak of other
-sessions of the same kind, not of other seeds; markets change, so they are a lower bound of what is not known.
+Naeini et al. 2015 and Guo et al. 2017 (calibration error over bins of equal width). The intervals cover other sessions
+of the same kind, not other seeds; markets change, so they understate the uncertainty.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _scores(rows: int, sessions: int, intervals: list[Interval]) -> Scores:
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):
-    """What the probabilities tell apart: the chance that of two rows the right one ranks first; 0.5 knows nothing."""
+    """Areas under ROC curves: the probability that of two rows the right one ranks first; 0.5 is no skill."""
 
     moves: Interval  # HOLD against BUY and SELL together, by 1 - P(HOLD)
     sides: Interval  # BUY against SELL of the rows where one of them came, by P(BUY) / (P(BUY) + P(SELL))
@@ -170,7 +170,7 @@ _FIGURES: dict[str, _Figure] = {
     "base_rate": _mean(4),
     "expected_calibration_error": _calibration_error,
 }
-"""Figures by the sums that `_parts` has for each session."""
+"""Functions from the sums of `_parts` to figures."""
 
 
 def _parts(probabilities: Float64Array, classes: NDArray[np.int64], sessions: NDArray[np.int64]) -> Float64Array:

@@ -26,16 +26,16 @@ from training.forecast.risk import RIDGE, SESSIONS, UNKNOWN_LOG, Known, fitted
 from training.forecast.scores import Calibrated, compared
 from training.forecast.trainer import FittedWeights, MemberTrainer, Samples, answers, fit, identity_of
 
-# Temperature scaling: one number divides the logits so that probabilities are as sure as they are right.
+# Temperature scaling: dividing the logits by one number calibrates the probabilities.
 #
 # Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. It changes no predicted class.
 
 COLDEST, HOTTEST = 0.05, 20.0
-_HALVINGS = 55  # of the span of the logarithm, 6: less than the last digit is left
+_HALVINGS = 55  # bisections of the logarithm's range, 6: the rest is below the last digit
 
 
 def best_temperature(logits: Float64Array, classes: NDArray[np.int64]) -> float:
-    """The temperature with the least log loss, between 0.05 and 20; the log loss has one least in 1 / temperature.
+    """The temperature from 0.05 to 20 with the least log loss, which is convex in 1 / temperature.
 
     Args:
         logits: (n, 3), of rows that trained nothing.
@@ -85,7 +85,7 @@ class ForecasterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What folds are cut from. `valid` bool (d, n): where there is a sequence."""
+    """The data from which folds are cut. `valid` bool (d, n): rows with a whole sequence."""
 
     dates: tuple[str, ...]
     windows: Windows  # of raw features
@@ -109,7 +109,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """What a fold ends with."""
+    """The result of a fold."""
 
     fold: YearFold
     forecaster: Forecaster
@@ -120,7 +120,7 @@ class FoldResult:
 
 
 Tell = Callable[[int, int, MemberProgress], object]
-"""Hears the predicted year, the member from 0, and how far it is."""
+"""Called with the predicted year, the member from 0, and its progress."""
 
 
 def frozen_of(material: Material, rows: FoldRows, plan: ForecasterSettings) -> Frozen:
@@ -162,7 +162,7 @@ def train_member(
 def finish_fold(
     material: Material, plan: ForecasterSettings, fold: YearFold, members: Sequence[FittedWeights]
 ) -> FoldResult:
-    """Average the members, calibrate on the validation year what they say, forecast the predicted year."""
+    """Average the members, calibrate them on the validation year, forecast the predicted year."""
     rows = _rows(material, plan, fold)
     frozen = frozen_of(material, rows, plan)
     networks = []
@@ -209,10 +209,10 @@ def _seed(plan: ForecasterSettings, fold: YearFold, member: int) -> int:
 
 
 def calibrate_risk(forecaster: Forecaster, material: Material, rows: FoldRows) -> None:
-    """Set the weights of what the variance is made of; where none is known, the forecaster's stay.
+    """Fit the weights of the variance forecast; without known variances the forecaster's weights stay.
 
-    Those of what is known beforehand have the least QLIKE on all rows before the predicted ones. The one of HOLD, and a
-    constant, come from the validation year, whose forecasts are not of rows learnt by heart.
+    The weights of past variance minimise QLIKE on all rows before the predicted ones. HOLD's weight and a constant are
+    fitted on the validation year alone, whose forecasts are out of sample.
     """
     (train, of_train), (validate, of_validate) = (
         material.came(part, end) for part, end in zip((rows.train, rows.validate), rows.ends, strict=True)
@@ -229,7 +229,7 @@ def calibrate_risk(forecaster: Forecaster, material: Material, rows: FoldRows) -
 
 
 def _raw(forecaster: Forecaster, material: Material, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (k, 3), and what variances are made of, both before calibration."""
+    """Logits (k, 3), and the inputs of the variance forecast, both before calibration."""
 
     def outputs_of(sequences: torch.Tensor) -> torch.Tensor:
         logits = forecaster.logits(sequences)

@@ -30,7 +30,7 @@ from training.rl.kernels import keep_freed_memory
 from training.rl.layers import AdamW
 from training.rl.pool import Stopped
 
-LOOK = 2048  # sequences answered together when nothing is learnt
+LOOK = 2048  # batch size without training
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class FittedWeights:
-    """What a training ended with: the weights of the best epoch."""
+    """The result of a training: the weights of the best epoch."""
 
     weights: dict[str, Tensor]
     curve: tuple[Epoch, ...]
-    known_until: int = -1  # the last session of which it has seen anything; -1 where that was not asked
-    gradient_steps: int = 0  # to the chosen epoch
+    known_until: int = -1  # the last session that its training saw; -1: not computed
+    gradient_steps: int = 0  # gradient steps to the chosen epoch
 
     @property
     def chosen(self) -> Epoch:
@@ -56,7 +56,7 @@ class FittedWeights:
         return [epoch for epoch in self.curve if epoch.best][-1]
 
     def converged(self, recipe: MemberRecipe) -> bool:
-        """Whether the epochs after the chosen one, as many as the recipe's patience or 1, brought nothing better."""
+        """Whether at least `patience` epochs (1 without a patience) followed the chosen one without improvement."""
         return self.curve[-1].epoch - self.chosen.epoch >= max(recipe.patience, 1)
 
 
@@ -158,7 +158,7 @@ class MemberTrainer:
         return log_loss, float((logits.argmax(dim=-1) == classes).double().mean())
 
     def _shuffled(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch in a random order; the rows that fill no batch wait for another epoch."""
+        """The batches of an epoch in random order; rows that do not fill a batch are skipped in this epoch."""
         places, classes = self._train
         ours = torch.nonzero(self._days == self.epochs % self.recipe.stride).squeeze(1)
         order = ours[torch.randperm(len(ours), generator=self._generator).to(self._device)]
@@ -173,7 +173,7 @@ class MemberTrainer:
 
 @torch.no_grad()
 def answers(model: Callable[[Tensor], Tensor], windows: Windows, places: Tensor) -> Tensor:
-    """What `model` gives to the sequences at `places`, a part at a time."""
+    """The outputs of `model` for the sequences at `places`, computed in parts."""
     parts = [model(windows.gather(places[first : first + LOOK])) for first in range(0, len(places), LOOK)]
     return torch.cat(parts)
 
@@ -186,13 +186,13 @@ def fit(
     pause: Callable[[], bool] = lambda: False,
     tell: Tell = lambda _: None,
 ) -> FittedWeights:
-    """Train to the last epoch or until `patience` epochs brought nothing better on validation, after `least_steps`.
+    """Train to the last epoch, or until `patience` epochs brought no better validation loss, after `least_steps`.
 
     Args:
-        checkpoint: a file that is gone on from where it is of the same `identity`, and begun anew where it is not.
-        identity: of all that the weights depend on (`identity_of`).
+        checkpoint: a file to resume from if it has the same `identity`; else training begins anew.
+        identity: digest of all that the weights depend on (`identity_of`).
         pause: asked after every batch; true ends the work.
-        tell: hears after every batch and every epoch.
+        tell: called after every batch and every epoch.
 
     Raises:
         Stopped: `pause` was true; the checkpoint of the last whole epoch is there.
@@ -248,19 +248,19 @@ class _Clock:
         self._began = time.monotonic()
 
     def tick(self, loss: float) -> None:
-        """A batch is done; a finite loss ends an epoch and is no batch."""
+        """Count a batch; a finite `loss` marks the end of an epoch and is no batch."""
         if math.isnan(loss):
             self._done += 1
             self.tell()
 
     def tell(self, epoch: Epoch | None = None) -> None:
-        """Say how far it is."""
+        """Report the progress."""
         pace = (time.monotonic() - self._began) / max(1, self._done - self._before)
         self._tell(MemberProgress(self._done, self._total, pace * (self._total - self._done), epoch))
 
 
 def _without(curve: list[Epoch], patience: int) -> bool:
-    """Whether the last `patience` epochs brought nothing better."""
+    """Whether the last `patience` epochs brought no improvement."""
     return 0 < patience <= len(curve) and not any(epoch.best for epoch in curve[-patience:])
 
 
